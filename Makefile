@@ -1,0 +1,43 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+# rustup installs to here, and tells only new shells.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+target := $(or $(CARGO_TARGET_DIR),target)
+node_clients := tests/clients/node
+scripts := .ci/run $(wildcard deploy/dev/*)
+
+.PHONY: help run test check clean toolchain
+
+help: ## List these targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
+
+run: toolchain ## Build, and run everything against a RabbitMQ and PostgreSQL of its own; Ctrl-C ends it
+	@cargo build --workspace --bins
+	@exec deploy/dev/with-services $(target)/debug/demo
+
+test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests against a RabbitMQ and PostgreSQL of their own
+	@cargo build --workspace --all-targets
+	@exec deploy/dev/with-services cargo test --workspace
+
+check: toolchain ## Format, lints, documentation, dependencies between crates
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	@tests/check-dependencies
+	@for script in $(scripts); do bash -n "$$script"; done
+
+clean: ## Remove what was built, and what runs that were killed have left
+	@deploy/dev/with-services --sweep
+	@rm -rf $(target) $(node_clients)/node_modules
+
+toolchain:
+	@command -v cargo >/dev/null || { \
+	  echo "cargo is missing: please install Rust from https://rustup.rs and try again." >&2; exit 1; }
+	@deploy/dev/install cc
+
+$(node_clients)/node_modules/.package-lock.json: $(node_clients)/package-lock.json
+	@deploy/dev/install node
+	@cd $(node_clients) && { log=$$(npm ci --no-audit --no-fund 2>&1) || { echo "$$log" >&2; exit 1; }; }

@@ -1,0 +1,218 @@
+//! Consuming.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::{
+    Acker, Channel,
+    message::Delivery,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{BrokerSettings, connection::backoff};
+
+/// A message as the broker handed it over. It comes again unless it is acked.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Its bytes.
+    pub body: Vec<u8>,
+    /// Its routing key.
+    pub routing_key: String,
+    /// Its `message_id`.
+    pub message_id: Option<String>,
+    /// Whether it has been handed to a consumer before.
+    pub redelivered: bool,
+    pub(crate) headers: FieldTable,
+    acker: Acker,
+}
+
+impl Incoming {
+    fn new(delivery: Delivery) -> Self {
+        Self {
+            routing_key: delivery.routing_key.to_string(),
+            message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
+            redelivered: delivery.redelivered,
+            headers: delivery.properties.headers().clone().unwrap_or_default(),
+            body: delivery.data,
+            acker: delivery.acker,
+        }
+    }
+
+    /// All its headers as a JSON object, for people.
+    pub fn headers_as_json(&self) -> String {
+        serde_json::to_string(&self.headers).unwrap_or_else(|_| "{}".to_owned())
+    }
+
+    /// The end of a message: the broker forgets it. Where the channel is gone by then, it comes again.
+    pub async fn ack(self) {
+        match self.acker.ack(BasicAckOptions::default()).await {
+            Ok(true) => {}
+            Ok(false) | Err(_) => {
+                tracing::debug!(routing_key = self.routing_key, "the channel of a message is gone; it will come again")
+            }
+        }
+    }
+}
+
+/// A queue to consume.
+pub struct Subscription {
+    /// Its name.
+    pub queue: String,
+    /// Messages that may be on their way through this process at once.
+    pub prefetch: u16,
+    /// Where they go. Room for `prefetch` is enough.
+    pub into: mpsc::Sender<Incoming>,
+}
+
+/// The consumers of a process, on one connection of their own.
+pub struct Consumers {
+    connected: watch::Receiver<bool>,
+    supervisor: tokio::task::JoinHandle<()>,
+    close: CancellationToken,
+}
+
+/// Why a set of consumers ended.
+enum Ended {
+    /// No messages are wanted for now: the channels are closed, and what was not acked comes again.
+    Paused,
+    /// The process is stopping.
+    Closed,
+}
+
+impl Consumers {
+    /// Consumes while `wanted` is true, until `stop`. From then on nothing more comes in, and acks still
+    /// go out, until [`Consumers::close`].
+    pub fn start(
+        settings: BrokerSettings,
+        subscriptions: Vec<Subscription>,
+        wanted: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) -> Self {
+        let (state, connected) = watch::channel(false);
+        let close = CancellationToken::new();
+        let supervisor = tokio::spawn(supervise(settings, subscriptions, wanted, stop, close.clone(), state));
+        Self { connected, supervisor, close }
+    }
+
+    /// Whether messages are coming in.
+    pub fn is_consuming(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    /// A view of whether messages are coming in.
+    pub fn consuming(&self) -> watch::Receiver<bool> {
+        self.connected.clone()
+    }
+
+    /// Closes the channels, after which nothing can be acked, and waits until that is done.
+    pub async fn close(self) {
+        self.close.cancel();
+        let _ = self.supervisor.await;
+    }
+}
+
+async fn supervise(
+    settings: BrokerSettings,
+    subscriptions: Vec<Subscription>,
+    mut wanted: watch::Receiver<bool>,
+    stop: CancellationToken,
+    close: CancellationToken,
+    state: watch::Sender<bool>,
+) {
+    let mut waits = backoff();
+    while !stop.is_cancelled() {
+        if stop.run_until_cancelled(until(&mut wanted, true)).await.is_none() {
+            return;
+        }
+        let ended = consume(&settings, &subscriptions, &mut wanted, &stop, &close, &state).await;
+        let was_consuming = state.send_replace(false);
+        match ended {
+            Ok(Ended::Closed) => return,
+            Ok(Ended::Paused) => {
+                waits = backoff();
+                continue;
+            }
+            Err(error) => tracing::warn!(%error, "not consuming; connecting to the broker again"),
+        }
+        if was_consuming {
+            waits = backoff();
+        }
+        stop.run_until_cancelled(tokio::time::sleep(waits.next().unwrap_or_default())).await;
+    }
+}
+
+async fn consume(
+    settings: &BrokerSettings,
+    subscriptions: &[Subscription],
+    wanted: &mut watch::Receiver<bool>,
+    stop: &CancellationToken,
+    close: &CancellationToken,
+    state: &watch::Sender<bool>,
+) -> lapin::Result<Ended> {
+    let connection = settings.connect("consumes").await?;
+    let mut channels = Vec::new();
+    let mut pumps = JoinSet::new();
+    for subscription in subscriptions {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(subscription.prefetch, BasicQosOptions::default()).await?;
+        let consumer = channel
+            .basic_consume(
+                subscription.queue.clone().into(),
+                subscription.queue.clone().into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+        pumps.spawn(pump(consumer, subscription.into.clone()));
+        channels.push((channel, subscription.queue.clone()));
+    }
+    tracing::info!("consuming from the broker");
+    state.send_replace(true);
+    let ended = tokio::select! {
+        // The end of a stream means that the consumer is gone, even where the connection is healthy.
+        Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
+        () = until(wanted, false) => Ok(Ended::Paused),
+        () = stop.cancelled() => {
+            cancel(&channels).await;
+            state.send_replace(false);
+            close.cancelled().await;
+            Ok(Ended::Closed)
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(2), connection.close(200, "".into())).await;
+    ended
+}
+
+/// Waits until messages are wanted, or are not. Where nobody can say so any more, that is for ever.
+async fn until(wanted: &mut watch::Receiver<bool>, state: bool) {
+    if wanted.wait_for(|wanted| *wanted == state).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn pump(mut consumer: lapin::Consumer, into: mpsc::Sender<Incoming>) -> lapin::Result<()> {
+    while let Some(delivery) = consumer.next().await {
+        if into.send(Incoming::new(delivery?)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Tells the broker to hand over nothing more; what it has handed over can still be acked.
+async fn cancel(channels: &[(Channel, String)]) {
+    for (channel, tag) in channels {
+        let cancelled = channel.basic_cancel(tag.clone().into(), BasicCancelOptions::default());
+        let _ = tokio::time::timeout(Duration::from_secs(2), cancelled).await;
+    }
+}
+
+fn consumer_is_gone() -> lapin::Error {
+    lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Closed, "the consumer ended").into()
+}

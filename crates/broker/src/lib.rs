@@ -1,0 +1,20 @@
+//! RabbitMQ: topology, codec, confirmed publishing, consuming. The one crate that names `lapin`.
+//!
+//! Publishing and consuming have a connection each: under a memory or disk alarm the broker stops
+//! reading from connections that publish, and acks must not wait behind that. Neither uses lapin's own
+//! recovery, which leaves a consumer pending for ever after the broker has closed its channel; each has
+//! a supervisor that builds connection, topology and channels anew.
+
+mod codec;
+mod connection;
+mod consumer;
+mod publisher;
+mod topology;
+
+pub use codec::{
+    Message, Parked, Unreadable, decode_claim, decode_event, decode_parked, encode_claim, encode_event, encode_parked,
+};
+pub use connection::BrokerSettings;
+pub use consumer::{Consumers, Incoming, Subscription};
+pub use publisher::{PublishError, Publisher};
+pub use topology::{InvalidPrefix, Topology};

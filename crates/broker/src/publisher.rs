@@ -1,0 +1,188 @@
+//! Publishing with confirms.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use lapin::{
+    Channel, Confirmation, Connection, ConnectionStatus,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{BrokerSettings, codec::Message, connection::backoff};
+
+/// The longest that a publish may take, its wait for a place and its confirm included.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Publishes whose confirms are awaited at once.
+const MAX_IN_FLIGHT: usize = 1024;
+
+/// How often an idle connection is looked at.
+const WATCH: Duration = Duration::from_millis(250);
+
+/// Why a publish was not confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// There is no connection, or the broker does not accept messages at the moment. Nothing was sent.
+    #[error("the broker is away or does not accept messages")]
+    Unavailable,
+    /// The broker refused the message.
+    #[error("the broker refused the message")]
+    Refused,
+    /// No answer in time: the message may have been taken. Publish it again; a copy does no harm.
+    #[error("the broker did not confirm in time; the message may have been taken")]
+    Unknown,
+}
+
+/// The way to publish. Cheap to clone.
+///
+/// One task owns the channel: lapin mixes up the confirms of tasks that share one.
+#[derive(Clone)]
+pub struct Publisher {
+    jobs: mpsc::Sender<Job>,
+    link: watch::Receiver<Link>,
+}
+
+struct Job {
+    message: Message,
+    done: oneshot::Sender<Result<(), PublishError>>,
+}
+
+/// The state of the connection.
+#[derive(Clone)]
+enum Link {
+    Away,
+    Connected(Arc<ConnectionStatus>),
+}
+
+impl Link {
+    /// Whether a message may be sent. A connection that the broker blocks would keep it, and send it later.
+    fn accepts(&self) -> bool {
+        match self {
+            Self::Away => false,
+            Self::Connected(status) => status.connected() && !status.blocked(),
+        }
+    }
+}
+
+impl Publisher {
+    /// Starts to connect, and goes on publishing until `stop`.
+    pub fn start(settings: BrokerSettings, stop: CancellationToken) -> Self {
+        let (jobs, queue) = mpsc::channel(MAX_IN_FLIGHT);
+        let (state, link) = watch::channel(Link::Away);
+        tokio::spawn(async move { stop.run_until_cancelled(supervise(settings, queue, state)).await });
+        Self { jobs, link }
+    }
+
+    /// Publishes a message, persistent, and waits for the broker's confirm.
+    ///
+    /// # Errors
+    /// At once when there is no connection or the broker blocks it, within [`CONFIRM_TIMEOUT`] otherwise.
+    pub async fn publish(&self, message: Message) -> Result<(), PublishError> {
+        if !self.is_ready() {
+            return Err(PublishError::Unavailable);
+        }
+        let (done, confirmed) = oneshot::channel();
+        let published = tokio::time::timeout(CONFIRM_TIMEOUT, async {
+            if self.jobs.send(Job { message, done }).await.is_err() {
+                return Err(PublishError::Unavailable);
+            }
+            confirmed.await.unwrap_or(Err(PublishError::Unknown))
+        });
+        published.await.unwrap_or(Err(PublishError::Unknown))
+    }
+
+    /// Publishes a message however long that takes: again and again until the broker confirms it.
+    pub async fn publish_until_confirmed(&self, message: &Message) {
+        let mut waits = backoff();
+        while let Err(error) = self.publish(message.clone()).await {
+            let wait = waits.next().unwrap_or(Duration::from_secs(10));
+            tracing::warn!(%error, routing_key = message.routing_key, "publishing again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Whether a publish has a chance now.
+    pub fn is_ready(&self) -> bool {
+        self.link.borrow().accepts()
+    }
+}
+
+async fn supervise(settings: BrokerSettings, mut queue: mpsc::Receiver<Job>, state: watch::Sender<Link>) {
+    let mut waits = backoff();
+    loop {
+        match settings.connect("publishes").await {
+            Ok(connection) => {
+                tracing::info!("connected to the broker for publishing");
+                state.send_replace(Link::Connected(Arc::new(connection.status().clone())));
+                waits = backoff();
+                let ended = publish_on(&connection, &mut queue).await;
+                state.send_replace(Link::Away);
+                match ended {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(%error, "the connection for publishing failed; connecting again"),
+                }
+                let _ = tokio::time::timeout(Duration::from_secs(1), connection.close(200, "".into())).await;
+            }
+            Err(error) => tracing::warn!(%error, "cannot connect to the broker for publishing; trying again"),
+        }
+        // Whoever came in between is told at once instead of waiting for the next connection.
+        while let Ok(job) = queue.try_recv() {
+            let _ = job.done.send(Err(PublishError::Unavailable));
+        }
+        tokio::time::sleep(waits.next().unwrap_or_default()).await;
+    }
+}
+
+/// Publishes on one channel until it fails, or nobody is left who could publish.
+async fn publish_on(connection: &Connection, queue: &mut mpsc::Receiver<Job>) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let mut in_flight: FuturesUnordered<BoxFuture<'static, Result<(), lapin::Error>>> = FuturesUnordered::new();
+    let mut watch = tokio::time::interval(WATCH);
+    loop {
+        tokio::select! {
+            biased;
+            Some(ended) = in_flight.next(), if !in_flight.is_empty() => ended?,
+            job = queue.recv(), if in_flight.len() < MAX_IN_FLIGHT => match job {
+                Some(job) if job.done.is_closed() => {}
+                Some(job) => in_flight.push(Box::pin(publish_one(channel.clone(), connection.status().clone(), job))),
+                None => return Ok(()),
+            },
+            _ = watch.tick() => {
+                if !channel.status().connected() || !connection.status().connected() {
+                    return Err(lapin::ErrorKind::InvalidConnectionState(lapin::ConnectionState::Error).into());
+                }
+            }
+        }
+    }
+}
+
+/// Publishes one message and answers its job. Fails where the channel is no longer of use.
+async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> Result<(), lapin::Error> {
+    let Job { message, done } = job;
+    let confirmed = tokio::time::timeout(CONFIRM_TIMEOUT, async {
+        let options = BasicPublishOptions::default();
+        let properties = message.properties();
+        channel
+            .basic_publish(message.exchange.into(), message.routing_key.into(), options, &message.body, properties)
+            .await?
+            .await
+    });
+    let (answer, ended) = match confirmed.await {
+        // An unroutable message goes to the alternate exchange, so an ack means that it is in a queue.
+        Ok(Ok(Confirmation::Ack(_))) => (Ok(()), Ok(())),
+        Ok(Ok(Confirmation::Nack(_))) => (Err(PublishError::Refused), Ok(())),
+        Ok(Ok(Confirmation::NotRequested)) => (
+            Err(PublishError::Unknown),
+            Err(lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Error, "no confirms").into()),
+        ),
+        Ok(Err(error)) => (Err(PublishError::Unknown), Err(error)),
+        // A blocked connection is kept: it knows that it is blocked, where a new one would have to find out.
+        Err(_) if status.blocked() => (Err(PublishError::Unknown), Ok(())),
+        Err(_) => (Err(PublishError::Unknown), Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())),
+    };
+    let _ = done.send(answer);
+    ended
+}

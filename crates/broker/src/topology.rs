@@ -1,0 +1,231 @@
+//! The exchanges, queues and bindings, as plain data.
+//!
+//! A queue's arguments are part of its identity: the broker refuses a declaration with others. Whatever
+//! may change therefore stands in the queue's name.
+
+use std::time::Duration;
+
+use fanfare_domain::{
+    claim::Claim,
+    delay::{Hop, Ladder, rung_name},
+};
+use jiff::Timestamp;
+use lapin::{
+    Channel, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable, LongString},
+};
+
+/// How often a message may come back from a consumer that died with it, before it is parked. Never -1:
+/// RabbitMQ 3.10 then deletes each message at its first return.
+const DELIVERY_LIMIT: i64 = 20;
+
+/// The routing key on the deliveries exchange for claims that are due.
+const DUE: &str = "due";
+
+/// The routing key on the deliveries exchange for messages that could not be read.
+const PARKED: &str = "parked";
+
+/// All names in the broker. They start with a prefix, so that several environments share one broker.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    prefix: String,
+    ladder: Ladder,
+}
+
+/// Why a text is no prefix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no prefix: 1 to 64 letters, digits, _ or -")]
+pub struct InvalidPrefix(String);
+
+struct Queue {
+    name: String,
+    arguments: FieldTable,
+    exchange: Option<(String, String)>,
+}
+
+impl Topology {
+    /// The topology of an environment, with a delay queue for each rung of the ladder.
+    ///
+    /// # Errors
+    /// When the prefix cannot stand in names.
+    pub fn new(prefix: &str, ladder: Ladder) -> Result<Self, InvalidPrefix> {
+        let fits = (1..=64).contains(&prefix.len());
+        if !fits || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
+            return Err(InvalidPrefix(prefix.to_owned()));
+        }
+        Ok(Self { prefix: prefix.to_owned(), ladder })
+    }
+
+    /// The exchange that events are published to.
+    pub fn events_exchange(&self) -> String {
+        self.named("events")
+    }
+
+    /// The queue of published events.
+    pub fn events_queue(&self) -> String {
+        self.named("events")
+    }
+
+    /// The exchange for everything that the dispatcher publishes.
+    pub fn deliveries_exchange(&self) -> String {
+        self.named("deliveries")
+    }
+
+    /// The queue of claims that are due.
+    pub fn deliveries_queue(&self) -> String {
+        self.named("deliveries")
+    }
+
+    /// The queue of messages that could not be read.
+    pub fn parked_queue(&self) -> String {
+        self.named("parked")
+    }
+
+    /// The routing key that takes a message there on the deliveries exchange.
+    pub(crate) fn parked_routing_key(&self) -> &'static str {
+        PARKED
+    }
+
+    /// The routing key that takes a claim to the due ones on the deliveries exchange.
+    pub(crate) fn due_routing_key(&self) -> &'static str {
+        DUE
+    }
+
+    /// The routing key on the deliveries exchange for the next hop of a claim.
+    pub(crate) fn claim_routing_key(&self, claim: &Claim, now: Timestamp) -> String {
+        match self.ladder.next_hop(claim.due, claim.wait(), now) {
+            Hop::Due => DUE.to_owned(),
+            Hop::Delay(rung) => rung_name(rung),
+        }
+    }
+
+    fn unrouted(&self) -> String {
+        self.named("unrouted")
+    }
+
+    fn named(&self, what: &str) -> String {
+        format!("{}.{what}", self.prefix)
+    }
+
+    fn queues(&self) -> Vec<Queue> {
+        let deliveries = |key: &str| Some((self.deliveries_exchange(), key.to_owned()));
+        let plain = || arguments([]);
+        let mut queues = vec![
+            Queue { name: self.unrouted(), arguments: plain(), exchange: Some((self.unrouted(), String::new())) },
+            Queue { name: self.parked_queue(), arguments: plain(), exchange: deliveries(PARKED) },
+            Queue {
+                name: self.events_queue(),
+                arguments: self.work_queue(),
+                exchange: Some((self.events_exchange(), "#".to_owned())),
+            },
+            Queue { name: self.deliveries_queue(), arguments: self.work_queue(), exchange: deliveries(DUE) },
+        ];
+        queues.extend(self.ladder.rungs().map(|rung| Queue {
+            name: self.named(&format!("delay.{}", rung_name(rung))),
+            arguments: self.delay_queue(rung),
+            exchange: deliveries(&rung_name(rung)),
+        }));
+        queues
+    }
+
+    /// A queue whose messages are parked when their consumers die again and again.
+    fn work_queue(&self) -> FieldTable {
+        let mut table = dead_letter(&self.parked_queue());
+        table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+        table
+    }
+
+    /// A queue that nobody consumes: its messages leave it for the due ones when their time is over.
+    fn delay_queue(&self, rung: Duration) -> FieldTable {
+        let mut table = dead_letter(&self.deliveries_queue());
+        let milliseconds = i64::try_from(rung.as_millis()).unwrap_or(i64::MAX);
+        table.insert("x-message-ttl".into(), AMQPValue::LongLongInt(milliseconds));
+        table
+    }
+
+    /// Declares everything that is not there yet. What there is stays as it is.
+    pub(crate) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
+        let alternate = [("alternate-exchange", self.unrouted())];
+        let exchanges = [
+            (self.unrouted(), ExchangeKind::Fanout, FieldTable::default()),
+            (self.events_exchange(), ExchangeKind::Topic, table(alternate.clone())),
+            (self.deliveries_exchange(), ExchangeKind::Direct, table(alternate)),
+        ];
+        for (name, kind, arguments) in exchanges {
+            let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+            channel.exchange_declare(name.into(), kind, options, arguments).await?;
+        }
+        for queue in self.queues() {
+            let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+            channel.queue_declare(queue.name.clone().into(), options, queue.arguments).await?;
+            if let Some((exchange, key)) = queue.exchange {
+                let options = QueueBindOptions::default();
+                channel
+                    .queue_bind(queue.name.into(), exchange.into(), key.into(), options, FieldTable::default())
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// At-least-once dead-lettering through the default exchange. Without `reject-publish` the broker falls
+/// back to at-most-once, silently, and loses messages when it is killed.
+fn dead_letter(queue: &str) -> FieldTable {
+    arguments([
+        ("x-dead-letter-exchange", String::new()),
+        ("x-dead-letter-routing-key", queue.to_owned()),
+        ("x-dead-letter-strategy", "at-least-once".to_owned()),
+        ("x-overflow", "reject-publish".to_owned()),
+    ])
+}
+
+fn arguments<const N: usize>(entries: [(&str, String); N]) -> FieldTable {
+    let mut arguments = table(entries);
+    arguments.insert("x-queue-type".into(), text("quorum".to_owned()));
+    arguments
+}
+
+fn table<const N: usize>(entries: [(&str, String); N]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (key, value) in entries {
+        table.insert(key.into(), text(value));
+    }
+    table
+}
+
+fn text(value: String) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_queue_that_dead_letters_does_so_at_least_once() {
+        let topology = Topology::new("fanfare", Ladder::new([])).expect("topology");
+        let queues = topology.queues();
+        let argument = |queue: &Queue, name: &str| queue.arguments.inner().get(name).cloned();
+        for queue in &queues {
+            assert_eq!(argument(queue, "x-queue-type"), Some(text("quorum".to_owned())), "{}", queue.name);
+            if argument(queue, "x-dead-letter-exchange").is_some() {
+                assert_eq!(argument(queue, "x-dead-letter-strategy"), Some(text("at-least-once".to_owned())));
+                assert_eq!(argument(queue, "x-overflow"), Some(text("reject-publish".to_owned())));
+                assert_eq!(argument(queue, "x-max-length"), None);
+            }
+        }
+        let names: Vec<&str> = queues.iter().map(|queue| queue.name.as_str()).collect();
+        for delay in ["60s", "5m", "15m", "60m", "120m", "1s", "5s", "30s"] {
+            assert!(names.contains(&format!("fanfare.delay.{delay}").as_str()), "{delay}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_one_word() {
+        for prefix in ["", "a.b", "a b", "#", "é"] {
+            assert!(Topology::new(prefix, Ladder::new([])).is_err(), "{prefix}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Attempts: wait for the turn in the lane, sign, POST, decide.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanfare_domain::{
+    application::Endpoint,
+    claim::Claim,
+    delivery::DeferralReason,
+    ids::{ApplicationId, AttemptId, DeliveryId, EventId, TakingId},
+    lane::deferral_wait,
+    policy::{Decision, Policy, later},
+    traceparent::Traceparent,
+};
+use fanfare_outbound::{Client, Exchange, Request, signature_headers};
+use fanfare_service::parent_of;
+use fanfare_store::{AttemptRecord, GiveBack, Moved, NewEvent, NextState};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+
+use crate::{
+    lanes::Ticket,
+    metric,
+    record::{Finished, FinishedAs},
+    settle::Settlement,
+};
+
+/// A delivery that this process has taken, on its way to its attempt.
+pub(crate) struct Assignment {
+    pub(crate) delivery: DeliveryId,
+    pub(crate) event: EventId,
+    pub(crate) application: ApplicationId,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) attempt: u32,
+    pub(crate) sequence: u32,
+    pub(crate) taking: TakingId,
+    pub(crate) failures: u32,
+    pub(crate) deferrals: u32,
+    pub(crate) trace: Option<Traceparent>,
+    body: Bytes,
+    ticket: Option<Ticket>,
+    pub(crate) settlement: Settlement,
+}
+
+/// What the stage needs. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Attempts {
+    pub(crate) client: Client,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) finished: mpsc::Sender<Finished>,
+}
+
+impl Assignment {
+    /// The first attempt of a delivery that was persisted as sending.
+    pub(crate) fn first(
+        new: &NewEvent,
+        position: usize,
+        endpoint: Arc<Endpoint>,
+        ticket: Ticket,
+        settlement: Settlement,
+    ) -> Option<Self> {
+        let delivery = &new.deliveries[position];
+        let (taking, _) = delivery.taking?;
+        Some(Self {
+            delivery: delivery.id,
+            event: new.event.id,
+            application: new.event.application,
+            endpoint,
+            attempt: 1,
+            sequence: 1,
+            taking,
+            failures: 0,
+            deferrals: 0,
+            trace: Some(new.event.traceparent),
+            body: Bytes::copy_from_slice(new.body.as_bytes()),
+            ticket: Some(ticket),
+            settlement,
+        })
+    }
+
+    /// The attempt of a delivery that was taken for a claim.
+    pub(crate) fn next(
+        claim: &Claim,
+        moved: Moved,
+        taking: TakingId,
+        endpoint: Arc<Endpoint>,
+        ticket: Ticket,
+        settlement: Settlement,
+    ) -> Self {
+        Self {
+            delivery: claim.delivery,
+            event: claim.event,
+            application: claim.application,
+            endpoint,
+            attempt: moved.attempt,
+            sequence: moved.sequence,
+            taking,
+            failures: moved.failures,
+            deferrals: claim.deferrals,
+            trace: moved.traceparent,
+            body: Bytes::from(moved.body),
+            ticket: Some(ticket),
+            settlement,
+        }
+    }
+
+    /// The claim that follows this one: another attempt, or the same one later.
+    pub(crate) fn claim(&self, attempt: u32, due: Timestamp, deferrals: u32) -> Claim {
+        Claim {
+            delivery: self.delivery,
+            event: self.event,
+            application: self.application,
+            endpoint: self.endpoint.id,
+            attempt,
+            sequence: self.sequence + 1,
+            due,
+            made: Timestamp::now(),
+            deferrals,
+        }
+    }
+}
+
+/// Attempts what comes in, each in a task of its own, until nothing more does. From `stop` on, what is
+/// not yet being sent is given back; what is, is finished.
+pub(crate) async fn run(attempts: Attempts, mut assignments: mpsc::Receiver<Assignment>, stop: CancellationToken) {
+    let tasks = TaskTracker::new();
+    while let Some(assignment) = assignments.recv().await {
+        let span = tracing::info_span!(
+            "attempt",
+            delivery = %assignment.delivery,
+            endpoint = %assignment.endpoint.id,
+            attempt = assignment.attempt,
+            outcome = tracing::field::Empty,
+        );
+        if let Some(trace) = assignment.trace {
+            parent_of(&span, trace);
+        }
+        tasks.spawn(attempts.clone().process(assignment, stop.clone()).instrument(span));
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+impl Attempts {
+    async fn process(self, mut assignment: Assignment, stop: CancellationToken) {
+        let turn = match assignment.ticket.take() {
+            Some(ticket) => stop.run_until_cancelled(ticket.turn()).await.flatten(),
+            None => None,
+        };
+        let finished = match turn {
+            Some(turn) if !stop.is_cancelled() => {
+                let record = self.send(&assignment).await;
+                drop(turn);
+                Finished { assignment, finished: FinishedAs::Attempted(record) }
+            }
+            _ => give_back(assignment, stop.is_cancelled()),
+        };
+        let _ = self.finished.send(finished).await;
+    }
+
+    /// Makes the one attempt, and decides what follows from it.
+    async fn send(&self, assignment: &Assignment) -> AttemptRecord {
+        let Assignment { endpoint, event, body, .. } = assignment;
+        let started_at = Timestamp::now();
+        let request = Request {
+            url: endpoint.url.clone(),
+            headers: signature_headers(&endpoint.secrets, *event, started_at, body),
+            body: body.clone(),
+            deadline: endpoint.timeout.unwrap_or(self.policy.timeout),
+        };
+        metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(1);
+        let exchange = self.client.post(request).await;
+        metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).decrement(1);
+        metrics::counter!(metric::ATTEMPTS, "outcome" => exchange.outcome.code()).increment(1);
+        metrics::histogram!(metric::ATTEMPT_SECONDS).record(exchange.duration);
+        tracing::Span::current().record("outcome", exchange.outcome.code());
+        let accepted_at = assignment.delivery.accepted_at();
+        let decision = self.policy.decide(exchange.outcome, assignment.failures, accepted_at, Timestamp::now());
+        log(assignment, &exchange, decision);
+        record(assignment, started_at, exchange, decision)
+    }
+}
+
+fn log(assignment: &Assignment, exchange: &Exchange, decision: Decision) {
+    if exchange.outcome.is_success() {
+        return;
+    }
+    let attempt = AttemptId::derive(assignment.delivery, assignment.attempt);
+    tracing::info!(
+        delivery = %assignment.delivery,
+        endpoint = %assignment.endpoint.id,
+        %attempt,
+        number = assignment.attempt,
+        outcome = exchange.outcome.code(),
+        status = exchange.outcome.status(),
+        error = exchange.error,
+        ?decision,
+        "an attempt failed"
+    );
+}
+
+fn record(assignment: &Assignment, started_at: Timestamp, exchange: Exchange, decision: Decision) -> AttemptRecord {
+    let headers: serde_json::Map<_, _> =
+        exchange.response_headers.into_iter().map(|(name, value)| (name, value.into())).collect();
+    AttemptRecord {
+        delivery: assignment.delivery,
+        attempt: assignment.attempt,
+        sequence: assignment.sequence,
+        taking: assignment.taking,
+        url: assignment.endpoint.url.to_string(),
+        started_at,
+        duration: exchange.duration,
+        outcome: exchange.outcome,
+        error: exchange.error,
+        response_headers: serde_json::Value::Object(headers).to_string(),
+        response_body: exchange.response_body.to_vec(),
+        next: match decision {
+            Decision::Delivered => NextState::Delivered,
+            Decision::Retry { due } => NextState::Waiting { due },
+            Decision::Failed(reason) => NextState::Failed(reason),
+        },
+    }
+}
+
+/// A delivery that was taken and not sent: its turn did not come in time, or the process stops.
+fn give_back(assignment: Assignment, stopping: bool) -> Finished {
+    let now = Timestamp::now();
+    let (reason, due) = if stopping {
+        (DeferralReason::ShuttingDown, now)
+    } else {
+        (DeferralReason::LaneFull, later(now, deferral_wait(assignment.deferrals + 1, rand::random())))
+    };
+    metrics::counter!(metric::DEFERRALS, "reason" => reason.as_str()).increment(1);
+    let back = GiveBack {
+        delivery: assignment.delivery,
+        attempt: assignment.attempt,
+        sequence: assignment.sequence,
+        taking: assignment.taking,
+        due,
+        reason,
+    };
+    Finished { assignment, finished: FinishedAs::GivenBack(back) }
+}

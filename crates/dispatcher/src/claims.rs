@@ -1,0 +1,114 @@
+//! From a claim's message to what becomes of its delivery: decode, hop on if it is early, admit.
+
+use std::sync::Arc;
+
+use fanfare_broker::{Incoming, decode_claim};
+use fanfare_domain::{
+    application::{Endpoint, EndpointStatus},
+    claim::Claim,
+    delivery::{DeferralReason, FailureReason, hold},
+    ids::TakingId,
+    lane::deferral_wait,
+    policy::{Policy, later},
+    traceparent::Traceparent,
+};
+use fanfare_store::{Directory, Move, MoveTo};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    database::Database,
+    lanes::{Lanes, Ticket},
+    metric, park,
+    settle::{Settlement, Settler},
+};
+
+/// What the stage needs.
+pub(crate) struct Claims {
+    pub(crate) directory: Directory,
+    pub(crate) database: Database,
+    pub(crate) lanes: Lanes,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) settler: Settler,
+}
+
+/// A due claim, and what is to become of its delivery.
+pub(crate) struct Reached {
+    pub(crate) message: Incoming,
+    pub(crate) to: Move,
+    pub(crate) trace: Option<Traceparent>,
+    /// The endpoint and its lane's ticket, where it is to be attempted.
+    pub(crate) straight: Option<(Arc<Endpoint>, Ticket)>,
+}
+
+/// Reads messages until `stop`, and passes on what is to be written.
+pub(crate) async fn run(
+    claims: Claims,
+    mut messages: mpsc::Receiver<Incoming>,
+    reached: mpsc::Sender<Reached>,
+    stop: CancellationToken,
+) {
+    while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
+        let (claim, trace) = match decode_claim(&message) {
+            Ok(claim) => claim,
+            Err(unreadable) => {
+                park::park(&claims.settler, message, unreadable).await;
+                continue;
+            }
+        };
+        let now = Timestamp::now();
+        if !claim.is_due(now) {
+            claims.settler.settle(Settlement::new(message, 1), Some((claim, trace)));
+            continue;
+        }
+        let Some(endpoint) = stop.run_until_cancelled(claims.endpoint(&claim)).await else { return };
+        let (to, straight) = claims.admit(&claim, endpoint, now);
+        let to = Move { claim, to };
+        if reached.send(Reached { message, to, trace, straight }).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Claims {
+    /// The claim's endpoint; none where it has been deleted. One that is not known may be new to this
+    /// process: that is said of it only after a look into the database, however long that takes.
+    async fn endpoint(&self, claim: &Claim) -> Option<Arc<Endpoint>> {
+        let known = || self.directory.application(claim.application)?.endpoint(claim.endpoint).cloned();
+        loop {
+            if let Some(endpoint) = known() {
+                return Some(endpoint);
+            }
+            if self.directory.refresh().await {
+                return known();
+            }
+            let _ = self.database.until_answered("looking for an endpoint", || self.database.store.ping()).await;
+        }
+    }
+
+    fn admit(
+        &self,
+        claim: &Claim,
+        endpoint: Option<Arc<Endpoint>>,
+        now: Timestamp,
+    ) -> (MoveTo, Option<(Arc<Endpoint>, Ticket)>) {
+        let Some(endpoint) = endpoint else { return (MoveTo::Failed(FailureReason::EndpointDeleted), None) };
+        match endpoint.status {
+            EndpointStatus::Paused => return (MoveTo::Held, None),
+            EndpointStatus::Disabled => return (MoveTo::Skipped, None),
+            EndpointStatus::Enabled => {}
+        }
+        if now > self.policy.expires_at(claim.delivery.accepted_at()) {
+            return (MoveTo::Failed(FailureReason::Expired), None);
+        }
+        if let Some(ticket) = self.lanes.admit(endpoint.id) {
+            let hold = hold(endpoint.timeout.unwrap_or(self.policy.timeout));
+            let taking = TakingId::new(now, rand::random());
+            return (MoveTo::Sending { taking, hold }, Some((endpoint, ticket)));
+        }
+        let reason = DeferralReason::LaneFull;
+        metrics::counter!(metric::DEFERRALS, "reason" => reason.as_str()).increment(1);
+        (MoveTo::Waiting { due: later(now, deferral_wait(claim.deferrals + 1, rand::random())), reason }, None)
+    }
+}

@@ -1,0 +1,97 @@
+//! The database as the stages see it: it may be away, and then they wait.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use fanfare_store::{Store, StoreError};
+use tokio::sync::watch;
+
+/// The waits between tries of a statement.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// The store, and whether it answers. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Database {
+    pub(crate) store: Store,
+    available: watch::Sender<bool>,
+    open: Arc<AtomicBool>,
+}
+
+/// What came of a statement that was tried until the database answered.
+pub(crate) struct Tried<T> {
+    pub(crate) result: Result<T, StoreError>,
+    /// Whether an earlier try may have been committed without our hearing of it.
+    pub(crate) unknown_commit: bool,
+}
+
+impl Database {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store, available: watch::Sender::new(false), open: Arc::default() }
+    }
+
+    /// Whether the database answers. Messages are consumed only while it does.
+    pub(crate) fn availability(&self) -> watch::Receiver<bool> {
+        self.available.subscribe()
+    }
+
+    /// Tries a statement until the database answers it, with success or with a fault of its own. A
+    /// statement that is given here must bear being committed twice.
+    pub(crate) async fn until_answered<T, F>(&self, what: &'static str, statement: impl Fn() -> F) -> Tried<T>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut unknown_commit = false;
+        let mut wait = FIRST_WAIT;
+        loop {
+            let error = match statement().await {
+                Err(error) if error.is_transient() => error,
+                result => {
+                    self.answers(true);
+                    return Tried { result, unknown_commit };
+                }
+            };
+            if matches!(error, StoreError::Unavailable(_)) {
+                unknown_commit = true;
+                // One lost connection is no outage: messages go back to the broker only after a second try.
+                if wait > FIRST_WAIT {
+                    self.answers(false);
+                }
+                tracing::warn!(%error, what, "waiting for the database");
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Waits at the start until the database answers and has this release's schema.
+    pub(crate) async fn wait_until_ready(&self) {
+        loop {
+            let migrated = self.until_answered("looking for the schema", || self.store.is_migrated()).await;
+            match migrated.result {
+                Ok(true) => return,
+                Ok(false) => tracing::warn!("the database has not the schema of this release; run: fanfare migrate"),
+                Err(error) => tracing::error!(%error, "cannot read the schema's version"),
+            }
+            self.answers(false);
+            tokio::time::sleep(LONGEST_WAIT).await;
+        }
+    }
+
+    /// Lets messages come in: from now on the database's answers decide whether they do.
+    pub(crate) fn open(&self) {
+        self.open.store(true, Ordering::Release);
+        self.answers(true);
+    }
+
+    fn answers(&self, available: bool) {
+        let available = available && self.open.load(Ordering::Acquire);
+        self.available.send_if_modified(|before| std::mem::replace(before, available) != available);
+    }
+}

@@ -1,0 +1,201 @@
+//! The stages joined by bounded channels, and the order in which they start and drain.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::bail;
+use fanfare_broker::{BrokerSettings, Consumers, Incoming, Publisher, Subscription};
+use fanfare_outbound::Client;
+use fanfare_service::Operations;
+use fanfare_store::{Directory, Store};
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    attempt::{self, Attempts},
+    claims::{self, Claims},
+    configuration::{Configuration, Limits},
+    database::Database,
+    events::{self, Events},
+    jobs,
+    lanes::Lanes,
+    park,
+    persist::{self, Persist},
+    record::{self, Record},
+    settle::Settler,
+    take::{self, Take},
+};
+
+use fanfare_domain::policy::Policy;
+
+/// Items that may wait between two stages. More only hides which stage is slow.
+const CHANNEL: usize = 512;
+
+/// Messages of the parked queue that may be on their way at once.
+const PARKED_PREFETCH: u16 = 16;
+
+/// Everything that the process works with, ready to run.
+pub(crate) struct Dispatcher {
+    broker: BrokerSettings,
+    database: Database,
+    client: Client,
+    policy: Arc<Policy>,
+    limits: Limits,
+    lanes: Lanes,
+    retention: Duration,
+    rescue_after: Duration,
+    grace: Duration,
+}
+
+/// The queues of incoming messages, one for each consumer.
+struct Inlets {
+    events: mpsc::Receiver<Incoming>,
+    claims: mpsc::Receiver<Incoming>,
+    parked: mpsc::Receiver<Incoming>,
+}
+
+impl Dispatcher {
+    pub(crate) fn build(configuration: Configuration) -> anyhow::Result<Self> {
+        let limits = configuration.limits;
+        Ok(Self {
+            database: Database::new(Store::new(configuration.store)?),
+            client: Client::new(&configuration.outbound)?,
+            policy: Arc::new(configuration.policy),
+            lanes: Lanes::new(limits.lane, limits.attempts),
+            limits,
+            broker: configuration.broker,
+            retention: configuration.retention,
+            rescue_after: configuration.rescue_after,
+            grace: configuration.grace,
+        })
+    }
+
+    /// Runs until `stop`, then drains.
+    pub(crate) async fn run(self, operations: Operations, stop: CancellationToken) -> anyhow::Result<()> {
+        // What must outlive the drain ends with this one.
+        let end = CancellationToken::new();
+        let _end = end.clone().drop_guard();
+        let publisher = Publisher::start(self.broker.clone(), end.clone());
+        let wanted = self.database.availability();
+        let (subscriptions, inlets) = self.subscriptions();
+        let consumers = Consumers::start(self.broker.clone(), subscriptions, wanted, stop.clone());
+        let consuming = consumers.consuming();
+        let ready = consuming.clone();
+        let (ready_publisher, ready_database) = (publisher.clone(), self.database.availability());
+        let is_ready = move || match (*ready_database.borrow(), *ready.borrow(), ready_publisher.is_ready()) {
+            (false, ..) => Err("the database is away, or not migrated".to_owned()),
+            (_, false, _) => Err("not consuming from the broker".to_owned()),
+            (.., false) => Err("cannot publish to the broker".to_owned()),
+            _ => Ok(()),
+        };
+        tokio::spawn(operations.run(is_ready, end.clone()));
+
+        if stop.run_until_cancelled(self.database.wait_until_ready()).await.is_none() {
+            consumers.close().await;
+            return Ok(());
+        }
+        let directory = Directory::follow(self.database.store.clone(), end.clone()).await;
+        self.database.open();
+        let settler = Settler::new(publisher, self.broker.topology.clone());
+        let background = TaskTracker::new();
+        self.start_jobs(&background, &settler, consuming, &stop);
+        let stages = self.start_stages(inlets, &directory, &settler, &stop);
+        tracing::info!("dispatching");
+
+        stop.cancelled().await;
+        let drained = tokio::time::timeout(self.grace, async {
+            background.wait().await;
+            stages.wait().await;
+            settler.finish().await;
+            consumers.close().await;
+        });
+        if drained.await.is_err() {
+            bail!(
+                "not drained within {:?}: what was on its way is taken over by others when its hold ends",
+                self.grace
+            );
+        }
+        tracing::info!("drained");
+        Ok(())
+    }
+
+    fn subscriptions(&self) -> (Vec<Subscription>, Inlets) {
+        let topology = &self.broker.topology;
+        let prefetch = self.limits.prefetch;
+        let inlet = |queue: String, prefetch: u16| {
+            let (into, inlet) = mpsc::channel(usize::from(prefetch));
+            (Subscription { queue, prefetch, into }, inlet)
+        };
+        let (events, events_inlet) = inlet(topology.events_queue(), prefetch);
+        let (claims, claims_inlet) = inlet(topology.deliveries_queue(), prefetch);
+        let (parked, parked_inlet) = inlet(topology.parked_queue(), PARKED_PREFETCH);
+        (vec![events, claims, parked], Inlets { events: events_inlet, claims: claims_inlet, parked: parked_inlet })
+    }
+
+    /// The way of an event. Each stage ends when nothing more can come in, so that stopping the first
+    /// drains them all.
+    fn start_stages(
+        &self,
+        inlets: Inlets,
+        directory: &Directory,
+        settler: &Settler,
+        stop: &CancellationToken,
+    ) -> TaskTracker {
+        let (database, lanes, policy) = (&self.database, &self.lanes, &self.policy);
+        let (planned, to_persist) = mpsc::channel(CHANNEL);
+        let (reached, to_take) = mpsc::channel(CHANNEL);
+        let (assignments, to_attempt) = mpsc::channel(CHANNEL);
+        let (finished, to_record) = mpsc::channel(CHANNEL);
+        let events = Events {
+            directory: directory.clone(),
+            database: database.clone(),
+            lanes: lanes.clone(),
+            policy: Arc::clone(policy),
+            max_bytes: self.limits.event_bytes,
+            settler: settler.clone(),
+        };
+        let claims = Claims {
+            directory: directory.clone(),
+            database: database.clone(),
+            lanes: lanes.clone(),
+            policy: Arc::clone(policy),
+            settler: settler.clone(),
+        };
+        let persist =
+            Persist { database: database.clone(), settler: settler.clone(), assignments: assignments.clone() };
+        let take = Take { database: database.clone(), settler: settler.clone(), assignments };
+        let attempts = Attempts { client: self.client.clone(), policy: Arc::clone(policy), finished };
+        let record = Record { database: database.clone(), settler: settler.clone() };
+
+        let stages = TaskTracker::new();
+        stages.spawn(events::run(events, inlets.events, planned, stop.clone()));
+        stages.spawn(claims::run(claims, inlets.claims, reached, stop.clone()));
+        stages.spawn(park::keep(inlets.parked, database.clone(), settler.clone(), stop.clone()));
+        stages.spawn(persist::run(persist, to_persist));
+        stages.spawn(take::run(take, to_take));
+        stages.spawn(attempt::run(attempts, to_attempt, stop.clone()));
+        stages.spawn(record::run(record, to_record));
+        stages.close();
+        stages
+    }
+
+    fn start_jobs(
+        &self,
+        background: &TaskTracker,
+        settler: &Settler,
+        consuming: tokio::sync::watch::Receiver<bool>,
+        stop: &CancellationToken,
+    ) {
+        let database = || self.database.clone();
+        let reconciler = jobs::Reconciler {
+            database: database(),
+            broker: self.broker.clone(),
+            settler: settler.clone(),
+            consuming,
+            patience: self.rescue_after,
+        };
+        background.spawn(reconciler.run(stop.clone()));
+        background.spawn(jobs::Releases { database: database(), settler: settler.clone() }.run(stop.clone()));
+        background.spawn(jobs::Partitions { database: database(), retention: self.retention }.run(stop.clone()));
+        background.close();
+    }
+}

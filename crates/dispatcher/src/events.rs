@@ -1,0 +1,164 @@
+//! From an event's message to what is written: decode, match, admit.
+
+use std::sync::Arc;
+
+use fanfare_broker::{Incoming, Unreadable, decode_event};
+use fanfare_domain::{
+    application::{Application, Endpoint, EndpointStatus},
+    delivery::{DeferralReason, State, hold},
+    dialect::render_body,
+    event::Event,
+    ids::{DeliveryId, TakingId, to_milliseconds},
+    lane::deferral_wait,
+    policy::{Policy, later},
+    traceparent::Traceparent,
+};
+use fanfare_store::{Directory, NewDelivery, NewEvent};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    database::Database,
+    lanes::{Lanes, Ticket},
+    metric, park,
+    settle::Settler,
+};
+
+/// An event with more endpoints than this is not attempted from its own message: the message would have
+/// to wait for all of them.
+const MAX_STRAIGHT: usize = 100;
+
+/// What the stage needs.
+pub(crate) struct Events {
+    pub(crate) directory: Directory,
+    pub(crate) database: Database,
+    pub(crate) lanes: Lanes,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) max_bytes: usize,
+    pub(crate) settler: Settler,
+}
+
+/// An event that is ready to be persisted.
+pub(crate) struct Planned {
+    pub(crate) message: Incoming,
+    pub(crate) new: NewEvent,
+    /// For each delivery that is to be attempted at once, its place in `new.deliveries`, and its lane's.
+    pub(crate) straight: Vec<(usize, Arc<Endpoint>, Ticket)>,
+    /// All endpoints that matched.
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// Reads messages until `stop`, and passes on what is to be written.
+pub(crate) async fn run(
+    events: Events,
+    mut messages: mpsc::Receiver<Incoming>,
+    planned: mpsc::Sender<Planned>,
+    stop: CancellationToken,
+) {
+    while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
+        let fresh = Traceparent::from_random(rand::random(), rand::random());
+        let event = match decode_event(&message, events.max_bytes, fresh) {
+            Ok(event) => event,
+            Err(unreadable) => {
+                park::park(&events.settler, message, unreadable).await;
+                continue;
+            }
+        };
+        let Some(application) = stop.run_until_cancelled(events.application(&event)).await else { return };
+        let Some(application) = application else {
+            let unreadable =
+                Unreadable::new("unknown_application", format!("there is no application {}", event.application));
+            park::park(&events.settler, message, unreadable).await;
+            continue;
+        };
+        match events.plan(message, event, &application) {
+            Ok(plan) => {
+                if planned.send(plan).await.is_err() {
+                    return;
+                }
+            }
+            Err((message, unreadable)) => park::park(&events.settler, message, unreadable).await,
+        }
+    }
+}
+
+impl Events {
+    /// The event's application. One that is not known may be new: that is said of it only after a look
+    /// into the database, however long that takes.
+    async fn application(&self, event: &Event) -> Option<Arc<Application>> {
+        loop {
+            if let Some(application) = self.directory.application(event.application) {
+                return Some(application);
+            }
+            if self.directory.refresh().await {
+                return self.directory.application(event.application);
+            }
+            let _ = self.database.until_answered("looking for an application", || self.database.store.ping()).await;
+        }
+    }
+
+    fn plan(
+        &self,
+        message: Incoming,
+        event: Event,
+        application: &Application,
+    ) -> Result<Planned, (Incoming, Unreadable)> {
+        let now = Timestamp::now();
+        let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(now));
+        let body = match render_body(&event, accepted_at) {
+            Ok(body) => body,
+            Err(fault) => return Err((message, Unreadable::new("malformed_json", fault.to_string()))),
+        };
+        let endpoints = application.matches(&event.event_type);
+        let is_wide = endpoints.len() > MAX_STRAIGHT;
+        let mut new = NewEvent {
+            event,
+            accepted_at,
+            body,
+            matches: endpoints.len(),
+            fanned_out: !is_wide,
+            deliveries: Vec::new(),
+        };
+        let mut straight = Vec::new();
+        for endpoint in endpoints.iter().take(if is_wide { 0 } else { MAX_STRAIGHT }) {
+            let id = DeliveryId::derive(accepted_at, new.event.id, endpoint.id);
+            let (delivery, ticket) = self.admit(id, endpoint, now);
+            if let Some(ticket) = ticket {
+                straight.push((new.deliveries.len(), Arc::clone(endpoint), ticket));
+            }
+            new.deliveries.push(delivery);
+        }
+        Ok(Planned { message, new, straight, endpoints })
+    }
+
+    /// Asks the endpoint's lane, before anything is written: the row then says at once what happens.
+    fn admit(&self, id: DeliveryId, endpoint: &Endpoint, now: Timestamp) -> (NewDelivery, Option<Ticket>) {
+        let mut delivery = NewDelivery {
+            id,
+            endpoint: endpoint.id,
+            state: State::Sending,
+            reason: None,
+            due: None,
+            taking: None,
+            deferrals: 0,
+        };
+        match endpoint.status {
+            EndpointStatus::Paused => delivery.state = State::Held,
+            EndpointStatus::Disabled => delivery.state = State::Skipped,
+            EndpointStatus::Enabled => {
+                if let Some(ticket) = self.lanes.admit(endpoint.id) {
+                    let timeout = endpoint.timeout.unwrap_or(self.policy.timeout);
+                    delivery.taking = Some((TakingId::new(now, rand::random()), hold(timeout)));
+                    return (delivery, Some(ticket));
+                }
+                metrics::counter!(metric::DEFERRALS, "reason" => DeferralReason::LaneFull.as_str()).increment(1);
+                delivery.state = State::Waiting;
+                delivery.reason = Some(DeferralReason::LaneFull.as_str());
+                delivery.deferrals = 1;
+                delivery.due = Some(later(now, deferral_wait(1, rand::random())));
+            }
+        }
+        (delivery, None)
+    }
+}

@@ -1,0 +1,86 @@
+//! Rescues deliveries whose claim is gone. The database is the truth, the broker the transport.
+
+use std::time::Duration;
+
+use fanfare_broker::BrokerSettings;
+use fanfare_store::{Job, StoreError, Unfinished};
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::Turns;
+use crate::{database::Database, metric, settle::Settler};
+
+/// How often it looks, at the most.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Deliveries that are rescued in one look.
+const BATCH: usize = 1000;
+
+/// Claims in the deliveries queue that are nearly none. Behind a larger backlog, claims are late and not
+/// lost.
+const NEARLY_EMPTY: u32 = 100;
+
+/// The reconciler.
+pub(crate) struct Reconciler {
+    pub(crate) database: Database,
+    pub(crate) broker: BrokerSettings,
+    pub(crate) settler: Settler,
+    /// True while messages come in, which they do only while broker and database are both up.
+    pub(crate) consuming: watch::Receiver<bool>,
+    /// How overdue a delivery must be, and how long broker and database must have been up: before that,
+    /// claims may only be slow.
+    pub(crate) patience: Duration,
+}
+
+impl Reconciler {
+    /// Looks for lost claims until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut up_since = Instant::now();
+        let every = EVERY.min(self.patience);
+        let turns = Turns { database: self.database.clone(), job: Job::Reconciler, every, stop };
+        while let Some(lock) = turns.next().await {
+            if self.consuming.has_changed().unwrap_or(true) {
+                self.consuming.mark_unchanged();
+                up_since = Instant::now();
+            }
+            let is_settled = *self.consuming.borrow() && up_since.elapsed() >= self.patience;
+            let done = if is_settled { self.look().await } else { Ok(()) };
+            turns.end(lock, done).await;
+        }
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
+        let Self { database, broker, settler, patience, .. } = self;
+        if !database.store.has_overdue(*patience).await? {
+            return Ok(());
+        }
+        match broker.queue_depth(&settler.topology.deliveries_queue()).await {
+            Ok(depth) if depth <= NEARLY_EMPTY => {}
+            Ok(depth) => {
+                tracing::info!(depth, "deliveries are overdue behind a backlog; nothing is rescued");
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot look at the backlog; nothing is rescued");
+                return Ok(());
+            }
+        }
+        let rescued = database.store.rescue(*patience, BATCH).await?;
+        if !rescued.is_empty() {
+            tracing::warn!(deliveries = rescued.len(), "rescued deliveries whose claims were gone");
+            metrics::counter!(metric::RESCUED).increment(rescued.len() as u64);
+            publish(settler, &rescued).await;
+        }
+        Ok(())
+    }
+}
+
+/// Publishes the claims that these rows wait for, due now.
+pub(super) async fn publish(settler: &Settler, deliveries: &[Unfinished]) {
+    let now = Timestamp::now();
+    let claims =
+        deliveries.iter().map(|one| (fanfare_domain::claim::Claim { due: now, ..one.claim(now) }, one.traceparent));
+    join_all(claims.map(|(claim, trace)| async move { settler.publish(&claim, trace).await })).await;
+}

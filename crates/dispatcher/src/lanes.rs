@@ -1,0 +1,128 @@
+//! A lane for each endpoint, which bounds its attempts on their way, so that a slow or dead endpoint
+//! delays nobody else.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use fanfare_domain::{
+    ids::EndpointId,
+    lane::{Load, typical_after},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+/// What a lane without any experience expects of an attempt.
+const FIRST_GUESS: Duration = Duration::from_millis(100);
+
+/// The longest that a delivery stays in its lane: it has been taken, and its hold is running.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// All lanes, and the bound of the process. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Lanes {
+    lanes: Arc<Mutex<HashMap<EndpointId, Arc<Lane>>>>,
+    bound: usize,
+    process: Arc<Semaphore>,
+}
+
+struct Lane {
+    bound: usize,
+    turns: Arc<Semaphore>,
+    process: Arc<Semaphore>,
+    attempts: Mutex<Attempts>,
+}
+
+struct Attempts {
+    admitted: usize,
+    typical: Duration,
+    /// When each attempt on its way began; as many as the lane's bound at the most.
+    started: Vec<Instant>,
+}
+
+/// A place in a lane. Given up when it is dropped.
+pub(crate) struct Ticket {
+    lane: Arc<Lane>,
+}
+
+/// The right to attempt now. Ends with the attempt, whose duration the lane learns.
+pub(crate) struct Turn {
+    ticket: Ticket,
+    started: Instant,
+    _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+impl Lanes {
+    pub(crate) fn new(bound: usize, attempts: usize) -> Self {
+        Self { lanes: Arc::default(), bound, process: Arc::new(Semaphore::new(attempts)) }
+    }
+
+    /// A place in the endpoint's lane, unless the wait for its turn would be too long.
+    pub(crate) fn admit(&self, endpoint: EndpointId) -> Option<Ticket> {
+        let lane = self.lane(endpoint);
+        let mut attempts = lane.attempts();
+        let oldest = attempts.started.iter().min().map(|started| started.elapsed()).unwrap_or_default();
+        let load = Load { bound: lane.bound, admitted: attempts.admitted, typical: attempts.typical, oldest };
+        if !load.admits() {
+            return None;
+        }
+        attempts.admitted += 1;
+        drop(attempts);
+        Some(Ticket { lane })
+    }
+
+    fn lane(&self, endpoint: EndpointId) -> Arc<Lane> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let lane = lanes.entry(endpoint).or_insert_with(|| {
+            Arc::new(Lane {
+                bound: self.bound,
+                turns: Arc::new(Semaphore::new(self.bound)),
+                process: Arc::clone(&self.process),
+                attempts: Mutex::new(Attempts { admitted: 0, typical: FIRST_GUESS, started: Vec::new() }),
+            })
+        });
+        Arc::clone(lane)
+    }
+}
+
+impl Lane {
+    /// Nothing that holds this lock can panic halfway.
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket {
+    /// Waits for the turn; none where that takes too long after all.
+    pub(crate) async fn turn(self) -> Option<Turn> {
+        let permits = tokio::time::timeout(LONGEST_WAIT, async {
+            let lane = Arc::clone(&self.lane.turns).acquire_owned().await.ok()?;
+            let process = Arc::clone(&self.lane.process).acquire_owned().await.ok()?;
+            Some((lane, process))
+        });
+        let permits = permits.await.ok().flatten()?;
+        let started = Instant::now();
+        self.lane.attempts().started.push(started);
+        Some(Turn { ticket: self, started, _permits: permits })
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.lane.attempts().admitted -= 1;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut attempts = self.ticket.lane.attempts();
+        if let Some(position) = attempts.started.iter().position(|started| *started == self.started) {
+            attempts.started.swap_remove(position);
+        }
+        attempts.typical = typical_after(attempts.typical, self.started.elapsed());
+    }
+}

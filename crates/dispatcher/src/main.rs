@@ -1,0 +1,39 @@
+//! The dispatcher: takes events and due claims from the broker, attempts deliveries, records what came of
+//! them, and schedules what comes next. The way of an event reads from `events` and `claims` to `settle`.
+
+mod attempt;
+mod claims;
+mod configuration;
+mod database;
+mod dispatch;
+mod events;
+mod jobs;
+mod lanes;
+mod metric;
+mod park;
+mod persist;
+mod record;
+mod settle;
+mod take;
+mod wide;
+
+use fanfare_service::{Environment, Operations, Telemetry, reference, stop_signal};
+
+use crate::{configuration::Configuration, dispatch::Dispatcher};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut environment = Environment::of_process();
+    let configuration = Configuration::read(&mut environment);
+    if std::env::args().nth(1).as_deref() == Some("--reference") {
+        print!("{}", reference(&environment, &metric::ALL));
+        return Ok(());
+    }
+    let configuration = environment.finish(configuration)?;
+    let telemetry = Telemetry::start("dispatcher", &configuration.telemetry)?;
+    let stop = stop_signal()?;
+    let operations = Operations::bind(configuration.operations_address, &metric::ALL).await?;
+    let drained = Dispatcher::build(configuration)?.run(operations, stop).await;
+    telemetry.finish();
+    drained
+}

@@ -1,0 +1,44 @@
+//! The dispatcher's metrics.
+
+use fanfare_service::{Metric, MetricKind};
+
+pub(crate) const EVENTS: &str = "fanfare_events_total";
+pub(crate) const ATTEMPTS: &str = "fanfare_attempts_total";
+pub(crate) const ATTEMPT_SECONDS: &str = "fanfare_attempt_seconds";
+pub(crate) const ATTEMPTS_IN_FLIGHT: &str = "fanfare_attempts_in_flight";
+pub(crate) const DELIVERIES: &str = "fanfare_deliveries_ended_total";
+pub(crate) const DEFERRALS: &str = "fanfare_deferrals_total";
+pub(crate) const PARKED: &str = "fanfare_parked_total";
+pub(crate) const RESCUED: &str = "fanfare_rescued_total";
+
+/// All of them.
+pub(crate) const ALL: [Metric; 8] = [
+    Metric {
+        name: EVENTS,
+        kind: MetricKind::Counter,
+        meaning: "events taken from the broker, by `result`: new, or known (a copy)",
+    },
+    Metric { name: ATTEMPTS, kind: MetricKind::Counter, meaning: "attempts made, by `outcome`" },
+    Metric { name: ATTEMPT_SECONDS, kind: MetricKind::Histogram, meaning: "how long attempts took" },
+    Metric { name: ATTEMPTS_IN_FLIGHT, kind: MetricKind::Gauge, meaning: "attempts on their way now" },
+    Metric {
+        name: DELIVERIES,
+        kind: MetricKind::Counter,
+        meaning: "deliveries that ended after an attempt, by `state` and `reason`",
+    },
+    Metric {
+        name: DEFERRALS,
+        kind: MetricKind::Counter,
+        meaning: "deliveries put off for a reason of our own, by `reason`",
+    },
+    Metric {
+        name: PARKED,
+        kind: MetricKind::Counter,
+        meaning: "messages that could not be read, by `reason`; alarm when it grows",
+    },
+    Metric {
+        name: RESCUED,
+        kind: MetricKind::Counter,
+        meaning: "deliveries whose claim was gone, found by the reconciler",
+    },
+];

@@ -1,0 +1,66 @@
+//! Messages that cannot be read: off the work queues with a reason, and into a table.
+
+use fanfare_broker::{Incoming, Parked, Unreadable, decode_parked, encode_parked};
+use fanfare_domain::ids::ParkedId;
+use fanfare_store::ParkedMessage;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{database::Database, metric, settle::Settler};
+
+/// Takes a message that cannot be read out of the way of those that can.
+pub(crate) async fn park(settler: &Settler, message: Incoming, unreadable: Unreadable) {
+    tracing::warn!(
+        reason = unreadable.reason,
+        routing_key = message.routing_key,
+        message_id = message.message_id,
+        bytes = message.body.len(),
+        "parking a message: {unreadable}"
+    );
+    metrics::counter!(metric::PARKED, "reason" => unreadable.reason).increment(1);
+    let parked = encode_parked(&settler.topology, &message, &unreadable);
+    settler.publisher.publish_until_confirmed(&parked).await;
+    settler.end(message, Vec::new());
+}
+
+/// Empties the parked queue into the table: a queue cannot be looked into without damage.
+pub(crate) async fn keep(
+    mut messages: mpsc::Receiver<Incoming>,
+    database: Database,
+    settler: Settler,
+    stop: CancellationToken,
+) {
+    while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
+        match decode_parked(&settler.topology, &message) {
+            Parked::PutBack(again) => {
+                tracing::warn!(
+                    message_id = message.message_id,
+                    "putting back a message whose consumers died, to be handled alone"
+                );
+                settler.publisher.publish_until_confirmed(&again).await;
+            }
+            Parked::Keep { reason, message: text, routing_key } => {
+                if reason == "delivery_limit" {
+                    metrics::counter!(metric::PARKED, "reason" => "delivery_limit").increment(1);
+                }
+                let parked = ParkedMessage {
+                    id: ParkedId::new(Timestamp::now(), rand::random()),
+                    reason,
+                    message: text,
+                    routing_key,
+                    message_id: message.message_id.clone(),
+                    headers: message.headers_as_json(),
+                    body: message.body.clone(),
+                };
+                let kept = database.until_answered("parking a message", || database.store.park(&parked)).await;
+                if let Err(error) = kept.result {
+                    // It stays in the queue, un-acked, and comes again with the next connection.
+                    tracing::error!(%error, parked = %parked.id, "cannot keep a parked message");
+                    continue;
+                }
+            }
+        }
+        settler.end(message, Vec::new());
+    }
+}

@@ -1,0 +1,127 @@
+//! What came of deliveries into the database, in batches; then on to the end of their messages.
+
+use std::collections::HashSet;
+
+use fanfare_domain::ids::DeliveryId;
+use fanfare_store::{AttemptRecord, GiveBack, NextState};
+use tokio::sync::mpsc;
+
+use crate::{attempt::Assignment, database::Database, metric, settle::Settler};
+
+/// Attempts that are recorded in one commit at the most.
+const BATCH: usize = 256;
+
+/// A delivery whose turn is over.
+pub(crate) struct Finished {
+    pub(crate) assignment: Assignment,
+    pub(crate) finished: FinishedAs,
+}
+
+/// How it went.
+pub(crate) enum FinishedAs {
+    /// It was sent.
+    Attempted(AttemptRecord),
+    /// It was not.
+    GivenBack(GiveBack),
+}
+
+/// What the stage needs.
+pub(crate) struct Record {
+    pub(crate) database: Database,
+    pub(crate) settler: Settler,
+}
+
+type Attempted = (Assignment, AttemptRecord);
+
+/// Records what comes in until nothing more does.
+pub(crate) async fn run(record: Record, mut finished: mpsc::Receiver<Finished>) {
+    let mut waiting = Vec::new();
+    while finished.recv_many(&mut waiting, BATCH).await > 0 {
+        let (mut attempted, mut back) = (Vec::new(), Vec::new());
+        for Finished { assignment, finished } in waiting.drain(..) {
+            match finished {
+                FinishedAs::Attempted(record) => attempted.push((assignment, record)),
+                FinishedAs::GivenBack(given) => back.push((assignment, given)),
+            }
+        }
+        while !attempted.is_empty() {
+            // A delivery that was taken over and finished twice at once: one commit must not hold both.
+            let mut ids = HashSet::new();
+            let (batch, rest) = attempted.into_iter().partition(|(_, one): &Attempted| ids.insert(one.delivery));
+            record.attempted(batch).await;
+            attempted = rest;
+        }
+        if !back.is_empty() {
+            record.given_back(back).await;
+        }
+    }
+}
+
+impl Record {
+    async fn attempted(&self, mut batch: Vec<Attempted>) {
+        batch.sort_unstable_by_key(|(_, record)| record.delivery);
+        let records: Vec<&AttemptRecord> = batch.iter().map(|(_, record)| record).collect();
+        let tried = self.database.until_answered("recording attempts", || self.database.store.record(&records)).await;
+        match tried.result {
+            Ok(moved) => self.settle(batch, &moved.into_iter().collect(), tried.unknown_commit),
+            Err(error) if batch.len() == 1 => {
+                let (_, record) = &batch[0];
+                // Its message stays un-acked, and its row says `sending` until the hold ends.
+                tracing::error!(%error, delivery = %record.delivery, attempt = record.attempt, "cannot record an attempt");
+            }
+            // One row that cannot be stored fails its whole batch: find it.
+            Err(_) => {
+                let second = batch.split_off(batch.len() / 2);
+                Box::pin(self.attempted(batch)).await;
+                Box::pin(self.attempted(second)).await;
+            }
+        }
+    }
+
+    /// Only whoever moved the delivery publishes its next claim. After an unknown commit that may have
+    /// been us: a claim too many is stale, one too few would be missed.
+    fn settle(&self, batch: Vec<Attempted>, moved: &HashSet<DeliveryId>, unknown_commit: bool) {
+        for (assignment, record) in batch {
+            let is_moved = moved.contains(&record.delivery);
+            if is_moved {
+                count(&record.next);
+            }
+            let next = match record.next {
+                NextState::Waiting { due } if is_moved || unknown_commit => {
+                    Some((assignment.claim(assignment.attempt + 1, due, 0), assignment.trace))
+                }
+                _ => None,
+            };
+            self.settler.settle(assignment.settlement, next);
+        }
+    }
+
+    async fn given_back(&self, mut batch: Vec<(Assignment, GiveBack)>) {
+        batch.sort_unstable_by_key(|(_, back)| back.delivery);
+        let backs: Vec<GiveBack> = batch.iter().map(|(_, back)| *back).collect();
+        let tried =
+            self.database.until_answered("giving deliveries back", || self.database.store.give_back(&backs)).await;
+        let given: HashSet<DeliveryId> = match tried.result {
+            Ok(given) => given.into_iter().collect(),
+            Err(error) => {
+                tracing::error!(%error, deliveries = batch.len(), "cannot give deliveries back; they can be taken when their hold ends");
+                return;
+            }
+        };
+        for (assignment, back) in batch {
+            let is_given = given.contains(&back.delivery) || tried.unknown_commit;
+            let claim = is_given.then(|| assignment.claim(assignment.attempt, back.due, assignment.deferrals + 1));
+            let trace = assignment.trace;
+            self.settler.settle(assignment.settlement, claim.map(|claim| (claim, trace)));
+        }
+    }
+}
+
+fn count(next: &NextState) {
+    let (state, reason) = match next {
+        NextState::Waiting { .. } => return,
+        NextState::Delivered => ("delivered", ""),
+        NextState::Failed(reason) => ("failed", reason.as_str()),
+    };
+    metrics::counter!(metric::DELIVERIES, "state" => state, "reason" => reason).increment(1);
+}

@@ -1,0 +1,124 @@
+//! Due deliveries taken, deferred, held, skipped or ended, in batches; then on to their attempts.
+
+use std::collections::{HashMap, HashSet};
+
+use fanfare_domain::{claim::Claim, delivery::State, ids::DeliveryId};
+use fanfare_store::{Move, MoveTo, Moved};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::{
+    attempt::Assignment,
+    claims::Reached,
+    database::{Database, Tried},
+    metric,
+    settle::{Settlement, Settler},
+};
+
+/// Deliveries that are moved in one commit at the most.
+const BATCH: usize = 256;
+
+/// What the stage needs.
+pub(crate) struct Take {
+    pub(crate) database: Database,
+    pub(crate) settler: Settler,
+    pub(crate) assignments: mpsc::Sender<Assignment>,
+}
+
+/// Moves what comes in until nothing more does.
+pub(crate) async fn run(take: Take, mut reached: mpsc::Receiver<Reached>) {
+    let mut waiting = Vec::new();
+    while reached.recv_many(&mut waiting, BATCH).await > 0 {
+        while !waiting.is_empty() {
+            let mut ids = HashSet::new();
+            let (batch, rest) = waiting.drain(..).partition(|one: &Reached| ids.insert(one.to.claim.delivery));
+            waiting = rest;
+            take.write(batch).await;
+        }
+    }
+}
+
+impl Take {
+    async fn write(&self, mut batch: Vec<Reached>) {
+        batch.sort_unstable_by_key(|reached| reached.to.claim.delivery);
+        let moves: Vec<Move> = batch.iter().map(|reached| reached.to.clone()).collect();
+        let Tried { result, unknown_commit } =
+            self.database.until_answered("taking deliveries", || self.database.store.move_deliveries(&moves)).await;
+        let moved = match result {
+            Ok(moved) => moved,
+            Err(error) => {
+                tracing::error!(%error, deliveries = batch.len(), "cannot take deliveries; the reconciler will find them");
+                return;
+            }
+        };
+        let mut moved: HashMap<DeliveryId, Moved> = moved.into_iter().map(|one| (one.delivery, one)).collect();
+        let mut stale = Vec::new();
+        for reached in batch {
+            match moved.remove(&reached.to.claim.delivery) {
+                Some(moved) => self.forward(reached, moved).await,
+                None => stale.push(reached),
+            }
+        }
+        self.finish(stale, unknown_commit).await;
+    }
+
+    async fn forward(&self, reached: Reached, moved: Moved) {
+        let Reached { message, to, trace, straight } = reached;
+        match (moved.state, to.to, straight) {
+            (State::Sending, MoveTo::Sending { taking, .. }, Some((endpoint, ticket))) => {
+                let settlement = Settlement::new(message, 1);
+                let assignment = Assignment::next(&to.claim, moved, taking, endpoint, ticket, settlement);
+                let _ = self.assignments.send(assignment).await;
+            }
+            (State::Waiting, MoveTo::Waiting { due, .. }, _) => {
+                let claim = Claim {
+                    attempt: moved.attempt,
+                    sequence: moved.sequence,
+                    due,
+                    made: Timestamp::now(),
+                    deferrals: to.claim.deferrals + 1,
+                    ..to.claim
+                };
+                self.settler.settle(Settlement::new(message, 1), Some((claim, trace)));
+            }
+            (state, ..) => {
+                if matches!(state, State::Failed) {
+                    tracing::info!(delivery = %moved.delivery, endpoint = %to.claim.endpoint, "a delivery ended without an attempt");
+                    metrics::counter!(metric::DELIVERIES, "state" => "failed", "reason" => "without_attempt")
+                        .increment(1);
+                }
+                self.settler.end(message, Vec::new());
+            }
+        }
+    }
+
+    /// Ends claims that their delivery no longer waits for. One that has been delivered before may be the
+    /// last message there is, so its delivery gets exactly the claim that its row waits for.
+    async fn finish(&self, stale: Vec<Reached>, unknown_commit: bool) {
+        let (to_finish, twins): (Vec<_>, Vec<_>) =
+            stale.into_iter().partition(|reached| reached.message.redelivered || unknown_commit);
+        for reached in twins {
+            self.settler.end(reached.message, Vec::new());
+        }
+        if to_finish.is_empty() {
+            return;
+        }
+        let ids: Vec<DeliveryId> = to_finish.iter().map(|reached| reached.to.claim.delivery).collect();
+        let tried =
+            self.database.until_answered("looking for stale claims", || self.database.store.unfinished(&ids)).await;
+        let unfinished = match tried.result {
+            Ok(unfinished) => unfinished,
+            Err(error) => {
+                tracing::error!(%error, "cannot look for the deliveries of stale claims; they will come again");
+                return;
+            }
+        };
+        let now = Timestamp::now();
+        let mut claims: HashMap<DeliveryId, _> =
+            unfinished.iter().map(|one| (one.delivery, (one.claim(now), one.traceparent))).collect();
+        for reached in to_finish {
+            let claim = claims.remove(&reached.to.claim.delivery);
+            self.settler.end(reached.message, claim.into_iter().collect());
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Events with very many endpoints: their deliveries are written and their claims confirmed in chunks,
+//! and none is attempted from the event's message.
+
+use fanfare_domain::{
+    application::EndpointStatus,
+    claim::Claim,
+    delivery::{DeferralReason, State},
+    ids::DeliveryId,
+};
+use fanfare_store::{NewDelivery, NewEvent};
+use futures_util::future::join_all;
+use jiff::Timestamp;
+
+use crate::{database::Database, events::Planned, settle::Settler};
+
+/// Deliveries that are written in one commit.
+const CHUNK: usize = 500;
+
+/// Writes the deliveries of an event that has been persisted without them, publishes their claims, marks
+/// the event as fanned out, and ends its message. Interrupted anywhere, it is done again as a whole from
+/// the message that then comes again: rows that are there stay, and a second claim on one is stale.
+pub(crate) async fn fan_out(database: &Database, settler: &Settler, planned: Planned) {
+    let Planned { message, new, endpoints, .. } = planned;
+    let (event, application, accepted_at) = (new.event.id, new.event.application, new.accepted_at);
+    let now = Timestamp::now();
+    let deliveries: Vec<NewDelivery> = endpoints
+        .iter()
+        .map(|endpoint| {
+            let id = DeliveryId::derive(accepted_at, event, endpoint.id);
+            let (state, reason, due) = match endpoint.status {
+                EndpointStatus::Enabled => (State::Waiting, Some(DeferralReason::WideFanOut.as_str()), Some(now)),
+                EndpointStatus::Paused => (State::Held, None, None),
+                EndpointStatus::Disabled => (State::Skipped, None, None),
+            };
+            NewDelivery { id, endpoint: endpoint.id, state, reason, due, taking: None, deferrals: 0 }
+        })
+        .collect();
+    for chunk in deliveries.chunks(CHUNK) {
+        let planted = database
+            .until_answered("fanning out an event", || database.store.plant(event, application, accepted_at, chunk))
+            .await;
+        if let Err(error) = planted.result {
+            tracing::error!(%error, %event, "cannot write an event's deliveries; its message will come again");
+            return;
+        }
+        let waiting = chunk.iter().filter(|one| one.state == State::Waiting);
+        let claims: Vec<Claim> = waiting.map(|one| first_claim(&new, one, now)).collect();
+        join_all(claims.iter().map(|claim| settler.publish(claim, Some(new.event.traceparent)))).await;
+    }
+    let marked = database
+        .until_answered("marking an event as fanned out", || database.store.mark_fanned_out(event, accepted_at))
+        .await;
+    match marked.result {
+        Ok(()) => settler.end(message, Vec::new()),
+        Err(error) => {
+            tracing::error!(%error, %event, "cannot mark an event as fanned out; its message will come again")
+        }
+    }
+}
+
+/// The claim that a delivery waits for which was written as waiting.
+pub(crate) fn first_claim(new: &NewEvent, delivery: &NewDelivery, now: Timestamp) -> Claim {
+    Claim {
+        delivery: delivery.id,
+        event: new.event.id,
+        application: new.event.application,
+        endpoint: delivery.endpoint,
+        attempt: 1,
+        sequence: 1,
+        due: delivery.due.unwrap_or(now),
+        made: now,
+        deferrals: delivery.deferrals,
+    }
+}

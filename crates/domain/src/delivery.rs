@@ -1,0 +1,125 @@
+//! The states of a delivery, and the words for why it is in one.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::policy::later;
+
+/// Attempts of unknown outcome in a row after which a delivery is given up: whatever kills the process
+/// each time must not do so for ever.
+pub const MAX_UNKNOWN_ATTEMPTS: u32 = 3;
+
+/// What a taking lasts beyond the attempt's deadline, before another process may take the delivery
+/// over: time to wait in the lane, to record, and for clocks to differ.
+pub const HOLD_MARGIN: Duration = Duration::from_secs(11);
+
+/// How long a process may keep a delivery that it has taken.
+pub fn hold(timeout: Duration) -> Duration {
+    timeout + HOLD_MARGIN
+}
+
+/// When a claim on a delivery that somebody holds may be acted upon: a second after the hold's end, so
+/// that it does not meet the row a moment too early.
+pub fn hold_claim_due(hold_until: Timestamp) -> Timestamp {
+    later(hold_until, Duration::from_secs(1))
+}
+
+/// Where a delivery stands. The word is the same in the database and in the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// A process has taken it and attempts it.
+    Sending,
+    /// It waits for its due time, for a retry or because it was deferred.
+    Waiting,
+    /// Its endpoint is paused.
+    Held,
+    /// The endpoint has it.
+    Delivered,
+    /// It was given up, for a [`FailureReason`].
+    Failed,
+    /// Its endpoint was disabled.
+    Skipped,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Sending, Self::Waiting, Self::Held, Self::Delivered, Self::Failed, Self::Skipped];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sending => "sending",
+            Self::Waiting => "waiting",
+            Self::Held => "held",
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// Why a delivery was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureReason {
+    /// The endpoint failed every attempt of its schedule.
+    AttemptsExhausted,
+    /// It was still unfinished long after its schedule's end.
+    Expired,
+    /// Each process that attempted it died ([`MAX_UNKNOWN_ATTEMPTS`] times).
+    Aborted,
+    /// Its endpoint no longer exists.
+    EndpointDeleted,
+}
+
+impl FailureReason {
+    /// The word in the database and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::Expired => "expired",
+            Self::Aborted => "aborted",
+            Self::EndpointDeleted => "endpoint_deleted",
+        }
+    }
+}
+
+/// Why a delivery waits though its endpoint did not fail. Uses up no attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeferralReason {
+    /// As many attempts as may be are on their way to the endpoint.
+    LaneFull,
+    /// The event has more endpoints than are attempted straight from its message.
+    WideFanOut,
+    /// The process that had taken it was shutting down.
+    ShuttingDown,
+}
+
+impl DeferralReason {
+    /// The word in the database and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LaneFull => "lane_full",
+            Self::WideFanOut => "wide_fan_out",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_round_trip() {
+        for state in State::ALL {
+            assert_eq!(State::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(State::parse("lost"), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! Ids: a UUID in the database, a TypeID outside (a prefix that names the kind, and the UUID in
+//! lower-case Crockford base32, <https://github.com/jetify-com/typeid>).
+
+use std::{fmt, str::FromStr};
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use uuid::{Builder, Uuid};
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const ENCODED_LENGTH: usize = 26;
+
+/// Why a text is not the id that was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected an id of the form {prefix}_ and 26 characters")]
+pub struct NotAnId {
+    prefix: &'static str,
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A new id that sorts by the time of its making; `random` is 10 random bytes.
+            pub fn new(now: Timestamp, random: [u8; 10]) -> Self {
+                Self(Builder::from_unix_timestamp_millis(unix_milliseconds(now), &random).into_uuid())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "{}_{}", $prefix, encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, formatter)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAnId;
+
+            fn from_str(text: &str) -> Result<Self, NotAnId> {
+                text.strip_prefix($prefix)
+                    .and_then(|rest| rest.strip_prefix('_'))
+                    .and_then(decode)
+                    .map(Self)
+                    .ok_or(NotAnId { prefix: $prefix })
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+id!(
+    /// An application: the tenant that owns endpoints and event types.
+    ApplicationId,
+    "app"
+);
+id!(
+    /// An event. Version 7 holds the moment of acceptance; version 8 is derived from a publisher's key.
+    EventId,
+    "evt"
+);
+id!(
+    /// An endpoint; the documents call it a webhook.
+    EndpointId,
+    "wh"
+);
+id!(
+    /// A delivery: one event to one endpoint. Holds the moment at which its event was accepted.
+    DeliveryId,
+    "dlv"
+);
+id!(
+    /// One attempt of a delivery.
+    AttemptId,
+    "att"
+);
+id!(
+    /// An API key, without its secret part.
+    KeyId,
+    "key"
+);
+id!(
+    /// A signing secret's row.
+    SecretId,
+    "sec"
+);
+id!(
+    /// A parked message.
+    ParkedId,
+    "prk"
+);
+id!(
+    /// One taking of a delivery: whoever holds it may record the attempt's outcome.
+    TakingId,
+    "tak"
+);
+
+impl EventId {
+    /// The id of the event that `application` publishes under `key` (its own id, an `Idempotency-Key`,
+    /// or AMQP's `message_id`): the same key always means the same event.
+    ///
+    /// A key that is itself an event id with a time in it stands for that very event, so that a
+    /// publisher whose answer got lost can send it again under the id that it was told.
+    pub fn from_key(application: ApplicationId, key: &str) -> Self {
+        match key.parse::<Self>() {
+            Ok(id) if id.accepted_at().is_some() => id,
+            _ => Self(digest_to_uuid(&[application.0.as_bytes(), key.as_bytes()])),
+        }
+    }
+
+    /// The moment of acceptance where the id holds it, which is where no key was given.
+    pub fn accepted_at(self) -> Option<Timestamp> {
+        (self.0.get_version_num() == 7).then(|| leading_timestamp(self.0)).flatten()
+    }
+}
+
+impl DeliveryId {
+    /// The one delivery of an event to an endpoint.
+    ///
+    /// It starts with the time of acceptance, so that rows are inserted in order and an id alone tells
+    /// its partition; the rest is derived, so that the primary key is also the unique (event, endpoint).
+    pub fn derive(accepted_at: Timestamp, event: EventId, endpoint: EndpointId) -> Self {
+        let digest = digest_to_uuid(&[event.0.as_bytes(), endpoint.0.as_bytes()]);
+        Self(with_leading_timestamp(digest, accepted_at))
+    }
+
+    /// The moment at which the event was accepted, in whole milliseconds.
+    pub fn accepted_at(self) -> Timestamp {
+        leading_timestamp(self.0).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// The smallest and the largest id that a delivery of an event accepted at this moment can have.
+    pub fn bounds(accepted_at: Timestamp) -> (Self, Self) {
+        let bound = |fill| Self(with_leading_timestamp(Uuid::from_bytes([fill; 16]), accepted_at));
+        (bound(0), bound(0xff))
+    }
+}
+
+impl AttemptId {
+    /// The id of a delivery's `attempt`-th attempt.
+    pub fn derive(delivery: DeliveryId, attempt: u32) -> Self {
+        let digest = digest_to_uuid(&[delivery.0.as_bytes(), &attempt.to_be_bytes()]);
+        Self(with_leading_timestamp(digest, delivery.accepted_at()))
+    }
+}
+
+/// Cuts a moment to whole milliseconds, the unit in which ids and partitions keep it.
+pub fn to_milliseconds(moment: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(moment.as_millisecond()).unwrap_or(moment)
+}
+
+fn unix_milliseconds(moment: Timestamp) -> u64 {
+    u64::try_from(moment.as_millisecond()).unwrap_or(0)
+}
+
+fn digest_to_uuid(parts: &[&[u8]]) -> Uuid {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.finalize()[..16]);
+    Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+fn with_leading_timestamp(uuid: Uuid, moment: Timestamp) -> Uuid {
+    let mut bytes = *uuid.as_bytes();
+    bytes[..6].copy_from_slice(&unix_milliseconds(moment).to_be_bytes()[2..]);
+    Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+fn leading_timestamp(uuid: Uuid) -> Option<Timestamp> {
+    let mut bytes = [0; 8];
+    bytes[2..].copy_from_slice(&uuid.as_bytes()[..6]);
+    Timestamp::from_millisecond(i64::from_be_bytes(bytes)).ok()
+}
+
+fn encode(uuid: Uuid) -> String {
+    let value = uuid.as_u128();
+    (0..ENCODED_LENGTH).rev().map(|position| char::from(ALPHABET[(value >> (5 * position)) as usize & 31])).collect()
+}
+
+fn decode(text: &str) -> Option<Uuid> {
+    // 26 characters hold 130 bits: a first one above 7 would not fit into 128.
+    if text.len() != ENCODED_LENGTH || text.as_bytes()[0] > b'7' {
+        return None;
+    }
+    let mut value = 0u128;
+    for byte in text.bytes() {
+        let digit = ALPHABET.iter().position(|&letter| letter == byte)?;
+        value = value << 5 | digit as u128;
+    }
+    Some(Uuid::from_u128(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn follows_the_typeid_specification() {
+        // From the valid examples of the TypeID specification.
+        let uuid: Uuid = "01890a5d-ac96-774b-bcce-b302099a8057".parse().expect("uuid");
+        assert_eq!(encode(uuid), "01h455vb4pex5vsknk084sn02q");
+        assert_eq!(encode(Uuid::max()), "7zzzzzzzzzzzzzzzzzzzzzzzzz");
+        for text in [
+            "",
+            "8zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "01H455VB4PEX5VSKNK084SN02Q",
+            "01h455vb4pex5vsknk084sn02",
+            "ü1h455vb4pex5vsknk084sn02",
+        ] {
+            assert_eq!(decode(text), None, "{text}");
+        }
+    }
+
+    fn moments() -> impl Strategy<Value = Timestamp> {
+        (0i64..1 << 47).prop_map(|milliseconds| Timestamp::from_millisecond(milliseconds).expect("in range"))
+    }
+
+    proptest! {
+        #[test]
+        fn text_round_trip(value: u128) {
+            let id = EventId(Uuid::from_u128(value));
+            prop_assert_eq!(id.to_string().parse::<EventId>(), Ok(id));
+            prop_assert!(id.to_string().parse::<DeliveryId>().is_err());
+        }
+
+        #[test]
+        fn parsing_never_panics(text in ".{0,40}") {
+            let _ = text.parse::<EventId>();
+            let _ = format!("evt_{text}").parse::<EventId>();
+        }
+
+        #[test]
+        fn delivery_ids_hold_their_time_and_are_derived(moment in moments(), event: u128, endpoint: u128, other: u128) {
+            let (event, endpoint, other) = (EventId(Uuid::from_u128(event)), EndpointId(Uuid::from_u128(endpoint)), EndpointId(Uuid::from_u128(other)));
+            let id = DeliveryId::derive(moment, event, endpoint);
+            prop_assert_eq!(id.accepted_at(), moment);
+            prop_assert_eq!(id, DeliveryId::derive(moment, event, endpoint));
+            prop_assert_eq!(id == DeliveryId::derive(moment, event, other), endpoint == other);
+            let (least, greatest) = DeliveryId::bounds(moment);
+            prop_assert!(least <= id && id <= greatest);
+        }
+
+        #[test]
+        fn a_key_means_one_event(application: u128, key in ".{1,60}", moment in moments(), random: [u8; 10]) {
+            let application = ApplicationId(Uuid::from_u128(application));
+            let id = EventId::from_key(application, &key);
+            prop_assert_eq!(id, EventId::from_key(application, &key));
+            prop_assert_eq!(id.accepted_at(), None);
+            let fresh = EventId::new(moment, random);
+            prop_assert_eq!(fresh.accepted_at(), Some(moment));
+            prop_assert_eq!(EventId::from_key(application, &fresh.to_string()), fresh);
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Types and every decision of Fanfare, pure: no tokio, no I/O, no clock, no randomness.
+//!
+//! Time, random bits and fresh ids are arguments of the functions here, so that every decision can
+//! be tested by its properties. What does I/O lives in the crates that depend on this one.
+
+pub mod access;
+pub mod address;
+pub mod application;
+pub mod claim;
+pub mod delay;
+pub mod delivery;
+pub mod dialect;
+pub mod endpoint_url;
+pub mod event;
+pub mod ids;
+pub mod json;
+pub mod lane;
+pub mod outcome;
+pub mod policy;
+pub mod secret;
+pub mod subscription;
+pub mod traceparent;

@@ -1,0 +1,134 @@
+//! Which endpoints want an event: by exact type, by prefix (`points.*`), or all (`*`).
+
+use std::collections::HashMap;
+
+use crate::event::{EventFault, EventType};
+
+/// One entry of an endpoint's list of event types.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Subscription {
+    /// `*`: every event.
+    All,
+    /// `points.*`: every type that starts with `points.`; kept with its dot.
+    Prefix(String),
+    /// This type alone.
+    Exact(EventType),
+}
+
+impl Subscription {
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// When what stands there is neither a wildcard nor an event type.
+    pub fn parse(text: &str) -> Result<Self, EventFault> {
+        if text == "*" {
+            return Ok(Self::All);
+        }
+        match text.strip_suffix(".*") {
+            Some(prefix) => Ok(Self::Prefix(format!("{}.", EventType::parse(prefix)?))),
+            None => EventType::parse(text).map(Self::Exact),
+        }
+    }
+
+    /// Whether it covers events of this type.
+    pub fn covers(&self, event_type: &EventType) -> bool {
+        match self {
+            Self::All => true,
+            Self::Prefix(prefix) => event_type.as_str().starts_with(prefix),
+            Self::Exact(exact) => exact == event_type,
+        }
+    }
+}
+
+/// The subscriptions of one application's endpoints, arranged so that an event finds its endpoints
+/// without a look at the others. Endpoints are given by their position in the application's list.
+#[derive(Debug, Default)]
+pub struct SubscriptionIndex {
+    exact: HashMap<EventType, Vec<usize>>,
+    prefixes: HashMap<String, Vec<usize>>,
+    all: Vec<usize>,
+}
+
+impl SubscriptionIndex {
+    /// Arranges the subscriptions of the endpoints at each position.
+    pub fn new<'a>(endpoints: impl IntoIterator<Item = &'a [Subscription]>) -> Self {
+        let mut index = Self::default();
+        for (position, subscriptions) in endpoints.into_iter().enumerate() {
+            for subscription in subscriptions {
+                match subscription {
+                    Subscription::All => index.all.push(position),
+                    Subscription::Prefix(prefix) => index.prefixes.entry(prefix.clone()).or_default().push(position),
+                    Subscription::Exact(exact) => index.exact.entry(exact.clone()).or_default().push(position),
+                }
+            }
+        }
+        index
+    }
+
+    /// The positions of the endpoints that want this type, each once, in ascending order.
+    pub fn matches(&self, event_type: &EventType) -> Vec<usize> {
+        let mut positions = self.all.clone();
+        positions.extend(self.exact.get(event_type).into_iter().flatten());
+        if !self.prefixes.is_empty() {
+            let text = event_type.as_str();
+            let prefixes = text.match_indices('.').map(|(dot, _)| &text[..=dot]);
+            positions.extend(prefixes.filter_map(|prefix| self.prefixes.get(prefix)).flatten());
+        }
+        positions.sort_unstable();
+        positions.dedup();
+        positions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_wildcards() {
+        let event = |text: &str| EventType::parse(text).expect("event type");
+        let covers = |pattern: &str, text: &str| Subscription::parse(pattern).expect(pattern).covers(&event(text));
+        assert!(covers("*", "anything"));
+        assert!(covers("points.*", "points.earned"));
+        assert!(covers("points.*", "points.earned.twice"));
+        assert!(!covers("points.*", "points"));
+        assert!(!covers("points.*", "pointsearned"));
+        assert!(covers("points.earned", "points.earned"));
+        assert!(!covers("points", "points.earned"));
+        for pattern in ["", ".*", "points*", "*.earned", "**", "a b"] {
+            assert!(Subscription::parse(pattern).is_err(), "{pattern}");
+        }
+    }
+
+    fn types() -> impl Strategy<Value = String> {
+        proptest::collection::vec("[ab]{1,2}", 1..4).prop_map(|words| words.join("."))
+    }
+
+    fn subscriptions() -> impl Strategy<Value = Subscription> {
+        (types(), 0..5).prop_map(|(text, kind)| {
+            let pattern = match kind {
+                0 => "*".to_owned(),
+                1 | 2 => format!("{text}.*"),
+                _ => text,
+            };
+            Subscription::parse(&pattern).expect("pattern")
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_finds_what_covers(
+            endpoints in proptest::collection::vec(proptest::collection::vec(subscriptions(), 0..4), 0..6),
+            event_type in types(),
+        ) {
+            let event_type = EventType::parse(&event_type).expect("event type");
+            let index = SubscriptionIndex::new(endpoints.iter().map(Vec::as_slice));
+            let expected: Vec<usize> = (0..endpoints.len())
+                .filter(|&position| endpoints[position].iter().any(|one| one.covers(&event_type)))
+                .collect();
+            prop_assert_eq!(index.matches(&event_type), expected);
+        }
+    }
+}

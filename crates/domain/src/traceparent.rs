@@ -1,0 +1,88 @@
+//! The W3C trace context of an event, from its publishing to its last attempt.
+
+use std::{fmt, str::FromStr};
+
+/// A `traceparent` of version 00: `00-<trace id>-<span id>-<flags>`, lower-case hex
+/// (<https://www.w3.org/TR/trace-context/>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traceparent {
+    /// The trace: 16 bytes, not all zero.
+    pub trace: [u8; 16],
+    /// The span that caused what follows: 8 bytes, not all zero.
+    pub span: [u8; 8],
+    /// Bit 0: sampled.
+    pub flags: u8,
+}
+
+/// Why a text is no `traceparent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a traceparent of the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")]
+pub struct NotATraceparent;
+
+impl Traceparent {
+    /// The start of a trace of its own, sampled: there is nobody before us who could ask for it.
+    pub fn from_random(trace: [u8; 16], span: [u8; 8]) -> Self {
+        Self { trace, span, flags: 1 }
+    }
+}
+
+impl fmt::Display for Traceparent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let trace = u128::from_be_bytes(self.trace);
+        let span = u64::from_be_bytes(self.span);
+        write!(formatter, "00-{trace:032x}-{span:016x}-{:02x}", self.flags)
+    }
+}
+
+impl FromStr for Traceparent {
+    type Err = NotATraceparent;
+
+    fn from_str(text: &str) -> Result<Self, NotATraceparent> {
+        let parts: Vec<&str> = text.split('-').collect();
+        let [version, trace, span, flags] = parts[..] else { return Err(NotATraceparent) };
+        let hex = |part: &str, length: usize| {
+            let digits = part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            digits.then(|| u128::from_str_radix(part, 16).ok()).flatten().ok_or(NotATraceparent)
+        };
+        let (version, trace, span, flags) = (hex(version, 2)?, hex(trace, 32)?, hex(span, 16)?, hex(flags, 2)?);
+        if version != 0 || trace == 0 || span == 0 {
+            return Err(NotATraceparent);
+        }
+        Ok(Self { trace: trace.to_be_bytes(), span: (span as u64).to_be_bytes(), flags: flags as u8 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn round_trip(trace: [u8; 16], span: [u8; 8], flags: u8) {
+            prop_assume!(trace != [0; 16] && span != [0; 8]);
+            let traceparent = Traceparent { trace, span, flags };
+            prop_assert_eq!(traceparent.to_string().parse(), Ok(traceparent));
+        }
+
+        #[test]
+        fn never_panics(text in ".{0,60}") {
+            let _ = text.parse::<Traceparent>();
+        }
+    }
+
+    #[test]
+    fn refuses_what_the_recommendation_refuses() {
+        assert!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse::<Traceparent>().is_ok());
+        for text in [
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+        ] {
+            assert_eq!(text.parse::<Traceparent>(), Err(NotATraceparent), "{text}");
+        }
+    }
+}

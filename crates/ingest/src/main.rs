@@ -1,0 +1,27 @@
+//! Ingest: takes events in over HTTP and publishes them to the broker; serves the management API.
+
+mod configuration;
+mod metric;
+mod publish;
+mod server;
+
+use fanfare_service::{Environment, Operations, Telemetry, reference, stop_signal};
+
+use crate::configuration::Configuration;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut environment = Environment::of_process();
+    let configuration = Configuration::read(&mut environment);
+    if std::env::args().nth(1).as_deref() == Some("--reference") {
+        print!("{}", reference(&environment, &metric::ALL));
+        return Ok(());
+    }
+    let configuration = environment.finish(configuration)?;
+    let telemetry = Telemetry::start("ingest", &configuration.telemetry)?;
+    let stop = stop_signal()?;
+    let operations = Operations::bind(configuration.operations_address, &metric::ALL).await?;
+    let served = server::run(configuration, operations, stop).await;
+    telemetry.finish();
+    served
+}

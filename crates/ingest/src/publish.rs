@@ -1,0 +1,199 @@
+//! `POST /api/v1/events` and `/api/v1/events/batch`: authenticate, check, publish, and answer once the
+//! broker has confirmed. Does not touch the database.
+
+use axum::{
+    body::Body,
+    extract::{Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
+use fanfare_console::{ApiError, ApplicationQuery, authenticate, read_body, success};
+use fanfare_domain::{
+    access::Role,
+    event::{Event, EventFields, check_key},
+    ids::{ApplicationId, EventId},
+    traceparent::Traceparent,
+};
+use fanfare_service::{parent_of, trace_of};
+use fanfare_store::Directory;
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use serde_json::{json, value::RawValue};
+use tokio::time::Instant;
+use tracing::{Instrument, Span, info_span};
+
+use crate::metric;
+
+/// Events in one batch.
+const MAX_BATCH: usize = 1000;
+
+/// A batch may be this many times as large as one event.
+const BATCH_SIZE_FACTOR: usize = 16;
+
+/// What the routes work with. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Publish {
+    pub(crate) publisher: Publisher,
+    pub(crate) topology: Topology,
+    pub(crate) directory: Directory,
+    pub(crate) max_event_bytes: usize,
+}
+
+pub(crate) async fn one(
+    State(publish): State<Publish>,
+    Query(query): Query<ApplicationQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let application = publish.application(&headers, &query)?;
+    let body = read_body(&headers, body, publish.max_event_bytes).await?;
+    let idempotency_key = idempotency_key(&headers)?;
+    let span = span(&headers, "publish");
+    let id = publish.event(application, &body, idempotency_key, &headers).instrument(span).await?;
+    Ok((StatusCode::ACCEPTED, success(json!({ "id": id }))).into_response())
+}
+
+pub(crate) async fn batch(
+    State(publish): State<Publish>,
+    Query(query): Query<ApplicationQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let application = publish.application(&headers, &query)?;
+    let body = read_body(&headers, body, publish.max_event_bytes.saturating_mul(BATCH_SIZE_FACTOR)).await?;
+    let events: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::new(400, "malformed_json", format!("the body is not a JSON list of events: {error}"))
+    })?;
+    if events.is_empty() || events.len() > MAX_BATCH {
+        return Err(ApiError::new(422, "invalid_batch", format!("a batch has 1 to {MAX_BATCH} events")));
+    }
+    let span = span(&headers, "publish batch");
+    let published = events.iter().map(|event| publish.event_of_batch(application, event.get(), &headers));
+    let published = join_all(published).instrument(span).await;
+    let is_complete = published.iter().all(Result::is_ok);
+    let answers: Vec<_> = published
+        .into_iter()
+        .map(|published| match published {
+            Ok(id) => json!({ "success": true, "data": { "id": id } }),
+            Err(error) => json!({ "success": false, "error": error.as_json() }),
+        })
+        .collect();
+    // A client that looks at the status alone must see that not all of its events were taken.
+    let status = if is_complete { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
+    Ok((status, success(answers)).into_response())
+}
+
+impl Publish {
+    fn application(&self, headers: &HeaderMap, query: &ApplicationQuery) -> Result<ApplicationId, ApiError> {
+        let caller = authenticate(headers, &self.directory, &Role::ALL)?;
+        let application = query.of(&caller)?;
+        match self.directory.application(application) {
+            Some(_) => Ok(application),
+            None => Err(ApiError::not_found("application", "there is no such application")),
+        }
+    }
+
+    async fn event_of_batch(
+        &self,
+        application: ApplicationId,
+        body: &str,
+        headers: &HeaderMap,
+    ) -> Result<EventId, ApiError> {
+        if body.len() > self.max_event_bytes {
+            let message = format!("the event has more than the {} bytes that are allowed", self.max_event_bytes);
+            return Err(ApiError::new(413, "body_too_large", message));
+        }
+        self.event(application, body.as_bytes(), None, headers).await
+    }
+
+    /// Checks an event and publishes it.
+    async fn event(
+        &self,
+        application: ApplicationId,
+        body: &[u8],
+        idempotency_key: Option<String>,
+        headers: &HeaderMap,
+    ) -> Result<EventId, ApiError> {
+        let event = event(application, body, idempotency_key, headers).inspect_err(|_| count("invalid"))?;
+        let message = encode_event(&self.topology, &event).map_err(|error| {
+            tracing::error!(%error, event = %event.id, "cannot encode an event");
+            ApiError::new(500, "internal_error", "this is our fault, and has been logged")
+        })?;
+        let started = Instant::now();
+        let published = self.publisher.publish(message).await;
+        metrics::histogram!(metric::PUBLISH_SECONDS).record(started.elapsed());
+        match published {
+            Ok(()) => {
+                count("accepted");
+                Ok(event.id)
+            }
+            Err(error) => Err(unpublished(error, &event)),
+        }
+    }
+}
+
+fn event(
+    application: ApplicationId,
+    body: &[u8],
+    idempotency_key: Option<String>,
+    headers: &HeaderMap,
+) -> Result<Event, ApiError> {
+    let fields = EventFields::parse(body)?;
+    let event_type = fields.require_type()?.clone();
+    let key = match (fields.key, idempotency_key) {
+        (Some(id), Some(key)) if id != key => {
+            return Err(ApiError::invalid("id", "differs from the Idempotency-Key; give one of them"));
+        }
+        (id, key) => id.or(key),
+    };
+    let id = match &key {
+        Some(key) => EventId::from_key(application, key),
+        None => EventId::new(Timestamp::now(), rand::random()),
+    };
+    let fresh = || Traceparent::from_random(rand::random(), rand::random());
+    let traceparent = trace_of(&Span::current()).or_else(|| incoming_trace(headers)).unwrap_or_else(fresh);
+    Ok(Event { id, application, event_type, key, data: fields.data, occurred_at: fields.occurred_at, traceparent })
+}
+
+fn unpublished(error: PublishError, event: &Event) -> ApiError {
+    tracing::warn!(%error, event = %event.id, "an event was not published");
+    let (result, code, message, seconds) = match error {
+        PublishError::Unavailable => {
+            ("unavailable", "broker_unavailable", "no events can be taken at the moment; send this one again later", 5)
+        }
+        PublishError::Refused => ("refused", "broker_refused", "the broker refused the event; send it again later", 30),
+        PublishError::Unknown => (
+            "unknown",
+            "outcome_unknown",
+            "the event may have been taken; send it again with this id as `id`, and it is delivered once",
+            5,
+        ),
+    };
+    count(result);
+    ApiError::new(503, code, message)
+        .retry_after(seconds)
+        .about(event.key.clone().unwrap_or_else(|| event.id.to_string()))
+}
+
+fn count(result: &'static str) {
+    metrics::counter!(metric::PUBLISHED, "result" => result).increment(1);
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value.to_str().map_err(|_| ApiError::invalid("Idempotency-Key", "must be visible ASCII"))?;
+    Ok(Some(check_key("Idempotency-Key", text.to_owned())?))
+}
+
+fn span(headers: &HeaderMap, name: &'static str) -> Span {
+    let span = info_span!("publish", otel.name = name);
+    if let Some(parent) = incoming_trace(headers) {
+        parent_of(&span, parent);
+    }
+    span
+}
+
+fn incoming_trace(headers: &HeaderMap) -> Option<Traceparent> {
+    headers.get("traceparent")?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,290 @@
+//! One POST, bounded in time, size and reach.
+
+use std::{path::PathBuf, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use fanfare_domain::{
+    address::AddressPolicy,
+    outcome::{Outcome, RetryAfter},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy,
+    rt::{TokioExecutor, TokioTimer},
+};
+use ipnet::IpNet;
+use tokio::time::{Instant, timeout};
+use url::Url;
+
+use crate::{
+    connect::{Connector, connector},
+    failure::{classify, root_cause},
+    tls::{SetupError, client_config},
+};
+
+/// How much of a response body is read. Beyond it the connection is dropped.
+pub const MAX_RESPONSE_BODY: usize = 64 * 1024;
+
+/// Longest response head, and the size of a connection's buffer. `hyper` compares between two reads, so a
+/// head of up to twice this size may pass.
+const MAX_RESPONSE_HEAD: usize = 64 * 1024;
+
+/// How long an unused connection is kept, and how many of them per scheme, host and port.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+const IDLE_PER_HOST: usize = 16;
+
+/// The response headers that are kept, of which at most [`MAX_KEPT_HEADERS`] bytes.
+const KEPT_HEADERS: [&str; 4] = ["content-type", "retry-after", "server", "x-request-id"];
+const MAX_KEPT_HEADERS: usize = 2 * 1024;
+
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("Fanfare/", env!("CARGO_PKG_VERSION")));
+const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What the deployment permits and trusts.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Networks that may be called though they are not public.
+    pub allow: Vec<IpNet>,
+    /// Whether `http://` is refused.
+    pub https_only: bool,
+    /// A PEM file with root certificates to trust beside the system's.
+    pub extra_roots: Option<PathBuf>,
+}
+
+/// A POST to be made.
+pub struct Request {
+    /// Where to; as [`check_url`](fanfare_domain::endpoint_url::check_url) has returned it.
+    pub url: Url,
+    /// The endpoint's own headers and the signatures. Those that describe the message are set here instead.
+    pub headers: HeaderMap,
+    /// The rendered JSON.
+    pub body: Bytes,
+    /// From the call to the last byte of the response body that is read.
+    pub deadline: Duration,
+}
+
+/// What came of a POST.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// All that the next step is decided by.
+    pub outcome: Outcome,
+    /// `content-type`, `retry-after`, `server` and `x-request-id`, names and values together at most 2 KiB.
+    pub response_headers: Vec<(String, String)>,
+    /// The beginning of the response body as it was received, at most [`MAX_RESPONSE_BODY`] bytes.
+    pub response_body: Bytes,
+    /// For people: why there is no answer, or why the body of the answer is not complete. A body that is
+    /// only cut at the limit is no error.
+    pub error: Option<String>,
+    /// From the call until the exchange was over, the response body included.
+    pub duration: Duration,
+}
+
+/// Makes the POSTs of a process. A clone shares its connections.
+#[derive(Clone)]
+pub struct Client {
+    http: legacy::Client<Connector, Full<Bytes>>,
+    https_only: bool,
+}
+
+impl Client {
+    /// A client without connections yet. Reads the root certificates.
+    ///
+    /// # Errors
+    /// When the root certificates cannot be had.
+    pub fn new(settings: &Settings) -> Result<Self, SetupError> {
+        let tls = client_config(settings.extra_roots.as_deref(), settings.https_only)?;
+        let http = legacy::Client::builder(TokioExecutor::new())
+            // Without a timer, the idle timeout has no effect.
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_PER_HOST)
+            .http1_max_buf_size(MAX_RESPONSE_HEAD)
+            // Despite its name this sends nothing twice. `hyper` gives a request back only while it still
+            // waits in the queue of a pooled connection that turns out to be closed: as soon as the
+            // connection takes it up to write its first byte, an error is final, whatever was written.
+            // `hyper-util` then sends such an untouched request over another connection. Without this,
+            // each keep-alive timeout at the receiver could cost an attempt. What remains is a receiver
+            // that closes while our bytes are under way: that one cannot be told from a receiver that has
+            // taken the event and died, and is a failed attempt.
+            .retry_canceled_requests(true)
+            .build(connector(AddressPolicy::new(settings.allow.clone()), tls));
+        Ok(Self { http, https_only: settings.https_only })
+    }
+
+    /// Makes the POST, once; follows no redirect. Dropping the future drops the connection.
+    pub async fn post(&self, request: Request) -> Exchange {
+        let started = Instant::now();
+        let deadline = request.deadline;
+        let mut exchange = match self.message(request) {
+            Ok(message) => match timeout(deadline, self.http.request(message)).await {
+                Ok(Ok(response)) => answered(response, deadline.saturating_sub(started.elapsed())).await,
+                Ok(Err(error)) => {
+                    let (outcome, text) = classify(&error);
+                    unanswered(outcome, text)
+                }
+                Err(_) => unanswered(Outcome::TimedOut, format!("no complete response head within {deadline:?}")),
+            },
+            Err(reason) => unanswered(Outcome::NotSendable, reason.to_owned()),
+        };
+        exchange.duration = started.elapsed();
+        exchange
+    }
+
+    fn message(&self, request: Request) -> Result<http::Request<Full<Bytes>>, &'static str> {
+        match request.url.scheme() {
+            "https" => {}
+            "http" if !self.https_only => {}
+            "http" => return Err("http is not permitted here, only https is"),
+            _ => return Err("the URL is neither https nor http"),
+        }
+        let uri: Uri = request.url.as_str().parse().map_err(|_| "the URL cannot be used for a request")?;
+        let mut message = http::Request::new(Full::new(request.body));
+        *message.method_mut() = Method::POST;
+        *message.uri_mut() = uri;
+        *message.headers_mut() = request.headers;
+        set_our_headers(message.headers_mut());
+        Ok(message)
+    }
+}
+
+/// Sets the headers that are ours and removes those that are `hyper`'s, or that would change how the message
+/// is read: a stored header must not be able to send a second request behind the first.
+fn set_our_headers(headers: &mut HeaderMap) {
+    for name in [
+        header::ACCEPT_ENCODING, // a compressed answer could not be shown, and may be a bomb
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::EXPECT,
+        header::HOST,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ] {
+        headers.remove(name);
+    }
+    headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    headers.insert(header::USER_AGENT, USER_AGENT);
+}
+
+fn unanswered(outcome: Outcome, error: String) -> Exchange {
+    Exchange {
+        outcome,
+        response_headers: Vec::new(),
+        response_body: Bytes::new(),
+        error: Some(error),
+        duration: Duration::ZERO,
+    }
+}
+
+/// The status decides. A body that is slow or breaks off is no reason to send the event again, so what is
+/// read of it by the deadline is kept, and the rest is left.
+async fn answered(response: Response<Incoming>, remaining: Duration) -> Exchange {
+    let (head, body) = response.into_parts();
+    let retry_after =
+        head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(RetryAfter::parse);
+    let mut read = BytesMut::new();
+    let error = match timeout(remaining, read_bounded(body, &mut read)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(format!("the response body broke off: {}", root_cause(&error))),
+        Err(_) => Some("the response body was not complete at the deadline".to_owned()),
+    };
+    Exchange {
+        outcome: Outcome::Answered { status: head.status.as_u16(), retry_after },
+        response_headers: kept_headers(&head.headers),
+        response_body: read.freeze(),
+        error,
+        duration: Duration::ZERO,
+    }
+}
+
+/// Reads until the end or the limit. Dropping a body that is not at its end closes its connection, as
+/// `hyper` does not drain it.
+async fn read_bounded(mut body: Incoming, read: &mut BytesMut) -> Result<(), hyper::Error> {
+    while read.len() < MAX_RESPONSE_BODY
+        && let Some(frame) = body.frame().await
+    {
+        if let Ok(data) = frame?.into_data() {
+            let room = MAX_RESPONSE_BODY - read.len();
+            read.extend_from_slice(&data[..data.len().min(room)]);
+        }
+    }
+    Ok(())
+}
+
+fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let mut room = MAX_KEPT_HEADERS;
+    let mut kept = Vec::new();
+    for name in KEPT_HEADERS {
+        for value in headers.get_all(name) {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            let Some(for_value) = room.checked_sub(name.len()) else { return kept };
+            let end = value
+                .char_indices()
+                .map(|(at, character)| at + character.len_utf8())
+                .take_while(|&end| end <= for_value)
+                .last();
+            let value = &value[..end.unwrap_or(0)];
+            room = for_value - value.len();
+            kept.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::endpoint_url::{UrlPolicy, check_url};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn keeps_few_headers_and_little_of_them() {
+        let mut headers = HeaderMap::new();
+        headers.insert("set-cookie", HeaderValue::from_static("secret"));
+        headers.insert("server", HeaderValue::from_bytes(b"caf\xe9").expect("value"));
+        headers.insert("content-type", HeaderValue::from_static("text/plain"));
+        let kept = kept_headers(&headers);
+        let expected = [("content-type", "text/plain"), ("server", "caf\u{fffd}")];
+        assert_eq!(kept, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+
+        let long = HeaderValue::from_bytes("ü".repeat(700).as_bytes()).expect("value");
+        for _ in 0..3 {
+            headers.append("x-request-id", long.clone());
+        }
+        let bytes: usize = kept_headers(&headers).iter().map(|(name, value)| name.len() + value.len()).sum();
+        assert!((MAX_KEPT_HEADERS - 30..=MAX_KEPT_HEADERS).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn a_stored_header_cannot_change_the_message() {
+        let mut headers = HeaderMap::new();
+        for name in ["host", "content-length", "transfer-encoding", "connection", "accept-encoding", "content-type"] {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        headers.insert("authorization", HeaderValue::from_static("Bearer token"));
+        set_our_headers(&mut headers);
+        assert_eq!(headers.len(), 3);
+        assert_eq!(headers["authorization"], "Bearer token");
+        assert_eq!(headers["content-type"], "application/json");
+    }
+
+    proptest! {
+        /// What was saved can be sent: the two URL parsers agree on the host.
+        #[test]
+        fn a_url_that_may_be_saved_can_be_requested(rest in "[a-z0-9.-]{1,12}(:[0-9]{1,5})?[/?]\\PC{0,40}") {
+            let allow = AddressPolicy::default();
+            if let Ok(url) = check_url(&format!("https://{rest}"), &UrlPolicy { https_only: true, allow: &allow }) {
+                let uri: Uri = url.as_str().parse().expect("a URI");
+                prop_assert_eq!(uri.host(), url.host_str());
+                prop_assert_eq!(uri.port_u16(), url.port());
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! From a host name to a connection to an address that may be called.
+//!
+//! The guard stands here and not in a resolver, because `hyper-util`'s own connector does not ask its
+//! resolver about IP literals; and after DNS, because a name can point anywhere. The vetted addresses are
+//! the ones that are dialled, so that no second look-up can answer otherwise (DNS rebinding).
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use fanfare_domain::address::AddressPolicy;
+use http::{Uri, uri::Scheme};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tower::{Service, ServiceExt, util::MapFuture};
+
+/// How long one address may take to accept, so that a second one is tried within the usual deadlines.
+/// Long enough for two lost SYN packets (1 s and 2 s of waiting).
+const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long look-up, connecting and TLS may take together. The deadline of a request is usually shorter;
+/// this one counts for connections that `hyper-util` goes on making in the background, when another one
+/// became free for the request that began them.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+
+/// What [`connector`] gives to the HTTP client.
+pub(crate) type Connector = MapFuture<HttpsConnector<Dialer>, fn(Connecting) -> Connecting>;
+
+type Connecting = Pin<Box<dyn Future<Output = Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>> + Send>>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Guarded TCP, with TLS on it for `https`. The certificate is checked against the name in the URL.
+pub(crate) fn connector(policy: AddressPolicy, tls: ClientConfig) -> Connector {
+    let dialer = Dialer { policy: Arc::new(policy) };
+    HttpsConnector::from((dialer, tls)).map_future(within_limit)
+}
+
+fn within_limit(connecting: Connecting) -> Connecting {
+    Box::pin(async { timeout(CONNECT_LIMIT, connecting).await.map_err(|_| DialError::TimedOut)? })
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("the host name cannot be resolved: {0}")]
+    LookupFailed(#[source] io::Error),
+    #[error("the host name has no address")]
+    NoAddress,
+    /// Does not say which address, as it may tell how the operator's network looks inside.
+    #[error("the host has an address that may not be called")]
+    Forbidden,
+    #[error("cannot connect: {0}")]
+    ConnectFailed(#[source] io::Error),
+    #[error("the connection was not accepted in time")]
+    TimedOut,
+}
+
+/// Makes TCP connections, to permitted addresses only.
+#[derive(Debug, Clone)]
+pub(crate) struct Dialer {
+    policy: Arc<AddressPolicy>,
+}
+
+impl Service<Uri> for Dialer {
+    type Response = TokioIo<TcpStream>;
+    type Error = DialError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let policy = Arc::clone(&self.policy);
+        Box::pin(async move {
+            let addresses = permitted_addresses(&policy, &uri).await?;
+            let stream = dial(&policy, &addresses).await?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+/// Every address of the host; none of them if any is forbidden. A name that mixes public and internal
+/// addresses is an attack or a mistake, and which one is dialled should not depend on luck.
+async fn permitted_addresses(policy: &AddressPolicy, uri: &Uri) -> Result<Vec<SocketAddr>, DialError> {
+    let host = uri.host().unwrap_or_default();
+    let host = host.strip_prefix('[').and_then(|literal| literal.strip_suffix(']')).unwrap_or(host);
+    let default_port = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    let port = uri.port_u16().unwrap_or(default_port);
+
+    let addresses: Vec<_> = lookup_host((host, port)).await.map_err(DialError::LookupFailed)?.collect();
+    if addresses.iter().all(|address| policy.permits(address.ip())) { Ok(addresses) } else { Err(DialError::Forbidden) }
+}
+
+/// A connection to the first address that accepts one.
+async fn dial(policy: &AddressPolicy, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
+    let mut failure = DialError::NoAddress;
+    for address in addresses {
+        match timeout(ADDRESS_LIMIT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return checked(policy, stream),
+            Ok(Err(error)) => failure = DialError::ConnectFailed(error),
+            Err(_) => failure = DialError::TimedOut,
+        }
+    }
+    Err(failure)
+}
+
+/// The kernel may connect elsewhere than it was told to, as it does for `0.0.0.0`: the peer has the last word.
+fn checked(policy: &AddressPolicy, stream: TcpStream) -> Result<TcpStream, DialError> {
+    let peer = stream.peer_addr().map_err(DialError::ConnectFailed)?;
+    if !policy.permits(peer.ip()) {
+        return Err(DialError::Forbidden);
+    }
+    // A delivery is one small write that waits for its answer: there is nothing to gather.
+    stream.set_nodelay(true).map_err(DialError::ConnectFailed)?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// [`Uri`] keeps a host as it was written, and the system's resolver reads all of these as an address.
+    #[tokio::test]
+    async fn judges_what_the_resolver_makes_of_a_host() {
+        for host in [
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0177.0.0.1",
+            "127.0.0.1",
+            "[::ffff:127.0.0.1]",
+            "[::1]",
+            "0",
+            "localhost",
+        ] {
+            let uri: Uri = format!("http://{host}:1/").parse().expect("URI");
+            let refused = permitted_addresses(&AddressPolicy::default(), &uri).await;
+            assert!(matches!(refused, Err(DialError::Forbidden)), "{host}: {refused:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tries_the_addresses_in_turn() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("listener");
+        let open = listener.local_addr().expect("address");
+        // Bound without listening: refuses, and nobody else can listen there meanwhile.
+        let socket = TcpSocket::new_v4().expect("socket");
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("bound");
+        let closed = socket.local_addr().expect("address");
+        let policy = AddressPolicy::new(vec!["127.0.0.0/8".parse().expect("network")]);
+        let stream = dial(&policy, &[closed, open]).await.expect("the second accepts");
+        assert_eq!(stream.peer_addr().expect("address"), open);
+        assert!(stream.nodelay().expect("option"));
+        assert!(matches!(dial(&policy, &[closed]).await, Err(DialError::ConnectFailed(_))));
+        assert!(matches!(dial(&policy, &[]).await, Err(DialError::NoAddress)));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_forbidden_after_all_is_left() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("listener");
+        let address = listener.local_addr().expect("address");
+        let connected = dial(&AddressPolicy::default(), &[address]).await;
+        assert!(matches!(connected, Err(DialError::Forbidden)), "{connected:?}");
+    }
+}

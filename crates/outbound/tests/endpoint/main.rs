@@ -1,0 +1,8 @@
+//! The client against endpoints of all kinds, over real sockets.
+
+mod answers;
+mod failures;
+mod guard;
+mod receiver;
+mod reuse;
+mod tls;

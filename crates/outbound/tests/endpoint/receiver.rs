@@ -1,0 +1,124 @@
+//! Endpoints to send to: real sockets on the loopback, each with a script.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fanfare_outbound::{Client, Exchange, Request, Settings};
+use http::HeaderMap;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+};
+
+/// For what is expected to answer, or to fail by itself, long before.
+pub(crate) const AMPLE: Duration = Duration::from_secs(20);
+
+/// For what is expected to run into its deadline.
+pub(crate) const SHORT: Duration = Duration::from_millis(300);
+
+/// Something that listens, and does with each connection what its script says.
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Receiver {
+    pub(crate) async fn start<S, F>(script: S) -> Self
+    where
+        S: Fn(TcpStream) -> F + Send + 'static,
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("listener");
+        let address = listener.local_addr().expect("address");
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                // A script ends with an error when the client leaves first, which some tests are about.
+                tokio::spawn(script(stream));
+            }
+        });
+        Self { address, accepted }
+    }
+
+    /// Answers each request on a connection with these bytes, and keeps the connection.
+    pub(crate) async fn answering(response: impl Into<Bytes>) -> Self {
+        let response = response.into();
+        Self::start(move |mut stream| {
+            let response = response.clone();
+            async move {
+                while read_request(&mut stream).await.is_ok() {
+                    stream.write_all(&response).await?;
+                }
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/hooks?a=1", self.address)
+    }
+
+    /// How many connections were made to it.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+/// A port on which nobody listens, and nobody else can while the socket lives.
+pub(crate) fn closed_port() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().expect("socket");
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("bound");
+    let address = socket.local_addr().expect("address");
+    (socket, address)
+}
+
+/// Reads a request with its body, as text.
+pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
+    let mut text = String::new();
+    while !text.ends_with("\r\n\r\n") {
+        text.push(char::from(stream.read_u8().await?));
+    }
+    let length = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |value| value.parse().expect("length"));
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    text.push_str(&String::from_utf8(body).expect("UTF-8"));
+    Ok(text)
+}
+
+/// A client that may call the loopback.
+pub(crate) fn client() -> Client {
+    let settings = Settings { allow: vec!["127.0.0.0/8".parse().expect("network")], ..Settings::default() };
+    Client::new(&settings).expect("client")
+}
+
+pub(crate) fn request(url: &str, deadline: Duration) -> Request {
+    Request {
+        url: url.parse().expect("URL"),
+        headers: HeaderMap::new(),
+        body: Bytes::from_static(b"{\"event\":\"X\"}"),
+        deadline,
+    }
+}
+
+pub(crate) async fn post(url: &str, deadline: Duration) -> Exchange {
+    client().post(request(url, deadline)).await
+}
+
+/// What is returned for a status without `Retry-After`.
+pub(crate) fn status(status: u16) -> fanfare_domain::outcome::Outcome {
+    fanfare_domain::outcome::Outcome::Answered { status, retry_after: None }
+}

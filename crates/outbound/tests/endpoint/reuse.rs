@@ -1,0 +1,91 @@
+//! Connections are kept, and a POST is never made twice.
+//!
+//! On one thread, each task runs until it has nothing to do, so that what happens between two requests
+//! is known.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    sync::mpsc,
+    thread,
+};
+
+use fanfare_domain::outcome::Outcome;
+use tokio::{io::AsyncWriteExt, sync::mpsc::unbounded_channel};
+
+use crate::receiver::{AMPLE, Receiver, client, read_request, request, status};
+
+const NO_CONTENT: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+#[tokio::test(flavor = "current_thread")]
+async fn two_posts_share_a_connection() {
+    let receiver = Receiver::answering(NO_CONTENT).await;
+    let client = client();
+    for _ in 0..2 {
+        assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.outcome, status(204));
+    }
+    assert_eq!(receiver.accepted(), 1);
+}
+
+/// The connection is closed while it is idle, and it is taken from the pool before anyone could notice:
+/// the request is not touched, and goes out over a new connection.
+#[tokio::test(flavor = "current_thread")]
+async fn a_stale_connection_costs_no_attempt() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listener");
+    let url = format!("http://{}/", listener.local_addr().expect("address"));
+    let (close, closes) = mpsc::channel();
+    let (closed, closings) = mpsc::channel();
+    let receiver = thread::spawn(move || {
+        let first = answer_one(&listener);
+        closes.recv().expect("the test tells when");
+        drop(first);
+        closed.send(()).expect("the test listens");
+        answer_one(&listener);
+    });
+    let client = client();
+    assert_eq!(client.post(request(&url, AMPLE)).await.outcome, status(204));
+
+    // Blocks the only thread until the kernel has the end of the connection. Yielding then lets the runtime
+    // fetch it, and comes back here before the task of the connection has run.
+    close.send(()).expect("the receiver listens");
+    closings.recv().expect("closed");
+    tokio::task::yield_now().await;
+    let exchange = client.post(request(&url, AMPLE)).await;
+    assert_eq!(exchange.outcome, status(204), "{:?}", exchange.error);
+    receiver.join().expect("two requests on two connections");
+}
+
+/// Accepts a connection, answers one request on it and leaves it open.
+fn answer_one(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = listener.accept().expect("a connection");
+    let mut request = Vec::new();
+    while !request.ends_with(br#"{"event":"X"}"#) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a request");
+        request.push(byte[0]);
+    }
+    stream.write_all(NO_CONTENT).expect("written");
+    stream
+}
+
+/// A receiver that reads a request on a kept connection and then dies may have taken the event.
+#[tokio::test(flavor = "current_thread")]
+async fn what_was_sent_is_not_sent_again() {
+    let (heard, mut requests) = unbounded_channel();
+    let receiver = Receiver::start(move |mut stream| {
+        let heard = heard.clone();
+        async move {
+            read_request(&mut stream).await?;
+            stream.write_all(NO_CONTENT).await?;
+            read_request(&mut stream).await?;
+            heard.send(()).expect("the test listens");
+            Ok(())
+        }
+    })
+    .await;
+    let client = client();
+    assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.outcome, status(204));
+    assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.outcome, Outcome::ConnectionClosed);
+    assert_eq!(requests.recv().await, Some(()));
+    assert_eq!(receiver.accepted(), 1);
+}

@@ -1,0 +1,11 @@
+//! What every process needs: configuration, telemetry, the listener for operators, and the way to stop.
+
+mod environment;
+mod operations;
+mod shutdown;
+mod telemetry;
+
+pub use environment::{ConfigurationError, Environment};
+pub use operations::{Metric, MetricKind, Operations, reference};
+pub use shutdown::stop_signal;
+pub use telemetry::{Telemetry, TelemetrySettings, parent_of, trace_of};

@@ -1,0 +1,136 @@
+//! Logs and traces.
+
+use std::str::FromStr;
+
+use anyhow::Context;
+use fanfare_domain::traceparent::Traceparent;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use crate::Environment;
+
+/// How a process logs, and where its traces go.
+#[derive(Debug, Clone)]
+pub struct TelemetrySettings {
+    format: LogFormat,
+    filter: String,
+    otlp_endpoint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err("expected json or text"),
+        }
+    }
+}
+
+impl TelemetrySettings {
+    /// Reads them.
+    pub fn read(environment: &mut Environment) -> Option<Self> {
+        let format =
+            environment.with_default("FANFARE_LOG_FORMAT", "json", "`json`, one object a line, or `text` for people");
+        let filter = environment.with_default(
+            "RUST_LOG",
+            "info",
+            "which logs are written, in the syntax of `tracing`'s `EnvFilter`",
+        );
+        let otlp_endpoint = environment.optional(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "where traces are sent, by OTLP over HTTP, such as `http://127.0.0.1:4318`; none are made without it",
+        );
+        Some(Self { format: format?, filter: filter?, otlp_endpoint })
+    }
+}
+
+/// The running telemetry of a process.
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+}
+
+impl Telemetry {
+    /// Starts to log, and to export traces where an endpoint is given.
+    ///
+    /// # Errors
+    /// When the filter or the endpoint cannot be used, or logging was started before.
+    pub fn start(service: &'static str, settings: &TelemetrySettings) -> anyhow::Result<Self> {
+        let filter = EnvFilter::try_new(&settings.filter).context("RUST_LOG is no filter")?;
+        let logs = tracing_subscriber::fmt::layer().with_target(false).with_ansi(false);
+        let logs = match settings.format {
+            LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).boxed(),
+            LogFormat::Text => logs.boxed(),
+        };
+        let traces = settings.otlp_endpoint.as_deref().map(|endpoint| provider(service, endpoint)).transpose()?;
+        let spans = traces.as_ref().map(|provider| {
+            // The exporter's own requests must not make spans again.
+            let ours = filter_fn(|metadata| metadata.target().starts_with("fanfare"));
+            tracing_opentelemetry::layer().with_tracer(provider.tracer(service)).with_filter(ours)
+        });
+        tracing_subscriber::registry()
+            .with(spans)
+            .with(logs.with_filter(filter.and(filter_fn(|metadata| metadata.is_event()))))
+            .try_init()?;
+        Ok(Self { traces })
+    }
+
+    /// Sends what has not been sent yet.
+    pub fn finish(self) {
+        if let Some(Err(error)) = self.traces.map(|provider| provider.shutdown()) {
+            tracing::warn!(%error, "some traces were not exported");
+        }
+    }
+}
+
+fn provider(service: &'static str, endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
+    use opentelemetry_otlp::WithExportConfig;
+    let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_http()
+        .with_endpoint(url)
+        .build()
+        .context("OTEL_EXPORTER_OTLP_ENDPOINT cannot be used")?;
+    let resource = Resource::builder().with_service_name(service).build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+/// Makes a span part of the trace that caused it.
+pub fn parent_of(span: &Span, parent: Traceparent) {
+    let context = SpanContext::new(
+        TraceId::from_bytes(parent.trace),
+        SpanId::from_bytes(parent.span),
+        TraceFlags::new(parent.flags),
+        true,
+        TraceState::NONE,
+    );
+    // Where no traces are exported there is nothing to be a part of.
+    let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(context));
+}
+
+/// The trace and span that `span` stands for; none where no traces are exported.
+pub fn trace_of(span: &Span) -> Option<Traceparent> {
+    let context = span.context();
+    let context = context.span().span_context().clone();
+    context.is_valid().then(|| Traceparent {
+        trace: context.trace_id().to_bytes(),
+        span: context.span_id().to_bytes(),
+        flags: context.trace_flags().to_u8(),
+    })
+}

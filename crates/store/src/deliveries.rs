@@ -1,0 +1,194 @@
+//! Deliveries and their attempts, as they are looked at.
+
+use fanfare_domain::{
+    delivery::State,
+    ids::{ApplicationId, DeliveryId, EndpointId, EventId},
+};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{Store, StoreError};
+
+/// Which deliveries to list.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryFilter {
+    /// Those to this endpoint.
+    pub endpoint: Option<EndpointId>,
+    /// Those of this event.
+    pub event: Option<EventId>,
+    /// Those in this state.
+    pub state: Option<State>,
+    /// Those before this one, which is where the page before ended.
+    pub before: Option<DeliveryId>,
+    /// This many at the most.
+    pub limit: usize,
+}
+
+/// A delivery with what its endpoint and event add to it.
+#[derive(Debug, Clone)]
+pub struct DeliveryRow {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The event.
+    pub event: EventId,
+    /// The event's type.
+    pub event_type: String,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Where the endpoint is now.
+    pub url: String,
+    /// Where the delivery stands.
+    pub state: State,
+    /// Why, where there is a reason beside the last attempt.
+    pub reason: Option<String>,
+    /// The number of the attempt that is being made, or is next, or was the last.
+    pub attempt: u32,
+    /// Failed attempts that the endpoint answers for.
+    pub failures: u32,
+    /// `Waiting`: when the next attempt is due.
+    pub due_at: Option<Timestamp>,
+    /// When the event was accepted.
+    pub accepted_at: Timestamp,
+    /// When the delivery ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// One attempt of a delivery.
+#[derive(Debug, Clone)]
+pub struct AttemptRow {
+    /// Its number, from 1 on.
+    pub attempt: u32,
+    /// Where it was sent; unknown where its process died.
+    pub url: Option<String>,
+    /// When it was sent.
+    pub started_at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub duration_ms: Option<i32>,
+    /// The outcome's code.
+    pub outcome: String,
+    /// The response's status.
+    pub status: Option<i32>,
+    /// The outcome in words.
+    pub error: Option<String>,
+    /// A JSON object of the response's headers that are kept.
+    pub response_headers: Option<String>,
+    /// What is kept of the response's body.
+    pub response_body: Option<Vec<u8>>,
+    /// When the next attempt was due then.
+    pub next_due_at: Option<Timestamp>,
+}
+
+const COLUMNS: &str = "d.id, d.event_id, e.type, d.endpoint_id, p.url, d.state, d.reason, d.attempt, d.failures, d.due_at, \
+                       d.accepted_at, d.finished_at";
+
+impl Store {
+    /// A page of an application's deliveries, newest first.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn deliveries(
+        &self,
+        application: ApplicationId,
+        filter: &DeliveryFilter,
+    ) -> Result<Vec<DeliveryRow>, StoreError> {
+        let (mut least, mut greatest) = (Uuid::nil(), Uuid::max());
+        if let Some(event) = filter.event {
+            // The ids of an event's deliveries start with the moment of its acceptance.
+            let Some(accepted_at) = self.accepted_at(event).await? else { return Ok(Vec::new()) };
+            let (first, last) = DeliveryId::bounds(accepted_at);
+            (least, greatest) = (first.0, last.0);
+        }
+        if let Some(before) = filter.before {
+            greatest = greatest.min(Uuid::from_u128(before.0.as_u128().saturating_sub(1)));
+        }
+        let statement = format!(
+            "SELECT {COLUMNS} FROM deliveries d
+             JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
+             JOIN endpoints p ON p.id = d.endpoint_id
+             WHERE d.application_id = $1 AND d.id BETWEEN $2 AND $3
+               AND ($4::uuid IS NULL OR d.endpoint_id = $4) AND ($5::uuid IS NULL OR d.event_id = $5)
+               AND ($6::text IS NULL OR d.state = $6)
+             ORDER BY d.id DESC LIMIT $7"
+        );
+        let endpoint = filter.endpoint.map(|id| id.0);
+        let event = filter.event.map(|id| id.0);
+        let state = filter.state.map(State::as_str);
+        let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+        let rows = self
+            .connection()
+            .await?
+            .query(&statement, &[&application.0, &least, &greatest, &endpoint, &event, &state, &limit])
+            .await?;
+        rows.iter().map(delivery).collect()
+    }
+
+    /// A delivery of an application, with its body.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn delivery(
+        &self,
+        application: ApplicationId,
+        id: DeliveryId,
+    ) -> Result<Option<(DeliveryRow, String)>, StoreError> {
+        let statement = format!(
+            "SELECT {COLUMNS}, e.body FROM deliveries d
+             JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
+             JOIN endpoints p ON p.id = d.endpoint_id
+             WHERE d.id = $1 AND d.accepted_at = $2 AND d.application_id = $3"
+        );
+        let row = self.connection().await?.query_opt(&statement, &[&id.0, &id.accepted_at(), &application.0]).await?;
+        row.map(|row| Ok((delivery(&row)?, row.get("body")))).transpose()
+    }
+
+    /// The attempts of a delivery, first to last.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn attempts(&self, delivery: DeliveryId) -> Result<Vec<AttemptRow>, StoreError> {
+        let statement = "SELECT attempt, url, started_at, duration_ms, outcome, status, error, response_headers,
+                                response_body, next_due_at
+                         FROM attempts WHERE delivery_id = $1 AND accepted_at = $2 ORDER BY attempt";
+        let rows = self.connection().await?.query(statement, &[&delivery.0, &delivery.accepted_at()]).await?;
+        let attempt = |row: &Row| AttemptRow {
+            attempt: row.get::<_, i32>(0).cast_unsigned(),
+            url: row.get(1),
+            started_at: row.get(2),
+            duration_ms: row.get(3),
+            outcome: row.get(4),
+            status: row.get(5),
+            error: row.get(6),
+            response_headers: row.get(7),
+            response_body: row.get(8),
+            next_due_at: row.get(9),
+        };
+        Ok(rows.iter().map(attempt).collect())
+    }
+
+    async fn accepted_at(&self, event: EventId) -> Result<Option<Timestamp>, StoreError> {
+        if let Some(moment) = event.accepted_at() {
+            return Ok(Some(moment));
+        }
+        let statement = "SELECT accepted_at FROM event_keys WHERE event_id = $1";
+        Ok(self.connection().await?.query_opt(statement, &[&event.0]).await?.map(|row| row.get(0)))
+    }
+}
+
+fn delivery(row: &Row) -> Result<DeliveryRow, StoreError> {
+    let state: &str = row.get("state");
+    Ok(DeliveryRow {
+        id: DeliveryId(row.get("id")),
+        event: EventId(row.get("event_id")),
+        event_type: row.get("type"),
+        endpoint: EndpointId(row.get("endpoint_id")),
+        url: row.get("url"),
+        state: State::parse(state).ok_or_else(|| StoreError::corrupt("deliveries", format!("state {state:?}")))?,
+        reason: row.get("reason"),
+        attempt: row.get::<_, i32>("attempt").cast_unsigned(),
+        failures: row.get::<_, i32>("failures").cast_unsigned(),
+        due_at: row.get("due_at"),
+        accepted_at: row.get("accepted_at"),
+        finished_at: row.get("finished_at"),
+    })
+}

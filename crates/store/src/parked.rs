@@ -1,0 +1,51 @@
+//! Messages that could not be read, kept off the broker.
+
+use fanfare_domain::ids::ParkedId;
+
+use crate::{Store, StoreError};
+
+/// A message that could not be read.
+#[derive(Debug, Clone)]
+pub struct ParkedMessage {
+    /// Its id.
+    pub id: ParkedId,
+    /// The code of what is wrong with it.
+    pub reason: String,
+    /// What is wrong with it, for people.
+    pub message: String,
+    /// Its routing key.
+    pub routing_key: Option<String>,
+    /// Its `message_id`.
+    pub message_id: Option<String>,
+    /// Its headers, as a JSON object.
+    pub headers: String,
+    /// Its bytes.
+    pub body: Vec<u8>,
+}
+
+impl Store {
+    /// Keeps a parked message. The same one again changes nothing.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn park(&self, parked: &ParkedMessage) -> Result<(), StoreError> {
+        let statement = "INSERT INTO parked (id, reason, message, routing_key, message_id, headers, body)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+        self.connection()
+            .await?
+            .execute(
+                statement,
+                &[
+                    &parked.id.0,
+                    &parked.reason,
+                    &parked.message,
+                    &parked.routing_key,
+                    &parked.message_id,
+                    &parked.headers,
+                    &parked.body,
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+}

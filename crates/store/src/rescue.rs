@@ -1,0 +1,243 @@
+//! What the database knows to be unfinished, and whose claim may be gone.
+
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+use fanfare_domain::{
+    claim::Claim,
+    delivery::{State, hold_claim_due},
+    ids::{ApplicationId, DeliveryId, EndpointId, EventId, TakingId},
+    traceparent::Traceparent,
+};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{Store, StoreError, persist::milliseconds};
+
+/// A delivery that has not ended.
+#[derive(Debug, Clone)]
+pub struct Unfinished {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// Its event.
+    pub event: EventId,
+    /// Its application.
+    pub application: ApplicationId,
+    /// Its endpoint.
+    pub endpoint: EndpointId,
+    /// `Sending` or `Waiting`.
+    pub state: State,
+    /// The attempt that it is at.
+    pub attempt: u32,
+    /// Its sequence.
+    pub sequence: u32,
+    /// Deferrals in a row.
+    pub deferrals: u32,
+    /// `Waiting`: when it is due; `Sending`: when its hold ends.
+    pub due: Timestamp,
+    /// `Sending`: whose it is.
+    pub taken_by: Option<TakingId>,
+    /// The trace that its event belongs to.
+    pub traceparent: Option<Traceparent>,
+}
+
+impl Unfinished {
+    /// Exactly the claim that the row waits for.
+    pub fn claim(&self, now: Timestamp) -> Claim {
+        let due = match self.state {
+            State::Sending => hold_claim_due(self.due),
+            _ => self.due,
+        };
+        Claim {
+            delivery: self.delivery,
+            event: self.event,
+            application: self.application,
+            endpoint: self.endpoint,
+            attempt: self.attempt,
+            sequence: self.sequence,
+            due,
+            made: now,
+            deferrals: self.deferrals,
+        }
+    }
+}
+
+/// A job that one process at a time does.
+#[derive(Debug, Clone, Copy)]
+pub enum Job {
+    /// Rescues deliveries whose claim is gone.
+    Reconciler,
+    /// Releases held deliveries.
+    Releases,
+    /// Creates and drops partitions.
+    Partitions,
+}
+
+/// The right to do a job, for as long as this is kept: a session's advisory lock, gone with the session.
+pub struct AdvisoryLock {
+    connection: Option<Object>,
+}
+
+impl AdvisoryLock {
+    /// Gives the right back, so that the connection can be used on.
+    pub async fn unlock(mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if connection.batch_execute("SELECT pg_advisory_unlock_all()").await.is_err() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
+impl Drop for AdvisoryLock {
+    fn drop(&mut self) {
+        // The connection must not go back to the pool with the lock: closing it ends the session.
+        if let Some(connection) = self.connection.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
+const UNFINISHED: &str = "d.id, d.event_id, d.application_id, d.endpoint_id, d.state, d.attempt, d.sequence, \
+                          d.deferrals, d.due_at, d.taken_by";
+
+impl Store {
+    /// The right to do a job; none while another process has it.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn try_lock(&self, job: Job) -> Result<Option<AdvisoryLock>, StoreError> {
+        // The two-number form keeps these apart from the migrations' lock.
+        let number = match job {
+            Job::Reconciler => 1,
+            Job::Releases => 2,
+            Job::Partitions => 3,
+        };
+        let connection = self.connection().await?;
+        let statement = "SELECT pg_try_advisory_lock(6683, $1::int)";
+        let locked: bool = connection.query_one(statement, &[&number]).await?.get(0);
+        Ok(locked.then_some(AdvisoryLock { connection: Some(connection) }))
+    }
+
+    /// Whether any delivery is due, or past its hold, by more than `overdue`.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn has_overdue(&self, overdue: Duration) -> Result<bool, StoreError> {
+        let statement = "SELECT EXISTS (SELECT FROM deliveries WHERE state IN ('sending', 'waiting')
+                                        AND due_at < now() - $1::bigint * interval '1 millisecond')";
+        Ok(self.connection().await?.query_one(statement, &[&milliseconds(overdue)]).await?.get(0))
+    }
+
+    /// Makes stale whatever claims there may be of up to `limit` deliveries that are due, or past their
+    /// hold, by more than `overdue`, and returns the claims' new state, due now.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn rescue(&self, overdue: Duration, limit: usize) -> Result<Vec<Unfinished>, StoreError> {
+        let statement = format!(
+            "UPDATE deliveries d SET sequence = d.sequence + 1, due_at = now()
+             FROM (SELECT id, accepted_at FROM deliveries
+                   WHERE state IN ('sending', 'waiting') AND due_at < now() - $1::bigint * interval '1 millisecond'
+                   ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED) stale
+             WHERE d.id = stale.id AND d.accepted_at = stale.accepted_at
+             RETURNING {UNFINISHED}"
+        );
+        let connection = self.connection().await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = connection.query(&statement, &[&milliseconds(overdue), &limit]).await?;
+        self.with_traces(&connection, &rows).await
+    }
+
+    /// Lets up to `limit` held deliveries of endpoints that are no longer paused wait again, due now.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn release(&self, limit: usize) -> Result<Vec<Unfinished>, StoreError> {
+        let statement = format!(
+            "UPDATE deliveries d SET state = 'waiting', sequence = d.sequence + 1, due_at = now()
+             FROM (SELECT h.id, h.accepted_at
+                   FROM (SELECT id FROM endpoints WHERE status <> 'paused' OR deleted_at IS NOT NULL) e
+                   CROSS JOIN LATERAL (SELECT id, accepted_at FROM deliveries
+                                       WHERE state = 'held' AND endpoint_id = e.id
+                                       ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) h
+                   LIMIT $1) released
+             WHERE d.id = released.id AND d.accepted_at = released.accepted_at
+             RETURNING {UNFINISHED}"
+        );
+        let connection = self.connection().await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = connection.query(&statement, &[&limit]).await?;
+        self.with_traces(&connection, &rows).await
+    }
+
+    /// The deliveries of an event that have not ended.
+    pub(crate) async fn unfinished_of(
+        &self,
+        event: EventId,
+        accepted_at: Timestamp,
+    ) -> Result<Vec<Unfinished>, StoreError> {
+        let (least, greatest) = DeliveryId::bounds(accepted_at);
+        let statement = format!(
+            "SELECT {UNFINISHED} FROM deliveries d
+             WHERE d.accepted_at = $1 AND d.id BETWEEN $2 AND $3 AND d.event_id = $4 AND d.state IN ('sending', 'waiting')"
+        );
+        let connection = self.connection().await?;
+        let rows = connection.query(&statement, &[&accepted_at, &least.0, &greatest.0, &event.0]).await?;
+        self.with_traces(&connection, &rows).await
+    }
+
+    /// Those of these deliveries that have not ended.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn unfinished(&self, deliveries: &[DeliveryId]) -> Result<Vec<Unfinished>, StoreError> {
+        let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.0).collect();
+        let accepted: Vec<Timestamp> = deliveries.iter().map(|delivery| delivery.accepted_at()).collect();
+        let statement = format!(
+            "SELECT {UNFINISHED} FROM unnest($1::uuid[], $2::timestamptz[]) AS i(id, accepted_at)
+             JOIN deliveries d ON d.id = i.id AND d.accepted_at = i.accepted_at
+             WHERE d.state IN ('sending', 'waiting')"
+        );
+        let connection = self.writer().await?;
+        let rows = connection.query(&statement, &[&ids, &accepted]).await?;
+        self.with_traces(&connection, &rows).await
+    }
+
+    /// A second look-up instead of a join: these statements lock rows or are planned around an index.
+    async fn with_traces(&self, connection: &Object, rows: &[Row]) -> Result<Vec<Unfinished>, StoreError> {
+        let mut unfinished = rows.iter().map(read_unfinished).collect::<Result<Vec<_>, _>>()?;
+        let events: Vec<Uuid> = unfinished.iter().map(|one| one.event.0).collect();
+        let accepted: Vec<Timestamp> = unfinished.iter().map(|one| one.delivery.accepted_at()).collect();
+        let statement = "SELECT e.id, e.traceparent FROM unnest($1::uuid[], $2::timestamptz[]) AS i(id, accepted_at)
+                         JOIN events e ON e.id = i.id AND e.accepted_at = i.accepted_at";
+        let traces: std::collections::HashMap<Uuid, Option<Traceparent>> = connection
+            .query(statement, &[&events, &accepted])
+            .await?
+            .iter()
+            .map(|row| (row.get(0), row.get::<_, &str>(1).parse().ok()))
+            .collect();
+        for one in &mut unfinished {
+            one.traceparent = traces.get(&one.event.0).copied().flatten();
+        }
+        Ok(unfinished)
+    }
+}
+
+fn read_unfinished(row: &Row) -> Result<Unfinished, StoreError> {
+    let state: &str = row.get("state");
+    let due: Option<Timestamp> = row.get("due_at");
+    Ok(Unfinished {
+        delivery: DeliveryId(row.get("id")),
+        event: EventId(row.get("event_id")),
+        application: ApplicationId(row.get("application_id")),
+        endpoint: EndpointId(row.get("endpoint_id")),
+        state: State::parse(state).ok_or_else(|| StoreError::corrupt("deliveries", format!("state {state:?}")))?,
+        attempt: row.get::<_, i32>("attempt").cast_unsigned(),
+        sequence: row.get::<_, i32>("sequence").cast_unsigned(),
+        deferrals: row.get::<_, i32>("deferrals").cast_unsigned(),
+        due: due.ok_or_else(|| StoreError::corrupt("deliveries", format!("{state} without due_at")))?,
+        taken_by: row.get::<_, Option<Uuid>>("taken_by").map(TakingId),
+        traceparent: None,
+    })
+}

@@ -1,0 +1,243 @@
+//! What the services know of applications, endpoints and keys: an immutable copy, at most a second old.
+//!
+//! A notice from the database says at once what changed; a slow poll finds what a lost notice did not
+//! say. While the database is away, the last copy serves on.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use fanfare_domain::{
+    access::{ApiKey, Keys, Role},
+    application::{Application, Endpoint},
+    ids::{ApplicationId, EndpointId, KeyId},
+    subscription::Subscription,
+};
+use futures_util::{StreamExt, stream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_postgres::{AsyncMessage, NoTls, Row};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{Store, StoreError, endpoints};
+
+/// How often the versions of all applications are compared, notices or not.
+const POLL: Duration = Duration::from_secs(10);
+
+/// How long a failed connection or look-up waits before the next.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// All applications and all keys.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The applications, each replaced whole when it changes.
+    pub applications: HashMap<ApplicationId, Arc<Application>>,
+    /// The keys that are valid.
+    pub keys: Arc<Keys>,
+}
+
+/// The way to the newest snapshot. Cheap to clone.
+#[derive(Clone)]
+pub struct Directory {
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    refresh: mpsc::Sender<oneshot::Sender<bool>>,
+}
+
+impl Directory {
+    /// Loads everything, waiting for the database if need be, and follows its changes until `stop`.
+    pub async fn follow(store: Store, stop: CancellationToken) -> Self {
+        let mut current = Arc::new(Snapshot::default());
+        while let Err(error) = refresh(&store, &mut current).await {
+            tracing::warn!(%error, "waiting for the database to load applications, endpoints and keys");
+            if stop.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+                break;
+            }
+        }
+        let (publish, snapshot) = watch::channel(Arc::clone(&current));
+        let (requests, requested) = mpsc::channel(64);
+        tokio::spawn(async move { stop.run_until_cancelled(keep_current(store, current, publish, requested)).await });
+        Self { snapshot, refresh: requests }
+    }
+
+    /// The newest snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// An application, if it is known.
+    pub fn application(&self, id: ApplicationId) -> Option<Arc<Application>> {
+        self.snapshot.borrow().applications.get(&id).cloned()
+    }
+
+    /// Compares with the database now. False where that failed: then nothing can be said of what is
+    /// not known.
+    pub async fn refresh(&self) -> bool {
+        let (done, finished) = oneshot::channel();
+        self.refresh.send(done).await.is_ok() && finished.await.unwrap_or(false)
+    }
+}
+
+async fn keep_current(
+    store: Store,
+    mut current: Arc<Snapshot>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    mut requested: mpsc::Receiver<oneshot::Sender<bool>>,
+) {
+    let (notices, mut noticed) = mpsc::channel(1);
+    let listener = tokio::spawn(listen(store.clone(), notices));
+    let mut poll = tokio::time::interval(POLL);
+    poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let mut waiting = Vec::new();
+        tokio::select! {
+            _ = poll.tick() => {}
+            Some(()) = noticed.recv() => {}
+            request = requested.recv() => match request {
+                Some(done) => waiting.push(done),
+                None => break,
+            },
+        }
+        // Everybody who asked before the look-up begins is answered by it.
+        while let Ok(done) = requested.try_recv() {
+            waiting.push(done);
+        }
+        let refreshed = refresh(&store, &mut current).await;
+        match &refreshed {
+            Ok(()) => {
+                publish.send_replace(Arc::clone(&current));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for changed endpoints; the last known ones serve on");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+        for done in waiting {
+            let _ = done.send(refreshed.is_ok());
+        }
+    }
+    listener.abort();
+}
+
+/// Passes a hint on for every notice, and one after each (re)connection, since notices may have been missed.
+async fn listen(store: Store, notices: mpsc::Sender<()>) {
+    loop {
+        if let Err(error) = listen_once(&store, &notices).await {
+            tracing::debug!(%error, "the connection that listens for changes is gone; connecting again");
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn listen_once(store: &Store, notices: &mpsc::Sender<()>) -> Result<(), StoreError> {
+    let (client, mut connection) = store.config.connect(NoTls).await?;
+    let messages = stream::poll_fn(move |context| connection.poll_message(context));
+    let hints = notices.clone();
+    let reader = tokio::spawn(async move {
+        let mut messages = std::pin::pin!(messages);
+        while let Some(message) = messages.next().await {
+            if let AsyncMessage::Notification(_) = message? {
+                // A full channel already holds the same hint.
+                let _ = hints.try_send(());
+            }
+        }
+        Ok::<(), tokio_postgres::Error>(())
+    });
+    client.batch_execute("LISTEN fanfare_configuration").await?;
+    let _ = notices.try_send(());
+    reader.await.unwrap_or(Ok(()))?;
+    Ok(())
+}
+
+/// Replaces what has changed.
+async fn refresh(store: &Store, current: &mut Arc<Snapshot>) -> Result<(), StoreError> {
+    let connection = store.connection().await?;
+    let versions = connection.query("SELECT id, version FROM applications", &[]).await?;
+    let changed: Vec<Uuid> = versions
+        .iter()
+        .filter(|row| {
+            let known = current.applications.get(&ApplicationId(row.get(0)));
+            known.is_none_or(|application| application.version != row.get::<_, i64>(1))
+        })
+        .map(|row| row.get(0))
+        .collect();
+    let mut applications = current.applications.clone();
+    for some in changed.chunks(1000) {
+        for application in load(store, some).await? {
+            applications.insert(application.id, Arc::new(application));
+        }
+    }
+    drop(connection);
+    *current = Arc::new(Snapshot { applications, keys: Arc::new(load_keys(store).await?) });
+    Ok(())
+}
+
+async fn load(store: &Store, ids: &[Uuid]) -> Result<Vec<Application>, StoreError> {
+    let mut connection = store.connection().await?;
+    // One snapshot of the database for both, so that a version never stands beside older endpoints.
+    let transaction =
+        connection.build_transaction().isolation_level(tokio_postgres::IsolationLevel::RepeatableRead).start().await?;
+    let statement = "SELECT id, version FROM applications WHERE id = ANY($1)";
+    let applications = transaction.query(statement, &[&ids]).await?;
+    let statement = "SELECT e.id, e.application_id, e.url, e.event_types, e.status, e.timeout_ms,
+                            s.id AS secret_id, s.key_name, s.ciphertext
+                     FROM endpoints e
+                     LEFT JOIN endpoint_secrets s ON s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > now())
+                     WHERE e.application_id = ANY($1) AND e.deleted_at IS NULL
+                     ORDER BY e.application_id, e.id, s.created_at DESC";
+    let rows = transaction.query(statement, &[&ids]).await?;
+    transaction.commit().await?;
+
+    let mut endpoints: HashMap<Uuid, Vec<Endpoint>> = HashMap::new();
+    for row in &rows {
+        let of_application = endpoints.entry(row.get("application_id")).or_default();
+        let id = EndpointId(row.get("id"));
+        if of_application.last().is_none_or(|last| last.id != id) {
+            of_application.push(endpoint(row)?);
+        }
+        let secret =
+            row.get::<_, Option<Uuid>>("secret_id").map(|_| endpoints::open(&store.keyring, id, row)).transpose()?;
+        if let (Some(secret), Some(endpoint)) = (secret, of_application.last_mut()) {
+            endpoint.secrets.push(secret);
+        }
+    }
+    let application = |row: &Row| {
+        let id: Uuid = row.get(0);
+        Application::new(ApplicationId(id), row.get(1), endpoints.remove(&id).unwrap_or_default())
+    };
+    Ok(applications.iter().map(application).collect())
+}
+
+fn endpoint(row: &Row) -> Result<Endpoint, StoreError> {
+    let id = EndpointId(row.get("id"));
+    let subscriptions = row
+        .get::<_, Vec<String>>("event_types")
+        .iter()
+        .map(|text| {
+            Subscription::parse(text).map_err(|fault| StoreError::corrupt("endpoints", format!("{id}: {fault}")))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Endpoint {
+        id,
+        application: ApplicationId(row.get("application_id")),
+        url: row.get::<_, &str>("url").parse().map_err(|_| StoreError::corrupt("endpoints", format!("{id}: url")))?,
+        status: endpoints::status(row)?,
+        subscriptions,
+        secrets: Vec::new(),
+        timeout: endpoints::timeout(row),
+    })
+}
+
+async fn load_keys(store: &Store) -> Result<Keys, StoreError> {
+    let statement = "SELECT id, application_id, role, digest FROM api_keys WHERE revoked_at IS NULL";
+    let rows = store.connection().await?.query(statement, &[]).await?;
+    rows.iter()
+        .map(|row| {
+            let id = KeyId(row.get(0));
+            let corrupt = |what| StoreError::corrupt("api_keys", format!("{id}: {what}"));
+            Ok(ApiKey {
+                id,
+                application: row.get::<_, Option<Uuid>>(1).map(ApplicationId),
+                role: Role::parse(row.get(2)).ok_or_else(|| corrupt("role"))?,
+                digest: row.get::<_, &[u8]>(3).try_into().map_err(|_| corrupt("digest"))?,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,98 @@
+//! The connections to the database.
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::{Config, NoTls};
+
+use crate::{Keyring, StoreError};
+
+/// What a process tells about its database.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// `postgres://user:password@host:port/database`.
+    pub url: String,
+    /// Connections that this process may open, beside two for the batch statements and one that listens.
+    pub connections: usize,
+    /// The keys that secrets are encrypted with.
+    pub keyring: Keyring,
+}
+
+/// Every statement of Fanfare. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) config: Config,
+    pool: Pool,
+    writers: Pool,
+    pub(crate) keyring: Arc<Keyring>,
+}
+
+/// A statement may take this long. Longer ones hold up what waits behind them.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The batch statements join a small list with a partitioned table by its primary key. On a partition
+/// without statistics the planner may choose a scan instead, which is slower by an order of magnitude.
+const KEY_LOOKUPS_ONLY: &str =
+    "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off";
+
+impl Store {
+    /// Prepares the pools. Connects to nothing yet: a database that is away at the start is waited for
+    /// by whoever needs it.
+    ///
+    /// # Errors
+    /// When the URL cannot be read.
+    pub fn new(settings: StoreSettings) -> Result<Self, StoreError> {
+        let mut config = Config::from_str(&settings.url)?;
+        config
+            .connect_timeout(Duration::from_secs(5))
+            .keepalives_idle(Duration::from_secs(30))
+            .tcp_user_timeout(Duration::from_secs(15))
+            .application_name("fanfare");
+        let pool = pool(&config, "", settings.connections)?;
+        let writers = pool_of_writers(&config)?;
+        Ok(Self { config, pool, writers, keyring: Arc::new(settings.keyring) })
+    }
+
+    /// A connection for anything but the batch statements.
+    pub(crate) async fn connection(&self) -> Result<Object, StoreError> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// A connection for a statement that reaches rows by primary key only.
+    pub(crate) async fn writer(&self) -> Result<Object, StoreError> {
+        Ok(self.writers.get().await?)
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.connection().await?.simple_query("SELECT 1").await?;
+        Ok(())
+    }
+}
+
+fn pool_of_writers(config: &Config) -> Result<Pool, StoreError> {
+    pool(config, KEY_LOOKUPS_ONLY, 2)
+}
+
+fn pool(config: &Config, planner: &str, size: usize) -> Result<Pool, StoreError> {
+    let mut config = config.clone();
+    let given = config.get_options().unwrap_or_default().to_owned();
+    let timeout = STATEMENT_TIMEOUT.as_millis();
+    config.options(format!("{given} -c statement_timeout={timeout} -c lock_timeout=5000 {planner}"));
+    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    // deadpool's own defaults wait for ever.
+    let timeouts = Timeouts {
+        wait: Some(Duration::from_secs(5)),
+        create: Some(Duration::from_secs(5)),
+        recycle: Some(Duration::from_secs(2)),
+    };
+    Pool::builder(manager)
+        .max_size(size.max(1))
+        .timeouts(timeouts)
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| StoreError::Unavailable(Box::new(error)))
+}

@@ -1,0 +1,82 @@
+//! A publisher of its own at the AMQP door, and a look at the queues.
+
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties,
+    options::{
+        BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+    },
+    types::{AMQPValue, FieldTable, LongString},
+};
+
+/// A connection to the broker of a test.
+pub struct Broker {
+    prefix: String,
+    channel: Channel,
+    _connection: Connection,
+}
+
+impl Broker {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When the broker is away.
+    pub async fn connect(url: &str, prefix: &str) -> lapin::Result<Self> {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Self { prefix: prefix.to_owned(), channel, _connection: connection })
+    }
+
+    /// Publishes a message to the events exchange and waits for the confirm. True once it is confirmed.
+    ///
+    /// # Errors
+    /// When the connection fails meanwhile.
+    pub async fn publish(
+        &self,
+        routing_key: &str,
+        message_id: Option<&str>,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> lapin::Result<bool> {
+        let mut table = FieldTable::default();
+        for (name, value) in headers {
+            table.insert((*name).into(), AMQPValue::LongString(LongString::from(*value)));
+        }
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_content_type("application/json".into())
+            .with_headers(table);
+        let properties = match message_id {
+            Some(id) => properties.with_message_id(id.into()),
+            None => properties,
+        };
+        let exchange = format!("{}.events", self.prefix);
+        let options = BasicPublishOptions::default();
+        let confirm =
+            self.channel.basic_publish(exchange.into(), routing_key.into(), options, body.as_ref(), properties).await?;
+        Ok(confirm.await?.is_ack())
+    }
+
+    /// Messages that are ready in a queue, named without the prefix.
+    ///
+    /// # Errors
+    /// When there is no such queue; the connection is of no use then.
+    pub async fn depth(&self, queue: &str) -> lapin::Result<u32> {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = format!("{}.{queue}", self.prefix);
+        Ok(self.channel.queue_declare(queue.into(), options, FieldTable::default()).await?.message_count())
+    }
+
+    /// Deletes the exchanges and the queues of these delays, as far as they are there.
+    pub async fn remove_topology(&self, delays: &[String]) {
+        let queues = ["events", "deliveries", "parked", "unrouted"].map(str::to_owned).into_iter();
+        for queue in queues.chain(delays.iter().map(|delay| format!("delay.{delay}"))) {
+            let queue = format!("{}.{queue}", self.prefix);
+            let _ = self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
+        }
+        for exchange in ["events", "deliveries", "unrouted"] {
+            let exchange = format!("{}.{exchange}", self.prefix);
+            let _ = self.channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
+        }
+    }
+}

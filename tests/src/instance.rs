@@ -1,0 +1,98 @@
+//! The brokers and databases of the tests.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Where a broker and a database are.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    /// The broker.
+    pub amqp_url: String,
+    /// The database, whose user may create others.
+    pub database_url: String,
+}
+
+impl Servers {
+    /// Those that `make test` has started, or that the caller has named.
+    ///
+    /// # Panics
+    /// When they are not set.
+    pub fn shared() -> Self {
+        let variable = |name: &str| {
+            std::env::var(name).unwrap_or_else(|_| {
+                panic!("{name} is not set: run the tests with `make test`, which starts what they need")
+            })
+        };
+        Self { amqp_url: variable("AMQP_URL"), database_url: variable("DATABASE_URL") }
+    }
+}
+
+/// A broker or a database of a test's own, which it may kill. Removed when it is dropped.
+pub struct Instance {
+    service: &'static str,
+    folder: PathBuf,
+}
+
+impl Instance {
+    /// A RabbitMQ of its own.
+    pub fn rabbitmq(name: &str) -> Self {
+        Self::start_in("rabbitmq", name)
+    }
+
+    /// A Postgres of its own.
+    pub fn postgres(name: &str) -> Self {
+        Self::start_in("postgres", name)
+    }
+
+    fn start_in(service: &'static str, name: &str) -> Self {
+        let root = std::env::var_os("FANFARE_DEV_DIR").map_or_else(|| repository().join(".dev/tests"), PathBuf::from);
+        let folder = root.join(format!("{service}-{name}-{}", std::process::id()));
+        let instance = Self { service, folder };
+        instance.start();
+        instance
+    }
+
+    /// Starts it, or starts it again on the data that it had.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(&self) {
+        self.run("start");
+    }
+
+    /// kill -9.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub fn kill(&self) {
+        self.run("kill");
+    }
+
+    /// Where it is.
+    ///
+    /// # Panics
+    /// When it was never started.
+    pub fn url(&self) -> String {
+        std::fs::read_to_string(self.folder.join("url")).expect("the instance has a URL").trim().to_owned()
+    }
+
+    fn run(&self, verb: &str) {
+        let script = repository().join("deploy/dev").join(self.service);
+        let output = Command::new(script).arg(verb).arg(&self.folder).output().expect("the script starts");
+        assert!(output.status.success(), "{verb} {}: {}", self.service, String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let script = repository().join("deploy/dev").join(self.service);
+        let _ = Command::new(script).arg("remove").arg(&self.folder).output();
+    }
+}
+
+/// The checkout that the tests were built from.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the repository")
+}

@@ -1,0 +1,192 @@
+//! A receiver of webhooks that keeps its own books, outside of Fanfare.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Request, Response,
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::patience::until;
+
+/// A request as it came in.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// When.
+    pub at: Timestamp,
+    /// The path, which tells the endpoint.
+    pub path: String,
+    /// The headers, names in lower case.
+    pub headers: HashMap<String, String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Received {
+    /// A header; empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    /// The event's id.
+    pub fn event(&self) -> &str {
+        self.header("webhook-id")
+    }
+}
+
+/// How an endpoint answers.
+#[derive(Debug, Clone, Copy)]
+pub enum Behaviour {
+    /// With a status, after a time.
+    Answer(u16, Duration),
+    /// With a status and a `Retry-After` in seconds.
+    RetryAfter(u16, u32),
+    /// Never.
+    Hang,
+    /// By closing the connection.
+    Reset,
+    /// With 200 and a body without end.
+    EndlessBody,
+}
+
+impl Behaviour {
+    /// 200 at once.
+    pub const OK: Self = Self::Answer(200, Duration::ZERO);
+    /// 500 at once.
+    pub const FAIL: Self = Self::Answer(500, Duration::ZERO);
+}
+
+#[derive(Default)]
+struct Books {
+    received: Vec<Received>,
+    /// What each path does, in turn; the last stays.
+    scripts: HashMap<String, Vec<Behaviour>>,
+}
+
+/// A server on a port of its own. Each path is an endpoint. Cheap to clone.
+#[derive(Clone)]
+pub struct Receiver {
+    address: SocketAddr,
+    books: Arc<Mutex<Books>>,
+}
+
+impl Receiver {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When there is no free port.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let receiver = Self { address, books: Arc::default() };
+        let server = receiver.clone();
+        tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                tokio::spawn(server.clone().serve(stream));
+            }
+        });
+        receiver
+    }
+
+    /// The URL of an endpoint here.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
+    }
+
+    /// Says how an endpoint answers: in turn, and from the last on for ever.
+    pub fn script(&self, path: &str, behaviours: &[Behaviour]) {
+        let mut script = behaviours.to_vec();
+        script.reverse();
+        self.books().scripts.insert(format!("/{path}"), script);
+    }
+
+    /// All requests that an endpoint got.
+    pub fn received(&self, path: &str) -> Vec<Received> {
+        let path = format!("/{path}");
+        self.books().received.iter().filter(|one| one.path == path).cloned().collect()
+    }
+
+    /// All requests.
+    pub fn all(&self) -> Vec<Received> {
+        self.books().received.clone()
+    }
+
+    /// Waits until an endpoint got so many requests, and gives them.
+    pub async fn wait_for(&self, path: &str, count: usize) -> Vec<Received> {
+        until(&format!("{count} requests to /{path}"), async || {
+            let received = self.received(path);
+            (received.len() >= count).then_some(received)
+        })
+        .await
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn serve(self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let service = service_fn(|request| self.clone().answer(request));
+        // A behaviour that closes the connection is an error here.
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    async fn answer(
+        self,
+        request: Request<Incoming>,
+    ) -> std::io::Result<Response<UnsyncBoxBody<Bytes, std::io::Error>>> {
+        let (parts, body) = request.into_parts();
+        let headers = parts
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect();
+        let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes().to_vec();
+        let path = parts.uri.path().to_owned();
+        let behaviour = {
+            let mut books = self.books();
+            books.received.push(Received { at: Timestamp::now(), path: path.clone(), headers, body });
+            match books.scripts.get_mut(&path) {
+                Some(script) if script.len() > 1 => script.pop().unwrap_or(Behaviour::OK),
+                Some(script) => script.last().copied().unwrap_or(Behaviour::OK),
+                None => Behaviour::OK,
+            }
+        };
+        let full = |text: &'static str| {
+            Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {}).boxed_unsync()
+        };
+        let response = Response::builder();
+        match behaviour {
+            Behaviour::Answer(status, wait) => {
+                tokio::time::sleep(wait).await;
+                response.status(status).body(full("noted")).map_err(std::io::Error::other)
+            }
+            Behaviour::RetryAfter(status, seconds) => response
+                .status(status)
+                .header("retry-after", seconds)
+                .body(full("later"))
+                .map_err(std::io::Error::other),
+            Behaviour::Hang => std::future::pending().await,
+            Behaviour::Reset => Err(std::io::Error::other("reset")),
+            Behaviour::EndlessBody => {
+                let chunk = Bytes::from_static(&[b'x'; 16 * 1024]);
+                let endless = stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
+                response.body(StreamBody::new(endless).boxed_unsync()).map_err(std::io::Error::other)
+            }
+        }
+    }
+}
