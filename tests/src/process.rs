@@ -72,6 +72,7 @@ impl Process {
             .stderr(Stdio::inherit())
             .spawn()
             .expect("the service starts");
+        record(child.id());
         let logs: Arc<Mutex<Vec<Value>>> = Arc::default();
         let kept = Arc::clone(&logs);
         let lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
@@ -147,6 +148,16 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Notes a process for `deploy/dev/with-services`, which ends it where this program is killed before it can.
+fn record(process: u32) {
+    let Some(folder) = std::env::var_os("FANFARE_DEV_DIR") else { return };
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Field 22 of all, and the twentieth after the program's name, which may hold anything.
+    let started = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(19)).unwrap_or_default();
+    let file = PathBuf::from(folder).join("pids").join(process.to_string());
+    let _ = std::fs::write(file, started);
 }
 
 /// Sends a signal to a process.

@@ -78,7 +78,7 @@ impl Publisher {
     /// Publishes a message, persistent, and waits for the broker's confirm.
     ///
     /// # Errors
-    /// At once when there is no connection or the broker blocks it, within [`CONFIRM_TIMEOUT`] otherwise.
+    /// At once when there is no connection or the broker blocks it, within 5 s otherwise.
     pub async fn publish(&self, message: Message) -> Result<(), PublishError> {
         if !self.is_ready() {
             return Err(PublishError::Unavailable);

@@ -37,10 +37,10 @@ pub(crate) async fn create(
         (Role::Publish | Role::Manage, None) => return Err(missing("application")),
         _ => {}
     }
-    if let Some(application) = application {
-        if console.store.application(application).await?.is_none() {
-            return Err(ApiError::invalid("application", "is no application"));
-        }
+    if let Some(application) = application
+        && console.store.application(application).await?.is_none()
+    {
+        return Err(ApiError::invalid("application", "is no application"));
     }
     let token = Token::from_random(KeyId::new(Timestamp::now(), rand::random()), rand::random());
     console.store.create_key(&token, role, application).await?;

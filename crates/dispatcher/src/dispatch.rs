@@ -160,8 +160,12 @@ impl Dispatcher {
             policy: Arc::clone(policy),
             settler: settler.clone(),
         };
-        let persist =
-            Persist { database: database.clone(), settler: settler.clone(), assignments: assignments.clone() };
+        let persist = Persist {
+            database: database.clone(),
+            settler: settler.clone(),
+            assignments: assignments.clone(),
+            wide: TaskTracker::new(),
+        };
         let take = Take { database: database.clone(), settler: settler.clone(), assignments };
         let attempts = Attempts { client: self.client.clone(), policy: Arc::clone(policy), finished };
         let record = Record { database: database.clone(), settler: settler.clone() };

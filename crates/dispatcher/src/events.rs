@@ -72,13 +72,16 @@ pub(crate) async fn run(
             park::park(&events.settler, message, unreadable).await;
             continue;
         };
-        match events.plan(message, event, &application) {
-            Ok(plan) => {
-                if planned.send(plan).await.is_err() {
-                    return;
-                }
+        let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(Timestamp::now()));
+        let body = match render_body(&event, accepted_at) {
+            Ok(body) => body,
+            Err(fault) => {
+                park::park(&events.settler, message, Unreadable::new("malformed_json", fault.to_string())).await;
+                continue;
             }
-            Err((message, unreadable)) => park::park(&events.settler, message, unreadable).await,
+        };
+        if planned.send(events.plan(message, event, accepted_at, body, &application)).await.is_err() {
+            return;
         }
     }
 }
@@ -102,14 +105,10 @@ impl Events {
         &self,
         message: Incoming,
         event: Event,
+        accepted_at: Timestamp,
+        body: String,
         application: &Application,
-    ) -> Result<Planned, (Incoming, Unreadable)> {
-        let now = Timestamp::now();
-        let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(now));
-        let body = match render_body(&event, accepted_at) {
-            Ok(body) => body,
-            Err(fault) => return Err((message, Unreadable::new("malformed_json", fault.to_string()))),
-        };
+    ) -> Planned {
         let endpoints = application.matches(&event.event_type);
         let is_wide = endpoints.len() > MAX_STRAIGHT;
         let mut new = NewEvent {
@@ -121,19 +120,21 @@ impl Events {
             deliveries: Vec::new(),
         };
         let mut straight = Vec::new();
-        for endpoint in endpoints.iter().take(if is_wide { 0 } else { MAX_STRAIGHT }) {
+        let at_once = if is_wide { &[] } else { endpoints.as_slice() };
+        for endpoint in at_once {
             let id = DeliveryId::derive(accepted_at, new.event.id, endpoint.id);
-            let (delivery, ticket) = self.admit(id, endpoint, now);
+            let (delivery, ticket) = self.admit(id, endpoint);
             if let Some(ticket) = ticket {
                 straight.push((new.deliveries.len(), Arc::clone(endpoint), ticket));
             }
             new.deliveries.push(delivery);
         }
-        Ok(Planned { message, new, straight, endpoints })
+        Planned { message, new, straight, endpoints }
     }
 
     /// Asks the endpoint's lane, before anything is written: the row then says at once what happens.
-    fn admit(&self, id: DeliveryId, endpoint: &Endpoint, now: Timestamp) -> (NewDelivery, Option<Ticket>) {
+    fn admit(&self, id: DeliveryId, endpoint: &Endpoint) -> (NewDelivery, Option<Ticket>) {
+        let now = Timestamp::now();
         let mut delivery = NewDelivery {
             id,
             endpoint: endpoint.id,

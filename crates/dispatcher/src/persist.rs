@@ -7,6 +7,7 @@ use fanfare_domain::{claim::Claim, delivery::State, ids::EventId};
 use fanfare_store::{NewEvent, PersistedEvent, StoreError};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     attempt::Assignment,
@@ -25,6 +26,8 @@ pub(crate) struct Persist {
     pub(crate) database: Database,
     pub(crate) settler: Settler,
     pub(crate) assignments: mpsc::Sender<Assignment>,
+    /// Events with very many endpoints, each in a task of its own: the others do not wait for them.
+    pub(crate) wide: TaskTracker,
 }
 
 /// Writes what comes in until nothing more does. A batch is whatever has come in while the one before it
@@ -48,6 +51,8 @@ pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>) 
             persist.write(batch).await;
         }
     }
+    persist.wide.close();
+    persist.wide.wait().await;
 }
 
 impl Persist {
@@ -95,7 +100,7 @@ impl Persist {
             if planned.new.fanned_out {
                 self.begin(planned).await;
             } else {
-                wide::fan_out(&self.database, &self.settler, planned).await;
+                self.fan_out(planned);
             }
         }
         // A copy that has not been delivered before has a twin with a message of its own, which ends what
@@ -132,6 +137,11 @@ impl Persist {
         }
     }
 
+    fn fan_out(&self, planned: Planned) {
+        let (database, settler) = (self.database.clone(), self.settler.clone());
+        self.wide.spawn(async move { wide::fan_out(&database, &settler, planned).await });
+    }
+
     /// Sees to it that every delivery of an event which was persisted before has a claim.
     async fn finish(&self, known: Vec<Planned>) {
         let ids: Vec<EventId> = known.iter().map(|planned| planned.new.event.id).collect();
@@ -156,7 +166,7 @@ impl Persist {
     async fn finish_one(&self, mut planned: Planned, persisted: PersistedEvent) {
         if !persisted.fanned_out {
             planned.new.accepted_at = persisted.accepted_at;
-            wide::fan_out(&self.database, &self.settler, planned).await;
+            self.fan_out(planned);
             return;
         }
         let ours = |position: usize| {

@@ -1,6 +1,6 @@
 //! Ingest's settings.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use fanfare_broker::{BrokerSettings, Topology};
 use fanfare_domain::{address::AddressPolicy, delay::Ladder, policy::Schedule};
@@ -15,6 +15,7 @@ pub(crate) struct Configuration {
     pub(crate) max_event_bytes: usize,
     pub(crate) addresses: AddressPolicy,
     pub(crate) https_only: bool,
+    pub(crate) grace: Duration,
     pub(crate) operations_address: SocketAddr,
     pub(crate) telemetry: TelemetrySettings,
 }
@@ -50,6 +51,11 @@ impl Configuration {
         );
         let https_only =
             environment.with_default("FANFARE_HTTPS_ONLY", "true", "`false` lets endpoints have `http:` URLs");
+        let grace = environment.duration(
+            "FANFARE_GRACE",
+            "25s",
+            "how long the process may take to drain after SIGTERM; stay below the orchestrator's own limit",
+        );
         let operations_address = environment.with_default(
             "FANFARE_OPERATIONS_ADDRESS",
             "0.0.0.0:9090",
@@ -64,6 +70,7 @@ impl Configuration {
             max_event_bytes: max_event_bytes?,
             addresses: AddressPolicy::new(allow?),
             https_only: https_only?,
+            grace: grace?,
             operations_address: operations_address?,
             telemetry: telemetry?,
         })

@@ -98,6 +98,16 @@ impl Drop for AdvisoryLock {
     }
 }
 
+/// The endpoints that have held deliveries, one index look-up for each however many it has.
+const HELD_ENDPOINTS: &str = "
+WITH RECURSIVE held(id) AS (
+    (SELECT endpoint_id FROM deliveries WHERE state = 'held' ORDER BY endpoint_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT endpoint_id FROM deliveries WHERE state = 'held' AND endpoint_id > held.id
+            ORDER BY endpoint_id LIMIT 1)
+    FROM held WHERE held.id IS NOT NULL
+)";
+
 const UNFINISHED: &str = "d.id, d.event_id, d.application_id, d.endpoint_id, d.state, d.attempt, d.sequence, \
                           d.deferrals, d.due_at, d.taken_by";
 
@@ -156,8 +166,9 @@ impl Store {
     pub async fn release(&self, limit: usize) -> Result<Vec<Unfinished>, StoreError> {
         let statement = format!(
             "UPDATE deliveries d SET state = 'waiting', sequence = d.sequence + 1, due_at = now()
-             FROM (SELECT h.id, h.accepted_at
-                   FROM (SELECT id FROM endpoints WHERE status <> 'paused' OR deleted_at IS NOT NULL) e
+             FROM ({HELD_ENDPOINTS}
+                   SELECT h.id, h.accepted_at
+                   FROM held JOIN endpoints e ON e.id = held.id AND (e.status <> 'paused' OR e.deleted_at IS NOT NULL)
                    CROSS JOIN LATERAL (SELECT id, accepted_at FROM deliveries
                                        WHERE state = 'held' AND endpoint_id = e.id
                                        ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) h

@@ -1,0 +1,146 @@
+//! `make run`: Fanfare at work. Starts ingest and dispatcher in a world of their own, publishes over both
+//! doors, shows what became of each event, and stays up until Ctrl-C.
+
+use std::{collections::HashMap, time::Duration};
+
+use fanfare_tests::{
+    process::Process,
+    receiver::{Behaviour, Received},
+    signature::is_signed,
+    world::{Endpoint, World},
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, signal::unix};
+
+/// Short waits, so that a retry can be watched. The default is 60s,5m,15m,60m,120m.
+const SCHEDULE: &str = "2s,5s,15s,30s,60s";
+
+/// The port that the README names; another one where it is taken.
+const ADDRESS: &str = "127.0.0.1:8080";
+
+#[tokio::main]
+async fn main() {
+    let mut stop = unix::signal(unix::SignalKind::terminate()).expect("signals can be caught");
+    let stopped = tokio::select! {
+        () = demonstrate() => false,
+        _ = tokio::signal::ctrl_c() => true,
+        _ = stop.recv() => true,
+    };
+    if stopped {
+        println!("\nStopped. Everything that was started is gone.");
+    }
+}
+
+/// Runs until it is dropped, which ends what it started.
+async fn demonstrate() {
+    step("Creating a database and queues of this run's own, and starting ingest");
+    let address = if TcpListener::bind(ADDRESS).await.is_ok() { ADDRESS } else { "127.0.0.1:0" };
+    let world = World::on_shared(&[("FANFARE_SCHEDULE", SCHEDULE), ("FANFARE_ADDRESS", address)]).await;
+    step("Starting the dispatcher");
+    let dispatcher = world.dispatcher().await;
+    step("Creating two endpoints: one for order.*, and one for everything, which first fails twice");
+    let orders = world.endpoint("orders", &["order.*"]).await;
+    let flaky = world.endpoint("flaky", &["*"]).await;
+    world.receiver.script("flaky", &[Behaviour::FAIL, Behaviour::FAIL, Behaviour::OK]);
+    let events = publish(&world).await;
+    step("Waiting for the deliveries; the failed ones come back from the delay queues");
+    let deliveries = world.wait_for_deliveries("state=delivered", 7).await;
+    show(&world, &events, &[&orders, &flaky], &deliveries).await;
+    explain(&world, &dispatcher).await;
+    watch(&world, &[&orders, &flaky]).await;
+}
+
+fn step(what: &str) {
+    println!("· {what}.");
+}
+
+/// Publishes over both doors; gives each event's id and how it came.
+async fn publish(world: &World) -> HashMap<String, String> {
+    step("Publishing two events over HTTP and two over AMQP");
+    let mut events = HashMap::new();
+    for (kind, data) in [
+        ("order.created", json!({ "order": 1001, "total": 49.90 })),
+        ("invoice.paid", json!({ "invoice": "2026-7", "total": 49.90 })),
+    ] {
+        let id = world.publish(&json!({ "type": kind, "data": data })).await;
+        events.insert(id, format!("HTTP  {kind}"));
+    }
+    let broker = world.broker().await;
+    let application = world.application.parse().expect("an application's id");
+    for (kind, key) in [("order.shipped", "shipment-77"), ("order.created", "order-1002")] {
+        let body = json!({ "data": { "order": 1002 } }).to_string();
+        let confirmed = broker.publish(&format!("{}.{kind}", world.application), Some(key), &[], body).await;
+        assert!(confirmed.expect("the broker answers"), "the broker refused a message");
+        let id = fanfare_domain::ids::EventId::from_key(application, key);
+        events.insert(id.to_string(), format!("AMQP  {kind}"));
+    }
+    events
+}
+
+async fn show(world: &World, events: &HashMap<String, String>, endpoints: &[&Endpoint], deliveries: &[Value]) {
+    println!("\n  published            endpoint  state      attempts              signatures");
+    for delivery in deliveries.iter().rev() {
+        let text = |name: &str| delivery[name].as_str().unwrap_or_default().to_owned();
+        let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.id == text("webhook")) else { continue };
+        let detail = world.delivery(&text("id")).await;
+        let attempts: Vec<String> = detail["attempts"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|attempt| {
+                attempt["status"].as_u64().map_or_else(|| attempt["outcome"].to_string(), |status| status.to_string())
+            })
+            .collect();
+        let received = world.receiver.received(&endpoint.path);
+        let mut received = received.iter().filter(|one| one.event() == text("event"));
+        let verified = if received.all(|one| is_signed(one, &endpoint.secret)) { "all verified" } else { "WRONG" };
+        let published = events.get(&text("event")).map_or("?", String::as_str);
+        println!("  {published:<20} {:<9} {:<10} {:<21} {verified}", endpoint.path, text("state"), attempts.join(", "));
+    }
+}
+
+async fn explain(world: &World, dispatcher: &Process) {
+    let api = world.ingest().address("serving the API").await;
+    let operations = dispatcher.address("serving health and metrics").await;
+    println!(
+        "
+The API is at http://{api}/api/v1 and the dispatcher's metrics are at http://{operations}/metrics.
+Publish an event of your own:
+
+  curl http://{api}/api/v1/events \\
+    -H 'Authorization: Bearer {key}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{\"type\": \"order.created\", \"data\": {{\"order\": 1003}}}}'
+
+and see what became of it:
+
+  curl http://{api}/api/v1/deliveries -H 'Authorization: Bearer {key}'
+
+Over AMQP: exchange {prefix}.events at {amqp}, routing key {application}.order.created.
+What the receiver gets is shown below. Ctrl-C ends everything.
+",
+        key = world.key,
+        prefix = world.variables["FANFARE_PREFIX"],
+        amqp = world.variables["AMQP_URL"],
+        application = world.application,
+    );
+}
+
+/// Shows each further request to the receiver, for ever.
+async fn watch(world: &World, endpoints: &[&Endpoint]) {
+    let mut shown = world.receiver.all().len();
+    loop {
+        for received in world.receiver.all().iter().skip(shown) {
+            shown += 1;
+            println!("  {} {}", received.path, line(received, endpoints));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn line(received: &Received, endpoints: &[&Endpoint]) -> String {
+    let endpoint = endpoints.iter().find(|endpoint| received.path == format!("/{}", endpoint.path));
+    let verified = endpoint.is_some_and(|endpoint| is_signed(received, &endpoint.secret));
+    let body = String::from_utf8_lossy(&received.body);
+    format!("{} {body} {}", received.event(), if verified { "(signatures verified)" } else { "(WRONG SIGNATURE)" })
+}
