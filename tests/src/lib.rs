@@ -4,9 +4,13 @@
 //! Nothing here knows the inside of Fanfare: it is run as its users run it, by its binaries, its API and
 //! its messages.
 
+pub mod books;
 pub mod broker;
 pub mod client;
+pub mod collector;
 pub mod instance;
+pub mod metrics;
+pub mod node;
 pub mod patience;
 pub mod process;
 pub mod receiver;

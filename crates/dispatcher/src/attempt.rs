@@ -2,47 +2,26 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use fanfare_domain::{
-    application::Endpoint,
-    claim::Claim,
     delivery::DeferralReason,
-    ids::{ApplicationId, AttemptId, DeliveryId, EventId, TakingId},
+    ids::AttemptId,
     lane::deferral_wait,
-    policy::{Decision, Policy, later},
-    traceparent::Traceparent,
+    moment::later,
+    policy::{Decision, Policy},
 };
 use fanfare_outbound::{Client, Exchange, Request, signature_headers};
 use fanfare_service::parent_of;
-use fanfare_store::{AttemptRecord, GiveBack, Moved, NewEvent, NextState};
+use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
-    lanes::Ticket,
+    assignment::Assignment,
     metric,
     record::{Finished, FinishedAs},
-    settle::Settlement,
 };
-
-/// A delivery that this process has taken, on its way to its attempt.
-pub(crate) struct Assignment {
-    pub(crate) delivery: DeliveryId,
-    pub(crate) event: EventId,
-    pub(crate) application: ApplicationId,
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) attempt: u32,
-    pub(crate) sequence: u32,
-    pub(crate) taking: TakingId,
-    pub(crate) failures: u32,
-    pub(crate) deferrals: u32,
-    pub(crate) trace: Option<Traceparent>,
-    body: Bytes,
-    ticket: Option<Ticket>,
-    pub(crate) settlement: Settlement,
-}
 
 /// What the stage needs. Cheap to clone.
 #[derive(Clone)]
@@ -50,76 +29,6 @@ pub(crate) struct Attempts {
     pub(crate) client: Client,
     pub(crate) policy: Arc<Policy>,
     pub(crate) finished: mpsc::Sender<Finished>,
-}
-
-impl Assignment {
-    /// The first attempt of a delivery that was persisted as sending.
-    pub(crate) fn first(
-        new: &NewEvent,
-        position: usize,
-        endpoint: Arc<Endpoint>,
-        ticket: Ticket,
-        settlement: Settlement,
-    ) -> Option<Self> {
-        let delivery = &new.deliveries[position];
-        let (taking, _) = delivery.taking?;
-        Some(Self {
-            delivery: delivery.id,
-            event: new.event.id,
-            application: new.event.application,
-            endpoint,
-            attempt: 1,
-            sequence: 1,
-            taking,
-            failures: 0,
-            deferrals: 0,
-            trace: Some(new.event.traceparent),
-            body: Bytes::copy_from_slice(new.body.as_bytes()),
-            ticket: Some(ticket),
-            settlement,
-        })
-    }
-
-    /// The attempt of a delivery that was taken for a claim.
-    pub(crate) fn next(
-        claim: &Claim,
-        moved: Moved,
-        taking: TakingId,
-        endpoint: Arc<Endpoint>,
-        ticket: Ticket,
-        settlement: Settlement,
-    ) -> Self {
-        Self {
-            delivery: claim.delivery,
-            event: claim.event,
-            application: claim.application,
-            endpoint,
-            attempt: moved.attempt,
-            sequence: moved.sequence,
-            taking,
-            failures: moved.failures,
-            deferrals: claim.deferrals,
-            trace: moved.traceparent,
-            body: Bytes::from(moved.body),
-            ticket: Some(ticket),
-            settlement,
-        }
-    }
-
-    /// The claim that follows this one: another attempt, or the same one later.
-    pub(crate) fn claim(&self, attempt: u32, due: Timestamp, deferrals: u32) -> Claim {
-        Claim {
-            delivery: self.delivery,
-            event: self.event,
-            application: self.application,
-            endpoint: self.endpoint.id,
-            attempt,
-            sequence: self.sequence + 1,
-            due,
-            made: Timestamp::now(),
-            deferrals,
-        }
-    }
 }
 
 /// Attempts what comes in, each in a task of its own, until nothing more does. From `stop` on, what is

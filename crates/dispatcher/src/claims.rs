@@ -9,7 +9,8 @@ use fanfare_domain::{
     delivery::{DeferralReason, FailureReason, hold},
     ids::TakingId,
     lane::deferral_wait,
-    policy::{Policy, later},
+    moment::later,
+    policy::Policy,
     traceparent::Traceparent,
 };
 use fanfare_store::{Directory, Move, MoveTo};

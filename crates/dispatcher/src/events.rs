@@ -8,9 +8,10 @@ use fanfare_domain::{
     delivery::{DeferralReason, State, hold},
     dialect::render_body,
     event::Event,
-    ids::{DeliveryId, TakingId, to_milliseconds},
+    ids::{DeliveryId, TakingId},
     lane::deferral_wait,
-    policy::{Policy, later},
+    moment::{later, to_milliseconds},
+    policy::Policy,
     traceparent::Traceparent,
 };
 use fanfare_store::{Directory, NewDelivery, NewEvent};

@@ -1,6 +1,7 @@
 //! The dispatcher: takes events and due claims from the broker, attempts deliveries, records what came of
 //! them, and schedules what comes next. The way of an event reads from `events` and `claims` to `settle`.
 
+mod assignment;
 mod attempt;
 mod claims;
 mod configuration;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    attempt::Assignment,
+    assignment::Assignment,
     database::{Database, Tried},
     events::Planned,
     metric, park,

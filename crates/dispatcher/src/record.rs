@@ -6,7 +6,7 @@ use fanfare_domain::ids::DeliveryId;
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use tokio::sync::mpsc;
 
-use crate::{attempt::Assignment, database::Database, metric, settle::Settler};
+use crate::{assignment::Assignment, database::Database, metric, settle::Settler};
 
 /// Attempts that are recorded in one commit at the most.
 const BATCH: usize = 256;

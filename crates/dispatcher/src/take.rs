@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::{
-    attempt::Assignment,
+    assignment::Assignment,
     claims::Reached,
     database::{Database, Tried},
     metric,

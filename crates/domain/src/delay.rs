@@ -80,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::later;
+    use crate::moment::later;
 
     fn ladder() -> Ladder {
         Ladder::new([60, 300, 900, 1800, 3600, 7200, 43200, 86400].map(Duration::from_secs))

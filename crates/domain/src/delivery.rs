@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::policy::later;
+use crate::moment::later;
 
 /// Attempts of unknown outcome in a row after which a delivery is given up: whatever kills the process
 /// each time must not do so for ever.

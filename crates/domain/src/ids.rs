@@ -164,11 +164,6 @@ impl AttemptId {
     }
 }
 
-/// Cuts a moment to whole milliseconds, the unit in which ids and partitions keep it.
-pub fn to_milliseconds(moment: Timestamp) -> Timestamp {
-    Timestamp::from_millisecond(moment.as_millisecond()).unwrap_or(moment)
-}
-
 fn unix_milliseconds(moment: Timestamp) -> u64 {
     u64::try_from(moment.as_millisecond()).unwrap_or(0)
 }

@@ -15,6 +15,7 @@ pub mod event;
 pub mod ids;
 pub mod json;
 pub mod lane;
+pub mod moment;
 pub mod outcome;
 pub mod policy;
 pub mod secret;

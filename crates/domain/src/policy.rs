@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 
-use crate::{delivery::FailureReason, outcome::Outcome};
+use crate::{delivery::FailureReason, moment::later, outcome::Outcome};
 
 /// The longest wait that an endpoint's `Retry-After` is heeded for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120 * 60);
@@ -127,11 +127,6 @@ fn asked_wait(outcome: Outcome, now: Timestamp) -> Duration {
         Outcome::Answered { status: 429 | 503, retry_after: Some(after) } => after.wait(now).min(MAX_RETRY_AFTER),
         _ => Duration::ZERO,
     }
-}
-
-/// `wait` after `moment`, or the end of time.
-pub fn later(moment: Timestamp, wait: Duration) -> Timestamp {
-    moment.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

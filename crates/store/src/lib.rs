@@ -1,12 +1,13 @@
 //! Postgres: the migrations and all SQL of Fanfare. The one crate that names `tokio-postgres`.
 //!
 //! Every statement is a method of [`Store`], in the file of what it is about. The batch statements of
-//! an event's way ([`persist`], [`moves`], [`record`]) reach rows by their primary key only.
+//! an event's way (`persist`, `moves`, `record`) reach rows by their primary key only.
 
 mod applications;
 mod deliveries;
 mod endpoints;
 mod error;
+mod jobs;
 mod keyring;
 mod keys;
 mod migrations;
@@ -23,11 +24,12 @@ pub use applications::ApplicationRow;
 pub use deliveries::{AttemptRow, DeliveryFilter, DeliveryRow};
 pub use endpoints::{EndpointChange, EndpointRow, NewEndpoint};
 pub use error::StoreError;
+pub use jobs::{AdvisoryLock, Job};
 pub use keyring::{Keyring, KeyringError};
 pub use moves::{GiveBack, Move, MoveTo, Moved};
 pub use parked::ParkedMessage;
 pub use persist::{NewDelivery, NewEvent, PersistedEvent};
 pub use record::{AttemptRecord, NextState};
-pub use rescue::{AdvisoryLock, Job, Unfinished};
+pub use rescue::Unfinished;
 pub use snapshot::{Directory, Snapshot};
 pub use store::{Store, StoreSettings};

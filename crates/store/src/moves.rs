@@ -11,7 +11,7 @@ use fanfare_domain::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, persist::milliseconds};
+use crate::{Store, StoreError, store::milliseconds};
 
 /// A delivery that a claim has reached, and what is to become of it.
 #[derive(Debug, Clone)]

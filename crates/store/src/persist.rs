@@ -10,7 +10,7 @@ use fanfare_domain::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, rescue::Unfinished};
+use crate::{Store, StoreError, rescue::Unfinished, store::milliseconds};
 
 /// An event that is to be written.
 #[derive(Debug, Clone)]
@@ -227,8 +227,4 @@ impl Store {
         let unfinished = self.unfinished_of(event, accepted_at).await?;
         Ok(Some(PersistedEvent { accepted_at, fanned_out: row.get(0), unfinished }))
     }
-}
-
-pub(crate) fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

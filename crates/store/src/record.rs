@@ -10,7 +10,7 @@ use fanfare_domain::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, persist::milliseconds};
+use crate::{Store, StoreError, store::milliseconds};
 
 /// An attempt that was made, and what follows from it.
 #[derive(Debug, Clone)]

@@ -96,3 +96,8 @@ fn pool(config: &Config, planner: &str, size: usize) -> Result<Pool, StoreError>
         .build()
         .map_err(|error| StoreError::Unavailable(Box::new(error)))
 }
+
+/// A duration as the statements take it.
+pub(crate) fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

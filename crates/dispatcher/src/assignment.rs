@@ -1,0 +1,102 @@
+//! A delivery that this process has taken, from its taking to the record of what came of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanfare_domain::{
+    application::Endpoint,
+    claim::Claim,
+    ids::{ApplicationId, DeliveryId, EventId, TakingId},
+    traceparent::Traceparent,
+};
+use fanfare_store::{Moved, NewEvent};
+use jiff::Timestamp;
+
+use crate::{lanes::Ticket, settle::Settlement};
+
+/// A delivery that this process has taken, on its way to its attempt.
+pub(crate) struct Assignment {
+    pub(crate) delivery: DeliveryId,
+    pub(crate) event: EventId,
+    pub(crate) application: ApplicationId,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) attempt: u32,
+    pub(crate) sequence: u32,
+    pub(crate) taking: TakingId,
+    pub(crate) failures: u32,
+    pub(crate) deferrals: u32,
+    pub(crate) trace: Option<Traceparent>,
+    pub(crate) body: Bytes,
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) settlement: Settlement,
+}
+
+impl Assignment {
+    /// The first attempt of a delivery that was persisted as sending.
+    pub(crate) fn first(
+        new: &NewEvent,
+        position: usize,
+        endpoint: Arc<Endpoint>,
+        ticket: Ticket,
+        settlement: Settlement,
+    ) -> Option<Self> {
+        let delivery = &new.deliveries[position];
+        let (taking, _) = delivery.taking?;
+        Some(Self {
+            delivery: delivery.id,
+            event: new.event.id,
+            application: new.event.application,
+            endpoint,
+            attempt: 1,
+            sequence: 1,
+            taking,
+            failures: 0,
+            deferrals: 0,
+            trace: Some(new.event.traceparent),
+            body: Bytes::copy_from_slice(new.body.as_bytes()),
+            ticket: Some(ticket),
+            settlement,
+        })
+    }
+
+    /// The attempt of a delivery that was taken for a claim.
+    pub(crate) fn next(
+        claim: &Claim,
+        moved: Moved,
+        taking: TakingId,
+        endpoint: Arc<Endpoint>,
+        ticket: Ticket,
+        settlement: Settlement,
+    ) -> Self {
+        Self {
+            delivery: claim.delivery,
+            event: claim.event,
+            application: claim.application,
+            endpoint,
+            attempt: moved.attempt,
+            sequence: moved.sequence,
+            taking,
+            failures: moved.failures,
+            deferrals: claim.deferrals,
+            trace: moved.traceparent,
+            body: Bytes::from(moved.body),
+            ticket: Some(ticket),
+            settlement,
+        }
+    }
+
+    /// The claim that follows this one: another attempt, or the same one later.
+    pub(crate) fn claim(&self, attempt: u32, due: Timestamp, deferrals: u32) -> Claim {
+        Claim {
+            delivery: self.delivery,
+            event: self.event,
+            application: self.application,
+            endpoint: self.endpoint.id,
+            attempt,
+            sequence: self.sequence + 1,
+            due,
+            made: Timestamp::now(),
+            deferrals,
+        }
+    }
+}

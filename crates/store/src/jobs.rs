@@ -1,0 +1,59 @@
+//! Jobs that one process at a time does, each under an advisory lock of its own.
+
+use deadpool_postgres::Object;
+
+use crate::{Store, StoreError};
+
+/// A job that one process at a time does.
+#[derive(Debug, Clone, Copy)]
+pub enum Job {
+    /// Rescues deliveries whose claim is gone.
+    Reconciler,
+    /// Releases held deliveries.
+    Releases,
+    /// Creates and drops partitions.
+    Partitions,
+}
+
+/// The right to do a job, for as long as this is kept: a session's advisory lock, gone with the session.
+pub struct AdvisoryLock {
+    connection: Option<Object>,
+}
+
+impl AdvisoryLock {
+    /// Gives the right back, so that the connection can be used on.
+    pub async fn unlock(mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if connection.batch_execute("SELECT pg_advisory_unlock_all()").await.is_err() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
+impl Drop for AdvisoryLock {
+    fn drop(&mut self) {
+        // The connection must not go back to the pool with the lock: closing it ends the session.
+        if let Some(connection) = self.connection.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
+impl Store {
+    /// The right to do a job; none while another process has it.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn try_lock(&self, job: Job) -> Result<Option<AdvisoryLock>, StoreError> {
+        // The two-number form keeps these apart from the migrations' lock.
+        let number = match job {
+            Job::Reconciler => 1,
+            Job::Releases => 2,
+            Job::Partitions => 3,
+        };
+        let connection = self.connection().await?;
+        let statement = "SELECT pg_try_advisory_lock(6683, $1::int)";
+        let locked: bool = connection.query_one(statement, &[&number]).await?.get(0);
+        Ok(locked.then_some(AdvisoryLock { connection: Some(connection) }))
+    }
+}

@@ -1,0 +1,300 @@
+//! kill -9 of everything that can be killed, under load: whatever was accepted is delivered, and the books
+//! of publishers, receiver and Fanfare agree.
+
+use std::time::Duration;
+
+use fanfare_tests::{
+    books::{Allowed, Answered, Books, Load, Subscriber},
+    instance::{Instance, Servers},
+    patience::{until, until_within},
+    process::Process,
+    receiver::Behaviour,
+    world::{World, get},
+};
+use lapin::{
+    Channel, Connection, ConnectionProperties,
+    options::{BasicGetOptions, BasicNackOptions, QueuePurgeOptions},
+};
+use serde_json::json;
+use tokio::{task::block_in_place, time::Instant};
+
+/// Between two events over one door; with both doors, twice as many come in.
+const PACE: Duration = Duration::from_millis(40);
+
+/// Attempts on their way to one endpoint: what a killed process may have to repeat.
+const LANE: usize = 8;
+
+/// How soon after the return of a broker or a database deliveries must flow again.
+const SOON: Duration = Duration::from_secs(10);
+
+const SLOW: Duration = Duration::from_millis(300);
+
+/// What may have to be repeated for each kill of a dispatcher with three endpoints. What was sending and
+/// had not been sent yet becomes an attempt of unknown outcome just as well, so these are not counted.
+fn allowed(kills: usize) -> Allowed {
+    Allowed { repeats: 3 * LANE * kills, unknown: i64::MAX }
+}
+
+fn lane() -> [(&'static str, &'static str); 1] {
+    [("FANFARE_LANE_BOUND", "8")]
+}
+
+/// Waits until the receiver gets something new, so that the next kill meets attempts on their way.
+async fn flowing(world: &World) {
+    let before = world.receiver.all().len();
+    until_within(SOON, "new requests", async || (world.receiver.all().len() >= before + 10).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_again_and_again_loses_nothing() {
+    const KILLS: usize = 3;
+    let world = World::on_shared(&lane()).await;
+    let subscribers = Subscriber::three(&world, SLOW).await;
+    let mut dispatcher = world.dispatcher().await;
+    let load = Load::start(&world, 400, PACE);
+    for kill in 1..=KILLS {
+        load.reached(kill * 80).await;
+        flowing(&world).await;
+        dispatcher.kill();
+        dispatcher = world.dispatcher().await;
+    }
+    let accepted = load.finish().await;
+    Books::closed(&world, &accepted, &subscribers).await.check(allowed(KILLS));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_dispatchers_killed_loses_nothing() {
+    const KILLS: usize = 3;
+    let world = World::on_shared(&lane()).await;
+    let subscribers = Subscriber::three(&world, SLOW).await;
+    let mut survivor = world.dispatcher().await;
+    let mut victim = world.dispatcher().await;
+    let load = Load::start(&world, 400, PACE);
+    for kill in 1..=KILLS {
+        load.reached(kill * 80).await;
+        flowing(&world).await;
+        victim.kill();
+        // The other one goes on alone, and is the next one to be killed.
+        flowing(&world).await;
+        victim = survivor;
+        survivor = world.dispatcher().await;
+    }
+    let accepted = load.finish().await;
+    Books::closed(&world, &accepted, &subscribers).await.check(allowed(KILLS));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_ingest_loses_nothing_that_it_accepted() {
+    let mut world = World::on_shared(&[]).await;
+    let subscribers = Subscriber::three(&world, SLOW).await;
+    let _dispatcher = world.dispatcher().await;
+    let load = Load::start(&world, 400, PACE);
+    for kill in 1..=3 {
+        load.reached(kill * 80).await;
+        world.take_ingest().kill();
+        world.start_ingest().await;
+        load.turn_to(world.client());
+    }
+    let accepted = load.finish().await;
+    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_loses_nothing_and_ingest_says_so_meanwhile() {
+    let broker = block_in_place(|| Instance::rabbitmq("killed"));
+    let world = World::with(Servers { amqp_url: broker.url(), ..Servers::shared() }, &[]).await;
+    let subscribers = Subscriber::three(&world, SLOW).await;
+    let _dispatcher = world.dispatcher().await;
+    let load = Load::start(&world, 600, PACE);
+    for kill in 1..=2 {
+        // More than a second after the topology was declared: see the reference on RabbitMQ 3.10.8.
+        load.reached(kill * 100).await;
+        flowing(&world).await;
+        let before = load.answers().len();
+        block_in_place(|| broker.kill());
+        let refusals = until("ingest to refuse", async || {
+            let refusals: Vec<Answered> = load.answers().split_off(before);
+            let count = refusals.iter().filter(|one| one.status() == 503).count();
+            (count >= 40).then_some(refusals)
+        })
+        .await;
+        check_refusals(&refusals);
+        block_in_place(|| broker.start());
+        let back = Instant::now();
+        flowing(&world).await;
+        println!("deliveries flow again {:?} after the broker", back.elapsed());
+    }
+    assert!(load.answers().iter().all(|one| one.took < Duration::from_secs(6)), "{:?}", slowest(&load.answers()));
+    let accepted = load.finish().await;
+    // No process died: what was on its way is recorded, and its message, which comes again, finds that.
+    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+}
+
+/// While the broker is away: 503, when to come again and under which id; at once as soon as the loss is known.
+fn check_refusals(refusals: &[Answered]) {
+    let mut known = None;
+    for one in refusals.iter().filter(|one| one.status() != 202) {
+        let answer = one.answer.as_ref().expect("ingest always answers");
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.retry_after.is_some_and(|seconds| seconds > 0), "{answer:?}");
+        assert_eq!(answer.body["error"]["id"], one.key, "{answer:?}");
+        if known.is_some_and(|known| one.sent > known) {
+            assert_eq!(answer.code(), "broker_unavailable");
+            assert!(one.took < Duration::from_millis(500), "an answer took {:?} though the loss was known", one.took);
+        }
+        if answer.code() == "broker_unavailable" {
+            known = known.or(Some(one.sent + one.took));
+        }
+    }
+    assert!(known.is_some(), "ingest never knew: {refusals:?}");
+}
+
+fn slowest(answers: &[Answered]) -> Option<&Answered> {
+    answers.iter().max_by_key(|one| one.took)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_database_loses_nothing_and_ingest_goes_on_meanwhile() {
+    let database = block_in_place(|| Instance::postgres("killed"));
+    let world = World::with(Servers { database_url: database.url(), ..Servers::shared() }, &[]).await;
+    let subscribers = Subscriber::three(&world, SLOW).await;
+    let _dispatcher = world.dispatcher().await;
+    let load = Load::start(&world, 500, PACE);
+    for kill in 1..=2 {
+        load.reached(kill * 100).await;
+        flowing(&world).await;
+        block_in_place(|| database.kill());
+        load.reached(load.accepted() + 60).await;
+        block_in_place(|| database.start());
+        let back = Instant::now();
+        flowing(&world).await;
+        println!("deliveries flow again {:?} after the database", back.elapsed());
+    }
+    let refused: Vec<_> = load.answers().into_iter().filter(|one| one.status() != 202).collect();
+    assert!(refused.is_empty(), "ingest does not need the database: {refused:?}");
+    let accepted = load.finish().await;
+    // What came of attempts waited in memory, and was recorded when the database was back.
+    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_repeats_nothing_and_leaves_nothing_behind() {
+    let world = World::on_shared(&[]).await;
+    let subscribers = Subscriber::three(&world, Duration::from_millis(700)).await;
+    let first = world.dispatcher().await;
+    let load = Load::start(&world, 300, PACE * 2);
+    load.reached(60).await;
+    flowing(&world).await;
+    let second = world.dispatcher().await;
+    flowing(&world).await;
+    first.terminate();
+    assert_eq!(first.ended().await, 0);
+
+    // The only one: what it leaves behind is seen.
+    load.reached(150).await;
+    flowing(&world).await;
+    second.terminate();
+    assert_eq!(second.ended().await, 0);
+    let requests = world.receiver.all().len();
+    assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await, 0);
+    assert_eq!(world.count("SELECT count(*) FROM attempts").await, i64::try_from(requests).expect("some"));
+
+    let _third = world.dispatcher().await;
+    let accepted = load.finish().await;
+    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+}
+
+/// The settings and the world of the reconciler's tests: each event fails once, and then waits 5 s.
+async fn with_waiting_claims(events: usize) -> (World, Process, Subscriber, Vec<String>) {
+    let world = World::on_shared(&[("FANFARE_RESCUE_AFTER", "3s"), ("FANFARE_SCHEDULE", "5s,5s")]).await;
+    let mut script = vec![Behaviour::FAIL; events];
+    script.push(Behaviour::Answer(200, SLOW));
+    let subscriber = Subscriber::new(&world, "failing", script).await;
+    let dispatcher = world.dispatcher().await;
+    let load = Load::start(&world, events, Duration::from_millis(5));
+    let accepted = load.finish().await;
+    (world, dispatcher, subscriber, accepted)
+}
+
+/// A channel of the test's own, for what the broker harness does not do.
+async fn channel(world: &World) -> (Connection, Channel) {
+    let connection = Connection::connect(&world.variables["AMQP_URL"], ConnectionProperties::default()).await;
+    let connection = connection.expect("the broker");
+    let channel = connection.create_channel().await.expect("a channel");
+    (connection, channel)
+}
+
+fn queue(world: &World, name: &str) -> lapin::types::ShortString {
+    format!("{}.{name}", world.variables["FANFARE_PREFIX"]).into()
+}
+
+async fn wait_for_depth(world: &World, name: &str, depth: u32) {
+    let broker = world.broker().await;
+    until(&format!("{depth} messages in {name}"), async || (broker.depth(name).await.ok()? >= depth).then_some(())).await;
+}
+
+async fn rescued(dispatcher: &Process) -> u64 {
+    let address = dispatcher.address("serving health and metrics").await;
+    let metrics = get(address, "metrics").await.expect("metrics");
+    let line = metrics.lines().find(|line| line.starts_with("fanfare_rescued_total"));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_whose_claims_are_gone_are_rescued() {
+    const EVENTS: usize = 30;
+    let (world, dispatcher, subscriber, accepted) = with_waiting_claims(EVENTS).await;
+    wait_for_depth(&world, "delay.5s", 30).await;
+    let (_connection, channel) = channel(&world).await;
+    let purged = channel.queue_purge(queue(&world, "delay.5s"), QueuePurgeOptions::default()).await.expect("a purge");
+    assert_eq!(purged, 30);
+    let books = Books::closed(&world, &accepted, &[subscriber]).await;
+    books.check(Allowed::default());
+    assert_eq!(rescued(&dispatcher).await, 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_whose_process_and_message_are_both_gone_is_rescued() {
+    let world = World::on_shared(&[("FANFARE_RESCUE_AFTER", "3s")]).await;
+    let subscriber = Subscriber::new(&world, "slow", vec![Behaviour::Answer(200, Duration::from_secs(1))]).await;
+    let dispatcher = world.dispatcher().await;
+    world.publish(&json!({ "type": "a", "id": "one", "data": { "key": "one" } })).await;
+    world.receiver.wait_for("slow", 1).await;
+    dispatcher.kill();
+    wait_for_depth(&world, "events", 1).await;
+    let (_connection, channel) = channel(&world).await;
+    channel.queue_purge(queue(&world, "events"), QueuePurgeOptions::default()).await.expect("a purge");
+    let dispatcher = world.dispatcher().await;
+    let books = Books::closed(&world, &["one".to_owned()], &[subscriber]).await;
+    books.check(Allowed { repeats: 1, unknown: 1 });
+    assert_eq!(rescued(&dispatcher).await, 1);
+}
+
+/// The claims are away with a consumer of the test's, and come back while what they are about is being sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_was_only_slow_makes_no_second_send() {
+    const EVENTS: usize = 30;
+    let (world, dispatcher, subscriber, accepted) = with_waiting_claims(EVENTS).await;
+    wait_for_depth(&world, "delay.5s", 30).await;
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, 0);
+    wait_for_depth(&world, "deliveries", 30).await;
+    let (_connection, channel) = channel(&world).await;
+    let mut claims = Vec::new();
+    while let Some(claim) =
+        channel.basic_get(queue(&world, "deliveries"), BasicGetOptions::default()).await.expect("the queue")
+    {
+        claims.push(claim);
+    }
+    assert_eq!(claims.len(), EVENTS);
+
+    let dispatcher = world.dispatcher().await;
+    world.receiver.wait_for("failing", EVENTS + 1).await;
+    for claim in claims {
+        let back = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+        assert!(claim.acker.nack(back).await.expect("the broker"));
+    }
+    let books = Books::closed(&world, &accepted, &[subscriber]).await;
+    books.check(Allowed::default());
+    assert_eq!(rescued(&dispatcher).await, 30);
+}
