@@ -88,7 +88,12 @@ pub fn encode_event(topology: &Topology, event: &Event) -> serde_json::Result<Me
 ///
 /// # Errors
 /// With the reason to park it.
-pub fn decode_event(incoming: &Incoming, max_bytes: usize, fresh: Traceparent) -> Result<Event, Unreadable> {
+pub fn decode_event(
+    incoming: &Incoming,
+    max_bytes: usize,
+    fresh: Traceparent,
+    now: Timestamp,
+) -> Result<Event, Unreadable> {
     let (application, event_type) = incoming
         .routing_key
         .split_once('.')
@@ -117,7 +122,7 @@ pub fn decode_event(incoming: &Incoming, max_bytes: usize, fresh: Traceparent) -
     if fields.key.is_some_and(|given| given != key) {
         return Err(Unreadable::new("id_mismatch", "`id` in the body differs from the property message_id"));
     }
-    let id = EventId::from_key(application, &key);
+    let id = EventId::from_key(application, &key, now);
     Ok(Event {
         id,
         application,

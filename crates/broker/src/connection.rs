@@ -5,7 +5,9 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable, uri::AMQPUri};
 
-use crate::Topology;
+use fanfare_domain::delay::Ladder;
+
+use crate::{InvalidPrefix, Topology};
 
 /// A connection that is not there after this long is given up and tried again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -17,21 +19,37 @@ const HEARTBEAT: u16 = 10;
 /// What a process tells about its broker.
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
-    /// `amqp://user:password@host:port/vhost`.
-    pub url: String,
-    /// The exchanges and queues, declared at every connection.
-    pub topology: Topology,
-    /// The name of the process in the broker's list of connections.
-    pub name: String,
+    url: String,
+    /// Declared at every connection.
+    topology: Topology,
+    name: String,
+}
+
+/// Why a process cannot have these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidSettings {
+    /// The URL cannot be read.
+    #[error("AMQP_URL: {0}")]
+    Url(String),
+    /// The prefix cannot stand in names.
+    #[error("FANFARE_PREFIX: {0}")]
+    Prefix(#[from] InvalidPrefix),
 }
 
 impl BrokerSettings {
-    /// Whether the URL can be read.
+    /// The settings of a process whose name is shown in the broker's list of connections.
     ///
     /// # Errors
-    /// With what is wrong with it.
-    pub fn check(&self) -> Result<(), String> {
-        self.url.parse::<AMQPUri>().map(drop)
+    /// With the one of url and prefix that cannot be used.
+    pub fn new(url: String, prefix: &str, ladder: Ladder, name: &str) -> Result<Self, InvalidSettings> {
+        url.parse::<AMQPUri>().map_err(InvalidSettings::Url)?;
+        let topology = Topology::new(prefix, ladder)?;
+        Ok(Self { url, topology, name: name.to_owned() })
+    }
+
+    /// The exchanges and queues.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
     }
 
     /// Messages that are ready in a queue, and with nobody yet.

@@ -13,7 +13,7 @@ use fanfare_domain::{
     subscription::Subscription,
 };
 use fanfare_service::Environment;
-use fanfare_store::{Keyring, NewEndpoint, Store, StoreSettings};
+use fanfare_store::{NewEndpoint, Store, StoreSettings};
 use jiff::Timestamp;
 
 /// Sets up and looks after Fanfare. Reads DATABASE_URL and FANFARE_SECRET_KEYS like the services.
@@ -97,15 +97,10 @@ struct Configuration {
 
 impl Configuration {
     fn read(environment: &mut Environment) -> Option<Self> {
-        let url = environment.required("DATABASE_URL", "the database: `postgres://user:password@host:5432/database`");
-        let keyring = environment.required::<Keyring>(
-            "FANFARE_SECRET_KEYS",
-            "the keys that secrets are encrypted with, as for the services",
-        );
-        let allow = environment
-            .list("FANFARE_ALLOW_ADDRESSES", "networks (CIDR) that endpoints may be in although they are not public");
-        let https_only =
-            environment.with_default("FANFARE_HTTPS_ONLY", "true", "`false` lets endpoints have `http:` URLs");
+        let url = environment.database_url();
+        let keyring = environment.secret_keys();
+        let allow = environment.allow_addresses();
+        let https_only = environment.https_only();
         Some(Self {
             store: StoreSettings { url: url?, connections: 2, keyring: keyring? },
             addresses: AddressPolicy::new(allow?),

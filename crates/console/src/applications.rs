@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{Query, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ApiError, Console,
-    request::{Fields, authenticate, id, page_size},
+    request::{Fields, Query, authenticate, id, page_size},
     success,
 };
 

@@ -1,10 +1,6 @@
 //! `/api/v1/deliveries`
 
-use axum::{
-    extract::{Path, Query, State},
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use fanfare_domain::{
     access::Role,
     delivery::State as DeliveryState,
@@ -17,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     ApiError, ApplicationQuery, Console,
-    request::{authenticate, id, page_size},
+    request::{Path, Query, authenticate, id, page_size},
     success,
 };
 

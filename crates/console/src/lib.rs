@@ -20,7 +20,7 @@ use fanfare_store::{Directory, Store};
 use serde::Serialize;
 
 pub use error::ApiError;
-pub use request::{ApplicationQuery, MAX_MANAGEMENT_BODY, authenticate, read_body};
+pub use request::{ApplicationQuery, Query, authenticate, read_body};
 
 /// What the routes work with. Cheap to clone.
 #[derive(Clone)]

@@ -4,6 +4,10 @@ use std::error::Error;
 
 use axum::{
     body::{Body, Bytes, to_bytes},
+    extract::{
+        FromRequestParts,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{HeaderMap, header},
 };
 use fanfare_domain::{
@@ -18,7 +22,29 @@ use serde_json::{Map, Value};
 use crate::ApiError;
 
 /// Bytes of a management request.
-pub const MAX_MANAGEMENT_BODY: usize = 64 * 1024;
+const MAX_MANAGEMENT_BODY: usize = 64 * 1024;
+
+/// The query of a request; one that cannot be read is an error like any other.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(ApiError))]
+pub struct Query<T>(pub T);
+
+/// The parameters in a request's path.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(ApiError))]
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(400, "invalid_query", rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(400, "invalid_path", rejection.body_text())
+    }
+}
 
 /// The query by which an admin key, which is bound to none, says which application it means.
 #[derive(Debug, Deserialize)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::{Path, Query, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ApiError, ApplicationQuery, Console,
-    request::{Fields, authenticate, id, missing, page_size},
+    request::{Fields, Path, Query, authenticate, id, missing, page_size},
     success,
 };
 

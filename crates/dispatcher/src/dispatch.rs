@@ -95,7 +95,7 @@ impl Dispatcher {
         }
         let directory = Directory::follow(self.database.store.clone(), end.clone()).await;
         self.database.open();
-        let settler = Settler::new(publisher, self.broker.topology.clone());
+        let settler = Settler::new(publisher, self.broker.topology().clone());
         let background = TaskTracker::new();
         self.start_jobs(&background, &settler, consuming, &stop);
         let stages = self.start_stages(inlets, &directory, &settler, &stop);
@@ -119,7 +119,7 @@ impl Dispatcher {
     }
 
     fn subscriptions(&self) -> (Vec<Subscription>, Inlets) {
-        let topology = &self.broker.topology;
+        let topology = self.broker.topology();
         let prefetch = self.limits.prefetch;
         let inlet = |queue: String, prefetch: u16| {
             let (into, inlet) = mpsc::channel(usize::from(prefetch));

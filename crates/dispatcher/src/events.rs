@@ -59,7 +59,7 @@ pub(crate) async fn run(
 ) {
     while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
         let fresh = Traceparent::from_random(rand::random(), rand::random());
-        let event = match decode_event(&message, events.max_bytes, fresh) {
+        let event = match decode_event(&message, events.max_bytes, fresh, Timestamp::now()) {
             Ok(event) => event,
             Err(unreadable) => {
                 park::park(&events.settler, message, unreadable).await;

@@ -3,12 +3,12 @@
 
 use axum::{
     body::Body,
-    extract::{Query, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
-use fanfare_console::{ApiError, ApplicationQuery, authenticate, read_body, success};
+use fanfare_console::{ApiError, ApplicationQuery, Query, authenticate, read_body, success};
 use fanfare_domain::{
     access::Role,
     event::{Event, EventFields, check_key},
@@ -62,6 +62,12 @@ pub(crate) async fn batch(
 ) -> Result<Response, ApiError> {
     let application = publish.application(&headers, &query)?;
     let body = read_body(&headers, body, publish.max_event_bytes.saturating_mul(BATCH_SIZE_FACTOR)).await?;
+    if idempotency_key(&headers)?.is_some() {
+        return Err(ApiError::invalid(
+            "Idempotency-Key",
+            "does not go with a batch; give each event an `id` of its own",
+        ));
+    }
     let events: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|error| {
         ApiError::new(400, "malformed_json", format!("the body is not a JSON list of events: {error}"))
     })?;
@@ -147,9 +153,10 @@ fn event(
         }
         (id, key) => id.or(key),
     };
+    let now = Timestamp::now();
     let id = match &key {
-        Some(key) => EventId::from_key(application, key),
-        None => EventId::new(Timestamp::now(), rand::random()),
+        Some(key) => EventId::from_key(application, key, now),
+        None => EventId::new(application, now, rand::random()),
     };
     let fresh = || Traceparent::from_random(rand::random(), rand::random());
     let traceparent = trace_of(&Span::current()).or_else(|| incoming_trace(headers)).unwrap_or_else(fresh);

@@ -64,7 +64,8 @@ fn is_ready(publisher: Publisher, is_serving: Arc<AtomicBool>) -> impl Fn() -> R
 
 fn router(configuration: Configuration, publisher: Publisher, store: Store, directory: Directory) -> Router {
     let Configuration { broker, max_event_bytes, addresses, https_only, .. } = configuration;
-    let publish = Publish { publisher, topology: broker.topology, directory: directory.clone(), max_event_bytes };
+    let publish =
+        Publish { publisher, topology: broker.topology().clone(), directory: directory.clone(), max_event_bytes };
     let events = Router::new()
         .route("/events", post(publish::one))
         .route("/events/batch", post(publish::batch))

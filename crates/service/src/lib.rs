@@ -2,6 +2,7 @@
 
 mod environment;
 mod operations;
+mod shared;
 mod shutdown;
 mod telemetry;
 
