@@ -69,18 +69,15 @@ impl From<EventFault> for Unreadable {
     }
 }
 
-/// The message that carries an event to the events exchange.
-///
-/// # Errors
-/// Never for an event whose fields were checked.
-pub fn encode_event(topology: &Topology, event: &Event) -> serde_json::Result<Message> {
-    Ok(Message {
+/// The message that carries an event to the events exchange, with the body that its publisher wrote.
+pub fn encode_event(topology: &Topology, event: &Event, body: &[u8]) -> Message {
+    Message {
         exchange: topology.events_exchange(),
         routing_key: event.routing_key(),
-        body: event.body()?,
+        body: body.to_vec(),
         message_id: Some(event.key.clone().unwrap_or_else(|| event.id.to_string())),
         headers: headers([(TRACEPARENT, event.traceparent.to_string())]),
-    })
+    }
 }
 
 /// Reads a message from the events exchange, whoever published it. `fresh` is the trace of an event that

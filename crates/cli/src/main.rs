@@ -13,10 +13,11 @@ use fanfare_domain::{
     subscription::Subscription,
 };
 use fanfare_service::Environment;
-use fanfare_store::{NewEndpoint, Store, StoreSettings};
+use fanfare_store::{Keyring, NewEndpoint, Store, StoreSettings};
 use jiff::Timestamp;
 
-/// Sets up and looks after Fanfare. Reads DATABASE_URL and FANFARE_SECRET_KEYS like the services.
+/// Sets up and looks after Fanfare. Reads DATABASE_URL from the environment and, for endpoints, the
+/// settings of the services that deploy/README.md describes.
 #[derive(Parser)]
 #[command(name = "fanfare", version)]
 struct Arguments {
@@ -96,9 +97,13 @@ struct Configuration {
 }
 
 impl Configuration {
-    fn read(environment: &mut Environment) -> Option<Self> {
+    /// Only an endpoint has a secret to encrypt: the others work without the keys.
+    fn read(environment: &mut Environment, command: &Command) -> Option<Self> {
         let url = environment.database_url();
-        let keyring = environment.secret_keys();
+        let keyring = match command {
+            Command::Endpoint(_) => environment.secret_keys(),
+            _ => Some(Keyring::empty()),
+        };
         let allow = environment.allow_addresses();
         let https_only = environment.https_only();
         Some(Self {
@@ -113,7 +118,7 @@ impl Configuration {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut environment = Environment::of_process();
-    let configuration = Configuration::read(&mut environment);
+    let configuration = Configuration::read(&mut environment, &arguments.command);
     let configuration = environment.finish(configuration)?;
     let store = Store::new(configuration.store.clone())?;
     match arguments.command {

@@ -16,7 +16,7 @@ use fanfare_domain::{
 use fanfare_store::{Directory, Move, MoveTo};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     database::Database,
@@ -32,6 +32,13 @@ pub(crate) struct Claims {
     pub(crate) lanes: Lanes,
     pub(crate) policy: Arc<Policy>,
     pub(crate) settler: Settler,
+}
+
+/// A claim that may be acted upon.
+struct Due {
+    message: Incoming,
+    claim: Claim,
+    trace: Option<Traceparent>,
 }
 
 /// A due claim, and what is to become of its delivery.
@@ -50,6 +57,8 @@ pub(crate) async fn run(
     reached: mpsc::Sender<Reached>,
     stop: CancellationToken,
 ) {
+    let claims = Arc::new(claims);
+    let look_ups = TaskTracker::new();
     while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
         let (claim, trace) = match decode_claim(&message) {
             Ok(claim) => claim,
@@ -58,34 +67,47 @@ pub(crate) async fn run(
                 continue;
             }
         };
-        let now = Timestamp::now();
-        if !claim.is_due(now) {
+        if !claim.is_due(Timestamp::now()) {
             claims.settler.settle(Settlement::new(message, 1), Some((claim, trace)));
             continue;
         }
-        let Some(endpoint) = stop.run_until_cancelled(claims.endpoint(&claim)).await else { return };
-        let (to, straight) = claims.admit(&claim, endpoint, now);
-        let to = Move { claim, to };
-        if reached.send(Reached { message, to, trace, straight }).await.is_err() {
-            return;
+        let due = Due { message, claim, trace };
+        let known = claims.endpoint(&due.claim);
+        if known.is_some() {
+            claims.accept(due, known, &reached).await;
+            continue;
         }
+        // In a task of its own: nobody else's claims wait for a look into the database.
+        let (claims, reached, stop) = (Arc::clone(&claims), reached.clone(), stop.clone());
+        look_ups.spawn(async move {
+            if let Some(found) = stop.run_until_cancelled(claims.look_up(&due.claim)).await {
+                claims.accept(due, found, &reached).await;
+            }
+        });
     }
+    look_ups.close();
+    look_ups.wait().await;
 }
 
 impl Claims {
-    /// The claim's endpoint; none where it has been deleted. One that is not known may be new to this
-    /// process: that is said of it only after a look into the database, however long that takes.
-    async fn endpoint(&self, claim: &Claim) -> Option<Arc<Endpoint>> {
-        let known = || self.directory.application(claim.application)?.endpoint(claim.endpoint).cloned();
-        loop {
-            if let Some(endpoint) = known() {
-                return Some(endpoint);
-            }
-            if self.directory.refresh().await {
-                return known();
-            }
+    fn endpoint(&self, claim: &Claim) -> Option<Arc<Endpoint>> {
+        self.directory.application(claim.application)?.endpoint(claim.endpoint).cloned()
+    }
+
+    /// An endpoint that is not known may be new to this process: that it has been deleted, is said only
+    /// after a look into the database, however long that takes.
+    async fn look_up(&self, claim: &Claim) -> Option<Arc<Endpoint>> {
+        while !self.directory.refresh().await {
             let _ = self.database.until_answered("looking for an endpoint", || self.database.store.ping()).await;
         }
+        self.endpoint(claim)
+    }
+
+    async fn accept(&self, due: Due, endpoint: Option<Arc<Endpoint>>, reached: &mpsc::Sender<Reached>) {
+        let Due { message, claim, trace } = due;
+        let (to, straight) = self.admit(&claim, endpoint, Timestamp::now());
+        // Where nobody takes it any more, the process stops, and the message comes again elsewhere.
+        let _ = reached.send(Reached { message, to: Move { claim, to }, trace, straight }).await;
     }
 
     fn admit(

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,6 +22,7 @@ pub(crate) struct Database {
     pub(crate) store: Store,
     available: watch::Sender<bool>,
     open: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// What came of a statement that was tried until the database answered.
@@ -33,7 +34,7 @@ pub(crate) struct Tried<T> {
 
 impl Database {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, available: watch::Sender::new(false), open: Arc::default() }
+        Self { store, available: watch::Sender::new(false), open: Arc::default(), waiting: Arc::default() }
     }
 
     /// Whether the database answers. Messages are consumed only while it does.
@@ -49,10 +50,12 @@ impl Database {
     {
         let mut unknown_commit = false;
         let mut wait = FIRST_WAIT;
+        let mut waiting = None;
         loop {
             let error = match statement().await {
                 Err(error) if error.is_transient() => error,
                 result => {
+                    drop(waiting);
                     self.answers(true);
                     return Tried { result, unknown_commit };
                 }
@@ -60,7 +63,8 @@ impl Database {
             if matches!(error, StoreError::Unavailable(_)) {
                 unknown_commit = true;
                 // One lost connection is no outage: messages go back to the broker only after a second try.
-                if wait > FIRST_WAIT {
+                if wait > FIRST_WAIT && waiting.is_none() {
+                    waiting = Some(Waiting::new(&self.waiting));
                     self.answers(false);
                 }
                 tracing::warn!(%error, what, "waiting for the database");
@@ -91,7 +95,25 @@ impl Database {
     }
 
     fn answers(&self, available: bool) {
-        let available = available && self.open.load(Ordering::Acquire);
+        // What has waited for the database goes first, outcomes above all: only then new messages come in.
+        let nobody_waits = self.waiting.load(Ordering::Acquire) == 0;
+        let available = available && nobody_waits && self.open.load(Ordering::Acquire);
         self.available.send_if_modified(|before| std::mem::replace(before, available) != available);
+    }
+}
+
+/// Counts a statement that waits for the database, for as long as it is kept.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -8,7 +8,7 @@ use fanfare_domain::{
     delivery::{DeferralReason, State, hold},
     dialect::render_body,
     event::Event,
-    ids::{DeliveryId, TakingId},
+    ids::{ApplicationId, DeliveryId, TakingId},
     lane::deferral_wait,
     moment::{later, to_milliseconds},
     policy::Policy,
@@ -17,7 +17,7 @@ use fanfare_domain::{
 use fanfare_store::{Directory, NewDelivery, NewEvent};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     database::Database,
@@ -57,6 +57,8 @@ pub(crate) async fn run(
     planned: mpsc::Sender<Planned>,
     stop: CancellationToken,
 ) {
+    let events = Arc::new(events);
+    let look_ups = TaskTracker::new();
     while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
         let fresh = Traceparent::from_random(rand::random(), rand::random());
         let event = match decode_event(&message, events.max_bytes, fresh, Timestamp::now()) {
@@ -66,39 +68,52 @@ pub(crate) async fn run(
                 continue;
             }
         };
-        let Some(application) = stop.run_until_cancelled(events.application(&event)).await else { return };
-        let Some(application) = application else {
-            let unreadable =
-                Unreadable::new("unknown_application", format!("there is no application {}", event.application));
-            park::park(&events.settler, message, unreadable).await;
+        let known = events.directory.application(event.application);
+        if known.is_some() {
+            events.accept(message, event, known, &planned).await;
             continue;
-        };
-        let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(Timestamp::now()));
-        let body = match render_body(&event, accepted_at) {
-            Ok(body) => body,
-            Err(fault) => {
-                park::park(&events.settler, message, Unreadable::new("malformed_json", fault.to_string())).await;
-                continue;
-            }
-        };
-        if planned.send(events.plan(message, event, accepted_at, body, &application)).await.is_err() {
-            return;
         }
+        // In a task of its own: nobody else's events wait for a look into the database.
+        let (events, planned, stop) = (Arc::clone(&events), planned.clone(), stop.clone());
+        look_ups.spawn(async move {
+            if let Some(found) = stop.run_until_cancelled(events.look_up(event.application)).await {
+                events.accept(message, event, found, &planned).await;
+            }
+        });
     }
+    look_ups.close();
+    look_ups.wait().await;
 }
 
 impl Events {
-    /// The event's application. One that is not known may be new: that is said of it only after a look
-    /// into the database, however long that takes.
-    async fn application(&self, event: &Event) -> Option<Arc<Application>> {
-        loop {
-            if let Some(application) = self.directory.application(event.application) {
-                return Some(application);
-            }
-            if self.directory.refresh().await {
-                return self.directory.application(event.application);
-            }
+    /// An application that is not known may be new: whether there is it, is said only after a look into
+    /// the database, however long that takes.
+    async fn look_up(&self, application: ApplicationId) -> Option<Arc<Application>> {
+        while !self.directory.refresh().await {
             let _ = self.database.until_answered("looking for an application", || self.database.store.ping()).await;
+        }
+        self.directory.application(application)
+    }
+
+    /// Passes an event on to be persisted, or parks it.
+    async fn accept(
+        &self,
+        message: Incoming,
+        event: Event,
+        application: Option<Arc<Application>>,
+        planned: &mpsc::Sender<Planned>,
+    ) {
+        let Some(application) = application else {
+            let sentence = format!("there is no application {}", event.application);
+            return park::park(&self.settler, message, Unreadable::new("unknown_application", sentence)).await;
+        };
+        let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(Timestamp::now()));
+        match render_body(&event, accepted_at) {
+            // Where nobody takes it any more, the process stops, and the message comes again elsewhere.
+            Ok(body) => drop(planned.send(self.plan(message, event, accepted_at, body, &application)).await),
+            Err(fault) => {
+                park::park(&self.settler, message, Unreadable::new("malformed_json", fault.to_string())).await;
+            }
         }
     }
 

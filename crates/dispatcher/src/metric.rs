@@ -21,11 +21,7 @@ pub(crate) const ALL: [Metric; 8] = [
     Metric { name: ATTEMPTS, kind: MetricKind::Counter, meaning: "attempts made, by `outcome`" },
     Metric { name: ATTEMPT_SECONDS, kind: MetricKind::Histogram, meaning: "how long attempts took" },
     Metric { name: ATTEMPTS_IN_FLIGHT, kind: MetricKind::Gauge, meaning: "attempts on their way now" },
-    Metric {
-        name: DELIVERIES,
-        kind: MetricKind::Counter,
-        meaning: "deliveries that ended after an attempt, by `state` and `reason`",
-    },
+    Metric { name: DELIVERIES, kind: MetricKind::Counter, meaning: "deliveries that ended, by `state` and `reason`" },
     Metric {
         name: DEFERRALS,
         kind: MetricKind::Counter,

@@ -120,6 +120,8 @@ impl Persist {
     async fn begin(&self, planned: Planned) {
         let Planned { message, new, straight, .. } = planned;
         let now = Timestamp::now();
+        let skipped = new.deliveries.iter().filter(|one| one.state == State::Skipped).count();
+        metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(skipped as u64);
         let waiting = new.deliveries.iter().filter(|one| one.state == State::Waiting);
         let waiting: Vec<Claim> = waiting.map(|one| wide::first_claim(&new, one, now)).collect();
         let settlement = Settlement::new(message, straight.len() + waiting.len());

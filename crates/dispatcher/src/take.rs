@@ -2,7 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use fanfare_domain::{claim::Claim, delivery::State, ids::DeliveryId};
+use fanfare_domain::{
+    claim::Claim,
+    delivery::{FailureReason, State},
+    ids::DeliveryId,
+};
 use fanfare_store::{Move, MoveTo, Moved};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -81,11 +85,15 @@ impl Take {
                 };
                 self.settler.settle(Settlement::new(message, 1), Some((claim, trace)));
             }
-            (state, ..) => {
-                if matches!(state, State::Failed) {
-                    tracing::info!(delivery = %moved.delivery, endpoint = %to.claim.endpoint, "a delivery ended without an attempt");
-                    metrics::counter!(metric::DELIVERIES, "state" => "failed", "reason" => "without_attempt")
-                        .increment(1);
+            (state, to, _) => {
+                let reason = match (state, to) {
+                    (State::Failed, MoveTo::Failed(reason)) => reason.as_str(),
+                    (State::Failed, _) => FailureReason::Aborted.as_str(),
+                    _ => "",
+                };
+                tracing::info!(delivery = %moved.delivery, state = state.as_str(), reason, "a delivery is not attempted");
+                if matches!(state, State::Failed | State::Skipped) {
+                    metrics::counter!(metric::DELIVERIES, "state" => state.as_str(), "reason" => reason).increment(1);
                 }
                 self.settler.end(message, Vec::new());
             }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use jiff::Timestamp;
 use serde::{
-    Deserialize, Serialize,
+    Deserialize,
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
@@ -22,8 +22,7 @@ pub const MAX_TYPE_LENGTH: usize = 128;
 pub const MAX_KEY_LENGTH: usize = 255;
 
 /// The name of a kind of event, such as `order.created` or `REFERRAL_CREATED`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventType(String);
 
 impl EventType {
@@ -277,29 +276,7 @@ pub struct Event {
     pub traceparent: Traceparent,
 }
 
-/// The body of a message on the events exchange. Ingest writes it; any publisher may.
-#[derive(Serialize)]
-pub struct EventBody<'a> {
-    /// What happened.
-    #[serde(rename = "type")]
-    pub event_type: &'a EventType,
-    /// The payload.
-    pub data: &'a RawValue,
-    /// When it happened.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time: Option<Timestamp>,
-}
-
 impl Event {
-    /// The body that carries this event over AMQP.
-    ///
-    /// # Errors
-    /// Never for an event whose data has passed [`EventFields::parse`].
-    pub fn body(&self) -> serde_json::Result<Vec<u8>> {
-        let data = serde_json::from_str(&self.data)?;
-        serde_json::to_vec(&EventBody { event_type: &self.event_type, data, time: self.occurred_at })
-    }
-
     /// `<application>.<event type>`.
     pub fn routing_key(&self) -> String {
         format!("{}.{}", self.application, self.event_type)

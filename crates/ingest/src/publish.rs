@@ -122,10 +122,7 @@ impl Publish {
         headers: &HeaderMap,
     ) -> Result<EventId, ApiError> {
         let event = event(application, body, idempotency_key, headers).inspect_err(|_| count("invalid"))?;
-        let message = encode_event(&self.topology, &event).map_err(|error| {
-            tracing::error!(%error, event = %event.id, "cannot encode an event");
-            ApiError::new(500, "internal_error", "this is our fault, and has been logged")
-        })?;
+        let message = encode_event(&self.topology, &event, body);
         let started = Instant::now();
         let published = self.publisher.publish(message).await;
         metrics::histogram!(metric::PUBLISH_SECONDS).record(started.elapsed());

@@ -10,7 +10,7 @@ use fanfare_domain::{
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use crate::{Keyring, Store, StoreError, keyring::Sealed};
+use crate::{Keyring, KeyringError, Store, StoreError, keyring::Sealed};
 
 /// An endpoint that is to be created.
 #[derive(Debug, Clone)]
@@ -71,7 +71,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Data`] when there is no such application.
     pub async fn create_endpoint(&self, new: &NewEndpoint) -> Result<EndpointRow, StoreError> {
-        let Sealed { key_name, ciphertext } = seal(&self.keyring, new.id, new.secret_id, &new.secret);
+        let Sealed { key_name, ciphertext } = seal(&self.keyring, new.id, new.secret_id, &new.secret)?;
         let statement = format!(
             "WITH endpoint AS (
                  INSERT INTO endpoints (id, application_id, url, event_types) VALUES ($1, $2, $3, $4) RETURNING {COLUMNS}
@@ -202,7 +202,12 @@ pub(crate) fn timeout(row: &Row) -> Option<Duration> {
     milliseconds.map(|timeout| Duration::from_millis(u64::from(timeout.cast_unsigned())))
 }
 
-fn seal(keyring: &Keyring, endpoint: EndpointId, secret_id: SecretId, secret: &SigningSecret) -> Sealed {
+fn seal(
+    keyring: &Keyring,
+    endpoint: EndpointId,
+    secret_id: SecretId,
+    secret: &SigningSecret,
+) -> Result<Sealed, KeyringError> {
     keyring.seal(secret.text().as_bytes(), &identity(endpoint, secret_id))
 }
 

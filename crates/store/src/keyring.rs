@@ -26,6 +26,9 @@ pub enum KeyringError {
         "expected name:base64 of 32 bytes, several separated by commas, the current one first (make one with: echo \"k1:$(head -c 32 /dev/urandom | base64)\")"
     )]
     Malformed,
+    /// The process was given no key.
+    #[error("no key to encrypt secrets with: set FANFARE_SECRET_KEYS")]
+    Empty,
     /// A row names a key that this process was not given.
     #[error("a secret is encrypted with the key {0:?}, which is not in the key ring")]
     UnknownKey(String),
@@ -62,15 +65,19 @@ impl FromStr for Keyring {
 }
 
 impl Keyring {
-    pub(crate) fn seal(&self, plain: &[u8], identity: &[u8]) -> Sealed {
-        // `from_str` makes no empty ring.
-        let (name, cipher) = &self.0[0];
+    /// The ring of a process that handles no secrets. It can neither encrypt nor decrypt.
+    pub fn empty() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn seal(&self, plain: &[u8], identity: &[u8]) -> Result<Sealed, KeyringError> {
+        let (name, cipher) = self.0.first().ok_or(KeyringError::Empty)?;
         let nonce: [u8; NONCE_LENGTH] = rand::random();
         let payload = Payload { msg: plain, aad: identity };
         let encrypted = cipher
             .encrypt(&XNonce::from(nonce), payload)
             .expect("a secret is shorter than the cipher's limit of 256 GiB");
-        Sealed { key_name: name.clone(), ciphertext: [nonce.as_slice(), &encrypted].concat() }
+        Ok(Sealed { key_name: name.clone(), ciphertext: [nonce.as_slice(), &encrypted].concat() })
     }
 
     pub(crate) fn open(&self, key_name: &str, ciphertext: &[u8], identity: &[u8]) -> Result<Vec<u8>, KeyringError> {
@@ -105,15 +112,15 @@ mod tests {
     fn old_keys_still_open() {
         let old = Keyring::from_str(&entry("k1", 1)).expect("ring");
         let new = Keyring::from_str(&format!("{},{}", entry("k2", 2), entry("k1", 1))).expect("ring");
-        let sealed = old.seal(b"whsec", b"row");
+        let sealed = old.seal(b"whsec", b"row").expect("sealed");
         assert_eq!(new.open(&sealed.key_name, &sealed.ciphertext, b"row").as_deref(), Ok(b"whsec".as_slice()));
-        assert_eq!(new.seal(b"whsec", b"row").key_name, "k2");
+        assert_eq!(new.seal(b"whsec", b"row").expect("sealed").key_name, "k2");
     }
 
     #[test]
     fn a_moved_or_foreign_ciphertext_stays_shut() {
         let ring = Keyring::from_str(&entry("k1", 1)).expect("ring");
-        let sealed = ring.seal(b"whsec", b"row");
+        let sealed = ring.seal(b"whsec", b"row").expect("sealed");
         let open = |ring: &Keyring, ciphertext: &[u8], row: &[u8]| ring.open("k1", ciphertext, row);
         let wrong = Err(KeyringError::WrongKey("k1".to_owned()));
         assert_eq!(open(&ring, &sealed.ciphertext, b"other row"), wrong);

@@ -16,6 +16,10 @@ const DAYS_AHEAD: i64 = 7;
 /// while it waited in the broker for the first dispatcher.
 const DAYS_BACK: i64 = 2;
 
+/// Keys that are deleted by one statement, and statements in one turn of the job.
+const KEYS_PER_STEP: i64 = 10_000;
+const MAX_KEY_STEPS: usize = 1_000;
+
 /// A partition's day: its name's ending, its first moment and the next day's.
 struct Day {
     name: String,
@@ -86,7 +90,14 @@ impl Store {
                 dropped.push(format!("{table}_{day}"));
             }
         }
-        connection.execute("DELETE FROM event_keys WHERE accepted_at < $1", &[&limit.from]).await?;
+        // In steps, each far below the statement timeout: what one turn of the job leaves, the next takes.
+        let statement = "DELETE FROM event_keys WHERE event_id = ANY (ARRAY(
+                             SELECT event_id FROM event_keys WHERE accepted_at < $1 LIMIT $2))";
+        for _ in 0..MAX_KEY_STEPS {
+            if connection.execute(statement, &[&limit.from, &KEYS_PER_STEP]).await? < KEYS_PER_STEP.cast_unsigned() {
+                break;
+            }
+        }
         Ok(dropped)
     }
 }

@@ -17,7 +17,7 @@ use tokio_postgres::{AsyncMessage, NoTls, Row};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, endpoints};
+use crate::{Keyring, Store, StoreError, endpoints};
 
 /// How often the versions of all applications are compared, notices or not.
 const POLL: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ impl Directory {
     pub async fn follow(store: Store, stop: CancellationToken) -> Self {
         let mut current = Arc::new(Snapshot::default());
         while let Err(error) = refresh(&store, &mut current).await {
-            tracing::warn!(%error, "waiting for the database to load applications, endpoints and keys");
+            tracing::warn!(%error, "cannot load applications, endpoints and keys; trying again");
             if stop.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
                 break;
             }
@@ -100,14 +100,10 @@ async fn keep_current(
             waiting.push(done);
         }
         let refreshed = refresh(&store, &mut current).await;
-        match &refreshed {
-            Ok(()) => {
-                publish.send_replace(Arc::clone(&current));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot look for changed endpoints; the last known ones serve on");
-                tokio::time::sleep(RETRY).await;
-            }
+        publish.send_replace(Arc::clone(&current));
+        if let Err(error) = &refreshed {
+            tracing::warn!(%error, "cannot read all endpoints anew; the last known ones serve on");
+            tokio::time::sleep(RETRY).await;
         }
         for done in waiting {
             let _ = done.send(refreshed.is_ok());
@@ -159,17 +155,22 @@ async fn refresh(store: &Store, current: &mut Arc<Snapshot>) -> Result<(), Store
         .map(|row| row.get(0))
         .collect();
     let mut applications = current.applications.clone();
+    drop(connection);
+    let mut unreadable = None;
     for some in changed.chunks(1000) {
         for application in load(store, some).await? {
-            applications.insert(application.id, Arc::new(application));
+            match application {
+                Ok(application) => drop(applications.insert(application.id, Arc::new(application))),
+                Err(error) => unreadable = Some(error),
+            }
         }
     }
-    drop(connection);
     *current = Arc::new(Snapshot { applications, keys: Arc::new(load_keys(store).await?) });
-    Ok(())
+    // The last known copy of an application that cannot be read serves on, and the others are up to date.
+    unreadable.map_or(Ok(()), Err)
 }
 
-async fn load(store: &Store, ids: &[Uuid]) -> Result<Vec<Application>, StoreError> {
+async fn load(store: &Store, ids: &[Uuid]) -> Result<Vec<Result<Application, StoreError>>, StoreError> {
     let mut connection = store.connection().await?;
     // One snapshot of the database for both, so that a version never stands beside older endpoints.
     let transaction =
@@ -185,24 +186,31 @@ async fn load(store: &Store, ids: &[Uuid]) -> Result<Vec<Application>, StoreErro
     let rows = transaction.query(statement, &[&ids]).await?;
     transaction.commit().await?;
 
-    let mut endpoints: HashMap<Uuid, Vec<Endpoint>> = HashMap::new();
+    let mut of_application: HashMap<Uuid, Vec<&Row>> = HashMap::new();
     for row in &rows {
-        let of_application = endpoints.entry(row.get("application_id")).or_default();
-        let id = EndpointId(row.get("id"));
-        if of_application.last().is_none_or(|last| last.id != id) {
-            of_application.push(endpoint(row)?);
-        }
-        let secret =
-            row.get::<_, Option<Uuid>>("secret_id").map(|_| endpoints::open(&store.keyring, id, row)).transpose()?;
-        if let (Some(secret), Some(endpoint)) = (secret, of_application.last_mut()) {
-            endpoint.secrets.push(secret);
-        }
+        of_application.entry(row.get("application_id")).or_default().push(row);
     }
     let application = |row: &Row| {
         let id: Uuid = row.get(0);
-        Application::new(ApplicationId(id), row.get(1), endpoints.remove(&id).unwrap_or_default())
+        let endpoints = endpoints(&store.keyring, of_application.get(&id).map_or(&[], Vec::as_slice))?;
+        Ok(Application::new(ApplicationId(id), row.get(1), endpoints))
     };
     Ok(applications.iter().map(application).collect())
+}
+
+/// Endpoints from rows of one for each secret, which are sorted by endpoint, the newest secret first.
+fn endpoints(keyring: &Keyring, rows: &[&Row]) -> Result<Vec<Endpoint>, StoreError> {
+    let mut read: Vec<Endpoint> = Vec::new();
+    for row in rows {
+        let id = EndpointId(row.get("id"));
+        if read.last().is_none_or(|last| last.id != id) {
+            read.push(endpoint(row)?);
+        }
+        if let (Some(endpoint), Some(_)) = (read.last_mut(), row.get::<_, Option<Uuid>>("secret_id")) {
+            endpoint.secrets.push(endpoints::open(keyring, id, row)?);
+        }
+    }
+    Ok(read)
 }
 
 fn endpoint(row: &Row) -> Result<Endpoint, StoreError> {
