@@ -96,7 +96,8 @@ fn spans(request: &[u8]) -> Vec<Span> {
     for resource_spans in all(request, 1) {
         let attributes = all(resource_spans, 1).flat_map(|resource| all(resource, 1));
         let is_name = |attribute: &&[u8]| all(attribute, 1).any(|key| key == b"service.name");
-        let service = attributes.filter(is_name).flat_map(|attribute| all(attribute, 2)).flat_map(|value| all(value, 1));
+        let service =
+            attributes.filter(is_name).flat_map(|attribute| all(attribute, 2)).flat_map(|value| all(value, 1));
         let service = service.map(text).collect::<String>();
         for span in all(resource_spans, 2).flat_map(|scope| all(scope, 2)) {
             let field = |number| all(span, number).next().unwrap_or_default();

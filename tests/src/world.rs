@@ -1,6 +1,11 @@
 //! A world for each test: a database and a prefix of its own, its processes, a receiver and clients.
 
-use std::{collections::HashMap, thread};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
@@ -31,6 +36,8 @@ pub struct World {
     pub key: String,
     ingest: Option<Process>,
     client: Option<Client>,
+    /// Where the dispatchers' metrics are.
+    dispatchers: Mutex<Vec<SocketAddr>>,
 }
 
 /// An endpoint that a test made.
@@ -79,8 +86,17 @@ impl World {
         let application = fanfare(&all, &["app", "create", "test"]);
         let key = fanfare(&all, &["key", "create", "--role", "manage", "--application", &application]);
         let receiver = Receiver::start().await;
-        let mut world =
-            Self { servers, database: name, variables: all, receiver, application, key, ingest: None, client: None };
+        let mut world = Self {
+            servers,
+            database: name,
+            variables: all,
+            receiver,
+            application,
+            key,
+            ingest: None,
+            client: None,
+            dispatchers: Mutex::default(),
+        };
         world.start_ingest().await;
         world
     }
@@ -114,6 +130,8 @@ impl World {
     pub async fn dispatcher(&self) -> Process {
         let dispatcher = self.dispatcher_starting();
         ready(&dispatcher).await;
+        let address = dispatcher.address("serving health and metrics").await;
+        self.dispatchers.lock().unwrap_or_else(PoisonError::into_inner).push(address);
         dispatcher
     }
 
@@ -147,8 +165,31 @@ impl World {
     pub async fn endpoint(&self, path: &str, events: &[&str]) -> Endpoint {
         let answer = self.client().post("webhooks", &json!({ "url": self.receiver.url(path), "events": events })).await;
         let data = answer.data();
+        self.known().await;
         let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
         Endpoint { id: text("id"), secret: text("secret"), path: path.to_owned() }
+    }
+
+    /// Changes an endpoint, which must succeed, and waits until every dispatcher knows.
+    pub async fn change(&self, endpoint: &Endpoint, change: &Value) {
+        self.client().patch(&format!("webhooks/{}", endpoint.id), change).await.data();
+        self.known().await;
+    }
+
+    /// Waits until every dispatcher that runs knows what the database holds: for a moment after a change,
+    /// they may still work by what was before.
+    pub async fn known(&self) {
+        let version = self.count("SELECT sum(version)::bigint FROM applications").await;
+        let addresses = self.dispatchers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for address in addresses {
+            until("a dispatcher to know the newest endpoints", async || {
+                // One that was killed has nothing to know.
+                let Some(metrics) = get(address, "metrics").await else { return Some(()) };
+                let line = metrics.lines().find_map(|line| line.strip_prefix("fanfare_configuration_version "))?;
+                (line.parse() == Ok(version)).then_some(())
+            })
+            .await;
+        }
     }
 
     /// Publishes an event over HTTP, which must be taken, and gives its id.
@@ -209,7 +250,7 @@ pub async fn ready(process: &Process) {
 }
 
 /// What a process's listener for operators answers.
-pub async fn get(address: std::net::SocketAddr, path: &str) -> Option<String> {
+pub async fn get(address: SocketAddr, path: &str) -> Option<String> {
     use http_body_util::BodyExt;
     let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
         .build_http::<http_body_util::Empty<bytes::Bytes>>();

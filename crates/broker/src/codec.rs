@@ -9,8 +9,9 @@ use fanfare_domain::{
 use jiff::Timestamp;
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable, LongString},
+    types::{AMQPValue, FieldTable, LongString, ShortString},
 };
+use serde_json::Value;
 
 use crate::{Incoming, Topology};
 
@@ -242,6 +243,32 @@ fn death(headers: &FieldTable) -> Option<(String, String)> {
     Some((text(death.inner().get("queue")?)?, text(keys.as_slice().first()?)?))
 }
 
+fn json_object<'a>(entries: impl Iterator<Item = (&'a ShortString, &'a AMQPValue)>) -> Value {
+    Value::Object(entries.map(|(name, value)| (name.to_string(), json(value))).collect())
+}
+
+fn json(value: &AMQPValue) -> Value {
+    match value {
+        AMQPValue::Boolean(value) => (*value).into(),
+        AMQPValue::ShortShortInt(value) => (*value).into(),
+        AMQPValue::ShortShortUInt(value) => (*value).into(),
+        AMQPValue::ShortInt(value) => (*value).into(),
+        AMQPValue::ShortUInt(value) => (*value).into(),
+        AMQPValue::LongInt(value) => (*value).into(),
+        AMQPValue::LongUInt(value) => (*value).into(),
+        AMQPValue::LongLongInt(value) => (*value).into(),
+        AMQPValue::Timestamp(value) => (*value).into(),
+        AMQPValue::Float(value) => (*value).into(),
+        AMQPValue::Double(value) => (*value).into(),
+        AMQPValue::DecimalValue(value) => format!("{}e-{}", value.value, value.scale).into(),
+        AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into(),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(json).collect(),
+        AMQPValue::FieldTable(table) => json_object(table.inner().iter()),
+        AMQPValue::Void => Value::Null,
+        AMQPValue::LongString(_) | AMQPValue::ShortString(_) => text(value).into(),
+    }
+}
+
 fn text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
@@ -254,6 +281,13 @@ impl Incoming {
     /// Whether it has been put back after it was parked, and must be handled alone.
     pub fn is_alone(&self) -> bool {
         self.headers.inner().contains_key(PUT_BACK)
+    }
+
+    /// The headers that it was published with as a JSON object, for people.
+    pub fn headers_as_json(&self) -> String {
+        let ours = [PARKED_REASON, PARKED_MESSAGE, PARKED_ROUTING_KEY, PUT_BACK];
+        let published = self.headers.inner().iter().filter(|(name, _)| !ours.contains(&name.as_str()));
+        json_object(published).to_string()
     }
 
     /// A header that is a text.

@@ -44,11 +44,6 @@ impl Incoming {
         }
     }
 
-    /// All its headers as a JSON object, for people.
-    pub fn headers_as_json(&self) -> String {
-        serde_json::to_string(&self.headers).unwrap_or_else(|_| "{}".to_owned())
-    }
-
     /// The end of a message: the broker forgets it. Where the channel is gone by then, it comes again.
     pub async fn ack(self) {
         match self.acker.ack(BasicAckOptions::default()).await {

@@ -18,7 +18,7 @@ use crate::{
     events::{self, Events},
     jobs,
     lanes::Lanes,
-    park,
+    metric, park,
     persist::{self, Persist},
     record::{self, Record},
     settle::Settler,
@@ -98,6 +98,7 @@ impl Dispatcher {
         let settler = Settler::new(publisher, self.broker.topology().clone());
         let background = TaskTracker::new();
         self.start_jobs(&background, &settler, consuming, &stop);
+        tokio::spawn(show_version(directory.clone()));
         let stages = self.start_stages(inlets, &directory, &settler, &stop);
         tracing::info!("dispatching");
 
@@ -201,5 +202,18 @@ impl Dispatcher {
         background.spawn(jobs::Releases { database: database(), settler: settler.clone() }.run(stop.clone()));
         background.spawn(jobs::Partitions { database: database(), retention: self.retention }.run(stop.clone()));
         background.close();
+    }
+}
+
+/// Shows which configuration the process works by, for as long as there are newer ones.
+async fn show_version(directory: Directory) {
+    let mut changes = directory.changes();
+    loop {
+        let version = changes.borrow_and_update().version();
+        // Exact far beyond any number of changes that there will be.
+        metrics::gauge!(metric::CONFIGURATION_VERSION).set(version as f64);
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }

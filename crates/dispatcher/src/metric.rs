@@ -9,10 +9,11 @@ pub(crate) const ATTEMPTS_IN_FLIGHT: &str = "fanfare_attempts_in_flight";
 pub(crate) const DELIVERIES: &str = "fanfare_deliveries_ended_total";
 pub(crate) const DEFERRALS: &str = "fanfare_deferrals_total";
 pub(crate) const PARKED: &str = "fanfare_parked_total";
+pub(crate) const CONFIGURATION_VERSION: &str = "fanfare_configuration_version";
 pub(crate) const RESCUED: &str = "fanfare_rescued_total";
 
 /// All of them.
-pub(crate) const ALL: [Metric; 8] = [
+pub(crate) const ALL: [Metric; 9] = [
     Metric {
         name: EVENTS,
         kind: MetricKind::Counter,
@@ -31,6 +32,11 @@ pub(crate) const ALL: [Metric; 8] = [
         name: PARKED,
         kind: MetricKind::Counter,
         meaning: "messages that could not be read, by `reason`; alarm when it grows",
+    },
+    Metric {
+        name: CONFIGURATION_VERSION,
+        kind: MetricKind::Gauge,
+        meaning: "the sum of the versions of all applications, the same in every process that knows the same",
     },
     Metric {
         name: RESCUED,

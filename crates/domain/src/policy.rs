@@ -121,10 +121,13 @@ impl Policy {
     }
 }
 
-/// The wait that an endpoint asks for with 429 or 503, where `Retry-After` has that meaning.
+/// The wait that an endpoint asks for with 429 or 503, where `Retry-After` has that meaning, and a second
+/// more: a claim may come a little early, and would be refused again at the price of an attempt.
 fn asked_wait(outcome: Outcome, now: Timestamp) -> Duration {
     match outcome {
-        Outcome::Answered { status: 429 | 503, retry_after: Some(after) } => after.wait(now).min(MAX_RETRY_AFTER),
+        Outcome::Answered { status: 429 | 503, retry_after: Some(after) } => {
+            after.wait(now).min(MAX_RETRY_AFTER) + Duration::from_secs(1)
+        }
         _ => Duration::ZERO,
     }
 }
@@ -174,10 +177,10 @@ mod tests {
                 decision => panic!("{decision:?}"),
             }
         };
-        assert_eq!(wait(503, 90), 90);
+        assert_eq!(wait(503, 90), 91);
         assert_eq!(wait(429, 5), 60);
         assert_eq!(wait(500, 90), 60);
-        assert_eq!(wait(503, 1_000_000), 7200);
+        assert_eq!(wait(503, 1_000_000), 7201);
     }
 
     #[test]

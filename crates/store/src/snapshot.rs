@@ -34,6 +34,14 @@ pub struct Snapshot {
     pub keys: Arc<Keys>,
 }
 
+impl Snapshot {
+    /// The sum of all applications' versions: it grows with each change, and is the same in every process
+    /// that knows the same.
+    pub fn version(&self) -> i64 {
+        self.applications.values().map(|application| application.version).sum()
+    }
+}
+
 /// The way to the newest snapshot. Cheap to clone.
 #[derive(Clone)]
 pub struct Directory {
@@ -44,6 +52,11 @@ pub struct Directory {
 impl Directory {
     /// Loads everything, waiting for the database if need be, and follows its changes until `stop`.
     pub async fn follow(store: Store, stop: CancellationToken) -> Self {
+        let (notices, mut noticed) = mpsc::channel(1);
+        let (listening, stopping) = (listen(store.clone(), notices), stop.clone());
+        tokio::spawn(async move { stopping.run_until_cancelled(listening).await });
+        // The first notice says that changes are heard of from now on. Loaded before, one could be missed.
+        stop.run_until_cancelled(noticed.recv()).await;
         let mut current = Arc::new(Snapshot::default());
         while let Err(error) = refresh(&store, &mut current).await {
             tracing::warn!(%error, "cannot load applications, endpoints and keys; trying again");
@@ -53,8 +66,14 @@ impl Directory {
         }
         let (publish, snapshot) = watch::channel(Arc::clone(&current));
         let (requests, requested) = mpsc::channel(64);
-        tokio::spawn(async move { stop.run_until_cancelled(keep_current(store, current, publish, requested)).await });
+        let following = keep_current(store, current, publish, requested, noticed);
+        tokio::spawn(async move { stop.run_until_cancelled(following).await });
         Self { snapshot, refresh: requests }
+    }
+
+    /// Every newer snapshot, as it comes.
+    pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.clone()
     }
 
     /// The newest snapshot.
@@ -80,9 +99,8 @@ async fn keep_current(
     mut current: Arc<Snapshot>,
     publish: watch::Sender<Arc<Snapshot>>,
     mut requested: mpsc::Receiver<oneshot::Sender<bool>>,
+    mut noticed: mpsc::Receiver<()>,
 ) {
-    let (notices, mut noticed) = mpsc::channel(1);
-    let listener = tokio::spawn(listen(store.clone(), notices));
     let mut poll = tokio::time::interval(POLL);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -109,14 +127,13 @@ async fn keep_current(
             let _ = done.send(refreshed.is_ok());
         }
     }
-    listener.abort();
 }
 
 /// Passes a hint on for every notice, and one after each (re)connection, since notices may have been missed.
 async fn listen(store: Store, notices: mpsc::Sender<()>) {
     loop {
         if let Err(error) = listen_once(&store, &notices).await {
-            tracing::debug!(%error, "the connection that listens for changes is gone; connecting again");
+            tracing::warn!(%error, "the connection that listens for changes is gone; connecting again");
         }
         tokio::time::sleep(RETRY).await;
     }
