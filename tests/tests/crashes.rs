@@ -16,27 +16,34 @@ use lapin::{
     options::{BasicGetOptions, BasicNackOptions, QueuePurgeOptions},
 };
 use serde_json::json;
-use tokio::{task::block_in_place, time::Instant};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, sleep},
+};
 
 /// Between two events over one door; with both doors, twice as many come in.
 const PACE: Duration = Duration::from_millis(40);
 
-/// Attempts on their way to one endpoint: what a killed process may have to repeat.
-const LANE: usize = 8;
+/// Attempts on their way in one process: what its death may have to repeat.
+const PERMITS: usize = 24;
 
 /// How soon after the return of a broker or a database deliveries must flow again.
 const SOON: Duration = Duration::from_secs(10);
 
+/// How long a dispatcher may keep what it has taken: the timeout of an attempt here, and eleven seconds.
+const HOLD: Duration = Duration::from_secs(2 + 11);
+
 const SLOW: Duration = Duration::from_millis(300);
 
-/// What may have to be repeated for each kill of a dispatcher with three endpoints. What was sending and
-/// had not been sent yet becomes an attempt of unknown outcome just as well, so these are not counted.
+/// What was taken and had not been sent yet becomes an attempt of unknown outcome just as well, so these are
+/// not bounded by the permits.
 fn allowed(kills: usize) -> Allowed {
-    Allowed { repeats: 3 * LANE * kills, unknown: i64::MAX }
+    Allowed { repeats: PERMITS * kills, unknown: i64::MAX }
 }
 
-fn lane() -> [(&'static str, &'static str); 1] {
-    [("FANFARE_LANE_BOUND", "8")]
+/// Eight for each of three endpoints.
+fn bounds() -> [(&'static str, &'static str); 2] {
+    [("FANFARE_LANE_BOUND", "8"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "24")]
 }
 
 /// Waits until the receiver gets something new, so that the next kill meets attempts on their way.
@@ -48,7 +55,7 @@ async fn flowing(world: &World) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_again_and_again_loses_nothing() {
     const KILLS: usize = 3;
-    let world = World::on_shared(&lane()).await;
+    let world = World::on_shared(&bounds()).await;
     let subscribers = Subscriber::three(&world, SLOW).await;
     let mut dispatcher = world.dispatcher().await;
     let load = Load::start(&world, 400, PACE);
@@ -62,10 +69,35 @@ async fn a_dispatcher_killed_again_and_again_loses_nothing() {
     Books::closed(&world, &accepted, &subscribers).await.check(allowed(KILLS));
 }
 
+/// While nothing can be recorded, no more than the process's permits are sent: that is what its death may
+/// have to repeat.
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_that_are_not_recorded_count_as_on_their_way() {
+    const EVENTS: usize = 200;
+    let bounds = [("FANFARE_LANE_BOUND", "100"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "24")];
+    let world = World::on_shared(&bounds).await;
+    let subscriber = Subscriber::new(&world, "quick", vec![Behaviour::OK]).await;
+    let dispatcher = world.dispatcher().await;
+    let mut database = world.database().await;
+    let lock = database.transaction().await.expect("a transaction");
+    lock.batch_execute("LOCK TABLE attempts IN EXCLUSIVE MODE").await.expect("the lock");
+    let load = Load::start(&world, EVENTS, Duration::from_millis(2));
+    world.receiver.wait_for("quick", PERMITS).await;
+    let accepted = load.finish().await;
+    let taken = "SELECT count(*) FROM deliveries";
+    until("all to be taken", async || (world.count(taken).await == 200).then_some(())).await;
+    dispatcher.kill();
+    lock.rollback().await.expect("the end of the lock");
+
+    let _dispatcher = world.dispatcher().await;
+    let books = Books::closed(&world, &accepted, &[subscriber]).await;
+    books.check(allowed(1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_dispatchers_killed_loses_nothing() {
     const KILLS: usize = 3;
-    let world = World::on_shared(&lane()).await;
+    let world = World::on_shared(&bounds()).await;
     let subscribers = Subscriber::three(&world, SLOW).await;
     let mut survivor = world.dispatcher().await;
     let mut victim = world.dispatcher().await;
@@ -177,6 +209,65 @@ async fn a_killed_database_loses_nothing_and_ingest_goes_on_meanwhile() {
     Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
+/// What came of attempts waits in memory. It is recorded before the messages, which come again, can take for
+/// lost what was sent long ago.
+async fn a_database_away_for_longer_than_the_holds(name: &str, dispatchers: usize) {
+    let database = block_in_place(|| Instance::postgres(name));
+    let world = World::with(Servers { database_url: database.url(), ..Servers::shared() }, &[]).await;
+    let subscribers = Subscriber::three(&world, Duration::from_secs(1)).await;
+    let mut running = Vec::new();
+    for _ in 0..dispatchers {
+        running.push(world.dispatcher().await);
+    }
+    let load = Load::start(&world, 100, PACE);
+    load.reached(40).await;
+    world.receiver.wait_for("slow", 10).await;
+    block_in_place(|| database.kill());
+    sleep(HOLD + Duration::from_secs(2)).await;
+    block_in_place(|| database.start());
+    let accepted = load.finish().await;
+    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_away_for_longer_than_the_holds_causes_no_second_send() {
+    a_database_away_for_longer_than_the_holds("away", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_away_for_longer_than_the_holds_with_two_dispatchers() {
+    a_database_away_for_longer_than_the_holds("away-from-two", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_killed_at_once_loses_nothing() {
+    let broker = block_in_place(|| Instance::rabbitmq("all"));
+    let database = block_in_place(|| Instance::postgres("all"));
+    let servers = Servers { amqp_url: broker.url(), database_url: database.url() };
+    let mut world = World::with(servers, &bounds()).await;
+    let subscribers = Subscriber::three(&world, SLOW).await;
+    let mut dispatcher = world.dispatcher().await;
+    let load = Load::start(&world, 400, PACE);
+    for kill in 1..=2 {
+        load.reached(kill * 100).await;
+        flowing(&world).await;
+        dispatcher.kill();
+        block_in_place(|| [database.kill(), broker.kill()]);
+        world.take_ingest().kill();
+        // The services are back first, and wait for what they need, which comes back in either order.
+        dispatcher = world.dispatcher_starting();
+        match kill {
+            1 => block_in_place(|| [database.start(), broker.start()]),
+            _ => block_in_place(|| [broker.start(), database.start()]),
+        };
+        world.start_ingest().await;
+        load.turn_to(world.client());
+        flowing(&world).await;
+    }
+    let accepted = load.finish().await;
+    Books::closed(&world, &accepted, &subscribers).await.check(allowed(2));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_repeats_nothing_and_leaves_nothing_behind() {
     let world = World::on_shared(&[]).await;
@@ -230,7 +321,8 @@ fn queue(world: &World, name: &str) -> lapin::types::ShortString {
 
 async fn wait_for_depth(world: &World, name: &str, depth: u32) {
     let broker = world.broker().await;
-    until(&format!("{depth} messages in {name}"), async || (broker.depth(name).await.ok()? >= depth).then_some(())).await;
+    until(&format!("{depth} messages in {name}"), async || (broker.depth(name).await.ok()? >= depth).then_some(()))
+        .await;
 }
 
 async fn rescued(dispatcher: &Process) -> u64 {

@@ -19,6 +19,8 @@ const MAX_EVENT_BYTES: usize = 256 * 1024;
 /// Levels of arrays and objects that an event may have, its own object included.
 const MAX_DEPTH: usize = 100;
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// What a refusal must say: status, code and field, where it is about one.
 type Refusal = (u16, &'static str, &'static str);
 
@@ -28,7 +30,7 @@ fn assert_refused(what: &str, answer: &Answer, refusal: Refusal) {
     assert_ne!(answer.body["error"]["message"].as_str().unwrap_or_default(), "", "{what}: nothing for people to read");
 }
 
-async fn publish(client: &Client, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Answer {
+async fn publish(client: &Client, headers: Headers<'_>, body: impl Into<Vec<u8>>) -> Answer {
     client.send(Method::POST, "events", headers, body.into()).await.expect("an answer")
 }
 
@@ -66,7 +68,11 @@ async fn an_event_that_cannot_be_taken_is_refused_with_code_and_field() {
         ("a misspelt field", text(r#"{"type":"a","data":1,"tiem":"x"}"#), (422, "unknown_field", "tiem")),
         ("data twice", text(r#"{"type":"a","data":1,"data":2}"#), (422, "duplicate_field", "data")),
         ("id twice", text(r#"{"id":"x","type":"a","data":1,"id":"y"}"#), (422, "duplicate_field", "id")),
-        ("type twice, once escaped", text(r#"{"type":"a","data":1,"\u0074ype":"a"}"#), (422, "duplicate_field", "type")),
+        (
+            "type twice, once escaped",
+            text(r#"{"type":"a","data":1,"\u0074ype":"a"}"#),
+            (422, "duplicate_field", "type"),
+        ),
         ("type a number", text(r#"{"type":5,"data":1}"#), (422, "wrong_type", "type")),
         ("type null", text(r#"{"type":null,"data":1}"#), (422, "wrong_type", "type")),
         ("type empty", with_type(""), (422, "invalid_field", "type")),
@@ -83,8 +89,16 @@ async fn an_event_that_cannot_be_taken_is_refused_with_code_and_field() {
         ("id too long", with_id(&"a".repeat(256)), (422, "field_too_long", "id")),
         ("time a number", text(r#"{"type":"a","data":1,"time":1750000000}"#), (422, "wrong_type", "time")),
         ("time in words", text(r#"{"type":"a","data":1,"time":"yesterday"}"#), (422, "invalid_field", "time")),
-        ("time without offset", text(r#"{"type":"a","data":1,"time":"2026-06-18T12:00:00"}"#), (422, "invalid_field", "time")),
-        ("time that is none", text(r#"{"type":"a","data":1,"time":"2026-02-30T12:00:00Z"}"#), (422, "invalid_field", "time")),
+        (
+            "time without offset",
+            text(r#"{"type":"a","data":1,"time":"2026-06-18T12:00:00"}"#),
+            (422, "invalid_field", "time"),
+        ),
+        (
+            "time that is none",
+            text(r#"{"type":"a","data":1,"time":"2026-02-30T12:00:00Z"}"#),
+            (422, "invalid_field", "time"),
+        ),
     ];
     for (what, body, refusal) in &cases {
         assert_refused(what, &publish(world.client(), &[JSON], body.clone()).await, *refusal);
@@ -96,7 +110,8 @@ async fn an_event_that_cannot_be_taken_is_refused_with_code_and_field() {
 #[tokio::test]
 async fn the_limits_themselves_are_taken() {
     let world = World::new().await;
-    let longest = json!({ "type": "a".repeat(128), "data": null, "id": "ä".repeat(127), "time": "2026-06-18T14:00:00.5+02:00" });
+    let longest =
+        json!({ "type": "a".repeat(128), "data": null, "id": "ä".repeat(127), "time": "2026-06-18T14:00:00.5+02:00" });
     for (what, body) in [
         ("the longest fields", longest.to_string()),
         ("the deepest data", nested(MAX_DEPTH)),
@@ -115,16 +130,31 @@ async fn a_request_of_the_wrong_form_is_refused() {
     let large = sized(MAX_EVENT_BYTES + 1);
     let long = "k".repeat(256);
     let chunked = ("transfer-encoding", "chunked");
-    let cases: [(&str, &[(&str, &str)], &str, Refusal); 9] = [
+    let cases: [(&str, Headers<'_>, &str, Refusal); 9] = [
         ("no content type", &[], good, (415, "unsupported_content_type", "")),
         ("text", &[("content-type", "text/plain")], good, (415, "unsupported_content_type", "")),
-        ("a form", &[("content-type", "application/x-www-form-urlencoded")], good, (415, "unsupported_content_type", "")),
+        (
+            "a form",
+            &[("content-type", "application/x-www-form-urlencoded")],
+            good,
+            (415, "unsupported_content_type", ""),
+        ),
         ("too large", &[JSON], &large, (413, "body_too_large", "")),
         ("too large, and its size not announced", &[JSON, chunked], &large, (413, "body_too_large", "")),
         ("an empty Idempotency-Key", &[JSON, ("idempotency-key", "")], good, (422, "invalid_field", "Idempotency-Key")),
-        ("a long Idempotency-Key", &[JSON, ("idempotency-key", &long)], good, (422, "field_too_long", "Idempotency-Key")),
+        (
+            "a long Idempotency-Key",
+            &[JSON, ("idempotency-key", &long)],
+            good,
+            (422, "field_too_long", "Idempotency-Key"),
+        ),
         ("a key beyond ASCII", &[JSON, ("idempotency-key", "ä")], good, (422, "invalid_field", "Idempotency-Key")),
-        ("two ids", &[JSON, ("idempotency-key", "y")], r#"{"type":"a","data":1,"id":"x"}"#, (422, "invalid_field", "id")),
+        (
+            "two ids",
+            &[JSON, ("idempotency-key", "y")],
+            r#"{"type":"a","data":1,"id":"x"}"#,
+            (422, "invalid_field", "id"),
+        ),
     ];
     for (what, headers, body, refusal) in cases {
         assert_refused(what, &publish(world.client(), headers, body).await, refusal);
@@ -284,7 +314,8 @@ async fn each_event_of_a_batch_is_answered_for_itself() {
     assert_eq!(answers[2], answers[4], "the same id is the same event");
 
     world.wait_for_deliveries("state=delivered", 3).await;
-    let mut received: Vec<_> = world.receiver.received(&endpoint.path).iter().map(|one| one.event().to_owned()).collect();
+    let mut received: Vec<_> =
+        world.receiver.received(&endpoint.path).iter().map(|one| one.event().to_owned()).collect();
     let mut taken = [0, 2, 6].map(|at| answers[at]["data"]["id"].as_str().expect("an id").to_owned());
     received.sort();
     taken.sort();

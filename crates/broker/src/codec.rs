@@ -2,7 +2,7 @@
 
 use fanfare_domain::{
     claim::Claim,
-    event::{Event, EventFault, EventFields, EventType, check_key},
+    event::{Event, EventFault, EventFields, EventType, check_accepted_at, check_key},
     ids::{ApplicationId, EventId},
     traceparent::Traceparent,
 };
@@ -21,7 +21,9 @@ const PARKED_MESSAGE: &str = "fanfare-message";
 const PARKED_ROUTING_KEY: &str = "fanfare-routing-key";
 const PUT_BACK: &str = "fanfare-put-back";
 const DEATHS: &str = "x-death";
-const FIRST_DEATH: &str = "x-first-death-";
+
+/// Bytes of headers that are kept when a message is published again.
+const MAX_COPIED_HEADERS: usize = 16 * 1024;
 
 /// A message that is to be published.
 #[derive(Debug, Clone)]
@@ -120,7 +122,8 @@ pub fn decode_event(
     if fields.key.is_some_and(|given| given != key) {
         return Err(Unreadable::new("id_mismatch", "`id` in the body differs from the property message_id"));
     }
-    let id = EventId::from_key(application, &key, now);
+    let id = EventId::from_key(application, &key);
+    check_accepted_at("message_id", id, now)?;
     Ok(Event {
         id,
         application,
@@ -166,7 +169,7 @@ pub fn decode_claim(incoming: &Incoming) -> Result<(Claim, Option<Traceparent>),
 
 /// The message that takes one that could not be read to the parked ones, as it was, with the reason.
 pub fn encode_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) -> Message {
-    let mut headers = incoming.headers.clone();
+    let mut headers = copied_headers(incoming);
     let reason = [
         (PARKED_REASON, unreadable.reason.to_owned()),
         (PARKED_MESSAGE, unreadable.message.clone()),
@@ -222,17 +225,29 @@ pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
 fn put_back(topology: &Topology, incoming: &Incoming, queue: &str, routing_key: String) -> Message {
     let exchange =
         if queue == topology.events_queue() { topology.events_exchange() } else { topology.deliveries_exchange() };
-    // Up to 3.13 the broker reads x-death on what is published, so the message starts afresh.
-    let mut headers = FieldTable::default();
-    for (name, value) in incoming.headers.inner() {
-        if name.as_str() != DEATHS && !name.as_str().starts_with(FIRST_DEATH) {
-            headers.insert(name.clone(), value.clone());
-        }
-    }
+    let mut headers = copied_headers(incoming);
     headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
     let routing_key =
         if queue == topology.events_queue() { routing_key } else { topology.due_routing_key().to_owned() };
     Message { exchange, routing_key, body: incoming.body.clone(), message_id: incoming.message_id.clone(), headers }
+}
+
+/// The headers of a message that is published again.
+///
+/// Without those that the broker acts on: by `CC` and `BCC` it would route copies, to where the publisher
+/// may not write, and up to 3.13 it reads `x-death`. And none at all where there are so many that, with
+/// ours, they may not fit into a frame: the broker would close the connection.
+fn copied_headers(incoming: &Incoming) -> FieldTable {
+    let mut headers = FieldTable::default();
+    let mut bytes = 0;
+    for (name, value) in incoming.headers.inner() {
+        let is_acted_on = name.as_str().starts_with("x-") || matches!(name.as_str(), "CC" | "BCC");
+        if !is_acted_on {
+            bytes += name.as_str().len() + json(value).to_string().len();
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    if bytes > MAX_COPIED_HEADERS { FieldTable::default() } else { headers }
 }
 
 /// The queue that a message was dead-lettered from, and the routing key that it was published with.
@@ -278,6 +293,12 @@ fn text(value: &AMQPValue) -> Option<String> {
 }
 
 impl Incoming {
+    /// Whether it may be the last copy that there is of what it says: no other message may be left to end
+    /// what an earlier copy has begun.
+    pub fn may_be_last(&self) -> bool {
+        self.redelivered || self.is_alone()
+    }
+
     /// Whether it has been put back after it was parked, and must be handled alone.
     pub fn is_alone(&self) -> bool {
         self.headers.inner().contains_key(PUT_BACK)

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use lapin::{
     Acker, Channel,
     message::Delivery,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::FieldTable,
 };
 use tokio::{
@@ -16,6 +16,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{BrokerSettings, connection::backoff};
+
+/// Connections in a row that ended with a message which the client library cannot parse (a short string
+/// that is not UTF-8), after which messages are taken one at a time: then this one alone comes back until
+/// it is parked, and not all that were handed over with it.
+const CAREFUL_AFTER: usize = 2;
 
 /// A message as the broker handed it over. It comes again unless it is acked.
 #[derive(Debug)]
@@ -42,6 +47,12 @@ impl Incoming {
             body: delivery.data,
             acker: delivery.acker,
         }
+    }
+
+    /// Hands it back to the broker, which hands it over again, and parks it after some times. Only for
+    /// what cannot be done now and may be later; the caller waits before.
+    pub async fn hand_back(self) {
+        let _ = self.acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await;
     }
 
     /// The end of a message: the broker forgets it. Where the channel is gone by then, it comes again.
@@ -95,11 +106,6 @@ impl Consumers {
         Self { connected, supervisor, close }
     }
 
-    /// Whether messages are coming in.
-    pub fn is_consuming(&self) -> bool {
-        *self.connected.borrow()
-    }
-
     /// A view of whether messages are coming in.
     pub fn consuming(&self) -> watch::Receiver<bool> {
         self.connected.clone()
@@ -121,11 +127,13 @@ async fn supervise(
     state: watch::Sender<bool>,
 ) {
     let mut waits = backoff();
+    let mut unparsed = 0;
     while !stop.is_cancelled() {
         if stop.run_until_cancelled(until(&mut wanted, true)).await.is_none() {
             return;
         }
-        let ended = consume(&settings, &subscriptions, &mut wanted, &stop, &close, &state).await;
+        let is_careful = unparsed >= CAREFUL_AFTER;
+        let ended = consume(&settings, &subscriptions, is_careful, &mut wanted, &stop, &close, &state).await;
         let was_consuming = state.send_replace(false);
         match ended {
             Ok(Ended::Closed) => return,
@@ -133,7 +141,11 @@ async fn supervise(
                 waits = backoff();
                 continue;
             }
-            Err(error) => tracing::warn!(%error, "not consuming; connecting to the broker again"),
+            Err(error) => {
+                let is_parsing = matches!(error.kind(), lapin::ErrorKind::ParsingError(_));
+                unparsed = if is_parsing { unparsed + 1 } else { 0 };
+                tracing::warn!(%error, "not consuming; connecting to the broker again");
+            }
         }
         if was_consuming {
             waits = backoff();
@@ -145,6 +157,7 @@ async fn supervise(
 async fn consume(
     settings: &BrokerSettings,
     subscriptions: &[Subscription],
+    is_careful: bool,
     wanted: &mut watch::Receiver<bool>,
     stop: &CancellationToken,
     close: &CancellationToken,
@@ -155,7 +168,8 @@ async fn consume(
     let mut pumps = JoinSet::new();
     for subscription in subscriptions {
         let channel = connection.create_channel().await?;
-        channel.basic_qos(subscription.prefetch, BasicQosOptions::default()).await?;
+        let prefetch = if is_careful { 1 } else { subscription.prefetch };
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let consumer = channel
             .basic_consume(
                 subscription.queue.clone().into(),

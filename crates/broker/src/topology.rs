@@ -20,6 +20,10 @@ use lapin::{
 /// RabbitMQ 3.10 then deletes each message at its first return.
 const DELIVERY_LIMIT: i64 = 20;
 
+/// The limit for queues whose messages have nowhere else to go. Without one of our own RabbitMQ 4 sets
+/// 20, and deletes.
+const NO_LIMIT: i64 = 1_000_000_000;
+
 /// The routing key on the deliveries exchange for claims that are due.
 const DUE: &str = "due";
 
@@ -110,7 +114,11 @@ impl Topology {
 
     fn queues(&self) -> Vec<Queue> {
         let deliveries = |key: &str| Some((self.deliveries_exchange(), key.to_owned()));
-        let plain = || arguments([]);
+        let plain = || {
+            let mut table = arguments([]);
+            table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NO_LIMIT));
+            table
+        };
         let mut queues = vec![
             Queue { name: self.unrouted(), arguments: plain(), exchange: Some((self.unrouted(), String::new())) },
             Queue { name: self.parked_queue(), arguments: plain(), exchange: deliveries(PARKED) },

@@ -36,6 +36,7 @@ impl Assignment {
     pub(crate) fn first(
         new: &NewEvent,
         position: usize,
+        body: &Bytes,
         endpoint: Arc<Endpoint>,
         ticket: Ticket,
         settlement: Settlement,
@@ -53,7 +54,7 @@ impl Assignment {
             failures: 0,
             deferrals: 0,
             trace: Some(new.event.traceparent),
-            body: Bytes::copy_from_slice(new.body.as_bytes()),
+            body: body.clone(),
             ticket: Some(ticket),
             settlement,
         })

@@ -63,7 +63,7 @@ pub(crate) async fn run(
         let (claim, trace) = match decode_claim(&message) {
             Ok(claim) => claim,
             Err(unreadable) => {
-                park::park(&claims.settler, message, unreadable).await;
+                park::park(&claims.settler, message, unreadable);
                 continue;
             }
         };

@@ -16,6 +16,10 @@ use tokio::sync::watch;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// The longest wait for an answer. Longer than the server's own limit for a statement: this is for a
+/// server that has fallen silent.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// The store, and whether it answers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Database {
@@ -42,8 +46,9 @@ impl Database {
         self.available.subscribe()
     }
 
-    /// Tries a statement until the database answers it, with success or with a fault of its own. A
-    /// statement that is given here must bear being committed twice.
+    /// Tries a statement until the database takes it, or says that one of its values cannot be taken. Any
+    /// other refusal (privileges, a schema or a database that is not there) is waited for as an outage is:
+    /// it is no fault of the messages. A statement that is given here must bear being committed twice.
     pub(crate) async fn until_answered<T, F>(&self, what: &'static str, statement: impl Fn() -> F) -> Tried<T>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -52,15 +57,16 @@ impl Database {
         let mut wait = FIRST_WAIT;
         let mut waiting = None;
         loop {
-            let error = match statement().await {
-                Err(error) if error.is_transient() => error,
+            let answer = tokio::time::timeout(STATEMENT_TIMEOUT, statement()).await;
+            let error = match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Box::new(elapsed)))) {
+                Err(error) if error.may_pass() => error,
                 result => {
                     drop(waiting);
                     self.answers(true);
                     return Tried { result, unknown_commit };
                 }
             };
-            if matches!(error, StoreError::Unavailable(_)) {
+            if !matches!(error, StoreError::Conflict(_)) {
                 unknown_commit = true;
                 // One lost connection is no outage: messages go back to the broker only after a second try.
                 if wait > FIRST_WAIT && waiting.is_none() {

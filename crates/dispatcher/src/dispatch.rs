@@ -7,7 +7,7 @@ use fanfare_broker::{BrokerSettings, Consumers, Incoming, Publisher, Subscriptio
 use fanfare_outbound::Client;
 use fanfare_service::Operations;
 use fanfare_store::{Directory, Store};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -76,8 +76,10 @@ impl Dispatcher {
         let _end = end.clone().drop_guard();
         let publisher = Publisher::start(self.broker.clone(), end.clone());
         let wanted = self.database.availability();
-        let (subscriptions, inlets) = self.subscriptions();
-        let consumers = Consumers::start(self.broker.clone(), subscriptions, wanted, stop.clone());
+        let (work, parked, inlets) = self.subscriptions();
+        let consumers = Consumers::start(self.broker.clone(), work, wanted.clone(), stop.clone());
+        // On a connection of their own: what could not be read must not be in the way of what can.
+        let parked = Consumers::start(self.broker.clone(), vec![parked], wanted, stop.clone());
         let consuming = consumers.consuming();
         let ready = consuming.clone();
         let (ready_publisher, ready_database) = (publisher.clone(), self.database.availability());
@@ -89,25 +91,33 @@ impl Dispatcher {
         };
         tokio::spawn(operations.run(is_ready, end.clone()));
 
-        if stop.run_until_cancelled(self.database.wait_until_ready()).await.is_none() {
-            consumers.close().await;
-            return Ok(());
-        }
-        let directory = Directory::follow(self.database.store.clone(), end.clone()).await;
+        let loading = async {
+            self.database.wait_until_ready().await;
+            Directory::follow(self.database.store.clone(), end.clone()).await
+        };
+        let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
         self.database.open();
         let settler = Settler::new(publisher, self.broker.topology().clone());
         let background = TaskTracker::new();
         self.start_jobs(&background, &settler, consuming, &stop);
         tokio::spawn(show_version(directory.clone()));
-        let stages = self.start_stages(inlets, &directory, &settler, &stop);
+        let mut stages = self.start_stages(inlets, &directory, &settler, &stop);
         tracing::info!("dispatching");
 
-        stop.cancelled().await;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ended = stages.join_next() => {
+                // Without one stage the others would send what nobody records. The rows and the un-acked
+                // messages are what the next process goes on from.
+                bail!("a stage ended before its time: {ended:?}");
+            }
+        }
         let drained = tokio::time::timeout(self.grace, async {
             background.wait().await;
-            stages.wait().await;
+            while stages.join_next().await.is_some() {}
             settler.finish().await;
             consumers.close().await;
+            parked.close().await;
         });
         if drained.await.is_err() {
             bail!(
@@ -119,7 +129,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn subscriptions(&self) -> (Vec<Subscription>, Inlets) {
+    fn subscriptions(&self) -> (Vec<Subscription>, Subscription, Inlets) {
         let topology = self.broker.topology();
         let prefetch = self.limits.prefetch;
         let inlet = |queue: String, prefetch: u16| {
@@ -129,7 +139,7 @@ impl Dispatcher {
         let (events, events_inlet) = inlet(topology.events_queue(), prefetch);
         let (claims, claims_inlet) = inlet(topology.deliveries_queue(), prefetch);
         let (parked, parked_inlet) = inlet(topology.parked_queue(), PARKED_PREFETCH);
-        (vec![events, claims, parked], Inlets { events: events_inlet, claims: claims_inlet, parked: parked_inlet })
+        (vec![events, claims], parked, Inlets { events: events_inlet, claims: claims_inlet, parked: parked_inlet })
     }
 
     /// The way of an event. Each stage ends when nothing more can come in, so that stopping the first
@@ -140,7 +150,7 @@ impl Dispatcher {
         directory: &Directory,
         settler: &Settler,
         stop: &CancellationToken,
-    ) -> TaskTracker {
+    ) -> JoinSet<()> {
         let (database, lanes, policy) = (&self.database, &self.lanes, &self.policy);
         let (planned, to_persist) = mpsc::channel(CHANNEL);
         let (reached, to_take) = mpsc::channel(CHANNEL);
@@ -161,17 +171,12 @@ impl Dispatcher {
             policy: Arc::clone(policy),
             settler: settler.clone(),
         };
-        let persist = Persist {
-            database: database.clone(),
-            settler: settler.clone(),
-            assignments: assignments.clone(),
-            wide: TaskTracker::new(),
-        };
+        let persist = Persist::new(database.clone(), settler.clone(), assignments.clone());
         let take = Take { database: database.clone(), settler: settler.clone(), assignments };
         let attempts = Attempts { client: self.client.clone(), policy: Arc::clone(policy), finished };
         let record = Record { database: database.clone(), settler: settler.clone() };
 
-        let stages = TaskTracker::new();
+        let mut stages = JoinSet::new();
         stages.spawn(events::run(events, inlets.events, planned, stop.clone()));
         stages.spawn(claims::run(claims, inlets.claims, reached, stop.clone()));
         stages.spawn(park::keep(inlets.parked, database.clone(), settler.clone(), stop.clone()));
@@ -179,7 +184,6 @@ impl Dispatcher {
         stages.spawn(take::run(take, to_take));
         stages.spawn(attempt::run(attempts, to_attempt, stop.clone()));
         stages.spawn(record::run(record, to_record));
-        stages.close();
         stages
     }
 

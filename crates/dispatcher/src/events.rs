@@ -64,7 +64,7 @@ pub(crate) async fn run(
         let event = match decode_event(&message, events.max_bytes, fresh, Timestamp::now()) {
             Ok(event) => event,
             Err(unreadable) => {
-                park::park(&events.settler, message, unreadable).await;
+                park::park(&events.settler, message, unreadable);
                 continue;
             }
         };
@@ -105,14 +105,14 @@ impl Events {
     ) {
         let Some(application) = application else {
             let sentence = format!("there is no application {}", event.application);
-            return park::park(&self.settler, message, Unreadable::new("unknown_application", sentence)).await;
+            return park::park(&self.settler, message, Unreadable::new("unknown_application", sentence));
         };
         let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(Timestamp::now()));
         match render_body(&event, accepted_at) {
             // Where nobody takes it any more, the process stops, and the message comes again elsewhere.
             Ok(body) => drop(planned.send(self.plan(message, event, accepted_at, body, &application)).await),
             Err(fault) => {
-                park::park(&self.settler, message, Unreadable::new("malformed_json", fault.to_string())).await;
+                park::park(&self.settler, message, Unreadable::new("malformed_json", fault.to_string()));
             }
         }
     }

@@ -3,6 +3,7 @@
 
 mod assignment;
 mod attempt;
+mod batch;
 mod claims;
 mod configuration;
 mod database;

@@ -7,10 +7,14 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{database::Database, metric, settle::Settler};
+use crate::{
+    database::Database,
+    metric,
+    settle::{Settlement, Settler},
+};
 
 /// Takes a message that cannot be read out of the way of those that can.
-pub(crate) async fn park(settler: &Settler, message: Incoming, unreadable: Unreadable) {
+pub(crate) fn park(settler: &Settler, message: Incoming, unreadable: Unreadable) {
     tracing::warn!(
         reason = unreadable.reason,
         routing_key = message.routing_key,
@@ -19,9 +23,12 @@ pub(crate) async fn park(settler: &Settler, message: Incoming, unreadable: Unrea
         "parking a message: {unreadable}"
     );
     metrics::counter!(metric::PARKED, "reason" => unreadable.reason).increment(1);
-    let parked = encode_parked(&settler.topology, &message, &unreadable);
-    settler.publisher.publish_until_confirmed(&parked).await;
-    settler.end(message, Vec::new());
+    let parking = settler.clone();
+    settler.spawn(async move {
+        let parked = encode_parked(&parking.topology, &message, &unreadable);
+        parking.publisher.publish_until_confirmed(&parked).await;
+        message.ack().await;
+    });
 }
 
 /// Empties the parked queue into the table: a queue cannot be looked into without damage.
@@ -55,8 +62,8 @@ pub(crate) async fn keep(
                 };
                 let kept = database.until_answered("parking a message", || database.store.park(&parked)).await;
                 if let Err(error) = kept.result {
-                    // It stays in the queue, un-acked, and comes again with the next connection.
-                    tracing::error!(%error, parked = %parked.id, "cannot keep a parked message");
+                    tracing::error!(%error, parked = %parked.id, "cannot keep a parked message; it will come again");
+                    settler.again(&Settlement::new(message, 1));
                     continue;
                 }
             }

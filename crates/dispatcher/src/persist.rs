@@ -1,16 +1,24 @@
 //! Events and their deliveries into the database, in batches; then on to their first attempts.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
+use bytes::Bytes;
 use fanfare_broker::Unreadable;
-use fanfare_domain::{claim::Claim, delivery::State, ids::EventId};
+use fanfare_domain::{
+    claim::Claim,
+    delivery::{HOLD_MARGIN, State},
+    ids::EventId,
+    moment::later,
+    traceparent::Traceparent,
+};
 use fanfare_store::{NewEvent, PersistedEvent, StoreError};
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     assignment::Assignment,
+    batch,
     database::{Database, Tried},
     events::Planned,
     metric, park,
@@ -18,8 +26,8 @@ use crate::{
     wide,
 };
 
-/// Events that are written in one commit at the most.
-const BATCH: usize = 256;
+/// Events with very many endpoints that are fanned out at once: enough to keep the database busy.
+const MAX_WIDE: usize = 2;
 
 /// What the stage needs.
 pub(crate) struct Persist {
@@ -27,27 +35,22 @@ pub(crate) struct Persist {
     pub(crate) settler: Settler,
     pub(crate) assignments: mpsc::Sender<Assignment>,
     /// Events with very many endpoints, each in a task of its own: the others do not wait for them.
-    pub(crate) wide: TaskTracker,
+    wide: TaskTracker,
+    wide_turns: Arc<Semaphore>,
 }
 
 /// Writes what comes in until nothing more does. A batch is whatever has come in while the one before it
 /// was written.
 pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>) {
     let mut waiting = Vec::new();
-    while planned.recv_many(&mut waiting, BATCH).await > 0 {
-        // A second copy of an event must not stand in the same batch; it finds the first one's rows. A
-        // message that was put back because processes died with it comes alone.
+    while planned.recv_many(&mut waiting, batch::MAX_ITEMS).await > 0 {
+        // A second copy of an event finds the first one's rows in the next batch.
         while !waiting.is_empty() {
-            let mut ids = HashSet::new();
-            let alone = waiting.iter().position(|one| one.message.is_alone());
-            let (batch, rest): (Vec<_>, Vec<_>) = match alone {
-                Some(position) => {
-                    let one = waiting.swap_remove(position);
-                    (vec![one], std::mem::take(&mut waiting))
-                }
-                None => waiting.drain(..).partition(|one| ids.insert(one.new.event.id)),
-            };
-            waiting = rest;
+            let batch = batch::next(&mut waiting, |one: &Planned| batch::Weight {
+                key: one.new.event.id,
+                bytes: one.new.body.len(),
+                is_alone: one.message.is_alone(),
+            });
             persist.write(batch).await;
         }
     }
@@ -56,8 +59,12 @@ pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>) 
 }
 
 impl Persist {
+    pub(crate) fn new(database: Database, settler: Settler, assignments: mpsc::Sender<Assignment>) -> Self {
+        let wide_turns = Arc::new(Semaphore::new(MAX_WIDE));
+        Self { database, settler, assignments, wide: TaskTracker::new(), wide_turns }
+    }
+
     async fn write(&self, mut batch: Vec<Planned>) {
-        batch.sort_unstable_by_key(|planned| planned.new.event.id);
         let news: Vec<&NewEvent> = batch.iter().map(|planned| &planned.new).collect();
         let Tried { result, unknown_commit } =
             self.database.until_answered("persisting events", || self.database.store.persist(&news)).await;
@@ -79,17 +86,18 @@ impl Persist {
 
     async fn refused(&self, planned: Planned, error: StoreError) {
         let accepted_at = planned.new.accepted_at;
-        if error.lacks_partition() && self.database.store.create_partitions(accepted_at).await.is_ok() {
+        let store = &self.database.store;
+        if error.lacks_partition() {
+            let made = self.database.until_answered("making partitions", || store.create_partitions(accepted_at)).await;
             let news = [&planned.new];
-            let tried =
-                self.database.until_answered("persisting an event", || self.database.store.persist(&news)).await;
-            if let Ok(new) = tried.result {
+            let tried = self.database.until_answered("persisting an event", || store.persist(&news)).await;
+            if let (Ok(()), Ok(new)) = (made.result, tried.result) {
                 let new = new.into_iter().collect();
                 return self.forward(vec![planned], &new, tried.unknown_commit).await;
             }
         }
         let unreadable = Unreadable::new("not_storable", error.to_string());
-        park::park(&self.settler, planned.message, unreadable).await;
+        park::park(&self.settler, planned.message, unreadable);
     }
 
     async fn forward(&self, batch: Vec<Planned>, new: &HashSet<EventId>, unknown_commit: bool) {
@@ -106,7 +114,7 @@ impl Persist {
         // A copy that has not been delivered before has a twin with a message of its own, which ends what
         // is unfinished. The others may be the last message that there is.
         let (to_finish, twins): (Vec<_>, Vec<_>) =
-            known.into_iter().partition(|planned| planned.message.redelivered || unknown_commit);
+            known.into_iter().partition(|planned| planned.message.may_be_last() || unknown_commit);
         for planned in twins {
             self.settler.end(planned.message, Vec::new());
         }
@@ -118,22 +126,30 @@ impl Persist {
     /// Passes the deliveries of a new event on: those that are sending to their attempts, those that wait
     /// to their delay queue.
     async fn begin(&self, planned: Planned) {
-        let Planned { message, new, straight, .. } = planned;
         let now = Timestamp::now();
+        let new = &planned.new;
         let skipped = new.deliveries.iter().filter(|one| one.state == State::Skipped).count();
         metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(skipped as u64);
         let waiting = new.deliveries.iter().filter(|one| one.state == State::Waiting);
-        let waiting: Vec<Claim> = waiting.map(|one| wide::first_claim(&new, one, now)).collect();
-        let settlement = Settlement::new(message, straight.len() + waiting.len());
-        if straight.is_empty() && waiting.is_empty() {
-            self.settler.settle(settlement, None);
-            return;
+        let claims = waiting.map(|one| (wide::first_claim(new, one, now), Some(new.event.traceparent))).collect();
+        self.go_on(planned, claims).await;
+    }
+
+    /// Passes what is to be attempted straight from an event's message on to its attempts, and the rest to
+    /// their delay queues. The message ends with the last of them.
+    async fn go_on(&self, planned: Planned, claims: Vec<(Claim, Option<Traceparent>)>) {
+        let Planned { message, new, straight, .. } = planned;
+        if straight.is_empty() {
+            return self.settler.end(message, claims);
         }
-        for claim in waiting {
-            self.settler.settle(settlement.clone(), Some((claim, Some(new.event.traceparent))));
+        let settlement = Settlement::new(message, straight.len() + claims.len());
+        for claim in claims {
+            self.settler.settle(settlement.clone(), Some(claim));
         }
+        let body = Bytes::copy_from_slice(new.body.as_bytes());
         for (position, endpoint, ticket) in straight {
-            if let Some(assignment) = Assignment::first(&new, position, endpoint, ticket, settlement.clone()) {
+            let settlement = settlement.clone();
+            if let Some(assignment) = Assignment::first(&new, position, &body, endpoint, ticket, settlement) {
                 let _ = self.assignments.send(assignment).await;
             }
         }
@@ -141,7 +157,11 @@ impl Persist {
 
     fn fan_out(&self, planned: Planned) {
         let (database, settler) = (self.database.clone(), self.settler.clone());
-        self.wide.spawn(async move { wide::fan_out(&database, &settler, planned).await });
+        let turns = Arc::clone(&self.wide_turns);
+        self.wide.spawn(async move {
+            let _turn = turns.acquire().await;
+            wide::fan_out(&database, &settler, planned).await;
+        });
     }
 
     /// Sees to it that every delivery of an event which was persisted before has a claim.
@@ -153,6 +173,9 @@ impl Persist {
             Ok(persisted) => persisted,
             Err(error) => {
                 tracing::error!(%error, "cannot read events that were persisted before; their messages will come again");
+                for planned in known {
+                    self.settler.again(&Settlement::new(planned.message, 1));
+                }
                 return;
             }
         };
@@ -171,29 +194,21 @@ impl Persist {
             self.fan_out(planned);
             return;
         }
-        let ours = |position: usize| {
-            let taking = planned.new.deliveries[position].taking.map(|(taking, _)| taking);
-            persisted.unfinished.iter().any(|one| taking.is_some() && one.taken_by == taking)
-        };
-        // Rows with our own taking were written by a commit that we did not hear of: they are ours to attempt.
-        let (straight, _): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut planned.straight).into_iter().partition(|(position, ..)| ours(*position));
-        let mine: HashSet<_> = straight.iter().map(|(position, ..)| planned.new.deliveries[*position].id).collect();
+        // Rows with our own taking were written by a commit that we did not hear of: they are ours to
+        // attempt, if there is time left. Else whoever else has the message may take them over meanwhile.
         let now = Timestamp::now();
-        let others = persisted.unfinished.iter().filter(|one| !mine.contains(&one.delivery));
-        let claims: Vec<_> = others.map(|one| (one.claim(now), one.traceparent)).collect();
-        if straight.is_empty() {
-            self.settler.end(planned.message, claims);
-            return;
-        }
-        let settlement = Settlement::new(planned.message, straight.len() + claims.len());
-        for claim in claims {
-            self.settler.settle(settlement.clone(), Some(claim));
-        }
-        for (position, endpoint, ticket) in straight {
-            if let Some(assignment) = Assignment::first(&planned.new, position, endpoint, ticket, settlement.clone()) {
-                let _ = self.assignments.send(assignment).await;
-            }
-        }
+        let is_ours = |position: usize| {
+            let delivery = &planned.new.deliveries[position];
+            let unfinished = persisted.unfinished.iter().find(|one| one.delivery == delivery.id);
+            unfinished.zip(delivery.taking).is_some_and(|(one, (taking, hold))| {
+                one.taken_by == Some(taking) && later(now, hold.saturating_sub(HOLD_MARGIN)) < one.due
+            })
+        };
+        planned.straight =
+            std::mem::take(&mut planned.straight).into_iter().filter(|(one, ..)| is_ours(*one)).collect();
+        let ours: HashSet<_> = planned.straight.iter().map(|(one, ..)| planned.new.deliveries[*one].id).collect();
+        let others = persisted.unfinished.iter().filter(|one| !ours.contains(&one.delivery));
+        let claims = others.map(|one| (one.claim(now), one.traceparent)).collect();
+        self.go_on(planned, claims).await;
     }
 }

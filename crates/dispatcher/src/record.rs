@@ -6,10 +6,7 @@ use fanfare_domain::ids::DeliveryId;
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use tokio::sync::mpsc;
 
-use crate::{assignment::Assignment, database::Database, metric, settle::Settler};
-
-/// Attempts that are recorded in one commit at the most.
-const BATCH: usize = 256;
+use crate::{assignment::Assignment, batch, database::Database, metric, settle::Settler};
 
 /// A delivery whose turn is over.
 pub(crate) struct Finished {
@@ -36,7 +33,7 @@ type Attempted = (Assignment, AttemptRecord);
 /// Records what comes in until nothing more does.
 pub(crate) async fn run(record: Record, mut finished: mpsc::Receiver<Finished>) {
     let mut waiting = Vec::new();
-    while finished.recv_many(&mut waiting, BATCH).await > 0 {
+    while finished.recv_many(&mut waiting, batch::MAX_ITEMS).await > 0 {
         let (mut attempted, mut back) = (Vec::new(), Vec::new());
         for Finished { assignment, finished } in waiting.drain(..) {
             match finished {
@@ -44,12 +41,14 @@ pub(crate) async fn run(record: Record, mut finished: mpsc::Receiver<Finished>) 
                 FinishedAs::GivenBack(given) => back.push((assignment, given)),
             }
         }
+        // A delivery that was taken over may be finished twice at once: one commit must not hold both.
         while !attempted.is_empty() {
-            // A delivery that was taken over and finished twice at once: one commit must not hold both.
-            let mut ids = HashSet::new();
-            let (batch, rest) = attempted.into_iter().partition(|(_, one): &Attempted| ids.insert(one.delivery));
+            let batch = batch::next(&mut attempted, |(_, one): &Attempted| batch::Weight {
+                key: one.delivery,
+                bytes: one.response_body.len(),
+                is_alone: false,
+            });
             record.attempted(batch).await;
-            attempted = rest;
         }
         if !back.is_empty() {
             record.given_back(back).await;
@@ -59,14 +58,14 @@ pub(crate) async fn run(record: Record, mut finished: mpsc::Receiver<Finished>) 
 
 impl Record {
     async fn attempted(&self, mut batch: Vec<Attempted>) {
-        batch.sort_unstable_by_key(|(_, record)| record.delivery);
         let records: Vec<&AttemptRecord> = batch.iter().map(|(_, record)| record).collect();
         let tried = self.database.until_answered("recording attempts", || self.database.store.record(&records)).await;
         match tried.result {
             Ok(moved) => self.settle(batch, &moved.into_iter().collect(), tried.unknown_commit),
             Err(error) if batch.len() == 1 => {
-                let (_, record) = &batch[0];
-                // Its message stays un-acked, and its row says `sending` until the hold ends.
+                let (assignment, record) = &batch[0];
+                // Its row says `sending` until the hold ends, and its message comes again.
+                self.settler.again(&assignment.settlement);
                 tracing::error!(%error, delivery = %record.delivery, attempt = record.attempt, "cannot record an attempt");
             }
             // One row that cannot be stored fails its whole batch: find it.
@@ -105,6 +104,9 @@ impl Record {
             Ok(given) => given.into_iter().collect(),
             Err(error) => {
                 tracing::error!(%error, deliveries = batch.len(), "cannot give deliveries back; they can be taken when their hold ends");
+                for (assignment, _) in &batch {
+                    self.settler.again(&assignment.settlement);
+                }
                 return;
             }
         };

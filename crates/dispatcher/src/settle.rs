@@ -1,14 +1,23 @@
 //! The end of a message: its next claims are confirmed, then it is acked.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use fanfare_broker::{Incoming, Publisher, Topology, encode_claim};
 use fanfare_domain::{claim::Claim, traceparent::Traceparent};
+use fanfare_store::Unfinished;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
+
+/// How long a message rests that cannot be handled now, before the broker hands it over again.
+const REST: Duration = Duration::from_secs(5);
 
 /// Publishes claims and acks messages. Cheap to clone.
 #[derive(Clone)]
@@ -34,15 +43,18 @@ impl Settlement {
         Self(Arc::new(Open { message: Mutex::new(Some(message)), parts: AtomicUsize::new(parts.max(1)) }))
     }
 
-    /// Ends one part; the last acks the message. A part that never settles leaves its message un-acked:
-    /// it comes again, and finds the rows.
+    /// Ends one part; the last acks the message.
     async fn settle(self) {
-        if self.0.parts.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let message = self.0.message.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(message) = message {
-                message.ack().await;
-            }
+        if self.0.parts.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(message) = self.take()
+        {
+            message.ack().await;
         }
+    }
+
+    /// The message, once.
+    fn take(&self) -> Option<Incoming> {
+        self.0.message.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -72,6 +84,29 @@ impl Settler {
         for claim in claims {
             self.settle(settlement.clone(), Some(claim));
         }
+    }
+
+    /// Lets a message come again after a rest: what it asks for cannot be done now. Its other parts go on;
+    /// the copy finds their rows.
+    pub(crate) fn again(&self, settlement: &Settlement) {
+        if let Some(message) = settlement.take() {
+            self.spawn(async move {
+                tokio::time::sleep(REST).await;
+                message.hand_back().await;
+            });
+        }
+    }
+
+    /// Publishes the claims that rescued or released deliveries wait for, due now.
+    pub(crate) async fn publish_due(&self, deliveries: &[Unfinished]) {
+        let now = Timestamp::now();
+        let claims = deliveries.iter().map(|one| (Claim { due: now, ..one.claim(now) }, one.traceparent));
+        join_all(claims.map(|(claim, trace)| async move { self.publish(&claim, trace).await })).await;
+    }
+
+    /// Does something that ends before the process does, beside the stages.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
     }
 
     /// Publishes a claim to where it has to wait, however long the broker takes to confirm it.

@@ -1,6 +1,6 @@
 //! Due deliveries taken, deferred, held, skipped or ended, in batches; then on to their attempts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use fanfare_domain::{
     claim::Claim,
@@ -13,14 +13,12 @@ use tokio::sync::mpsc;
 
 use crate::{
     assignment::Assignment,
+    batch,
     claims::Reached,
     database::{Database, Tried},
     metric,
     settle::{Settlement, Settler},
 };
-
-/// Deliveries that are moved in one commit at the most.
-const BATCH: usize = 256;
 
 /// What the stage needs.
 pub(crate) struct Take {
@@ -32,11 +30,13 @@ pub(crate) struct Take {
 /// Moves what comes in until nothing more does.
 pub(crate) async fn run(take: Take, mut reached: mpsc::Receiver<Reached>) {
     let mut waiting = Vec::new();
-    while reached.recv_many(&mut waiting, BATCH).await > 0 {
+    while reached.recv_many(&mut waiting, batch::MAX_ITEMS).await > 0 {
         while !waiting.is_empty() {
-            let mut ids = HashSet::new();
-            let (batch, rest) = waiting.drain(..).partition(|one: &Reached| ids.insert(one.to.claim.delivery));
-            waiting = rest;
+            let batch = batch::next(&mut waiting, |one: &Reached| batch::Weight {
+                key: one.to.claim.delivery,
+                bytes: 0,
+                is_alone: one.message.is_alone(),
+            });
             take.write(batch).await;
         }
     }
@@ -44,15 +44,20 @@ pub(crate) async fn run(take: Take, mut reached: mpsc::Receiver<Reached>) {
 
 impl Take {
     async fn write(&self, mut batch: Vec<Reached>) {
-        batch.sort_unstable_by_key(|reached| reached.to.claim.delivery);
         let moves: Vec<Move> = batch.iter().map(|reached| reached.to.clone()).collect();
         let Tried { result, unknown_commit } =
             self.database.until_answered("taking deliveries", || self.database.store.move_deliveries(&moves)).await;
         let moved = match result {
             Ok(moved) => moved,
-            Err(error) => {
-                tracing::error!(%error, deliveries = batch.len(), "cannot take deliveries; the reconciler will find them");
-                return;
+            Err(error) if batch.len() == 1 => {
+                tracing::error!(%error, delivery = %moves[0].claim.delivery, "cannot take a delivery; its claim will come again");
+                return self.again(batch);
+            }
+            // One row that cannot be moved fails its whole batch: find it.
+            Err(_) => {
+                let second = batch.split_off(batch.len() / 2);
+                Box::pin(self.write(batch)).await;
+                return Box::pin(self.write(second)).await;
             }
         };
         let mut moved: HashMap<DeliveryId, Moved> = moved.into_iter().map(|one| (one.delivery, one)).collect();
@@ -104,7 +109,7 @@ impl Take {
     /// last message there is, so its delivery gets exactly the claim that its row waits for.
     async fn finish(&self, stale: Vec<Reached>, unknown_commit: bool) {
         let (to_finish, twins): (Vec<_>, Vec<_>) =
-            stale.into_iter().partition(|reached| reached.message.redelivered || unknown_commit);
+            stale.into_iter().partition(|reached| reached.message.may_be_last() || unknown_commit);
         for reached in twins {
             self.settler.end(reached.message, Vec::new());
         }
@@ -118,7 +123,7 @@ impl Take {
             Ok(unfinished) => unfinished,
             Err(error) => {
                 tracing::error!(%error, "cannot look for the deliveries of stale claims; they will come again");
-                return;
+                return self.again(to_finish);
             }
         };
         let now = Timestamp::now();
@@ -127,6 +132,12 @@ impl Take {
         for reached in to_finish {
             let claim = claims.remove(&reached.to.claim.delivery);
             self.settler.end(reached.message, claim.into_iter().collect());
+        }
+    }
+
+    fn again(&self, batch: Vec<Reached>) {
+        for reached in batch {
+            self.settler.again(&Settlement::new(reached.message, 1));
         }
     }
 }

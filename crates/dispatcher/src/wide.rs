@@ -11,7 +11,11 @@ use fanfare_store::{NewDelivery, NewEvent};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
-use crate::{database::Database, events::Planned, settle::Settler};
+use crate::{
+    database::Database,
+    events::Planned,
+    settle::{Settlement, Settler},
+};
 
 /// Deliveries that are written in one commit.
 const CHUNK: usize = 500;
@@ -41,7 +45,7 @@ pub(crate) async fn fan_out(database: &Database, settler: &Settler, planned: Pla
             .await;
         if let Err(error) = planted.result {
             tracing::error!(%error, %event, "cannot write an event's deliveries; its message will come again");
-            return;
+            return settler.again(&Settlement::new(message, 1));
         }
         let waiting = chunk.iter().filter(|one| one.state == State::Waiting);
         let claims: Vec<Claim> = waiting.map(|one| first_claim(&new, one, now)).collect();

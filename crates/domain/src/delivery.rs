@@ -19,10 +19,13 @@ pub fn hold(timeout: Duration) -> Duration {
     timeout + HOLD_MARGIN
 }
 
-/// When a claim on a delivery that somebody holds may be acted upon: a second after the hold's end, so
-/// that it does not meet the row a moment too early.
-pub fn hold_claim_due(hold_until: Timestamp) -> Timestamp {
-    later(hold_until, Duration::from_secs(1))
+/// When a claim on a delivery that somebody holds is due.
+///
+/// Some seconds after the hold's end: a claim may come a second early and by another clock, and one that
+/// meets the row too early is lost. And some seconds from `now`: where the database was away for longer
+/// than the hold, whoever holds it has its outcome ready and must be able to record it first.
+pub fn hold_claim_due(hold_until: Timestamp, now: Timestamp) -> Timestamp {
+    later(hold_until, Duration::from_secs(3)).max(later(now, Duration::from_secs(10)))
 }
 
 /// Where a delivery stands. The word is the same in the database and in the API.

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{
     Deserialize,
     de::{MapAccess, Visitor},
@@ -217,6 +217,23 @@ pub fn check_key(field: &'static str, key: String) -> Result<String, EventFault>
     Ok(key)
 }
 
+/// Checks the time in the id of an event that its publisher named by an id with a time in it: it decides
+/// the partition. It may lie ahead a little, as clocks differ.
+///
+/// # Errors
+/// When it cannot be true.
+pub fn check_accepted_at(field: &'static str, id: EventId, now: Timestamp) -> Result<(), EventFault> {
+    const MAX_AGE: SignedDuration = SignedDuration::from_hours(30 * 24);
+    const MAX_LEAD: SignedDuration = SignedDuration::from_hours(1);
+    match id.accepted_at().map(|accepted_at| now.duration_since(accepted_at)) {
+        Some(age) if age > MAX_AGE || age < -MAX_LEAD => {
+            let message = "is the id of an event of a time that is over, or yet to come";
+            Err(EventFault::new(FaultCode::InvalidField, field, message))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn string(field: &'static str, value: &RawValue) -> Result<String, EventFault> {
     if !value.get().starts_with('"') {
         return Err(EventFault::new(FaultCode::WrongType, field, "must be a string"));
@@ -226,7 +243,9 @@ fn string(field: &'static str, value: &RawValue) -> Result<String, EventFault> {
 }
 
 fn time(value: &RawValue) -> Result<Timestamp, EventFault> {
-    string("time", value)?.parse().map_err(|_| {
+    const YEAR_1: i64 = -62_135_596_800;
+    let time = string("time", value)?.parse().ok().filter(|time: &Timestamp| time.as_second() >= YEAR_1);
+    time.ok_or_else(|| {
         let message = "is no RFC 3339 time with an offset, such as \"2026-06-18T12:00:00Z\"";
         EventFault::new(FaultCode::InvalidField, "time", message)
     })
@@ -319,6 +338,7 @@ mod tests {
         assert_eq!(fault(&format!(r#"{{"id":"{}"}}"#, "a".repeat(256))), field(FaultCode::FieldTooLong, "id"));
         assert_eq!(fault(r#"{"id":"\ud800","data":1}"#), field(FaultCode::InvalidField, "id"));
         assert_eq!(fault(r#"{"time":"yesterday","data":1}"#), field(FaultCode::InvalidField, "time"));
+        assert_eq!(fault(r#"{"time":"-009998-01-01T00:00:00Z","data":1}"#), field(FaultCode::InvalidField, "time"));
         assert_eq!(
             fault(&format!(r#"{{"data":{}1{}}}"#, "[".repeat(101), "]".repeat(101))),
             (FaultCode::TooDeep, None)

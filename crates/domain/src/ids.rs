@@ -1,7 +1,7 @@
 //! Ids: a UUID in the database, a TypeID outside (a prefix that names the kind, and the UUID in
 //! lower-case Crockford base32, <https://github.com/jetify-com/typeid>).
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -121,12 +121,6 @@ id!(
 
 made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, TakingId);
 
-/// How far the time in an event's id may lie back when a publisher names the event by it.
-const MAX_EVENT_AGE: Duration = Duration::from_secs(30 * 86400);
-
-/// How far it may lie ahead: clocks differ.
-const MAX_EVENT_LEAD: Duration = Duration::from_secs(300);
-
 impl EventId {
     /// The id of an event that is accepted now and has no key; `random` is 10 random bytes.
     ///
@@ -146,21 +140,16 @@ impl EventId {
     /// A key that is itself the id of an event which this application published without a key stands for
     /// that very event, so that a publisher whose answer got lost can send it again under the id that it
     /// was told. Everybody whom the event was delivered to knows that id, so it is taken at its word only
-    /// from the same application, and only with a time that may be true: it decides the partition.
-    pub fn from_key(application: ApplicationId, key: &str, now: Timestamp) -> Self {
+    /// from the same application.
+    pub fn from_key(application: ApplicationId, key: &str) -> Self {
         match key.parse::<Self>() {
-            Ok(id) if id.is_own(application, now) => id,
+            Ok(id)
+                if id.accepted_at().is_some() && id.0.as_bytes()[12..] == Self::mark(application, id.0.as_bytes()) =>
+            {
+                id
+            }
             _ => Self(digest_to_uuid(&[application.0.as_bytes(), key.as_bytes()])),
         }
-    }
-
-    fn is_own(self, application: ApplicationId, now: Timestamp) -> bool {
-        let Some(accepted_at) = self.accepted_at() else { return false };
-        let age = now.duration_since(accepted_at);
-        let bytes = self.0.as_bytes();
-        bytes[12..] == Self::mark(application, bytes)
-            && Duration::try_from(age).unwrap_or_default() <= MAX_EVENT_AGE
-            && Duration::try_from(-age).unwrap_or_default() <= MAX_EVENT_LEAD
     }
 
     fn mark(application: ApplicationId, id: &[u8; 16]) -> [u8; 4] {
@@ -254,7 +243,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::moment::later;
 
     #[test]
     fn follows_the_typeid_specification() {
@@ -306,16 +294,15 @@ mod tests {
         fn a_key_means_one_event(application: u128, other: u128, key in ".{1,60}", moment in moments(), random: [u8; 10]) {
             prop_assume!(application != other);
             let (application, other) = (ApplicationId(Uuid::from_u128(application)), ApplicationId(Uuid::from_u128(other)));
-            let id = EventId::from_key(application, &key, moment);
-            prop_assert_eq!(id, EventId::from_key(application, &key, moment));
-            prop_assert_ne!(id, EventId::from_key(other, &key, moment));
+            let id = EventId::from_key(application, &key);
+            prop_assert_eq!(id, EventId::from_key(application, &key));
+            prop_assert_ne!(id, EventId::from_key(other, &key));
             prop_assert_eq!(id.accepted_at(), None);
             let fresh = EventId::new(application, moment, random);
             prop_assert_eq!(fresh.accepted_at(), Some(moment));
-            let named = |application, now| EventId::from_key(application, &fresh.to_string(), now);
-            prop_assert_eq!(named(application, moment), fresh);
-            prop_assert_ne!(named(other, moment), fresh);
-            prop_assert_ne!(named(application, later(moment, MAX_EVENT_AGE * 2)), fresh);
+            let named = |application| EventId::from_key(application, &fresh.to_string());
+            prop_assert_eq!(named(application), fresh);
+            prop_assert_ne!(named(other), fresh);
         }
     }
 }

@@ -11,7 +11,7 @@ use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
 use fanfare_console::{ApiError, ApplicationQuery, Query, authenticate, read_body, success};
 use fanfare_domain::{
     access::Role,
-    event::{Event, EventFields, check_key},
+    event::{Event, EventFields, check_accepted_at, check_key},
     ids::{ApplicationId, EventId},
     traceparent::Traceparent,
 };
@@ -152,9 +152,10 @@ fn event(
     };
     let now = Timestamp::now();
     let id = match &key {
-        Some(key) => EventId::from_key(application, key, now),
+        Some(key) => EventId::from_key(application, key),
         None => EventId::new(application, now, rand::random()),
     };
+    check_accepted_at("id", id, now)?;
     let fresh = || Traceparent::from_random(rand::random(), rand::random());
     let traceparent = trace_of(&Span::current()).or_else(|| incoming_trace(headers)).unwrap_or_else(fresh);
     Ok(Event { id, application, event_type, key, data: fields.data, occurred_at: fields.occurred_at, traceparent })

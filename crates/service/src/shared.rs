@@ -26,7 +26,7 @@ impl Environment {
 
     /// The largest body of an event, in bytes.
     pub fn max_event_bytes(&mut self) -> Option<usize> {
-        self.number("FANFARE_MAX_EVENT_BYTES", "262144", 1024..=16_777_216, "the largest body of an event")
+        self.number("FANFARE_MAX_EVENT_BYTES", "262144", 1024..=15_728_640, "the largest body of an event")
     }
 
     /// The database's URL.
@@ -36,7 +36,7 @@ impl Environment {
 
     /// How many connections to the database the process may open.
     pub fn database_connections(&mut self) -> Option<usize> {
-        let meaning = "database connections of the process, beside two for batches and one that listens";
+        let meaning = "database connections of the process, beside four for batches and one that listens";
         self.number("FANFARE_DATABASE_CONNECTIONS", "6", 2..=100, meaning)
     }
 

@@ -41,6 +41,11 @@ impl StoreError {
         matches!(self, Self::Unavailable(_) | Self::Conflict(_))
     }
 
+    /// Whether the statement may succeed later, if only because somebody mends the database's set-up.
+    pub fn may_pass(&self) -> bool {
+        self.is_transient() || matches!(self, Self::Refused(_))
+    }
+
     /// Whether a row was refused because there is no partition for its moment of acceptance.
     pub fn lacks_partition(&self) -> bool {
         matches!(self, Self::Data(error) if error.code() == Some(&SqlState::CHECK_VIOLATION))
@@ -66,10 +71,9 @@ impl From<tokio_postgres::Error> for StoreError {
             Some("08" | "53" | "57" | "58") => Self::Unavailable(Box::new(error)),
             Some("40") => Self::Conflict(error),
             Some("22" | "23") => Self::Data(error),
-            // A standby that is not (yet) the primary, and a lock that was not had in time.
-            _ if *state == SqlState::READ_ONLY_SQL_TRANSACTION || *state == SqlState::LOCK_NOT_AVAILABLE => {
-                Self::Unavailable(Box::new(error))
-            }
+            // A lock that was not had in time; a standby that is not (yet) the primary.
+            _ if *state == SqlState::LOCK_NOT_AVAILABLE => Self::Conflict(error),
+            _ if *state == SqlState::READ_ONLY_SQL_TRANSACTION => Self::Unavailable(Box::new(error)),
             _ => Self::Refused(error),
         }
     }

@@ -93,14 +93,15 @@ pub struct GiveBack {
 const MOVE: &str = "
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int[], $4::int[], $5::text[], $6::text[],
-                         $7::timestamptz[], $8::uuid[], $9::bigint[])
-    AS i(id, accepted_at, attempt, sequence, state, reason, due_at, taken_by, hold_ms)
+                         $7::timestamptz[], $8::uuid[], $9::bigint[], $11::uuid[])
+    AS i(id, accepted_at, attempt, sequence, state, reason, due_at, taken_by, hold_ms, endpoint_id)
 ), current AS MATERIALIZED (
     SELECT d.id, d.accepted_at, d.attempt, d.taken_at,
            d.state = 'sending' AND d.taken_by IS DISTINCT FROM i.taken_by AS abandoned,
            d.state = 'sending' AND d.taken_by IS DISTINCT FROM i.taken_by AND d.unknowns + 1 >= $10 AS aborted,
            i.state, i.reason, i.due_at, i.taken_by, i.hold_ms
-    FROM input i JOIN deliveries d ON d.id = i.id AND d.accepted_at = i.accepted_at
+    FROM input i
+    JOIN deliveries d ON d.id = i.id AND d.accepted_at = i.accepted_at AND d.endpoint_id = i.endpoint_id
     WHERE d.attempt = i.attempt AND d.sequence = i.sequence
           AND (d.state = 'waiting' OR d.state || '' = 'sending' AND d.due_at < now())
        OR d.taken_by = i.taken_by
@@ -159,13 +160,17 @@ impl Store {
         let takings: Vec<Option<Uuid>> = batch.iter().map(|one| one.to.taking().map(|(taking, _)| taking.0)).collect();
         let holds: Vec<Option<i64>> =
             batch.iter().map(|one| one.to.taking().map(|(_, hold)| milliseconds(hold))).collect();
+        let endpoints: Vec<Uuid> = batch.iter().map(|one| one.claim.endpoint.0).collect();
         let writer = self.writer().await?;
         let statement = writer.prepare_cached(MOVE).await?;
         let unknowns = MAX_UNKNOWN_ATTEMPTS.cast_signed();
         let rows = writer
             .query(
                 &statement,
-                &[&ids, &accepted, &attempts, &sequences, &states, &reasons, &due, &takings, &holds, &unknowns],
+                &[
+                    &ids, &accepted, &attempts, &sequences, &states, &reasons, &due, &takings, &holds, &unknowns,
+                    &endpoints,
+                ],
             )
             .await?;
         rows.iter().map(moved).collect()

@@ -29,6 +29,10 @@ impl Store {
     /// # Errors
     /// When the database is away.
     pub async fn park(&self, parked: &ParkedMessage) -> Result<(), StoreError> {
+        // Postgres stores no NUL in a text, and these come from anybody.
+        let text = |text: &str| text.replace('\0', "\u{fffd}");
+        let routing_key = parked.routing_key.as_deref().map(text);
+        let message_id = parked.message_id.as_deref().map(text);
         let statement = "INSERT INTO parked (id, reason, message, routing_key, message_id, headers, body)
                          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
         self.connection()
@@ -38,10 +42,10 @@ impl Store {
                 &[
                     &parked.id.0,
                     &parked.reason,
-                    &parked.message,
-                    &parked.routing_key,
-                    &parked.message_id,
-                    &parked.headers,
+                    &text(&parked.message),
+                    &routing_key,
+                    &message_id,
+                    &text(&parked.headers),
                     &parked.body,
                 ],
             )

@@ -44,7 +44,10 @@ impl Store {
     /// # Errors
     /// When the database is away.
     pub async fn create_partitions(&self, now: Timestamp) -> Result<(), StoreError> {
-        let connection = self.connection().await?;
+        let mut connection = self.connection().await?;
+        let transaction = connection.transaction().await?;
+        // Even with IF NOT EXISTS, two that create the same table at once get in each other's way.
+        transaction.execute("SELECT pg_advisory_xact_lock(6683, 0)", &[]).await?;
         for day in (-DAYS_BACK..=DAYS_AHEAD).map(|offset| Day::of(now, offset)) {
             for table in TABLES {
                 // Rows of deliveries are updated twice: room on the page keeps the new version near the old.
@@ -53,9 +56,10 @@ impl Store {
                     "CREATE TABLE IF NOT EXISTS {table}_{} PARTITION OF {table} FOR VALUES FROM ('{}') TO ('{}'){storage}",
                     day.name, day.from, day.to
                 );
-                connection.batch_execute(&statement).await?;
+                transaction.batch_execute(&statement).await?;
             }
         }
+        transaction.commit().await?;
         Ok(())
     }
 
@@ -67,7 +71,7 @@ impl Store {
     pub async fn drop_old_partitions(&self, now: Timestamp, retention: Duration) -> Result<Vec<String>, StoreError> {
         let Ok(oldest) = now.checked_sub(retention) else { return Ok(Vec::new()) };
         let limit = Day::of(oldest, 0);
-        let connection = self.connection().await?;
+        let mut connection = self.connection().await?;
         let statement = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                          WHERE i.inhparent = 'deliveries'::regclass AND c.relname < $1 ORDER BY 1";
         let old = connection.query(statement, &[&format!("deliveries_{}", limit.name)]).await?;
@@ -85,10 +89,14 @@ impl Store {
             if expired > 0 {
                 tracing::warn!(partition = name, expired, "deliveries were unfinished at the end of their retention");
             }
+            // Everybody else queues up behind a lock on the whole table that is waited for.
+            let transaction = connection.transaction().await?;
+            transaction.batch_execute("SET LOCAL lock_timeout = '500ms'").await?;
             for table in ["attempts", "deliveries", "events"] {
-                connection.batch_execute(&format!("DROP TABLE IF EXISTS {table}_{day}")).await?;
+                transaction.batch_execute(&format!("DROP TABLE IF EXISTS {table}_{day}")).await?;
                 dropped.push(format!("{table}_{day}"));
             }
+            transaction.commit().await?;
         }
         // In steps, each far below the statement timeout: what one turn of the job leaves, the next takes.
         let statement = "DELETE FROM event_keys WHERE event_id = ANY (ARRAY(

@@ -129,7 +129,7 @@ impl Store {
         let holds: Vec<Option<i64>> = pairs().map(|(_, one)| one.taking.map(|(_, hold)| milliseconds(hold))).collect();
         let deferrals: Vec<i32> = pairs().map(|(_, one)| one.deferrals.cast_signed()).collect();
 
-        let connection = self.connection().await?;
+        let connection = self.inserter().await?;
         let statement = connection.prepare_cached(PERSIST).await?;
         let rows = connection
             .query(
@@ -224,7 +224,7 @@ impl Store {
         };
         let statement = "SELECT fanned_out FROM events WHERE id = $1 AND accepted_at = $2";
         let Some(row) = connection.query_opt(statement, &[&event.0, &accepted_at]).await? else { return Ok(None) };
-        let unfinished = self.unfinished_of(event, accepted_at).await?;
+        let unfinished = self.unfinished_of(&connection, event, accepted_at).await?;
         Ok(Some(PersistedEvent { accepted_at, fanned_out: row.get(0), unfinished }))
     }
 }

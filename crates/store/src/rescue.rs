@@ -46,7 +46,7 @@ impl Unfinished {
     /// Exactly the claim that the row waits for.
     pub fn claim(&self, now: Timestamp) -> Claim {
         let due = match self.state {
-            State::Sending => hold_claim_due(self.due),
+            State::Sending => hold_claim_due(self.due, now),
             _ => self.due,
         };
         Claim {
@@ -133,6 +133,7 @@ impl Store {
     /// The deliveries of an event that have not ended.
     pub(crate) async fn unfinished_of(
         &self,
+        connection: &Object,
         event: EventId,
         accepted_at: Timestamp,
     ) -> Result<Vec<Unfinished>, StoreError> {
@@ -141,9 +142,8 @@ impl Store {
             "SELECT {UNFINISHED} FROM deliveries d
              WHERE d.accepted_at = $1 AND d.id BETWEEN $2 AND $3 AND d.event_id = $4 AND d.state IN ('sending', 'waiting')"
         );
-        let connection = self.connection().await?;
         let rows = connection.query(&statement, &[&accepted_at, &least.0, &greatest.0, &event.0]).await?;
-        self.with_traces(&connection, &rows).await
+        self.with_traces(connection, &rows).await
     }
 
     /// Those of these deliveries that have not ended.

@@ -12,7 +12,7 @@ use crate::{Keyring, StoreError};
 pub struct StoreSettings {
     /// `postgres://user:password@host:port/database`.
     pub url: String,
-    /// Connections that this process may open, beside two for the batch statements and one that listens.
+    /// Connections that this process may open, beside four for the batch statements and one that listens.
     pub connections: usize,
     /// The keys that secrets are encrypted with.
     pub keyring: Keyring,
@@ -23,12 +23,16 @@ pub struct StoreSettings {
 pub struct Store {
     pub(crate) config: Config,
     pool: Pool,
+    inserts: Pool,
     writers: Pool,
     pub(crate) keyring: Arc<Keyring>,
 }
 
 /// A statement may take this long. Longer ones hold up what waits behind them.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Connections for each of the two kinds of batch statements.
+const BATCH_CONNECTIONS: usize = 2;
 
 /// The batch statements join a small list with a partitioned table by its primary key. On a partition
 /// without statistics the planner may choose a scan instead, which is slower by an order of magnitude.
@@ -48,14 +52,23 @@ impl Store {
             .keepalives_idle(Duration::from_secs(30))
             .tcp_user_timeout(Duration::from_secs(15))
             .application_name("fanfare");
-        let pool = pool(&config, "", settings.connections)?;
-        let writers = pool_of_writers(&config)?;
-        Ok(Self { config, pool, writers, keyring: Arc::new(settings.keyring) })
+        Ok(Self {
+            pool: pool(&config, "", settings.connections)?,
+            inserts: pool(&config, "", BATCH_CONNECTIONS)?,
+            writers: pool(&config, KEY_LOOKUPS_ONLY, BATCH_CONNECTIONS)?,
+            config,
+            keyring: Arc::new(settings.keyring),
+        })
     }
 
     /// A connection for anything but the batch statements.
     pub(crate) async fn connection(&self) -> Result<Object, StoreError> {
         Ok(self.pool.get().await?)
+    }
+
+    /// A connection for the batches of events, which nothing else may hold up.
+    pub(crate) async fn inserter(&self) -> Result<Object, StoreError> {
+        Ok(self.inserts.get().await?)
     }
 
     /// A connection for a statement that reaches rows by primary key only.
@@ -71,10 +84,6 @@ impl Store {
         self.connection().await?.simple_query("SELECT 1").await?;
         Ok(())
     }
-}
-
-fn pool_of_writers(config: &Config) -> Result<Pool, StoreError> {
-    pool(config, KEY_LOOKUPS_ONLY, 2)
 }
 
 fn pool(config: &Config, planner: &str, size: usize) -> Result<Pool, StoreError> {

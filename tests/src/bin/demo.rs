@@ -71,7 +71,7 @@ async fn publish(world: &World) -> HashMap<String, String> {
         let body = json!({ "data": { "order": 1002 } }).to_string();
         let confirmed = broker.publish(&format!("{}.{kind}", world.application), Some(key), &[], body).await;
         assert!(confirmed.expect("the broker answers"), "the broker refused a message");
-        let id = fanfare_domain::ids::EventId::from_key(application, key, jiff::Timestamp::now());
+        let id = fanfare_domain::ids::EventId::from_key(application, key);
         events.insert(id.to_string(), format!("AMQP  {kind}"));
     }
     events

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use fanfare_broker::BrokerSettings;
-use fanfare_store::{Job, StoreError, Unfinished};
-use futures_util::future::join_all;
-use jiff::Timestamp;
+use fanfare_store::{Job, StoreError};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -71,16 +69,8 @@ impl Reconciler {
         if !rescued.is_empty() {
             tracing::warn!(deliveries = rescued.len(), "rescued deliveries whose claims were gone");
             metrics::counter!(metric::RESCUED).increment(rescued.len() as u64);
-            publish(settler, &rescued).await;
+            settler.publish_due(&rescued).await;
         }
         Ok(())
     }
-}
-
-/// Publishes the claims that these rows wait for, due now.
-pub(super) async fn publish(settler: &Settler, deliveries: &[Unfinished]) {
-    let now = Timestamp::now();
-    let claims =
-        deliveries.iter().map(|one| (fanfare_domain::claim::Claim { due: now, ..one.claim(now) }, one.traceparent));
-    join_all(claims.map(|(claim, trace)| async move { settler.publish(&claim, trace).await })).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fanfare_store::{Job, StoreError};
 use tokio_util::sync::CancellationToken;
 
-use super::{Turns, reconciler::publish};
+use super::Turns;
 use crate::{database::Database, settle::Settler};
 
 /// How often it looks.
@@ -32,7 +32,7 @@ impl Releases {
 
     async fn release(&self) -> Result<(), StoreError> {
         let released = self.database.store.release(BATCH).await?;
-        publish(&self.settler, &released).await;
+        self.settler.publish_due(&released).await;
         Ok(())
     }
 }

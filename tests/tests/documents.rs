@@ -1,0 +1,269 @@
+//! The documents say what is: settings, metrics, reason codes, examples, links and make targets.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use fanfare_domain::{claim::Claim, event::EventFields};
+use fanfare_tests::{instance::repository, process::binary};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+const READMES: [&str; 5] = ["README.md", "crates/README.md", "deploy/README.md", "proto/README.md", "tests/README.md"];
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = repository().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All files with this ending in a folder and below it, sorted.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(&path, ending));
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn the_runbook_holds_every_setting_and_metric() {
+    let runbook = read("deploy/README.md");
+    let lines: BTreeSet<&str> = runbook.lines().collect();
+    for service in ["ingest", "dispatcher"] {
+        let output = Command::new(binary(service)).arg("--reference").env_clear().output().expect("it starts");
+        assert!(output.status.success(), "{service} --reference failed");
+        let reference = String::from_utf8(output.stdout).expect("text");
+        let (start, end) = (format!("<!-- {service} --reference -->"), "<!-- end -->");
+        let there = runbook.split_once(&start).and_then(|(_, rest)| rest.split_once(end)).map(|(text, _)| text.trim());
+        assert_eq!(
+            there,
+            Some(reference.trim()),
+            "deploy/README.md differs; put the output of `{service} --reference` between {start} and {end}"
+        );
+        assert!(reference.lines().all(|line| lines.contains(line)));
+    }
+}
+
+#[test]
+fn the_runbook_names_every_variable_that_the_code_reads() {
+    let runbook = read("deploy/README.md");
+    let mut named = 0;
+    for file in files(&repository().join("crates"), "rs") {
+        let source = read(&file);
+        for word in source.split('"').filter(|word| is_variable(word)) {
+            named += 1;
+            assert!(runbook.contains(&format!("`{word}`")), "{}: {word} is not in deploy/README.md", file.display());
+        }
+    }
+    assert!(named > 15, "only {named} variables were found: is this test still looking in the right place?");
+}
+
+fn is_variable(word: &str) -> bool {
+    let rest = word.strip_prefix("FANFARE_").unwrap_or_default();
+    !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+}
+
+#[test]
+fn every_reason_to_park_is_explained() {
+    let contract = read("proto/README.md");
+    let mut codes = BTreeSet::from(["delivery_limit".to_owned()]);
+    for folder in ["crates/broker/src", "crates/dispatcher/src"] {
+        for file in files(&repository().join(folder), "rs") {
+            let source = read(file);
+            let reasons = source.split("Unreadable::new(").skip(1);
+            codes.extend(
+                reasons.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next().map(str::to_owned)),
+            );
+        }
+    }
+    let source = read("crates/domain/src/event.rs");
+    let (_, words) = source.split_once("impl FaultCode").expect("the codes of faults");
+    let (words, _) = words.split_once("\n}").expect("their end");
+    codes.extend(words.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)));
+    assert!(codes.len() > 15, "only {codes:?} were found: is this test still looking in the right place?");
+    for code in codes {
+        assert!(contract.contains(&format!("| `{code}` |")), "proto/README.md does not explain {code}");
+    }
+}
+
+#[test]
+fn the_examples_are_taken_and_refused_as_they_say() {
+    let schema: Value = serde_json::from_str(&read("proto/event.schema.json")).expect("a schema");
+    let accepted = |text: &str| EventFields::parse(text.as_bytes()).and_then(|fields| fields.require_type().cloned());
+    let valid = files(&repository().join("proto/examples/valid"), "json");
+    let invalid = files(&repository().join("proto/examples/invalid"), "json");
+    assert!(valid.len() >= 5 && invalid.len() >= 10);
+    for file in valid {
+        let text = read(&file);
+        assert!(accepted(&text).is_ok(), "{}: {:?}", file.display(), accepted(&text));
+        let fault = fault(&schema, &serde_json::from_str(&text).expect("JSON"), "");
+        assert_eq!(fault, None, "{}: the schema refuses it", file.display());
+    }
+    for file in invalid {
+        let text = read(&file);
+        assert!(accepted(&text).is_err(), "{} is accepted", file.display());
+        let is_beyond = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("beyond-a-schema-"));
+        let refused =
+            serde_json::from_str(&text).map_or(Some("no JSON".to_owned()), |value| fault(&schema, &value, ""));
+        assert!(is_beyond || refused.is_some(), "{}: the schema accepts it", file.display());
+    }
+}
+
+#[test]
+fn the_schema_of_an_event_is_that_of_the_code() {
+    let schema: Value = serde_json::from_str(&read("proto/event.schema.json")).expect("a schema");
+    let fields: Vec<&String> = schema["properties"].as_object().expect("properties").keys().collect();
+    assert_eq!(fields, ["data", "id", "time", "type"]);
+    assert_eq!(schema["required"], json!(["type", "data"]));
+    let refused = EventFields::parse(br#"{"x": 1, "data": 1}"#).expect_err("an unknown field");
+    assert!(refused.message.ends_with("type, data, id, time"), "the code has other fields: {}", refused.message);
+    let longest = |field: &str| schema["properties"][field]["maxLength"].as_u64().expect("a length") as usize;
+    assert_eq!(longest("type"), fanfare_domain::event::MAX_TYPE_LENGTH);
+    assert_eq!(longest("id"), fanfare_domain::event::MAX_KEY_LENGTH);
+}
+
+#[test]
+fn the_schema_of_a_claim_is_that_of_the_code() {
+    let schema: Value = serde_json::from_str(&read("proto/claim.schema.json")).expect("a schema");
+    let id = |prefix: &str| format!("{prefix}_01h455vb4pex5vsknk084sn02q");
+    let claim = json!({
+        "delivery": id("dlv"), "event": id("evt"), "application": id("app"), "endpoint": id("wh"), "attempt": 1,
+        "sequence": 1, "due": "2026-06-18T12:00:00Z", "made": "2026-06-18T12:00:00Z", "deferrals": 0,
+    });
+    let claim: Claim = serde_json::from_value(claim).expect("a claim");
+    let written = serde_json::to_value(&claim).expect("JSON");
+    let fields: BTreeSet<&str> = written.as_object().expect("an object").keys().map(String::as_str).collect();
+    let described = schema["properties"].as_object().expect("properties").keys().map(String::as_str).collect();
+    assert_eq!(fields, described);
+    let required = schema["required"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert_eq!(fields, required);
+    let ids = ["delivery", "event", "application", "endpoint"];
+    for field in ids {
+        let pattern = schema["properties"][field]["pattern"].as_str().expect("a pattern");
+        let prefix = written[field].as_str().and_then(|text| text.split_once('_')).expect("an id").0;
+        assert_eq!(pattern, format!("^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$"));
+    }
+}
+
+/// What a schema finds wrong with a value: the part of JSON Schema that ours use. Any other keyword is a
+/// mistake here, not something to be passed over.
+fn fault(schema: &Value, value: &Value, at: &str) -> Option<String> {
+    schema.as_object().expect("a schema").iter().find_map(|(keyword, argument)| {
+        let holds = match keyword.as_str() {
+            "$schema" | "$id" | "title" | "description" => true,
+            "type" => match argument.as_str().expect("a type") {
+                "object" => value.is_object(),
+                "string" => value.is_string(),
+                other => panic!("this test does not know the type {other}"),
+            },
+            "properties" => {
+                let mut described = argument.as_object().expect("properties").iter();
+                return described.find_map(|(name, schema)| fault(schema, value.get(name)?, name));
+            }
+            "required" => {
+                let names = argument.as_array().expect("names").iter().filter_map(Value::as_str);
+                value.as_object().is_none_or(|fields| names.into_iter().all(|name| fields.contains_key(name)))
+            }
+            "additionalProperties" => {
+                assert_eq!(argument, &json!(false));
+                let known = schema["properties"].as_object().expect("properties");
+                value.as_object().is_none_or(|fields| fields.keys().all(|name| known.contains_key(name)))
+            }
+            // JSON Schema counts code points.
+            "minLength" => length(value) >= argument.as_u64().expect("a length"),
+            "maxLength" => value.is_string() && length(value) <= argument.as_u64().expect("a length"),
+            "pattern" => value.as_str().is_none_or(|text| matches(argument.as_str().expect("a pattern"), text)),
+            "format" => {
+                assert_eq!(argument, "date-time");
+                value.as_str().is_none_or(|text| text.parse::<Timestamp>().is_ok())
+            }
+            other => panic!("this test does not know the keyword {other}"),
+        };
+        (!holds).then(|| format!("{at} {keyword}"))
+    })
+}
+
+fn length(value: &Value) -> u64 {
+    value.as_str().map_or(0, |text| text.chars().count() as u64)
+}
+
+/// The patterns of the event's schema, by hand: whoever changes one there says here what it means.
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern {
+        "^[A-Za-z0-9_:/-]([A-Za-z0-9_.:/-]*[A-Za-z0-9_:/-])?$" => {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:/".contains(&byte);
+            !text.is_empty()
+                && text.bytes().all(|byte| is_plain(byte) || byte == b'.')
+                && !text.starts_with('.')
+                && !text.ends_with('.')
+        }
+        r"^[^\u0000-\u001f\u007f-\u009f]+$" => !text.is_empty() && !text.chars().any(char::is_control),
+        other => panic!("this test does not know the pattern {other}"),
+    }
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    for readme in READMES {
+        let text = read(readme);
+        let folder = repository().join(readme).parent().expect("a folder").to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("https://") || link.starts_with("http://") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { repository().join(readme) } else { folder.join(path) };
+            assert!(target.exists(), "{readme}: {link} leads nowhere");
+            assert!(anchor.is_empty() || anchors(&read(&target)).contains(anchor), "{readme}: no heading for {link}");
+        }
+    }
+}
+
+/// The anchors that headings get on the usual sites.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let anchor = |heading: &str| {
+        let kept = heading.to_lowercase().replace(' ', "-");
+        kept.chars().filter(|character| character.is_alphanumeric() || "-_".contains(*character)).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_file_that_is_named_exists() {
+    for readme in READMES {
+        let text = read(readme);
+        for word in text.split('`').skip(1).step_by(2) {
+            let is_path = ["crates/", "deploy/", "proto/", "tests/"].iter().any(|folder| word.starts_with(folder));
+            if is_path && !word.contains(['*', '<', ' ', '…']) {
+                assert!(repository().join(word).exists(), "{readme}: there is no {word}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_make_target_that_is_named_exists() {
+    let makefile = read("Makefile");
+    let mut named = 0;
+    for readme in READMES {
+        let text = read(readme);
+        let inline = text.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix("make "));
+        let blocks = text.lines().filter_map(|line| line.strip_prefix("    make "));
+        for rest in inline.chain(blocks) {
+            let target = rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default();
+            named += 1;
+            assert!(makefile.contains(&format!("\n{target}:")), "{readme}: there is no make {target}");
+        }
+    }
+    assert!(named >= 3, "only {named} targets were found: is this test still looking in the right place?");
+}

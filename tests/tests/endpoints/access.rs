@@ -1,0 +1,192 @@
+//! Who sees which deliveries, and how applications, keys and endpoints are made.
+
+use fanfare_tests::{
+    client::Client,
+    patience::until,
+    process::{fanfare, try_fanfare},
+    receiver::Behaviour,
+    world::World,
+};
+use serde_json::json;
+
+use crate::{NO_APPLICATION, assert_refused};
+
+#[tokio::test]
+async fn deliveries_are_found_by_filters_and_page_by_page() {
+    let world = World::new().await;
+    let good = world.endpoint("good", &["*"]).await;
+    let bad = world.endpoint("bad", &["*"]).await;
+    world.receiver.script("bad", &[Behaviour::FAIL]);
+    let _dispatcher = world.dispatcher().await;
+    let mut events = Vec::new();
+    for number in 0..7 {
+        events.push(world.publish(&json!({ "type": "a", "data": number, "id": number.to_string() })).await);
+    }
+    world.wait_for_deliveries(&format!("webhook={}&state=delivered", good.id), 7).await;
+    world.wait_for_deliveries(&format!("webhook={}", bad.id), 7).await;
+    let of_one = world.deliveries(&format!("event={}", events[0])).await;
+    assert_eq!(of_one.len(), 2);
+    assert!(of_one.iter().all(|one| one["event"] == events[0].as_str()));
+    assert_eq!(world.deliveries(&format!("event={}&webhook={}&state=delivered", events[3], good.id)).await.len(), 1);
+    assert_eq!(world.deliveries(&format!("webhook={}&state=delivered", bad.id)).await.len(), 0);
+
+    let mut paged: Vec<String> = Vec::new();
+    let mut path = "deliveries?limit=4".to_owned();
+    loop {
+        let page = world.client().get(&path).await.data().as_array().expect("a page").clone();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 4);
+        path = format!("deliveries?limit=4&before={}", last["id"].as_str().expect("an id"));
+        paged.extend(page.iter().map(|one| one["id"].as_str().expect("an id").to_owned()));
+    }
+    assert!(paged.is_sorted_by(|newer, older| newer > older), "newest first: {paged:?}");
+    assert_eq!(paged.len(), 14);
+
+    for (query, field) in [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("state=lost", "state"),
+        ("webhook=1", "webhook"),
+        ("event=1", "event"),
+        ("before=1", "before"),
+    ] {
+        let answer = world.client().get(&format!("deliveries?{query}")).await;
+        assert_refused(query, &answer, (422, "invalid_field", field));
+    }
+    let answer = world.client().get("deliveries?limit=many").await;
+    assert_refused("limit=many", &answer, (400, "invalid_query", ""));
+    let unknown = "event=evt_00000000000000000000000000";
+    assert_eq!(world.deliveries(unknown).await.len(), 0);
+}
+
+/// A client of an application that an admin makes by the API.
+async fn application_by_api(world: &World, admin: &Client, name: &str) -> Client {
+    let made = admin.post("applications", &json!({ "name": name })).await;
+    assert_eq!((made.status, made.data()["name"].as_str()), (201, Some(name)));
+    let key = admin.post("keys", &json!({ "role": "manage", "application": made.data()["id"] })).await;
+    assert_eq!((key.status, &key.data()["application"]), (201, &made.data()["id"]));
+    let client = world.client().with_key(key.data()["key"].as_str().expect("a key"));
+    until("the key to be known", async || (client.get("webhooks").await.status == 200).then_some(())).await;
+    client
+}
+
+async fn admin(world: &World) -> Client {
+    let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
+    until("the key to be known", async || (admin.get("applications").await.status == 200).then_some(())).await;
+    admin
+}
+
+#[tokio::test]
+async fn another_applications_webhooks_and_deliveries_are_not_there() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("a", &["*"]).await;
+    let _dispatcher = world.dispatcher().await;
+    world.publish(&json!({ "type": "a", "data": 1 })).await;
+    let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
+    let admin = admin(&world).await;
+    let other = application_by_api(&world, &admin, "other").await;
+
+    let webhook = format!("webhooks/{}", endpoint.id);
+    let delivery = format!("deliveries/{}", delivery["id"].as_str().expect("an id"));
+    for answer in [
+        other.get(&webhook).await,
+        other.patch(&webhook, &json!({ "status": "disabled" })).await,
+        other.delete(&webhook).await,
+        other.get(&delivery).await,
+    ] {
+        assert_refused("another's", &answer, (404, "not_found", "id"));
+    }
+    assert_eq!(other.get("webhooks").await.data(), &json!([]));
+    assert_eq!(other.get("deliveries").await.data(), &json!([]));
+    let by_query = other.get(&format!("{webhook}?application={}", world.application)).await;
+    assert_refused("by query", &by_query, (403, "forbidden", "application"));
+    let by_admin = admin.get(&format!("{webhook}?application={}", world.application)).await;
+    assert_eq!(by_admin.data()["status"], "enabled", "nothing has been changed");
+}
+
+#[tokio::test]
+async fn applications_and_keys_are_made_by_admins() {
+    let world = World::new().await;
+    let admin = admin(&world).await;
+    for name in ["second", "third"] {
+        application_by_api(&world, &admin, name).await;
+    }
+    let newest = admin.get("applications?limit=1").await.data().clone();
+    assert_eq!(newest[0]["name"], "third");
+    let before = newest[0]["id"].as_str().expect("an id");
+    let rest = admin.get(&format!("applications?before={before}")).await.data().clone();
+    assert_eq!((&rest[0]["name"], &rest[1]["id"]), (&json!("second"), &json!(world.application)));
+
+    let own = json!(world.application);
+    for (what, path, body, refusal) in [
+        ("no name", "applications", json!({}), (422, "missing_field", "name")),
+        ("a blank name", "applications", json!({ "name": " " }), (422, "invalid_field", "name")),
+        ("NUL in a name", "applications", json!({ "name": "a\0" }), (422, "invalid_field", "name")),
+        ("a long name", "applications", json!({ "name": "a".repeat(201) }), (422, "invalid_field", "name")),
+        ("no role", "keys", json!({ "application": own }), (422, "missing_field", "role")),
+        ("another role", "keys", json!({ "role": "root" }), (422, "invalid_field", "role")),
+        ("a key of none", "keys", json!({ "role": "publish" }), (422, "missing_field", "application")),
+        (
+            "a bound admin",
+            "keys",
+            json!({ "role": "admin", "application": own }),
+            (422, "invalid_field", "application"),
+        ),
+        ("no id", "keys", json!({ "role": "manage", "application": "a" }), (422, "invalid_field", "application")),
+        (
+            "no application",
+            "keys",
+            json!({ "role": "manage", "application": NO_APPLICATION }),
+            (422, "invalid_field", "application"),
+        ),
+    ] {
+        assert_refused(what, &admin.post(path, &body).await, refusal);
+        assert_refused("a manager", &world.client().post(path, &body).await, (403, "forbidden", ""));
+        assert_refused("nobody", &world.client().with_key("").post(path, &body).await, (401, "missing_key", ""));
+    }
+}
+
+#[tokio::test]
+async fn the_command_makes_endpoints_and_says_what_is_wrong() {
+    let world = World::new().await;
+    let application = world.application.as_str();
+    let url = world.receiver.url("command");
+    let endpoint = |application, url, events| {
+        ["endpoint", "create", "--application", application, "--url", url, "--events", events]
+    };
+    let printed = fanfare(&world.variables, &endpoint(application, &url, "order.*,invoice.paid"));
+    let (id, secret) = printed.split_once('\n').expect("an id and a secret");
+    let shown = world.client().get(&format!("webhooks/{id}")).await.data().clone();
+    assert_eq!((&shown["url"], &shown["events"]), (&json!(url), &json!(["order.*", "invoice.paid"])));
+    assert!(secret.starts_with("whsec_"), "{secret}");
+    assert_eq!(fanfare(&world.variables, &["migrate"]), "the schema is up to date");
+
+    let key = |role, application| ["key", "create", "--role", role, "--application", application];
+    let wrong: [(&[&str], &str); 8] = [
+        (&endpoint(NO_APPLICATION, &url, "*"), "there is no application app_00000000000000000000000000"),
+        (&endpoint("mine", &url, "*"), "--application"),
+        (&endpoint(application, "http://10.0.0.1/", "*"), "--url cannot be taken"),
+        (&endpoint(application, "nowhere", "*"), "write it like https://"),
+        (&endpoint(application, &url, "a b"), "--events holds \"a b\""),
+        (&key("manage", NO_APPLICATION), "there is no application"),
+        (&key("admin", application), "an admin key has none"),
+        (&key("root", application), "publish, manage, admin"),
+    ];
+    for (arguments, expected) in wrong {
+        let (printed, failed) = try_fanfare(&world.variables, arguments);
+        let failed = failed.unwrap_or_else(|| panic!("{arguments:?} is taken: {printed}"));
+        assert!(failed.contains(expected), "{arguments:?} says: {failed}");
+    }
+    assert_eq!(world.client().get("webhooks").await.data().as_array().map(Vec::len), Some(1));
+
+    let mut strict = world.variables.clone();
+    strict.insert("FANFARE_HTTPS_ONLY".to_owned(), "true".to_owned());
+    let (_, failed) = try_fanfare(&strict, &endpoint(application, &url, "*"));
+    assert!(failed.is_some_and(|text| text.contains("use https")));
+    for name in ["DATABASE_URL", "FANFARE_SECRET_KEYS"] {
+        let mut variables = world.variables.clone();
+        variables.remove(name);
+        let (_, failed) = try_fanfare(&variables, &["app", "create", "a"]);
+        assert!(failed.is_some_and(|text| text.contains(&format!("{name} is not set"))), "{name}");
+    }
+}

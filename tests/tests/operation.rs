@@ -1,0 +1,219 @@
+//! What operators meet: a configuration with mistakes, the pages for probes and metrics, a database that
+//! is not migrated yet, and traces.
+
+use std::{collections::BTreeSet, net::SocketAddr, process::Stdio};
+
+use fanfare_tests::{
+    collector::Collector,
+    metrics::counted,
+    patience::{patience, until},
+    process::{Process, Variables, binary, fanfare},
+    world::{World, get, ready},
+};
+use hyper::Method;
+use serde_json::json;
+use tokio::process::Command;
+
+/// How a service ends that cannot start: whether it says so, and what it says.
+async fn complaint(service: &str, variables: &Variables) -> String {
+    let mut command = Command::new(binary(service));
+    command.env_clear().envs(variables).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(patience(), command.output());
+    let output = output.await.unwrap_or_else(|_| panic!("{service} runs with {variables:?}")).expect("it starts");
+    assert!(output.status.code().is_some_and(|code| code != 0), "{service} ends with {}", output.status);
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+/// Part of each bad value that is a secret.
+const SECRET: &str = "hunter2";
+
+/// A bad value for each setting of both services.
+const BAD: [(&str, &str); 10] = [
+    ("AMQP_URL", "amqp://user:hunter2@:none"),
+    ("DATABASE_URL", "postgres://user:hunter2@localhost:none/fanfare"),
+    ("FANFARE_SECRET_KEYS", "k1:hunter2"),
+    ("FANFARE_PREFIX", "a b"),
+    ("FANFARE_SCHEDULE", "60"),
+    ("FANFARE_MAX_EVENT_BYTES", "1"),
+    ("FANFARE_DATABASE_CONNECTIONS", "many"),
+    ("FANFARE_ALLOW_ADDRESSES", "10.0.0.0/8,everything"),
+    ("FANFARE_HTTPS_ONLY", "perhaps"),
+    ("FANFARE_OPERATIONS_ADDRESS", "localhost"),
+];
+
+/// Bad values for the settings of one service each.
+const BAD_ALONE: [(&str, &[(&str, &str)]); 2] = [
+    ("ingest", &[("FANFARE_ADDRESS", "8080"), ("FANFARE_LOG_FORMAT", "xml")]),
+    ("dispatcher", &[("FANFARE_ATTEMPT_TIMEOUT", "10"), ("FANFARE_PREFETCH", "0"), ("FANFARE_RETENTION", "-1d")]),
+];
+
+#[tokio::test]
+async fn all_mistakes_of_a_configuration_are_told_at_once() {
+    for (service, alone) in BAD_ALONE {
+        let bad: Vec<_> = BAD.iter().chain(alone).collect();
+        let variables = bad.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let said = complaint(service, &variables).await;
+        let missing: Vec<_> = bad.iter().map(|(name, _)| *name).filter(|name| !said.contains(name)).collect();
+        assert!(missing.is_empty(), "{service} does not tell of {missing:?}, but: {said}");
+        assert!(!said.contains(SECRET), "{service} shows a secret: {said}");
+
+        let said = complaint(service, &Variables::new()).await;
+        for name in ["AMQP_URL", "DATABASE_URL", "FANFARE_SECRET_KEYS"] {
+            assert!(said.contains(&format!("{name} is not set")), "{service}: {said}");
+        }
+    }
+}
+
+/// A mistake that only the last check sees is told by the setting's name all the same, and never shown.
+#[tokio::test]
+async fn each_mistake_alone_is_told_by_its_name() {
+    let world = World::new().await;
+    let telemetry = [("RUST_LOG", "info,=,"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2")];
+    for service in ["ingest", "dispatcher"] {
+        for (name, value) in BAD.iter().take(3).chain(&telemetry) {
+            let mut variables = world.variables.clone();
+            variables.insert((*name).to_owned(), (*value).to_owned());
+            let said = complaint(service, &variables).await;
+            assert!(said.contains(name), "{service} with {name}={value} says: {said}");
+            assert!(!said.contains(SECRET), "{service} shows a secret: {said}");
+        }
+    }
+}
+
+async fn operations(process: &Process) -> SocketAddr {
+    process.address("serving health and metrics").await
+}
+
+#[tokio::test]
+async fn a_service_tells_its_health_and_its_metrics() {
+    let world = World::new().await;
+    world.endpoint("a", &["*"]).await;
+    let dispatcher = world.dispatcher().await;
+    world.publish(&json!({ "type": "a", "data": 1 })).await;
+    counted(world.ingest(), r#"fanfare_published_total{result="accepted"}"#, 1).await;
+    counted(&dispatcher, r#"fanfare_attempts_total{outcome="answered"}"#, 1).await;
+    counted(&dispatcher, r#"fanfare_events_total{result="new"}"#, 1).await;
+    counted(&dispatcher, r#"fanfare_deliveries_ended_total{state="delivered",reason=""}"#, 1).await;
+    for (process, histogram) in [(world.ingest(), "fanfare_publish_seconds"), (&dispatcher, "fanfare_attempt_seconds")]
+    {
+        let address = operations(process).await;
+        assert_eq!(get(address, "healthz").await.as_deref(), Some("alive\n"));
+        assert_eq!(get(address, "readyz").await.as_deref(), Some("ready\n"));
+        let metrics = get(address, "metrics").await.expect("the metrics");
+        assert!(metrics.contains(&format!("{histogram}_bucket{{le=")), "{metrics}");
+        assert!(metrics.contains(&format!("# HELP {histogram} ")), "{metrics}");
+        for id in ["app_", "wh_", "evt_", "dlv_"] {
+            assert!(!metrics.contains(id), "a label holds an id, of which there is no end: {metrics}");
+        }
+    }
+}
+
+/// Services and migration start together in most deployments, in any order.
+#[tokio::test]
+async fn services_wait_for_the_migration_and_say_so() {
+    let mut world = World::new().await;
+    drop(world.take_ingest());
+    let empty = "DROP SCHEMA public CASCADE; CREATE SCHEMA public";
+    world.database().await.batch_execute(empty).await.expect("a database as if it were new");
+
+    let dispatcher = world.dispatcher_starting();
+    let ingest = Process::start("ingest", &world.variables);
+    for process in [&dispatcher, &ingest] {
+        process.logged("connected to the broker for publishing").await;
+        let address = operations(process).await;
+        assert_eq!(get(address, "healthz").await.as_deref(), Some("alive\n"), "nobody shall restart it");
+        let readiness = get(address, "readyz").await.expect("an answer");
+        assert!(readiness.starts_with("not ready: "), "it cannot serve yet, and says {readiness:?}");
+    }
+    dispatcher.logged("the database has not the schema of this release; run: fanfare migrate").await;
+    let readiness = get(operations(&dispatcher).await, "readyz").await;
+    assert_eq!(readiness.as_deref(), Some("not ready: the database is away, or not migrated\n"));
+
+    assert!(fanfare(&world.variables, &["migrate"]).contains("applied"));
+    ready(&dispatcher).await;
+    ready(&ingest).await;
+    ingest.logged("serving the API").await;
+}
+
+/// As a publisher that takes part in a trace sends it: version, trace, span, flags.
+fn traceparent(trace: &str, span: &str) -> String {
+    format!("00-{trace}-{span}-01")
+}
+
+#[tokio::test]
+async fn one_trace_leads_from_publishing_to_the_attempt() {
+    let collector = Collector::start().await;
+    let world = World::on_shared(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())]).await;
+    world.endpoint("a", &["*"]).await;
+    let _dispatcher = world.dispatcher().await;
+    let (http, amqp, span) =
+        ("4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7");
+
+    let headers = [("content-type", "application/json"), ("traceparent", &*traceparent(http, span))];
+    let event = r#"{"type":"a","data":1}"#;
+    let answer = world.client().send(Method::POST, "events", &headers, event).await.expect("an answer");
+    assert_eq!(answer.status, 202);
+    let headers = [("traceparent", &*traceparent(amqp, span))];
+    let routing_key = format!("{}.a", world.application);
+    world.broker().await.publish(&routing_key, Some("1"), &headers, event).await.expect("the broker");
+    world.wait_for_deliveries("state=delivered", 2).await;
+
+    let published = collector.span("ingest", "publish", http).await;
+    assert_eq!(published.parent, span, "the publisher's span caused ours");
+    let attempt = collector.span("dispatcher", "attempt", http).await;
+    assert_eq!(attempt.parent, published.id, "ours caused the attempt");
+    let attempt = collector.span("dispatcher", "attempt", amqp).await;
+    assert_eq!(attempt.parent, span, "on this door nobody of ours stands between");
+}
+
+/// The trace of an event is kept with it, for its retries; one that came without gets its own.
+#[tokio::test]
+async fn every_event_has_a_trace() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let broker = world.broker().await;
+    let routing_key = format!("{}.a", world.application);
+    let own = traceparent("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    world.publish(&json!({ "type": "a", "data": 1, "id": "http" })).await;
+    for (id, header) in [("amqp", None), ("own", Some(&*own)), ("broken", Some("00-0-0-01"))] {
+        let headers: Vec<_> = header.map(|value| ("traceparent", value)).into_iter().collect();
+        broker.publish(&routing_key, Some(id), &headers, r#"{"data":1}"#).await.expect("the broker");
+    }
+    let database = world.database().await;
+    let rows = until("four events", async || {
+        let rows = database.query("SELECT key, traceparent FROM events", &[]).await.expect("the events");
+        (rows.len() == 4).then_some(rows)
+    })
+    .await;
+    for row in &rows {
+        let (key, trace): (&str, &str) = (row.get("key"), row.get("traceparent"));
+        assert!(is_traceparent(trace), "{key} has {trace:?}");
+        assert_eq!(key == "own", trace == own, "{key} has {trace:?}");
+    }
+    let traces: BTreeSet<&str> = rows.iter().map(|row| &row.get::<_, &str>("traceparent")[3..35]).collect();
+    assert_eq!(traces.len(), 4, "each a trace of its own");
+}
+
+/// By the specification (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+fn is_traceparent(text: &str) -> bool {
+    let is_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_some = |part: &str| part.bytes().any(|byte| byte != b'0');
+    match text.split('-').collect::<Vec<_>>()[..] {
+        ["00", trace, span, flags] => {
+            [(trace, 32), (span, 16), (flags, 2)].iter().all(|&(part, length)| part.len() == length && is_hex(part))
+                && is_some(trace)
+                && is_some(span)
+        }
+        _ => false,
+    }
+}
+
+#[tokio::test]
+async fn a_service_ends_when_it_is_told_to() {
+    let mut world = World::new().await;
+    let dispatcher = world.dispatcher().await;
+    for process in [dispatcher, world.take_ingest()] {
+        process.terminate();
+        assert_eq!(process.ended().await, 0);
+    }
+}
