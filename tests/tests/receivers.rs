@@ -16,8 +16,12 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-/// A claim that comes out early by less than half its wait, or by less than a second, counts as due.
+/// How much sooner than after its wait a request may come in, in seconds: what the broker's timers and
+/// clocks that are read a little earlier or later make of it.
 const EARLY: f64 = 0.6;
+
+/// A claim that is early by less than this, in seconds, counts as due.
+const TOLERANCE: f64 = 1.0;
 
 /// What is kept of a response's body at the most.
 const MAX_RESPONSE_BODY: usize = 64 * 1024;
@@ -79,7 +83,7 @@ async fn each_kind_of_failure_is_recorded_and_retried_until_it_ends() {
     assert_at_least(&gaps(&world.receiver.received("flaky")), &[1.0, 1.0, 3.0, 1.0, 4.0]);
     for pair in attempts.windows(2) {
         let early = time(&pair[0]["next_attempt_at"]).duration_since(time(&pair[1]["started_at"])).as_secs_f64();
-        assert!(early < EARLY, "an attempt {early} s before the time that its record promised");
+        assert!(early < TOLERANCE, "an attempt {early} s before the time that its record promised");
     }
     assert!(attempts[5]["next_attempt_at"].is_null());
     assert_eq!((&delivery["attempt"], &delivery["reason"]), (&json!(6), &Value::Null));
@@ -174,7 +178,7 @@ async fn a_wait_of_sixty_seconds_takes_sixty_seconds() {
     .await;
     assert_at_least(&gaps(&received), &[60.0]);
     let late = received[1].at.duration_since(promised).as_secs_f64();
-    assert!((-1.0..5.0).contains(&late), "{late} s after the time that the API promised");
+    assert!((-TOLERANCE..5.0).contains(&late), "{late} s after the time that the API promised");
     world.wait_for_deliveries("state=delivered", 1).await;
 }
 

@@ -1,13 +1,12 @@
 //! Connecting to the broker.
 
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use fanfare_domain::delay::Ladder;
 use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable, uri::AMQPUri};
 
-use fanfare_domain::delay::Ladder;
-
-use crate::{InvalidPrefix, Topology};
+use crate::{Prefix, Topology};
 
 /// A connection that is not there after this long is given up and tried again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,32 +18,34 @@ const HEARTBEAT: u16 = 10;
 /// What a process tells about its broker.
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
-    url: String,
+    url: BrokerUrl,
     /// Declared at every connection.
     topology: Topology,
     name: String,
 }
 
-/// Why a process cannot have these settings.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidSettings {
-    /// The URL cannot be read.
-    #[error("AMQP_URL: {0}")]
-    Url(String),
-    /// The prefix cannot stand in names.
-    #[error("FANFARE_PREFIX: {0}")]
-    Prefix(#[from] InvalidPrefix),
+/// The broker's URL: `amqp://user:password@host:port/vhost`.
+#[derive(Clone)]
+pub struct BrokerUrl(AMQPUri);
+
+impl FromStr for BrokerUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "BrokerUrl({}:{}, …)", self.0.authority.host, self.0.authority.port)
+    }
 }
 
 impl BrokerSettings {
     /// The settings of a process whose name is shown in the broker's list of connections.
-    ///
-    /// # Errors
-    /// With the one of url and prefix that cannot be used.
-    pub fn new(url: String, prefix: &str, ladder: Ladder, name: &str) -> Result<Self, InvalidSettings> {
-        url.parse::<AMQPUri>().map_err(InvalidSettings::Url)?;
-        let topology = Topology::new(prefix, ladder)?;
-        Ok(Self { url, topology, name: name.to_owned() })
+    pub fn new(url: BrokerUrl, prefix: Prefix, ladder: Ladder, name: &str) -> Self {
+        Self { url, topology: Topology::new(prefix, ladder), name: name.to_owned() }
     }
 
     /// The exchanges and queues.
@@ -67,8 +68,7 @@ impl BrokerSettings {
 
     /// A connection on which the topology has been declared.
     pub(crate) async fn connect(&self, purpose: &str) -> lapin::Result<Connection> {
-        let mut uri: AMQPUri =
-            self.url.parse().map_err(|error: String| std::io::Error::new(std::io::ErrorKind::InvalidInput, error))?;
+        let mut uri = self.url.0.clone();
         uri.query.heartbeat = Some(uri.query.heartbeat.unwrap_or(HEARTBEAT));
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());

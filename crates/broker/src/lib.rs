@@ -14,7 +14,7 @@ mod topology;
 pub use codec::{
     Message, Parked, Unreadable, decode_claim, decode_event, decode_parked, encode_claim, encode_event, encode_parked,
 };
-pub use connection::{BrokerSettings, InvalidSettings};
+pub use connection::{BrokerSettings, BrokerUrl};
 pub use consumer::{Consumers, Incoming, Subscription};
 pub use publisher::{PublishError, Publisher};
-pub use topology::{InvalidPrefix, Topology};
+pub use topology::{NotAPrefix, Prefix, Topology};

@@ -3,7 +3,7 @@
 //! A queue's arguments are part of its identity: the broker refuses a declaration with others. Whatever
 //! may change therefore stands in the queue's name.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use fanfare_domain::{
     claim::Claim,
@@ -33,14 +33,30 @@ const PARKED: &str = "parked";
 /// All names in the broker. They start with a prefix, so that several environments share one broker.
 #[derive(Debug, Clone)]
 pub struct Topology {
-    prefix: String,
+    prefix: Prefix,
     ladder: Ladder,
 }
+
+/// What all names of an environment start with.
+#[derive(Debug, Clone)]
+pub struct Prefix(String);
 
 /// Why a text is no prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no prefix: 1 to 64 letters, digits, _ or -")]
-pub struct InvalidPrefix(String);
+pub struct NotAPrefix(String);
+
+impl FromStr for Prefix {
+    type Err = NotAPrefix;
+
+    fn from_str(text: &str) -> Result<Self, NotAPrefix> {
+        let fits = (1..=64).contains(&text.len());
+        if !fits || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
+            return Err(NotAPrefix(text.to_owned()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
 
 struct Queue {
     name: String,
@@ -50,15 +66,8 @@ struct Queue {
 
 impl Topology {
     /// The topology of an environment, with a delay queue for each rung of the ladder.
-    ///
-    /// # Errors
-    /// When the prefix cannot stand in names.
-    pub fn new(prefix: &str, ladder: Ladder) -> Result<Self, InvalidPrefix> {
-        let fits = (1..=64).contains(&prefix.len());
-        if !fits || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
-            return Err(InvalidPrefix(prefix.to_owned()));
-        }
-        Ok(Self { prefix: prefix.to_owned(), ladder })
+    pub(crate) fn new(prefix: Prefix, ladder: Ladder) -> Self {
+        Self { prefix, ladder }
     }
 
     /// The exchange that events are published to.
@@ -109,7 +118,7 @@ impl Topology {
     }
 
     fn named(&self, what: &str) -> String {
-        format!("{}.{what}", self.prefix)
+        format!("{}.{what}", self.prefix.0)
     }
 
     fn queues(&self) -> Vec<Queue> {
@@ -213,7 +222,7 @@ mod tests {
 
     #[test]
     fn every_queue_that_dead_letters_does_so_at_least_once() {
-        let topology = Topology::new("fanfare", Ladder::new([])).expect("topology");
+        let topology = Topology::new("fanfare".parse().expect("prefix"), Ladder::new([]));
         let queues = topology.queues();
         let argument = |queue: &Queue, name: &str| queue.arguments.inner().get(name).cloned();
         for queue in &queues {
@@ -233,7 +242,7 @@ mod tests {
     #[test]
     fn a_prefix_is_one_word() {
         for prefix in ["", "a.b", "a b", "#", "é"] {
-            assert!(Topology::new(prefix, Ladder::new([])).is_err(), "{prefix}");
+            assert!(prefix.parse::<Prefix>().is_err(), "{prefix}");
         }
     }
 }

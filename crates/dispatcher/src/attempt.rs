@@ -61,8 +61,7 @@ impl Attempts {
         let finished = match turn {
             Some(turn) if !stop.is_cancelled() => {
                 let record = self.send(&assignment).await;
-                drop(turn);
-                Finished { assignment, finished: FinishedAs::Attempted(record) }
+                Finished { assignment, finished: FinishedAs::Attempted(record), unrecorded: turn.end() }
             }
             _ => give_back(assignment, stop.is_cancelled()),
         };
@@ -150,5 +149,5 @@ fn give_back(assignment: Assignment, stopping: bool) -> Finished {
         due,
         reason,
     };
-    Finished { assignment, finished: FinishedAs::GivenBack(back) }
+    Finished { assignment, finished: FinishedAs::GivenBack(back), unrecorded: None }
 }

@@ -54,10 +54,8 @@ impl Configuration {
         let telemetry = TelemetrySettings::read(environment);
         let policy = policy?;
         let ladder = Ladder::new(policy.schedule.waits().iter().copied());
-        let broker = BrokerSettings::new(amqp_url?, &prefix?, ladder, "fanfare dispatcher");
-        let broker = broker.map_err(|error| environment.mistake(error.to_string())).ok()?;
         Some(Self {
-            broker,
+            broker: BrokerSettings::new(amqp_url?, prefix?, ladder, "fanfare dispatcher"),
             store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
             outbound: outbound?,
             policy,

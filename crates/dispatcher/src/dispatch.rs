@@ -105,6 +105,7 @@ impl Dispatcher {
         tracing::info!("dispatching");
 
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             ended = stages.join_next() => {
                 // Without one stage the others would send what nobody records. The rows and the un-acked

@@ -49,11 +49,18 @@ pub(crate) struct Ticket {
     lane: Arc<Lane>,
 }
 
-/// The right to attempt now. Ends with the attempt, whose duration the lane learns.
+/// The right to attempt now. The lane's part of it ends with the attempt, whose duration the lane learns.
 pub(crate) struct Turn {
     ticket: Ticket,
     started: Instant,
-    _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _lane: OwnedSemaphorePermit,
+    process: Option<Unrecorded>,
+}
+
+/// The process's part of a turn. To be kept until the attempt is recorded: what is sent and not recorded
+/// is sent again when the process dies, and must be bounded whatever the database does.
+pub(crate) struct Unrecorded {
+    _process: OwnedSemaphorePermit,
 }
 
 impl Lanes {
@@ -104,10 +111,17 @@ impl Ticket {
             let process = Arc::clone(&self.lane.process).acquire_owned().await.ok()?;
             Some((lane, process))
         });
-        let permits = permits.await.ok().flatten()?;
+        let (lane, process) = permits.await.ok().flatten()?;
         let started = Instant::now();
         self.lane.attempts().started.push(started);
-        Some(Turn { ticket: self, started, _permits: permits })
+        Some(Turn { ticket: self, started, _lane: lane, process: Some(Unrecorded { _process: process }) })
+    }
+}
+
+impl Turn {
+    /// Ends the turn with its attempt.
+    pub(crate) fn end(mut self) -> Option<Unrecorded> {
+        self.process.take()
     }
 }
 

@@ -6,12 +6,14 @@ use fanfare_domain::ids::DeliveryId;
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use tokio::sync::mpsc;
 
-use crate::{assignment::Assignment, batch, database::Database, metric, settle::Settler};
+use crate::{assignment::Assignment, batch, database::Database, lanes::Unrecorded, metric, settle::Settler};
 
 /// A delivery whose turn is over.
 pub(crate) struct Finished {
     pub(crate) assignment: Assignment,
     pub(crate) finished: FinishedAs,
+    /// Ends when it is recorded.
+    pub(crate) unrecorded: Option<Unrecorded>,
 }
 
 /// How it went.
@@ -28,22 +30,22 @@ pub(crate) struct Record {
     pub(crate) settler: Settler,
 }
 
-type Attempted = (Assignment, AttemptRecord);
+type Attempted = (Assignment, AttemptRecord, Option<Unrecorded>);
 
 /// Records what comes in until nothing more does.
 pub(crate) async fn run(record: Record, mut finished: mpsc::Receiver<Finished>) {
     let mut waiting = Vec::new();
     while finished.recv_many(&mut waiting, batch::MAX_ITEMS).await > 0 {
         let (mut attempted, mut back) = (Vec::new(), Vec::new());
-        for Finished { assignment, finished } in waiting.drain(..) {
+        for Finished { assignment, finished, unrecorded } in waiting.drain(..) {
             match finished {
-                FinishedAs::Attempted(record) => attempted.push((assignment, record)),
+                FinishedAs::Attempted(record) => attempted.push((assignment, record, unrecorded)),
                 FinishedAs::GivenBack(given) => back.push((assignment, given)),
             }
         }
         // A delivery that was taken over may be finished twice at once: one commit must not hold both.
         while !attempted.is_empty() {
-            let batch = batch::next(&mut attempted, |(_, one): &Attempted| batch::Weight {
+            let batch = batch::next(&mut attempted, |(_, one, _): &Attempted| batch::Weight {
                 key: one.delivery,
                 bytes: one.response_body.len(),
                 is_alone: false,
@@ -58,12 +60,12 @@ pub(crate) async fn run(record: Record, mut finished: mpsc::Receiver<Finished>) 
 
 impl Record {
     async fn attempted(&self, mut batch: Vec<Attempted>) {
-        let records: Vec<&AttemptRecord> = batch.iter().map(|(_, record)| record).collect();
+        let records: Vec<&AttemptRecord> = batch.iter().map(|(_, record, _)| record).collect();
         let tried = self.database.until_answered("recording attempts", || self.database.store.record(&records)).await;
         match tried.result {
             Ok(moved) => self.settle(batch, &moved.into_iter().collect(), tried.unknown_commit),
             Err(error) if batch.len() == 1 => {
-                let (assignment, record) = &batch[0];
+                let (assignment, record, _) = &batch[0];
                 // Its row says `sending` until the hold ends, and its message comes again.
                 self.settler.again(&assignment.settlement);
                 tracing::error!(%error, delivery = %record.delivery, attempt = record.attempt, "cannot record an attempt");
@@ -80,7 +82,7 @@ impl Record {
     /// Only whoever moved the delivery publishes its next claim. After an unknown commit that may have
     /// been us: a claim too many is stale, one too few would be missed.
     fn settle(&self, batch: Vec<Attempted>, moved: &HashSet<DeliveryId>, unknown_commit: bool) {
-        for (assignment, record) in batch {
+        for (assignment, record, _) in batch {
             let is_moved = moved.contains(&record.delivery);
             if is_moved {
                 count(&record.next);

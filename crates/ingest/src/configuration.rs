@@ -36,11 +36,9 @@ impl Configuration {
         let operations_address = environment.operations_address();
         let telemetry = TelemetrySettings::read(environment);
         let ladder = Ladder::new(schedule?.waits().iter().copied());
-        let broker = BrokerSettings::new(amqp_url?, &prefix?, ladder, "fanfare ingest");
-        let broker = broker.map_err(|error| environment.mistake(error.to_string())).ok()?;
         Some(Self {
             address: address?,
-            broker,
+            broker: BrokerSettings::new(amqp_url?, prefix?, ladder, "fanfare ingest"),
             store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,
             addresses: AddressPolicy::new(allow?),

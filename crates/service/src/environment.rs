@@ -96,11 +96,6 @@ impl Environment {
             .collect()
     }
 
-    /// Adds a mistake that no single setting shows.
-    pub fn mistake(&mut self, mistake: String) {
-        self.mistakes.push(mistake);
-    }
-
     /// The configuration that was built from what was read.
     ///
     /// # Errors

@@ -8,12 +8,12 @@ use crate::Environment;
 
 impl Environment {
     /// The broker's URL.
-    pub fn amqp_url(&mut self) -> Option<String> {
+    pub fn amqp_url<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
         self.required("AMQP_URL", "the broker: `amqp://user:password@host:5672/vhost`")
     }
 
     /// The prefix of all names in the broker.
-    pub fn prefix(&mut self) -> Option<String> {
+    pub fn prefix<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
         let meaning = "what all exchanges and queues start with; environments that share a broker differ in it";
         self.with_default("FANFARE_PREFIX", "fanfare", meaning)
     }
@@ -30,7 +30,7 @@ impl Environment {
     }
 
     /// The database's URL.
-    pub fn database_url(&mut self) -> Option<String> {
+    pub fn database_url<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
         self.required("DATABASE_URL", "the database: `postgres://user:password@host:5432/database`")
     }
 

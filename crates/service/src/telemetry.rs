@@ -17,6 +17,9 @@ use tracing_subscriber::{
 
 use crate::Environment;
 
+/// Where the spans that are exported are made: in the libraries and in the two services.
+const OURS: [&str; 3] = ["fanfare", "ingest", "dispatcher"];
+
 /// How a process logs, and where its traces go.
 #[derive(Debug, Clone)]
 pub struct TelemetrySettings {
@@ -81,7 +84,8 @@ impl Telemetry {
         let traces = settings.otlp_endpoint.as_deref().map(|endpoint| provider(service, endpoint)).transpose()?;
         let spans = traces.as_ref().map(|provider| {
             // The exporter's own requests must not make spans again.
-            let ours = filter_fn(|metadata| metadata.target().starts_with("fanfare"));
+            let ours =
+                filter_fn(|metadata| metadata.is_span() && OURS.iter().any(|one| metadata.target().starts_with(one)));
             tracing_opentelemetry::layer().with_tracer(provider.tracer(service)).with_filter(ours)
         });
         tracing_subscriber::registry()

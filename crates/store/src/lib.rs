@@ -32,4 +32,4 @@ pub use persist::{NewDelivery, NewEvent, PersistedEvent};
 pub use record::{AttemptRecord, NextState};
 pub use rescue::Unfinished;
 pub use snapshot::{Directory, Snapshot};
-pub use store::{Store, StoreSettings};
+pub use store::{DatabaseUrl, Store, StoreSettings};

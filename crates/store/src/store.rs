@@ -1,6 +1,6 @@
 //! The connections to the database.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::{Config, NoTls};
@@ -10,12 +10,37 @@ use crate::{Keyring, StoreError};
 /// What a process tells about its database.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// `postgres://user:password@host:port/database`.
-    pub url: String,
+    /// Where it is.
+    pub url: DatabaseUrl,
     /// Connections that this process may open, beside four for the batch statements and one that listens.
     pub connections: usize,
     /// The keys that secrets are encrypted with.
     pub keyring: Keyring,
+}
+
+/// The database's URL: `postgres://user:password@host:port/database`.
+#[derive(Clone)]
+pub struct DatabaseUrl(Config);
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let config = Config::from_str(text).map_err(|error| match std::error::Error::source(&error) {
+            Some(reason) => format!("{error}: {reason}"),
+            None => error.to_string(),
+        })?;
+        if config.get_hosts().is_empty() {
+            return Err("no host; write it like postgres://user:password@host:5432/database".to_owned());
+        }
+        Ok(Self(config))
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "DatabaseUrl({:?}, …)", self.0.get_hosts())
+    }
 }
 
 /// Every statement of Fanfare. Cheap to clone.
@@ -44,9 +69,9 @@ impl Store {
     /// by whoever needs it.
     ///
     /// # Errors
-    /// When the URL cannot be read.
+    /// When a pool cannot be made of the settings.
     pub fn new(settings: StoreSettings) -> Result<Self, StoreError> {
-        let mut config = Config::from_str(&settings.url)?;
+        let mut config = settings.url.0;
         config
             .connect_timeout(Duration::from_secs(5))
             .keepalives_idle(Duration::from_secs(30))

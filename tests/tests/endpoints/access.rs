@@ -186,7 +186,7 @@ async fn the_command_makes_endpoints_and_says_what_is_wrong() {
     for name in ["DATABASE_URL", "FANFARE_SECRET_KEYS"] {
         let mut variables = world.variables.clone();
         variables.remove(name);
-        let (_, failed) = try_fanfare(&variables, &["app", "create", "a"]);
+        let (_, failed) = try_fanfare(&variables, &endpoint(application, &url, "*"));
         assert!(failed.is_some_and(|text| text.contains(&format!("{name} is not set"))), "{name}");
     }
 }
