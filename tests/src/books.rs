@@ -73,7 +73,8 @@ impl Load {
             prefix: world.variables["FANFARE_PREFIX"].clone(),
             application: world.application.clone(),
         };
-        let keys = |door: &str, count: usize| (0..count).map(|number| format!("{door}-{number}")).collect();
+        let run: u32 = rand::random();
+        let keys = |door: &str, count: usize| (0..count).map(|number| format!("{door}-{run:08x}-{number}")).collect();
         let mut publishers = JoinSet::new();
         publishers.spawn(ledger.clone().over_http(keys("http", events / 2), pace));
         publishers.spawn(ledger.clone().over_amqp(keys("amqp", events - events / 2), pace));

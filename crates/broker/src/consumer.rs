@@ -22,6 +22,10 @@ use crate::{BrokerSettings, connection::backoff};
 /// it is parked, and not all that were handed over with it.
 const CAREFUL_AFTER: usize = 2;
 
+/// Such connections in a row after which there is no more hurry: the delivery limit would have parked the
+/// message long before, so it is a parked one.
+const PATIENT_AFTER: usize = 50;
+
 /// A message as the broker handed it over. It comes again unless it is acked.
 #[derive(Debug)]
 pub struct Incoming {
@@ -144,10 +148,11 @@ async fn supervise(
             Err(error) => {
                 let is_parsing = matches!(error.kind(), lapin::ErrorKind::ParsingError(_));
                 unparsed = if is_parsing { unparsed + 1 } else { 0 };
-                tracing::warn!(%error, "not consuming; connecting to the broker again");
+                tracing::warn!(%error, unparsed, "not consuming; connecting to the broker again");
             }
         }
-        if was_consuming {
+        // Until the delivery limit parks what cannot be parsed, everything else waits behind it.
+        if was_consuming || (1..PATIENT_AFTER).contains(&unparsed) {
             waits = backoff();
         }
         stop.run_until_cancelled(tokio::time::sleep(waits.next().unwrap_or_default())).await;

@@ -80,20 +80,6 @@ impl Database {
         }
     }
 
-    /// Waits at the start until the database answers and has this release's schema.
-    pub(crate) async fn wait_until_ready(&self) {
-        loop {
-            let migrated = self.until_answered("looking for the schema", || self.store.is_migrated()).await;
-            match migrated.result {
-                Ok(true) => return,
-                Ok(false) => tracing::warn!("the database has not the schema of this release; run: fanfare migrate"),
-                Err(error) => tracing::error!(%error, "cannot read the schema's version"),
-            }
-            self.answers(false);
-            tokio::time::sleep(LONGEST_WAIT).await;
-        }
-    }
-
     /// Lets messages come in: from now on the database's answers decide whether they do.
     pub(crate) fn open(&self) {
         self.open.store(true, Ordering::Release);

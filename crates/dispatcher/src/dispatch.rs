@@ -92,7 +92,7 @@ impl Dispatcher {
         tokio::spawn(operations.run(is_ready, end.clone()));
 
         let loading = async {
-            self.database.wait_until_ready().await;
+            self.database.store.wait_until_migrated().await;
             Directory::follow(self.database.store.clone(), end.clone()).await
         };
         let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };

@@ -121,12 +121,13 @@ impl Policy {
     }
 }
 
-/// The wait that an endpoint asks for with 429 or 503, where `Retry-After` has that meaning, and a second
-/// more: a claim may come a little early, and would be refused again at the price of an attempt.
+/// The wait that an endpoint asks for with 429 or 503, where `Retry-After` has that meaning, and as much
+/// more as its claim may be early: it would be refused again, at the price of an attempt.
 fn asked_wait(outcome: Outcome, now: Timestamp) -> Duration {
     match outcome {
         Outcome::Answered { status: 429 | 503, retry_after: Some(after) } => {
-            after.wait(now).min(MAX_RETRY_AFTER) + Duration::from_secs(1)
+            let asked = after.wait(now).min(MAX_RETRY_AFTER);
+            asked + (asked / 50).max(Duration::from_secs(1))
         }
         _ => Duration::ZERO,
     }
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(wait(503, 90), 91);
         assert_eq!(wait(429, 5), 60);
         assert_eq!(wait(500, 90), 60);
-        assert_eq!(wait(503, 1_000_000), 7201);
+        assert_eq!(wait(503, 1_000_000), 7344);
     }
 
     #[test]

@@ -34,9 +34,11 @@ pub(crate) async fn run(
     tokio::spawn(operations.run(is_ready(publisher.clone(), Arc::clone(&is_serving)), end.clone()));
 
     let store = Store::new(configuration.store.clone())?;
-    let Some(directory) = stop.run_until_cancelled(Directory::follow(store.clone(), end.clone())).await else {
-        return Ok(());
+    let loading = async {
+        store.wait_until_migrated().await;
+        Directory::follow(store.clone(), end.clone()).await
     };
+    let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
     // Only now: a request that could not be authenticated yet would have to wait.
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(address = %listener.local_addr()?, "serving the API");

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use anyhow::Context;
+use axum::http::Uri;
 use fanfare_domain::traceparent::Traceparent;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
@@ -24,8 +25,8 @@ const OURS: [&str; 3] = ["fanfare", "ingest", "dispatcher"];
 #[derive(Debug, Clone)]
 pub struct TelemetrySettings {
     format: LogFormat,
-    filter: String,
-    otlp_endpoint: Option<String>,
+    filter: LogFilter,
+    otlp_endpoint: Option<OtlpEndpoint>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,32 @@ impl FromStr for LogFormat {
             "text" => Ok(Self::Text),
             _ => Err("expected json or text"),
         }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct LogFilter(String);
+
+impl FromStr for LogFilter {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        EnvFilter::try_new(text).map_err(|_| "expected directives such as info,fanfare_store=debug")?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct OtlpEndpoint(Uri);
+
+impl FromStr for OtlpEndpoint {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let uri: Option<Uri> = text.trim_end_matches('/').parse().ok();
+        uri.filter(|uri| uri.scheme_str() == Some("http") && uri.host().is_some())
+            .map(Self)
+            .ok_or("expected a URL such as http://127.0.0.1:4318")
     }
 }
 
@@ -75,13 +102,13 @@ impl Telemetry {
     /// # Errors
     /// When the filter or the endpoint cannot be used, or logging was started before.
     pub fn start(service: &'static str, settings: &TelemetrySettings) -> anyhow::Result<Self> {
-        let filter = EnvFilter::try_new(&settings.filter).context("RUST_LOG is no filter")?;
+        let filter = EnvFilter::try_new(&settings.filter.0).context("RUST_LOG is no filter")?;
         let logs = tracing_subscriber::fmt::layer().with_target(false).with_ansi(false);
         let logs = match settings.format {
             LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).boxed(),
             LogFormat::Text => logs.boxed(),
         };
-        let traces = settings.otlp_endpoint.as_deref().map(|endpoint| provider(service, endpoint)).transpose()?;
+        let traces = settings.otlp_endpoint.as_ref().map(|endpoint| provider(service, endpoint)).transpose()?;
         let spans = traces.as_ref().map(|provider| {
             // The exporter's own requests must not make spans again.
             let ours =
@@ -103,9 +130,9 @@ impl Telemetry {
     }
 }
 
-fn provider(service: &'static str, endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
+fn provider(service: &'static str, endpoint: &OtlpEndpoint) -> anyhow::Result<SdkTracerProvider> {
     use opentelemetry_otlp::WithExportConfig;
-    let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
+    let url = format!("{}/v1/traces", endpoint.0.to_string().trim_end_matches('/'));
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_endpoint(url)

@@ -1,5 +1,7 @@
 //! The migrations, embedded.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio_postgres::NoTls;
 
@@ -13,6 +15,9 @@ mod embedded {
 
 /// Two `fanfare migrate` at once: the second waits for the first.
 const LOCK: i64 = 0x66616e66617265;
+
+/// How often a process that starts looks for the schema.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Brings the schema up to date and makes the partitions for the coming days. Returns the names of
@@ -46,5 +51,17 @@ impl Store {
         }
         let newest = "SELECT coalesce(max(version), 0)::bigint FROM refinery_schema_history";
         Ok(connection.query_one(newest, &[]).await?.get::<_, i64>(0) >= i64::from(known))
+    }
+
+    /// Waits, at the start of a process, until the database answers and has this release's schema.
+    pub async fn wait_until_migrated(&self) {
+        loop {
+            match self.is_migrated().await {
+                Ok(true) => return,
+                Ok(false) => tracing::warn!("the database has not the schema of this release; run: fanfare migrate"),
+                Err(error) => tracing::warn!(%error, "waiting for the database"),
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 }
