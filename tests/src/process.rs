@@ -157,7 +157,7 @@ fn record(process: u32) {
     // Field 22 of all, and the twentieth after the program's name, which may hold anything.
     let started = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(19)).unwrap_or_default();
     let file = PathBuf::from(folder).join("pids").join(process.to_string());
-    let _ = std::fs::write(file, started);
+    let _ = std::fs::write(file, format!("{started}\n"));
 }
 
 /// Sends a signal to a process.
