@@ -13,7 +13,10 @@ use lapin::{
 };
 use serde_json::Value;
 
-use crate::{Incoming, Topology};
+use crate::{
+    Incoming, Topology,
+    topology::{DUE, PARKED},
+};
 
 const TRACEPARENT: &str = "traceparent";
 const PARKED_REASON: &str = "fanfare-reason";
@@ -180,7 +183,7 @@ pub fn encode_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unre
     }
     Message {
         exchange: topology.deliveries_exchange(),
-        routing_key: topology.parked_routing_key().to_owned(),
+        routing_key: PARKED.to_owned(),
         body: incoming.body.clone(),
         message_id: incoming.message_id.clone(),
         headers,
@@ -227,8 +230,7 @@ fn put_back(topology: &Topology, incoming: &Incoming, queue: &str, routing_key: 
         if queue == topology.events_queue() { topology.events_exchange() } else { topology.deliveries_exchange() };
     let mut headers = copied_headers(incoming);
     headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
-    let routing_key =
-        if queue == topology.events_queue() { routing_key } else { topology.due_routing_key().to_owned() };
+    let routing_key = if queue == topology.events_queue() { routing_key } else { DUE.to_owned() };
     Message { exchange, routing_key, body: incoming.body.clone(), message_id: incoming.message_id.clone(), headers }
 }
 
@@ -304,7 +306,7 @@ impl Incoming {
         self.headers.inner().contains_key(PUT_BACK)
     }
 
-    /// The headers that it was published with as a JSON object, for people.
+    /// What is kept of the headers that it was published with, as a JSON object, for people.
     pub fn headers_as_json(&self) -> String {
         let ours = [PARKED_REASON, PARKED_MESSAGE, PARKED_ROUTING_KEY, PUT_BACK];
         let published = self.headers.inner().iter().filter(|(name, _)| !ours.contains(&name.as_str()));

@@ -22,6 +22,9 @@ use crate::{BrokerSettings, connection::backoff};
 /// it is parked, and not all that were handed over with it.
 const CAREFUL_AFTER: usize = 2;
 
+/// How long messages are taken one at a time on a connection that holds, before all goes on as before.
+const CAREFUL_FOR: Duration = Duration::from_secs(10);
+
 /// Such connections in a row after which there is no more hurry: the delivery limit would have parked the
 /// message long before, so it is a parked one.
 const PATIENT_AFTER: usize = 50;
@@ -71,7 +74,7 @@ impl Incoming {
 }
 
 /// A queue to consume.
-pub struct Subscription {
+pub struct Feed {
     /// Its name.
     pub queue: String,
     /// Messages that may be on their way through this process at once.
@@ -82,7 +85,7 @@ pub struct Subscription {
 
 /// The consumers of a process, on one connection of their own.
 pub struct Consumers {
-    connected: watch::Receiver<bool>,
+    consuming: watch::Receiver<bool>,
     supervisor: tokio::task::JoinHandle<()>,
     close: CancellationToken,
 }
@@ -91,6 +94,8 @@ pub struct Consumers {
 enum Ended {
     /// No messages are wanted for now: the channels are closed, and what was not acked comes again.
     Paused,
+    /// Messages were taken one at a time for long enough.
+    Recovered,
     /// The process is stopping.
     Closed,
 }
@@ -100,19 +105,19 @@ impl Consumers {
     /// go out, until [`Consumers::close`].
     pub fn start(
         settings: BrokerSettings,
-        subscriptions: Vec<Subscription>,
+        feeds: Vec<Feed>,
         wanted: watch::Receiver<bool>,
         stop: CancellationToken,
     ) -> Self {
-        let (state, connected) = watch::channel(false);
+        let (state, consuming) = watch::channel(false);
         let close = CancellationToken::new();
-        let supervisor = tokio::spawn(supervise(settings, subscriptions, wanted, stop, close.clone(), state));
-        Self { connected, supervisor, close }
+        let supervisor = tokio::spawn(supervise(settings, feeds, wanted, stop, close.clone(), state));
+        Self { consuming, supervisor, close }
     }
 
     /// A view of whether messages are coming in.
     pub fn consuming(&self) -> watch::Receiver<bool> {
-        self.connected.clone()
+        self.consuming.clone()
     }
 
     /// Closes the channels, after which nothing can be acked, and waits until that is done.
@@ -124,7 +129,7 @@ impl Consumers {
 
 async fn supervise(
     settings: BrokerSettings,
-    subscriptions: Vec<Subscription>,
+    feeds: Vec<Feed>,
     mut wanted: watch::Receiver<bool>,
     stop: CancellationToken,
     close: CancellationToken,
@@ -137,12 +142,13 @@ async fn supervise(
             return;
         }
         let is_careful = unparsed >= CAREFUL_AFTER;
-        let ended = consume(&settings, &subscriptions, is_careful, &mut wanted, &stop, &close, &state).await;
+        let ended = consume(&settings, &feeds, is_careful, &mut wanted, &stop, &close, &state).await;
         let was_consuming = state.send_replace(false);
         match ended {
             Ok(Ended::Closed) => return,
-            Ok(Ended::Paused) => {
+            Ok(Ended::Paused | Ended::Recovered) => {
                 waits = backoff();
+                unparsed = 0;
                 continue;
             }
             Err(error) => {
@@ -161,7 +167,7 @@ async fn supervise(
 
 async fn consume(
     settings: &BrokerSettings,
-    subscriptions: &[Subscription],
+    feeds: &[Feed],
     is_careful: bool,
     wanted: &mut watch::Receiver<bool>,
     stop: &CancellationToken,
@@ -171,20 +177,20 @@ async fn consume(
     let connection = settings.connect("consumes").await?;
     let mut channels = Vec::new();
     let mut pumps = JoinSet::new();
-    for subscription in subscriptions {
+    for feed in feeds {
         let channel = connection.create_channel().await?;
-        let prefetch = if is_careful { 1 } else { subscription.prefetch };
+        let prefetch = if is_careful { 1 } else { feed.prefetch };
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let consumer = channel
             .basic_consume(
-                subscription.queue.clone().into(),
-                subscription.queue.clone().into(),
+                feed.queue.clone().into(),
+                feed.queue.clone().into(),
                 BasicConsumeOptions::default(),
                 FieldTable::default(),
             )
             .await?;
-        pumps.spawn(pump(consumer, subscription.into.clone()));
-        channels.push((channel, subscription.queue.clone()));
+        pumps.spawn(pump(consumer, feed.into.clone()));
+        channels.push((channel, feed.queue.clone()));
     }
     tracing::info!("consuming from the broker");
     state.send_replace(true);
@@ -192,6 +198,7 @@ async fn consume(
         // The end of a stream means that the consumer is gone, even where the connection is healthy.
         Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
         () = until(wanted, false) => Ok(Ended::Paused),
+        () = tokio::time::sleep(CAREFUL_FOR), if is_careful => Ok(Ended::Recovered),
         () = stop.cancelled() => {
             cancel(&channels).await;
             state.send_replace(false);

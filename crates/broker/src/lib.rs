@@ -1,4 +1,4 @@
-//! RabbitMQ: topology, codec, confirmed publishing, consuming. The one crate that names `lapin`.
+//! RabbitMQ: topology, codec, confirmed publishing, consuming. The one crate, beside the tests, that names `lapin`.
 //!
 //! Publishing and consuming have a connection each: under a memory or disk alarm the broker stops
 //! reading from connections that publish, and acks must not wait behind that. Neither uses lapin's own
@@ -15,6 +15,6 @@ pub use codec::{
     Message, Parked, Unreadable, decode_claim, decode_event, decode_parked, encode_claim, encode_event, encode_parked,
 };
 pub use connection::{BrokerSettings, BrokerUrl};
-pub use consumer::{Consumers, Incoming, Subscription};
+pub use consumer::{Consumers, Feed, Incoming};
 pub use publisher::{PublishError, Publisher};
 pub use topology::{NotAPrefix, Prefix, Topology};

@@ -25,10 +25,10 @@ const DELIVERY_LIMIT: i64 = 20;
 const NO_LIMIT: i64 = 1_000_000_000;
 
 /// The routing key on the deliveries exchange for claims that are due.
-const DUE: &str = "due";
+pub(crate) const DUE: &str = "due";
 
 /// The routing key on the deliveries exchange for messages that could not be read.
-const PARKED: &str = "parked";
+pub(crate) const PARKED: &str = "parked";
 
 /// All names in the broker. They start with a prefix, so that several environments share one broker.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl FromStr for Prefix {
 struct Queue {
     name: String,
     arguments: FieldTable,
-    exchange: Option<(String, String)>,
+    binding: (String, String),
 }
 
 impl Topology {
@@ -95,16 +95,6 @@ impl Topology {
         self.named("parked")
     }
 
-    /// The routing key that takes a message there on the deliveries exchange.
-    pub(crate) fn parked_routing_key(&self) -> &'static str {
-        PARKED
-    }
-
-    /// The routing key that takes a claim to the due ones on the deliveries exchange.
-    pub(crate) fn due_routing_key(&self) -> &'static str {
-        DUE
-    }
-
     /// The routing key on the deliveries exchange for the next hop of a claim.
     pub(crate) fn claim_routing_key(&self, claim: &Claim, now: Timestamp) -> String {
         match self.ladder.next_hop(claim.due, claim.wait(), now) {
@@ -122,26 +112,26 @@ impl Topology {
     }
 
     fn queues(&self) -> Vec<Queue> {
-        let deliveries = |key: &str| Some((self.deliveries_exchange(), key.to_owned()));
+        let deliveries = |key: &str| (self.deliveries_exchange(), key.to_owned());
         let plain = || {
             let mut table = arguments([]);
             table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NO_LIMIT));
             table
         };
         let mut queues = vec![
-            Queue { name: self.unrouted(), arguments: plain(), exchange: Some((self.unrouted(), String::new())) },
-            Queue { name: self.parked_queue(), arguments: plain(), exchange: deliveries(PARKED) },
+            Queue { name: self.unrouted(), arguments: plain(), binding: (self.unrouted(), String::new()) },
+            Queue { name: self.parked_queue(), arguments: plain(), binding: deliveries(PARKED) },
             Queue {
                 name: self.events_queue(),
                 arguments: self.work_queue(),
-                exchange: Some((self.events_exchange(), "#".to_owned())),
+                binding: (self.events_exchange(), "#".to_owned()),
             },
-            Queue { name: self.deliveries_queue(), arguments: self.work_queue(), exchange: deliveries(DUE) },
+            Queue { name: self.deliveries_queue(), arguments: self.work_queue(), binding: deliveries(DUE) },
         ];
         queues.extend(self.ladder.rungs().map(|rung| Queue {
             name: self.named(&format!("delay.{}", rung_name(rung))),
             arguments: self.delay_queue(rung),
-            exchange: deliveries(&rung_name(rung)),
+            binding: deliveries(&rung_name(rung)),
         }));
         queues
     }
@@ -176,12 +166,9 @@ impl Topology {
         for queue in self.queues() {
             let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
             channel.queue_declare(queue.name.clone().into(), options, queue.arguments).await?;
-            if let Some((exchange, key)) = queue.exchange {
-                let options = QueueBindOptions::default();
-                channel
-                    .queue_bind(queue.name.into(), exchange.into(), key.into(), options, FieldTable::default())
-                    .await?;
-            }
+            let (exchange, key) = queue.binding;
+            let options = QueueBindOptions::default();
+            channel.queue_bind(queue.name.into(), exchange.into(), key.into(), options, FieldTable::default()).await?;
         }
         Ok(())
     }

@@ -17,11 +17,23 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use crate::{
-    assignment::Assignment,
-    metric,
-    record::{Finished, FinishedAs},
-};
+use crate::{assignment::Assignment, lanes::Unrecorded, metric};
+
+/// A delivery whose turn is over.
+pub(crate) struct Finished {
+    pub(crate) assignment: Assignment,
+    pub(crate) how: FinishedAs,
+    /// Ends when it is recorded.
+    pub(crate) unrecorded: Option<Unrecorded>,
+}
+
+/// How it went.
+pub(crate) enum FinishedAs {
+    /// It was sent.
+    Attempted(AttemptRecord),
+    /// It was not.
+    GivenBack(GiveBack),
+}
 
 /// What the stage needs. Cheap to clone.
 #[derive(Clone)]
@@ -61,7 +73,7 @@ impl Attempts {
         let finished = match turn {
             Some(turn) if !stop.is_cancelled() => {
                 let record = self.send(&assignment).await;
-                Finished { assignment, finished: FinishedAs::Attempted(record), unrecorded: turn.end() }
+                Finished { assignment, how: FinishedAs::Attempted(record), unrecorded: turn.end() }
             }
             _ => give_back(assignment, stop.is_cancelled()),
         };
@@ -149,5 +161,5 @@ fn give_back(assignment: Assignment, stopping: bool) -> Finished {
         due,
         reason,
     };
-    Finished { assignment, finished: FinishedAs::GivenBack(back), unrecorded: None }
+    Finished { assignment, how: FinishedAs::GivenBack(back), unrecorded: None }
 }

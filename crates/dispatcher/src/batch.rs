@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, hash::Hash};
 
-/// Items of one commit at the most.
+/// Items that are taken in at once, and so of one commit, at the most.
 pub(crate) const MAX_ITEMS: usize = 256;
 
 /// Bytes of one commit at the most: what carries them has limits of its own, far above.

@@ -41,7 +41,7 @@ impl Database {
         Self { store, available: watch::Sender::new(false), open: Arc::default(), waiting: Arc::default() }
     }
 
-    /// Whether the database answers. Messages are consumed only while it does.
+    /// Whether messages may come in: all is loaded, the database answers, and nothing waits for it any more.
     pub(crate) fn availability(&self) -> watch::Receiver<bool> {
         self.available.subscribe()
     }

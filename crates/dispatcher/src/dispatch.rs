@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
-use fanfare_broker::{BrokerSettings, Consumers, Incoming, Publisher, Subscription};
+use fanfare_broker::{BrokerSettings, Consumers, Feed, Incoming, Publisher};
+use fanfare_domain::policy::Policy;
 use fanfare_outbound::Client;
 use fanfare_service::Operations;
 use fanfare_store::{Directory, Store};
@@ -24,8 +25,6 @@ use crate::{
     settle::Settler,
     take::{self, Take},
 };
-
-use fanfare_domain::policy::Policy;
 
 /// Items that may wait between two stages. More only hides which stage is slow.
 const CHANNEL: usize = 512;
@@ -76,7 +75,7 @@ impl Dispatcher {
         let _end = end.clone().drop_guard();
         let publisher = Publisher::start(self.broker.clone(), end.clone());
         let wanted = self.database.availability();
-        let (work, parked, inlets) = self.subscriptions();
+        let (work, parked, inlets) = self.feeds();
         let consumers = Consumers::start(self.broker.clone(), work, wanted.clone(), stop.clone());
         // On a connection of their own: what could not be read must not be in the way of what can.
         let parked = Consumers::start(self.broker.clone(), vec![parked], wanted, stop.clone());
@@ -130,12 +129,12 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn subscriptions(&self) -> (Vec<Subscription>, Subscription, Inlets) {
+    fn feeds(&self) -> (Vec<Feed>, Feed, Inlets) {
         let topology = self.broker.topology();
         let prefetch = self.limits.prefetch;
         let inlet = |queue: String, prefetch: u16| {
             let (into, inlet) = mpsc::channel(usize::from(prefetch));
-            (Subscription { queue, prefetch, into }, inlet)
+            (Feed { queue, prefetch, into }, inlet)
         };
         let (events, events_inlet) = inlet(topology.events_queue(), prefetch);
         let (claims, claims_inlet) = inlet(topology.deliveries_queue(), prefetch);

@@ -34,10 +34,10 @@ struct Lane {
     bound: usize,
     turns: Arc<Semaphore>,
     process: Arc<Semaphore>,
-    attempts: Mutex<Attempts>,
+    traffic: Mutex<Traffic>,
 }
 
-struct Attempts {
+struct Traffic {
     admitted: usize,
     typical: Duration,
     /// When each attempt on its way began; as many as the lane's bound at the most.
@@ -71,14 +71,14 @@ impl Lanes {
     /// A place in the endpoint's lane, unless the wait for its turn would be too long.
     pub(crate) fn admit(&self, endpoint: EndpointId) -> Option<Ticket> {
         let lane = self.lane(endpoint);
-        let mut attempts = lane.attempts();
-        let oldest = attempts.started.iter().min().map(|started| started.elapsed()).unwrap_or_default();
-        let load = Load { bound: lane.bound, admitted: attempts.admitted, typical: attempts.typical, oldest };
+        let mut traffic = lane.traffic();
+        let oldest = traffic.started.iter().min().map(|started| started.elapsed()).unwrap_or_default();
+        let load = Load { bound: lane.bound, admitted: traffic.admitted, typical: traffic.typical, oldest };
         if !load.admits() {
             return None;
         }
-        attempts.admitted += 1;
-        drop(attempts);
+        traffic.admitted += 1;
+        drop(traffic);
         Some(Ticket { lane })
     }
 
@@ -89,7 +89,7 @@ impl Lanes {
                 bound: self.bound,
                 turns: Arc::new(Semaphore::new(self.bound)),
                 process: Arc::clone(&self.process),
-                attempts: Mutex::new(Attempts { admitted: 0, typical: FIRST_GUESS, started: Vec::new() }),
+                traffic: Mutex::new(Traffic { admitted: 0, typical: FIRST_GUESS, started: Vec::new() }),
             })
         });
         Arc::clone(lane)
@@ -98,8 +98,8 @@ impl Lanes {
 
 impl Lane {
     /// Nothing that holds this lock can panic halfway.
-    fn attempts(&self) -> MutexGuard<'_, Attempts> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -113,7 +113,7 @@ impl Ticket {
         });
         let (lane, process) = permits.await.ok().flatten()?;
         let started = Instant::now();
-        self.lane.attempts().started.push(started);
+        self.lane.traffic().started.push(started);
         Some(Turn { ticket: self, started, _lane: lane, process: Some(Unrecorded { _process: process }) })
     }
 }
@@ -127,16 +127,16 @@ impl Turn {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.lane.attempts().admitted -= 1;
+        self.lane.traffic().admitted -= 1;
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut attempts = self.ticket.lane.attempts();
-        if let Some(position) = attempts.started.iter().position(|started| *started == self.started) {
-            attempts.started.swap_remove(position);
+        let mut traffic = self.ticket.lane.traffic();
+        if let Some(position) = traffic.started.iter().position(|started| *started == self.started) {
+            traffic.started.swap_remove(position);
         }
-        attempts.typical = typical_after(attempts.typical, self.started.elapsed());
+        traffic.typical = typical_after(traffic.typical, self.started.elapsed());
     }
 }

@@ -36,7 +36,7 @@ pub(crate) const ALL: [Metric; 9] = [
     Metric {
         name: CONFIGURATION_VERSION,
         kind: MetricKind::Gauge,
-        meaning: "the sum of the versions of all applications, the same in every process that knows the same",
+        meaning: "the sum of the versions of all applications, the same in every dispatcher that knows the same",
     },
     Metric {
         name: RESCUED,

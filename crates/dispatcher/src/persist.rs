@@ -131,7 +131,7 @@ impl Persist {
         let skipped = new.deliveries.iter().filter(|one| one.state == State::Skipped).count();
         metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(skipped as u64);
         let waiting = new.deliveries.iter().filter(|one| one.state == State::Waiting);
-        let claims = waiting.map(|one| (wide::first_claim(new, one, now), Some(new.event.traceparent))).collect();
+        let claims = waiting.map(|one| (new.first_claim(one, now), Some(new.event.traceparent))).collect();
         self.go_on(planned, claims).await;
     }
 

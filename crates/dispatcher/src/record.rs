@@ -6,23 +6,15 @@ use fanfare_domain::ids::DeliveryId;
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use tokio::sync::mpsc;
 
-use crate::{assignment::Assignment, batch, database::Database, lanes::Unrecorded, metric, settle::Settler};
-
-/// A delivery whose turn is over.
-pub(crate) struct Finished {
-    pub(crate) assignment: Assignment,
-    pub(crate) finished: FinishedAs,
-    /// Ends when it is recorded.
-    pub(crate) unrecorded: Option<Unrecorded>,
-}
-
-/// How it went.
-pub(crate) enum FinishedAs {
-    /// It was sent.
-    Attempted(AttemptRecord),
-    /// It was not.
-    GivenBack(GiveBack),
-}
+use crate::{
+    assignment::Assignment,
+    attempt::{Finished, FinishedAs},
+    batch,
+    database::Database,
+    lanes::Unrecorded,
+    metric,
+    settle::Settler,
+};
 
 /// What the stage needs.
 pub(crate) struct Record {
@@ -37,8 +29,8 @@ pub(crate) async fn run(record: Record, mut finished: mpsc::Receiver<Finished>) 
     let mut waiting = Vec::new();
     while finished.recv_many(&mut waiting, batch::MAX_ITEMS).await > 0 {
         let (mut attempted, mut back) = (Vec::new(), Vec::new());
-        for Finished { assignment, finished, unrecorded } in waiting.drain(..) {
-            match finished {
+        for Finished { assignment, how, unrecorded } in waiting.drain(..) {
+            match how {
                 FinishedAs::Attempted(record) => attempted.push((assignment, record, unrecorded)),
                 FinishedAs::GivenBack(given) => back.push((assignment, given)),
             }

@@ -114,7 +114,7 @@ impl Settler {
         match encode_claim(&self.topology, claim, trace, Timestamp::now()) {
             Ok(message) => self.publisher.publish_until_confirmed(&message).await,
             Err(error) => {
-                tracing::error!(%error, delivery = %claim.delivery, "cannot encode a claim; the reconciler will")
+                tracing::error!(%error, delivery = %claim.delivery, "cannot encode a claim; its delivery waits for the reconciler")
             }
         }
     }

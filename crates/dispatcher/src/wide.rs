@@ -7,13 +7,14 @@ use fanfare_domain::{
     delivery::{DeferralReason, State},
     ids::DeliveryId,
 };
-use fanfare_store::{NewDelivery, NewEvent};
+use fanfare_store::NewDelivery;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use crate::{
     database::Database,
     events::Planned,
+    metric,
     settle::{Settlement, Settler},
 };
 
@@ -39,6 +40,10 @@ pub(crate) async fn fan_out(database: &Database, settler: &Settler, planned: Pla
             NewDelivery { id, endpoint: endpoint.id, state, reason, due, taking: None, deferrals: 0 }
         })
         .collect();
+    let count = |state| deliveries.iter().filter(|one| one.state == state).count() as u64;
+    let reason = DeferralReason::WideFanOut.as_str();
+    metrics::counter!(metric::DEFERRALS, "reason" => reason).increment(count(State::Waiting));
+    metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(count(State::Skipped));
     for chunk in deliveries.chunks(CHUNK) {
         let planted = database
             .until_answered("fanning out an event", || database.store.plant(event, application, accepted_at, chunk))
@@ -48,7 +53,7 @@ pub(crate) async fn fan_out(database: &Database, settler: &Settler, planned: Pla
             return settler.again(&Settlement::new(message, 1));
         }
         let waiting = chunk.iter().filter(|one| one.state == State::Waiting);
-        let claims: Vec<Claim> = waiting.map(|one| first_claim(&new, one, now)).collect();
+        let claims: Vec<Claim> = waiting.map(|one| new.first_claim(one, now)).collect();
         join_all(claims.iter().map(|claim| settler.publish(claim, Some(new.event.traceparent)))).await;
     }
     let marked = database
@@ -57,22 +62,8 @@ pub(crate) async fn fan_out(database: &Database, settler: &Settler, planned: Pla
     match marked.result {
         Ok(()) => settler.end(message, Vec::new()),
         Err(error) => {
-            tracing::error!(%error, %event, "cannot mark an event as fanned out; its message will come again")
+            tracing::error!(%error, %event, "cannot mark an event as fanned out; its message will come again");
+            settler.again(&Settlement::new(message, 1));
         }
-    }
-}
-
-/// The claim that a delivery waits for which was written as waiting.
-pub(crate) fn first_claim(new: &NewEvent, delivery: &NewDelivery, now: Timestamp) -> Claim {
-    Claim {
-        delivery: delivery.id,
-        event: new.event.id,
-        application: new.event.application,
-        endpoint: delivery.endpoint,
-        attempt: 1,
-        sequence: 1,
-        due: delivery.due.unwrap_or(now),
-        made: now,
-        deferrals: delivery.deferrals,
     }
 }

@@ -95,7 +95,7 @@ impl FailureReason {
 /// Why a delivery waits though its endpoint did not fail. Uses up no attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeferralReason {
-    /// As many attempts as may be are on their way to the endpoint.
+    /// Its turn would come, or came, too late: the bound of the lane or of the process is used up.
     LaneFull,
     /// The event has more endpoints than are attempted straight from its message.
     WideFanOut,

@@ -176,7 +176,7 @@ CREATE TABLE parked (
     message     text NOT NULL,
     routing_key text,
     message_id  text,
-    -- All headers, as JSON.
+    -- What is kept of the headers that it was published with, as JSON.
     headers     text NOT NULL,
     body        bytea NOT NULL
 );

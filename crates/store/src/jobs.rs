@@ -4,6 +4,10 @@ use deadpool_postgres::Object;
 
 use crate::{Store, StoreError};
 
+/// The first number of all advisory locks but the migrations', which has one number only. The second is 0
+/// for the making of partitions, and that of the job for a job.
+pub(crate) const LOCK_SPACE: i32 = 6683;
+
 /// A job that one process at a time does.
 #[derive(Debug, Clone, Copy)]
 pub enum Job {
@@ -45,15 +49,14 @@ impl Store {
     /// # Errors
     /// When the database is away.
     pub async fn try_lock(&self, job: Job) -> Result<Option<AdvisoryLock>, StoreError> {
-        // The two-number form keeps these apart from the migrations' lock.
         let number = match job {
             Job::Reconciler => 1,
             Job::Releases => 2,
             Job::Partitions => 3,
         };
         let connection = self.connection().await?;
-        let statement = "SELECT pg_try_advisory_lock(6683, $1::int)";
-        let locked: bool = connection.query_one(statement, &[&number]).await?.get(0);
+        let statement = "SELECT pg_try_advisory_lock($1, $2::int)";
+        let locked: bool = connection.query_one(statement, &[&LOCK_SPACE, &number]).await?.get(0);
         Ok(locked.then_some(AdvisoryLock { connection: Some(connection) }))
     }
 }

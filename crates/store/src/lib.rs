@@ -1,7 +1,9 @@
-//! Postgres: the migrations and all SQL of Fanfare. The one crate that names `tokio-postgres`.
+//! Postgres: the migrations and all SQL of Fanfare. The one crate, beside the tests, that names
+//! `tokio-postgres`.
 //!
 //! Every statement is a method of [`Store`], in the file of what it is about. The batch statements of
-//! an event's way (`persist`, `moves`, `record`) have connections of their own, and reach rows by primary key only.
+//! an event's way (`persist`, `moves`, `record`) have connections of their own; the latter two
+//! reach rows by primary key only.
 
 mod applications;
 mod deliveries;

@@ -61,8 +61,6 @@ pub struct Moved {
     pub sequence: u32,
     /// Failed attempts that the endpoint answers for.
     pub failures: u32,
-    /// The event's type.
-    pub event_type: String,
     /// What is sent.
     pub body: String,
     /// The trace that it belongs to.
@@ -127,7 +125,7 @@ WITH input AS MATERIALIZED (
     FROM current c WHERE d.id = c.id AND d.accepted_at = c.accepted_at
     RETURNING d.id, d.accepted_at, d.event_id, d.state, d.attempt, d.sequence, d.failures
 )
-SELECT m.id, m.state, m.attempt, m.sequence, m.failures, e.type, e.body, e.traceparent
+SELECT m.id, m.state, m.attempt, m.sequence, m.failures, e.body, e.traceparent
 FROM moved m JOIN events e ON e.id = m.event_id AND e.accepted_at = m.accepted_at";
 
 const GIVE_BACK: &str = "
@@ -239,7 +237,6 @@ fn moved(row: &tokio_postgres::Row) -> Result<Moved, StoreError> {
         attempt: row.get::<_, i32>("attempt").cast_unsigned(),
         sequence: row.get::<_, i32>("sequence").cast_unsigned(),
         failures: row.get::<_, i32>("failures").cast_unsigned(),
-        event_type: row.get("type"),
         body: row.get("body"),
         traceparent: row.get::<_, &str>("traceparent").parse().ok(),
     })

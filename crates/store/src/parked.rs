@@ -17,14 +17,14 @@ pub struct ParkedMessage {
     pub routing_key: Option<String>,
     /// Its `message_id`.
     pub message_id: Option<String>,
-    /// Its headers, as a JSON object.
+    /// What is kept of the headers that it was published with, as a JSON object.
     pub headers: String,
     /// Its bytes.
     pub body: Vec<u8>,
 }
 
 impl Store {
-    /// Keeps a parked message. The same one again changes nothing.
+    /// Keeps a parked message. The same id again changes nothing.
     ///
     /// # Errors
     /// When the database is away.

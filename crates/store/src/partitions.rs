@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, jobs::LOCK_SPACE};
 
 /// The tables that are partitioned by the day of acceptance.
 const TABLES: [&str; 3] = ["events", "deliveries", "attempts"];
@@ -12,7 +12,7 @@ const TABLES: [&str; 3] = ["events", "deliveries", "attempts"];
 /// Days for which partitions are made ahead: as long as the job that makes them may fail unnoticed.
 const DAYS_AHEAD: i64 = 7;
 
-/// Days back for which partitions are made at the first start: an event may have been accepted by ingest
+/// Days back for which partitions are made as well: an event may have been accepted by ingest
 /// while it waited in the broker for the first dispatcher.
 const DAYS_BACK: i64 = 2;
 
@@ -47,7 +47,7 @@ impl Store {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
         // Even with IF NOT EXISTS, two that create the same table at once get in each other's way.
-        transaction.execute("SELECT pg_advisory_xact_lock(6683, 0)", &[]).await?;
+        transaction.execute("SELECT pg_advisory_xact_lock($1, 0)", &[&LOCK_SPACE]).await?;
         for day in (-DAYS_BACK..=DAYS_AHEAD).map(|offset| Day::of(now, offset)) {
             for table in TABLES {
                 // Rows of deliveries are updated twice: room on the page keeps the new version near the old.
@@ -63,8 +63,8 @@ impl Store {
         Ok(())
     }
 
-    /// Drops the partitions, and the keys, of events accepted longer than `retention` ago, once everything
-    /// in them has ended. Returns the names of what it dropped.
+    /// Drops the partitions, and the keys, of events accepted longer than `retention` ago, after
+    /// ending what is unfinished in them. Returns the names of what it dropped.
     ///
     /// # Errors
     /// When the database is away.

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use fanfare_domain::{
+    claim::Claim,
     delivery::State,
     event::Event,
     ids::{ApplicationId, DeliveryId, EndpointId, EventId, TakingId},
@@ -46,6 +47,23 @@ pub struct NewDelivery {
     pub taking: Option<(TakingId, Duration)>,
     /// 1 where it was deferred.
     pub deferrals: u32,
+}
+
+impl NewEvent {
+    /// The claim that a delivery of it waits for which is written as waiting.
+    pub fn first_claim(&self, delivery: &NewDelivery, now: Timestamp) -> Claim {
+        Claim {
+            delivery: delivery.id,
+            event: self.event.id,
+            application: self.event.application,
+            endpoint: delivery.endpoint,
+            attempt: 1,
+            sequence: 1,
+            due: delivery.due.unwrap_or(now),
+            made: now,
+            deferrals: delivery.deferrals,
+        }
+    }
 }
 
 /// What is in the database of an event that had been persisted before.

@@ -1,4 +1,5 @@
-//! What the services know of applications, endpoints and keys: an immutable copy, at most a second old.
+//! What the services know of applications, endpoints and keys: an immutable copy, normally less than a
+//! second old, and ten at the most while the database answers.
 //!
 //! A notice from the database says at once what changed; a slow poll finds what a lost notice did not
 //! say. While the database is away, the last copy serves on.
@@ -71,7 +72,7 @@ impl Directory {
         Self { snapshot, refresh: requests }
     }
 
-    /// Every newer snapshot, as it comes.
+    /// The newest snapshot, with a notice whenever it was compared with the database.
     pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.clone()
     }
