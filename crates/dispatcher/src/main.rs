@@ -19,12 +19,17 @@ mod settle;
 mod take;
 mod wide;
 
-use fanfare_service::{Environment, Operations, Telemetry, reference, stop_signal};
+use fanfare_service::{Environment, Operations, Telemetry, deepen_stacks, reference, stop_signal};
 
 use crate::{configuration::Configuration, dispatch::Dispatcher};
 
+fn main() -> anyhow::Result<()> {
+    deepen_stacks()?;
+    run()
+}
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn run() -> anyhow::Result<()> {
     let mut environment = Environment::of_process();
     let configuration = Configuration::read(&mut environment);
     if std::env::args().nth(1).as_deref() == Some("--reference") {

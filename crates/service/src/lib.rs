@@ -4,9 +4,11 @@ mod environment;
 mod operations;
 mod shared;
 mod shutdown;
+mod stack;
 mod telemetry;
 
 pub use environment::{ConfigurationError, Environment};
 pub use operations::{Metric, MetricKind, Operations, reference};
 pub use shutdown::stop_signal;
+pub use stack::deepen_stacks;
 pub use telemetry::{Telemetry, TelemetrySettings, parent_of, trace_of};
