@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::{
-    Acker, Channel,
+    Acker, Channel, Connection,
     message::Delivery,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::FieldTable,
@@ -21,6 +21,9 @@ use crate::{BrokerSettings, connection::backoff};
 /// that is not UTF-8), after which messages are taken one at a time: then this one alone comes back until
 /// it is parked, and not all that were handed over with it.
 const CAREFUL_AFTER: usize = 2;
+
+/// The longest wait for the channels: on a connection that fails just then, lapin may never answer.
+const SET_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long messages are taken one at a time on a connection that holds, before all goes on as before.
 const CAREFUL_FOR: Duration = Duration::from_secs(10);
@@ -175,6 +178,32 @@ async fn consume(
     state: &watch::Sender<bool>,
 ) -> lapin::Result<Ended> {
     let connection = settings.connect("consumes").await?;
+    let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(&connection, feeds, is_careful));
+    let (channels, mut pumps) = set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
+    tracing::info!("consuming from the broker");
+    state.send_replace(true);
+    let ended = tokio::select! {
+        // The end of a stream means that the consumer is gone, even where the connection is healthy.
+        Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
+        () = until(wanted, false) => Ok(Ended::Paused),
+        () = tokio::time::sleep(CAREFUL_FOR), if is_careful => Ok(Ended::Recovered),
+        () = stop.cancelled() => {
+            cancel(&channels).await;
+            state.send_replace(false);
+            close.cancelled().await;
+            Ok(Ended::Closed)
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(2), connection.close(200, "".into())).await;
+    ended
+}
+
+/// Opens a channel for each feed and begins to pass its messages on.
+async fn set_up(
+    connection: &Connection,
+    feeds: &[Feed],
+    is_careful: bool,
+) -> lapin::Result<(Vec<(Channel, String)>, JoinSet<lapin::Result<()>>)> {
     let mut channels = Vec::new();
     let mut pumps = JoinSet::new();
     for feed in feeds {
@@ -192,22 +221,7 @@ async fn consume(
         pumps.spawn(pump(consumer, feed.into.clone()));
         channels.push((channel, feed.queue.clone()));
     }
-    tracing::info!("consuming from the broker");
-    state.send_replace(true);
-    let ended = tokio::select! {
-        // The end of a stream means that the consumer is gone, even where the connection is healthy.
-        Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
-        () = until(wanted, false) => Ok(Ended::Paused),
-        () = tokio::time::sleep(CAREFUL_FOR), if is_careful => Ok(Ended::Recovered),
-        () = stop.cancelled() => {
-            cancel(&channels).await;
-            state.send_replace(false);
-            close.cancelled().await;
-            Ok(Ended::Closed)
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(2), connection.close(200, "".into())).await;
-    ended
+    Ok((channels, pumps))
 }
 
 /// Waits until messages are wanted, or are not. Where nobody can say so any more, that is for ever.

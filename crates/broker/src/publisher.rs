@@ -137,8 +137,13 @@ async fn supervise(settings: BrokerSettings, mut queue: mpsc::Receiver<Job>, sta
 
 /// Publishes on one channel until it fails, or nobody is left who could publish.
 async fn publish_on(connection: &Connection, queue: &mut mpsc::Receiver<Job>) -> lapin::Result<()> {
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    // On a connection that fails just then, lapin may never answer.
+    let opened = tokio::time::timeout(CONFIRM_TIMEOUT, async {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok::<_, lapin::Error>(channel)
+    });
+    let channel = opened.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))?;
     let mut in_flight: FuturesUnordered<BoxFuture<'static, Result<(), lapin::Error>>> = FuturesUnordered::new();
     let mut watch = tokio::time::interval(WATCH);
     loop {
