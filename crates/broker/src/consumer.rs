@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{BrokerSettings, connection::backoff};
 
-/// Connections in a row that ended with a message which the client library cannot parse (a short string
+/// Connections, none that held between them, that ended with a message which the client library cannot parse (a short string
 /// that is not UTF-8), after which messages are taken one at a time: then this one alone comes back until
 /// it is parked, and not all that were handed over with it.
 const CAREFUL_AFTER: usize = 2;
@@ -147,21 +147,21 @@ async fn supervise(
         let is_careful = unparsed >= CAREFUL_AFTER;
         let ended = consume(&settings, &feeds, is_careful, &mut wanted, &stop, &close, &state).await;
         let was_consuming = state.send_replace(false);
-        match ended {
+        let error = match ended {
             Ok(Ended::Closed) => return,
             Ok(Ended::Paused | Ended::Recovered) => {
                 waits = backoff();
                 unparsed = 0;
                 continue;
             }
-            Err(error) => {
-                let is_parsing = matches!(error.kind(), lapin::ErrorKind::ParsingError(_));
-                unparsed = if is_parsing { unparsed + 1 } else { 0 };
-                tracing::warn!(%error, unparsed, "not consuming; connecting to the broker again");
-            }
-        }
+            Err(error) => error,
+        };
+        // Other errors in between, such as channels that do not open, say nothing of whether it is over.
+        let is_parsing = matches!(error.kind(), lapin::ErrorKind::ParsingError(_));
+        unparsed += usize::from(is_parsing);
+        tracing::warn!(%error, unparsed, "not consuming; connecting to the broker again");
         // Until the delivery limit parks what cannot be parsed, everything else waits behind it.
-        if was_consuming || (1..PATIENT_AFTER).contains(&unparsed) {
+        if was_consuming || is_parsing && unparsed < PATIENT_AFTER {
             waits = backoff();
         }
         stop.run_until_cancelled(tokio::time::sleep(waits.next().unwrap_or_default())).await;
