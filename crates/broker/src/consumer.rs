@@ -23,7 +23,7 @@ use crate::{BrokerSettings, connection::backoff};
 const CAREFUL_AFTER: usize = 2;
 
 /// The longest wait for the channels: on a connection that fails just then, lapin may never answer.
-const SET_UP_TIMEOUT: Duration = Duration::from_secs(10);
+const SET_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long messages are taken one at a time on a connection that holds, before all goes on as before.
 const CAREFUL_FOR: Duration = Duration::from_secs(10);
