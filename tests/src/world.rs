@@ -2,7 +2,9 @@
 
 use std::{
     collections::HashMap,
+    fs,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Mutex, PoisonError},
     thread,
 };
@@ -13,19 +15,50 @@ use tokio_postgres::NoTls;
 use crate::{
     broker::Broker,
     client::Client,
+    dialects::{self, Waits},
     instance::Servers,
     patience::until,
     process::{Process, Variables, fanfare},
     receiver::Receiver,
 };
 
-/// A schedule that a test can wait for.
-pub const SHORT_SCHEDULE: &str = "1s,1s,1s,1s,1s";
+/// What a world is to be like.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The servers.
+    pub servers: Servers,
+    /// Variables for its processes, beside or instead of the usual ones.
+    pub variables: Vec<(String, String)>,
+    /// The application's dialect.
+    pub dialect: String,
+    /// Further arguments for the command that creates the application.
+    pub arguments: Vec<String>,
+    /// The waits of all dialects.
+    pub waits: Waits,
+    /// The deadline of attempts in all dialects; none for that of each.
+    pub timeout: Option<String>,
+}
+
+impl Setup {
+    /// A world on the shared servers, of the default dialect with short waits.
+    pub fn new(variables: &[(&str, &str)]) -> Self {
+        Self {
+            servers: Servers::shared(),
+            variables: variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            dialect: "incenta".to_owned(),
+            arguments: Vec::new(),
+            waits: Waits::Short,
+            timeout: Some("2s".to_owned()),
+        }
+    }
+}
 
 /// One test's own Fanfare. What it made is removed when it is dropped.
 pub struct World {
     servers: Servers,
     database: String,
+    folder: PathBuf,
+    delays: Vec<String>,
     /// What its processes are started with.
     pub variables: Variables,
     /// The receiver.
@@ -64,16 +97,33 @@ impl World {
 
     /// A world on these servers.
     pub async fn with(servers: Servers, variables: &[(&str, &str)]) -> Self {
+        Self::of(Setup { servers, ..Setup::new(variables) }).await
+    }
+
+    /// A world on the shared servers whose dialects have these waits, written as `5s,5s`.
+    pub async fn of_waits(waits: &str, variables: &[(&str, &str)]) -> Self {
+        Self::of(Setup { waits: Waits::of(waits), ..Setup::new(variables) }).await
+    }
+
+    /// A world on the shared servers whose application has this dialect.
+    pub async fn of_dialect(dialect: &str, variables: &[(&str, &str)]) -> Self {
+        Self::of(Setup { dialect: dialect.to_owned(), ..Setup::new(variables) }).await
+    }
+
+    /// A world.
+    pub async fn of(setup: Setup) -> Self {
+        let Setup { servers, variables, dialect, arguments, waits, timeout } = setup;
         let name = format!("t{:032x}", rand::random::<u128>());
         let database_url = create_database(&servers.database_url, &name).await;
+        let folder = std::env::temp_dir().join(format!("fanfare-{name}"));
+        let delays = dialects::write(&folder, &waits, timeout.as_deref());
         let mut all: Variables = HashMap::from(
             [
                 ("AMQP_URL", servers.amqp_url.as_str()),
                 ("DATABASE_URL", &database_url),
                 ("FANFARE_PREFIX", &name),
                 ("FANFARE_SECRET_KEYS", "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
-                ("FANFARE_SCHEDULE", SHORT_SCHEDULE),
-                ("FANFARE_ATTEMPT_TIMEOUT", "2s"),
+                ("FANFARE_DIALECTS", &folder.to_string_lossy()),
                 ("FANFARE_ALLOW_ADDRESSES", "127.0.0.0/8"),
                 ("FANFARE_HTTPS_ONLY", "false"),
                 ("FANFARE_ADDRESS", "127.0.0.1:0"),
@@ -81,14 +131,18 @@ impl World {
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
-        all.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        all.extend(variables);
         fanfare(&all, &["migrate"]);
-        let application = fanfare(&all, &["app", "create", "test"]);
+        let arguments = arguments.iter().map(String::as_str);
+        let create: Vec<&str> = ["app", "create", "test", "--dialect", &dialect].into_iter().chain(arguments).collect();
+        let application = fanfare(&all, &create);
         let key = fanfare(&all, &["key", "create", "--role", "manage", "--application", &application]);
         let receiver = Receiver::start().await;
         let mut world = Self {
             servers,
             database: name,
+            folder,
+            delays,
             variables: all,
             receiver,
             application,
@@ -159,6 +213,12 @@ impl World {
     /// When the broker is away.
     pub async fn broker(&self) -> Broker {
         Broker::connect(&self.variables["AMQP_URL"], &self.database).await.expect("the broker")
+    }
+
+    /// Describes an event type of the application's own, so that endpoints can subscribe to it.
+    pub async fn describe(&self, name: &str) {
+        let described = json!({ "name": name, "category": "Tests", "description": "For tests", "sample": { "n": 1 } });
+        self.client().post("event-types", &described).await.data();
     }
 
     /// Creates an endpoint at a path of the receiver.
@@ -277,9 +337,9 @@ impl Drop for World {
     fn drop(&mut self) {
         self.ingest = None;
         let (servers, name) = (self.servers.clone(), self.database.clone());
-        let schedule = self.variables["FANFARE_SCHEDULE"].clone();
+        let _ = fs::remove_dir_all(&self.folder);
         let fixed = ["1s", "5s", "30s", "60s", "5m", "15m", "60m", "120m"].map(str::to_owned);
-        let delays: Vec<String> = schedule.split(',').map(str::to_owned).chain(fixed).collect();
+        let delays: Vec<String> = std::mem::take(&mut self.delays).into_iter().chain(fixed).collect();
         // Its own thread and runtime: a drop cannot wait on the test's.
         let _ = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -12,7 +12,14 @@ use fanfare_tests::{instance::repository, process::binary};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-const READMES: [&str; 5] = ["README.md", "crates/README.md", "deploy/README.md", "proto/README.md", "tests/README.md"];
+const READMES: [&str; 6] = [
+    "README.md",
+    "crates/README.md",
+    "crates/domain/dialects/README.md",
+    "deploy/README.md",
+    "proto/README.md",
+    "tests/README.md",
+];
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = repository().join(path);
@@ -93,6 +100,48 @@ fn every_reason_to_park_is_explained() {
     for code in codes {
         assert!(contract.contains(&format!("| `{code}` |")), "proto/README.md does not explain {code}");
     }
+}
+
+#[test]
+fn every_reason_of_a_delivery_is_explained() {
+    let contract = read("proto/README.md");
+    let source = read("crates/domain/src/delivery.rs");
+    let words: BTreeSet<&str> = source.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(words.len() > 15, "only {words:?} were found: is this test still looking in the right place?");
+    for word in words {
+        assert!(contract.contains(&format!("| `{word}` |")), "proto/README.md does not explain {word}");
+    }
+}
+
+#[test]
+fn the_openapi_document_is_that_of_the_code() {
+    let output = Command::new(binary("ingest")).arg("--openapi").env_clear().output().expect("it starts");
+    assert!(output.status.success(), "ingest --openapi failed");
+    let made = String::from_utf8(output.stdout).expect("text");
+    // Not with both texts in the message: they are thousands of lines.
+    assert!(
+        made == read("proto/openapi.json"),
+        "proto/openapi.json differs: put the output of `ingest --openapi` there"
+    );
+}
+
+#[test]
+fn the_example_of_a_dialect_is_one() {
+    let text = read("crates/domain/dialects/README.md");
+    let (_, rest) = text.split_once("```toml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let folder = std::env::temp_dir().join(format!("fanfare-example-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("acme.toml");
+    fs::write(&file, example).expect("a file");
+    let output = Command::new(binary("fanfare")).args(["dialect", "check"]).arg(&file).output().expect("it starts");
+    let _ = fs::remove_dir_all(&folder);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        shown.contains(r#""kind":"order.created","at":"1970-01-01T00:00:00.000Z","payload":{"content":"#),
+        "{shown}"
+    );
 }
 
 #[test]

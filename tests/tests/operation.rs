@@ -33,7 +33,7 @@ const BAD: [(&str, &str); 10] = [
     ("DATABASE_URL", "postgres://user:hunter2@localhost:none/fanfare"),
     ("FANFARE_SECRET_KEYS", "k1:hunter2"),
     ("FANFARE_PREFIX", "a b"),
-    ("FANFARE_SCHEDULE", "60"),
+    ("FANFARE_DIALECTS", "no-such-folder"),
     ("FANFARE_MAX_EVENT_BYTES", "1"),
     ("FANFARE_DATABASE_CONNECTIONS", "many"),
     ("FANFARE_ALLOW_ADDRESSES", "10.0.0.0/8,everything"),
@@ -44,7 +44,7 @@ const BAD: [(&str, &str); 10] = [
 /// Bad values for the settings of one service each.
 const BAD_ALONE: [(&str, &[(&str, &str)]); 2] = [
     ("ingest", &[("FANFARE_ADDRESS", "8080"), ("FANFARE_LOG_FORMAT", "xml")]),
-    ("dispatcher", &[("FANFARE_ATTEMPT_TIMEOUT", "10"), ("FANFARE_PREFETCH", "0"), ("FANFARE_RETENTION", "-1d")]),
+    ("dispatcher", &[("FANFARE_EXPIRY", "10"), ("FANFARE_PREFETCH", "0"), ("FANFARE_RETENTION", "-1d")]),
 ];
 
 #[tokio::test]

@@ -163,7 +163,7 @@ async fn receiver_of_garbage() -> String {
 /// The schedule's shortest wait on the wall's clock: every other test here waits seconds.
 #[tokio::test]
 async fn a_wait_of_sixty_seconds_takes_sixty_seconds() {
-    let world = World::on_shared(&[("FANFARE_SCHEDULE", "60s")]).await;
+    let world = World::of_waits("60s", &[]).await;
     world.endpoint("minute", &["*"]).await;
     let _dispatcher = world.dispatcher().await;
     world.receiver.script("minute", &[Behaviour::FAIL, Behaviour::OK]);

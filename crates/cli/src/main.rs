@@ -1,19 +1,26 @@
 //! `fanfare`: what operators do from a shell.
 
-use std::time::Duration;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use fanfare_domain::{
     access::{Role, Token},
     address::AddressPolicy,
+    catalogue::Catalogue,
+    dialect::{DEFAULT_DIALECT, Dialect, Dialects},
+    email::check_email,
     endpoint_url::{UrlPolicy, check_url},
     ids::{ApplicationId, EndpointId, KeyId, SecretId},
     secret::SigningSecret,
-    subscription::Subscription,
 };
 use fanfare_service::Environment;
-use fanfare_store::{Keyring, NewEndpoint, Store, StoreSettings};
+use fanfare_store::{ApplicationRow, EndpointSettings, Keyring, NewApplication, NewEndpoint, Store, StoreSettings};
 use jiff::Timestamp;
 
 /// Sets up and looks after Fanfare. Reads DATABASE_URL from the environment and, for endpoints, the
@@ -36,6 +43,9 @@ enum Command {
     /// Applications.
     #[command(subcommand)]
     App(AppCommand),
+    /// Dialects.
+    #[command(subcommand)]
+    Dialect(DialectCommand),
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -50,6 +60,26 @@ enum AppCommand {
     Create {
         /// What people call it.
         name: String,
+        /// How its deliveries look; one that is built in, or of the folder FANFARE_DIALECTS.
+        #[arg(long, default_value = DEFAULT_DIALECT)]
+        dialect: String,
+        /// Who is told of failed deliveries, where the dialect has somebody told.
+        #[arg(long)]
+        email: Option<String>,
+        /// Refuse events of types that are not described.
+        #[arg(long)]
+        strict: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum DialectCommand {
+    /// Lists the dialects that there are.
+    List,
+    /// Checks a dialect's file, and shows what would be sent.
+    Check {
+        /// The file, `<name>.toml`.
+        file: PathBuf,
     },
 }
 
@@ -92,6 +122,7 @@ enum RoleArgument {
 /// What the command needs of the environment.
 struct Configuration {
     store: StoreSettings,
+    dialects: Arc<Dialects>,
     addresses: AddressPolicy,
     https_only: bool,
 }
@@ -104,10 +135,12 @@ impl Configuration {
             Command::Endpoint(_) => environment.secret_keys(),
             _ => Some(Keyring::empty()),
         };
+        let dialects = environment.dialects();
         let allow = environment.allow_addresses();
         let https_only = environment.https_only();
         Some(Self {
             store: StoreSettings { url: url?, connections: 2, keyring: keyring? },
+            dialects: dialects?,
             addresses: AddressPolicy::new(allow?),
             https_only: https_only?,
         })
@@ -118,12 +151,27 @@ impl Configuration {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut environment = Environment::of_process();
+    match &arguments.command {
+        Command::Dialect(DialectCommand::Check { file }) => return check_dialect(file),
+        Command::Dialect(DialectCommand::List) => {
+            let dialects = environment.dialects();
+            list_dialects(&*environment.finish(dialects)?);
+            return Ok(());
+        }
+        _ => {}
+    }
     let configuration = Configuration::read(&mut environment, &arguments.command);
     let configuration = environment.finish(configuration)?;
     let store = Store::new(configuration.store.clone())?;
     match arguments.command {
         Command::Migrate { wait } => migrate(&store, Duration::from_secs(wait)).await,
-        Command::App(AppCommand::Create { name }) => create_application(&store, &name).await,
+        Command::App(AppCommand::Create { name, dialect, email, strict }) => {
+            let id = ApplicationId::new(Timestamp::now(), rand::random());
+            create_application(&store, &configuration, NewApplication { id, name, dialect, is_strict: strict, email })
+                .await
+        }
+        // Answered above: they need no database.
+        Command::Dialect(_) => Ok(()),
         Command::Key(KeyCommand::Create { role, application }) => create_key(&store, role, application).await,
         Command::Endpoint(EndpointCommand::Create { application, url, events }) => {
             create_endpoint(&store, &configuration, application, &url, events).await
@@ -148,10 +196,30 @@ async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
     }
 }
 
-async fn create_application(store: &Store, name: &str) -> anyhow::Result<()> {
-    let id = ApplicationId::new(Timestamp::now(), rand::random());
-    let application = store.create_application(id, name).await.context("the application was not created")?;
+async fn create_application(store: &Store, configuration: &Configuration, new: NewApplication) -> anyhow::Result<()> {
+    if configuration.dialects.get(&new.dialect).is_none() {
+        bail!("--dialect: there is no dialect {:?}; `fanfare dialect list` shows those that there are", new.dialect);
+    }
+    if let Some(email) = &new.email {
+        check_email(email).map_err(|fault| anyhow!("--email {fault}"))?;
+    }
+    let application = store.create_application(&new).await.context("the application was not created")?;
     println!("{}", application.id);
+    Ok(())
+}
+
+fn list_dialects(dialects: &Dialects) {
+    for dialect in dialects.all() {
+        println!("{:<12} {}: {}", dialect.name, dialect.title, dialect.description);
+    }
+}
+
+fn check_dialect(file: &Path) -> anyhow::Result<()> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    let dialect = Dialect::parse(&file.display().to_string(), &name, &text)?;
+    println!("{name} is sound. It sends, for instance:\n{}", dialect.example_body()?);
+    println!("and tries again after: {}", dialect.policy.schedule.names().join(", "));
     Ok(())
 }
 
@@ -182,17 +250,17 @@ async fn create_endpoint(
 ) -> anyhow::Result<()> {
     let policy = UrlPolicy { https_only: configuration.https_only, allow: &configuration.addresses };
     let url = check_url(url, &policy).context("--url cannot be taken")?;
-    for event in &events {
-        if let Err(fault) = Subscription::parse(event) {
-            bail!("--events holds {event:?}, which {}", fault.message);
-        }
-    }
-    require(store, application).await?;
+    let row = require(store, application).await?;
+    let dialect = configuration.dialects.get(&row.dialect);
+    let dialect =
+        dialect.with_context(|| format!("there is no dialect {:?} here: see FANFARE_DIALECTS", row.dialect))?;
+    let own = store.event_types(application).await.context("the event types cannot be read")?;
+    let catalogue = Catalogue::new(dialect.catalogue.types().iter().cloned().chain(own));
+    catalogue.check_subscriptions("--events", &events).map_err(|fault| anyhow!("{fault}"))?;
     let new = NewEndpoint {
         id: EndpointId::new(Timestamp::now(), rand::random()),
         application,
-        url: url.into(),
-        event_types: events,
+        settings: EndpointSettings { url: Some(url.into()), event_types: Some(events), ..EndpointSettings::default() },
         secret_id: SecretId::new(Timestamp::now(), rand::random()),
         secret: SigningSecret::from_random(rand::random()),
     };
@@ -201,9 +269,6 @@ async fn create_endpoint(
     Ok(())
 }
 
-async fn require(store: &Store, application: ApplicationId) -> anyhow::Result<()> {
-    match store.application(application).await? {
-        Some(_) => Ok(()),
-        None => bail!("there is no application {application}"),
-    }
+async fn require(store: &Store, application: ApplicationId) -> anyhow::Result<ApplicationRow> {
+    store.application(application).await?.with_context(|| format!("there is no application {application}"))
 }

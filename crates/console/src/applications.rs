@@ -1,65 +1,241 @@
 //! `/api/v1/applications`
 
-use axum::{
-    body::Body,
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
-};
-use fanfare_domain::{access::Role, ids::ApplicationId};
-use fanfare_store::ApplicationRow;
+use axum::{extract::State, http::StatusCode, response::Response};
+use fanfare_domain::{access::Role, dialect::DEFAULT_DIALECT, email::check_email, ids::ApplicationId};
+use fanfare_store::{ApplicationChange, ApplicationRow, NewApplication};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    ApiError, Console,
-    request::{Fields, Query, authenticate, id, page_size},
-    success,
+    ApiError, Console, Failures,
+    answer::{Answer, Page},
+    request::{Administrator, Fields, Manager, Path, Query, check_label, given, id, page_size},
 };
 
-#[derive(Serialize)]
-struct Application {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Application {
+    #[schema(value_type = String, example = "app_01h455vb4pex5vsknk084sn02q")]
     id: ApplicationId,
     name: String,
+    /// How deliveries look, when they are tried again, and which event types there are.
+    #[schema(example = "incenta")]
+    dialect: String,
+    /// Whether events of types that are not described are refused.
+    strict: bool,
+    /// Who is told of failed deliveries, where the dialect has somebody told.
+    email: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
 
 impl From<ApplicationRow> for Application {
     fn from(row: ApplicationRow) -> Self {
-        Self { id: row.id, name: row.name, created_at: row.created_at }
+        let ApplicationRow { id, name, dialect, is_strict, email, created_at } = row;
+        Self { id, name, dialect, strict: is_strict, email, created_at }
     }
 }
 
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewApplication)]
+pub(crate) struct New {
+    name: String,
+    /// One of `GET /api/v1/dialects`; `incenta` where it is left out.
+    dialect: Option<String>,
+    strict: Option<bool>,
+    email: Option<String>,
+}
+
+/// Creates an application. Takes an admin key.
+#[utoipa::path(post, path = "/applications", operation_id = "create_application", tag = "applications",
+    request_body = New, responses((status = 201, body = Answer<Application>), Failures))]
 pub(crate) async fn create(
     State(console): State<Console>,
-    headers: HeaderMap,
-    body: Body,
+    _: Administrator,
+    Fields(new): Fields<New>,
 ) -> Result<Response, ApiError> {
-    authenticate(&headers, &console.directory, &[Role::Admin])?;
-    let mut fields = Fields::read(&headers, body).await?;
-    let name = fields.required_text("name")?;
-    fields.finish()?;
-    if name.trim().is_empty() || name.len() > 200 || name.contains('\0') {
-        return Err(ApiError::invalid("name", "must have 1 to 200 bytes that are not all blank"));
-    }
-    let id = ApplicationId::new(Timestamp::now(), rand::random());
-    let created = console.store.create_application(id, &name).await?;
-    Ok((StatusCode::CREATED, success(Application::from(created))).into_response())
+    check_label("name", &new.name)?;
+    let dialect = new.dialect.unwrap_or_else(|| DEFAULT_DIALECT.to_owned());
+    console.check_dialect(&dialect)?;
+    let new = NewApplication {
+        id: ApplicationId::new(Timestamp::now(), rand::random()),
+        name: new.name,
+        dialect,
+        is_strict: new.strict.unwrap_or_default(),
+        email: new.email.map(checked_email).transpose()?,
+    };
+    let created = console.store.create_application(&new).await?;
+    Ok(Answer::of(Application::from(created)).with(StatusCode::CREATED))
 }
 
-#[derive(Deserialize)]
-pub(crate) struct Page {
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Filter {
+    /// The `next` of the page before.
     before: Option<String>,
+    /// 1 to 100, 50 where it is left out.
     limit: Option<usize>,
 }
 
+/// Lists the applications, newest first. Takes an admin key.
+#[utoipa::path(get, path = "/applications", operation_id = "list_applications", tag = "applications",
+    params(Filter), responses((status = 200, body = Page<Application>), Failures))]
 pub(crate) async fn list(
     State(console): State<Console>,
-    Query(page): Query<Page>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    authenticate(&headers, &console.directory, &[Role::Admin])?;
-    let before = page.before.as_deref().map(|text| id("before", text)).transpose()?;
-    let rows = console.store.applications(before, page_size(page.limit)?).await?;
-    Ok(success(rows.into_iter().map(Application::from).collect::<Vec<_>>()))
+    _: Administrator,
+    Query(filter): Query<Filter>,
+) -> Result<Page<Application>, ApiError> {
+    let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
+    let limit = page_size(filter.limit)?;
+    let rows = console.store.applications(before, limit).await?;
+    let applications = rows.into_iter().map(Application::from).collect();
+    Ok(Page::of(applications, limit, |application| application.id.to_string()))
+}
+
+/// Shows an application.
+#[utoipa::path(get, path = "/applications/{id}", operation_id = "show_application", tag = "applications",
+    params(("id" = String, Path)), responses((status = 200, body = Answer<Application>), Failures))]
+pub(crate) async fn show(
+    State(console): State<Console>,
+    Path(application): Path<String>,
+    Reach(application_of_key): Reach,
+) -> Result<Answer<Application>, ApiError> {
+    let application = reached(&application, application_of_key)?;
+    let row = console.store.application(application).await?.ok_or_else(no_such_application)?;
+    Ok(Answer::of(row.into()))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ApplicationChange)]
+pub(crate) struct Change {
+    name: Option<String>,
+    /// The next events are rendered in it. What was accepted before keeps its body, and is signed and tried
+    /// again by the new one.
+    dialect: Option<String>,
+    strict: Option<bool>,
+    /// `null` for nobody.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    email: Option<Option<String>>,
+}
+
+/// Changes an application; what is left out stays.
+#[utoipa::path(patch, path = "/applications/{id}", operation_id = "change_application", tag = "applications",
+    params(("id" = String, Path)), request_body = Change,
+    responses((status = 200, body = Answer<Application>), Failures))]
+pub(crate) async fn change(
+    State(console): State<Console>,
+    Path(application): Path<String>,
+    Reach(application_of_key): Reach,
+    Fields(change): Fields<Change>,
+) -> Result<Answer<Application>, ApiError> {
+    let application = reached(&application, application_of_key)?;
+    if let Some(name) = &change.name {
+        check_label("name", name)?;
+    }
+    if let Some(dialect) = &change.dialect {
+        console.check_dialect(dialect)?;
+    }
+    let change = ApplicationChange {
+        name: change.name,
+        dialect: change.dialect,
+        is_strict: change.strict,
+        email: change.email.map(|email| email.map(checked_email).transpose()).transpose()?,
+    };
+    let row = console.store.change_application(application, &change).await?.ok_or_else(no_such_application)?;
+    Ok(Answer::of(row.into()))
+}
+
+/// The one application that a key reaches; none where it reaches all.
+pub(crate) struct Reach(Option<ApplicationId>);
+
+impl axum::extract::FromRequestParts<Console> for Reach {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, console: &Console) -> Result<Self, ApiError> {
+        let roles = [Role::Manage, Role::Admin];
+        Ok(Self(crate::authenticate(&parts.headers, &console.directory, &roles)?.application))
+    }
+}
+
+/// The application of the path, where the key reaches it. To all others it is as if it did not exist.
+fn reached(application: &str, of_key: Option<ApplicationId>) -> Result<ApplicationId, ApiError> {
+    let application = id("id", application)?;
+    match of_key {
+        Some(own) if own != application => Err(no_such_application()),
+        _ => Ok(application),
+    }
+}
+
+pub(crate) fn checked_email(email: String) -> Result<String, ApiError> {
+    check_email(&email).map_err(|fault| ApiError::invalid("email", fault))?;
+    Ok(email)
+}
+
+pub(crate) fn no_such_application() -> ApiError {
+    ApiError::not_found("id", "there is no such application")
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Dialect {
+    /// What an application picks it by.
+    name: String,
+    title: String,
+    description: String,
+    /// The waits after each failed attempt.
+    schedule: Vec<String>,
+    /// By how many percent, at the most, each wait is longer.
+    jitter_percent: u8,
+    /// How many attempts may fail before the delivery does.
+    max_attempts: usize,
+    timeout_ms: u128,
+    /// The header with a signature of its own.
+    signature_header: Option<String>,
+    /// The body of a delivery, by an example.
+    example: String,
+}
+
+/// Lists the dialects that an application may pick.
+#[utoipa::path(get, path = "/dialects", operation_id = "list_dialects", tag = "applications",
+    responses((status = 200, body = Answer<Vec<Dialect>>), Failures))]
+pub(crate) async fn dialects(State(console): State<Console>, _: Reach) -> Answer<Vec<Dialect>> {
+    let dialect = |dialect: &std::sync::Arc<fanfare_domain::dialect::Dialect>| Dialect {
+        name: dialect.name.clone(),
+        title: dialect.title.clone(),
+        description: dialect.description.clone(),
+        schedule: dialect.policy.schedule.names(),
+        jitter_percent: dialect.policy.jitter_percent,
+        max_attempts: dialect.policy.schedule.max_attempts(),
+        timeout_ms: dialect.policy.timeout.as_millis(),
+        signature_header: dialect.signature.as_ref().map(|signature| signature.header.to_string()),
+        example: dialect.example_body().unwrap_or_default(),
+    };
+    Answer::of(console.dialects.all().into_iter().map(dialect).collect())
+}
+
+impl Console {
+    fn check_dialect(&self, name: &str) -> Result<(), ApiError> {
+        if self.dialects.get(name).is_some() {
+            return Ok(());
+        }
+        let all = self.dialects.all();
+        let known: Vec<&str> = all.iter().map(|dialect| dialect.name.as_str()).collect();
+        Err(ApiError::invalid("dialect", format!("must be one of {}", known.join(", "))))
+    }
+
+    /// An application that a manager named, with its dialect.
+    pub(crate) async fn dialect_of(
+        &self,
+        manager: &Manager,
+    ) -> Result<std::sync::Arc<fanfare_domain::dialect::Dialect>, ApiError> {
+        let missing = || ApiError::not_found("application", "there is no such application");
+        let row = self.store.application(manager.application).await?.ok_or_else(missing)?;
+        self.dialects.get(&row.dialect).cloned().ok_or_else(|| {
+            tracing::error!(application = %row.id, dialect = row.dialect, "this process does not know an application's dialect");
+            ApiError::new(crate::ErrorCode::InternalError, "this is our fault, and has been logged")
+        })
+    }
 }

@@ -1,8 +1,7 @@
-//! `/api/v1/deliveries`
+//! `/api/v1/deliveries`, and those of a webhook.
 
-use axum::{extract::State, http::HeaderMap, response::Response};
+use axum::extract::State;
 use fanfare_domain::{
-    access::Role,
     delivery::State as DeliveryState,
     ids::{AttemptId, DeliveryId, EndpointId, EventId},
 };
@@ -10,28 +9,45 @@ use fanfare_store::{AttemptRow, DeliveryFilter, DeliveryRow};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    ApiError, ApplicationQuery, Console,
-    request::{Path, Query, authenticate, id, page_size},
-    success,
+    ApiError, Console, Failures,
+    answer::{Answer, Page},
+    configs::Log,
+    request::{Manager, Path, Query, id, page_size},
 };
 
-#[derive(Serialize)]
-struct Delivery {
+/// Attempts of a webhook that are listed where nobody says otherwise: as many as document 000 shows.
+const LAST_ATTEMPTS: usize = 5;
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Delivery {
+    #[schema(value_type = String, example = "dlv_01h455vb4pex5vsknk084sn02q")]
     id: DeliveryId,
+    #[schema(value_type = String)]
     event: EventId,
     #[serde(rename = "type")]
     event_type: String,
+    #[schema(value_type = String)]
     webhook: EndpointId,
     url: String,
+    /// `sending`, `waiting`, `held`, `delivered`, `failed` or `skipped`.
+    #[schema(example = "delivered")]
     state: &'static str,
     /// Why it waits though the endpoint did not fail, or why it failed.
     reason: Option<String>,
     /// The number of the attempt that is being made, or is next, or was the last.
     attempt: u32,
+    /// Attempts after the first.
+    retry_count: u32,
+    /// The status of the last answer.
+    response_status: Option<i32>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt_at: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
     accepted_at: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime)]
     finished_at: Option<Timestamp>,
 }
 
@@ -46,6 +62,8 @@ impl From<DeliveryRow> for Delivery {
             state: row.state.as_str(),
             reason: row.reason,
             attempt: row.attempt,
+            retry_count: row.attempts.saturating_sub(1),
+            response_status: row.response_status,
             next_attempt_at: row.due_at.filter(|_| row.state == DeliveryState::Waiting),
             accepted_at: row.accepted_at,
             finished_at: row.finished_at,
@@ -53,19 +71,24 @@ impl From<DeliveryRow> for Delivery {
     }
 }
 
-#[derive(Serialize)]
-struct Attempt {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Attempt {
+    #[schema(value_type = String)]
     id: AttemptId,
     attempt: u32,
     url: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
     started_at: Timestamp,
     duration_ms: Option<i32>,
+    /// `answered`, or what came instead of an answer.
     outcome: String,
     status: Option<i32>,
     error: Option<String>,
+    #[schema(value_type = Option<Object>)]
     response_headers: Option<Box<RawValue>>,
     /// What of the response's body is kept; bytes that are no UTF-8 are replaced.
     response_body: Option<String>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt_at: Option<Timestamp>,
 }
 
@@ -87,63 +110,153 @@ impl Attempt {
     }
 }
 
-#[derive(Serialize)]
-struct DeliveryDetail {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DeliveryDetail {
     #[serde(flatten)]
     delivery: Delivery,
-    /// The body that is sent, the same at each attempt.
+    /// The body that is sent, byte for byte, the same at each attempt.
     body: String,
     attempts: Vec<Attempt>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Filter {
+    /// Those to this webhook.
     webhook: Option<String>,
+    /// Those of this event.
     event: Option<String>,
+    /// Those in this state.
     state: Option<String>,
+    /// The `next` of the page before.
     before: Option<String>,
+    /// 1 to 100, 50 where it is left out.
     limit: Option<usize>,
 }
 
 impl Filter {
     fn parse(&self) -> Result<DeliveryFilter, ApiError> {
-        let state = |text: &str| {
-            let words: Vec<&str> = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
-            DeliveryState::parse(text)
-                .ok_or_else(|| ApiError::invalid("state", format!("must be one of {}", words.join(", "))))
-        };
         Ok(DeliveryFilter {
             endpoint: self.webhook.as_deref().map(|text| id("webhook", text)).transpose()?,
             event: self.event.as_deref().map(|text| id("event", text)).transpose()?,
-            state: self.state.as_deref().map(state).transpose()?,
+            state: self.state.as_deref().map(|text| delivery_state("state", text)).transpose()?,
             before: self.before.as_deref().map(|text| id("before", text)).transpose()?,
             limit: page_size(self.limit)?,
         })
     }
 }
 
-pub(crate) async fn list(
-    State(console): State<Console>,
-    Query(query): Query<ApplicationQuery>,
-    Query(filter): Query<Filter>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let caller = authenticate(&headers, &console.directory, &[Role::Manage, Role::Admin])?;
-    let rows = console.store.deliveries(query.of(&caller)?, &filter.parse()?).await?;
-    Ok(success(rows.into_iter().map(Delivery::from).collect::<Vec<_>>()))
+/// A delivery's state in a query or body.
+pub(crate) fn delivery_state(field: &str, text: &str) -> Result<DeliveryState, ApiError> {
+    let words: Vec<&str> = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
+    DeliveryState::parse(text).ok_or_else(|| ApiError::invalid(field, format!("must be one of {}", words.join(", "))))
 }
 
+/// Lists the deliveries, newest first.
+#[utoipa::path(get, path = "/deliveries", operation_id = "list_deliveries", tag = "deliveries",
+    params(Filter), responses((status = 200, body = Page<Delivery>), Failures))]
+pub(crate) async fn list(
+    State(console): State<Console>,
+    manager: Manager,
+    Query(filter): Query<Filter>,
+) -> Result<Page<Delivery>, ApiError> {
+    let filter = filter.parse()?;
+    let rows = console.store.deliveries(manager.application, &filter).await?;
+    Ok(Page::of(rows.into_iter().map(Delivery::from).collect(), filter.limit, |one| one.id.to_string()))
+}
+
+/// Shows a delivery with its body and its attempts.
+#[utoipa::path(get, path = "/deliveries/{id}", operation_id = "show_delivery", tag = "deliveries",
+    params(("id" = String, Path)), responses((status = 200, body = Answer<DeliveryDetail>), Failures))]
 pub(crate) async fn show(
     State(console): State<Console>,
+    manager: Manager,
     Path(delivery): Path<String>,
-    Query(query): Query<ApplicationQuery>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let caller = authenticate(&headers, &console.directory, &[Role::Manage, Role::Admin])?;
+) -> Result<Answer<DeliveryDetail>, ApiError> {
     let delivery: DeliveryId = id("id", &delivery)?;
-    let found = console.store.delivery(query.of(&caller)?, delivery).await?;
-    let (row, body) = found.ok_or_else(|| ApiError::not_found("id", "there is no such delivery"))?;
+    let row = console.store.delivery(manager.application, delivery).await?.ok_or_else(no_such_delivery)?;
     let attempts = console.store.attempts(delivery).await?;
     let attempts = attempts.into_iter().map(|row| Attempt::new(delivery, row)).collect();
-    Ok(success(DeliveryDetail { delivery: row.into(), body, attempts }))
+    let body = row.body.clone();
+    Ok(Answer::of(DeliveryDetail { delivery: row.into(), body, attempts }))
+}
+
+pub(crate) fn no_such_delivery() -> ApiError {
+    ApiError::not_found("id", "there is no such delivery")
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HistoryEntry {
+    #[serde(flatten)]
+    delivery: Delivery,
+    /// What is sent.
+    #[schema(value_type = Value)]
+    payload: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct HistoryFilter {
+    /// Those in this state.
+    state: Option<String>,
+    /// The `next` of the page before.
+    before: Option<String>,
+    /// 1 to 100, 50 where it is left out.
+    limit: Option<usize>,
+}
+
+/// The delivery history of a webhook: what was sent, what came back, and how often it was tried, newest first.
+#[utoipa::path(get, path = "/webhooks/{id}/deliveries", operation_id = "list_webhook_deliveries", tag = "webhooks",
+    params(("id" = String, Path), HistoryFilter),
+    responses((status = 200, body = Page<HistoryEntry>), Failures))]
+pub(crate) async fn history(
+    State(console): State<Console>,
+    manager: Manager,
+    Path(webhook): Path<String>,
+    Query(filter): Query<HistoryFilter>,
+) -> Result<Page<HistoryEntry>, ApiError> {
+    let endpoint = console.endpoint(&manager, &webhook).await?;
+    let HistoryFilter { state, before, limit } = filter;
+    let filter = Filter { webhook: None, event: None, state, before, limit };
+    let filter = DeliveryFilter { endpoint: Some(endpoint.id), ..filter.parse()? };
+    let rows = console.store.deliveries(manager.application, &filter).await?;
+    let entry = |mut row: DeliveryRow| {
+        let payload = RawValue::from_string(std::mem::take(&mut row.body)).ok();
+        HistoryEntry { delivery: row.into(), payload }
+    };
+    Ok(Page::of(rows.into_iter().map(entry).collect(), filter.limit, |entry| entry.delivery.id.to_string()))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AttemptsQuery {
+    /// Those that began before this moment.
+    before: Option<String>,
+    /// 1 to 100, 5 where it is left out.
+    limit: Option<usize>,
+}
+
+/// The last attempts that were made to a webhook, of whatever delivery.
+#[utoipa::path(get, path = "/webhooks/{id}/attempts", operation_id = "list_webhook_attempts", tag = "webhooks",
+    params(("id" = String, Path), AttemptsQuery), responses((status = 200, body = Page<Log>), Failures))]
+pub(crate) async fn last_attempts(
+    State(console): State<Console>,
+    manager: Manager,
+    Path(webhook): Path<String>,
+    Query(query): Query<AttemptsQuery>,
+) -> Result<Page<Log>, ApiError> {
+    let endpoint = console.endpoint(&manager, &webhook).await?;
+    let limit = page_size(query.limit.or(Some(LAST_ATTEMPTS)))?;
+    let before = query.before.as_deref().map(|text| moment("before", text)).transpose()?;
+    let rows = console.store.last_attempts(endpoint.id, before, limit).await?;
+    Ok(Page::of(rows.into_iter().map(Log::new).collect(), limit, |log: &Log| log.created_at.to_string()))
+}
+
+/// A moment in a query or body.
+pub(crate) fn moment(field: &str, text: &str) -> Result<Timestamp, ApiError> {
+    let fault = || ApiError::invalid(field, "is no RFC 3339 time with an offset, such as 2026-06-18T12:00:00Z");
+    text.parse().map_err(|_| fault())
 }

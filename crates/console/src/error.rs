@@ -1,4 +1,4 @@
-//! How an error looks: `{"success": false, "error": {"code", "message", "field"?}}`.
+//! How an error looks: `{"success": false, "error": {"code", "message", "field"?, "id"?}}`.
 
 use axum::{
     Json,
@@ -7,40 +7,226 @@ use axum::{
 };
 use fanfare_domain::event::{EventFault, FaultCode};
 use fanfare_store::StoreError;
-use serde_json::{Map, Value};
+use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
 
-/// An error that a caller gets. The code is for programs and does not change; the message is for people.
-#[derive(Debug)]
+/// What went wrong, for programs: a code does not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // `meaning` says it
+pub enum ErrorCode {
+    MalformedJson,
+    NotAnObject,
+    TooDeep,
+    IncompleteBody,
+    InvalidQuery,
+    InvalidPath,
+    MissingApplication,
+    MissingKey,
+    InvalidKey,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    RotationUnderWay,
+    EndpointDisabled,
+    NotResendable,
+    AmbiguousUrl,
+    BodyTooLarge,
+    UnsupportedContentType,
+    MissingField,
+    UnknownField,
+    DuplicateField,
+    WrongType,
+    FieldTooLong,
+    InvalidField,
+    InvalidUrl,
+    InvalidBatch,
+    InfiniteNumber,
+    UnknownEventType,
+    InternalError,
+    BrokerUnavailable,
+    BrokerRefused,
+    OutcomeUnknown,
+    DatabaseUnavailable,
+}
+
+impl ErrorCode {
+    /// All of them.
+    pub const ALL: [Self; 33] = [
+        Self::MalformedJson,
+        Self::NotAnObject,
+        Self::TooDeep,
+        Self::IncompleteBody,
+        Self::InvalidQuery,
+        Self::InvalidPath,
+        Self::MissingApplication,
+        Self::MissingKey,
+        Self::InvalidKey,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RotationUnderWay,
+        Self::EndpointDisabled,
+        Self::NotResendable,
+        Self::AmbiguousUrl,
+        Self::BodyTooLarge,
+        Self::UnsupportedContentType,
+        Self::MissingField,
+        Self::UnknownField,
+        Self::DuplicateField,
+        Self::WrongType,
+        Self::FieldTooLong,
+        Self::InvalidField,
+        Self::InvalidUrl,
+        Self::InvalidBatch,
+        Self::InfiniteNumber,
+        Self::UnknownEventType,
+        Self::InternalError,
+        Self::BrokerUnavailable,
+        Self::BrokerRefused,
+        Self::OutcomeUnknown,
+        Self::DatabaseUnavailable,
+    ];
+
+    /// The status of an answer with it, and what it means.
+    pub fn meaning(self) -> (u16, &'static str) {
+        match self {
+            Self::MalformedJson => (400, "the body is not JSON"),
+            Self::NotAnObject => (400, "the body is JSON, but not an object"),
+            Self::TooDeep => (400, "arrays and objects are nested deeper than 100 levels"),
+            Self::IncompleteBody => (400, "the body ended before it was complete"),
+            Self::InvalidQuery => (400, "a parameter of the query is unknown, or cannot be read"),
+            Self::InvalidPath => (400, "the path cannot be read"),
+            Self::MissingApplication => (400, "the key belongs to no application, and the query names none"),
+            Self::MissingKey => (401, "there is no API key"),
+            Self::InvalidKey => (401, "the API key is not valid"),
+            Self::Forbidden => (403, "the key may not do this"),
+            Self::NotFound => (404, "there is nothing of this id or path, or not for this key"),
+            Self::MethodNotAllowed => (405, "the path has other methods"),
+            Self::RotationUnderWay => (409, "the secret before the current one still signs, too"),
+            Self::EndpointDisabled => (409, "the endpoint is disabled"),
+            Self::NotResendable => (409, "the delivery is being sent at this moment"),
+            Self::AmbiguousUrl => (409, "several endpoints have this URL: name one by its id"),
+            Self::BodyTooLarge => (413, "the body has more bytes than are allowed"),
+            Self::UnsupportedContentType => (415, "the body is not application/json"),
+            Self::MissingField => (422, "a field that is required is missing"),
+            Self::UnknownField => (422, "there is no such field"),
+            Self::DuplicateField => (422, "a field is given twice"),
+            Self::WrongType => (422, "a field has another JSON type"),
+            Self::FieldTooLong => (422, "a field is too long"),
+            Self::InvalidField => (422, "a field has a value that cannot be taken"),
+            Self::InvalidUrl => (422, "an endpoint cannot have this URL"),
+            Self::InvalidBatch => (422, "a list has none, or more entries than are allowed"),
+            Self::InfiniteNumber => (422, "a number is beyond what a receiver's JSON parser can read"),
+            Self::UnknownEventType => (422, "the event type is not described"),
+            Self::InternalError => (500, "a fault of Fanfare, which has been logged"),
+            Self::BrokerUnavailable => (503, "no events can be taken at the moment"),
+            Self::BrokerRefused => (503, "the broker refused the event"),
+            Self::OutcomeUnknown => (503, "the event may have been taken: send it again under the id in the answer"),
+            Self::DatabaseUnavailable => (503, "the database does not answer at the moment"),
+        }
+    }
+
+    /// The codes of an OpenAPI document, as a table in Markdown.
+    pub(crate) fn table() -> String {
+        let row = |code: &Self| {
+            let (status, meaning) = code.meaning();
+            format!("| `{}` | {status} | {meaning} |\n", code.as_text())
+        };
+        let rows: String = Self::ALL.iter().map(row).collect();
+        format!("| code | status | meaning |\n|---|---|---|\n{rows}")
+    }
+
+    fn as_text(self) -> String {
+        serde_json::to_value(self).ok().and_then(|code| code.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
+impl From<FaultCode> for ErrorCode {
+    fn from(code: FaultCode) -> Self {
+        match code {
+            FaultCode::MalformedJson => Self::MalformedJson,
+            FaultCode::NotAnObject => Self::NotAnObject,
+            FaultCode::MissingField => Self::MissingField,
+            FaultCode::UnknownField => Self::UnknownField,
+            FaultCode::DuplicateField => Self::DuplicateField,
+            FaultCode::WrongType => Self::WrongType,
+            FaultCode::FieldTooLong => Self::FieldTooLong,
+            FaultCode::InvalidField => Self::InvalidField,
+            FaultCode::TooDeep => Self::TooDeep,
+            FaultCode::InfiniteNumber => Self::InfiniteNumber,
+            FaultCode::UnknownEventType => Self::UnknownEventType,
+        }
+    }
+}
+
+/// An error that a caller gets.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub struct ApiError {
-    status: StatusCode,
-    code: &'static str,
+    code: ErrorCode,
+    /// For people: what was wrong, and what to do.
     message: String,
+    /// The field at fault, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
-    retry_after: Option<u32>,
+    /// The id under which an event is to be sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
+    #[serde(skip)]
+    retry_after: Option<u32>,
+}
+
+/// The answer to what could not be done.
+#[derive(Serialize, ToSchema)]
+pub struct Failure {
+    #[schema(example = false)]
+    success: bool,
+    error: ApiError,
+}
+
+/// The answers with an error that every route may give.
+#[derive(IntoResponses)]
+#[allow(dead_code)] // for the OpenAPI document
+pub enum Failures {
+    /// What was wrong with the request.
+    #[response(status = "4XX")]
+    Request(#[to_schema] Failure),
+    /// Why it cannot be done now; `Retry-After` says when to try again.
+    #[response(status = "5XX")]
+    Service(#[to_schema] Failure),
 }
 
 impl ApiError {
-    /// An error with a status and a code.
-    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, code, message: message.into(), field: None, retry_after: None, id: None }
+    /// An error with its code.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), field: None, id: None, retry_after: None }
     }
 
     /// A value that cannot be taken.
     pub fn invalid(field: &str, message: impl std::fmt::Display) -> Self {
-        Self::new(422, "invalid_field", format!("`{field}` {message}")).at(field)
+        Self::new(ErrorCode::InvalidField, format!("`{field}` {message}")).at(field)
     }
 
     /// Something that there is not, or not for this caller.
     pub fn not_found(what: &str, message: impl Into<String>) -> Self {
-        Self::new(404, "not_found", message).at(what)
+        Self::new(ErrorCode::NotFound, message).at(what)
     }
 
     /// Names the field at fault.
     #[must_use]
     pub fn at(mut self, field: &str) -> Self {
         self.field = Some(field.to_owned());
+        self
+    }
+
+    /// Puts the field at fault into its place in a list.
+    #[must_use]
+    pub(crate) fn within(mut self, place: &str) -> Self {
+        self.field = Some(match self.field {
+            Some(field) => format!("{place}.{field}"),
+            None => place.to_owned(),
+        });
         self
     }
 
@@ -57,28 +243,11 @@ impl ApiError {
         self.id = Some(id.to_string());
         self
     }
-
-    /// The object that stands under `error`.
-    pub fn as_json(&self) -> Value {
-        let mut error = Map::new();
-        error.insert("code".to_owned(), self.code.into());
-        error.insert("message".to_owned(), self.message.clone().into());
-        for (name, value) in [("field", &self.field), ("id", &self.id)] {
-            if let Some(value) = value {
-                error.insert(name.to_owned(), value.clone().into());
-            }
-        }
-        Value::Object(error)
-    }
 }
 
 impl From<EventFault> for ApiError {
     fn from(fault: EventFault) -> Self {
-        let status = match fault.code {
-            FaultCode::MalformedJson | FaultCode::NotAnObject | FaultCode::TooDeep => 400,
-            _ => 422,
-        };
-        let error = Self::new(status, fault.code.as_str(), fault.to_string());
+        let error = Self::new(fault.code.into(), fault.to_string());
         match &fault.field {
             Some(field) => error.at(field),
             None => error,
@@ -90,21 +259,24 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         if error.is_transient() {
             tracing::warn!(%error, "a request could not be served");
-            return Self::new(503, "database_unavailable", "the database is not available; try again").retry_after(5);
+            let message = "the database is not available; try again";
+            return Self::new(ErrorCode::DatabaseUnavailable, message).retry_after(5);
         }
         tracing::error!(%error, "a request failed");
-        Self::new(500, "internal_error", "this is our fault, and has been logged")
+        Self::new(ErrorCode::InternalError, "this is our fault, and has been logged")
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({ "success": false, "error": self.as_json() });
-        let mut response = (self.status, Json(body)).into_response();
-        if let Some(seconds) = self.retry_after {
+        let (status, _) = self.code.meaning();
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after;
+        let mut response = (status, Json(Failure { success: false, error: self })).into_response();
+        if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response

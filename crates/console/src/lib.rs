@@ -1,70 +1,125 @@
-//! The management API: applications, keys, webhooks and deliveries, and what every route of Fanfare has
-//! in common: who calls, how a body is read, and how an error looks.
+//! The management API: applications, event types, webhooks, events, deliveries and tests, and what every
+//! route of Fanfare has in common: who calls, how a body is read, and how answers and errors look.
+//!
+//! Each route stands in the file of its subject with its description; the OpenAPI document is made of these.
 
+mod answer;
 mod applications;
+mod configs;
 mod deliveries;
+mod document;
 mod error;
+mod event_types;
+mod events;
 mod keys;
 mod request;
+mod resend;
+mod secrets;
+mod trials;
 mod webhooks;
 
 use std::sync::Arc;
 
-use axum::{
-    Json, Router,
-    response::{IntoResponse, Response},
-    routing::{get, post},
-};
-use fanfare_domain::{address::AddressPolicy, endpoint_url::UrlPolicy};
+use fanfare_broker::{Publisher, Topology};
+use fanfare_domain::{address::AddressPolicy, dialect::Dialects, endpoint_url::UrlPolicy};
+use fanfare_outbound::Client;
 use fanfare_store::{Directory, Store};
-use serde::Serialize;
+use tokio::sync::Semaphore;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use error::ApiError;
-pub use request::{ApplicationQuery, Query, authenticate, read_body};
+pub use answer::Answer;
+pub use document::{describe, document_routes};
+pub use error::{ApiError, ErrorCode, Failures};
+pub use request::{application_of, authenticate, read_body};
+
+/// Tests that are sent at once, at the most.
+const MAX_TRIALS: usize = 64;
+
+/// What a console is made of.
+pub struct Parts {
+    /// The database.
+    pub store: Store,
+    /// The services' copy of its configuration.
+    pub directory: Directory,
+    /// The dialects that applications may pick.
+    pub dialects: Arc<Dialects>,
+    /// Which addresses an endpoint may have though they are not public.
+    pub addresses: AddressPolicy,
+    /// Whether an endpoint must have an `https:` URL.
+    pub https_only: bool,
+    /// The way to an endpoint, for tests.
+    pub client: Client,
+    /// The way to the broker, for what is to be sent again.
+    pub publisher: Publisher,
+    /// The names in the broker.
+    pub topology: Topology,
+}
 
 /// What the routes work with. Cheap to clone.
 #[derive(Clone)]
 pub struct Console {
     store: Store,
     directory: Directory,
+    dialects: Arc<Dialects>,
     addresses: Arc<AddressPolicy>,
     https_only: bool,
+    client: Client,
+    publisher: Publisher,
+    topology: Topology,
+    trial_turns: Arc<Semaphore>,
 }
 
 impl Console {
-    /// The console of a deployment: `addresses` and `https_only` say which URLs an endpoint may have.
-    pub fn new(store: Store, directory: Directory, addresses: AddressPolicy, https_only: bool) -> Self {
-        Self { store, directory, addresses: Arc::new(addresses), https_only }
+    /// The console of a deployment.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, directory, dialects, addresses, https_only, client, publisher, topology } = parts;
+        let (addresses, trial_turns) = (Arc::new(addresses), Arc::new(Semaphore::new(MAX_TRIALS)));
+        Self { store, directory, dialects, addresses, https_only, client, publisher, topology, trial_turns }
     }
 
     fn url_policy(&self) -> UrlPolicy<'_> {
         UrlPolicy { https_only: self.https_only, allow: &self.addresses }
     }
-
-    /// The routes, below `/api/v1`.
-    pub fn router(self) -> Router {
-        Router::new()
-            .route("/applications", post(applications::create).get(applications::list))
-            .route("/keys", post(keys::create))
-            .route("/webhooks", post(webhooks::create).get(webhooks::list))
-            .route("/webhooks/{id}", get(webhooks::show).patch(webhooks::change).delete(webhooks::delete))
-            .route("/deliveries", get(deliveries::list))
-            .route("/deliveries/{id}", get(deliveries::show))
-            .with_state(self)
-    }
 }
 
-/// The answer `{"success": true, "data": …}`.
-pub fn success<T: Serialize>(data: T) -> Response {
-    Json(serde_json::json!({ "success": true, "data": data })).into_response()
+/// The routes below `/api/v1`.
+pub fn routes() -> OpenApiRouter<Console> {
+    OpenApiRouter::new()
+        .routes(routes!(applications::create, applications::list))
+        .routes(routes!(applications::show, applications::change))
+        .routes(routes!(applications::dialects))
+        .routes(routes!(keys::create))
+        .routes(routes!(event_types::list, event_types::create))
+        .routes(routes!(event_types::delete))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
+        .routes(routes!(webhooks::enable))
+        .routes(routes!(webhooks::disable))
+        .routes(routes!(webhooks::pause))
+        .routes(routes!(secrets::rotate))
+        .routes(routes!(secrets::end))
+        .routes(routes!(trials::test))
+        .routes(routes!(deliveries::history))
+        .routes(routes!(deliveries::last_attempts))
+        .routes(routes!(events::list))
+        .routes(routes!(events::show))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::show))
+        .routes(routes!(resend::one))
+        .routes(routes!(resend::many))
+}
+
+/// The routes of document 002, at the top and below `/api/v2/admin`.
+pub fn config_routes() -> OpenApiRouter<Console> {
+    OpenApiRouter::new().routes(routes!(configs::list, configs::put)).routes(routes!(configs::logs))
 }
 
 /// The answer to a route that there is not.
 pub async fn not_found() -> ApiError {
-    ApiError::not_found("route", "there is no such route; the API is below /api/v1")
+    ApiError::not_found("route", "there is no such route; the API is described at /api/v1/openapi.json and /docs")
 }
 
 /// The answer to a route that has other methods.
 pub async fn method_not_allowed() -> ApiError {
-    ApiError::new(405, "method_not_allowed", "this route does not have this method")
+    ApiError::new(ErrorCode::MethodNotAllowed, "this route does not have this method")
 }

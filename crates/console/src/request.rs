@@ -1,14 +1,11 @@
-//! Who calls, for which application, and what the body says.
+//! Who calls, for which application, and what the query and the body say.
 
 use std::error::Error;
 
 use axum::{
     body::{Body, Bytes, to_bytes},
-    extract::{
-        FromRequestParts,
-        rejection::{PathRejection, QueryRejection},
-    },
-    http::{HeaderMap, header},
+    extract::{FromRequest, FromRequestParts, Request, rejection::PathRejection},
+    http::{HeaderMap, header, request::Parts},
 };
 use fanfare_domain::{
     access::{Caller, Role},
@@ -16,93 +13,135 @@ use fanfare_domain::{
 };
 use fanfare_store::Directory;
 use http_body_util::LengthLimitError;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use url::form_urlencoded;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema, schema::Object},
+};
 
-use crate::ApiError;
+use crate::{ApiError, Console, ErrorCode};
 
 /// Bytes of a management request.
-const MAX_MANAGEMENT_BODY: usize = 64 * 1024;
+const MAX_MANAGEMENT_BODY: usize = 512 * 1024;
 
-/// The query of a request; one that cannot be read is an error like any other.
-#[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Query), rejection(ApiError))]
-pub struct Query<T>(pub T);
+/// Where some systems' users put their key.
+const X_API_TOKEN: &str = "x-api-token";
+
+/// The parameter by which an admin key, which is bound to no application, names one.
+const APPLICATION: &str = "application";
 
 /// The parameters in a request's path.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(ApiError))]
 pub(crate) struct Path<T>(pub(crate) T);
 
-impl From<QueryRejection> for ApiError {
-    fn from(rejection: QueryRejection) -> Self {
-        Self::new(400, "invalid_query", rejection.body_text())
-    }
-}
-
 impl From<PathRejection> for ApiError {
     fn from(rejection: PathRejection) -> Self {
-        Self::new(400, "invalid_path", rejection.body_text())
+        Self::new(ErrorCode::InvalidPath, rejection.body_text())
     }
 }
 
-/// The query by which an admin key, which is bound to none, says which application it means.
-#[derive(Debug, Deserialize)]
-pub struct ApplicationQuery {
-    application: Option<String>,
+/// The parameters in a request's query, but for `application`. One that there is not is an error: a misspelt
+/// filter would otherwise find everything.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        let mut others = form_urlencoded::Serializer::new(String::new());
+        others.extend_pairs(form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name != APPLICATION));
+        let others = others.finish();
+        let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(others.as_bytes()));
+        serde_path_to_error::deserialize(pairs).map(Self).map_err(|error| {
+            let field = error.path().to_string();
+            let problem = ApiError::new(ErrorCode::InvalidQuery, format!("the query: {}", error.into_inner()));
+            if field == "." { problem } else { problem.at(&field) }
+        })
+    }
 }
 
-/// Finds out who calls, by `Authorization: Bearer <key>`, and whether the key may do what takes a role.
+/// Somebody who may manage an application, and which one the request is about.
+pub(crate) struct Manager {
+    pub(crate) application: ApplicationId,
+}
+
+impl FromRequestParts<Console> for Manager {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Self, ApiError> {
+        let caller = authenticate(&parts.headers, &console.directory, &[Role::Manage, Role::Admin])?;
+        Ok(Self { application: application_of(&caller, parts.uri.query())? })
+    }
+}
+
+/// Somebody who may manage all applications.
+pub(crate) struct Administrator;
+
+impl FromRequestParts<Console> for Administrator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Self, ApiError> {
+        authenticate(&parts.headers, &console.directory, &[Role::Admin]).map(|_| Self)
+    }
+}
+
+/// Finds out who calls, by `Authorization: Bearer <key>` or `x-api-token: <key>`, and whether the key may do
+/// what takes a role.
 ///
 /// # Errors
 /// 401 without a valid key, 403 where the key has another role.
 pub fn authenticate(headers: &HeaderMap, directory: &Directory, roles: &[Role]) -> Result<Caller, ApiError> {
-    let missing = || ApiError::new(401, "missing_key", "give an API key: Authorization: Bearer <key>");
-    let header = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
-    let (scheme, key) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(missing());
-    }
+    let missing = || ApiError::new(ErrorCode::MissingKey, "give an API key: Authorization: Bearer <key>");
+    let key = match (headers.get(header::AUTHORIZATION), headers.get(X_API_TOKEN)) {
+        (Some(header), _) => {
+            let (scheme, key) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
+            if !scheme.eq_ignore_ascii_case("bearer") {
+                return Err(missing());
+            }
+            key
+        }
+        (None, Some(header)) => header.to_str().map_err(|_| missing())?,
+        (None, None) => return Err(missing()),
+    };
     let caller = directory
         .snapshot()
         .keys
         .authenticate(key.trim())
-        .ok_or_else(|| ApiError::new(401, "invalid_key", "this API key is not valid"))?;
+        .ok_or_else(|| ApiError::new(ErrorCode::InvalidKey, "this API key is not valid"))?;
     if !roles.contains(&caller.role) {
         let needed: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
         let message =
             format!("this takes a key with the role {}; this one has {}", needed.join(" or "), caller.role.as_str());
-        return Err(ApiError::new(403, "forbidden", message));
+        return Err(ApiError::new(ErrorCode::Forbidden, message));
     }
     Ok(caller)
 }
 
-impl ApplicationQuery {
-    /// The application that the request is about: the key's, or the one that an admin names.
-    ///
-    /// # Errors
-    /// 400 where an admin names none, 403 where a bound key names another.
-    pub fn of(&self, caller: &Caller) -> Result<ApplicationId, ApiError> {
-        let named = self
-            .application
-            .as_deref()
-            .map(|text| {
-                text.parse::<ApplicationId>()
-                    .map_err(|error| ApiError::invalid("application", format!("is not valid: {error}")))
-            })
-            .transpose()?;
-        match (caller.application, named) {
-            (Some(own), Some(named)) if own != named => {
-                Err(ApiError::new(403, "forbidden", "this key belongs to another application").at("application"))
-            }
-            (Some(own), _) => Ok(own),
-            (None, Some(named)) => Ok(named),
-            (None, None) => Err(ApiError::new(
-                400,
-                "missing_application",
-                "this key belongs to no application: name one with ?application=app_…",
-            )
-            .at("application")),
+/// The application that a request is about: the key's, or the one that an admin names in the query.
+///
+/// # Errors
+/// 400 where an admin names none, 403 where a bound key names another.
+pub fn application_of(caller: &Caller, query: Option<&str>) -> Result<ApplicationId, ApiError> {
+    let mut named = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .filter(|(name, _)| name == APPLICATION)
+        .map(|(_, value)| id::<ApplicationId>(APPLICATION, &value));
+    let first = named.next().transpose()?;
+    if named.next().is_some() {
+        return Err(ApiError::new(ErrorCode::InvalidQuery, "`application` is given twice").at(APPLICATION));
+    }
+    match (caller.application, first) {
+        (Some(own), Some(named)) if own != named => {
+            Err(ApiError::new(ErrorCode::Forbidden, "this key belongs to another application").at(APPLICATION))
+        }
+        (Some(own), _) => Ok(own),
+        (None, Some(named)) => Ok(named),
+        (None, None) => {
+            let message = "this key belongs to no application: name one with ?application=app_…";
+            Err(ApiError::new(ErrorCode::MissingApplication, message).at(APPLICATION))
         }
     }
 }
@@ -115,91 +154,104 @@ pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Res
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
-        return Err(ApiError::new(415, "unsupported_content_type", "send JSON with Content-Type: application/json"));
+        let message = "send JSON with Content-Type: application/json";
+        return Err(ApiError::new(ErrorCode::UnsupportedContentType, message));
     }
     to_bytes(body, max_bytes).await.map_err(|error| {
         if error.source().is_some_and(|source| source.is::<LengthLimitError>()) {
-            return ApiError::new(
-                413,
-                "body_too_large",
-                format!("the body has more than the {max_bytes} bytes that are allowed"),
-            );
+            let message = format!("the body has more than the {max_bytes} bytes that are allowed");
+            return ApiError::new(ErrorCode::BodyTooLarge, message);
         }
-        ApiError::new(400, "incomplete_body", "the body ended before it was complete")
+        ApiError::new(ErrorCode::IncompleteBody, "the body ended before it was complete")
     })
 }
 
-/// The fields of a management request, taken one by one. What is left over is an error.
-pub(crate) struct Fields(Map<String, Value>);
+/// The body of a management request, read into what its schema describes.
+pub(crate) struct Fields<T>(pub(crate) T);
 
-impl Fields {
-    pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Self, ApiError> {
-        let bytes = read_body(headers, body, MAX_MANAGEMENT_BODY).await?;
-        let value: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| ApiError::new(400, "malformed_json", format!("the body is not JSON: {error}")))?;
-        match value {
-            Value::Object(fields) => Ok(Self(fields)),
-            _ => Err(ApiError::new(400, "not_an_object", "the body must be a JSON object")),
+impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for Fields<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        from_json(&read_body(&parts.headers, body, MAX_MANAGEMENT_BODY).await?).map(Self)
+    }
+}
+
+/// The body of a management request that may be left out.
+pub(crate) struct OptionalFields<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + ToSchema + Default> FromRequest<S> for OptionalFields<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        use axum::body::HttpBody;
+        if request.body().is_end_stream() {
+            return Ok(Self(T::default()));
         }
+        Fields::from_request(request, state).await.map(|Fields(fields)| Self(fields))
     }
+}
 
-    /// A text, if it is given.
-    pub(crate) fn text(&mut self, field: &str) -> Result<Option<String>, ApiError> {
-        match self.0.remove(field) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(wrong_type(field, "a string")),
+/// The bytes of a management request's body.
+pub(crate) struct Bare(pub(crate) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Bare {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        read_body(&parts.headers, body, MAX_MANAGEMENT_BODY).await.map(Self)
+    }
+}
+
+/// Reads a JSON object. What its schema requires must be there, and what it does not know must not: a
+/// misspelt field would otherwise be ignored silently.
+pub(crate) fn from_json<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<T, ApiError> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
+    let Value::Object(given) = value else {
+        return Err(ApiError::new(ErrorCode::NotAnObject, "the body must be a JSON object"));
+    };
+    check_fields::<T>(&given)?;
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        match field.as_str() {
+            // All that is required is there and of a known name: what is left is a name given twice.
+            "." => ApiError::new(ErrorCode::DuplicateField, format!("the body: {}", error.into_inner())),
+            _ => ApiError::new(ErrorCode::WrongType, format!("`{field}`: {}", error.into_inner())).at(&field),
         }
-    }
+    })
+}
 
-    /// A text that must be given.
-    pub(crate) fn required_text(&mut self, field: &str) -> Result<String, ApiError> {
-        self.text(field)?.ok_or_else(|| missing(field))
-    }
+pub(crate) fn malformed(error: &serde_json::Error) -> ApiError {
+    ApiError::new(ErrorCode::MalformedJson, format!("the body is not JSON: {error}"))
+}
 
-    /// A list of texts, if it is given.
-    pub(crate) fn texts(&mut self, field: &str) -> Result<Option<Vec<String>>, ApiError> {
-        let wrong = || wrong_type(field, "a list of strings");
-        let list = match self.0.remove(field) {
-            None => return Ok(None),
-            Some(Value::Array(list)) => list,
-            Some(_) => return Err(wrong()),
-        };
-        let text = |value| match value {
-            Value::String(text) => Ok(text),
-            _ => Err(wrong()),
-        };
-        list.into_iter().map(text).collect::<Result<Vec<_>, _>>().map(Some)
+fn check_fields<T: PartialSchema>(given: &Map<String, Value>) -> Result<(), ApiError> {
+    let RefOr::T(Schema::Object(Object { properties, required, .. })) = T::schema() else { return Ok(()) };
+    if let Some(field) = given.keys().find(|field| !properties.contains_key(*field)) {
+        let known: Vec<&str> = properties.keys().map(String::as_str).collect();
+        let message = format!("`{field}` is no field of this request; these are: {}", known.join(", "));
+        return Err(ApiError::new(ErrorCode::UnknownField, message).at(field));
     }
-
-    /// A number of milliseconds, or `null` for none, if it is given.
-    pub(crate) fn milliseconds(&mut self, field: &str) -> Result<Option<Option<u64>>, ApiError> {
-        match self.0.remove(field) {
-            None => Ok(None),
-            Some(Value::Null) => Ok(Some(None)),
-            Some(value) => {
-                value.as_u64().map(|number| Some(Some(number))).ok_or_else(|| wrong_type(field, "a whole number"))
-            }
-        }
-    }
-
-    /// Refuses what was not asked for: a misspelt field would otherwise be ignored silently.
-    pub(crate) fn finish(self) -> Result<(), ApiError> {
-        match self.0.keys().next() {
-            None => Ok(()),
-            Some(field) => {
-                Err(ApiError::new(422, "unknown_field", format!("`{field}` is no field of this request")).at(field))
-            }
-        }
+    match required.iter().find(|field| !given.contains_key(*field)) {
+        Some(field) => Err(missing(field)),
+        None => Ok(()),
     }
 }
 
 pub(crate) fn missing(field: &str) -> ApiError {
-    ApiError::new(422, "missing_field", format!("`{field}` is missing")).at(field)
+    ApiError::new(ErrorCode::MissingField, format!("`{field}` is missing")).at(field)
 }
 
-fn wrong_type(field: &str, expected: &str) -> ApiError {
-    ApiError::new(422, "wrong_type", format!("`{field}` must be {expected}")).at(field)
+/// Tells `null` from absence: `Some(None)` from `None`.
+pub(crate) fn given<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// Items on one page of a list.
@@ -211,10 +263,18 @@ pub(crate) fn page_size(asked: Option<usize>) -> Result<usize, ApiError> {
     }
 }
 
-/// An id in a path or query.
+/// An id in a path, query or body.
 pub(crate) fn id<T: std::str::FromStr<Err = fanfare_domain::ids::NotAnId>>(
     field: &str,
     text: &str,
 ) -> Result<T, ApiError> {
     text.parse().map_err(|error| ApiError::invalid(field, format!("is not valid: {error}")))
+}
+
+/// A name that people give.
+pub(crate) fn check_label(field: &str, label: &str) -> Result<(), ApiError> {
+    let is_sound = !label.trim().is_empty() && label.len() <= 200 && !label.chars().any(char::is_control);
+    let fault =
+        || ApiError::invalid(field, "must have 1 to 200 bytes that are not all blank, without control characters");
+    if is_sound { Ok(()) } else { Err(fault()) }
 }

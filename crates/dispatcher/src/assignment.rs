@@ -6,6 +6,7 @@ use bytes::Bytes;
 use fanfare_domain::{
     application::Endpoint,
     claim::Claim,
+    event::EventType,
     ids::{ApplicationId, DeliveryId, EventId, TakingId},
     traceparent::Traceparent,
 };
@@ -18,6 +19,7 @@ use crate::{lanes::Ticket, settle::Settlement};
 pub(crate) struct Assignment {
     pub(crate) delivery: DeliveryId,
     pub(crate) event: EventId,
+    pub(crate) event_type: EventType,
     pub(crate) application: ApplicationId,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) attempt: u32,
@@ -25,6 +27,8 @@ pub(crate) struct Assignment {
     pub(crate) taking: TakingId,
     pub(crate) failures: u32,
     pub(crate) deferrals: u32,
+    /// When it fails as expired, whatever it waits for.
+    pub(crate) expires_at: Option<Timestamp>,
     pub(crate) trace: Option<Traceparent>,
     pub(crate) body: Bytes,
     pub(crate) ticket: Option<Ticket>,
@@ -46,6 +50,7 @@ impl Assignment {
         Some(Self {
             delivery: delivery.id,
             event: new.event.id,
+            event_type: new.event.event_type.clone(),
             application: new.event.application,
             endpoint,
             attempt: 1,
@@ -53,6 +58,7 @@ impl Assignment {
             taking,
             failures: 0,
             deferrals: 0,
+            expires_at: Some(delivery.expires_at),
             trace: Some(new.event.traceparent),
             body: body.clone(),
             ticket: Some(ticket),
@@ -72,6 +78,7 @@ impl Assignment {
         Self {
             delivery: claim.delivery,
             event: claim.event,
+            event_type: moved.event_type,
             application: claim.application,
             endpoint,
             attempt: moved.attempt,
@@ -79,6 +86,7 @@ impl Assignment {
             taking,
             failures: moved.failures,
             deferrals: claim.deferrals,
+            expires_at: moved.expires_at,
             trace: moved.traceparent,
             body: Bytes::from(moved.body),
             ticket: Some(ticket),

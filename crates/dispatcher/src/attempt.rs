@@ -1,15 +1,11 @@
 //! Attempts: wait for the turn in the lane, sign, POST, decide.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use fanfare_domain::{
-    delivery::DeferralReason,
-    ids::AttemptId,
-    lane::deferral_wait,
-    moment::later,
-    policy::{Decision, Policy},
+    delivery::DeferralReason, dialect::Sending, ids::AttemptId, lane::deferral_wait, moment::later, policy::Decision,
 };
-use fanfare_outbound::{Client, Exchange, Request, signature_headers};
+use fanfare_outbound::{Client, Exchange, Request, delivery_headers};
 use fanfare_service::parent_of;
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use jiff::Timestamp;
@@ -17,7 +13,12 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use crate::{assignment::Assignment, lanes::Unrecorded, metric};
+use crate::{
+    assignment::Assignment,
+    lanes::{Ticket, Turn, Unrecorded},
+    metric,
+    rates::Rates,
+};
 
 /// A delivery whose turn is over.
 pub(crate) struct Finished {
@@ -39,7 +40,7 @@ pub(crate) enum FinishedAs {
 #[derive(Clone)]
 pub(crate) struct Attempts {
     pub(crate) client: Client,
-    pub(crate) policy: Arc<Policy>,
+    pub(crate) rates: Rates,
     pub(crate) finished: mpsc::Sender<Finished>,
 }
 
@@ -66,29 +67,48 @@ pub(crate) async fn run(attempts: Attempts, mut assignments: mpsc::Receiver<Assi
 
 impl Attempts {
     async fn process(self, mut assignment: Assignment, stop: CancellationToken) {
-        let turn = match assignment.ticket.take() {
-            Some(ticket) => stop.run_until_cancelled(ticket.turn()).await.flatten(),
-            None => None,
-        };
-        let finished = match turn {
-            Some(turn) if !stop.is_cancelled() => {
+        let ticket = assignment.ticket.take();
+        let turn = stop.run_until_cancelled(self.turn(&assignment, ticket)).await;
+        let stopping = || Err((DeferralReason::ShuttingDown, Duration::ZERO));
+        let finished = match turn.filter(|_| !stop.is_cancelled()).unwrap_or_else(stopping) {
+            Ok(turn) => {
                 let record = self.send(&assignment).await;
                 Finished { assignment, how: FinishedAs::Attempted(record), unrecorded: turn.end() }
             }
-            _ => give_back(assignment, stop.is_cancelled()),
+            Err((reason, wait)) => give_back(assignment, reason, wait),
         };
         let _ = self.finished.send(finished).await;
     }
 
+    /// Waits for the turn, or says why it does not come in time, and how long to put the delivery off.
+    async fn turn(&self, assignment: &Assignment, ticket: Option<Ticket>) -> Result<Turn, (DeferralReason, Duration)> {
+        let full = || (DeferralReason::LaneFull, deferral_wait(assignment.deferrals + 1, rand::random()));
+        let ticket = ticket.ok_or_else(full)?;
+        let endpoint = &assignment.endpoint;
+        if let Some(rate) = endpoint.policy.rate_per_second {
+            let place = self.rates.place(endpoint.id, rate).await;
+            place.map_err(|wait| (DeferralReason::RateLimited, wait))?;
+        }
+        ticket.turn().await.ok_or_else(full)
+    }
+
     /// Makes the one attempt, and decides what follows from it.
     async fn send(&self, assignment: &Assignment) -> AttemptRecord {
-        let Assignment { endpoint, event, body, .. } = assignment;
+        let Assignment { endpoint, body, .. } = assignment;
         let started_at = Timestamp::now();
+        let sending = Sending {
+            event: assignment.event,
+            event_type: &assignment.event_type,
+            application: assignment.application,
+            delivery: assignment.delivery,
+            attempt: assignment.attempt,
+            at: started_at,
+        };
         let request = Request {
             url: endpoint.url.clone(),
-            headers: signature_headers(&endpoint.secrets, *event, started_at, body),
+            headers: delivery_headers(endpoint, &sending, body),
             body: body.clone(),
-            deadline: endpoint.timeout.unwrap_or(self.policy.timeout),
+            deadline: endpoint.policy.timeout,
         };
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(1);
         let exchange = self.client.post(request).await;
@@ -96,15 +116,20 @@ impl Attempts {
         metrics::counter!(metric::ATTEMPTS, "outcome" => exchange.outcome.code()).increment(1);
         metrics::histogram!(metric::ATTEMPT_SECONDS).record(exchange.duration);
         tracing::Span::current().record("outcome", exchange.outcome.code());
-        let accepted_at = assignment.delivery.accepted_at();
-        let decision = self.policy.decide(exchange.outcome, assignment.failures, accepted_at, Timestamp::now());
+        let decision = endpoint.policy.decide(
+            exchange.outcome,
+            assignment.failures,
+            assignment.expires_at,
+            Timestamp::now(),
+            rand::random(),
+        );
         log(assignment, &exchange, decision);
         record(assignment, started_at, exchange, decision)
     }
 }
 
 fn log(assignment: &Assignment, exchange: &Exchange, decision: Decision) {
-    if exchange.outcome.is_success() {
+    if decision == Decision::Delivered {
         return;
     }
     let attempt = AttemptId::derive(assignment.delivery, assignment.attempt);
@@ -129,6 +154,8 @@ fn record(assignment: &Assignment, started_at: Timestamp, exchange: Exchange, de
         attempt: assignment.attempt,
         sequence: assignment.sequence,
         taking: assignment.taking,
+        endpoint: assignment.endpoint.id,
+        notifies_owner: assignment.endpoint.notifies_owner,
         url: assignment.endpoint.url.to_string(),
         started_at,
         duration: exchange.duration,
@@ -145,13 +172,8 @@ fn record(assignment: &Assignment, started_at: Timestamp, exchange: Exchange, de
 }
 
 /// A delivery that was taken and not sent: its turn did not come in time, or the process stops.
-fn give_back(assignment: Assignment, stopping: bool) -> Finished {
-    let now = Timestamp::now();
-    let (reason, due) = if stopping {
-        (DeferralReason::ShuttingDown, now)
-    } else {
-        (DeferralReason::LaneFull, later(now, deferral_wait(assignment.deferrals + 1, rand::random())))
-    };
+fn give_back(assignment: Assignment, reason: DeferralReason, wait: Duration) -> Finished {
+    let due = later(Timestamp::now(), wait);
     metrics::counter!(metric::DEFERRALS, "reason" => reason.as_str()).increment(1);
     let back = GiveBack {
         delivery: assignment.delivery,

@@ -6,11 +6,9 @@ use fanfare_broker::{Incoming, decode_claim};
 use fanfare_domain::{
     application::{Endpoint, EndpointStatus},
     claim::Claim,
-    delivery::{DeferralReason, FailureReason, hold},
+    delivery::{FailureReason, hold},
     ids::TakingId,
-    lane::deferral_wait,
     moment::later,
-    policy::Policy,
     traceparent::Traceparent,
 };
 use fanfare_store::{Directory, Move, MoveTo};
@@ -20,8 +18,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     database::Database,
-    lanes::{Lanes, Ticket},
-    metric, park,
+    lanes::{Lanes, Ticket, admit},
+    park,
+    rates::Rates,
     settle::{Settlement, Settler},
 };
 
@@ -30,7 +29,7 @@ pub(crate) struct Claims {
     pub(crate) directory: Directory,
     pub(crate) database: Database,
     pub(crate) lanes: Lanes,
-    pub(crate) policy: Arc<Policy>,
+    pub(crate) rates: Rates,
     pub(crate) settler: Settler,
 }
 
@@ -105,9 +104,11 @@ impl Claims {
 
     async fn accept(&self, due: Due, endpoint: Option<Arc<Endpoint>>, reached: &mpsc::Sender<Reached>) {
         let Due { message, claim, trace } = due;
+        let notifies_owner = endpoint.as_ref().is_some_and(|endpoint| endpoint.notifies_owner);
         let (to, straight) = self.admit(&claim, endpoint, Timestamp::now());
+        let to = Move { claim, to, notifies_owner };
         // Where nobody takes it any more, the process stops, and the message comes again elsewhere.
-        let _ = reached.send(Reached { message, to: Move { claim, to }, trace, straight }).await;
+        let _ = reached.send(Reached { message, to, trace, straight }).await;
     }
 
     fn admit(
@@ -122,16 +123,13 @@ impl Claims {
             EndpointStatus::Disabled => return (MoveTo::Skipped, None),
             EndpointStatus::Enabled => {}
         }
-        if now > self.policy.expires_at(claim.delivery.accepted_at()) {
-            return (MoveTo::Failed(FailureReason::Expired), None);
+        match admit(&self.lanes, &self.rates, &endpoint, claim.deferrals + 1) {
+            Ok(ticket) => {
+                let hold = hold(endpoint.policy.timeout);
+                let taking = TakingId::new(now, rand::random());
+                (MoveTo::Sending { taking, hold }, Some((endpoint, ticket)))
+            }
+            Err((reason, wait)) => (MoveTo::Waiting { due: later(now, wait), reason }, None),
         }
-        if let Some(ticket) = self.lanes.admit(endpoint.id) {
-            let hold = hold(endpoint.timeout.unwrap_or(self.policy.timeout));
-            let taking = TakingId::new(now, rand::random());
-            return (MoveTo::Sending { taking, hold }, Some((endpoint, ticket)));
-        }
-        let reason = DeferralReason::LaneFull;
-        metrics::counter!(metric::DEFERRALS, "reason" => reason.as_str()).increment(1);
-        (MoveTo::Waiting { due: later(now, deferral_wait(claim.deferrals + 1, rand::random())), reason }, None)
     }
 }

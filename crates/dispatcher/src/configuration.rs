@@ -1,25 +1,50 @@
 //! The dispatcher's settings.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fanfare_broker::BrokerSettings;
-use fanfare_domain::{delay::Ladder, policy::Policy};
+use fanfare_domain::{delay::Ladder, dialect::Dialects};
 use fanfare_outbound as outbound;
 use fanfare_service::{Environment, TelemetrySettings};
 use fanfare_store::StoreSettings;
+use lettre::message::Mailbox;
+
+use crate::jobs::SmtpServer;
 
 /// Everything that the environment says.
 pub(crate) struct Configuration {
     pub(crate) broker: BrokerSettings,
     pub(crate) store: StoreSettings,
     pub(crate) outbound: outbound::Settings,
-    pub(crate) policy: Policy,
+    pub(crate) dialects: Arc<Dialects>,
+    pub(crate) expiry: Duration,
     pub(crate) limits: Limits,
     pub(crate) retention: Duration,
+    pub(crate) holding: Holding,
+    pub(crate) mails: Mails,
     pub(crate) rescue_after: Duration,
     pub(crate) grace: Duration,
     pub(crate) operations_address: SocketAddr,
     pub(crate) telemetry: TelemetrySettings,
+}
+
+/// What bounds the deliveries of paused endpoints.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holding {
+    /// How old their events may be.
+    pub(crate) max_age: Duration,
+    /// How many there may be for one endpoint.
+    pub(crate) most: usize,
+    /// How many are let go in a second when endpoints are resumed.
+    pub(crate) release_rate: usize,
+}
+
+/// How owners are told of failed deliveries.
+pub(crate) struct Mails {
+    /// The server, and whom the mails are from; none where nobody is told.
+    pub(crate) server: Option<(SmtpServer, Mailbox)>,
+    /// A recipient gets one mail in this time at the most.
+    pub(crate) interval: Duration,
 }
 
 /// What bounds the work on its way through the process.
@@ -42,41 +67,38 @@ impl Configuration {
         let database_url = environment.database_url();
         let connections = environment.database_connections();
         let keyring = environment.secret_keys();
-        let policy = policy(environment);
+        let dialects = environment.dialects();
+        let meaning = "how long beyond its whole schedule a delivery may stay unfinished before it fails as `expired`";
+        let expiry = environment.duration("FANFARE_EXPIRY", "24h", meaning);
         let limits = limits(environment);
         let outbound = outbound_settings(environment);
         let meaning = "how long events, deliveries and attempts are kept";
         let retention = environment.duration("FANFARE_RETENTION", "30d", meaning);
+        let holding = holding(environment);
+        let mails = mails(environment);
         let meaning = "how overdue a delivery must be before its claim counts as lost";
         let rescue_after = environment.duration("FANFARE_RESCUE_AFTER", "60s", meaning);
         let grace = environment.grace();
         let operations_address = environment.operations_address();
         let telemetry = TelemetrySettings::read(environment);
-        let policy = policy?;
-        let ladder = Ladder::new(policy.schedule.waits().iter().copied());
+        let dialects = dialects?;
+        let ladder = Ladder::new(dialects.waits());
         Some(Self {
             broker: BrokerSettings::new(amqp_url?, prefix?, ladder, "fanfare dispatcher"),
             store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
             outbound: outbound?,
-            policy,
+            dialects,
+            expiry: expiry?,
             limits: limits?,
             retention: retention?,
+            holding: holding?,
+            mails: mails?,
             rescue_after: rescue_after?,
             grace: grace?,
             operations_address: operations_address?,
             telemetry: telemetry?,
         })
     }
-}
-
-fn policy(environment: &mut Environment) -> Option<Policy> {
-    let schedule = environment.schedule();
-    let meaning = "the deadline of one attempt, from name resolution to the end of the response; an endpoint may have \
-                   its own";
-    let timeout = environment.duration("FANFARE_ATTEMPT_TIMEOUT", "10s", meaning);
-    let meaning = "how long beyond its whole schedule a delivery may stay unfinished before it fails as `expired`";
-    let expiry = environment.duration("FANFARE_EXPIRY", "24h", meaning);
-    Some(Policy { schedule: schedule?, timeout: timeout?, expiry: expiry? })
 }
 
 fn limits(environment: &mut Environment) -> Option<Limits> {
@@ -95,10 +117,36 @@ fn limits(environment: &mut Environment) -> Option<Limits> {
     })
 }
 
+fn holding(environment: &mut Environment) -> Option<Holding> {
+    let meaning =
+        "how old the events may be that are held for paused endpoints; what is older fails as `held_too_long`";
+    let max_age = environment.duration("FANFARE_MAX_HELD_AGE", "7d", meaning);
+    let meaning = "deliveries that are held for one paused endpoint; what is older fails as `too_many_held`";
+    let most = environment.number("FANFARE_MAX_HELD", "100000", 1..=10_000_000, meaning);
+    let meaning = "held deliveries that are let go in a second when endpoints are resumed";
+    let release_rate = environment.number("FANFARE_RELEASE_RATE", "100", 1..=10_000, meaning);
+    Some(Holding { max_age: max_age?, most: most?, release_rate: release_rate? })
+}
+
+fn mails(environment: &mut Environment) -> Option<Mails> {
+    let meaning = "the server for mails to the owners of failed deliveries: `smtps://user:password@host:465` (TLS), \
+                   `smtp://user:password@host:587` (STARTTLS, or nothing is sent) or `smtp://host:25?tls=none` (not \
+                   encrypted, for a relay on the same machine); user and password are percent-encoded, and may be left \
+                   out together. Without it nobody is mailed";
+    let server = environment.optional("FANFARE_SMTP_URL", meaning);
+    let meaning = "whom these mails are from, such as `Fanfare <fanfare@example.com>`; needed with `FANFARE_SMTP_URL`";
+    let from = match server {
+        Some(_) => environment.required("FANFARE_MAIL_FROM", meaning),
+        None => environment.optional("FANFARE_MAIL_FROM", meaning),
+    };
+    let meaning = "a recipient gets one mail in this time at the most: it tells of all that failed meanwhile";
+    let interval = environment.duration("FANFARE_MAIL_DIGEST", "15m", meaning);
+    Some(Mails { server: server.zip(from), interval: interval? })
+}
+
 fn outbound_settings(environment: &mut Environment) -> Option<outbound::Settings> {
     let allow = environment.allow_addresses();
     let https_only = environment.https_only();
-    let meaning = "certificates (PEM) that are trusted beside those of the system";
-    let extra_roots = environment.optional::<PathBuf>("FANFARE_CA_FILE", meaning);
+    let extra_roots = environment.extra_roots();
     Some(outbound::Settings { allow: allow?, https_only: https_only?, extra_roots })
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
 use fanfare_broker::{BrokerSettings, Consumers, Feed, Incoming, Publisher};
-use fanfare_domain::policy::Policy;
+use fanfare_domain::dialect::Dialects;
 use fanfare_outbound::Client;
 use fanfare_service::Operations;
 use fanfare_store::{Directory, Store};
@@ -14,13 +14,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     attempt::{self, Attempts},
     claims::{self, Claims},
-    configuration::{Configuration, Limits},
+    configuration::{Configuration, Holding, Limits},
     database::Database,
     events::{self, Events},
     jobs,
     lanes::Lanes,
     metric, park,
     persist::{self, Persist},
+    rates::Rates,
     record::{self, Record},
     settle::Settler,
     take::{self, Take},
@@ -37,10 +38,13 @@ pub(crate) struct Dispatcher {
     broker: BrokerSettings,
     database: Database,
     client: Client,
-    policy: Arc<Policy>,
+    dialects: Arc<Dialects>,
+    expiry: Duration,
     limits: Limits,
     lanes: Lanes,
     retention: Duration,
+    holding: Holding,
+    mail: jobs::Mail,
     rescue_after: Duration,
     grace: Duration,
 }
@@ -55,10 +59,17 @@ struct Inlets {
 impl Dispatcher {
     pub(crate) fn build(configuration: Configuration) -> anyhow::Result<Self> {
         let limits = configuration.limits;
+        let database = Database::new(Store::new(configuration.store)?);
+        let extra_roots = configuration.outbound.extra_roots.as_deref();
+        let mailer = |(server, from)| jobs::Mailer::new(server, from, extra_roots);
+        let mailer = configuration.mails.server.map(mailer).transpose()?;
         Ok(Self {
-            database: Database::new(Store::new(configuration.store)?),
+            mail: jobs::Mail { database: database.clone(), mailer, interval: configuration.mails.interval },
+            database,
             client: Client::new(&configuration.outbound)?,
-            policy: Arc::new(configuration.policy),
+            dialects: configuration.dialects,
+            expiry: configuration.expiry,
+            holding: configuration.holding,
             lanes: Lanes::new(limits.lane, limits.attempts),
             limits,
             broker: configuration.broker,
@@ -92,7 +103,7 @@ impl Dispatcher {
 
         let loading = async {
             self.database.store.wait_until_migrated().await;
-            Directory::follow(self.database.store.clone(), end.clone()).await
+            Directory::follow(self.database.store.clone(), Arc::clone(&self.dialects), end.clone()).await
         };
         let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
         self.database.open();
@@ -151,7 +162,8 @@ impl Dispatcher {
         settler: &Settler,
         stop: &CancellationToken,
     ) -> JoinSet<()> {
-        let (database, lanes, policy) = (&self.database, &self.lanes, &self.policy);
+        let (database, lanes) = (&self.database, &self.lanes);
+        let rates = Rates::new(database.clone());
         let (planned, to_persist) = mpsc::channel(CHANNEL);
         let (reached, to_take) = mpsc::channel(CHANNEL);
         let (assignments, to_attempt) = mpsc::channel(CHANNEL);
@@ -160,7 +172,8 @@ impl Dispatcher {
             directory: directory.clone(),
             database: database.clone(),
             lanes: lanes.clone(),
-            policy: Arc::clone(policy),
+            rates: rates.clone(),
+            expiry: self.expiry,
             max_bytes: self.limits.event_bytes,
             settler: settler.clone(),
         };
@@ -168,12 +181,12 @@ impl Dispatcher {
             directory: directory.clone(),
             database: database.clone(),
             lanes: lanes.clone(),
-            policy: Arc::clone(policy),
+            rates: rates.clone(),
             settler: settler.clone(),
         };
         let persist = Persist::new(database.clone(), settler.clone(), assignments.clone());
         let take = Take { database: database.clone(), settler: settler.clone(), assignments };
-        let attempts = Attempts { client: self.client.clone(), policy: Arc::clone(policy), finished };
+        let attempts = Attempts { client: self.client.clone(), rates, finished };
         let record = Record { database: database.clone(), settler: settler.clone() };
 
         let mut stages = JoinSet::new();
@@ -203,8 +216,11 @@ impl Dispatcher {
             patience: self.rescue_after,
         };
         background.spawn(reconciler.run(stop.clone()));
-        background.spawn(jobs::Releases { database: database(), settler: settler.clone() }.run(stop.clone()));
+        background.spawn(
+            jobs::Holds { database: database(), settler: settler.clone(), bounds: self.holding }.run(stop.clone()),
+        );
         background.spawn(jobs::Partitions { database: database(), retention: self.retention }.run(stop.clone()));
+        background.spawn(self.mail.clone().run(stop.clone()));
         background.close();
     }
 }

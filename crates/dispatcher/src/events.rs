@@ -1,17 +1,14 @@
 //! From an event's message to what is written: decode, match, admit.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fanfare_broker::{Incoming, Unreadable, decode_event};
 use fanfare_domain::{
     application::{Application, Endpoint, EndpointStatus},
-    delivery::{DeferralReason, State, hold},
-    dialect::render_body,
-    event::Event,
+    delivery::{State, hold},
+    event::{Content, Event},
     ids::{ApplicationId, DeliveryId, TakingId},
-    lane::deferral_wait,
     moment::{later, to_milliseconds},
-    policy::Policy,
     traceparent::Traceparent,
 };
 use fanfare_store::{Directory, NewDelivery, NewEvent};
@@ -21,8 +18,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     database::Database,
-    lanes::{Lanes, Ticket},
-    metric, park,
+    lanes::{Lanes, Ticket, admit},
+    park,
+    rates::Rates,
     settle::Settler,
 };
 
@@ -35,7 +33,9 @@ pub(crate) struct Events {
     pub(crate) directory: Directory,
     pub(crate) database: Database,
     pub(crate) lanes: Lanes,
-    pub(crate) policy: Arc<Policy>,
+    pub(crate) rates: Rates,
+    /// For what we cause ourselves, beside the schedule.
+    pub(crate) expiry: Duration,
     pub(crate) max_bytes: usize,
     pub(crate) settler: Settler,
 }
@@ -48,6 +48,8 @@ pub(crate) struct Planned {
     pub(crate) straight: Vec<(usize, Arc<Endpoint>, Ticket)>,
     /// All endpoints that matched.
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    /// For what we cause ourselves, beside each endpoint's schedule.
+    pub(crate) expiry: Duration,
 }
 
 /// Reads messages until `stop`, and passes on what is to be written.
@@ -107,8 +109,11 @@ impl Events {
             let sentence = format!("there is no application {}", event.application);
             return park::park(&self.settler, message, Unreadable::new("unknown_application", sentence));
         };
+        if let Err(fault) = application.check_type(&event.event_type) {
+            return park::park(&self.settler, message, fault.into());
+        }
         let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(Timestamp::now()));
-        match render_body(&event, accepted_at) {
+        match application.dialect.render_body(&event, accepted_at) {
             // Where nobody takes it any more, the process stops, and the message comes again elsewhere.
             Ok(body) => drop(planned.send(self.plan(message, event, accepted_at, body, &application)).await),
             Err(fault) => {
@@ -128,6 +133,7 @@ impl Events {
         let endpoints = application.matches(&event.event_type);
         let is_wide = endpoints.len() > MAX_STRAIGHT;
         let mut new = NewEvent {
+            content: Content::of(&event),
             event,
             accepted_at,
             body,
@@ -145,7 +151,7 @@ impl Events {
             }
             new.deliveries.push(delivery);
         }
-        Planned { message, new, straight, endpoints }
+        Planned { message, new, straight, endpoints, expiry: self.expiry }
     }
 
     /// Asks the endpoint's lane, before anything is written: the row then says at once what happens.
@@ -159,21 +165,24 @@ impl Events {
             due: None,
             taking: None,
             deferrals: 0,
+            expires_at: later(now, endpoint.policy.lifetime(self.expiry)),
         };
         match endpoint.status {
             EndpointStatus::Paused => delivery.state = State::Held,
             EndpointStatus::Disabled => delivery.state = State::Skipped,
             EndpointStatus::Enabled => {
-                if let Some(ticket) = self.lanes.admit(endpoint.id) {
-                    let timeout = endpoint.timeout.unwrap_or(self.policy.timeout);
-                    delivery.taking = Some((TakingId::new(now, rand::random()), hold(timeout)));
-                    return (delivery, Some(ticket));
-                }
-                metrics::counter!(metric::DEFERRALS, "reason" => DeferralReason::LaneFull.as_str()).increment(1);
+                let (reason, wait) = match admit(&self.lanes, &self.rates, endpoint, 1) {
+                    Ok(ticket) => {
+                        let hold = hold(endpoint.policy.timeout);
+                        delivery.taking = Some((TakingId::new(now, rand::random()), hold));
+                        return (delivery, Some(ticket));
+                    }
+                    Err(deferral) => deferral,
+                };
                 delivery.state = State::Waiting;
-                delivery.reason = Some(DeferralReason::LaneFull.as_str());
+                delivery.reason = Some(reason.as_str());
                 delivery.deferrals = 1;
-                delivery.due = Some(later(now, deferral_wait(1, rand::random())));
+                delivery.due = Some(later(now, wait));
             }
         }
         (delivery, None)

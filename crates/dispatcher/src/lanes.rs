@@ -8,13 +8,17 @@ use std::{
 };
 
 use fanfare_domain::{
+    application::Endpoint,
+    delivery::DeferralReason,
     ids::EndpointId,
-    lane::{Load, typical_after},
+    lane::{Load, deferral_wait, typical_after},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
+
+use crate::{metric, rates::Rates};
 
 /// What a lane without any experience expects of an attempt.
 const FIRST_GUESS: Duration = Duration::from_millis(100);
@@ -69,7 +73,7 @@ impl Lanes {
     }
 
     /// A place in the endpoint's lane, unless the wait for its turn would be too long.
-    pub(crate) fn admit(&self, endpoint: EndpointId) -> Option<Ticket> {
+    fn admit(&self, endpoint: EndpointId) -> Option<Ticket> {
         let lane = self.lane(endpoint);
         let mut traffic = lane.traffic();
         let oldest = traffic.started.iter().min().map(|started| started.elapsed()).unwrap_or_default();
@@ -94,6 +98,25 @@ impl Lanes {
         });
         Arc::clone(lane)
     }
+}
+
+/// A place in an endpoint's lane, or why its delivery is put off for the `deferrals`-th time, and for how long.
+pub(crate) fn admit(
+    lanes: &Lanes,
+    rates: &Rates,
+    endpoint: &Endpoint,
+    deferrals: u32,
+) -> Result<Ticket, (DeferralReason, Duration)> {
+    let used_up = endpoint.policy.rate_per_second.and_then(|rate| rates.used_up(endpoint.id, rate));
+    let deferral = match used_up {
+        Some(wait) => (DeferralReason::RateLimited, wait),
+        None => match lanes.admit(endpoint.id) {
+            Some(ticket) => return Ok(ticket),
+            None => (DeferralReason::LaneFull, deferral_wait(deferrals, rand::random())),
+        },
+    };
+    metrics::counter!(metric::DEFERRALS, "reason" => deferral.0.as_str()).increment(1);
+    Err(deferral)
 }
 
 impl Lane {

@@ -14,6 +14,7 @@ mod lanes;
 mod metric;
 mod park;
 mod persist;
+mod rates;
 mod record;
 mod settle;
 mod take;

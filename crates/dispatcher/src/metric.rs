@@ -11,9 +11,10 @@ pub(crate) const DEFERRALS: &str = "fanfare_deferrals_total";
 pub(crate) const PARKED: &str = "fanfare_parked_total";
 pub(crate) const CONFIGURATION_VERSION: &str = "fanfare_configuration_version";
 pub(crate) const RESCUED: &str = "fanfare_rescued_total";
+pub(crate) const MAILS: &str = "fanfare_mails_total";
 
 /// All of them.
-pub(crate) const ALL: [Metric; 9] = [
+pub(crate) const ALL: [Metric; 10] = [
     Metric {
         name: EVENTS,
         kind: MetricKind::Counter,
@@ -42,5 +43,10 @@ pub(crate) const ALL: [Metric; 9] = [
         name: RESCUED,
         kind: MetricKind::Counter,
         meaning: "deliveries whose claim was gone, found by the reconciler",
+    },
+    Metric {
+        name: MAILS,
+        kind: MetricKind::Counter,
+        meaning: "mails to owners of failed deliveries, by `result`: sent, refused (for good), or failed (tried again)",
     },
 ];

@@ -111,6 +111,7 @@ impl Persist {
                 self.fan_out(planned);
             }
         }
+        let known = self.park_reused(known).await;
         // A copy that has not been delivered before has a twin with a message of its own, which ends what
         // is unfinished. The others may be the last message that there is.
         let (to_finish, twins): (Vec<_>, Vec<_>) =
@@ -121,6 +122,37 @@ impl Persist {
         if !to_finish.is_empty() {
             self.finish(to_finish).await;
         }
+    }
+
+    /// Parks the copies of known events that say something else than the event itself: somebody has used a
+    /// key twice. Gives the others back.
+    async fn park_reused(&self, known: Vec<Planned>) -> Vec<Planned> {
+        if known.is_empty() {
+            return known;
+        }
+        let contents: Vec<_> = known.iter().map(|planned| (planned.new.event.id, planned.new.content)).collect();
+        let tried =
+            self.database.until_answered("comparing known events", || self.database.store.reused(&contents)).await;
+        let reused = match tried.result {
+            Ok(reused) => reused,
+            Err(error) => {
+                tracing::error!(%error, "cannot compare events with those that were persisted before; their messages will come again");
+                for planned in known {
+                    self.settler.again(&Settlement::new(planned.message, 1));
+                }
+                return Vec::new();
+            }
+        };
+        let (reused, known): (Vec<_>, Vec<_>) =
+            known.into_iter().partition(|planned| reused.contains(&planned.new.event.id));
+        for Planned { message, new, .. } in reused {
+            let sentence = format!(
+                "its key is that of event {}, which has another type or other data; an event needs a key of its own",
+                new.event.id
+            );
+            park::park(&self.settler, message, Unreadable::new("key_reused", sentence));
+        }
+        known
     }
 
     /// Passes the deliveries of a new event on: those that are sending to their attempts, those that wait

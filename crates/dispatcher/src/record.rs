@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use fanfare_domain::ids::DeliveryId;
+use fanfare_domain::{delivery::FailureReason, ids::DeliveryId};
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use tokio::sync::mpsc;
 
@@ -79,6 +79,9 @@ impl Record {
             if is_moved {
                 count(&record.next);
             }
+            if record.next == NextState::Failed(FailureReason::EndpointGone) {
+                self.disable(&record);
+            }
             let next = match record.next {
                 NextState::Waiting { due } if is_moved || unknown_commit => {
                     Some((assignment.claim(assignment.attempt + 1, due, 0), assignment.trace))
@@ -87,6 +90,22 @@ impl Record {
             };
             self.settler.settle(assignment.settlement, next);
         }
+    }
+
+    /// Disables an endpoint that wants nothing any more. Should the process die before, the next delivery
+    /// is answered in the same way.
+    fn disable(&self, record: &AttemptRecord) {
+        let (database, endpoint, asked_at) = (self.database.clone(), record.endpoint, record.started_at);
+        self.settler.spawn(async move {
+            let reason = FailureReason::EndpointGone.as_str();
+            let store = &database.store;
+            let disabling = || store.disable_endpoint(endpoint, reason, asked_at);
+            match database.until_answered("disabling an endpoint", disabling).await.result {
+                Ok(true) => tracing::warn!(%endpoint, reason, "disabled an endpoint"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, %endpoint, "cannot disable an endpoint"),
+            }
+        });
     }
 
     async fn given_back(&self, mut batch: Vec<(Assignment, GiveBack)>) {

@@ -2,11 +2,7 @@
 
 use std::collections::HashMap;
 
-use fanfare_domain::{
-    claim::Claim,
-    delivery::{FailureReason, State},
-    ids::DeliveryId,
-};
+use fanfare_domain::{claim::Claim, delivery::State, ids::DeliveryId};
 use fanfare_store::{Move, MoveTo, Moved};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -90,12 +86,8 @@ impl Take {
                 };
                 self.settler.settle(Settlement::new(message, 1), Some((claim, trace)));
             }
-            (state, to, _) => {
-                let reason = match (state, to) {
-                    (State::Failed, MoveTo::Failed(reason)) => reason.as_str(),
-                    (State::Failed, _) => FailureReason::Aborted.as_str(),
-                    _ => "",
-                };
+            (state, ..) => {
+                let reason = moved.reason.unwrap_or_default();
                 tracing::info!(delivery = %moved.delivery, state = state.as_str(), reason, "a delivery is not attempted");
                 if matches!(state, State::Failed | State::Skipped) {
                     metrics::counter!(metric::DELIVERIES, "state" => state.as_str(), "reason" => reason).increment(1);

@@ -6,6 +6,7 @@ use fanfare_domain::{
     claim::Claim,
     delivery::{DeferralReason, State},
     ids::DeliveryId,
+    moment::later,
 };
 use fanfare_store::NewDelivery;
 use futures_util::future::join_all;
@@ -25,7 +26,7 @@ const CHUNK: usize = 500;
 /// the event as fanned out, and ends its message. Interrupted anywhere, it is done again as a whole from
 /// the message that then comes again: rows that are there stay, and a second claim on one is stale.
 pub(crate) async fn fan_out(database: &Database, settler: &Settler, planned: Planned) {
-    let Planned { message, new, endpoints, .. } = planned;
+    let Planned { message, new, endpoints, expiry, .. } = planned;
     let (event, application, accepted_at) = (new.event.id, new.event.application, new.accepted_at);
     let now = Timestamp::now();
     let deliveries: Vec<NewDelivery> = endpoints
@@ -37,7 +38,8 @@ pub(crate) async fn fan_out(database: &Database, settler: &Settler, planned: Pla
                 EndpointStatus::Paused => (State::Held, None, None),
                 EndpointStatus::Disabled => (State::Skipped, None, None),
             };
-            NewDelivery { id, endpoint: endpoint.id, state, reason, due, taking: None, deferrals: 0 }
+            let expires_at = later(now, endpoint.policy.lifetime(expiry));
+            NewDelivery { id, endpoint: endpoint.id, state, reason, due, taking: None, deferrals: 0, expires_at }
         })
         .collect();
     let count = |state| deliveries.iter().filter(|one| one.state == state).count() as u64;

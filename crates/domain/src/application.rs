@@ -1,12 +1,20 @@
 //! Applications and their endpoints, as the services know them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
+use http::HeaderMap;
+use jiff::Timestamp;
 use url::Url;
 
 use crate::{
-    event::EventType,
+    catalogue::nearest,
+    dialect::Dialect,
+    event::{EventFault, EventType},
     ids::{ApplicationId, EndpointId},
+    policy::Policy,
     secret::SigningSecret,
     subscription::{Subscription, SubscriptionIndex},
 };
@@ -55,9 +63,48 @@ pub struct Endpoint {
     /// The event types that it wants.
     pub subscriptions: Vec<Subscription>,
     /// The secrets that sign its deliveries, newest first; more than one during a rotation.
-    pub secrets: Vec<SigningSecret>,
-    /// The deadline of one attempt, where it has one of its own.
-    pub timeout: Option<Duration>,
+    pub secrets: Vec<EndpointSecret>,
+    /// Headers of its own that its deliveries carry.
+    pub headers: HeaderMap,
+    /// How its deliveries look: its application's dialect.
+    pub dialect: Arc<Dialect>,
+    /// When a delivery is tried again and what counts as failure: the dialect's, with what of it the
+    /// endpoint has of its own.
+    pub policy: Arc<Policy>,
+    /// Whether somebody gets a mail when a delivery is given up.
+    pub notifies_owner: bool,
+}
+
+/// A secret of an endpoint.
+#[derive(Debug, Clone)]
+pub struct EndpointSecret {
+    /// The secret.
+    pub secret: SigningSecret,
+    /// It signs until then; none for the current one.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Endpoint {
+    /// The secrets that sign an attempt at this moment, newest first.
+    pub fn live_secrets(&self, at: Timestamp) -> Vec<&SigningSecret> {
+        let live = self.secrets.iter().filter(|one| one.expires_at.is_none_or(|end| at < end));
+        live.map(|one| &one.secret).collect()
+    }
+}
+
+/// What an application is but for its endpoints.
+#[derive(Debug, Clone)]
+pub struct ApplicationSettings {
+    /// Its id.
+    pub id: ApplicationId,
+    /// The version of its configuration.
+    pub version: i64,
+    /// How its deliveries look.
+    pub dialect: Arc<Dialect>,
+    /// Whether events of types that are not described are refused.
+    pub is_strict: bool,
+    /// The event types that it describes beside those of its dialect.
+    pub own_event_types: HashSet<EventType>,
 }
 
 /// An application with its endpoints, arranged for matching. Immutable: a change replaces it whole.
@@ -67,6 +114,11 @@ pub struct Application {
     pub id: ApplicationId,
     /// The version of its configuration; it grows with each change.
     pub version: i64,
+    /// How its deliveries look.
+    pub dialect: Arc<Dialect>,
+    /// Whether events of types that are not described are refused.
+    pub is_strict: bool,
+    own_event_types: HashSet<EventType>,
     endpoints: Vec<Arc<Endpoint>>,
     positions: HashMap<EndpointId, usize>,
     subscriptions: SubscriptionIndex,
@@ -74,10 +126,26 @@ pub struct Application {
 
 impl Application {
     /// Arranges an application's endpoints.
-    pub fn new(id: ApplicationId, version: i64, endpoints: Vec<Endpoint>) -> Self {
+    pub fn new(settings: ApplicationSettings, endpoints: Vec<Endpoint>) -> Self {
+        let ApplicationSettings { id, version, dialect, is_strict, own_event_types } = settings;
         let subscriptions = SubscriptionIndex::new(endpoints.iter().map(|endpoint| endpoint.subscriptions.as_slice()));
         let positions = endpoints.iter().enumerate().map(|(position, endpoint)| (endpoint.id, position)).collect();
-        Self { id, version, endpoints: endpoints.into_iter().map(Arc::new).collect(), positions, subscriptions }
+        let endpoints = endpoints.into_iter().map(Arc::new).collect();
+        Self { id, version, dialect, is_strict, own_event_types, endpoints, positions, subscriptions }
+    }
+
+    /// Checks that events of this type may be published: a strict application takes only those that are
+    /// described, by its dialect or by itself.
+    ///
+    /// # Errors
+    /// When it is strict and the type unknown, with the nearest one that is known.
+    pub fn check_type(&self, event_type: &EventType) -> Result<(), EventFault> {
+        let is_known = || self.own_event_types.contains(event_type) || self.dialect.catalogue.get(event_type).is_some();
+        if !self.is_strict || is_known() {
+            return Ok(());
+        }
+        let known = self.dialect.catalogue.names().chain(&self.own_event_types).map(EventType::as_str);
+        Err(EventFault::unknown_type(event_type, nearest(event_type.as_str(), known)))
     }
 
     /// The endpoints that want this type of event, whatever their status.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use crate::policy::wait_name;
+use crate::wait::wait_name;
 
 /// Rungs that deferrals need whatever the schedule is.
 const SHORT_RUNGS: [u64; 3] = [1, 5, 30];

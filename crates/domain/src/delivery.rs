@@ -78,6 +78,16 @@ pub enum FailureReason {
     Aborted,
     /// Its endpoint no longer exists.
     EndpointDeleted,
+    /// The endpoint answered that it will never take it.
+    Rejected,
+    /// The endpoint answered that it wants nothing any more, and has been disabled.
+    EndpointGone,
+    /// Its endpoint was paused for longer than deliveries are held.
+    HeldTooLong,
+    /// Its endpoint was paused, and more deliveries were held after it than are kept.
+    TooManyHeld,
+    /// It was a test, which is sent once.
+    TestFailed,
 }
 
 impl FailureReason {
@@ -88,6 +98,11 @@ impl FailureReason {
             Self::Expired => "expired",
             Self::Aborted => "aborted",
             Self::EndpointDeleted => "endpoint_deleted",
+            Self::Rejected => "rejected",
+            Self::EndpointGone => "endpoint_gone",
+            Self::HeldTooLong => "held_too_long",
+            Self::TooManyHeld => "too_many_held",
+            Self::TestFailed => "test_failed",
         }
     }
 }
@@ -101,6 +116,10 @@ pub enum DeferralReason {
     WideFanOut,
     /// The process that had taken it was shutting down.
     ShuttingDown,
+    /// Somebody asked for it to be sent again.
+    Resent,
+    /// Its endpoint gets as many attempts in a second as it is to get.
+    RateLimited,
 }
 
 impl DeferralReason {
@@ -110,6 +129,8 @@ impl DeferralReason {
             Self::LaneFull => "lane_full",
             Self::WideFanOut => "wide_fan_out",
             Self::ShuttingDown => "shutting_down",
+            Self::Resent => "resent",
+            Self::RateLimited => "rate_limited",
         }
     }
 }

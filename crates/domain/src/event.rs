@@ -8,6 +8,7 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use crate::{
     ids::{ApplicationId, EventId},
@@ -84,6 +85,8 @@ pub enum FaultCode {
     TooDeep,
     /// A number too large for a receiver's JSON parser.
     InfiniteNumber,
+    /// A type that nobody has described, at an application that takes no others.
+    UnknownEventType,
 }
 
 impl FaultCode {
@@ -100,6 +103,7 @@ impl FaultCode {
             Self::InvalidField => "invalid_field",
             Self::TooDeep => "too_deep",
             Self::InfiniteNumber => "infinite_number",
+            Self::UnknownEventType => "unknown_event_type",
         }
     }
 }
@@ -116,9 +120,22 @@ pub struct EventFault {
     pub message: String,
 }
 
+/// A sentence, with what was probably meant behind it.
+pub fn with_suggestion(sentence: &str, nearest: Option<&str>) -> String {
+    match nearest {
+        Some(nearest) => format!("{sentence}; did you mean {nearest}?"),
+        None => sentence.to_owned(),
+    }
+}
+
 impl EventFault {
-    fn new(code: FaultCode, field: impl Into<Cow<'static, str>>, message: &str) -> Self {
+    pub(crate) fn new(code: FaultCode, field: impl Into<Cow<'static, str>>, message: &str) -> Self {
         Self { code, field: Some(field.into()), message: message.to_owned() }
+    }
+
+    pub(crate) fn unknown_type(event_type: &EventType, nearest: Option<&str>) -> Self {
+        let message = format!("is {event_type}, which is not described, and this application takes no others");
+        Self::new(FaultCode::UnknownEventType, "type", &with_suggestion(&message, nearest))
     }
 
     fn of_json(fault: &json::JsonFault, field: Option<&'static str>) -> Self {
@@ -296,9 +313,42 @@ pub struct Event {
 }
 
 impl Event {
+    /// An event to try something with.
+    pub(crate) fn example(event_type: Option<EventType>, data: String) -> Self {
+        Self {
+            id: EventId(uuid::Uuid::nil()),
+            application: ApplicationId(uuid::Uuid::nil()),
+            event_type: event_type.unwrap_or_else(|| EventType("example".to_owned())),
+            key: None,
+            data,
+            occurred_at: None,
+            traceparent: Traceparent::from_random([1; 16], [1; 8]),
+        }
+    }
+
     /// `<application>.<event type>`.
     pub fn routing_key(&self) -> String {
         format!("{}.{}", self.application, self.event_type)
+    }
+}
+
+/// What tells an event from another one: 16 bytes of SHA-256 over type and data. The time is not part of
+/// it, which a publisher may set anew whenever it sends an event again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Content(pub [u8; 16]);
+
+impl Content {
+    /// The content of an event whose data [`json::check`] accepts; space in the data does not count.
+    pub fn of(event: &Event) -> Self {
+        let mut digest = Sha256::new();
+        digest.update(event.event_type.as_str());
+        // No type holds a zero byte: nothing that ends the type can begin the data.
+        digest.update([0]);
+        digest.update(json::compact(&event.data));
+        let digest: [u8; 32] = digest.finalize().into();
+        let mut content = [0; 16];
+        content.copy_from_slice(&digest[..16]);
+        Self(content)
     }
 }
 
@@ -346,6 +396,18 @@ mod tests {
         assert_eq!(fault(r#"{"data":1e999}"#), (FaultCode::InfiniteNumber, None));
         let fields = EventFields::parse(br#"{"data":1}"#).expect("over AMQP the routing key says the type");
         assert_eq!(fields.require_type().expect_err("type").code, FaultCode::MissingField);
+    }
+
+    #[test]
+    fn content_is_type_and_data() {
+        let content = |event_type: &str, data: &str| {
+            Content::of(&Event::example(EventType::parse(event_type).ok(), data.to_owned()))
+        };
+        assert_eq!(content("a", r#"{ "n": 1 }"#), content("a", r#"{"n":1}"#));
+        assert_ne!(content("a", r#"{"n":1}"#), content("b", r#"{"n":1}"#));
+        assert_ne!(content("a", r#"{"n":1}"#), content("a", r#"{"n":2}"#));
+        let later = Event { occurred_at: Some(Timestamp::UNIX_EPOCH), ..Event::example(None, "1".to_owned()) };
+        assert_eq!(Content::of(&later), Content::of(&Event::example(None, "1".to_owned())));
     }
 
     proptest! {

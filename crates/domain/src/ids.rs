@@ -194,6 +194,19 @@ impl AttemptId {
     }
 }
 
+/// A TypeID of any prefix, for those who name a kind otherwise than we do.
+pub fn with_prefix(prefix: &str, id: Uuid) -> String {
+    format!("{prefix}_{}", encode(id))
+}
+
+/// Whether a text can be a TypeID's prefix (TypeID specification 0.3, which also allows none at all).
+pub fn is_prefix(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        && !text.starts_with('_')
+        && !text.ends_with('_')
+}
+
 fn unix_milliseconds(moment: Timestamp) -> u64 {
     u64::try_from(moment.as_millisecond()).unwrap_or(0)
 }

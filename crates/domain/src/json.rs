@@ -54,6 +54,22 @@ pub fn print_as_node(text: &str) -> Result<String, JsonFault> {
     }
 }
 
+/// `text` without the white space between its parts, and otherwise as it is: numbers keep their digits,
+/// strings their escapes, keys their order. The text must be one that [`check`] accepts.
+pub fn compact(text: &str) -> String {
+    let (mut is_string, mut is_escaped) = (false, false);
+    let is_kept = |&character: &char| {
+        if is_string {
+            is_string = is_escaped || character != '"';
+            is_escaped = !is_escaped && character == '\\';
+            return true;
+        }
+        is_string = character == '"';
+        !matches!(character, ' ' | '\t' | '\n' | '\r')
+    };
+    text.chars().filter(is_kept).collect()
+}
+
 struct Printer<'a> {
     text: &'a str,
     /// The next byte of `text` to read.
@@ -312,7 +328,7 @@ fn float(number: &str) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{JsonFault, MAX_DEPTH, check, print_as_node};
+    use super::{JsonFault, MAX_DEPTH, check, compact, print_as_node};
     use proptest::{collection::vec, prelude::*, sample::Index};
     use serde::de::IgnoredAny;
 
@@ -403,7 +419,20 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn compact_leaves_all_but_the_space_between() {
+        let text = " { \"a b\" : [ 1.0 , 1e400 ,\n\"\\\" \\\\\" , \"\\u00e9\" ] }\t";
+        assert_eq!(compact(text), r#"{"a b":[1.0,1e400,"\" \\","\u00e9"]}"#);
+    }
+
     proptest! {
+        #[test]
+        fn compact_means_the_same(text in json()) {
+            let compact = compact(&text);
+            prop_assert_eq!(print_as_node(&compact), print_as_node(&text));
+            prop_assert!(compact.len() <= text.len());
+        }
+
         #[test]
         fn any_text_is_answered(text in json(), noise in r#"\PC{0,3}|[\[{"\\,:}\]0-9.e-]{1,3}"#, at: Index) {
             prop_assert_eq!(check(&text), Ok(()));

@@ -88,11 +88,135 @@ impl Outcome {
             _ => None,
         }
     }
+}
 
-    /// Whether the endpoint has taken the event.
-    pub fn is_success(self) -> bool {
-        matches!(self, Self::Answered { status: 200..=299, .. })
+/// What an outcome means for its delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The endpoint has the event.
+    Delivered,
+    /// It does not, and may have it later.
+    Failed,
+    /// It does not want it: no later attempt would change that.
+    Rejected,
+    /// It wants nothing any more.
+    Gone,
+}
+
+/// Which outcomes are successes, and which end a delivery at once. All others are failures that are tried
+/// again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    success: Vec<Pattern>,
+    rejecting: Vec<Pattern>,
+    disabling: Vec<Pattern>,
+}
+
+/// Outcomes that are judged alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pattern {
+    /// Answers with this status.
+    Status(u16),
+    /// Answers with a status of these hundred.
+    Class(u16),
+    /// What came instead of an answer.
+    Code(&'static str),
+}
+
+/// Why a list of outcomes cannot be judged by. The list is told by its name in a dialect's file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("holds {text:?}, which is no {expected}")]
+pub struct NotAJudgement {
+    /// `success`, `final` or `disabling`.
+    pub list: &'static str,
+    text: String,
+    expected: &'static str,
+}
+
+impl Judgement {
+    /// Each list holds statuses (`204`) and classes of them (`2xx`); the latter two hold outcomes without an
+    /// answer (`timed_out`), too. What disables an endpoint ends the delivery as well, and comes before what
+    /// ends the delivery only.
+    ///
+    /// # Errors
+    /// Where a list holds something else.
+    pub fn parse<T: AsRef<str>>(success: &[T], rejecting: &[T], disabling: &[T]) -> Result<Self, NotAJudgement> {
+        Ok(Self {
+            success: patterns("success", success, &[])?,
+            rejecting: patterns("final", rejecting, &UNANSWERED)?,
+            disabling: patterns("disabling", disabling, &UNANSWERED)?,
+        })
     }
+
+    /// What an outcome means.
+    pub fn of(&self, outcome: Outcome) -> Verdict {
+        let holds = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.covers(outcome));
+        if holds(&self.success) {
+            Verdict::Delivered
+        } else if holds(&self.disabling) {
+            Verdict::Gone
+        } else if holds(&self.rejecting) {
+            Verdict::Rejected
+        } else {
+            Verdict::Failed
+        }
+    }
+}
+
+impl Default for Judgement {
+    /// 2xx is received, everything else is tried again.
+    fn default() -> Self {
+        Self { success: vec![Pattern::Class(2)], rejecting: Vec::new(), disabling: Vec::new() }
+    }
+}
+
+impl Pattern {
+    fn covers(self, outcome: Outcome) -> bool {
+        match (self, outcome.status()) {
+            (Self::Status(wanted), Some(status)) => wanted == status,
+            (Self::Class(hundreds), Some(status)) => hundreds == status / 100,
+            (Self::Code(code), None) => code == outcome.code(),
+            _ => false,
+        }
+    }
+}
+
+/// The outcomes without an answer that a judgement may name: those that the endpoint answers for.
+const UNANSWERED: [Outcome; 8] = [
+    Outcome::TimedOut,
+    Outcome::ConnectionFailed,
+    Outcome::ConnectionClosed,
+    Outcome::NameNotResolved,
+    Outcome::AddressForbidden,
+    Outcome::TlsFailed,
+    Outcome::NotHttp,
+    Outcome::NotSendable,
+];
+
+fn patterns<T: AsRef<str>>(
+    list: &'static str,
+    texts: &[T],
+    unanswered: &[Outcome],
+) -> Result<Vec<Pattern>, NotAJudgement> {
+    let pattern = |text: &T| {
+        let text = text.as_ref();
+        let status = || text.parse().ok().filter(|status| text.len() == 3 && (200..600).contains(status));
+        let class = || text.strip_suffix("xx")?.parse().ok().filter(|hundreds| (2..=5).contains(hundreds));
+        let code = || unanswered.iter().map(|outcome| outcome.code()).find(|&code| code == text);
+        status()
+            .map(Pattern::Status)
+            .or_else(|| class().map(Pattern::Class))
+            .or_else(|| code().map(Pattern::Code))
+            .ok_or_else(|| NotAJudgement {
+                list,
+                text: text.chars().take(32).collect(),
+                expected: match unanswered {
+                    [] => "status, such as \"204\", and no class of them, such as \"2xx\"",
+                    _ => "status, such as \"404\", no class of them, such as \"4xx\", and no outcome, such as \"timed_out\"",
+                },
+            })
+    };
+    texts.iter().map(pattern).collect()
 }
 
 #[cfg(test)]
@@ -112,12 +236,37 @@ mod tests {
         assert_eq!(wait("soon"), None);
     }
 
+    fn verdict(judgement: &Judgement, status: u16) -> Verdict {
+        judgement.of(Outcome::Answered { status, retry_after: None })
+    }
+
     #[test]
-    fn only_2xx_is_success() {
+    fn by_default_2xx_is_received_and_all_else_is_tried_again() {
+        let judgement = Judgement::default();
         for status in 100..600 {
-            let outcome = Outcome::Answered { status, retry_after: None };
-            assert_eq!(outcome.is_success(), (200..300).contains(&status));
+            let expected = if (200..300).contains(&status) { Verdict::Delivered } else { Verdict::Failed };
+            assert_eq!(verdict(&judgement, status), expected, "{status}");
         }
-        assert!(!Outcome::TimedOut.is_success());
+        assert_eq!(judgement.of(Outcome::TimedOut), Verdict::Failed);
+    }
+
+    #[test]
+    fn lists_hold_statuses_classes_and_outcomes() {
+        let judgement = Judgement::parse(&["200", "202"], &["4xx", "tls_failed"], &["410"]).expect("judgement");
+        assert_eq!(verdict(&judgement, 202), Verdict::Delivered);
+        assert_eq!(verdict(&judgement, 201), Verdict::Failed);
+        assert_eq!(verdict(&judgement, 429), Verdict::Rejected);
+        assert_eq!(verdict(&judgement, 410), Verdict::Gone);
+        assert_eq!(verdict(&judgement, 503), Verdict::Failed);
+        assert_eq!(judgement.of(Outcome::TlsFailed), Verdict::Rejected);
+        assert_eq!(judgement.of(Outcome::TimedOut), Verdict::Failed);
+    }
+
+    #[test]
+    fn refuses_what_is_no_outcome() {
+        for text in ["", "2", "2x", "1xx", "6xx", "xx", "0200", "+20", "2XX", "600", "unknown", "answered", "２xx"] {
+            assert!(Judgement::parse(&[], &[text], &[]).is_err(), "{text}");
+        }
+        assert!(Judgement::parse(&["timed_out"], &[], &[]).is_err());
     }
 }

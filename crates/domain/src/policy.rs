@@ -1,29 +1,62 @@
-//! What becomes of a delivery after an attempt: the schedule, and the decision.
+//! What becomes of a delivery after an attempt: the schedule, the judgement, and the decision.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::{delivery::FailureReason, moment::later, outcome::Outcome};
+use crate::{
+    delivery::FailureReason,
+    moment::later,
+    outcome::{Judgement, Outcome, Verdict},
+    wait::{parse_wait, wait_name},
+};
 
 /// The longest wait that an endpoint's `Retry-After` is heeded for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120 * 60);
+
+/// Waits that a schedule may have.
+const MAX_WAITS: usize = 50;
 
 /// The waits after each failed attempt. The last attempt is the one after the last wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule(Vec<Duration>);
 
-/// Why a text is no schedule.
+/// Why a list of texts is no schedule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no list of waits such as \"60s,5m,15m,60m,120m\": whole numbers from 1 on, with the unit s, m or h, 24h at most, 50 waits at most"
-)]
-pub struct NotASchedule(String);
+pub enum NotASchedule {
+    /// One of them is no wait.
+    #[error("holds {0:?}, which is no wait: write a whole number and s, m or h, from \"1s\" to \"24h\"")]
+    Wait(String),
+    /// There are too many.
+    #[error("has more than {MAX_WAITS} waits")]
+    TooLong,
+}
 
 impl Schedule {
+    /// A schedule of these waits, such as `60s` and `5m`. None at all means one attempt.
+    ///
+    /// # Errors
+    /// Where one of them is no wait, or there are more than 50.
+    pub fn parse<T: AsRef<str>>(waits: &[T]) -> Result<Self, NotASchedule> {
+        let wait = |text: &T| {
+            let wait = parse_wait(text.as_ref()).filter(|wait| wait.subsec_millis() == 0);
+            wait.filter(|wait| (1..=86400).contains(&wait.as_secs()))
+                .ok_or_else(|| NotASchedule::Wait(text.as_ref().chars().take(32).collect()))
+        };
+        if waits.len() > MAX_WAITS {
+            return Err(NotASchedule::TooLong);
+        }
+        waits.iter().map(wait).collect::<Result<_, _>>().map(Self)
+    }
+
     /// Each wait, in order.
     pub fn waits(&self) -> &[Duration] {
         &self.0
+    }
+
+    /// Each wait in words.
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(|&wait| wait_name(wait)).collect()
     }
 
     /// How many attempts the endpoint may fail before its delivery does.
@@ -32,54 +65,26 @@ impl Schedule {
     }
 }
 
-impl FromStr for Schedule {
-    type Err = NotASchedule;
+/// The rates that an endpoint may have, in attempts a second.
+pub const RATES: std::ops::RangeInclusive<u32> = 1..=10_000;
 
-    fn from_str(text: &str) -> Result<Self, NotASchedule> {
-        let waits: Option<Vec<Duration>> = text.split(',').map(|wait| parse_wait(wait.trim())).collect();
-        waits.filter(|waits| waits.len() <= 50).map(Self).ok_or_else(|| NotASchedule(text.to_owned()))
-    }
-}
-
-impl fmt::Display for Schedule {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let waits: Vec<String> = self.0.iter().map(|&wait| wait_name(wait)).collect();
-        formatter.write_str(&waits.join(","))
-    }
-}
-
-fn parse_wait(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    let number: u64 = number.parse().ok()?;
-    let wait = Duration::from_secs(number.checked_mul(seconds)?);
-    (1..=86400).contains(&wait.as_secs()).then_some(wait)
-}
-
-/// A wait in the words of the schedule and of the delay queues: seconds below two minutes, hours from
-/// more than 120 minutes on, minutes between, and always the smaller unit where it does not divide.
-pub fn wait_name(wait: Duration) -> String {
-    match wait.as_secs() {
-        seconds if seconds < 120 || seconds % 60 != 0 => format!("{seconds}s"),
-        seconds if seconds <= 7200 || seconds % 3600 != 0 => format!("{}m", seconds / 60),
-        seconds => format!("{}h", seconds / 3600),
-    }
-}
+/// The deadlines that an attempt may have.
+pub const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
 /// What an endpoint's deliveries are tried by.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// The waits between attempts.
     pub schedule: Schedule,
+    /// By how many percent, at the most, each wait is made longer by chance, so that those who failed at
+    /// the same moment do not come back at the same moment.
+    pub jitter_percent: u8,
     /// The deadline of one attempt, from name resolution to the end of the response.
     pub timeout: Duration,
-    /// How long beyond its whole schedule a delivery may stay unfinished for reasons of our own.
-    pub expiry: Duration,
+    /// How many attempts are made in a second, in all processes together; none for as many as come.
+    pub rate_per_second: Option<u32>,
+    /// Which outcomes are successes, and which end a delivery at once.
+    pub judgement: Judgement,
 }
 
 /// What follows from an attempt.
@@ -97,27 +102,44 @@ pub enum Decision {
 }
 
 impl Policy {
-    /// When a delivery of an event accepted at this moment ends, whatever it waits for.
-    pub fn expires_at(&self, accepted_at: Timestamp) -> Timestamp {
+    /// How long a delivery may take that is begun now, if `allowance` is for what we cause ourselves:
+    /// beyond that it has expired, whatever it waits for.
+    pub fn lifetime(&self, allowance: Duration) -> Duration {
         let attempts = u32::try_from(self.schedule.max_attempts()).unwrap_or(u32::MAX);
-        let schedule: Duration = self.schedule.waits().iter().sum();
-        later(accepted_at, schedule.saturating_add(self.timeout.saturating_mul(attempts)).saturating_add(self.expiry))
+        let schedule: Duration = self.schedule.waits().iter().map(|&wait| self.longest(wait)).sum();
+        schedule.saturating_add(self.timeout.saturating_mul(attempts)).saturating_add(allowance)
     }
 
     /// Decides by an attempt's outcome; `failures` are the failed attempts before it that the endpoint
-    /// answers for. Attempts of unknown outcome are not among them: they use up no place in the schedule.
-    pub fn decide(&self, outcome: Outcome, failures: u32, accepted_at: Timestamp, now: Timestamp) -> Decision {
-        if outcome.is_success() {
-            return Decision::Delivered;
+    /// answers for, and `expires_at` is when the delivery ends whatever it waits for. Attempts of unknown
+    /// outcome are not among the failures: they use up no place in the schedule. `chance` is random.
+    pub fn decide(
+        &self,
+        outcome: Outcome,
+        failures: u32,
+        expires_at: Option<Timestamp>,
+        now: Timestamp,
+        chance: u32,
+    ) -> Decision {
+        match self.judgement.of(outcome) {
+            Verdict::Delivered => return Decision::Delivered,
+            Verdict::Rejected => return Decision::Failed(FailureReason::Rejected),
+            Verdict::Gone => return Decision::Failed(FailureReason::EndpointGone),
+            Verdict::Failed => {}
         }
         let Some(&wait) = self.schedule.waits().get(failures as usize) else {
             return Decision::Failed(FailureReason::AttemptsExhausted);
         };
-        let due = later(now, wait.max(asked_wait(outcome, now)));
-        if due > self.expires_at(accepted_at) {
+        let jitter = (self.longest(wait) - wait).mul_f64(f64::from(chance) / f64::from(u32::MAX));
+        let due = later(now, (wait + jitter).max(asked_wait(outcome, now)));
+        if expires_at.is_some_and(|end| due > end) {
             return Decision::Failed(FailureReason::Expired);
         }
         Decision::Retry { due }
+    }
+
+    fn longest(&self, wait: Duration) -> Duration {
+        wait + wait * u32::from(self.jitter_percent) / 100
     }
 }
 
@@ -140,21 +162,27 @@ mod tests {
     use super::*;
     use crate::outcome::RetryAfter;
 
-    fn policy(schedule: &str) -> Policy {
-        let schedule = schedule.parse().expect("schedule");
-        Policy { schedule, timeout: Duration::from_secs(10), expiry: Duration::from_secs(86400) }
+    const DEFAULT: [&str; 5] = ["60s", "5m", "15m", "60m", "120m"];
+
+    fn policy(schedule: &[&str]) -> Policy {
+        Policy {
+            schedule: Schedule::parse(schedule).expect("schedule"),
+            jitter_percent: 0,
+            timeout: Duration::from_secs(10),
+            rate_per_second: None,
+            judgement: Judgement::default(),
+        }
     }
 
     const FAILED: Outcome = Outcome::Answered { status: 500, retry_after: None };
 
     #[test]
     fn the_default_schedule_sends_six_times() {
-        let policy = policy("60s,5m,15m,60m,120m");
-        let accepted = Timestamp::UNIX_EPOCH;
-        let mut now = accepted;
+        let policy = policy(&DEFAULT);
+        let mut now = Timestamp::UNIX_EPOCH;
         let mut waits = Vec::new();
         for failures in 0.. {
-            match policy.decide(FAILED, failures, accepted, now) {
+            match policy.decide(FAILED, failures, None, now, 0) {
                 Decision::Retry { due } => waits.push(due.duration_since(now).as_secs()),
                 decision => {
                     assert_eq!(decision, Decision::Failed(FailureReason::AttemptsExhausted));
@@ -169,11 +197,11 @@ mod tests {
 
     #[test]
     fn retry_after_lengthens_a_wait_and_never_shortens_it() {
-        let policy = policy("60s,5m");
+        let policy = policy(&["60s", "5m"]);
         let now = Timestamp::UNIX_EPOCH;
         let wait = |status, seconds| {
             let retry_after = Some(RetryAfter::Wait(Duration::from_secs(seconds)));
-            match policy.decide(Outcome::Answered { status, retry_after }, 0, now, now) {
+            match policy.decide(Outcome::Answered { status, retry_after }, 0, None, now, 0) {
                 Decision::Retry { due } => due.as_second(),
                 decision => panic!("{decision:?}"),
             }
@@ -185,32 +213,65 @@ mod tests {
     }
 
     #[test]
+    fn what_is_rejected_ends_at_once_and_what_is_gone_says_so() {
+        let judgement = Judgement::parse(&["2xx"], &["4xx"], &["410"]).expect("judgement");
+        let policy = Policy { judgement, ..policy(&DEFAULT) };
+        let decide = |status| {
+            let outcome = Outcome::Answered { status, retry_after: None };
+            policy.decide(outcome, 0, None, Timestamp::UNIX_EPOCH, 0)
+        };
+        assert_eq!(decide(404), Decision::Failed(FailureReason::Rejected));
+        assert_eq!(decide(410), Decision::Failed(FailureReason::EndpointGone));
+        assert!(matches!(decide(301), Decision::Retry { .. }));
+        assert_eq!(decide(204), Decision::Delivered);
+    }
+
+    #[test]
+    fn a_schedule_of_no_waits_is_one_attempt() {
+        let decision = policy(&[]).decide(FAILED, 0, None, Timestamp::UNIX_EPOCH, 0);
+        assert_eq!(decision, Decision::Failed(FailureReason::AttemptsExhausted));
+    }
+
+    #[test]
     fn refuses_what_is_no_schedule() {
-        for text in ["", "60", "0s", "s", "-1s", "1.5s", "25h", "60s,", "60s;5m", "１s", "9999999999999999999h"] {
-            assert!(text.parse::<Schedule>().is_err(), "{text}");
+        for text in ["", "60", "0s", "1500ms", "25h", "2d", "1m "] {
+            assert!(Schedule::parse(&["60s", text]).is_err(), "{text}");
         }
+        assert!(Schedule::parse(&["1s"; 51]).is_err());
     }
 
     proptest! {
         #[test]
-        fn schedules_round_trip(waits in proptest::collection::vec(1u64..=86400, 1..10)) {
+        fn schedules_round_trip(waits in proptest::collection::vec(1u64..=86400, 0..10)) {
             let schedule = Schedule(waits.into_iter().map(Duration::from_secs).collect());
-            prop_assert_eq!(schedule.to_string().parse(), Ok(schedule));
+            prop_assert_eq!(Schedule::parse(&schedule.names()), Ok(schedule));
         }
 
         #[test]
-        fn every_delivery_ends(failures in 0u32..20, age in 0u64..400_000, status in 100u16..600) {
-            let policy = policy("60s,5m,15m,60m,120m");
-            let accepted = Timestamp::UNIX_EPOCH;
-            let now = later(accepted, Duration::from_secs(age));
+        fn every_delivery_ends(failures in 0u32..20, age in 0u64..400_000, status in 100u16..600, chance: u32) {
+            let policy = Policy { jitter_percent: 10, ..policy(&DEFAULT) };
+            let now = later(Timestamp::UNIX_EPOCH, Duration::from_secs(age));
+            let expires_at = later(Timestamp::UNIX_EPOCH, policy.lifetime(Duration::from_secs(86400)));
             let outcome = Outcome::Answered { status, retry_after: None };
-            match policy.decide(outcome, failures, accepted, now) {
-                Decision::Delivered => prop_assert!(outcome.is_success()),
+            match policy.decide(outcome, failures, Some(expires_at), now, chance) {
+                Decision::Delivered => prop_assert!((200..300).contains(&status)),
                 Decision::Retry { due } => {
-                    prop_assert!(due > now && due <= policy.expires_at(accepted));
+                    prop_assert!(due > now && due <= expires_at);
                     prop_assert!((failures as usize) < policy.schedule.waits().len());
                 }
-                Decision::Failed(_) => prop_assert!(failures >= 5 || now > later(accepted, policy.expiry)),
+                Decision::Failed(_) => prop_assert!(failures >= 5 || age > 86400),
+            }
+        }
+
+        #[test]
+        fn jitter_lengthens_by_its_share_at_the_most(percent in 0u8..=100, chance: u32) {
+            let policy = Policy { jitter_percent: percent, ..policy(&["100s"]) };
+            match policy.decide(FAILED, 0, None, Timestamp::UNIX_EPOCH, chance) {
+                Decision::Retry { due } => {
+                    let wait = due.duration_since(Timestamp::UNIX_EPOCH).as_millis();
+                    prop_assert!((100_000..=100_000 + 1000 * i128::from(percent)).contains(&wait), "{}", wait);
+                }
+                decision => prop_assert!(false, "{:?}", decision),
             }
         }
     }

@@ -13,9 +13,16 @@ use crate::configuration::Configuration;
 async fn main() -> anyhow::Result<()> {
     let mut environment = Environment::of_process();
     let configuration = Configuration::read(&mut environment);
-    if std::env::args().nth(1).as_deref() == Some("--reference") {
-        print!("{}", reference(&environment, &metric::ALL));
-        return Ok(());
+    match std::env::args().nth(1).as_deref() {
+        Some("--reference") => {
+            print!("{}", reference(&environment, &metric::ALL));
+            return Ok(());
+        }
+        Some("--openapi") => {
+            print!("{}", server::document()?);
+            return Ok(());
+        }
+        _ => {}
     }
     let configuration = environment.finish(configuration)?;
     let telemetry = Telemetry::start("ingest", &configuration.telemetry)?;

@@ -1,27 +1,32 @@
 //! `POST /api/v1/events` and `/api/v1/events/batch`: authenticate, check, publish, and answer once the
 //! broker has confirmed. Does not touch the database.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode, Uri},
+    response::Response,
 };
 use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
-use fanfare_console::{ApiError, ApplicationQuery, Query, authenticate, read_body, success};
+use fanfare_console::{Answer, ApiError, ErrorCode, Failures, application_of, authenticate, read_body};
 use fanfare_domain::{
     access::Role,
+    application::Application,
     event::{Event, EventFields, check_accepted_at, check_key},
-    ids::{ApplicationId, EventId},
+    ids::EventId,
     traceparent::Traceparent,
 };
 use fanfare_service::{parent_of, trace_of};
 use fanfare_store::Directory;
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use serde_json::{json, value::RawValue};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, info_span};
+use utoipa::ToSchema;
 
 use crate::metric;
 
@@ -40,27 +45,85 @@ pub(crate) struct Publish {
     pub(crate) max_event_bytes: usize,
 }
 
+/// An event, as it is published.
+#[derive(ToSchema)]
+#[schema(as = NewEvent)]
+#[allow(dead_code)] // for the OpenAPI document: `EventFields` reads the body, without changing its data
+struct New {
+    /// Letters, digits and `_ - . : /`, at most 128 of them.
+    #[schema(example = "points.earned")]
+    r#type: String,
+    /// Any JSON.
+    data: serde_json::Value,
+    /// The publisher's own id of the event: the same id is the same event, and is delivered once. At most 255 bytes.
+    id: Option<String>,
+    /// When it happened.
+    #[schema(format = DateTime)]
+    time: Option<String>,
+}
+
+/// An event that was taken.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Published {
+    #[schema(value_type = String, example = "evt_01h455vb4pex5vsknk084sn02q")]
+    id: EventId,
+}
+
+/// What became of one event of a batch.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum PublishedOrNot {
+    /// It was taken.
+    Published(Answer<Published>),
+    /// It was not.
+    Failed {
+        #[schema(example = false)]
+        success: bool,
+        error: ApiError,
+    },
+}
+
+/// Publishes an event. Once this is answered with 202, the event is not lost.
+#[utoipa::path(post, path = "/events", operation_id = "publish_event", tag = "events",
+    params(
+        ("application" = Option<String>, Query, description = "the application, for an admin key"),
+        ("Idempotency-Key" = Option<String>, Header, description = "the same as `id` in the body"),
+        ("traceparent" = Option<String>, Header, description = "the trace that the event belongs to"),
+    ),
+    request_body = New, responses((status = 202, body = Answer<Published>), Failures))]
 pub(crate) async fn one(
     State(publish): State<Publish>,
-    Query(query): Query<ApplicationQuery>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let application = publish.application(&headers, &query)?;
+    let application = publish.application(&headers, &uri)?;
     let body = read_body(&headers, body, publish.max_event_bytes).await?;
     let idempotency_key = idempotency_key(&headers)?;
     let span = span(&headers, "publish");
-    let id = publish.event(application, &body, idempotency_key, &headers).instrument(span).await?;
-    Ok((StatusCode::ACCEPTED, success(json!({ "id": id }))).into_response())
+    let id = publish.event(&application, &body, idempotency_key, &headers).instrument(span).await?;
+    Ok(Answer::of(Published { id }).with(StatusCode::ACCEPTED))
 }
 
+/// Publishes 1 to 1000 events. 207 where not all of them were taken: each has an answer of its own, in their order.
+#[utoipa::path(post, path = "/events/batch", operation_id = "publish_events", tag = "events",
+    params(
+        ("application" = Option<String>, Query, description = "the application, for an admin key"),
+        ("traceparent" = Option<String>, Header, description = "the trace that the events belong to"),
+    ),
+    request_body = Vec<New>,
+    responses(
+        (status = 202, body = Answer<Vec<PublishedOrNot>>),
+        (status = 207, body = Answer<Vec<PublishedOrNot>>),
+        Failures,
+    ))]
 pub(crate) async fn batch(
     State(publish): State<Publish>,
-    Query(query): Query<ApplicationQuery>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let application = publish.application(&headers, &query)?;
+    let application = publish.application(&headers, &uri)?;
     let body = read_body(&headers, body, publish.max_event_bytes.saturating_mul(BATCH_SIZE_FACTOR)).await?;
     if idempotency_key(&headers)?.is_some() {
         return Err(ApiError::invalid(
@@ -69,46 +132,43 @@ pub(crate) async fn batch(
         ));
     }
     let events: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::new(400, "malformed_json", format!("the body is not a JSON list of events: {error}"))
+        ApiError::new(ErrorCode::MalformedJson, format!("the body is not a JSON list of events: {error}"))
     })?;
     if events.is_empty() || events.len() > MAX_BATCH {
-        return Err(ApiError::new(422, "invalid_batch", format!("a batch has 1 to {MAX_BATCH} events")));
+        return Err(ApiError::new(ErrorCode::InvalidBatch, format!("a batch has 1 to {MAX_BATCH} events")));
     }
     let span = span(&headers, "publish batch");
-    let published = events.iter().map(|event| publish.event_of_batch(application, event.get(), &headers));
+    let published = events.iter().map(|event| publish.event_of_batch(&application, event.get(), &headers));
     let published = join_all(published).instrument(span).await;
     let is_complete = published.iter().all(Result::is_ok);
     let answers: Vec<_> = published
         .into_iter()
         .map(|published| match published {
-            Ok(id) => json!({ "success": true, "data": { "id": id } }),
-            Err(error) => json!({ "success": false, "error": error.as_json() }),
+            Ok(id) => PublishedOrNot::Published(Answer::of(Published { id })),
+            Err(error) => PublishedOrNot::Failed { success: false, error },
         })
         .collect();
     // A client that looks at the status alone must see that not all of its events were taken.
     let status = if is_complete { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
-    Ok((status, success(answers)).into_response())
+    Ok(Answer::of(answers).with(status))
 }
 
 impl Publish {
-    fn application(&self, headers: &HeaderMap, query: &ApplicationQuery) -> Result<ApplicationId, ApiError> {
+    fn application(&self, headers: &HeaderMap, uri: &Uri) -> Result<Arc<Application>, ApiError> {
         let caller = authenticate(headers, &self.directory, &Role::ALL)?;
-        let application = query.of(&caller)?;
-        match self.directory.application(application) {
-            Some(_) => Ok(application),
-            None => Err(ApiError::not_found("application", "there is no such application")),
-        }
+        let application = self.directory.application(application_of(&caller, uri.query())?);
+        application.ok_or_else(|| ApiError::not_found("application", "there is no such application"))
     }
 
     async fn event_of_batch(
         &self,
-        application: ApplicationId,
+        application: &Application,
         body: &str,
         headers: &HeaderMap,
     ) -> Result<EventId, ApiError> {
         if body.len() > self.max_event_bytes {
             let message = format!("the event has more than the {} bytes that are allowed", self.max_event_bytes);
-            return Err(ApiError::new(413, "body_too_large", message));
+            return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
         }
         self.event(application, body.as_bytes(), None, headers).await
     }
@@ -116,7 +176,7 @@ impl Publish {
     /// Checks an event and publishes it.
     async fn event(
         &self,
-        application: ApplicationId,
+        application: &Application,
         body: &[u8],
         idempotency_key: Option<String>,
         headers: &HeaderMap,
@@ -137,13 +197,15 @@ impl Publish {
 }
 
 fn event(
-    application: ApplicationId,
+    application: &Application,
     body: &[u8],
     idempotency_key: Option<String>,
     headers: &HeaderMap,
 ) -> Result<Event, ApiError> {
     let fields = EventFields::parse(body)?;
     let event_type = fields.require_type()?.clone();
+    application.check_type(&event_type)?;
+    let application = application.id;
     let key = match (fields.key, idempotency_key) {
         (Some(id), Some(key)) if id != key => {
             return Err(ApiError::invalid("id", "differs from the Idempotency-Key; give one of them"));
@@ -164,21 +226,24 @@ fn event(
 fn unpublished(error: PublishError, event: &Event) -> ApiError {
     tracing::warn!(%error, event = %event.id, "an event was not published");
     let (result, code, message, seconds) = match error {
-        PublishError::Unavailable => {
-            ("unavailable", "broker_unavailable", "no events can be taken at the moment; send this one again later", 5)
+        PublishError::Unavailable => (
+            "unavailable",
+            ErrorCode::BrokerUnavailable,
+            "no events can be taken at the moment; send this one again later",
+            5,
+        ),
+        PublishError::Refused => {
+            ("refused", ErrorCode::BrokerRefused, "the broker refused the event; send it again later", 30)
         }
-        PublishError::Refused => ("refused", "broker_refused", "the broker refused the event; send it again later", 30),
         PublishError::Unknown => (
             "unknown",
-            "outcome_unknown",
+            ErrorCode::OutcomeUnknown,
             "the event may have been taken; send it again with this id as `id`, and it is delivered once",
             5,
         ),
     };
     count(result);
-    ApiError::new(503, code, message)
-        .retry_after(seconds)
-        .about(event.key.clone().unwrap_or_else(|| event.id.to_string()))
+    ApiError::new(code, message).retry_after(seconds).about(event.key.clone().unwrap_or_else(|| event.id.to_string()))
 }
 
 fn count(result: &'static str) {

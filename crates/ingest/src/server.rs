@@ -6,18 +6,28 @@ use std::sync::{
 };
 
 use anyhow::{Context, bail};
-use axum::{Router, routing::post};
+use axum::Router;
 use fanfare_broker::Publisher;
-use fanfare_console::{Console, method_not_allowed, not_found};
+use fanfare_console::{Console, document_routes, method_not_allowed, not_found};
+use fanfare_domain::address::AddressPolicy;
+use fanfare_outbound::Client;
 use fanfare_service::Operations;
 use fanfare_store::{Directory, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     configuration::Configuration,
     publish::{self, Publish},
 };
+
+/// Where the API is.
+const API: &str = "/api/v1";
+
+/// Where document 002 has its routes, too.
+const ADMIN_API: &str = "/api/v2/admin";
 
 /// Serves until `stop`; requests that are being answered then are still answered, within the grace time.
 pub(crate) async fn run(
@@ -36,16 +46,16 @@ pub(crate) async fn run(
     let store = Store::new(configuration.store.clone())?;
     let loading = async {
         store.wait_until_migrated().await;
-        Directory::follow(store.clone(), end.clone()).await
+        Directory::follow(store.clone(), Arc::clone(&configuration.dialects), end.clone()).await
     };
     let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
+    let router = router(configuration, publisher, store, directory)?;
     // Only now: a request that could not be authenticated yet would have to wait.
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(address = %listener.local_addr()?, "serving the API");
     is_serving.store(true, Ordering::Release);
     let stopping = stop.clone();
-    let server = axum::serve(listener, router(configuration, publisher, store, directory))
-        .with_graceful_shutdown(async move { stopping.cancelled().await });
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.cancelled().await });
     tokio::select! {
         served = server => served?,
         () = async { stop.cancelled().await; tokio::time::sleep(grace).await } => {
@@ -64,17 +74,53 @@ fn is_ready(publisher: Publisher, is_serving: Arc<AtomicBool>) -> impl Fn() -> R
     }
 }
 
-fn router(configuration: Configuration, publisher: Publisher, store: Store, directory: Directory) -> Router {
-    let Configuration { broker, max_event_bytes, addresses, https_only, .. } = configuration;
-    let publish =
-        Publish { publisher, topology: broker.topology().clone(), directory: directory.clone(), max_event_bytes };
-    let events = Router::new()
-        .route("/events", post(publish::one))
-        .route("/events/batch", post(publish::batch))
-        .with_state(publish);
-    let api = events.merge(Console::new(store, directory, addresses, https_only).router());
-    Router::new()
-        .nest("/api/v1", api.method_not_allowed_fallback(method_not_allowed))
+/// The routes of each kind, without what they work with, and what they say of themselves.
+fn routes() -> (Router<Publish>, Router<Console>, OpenApi) {
+    let events = OpenApiRouter::new().routes(routes!(publish::one)).routes(routes!(publish::batch));
+    let (events, mut api) = OpenApiRouter::new().nest(API, events).split_for_parts();
+    let console = OpenApiRouter::new().nest(API, fanfare_console::routes()).merge(fanfare_console::config_routes());
+    let (console, of_console) = console.split_for_parts();
+    api.merge(of_console);
+    // The same once more, and described once.
+    let (admin, _) = OpenApiRouter::new().nest(ADMIN_API, fanfare_console::config_routes()).split_for_parts();
+    (events, console.merge(admin), fanfare_console::describe(api))
+}
+
+/// The OpenAPI document, as JSON.
+pub(crate) fn document() -> anyhow::Result<String> {
+    let (.., api) = routes();
+    Ok(api.to_pretty_json()? + "\n")
+}
+
+fn router(
+    configuration: Configuration,
+    publisher: Publisher,
+    store: Store,
+    directory: Directory,
+) -> anyhow::Result<Router> {
+    let Configuration { broker, max_event_bytes, outbound, dialects, .. } = configuration;
+    let topology = broker.topology().clone();
+    let publish = Publish {
+        publisher: publisher.clone(),
+        topology: topology.clone(),
+        directory: directory.clone(),
+        max_event_bytes,
+    };
+    let console = Console::new(fanfare_console::Parts {
+        store,
+        directory,
+        dialects,
+        client: Client::new(&outbound)?,
+        addresses: AddressPolicy::new(outbound.allow),
+        https_only: outbound.https_only,
+        publisher,
+        topology,
+    });
+    let (events, management, api) = routes();
+    Ok(events
+        .with_state(publish)
+        .merge(management.with_state(console))
+        .merge(document_routes(api))
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
+        .method_not_allowed_fallback(method_not_allowed))
 }

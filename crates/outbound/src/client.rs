@@ -1,13 +1,14 @@
 //! One POST, bounded in time, size and reach.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use fanfare_domain::{
     address::AddressPolicy,
+    header::OF_THE_MESSAGE,
     outcome::{Outcome, RetryAfter},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Response, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -15,12 +16,14 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use ipnet::IpNet;
+use rustls::{ClientConfig, client::Resumption};
 use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::{
-    connect::{Connector, connector},
+    connect::Connector,
     failure::{classify, root_cause},
+    timings::{Stopwatch, Timings},
     tls::{SetupError, client_config},
 };
 
@@ -81,11 +84,32 @@ pub struct Exchange {
     pub duration: Duration,
 }
 
+/// What came of a POST that was made to see how an endpoint does.
+///
+/// Not `Debug`, since the headers may hold the endpoint's credentials.
+#[derive(Clone)]
+pub struct Probe {
+    /// As it would have been for a delivery.
+    pub exchange: Exchange,
+    /// Where the time went. Together at most [`Exchange::duration`], which also covers the response body.
+    pub timings: Timings,
+    /// What the endpoint was sent, or would have been had it been reached: names in lower case and sorted,
+    /// the values of one name in their order, what is not UTF-8 replaced. Without `host` and `content-length`,
+    /// which the HTTP library adds; empty where no request can be made to the URL.
+    pub request_headers: Vec<(String, String)>,
+}
+
+type Message = http::Request<Full<Bytes>>;
+type HttpClient = legacy::Client<Connector, Full<Bytes>>;
+
 /// Makes the POSTs of a process. A clone shares its connections.
 #[derive(Clone)]
 pub struct Client {
-    http: legacy::Client<Connector, Full<Bytes>>,
+    http: HttpClient,
     https_only: bool,
+    /// With these, each probe makes a connection of its own.
+    policy: Arc<AddressPolicy>,
+    probe_tls: Arc<ClientConfig>,
 }
 
 impl Client {
@@ -94,45 +118,40 @@ impl Client {
     /// # Errors
     /// When the root certificates cannot be had.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
+        let policy = Arc::new(AddressPolicy::new(settings.allow.clone()));
         let tls = client_config(settings.extra_roots.as_deref(), settings.https_only)?;
-        let http = legacy::Client::builder(TokioExecutor::new())
-            // Without a timer, the idle timeout has no effect.
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .http1_max_buf_size(MAX_RESPONSE_HEAD)
-            // Despite its name this sends nothing twice. `hyper` gives a request back only while it still
-            // waits in the queue of a pooled connection that turns out to be closed: as soon as the
-            // connection takes it up to write its first byte, an error is final, whatever was written.
-            // `hyper-util` then sends such an untouched request over another connection. Without this,
-            // each keep-alive timeout at the receiver could cost an attempt. What remains is a receiver
-            // that closes while our bytes are under way: that one cannot be told from a receiver that has
-            // taken the event and died, and is a failed attempt.
-            .retry_canceled_requests(true)
-            .build(connector(AddressPolicy::new(settings.allow.clone()), tls));
-        Ok(Self { http, https_only: settings.https_only })
+        let mut probe_tls = tls.clone();
+        // A session that is resumed shows no certificate, and whether that is in order is what a probe is for.
+        probe_tls.resumption = Resumption::disabled();
+        Ok(Self {
+            http: http_client(Connector::new(Arc::clone(&policy), Arc::new(tls), Stopwatch::default())),
+            https_only: settings.https_only,
+            policy,
+            probe_tls: Arc::new(probe_tls),
+        })
     }
 
     /// Makes the POST, once; follows no redirect. Dropping the future drops the connection.
     pub async fn post(&self, request: Request) -> Exchange {
-        let started = Instant::now();
         let deadline = request.deadline;
-        let mut exchange = match self.message(request) {
-            Ok(message) => match timeout(deadline, self.http.request(message)).await {
-                Ok(Ok(response)) => answered(response, deadline.saturating_sub(started.elapsed())).await,
-                Ok(Err(error)) => {
-                    let (outcome, text) = classify(&error);
-                    unanswered(outcome, text)
-                }
-                Err(_) => unanswered(Outcome::TimedOut, format!("no complete response head within {deadline:?}")),
-            },
-            Err(reason) => unanswered(Outcome::NotSendable, reason.to_owned()),
-        };
-        exchange.duration = started.elapsed();
-        exchange
+        exchange(&self.http, self.message(request), deadline, &Stopwatch::default()).await
     }
 
-    fn message(&self, request: Request) -> Result<http::Request<Full<Bytes>>, &'static str> {
+    /// Makes the POST like [`post`](Self::post), but always over a new connection, which serves nothing else,
+    /// and tells what was sent and where the time went.
+    pub async fn probe(&self, request: Request) -> Probe {
+        let deadline = request.deadline;
+        let stopwatch = Stopwatch::new();
+        let http =
+            http_client(Connector::new(Arc::clone(&self.policy), Arc::clone(&self.probe_tls), stopwatch.clone()));
+        let message = self.message(request);
+        let request_headers = message.as_ref().map(|message| listed(message.headers())).unwrap_or_default();
+        let exchange = exchange(&http, message, deadline, &stopwatch).await;
+        Probe { exchange, timings: stopwatch.timings(), request_headers }
+    }
+
+    /// The error is a text for people.
+    fn message(&self, request: Request) -> Result<Message, &'static str> {
         match request.url.scheme() {
             "https" => {}
             "http" if !self.https_only => {}
@@ -149,27 +168,70 @@ impl Client {
     }
 }
 
+fn http_client(connector: Connector) -> HttpClient {
+    legacy::Client::builder(TokioExecutor::new())
+        // Without a timer, the idle timeout has no effect.
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_PER_HOST)
+        .http1_max_buf_size(MAX_RESPONSE_HEAD)
+        // Despite its name this sends nothing twice. `hyper` gives a request back only while it still
+        // waits in the queue of a pooled connection that turns out to be closed: as soon as the
+        // connection takes it up to write its first byte, an error is final, whatever was written.
+        // `hyper-util` then sends such an untouched request over another connection. Without this,
+        // each keep-alive timeout at the receiver could cost an attempt. What remains is a receiver
+        // that closes while our bytes are under way: that one cannot be told from a receiver that has
+        // taken the event and died, and is a failed attempt.
+        .retry_canceled_requests(true)
+        .build(connector)
+}
+
+/// From a message, or the reason why there is none, to what came of it.
+async fn exchange(
+    http: &HttpClient,
+    message: Result<Message, &'static str>,
+    deadline: Duration,
+    stopwatch: &Stopwatch,
+) -> Exchange {
+    let started = Instant::now();
+    stopwatch.start();
+    let mut exchange = match message {
+        Ok(message) => match timeout(deadline, http.request(message)).await {
+            Ok(Ok(response)) => {
+                stopwatch.lap(|timings| &mut timings.first_byte);
+                answered(response, deadline.saturating_sub(started.elapsed())).await
+            }
+            Ok(Err(error)) => {
+                let (outcome, text) = classify(&error);
+                unanswered(outcome, text)
+            }
+            Err(_) => unanswered(Outcome::TimedOut, format!("no complete response head within {deadline:?}")),
+        },
+        Err(reason) => unanswered(Outcome::NotSendable, reason.to_owned()),
+    };
+    exchange.duration = started.elapsed();
+    exchange
+}
+
 /// Sets the headers that are ours and removes those that are `hyper`'s, or that would change how the message
-/// is read: a stored header must not be able to send a second request behind the first.
+/// is read.
 fn set_our_headers(headers: &mut HeaderMap) {
-    for name in [
-        header::ACCEPT_ENCODING, // a compressed answer could not be shown, and may be a bomb
-        header::CONNECTION,
-        header::CONTENT_LENGTH,
-        header::EXPECT,
-        header::HOST,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ] {
+    for name in OF_THE_MESSAGE {
         headers.remove(name);
     }
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
     headers.insert(header::USER_AGENT, USER_AGENT);
+}
+
+/// All headers, by name, as text.
+fn listed(headers: &HeaderMap) -> Vec<(String, String)> {
+    let mut listed: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
+    // Stable, so that the values of one name stay in their order.
+    listed.sort_by(|(one, _), (other, _)| one.cmp(other));
+    listed
 }
 
 fn unanswered(outcome: Outcome, error: String) -> Exchange {

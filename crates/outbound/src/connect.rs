@@ -22,7 +22,9 @@ use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
 };
-use tower::{Service, ServiceExt, util::MapFuture};
+use tower::Service;
+
+use crate::timings::Stopwatch;
 
 /// How long one address may take to accept, so that a second one is tried within the usual deadlines.
 /// Long enough for two lost SYN packets (1 s and 2 s of waiting).
@@ -33,20 +35,45 @@ const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 /// became free for the request that began them.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
-/// What [`connector`] gives to the HTTP client.
-pub(crate) type Connector = MapFuture<HttpsConnector<Dialer>, fn(Connecting) -> Connecting>;
-
 type Connecting = Pin<Box<dyn Future<Output = Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>> + Send>>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Guarded TCP, with TLS on it for `https`. The certificate is checked against the name in the URL.
-pub(crate) fn connector(policy: AddressPolicy, tls: ClientConfig) -> Connector {
-    let dialer = Dialer { policy: Arc::new(policy) };
-    HttpsConnector::from((dialer, tls)).map_future(within_limit)
+#[derive(Clone)]
+pub(crate) struct Connector {
+    https: HttpsConnector<Dialer>,
+    stopwatch: Stopwatch,
 }
 
-fn within_limit(connecting: Connecting) -> Connecting {
-    Box::pin(async { timeout(CONNECT_LIMIT, connecting).await.map_err(|_| DialError::TimedOut)? })
+impl Connector {
+    /// The stopwatch is told of the phases of every connection: it must be one that measures nothing, or this
+    /// connector be there for a single exchange.
+    pub(crate) fn new(policy: Arc<AddressPolicy>, tls: Arc<ClientConfig>, stopwatch: Stopwatch) -> Self {
+        let dialer = Dialer { policy, stopwatch: stopwatch.clone() };
+        Self { https: HttpsConnector::from((dialer, tls)), stopwatch }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = BoxError;
+    type Future = Connecting;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.https.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Connecting {
+        let connecting = self.https.call(uri);
+        let stopwatch = self.stopwatch.clone();
+        Box::pin(async move {
+            let stream = timeout(CONNECT_LIMIT, connecting).await.map_err(|_| DialError::TimedOut)??;
+            if let MaybeHttpsStream::Https(_) = stream {
+                stopwatch.lap(|timings| &mut timings.tls);
+            }
+            Ok(stream)
+        })
+    }
 }
 
 /// Why there is no connection.
@@ -67,8 +94,9 @@ pub(crate) enum DialError {
 
 /// Makes TCP connections, to permitted addresses only.
 #[derive(Debug, Clone)]
-pub(crate) struct Dialer {
+struct Dialer {
     policy: Arc<AddressPolicy>,
+    stopwatch: Stopwatch,
 }
 
 impl Service<Uri> for Dialer {
@@ -81,25 +109,31 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let policy = Arc::clone(&self.policy);
+        let Self { policy, stopwatch } = self.clone();
         Box::pin(async move {
-            let addresses = permitted_addresses(&policy, &uri).await?;
+            let addresses = look_up(&uri).await?;
+            stopwatch.lap(|timings| &mut timings.dns);
+            permit(&policy, &addresses)?;
             let stream = dial(&policy, &addresses).await?;
+            stopwatch.lap(|timings| &mut timings.connect);
             Ok(TokioIo::new(stream))
         })
     }
 }
 
-/// Every address of the host; none of them if any is forbidden. A name that mixes public and internal
-/// addresses is an attack or a mistake, and which one is dialled should not depend on luck.
-async fn permitted_addresses(policy: &AddressPolicy, uri: &Uri) -> Result<Vec<SocketAddr>, DialError> {
+/// Every address of the host.
+async fn look_up(uri: &Uri) -> Result<Vec<SocketAddr>, DialError> {
     let host = uri.host().unwrap_or_default();
     let host = host.strip_prefix('[').and_then(|literal| literal.strip_suffix(']')).unwrap_or(host);
     let default_port = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
     let port = uri.port_u16().unwrap_or(default_port);
+    Ok(lookup_host((host, port)).await.map_err(DialError::LookupFailed)?.collect())
+}
 
-    let addresses: Vec<_> = lookup_host((host, port)).await.map_err(DialError::LookupFailed)?.collect();
-    if addresses.iter().all(|address| policy.permits(address.ip())) { Ok(addresses) } else { Err(DialError::Forbidden) }
+/// All addresses of a host or none. A name that mixes public and internal addresses is an attack or a mistake,
+/// and which one is dialled should not depend on luck.
+fn permit(policy: &AddressPolicy, addresses: &[SocketAddr]) -> Result<(), DialError> {
+    if addresses.iter().all(|address| policy.permits(address.ip())) { Ok(()) } else { Err(DialError::Forbidden) }
 }
 
 /// A connection to the first address that accepts one.
@@ -149,8 +183,9 @@ mod tests {
             "localhost",
         ] {
             let uri: Uri = format!("http://{host}:1/").parse().expect("URI");
-            let refused = permitted_addresses(&AddressPolicy::default(), &uri).await;
-            assert!(matches!(refused, Err(DialError::Forbidden)), "{host}: {refused:?}");
+            let addresses = look_up(&uri).await.expect("addresses");
+            let refused = permit(&AddressPolicy::default(), &addresses);
+            assert!(matches!(refused, Err(DialError::Forbidden)), "{host}: {addresses:?}");
         }
     }
 

@@ -1,51 +1,92 @@
 //! The headers by which a receiver knows that a delivery is ours and unchanged.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use fanfare_domain::{ids::EventId, secret::SigningSecret};
+use fanfare_domain::{
+    application::Endpoint,
+    dialect::{Part, Sending, SignatureEncoding, SignatureForm, SignatureKey, SignaturePlace, SignedPlace},
+    secret::SigningSecret,
+};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use jiff::Timestamp;
 use sha2::Sha256;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-const X_WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
 
-/// The signature headers of one attempt, made at the moment `at` with the secrets that are live then.
+/// The headers of one attempt: the endpoint's own, those of its dialect, and those of Standard Webhooks,
+/// the latter winning over the former. Made with the secrets that are live at the moment of the attempt.
 ///
-/// `secrets` are ordered from the newest to the oldest; during a rotation there is more than one.
 /// - `webhook-signature` (Standard Webhooks 1.0.0) holds a signature by each of them, as its verifiers
 ///   accept any that matches. It covers the event's id and the time of this attempt, not of the first.
-/// - `x-webhook-signature` (the default dialect) holds exactly one, as its published verifiers throw on
-///   any other length. It is by the oldest secret: a receiver that has not yet taken over the new one
-///   keeps verifying until the old one ends.
+/// - The dialect's signature header holds exactly one, as published verifiers throw on any other length. It
+///   is by the oldest secret: a receiver that has not yet taken over the new one keeps verifying until the
+///   old one ends.
 ///
 /// Without secrets there are no signatures, only the id and the time.
-pub fn signature_headers(secrets: &[SigningSecret], event: EventId, at: Timestamp, body: &[u8]) -> HeaderMap {
-    let (id, seconds) = (event.to_string(), at.as_second());
-    let mut headers = HeaderMap::with_capacity(4);
+pub fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body: &[u8]) -> HeaderMap {
+    let dialect = &endpoint.dialect;
+    let mut headers = endpoint.headers.clone();
+    for (name, template) in &dialect.headers {
+        headers.insert(name.clone(), visible_ascii(dialect.header_value(template, sending)));
+    }
+    let (id, seconds) = (sending.event.to_string(), sending.at.as_second());
+    let secrets = endpoint.live_secrets(sending.at);
     let signatures: Vec<String> =
         secrets.iter().map(|secret| standard_signature(&secret.key(), &id, seconds, body)).collect();
     if let Some(oldest) = secrets.last() {
         headers.insert(WEBHOOK_SIGNATURE, visible_ascii(signatures.join(" ")));
-        headers.insert(X_WEBHOOK_SIGNATURE, visible_ascii(hex_signature(oldest, body)));
+        if let Some(form) = &dialect.signature {
+            let event_id = dialect.event_id(sending.event);
+            let value = dialect_signature(form, oldest, &event_id, seconds, body);
+            headers.insert(form.header.clone(), visible_ascii(value));
+        }
     }
     headers.insert(WEBHOOK_ID, visible_ascii(id));
     headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(seconds));
     headers
 }
 
+/// The value of a dialect's signature header.
+fn dialect_signature(
+    form: &SignatureForm,
+    secret: &SigningSecret,
+    event_id: &str,
+    seconds: i64,
+    body: &[u8],
+) -> String {
+    let seconds = seconds.to_string();
+    let signed: Vec<&[u8]> = form
+        .signs
+        .parts()
+        .iter()
+        .map(|part| match part {
+            Part::Text(text) => text.as_bytes(),
+            Part::Place(SignedPlace::Body) => body,
+            Part::Place(SignedPlace::EventId) => event_id.as_bytes(),
+            Part::Place(SignedPlace::Timestamp) => seconds.as_bytes(),
+        })
+        .collect();
+    let digest = match form.key {
+        SignatureKey::Text => hmac_sha256(secret.text().as_bytes(), &signed),
+        SignatureKey::Bytes => hmac_sha256(&secret.key(), &signed),
+    };
+    let signature = match form.encoding {
+        SignatureEncoding::Hex => digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        SignatureEncoding::Base64 => STANDARD.encode(digest),
+    };
+    form.value.fill(|place, text| {
+        text.push_str(match place {
+            SignaturePlace::Signature => &signature,
+            SignaturePlace::Timestamp => &seconds,
+        });
+    })
+}
+
 /// `v1,` and base64 of the HMAC over `id.seconds.body`.
 fn standard_signature(key: &[u8], id: &str, seconds: i64, body: &[u8]) -> String {
     let prefix = format!("{id}.{seconds}.");
     format!("v1,{}", STANDARD.encode(hmac_sha256(key, &[prefix.as_bytes(), body])))
-}
-
-/// The HMAC over the body, keyed with the secret's literal text (`whsec_` included), in hex.
-fn hex_signature(secret: &SigningSecret, body: &[u8]) -> String {
-    let digest = hmac_sha256(secret.text().as_bytes(), &[body]);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
@@ -56,31 +97,106 @@ fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
+/// A value of what cannot break out of a header: ids, event types, base64, hex, and a dialect's own text,
+/// which was checked when its file was read.
 fn visible_ascii(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).expect("ids, base64 and hex are visible ASCII")
+    HeaderValue::try_from(text).expect("visible ASCII")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use fanfare_domain::{
+        application::{EndpointSecret, EndpointStatus},
+        dialect::{Dialect, Dialects},
+        event::EventType,
+        ids::{ApplicationId, DeliveryId, EndpointId},
+    };
+    use jiff::Timestamp;
+
     use super::*;
+
+    const BODY: &[u8] = br#"{"test":2432232314}"#;
 
     fn secret(text: &str) -> SigningSecret {
         SigningSecret::parse(text).expect("secret")
     }
+
+    fn dialect(name: &str) -> Arc<Dialect> {
+        let dialects = Dialects::read([("acme", "acme", ACME)]).unwrap_or_else(|faults| panic!("{faults:?}"));
+        Arc::clone(dialects.get(name).expect("a dialect"))
+    }
+
+    const ACME: &str = r#"
+        title = "Acme"
+        description = "A signature of its own"
+        [body]
+        template = '<data>'
+        event_id_prefix = "acme"
+        [signature]
+        header = "X-Acme-Signature"
+        value = "t=<timestamp>,v1=<signature>"
+        signs = "<event_id>.<timestamp>.<body>"
+        key = "bytes"
+        encoding = "base64"
+        [delivery]
+        schedule = []
+        timeout = "1s"
+    "#;
+
+    /// The headers of an attempt with these secrets, newest first, each with its end in seconds.
+    fn headers(dialect_name: &str, secrets: &[(&str, Option<i64>)], at: i64) -> HeaderMap {
+        let dialect = dialect(dialect_name);
+        let id: EndpointId = "wh_01h455vb4pex5vsknk084sn02q".parse().expect("id");
+        let application: ApplicationId = "app_01h455vb4pex5vsknk084sn02q".parse().expect("id");
+        let secret = |&(text, end): &(&str, Option<i64>)| EndpointSecret {
+            secret: secret(text),
+            expires_at: end.map(|end| Timestamp::from_second(end).expect("timestamp")),
+        };
+        let endpoint = Endpoint {
+            id,
+            application,
+            url: "https://example.com/".parse().expect("URL"),
+            status: EndpointStatus::Enabled,
+            subscriptions: Vec::new(),
+            secrets: secrets.iter().map(secret).collect(),
+            headers: [("x-nudj-event", "mine"), ("webhook-id", "mine"), ("x-own", "mine")]
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .into_iter()
+                .collect(),
+            policy: Arc::clone(&dialect.policy),
+            notifies_owner: false,
+            dialect,
+        };
+        let delivery: DeliveryId = "dlv_01h455vb4pex5vsknk084sn02q".parse().expect("id");
+        let sending = Sending {
+            event: "evt_01h455vb4pex5vsknk084sn02q".parse().expect("id"),
+            event_type: &EventType::parse("user.joined").expect("type"),
+            application,
+            delivery,
+            attempt: 2,
+            at: Timestamp::from_second(at).expect("timestamp"),
+        };
+        delivery_headers(&endpoint, &sending, BODY)
+    }
+
+    const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const NEW: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
     /// The vectors that the official Standard Webhooks libraries test themselves with.
     #[test]
     fn signs_as_the_official_libraries_do() {
         for (text, id, seconds, body, signature) in [
             (
-                "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+                OLD,
                 "msg_p5jXN8AQM9LWM0D4loKWxJek",
                 1614265330,
                 r#"{"test": 2432232314}"#,
                 "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
             ),
             (
-                "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+                NEW,
                 "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk",
                 1649367553,
                 r#"{"email":"test@example.com","username":"test_user"}"#,
@@ -93,37 +209,54 @@ mod tests {
 
     /// The expected value is that of Node: `createHmac("sha256", secret).update(body).digest("hex")`.
     #[test]
-    fn signs_the_default_dialect_with_the_literal_secret() {
-        let secret = secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
-        assert_eq!(
-            hex_signature(&secret, br#"{"test":2432232314}"#),
-            "78dd34208881d421fa3a5c6234cab4568e4b390c903fc1a2668d1e71c68fb9c9"
-        );
+    fn each_documents_header_has_its_form() {
+        let hex = "78dd34208881d421fa3a5c6234cab4568e4b390c903fc1a2668d1e71c68fb9c9";
+        let sent = |dialect, name| headers(dialect, &[(OLD, None)], 5)[name].to_str().expect("ASCII").to_owned();
+        assert_eq!(sent("incenta", "x-webhook-signature"), hex);
+        assert_eq!(sent("incentable", "x-incentable-signature"), hex);
+        assert_eq!(sent("ploints", "x-ploints-signature"), hex);
+        assert_eq!(sent("nudj", "x-nudj-signature"), format!("sha256={hex}"));
+        assert_eq!(sent("nudj", "x-nudj-event"), "user.joined");
+        assert_eq!(sent("nudj", "x-nudj-delivery-id"), "dlv_01h455vb4pex5vsknk084sn02q");
+        for without in ["reward", "standard"] {
+            // Three of Standard Webhooks', and two of the endpoint's own.
+            assert_eq!(headers(without, &[(OLD, None)], 5).len(), 5, "{without}");
+        }
+    }
+
+    /// The expected value is that of Python: `hmac` with the decoded secret over `id.seconds.body`.
+    #[test]
+    fn a_dialect_may_sign_more_than_the_body() {
+        let expected = hmac_sha256(&secret(OLD).key(), &[b"acme_01h455vb4pex5vsknk084sn02q.7.", BODY]);
+        let value = format!("t=7,v1={}", STANDARD.encode(expected));
+        assert_eq!(headers("acme", &[(OLD, None)], 7)["x-acme-signature"], value);
+    }
+
+    #[test]
+    fn the_endpoints_own_headers_give_way_to_ours() {
+        let headers = headers("nudj", &[(OLD, None)], 5);
+        assert_eq!(headers["x-own"], "mine");
+        assert_eq!(headers["webhook-id"], "evt_01h455vb4pex5vsknk084sn02q");
+        assert_eq!(headers["webhook-timestamp"], "5");
+        assert_eq!(headers["x-nudj-event"], "user.joined");
     }
 
     #[test]
     fn during_a_rotation_both_sign_and_the_dialect_keeps_the_oldest() {
-        let [old, new] = [[1; 32], [2; 32]].map(SigningSecret::from_random);
-        let event: EventId = "evt_01h455vb4pex5vsknk084sn02q".parse().expect("id");
-        let at: Timestamp = "2026-11-21T10:00:00.999Z".parse().expect("timestamp");
-        let only = |secret: &SigningSecret| signature_headers(std::slice::from_ref(secret), event, at, b"{}");
-        let both = signature_headers(&[new.clone(), old.clone()], event, at, b"{}");
-
-        assert_eq!(both[WEBHOOK_ID], "evt_01h455vb4pex5vsknk084sn02q");
-        assert_eq!(both[WEBHOOK_TIMESTAMP], "1795255200");
-        let (newest, oldest) = (only(&new), only(&old));
-        let expected =
-            [&newest[WEBHOOK_SIGNATURE], &oldest[WEBHOOK_SIGNATURE]].map(|value| value.to_str().expect("ASCII"));
-        assert_eq!(both[WEBHOOK_SIGNATURE], expected.join(" "));
-        assert_eq!(both[X_WEBHOOK_SIGNATURE], oldest[X_WEBHOOK_SIGNATURE]);
-        assert_eq!(both.len(), 4);
+        let signatures = |secrets: &[(&str, Option<i64>)], at| {
+            let headers = headers("incenta", secrets, at);
+            ["webhook-signature", "x-webhook-signature"].map(|name| headers[name].to_str().expect("ASCII").to_owned())
+        };
+        let ([new, _], [old, old_hex]) = (signatures(&[(NEW, None)], 99), signatures(&[(OLD, None)], 99));
+        let rotating = [(NEW, None), (OLD, Some(100))];
+        assert_eq!(signatures(&rotating, 99), [format!("{new} {old}"), old_hex]);
+        assert_eq!(signatures(&rotating, 100), signatures(&[(NEW, None)], 100));
     }
 
     #[test]
     fn without_a_secret_nothing_pretends_to_be_signed() {
-        let event: EventId = "evt_01h455vb4pex5vsknk084sn02q".parse().expect("id");
-        let headers = signature_headers(&[], event, Timestamp::UNIX_EPOCH, b"{}");
-        assert!(!headers.contains_key(WEBHOOK_SIGNATURE) && !headers.contains_key(X_WEBHOOK_SIGNATURE));
-        assert_eq!(headers.len(), 2);
+        let headers = headers("incenta", &[(OLD, Some(5))], 5);
+        assert!(!headers.contains_key("webhook-signature") && !headers.contains_key("x-webhook-signature"));
+        assert_eq!(headers["webhook-timestamp"], "5");
     }
 }

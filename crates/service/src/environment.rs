@@ -3,6 +3,8 @@
 
 use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
+use fanfare_domain::wait::parse_wait;
+
 /// The environment of a process, and what has been asked of it so far.
 pub struct Environment {
     values: HashMap<String, String>,
@@ -96,6 +98,11 @@ impl Environment {
             .collect()
     }
 
+    /// Notes a mistake that lies behind a setting, such as in a file that it names.
+    pub(crate) fn mistake(&mut self, mistake: impl fmt::Display) {
+        self.mistakes.push(mistake.to_string());
+    }
+
     /// The configuration that was built from what was read.
     ///
     /// # Errors
@@ -129,18 +136,7 @@ impl FromStr for Time {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const FORM: &str = "expected a whole number with the unit ms, s, m, h or d, such as 10s";
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| FORM)?;
-        let milliseconds = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return Err(FORM),
-        };
-        number.checked_mul(milliseconds).map(|time| Self(Duration::from_millis(time))).ok_or(FORM)
+        parse_wait(text).map(Self).ok_or(FORM)
     }
 }
 

@@ -1,8 +1,16 @@
 //! Settings that more than one process reads, each described once.
 
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{
+    fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
-use fanfare_domain::policy::Schedule;
+use anyhow::Context;
+use fanfare_domain::dialect::Dialects;
 
 use crate::Environment;
 
@@ -18,10 +26,21 @@ impl Environment {
         self.with_default("FANFARE_PREFIX", "fanfare", meaning)
     }
 
-    /// The waits between attempts.
-    pub fn schedule(&mut self) -> Option<Schedule> {
-        let meaning = "the waits after each failed attempt; each has a delay queue of its own";
-        self.with_default("FANFARE_SCHEDULE", "60s,5m,15m,60m,120m", meaning)
+    /// The dialects: those that are built in, and those of the deployment's own folder. All are read and
+    /// checked here, so that a broken one stops the start.
+    pub fn dialects(&mut self) -> Option<Arc<Dialects>> {
+        let meaning = "a folder of dialects of your own, `<name>.toml` each; the same for all processes";
+        let folder = self.optional::<PathBuf>("FANFARE_DIALECTS", meaning);
+        let files = match folder.map(|folder| dialect_files(&folder)).transpose() {
+            Ok(files) => files.unwrap_or_default(),
+            Err(error) => {
+                self.mistake(format!("FANFARE_DIALECTS: {error:#}"));
+                return None;
+            }
+        };
+        let files = files.iter().map(|(path, name, text)| (path.as_str(), name.as_str(), text.as_str()));
+        let read = Dialects::read(files);
+        read.map(Arc::new).map_err(|faults| faults.iter().for_each(|fault| self.mistake(fault))).ok()
     }
 
     /// The largest body of an event, in bytes.
@@ -58,6 +77,12 @@ impl Environment {
         self.with_default("FANFARE_HTTPS_ONLY", "true", "`false` lets endpoints have `http:` URLs")
     }
 
+    /// A file with certificates.
+    pub fn extra_roots(&mut self) -> Option<PathBuf> {
+        let meaning = "certificates (PEM) that are trusted beside those of the system";
+        self.optional("FANFARE_CA_FILE", meaning)
+    }
+
     /// How long the process may take to drain.
     pub fn grace(&mut self) -> Option<Duration> {
         let meaning = "how long the process may take to drain after SIGTERM; stay below the orchestrator's own limit";
@@ -69,4 +94,20 @@ impl Environment {
         let meaning = "where `/healthz`, `/readyz` and `/metrics` are served";
         self.with_default("FANFARE_OPERATIONS_ADDRESS", "0.0.0.0:9090", meaning)
     }
+}
+
+/// Path, name and content of each dialect's file in a folder.
+fn dialect_files(folder: &Path) -> anyhow::Result<Vec<(String, String, String)>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot read the folder {}", folder.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            files.push((path.display().to_string(), name, text));
+        }
+    }
+    files.sort();
+    Ok(files)
 }

@@ -2,8 +2,37 @@
 
 use fanfare_domain::ids::ApplicationId;
 use jiff::Timestamp;
+use tokio_postgres::Row;
 
 use crate::{Store, StoreError};
+
+/// An application that is to be created.
+#[derive(Debug, Clone)]
+pub struct NewApplication {
+    /// Its id.
+    pub id: ApplicationId,
+    /// What people call it.
+    pub name: String,
+    /// The name of its dialect, which must be known.
+    pub dialect: String,
+    /// Whether events of types that are not described are refused.
+    pub is_strict: bool,
+    /// Who is told of failed deliveries.
+    pub email: Option<String>,
+}
+
+/// What of an application is to change; what is absent stays.
+#[derive(Debug, Clone, Default)]
+pub struct ApplicationChange {
+    /// Another name.
+    pub name: Option<String>,
+    /// Another dialect, which must be known.
+    pub dialect: Option<String>,
+    /// Whether events of types that are not described are refused.
+    pub is_strict: Option<bool>,
+    /// Another address, or none.
+    pub email: Option<Option<String>>,
+}
 
 /// An application.
 #[derive(Debug, Clone)]
@@ -12,19 +41,31 @@ pub struct ApplicationRow {
     pub id: ApplicationId,
     /// What people call it.
     pub name: String,
+    /// The name of its dialect.
+    pub dialect: String,
+    /// Whether events of types that are not described are refused.
+    pub is_strict: bool,
+    /// Who is told of failed deliveries.
+    pub email: Option<String>,
     /// Since when there is it.
     pub created_at: Timestamp,
 }
+
+const COLUMNS: &str = "id, name, dialect, strict, email, created_at";
 
 impl Store {
     /// Creates an application.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn create_application(&self, id: ApplicationId, name: &str) -> Result<ApplicationRow, StoreError> {
-        let statement = "INSERT INTO applications (id, name) VALUES ($1, $2) RETURNING created_at";
-        let row = self.connection().await?.query_one(statement, &[&id.0, &name]).await?;
-        Ok(ApplicationRow { id, name: name.to_owned(), created_at: row.get(0) })
+    pub async fn create_application(&self, new: &NewApplication) -> Result<ApplicationRow, StoreError> {
+        let statement = format!(
+            "INSERT INTO applications (id, name, dialect, strict, email) VALUES ($1, $2, $3, $4, $5) RETURNING {COLUMNS}"
+        );
+        let connection = self.connection().await?;
+        let row =
+            connection.query_one(&statement, &[&new.id.0, &new.name, &new.dialect, &new.is_strict, &new.email]).await?;
+        Ok(read(&row))
     }
 
     /// An application.
@@ -32,9 +73,36 @@ impl Store {
     /// # Errors
     /// When the database is away.
     pub async fn application(&self, id: ApplicationId) -> Result<Option<ApplicationRow>, StoreError> {
-        let statement = "SELECT name, created_at FROM applications WHERE id = $1";
-        let row = self.connection().await?.query_opt(statement, &[&id.0]).await?;
-        Ok(row.map(|row| ApplicationRow { id, name: row.get(0), created_at: row.get(1) }))
+        let statement = format!("SELECT {COLUMNS} FROM applications WHERE id = $1");
+        let row = self.connection().await?.query_opt(&statement, &[&id.0]).await?;
+        Ok(row.as_ref().map(read))
+    }
+
+    /// Changes an application; none where there is none.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn change_application(
+        &self,
+        id: ApplicationId,
+        change: &ApplicationChange,
+    ) -> Result<Option<ApplicationRow>, StoreError> {
+        let statement = format!(
+            "UPDATE applications
+             SET name = coalesce($2, name), dialect = coalesce($3, dialect), strict = coalesce($4, strict),
+                 email = CASE WHEN $5 THEN $6 ELSE email END, version = version + 1
+             WHERE id = $1 RETURNING {COLUMNS}"
+        );
+        let email = change.email.clone().flatten();
+        let row = self
+            .connection()
+            .await?
+            .query_opt(
+                &statement,
+                &[&id.0, &change.name, &change.dialect, &change.is_strict, &change.email.is_some(), &email],
+            )
+            .await?;
+        Ok(row.as_ref().map(read))
     }
 
     /// A page of all applications, newest first, older than `before`.
@@ -46,15 +114,21 @@ impl Store {
         before: Option<ApplicationId>,
         limit: usize,
     ) -> Result<Vec<ApplicationRow>, StoreError> {
-        let statement = "SELECT id, name, created_at FROM applications
-                         WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2";
+        let statement =
+            format!("SELECT {COLUMNS} FROM applications WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2");
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.connection().await?.query(statement, &[&before.map(|id| id.0), &limit]).await?;
-        let application = |row: &tokio_postgres::Row| ApplicationRow {
-            id: ApplicationId(row.get(0)),
-            name: row.get(1),
-            created_at: row.get(2),
-        };
-        Ok(rows.iter().map(application).collect())
+        let rows = self.connection().await?.query(&statement, &[&before.map(|id| id.0), &limit]).await?;
+        Ok(rows.iter().map(read).collect())
+    }
+}
+
+fn read(row: &Row) -> ApplicationRow {
+    ApplicationRow {
+        id: ApplicationId(row.get("id")),
+        name: row.get("name"),
+        dialect: row.get("dialect"),
+        is_strict: row.get("strict"),
+        email: row.get("email"),
+        created_at: row.get("created_at"),
     }
 }

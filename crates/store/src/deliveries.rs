@@ -52,6 +52,12 @@ pub struct DeliveryRow {
     pub accepted_at: Timestamp,
     /// When the delivery ended.
     pub finished_at: Option<Timestamp>,
+    /// Attempts that were made, or are being made.
+    pub attempts: u32,
+    /// The status that the last answer had.
+    pub response_status: Option<i32>,
+    /// What is sent.
+    pub body: String,
 }
 
 /// One attempt of a delivery.
@@ -80,7 +86,45 @@ pub struct AttemptRow {
 }
 
 const COLUMNS: &str = "d.id, d.event_id, e.type, d.endpoint_id, p.url, d.state, d.reason, d.attempt, d.failures, d.due_at, \
-                       d.accepted_at, d.finished_at";
+                       d.accepted_at, d.finished_at, e.body, made.attempts, made.status AS response_status";
+
+/// The attempts of each delivery, by the primary key.
+const MADE: &str = "CROSS JOIN LATERAL (
+    SELECT count(*)::int AS attempts, (array_agg(a.status ORDER BY a.attempt DESC))[1] AS status
+    FROM attempts a WHERE a.delivery_id = d.id AND a.accepted_at = d.accepted_at) made";
+
+/// An attempt with what it was an attempt of.
+#[derive(Debug, Clone)]
+pub struct LoggedAttempt {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The event.
+    pub event: EventId,
+    /// The event's type.
+    pub event_type: String,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// What was sent.
+    pub body: String,
+    /// The attempt.
+    pub attempt: AttemptRow,
+}
+
+/// Which attempts to list.
+#[derive(Debug, Clone, Default)]
+pub struct AttemptFilter {
+    /// Those to this endpoint.
+    pub endpoint: Option<EndpointId>,
+    /// Those of this event.
+    pub event: Option<EventId>,
+    /// Those before this attempt of this delivery, which is where the page before ended.
+    pub before: Option<(DeliveryId, u32)>,
+    /// This many at the most.
+    pub limit: usize,
+}
+
+const ATTEMPT_COLUMNS: &str = "a.attempt, a.url, a.started_at, a.duration_ms, a.outcome, a.status, a.error, \
+                               a.response_headers, a.response_body, a.next_due_at";
 
 impl Store {
     /// A page of an application's deliveries, newest first.
@@ -106,6 +150,7 @@ impl Store {
             "SELECT {COLUMNS} FROM deliveries d
              JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
              JOIN endpoints p ON p.id = d.endpoint_id
+             {MADE}
              WHERE d.application_id = $1 AND d.id BETWEEN $2 AND $3
                AND ($4::uuid IS NULL OR d.endpoint_id = $4) AND ($5::uuid IS NULL OR d.event_id = $5)
                AND ($6::text IS NULL OR d.state = $6)
@@ -123,7 +168,7 @@ impl Store {
         rows.iter().map(delivery).collect()
     }
 
-    /// A delivery of an application, with its body.
+    /// A delivery of an application.
     ///
     /// # Errors
     /// When the database is away.
@@ -131,15 +176,16 @@ impl Store {
         &self,
         application: ApplicationId,
         id: DeliveryId,
-    ) -> Result<Option<(DeliveryRow, String)>, StoreError> {
+    ) -> Result<Option<DeliveryRow>, StoreError> {
         let statement = format!(
-            "SELECT {COLUMNS}, e.body FROM deliveries d
+            "SELECT {COLUMNS} FROM deliveries d
              JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
              JOIN endpoints p ON p.id = d.endpoint_id
+             {MADE}
              WHERE d.id = $1 AND d.accepted_at = $2 AND d.application_id = $3"
         );
         let row = self.connection().await?.query_opt(&statement, &[&id.0, &id.accepted_at(), &application.0]).await?;
-        row.map(|row| Ok((delivery(&row)?, row.get("body")))).transpose()
+        row.as_ref().map(delivery).transpose()
     }
 
     /// The attempts of a delivery, first to last.
@@ -147,31 +193,99 @@ impl Store {
     /// # Errors
     /// When the database is away.
     pub async fn attempts(&self, delivery: DeliveryId) -> Result<Vec<AttemptRow>, StoreError> {
-        let statement = "SELECT attempt, url, started_at, duration_ms, outcome, status, error, response_headers,
-                                response_body, next_due_at
-                         FROM attempts WHERE delivery_id = $1 AND accepted_at = $2 ORDER BY attempt";
-        let rows = self.connection().await?.query(statement, &[&delivery.0, &delivery.accepted_at()]).await?;
-        let attempt = |row: &Row| AttemptRow {
-            attempt: row.get::<_, i32>(0).cast_unsigned(),
-            url: row.get(1),
-            started_at: row.get(2),
-            duration_ms: row.get(3),
-            outcome: row.get(4),
-            status: row.get(5),
-            error: row.get(6),
-            response_headers: row.get(7),
-            response_body: row.get(8),
-            next_due_at: row.get(9),
-        };
+        let statement = format!(
+            "SELECT {ATTEMPT_COLUMNS} FROM attempts a WHERE delivery_id = $1 AND accepted_at = $2 ORDER BY attempt"
+        );
+        let rows = self.connection().await?.query(&statement, &[&delivery.0, &delivery.accepted_at()]).await?;
         Ok(rows.iter().map(attempt).collect())
     }
 
-    async fn accepted_at(&self, event: EventId) -> Result<Option<Timestamp>, StoreError> {
-        if let Some(moment) = event.accepted_at() {
-            return Ok(Some(moment));
+    /// A page of an application's attempts: those of its newest deliveries first, and of each delivery the last
+    /// first.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn attempt_log(
+        &self,
+        application: ApplicationId,
+        filter: &AttemptFilter,
+    ) -> Result<Vec<LoggedAttempt>, StoreError> {
+        let (mut least, mut greatest) = (Uuid::nil(), Uuid::max());
+        if let Some(event) = filter.event {
+            let Some(accepted_at) = self.accepted_at(event).await? else { return Ok(Vec::new()) };
+            let (first, last) = DeliveryId::bounds(accepted_at);
+            (least, greatest) = (first.0, last.0);
         }
-        let statement = "SELECT accepted_at FROM event_keys WHERE event_id = $1";
-        Ok(self.connection().await?.query_opt(statement, &[&event.0]).await?.map(|row| row.get(0)))
+        let (before, before_attempt) =
+            filter.before.map_or((Uuid::max(), i32::MAX), |(delivery, attempt)| (delivery.0, attempt.cast_signed()));
+        greatest = greatest.min(before);
+        let statement = format!(
+            "SELECT d.id, d.event_id, e.type, d.endpoint_id, e.body, {ATTEMPT_COLUMNS} FROM deliveries d
+             JOIN attempts a ON a.delivery_id = d.id AND a.accepted_at = d.accepted_at
+             JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
+             WHERE d.application_id = $1 AND d.id BETWEEN $2 AND $3 AND (d.id, a.attempt) < ($4, $5)
+               AND ($6::uuid IS NULL OR d.endpoint_id = $6) AND ($7::uuid IS NULL OR d.event_id = $7)
+             ORDER BY d.id DESC, a.attempt DESC LIMIT $8"
+        );
+        let (endpoint, event) = (filter.endpoint.map(|id| id.0), filter.event.map(|id| id.0));
+        let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+        let rows = self
+            .connection()
+            .await?
+            .query(
+                &statement,
+                &[&application.0, &least, &greatest, &before, &before_attempt, &endpoint, &event, &limit],
+            )
+            .await?;
+        Ok(rows.iter().map(logged).collect())
+    }
+
+    /// The attempts that were made to an endpoint last, of whatever delivery.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn last_attempts(
+        &self,
+        endpoint: EndpointId,
+        before: Option<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<LoggedAttempt>, StoreError> {
+        let statement = format!(
+            "SELECT d.id, d.event_id, e.type, d.endpoint_id, e.body, {ATTEMPT_COLUMNS} FROM attempts a
+             JOIN deliveries d ON d.id = a.delivery_id AND d.accepted_at = a.accepted_at
+             JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
+             WHERE a.endpoint_id = $1 AND ($2::timestamptz IS NULL OR a.started_at < $2)
+             ORDER BY a.started_at DESC LIMIT $3"
+        );
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.connection().await?.query(&statement, &[&endpoint.0, &before, &limit]).await?;
+        Ok(rows.iter().map(logged).collect())
+    }
+}
+
+fn attempt(row: &Row) -> AttemptRow {
+    AttemptRow {
+        attempt: row.get::<_, i32>("attempt").cast_unsigned(),
+        url: row.get("url"),
+        started_at: row.get("started_at"),
+        duration_ms: row.get("duration_ms"),
+        outcome: row.get("outcome"),
+        status: row.get("status"),
+        error: row.get("error"),
+        response_headers: row.get("response_headers"),
+        response_body: row.get("response_body"),
+        next_due_at: row.get("next_due_at"),
+    }
+}
+
+fn logged(row: &Row) -> LoggedAttempt {
+    LoggedAttempt {
+        delivery: DeliveryId(row.get("id")),
+        event: EventId(row.get("event_id")),
+        event_type: row.get("type"),
+        endpoint: EndpointId(row.get("endpoint_id")),
+        body: row.get("body"),
+        attempt: attempt(row),
     }
 }
 
@@ -190,5 +304,8 @@ fn delivery(row: &Row) -> Result<DeliveryRow, StoreError> {
         due_at: row.get("due_at"),
         accepted_at: row.get("accepted_at"),
         finished_at: row.get("finished_at"),
+        attempts: row.get::<_, i32>("attempts").cast_unsigned(),
+        response_status: row.get("response_status"),
+        body: row.get("body"),
     })
 }

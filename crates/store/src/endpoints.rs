@@ -1,16 +1,21 @@
 //! Endpoints, as they are managed.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use deadpool_postgres::GenericClient;
 use fanfare_domain::{
     application::EndpointStatus,
     ids::{ApplicationId, EndpointId, SecretId},
+    policy::{NotASchedule, Schedule},
     secret::SigningSecret,
 };
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use crate::{Keyring, KeyringError, Store, StoreError, keyring::Sealed};
+use crate::{Store, StoreError, secrets::seal_headers};
+
+/// Headers of an endpoint's own, checked: names and values.
+pub type OwnHeaders = BTreeMap<String, String>;
 
 /// An endpoint that is to be created.
 #[derive(Debug, Clone)]
@@ -19,27 +24,36 @@ pub struct NewEndpoint {
     pub id: EndpointId,
     /// The application that owns it.
     pub application: ApplicationId,
-    /// Its URL, checked and normalised.
-    pub url: String,
-    /// Its subscriptions, checked.
-    pub event_types: Vec<String>,
+    /// What it is like; what is absent is as usual. A URL and subscriptions must be there.
+    pub settings: EndpointSettings,
     /// The id of its secret's row.
     pub secret_id: SecretId,
     /// Its secret.
     pub secret: SigningSecret,
 }
 
-/// What of an endpoint is to change; what is absent stays.
+/// What of an endpoint is set or changed; what is absent stays. Where nothing is a value, too, it is told
+/// apart by a second option.
 #[derive(Debug, Clone, Default)]
-pub struct EndpointChange {
-    /// Another URL, checked and normalised.
+pub struct EndpointSettings {
+    /// What people call it.
+    pub name: Option<Option<String>>,
+    /// Its URL, checked and normalised.
     pub url: Option<String>,
-    /// Other subscriptions, checked.
+    /// Its subscriptions, checked.
     pub event_types: Option<Vec<String>>,
-    /// Another status.
+    /// Its status.
     pub status: Option<EndpointStatus>,
-    /// Another deadline of an attempt, or the deployment's.
+    /// Its deadline of an attempt, or the dialect's.
     pub timeout: Option<Option<Duration>>,
+    /// Its schedule, or the dialect's.
+    pub schedule: Option<Option<Schedule>>,
+    /// Its attempts in a second, or the dialect's.
+    pub rate: Option<Option<u32>>,
+    /// Who is told of failed deliveries, or the application's.
+    pub email: Option<Option<String>>,
+    /// The headers that its deliveries carry, instead of those that they had.
+    pub headers: Option<OwnHeaders>,
 }
 
 /// An endpoint without its secret.
@@ -49,21 +63,76 @@ pub struct EndpointRow {
     pub id: EndpointId,
     /// The application that owns it.
     pub application: ApplicationId,
+    /// What people call it.
+    pub name: Option<String>,
     /// Where its deliveries go.
     pub url: String,
     /// Its subscriptions.
     pub event_types: Vec<String>,
     /// Whether it gets deliveries.
     pub status: EndpointStatus,
+    /// Why, where nobody set it by hand.
+    pub status_reason: Option<String>,
     /// The deadline of one attempt, where it has one of its own.
     pub timeout: Option<Duration>,
+    /// Its schedule, where it has one of its own.
+    pub schedule: Option<Schedule>,
+    /// Its attempts in a second, where it has a rate of its own.
+    pub rate: Option<u32>,
+    /// Who is told of failed deliveries, where that is somebody else than the application says.
+    pub email: Option<String>,
+    /// The names of the headers that its deliveries carry.
+    pub header_names: Vec<String>,
+    /// Until when the secret before the current one signs, too.
+    pub rotation_ends_at: Option<Timestamp>,
     /// Since when there is it.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
 }
 
-const COLUMNS: &str = "id, application_id, url, event_types, status, timeout_ms, created_at, updated_at";
+/// What is held for a paused endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// So many deliveries.
+    pub deliveries: i64,
+    /// When the event of the oldest was accepted.
+    pub oldest_accepted_at: Option<Timestamp>,
+}
+
+/// One endpoint to be created or changed.
+#[derive(Debug, Clone)]
+pub struct PutEndpoint {
+    /// Which one; none for the one with the same URL.
+    pub id: Option<EndpointId>,
+    /// What of it is to change.
+    pub settings: EndpointSettings,
+    /// Another secret, in place of all that it has.
+    pub secret: Option<(SecretId, SigningSecret)>,
+    /// What is to be created where there is none with the URL; none where something is missing for that.
+    pub new: Option<NewEndpoint>,
+}
+
+/// What came of putting an endpoint.
+#[derive(Debug, Clone)]
+pub enum Put {
+    /// It is new, and has this secret.
+    Created(Box<EndpointRow>, SigningSecret),
+    /// It has been changed.
+    Changed(Box<EndpointRow>),
+    /// There is none with this id.
+    NoSuchId,
+    /// There is none with this URL, and something is missing to create it.
+    NothingToCreate,
+    /// There are several with this URL.
+    Ambiguous,
+}
+
+const COLUMNS: &str = "id, application_id, name, url, event_types, status, status_reason, timeout_ms, schedule, \
+                       rate_per_second, email, \
+                       header_names, created_at, updated_at, \
+                       (SELECT max(expires_at) FROM endpoint_secrets s \
+                        WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
 
 impl Store {
     /// Creates an endpoint with its secret.
@@ -71,24 +140,24 @@ impl Store {
     /// # Errors
     /// [`StoreError::Data`] when there is no such application.
     pub async fn create_endpoint(&self, new: &NewEndpoint) -> Result<EndpointRow, StoreError> {
-        let Sealed { key_name, ciphertext } = seal(&self.keyring, new.id, new.secret_id, &new.secret)?;
-        let statement = format!(
-            "WITH endpoint AS (
-                 INSERT INTO endpoints (id, application_id, url, event_types) VALUES ($1, $2, $3, $4) RETURNING {COLUMNS}
-             ), secret AS (
-                 INSERT INTO endpoint_secrets (id, endpoint_id, key_name, ciphertext) SELECT $5, id, $6, $7 FROM endpoint
-             )
-             SELECT * FROM endpoint"
-        );
-        let row = self
-            .connection()
-            .await?
-            .query_one(
-                &statement,
-                &[&new.id.0, &new.application.0, &new.url, &new.event_types, &new.secret_id.0, &key_name, &ciphertext],
-            )
-            .await?;
-        read(&row)
+        let mut connection = self.connection().await?;
+        let transaction = connection.transaction().await?;
+        let row = self.create_endpoint_in(&transaction, new).await?;
+        transaction.commit().await?;
+        Ok(row)
+    }
+
+    async fn create_endpoint_in(
+        &self,
+        client: &impl GenericClient,
+        new: &NewEndpoint,
+    ) -> Result<EndpointRow, StoreError> {
+        let statement = "INSERT INTO endpoints (id, application_id, url, event_types) VALUES ($1, $2, $3, $4)";
+        let (url, event_types) = (&new.settings.url, &new.settings.event_types);
+        client.execute(statement, &[&new.id.0, &new.application.0, url, event_types]).await?;
+        self.add_secret(client, new.id, new.secret_id, &new.secret).await?;
+        let changed = self.change_endpoint_in(client, new.application, new.id, &new.settings).await?;
+        changed.ok_or_else(|| StoreError::corrupt("endpoints", format!("{} is not there after its insert", new.id)))
     }
 
     /// An endpoint of an application.
@@ -134,33 +203,150 @@ impl Store {
         &self,
         application: ApplicationId,
         id: EndpointId,
-        change: &EndpointChange,
+        settings: &EndpointSettings,
+    ) -> Result<Option<EndpointRow>, StoreError> {
+        self.change_endpoint_in(&self.connection().await?, application, id, settings).await
+    }
+
+    async fn change_endpoint_in(
+        &self,
+        client: &impl GenericClient,
+        application: ApplicationId,
+        id: EndpointId,
+        settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
         let statement = format!(
             "UPDATE endpoints
              SET url = coalesce($3, url), event_types = coalesce($4, event_types), status = coalesce($5, status),
-                 timeout_ms = CASE WHEN $6 THEN $7 ELSE timeout_ms END, updated_at = now()
+                 status_reason = CASE WHEN $5 IS NULL THEN status_reason END,
+                 name = CASE WHEN $6 THEN $7 ELSE name END,
+                 timeout_ms = CASE WHEN $8 THEN $9 ELSE timeout_ms END,
+                 schedule = CASE WHEN $10 THEN $11 ELSE schedule END,
+                 email = CASE WHEN $12 THEN $13 ELSE email END,
+                 header_names = coalesce($14, header_names),
+                 headers_key_name = CASE WHEN $14 IS NULL THEN headers_key_name ELSE $15 END,
+                 headers_ciphertext = CASE WHEN $14 IS NULL THEN headers_ciphertext ELSE $16 END,
+                 rate_per_second = CASE WHEN $17 THEN $18 ELSE rate_per_second END, updated_at = now()
              WHERE id = $1 AND application_id = $2 AND deleted_at IS NULL RETURNING {COLUMNS}"
         );
-        let status = change.status.map(EndpointStatus::as_str);
-        let timeout = change.timeout.flatten().map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
-        let row = self
-            .connection()
-            .await?
+        let EndpointSettings { name, url, event_types, status, timeout, schedule, rate, email, headers } = settings;
+        let timeout_ms = timeout.flatten().map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
+        let sealed = headers.as_ref().map(|headers| seal_headers(&self.keyring, id, headers)).transpose()?.flatten();
+        let (key_name, ciphertext) = sealed.map(|sealed| (sealed.key_name, sealed.ciphertext)).unzip();
+        let row = client
             .query_opt(
                 &statement,
                 &[
                     &id.0,
                     &application.0,
-                    &change.url,
-                    &change.event_types,
-                    &status,
-                    &change.timeout.is_some(),
-                    &timeout,
+                    url,
+                    event_types,
+                    &status.map(EndpointStatus::as_str),
+                    &name.is_some(),
+                    &name.as_ref().and_then(Option::as_deref),
+                    &timeout.is_some(),
+                    &timeout_ms,
+                    &schedule.is_some(),
+                    &schedule.as_ref().and_then(Option::as_ref).map(Schedule::names),
+                    &email.is_some(),
+                    &email.as_ref().and_then(Option::as_deref),
+                    &headers.as_ref().map(|headers| headers.keys().collect::<Vec<_>>()),
+                    &key_name,
+                    &ciphertext,
+                    &rate.is_some(),
+                    &rate.flatten().map(u32::cast_signed),
                 ],
             )
             .await?;
         row.as_ref().map(read).transpose()
+    }
+
+    /// Creates or changes endpoints, all of them or none: the first that cannot be put is the last of the
+    /// answers.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn put_endpoints(
+        &self,
+        application: ApplicationId,
+        endpoints: &[PutEndpoint],
+    ) -> Result<Vec<Put>, StoreError> {
+        let mut connection = self.connection().await?;
+        let transaction = connection.transaction().await?;
+        // Two who put the same URL at once must not both create it.
+        transaction.execute("SELECT FROM applications WHERE id = $1 FOR UPDATE", &[&application.0]).await?;
+        let mut answers = Vec::new();
+        for one in endpoints {
+            let put = self.put_endpoint(&transaction, application, one).await?;
+            let is_done = matches!(put, Put::Created(..) | Put::Changed(_));
+            answers.push(put);
+            if !is_done {
+                return Ok(answers);
+            }
+        }
+        transaction.commit().await?;
+        Ok(answers)
+    }
+
+    async fn put_endpoint(
+        &self,
+        client: &impl GenericClient,
+        application: ApplicationId,
+        put: &PutEndpoint,
+    ) -> Result<Put, StoreError> {
+        let id = match put.id {
+            Some(id) => id,
+            None => {
+                let statement =
+                    "SELECT id FROM endpoints WHERE application_id = $1 AND url = $2 AND deleted_at IS NULL";
+                let found = client.query(statement, &[&application.0, &put.settings.url]).await?;
+                match (found.as_slice(), &put.new) {
+                    ([], None) => return Ok(Put::NothingToCreate),
+                    ([], Some(new)) => {
+                        let row = self.create_endpoint_in(client, new).await?;
+                        return Ok(Put::Created(Box::new(row), new.secret.clone()));
+                    }
+                    ([one], _) => EndpointId(one.get(0)),
+                    _ => return Ok(Put::Ambiguous),
+                }
+            }
+        };
+        let Some(row) = self.change_endpoint_in(client, application, id, &put.settings).await? else {
+            return Ok(Put::NoSuchId);
+        };
+        if let Some((secret_id, secret)) = &put.secret {
+            client.execute("DELETE FROM endpoint_secrets WHERE endpoint_id = $1", &[&id.0]).await?;
+            self.add_secret(client, id, *secret_id, secret).await?;
+        }
+        Ok(Put::Changed(Box::new(row)))
+    }
+
+    /// Disables an endpoint that wants nothing any more, as it has answered at `asked_at`; not one that
+    /// somebody has changed since.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn disable_endpoint(
+        &self,
+        endpoint: EndpointId,
+        reason: &str,
+        asked_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let statement = "UPDATE endpoints SET status = 'disabled', status_reason = $2, updated_at = now()
+                         WHERE id = $1 AND status <> 'disabled' AND deleted_at IS NULL AND updated_at < $3";
+        Ok(self.connection().await?.execute(statement, &[&endpoint.0, &reason, &asked_at]).await? == 1)
+    }
+
+    /// What is held for an endpoint, counted up to `most`.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn held(&self, endpoint: EndpointId, most: i64) -> Result<Held, StoreError> {
+        let statement = "SELECT count(*), min(accepted_at) FROM (
+                             SELECT accepted_at FROM deliveries WHERE state = 'held' AND endpoint_id = $1
+                             ORDER BY id LIMIT $2) held";
+        let row = self.connection().await?.query_one(statement, &[&endpoint.0, &most]).await?;
+        Ok(Held { deliveries: row.get(0), oldest_accepted_at: row.get(1) })
     }
 
     /// Deletes an endpoint with its secrets; false where there is none. Its row stays for its deliveries.
@@ -169,7 +355,9 @@ impl Store {
     /// When the database is away.
     pub async fn delete_endpoint(&self, application: ApplicationId, id: EndpointId) -> Result<bool, StoreError> {
         let statement = "WITH endpoint AS (
-                             UPDATE endpoints SET deleted_at = now(), updated_at = now()
+                             UPDATE endpoints
+                             SET deleted_at = now(), updated_at = now(), header_names = '{}', headers_key_name = NULL,
+                                 headers_ciphertext = NULL
                              WHERE id = $1 AND application_id = $2 AND deleted_at IS NULL RETURNING id
                          ), secrets AS (
                              DELETE FROM endpoint_secrets WHERE endpoint_id IN (SELECT id FROM endpoint)
@@ -180,13 +368,21 @@ impl Store {
 }
 
 fn read(row: &Row) -> Result<EndpointRow, StoreError> {
+    let id = EndpointId(row.get("id"));
     Ok(EndpointRow {
-        id: EndpointId(row.get("id")),
+        id,
         application: ApplicationId(row.get("application_id")),
+        name: row.get("name"),
         url: row.get("url"),
         event_types: row.get("event_types"),
         status: status(row)?,
+        status_reason: row.get("status_reason"),
         timeout: timeout(row),
+        schedule: schedule(row).map_err(|fault| StoreError::corrupt("endpoints", format!("{id}: {fault}")))?,
+        rate: rate(row),
+        email: row.get("email"),
+        header_names: row.get("header_names"),
+        rotation_ends_at: row.get("rotation_ends_at"),
         created_at: row.get("created_at"),
         updated_at: row.get("updated_at"),
     })
@@ -202,25 +398,10 @@ pub(crate) fn timeout(row: &Row) -> Option<Duration> {
     milliseconds.map(|timeout| Duration::from_millis(u64::from(timeout.cast_unsigned())))
 }
 
-fn seal(
-    keyring: &Keyring,
-    endpoint: EndpointId,
-    secret_id: SecretId,
-    secret: &SigningSecret,
-) -> Result<Sealed, KeyringError> {
-    keyring.seal(secret.text().as_bytes(), &identity(endpoint, secret_id))
+pub(crate) fn rate(row: &Row) -> Option<u32> {
+    row.get::<_, Option<i32>>("rate_per_second").map(i32::cast_unsigned)
 }
 
-/// Reads a secret of an endpoint.
-pub(crate) fn open(keyring: &Keyring, endpoint: EndpointId, row: &Row) -> Result<SigningSecret, StoreError> {
-    let secret_id = SecretId(row.get("secret_id"));
-    let plain = keyring.open(row.get("key_name"), row.get("ciphertext"), &identity(endpoint, secret_id))?;
-    let text = String::from_utf8(plain).ok();
-    text.and_then(|text| SigningSecret::parse(&text).ok())
-        .ok_or_else(|| StoreError::corrupt("endpoint_secrets", format!("{secret_id} is no signing secret")))
-}
-
-/// What binds a ciphertext to its row: it opens nowhere else.
-fn identity(endpoint: EndpointId, secret: SecretId) -> Vec<u8> {
-    [b"endpoint_secrets".as_slice(), endpoint.0.as_bytes(), secret.0.as_bytes()].concat()
+pub(crate) fn schedule(row: &Row) -> Result<Option<Schedule>, NotASchedule> {
+    row.get::<_, Option<Vec<String>>>("schedule").map(|waits| Schedule::parse(&waits)).transpose()
 }

@@ -13,10 +13,12 @@ pub(crate) const LOCK_SPACE: i32 = 6683;
 pub enum Job {
     /// Rescues deliveries whose claim is gone.
     Reconciler,
-    /// Releases held deliveries.
-    Releases,
+    /// Releases and bounds held deliveries.
+    Holds,
     /// Creates and drops partitions.
     Partitions,
+    /// Tells owners of failed deliveries by mail.
+    Mail,
 }
 
 /// The right to do a job, for as long as this is kept: a session's advisory lock, gone with the session.
@@ -51,8 +53,9 @@ impl Store {
     pub async fn try_lock(&self, job: Job) -> Result<Option<AdvisoryLock>, StoreError> {
         let number = match job {
             Job::Reconciler => 1,
-            Job::Releases => 2,
+            Job::Holds => 2,
             Job::Partitions => 3,
+            Job::Mail => 4,
         };
         let connection = self.connection().await?;
         let statement = "SELECT pg_try_advisory_lock($1, $2::int)";

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fanfare_domain::{
     claim::Claim,
     delivery::{DeferralReason, FailureReason, MAX_UNKNOWN_ATTEMPTS, State},
+    event::EventType,
     ids::{DeliveryId, TakingId},
     traceparent::Traceparent,
 };
@@ -21,6 +22,8 @@ pub struct Move {
     pub claim: Claim,
     /// What is to become of it.
     pub to: MoveTo,
+    /// Whether somebody is to be told where it is given up.
+    pub notifies_owner: bool,
 }
 
 /// What is to become of a delivery.
@@ -53,14 +56,20 @@ pub enum MoveTo {
 pub struct Moved {
     /// The delivery.
     pub delivery: DeliveryId,
-    /// Where it stands now: where the move said, or failed as aborted.
+    /// Where it stands now: where the move said, or failed as aborted or expired.
     pub state: State,
+    /// Why it failed, or waits.
+    pub reason: Option<String>,
     /// The number of the attempt that it is at: one more than the claim's after taking over.
     pub attempt: u32,
     /// Its sequence, for the next claim or the record.
     pub sequence: u32,
     /// Failed attempts that the endpoint answers for.
     pub failures: u32,
+    /// When it fails as expired, whatever it waits for.
+    pub expires_at: Option<Timestamp>,
+    /// What happened.
+    pub event_type: EventType,
     /// What is sent.
     pub body: String,
     /// The trace that it belongs to.
@@ -91,41 +100,49 @@ pub struct GiveBack {
 const MOVE: &str = "
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int[], $4::int[], $5::text[], $6::text[],
-                         $7::timestamptz[], $8::uuid[], $9::bigint[], $11::uuid[])
-    AS i(id, accepted_at, attempt, sequence, state, reason, due_at, taken_by, hold_ms, endpoint_id)
-), current AS MATERIALIZED (
-    SELECT d.id, d.accepted_at, d.attempt, d.taken_at,
+                         $7::timestamptz[], $8::uuid[], $9::bigint[], $11::uuid[], $12::bool[])
+    AS i(id, accepted_at, attempt, sequence, state, reason, due_at, taken_by, hold_ms, endpoint_id, notifies)
+), reached AS MATERIALIZED (
+    SELECT d.id, d.accepted_at, d.attempt, d.taken_at, d.endpoint_id, d.unknowns, d.expires_at,
            d.state = 'sending' AND d.taken_by IS DISTINCT FROM i.taken_by AS abandoned,
-           d.state = 'sending' AND d.taken_by IS DISTINCT FROM i.taken_by AND d.unknowns + 1 >= $10 AS aborted,
-           i.state, i.reason, i.due_at, i.taken_by, i.hold_ms
+           i.state, i.reason, i.due_at, i.taken_by, i.hold_ms, i.notifies
     FROM input i
     JOIN deliveries d ON d.id = i.id AND d.accepted_at = i.accepted_at AND d.endpoint_id = i.endpoint_id
     WHERE d.attempt = i.attempt AND d.sequence = i.sequence
           AND (d.state = 'waiting' OR d.state || '' = 'sending' AND d.due_at < now())
        OR d.taken_by = i.taken_by
     FOR UPDATE OF d
+), current AS MATERIALIZED (
+    SELECT *, CASE WHEN abandoned AND unknowns + 1 >= $10 THEN 'aborted'
+                   WHEN state IN ('sending', 'waiting') AND expires_at < now() THEN 'expired' END AS ended
+    FROM reached
 ), unknown AS (
-    INSERT INTO attempts (delivery_id, attempt, accepted_at, started_at, outcome)
-    SELECT id, attempt, accepted_at, taken_at, 'unknown' FROM current WHERE abandoned
+    INSERT INTO attempts (delivery_id, attempt, accepted_at, endpoint_id, started_at, outcome)
+    SELECT id, attempt, accepted_at, endpoint_id, taken_at, 'unknown' FROM current WHERE abandoned
     ON CONFLICT DO NOTHING
 ), moved AS (
     UPDATE deliveries d
-    SET state = CASE WHEN c.aborted THEN 'failed' ELSE c.state END,
-        reason = CASE WHEN c.aborted THEN 'aborted' ELSE c.reason END,
-        attempt = d.attempt + CASE WHEN c.abandoned AND NOT c.aborted THEN 1 ELSE 0 END,
+    SET state = CASE WHEN c.ended IS NULL THEN c.state ELSE 'failed' END,
+        reason = coalesce(c.ended, c.reason),
+        attempt = d.attempt + (c.abandoned AND c.ended IS NULL)::int,
         sequence = d.sequence + 1,
         unknowns = d.unknowns + c.abandoned::int,
         deferrals = d.deferrals + (c.state = 'waiting')::int,
-        due_at = CASE WHEN c.aborted THEN NULL
+        due_at = CASE WHEN c.ended IS NOT NULL THEN NULL
                       WHEN c.state = 'sending' THEN now() + c.hold_ms * interval '1 millisecond'
                       ELSE c.due_at END,
-        taken_by = CASE WHEN c.aborted THEN NULL ELSE c.taken_by END,
-        taken_at = CASE WHEN NOT c.aborted AND c.state = 'sending' THEN now() END,
-        finished_at = CASE WHEN c.aborted OR c.state IN ('failed', 'skipped') THEN now() END
+        taken_by = CASE WHEN c.ended IS NULL THEN c.taken_by END,
+        taken_at = CASE WHEN c.ended IS NULL AND c.state = 'sending' THEN now() END,
+        finished_at = CASE WHEN c.ended IS NOT NULL OR c.state IN ('failed', 'skipped') THEN now() END
     FROM current c WHERE d.id = c.id AND d.accepted_at = c.accepted_at
-    RETURNING d.id, d.accepted_at, d.event_id, d.state, d.attempt, d.sequence, d.failures
+    RETURNING d.id, d.accepted_at, d.event_id, d.application_id, d.endpoint_id, d.state, d.reason, d.attempt, d.sequence,
+              d.failures, d.expires_at, c.notifies
+), noticed AS (
+    INSERT INTO failure_notices (delivery_id, accepted_at, application_id, endpoint_id)
+    SELECT id, accepted_at, application_id, endpoint_id FROM moved WHERE notifies AND state = 'failed'
+    ON CONFLICT DO NOTHING
 )
-SELECT m.id, m.state, m.attempt, m.sequence, m.failures, e.body, e.traceparent
+SELECT m.id, m.state, m.reason, m.attempt, m.sequence, m.failures, m.expires_at, e.type, e.body, e.traceparent
 FROM moved m JOIN events e ON e.id = m.event_id AND e.accepted_at = m.accepted_at";
 
 const GIVE_BACK: &str = "
@@ -159,6 +176,7 @@ impl Store {
         let holds: Vec<Option<i64>> =
             batch.iter().map(|one| one.to.taking().map(|(_, hold)| milliseconds(hold))).collect();
         let endpoints: Vec<Uuid> = batch.iter().map(|one| one.claim.endpoint.0).collect();
+        let notifies: Vec<bool> = batch.iter().map(|one| one.notifies_owner).collect();
         let writer = self.writer().await?;
         let statement = writer.prepare_cached(MOVE).await?;
         let unknowns = MAX_UNKNOWN_ATTEMPTS.cast_signed();
@@ -167,7 +185,7 @@ impl Store {
                 &statement,
                 &[
                     &ids, &accepted, &attempts, &sequences, &states, &reasons, &due, &takings, &holds, &unknowns,
-                    &endpoints,
+                    &endpoints, &notifies,
                 ],
             )
             .await?;
@@ -230,13 +248,17 @@ impl MoveTo {
 }
 
 fn moved(row: &tokio_postgres::Row) -> Result<Moved, StoreError> {
-    let state: &str = row.get("state");
+    let (state, event_type): (&str, &str) = (row.get("state"), row.get("type"));
     Ok(Moved {
         delivery: DeliveryId(row.get("id")),
         state: State::parse(state).ok_or_else(|| StoreError::corrupt("deliveries", format!("state {state:?}")))?,
         attempt: row.get::<_, i32>("attempt").cast_unsigned(),
         sequence: row.get::<_, i32>("sequence").cast_unsigned(),
         failures: row.get::<_, i32>("failures").cast_unsigned(),
+        reason: row.get("reason"),
+        expires_at: row.get("expires_at"),
+        event_type: EventType::parse(event_type)
+            .map_err(|fault| StoreError::corrupt("events", format!("type {event_type:?}, which {}", fault.message)))?,
         body: row.get("body"),
         traceparent: row.get::<_, &str>("traceparent").parse().ok(),
     })

@@ -1,11 +1,14 @@
 //! An event and its deliveries, written in one commit per batch.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use fanfare_domain::{
     claim::Claim,
     delivery::State,
-    event::Event,
+    event::{Content, Event},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId, TakingId},
 };
 use jiff::Timestamp;
@@ -22,6 +25,8 @@ pub struct NewEvent {
     pub accepted_at: Timestamp,
     /// The rendered body.
     pub body: String,
+    /// What tells an event from another one that is published under the same key.
+    pub content: Content,
     /// How many endpoints matched.
     pub matches: usize,
     /// Whether `deliveries` are all of them.
@@ -47,6 +52,8 @@ pub struct NewDelivery {
     pub taking: Option<(TakingId, Duration)>,
     /// 1 where it was deferred.
     pub deferrals: u32,
+    /// When it fails as expired, whatever it waits for.
+    pub expires_at: Timestamp,
 }
 
 impl NewEvent {
@@ -80,26 +87,29 @@ pub struct PersistedEvent {
 const PERSIST: &str = "
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], $6::timestamptz[],
-                         $7::text[], $8::int[], $9::bool[], $10::text[], $11::bool[])
-    AS i(id, accepted_at, application_id, type, key, occurred_at, body, matches, fanned_out, traceparent, derived)
+                         $7::text[], $8::int[], $9::bool[], $10::text[], $11::bool[], $22::bytea[])
+    AS i(id, accepted_at, application_id, type, key, occurred_at, body, matches, fanned_out, traceparent, derived,
+         content)
 ), keyed AS (
     INSERT INTO event_keys (event_id, accepted_at)
     SELECT id, accepted_at FROM input WHERE derived ORDER BY id
     ON CONFLICT DO NOTHING RETURNING event_id
 ), fresh AS (
-    INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, fanned_out, traceparent)
-    SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, fanned_out, traceparent
+    INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, fanned_out, traceparent,
+                        content)
+    SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, fanned_out, traceparent, content
     FROM input WHERE NOT derived OR id IN (SELECT event_id FROM keyed) ORDER BY id
     ON CONFLICT DO NOTHING RETURNING id, accepted_at, application_id
 ), planted AS (
     INSERT INTO deliveries (id, accepted_at, event_id, application_id, endpoint_id, state, reason, attempt, sequence,
-                            deferrals, due_at, taken_by, taken_at, finished_at)
+                            deferrals, due_at, taken_by, taken_at, finished_at, expires_at)
     SELECT d.id, fresh.accepted_at, fresh.id, fresh.application_id, d.endpoint_id, d.state, d.reason, 1, 1, d.deferrals,
            CASE d.state WHEN 'sending' THEN now() + d.hold_ms * interval '1 millisecond' ELSE d.due_at END,
-           d.taken_by, CASE d.state WHEN 'sending' THEN now() END, CASE d.state WHEN 'skipped' THEN now() END
+           d.taken_by, CASE d.state WHEN 'sending' THEN now() END, CASE d.state WHEN 'skipped' THEN now() END,
+           d.expires_at
     FROM unnest($12::uuid[], $13::uuid[], $14::uuid[], $15::text[], $16::text[], $17::timestamptz[], $18::uuid[],
-                $19::bigint[], $20::int[])
-    AS d(id, event_id, endpoint_id, state, reason, due_at, taken_by, hold_ms, deferrals)
+                $19::bigint[], $20::int[], $21::timestamptz[])
+    AS d(id, event_id, endpoint_id, state, reason, due_at, taken_by, hold_ms, deferrals, expires_at)
     JOIN fresh ON fresh.id = d.event_id
     ORDER BY d.id
 )
@@ -107,10 +117,11 @@ SELECT id FROM fresh";
 
 const PLANT: &str = "
 INSERT INTO deliveries (id, accepted_at, event_id, application_id, endpoint_id, state, reason, attempt, sequence,
-                        deferrals, due_at, finished_at)
-SELECT d.id, $1, $2, $3, d.endpoint_id, d.state, d.reason, 1, 1, 0, d.due_at, CASE d.state WHEN 'skipped' THEN now() END
-FROM unnest($4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::timestamptz[])
-AS d(id, endpoint_id, state, reason, due_at)
+                        deferrals, due_at, finished_at, expires_at)
+SELECT d.id, $1, $2, $3, d.endpoint_id, d.state, d.reason, 1, 1, 0, d.due_at,
+       CASE d.state WHEN 'skipped' THEN now() END, d.expires_at
+FROM unnest($4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[])
+AS d(id, endpoint_id, state, reason, due_at, expires_at)
 ORDER BY d.id
 ON CONFLICT DO NOTHING";
 
@@ -147,6 +158,9 @@ impl Store {
         let holds: Vec<Option<i64>> = pairs().map(|(_, one)| one.taking.map(|(_, hold)| milliseconds(hold))).collect();
         let deferrals: Vec<i32> = pairs().map(|(_, one)| one.deferrals.cast_signed()).collect();
 
+        let expiries: Vec<Timestamp> = pairs().map(|(_, one)| one.expires_at).collect();
+        let contents: Vec<&[u8]> = batch.iter().map(|new| new.content.0.as_slice()).collect();
+
         let connection = self.inserter().await?;
         let statement = connection.prepare_cached(PERSIST).await?;
         let rows = connection
@@ -173,6 +187,8 @@ impl Store {
                     &takings,
                     &holds,
                     &deferrals,
+                    &expiries,
+                    &contents,
                 ],
             )
             .await?;
@@ -196,10 +212,14 @@ impl Store {
         let states: Vec<&str> = deliveries.iter().map(|one| one.state.as_str()).collect();
         let reasons: Vec<Option<&str>> = deliveries.iter().map(|one| one.reason).collect();
         let due: Vec<Option<Timestamp>> = deliveries.iter().map(|one| one.due).collect();
+        let expiries: Vec<Timestamp> = deliveries.iter().map(|one| one.expires_at).collect();
         let connection = self.connection().await?;
         let statement = connection.prepare_cached(PLANT).await?;
         connection
-            .execute(&statement, &[&accepted_at, &event.0, &application.0, &ids, &endpoints, &states, &reasons, &due])
+            .execute(
+                &statement,
+                &[&accepted_at, &event.0, &application.0, &ids, &endpoints, &states, &reasons, &due, &expiries],
+            )
             .await?;
         Ok(())
     }
@@ -212,6 +232,27 @@ impl Store {
         let statement = "UPDATE events SET fanned_out = true WHERE id = $1 AND accepted_at = $2";
         self.connection().await?.execute(statement, &[&event.0, &accepted_at]).await?;
         Ok(())
+    }
+
+    /// Which of these events, found to be persisted already, were persisted with other content: whoever
+    /// published the copy has used a key twice.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn reused(&self, events: &[(EventId, Content)]) -> Result<HashSet<EventId>, StoreError> {
+        let ids: Vec<Uuid> = events.iter().map(|(event, _)| event.0).collect();
+        let accepted: Vec<Option<Timestamp>> = events.iter().map(|(event, _)| event.accepted_at()).collect();
+        let contents: Vec<&[u8]> = events.iter().map(|(_, content)| content.0.as_slice()).collect();
+        // Events of the release before this one have no content to compare.
+        let statement =
+            "SELECT i.id FROM unnest($1::uuid[], $2::timestamptz[], $3::bytea[]) AS i(id, accepted_at, content)
+                         LEFT JOIN event_keys k ON k.event_id = i.id
+                         JOIN events e ON e.id = i.id AND e.accepted_at = coalesce(i.accepted_at, k.accepted_at)
+                         WHERE e.content <> i.content";
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached(statement).await?;
+        let rows = connection.query(&statement, &[&ids, &accepted, &contents]).await?;
+        Ok(rows.iter().map(|row| EventId(row.get(0))).collect())
     }
 
     /// What there is of events that were found to be persisted already.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanfare_domain::{
     delivery::{FailureReason, State},
-    ids::{DeliveryId, TakingId},
+    ids::{DeliveryId, EndpointId, TakingId},
     outcome::Outcome,
 };
 use jiff::Timestamp;
@@ -23,6 +23,8 @@ pub struct AttemptRecord {
     pub sequence: u32,
     /// The taking that the attempt was made under.
     pub taking: TakingId,
+    /// The endpoint that it was made to.
+    pub endpoint: EndpointId,
     /// Where it was sent.
     pub url: String,
     /// When it was sent.
@@ -39,6 +41,8 @@ pub struct AttemptRecord {
     pub response_body: Vec<u8>,
     /// Where the delivery stands after it.
     pub next: NextState,
+    /// Whether somebody is to be told where it is given up.
+    pub notifies_owner: bool,
 }
 
 /// Where a delivery stands after an attempt.
@@ -62,14 +66,14 @@ const RECORD: &str = "
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int[], $4::int[], $5::uuid[], $6::text[], $7::timestamptz[],
                          $8::bigint[], $9::text[], $10::int[], $11::text[], $12::text[], $13::bytea[], $14::text[],
-                         $15::text[], $16::timestamptz[])
+                         $15::text[], $16::timestamptz[], $17::uuid[], $18::bool[])
     AS i(id, accepted_at, attempt, sequence, taken_by, url, started_at, duration_ms, outcome, status, error,
-         response_headers, response_body, state, reason, due_at)
+         response_headers, response_body, state, reason, due_at, endpoint_id, notifies)
 ), logged AS (
-    INSERT INTO attempts AS a (delivery_id, attempt, accepted_at, url, started_at, duration_ms, outcome, status, error,
-                               response_headers, response_body, next_due_at)
-    SELECT id, attempt, accepted_at, url, started_at, duration_ms, outcome, status, error, response_headers,
-           response_body, due_at
+    INSERT INTO attempts AS a (delivery_id, attempt, accepted_at, endpoint_id, url, started_at, duration_ms, outcome,
+                               status, error, response_headers, response_body, next_due_at)
+    SELECT id, attempt, accepted_at, endpoint_id, url, started_at, duration_ms, outcome, status, error,
+           response_headers, response_body, due_at
     FROM input
     ON CONFLICT (delivery_id, attempt, accepted_at) DO UPDATE
     SET url = excluded.url, started_at = excluded.started_at, duration_ms = excluded.duration_ms,
@@ -87,7 +91,11 @@ WITH input AS MATERIALIZED (
     WHERE d.id = i.id AND d.accepted_at = i.accepted_at
       AND (d.attempt = i.attempt AND d.sequence = i.sequence AND d.taken_by = i.taken_by
            OR i.state = 'delivered' AND d.state NOT IN ('delivered', 'skipped'))
-    RETURNING d.id
+    RETURNING d.id, d.accepted_at, d.application_id, d.endpoint_id, d.state, i.notifies
+), noticed AS (
+    INSERT INTO failure_notices (delivery_id, accepted_at, application_id, endpoint_id)
+    SELECT id, accepted_at, application_id, endpoint_id FROM moved WHERE notifies AND state = 'failed'
+    ON CONFLICT DO NOTHING
 )
 SELECT id FROM moved";
 
@@ -117,6 +125,8 @@ impl Store {
         let states: Vec<&str> = batch.iter().map(|one| one.next.state().as_str()).collect();
         let reasons: Vec<Option<&str>> = batch.iter().map(|one| one.next.reason()).collect();
         let due: Vec<Option<Timestamp>> = batch.iter().map(|one| one.next.due()).collect();
+        let endpoints: Vec<Uuid> = batch.iter().map(|one| one.endpoint.0).collect();
+        let notifies: Vec<bool> = batch.iter().map(|one| one.notifies_owner).collect();
         let writer = self.writer().await?;
         let statement = writer.prepare_cached(RECORD).await?;
         let rows = writer
@@ -124,7 +134,7 @@ impl Store {
                 &statement,
                 &[
                     &ids, &accepted, &attempts, &sequences, &takings, &urls, &started, &durations, &outcomes,
-                    &statuses, &errors, &headers, &bodies, &states, &reasons, &due,
+                    &statuses, &errors, &headers, &bodies, &states, &reasons, &due, &endpoints, &notifies,
                 ],
             )
             .await?;
@@ -133,7 +143,7 @@ impl Store {
 }
 
 impl NextState {
-    fn state(self) -> State {
+    pub(crate) fn state(self) -> State {
         match self {
             Self::Delivered => State::Delivered,
             Self::Waiting { .. } => State::Waiting,
@@ -141,7 +151,7 @@ impl NextState {
         }
     }
 
-    fn reason(self) -> Option<&'static str> {
+    pub(crate) fn reason(self) -> Option<&'static str> {
         match self {
             Self::Failed(reason) => Some(reason.as_str()),
             _ => None,

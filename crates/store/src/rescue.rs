@@ -63,17 +63,7 @@ impl Unfinished {
     }
 }
 
-/// The endpoints that have held deliveries, one index look-up for each however many it has.
-const HELD_ENDPOINTS: &str = "
-WITH RECURSIVE held(id) AS (
-    (SELECT endpoint_id FROM deliveries WHERE state = 'held' ORDER BY endpoint_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT endpoint_id FROM deliveries WHERE state = 'held' AND endpoint_id > held.id
-            ORDER BY endpoint_id LIMIT 1)
-    FROM held WHERE held.id IS NOT NULL
-)";
-
-const UNFINISHED: &str = "d.id, d.event_id, d.application_id, d.endpoint_id, d.state, d.attempt, d.sequence, \
+pub(crate) const UNFINISHED: &str = "d.id, d.event_id, d.application_id, d.endpoint_id, d.state, d.attempt, d.sequence, \
                           d.deferrals, d.due_at, d.taken_by";
 
 impl Store {
@@ -104,29 +94,6 @@ impl Store {
         let connection = self.connection().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = connection.query(&statement, &[&milliseconds(overdue), &limit]).await?;
-        self.with_traces(&connection, &rows).await
-    }
-
-    /// Lets up to `limit` held deliveries of endpoints that are no longer paused wait again, due now.
-    ///
-    /// # Errors
-    /// When the database is away.
-    pub async fn release(&self, limit: usize) -> Result<Vec<Unfinished>, StoreError> {
-        let statement = format!(
-            "UPDATE deliveries d SET state = 'waiting', sequence = d.sequence + 1, due_at = now()
-             FROM ({HELD_ENDPOINTS}
-                   SELECT h.id, h.accepted_at
-                   FROM held JOIN endpoints e ON e.id = held.id AND (e.status <> 'paused' OR e.deleted_at IS NOT NULL)
-                   CROSS JOIN LATERAL (SELECT id, accepted_at FROM deliveries
-                                       WHERE state = 'held' AND endpoint_id = e.id
-                                       ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) h
-                   LIMIT $1) released
-             WHERE d.id = released.id AND d.accepted_at = released.accepted_at
-             RETURNING {UNFINISHED}"
-        );
-        let connection = self.connection().await?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = connection.query(&statement, &[&limit]).await?;
         self.with_traces(&connection, &rows).await
     }
 
@@ -164,7 +131,7 @@ impl Store {
     }
 
     /// A second look-up instead of a join: these statements lock rows or are planned around an index.
-    async fn with_traces(&self, connection: &Object, rows: &[Row]) -> Result<Vec<Unfinished>, StoreError> {
+    pub(crate) async fn with_traces(&self, connection: &Object, rows: &[Row]) -> Result<Vec<Unfinished>, StoreError> {
         let mut unfinished = rows.iter().map(read_unfinished).collect::<Result<Vec<_>, _>>()?;
         let events: Vec<Uuid> = unfinished.iter().map(|one| one.event.0).collect();
         let accepted: Vec<Timestamp> = unfinished.iter().map(|one| one.delivery.accepted_at()).collect();

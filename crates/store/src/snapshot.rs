@@ -8,8 +8,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use fanfare_domain::{
     access::{ApiKey, Keys, Role},
-    application::{Application, Endpoint},
+    application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
+    dialect::{Dialect, Dialects},
+    event::EventType,
     ids::{ApplicationId, EndpointId, KeyId},
+    policy::{NotASchedule, Policy},
     subscription::Subscription,
 };
 use futures_util::{StreamExt, stream};
@@ -18,7 +21,7 @@ use tokio_postgres::{AsyncMessage, NoTls, Row};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Keyring, Store, StoreError, endpoints};
+use crate::{Keyring, Store, StoreError, endpoints, secrets};
 
 /// How often the versions of all applications are compared, notices or not.
 const POLL: Duration = Duration::from_secs(10);
@@ -51,15 +54,17 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Loads everything, waiting for the database if need be, and follows its changes until `stop`.
-    pub async fn follow(store: Store, stop: CancellationToken) -> Self {
+    /// Loads everything, waiting for the database if need be, and follows its changes until `stop`. Of the
+    /// `dialects`, each application has one.
+    pub async fn follow(store: Store, dialects: Arc<Dialects>, stop: CancellationToken) -> Self {
+        let source = Source { store, dialects };
         let (notices, mut noticed) = mpsc::channel(1);
-        let (listening, stopping) = (listen(store.clone(), notices), stop.clone());
+        let (listening, stopping) = (listen(source.store.clone(), notices), stop.clone());
         tokio::spawn(async move { stopping.run_until_cancelled(listening).await });
         // The first notice says that changes are heard of from now on. Loaded before, one could be missed.
         stop.run_until_cancelled(noticed.recv()).await;
         let mut current = Arc::new(Snapshot::default());
-        while let Err(error) = refresh(&store, &mut current).await {
+        while let Err(error) = source.refresh(&mut current).await {
             tracing::warn!(%error, "cannot load applications, endpoints and keys; trying again");
             if stop.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
                 break;
@@ -67,7 +72,7 @@ impl Directory {
         }
         let (publish, snapshot) = watch::channel(Arc::clone(&current));
         let (requests, requested) = mpsc::channel(64);
-        let following = keep_current(store, current, publish, requested, noticed);
+        let following = keep_current(source, current, publish, requested, noticed);
         tokio::spawn(async move { stop.run_until_cancelled(following).await });
         Self { snapshot, refresh: requests }
     }
@@ -96,7 +101,7 @@ impl Directory {
 }
 
 async fn keep_current(
-    store: Store,
+    source: Source,
     mut current: Arc<Snapshot>,
     publish: watch::Sender<Arc<Snapshot>>,
     mut requested: mpsc::Receiver<oneshot::Sender<bool>>,
@@ -118,7 +123,7 @@ async fn keep_current(
         while let Ok(done) = requested.try_recv() {
             waiting.push(done);
         }
-        let refreshed = refresh(&store, &mut current).await;
+        let refreshed = source.refresh(&mut current).await;
         publish.send_replace(Arc::clone(&current));
         if let Err(error) = &refreshed {
             tracing::warn!(%error, "cannot read all endpoints anew; the last known ones serve on");
@@ -160,95 +165,160 @@ async fn listen_once(store: &Store, notices: &mpsc::Sender<()>) -> Result<(), St
     Ok(())
 }
 
-/// Replaces what has changed.
-async fn refresh(store: &Store, current: &mut Arc<Snapshot>) -> Result<(), StoreError> {
-    let connection = store.connection().await?;
-    let versions = connection.query("SELECT id, version FROM applications", &[]).await?;
-    let changed: Vec<Uuid> = versions
-        .iter()
-        .filter(|row| {
-            let known = current.applications.get(&ApplicationId(row.get(0)));
-            known.is_none_or(|application| application.version != row.get::<_, i64>(1))
-        })
-        .map(|row| row.get(0))
-        .collect();
-    let mut applications = current.applications.clone();
-    drop(connection);
-    let mut unreadable = None;
-    for some in changed.chunks(1000) {
-        for application in load(store, some).await? {
-            match application {
-                Ok(application) => drop(applications.insert(application.id, Arc::new(application))),
-                Err(error) => unreadable = Some(error),
+/// What snapshots are made from.
+struct Source {
+    store: Store,
+    dialects: Arc<Dialects>,
+}
+
+impl Source {
+    /// Replaces what has changed.
+    async fn refresh(&self, current: &mut Arc<Snapshot>) -> Result<(), StoreError> {
+        let connection = self.store.connection().await?;
+        let versions = connection.query("SELECT id, version FROM applications", &[]).await?;
+        let changed: Vec<Uuid> = versions
+            .iter()
+            .filter(|row| {
+                let known = current.applications.get(&ApplicationId(row.get(0)));
+                known.is_none_or(|application| application.version != row.get::<_, i64>(1))
+            })
+            .map(|row| row.get(0))
+            .collect();
+        let mut applications = current.applications.clone();
+        drop(connection);
+        let mut unreadable = None;
+        for some in changed.chunks(1000) {
+            for application in self.load(some).await? {
+                match application {
+                    Ok(application) => drop(applications.insert(application.id, Arc::new(application))),
+                    Err(error) => unreadable = Some(error),
+                }
             }
         }
+        *current = Arc::new(Snapshot { applications, keys: Arc::new(load_keys(&self.store).await?) });
+        // The last known copy of an application that cannot be read serves on, and the others are up to date.
+        unreadable.map_or(Ok(()), Err)
     }
-    *current = Arc::new(Snapshot { applications, keys: Arc::new(load_keys(store).await?) });
-    // The last known copy of an application that cannot be read serves on, and the others are up to date.
-    unreadable.map_or(Ok(()), Err)
-}
 
-async fn load(store: &Store, ids: &[Uuid]) -> Result<Vec<Result<Application, StoreError>>, StoreError> {
-    let mut connection = store.connection().await?;
-    // One snapshot of the database for both, so that a version never stands beside older endpoints.
-    let transaction =
-        connection.build_transaction().isolation_level(tokio_postgres::IsolationLevel::RepeatableRead).start().await?;
-    let statement = "SELECT id, version FROM applications WHERE id = ANY($1)";
-    let applications = transaction.query(statement, &[&ids]).await?;
-    let statement = "SELECT e.id, e.application_id, e.url, e.event_types, e.status, e.timeout_ms,
-                            s.id AS secret_id, s.key_name, s.ciphertext
-                     FROM endpoints e
-                     LEFT JOIN endpoint_secrets s ON s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > now())
-                     WHERE e.application_id = ANY($1) AND e.deleted_at IS NULL
-                     ORDER BY e.application_id, e.id, s.created_at DESC";
-    let rows = transaction.query(statement, &[&ids]).await?;
-    transaction.commit().await?;
+    async fn load(&self, ids: &[Uuid]) -> Result<Vec<Result<Application, StoreError>>, StoreError> {
+        let mut connection = self.store.connection().await?;
+        // One snapshot of the database for all, so that a version never stands beside older endpoints.
+        let transaction = connection
+            .build_transaction()
+            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+            .start()
+            .await?;
+        let statement = "SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email,
+                                ARRAY(SELECT name FROM event_types t WHERE t.application_id = a.id) AS event_types
+                         FROM applications a WHERE a.id = ANY($1)";
+        let applications = transaction.query(statement, &[&ids]).await?;
+        let statement = "SELECT e.id, e.application_id, e.url, e.event_types, e.status, e.timeout_ms, e.schedule, e.rate_per_second,
+                                e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email,
+                                s.id AS secret_id, s.key_name, s.ciphertext, s.expires_at
+                         FROM endpoints e
+                         LEFT JOIN endpoint_secrets s ON s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > now())
+                         WHERE e.application_id = ANY($1) AND e.deleted_at IS NULL
+                         ORDER BY e.application_id, e.id, s.created_at DESC";
+        let rows = transaction.query(statement, &[&ids]).await?;
+        transaction.commit().await?;
 
-    let mut of_application: HashMap<Uuid, Vec<&Row>> = HashMap::new();
-    for row in &rows {
-        of_application.entry(row.get("application_id")).or_default().push(row);
-    }
-    let application = |row: &Row| {
-        let id: Uuid = row.get(0);
-        let endpoints = endpoints(&store.keyring, of_application.get(&id).map_or(&[], Vec::as_slice))?;
-        Ok(Application::new(ApplicationId(id), row.get(1), endpoints))
-    };
-    Ok(applications.iter().map(application).collect())
-}
-
-/// Endpoints from rows of one for each secret, which are sorted by endpoint, the newest secret first.
-fn endpoints(keyring: &Keyring, rows: &[&Row]) -> Result<Vec<Endpoint>, StoreError> {
-    let mut read: Vec<Endpoint> = Vec::new();
-    for row in rows {
-        let id = EndpointId(row.get("id"));
-        if read.last().is_none_or(|last| last.id != id) {
-            read.push(endpoint(row)?);
+        let mut of_application: HashMap<Uuid, Vec<&Row>> = HashMap::new();
+        for row in &rows {
+            of_application.entry(row.get("application_id")).or_default().push(row);
         }
-        if let (Some(endpoint), Some(_)) = (read.last_mut(), row.get::<_, Option<Uuid>>("secret_id")) {
-            endpoint.secrets.push(endpoints::open(keyring, id, row)?);
-        }
+        let application = |row: &Row| {
+            let settings = self.settings(row)?;
+            let rows = of_application.get(&settings.id.0).map_or(&[][..], Vec::as_slice);
+            let endpoints = self.endpoints(rows, &settings.dialect, row.get("has_email"))?;
+            Ok(Application::new(settings, endpoints))
+        };
+        Ok(applications.iter().map(application).collect())
     }
-    Ok(read)
+
+    fn settings(&self, row: &Row) -> Result<ApplicationSettings, StoreError> {
+        let id = ApplicationId(row.get("id"));
+        let corrupt = |what: String| StoreError::corrupt("applications", format!("{id}: {what}"));
+        let dialect: &str = row.get("dialect");
+        let dialect = self.dialects.get(dialect).ok_or_else(|| {
+            corrupt(format!("this process knows no dialect {dialect:?}; see FANFARE_DIALECTS, which all must share"))
+        })?;
+        let own: Vec<&str> = row.get("event_types");
+        let own_event_types =
+            own.into_iter().map(EventType::parse).collect::<Result<_, _>>().map_err(|fault| corrupt(fault.message))?;
+        Ok(ApplicationSettings {
+            id,
+            version: row.get("version"),
+            dialect: Arc::clone(dialect),
+            is_strict: row.get("strict"),
+            own_event_types,
+        })
+    }
+
+    /// Endpoints from rows of one for each secret, which are sorted by endpoint, the newest secret first.
+    fn endpoints(
+        &self,
+        rows: &[&Row],
+        dialect: &Arc<Dialect>,
+        owner_has_email: bool,
+    ) -> Result<Vec<Endpoint>, StoreError> {
+        let keyring = &self.store.keyring;
+        let mut read: Vec<Endpoint> = Vec::new();
+        for row in rows {
+            let id = EndpointId(row.get("id"));
+            if read.last().is_none_or(|last| last.id != id) {
+                read.push(endpoint(keyring, row, dialect, owner_has_email)?);
+            }
+            if let (Some(endpoint), Some(_)) = (read.last_mut(), row.get::<_, Option<Uuid>>("secret_id")) {
+                let secret = secrets::open(keyring, id, row)?;
+                endpoint.secrets.push(EndpointSecret { secret, expires_at: row.get("expires_at") });
+            }
+        }
+        Ok(read)
+    }
 }
 
-fn endpoint(row: &Row) -> Result<Endpoint, StoreError> {
+fn endpoint(
+    keyring: &Keyring,
+    row: &Row,
+    dialect: &Arc<Dialect>,
+    owner_has_email: bool,
+) -> Result<Endpoint, StoreError> {
     let id = EndpointId(row.get("id"));
+    let corrupt = |what: String| StoreError::corrupt("endpoints", format!("{id}: {what}"));
     let subscriptions = row
         .get::<_, Vec<String>>("event_types")
         .iter()
-        .map(|text| {
-            Subscription::parse(text).map_err(|fault| StoreError::corrupt("endpoints", format!("{id}: {fault}")))
-        })
+        .map(|text| Subscription::parse(text).map_err(|fault| corrupt(fault.to_string())))
         .collect::<Result<_, _>>()?;
     Ok(Endpoint {
         id,
         application: ApplicationId(row.get("application_id")),
-        url: row.get::<_, &str>("url").parse().map_err(|_| StoreError::corrupt("endpoints", format!("{id}: url")))?,
+        url: row.get::<_, &str>("url").parse().map_err(|_| corrupt("url".to_owned()))?,
         status: endpoints::status(row)?,
         subscriptions,
         secrets: Vec::new(),
-        timeout: endpoints::timeout(row),
+        headers: secrets::open_headers(keyring, id, row)?,
+        dialect: Arc::clone(dialect),
+        policy: policy(row, &dialect.policy).map_err(|fault| corrupt(fault.to_string()))?,
+        notifies_owner: dialect.notifies_owner && (owner_has_email || row.get("has_email")),
     })
+}
+
+/// The dialect's policy, with what of it the endpoint has of its own.
+fn policy(row: &Row, of_dialect: &Arc<Policy>) -> Result<Arc<Policy>, NotASchedule> {
+    let (schedule, timeout, rate) = (endpoints::schedule(row)?, endpoints::timeout(row), endpoints::rate(row));
+    if schedule.is_none() && timeout.is_none() && rate.is_none() {
+        return Ok(Arc::clone(of_dialect));
+    }
+    let mut policy = Policy::clone(of_dialect);
+    if let Some(schedule) = schedule {
+        policy.schedule = schedule;
+    }
+    if let Some(timeout) = timeout {
+        policy.timeout = timeout;
+    }
+    policy.rate_per_second = rate.or(policy.rate_per_second);
+    Ok(Arc::new(policy))
 }
 
 async fn load_keys(store: &Store) -> Result<Keys, StoreError> {

@@ -35,7 +35,7 @@ async fn main() {
 async fn demonstrate() {
     step("Creating a database and queues of this run's own, and starting ingest");
     let address = if TcpListener::bind(ADDRESS).await.is_ok() { ADDRESS } else { "127.0.0.1:0" };
-    let world = World::on_shared(&[("FANFARE_SCHEDULE", SCHEDULE), ("FANFARE_ADDRESS", address)]).await;
+    let world = World::of_waits(SCHEDULE, &[("FANFARE_ADDRESS", address)]).await;
     step("Starting the dispatcher");
     let dispatcher = world.dispatcher().await;
     step("Creating two endpoints: one for order.*, and one for everything, which first fails twice");

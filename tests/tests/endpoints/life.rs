@@ -60,7 +60,7 @@ async fn a_paused_endpoint_gets_what_it_missed_and_a_disabled_one_does_not() {
 /// A retry that is waiting meets what its endpoint has become meanwhile.
 #[tokio::test]
 async fn a_waiting_retry_heeds_what_becomes_of_its_endpoint() {
-    let world = World::on_shared(&[("FANFARE_SCHEDULE", "3s,3s,3s")]).await;
+    let world = World::of_waits("3s,3s,3s", &[]).await;
     let mut endpoints = Vec::new();
     for path in ["deleted", "disabled", "paused"] {
         world.receiver.script(path, &[Behaviour::FAIL, Behaviour::OK]);

@@ -66,7 +66,8 @@ async fn what_is_no_webhook_is_refused_with_code_and_field() {
         ("a private address as a number", at("https://0x0a000001/"), invalid_url),
         ("a mapped address", at("https://[::ffff:10.0.0.1]/"), invalid_url),
         ("events as a text", on(json!("*")), (422, "wrong_type", "events")),
-        ("events of numbers", on(json!([1])), (422, "wrong_type", "events")),
+        ("events of numbers", on(json!([1])), (422, "wrong_type", "events[0]")),
+        ("an event type that nobody described", on(json!(["order.creatd"])), (422, "unknown_event_type", "events")),
         ("none", on(json!([])), (422, "invalid_field", "events")),
         ("very many", on(json!(vec!["a"; 201])), (422, "invalid_field", "events")),
         ("a wildcard in the middle", on(json!(["a.*.b"])), (422, "invalid_field", "events")),
@@ -81,7 +82,7 @@ async fn what_is_no_webhook_is_refused_with_code_and_field() {
     let json_type = ("content-type", "application/json");
     assert_refused("no JSON", &raw(&[json_type], "{".to_owned()).await, (400, "malformed_json", ""));
     assert_refused("a text", &raw(&[], at(&url).to_string()).await, (415, "unsupported_content_type", ""));
-    assert_refused("too large", &raw(&[json_type], " ".repeat(65 * 1024)).await, (413, "body_too_large", ""));
+    assert_refused("too large", &raw(&[json_type], " ".repeat(513 * 1024)).await, (413, "body_too_large", ""));
     assert_eq!(world.client().get("webhooks").await.data(), &json!([]), "none of these was made");
 }
 

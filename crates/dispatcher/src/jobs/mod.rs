@@ -1,17 +1,19 @@
 //! What is done beside the way of an event, each job by one process at a time.
 
+mod holds;
+mod mail;
 mod partitions;
 mod reconciler;
-mod releases;
 
 use std::time::Duration;
 
 use fanfare_store::{AdvisoryLock, Job, StoreError};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use holds::Holds;
+pub(crate) use mail::{Mail, Mailer, SmtpServer};
 pub(crate) use partitions::Partitions;
 pub(crate) use reconciler::Reconciler;
-pub(crate) use releases::Releases;
 
 use crate::database::Database;
 

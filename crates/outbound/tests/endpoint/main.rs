@@ -3,6 +3,7 @@
 mod answers;
 mod failures;
 mod guard;
+mod probe;
 mod receiver;
 mod reuse;
 mod tls;

@@ -14,7 +14,7 @@ use fanfare_domain::outcome::Outcome;
 use fanfare_outbound::{Client, Settings, SetupError};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{
-    ServerConfig,
+    HandshakeKind, ServerConfig,
     crypto::ring,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
@@ -23,8 +23,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::receiver::{AMPLE, Receiver, read_request, request, status};
 
-/// A receiver with a certificate of its own making, and the PEM that makes it trusted.
-async fn receiver_named(name: &str) -> (Receiver, String) {
+/// A receiver with a certificate of its own making, and the PEM that makes it trusted. It would resume sessions,
+/// but answers only where the certificate was looked at.
+pub(crate) async fn receiver_named(name: &str) -> (Receiver, String) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).expect("certificate");
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -41,6 +42,7 @@ async fn receiver_named(name: &str) -> (Receiver, String) {
         async move {
             let mut stream = acceptor.accept(stream).await?;
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+            assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
             read_request(&mut stream).await?;
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?;
             stream.shutdown().await
@@ -51,7 +53,7 @@ async fn receiver_named(name: &str) -> (Receiver, String) {
 }
 
 /// A client that trusts what this PEM holds, beside the system's roots.
-fn trusting(pem: &str) -> Result<Client, SetupError> {
+pub(crate) fn trusting(pem: &str) -> Result<Client, SetupError> {
     static FILES: AtomicUsize = AtomicUsize::new(0);
     let name = format!("roots-{}-{}.pem", process::id(), FILES.fetch_add(1, Ordering::Relaxed));
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -61,7 +63,7 @@ fn trusting(pem: &str) -> Result<Client, SetupError> {
     client
 }
 
-fn reading(extra_roots: Option<PathBuf>) -> Result<Client, SetupError> {
+pub(crate) fn reading(extra_roots: Option<PathBuf>) -> Result<Client, SetupError> {
     let allow = vec!["127.0.0.0/8".parse().expect("network")];
     Client::new(&Settings { allow, extra_roots, ..Settings::default() })
 }

@@ -1,0 +1,59 @@
+//! How an answer looks: `{"success": true, "data": …}`, and a list with where it goes on.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// An answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Answer<T> {
+    #[schema(example = true)]
+    success: bool,
+    data: T,
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Page<T> {
+    #[schema(example = true)]
+    success: bool,
+    data: Vec<T>,
+    /// `before` of the next page; `null` on the last one.
+    next: Option<String>,
+}
+
+impl<T: Serialize> Answer<T> {
+    /// 200 with this.
+    pub fn of(data: T) -> Self {
+        Self { success: true, data }
+    }
+
+    /// This with another status.
+    pub fn with(self, status: StatusCode) -> Response {
+        (status, self).into_response()
+    }
+}
+
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}
+
+impl<T: Serialize> Page<T> {
+    /// A page of at most `limit` items: a full one may go on after its last item, which is told by its `key`.
+    pub(crate) fn of(data: Vec<T>, limit: usize, key: impl Fn(&T) -> String) -> Self {
+        let next = data.last().filter(|_| data.len() == limit).map(key);
+        Self { success: true, data, next }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Page<T> {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}

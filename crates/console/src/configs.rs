@@ -1,0 +1,316 @@
+//! `/webhooks/configs` and `/webhooks/logs`, as document 002 has them.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use fanfare_domain::{
+    application::EndpointStatus,
+    ids::{AttemptId, DeliveryId, EndpointId, EventId, SecretId},
+    secret::SigningSecret,
+};
+use fanfare_store::{AttemptFilter, EndpointRow, LoggedAttempt, NewEndpoint, Put, PutEndpoint};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    ApiError, Console, ErrorCode, Failures,
+    answer::{Answer, Page},
+    request::{Bare, Manager, Query, from_json, id, malformed, missing, page_size},
+    webhooks::Change,
+};
+
+/// Configurations in one request, and in one list.
+const MAX_CONFIGS: usize = 100;
+
+/// A webhook's configuration.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookConfig)]
+pub(crate) struct Config {
+    #[schema(value_type = String, example = "wh_01h455vb4pex5vsknk084sn02q")]
+    id: EndpointId,
+    name: Option<String>,
+    url: String,
+    event_types: Vec<String>,
+    enabled: bool,
+    /// The names of the headers of its own; their values are not shown.
+    headers: Vec<String>,
+    /// Shown once, when the configuration is created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+impl Config {
+    fn new(row: EndpointRow, secret: Option<&SigningSecret>) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            url: row.url,
+            event_types: row.event_types,
+            enabled: row.status != EndpointStatus::Disabled,
+            headers: row.header_names,
+            secret: secret.map(|secret| secret.text().to_owned()),
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// A configuration to be created or changed: the one with this `id`, or else the one with this `url`, or else
+/// a new one. What is left out stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = WebhookConfigPut)]
+pub(crate) struct PutConfig {
+    id: Option<String>,
+    url: Option<String>,
+    /// Required for a new one.
+    event_types: Option<Vec<String>>,
+    /// Signs from now on, in place of any other; for a new one it is made where it is left out.
+    secret: Option<String>,
+    enabled: Option<bool>,
+    name: Option<String>,
+    headers: Option<BTreeMap<String, String>>,
+}
+
+/// One configuration or several.
+#[derive(ToSchema)]
+#[schema(as = WebhookConfigPuts)]
+#[serde(untagged)]
+#[allow(dead_code)] // for the OpenAPI document; the body is read one by one, to tell which is at fault
+pub(crate) enum PutConfigs {
+    /// One.
+    One(PutConfig),
+    /// At most 100: all of them are put, or none.
+    Several(Vec<PutConfig>),
+}
+
+/// Lists every configuration.
+#[utoipa::path(get, path = "/webhooks/configs", operation_id = "list_webhook_configs", tag = "webhook configs",
+    params(PageQuery), responses((status = 200, body = Page<Config>), Failures))]
+pub(crate) async fn list(
+    State(console): State<Console>,
+    manager: Manager,
+    Query(page): Query<PageQuery>,
+) -> Result<Page<Config>, ApiError> {
+    let before = page.before.as_deref().map(|text| id("before", text)).transpose()?;
+    let limit = page_size(page.limit.or(Some(MAX_CONFIGS)))?;
+    let rows = console.store.endpoints(manager.application, before, limit).await?;
+    let configs = rows.into_iter().map(|row| Config::new(row, None)).collect();
+    Ok(Page::of(configs, limit, |config| config.id.to_string()))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageQuery {
+    /// The `next` of the page before.
+    before: Option<String>,
+    /// 1 to 100, 100 where it is left out.
+    limit: Option<usize>,
+}
+
+/// Creates or changes configurations, all of them or none.
+#[utoipa::path(put, path = "/webhooks/configs", operation_id = "put_webhook_configs", tag = "webhook configs",
+    request_body = PutConfigs, responses((status = 200, body = Answer<Vec<Config>>), Failures))]
+pub(crate) async fn put(
+    State(console): State<Console>,
+    manager: Manager,
+    Bare(body): Bare,
+) -> Result<Answer<Vec<Config>>, ApiError> {
+    let configs = configs(&body)?;
+    let is_list = configs.is_list;
+    let dialect = console.dialect_of(&manager).await?;
+    let catalogue = console.catalogue(&manager).await?;
+    let mut puts = Vec::new();
+    for (position, config) in configs.all.into_iter().enumerate() {
+        let put = console.put_of(&manager, config, &dialect, &catalogue);
+        puts.push(put.map_err(|error| placed(error, is_list, position))?);
+    }
+    let mut answers = Vec::new();
+    let put = console.store.put_endpoints(manager.application, &puts).await?;
+    for (position, put) in put.into_iter().enumerate() {
+        answers.push(config_of(put).map_err(|error| placed(error, is_list, position))?);
+    }
+    Ok(Answer::of(answers))
+}
+
+struct Configs {
+    all: Vec<PutConfig>,
+    is_list: bool,
+}
+
+fn configs(body: &[u8]) -> Result<Configs, ApiError> {
+    let is_list = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    if !is_list {
+        return Ok(Configs { all: vec![from_json(body)?], is_list });
+    }
+    let entries: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    if entries.is_empty() || entries.len() > MAX_CONFIGS {
+        let message = format!("the list must have 1 to {MAX_CONFIGS} configurations");
+        return Err(ApiError::new(ErrorCode::InvalidBatch, message));
+    }
+    let read = |(position, entry): (usize, &&RawValue)| {
+        from_json(entry.get().as_bytes()).map_err(|error| placed(error, is_list, position))
+    };
+    Ok(Configs { all: entries.iter().enumerate().map(read).collect::<Result<_, _>>()?, is_list })
+}
+
+/// Says which entry of a list an error is about.
+fn placed(error: ApiError, is_list: bool, position: usize) -> ApiError {
+    if is_list { error.within(&format!("[{position}]")) } else { error }
+}
+
+impl Console {
+    fn put_of(
+        &self,
+        manager: &Manager,
+        config: PutConfig,
+        dialect: &fanfare_domain::dialect::Dialect,
+        catalogue: &fanfare_domain::catalogue::Catalogue,
+    ) -> Result<PutEndpoint, ApiError> {
+        let given_secret = config.secret.map(|secret| self.secret(Some(secret))).transpose()?;
+        let endpoint = config.id.as_deref().map(|text| id("id", text)).transpose()?;
+        if endpoint.is_none() && config.url.is_none() {
+            return Err(missing("url"));
+        }
+        let status = config.enabled.map(|enabled| if enabled { "enabled" } else { "disabled" }.to_owned());
+        let change = Change {
+            url: config.url,
+            events: config.event_types,
+            name: config.name.map(Some),
+            status,
+            headers: config.headers,
+            ..Change::default()
+        };
+        let settings = self.settings("event_types", change, dialect, catalogue)?;
+        let (now, is_whole) = (Timestamp::now(), settings.url.is_some() && settings.event_types.is_some());
+        let new = is_whole.then(|| NewEndpoint {
+            id: EndpointId::new(now, rand::random()),
+            application: manager.application,
+            settings: settings.clone(),
+            secret_id: SecretId::new(now, rand::random()),
+            secret: given_secret.clone().unwrap_or_else(|| SigningSecret::from_random(rand::random())),
+        });
+        let secret = given_secret.map(|secret| (SecretId::new(now, rand::random()), secret));
+        Ok(PutEndpoint { id: endpoint, settings, secret, new })
+    }
+}
+
+fn config_of(put: Put) -> Result<Config, ApiError> {
+    match put {
+        Put::Created(row, secret) => Ok(Config::new(*row, Some(&secret))),
+        Put::Changed(row) => Ok(Config::new(*row, None)),
+        Put::NoSuchId => Err(ApiError::not_found("id", "there is no webhook configuration with this id")),
+        Put::NothingToCreate => Err(missing("event_types")),
+        Put::Ambiguous => {
+            let message = "several webhook configurations have this URL: name the one that is meant by its id";
+            Err(ApiError::new(ErrorCode::AmbiguousUrl, message).at("url"))
+        }
+    }
+}
+
+/// An attempt, with all that was sent and all that came back.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookLog)]
+pub(crate) struct Log {
+    #[schema(value_type = String, example = "att_01h455vb4pex5vsknk084sn02q")]
+    id: AttemptId,
+    #[schema(value_type = String)]
+    config_id: EndpointId,
+    #[schema(value_type = String)]
+    delivery_id: DeliveryId,
+    #[schema(value_type = String)]
+    event_id: EventId,
+    event_type: String,
+    /// The number of the attempt, from 1 on.
+    attempt: u32,
+    /// Where it was sent; `null` where the process that sent it did not live to tell.
+    url: Option<String>,
+    /// What was sent.
+    #[schema(value_type = Value)]
+    payload: Option<Box<RawValue>>,
+    /// `answered`, or what came instead of an answer.
+    #[schema(example = "answered")]
+    outcome: String,
+    response_status: Option<i32>,
+    response_body: Option<String>,
+    /// Why there was no answer, or none that was complete.
+    error: Option<String>,
+    duration_ms: Option<i32>,
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) created_at: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_attempt_at: Option<Timestamp>,
+}
+
+impl Log {
+    pub(crate) fn new(logged: LoggedAttempt) -> Self {
+        let LoggedAttempt { delivery, event, event_type, endpoint, body, attempt } = logged;
+        Self {
+            id: AttemptId::derive(delivery, attempt.attempt),
+            config_id: endpoint,
+            delivery_id: delivery,
+            event_id: event,
+            event_type,
+            attempt: attempt.attempt,
+            url: attempt.url,
+            payload: RawValue::from_string(body).ok(),
+            outcome: attempt.outcome,
+            response_status: attempt.status,
+            response_body: attempt.response_body.map(|body| String::from_utf8_lossy(&body).into_owned()),
+            error: attempt.error,
+            duration_ms: attempt.duration_ms,
+            created_at: attempt.started_at,
+            next_attempt_at: attempt.next_due_at,
+        }
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct LogFilter {
+    /// Those of this configuration.
+    config: Option<String>,
+    /// Those of this event.
+    event: Option<String>,
+    /// The `next` of the page before.
+    before: Option<String>,
+    /// 1 to 100, 50 where it is left out.
+    limit: Option<usize>,
+}
+
+/// Lists every attempt: those of the newest deliveries first.
+#[utoipa::path(get, path = "/webhooks/logs", operation_id = "list_webhook_logs", tag = "webhook configs",
+    params(LogFilter), responses((status = 200, body = Page<Log>), Failures))]
+pub(crate) async fn logs(
+    State(console): State<Console>,
+    manager: Manager,
+    Query(filter): Query<LogFilter>,
+) -> Result<Page<Log>, ApiError> {
+    let limit = page_size(filter.limit)?;
+    let filter = AttemptFilter {
+        endpoint: filter.config.as_deref().map(|text| id("config", text)).transpose()?,
+        event: filter.event.as_deref().map(|text| id("event", text)).transpose()?,
+        before: filter.before.as_deref().map(place).transpose()?,
+        limit,
+    };
+    let rows = console.store.attempt_log(manager.application, &filter).await?;
+    let logs = rows.into_iter().map(Log::new).collect();
+    Ok(Page::of(logs, limit, |log: &Log| format!("{}.{}", log.delivery_id, log.attempt)))
+}
+
+/// Where a page of the log ended: `dlv_….3`.
+fn place(text: &str) -> Result<(DeliveryId, u32), ApiError> {
+    let place = text.split_once('.').and_then(|(delivery, attempt)| {
+        let attempt = attempt.parse().ok().filter(|attempt: &u32| i32::try_from(*attempt).is_ok());
+        Some((delivery.parse().ok()?, attempt?))
+    });
+    place.ok_or_else(|| ApiError::invalid("before", "is not the `next` of a page"))
+}

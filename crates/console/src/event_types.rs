@@ -1,0 +1,145 @@
+//! `/api/v1/event-types`: the catalogue of an application, its dialect's and its own.
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use fanfare_domain::{
+    catalogue::{Catalogue, EventTypeDescription},
+    event::EventType,
+    json,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::{
+    ApiError, Console, ErrorCode, Failures,
+    answer::Answer,
+    request::{Fields, Manager, Path, check_label},
+};
+
+/// Event types that an application may describe itself.
+const MAX_OWN: usize = 1000;
+
+/// Bytes of a sample.
+const MAX_SAMPLE: usize = 32 * 1024;
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DescribedType {
+    #[schema(example = "points.earned")]
+    name: String,
+    category: String,
+    description: String,
+    /// The data of a test event.
+    #[schema(value_type = Value)]
+    sample: Option<Box<RawValue>>,
+    /// `dialect`, or `application` where it is the application's own.
+    #[schema(example = "dialect")]
+    source: &'static str,
+}
+
+impl DescribedType {
+    fn new(described: &EventTypeDescription, source: &'static str) -> Self {
+        Self {
+            name: described.name.to_string(),
+            category: described.category.clone(),
+            description: described.description.clone(),
+            sample: RawValue::from_string(described.sample.clone()).ok(),
+            source,
+        }
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewEventType)]
+pub(crate) struct New {
+    /// Letters, digits and `_ - . : /`, at most 128 of them.
+    #[schema(example = "invoice.paid")]
+    name: String,
+    category: String,
+    description: String,
+    /// The data of a test event: any JSON.
+    #[schema(value_type = Value)]
+    sample: Box<RawValue>,
+}
+
+/// Lists the event types: those of the application's dialect, and its own.
+#[utoipa::path(get, path = "/event-types", operation_id = "list_event_types", tag = "event types",
+    responses((status = 200, body = Answer<Vec<DescribedType>>), Failures))]
+pub(crate) async fn list(
+    State(console): State<Console>,
+    manager: Manager,
+) -> Result<Answer<Vec<DescribedType>>, ApiError> {
+    let dialect = console.dialect_of(&manager).await?;
+    let own = Catalogue::new(console.store.event_types(manager.application).await?);
+    let of_dialect = dialect.catalogue.types().iter().filter(|one| own.get(&one.name).is_none());
+    let all = of_dialect
+        .map(|one| DescribedType::new(one, "dialect"))
+        .chain(own.types().iter().map(|one| DescribedType::new(one, "application")));
+    Ok(Answer::of(all.collect()))
+}
+
+/// Describes an event type of the application's own; one of the same name is replaced.
+#[utoipa::path(post, path = "/event-types", operation_id = "describe_event_type", tag = "event types",
+    request_body = New, responses((status = 201, body = Answer<DescribedType>), Failures))]
+pub(crate) async fn create(
+    State(console): State<Console>,
+    manager: Manager,
+    Fields(new): Fields<New>,
+) -> Result<Response, ApiError> {
+    console.dialect_of(&manager).await?;
+    let name = EventType::parse(&new.name).map_err(|fault| ApiError::from(fault).at("name"))?;
+    check_label("category", &new.category)?;
+    check_label("description", &new.description)?;
+    let described = EventTypeDescription {
+        name,
+        category: new.category,
+        description: new.description,
+        sample: checked_data("sample", &new.sample, MAX_SAMPLE)?,
+    };
+    if !console.store.describe_event_type(manager.application, &described, MAX_OWN).await? {
+        return Err(ApiError::invalid("name", format!("would be one of more than {MAX_OWN} event types")));
+    }
+    Ok(Answer::of(DescribedType::new(&described, "application")).with(StatusCode::CREATED))
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Removed {
+    name: String,
+    #[schema(example = true)]
+    deleted: bool,
+}
+
+/// Removes an event type of the application's own. Who subscribes to it stays subscribed.
+#[utoipa::path(delete, path = "/event-types/{name}", operation_id = "remove_event_type", tag = "event types",
+    params(("name" = String, Path)), responses((status = 200, body = Answer<Removed>), Failures))]
+pub(crate) async fn delete(
+    State(console): State<Console>,
+    manager: Manager,
+    Path(name): Path<String>,
+) -> Result<Answer<Removed>, ApiError> {
+    let missing = || ApiError::not_found("name", "the application describes no such event type itself");
+    let event_type = EventType::parse(&name).map_err(|_| missing())?;
+    if !console.store.remove_event_type(manager.application, &event_type).await? {
+        return Err(missing());
+    }
+    Ok(Answer::of(Removed { name, deleted: true }))
+}
+
+/// The JSON of a test event, as text.
+pub(crate) fn checked_data(field: &str, data: &RawValue, most: usize) -> Result<String, ApiError> {
+    let data = json::compact(data.get());
+    if data.len() > most {
+        return Err(ApiError::new(ErrorCode::FieldTooLong, format!("`{field}` is longer than {most} bytes")).at(field));
+    }
+    json::check(&data).map_err(|fault| ApiError::invalid(field, format!("cannot be sent: {fault}")))?;
+    Ok(data)
+}
+
+impl Console {
+    /// All event types of an application.
+    pub(crate) async fn catalogue(&self, manager: &Manager) -> Result<Catalogue, ApiError> {
+        let dialect = self.dialect_of(manager).await?;
+        let own = self.store.event_types(manager.application).await?;
+        Ok(Catalogue::new(dialect.catalogue.types().iter().cloned().chain(own)))
+    }
+}

@@ -1,0 +1,117 @@
+//! `/api/v1/events`, looked at.
+
+use axum::extract::State;
+use fanfare_domain::{event::EventType, ids::EventId};
+use fanfare_store::{DeliveryFilter, EventRow};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    ApiError, Console, Failures,
+    answer::{Answer, Page},
+    deliveries::Delivery,
+    request::{Manager, Path, Query, id, page_size},
+};
+
+/// Deliveries that are shown with an event.
+const MAX_DELIVERIES: usize = 100;
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Event {
+    #[schema(value_type = String, example = "evt_01h455vb4pex5vsknk084sn02q")]
+    id: EventId,
+    #[serde(rename = "type")]
+    event_type: String,
+    /// The publisher's own id of it.
+    key: Option<String>,
+    /// When it happened, as its publisher says.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    time: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
+    accepted_at: Timestamp,
+    /// How many webhooks wanted it.
+    matched_webhooks: i32,
+    /// `unmatched`: no webhook wanted it, so it is kept and was sent to nobody; `fanning_out`: its deliveries are
+    /// being written; `fanned_out`: they have been.
+    #[schema(example = "fanned_out")]
+    status: &'static str,
+    /// What is sent.
+    #[schema(value_type = Value)]
+    payload: Option<Box<RawValue>>,
+}
+
+impl From<EventRow> for Event {
+    fn from(row: EventRow) -> Self {
+        let status = match (row.matches, row.fanned_out) {
+            (0, _) => "unmatched",
+            (_, false) => "fanning_out",
+            (_, true) => "fanned_out",
+        };
+        Self {
+            id: row.id,
+            event_type: row.event_type,
+            key: row.key,
+            time: row.occurred_at,
+            accepted_at: row.accepted_at,
+            matched_webhooks: row.matches,
+            status,
+            payload: RawValue::from_string(row.body).ok(),
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EventDetail {
+    #[serde(flatten)]
+    event: Event,
+    /// Its deliveries, at most 100; all of them are in `GET /api/v1/deliveries?event=…`.
+    deliveries: Vec<Delivery>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Filter {
+    /// Those of this type.
+    r#type: Option<String>,
+    /// The `next` of the page before.
+    before: Option<String>,
+    /// 1 to 100, 50 where it is left out.
+    limit: Option<usize>,
+}
+
+/// Lists the events, those accepted last first.
+#[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "events",
+    params(Filter), responses((status = 200, body = Page<Event>), Failures))]
+pub(crate) async fn list(
+    State(console): State<Console>,
+    manager: Manager,
+    Query(filter): Query<Filter>,
+) -> Result<Page<Event>, ApiError> {
+    let limit = page_size(filter.limit)?;
+    let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
+    let event_type = filter.r#type.as_deref().map(EventType::parse).transpose()?;
+    let event_type = event_type.as_ref().map(EventType::as_str);
+    let rows = console.store.events(manager.application, event_type, before, limit).await?;
+    let rows = rows.ok_or_else(|| ApiError::invalid("before", "is not the `next` of a page"))?;
+    Ok(Page::of(rows.into_iter().map(Event::from).collect(), limit, |event| event.id.to_string()))
+}
+
+/// Shows an event with its deliveries.
+#[utoipa::path(get, path = "/events/{id}", operation_id = "show_event", tag = "events",
+    params(("id" = String, Path)), responses((status = 200, body = Answer<EventDetail>), Failures))]
+pub(crate) async fn show(
+    State(console): State<Console>,
+    manager: Manager,
+    Path(event): Path<String>,
+) -> Result<Answer<EventDetail>, ApiError> {
+    let event: EventId = id("id", &event)?;
+    let missing = || ApiError::not_found("id", "there is no such event, or it was taken in this moment");
+    let row = console.store.event(manager.application, event).await?.ok_or_else(missing)?;
+    let filter = DeliveryFilter { event: Some(event), limit: MAX_DELIVERIES, ..DeliveryFilter::default() };
+    let deliveries = console.store.deliveries(manager.application, &filter).await?;
+    let deliveries = deliveries.into_iter().map(Delivery::from).collect();
+    Ok(Answer::of(EventDetail { event: row.into(), deliveries }))
+}

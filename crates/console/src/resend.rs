@@ -1,0 +1,180 @@
+//! `/api/v1/deliveries/{id}/resend`, and many at once.
+
+use axum::extract::State;
+use fanfare_broker::encode_claim;
+use fanfare_domain::{
+    application::EndpointStatus,
+    delivery::State as DeliveryState,
+    ids::{DeliveryId, EndpointId, EventId},
+};
+use fanfare_store::{ResendFilter, Unfinished};
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    ApiError, Console, ErrorCode, Failures,
+    answer::Answer,
+    deliveries::{delivery_state, moment, no_such_delivery},
+    request::{Fields, Manager, Path, id},
+};
+
+/// Deliveries that are sent again by one request.
+const MAX_RESENT: usize = 1000;
+
+/// Every state that a delivery can be sent again from.
+const RESENDABLE: [DeliveryState; 5] = [
+    DeliveryState::Waiting,
+    DeliveryState::Held,
+    DeliveryState::Delivered,
+    DeliveryState::Failed,
+    DeliveryState::Skipped,
+];
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Resent {
+    #[schema(value_type = String)]
+    id: DeliveryId,
+    #[schema(value_type = String)]
+    event: EventId,
+    #[schema(value_type = String)]
+    webhook: EndpointId,
+    /// The number of the attempt that is made now.
+    attempt: u32,
+}
+
+impl From<&Unfinished> for Resent {
+    fn from(resent: &Unfinished) -> Self {
+        Self { id: resent.delivery, event: resent.event, webhook: resent.endpoint, attempt: resent.attempt }
+    }
+}
+
+/// Sends a delivery again: the same event under the same id, as a new attempt, now. One that had ended begins its
+/// schedule anew.
+#[utoipa::path(post, path = "/deliveries/{id}/resend", operation_id = "resend_delivery", tag = "deliveries",
+    params(("id" = String, Path)), responses((status = 200, body = Answer<Resent>), Failures))]
+pub(crate) async fn one(
+    State(console): State<Console>,
+    manager: Manager,
+    Path(delivery): Path<String>,
+) -> Result<Answer<Resent>, ApiError> {
+    let delivery: DeliveryId = id("id", &delivery)?;
+    let row = console.store.delivery(manager.application, delivery).await?.ok_or_else(no_such_delivery)?;
+    let endpoint = console.store.endpoint(manager.application, row.endpoint).await?;
+    if endpoint.is_none_or(|endpoint| endpoint.status == EndpointStatus::Disabled) {
+        let message = "its webhook is disabled or deleted: it would be skipped; enable the webhook first";
+        return Err(ApiError::new(ErrorCode::EndpointDisabled, message));
+    }
+    let filter = ResendFilter {
+        deliveries: Some(vec![delivery]),
+        states: RESENDABLE.to_vec(),
+        since: Some(delivery.accepted_at()),
+        until: Some(delivery.accepted_at()),
+        limit: 1,
+        ..ResendFilter::default()
+    };
+    let resent = console.resend(&manager, &filter).await?;
+    let resent = resent.first().ok_or_else(|| {
+        ApiError::new(ErrorCode::NotResendable, "it is being sent at this moment: wait for what comes of that")
+    })?;
+    Ok(Answer::of(resent.into()))
+}
+
+/// Which deliveries to send again: these, or all that the filter finds, the newest first.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Resend)]
+pub(crate) struct Filter {
+    /// At most 1000 ids.
+    deliveries: Option<Vec<String>>,
+    /// Those to this webhook.
+    webhook: Option<String>,
+    /// Those of this event.
+    event: Option<String>,
+    /// `failed` where it is left out; or `skipped`, `delivered`, `waiting`, `held`.
+    state: Option<String>,
+    /// Those of events accepted from this moment on.
+    #[schema(format = DateTime)]
+    since: Option<String>,
+    /// Those of events accepted before this moment.
+    #[schema(format = DateTime)]
+    until: Option<String>,
+    /// 1 to 1000, 1000 where it is left out.
+    limit: Option<usize>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ManyResent {
+    resent: usize,
+    /// Whether there may be more: as many were sent again as one request may.
+    has_more: bool,
+    deliveries: Vec<Resent>,
+}
+
+/// Sends deliveries again, those that failed where nothing else is asked for.
+#[utoipa::path(post, path = "/deliveries/resend", operation_id = "resend_deliveries", tag = "deliveries",
+    request_body = Filter, responses((status = 200, body = Answer<ManyResent>), Failures))]
+pub(crate) async fn many(
+    State(console): State<Console>,
+    manager: Manager,
+    Fields(filter): Fields<Filter>,
+) -> Result<Answer<ManyResent>, ApiError> {
+    let filter = filter.parse()?;
+    let resent = console.resend(&manager, &filter).await?;
+    let deliveries: Vec<Resent> = resent.iter().map(Resent::from).collect();
+    Ok(Answer::of(ManyResent { resent: deliveries.len(), has_more: deliveries.len() == filter.limit, deliveries }))
+}
+
+impl Filter {
+    fn parse(self) -> Result<ResendFilter, ApiError> {
+        let limit = self.limit.unwrap_or(MAX_RESENT);
+        if !(1..=MAX_RESENT).contains(&limit) {
+            return Err(ApiError::invalid("limit", format!("must be between 1 and {MAX_RESENT}")));
+        }
+        if self.deliveries.as_ref().is_some_and(|ids| ids.is_empty() || ids.len() > MAX_RESENT) {
+            return Err(ApiError::invalid("deliveries", format!("must have 1 to {MAX_RESENT} ids")));
+        }
+        let ids = |ids: Vec<String>| ids.iter().map(|text| id("deliveries", text)).collect::<Result<Vec<_>, _>>();
+        let state = self.state.as_deref().map(|text| delivery_state("state", text)).transpose()?;
+        if state == Some(DeliveryState::Sending) {
+            return Err(ApiError::invalid("state", "cannot be sending: these are being sent already"));
+        }
+        // Who names deliveries means them in whatever state; who names none means those that failed.
+        let states = match (state, &self.deliveries) {
+            (Some(state), _) => vec![state],
+            (None, Some(_)) => RESENDABLE.to_vec(),
+            (None, None) => vec![DeliveryState::Failed],
+        };
+        Ok(ResendFilter {
+            deliveries: self.deliveries.map(ids).transpose()?,
+            endpoint: self.webhook.as_deref().map(|text| id("webhook", text)).transpose()?,
+            event: self.event.as_deref().map(|text| id("event", text)).transpose()?,
+            states,
+            since: self.since.as_deref().map(|text| moment("since", text)).transpose()?,
+            until: self.until.as_deref().map(|text| moment("until", text)).transpose()?,
+            limit,
+        })
+    }
+}
+
+impl Console {
+    /// Makes deliveries due and publishes their claims. A claim that the broker does not take now is published
+    /// by the reconciler later: the delivery is due in the database.
+    async fn resend(&self, manager: &Manager, filter: &ResendFilter) -> Result<Vec<Unfinished>, ApiError> {
+        let resent = self.store.resend(manager.application, filter).await?;
+        let now = Timestamp::now();
+        join_all(resent.iter().map(async |one| {
+            let claim = fanfare_domain::claim::Claim { due: now, ..one.claim(now) };
+            let published = match encode_claim(&self.topology, &claim, one.traceparent, now) {
+                Ok(message) => self.publisher.publish(message).await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = published {
+                tracing::warn!(error, delivery = %one.delivery, "a claim was not published; the reconciler does it");
+            }
+        }))
+        .await;
+        Ok(resent)
+    }
+}

@@ -1,0 +1,263 @@
+//! `/api/v1/webhooks/{id}/test`: a test event, sent the whole real way.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::State;
+use bytes::Bytes;
+use fanfare_domain::{
+    application::{Application, Endpoint},
+    catalogue::{Catalogue, nearest},
+    delivery::FailureReason,
+    dialect::Sending,
+    event::{Content, Event, EventType, with_suggestion},
+    ids::{DeliveryId, EventId, TakingId},
+    outcome::Verdict,
+    traceparent::Traceparent,
+};
+use fanfare_outbound::{Probe, Request, delivery_headers};
+use fanfare_store::{AttemptRecord, NewEvent, NextState};
+use http::{HeaderMap, HeaderName};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::{
+    ApiError, Console, ErrorCode, Failures,
+    answer::Answer,
+    event_types::checked_data,
+    request::{Manager, OptionalFields, Path},
+    webhooks::no_such_webhook,
+};
+
+/// Bytes of a test event's data.
+const MAX_DATA: usize = 256 * 1024;
+
+/// What to send.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Test)]
+pub(crate) struct New {
+    /// The event type; the first that the webhook wants where it is left out.
+    r#type: Option<String>,
+    /// The data: any JSON; the sample of the type where it is left out.
+    #[schema(value_type = Option<Value>)]
+    data: Option<Box<RawValue>>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = TestResult)]
+pub(crate) struct Trial {
+    /// Whether the webhook has the event.
+    delivered: bool,
+    #[schema(value_type = String)]
+    event: EventId,
+    /// It is on record as a delivery of one attempt.
+    #[schema(value_type = String)]
+    delivery: DeliveryId,
+    request: Sent,
+    /// What came back; `null` where nothing did.
+    response: Option<Received>,
+    /// `answered`, or what came instead of an answer.
+    #[schema(example = "answered")]
+    outcome: &'static str,
+    error: Option<String>,
+    timings: Phases,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Sent {
+    url: String,
+    /// Names and values; the values of the webhook's own headers are not shown.
+    headers: Vec<(String, String)>,
+    /// The body, byte for byte.
+    body: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Received {
+    status: Option<u16>,
+    headers: Vec<(String, String)>,
+    /// Bytes that are no UTF-8 are replaced.
+    body: String,
+}
+
+/// How long each phase took, in milliseconds; `null` where it was not reached.
+#[derive(Serialize, ToSchema)]
+struct Phases {
+    dns_ms: Option<f64>,
+    connect_ms: Option<f64>,
+    tls_ms: Option<f64>,
+    /// From the request on the connection to the head of the response.
+    first_byte_ms: Option<f64>,
+    total_ms: f64,
+}
+
+/// Sends a test event to a webhook, whatever its status, once, and answers with what came of it.
+#[utoipa::path(post, path = "/webhooks/{id}/test", operation_id = "test_webhook", tag = "webhooks",
+    params(("id" = String, Path)), request_body = Option<New>,
+    responses((status = 200, body = Answer<Trial>), Failures))]
+pub(crate) async fn test(
+    State(console): State<Console>,
+    manager: Manager,
+    Path(webhook): Path<String>,
+    OptionalFields(new): OptionalFields<New>,
+) -> Result<Answer<Trial>, ApiError> {
+    let row = console.endpoint(&manager, &webhook).await?;
+    let catalogue = console.catalogue(&manager).await?;
+    let (event_type, data) = what_to_send(new, &row.event_types, &catalogue)?;
+    // What was changed a moment ago must be what is tested.
+    if !console.directory.refresh().await {
+        let message = "the webhook's settings cannot be read at the moment; try again";
+        return Err(ApiError::new(ErrorCode::DatabaseUnavailable, message).retry_after(5));
+    }
+    let application = console.directory.application(manager.application).ok_or_else(no_such_webhook)?;
+    let endpoint = application.endpoint(row.id).ok_or_else(no_such_webhook)?;
+    let new = trial_event(&application, event_type, data)?;
+    let (record, probe) = console.send(endpoint, &new).await;
+    // What was sent has been sent: the answer says so, even where it cannot be written down.
+    if let Err(error) = console.store.keep_trial(&new, &record).await {
+        tracing::error!(%error, delivery = %record.delivery, "cannot write down a test event");
+    }
+    Ok(Answer::of(Trial::new(&new, &record, endpoint, probe)))
+}
+
+/// The type and the data that are meant.
+fn what_to_send(new: New, subscribed: &[String], catalogue: &Catalogue) -> Result<(EventType, String), ApiError> {
+    let wanted = match &new.r#type {
+        Some(name) => EventType::parse(name)?,
+        None => first_wanted(subscribed, catalogue)?,
+    };
+    let data = match (&new.data, catalogue.get(&wanted)) {
+        (Some(data), _) => checked_data("data", data, MAX_DATA)?,
+        (None, Some(described)) => described.sample.clone(),
+        (None, None) => {
+            let message = format!("{wanted} is not described, so there is no sample of it: give `data`");
+            let message = with_suggestion(&message, nearest(wanted.as_str(), catalogue.names().map(EventType::as_str)));
+            return Err(ApiError::new(ErrorCode::UnknownEventType, message).at("type"));
+        }
+    };
+    Ok((wanted, data))
+}
+
+fn first_wanted(subscribed: &[String], catalogue: &Catalogue) -> Result<EventType, ApiError> {
+    use fanfare_domain::subscription::Subscription;
+    let subscriptions: Vec<Subscription> =
+        subscribed.iter().filter_map(|text| Subscription::parse(text).ok()).collect();
+    let described = catalogue.names().find(|name| subscriptions.iter().any(|one| one.covers(name)));
+    let exact = || {
+        subscriptions.iter().find_map(|one| match one {
+            Subscription::Exact(name) => Some(name),
+            _ => None,
+        })
+    };
+    let missing =
+        || ApiError::new(ErrorCode::MissingField, "`type` is missing, and no event type is described").at("type");
+    described.or_else(exact).cloned().ok_or_else(missing)
+}
+
+fn trial_event(application: &Application, event_type: EventType, data: String) -> Result<NewEvent, ApiError> {
+    let event = Event {
+        id: EventId::new(application.id, Timestamp::now(), rand::random()),
+        application: application.id,
+        event_type,
+        key: None,
+        data,
+        occurred_at: None,
+        traceparent: Traceparent::from_random(rand::random(), rand::random()),
+    };
+    let accepted_at = event.id.accepted_at().unwrap_or_else(Timestamp::now);
+    let body = application.dialect.render_body(&event, accepted_at);
+    let body = body.map_err(|fault| ApiError::invalid("data", format!("cannot be sent: {fault}")))?;
+    let content = Content::of(&event);
+    Ok(NewEvent { event, accepted_at, body, content, matches: 1, fanned_out: true, deliveries: Vec::new() })
+}
+
+impl Console {
+    async fn send(&self, endpoint: &Arc<Endpoint>, new: &NewEvent) -> (AttemptRecord, Probe) {
+        let started_at = Timestamp::now();
+        let delivery = DeliveryId::derive(new.accepted_at, new.event.id, endpoint.id);
+        let sending = Sending {
+            event: new.event.id,
+            event_type: &new.event.event_type,
+            application: new.event.application,
+            delivery,
+            attempt: 1,
+            at: started_at,
+        };
+        let request = Request {
+            url: endpoint.url.clone(),
+            headers: delivery_headers(endpoint, &sending, new.body.as_bytes()),
+            body: Bytes::copy_from_slice(new.body.as_bytes()),
+            deadline: endpoint.policy.timeout,
+        };
+        let probe = {
+            // Never closed.
+            let _turn = self.trial_turns.acquire().await;
+            self.client.probe(request).await
+        };
+        let exchange = &probe.exchange;
+        let is_delivered = endpoint.policy.judgement.of(exchange.outcome) == Verdict::Delivered;
+        let headers: serde_json::Map<_, _> =
+            exchange.response_headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+        let record = AttemptRecord {
+            delivery,
+            attempt: 1,
+            sequence: 1,
+            taking: TakingId::new(started_at, rand::random()),
+            endpoint: endpoint.id,
+            url: endpoint.url.to_string(),
+            started_at,
+            duration: exchange.duration,
+            outcome: exchange.outcome,
+            error: exchange.error.clone(),
+            response_headers: serde_json::Value::Object(headers).to_string(),
+            response_body: exchange.response_body.to_vec(),
+            next: if is_delivered { NextState::Delivered } else { NextState::Failed(FailureReason::TestFailed) },
+            notifies_owner: false,
+        };
+        (record, probe)
+    }
+}
+
+impl Trial {
+    fn new(new: &NewEvent, record: &AttemptRecord, endpoint: &Endpoint, probe: Probe) -> Self {
+        let Probe { exchange, timings, request_headers } = probe;
+        let response = exchange.outcome.status().map(|status| Received {
+            status: Some(status),
+            headers: exchange.response_headers,
+            body: String::from_utf8_lossy(&exchange.response_body).into_owned(),
+        });
+        Self {
+            delivered: record.next == NextState::Delivered,
+            event: new.event.id,
+            delivery: record.delivery,
+            request: Sent {
+                url: record.url.clone(),
+                headers: shown(request_headers, &endpoint.headers),
+                body: new.body.clone(),
+            },
+            response,
+            outcome: exchange.outcome.code(),
+            error: exchange.error,
+            timings: Phases {
+                dns_ms: timings.dns.map(milliseconds),
+                connect_ms: timings.connect.map(milliseconds),
+                tls_ms: timings.tls.map(milliseconds),
+                first_byte_ms: timings.first_byte.map(milliseconds),
+                total_ms: milliseconds(exchange.duration),
+            },
+        }
+    }
+}
+
+/// Headers without the values of the endpoint's own, which may be credentials.
+fn shown(headers: Vec<(String, String)>, own: &HeaderMap) -> Vec<(String, String)> {
+    let is_own = |name: &str| name.parse::<HeaderName>().is_ok_and(|name| own.contains_key(name));
+    let show = |(name, value): (String, String)| if is_own(&name) { (name, "…".to_owned()) } else { (name, value) };
+    headers.into_iter().map(show).collect()
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
+}

@@ -1,0 +1,297 @@
+//! What owners read: which deliveries failed, what came back, and what to do.
+
+use fanfare_store::{FailedDelivery, FailedEndpoint, NoticeBounds, Notices};
+use url::Url;
+
+/// What one mail holds. With a hundred thousand failures in a digest's time the rest can wait for the next.
+pub(super) const BOUNDS: NoticeBounds =
+    NoticeBounds { deliveries: 100_000, in_detail: 20, endpoints: 20, body_bytes: 600 };
+
+/// Lines of a response's body, and characters of one line of anything.
+const BODY_LINES: usize = 5;
+const LINE_CHARACTERS: usize = 200;
+
+/// Characters of a name in the subject.
+const SUBJECT_NAME_CHARACTERS: usize = 60;
+
+/// Why deliveries are given up, in words.
+const REASONS: [(&str, &str); 6] = [
+    ("attempts_exhausted", "every attempt of its schedule failed"),
+    ("expired", "it was still unfinished long after its schedule's end"),
+    ("aborted", "we could not finish an attempt three times in a row"),
+    ("endpoint_deleted", "its endpoint was deleted"),
+    ("rejected", "the endpoint answered that it will never take it"),
+    ("endpoint_gone", "the endpoint answered that it wants nothing any more, and was disabled"),
+];
+
+const WHAT_TO_DO: &str = "\
+What to do
+  1. See to it that the endpoint answers with a 2xx status, in time.
+  2. Look at what was sent and what came back:
+       GET /api/v1/deliveries/<id of the delivery>
+  3. Have it sent again:
+       POST /api/v1/deliveries/<id of the delivery>/resend
+     or everything that failed at one endpoint at once:
+       POST /api/v1/deliveries/resend  {\"webhook\": \"<id of the endpoint>\"}
+";
+
+/// A mail without its addresses.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Letter {
+    pub(super) subject: String,
+    pub(super) text: String,
+}
+
+impl Letter {
+    /// Says what is to be told. Everything in it that others chose is bounded, and free of control characters.
+    pub(super) fn about(notices: &Notices) -> Self {
+        let sections = [
+            summary(notices),
+            WHAT_TO_DO.to_owned(),
+            heading(notices),
+            notices.failures.iter().map(failure).collect::<Vec<_>>().join("\n"),
+        ];
+        Self { subject: subject(notices), text: sections.join("\n") }
+    }
+}
+
+fn subject(notices: &Notices) -> String {
+    match (notices.told.len(), notices.endpoints.as_slice()) {
+        (count, [one]) => {
+            let name = plain(&called(one.name.as_deref(), &one.url), SUBJECT_NAME_CHARACTERS);
+            match count {
+                1 => format!("A delivery to {name} failed"),
+                count => format!("{count} deliveries to {name} failed"),
+            }
+        }
+        (count, _) => format!("{count} deliveries failed"),
+    }
+}
+
+fn summary(notices: &Notices) -> String {
+    let deliveries = number(notices.told.len(), "delivery", "deliveries");
+    let endpoints = number(notices.endpoint_count, "endpoint", "endpoints");
+    let mut text = format!("{deliveries} to {endpoints} failed. They are not tried again by themselves.\n\n");
+    for endpoint in &notices.endpoints {
+        text += &format!("{:>8}  {}\n", endpoint.failures, endpoint_line(endpoint));
+    }
+    let unnamed = notices.endpoint_count.saturating_sub(notices.endpoints.len());
+    if unnamed > 0 {
+        text += &format!("          and {}\n", number(unnamed, "other endpoint", "other endpoints"));
+    }
+    text
+}
+
+fn endpoint_line(endpoint: &FailedEndpoint) -> String {
+    named(endpoint.name.as_deref(), &endpoint.url, endpoint.id)
+}
+
+fn heading(notices: &Notices) -> String {
+    match (notices.failures.len(), notices.told.len()) {
+        (shown, all) if shown < all => format!("The first {shown} of them:\n"),
+        _ => "In detail:\n".to_owned(),
+    }
+}
+
+fn failure(failure: &FailedDelivery) -> String {
+    let attempts = number(failure.attempts as usize, "attempt", "attempts");
+    let why = failure.reason.as_deref().map_or_else(String::new, |reason| format!(": {}", reason_words(reason)));
+    let failed_at = failure.failed_at.strftime("%Y-%m-%d %H:%M:%S UTC");
+    let mut text = format!(
+        "  Endpoint   {}\n  Event      {}  {}\n  Delivery   {}\n  Failed     {failed_at}, after {attempts}{why}\n",
+        named(failure.endpoint_name.as_deref(), &failure.url, failure.endpoint),
+        plain(&failure.event_type, LINE_CHARACTERS),
+        failure.event,
+        failure.delivery,
+    );
+    if let Some(came_back) = came_back(failure) {
+        text += &format!("  Came back  {came_back}\n");
+    }
+    for line in body_lines(&failure.response_body) {
+        text += &format!("           | {line}\n");
+    }
+    text
+}
+
+/// What the last attempt ended with, where there was one.
+fn came_back(failure: &FailedDelivery) -> Option<String> {
+    match (failure.status, &failure.error, &failure.outcome) {
+        (Some(status), ..) => Some(format!("HTTP status {status}")),
+        (None, Some(error), _) => Some(format!("no answer: {}", plain(error, LINE_CHARACTERS))),
+        (None, None, Some(outcome)) => Some(format!("no answer: {}", outcome.replace('_', " "))),
+        (None, None, None) => None,
+    }
+}
+
+fn body_lines(body: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(body);
+    let lines = text.lines().map(|line| plain(line, LINE_CHARACTERS)).filter(|line| !line.is_empty());
+    lines.take(BODY_LINES).collect()
+}
+
+fn reason_words(reason: &str) -> String {
+    let words = REASONS.iter().find(|(code, _)| *code == reason).map(|(_, words)| *words);
+    words.map_or_else(|| reason.replace('_', " "), str::to_owned)
+}
+
+fn named(name: Option<&str>, url: &str, id: impl std::fmt::Display) -> String {
+    let url = plain(url, LINE_CHARACTERS);
+    match name {
+        Some(name) => format!("{} ({url})  {id}", plain(name, LINE_CHARACTERS)),
+        None => format!("{url}  {id}"),
+    }
+}
+
+/// What people call an endpoint, or else its host.
+fn called(name: Option<&str>, url: &str) -> String {
+    let host = || Url::parse(url).ok()?.host_str().map(str::to_owned);
+    name.map(str::to_owned).or_else(host).unwrap_or_else(|| "an endpoint".to_owned())
+}
+
+fn number(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
+/// At most so many characters of a text of others, on one line, and nothing in it that is not seen.
+fn plain(text: &str, most: usize) -> String {
+    let mut kept: String = text.chars().take(most).map(|one| if is_unseen(one) { ' ' } else { one }).collect();
+    if text.chars().nth(most).is_some() {
+        kept.push('…');
+    }
+    kept.trim().to_owned()
+}
+
+/// Control characters, other ends of lines, and what changes the direction or order of what stands around it.
+fn is_unseen(one: char) -> bool {
+    one.is_control()
+        || matches!(one, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::ids::{ApplicationId, DeliveryId, EndpointId, EventId};
+    use fanfare_store::Notice;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn failed_at() -> Timestamp {
+        "2026-11-21T10:00:00.5Z".parse().expect("timestamp")
+    }
+
+    fn endpoint(number: u8) -> EndpointId {
+        EndpointId::new(failed_at(), [number; 10])
+    }
+
+    fn failed(number: u8) -> FailedDelivery {
+        let application = ApplicationId::new(failed_at(), [0; 10]);
+        let event = EventId::new(application, failed_at(), [number; 10]);
+        FailedDelivery {
+            delivery: DeliveryId::derive(failed_at(), event, endpoint(number)),
+            event,
+            event_type: "points.awarded".to_owned(),
+            endpoint: endpoint(number),
+            endpoint_name: Some("Orders".to_owned()),
+            url: "https://shop.example/hooks".to_owned(),
+            reason: Some("attempts_exhausted".to_owned()),
+            failed_at: failed_at(),
+            attempts: 5,
+            outcome: Some("answered".to_owned()),
+            status: Some(503),
+            error: None,
+            response_body: b"down for maintenance".to_vec(),
+        }
+    }
+
+    /// Of deliveries to as many endpoints.
+    fn notices(failures: Vec<FailedDelivery>) -> Notices {
+        let application = ApplicationId::new(failed_at(), [0; 10]);
+        let told = |one: &FailedDelivery| Notice {
+            delivery: one.delivery,
+            application,
+            endpoint: one.endpoint,
+            failed_at: one.failed_at,
+        };
+        let endpoint = |one: &FailedDelivery| FailedEndpoint {
+            id: one.endpoint,
+            name: one.endpoint_name.clone(),
+            url: one.url.clone(),
+            failures: 1,
+        };
+        Notices {
+            told: failures.iter().map(told).collect(),
+            endpoints: failures.iter().map(endpoint).collect(),
+            endpoint_count: failures.len(),
+            failures,
+        }
+    }
+
+    #[test]
+    fn says_which_endpoint_which_event_what_came_back_and_what_to_do() {
+        let one = failed(1);
+        let Letter { subject, text } = Letter::about(&notices(vec![one.clone()]));
+        assert_eq!(subject, "A delivery to Orders failed");
+        let expected = format!(
+            "1 delivery to 1 endpoint failed. They are not tried again by themselves.\n\n\
+             \x20      1  Orders (https://shop.example/hooks)  {endpoint}\n\n\
+             {WHAT_TO_DO}\n\
+             In detail:\n\n\
+             \x20 Endpoint   Orders (https://shop.example/hooks)  {endpoint}\n\
+             \x20 Event      points.awarded  {event}\n\
+             \x20 Delivery   {delivery}\n\
+             \x20 Failed     2026-11-21 10:00:00 UTC, after 5 attempts: every attempt of its schedule failed\n\
+             \x20 Came back  HTTP status 503\n\
+             \x20          | down for maintenance\n",
+            endpoint = one.endpoint,
+            event = one.event,
+            delivery = one.delivery,
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_digest_names_the_number_and_says_what_it_leaves_out() {
+        let mut notices = notices((0..60).map(failed).collect());
+        notices.failures.truncate(20);
+        notices.endpoints.truncate(20);
+        let Letter { subject, text } = Letter::about(&notices);
+        assert_eq!(subject, "60 deliveries failed");
+        assert!(text.starts_with("60 deliveries to 60 endpoints failed."), "{text}");
+        assert!(text.contains("and 40 other endpoints\n"), "{text}");
+        assert!(text.contains("The first 20 of them:\n"), "{text}");
+        assert_eq!(text.matches("Came back").count(), 20);
+    }
+
+    #[test]
+    fn an_endpoint_without_a_name_is_called_by_its_host() {
+        let mut one = failed(1);
+        one.endpoint_name = None;
+        assert_eq!(Letter::about(&notices(vec![one])).subject, "A delivery to shop.example failed");
+    }
+
+    #[test]
+    fn says_in_words_why_there_was_no_answer() {
+        let mut one = failed(1);
+        (one.status, one.response_body) = (None, Vec::new());
+        one.outcome = Some("timed_out".to_owned());
+        assert_eq!(came_back(&one).as_deref(), Some("no answer: timed out"));
+        one.error = Some("no answer within 10s".to_owned());
+        assert_eq!(came_back(&one).as_deref(), Some("no answer: no answer within 10s"));
+        (one.outcome, one.error) = (None, None);
+        assert!(!failure(&one).contains("Came back"));
+    }
+
+    #[test]
+    fn what_others_chose_is_bounded_and_on_its_own_line() {
+        let mut one = failed(1);
+        one.endpoint_name = Some(format!("a\r\nBcc: b{}", "x".repeat(1000)));
+        one.response_body = [b"\x1b[31m\xff\0\r\n\n  \nsecond\xe2\x80\xaethird\n".as_slice(), &[b'y'; 5000]].concat();
+        one.response_body.extend_from_slice(&b"\nline".repeat(100));
+        let Letter { subject, text } = Letter::about(&notices(vec![one.clone()]));
+        assert!(subject.chars().count() < 100 && !subject.contains(['\r', '\n']), "{subject}");
+        assert!(text.chars().all(|one| one == '\n' || !is_unseen(one)));
+        let lines = body_lines(&one.response_body);
+        assert_eq!(lines[..2], ["[31m\u{fffd}".to_owned(), "second third".to_owned()]);
+        assert_eq!((lines.len(), lines[2].chars().count()), (BODY_LINES, LINE_CHARACTERS + 1));
+    }
+}

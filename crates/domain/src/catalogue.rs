@@ -1,0 +1,176 @@
+//! The event types that there are, and the nearest to one that there is not.
+
+use std::collections::HashMap;
+
+use crate::{
+    event::{EventFault, EventType, FaultCode, with_suggestion},
+    subscription::Subscription,
+};
+
+/// Entries in an endpoint's list of event types.
+const MAX_SUBSCRIPTIONS: usize = 200;
+
+/// An event type, as those who subscribe to it see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventTypeDescription {
+    /// Its name.
+    pub name: EventType,
+    /// What it is listed under.
+    pub category: String,
+    /// When it happens.
+    pub description: String,
+    /// The data of a test event: JSON text.
+    pub sample: String,
+}
+
+/// Event types, in the order in which they were described.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Catalogue {
+    types: Vec<EventTypeDescription>,
+    positions: HashMap<EventType, usize>,
+}
+
+impl Catalogue {
+    /// A catalogue of these types. Of two with one name the later one counts, at the place of the first.
+    pub fn new(described: impl IntoIterator<Item = EventTypeDescription>) -> Self {
+        let mut catalogue = Self::default();
+        for one in described {
+            match catalogue.positions.get(&one.name) {
+                Some(&position) => catalogue.types[position] = one,
+                None => {
+                    catalogue.positions.insert(one.name.clone(), catalogue.types.len());
+                    catalogue.types.push(one);
+                }
+            }
+        }
+        catalogue
+    }
+
+    /// All of them.
+    pub fn types(&self) -> &[EventTypeDescription] {
+        &self.types
+    }
+
+    /// One of them.
+    pub fn get(&self, name: &EventType) -> Option<&EventTypeDescription> {
+        self.positions.get(name).map(|&position| &self.types[position])
+    }
+
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &EventType> {
+        self.types.iter().map(|one| &one.name)
+    }
+
+    /// Whether there is anything that a subscription would be for.
+    pub fn knows(&self, subscription: &Subscription) -> bool {
+        match subscription {
+            Subscription::All => true,
+            Subscription::Exact(name) => self.positions.contains_key(name),
+            Subscription::Prefix(_) => self.names().any(|name| subscription.covers(name)),
+        }
+    }
+}
+
+impl Catalogue {
+    /// Checks an endpoint's list of event types: each is a wildcard, or described.
+    ///
+    /// # Errors
+    /// The first that is not, for the field that the list stands in, with the nearest that is.
+    pub fn check_subscriptions(&self, field: &'static str, events: &[String]) -> Result<(), EventFault> {
+        if events.is_empty() || events.len() > MAX_SUBSCRIPTIONS {
+            let message = format!("must name 1 to {MAX_SUBSCRIPTIONS} event types; * stands for all");
+            return Err(EventFault::new(FaultCode::InvalidField, field, &message));
+        }
+        for event in events {
+            let subscription = Subscription::parse(event).map_err(|fault| {
+                let message = format!("holds {event:?}, which {}", fault.message);
+                EventFault::new(FaultCode::InvalidField, field, &message)
+            })?;
+            if !self.knows(&subscription) {
+                let meant = event.strip_suffix(".*").unwrap_or(event);
+                let message = format!("holds {event:?}, and no such event type is described");
+                let message = with_suggestion(&message, nearest(meant, self.names().map(EventType::as_str)));
+                return Err(EventFault::new(FaultCode::UnknownEventType, field, &message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The known text that somebody probably meant by another one, if there is one that is near enough:
+/// at most a third of its characters differ, whatever their case.
+pub fn nearest<'a>(meant: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // An error message is not worth more comparisons than this.
+    const MAX_COMPARED: usize = 2000;
+    let meant = meant.to_ascii_lowercase();
+    let distance = |candidate: &str| strsim::osa_distance(&meant, &candidate.to_ascii_lowercase());
+    let candidates = known.into_iter().take(MAX_COMPARED).map(|candidate| (distance(candidate), candidate));
+    let (distance, candidate) = candidates.min_by_key(|(distance, _)| *distance)?;
+    (distance * 3 <= candidate.len().max(meant.len())).then_some(candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn described(name: &str, sample: &str) -> EventTypeDescription {
+        EventTypeDescription {
+            name: EventType::parse(name).expect("type"),
+            category: String::new(),
+            description: String::new(),
+            sample: sample.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_later_description_takes_the_place_of_the_first() {
+        let catalogue = Catalogue::new([described("a", "1"), described("b", "2"), described("a", "3")]);
+        let samples: Vec<&str> = catalogue.types().iter().map(|one| one.sample.as_str()).collect();
+        assert_eq!(samples, ["3", "2"]);
+    }
+
+    #[test]
+    fn knows_what_a_subscription_is_for() {
+        let catalogue = Catalogue::new([described("points.earned", "1")]);
+        let knows = |text: &str| catalogue.knows(&Subscription::parse(text).expect("subscription"));
+        assert!(knows("*") && knows("points.*") && knows("points.earned"));
+        assert!(!knows("point.*") && !knows("points.earned.*") && !knows("points"));
+    }
+
+    #[test]
+    fn a_subscription_to_what_is_not_described_is_an_error_with_the_nearest() {
+        let catalogue = Catalogue::new([described("points.earned", "1")]);
+        let check = |events: &[&str]| {
+            let events: Vec<String> = events.iter().map(|&event| event.to_owned()).collect();
+            catalogue.check_subscriptions("events", &events)
+        };
+        assert_eq!(check(&["*", "points.*", "points.earned"]), Ok(()));
+        let fault = check(&["*", "points.earnt"]).expect_err("unknown");
+        assert_eq!(fault.code, FaultCode::UnknownEventType);
+        assert!(fault.to_string().ends_with("did you mean points.earned?"), "{fault}");
+        assert_eq!(check(&["a b"]).expect_err("no type").code, FaultCode::InvalidField);
+        assert_eq!(check(&[]).expect_err("empty").code, FaultCode::InvalidField);
+        assert_eq!(check(&["*"; 201]).expect_err("too many").code, FaultCode::InvalidField);
+    }
+
+    #[test]
+    fn suggests_the_nearest_and_nothing_far_away() {
+        let known = ["points.earned", "points.redeemed", "customer.created", "REFERRAL_CREATED"];
+        assert_eq!(nearest("point.earnt", known), Some("points.earned"));
+        assert_eq!(nearest("customer.craeted", known), Some("customer.created"));
+        assert_eq!(nearest("referral_created", known), Some("REFERRAL_CREATED"));
+        assert_eq!(nearest("invoice.paid", known), None);
+        assert_eq!(nearest("x", []), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_known_is_nearest_to_itself(names in proptest::collection::hash_set("[a-z.]{3,12}", 1..20)) {
+            for name in &names {
+                prop_assert_eq!(nearest(name, names.iter().map(String::as_str)), Some(name.as_str()));
+            }
+        }
+    }
+}

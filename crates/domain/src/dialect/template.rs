@@ -1,0 +1,86 @@
+//! Texts with placeholders: `sha256=<signature>`.
+
+/// A text with `<placeholders>`, read once and filled often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template<P>(Vec<Part<P>>);
+
+/// One piece of a template, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part<P> {
+    /// Text that stays as it is.
+    Text(String),
+    /// A value to be filled in.
+    Place(P),
+}
+
+impl<P: Copy> Template<P> {
+    /// Reads a template that may use these placeholders.
+    ///
+    /// # Errors
+    /// With a sentence, where there is another one, or one without its end.
+    pub fn parse(text: &str, places: &[(&str, P)]) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((plain, from_place)) = rest.split_once('<') {
+            if !plain.is_empty() {
+                parts.push(Part::Text(plain.to_owned()));
+            }
+            let (name, after) = from_place
+                .split_once('>')
+                .ok_or_else(|| format!("has a placeholder without its end: <{from_place}"))?;
+            let place = places.iter().find(|(known, _)| *known == name).map(|&(_, place)| place).ok_or_else(|| {
+                let known: Vec<String> = places.iter().map(|(known, _)| format!("<{known}>")).collect();
+                format!("has the placeholder <{name}>; what may stand there is {}", known.join(" "))
+            })?;
+            parts.push(Part::Place(place));
+            rest = after;
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Text(rest.to_owned()));
+        }
+        Ok(Self(parts))
+    }
+
+    /// The pieces, in order.
+    pub fn parts(&self) -> &[Part<P>] {
+        &self.0
+    }
+
+    /// The text, with each placeholder written by `write`.
+    pub fn fill(&self, mut write: impl FnMut(P, &mut String)) -> String {
+        let mut text = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(plain) => text.push_str(plain),
+                Part::Place(place) => write(*place, &mut text),
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLACES: [(&str, u8); 2] = [("one", 1), ("two", 2)];
+
+    #[test]
+    fn fills_what_it_knows_and_refuses_the_rest() {
+        let template = Template::parse("a<one>b<two><one>", &PLACES).expect("a template");
+        assert_eq!(template.fill(|place, text| text.push_str(&place.to_string())), "a1b21");
+        let unknown = Template::parse("<three>", &PLACES).expect_err("unknown");
+        assert!(unknown.contains("<three>") && unknown.contains("<one> <two>"), "{unknown}");
+        assert!(Template::parse("a <one", &PLACES).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_without_placeholders_is_itself(text in "[^<]*") {
+            let template = Template::parse(&text, &PLACES).expect("a template");
+            prop_assert_eq!(template.fill(|_, _| ()), text);
+        }
+    }
+}

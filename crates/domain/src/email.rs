@@ -1,0 +1,41 @@
+//! Addresses of those who are told of failed deliveries.
+
+use email_address::{EmailAddress, Options};
+
+/// Why a text is no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no e-mail address, such as owner@example.com")]
+pub struct NotAnEmail;
+
+/// Checks an address (RFC 5321, the mailbox alone: no name before it).
+///
+/// # Errors
+/// When it is none.
+pub fn check_email(text: &str) -> Result<(), NotAnEmail> {
+    let options = Options::default().without_display_text().without_domain_literal().with_required_tld();
+    EmailAddress::parse_with_options(text, options).map(drop).map_err(|_| NotAnEmail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_a_mailbox_and_nothing_around_it() {
+        assert_eq!(check_email("owner+fanfare@mail.example.com"), Ok(()));
+        for text in [
+            "",
+            "owner",
+            "owner@",
+            "@example.com",
+            "owner@host",
+            "Owner <owner@example.com>",
+            "a@example.com, b@example.com",
+            "owner@example.com\r\nBcc: other@example.com",
+            "owner@[127.0.0.1]",
+            &format!("{}@example.com", "a".repeat(65)),
+        ] {
+            assert_eq!(check_email(text), Err(NotAnEmail), "{text}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Which headers may be given for deliveries, by a customer or a dialect.
+
+use http::{HeaderName, HeaderValue};
+
+/// Headers that describe the message or its connection: a stored one must not be able to send a second
+/// request behind the first.
+pub const OF_THE_MESSAGE: [&str; 15] = [
+    "accept-encoding", // a compressed answer could not be shown, and may be a bomb
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+];
+
+/// The headers of Standard Webhooks.
+const OF_STANDARD_WEBHOOKS: [&str; 3] = ["webhook-id", "webhook-signature", "webhook-timestamp"];
+
+/// Bytes that a header's value may have.
+const MAX_VALUE: usize = 4096;
+
+/// Why a header cannot be sent with deliveries.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderFault {
+    /// HTTP does not know such names.
+    #[error("{0:?} is no name of a header")]
+    InvalidName(String),
+    /// It is not the customer's to set.
+    #[error("the header {0} is set by Fanfare, or by HTTP itself")]
+    Reserved(String),
+    /// HTTP does not know such values. The value is not told: it may be a credential.
+    #[error("the value of {0} must be 1 to {MAX_VALUE} visible ASCII characters, spaces between them allowed")]
+    InvalidValue(String),
+}
+
+/// Checks a header's name.
+///
+/// # Errors
+/// When it is none, or one of [`OF_THE_MESSAGE`] or of Standard Webhooks.
+pub fn check_name(name: &str) -> Result<HeaderName, HeaderFault> {
+    let parsed: HeaderName =
+        name.parse().map_err(|_| HeaderFault::InvalidName(name.chars().take(64).collect::<String>()))?;
+    let is_reserved = |reserved: &[&str]| reserved.contains(&parsed.as_str());
+    if is_reserved(&OF_THE_MESSAGE) || is_reserved(&OF_STANDARD_WEBHOOKS) {
+        return Err(HeaderFault::Reserved(parsed.to_string()));
+    }
+    Ok(parsed)
+}
+
+/// Checks a header's value: what cannot be misread anywhere on its way.
+///
+/// # Errors
+/// When it holds anything else, such as a line break.
+pub fn check_value(name: &HeaderName, value: &str) -> Result<HeaderValue, HeaderFault> {
+    let is_sound = (1..=MAX_VALUE).contains(&value.len())
+        && value.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+        && value.trim() == value;
+    let parsed = if is_sound { HeaderValue::from_str(value).ok() } else { None };
+    parsed.ok_or_else(|| HeaderFault::InvalidValue(name.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_not_the_customers() {
+        for name in OF_THE_MESSAGE.into_iter().chain(OF_STANDARD_WEBHOOKS).chain([
+            "Host",
+            "WEBHOOK-ID",
+            "",
+            "a b",
+            "a:",
+            "ü",
+            "a\r\nb",
+        ]) {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+        assert_eq!(check_name("Authorization").expect("a name"), "authorization");
+    }
+
+    #[test]
+    fn refuses_values_that_could_end_a_line() {
+        let name = check_name("x-token").expect("a name");
+        for value in ["", " a", "a ", "a\r\nb: c", "a\nb", "a\0", "\u{e9}", "a\tb", &"a".repeat(4097)] {
+            assert!(check_value(&name, value).is_err(), "{value:?}");
+        }
+        assert_eq!(check_value(&name, "Bearer a b").expect("a value"), "Bearer a b");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_sent_as_it_is(value in "\\PC{0,20}") {
+            let name = check_name("x-token").expect("a name");
+            if let Ok(sent) = check_value(&name, &value) {
+                prop_assert_eq!(sent.as_bytes(), value.as_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Waits in words: `60s`, `5m`, `120m`, `12h`.
+
+use std::time::Duration;
+
+/// Reads a number with its unit: `500ms`, `10s`, `5m`, `24h` or `30d`.
+pub fn parse_wait(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(milliseconds).map(Duration::from_millis)
+}
+
+/// A wait of whole seconds in the words of the delay queues: seconds below two minutes, hours from more
+/// than 120 minutes on, minutes between, and always the smaller unit where it does not divide.
+pub fn wait_name(wait: Duration) -> String {
+    match wait.as_secs() {
+        seconds if seconds < 120 || seconds % 60 != 0 => format!("{seconds}s"),
+        seconds if seconds <= 7200 || seconds % 3600 != 0 => format!("{}m", seconds / 60),
+        seconds => format!("{}h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_numbers_with_a_unit_and_nothing_else() {
+        assert_eq!(parse_wait("1500ms"), Some(Duration::from_millis(1500)));
+        assert_eq!(parse_wait("30d"), Some(Duration::from_secs(30 * 86400)));
+        for text in ["", "60", "s", "-1s", "1.5s", "60 s", "１s", "9999999999999999999h", "1w", "1e2s"] {
+            assert_eq!(parse_wait(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn names_can_be_read(seconds in 0u64..1_000_000) {
+            let wait = Duration::from_secs(seconds);
+            prop_assert_eq!(parse_wait(&wait_name(wait)), Some(wait));
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The rate of an endpoint holds across dispatchers.
+
+use fanfare_tests::world::World;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+const EVENTS: i64 = 24;
+const RATE: i64 = 4;
+
+#[tokio::test]
+async fn a_rate_holds_across_dispatchers_and_delays_nobody_else() {
+    let world = World::new().await;
+    let limited = world.endpoint("limited", &["*"]).await;
+    let free = world.endpoint("free", &["*"]).await;
+    world.change(&limited, &json!({ "rate_per_second": RATE })).await;
+    let _dispatchers = [world.dispatcher().await, world.dispatcher().await];
+    for number in 0..EVENTS {
+        world.publish(&json!({ "type": "a", "data": number })).await;
+    }
+    let all = EVENTS.unsigned_abs() as usize;
+    world.wait_for_deliveries(&format!("webhook={}&state=delivered", free.id), all).await;
+    let limited_ones = world.wait_for_deliveries(&format!("webhook={}&state=delivered", limited.id), all).await;
+
+    let mut started: Vec<Timestamp> = Vec::new();
+    for delivery in &limited_ones {
+        let shown = world.delivery(delivery["id"].as_str().expect("an id")).await;
+        let attempts = shown["attempts"].as_array().expect("attempts").clone();
+        assert_eq!(attempts.len(), 1, "a delivery that waits for the rate uses up no attempt: {shown}");
+        started.push(attempts[0]["started_at"].as_str().expect("a time").parse().expect("a time"));
+    }
+    started.sort_unstable();
+    // Each of the two may begin with a place of its own; from there on they come one after the other.
+    let span = started[all - 1].duration_since(started[0]);
+    assert!(span >= SignedDuration::from_secs((EVENTS - 3) / RATE), "{EVENTS} at {RATE} a second took only {span:?}");
+    let deferred = world.count("SELECT count(*) FROM endpoint_rates").await;
+    assert_eq!(deferred, 1, "only the endpoint with a rate has asked for places");
+}
