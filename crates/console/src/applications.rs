@@ -5,12 +5,12 @@ use fanfare_domain::{access::Role, dialect::DEFAULT_DIALECT, email::check_email,
 use fanfare_store::{ApplicationChange, ApplicationRow, NewApplication};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::{
     ApiError, Console, Failures,
     answer::{Answer, Page},
-    request::{Administrator, Fields, Manager, Path, Query, check_label, given, id, page_size},
+    request::{Administrator, Fields, Manager, Paging, Path, Query, check_label, given, id},
 };
 
 #[derive(Serialize, ToSchema)]
@@ -69,26 +69,15 @@ pub(crate) async fn create(
     Ok(Answer::of(Application::from(created)).with(StatusCode::CREATED))
 }
 
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Filter {
-    /// The `next` of the page before.
-    before: Option<String>,
-    /// 1 to 100, 50 where it is left out.
-    limit: Option<usize>,
-}
-
 /// Lists the applications, newest first. Takes an admin key.
 #[utoipa::path(get, path = "/applications", operation_id = "list_applications", tag = "applications",
-    params(Filter), responses((status = 200, body = Page<Application>), Failures))]
+    params(Paging), responses((status = 200, body = Page<Application>), Failures))]
 pub(crate) async fn list(
     State(console): State<Console>,
     _: Administrator,
-    Query(filter): Query<Filter>,
+    Query(paging): Query<Paging>,
 ) -> Result<Page<Application>, ApiError> {
-    let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
-    let limit = page_size(filter.limit)?;
+    let (before, limit) = paging.parse()?;
     let rows = console.store.applications(before, limit).await?;
     let applications = rows.into_iter().map(Application::from).collect();
     Ok(Page::of(applications, limit, |application| application.id.to_string()))

@@ -1,6 +1,6 @@
 //! Who calls, for which application, and what the query and the body say.
 
-use std::error::Error;
+use std::{error::Error, str::FromStr};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -9,7 +9,7 @@ use axum::{
 };
 use fanfare_domain::{
     access::{Caller, Role},
-    ids::ApplicationId,
+    ids::{ApplicationId, NotAnId},
 };
 use fanfare_store::Directory;
 use http_body_util::LengthLimitError;
@@ -17,7 +17,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 use utoipa::{
-    PartialSchema, ToSchema,
+    IntoParams, PartialSchema, ToSchema,
     openapi::{RefOr, Schema, schema::Object},
 };
 
@@ -254,6 +254,25 @@ where
     Option::deserialize(deserializer).map(Some)
 }
 
+/// Which page of a list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Paging {
+    /// The `next` of the page before.
+    before: Option<String>,
+    /// 1 to 100, 50 where it is left out.
+    limit: Option<usize>,
+}
+
+impl Paging {
+    /// What comes before the page, and how many items it has at the most.
+    pub(crate) fn parse<T: FromStr<Err = NotAnId>>(&self) -> Result<(Option<T>, usize), ApiError> {
+        let before = self.before.as_deref().map(|text| id("before", text)).transpose()?;
+        Ok((before, page_size(self.limit)?))
+    }
+}
+
 /// Items on one page of a list.
 pub(crate) fn page_size(asked: Option<usize>) -> Result<usize, ApiError> {
     const MOST: usize = 100;
@@ -264,10 +283,7 @@ pub(crate) fn page_size(asked: Option<usize>) -> Result<usize, ApiError> {
 }
 
 /// An id in a path, query or body.
-pub(crate) fn id<T: std::str::FromStr<Err = fanfare_domain::ids::NotAnId>>(
-    field: &str,
-    text: &str,
-) -> Result<T, ApiError> {
+pub(crate) fn id<T: FromStr<Err = NotAnId>>(field: &str, text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|error| ApiError::invalid(field, format!("is not valid: {error}")))
 }
 

@@ -1,32 +1,27 @@
 //! `/api/v1/webhooks`: an application's endpoints, under the name that the documents give them.
 
-use std::{collections::BTreeMap, time::Duration};
+mod settings;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
     application::EndpointStatus,
-    catalogue::Catalogue,
-    dialect::Dialect,
-    endpoint_url::check_url,
-    header,
     ids::{EndpointId, SecretId},
-    policy::{RATES, Schedule, TIMEOUTS},
+    policy::Schedule,
     secret::SigningSecret,
 };
-use fanfare_store::{EndpointRow, EndpointSettings, NewEndpoint, OwnHeaders};
+use fanfare_store::{EndpointRow, EndpointSettings, NewEndpoint};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+pub(crate) use settings::Change;
 
 use crate::{
-    ApiError, Console, ErrorCode, Failures,
+    ApiError, Console, Failures,
     answer::{Answer, Page},
-    applications::checked_email,
-    request::{Fields, Manager, Path, Query, check_label, given, id, page_size},
+    request::{Fields, Manager, Paging, Path, Query, id},
 };
-
-/// Headers of an endpoint's own.
-const MAX_HEADERS: usize = 20;
+use settings::New;
 
 /// How far the deliveries that are held for an endpoint are counted.
 const MAX_COUNTED: i64 = 100_000;
@@ -99,80 +94,6 @@ impl Webhook {
     }
 }
 
-/// What of a webhook can be given when it is created.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = NewWebhook)]
-pub(crate) struct New {
-    url: String,
-    /// Event types; `points.*` stands for all that begin with `points.`, `*` for all.
-    #[schema(example = json!(["points.earned", "customer.*"]))]
-    events: Vec<String>,
-    name: Option<String>,
-    /// A secret that receivers already know. It is made where it is left out.
-    secret: Option<String>,
-    /// `enabled`, `paused` or `disabled`; `enabled` where it is left out.
-    status: Option<String>,
-    /// The deadline of one attempt, 100 to 60000; the dialect's where it is left out.
-    timeout_ms: Option<u64>,
-    /// The waits after each failed attempt; the dialect's where it is left out.
-    #[schema(example = json!(["60s", "5m", "24h"]))]
-    schedule: Option<Vec<String>>,
-    /// How many attempts are made in a second, 1 to 10000; the dialect's limit, or none, where it is left out.
-    rate_per_second: Option<u32>,
-    /// Who is told of failed deliveries; the application's address where it is left out.
-    email: Option<String>,
-    /// Headers that deliveries carry, at most 20. Their values are stored encrypted, and not shown again.
-    headers: Option<BTreeMap<String, String>>,
-}
-
-/// What of a webhook is to change.
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = WebhookChange)]
-pub(crate) struct Change {
-    pub(crate) url: Option<String>,
-    pub(crate) events: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>)]
-    pub(crate) name: Option<Option<String>>,
-    pub(crate) status: Option<String>,
-    /// `null` for the dialect's.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<u64>)]
-    pub(crate) timeout_ms: Option<Option<u64>>,
-    /// `null` for the dialect's. Deliveries that wait already go on by it after their next attempt.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<Vec<String>>)]
-    pub(crate) schedule: Option<Option<Vec<String>>>,
-    /// `null` for the dialect's limit, or none.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<u32>)]
-    pub(crate) rate_per_second: Option<Option<u32>>,
-    /// `null` for the application's.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>)]
-    pub(crate) email: Option<Option<String>>,
-    /// All headers of its own, instead of those that it had.
-    pub(crate) headers: Option<BTreeMap<String, String>>,
-}
-
-impl From<New> for Change {
-    fn from(new: New) -> Self {
-        Self {
-            url: Some(new.url),
-            events: Some(new.events),
-            name: new.name.map(Some),
-            status: new.status,
-            timeout_ms: new.timeout_ms.map(Some),
-            schedule: new.schedule.map(Some),
-            rate_per_second: new.rate_per_second.map(Some),
-            email: new.email.map(Some),
-            headers: new.headers,
-        }
-    }
-}
-
 /// Creates a webhook. Its secret is in the answer, and is not shown again.
 #[utoipa::path(post, path = "/webhooks", operation_id = "create_webhook", tag = "webhooks",
     request_body = New, responses((status = 201, body = Answer<Webhook>), Failures))]
@@ -194,26 +115,15 @@ pub(crate) async fn create(
     Ok(Answer::of(Webhook::new(row, Some(&new.secret))).with(StatusCode::CREATED))
 }
 
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Filter {
-    /// The `next` of the page before.
-    before: Option<String>,
-    /// 1 to 100, 50 where it is left out.
-    limit: Option<usize>,
-}
-
 /// Lists the webhooks, newest first.
 #[utoipa::path(get, path = "/webhooks", operation_id = "list_webhooks", tag = "webhooks",
-    params(Filter), responses((status = 200, body = Page<Webhook>), Failures))]
+    params(Paging), responses((status = 200, body = Page<Webhook>), Failures))]
 pub(crate) async fn list(
     State(console): State<Console>,
     manager: Manager,
-    Query(filter): Query<Filter>,
+    Query(paging): Query<Paging>,
 ) -> Result<Page<Webhook>, ApiError> {
-    let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
-    let limit = page_size(filter.limit)?;
+    let (before, limit) = paging.parse()?;
     let rows = console.store.endpoints(manager.application, before, limit).await?;
     let webhooks = rows.into_iter().map(|row| Webhook::new(row, None)).collect();
     Ok(Page::of(webhooks, limit, |webhook| webhook.id.to_string()))
@@ -331,96 +241,6 @@ impl Console {
         let settings = EndpointSettings { status: Some(status), ..EndpointSettings::default() };
         self.change(manager, id("id", webhook)?, &settings).await
     }
-
-    /// The secret that somebody gives, or a new one.
-    pub(crate) fn secret(&self, given: Option<String>) -> Result<SigningSecret, ApiError> {
-        match given {
-            Some(text) => SigningSecret::parse(&text).map_err(|fault| ApiError::invalid("secret", fault)),
-            None => Ok(SigningSecret::from_random(rand::random())),
-        }
-    }
-
-    async fn check(&self, manager: &Manager, change: Change) -> Result<EndpointSettings, ApiError> {
-        let dialect = self.dialect_of(manager).await?;
-        let catalogue = self.catalogue(manager).await?;
-        self.settings("events", change, &dialect, &catalogue)
-    }
-
-    /// Checks what of an endpoint is to be set; `events` is what the request calls the list of event types.
-    pub(crate) fn settings(
-        &self,
-        events_field: &'static str,
-        change: Change,
-        dialect: &Dialect,
-        catalogue: &Catalogue,
-    ) -> Result<EndpointSettings, ApiError> {
-        if let Some(events) = &change.events {
-            catalogue.check_subscriptions(events_field, events)?;
-        }
-        if let Some(Some(name)) = &change.name {
-            check_label("name", name)?;
-        }
-        let schedule = |waits: Vec<String>| {
-            Schedule::parse(&waits).map_err(|fault| ApiError::invalid("schedule", fault.to_string()))
-        };
-        Ok(EndpointSettings {
-            url: change.url.map(|url| self.check_url(&url)).transpose()?,
-            event_types: change.events,
-            name: change.name,
-            status: change.status.map(|status| check_status(&status)).transpose()?,
-            timeout: change.timeout_ms.map(check_timeout).transpose()?,
-            schedule: change.schedule.map(|waits| waits.map(schedule).transpose()).transpose()?,
-            rate: change.rate_per_second.map(check_rate).transpose()?,
-            email: change.email.map(|email| email.map(checked_email).transpose()).transpose()?,
-            headers: change.headers.map(|headers| check_headers(headers, dialect)).transpose()?,
-        })
-    }
-
-    fn check_url(&self, url: &str) -> Result<String, ApiError> {
-        let checked = check_url(url, &self.url_policy());
-        checked.map(String::from).map_err(|fault| ApiError::new(ErrorCode::InvalidUrl, fault.to_string()).at("url"))
-    }
-}
-
-fn check_status(status: &str) -> Result<EndpointStatus, ApiError> {
-    EndpointStatus::parse(status).ok_or_else(|| ApiError::invalid("status", "must be one of enabled, paused, disabled"))
-}
-
-fn check_timeout(milliseconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
-    match milliseconds.map(Duration::from_millis) {
-        Some(timeout) if !TIMEOUTS.contains(&timeout) => {
-            Err(ApiError::invalid("timeout_ms", "must be between 100 and 60000"))
-        }
-        timeout => Ok(timeout),
-    }
-}
-
-fn check_rate(rate: Option<u32>) -> Result<Option<u32>, ApiError> {
-    match rate {
-        Some(rate) if !RATES.contains(&rate) => {
-            Err(ApiError::invalid("rate_per_second", "must be between 1 and 10000"))
-        }
-        rate => Ok(rate),
-    }
-}
-
-pub(crate) fn check_headers(headers: BTreeMap<String, String>, dialect: &Dialect) -> Result<OwnHeaders, ApiError> {
-    if headers.len() > MAX_HEADERS {
-        return Err(ApiError::invalid("headers", format!("must be {MAX_HEADERS} at the most")));
-    }
-    let mut checked = OwnHeaders::new();
-    for (name, value) in headers {
-        let fault = |fault: &dyn std::fmt::Display| ApiError::invalid("headers", format!("cannot be sent: {fault}"));
-        let name = header::check_name(&name).map_err(|reason| fault(&reason))?;
-        if dialect.sets_header(&name) {
-            return Err(fault(&format_args!("{name} is set by the dialect {}", dialect.name)));
-        }
-        header::check_value(&name, &value).map_err(|reason| fault(&reason))?;
-        if checked.insert(name.to_string(), value).is_some() {
-            return Err(fault(&format_args!("{name} is given twice")));
-        }
-    }
-    Ok(checked)
 }
 
 pub(crate) fn no_such_webhook() -> ApiError {

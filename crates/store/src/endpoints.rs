@@ -91,43 +91,6 @@ pub struct EndpointRow {
     pub updated_at: Timestamp,
 }
 
-/// What is held for a paused endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// So many deliveries.
-    pub deliveries: i64,
-    /// When the event of the oldest was accepted.
-    pub oldest_accepted_at: Option<Timestamp>,
-}
-
-/// One endpoint to be created or changed.
-#[derive(Debug, Clone)]
-pub struct PutEndpoint {
-    /// Which one; none for the one with the same URL.
-    pub id: Option<EndpointId>,
-    /// What of it is to change.
-    pub settings: EndpointSettings,
-    /// Another secret, in place of all that it has.
-    pub secret: Option<(SecretId, SigningSecret)>,
-    /// What is to be created where there is none with the URL; none where something is missing for that.
-    pub new: Option<NewEndpoint>,
-}
-
-/// What came of putting an endpoint.
-#[derive(Debug, Clone)]
-pub enum Put {
-    /// It is new, and has this secret.
-    Created(Box<EndpointRow>, SigningSecret),
-    /// It has been changed.
-    Changed(Box<EndpointRow>),
-    /// There is none with this id.
-    NoSuchId,
-    /// There is none with this URL, and something is missing to create it.
-    NothingToCreate,
-    /// There are several with this URL.
-    Ambiguous,
-}
-
 const COLUMNS: &str = "id, application_id, name, url, event_types, status, status_reason, timeout_ms, schedule, \
                        rate_per_second, email, \
                        header_names, created_at, updated_at, \
@@ -147,7 +110,7 @@ impl Store {
         Ok(row)
     }
 
-    async fn create_endpoint_in(
+    pub(crate) async fn create_endpoint_in(
         &self,
         client: &impl GenericClient,
         new: &NewEndpoint,
@@ -208,7 +171,7 @@ impl Store {
         self.change_endpoint_in(&self.connection().await?, application, id, settings).await
     }
 
-    async fn change_endpoint_in(
+    pub(crate) async fn change_endpoint_in(
         &self,
         client: &impl GenericClient,
         application: ApplicationId,
@@ -261,66 +224,6 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Creates or changes endpoints, all of them or none: the first that cannot be put is the last of the
-    /// answers.
-    ///
-    /// # Errors
-    /// When the database is away.
-    pub async fn put_endpoints(
-        &self,
-        application: ApplicationId,
-        endpoints: &[PutEndpoint],
-    ) -> Result<Vec<Put>, StoreError> {
-        let mut connection = self.connection().await?;
-        let transaction = connection.transaction().await?;
-        // Two who put the same URL at once must not both create it.
-        transaction.execute("SELECT FROM applications WHERE id = $1 FOR UPDATE", &[&application.0]).await?;
-        let mut answers = Vec::new();
-        for one in endpoints {
-            let put = self.put_endpoint(&transaction, application, one).await?;
-            let is_done = matches!(put, Put::Created(..) | Put::Changed(_));
-            answers.push(put);
-            if !is_done {
-                return Ok(answers);
-            }
-        }
-        transaction.commit().await?;
-        Ok(answers)
-    }
-
-    async fn put_endpoint(
-        &self,
-        client: &impl GenericClient,
-        application: ApplicationId,
-        put: &PutEndpoint,
-    ) -> Result<Put, StoreError> {
-        let id = match put.id {
-            Some(id) => id,
-            None => {
-                let statement =
-                    "SELECT id FROM endpoints WHERE application_id = $1 AND url = $2 AND deleted_at IS NULL";
-                let found = client.query(statement, &[&application.0, &put.settings.url]).await?;
-                match (found.as_slice(), &put.new) {
-                    ([], None) => return Ok(Put::NothingToCreate),
-                    ([], Some(new)) => {
-                        let row = self.create_endpoint_in(client, new).await?;
-                        return Ok(Put::Created(Box::new(row), new.secret.clone()));
-                    }
-                    ([one], _) => EndpointId(one.get(0)),
-                    _ => return Ok(Put::Ambiguous),
-                }
-            }
-        };
-        let Some(row) = self.change_endpoint_in(client, application, id, &put.settings).await? else {
-            return Ok(Put::NoSuchId);
-        };
-        if let Some((secret_id, secret)) = &put.secret {
-            client.execute("DELETE FROM endpoint_secrets WHERE endpoint_id = $1", &[&id.0]).await?;
-            self.add_secret(client, id, *secret_id, secret).await?;
-        }
-        Ok(Put::Changed(Box::new(row)))
-    }
-
     /// Disables an endpoint that wants nothing any more, as it has answered at `asked_at`; not one that
     /// somebody has changed since.
     ///
@@ -335,18 +238,6 @@ impl Store {
         let statement = "UPDATE endpoints SET status = 'disabled', status_reason = $2, updated_at = now()
                          WHERE id = $1 AND status <> 'disabled' AND deleted_at IS NULL AND updated_at < $3";
         Ok(self.connection().await?.execute(statement, &[&endpoint.0, &reason, &asked_at]).await? == 1)
-    }
-
-    /// What is held for an endpoint, counted up to `most`.
-    ///
-    /// # Errors
-    /// When the database is away.
-    pub async fn held(&self, endpoint: EndpointId, most: i64) -> Result<Held, StoreError> {
-        let statement = "SELECT count(*), min(accepted_at) FROM (
-                             SELECT accepted_at FROM deliveries WHERE state = 'held' AND endpoint_id = $1
-                             ORDER BY id LIMIT $2) held";
-        let row = self.connection().await?.query_one(statement, &[&endpoint.0, &most]).await?;
-        Ok(Held { deliveries: row.get(0), oldest_accepted_at: row.get(1) })
     }
 
     /// Deletes an endpoint with its secrets; false where there is none. Its row stays for its deliveries.

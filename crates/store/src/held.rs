@@ -1,13 +1,25 @@
 //! Deliveries that are held for paused endpoints: let go when the endpoint is resumed, and bounded by age
 //! and number until then.
 
-use fanfare_domain::{delivery::FailureReason, ids::DeliveryId};
+use fanfare_domain::{
+    delivery::FailureReason,
+    ids::{DeliveryId, EndpointId},
+};
 use jiff::Timestamp;
 
 use crate::{
     Store, StoreError,
     rescue::{UNFINISHED, Unfinished},
 };
+
+/// What is held for a paused endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// So many deliveries.
+    pub deliveries: i64,
+    /// When the event of the oldest was accepted.
+    pub oldest_accepted_at: Option<Timestamp>,
+}
 
 /// The endpoints that have held deliveries, one index look-up for each however many it has.
 const HELD_ENDPOINTS: &str = "
@@ -20,6 +32,18 @@ WITH RECURSIVE held(id) AS (
 )";
 
 impl Store {
+    /// What is held for an endpoint, counted up to `most`.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn held(&self, endpoint: EndpointId, most: i64) -> Result<Held, StoreError> {
+        let statement = "SELECT count(*), min(accepted_at) FROM (
+                             SELECT accepted_at FROM deliveries WHERE state = 'held' AND endpoint_id = $1
+                             ORDER BY id LIMIT $2) held";
+        let row = self.connection().await?.query_one(statement, &[&endpoint.0, &most]).await?;
+        Ok(Held { deliveries: row.get(0), oldest_accepted_at: row.get(1) })
+    }
+
     /// Lets up to `limit` held deliveries of endpoints that are no longer paused wait again, due now. They
     /// have as long as they had at first.
     ///

@@ -1,0 +1,192 @@
+//! What of a webhook can be set, and the checks of it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fanfare_domain::{
+    application::EndpointStatus,
+    catalogue::Catalogue,
+    dialect::Dialect,
+    endpoint_url::check_url,
+    header,
+    policy::{RATES, Schedule, TIMEOUTS},
+    secret::SigningSecret,
+};
+use fanfare_store::{EndpointSettings, OwnHeaders};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::{
+    ApiError, Console, ErrorCode,
+    applications::checked_email,
+    request::{Manager, check_label, given},
+};
+
+/// Headers of an endpoint's own.
+const MAX_HEADERS: usize = 20;
+
+/// What of a webhook can be given when it is created.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewWebhook)]
+pub(crate) struct New {
+    url: String,
+    /// Event types; `points.*` stands for all that begin with `points.`, `*` for all.
+    #[schema(example = json!(["points.earned", "customer.*"]))]
+    events: Vec<String>,
+    name: Option<String>,
+    /// A secret that receivers already know. It is made where it is left out.
+    pub(super) secret: Option<String>,
+    /// `enabled`, `paused` or `disabled`; `enabled` where it is left out.
+    status: Option<String>,
+    /// The deadline of one attempt, 100 to 60000; the dialect's where it is left out.
+    timeout_ms: Option<u64>,
+    /// The waits after each failed attempt; the dialect's where it is left out.
+    #[schema(example = json!(["60s", "5m", "24h"]))]
+    schedule: Option<Vec<String>>,
+    /// How many attempts are made in a second, 1 to 10000; the dialect's limit, or none, where it is left out.
+    rate_per_second: Option<u32>,
+    /// Who is told of failed deliveries; the application's address where it is left out.
+    email: Option<String>,
+    /// Headers that deliveries carry, at most 20. Their values are stored encrypted, and not shown again.
+    headers: Option<BTreeMap<String, String>>,
+}
+
+/// What of a webhook is to change.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = WebhookChange)]
+pub(crate) struct Change {
+    pub(crate) url: Option<String>,
+    pub(crate) events: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) name: Option<Option<String>>,
+    pub(crate) status: Option<String>,
+    /// `null` for the dialect's.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>)]
+    pub(crate) timeout_ms: Option<Option<u64>>,
+    /// `null` for the dialect's. Deliveries that wait already go on by it after their next attempt.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub(crate) schedule: Option<Option<Vec<String>>>,
+    /// `null` for the dialect's limit, or none.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u32>)]
+    pub(crate) rate_per_second: Option<Option<u32>>,
+    /// `null` for the application's.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) email: Option<Option<String>>,
+    /// All headers of its own, instead of those that it had.
+    pub(crate) headers: Option<BTreeMap<String, String>>,
+}
+
+impl From<New> for Change {
+    fn from(new: New) -> Self {
+        Self {
+            url: Some(new.url),
+            events: Some(new.events),
+            name: new.name.map(Some),
+            status: new.status,
+            timeout_ms: new.timeout_ms.map(Some),
+            schedule: new.schedule.map(Some),
+            rate_per_second: new.rate_per_second.map(Some),
+            email: new.email.map(Some),
+            headers: new.headers,
+        }
+    }
+}
+
+impl Console {
+    /// The secret that somebody gives, or a new one.
+    pub(crate) fn secret(&self, given: Option<String>) -> Result<SigningSecret, ApiError> {
+        match given {
+            Some(text) => SigningSecret::parse(&text).map_err(|fault| ApiError::invalid("secret", fault)),
+            None => Ok(SigningSecret::from_random(rand::random())),
+        }
+    }
+
+    /// Checks what of an endpoint of the manager's is to be set.
+    pub(super) async fn check(&self, manager: &Manager, change: Change) -> Result<EndpointSettings, ApiError> {
+        let dialect = self.dialect_of(manager).await?;
+        let catalogue = self.catalogue(manager).await?;
+        self.settings("events", change, &dialect, &catalogue)
+    }
+
+    /// Checks what of an endpoint is to be set; `events` is what the request calls the list of event types.
+    pub(crate) fn settings(
+        &self,
+        events_field: &'static str,
+        change: Change,
+        dialect: &Dialect,
+        catalogue: &Catalogue,
+    ) -> Result<EndpointSettings, ApiError> {
+        if let Some(events) = &change.events {
+            catalogue.check_subscriptions(events_field, events)?;
+        }
+        if let Some(Some(name)) = &change.name {
+            check_label("name", name)?;
+        }
+        let schedule = |waits: Vec<String>| {
+            Schedule::parse(&waits).map_err(|fault| ApiError::invalid("schedule", fault.to_string()))
+        };
+        Ok(EndpointSettings {
+            url: change.url.map(|url| self.check_url(&url)).transpose()?,
+            event_types: change.events,
+            name: change.name,
+            status: change.status.map(|status| check_status(&status)).transpose()?,
+            timeout: change.timeout_ms.map(check_timeout).transpose()?,
+            schedule: change.schedule.map(|waits| waits.map(schedule).transpose()).transpose()?,
+            rate: change.rate_per_second.map(check_rate).transpose()?,
+            email: change.email.map(|email| email.map(checked_email).transpose()).transpose()?,
+            headers: change.headers.map(|headers| check_headers(headers, dialect)).transpose()?,
+        })
+    }
+
+    fn check_url(&self, url: &str) -> Result<String, ApiError> {
+        let checked = check_url(url, &self.url_policy());
+        checked.map(String::from).map_err(|fault| ApiError::new(ErrorCode::InvalidUrl, fault.to_string()).at("url"))
+    }
+}
+
+fn check_status(status: &str) -> Result<EndpointStatus, ApiError> {
+    EndpointStatus::parse(status).ok_or_else(|| ApiError::invalid("status", "must be one of enabled, paused, disabled"))
+}
+
+fn check_timeout(milliseconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
+    match milliseconds.map(Duration::from_millis) {
+        Some(timeout) if !TIMEOUTS.contains(&timeout) => {
+            Err(ApiError::invalid("timeout_ms", "must be between 100 and 60000"))
+        }
+        timeout => Ok(timeout),
+    }
+}
+
+fn check_rate(rate: Option<u32>) -> Result<Option<u32>, ApiError> {
+    match rate {
+        Some(rate) if !RATES.contains(&rate) => {
+            Err(ApiError::invalid("rate_per_second", "must be between 1 and 10000"))
+        }
+        rate => Ok(rate),
+    }
+}
+
+fn check_headers(headers: BTreeMap<String, String>, dialect: &Dialect) -> Result<OwnHeaders, ApiError> {
+    if headers.len() > MAX_HEADERS {
+        return Err(ApiError::invalid("headers", format!("must be {MAX_HEADERS} at the most")));
+    }
+    let mut checked = OwnHeaders::new();
+    for (name, value) in headers {
+        let fault = |fault: &dyn std::fmt::Display| ApiError::invalid("headers", format!("cannot be sent: {fault}"));
+        let name = header::check_name(&name).map_err(|reason| fault(&reason))?;
+        if dialect.sets_header(&name) {
+            return Err(fault(&format_args!("{name} is set by the dialect {}", dialect.name)));
+        }
+        header::check_value(&name, &value).map_err(|reason| fault(&reason))?;
+        if checked.insert(name.to_string(), value).is_some() {
+            return Err(fault(&format_args!("{name} is given twice")));
+        }
+    }
+    Ok(checked)
+}
