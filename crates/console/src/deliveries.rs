@@ -233,26 +233,23 @@ pub(crate) async fn history(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AttemptsQuery {
-    /// Those that began before this moment.
-    before: Option<String>,
     /// 1 to 100, 5 where it is left out.
     limit: Option<usize>,
 }
 
-/// The last attempts that were made to a webhook, of whatever delivery.
+/// The last attempts that were made to a webhook, of whatever delivery. `/webhooks/logs` lists all.
 #[utoipa::path(get, path = "/webhooks/{id}/attempts", operation_id = "list_webhook_attempts", tag = "webhooks",
-    params(("id" = String, Path), AttemptsQuery), responses((status = 200, body = Page<Log>), Failures))]
+    params(("id" = String, Path), AttemptsQuery), responses((status = 200, body = Answer<Vec<Log>>), Failures))]
 pub(crate) async fn last_attempts(
     State(console): State<Console>,
     manager: Manager,
     Path(webhook): Path<String>,
     Query(query): Query<AttemptsQuery>,
-) -> Result<Page<Log>, ApiError> {
+) -> Result<Answer<Vec<Log>>, ApiError> {
     let endpoint = console.endpoint(&manager, &webhook).await?;
     let limit = page_size(query.limit.or(Some(LAST_ATTEMPTS)))?;
-    let before = query.before.as_deref().map(|text| moment("before", text)).transpose()?;
-    let rows = console.store.last_attempts(endpoint.id, before, limit).await?;
-    Ok(Page::of(rows.into_iter().map(Log::new).collect(), limit, |log: &Log| log.created_at.to_string()))
+    let rows = console.store.last_attempts(endpoint.id, limit).await?;
+    Ok(Answer::of(rows.into_iter().map(Log::new).collect()))
 }
 
 /// A moment in a query or body.

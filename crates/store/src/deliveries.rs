@@ -244,21 +244,15 @@ impl Store {
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn last_attempts(
-        &self,
-        endpoint: EndpointId,
-        before: Option<Timestamp>,
-        limit: usize,
-    ) -> Result<Vec<LoggedAttempt>, StoreError> {
+    pub async fn last_attempts(&self, endpoint: EndpointId, limit: usize) -> Result<Vec<LoggedAttempt>, StoreError> {
         let statement = format!(
             "SELECT d.id, d.event_id, e.type, d.endpoint_id, e.body, {ATTEMPT_COLUMNS} FROM attempts a
              JOIN deliveries d ON d.id = a.delivery_id AND d.accepted_at = a.accepted_at
              JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
-             WHERE a.endpoint_id = $1 AND ($2::timestamptz IS NULL OR a.started_at < $2)
-             ORDER BY a.started_at DESC LIMIT $3"
+             WHERE a.endpoint_id = $1 ORDER BY a.started_at DESC LIMIT $2"
         );
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.connection().await?.query(&statement, &[&endpoint.0, &before, &limit]).await?;
+        let rows = self.connection().await?.query(&statement, &[&endpoint.0, &limit]).await?;
         Ok(rows.iter().map(logged).collect())
     }
 }
