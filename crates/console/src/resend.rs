@@ -69,8 +69,6 @@ pub(crate) async fn one(
     let filter = ResendFilter {
         deliveries: Some(vec![delivery]),
         states: RESENDABLE.to_vec(),
-        since: Some(delivery.accepted_at()),
-        until: Some(delivery.accepted_at()),
         limit: 1,
         ..ResendFilter::default()
     };

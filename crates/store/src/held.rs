@@ -86,7 +86,7 @@ impl Store {
                      WHERE d.state = 'held' AND d.endpoint_id = held.id
                        AND d.id < greatest($1, (SELECT n.id FROM deliveries n
                                                 WHERE n.state = 'held' AND n.endpoint_id = held.id
-                                                ORDER BY n.id DESC OFFSET $2 - 1 LIMIT 1))
+                                                ORDER BY n.id DESC OFFSET $2::bigint - 1 LIMIT 1))
                      ORDER BY d.id LIMIT $3
                  ) h
                  WHERE held.id IS NOT NULL LIMIT $3

@@ -47,6 +47,9 @@ impl Store {
             let (first, last) = DeliveryId::bounds(accepted_at);
             (least, greatest) = (least.max(first.0), greatest.min(last.0));
         }
+        if let Some((first, last)) = filter.deliveries.as_ref().and_then(|ids| ids.iter().min().zip(ids.iter().max())) {
+            (least, greatest) = (least.max(first.0), greatest.min(last.0));
+        }
         let statement = format!(
             "WITH chosen AS MATERIALIZED (
                  SELECT d.id, d.accepted_at FROM deliveries d
