@@ -186,17 +186,19 @@ fn check_refusals(refusals: &[Answered]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_database_loses_nothing_and_ingest_goes_on_meanwhile() {
+    const EVENTS: usize = 300;
     let database = block_in_place(|| Instance::postgres("killed"));
     let world = World::with(Servers { database_url: database.url(), ..Servers::shared() }, &[]).await;
     let subscribers = Subscriber::three(&world, SLOW).await;
     let _dispatcher = world.dispatcher().await;
     let mut accepted = Vec::new();
     for _ in 1..=2 {
-        let load = Load::start(&world, 300, PACE);
+        let load = Load::start(&world, EVENTS, PACE);
         load.reached(100).await;
         flowing(&world).await;
         block_in_place(|| database.kill());
-        load.reached(load.accepted() + 60).await;
+        // On a slow machine fewer may be left by then.
+        load.reached(EVENTS.min(load.accepted() + 60)).await;
         block_in_place(|| database.start());
         let back = Instant::now();
         flowing(&world).await;
@@ -227,7 +229,8 @@ async fn a_database_away_for_longer_than_the_holds(name: &str, dispatchers: usiz
     sleep(HOLD + Duration::from_secs(2)).await;
     block_in_place(|| database.start());
     let accepted = load.finish().await;
-    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+    // A commit that was under way may have happened without our hearing of it: what it took was never sent.
+    Books::closed(&world, &accepted, &subscribers).await.check(allowed(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,7 +44,17 @@ const BAD: [(&str, &str); 10] = [
 /// Bad values for the settings of one service each.
 const BAD_ALONE: [(&str, &[(&str, &str)]); 2] = [
     ("ingest", &[("FANFARE_ADDRESS", "8080"), ("FANFARE_LOG_FORMAT", "xml")]),
-    ("dispatcher", &[("FANFARE_EXPIRY", "10"), ("FANFARE_PREFETCH", "0"), ("FANFARE_RETENTION", "-1d")]),
+    (
+        "dispatcher",
+        &[
+            ("FANFARE_EXPIRY", "10"),
+            ("FANFARE_PREFETCH", "0"),
+            ("FANFARE_RETENTION", "-1d"),
+            ("FANFARE_SMTP_URL", "smtp://user:hunter2@mail.example.com?tls=perhaps"),
+            ("FANFARE_MAIL_FROM", "Fanfare"),
+            ("FANFARE_MAIL_DIGEST", "daily"),
+        ],
+    ),
 ];
 
 #[tokio::test]
@@ -62,6 +72,15 @@ async fn all_mistakes_of_a_configuration_are_told_at_once() {
             assert!(said.contains(&format!("{name} is not set")), "{service}: {said}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_mail_server_needs_a_sender() {
+    let variables = [("FANFARE_SMTP_URL", "smtps://user:hunter2@mail.example.com")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
+    let said = complaint("dispatcher", &variables).await;
+    assert!(said.contains("FANFARE_MAIL_FROM is not set") && !said.contains("FANFARE_SMTP_URL:"), "{said}");
+    assert!(!said.contains(SECRET), "{said}");
 }
 
 /// A mistake that only the last check sees is told by the setting's name all the same, and never shown.

@@ -1,6 +1,6 @@
 //! The server that takes the mails.
 
-use std::{fmt, fs, path::Path, str::FromStr, time::Duration};
+use std::{error::Error, fmt, fs, path::Path, str::FromStr, time::Duration};
 
 use anyhow::Context;
 use lettre::{
@@ -30,6 +30,9 @@ const PARTING: Duration = Duration::from_secs(1);
 /// Answers to a recipient that speak of the recipient (RFC 5321, 4.2.2 and RFC 7504). Other permanent ones may
 /// as well mean that this server relays nothing for us.
 const NO_SUCH_RECIPIENT: [u16; 4] = [550, 551, 553, 556];
+
+/// How a server begins that speaks, with the same codes, of what we may do (RFC 3463, 3.8).
+const POLICY: &str = "5.7.";
 
 /// Where the server is, and how to talk to it. May hold a password.
 #[derive(Clone)]
@@ -231,8 +234,9 @@ impl Mailer {
 }
 
 fn recipient_not_taken(error: lettre::transport::smtp::Error) -> NotSent {
-    let is_final = error.is_permanent() && error.status().is_some_and(|code| NO_SUCH_RECIPIENT.contains(&code.into()));
-    if is_final { NotSent::Recipient(error.into()) } else { mail_not_taken(error) }
+    let speaks_of_it = error.status().is_some_and(|code| NO_SUCH_RECIPIENT.contains(&code.into()));
+    let is_about_us = error.source().is_some_and(|said| said.to_string().starts_with(POLICY));
+    if speaks_of_it && !is_about_us { NotSent::Recipient(error.into()) } else { mail_not_taken(error) }
 }
 
 fn mail_not_taken(error: lettre::transport::smtp::Error) -> NotSent {

@@ -1,0 +1,246 @@
+//! The waits of each dialect: which delay queues a delivery passes, and that it stays in them for so long.
+
+use std::collections::HashMap;
+
+use fanfare_tests::dialects::Waits;
+use fanfare_tests::{
+    patience::until,
+    receiver::Behaviour,
+    world::{Setup, World},
+};
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use lapin::{
+    Channel, Connection, ConnectionProperties, Queue,
+    options::{BasicGetOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    DIALECTS,
+    tenants::{Tenant, Webhook, attempts, shipped_world},
+};
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+
+/// The delay queues that the shipped dialects need, and those that are always there, with their seconds.
+const QUEUES: [(&str, u64); 15] = [
+    ("1s", 1),
+    ("5s", 5),
+    ("30s", 30),
+    ("60s", MINUTE),
+    ("5m", 5 * MINUTE),
+    ("15m", 15 * MINUTE),
+    ("30m", 30 * MINUTE),
+    ("60m", HOUR),
+    ("120m", 2 * HOUR),
+    ("5h", 5 * HOUR),
+    ("10h", 10 * HOUR),
+    ("12h", 12 * HOUR),
+    ("14h", 14 * HOUR),
+    ("20h", 20 * HOUR),
+    ("24h", 24 * HOUR),
+];
+
+/// The queues that a delivery passes which fails each time.
+const SCHEDULES: [(&str, &[&str]); 6] = [
+    ("incenta", &["60s", "5m", "15m", "60m", "120m"]),
+    ("incentable", &["5m", "30m", "120m", "24h"]),
+    ("nudj", &["60s", "5m", "15m", "60m", "120m"]),
+    ("reward", &["60s", "5m", "15m", "60m", "120m"]),
+    ("ploints", &["60s", "5m", "30m", "120m", "12h"]),
+    ("standard", &["5s", "5m", "30m", "120m", "5h", "10h", "14h", "20h", "24h"]),
+];
+
+/// The part of a wait by which it may be longer.
+fn jitter(dialect: &str) -> f64 {
+    if dialect == "standard" { 0.1 } else { 0.0 }
+}
+
+/// What a moment in the API may be off by: the time between the end of an attempt and the decision on it.
+const SLACK: f64 = 1.0;
+
+/// A look into the delay queues of a world. What it finds it takes out.
+struct DelayQueues {
+    prefix: String,
+    channel: Channel,
+    connection: Connection,
+}
+
+impl DelayQueues {
+    async fn of(world: &World) -> Self {
+        let url = &world.variables["AMQP_URL"];
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("the broker");
+        let channel = connection.create_channel().await.expect("a channel");
+        Self { prefix: world.variables["FANFARE_PREFIX"].clone(), channel, connection }
+    }
+
+    /// Declares a delay queue that is there as one that holds messages for so many seconds, which the broker refuses
+    /// where it holds them for another time.
+    async fn declare(&self, name: &str, seconds: u64) -> lapin::Result<Queue> {
+        let queue = format!("{}.delay.{name}", self.prefix);
+        let due = format!("{}.deliveries", self.prefix);
+        let mut arguments = FieldTable::default();
+        for (key, value) in [
+            ("x-queue-type", "quorum"),
+            ("x-dead-letter-exchange", ""),
+            ("x-dead-letter-routing-key", &due),
+            ("x-dead-letter-strategy", "at-least-once"),
+            ("x-overflow", "reject-publish"),
+        ] {
+            arguments.insert(key.into(), AMQPValue::LongString(value.into()));
+        }
+        let milliseconds = i64::try_from(seconds * 1000).expect("few");
+        arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(milliseconds));
+        // What is refused closes the channel.
+        let channel = self.connection.create_channel().await?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.clone().into(), passive, FieldTable::default()).await?;
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.into(), durable, arguments).await
+    }
+
+    /// All claims that are there, each with the name of its queue.
+    async fn take(&self) -> Vec<(&'static str, Value)> {
+        let mut found = Vec::new();
+        for (name, _) in QUEUES {
+            let queue = format!("{}.delay.{name}", self.prefix);
+            let options = BasicGetOptions { no_ack: true };
+            while let Some(message) = self.channel.basic_get(queue.clone().into(), options).await.expect("a queue") {
+                found.push((name, serde_json::from_slice(&message.data).expect("a claim")));
+            }
+        }
+        found
+    }
+}
+
+#[tokio::test]
+async fn each_delay_queue_holds_claims_for_as_long_as_its_name_says() {
+    let world = shipped_world().await;
+    let queues = DelayQueues::of(&world).await;
+    for (name, seconds) in QUEUES {
+        let declared = queues.declare(name, seconds).await.map(drop);
+        assert!(declared.is_ok(), "{name}: {declared:?}");
+        assert!(queues.declare(name, seconds + 1).await.is_err(), "{name} is of any length");
+    }
+}
+
+/// A delivery is asked to be sent again instead of waiting hours: that keeps its place in the schedule. Its claim has
+/// been taken out of the delay queue by then, so that the next one stands there alone.
+#[tokio::test]
+async fn after_each_failure_the_claim_is_in_the_delay_queue_of_the_schedule() {
+    let world = shipped_world().await;
+    let _dispatcher = world.dispatcher().await;
+    let queues = DelayQueues::of(&world).await;
+    for (dialect, schedule) in SCHEDULES {
+        let tenant = Tenant::new(&world, dialect).await;
+        world.receiver.script(dialect, &[Behaviour::FAIL]);
+        let webhook = tenant.webhook(&world, &world.receiver.url(dialect), &["*"]).await;
+        let event = tenant.publish(&json!({ "type": "order.created", "data": {} })).await;
+        for (failures, queue) in (1..).zip(schedule) {
+            let delivery = failed_so_often(&tenant, &event, &webhook, failures).await;
+            let claims = until(&format!("a claim of attempt {} in {dialect}", failures + 1), async || {
+                Some(queues.take().await).filter(|claims| !claims.is_empty())
+            })
+            .await;
+            assert_eq!(claims.len(), 1, "{dialect}: {claims:?}");
+            let (found_in, claim) = &claims[0];
+            assert_eq!(found_in, queue, "{dialect} after {failures} failures: {claim}");
+            assert_eq!((&claim["delivery"], &claim["attempt"]), (&delivery["id"], &json!(failures + 1)), "{dialect}");
+            let off = moment(&claim["due"]).duration_since(moment(&delivery["next_attempt_at"]));
+            assert!(off.abs() < SignedDuration::from_millis(1), "{dialect}: {claim} {delivery}");
+            assert_eq!(tenant.resend(&delivery).await, failures as u64 + 1, "{dialect}");
+        }
+        let delivery = tenant.delivery(&event, &webhook, "failed").await;
+        assert_waits(dialect, schedule, &delivery);
+        assert_eq!(queues.take().await, [], "{dialect} has given up");
+    }
+}
+
+/// The delivery, once it waits after so many failed attempts.
+async fn failed_so_often(tenant: &Tenant, event: &str, webhook: &Webhook, failures: usize) -> Value {
+    until(&format!("{failures} failed attempts in {}", tenant.dialect), async || {
+        let delivery = tenant.delivery(event, webhook, "waiting").await;
+        // One that is to be sent again now waits, too.
+        let waits = delivery["state"] == "waiting" && delivery["reason"] == Value::Null;
+        (waits && attempts(&delivery).len() == failures).then_some(delivery)
+    })
+    .await
+}
+
+/// Each attempt says when the next one was due, and the last that there is none.
+fn assert_waits(dialect: &str, schedule: &[&str], delivery: &Value) {
+    let lengths = HashMap::from(QUEUES);
+    let (last, others) = attempts(delivery).split_last().expect("attempts");
+    assert_eq!(last["next_attempt_at"], Value::Null, "{dialect}");
+    assert_eq!(others.len(), schedule.len(), "{dialect}");
+    let mut longer_by = Vec::new();
+    for (attempt, queue) in others.iter().zip(schedule) {
+        let taken = SignedDuration::from_millis(attempt["duration_ms"].as_i64().expect("a duration"));
+        let decided_at = moment(&attempt["started_at"]) + taken;
+        let wait = moment(&attempt["next_attempt_at"]).duration_since(decided_at).as_secs_f64();
+        let expected = lengths[queue] as f64;
+        let longest = expected * (1.0 + jitter(dialect)) + SLACK;
+        assert!((expected..longest).contains(&wait), "{dialect} waits {wait} s and not {queue}");
+        longer_by.push((wait - expected) / expected);
+    }
+    if jitter(dialect) > 0.0 {
+        let (least, greatest) =
+            longer_by.iter().fold((f64::MAX, f64::MIN), |(least, greatest), &by| (by.min(least), by.max(greatest)));
+        assert!(greatest - least > jitter(dialect) / 20.0, "{dialect} waits longer by chance: {longer_by:?}");
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
+
+fn moment(value: &Value) -> Timestamp {
+    text(value).parse().expect("a moment")
+}
+
+/// The same in time: waits that a test can wait for, each another.
+#[tokio::test]
+async fn a_delivery_waits_as_long_as_its_schedule_says() {
+    const WAITS: [i64; 3] = [1, 2, 3];
+    let world = World::of(Setup { waits: Waits::of("1s,2s,3s"), ..Setup::new(&[]) }).await;
+    let mut tenants = Vec::new();
+    for dialect in DIALECTS {
+        let tenant = Tenant::new(&world, dialect).await;
+        world.receiver.script(dialect, &[Behaviour::FAIL]);
+        let webhook = tenant.webhook(&world, &world.receiver.url(dialect), &["*"]).await;
+        tenants.push((tenant, webhook));
+    }
+    let _dispatcher = world.dispatcher().await;
+    join_all(tenants.iter().map(async |(tenant, webhook)| {
+        let event = tenant.publish(&json!({ "type": "order.created", "data": {} })).await;
+        tenant.delivery(&event, webhook, "failed").await;
+        let received = world.receiver.received(tenant.dialect);
+        let gaps: Vec<_> = received.windows(2).map(|pair| pair[1].at.duration_since(pair[0].at)).collect();
+        assert_eq!(gaps.len(), WAITS.len(), "{}: {gaps:?}", tenant.dialect);
+        let too_short = gaps.iter().zip(WAITS).find(|(gap, wait)| **gap < SignedDuration::from_secs(*wait));
+        assert_eq!(too_short, None, "{}: {gaps:?}", tenant.dialect);
+    }))
+    .await;
+}
+
+/// The one wait of a shipped dialect that is short enough, with its jitter.
+#[tokio::test]
+async fn what_is_shipped_is_what_is_waited() {
+    let world = shipped_world().await;
+    let _dispatcher = world.dispatcher().await;
+    let tenant = Tenant::new(&world, "standard").await;
+    world.receiver.script("standard", &[Behaviour::FAIL, Behaviour::OK]);
+    let webhook = tenant.webhook(&world, &world.receiver.url("standard"), &["*"]).await;
+    let event = tenant.publish(&json!({ "type": "order.created", "data": {} })).await;
+    let delivery = tenant.delivery(&event, &webhook, "delivered").await;
+    let [first, second] = attempts(&delivery) else { panic!("two attempts: {delivery}") };
+    let due = moment(&first["next_attempt_at"]);
+    let early = due.duration_since(moment(&second["started_at"]));
+    // A claim that comes out of its queue while its jitter lasts hops on, but for the last second.
+    assert!(early < SignedDuration::from_secs(1), "the second attempt is early by {early}: {delivery}");
+    let gap = moment(&second["started_at"]).duration_since(moment(&first["started_at"]));
+    assert!(gap >= SignedDuration::from_secs(5), "the wait was {gap}: {delivery}");
+}

@@ -1,0 +1,212 @@
+//! Who may do what: one application's key reaches nothing of another one, a key that publishes does not manage,
+//! and without a key nobody does anything.
+
+use fanfare_tests::{patience::until, process::fanfare, world::World};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    assert_refused, contract,
+    contract::Route,
+    door::{Door, JSON},
+    list,
+    samples::{CONFIDENTIAL, Things},
+    text,
+};
+
+/// A key that manages another application of the same Fanfare.
+async fn other_manager(world: &World) -> Door {
+    let application = fanfare(&world.variables, &["app", "create", "other"]);
+    let key = world.create_key(&["--role", "manage", "--application", &application]);
+    let other = Door::of(world).await.with_key(&key);
+    until("the key to be known", async || (other.get("/api/v1/webhooks").await.status == 200).then_some(())).await;
+    other
+}
+
+async fn request(door: &Door, route: &Route, path: &str, things: &Things) -> crate::door::Raw {
+    let body = things.body(route).map(|body| body.to_string()).unwrap_or_default();
+    door.send(route.method.clone(), path, &[JSON], body).await
+}
+
+fn publishes(route: &Route) -> bool {
+    ["publish_event", "publish_events"].contains(&route.name())
+}
+
+/// All that an application's own key sees of it.
+async fn seen(door: &Door, things: &Things) -> Vec<Value> {
+    let mut seen = Vec::new();
+    for path in [
+        format!("/api/v1/applications/{}", things.application),
+        format!("/api/v1/webhooks/{}", things.webhook),
+        format!("/api/v1/deliveries/{}", things.delivery),
+        format!("/api/v1/events/{}", things.event),
+        "/api/v1/event-types".to_owned(),
+        "/api/v1/webhooks".to_owned(),
+        "/api/v1/deliveries".to_owned(),
+        "/api/v1/events".to_owned(),
+        "/webhooks/logs".to_owned(),
+    ] {
+        seen.push(door.get(&path).await.data().clone());
+    }
+    seen
+}
+
+#[tokio::test]
+async fn nothing_of_an_application_is_reached_with_the_key_of_another() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let things = Things::of(&world).await;
+    let owner = Door::of(&world).await;
+    let before = seen(&owner, &things).await;
+    let requests = world.receiver.all().len();
+    let other = other_manager(&world).await;
+
+    assert_nothing_is_found(&other, &things).await;
+    for route in contract::routes() {
+        let path = things.path(&route);
+        let named = request(&other, &route, &format!("{path}?application={}", things.application), &things).await;
+        let is_refused = [403, 404].contains(&named.status) || route.name() == "list_dialects";
+        assert!(is_refused, "{} {path} for the other application: {}", route.method, named.text);
+        let answer = request(&other, &route, &path, &things).await;
+        // An event type is told by its name, which whoever asked has said.
+        let is_echo = route.path.contains("event-types");
+        for told in [&answer.text, &named.text] {
+            assert!(!told.contains(CONFIDENTIAL) || is_echo, "{path} tells: {told}");
+        }
+        let (what, answer) = (format!("{} {path}", route.method), answer.answer());
+        if route.path.contains("{name}") {
+            // It has described one of the same name itself a moment ago: that is the one which it removes.
+            assert_eq!(answer.status, 200, "{what}");
+        } else if route.path.contains('{') || route.name() == "put_webhook_configs" {
+            assert_refused(&what, &answer, (404, "not_found", "id"));
+        } else if route.takes_admin() {
+            assert_refused(&what, &answer, (403, "forbidden", ""));
+        } else if route.name() == "resend_deliveries" {
+            assert_eq!(answer.data()["resent"], 0, "{what}");
+        }
+    }
+    assert_eq!(seen(&owner, &things).await, before, "all is as it was");
+    assert_eq!(world.receiver.all().len(), requests, "nothing was sent");
+    let secrets = "SELECT count(*) FROM endpoint_secrets WHERE endpoint_id IN
+                   (SELECT id FROM endpoints WHERE name = 'confidential')";
+    assert_eq!(world.count(secrets).await, 1, "its secret was not rotated");
+}
+
+/// Filters and suggestions tell nothing either.
+async fn assert_nothing_is_found(other: &Door, things: &Things) {
+    let Things { webhook, delivery, event, event_type, .. } = things;
+    for path in [
+        format!("/api/v1/deliveries?webhook={webhook}"),
+        format!("/api/v1/deliveries?event={event}"),
+        format!("/api/v1/deliveries?before={delivery}"),
+        "/api/v1/deliveries?state=delivered".to_owned(),
+        format!("/api/v1/events?type={event_type}"),
+        format!("/webhooks/logs?config={webhook}"),
+        format!("/webhooks/logs?event={event}"),
+        format!("/webhooks/logs?before={delivery}.9"),
+        format!("/api/v1/webhooks?before={webhook}"),
+        format!("/webhooks/configs?before={webhook}"),
+    ] {
+        assert_eq!(other.get(&path).await.data(), &json!([]), "{path}");
+    }
+    for filter in [json!({}), json!({ "webhook": webhook }), json!({ "event": event }), json!({ "state": "delivered" })]
+    {
+        let resent = other.call(Method::POST, "/api/v1/deliveries/resend", &filter).await;
+        assert_eq!(resent.data()["resent"], 0, "{filter}");
+    }
+    // The same URL is not the same configuration.
+    let own = json!({ "url": things.url.replace("another", CONFIDENTIAL), "event_types": ["*"], "enabled": false });
+    let own = other.put("/webhooks/configs", &own).await.data()[0].clone();
+    assert!(text(&own, "id") != webhook && own.get("secret").is_some(), "{own}");
+    let new = json!({ "url": things.url, "events": ["confidental.hapened"] });
+    let refused = other.call(Method::POST, "/api/v1/webhooks", &new).await;
+    assert_refused("nearly another's", &refused, (422, "unknown_event_type", "events"));
+    assert!(!refused.body.to_string().contains(event_type), "{}", refused.body);
+    assert_eq!(
+        other.call(Method::DELETE, &format!("/api/v1/webhooks/{}", text(&own, "id")), &json!({})).await.status,
+        200
+    );
+    let type_path = format!("/api/v1/event-types/{event_type}");
+    assert_refused("another's", &other.call(Method::DELETE, &type_path, &json!({})).await, (404, "not_found", "name"));
+    let types = other.get("/api/v1/event-types").await.data().clone();
+    assert!(list(&types).iter().all(|one| text(one, "name") != event_type), "{types}");
+}
+
+#[tokio::test]
+async fn without_a_key_that_may_nothing_is_done() {
+    let world = World::new().await;
+    let door = Door::of(&world).await;
+    let publisher = door.with_key(&world.create_key(&["--role", "publish", "--application", &world.application]));
+    until("the key to be known", async || (publisher.get("/api/v1/webhooks").await.status == 403).then_some(())).await;
+    let endpoint = world.endpoint("a", &["order.created"]).await;
+    let things = Things { webhook: endpoint.id, application: world.application.clone(), ..Things::unknown() };
+    let before = door.get("/api/v1/webhooks").await.data().clone();
+    let shortened = &world.key[..world.key.len() - 1];
+    let wrong = [shortened.to_owned(), format!("{}0", world.key), world.key.to_uppercase(), "Bearer".to_owned()];
+    for route in contract::routes() {
+        for prefix in ["", "/api/v2/admin"] {
+            if !prefix.is_empty() && !route.path.starts_with("/webhooks") {
+                continue;
+            }
+            let path = format!("{prefix}{}", things.path(&route));
+            let nobody = request(&door.with_key(""), &route, &path, &things).await;
+            assert_refused(&path, &nobody.answer(), (401, "missing_key", ""));
+            assert_eq!(nobody.headers["www-authenticate"], "Bearer", "{path}");
+            for key in &wrong {
+                let answer = request(&door.with_key(key), &route, &path, &things).await.answer();
+                assert_refused(&path, &answer, (401, "invalid_key", ""));
+            }
+            let answer = request(&publisher, &route, &path, &things).await.answer();
+            if publishes(&route) {
+                assert_eq!(answer.status, 202, "{path}: {}", answer.body);
+            } else {
+                assert_refused(&path, &answer, (403, "forbidden", ""));
+            }
+            if route.takes_admin() {
+                assert_refused(&path, &request(&door, &route, &path, &things).await.answer(), (403, "forbidden", ""));
+            }
+        }
+    }
+    assert_eq!(door.get("/api/v1/webhooks").await.data(), &before, "nothing was changed");
+    assert_eq!(world.count("SELECT count(*) FROM applications").await, 1);
+}
+
+/// `x-api-token` is as good as `Authorization`, whose scheme may be written in any case.
+#[tokio::test]
+async fn a_key_may_be_given_in_either_header() {
+    let world = World::new().await;
+    let door = Door::of(&world).await;
+    let (anybody, unknown) = (door.with_key(""), Things::unknown());
+    let key = &world.key;
+    for (name, value) in [
+        ("authorization", format!("Bearer {key}")),
+        ("authorization", format!("bearer {key}")),
+        ("AUTHORIZATION", format!("BEARER {key}")),
+        ("x-api-token", key.clone()),
+        ("X-API-Token", key.clone()),
+    ] {
+        for route in contract::routes().iter().filter(|route| !route.takes_admin()) {
+            let body = unknown.body(route).map(|body| body.to_string()).unwrap_or_default();
+            let path = unknown.path(route);
+            let given = anybody.send(route.method.clone(), &path, &[(name, &value), JSON], body).await;
+            assert!(![401, 403].contains(&given.status), "{name} {path}: {}", given.text);
+        }
+    }
+    for (name, value) in [
+        ("authorization", format!("Basic {key}")),
+        ("authorization", key.clone()),
+        ("authorization", "Bearer".to_owned()),
+        ("authorization", String::new()),
+    ] {
+        let answer = anybody.send(Method::GET, "/api/v1/webhooks", &[(name, &value)], "").await.answer();
+        assert_refused(&value, &answer, (401, "missing_key", ""));
+    }
+    for (name, value) in [
+        ("authorization", "Bearer ".to_owned()),
+        ("x-api-token", String::new()),
+        ("x-api-token", format!("Bearer {key}")),
+    ] {
+        let answer = anybody.send(Method::GET, "/api/v1/webhooks", &[(name, &value)], "").await.answer();
+        assert_eq!(answer.status, 401, "{name}: {value}: {}", answer.body);
+    }
+}

@@ -1,0 +1,193 @@
+//! The API's description of itself, and whether an answer is as it says: its status, its members, their types,
+//! and the codes of errors.
+
+use std::{fs, sync::LazyLock};
+
+use fanfare_tests::instance::repository;
+use hyper::Method;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{door::Raw, list, text};
+
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+    let text = fs::read_to_string(repository().join("proto/openapi.json")).expect("the description");
+    serde_json::from_str(&text).expect("JSON")
+});
+
+/// The description.
+pub(crate) fn document() -> &'static Value {
+    &DOCUMENT
+}
+
+/// A route that is described.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    /// With the names of its parameters in braces.
+    pub(crate) path: &'static str,
+    pub(crate) operation: &'static Value,
+}
+
+impl Route {
+    /// What the description calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        text(self.operation, "operationId")
+    }
+
+    /// Whether only an admin's key may.
+    pub(crate) fn takes_admin(&self) -> bool {
+        ["create_application", "list_applications", "create_key"].contains(&self.name())
+    }
+
+    /// The statuses of its successes.
+    pub(crate) fn successes(&self) -> Vec<u16> {
+        let responses = self.operation["responses"].as_object().expect("responses");
+        responses.keys().filter_map(|status| status.parse().ok()).collect()
+    }
+
+    /// The schema of its body, with nothing to look up; none where it takes no body.
+    pub(crate) fn body(&self) -> Option<&'static Value> {
+        let schema = &self.operation["requestBody"]["content"]["application/json"]["schema"];
+        let schema = list(&schema["oneOf"]).iter().find(|one| one["type"] != "null").unwrap_or(schema);
+        (!schema.is_null()).then(|| resolved(schema))
+    }
+
+    /// Whether its query has a parameter.
+    pub(crate) fn has_parameter(&self, name: &str) -> bool {
+        list(&self.operation["parameters"]).iter().any(|one| one["in"] == "query" && one["name"] == name)
+    }
+
+    /// Whether a path is one of its.
+    fn is_of(&self, path: &str) -> bool {
+        let (parts, described) = (path.split('/'), self.path.split('/'));
+        parts.clone().count() == described.clone().count()
+            && parts.zip(described).all(|(part, described)| described.starts_with('{') || part == described)
+    }
+}
+
+/// Every route that is described.
+pub(crate) fn routes() -> Vec<Route> {
+    let mut routes = Vec::new();
+    for (path, operations) in DOCUMENT["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let method = method.to_uppercase().parse().expect("a method");
+            routes.push(Route { method, path, operation });
+        }
+    }
+    assert!(routes.len() > 30, "the description has lost its routes");
+    routes
+}
+
+/// Holds an answer against what is described of its route; what is not described, is not looked at.
+pub(crate) fn check(method: &Method, path: &str, raw: &Raw) {
+    let path = path.split('?').next().unwrap_or_default();
+    // Described once, and served there, too.
+    let path = path.strip_prefix("/api/v2/admin").unwrap_or(path);
+    let of_path = routes().into_iter().filter(|route| route.method == method && route.is_of(path));
+    let Some(route) = of_path.min_by_key(|route| route.path.matches('{').count()) else { return };
+    let responses = &route.operation["responses"];
+    let (exact, kind) = (raw.status.to_string(), format!("{}XX", raw.status / 100));
+    let response = responses.get(&exact).or_else(|| responses.get(&kind));
+    let response = response.unwrap_or_else(|| panic!("{method} {path}: {exact} is not described: {}", raw.text));
+    assert_eq!(raw.headers["content-type"], "application/json", "{method} {path}");
+    let answer = raw.answer();
+    let found = fault(&response["content"]["application/json"]["schema"], &answer.body, "answer");
+    assert_eq!(found, None, "{method} {path}: {exact} {}", raw.text);
+    if raw.status >= 400 {
+        let row = format!("| `{}` | {exact} | ", answer.code());
+        let table = text(&DOCUMENT["info"], "description");
+        assert!(table.contains(&row), "{method} {path}: {row:?} is not in the table of errors: {}", raw.text);
+    }
+}
+
+fn resolved(schema: &'static Value) -> &'static Value {
+    let Some(reference) = schema["$ref"].as_str() else { return schema };
+    let found = DOCUMENT.pointer(reference.trim_start_matches('#'));
+    found.unwrap_or_else(|| panic!("{reference} leads nowhere"))
+}
+
+/// What of a value is not as a schema says. A member that is not described is a fault, too.
+fn fault(schema: &'static Value, value: &Value, at: &str) -> Option<String> {
+    let schema = resolved(schema);
+    if let Some(choices) = schema["oneOf"].as_array() {
+        let faults: Vec<_> = choices.iter().map(|one| fault(one, value, at)).collect();
+        return faults.iter().all(Option::is_some).then(|| format!("{at} is none of its choices: {faults:?}"));
+    }
+    if let Some(parts) = schema["allOf"].as_array() {
+        return object_fault(&parts.iter().map(resolved).collect::<Vec<_>>(), value, at);
+    }
+    let types: Vec<&str> = match &schema["type"] {
+        Value::String(one) => vec![one],
+        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        _ => return None,
+    };
+    if !types.iter().any(|one| is_of_type(value, one)) {
+        return Some(format!("{at} is not of {types:?}"));
+    }
+    match value {
+        Value::Object(_) => object_fault(&[schema], value, at),
+        Value::Array(items) => {
+            let item = |(place, item)| fault(schema.get("items")?, item, &format!("{at}[{place}]"));
+            items.iter().enumerate().find_map(item)
+        }
+        Value::String(text) if schema["format"] == "date-time" && text.parse::<Timestamp>().is_err() => {
+            Some(format!("{at} is no moment: {text}"))
+        }
+        Value::String(_) if schema["enum"].is_array() && !list(&schema["enum"]).contains(value) => {
+            Some(format!("{at} is none of those that there are: {value}"))
+        }
+        _ => None,
+    }
+}
+
+/// The same of an object that several schemas describe together.
+fn object_fault(schemas: &[&'static Value], value: &Value, at: &str) -> Option<String> {
+    let Some(members) = value.as_object() else { return Some(format!("{at} is no object")) };
+    let required = schemas.iter().flat_map(|schema| list(&schema["required"]));
+    if let Some(missing) = required.filter_map(Value::as_str).find(|name| !members.contains_key(*name)) {
+        return Some(format!("{at}.{missing} is missing"));
+    }
+    if schemas.iter().all(|schema| schema["properties"].is_null()) {
+        return None;
+    }
+    members.iter().find_map(|(name, member)| {
+        let described = schemas.iter().find_map(|schema| schema["properties"].get(name));
+        match described {
+            Some(schema) => fault(schema, member, &format!("{at}.{name}")),
+            None => Some(format!("{at}.{name} is not described")),
+        }
+    })
+}
+
+pub(crate) fn is_of_type(value: &Value, name: &str) -> bool {
+    match name {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        other => panic!("{other} is no type"),
+    }
+}
+
+#[test]
+fn what_is_not_as_described_is_found() {
+    let schema = json!({
+        "type": "object", "required": ["id"],
+        "properties": { "id": { "type": "string" }, "at": { "type": ["string", "null"], "format": "date-time" } },
+    });
+    let schema: &'static Value = Box::leak(Box::new(schema));
+    for good in
+        [json!({ "id": "a" }), json!({ "id": "a", "at": null }), json!({ "id": "a", "at": "2026-06-18T12:00:00Z" })]
+    {
+        assert_eq!(fault(schema, &good, "it"), None);
+    }
+    for bad in
+        [json!({}), json!([]), json!({ "id": 1 }), json!({ "id": "a", "at": "now" }), json!({ "id": "a", "b": 1 })]
+    {
+        assert!(fault(schema, &bad, "it").is_some(), "{bad}");
+    }
+}

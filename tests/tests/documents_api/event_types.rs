@@ -1,0 +1,194 @@
+//! The event types of an application: its dialect's and its own, what may be subscribed to, and what becomes
+//! of events of a type that nobody described, or that nobody wants.
+
+use fanfare_tests::{patience::until, process::fanfare, world::World};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::{assert_refused, door::JSON, event, known, list, other_application, text};
+
+fn described(name: &str) -> Value {
+    json!({ "name": name, "category": "Loyalty", "description": "What it says", "sample": { "n": [1, 2.50] } })
+}
+
+/// The listed type of a name, which must be listed once.
+async fn listed(world: &World, name: &str) -> Option<Value> {
+    let all = world.client().get("event-types").await.data().clone();
+    let found: Vec<_> = list(&all).iter().filter(|one| text(one, "name") == name).cloned().collect();
+    assert!(found.len() < 2, "{found:?}");
+    found.into_iter().next()
+}
+
+#[tokio::test]
+async fn event_types_are_listed_described_and_removed() {
+    let world = World::of_dialect("ploints", &[]).await;
+    let (_, other) = other_application(&world).await;
+    let client = world.client();
+    let earned = listed(&world, "points.earned").await.expect("the dialect's");
+    assert_eq!((text(&earned, "source"), text(&earned, "description")), ("dialect", "A customer was awarded points"));
+    assert_eq!((text(&earned, "category"), &earned["sample"]["amount"]), ("Points", &json!(50)));
+
+    let made = client.post("event-types", &described("loyalty.tier.reached")).await;
+    assert_eq!((made.status, text(made.data(), "source")), (201, "application"));
+    assert_eq!(listed(&world, "loyalty.tier.reached").await.as_ref(), Some(made.data()));
+    let mut again = described("loyalty.tier.reached");
+    again["sample"] = json!(null);
+    assert_eq!(client.post("event-types", &again).await.status, 201, "one of the same name is replaced");
+    assert_eq!(listed(&world, "loyalty.tier.reached").await.expect("listed")["sample"], Value::Null);
+    client.post("event-types", &described("points.earned")).await.data();
+    let own = listed(&world, "points.earned").await.expect("listed");
+    assert_eq!((text(&own, "source"), text(&own, "category")), ("application", "Loyalty"), "its own comes first");
+    let all = other.get("event-types").await.data().clone();
+    assert!(list(&all).iter().all(|one| one["source"] == "dialect"), "another application does not see them");
+
+    assert_refused("another's", &other.delete("event-types/points.earned").await, (404, "not_found", "name"));
+    assert_eq!(
+        client.delete("event-types/points.earned").await.data(),
+        &json!({ "name": "points.earned", "deleted": true })
+    );
+    assert_eq!(listed(&world, "points.earned").await, Some(earned), "the dialect's is back");
+    for name in ["points.earned", "never.described", "a%20b", "%00"] {
+        assert_refused(name, &client.delete(&format!("event-types/{name}")).await, (404, "not_found", "name"));
+    }
+    let with = |member: &str, value: Value| {
+        let mut new = described("loyalty.level");
+        new[member] = value;
+        new
+    };
+    let deep = "[".repeat(101) + &"]".repeat(101);
+    for (what, new, refusal) in [
+        ("no name", with("name", json!("a b")), (422, "invalid_field", "name")),
+        ("a wildcard", with("name", json!("a.*")), (422, "invalid_field", "name")),
+        ("a long name", with("name", json!("a".repeat(129))), (422, "field_too_long", "name")),
+        ("a blank category", with("category", json!(" ")), (422, "invalid_field", "category")),
+        ("a line break", with("description", json!("a\nb")), (422, "invalid_field", "description")),
+        ("a number", with("description", json!(1)), (422, "wrong_type", "description")),
+        ("a large sample", with("sample", json!("a".repeat(32 * 1024))), (422, "field_too_long", "sample")),
+        ("no sample", json!({ "name": "a", "category": "a", "description": "a" }), (422, "missing_field", "sample")),
+        ("another field", with("schema", json!({})), (422, "unknown_field", "schema")),
+    ] {
+        assert_refused(what, &client.post("event-types", &new).await, refusal);
+    }
+    let raw = format!(r#"{{"name":"a","category":"a","description":"a","sample":{deep}}}"#);
+    let refused = client.send(Method::POST, "event-types", &[JSON], raw).await.expect("an answer");
+    assert!(refused.status == 422 && refused.field() == "sample", "{}", refused.body);
+}
+
+#[tokio::test]
+async fn one_subscribes_to_what_there_is() {
+    let world = World::of_dialect("ploints", &[]).await;
+    let client = world.client();
+    let url = world.receiver.url("a");
+    let subscribe = async |events: Value| client.post("webhooks", &json!({ "url": url, "events": events })).await;
+    for (events, nearest) in [
+        (json!(["points.earnt"]), "points.earned"),
+        (json!(["*", "custommer.created"]), "customer.created"),
+        (json!(["POINTS.REDEEMED"]), "points.redeemed"),
+        (json!(["point.*"]), ""),
+        (json!(["points.earned.*"]), "points.earned"),
+        (json!(["loyalty.*"]), ""),
+        (json!(["xyz"]), ""),
+    ] {
+        let refused = subscribe(events.clone()).await;
+        assert_refused(&events.to_string(), &refused, (422, "unknown_event_type", "events"));
+        let message = text(&refused.body["error"], "message");
+        assert!(message.contains(text(&events[list(&events).len() - 1], "").trim()), "{message}");
+        let is_suggested = nearest.is_empty() || message.ends_with(&format!("did you mean {nearest}?"));
+        assert!(is_suggested, "{events}: {message}");
+    }
+    client.post("event-types", &described("loyalty.tier.reached")).await.data();
+    assert_eq!(subscribe(json!(["loyalty.*"])).await.status, 201, "now there is something");
+    let made = subscribe(json!(["loyalty.tier.reached", "loyalty.tier.*", "points.*", "*"])).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+
+    // Who is subscribed to what is described no longer stays so, and can be changed otherwise.
+    let _dispatcher = world.dispatcher().await;
+    client.delete("event-types/loyalty.tier.reached").await.data();
+    let path = format!("webhooks/{}", text(made.data(), "id"));
+    assert_eq!(client.patch(&path, &json!({ "name": "Loyalty" })).await.status, 200);
+    let again = client.patch(&path, &json!({ "events": ["loyalty.*"] })).await;
+    assert_refused("anew", &again, (422, "unknown_event_type", "events"));
+    world.known().await;
+    let id = world.publish(&json!({ "type": "loyalty.tier.reached", "data": 1 })).await;
+    world.wait_for_deliveries(&format!("event={id}&state=delivered"), 2).await;
+}
+
+#[tokio::test]
+async fn an_event_that_nobody_wants_is_kept_and_says_so() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("a", &["order.*"]).await;
+    let _dispatcher = world.dispatcher().await;
+    let unknown = world.publish(&json!({ "type": "nobody.described.this", "data": { "n": 1 }, "id": "mine" })).await;
+    let unwanted = world.publish(&json!({ "type": "invoice.paid", "data": { "n": 2 } })).await;
+    let wanted = world.publish(&json!({ "type": "order.created", "data": { "n": 3 } })).await;
+    world.receiver.wait_for(&endpoint.path, 1).await;
+    for (id, kind, number) in [(&unknown, "nobody.described.this", 1), (&unwanted, "invoice.paid", 2)] {
+        let kept = event(&world, id).await;
+        assert_eq!((text(&kept, "status"), &kept["matched_webhooks"]), ("unmatched", &json!(0)), "{kept}");
+        assert_eq!((text(&kept, "type"), &kept["payload"]["data"]["n"]), (kind, &json!(number)));
+        assert_eq!(kept["deliveries"], json!([]));
+    }
+    let delivered = event(&world, &wanted).await;
+    assert_eq!((text(&delivered, "status"), &delivered["matched_webhooks"]), ("fanned_out", &json!(1)));
+    assert_eq!(list(&delivered["deliveries"]).len(), 1);
+    let all = world.client().get("events").await.data().clone();
+    let ids: Vec<&str> = list(&all).iter().map(|one| text(one, "id")).collect();
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    let found = world.client().get("events?type=invoice.paid").await.data().clone();
+    assert_eq!(list(&found).iter().map(|one| text(one, "id")).collect::<Vec<_>>(), [unwanted]);
+    assert_eq!(text(&event(&world, &unknown).await, "key"), "mine");
+    // Who wants it from now on does not get what was before.
+    world.endpoint("late", &["*"]).await;
+    world.publish(&json!({ "type": "invoice.paid", "data": { "n": 4 } })).await;
+    world.receiver.wait_for("late", 1).await;
+    assert_eq!(world.receiver.received("late").len(), 1);
+}
+
+#[tokio::test]
+async fn a_strict_application_takes_only_what_is_described() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("a", &["*"]).await;
+    let _dispatcher = world.dispatcher().await;
+    let broker = world.broker().await;
+    let client = world.client();
+    let strict = client.patch(&format!("applications/{}", world.application), &json!({ "strict": true })).await;
+    assert_eq!(strict.data()["strict"], true);
+    let new = json!({ "type": "order.creatd", "data": 1 });
+    let refused = until("ingest to know", async || {
+        let answer = client.post("events", &new).await;
+        (answer.status != 202).then_some(answer)
+    })
+    .await;
+    assert_refused("unknown", &refused, (422, "unknown_event_type", "type"));
+    assert!(text(&refused.body["error"], "message").ends_with("did you mean order.created?"), "{}", refused.body);
+    let batch = client.post("events/batch", &json!([{ "type": "order.created", "data": 1 }, new])).await;
+    assert_eq!((batch.status, &batch.data()[1]["error"]["code"]), (207, &json!("unknown_event_type")));
+
+    world.known().await;
+    let key = |kind: &str| format!("{}.{kind}", world.application);
+    assert!(broker.publish(&key("order.creatd"), Some("1"), &[], r#"{"data":1}"#).await.expect("the broker"));
+    // Others may be there: what ingest took before it knew.
+    let parked = "SELECT count(*) FROM parked WHERE reason = 'unknown_event_type' AND message_id = '1'
+                  AND message LIKE '%order.created?'";
+    until("the parked message", async || (world.count(parked).await == 1).then_some(())).await;
+    assert_eq!(world.count("SELECT count(*) FROM events WHERE key = '1'").await, 0);
+
+    // What it describes itself is taken, over both doors.
+    client.post("event-types", &described("order.creatd")).await.data();
+    world.known().await;
+    assert!(broker.publish(&key("order.creatd"), Some("2"), &[], r#"{"data":"amqp"}"#).await.expect("the broker"));
+    let over_http = json!({ "type": "order.creatd", "data": "http" });
+    until("ingest to know", async || (client.post("events", &over_http).await.status == 202).then_some(())).await;
+    for door in [r#""amqp""#, r#""http""#] {
+        until(door, async || {
+            let received = world.receiver.received(&endpoint.path);
+            received.iter().any(|one| String::from_utf8_lossy(&one.body).contains(door)).then_some(())
+        })
+        .await;
+    }
+
+    let made = fanfare(&world.variables, &["app", "create", "strict", "--strict"]);
+    let other = client.with_key(&world.create_key(&["--role", "manage", "--application", &made]));
+    known(&other, "webhooks").await;
+    assert_refused("of the command", &other.post("events", &new).await, (422, "unknown_event_type", "type"));
+}

@@ -1,0 +1,179 @@
+//! Headers of an endpoint's own: they arrive, nothing shows their values again, and nothing of ours, of HTTP's
+//! or of the dialect's can be set by them.
+
+use fanfare_tests::{patience::until, signature::is_signed, world::World};
+use serde_json::{Value, json};
+
+use crate::{assert_refused, delivery_in, door::Door, event, patient_world, text};
+
+const CREDENTIAL: &str = "Bearer s3cr3t-of-the-receiver";
+
+#[tokio::test]
+async fn headers_arrive_and_their_values_are_never_shown() {
+    let world = patient_world(&[]).await;
+    let door = Door::of(&world).await;
+    let new = json!({
+        "url": world.receiver.url("a"), "events": ["*"],
+        "headers": { "Authorization": CREDENTIAL, "X-Tenant": "blue ~!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}" },
+    });
+    let made = world.client().post("webhooks", &new).await.data().clone();
+    assert_eq!(made["headers"], json!(["authorization", "x-tenant"]));
+    let _dispatcher = world.dispatcher().await;
+    let id = world.publish(&json!({ "type": "a", "data": 1 })).await;
+    let received = world.receiver.wait_for("a", 1).await.remove(0);
+    assert_eq!(received.header("authorization"), CREDENTIAL);
+    assert_eq!(received.header("x-tenant"), text(&new["headers"], "X-Tenant"));
+    assert!(is_signed(&received, text(&made, "secret")) && received.header("content-type") == "application/json");
+
+    let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
+    for (what, answer) in door.everything(text(&made, "id"), text(&delivery, "id"), &id).await {
+        assert!(!answer.contains("s3cr3t") && !answer.contains("blue ~"), "{what} shows a value: {answer}");
+    }
+    assert_encrypted(&world, "s3cr3t").await;
+
+    // Whatever is named replaces all that there were.
+    let endpoint = format!("webhooks/{}", text(&made, "id"));
+    for (headers, names, tenant) in
+        [(json!({ "x-tenant": "red" }), json!(["x-tenant"]), "red"), (json!({}), json!([]), "")]
+    {
+        let changed = world.client().patch(&endpoint, &json!({ "headers": headers })).await.data().clone();
+        assert_eq!(changed["headers"], names);
+        let kept = world.client().patch(&endpoint, &json!({ "name": tenant.to_owned() + "x" })).await.data().clone();
+        assert_eq!(kept["headers"], names, "what is not named stays");
+        world.known().await;
+        let id = world.publish(&json!({ "type": "a", "data": 1 })).await;
+        let arrived =
+            until("the event", async || world.receiver.received("a").into_iter().find(|one| one.event() == id));
+        let arrived = arrived.await;
+        assert_eq!((arrived.header("authorization"), arrived.header("x-tenant")), ("", tenant));
+    }
+    assert_eq!(world.count("SELECT count(headers_ciphertext) FROM endpoints").await, 0);
+}
+
+/// No row of any table holds a text, as it is or as bytes.
+async fn assert_encrypted(world: &World, value: &str) {
+    let database = world.database().await;
+    let row =
+        database.query_one("SELECT headers_ciphertext, headers_key_name FROM endpoints", &[]).await.expect("a row");
+    assert_eq!(row.get::<_, &str>(1), "test", "the key ring's key");
+    assert!(row.get::<_, Vec<u8>>(0).len() > CREDENTIAL.len(), "nonce and ciphertext");
+    let hexadecimal: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let statement = "SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+                     WHERE nspname = 'public' AND relkind IN ('r', 'p')";
+    for table in database.query(statement, &[]).await.expect("the tables") {
+        let table: &str = table.get(0);
+        let statement = format!(
+            "SELECT count(*) FROM \"{table}\" t WHERE t::text LIKE '%{value}%' OR t::text LIKE '%{hexadecimal}%'"
+        );
+        assert_eq!(world.count(&statement).await, 0, "{table} holds {value}");
+    }
+}
+
+#[tokio::test]
+async fn headers_that_are_not_the_endpoints_are_refused() {
+    let world = World::new().await;
+    let client = world.client();
+    let good = world.endpoint("a", &["*"]).await;
+    let url = world.receiver.url("b");
+    let refused = async |what: &str, headers: Value, code: &str, field: &str| {
+        let new = json!({ "url": url, "events": ["*"], "headers": headers });
+        let made = client.post("webhooks", &new).await;
+        assert_refused(what, &made, (422, code, field));
+        let changed = client.patch(&format!("webhooks/{}", good.id), &json!({ "headers": headers })).await;
+        assert_refused(what, &changed, (422, code, field));
+        made.body["error"]["message"].as_str().unwrap_or_default().to_owned()
+    };
+    for name in [
+        // HTTP's
+        "Host",
+        "content-length",
+        "Transfer-Encoding",
+        "CONNECTION",
+        "Content-Type",
+        "User-Agent",
+        "Upgrade",
+        "Accept-Encoding",
+        "TE",
+        "Trailer",
+        "Expect",
+        "Keep-Alive",
+        "Content-Encoding",
+        // Standard Webhooks'
+        "webhook-id",
+        "Webhook-Timestamp",
+        "WEBHOOK-SIGNATURE",
+        // the dialect's
+        "X-Webhook-Signature",
+        "x-webhook-signature",
+        // no names
+        "",
+        " ",
+        "a b",
+        "a:",
+        "ü",
+        "a\r\nHost",
+        "a\nb",
+        "a\0",
+        "\u{7f}",
+        "(a)",
+    ] {
+        let told = refused(name, json!({ name: "value" }), "invalid_field", "headers").await;
+        let shown: String = name.to_ascii_lowercase().chars().take_while(char::is_ascii_graphic).collect();
+        assert!(told.to_ascii_lowercase().contains(&shown), "{name:?}: {told}");
+    }
+    for value in [
+        "a\r\nX-Other: b",
+        "a\rb",
+        "a\nb",
+        "\n",
+        "a\0b",
+        "\0",
+        "a\tb",
+        "",
+        " a",
+        "a ",
+        "ä",
+        "\u{7f}",
+        &"a".repeat(4097),
+    ] {
+        let told = refused(value, json!({ "X-Token": value }), "invalid_field", "headers").await;
+        assert!(told.contains("x-token"), "it tells which header: {told}");
+        assert!(value.trim().len() < 2 || !told.contains(value), "a value may be a credential: {told}");
+    }
+    for (what, headers, code, field) in [
+        ("one name twice", json!({ "X-A": "1", "x-a": "2" }), "invalid_field", "headers"),
+        ("too many", (0..21).map(|number| (format!("x-{number}"), json!("1"))).collect(), "invalid_field", "headers"),
+        ("a number", json!({ "X-A": 1 }), "wrong_type", "headers.X-A"),
+        ("null", json!({ "X-A": null }), "wrong_type", "headers.X-A"),
+        ("a list", json!([["X-A", "1"]]), "wrong_type", "headers"),
+        ("a text", json!("X-A: 1"), "wrong_type", "headers"),
+    ] {
+        refused(what, headers, code, field).await;
+    }
+    let twenty: Value = (0..20).map(|number| (format!("x-{number}"), json!("a".repeat(4096)))).collect();
+    let change = client.patch(&format!("webhooks/{}", good.id), &json!({ "headers": twenty })).await;
+    assert_eq!(change.status, 200, "the limits themselves are taken: {}", change.body);
+    assert_eq!(world.count("SELECT count(*) FROM endpoints").await, 1, "none of the others was made");
+}
+
+/// The dialect may change after a header was taken: what signs a delivery, and names it, is the dialect's all
+/// the same.
+#[tokio::test]
+async fn a_header_that_the_next_dialect_sets_gives_way() {
+    let world = World::new().await;
+    let headers = json!({ "X-Ploints-Signature": "mine", "X-Kept": "yes" });
+    let new = json!({ "url": world.receiver.url("a"), "events": ["*"], "headers": headers });
+    let made = world.client().post("webhooks", &new).await.data().clone();
+    let _dispatcher = world.dispatcher().await;
+    let change = json!({ "dialect": "ploints" });
+    assert_eq!(world.client().patch(&format!("applications/{}", world.application), &change).await.status, 200);
+    world.known().await;
+    let id = world.publish(&json!({ "type": "a", "data": 1 })).await;
+    let received = world.receiver.wait_for("a", 1).await.remove(0);
+    assert_eq!((received.header("x-ploints-signature").len(), received.header("x-kept")), (64, "yes"), "{received:?}");
+    let of_event = event(&world, &id).await["deliveries"][0].clone();
+    delivery_in(&world, text(&of_event, "id"), "delivered").await;
+    let refused =
+        world.client().patch(&format!("webhooks/{}", text(&made, "id")), &json!({ "headers": headers })).await;
+    assert_refused("from now on", &refused, (422, "invalid_field", "headers"));
+}

@@ -1,0 +1,185 @@
+//! Every list: page by page it yields everything once, newest first, of as many on a page as were asked for, and
+//! what is no page is refused.
+
+use std::collections::BTreeSet;
+
+use fanfare_tests::{patience::until, world::World};
+use futures_util::future::join_all;
+use hyper::Method;
+use serde_json::json;
+
+use crate::{assert_refused, contract, door::Door, list, samples::Things, text};
+
+/// More of each kind than the largest page holds.
+const MANY: usize = 101;
+
+/// Routes whose list has no pages: what the deployment and the application describe, and the last attempts.
+const WHOLE: [&str; 3] = ["list_dialects", "list_event_types", "list_webhook_attempts"];
+
+/// A list's path, how many are on a page where nobody says, and how many there are.
+struct List {
+    path: String,
+    usual: usize,
+    all: usize,
+}
+
+/// Many webhooks with a delivery each, one webhook with many deliveries, and many events and applications.
+async fn many_of_each(world: &World, administrator: &Door) -> Things {
+    join_all((1..MANY).map(async |number| {
+        let url = world.receiver.url(&format!("wide/{number}"));
+        let new = json!({ "url": url, "events": ["order.created"] });
+        world.client().post("webhooks", &new).await.data();
+        administrator.call(Method::POST, "/api/v1/applications", &json!({ "name": "another" })).await.data();
+    }))
+    .await;
+    let busy = world.endpoint("busy", &["a", "order.created"]).await;
+    world.publish(&json!({ "type": "order.created", "data": 1 })).await;
+    let events: Vec<_> = (1..MANY).map(|number| json!({ "type": "a", "data": number })).collect();
+    assert_eq!(world.client().post("events/batch", &json!(events)).await.status, 202);
+    let made = "SELECT count(*) FROM attempts";
+    until("every attempt", async || (world.count(made).await == 2 * MANY as i64 - 1).then_some(())).await;
+    Things { webhook: busy.id, application: world.application.clone(), ..Things::unknown() }
+}
+
+/// What each list holds.
+fn lists(things: &Things) -> Vec<List> {
+    let mut lists = Vec::new();
+    for route in contract::routes().iter().filter(|route| route.has_parameter("before")) {
+        let (usual, all) = match route.name() {
+            "list_applications" | "list_webhooks" | "list_events" => (50, MANY),
+            "list_webhook_configs" => (100, MANY),
+            "list_webhook_deliveries" => (50, MANY),
+            "list_deliveries" | "list_webhook_logs" => (50, 2 * MANY - 1),
+            other => panic!("how long is {other}?"),
+        };
+        lists.push(List { path: things.path(route), usual, all });
+    }
+    lists
+}
+
+#[tokio::test]
+async fn page_by_page_each_list_yields_everything_once() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let administrator = crate::admin_door(&world).await;
+    let things = many_of_each(&world, &administrator).await;
+    let manager = Door::of(&world).await;
+    for List { path, usual, all } in lists(&things) {
+        let door = if path.ends_with("/applications") { &administrator } else { &manager };
+        let first = door.get(&path).await;
+        assert_eq!(list(first.data()).len(), usual, "{path} without a limit");
+        let largest = door.walk(&path, 100).await;
+        let ids: BTreeSet<&str> = largest.iter().map(|one| text(one, "id")).collect();
+        assert_eq!((largest.len(), ids.len()), (all, all), "{path}: each once");
+        for limit in [7, 50] {
+            assert_eq!(door.walk(&path, limit).await, largest, "{path} by {limit}");
+        }
+        assert_eq!(largest[..usual], *list(first.data()), "{path}");
+    }
+    for (path, count) in [
+        (format!("/api/v1/deliveries?state=delivered&webhook={}", things.webhook), MANY),
+        ("/api/v1/events?type=a".to_owned(), MANY - 1),
+        (format!("/webhooks/logs?config={}", things.webhook), MANY),
+        (format!("/api/v1/webhooks/{}/deliveries?state=delivered", things.webhook), MANY),
+    ] {
+        let found = manager.walk(&path, 9).await;
+        let ids: BTreeSet<&str> = found.iter().map(|one| text(one, "id")).collect();
+        assert_eq!((found.len(), ids.len()), (count, count), "{path}");
+    }
+    let attempts = format!("/api/v1/webhooks/{}/attempts", things.webhook);
+    for (path, count) in [(attempts.clone(), 5), (format!("{attempts}?limit=100"), 100)] {
+        assert_eq!(list(manager.get(&path).await.data()).len(), count, "{path}");
+    }
+    assert_steady(&world, &manager).await;
+}
+
+/// What is made and deleted between two pages moves nothing from one to the other.
+async fn assert_steady(world: &World, door: &Door) {
+    let ids = |answer: &fanfare_tests::client::Answer| -> Vec<String> {
+        list(answer.data()).iter().map(|one| text(one, "id").to_owned()).collect()
+    };
+    let all = ids(&door.get("/api/v1/webhooks?limit=20").await);
+    let first = door.get("/api/v1/webhooks?limit=10").await;
+    let next = text(&first.body, "next").to_owned();
+    world.endpoint("newer", &["a"]).await;
+    door.call(Method::DELETE, &format!("/api/v1/webhooks/{}", all[0]), &json!({})).await.data();
+    // The cursor itself may be gone, too.
+    door.call(Method::DELETE, &format!("/api/v1/webhooks/{}", all[9]), &json!({})).await.data();
+    let second = door.get(&format!("/api/v1/webhooks?limit=10&before={next}")).await;
+    assert_eq!(ids(&second), all[10..], "the page that came next");
+}
+
+/// A list that ends with a full page ends there: whoever shows a button for the next page shows none.
+#[tokio::test]
+async fn the_last_page_says_that_it_is_the_last() {
+    let world = World::new().await;
+    let door = Door::of(&world).await;
+    for path in ["a", "b", "c", "d"] {
+        world.endpoint(path, &["a"]).await;
+    }
+    let _dispatcher = world.dispatcher().await;
+    world.publish(&json!({ "type": "a", "data": 1 })).await;
+    world.wait_for_deliveries("state=delivered", 4).await;
+    let mut wrong = Vec::new();
+    for path in ["/api/v1/webhooks", "/webhooks/configs", "/api/v1/deliveries", "/webhooks/logs"] {
+        let first = door.get(&format!("{path}?limit=2")).await;
+        let next = text(&first.body, "next");
+        assert_ne!(next, "", "{path}: there are two more");
+        let last = door.get(&format!("{path}?limit=2&before={next}")).await;
+        assert_eq!(list(last.data()).len(), 2, "{path}");
+        if !last.body["next"].is_null() {
+            wrong.push(path);
+        }
+    }
+    assert!(wrong.is_empty(), "the last page names a next one, which is empty: {wrong:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_page_is_refused() {
+    let world = World::new().await;
+    let (door, administrator) = (Door::of(&world).await, crate::admin_door(&world).await);
+    let endpoint = world.endpoint("a", &["a"]).await;
+    let things = Things { webhook: endpoint.id, ..Things::unknown() };
+    let lists = contract::routes().into_iter().filter(|route| {
+        route.successes() == [200]
+            && route.method == Method::GET
+            && text(route.operation, "operationId").starts_with("list_")
+    });
+    for route in lists.filter(|route| !WHOLE.contains(&route.name())) {
+        assert!(route.has_parameter("limit") && route.has_parameter("before"), "{} has no pages", route.name());
+        let door = if route.takes_admin() { &administrator } else { &door };
+        let path = things.path(&route);
+        let long = "0".repeat(2000);
+        for before in
+            ["1", "", "wh_", "key_00000000000000000000000000", "%00", "null", "2026-13-18T12:00:00Z", long.as_str()]
+        {
+            let path = format!("{path}?before={before}");
+            assert_refused(&path, &door.get(&path).await, (422, "invalid_field", "before"));
+        }
+        for limit in ["0", "101", "18446744073709551615"] {
+            let path = format!("{path}?limit={limit}");
+            assert_refused(&path, &door.get(&path).await, (422, "invalid_field", "limit"));
+        }
+        for limit in ["-1", "1.5", "many", "", "%00", "99999999999999999999999"] {
+            let path = format!("{path}?limit={limit}");
+            assert_refused(&path, &door.get(&path).await, (400, "invalid_query", "limit"));
+        }
+        for (query, field) in [("limt=1", "limt"), ("offset=1", "offset"), ("limit=1&page=2", "page")] {
+            let path = format!("{path}?{query}");
+            assert_refused(&path, &door.get(&path).await, (400, "invalid_query", field));
+        }
+        let twice = door.get(&format!("{path}?limit=1&limit=2")).await;
+        assert_eq!((twice.status, twice.code()), (400, "invalid_query"), "{path}: {}", twice.body);
+        assert_eq!(door.get(&format!("{path}?limit=100")).await.status, 200, "{path}");
+    }
+    let webhook = format!("/api/v1/webhooks/{}", things.webhook);
+    for (path, refusal) in [
+        ("/api/v1/events?type=a%20b".to_owned(), (422, "invalid_field", "type")),
+        (format!("{webhook}/deliveries?state=lost"), (422, "invalid_field", "state")),
+        (format!("{webhook}/attempts?limit=101"), (422, "invalid_field", "limit")),
+        (format!("{webhook}/attempts?before=1"), (400, "invalid_query", "before")),
+        ("/api/v1/deliveries?state=delivered&state=failed".to_owned(), (400, "invalid_query", "")),
+    ] {
+        assert_refused(&path, &door.get(&path).await, refusal);
+    }
+}

@@ -1,0 +1,98 @@
+//! `GET /webhooks/logs` (document 002): every attempt, with payload, URL, status, response body and error.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use fanfare_tests::{
+    patience::until,
+    receiver::Behaviour,
+    world::{Setup, World},
+};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::{assert_refused, door::Door, list, text};
+
+const LOGS: &str = "/webhooks/logs";
+
+#[tokio::test]
+async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
+    let setup = Setup { dialect: "nudj".to_owned(), timeout: Some("300ms".to_owned()), ..Setup::new(&[]) };
+    let world = World::of(setup).await;
+    let door = Door::of(&world).await;
+    assert_eq!(door.get(LOGS).await.data(), &json!([]));
+    // An error of the receiver's, an answer that ends it at once, none at all, and none in time.
+    let mut endpoints = Vec::new();
+    for (path, script) in [
+        ("flaky", vec![Behaviour::FAIL, Behaviour::OK]),
+        ("rude", vec![Behaviour::Answer(422, Duration::ZERO)]),
+        ("closing", vec![Behaviour::Reset, Behaviour::OK]),
+        ("hanging", vec![Behaviour::Hang, Behaviour::OK]),
+    ] {
+        world.receiver.script(path, &script);
+        endpoints.push(world.endpoint(path, &["user.*"]).await);
+    }
+    let _dispatcher = world.dispatcher().await;
+    let events = [
+        world.publish(&json!({ "type": "user.authenticated", "data": { "n": 1.0 } })).await,
+        world.publish(&json!({ "type": "user.opt_in_changed", "data": { "n": 2 } })).await,
+    ];
+    // Two deliveries to each, three of them with a second attempt.
+    let all = until("every attempt", async || {
+        let all = door.get(&format!("{LOGS}?limit=100")).await.data().clone();
+        (list(&all).len() == 11).then_some(all)
+    })
+    .await;
+
+    let of = |path: &str, attempt: usize| {
+        let url = world.receiver.url(path);
+        list(&all).iter().filter(|one| one["url"] == *url && one["attempt"] == attempt).collect::<Vec<_>>()
+    };
+    let with = |logs: Vec<&Value>, status: Value, outcome: &str| {
+        let is = |one: &&&Value| one["response_status"] == status && one["outcome"] == outcome;
+        logs.iter().filter(is).map(|one| (*one).clone()).collect::<Vec<_>>()
+    };
+    let failed = with(of("flaky", 1), json!(500), "answered").remove(0);
+    assert_eq!((text(&failed, "response_body"), &failed["error"]), ("noted", &Value::Null), "{failed}");
+    assert!(text(&failed, "next_attempt_at") > text(&failed, "created_at"), "{failed}");
+    let ended = with(of("rude", 1), json!(422), "answered");
+    assert!(ended.len() == 2 && ended.iter().all(|one| one["next_attempt_at"].is_null()), "{ended:?}");
+    for (path, outcome) in [("closing", "connection_closed"), ("hanging", "timed_out")] {
+        let without = with(of(path, 1), Value::Null, outcome).remove(0);
+        assert_ne!(text(&without, "error"), "", "{without}");
+        assert_eq!(with(of(path, 2), json!(200), "answered").len(), 1, "{path}");
+    }
+    for one in list(&all) {
+        let endpoint = endpoints.iter().find(|endpoint| one["url"] == world.receiver.url(&endpoint.path));
+        assert_eq!(text(one, "config_id"), endpoint.expect("one of them").id);
+        let number = events.iter().position(|event| one["event_id"] == **event).expect("one of them");
+        assert_eq!(one["payload"]["data"]["n"].as_f64(), Some(number as f64 + 1.0), "{one}");
+        assert!(text(one, "id").starts_with("att_") && text(one, "delivery_id").starts_with("dlv_"), "{one}");
+    }
+    let sent = world.receiver.received("flaky").iter().map(|one| one.body.clone()).collect::<BTreeSet<_>>();
+    let shown = door.send(Method::GET, &format!("{LOGS}?limit=100"), &[], "").await.text;
+    for body in sent {
+        let body = String::from_utf8(body).expect("text");
+        assert!(shown.contains(&format!(r#""payload":{body}"#)), "{shown} holds not the bytes of {body}");
+    }
+
+    assert_eq!(door.walk(LOGS, 2).await, list(&all), "page by page it is the same");
+    assert_eq!(door.walk("/api/v2/admin/webhooks/logs", 4).await, list(&all));
+    let numbers: Vec<_> = list(&all).iter().map(|one| (text(one, "delivery_id"), one["attempt"].as_u64())).collect();
+    assert!(numbers.is_sorted_by(|newer, older| newer > older), "newest deliveries, and their last attempts, first");
+    for endpoint in &endpoints {
+        let found = door.walk(&format!("{LOGS}?config={}", endpoint.id), 1).await;
+        let expected: Vec<_> = list(&all).iter().filter(|one| one["config_id"] == endpoint.id).cloned().collect();
+        assert_eq!(found, expected, "{}", endpoint.path);
+        let found = door.walk(&format!("{LOGS}?event={}&config={}", events[0], endpoint.id), 1).await;
+        assert!(!found.is_empty() && found.iter().all(|one| one["event_id"] == *events[0]), "{found:?}");
+    }
+    for (query, refusal) in [
+        ("config=1", (422, "invalid_field", "config")),
+        ("event=evt_1", (422, "invalid_field", "event")),
+        ("before=dlv_1.1", (422, "invalid_field", "before")),
+        ("before=dlv_00000000000000000000000000.4294967295", (422, "invalid_field", "before")),
+        ("webhook=wh_1", (400, "invalid_query", "webhook")),
+    ] {
+        assert_refused(query, &door.get(&format!("{LOGS}?{query}")).await, refusal);
+    }
+}

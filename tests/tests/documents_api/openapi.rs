@@ -1,0 +1,111 @@
+//! The API's description: it is served, it is whole, and what routes answer is what it says. Every answer in these
+//! tests that comes through a `Door` is held against it, too.
+
+use std::collections::BTreeSet;
+
+use fanfare_tests::world::World;
+use hyper::Method;
+use serde_json::json;
+
+use crate::{
+    assert_refused, contract, delivery_in,
+    door::{Door, JSON},
+    list,
+    samples::Things,
+    text,
+};
+
+#[tokio::test]
+async fn the_description_and_its_page_are_served_to_anybody() {
+    let world = World::new().await;
+    let anybody = Door::of(&world).await.with_key("");
+    let served = anybody.send(Method::GET, "/api/v1/openapi.json", &[], "").await;
+    assert_eq!((served.status, &served.headers["content-type"]), (200, &"application/json".parse().expect("a value")));
+    assert_eq!(&served.answer().body, contract::document());
+
+    let page = anybody.send(Method::GET, "/docs", &[], "").await;
+    let page = match page.headers.get("location") {
+        Some(place) if page.status == 303 => anybody.send(Method::GET, place.to_str().expect("a path"), &[], "").await,
+        _ => page,
+    };
+    let kind = page.headers["content-type"].to_str().expect("text");
+    assert!(page.status == 200 && kind.starts_with("text/html"), "{} {kind}", page.status);
+    let parts: Vec<&str> = page.text.split("src=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(!parts.is_empty(), "a page without a program: {}", page.text);
+    let mut programs = String::new();
+    for part in parts {
+        let path = format!("/docs/{}", part.trim_start_matches("./"));
+        let found = anybody.send(Method::GET, &path, &[], "").await;
+        assert_eq!(found.status, 200, "{path}");
+        programs += &found.text;
+    }
+    assert!(programs.contains("/api/v1/openapi.json"), "the page shows another description");
+}
+
+/// Programs that write clients by a description name their functions by it.
+#[test]
+fn every_operation_has_a_name_of_its_own_and_says_what_it_does() {
+    let mut names = BTreeSet::new();
+    for route in contract::routes() {
+        assert!(
+            names.insert(route.name()),
+            "{} names two operations, one of them {} {}",
+            route.name(),
+            route.method,
+            route.path
+        );
+        assert_ne!(text(route.operation, "summary"), "", "{} says nothing", route.name());
+        assert!(!list(&route.operation["tags"]).is_empty(), "{} has no place on the page", route.name());
+        let in_path = list(&route.operation["parameters"]).iter().filter(|one| one["in"] == "path").count();
+        assert_eq!(in_path, route.path.matches('{').count(), "{}", route.name());
+    }
+}
+
+#[tokio::test]
+async fn each_route_exists_with_its_methods_and_no_others() {
+    let world = World::new().await;
+    let door = Door::of(&world).await;
+    let (routes, unknown) = (contract::routes(), Things::unknown());
+    for route in &routes {
+        let path = unknown.path(route);
+        let of_path: Vec<_> =
+            routes.iter().filter(|other| other.path == route.path).map(|other| &other.method).collect();
+        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            let answer = door.with_key("").send(method.clone(), &path, &[JSON], "{}").await.answer();
+            if of_path.contains(&&method) {
+                assert_refused(&path, &answer, (401, "missing_key", ""));
+            } else {
+                assert_refused(&path, &answer, (405, "method_not_allowed", ""));
+            }
+        }
+        let below = door.send(route.method.clone(), &format!("{path}/nothing/here"), &[JSON], "{}").await.answer();
+        assert_refused(&path, &below, (404, "not_found", "route"));
+    }
+}
+
+#[tokio::test]
+async fn every_route_answers_as_it_is_described() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let things = Things::of(&world).await;
+    let door = Door::of(&world).await;
+    let administrator = crate::admin_door(&world).await;
+    let mut routes = contract::routes();
+    // What is deleted cannot be asked for any more.
+    routes.sort_by_key(|route| route.method == Method::DELETE);
+    for route in routes {
+        if route.name().starts_with("resend") {
+            // It may not be sent again while it is being sent.
+            delivery_in(&world, &things.delivery, "delivered").await;
+        }
+        let door = if route.takes_admin() { &administrator } else { &door };
+        let body = things.body(&route).map(|body| body.to_string()).unwrap_or_default();
+        let answer = door.send(route.method.clone(), &things.path(&route), &[JSON], body).await;
+        let mut met = vec![answer.status];
+        if route.name() == "publish_events" {
+            let half = json!([{ "type": "a", "data": 1 }, {}]);
+            met.push(door.call(Method::POST, &things.path(&route), &half).await.status);
+        }
+        assert_eq!(met, route.successes(), "{} {}: {}", route.method, route.path, answer.text);
+    }
+}

@@ -1,0 +1,153 @@
+//! Disabled and paused webhooks: what is skipped and can be sent later, and what is held, bounded by age and
+//! number, and let go at a pace.
+
+use fanfare_tests::{patience::until, receiver::Behaviour, world::World};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{delivery_in, list, numbers, text};
+
+async fn show(world: &World, webhook: &str) -> Value {
+    world.client().get(&format!("webhooks/{webhook}")).await.data().clone()
+}
+
+/// Publishes so many events, one after the other, each in a millisecond of its own: the oldest go first.
+async fn publish(world: &World, count: usize) -> Vec<String> {
+    let mut events = Vec::new();
+    for number in 0..count {
+        let before = world.deliveries("").await.len();
+        events.push(world.publish(&json!({ "type": "a", "data": number })).await);
+        world.wait_for_deliveries("", before + 1).await;
+    }
+    events
+}
+
+#[tokio::test]
+async fn what_a_disabled_webhook_missed_is_recorded_and_can_be_sent_later() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("a", &["*"]).await;
+    let _dispatcher = world.dispatcher().await;
+    world.client().post(&format!("webhooks/{}/disable", endpoint.id), &json!({})).await.data();
+    world.known().await;
+    let events = publish(&world, 3).await;
+    let skipped = world.wait_for_deliveries("state=skipped", 3).await;
+    for one in &skipped {
+        let shown = world.delivery(text(one, "id")).await;
+        assert_eq!((&shown["attempts"], &shown["next_attempt_at"]), (&json!([]), &Value::Null));
+        assert!(!text(&shown, "finished_at").is_empty() && !text(&shown, "body").is_empty(), "{shown}");
+    }
+    assert_eq!(show(&world, &endpoint.id).await.get("held"), None, "nothing is held");
+    world.client().post(&format!("webhooks/{}/enable", endpoint.id), &json!({})).await.data();
+    world.known().await;
+    let filter = json!({ "webhook": endpoint.id, "state": "skipped" });
+    let resent = world.client().post("deliveries/resend", &filter).await.data().clone();
+    assert_eq!((&resent["resent"], &resent["has_more"]), (&json!(3), &json!(false)));
+    for one in world.wait_for_deliveries("state=delivered", 3).await {
+        assert_eq!(numbers(&world.delivery(text(&one, "id")).await), [1], "its first attempt");
+    }
+    let mut received: Vec<_> = world.receiver.received("a").iter().map(|one| one.event().to_owned()).collect();
+    let mut expected = events;
+    received.sort();
+    expected.sort();
+    assert_eq!(received, expected);
+}
+
+#[tokio::test]
+async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_a_pace() {
+    let world = World::on_shared(&[("FANFARE_MAX_HELD", "6"), ("FANFARE_RELEASE_RATE", "1")]).await;
+    let endpoint = world.endpoint("a", &["*"]).await;
+    let other = world.endpoint("other", &["*"]).await;
+    let _dispatcher = world.dispatcher().await;
+    for one in [&endpoint, &other] {
+        world.client().post(&format!("webhooks/{}/pause", one.id), &json!({})).await.data();
+    }
+    world.known().await;
+    let before = Timestamp::now();
+    let events = publish(&world, 9).await;
+    // Beyond six of each, the oldest are given up.
+    let of = |webhook: &str, state: &str| format!("webhook={webhook}&state={state}");
+    let failed = world.wait_for_deliveries(&of(&endpoint.id, "failed"), 3).await;
+    let given_up: Vec<_> = failed.iter().rev().map(|one| text(one, "event").to_owned()).collect();
+    assert_eq!(given_up, &events[..3], "the oldest");
+    for one in &failed {
+        let shown = world.delivery(text(one, "id")).await;
+        assert_eq!((text(&shown, "reason"), &shown["attempts"]), ("too_many_held", &json!([])));
+        assert_ne!(text(&shown, "finished_at"), "");
+    }
+    let held = show(&world, &endpoint.id).await["held"].clone();
+    assert_eq!(held["deliveries"], 6);
+    let oldest: Timestamp = text(&held, "oldest_accepted_at").parse().expect("a moment");
+    assert!(oldest >= before && oldest <= Timestamp::now(), "{held}");
+    let of_oldest = world.deliveries(&format!("event={}&webhook={}", events[3], endpoint.id)).await.remove(0);
+    assert_eq!(
+        (text(&of_oldest, "state"), text(&of_oldest, "accepted_at")),
+        ("held", text(&held, "oldest_accepted_at"))
+    );
+    assert!(world.receiver.all().is_empty(), "nobody was called");
+
+    // Two in each look, and a look each two seconds: while the first are there, the last are not.
+    world.client().post(&format!("webhooks/{}/enable", endpoint.id), &json!({})).await.data();
+    world.wait_for_deliveries(&of(&endpoint.id, "delivered"), 1).await;
+    assert!(list(&json!(world.deliveries(&of(&endpoint.id, "held")).await)).len() >= 2, "not all at once");
+    world.wait_for_deliveries(&of(&endpoint.id, "delivered"), 6).await;
+    let received: Vec<_> = world.receiver.received("a").iter().map(|one| one.event().to_owned()).collect();
+    let mut sorted = received.clone();
+    sorted.sort();
+    sorted.dedup();
+    let mut expected = events[3..].to_vec();
+    expected.sort();
+    assert_eq!((received.len(), sorted), (6, expected), "each once");
+    assert_eq!(show(&world, &endpoint.id).await.get("held"), None);
+    assert_eq!(show(&world, &other.id).await["held"]["deliveries"], 6, "the other one is still paused");
+}
+
+#[tokio::test]
+async fn what_is_held_for_too_long_is_given_up() {
+    let world = World::on_shared(&[("FANFARE_MAX_HELD_AGE", "1s")]).await;
+    let endpoint = world.endpoint("a", &["*"]).await;
+    let _dispatcher = world.dispatcher().await;
+    world.change(&endpoint, &json!({ "status": "paused" })).await;
+    publish(&world, 2).await;
+    for one in world.wait_for_deliveries("state=failed", 2).await {
+        assert_eq!((text(&one, "reason"), &one["retry_count"]), ("held_too_long", &json!(0)), "{one}");
+    }
+    assert_eq!(show(&world, &endpoint.id).await.get("held"), None);
+    // It has failed like any other: it can be sent again.
+    world.change(&endpoint, &json!({ "status": "enabled" })).await;
+    let resent = world.client().post("deliveries/resend", &json!({ "webhook": endpoint.id })).await;
+    assert_eq!(resent.data()["resent"], 2);
+    world.wait_for_deliveries("state=delivered", 2).await;
+}
+
+/// However long it was held: what is let go keeps its place in its schedule, and has the whole time for it.
+#[tokio::test]
+async fn what_is_let_go_goes_on_where_it_was_and_has_its_whole_time_again() {
+    let world = World::on_shared(&[("FANFARE_EXPIRY", "1s")]).await;
+    let new = json!({
+        "url": world.receiver.url("a"), "events": ["*"], "timeout_ms": 200, "schedule": ["1s"], "status": "paused",
+    });
+    let webhook = text(world.client().post("webhooks", &new).await.data(), "id").to_owned();
+    world.receiver.script("a", &[Behaviour::FAIL]);
+    let _dispatcher = world.dispatcher().await;
+    let first = publish(&world, 1).await.remove(0);
+    let held = world.wait_for_deliveries("state=held", 1).await.remove(0);
+    let delivery = text(&held, "id");
+    // Its time is over: a wait, two attempts and a second beside.
+    let over = "SELECT count(*) FROM deliveries WHERE expires_at < now()";
+    until("its time to be over", async || (world.count(over).await == 1).then_some(())).await;
+    assert_eq!(world.delivery(delivery).await["state"], "held", "what is held does not expire");
+    let switch = async |switch: &str| {
+        world.client().post(&format!("webhooks/{webhook}/{switch}"), &json!({})).await.data();
+        world.known().await;
+    };
+    switch("enable").await;
+    delivery_in(&world, delivery, "waiting").await;
+    // Paused again before its last attempt.
+    switch("pause").await;
+    let again = delivery_in(&world, delivery, "held").await;
+    assert_eq!(numbers(&again), [1], "the first of two attempts has failed");
+    switch("enable").await;
+    let failed = delivery_in(&world, delivery, "failed").await;
+    assert_eq!((text(&failed, "reason"), numbers(&failed)), ("attempts_exhausted", vec![1, 2]), "the second of two");
+    assert!(world.receiver.received("a").iter().all(|one| one.event() == first));
+}

@@ -1,0 +1,277 @@
+//! Sending again by hand, one delivery or many (document 004): the same event under the same id and with the
+//! same bytes, as one attempt more, whatever state the delivery is in.
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_tests::{
+    patience::until,
+    receiver::Behaviour,
+    world::{Endpoint, World},
+};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::{NEVER, assert_refused, delivery_in, list, numbers, other_application, patient_world, text};
+
+const NO_DELIVERY: &str = "dlv_00000000000000000000000000";
+
+async fn resend(world: &World, delivery: &str) -> fanfare_tests::client::Answer {
+    world.client().post(&format!("deliveries/{delivery}/resend"), &json!({})).await
+}
+
+async fn resend_many(world: &World, filter: &Value) -> Value {
+    let answer = world.client().post("deliveries/resend", filter).await;
+    assert_eq!(answer.status, 200, "{filter}: {}", answer.body);
+    let data = answer.data().clone();
+    assert_eq!(data["resent"], list(&data["deliveries"]).len(), "{data}");
+    data
+}
+
+/// An endpoint with a script, an event for it, and its delivery once it is in a state.
+async fn delivery_of(world: &World, endpoint: &Endpoint, kind: &str, state: &str) -> Value {
+    let id = world.publish(&json!({ "type": kind, "data": { "n": 1.50 } })).await;
+    let query = format!("event={id}&webhook={}&state={state}", endpoint.id);
+    world.wait_for_deliveries(&query, 1).await.remove(0)
+}
+
+#[tokio::test]
+async fn one_delivery_is_sent_again_from_whatever_state() {
+    let world = patient_world(&[]).await;
+    let mut endpoints = Vec::new();
+    for (path, kind, script) in [
+        ("delivered", "a", [Behaviour::OK, Behaviour::OK]),
+        ("failed", "order", [Behaviour::FAIL, Behaviour::OK]),
+        ("waiting", "order.created", [Behaviour::FAIL, Behaviour::OK]),
+        ("skipped", "invoice.paid", [Behaviour::OK, Behaviour::OK]),
+    ] {
+        world.receiver.script(path, &script);
+        endpoints.push(world.endpoint(path, &[kind]).await);
+    }
+    let _dispatcher = world.dispatcher().await;
+    world.change(&endpoints[1], &json!({ "schedule": [] })).await;
+    world.change(&endpoints[3], &json!({ "status": "disabled" })).await;
+    for (endpoint, kind, attempt) in [
+        (&endpoints[0], "a", 2),
+        (&endpoints[1], "order", 2),
+        (&endpoints[2], "order.created", 2),
+        (&endpoints[3], "invoice.paid", 1),
+    ] {
+        let state = endpoint.path.as_str();
+        let delivery = delivery_of(&world, endpoint, kind, state).await;
+        let id = text(&delivery, "id");
+        if state == "skipped" {
+            assert_refused("disabled", &resend(&world, id).await, (409, "endpoint_disabled", ""));
+            world.change(endpoint, &json!({ "status": "enabled" })).await;
+        }
+        let resent = resend(&world, id).await;
+        let expected = json!({ "id": id, "event": delivery["event"], "webhook": endpoint.id, "attempt": attempt });
+        assert_eq!((resent.status, resent.data()), (200, &expected), "{state}");
+        // Or else what was delivered before is taken for what is delivered now.
+        let received = world.receiver.wait_for(state, attempt).await;
+        let ended = delivery_in(&world, id, "delivered").await;
+        assert_eq!(numbers(&ended), (1..=attempt as u64).collect::<Vec<_>>(), "{state}: without a hole");
+        assert!(received.iter().all(|one| one.event() == text(&delivery, "event")), "{state}: {received:?}");
+        assert!(received.iter().all(|one| one.body == text(&ended, "body").as_bytes()), "{state}: {received:?}");
+        assert_eq!((received.len(), &ended["reason"]), (attempt, &Value::Null), "{state}");
+    }
+    assert_refused("none", &resend(&world, NO_DELIVERY).await, (404, "not_found", "id"));
+    assert_refused("no id", &resend(&world, "1").await, (422, "invalid_field", "id"));
+    let gone = &endpoints[0];
+    let delivery = world.deliveries(&format!("webhook={}", gone.id)).await.remove(0);
+    world.client().delete(&format!("webhooks/{}", gone.id)).await.data();
+    assert_refused("deleted", &resend(&world, text(&delivery, "id")).await, (409, "endpoint_disabled", ""));
+    let none = resend_many(&world, &json!({ "deliveries": [delivery["id"]] })).await;
+    assert_eq!(none["resent"], 0, "its webhook is gone");
+}
+
+/// The claim of a retry that waits becomes stale: it is not sent a second time when its time has come.
+#[tokio::test]
+async fn a_waiting_delivery_is_sent_at_once_and_not_a_second_time() {
+    let world = World::of_waits("2s,2s,2s,2s", &[]).await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    world.receiver.script("a", &[Behaviour::FAIL, Behaviour::OK]);
+    let later = world.endpoint("later", &["order"]).await;
+    world.receiver.script("later", &[Behaviour::FAIL, Behaviour::OK]);
+    let _dispatcher = world.dispatcher().await;
+    let waiting = delivery_of(&world, &endpoint, "a", "waiting").await;
+    let id = text(&waiting, "id");
+    resend(&world, id).await.data();
+    delivery_in(&world, id, "delivered").await;
+    // A retry that begins to wait now comes out of its queue behind the stale one.
+    let behind = delivery_of(&world, &later, "order", "waiting").await;
+    delivery_in(&world, text(&behind, "id"), "delivered").await;
+    let ended = world.delivery(id).await;
+    assert_eq!((numbers(&ended), world.receiver.received("a").len()), (vec![1, 2], 2));
+
+    // One that fails again goes on with the rest of its schedule, and not with a second one beside it.
+    world.receiver.script("a", &[Behaviour::FAIL]);
+    let failing = delivery_of(&world, &endpoint, "a", "waiting").await;
+    resend(&world, text(&failing, "id")).await.data();
+    let failed = delivery_in(&world, text(&failing, "id"), "failed").await;
+    assert_eq!((text(&failed, "reason"), numbers(&failed)), ("attempts_exhausted", vec![1, 2, 3, 4, 5]));
+    let sent = world.receiver.received("a").iter().filter(|one| one.event() == text(&failing, "event")).count();
+    assert_eq!(sent, 5, "one request for each attempt");
+}
+
+/// Who had failed has its whole schedule again; who is being sent is left alone.
+#[tokio::test]
+async fn what_had_ended_begins_anew_and_what_is_being_sent_goes_on() {
+    let world = World::of_waits("1s", &[]).await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    world.receiver.script("a", &[Behaviour::FAIL]);
+    let slow = world.endpoint("slow", &["order"]).await;
+    world.receiver.script("slow", &[Behaviour::Answer(200, Duration::from_millis(1500))]);
+    let _dispatcher = world.dispatcher().await;
+    let failed = delivery_of(&world, &endpoint, "a", "failed").await;
+    let id = text(&failed, "id");
+    assert_eq!(resend(&world, id).await.data()["attempt"], 3);
+    let sending = delivery_of(&world, &slow, "order", "sending").await;
+    assert_refused("sending", &resend(&world, text(&sending, "id")).await, (409, "not_resendable", ""));
+    let many = resend_many(&world, &json!({ "deliveries": [sending["id"]] })).await;
+    assert_eq!(many["resent"], 0, "it is being sent");
+    let again = until("it to fail again", async || {
+        let delivery = world.delivery(id).await;
+        (delivery["state"] == "failed" && numbers(&delivery).len() == 4).then_some(delivery)
+    })
+    .await;
+    assert_eq!((numbers(&again), text(&again, "reason")), (vec![1, 2, 3, 4], "attempts_exhausted"));
+    delivery_in(&world, text(&sending, "id"), "delivered").await;
+    assert_eq!(world.receiver.received("slow").len(), 1);
+
+    // Several at once are one after the other: as many attempts as requests, and no number twice.
+    world.receiver.script("a", &[Behaviour::OK]);
+    let answers = join_all((0..6).map(|_| resend(&world, id))).await;
+    let taken: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
+    assert!(!taken.is_empty() && answers.iter().all(|answer| [200, 409].contains(&answer.status)), "{answers:?}");
+    until("all to end", async || {
+        let delivery = world.delivery(id).await;
+        (delivery["state"] == "delivered" && numbers(&delivery).len() == world.receiver.received("a").len())
+            .then_some(())
+    })
+    .await;
+    let numbered = numbers(&world.delivery(id).await);
+    assert_eq!(numbered, (1..=numbered.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn many_are_sent_again_by_a_filter_and_no_others() {
+    let world = Arc::new(patient_world(&[]).await);
+    let (_, other) = other_application(&world).await;
+    let foreign = json!({ "url": world.receiver.url("foreign"), "events": ["*"], "schedule": [] });
+    let foreign = other.post("webhooks", &foreign).await.data().clone();
+    let (first, second) = (world.endpoint("first", &["*"]).await, world.endpoint("second", &["*"]).await);
+    for path in ["first", "second", "foreign"] {
+        world.receiver.script(path, &[Behaviour::FAIL]);
+    }
+    let _dispatcher = world.dispatcher().await;
+    for endpoint in [&first, &second] {
+        world.change(endpoint, &json!({ "schedule": [] })).await;
+    }
+    other.post("events", &json!({ "type": "a", "data": 0 })).await.data();
+    let mut events = Vec::new();
+    for number in 0..4 {
+        events.push(world.publish(&json!({ "type": "a", "data": number })).await);
+        world.wait_for_deliveries("state=failed", 2 * (number + 1)).await;
+    }
+    let all = world.deliveries("state=failed").await;
+    let accepted = |event: &str| {
+        let of = all.iter().find(|one| text(one, "event") == event).expect("its delivery");
+        text(of, "accepted_at").to_owned()
+    };
+    // Each is answered with 500 again, and fails again: the next filter finds the same.
+    let found = async |filter: Value| {
+        let resent = resend_many(&world, &filter).await;
+        for one in list(&resent["deliveries"]) {
+            let attempt = one["attempt"].as_u64().expect("a number") as usize;
+            until("it to fail again", async || {
+                let delivery = world.delivery(text(one, "id")).await;
+                (delivery["state"] == "failed" && numbers(&delivery).len() == attempt).then_some(())
+            })
+            .await;
+        }
+        let mut found: Vec<_> = list(&resent["deliveries"]).iter().map(|one| text(one, "id").to_owned()).collect();
+        found.sort();
+        found
+    };
+    let expected = |keep: &dyn Fn(&Value) -> bool| {
+        let mut ids: Vec<_> = all.iter().filter(|one| keep(one)).map(|one| text(one, "id").to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(found(json!({})).await, expected(&|_| true));
+    assert_eq!(found(json!({ "webhook": first.id })).await, expected(&|one| one["webhook"] == *first.id));
+    assert_eq!(found(json!({ "event": events[1] })).await, expected(&|one| one["event"] == *events[1]));
+    let both = json!({ "event": events[1], "webhook": second.id, "state": "failed" });
+    assert_eq!(found(both).await, expected(&|one| one["event"] == *events[1] && one["webhook"] == *second.id));
+    let since = json!({ "since": accepted(&events[2]) });
+    assert_eq!(
+        found(since).await,
+        expected(&|one| [&events[2], &events[3]].iter().any(|event| one["event"] == ***event))
+    );
+    let until_then = json!({ "until": accepted(&events[1]) });
+    assert_eq!(found(until_then).await, expected(&|one| one["event"] == *events[0]), "before that moment");
+    let between = json!({ "since": accepted(&events[1]), "until": accepted(&events[2]), "webhook": first.id });
+    assert_eq!(found(between).await, expected(&|one| one["event"] == *events[1] && one["webhook"] == *first.id));
+    let named = [&all[0]["id"], &all[5]["id"]];
+    assert_eq!(found(json!({ "deliveries": named })).await, expected(&|one| named.contains(&&one["id"])));
+    for state in ["delivered", "waiting", "held", "skipped"] {
+        assert_eq!(found(json!({ "state": state })).await, Vec::<String>::new(), "{state}");
+    }
+    let limited = resend_many(&world, &json!({ "limit": 3 })).await;
+    assert_eq!((&limited["resent"], &limited["has_more"]), (&json!(3), &json!(true)));
+    let newest: Vec<_> = all.iter().take(3).map(|one| &one["id"]).collect();
+    assert!(list(&limited["deliveries"]).iter().all(|one| newest.contains(&&one["id"])), "the newest: {limited}");
+    assert_eq!(world.receiver.received("foreign").len(), 1, "another application's was not touched");
+    let of_other = other.get(&format!("deliveries?webhook={}", text(&foreign, "id"))).await.data()[0].clone();
+    let refused = resend_many(&world, &json!({ "deliveries": [of_other["id"]] })).await;
+    assert_eq!(refused["resent"], 0, "nor by its name");
+
+    let none = json!({ "event": "evt_00000000000000000000000000" });
+    assert_eq!(resend_many(&world, &none).await["resent"], 0);
+    let ids = |count: usize| json!(vec![NO_DELIVERY; count]);
+    for (what, filter, refusal) in [
+        ("an empty list", json!({ "deliveries": [] }), (422, "invalid_field", "deliveries")),
+        ("a long list", json!({ "deliveries": ids(1001) }), (422, "invalid_field", "deliveries")),
+        ("no id", json!({ "deliveries": ["1"] }), (422, "invalid_field", "deliveries")),
+        ("a number", json!({ "deliveries": [1] }), (422, "wrong_type", "deliveries[0]")),
+        ("another's id", json!({ "webhook": events[0] }), (422, "invalid_field", "webhook")),
+        ("no event", json!({ "event": "1" }), (422, "invalid_field", "event")),
+        ("no state", json!({ "state": "lost" }), (422, "invalid_field", "state")),
+        ("being sent", json!({ "state": "sending" }), (422, "invalid_field", "state")),
+        ("no moment", json!({ "since": "yesterday" }), (422, "invalid_field", "since")),
+        ("no offset", json!({ "until": "2026-06-18T12:00:00" }), (422, "invalid_field", "until")),
+        ("none", json!({ "limit": 0 }), (422, "invalid_field", "limit")),
+        ("too many", json!({ "limit": 1001 }), (422, "invalid_field", "limit")),
+        ("less than none", json!({ "limit": -1 }), (422, "wrong_type", "limit")),
+        ("another field", json!({ "status": "failed" }), (422, "unknown_field", "status")),
+    ] {
+        assert_refused(what, &world.client().post("deliveries/resend", &filter).await, refusal);
+    }
+    assert_eq!(resend_many(&world, &json!({ "deliveries": ids(1000) })).await["resent"], 0, "as many as there may be");
+}
+
+/// What is held is sent again by hand as soon as its webhook takes it, and once.
+#[tokio::test]
+async fn a_held_delivery_is_sent_once_its_webhook_is_resumed() {
+    let world = World::of_waits(NEVER, &[]).await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    let _dispatcher = world.dispatcher().await;
+    world.change(&endpoint, &json!({ "status": "paused" })).await;
+    let held = delivery_of(&world, &endpoint, "a", "held").await;
+    let id = text(&held, "id");
+    assert_eq!(resend(&world, id).await.data()["attempt"], 1);
+    delivery_in(&world, id, "held").await;
+    assert!(world.receiver.received("a").is_empty(), "its webhook is still paused");
+    world.change(&endpoint, &json!({ "status": "enabled" })).await;
+    // The release may come first: then it has been delivered, and is sent once more.
+    let resent = resend(&world, id).await;
+    let ended = until("it to be delivered", async || {
+        let delivery = world.delivery(id).await;
+        let is_whole = numbers(&delivery).len() == world.receiver.received("a").len();
+        (delivery["state"] == "delivered" && is_whole).then_some(delivery)
+    })
+    .await;
+    let attempts = numbers(&ended);
+    assert_eq!(attempts, (1..=attempts.len() as u64).collect::<Vec<_>>(), "{}", resent.body);
+    assert!(world.receiver.received("a").iter().all(|one| one.event() == text(&held, "event")));
+}

@@ -1,0 +1,91 @@
+//! For each route that is described, a request that it takes.
+
+use fanfare_tests::world::World;
+use serde_json::{Value, json};
+
+use crate::{contract::Route, text};
+
+/// What the requests are about: one of each kind, and all of one application.
+#[derive(Debug, Clone)]
+pub(crate) struct Things {
+    pub(crate) application: String,
+    pub(crate) webhook: String,
+    pub(crate) delivery: String,
+    pub(crate) event: String,
+    pub(crate) event_type: String,
+    /// Where a webhook may be.
+    pub(crate) url: String,
+}
+
+/// What stands in all that others must not see.
+pub(crate) const CONFIDENTIAL: &str = "confidential";
+
+impl Things {
+    /// A webhook that had an event delivered; a dispatcher must run.
+    pub(crate) async fn of(world: &World) -> Self {
+        let event_type = format!("{CONFIDENTIAL}.happened");
+        world.describe(&event_type).await;
+        let new = json!({
+            "url": world.receiver.url(CONFIDENTIAL), "events": [event_type], "name": CONFIDENTIAL,
+            "headers": { "x-confidential": CONFIDENTIAL }, "email": "confidential@example.com",
+        });
+        let webhook = text(world.client().post("webhooks", &new).await.data(), "id").to_owned();
+        world.known().await;
+        let event = world.publish(&json!({ "type": event_type, "data": CONFIDENTIAL, "id": CONFIDENTIAL })).await;
+        let delivery = text(&world.wait_for_deliveries("state=delivered", 1).await[0], "id").to_owned();
+        let url = world.receiver.url("another");
+        Self { application: world.application.clone(), webhook, delivery, event, event_type, url }
+    }
+
+    /// None of these exists.
+    pub(crate) fn unknown() -> Self {
+        let id = |prefix: &str| format!("{prefix}_00000000000000000000000000");
+        Self {
+            application: id("app"),
+            webhook: id("wh"),
+            delivery: id("dlv"),
+            event: id("evt"),
+            event_type: "nobody.described.it".to_owned(),
+            url: "https://example.com/".to_owned(),
+        }
+    }
+
+    /// The path of a route, with the id of what it is about.
+    pub(crate) fn path(&self, route: &Route) -> String {
+        let Some((kind, _)) = route.path.split_once("/{") else { return route.path.to_owned() };
+        let id = match kind.rsplit('/').next().unwrap_or_default() {
+            "applications" => &self.application,
+            "webhooks" => &self.webhook,
+            "deliveries" => &self.delivery,
+            "events" => &self.event,
+            "event-types" => &self.event_type,
+            other => panic!("what is the id of {other}?"),
+        };
+        route.path.replace("{id}", id).replace("{name}", id)
+    }
+
+    /// The body of a request to a route; none where it takes none.
+    pub(crate) fn body(&self, route: &Route) -> Option<Value> {
+        let event = json!({ "type": "order.created", "data": { "n": 1 } });
+        let Self { application, webhook, delivery, event_type, url, .. } = self;
+        Some(match route.name() {
+            "create_application" => json!({ "name": "another" }),
+            "change_application" => json!({ "name": "renamed" }),
+            "create_key" => json!({ "role": "publish", "application": application }),
+            "describe_event_type" => json!({ "name": event_type, "category": "a", "description": "b", "sample": 1 }),
+            "publish_event" => event,
+            "publish_events" => json!([event]),
+            "create_webhook" => json!({ "url": url, "events": ["order.created"] }),
+            "put_webhook_configs" => json!({ "id": webhook, "name": "renamed" }),
+            "rotate_secret" => json!({ "overlap_seconds": 0 }),
+            "test_webhook" => json!({ "data": { "n": 1 } }),
+            "resend_deliveries" => json!({ "deliveries": [delivery] }),
+            // By either method.
+            _ if route.path == "/api/v1/webhooks/{id}" && route.body().is_some() => json!({ "name": "renamed" }),
+            other => {
+                assert!(route.body().is_none(), "what does {other} take?");
+                return None;
+            }
+        })
+    }
+}

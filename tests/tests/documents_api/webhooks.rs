@@ -1,0 +1,172 @@
+//! Webhooks over their life: made with a generated secret that is shown once, named, changed, switched and
+//! deleted (documents 000, 001, 003 and 004).
+
+use fanfare_tests::{signature::is_signed, world::World};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    assert_refused,
+    door::{Door, JSON},
+    list, other_application, text,
+};
+
+/// The request that document 004 prints, byte for byte.
+const PRINTED: &str = r#"{
+    "url": "https://yoursite.com/webhooks/ploints",
+    "events": ["points.earned", "customer.created"]
+  }"#;
+
+#[tokio::test]
+async fn document_004s_request_is_answered_as_it_prints() {
+    let world = World::of_dialect("ploints", &[]).await;
+    let door = Door::of(&world).await;
+    let made = door.send(Method::POST, "/api/v1/webhooks", &[JSON], PRINTED).await;
+    assert_eq!((made.status, &made.headers["content-type"]), (201, &"application/json".parse().expect("a value")));
+    let webhook = made.answer().data().clone();
+    let (id, secret) = (text(&webhook, "id"), text(&webhook, "secret"));
+    assert!(id.starts_with("wh_") && secret.starts_with("whsec_") && secret.len() == 50, "{}", made.text);
+    // A program that reads the answer by position, or a person who compares, finds what is printed.
+    let start = format!(
+        r#"{{"success":true,"data":{{"id":"{id}","url":"https://yoursite.com/webhooks/ploints","events":["points.earned","customer.created"],"secret":"{secret}","#
+    );
+    assert!(made.text.starts_with(&start), "{}", made.text);
+
+    // By one of its event types too many, and it is none.
+    let unknown = PRINTED.replace("customer.created", "customer.creatd");
+    let refused = door.send(Method::POST, "/api/v1/webhooks", &[JSON], unknown).await.answer();
+    assert_refused("a misspelt event", &refused, (422, "unknown_event_type", "events"));
+    let again = door.send(Method::POST, "/api/v1/webhooks", &[JSON], PRINTED).await.answer().data().clone();
+    let listed = world.client().get("webhooks").await.data().clone();
+    let ids: Vec<&str> = list(&listed).iter().map(|one| text(one, "id")).collect();
+    assert_eq!(ids, [text(&again, "id"), id], "each POST makes one, and the newest comes first");
+}
+
+#[tokio::test]
+async fn a_secret_is_shown_when_it_is_made_and_never_again() {
+    let world = World::new().await;
+    let door = Door::of(&world).await;
+    let endpoint = world.endpoint("a", &["*"]).await;
+    let _dispatcher = world.dispatcher().await;
+    let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
+    let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
+
+    // Given while it lives by a rotation, too.
+    let given = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8G";
+    let path = format!("webhooks/{}/rotate-secret", endpoint.id);
+    let rotated = world.client().post(&path, &json!({ "secret": given })).await;
+    assert_eq!(rotated.data()["secret"], given);
+    assert_refused("a second one", &world.client().post(&path, &json!({})).await, (409, "rotation_under_way", ""));
+    let shown = door.everything(&endpoint.id, text(&delivery, "id"), &event).await;
+    let made = world.client().post(&path, &json!({ "overlap_seconds": 0 })).await.data()["secret"].clone();
+    let made = made.as_str().expect("a secret");
+    for (what, answer) in shown.iter().chain(&door.everything(&endpoint.id, text(&delivery, "id"), &event).await) {
+        for secret in [endpoint.secret.as_str(), given, made] {
+            assert!(!answer.contains(secret), "{what} shows {secret}");
+        }
+    }
+    let database = world.database().await;
+    for row in database.query("SELECT ciphertext, e::text FROM endpoint_secrets e", &[]).await.expect("rows") {
+        let (stored, all): (Vec<u8>, String) = (row.get(0), row.get(1));
+        for secret in [&endpoint.secret, given, made] {
+            let bytes = secret.as_bytes();
+            assert!(!stored.windows(bytes.len()).any(|window| window == bytes) && !all.contains(secret), "{all}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_may_bring_its_secret_its_status_and_a_name() {
+    let world = World::new().await;
+    let client = world.client();
+    let given = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8G";
+    let new = json!({
+        "name": "Orders, Zürich", "url": world.receiver.url("a"), "events": ["a", "order.*"], "secret": given,
+        "email": "owner@example.com",
+    });
+    let made = client.post("webhooks", &new).await.data().clone();
+    assert_eq!((text(&made, "secret"), text(&made, "name")), (given, "Orders, Zürich"));
+    assert_eq!((text(&made, "status"), text(&made, "email")), ("enabled", "owner@example.com"));
+    let _dispatcher = world.dispatcher().await;
+    for wanted in ["a", "order.created", "invoice.paid"] {
+        world.publish(&json!({ "type": wanted, "data": 1 })).await;
+    }
+    let received = world.receiver.wait_for("a", 2).await;
+    assert!(received.iter().all(|one| is_signed(one, given)), "{received:?}");
+
+    let path = format!("webhooks/{}", text(&made, "id"));
+    let door = Door::of(&world).await;
+    let renamed = client.patch(&path, &json!({ "name": "Invoices", "events": ["invoice.*"] })).await.data().clone();
+    assert_eq!((text(&renamed, "name"), &renamed["events"]), ("Invoices", &json!(["invoice.*"])));
+    let put = door.put(&format!("/api/v1/{path}"), &json!({ "name": null, "email": null })).await.data().clone();
+    assert_eq!((&put["name"], &put["email"]), (&Value::Null, &Value::Null), "null takes them away");
+    assert_eq!(put["events"], json!(["invoice.*"]), "PUT leaves alone what it does not name, as PATCH does");
+    for (change, field) in [
+        (json!({ "name": "" }), "name"),
+        (json!({ "name": "  " }), "name"),
+        (json!({ "name": "a\nb" }), "name"),
+        (json!({ "name": "a".repeat(201) }), "name"),
+        (json!({ "email": "nobody" }), "email"),
+    ] {
+        assert_refused("PATCH", &client.patch(&path, &change).await, (422, "invalid_field", field));
+        assert_refused("PUT", &door.put(&format!("/api/v1/{path}"), &change).await, (422, "invalid_field", field));
+    }
+    for (status, body) in [("paused", json!({ "status": "paused" })), ("disabled", json!({ "status": "disabled" }))] {
+        let made = client.post("webhooks", &merge(&new, &body)).await;
+        assert_eq!(text(made.data(), "status"), status);
+    }
+    for (what, change, refusal) in [
+        ("a secret too short", json!({ "secret": "short" }), (422, "invalid_field", "secret")),
+        ("a secret that is no base64", json!({ "secret": "whsec_%%%" }), (422, "invalid_field", "secret")),
+        ("a number as secret", json!({ "secret": 12345678 }), (422, "wrong_type", "secret")),
+        ("an unknown status", json!({ "status": "on" }), (422, "invalid_field", "status")),
+    ] {
+        assert_refused(what, &client.post("webhooks", &merge(&new, &change)).await, refusal);
+    }
+}
+
+/// An object with some members in place of its own.
+fn merge(object: &Value, changed: &Value) -> Value {
+    let mut merged = object.clone();
+    for (name, value) in changed.as_object().expect("an object") {
+        merged[name] = value.clone();
+    }
+    merged
+}
+
+/// The switches of document 000's dashboard.
+#[tokio::test]
+async fn a_webhook_is_switched_by_routes_of_their_own_and_deleted() {
+    let world = World::new().await;
+    let (_, other) = other_application(&world).await;
+    let (first, second) = (world.endpoint("first", &["*"]).await, world.endpoint("second", &["*"]).await);
+    let client = world.client();
+    let path = format!("webhooks/{}", first.id);
+    for (switch, status) in [
+        ("disable", "disabled"),
+        ("disable", "disabled"),
+        ("pause", "paused"),
+        ("enable", "enabled"),
+        ("pause", "paused"),
+    ] {
+        let switched = client.post(&format!("{path}/{switch}"), &json!({})).await;
+        assert_eq!((switched.status, text(switched.data(), "status")), (200, status));
+        assert_eq!(switched.data()["status_reason"], Value::Null, "somebody did it by hand");
+        assert_eq!(text(client.get(&path).await.data(), "status"), status);
+        let refused = other.post(&format!("{path}/{switch}"), &json!({})).await;
+        assert_refused("another application", &refused, (404, "not_found", "id"));
+    }
+    assert_eq!(text(client.get(&format!("webhooks/{}", second.id)).await.data(), "status"), "enabled");
+
+    let deleted = client.delete(&path).await;
+    assert_eq!(deleted.data(), &json!({ "id": first.id, "deleted": true }));
+    for gone in ["", "/deliveries", "/attempts"] {
+        assert_refused(gone, &client.get(&format!("{path}{gone}")).await, (404, "not_found", "id"));
+    }
+    for gone in ["enable", "disable", "pause", "rotate-secret", "end-rotation", "test"] {
+        assert_refused(gone, &client.post(&format!("{path}/{gone}"), &json!({})).await, (404, "not_found", "id"));
+    }
+    let listed = client.get("webhooks").await.data().clone();
+    assert_eq!(list(&listed).iter().map(|one| text(one, "id")).collect::<Vec<_>>(), [second.id]);
+    assert_eq!(world.count("SELECT count(*) FROM endpoint_secrets").await, 1, "its secret is gone");
+}

@@ -1,0 +1,424 @@
+//! Mails to the owners of failed deliveries, by a real SMTP server: what they say, how many there are, and what
+//! becomes of them when the server is down, is not whom it should be, or refuses.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use fanfare_tests::{
+    dialects::Waits,
+    metrics::{counted, metric},
+    patience::until,
+    process::Process,
+    python::python,
+    receiver::Behaviour,
+    world::{Endpoint, Setup, World},
+};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout},
+    time::sleep,
+};
+
+const OWNER: &str = "owner@example.com";
+const USER: &str = "fanfare@mail";
+const PASSWORD: &str = "s3cret/@";
+
+/// The same as a URL holds them.
+const CREDENTIALS: &str = "fanfare%40mail:s3cret%2F%40";
+
+/// Longer than a look of the job, for what does not happen.
+const A_LOOK: Duration = Duration::from_secs(6);
+
+/// A mail as the server took it.
+#[derive(Debug, Clone, Deserialize)]
+struct Mail {
+    from: String,
+    to: Vec<String>,
+    is_encrypted: bool,
+    is_authenticated: bool,
+    headers: HashMap<String, String>,
+    text: String,
+}
+
+/// What the server reports once it has a port.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Report {
+    Heard(String),
+    Mail(Mail),
+}
+
+#[derive(Default)]
+struct Books {
+    heard: String,
+    mails: Vec<(SystemTime, Mail)>,
+}
+
+/// A mail server of a test's own. Ends when it is dropped.
+struct MailServer {
+    port: u16,
+    books: Arc<Mutex<Books>>,
+    input: ChildStdin,
+    _process: Child,
+}
+
+impl MailServer {
+    async fn start(arguments: &[&str]) -> Self {
+        let mut process = python("smtp_server.py")
+            .await
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let input = process.stdin.take().expect("its input is piped");
+        let mut lines = BufReader::new(process.stdout.take().expect("its output is piped")).lines();
+        let first = lines.next_line().await.expect("its output").expect("a line");
+        let first: Value = serde_json::from_str(&first).expect("JSON");
+        let port = first["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
+        let books = Arc::default();
+        tokio::spawn(keep(lines, Arc::clone(&books)));
+        Self { port, books, input, _process: process }
+    }
+
+    /// Lets one that was to do so later listen.
+    async fn listen(&mut self) {
+        self.input.write_all(b"\n").await.expect("the server runs");
+    }
+
+    fn mails(&self) -> Vec<Mail> {
+        lock(&self.books).mails.iter().map(|(_, mail)| mail.clone()).collect()
+    }
+
+    /// When it took the newest mail.
+    fn newest_at(&self) -> SystemTime {
+        lock(&self.books).mails.last().expect("a mail").0
+    }
+
+    /// All that was said to it.
+    fn heard(&self) -> String {
+        lock(&self.books).heard.clone()
+    }
+
+    async fn wait_for(&self, count: usize) -> Vec<Mail> {
+        until(&format!("{count} mails"), async || Some(self.mails()).filter(|mails| mails.len() >= count)).await
+    }
+}
+
+fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
+    books.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn keep(mut lines: Lines<BufReader<ChildStdout>>, books: Arc<Mutex<Books>>) {
+    while let Ok(Some(line)) = lines.next_line().await {
+        let report = serde_json::from_str(&line).expect("a report");
+        let mut books = lock(&books);
+        match report {
+            Report::Heard(heard) => books.heard += &heard,
+            Report::Mail(mail) => books.mails.push((SystemTime::now(), mail)),
+        }
+    }
+}
+
+/// A certificate for 127.0.0.1 that signs itself, and its key, in files. Removed when it is dropped.
+struct Certificate(PathBuf);
+
+impl Certificate {
+    fn new() -> Self {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("mail-{:032x}", rand::random::<u128>()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+        fs::write(folder.join("certificate.pem"), cert.pem()).expect("written");
+        fs::write(folder.join("key.pem"), signing_key.serialize_pem()).expect("written");
+        Self(folder)
+    }
+
+    fn file(&self) -> String {
+        self.0.join("certificate.pem").to_string_lossy().into_owned()
+    }
+
+    /// Starts a server that has it.
+    async fn server(&self, arguments: &[&str]) -> MailServer {
+        let (certificate, key) = (self.file(), self.0.join("key.pem").to_string_lossy().into_owned());
+        MailServer::start(&[&["--certificate", &certificate, "--key", &key], arguments].concat()).await
+    }
+}
+
+impl Drop for Certificate {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A world whose application mails its owner by this server, and gives up after a second attempt.
+fn setup(url: &str) -> Setup {
+    let variables = [("FANFARE_SMTP_URL", url), ("FANFARE_MAIL_FROM", "Fanfare <fanfare@mail.example.com>")];
+    let arguments = ["--email", OWNER].map(str::to_owned).to_vec();
+    Setup { dialect: "incentable".to_owned(), arguments, waits: Waits::of("1s"), ..Setup::new(&variables) }
+}
+
+/// The same, with further variables.
+fn setup_with(url: &str, variables: &[(&str, &str)]) -> Setup {
+    let mut setup = setup(url);
+    setup.variables.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+    setup
+}
+
+/// Publishes an event that all endpoints get.
+async fn publish(world: &World) -> String {
+    world.publish(&json!({ "type": "points.awarded", "data": { "points": 500 } })).await
+}
+
+/// An endpoint that fails every attempt.
+async fn failing(world: &World, path: &str) -> Endpoint {
+    world.receiver.script(path, &[Behaviour::FAIL]);
+    world.endpoint(path, &["*"]).await
+}
+
+async fn notices(world: &World) -> i64 {
+    world.count("SELECT count(*) FROM failure_notices").await
+}
+
+async fn wait_for_notices(world: &World, count: i64) {
+    until(&format!("{count} notices"), async || (notices(world).await == count).then_some(())).await;
+}
+
+/// What no log may hold of the credentials: themselves, as they are in the URL, and as they are sent.
+fn secrets() -> Vec<String> {
+    let sent = [PASSWORD.to_owned(), format!("\0{USER}\0{PASSWORD}")].map(|text| BASE64_STANDARD.encode(text));
+    [USER, PASSWORD, CREDENTIALS, "s3cret"].map(str::to_owned).into_iter().chain(sent).collect()
+}
+
+fn assert_silent(dispatcher: &Process, secrets: &[String]) {
+    for log in dispatcher.logs() {
+        let log = log.to_string();
+        assert!(!secrets.iter().any(|secret| log.contains(secret)), "{log}");
+    }
+}
+
+/// By whichever of two dispatchers, whose logs tell all that there is to tell.
+#[tokio::test]
+async fn an_owner_is_told_once_what_failed_what_came_back_and_what_to_do() {
+    let certificate = Certificate::new();
+    let server = certificate.server(&["--user", USER, "--password", PASSWORD]).await;
+    let url = format!("smtp://{CREDENTIALS}@127.0.0.1:{}", server.port);
+    let file = certificate.file();
+    let variables = [("FANFARE_CA_FILE", file.as_str()), ("FANFARE_MAIL_DIGEST", "1s"), ("RUST_LOG", "debug")];
+    let world = World::of(Setup { waits: Waits::Short, ..setup_with(&url, &variables) }).await;
+    let dispatchers = [world.dispatcher().await, world.dispatcher().await];
+    let endpoint = failing(&world, "orders").await;
+    world.change(&endpoint, &json!({ "name": "Bestellungen für Köln" })).await;
+    let fine = world.endpoint("fine", &["*"]).await;
+    let event = publish(&world).await;
+
+    let mail = server.wait_for(1).await.remove(0);
+    assert_envelope(&mail);
+    assert_eq!(mail.headers["subject"], "A delivery to Bestellungen für Köln failed");
+    let delivery = world.deliveries("state=failed").await.remove(0)["id"].as_str().expect("an id").to_owned();
+    for said in [
+        endpoint.id.as_str(),
+        &world.receiver.url("orders"),
+        "Bestellungen für Köln",
+        &event,
+        "points.awarded",
+        &delivery,
+        "after 5 attempts",
+        "HTTP status 500",
+        "| noted",
+        "GET /api/v1/deliveries/",
+        "/resend",
+        "POST /api/v1/deliveries/resend",
+    ] {
+        assert!(mail.text.contains(said), "{said:?} is not in:\n{}", mail.text);
+    }
+    assert!(!mail.text.contains(&fine.id), "{}", mail.text);
+
+    wait_for_notices(&world, 0).await;
+    sleep(A_LOOK).await;
+    assert_eq!(server.mails().len(), 1);
+    let mut sent = 0.0;
+    for dispatcher in &dispatchers {
+        sent += metric(dispatcher, "fanfare_mails_total{result=\"sent\"}").await;
+        assert_silent(dispatcher, &secrets());
+    }
+    assert!((0.9..1.1).contains(&sent), "{sent} mails");
+}
+
+fn assert_envelope(mail: &Mail) {
+    assert_eq!((mail.from.as_str(), mail.to.as_slice()), ("fanfare@mail.example.com", [OWNER.to_owned()].as_slice()));
+    assert!(mail.is_encrypted && mail.is_authenticated);
+    assert_eq!(mail.headers["from"], "Fanfare <fanfare@mail.example.com>");
+    assert_eq!(mail.headers["to"], OWNER);
+    assert_eq!(mail.headers["auto-submitted"], "auto-generated");
+    assert!(mail.headers["message-id"].ends_with("@mail.example.com>") && mail.headers.contains_key("date"));
+}
+
+/// A digest's time is not waited for: all of the flood has failed before it ends, however slow the machine is.
+#[tokio::test]
+async fn a_flood_of_failures_makes_one_digest_when_its_time_has_come() {
+    const REST: Duration = Duration::from_secs(8);
+    const ALMOST_DUE: &str = "
+        UPDATE mailed SET last_at = now() - interval '15 minutes' + interval '8 seconds';
+        UPDATE failure_notices SET failed_at = failed_at - interval '1 minute'";
+    let server = MailServer::start(&[]).await;
+    let world = World::of(setup(&format!("smtp://127.0.0.1:{}?tls=none", server.port))).await;
+    let _dispatcher = world.dispatcher().await;
+    let mut endpoints = vec![failing(&world, "a").await];
+    publish(&world).await;
+    server.wait_for(1).await;
+    wait_for_notices(&world, 0).await;
+
+    endpoints.extend([failing(&world, "b").await, failing(&world, "c").await]);
+    for _ in 0..20 {
+        publish(&world).await;
+    }
+    wait_for_notices(&world, 60).await;
+    let due = SystemTime::now() + REST;
+    world.database().await.batch_execute(ALMOST_DUE).await.expect("a digest that is almost due");
+    let digest = server.wait_for(2).await.remove(1);
+    assert!(server.newest_at() >= due, "it came too early, by {:?}", due.duration_since(server.newest_at()));
+    assert_eq!(digest.headers["subject"], "60 deliveries failed");
+    assert!(digest.text.starts_with("60 deliveries to 3 endpoints failed."), "{}", digest.text);
+    assert_eq!(digest.text.matches("Came back").count(), 20);
+    for endpoint in &endpoints {
+        let url = world.receiver.url(&endpoint.path);
+        assert!(digest.text.contains(&format!("20  {url}  {}", endpoint.id)), "{}", digest.text);
+    }
+    wait_for_notices(&world, 0).await;
+    assert_eq!(server.mails().len(), 2);
+}
+
+/// Also over TLS from the first byte on.
+#[tokio::test]
+async fn a_server_that_is_down_delays_mails_and_nothing_else() {
+    let certificate = Certificate::new();
+    let mut server = certificate.server(&["--tls", "--later"]).await;
+    let url = format!("smtps://127.0.0.1:{}", server.port);
+    let world = World::of(setup_with(&url, &[("FANFARE_CA_FILE", &certificate.file())])).await;
+    let dispatcher = world.dispatcher().await;
+    failing(&world, "failing").await;
+    world.endpoint("fine", &["*"]).await;
+    publish(&world).await;
+    dispatcher.logged("the mail server cannot be used; mails wait").await;
+    publish(&world).await;
+    world.receiver.wait_for("fine", 2).await;
+    world.wait_for_deliveries("state=failed", 2).await;
+    assert_eq!(notices(&world).await, 2);
+
+    server.listen().await;
+    let mail = server.wait_for(1).await.remove(0);
+    assert!(mail.is_encrypted);
+    assert!(mail.headers["subject"].starts_with("2 deliveries to 127.0.0.1 failed"), "{:?}", mail.headers);
+    wait_for_notices(&world, 0).await;
+    assert_eq!(server.mails().len(), 1);
+    assert!(metric(&dispatcher, "fanfare_mails_total{result=\"failed\"}").await >= 1.0);
+}
+
+/// Fails a delivery, and shows that the server was told nothing of it, and gives what it was told.
+async fn assert_nothing_is_sent(server: &MailServer, trusted: &Certificate) -> String {
+    let url = format!("smtp://{CREDENTIALS}@127.0.0.1:{}", server.port);
+    let world = World::of(setup_with(&url, &[("FANFARE_CA_FILE", &trusted.file())])).await;
+    let dispatcher = world.dispatcher().await;
+    failing(&world, "failing").await;
+    publish(&world).await;
+    counted(&dispatcher, "fanfare_mails_total{result=\"failed\"}", 1).await;
+    assert_eq!((notices(&world).await, server.mails().len()), (1, 0));
+    assert_silent(&dispatcher, &[vec![OWNER.to_owned()], secrets()].concat());
+    let heard = server.heard();
+    assert!(heard.starts_with("EHLO mail.example.com\r\n") && !heard.contains("MAIL FROM"), "{heard}");
+    heard
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_server_with_the_wrong_certificate() {
+    let server = Certificate::new().server(&["--user", USER, "--password", PASSWORD]).await;
+    let heard = assert_nothing_is_sent(&server, &Certificate::new()).await;
+    assert!(heard.contains("STARTTLS") && !heard.contains("AUTH"), "{heard}");
+}
+
+/// Not the password either, which somebody between us and the server could ask for.
+#[tokio::test]
+async fn nothing_is_sent_without_encryption() {
+    let server = MailServer::start(&["--user", USER, "--password", PASSWORD]).await;
+    let heard = assert_nothing_is_sent(&server, &Certificate::new()).await;
+    assert!(!heard.contains("AUTH"), "{heard}");
+}
+
+#[tokio::test]
+async fn nothing_is_lost_where_the_password_is_wrong() {
+    let certificate = Certificate::new();
+    let server = certificate.server(&["--user", USER, "--password", "another"]).await;
+    let heard = assert_nothing_is_sent(&server, &certificate).await;
+    assert!(heard.contains("AUTH"), "{heard}");
+}
+
+/// What a server refuses for a reason of its own is kept. Also an endpoint whose owner has left no address.
+#[tokio::test]
+async fn an_address_that_is_refused_for_good_is_in_nobodys_way() {
+    let server = MailServer::start(&[]).await;
+    let url = format!("smtp://127.0.0.1:{}?tls=none", server.port);
+    let world = World::of(Setup { arguments: Vec::new(), ..setup(&url) }).await;
+    let mut endpoints = Vec::new();
+    for name in ["refused", "denied", "owner"] {
+        let endpoint = failing(&world, name).await;
+        world.change(&endpoint, &json!({ "email": format!("{name}@example.com") })).await;
+        endpoints.push(endpoint.id);
+    }
+    failing(&world, "without-an-address").await;
+    let dispatcher = world.dispatcher().await;
+    publish(&world).await;
+
+    let mail = server.wait_for(1).await.remove(0);
+    assert_eq!(mail.to, [OWNER]);
+    assert!(!mail.is_encrypted);
+    assert!(mail.text.starts_with("1 delivery to 1 endpoint") && mail.text.contains(&endpoints[2]), "{}", mail.text);
+    counted(&dispatcher, "fanfare_mails_total{result=\"refused\"}", 1).await;
+    counted(&dispatcher, "fanfare_mails_total{result=\"failed\"}", 1).await;
+    for (message, endpoint) in [
+        (
+            "the mail server refuses an owner's address for good; these failed deliveries are told to nobody",
+            &endpoints[0],
+        ),
+        ("the mail server does not take a mail; it is tried again with the next digest", &endpoints[1]),
+    ] {
+        assert_eq!(dispatcher.logged(message).await["endpoint"], endpoint.as_str());
+    }
+    wait_for_notices(&world, 1).await;
+    assert_silent(&dispatcher, &[OWNER, "refused@example.com", "denied@example.com"].map(str::to_owned));
+}
+
+/// What is not to be told is not written down, which is seen without waiting for mails.
+#[tokio::test]
+async fn a_dialect_that_tells_nobody_sends_no_mail() {
+    let server = MailServer::start(&[]).await;
+    let url = format!("smtp://127.0.0.1:{}?tls=none", server.port);
+    let world = World::of(Setup { dialect: "incenta".to_owned(), ..setup(&url) }).await;
+    let _dispatcher = world.dispatcher().await;
+    failing(&world, "failing").await;
+    publish(&world).await;
+    world.wait_for_deliveries("state=failed", 1).await;
+    assert_eq!((notices(&world).await, server.mails().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn without_a_server_notices_do_not_pile_up() {
+    let world = World::of_dialect("incentable", &[]).await;
+    let insert = "INSERT INTO failure_notices (delivery_id, accepted_at, application_id, endpoint_id, failed_at)
+                  SELECT gen_random_uuid(), now(), gen_random_uuid(), gen_random_uuid(), now() - age
+                  FROM unnest(ARRAY['1 minute', '2 hours', '3 days']::interval[]) AS age";
+    world.database().await.execute(insert, &[]).await.expect("notices");
+    let dispatcher = world.dispatcher().await;
+    dispatcher.logged("FANFARE_SMTP_URL is not set: no owner is told of failed deliveries by mail").await;
+    wait_for_notices(&world, 1).await;
+}
