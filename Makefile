@@ -19,6 +19,7 @@ run: toolchain ## Build, and run everything against a RabbitMQ and PostgreSQL of
 	@exec deploy/dev/with-services $(target)/debug/demo
 
 test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests against a RabbitMQ and PostgreSQL of their own
+	@deploy/dev/install python
 	@cargo build --workspace --all-targets
 	@exec deploy/dev/with-services cargo test --workspace
 

@@ -19,6 +19,7 @@ use crate::{
 };
 
 const TRACEPARENT: &str = "traceparent";
+const ACCEPTED: &str = "fanfare-accepted";
 const PARKED_REASON: &str = "fanfare-reason";
 const PARKED_MESSAGE: &str = "fanfare-message";
 const PARKED_ROUTING_KEY: &str = "fanfare-routing-key";
@@ -82,7 +83,7 @@ pub fn encode_event(topology: &Topology, event: &Event, body: &[u8]) -> Message 
         routing_key: event.routing_key(),
         body: body.to_vec(),
         message_id: Some(event.key.clone().unwrap_or_else(|| event.id.to_string())),
-        headers: headers([(TRACEPARENT, event.traceparent.to_string())]),
+        headers: headers([(TRACEPARENT, event.traceparent.to_string()), (ACCEPTED, "http".to_owned())]),
     }
 }
 
@@ -311,6 +312,12 @@ impl Incoming {
         let ours = [PARKED_REASON, PARKED_MESSAGE, PARKED_ROUTING_KEY, PUT_BACK];
         let published = self.headers.inner().iter().filter(|(name, _)| !ours.contains(&name.as_str()));
         json_object(published).to_string()
+    }
+
+    /// Whether its publisher has been told that its event is accepted: it came over HTTP, and its type was checked
+    /// by what was known then.
+    pub fn is_accepted(&self) -> bool {
+        self.headers.inner().contains_key(ACCEPTED)
     }
 
     /// A header that is a text.

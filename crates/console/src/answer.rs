@@ -8,6 +8,8 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::request::PageSize;
+
 /// An answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Answer<T> {
@@ -45,9 +47,12 @@ impl<T: Serialize> IntoResponse for Answer<T> {
 }
 
 impl<T: Serialize> Page<T> {
-    /// A page of at most `limit` items: a full one may go on after its last item, which is told by its `key`.
-    pub(crate) fn of(data: Vec<T>, limit: usize, key: impl Fn(&T) -> String) -> Self {
-        let next = data.last().filter(|_| data.len() == limit).map(key);
+    /// A page of the items that were found, one more than it has room for: there is another page where there was one
+    /// more. It goes on after the last item, which is told by its `key`.
+    pub(crate) fn of(mut data: Vec<T>, size: PageSize, key: impl Fn(&T) -> String) -> Self {
+        let goes_on = data.len() > size.items();
+        data.truncate(size.items());
+        let next = data.last().filter(|_| goes_on).map(key);
         Self { success: true, data, next }
     }
 }

@@ -77,10 +77,10 @@ pub(crate) async fn list(
     _: Administrator,
     Query(paging): Query<Paging>,
 ) -> Result<Page<Application>, ApiError> {
-    let (before, limit) = paging.parse()?;
-    let rows = console.store.applications(before, limit).await?;
+    let (before, size) = paging.parse()?;
+    let rows = console.store.applications(before, size.rows()).await?;
     let applications = rows.into_iter().map(Application::from).collect();
-    Ok(Page::of(applications, limit, |application| application.id.to_string()))
+    Ok(Page::of(applications, size, |application| application.id.to_string()))
 }
 
 /// Shows an application.

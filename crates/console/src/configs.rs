@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use fanfare_domain::{
     application::EndpointStatus,
+    catalogue::Catalogue,
+    dialect::Dialect,
     ids::{AttemptId, DeliveryId, EndpointId, EventId, SecretId},
     secret::SigningSecret,
 };
-use fanfare_store::{AttemptFilter, EndpointRow, LoggedAttempt, NewEndpoint, Put, PutEndpoint};
+use fanfare_store::{AttemptFilter, EndpointRow, EndpointSettings, LoggedAttempt, NewEndpoint, Put, PutEndpoint};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -99,10 +101,10 @@ pub(crate) async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Page<Config>, ApiError> {
     let before = page.before.as_deref().map(|text| id("before", text)).transpose()?;
-    let limit = page_size(page.limit.or(Some(MAX_CONFIGS)))?;
-    let rows = console.store.endpoints(manager.application, before, limit).await?;
+    let size = page_size(page.limit.or(Some(MAX_CONFIGS)))?;
+    let rows = console.store.endpoints(manager.application, before, size.rows()).await?;
     let configs = rows.into_iter().map(|row| Config::new(row, None)).collect();
-    Ok(Page::of(configs, limit, |config| config.id.to_string()))
+    Ok(Page::of(configs, size, |config| config.id.to_string()))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -126,7 +128,7 @@ pub(crate) async fn put(
     let configs = configs(&body)?;
     let is_list = configs.is_list;
     let dialect = console.dialect_of(&manager).await?;
-    let catalogue = console.catalogue(&manager).await?;
+    let catalogue = console.catalogue(&manager, &dialect).await?;
     let mut puts = Vec::new();
     for (position, config) in configs.all.into_iter().enumerate() {
         let put = console.put_of(&manager, config, &dialect, &catalogue);
@@ -171,24 +173,28 @@ impl Console {
         &self,
         manager: &Manager,
         config: PutConfig,
-        dialect: &fanfare_domain::dialect::Dialect,
-        catalogue: &fanfare_domain::catalogue::Catalogue,
+        dialect: &Dialect,
+        catalogue: &Catalogue,
     ) -> Result<PutEndpoint, ApiError> {
         let given_secret = config.secret.map(|secret| self.secret(Some(secret))).transpose()?;
         let endpoint = config.id.as_deref().map(|text| id("id", text)).transpose()?;
         if endpoint.is_none() && config.url.is_none() {
             return Err(missing("url"));
         }
-        let status = config.enabled.map(|enabled| if enabled { "enabled" } else { "disabled" }.to_owned());
         let change = Change {
             url: config.url,
             events: config.event_types,
             name: config.name.map(Some),
-            status,
             headers: config.headers,
             ..Change::default()
         };
-        let settings = self.settings("event_types", change, dialect, catalogue)?;
+        let status = |enabled| if enabled { EndpointStatus::Enabled } else { EndpointStatus::Disabled };
+        let settings = EndpointSettings {
+            status: config.enabled.map(status),
+            // A paused one reads `enabled: true`: to put back what was read must not resume it.
+            keeps_pause: true,
+            ..self.settings("event_types", change, dialect, catalogue)?
+        };
         let (now, is_whole) = (Timestamp::now(), settings.url.is_some() && settings.event_types.is_some());
         let new = is_whole.then(|| NewEndpoint {
             id: EndpointId::new(now, rand::random()),
@@ -232,7 +238,7 @@ pub(crate) struct Log {
     attempt: u32,
     /// Where it was sent; `null` where the process that sent it did not live to tell.
     url: Option<String>,
-    /// What was sent.
+    /// What was sent; `null` where that has more than 64 KiB: `GET /api/v1/deliveries/{id}` shows it.
     #[schema(value_type = Value)]
     payload: Option<Box<RawValue>>,
     /// `answered`, or what came instead of an answer.
@@ -260,7 +266,7 @@ impl Log {
             event_type,
             attempt: attempt.attempt,
             url: attempt.url,
-            payload: RawValue::from_string(body).ok(),
+            payload: body.and_then(|body| RawValue::from_string(body).ok()),
             outcome: attempt.outcome,
             response_status: attempt.status,
             response_body: attempt.response_body.map(|body| String::from_utf8_lossy(&body).into_owned()),
@@ -294,16 +300,16 @@ pub(crate) async fn logs(
     manager: Manager,
     Query(filter): Query<LogFilter>,
 ) -> Result<Page<Log>, ApiError> {
-    let limit = page_size(filter.limit)?;
+    let size = page_size(filter.limit)?;
     let filter = AttemptFilter {
         endpoint: filter.config.as_deref().map(|text| id("config", text)).transpose()?,
         event: filter.event.as_deref().map(|text| id("event", text)).transpose()?,
         before: filter.before.as_deref().map(place).transpose()?,
-        limit,
+        limit: size.rows(),
     };
     let rows = console.store.attempt_log(manager.application, &filter).await?;
     let logs = rows.into_iter().map(Log::new).collect();
-    Ok(Page::of(logs, limit, |log: &Log| format!("{}.{}", log.delivery_id, log.attempt)))
+    Ok(Page::of(logs, size, |log: &Log| format!("{}.{}", log.delivery_id, log.attempt)))
 }
 
 /// Where a page of the log ended: `dlv_….3`.

@@ -15,7 +15,7 @@ use crate::{
     ApiError, Console, Failures,
     answer::{Answer, Page},
     configs::Log,
-    request::{Manager, Path, Query, id, page_size},
+    request::{Manager, PageSize, Path, Query, id, page_size},
 };
 
 /// Attempts of a webhook that are listed where nobody says otherwise: as many as document 000 shows.
@@ -136,14 +136,17 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    fn parse(&self) -> Result<DeliveryFilter, ApiError> {
-        Ok(DeliveryFilter {
+    fn parse(&self) -> Result<(DeliveryFilter, PageSize), ApiError> {
+        let size = page_size(self.limit)?;
+        let filter = DeliveryFilter {
             endpoint: self.webhook.as_deref().map(|text| id("webhook", text)).transpose()?,
             event: self.event.as_deref().map(|text| id("event", text)).transpose()?,
             state: self.state.as_deref().map(|text| delivery_state("state", text)).transpose()?,
             before: self.before.as_deref().map(|text| id("before", text)).transpose()?,
-            limit: page_size(self.limit)?,
-        })
+            with_bodies: false,
+            limit: size.rows(),
+        };
+        Ok((filter, size))
     }
 }
 
@@ -161,9 +164,9 @@ pub(crate) async fn list(
     manager: Manager,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Delivery>, ApiError> {
-    let filter = filter.parse()?;
+    let (filter, size) = filter.parse()?;
     let rows = console.store.deliveries(manager.application, &filter).await?;
-    Ok(Page::of(rows.into_iter().map(Delivery::from).collect(), filter.limit, |one| one.id.to_string()))
+    Ok(Page::of(rows.into_iter().map(Delivery::from).collect(), size, |one| one.id.to_string()))
 }
 
 /// Shows a delivery with its body and its attempts.
@@ -175,10 +178,10 @@ pub(crate) async fn show(
     Path(delivery): Path<String>,
 ) -> Result<Answer<DeliveryDetail>, ApiError> {
     let delivery: DeliveryId = id("id", &delivery)?;
-    let row = console.store.delivery(manager.application, delivery).await?.ok_or_else(no_such_delivery)?;
-    let attempts = console.store.attempts(delivery).await?;
+    let found = console.store.delivery(manager.application, delivery).await?;
+    let (row, attempts) = found.ok_or_else(no_such_delivery)?;
     let attempts = attempts.into_iter().map(|row| Attempt::new(delivery, row)).collect();
-    let body = row.body.clone();
+    let body = row.body.clone().unwrap_or_default();
     Ok(Answer::of(DeliveryDetail { delivery: row.into(), body, attempts }))
 }
 
@@ -190,7 +193,7 @@ pub(crate) fn no_such_delivery() -> ApiError {
 pub(crate) struct HistoryEntry {
     #[serde(flatten)]
     delivery: Delivery,
-    /// What is sent.
+    /// What is sent; `null` where that has more than 64 KiB: `GET /api/v1/deliveries/{id}` shows it.
     #[schema(value_type = Value)]
     payload: Option<Box<RawValue>>,
 }
@@ -219,14 +222,14 @@ pub(crate) async fn history(
 ) -> Result<Page<HistoryEntry>, ApiError> {
     let endpoint = console.endpoint(&manager, &webhook).await?;
     let HistoryFilter { state, before, limit } = filter;
-    let filter = Filter { webhook: None, event: None, state, before, limit };
-    let filter = DeliveryFilter { endpoint: Some(endpoint.id), ..filter.parse()? };
+    let (filter, size) = Filter { webhook: None, event: None, state, before, limit }.parse()?;
+    let filter = DeliveryFilter { endpoint: Some(endpoint.id), with_bodies: true, ..filter };
     let rows = console.store.deliveries(manager.application, &filter).await?;
     let entry = |mut row: DeliveryRow| {
-        let payload = RawValue::from_string(std::mem::take(&mut row.body)).ok();
+        let payload = row.body.take().and_then(|body| RawValue::from_string(body).ok());
         HistoryEntry { delivery: row.into(), payload }
     };
-    Ok(Page::of(rows.into_iter().map(entry).collect(), filter.limit, |entry| entry.delivery.id.to_string()))
+    Ok(Page::of(rows.into_iter().map(entry).collect(), size, |entry| entry.delivery.id.to_string()))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -247,8 +250,8 @@ pub(crate) async fn last_attempts(
     Query(query): Query<AttemptsQuery>,
 ) -> Result<Answer<Vec<Log>>, ApiError> {
     let endpoint = console.endpoint(&manager, &webhook).await?;
-    let limit = page_size(query.limit.or(Some(LAST_ATTEMPTS)))?;
-    let rows = console.store.last_attempts(endpoint.id, limit).await?;
+    let size = page_size(query.limit.or(Some(LAST_ATTEMPTS)))?;
+    let rows = console.store.last_attempts(endpoint.id, size.items()).await?;
     Ok(Answer::of(rows.into_iter().map(Log::new).collect()))
 }
 

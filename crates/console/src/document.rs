@@ -2,7 +2,8 @@
 
 use axum::{Json, Router, routing::get};
 use utoipa::openapi::{
-    InfoBuilder, OpenApi, Server,
+    InfoBuilder, ObjectBuilder, OpenApi, RefOr, Server, Type,
+    path::{Operation, Parameter, ParameterBuilder, ParameterIn},
     security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     tag::TagBuilder,
 };
@@ -31,6 +32,14 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
         tag("event types", "What there is to subscribe to."),
         tag("applications", "Tenants, their dialects and keys."),
     ]);
+    for path in api.paths.paths.values_mut() {
+        let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.patch, &mut path.delete];
+        operations
+            .into_iter()
+            .flatten()
+            .filter(|operation| is_of_one_application(operation))
+            .for_each(name_application);
+    }
     let components = api.components.get_or_insert_default();
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     let token = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("x-api-token")));
@@ -39,6 +48,23 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
     let nothing: [&str; 0] = [];
     api.security = Some(vec![SecurityRequirement::new("bearer", nothing), SecurityRequirement::new("token", nothing)]);
     api
+}
+
+/// Whether an operation is about one application, and says nothing of how to name it.
+fn is_of_one_application(operation: &Operation) -> bool {
+    let is_of_all = |tag: &String| tag == "applications" || tag == "parked messages";
+    let names_one = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(given) if given.name == "application");
+    !operation.tags.iter().flatten().any(is_of_all) && !operation.parameters.iter().flatten().any(names_one)
+}
+
+fn name_application(operation: &mut Operation) {
+    let parameter = ParameterBuilder::new()
+        .name("application")
+        .parameter_in(ParameterIn::Query)
+        .description(Some("the application, for an admin key"))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .build();
+    operation.parameters.get_or_insert_default().push(parameter.into());
 }
 
 /// The document at `/api/v1/openapi.json`, and a page to read it at `/docs`.

@@ -43,7 +43,9 @@ pub enum ErrorCode {
     InvalidBatch,
     InfiniteNumber,
     UnknownEventType,
+    TooManyTests,
     InternalError,
+    ApplicationUnavailable,
     BrokerUnavailable,
     BrokerRefused,
     OutcomeUnknown,
@@ -52,7 +54,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -81,7 +83,9 @@ impl ErrorCode {
         Self::InvalidBatch,
         Self::InfiniteNumber,
         Self::UnknownEventType,
+        Self::TooManyTests,
         Self::InternalError,
+        Self::ApplicationUnavailable,
         Self::BrokerUnavailable,
         Self::BrokerRefused,
         Self::OutcomeUnknown,
@@ -119,7 +123,9 @@ impl ErrorCode {
             Self::InvalidBatch => (422, "a list has none, or more entries than are allowed"),
             Self::InfiniteNumber => (422, "a number is beyond what a receiver's JSON parser can read"),
             Self::UnknownEventType => (422, "the event type is not described"),
+            Self::TooManyTests => (429, "as many tests of the application are under way as may be"),
             Self::InternalError => (500, "a fault of Fanfare, which has been logged"),
+            Self::ApplicationUnavailable => (503, "the application's settings cannot be read at the moment"),
             Self::BrokerUnavailable => (503, "no events can be taken at the moment"),
             Self::BrokerRefused => (503, "the broker refused the event"),
             Self::OutcomeUnknown => (503, "the event may have been taken: send it again under the id in the answer"),

@@ -3,6 +3,7 @@
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
     catalogue::{Catalogue, EventTypeDescription},
+    dialect::Dialect,
     event::EventType,
     json,
 };
@@ -137,8 +138,7 @@ pub(crate) fn checked_data(field: &str, data: &RawValue, most: usize) -> Result<
 
 impl Console {
     /// All event types of an application.
-    pub(crate) async fn catalogue(&self, manager: &Manager) -> Result<Catalogue, ApiError> {
-        let dialect = self.dialect_of(manager).await?;
+    pub(crate) async fn catalogue(&self, manager: &Manager, dialect: &Dialect) -> Result<Catalogue, ApiError> {
         let own = self.store.event_types(manager.application).await?;
         Ok(Catalogue::new(dialect.catalogue.types().iter().cloned().chain(own)))
     }

@@ -37,7 +37,7 @@ pub(crate) struct Event {
     /// being written; `fanned_out`: they have been.
     #[schema(example = "fanned_out")]
     status: &'static str,
-    /// What is sent.
+    /// What is sent; in a list `null` where that has more than 64 KiB.
     #[schema(value_type = Value)]
     payload: Option<Box<RawValue>>,
 }
@@ -57,7 +57,7 @@ impl From<EventRow> for Event {
             accepted_at: row.accepted_at,
             matched_webhooks: row.matches,
             status,
-            payload: RawValue::from_string(row.body).ok(),
+            payload: row.body.and_then(|body| RawValue::from_string(body).ok()),
         }
     }
 }
@@ -90,13 +90,13 @@ pub(crate) async fn list(
     manager: Manager,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Event>, ApiError> {
-    let limit = page_size(filter.limit)?;
+    let size = page_size(filter.limit)?;
     let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
     let event_type = filter.r#type.as_deref().map(EventType::parse).transpose()?;
     let event_type = event_type.as_ref().map(EventType::as_str);
-    let rows = console.store.events(manager.application, event_type, before, limit).await?;
+    let rows = console.store.events(manager.application, event_type, before, size.rows()).await?;
     let rows = rows.ok_or_else(|| ApiError::invalid("before", "is not the `next` of a page"))?;
-    Ok(Page::of(rows.into_iter().map(Event::from).collect(), limit, |event| event.id.to_string()))
+    Ok(Page::of(rows.into_iter().map(Event::from).collect(), size, |event| event.id.to_string()))
 }
 
 /// Shows an event with its deliveries.

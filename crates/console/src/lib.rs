@@ -24,16 +24,14 @@ use fanfare_broker::{Publisher, Topology};
 use fanfare_domain::{address::AddressPolicy, dialect::Dialects, endpoint_url::UrlPolicy};
 use fanfare_outbound::Client;
 use fanfare_store::{Directory, Store};
-use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use answer::Answer;
 pub use document::{describe, document_routes};
 pub use error::{ApiError, ErrorCode, Failures};
-pub use request::{application_of, authenticate, read_body};
+use trials::Trials;
 
-/// Tests that are sent at once, at the most.
-const MAX_TRIALS: usize = 64;
+pub use request::{application_of, authenticate, read_body};
 
 /// What a console is made of.
 pub struct Parts {
@@ -66,15 +64,15 @@ pub struct Console {
     client: Client,
     publisher: Publisher,
     topology: Topology,
-    trial_turns: Arc<Semaphore>,
+    trials: Trials,
 }
 
 impl Console {
     /// The console of a deployment.
     pub fn new(parts: Parts) -> Self {
         let Parts { store, directory, dialects, addresses, https_only, client, publisher, topology } = parts;
-        let (addresses, trial_turns) = (Arc::new(addresses), Arc::new(Semaphore::new(MAX_TRIALS)));
-        Self { store, directory, dialects, addresses, https_only, client, publisher, topology, trial_turns }
+        let (addresses, trials) = (Arc::new(addresses), Trials::default());
+        Self { store, directory, dialects, addresses, https_only, client, publisher, topology, trials }
     }
 
     fn url_policy(&self) -> UrlPolicy<'_> {
@@ -92,7 +90,7 @@ pub fn routes() -> OpenApiRouter<Console> {
         .routes(routes!(event_types::list, event_types::create))
         .routes(routes!(event_types::delete))
         .routes(routes!(webhooks::create, webhooks::list))
-        .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
+        .routes(routes!(webhooks::show, webhooks::change, webhooks::put, webhooks::delete))
         .routes(routes!(webhooks::enable))
         .routes(routes!(webhooks::disable))
         .routes(routes!(webhooks::pause))

@@ -1,20 +1,24 @@
 //! Who calls, for which application, and what the query and the body say.
 
-use std::{error::Error, str::FromStr};
+use std::{collections::HashSet, str::FromStr, time::Duration};
 
 use axum::{
-    body::{Body, Bytes, to_bytes},
+    body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Request, rejection::PathRejection},
     http::{HeaderMap, header, request::Parts},
 };
+use bytes::BytesMut;
 use fanfare_domain::{
     access::{Caller, Role},
     ids::{ApplicationId, NotAnId},
 };
 use fanfare_store::Directory;
-use http_body_util::LengthLimitError;
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use http_body_util::BodyExt;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
 use url::form_urlencoded;
 use utoipa::{
     IntoParams, PartialSchema, ToSchema,
@@ -25,6 +29,10 @@ use crate::{ApiError, Console, ErrorCode};
 
 /// Bytes of a management request.
 const MAX_MANAGEMENT_BODY: usize = 512 * 1024;
+
+/// How much of a body that is too large is read and thrown away, and for how long.
+const MAX_DISCARDED: usize = 16 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// Where some systems' users put their key.
 const X_API_TOKEN: &str = "x-api-token";
@@ -150,20 +158,36 @@ pub fn application_of(caller: &Caller, query: Option<&str>) -> Result<Applicatio
 ///
 /// # Errors
 /// 415 for another content type, 413 for more bytes, 400 where the body breaks off.
-pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+pub async fn read_body(headers: &HeaderMap, mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
         let message = "send JSON with Content-Type: application/json";
         return Err(ApiError::new(ErrorCode::UnsupportedContentType, message));
     }
-    to_bytes(body, max_bytes).await.map_err(|error| {
-        if error.source().is_some_and(|source| source.is::<LengthLimitError>()) {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let incomplete = |_| ApiError::new(ErrorCode::IncompleteBody, "the body ended before it was complete");
+        let data = frame.map_err(incomplete)?.into_data().unwrap_or_default();
+        if bytes.len() + data.len() > max_bytes {
+            let _ = tokio::time::timeout(DISCARD_TIME, discard(body)).await;
             let message = format!("the body has more than the {max_bytes} bytes that are allowed");
-            return ApiError::new(ErrorCode::BodyTooLarge, message);
+            return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
         }
-        ApiError::new(ErrorCode::IncompleteBody, "the body ended before it was complete")
-    })
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+/// Reads what nobody wants. A connection that is closed while its client still sends takes the answer with it.
+async fn discard(mut body: Body) {
+    let mut left = MAX_DISCARDED;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
+    }
 }
 
 /// The body of a management request, read into what its schema describes.
@@ -208,34 +232,61 @@ impl<S: Send + Sync> FromRequest<S> for Bare {
 /// Reads a JSON object. What its schema requires must be there, and what it does not know must not: a
 /// misspelt field would otherwise be ignored silently.
 pub(crate) fn from_json<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<T, ApiError> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
-    let Value::Object(given) = value else {
+    let whole: &RawValue = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
+    let Ok(given) = serde_json::from_str::<Names>(whole.get()) else {
         return Err(ApiError::new(ErrorCode::NotAnObject, "the body must be a JSON object"));
     };
     check_fields::<T>(&given)?;
     let mut json = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
-        match field.as_str() {
-            // All that is required is there and of a known name: what is left is a name given twice.
-            "." => ApiError::new(ErrorCode::DuplicateField, format!("the body: {}", error.into_inner())),
-            _ => ApiError::new(ErrorCode::WrongType, format!("`{field}`: {}", error.into_inner())).at(&field),
-        }
+        ApiError::new(ErrorCode::WrongType, format!("`{field}`: {}", error.into_inner())).at(&field)
     })
+}
+
+/// The names in a JSON object, in their order.
+struct Names(Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(NamesVisitor)
+    }
+}
+
+struct NamesVisitor;
+
+impl<'de> Visitor<'de> for NamesVisitor {
+    type Value = Names;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
+        let mut names = Vec::new();
+        while let Some((name, IgnoredAny)) = map.next_entry()? {
+            names.push(name);
+        }
+        Ok(Names(names))
+    }
 }
 
 pub(crate) fn malformed(error: &serde_json::Error) -> ApiError {
     ApiError::new(ErrorCode::MalformedJson, format!("the body is not JSON: {error}"))
 }
 
-fn check_fields<T: PartialSchema>(given: &Map<String, Value>) -> Result<(), ApiError> {
+fn check_fields<T: PartialSchema>(Names(given): &Names) -> Result<(), ApiError> {
     let RefOr::T(Schema::Object(Object { properties, required, .. })) = T::schema() else { return Ok(()) };
-    if let Some(field) = given.keys().find(|field| !properties.contains_key(*field)) {
+    if let Some(field) = given.iter().find(|field| !properties.contains_key(*field)) {
         let known: Vec<&str> = properties.keys().map(String::as_str).collect();
         let message = format!("`{field}` is no field of this request; these are: {}", known.join(", "));
         return Err(ApiError::new(ErrorCode::UnknownField, message).at(field));
     }
-    match required.iter().find(|field| !given.contains_key(*field)) {
+    let mut seen = HashSet::new();
+    if let Some(field) = given.iter().find(|field| !seen.insert(*field)) {
+        return Err(ApiError::new(ErrorCode::DuplicateField, format!("`{field}` is given twice")).at(field));
+    }
+    match required.iter().find(|field| !given.contains(*field)) {
         Some(field) => Err(missing(field)),
         None => Ok(()),
     }
@@ -266,18 +317,33 @@ pub(crate) struct Paging {
 }
 
 impl Paging {
-    /// What comes before the page, and how many items it has at the most.
-    pub(crate) fn parse<T: FromStr<Err = NotAnId>>(&self) -> Result<(Option<T>, usize), ApiError> {
+    /// After which item it begins, and how many it has at the most.
+    pub(crate) fn parse<T: FromStr<Err = NotAnId>>(&self) -> Result<(Option<T>, PageSize), ApiError> {
         let before = self.before.as_deref().map(|text| id("before", text)).transpose()?;
         Ok((before, page_size(self.limit)?))
     }
 }
 
-/// Items on one page of a list.
-pub(crate) fn page_size(asked: Option<usize>) -> Result<usize, ApiError> {
+/// How many items a page of a list has at the most.
+#[derive(Clone, Copy)]
+pub(crate) struct PageSize(usize);
+
+impl PageSize {
+    pub(crate) fn items(self) -> usize {
+        self.0
+    }
+
+    /// How many are looked for: one more, to know whether there is another page.
+    pub(crate) fn rows(self) -> usize {
+        self.0 + 1
+    }
+}
+
+/// Reads how many items a page is to have.
+pub(crate) fn page_size(asked: Option<usize>) -> Result<PageSize, ApiError> {
     const MOST: usize = 100;
     match asked.unwrap_or(50) {
-        size @ 1..=MOST => Ok(size),
+        size @ 1..=MOST => Ok(PageSize(size)),
         _ => Err(ApiError::invalid("limit", format!("must be between 1 and {MOST}"))),
     }
 }

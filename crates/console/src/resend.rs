@@ -60,7 +60,7 @@ pub(crate) async fn one(
     Path(delivery): Path<String>,
 ) -> Result<Answer<Resent>, ApiError> {
     let delivery: DeliveryId = id("id", &delivery)?;
-    let row = console.store.delivery(manager.application, delivery).await?.ok_or_else(no_such_delivery)?;
+    let (row, _) = console.store.delivery(manager.application, delivery).await?.ok_or_else(no_such_delivery)?;
     let endpoint = console.store.endpoint(manager.application, row.endpoint).await?;
     if endpoint.is_none_or(|endpoint| endpoint.status == EndpointStatus::Disabled) {
         let message = "its webhook is disabled or deleted: it would be skipped; enable the webhook first";

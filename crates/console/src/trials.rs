@@ -1,6 +1,10 @@
 //! `/api/v1/webhooks/{id}/test`: a test event, sent the whole real way.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::extract::State;
 use bytes::Bytes;
@@ -10,11 +14,11 @@ use fanfare_domain::{
     delivery::FailureReason,
     dialect::Sending,
     event::{Content, Event, EventType, with_suggestion},
-    ids::{DeliveryId, EventId, TakingId},
+    ids::{ApplicationId, DeliveryId, EventId, TakingId},
     outcome::Verdict,
     traceparent::Traceparent,
 };
-use fanfare_outbound::{Probe, Request, delivery_headers};
+use fanfare_outbound::{Probe, Request};
 use fanfare_store::{AttemptRecord, NewEvent, NextState};
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
@@ -33,6 +37,9 @@ use crate::{
 /// Bytes of a test event's data.
 const MAX_DATA: usize = 256 * 1024;
 
+/// Tests of one application that may be under way at once.
+const MAX_TRIALS: usize = 4;
+
 /// What to send.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -41,8 +48,14 @@ pub(crate) struct New {
     /// The event type; the first that the webhook wants where it is left out.
     r#type: Option<String>,
     /// The data: any JSON; the sample of the type where it is left out.
-    #[schema(value_type = Option<Value>)]
+    #[serde(default, deserialize_with = "even_null")]
+    #[schema(value_type = Value)]
     data: Option<Box<RawValue>>,
+}
+
+/// Reads `null` as data, too.
+fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(deserializer).map(Some)
 }
 
 #[derive(Serialize, ToSchema)]
@@ -104,7 +117,8 @@ pub(crate) async fn test(
     OptionalFields(new): OptionalFields<New>,
 ) -> Result<Answer<Trial>, ApiError> {
     let row = console.endpoint(&manager, &webhook).await?;
-    let catalogue = console.catalogue(&manager).await?;
+    let dialect = console.dialect_of(&manager).await?;
+    let catalogue = console.catalogue(&manager, &dialect).await?;
     let (event_type, data) = what_to_send(new, &row.event_types, &catalogue)?;
     // What was changed a moment ago must be what is tested.
     if !console.directory.refresh().await {
@@ -112,14 +126,61 @@ pub(crate) async fn test(
         return Err(ApiError::new(ErrorCode::DatabaseUnavailable, message).retry_after(5));
     }
     let application = console.directory.application(manager.application).ok_or_else(no_such_webhook)?;
-    let endpoint = application.endpoint(row.id).ok_or_else(no_such_webhook)?;
+    let endpoint = Arc::clone(application.endpoint(row.id).ok_or_else(no_such_webhook)?);
     let new = trial_event(&application, event_type, data)?;
-    let (record, probe) = console.send(endpoint, &new).await;
-    // What was sent has been sent: the answer says so, even where it cannot be written down.
-    if let Err(error) = console.store.keep_trial(&new, &record).await {
-        tracing::error!(%error, delivery = %record.delivery, "cannot write down a test event");
+    let turn = console.trials.turn(manager.application)?;
+    // In a task of its own: what is sent is written down, also where the caller does not wait for it.
+    let trial = tokio::spawn(async move {
+        let (record, probe) = console.send(&endpoint, &new).await;
+        drop(turn);
+        // What was sent has been sent: the answer says so, even where it cannot be written down.
+        if let Err(error) = console.store.keep_trial(&new, &record).await {
+            tracing::error!(%error, delivery = %record.delivery, "cannot write down a test event");
+        }
+        Trial::new(&new, &record, &endpoint, probe)
+    });
+    let ended = |_| ApiError::new(ErrorCode::InternalError, "the test ended before its time, which has been logged");
+    trial.await.map(Answer::of).map_err(ended)
+}
+
+/// The tests that are under way: so many of each application at the most, so that one whose endpoints hang holds
+/// up nobody else's.
+#[derive(Clone, Default)]
+pub(crate) struct Trials(Arc<Mutex<HashMap<ApplicationId, usize>>>);
+
+/// Kept by a test for as long as it is under way.
+struct Turn {
+    trials: Trials,
+    application: ApplicationId,
+}
+
+impl Trials {
+    fn turn(&self, application: ApplicationId) -> Result<Turn, ApiError> {
+        let mut under_way = self.under_way();
+        let own = under_way.entry(application).or_default();
+        if *own >= MAX_TRIALS {
+            let message = format!("{MAX_TRIALS} tests of this application are under way: wait until one has ended");
+            return Err(ApiError::new(ErrorCode::TooManyTests, message).retry_after(5));
+        }
+        *own += 1;
+        Ok(Turn { trials: self.clone(), application })
     }
-    Ok(Answer::of(Trial::new(&new, &record, endpoint, probe)))
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<ApplicationId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut under_way = self.trials.under_way();
+        if let Entry::Occupied(mut own) = under_way.entry(self.application) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
 }
 
 /// The type and the data that are meant.
@@ -185,21 +246,10 @@ impl Console {
             attempt: 1,
             at: started_at,
         };
-        let request = Request {
-            url: endpoint.url.clone(),
-            headers: delivery_headers(endpoint, &sending, new.body.as_bytes()),
-            body: Bytes::copy_from_slice(new.body.as_bytes()),
-            deadline: endpoint.policy.timeout,
-        };
-        let probe = {
-            // Never closed.
-            let _turn = self.trial_turns.acquire().await;
-            self.client.probe(request).await
-        };
+        let body = Bytes::copy_from_slice(new.body.as_bytes());
+        let probe = self.client.probe(Request::of_delivery(endpoint, &sending, body)).await;
         let exchange = &probe.exchange;
         let is_delivered = endpoint.policy.judgement.of(exchange.outcome) == Verdict::Delivered;
-        let headers: serde_json::Map<_, _> =
-            exchange.response_headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
         let record = AttemptRecord {
             delivery,
             attempt: 1,
@@ -211,7 +261,7 @@ impl Console {
             duration: exchange.duration,
             outcome: exchange.outcome,
             error: exchange.error.clone(),
-            response_headers: serde_json::Value::Object(headers).to_string(),
+            response_headers: exchange.response_headers_as_json(),
             response_body: exchange.response_body.to_vec(),
             next: if is_delivered { NextState::Delivered } else { NextState::Failed(FailureReason::TestFailed) },
             notifies_owner: false,

@@ -123,10 +123,10 @@ pub(crate) async fn list(
     manager: Manager,
     Query(paging): Query<Paging>,
 ) -> Result<Page<Webhook>, ApiError> {
-    let (before, limit) = paging.parse()?;
-    let rows = console.store.endpoints(manager.application, before, limit).await?;
+    let (before, size) = paging.parse()?;
+    let rows = console.store.endpoints(manager.application, before, size.rows()).await?;
     let webhooks = rows.into_iter().map(|row| Webhook::new(row, None)).collect();
-    Ok(Page::of(webhooks, limit, |webhook| webhook.id.to_string()))
+    Ok(Page::of(webhooks, size, |webhook| webhook.id.to_string()))
 }
 
 /// Shows a webhook.
@@ -145,7 +145,7 @@ pub(crate) async fn show(
 }
 
 /// Changes a webhook; what is left out stays.
-#[utoipa::path(method(patch, put), path = "/webhooks/{id}", operation_id = "change_webhook", tag = "webhooks",
+#[utoipa::path(patch, path = "/webhooks/{id}", operation_id = "change_webhook", tag = "webhooks",
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn change(
@@ -157,6 +157,19 @@ pub(crate) async fn change(
     let webhook = id("id", &webhook)?;
     let settings = console.check(&manager, change).await?;
     console.change(&manager, webhook, &settings).await
+}
+
+/// Changes a webhook, as PATCH does: what is left out stays.
+#[utoipa::path(put, path = "/webhooks/{id}", operation_id = "put_webhook", tag = "webhooks",
+    params(("id" = String, Path)), request_body = Change,
+    responses((status = 200, body = Answer<Webhook>), Failures))]
+pub(crate) async fn put(
+    console: State<Console>,
+    manager: Manager,
+    webhook: Path<String>,
+    change: Fields<Change>,
+) -> Result<Answer<Webhook>, ApiError> {
+    self::change(console, manager, webhook, change).await
 }
 
 /// Lets a webhook have its deliveries; what was held while it was paused is let go at a pace.

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use fanfare_domain::{
     application::Endpoint,
     claim::Claim,
+    delivery::BEGIN_WITHIN,
     event::EventType,
     ids::{ApplicationId, DeliveryId, EventId, TakingId},
     traceparent::Traceparent,
 };
 use fanfare_store::{Moved, NewEvent};
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::{lanes::Ticket, settle::Settlement};
 
@@ -31,6 +33,8 @@ pub(crate) struct Assignment {
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) trace: Option<Traceparent>,
     pub(crate) body: Bytes,
+    /// Later than this its attempt must not begin: another process could take it over.
+    pub(crate) begin_by: Instant,
     pub(crate) ticket: Option<Ticket>,
     pub(crate) settlement: Settlement,
 }
@@ -41,8 +45,8 @@ impl Assignment {
         new: &NewEvent,
         position: usize,
         body: &Bytes,
-        endpoint: Arc<Endpoint>,
-        ticket: Ticket,
+        (endpoint, ticket): (Arc<Endpoint>, Ticket),
+        taken_at: Instant,
         settlement: Settlement,
     ) -> Option<Self> {
         let delivery = &new.deliveries[position];
@@ -61,6 +65,7 @@ impl Assignment {
             expires_at: Some(delivery.expires_at),
             trace: Some(new.event.traceparent),
             body: body.clone(),
+            begin_by: taken_at + BEGIN_WITHIN,
             ticket: Some(ticket),
             settlement,
         })
@@ -70,9 +75,8 @@ impl Assignment {
     pub(crate) fn next(
         claim: &Claim,
         moved: Moved,
-        taking: TakingId,
-        endpoint: Arc<Endpoint>,
-        ticket: Ticket,
+        (taking, taken_at): (TakingId, Instant),
+        (endpoint, ticket): (Arc<Endpoint>, Ticket),
         settlement: Settlement,
     ) -> Self {
         Self {
@@ -89,6 +93,7 @@ impl Assignment {
             expires_at: moved.expires_at,
             trace: moved.traceparent,
             body: Bytes::from(moved.body),
+            begin_by: taken_at + BEGIN_WITHIN,
             ticket: Some(ticket),
             settlement,
         }

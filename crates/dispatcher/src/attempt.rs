@@ -5,7 +5,7 @@ use std::time::Duration;
 use fanfare_domain::{
     delivery::DeferralReason, dialect::Sending, ids::AttemptId, lane::deferral_wait, moment::later, policy::Decision,
 };
-use fanfare_outbound::{Client, Exchange, Request, delivery_headers};
+use fanfare_outbound::{Client, Exchange, Request};
 use fanfare_service::parent_of;
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use jiff::Timestamp;
@@ -85,11 +85,14 @@ impl Attempts {
         let full = || (DeferralReason::LaneFull, deferral_wait(assignment.deferrals + 1, rand::random()));
         let ticket = ticket.ok_or_else(full)?;
         let endpoint = &assignment.endpoint;
-        if let Some(rate) = endpoint.policy.rate_per_second {
-            let place = self.rates.place(endpoint.id, rate).await;
-            place.map_err(|wait| (DeferralReason::RateLimited, wait))?;
-        }
-        ticket.turn().await.ok_or_else(full)
+        let turn = async {
+            if let Some(rate) = endpoint.policy.rate_per_second {
+                let place = self.rates.place(endpoint.id, rate).await;
+                place.map_err(|wait| (DeferralReason::RateLimited, wait))?;
+            }
+            ticket.turn().await.ok_or_else(full)
+        };
+        tokio::time::timeout_at(assignment.begin_by, turn).await.unwrap_or_else(|_| Err(full()))
     }
 
     /// Makes the one attempt, and decides what follows from it.
@@ -104,12 +107,7 @@ impl Attempts {
             attempt: assignment.attempt,
             at: started_at,
         };
-        let request = Request {
-            url: endpoint.url.clone(),
-            headers: delivery_headers(endpoint, &sending, body),
-            body: body.clone(),
-            deadline: endpoint.policy.timeout,
-        };
+        let request = Request::of_delivery(endpoint, &sending, body.clone());
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(1);
         let exchange = self.client.post(request).await;
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).decrement(1);
@@ -147,8 +145,6 @@ fn log(assignment: &Assignment, exchange: &Exchange, decision: Decision) {
 }
 
 fn record(assignment: &Assignment, started_at: Timestamp, exchange: Exchange, decision: Decision) -> AttemptRecord {
-    let headers: serde_json::Map<_, _> =
-        exchange.response_headers.into_iter().map(|(name, value)| (name, value.into())).collect();
     AttemptRecord {
         delivery: assignment.delivery,
         attempt: assignment.attempt,
@@ -160,8 +156,8 @@ fn record(assignment: &Assignment, started_at: Timestamp, exchange: Exchange, de
         started_at,
         duration: exchange.duration,
         outcome: exchange.outcome,
+        response_headers: exchange.response_headers_as_json(),
         error: exchange.error,
-        response_headers: serde_json::Value::Object(headers).to_string(),
         response_body: exchange.response_body.to_vec(),
         next: match decision {
             Decision::Delivered => NextState::Delivered,

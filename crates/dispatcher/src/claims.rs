@@ -1,13 +1,14 @@
 //! From a claim's message to what becomes of its delivery: decode, hop on if it is early, admit.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fanfare_broker::{Incoming, decode_claim};
 use fanfare_domain::{
     application::{Endpoint, EndpointStatus},
     claim::Claim,
-    delivery::{FailureReason, hold},
+    delivery::{DeferralReason, FailureReason, hold},
     ids::TakingId,
+    lane::deferral_wait,
     moment::later,
     traceparent::Traceparent,
 };
@@ -19,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     database::Database,
     lanes::{Lanes, Ticket, admit},
-    park,
+    metric, park,
     rates::Rates,
     settle::{Settlement, Settler},
 };
@@ -30,6 +31,8 @@ pub(crate) struct Claims {
     pub(crate) database: Database,
     pub(crate) lanes: Lanes,
     pub(crate) rates: Rates,
+    /// For what we cause ourselves, beside the schedule.
+    pub(crate) expiry: Duration,
     pub(crate) settler: Settler,
 }
 
@@ -104,9 +107,12 @@ impl Claims {
 
     async fn accept(&self, due: Due, endpoint: Option<Arc<Endpoint>>, reached: &mpsc::Sender<Reached>) {
         let Due { message, claim, trace } = due;
+        let now = Timestamp::now();
         let notifies_owner = endpoint.as_ref().is_some_and(|endpoint| endpoint.notifies_owner);
-        let (to, straight) = self.admit(&claim, endpoint, Timestamp::now());
-        let to = Move { claim, to, notifies_owner };
+        let lifetime = endpoint.as_ref().map(|endpoint| endpoint.policy.lifetime(self.expiry));
+        let expires_at = lifetime.map(|lifetime| later(now, lifetime));
+        let (to, straight) = self.admit(&claim, endpoint, now);
+        let to = Move { claim, to, expires_at, notifies_owner };
         // Where nobody takes it any more, the process stops, and the message comes again elsewhere.
         let _ = reached.send(Reached { message, to, trace, straight }).await;
     }
@@ -117,7 +123,15 @@ impl Claims {
         endpoint: Option<Arc<Endpoint>>,
         now: Timestamp,
     ) -> (MoveTo, Option<(Arc<Endpoint>, Ticket)>) {
-        let Some(endpoint) = endpoint else { return (MoveTo::Failed(FailureReason::EndpointDeleted), None) };
+        let Some(endpoint) = endpoint else {
+            if !self.directory.is_unreadable(claim.application) {
+                return (MoveTo::Failed(FailureReason::EndpointDeleted), None);
+            }
+            let reason = DeferralReason::ApplicationUnreadable;
+            metrics::counter!(metric::DEFERRALS, "reason" => reason.as_str()).increment(1);
+            let due = later(now, deferral_wait(claim.deferrals + 1, rand::random()));
+            return (MoveTo::Waiting { due, reason }, None);
+        };
         match endpoint.status {
             EndpointStatus::Paused => return (MoveTo::Held, None),
             EndpointStatus::Disabled => return (MoveTo::Skipped, None),

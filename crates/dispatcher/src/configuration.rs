@@ -119,11 +119,11 @@ fn limits(environment: &mut Environment) -> Option<Limits> {
 
 fn holding(environment: &mut Environment) -> Option<Holding> {
     let meaning =
-        "how old the events may be that are held for paused endpoints; what is older fails as `held_too_long`";
+        "how long deliveries are held for a paused endpoint; what is held for longer fails as `held_too_long`";
     let max_age = environment.duration("FANFARE_MAX_HELD_AGE", "7d", meaning);
     let meaning = "deliveries that are held for one paused endpoint; what is older fails as `too_many_held`";
     let most = environment.number("FANFARE_MAX_HELD", "100000", 1..=10_000_000, meaning);
-    let meaning = "held deliveries that are let go in a second when endpoints are resumed";
+    let meaning = "held deliveries that are let go in a second for each endpoint that is resumed";
     let release_rate = environment.number("FANFARE_RELEASE_RATE", "100", 1..=10_000, meaning);
     Some(Holding { max_age: max_age?, most: most?, release_rate: release_rate? })
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use fanfare_store::{Store, StoreError};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// The waits between tries of a statement.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -34,6 +34,8 @@ pub(crate) struct Tried<T> {
     pub(crate) result: Result<T, StoreError>,
     /// Whether an earlier try may have been committed without our hearing of it.
     pub(crate) unknown_commit: bool,
+    /// When the last try began: no later than what it wrote.
+    pub(crate) tried_at: Instant,
 }
 
 impl Database {
@@ -57,13 +59,14 @@ impl Database {
         let mut wait = FIRST_WAIT;
         let mut waiting = None;
         loop {
+            let tried_at = Instant::now();
             let answer = tokio::time::timeout(STATEMENT_TIMEOUT, statement()).await;
             let error = match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Box::new(elapsed)))) {
                 Err(error) if error.may_pass() => error,
                 result => {
                     drop(waiting);
                     self.answers(true);
-                    return Tried { result, unknown_commit };
+                    return Tried { result, unknown_commit, tried_at };
                 }
             };
             if !matches!(error, StoreError::Conflict(_)) {

@@ -109,7 +109,7 @@ impl Dispatcher {
         self.database.open();
         let settler = Settler::new(publisher, self.broker.topology().clone());
         let background = TaskTracker::new();
-        self.start_jobs(&background, &settler, consuming, &stop);
+        self.start_jobs(&background, &directory, &settler, consuming, &stop);
         tokio::spawn(show_version(directory.clone()));
         let mut stages = self.start_stages(inlets, &directory, &settler, &stop);
         tracing::info!("dispatching");
@@ -183,6 +183,7 @@ impl Dispatcher {
             lanes: lanes.clone(),
             rates: rates.clone(),
             settler: settler.clone(),
+            expiry: self.expiry,
         };
         let persist = Persist::new(database.clone(), settler.clone(), assignments.clone());
         let take = Take { database: database.clone(), settler: settler.clone(), assignments };
@@ -203,6 +204,7 @@ impl Dispatcher {
     fn start_jobs(
         &self,
         background: &TaskTracker,
+        directory: &Directory,
         settler: &Settler,
         consuming: tokio::sync::watch::Receiver<bool>,
         stop: &CancellationToken,
@@ -216,9 +218,13 @@ impl Dispatcher {
             patience: self.rescue_after,
         };
         background.spawn(reconciler.run(stop.clone()));
-        background.spawn(
-            jobs::Holds { database: database(), settler: settler.clone(), bounds: self.holding }.run(stop.clone()),
-        );
+        let holds = jobs::Holds {
+            database: database(),
+            directory: directory.clone(),
+            settler: settler.clone(),
+            bounds: self.holding,
+        };
+        background.spawn(holds.run(stop.clone()));
         background.spawn(jobs::Partitions { database: database(), retention: self.retention }.run(stop.clone()));
         background.spawn(self.mail.clone().run(stop.clone()));
         background.close();

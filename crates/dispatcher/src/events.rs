@@ -7,7 +7,7 @@ use fanfare_domain::{
     application::{Application, Endpoint, EndpointStatus},
     delivery::{State, hold},
     event::{Content, Event},
-    ids::{ApplicationId, DeliveryId, TakingId},
+    ids::{DeliveryId, TakingId},
     moment::{later, to_milliseconds},
     traceparent::Traceparent,
 };
@@ -70,31 +70,53 @@ pub(crate) async fn run(
                 continue;
             }
         };
-        let known = events.directory.application(event.application);
-        if known.is_some() {
-            events.accept(message, event, known, &planned).await;
-            continue;
-        }
-        // In a task of its own: nobody else's events wait for a look into the database.
-        let (events, planned, stop) = (Arc::clone(&events), planned.clone(), stop.clone());
-        look_ups.spawn(async move {
-            if let Some(found) = stop.run_until_cancelled(events.look_up(event.application)).await {
-                events.accept(message, event, found, &planned).await;
+        match events.directory.application(event.application) {
+            Some(application) if message.is_accepted() || application.check_type(&event.event_type).is_ok() => {
+                events.accept(message, event, &application, &planned).await;
             }
-        });
+            // In a task of its own: nobody else's events wait for a look into the database.
+            _ => {
+                let (events, planned, stop) = (Arc::clone(&events), planned.clone(), stop.clone());
+                look_ups.spawn(async move {
+                    stop.run_until_cancelled(events.look_up(message, event, &planned)).await;
+                });
+            }
+        }
     }
     look_ups.close();
     look_ups.wait().await;
 }
 
 impl Events {
-    /// An application that is not known may be new: whether there is it, is said only after a look into
+    /// What is not known, an application or a type, may be new: that there is not, is said only after a look into
     /// the database, however long that takes.
-    async fn look_up(&self, application: ApplicationId) -> Option<Arc<Application>> {
+    async fn look_up(&self, message: Incoming, event: Event, planned: &mpsc::Sender<Planned>) {
         while !self.directory.refresh().await {
             let _ = self.database.until_answered("looking for an application", || self.database.store.ping()).await;
         }
-        self.directory.application(application)
+        let Some(application) = self.directory.application(event.application) else {
+            let unreadable = no_application(&event, self.directory.is_unreadable(event.application));
+            return park::park(&self.settler, message, unreadable);
+        };
+        match application.check_type(&event.event_type) {
+            Err(fault) if !message.is_accepted() && !self.is_persisted(&message, &event).await => {
+                park::park(&self.settler, message, fault.into());
+            }
+            _ => self.accept(message, event, &application, planned).await,
+        }
+    }
+
+    /// Whether the event of a message that comes again was taken before: then its type is judged no more.
+    async fn is_persisted(&self, message: &Incoming, event: &Event) -> bool {
+        let store = &self.database.store;
+        let ids = [event.id];
+        message.may_be_last()
+            && self
+                .database
+                .until_answered("looking for an event", || store.persisted(&ids))
+                .await
+                .result
+                .is_ok_and(|persisted| !persisted.is_empty())
     }
 
     /// Passes an event on to be persisted, or parks it.
@@ -102,20 +124,13 @@ impl Events {
         &self,
         message: Incoming,
         event: Event,
-        application: Option<Arc<Application>>,
+        application: &Application,
         planned: &mpsc::Sender<Planned>,
     ) {
-        let Some(application) = application else {
-            let sentence = format!("there is no application {}", event.application);
-            return park::park(&self.settler, message, Unreadable::new("unknown_application", sentence));
-        };
-        if let Err(fault) = application.check_type(&event.event_type) {
-            return park::park(&self.settler, message, fault.into());
-        }
         let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(Timestamp::now()));
         match application.dialect.render_body(&event, accepted_at) {
             // Where nobody takes it any more, the process stops, and the message comes again elsewhere.
-            Ok(body) => drop(planned.send(self.plan(message, event, accepted_at, body, &application)).await),
+            Ok(body) => drop(planned.send(self.plan(message, event, accepted_at, body, application)).await),
             Err(fault) => {
                 park::park(&self.settler, message, Unreadable::new("malformed_json", fault.to_string()));
             }
@@ -187,4 +202,12 @@ impl Events {
         }
         (delivery, None)
     }
+}
+
+fn no_application(event: &Event, is_unreadable: bool) -> Unreadable {
+    if is_unreadable {
+        let sentence = format!("the settings of {} cannot be read here: the log says why", event.application);
+        return Unreadable::new("application_unreadable", sentence);
+    }
+    Unreadable::new("unknown_application", format!("there is no application {}", event.application))
 }

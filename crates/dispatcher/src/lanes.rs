@@ -23,9 +23,6 @@ use crate::{metric, rates::Rates};
 /// What a lane without any experience expects of an attempt.
 const FIRST_GUESS: Duration = Duration::from_millis(100);
 
-/// The longest that a delivery stays in its lane: it has been taken, and its hold is running.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
 /// All lanes, and the bound of the process. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Lanes {
@@ -127,14 +124,10 @@ impl Lane {
 }
 
 impl Ticket {
-    /// Waits for the turn; none where that takes too long after all.
+    /// Waits for the turn.
     pub(crate) async fn turn(self) -> Option<Turn> {
-        let permits = tokio::time::timeout(LONGEST_WAIT, async {
-            let lane = Arc::clone(&self.lane.turns).acquire_owned().await.ok()?;
-            let process = Arc::clone(&self.lane.process).acquire_owned().await.ok()?;
-            Some((lane, process))
-        });
-        let (lane, process) = permits.await.ok().flatten()?;
+        let lane = Arc::clone(&self.lane.turns).acquire_owned().await.ok()?;
+        let process = Arc::clone(&self.lane.process).acquire_owned().await.ok()?;
         let started = Instant::now();
         self.lane.traffic().started.push(started);
         Some(Turn { ticket: self, started, _lane: lane, process: Some(Unrecorded { _process: process }) })

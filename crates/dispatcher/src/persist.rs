@@ -6,14 +6,17 @@ use bytes::Bytes;
 use fanfare_broker::Unreadable;
 use fanfare_domain::{
     claim::Claim,
-    delivery::{HOLD_MARGIN, State},
+    delivery::{BEGIN_WITHIN, HOLD_MARGIN, State},
     ids::EventId,
     moment::later,
     traceparent::Traceparent,
 };
 use fanfare_store::{NewEvent, PersistedEvent, StoreError};
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -58,6 +61,15 @@ pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>) 
     persist.wide.wait().await;
 }
 
+/// What came of a batch.
+struct Written {
+    /// Those that were not known before.
+    new: Vec<EventId>,
+    unknown_commit: bool,
+    /// When it was written, or before.
+    tried_at: Instant,
+}
+
 impl Persist {
     pub(crate) fn new(database: Database, settler: Settler, assignments: mpsc::Sender<Assignment>) -> Self {
         let wide_turns = Arc::new(Semaphore::new(MAX_WIDE));
@@ -66,10 +78,10 @@ impl Persist {
 
     async fn write(&self, mut batch: Vec<Planned>) {
         let news: Vec<&NewEvent> = batch.iter().map(|planned| &planned.new).collect();
-        let Tried { result, unknown_commit } =
+        let Tried { result, unknown_commit, tried_at } =
             self.database.until_answered("persisting events", || self.database.store.persist(&news)).await;
         match result {
-            Ok(new) => self.forward(batch, &new.into_iter().collect(), unknown_commit).await,
+            Ok(new) => self.forward(batch, &Written { new, unknown_commit, tried_at }).await,
             Err(error) if batch.len() == 1 => {
                 if let Some(planned) = batch.pop() {
                     self.refused(planned, error).await;
@@ -92,21 +104,23 @@ impl Persist {
             let news = [&planned.new];
             let tried = self.database.until_answered("persisting an event", || store.persist(&news)).await;
             if let (Ok(()), Ok(new)) = (made.result, tried.result) {
-                let new = new.into_iter().collect();
-                return self.forward(vec![planned], &new, tried.unknown_commit).await;
+                let Tried { unknown_commit, tried_at, .. } = tried;
+                return self.forward(vec![planned], &Written { new, unknown_commit, tried_at }).await;
             }
         }
         let unreadable = Unreadable::new("not_storable", error.to_string());
         park::park(&self.settler, planned.message, unreadable);
     }
 
-    async fn forward(&self, batch: Vec<Planned>, new: &HashSet<EventId>, unknown_commit: bool) {
-        let (new, known): (Vec<_>, Vec<_>) = batch.into_iter().partition(|planned| new.contains(&planned.new.event.id));
+    async fn forward(&self, batch: Vec<Planned>, written: &Written) {
+        let is_new: HashSet<EventId> = written.new.iter().copied().collect();
+        let (new, known): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|planned| is_new.contains(&planned.new.event.id));
         metrics::counter!(metric::EVENTS, "result" => "new").increment(new.len() as u64);
         metrics::counter!(metric::EVENTS, "result" => "known").increment(known.len() as u64);
         for planned in new {
             if planned.new.fanned_out {
-                self.begin(planned).await;
+                self.begin(planned, written.tried_at).await;
             } else {
                 self.fan_out(planned);
             }
@@ -115,7 +129,7 @@ impl Persist {
         // A copy that has not been delivered before has a twin with a message of its own, which ends what
         // is unfinished. The others may be the last message that there is.
         let (to_finish, twins): (Vec<_>, Vec<_>) =
-            known.into_iter().partition(|planned| planned.message.may_be_last() || unknown_commit);
+            known.into_iter().partition(|planned| planned.message.may_be_last() || written.unknown_commit);
         for planned in twins {
             self.settler.end(planned.message, Vec::new());
         }
@@ -157,19 +171,19 @@ impl Persist {
 
     /// Passes the deliveries of a new event on: those that are sending to their attempts, those that wait
     /// to their delay queue.
-    async fn begin(&self, planned: Planned) {
+    async fn begin(&self, planned: Planned, taken_at: Instant) {
         let now = Timestamp::now();
         let new = &planned.new;
         let skipped = new.deliveries.iter().filter(|one| one.state == State::Skipped).count();
         metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(skipped as u64);
         let waiting = new.deliveries.iter().filter(|one| one.state == State::Waiting);
         let claims = waiting.map(|one| (new.first_claim(one, now), Some(new.event.traceparent))).collect();
-        self.go_on(planned, claims).await;
+        self.go_on(planned, claims, taken_at).await;
     }
 
     /// Passes what is to be attempted straight from an event's message on to its attempts, and the rest to
     /// their delay queues. The message ends with the last of them.
-    async fn go_on(&self, planned: Planned, claims: Vec<(Claim, Option<Traceparent>)>) {
+    async fn go_on(&self, planned: Planned, claims: Vec<(Claim, Option<Traceparent>)>, taken_at: Instant) {
         let Planned { message, new, straight, .. } = planned;
         if straight.is_empty() {
             return self.settler.end(message, claims);
@@ -181,7 +195,8 @@ impl Persist {
         let body = Bytes::copy_from_slice(new.body.as_bytes());
         for (position, endpoint, ticket) in straight {
             let settlement = settlement.clone();
-            if let Some(assignment) = Assignment::first(&new, position, &body, endpoint, ticket, settlement) {
+            let straight = (endpoint, ticket);
+            if let Some(assignment) = Assignment::first(&new, position, &body, straight, taken_at, settlement) {
                 let _ = self.assignments.send(assignment).await;
             }
         }
@@ -233,7 +248,8 @@ impl Persist {
             let delivery = &planned.new.deliveries[position];
             let unfinished = persisted.unfinished.iter().find(|one| one.delivery == delivery.id);
             unfinished.zip(delivery.taking).is_some_and(|(one, (taking, hold))| {
-                one.taken_by == Some(taking) && later(now, hold.saturating_sub(HOLD_MARGIN)) < one.due
+                let begins_by = later(now, BEGIN_WITHIN);
+                one.taken_by == Some(taking) && later(begins_by, hold.saturating_sub(HOLD_MARGIN)) < one.due
             })
         };
         planned.straight =
@@ -241,6 +257,6 @@ impl Persist {
         let ours: HashSet<_> = planned.straight.iter().map(|(one, ..)| planned.new.deliveries[*one].id).collect();
         let others = persisted.unfinished.iter().filter(|one| !ours.contains(&one.delivery));
         let claims = others.map(|one| (one.claim(now), one.traceparent)).collect();
-        self.go_on(planned, claims).await;
+        self.go_on(planned, claims, Instant::now()).await;
     }
 }

@@ -18,6 +18,9 @@ const REACH: Duration = Duration::from_secs(1);
 /// little is lost when it does not use them.
 const LEASES_PER_SECOND: u32 = 5;
 
+/// The longest that a delivery is put off at once.
+const LONGEST: Duration = Duration::from_secs(300);
+
 /// Places that were not used in this time are not made up for.
 const STALE: Duration = Duration::from_secs(1);
 
@@ -54,9 +57,7 @@ impl Rates {
     /// When a delivery is to come back, where it is known already that there is no place for it now.
     pub(crate) fn used_up(&self, endpoint: EndpointId, rate: u32) -> Option<Duration> {
         let sequence = self.sequence(endpoint);
-        let mut places = sequence.places();
-        let now = Instant::now();
-        places.used_up_until.is_some_and(|until| now < until).then(|| places.come_back(rate, now))
+        sequence.places().used_up(rate)
     }
 
     /// Waits for a delivery's place.
@@ -70,10 +71,15 @@ impl Rates {
             Some(place) => place,
             None => {
                 let _leasing = sequence.leasing.lock().await;
-                let next = sequence.places().next();
-                match next {
-                    Some(place) => place,
-                    None => self.lease(endpoint, rate, &sequence).await?,
+                let (next, used_up) = {
+                    let mut places = sequence.places();
+                    (places.next(), places.used_up(rate))
+                };
+                match (next, used_up) {
+                    (Some(place), _) => place,
+                    // Whoever had the lock before was told so.
+                    (None, Some(wait)) => return Err(wait),
+                    (None, None) => self.lease(endpoint, rate, &sequence).await?,
                 }
             }
         };
@@ -122,11 +128,22 @@ impl Places {
         None
     }
 
-    /// Those who are sent away come back one after the other, as the endpoint can take them.
+    /// When a delivery is to come back, where there is no place for it.
+    fn used_up(&mut self, rate: u32) -> Option<Duration> {
+        let now = Instant::now();
+        self.used_up_until.is_some_and(|until| now < until).then(|| self.come_back(rate, now))
+    }
+
+    /// Those who are sent away come back one after the other, as the endpoint can take them; where that would be
+    /// long, some time before, since the rate may be another by then.
     fn come_back(&mut self, rate: u32, now: Instant) -> Duration {
         let first = now + REACH;
         let last = self.last_comes_back.map_or(first, |last| last.max(first));
         let comes_back = last + Duration::from_secs(1) / rate.max(1);
+        if comes_back > now + LONGEST {
+            self.last_comes_back = Some(now + LONGEST);
+            return LONGEST.mul_f64(rand::random_range(0.5..1.0));
+        }
         self.last_comes_back = Some(comes_back);
         comes_back - now
     }

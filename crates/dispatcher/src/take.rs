@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use fanfare_domain::{claim::Claim, delivery::State, ids::DeliveryId};
 use fanfare_store::{Move, MoveTo, Moved};
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     assignment::Assignment,
@@ -41,7 +41,7 @@ pub(crate) async fn run(take: Take, mut reached: mpsc::Receiver<Reached>) {
 impl Take {
     async fn write(&self, mut batch: Vec<Reached>) {
         let moves: Vec<Move> = batch.iter().map(|reached| reached.to.clone()).collect();
-        let Tried { result, unknown_commit } =
+        let Tried { result, unknown_commit, tried_at } =
             self.database.until_answered("taking deliveries", || self.database.store.move_deliveries(&moves)).await;
         let moved = match result {
             Ok(moved) => moved,
@@ -60,19 +60,19 @@ impl Take {
         let mut stale = Vec::new();
         for reached in batch {
             match moved.remove(&reached.to.claim.delivery) {
-                Some(moved) => self.forward(reached, moved).await,
+                Some(moved) => self.forward(reached, moved, tried_at).await,
                 None => stale.push(reached),
             }
         }
         self.finish(stale, unknown_commit).await;
     }
 
-    async fn forward(&self, reached: Reached, moved: Moved) {
+    async fn forward(&self, reached: Reached, moved: Moved, taken_at: Instant) {
         let Reached { message, to, trace, straight } = reached;
         match (moved.state, to.to, straight) {
-            (State::Sending, MoveTo::Sending { taking, .. }, Some((endpoint, ticket))) => {
+            (State::Sending, MoveTo::Sending { taking, .. }, Some(straight)) => {
                 let settlement = Settlement::new(message, 1);
-                let assignment = Assignment::next(&to.claim, moved, taking, endpoint, ticket, settlement);
+                let assignment = Assignment::next(&to.claim, moved, (taking, taken_at), straight, settlement);
                 let _ = self.assignments.send(assignment).await;
             }
             (State::Waiting, MoveTo::Waiting { due, .. }, _) => {

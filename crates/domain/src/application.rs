@@ -157,6 +157,11 @@ impl Application {
             .collect()
     }
 
+    /// All of its endpoints.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
     /// One of its endpoints.
     pub fn endpoint(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
         self.positions.get(&id).map(|&position| &self.endpoints[position])

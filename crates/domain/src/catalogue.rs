@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    event::{EventFault, EventType, FaultCode, with_suggestion},
+    event::{EventFault, EventType, FaultCode, MAX_TYPE_LENGTH, with_suggestion},
     subscription::Subscription,
 };
 
@@ -83,7 +83,8 @@ impl Catalogue {
         }
         for event in events {
             let subscription = Subscription::parse(event).map_err(|fault| {
-                let message = format!("holds {event:?}, which {}", fault.message);
+                let start: String = event.chars().take(MAX_TYPE_LENGTH).collect();
+                let message = format!("holds {start:?}, which {}", fault.message);
                 EventFault::new(FaultCode::InvalidField, field, &message)
             })?;
             if !self.knows(&subscription) {

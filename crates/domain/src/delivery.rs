@@ -14,6 +14,10 @@ pub const MAX_UNKNOWN_ATTEMPTS: u32 = 3;
 /// over: time to wait in the lane, to record, and for clocks to differ.
 pub const HOLD_MARGIN: Duration = Duration::from_secs(11);
 
+/// An attempt begins within this of its taking, or the delivery is given back: what is left of the margin is for
+/// the record, and for clocks to differ.
+pub const BEGIN_WITHIN: Duration = Duration::from_secs(5);
+
 /// How long a process may keep a delivery that it has taken.
 pub fn hold(timeout: Duration) -> Duration {
     timeout + HOLD_MARGIN
@@ -120,6 +124,8 @@ pub enum DeferralReason {
     Resent,
     /// Its endpoint gets as many attempts in a second as it is to get.
     RateLimited,
+    /// Its application's settings cannot be read by the process that met its claim.
+    ApplicationUnreadable,
 }
 
 impl DeferralReason {
@@ -131,6 +137,7 @@ impl DeferralReason {
             Self::ShuttingDown => "shutting_down",
             Self::Resent => "resent",
             Self::RateLimited => "rate_limited",
+            Self::ApplicationUnreadable => "application_unreadable",
         }
     }
 }

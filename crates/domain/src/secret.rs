@@ -24,7 +24,7 @@ pub enum NotASigningSecret {
     #[error("must be base64 of 24 to 64 bytes behind `whsec_`")]
     Encoding,
     /// Its length or its characters.
-    #[error("must have 8 to 256 characters, none of them a control character, and no space at either end")]
+    #[error("must have 8 to 256 characters of ASCII, none of them a control character, and no space at either end")]
     Text,
 }
 
@@ -46,8 +46,7 @@ impl SigningSecret {
                 return Err(NotASigningSecret::Encoding);
             }
         }
-        let is_sound =
-            GIVEN_LENGTH.contains(&text.chars().count()) && !text.chars().any(char::is_control) && text.trim() == text;
+        let is_sound = GIVEN_LENGTH.contains(&text.len()) && text.bytes().all(is_printable) && text.trim() == text;
         if is_sound { Ok(Self(text.to_owned())) } else { Err(NotASigningSecret::Text) }
     }
 
@@ -63,6 +62,11 @@ impl SigningSecret {
         let encoded = self.0.strip_prefix(PREFIX).unwrap_or(&self.0);
         STANDARD.decode(encoded).unwrap_or_else(|_| self.0.clone().into_bytes())
     }
+}
+
+/// Languages do not agree on the bytes of anything else.
+fn is_printable(byte: u8) -> bool {
+    byte == b' ' || byte.is_ascii_graphic()
 }
 
 impl fmt::Debug for SigningSecret {

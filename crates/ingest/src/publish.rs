@@ -156,8 +156,14 @@ pub(crate) async fn batch(
 impl Publish {
     fn application(&self, headers: &HeaderMap, uri: &Uri) -> Result<Arc<Application>, ApiError> {
         let caller = authenticate(headers, &self.directory, &Role::ALL)?;
-        let application = self.directory.application(application_of(&caller, uri.query())?);
-        application.ok_or_else(|| ApiError::not_found("application", "there is no such application"))
+        let id = application_of(&caller, uri.query())?;
+        self.directory.application(id).ok_or_else(|| {
+            if self.directory.is_unreadable(id) {
+                let message = "the application's settings cannot be read; the log of this process says why";
+                return ApiError::new(ErrorCode::ApplicationUnavailable, message).retry_after(30);
+            }
+            ApiError::not_found("application", "there is no such application")
+        })
     }
 
     async fn event_of_batch(

@@ -5,6 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use fanfare_domain::{
     address::AddressPolicy,
+    application::Endpoint,
+    dialect::Sending,
     header::OF_THE_MESSAGE,
     outcome::{Outcome, RetryAfter},
 };
@@ -23,6 +25,7 @@ use url::Url;
 use crate::{
     connect::Connector,
     failure::{classify, root_cause},
+    sign::delivery_headers,
     timings::{Stopwatch, Timings},
     tls::{SetupError, client_config},
 };
@@ -68,6 +71,18 @@ pub struct Request {
     pub deadline: Duration,
 }
 
+impl Request {
+    /// One attempt of a delivery: the rendered body, signed now.
+    pub fn of_delivery(endpoint: &Endpoint, sending: &Sending<'_>, body: Bytes) -> Self {
+        Self {
+            url: endpoint.url.clone(),
+            headers: delivery_headers(endpoint, sending, &body),
+            body,
+            deadline: endpoint.policy.timeout,
+        }
+    }
+}
+
 /// What came of a POST.
 #[derive(Debug, Clone)]
 pub struct Exchange {
@@ -82,6 +97,14 @@ pub struct Exchange {
     pub error: Option<String>,
     /// From the call until the exchange was over, the response body included.
     pub duration: Duration,
+}
+
+impl Exchange {
+    /// The response headers that are kept, as a JSON object.
+    pub fn response_headers_as_json(&self) -> String {
+        let headers = self.response_headers.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+        serde_json::Value::Object(headers.collect()).to_string()
+    }
 }
 
 /// What came of a POST that was made to see how an endpoint does.

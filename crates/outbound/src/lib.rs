@@ -18,6 +18,5 @@ mod timings;
 mod tls;
 
 pub use client::{Client, Exchange, MAX_RESPONSE_BODY, Probe, Request, Settings};
-pub use sign::delivery_headers;
 pub use timings::Timings;
 pub use tls::SetupError;

@@ -24,7 +24,7 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 ///   old one ends.
 ///
 /// Without secrets there are no signatures, only the id and the time.
-pub fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body: &[u8]) -> HeaderMap {
+pub(crate) fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body: &[u8]) -> HeaderMap {
     let dialect = &endpoint.dialect;
     let mut headers = endpoint.headers.clone();
     for (name, template) in &dialect.headers {

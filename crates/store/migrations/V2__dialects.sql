@@ -52,15 +52,17 @@ CREATE TABLE endpoint_rates (
 ALTER TABLE events
     -- SHA-256 of type and data, cut to 16 bytes: by it a key that is used for another event is found.
     ADD COLUMN content bytea;
-CREATE INDEX events_of_application ON events (application_id, accepted_at DESC, id DESC);
+CREATE INDEX events_of_application ON ONLY events (application_id, accepted_at DESC, id DESC);
 
 ALTER TABLE deliveries
     -- When it fails as expired, whatever it waits for.
     ADD COLUMN expires_at timestamptz;
+-- From here on the due_at of a held row says since when it is held. Rows of the release before have none.
+CREATE INDEX deliveries_held_since ON ONLY deliveries (endpoint_id, due_at, id) WHERE state = 'held';
 
 ALTER TABLE attempts
     ADD COLUMN endpoint_id uuid;
-CREATE INDEX attempts_of_endpoint ON attempts (endpoint_id, started_at DESC);
+CREATE INDEX attempts_of_endpoint ON ONLY attempts (endpoint_id, started_at DESC);
 
 -- Deliveries that were given up and whose owner is to be told. Gone once a mail was taken.
 CREATE TABLE failure_notices (

@@ -21,6 +21,8 @@ pub struct DeliveryFilter {
     pub state: Option<State>,
     /// Those before this one, which is where the page before ended.
     pub before: Option<DeliveryId>,
+    /// Whether they are listed with their bodies.
+    pub with_bodies: bool,
     /// This many at the most.
     pub limit: usize,
 }
@@ -56,8 +58,8 @@ pub struct DeliveryRow {
     pub attempts: u32,
     /// The status that the last answer had.
     pub response_status: Option<i32>,
-    /// What is sent.
-    pub body: String,
+    /// What is sent; in a list none that is long.
+    pub body: Option<String>,
 }
 
 /// One attempt of a delivery.
@@ -86,7 +88,11 @@ pub struct AttemptRow {
 }
 
 const COLUMNS: &str = "d.id, d.event_id, e.type, d.endpoint_id, p.url, d.state, d.reason, d.attempt, d.failures, d.due_at, \
-                       d.accepted_at, d.finished_at, e.body, made.attempts, made.status AS response_status";
+                       d.accepted_at, d.finished_at, made.attempts, made.status AS response_status";
+
+/// The body in a list: none that has more than 64 KiB, or a page of them would fill the memory of a process that
+/// takes events in.
+pub(crate) const LISTED_BODY: &str = "CASE WHEN octet_length(e.body) <= 65536 THEN e.body END AS body";
 
 /// The attempts of each delivery, by the primary key.
 const MADE: &str = "CROSS JOIN LATERAL (
@@ -104,8 +110,8 @@ pub struct LoggedAttempt {
     pub event_type: String,
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// What was sent.
-    pub body: String,
+    /// What was sent; none that is long.
+    pub body: Option<String>,
     /// The attempt.
     pub attempt: AttemptRow,
 }
@@ -146,8 +152,9 @@ impl Store {
         if let Some(before) = filter.before {
             greatest = greatest.min(Uuid::from_u128(before.0.as_u128().saturating_sub(1)));
         }
+        let body = if filter.with_bodies { LISTED_BODY } else { "NULL AS body" };
         let statement = format!(
-            "SELECT {COLUMNS} FROM deliveries d
+            "SELECT {COLUMNS}, {body} FROM deliveries d
              JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
              JOIN endpoints p ON p.id = d.endpoint_id
              {MADE}
@@ -168,7 +175,7 @@ impl Store {
         rows.iter().map(delivery).collect()
     }
 
-    /// A delivery of an application.
+    /// A delivery of an application with its attempts, first to last.
     ///
     /// # Errors
     /// When the database is away.
@@ -176,28 +183,31 @@ impl Store {
         &self,
         application: ApplicationId,
         id: DeliveryId,
-    ) -> Result<Option<DeliveryRow>, StoreError> {
+    ) -> Result<Option<(DeliveryRow, Vec<AttemptRow>)>, StoreError> {
+        let mut connection = self.connection().await?;
+        // One snapshot of both, or the delivery would stand beside an attempt that it does not know of.
+        let transaction = connection
+            .build_transaction()
+            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await?;
         let statement = format!(
-            "SELECT {COLUMNS} FROM deliveries d
+            "SELECT {COLUMNS}, e.body FROM deliveries d
              JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
              JOIN endpoints p ON p.id = d.endpoint_id
              {MADE}
              WHERE d.id = $1 AND d.accepted_at = $2 AND d.application_id = $3"
         );
-        let row = self.connection().await?.query_opt(&statement, &[&id.0, &id.accepted_at(), &application.0]).await?;
-        row.as_ref().map(delivery).transpose()
-    }
-
-    /// The attempts of a delivery, first to last.
-    ///
-    /// # Errors
-    /// When the database is away.
-    pub async fn attempts(&self, delivery: DeliveryId) -> Result<Vec<AttemptRow>, StoreError> {
+        let Some(row) = transaction.query_opt(&statement, &[&id.0, &id.accepted_at(), &application.0]).await? else {
+            return Ok(None);
+        };
         let statement = format!(
             "SELECT {ATTEMPT_COLUMNS} FROM attempts a WHERE delivery_id = $1 AND accepted_at = $2 ORDER BY attempt"
         );
-        let rows = self.connection().await?.query(&statement, &[&delivery.0, &delivery.accepted_at()]).await?;
-        Ok(rows.iter().map(attempt).collect())
+        let attempts = transaction.query(&statement, &[&id.0, &id.accepted_at()]).await?;
+        transaction.commit().await?;
+        Ok(Some((delivery(&row)?, attempts.iter().map(attempt).collect())))
     }
 
     /// A page of an application's attempts: those of its newest deliveries first, and of each delivery the last
@@ -220,7 +230,7 @@ impl Store {
             filter.before.map_or((Uuid::max(), i32::MAX), |(delivery, attempt)| (delivery.0, attempt.cast_signed()));
         greatest = greatest.min(before);
         let statement = format!(
-            "SELECT d.id, d.event_id, e.type, d.endpoint_id, e.body, {ATTEMPT_COLUMNS} FROM deliveries d
+            "SELECT d.id, d.event_id, e.type, d.endpoint_id, {LISTED_BODY}, {ATTEMPT_COLUMNS} FROM deliveries d
              JOIN attempts a ON a.delivery_id = d.id AND a.accepted_at = d.accepted_at
              JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
              WHERE d.application_id = $1 AND d.id BETWEEN $2 AND $3 AND (d.id, a.attempt) < ($4, $5)
@@ -246,7 +256,7 @@ impl Store {
     /// When the database is away.
     pub async fn last_attempts(&self, endpoint: EndpointId, limit: usize) -> Result<Vec<LoggedAttempt>, StoreError> {
         let statement = format!(
-            "SELECT d.id, d.event_id, e.type, d.endpoint_id, e.body, {ATTEMPT_COLUMNS} FROM attempts a
+            "SELECT d.id, d.event_id, e.type, d.endpoint_id, {LISTED_BODY}, {ATTEMPT_COLUMNS} FROM attempts a
              JOIN deliveries d ON d.id = a.delivery_id AND d.accepted_at = a.accepted_at
              JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
              WHERE a.endpoint_id = $1 ORDER BY a.started_at DESC LIMIT $2"

@@ -44,6 +44,9 @@ pub struct EndpointSettings {
     pub event_types: Option<Vec<String>>,
     /// Its status.
     pub status: Option<EndpointStatus>,
+    /// Whether `status` leaves one that is paused as it is, where it is to be enabled: who knows only of enabled
+    /// and disabled must not resume it.
+    pub keeps_pause: bool,
     /// Its deadline of an attempt, or the dialect's.
     pub timeout: Option<Option<Duration>>,
     /// Its schedule, or the dialect's.
@@ -96,6 +99,12 @@ const COLUMNS: &str = "id, application_id, name, url, event_types, status, statu
                        header_names, created_at, updated_at, \
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
+
+/// The application $2, locked: whatever changes something of an application's locks it first, because it raises
+/// the application's version at last. Two who did so in another order would stand in each other's way.
+pub(crate) const OWNER: &str = "WITH owner AS MATERIALIZED (
+    SELECT id AS application FROM applications WHERE id = $2 FOR NO KEY UPDATE
+)";
 
 impl Store {
     /// Creates an endpoint with its secret.
@@ -179,8 +188,10 @@ impl Store {
         settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
         let statement = format!(
-            "UPDATE endpoints
-             SET url = coalesce($3, url), event_types = coalesce($4, event_types), status = coalesce($5, status),
+            "{OWNER}
+             UPDATE endpoints
+             SET url = coalesce($3, url), event_types = coalesce($4, event_types),
+                 status = CASE WHEN $19 AND $5 = 'enabled' AND status = 'paused' THEN status ELSE coalesce($5, status) END,
                  status_reason = CASE WHEN $5 IS NULL THEN status_reason END,
                  name = CASE WHEN $6 THEN $7 ELSE name END,
                  timeout_ms = CASE WHEN $8 THEN $9 ELSE timeout_ms END,
@@ -190,9 +201,11 @@ impl Store {
                  headers_key_name = CASE WHEN $14 IS NULL THEN headers_key_name ELSE $15 END,
                  headers_ciphertext = CASE WHEN $14 IS NULL THEN headers_ciphertext ELSE $16 END,
                  rate_per_second = CASE WHEN $17 THEN $18 ELSE rate_per_second END, updated_at = now()
-             WHERE id = $1 AND application_id = $2 AND deleted_at IS NULL RETURNING {COLUMNS}"
+             FROM owner
+             WHERE id = $1 AND application_id = owner.application AND deleted_at IS NULL RETURNING {COLUMNS}"
         );
-        let EndpointSettings { name, url, event_types, status, timeout, schedule, rate, email, headers } = settings;
+        let EndpointSettings { name, url, event_types, status, keeps_pause, timeout, schedule, rate, email, headers } =
+            settings;
         let timeout_ms = timeout.flatten().map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
         let sealed = headers.as_ref().map(|headers| seal_headers(&self.keyring, id, headers)).transpose()?.flatten();
         let (key_name, ciphertext) = sealed.map(|sealed| (sealed.key_name, sealed.ciphertext)).unzip();
@@ -218,6 +231,7 @@ impl Store {
                     &ciphertext,
                     &rate.is_some(),
                     &rate.flatten().map(u32::cast_signed),
+                    keeps_pause,
                 ],
             )
             .await?;
@@ -235,8 +249,14 @@ impl Store {
         reason: &str,
         asked_at: Timestamp,
     ) -> Result<bool, StoreError> {
-        let statement = "UPDATE endpoints SET status = 'disabled', status_reason = $2, updated_at = now()
-                         WHERE id = $1 AND status <> 'disabled' AND deleted_at IS NULL AND updated_at < $3";
+        let statement = "WITH owner AS MATERIALIZED (
+                             SELECT a.id AS application FROM applications a JOIN endpoints e ON e.application_id = a.id
+                             WHERE e.id = $1 FOR NO KEY UPDATE OF a
+                         )
+                         UPDATE endpoints SET status = 'disabled', status_reason = $2, updated_at = now()
+                         FROM owner
+                         WHERE id = $1 AND application_id = owner.application AND status <> 'disabled'
+                           AND deleted_at IS NULL AND updated_at < $3";
         Ok(self.connection().await?.execute(statement, &[&endpoint.0, &reason, &asked_at]).await? == 1)
     }
 
@@ -245,16 +265,19 @@ impl Store {
     /// # Errors
     /// When the database is away.
     pub async fn delete_endpoint(&self, application: ApplicationId, id: EndpointId) -> Result<bool, StoreError> {
-        let statement = "WITH endpoint AS (
-                             UPDATE endpoints
-                             SET deleted_at = now(), updated_at = now(), header_names = '{}', headers_key_name = NULL,
-                                 headers_ciphertext = NULL
-                             WHERE id = $1 AND application_id = $2 AND deleted_at IS NULL RETURNING id
-                         ), secrets AS (
-                             DELETE FROM endpoint_secrets WHERE endpoint_id IN (SELECT id FROM endpoint)
-                         )
-                         SELECT id FROM endpoint";
-        Ok(self.connection().await?.query_opt(statement, &[&id.0, &application.0]).await?.is_some())
+        let statement = format!(
+            "{OWNER}, endpoint AS (
+                 UPDATE endpoints
+                 SET deleted_at = now(), updated_at = now(), header_names = '{{}}', headers_key_name = NULL,
+                     headers_ciphertext = NULL
+                 FROM owner
+                 WHERE id = $1 AND application_id = owner.application AND deleted_at IS NULL RETURNING id
+             ), secrets AS (
+                 DELETE FROM endpoint_secrets WHERE endpoint_id IN (SELECT id FROM endpoint)
+             )
+             SELECT id FROM endpoint"
+        );
+        Ok(self.connection().await?.query_opt(&statement, &[&id.0, &application.0]).await?.is_some())
     }
 }
 

@@ -4,7 +4,7 @@ use fanfare_domain::ids::{ApplicationId, EventId};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, deliveries::LISTED_BODY};
 
 /// An event that was taken in.
 #[derive(Debug, Clone)]
@@ -23,11 +23,11 @@ pub struct EventRow {
     pub matches: i32,
     /// Whether the deliveries of all of them have been written.
     pub fanned_out: bool,
-    /// What is sent.
-    pub body: String,
+    /// What is sent; in a list none that is long.
+    pub body: Option<String>,
 }
 
-const COLUMNS: &str = "id, type, key, occurred_at, accepted_at, matches, fanned_out, body";
+const COLUMNS: &str = "id, type, key, occurred_at, accepted_at, matches, fanned_out";
 
 impl Store {
     /// A page of an application's events, those accepted last first: of one type, if one is given, and
@@ -48,7 +48,7 @@ impl Store {
             (accepted_before, id_before) = (Some(accepted_at), Some(before.0));
         }
         let statement = format!(
-            "SELECT {COLUMNS} FROM events
+            "SELECT {COLUMNS}, {LISTED_BODY} FROM events e
              WHERE application_id = $1 AND ($2::text IS NULL OR type = $2)
                AND ($3::timestamptz IS NULL OR (accepted_at, id) < ($3, $4::uuid))
              ORDER BY accepted_at DESC, id DESC LIMIT $5"
@@ -67,7 +67,7 @@ impl Store {
     pub async fn event(&self, application: ApplicationId, id: EventId) -> Result<Option<EventRow>, StoreError> {
         let Some(accepted_at) = self.accepted_at(id).await? else { return Ok(None) };
         let statement =
-            format!("SELECT {COLUMNS} FROM events WHERE id = $1 AND accepted_at = $2 AND application_id = $3");
+            format!("SELECT {COLUMNS}, body FROM events WHERE id = $1 AND accepted_at = $2 AND application_id = $3");
         let row = self.connection().await?.query_opt(&statement, &[&id.0, &accepted_at, &application.0]).await?;
         Ok(row.as_ref().map(read))
     }

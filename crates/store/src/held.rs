@@ -1,11 +1,9 @@
 //! Deliveries that are held for paused endpoints: let go when the endpoint is resumed, and bounded by age
 //! and number until then.
 
-use fanfare_domain::{
-    delivery::FailureReason,
-    ids::{DeliveryId, EndpointId},
-};
+use fanfare_domain::{delivery::FailureReason, ids::EndpointId};
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::{
     Store, StoreError,
@@ -31,6 +29,20 @@ WITH RECURSIVE held(id) AS (
     FROM held WHERE held.id IS NOT NULL
 )";
 
+/// Ends the `ended` (id, accepted_at, endpoint_id) with the reason $2. Of endpoints among $3 somebody is told.
+const END: &str = "
+, given_up AS (
+    UPDATE deliveries d
+    SET state = 'failed', reason = $2, sequence = d.sequence + 1, due_at = NULL, finished_at = now()
+    FROM ended WHERE d.id = ended.id AND d.accepted_at = ended.accepted_at AND d.state = 'held'
+    RETURNING d.id, d.accepted_at, d.application_id, d.endpoint_id
+), noticed AS (
+    INSERT INTO failure_notices AS n (delivery_id, accepted_at, application_id, endpoint_id)
+    SELECT id, accepted_at, application_id, endpoint_id FROM given_up WHERE endpoint_id = ANY($3)
+    ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET failed_at = now()
+)
+SELECT count(*) FROM given_up";
+
 impl Store {
     /// What is held for an endpoint, counted up to `most`.
     ///
@@ -39,67 +51,96 @@ impl Store {
     pub async fn held(&self, endpoint: EndpointId, most: i64) -> Result<Held, StoreError> {
         let statement = "SELECT count(*), min(accepted_at) FROM (
                              SELECT accepted_at FROM deliveries WHERE state = 'held' AND endpoint_id = $1
-                             ORDER BY id LIMIT $2) held";
+                             ORDER BY due_at, id LIMIT $2) held";
         let row = self.connection().await?.query_one(statement, &[&endpoint.0, &most]).await?;
         Ok(Held { deliveries: row.get(0), oldest_accepted_at: row.get(1) })
     }
 
-    /// Lets up to `limit` held deliveries of endpoints that are no longer paused wait again, due now. They
-    /// have as long as they had at first.
+    /// Lets held deliveries of endpoints that are no longer paused wait again, due now: up to `pace` of each, and
+    /// up to `most` of all, in turns. They have their endpoint's whole lifetime from their next taking on.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn release(&self, limit: usize) -> Result<Vec<Unfinished>, StoreError> {
+    pub async fn release(&self, pace: usize, most: usize) -> Result<Vec<Unfinished>, StoreError> {
         let statement = format!(
-            "UPDATE deliveries d SET state = 'waiting', sequence = d.sequence + 1, due_at = now(),
-                                     expires_at = now() + (d.expires_at - d.accepted_at)
+            "UPDATE deliveries d
+             SET state = 'waiting', sequence = d.sequence + 1, due_at = now(), expires_at = NULL
              FROM ({HELD_ENDPOINTS}
                    SELECT h.id, h.accepted_at
                    FROM held JOIN endpoints e ON e.id = held.id AND (e.status <> 'paused' OR e.deleted_at IS NOT NULL)
-                   CROSS JOIN LATERAL (SELECT id, accepted_at FROM deliveries
-                                       WHERE state = 'held' AND endpoint_id = e.id
-                                       ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) h
-                   LIMIT $1) released
+                   CROSS JOIN LATERAL (
+                       SELECT id, accepted_at, row_number() OVER () AS place
+                       FROM (SELECT id, accepted_at FROM deliveries WHERE state = 'held' AND endpoint_id = e.id
+                             ORDER BY due_at, id LIMIT $1 FOR UPDATE SKIP LOCKED) locked
+                   ) h
+                   ORDER BY h.place LIMIT $2) released
              WHERE d.id = released.id AND d.accepted_at = released.accepted_at
              RETURNING {UNFINISHED}"
         );
         let connection = self.connection().await?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = connection.query(&statement, &[&limit]).await?;
+        let rows = connection.query(&statement, &[&rows(pace), &rows(most)]).await?;
         self.with_traces(&connection, &rows).await
     }
 
-    /// Gives up to `limit` held deliveries up: those of events accepted before `oldest`, and, of each endpoint,
-    /// those beyond the newest `most`. Tells how many.
+    /// Gives up to `limit` deliveries up that are held since before `oldest`; those who own the endpoints in
+    /// `notifying` are told. Says how many.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn end_held(&self, oldest: Timestamp, most: usize, limit: usize) -> Result<u64, StoreError> {
+    pub async fn end_held_too_long(
+        &self,
+        oldest: Timestamp,
+        notifying: &[EndpointId],
+        limit: usize,
+    ) -> Result<u64, StoreError> {
         let statement = format!(
-            "WITH ended AS (
-                 {HELD_ENDPOINTS}
-                 SELECT h.id, h.accepted_at, h.reason
+            "{HELD_ENDPOINTS}, ended AS MATERIALIZED (
+                 SELECT h.id, h.accepted_at
                  FROM held CROSS JOIN LATERAL (
-                     SELECT d.id, d.accepted_at,
-                            CASE WHEN d.id < $1 THEN '{too_long}' ELSE '{too_many}' END AS reason
-                     FROM deliveries d
-                     WHERE d.state = 'held' AND d.endpoint_id = held.id
-                       AND d.id < greatest($1, (SELECT n.id FROM deliveries n
-                                                WHERE n.state = 'held' AND n.endpoint_id = held.id
-                                                ORDER BY n.id DESC OFFSET $2::bigint - 1 LIMIT 1))
-                     ORDER BY d.id LIMIT $3
-                 ) h
-                 WHERE held.id IS NOT NULL LIMIT $3
-             )
-             UPDATE deliveries d
-             SET state = 'failed', reason = ended.reason, sequence = d.sequence + 1, finished_at = now()
-             FROM ended WHERE d.id = ended.id AND d.accepted_at = ended.accepted_at AND d.state = 'held'",
-            too_long = FailureReason::HeldTooLong.as_str(),
-            too_many = FailureReason::TooManyHeld.as_str(),
+                     SELECT id, accepted_at FROM deliveries
+                     WHERE state = 'held' AND endpoint_id = held.id AND due_at < $1 ORDER BY due_at, id LIMIT $4) h
+                 LIMIT $4
+             ) {END}"
         );
-        let most = i64::try_from(most.max(1)).unwrap_or(i64::MAX);
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let oldest = DeliveryId::bounds(oldest).0;
-        Ok(self.connection().await?.execute(&statement, &[&oldest.0, &most, &limit]).await?)
+        let reason = FailureReason::HeldTooLong.as_str();
+        let notifying: Vec<Uuid> = notifying.iter().map(|endpoint| endpoint.0).collect();
+        let connection = self.connection().await?;
+        let ended: i64 = connection.query_one(&statement, &[&oldest, &reason, &notifying, &rows(limit)]).await?.get(0);
+        Ok(ended.unsigned_abs())
     }
+
+    /// Gives up to `limit` deliveries up that are more than the newest `most` held for their endpoint; those who
+    /// own the endpoints in `notifying` are told. Says how many. Reads `most` entries of an index for each
+    /// endpoint that holds as many: not to be done at every turn.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn end_too_many_held(
+        &self,
+        most: usize,
+        notifying: &[EndpointId],
+        limit: usize,
+    ) -> Result<u64, StoreError> {
+        let statement = format!(
+            "{HELD_ENDPOINTS}, ended AS MATERIALIZED (
+                 SELECT h.id, h.accepted_at
+                 FROM held CROSS JOIN LATERAL (
+                     SELECT id, accepted_at FROM deliveries
+                     WHERE state = 'held' AND endpoint_id = held.id
+                     ORDER BY due_at DESC, id DESC OFFSET $1 LIMIT $4) h
+                 LIMIT $4
+             ) {END}"
+        );
+        let reason = FailureReason::TooManyHeld.as_str();
+        let notifying: Vec<Uuid> = notifying.iter().map(|endpoint| endpoint.0).collect();
+        let connection = self.connection().await?;
+        let ended: i64 =
+            connection.query_one(&statement, &[&rows(most), &reason, &notifying, &rows(limit)]).await?.get(0);
+        Ok(ended.unsigned_abs())
+    }
+}
+
+/// A number of rows as the statements take it.
+fn rows(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio_postgres::NoTls;
+use refinery::Report;
+use tokio_postgres::{Client, NoTls, error::SqlState};
 
 use crate::{Store, StoreError};
 
@@ -19,6 +20,10 @@ const LOCK: i64 = 0x66616e66617265;
 /// How often a process that starts looks for the schema.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long a migration waits for a lock, and how often it tries.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_TRIES: usize = 30;
+
 impl Store {
     /// Brings the schema up to date and makes the partitions for the coming days. Returns the names of
     /// the migrations that it ran.
@@ -30,7 +35,8 @@ impl Store {
         let (mut client, connection) = self.config.connect(NoTls).await?;
         let connection = tokio::spawn(connection);
         client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
-        let report = embedded::migrations::runner().run_async(&mut client).await?;
+        let report = run(&mut client).await?;
+        build_indexes(&client).await?;
         drop(client);
         // The session's end releases the lock.
         let _ = connection.await;
@@ -38,7 +44,8 @@ impl Store {
         Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
     }
 
-    /// Whether the schema is that of this release.
+    /// Whether the schema is that of this release. Its indexes may still be being built: without them all is slower,
+    /// and right.
     ///
     /// # Errors
     /// When the database is away.
@@ -64,4 +71,63 @@ impl Store {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
+}
+
+/// Runs the migrations that were not run. Behind one that waits for a lock on a whole table, all who use that table
+/// wait, too: it gives up soon, and tries again.
+async fn run(client: &mut Client) -> Result<Report, StoreError> {
+    client.batch_execute(&format!("SET lock_timeout = '{}ms'", LOCK_TIMEOUT.as_millis())).await?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match embedded::migrations::runner().run_async(client).await {
+            Err(error) if lacks_lock(&error) && tries < MAX_TRIES => {
+                tracing::warn!(tries, "somebody holds a lock that a migration needs; trying again");
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            report => return Ok(report?),
+        }
+    }
+}
+
+fn lacks_lock(error: &refinery::Error) -> bool {
+    let refinery::error::Kind::Connection(_, source) = error.kind() else { return false };
+    let code = source.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code);
+    code == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
+/// Builds the indexes that a migration has declared on a partitioned table `ONLY`, one partition after the other
+/// and while these are written to: within the migration, all writes would wait for all of them. What an earlier
+/// run left half-built is built anew.
+async fn build_indexes(client: &Client) -> Result<(), StoreError> {
+    // It waits for whoever began before, and nobody waits for it.
+    client.batch_execute("SET lock_timeout = 0").await?;
+    let missing = "SELECT format('%I', i.relname) AS parent, format('%I', i.relname || replace(p.relname, t.relname, '')) AS child,
+                          format('%I', p.relname) AS partition, substring(pg_get_indexdef(i.oid) FROM ' USING .*') AS definition,
+                          half.indexrelid IS NOT NULL AS is_half_built
+                   FROM pg_index x
+                   JOIN pg_class i ON i.oid = x.indexrelid AND i.relkind = 'I' AND NOT x.indisvalid
+                   JOIN pg_class t ON t.oid = x.indrelid AND t.relnamespace = current_schema()::regnamespace
+                   JOIN pg_inherits h ON h.inhparent = t.oid
+                   JOIN pg_class p ON p.oid = h.inhrelid
+                   LEFT JOIN pg_class c ON c.relname = i.relname || replace(p.relname, t.relname, '')
+                                       AND c.relnamespace = t.relnamespace
+                   LEFT JOIN pg_index half ON half.indexrelid = c.oid AND NOT half.indisvalid
+                   WHERE NOT EXISTS (SELECT FROM pg_inherits a JOIN pg_index b ON b.indexrelid = a.inhrelid
+                                     WHERE a.inhparent = i.oid AND b.indrelid = p.oid)
+                   ORDER BY i.relname, p.relname";
+    for row in client.query(missing, &[]).await? {
+        let text = |column: &str| row.get::<_, &str>(column);
+        let (parent, child, partition, definition) =
+            (text("parent"), text("child"), text("partition"), text("definition"));
+        if row.get("is_half_built") {
+            client.batch_execute(&format!("DROP INDEX CONCURRENTLY {child}")).await?;
+        }
+        tracing::info!(index = child, "building an index");
+        client
+            .batch_execute(&format!("CREATE INDEX CONCURRENTLY IF NOT EXISTS {child} ON {partition} {definition}"))
+            .await?;
+        client.batch_execute(&format!("ALTER INDEX {parent} ATTACH PARTITION {child}")).await?;
+    }
+    Ok(())
 }

@@ -22,6 +22,8 @@ pub struct Move {
     pub claim: Claim,
     /// What is to become of it.
     pub to: MoveTo,
+    /// When it expires, where that does not stand in its row: it was released or sent again.
+    pub expires_at: Option<Timestamp>,
     /// Whether somebody is to be told where it is given up.
     pub notifies_owner: bool,
 }
@@ -100,10 +102,12 @@ pub struct GiveBack {
 const MOVE: &str = "
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int[], $4::int[], $5::text[], $6::text[],
-                         $7::timestamptz[], $8::uuid[], $9::bigint[], $11::uuid[], $12::bool[])
-    AS i(id, accepted_at, attempt, sequence, state, reason, due_at, taken_by, hold_ms, endpoint_id, notifies)
+                         $7::timestamptz[], $8::uuid[], $9::bigint[], $11::uuid[], $12::bool[], $13::timestamptz[])
+    AS i(id, accepted_at, attempt, sequence, state, reason, due_at, taken_by, hold_ms, endpoint_id, notifies,
+         expires_at)
 ), reached AS MATERIALIZED (
-    SELECT d.id, d.accepted_at, d.attempt, d.taken_at, d.endpoint_id, d.unknowns, d.expires_at,
+    SELECT d.id, d.accepted_at, d.attempt, d.taken_at, d.endpoint_id, d.unknowns,
+           coalesce(d.expires_at, i.expires_at) AS expires_at,
            d.state = 'sending' AND d.taken_by IS DISTINCT FROM i.taken_by AS abandoned,
            i.state, i.reason, i.due_at, i.taken_by, i.hold_ms, i.notifies
     FROM input i
@@ -130,7 +134,9 @@ WITH input AS MATERIALIZED (
         deferrals = d.deferrals + (c.state = 'waiting')::int,
         due_at = CASE WHEN c.ended IS NOT NULL THEN NULL
                       WHEN c.state = 'sending' THEN now() + c.hold_ms * interval '1 millisecond'
+                      WHEN c.state = 'held' THEN now()
                       ELSE c.due_at END,
+        expires_at = c.expires_at,
         taken_by = CASE WHEN c.ended IS NULL THEN c.taken_by END,
         taken_at = CASE WHEN c.ended IS NULL AND c.state = 'sending' THEN now() END,
         finished_at = CASE WHEN c.ended IS NOT NULL OR c.state IN ('failed', 'skipped') THEN now() END
@@ -140,7 +146,7 @@ WITH input AS MATERIALIZED (
 ), noticed AS (
     INSERT INTO failure_notices (delivery_id, accepted_at, application_id, endpoint_id)
     SELECT id, accepted_at, application_id, endpoint_id FROM moved WHERE notifies AND state = 'failed'
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET failed_at = now()
 )
 SELECT m.id, m.state, m.reason, m.attempt, m.sequence, m.failures, m.expires_at, e.type, e.body, e.traceparent
 FROM moved m JOIN events e ON e.id = m.event_id AND e.accepted_at = m.accepted_at";
@@ -177,6 +183,7 @@ impl Store {
             batch.iter().map(|one| one.to.taking().map(|(_, hold)| milliseconds(hold))).collect();
         let endpoints: Vec<Uuid> = batch.iter().map(|one| one.claim.endpoint.0).collect();
         let notifies: Vec<bool> = batch.iter().map(|one| one.notifies_owner).collect();
+        let expiries: Vec<Option<Timestamp>> = batch.iter().map(|one| one.expires_at).collect();
         let writer = self.writer().await?;
         let statement = writer.prepare_cached(MOVE).await?;
         let unknowns = MAX_UNKNOWN_ATTEMPTS.cast_signed();
@@ -185,7 +192,7 @@ impl Store {
                 &statement,
                 &[
                     &ids, &accepted, &attempts, &sequences, &states, &reasons, &due, &takings, &holds, &unknowns,
-                    &endpoints, &notifies,
+                    &endpoints, &notifies, &expiries,
                 ],
             )
             .await?;

@@ -221,11 +221,14 @@ impl Store {
         let deliveries: Vec<Uuid> = told.iter().map(|notice| notice.delivery.0).collect();
         let statement = "WITH settled AS (
                              DELETE FROM failure_notices n
-                             USING unnest($1::uuid[], $2::uuid[]) AS t(endpoint_id, delivery_id)
+                             USING unnest($1::uuid[], $2::uuid[], $4::timestamptz[]) AS t(endpoint_id, delivery_id, failed_at)
                              WHERE n.endpoint_id = t.endpoint_id AND n.delivery_id = t.delivery_id
+                               -- One that has failed again meanwhile is told of again.
+                               AND n.failed_at <= t.failed_at
                          )
                          UPDATE mailed SET last_at = now() WHERE address = $3";
-        self.writer().await?.execute(statement, &[&endpoints, &deliveries, &address]).await?;
+        let failed: Vec<Timestamp> = told.iter().map(|notice| notice.failed_at).collect();
+        self.writer().await?.execute(statement, &[&endpoints, &deliveries, &address, &failed]).await?;
         Ok(())
     }
 

@@ -104,7 +104,8 @@ WITH input AS MATERIALIZED (
     INSERT INTO deliveries (id, accepted_at, event_id, application_id, endpoint_id, state, reason, attempt, sequence,
                             deferrals, due_at, taken_by, taken_at, finished_at, expires_at)
     SELECT d.id, fresh.accepted_at, fresh.id, fresh.application_id, d.endpoint_id, d.state, d.reason, 1, 1, d.deferrals,
-           CASE d.state WHEN 'sending' THEN now() + d.hold_ms * interval '1 millisecond' ELSE d.due_at END,
+           CASE d.state WHEN 'sending' THEN now() + d.hold_ms * interval '1 millisecond' WHEN 'held' THEN now()
+                        ELSE d.due_at END,
            d.taken_by, CASE d.state WHEN 'sending' THEN now() END, CASE d.state WHEN 'skipped' THEN now() END,
            d.expires_at
     FROM unnest($12::uuid[], $13::uuid[], $14::uuid[], $15::text[], $16::text[], $17::timestamptz[], $18::uuid[],
@@ -118,7 +119,7 @@ SELECT id FROM fresh";
 const PLANT: &str = "
 INSERT INTO deliveries (id, accepted_at, event_id, application_id, endpoint_id, state, reason, attempt, sequence,
                         deferrals, due_at, finished_at, expires_at)
-SELECT d.id, $1, $2, $3, d.endpoint_id, d.state, d.reason, 1, 1, 0, d.due_at,
+SELECT d.id, $1, $2, $3, d.endpoint_id, d.state, d.reason, 1, 1, 0, CASE d.state WHEN 'held' THEN now() ELSE d.due_at END,
        CASE d.state WHEN 'skipped' THEN now() END, d.expires_at
 FROM unnest($4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[])
 AS d(id, endpoint_id, state, reason, due_at, expires_at)

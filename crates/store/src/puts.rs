@@ -50,7 +50,7 @@ impl Store {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
         // Two who put the same URL at once must not both create it.
-        transaction.execute("SELECT FROM applications WHERE id = $1 FOR UPDATE", &[&application.0]).await?;
+        transaction.execute("SELECT FROM applications WHERE id = $1 FOR NO KEY UPDATE", &[&application.0]).await?;
         let mut answers = Vec::new();
         for one in endpoints {
             let put = self.put_endpoint(&transaction, application, one).await?;

@@ -95,7 +95,7 @@ WITH input AS MATERIALIZED (
 ), noticed AS (
     INSERT INTO failure_notices (delivery_id, accepted_at, application_id, endpoint_id)
     SELECT id, accepted_at, application_id, endpoint_id FROM moved WHERE notifies AND state = 'failed'
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET failed_at = now()
 )
 SELECT id FROM moved";
 

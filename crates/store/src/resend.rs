@@ -1,7 +1,7 @@
 //! Deliveries that somebody asks to be sent again.
 
 use fanfare_domain::{
-    delivery::{DeferralReason, State},
+    delivery::{DeferralReason, FailureReason, State},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
 };
 use jiff::Timestamp;
@@ -51,13 +51,20 @@ impl Store {
             (least, greatest) = (least.max(first.0), greatest.min(last.0));
         }
         let statement = format!(
-            "WITH chosen AS MATERIALIZED (
+            "WITH wanted AS MATERIALIZED (
                  SELECT d.id, d.accepted_at FROM deliveries d
                  JOIN endpoints p ON p.id = d.endpoint_id AND p.deleted_at IS NULL AND p.status <> 'disabled'
                  WHERE d.application_id = $1 AND d.id >= $2 AND d.id <= $3 AND d.state = ANY($4) AND d.state <> 'sending'
                    AND ($5::uuid[] IS NULL OR d.id = ANY($5)) AND ($6::uuid IS NULL OR d.endpoint_id = $6)
                    AND ($7::uuid IS NULL OR d.event_id = $7)
-                 ORDER BY d.id DESC LIMIT $8 FOR UPDATE OF d
+                   -- Who names none means no tests, and none that were found before: they are due already.
+                   AND ($5::uuid[] IS NOT NULL OR d.reason IS DISTINCT FROM $9 AND d.reason IS DISTINCT FROM $10)
+                 ORDER BY d.id DESC LIMIT $8
+             ), chosen AS MATERIALIZED (
+                 SELECT d.id, d.accepted_at FROM wanted w
+                 JOIN deliveries d ON d.id = w.id AND d.accepted_at = w.accepted_at
+                 WHERE d.state = ANY($4) AND d.state <> 'sending'
+                 ORDER BY d.id FOR UPDATE OF d
              )
              UPDATE deliveries d
              SET state = 'waiting', reason = $9, due_at = now(), sequence = d.sequence + 1,
@@ -65,7 +72,7 @@ impl Store {
                                                AND a.accepted_at = d.accepted_at AND a.attempt = d.attempt)::int,
                  failures = CASE d.state WHEN 'waiting' THEN d.failures ELSE 0 END, unknowns = 0, deferrals = 0,
                  taken_by = NULL, taken_at = NULL, finished_at = NULL,
-                 expires_at = now() + (d.expires_at - d.accepted_at)
+                 expires_at = NULL
              FROM chosen WHERE d.id = chosen.id AND d.accepted_at = chosen.accepted_at
              RETURNING {}",
             crate::rescue::UNFINISHED
@@ -74,10 +81,13 @@ impl Store {
         let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
         let (endpoint, event) = (filter.endpoint.map(|id| id.0), filter.event.map(|id| id.0));
         let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
-        let reason = DeferralReason::Resent.as_str();
+        let (reason, test) = (DeferralReason::Resent.as_str(), FailureReason::TestFailed.as_str());
         let connection = self.connection().await?;
         let rows = connection
-            .query(&statement, &[&application.0, &least, &greatest, &states, &ids, &endpoint, &event, &limit, &reason])
+            .query(
+                &statement,
+                &[&application.0, &least, &greatest, &states, &ids, &endpoint, &event, &limit, &reason, &test],
+            )
             .await?;
         self.with_traces(&connection, &rows).await
     }

@@ -11,7 +11,9 @@ use fanfare_domain::{
 use http::HeaderMap;
 use tokio_postgres::Row;
 
-use crate::{Keyring, KeyringError, OwnHeaders, Store, StoreError, keyring::Sealed, store::milliseconds};
+use crate::{
+    Keyring, KeyringError, OwnHeaders, Store, StoreError, endpoints::OWNER, keyring::Sealed, store::milliseconds,
+};
 
 /// What came of rotating a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,7 @@ impl Store {
     ) -> Result<Rotation, StoreError> {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
+        transaction.execute("SELECT FROM applications WHERE id = $1 FOR NO KEY UPDATE", &[&application.0]).await?;
         let statement = "SELECT FROM endpoints WHERE id = $1 AND application_id = $2 AND deleted_at IS NULL FOR UPDATE";
         if transaction.query_opt(statement, &[&endpoint.0, &application.0]).await?.is_none() {
             return Ok(Rotation::NoSuchEndpoint);
@@ -75,14 +78,17 @@ impl Store {
     /// # Errors
     /// When the database is away.
     pub async fn end_rotation(&self, application: ApplicationId, endpoint: EndpointId) -> Result<bool, StoreError> {
-        let statement = "WITH endpoint AS (
-                             SELECT id FROM endpoints WHERE id = $1 AND application_id = $2 AND deleted_at IS NULL
-                         ), ended AS (
-                             DELETE FROM endpoint_secrets
-                             WHERE endpoint_id IN (SELECT id FROM endpoint) AND expires_at IS NOT NULL
-                         )
-                         SELECT FROM endpoint";
-        Ok(self.connection().await?.query_opt(statement, &[&endpoint.0, &application.0]).await?.is_some())
+        let statement = format!(
+            "{OWNER}, endpoint AS (
+                 SELECT id FROM endpoints, owner
+                 WHERE id = $1 AND application_id = owner.application AND deleted_at IS NULL
+             ), ended AS (
+                 DELETE FROM endpoint_secrets
+                 WHERE endpoint_id IN (SELECT id FROM endpoint) AND expires_at IS NOT NULL
+             )
+             SELECT FROM endpoint"
+        );
+        Ok(self.connection().await?.query_opt(&statement, &[&endpoint.0, &application.0]).await?.is_some())
     }
 }
 

@@ -4,7 +4,11 @@
 //! A notice from the database says at once what changed; a slow poll finds what a lost notice did not
 //! say. While the database is away, the last copy serves on.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fanfare_domain::{
     access::{ApiKey, Keys, Role},
@@ -36,6 +40,9 @@ pub struct Snapshot {
     pub applications: HashMap<ApplicationId, Arc<Application>>,
     /// The keys that are valid.
     pub keys: Arc<Keys>,
+    /// Applications whose newest settings cannot be read here: their dialect or their key is not known to this
+    /// process. Where older ones could be, these serve on.
+    unreadable: HashSet<ApplicationId>,
 }
 
 impl Snapshot {
@@ -90,6 +97,12 @@ impl Directory {
     /// An application, if it is known.
     pub fn application(&self, id: ApplicationId) -> Option<Arc<Application>> {
         self.snapshot.borrow().applications.get(&id).cloned()
+    }
+
+    /// Whether there is an application of which nothing can be said, since its settings cannot be read here.
+    pub fn is_unreadable(&self, id: ApplicationId) -> bool {
+        let snapshot = self.snapshot.borrow();
+        snapshot.unreadable.contains(&id) && !snapshot.applications.contains_key(&id)
     }
 
     /// Compares with the database now. False where that failed: then nothing can be said of what is
@@ -186,21 +199,25 @@ impl Source {
             .collect();
         let mut applications = current.applications.clone();
         drop(connection);
-        let mut unreadable = None;
+        let mut unreadable = HashSet::new();
         for some in changed.chunks(1000) {
-            for application in self.load(some).await? {
+            for (id, application) in self.load(some).await? {
                 match application {
-                    Ok(application) => drop(applications.insert(application.id, Arc::new(application))),
-                    Err(error) => unreadable = Some(error),
+                    Ok(application) => drop(applications.insert(id, Arc::new(application))),
+                    Err(error) => {
+                        unreadable.insert(id);
+                        if !current.unreadable.contains(&id) {
+                            tracing::error!(%error, application = %id, "cannot read an application's settings; others are served");
+                        }
+                    }
                 }
             }
         }
-        *current = Arc::new(Snapshot { applications, keys: Arc::new(load_keys(&self.store).await?) });
-        // The last known copy of an application that cannot be read serves on, and the others are up to date.
-        unreadable.map_or(Ok(()), Err)
+        *current = Arc::new(Snapshot { applications, keys: Arc::new(load_keys(&self.store).await?), unreadable });
+        Ok(())
     }
 
-    async fn load(&self, ids: &[Uuid]) -> Result<Vec<Result<Application, StoreError>>, StoreError> {
+    async fn load(&self, ids: &[Uuid]) -> Result<Vec<(ApplicationId, Result<Application, StoreError>)>, StoreError> {
         let mut connection = self.store.connection().await?;
         // One snapshot of the database for all, so that a version never stands beside older endpoints.
         let transaction = connection
@@ -232,7 +249,7 @@ impl Source {
             let endpoints = self.endpoints(rows, &settings.dialect, row.get("has_email"))?;
             Ok(Application::new(settings, endpoints))
         };
-        Ok(applications.iter().map(application).collect())
+        Ok(applications.iter().map(|row| (ApplicationId(row.get("id")), application(row))).collect())
     }
 
     fn settings(&self, row: &Row) -> Result<ApplicationSettings, StoreError> {

@@ -110,7 +110,7 @@ impl Console {
     /// Checks what of an endpoint of the manager's is to be set.
     pub(super) async fn check(&self, manager: &Manager, change: Change) -> Result<EndpointSettings, ApiError> {
         let dialect = self.dialect_of(manager).await?;
-        let catalogue = self.catalogue(manager).await?;
+        let catalogue = self.catalogue(manager, &dialect).await?;
         self.settings("events", change, &dialect, &catalogue)
     }
 
@@ -141,6 +141,7 @@ impl Console {
             rate: change.rate_per_second.map(check_rate).transpose()?,
             email: change.email.map(|email| email.map(checked_email).transpose()).transpose()?,
             headers: change.headers.map(|headers| check_headers(headers, dialect)).transpose()?,
+            keeps_pause: false,
         })
     }
 

@@ -125,7 +125,11 @@ impl Mail {
         log(&notices, &sent);
         if is_settled {
             let settle = || store.settle_notices(address, &notices.told);
-            self.database.until_answered("settling notices", settle).await.result?;
+            let settling = self.database.until_answered("settling notices", settle);
+            // A process that stops does not wait for a database that is away: one mail more is the price.
+            if let Some(settled) = stop.run_until_cancelled(settling).await {
+                settled.result?;
+            }
         }
         Ok(Ok(()))
     }

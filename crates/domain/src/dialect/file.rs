@@ -1,6 +1,9 @@
 //! A dialect's file, from TOML to a [`Dialect`]. The format is described in `crates/domain/dialects/README.md`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     catalogue::{Catalogue, EventTypeDescription},
-    event::EventType,
+    event::{Event, EventType},
     header, ids, json,
     outcome::Judgement,
     policy::{Policy, RATES, Schedule, TIMEOUTS},
@@ -219,11 +222,15 @@ impl Dialect {
         }
     }
 
-    /// Whatever the event, the body is JSON: so it is tried with one.
+    /// Whatever the event, the body is JSON: so it is tried with data of each kind.
     fn check_body(&self) -> Result<(), Fault> {
-        let body = self
-            .render_body(&self.example(), Timestamp::UNIX_EPOCH)
-            .map_err(|reason| fault("event_types[0].sample", reason))?;
+        self.example_body().map_err(|reason| fault("event_types[0].sample", reason))?;
+        ["null", "\"text\"", "1", "[1]", "{\"a\":1}"].iter().try_for_each(|data| self.check_body_with(data))
+    }
+
+    fn check_body_with(&self, data: &str) -> Result<(), Fault> {
+        let event = Event { data: data.to_owned(), ..self.example() };
+        let body = self.render_body(&event, Timestamp::UNIX_EPOCH).map_err(|reason| fault("body.template", reason))?;
         let printed = json::print_as_node(&body).map_err(|reason| {
             fault("body.template", format!("gives no JSON: {reason}, in {body} (placeholders stand for whole values)"))
         })?;
@@ -282,7 +289,12 @@ fn headers(table: BTreeMap<String, String>) -> Result<Vec<(http::HeaderName, Tem
         let template = Template::parse(&value, &HEADER_PLACES).map_err(|reason| fault(&key, reason))?;
         Ok((header, template))
     };
-    table.into_iter().map(read).collect()
+    let read = table.into_iter().map(read).collect::<Result<Vec<_>, Fault>>()?;
+    let mut seen = HashSet::new();
+    match read.iter().find(|(header, _)| !seen.insert(header)) {
+        Some((header, _)) => Err(fault(&format!("headers.{header}"), "is given twice, in other cases")),
+        None => Ok(read),
+    }
 }
 
 /// The text around placeholders can be sent: what fills them always can.
@@ -418,6 +430,7 @@ sample = '{ "total": 1.50 }'
             ("X-Acme-Event = \"<event_type>\"", "X-Acme-Event = \"<type>\"", "headers.X-Acme-Event"),
             ("X-Acme-Event = \"<event_type>\"", "X-Acme-Event = \"a\\nb\"", "headers.X-Acme-Event"),
             ("X-Acme-Event = \"<event_type>\"", "Webhook-Id = \"a\"", "headers.Webhook-Id"),
+            ("X-Acme-Event = \"<event_type>\"", "X-Acme-Event = \"a\"\nx-acme-event = \"b\"", "headers.x-acme-event"),
             ("\"2h\"]", "\"2w\"]", "delivery.schedule"),
             ("\"2h\"]", "5]", "delivery.schedule[1]"),
             ("jitter_percent = 5", "jitter_percent = 101", "delivery.jitter_percent"),
