@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use fanfare_domain::{
     access::{Caller, Role},
     ids::{ApplicationId, NotAnId},
+    json::{self, JsonFault},
 };
 use fanfare_store::Directory;
 use http_body_util::BodyExt;
@@ -236,9 +237,12 @@ pub(crate) fn from_json<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<
     let Ok(given) = serde_json::from_str::<Names>(whole.get()) else {
         return Err(ApiError::new(ErrorCode::NotAnObject, "the body must be a JSON object"));
     };
+    if let Err(fault @ JsonFault::TooDeep { .. }) = json::check(whole.get()) {
+        return Err(ApiError::new(ErrorCode::TooDeep, format!("the body: {fault}")));
+    }
     check_fields::<T>(&given)?;
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let field = error.path().to_string();
         ApiError::new(ErrorCode::WrongType, format!("`{field}`: {}", error.into_inner())).at(&field)
     })
