@@ -67,6 +67,23 @@ impl Broker {
         Ok(self.channel.queue_declare(queue.into(), options, FieldTable::default()).await?.message_count())
     }
 
+    /// Takes a binding away; queue and exchange are named without the prefix.
+    ///
+    /// # Errors
+    /// When the connection fails meanwhile.
+    pub async fn unbind(&self, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
+        let (queue, exchange) = (format!("{}.{queue}", self.prefix), format!("{}.{exchange}", self.prefix));
+        self.channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default()).await
+    }
+
+    /// Deletes a queue, named without the prefix.
+    ///
+    /// # Errors
+    /// When the connection fails meanwhile.
+    pub async fn delete_queue(&self, queue: &str) -> lapin::Result<u32> {
+        self.channel.queue_delete(format!("{}.{queue}", self.prefix).into(), QueueDeleteOptions::default()).await
+    }
+
     /// Deletes the exchanges and the queues of these delays, as far as they are there.
     pub async fn remove_topology(&self, delays: &[String]) {
         let queues = ["events", "deliveries", "parked", "unrouted"].map(str::to_owned).into_iter();

@@ -9,25 +9,13 @@ use fanfare_domain::{
 use jiff::Timestamp;
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable, LongString, ShortString},
+    types::{AMQPValue, FieldTable, LongString},
 };
-use serde_json::Value;
 
-use crate::{
-    Incoming, Topology,
-    topology::{DUE, PARKED},
-};
+use crate::{Incoming, Topology};
 
 const TRACEPARENT: &str = "traceparent";
 const ACCEPTED: &str = "fanfare-accepted";
-const PARKED_REASON: &str = "fanfare-reason";
-const PARKED_MESSAGE: &str = "fanfare-message";
-const PARKED_ROUTING_KEY: &str = "fanfare-routing-key";
-const PUT_BACK: &str = "fanfare-put-back";
-const DEATHS: &str = "x-death";
-
-/// Bytes of headers that are kept when a message is published again.
-const MAX_COPIED_HEADERS: usize = 16 * 1024;
 
 /// A message that is to be published.
 #[derive(Debug, Clone)]
@@ -171,123 +159,7 @@ pub fn decode_claim(incoming: &Incoming) -> Result<(Claim, Option<Traceparent>),
     Ok((claim, traceparent(incoming)))
 }
 
-/// The message that takes one that could not be read to the parked ones, as it was, with the reason.
-pub fn encode_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) -> Message {
-    let mut headers = copied_headers(incoming);
-    let reason = [
-        (PARKED_REASON, unreadable.reason.to_owned()),
-        (PARKED_MESSAGE, unreadable.message.clone()),
-        (PARKED_ROUTING_KEY, incoming.routing_key.clone()),
-    ];
-    for (name, value) in reason {
-        headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
-    }
-    Message {
-        exchange: topology.deliveries_exchange(),
-        routing_key: PARKED.to_owned(),
-        body: incoming.body.clone(),
-        message_id: incoming.message_id.clone(),
-        headers,
-    }
-}
-
-/// What is to become of a message in the parked queue.
-#[derive(Debug)]
-pub enum Parked {
-    /// It was parked because its consumers died with it again and again. It gets one more chance, alone.
-    PutBack(Message),
-    /// It stays parked.
-    Keep {
-        /// The code of what is wrong with it.
-        reason: String,
-        /// What is wrong with it, for people.
-        message: String,
-        /// The routing key that it was published with.
-        routing_key: Option<String>,
-    },
-}
-
-/// Reads a message from the parked queue.
-pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
-    if let Some(reason) = incoming.header(PARKED_REASON) {
-        let message = incoming.header(PARKED_MESSAGE).unwrap_or_default();
-        return Parked::Keep { reason, message, routing_key: incoming.header(PARKED_ROUTING_KEY) };
-    }
-    let died = death(&incoming.headers);
-    match died {
-        Some((queue, routing_key)) if !incoming.is_alone() => {
-            Parked::PutBack(put_back(topology, incoming, &queue, routing_key))
-        }
-        died => Parked::Keep {
-            reason: "delivery_limit".to_owned(),
-            message: "each process that handled this message died or lost its connection with it".to_owned(),
-            routing_key: died.map(|(_, routing_key)| routing_key),
-        },
-    }
-}
-
-fn put_back(topology: &Topology, incoming: &Incoming, queue: &str, routing_key: String) -> Message {
-    let exchange =
-        if queue == topology.events_queue() { topology.events_exchange() } else { topology.deliveries_exchange() };
-    let mut headers = copied_headers(incoming);
-    headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
-    let routing_key = if queue == topology.events_queue() { routing_key } else { DUE.to_owned() };
-    Message { exchange, routing_key, body: incoming.body.clone(), message_id: incoming.message_id.clone(), headers }
-}
-
-/// The headers of a message that is published again.
-///
-/// Without those that the broker acts on: by `CC` and `BCC` it would route copies, to where the publisher
-/// may not write, and up to 3.13 it reads `x-death`. And none at all where there are so many that, with
-/// ours, they may not fit into a frame: the broker would close the connection.
-fn copied_headers(incoming: &Incoming) -> FieldTable {
-    let mut headers = FieldTable::default();
-    let mut bytes = 0;
-    for (name, value) in incoming.headers.inner() {
-        let is_acted_on = name.as_str().starts_with("x-") || matches!(name.as_str(), "CC" | "BCC");
-        if !is_acted_on {
-            bytes += name.as_str().len() + json(value).to_string().len();
-            headers.insert(name.clone(), value.clone());
-        }
-    }
-    if bytes > MAX_COPIED_HEADERS { FieldTable::default() } else { headers }
-}
-
-/// The queue that a message was dead-lettered from, and the routing key that it was published with.
-fn death(headers: &FieldTable) -> Option<(String, String)> {
-    let AMQPValue::FieldArray(deaths) = headers.inner().get(DEATHS)? else { return None };
-    let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
-    let AMQPValue::FieldArray(keys) = death.inner().get("routing-keys")? else { return None };
-    Some((text(death.inner().get("queue")?)?, text(keys.as_slice().first()?)?))
-}
-
-fn json_object<'a>(entries: impl Iterator<Item = (&'a ShortString, &'a AMQPValue)>) -> Value {
-    Value::Object(entries.map(|(name, value)| (name.to_string(), json(value))).collect())
-}
-
-fn json(value: &AMQPValue) -> Value {
-    match value {
-        AMQPValue::Boolean(value) => (*value).into(),
-        AMQPValue::ShortShortInt(value) => (*value).into(),
-        AMQPValue::ShortShortUInt(value) => (*value).into(),
-        AMQPValue::ShortInt(value) => (*value).into(),
-        AMQPValue::ShortUInt(value) => (*value).into(),
-        AMQPValue::LongInt(value) => (*value).into(),
-        AMQPValue::LongUInt(value) => (*value).into(),
-        AMQPValue::LongLongInt(value) => (*value).into(),
-        AMQPValue::Timestamp(value) => (*value).into(),
-        AMQPValue::Float(value) => (*value).into(),
-        AMQPValue::Double(value) => (*value).into(),
-        AMQPValue::DecimalValue(value) => format!("{}e-{}", value.value, value.scale).into(),
-        AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into(),
-        AMQPValue::FieldArray(values) => values.as_slice().iter().map(json).collect(),
-        AMQPValue::FieldTable(table) => json_object(table.inner().iter()),
-        AMQPValue::Void => Value::Null,
-        AMQPValue::LongString(_) | AMQPValue::ShortString(_) => text(value).into(),
-    }
-}
-
-fn text(value: &AMQPValue) -> Option<String> {
+pub(crate) fn text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         AMQPValue::ShortString(text) => Some(text.to_string()),
@@ -296,24 +168,6 @@ fn text(value: &AMQPValue) -> Option<String> {
 }
 
 impl Incoming {
-    /// Whether it may be the last copy that there is of what it says: no other message may be left to end
-    /// what an earlier copy has begun.
-    pub fn may_be_last(&self) -> bool {
-        self.redelivered || self.is_alone()
-    }
-
-    /// Whether it has been put back after it was parked, and must be handled alone.
-    pub fn is_alone(&self) -> bool {
-        self.headers.inner().contains_key(PUT_BACK)
-    }
-
-    /// What is kept of the headers that it was published with, as a JSON object, for people.
-    pub fn headers_as_json(&self) -> String {
-        let ours = [PARKED_REASON, PARKED_MESSAGE, PARKED_ROUTING_KEY, PUT_BACK];
-        let published = self.headers.inner().iter().filter(|(name, _)| !ours.contains(&name.as_str()));
-        json_object(published).to_string()
-    }
-
     /// Whether its publisher has been told that its event is accepted: it came over HTTP, and its type was checked
     /// by what was known then.
     pub fn is_accepted(&self) -> bool {
@@ -321,7 +175,7 @@ impl Incoming {
     }
 
     /// A header that is a text.
-    fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
         self.headers.inner().get(name).and_then(text)
     }
 }
@@ -330,7 +184,7 @@ fn traceparent(incoming: &Incoming) -> Option<Traceparent> {
     incoming.header(TRACEPARENT)?.parse().ok()
 }
 
-fn headers<const N: usize>(entries: [(&str, String); N]) -> FieldTable {
+pub(crate) fn headers<const N: usize>(entries: [(&str, String); N]) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in entries {
         table.insert(name.into(), AMQPValue::LongString(LongString::from(value)));

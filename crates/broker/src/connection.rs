@@ -53,6 +53,14 @@ impl BrokerSettings {
         &self.topology
     }
 
+    /// Declares the topology, whatever of it is gone.
+    ///
+    /// # Errors
+    /// When the broker is away, or has something of the same name that is not the same.
+    pub async fn declare(&self) -> lapin::Result<()> {
+        self.connect("declares").await?.close(200, "".into()).await
+    }
+
     /// Messages that are ready in a queue, and with nobody yet.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Consuming.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use lapin::{
@@ -15,7 +15,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{BrokerSettings, connection::backoff};
+use crate::{
+    BrokerSettings,
+    connection::backoff,
+    watchdog::{Flow, Place, watch_over},
+};
 
 /// Connections, none that held between them, that ended with a message which the client library cannot parse (a short string
 /// that is not UTF-8), after which messages are taken one at a time: then this one alone comes back until
@@ -37,6 +41,8 @@ const PATIENT_AFTER: usize = 50;
 pub struct Incoming {
     /// Its bytes.
     pub body: Vec<u8>,
+    /// The exchange that it was published to, or that it was dead-lettered through.
+    pub(crate) exchange: String,
     /// Its routing key.
     pub routing_key: String,
     /// Its `message_id`.
@@ -45,11 +51,14 @@ pub struct Incoming {
     pub redelivered: bool,
     pub(crate) headers: FieldTable,
     acker: Acker,
+    _place: Place,
 }
 
 impl Incoming {
-    fn new(delivery: Delivery) -> Self {
+    fn new(delivery: Delivery, place: Place) -> Self {
         Self {
+            _place: place,
+            exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
             redelivered: delivery.redelivered,
@@ -179,12 +188,13 @@ async fn consume(
 ) -> lapin::Result<Ended> {
     let connection = settings.connect("consumes").await?;
     let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(&connection, feeds, is_careful));
-    let (channels, mut pumps) = set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
+    let Lines { channels, flows, mut pumps } = set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
     tracing::info!("consuming from the broker");
     state.send_replace(true);
     let ended = tokio::select! {
         // The end of a stream means that the consumer is gone, even where the connection is healthy.
         Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
+        silent = watch_over(&connection, &flows) => Err(silent),
         () = until(wanted, false) => Ok(Ended::Paused),
         () = tokio::time::sleep(CAREFUL_FOR), if is_careful => Ok(Ended::Recovered),
         () = stop.cancelled() => {
@@ -198,14 +208,16 @@ async fn consume(
     ended
 }
 
+/// What is open of a set of consumers.
+struct Lines {
+    channels: Vec<(Channel, String)>,
+    flows: Vec<Arc<Flow>>,
+    pumps: JoinSet<lapin::Result<()>>,
+}
+
 /// Opens a channel for each feed and begins to pass its messages on.
-async fn set_up(
-    connection: &Connection,
-    feeds: &[Feed],
-    is_careful: bool,
-) -> lapin::Result<(Vec<(Channel, String)>, JoinSet<lapin::Result<()>>)> {
-    let mut channels = Vec::new();
-    let mut pumps = JoinSet::new();
+async fn set_up(connection: &Connection, feeds: &[Feed], is_careful: bool) -> lapin::Result<Lines> {
+    let mut lines = Lines { channels: Vec::new(), flows: Vec::new(), pumps: JoinSet::new() };
     for feed in feeds {
         let channel = connection.create_channel().await?;
         let prefetch = if is_careful { 1 } else { feed.prefetch };
@@ -218,10 +230,12 @@ async fn set_up(
                 FieldTable::default(),
             )
             .await?;
-        pumps.spawn(pump(consumer, feed.into.clone()));
-        channels.push((channel, feed.queue.clone()));
+        let flow = Arc::new(Flow::new(feed.queue.clone(), usize::from(prefetch)));
+        lines.pumps.spawn(pump(consumer, Arc::clone(&flow), feed.into.clone()));
+        lines.channels.push((channel, feed.queue.clone()));
+        lines.flows.push(flow);
     }
-    Ok((channels, pumps))
+    Ok(lines)
 }
 
 /// Waits until messages are wanted, or are not. Where nobody can say so any more, that is for ever.
@@ -231,9 +245,9 @@ async fn until(wanted: &mut watch::Receiver<bool>, state: bool) {
     }
 }
 
-async fn pump(mut consumer: lapin::Consumer, into: mpsc::Sender<Incoming>) -> lapin::Result<()> {
+async fn pump(mut consumer: lapin::Consumer, flow: Arc<Flow>, into: mpsc::Sender<Incoming>) -> lapin::Result<()> {
     while let Some(delivery) = consumer.next().await {
-        if into.send(Incoming::new(delivery?)).await.is_err() {
+        if into.send(Incoming::new(delivery?, flow.place())).await.is_err() {
             break;
         }
     }

@@ -8,13 +8,14 @@
 mod codec;
 mod connection;
 mod consumer;
+mod parked;
 mod publisher;
 mod topology;
+mod watchdog;
 
-pub use codec::{
-    Message, Parked, Unreadable, decode_claim, decode_event, decode_parked, encode_claim, encode_event, encode_parked,
-};
+pub use codec::{Message, Unreadable, decode_claim, decode_event, encode_claim, encode_event};
 pub use connection::{BrokerSettings, BrokerUrl};
 pub use consumer::{Consumers, Feed, Incoming};
+pub use parked::{DELIVERY_LIMIT, Parked, PutBack, decode_parked, encode_parked, encode_put_back, encode_rerouted};
 pub use publisher::{PublishError, Publisher};
 pub use topology::{NotAPrefix, Prefix, Topology};

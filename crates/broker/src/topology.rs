@@ -103,7 +103,8 @@ impl Topology {
         }
     }
 
-    fn unrouted(&self) -> String {
+    /// The exchange and the queue of messages that no binding wanted.
+    pub fn unrouted(&self) -> String {
         self.named("unrouted")
     }
 

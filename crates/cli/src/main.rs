@@ -1,5 +1,7 @@
 //! `fanfare`: what operators do from a shell.
 
+mod parked;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -9,6 +11,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use fanfare_broker::BrokerSettings;
 use fanfare_domain::{
     access::{Role, Token},
     address::AddressPolicy,
@@ -22,6 +25,8 @@ use fanfare_domain::{
 use fanfare_service::Environment;
 use fanfare_store::{ApplicationRow, EndpointSettings, Keyring, NewApplication, NewEndpoint, Store, StoreSettings};
 use jiff::Timestamp;
+
+use crate::parked::ParkedCommand;
 
 /// Sets up and looks after Fanfare. Reads DATABASE_URL from the environment and, for endpoints, the
 /// settings of the services that deploy/README.md describes.
@@ -52,6 +57,9 @@ enum Command {
     /// Endpoints, which the API calls webhooks.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
+    /// Messages that could not be read.
+    #[command(subcommand)]
+    Parked(ParkedCommand),
 }
 
 #[derive(Subcommand)]
@@ -125,10 +133,13 @@ struct Configuration {
     dialects: Arc<Dialects>,
     addresses: AddressPolicy,
     https_only: bool,
+    /// Where a command publishes.
+    broker: Option<BrokerSettings>,
 }
 
 impl Configuration {
-    /// Only an endpoint has a secret to encrypt: the others work without the keys.
+    /// Only an endpoint has a secret to encrypt, and only what is put back needs the broker: the others work
+    /// without.
     fn read(environment: &mut Environment, command: &Command) -> Option<Self> {
         let url = environment.database_url();
         let keyring = match command {
@@ -138,7 +149,12 @@ impl Configuration {
         let dialects = environment.dialects();
         let allow = environment.allow_addresses();
         let https_only = environment.https_only();
+        let broker = match command {
+            Command::Parked(ParkedCommand::PutBack { .. }) => Some(parked::broker(environment)),
+            _ => None,
+        };
         Some(Self {
+            broker: broker.map_or(Some(None), |broker| broker.map(Some))?,
             store: StoreSettings { url: url?, connections: 2, keyring: keyring? },
             dialects: dialects?,
             addresses: AddressPolicy::new(allow?),
@@ -164,6 +180,7 @@ async fn main() -> anyhow::Result<()> {
     let configuration = environment.finish(configuration)?;
     let store = Store::new(configuration.store.clone())?;
     match arguments.command {
+        Command::Parked(command) => parked::run(&store, configuration.broker, command).await,
         Command::Migrate { wait } => migrate(&store, Duration::from_secs(wait)).await,
         Command::App(AppCommand::Create { name, dialect, email, strict }) => {
             let id = ApplicationId::new(Timestamp::now(), rand::random());

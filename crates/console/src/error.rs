@@ -219,6 +219,11 @@ impl ApiError {
         Self::new(ErrorCode::NotFound, message).at(what)
     }
 
+    /// Whether it says that there is no such thing.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.code == ErrorCode::NotFound
+    }
+
     /// Names the field at fault.
     #[must_use]
     pub fn at(mut self, field: &str) -> Self {

@@ -1,4 +1,4 @@
-//! The management API: applications, event types, webhooks, events, deliveries and tests, and what every
+//! The management API: applications, event types, webhooks, events, deliveries, tests and parked messages, and what every
 //! route of Fanfare has in common: who calls, how a body is read, and how answers and errors look.
 //!
 //! Each route stands in the file of its subject with its description; the OpenAPI document is made of these.
@@ -12,6 +12,7 @@ mod error;
 mod event_types;
 mod events;
 mod keys;
+mod parked;
 mod request;
 mod resend;
 mod secrets;
@@ -105,6 +106,11 @@ pub fn routes() -> OpenApiRouter<Console> {
         .routes(routes!(deliveries::show))
         .routes(routes!(resend::one))
         .routes(routes!(resend::many))
+        .routes(routes!(parked::list))
+        .routes(routes!(parked::show, parked::discard))
+        .routes(routes!(parked::put_back))
+        .routes(routes!(parked::put_back_many))
+        .routes(routes!(parked::discard_many))
 }
 
 /// The routes of document 002, at the top and below `/api/v2/admin`.

@@ -25,13 +25,14 @@ use crate::{
     record::{self, Record},
     settle::Settler,
     take::{self, Take},
+    unrouted,
 };
 
 /// Items that may wait between two stages. More only hides which stage is slow.
 const CHANNEL: usize = 512;
 
-/// Messages of the parked queue that may be on their way at once.
-const PARKED_PREFETCH: u16 = 16;
+/// Messages of the parked and of the unrouted queue that may be on their way at once.
+const ODD_PREFETCH: u16 = 16;
 
 /// Everything that the process works with, ready to run.
 pub(crate) struct Dispatcher {
@@ -54,6 +55,7 @@ struct Inlets {
     events: mpsc::Receiver<Incoming>,
     claims: mpsc::Receiver<Incoming>,
     parked: mpsc::Receiver<Incoming>,
+    unrouted: mpsc::Receiver<Incoming>,
 }
 
 impl Dispatcher {
@@ -86,10 +88,10 @@ impl Dispatcher {
         let _end = end.clone().drop_guard();
         let publisher = Publisher::start(self.broker.clone(), end.clone());
         let wanted = self.database.availability();
-        let (work, parked, inlets) = self.feeds();
+        let (work, others, inlets) = self.feeds();
         let consumers = Consumers::start(self.broker.clone(), work, wanted.clone(), stop.clone());
         // On a connection of their own: what could not be read must not be in the way of what can.
-        let parked = Consumers::start(self.broker.clone(), vec![parked], wanted, stop.clone());
+        let others = Consumers::start(self.broker.clone(), others, wanted, stop.clone());
         let consuming = consumers.consuming();
         let ready = consuming.clone();
         let (ready_publisher, ready_database) = (publisher.clone(), self.database.availability());
@@ -128,7 +130,7 @@ impl Dispatcher {
             while stages.join_next().await.is_some() {}
             settler.finish().await;
             consumers.close().await;
-            parked.close().await;
+            others.close().await;
         });
         if drained.await.is_err() {
             bail!(
@@ -140,7 +142,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn feeds(&self) -> (Vec<Feed>, Feed, Inlets) {
+    /// The queues of work, the others, and where their messages come out.
+    fn feeds(&self) -> (Vec<Feed>, Vec<Feed>, Inlets) {
         let topology = self.broker.topology();
         let prefetch = self.limits.prefetch;
         let inlet = |queue: String, prefetch: u16| {
@@ -149,8 +152,11 @@ impl Dispatcher {
         };
         let (events, events_inlet) = inlet(topology.events_queue(), prefetch);
         let (claims, claims_inlet) = inlet(topology.deliveries_queue(), prefetch);
-        let (parked, parked_inlet) = inlet(topology.parked_queue(), PARKED_PREFETCH);
-        (vec![events, claims], parked, Inlets { events: events_inlet, claims: claims_inlet, parked: parked_inlet })
+        let (parked, parked_inlet) = inlet(topology.parked_queue(), ODD_PREFETCH);
+        let (unrouted, unrouted_inlet) = inlet(topology.unrouted(), ODD_PREFETCH);
+        let inlets =
+            Inlets { events: events_inlet, claims: claims_inlet, parked: parked_inlet, unrouted: unrouted_inlet };
+        (vec![events, claims], vec![parked, unrouted], inlets)
     }
 
     /// The way of an event. Each stage ends when nothing more can come in, so that stopping the first
@@ -194,6 +200,7 @@ impl Dispatcher {
         stages.spawn(events::run(events, inlets.events, planned, stop.clone()));
         stages.spawn(claims::run(claims, inlets.claims, reached, stop.clone()));
         stages.spawn(park::keep(inlets.parked, database.clone(), settler.clone(), stop.clone()));
+        stages.spawn(unrouted::send_on(inlets.unrouted, self.broker.clone(), settler.clone(), stop.clone()));
         stages.spawn(persist::run(persist, to_persist));
         stages.spawn(take::run(take, to_take));
         stages.spawn(attempt::run(attempts, to_attempt, stop.clone()));

@@ -18,6 +18,7 @@ mod rates;
 mod record;
 mod settle;
 mod take;
+mod unrouted;
 mod wide;
 
 use fanfare_service::{Environment, Operations, Telemetry, deepen_stacks, reference, stop_signal};

@@ -9,12 +9,13 @@ pub(crate) const ATTEMPTS_IN_FLIGHT: &str = "fanfare_attempts_in_flight";
 pub(crate) const DELIVERIES: &str = "fanfare_deliveries_ended_total";
 pub(crate) const DEFERRALS: &str = "fanfare_deferrals_total";
 pub(crate) const PARKED: &str = "fanfare_parked_total";
+pub(crate) const UNROUTED: &str = "fanfare_unrouted_total";
 pub(crate) const CONFIGURATION_VERSION: &str = "fanfare_configuration_version";
 pub(crate) const RESCUED: &str = "fanfare_rescued_total";
 pub(crate) const MAILS: &str = "fanfare_mails_total";
 
 /// All of them.
-pub(crate) const ALL: [Metric; 10] = [
+pub(crate) const ALL: [Metric; 11] = [
     Metric {
         name: EVENTS,
         kind: MetricKind::Counter,
@@ -33,6 +34,11 @@ pub(crate) const ALL: [Metric; 10] = [
         name: PARKED,
         kind: MetricKind::Counter,
         meaning: "messages that could not be read, by `reason`; alarm when it grows",
+    },
+    Metric {
+        name: UNROUTED,
+        kind: MetricKind::Counter,
+        meaning: "messages that no binding wanted, sent on after the topology was declared again; alarm when it grows",
     },
     Metric {
         name: CONFIGURATION_VERSION,

@@ -1,6 +1,6 @@
 //! Messages that cannot be read: off the work queues with a reason, and into a table.
 
-use fanfare_broker::{Incoming, Parked, Unreadable, decode_parked, encode_parked};
+use fanfare_broker::{DELIVERY_LIMIT, Incoming, Parked, Unreadable, decode_parked, encode_parked};
 use fanfare_domain::ids::ParkedId;
 use fanfare_store::ParkedMessage;
 use jiff::Timestamp;
@@ -47,14 +47,15 @@ pub(crate) async fn keep(
                 );
                 settler.publisher.publish_until_confirmed(&again).await;
             }
-            Parked::Keep { reason, message: text, routing_key } => {
-                if reason == "delivery_limit" {
-                    metrics::counter!(metric::PARKED, "reason" => "delivery_limit").increment(1);
+            Parked::Keep { reason, message: text, routing_key, origin } => {
+                if reason == DELIVERY_LIMIT {
+                    metrics::counter!(metric::PARKED, "reason" => DELIVERY_LIMIT).increment(1);
                 }
                 let parked = ParkedMessage {
                     id: ParkedId::new(Timestamp::now(), rand::random()),
                     reason,
                     message: text,
+                    origin,
                     routing_key,
                     message_id: message.message_id.clone(),
                     headers: message.headers_as_json(),

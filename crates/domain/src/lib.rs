@@ -20,6 +20,7 @@ pub mod json;
 pub mod lane;
 pub mod moment;
 pub mod outcome;
+pub mod parked;
 pub mod policy;
 pub mod secret;
 pub mod subscription;

@@ -41,7 +41,7 @@ pub use jobs::{AdvisoryLock, Job};
 pub use keyring::{Keyring, KeyringError};
 pub use moves::{GiveBack, Move, MoveTo, Moved};
 pub use notices::{FailedDelivery, FailedEndpoint, Notice, NoticeBounds, Notices};
-pub use parked::ParkedMessage;
+pub use parked::{ParkedFilter, ParkedMessage, ParkedRow};
 pub use persist::{NewDelivery, NewEvent, PersistedEvent};
 pub use puts::{Put, PutEndpoint};
 pub use rates::Lease;

@@ -1,0 +1,260 @@
+//! Messages that cannot be handled where they are: parked, put back, or sent on to where no binding led.
+
+use fanfare_domain::parked::Origin;
+use jiff::Timestamp;
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use serde_json::Value;
+
+use crate::{
+    Incoming, Message, Topology, Unreadable,
+    codec::{decode_claim, text},
+    topology::{DUE, PARKED},
+};
+
+const PARKED_REASON: &str = "fanfare-reason";
+const PARKED_MESSAGE: &str = "fanfare-message";
+const PARKED_ROUTING_KEY: &str = "fanfare-routing-key";
+const PARKED_ORIGIN: &str = "fanfare-origin";
+const REROUTED: &str = "fanfare-rerouted";
+const PUT_BACK: &str = "fanfare-put-back";
+const DEATHS: &str = "x-death";
+
+/// Headers of our own.
+const OURS: [&str; 6] = [PARKED_REASON, PARKED_MESSAGE, PARKED_ROUTING_KEY, PARKED_ORIGIN, PUT_BACK, REROUTED];
+
+/// The reason of those whose consumers died with them.
+pub const DELIVERY_LIMIT: &str = "delivery_limit";
+
+/// Bytes of a name in AMQP.
+const MAX_SHORT_STRING: usize = 255;
+
+/// Bytes of headers that are kept when a message is published again.
+const MAX_COPIED_HEADERS: usize = 16 * 1024;
+
+/// The message that takes one that could not be read to the parked ones, as it was, with the reason.
+pub fn encode_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) -> Message {
+    let mut headers = copied_headers(incoming);
+    let reason = [
+        (PARKED_REASON, unreadable.reason.to_owned()),
+        (PARKED_MESSAGE, unreadable.message.clone()),
+        (PARKED_ROUTING_KEY, incoming.routing_key.clone()),
+        (PARKED_ORIGIN, origin(topology, incoming).as_str().to_owned()),
+    ];
+    for (name, value) in reason {
+        headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
+    }
+    Message {
+        exchange: topology.deliveries_exchange(),
+        routing_key: PARKED.to_owned(),
+        body: incoming.body.clone(),
+        message_id: incoming.message_id.clone(),
+        headers,
+    }
+}
+
+/// What is to become of a message in the parked queue.
+#[derive(Debug)]
+pub enum Parked {
+    /// It was parked because its consumers died with it again and again. It gets one more chance, alone.
+    PutBack(Message),
+    /// It stays parked.
+    Keep {
+        /// The code of what is wrong with it.
+        reason: String,
+        /// What is wrong with it, for people.
+        message: String,
+        /// The routing key that it was published with.
+        routing_key: Option<String>,
+        /// Where it came from.
+        origin: Option<Origin>,
+    },
+}
+
+/// A parked message that somebody puts back.
+#[derive(Debug, Clone)]
+pub struct PutBack<'a> {
+    /// Where to.
+    pub origin: Origin,
+    /// With which routing key, where that is the events exchange.
+    pub routing_key: &'a str,
+    /// Its `message_id`.
+    pub message_id: Option<&'a str>,
+    /// The headers that were kept of it, as a JSON object; those that are no texts are left out.
+    pub headers: &'a str,
+    /// Its bytes.
+    pub body: &'a [u8],
+    /// Whether it is to be handled alone: its consumers died with it.
+    pub is_alone: bool,
+}
+
+/// The message that puts a parked one back to where it came from.
+pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>) -> Message {
+    let kept: serde_json::Map<String, Value> = serde_json::from_str(put_back.headers).unwrap_or_default();
+    let mut headers = FieldTable::default();
+    for (name, value) in kept.iter().filter_map(|(name, value)| Some((name, value.as_str()?))) {
+        // A name that is longer is no short string, and never was one.
+        if name.len() <= MAX_SHORT_STRING && !is_acted_on(name) {
+            headers.insert(name.as_str().into(), AMQPValue::LongString(LongString::from(value)));
+        }
+    }
+    if put_back.is_alone {
+        headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
+    }
+    let (exchange, routing_key) = match put_back.origin {
+        Origin::Events => (topology.events_exchange(), put_back.routing_key),
+        Origin::Deliveries => (topology.deliveries_exchange(), DUE),
+    };
+    Message {
+        exchange,
+        routing_key: routing_key.to_owned(),
+        body: put_back.body.to_vec(),
+        message_id: put_back.message_id.map(str::to_owned),
+        headers,
+    }
+}
+
+/// Reads a message from the parked queue.
+pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
+    if let Some(reason) = incoming.header(PARKED_REASON) {
+        let message = incoming.header(PARKED_MESSAGE).unwrap_or_default();
+        let routing_key = incoming.header(PARKED_ROUTING_KEY);
+        let origin = incoming.header(PARKED_ORIGIN).and_then(|origin| Origin::parse(&origin));
+        return Parked::Keep { reason, message, routing_key, origin };
+    }
+    let died = death(topology, &incoming.headers);
+    match died {
+        Some((origin, routing_key)) if !incoming.is_alone() => {
+            Parked::PutBack(put_back(topology, incoming, origin, routing_key))
+        }
+        died => {
+            let (origin, routing_key) = died.unzip();
+            Parked::Keep {
+                reason: DELIVERY_LIMIT.to_owned(),
+                message: "each process that handled this message died or lost its connection with it".to_owned(),
+                routing_key,
+                origin,
+            }
+        }
+    }
+}
+
+fn put_back(topology: &Topology, incoming: &Incoming, origin: Origin, routing_key: String) -> Message {
+    let (exchange, routing_key) = match origin {
+        Origin::Events => (topology.events_exchange(), routing_key),
+        Origin::Deliveries => (topology.deliveries_exchange(), DUE.to_owned()),
+    };
+    let mut headers = copied_headers(incoming);
+    headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
+    Message { exchange, routing_key, body: incoming.body.clone(), message_id: incoming.message_id.clone(), headers }
+}
+
+/// Where a message that was not dead-lettered came from.
+fn origin(topology: &Topology, incoming: &Incoming) -> Origin {
+    if incoming.exchange == topology.events_exchange() { Origin::Events } else { Origin::Deliveries }
+}
+
+/// Whether the broker acts on a header: by `CC` and `BCC` it would route copies, to where the publisher may not
+/// write, and up to 3.13 it reads `x-death`.
+fn is_acted_on(header: &str) -> bool {
+    header.starts_with("x-") || matches!(header, "CC" | "BCC")
+}
+
+/// The headers of a message that is published again.
+///
+/// Without those that the broker acts on, and none but ours where there are so many that they may not fit into a
+/// frame together: the broker would close the connection.
+fn copied_headers(incoming: &Incoming) -> FieldTable {
+    let mut headers = FieldTable::default();
+    let mut bytes = 0;
+    for (name, value) in incoming.headers.inner() {
+        if !is_acted_on(name.as_str()) && !OURS.contains(&name.as_str()) {
+            bytes += name.as_str().len() + json(value).to_string().len();
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    if bytes > MAX_COPIED_HEADERS {
+        headers = FieldTable::default();
+    }
+    for (name, value) in incoming.headers.inner().iter().filter(|(name, _)| OURS.contains(&name.as_str())) {
+        headers.insert(name.clone(), value.clone());
+    }
+    headers
+}
+
+/// Where a message that was dead-lettered came from, and the routing key that it was published with.
+fn death(topology: &Topology, headers: &FieldTable) -> Option<(Origin, String)> {
+    let AMQPValue::FieldArray(deaths) = headers.inner().get(DEATHS)? else { return None };
+    let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
+    let AMQPValue::FieldArray(keys) = death.inner().get("routing-keys")? else { return None };
+    let is_event = text(death.inner().get("queue")?)? == topology.events_queue();
+    let origin = if is_event { Origin::Events } else { Origin::Deliveries };
+    Some((origin, text(keys.as_slice().first()?)?))
+}
+
+/// The message that takes one that no binding wanted to where it was to go, now that the topology is there again.
+/// It keeps its headers, so that one which was put back stays alone.
+pub fn encode_rerouted(topology: &Topology, incoming: &Incoming, now: Timestamp) -> Message {
+    let (exchange, routing_key) = match origin(topology, incoming) {
+        Origin::Events => (topology.events_exchange(), incoming.routing_key.clone()),
+        Origin::Deliveries if incoming.routing_key == PARKED => (topology.deliveries_exchange(), PARKED.to_owned()),
+        // By our own ladder: its delay may be one that this process does not declare. What is no claim is parked
+        // by whoever takes it from among those that are due.
+        Origin::Deliveries => {
+            let hop = decode_claim(incoming).map(|(claim, _)| topology.claim_routing_key(&claim, now));
+            (topology.deliveries_exchange(), hop.unwrap_or_else(|_| DUE.to_owned()))
+        }
+    };
+    let mut headers = copied_headers(incoming);
+    headers.insert(REROUTED.into(), AMQPValue::Boolean(true));
+    Message { exchange, routing_key, body: incoming.body.clone(), message_id: incoming.message_id.clone(), headers }
+}
+
+impl Incoming {
+    /// Whether it may be the last copy that there is of what it says: no other message may be left to end
+    /// what an earlier copy has begun.
+    pub fn may_be_last(&self) -> bool {
+        self.redelivered || self.is_alone()
+    }
+
+    /// Whether it has been put back after it was parked, and must be handled alone.
+    pub fn is_alone(&self) -> bool {
+        self.headers.inner().contains_key(PUT_BACK)
+    }
+
+    /// Whether it has been sent on before, by whoever found that no binding wanted it.
+    pub fn was_rerouted(&self) -> bool {
+        self.headers.inner().contains_key(REROUTED)
+    }
+
+    /// What is kept of the headers that it was published with, as a JSON object, for people.
+    pub fn headers_as_json(&self) -> String {
+        let published = self.headers.inner().iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
+        json_object(published).to_string()
+    }
+}
+
+fn json_object<'a>(entries: impl Iterator<Item = (&'a ShortString, &'a AMQPValue)>) -> Value {
+    Value::Object(entries.map(|(name, value)| (name.to_string(), json(value))).collect())
+}
+
+fn json(value: &AMQPValue) -> Value {
+    match value {
+        AMQPValue::Boolean(value) => (*value).into(),
+        AMQPValue::ShortShortInt(value) => (*value).into(),
+        AMQPValue::ShortShortUInt(value) => (*value).into(),
+        AMQPValue::ShortInt(value) => (*value).into(),
+        AMQPValue::ShortUInt(value) => (*value).into(),
+        AMQPValue::LongInt(value) => (*value).into(),
+        AMQPValue::LongUInt(value) => (*value).into(),
+        AMQPValue::LongLongInt(value) => (*value).into(),
+        AMQPValue::Timestamp(value) => (*value).into(),
+        AMQPValue::Float(value) => (*value).into(),
+        AMQPValue::Double(value) => (*value).into(),
+        AMQPValue::DecimalValue(value) => format!("{}e-{}", value.value, value.scale).into(),
+        AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into(),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(json).collect(),
+        AMQPValue::FieldTable(table) => json_object(table.inner().iter()),
+        AMQPValue::Void => Value::Null,
+        AMQPValue::LongString(_) | AMQPValue::ShortString(_) => text(value).into(),
+    }
+}

@@ -1,0 +1,189 @@
+//! `fanfare parked`: messages that could not be read.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use fanfare_broker::{BrokerSettings, DELIVERY_LIMIT, Publisher, PutBack, encode_put_back};
+use fanfare_domain::{delay::Ladder, ids::ParkedId};
+use fanfare_service::Environment;
+use fanfare_store::{ParkedFilter, Store};
+use tokio_util::sync::CancellationToken;
+
+/// The longest wait for the broker to take a message.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Messages that are looked for at once.
+const CHUNK: usize = 100;
+
+#[derive(Subcommand)]
+pub(crate) enum ParkedCommand {
+    /// Lists parked messages, newest first.
+    List {
+        /// Those with this reason only.
+        #[arg(long)]
+        reason: Option<String>,
+        /// How many, at the most.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Shows what is kept of one, and writes its body to the standard output.
+    Show {
+        /// Which one.
+        id: ParkedId,
+    },
+    /// Puts messages back to where they came from. Reads AMQP_URL and FANFARE_PREFIX.
+    PutBack {
+        #[command(flatten)]
+        choice: Choice,
+        /// Another routing key, `<application>.<event type>`; for one message.
+        #[arg(long)]
+        routing_key: Option<String>,
+        /// Another message_id; for one message.
+        #[arg(long)]
+        message_id: Option<String>,
+        /// A file with another body; for one message.
+        #[arg(long)]
+        body: Option<PathBuf>,
+    },
+    /// Forgets messages.
+    Discard {
+        #[command(flatten)]
+        choice: Choice,
+    },
+}
+
+/// Which messages.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Choice {
+    /// These.
+    ids: Vec<ParkedId>,
+    /// All with this reason.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// What of a message is changed before it is put back.
+struct Edit {
+    routing_key: Option<String>,
+    message_id: Option<String>,
+    body: Option<Vec<u8>>,
+}
+
+/// What putting back needs of the environment beside the database.
+pub(crate) fn broker(environment: &mut Environment) -> Option<BrokerSettings> {
+    let (url, prefix) = (environment.amqp_url(), environment.prefix());
+    Some(BrokerSettings::new(url?, prefix?, Ladder::new([]), "fanfare command"))
+}
+
+/// Does what is asked; `broker` is there for those commands that need it.
+pub(crate) async fn run(store: &Store, broker: Option<BrokerSettings>, command: ParkedCommand) -> anyhow::Result<()> {
+    match command {
+        ParkedCommand::List { reason, limit } => list(store, reason, limit).await,
+        ParkedCommand::Show { id } => show(store, id).await,
+        ParkedCommand::PutBack { choice, routing_key, message_id, body } => {
+            let body = body.map(|file| fs::read(&file).with_context(|| format!("cannot read {}", file.display())));
+            let edit = Edit { routing_key, message_id, body: body.transpose()? };
+            let is_edited = edit.routing_key.is_some() || edit.message_id.is_some() || edit.body.is_some();
+            if is_edited && choice.ids.len() != 1 {
+                bail!("--routing-key, --message-id and --body go with one message: name one id");
+            }
+            let broker = broker.context("AMQP_URL was not read")?;
+            put_back(store, broker, &choice, &edit).await
+        }
+        ParkedCommand::Discard { choice } => discard(store, &choice).await,
+    }
+}
+
+async fn list(store: &Store, reason: Option<String>, limit: usize) -> anyhow::Result<()> {
+    let parked = store.parked(&ParkedFilter { reason, limit, ..ParkedFilter::default() }).await?;
+    for row in &parked {
+        let (routing_key, message_id) =
+            (row.routing_key.as_deref().unwrap_or("-"), row.message_id.as_deref().unwrap_or("-"));
+        println!(
+            "{}  {:.0}  {:<22} {routing_key}  {message_id}  {} bytes  {}",
+            row.id, row.parked_at, row.reason, row.bytes, row.message
+        );
+    }
+    Ok(())
+}
+
+async fn show(store: &Store, id: ParkedId) -> anyhow::Result<()> {
+    let (row, headers, body) = store.parked_message(id).await?.with_context(|| no_such(id))?;
+    eprintln!("parked      {}", row.parked_at);
+    eprintln!("reason      {}: {}", row.reason, row.message);
+    eprintln!("origin      {}", row.origin.as_str());
+    eprintln!("routing key {}", row.routing_key.unwrap_or_default());
+    eprintln!("message_id  {}", row.message_id.unwrap_or_default());
+    eprintln!("headers     {headers}");
+    io::stdout().write_all(&body).context("cannot write the body")
+}
+
+async fn put_back(store: &Store, broker: BrokerSettings, choice: &Choice, edit: &Edit) -> anyhow::Result<()> {
+    let topology = broker.topology().clone();
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
+    let publisher = Publisher::start(broker, end);
+    let mut count = 0;
+    for id in chosen(store, choice).await? {
+        // One that is gone was put back or discarded by somebody else.
+        let Some((row, headers, body)) = store.parked_message(id).await? else { continue };
+        let message = encode_put_back(
+            &topology,
+            &PutBack {
+                origin: row.origin,
+                routing_key: edit.routing_key.as_deref().or(row.routing_key.as_deref()).unwrap_or_default(),
+                message_id: edit.message_id.as_deref().or(row.message_id.as_deref()),
+                headers: &headers,
+                body: edit.body.as_deref().unwrap_or(&body),
+                is_alone: row.reason == DELIVERY_LIMIT,
+            },
+        );
+        let published = tokio::time::timeout(PUBLISH_TIMEOUT, publisher.publish_until_confirmed(&message)).await;
+        published
+            .with_context(|| format!("the broker did not take {id} within {PUBLISH_TIMEOUT:?}; it stays parked"))?;
+        store.discard_parked(id).await?;
+        count += 1;
+    }
+    println!("{count} put back");
+    Ok(())
+}
+
+async fn discard(store: &Store, choice: &Choice) -> anyhow::Result<()> {
+    let mut count = 0;
+    for id in chosen(store, choice).await? {
+        count += usize::from(store.discard_parked(id).await?);
+    }
+    println!("{count} discarded");
+    Ok(())
+}
+
+/// The messages that are meant, as they are now: what is parked while they are put back is not among them.
+async fn chosen(store: &Store, choice: &Choice) -> anyhow::Result<Vec<ParkedId>> {
+    let Some(reason) = &choice.reason else {
+        for id in &choice.ids {
+            store.parked_message(*id).await?.with_context(|| no_such(*id))?;
+        }
+        return Ok(choice.ids.clone());
+    };
+    let mut filter = ParkedFilter { reason: Some(reason.clone()), limit: CHUNK, ..ParkedFilter::default() };
+    let mut chosen = Vec::new();
+    loop {
+        let some: Vec<ParkedId> = store.parked(&filter).await?.iter().map(|row| row.id).collect();
+        filter.before = some.last().copied();
+        chosen.extend(&some);
+        if some.len() < CHUNK {
+            return Ok(chosen);
+        }
+    }
+}
+
+fn no_such(id: ParkedId) -> String {
+    format!("there is no parked message {id}; it may have been put back or discarded")
+}
