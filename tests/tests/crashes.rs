@@ -229,8 +229,38 @@ async fn a_database_away_for_longer_than_the_holds(name: &str, dispatchers: usiz
     sleep(HOLD + Duration::from_secs(2)).await;
     block_in_place(|| database.start());
     let accepted = load.finish().await;
-    // A commit that was under way may have happened without our hearing of it: what it took was never sent.
-    Books::closed(&world, &accepted, &subscribers).await.check(allowed(0));
+    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+}
+
+/// Runs a statement whose own commit waits for no standby.
+async fn set(world: &World, statement: &str) {
+    let client = world.database().await;
+    client.batch_execute("SET synchronous_commit = local").await.expect("the database");
+    client.batch_execute(statement).await.expect("the database");
+    client.batch_execute("SELECT pg_reload_conf()").await.expect("the database");
+}
+
+/// It is on the disk, and its answer never came: what it took was never sent, and is given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_nobody_heard_of_is_no_attempt() {
+    let database = block_in_place(|| Instance::postgres("unheard"));
+    let world = World::with(Servers { database_url: database.url(), ..Servers::shared() }, &[]).await;
+    let subscribers = [Subscriber::new(&world, "all", vec![Behaviour::OK]).await];
+    let _dispatcher = world.dispatcher().await;
+    set(&world, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    let load = Load::start(&world, 20, PACE);
+    until("a commit to wait for a standby", async || {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%INSERT INTO events%'";
+        (world.count(waiting).await > 0).then_some(())
+    })
+    .await;
+    block_in_place(|| database.kill());
+    sleep(HOLD + Duration::from_secs(2)).await;
+    block_in_place(|| database.start());
+    set(&world, "ALTER SYSTEM RESET synchronous_standby_names").await;
+    let accepted = load.finish().await;
+    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use fanfare_outbound::{Client, Exchange, Request};
 use fanfare_service::parent_of;
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
@@ -92,7 +92,9 @@ impl Attempts {
             }
             ticket.turn().await.ok_or_else(full)
         };
-        tokio::time::timeout_at(assignment.begin_by, turn).await.unwrap_or_else(|_| Err(full()))
+        let turn = tokio::time::timeout_at(assignment.begin_by, turn).await.unwrap_or_else(|_| Err(full()))?;
+        // A turn that was to be had at once may still come too late.
+        if Instant::now() > assignment.begin_by { Err(full()) } else { Ok(turn) }
     }
 
     /// Makes the one attempt, and decides what follows from it.

@@ -4,13 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use fanfare_broker::Unreadable;
-use fanfare_domain::{
-    claim::Claim,
-    delivery::{BEGIN_WITHIN, HOLD_MARGIN, State},
-    ids::EventId,
-    moment::later,
-    traceparent::Traceparent,
-};
+use fanfare_domain::{claim::Claim, delivery::State, ids::EventId, moment::later, traceparent::Traceparent};
 use fanfare_store::{NewEvent, PersistedEvent, StoreError};
 use jiff::Timestamp;
 use tokio::{
@@ -241,22 +235,26 @@ impl Persist {
             self.fan_out(planned);
             return;
         }
-        // Rows with our own taking were written by a commit that we did not hear of: they are ours to
-        // attempt, if there is time left. Else whoever else has the message may take them over meanwhile.
+        // Rows with our own taking were written by a commit that we did not hear of: nobody else has sent them. Those
+        // whose hold has run for too long by now are given back by the attempts' stage.
         let now = Timestamp::now();
-        let is_ours = |position: usize| {
+        let mut taken_at = Instant::now();
+        let mut is_ours = |position: usize| {
             let delivery = &planned.new.deliveries[position];
             let unfinished = persisted.unfinished.iter().find(|one| one.delivery == delivery.id);
-            unfinished.zip(delivery.taking).is_some_and(|(one, (taking, hold))| {
-                let begins_by = later(now, BEGIN_WITHIN);
-                one.taken_by == Some(taking) && later(begins_by, hold.saturating_sub(HOLD_MARGIN)) < one.due
-            })
+            let ours = unfinished.zip(delivery.taking).filter(|(one, (taking, _))| one.taken_by == Some(*taking));
+            if let Some((one, (_, hold))) = ours {
+                let age = later(now, hold).duration_since(one.due);
+                let since = Instant::now().checked_sub(age.try_into().unwrap_or_default());
+                taken_at = taken_at.min(since.unwrap_or(taken_at));
+            }
+            ours.is_some()
         };
-        planned.straight =
-            std::mem::take(&mut planned.straight).into_iter().filter(|(one, ..)| is_ours(*one)).collect();
+        let straight = std::mem::take(&mut planned.straight);
+        planned.straight = straight.into_iter().filter(|(one, ..)| is_ours(*one)).collect();
         let ours: HashSet<_> = planned.straight.iter().map(|(one, ..)| planned.new.deliveries[*one].id).collect();
         let others = persisted.unfinished.iter().filter(|one| !ours.contains(&one.delivery));
         let claims = others.map(|one| (one.claim(now), one.traceparent)).collect();
-        self.go_on(planned, claims, Instant::now()).await;
+        self.go_on(planned, claims, taken_at).await;
     }
 }

@@ -12,7 +12,7 @@ pub const MAX_UNKNOWN_ATTEMPTS: u32 = 3;
 
 /// What a taking lasts beyond the attempt's deadline, before another process may take the delivery
 /// over: time to wait in the lane, to record, and for clocks to differ.
-pub const HOLD_MARGIN: Duration = Duration::from_secs(11);
+const HOLD_MARGIN: Duration = Duration::from_secs(11);
 
 /// An attempt begins within this of its taking, or the delivery is given back: what is left of the margin is for
 /// the record, and for clocks to differ.

@@ -99,10 +99,10 @@ impl Directory {
         self.snapshot.borrow().applications.get(&id).cloned()
     }
 
-    /// Whether there is an application of which nothing can be said, since its settings cannot be read here.
+    /// Whether there is an application whose newest settings cannot be read here. What is not found in older ones may
+    /// then be there all the same.
     pub fn is_unreadable(&self, id: ApplicationId) -> bool {
-        let snapshot = self.snapshot.borrow();
-        snapshot.unreadable.contains(&id) && !snapshot.applications.contains_key(&id)
+        self.snapshot.borrow().unreadable.contains(&id)
     }
 
     /// Compares with the database now. False where that failed: then nothing can be said of what is
