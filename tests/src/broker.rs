@@ -3,7 +3,8 @@
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
     options::{
-        BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable, LongString},
 };
@@ -65,6 +66,21 @@ impl Broker {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let queue = format!("{}.{queue}", self.prefix);
         Ok(self.channel.queue_declare(queue.into(), options, FieldTable::default()).await?.message_count())
+    }
+
+    /// Takes the one message of a queue, named without the prefix, and hands it back, until the broker does not hand it
+    /// out any more.
+    ///
+    /// # Errors
+    /// When there is no such queue, or the connection fails meanwhile.
+    pub async fn exhaust(&self, queue: &str) -> lapin::Result<usize> {
+        let queue = format!("{}.{queue}", self.prefix);
+        let mut times = 0;
+        while let Some(message) = self.channel.basic_get(queue.clone().into(), BasicGetOptions::default()).await? {
+            times += 1;
+            message.acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await?;
+        }
+        Ok(times)
     }
 
     /// Takes a binding away; queue and exchange are named without the prefix.

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io::{BufRead, BufReader},
     net::SocketAddr,
+    os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -140,6 +141,19 @@ impl Process {
     pub async fn ended(mut self) -> i32 {
         let status = until(&format!("{} to end", self.name), async || self.child.try_wait().expect("its status")).await;
         status.code().expect("an exit code")
+    }
+}
+
+impl Process {
+    /// Waits until it has killed itself, as `FANFARE_CRASH_AT` told it to.
+    ///
+    /// # Panics
+    /// When it ends in another way.
+    pub async fn crashed(mut self) {
+        const ABORT: i32 = 6;
+        let what = format!("{} to be killed", self.name);
+        let status = until(&what, async || self.child.try_wait().expect("its status")).await;
+        assert_eq!(status.signal(), Some(ABORT));
     }
 }
 

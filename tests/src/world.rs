@@ -157,7 +157,12 @@ impl World {
 
     /// Starts (another) ingest, and waits until it is ready.
     pub async fn start_ingest(&mut self) {
-        let ingest = Process::start("ingest", &self.variables);
+        self.start_ingest_with(&[]).await;
+    }
+
+    /// The same, with further variables.
+    pub async fn start_ingest_with(&mut self, variables: &[(&str, &str)]) {
+        let ingest = self.process_with("ingest", variables);
         let address = ingest.address("serving the API").await;
         ready(&ingest).await;
         self.client = Some(Client::new(address, &self.key));
@@ -191,7 +196,14 @@ impl World {
 
     /// Starts a dispatcher without waiting.
     pub fn dispatcher_starting(&self) -> Process {
-        Process::start("dispatcher", &self.variables)
+        self.process_with("dispatcher", &[])
+    }
+
+    /// Starts a service with further variables, without waiting.
+    pub fn process_with(&self, name: &'static str, variables: &[(&str, &str)]) -> Process {
+        let mut all = self.variables.clone();
+        all.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+        Process::start(name, &all)
     }
 
     /// A client with the application's key.

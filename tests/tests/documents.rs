@@ -103,6 +103,28 @@ fn every_reason_to_park_is_explained() {
 }
 
 #[test]
+fn every_place_of_the_crash_table_is_in_the_code_and_killed_at() {
+    let (table, tests) = (read("crates/README.md"), read("tests/tests/steps.rs"));
+    let (_, table) = table.split_once("## The crash table").expect("the crash table");
+    let (table, _) = table.split_once("\n## ").expect("its end");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
+    let described: BTreeSet<&str> =
+        rows.flat_map(|(places, _)| places.split('`')).filter(|one| one.contains('.')).collect();
+    let mut placed = BTreeSet::new();
+    for file in files(&repository().join("crates"), "rs") {
+        let source = read(file);
+        let places = source.split("crash_point(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        placed.extend(places.map(str::to_owned));
+    }
+    assert_eq!(described, placed.iter().map(String::as_str).collect(), "the crash table, and crash_point in the code");
+    assert!(placed.len() > 15, "only {placed:?} were found: is this test still looking in the right place?");
+    for place in placed {
+        let is_killed_at = tests.contains(&format!("\"{place}\"")) || tests.contains(&format!("\"{place}:"));
+        assert!(is_killed_at, "tests/tests/steps.rs does not kill at {place}");
+    }
+}
+
+#[test]
 fn every_reason_of_a_delivery_is_explained() {
     let contract = read("proto/README.md");
     let source = read("crates/domain/src/delivery.rs");

@@ -37,6 +37,8 @@ pub(crate) struct Event {
     /// being written; `fanned_out`: they have been.
     #[schema(example = "fanned_out")]
     status: &'static str,
+    /// Whether it was sent once to test a webhook.
+    test: bool,
     /// What is sent; in a list `null` where that has more than 64 KiB.
     #[schema(value_type = Value)]
     payload: Option<Box<RawValue>>,
@@ -57,6 +59,7 @@ impl From<EventRow> for Event {
             accepted_at: row.accepted_at,
             matched_webhooks: row.matches,
             status,
+            test: row.is_test,
             payload: row.body.and_then(|body| RawValue::from_string(body).ok()),
         }
     }

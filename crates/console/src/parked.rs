@@ -5,6 +5,7 @@ use axum::extract::State;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fanfare_broker::{DELIVERY_LIMIT, PublishError, PutBack, encode_put_back};
 use fanfare_domain::ids::ParkedId;
+use fanfare_service::crash_point;
 use fanfare_store::{ParkedFilter, ParkedRow};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -247,6 +248,7 @@ impl Console {
         };
         let published = self.publisher.publish(encode_put_back(&self.topology, &put_back)).await;
         published.map_err(not_put_back)?;
+        crash_point("put_back.confirmed");
         self.store.discard_parked(parked).await?;
         Ok(())
     }

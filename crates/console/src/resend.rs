@@ -7,6 +7,7 @@ use fanfare_domain::{
     delivery::State as DeliveryState,
     ids::{DeliveryId, EndpointId, EventId},
 };
+use fanfare_service::crash_point;
 use fanfare_store::{ResendFilter, Unfinished};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -161,6 +162,7 @@ impl Console {
     /// by the reconciler later: the delivery is due in the database.
     async fn resend(&self, manager: &Manager, filter: &ResendFilter) -> Result<Vec<Unfinished>, ApiError> {
         let resent = self.store.resend(manager.application, filter).await?;
+        crash_point("resend.committed");
         let now = Timestamp::now();
         join_all(resent.iter().map(async |one| {
             let claim = fanfare_domain::claim::Claim { due: now, ..one.claim(now) };

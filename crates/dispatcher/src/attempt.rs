@@ -6,7 +6,7 @@ use fanfare_domain::{
     delivery::DeferralReason, dialect::Sending, ids::AttemptId, lane::deferral_wait, moment::later, policy::Decision,
 };
 use fanfare_outbound::{Client, Exchange, Request};
-use fanfare_service::parent_of;
+use fanfare_service::{crash_point, parent_of};
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use jiff::Timestamp;
 use tokio::{sync::mpsc, time::Instant};
@@ -112,6 +112,7 @@ impl Attempts {
         let request = Request::of_delivery(endpoint, &sending, body.clone());
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(1);
         let exchange = self.client.post(request).await;
+        crash_point("attempt.answered");
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).decrement(1);
         metrics::counter!(metric::ATTEMPTS, "outcome" => exchange.outcome.code()).increment(1);
         metrics::histogram!(metric::ATTEMPT_SECONDS).record(exchange.duration);

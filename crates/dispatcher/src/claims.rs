@@ -12,6 +12,7 @@ use fanfare_domain::{
     moment::later,
     traceparent::Traceparent,
 };
+use fanfare_service::crash_point;
 use fanfare_store::{Directory, Move, MoveTo};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -69,6 +70,7 @@ pub(crate) async fn run(
                 continue;
             }
         };
+        crash_point("claim.received");
         if !claim.is_due(Timestamp::now()) {
             claims.settler.settle(Settlement::new(message, 1), Some((claim, trace)));
             continue;

@@ -11,6 +11,7 @@ use fanfare_domain::{
     moment::{later, to_milliseconds},
     traceparent::Traceparent,
 };
+use fanfare_service::crash_point;
 use fanfare_store::{Directory, NewDelivery, NewEvent};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -70,6 +71,7 @@ pub(crate) async fn run(
                 continue;
             }
         };
+        crash_point("event.received");
         match events.directory.application(event.application) {
             Some(application) if message.is_accepted() || application.check_type(&event.event_type).is_ok() => {
                 events.accept(message, event, &application, &planned).await;

@@ -2,6 +2,7 @@
 
 use fanfare_broker::{DELIVERY_LIMIT, Incoming, Parked, Unreadable, decode_parked, encode_parked};
 use fanfare_domain::ids::ParkedId;
+use fanfare_service::crash_point;
 use fanfare_store::ParkedMessage;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -27,6 +28,7 @@ pub(crate) fn park(settler: &Settler, message: Incoming, unreadable: Unreadable)
     settler.spawn(async move {
         let parked = encode_parked(&parking.topology, &message, &unreadable);
         parking.publisher.publish_until_confirmed(&parked).await;
+        crash_point("park.confirmed");
         message.ack().await;
     });
 }
@@ -46,6 +48,7 @@ pub(crate) async fn keep(
                     "putting back a message whose consumers died, to be handled alone"
                 );
                 settler.publisher.publish_until_confirmed(&again).await;
+                crash_point("park.returned");
             }
             Parked::Keep { reason, message: text, routing_key, origin } => {
                 if reason == DELIVERY_LIMIT {
@@ -69,6 +72,7 @@ pub(crate) async fn keep(
                 }
             }
         }
+        crash_point("park.kept");
         settler.end(message, Vec::new());
     }
 }

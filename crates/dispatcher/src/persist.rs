@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use bytes::Bytes;
 use fanfare_broker::Unreadable;
 use fanfare_domain::{claim::Claim, delivery::State, ids::EventId, moment::later, traceparent::Traceparent};
+use fanfare_service::crash_point;
 use fanfare_store::{NewEvent, PersistedEvent, StoreError};
 use jiff::Timestamp;
 use tokio::{
@@ -75,7 +76,10 @@ impl Persist {
         let Tried { result, unknown_commit, tried_at } =
             self.database.until_answered("persisting events", || self.database.store.persist(&news)).await;
         match result {
-            Ok(new) => self.forward(batch, &Written { new, unknown_commit, tried_at }).await,
+            Ok(new) => {
+                crash_point("event.persisted");
+                self.forward(batch, &Written { new, unknown_commit, tried_at }).await;
+            }
             Err(error) if batch.len() == 1 => {
                 if let Some(planned) = batch.pop() {
                     self.refused(planned, error).await;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use fanfare_domain::{delivery::FailureReason, ids::DeliveryId};
+use fanfare_service::crash_point;
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use tokio::sync::mpsc;
 
@@ -55,7 +56,10 @@ impl Record {
         let records: Vec<&AttemptRecord> = batch.iter().map(|(_, record, _)| record).collect();
         let tried = self.database.until_answered("recording attempts", || self.database.store.record(&records)).await;
         match tried.result {
-            Ok(moved) => self.settle(batch, &moved.into_iter().collect(), tried.unknown_commit),
+            Ok(moved) => {
+                crash_point("attempt.recorded");
+                self.settle(batch, &moved.into_iter().collect(), tried.unknown_commit);
+            }
             Err(error) if batch.len() == 1 => {
                 let (assignment, record, _) = &batch[0];
                 // Its row says `sending` until the hold ends, and its message comes again.
@@ -114,7 +118,10 @@ impl Record {
         let tried =
             self.database.until_answered("giving deliveries back", || self.database.store.give_back(&backs)).await;
         let given: HashSet<DeliveryId> = match tried.result {
-            Ok(given) => given.into_iter().collect(),
+            Ok(given) => {
+                crash_point("delivery.given_back");
+                given.into_iter().collect()
+            }
             Err(error) => {
                 tracing::error!(%error, deliveries = batch.len(), "cannot give deliveries back; they can be taken when their hold ends");
                 for (assignment, _) in &batch {

@@ -11,6 +11,7 @@ use std::{
 
 use fanfare_broker::{Incoming, Publisher, Topology, encode_claim};
 use fanfare_domain::{claim::Claim, traceparent::Traceparent};
+use fanfare_service::crash_point;
 use fanfare_store::Unfinished;
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -49,6 +50,7 @@ impl Settlement {
             && let Some(message) = self.take()
         {
             message.ack().await;
+            crash_point("message.acked");
         }
     }
 
@@ -69,6 +71,7 @@ impl Settler {
         self.tasks.spawn(async move {
             if let Some((claim, trace)) = next {
                 settler.publish(&claim, trace).await;
+                crash_point("claim.confirmed");
             }
             settlement.settle().await;
         });

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use fanfare_domain::{claim::Claim, delivery::State, ids::DeliveryId};
+use fanfare_service::crash_point;
 use fanfare_store::{Move, MoveTo, Moved};
 use jiff::Timestamp;
 use tokio::{sync::mpsc, time::Instant};
@@ -44,7 +45,10 @@ impl Take {
         let Tried { result, unknown_commit, tried_at } =
             self.database.until_answered("taking deliveries", || self.database.store.move_deliveries(&moves)).await;
         let moved = match result {
-            Ok(moved) => moved,
+            Ok(moved) => {
+                crash_point("delivery.taken");
+                moved
+            }
             Err(error) if batch.len() == 1 => {
                 tracing::error!(%error, delivery = %moves[0].claim.delivery, "cannot take a delivery; its claim will come again");
                 return self.again(batch);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fanfare_broker::{BrokerSettings, Incoming, encode_rerouted};
+use fanfare_service::crash_point;
 use jiff::Timestamp;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,7 @@ pub(crate) async fn send_on(
         }
         let again = encode_rerouted(&settler.topology, &message, Timestamp::now());
         settler.publisher.publish_until_confirmed(&again).await;
+        crash_point("unrouted.confirmed");
         settler.end(message, Vec::new());
     }
 }

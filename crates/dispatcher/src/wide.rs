@@ -8,6 +8,7 @@ use fanfare_domain::{
     ids::DeliveryId,
     moment::later,
 };
+use fanfare_service::crash_point;
 use fanfare_store::NewDelivery;
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -46,6 +47,7 @@ pub(crate) async fn fan_out(database: &Database, settler: &Settler, planned: Pla
     let reason = DeferralReason::WideFanOut.as_str();
     metrics::counter!(metric::DEFERRALS, "reason" => reason).increment(count(State::Waiting));
     metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(count(State::Skipped));
+    crash_point("wide.persisted");
     for chunk in deliveries.chunks(CHUNK) {
         let planted = database
             .until_answered("fanning out an event", || database.store.plant(event, application, accepted_at, chunk))
@@ -54,15 +56,20 @@ pub(crate) async fn fan_out(database: &Database, settler: &Settler, planned: Pla
             tracing::error!(%error, %event, "cannot write an event's deliveries; its message will come again");
             return settler.again(&Settlement::new(message, 1));
         }
+        crash_point("wide.planted");
         let waiting = chunk.iter().filter(|one| one.state == State::Waiting);
         let claims: Vec<Claim> = waiting.map(|one| new.first_claim(one, now)).collect();
         join_all(claims.iter().map(|claim| settler.publish(claim, Some(new.event.traceparent)))).await;
+        crash_point("wide.claimed");
     }
     let marked = database
         .until_answered("marking an event as fanned out", || database.store.mark_fanned_out(event, accepted_at))
         .await;
     match marked.result {
-        Ok(()) => settler.end(message, Vec::new()),
+        Ok(()) => {
+            crash_point("wide.marked");
+            settler.end(message, Vec::new());
+        }
         Err(error) => {
             tracing::error!(%error, %event, "cannot mark an event as fanned out; its message will come again");
             settler.again(&Settlement::new(message, 1));

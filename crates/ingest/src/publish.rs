@@ -18,7 +18,7 @@ use fanfare_domain::{
     ids::EventId,
     traceparent::Traceparent,
 };
-use fanfare_service::{parent_of, trace_of};
+use fanfare_service::{crash_point, parent_of, trace_of};
 use fanfare_store::Directory;
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -190,10 +190,12 @@ impl Publish {
         let event = event(application, body, idempotency_key, headers).inspect_err(|_| count("invalid"))?;
         let message = encode_event(&self.topology, &event, body);
         let started = Instant::now();
+        crash_point("ingest.checked");
         let published = self.publisher.publish(message).await;
         metrics::histogram!(metric::PUBLISH_SECONDS).record(started.elapsed());
         match published {
             Ok(()) => {
+                crash_point("ingest.confirmed");
                 count("accepted");
                 Ok(event.id)
             }

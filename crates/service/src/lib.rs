@@ -1,5 +1,6 @@
 //! What every process needs: configuration, telemetry, the listener for operators, and the way to stop.
 
+mod crash;
 mod environment;
 mod operations;
 mod shared;
@@ -7,6 +8,7 @@ mod shutdown;
 mod stack;
 mod telemetry;
 
+pub use crash::crash_point;
 pub use environment::{ConfigurationError, Environment};
 pub use operations::{Metric, MetricKind, Operations, reference};
 pub use shutdown::stop_signal;

@@ -51,7 +51,9 @@ CREATE TABLE endpoint_rates (
 
 ALTER TABLE events
     -- SHA-256 of type and data, cut to 16 bytes: by it a key that is used for another event is found.
-    ADD COLUMN content bytea;
+    ADD COLUMN content bytea,
+    -- Sent once by whoever tests an endpoint: nothing that happened.
+    ADD COLUMN is_test boolean NOT NULL DEFAULT false;
 CREATE INDEX events_of_application ON ONLY events (application_id, accepted_at DESC, id DESC);
 
 ALTER TABLE deliveries

@@ -23,11 +23,13 @@ pub struct EventRow {
     pub matches: i32,
     /// Whether the deliveries of all of them have been written.
     pub fanned_out: bool,
+    /// Whether it was sent once to test an endpoint.
+    pub is_test: bool,
     /// What is sent; in a list none that is long.
     pub body: Option<String>,
 }
 
-const COLUMNS: &str = "id, type, key, occurred_at, accepted_at, matches, fanned_out";
+const COLUMNS: &str = "id, type, key, occurred_at, accepted_at, matches, fanned_out, is_test";
 
 impl Store {
     /// A page of an application's events, those accepted last first: of one type, if one is given, and
@@ -91,6 +93,7 @@ fn read(row: &Row) -> EventRow {
         accepted_at: row.get("accepted_at"),
         matches: row.get("matches"),
         fanned_out: row.get("fanned_out"),
+        is_test: row.get("is_test"),
         body: row.get("body"),
     }
 }

@@ -76,18 +76,23 @@ impl Store {
 /// Runs the migrations that were not run. Behind one that waits for a lock on a whole table, all who use that table
 /// wait, too: it gives up soon, and tries again.
 async fn run(client: &mut Client) -> Result<Report, StoreError> {
-    client.batch_execute(&format!("SET lock_timeout = '{}ms'", LOCK_TIMEOUT.as_millis())).await?;
-    let mut tries = 0;
-    loop {
-        tries += 1;
+    be_impatient(client).await?;
+    for _ in 1..MAX_TRIES {
         match embedded::migrations::runner().run_async(client).await {
-            Err(error) if lacks_lock(&error) && tries < MAX_TRIES => {
-                tracing::warn!(tries, "somebody holds a lock that a migration needs; trying again");
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
+            Err(error) if lacks_lock(&error) => wait_for_lock().await,
             report => return Ok(report?),
         }
     }
+    Ok(embedded::migrations::runner().run_async(client).await?)
+}
+
+async fn be_impatient(client: &Client) -> Result<(), StoreError> {
+    Ok(client.batch_execute(&format!("SET lock_timeout = '{}ms'", LOCK_TIMEOUT.as_millis())).await?)
+}
+
+async fn wait_for_lock() {
+    tracing::warn!("somebody holds a lock that a migration needs; trying again");
+    tokio::time::sleep(LOOK_AGAIN).await;
 }
 
 fn lacks_lock(error: &refinery::Error) -> bool {
@@ -100,8 +105,6 @@ fn lacks_lock(error: &refinery::Error) -> bool {
 /// and while these are written to: within the migration, all writes would wait for all of them. What an earlier
 /// run left half-built is built anew.
 async fn build_indexes(client: &Client) -> Result<(), StoreError> {
-    // It waits for whoever began before, and nobody waits for it.
-    client.batch_execute("SET lock_timeout = 0").await?;
     let missing = "SELECT format('%I', i.relname) AS parent, format('%I', i.relname || replace(p.relname, t.relname, '')) AS child,
                           format('%I', p.relname) AS partition, substring(pg_get_indexdef(i.oid) FROM ' USING .*') AS definition,
                           half.indexrelid IS NOT NULL AS is_half_built
@@ -124,10 +127,26 @@ async fn build_indexes(client: &Client) -> Result<(), StoreError> {
             client.batch_execute(&format!("DROP INDEX CONCURRENTLY {child}")).await?;
         }
         tracing::info!(index = child, "building an index");
+        // It waits for whoever began before, and nobody waits for it.
+        client.batch_execute("SET lock_timeout = 0").await?;
         client
             .batch_execute(&format!("CREATE INDEX CONCURRENTLY IF NOT EXISTS {child} ON {partition} {definition}"))
             .await?;
-        client.batch_execute(&format!("ALTER INDEX {parent} ATTACH PARTITION {child}")).await?;
+        attach(client, parent, child).await?;
     }
     Ok(())
+}
+
+/// Makes an index that has been built a part of the whole table's. For a moment nobody else may use it, so that all
+/// who want to wait behind this: it must not wait long itself.
+async fn attach(client: &Client, parent: &str, child: &str) -> Result<(), StoreError> {
+    be_impatient(client).await?;
+    let statement = format!("ALTER INDEX {parent} ATTACH PARTITION {child}");
+    for _ in 1..MAX_TRIES {
+        match client.batch_execute(&statement).await {
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => wait_for_lock().await,
+            attached => return Ok(attached?),
+        }
+    }
+    Ok(client.batch_execute(&statement).await?)
 }

@@ -1,7 +1,7 @@
 //! Deliveries that somebody asks to be sent again.
 
 use fanfare_domain::{
-    delivery::{DeferralReason, FailureReason, State},
+    delivery::{DeferralReason, State},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
 };
 use jiff::Timestamp;
@@ -57,8 +57,11 @@ impl Store {
                  WHERE d.application_id = $1 AND d.id >= $2 AND d.id <= $3 AND d.state = ANY($4) AND d.state <> 'sending'
                    AND ($5::uuid[] IS NULL OR d.id = ANY($5)) AND ($6::uuid IS NULL OR d.endpoint_id = $6)
                    AND ($7::uuid IS NULL OR d.event_id = $7)
-                   -- Who names none means no tests, and none that were found before: they are due already.
-                   AND ($5::uuid[] IS NOT NULL OR d.reason IS DISTINCT FROM $9 AND d.reason IS DISTINCT FROM $10)
+                   -- Who names none means none that were found before, which are due already, and no tests.
+                   AND ($5::uuid[] IS NOT NULL
+                        OR d.reason IS DISTINCT FROM $9
+                           AND NOT EXISTS (SELECT FROM events e WHERE e.id = d.event_id AND e.accepted_at = d.accepted_at
+                                                                  AND e.is_test))
                  ORDER BY d.id DESC LIMIT $8
              ), chosen AS MATERIALIZED (
                  SELECT d.id, d.accepted_at FROM wanted w
@@ -81,13 +84,10 @@ impl Store {
         let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
         let (endpoint, event) = (filter.endpoint.map(|id| id.0), filter.event.map(|id| id.0));
         let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
-        let (reason, test) = (DeferralReason::Resent.as_str(), FailureReason::TestFailed.as_str());
+        let reason = DeferralReason::Resent.as_str();
         let connection = self.connection().await?;
         let rows = connection
-            .query(
-                &statement,
-                &[&application.0, &least, &greatest, &states, &ids, &endpoint, &event, &limit, &reason, &test],
-            )
+            .query(&statement, &[&application.0, &least, &greatest, &states, &ids, &endpoint, &event, &limit, &reason])
             .await?;
         self.with_traces(&connection, &rows).await
     }

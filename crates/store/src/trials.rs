@@ -6,8 +6,9 @@ use crate::{AttemptRecord, NewEvent, Store, StoreError, store::milliseconds};
 
 const KEEP_TRIAL: &str = "
 WITH event AS (
-    INSERT INTO events (id, accepted_at, application_id, type, body, matches, fanned_out, traceparent, content)
-    VALUES ($1, $2, $3, $4, $5, 1, true, $6, $7)
+    INSERT INTO events (id, accepted_at, application_id, type, body, matches, fanned_out, traceparent, content,
+                        is_test)
+    VALUES ($1, $2, $3, $4, $5, 1, true, $6, $7, true)
 ), delivery AS (
     INSERT INTO deliveries (id, accepted_at, event_id, application_id, endpoint_id, state, reason, attempt, sequence,
                             failures, finished_at)

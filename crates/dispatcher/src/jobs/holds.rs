@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fanfare_domain::{application::EndpointStatus, delivery::FailureReason, ids::EndpointId, moment::earlier};
+use fanfare_service::crash_point;
 use fanfare_store::{Directory, Job, StoreError};
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -46,6 +47,9 @@ impl Holds {
         // A resumed endpoint gets what it missed at a pace, not at once.
         let pace = bounds.release_rate.saturating_mul(EVERY.as_secs() as usize);
         let released = database.store.release(pace, MOST_RELEASED).await?;
+        if !released.is_empty() {
+            crash_point("release.committed");
+        }
         settler.publish_due(&released).await;
         let notifying = self.notifying();
         let oldest = earlier(Timestamp::now(), bounds.max_age);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fanfare_broker::BrokerSettings;
+use fanfare_service::crash_point;
 use fanfare_store::{Job, StoreError};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -69,6 +70,7 @@ impl Reconciler {
         if !rescued.is_empty() {
             tracing::warn!(deliveries = rescued.len(), "rescued deliveries whose claims were gone");
             metrics::counter!(metric::RESCUED).increment(rescued.len() as u64);
+            crash_point("rescue.committed");
             settler.publish_due(&rescued).await;
         }
         Ok(())

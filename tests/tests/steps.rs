@@ -1,0 +1,265 @@
+//! The crash table of `crates/README.md`: a process is killed at each step of an event's way, and whatever was
+//! accepted is delivered all the same.
+
+use std::time::Duration;
+
+use fanfare_tests::{
+    books::{Allowed, Books, Load, Subscriber},
+    patience::until,
+    receiver::Behaviour,
+    world::{Setup, World},
+};
+use hyper::Method;
+use serde_json::{Value, json};
+
+/// Between two events over one door.
+const PACE: Duration = Duration::from_millis(10);
+
+/// Events that are on their way when a process is killed, and what its death may repeat.
+const EVENTS: usize = 20;
+
+/// A deadline that makes holds short.
+async fn world(variables: &[(&str, &str)]) -> World {
+    World::of(Setup { timeout: Some("500ms".to_owned()), ..Setup::new(variables) }).await
+}
+
+/// Starts a dispatcher that is killed at a place, and waits until it was.
+async fn kill_dispatcher_at(world: &World, place: &str) {
+    world.process_with("dispatcher", &[("FANFARE_CRASH_AT", place)]).crashed().await;
+}
+
+/// An endpoint that takes all, and one that fails now and then.
+async fn subscribers(world: &World) -> [Subscriber; 2] {
+    let flaky = (1..4000).map(|number| if number % 7 == 0 { Behaviour::FAIL } else { Behaviour::OK });
+    [Subscriber::new(world, "quick", vec![Behaviour::OK]).await, Subscriber::new(world, "flaky", flaky.collect()).await]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
+    // The second time, too: others are further on their way by then.
+    const PLACES: [&str; 14] = [
+        "event.received",
+        "event.received:5",
+        "event.persisted",
+        "event.persisted:2",
+        "attempt.answered",
+        "attempt.answered:7",
+        "attempt.recorded",
+        "attempt.recorded:3",
+        "claim.received",
+        "delivery.taken",
+        "claim.confirmed",
+        "claim.confirmed:4",
+        "message.acked",
+        "message.acked:6",
+    ];
+    let world = world(&[]).await;
+    let subscribers = subscribers(&world).await;
+    let mut accepted = Vec::new();
+    for place in PLACES {
+        // With something to do for each of them: a dispatcher's first messages are those that its predecessor left.
+        accepted.extend(Load::start(&world, EVENTS, PACE).finish().await);
+        kill_dispatcher_at(&world, place).await;
+    }
+    let _dispatcher = world.dispatcher().await;
+    let allowed = Allowed { repeats: 2 * EVENTS * PLACES.len(), unknown: i64::MAX };
+    Books::closed(&world, &accepted, &subscribers).await.check(allowed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_in_the_fan_out_of_a_wide_event_loses_nothing() {
+    const PLACES: [&str; 4] = ["wide.persisted", "wide.planted", "wide.claimed", "wide.marked"];
+    const ENDPOINTS: usize = 101;
+    let world = world(&[]).await;
+    let mut paths = Vec::new();
+    for number in 0..ENDPOINTS {
+        let path = format!("wide{number}");
+        let fields = json!({ "url": world.receiver.url(&path), "events": ["a"] });
+        assert_eq!(world.client().post("webhooks", &fields).await.status, 201);
+        paths.push(path);
+    }
+    for (place, count) in PLACES.iter().zip(1..) {
+        world.publish(&json!({ "type": "a", "data": count })).await;
+        kill_dispatcher_at(&world, place).await;
+    }
+    let _dispatcher = world.dispatcher().await;
+    let expected = i64::try_from(ENDPOINTS * PLACES.len()).expect("a small number");
+    until("all to be delivered", async || {
+        let delivered = "SELECT count(*) FROM deliveries WHERE state = 'delivered'";
+        (world.count(delivered).await == expected).then_some(())
+    })
+    .await;
+    for path in &paths {
+        let received = world.receiver.received(path);
+        let mut events: Vec<&str> = received.iter().map(|one| one.event()).collect();
+        events.sort_unstable();
+        events.dedup();
+        assert_eq!(events.len(), PLACES.len(), "{path}");
+    }
+    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingest_killed_before_or_after_the_confirm_loses_nothing_that_it_accepted() {
+    let mut world = world(&[]).await;
+    let subscribers = [Subscriber::new(&world, "quick", vec![Behaviour::OK]).await];
+    let _dispatcher = world.dispatcher().await;
+    let mut accepted = Vec::new();
+    for place in ["ingest.checked:4", "ingest.confirmed:4"] {
+        world.take_ingest().kill();
+        world.start_ingest_with(&[("FANFARE_CRASH_AT", place)]).await;
+        let load = Load::start(&world, EVENTS, PACE);
+        world.take_ingest().crashed().await;
+        world.start_ingest().await;
+        load.turn_to(world.client());
+        accepted.extend(load.finish().await);
+    }
+    // Publishers send again under the same key what they got no answer to: it is one event.
+    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+}
+
+/// A delivery that waits for an hour, of an event that one endpoint gets.
+async fn waiting(world: &World, behaviours: &[Behaviour]) -> (String, Value) {
+    let endpoint = world.endpoint("one", &["a"]).await;
+    world.receiver.script("one", behaviours);
+    let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
+    let waiting = world.wait_for_deliveries("state=waiting", 1).await.remove(0);
+    assert_eq!(waiting["webhook"], endpoint.id.as_str());
+    (event, waiting)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_in_the_database_alone_is_published_by_the_next_process() {
+    let variables = [("FANFARE_RESCUE_AFTER", "2s")];
+    let world = World::of_waits(&["1h"; 5].join(","), &variables).await;
+    let mut world = world;
+    let first = world.dispatcher().await;
+    let (event, delivery) = waiting(&world, &[Behaviour::FAIL, Behaviour::OK]).await;
+    drop(first);
+
+    // Committed as due now, and the process dies before the claim is published.
+    world.take_ingest().kill();
+    world.start_ingest_with(&[("FANFARE_CRASH_AT", "resend.committed")]).await;
+    let path = format!("deliveries/{}/resend", delivery["id"].as_str().expect("an id"));
+    let client = world.client().clone();
+    let json = [("content-type", "application/json")];
+    let asking = tokio::spawn(async move { client.send(Method::POST, &path, &json, "{}").await });
+    world.take_ingest().crashed().await;
+    assert!(asking.await.expect("the request ends").is_err(), "nobody was there to answer");
+    world.start_ingest().await;
+    // Found by a reconciler, which dies in its turn after its own commit.
+    kill_dispatcher_at(&world, "rescue.committed").await;
+    assert_eq!(world.receiver.received("one").len(), 1);
+    let _dispatcher = world.dispatcher().await;
+    let received = world.receiver.wait_for("one", 2).await;
+    assert!(received.iter().all(|one| one.event() == event));
+    world.wait_for_deliveries("state=delivered", 1).await;
+    assert_eq!(world.receiver.received("one").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_while_it_releases_what_was_held_loses_nothing() {
+    let world = world(&[("FANFARE_RESCUE_AFTER", "2s")]).await;
+    let first = world.dispatcher().await;
+    let endpoint = world.endpoint("one", &["a"]).await;
+    world.change(&endpoint, &json!({ "status": "paused" })).await;
+    for number in 0..EVENTS {
+        world.publish(&json!({ "type": "a", "data": number })).await;
+    }
+    world.wait_for_deliveries("state=held", EVENTS).await;
+    drop(first);
+    let answer = world.client().post(&format!("webhooks/{}/enable", endpoint.id), &json!({})).await;
+    assert_eq!(answer.status, 200);
+    kill_dispatcher_at(&world, "release.committed").await;
+    let _dispatcher = world.dispatcher().await;
+    world.wait_for_deliveries("state=delivered", EVENTS).await;
+    assert_eq!(world.receiver.received("one").len(), EVENTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_while_it_gives_back_loses_nothing() {
+    // One place, which a slow attempt has: what else was taken waits for its turn, and is given back at the stop.
+    let bounds = [("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "1")];
+    let world = World::on_shared(&bounds).await;
+    let endpoint = world.endpoint("slow", &["a"]).await;
+    world.receiver.script(&endpoint.path, &[Behaviour::Answer(200, Duration::from_millis(1500)), Behaviour::OK]);
+    let mut events = Vec::new();
+    for number in 0..5 {
+        events.push(world.publish(&json!({ "type": "a", "data": number })).await);
+    }
+    let dispatcher = world.process_with("dispatcher", &[("FANFARE_CRASH_AT", "delivery.given_back")]);
+    world.receiver.wait_for(&endpoint.path, 1).await;
+    dispatcher.terminate();
+    dispatcher.crashed().await;
+    let _dispatcher = world.dispatcher().await;
+    world.wait_for_deliveries("state=delivered", events.len()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_while_it_parks_or_sends_on_loses_nothing() {
+    let world = world(&[]).await;
+    let broker = world.broker().await;
+    let routing_key = format!("{}.a", world.application);
+    for (place, count) in ["park.confirmed", "park.kept"].into_iter().zip(1..) {
+        assert!(broker.publish(&routing_key, None, &[], format!(r#"{{"data":{count}}}"#)).await.expect("the broker"));
+        kill_dispatcher_at(&world, place).await;
+    }
+    broker.unbind("events", "events", "#").await.expect("the broker");
+    assert!(broker.publish(&routing_key, Some("lost"), &[], r#"{"data":1}"#).await.expect("the broker"));
+    kill_dispatcher_at(&world, "unrouted.confirmed").await;
+
+    let endpoint = world.endpoint("one", &["a"]).await;
+    let _dispatcher = world.dispatcher().await;
+    world.receiver.wait_for(&endpoint.path, 1).await;
+    // One more than once, perhaps, and none less: it is seen twice rather than not at all.
+    let kept = "SELECT count(DISTINCT body) FROM parked";
+    until("both to be kept", async || (world.count(kept).await == 2).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_while_it_returns_what_others_died_with_loses_nothing() {
+    let world = world(&[]).await;
+    let endpoint = world.endpoint("one", &["a"]).await;
+    let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
+    assert!(world.broker().await.exhaust("events").await.expect("the queue") >= 20);
+    kill_dispatcher_at(&world, "park.returned").await;
+    let _dispatcher = world.dispatcher().await;
+    let received = world.receiver.wait_for(&endpoint.path, 1).await;
+    assert_eq!(received[0].event(), event);
+    world.wait_for_deliveries("state=delivered", 1).await;
+    assert_eq!(world.count("SELECT count(*) FROM parked").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingest_killed_while_it_puts_back_does_so_twice_rather_than_not() {
+    let mut world = world(&[]).await;
+    let endpoint = world.endpoint("one", &["a"]).await;
+    let _dispatcher = world.dispatcher().await;
+    let routing_key = format!("{}.a", world.application);
+    let nameless = world.broker().await.publish(&routing_key, None, &[], r#"{"data":1}"#).await;
+    assert!(nameless.expect("the broker"));
+    until("it to be parked", async || (world.count("SELECT count(*) FROM parked").await == 1).then_some(())).await;
+    world.take_ingest().kill();
+    world.start_ingest_with(&[("FANFARE_CRASH_AT", "put_back.confirmed")]).await;
+    let key = world.create_key(&["--role", "admin"]);
+    let admin = world.client().with_key(&key);
+    let parked = until("the key to be known", async || {
+        admin.get("parked").await.body["data"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
+    let path = format!("parked/{parked}/put-back");
+    let json = [("content-type", "application/json")];
+    let edit = r#"{"message_id":"mended"}"#;
+    let again = path.clone();
+    let asking = tokio::spawn(async move { admin.send(Method::POST, &path, &json, edit).await });
+    world.take_ingest().crashed().await;
+    assert!(asking.await.expect("the request ends").is_err(), "nobody was there to answer");
+    world.start_ingest().await;
+    world.receiver.wait_for(&endpoint.path, 1).await;
+
+    let again = world.client().with_key(&key).post(&again, &json!({ "message_id": "mended" })).await;
+    assert_eq!(again.status, 200);
+    until("it to be gone", async || (world.count("SELECT count(*) FROM parked").await == 0).then_some(())).await;
+    world.wait_for_deliveries("state=delivered", 1).await;
+    assert_eq!(world.receiver.received("one").len(), 1);
+}
