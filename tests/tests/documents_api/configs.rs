@@ -200,3 +200,32 @@ async fn two_who_put_one_url_at_once_make_one_configuration() {
     }
     assert_eq!(world.count("SELECT count(*) FROM endpoint_secrets").await, 3);
 }
+
+/// Who puts back what was read changes nothing: `enabled` says of a paused one only that it is not disabled.
+#[tokio::test]
+async fn to_put_back_what_was_read_leaves_a_paused_one_paused() {
+    let world = World::of_dialect("nudj", &[]).await;
+    let door = Door::of(&world).await;
+    let endpoint = world.endpoint("a", &["user.*"]).await;
+    let path = format!("/api/v1/webhooks/{}", endpoint.id);
+    let status = async || text(door.get(&path).await.data(), "status").to_owned();
+    world.change(&endpoint, &json!({ "status": "paused" })).await;
+    let read = door.get(CONFIGS).await.data()[0].clone();
+    assert_eq!(read["enabled"], true, "{read}");
+    let members = |names: &[&str]| {
+        names.iter().map(|name| ((*name).to_owned(), read[*name].clone())).collect::<serde_json::Map<_, _>>()
+    };
+    for (what, put) in [
+        ("by its id", members(&["id", "url", "event_types", "enabled"])),
+        ("by its URL", members(&["url", "event_types", "enabled"])),
+        ("`enabled` alone", members(&["id", "enabled"])),
+    ] {
+        let answer = door.put(CONFIGS, &put.into()).await.data()[0].clone();
+        assert_eq!((&answer["id"], &answer["enabled"]), (&read["id"], &json!(true)), "{what}");
+        assert_eq!(status().await, "paused", "{what}");
+    }
+    for (enabled, expected) in [(false, "disabled"), (false, "disabled"), (true, "enabled"), (true, "enabled")] {
+        door.put(CONFIGS, &json!({ "id": endpoint.id, "enabled": enabled })).await.data();
+        assert_eq!(status().await, expected);
+    }
+}

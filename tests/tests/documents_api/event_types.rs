@@ -192,3 +192,51 @@ async fn a_strict_application_takes_only_what_is_described() {
     known(&other, "webhooks").await;
     assert_refused("of the command", &other.post("events", &new).await, (422, "unknown_event_type", "type"));
 }
+
+/// Its publisher has a 202: what is decided later does not take it back. Of a message over AMQP, nobody has judged.
+#[tokio::test]
+async fn what_was_accepted_is_not_judged_by_what_is_decided_later() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("a", &["*"]).await;
+    let (client, broker) = (world.client(), world.broker().await);
+    client.post("event-types", &described("loyalty.tier.reached")).await.data();
+    let mut accepted = Vec::new();
+    for kind in ["nobody.described.this", "loyalty.tier.reached"] {
+        accepted.push(world.publish(&json!({ "type": kind, "data": "http" })).await);
+    }
+    let key = format!("{}.nobody.described.this", world.application);
+    assert!(broker.publish(&key, Some("amqp"), &[], r#"{"data":"amqp"}"#).await.expect("the broker"));
+    client.delete("event-types/loyalty.tier.reached").await.data();
+    client.patch(&format!("applications/{}", world.application), &json!({ "strict": true })).await.data();
+
+    let _dispatcher = world.dispatcher().await;
+    for id in &accepted {
+        world.wait_for_deliveries(&format!("event={id}&state=delivered"), 1).await;
+    }
+    until("the parked message", async || (world.count("SELECT count(*) FROM parked").await > 0).then_some(())).await;
+    let unknown = "SELECT count(*) FROM parked WHERE reason = 'unknown_event_type' AND message_id = 'amqp'";
+    assert_eq!(world.count(unknown).await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM parked").await, 1, "and no other");
+    let received: Vec<_> = world.receiver.received(&endpoint.path).iter().map(|one| one.event().to_owned()).collect();
+    assert!(received.len() == 2 && accepted.iter().all(|id| received.contains(id)), "{received:?}");
+}
+
+/// Also where the notice of it was lost, so that the dispatcher has not heard of it: it looks before it refuses.
+#[tokio::test]
+async fn a_type_that_was_described_a_moment_ago_is_taken() {
+    let world = World::new().await;
+    world.endpoint("a", &["*"]).await;
+    let (client, broker) = (world.client(), world.broker().await);
+    client.patch(&format!("applications/{}", world.application), &json!({ "strict": true })).await.data();
+    let _dispatcher = world.dispatcher().await;
+    world.known().await;
+    let no_notices = "ALTER TABLE applications DISABLE TRIGGER announce";
+    world.database().await.batch_execute(no_notices).await.expect("the database answers");
+    for (kind, count) in ["tier.one", "tier.two", "tier.three"].into_iter().zip(1..) {
+        client.post("event-types", &described(kind)).await.data();
+        let key = format!("{}.{kind}", world.application);
+        assert!(broker.publish(&key, Some(kind), &[], r#"{"data":1}"#).await.expect("the broker"));
+        world.receiver.wait_for("a", count).await;
+    }
+    assert_eq!(world.count("SELECT count(*) FROM parked").await, 0);
+}

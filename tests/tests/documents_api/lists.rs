@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use fanfare_tests::{patience::until, world::World};
 use futures_util::future::join_all;
 use hyper::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{assert_refused, contract, door::Door, list, samples::Things, text};
 
@@ -181,5 +181,42 @@ async fn what_is_no_page_is_refused() {
         ("/api/v1/deliveries?state=delivered&state=failed".to_owned(), (400, "invalid_query", "")),
     ] {
         assert_refused(&path, &door.get(&path).await, refusal);
+    }
+}
+
+/// A page of a hundred long payloads would fill the memory of the process that takes events in.
+#[tokio::test]
+async fn a_long_payload_is_shown_alone_and_in_no_list() {
+    const LONGEST: usize = 64 * 1024;
+    let world = World::new().await;
+    let door = Door::of(&world).await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    let _dispatcher = world.dispatcher().await;
+    world.publish(&json!({ "type": "a", "data": "" })).await;
+    let around = world.receiver.wait_for("a", 1).await[0].body.len();
+    let listed = world.publish(&json!({ "type": "a", "data": "x".repeat(LONGEST - around) })).await;
+    let long = world.publish(&json!({ "type": "a", "data": "x".repeat(LONGEST - around + 1) })).await;
+    world.wait_for_deliveries("state=delivered", 3).await;
+    let webhook = format!("/api/v1/webhooks/{}", endpoint.id);
+    for (id, length) in [(&listed, LONGEST), (&long, LONGEST + 1)] {
+        let received = world.receiver.received("a").into_iter().find(|one| one.event() == id).expect("it was sent");
+        let sent: Value = serde_json::from_slice(&received.body).expect("JSON");
+        assert_eq!(received.body.len(), length);
+        let in_lists = if length > LONGEST { &Value::Null } else { &sent };
+        for (path, name) in [
+            ("/api/v1/events".to_owned(), "id"),
+            (format!("{webhook}/deliveries"), "event"),
+            (format!("{webhook}/attempts"), "event_id"),
+            ("/webhooks/logs".to_owned(), "event_id"),
+        ] {
+            let answer = door.get(&path).await;
+            let item = list(answer.data()).iter().find(|item| item[name] == **id).expect("it is listed");
+            assert!(item["payload"] == *in_lists, "{path}: with {length} bytes");
+        }
+        let delivery = world.deliveries(&format!("event={id}")).await.remove(0);
+        let shown = world.delivery(text(&delivery, "id")).await;
+        assert!(text(&shown, "body").as_bytes() == received.body, "not what was sent of {length} bytes");
+        let shown = crate::event(&world, id).await;
+        assert!(shown["payload"] == sent, "not what was sent of {length} bytes");
     }
 }

@@ -151,3 +151,32 @@ async fn what_is_let_go_goes_on_where_it_was_and_has_its_whole_time_again() {
     assert_eq!((text(&failed, "reason"), numbers(&failed)), ("attempts_exhausted", vec![1, 2]), "the second of two");
     assert!(world.receiver.received("a").iter().all(|one| one.event() == first));
 }
+
+/// Two who are resumed at once get what they missed side by side, however much one of them has.
+#[tokio::test]
+async fn one_that_missed_much_does_not_hold_up_one_that_missed_little() {
+    let world = World::on_shared(&[("FANFARE_RELEASE_RATE", "1")]).await;
+    let much = world.endpoint("much", &["a"]).await;
+    let little = world.endpoint("little", &["order"]).await;
+    let _dispatcher = world.dispatcher().await;
+    for one in [&much, &little] {
+        world.change(one, &json!({ "status": "paused" })).await;
+    }
+    // What the one with much has is held for longer, and its id comes first: in any line for all it stands in front.
+    for (kind, count) in [("a", 30), ("order", 2)] {
+        let events: Vec<_> = (0..count).map(|number| json!({ "type": kind, "data": number })).collect();
+        assert_eq!(world.client().post("events/batch", &json!(events)).await.status, 202);
+        let of_kind = format!(
+            "SELECT count(*) FROM deliveries d JOIN events e ON e.id = d.event_id
+             WHERE e.type = '{kind}' AND d.state = 'held'"
+        );
+        until("all to be held", async || (world.count(&of_kind).await == count).then_some(())).await;
+    }
+    for one in [&much, &little] {
+        world.client().post(&format!("webhooks/{}/enable", one.id), &json!({})).await.data();
+    }
+    world.receiver.wait_for("little", 2).await;
+    let before = world.receiver.received("much").len();
+    assert!(before < 30, "all of the other's came first");
+    world.receiver.wait_for("much", before + 1).await;
+}

@@ -3,12 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use fanfare_domain::ids::{ApplicationId, EventId};
 use fanfare_tests::{
     patience::until,
     receiver::Behaviour,
     world::{Endpoint, World},
 };
 use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{NEVER, assert_refused, delivery_in, list, numbers, other_application, patient_world, text};
@@ -274,4 +276,123 @@ async fn a_held_delivery_is_sent_once_its_webhook_is_resumed() {
     let attempts = numbers(&ended);
     assert_eq!(attempts, (1..=attempts.len() as u64).collect::<Vec<_>>(), "{}", resent.body);
     assert!(world.receiver.received("a").iter().all(|one| one.event() == text(&held, "event")));
+}
+
+/// However old its event is, and however often it is sent again: it has the time that its schedule takes now.
+#[tokio::test]
+async fn what_is_sent_again_has_the_time_of_its_schedule_and_no_more() {
+    let world = World::on_shared(&[("FANFARE_EXPIRY", "1h")]).await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    let _dispatcher = world.dispatcher().await;
+    world.change(&endpoint, &json!({ "schedule": ["1s"], "timeout_ms": 1000 })).await;
+    // The id of an event that was accepted a day ago, and whose message comes only now.
+    let application: ApplicationId = world.application.parse().expect("an id");
+    let event = EventId::new(application, Timestamp::now() - SignedDuration::from_hours(24), rand::random());
+    world.publish(&json!({ "type": "a", "data": 1, "id": event.to_string() })).await;
+    let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
+    let id = text(&delivery, "id");
+    let age = "SELECT extract(epoch FROM now() - accepted_at)::bigint FROM deliveries";
+    assert!(world.count(age).await >= 24 * 3600, "it is old");
+    // An hour, a wait of a second with its jitter, and two attempts of a second.
+    let longest = 3600 + 2 + 2;
+    let left = "SELECT extract(epoch FROM expires_at - now())::bigint FROM deliveries";
+    for attempts in 1..=3 {
+        delivery_in(&world, id, "delivered").await;
+        assert_eq!(numbers(&world.delivery(id).await).len(), attempts);
+        let left = world.count(left).await;
+        assert!((longest - 1800..=longest).contains(&left), "after {attempts} attempts it has {left} s");
+        resend(&world, id).await.data();
+        world.receiver.wait_for("a", attempts + 1).await;
+    }
+
+    // What it takes now, and not what it took then.
+    delivery_in(&world, id, "delivered").await;
+    world.change(&endpoint, &json!({ "schedule": ["10h"] })).await;
+    resend(&world, id).await.data();
+    world.receiver.wait_for("a", 5).await;
+    delivery_in(&world, id, "delivered").await;
+    let left = world.count(left).await;
+    assert!(left > 10 * 3600, "{left} s would not do for its schedule");
+}
+
+/// What was sent again still waits, until somebody takes it: who asks until there is no more comes to an end.
+#[tokio::test]
+async fn who_sends_waiting_ones_again_until_there_are_no_more_comes_to_an_end() {
+    const WAITING: usize = 4;
+    let world = patient_world(&[]).await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    world.receiver.script("a", &[Behaviour::FAIL]);
+    let dispatcher = world.dispatcher().await;
+    for number in 0..WAITING {
+        world.publish(&json!({ "type": "a", "data": number })).await;
+    }
+    let waiting = world.wait_for_deliveries("state=waiting", WAITING).await;
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, 0);
+
+    let (mut found, mut calls) = (Vec::new(), 0);
+    loop {
+        let resent = resend_many(&world, &json!({ "webhook": endpoint.id, "state": "waiting", "limit": 2 })).await;
+        found.extend(list(&resent["deliveries"]).iter().map(|one| text(one, "id").to_owned()));
+        calls += 1;
+        assert!(calls <= WAITING, "it finds the same again: {found:?}");
+        if resent["has_more"] == false {
+            break;
+        }
+    }
+    let mut expected: Vec<_> = waiting.iter().map(|one| text(one, "id").to_owned()).collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected, "each once");
+    // One that is named is meant all the same.
+    assert_eq!(resend_many(&world, &json!({ "deliveries": [found[0]] })).await["resent"], 1);
+
+    world.receiver.script("a", &[Behaviour::OK]);
+    let _dispatcher = world.dispatcher().await;
+    for one in world.wait_for_deliveries("state=delivered", WAITING).await {
+        assert_eq!(numbers(&world.delivery(text(&one, "id")).await), [1, 2]);
+    }
+    assert_eq!(world.receiver.received("a").len(), 2 * WAITING);
+}
+
+/// Tests an endpoint, and gives the id of that delivery.
+async fn test_of(world: &World, endpoint: &Endpoint) -> String {
+    let answer = world.client().post(&format!("webhooks/{}/test", endpoint.id), &json!({})).await;
+    text(answer.data(), "delivery").to_owned()
+}
+
+/// Who tries a webhook out while it fails does not want these tries in its receiver when all that failed is sent again.
+#[tokio::test]
+async fn tests_that_failed_are_sent_again_only_by_name() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    world.receiver.script("a", &[Behaviour::FAIL]);
+    let _dispatcher = world.dispatcher().await;
+    world.change(&endpoint, &json!({ "schedule": [] })).await;
+    let failed = delivery_of(&world, &endpoint, "a", "failed").await;
+    let test = test_of(&world, &endpoint).await;
+    assert_eq!(world.deliveries("state=failed").await.len(), 2);
+    world.receiver.script("a", &[Behaviour::OK]);
+    for filter in [json!({}), json!({ "webhook": endpoint.id, "state": "failed" })] {
+        let resent = resend_many(&world, &filter).await;
+        assert!(list(&resent["deliveries"]).iter().all(|one| one["id"] == failed["id"]), "{filter}: {resent}");
+        delivery_in(&world, text(&failed, "id"), "delivered").await;
+    }
+    assert_eq!(world.receiver.received("a").len(), 3);
+    assert_eq!(numbers(&world.delivery(&test).await), [1]);
+    assert_eq!(resend_many(&world, &json!({ "deliveries": [test] })).await["resent"], 1);
+    assert_eq!(numbers(&delivery_in(&world, &test, "delivered").await), [1, 2]);
+}
+
+/// Nor does who lost what a webhook had got already.
+#[tokio::test]
+async fn tests_that_were_delivered_are_sent_again_only_by_name() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    let _dispatcher = world.dispatcher().await;
+    let delivered = delivery_of(&world, &endpoint, "a", "delivered").await;
+    test_of(&world, &endpoint).await;
+    let resent = resend_many(&world, &json!({ "webhook": endpoint.id, "state": "delivered" })).await;
+    let ids: Vec<_> = list(&resent["deliveries"]).iter().map(|one| &one["id"]).collect();
+    assert_eq!(ids, [&delivered["id"]]);
 }

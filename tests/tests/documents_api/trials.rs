@@ -1,27 +1,30 @@
 //! `POST /webhooks/{id}/test`: a test event, the sample of a type or a payload of one's own, sent the whole real
 //! way once, and shown with what came of it (documents 000 and 001).
 
-use std::{collections::HashMap, fs, path::PathBuf, process::Stdio};
+use std::{collections::HashMap, fs, path::PathBuf, process::Stdio, time::Duration};
 
 use fanfare_tests::{
+    client::Client,
     patience::until,
     receiver::{Behaviour, Received},
     signature::is_signed,
     world::World,
 };
+use futures_util::future::join_all;
 use hyper::Method;
 use jiff::Timestamp;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
     process::Command,
 };
 
 use crate::{
     assert_refused,
     door::{Door, JSON},
-    event, list, numbers, text,
+    event, list, numbers, other_application, text,
 };
 
 /// Sends a test and gives the answer.
@@ -271,4 +274,65 @@ async fn over_https_the_time_of_tls_is_told_too() {
     assert_eq!((text(&failed, "outcome"), &failed["response"]), ("tls_failed", &Value::Null), "{failed}");
     assert!(failed["timings"]["connect_ms"].is_number() && failed["timings"]["tls_ms"].is_null(), "{failed}");
     fs::remove_dir_all(&folder).expect("it was there");
+}
+
+/// Tests of one application that may be under way at once.
+const AT_ONCE: usize = 4;
+
+/// One whose endpoints hang keeps no other application from its tests, and has to wait for its own.
+#[tokio::test]
+async fn so_many_tests_of_one_application_are_under_way_and_another_has_its_own() {
+    let world = World::new().await;
+    let (_, other) = other_application(&world).await;
+    // It takes connections, and answers none until they are dropped.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}/", silent.local_addr().expect("its address"));
+    let made = async |client: &Client, url: &str| {
+        let new = json!({ "url": url, "events": ["a"], "timeout_ms": 60000 });
+        format!("webhooks/{}/test", text(client.post("webhooks", &new).await.data(), "id"))
+    };
+    let hanging = made(world.client(), &url).await;
+    let (own, foreign) =
+        (made(world.client(), &world.receiver.url("own")).await, made(&other, &world.receiver.url("foreign")).await);
+    let no_fields = json!({});
+
+    let under_way = join_all((0..AT_ONCE).map(|_| world.client().post(&hanging, &no_fields)));
+    let meanwhile = async {
+        let mut connections = Vec::new();
+        while connections.len() < AT_ONCE {
+            connections.push(silent.accept().await.expect("a connection"));
+        }
+        for path in [&hanging, &own] {
+            let refused = world.client().post(path, &no_fields).await;
+            assert_refused("one more", &refused, (429, "too_many_tests", ""));
+            assert!(refused.retry_after.is_some_and(|seconds| seconds > 0), "{refused:?}");
+        }
+        assert_eq!(other.post(&foreign, &no_fields).await.data()["delivered"], true);
+    };
+    let (ended, ()) = tokio::join!(under_way, meanwhile);
+    assert!(ended.iter().all(|test| test.data()["delivered"] == false), "{ended:?}");
+    assert_eq!(world.client().post(&own, &no_fields).await.data()["delivered"], true, "there is room again");
+    assert_eq!(world.receiver.received("own").len(), 1, "what was refused was not sent");
+    assert_eq!(world.deliveries("").await.len(), AT_ONCE + 1, "nor written down");
+}
+
+/// What is sent is on record, whether or not somebody waits for the answer.
+#[tokio::test]
+async fn a_test_is_on_record_where_its_caller_hangs_up() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    world.receiver.script("a", &[Behaviour::Answer(200, Duration::from_secs(1))]);
+    let address = world.ingest().address("serving the API").await;
+    let mut caller = TcpStream::connect(address).await.expect("a connection");
+    let request = format!(
+        "POST /api/v1/webhooks/{}/test HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\ncontent-length: 0\r\n\r\n",
+        endpoint.id, world.key
+    );
+    caller.write_all(request.as_bytes()).await.expect("it is taken");
+    let received = world.receiver.wait_for("a", 1).await.remove(0);
+    drop(caller);
+    let kept = world.wait_for_deliveries("", 1).await.remove(0);
+    let kept = world.delivery(text(&kept, "id")).await;
+    assert_eq!((text(&kept, "state"), text(&kept, "event")), ("delivered", received.event()));
+    assert_eq!((numbers(&kept), &kept["attempts"][0]["status"]), (vec![1], &json!(200)));
 }
