@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use fanfare_broker::{BrokerSettings, DELIVERY_LIMIT, Publisher, PutBack, encode_put_back};
-use fanfare_domain::{delay::Ladder, ids::ParkedId};
+use fanfare_domain::{delay::Ladder, ids::ParkedId, parked::Edit};
 use fanfare_service::Environment;
 use fanfare_store::{ParkedFilter, Store};
 use tokio_util::sync::CancellationToken;
@@ -69,13 +69,6 @@ pub(crate) struct Choice {
     reason: Option<String>,
 }
 
-/// What of a message is changed before it is put back.
-struct Edit {
-    routing_key: Option<String>,
-    message_id: Option<String>,
-    body: Option<Vec<u8>>,
-}
-
 /// What putting back needs of the environment beside the database.
 pub(crate) fn broker(environment: &mut Environment) -> Option<BrokerSettings> {
     let (url, prefix) = (environment.amqp_url(), environment.prefix());
@@ -90,6 +83,7 @@ pub(crate) async fn run(store: &Store, broker: Option<BrokerSettings>, command: 
         ParkedCommand::PutBack { choice, routing_key, message_id, body } => {
             let body = body.map(|file| fs::read(&file).with_context(|| format!("cannot read {}", file.display())));
             let edit = Edit { routing_key, message_id, body: body.transpose()? };
+            edit.check().context("the message would be parked again")?;
             let is_edited = edit.routing_key.is_some() || edit.message_id.is_some() || edit.body.is_some();
             if is_edited && choice.ids.len() != 1 {
                 bail!("--routing-key, --message-id and --body go with one message: name one id");

@@ -224,7 +224,7 @@ impl Console {
         let row = self.store.application(manager.application).await?.ok_or_else(missing)?;
         self.dialects.get(&row.dialect).cloned().ok_or_else(|| {
             tracing::error!(application = %row.id, dialect = row.dialect, "this process does not know an application's dialect");
-            ApiError::new(crate::ErrorCode::InternalError, "this is our fault, and has been logged")
+            ApiError::unreadable_application()
         })
     }
 }

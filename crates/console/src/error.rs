@@ -224,6 +224,12 @@ impl ApiError {
         self.code == ErrorCode::NotFound
     }
 
+    /// The application's settings are not such as this process can read: its log says why.
+    pub fn unreadable_application() -> Self {
+        let message = "the application's settings cannot be read; the log of this process says why";
+        Self::new(ErrorCode::ApplicationUnavailable, message).retry_after(30)
+    }
+
     /// Names the field at fault.
     #[must_use]
     pub fn at(mut self, field: &str) -> Self {

@@ -4,7 +4,7 @@
 use axum::extract::State;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fanfare_broker::{DELIVERY_LIMIT, PublishError, PutBack, encode_put_back};
-use fanfare_domain::ids::ParkedId;
+use fanfare_domain::{ids::ParkedId, parked::Edit};
 use fanfare_service::crash_point;
 use fanfare_store::{ParkedFilter, ParkedRow};
 use jiff::Timestamp;
@@ -15,14 +15,11 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     ApiError, Console, ErrorCode, Failures,
     answer::{Answer, Page},
-    request::{Administrator, Fields, OptionalFields, Path, Query, id, page_size},
+    request::{Administrator, Fields, OptionalFields, Path, Query, check_label, id, page_size},
 };
 
 /// Messages that one request puts back or discards.
 const MAX_AT_ONCE: usize = 100;
-
-/// Bytes of a routing key and of a `message_id`: AMQP's short strings.
-const MAX_SHORT_STRING: usize = 255;
 
 /// A message that could not be read.
 #[derive(Serialize, ToSchema)]
@@ -86,6 +83,7 @@ pub(crate) async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Page<Parked>, ApiError> {
     let size = page_size(filter.limit)?;
+    filter.reason.as_deref().map(|reason| check_label("reason", reason)).transpose()?;
     let filter = ParkedFilter {
         ids: None,
         reason: filter.reason,
@@ -116,7 +114,7 @@ pub(crate) async fn show(
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ParkedEdit)]
-pub(crate) struct Edit {
+pub(crate) struct NewEdit {
     /// `<application>.<event type>`.
     routing_key: Option<String>,
     message_id: Option<String>,
@@ -136,15 +134,16 @@ pub(crate) struct Handled {
 /// Puts a message back to where it came from, as it is or edited. It is parked again, under another id, where it
 /// still cannot be read. Takes an admin key.
 #[utoipa::path(post, path = "/parked/{id}/put-back", operation_id = "put_back_parked", tag = "parked messages",
-    params(("id" = String, Path)), request_body = Option<Edit>,
+    params(("id" = String, Path)), request_body = Option<NewEdit>,
     responses((status = 200, body = Answer<Handled>), Failures))]
 pub(crate) async fn put_back(
     State(console): State<Console>,
     _: Administrator,
     Path(parked): Path<String>,
-    OptionalFields(edit): OptionalFields<Edit>,
+    OptionalFields(edit): OptionalFields<NewEdit>,
 ) -> Result<Answer<Handled>, ApiError> {
     let parked = id("id", &parked)?;
+    let edit = Edit::from(edit);
     edit.check()?;
     console.put_back(parked, &edit).await?;
     Ok(Answer::of(Handled { handled: vec![parked], has_more: false }))
@@ -209,19 +208,16 @@ pub(crate) async fn discard_many(
     Ok(Answer::of(Handled { has_more: chosen.len() == MAX_AT_ONCE, handled: chosen }))
 }
 
-impl Edit {
-    fn check(&self) -> Result<(), ApiError> {
-        for (field, text) in [("routing_key", &self.routing_key), ("message_id", &self.message_id)] {
-            if text.as_ref().is_some_and(|text| text.len() > MAX_SHORT_STRING) {
-                return Err(ApiError::invalid(field, format!("must have {MAX_SHORT_STRING} bytes at the most")));
-            }
-        }
-        Ok(())
+impl From<NewEdit> for Edit {
+    fn from(edit: NewEdit) -> Self {
+        let NewEdit { routing_key, message_id, body } = edit;
+        Self { routing_key, message_id, body: body.map(String::into_bytes) }
     }
 }
 
 impl Console {
     async fn chosen(&self, choice: Choice) -> Result<Vec<ParkedId>, ApiError> {
+        choice.reason.as_deref().map(|reason| check_label("reason", reason)).transpose()?;
         let ids = match (choice.ids, &choice.reason) {
             (None, None) => return Err(ApiError::new(ErrorCode::MissingField, "give `ids` or a `reason`").at("ids")),
             (Some(ids), _) if ids.is_empty() || ids.len() > MAX_AT_ONCE => {
@@ -243,7 +239,7 @@ impl Console {
             routing_key: edit.routing_key.as_deref().or(row.routing_key.as_deref()).unwrap_or_default(),
             message_id: edit.message_id.as_deref().or(row.message_id.as_deref()),
             headers: &headers,
-            body: edit.body.as_deref().map_or(&body, str::as_bytes),
+            body: edit.body.as_deref().unwrap_or(&body),
             is_alone: row.reason == DELIVERY_LIMIT,
         };
         let published = self.publisher.publish(encode_put_back(&self.topology, &put_back)).await;

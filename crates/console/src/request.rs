@@ -17,7 +17,7 @@ use fanfare_store::Directory;
 use http_body_util::BodyExt;
 use serde::{
     Deserialize,
-    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeOwned, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use url::form_urlencoded;
@@ -234,11 +234,13 @@ impl<S: Send + Sync> FromRequest<S> for Bare {
 /// misspelt field would otherwise be ignored silently.
 pub(crate) fn from_json<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<T, ApiError> {
     let whole: &RawValue = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
-    let Ok(given) = serde_json::from_str::<Names>(whole.get()) else {
+    let Ok(given) = serde_json::from_str::<Members>(whole.get()) else {
         return Err(ApiError::new(ErrorCode::NotAnObject, "the body must be a JSON object"));
     };
-    if let Err(fault @ JsonFault::TooDeep { .. }) = json::check(whole.get()) {
-        return Err(ApiError::new(ErrorCode::TooDeep, format!("the body: {fault}")));
+    for (field, value) in &given.0 {
+        if let Err(fault @ JsonFault::TooDeep { .. }) = json::check(value.get()) {
+            return Err(ApiError::new(ErrorCode::TooDeep, format!("`{field}`: {fault}")).at(field));
+        }
     }
     check_fields::<T>(&given)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -248,30 +250,30 @@ pub(crate) fn from_json<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<
     })
 }
 
-/// The names in a JSON object, in their order.
-struct Names(Vec<String>);
+/// The members of a JSON object, in their order, also those of one name.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Names {
+impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(NamesVisitor)
+        deserializer.deserialize_map(MembersVisitor)
     }
 }
 
-struct NamesVisitor;
+struct MembersVisitor;
 
-impl<'de> Visitor<'de> for NamesVisitor {
-    type Value = Names;
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
-        let mut names = Vec::new();
-        while let Some((name, IgnoredAny)) = map.next_entry()? {
-            names.push(name);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
         }
-        Ok(Names(names))
+        Ok(Members(members))
     }
 }
 
@@ -279,9 +281,10 @@ pub(crate) fn malformed(error: &serde_json::Error) -> ApiError {
     ApiError::new(ErrorCode::MalformedJson, format!("the body is not JSON: {error}"))
 }
 
-fn check_fields<T: PartialSchema>(Names(given): &Names) -> Result<(), ApiError> {
+fn check_fields<T: PartialSchema>(Members(given): &Members<'_>) -> Result<(), ApiError> {
+    let given: Vec<&String> = given.iter().map(|(name, _)| name).collect();
     let RefOr::T(Schema::Object(Object { properties, required, .. })) = T::schema() else { return Ok(()) };
-    if let Some(field) = given.iter().find(|field| !properties.contains_key(*field)) {
+    if let Some(field) = given.iter().find(|field| !properties.contains_key(field.as_str())) {
         let known: Vec<&str> = properties.keys().map(String::as_str).collect();
         let message = format!("`{field}` is no field of this request; these are: {}", known.join(", "));
         return Err(ApiError::new(ErrorCode::UnknownField, message).at(field));
@@ -290,7 +293,7 @@ fn check_fields<T: PartialSchema>(Names(given): &Names) -> Result<(), ApiError> 
     if let Some(field) = given.iter().find(|field| !seen.insert(*field)) {
         return Err(ApiError::new(ErrorCode::DuplicateField, format!("`{field}` is given twice")).at(field));
     }
-    match required.iter().find(|field| !given.contains(*field)) {
+    match required.iter().find(|field| !given.contains(field)) {
         Some(field) => Err(missing(field)),
         None => Ok(()),
     }

@@ -125,8 +125,11 @@ pub(crate) async fn test(
         let message = "the webhook's settings cannot be read at the moment; try again";
         return Err(ApiError::new(ErrorCode::DatabaseUnavailable, message).retry_after(5));
     }
-    let application = console.directory.application(manager.application).ok_or_else(no_such_webhook)?;
-    let endpoint = Arc::clone(application.endpoint(row.id).ok_or_else(no_such_webhook)?);
+    // It is there: where it is not found, its settings are too new for this process to read, or deleted just now.
+    let is_unreadable = console.directory.is_unreadable(manager.application);
+    let gone = || if is_unreadable { ApiError::unreadable_application() } else { no_such_webhook() };
+    let application = console.directory.application(manager.application).ok_or_else(gone)?;
+    let endpoint = Arc::clone(application.endpoint(row.id).ok_or_else(gone)?);
     let new = trial_event(&application, event_type, data)?;
     let turn = console.trials.turn(manager.application)?;
     // In a task of its own: what is sent is written down, also where the caller does not wait for it.

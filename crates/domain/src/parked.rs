@@ -1,5 +1,13 @@
 //! Messages that could not be read.
 
+use std::str;
+
+use crate::{
+    event::{EventFault, EventType, FaultCode, check_key},
+    ids::ApplicationId,
+    json,
+};
+
 /// Where a parked message came from, and is put back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -21,5 +29,68 @@ impl Origin {
     /// Reads the word.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Events, Self::Deliveries].into_iter().find(|origin| origin.as_str() == text)
+    }
+}
+
+/// What of a parked message is changed before it is put back; what is absent stays.
+#[derive(Debug, Clone, Default)]
+pub struct Edit {
+    /// `<application>.<event type>`.
+    pub routing_key: Option<String>,
+    /// Another `message_id`.
+    pub message_id: Option<String>,
+    /// Another body, whole.
+    pub body: Option<Vec<u8>>,
+}
+
+impl Edit {
+    /// Checks that what is changed can be read: or the message would only be parked again.
+    ///
+    /// # Errors
+    /// With the part that cannot be.
+    pub fn check(&self) -> Result<(), EventFault> {
+        let invalid = |field: &'static str, message: &str| EventFault::new(FaultCode::InvalidField, field, message);
+        if let Some(routing_key) = &self.routing_key {
+            let parts = routing_key.split_once('.');
+            let is_sound = parts.is_some_and(|(application, event_type)| {
+                application.parse::<ApplicationId>().is_ok() && EventType::parse(event_type).is_ok()
+            });
+            if !is_sound {
+                return Err(invalid("routing_key", "must be <application>.<event type>"));
+            }
+        }
+        if let Some(message_id) = &self.message_id {
+            check_key("message_id", message_id.clone())?;
+        }
+        let Some(body) = &self.body else { return Ok(()) };
+        let text = str::from_utf8(body).map_err(|_| invalid("body", "is no UTF-8"))?;
+        json::check(text).map_err(|fault| invalid("body", &format!("cannot be read either: {fault}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_that_could_not_be_read_is_refused_with_its_part() {
+        let text = |text: &str| Some(text.to_owned());
+        let sound = Edit {
+            routing_key: text("app_01h455vb4pex5vsknk084sn02q.order.created"),
+            message_id: text("order-17"),
+            body: Some(b"{\"data\":1}".to_vec()),
+        };
+        assert_eq!(sound.check(), Ok(()));
+        assert_eq!(Edit::default().check(), Ok(()));
+        for (edit, part) in [
+            (Edit { routing_key: text("order.created"), ..sound.clone() }, "routing_key"),
+            (Edit { routing_key: text("app_01h455vb4pex5vsknk084sn02q."), ..sound.clone() }, "routing_key"),
+            (Edit { message_id: text(""), ..sound.clone() }, "message_id"),
+            (Edit { message_id: text(&"a".repeat(256)), ..sound.clone() }, "message_id"),
+            (Edit { body: Some(b"{".to_vec()), ..sound.clone() }, "body"),
+            (Edit { body: Some(b"\xff".to_vec()), ..sound }, "body"),
+        ] {
+            assert_eq!(edit.check().expect_err(part).field.as_deref(), Some(part));
+        }
     }
 }

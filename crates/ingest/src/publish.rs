@@ -159,8 +159,7 @@ impl Publish {
         let id = application_of(&caller, uri.query())?;
         self.directory.application(id).ok_or_else(|| {
             if self.directory.is_unreadable(id) {
-                let message = "the application's settings cannot be read; the log of this process says why";
-                return ApiError::new(ErrorCode::ApplicationUnavailable, message).retry_after(30);
+                return ApiError::unreadable_application();
             }
             ApiError::not_found("application", "there is no such application")
         })

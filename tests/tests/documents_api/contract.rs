@@ -37,7 +37,12 @@ impl Route {
 
     /// Whether only an admin's key may.
     pub(crate) fn takes_admin(&self) -> bool {
-        ["create_application", "list_applications", "create_key"].contains(&self.name())
+        ["create_application", "list_applications", "create_key"].contains(&self.name()) || self.is_about_parked()
+    }
+
+    /// Whether it is about messages that could not be read.
+    pub(crate) fn is_about_parked(&self) -> bool {
+        self.name().ends_with("_parked")
     }
 
     /// The statuses of its successes.

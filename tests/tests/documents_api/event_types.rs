@@ -71,7 +71,7 @@ async fn event_types_are_listed_described_and_removed() {
     }
     let raw = format!(r#"{{"name":"a","category":"a","description":"a","sample":{deep}}}"#);
     let refused = client.send(Method::POST, "event-types", &[JSON], raw).await.expect("an answer");
-    assert!(refused.status == 422 && refused.field() == "sample", "{}", refused.body);
+    assert_refused("a deep sample", &refused, (400, "too_deep", "sample"));
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ struct List {
     all: usize,
 }
 
-/// Many webhooks with a delivery each, one webhook with many deliveries, and many events and applications.
+/// Many webhooks with a delivery each, one webhook with many deliveries, and many events, applications and parked
+/// messages.
 async fn many_of_each(world: &World, administrator: &Door) -> Things {
     join_all((1..MANY).map(async |number| {
         let url = world.receiver.url(&format!("wide/{number}"));
@@ -36,6 +37,12 @@ async fn many_of_each(world: &World, administrator: &Door) -> Things {
     world.publish(&json!({ "type": "order.created", "data": 1 })).await;
     let events: Vec<_> = (1..MANY).map(|number| json!({ "type": "a", "data": number })).collect();
     assert_eq!(world.client().post("events/batch", &json!(events)).await.status, 202);
+    let (broker, routing_key) = (world.broker().await, format!("{}.a", world.application));
+    for _ in 0..MANY {
+        assert!(broker.publish(&routing_key, None, &[], "{}").await.expect("the broker"));
+    }
+    let parked = "SELECT count(*) FROM parked";
+    until("every parked message", async || (world.count(parked).await == MANY as i64).then_some(())).await;
     let made = "SELECT count(*) FROM attempts";
     until("every attempt", async || (world.count(made).await == 2 * MANY as i64 - 1).then_some(())).await;
     Things { webhook: busy.id, application: world.application.clone(), ..Things::unknown() }
@@ -46,7 +53,7 @@ fn lists(things: &Things) -> Vec<List> {
     let mut lists = Vec::new();
     for route in contract::routes().iter().filter(|route| route.has_parameter("before")) {
         let (usual, all) = match route.name() {
-            "list_applications" | "list_webhooks" | "list_events" => (50, MANY),
+            "list_applications" | "list_webhooks" | "list_events" | "list_parked" => (50, MANY),
             "list_webhook_configs" => (100, MANY),
             "list_webhook_deliveries" => (50, MANY),
             "list_deliveries" | "list_webhook_logs" => (50, 2 * MANY - 1),
@@ -65,7 +72,8 @@ async fn page_by_page_each_list_yields_everything_once() {
     let things = many_of_each(&world, &administrator).await;
     let manager = Door::of(&world).await;
     for List { path, usual, all } in lists(&things) {
-        let door = if path.ends_with("/applications") { &administrator } else { &manager };
+        let is_of_all = path.ends_with("/applications") || path.ends_with("/parked");
+        let door = if is_of_all { &administrator } else { &manager };
         let first = door.get(&path).await;
         assert_eq!(list(first.data()).len(), usual, "{path} without a limit");
         let largest = door.walk(&path, 100).await;

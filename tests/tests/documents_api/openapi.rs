@@ -11,7 +11,7 @@ use crate::{
     assert_refused, contract, delivery_in,
     door::{Door, JSON},
     list,
-    samples::Things,
+    samples::{self, Things},
     text,
 };
 
@@ -87,7 +87,7 @@ async fn each_route_exists_with_its_methods_and_no_others() {
 async fn every_route_answers_as_it_is_described() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
-    let things = Things::of(&world).await;
+    let mut things = Things::of(&world).await;
     let door = Door::of(&world).await;
     let administrator = crate::admin_door(&world).await;
     let mut routes = contract::routes();
@@ -97,6 +97,10 @@ async fn every_route_answers_as_it_is_described() {
         if route.name().starts_with("resend") {
             // It may not be sent again while it is being sent.
             delivery_in(&world, &things.delivery, "delivered").await;
+        }
+        if route.is_about_parked() {
+            // The one before may have been put back or discarded.
+            things.parked = samples::park(&world).await;
         }
         let door = if route.takes_admin() { &administrator } else { &door };
         let body = things.body(&route).map(|body| body.to_string()).unwrap_or_default();

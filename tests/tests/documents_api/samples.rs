@@ -1,6 +1,6 @@
 //! For each route that is described, a request that it takes.
 
-use fanfare_tests::world::World;
+use fanfare_tests::{patience::until, world::World};
 use serde_json::{Value, json};
 
 use crate::{contract::Route, text};
@@ -13,6 +13,7 @@ pub(crate) struct Things {
     pub(crate) delivery: String,
     pub(crate) event: String,
     pub(crate) event_type: String,
+    pub(crate) parked: String,
     /// Where a webhook may be.
     pub(crate) url: String,
 }
@@ -33,8 +34,8 @@ impl Things {
         world.known().await;
         let event = world.publish(&json!({ "type": event_type, "data": CONFIDENTIAL, "id": CONFIDENTIAL })).await;
         let delivery = text(&world.wait_for_deliveries("state=delivered", 1).await[0], "id").to_owned();
-        let url = world.receiver.url("another");
-        Self { application: world.application.clone(), webhook, delivery, event, event_type, url }
+        let (parked, url) = (park(world).await, world.receiver.url("another"));
+        Self { application: world.application.clone(), webhook, delivery, event, event_type, parked, url }
     }
 
     /// None of these exists.
@@ -46,6 +47,7 @@ impl Things {
             delivery: id("dlv"),
             event: id("evt"),
             event_type: "nobody.described.it".to_owned(),
+            parked: id("prk"),
             url: "https://example.com/".to_owned(),
         }
     }
@@ -59,6 +61,7 @@ impl Things {
             "deliveries" => &self.delivery,
             "events" => &self.event,
             "event-types" => &self.event_type,
+            "parked" => &self.parked,
             other => panic!("what is the id of {other}?"),
         };
         route.path.replace("{id}", id).replace("{name}", id)
@@ -67,7 +70,7 @@ impl Things {
     /// The body of a request to a route; none where it takes none.
     pub(crate) fn body(&self, route: &Route) -> Option<Value> {
         let event = json!({ "type": "order.created", "data": { "n": 1 } });
-        let Self { application, webhook, delivery, event_type, url, .. } = self;
+        let Self { application, webhook, delivery, event_type, parked, url, .. } = self;
         Some(match route.name() {
             "create_application" => json!({ "name": "another" }),
             "change_application" => json!({ "name": "renamed" }),
@@ -79,6 +82,8 @@ impl Things {
             "put_webhook_configs" => json!({ "id": webhook, "name": "renamed" }),
             "rotate_secret" => json!({ "overlap_seconds": 0 }),
             "test_webhook" => json!({ "data": { "n": 1 } }),
+            "put_back_parked" => json!({ "message_id": "mended" }),
+            "put_back_many_parked" | "discard_many_parked" => json!({ "ids": [parked] }),
             "resend_deliveries" => json!({ "deliveries": [delivery] }),
             // By either method.
             _ if route.path == "/api/v1/webhooks/{id}" && route.body().is_some() => json!({ "name": "renamed" }),
@@ -88,4 +93,14 @@ impl Things {
             }
         })
     }
+}
+
+/// Has a message parked, and gives its id; a dispatcher must run.
+pub(crate) async fn park(world: &World) -> String {
+    let admin = crate::admin_door(world).await;
+    let newest = async || text(&admin.get("/api/v1/parked?limit=1").await.data()[0], "id").to_owned();
+    let before = newest().await;
+    let routing_key = format!("{}.{CONFIDENTIAL}", world.application);
+    world.broker().await.publish(&routing_key, None, &[], r#"{"data":1}"#).await.expect("the broker");
+    until("the message to be parked", async || Some(newest().await).filter(|now| *now != before)).await
 }

@@ -1,0 +1,207 @@
+//! Several applications in one Fanfare: one whose settings cannot be read holds up no other, and nothing of it is
+//! lost meanwhile.
+
+use fanfare_tests::{
+    client::{Answer, Client},
+    patience::until,
+    process::{Process, fanfare},
+    receiver::Behaviour,
+    world::{World, ready},
+};
+use serde_json::{Value, json};
+
+/// The dialect of each application, and one that no process knows, as after a deployment without its file.
+const KNOWN: &str = "incenta";
+const UNKNOWN: &str = "gone";
+
+/// So many and so long that what waits is not through with them before it was looked at.
+const WAITS: &str = "2s,2s,2s,2s,2s,2s,2s,2s,2s,2s";
+
+/// An application beside the world's, with a webhook for the events `a`.
+struct Tenant {
+    name: &'static str,
+    application: String,
+    key: String,
+}
+
+impl Tenant {
+    async fn new(world: &World, name: &'static str) -> Self {
+        let application = fanfare(&world.variables, &["app", "create", name]);
+        let key = world.create_key(&["--role", "manage", "--application", &application]);
+        let client = world.client().with_key(&key);
+        until("the key to be known", async || (client.get("webhooks").await.status == 200).then_some(())).await;
+        create_webhook(world, &client, name).await;
+        world.known().await;
+        Self { name, application, key }
+    }
+
+    /// Ingest may be another one than before.
+    fn client(&self, world: &World) -> Client {
+        world.client().with_key(&self.key)
+    }
+
+    async fn publish(&self, world: &World) -> Answer {
+        self.client(world).post("events", &json!({ "type": "a", "data": 1 })).await
+    }
+
+    /// Gives it a dialect, which the API would not do with one that it does not know.
+    async fn set_dialect(&self, world: &World, dialect: &str) {
+        let change = "UPDATE applications SET dialect = $1, version = version + 1 WHERE name = $2";
+        let changed = world.database().await.execute(change, &[&dialect, &self.name]).await;
+        assert_eq!(changed.expect("the database answers"), 1);
+    }
+
+    /// Its only delivery, as soon as it is like this.
+    async fn delivery(&self, world: &World, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        until(&format!("the delivery of {} to be {what}", self.name), async || {
+            let deliveries = self.client(world).get("deliveries").await.data().clone();
+            deliveries.as_array()?.first().filter(|delivery| is_so(delivery)).cloned()
+        })
+        .await
+    }
+}
+
+async fn create_webhook(world: &World, client: &Client, path: &str) -> String {
+    let new = json!({ "url": world.receiver.url(path), "events": ["a"] });
+    client.post("webhooks", &new).await.data()["id"].as_str().expect("an id").to_owned()
+}
+
+/// A dispatcher that is not asked whether it knows the newest settings: there are some that it cannot read.
+async fn dispatcher(world: &World) -> Process {
+    let dispatcher = world.dispatcher_starting();
+    ready(&dispatcher).await;
+    dispatcher
+}
+
+/// Both services begin without ever having known the settings that cannot be read.
+#[tokio::test]
+async fn services_start_without_an_application_that_they_cannot_read_and_serve_all_others() {
+    let mut world = World::of_waits(WAITS, &[]).await;
+    let broken = Tenant::new(&world, "broken").await;
+    let healthy = world.endpoint("healthy", &["a"]).await;
+    let doomed = world.endpoint("doomed", &["order"]).await;
+    for path in ["broken", "doomed"] {
+        world.receiver.script(path, &[Behaviour::FAIL]);
+    }
+    let before = world.dispatcher().await;
+    broken.publish(&world).await.data();
+    world.publish(&json!({ "type": "order", "data": 1 })).await;
+    broken.delivery(&world, "waiting", |delivery| delivery["state"] == "waiting").await;
+    world.wait_for_deliveries("state=waiting", 1).await;
+    before.terminate();
+    assert_eq!(before.ended().await, 0);
+    drop(world.take_ingest());
+    broken.set_dialect(&world, UNKNOWN).await;
+    let sent = world.receiver.received("broken").len();
+
+    world.start_ingest().await;
+    world.client().delete(&format!("webhooks/{}", doomed.id)).await.data();
+    let dispatcher = dispatcher(&world).await;
+    dispatcher.logged("cannot read an application's settings; others are served").await;
+    let event = world.publish(&json!({ "type": "a", "data": 2 })).await;
+    world.wait_for_deliveries(&format!("event={event}&state=delivered"), 1).await;
+    let test = world.client().post(&format!("webhooks/{}/test", healthy.id), &json!({})).await;
+    assert_eq!(test.data()["delivered"], true, "{}", test.body);
+    // That it is not known says something here: its application's settings can be read.
+    let ended = world.wait_for_deliveries(&format!("webhook={}&state=failed", doomed.id), 1).await.remove(0);
+    assert_eq!(ended["reason"], "endpoint_deleted", "{ended}");
+
+    let refused = broken.publish(&world).await;
+    assert_eq!((refused.status, refused.code()), (503, "application_unavailable"), "{}", refused.body);
+    assert!(refused.retry_after.is_some_and(|seconds| seconds > 0), "{refused:?}");
+    let key = format!("{}.a", broken.application);
+    assert!(world.broker().await.publish(&key, Some("1"), &[], r#"{"data":1}"#).await.expect("the broker"));
+    let parked = "SELECT count(*) FROM parked WHERE reason = 'application_unreadable' AND message_id = '1'";
+    until("the parked message", async || (world.count(parked).await == 1).then_some(())).await;
+    assert_eq!(world.count("SELECT count(*) FROM parked").await, 1, "nobody else's");
+    let put_off = |delivery: &Value| delivery["reason"] == "application_unreadable";
+    let waiting = broken.delivery(&world, "put off", put_off).await;
+    assert_eq!(waiting["state"], "waiting", "{waiting}");
+    assert_eq!(world.receiver.received("broken").len(), sent, "nobody knows how to sign it");
+
+    world.receiver.script("broken", &[Behaviour::OK]);
+    broken.set_dialect(&world, KNOWN).await;
+    broken.delivery(&world, "delivered", |delivery| delivery["state"] == "delivered").await;
+    until("ingest to take its events again", async || (broken.publish(&world).await.status == 202).then_some(())).await;
+    world.receiver.wait_for("broken", sent + 2).await;
+}
+
+/// Processes that run have settings from before: with these they go on, and hear of all that the others change.
+#[tokio::test]
+async fn an_application_is_served_by_the_last_settings_that_could_be_read() {
+    let world = World::new().await;
+    let broken = Tenant::new(&world, "broken").await;
+    let doomed = world.endpoint("doomed", &["order"]).await;
+    world.receiver.script("doomed", &[Behaviour::FAIL]);
+    let dispatcher = dispatcher(&world).await;
+    broken.set_dialect(&world, UNKNOWN).await;
+    dispatcher.logged("cannot read an application's settings; others are served").await;
+
+    assert_eq!(broken.publish(&world).await.status, 202);
+    world.receiver.wait_for("broken", 1).await;
+    world.publish(&json!({ "type": "order", "data": 1 })).await;
+    world.wait_for_deliveries("state=waiting", 1).await;
+    world.client().delete(&format!("webhooks/{}", doomed.id)).await.data();
+    let ended = world.wait_for_deliveries("state=failed", 1).await.remove(0);
+    assert_eq!(ended["reason"], "endpoint_deleted", "{ended}");
+    let new = create_webhook(&world, world.client(), "new").await;
+    let test = world.client().post(&format!("webhooks/{new}/test"), &json!({})).await;
+    assert_eq!(test.data()["delivered"], true, "what was made a moment ago can be tested: {}", test.body);
+    until("the new webhook to get events", async || {
+        world.publish(&json!({ "type": "a", "data": 2 })).await;
+        // The first is the test.
+        (world.receiver.received("new").len() > 1).then_some(())
+    })
+    .await;
+    assert_eq!(world.count("SELECT count(*) FROM parked").await, 0);
+}
+
+/// A webhook may be newer than the last settings that could be read. That it is not among these says nothing.
+#[tokio::test]
+async fn a_webhook_is_not_taken_for_deleted_where_the_newest_settings_cannot_be_read() {
+    let world = World::of_waits("24h", &[]).await;
+    let broken = Tenant::new(&world, "broken").await;
+    world.receiver.script("broken", &[Behaviour::FAIL, Behaviour::OK]);
+    let dispatcher = world.dispatcher().await;
+    broken.publish(&world).await.data();
+    let waiting = broken.delivery(&world, "waiting", |delivery| delivery["state"] == "waiting").await;
+    // The dispatcher forgets the webhook, and cannot read the settings that have it again.
+    let database = world.database().await;
+    let forget = "UPDATE endpoints SET deleted_at = now() WHERE url LIKE '%/broken'";
+    database.batch_execute(forget).await.expect("the database answers");
+    world.known().await;
+    let return_unreadable = format!(
+        "BEGIN; UPDATE endpoints SET deleted_at = NULL WHERE url LIKE '%/broken';
+         UPDATE applications SET dialect = '{UNKNOWN}', version = version + 1 WHERE name = 'broken'; COMMIT"
+    );
+    database.batch_execute(&return_unreadable).await.expect("the database answers");
+    dispatcher.logged("cannot read an application's settings; others are served").await;
+
+    let path = format!("deliveries/{}/resend", text(&waiting["id"]));
+    broken.client(&world).post(&path, &json!({})).await.data();
+    let met = broken.delivery(&world, "met", |delivery| delivery["reason"] != "resent").await;
+    assert_eq!((text(&met["state"]), text(&met["reason"])), ("waiting", "application_unreadable"), "{met}");
+    broken.set_dialect(&world, KNOWN).await;
+    broken.delivery(&world, "delivered", |delivery| delivery["state"] == "delivered").await;
+    assert_eq!(world.receiver.received("broken").len(), 2);
+}
+
+/// Nor by the API: whoever is told that there is no such webhook looks for it in vain, or makes another one.
+#[tokio::test]
+async fn a_webhook_whose_settings_cannot_be_read_is_not_said_to_be_missing() {
+    let mut world = World::new().await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    drop(world.take_ingest());
+    // As where a process lacks a key.
+    let lost = "UPDATE endpoint_secrets SET key_name = 'lost'";
+    world.database().await.batch_execute(lost).await.expect("the database answers");
+    world.start_ingest().await;
+    let refused = world.client().post("events", &json!({ "type": "a", "data": 1 })).await;
+    assert_eq!((refused.status, refused.code()), (503, "application_unavailable"), "{}", refused.body);
+    let refused = world.client().post(&format!("webhooks/{}/test", endpoint.id), &json!({})).await;
+    assert_eq!((refused.status, refused.code()), (503, "application_unavailable"), "{}", refused.body);
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
