@@ -64,14 +64,15 @@ impl From<EventFault> for Unreadable {
     }
 }
 
-/// The message that carries an event to the events exchange, with the body that its publisher wrote.
-pub fn encode_event(topology: &Topology, event: &Event, body: &[u8]) -> Message {
+/// The message that carries an event to the events exchange, with the body that its publisher wrote. It was accepted by
+/// its application's settings of a `version`.
+pub fn encode_event(topology: &Topology, event: &Event, version: i64, body: &[u8]) -> Message {
     Message {
         exchange: topology.events_exchange(),
         routing_key: event.routing_key(),
         body: body.to_vec(),
         message_id: Some(event.key.clone().unwrap_or_else(|| event.id.to_string())),
-        headers: headers([(TRACEPARENT, event.traceparent.to_string()), (ACCEPTED, "http".to_owned())]),
+        headers: headers([(TRACEPARENT, event.traceparent.to_string()), (ACCEPTED, version.to_string())]),
     }
 }
 
@@ -168,10 +169,10 @@ pub(crate) fn text(value: &AMQPValue) -> Option<String> {
 }
 
 impl Incoming {
-    /// Whether its publisher has been told that its event is accepted: it came over HTTP, and its type was checked
-    /// by what was known then.
-    pub fn is_accepted(&self) -> bool {
-        self.headers.inner().contains_key(ACCEPTED)
+    /// The version of its application's settings by which it was accepted, where it came over HTTP: its type has been
+    /// checked by these, and its publisher told so.
+    pub fn accepted_by(&self) -> Option<i64> {
+        self.header(ACCEPTED)?.parse().ok()
     }
 
     /// A header that is a text.

@@ -20,6 +20,7 @@ use fanfare_domain::{
     email::check_email,
     endpoint_url::{UrlPolicy, check_url},
     ids::{ApplicationId, EndpointId, KeyId, SecretId},
+    label::check_label,
     secret::SigningSecret,
 };
 use fanfare_service::Environment;
@@ -214,6 +215,7 @@ async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
 }
 
 async fn create_application(store: &Store, configuration: &Configuration, new: NewApplication) -> anyhow::Result<()> {
+    check_label(&new.name).map_err(|fault| anyhow!("the name {fault}"))?;
     if configuration.dialects.get(&new.dialect).is_none() {
         bail!("--dialect: there is no dialect {:?}; `fanfare dialect list` shows those that there are", new.dialect);
     }

@@ -5,10 +5,18 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use fanfare_domain::json;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::request::PageSize;
+
+/// A body that is sent, as it is shown: half a surrogate pair in it, which strict parsers refuse, would make a whole
+/// answer unreadable for them.
+pub(crate) fn readable(body: &str) -> Option<Box<RawValue>> {
+    RawValue::from_string(json::readable(body).into_owned()).ok()
+}
 
 /// An answer.
 #[derive(Debug, Serialize, ToSchema)]

@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     ApiError, Console, ErrorCode, Failures,
-    answer::{Answer, Page},
+    answer::{Answer, Page, readable},
     request::{Bare, Manager, Query, from_json, id, malformed, missing, page_size},
     webhooks::Change,
 };
@@ -266,7 +266,7 @@ impl Log {
             event_type,
             attempt: attempt.attempt,
             url: attempt.url,
-            payload: body.and_then(|body| RawValue::from_string(body).ok()),
+            payload: body.and_then(|body| readable(&body)),
             outcome: attempt.outcome,
             response_status: attempt.status,
             response_body: attempt.response_body.map(|body| String::from_utf8_lossy(&body).into_owned()),

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     ApiError, Console, Failures,
-    answer::{Answer, Page},
+    answer::{Answer, Page, readable},
     configs::Log,
     request::{Manager, PageSize, Path, Query, id, page_size},
 };
@@ -226,7 +226,7 @@ pub(crate) async fn history(
     let filter = DeliveryFilter { endpoint: Some(endpoint.id), with_bodies: true, ..filter };
     let rows = console.store.deliveries(manager.application, &filter).await?;
     let entry = |mut row: DeliveryRow| {
-        let payload = row.body.take().and_then(|body| RawValue::from_string(body).ok());
+        let payload = row.body.take().and_then(|body| readable(&body));
         HistoryEntry { delivery: row.into(), payload }
     };
     Ok(Page::of(rows.into_iter().map(entry).collect(), size, |entry| entry.delivery.id.to_string()))

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     ApiError, Console, Failures,
-    answer::{Answer, Page},
+    answer::{Answer, Page, readable},
     deliveries::Delivery,
     request::{Manager, Path, Query, id, page_size},
 };
@@ -60,7 +60,7 @@ impl From<EventRow> for Event {
             matched_webhooks: row.matches,
             status,
             test: row.is_test,
-            payload: row.body.and_then(|body| RawValue::from_string(body).ok()),
+            payload: row.body.and_then(|body| readable(&body)),
         }
     }
 }

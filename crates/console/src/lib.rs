@@ -32,7 +32,7 @@ pub use document::{describe, document_routes};
 pub use error::{ApiError, ErrorCode, Failures};
 use trials::Trials;
 
-pub use request::{application_of, authenticate, read_body};
+pub use request::{application_of, authenticate, in_force, read_body};
 
 /// What a console is made of.
 pub struct Parts {

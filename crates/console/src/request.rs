@@ -4,14 +4,17 @@ use std::{collections::HashSet, str::FromStr, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequest, FromRequestParts, Request, rejection::PathRejection},
+    extract::{FromRequest, FromRequestParts, Request, State, rejection::PathRejection},
     http::{HeaderMap, header, request::Parts},
+    middleware::Next,
+    response::Response,
 };
 use bytes::BytesMut;
 use fanfare_domain::{
     access::{Caller, Role},
     ids::{ApplicationId, NotAnId},
     json::{self, JsonFault},
+    label,
 };
 use fanfare_store::Directory;
 use http_body_util::BodyExt;
@@ -96,6 +99,18 @@ impl FromRequestParts<Console> for Administrator {
     async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Self, ApiError> {
         authenticate(&parts.headers, &console.directory, &[Role::Admin]).map(|_| Self)
     }
+}
+
+/// Lets a change be known to this process before it is answered: whoever publishes after the answer must meet it, and
+/// the event carries the version by which a dispatcher sees what it has missed.
+pub async fn in_force(State(directory): State<Directory>, request: Request, next: Next) -> Response {
+    let is_change = !request.method().is_safe();
+    let response = next.run(request).await;
+    if is_change && response.status().is_success() {
+        // Where the database is away by now, the change comes with its return.
+        directory.refresh().await;
+    }
+    response
 }
 
 /// Finds out who calls, by `Authorization: Bearer <key>` or `x-api-token: <key>`, and whether the key may do
@@ -361,9 +376,6 @@ pub(crate) fn id<T: FromStr<Err = NotAnId>>(field: &str, text: &str) -> Result<T
 }
 
 /// A name that people give.
-pub(crate) fn check_label(field: &str, label: &str) -> Result<(), ApiError> {
-    let is_sound = !label.trim().is_empty() && label.len() <= 200 && !label.chars().any(char::is_control);
-    let fault =
-        || ApiError::invalid(field, "must have 1 to 200 bytes that are not all blank, without control characters");
-    if is_sound { Ok(()) } else { Err(fault()) }
+pub(crate) fn check_label(field: &str, text: &str) -> Result<(), ApiError> {
+    label::check_label(text).map_err(|fault| ApiError::invalid(field, fault))
 }

@@ -11,6 +11,9 @@ use lettre::message::Mailbox;
 
 use crate::jobs::SmtpServer;
 
+/// The days' partitions are dropped whole.
+const DAY: Duration = Duration::from_secs(86400);
+
 /// Everything that the environment says.
 pub(crate) struct Configuration {
     pub(crate) broker: BrokerSettings,
@@ -72,8 +75,8 @@ impl Configuration {
         let expiry = environment.duration("FANFARE_EXPIRY", "24h", meaning);
         let limits = limits(environment);
         let outbound = outbound_settings(environment);
-        let meaning = "how long events, deliveries and attempts are kept";
-        let retention = environment.duration("FANFARE_RETENTION", "30d", meaning);
+        let meaning = "how long events, deliveries and attempts are kept, a day or more";
+        let retention = environment.duration_of_at_least("FANFARE_RETENTION", "30d", DAY, meaning);
         let holding = holding(environment);
         let mails = mails(environment);
         let meaning = "how overdue a delivery must be before its claim counts as lost";

@@ -73,7 +73,7 @@ pub(crate) async fn run(
         };
         crash_point("event.received");
         match events.directory.application(event.application) {
-            Some(application) if message.is_accepted() || application.check_type(&event.event_type).is_ok() => {
+            Some(application) if is_up_to_date(&application, &message, &event) => {
                 events.accept(message, event, &application, &planned).await;
             }
             // In a task of its own: nobody else's events wait for a look into the database.
@@ -90,7 +90,7 @@ pub(crate) async fn run(
 }
 
 impl Events {
-    /// What is not known, an application or a type, may be new: that there is not, is said only after a look into
+    /// What is not known, an application, its newest settings or a type, may be new: that there is not, is said only after a look into
     /// the database, however long that takes.
     async fn look_up(&self, message: Incoming, event: Event, planned: &mpsc::Sender<Planned>) {
         while !self.directory.refresh().await {
@@ -101,7 +101,7 @@ impl Events {
             return park::park(&self.settler, message, unreadable);
         };
         match application.check_type(&event.event_type) {
-            Err(fault) if !message.is_accepted() && !self.is_persisted(&message, &event).await => {
+            Err(fault) if message.accepted_by().is_none() && !self.is_persisted(&message, &event).await => {
                 park::park(&self.settler, message, fault.into());
             }
             _ => self.accept(message, event, &application, planned).await,
@@ -203,6 +203,15 @@ impl Events {
             }
         }
         (delivery, None)
+    }
+}
+
+/// Whether what is known of an application is enough for its event: it is no older than what ingest knew, and has the
+/// event's type where nobody has checked that yet.
+fn is_up_to_date(application: &Application, message: &Incoming, event: &Event) -> bool {
+    match message.accepted_by() {
+        Some(version) => application.version >= version,
+        None => application.check_type(&event.event_type).is_ok(),
     }
 }
 

@@ -21,20 +21,21 @@ mod take;
 mod unrouted;
 mod wide;
 
-use fanfare_service::{Environment, Operations, Telemetry, deepen_stacks, reference, stop_signal};
+use fanfare_service::{Environment, Operations, Telemetry, argument, deepen_stacks, reference, stop_signal};
 
 use crate::{configuration::Configuration, dispatch::Dispatcher};
 
 fn main() -> anyhow::Result<()> {
+    let asked = argument("dispatcher", &["--reference"]);
     deepen_stacks()?;
-    run()
+    run(asked)
 }
 
 #[tokio::main]
-async fn run() -> anyhow::Result<()> {
+async fn run(asked: Option<&str>) -> anyhow::Result<()> {
     let mut environment = Environment::of_process();
     let configuration = Configuration::read(&mut environment);
-    if std::env::args().nth(1).as_deref() == Some("--reference") {
+    if asked == Some("--reference") {
         print!("{}", reference(&environment, &metric::ALL));
         return Ok(());
     }

@@ -89,7 +89,9 @@ impl Catalogue {
             })?;
             if !self.knows(&subscription) {
                 let meant = event.strip_suffix(".*").unwrap_or(event);
-                let message = format!("holds {event:?}, and no such event type is described");
+                let message = format!(
+                    "holds {event:?}, and no such event type is described: GET /api/v1/event-types shows those that are, and a POST there describes another"
+                );
                 let message = with_suggestion(&message, nearest(meant, self.names().map(EventType::as_str)));
                 return Err(EventFault::new(FaultCode::UnknownEventType, field, &message));
             }

@@ -17,6 +17,7 @@ pub mod event;
 pub mod header;
 pub mod ids;
 pub mod json;
+pub mod label;
 pub mod lane;
 pub mod moment;
 pub mod outcome;

@@ -123,6 +123,18 @@ enum Pattern {
     Code(&'static str),
 }
 
+impl Pattern {
+    /// Whether some outcome is of both.
+    fn overlaps(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Status(status), Self::Class(class)) | (Self::Class(class), Self::Status(status)) => {
+                status / 100 == class
+            }
+            (one, other) => one == other,
+        }
+    }
+}
+
 /// Why a list of outcomes cannot be judged by. The list is told by its name in a dialect's file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("holds {text:?}, which is no {expected}")]
@@ -141,11 +153,21 @@ impl Judgement {
     /// # Errors
     /// Where a list holds something else.
     pub fn parse<T: AsRef<str>>(success: &[T], rejecting: &[T], disabling: &[T]) -> Result<Self, NotAJudgement> {
-        Ok(Self {
+        let judgement = Self {
             success: patterns("success", success, &[])?,
             rejecting: patterns("final", rejecting, &UNANSWERED)?,
             disabling: patterns("disabling", disabling, &UNANSWERED)?,
-        })
+        };
+        for (list, given, others) in
+            [("final", rejecting, &judgement.rejecting), ("disabling", disabling, &judgement.disabling)]
+        {
+            let both = others.iter().position(|one| judgement.success.iter().any(|other| one.overlaps(*other)));
+            if let Some(place) = both {
+                let text = given[place].as_ref().to_owned();
+                return Err(NotAJudgement { list, text, expected: "failure: it is among those in success" });
+            }
+        }
+        Ok(judgement)
     }
 
     /// What an outcome means.
@@ -248,6 +270,17 @@ mod tests {
             assert_eq!(verdict(&judgement, status), expected, "{status}");
         }
         assert_eq!(judgement.of(Outcome::TimedOut), Verdict::Failed);
+    }
+
+    #[test]
+    fn a_success_cannot_end_a_delivery_as_failed() {
+        let list = |success: &str, rejecting: &[&str], disabling: &[&str]| {
+            Judgement::parse(&[success], rejecting, disabling).expect_err(success).list
+        };
+        assert_eq!(list("2xx", &["4xx", "204"], &[]), "final");
+        assert_eq!(list("200", &["2xx"], &[]), "final");
+        assert_eq!(list("410", &[], &["410"]), "disabling");
+        assert!(Judgement::parse(&["2xx"], &["4xx"], &["410"]).is_ok());
     }
 
     #[test]

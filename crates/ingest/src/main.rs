@@ -5,15 +5,16 @@ mod metric;
 mod publish;
 mod server;
 
-use fanfare_service::{Environment, Operations, Telemetry, reference, stop_signal};
+use fanfare_service::{Environment, Operations, Telemetry, argument, reference, stop_signal};
 
 use crate::configuration::Configuration;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let asked = argument("ingest", &["--reference", "--openapi"]);
     let mut environment = Environment::of_process();
     let configuration = Configuration::read(&mut environment);
-    match std::env::args().nth(1).as_deref() {
+    match asked {
         Some("--reference") => {
             print!("{}", reference(&environment, &metric::ALL));
             return Ok(());

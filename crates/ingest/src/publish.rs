@@ -187,7 +187,7 @@ impl Publish {
         headers: &HeaderMap,
     ) -> Result<EventId, ApiError> {
         let event = event(application, body, idempotency_key, headers).inspect_err(|_| count("invalid"))?;
-        let message = encode_event(&self.topology, &event, body);
+        let message = encode_event(&self.topology, &event, application.version, body);
         let started = Instant::now();
         crash_point("ingest.checked");
         let published = self.publisher.publish(message).await;

@@ -6,9 +6,9 @@ use std::sync::{
 };
 
 use anyhow::{Context, bail};
-use axum::Router;
+use axum::{Router, middleware::from_fn_with_state};
 use fanfare_broker::Publisher;
-use fanfare_console::{Console, document_routes, method_not_allowed, not_found};
+use fanfare_console::{Console, document_routes, in_force, method_not_allowed, not_found};
 use fanfare_domain::address::AddressPolicy;
 use fanfare_outbound::Client;
 use fanfare_service::Operations;
@@ -106,6 +106,7 @@ fn router(
         directory: directory.clone(),
         max_event_bytes,
     };
+    let in_force = from_fn_with_state(directory.clone(), in_force);
     let console = Console::new(fanfare_console::Parts {
         store,
         directory,
@@ -119,7 +120,7 @@ fn router(
     let (events, management, api) = routes();
     Ok(events
         .with_state(publish)
-        .merge(management.with_state(console))
+        .merge(management.with_state(console).layer(in_force))
         .merge(document_routes(api))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed))

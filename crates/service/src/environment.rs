@@ -88,6 +88,22 @@ impl Environment {
         self.with_default::<Time>(name, default, meaning).map(|time| time.0)
     }
 
+    /// A time that must not be shorter than `least`.
+    pub fn duration_of_at_least(
+        &mut self,
+        name: &'static str,
+        default: &'static str,
+        least: Duration,
+        meaning: &'static str,
+    ) -> Option<Duration> {
+        let time = self.duration(name, default, meaning)?;
+        if time < least {
+            self.mistakes.push(format!("{name}: {time:?} is too short; give {least:?} or more"));
+            return None;
+        }
+        Some(time)
+    }
+
     /// A list separated by commas, empty where the variable is not set.
     pub fn list<T: FromStr<Err: fmt::Display>>(&mut self, name: &'static str, meaning: &'static str) -> Option<Vec<T>> {
         self.settings.push(Setting { name, default: "", meaning });

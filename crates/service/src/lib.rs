@@ -1,5 +1,6 @@
 //! What every process needs: configuration, telemetry, the listener for operators, and the way to stop.
 
+mod argument;
 mod crash;
 mod environment;
 mod operations;
@@ -8,6 +9,7 @@ mod shutdown;
 mod stack;
 mod telemetry;
 
+pub use argument::argument;
 pub use crash::crash_point;
 pub use environment::{ConfigurationError, Environment};
 pub use operations::{Metric, MetricKind, Operations, reference};

@@ -80,7 +80,8 @@ impl TelemetrySettings {
             environment.with_default("FANFARE_LOG_FORMAT", "json", "`json`, one object a line, or `text` for people");
         let filter = environment.with_default(
             "RUST_LOG",
-            "info",
+            // lapin takes each lost connection for an error of its own; we say what came of it.
+            "info,lapin=off",
             "which logs are written, in the syntax of `tracing`'s `EnvFilter`",
         );
         let otlp_endpoint = environment.optional(

@@ -141,3 +141,42 @@ async fn an_event_reaches_each_of_very_many_endpoints_once() {
     assert_eq!(world.deliveries("state=skipped").await[0]["webhook"], endpoints[1].id.as_str());
     assert_eq!(world.count("SELECT count(*) FROM attempts").await, ENDPOINTS as i64 - 2);
 }
+
+/// Whoever publishes after the answer to a change meets it: nobody has to wait until all processes have heard of it.
+#[tokio::test]
+async fn what_was_answered_is_in_force_for_the_next_event() {
+    let world = World::new().await;
+    let _dispatchers = (world.dispatcher().await, world.dispatcher().await);
+    let client = world.client();
+    for round in 0..15 {
+        let (path, moved) = (format!("at{round}"), format!("moved{round}"));
+        let new = json!({ "url": world.receiver.url(&path), "events": [format!("round.{round}")] });
+        let described = json!({ "name": format!("round.{round}"), "category": "a", "description": "b", "sample": 1 });
+        assert_eq!(client.post("event-types", &described).await.status, 201);
+        let webhook = client.post("webhooks", &new).await.data()["id"].as_str().expect("an id").to_owned();
+        // Each event is published at once after a change, and waited for before the next one.
+        let becomes = async |state: &str| {
+            let event = world.publish(&json!({ "type": format!("round.{round}"), "data": round })).await;
+            world.wait_for_deliveries(&format!("event={event}&state={state}"), 1).await;
+        };
+        becomes("delivered").await;
+        let change = json!({ "url": world.receiver.url(&moved) });
+        assert_eq!(client.patch(&format!("webhooks/{webhook}"), &change).await.status, 200);
+        becomes("delivered").await;
+        assert_eq!(client.post(&format!("webhooks/{webhook}/disable"), &json!({})).await.status, 200);
+        becomes("skipped").await;
+        assert_eq!(client.post(&format!("webhooks/{webhook}/enable"), &json!({})).await.status, 200);
+        becomes("delivered").await;
+        assert_eq!((world.receiver.received(&path).len(), world.receiver.received(&moved).len()), (1, 2));
+    }
+    let key = world.create_key(&["--role", "admin"]);
+    let admin = client.with_key(&key);
+    until("the key to be known", async || (admin.get("applications").await.status == 200).then_some(())).await;
+    for _ in 0..10 {
+        let application = admin.post("applications", &json!({ "name": "new" })).await.data()["id"].clone();
+        let new = json!({ "role": "publish", "application": application });
+        let key = admin.post("keys", &new).await.data()["key"].as_str().expect("a key").to_owned();
+        let published = client.with_key(&key).post("events", &json!({ "type": "a", "data": 1 })).await;
+        assert_eq!(published.status, 202, "{}", published.body);
+    }
+}

@@ -30,8 +30,9 @@ const MAX_HEADERS: usize = 20;
 #[schema(as = NewWebhook)]
 pub(crate) struct New {
     url: String,
-    /// Event types; `points.*` stands for all that begin with `points.`, `*` for all.
-    #[schema(example = json!(["points.earned", "customer.*"]))]
+    /// Event types that are described; `points.*` stands for all that begin with `points.`, of which there must be one,
+    /// and `*` for all.
+    #[schema(example = json!(["REFERRAL_CREATED"]))]
     events: Vec<String>,
     name: Option<String>,
     /// A secret that receivers already know. It is made where it is left out.
@@ -70,7 +71,7 @@ pub(crate) struct Change {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Vec<String>>)]
     pub(crate) schedule: Option<Option<Vec<String>>>,
-    /// `null` for the dialect's limit, or none.
+    /// `null` for the dialect's limit, or none. Deliveries that wait already keep their time, five minutes at the most.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u32>)]
     pub(crate) rate_per_second: Option<Option<u32>>,

@@ -1,0 +1,70 @@
+//! JSON for people, and for parsers that are stricter than the publisher's.
+
+use std::borrow::Cow;
+
+/// JSON as strict parsers read it: an escaped half of a surrogate pair, which stands for no character, is replaced by
+/// U+FFFD. For people who look at it, and never for what is sent.
+pub fn readable(text: &str) -> Cow<'_, str> {
+    let mut readable = String::new();
+    let mut copied = 0;
+    let mut at = 0;
+    // A backslash stands only in strings.
+    while let Some(offset) = text.get(at..).and_then(|rest| rest.find('\\')) {
+        let escape = at + offset;
+        let pair = (escaped_unit(text, escape), escaped_unit(text, escape + 6));
+        at = match pair {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => escape + 12,
+            (Some(0xd800..=0xdfff), _) => {
+                readable.push_str(&text[copied..escape]);
+                readable.push_str("\\ufffd");
+                copied = escape + 6;
+                copied
+            }
+            (Some(_), _) => escape + 6,
+            (None, _) => escape + 2,
+        };
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    readable.push_str(&text[copied..]);
+    Cow::Owned(readable)
+}
+
+/// The UTF-16 unit of the escape `\\uXXXX` at this place, if there is one.
+fn escaped_unit(text: &str, at: usize) -> Option<u16> {
+    let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn half_a_pair_is_replaced_and_nothing_else() {
+        for (text, shown) in [
+            (r#""\ud800""#, r#""\ufffd""#),
+            (r#""\udc00\ud83d\ude00\uD83D""#, r#""\ufffd\ud83d\ude00\ufffd""#),
+            (r#""\ud800\ud800\udc00x""#, r#""\ufffd\ud800\udc00x""#),
+            (r#"{"\\ud800":"\u00e9é😀\n\"\\"}"#, r#"{"\\ud800":"\u00e9é😀\n\"\\"}"#),
+            ("[1,null]", "[1,null]"),
+        ] {
+            assert_eq!(readable(text), shown);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn strict_parsers_read_it(pieces in proptest::collection::vec(
+            prop_oneof![Just(r"\ud800"), Just(r"\udfff"), Just(r"\ud83d\ude00"), Just(r"\\"), Just(r"\u0041"), Just("é"), Just("ud800")],
+            0..12,
+        )) {
+            let text = format!("\"{}\"", pieces.concat());
+            prop_assert!(serde_json::from_str::<Value>(&readable(&text)).is_ok(), "{}", text);
+        }
+    }
+}

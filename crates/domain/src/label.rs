@@ -1,0 +1,33 @@
+//! Names that people give to things.
+
+/// Bytes of a name.
+const MAX_LENGTH: usize = 200;
+
+/// Why a text is no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must have 1 to {MAX_LENGTH} bytes that are not all blank, without control characters")]
+pub struct NotALabel;
+
+/// Checks a name.
+///
+/// # Errors
+/// When it is blank, too long, or holds a control character.
+pub fn check_label(label: &str) -> Result<(), NotALabel> {
+    let is_sound = !label.trim().is_empty() && label.len() <= MAX_LENGTH && !label.chars().any(char::is_control);
+    if is_sound { Ok(()) } else { Err(NotALabel) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_for_people() {
+        for label in ["a", "Bestellungen für Köln", &"a".repeat(200)] {
+            assert_eq!(check_label(label), Ok(()));
+        }
+        for label in ["", "  ", "a\tb", "a\0", &"a".repeat(201)] {
+            assert_eq!(check_label(label), Err(NotALabel), "{label:?}");
+        }
+    }
+}
