@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 use crate::{
     ApiError, Console, Failures,
     answer::{Answer, Page},
-    request::{Administrator, Fields, Manager, Paging, Path, Query, check_label, given, id},
+    body::{Fields, given},
+    request::{Administrator, Manager, Paging, Path, Query, check_label, id},
 };
 
 #[derive(Serialize, ToSchema)]

@@ -19,7 +19,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     ApiError, Console, ErrorCode, Failures,
     answer::{Answer, Page, readable},
-    request::{Bare, Manager, Query, from_json, id, malformed, missing, page_size},
+    body::{Bare, from_json, malformed, missing},
+    request::{Manager, Query, id, page_size},
     webhooks::Change,
 };
 

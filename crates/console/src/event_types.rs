@@ -14,7 +14,8 @@ use utoipa::ToSchema;
 use crate::{
     ApiError, Console, ErrorCode, Failures,
     answer::Answer,
-    request::{Fields, Manager, Path, check_label},
+    body::Fields,
+    request::{Manager, Path, check_label},
 };
 
 /// Event types that an application may describe itself.

@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 use crate::{
     ApiError, Console, Failures,
     answer::Answer,
-    request::{Administrator, Fields, id, missing},
+    body::{Fields, missing},
+    request::{Administrator, id},
 };
 
 #[derive(Deserialize, ToSchema)]

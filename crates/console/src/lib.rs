@@ -5,6 +5,7 @@
 
 mod answer;
 mod applications;
+mod body;
 mod configs;
 mod deliveries;
 mod document;
@@ -32,7 +33,8 @@ pub use document::{describe, document_routes};
 pub use error::{ApiError, ErrorCode, Failures};
 use trials::Trials;
 
-pub use request::{application_of, authenticate, in_force, read_body};
+pub use body::read_body;
+pub use request::{application_of, authenticate, in_force};
 
 /// What a console is made of.
 pub struct Parts {

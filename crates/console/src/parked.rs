@@ -15,7 +15,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     ApiError, Console, ErrorCode, Failures,
     answer::{Answer, Page},
-    request::{Administrator, Fields, OptionalFields, Path, Query, check_label, id, page_size},
+    body::{Fields, OptionalFields},
+    request::{Administrator, Path, Query, check_label, id, page_size},
 };
 
 /// Messages that one request puts back or discards.

@@ -17,8 +17,9 @@ use utoipa::ToSchema;
 use crate::{
     ApiError, Console, ErrorCode, Failures,
     answer::Answer,
+    body::Fields,
     deliveries::{delivery_state, moment, no_such_delivery},
-    request::{Fields, Manager, Path, id},
+    request::{Manager, Path, id},
 };
 
 /// Deliveries that are sent again by one request.

@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 use crate::{
     ApiError, Console, ErrorCode, Failures,
     answer::Answer,
-    request::{Manager, OptionalFields, Path, id},
+    body::OptionalFields,
+    request::{Manager, Path, id},
     webhooks::{Webhook, no_such_webhook},
 };
 

@@ -29,8 +29,9 @@ use utoipa::ToSchema;
 use crate::{
     ApiError, Console, ErrorCode, Failures,
     answer::Answer,
+    body::OptionalFields,
     event_types::checked_data,
-    request::{Manager, OptionalFields, Path},
+    request::{Manager, Path},
     webhooks::no_such_webhook,
 };
 

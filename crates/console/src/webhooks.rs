@@ -19,7 +19,8 @@ pub(crate) use settings::Change;
 use crate::{
     ApiError, Console, Failures,
     answer::{Answer, Page},
-    request::{Fields, Manager, Paging, Path, Query, id},
+    body::Fields,
+    request::{Manager, Paging, Path, Query, id},
 };
 use settings::New;
 

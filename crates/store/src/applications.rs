@@ -53,6 +53,12 @@ pub struct ApplicationRow {
 
 const COLUMNS: &str = "id, name, dialect, strict, email, created_at";
 
+/// The application $2, locked: whatever changes something of an application's locks it first, because it raises
+/// the application's version at last. Two who did so in another order would stand in each other's way.
+pub(crate) const OWNER: &str = "WITH owner AS MATERIALIZED (
+    SELECT id AS application FROM applications WHERE id = $2 FOR NO KEY UPDATE
+)";
+
 impl Store {
     /// Creates an application.
     ///

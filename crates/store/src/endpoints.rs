@@ -12,7 +12,7 @@ use fanfare_domain::{
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use crate::{Store, StoreError, secrets::seal_headers};
+use crate::{Store, StoreError, applications::OWNER, secrets::seal_headers};
 
 /// Headers of an endpoint's own, checked: names and values.
 pub type OwnHeaders = BTreeMap<String, String>;
@@ -99,12 +99,6 @@ const COLUMNS: &str = "id, application_id, name, url, event_types, status, statu
                        header_names, created_at, updated_at, \
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
-
-/// The application $2, locked: whatever changes something of an application's locks it first, because it raises
-/// the application's version at last. Two who did so in another order would stand in each other's way.
-pub(crate) const OWNER: &str = "WITH owner AS MATERIALIZED (
-    SELECT id AS application FROM applications WHERE id = $2 FOR NO KEY UPDATE
-)";
 
 impl Store {
     /// Creates an endpoint with its secret.

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use tokio_postgres::Row;
 
 use crate::{
-    Keyring, KeyringError, OwnHeaders, Store, StoreError, endpoints::OWNER, keyring::Sealed, store::milliseconds,
+    Keyring, KeyringError, OwnHeaders, Store, StoreError, applications::OWNER, keyring::Sealed, store::milliseconds,
 };
 
 /// What came of rotating a secret.

@@ -18,7 +18,8 @@ use utoipa::ToSchema;
 use crate::{
     ApiError, Console, ErrorCode,
     applications::checked_email,
-    request::{Manager, check_label, given},
+    body::given,
+    request::{Manager, check_label},
 };
 
 /// Headers of an endpoint's own.

@@ -1,0 +1,187 @@
+//! Bodies of requests: their bounds, and how they are read into what their schema describes.
+
+use std::{collections::HashSet, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, Request},
+    http::{HeaderMap, header},
+};
+use bytes::BytesMut;
+use fanfare_domain::json::{self, JsonFault};
+use http_body_util::BodyExt;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema, schema::Object},
+};
+
+use crate::{ApiError, ErrorCode};
+
+/// Bytes of a management request.
+const MAX_MANAGEMENT_BODY: usize = 512 * 1024;
+
+/// How much of a body that is too large is read and thrown away, and for how long.
+const MAX_DISCARDED: usize = 16 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// Reads a JSON body of at most so many bytes.
+///
+/// # Errors
+/// 415 for another content type, 413 for more bytes, 400 where the body breaks off.
+pub async fn read_body(headers: &HeaderMap, mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        let message = "send JSON with Content-Type: application/json";
+        return Err(ApiError::new(ErrorCode::UnsupportedContentType, message));
+    }
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let incomplete = |_| ApiError::new(ErrorCode::IncompleteBody, "the body ended before it was complete");
+        let data = frame.map_err(incomplete)?.into_data().unwrap_or_default();
+        if bytes.len() + data.len() > max_bytes {
+            let _ = tokio::time::timeout(DISCARD_TIME, discard(body)).await;
+            let message = format!("the body has more than the {max_bytes} bytes that are allowed");
+            return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+/// Reads what nobody wants. A connection that is closed while its client still sends takes the answer with it.
+async fn discard(mut body: Body) {
+    let mut left = MAX_DISCARDED;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// The body of a management request, read into what its schema describes.
+pub(crate) struct Fields<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for Fields<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        from_json(&read_body(&parts.headers, body, MAX_MANAGEMENT_BODY).await?).map(Self)
+    }
+}
+
+/// The body of a management request that may be left out.
+pub(crate) struct OptionalFields<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + ToSchema + Default> FromRequest<S> for OptionalFields<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        use axum::body::HttpBody;
+        if request.body().is_end_stream() {
+            return Ok(Self(T::default()));
+        }
+        Fields::from_request(request, state).await.map(|Fields(fields)| Self(fields))
+    }
+}
+
+/// The bytes of a management request's body.
+pub(crate) struct Bare(pub(crate) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Bare {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        read_body(&parts.headers, body, MAX_MANAGEMENT_BODY).await.map(Self)
+    }
+}
+
+/// Reads a JSON object. What its schema requires must be there, and what it does not know must not: a
+/// misspelt field would otherwise be ignored silently.
+pub(crate) fn from_json<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<T, ApiError> {
+    let whole: &RawValue = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
+    let Ok(given) = serde_json::from_str::<Members>(whole.get()) else {
+        return Err(ApiError::new(ErrorCode::NotAnObject, "the body must be a JSON object"));
+    };
+    for (field, value) in &given.0 {
+        if let Err(fault @ JsonFault::TooDeep { .. }) = json::check(value.get()) {
+            return Err(ApiError::new(ErrorCode::TooDeep, format!("`{field}`: {fault}")).at(field));
+        }
+    }
+    check_fields::<T>(&given)?;
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let field = error.path().to_string();
+        ApiError::new(ErrorCode::WrongType, format!("`{field}`: {}", error.into_inner())).at(&field)
+    })
+}
+
+/// The members of a JSON object, in their order, also those of one name.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Members(members))
+    }
+}
+
+pub(crate) fn malformed(error: &serde_json::Error) -> ApiError {
+    ApiError::new(ErrorCode::MalformedJson, format!("the body is not JSON: {error}"))
+}
+
+fn check_fields<T: PartialSchema>(Members(given): &Members<'_>) -> Result<(), ApiError> {
+    let given: Vec<&String> = given.iter().map(|(name, _)| name).collect();
+    let RefOr::T(Schema::Object(Object { properties, required, .. })) = T::schema() else { return Ok(()) };
+    if let Some(field) = given.iter().find(|field| !properties.contains_key(field.as_str())) {
+        let known: Vec<&str> = properties.keys().map(String::as_str).collect();
+        let message = format!("`{field}` is no field of this request; these are: {}", known.join(", "));
+        return Err(ApiError::new(ErrorCode::UnknownField, message).at(field));
+    }
+    let mut seen = HashSet::new();
+    if let Some(field) = given.iter().find(|field| !seen.insert(*field)) {
+        return Err(ApiError::new(ErrorCode::DuplicateField, format!("`{field}` is given twice")).at(field));
+    }
+    match required.iter().find(|field| !given.contains(field)) {
+        Some(field) => Err(missing(field)),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn missing(field: &str) -> ApiError {
+    ApiError::new(ErrorCode::MissingField, format!("`{field}` is missing")).at(field)
+}
+
+/// Tells `null` from absence: `Some(None)` from `None`.
+pub(crate) fn given<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
