@@ -3,6 +3,7 @@
 
 use fanfare_domain::{delivery::FailureReason, ids::EndpointId};
 use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::{
@@ -28,20 +29,6 @@ WITH RECURSIVE held(id) AS (
             ORDER BY endpoint_id LIMIT 1)
     FROM held WHERE held.id IS NOT NULL
 )";
-
-/// Ends the `ended` (id, accepted_at, endpoint_id) with the reason $2. Of endpoints among $3 somebody is told.
-const END: &str = "
-, given_up AS (
-    UPDATE deliveries d
-    SET state = 'failed', reason = $2, sequence = d.sequence + 1, due_at = NULL, finished_at = now()
-    FROM ended WHERE d.id = ended.id AND d.accepted_at = ended.accepted_at AND d.state = 'held'
-    RETURNING d.id, d.accepted_at, d.application_id, d.endpoint_id
-), noticed AS (
-    INSERT INTO failure_notices AS n (delivery_id, accepted_at, application_id, endpoint_id)
-    SELECT id, accepted_at, application_id, endpoint_id FROM given_up WHERE endpoint_id = ANY($3)
-    ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET failed_at = now()
-)
-SELECT count(*) FROM given_up";
 
 impl Store {
     /// What is held for an endpoint, counted up to `most`.
@@ -93,20 +80,9 @@ impl Store {
         notifying: &[EndpointId],
         limit: usize,
     ) -> Result<u64, StoreError> {
-        let statement = format!(
-            "{HELD_ENDPOINTS}, ended AS MATERIALIZED (
-                 SELECT h.id, h.accepted_at
-                 FROM held CROSS JOIN LATERAL (
-                     SELECT id, accepted_at FROM deliveries
-                     WHERE state = 'held' AND endpoint_id = held.id AND due_at < $1 ORDER BY due_at, id LIMIT $4) h
-                 LIMIT $4
-             ) {END}"
-        );
-        let reason = FailureReason::HeldTooLong.as_str();
-        let notifying: Vec<Uuid> = notifying.iter().map(|endpoint| endpoint.0).collect();
-        let connection = self.connection().await?;
-        let ended: i64 = connection.query_one(&statement, &[&oldest, &reason, &notifying, &rows(limit)]).await?.get(0);
-        Ok(ended.unsigned_abs())
+        let of_endpoint = "SELECT id, accepted_at FROM deliveries
+                           WHERE state = 'held' AND endpoint_id = held.id AND due_at < $1 ORDER BY due_at, id LIMIT $4";
+        self.end_held(of_endpoint, &oldest, FailureReason::HeldTooLong, notifying, limit).await
     }
 
     /// Gives up to `limit` deliveries up that are more than the newest `most` held for their endpoint; those who
@@ -121,21 +97,39 @@ impl Store {
         notifying: &[EndpointId],
         limit: usize,
     ) -> Result<u64, StoreError> {
+        let of_endpoint = "SELECT id, accepted_at FROM deliveries WHERE state = 'held' AND endpoint_id = held.id
+                           ORDER BY due_at DESC, id DESC OFFSET $1 LIMIT $4";
+        self.end_held(of_endpoint, &rows(most), FailureReason::TooManyHeld, notifying, limit).await
+    }
+
+    /// Gives up what `of_endpoint` finds by its `bound` ($1) for each endpoint that holds something.
+    async fn end_held(
+        &self,
+        of_endpoint: &str,
+        bound: &(dyn ToSql + Sync),
+        reason: FailureReason,
+        notifying: &[EndpointId],
+        limit: usize,
+    ) -> Result<u64, StoreError> {
         let statement = format!(
             "{HELD_ENDPOINTS}, ended AS MATERIALIZED (
-                 SELECT h.id, h.accepted_at
-                 FROM held CROSS JOIN LATERAL (
-                     SELECT id, accepted_at FROM deliveries
-                     WHERE state = 'held' AND endpoint_id = held.id
-                     ORDER BY due_at DESC, id DESC OFFSET $1 LIMIT $4) h
-                 LIMIT $4
-             ) {END}"
+                 SELECT h.id, h.accepted_at FROM held CROSS JOIN LATERAL ({of_endpoint}) h LIMIT $4
+             ), given_up AS (
+                 UPDATE deliveries d
+                 SET state = 'failed', reason = $2, sequence = d.sequence + 1, due_at = NULL, finished_at = now()
+                 FROM ended WHERE d.id = ended.id AND d.accepted_at = ended.accepted_at AND d.state = 'held'
+                 RETURNING d.id, d.accepted_at, d.application_id, d.endpoint_id
+             ), noticed AS (
+                 INSERT INTO failure_notices AS n (delivery_id, accepted_at, application_id, endpoint_id)
+                 SELECT id, accepted_at, application_id, endpoint_id FROM given_up WHERE endpoint_id = ANY($3)
+                 ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET failed_at = now()
+             )
+             SELECT count(*) FROM given_up"
         );
-        let reason = FailureReason::TooManyHeld.as_str();
         let notifying: Vec<Uuid> = notifying.iter().map(|endpoint| endpoint.0).collect();
         let connection = self.connection().await?;
         let ended: i64 =
-            connection.query_one(&statement, &[&rows(most), &reason, &notifying, &rows(limit)]).await?.get(0);
+            connection.query_one(&statement, &[bound, &reason.as_str(), &notifying, &rows(limit)]).await?.get(0);
         Ok(ended.unsigned_abs())
     }
 }
