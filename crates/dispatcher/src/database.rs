@@ -61,7 +61,11 @@ impl Database {
         loop {
             let tried_at = Instant::now();
             let answer = tokio::time::timeout(STATEMENT_TIMEOUT, statement()).await;
-            let error = match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Box::new(elapsed)))) {
+            let answer = answer.unwrap_or_else(|elapsed| {
+                self.store.forget_connections();
+                Err(StoreError::Unavailable(Box::new(elapsed)))
+            });
+            let error = match answer {
                 Err(error) if error.may_pass() => error,
                 result => {
                     drop(waiting);

@@ -29,9 +29,10 @@ pub struct AdvisoryLock {
 impl AdvisoryLock {
     /// Gives the right back, so that the connection can be used on.
     pub async fn unlock(mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        if connection.batch_execute("SELECT pg_advisory_unlock_all()").await.is_err() {
-            drop(Object::take(connection));
+        let Some(connection) = &self.connection else { return };
+        // Kept until the answer is there: where nobody waits for that any more, it is closed instead.
+        if connection.batch_execute("SELECT pg_advisory_unlock_all()").await.is_ok() {
+            drop(self.connection.take());
         }
     }
 }

@@ -30,6 +30,9 @@ use crate::{Keyring, Store, StoreError, endpoints, secrets};
 /// How often the versions of all applications are compared, notices or not.
 const POLL: Duration = Duration::from_secs(10);
 
+/// The longest that one step of reading what has changed may take.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long a failed connection or look-up waits before the next.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -187,8 +190,7 @@ struct Source {
 impl Source {
     /// Replaces what has changed.
     async fn refresh(&self, current: &mut Arc<Snapshot>) -> Result<(), StoreError> {
-        let connection = self.store.connection().await?;
-        let versions = connection.query("SELECT id, version FROM applications", &[]).await?;
+        let versions = self.in_time(self.versions()).await?;
         let changed: Vec<Uuid> = versions
             .iter()
             .filter(|row| {
@@ -198,10 +200,9 @@ impl Source {
             .map(|row| row.get(0))
             .collect();
         let mut applications = current.applications.clone();
-        drop(connection);
         let mut unreadable = HashSet::new();
         for some in changed.chunks(1000) {
-            for (id, application) in self.load(some).await? {
+            for (id, application) in self.in_time(self.load(some)).await? {
                 match application {
                     Ok(application) => drop(applications.insert(id, Arc::new(application))),
                     Err(error) => {
@@ -213,8 +214,22 @@ impl Source {
                 }
             }
         }
-        *current = Arc::new(Snapshot { applications, keys: Arc::new(load_keys(&self.store).await?), unreadable });
+        let keys = Arc::new(self.in_time(load_keys(&self.store)).await?);
+        *current = Arc::new(Snapshot { applications, keys, unreadable });
         Ok(())
+    }
+
+    async fn versions(&self) -> Result<Vec<Row>, StoreError> {
+        let statement = "SELECT id, version FROM applications";
+        Ok(self.store.connection().await?.query(statement, &[]).await?)
+    }
+
+    /// A database that fell silent is asked again over new connections.
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or_else(|elapsed| {
+            self.store.forget_connections();
+            Err(StoreError::Unavailable(Box::new(elapsed)))
+        })
     }
 
     async fn load(&self, ids: &[Uuid]) -> Result<Vec<(ApplicationId, Result<Application, StoreError>)>, StoreError> {

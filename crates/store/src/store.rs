@@ -101,6 +101,14 @@ impl Store {
         Ok(self.writers.get().await?)
     }
 
+    /// Closes the connections that are not in use. One whose answer did not come may be silent for ever, and is among
+    /// them as soon as nobody waits for it any more: the next statement takes a new one.
+    pub fn forget_connections(&self) {
+        for pool in [&self.pool, &self.inserts, &self.writers] {
+            pool.retain(|_, _| false);
+        }
+    }
+
     /// Whether the database answers.
     ///
     /// # Errors

@@ -37,8 +37,7 @@ impl Holds {
         let turns = Turns { database: self.database.clone(), job: Job::Holds, every: EVERY, stop };
         let mut counted = None;
         while let Some(lock) = turns.next().await {
-            let done = self.look(&mut counted).await;
-            turns.end(lock, done).await;
+            turns.take(lock, self.look(&mut counted)).await;
         }
     }
 

@@ -58,8 +58,7 @@ impl Mail {
         let turns = Turns { database: self.database.clone(), job: Job::Mail, every: EVERY, stop: stop.clone() };
         let mut rest = Rest::default();
         while let Some(lock) = turns.next().await {
-            let done = self.look(&mut rest, &stop).await;
-            turns.end(lock, done).await;
+            turns.take(lock, self.look(&mut rest, &stop)).await;
         }
     }
 

@@ -5,7 +5,7 @@ mod mail;
 mod partitions;
 mod reconciler;
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use fanfare_store::{AdvisoryLock, Job, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,12 @@ pub(crate) use partitions::Partitions;
 pub(crate) use reconciler::Reconciler;
 
 use crate::database::Database;
+
+/// The longest that a job may take in one turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The longest that taking or leaving a lock may take.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The times at which this process is to do a job.
 struct Turns {
@@ -34,7 +40,7 @@ impl Turns {
             if !*self.database.availability().borrow() {
                 continue;
             }
-            match self.database.store.try_lock(self.job).await {
+            match self.in_time(LOCK_TIMEOUT, self.database.store.try_lock(self.job)).await {
                 Ok(Some(lock)) => return Some(lock),
                 Ok(None) => {}
                 Err(error) => self.failed(&error),
@@ -42,12 +48,26 @@ impl Turns {
         }
     }
 
-    /// Ends a turn.
-    async fn end(&self, lock: AdvisoryLock, done: Result<(), StoreError>) {
-        lock.unlock().await;
-        if let Err(error) = done {
+    /// Does what is to be done in a turn, and ends it. What is not done in time is left to the next one.
+    async fn take(&self, lock: AdvisoryLock, work: impl Future<Output = Result<(), StoreError>>) {
+        if let Err(error) = self.in_time(TURN_TIMEOUT, work).await {
             self.failed(&error);
         }
+        // Where that takes long, the connection is closed, and the lock gone with it.
+        let _ = tokio::time::timeout(LOCK_TIMEOUT, lock.unlock()).await;
+    }
+
+    /// A database that fell silent is asked again over new connections.
+    async fn in_time<T>(
+        &self,
+        timeout: Duration,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let done = tokio::time::timeout(timeout, work).await;
+        done.unwrap_or_else(|elapsed| {
+            self.database.store.forget_connections();
+            Err(StoreError::Unavailable(Box::new(elapsed)))
+        })
     }
 
     fn failed(&self, error: &StoreError) {

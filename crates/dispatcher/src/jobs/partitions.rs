@@ -23,8 +23,7 @@ impl Partitions {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let turns = Turns { database: self.database.clone(), job: Job::Partitions, every: EVERY, stop };
         while let Some(lock) = turns.next().await {
-            let done = self.roll().await;
-            turns.end(lock, done).await;
+            turns.take(lock, self.roll()).await;
         }
     }
 

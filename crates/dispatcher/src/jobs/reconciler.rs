@@ -45,8 +45,8 @@ impl Reconciler {
                 up_since = Instant::now();
             }
             let is_settled = *self.consuming.borrow() && up_since.elapsed() >= self.patience;
-            let done = if is_settled { self.look().await } else { Ok(()) };
-            turns.end(lock, done).await;
+            let work = async { if is_settled { self.look().await } else { Ok(()) } };
+            turns.take(lock, work).await;
         }
     }
 
