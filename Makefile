@@ -7,6 +7,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 target := $(or $(CARGO_TARGET_DIR),target)
 node_clients := tests/clients/node
+# Most tests wait, for other processes or for a time to pass.
+threads := $(shell echo $$(( $$(nproc) > 4 ? $$(nproc) : 4 )))
 scripts := .ci/run $(wildcard deploy/dev/*)
 
 .PHONY: help run test check clean toolchain
@@ -21,7 +23,7 @@ run: toolchain ## Build, and run everything against a RabbitMQ and PostgreSQL of
 test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests against a RabbitMQ and PostgreSQL of their own
 	@deploy/dev/install python
 	@cargo build --workspace --all-targets
-	@exec deploy/dev/with-services cargo test --workspace
+	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test --workspace
 
 check: toolchain ## Format, lints, documentation, dependencies between crates
 	@cargo fmt --all --check
