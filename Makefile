@@ -11,7 +11,7 @@ node_clients := tests/clients/node
 threads := $(shell echo $$(( $$(nproc) > 4 ? $$(nproc) : 4 )))
 scripts := .ci/run $(wildcard deploy/dev/*)
 
-.PHONY: help run test check clean toolchain
+.PHONY: help run test chaos check clean toolchain
 
 help: ## List these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -25,6 +25,12 @@ test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests
 	@cargo build --workspace --all-targets
 	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test --workspace
 
+# Each run of it starts servers of its own: there are none to share.
+chaos: toolchain ## Break everything, alone and mixed, under load, and compare the books (CHAOS='--list' for what there is)
+	@deploy/dev/install
+	@cargo build --workspace --bins
+	@AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos $(CHAOS)
+
 check: toolchain ## Format, lints, documentation, dependencies between crates
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets -- -D warnings
@@ -34,7 +40,7 @@ check: toolchain ## Format, lints, documentation, dependencies between crates
 
 clean: ## Remove what was built, and what runs that were killed have left
 	@deploy/dev/with-services --sweep
-	@rm -rf $(target) $(node_clients)/node_modules
+	@rm -rf $(target) $(node_clients)/node_modules .dev/chaos
 
 toolchain:
 	@command -v cargo >/dev/null || { \

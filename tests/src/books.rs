@@ -1,24 +1,17 @@
-//! A load over both doors, and three books compared after it: what was accepted, what the receiver got,
-//! and what Fanfare recorded.
+//! Three books compared after a load: what was accepted, what the receiver got, and what Fanfare recorded.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use hyper::Method;
-use serde_json::{Value, json};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, interval, sleep, timeout},
-};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     broker::Broker,
-    client::{Answer, Client},
-    patience::{patience, until},
+    patience::patience,
     receiver::{Behaviour, Received},
     world::World,
 };
@@ -26,155 +19,9 @@ use crate::{
 /// Retries of the default dialect with short waits.
 const SHORT_WAITS: usize = 5;
 
-/// How long a publisher waits before it sends again what was not accepted.
-const AGAIN: Duration = Duration::from_millis(250);
-
-/// An answer of ingest to the load, or what was there instead of one.
-#[derive(Debug, Clone)]
-pub struct Answered {
-    /// When the request was sent.
-    pub sent: Instant,
-    /// How long the answer took.
-    pub took: Duration,
-    /// The event's key.
-    pub key: String,
-    /// None where the connection failed.
-    pub answer: Option<Answer>,
-}
-
-impl Answered {
-    /// The status, 0 where there is none.
-    pub fn status(&self) -> u16 {
-        self.answer.as_ref().map_or(0, |answer| answer.status)
-    }
-}
-
-/// Publishers that publish each event until it is accepted, half of them over HTTP, half over AMQP.
-pub struct Load {
-    ledger: Ledger,
-    publishers: JoinSet<()>,
-}
-
-#[derive(Clone)]
-struct Ledger {
-    accepted: Arc<Mutex<Vec<String>>>,
-    answers: Arc<Mutex<Vec<Answered>>>,
-    client: Arc<Mutex<Client>>,
-    amqp_url: String,
-    prefix: String,
-    application: String,
-}
-
-impl Load {
-    /// Starts to publish so many events, one per `pace` over each door.
-    pub fn start(world: &World, events: usize, pace: Duration) -> Self {
-        let ledger = Ledger {
-            accepted: Arc::default(),
-            answers: Arc::default(),
-            client: Arc::new(Mutex::new(world.client().clone())),
-            amqp_url: world.variables["AMQP_URL"].clone(),
-            prefix: world.variables["FANFARE_PREFIX"].clone(),
-            application: world.application.clone(),
-        };
-        let run: u32 = rand::random();
-        let keys = |door: &str, count: usize| (0..count).map(|number| format!("{door}-{run:08x}-{number}")).collect();
-        let mut publishers = JoinSet::new();
-        publishers.spawn(ledger.clone().over_http(keys("http", events / 2), pace));
-        publishers.spawn(ledger.clone().over_amqp(keys("amqp", events - events / 2), pace));
-        Self { ledger, publishers }
-    }
-
-    /// Sends what comes next over HTTP to another ingest.
-    pub fn turn_to(&self, client: &Client) {
-        *lock(&self.ledger.client) = client.clone();
-    }
-
-    /// Events that were accepted so far.
-    pub fn accepted(&self) -> usize {
-        lock(&self.ledger.accepted).len()
-    }
-
-    /// Waits until so many events were accepted.
-    pub async fn reached(&self, accepted: usize) {
-        until(&format!("{accepted} accepted events"), async || (self.accepted() >= accepted).then_some(())).await;
-    }
-
-    /// The answers of ingest so far, in the order in which they came.
-    pub fn answers(&self) -> Vec<Answered> {
-        lock(&self.ledger.answers).clone()
-    }
-
-    /// Waits until all is published, and gives the keys of what was accepted: a 202, or a confirm.
-    ///
-    /// # Panics
-    /// When a publisher still has something that is not accepted.
-    pub async fn finish(mut self) -> Vec<String> {
-        let all = async { while self.publishers.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
-        assert!(timeout(patience(), all).await.is_ok(), "the doors do not open again");
-        assert!(self.publishers.is_empty(), "a publisher panicked");
-        lock(&self.ledger.accepted).clone()
-    }
-}
-
-impl Ledger {
-    /// Each event is a task of its own: one that has to wait for its answer does not hold up the next.
-    async fn over_http(self, keys: Vec<String>, pace: Duration) {
-        let (mut ticks, mut open) = (interval(pace), JoinSet::new());
-        for key in keys {
-            ticks.tick().await;
-            open.spawn(self.clone().post(key));
-        }
-        open.join_all().await;
-    }
-
-    async fn post(self, key: String) {
-        let body = json!({ "type": "load.http", "id": key, "data": { "key": key } }).to_string();
-        loop {
-            let client = lock(&self.client).clone();
-            let sent = Instant::now();
-            let answer = client.send(Method::POST, "events", &[("content-type", "application/json")], body.clone());
-            let answered = Answered { sent, answer: answer.await.ok(), took: sent.elapsed(), key: key.clone() };
-            let status = answered.status();
-            lock(&self.answers).push(answered);
-            if status == 202 {
-                lock(&self.accepted).push(key);
-                return;
-            }
-            sleep(AGAIN).await;
-        }
-    }
-
-    async fn over_amqp(self, keys: Vec<String>, pace: Duration) {
-        let mut ticks = interval(pace);
-        let mut broker = None;
-        for key in keys {
-            ticks.tick().await;
-            // What is not confirmed may have been taken: it is published again under its key.
-            while !self.confirmed(&mut broker, &key).await {
-                broker = None;
-                sleep(AGAIN).await;
-            }
-            lock(&self.accepted).push(key);
-        }
-    }
-
-    async fn confirmed(&self, broker: &mut Option<Broker>, key: &str) -> bool {
-        let published = timeout(Duration::from_secs(5), async {
-            if broker.is_none() {
-                *broker = Some(Broker::connect(&self.amqp_url, &self.prefix).await?);
-            }
-            let Some(broker) = broker else { return Ok(false) };
-            let body = json!({ "data": { "key": key } }).to_string();
-            broker.publish(&format!("{}.load.amqp", self.application), Some(key), &[], body).await
-        });
-        matches!(published.await, Ok(Ok(true)))
-    }
-}
-
 /// An endpoint that is subscribed to everything, and how it answers.
 pub struct Subscriber {
     path: &'static str,
-    script: Vec<Behaviour>,
 }
 
 impl Subscriber {
@@ -182,7 +29,7 @@ impl Subscriber {
     pub async fn new(world: &World, path: &'static str, script: Vec<Behaviour>) -> Self {
         world.endpoint(path, &["*"]).await;
         world.receiver.script(path, &script);
-        Self { path, script }
+        Self { path }
     }
 
     /// Three of them: one answers at once, one fails each tenth request, one takes its time.
@@ -194,20 +41,49 @@ impl Subscriber {
             Self::new(world, "slow", vec![Behaviour::Answer(200, slow)]).await,
         ]
     }
-
-    /// Whether the n-th request, from 0 on, gets a 2xx.
-    fn succeeds(&self, number: usize) -> bool {
-        matches!(self.script[number.min(self.script.len() - 1)], Behaviour::Answer(status, _) if status / 100 == 2)
-    }
 }
 
-/// What is allowed because a process, or more, was killed with its attempts on their way.
+/// What is allowed because a process, or more, was killed with its attempts on their way, or a server lost what was
+/// on its disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Allowed {
     /// Requests for what the receiver had already taken.
     pub repeats: usize,
     /// Attempts of unknown outcome.
     pub unknown: i64,
+    /// What may be missing.
+    pub missing: Missing,
+}
+
+/// What may be missing in the books because a server lost what was on its disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Missing {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What only the broker had: events that no dispatcher had taken.
+    Untaken,
+    /// What only the database had: rows, and what would have followed from them.
+    Rows,
+}
+
+/// The sums of the books.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    /// Accepted events, once for each endpoint.
+    pub accepted: usize,
+    /// Those of them that are recorded as delivered.
+    pub delivered: usize,
+    /// Requests that the receiver saw.
+    pub requests: usize,
+    /// Requests for what the receiver had already taken.
+    pub repeats: usize,
+    /// Attempts that are recorded.
+    pub attempts: i64,
+    /// Those of them whose outcome is unknown.
+    pub unknown: i64,
+    /// What is missing, and may be.
+    pub missing: usize,
 }
 
 /// Everything that is known of one delivery.
@@ -246,14 +122,27 @@ impl Books {
     /// # Panics
     /// When broker or database are away.
     pub async fn closed(world: &World, accepted: &[String], subscribers: &[Subscriber]) -> Self {
+        Self::closed_after(patience(), world, accepted, subscribers).await
+    }
+
+    /// The same where something may be missing for ever: it is not waited for once all was quiet for so long.
+    ///
+    /// # Panics
+    /// When broker or database are away.
+    pub async fn closed_after(quiet: Duration, world: &World, accepted: &[String], subscribers: &[Subscriber]) -> Self {
         let ended = "SELECT count(*) FROM deliveries WHERE state NOT IN ('sending', 'waiting')";
         let unfinished = "SELECT count(*) FROM deliveries WHERE state IN ('sending', 'waiting')";
         let expected = i64::try_from(accepted.len() * subscribers.len()).expect("a small number");
         let broker = world.broker().await;
         let limit = Instant::now() + patience();
+        let (mut last, mut since) = (0, Instant::now());
         while Instant::now() < limit {
-            let is_ended = world.count(ended).await >= expected && world.count(unfinished).await == 0;
-            if is_ended && waiting(&broker).await == 0 {
+            let ended = world.count(ended).await;
+            let is_still = world.count(unfinished).await == 0 && waiting(&broker).await == 0;
+            if ended != last || !is_still {
+                (last, since) = (ended, Instant::now());
+            }
+            if is_still && (ended >= expected || since.elapsed() > quiet) {
                 break;
             }
             sleep(Duration::from_millis(100)).await;
@@ -268,9 +157,9 @@ impl Books {
             for key in accepted {
                 books.line(key, subscriber.path).accepted = true;
             }
-            for (number, request) in world.receiver.received(subscriber.path).into_iter().enumerate() {
+            for request in world.receiver.received(subscriber.path) {
                 let key = key_of(&request);
-                books.line(&key, subscriber.path).requests.push(subscriber.succeeds(number));
+                books.line(&key, subscriber.path).requests.push(request.behaviour.succeeds());
                 let same = (request.event().to_owned(), request.body);
                 if *bodies.entry(key.clone()).or_insert_with(|| same.clone()) != same {
                     books.unlike.push(key);
@@ -297,20 +186,55 @@ impl Books {
     /// When they differ by more than is allowed.
     pub fn check(&self, allowed: Allowed) {
         println!("{self}");
+        let faults = self.faults(allowed);
+        let shown: Vec<_> = faults.iter().take(20).cloned().collect();
+        assert!(faults.is_empty(), "{} faults in the books:\n{}", faults.len(), shown.join("\n"));
+    }
+
+    /// Where the books differ by more than is allowed.
+    pub fn faults(&self, allowed: Allowed) -> Vec<String> {
         let mut faults: Vec<String> = Vec::new();
-        for ((path, key), line) in &self.lines {
-            faults.extend(line.faults().map(|fault| format!("{path} {key}: {fault} in {line:?}")));
+        for ((path, key), line) in self.lines.iter().filter(|(_, line)| !line.is_missing(allowed.missing)) {
+            faults.extend(line.faults(allowed.missing).map(|fault| format!("{path} {key}: {fault} in {line:?}")));
         }
-        if !self.unlike.is_empty() {
+        // A body whose row was lost is rendered again.
+        if !self.unlike.is_empty() && allowed.missing != Missing::Rows {
             faults.push(format!("other bytes or another id on a repeat: {:?}", self.unlike));
         }
-        let repeats: usize = self.lines.values().map(Line::repeats).sum();
-        let unknown: i64 = self.lines.values().map(|line| line.unknown).sum();
+        let Totals { repeats, unknown, .. } = self.totals(allowed);
         if repeats > allowed.repeats || unknown > allowed.unknown {
             faults.push(format!("{repeats} repeats and {unknown} unknown attempts, of which {allowed:?}"));
         }
-        let shown: Vec<_> = faults.iter().take(20).cloned().collect();
-        assert!(faults.is_empty(), "{} faults in the books:\n{}", faults.len(), shown.join("\n"));
+        faults
+    }
+
+    /// The sums.
+    pub fn totals(&self, allowed: Allowed) -> Totals {
+        let mut totals = Totals::default();
+        for line in self.lines.values() {
+            totals.accepted += usize::from(line.accepted);
+            totals.delivered += usize::from(line.state == "delivered");
+            totals.requests += line.requests.len();
+            totals.repeats += line.repeats();
+            totals.attempts += line.attempts;
+            totals.unknown += line.unknown;
+            totals.missing += usize::from(line.is_missing(allowed.missing));
+        }
+        totals
+    }
+
+    /// The keys of what is missing, and may be; and which of them the receiver has got nevertheless.
+    pub fn missing(&self, allowed: Allowed) -> BTreeMap<&str, bool> {
+        let mut missing = BTreeMap::new();
+        for ((_, key), line) in self.lines.iter().filter(|(_, line)| line.is_missing(allowed.missing)) {
+            *missing.entry(key.as_str()).or_default() |= !line.requests.is_empty();
+        }
+        missing
+    }
+
+    /// All lines, one for each delivery.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.lines.iter().map(|((path, key), line)| format!("{path} {key} {line:?}"))
     }
 }
 
@@ -321,7 +245,14 @@ impl Line {
         self.requests.len().saturating_sub(first + 1)
     }
 
-    fn faults(&self) -> impl Iterator<Item = &'static str> {
+    /// Whether nothing is known of it, and that is allowed.
+    fn is_missing(&self, allowed: Missing) -> bool {
+        let was_sent = !self.requests.is_empty();
+        self.rows == 0 && (allowed == Missing::Rows || (allowed == Missing::Untaken && !was_sent))
+    }
+
+    fn faults(&self, missing: Missing) -> impl Iterator<Item = &'static str> {
+        let has_all_rows = missing != Missing::Rows;
         let requests = i64::try_from(self.requests.len()).unwrap_or(i64::MAX);
         let failed = self.requests.iter().filter(|success| !**success).count();
         let failures = usize::try_from(self.failures).unwrap_or(usize::MAX);
@@ -330,7 +261,7 @@ impl Line {
             (self.rows != 1, "has not one row"),
             (self.state != "delivered", "did not end as delivered"),
             (!self.requests.contains(&true), "never reached the receiver"),
-            (self.attempts < requests, "has requests without an attempt"),
+            (has_all_rows && self.attempts < requests, "has requests without an attempt"),
             (self.attempts - self.unknown > requests, "has attempts that the receiver did not see"),
             (failures > failed, "has failures that the receiver did not cause"),
             (failures > SHORT_WAITS, "has more failures than its schedule"),
@@ -382,8 +313,4 @@ async fn waiting(broker: &Broker) -> u32 {
         waiting += broker.depth(queue).await.expect("the broker");
     }
     waiting
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@ use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
     options::{
         BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
-        QueueDeclareOptions, QueueDeleteOptions,
+        QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
     },
     types::{AMQPValue, FieldTable, LongString},
 };
@@ -90,6 +90,14 @@ impl Broker {
     pub async fn unbind(&self, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
         let (queue, exchange) = (format!("{}.{queue}", self.prefix), format!("{}.{exchange}", self.prefix));
         self.channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default()).await
+    }
+
+    /// Throws away what is ready in a queue, named without the prefix.
+    ///
+    /// # Errors
+    /// When there is no such queue, or the connection fails meanwhile.
+    pub async fn purge(&self, queue: &str) -> lapin::Result<u32> {
+        self.channel.queue_purge(format!("{}.{queue}", self.prefix).into(), QueuePurgeOptions::default()).await
     }
 
     /// Deletes a queue, named without the prefix.

@@ -62,12 +62,44 @@ impl Instance {
         self.run("start");
     }
 
+    /// Ends it properly.
+    ///
+    /// # Panics
+    /// When it cannot be ended.
+    pub fn stop(&self) {
+        self.run("stop");
+    }
+
     /// kill -9.
     ///
     /// # Panics
     /// When it cannot be killed.
     pub fn kill(&self) {
         self.run("kill");
+    }
+
+    /// The folder with all that it has, its log among it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What it must not lose, while it does not run.
+    ///
+    /// # Panics
+    /// When it runs in Docker, which keeps that elsewhere.
+    pub fn data(&self) -> PathBuf {
+        let data = self.folder.join("data").canonicalize().expect("a server that does not run in Docker");
+        data.join(if self.service == "rabbitmq" { "node" } else { "cluster" })
+    }
+
+    /// `rabbitmqctl` with these arguments.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn rabbitmqctl(&self, arguments: &[&str]) {
+        let script = repository().join("deploy/dev/rabbitmqctl");
+        let output = Command::new(script).arg(&self.folder).args(arguments).output().expect("the script starts");
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Where it is.

@@ -17,11 +17,14 @@ use crate::patience::until;
 /// Environment variables of a process.
 pub type Variables = HashMap<String, String>;
 
+/// What a process logs, which outlives it.
+pub type Logs = Arc<Mutex<Vec<Value>>>;
+
 /// A running service. Killed when it is dropped.
 pub struct Process {
     name: &'static str,
     child: Child,
-    logs: Arc<Mutex<Vec<Value>>>,
+    logs: Logs,
 }
 
 /// The path of one of the workspace's binaries.
@@ -74,7 +77,7 @@ impl Process {
             .spawn()
             .expect("the service starts");
         record(child.id());
-        let logs: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let logs: Logs = Arc::default();
         let kept = Arc::clone(&logs);
         let lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
         let show = std::env::var_os("FANFARE_TEST_LOGS").is_some();
@@ -98,6 +101,11 @@ impl Process {
     /// All that it has logged so far.
     pub fn logs(&self) -> Vec<Value> {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All that it logs, from now on, too.
+    pub fn log_book(&self) -> Logs {
+        Arc::clone(&self.logs)
     }
 
     /// Waits until it logs a message.

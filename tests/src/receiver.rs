@@ -3,7 +3,8 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    process::Command,
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -33,6 +34,8 @@ pub struct Received {
     pub headers: HashMap<String, String>,
     /// The body.
     pub body: Vec<u8>,
+    /// How it is answered.
+    pub behaviour: Behaviour,
 }
 
 impl Received {
@@ -60,6 +63,10 @@ pub enum Behaviour {
     Reset,
     /// With 200 and a body without end.
     EndlessBody,
+    /// With 200 and a body of which a byte comes each second.
+    Drip,
+    /// With 200 and a small body that is a large one for whoever unpacks it.
+    Bomb,
 }
 
 impl Behaviour {
@@ -67,6 +74,24 @@ impl Behaviour {
     pub const OK: Self = Self::Answer(200, Duration::ZERO);
     /// 500 at once.
     pub const FAIL: Self = Self::Answer(500, Duration::ZERO);
+
+    /// Whether the answer has a 2xx, whatever becomes of its body.
+    pub fn succeeds(self) -> bool {
+        match self {
+            Self::Answer(status, _) | Self::RetryAfter(status, _) => status / 100 == 2,
+            Self::EndlessBody | Self::Drip | Self::Bomb => true,
+            Self::Hang | Self::Reset => false,
+        }
+    }
+}
+
+/// A quarter of a gigabyte of zeros.
+fn bomb() -> Bytes {
+    static BOMB: LazyLock<Bytes> = LazyLock::new(|| {
+        let packed = Command::new("bash").args(["-c", "head -c 256M /dev/zero | gzip"]).output();
+        packed.expect("gzip").stdout.into()
+    });
+    BOMB.clone()
 }
 
 #[derive(Default)]
@@ -159,12 +184,13 @@ impl Receiver {
         let path = parts.uri.path().to_owned();
         let behaviour = {
             let mut books = self.books();
-            books.received.push(Received { at: Timestamp::now(), path: path.clone(), headers, body });
-            match books.scripts.get_mut(&path) {
+            let behaviour = match books.scripts.get_mut(&path) {
                 Some(script) if script.len() > 1 => script.pop().unwrap_or(Behaviour::OK),
                 Some(script) => script.last().copied().unwrap_or(Behaviour::OK),
                 None => Behaviour::OK,
-            }
+            };
+            books.received.push(Received { at: Timestamp::now(), path, headers, body, behaviour });
+            behaviour
         };
         let full = |text: &'static str| {
             Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {}).boxed_unsync()
@@ -186,6 +212,17 @@ impl Receiver {
                 let chunk = Bytes::from_static(&[b'x'; 16 * 1024]);
                 let endless = stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
                 response.body(StreamBody::new(endless).boxed_unsync()).map_err(std::io::Error::other)
+            }
+            Behaviour::Drip => {
+                let drip = stream::unfold((), async |()| {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Some((Ok(Frame::data(Bytes::from_static(b"x"))), ()))
+                });
+                response.body(StreamBody::new(drip).boxed_unsync()).map_err(std::io::Error::other)
+            }
+            Behaviour::Bomb => {
+                let body = Full::new(bomb()).map_err(|never| match never {}).boxed_unsync();
+                response.header("content-encoding", "gzip").body(body).map_err(std::io::Error::other)
             }
         }
     }

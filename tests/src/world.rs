@@ -42,8 +42,13 @@ pub struct Setup {
 impl Setup {
     /// A world on the shared servers, of the default dialect with short waits.
     pub fn new(variables: &[(&str, &str)]) -> Self {
+        Self::on(Servers::shared(), variables)
+    }
+
+    /// The same on these servers.
+    pub fn on(servers: Servers, variables: &[(&str, &str)]) -> Self {
         Self {
-            servers: Servers::shared(),
+            servers,
             variables: variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
             dialect: "incenta".to_owned(),
             arguments: Vec::new(),
@@ -97,7 +102,7 @@ impl World {
 
     /// A world on these servers.
     pub async fn with(servers: Servers, variables: &[(&str, &str)]) -> Self {
-        Self::of(Setup { servers, ..Setup::new(variables) }).await
+        Self::of(Setup::on(servers, variables)).await
     }
 
     /// A world on the shared servers whose dialects have these waits, written as `5s,5s`.

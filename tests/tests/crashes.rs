@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use fanfare_tests::{
-    books::{Allowed, Answered, Books, Load, Subscriber},
+    books::{Allowed, Books, Subscriber},
     instance::{Instance, Servers},
+    load::{Answered, Load},
     patience::{until, until_within},
     process::Process,
     receiver::Behaviour,
@@ -38,7 +39,7 @@ const SLOW: Duration = Duration::from_millis(300);
 /// What was taken and had not been sent yet becomes an attempt of unknown outcome just as well, so these are
 /// not bounded by the permits.
 fn allowed(kills: usize) -> Allowed {
-    Allowed { repeats: PERMITS * kills, unknown: i64::MAX }
+    Allowed { repeats: PERMITS * kills, unknown: i64::MAX, ..Allowed::default() }
 }
 
 /// Eight for each of three endpoints.
@@ -393,7 +394,7 @@ async fn a_delivery_whose_process_and_message_are_both_gone_is_rescued() {
     channel.queue_purge(queue(&world, "events"), QueuePurgeOptions::default()).await.expect("a purge");
     let dispatcher = world.dispatcher().await;
     let books = Books::closed(&world, &["one".to_owned()], &[subscriber]).await;
-    books.check(Allowed { repeats: 1, unknown: 1 });
+    books.check(Allowed { repeats: 1, unknown: 1, ..Allowed::default() });
     assert_eq!(rescued(&dispatcher).await, 1);
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use fanfare_tests::{
-    books::{Allowed, Books, Load, Subscriber},
+    books::{Allowed, Books, Subscriber},
+    load::Load,
     process::Process,
     world::{World, get},
 };

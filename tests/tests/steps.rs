@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use fanfare_tests::{
-    books::{Allowed, Books, Load, Subscriber},
+    books::{Allowed, Books, Subscriber},
+    load::Load,
     patience::until,
     receiver::Behaviour,
     world::{Setup, World},
@@ -62,7 +63,7 @@ async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
         kill_dispatcher_at(&world, place).await;
     }
     let _dispatcher = world.dispatcher().await;
-    let allowed = Allowed { repeats: 2 * EVENTS * PLACES.len(), unknown: i64::MAX };
+    let allowed = Allowed { repeats: 2 * EVENTS * PLACES.len(), unknown: i64::MAX, ..Allowed::default() };
     Books::closed(&world, &accepted, &subscribers).await.check(allowed);
 }
 

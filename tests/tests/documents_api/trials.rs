@@ -62,6 +62,7 @@ async fn a_test_is_shown_as_it_was_sent_and_as_it_was_answered() {
         path: String::new(),
         headers: sent.clone(),
         body: text(request, "body").as_bytes().to_vec(),
+        behaviour: received.behaviour,
     };
     assert!(is_signed(&received, secret), "{received:?}");
     assert!(is_signed(&shown, secret), "what is shown is what was sent: {request}");

@@ -1,0 +1,48 @@
+//! What is kept of a run that lost something.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::PoisonError,
+};
+
+use fanfare_tests::instance::{Instance, repository};
+use serde_json::Value;
+use tokio::task::block_in_place;
+
+use crate::{scene::Scene, table::Row};
+
+/// Keeps the books, the logs of all processes and the folders of the servers, which are killed for it. Gives the
+/// folder.
+pub(crate) fn keep(scene: &Scene, run: &str, row: &Row, lines: &[String]) -> PathBuf {
+    let folder = repository().join(format!(".dev/chaos/{run}-{}", row.name));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("a folder for the evidence");
+    let about = format!("seed and time: {run}\n{row}\n{}\n\n{}\n", row.notes.join("\n"), row.faults.join("\n"));
+    write(&folder.join("faults"), &about);
+    write(&folder.join("books"), &lines.join("\n"));
+    let requests: Vec<String> = scene.world.receiver.all().iter().map(|request| format!("{request:?}")).collect();
+    write(&folder.join("requests"), &requests.join("\n"));
+    for (name, log) in &scene.logs {
+        let log: Vec<String> =
+            log.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Value::to_string).collect();
+        write(&folder.join(format!("{name}.log")), &log.join("\n"));
+    }
+    block_in_place(|| {
+        keep_server(&scene.broker, &folder.join("rabbitmq"));
+        keep_server(&scene.database, &folder.join("postgres"));
+    });
+    folder
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).expect("the evidence is written");
+}
+
+/// Where Postgres runs as another user its data lie elsewhere, behind a link.
+fn keep_server(server: &Instance, to: &Path) {
+    server.kill();
+    let copied = Command::new("cp").args(["--recursive", "--dereference"]).arg(server.folder()).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "{} cannot be kept", server.folder().display());
+}

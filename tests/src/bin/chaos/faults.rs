@@ -1,0 +1,144 @@
+//! What may go wrong: the list, and what each of it is allowed to cost.
+
+use std::path::PathBuf;
+
+use fanfare_tests::{
+    books::{Allowed, Missing},
+    receiver::Behaviour,
+};
+
+use crate::scene::PERMITS;
+
+/// What a fault happens to. A mix has one fault of each at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Ingests,
+    Dispatchers,
+    Broker,
+    Database,
+    ToBroker,
+    ToDatabase,
+    Receivers,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Act {
+    Kill,
+    KillAll,
+    Roll,
+    WrongClock,
+    Restart,
+    CloseConnections,
+    MemoryAlarm,
+    DiskAlarm,
+    Purge,
+    LoseData,
+    OlderCopy,
+    TerminateBackends,
+    ReadOnly,
+    HalfOpen,
+    Silence,
+    Delay,
+    Reset,
+    Answer(Behaviour),
+}
+
+/// A fault.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fault {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) part: Part,
+    pub(crate) act: Act,
+}
+
+const fn fault(name: &'static str, part: Part, act: Act, about: &'static str) -> Fault {
+    Fault { name, about, part, act }
+}
+
+use Act::{
+    Answer, CloseConnections, Delay, DiskAlarm, HalfOpen, Kill, KillAll, LoseData, MemoryAlarm, OlderCopy, Purge,
+    ReadOnly, Reset, Restart, Roll, Silence, TerminateBackends, WrongClock,
+};
+use Part::{Broker, Database, Dispatchers, Ingests, Receivers, ToBroker, ToDatabase};
+
+pub(crate) const FAULTS: &[Fault] = &[
+    fault("kill-ingest", Ingests, Kill, "kill -9 of one of two ingests"),
+    fault("kill-ingests", Ingests, KillAll, "kill -9 of both ingests"),
+    fault("kill-dispatcher", Dispatchers, Kill, "kill -9 of one of two dispatchers"),
+    fault("kill-dispatchers", Dispatchers, KillAll, "kill -9 of both dispatchers"),
+    fault("kill-broker", Broker, Kill, "kill -9 of RabbitMQ"),
+    fault("kill-database", Database, Kill, "kill -9 of PostgreSQL"),
+    fault("roll-ingests", Ingests, Roll, "SIGTERM of each ingest, after a new one was started"),
+    fault("roll-dispatchers", Dispatchers, Roll, "SIGTERM of each dispatcher, after a new one was started"),
+    fault("restart-broker", Broker, Restart, "RabbitMQ is stopped properly and started again"),
+    fault("restart-database", Database, Restart, "PostgreSQL is stopped properly and started again"),
+    fault("close-connections", Broker, CloseConnections, "RabbitMQ closes all connections"),
+    fault("memory-alarm", Broker, MemoryAlarm, "RabbitMQ's memory alarm blocks publishers"),
+    fault("disk-alarm", Broker, DiskAlarm, "RabbitMQ's disk alarm blocks publishers"),
+    fault("purge-queues", Broker, Purge, "all of Fanfare's queues are purged, several times"),
+    fault("lose-broker", Broker, LoseData, "kill -9 of RabbitMQ, and its data folder is lost"),
+    fault("older-broker", Broker, OlderCopy, "RabbitMQ is replaced by a copy that is some seconds old"),
+    fault("terminate-backends", Database, TerminateBackends, "PostgreSQL ends all sessions, several times"),
+    fault("read-only", Database, ReadOnly, "PostgreSQL is read-only"),
+    fault("older-database", Database, OlderCopy, "PostgreSQL is replaced by a copy that is some seconds old"),
+    fault("half-open-broker", ToBroker, HalfOpen, "nothing passes to and from RabbitMQ; then resets"),
+    fault("half-open-database", ToDatabase, HalfOpen, "nothing passes to and from PostgreSQL; then resets"),
+    fault("silent-broker", ToBroker, Silence, "connections to RabbitMQ are silent for ever; new ones work"),
+    fault("silent-database", ToDatabase, Silence, "connections to PostgreSQL are silent for ever; new ones work"),
+    fault("slow-broker", ToBroker, Delay, "everything to and from RabbitMQ is late"),
+    fault("slow-database", ToDatabase, Delay, "everything to and from PostgreSQL is late"),
+    fault("reset-broker", ToBroker, Reset, "connections to RabbitMQ are reset within a frame, several times"),
+    fault("reset-database", ToDatabase, Reset, "connections to PostgreSQL are reset within a message, several times"),
+    fault("clock-of-ingest", Ingests, WrongClock, "the clock of one of two ingests is wrong"),
+    fault("clock-of-dispatcher", Dispatchers, WrongClock, "the clock of one of two dispatchers is wrong"),
+    fault("receivers-hang", Receivers, Answer(Behaviour::Hang), "receivers take requests and never answer"),
+    fault("receivers-reset", Receivers, Answer(Behaviour::Reset), "receivers take requests and close the connection"),
+    fault("receivers-drip", Receivers, Answer(Behaviour::Drip), "receivers answer a byte a second"),
+    fault("receivers-endless", Receivers, Answer(Behaviour::EndlessBody), "receivers answer a body without end"),
+    fault("receivers-bomb", Receivers, Answer(Behaviour::Bomb), "receivers answer a compressed bomb"),
+];
+
+impl Fault {
+    /// What it is allowed to cost.
+    pub(crate) fn allowed(&self) -> Allowed {
+        let (repeats, unknown) = match (self.part, self.act) {
+            (Dispatchers, Kill) => (PERMITS, i64::MAX),
+            (Dispatchers, KillAll) => (2 * PERMITS, i64::MAX),
+            // It lasts for longer than the hold of a delivery, in both dispatchers.
+            (ToDatabase, Silence) => (2 * PERMITS, i64::MAX),
+            (Database, OlderCopy) => (usize::MAX, i64::MAX),
+            _ => (0, 0),
+        };
+        let missing = match (self.part, self.act) {
+            (Broker, Purge | LoseData | OlderCopy) => Missing::Untaken,
+            (Database, OlderCopy) => Missing::Rows,
+            _ => Missing::Nothing,
+        };
+        Allowed { repeats, unknown, missing }
+    }
+
+    /// Why it cannot be had on this machine.
+    pub(crate) fn left_out(&self) -> Option<&'static str> {
+        let lacks_library = matches!(self.act, WrongClock) && clock_library().is_none();
+        lacks_library.then_some("libfaketime is not installed")
+    }
+}
+
+/// What a mix is allowed to cost: the sum.
+pub(crate) fn allowed(faults: &[Fault]) -> Allowed {
+    faults.iter().map(Fault::allowed).fold(Allowed::default(), |sum, one| Allowed {
+        repeats: sum.repeats.saturating_add(one.repeats),
+        unknown: sum.unknown.saturating_add(one.unknown),
+        missing: sum.missing.max(one.missing),
+    })
+}
+
+/// The library that gives a process another clock.
+pub(crate) fn clock_library() -> Option<PathBuf> {
+    let named = std::env::var_os("FAKETIME_LIBRARY").map(PathBuf::from);
+    let machine = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    let usual = [&machine, "/usr/lib64/faketime/libfaketime.so.1", "/usr/lib/faketime/libfaketime.so.1"];
+    named.into_iter().chain(usual.map(PathBuf::from)).find(|path| path.exists())
+}

@@ -1,0 +1,77 @@
+//! What the command line says, and the runs that follow from it.
+
+use rand::{SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+use crate::faults::{FAULTS, Fault};
+
+const MIXES: usize = 6;
+
+const USAGE: &str = "Usage: chaos [--seed NUMBER] [--runs NUMBER] [--only FAULT[+FAULT...]] [--mixes] [--list]
+
+Without options each fault happens once alone, then there are mixes of two or three, drawn from the seed.
+  --seed  the seed of an earlier run, to have the same again
+  --runs  so many mixes; with --only, so many runs of it
+  --only  nothing but this fault, or this mix
+  --mixes the mixes and nothing before them
+  --list  says which faults there are";
+
+pub(crate) struct Options {
+    pub(crate) seed: u64,
+    pub(crate) list: bool,
+    runs: Option<usize>,
+    mixes: bool,
+    only: Option<Vec<Fault>>,
+}
+
+impl Options {
+    pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options =
+            Self { seed: rand::random_range(0..1_000_000), list: false, runs: None, mixes: false, only: None };
+        while let Some(name) = arguments.next() {
+            options.list |= name == "--list";
+            options.mixes |= name == "--mixes";
+            if ["--list", "--mixes"].contains(&name.as_str()) {
+                continue;
+            }
+            let value = arguments.next().ok_or(USAGE)?;
+            let number = || value.parse::<u64>().map_err(|_| format!("{name} takes a number\n\n{USAGE}"));
+            match name.as_str() {
+                "--seed" => options.seed = number()?,
+                "--runs" => options.runs = Some(usize::try_from(number()?).map_err(|error| error.to_string())?),
+                "--only" => options.only = Some(value.split('+').map(named).collect::<Result<_, _>>()?),
+                _ => return Err(USAGE.to_owned()),
+            }
+        }
+        Ok(options)
+    }
+
+    /// The faults of each run.
+    pub(crate) fn runs(&self) -> Vec<Vec<Fault>> {
+        if let Some(only) = &self.only {
+            return vec![only.clone(); self.runs.unwrap_or(1)];
+        }
+        let possible: Vec<Fault> = FAULTS.iter().filter(|fault| fault.left_out().is_none()).copied().collect();
+        let mut draw = StdRng::seed_from_u64(self.seed);
+        let mixes = (0..self.runs.unwrap_or(MIXES)).map(|number| mix(&possible, 2 + number % 2, &mut draw));
+        let alone = possible.iter().filter(|_| !self.mixes).map(|fault| vec![*fault]);
+        alone.chain(mixes).collect()
+    }
+}
+
+fn named(name: &str) -> Result<Fault, String> {
+    let fault = FAULTS.iter().find(|fault| fault.name == name);
+    let fault = *fault.ok_or_else(|| format!("there is no fault {name}: see --list"))?;
+    fault.left_out().map_or(Ok(fault), |why| Err(format!("{name} cannot be had: {why}")))
+}
+
+/// So many faults, each of them of another part.
+fn mix(possible: &[Fault], size: usize, draw: &mut StdRng) -> Vec<Fault> {
+    let mut mix: Vec<Fault> = Vec::new();
+    while mix.len() < size {
+        let fault = possible.choose(draw).expect("faults");
+        if mix.iter().all(|other| other.part != fault.part) {
+            mix.push(*fault);
+        }
+    }
+    mix
+}

@@ -1,0 +1,102 @@
+//! One run: a scene, a load, faults, and the books.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use fanfare_tests::books::Books;
+use futures_util::FutureExt;
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use sha2::{Digest, Sha256};
+use tokio::time::sleep;
+
+use crate::{
+    evidence,
+    faults::{self, Fault},
+    name_of,
+    scene::Scene,
+    table::Row,
+};
+
+/// Where something may be missing for ever, it is not waited for once all was quiet for so long.
+const QUIET: Duration = Duration::from_secs(8);
+
+/// How many of the missing events are named; the evidence has them all.
+const NAMED: usize = 8;
+
+/// How long the load goes on after deliveries flow again.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+
+/// Sets a scene, has the faults happen, and compares the books. The same faults happen in another way each time.
+pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
+    let name = name_of(faults);
+    let mut draw = StdRng::from_seed(Sha256::digest(format!("{seed} {time} {name}")).into());
+    let mut row = Row { name, ..Row::default() };
+    let mut scene = Scene::set("chaos").await;
+    let suffered = AssertUnwindSafe(suffer(&mut scene, faults, &mut draw, &mut row)).catch_unwind().await;
+    let mut lines = Vec::new();
+    match suffered {
+        Ok(books) => {
+            enter(&books, faults, &mut row);
+            lines.extend(books.lines());
+        }
+        Err(panic) => row.faults.push(message(&*panic)),
+    }
+    row.notes.append(&mut scene.notes);
+    // Beside another fault a process may be unable to.
+    let undrained = if faults.len() == 1 { &mut row.faults } else { &mut row.notes };
+    undrained.append(&mut scene.undrained);
+    if !row.faults.is_empty() {
+        row.evidence = Some(evidence::keep(&scene, &format!("{seed}-{time}"), &row, &lines));
+    }
+    scene.clear();
+    row
+}
+
+fn enter(books: &Books, faults: &[Fault], row: &mut Row) {
+    let allowed = faults::allowed(faults);
+    row.totals = books.totals(allowed);
+    row.faults = books.faults(allowed);
+    let missing = books.missing(allowed);
+    if !missing.is_empty() {
+        let received = missing.values().filter(|received| **received).count();
+        let keys: Vec<_> = missing.keys().copied().take(NAMED).collect();
+        let more = if missing.len() > NAMED { ", …" } else { "" };
+        let names = keys.join(", ");
+        row.notes.push(format!("{} events missing, {received} of them received: {names}{more}", missing.len()));
+    }
+}
+
+async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mut Row) -> Books {
+    scene.begin().await;
+    // RabbitMQ 3.10.8 forgets queues that were declared less than a second before it was killed.
+    pause(1500..3000, draw).await;
+    for fault in faults {
+        scene.strike(fault, draw).await;
+    }
+    pause(1000..4000, draw).await;
+    let mut faults = faults.to_vec();
+    faults.shuffle(draw);
+    for fault in &faults {
+        scene.mend(fault).await;
+    }
+    let ((), again) = tokio::join!(
+        async {
+            scene.ready().await;
+            scene.spread();
+        },
+        scene.again()
+    );
+    row.again = Some(again);
+    sleep(AFTERWARDS).await;
+    let accepted = scene.finish().await;
+    let quiet = if faults::allowed(&faults).missing == Default::default() { Duration::MAX } else { QUIET };
+    Books::closed_after(quiet, &scene.world, &accepted, &scene.subscribers).await
+}
+
+async fn pause(milliseconds: std::ops::Range<u64>, draw: &mut StdRng) {
+    sleep(Duration::from_millis(draw.random_range(milliseconds))).await;
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("broke off: {}", text.unwrap_or("a panic"))
+}

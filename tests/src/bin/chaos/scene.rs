@@ -1,0 +1,166 @@
+//! What the faults happen to: servers of a run's own behind proxies, two ingests, two dispatchers, a load.
+
+use std::{thread, time::Duration};
+
+use fanfare_tests::{
+    books::{Subscriber, key_of},
+    client::Client,
+    instance::{Instance, Servers},
+    load::Load,
+    patience::until,
+    process::{Logs, Process},
+    proxy::Proxy,
+    world::{World, ready},
+};
+use tokio::{task::block_in_place, time::Instant};
+
+/// Between two events over one door; with both doors, twice as many come in.
+const PACE: Duration = Duration::from_millis(50);
+
+/// How long the slow one of the receivers takes.
+pub(crate) const SLOW: Duration = Duration::from_millis(200);
+
+/// Attempts on their way in one dispatcher: what its death may have to repeat.
+pub(crate) const PERMITS: usize = 24;
+
+const VARIABLES: [(&str, &str); 3] =
+    [("FANFARE_LANE_BOUND", "8"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "24"), ("FANFARE_RESCUE_AFTER", "2s")];
+
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) subscribers: [Subscriber; 3],
+    pub(crate) load: Option<Load>,
+    pub(crate) to_broker: Proxy,
+    pub(crate) to_database: Proxy,
+    pub(crate) ingests: Vec<Process>,
+    pub(crate) dispatchers: Vec<Process>,
+    /// The logs of all processes that there were.
+    pub(crate) logs: Vec<(String, Logs)>,
+    /// What is to be told of the run.
+    pub(crate) notes: Vec<String>,
+    /// How processes ended that did not drain.
+    pub(crate) undrained: Vec<String>,
+    /// What leads the processes through the proxies.
+    through: [(&'static str, String); 2],
+    pub(crate) broker: Instance,
+    pub(crate) database: Instance,
+}
+
+impl Scene {
+    /// Sets it up, without load.
+    pub(crate) async fn set(name: &str) -> Self {
+        let (broker, database) = block_in_place(|| {
+            thread::scope(|scope| {
+                let broker = scope.spawn(|| Instance::rabbitmq(name));
+                let database = Instance::postgres(name);
+                (broker.join().expect("a broker"), database)
+            })
+        });
+        let servers = Servers { amqp_url: broker.url(), database_url: database.url() };
+        let mut world = World::with(servers, &VARIABLES).await;
+        let subscribers = Subscriber::three(&world, SLOW).await;
+        // The books go straight to the servers, the processes through the proxies: this one does not.
+        drop(world.take_ingest());
+        let (to_broker, amqp_url) = Proxy::before(&world.variables["AMQP_URL"]).await;
+        let (to_database, database_url) = Proxy::before(&world.variables["DATABASE_URL"]).await;
+        let through = [("AMQP_URL", amqp_url), ("DATABASE_URL", database_url)];
+        Self {
+            world,
+            subscribers,
+            load: None,
+            to_broker,
+            to_database,
+            ingests: Vec::new(),
+            dispatchers: Vec::new(),
+            logs: Vec::new(),
+            notes: Vec::new(),
+            undrained: Vec::new(),
+            through,
+            broker,
+            database,
+        }
+    }
+
+    /// Starts the processes and the load, and waits until it flows.
+    pub(crate) async fn begin(&mut self) {
+        self.fill();
+        self.ready().await;
+        self.load = Some(Load::steady(&self.world, PACE));
+        self.spread();
+        self.again().await;
+    }
+
+    /// Waits until all processes are ready.
+    pub(crate) async fn ready(&self) {
+        for process in self.ingests.iter().chain(&self.dispatchers) {
+            ready(process).await;
+        }
+    }
+
+    /// Starts what is missing of the two ingests and two dispatchers.
+    pub(crate) fn fill(&mut self) {
+        while self.ingests.len() < 2 {
+            let ingest = self.start("ingest", &[]);
+            self.ingests.push(ingest);
+        }
+        while self.dispatchers.len() < 2 {
+            let dispatcher = self.start("dispatcher", &[]);
+            self.dispatchers.push(dispatcher);
+        }
+    }
+
+    /// Starts a process without waiting for it.
+    pub(crate) fn start(&mut self, name: &'static str, more: &[(&str, &str)]) -> Process {
+        let through = self.through.each_ref().map(|(name, url)| (*name, url.as_str()));
+        let process = self.world.process_with(name, &[&through, more].concat());
+        self.logs.push((format!("{name}-{}", process.id()), process.log_book()));
+        process
+    }
+
+    pub(crate) fn load(&self) -> &Load {
+        self.load.as_ref().expect("a load")
+    }
+
+    /// Has the load use the ingests that serve now.
+    pub(crate) fn spread(&self) {
+        let serving = |process: &Process| {
+            let log = process.logs().into_iter().find(|log| log["message"] == "serving the API")?;
+            log["address"].as_str()?.parse().ok()
+        };
+        let clients: Vec<_> =
+            self.ingests.iter().filter_map(serving).map(|address| Client::new(address, &self.world.key)).collect();
+        if !clients.is_empty() {
+            self.load().spread_over(clients);
+        }
+    }
+
+    /// Waits until something is delivered that is accepted from now on, and gives how long that took.
+    pub(crate) async fn again(&self) -> Duration {
+        let (started, before) = (Instant::now(), self.load().accepted());
+        until("deliveries to flow", async || {
+            let keys = self.load().keys().split_off(before);
+            let received = self.world.receiver.received("quick");
+            received.iter().rev().any(|request| keys.contains(&key_of(request))).then_some(())
+        })
+        .await;
+        started.elapsed()
+    }
+
+    /// Ends the load, and gives the keys of all that was accepted.
+    pub(crate) async fn finish(&mut self) -> Vec<String> {
+        self.load().stop();
+        self.load.take().expect("a load").finish().await
+    }
+
+    /// Ends everything. What the servers hold goes with them: nobody need tidy up there.
+    pub(crate) fn clear(mut self) {
+        self.load = None;
+        self.ingests.clear();
+        self.dispatchers.clear();
+        block_in_place(|| {
+            self.broker.kill();
+            self.database.kill();
+            drop(self);
+        });
+    }
+}

@@ -1,0 +1,204 @@
+//! A load over both doors: publishers that know what was accepted.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::Method;
+use serde_json::json;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, interval, sleep, timeout},
+};
+
+use crate::{
+    broker::Broker,
+    client::{Answer, Client},
+    patience::{patience, until},
+    world::World,
+};
+
+/// How long a publisher waits before it sends again what was not accepted.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// An answer of ingest to the load, or what was there instead of one.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// When the request was sent.
+    pub sent: Instant,
+    /// How long the answer took.
+    pub took: Duration,
+    /// The event's key.
+    pub key: String,
+    /// None where the connection failed.
+    pub answer: Option<Answer>,
+}
+
+impl Answered {
+    /// The status, 0 where there is none.
+    pub fn status(&self) -> u16 {
+        self.answer.as_ref().map_or(0, |answer| answer.status)
+    }
+}
+
+/// Publishers that publish each event until it is accepted, half of them over HTTP, half over AMQP.
+pub struct Load {
+    ledger: Ledger,
+    publishers: JoinSet<()>,
+}
+
+#[derive(Clone)]
+struct Ledger {
+    accepted: Arc<Mutex<Vec<String>>>,
+    answers: Arc<Mutex<Vec<Answered>>>,
+    clients: Arc<Mutex<Vec<Client>>>,
+    stopped: Arc<AtomicBool>,
+    amqp_url: String,
+    prefix: String,
+    application: String,
+}
+
+impl Load {
+    /// Starts to publish so many events, one per `pace` over each door.
+    pub fn start(world: &World, events: usize, pace: Duration) -> Self {
+        Self::of(world, events / 2, events - events / 2, pace)
+    }
+
+    /// Starts to publish one event per `pace` over each door, until it is told to stop.
+    pub fn steady(world: &World, pace: Duration) -> Self {
+        Self::of(world, usize::MAX, usize::MAX, pace)
+    }
+
+    fn of(world: &World, over_http: usize, over_amqp: usize, pace: Duration) -> Self {
+        let ledger = Ledger {
+            accepted: Arc::default(),
+            answers: Arc::default(),
+            clients: Arc::new(Mutex::new(vec![world.client().clone()])),
+            stopped: Arc::default(),
+            amqp_url: world.variables["AMQP_URL"].clone(),
+            prefix: world.variables["FANFARE_PREFIX"].clone(),
+            application: world.application.clone(),
+        };
+        let run: u32 = rand::random();
+        let keys =
+            |door: &'static str, count: usize| (0..count).map(move |number| format!("{door}-{run:08x}-{number}"));
+        let mut publishers = JoinSet::new();
+        publishers.spawn(ledger.clone().over_http(keys("http", over_http), pace));
+        publishers.spawn(ledger.clone().over_amqp(keys("amqp", over_amqp), pace));
+        Self { ledger, publishers }
+    }
+
+    /// Sends what comes next over HTTP to another ingest.
+    pub fn turn_to(&self, client: &Client) {
+        self.spread_over(vec![client.clone()]);
+    }
+
+    /// Sends what comes next over HTTP to any of these.
+    pub fn spread_over(&self, clients: Vec<Client>) {
+        *lock(&self.ledger.clients) = clients;
+    }
+
+    /// Begins no further event.
+    pub fn stop(&self) {
+        self.ledger.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Events that were accepted so far.
+    pub fn accepted(&self) -> usize {
+        lock(&self.ledger.accepted).len()
+    }
+
+    /// The keys of these events, in the order in which they were accepted.
+    pub fn keys(&self) -> Vec<String> {
+        lock(&self.ledger.accepted).clone()
+    }
+
+    /// Waits until so many events were accepted.
+    pub async fn reached(&self, accepted: usize) {
+        until(&format!("{accepted} accepted events"), async || (self.accepted() >= accepted).then_some(())).await;
+    }
+
+    /// The answers of ingest so far, in the order in which they came.
+    pub fn answers(&self) -> Vec<Answered> {
+        lock(&self.ledger.answers).clone()
+    }
+
+    /// Waits until all is published, and gives the keys of what was accepted: a 202, or a confirm.
+    ///
+    /// # Panics
+    /// When a publisher still has something that is not accepted.
+    pub async fn finish(mut self) -> Vec<String> {
+        let all = async { while self.publishers.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
+        assert!(timeout(patience(), all).await.is_ok(), "the doors do not open again");
+        assert!(self.publishers.is_empty(), "a publisher panicked");
+        lock(&self.ledger.accepted).clone()
+    }
+}
+
+impl Ledger {
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Each event is a task of its own: one that has to wait for its answer does not hold up the next.
+    async fn over_http(self, keys: impl Iterator<Item = String>, pace: Duration) {
+        let (mut ticks, mut open) = (interval(pace), JoinSet::new());
+        for key in keys.take_while(|_| !self.is_stopped()) {
+            ticks.tick().await;
+            open.spawn(self.clone().post(key));
+        }
+        open.join_all().await;
+    }
+
+    async fn post(self, key: String) {
+        let body = json!({ "type": "load.http", "id": key, "data": { "key": key } }).to_string();
+        loop {
+            let clients = lock(&self.clients).clone();
+            let client = &clients[rand::random_range(0..clients.len())];
+            let sent = Instant::now();
+            let answer = client.send(Method::POST, "events", &[("content-type", "application/json")], body.clone());
+            let answered = Answered { sent, answer: answer.await.ok(), took: sent.elapsed(), key: key.clone() };
+            let status = answered.status();
+            lock(&self.answers).push(answered);
+            if status == 202 {
+                lock(&self.accepted).push(key);
+                return;
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn over_amqp(self, keys: impl Iterator<Item = String>, pace: Duration) {
+        let mut ticks = interval(pace);
+        let mut broker = None;
+        for key in keys.take_while(|_| !self.is_stopped()) {
+            ticks.tick().await;
+            // What is not confirmed may have been taken: it is published again under its key.
+            while !self.confirmed(&mut broker, &key).await {
+                broker = None;
+                sleep(AGAIN).await;
+            }
+            lock(&self.accepted).push(key);
+        }
+    }
+
+    async fn confirmed(&self, broker: &mut Option<Broker>, key: &str) -> bool {
+        let published = timeout(Duration::from_secs(5), async {
+            if broker.is_none() {
+                *broker = Some(Broker::connect(&self.amqp_url, &self.prefix).await?);
+            }
+            let Some(broker) = broker else { return Ok(false) };
+            let body = json!({ "data": { "key": key } }).to_string();
+            broker.publish(&format!("{}.load.amqp", self.application), Some(key), &[], body).await
+        });
+        matches!(published.await, Ok(Ok(true)))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
