@@ -32,6 +32,8 @@ async fn main() -> ExitCode {
         FAULTS.iter().for_each(|fault| println!("{:<20} {}", fault.name, fault.about));
         return ExitCode::SUCCESS;
     }
+    // What broke a run off stands in its row.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let mut stop = unix::signal(unix::SignalKind::terminate()).expect("signals can be caught");
     tokio::select! {
         table = all(&options) => table.ends_well(),

@@ -34,8 +34,8 @@ pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
     let suffered = AssertUnwindSafe(suffer(&mut scene, faults, &mut draw, &mut row)).catch_unwind().await;
     let mut lines = Vec::new();
     match suffered {
-        Ok(books) => {
-            enter(&books, faults, &mut row);
+        Ok((books, afterwards)) => {
+            enter(&books, &afterwards, faults, &mut row);
             lines.extend(books.lines());
         }
         Err(panic) => row.faults.push(message(&*panic)),
@@ -51,11 +51,14 @@ pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
     row
 }
 
-fn enter(books: &Books, faults: &[Fault], row: &mut Row) {
+/// What was accepted after the end of the faults may not be missing whatever they were.
+fn enter(books: &Books, afterwards: &[String], faults: &[Fault], row: &mut Row) {
     let allowed = faults::allowed(faults);
     row.totals = books.totals(allowed);
     row.faults = books.faults(allowed);
     let missing = books.missing(allowed);
+    let lost = afterwards.iter().filter(|key| missing.contains_key(key.as_str()));
+    row.faults.extend(lost.map(|key| format!("{key} is missing, and was accepted after the end of the fault")));
     if !missing.is_empty() {
         let received = missing.values().filter(|received| **received).count();
         let keys: Vec<_> = missing.keys().copied().take(NAMED).collect();
@@ -65,7 +68,8 @@ fn enter(books: &Books, faults: &[Fault], row: &mut Row) {
     }
 }
 
-async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mut Row) -> Books {
+/// Gives the books, and the keys of what was accepted after the end of the faults.
+async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mut Row) -> (Books, Vec<String>) {
     scene.begin().await;
     // RabbitMQ 3.10.8 forgets queues that were declared less than a second before it was killed.
     pause(1500..3000, draw).await;
@@ -78,6 +82,7 @@ async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mu
     for fault in &faults {
         scene.mend(fault).await;
     }
+    let before = scene.load().accepted();
     let ((), again) = tokio::join!(
         async {
             scene.ready().await;
@@ -89,7 +94,8 @@ async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mu
     sleep(AFTERWARDS).await;
     let accepted = scene.finish().await;
     let quiet = if faults::allowed(&faults).missing == Default::default() { Duration::MAX } else { QUIET };
-    Books::closed_after(quiet, &scene.world, &accepted, &scene.subscribers).await
+    let books = Books::closed_after(quiet, &scene.world, &accepted, &scene.subscribers).await;
+    (books, accepted[before..].to_vec())
 }
 
 async fn pause(milliseconds: std::ops::Range<u64>, draw: &mut StdRng) {
