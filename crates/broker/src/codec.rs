@@ -185,7 +185,7 @@ fn traceparent(incoming: &Incoming) -> Option<Traceparent> {
     incoming.header(TRACEPARENT)?.parse().ok()
 }
 
-pub(crate) fn headers<const N: usize>(entries: [(&str, String); N]) -> FieldTable {
+fn headers<const N: usize>(entries: [(&str, String); N]) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in entries {
         table.insert(name.into(), AMQPValue::LongString(LongString::from(value)));

@@ -67,9 +67,7 @@ impl BrokerSettings {
     /// When the broker is away or there is no such queue.
     pub async fn queue_depth(&self, queue: &str) -> lapin::Result<u32> {
         let connection = self.connect("looks").await?;
-        let channel = connection.create_channel().await?;
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let depth = channel.queue_declare(queue.into(), options, FieldTable::default()).await?.message_count();
+        let depth = ready(&connection, queue).await?;
         connection.close(200, "".into()).await?;
         Ok(depth)
     }
@@ -89,6 +87,15 @@ impl BrokerSettings {
         });
         connected.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
     }
+}
+
+/// Messages that are ready in a queue, and with nobody yet.
+pub(crate) async fn ready(connection: &Connection, queue: &str) -> lapin::Result<u32> {
+    let channel = connection.create_channel().await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let ready = channel.queue_declare(queue.into(), options, FieldTable::default()).await?.message_count();
+    channel.close(200, "".into()).await?;
+    Ok(ready)
 }
 
 /// The waits between attempts to connect: 0.2 s to 10 s with jitter, for ever.

@@ -1,6 +1,6 @@
 //! Messages that cannot be handled where they are: parked, put back, or sent on to where no binding led.
 
-use fanfare_domain::parked::Origin;
+use fanfare_domain::parked::{Edit, Origin};
 use jiff::Timestamp;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::Value;
@@ -43,13 +43,7 @@ pub fn encode_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unre
     for (name, value) in reason {
         headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
     }
-    Message {
-        exchange: topology.deliveries_exchange(),
-        routing_key: PARKED.to_owned(),
-        body: incoming.body.clone(),
-        message_id: incoming.message_id.clone(),
-        headers,
-    }
+    again(incoming, (topology.deliveries_exchange(), PARKED.to_owned()), headers)
 }
 
 /// What is to become of a message in the parked queue.
@@ -73,22 +67,22 @@ pub enum Parked {
 /// A parked message that somebody puts back.
 #[derive(Debug, Clone)]
 pub struct PutBack<'a> {
-    /// Where to.
+    /// Where it came from.
     pub origin: Origin,
-    /// With which routing key, where that is the events exchange.
-    pub routing_key: &'a str,
+    /// Why it was parked. One whose consumers died with it is handled alone.
+    pub reason: &'a str,
+    /// The routing key that it came with.
+    pub routing_key: Option<&'a str>,
     /// Its `message_id`.
     pub message_id: Option<&'a str>,
     /// The headers that were kept of it, as a JSON object; those that are no texts are left out.
     pub headers: &'a str,
     /// Its bytes.
     pub body: &'a [u8],
-    /// Whether it is to be handled alone: its consumers died with it.
-    pub is_alone: bool,
 }
 
-/// The message that puts a parked one back to where it came from.
-pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>) -> Message {
+/// The message that puts a parked one back to where it came from, edited.
+pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit) -> Message {
     let kept: serde_json::Map<String, Value> = serde_json::from_str(put_back.headers).unwrap_or_default();
     let mut headers = FieldTable::default();
     for (name, value) in kept.iter().filter_map(|(name, value)| Some((name, value.as_str()?))) {
@@ -97,18 +91,16 @@ pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>) -> Message {
             headers.insert(name.as_str().into(), AMQPValue::LongString(LongString::from(value)));
         }
     }
-    if put_back.is_alone {
+    if put_back.reason == DELIVERY_LIMIT {
         headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
     }
-    let (exchange, routing_key) = match put_back.origin {
-        Origin::Events => (topology.events_exchange(), put_back.routing_key),
-        Origin::Deliveries => (topology.deliveries_exchange(), DUE),
-    };
+    let routing_key = edit.routing_key.as_deref().or(put_back.routing_key).unwrap_or_default();
+    let (exchange, routing_key) = way_back(topology, put_back.origin, routing_key);
     Message {
         exchange,
-        routing_key: routing_key.to_owned(),
-        body: put_back.body.to_vec(),
-        message_id: put_back.message_id.map(str::to_owned),
+        routing_key,
+        body: edit.body.as_deref().unwrap_or(put_back.body).to_vec(),
+        message_id: edit.message_id.as_deref().or(put_back.message_id).map(str::to_owned),
         headers,
     }
 }
@@ -124,7 +116,9 @@ pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
     let died = death(topology, &incoming.headers);
     match died {
         Some((origin, routing_key)) if !incoming.is_alone() => {
-            Parked::PutBack(put_back(topology, incoming, origin, routing_key))
+            let mut headers = copied_headers(incoming);
+            headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
+            Parked::PutBack(again(incoming, way_back(topology, origin, &routing_key), headers))
         }
         died => {
             let (origin, routing_key) = died.unzip();
@@ -138,13 +132,16 @@ pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
     }
 }
 
-fn put_back(topology: &Topology, incoming: &Incoming, origin: Origin, routing_key: String) -> Message {
-    let (exchange, routing_key) = match origin {
-        Origin::Events => (topology.events_exchange(), routing_key),
+/// Exchange and routing key by which a message gets back to where it came from.
+fn way_back(topology: &Topology, origin: Origin, routing_key: &str) -> (String, String) {
+    match origin {
+        Origin::Events => (topology.events_exchange(), routing_key.to_owned()),
         Origin::Deliveries => (topology.deliveries_exchange(), DUE.to_owned()),
-    };
-    let mut headers = copied_headers(incoming);
-    headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
+    }
+}
+
+/// The same message with these headers, to this exchange by this routing key.
+fn again(incoming: &Incoming, (exchange, routing_key): (String, String), headers: FieldTable) -> Message {
     Message { exchange, routing_key, body: incoming.body.clone(), message_id: incoming.message_id.clone(), headers }
 }
 
@@ -194,7 +191,7 @@ fn death(topology: &Topology, headers: &FieldTable) -> Option<(Origin, String)> 
 /// The message that takes one that no binding wanted to where it was to go, now that the topology is there again.
 /// It keeps its headers, so that one which was put back stays alone.
 pub fn encode_rerouted(topology: &Topology, incoming: &Incoming, now: Timestamp) -> Message {
-    let (exchange, routing_key) = match origin(topology, incoming) {
+    let way = match origin(topology, incoming) {
         Origin::Events => (topology.events_exchange(), incoming.routing_key.clone()),
         Origin::Deliveries if incoming.routing_key == PARKED => (topology.deliveries_exchange(), PARKED.to_owned()),
         // By our own ladder: its delay may be one that this process does not declare. What is no claim is parked
@@ -206,7 +203,7 @@ pub fn encode_rerouted(topology: &Topology, incoming: &Incoming, now: Timestamp)
     };
     let mut headers = copied_headers(incoming);
     headers.insert(REROUTED.into(), AMQPValue::Boolean(true));
-    Message { exchange, routing_key, body: incoming.body.clone(), message_id: incoming.message_id.clone(), headers }
+    again(incoming, way, headers)
 }
 
 impl Incoming {

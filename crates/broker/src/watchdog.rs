@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
-use lapin::{Connection, options::QueueDeclareOptions, types::FieldTable};
+use lapin::Connection;
 use tokio::time::Instant;
+
+use crate::connection::ready;
 
 /// How often the consumers are looked at.
 const LOOK: Duration = Duration::from_secs(20);
@@ -52,7 +54,7 @@ pub(crate) async fn watch_over(connection: &Connection, flows: &[Arc<Flow>]) -> 
     loop {
         tokio::time::sleep(LOOK).await;
         for flow in flows.iter().filter(|flow| flow.is_silent(Instant::now())) {
-            let waiting = tokio::time::timeout(ANSWER_TIMEOUT, depth(connection, &flow.queue));
+            let waiting = tokio::time::timeout(ANSWER_TIMEOUT, ready(connection, &flow.queue));
             match waiting.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())) {
                 Ok(waiting) if waiting > 0 && flow.is_silent(Instant::now()) => {
                     tracing::warn!(queue = flow.queue, waiting, "a consumer fell silent while messages wait for it");
@@ -63,14 +65,6 @@ pub(crate) async fn watch_over(connection: &Connection, flows: &[Arc<Flow>]) -> 
             }
         }
     }
-}
-
-async fn depth(connection: &Connection, queue: &str) -> lapin::Result<u32> {
-    let channel = connection.create_channel().await?;
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let depth = channel.queue_declare(queue.into(), options, FieldTable::default()).await?.message_count();
-    channel.close(200, "".into()).await?;
-    Ok(depth)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use fanfare_broker::{BrokerSettings, DELIVERY_LIMIT, Publisher, PutBack, encode_put_back};
+use fanfare_broker::{BrokerSettings, Publisher, PutBack, encode_put_back};
 use fanfare_domain::{delay::Ladder, ids::ParkedId, parked::Edit};
 use fanfare_service::Environment;
 use fanfare_store::{ParkedFilter, Store};
@@ -128,17 +128,15 @@ async fn put_back(store: &Store, broker: BrokerSettings, choice: &Choice, edit: 
     for id in chosen(store, choice).await? {
         // One that is gone was put back or discarded by somebody else.
         let Some((row, headers, body)) = store.parked_message(id).await? else { continue };
-        let message = encode_put_back(
-            &topology,
-            &PutBack {
-                origin: row.origin,
-                routing_key: edit.routing_key.as_deref().or(row.routing_key.as_deref()).unwrap_or_default(),
-                message_id: edit.message_id.as_deref().or(row.message_id.as_deref()),
-                headers: &headers,
-                body: edit.body.as_deref().unwrap_or(&body),
-                is_alone: row.reason == DELIVERY_LIMIT,
-            },
-        );
+        let put_back = PutBack {
+            origin: row.origin,
+            reason: &row.reason,
+            routing_key: row.routing_key.as_deref(),
+            message_id: row.message_id.as_deref(),
+            headers: &headers,
+            body: &body,
+        };
+        let message = encode_put_back(&topology, &put_back, edit);
         let published = tokio::time::timeout(PUBLISH_TIMEOUT, publisher.publish_until_confirmed(&message)).await;
         published
             .with_context(|| format!("the broker did not take {id} within {PUBLISH_TIMEOUT:?}; it stays parked"))?;

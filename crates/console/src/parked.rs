@@ -3,7 +3,7 @@
 
 use axum::extract::State;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use fanfare_broker::{DELIVERY_LIMIT, PublishError, PutBack, encode_put_back};
+use fanfare_broker::{PublishError, PutBack, encode_put_back};
 use fanfare_domain::{ids::ParkedId, parked::Edit};
 use fanfare_service::crash_point;
 use fanfare_store::{ParkedFilter, ParkedRow};
@@ -237,13 +237,13 @@ impl Console {
         let (row, headers, body) = self.store.parked_message(parked).await?.ok_or_else(no_such_parked)?;
         let put_back = PutBack {
             origin: row.origin,
-            routing_key: edit.routing_key.as_deref().or(row.routing_key.as_deref()).unwrap_or_default(),
-            message_id: edit.message_id.as_deref().or(row.message_id.as_deref()),
+            reason: &row.reason,
+            routing_key: row.routing_key.as_deref(),
+            message_id: row.message_id.as_deref(),
             headers: &headers,
-            body: edit.body.as_deref().unwrap_or(&body),
-            is_alone: row.reason == DELIVERY_LIMIT,
+            body: &body,
         };
-        let published = self.publisher.publish(encode_put_back(&self.topology, &put_back)).await;
+        let published = self.publisher.publish(encode_put_back(&self.topology, &put_back, edit)).await;
         published.map_err(not_put_back)?;
         crash_point("put_back.confirmed");
         self.store.discard_parked(parked).await?;

@@ -60,12 +60,7 @@ impl Database {
         let mut waiting = None;
         loop {
             let tried_at = Instant::now();
-            let answer = tokio::time::timeout(STATEMENT_TIMEOUT, statement()).await;
-            let answer = answer.unwrap_or_else(|elapsed| {
-                self.store.forget_connections();
-                Err(StoreError::Unavailable(Box::new(elapsed)))
-            });
-            let error = match answer {
+            let error = match self.store.in_time(STATEMENT_TIMEOUT, statement()).await {
                 Err(error) if error.may_pass() => error,
                 result => {
                     drop(waiting);

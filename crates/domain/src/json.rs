@@ -172,9 +172,9 @@ impl Printer<'_> {
 
     fn unicode_escape(&mut self) -> Result<(), JsonFault> {
         let what = "four hexadecimal digits are expected after \\u";
-        let mut code = self.code_unit().ok_or_else(|| self.syntax(what))?;
+        let mut code = code_unit(self.text, self.at).ok_or_else(|| self.syntax(what))?;
         self.at += 6;
-        if let (0xD800..0xDC00, Some(low @ 0xDC00..0xE000)) = (code, self.code_unit()) {
+        if let (0xD800..0xDC00, Some(low @ 0xDC00..0xE000)) = (code, code_unit(self.text, self.at)) {
             self.at += 6;
             code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
         }
@@ -189,13 +189,6 @@ impl Printer<'_> {
             _ => self.out.push_str(&format!("\\u{code:04x}")), // other controls, lone surrogates
         }
         Ok(())
-    }
-
-    /// The UTF-16 code unit of the `\uXXXX` that comes next, if one does.
-    fn code_unit(&self) -> Option<u32> {
-        let digits = self.text.get(self.at..self.at + 6)?.strip_prefix("\\u")?;
-        let digit = |unit, c: char| Some(unit << 4 | c.to_digit(16)?);
-        digits.chars().try_fold(0, digit)
     }
 
     fn number(&mut self) -> Result<(), JsonFault> {
@@ -328,6 +321,13 @@ fn float(number: &str) -> f64 {
         short = format!("{sign}0.{kept}{rest}e{exponent}").into();
     }
     short.parse().unwrap_or(f64::NAN)
+}
+
+/// The UTF-16 code unit of the escape `\u` with its four digits at this byte, if there is one.
+fn code_unit(text: &str, at: usize) -> Option<u32> {
+    let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+    let digit = |unit, c: char| Some(unit << 4 | c.to_digit(16)?);
+    digits.chars().try_fold(0, digit)
 }
 
 #[cfg(test)]

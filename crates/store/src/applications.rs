@@ -4,7 +4,7 @@ use fanfare_domain::ids::ApplicationId;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, store::row_count};
 
 /// An application that is to be created.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ impl Store {
     ) -> Result<Vec<ApplicationRow>, StoreError> {
         let statement =
             format!("SELECT {COLUMNS} FROM applications WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2");
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let limit = row_count(limit);
         let rows = self.connection().await?.query(&statement, &[&before.map(|id| id.0), &limit]).await?;
         Ok(rows.iter().map(read).collect())
     }

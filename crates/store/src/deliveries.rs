@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, store::row_count};
 
 /// Which deliveries to list.
 #[derive(Debug, Clone, Default)]
@@ -166,7 +166,7 @@ impl Store {
         let endpoint = filter.endpoint.map(|id| id.0);
         let event = filter.event.map(|id| id.0);
         let state = filter.state.map(State::as_str);
-        let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+        let limit = row_count(filter.limit);
         let rows = self
             .connection()
             .await?
@@ -238,7 +238,7 @@ impl Store {
              ORDER BY d.id DESC, a.attempt DESC LIMIT $8"
         );
         let (endpoint, event) = (filter.endpoint.map(|id| id.0), filter.event.map(|id| id.0));
-        let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+        let limit = row_count(filter.limit);
         let rows = self
             .connection()
             .await?
@@ -261,7 +261,7 @@ impl Store {
              JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
              WHERE a.endpoint_id = $1 ORDER BY a.started_at DESC LIMIT $2"
         );
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let limit = row_count(limit);
         let rows = self.connection().await?.query(&statement, &[&endpoint.0, &limit]).await?;
         Ok(rows.iter().map(logged).collect())
     }

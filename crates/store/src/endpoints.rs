@@ -12,7 +12,7 @@ use fanfare_domain::{
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use crate::{Store, StoreError, applications::OWNER, secrets::seal_headers};
+use crate::{Store, StoreError, applications::OWNER, secrets::seal_headers, store::row_count};
 
 /// Headers of an endpoint's own, checked: names and values.
 pub type OwnHeaders = BTreeMap<String, String>;
@@ -155,7 +155,7 @@ impl Store {
             "SELECT {COLUMNS} FROM endpoints
              WHERE application_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"
         );
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let limit = row_count(limit);
         let before = before.map(|id| id.0);
         let rows = self.connection().await?.query(&statement, &[&application.0, &before, &limit]).await?;
         rows.iter().map(read).collect()

@@ -2,7 +2,7 @@
 
 use fanfare_domain::{catalogue::EventTypeDescription, event::EventType, ids::ApplicationId};
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, store::row_count};
 
 impl Store {
     /// The event types that an application describes itself, by name.
@@ -42,7 +42,7 @@ impl Store {
                          WHERE (SELECT count(*) FROM event_types WHERE application_id = $1 AND name <> $2) < $6
                          ON CONFLICT (application_id, name) DO UPDATE
                          SET category = excluded.category, description = excluded.description, sample = excluded.sample";
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let most = row_count(most);
         let EventTypeDescription { name, category, description, sample } = described;
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
             [&application.0, &name.as_str(), category, description, sample, &most];

@@ -4,7 +4,7 @@ use fanfare_domain::ids::{ApplicationId, EventId};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use crate::{Store, StoreError, deliveries::LISTED_BODY};
+use crate::{Store, StoreError, deliveries::LISTED_BODY, store::row_count};
 
 /// An event that was taken in.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl Store {
                AND ($3::timestamptz IS NULL OR (accepted_at, id) < ($3, $4::uuid))
              ORDER BY accepted_at DESC, id DESC LIMIT $5"
         );
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let limit = row_count(limit);
         let connection = self.connection().await?;
         let rows =
             connection.query(&statement, &[&application.0, &event_type, &accepted_before, &id_before, &limit]).await?;

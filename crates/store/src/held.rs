@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::{
     Store, StoreError,
     rescue::{UNFINISHED, Unfinished},
+    store::row_count,
 };
 
 /// What is held for a paused endpoint.
@@ -65,7 +66,7 @@ impl Store {
              RETURNING {UNFINISHED}"
         );
         let connection = self.connection().await?;
-        let rows = connection.query(&statement, &[&rows(pace), &rows(most)]).await?;
+        let rows = connection.query(&statement, &[&row_count(pace), &row_count(most)]).await?;
         self.with_traces(&connection, &rows).await
     }
 
@@ -99,7 +100,7 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let of_endpoint = "SELECT id, accepted_at FROM deliveries WHERE state = 'held' AND endpoint_id = held.id
                            ORDER BY due_at DESC, id DESC OFFSET $1 LIMIT $4";
-        self.end_held(of_endpoint, &rows(most), FailureReason::TooManyHeld, notifying, limit).await
+        self.end_held(of_endpoint, &row_count(most), FailureReason::TooManyHeld, notifying, limit).await
     }
 
     /// Gives up what `of_endpoint` finds by its `bound` ($1) for each endpoint that holds something.
@@ -129,12 +130,7 @@ impl Store {
         let notifying: Vec<Uuid> = notifying.iter().map(|endpoint| endpoint.0).collect();
         let connection = self.connection().await?;
         let ended: i64 =
-            connection.query_one(&statement, &[bound, &reason.as_str(), &notifying, &rows(limit)]).await?.get(0);
+            connection.query_one(&statement, &[bound, &reason.as_str(), &notifying, &row_count(limit)]).await?.get(0);
         Ok(ended.unsigned_abs())
     }
-}
-
-/// A number of rows as the statements take it.
-fn rows(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, store::milliseconds};
+use crate::{
+    Store, StoreError,
+    store::{milliseconds, row_count},
+};
 
 /// What one recipient is to be told.
 #[derive(Debug, Clone)]
@@ -141,7 +144,7 @@ impl Store {
              GROUP BY r.address ORDER BY min(m.last_at) NULLS FIRST LIMIT $3"
         );
         let (interval, gathering) = (milliseconds(interval), milliseconds(gathering));
-        let rows = self.connection().await?.query(&statement, &[&interval, &gathering, &count(limit)]).await?;
+        let rows = self.connection().await?.query(&statement, &[&interval, &gathering, &row_count(limit)]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
@@ -156,7 +159,7 @@ impl Store {
              FROM addressed r JOIN failure_notices n ON n.endpoint_id = r.id
              WHERE r.address = $1 ORDER BY n.failed_at, n.delivery_id LIMIT $2"
         );
-        let rows = self.connection().await?.query(&statement, &[&address, &count(bounds.deliveries)]).await?;
+        let rows = self.connection().await?.query(&statement, &[&address, &row_count(bounds.deliveries)]).await?;
         let told: Vec<Notice> = rows.iter().map(read_notice).collect();
         let mut failures: HashMap<EndpointId, usize> = HashMap::new();
         for notice in &told {
@@ -192,7 +195,7 @@ impl Store {
         most.sort_unstable_by_key(|&(id, failures)| (Reverse(failures), id));
         most.truncate(limit);
         let ids: Vec<Uuid> = most.iter().map(|(id, _)| id.0).collect();
-        let failures: Vec<i64> = most.iter().map(|&(_, failures)| count(failures)).collect();
+        let failures: Vec<i64> = most.iter().map(|&(_, failures)| row_count(failures)).collect();
         let statement = "SELECT e.id, e.name, e.url, n.failures
                          FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS n(id, failures, place)
                          JOIN endpoints e ON e.id = n.id ORDER BY n.place";
@@ -242,7 +245,7 @@ impl Store {
                                 WHERE failed_at < now() - $1::bigint * interval '1 millisecond'
                                 ORDER BY failed_at LIMIT $2) old
                          WHERE n.endpoint_id = old.endpoint_id AND n.delivery_id = old.delivery_id";
-        Ok(self.connection().await?.execute(statement, &[&milliseconds(age), &count(limit)]).await?)
+        Ok(self.connection().await?.execute(statement, &[&milliseconds(age), &row_count(limit)]).await?)
     }
 
     /// Deletes up to `limit` notices that nobody is there for any more, and what is known of mails that the next
@@ -260,7 +263,7 @@ impl Store {
              WHERE n.endpoint_id = nobodys.endpoint_id AND n.delivery_id = nobodys.delivery_id"
         );
         let connection = self.connection().await?;
-        connection.execute(&statement, &[&count(limit)]).await?;
+        connection.execute(&statement, &[&row_count(limit)]).await?;
         let statement = "DELETE FROM mailed WHERE last_at < now() - $1::bigint * interval '1 millisecond'";
         connection.execute(statement, &[&milliseconds(interval)]).await?;
         Ok(())
@@ -301,8 +304,4 @@ fn read_failed_endpoint(row: &Row) -> FailedEndpoint {
         url: row.get("url"),
         failures: usize::try_from(row.get::<_, i64>("failures")).unwrap_or(usize::MAX),
     }
-}
-
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

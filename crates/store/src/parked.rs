@@ -4,7 +4,7 @@ use fanfare_domain::{ids::ParkedId, parked::Origin};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, store::row_count};
 
 /// A message that could not be read.
 #[derive(Debug, Clone)]
@@ -109,7 +109,7 @@ impl Store {
         );
         let ids = filter.ids.as_ref().map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>());
         let before = filter.before.map(|id| id.0);
-        let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+        let limit = row_count(filter.limit);
         let rows = self.connection().await?.query(&statement, &[&ids, &filter.reason, &before, &limit]).await?;
         rows.iter().map(read).collect()
     }

@@ -13,7 +13,10 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, store::milliseconds};
+use crate::{
+    Store, StoreError,
+    store::{milliseconds, row_count},
+};
 
 /// A delivery that has not ended.
 #[derive(Debug, Clone)]
@@ -92,7 +95,7 @@ impl Store {
              RETURNING {UNFINISHED}"
         );
         let connection = self.connection().await?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let limit = row_count(limit);
         let rows = connection.query(&statement, &[&milliseconds(overdue), &limit]).await?;
         self.with_traces(&connection, &rows).await
     }

@@ -7,7 +7,7 @@ use fanfare_domain::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, rescue::Unfinished};
+use crate::{Store, StoreError, rescue::Unfinished, store::row_count};
 
 /// Which deliveries to send again.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +83,7 @@ impl Store {
         let ids = filter.deliveries.as_ref().map(|ids| ids.iter().map(|id| id.0).collect::<Vec<Uuid>>());
         let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
         let (endpoint, event) = (filter.endpoint.map(|id| id.0), filter.event.map(|id| id.0));
-        let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+        let limit = row_count(filter.limit);
         let reason = DeferralReason::Resent.as_str();
         let connection = self.connection().await?;
         let rows = connection

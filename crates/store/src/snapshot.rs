@@ -190,7 +190,7 @@ struct Source {
 impl Source {
     /// Replaces what has changed.
     async fn refresh(&self, current: &mut Arc<Snapshot>) -> Result<(), StoreError> {
-        let versions = self.in_time(self.versions()).await?;
+        let versions = self.store.in_time(STEP_TIMEOUT, self.versions()).await?;
         let changed: Vec<Uuid> = versions
             .iter()
             .filter(|row| {
@@ -202,7 +202,7 @@ impl Source {
         let mut applications = current.applications.clone();
         let mut unreadable = HashSet::new();
         for some in changed.chunks(1000) {
-            for (id, application) in self.in_time(self.load(some)).await? {
+            for (id, application) in self.store.in_time(STEP_TIMEOUT, self.load(some)).await? {
                 match application {
                     Ok(application) => drop(applications.insert(id, Arc::new(application))),
                     Err(error) => {
@@ -214,7 +214,7 @@ impl Source {
                 }
             }
         }
-        let keys = Arc::new(self.in_time(load_keys(&self.store)).await?);
+        let keys = Arc::new(self.store.in_time(STEP_TIMEOUT, load_keys(&self.store)).await?);
         *current = Arc::new(Snapshot { applications, keys, unreadable });
         Ok(())
     }
@@ -222,14 +222,6 @@ impl Source {
     async fn versions(&self) -> Result<Vec<Row>, StoreError> {
         let statement = "SELECT id, version FROM applications";
         Ok(self.store.connection().await?.query(statement, &[]).await?)
-    }
-
-    /// A database that fell silent is asked again over new connections.
-    async fn in_time<T>(&self, step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or_else(|elapsed| {
-            self.store.forget_connections();
-            Err(StoreError::Unavailable(Box::new(elapsed)))
-        })
     }
 
     async fn load(&self, ids: &[Uuid]) -> Result<Vec<(ApplicationId, Result<Application, StoreError>)>, StoreError> {

@@ -107,12 +107,22 @@ impl Store {
         Ok(self.writers.get().await?)
     }
 
-    /// Closes the connections that are not in use. One whose answer did not come may be silent for ever, and is among
-    /// them as soon as nobody waits for it any more: the next statement takes a new one.
-    pub fn forget_connections(&self) {
-        for pool in [&self.pool, &self.inserts, &self.writers] {
-            pool.retain(|_, _| false);
-        }
+    /// Gives work on the database a limit. A connection whose answer did not come by then may be silent for ever, and
+    /// would go back to its pool: those that are not in use are closed, so that the next statement takes a new one.
+    ///
+    /// # Errors
+    /// Those of the work, and [`StoreError::Unavailable`] where it took too long.
+    pub async fn in_time<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|elapsed| {
+            for pool in [&self.pool, &self.inserts, &self.writers] {
+                pool.retain(|_, _| false);
+            }
+            Err(StoreError::Unavailable(Box::new(elapsed)))
+        })
     }
 
     /// Whether the database answers.
@@ -143,6 +153,11 @@ fn pool(config: &Config, planner: &str, size: usize) -> Result<Pool, StoreError>
         .runtime(Runtime::Tokio1)
         .build()
         .map_err(|error| StoreError::Unavailable(Box::new(error)))
+}
+
+/// A number of rows as the statements take it.
+pub(crate) fn row_count(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// A duration as the statements take it.

@@ -7,7 +7,7 @@ mod reconciler;
 
 use std::{future::Future, time::Duration};
 
-use fanfare_store::{AdvisoryLock, Job, StoreError};
+use fanfare_store::{AdvisoryLock, Job, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use holds::Holds;
@@ -40,7 +40,7 @@ impl Turns {
             if !*self.database.availability().borrow() {
                 continue;
             }
-            match self.in_time(LOCK_TIMEOUT, self.database.store.try_lock(self.job)).await {
+            match self.store().in_time(LOCK_TIMEOUT, self.store().try_lock(self.job)).await {
                 Ok(Some(lock)) => return Some(lock),
                 Ok(None) => {}
                 Err(error) => self.failed(&error),
@@ -50,24 +50,15 @@ impl Turns {
 
     /// Does what is to be done in a turn, and ends it. What is not done in time is left to the next one.
     async fn take(&self, lock: AdvisoryLock, work: impl Future<Output = Result<(), StoreError>>) {
-        if let Err(error) = self.in_time(TURN_TIMEOUT, work).await {
+        if let Err(error) = self.store().in_time(TURN_TIMEOUT, work).await {
             self.failed(&error);
         }
         // Where that takes long, the connection is closed, and the lock gone with it.
         let _ = tokio::time::timeout(LOCK_TIMEOUT, lock.unlock()).await;
     }
 
-    /// A database that fell silent is asked again over new connections.
-    async fn in_time<T>(
-        &self,
-        timeout: Duration,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let done = tokio::time::timeout(timeout, work).await;
-        done.unwrap_or_else(|elapsed| {
-            self.database.store.forget_connections();
-            Err(StoreError::Unavailable(Box::new(elapsed)))
-        })
+    fn store(&self) -> &Store {
+        &self.database.store
     }
 
     fn failed(&self, error: &StoreError) {

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::code_unit;
+
 /// JSON as strict parsers read it: an escaped half of a surrogate pair, which stands for no character, is replaced by
 /// U+FFFD. For people who look at it, and never for what is sent.
 pub fn readable(text: &str) -> Cow<'_, str> {
@@ -11,7 +13,7 @@ pub fn readable(text: &str) -> Cow<'_, str> {
     // A backslash stands only in strings.
     while let Some(offset) = text.get(at..).and_then(|rest| rest.find('\\')) {
         let escape = at + offset;
-        let pair = (escaped_unit(text, escape), escaped_unit(text, escape + 6));
+        let pair = (code_unit(text, escape), code_unit(text, escape + 6));
         at = match pair {
             (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => escape + 12,
             (Some(0xd800..=0xdfff), _) => {
@@ -29,12 +31,6 @@ pub fn readable(text: &str) -> Cow<'_, str> {
     }
     readable.push_str(&text[copied..]);
     Cow::Owned(readable)
-}
-
-/// The UTF-16 unit of the escape `\\uXXXX` at this place, if there is one.
-fn escaped_unit(text: &str, at: usize) -> Option<u16> {
-    let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
-    u16::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]
