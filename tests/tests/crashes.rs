@@ -43,8 +43,8 @@ fn allowed(kills: usize) -> Allowed {
 }
 
 /// Eight for each of three endpoints.
-fn bounds() -> [(&'static str, &'static str); 2] {
-    [("FANFARE_LANE_BOUND", "8"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "24")]
+fn bounds() -> [(&'static str, &'static str); 3] {
+    [("FANFARE_LANE_BOUND", "8"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "16"), ("FANFARE_MAX_SLOW_ATTEMPTS", "8")]
 }
 
 /// Waits until the receiver gets something new, so that the next kill meets attempts on their way.
@@ -75,15 +75,16 @@ async fn a_dispatcher_killed_again_and_again_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_that_are_not_recorded_count_as_on_their_way() {
     const EVENTS: usize = 200;
-    let bounds = [("FANFARE_LANE_BOUND", "100"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "24")];
-    let world = World::on_shared(&bounds).await;
+    const FAST: usize = 16;
+    let [_, fast, slow] = bounds();
+    let world = World::on_shared(&[("FANFARE_LANE_BOUND", "100"), fast, slow]).await;
     let subscriber = Subscriber::new(&world, "quick", vec![Behaviour::OK]).await;
     let dispatcher = world.dispatcher().await;
     let mut database = world.database().await;
     let lock = database.transaction().await.expect("a transaction");
     lock.batch_execute("LOCK TABLE attempts IN EXCLUSIVE MODE").await.expect("the lock");
     let load = Load::start(&world, EVENTS, Duration::from_millis(2));
-    world.receiver.wait_for("quick", PERMITS).await;
+    world.receiver.wait_for("quick", FAST).await;
     let accepted = load.finish().await;
     let taken = "SELECT count(*) FROM deliveries";
     until("all to be taken", async || (world.count(taken).await == 200).then_some(())).await;

@@ -182,8 +182,8 @@ async fn a_dispatcher_killed_while_it_releases_what_was_held_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_while_it_gives_back_loses_nothing() {
-    // One place, which a slow attempt has: what else was taken waits for its turn, and is given back at the stop.
-    let bounds = [("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "1")];
+    // One turn, which a slow attempt has: what else was taken waits for its turn, and is given back at the stop.
+    let bounds = [("FANFARE_LANE_BOUND", "1")];
     let world = World::on_shared(&bounds).await;
     let endpoint = world.endpoint("slow", &["a"]).await;
     world.receiver.script(&endpoint.path, &[Behaviour::Answer(200, Duration::from_millis(1500)), Behaviour::OK]);
@@ -219,6 +219,24 @@ async fn a_dispatcher_killed_while_it_parks_or_sends_on_loses_nothing() {
     let kept = "SELECT count(DISTINCT body) FROM parked";
     until("both to be kept", async || (world.count(kept).await == 2).then_some(())).await;
 }
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_in_a_slow_attempt_whose_message_it_has_acked_loses_nothing() {
+    let world = World::of(Setup { timeout: Some("3s".to_owned()), ..Setup::new(&[]) }).await;
+    let endpoint = world.endpoint("one", &["a"]).await;
+    world.receiver.script(&endpoint.path, &[Behaviour::Hang, Behaviour::OK]);
+    let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
+    kill_dispatcher_at(&world, "message.acked").await;
+    assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await, 1);
+    let _dispatcher = world.dispatcher().await;
+    let received = world.receiver.wait_for(&endpoint.path, 2).await;
+    assert!(received.iter().all(|one| one.event() == event));
+    let delivered = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
+    let delivery = world.delivery(delivered["id"].as_str().expect("an id")).await;
+    let outcomes: Vec<_> = delivery["attempts"].as_array().expect("attempts").iter().map(|one| &one["outcome"]).collect();
+    assert_eq!(outcomes.len(), 2, "{outcomes:?}");
+    assert!(outcomes.contains(&&json!("unknown")), "{outcomes:?}");
+}
+
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_while_it_returns_what_others_died_with_loses_nothing() {

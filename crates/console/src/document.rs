@@ -1,6 +1,7 @@
 //! The OpenAPI document and its page.
 
-use axum::{Json, Router, routing::get};
+use axum::{Router, http::header, routing::get};
+use bytes::Bytes;
 use utoipa::openapi::{
     InfoBuilder, ObjectBuilder, OpenApi, RefOr, Server, Type,
     path::{Operation, Parameter, ParameterBuilder, ParameterIn},
@@ -69,8 +70,13 @@ fn name_application(operation: &mut Operation) {
 }
 
 /// The document at `/api/v1/openapi.json`, and a page to read it at `/docs`.
-pub fn document_routes(api: OpenApi) -> Router {
-    let document = api.clone();
+///
+/// # Errors
+/// When the document cannot be written as JSON.
+pub fn document_routes(api: &OpenApi) -> serde_json::Result<Router> {
+    // As bytes, which a copy of the route shares: axum makes such copies, and the document itself takes megabytes.
+    let document = Bytes::from(serde_json::to_vec(api)?);
     let page = SwaggerUi::new("/docs").config(Config::from("/api/v1/openapi.json"));
-    Router::new().route("/api/v1/openapi.json", get(async move || Json(document))).merge(page)
+    let route = get(async move || ([(header::CONTENT_TYPE, "application/json")], document));
+    Ok(Router::new().route("/api/v1/openapi.json", route).merge(page))
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fanfare_domain::{
     application::Endpoint,
     claim::Claim,
-    delivery::BEGIN_WITHIN,
+    delivery::{BEGIN_WITHIN, hold, hold_claim_due},
     event::EventType,
     ids::{ApplicationId, DeliveryId, EventId, TakingId},
     traceparent::Traceparent,
@@ -38,6 +38,8 @@ pub(crate) struct Assignment {
     pub(crate) ticket: Option<Ticket>,
     pub(crate) settlement: Settlement,
 }
+    /// When another process may take it over.
+    pub(crate) hold_until: Instant,
 
 impl Assignment {
     /// The first attempt of a delivery that was persisted as sending.
@@ -50,7 +52,7 @@ impl Assignment {
         settlement: Settlement,
     ) -> Option<Self> {
         let delivery = &new.deliveries[position];
-        let (taking, _) = delivery.taking?;
+        let (taking, hold) = delivery.taking?;
         Some(Self {
             delivery: delivery.id,
             event: new.event.id,
@@ -70,6 +72,7 @@ impl Assignment {
             settlement,
         })
     }
+            hold_until: taken_at + hold,
 
     /// The attempt of a delivery that was taken for a claim.
     pub(crate) fn next(
@@ -83,6 +86,7 @@ impl Assignment {
             delivery: claim.delivery,
             event: claim.event,
             event_type: moved.event_type,
+        let hold = hold(endpoint.policy.timeout);
             application: claim.application,
             endpoint,
             attempt: moved.attempt,
@@ -99,11 +103,19 @@ impl Assignment {
         }
     }
 
+            hold_until: taken_at + hold,
     /// The claim that follows this one: another attempt, or the same one later.
     pub(crate) fn claim(&self, attempt: u32, due: Timestamp, deferrals: u32) -> Claim {
         Claim {
             delivery: self.delivery,
             event: self.event,
+    /// The claim by which another process takes the delivery over when its hold has ended and nothing came of it.
+    pub(crate) fn hold_claim(&self, now: Timestamp) -> Claim {
+        let held_until = later(now, self.hold_until.saturating_duration_since(Instant::now()));
+        let due = hold_claim_due(held_until, now);
+        Claim { sequence: self.sequence, ..self.claim(self.attempt, due, self.deferrals) }
+    }
+
             application: self.application,
             endpoint: self.endpoint.id,
             attempt,

@@ -1,9 +1,9 @@
 //! Attempts: wait for the turn in the lane, sign, POST, decide.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use fanfare_domain::{
-    delivery::DeferralReason, dialect::Sending, ids::AttemptId, lane::deferral_wait, moment::later, policy::Decision,
+    delivery::{DeferralReason, FailureReason}, dialect::Sending, ids::AttemptId, lane::deferral_wait, moment::later, policy::Decision,
 };
 use fanfare_outbound::{Client, Exchange, Request};
 use fanfare_service::{crash_point, parent_of};
@@ -18,6 +18,7 @@ use crate::{
     lanes::{Ticket, Turn, Unrecorded},
     metric,
     rates::Rates,
+    settle::Settler,
 };
 
 /// A delivery whose turn is over.
@@ -41,6 +42,7 @@ pub(crate) enum FinishedAs {
 pub(crate) struct Attempts {
     pub(crate) client: Client,
     pub(crate) rates: Rates,
+    pub(crate) settler: Settler,
     pub(crate) finished: mpsc::Sender<Finished>,
 }
 
@@ -71,10 +73,7 @@ impl Attempts {
         let turn = stop.run_until_cancelled(self.turn(&assignment, ticket)).await;
         let stopping = || Err((DeferralReason::ShuttingDown, Duration::ZERO));
         let finished = match turn.filter(|_| !stop.is_cancelled()).unwrap_or_else(stopping) {
-            Ok(turn) => {
-                let record = self.send(&assignment).await;
-                Finished { assignment, how: FinishedAs::Attempted(record), unrecorded: turn.end() }
-            }
+            Ok(turn) => self.attempt(assignment, turn).await,
             Err((reason, wait)) => give_back(assignment, reason, wait),
         };
         let _ = self.finished.send(finished).await;
@@ -95,6 +94,31 @@ impl Attempts {
         let turn = tokio::time::timeout_at(assignment.begin_by, turn).await.unwrap_or_else(|_| Err(full()))?;
         // A turn that was to be had at once may still come too late.
         if Instant::now() > assignment.begin_by { Err(full()) } else { Ok(turn) }
+    }
+
+    /// Makes the attempt. Once it is slow its message no longer waits for it: as many may be on their way at once as the
+    /// broker hands over, and those that hang must not use that up.
+    async fn attempt(&self, mut assignment: Assignment, mut turn: Turn) -> Finished {
+        let mut settlement = std::mem::take(&mut assignment.settlement);
+        let slowly = async {
+            turn.until_slow().await;
+            let claim = assignment.hold_claim(Timestamp::now());
+            self.settler.settle(std::mem::take(&mut settlement), Some((claim, assignment.trace)));
+            turn.go_over().await;
+            std::future::pending::<Infallible>().await
+        };
+        let record = tokio::select! {
+            biased;
+            record = self.send(&assignment) => record,
+            never = slowly => match never {},
+        };
+        assignment.settlement = settlement;
+        let is_failure = !matches!(
+            record.next,
+            NextState::Delivered | NextState::Failed(FailureReason::Rejected | FailureReason::EndpointGone)
+        );
+        let unrecorded = turn.end(record.outcome, is_failure);
+        Finished { assignment, how: FinishedAs::Attempted(record), unrecorded: Some(unrecorded) }
     }
 
     /// Makes the one attempt, and decides what follows from it.

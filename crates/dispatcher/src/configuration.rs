@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fanfare_broker::BrokerSettings;
-use fanfare_domain::{delay::Ladder, dialect::Dialects};
+use fanfare_domain::{delay::Ladder, dialect::Dialects, lane};
 use fanfare_outbound as outbound;
 use fanfare_service::{Environment, TelemetrySettings};
 use fanfare_store::StoreSettings;
@@ -55,10 +55,12 @@ pub(crate) struct Mails {
 pub(crate) struct Limits {
     /// Events, and claims, that may be on their way at once.
     pub(crate) prefetch: u16,
-    /// Attempts that may be on their way to one endpoint.
-    pub(crate) lane: usize,
-    /// Attempts that may be on their way in all.
-    pub(crate) attempts: usize,
+    /// What bounds each endpoint's lane.
+    pub(crate) lane: lane::Limits,
+    /// Attempts that may be on their way in all, in their first second.
+    pub(crate) fast_attempts: usize,
+    /// Attempts that may be on their way in all and take longer, or go to endpoints that may be slow.
+    pub(crate) slow_attempts: usize,
     /// Bytes of an event's message.
     pub(crate) event_bytes: usize,
 }
@@ -109,13 +111,20 @@ fn limits(environment: &mut Environment) -> Option<Limits> {
     let prefetch = environment.number("FANFARE_PREFETCH", "512", 1..=2000, meaning);
     let meaning = "attempts that may be on their way to one endpoint at once, in each process";
     let lane = environment.number("FANFARE_LANE_BOUND", "16", 1..=1000, meaning);
-    let meaning = "attempts that may be on their way in all, in each process";
-    let attempts = environment.number("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "1024", 1..=20_000, meaning);
+    let meaning = "attempts in a row that an endpoint may fail before each process leaves it alone, but for a probe once in \
+                   a while, every minute at last";
+    let failures = environment.number("FANFARE_BREAKER_AFTER", "20", 1..=1_000_000, meaning);
+    let meaning = "attempts that may be on their way in all, in each process, during their first second";
+    let fast = environment.number("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "1024", 1..=20_000, meaning);
+    let meaning = "attempts beside these that may be on their way, in each process, and take longer than a second or go to \
+                   endpoints that have not yet answered within one: however many endpoints hang, they use up no more";
+    let slow = environment.number("FANFARE_MAX_SLOW_ATTEMPTS", "1024", 1..=20_000, meaning);
     let event_bytes = environment.max_event_bytes();
     Some(Limits {
         prefetch: u16::try_from(prefetch?).ok()?,
-        lane: lane?,
-        attempts: attempts?,
+        lane: lane::Limits { attempts: lane?, failures: u32::try_from(failures?).ok()? },
+        fast_attempts: fast?,
+        slow_attempts: slow?,
         event_bytes: event_bytes?,
     })
 }

@@ -72,7 +72,7 @@ impl Dispatcher {
             dialects: configuration.dialects,
             expiry: configuration.expiry,
             holding: configuration.holding,
-            lanes: Lanes::new(limits.lane, limits.attempts),
+            lanes: Lanes::new(limits.lane, limits.fast_attempts, limits.slow_attempts),
             limits,
             broker: configuration.broker,
             retention: configuration.retention,
@@ -193,7 +193,7 @@ impl Dispatcher {
         };
         let persist = Persist::new(database.clone(), settler.clone(), assignments.clone());
         let take = Take { database: database.clone(), settler: settler.clone(), assignments };
-        let attempts = Attempts { client: self.client.clone(), rates, finished };
+        let attempts = Attempts { client: self.client.clone(), rates, settler: settler.clone(), finished };
         let record = Record { database: database.clone(), settler: settler.clone() };
 
         let mut stages = JoinSet::new();

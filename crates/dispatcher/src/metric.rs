@@ -6,6 +6,7 @@ pub(crate) const EVENTS: &str = "fanfare_events_total";
 pub(crate) const ATTEMPTS: &str = "fanfare_attempts_total";
 pub(crate) const ATTEMPT_SECONDS: &str = "fanfare_attempt_seconds";
 pub(crate) const ATTEMPTS_IN_FLIGHT: &str = "fanfare_attempts_in_flight";
+pub(crate) const BREAKERS_OPEN: &str = "fanfare_breakers_open";
 pub(crate) const DELIVERIES: &str = "fanfare_deliveries_ended_total";
 pub(crate) const DEFERRALS: &str = "fanfare_deferrals_total";
 pub(crate) const PARKED: &str = "fanfare_parked_total";
@@ -15,7 +16,7 @@ pub(crate) const RESCUED: &str = "fanfare_rescued_total";
 pub(crate) const MAILS: &str = "fanfare_mails_total";
 
 /// All of them.
-pub(crate) const ALL: [Metric; 11] = [
+pub(crate) const ALL: [Metric; 12] = [
     Metric {
         name: EVENTS,
         kind: MetricKind::Counter,
@@ -24,6 +25,11 @@ pub(crate) const ALL: [Metric; 11] = [
     Metric { name: ATTEMPTS, kind: MetricKind::Counter, meaning: "attempts made, by `outcome`" },
     Metric { name: ATTEMPT_SECONDS, kind: MetricKind::Histogram, meaning: "how long attempts took" },
     Metric { name: ATTEMPTS_IN_FLIGHT, kind: MetricKind::Gauge, meaning: "attempts on their way now" },
+    Metric {
+        name: BREAKERS_OPEN,
+        kind: MetricKind::Gauge,
+        meaning: "endpoints that failed so often in a row that this process leaves them alone but for probes",
+    },
     Metric { name: DELIVERIES, kind: MetricKind::Counter, meaning: "deliveries that ended, by `state` and `reason`" },
     Metric {
         name: DEFERRALS,

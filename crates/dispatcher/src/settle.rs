@@ -29,9 +29,9 @@ pub(crate) struct Settler {
 }
 
 /// A message that ends when everything that it caused has ended. Clones share the message: each of them
-/// settles once.
-#[derive(Clone)]
-pub(crate) struct Settlement(Arc<Open>);
+/// settles once. The default is no message: that of a delivery which has been handed over to a claim.
+#[derive(Clone, Default)]
+pub(crate) struct Settlement(Option<Arc<Open>>);
 
 struct Open {
     message: Mutex<Option<Incoming>>,
@@ -41,12 +41,13 @@ struct Open {
 impl Settlement {
     /// A message of which so many parts are to be settled, each once.
     pub(crate) fn new(message: Incoming, parts: usize) -> Self {
-        Self(Arc::new(Open { message: Mutex::new(Some(message)), parts: AtomicUsize::new(parts.max(1)) }))
+        Self(Some(Arc::new(Open { message: Mutex::new(Some(message)), parts: AtomicUsize::new(parts.max(1)) })))
     }
 
     /// Ends one part; the last acks the message.
     async fn settle(self) {
-        if self.0.parts.fetch_sub(1, Ordering::AcqRel) == 1
+        if let Some(open) = &self.0
+            && open.parts.fetch_sub(1, Ordering::AcqRel) == 1
             && let Some(message) = self.take()
         {
             message.ack().await;
@@ -56,7 +57,7 @@ impl Settlement {
 
     /// The message, once.
     fn take(&self) -> Option<Incoming> {
-        self.0.message.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.as_ref()?.message.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

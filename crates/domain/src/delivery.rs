@@ -116,6 +116,8 @@ impl FailureReason {
 pub enum DeferralReason {
     /// Its turn would come, or came, too late: the bound of the lane or of the process is used up.
     LaneFull,
+    /// Its endpoint fails again and again, and is left alone for a while.
+    BreakerOpen,
     /// The event has more endpoints than are attempted straight from its message.
     WideFanOut,
     /// The process that had taken it was shutting down.
@@ -135,6 +137,7 @@ impl DeferralReason {
             Self::LaneFull => "lane_full",
             Self::WideFanOut => "wide_fan_out",
             Self::ShuttingDown => "shutting_down",
+            Self::BreakerOpen => "breaker_open",
             Self::Resent => "resent",
             Self::RateLimited => "rate_limited",
             Self::ApplicationUnreadable => "application_unreadable",

@@ -1,43 +1,127 @@
-//! What a lane decides: whether a delivery may wait in it, and how long one that may not is deferred.
+//! What a lane decides: how many attempts may be on their way to its endpoint, whether a delivery may wait in it, and
+//! how long one that may not is deferred.
 
 use std::time::Duration;
+
+use crate::{breaker::Breaker, outcome::Outcome};
 
 /// The longest expected wait with which a delivery still queues in its lane, so that a burst to one
 /// fast endpoint is not thrown back.
 pub const MAX_EXPECTED_WAIT: Duration = Duration::from_secs(1);
 
+/// An attempt that takes longer is slow: it and its lane then use what is kept for the slow.
+pub const SLOW_AFTER: Duration = Duration::from_secs(1);
+
 /// The longest wait before a deferred delivery is tried again.
 const MAX_DEFERRAL: Duration = Duration::from_secs(300);
 
-/// What is known of the attempts to one endpoint.
+/// What a lane without any experience expects of an attempt, and how many it dares to have on their way.
+const FIRST_GUESS: Duration = Duration::from_millis(20);
+const FIRST_BOUND: usize = 2;
+
+/// What bounds every lane of a process.
 #[derive(Debug, Clone, Copy)]
-pub struct Load {
-    /// Attempts that may be on their way at once.
-    pub bound: usize,
-    /// Attempts on their way, and deliveries that wait for their turn.
-    pub admitted: usize,
-    /// How long an attempt lately took.
-    pub typical: Duration,
-    /// How long the oldest attempt on its way has taken so far.
-    pub oldest: Duration,
+pub struct Limits {
+    /// Attempts that may be on their way to one endpoint at once.
+    pub attempts: usize,
+    /// Failures in a row after which the breaker opens.
+    pub failures: u32,
 }
 
-impl Load {
-    /// How long one more delivery would wait for its turn.
+/// What is known of the attempts to one endpoint.
+///
+/// The bound on those that are on their way at once grows with each that is answered soon, and is halved by each that is
+/// not answered at all.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    limits: Limits,
+    bound: usize,
+    typical: Duration,
+    pace: Pace,
+    breaker: Breaker,
+}
+
+/// How soon attempts are expected to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Nobody knows yet.
+    Unknown,
+    /// Within [`SLOW_AFTER`].
+    Fast,
+    /// Not as soon.
+    Slow,
+}
+
+impl Lane {
+    /// A lane that nothing is known of: it has yet to prove that it is fast.
+    pub fn new(limits: Limits) -> Self {
+        let bound = FIRST_BOUND.min(limits.attempts);
+        Self { limits, bound, typical: FIRST_GUESS, pace: Pace::Unknown, breaker: Breaker::default() }
+    }
+
+    /// Attempts that may be on their way at once.
+    pub fn bound(&self) -> usize {
+        self.bound
+    }
+
+    /// How soon attempts are expected to be answered.
+    pub fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// The breaker.
+    pub fn breaker(&mut self) -> &mut Breaker {
+        &mut self.breaker
+    }
+
+    /// How long one more delivery would wait for its turn behind those that were `admitted`, where half of those that may
+    /// be on their way are of this `age` at least.
     ///
     /// An endpoint that has begun to hang is known by the age of what is on its way, long before
-    /// anything has come back: an attempt will take at least as long again as the oldest has so far.
-    pub fn expected_wait(&self) -> Duration {
-        let ahead = (self.admitted + 1).saturating_sub(self.bound);
-        let rounds = ahead.div_ceil(self.bound.max(1));
-        let each = self.typical.max(self.oldest);
+    /// anything has come back: an attempt will take at least as long again as these have so far.
+    pub fn expected_wait(&self, admitted: usize, age: Duration) -> Duration {
+        let ahead = (admitted + 1).saturating_sub(self.bound);
+        let rounds = ahead.div_ceil(self.bound);
+        let each = self.typical.max(age);
         each.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 
-    /// Whether one more delivery may queue.
-    pub fn admits(&self) -> bool {
-        self.expected_wait() <= MAX_EXPECTED_WAIT
+    /// An attempt has been on its way for longer than [`SLOW_AFTER`].
+    pub fn is_late(&mut self) {
+        self.pace = Pace::Slow;
     }
+
+    /// An attempt ended. Says whether the breaker opened or closed by that.
+    pub fn ended(&mut self, outcome: Outcome, is_failure: bool, took: Duration, now: Duration) -> Option<Switched> {
+        self.typical = (self.typical * 9 + took) / 10;
+        match outcome {
+            Outcome::Answered { .. } if took < SLOW_AFTER => {
+                self.pace = Pace::Fast;
+                self.bound = (self.bound + 1).min(self.limits.attempts);
+            }
+            Outcome::Answered { .. } => self.pace = Pace::Slow,
+            Outcome::TimedOut | Outcome::ConnectionFailed | Outcome::ConnectionClosed => {
+                self.bound = (self.bound / 2).max(1);
+                if took >= SLOW_AFTER {
+                    self.pace = Pace::Slow;
+                }
+            }
+            _ => {}
+        }
+        if is_failure {
+            return self.breaker.failed(self.limits.failures, now).then_some(Switched::Opened);
+        }
+        self.breaker.succeeded().then_some(Switched::Closed)
+    }
+}
+
+/// What became of a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switched {
+    /// It let everything pass, and does no more.
+    Opened,
+    /// The endpoint is back.
+    Closed,
 }
 
 /// How long the `count`-th deferral in a row (from 1 on) waits: min(2^count s, 5 min), of which a half
@@ -47,33 +131,76 @@ pub fn deferral_wait(count: u32, random: f64) -> Duration {
     whole.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
 }
 
-/// The new typical duration after an attempt took `last`: a moving average over some ten attempts.
-pub fn typical_after(typical: Duration, last: Duration) -> Duration {
-    (typical * 9 + last) / 10
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
+    const LIMITS: Limits = Limits { attempts: 16, failures: 10 };
+    const OK: Outcome = Outcome::Answered { status: 200, retry_after: None };
+    const QUICKLY: Duration = Duration::from_millis(20);
+    const NOW: Duration = Duration::ZERO;
+
+    fn grown() -> Lane {
+        let mut lane = Lane::new(LIMITS);
+        for _ in 0..LIMITS.attempts {
+            lane.ended(OK, false, QUICKLY, NOW);
+        }
+        lane
+    }
+
     #[test]
     fn a_burst_to_a_fast_endpoint_queues_and_a_hanging_one_is_left() {
-        let load =
-            Load { bound: 16, admitted: 160, typical: Duration::from_millis(20), oldest: Duration::from_millis(5) };
-        assert!(load.admits());
-        assert!(!Load { oldest: Duration::from_secs(2), ..load }.admits());
-        assert!(Load { oldest: Duration::from_secs(2), admitted: 15, ..load }.admits());
-        assert!(!Load { admitted: 100_000, ..load }.admits());
+        let lane = grown();
+        let (young, old) = (Duration::from_millis(5), Duration::from_secs(2));
+        assert!(lane.expected_wait(160, young) <= MAX_EXPECTED_WAIT);
+        assert!(lane.expected_wait(160, old) > MAX_EXPECTED_WAIT);
+        assert_eq!(lane.expected_wait(15, old), Duration::ZERO);
+        assert!(lane.expected_wait(100_000, young) > MAX_EXPECTED_WAIT);
+    }
+
+    #[test]
+    fn the_bound_follows_the_answers() {
+        let mut lane = Lane::new(LIMITS);
+        assert_eq!((lane.pace(), lane.bound()), (Pace::Unknown, FIRST_BOUND));
+        lane.ended(OK, false, QUICKLY, NOW);
+        assert_eq!((lane.pace(), lane.bound()), (Pace::Fast, FIRST_BOUND + 1));
+        let mut lane = grown();
+        assert_eq!(lane.bound(), LIMITS.attempts);
+        for bound in [8, 4, 2, 1, 1] {
+            lane.ended(Outcome::TimedOut, true, Duration::from_secs(10), NOW);
+            assert_eq!((lane.pace(), lane.bound()), (Pace::Slow, bound));
+        }
+        lane.ended(OK, false, QUICKLY, NOW);
+        assert_eq!((lane.pace(), lane.bound()), (Pace::Fast, 2));
+        lane.is_late();
+        assert_eq!(lane.pace(), Pace::Slow);
+    }
+
+    #[test]
+    fn a_run_of_failures_opens_the_breaker_and_a_success_closes_it() {
+        let mut lane = grown();
+        let failed = Outcome::Answered { status: 500, retry_after: None };
+        for _ in 1..LIMITS.failures {
+            assert_eq!(lane.ended(failed, true, QUICKLY, NOW), None);
+        }
+        assert_eq!(lane.ended(failed, true, QUICKLY, NOW), Some(Switched::Opened));
+        assert!(lane.breaker().pass(NOW, 1, 0.5).is_err());
+        assert_eq!(lane.ended(OK, false, QUICKLY, NOW), Some(Switched::Closed));
+        assert_eq!(lane.breaker().pass(NOW, 1, 0.5), Ok(()));
     }
 
     proptest! {
         #[test]
-        fn a_free_lane_always_admits(bound in 1usize..100, admitted in 0usize..100, typical in 0u64..100, oldest in 0u64..100) {
-            prop_assume!(admitted < bound);
-            let load = Load { bound, admitted, typical: Duration::from_secs(typical), oldest: Duration::from_secs(oldest) };
-            prop_assert_eq!(load.expected_wait(), Duration::ZERO);
+        fn the_bound_stays_in_its_limits(attempts in 1usize..100, ends in prop::collection::vec((0u8..3, 0u64..3000), 0..100)) {
+            let mut lane = Lane::new(Limits { attempts, failures: 10 });
+            for (end, milliseconds) in ends {
+                let outcome = [OK, Outcome::TimedOut, Outcome::NameNotResolved][usize::from(end)];
+                lane.ended(outcome, end > 0, Duration::from_millis(milliseconds), NOW);
+                prop_assert!((1..=attempts).contains(&lane.bound()));
+                prop_assert_eq!(lane.expected_wait(lane.bound() - 1, Duration::MAX), Duration::ZERO, "a free lane admits");
+            }
         }
 
         #[test]

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod address;
 pub mod application;
+pub mod breaker;
 pub mod catalogue;
 pub mod claim;
 pub mod delay;

@@ -121,7 +121,7 @@ fn router(
     Ok(events
         .with_state(publish)
         .merge(management.with_state(console).layer(in_force))
-        .merge(document_routes(api))
+        .merge(document_routes(&api)?)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed))
 }

@@ -23,8 +23,12 @@ pub(crate) const SLOW: Duration = Duration::from_millis(200);
 /// Attempts on their way in one dispatcher: what its death may have to repeat.
 pub(crate) const PERMITS: usize = 24;
 
-const VARIABLES: [(&str, &str); 3] =
-    [("FANFARE_LANE_BOUND", "8"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "24"), ("FANFARE_RESCUE_AFTER", "2s")];
+const VARIABLES: [(&str, &str); 4] = [
+    ("FANFARE_LANE_BOUND", "8"),
+    ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "16"),
+    ("FANFARE_MAX_SLOW_ATTEMPTS", "8"),
+    ("FANFARE_RESCUE_AFTER", "2s"),
+];
 
 pub(crate) struct Scene {
     pub(crate) world: World,
