@@ -181,6 +181,26 @@ async fn a_dispatcher_killed_while_it_releases_what_was_held_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_while_it_replays_loses_nothing() {
+    let world = world(&[("FANFARE_RESCUE_AFTER", "2s")]).await;
+    let first = world.dispatcher().await;
+    for number in 0..EVENTS {
+        world.publish(&json!({ "type": "a", "data": number })).await;
+    }
+    let persisted = "SELECT count(*) FROM events";
+    until("the events", async || (world.count(persisted).await == 20).then_some(())).await;
+    first.terminate();
+    assert_eq!(first.ended().await, 0);
+    let endpoint = world.endpoint("later", &["a"]).await;
+    let new = json!({ "since": "2020-01-01T00:00:00Z", "rate_per_second": 10 });
+    assert_eq!(world.client().post("replays", &new).await.status, 201);
+    kill_dispatcher_at(&world, "replay.committed").await;
+    let _dispatcher = world.dispatcher().await;
+    world.wait_for_deliveries("state=delivered", EVENTS).await;
+    assert_eq!(world.receiver.received(&endpoint.path).len(), EVENTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_while_it_gives_back_loses_nothing() {
     // One turn, which a slow attempt has: what else was taken waits for its turn, and is given back at the stop.
     let bounds = [("FANFARE_LANE_BOUND", "1")];
@@ -197,6 +217,24 @@ async fn a_dispatcher_killed_while_it_gives_back_loses_nothing() {
     dispatcher.crashed().await;
     let _dispatcher = world.dispatcher().await;
     world.wait_for_deliveries("state=delivered", events.len()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_in_a_slow_attempt_whose_message_it_has_acked_loses_nothing() {
+    let world = World::of(Setup { timeout: Some("3s".to_owned()), ..Setup::new(&[]) }).await;
+    let endpoint = world.endpoint("one", &["a"]).await;
+    world.receiver.script(&endpoint.path, &[Behaviour::Hang, Behaviour::OK]);
+    let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
+    kill_dispatcher_at(&world, "message.acked").await;
+    assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await, 1);
+    let _dispatcher = world.dispatcher().await;
+    let received = world.receiver.wait_for(&endpoint.path, 2).await;
+    assert!(received.iter().all(|one| one.event() == event));
+    let delivered = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
+    let delivery = world.delivery(delivered["id"].as_str().expect("an id")).await;
+    let outcomes: Vec<_> = delivery["attempts"].as_array().expect("attempts").iter().map(|one| &one["outcome"]).collect();
+    assert_eq!(outcomes.len(), 2, "{outcomes:?}");
+    assert!(outcomes.contains(&&json!("unknown")), "{outcomes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,24 +257,6 @@ async fn a_dispatcher_killed_while_it_parks_or_sends_on_loses_nothing() {
     let kept = "SELECT count(DISTINCT body) FROM parked";
     until("both to be kept", async || (world.count(kept).await == 2).then_some(())).await;
 }
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dispatcher_killed_in_a_slow_attempt_whose_message_it_has_acked_loses_nothing() {
-    let world = World::of(Setup { timeout: Some("3s".to_owned()), ..Setup::new(&[]) }).await;
-    let endpoint = world.endpoint("one", &["a"]).await;
-    world.receiver.script(&endpoint.path, &[Behaviour::Hang, Behaviour::OK]);
-    let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
-    kill_dispatcher_at(&world, "message.acked").await;
-    assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await, 1);
-    let _dispatcher = world.dispatcher().await;
-    let received = world.receiver.wait_for(&endpoint.path, 2).await;
-    assert!(received.iter().all(|one| one.event() == event));
-    let delivered = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
-    let delivery = world.delivery(delivered["id"].as_str().expect("an id")).await;
-    let outcomes: Vec<_> = delivery["attempts"].as_array().expect("attempts").iter().map(|one| &one["outcome"]).collect();
-    assert_eq!(outcomes.len(), 2, "{outcomes:?}");
-    assert!(outcomes.contains(&&json!("unknown")), "{outcomes:?}");
-}
-
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_while_it_returns_what_others_died_with_loses_nothing() {

@@ -30,6 +30,7 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
         tag("webhooks", "Where deliveries go: configure, test, pause, rotate secrets."),
         tag("webhook configs", "The same by the paths of Nudj's Admin API, also below `/api/v2/admin`."),
         tag("deliveries", "What became of each event at each webhook, and sending it again."),
+        tag("replays", "Sending events of the past again, at a pace."),
         tag("event types", "What there is to subscribe to."),
         tag("parked messages", "What could not be read: look at it, put it back, edited or not, or discard it."),
         tag("applications", "Tenants, their dialects and keys."),

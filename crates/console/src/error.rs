@@ -30,6 +30,7 @@ pub enum ErrorCode {
     RotationUnderWay,
     EndpointDisabled,
     NotResendable,
+    ReplayEnded,
     AmbiguousUrl,
     BodyTooLarge,
     UnsupportedContentType,
@@ -44,6 +45,7 @@ pub enum ErrorCode {
     InfiniteNumber,
     UnknownEventType,
     TooManyTests,
+    TooManyReplays,
     InternalError,
     ApplicationUnavailable,
     BrokerUnavailable,
@@ -54,7 +56,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -70,6 +72,7 @@ impl ErrorCode {
         Self::RotationUnderWay,
         Self::EndpointDisabled,
         Self::NotResendable,
+        Self::ReplayEnded,
         Self::AmbiguousUrl,
         Self::BodyTooLarge,
         Self::UnsupportedContentType,
@@ -84,6 +87,7 @@ impl ErrorCode {
         Self::InfiniteNumber,
         Self::UnknownEventType,
         Self::TooManyTests,
+        Self::TooManyReplays,
         Self::InternalError,
         Self::ApplicationUnavailable,
         Self::BrokerUnavailable,
@@ -110,6 +114,7 @@ impl ErrorCode {
             Self::RotationUnderWay => (409, "the secret before the current one still signs, too"),
             Self::EndpointDisabled => (409, "the endpoint is disabled"),
             Self::NotResendable => (409, "the delivery is being sent at this moment"),
+            Self::ReplayEnded => (409, "the replay is done or cancelled"),
             Self::AmbiguousUrl => (409, "several endpoints have this URL: name one by its id"),
             Self::BodyTooLarge => (413, "the body has more bytes than are allowed"),
             Self::UnsupportedContentType => (415, "the body is not application/json"),
@@ -124,6 +129,7 @@ impl ErrorCode {
             Self::InfiniteNumber => (422, "a number is beyond what a receiver's JSON parser can read"),
             Self::UnknownEventType => (422, "the event type is not described"),
             Self::TooManyTests => (429, "as many tests of the application are under way as may be"),
+            Self::TooManyReplays => (429, "as many replays of the application are under way as may be"),
             Self::InternalError => (500, "a fault of Fanfare, which has been logged"),
             Self::ApplicationUnavailable => (503, "the application's settings cannot be read at the moment"),
             Self::BrokerUnavailable => (503, "no events can be taken at the moment"),

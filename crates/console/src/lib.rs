@@ -1,4 +1,4 @@
-//! The management API: applications, event types, webhooks, events, deliveries, tests and parked messages, and what every
+//! The management API: applications, event types, webhooks, events, deliveries, tests, replays and parked messages, and what every
 //! route of Fanfare has in common: who calls, how a body is read, and how answers and errors look.
 //!
 //! Each route stands in the file of its subject with its description; the OpenAPI document is made of these.
@@ -14,6 +14,7 @@ mod event_types;
 mod events;
 mod keys;
 mod parked;
+mod replays;
 mod request;
 mod resend;
 mod secrets;
@@ -108,6 +109,12 @@ pub fn routes() -> OpenApiRouter<Console> {
         .routes(routes!(deliveries::show))
         .routes(routes!(resend::one))
         .routes(routes!(resend::many))
+        .routes(routes!(replays::create, replays::list))
+        .routes(routes!(replays::count))
+        .routes(routes!(replays::show))
+        .routes(routes!(replays::pause))
+        .routes(routes!(replays::resume))
+        .routes(routes!(replays::cancel))
         .routes(routes!(parked::list))
         .routes(routes!(parked::show, parked::discard))
         .routes(routes!(parked::put_back))

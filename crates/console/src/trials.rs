@@ -248,6 +248,7 @@ impl Console {
             application: new.event.application,
             delivery,
             attempt: 1,
+            replay: None,
             at: started_at,
         };
         let body = Bytes::copy_from_slice(new.body.as_bytes());

@@ -8,7 +8,8 @@ use fanfare_domain::{
     claim::Claim,
     delivery::{BEGIN_WITHIN, hold, hold_claim_due},
     event::EventType,
-    ids::{ApplicationId, DeliveryId, EventId, TakingId},
+    ids::{ApplicationId, DeliveryId, EventId, ReplayId, TakingId},
+    moment::later,
     traceparent::Traceparent,
 };
 use fanfare_store::{Moved, NewEvent};
@@ -32,14 +33,16 @@ pub(crate) struct Assignment {
     /// When it fails as expired, whatever it waits for.
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) trace: Option<Traceparent>,
+    /// The replay that it belongs to.
+    pub(crate) replay: Option<ReplayId>,
     pub(crate) body: Bytes,
     /// Later than this its attempt must not begin: another process could take it over.
     pub(crate) begin_by: Instant,
+    /// When another process may take it over.
+    pub(crate) hold_until: Instant,
     pub(crate) ticket: Option<Ticket>,
     pub(crate) settlement: Settlement,
 }
-    /// When another process may take it over.
-    pub(crate) hold_until: Instant,
 
 impl Assignment {
     /// The first attempt of a delivery that was persisted as sending.
@@ -66,13 +69,14 @@ impl Assignment {
             deferrals: 0,
             expires_at: Some(delivery.expires_at),
             trace: Some(new.event.traceparent),
+            replay: None,
             body: body.clone(),
             begin_by: taken_at + BEGIN_WITHIN,
+            hold_until: taken_at + hold,
             ticket: Some(ticket),
             settlement,
         })
     }
-            hold_until: taken_at + hold,
 
     /// The attempt of a delivery that was taken for a claim.
     pub(crate) fn next(
@@ -82,11 +86,11 @@ impl Assignment {
         (endpoint, ticket): (Arc<Endpoint>, Ticket),
         settlement: Settlement,
     ) -> Self {
+        let hold = hold(endpoint.policy.timeout);
         Self {
             delivery: claim.delivery,
             event: claim.event,
             event_type: moved.event_type,
-        let hold = hold(endpoint.policy.timeout);
             application: claim.application,
             endpoint,
             attempt: moved.attempt,
@@ -96,19 +100,15 @@ impl Assignment {
             deferrals: claim.deferrals,
             expires_at: moved.expires_at,
             trace: moved.traceparent,
+            replay: moved.replay,
             body: Bytes::from(moved.body),
             begin_by: taken_at + BEGIN_WITHIN,
+            hold_until: taken_at + hold,
             ticket: Some(ticket),
             settlement,
         }
     }
 
-            hold_until: taken_at + hold,
-    /// The claim that follows this one: another attempt, or the same one later.
-    pub(crate) fn claim(&self, attempt: u32, due: Timestamp, deferrals: u32) -> Claim {
-        Claim {
-            delivery: self.delivery,
-            event: self.event,
     /// The claim by which another process takes the delivery over when its hold has ended and nothing came of it.
     pub(crate) fn hold_claim(&self, now: Timestamp) -> Claim {
         let held_until = later(now, self.hold_until.saturating_duration_since(Instant::now()));
@@ -116,6 +116,11 @@ impl Assignment {
         Claim { sequence: self.sequence, ..self.claim(self.attempt, due, self.deferrals) }
     }
 
+    /// The claim that follows this one: another attempt, or the same one later.
+    pub(crate) fn claim(&self, attempt: u32, due: Timestamp, deferrals: u32) -> Claim {
+        Claim {
+            delivery: self.delivery,
+            event: self.event,
             application: self.application,
             endpoint: self.endpoint.id,
             attempt,

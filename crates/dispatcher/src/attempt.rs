@@ -131,6 +131,7 @@ impl Attempts {
             application: assignment.application,
             delivery: assignment.delivery,
             attempt: assignment.attempt,
+            replay: assignment.replay,
             at: started_at,
         };
         let request = Request::of_delivery(endpoint, &sending, body.clone());

@@ -232,6 +232,13 @@ impl Dispatcher {
             bounds: self.holding,
         };
         background.spawn(holds.run(stop.clone()));
+        let replays = jobs::Replays {
+            database: database(),
+            broker: self.broker.clone(),
+            directory: directory.clone(),
+            settler: settler.clone(),
+        };
+        background.spawn(replays.run(stop.clone()));
         background.spawn(jobs::Partitions { database: database(), retention: self.retention }.run(stop.clone()));
         background.spawn(self.mail.clone().run(stop.clone()));
         background.close();

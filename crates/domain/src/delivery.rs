@@ -124,6 +124,8 @@ pub enum DeferralReason {
     ShuttingDown,
     /// Somebody asked for it to be sent again.
     Resent,
+    /// A replay sends it.
+    Replayed,
     /// Its endpoint gets as many attempts in a second as it is to get.
     RateLimited,
     /// Its application's settings cannot be read by the process that met its claim.
@@ -135,10 +137,11 @@ impl DeferralReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::LaneFull => "lane_full",
+            Self::BreakerOpen => "breaker_open",
             Self::WideFanOut => "wide_fan_out",
             Self::ShuttingDown => "shutting_down",
-            Self::BreakerOpen => "breaker_open",
             Self::Resent => "resent",
+            Self::Replayed => "replayed",
             Self::RateLimited => "rate_limited",
             Self::ApplicationUnreadable => "application_unreadable",
         }

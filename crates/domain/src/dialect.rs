@@ -16,7 +16,7 @@ pub use self::{
 use crate::{
     catalogue::Catalogue,
     event::{Event, EventType},
-    ids::{self, ApplicationId, DeliveryId, EventId},
+    ids::{self, ApplicationId, DeliveryId, EventId, ReplayId},
     json,
     policy::Policy,
 };
@@ -176,6 +176,8 @@ pub struct Sending<'a> {
     pub delivery: DeliveryId,
     /// The attempt's number, from 1 on.
     pub attempt: u32,
+    /// The replay that it belongs to.
+    pub replay: Option<ReplayId>,
     /// When it is made.
     pub at: Timestamp,
 }
@@ -387,6 +389,7 @@ mod tests {
             application: ApplicationId(Uuid::nil()),
             delivery,
             attempt: 3,
+            replay: None,
             at: Timestamp::UNIX_EPOCH,
         };
         let dialect = shipped("nudj");

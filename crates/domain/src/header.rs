@@ -25,6 +25,9 @@ pub const OF_THE_MESSAGE: [&str; 15] = [
 /// The headers of Standard Webhooks.
 const OF_STANDARD_WEBHOOKS: [&str; 3] = ["webhook-id", "webhook-signature", "webhook-timestamp"];
 
+/// The header by which receivers know that an attempt is a replay's.
+pub const REPLAY: &str = "fanfare-replay";
+
 /// Bytes that a header's value may have.
 const MAX_VALUE: usize = 4096;
 
@@ -45,12 +48,12 @@ pub enum HeaderFault {
 /// Checks a header's name.
 ///
 /// # Errors
-/// When it is none, or one of [`OF_THE_MESSAGE`] or of Standard Webhooks.
+/// When it is none, or one of [`OF_THE_MESSAGE`], of Standard Webhooks, or [`REPLAY`].
 pub fn check_name(name: &str) -> Result<HeaderName, HeaderFault> {
     let parsed: HeaderName =
         name.parse().map_err(|_| HeaderFault::InvalidName(name.chars().take(64).collect::<String>()))?;
     let is_reserved = |reserved: &[&str]| reserved.contains(&parsed.as_str());
-    if is_reserved(&OF_THE_MESSAGE) || is_reserved(&OF_STANDARD_WEBHOOKS) {
+    if is_reserved(&OF_THE_MESSAGE) || is_reserved(&OF_STANDARD_WEBHOOKS) || is_reserved(&[REPLAY]) {
         return Err(HeaderFault::Reserved(parsed.to_string()));
     }
     Ok(parsed)

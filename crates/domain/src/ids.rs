@@ -114,12 +114,17 @@ id!(
     "prk"
 );
 id!(
+    /// A replay of events of the past.
+    ReplayId,
+    "rpl"
+);
+id!(
     /// One taking of a delivery: whoever holds it may record the attempt's outcome.
     TakingId,
     "tak"
 );
 
-made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, TakingId);
+made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, ReplayId, TakingId);
 
 impl EventId {
     /// The id of an event that is accepted now and has no key; `random` is 10 random bytes.

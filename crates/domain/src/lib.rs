@@ -24,6 +24,7 @@ pub mod moment;
 pub mod outcome;
 pub mod parked;
 pub mod policy;
+pub mod replay;
 pub mod secret;
 pub mod subscription;
 pub mod traceparent;

@@ -4,6 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use fanfare_domain::{
     application::Endpoint,
     dialect::{Part, Sending, SignatureEncoding, SignatureForm, SignatureKey, SignaturePlace, SignedPlace},
+    header::REPLAY,
     secret::SigningSecret,
 };
 use hmac::{Hmac, KeyInit, Mac};
@@ -41,6 +42,9 @@ pub(crate) fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body:
             let value = dialect_signature(form, oldest, &event_id, seconds, body);
             headers.insert(form.header.clone(), visible_ascii(value));
         }
+    }
+    if let Some(replay) = sending.replay {
+        headers.insert(REPLAY, visible_ascii(replay.to_string()));
     }
     headers.insert(WEBHOOK_ID, visible_ascii(id));
     headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(seconds));
@@ -176,6 +180,7 @@ mod tests {
             application,
             delivery,
             attempt: 2,
+            replay: None,
             at: Timestamp::from_second(at).expect("timestamp"),
         };
         delivery_headers(&endpoint, &sending, BODY)

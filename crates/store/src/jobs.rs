@@ -19,6 +19,8 @@ pub enum Job {
     Partitions,
     /// Tells owners of failed deliveries by mail.
     Mail,
+    /// Sends events of the past again.
+    Replays,
 }
 
 /// The right to do a job, for as long as this is kept: a session's advisory lock, gone with the session.
@@ -57,6 +59,7 @@ impl Store {
             Job::Holds => 2,
             Job::Partitions => 3,
             Job::Mail => 4,
+            Job::Replays => 5,
         };
         let connection = self.connection().await?;
         let statement = "SELECT pg_try_advisory_lock($1, $2::int)";

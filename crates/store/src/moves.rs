@@ -6,7 +6,7 @@ use fanfare_domain::{
     claim::Claim,
     delivery::{DeferralReason, FailureReason, MAX_UNKNOWN_ATTEMPTS, State},
     event::EventType,
-    ids::{DeliveryId, TakingId},
+    ids::{DeliveryId, ReplayId, TakingId},
     traceparent::Traceparent,
 };
 use jiff::Timestamp;
@@ -76,6 +76,8 @@ pub struct Moved {
     pub body: String,
     /// The trace that it belongs to.
     pub traceparent: Option<Traceparent>,
+    /// The replay that it was last sent by.
+    pub replay: Option<ReplayId>,
 }
 
 /// A delivery that was taken and is not attempted after all.
@@ -142,13 +144,13 @@ WITH input AS MATERIALIZED (
         finished_at = CASE WHEN c.ended IS NOT NULL OR c.state IN ('failed', 'skipped') THEN now() END
     FROM current c WHERE d.id = c.id AND d.accepted_at = c.accepted_at
     RETURNING d.id, d.accepted_at, d.event_id, d.application_id, d.endpoint_id, d.state, d.reason, d.attempt, d.sequence,
-              d.failures, d.expires_at, c.notifies
+              d.failures, d.expires_at, d.replay_id, c.notifies
 ), noticed AS (
     INSERT INTO failure_notices (delivery_id, accepted_at, application_id, endpoint_id)
     SELECT id, accepted_at, application_id, endpoint_id FROM moved WHERE notifies AND state = 'failed'
     ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET failed_at = now()
 )
-SELECT m.id, m.state, m.reason, m.attempt, m.sequence, m.failures, m.expires_at, e.type, e.body, e.traceparent
+SELECT m.id, m.state, m.reason, m.attempt, m.sequence, m.failures, m.expires_at, m.replay_id, e.type, e.body, e.traceparent
 FROM moved m JOIN events e ON e.id = m.event_id AND e.accepted_at = m.accepted_at";
 
 const GIVE_BACK: &str = "
@@ -268,5 +270,6 @@ fn moved(row: &tokio_postgres::Row) -> Result<Moved, StoreError> {
             .map_err(|fault| StoreError::corrupt("events", format!("type {event_type:?}, which {}", fault.message)))?,
         body: row.get("body"),
         traceparent: row.get::<_, &str>("traceparent").parse().ok(),
+        replay: row.get::<_, Option<Uuid>>("replay_id").map(ReplayId),
     })
 }

@@ -75,7 +75,7 @@ impl Store {
                                                AND a.accepted_at = d.accepted_at AND a.attempt = d.attempt)::int,
                  failures = CASE d.state WHEN 'waiting' THEN d.failures ELSE 0 END, unknowns = 0, deferrals = 0,
                  taken_by = NULL, taken_at = NULL, finished_at = NULL,
-                 expires_at = NULL
+                 expires_at = NULL, replay_id = NULL
              FROM chosen WHERE d.id = chosen.id AND d.accepted_at = chosen.accepted_at
              RETURNING {}",
             crate::rescue::UNFINISHED

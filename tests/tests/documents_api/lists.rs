@@ -23,8 +23,8 @@ struct List {
     all: usize,
 }
 
-/// Many webhooks with a delivery each, one webhook with many deliveries, and many events, applications and parked
-/// messages.
+/// Many webhooks with a delivery each, one webhook with many deliveries, and many events, applications, parked
+/// messages and replays.
 async fn many_of_each(world: &World, administrator: &Door) -> Things {
     join_all((1..MANY).map(async |number| {
         let url = world.receiver.url(&format!("wide/{number}"));
@@ -43,6 +43,12 @@ async fn many_of_each(world: &World, administrator: &Door) -> Things {
     }
     let parked = "SELECT count(*) FROM parked";
     until("every parked message", async || (world.count(parked).await == MANY as i64).then_some(())).await;
+    let replays = format!(
+        "INSERT INTO replays (id, application_id, event_types, states, since, until, rate_per_second, state)
+         SELECT gen_random_uuid(), id, '{{}}', '{{failed}}', now(), now(), 1, 'done'
+         FROM applications, generate_series(1, {MANY}) WHERE name = 'test'"
+    );
+    world.database().await.batch_execute(&replays).await.expect("replays");
     let made = "SELECT count(*) FROM attempts";
     until("every attempt", async || (world.count(made).await == 2 * MANY as i64 - 1).then_some(())).await;
     Things { webhook: busy.id, application: world.application.clone(), ..Things::unknown() }
@@ -53,7 +59,7 @@ fn lists(things: &Things) -> Vec<List> {
     let mut lists = Vec::new();
     for route in contract::routes().iter().filter(|route| route.has_parameter("before")) {
         let (usual, all) = match route.name() {
-            "list_applications" | "list_webhooks" | "list_events" | "list_parked" => (50, MANY),
+            "list_applications" | "list_webhooks" | "list_events" | "list_parked" | "list_replays" => (50, MANY),
             "list_webhook_configs" => (100, MANY),
             "list_webhook_deliveries" => (50, MANY),
             "list_deliveries" | "list_webhook_logs" => (50, 2 * MANY - 1),

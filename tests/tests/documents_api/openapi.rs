@@ -98,6 +98,9 @@ async fn every_route_answers_as_it_is_described() {
             // It may not be sent again while it is being sent.
             delivery_in(&world, &things.delivery, "delivered").await;
         }
+        if route.path.contains("/replays/{") {
+            things.replay = samples::replay(&world).await;
+        }
         if route.is_about_parked() {
             // The one before may have been put back or discarded.
             things.parked = samples::park(&world).await;

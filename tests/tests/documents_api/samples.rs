@@ -14,6 +14,7 @@ pub(crate) struct Things {
     pub(crate) event: String,
     pub(crate) event_type: String,
     pub(crate) parked: String,
+    pub(crate) replay: String,
     /// Where a webhook may be.
     pub(crate) url: String,
 }
@@ -34,8 +35,8 @@ impl Things {
         world.known().await;
         let event = world.publish(&json!({ "type": event_type, "data": CONFIDENTIAL, "id": CONFIDENTIAL })).await;
         let delivery = text(&world.wait_for_deliveries("state=delivered", 1).await[0], "id").to_owned();
-        let (parked, url) = (park(world).await, world.receiver.url("another"));
-        Self { application: world.application.clone(), webhook, delivery, event, event_type, parked, url }
+        let (parked, replay, url) = (park(world).await, replay(world).await, world.receiver.url("another"));
+        Self { application: world.application.clone(), webhook, delivery, event, event_type, parked, replay, url }
     }
 
     /// None of these exists.
@@ -48,6 +49,7 @@ impl Things {
             event: id("evt"),
             event_type: "nobody.described.it".to_owned(),
             parked: id("prk"),
+            replay: id("rpl"),
             url: "https://example.com/".to_owned(),
         }
     }
@@ -62,6 +64,7 @@ impl Things {
             "events" => &self.event,
             "event-types" => &self.event_type,
             "parked" => &self.parked,
+            "replays" => &self.replay,
             other => panic!("what is the id of {other}?"),
         };
         route.path.replace("{id}", id).replace("{name}", id)
@@ -84,6 +87,7 @@ impl Things {
             "test_webhook" => json!({ "data": { "n": 1 } }),
             "put_back_parked" => json!({ "message_id": "mended" }),
             "put_back_many_parked" | "discard_many_parked" => json!({ "ids": [parked] }),
+            "create_replay" | "count_replay" => json!({ "since": "2020-01-01T00:00:00Z", "types": [event_type] }),
             "resend_deliveries" => json!({ "deliveries": [delivery] }),
             // By either method.
             _ if route.path == "/api/v1/webhooks/{id}" && route.body().is_some() => json!({ "name": "renamed" }),
@@ -93,6 +97,18 @@ impl Things {
             }
         })
     }
+}
+
+/// Begins a replay, and gives its id; it waits, whatever runs.
+pub(crate) async fn replay(world: &World) -> String {
+    let new = json!({ "since": "2020-01-01T00:00:00Z", "types": [format!("{CONFIDENTIAL}.happened")] });
+    until("a replay that waits", async || {
+        let replay = text(world.client().post("replays", &new).await.data(), "id").to_owned();
+        // It may be done before.
+        let paused = world.client().post(&format!("replays/{replay}/pause"), &Value::Null).await;
+        (paused.status == 200).then_some(replay)
+    })
+    .await
 }
 
 /// Has a message parked, and gives its id; a dispatcher must run.

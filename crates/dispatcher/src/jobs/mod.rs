@@ -4,6 +4,7 @@ mod holds;
 mod mail;
 mod partitions;
 mod reconciler;
+mod replays;
 
 use std::{future::Future, time::Duration};
 
@@ -14,6 +15,7 @@ pub(crate) use holds::Holds;
 pub(crate) use mail::{Mail, Mailer, SmtpServer};
 pub(crate) use partitions::Partitions;
 pub(crate) use reconciler::Reconciler;
+pub(crate) use replays::Replays;
 
 use crate::database::Database;
 

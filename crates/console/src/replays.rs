@@ -1,0 +1,297 @@
+//! `/api/v1/replays`: events of the past, sent again by a job.
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use fanfare_domain::{
+    delivery::State as DeliveryState,
+    ids::{EndpointId, ReplayId},
+    replay::{RATES, ReplayState, Replayed},
+    subscription::Subscription,
+};
+use fanfare_store::{NewReplay, Replay, Wanted};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    ApiError, Console, ErrorCode, Failures,
+    answer::{Answer, Page},
+    body::Fields,
+    deliveries::moment,
+    request::{Manager, Paging, Path, Query, id},
+};
+
+/// Deliveries in a second where nobody says otherwise.
+const USUAL_RATE: u32 = 50;
+
+/// Replays of an application that may run or be paused at once.
+const MOST: i64 = 10;
+
+/// Event types that a replay may name.
+const MOST_TYPES: usize = 100;
+
+/// Events that a dry run goes through, so many at a time.
+const COUNTED: usize = 20_000;
+const CHUNK: usize = 1000;
+
+/// What is to be sent again.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct New {
+    /// To this webhook; to all that want the event's type where it is left out.
+    webhook: Option<String>,
+    /// Events of these types or wildcards; all where it is left out.
+    types: Option<Vec<String>>,
+    /// Deliveries in these states: `failed`, `skipped`, `delivered`, and `unmatched` for those that there never were, as
+    /// the webhook was made later or wanted other types. `failed`, `skipped` and `unmatched` where it is left out.
+    states: Option<Vec<String>>,
+    /// Events accepted from this moment on.
+    #[schema(format = DateTime)]
+    since: String,
+    /// Events accepted before this moment, now where it is left out.
+    #[schema(format = DateTime)]
+    until: Option<String>,
+    /// 1 to 1000 deliveries in a second, 50 where it is left out.
+    rate_per_second: Option<u32>,
+}
+
+/// A replay, and how far it is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Replay)]
+pub(crate) struct Shown {
+    #[schema(value_type = String, example = "rpl_01h455vb4pex5vsknk084sn02q")]
+    id: ReplayId,
+    /// `running`, `paused`, `cancelled` or `done`.
+    #[schema(example = "running")]
+    state: &'static str,
+    #[schema(value_type = Option<String>)]
+    webhook: Option<EndpointId>,
+    types: Vec<String>,
+    states: Vec<&'static str>,
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    until: Timestamp,
+    rate_per_second: u32,
+    /// The moment of acceptance up to which it has gone through the events.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    reached: Option<Timestamp>,
+    /// Events that it has gone through.
+    events: i64,
+    /// Deliveries that it has sent again, or made.
+    deliveries: i64,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    finished_at: Option<Timestamp>,
+}
+
+impl From<Replay> for Shown {
+    fn from(replay: Replay) -> Self {
+        let Replay { of, state, reached, events, deliveries, created_at, finished_at } = replay;
+        Self {
+            id: of.id,
+            state: state.as_str(),
+            webhook: of.endpoint,
+            types: of.event_types,
+            states: of.states.iter().map(|one| one.as_str()).collect(),
+            since: of.since,
+            until: of.until,
+            rate_per_second: of.rate_per_second,
+            reached: reached.map(|(moment, _)| moment),
+            events,
+            deliveries,
+            created_at,
+            finished_at,
+        }
+    }
+}
+
+/// What a replay would do.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Counted {
+    /// Events that were gone through.
+    events: usize,
+    /// Deliveries that would be sent.
+    deliveries: i64,
+    /// Whether these are not all: a dry run goes through 20,000 events at the most.
+    has_more: bool,
+}
+
+/// Begins a replay: a job goes through the events and sends them again at its rate, behind everything else. It survives
+/// restarts. Receivers know its attempts by the header `fanfare-replay`, and the events by their `webhook-id`.
+#[utoipa::path(post, path = "/replays", operation_id = "create_replay", tag = "replays",
+    request_body = New, responses((status = 201, body = Answer<Shown>), Failures))]
+pub(crate) async fn create(
+    State(console): State<Console>,
+    manager: Manager,
+    Fields(new): Fields<New>,
+) -> Result<Response, ApiError> {
+    let new = new.parse(&console, &manager).await?;
+    let replay = console.store.create_replay(&new, MOST).await?.ok_or_else(|| {
+        let message = format!("{MOST} replays of the application are under way: wait for one, or cancel one");
+        ApiError::new(ErrorCode::TooManyReplays, message).retry_after(60)
+    })?;
+    Ok(Answer::of(Shown::from(replay)).with(StatusCode::CREATED))
+}
+
+/// Counts what a replay would send, and sends nothing.
+#[utoipa::path(post, path = "/replays/dry-run", operation_id = "count_replay", tag = "replays",
+    request_body = New, responses((status = 200, body = Answer<Counted>), Failures))]
+pub(crate) async fn count(
+    State(console): State<Console>,
+    manager: Manager,
+    Fields(new): Fields<New>,
+) -> Result<Answer<Counted>, ApiError> {
+    let new = new.parse(&console, &manager).await?;
+    let application = console
+        .directory
+        .application(manager.application)
+        .ok_or_else(|| ApiError::not_found("application", "there is no such application"))?;
+    let selection = new.selection()?;
+    let mut counted = Counted { events: 0, deliveries: 0, has_more: true };
+    let mut reached = None;
+    while counted.has_more && counted.events < COUNTED {
+        let events = console.store.past_events(&new, reached, CHUNK).await?;
+        let wanted: Vec<Wanted> = events
+            .iter()
+            .flat_map(|event| {
+                let endpoints = selection.endpoints(&application, &event.event_type).into_iter();
+                endpoints.map(|one| Wanted { event: event.id, accepted_at: event.accepted_at, endpoint: one.id })
+            })
+            .collect();
+        counted.deliveries += console.store.count_wanted(&new, &wanted).await?;
+        counted.events += events.len();
+        counted.has_more = events.len() == CHUNK;
+        reached = events.last().map(|event| (event.accepted_at, event.id));
+    }
+    Ok(Answer::of(counted))
+}
+
+/// Lists replays, newest first.
+#[utoipa::path(get, path = "/replays", operation_id = "list_replays", tag = "replays",
+    params(Paging), responses((status = 200, body = Page<Shown>), Failures))]
+pub(crate) async fn list(
+    State(console): State<Console>,
+    manager: Manager,
+    Query(paging): Query<Paging>,
+) -> Result<Page<Shown>, ApiError> {
+    let (before, size) = paging.parse()?;
+    let replays = console.store.replays(manager.application, before, size.rows()).await?;
+    Ok(Page::of(replays.into_iter().map(Shown::from).collect(), size, |one| one.id.to_string()))
+}
+
+/// Shows a replay.
+#[utoipa::path(get, path = "/replays/{id}", operation_id = "show_replay", tag = "replays",
+    params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
+pub(crate) async fn show(
+    State(console): State<Console>,
+    manager: Manager,
+    Path(replay): Path<String>,
+) -> Result<Answer<Shown>, ApiError> {
+    let found = console.store.replay(manager.application, id("id", &replay)?).await?.ok_or_else(no_such_replay)?;
+    Ok(Answer::of(found.into()))
+}
+
+/// Lets a replay wait. What it has sent goes on.
+#[utoipa::path(post, path = "/replays/{id}/pause", operation_id = "pause_replay", tag = "replays",
+    params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
+pub(crate) async fn pause(
+    State(console): State<Console>,
+    manager: Manager,
+    Path(replay): Path<String>,
+) -> Result<Answer<Shown>, ApiError> {
+    console.turn_replay(&manager, &replay, ReplayState::Paused).await
+}
+
+/// Lets a replay go on.
+#[utoipa::path(post, path = "/replays/{id}/resume", operation_id = "resume_replay", tag = "replays",
+    params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
+pub(crate) async fn resume(
+    State(console): State<Console>,
+    manager: Manager,
+    Path(replay): Path<String>,
+) -> Result<Answer<Shown>, ApiError> {
+    console.turn_replay(&manager, &replay, ReplayState::Running).await
+}
+
+/// Ends a replay for good. What it has sent goes on.
+#[utoipa::path(post, path = "/replays/{id}/cancel", operation_id = "cancel_replay", tag = "replays",
+    params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
+pub(crate) async fn cancel(
+    State(console): State<Console>,
+    manager: Manager,
+    Path(replay): Path<String>,
+) -> Result<Answer<Shown>, ApiError> {
+    console.turn_replay(&manager, &replay, ReplayState::Cancelled).await
+}
+
+impl Console {
+    async fn turn_replay(&self, manager: &Manager, text: &str, to: ReplayState) -> Result<Answer<Shown>, ApiError> {
+        let replay: ReplayId = id("id", text)?;
+        if let Some(turned) = self.store.turn_replay(manager.application, replay, to).await? {
+            return Ok(Answer::of(turned.into()));
+        }
+        let ended = self.store.replay(manager.application, replay).await?.ok_or_else(no_such_replay)?;
+        let message = format!("the replay is {}: make another one", ended.state.as_str());
+        Err(ApiError::new(ErrorCode::ReplayEnded, message))
+    }
+}
+
+impl New {
+    async fn parse(self, console: &Console, manager: &Manager) -> Result<NewReplay, ApiError> {
+        let now = Timestamp::now();
+        let endpoint: Option<EndpointId> = self.webhook.as_deref().map(|text| id("webhook", text)).transpose()?;
+        if let Some(endpoint) = endpoint
+            && console.store.endpoint(manager.application, endpoint).await?.is_none()
+        {
+            return Err(ApiError::invalid("webhook", "there is no such webhook"));
+        }
+        let event_types = self.types.unwrap_or_default();
+        if event_types.len() > MOST_TYPES {
+            return Err(ApiError::invalid("types", format!("has more than {MOST_TYPES} entries")));
+        }
+        for one in &event_types {
+            Subscription::parse(one).map_err(|fault| ApiError::invalid("types", fault.message))?;
+        }
+        let usual = || vec![Replayed::In(DeliveryState::Failed), Replayed::In(DeliveryState::Skipped), Replayed::Unmatched];
+        let states = match self.states {
+            None => usual(),
+            Some(texts) => texts.iter().map(|text| replayed(text)).collect::<Result<_, _>>()?,
+        };
+        if states.is_empty() {
+            return Err(ApiError::invalid("states", "names none"));
+        }
+        let since = moment("since", &self.since)?;
+        let until = self.until.as_deref().map(|text| moment("until", text)).transpose()?.unwrap_or(now).min(now);
+        if since >= until {
+            return Err(ApiError::invalid("since", "must be before `until`, and in the past"));
+        }
+        let rate_per_second = self.rate_per_second.unwrap_or(USUAL_RATE);
+        if !RATES.contains(&rate_per_second) {
+            let (least, most) = RATES.into_inner();
+            return Err(ApiError::invalid("rate_per_second", format!("must be between {least} and {most}")));
+        }
+        Ok(NewReplay {
+            id: ReplayId::new(now, rand::random()),
+            application: manager.application,
+            endpoint,
+            event_types,
+            states,
+            since,
+            until,
+            rate_per_second,
+        })
+    }
+}
+
+fn replayed(text: &str) -> Result<Replayed, ApiError> {
+    Replayed::parse(text).ok_or_else(|| {
+        let known = Replayed::ALL.map(Replayed::as_str).join(", ");
+        let named: String = text.chars().take(32).collect();
+        ApiError::invalid("states", format!("{named:?} is none of {known}"))
+    })
+}
+
+fn no_such_replay() -> ApiError {
+    ApiError::not_found("id", "there is no such replay")
+}

@@ -1,0 +1,107 @@
+//! Goes through the events that somebody wants sent again, at the pace that was asked for, and behind everything else.
+
+use std::time::Duration;
+
+use fanfare_broker::BrokerSettings;
+use fanfare_service::crash_point;
+use fanfare_store::{Directory, Job, Replay, Step, StoreError, Wanted};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Turns;
+use crate::{database::Database, settle::Settler};
+
+/// How often it sends something.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How long it looks for something to send, each time, for each replay.
+const LOOKS_FOR: Duration = Duration::from_millis(500);
+
+/// Events that are gone through in one commit, at the most.
+const CHUNK: usize = 500;
+
+/// Due claims in their queue behind which nothing is replayed: what is new, and what is due, comes first.
+const BACKLOG: u32 = 500;
+
+/// Seconds of its rate that a replay may have on their way: an endpoint that is slow gets no more than it takes.
+const ON_THEIR_WAY: usize = 10;
+
+/// The job of replaying.
+pub(crate) struct Replays {
+    pub(crate) database: Database,
+    pub(crate) broker: BrokerSettings,
+    pub(crate) directory: Directory,
+    pub(crate) settler: Settler,
+}
+
+impl Replays {
+    /// Replays until `stop`. What is committed and not published when the process dies is rescued.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let turns = Turns { database: self.database.clone(), job: Job::Replays, every: EVERY, stop };
+        while let Some(lock) = turns.next().await {
+            turns.take(lock, self.look()).await;
+        }
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
+        let running = self.database.store.running_replays().await?;
+        if running.is_empty() {
+            return Ok(());
+        }
+        match self.broker.queue_depth(&self.settler.topology.deliveries_queue()).await {
+            Ok(depth) if depth <= BACKLOG => {}
+            Ok(depth) => {
+                tracing::info!(depth, "claims are due; nothing is replayed meanwhile");
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot look at the backlog; nothing is replayed");
+                return Ok(());
+            }
+        }
+        for replay in running {
+            self.advance(replay).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what a replay may send now.
+    async fn advance(&self, replay: Replay) -> Result<(), StoreError> {
+        let Replay { of, mut reached, .. } = replay;
+        let store = &self.database.store;
+        let Some(application) = self.directory.application(of.application) else { return Ok(()) };
+        let selection = of.selection()?;
+        let rate = of.rate_per_second as usize;
+        let most = rate * ON_THEIR_WAY;
+        let mut room = rate.min(most.saturating_sub(store.unfinished_of_replay(of.id, most).await?));
+        let until = Instant::now() + LOOKS_FOR;
+        while room > 0 && Instant::now() < until {
+            let events = store.past_events(&of, reached, CHUNK).await?;
+            let mut step = Step { reached, events: 0, is_last: events.len() < CHUNK };
+            let mut wanted = Vec::new();
+            for event in &events {
+                if wanted.len() >= room {
+                    step.is_last = false;
+                    break;
+                }
+                let endpoints = selection.endpoints(&application, &event.event_type);
+                wanted.extend(endpoints.iter().map(|endpoint| Wanted {
+                    event: event.id,
+                    accepted_at: event.accepted_at,
+                    endpoint: endpoint.id,
+                }));
+                step.reached = Some((event.accepted_at, event.id));
+                step.events += 1;
+            }
+            let due = store.advance_replay(&of, step, &wanted).await?;
+            crash_point("replay.committed");
+            self.settler.publish_due(&due).await;
+            if step.is_last {
+                tracing::info!(replay = %of.id, "a replay is done");
+                break;
+            }
+            (reached, room) = (step.reached, room.saturating_sub(due.len()));
+        }
+        Ok(())
+    }
+}

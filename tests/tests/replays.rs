@@ -1,0 +1,186 @@
+//! Replays: what failed, was skipped or never matched is sent again, at a pace, and marked as such.
+
+use std::time::Duration;
+
+use fanfare_tests::{
+    patience::until,
+    receiver::{Behaviour, Received},
+    signature::is_signed,
+    world::{Endpoint, World},
+};
+use hyper::Method;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+const EVENTS: usize = 5;
+
+fn an_hour_ago() -> String {
+    (Timestamp::now() - SignedDuration::from_hours(1)).to_string()
+}
+
+async fn publish(world: &World, event_type: &str, count: usize) {
+    for number in 0..count {
+        world.publish(&json!({ "type": event_type, "data": number })).await;
+    }
+}
+
+async fn replay(world: &World, new: &Value) -> Value {
+    let answer = world.client().post("replays", new).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    answer.data().clone()
+}
+
+/// Waits until a replay is in a state.
+async fn is(world: &World, replay: &Value, state: &str) -> Value {
+    let path = format!("replays/{}", replay["id"].as_str().expect("an id"));
+    until(&format!("the replay to be {state}"), async || {
+        let now = world.client().get(&path).await.data().clone();
+        (now["state"] == state).then_some(now)
+    })
+    .await
+}
+
+fn of_replay<'a>(received: &'a [Received], replay: &Value) -> Vec<&'a Received> {
+    received.iter().filter(|one| one.header("fanfare-replay") == replay["id"].as_str().expect("an id")).collect()
+}
+
+async fn turn(world: &World, replay: &Value, verb: &str) -> u16 {
+    let path = format!("replays/{}/{verb}", replay["id"].as_str().expect("an id"));
+    world.client().send(Method::POST, &path, &[], "").await.expect("an answer").status
+}
+
+#[tokio::test]
+async fn what_failed_was_skipped_or_never_matched_is_sent_again_and_marked() {
+    let world = World::of_waits("1s", &[]).await;
+    let failing = world.endpoint("failing", &["a"]).await;
+    let disabled = world.endpoint("disabled", &["a"]).await;
+    let healthy = world.endpoint("healthy", &["a", "order"]).await;
+    world.receiver.script(&failing.path, &[Behaviour::FAIL]);
+    let _dispatcher = world.dispatcher().await;
+    world.change(&disabled, &json!({ "status": "disabled" })).await;
+    publish(&world, "a", EVENTS).await;
+    publish(&world, "order", 1).await;
+    world.wait_for_deliveries("state=failed", EVENTS).await;
+    world.wait_for_deliveries("state=delivered", EVENTS + 1).await;
+    world.receiver.script(&failing.path, &[Behaviour::OK]);
+    world.change(&disabled, &json!({ "status": "enabled" })).await;
+    let later = world.endpoint("later", &["a"]).await;
+
+    let new = json!({ "since": an_hour_ago(), "types": ["a"], "rate_per_second": 1000 });
+    let counted = world.client().post("replays/dry-run", &new).await.data().clone();
+    assert_eq!(counted, json!({ "events": EVENTS + 1, "deliveries": 3 * EVENTS, "has_more": false }));
+    let failed_before = world.receiver.received(&failing.path).len();
+
+    let first = replay(&world, &new).await;
+    let done = is(&world, &first, "done").await;
+    assert_eq!((&done["events"], &done["deliveries"]), (&json!(EVENTS + 1), &json!(3 * EVENTS)));
+    world.wait_for_deliveries("state=delivered", 4 * EVENTS + 1).await;
+    let bodies = |endpoint: &Endpoint, received: &[&Received]| {
+        assert!(received.iter().all(|one| is_signed(one, &endpoint.secret)), "{}", endpoint.path);
+        let mut bodies: Vec<Vec<u8>> = received.iter().map(|one| one.body.clone()).collect();
+        bodies.sort();
+        bodies.dedup();
+        bodies
+    };
+    let straight = world.receiver.received(&healthy.path);
+    assert_eq!(straight.len(), EVENTS + 1, "what was delivered is not sent again");
+    assert!(straight.iter().all(|one| one.header("fanfare-replay").is_empty()));
+    let events: Vec<&str> = straight.iter().map(|one| one.event()).collect();
+    for endpoint in [&failing, &disabled, &later] {
+        let received = world.receiver.received(&endpoint.path);
+        let replayed = of_replay(&received, &first);
+        assert_eq!(replayed.len(), EVENTS, "{}", endpoint.path);
+        assert!(replayed.iter().all(|one| events.contains(&one.event())), "under the ids that they had");
+        assert_eq!(bodies(endpoint, &replayed).len(), EVENTS);
+    }
+    assert_eq!(world.receiver.received(&failing.path).len(), failed_before + EVENTS);
+
+    // What is asked for is what is sent: of one webhook, what it has already.
+    let only = json!({ "since": an_hour_ago(), "webhook": later.id, "states": ["delivered"] });
+    let second = replay(&world, &only).await;
+    assert_eq!(is(&world, &second, "done").await["deliveries"], EVENTS);
+    until("them again", async || {
+        (of_replay(&world.receiver.received(&later.path), &second).len() == EVENTS).then_some(())
+    })
+    .await;
+    let third = replay(&world, &new).await;
+    assert_eq!(is(&world, &third, "done").await["deliveries"], 0, "nothing is left");
+}
+
+#[tokio::test]
+async fn a_replay_waits_goes_on_and_ends_as_it_is_told() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    publish(&world, "a", EVENTS).await;
+    until("the events", async || (world.count("SELECT count(*) FROM events").await == 5).then_some(())).await;
+    let endpoint = world.endpoint("later", &["a"]).await;
+    let new = json!({ "since": an_hour_ago(), "rate_per_second": 1 });
+    let one = replay(&world, &new).await;
+    world.receiver.wait_for(&endpoint.path, 1).await;
+    assert_eq!(turn(&world, &one, "pause").await, 200);
+    let paused = is(&world, &one, "paused").await;
+    assert!(paused["deliveries"].as_u64() < Some(EVENTS as u64), "{paused}");
+    assert_eq!(turn(&world, &one, "resume").await, 200);
+    is(&world, &one, "done").await;
+    world.receiver.wait_for(&endpoint.path, EVENTS).await;
+    assert_eq!(turn(&world, &one, "resume").await, 409);
+
+    let all = json!({ "since": an_hour_ago(), "rate_per_second": 1, "states": ["delivered"] });
+    let other = replay(&world, &all).await;
+    assert_eq!(turn(&world, &other, "cancel").await, 200);
+    assert_eq!(turn(&world, &other, "resume").await, 409);
+    let cancelled = is(&world, &other, "cancelled").await;
+    assert!(cancelled["finished_at"].is_string(), "{cancelled}");
+}
+
+#[tokio::test]
+async fn a_replay_to_a_slow_endpoint_keeps_few_on_their_way() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let events: Vec<_> = (0..200).map(|number| json!({ "type": "a", "data": number })).collect();
+    assert_eq!(world.client().post("events/batch", &json!(events)).await.status, 202);
+    until("the events", async || (world.count("SELECT count(*) FROM events").await == 200).then_some(())).await;
+    let endpoint = world.endpoint("slow", &["a"]).await;
+    world.receiver.script(&endpoint.path, &[Behaviour::Answer(200, Duration::from_millis(1500))]);
+    let slow = replay(&world, &json!({ "since": an_hour_ago(), "rate_per_second": 5 })).await;
+    until("as many to be on their way as may be", async || {
+        let unfinished = "SELECT count(*) FROM deliveries WHERE state IN ('sending', 'waiting')";
+        let unfinished = world.count(unfinished).await;
+        assert!(unfinished <= 50 + 5, "{unfinished}");
+        (world.receiver.received(&endpoint.path).len() > 20).then_some(())
+    })
+    .await;
+    assert_eq!(turn(&world, &slow, "cancel").await, 200);
+}
+
+#[tokio::test]
+async fn what_is_no_replay_is_refused() {
+    let world = World::new().await;
+    let since = an_hour_ago();
+    for (new, field) in [
+        (json!({}), "since"),
+        (json!({ "since": "yesterday" }), "since"),
+        (json!({ "since": "2099-01-01T00:00:00Z" }), "since"),
+        (json!({ "since": since, "until": since }), "since"),
+        (json!({ "since": since, "until": 1 }), "until"),
+        (json!({ "since": since, "webhook": "wh_01h455vb4pex5vsknk084sn02q" }), "webhook"),
+        (json!({ "since": since, "webhook": "all" }), "webhook"),
+        (json!({ "since": since, "types": ["a b"] }), "types"),
+        (json!({ "since": since, "types": vec!["a"; 101] }), "types"),
+        (json!({ "since": since, "states": [] }), "states"),
+        (json!({ "since": since, "states": ["waiting"] }), "states"),
+        (json!({ "since": since, "rate_per_second": 0 }), "rate_per_second"),
+        (json!({ "since": since, "rate_per_second": 1001 }), "rate_per_second"),
+        (json!({ "since": since, "speed": 1 }), "speed"),
+    ] {
+        for path in ["replays", "replays/dry-run"] {
+            let answer = world.client().post(path, &new).await;
+            assert_eq!((answer.status, answer.field()), (422, field), "{path} {new}: {}", answer.body);
+        }
+    }
+    for _ in 0..10 {
+        replay(&world, &json!({ "since": since })).await;
+    }
+    let answer = world.client().post("replays", &json!({ "since": since })).await;
+    assert_eq!((answer.status, answer.code(), answer.retry_after.is_some()), (429, "too_many_replays", true));
+}
