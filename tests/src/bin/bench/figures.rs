@@ -1,0 +1,129 @@
+//! The figures, their goals, and the table that comes out.
+
+use std::{collections::HashMap, fmt, fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+/// What a figure is to reach.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Goal {
+    text: String,
+    is_met: bool,
+}
+
+impl Goal {
+    pub(crate) fn at_most(most: f64, value: f64) -> Option<Self> {
+        Some(Self { text: format!("≤ {}", Number(most)), is_met: value <= most })
+    }
+
+    /// A share of the ceiling, and a least number beside it.
+    pub(crate) fn at_least_of(share: f64, ceiling: f64, least: f64, value: f64) -> Option<Self> {
+        let mut text = format!("≥ {:.0} %", share * 100.0);
+        if least > 0.0 {
+            text += &format!(" and ≥ {}", Number(least));
+        }
+        Some(Self { text, is_met: value >= least && value >= share * ceiling })
+    }
+}
+
+/// A figure that was measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Figure {
+    name: String,
+    unit: String,
+    value: f64,
+    /// What it is compared with: the ceiling, or the same without what is measured.
+    beside: Option<f64>,
+    goal: Option<Goal>,
+    notes: Vec<String>,
+}
+
+/// All of them. Each is printed as it comes.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    figures: Vec<Figure>,
+    earlier: HashMap<String, f64>,
+}
+
+const WIDTHS: [usize; 4] = [58, 12, 12, 8];
+
+impl Figures {
+    /// Begins, with the figures of an earlier run to compare with.
+    ///
+    /// # Errors
+    /// When there is such a file and it holds none.
+    pub(crate) fn begin(earlier: &Path) -> anyhow::Result<Self> {
+        let earlier: Vec<Figure> = match fs::read(earlier) {
+            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Err(_) => Vec::new(),
+        };
+        Self::print_line(["figure", "measured", "beside", "share"], "goal");
+        Ok(Self { figures: Vec::new(), earlier: earlier.into_iter().map(|one| (one.name, one.value)).collect() })
+    }
+
+    pub(crate) fn add(&mut self, name: &str, unit: &str, value: f64, beside: Option<f64>, goal: Option<Goal>) {
+        let figure =
+            Figure { name: name.to_owned(), unit: unit.to_owned(), value, beside, goal, notes: Vec::new() };
+        let share = figure.beside.map_or(String::new(), |beside| format!("{:.0} %", value / beside * 100.0));
+        let mut verdict = figure.goal.as_ref().map_or(String::new(), |goal| {
+            format!("{} {}", goal.text, if goal.is_met { "reached" } else { "MISSED" })
+        });
+        if let Some(earlier) = self.earlier.get(name) {
+            verdict += &format!("  (before: {}, {:+.0} %)", Number(*earlier), (value / earlier - 1.0) * 100.0);
+        }
+        let with_unit = |value: f64| format!("{} {unit}", Number(value));
+        let beside = figure.beside.map_or(String::new(), with_unit);
+        Self::print_line([name, &with_unit(value), &beside, &share], &verdict);
+        self.figures.push(figure);
+    }
+
+    /// Says more about the last figure.
+    pub(crate) fn note(&mut self, note: String) {
+        println!("    {note}");
+        if let Some(figure) = self.figures.last_mut() {
+            figure.notes.push(note);
+        }
+    }
+
+    fn print_line(cells: [&str; 4], verdict: &str) {
+        let [name, value, beside, share] = cells;
+        let [first, second, third, fourth] = WIDTHS;
+        println!("{name:<first$}{value:>second$}{beside:>third$}{share:>fourth$}  {verdict}");
+    }
+
+    /// Writes them down as JSON.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write(&self, file: &Path) -> anyhow::Result<()> {
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        Ok(fs::write(file, serde_json::to_vec_pretty(&self.figures)?)?)
+    }
+
+    /// Those that missed their goal.
+    pub(crate) fn missed(&self) -> usize {
+        self.figures.iter().filter(|figure| figure.goal.as_ref().is_some_and(|goal| !goal.is_met)).count()
+    }
+}
+
+/// A number with as many digits as say something.
+struct Number(f64);
+
+impl fmt::Display for Number {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(value) = *self;
+        if value < 100.0 {
+            return write!(formatter, "{value:.1}");
+        }
+        let whole = format!("{value:.0}");
+        for (position, digit) in whole.chars().enumerate() {
+            if position > 0 && (whole.len() - position) % 3 == 0 {
+                write!(formatter, ",")?;
+            }
+            write!(formatter, "{digit}")?;
+        }
+        Ok(())
+    }
+}

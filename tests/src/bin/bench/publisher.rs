@@ -1,0 +1,158 @@
+//! The publisher: events over one of the doors, as fast as they are taken or at a rate.
+
+use std::{collections::VecDeque, time::Duration};
+
+use lapin::{
+    BasicProperties, Connection, ConnectionProperties,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use crate::{child::Parent, receiver::microseconds};
+
+/// What is to be published.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) door: Door,
+    pub(crate) application: String,
+    /// The events' types, in turn.
+    pub(crate) types: Vec<String>,
+    pub(crate) count: usize,
+    /// Events in a second; as fast as they are taken where there is none.
+    pub(crate) rate: Option<f64>,
+    /// Bytes of an event's message.
+    pub(crate) bytes: usize,
+    /// What the keys of its events begin with.
+    pub(crate) prefix: String,
+}
+
+/// How they are published.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Door {
+    /// On one channel, with so many confirms awaited at once.
+    Amqp { url: String, exchange: String, window: usize },
+    /// Each event a request of its own, over so many connections.
+    Http { address: String, key: String, connections: usize },
+}
+
+/// Publishes what it is told to, one order after the other.
+pub(crate) async fn run() {
+    let mut parent = Parent::new();
+    while let Some(order) = parent.question().await {
+        let order: Order = serde_json::from_value(order).expect("an order");
+        let started = Instant::now();
+        match &order.door {
+            Door::Amqp { url, exchange, window } => over_amqp(&order, url, exchange, *window).await,
+            Door::Http { address, key, connections } => over_http(&order, address, key, *connections).await,
+        }
+        parent.answer(&json!({ "seconds": started.elapsed().as_secs_f64() })).await;
+    }
+}
+
+/// Waits for each event's turn, where there is a rate.
+struct Pace(Option<tokio::time::Interval>);
+
+impl Pace {
+    fn new(rate: Option<f64>) -> Self {
+        Self(rate.map(|rate| {
+            let mut ticks = interval(Duration::from_secs_f64(1.0 / rate));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            ticks
+        }))
+    }
+
+    async fn next(&mut self) {
+        if let Some(ticks) = &mut self.0 {
+            ticks.tick().await;
+        }
+    }
+}
+
+/// The JSON of an event's data, padded so that the whole message has the size that is wanted.
+fn data(bytes: usize, around: usize) -> String {
+    let head = format!("{{\"at\":{},\"text\":\"", microseconds());
+    let padding = bytes.saturating_sub(around + head.len() + 2);
+    format!("{head}{}\"}}", "x".repeat(padding))
+}
+
+async fn over_amqp(order: &Order, url: &str, exchange: &str, window: usize) {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("the broker");
+    let channel = connection.create_channel().await.expect("a channel");
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    let mut confirms = VecDeque::new();
+    let mut pace = Pace::new(order.rate);
+    for number in 0..order.count {
+        pace.next().await;
+        let event_type = &order.types[number % order.types.len()];
+        let body = format!("{{\"data\":{}}}", data(order.bytes, 9));
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_content_type("application/json".into())
+            .with_message_id(format!("{}{number}", order.prefix).into());
+        let routing_key = format!("{}.{event_type}", order.application);
+        let options = BasicPublishOptions::default();
+        let confirm = channel
+            .basic_publish(exchange.into(), routing_key.into(), options, body.as_bytes(), properties)
+            .await
+            .expect("published");
+        confirms.push_back(confirm);
+        if confirms.len() >= window {
+            assert!(confirms.pop_front().expect("one").await.expect("a confirm").is_ack());
+        }
+    }
+    for confirm in confirms {
+        assert!(confirm.await.expect("a confirm").is_ack());
+    }
+}
+
+async fn over_http(order: &Order, address: &str, key: &str, connections: usize) {
+    let mut workers = JoinSet::new();
+    for worker in 0..connections {
+        let (order, address, key) = (order.clone(), address.to_owned(), key.to_owned());
+        workers.spawn(async move {
+            let mut stream = TcpStream::connect(&address).await.expect("ingest");
+            stream.set_nodelay(true).expect("a socket");
+            let mut pace = Pace::new(order.rate.map(|rate| rate / connections as f64));
+            let mut answer = Vec::new();
+            for number in (worker..order.count).step_by(connections) {
+                pace.next().await;
+                let event_type = &order.types[number % order.types.len()];
+                let head = format!("{{\"type\":\"{event_type}\",\"id\":\"{}{number}\",\"data\":", order.prefix);
+                let body = format!("{head}{}}}", data(order.bytes, head.len() + 1));
+                let request = format!(
+                    "POST /api/v1/events HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n\
+                     content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                stream.write_all(request.as_bytes()).await.expect("a request");
+                take_answer(&mut stream, &mut answer).await;
+            }
+        });
+    }
+    while let Some(ended) = workers.join_next().await {
+        ended.expect("a worker");
+    }
+}
+
+/// Reads one answer, which must be a 202.
+async fn take_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) {
+    answer.clear();
+    loop {
+        assert!(stream.read_buf(answer).await.expect("an answer") > 0, "ingest closed the connection");
+        let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let text = std::str::from_utf8(&answer[..head]).expect("a head");
+        assert!(text.starts_with("HTTP/1.1 202"), "{}", String::from_utf8_lossy(answer));
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.and_then(|length| length.parse().ok()).expect("a length");
+        if answer.len() >= head + 4 + length {
+            return;
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! What a measurement takes place in: a Fanfare of its own on the bench's servers, a receiver, a publisher.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use fanfare_tests::{
+    dialects::Waits,
+    instance::{Instance, Servers},
+    process::Process,
+    world::{Setup, World, get},
+};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::{
+    ceiling::{self, Work},
+    child::Child,
+    processes::processor_time,
+    publisher::{Door, Order},
+};
+
+/// Confirms that a publisher over AMQP awaits at once, and connections of one over HTTP.
+const WINDOW: usize = 512;
+const CONNECTIONS: usize = 64;
+
+/// Bytes of an event's message, as the design's figures are for.
+const BYTES: usize = 440;
+
+/// How often what was recorded is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The broker and the database of all measurements.
+pub(crate) struct Machine {
+    broker: Instance,
+    database: Instance,
+}
+
+impl Machine {
+    pub(crate) fn start() -> Self {
+        Self { broker: Instance::rabbitmq("bench"), database: Instance::postgres("bench") }
+    }
+
+    pub(crate) fn servers(&self) -> Servers {
+        Servers { amqp_url: self.broker.url(), database_url: self.database.url() }
+    }
+
+    pub(crate) fn broker_process(&self) -> u32 {
+        process_of(&self.broker)
+    }
+
+    pub(crate) fn database_process(&self) -> u32 {
+        process_of(&self.database)
+    }
+}
+
+fn process_of(instance: &Instance) -> u32 {
+    let text = fs::read_to_string(instance.folder().join("pid")).expect("a server that does not run in Docker");
+    text.trim().parse().expect("a process id")
+}
+
+/// An endpoint of a measurement.
+#[derive(Debug, Clone)]
+pub(crate) struct Subscriber {
+    /// Where its receipts are noted.
+    pub(crate) group: &'static str,
+    /// How the receiver answers it; `refuse` for a port that nobody listens on.
+    pub(crate) behaviour: &'static str,
+    pub(crate) types: Vec<String>,
+}
+
+/// What delivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// So many dispatchers.
+    Fanfare(usize),
+    Ceiling,
+}
+
+/// Over which door events come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Amqp,
+    Http,
+}
+
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) dispatchers: Vec<Process>,
+    ceiling: Option<Child>,
+    receiver: Child,
+    publisher: Child,
+    servers: [(&'static str, u32); 2],
+    orders: usize,
+}
+
+impl Scene {
+    /// Sets it up, with all that delivers ready.
+    pub(crate) async fn set(machine: &Machine, subscribers: &[Subscriber], subject: Subject) -> Self {
+        let variables = &[("RUST_LOG", "warn,lapin=off")];
+        let setup = Setup { waits: Waits::Real, timeout: None, ..Setup::on(machine.servers(), variables) };
+        let world = World::of(setup).await;
+        let mut receiver = Child::start("receiver");
+        let address = receiver.ask(&Value::Null).await["address"].as_str().expect("an address").to_owned();
+        let endpoints = subscribe(&world, &address, subscribers).await;
+        let servers = [("rabbitmq", machine.broker_process()), ("postgres", machine.database_process())];
+        let publisher = Child::start("publisher");
+        let mut scene =
+            Self { world, dispatchers: Vec::new(), ceiling: None, receiver, publisher, servers, orders: 0 };
+        match subject {
+            Subject::Fanfare(dispatchers) => {
+                for _ in 0..dispatchers {
+                    scene.dispatchers.push(scene.world.dispatcher().await);
+                }
+            }
+            Subject::Ceiling => scene.ceiling = Some(scene.begin_ceiling(endpoints).await),
+        }
+        scene
+    }
+
+    async fn begin_ceiling(&self, endpoints: Vec<ceiling::Endpoint>) -> Child {
+        let variable = |name: &str| self.world.variables[name].clone();
+        let work = Work {
+            amqp_url: variable("AMQP_URL"),
+            database_url: variable("DATABASE_URL"),
+            queue: format!("{}.events", variable("FANFARE_PREFIX")),
+            application: self.world.application.clone(),
+            endpoints,
+        };
+        let mut ceiling = Child::start("ceiling");
+        ceiling.ask(&json!(work)).await;
+        ceiling
+    }
+
+    /// Publishes, and waits until that is done.
+    pub(crate) async fn publish(&mut self, way: Way, types: &[String], count: usize, rate: Option<f64>) {
+        let order = self.order(way, types, count, rate).await;
+        self.publisher.ask(&order).await;
+    }
+
+    async fn order(&mut self, way: Way, types: &[String], count: usize, rate: Option<f64>) -> Value {
+        let variable = |name: &str| self.world.variables[name].clone();
+        let door = match way {
+            Way::Amqp => Door::Amqp {
+                url: variable("AMQP_URL"),
+                exchange: format!("{}.events", variable("FANFARE_PREFIX")),
+                window: WINDOW,
+            },
+            Way::Http => Door::Http {
+                address: self.world.ingest().address("serving the API").await.to_string(),
+                key: self.world.key.clone(),
+                connections: CONNECTIONS,
+            },
+        };
+        self.orders += 1;
+        let (application, prefix) = (self.world.application.clone(), format!("{}-", self.orders));
+        json!(Order { door, application, types: types.to_vec(), count, rate, bytes: BYTES, prefix })
+    }
+
+    /// Publishes, and waits until all that follows from it is recorded as delivered.
+    pub(crate) async fn deliver(
+        &mut self,
+        way: Way,
+        types: &[String],
+        count: usize,
+        per_event: usize,
+        rate: Option<f64>,
+    ) -> Delivered {
+        let order = self.order(way, types, count, rate).await;
+        let before = self.recorded().await;
+        let expected = before + (count * per_event) as u64;
+        let costs_before = self.costs();
+        self.receiver.ask(&Value::Null).await;
+        let started = Instant::now();
+        // Two children of one parent: both are asked at once.
+        let mut publisher = std::mem::replace(&mut self.publisher, Child::start("publisher"));
+        let publishing = tokio::spawn(async move {
+            publisher.ask(&order).await;
+            (publisher, started.elapsed())
+        });
+        while self.recorded().await < expected {
+            sleep(LOOK).await;
+        }
+        let took = started.elapsed();
+        let costs = self.costs();
+        let (publisher, published) = publishing.await.expect("it publishes");
+        self.publisher = publisher;
+        let deliveries = (count * per_event) as f64;
+        let cost = |(name, after): (&'static str, Duration)| {
+            let before = costs_before.iter().find(|(other, _)| *other == name).map(|(_, before)| *before);
+            (name, after.saturating_sub(before.unwrap_or_default()))
+        };
+        Delivered {
+            per_second: deliveries / took.as_secs_f64(),
+            took,
+            published,
+            costs: costs.into_iter().map(cost).collect(),
+            deliveries,
+            received: self.received().await,
+        }
+    }
+
+    /// Deliveries that were recorded as delivered.
+    async fn recorded(&mut self) -> u64 {
+        if let Some(ceiling) = &mut self.ceiling {
+            return ceiling.ask(&Value::Null).await["recorded"].as_u64().unwrap_or_default();
+        }
+        let mut sum = 0.0;
+        for dispatcher in &self.dispatchers {
+            let address = dispatcher.address("serving health and metrics").await;
+            let metrics = get(address, "metrics").await.expect("the metrics");
+            let lines = metrics.lines().filter(|line| {
+                line.starts_with("fanfare_deliveries_ended_total{") && line.contains("state=\"delivered\"")
+            });
+            sum += lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>();
+        }
+        sum as u64
+    }
+
+    /// What the receiver has noted since it was asked last, by group.
+    pub(crate) async fn received(&mut self) -> Value {
+        self.receiver.ask(&Value::Null).await["groups"].clone()
+    }
+
+    /// The processor time that each process has taken so far.
+    fn costs(&self) -> Vec<(&'static str, Duration)> {
+        let mut costs: Vec<_> = self.servers.iter().map(|(name, process)| (*name, processor_time(*process))).collect();
+        costs.push(("ingest", processor_time(self.world.ingest().id())));
+        let dispatchers = self.dispatchers.iter().map(|one| processor_time(one.id())).sum();
+        costs.push(("dispatcher", dispatchers));
+        if let Some(ceiling) = &self.ceiling {
+            costs.push(("ceiling", processor_time(ceiling.id())));
+        }
+        costs.push(("receiver", processor_time(self.receiver.id())));
+        costs
+    }
+}
+
+/// What came of an order.
+pub(crate) struct Delivered {
+    /// Deliveries in a second, from the first publish to the last record.
+    pub(crate) per_second: f64,
+    pub(crate) took: Duration,
+    /// When the publisher was done.
+    pub(crate) published: Duration,
+    pub(crate) deliveries: f64,
+    /// Processor time by process.
+    pub(crate) costs: Vec<(&'static str, Duration)>,
+    /// The receiver's notes, by group.
+    pub(crate) received: Value,
+}
+
+impl Delivered {
+    /// Microseconds of processor time for each delivery that services, broker and database have taken together.
+    pub(crate) fn cost(&self) -> f64 {
+        let ours = self.costs.iter().filter(|(name, _)| *name != "receiver");
+        ours.map(|(_, time)| time.as_secs_f64()).sum::<f64>() * 1e6 / self.deliveries
+    }
+
+    /// The same of each process, for people.
+    pub(crate) fn costs_in_words(&self) -> String {
+        let costs = self.costs.iter().filter(|(_, time)| !time.is_zero());
+        let words = costs.map(|(name, time)| format!("{name} {:.0}", time.as_secs_f64() * 1e6 / self.deliveries));
+        words.collect::<Vec<_>>().join(", ")
+    }
+
+    /// How much of one processor the receiver was busy with.
+    pub(crate) fn receiver_load(&self) -> f64 {
+        let receiver = self.costs.iter().find(|(name, _)| *name == "receiver").expect("a receiver");
+        receiver.1.as_secs_f64() / self.took.as_secs_f64()
+    }
+}
+
+async fn subscribe(world: &World, address: &str, subscribers: &[Subscriber]) -> Vec<ceiling::Endpoint> {
+    let mut described: Vec<&String> = subscribers.iter().flat_map(|one| &one.types).collect();
+    described.sort_unstable();
+    described.dedup();
+    for one in described {
+        world.describe(one).await;
+    }
+    let mut endpoints = Vec::new();
+    for Subscriber { group, behaviour, types } in subscribers {
+        let url = match *behaviour {
+            "refuse" => "http://127.0.0.1:9/".to_owned(),
+            behaviour => format!("http://{address}/{group}/{behaviour}"),
+        };
+        let answer = world.client().post("webhooks", &json!({ "url": url, "events": types })).await;
+        let text = |name: &str| answer.data()[name].as_str().unwrap_or_default().to_owned();
+        endpoints.push(ceiling::Endpoint { id: text("id"), url: url.clone(), secret: text("secret"), types: types.clone() });
+    }
+    endpoints
+}

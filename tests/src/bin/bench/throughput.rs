@@ -1,0 +1,101 @@
+//! How many deliveries in a second, and what each of them costs.
+
+use crate::{
+    figures::{Figures, Goal},
+    scene::{Delivered, Machine, Scene, Subject, Subscriber, Way},
+};
+
+/// Endpoints that take part.
+const ENDPOINTS: usize = 10;
+
+/// Events before the measured ones, so that connections and plans are there.
+const WARM_UP: usize = 3_000;
+
+/// What is published.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    way: Way,
+    /// Endpoints that each event goes to.
+    per_event: usize,
+    events: usize,
+}
+
+const ONE_TO_ONE: Load = Load { way: Way::Amqp, per_event: 1, events: 30_000 };
+const OVER_HTTP: Load = Load { way: Way::Http, per_event: 1, events: 20_000 };
+const ONE_TO_TEN: Load = Load { way: Way::Amqp, per_event: ENDPOINTS, events: 5_000 };
+
+async fn run(machine: &Machine, subject: Subject, load: Load) -> Delivered {
+    let subscribers: Vec<_> = (0..ENDPOINTS)
+        .map(|number| Subscriber {
+            group: "all",
+            behaviour: "ok",
+            types: vec![format!("bench.{number}"), "bench.all".to_owned()],
+        })
+        .collect();
+    let types = match load.per_event {
+        1 => (0..ENDPOINTS).map(|number| format!("bench.{number}")).collect(),
+        _ => vec!["bench.all".to_owned()],
+    };
+    let mut scene = Scene::set(machine, &subscribers, subject).await;
+    scene.deliver(load.way, &types, WARM_UP / load.per_event, load.per_event, None).await;
+    scene.deliver(load.way, &types, load.events, load.per_event, None).await
+}
+
+/// The two in turn, so that both meet the same machine, and the median of each.
+async fn compare(machine: &Machine, times: usize, load: Load, ceiling: Load) -> (Delivered, Delivered) {
+    let (mut ours, mut ceilings) = (Vec::new(), Vec::new());
+    for _ in 0..times {
+        ceilings.push(run(machine, Subject::Ceiling, ceiling).await);
+        ours.push(run(machine, Subject::Fanfare(1), load).await);
+    }
+    (median(ours), median(ceilings))
+}
+
+fn median(mut runs: Vec<Delivered>) -> Delivered {
+    runs.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
+    let middle = runs.len() / 2;
+    runs.swap_remove(middle)
+}
+
+/// The rows of the design's table on throughput.
+pub(crate) async fn measure(machine: &Machine, times: usize, figures: &mut Figures) {
+    let (ours, ceiling) = compare(machine, times, ONE_TO_ONE, ONE_TO_ONE).await;
+    enter(figures, "1:1 over AMQP", &ours, &ceiling, (0.85, 5_500.0));
+    let cost = Goal::at_most(300.0, ours.cost());
+    figures.add("processor time per delivery, 1:1 over AMQP", "µs", ours.cost(), Some(ceiling.cost()), cost);
+    figures.note(format!("Fanfare: {}; ceiling: {}", ours.costs_in_words(), ceiling.costs_in_words()));
+    let (ours, ceiling) = compare(machine, times, OVER_HTTP, Load { events: OVER_HTTP.events, ..ONE_TO_ONE }).await;
+    enter(figures, "1:1 over HTTP", &ours, &ceiling, (0.70, 4_000.0));
+    figures.note(format!("Fanfare: {}", ours.costs_in_words()));
+    let (ours, ceiling) = compare(machine, times, ONE_TO_TEN, ONE_TO_TEN).await;
+    enter(figures, "ten endpoints per event", &ours, &ceiling, (0.85, 10_000.0));
+    figures.note(format!("Fanfare: {}; ceiling: {}", ours.costs_in_words(), ceiling.costs_in_words()));
+}
+
+fn enter(figures: &mut Figures, name: &str, ours: &Delivered, ceiling: &Delivered, (share, least): (f64, f64)) {
+    let goal = Goal::at_least_of(share, ceiling.per_second, least, ours.per_second);
+    figures.add(name, "/s", ours.per_second, Some(ceiling.per_second), goal);
+    figures.note(format!(
+        "published within {:.0} % of the time; the receiver was busy for {:.0} % of it",
+        ours.published.as_secs_f64() / ours.took.as_secs_f64() * 100.0,
+        ours.receiver_load() * 100.0
+    ));
+}
+
+/// Several dispatchers on the same machine.
+pub(crate) async fn replicas(machine: &Machine, times: usize, figures: &mut Figures) {
+    let mut alone = Vec::new();
+    let (mut two, mut four) = (Vec::new(), Vec::new());
+    for _ in 0..times {
+        alone.push(run(machine, Subject::Fanfare(1), ONE_TO_ONE).await);
+        two.push(run(machine, Subject::Fanfare(2), ONE_TO_ONE).await);
+        four.push(run(machine, Subject::Fanfare(4), ONE_TO_ONE).await);
+    }
+    let alone = median(alone).per_second;
+    for (name, runs) in [("two dispatchers, beside one", two), ("four dispatchers, beside one", four)] {
+        let run = median(runs);
+        let goal = Goal::at_least_of(0.85, alone, 0.0, run.per_second);
+        figures.add(name, "/s", run.per_second, Some(alone), goal);
+        figures.note(run.costs_in_words());
+    }
+}
