@@ -100,7 +100,7 @@ impl Assignment {
     }
 
     /// The claim that follows this one: another attempt, or the same one later.
-    pub(crate) fn claim(&self, attempt: u32, due: Timestamp, deferrals: u32) -> Claim {
+    pub(crate) fn claim(&self, attempt: u32, due: Timestamp, deferrals: u32, now: Timestamp) -> Claim {
         Claim {
             delivery: self.delivery,
             event: self.event,
@@ -109,7 +109,7 @@ impl Assignment {
             attempt,
             sequence: self.sequence + 1,
             due,
-            made: Timestamp::now(),
+            made: now,
             deferrals,
         }
     }

@@ -15,6 +15,7 @@ use tracing::Instrument;
 
 use crate::{
     assignment::Assignment,
+    database::Database,
     lanes::{Ticket, Turn, Unrecorded},
     metric,
     rates::Rates,
@@ -39,6 +40,7 @@ pub(crate) enum FinishedAs {
 /// What the stage needs. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Attempts {
+    pub(crate) database: Database,
     pub(crate) client: Client,
     pub(crate) rates: Rates,
     pub(crate) finished: mpsc::Sender<Finished>,
@@ -75,7 +77,7 @@ impl Attempts {
                 let record = self.send(&assignment).await;
                 Finished { assignment, how: FinishedAs::Attempted(record), unrecorded: turn.end() }
             }
-            Err((reason, wait)) => give_back(assignment, reason, wait),
+            Err((reason, wait)) => give_back(assignment, reason, later(self.database.now(), wait)),
         };
         let _ = self.finished.send(finished).await;
     }
@@ -100,7 +102,7 @@ impl Attempts {
     /// Makes the one attempt, and decides what follows from it.
     async fn send(&self, assignment: &Assignment) -> AttemptRecord {
         let Assignment { endpoint, body, .. } = assignment;
-        let started_at = Timestamp::now();
+        let started_at = self.database.now();
         let sending = Sending {
             event: assignment.event,
             event_type: &assignment.event_type,
@@ -121,7 +123,7 @@ impl Attempts {
             exchange.outcome,
             assignment.failures,
             assignment.expires_at,
-            Timestamp::now(),
+            self.database.now(),
             rand::random(),
         );
         log(assignment, &exchange, decision);
@@ -171,8 +173,7 @@ fn record(assignment: &Assignment, started_at: Timestamp, exchange: Exchange, de
 }
 
 /// A delivery that was taken and not sent: its turn did not come in time, or the process stops.
-fn give_back(assignment: Assignment, reason: DeferralReason, wait: Duration) -> Finished {
-    let due = later(Timestamp::now(), wait);
+fn give_back(assignment: Assignment, reason: DeferralReason, due: Timestamp) -> Finished {
     metrics::counter!(metric::DEFERRALS, "reason" => reason.as_str()).increment(1);
     let back = GiveBack {
         delivery: assignment.delivery,
