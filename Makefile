@@ -28,6 +28,7 @@ test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests
 # Each run of it starts servers of its own: there are none to share.
 chaos: toolchain ## Break everything, alone and mixed, under load, and compare the books (CHAOS='--list' for what there is)
 	@deploy/dev/install
+	@deploy/dev/install faketime || echo "Going on without wrong clocks." >&2
 	@cargo build --workspace --bins
 	@AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos $(CHAOS)
 

@@ -37,3 +37,21 @@ impl Clock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_what_the_database_said_and_goes_on() {
+        let clock = Clock::default();
+        let between = |from: Timestamp, to: Timestamp| (from..=to).contains(&clock.now());
+        assert!(between(Timestamp::now(), later(Timestamp::now(), Duration::from_secs(60))), "its own before that");
+        let (said, asked_at) = (Timestamp::UNIX_EPOCH, Instant::now());
+        clock.set(said, asked_at);
+        assert!(between(said, later(said, Duration::from_secs(60))));
+        let before = clock.now();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(clock.now() >= later(before, Duration::from_millis(20)));
+    }
+}
