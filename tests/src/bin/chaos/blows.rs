@@ -64,10 +64,14 @@ impl Scene {
             (Act::Stop, Part::Ingests | Part::Dispatchers) => self.resume_processes(),
             (Act::Stop, part) => block_in_place(|| self.server(part).resume()),
             (Act::Scale(_), _) => self.scale_back().await,
-            (Act::FillDisk(_), part) => block_in_place(|| {
-                disk::free(self.server(part));
-                // It may have ended by itself.
-                self.server(part).start();
+            (Act::FillDisk(what), part) => block_in_place(|| {
+                let server = self.server(part);
+                disk::free(server);
+                // What has no room for its log ends, or lives on without some of its queues.
+                if what == Full::Log {
+                    server.kill();
+                    server.start();
+                }
             }),
             (Act::WrongClock, part) => {
                 let wrong = self.processes(part).pop().expect("a process");
@@ -147,7 +151,7 @@ impl Scene {
         });
         let _ = timeout(READY, self.again()).await;
         block_in_place(|| disk::fill(server));
-        if what == Full::Log {
+        if what == Full::Log && part == Part::Database {
             self.use_up_log().await;
         }
     }
