@@ -67,7 +67,7 @@ impl Scene {
             (Act::FillDisk(what), part) => block_in_place(|| {
                 let server = self.server(part);
                 disk::free(server);
-                // What has no room for its log ends, or lives on without some of its queues.
+                // What has no room for its log ends.
                 if what == Full::Log {
                     server.kill();
                     server.start();
@@ -151,7 +151,7 @@ impl Scene {
         });
         let _ = timeout(READY, self.again()).await;
         block_in_place(|| disk::fill(server));
-        if what == Full::Log && part == Part::Database {
+        if what == Full::Log {
             self.use_up_log().await;
         }
     }

@@ -67,7 +67,7 @@ pub(crate) enum Ending {
     Kill,
 }
 
-/// What of a server finds no room any more.
+/// What of the database finds no room any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
     Data,
@@ -118,7 +118,6 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("older-broker", Broker, OlderCopy, "RabbitMQ is replaced by a copy that is some seconds old"),
     fault("terminate-backends", Database, TerminateBackends, "PostgreSQL ends all sessions, several times"),
     fault("read-only", Database, ReadOnly, "PostgreSQL is read-only"),
-    fault("full-disk-broker", Broker, FillDisk(Full::Log), "RabbitMQ's disk is full"),
     fault("full-disk-database", Database, FillDisk(Full::Data), "PostgreSQL's disk is full"),
     fault("full-disk-log", Database, FillDisk(Full::Log), "the same, and there is no room for its write-ahead log"),
     fault("older-database", Database, OlderCopy, "PostgreSQL is replaced by a copy that is some seconds old"),
