@@ -11,7 +11,7 @@ node_clients := tests/clients/node
 threads := $(shell echo $$(( $$(nproc) > 4 ? $$(nproc) : 4 )))
 scripts := .ci/run $(wildcard deploy/dev/*)
 
-.PHONY: help run test chaos check clean toolchain
+.PHONY: help run test chaos bench check clean toolchain
 
 help: ## List these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -28,8 +28,15 @@ test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests
 # Each run of it starts servers of its own: there are none to share.
 chaos: toolchain ## Break everything, alone and mixed, under load, and compare the books (CHAOS='--list' for what there is)
 	@deploy/dev/install
+	@deploy/dev/install faketime || echo "Going on without wrong clocks." >&2
 	@cargo build --workspace --bins
 	@AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos $(CHAOS)
+
+# As chaos, with servers of its own.
+bench: toolchain ## Measure throughput, latency and isolation in release, beside the ceiling (BENCH='--list' for what there is)
+	@deploy/dev/install
+	@cargo build --release --workspace --bins
+	@AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/release/bench $(BENCH)
 
 check: toolchain ## Format, lints, documentation, dependencies between crates
 	@cargo fmt --all --check
@@ -40,7 +47,7 @@ check: toolchain ## Format, lints, documentation, dependencies between crates
 
 clean: ## Remove what was built, and what runs that were killed have left
 	@deploy/dev/with-services --sweep
-	@rm -rf $(target) $(node_clients)/node_modules .dev/chaos
+	@rm -rf $(target) $(node_clients)/node_modules .dev/chaos .dev/bench
 
 toolchain:
 	@command -v cargo >/dev/null || { \

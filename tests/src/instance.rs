@@ -78,6 +78,22 @@ impl Instance {
         self.run("kill");
     }
 
+    /// SIGSTOP to all its processes: their connections stay, and nobody answers.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pause(&self) {
+        self.run("pause");
+    }
+
+    /// The end of that.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn resume(&self) {
+        self.run("resume");
+    }
+
     /// The folder with all that it has, its log among it.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -22,8 +22,10 @@ use crate::{
     world::World,
 };
 
-/// How long a publisher waits before it sends again what was not accepted.
+/// How long a publisher waits before it sends again what was not accepted, and so much longer each time. In a long
+/// outage many wait.
 const AGAIN: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// An answer of ingest to the load, or what was there instead of one.
 #[derive(Debug, Clone)]
@@ -156,6 +158,7 @@ impl Ledger {
 
     async fn post(self, key: String) {
         let body = json!({ "type": "load.http", "id": key, "data": { "key": key } }).to_string();
+        let mut wait = Duration::ZERO;
         loop {
             let clients = lock(&self.clients).clone();
             let client = &clients[rand::random_range(0..clients.len())];
@@ -168,7 +171,8 @@ impl Ledger {
                 lock(&self.accepted).push(key);
                 return;
             }
-            sleep(AGAIN).await;
+            wait = (wait + AGAIN).min(LONGEST);
+            sleep(wait).await;
         }
     }
 

@@ -97,7 +97,8 @@ async fn a_breaker_spares_an_endpoint_that_fails_and_lets_it_back_in() {
     .await;
     world.receiver.script(&endpoint.path, &[Behaviour::OK]);
     world.wait_for_deliveries("state=delivered", EVENTS).await;
-    until("the breaker to close", async || (metric(&dispatcher, "fanfare_breakers_open").await == 0.0).then_some(())).await;
+    until("the breaker to close", async || (metric(&dispatcher, "fanfare_breakers_open").await == 0.0).then_some(()))
+        .await;
     for one in deferred {
         let delivery = world.delivery(one["id"].as_str().expect("an id")).await;
         let numbers = numbers(&delivery);

@@ -12,7 +12,11 @@ use fanfare_tests::{
 };
 use hyper::Method;
 use serde_json::json;
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+};
 
 /// How a service ends that cannot start: whether it says so, and what it says.
 async fn complaint(service: &str, variables: &Variables) -> String {
@@ -235,4 +239,32 @@ async fn a_service_ends_when_it_is_told_to() {
         process.terminate();
         assert_eq!(process.ended().await, 0);
     }
+}
+
+/// The kilobytes of memory that a process has.
+fn memory(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Publishers that wait, or keep their connections, may be many.
+#[tokio::test]
+async fn an_open_connection_costs_ingest_little() {
+    const CONNECTIONS: u64 = 200;
+    let world = World::new().await;
+    let address = world.ingest().address("serving the API").await;
+    let mut open = Vec::new();
+    let mut before = 0;
+    for number in 0..=CONNECTIONS {
+        let mut connection = TcpStream::connect(address).await.expect("a connection");
+        connection.write_all(b"GET /nothing HTTP/1.1\r\nhost: ingest\r\n\r\n").await.expect("a request");
+        assert!(connection.read(&mut [0; 1024]).await.expect("an answer") > 0);
+        open.push(connection);
+        if number == 0 {
+            before = memory(world.ingest());
+        }
+    }
+    let each = memory(world.ingest()).saturating_sub(before) / CONNECTIONS;
+    assert!(each < 200, "{each} kB for each connection");
 }

@@ -232,7 +232,8 @@ async fn a_dispatcher_killed_in_a_slow_attempt_whose_message_it_has_acked_loses_
     assert!(received.iter().all(|one| one.event() == event));
     let delivered = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
     let delivery = world.delivery(delivered["id"].as_str().expect("an id")).await;
-    let outcomes: Vec<_> = delivery["attempts"].as_array().expect("attempts").iter().map(|one| &one["outcome"]).collect();
+    let outcomes: Vec<_> =
+        delivery["attempts"].as_array().expect("attempts").iter().map(|one| &one["outcome"]).collect();
     assert_eq!(outcomes.len(), 2, "{outcomes:?}");
     assert!(outcomes.contains(&&json!("unknown")), "{outcomes:?}");
 }

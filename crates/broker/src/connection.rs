@@ -12,8 +12,8 @@ use crate::{Prefix, Topology};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Seconds between heartbeats: a broker that fell silent is noticed after two. RabbitMQ's own default of
-/// 60 s would take two minutes.
-const HEARTBEAT: u16 = 10;
+/// 60 s would take two minutes, and less than 5 s could take a broker for silent that is only busy.
+const HEARTBEAT: u16 = 5;
 
 /// What a process tells about its broker.
 #[derive(Debug, Clone)]
@@ -98,11 +98,12 @@ pub(crate) async fn ready(connection: &Connection, queue: &str) -> lapin::Result
     Ok(ready)
 }
 
-/// The waits between attempts to connect: 0.2 s to 10 s with jitter, for ever.
+/// The waits between attempts to connect: 0.2 s to 3 s, and with jitter up to twice that, for ever. A broker that is back
+/// has no work to do for longer than the last of them.
 pub(crate) fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(10))
+        .with_max_delay(Duration::from_secs(3))
         .without_max_times()
         .with_jitter()
         .build()

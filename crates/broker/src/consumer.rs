@@ -194,7 +194,7 @@ async fn consume(
     let ended = tokio::select! {
         // The end of a stream means that the consumer is gone, even where the connection is healthy.
         Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
-        silent = watch_over(&connection, &flows) => Err(silent),
+        silent = watch_over(settings, &connection, &flows) => Err(silent),
         () = until(wanted, false) => Ok(Ended::Paused),
         () = tokio::time::sleep(CAREFUL_FOR), if is_careful => Ok(Ended::Recovered),
         () = stop.cancelled() => {

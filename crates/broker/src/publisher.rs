@@ -97,8 +97,11 @@ impl Publisher {
     pub async fn publish_until_confirmed(&self, message: &Message) {
         let mut waits = backoff();
         while let Err(error) = self.publish(message.clone()).await {
-            let wait = waits.next().unwrap_or(Duration::from_secs(10));
-            tracing::warn!(%error, routing_key = message.routing_key, "publishing again");
+            let wait = waits.next().unwrap_or_default();
+            // That there is no connection is said once, and not for each message.
+            if error != PublishError::Unavailable {
+                tracing::warn!(%error, routing_key = message.routing_key, "publishing again");
+            }
             tokio::time::sleep(wait).await;
         }
     }

@@ -1,14 +1,22 @@
-//! A consumer that is open and gets nothing, although its queue has something for it: the connection is built anew.
+//! What the broker does not tell of: a connection that fell silent, and a consumer that is open and gets nothing,
+//! although its queue has something for it. The connection is then built anew.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use lapin::Connection;
-use tokio::time::Instant;
+use lapin::{Channel, Connection, options::BasicQosOptions};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::connection::ready;
+use crate::{BrokerSettings, connection::ready};
+
+/// How often the connection is asked for an answer, and how long that may take before another one is asked.
+const ASK: Duration = Duration::from_secs(2);
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A broker that has answered a new connection has answered the old one before, but for so much.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How often the consumers are looked at.
 const LOOK: Duration = Duration::from_secs(20);
@@ -49,22 +57,74 @@ impl Flow {
     }
 }
 
-/// Ends with an error when one of the consumers has fallen silent.
-pub(crate) async fn watch_over(connection: &Connection, flows: &[Arc<Flow>]) -> lapin::Error {
+/// Ends with an error when the connection or one of the consumers has fallen silent.
+pub(crate) async fn watch_over(
+    settings: &BrokerSettings,
+    connection: &Connection,
+    flows: &[Arc<Flow>],
+) -> lapin::Error {
+    tokio::select! {
+        silent = watch_connection(settings, connection) => silent.map_or_else(|error| error, |()| is_silent()),
+        silent = watch_consumers(connection, flows) => silent,
+    }
+}
+
+/// Ends when the connection does not answer while a new one does. Heartbeats tell that as well, but take twice as long.
+/// As long as no new one is to be had, the broker is slow, or away, and nothing is gained by leaving this one.
+async fn watch_connection(settings: &BrokerSettings, connection: &Connection) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
     loop {
-        tokio::time::sleep(LOOK).await;
+        sleep(ASK).await;
+        let mut answer = std::pin::pin!(ask(&channel));
+        if let Ok(answer) = timeout(ASK_TIMEOUT, &mut answer).await {
+            answer?;
+            continue;
+        }
+        loop {
+            tokio::select! {
+                answer = &mut answer => {
+                    answer?;
+                    break;
+                }
+                other = settings.connect("looks") => match other {
+                    Ok(other) => {
+                        let _ = timeout(GRACE, other.close(200, "".into())).await;
+                        let Ok(answer) = timeout(GRACE, &mut answer).await else { return Ok(()) };
+                        answer?;
+                        break;
+                    }
+                    Err(_) => sleep(ASK).await,
+                }
+            }
+        }
+    }
+}
+
+/// A question that costs the broker nothing: nobody consumes on this channel.
+async fn ask(channel: &Channel) -> lapin::Result<()> {
+    channel.basic_qos(1, BasicQosOptions::default()).await
+}
+
+/// Ends when one of the consumers has fallen silent.
+async fn watch_consumers(connection: &Connection, flows: &[Arc<Flow>]) -> lapin::Error {
+    loop {
+        sleep(LOOK).await;
         for flow in flows.iter().filter(|flow| flow.is_silent(Instant::now())) {
-            let waiting = tokio::time::timeout(ANSWER_TIMEOUT, ready(connection, &flow.queue));
+            let waiting = timeout(ANSWER_TIMEOUT, ready(connection, &flow.queue));
             match waiting.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())) {
                 Ok(waiting) if waiting > 0 && flow.is_silent(Instant::now()) => {
                     tracing::warn!(queue = flow.queue, waiting, "a consumer fell silent while messages wait for it");
-                    return lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Error, "silent").into();
+                    return is_silent();
                 }
                 Ok(_) => {}
                 Err(error) => return error,
             }
         }
     }
+}
+
+fn is_silent() -> lapin::Error {
+    lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Error, "silent").into()
 }
 
 #[cfg(test)]

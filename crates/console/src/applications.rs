@@ -60,7 +60,7 @@ pub(crate) async fn create(
     let dialect = new.dialect.unwrap_or_else(|| DEFAULT_DIALECT.to_owned());
     console.check_dialect(&dialect)?;
     let new = NewApplication {
-        id: ApplicationId::new(Timestamp::now(), rand::random()),
+        id: ApplicationId::new(console.store.now(), rand::random()),
         name: new.name,
         dialect,
         is_strict: new.strict.unwrap_or_default(),

@@ -196,7 +196,7 @@ impl Console {
             keeps_pause: true,
             ..self.settings("event_types", change, dialect, catalogue)?
         };
-        let (now, is_whole) = (Timestamp::now(), settings.url.is_some() && settings.event_types.is_some());
+        let (now, is_whole) = (self.store.now(), settings.url.is_some() && settings.event_types.is_some());
         let new = is_whole.then(|| NewEndpoint {
             id: EndpointId::new(now, rand::random()),
             application: manager.application,

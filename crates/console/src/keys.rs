@@ -5,7 +5,6 @@ use fanfare_domain::{
     access::{Role, Token},
     ids::{ApplicationId, KeyId},
 };
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -61,7 +60,7 @@ pub(crate) async fn create(
     {
         return Err(ApiError::invalid("application", "is no application"));
     }
-    let token = Token::from_random(KeyId::new(Timestamp::now(), rand::random()), rand::random());
+    let token = Token::from_random(KeyId::new(console.store.now(), rand::random()), rand::random());
     console.store.create_key(&token, role, application).await?;
     let key = Key { id: token.key, role: role.as_str(), application, key: token.reveal() };
     Ok(Answer::of(key).with(StatusCode::CREATED))

@@ -239,7 +239,7 @@ impl Console {
 
 impl New {
     async fn parse(self, console: &Console, manager: &Manager) -> Result<NewReplay, ApiError> {
-        let now = Timestamp::now();
+        let now = console.store.now();
         let endpoint: Option<EndpointId> = self.webhook.as_deref().map(|text| id("webhook", text)).transpose()?;
         if let Some(endpoint) = endpoint
             && console.store.endpoint(manager.application, endpoint).await?.is_none()
@@ -253,7 +253,8 @@ impl New {
         for one in &event_types {
             Subscription::parse(one).map_err(|fault| ApiError::invalid("types", fault.message))?;
         }
-        let usual = || vec![Replayed::In(DeliveryState::Failed), Replayed::In(DeliveryState::Skipped), Replayed::Unmatched];
+        let usual =
+            || vec![Replayed::In(DeliveryState::Failed), Replayed::In(DeliveryState::Skipped), Replayed::Unmatched];
         let states = match self.states {
             None => usual(),
             Some(texts) => texts.iter().map(|text| replayed(text)).collect::<Result<_, _>>()?,

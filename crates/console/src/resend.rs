@@ -10,7 +10,6 @@ use fanfare_domain::{
 use fanfare_service::crash_point;
 use fanfare_store::{ResendFilter, Unfinished};
 use futures_util::future::join_all;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -164,7 +163,7 @@ impl Console {
     async fn resend(&self, manager: &Manager, filter: &ResendFilter) -> Result<Vec<Unfinished>, ApiError> {
         let resent = self.store.resend(manager.application, filter).await?;
         crash_point("resend.committed");
-        let now = Timestamp::now();
+        let now = self.store.now();
         join_all(resent.iter().map(async |one| {
             let claim = fanfare_domain::claim::Claim { due: now, ..one.claim(now) };
             let published = match encode_claim(&self.topology, &claim, one.traceparent, now) {

@@ -60,7 +60,7 @@ pub(crate) async fn rotate(
     }
     let overlap = Duration::from_secs(overlap);
     let secret = console.secret(new.secret)?;
-    let now = Timestamp::now();
+    let now = console.store.now();
     let secret_id = SecretId::new(now, rand::random());
     match console.store.rotate_secret(manager.application, webhook, (secret_id, &secret), overlap).await? {
         Rotation::Done => Ok(Answer::of(Rotated {

@@ -131,7 +131,7 @@ pub(crate) async fn test(
     let gone = || if is_unreadable { ApiError::unreadable_application() } else { no_such_webhook() };
     let application = console.directory.application(manager.application).ok_or_else(gone)?;
     let endpoint = Arc::clone(application.endpoint(row.id).ok_or_else(gone)?);
-    let new = trial_event(&application, event_type, data)?;
+    let new = trial_event(&application, event_type, data, console.store.now())?;
     let turn = console.trials.turn(manager.application)?;
     // In a task of its own: what is sent is written down, also where the caller does not wait for it.
     let trial = tokio::spawn(async move {
@@ -221,9 +221,14 @@ fn first_wanted(subscribed: &[String], catalogue: &Catalogue) -> Result<EventTyp
     described.or_else(exact).cloned().ok_or_else(missing)
 }
 
-fn trial_event(application: &Application, event_type: EventType, data: String) -> Result<NewEvent, ApiError> {
+fn trial_event(
+    application: &Application,
+    event_type: EventType,
+    data: String,
+    now: Timestamp,
+) -> Result<NewEvent, ApiError> {
     let event = Event {
-        id: EventId::new(application.id, Timestamp::now(), rand::random()),
+        id: EventId::new(application.id, now, rand::random()),
         application: application.id,
         event_type,
         key: None,
@@ -231,7 +236,7 @@ fn trial_event(application: &Application, event_type: EventType, data: String) -
         occurred_at: None,
         traceparent: Traceparent::from_random(rand::random(), rand::random()),
     };
-    let accepted_at = event.id.accepted_at().unwrap_or_else(Timestamp::now);
+    let accepted_at = event.id.accepted_at().unwrap_or(now);
     let body = application.dialect.render_body(&event, accepted_at);
     let body = body.map_err(|fault| ApiError::invalid("data", format!("cannot be sent: {fault}")))?;
     let content = Content::of(&event);
@@ -240,7 +245,7 @@ fn trial_event(application: &Application, event_type: EventType, data: String) -
 
 impl Console {
     async fn send(&self, endpoint: &Arc<Endpoint>, new: &NewEvent) -> (AttemptRecord, Probe) {
-        let started_at = Timestamp::now();
+        let started_at = self.store.now();
         let delivery = DeliveryId::derive(new.accepted_at, new.event.id, endpoint.id);
         let sending = Sending {
             event: new.event.id,

@@ -106,10 +106,10 @@ pub(crate) async fn create(
     let secret = console.secret(new.secret.take())?;
     let settings = console.check(&manager, new.into()).await?;
     let new = NewEndpoint {
-        id: EndpointId::new(Timestamp::now(), rand::random()),
+        id: EndpointId::new(console.store.now(), rand::random()),
         application: manager.application,
         settings,
-        secret_id: SecretId::new(Timestamp::now(), rand::random()),
+        secret_id: SecretId::new(console.store.now(), rand::random()),
         secret,
     };
     let row = console.store.create_endpoint(&new).await?;

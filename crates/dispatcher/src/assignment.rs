@@ -113,11 +113,11 @@ impl Assignment {
     pub(crate) fn hold_claim(&self, now: Timestamp) -> Claim {
         let held_until = later(now, self.hold_until.saturating_duration_since(Instant::now()));
         let due = hold_claim_due(held_until, now);
-        Claim { sequence: self.sequence, ..self.claim(self.attempt, due, self.deferrals) }
+        Claim { sequence: self.sequence, ..self.claim(self.attempt, due, self.deferrals, now) }
     }
 
     /// The claim that follows this one: another attempt, or the same one later.
-    pub(crate) fn claim(&self, attempt: u32, due: Timestamp, deferrals: u32) -> Claim {
+    pub(crate) fn claim(&self, attempt: u32, due: Timestamp, deferrals: u32, now: Timestamp) -> Claim {
         Claim {
             delivery: self.delivery,
             event: self.event,
@@ -126,7 +126,7 @@ impl Assignment {
             attempt,
             sequence: self.sequence + 1,
             due,
-            made: Timestamp::now(),
+            made: now,
             deferrals,
         }
     }

@@ -3,7 +3,12 @@
 use std::{convert::Infallible, time::Duration};
 
 use fanfare_domain::{
-    delivery::{DeferralReason, FailureReason}, dialect::Sending, ids::AttemptId, lane::deferral_wait, moment::later, policy::Decision,
+    delivery::{DeferralReason, FailureReason},
+    dialect::Sending,
+    ids::AttemptId,
+    lane::deferral_wait,
+    moment::later,
+    policy::Decision,
 };
 use fanfare_outbound::{Client, Exchange, Request};
 use fanfare_service::{crash_point, parent_of};
@@ -15,6 +20,7 @@ use tracing::Instrument;
 
 use crate::{
     assignment::Assignment,
+    database::Database,
     lanes::{Ticket, Turn, Unrecorded},
     metric,
     rates::Rates,
@@ -40,6 +46,7 @@ pub(crate) enum FinishedAs {
 /// What the stage needs. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Attempts {
+    pub(crate) database: Database,
     pub(crate) client: Client,
     pub(crate) rates: Rates,
     pub(crate) settler: Settler,
@@ -74,7 +81,7 @@ impl Attempts {
         let stopping = || Err((DeferralReason::ShuttingDown, Duration::ZERO));
         let finished = match turn.filter(|_| !stop.is_cancelled()).unwrap_or_else(stopping) {
             Ok(turn) => self.attempt(assignment, turn).await,
-            Err((reason, wait)) => give_back(assignment, reason, wait),
+            Err((reason, wait)) => give_back(assignment, reason, later(self.database.now(), wait)),
         };
         let _ = self.finished.send(finished).await;
     }
@@ -102,7 +109,7 @@ impl Attempts {
         let mut settlement = std::mem::take(&mut assignment.settlement);
         let slowly = async {
             turn.until_slow().await;
-            let claim = assignment.hold_claim(Timestamp::now());
+            let claim = assignment.hold_claim(self.database.now());
             self.settler.settle(std::mem::take(&mut settlement), Some((claim, assignment.trace)));
             turn.go_over().await;
             std::future::pending::<Infallible>().await
@@ -124,7 +131,7 @@ impl Attempts {
     /// Makes the one attempt, and decides what follows from it.
     async fn send(&self, assignment: &Assignment) -> AttemptRecord {
         let Assignment { endpoint, body, .. } = assignment;
-        let started_at = Timestamp::now();
+        let started_at = self.database.now();
         let sending = Sending {
             event: assignment.event,
             event_type: &assignment.event_type,
@@ -146,7 +153,7 @@ impl Attempts {
             exchange.outcome,
             assignment.failures,
             assignment.expires_at,
-            Timestamp::now(),
+            self.database.now(),
             rand::random(),
         );
         log(assignment, &exchange, decision);
@@ -196,8 +203,7 @@ fn record(assignment: &Assignment, started_at: Timestamp, exchange: Exchange, de
 }
 
 /// A delivery that was taken and not sent: its turn did not come in time, or the process stops.
-fn give_back(assignment: Assignment, reason: DeferralReason, wait: Duration) -> Finished {
-    let due = later(Timestamp::now(), wait);
+fn give_back(assignment: Assignment, reason: DeferralReason, due: Timestamp) -> Finished {
     metrics::counter!(metric::DEFERRALS, "reason" => reason.as_str()).increment(1);
     let back = GiveBack {
         delivery: assignment.delivery,

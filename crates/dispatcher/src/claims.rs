@@ -71,7 +71,7 @@ pub(crate) async fn run(
             }
         };
         crash_point("claim.received");
-        if !claim.is_due(Timestamp::now()) {
+        if !claim.is_due(claims.database.now()) {
             claims.settler.settle(Settlement::new(message, 1), Some((claim, trace)));
             continue;
         }
@@ -109,7 +109,7 @@ impl Claims {
 
     async fn accept(&self, due: Due, endpoint: Option<Arc<Endpoint>>, reached: &mpsc::Sender<Reached>) {
         let Due { message, claim, trace } = due;
-        let now = Timestamp::now();
+        let now = self.database.now();
         let notifies_owner = endpoint.as_ref().is_some_and(|endpoint| endpoint.notifies_owner);
         let lifetime = endpoint.as_ref().map(|endpoint| endpoint.policy.lifetime(self.expiry));
         let expires_at = lifetime.map(|lifetime| later(now, lifetime));

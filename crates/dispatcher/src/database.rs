@@ -10,6 +10,7 @@ use std::{
 };
 
 use fanfare_store::{Store, StoreError};
+use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 
 /// The waits between tries of a statement.
@@ -80,6 +81,11 @@ impl Database {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
+    }
+
+    /// The time by the database's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.store.now()
     }
 
     /// Lets messages come in: from now on the database's answers decide whether they do.

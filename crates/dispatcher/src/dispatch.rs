@@ -109,7 +109,7 @@ impl Dispatcher {
         };
         let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
         self.database.open();
-        let settler = Settler::new(publisher, self.broker.topology().clone());
+        let settler = Settler::new(publisher, self.broker.topology().clone(), self.database.clone());
         let background = TaskTracker::new();
         self.start_jobs(&background, &directory, &settler, consuming, &stop);
         tokio::spawn(show_version(directory.clone()));
@@ -193,7 +193,13 @@ impl Dispatcher {
         };
         let persist = Persist::new(database.clone(), settler.clone(), assignments.clone());
         let take = Take { database: database.clone(), settler: settler.clone(), assignments };
-        let attempts = Attempts { client: self.client.clone(), rates, settler: settler.clone(), finished };
+        let attempts = Attempts {
+            database: database.clone(),
+            client: self.client.clone(),
+            rates,
+            settler: settler.clone(),
+            finished,
+        };
         let record = Record { database: database.clone(), settler: settler.clone() };
 
         let mut stages = JoinSet::new();

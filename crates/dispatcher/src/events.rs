@@ -64,7 +64,7 @@ pub(crate) async fn run(
     let look_ups = TaskTracker::new();
     while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
         let fresh = Traceparent::from_random(rand::random(), rand::random());
-        let event = match decode_event(&message, events.max_bytes, fresh, Timestamp::now()) {
+        let event = match decode_event(&message, events.max_bytes, fresh, events.database.now()) {
             Ok(event) => event,
             Err(unreadable) => {
                 park::park(&events.settler, message, unreadable);
@@ -129,7 +129,7 @@ impl Events {
         application: &Application,
         planned: &mpsc::Sender<Planned>,
     ) {
-        let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(Timestamp::now()));
+        let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(self.database.now()));
         match application.dialect.render_body(&event, accepted_at) {
             // Where nobody takes it any more, the process stops, and the message comes again elsewhere.
             Ok(body) => drop(planned.send(self.plan(message, event, accepted_at, body, application)).await),
@@ -173,7 +173,7 @@ impl Events {
 
     /// Asks the endpoint's lane, before anything is written: the row then says at once what happens.
     fn admit(&self, id: DeliveryId, endpoint: &Endpoint) -> (NewDelivery, Option<Ticket>) {
-        let now = Timestamp::now();
+        let now = self.database.now();
         let mut delivery = NewDelivery {
             id,
             endpoint: endpoint.id,

@@ -100,7 +100,8 @@ impl Lanes {
     /// Lanes with these limits in a process that may have so many attempts on their way that are fast, and so many that
     /// are slow.
     pub(crate) fn new(limits: lane::Limits, fast: usize, slow: usize) -> Self {
-        let budgets = Budgets { fast: Arc::new(Semaphore::new(fast)), slow: Arc::new(Semaphore::new(slow)), slow_size: slow };
+        let budgets =
+            Budgets { fast: Arc::new(Semaphore::new(fast)), slow: Arc::new(Semaphore::new(slow)), slow_size: slow };
         Self { lanes: Arc::default(), limits, budgets: Arc::new(budgets) }
     }
 
@@ -217,7 +218,8 @@ impl Turn {
         tokio::time::sleep_until(self.started + SLOW_AFTER).await;
         let mut traffic = self.slot.entry.traffic();
         traffic.lane.is_late();
-        let sent_away = if traffic.age() >= SLOW_AFTER { std::mem::take(&mut traffic.waiting) } else { VecDeque::new() };
+        let sent_away =
+            if traffic.age() >= SLOW_AFTER { std::mem::take(&mut traffic.waiting) } else { VecDeque::new() };
         drop(traffic);
         drop(sent_away);
     }

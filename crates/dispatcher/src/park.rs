@@ -4,7 +4,6 @@ use fanfare_broker::{DELIVERY_LIMIT, Incoming, Parked, Unreadable, decode_parked
 use fanfare_domain::ids::ParkedId;
 use fanfare_service::crash_point;
 use fanfare_store::ParkedMessage;
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +54,7 @@ pub(crate) async fn keep(
                     metrics::counter!(metric::PARKED, "reason" => DELIVERY_LIMIT).increment(1);
                 }
                 let parked = ParkedMessage {
-                    id: ParkedId::new(Timestamp::now(), rand::random()),
+                    id: ParkedId::new(settler.now(), rand::random()),
                     reason,
                     message: text,
                     origin,

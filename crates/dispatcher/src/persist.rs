@@ -7,7 +7,6 @@ use fanfare_broker::Unreadable;
 use fanfare_domain::{claim::Claim, delivery::State, ids::EventId, moment::later, traceparent::Traceparent};
 use fanfare_service::crash_point;
 use fanfare_store::{NewEvent, PersistedEvent, StoreError};
-use jiff::Timestamp;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::Instant,
@@ -170,7 +169,7 @@ impl Persist {
     /// Passes the deliveries of a new event on: those that are sending to their attempts, those that wait
     /// to their delay queue.
     async fn begin(&self, planned: Planned, taken_at: Instant) {
-        let now = Timestamp::now();
+        let now = self.database.now();
         let new = &planned.new;
         let skipped = new.deliveries.iter().filter(|one| one.state == State::Skipped).count();
         metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(skipped as u64);
@@ -241,7 +240,7 @@ impl Persist {
         }
         // Rows with our own taking were written by a commit that we did not hear of: nobody else has sent them. Those
         // whose hold has run for too long by now are given back by the attempts' stage.
-        let now = Timestamp::now();
+        let now = self.database.now();
         let mut taken_at = Instant::now();
         let mut is_ours = |position: usize| {
             let delivery = &planned.new.deliveries[position];

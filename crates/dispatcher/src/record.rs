@@ -88,7 +88,7 @@ impl Record {
             }
             let next = match record.next {
                 NextState::Waiting { due } if is_moved || unknown_commit => {
-                    Some((assignment.claim(assignment.attempt + 1, due, 0), assignment.trace))
+                    Some((assignment.claim(assignment.attempt + 1, due, 0, self.database.now()), assignment.trace))
                 }
                 _ => None,
             };
@@ -132,7 +132,8 @@ impl Record {
         };
         for (assignment, back) in batch {
             let is_given = given.contains(&back.delivery) || tried.unknown_commit;
-            let claim = is_given.then(|| assignment.claim(assignment.attempt, back.due, assignment.deferrals + 1));
+            let claim = is_given
+                .then(|| assignment.claim(assignment.attempt, back.due, assignment.deferrals + 1, self.database.now()));
             let trace = assignment.trace;
             self.settler.settle(assignment.settlement, claim.map(|claim| (claim, trace)));
         }

@@ -17,6 +17,8 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
+use crate::database::Database;
+
 /// How long a message rests that cannot be handled now, before the broker hands it over again.
 const REST: Duration = Duration::from_secs(5);
 
@@ -25,6 +27,7 @@ const REST: Duration = Duration::from_secs(5);
 pub(crate) struct Settler {
     pub(crate) publisher: Publisher,
     pub(crate) topology: Topology,
+    database: Database,
     tasks: TaskTracker,
 }
 
@@ -62,8 +65,8 @@ impl Settlement {
 }
 
 impl Settler {
-    pub(crate) fn new(publisher: Publisher, topology: Topology) -> Self {
-        Self { publisher, topology, tasks: TaskTracker::new() }
+    pub(crate) fn new(publisher: Publisher, topology: Topology, database: Database) -> Self {
+        Self { publisher, topology, database, tasks: TaskTracker::new() }
     }
 
     /// Settles one part of a message, once the delivery's next claim, if there is one, is confirmed.
@@ -103,9 +106,14 @@ impl Settler {
 
     /// Publishes the claims that rescued or released deliveries wait for, due now.
     pub(crate) async fn publish_due(&self, deliveries: &[Unfinished]) {
-        let now = Timestamp::now();
+        let now = self.now();
         let claims = deliveries.iter().map(|one| (Claim { due: now, ..one.claim(now) }, one.traceparent));
         join_all(claims.map(|(claim, trace)| async move { self.publish(&claim, trace).await })).await;
+    }
+
+    /// The time by which claims are made and due: that of the database's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.database.now()
     }
 
     /// Does something that ends before the process does, beside the stages.
@@ -115,7 +123,7 @@ impl Settler {
 
     /// Publishes a claim to where it has to wait, however long the broker takes to confirm it.
     pub(crate) async fn publish(&self, claim: &Claim, trace: Option<Traceparent>) {
-        match encode_claim(&self.topology, claim, trace, Timestamp::now()) {
+        match encode_claim(&self.topology, claim, trace, self.now()) {
             Ok(message) => self.publisher.publish_until_confirmed(&message).await,
             Err(error) => {
                 tracing::error!(%error, delivery = %claim.delivery, "cannot encode a claim; its delivery waits for the reconciler")

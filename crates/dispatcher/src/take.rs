@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use fanfare_domain::{claim::Claim, delivery::State, ids::DeliveryId};
 use fanfare_service::crash_point;
 use fanfare_store::{Move, MoveTo, Moved};
-use jiff::Timestamp;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
@@ -84,7 +83,7 @@ impl Take {
                     attempt: moved.attempt,
                     sequence: moved.sequence,
                     due,
-                    made: Timestamp::now(),
+                    made: self.database.now(),
                     deferrals: to.claim.deferrals + 1,
                     ..to.claim
                 };
@@ -122,7 +121,7 @@ impl Take {
                 return self.again(to_finish);
             }
         };
-        let now = Timestamp::now();
+        let now = self.database.now();
         let mut claims: HashMap<DeliveryId, _> =
             unfinished.iter().map(|one| (one.delivery, (one.claim(now), one.traceparent))).collect();
         for reached in to_finish {

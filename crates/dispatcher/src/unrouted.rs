@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use fanfare_broker::{BrokerSettings, Incoming, encode_rerouted};
 use fanfare_service::crash_point;
-use jiff::Timestamp;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +39,7 @@ pub(crate) async fn send_on(
         if stop.run_until_cancelled(declaring).await.is_none() {
             return;
         }
-        let again = encode_rerouted(&settler.topology, &message, Timestamp::now());
+        let again = encode_rerouted(&settler.topology, &message, settler.now());
         settler.publisher.publish_until_confirmed(&again).await;
         crash_point("unrouted.confirmed");
         settler.end(message, Vec::new());

@@ -11,7 +11,6 @@ use fanfare_domain::{
 use fanfare_service::crash_point;
 use fanfare_store::NewDelivery;
 use futures_util::future::join_all;
-use jiff::Timestamp;
 
 use crate::{
     database::Database,
@@ -29,7 +28,7 @@ const CHUNK: usize = 500;
 pub(crate) async fn fan_out(database: &Database, settler: &Settler, planned: Planned) {
     let Planned { message, new, endpoints, expiry, .. } = planned;
     let (event, application, accepted_at) = (new.event.id, new.event.application, new.accepted_at);
-    let now = Timestamp::now();
+    let now = database.now();
     let deliveries: Vec<NewDelivery> = endpoints
         .iter()
         .map(|endpoint| {

@@ -186,7 +186,8 @@ impl Publish {
         idempotency_key: Option<String>,
         headers: &HeaderMap,
     ) -> Result<EventId, ApiError> {
-        let event = event(application, body, idempotency_key, headers).inspect_err(|_| count("invalid"))?;
+        let event = event(application, body, idempotency_key, headers, self.directory.now());
+        let event = event.inspect_err(|_| count("invalid"))?;
         let message = encode_event(&self.topology, &event, application.version, body);
         let started = Instant::now();
         crash_point("ingest.checked");
@@ -208,6 +209,7 @@ fn event(
     body: &[u8],
     idempotency_key: Option<String>,
     headers: &HeaderMap,
+    now: Timestamp,
 ) -> Result<Event, ApiError> {
     let fields = EventFields::parse(body)?;
     let event_type = fields.require_type()?.clone();
@@ -219,7 +221,6 @@ fn event(
         }
         (id, key) => id.or(key),
     };
-    let now = Timestamp::now();
     let id = match &key {
         Some(key) => EventId::from_key(application, key),
         None => EventId::new(application, now, rand::random()),

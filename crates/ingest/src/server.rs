@@ -55,7 +55,9 @@ pub(crate) async fn run(
     tracing::info!(address = %listener.local_addr()?, "serving the API");
     is_serving.store(true, Ordering::Release);
     let stopping = stop.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.cancelled().await });
+    // A router by itself is copied for each connection, as a whole: that is megabytes.
+    let routes = router.into_make_service();
+    let server = axum::serve(listener, routes).with_graceful_shutdown(async move { stopping.cancelled().await });
     tokio::select! {
         served = server => served?,
         () = async { stop.cancelled().await; tokio::time::sleep(grace).await } => {

@@ -41,6 +41,9 @@ const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const IDLE_PER_HOST: usize = 16;
 
+/// A timer that is late by so much was held up with all of its process.
+const STOOD_STILL: Duration = Duration::from_secs(1);
+
 /// The response headers that are kept, of which at most [`MAX_KEPT_HEADERS`] bytes.
 const KEPT_HEADERS: [&str; 4] = ["content-type", "retry-after", "server", "x-request-id"];
 const MAX_KEPT_HEADERS: usize = 2 * 1024;
@@ -219,21 +222,35 @@ async fn exchange(
     let started = Instant::now();
     stopwatch.start();
     let mut exchange = match message {
-        Ok(message) => match timeout(deadline, http.request(message)).await {
-            Ok(Ok(response)) => {
+        Ok(message) => match in_time(deadline, http.request(message)).await {
+            Some(Ok(response)) => {
                 stopwatch.lap(|timings| &mut timings.first_byte);
                 answered(response, deadline.saturating_sub(started.elapsed())).await
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 let (outcome, text) = classify(&error);
                 unanswered(outcome, text)
             }
-            Err(_) => unanswered(Outcome::TimedOut, format!("no complete response head within {deadline:?}")),
+            None => unanswered(Outcome::TimedOut, format!("no complete response head within {deadline:?}")),
         },
         Err(reason) => unanswered(Outcome::NotSendable, reason.to_owned()),
     };
     exchange.duration = started.elapsed();
     exchange
+}
+
+/// Gives an answer a limit. Where the process stood still meanwhile, what has come by then is read before it is said that
+/// nothing came: it is no fault of the receiver.
+async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Option<T> {
+    let started = Instant::now();
+    let mut answer = std::pin::pin!(answer);
+    if let Ok(answer) = timeout(limit, &mut answer).await {
+        return Some(answer);
+    }
+    if started.elapsed() < limit + STOOD_STILL {
+        return None;
+    }
+    timeout(STOOD_STILL, answer).await.ok()
 }
 
 /// Sets the headers that are ours and removes those that are `hyper`'s, or that would change how the message

@@ -86,8 +86,9 @@ impl Operations {
                 self.metrics.run_upkeep();
             }
         });
-        let served =
-            axum::serve(self.listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
+        let served = axum::serve(self.listener, router.into_make_service())
+            .with_graceful_shutdown(async move { stop.cancelled().await })
+            .await;
         if let Err(error) = served {
             tracing::error!(%error, "the listener for health and metrics failed");
         }

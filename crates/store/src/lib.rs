@@ -6,6 +6,7 @@
 //! reach rows by primary key only.
 
 mod applications;
+mod clock;
 mod deliveries;
 mod endpoints;
 mod error;
@@ -15,6 +16,7 @@ mod held;
 mod jobs;
 mod keyring;
 mod keys;
+mod listener;
 mod migrations;
 mod moves;
 mod notices;

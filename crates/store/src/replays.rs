@@ -175,8 +175,7 @@ impl Store {
              ORDER BY id DESC LIMIT $3"
         );
         let before = before.map(|id| id.0);
-        let rows =
-            self.connection().await?.query(&statement, &[&application.0, &before, &row_count(limit)]).await?;
+        let rows = self.connection().await?.query(&statement, &[&application.0, &before, &row_count(limit)]).await?;
         rows.iter().map(read).collect()
     }
 
@@ -205,8 +204,7 @@ impl Store {
              WHERE id = $1 AND application_id = $2 AND state IN ('running', 'paused')
              RETURNING {COLUMNS}"
         );
-        let row =
-            self.connection().await?.query_opt(&statement, &[&id.0, &application.0, &to.as_str()]).await?;
+        let row = self.connection().await?.query_opt(&statement, &[&id.0, &application.0, &to.as_str()]).await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -316,9 +314,7 @@ impl Store {
         let rows = connection
             .query(
                 &prepared,
-                &[
-                    &ids, &accepted, &events, &endpoints, &of.id.0, &reason, &moment, &event, &count, &step.is_last,
-                ],
+                &[&ids, &accepted, &events, &endpoints, &of.id.0, &reason, &moment, &event, &count, &step.is_last],
             )
             .await?;
         self.with_traces(&connection, &rows).await

@@ -19,13 +19,13 @@ use fanfare_domain::{
     policy::{NotASchedule, Policy},
     subscription::Subscription,
 };
-use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_postgres::{AsyncMessage, NoTls, Row};
+use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Keyring, Store, StoreError, endpoints, secrets};
+use crate::{Keyring, Store, StoreError, clock::Clock, endpoints, listener::listen, secrets};
 
 /// How often the versions of all applications are compared, notices or not.
 const POLL: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_secs(10);
 /// The longest that one step of reading what has changed may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a failed connection or look-up waits before the next.
+/// How long a failed look-up waits before the next.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// All applications and all keys.
@@ -61,12 +61,14 @@ impl Snapshot {
 pub struct Directory {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     refresh: mpsc::Sender<oneshot::Sender<bool>>,
+    clock: Arc<Clock>,
 }
 
 impl Directory {
     /// Loads everything, waiting for the database if need be, and follows its changes until `stop`. Of the
     /// `dialects`, each application has one.
     pub async fn follow(store: Store, dialects: Arc<Dialects>, stop: CancellationToken) -> Self {
+        let clock = Arc::clone(&store.clock);
         let source = Source { store, dialects };
         let (notices, mut noticed) = mpsc::channel(1);
         let (listening, stopping) = (listen(source.store.clone(), notices), stop.clone());
@@ -84,12 +86,17 @@ impl Directory {
         let (requests, requested) = mpsc::channel(64);
         let following = keep_current(source, current, publish, requested, noticed);
         tokio::spawn(async move { stop.run_until_cancelled(following).await });
-        Self { snapshot, refresh: requests }
+        Self { snapshot, refresh: requests, clock }
     }
 
     /// The newest snapshot, with a notice whenever it was compared with the database.
     pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.clone()
+    }
+
+    /// The time by the database's clock, also while the database is away.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// The newest snapshot.
@@ -149,36 +156,6 @@ async fn keep_current(
             let _ = done.send(refreshed.is_ok());
         }
     }
-}
-
-/// Passes a hint on for every notice, and one after each (re)connection, since notices may have been missed.
-async fn listen(store: Store, notices: mpsc::Sender<()>) {
-    loop {
-        if let Err(error) = listen_once(&store, &notices).await {
-            tracing::warn!(%error, "the connection that listens for changes is gone; connecting again");
-        }
-        tokio::time::sleep(RETRY).await;
-    }
-}
-
-async fn listen_once(store: &Store, notices: &mpsc::Sender<()>) -> Result<(), StoreError> {
-    let (client, mut connection) = store.config.connect(NoTls).await?;
-    let messages = stream::poll_fn(move |context| connection.poll_message(context));
-    let hints = notices.clone();
-    let reader = tokio::spawn(async move {
-        let mut messages = std::pin::pin!(messages);
-        while let Some(message) = messages.next().await {
-            if let AsyncMessage::Notification(_) = message? {
-                // A full channel already holds the same hint.
-                let _ = hints.try_send(());
-            }
-        }
-        Ok::<(), tokio_postgres::Error>(())
-    });
-    client.batch_execute("LISTEN fanfare_configuration").await?;
-    let _ = notices.try_send(());
-    reader.await.unwrap_or(Ok(()))?;
-    Ok(())
 }
 
 /// What snapshots are made from.

@@ -3,9 +3,11 @@
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio_postgres::{Config, NoTls};
 
-use crate::{Keyring, StoreError};
+use crate::{Keyring, StoreError, clock::Clock};
 
 /// What a process tells about its database.
 #[derive(Debug, Clone)]
@@ -51,6 +53,9 @@ pub struct Store {
     inserts: Pool,
     writers: Pool,
     pub(crate) keyring: Arc<Keyring>,
+    pub(crate) clock: Arc<Clock>,
+    /// Changes when the connections that there are fell silent.
+    silence: watch::Sender<()>,
 }
 
 /// A statement may take this long. Longer ones hold up what waits behind them.
@@ -89,7 +94,14 @@ impl Store {
             writers: pool(&config, KEY_LOOKUPS_ONLY, BATCH_CONNECTIONS)?,
             config,
             keyring: Arc::new(settings.keyring),
+            clock: Arc::default(),
+            silence: watch::Sender::new(()),
         })
+    }
+
+    /// The time by the database's clock, as long as it is followed ([`Directory`](crate::Directory)).
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// A connection for anything but the batch statements.
@@ -107,8 +119,9 @@ impl Store {
         Ok(self.writers.get().await?)
     }
 
-    /// Gives work on the database a limit. A connection whose answer did not come by then may be silent for ever, and
-    /// would go back to its pool: those that are not in use are closed, so that the next statement takes a new one.
+    /// Gives work on the database a limit; it ends before that where connections are found to be silent. One whose
+    /// answer did not come by then may be silent for ever, and would go back to its pool: those that are not in use are
+    /// closed, so that the next statement takes a new one.
     ///
     /// # Errors
     /// Those of the work, and [`StoreError::Unavailable`] where it took too long.
@@ -117,12 +130,33 @@ impl Store {
         limit: Duration,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        tokio::time::timeout(limit, work).await.unwrap_or_else(|elapsed| {
-            for pool in [&self.pool, &self.inserts, &self.writers] {
-                pool.retain(|_, _| false);
+        let mut silence = self.silence.subscribe();
+        let answered = tokio::time::timeout(limit, async {
+            tokio::select! {
+                biased;
+                answered = work => Some(answered),
+                _ = silence.changed() => None,
             }
-            Err(StoreError::Unavailable(Box::new(elapsed)))
-        })
+        });
+        match answered.await {
+            Ok(Some(answered)) => answered,
+            Ok(None) | Err(_) => {
+                self.close_unused();
+                Err(StoreError::Unavailable("no answer came".into()))
+            }
+        }
+    }
+
+    /// Has all work that waits for an answer end: none will come, as its connections are silent.
+    pub(crate) fn leave_connections(&self) {
+        self.close_unused();
+        self.silence.send_replace(());
+    }
+
+    fn close_unused(&self) {
+        for pool in [&self.pool, &self.inserts, &self.writers] {
+            pool.retain(|_, _| false);
+        }
     }
 
     /// Whether the database answers.

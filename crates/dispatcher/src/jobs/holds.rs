@@ -5,7 +5,6 @@ use std::time::Duration;
 use fanfare_domain::{application::EndpointStatus, delivery::FailureReason, ids::EndpointId, moment::earlier};
 use fanfare_service::crash_point;
 use fanfare_store::{Directory, Job, StoreError};
-use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +50,7 @@ impl Holds {
         }
         settler.publish_due(&released).await;
         let notifying = self.notifying();
-        let oldest = earlier(Timestamp::now(), bounds.max_age);
+        let oldest = earlier(database.now(), bounds.max_age);
         let ended = database.store.end_held_too_long(oldest, &notifying, BATCH).await?;
         tell(ended, FailureReason::HeldTooLong);
         if counted.is_none_or(|counted| counted.elapsed() >= COUNTS_EVERY) {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use fanfare_store::{Job, StoreError};
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::Turns;
@@ -28,7 +27,7 @@ impl Partitions {
     }
 
     async fn roll(&self) -> Result<(), StoreError> {
-        let now = Timestamp::now();
+        let now = self.database.now();
         self.database.store.create_partitions(now).await?;
         for partition in self.database.store.drop_old_partitions(now, self.retention).await? {
             tracing::info!(partition, "dropped a partition at the end of its retention");

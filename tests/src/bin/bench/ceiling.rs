@@ -151,8 +151,7 @@ async fn begin(work: Work, recorded: Arc<AtomicU64>) {
     tokio::spawn(persist_all((persists, persist), application, to_persist, sent));
     tokio::spawn(record_all((records, record_one), to_record, recorded));
 
-    let connection =
-        Connection::connect(&work.amqp_url, ConnectionProperties::default()).await.expect("the broker");
+    let connection = Connection::connect(&work.amqp_url, ConnectionProperties::default()).await.expect("the broker");
     let channel = connection.create_channel().await.expect("a channel");
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await.expect("a prefetch");
     let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
@@ -186,8 +185,7 @@ fn plan(delivery: Delivery, application: ApplicationId, targets: &HashMap<String
     let fields: Fields<'_> = serde_json::from_slice(&delivery.data).expect("an event");
     let now = Timestamp::now();
     let accepted_at = Timestamp::from_millisecond(now.as_millisecond()).expect("now");
-    let body =
-        format!(r#"{{"event":"{event_type}","data":{},"timestamp":"{accepted_at:.3}"}}"#, fields.data.get());
+    let body = format!(r#"{{"event":"{event_type}","data":{},"timestamp":"{accepted_at:.3}"}}"#, fields.data.get());
     let endpoints = targets.get(&event_type).cloned().unwrap_or_default();
     let open = AtomicU64::new(endpoints.len() as u64);
     let message = Arc::new(Message { acker: delivery.acker, open });
@@ -205,7 +203,8 @@ async fn persist_all(
     while planned.recv_many(&mut batch, BATCH).await > 0 {
         batch.sort_unstable_by_key(|one: &Planned| one.event);
         let pairs = || batch.iter().flat_map(|one| one.endpoints.iter().map(move |target| (one, target)));
-        let delivery = |(one, target): (&Planned, &Arc<Target>)| DeliveryId::derive(one.accepted_at, one.event, target.id);
+        let delivery =
+            |(one, target): (&Planned, &Arc<Target>)| DeliveryId::derive(one.accepted_at, one.event, target.id);
         let ids: Vec<Uuid> = batch.iter().map(|one| one.event.0).collect();
         let accepted: Vec<Timestamp> = batch.iter().map(|one| one.accepted_at).collect();
         let types: Vec<&str> = batch.iter().map(|one| one.event_type.as_str()).collect();

@@ -62,12 +62,12 @@ impl Figures {
     }
 
     pub(crate) fn add(&mut self, name: &str, unit: &str, value: f64, beside: Option<f64>, goal: Option<Goal>) {
-        let figure =
-            Figure { name: name.to_owned(), unit: unit.to_owned(), value, beside, goal, notes: Vec::new() };
+        let figure = Figure { name: name.to_owned(), unit: unit.to_owned(), value, beside, goal, notes: Vec::new() };
         let share = figure.beside.map_or(String::new(), |beside| format!("{:.0} %", value / beside * 100.0));
-        let mut verdict = figure.goal.as_ref().map_or(String::new(), |goal| {
-            format!("{} {}", goal.text, if goal.is_met { "reached" } else { "MISSED" })
-        });
+        let mut verdict = figure
+            .goal
+            .as_ref()
+            .map_or(String::new(), |goal| format!("{} {}", goal.text, if goal.is_met { "reached" } else { "MISSED" }));
         if let Some(earlier) = self.earlier.get(name) {
             verdict += &format!("  (before: {}, {:+.0} %)", Number(*earlier), (value / earlier - 1.0) * 100.0);
         }

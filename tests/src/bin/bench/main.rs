@@ -5,6 +5,7 @@
 mod ceiling;
 mod child;
 mod figures;
+mod growth;
 mod latency;
 mod processes;
 mod publisher;
@@ -32,11 +33,12 @@ const USAGE: &str = "Usage: bench [--only MEASUREMENT[+MEASUREMENT...]] [--times
   --list     says which measurements there are";
 
 /// The measurements, in their order.
-const MEASUREMENTS: [(&str, &str); 5] = [
+const MEASUREMENTS: [(&str, &str); 6] = [
     ("throughput", "deliveries in a second and what each costs, beside the ceiling"),
     ("latency", "from publishing to receipt, beside the ceiling"),
     ("one-of-ten", "one of ten endpoints hangs, is slow, refuses, drips"),
     ("half-of-many", "half of 1,000 endpoints hang"),
+    ("backlog", "a dispatcher that starts on 100,000 events"),
     ("replicas", "two and four dispatchers on the same machine"),
 ];
 
@@ -123,6 +125,7 @@ async fn all(options: &Options) -> anyhow::Result<Figures> {
             "latency" => latency::measure(machine, times, &mut figures).await,
             "one-of-ten" => latency::one_of_ten(machine, times, &mut figures).await,
             "half-of-many" => latency::half_of_many(machine, times, &mut figures).await,
+            "backlog" => growth::backlog(machine, times, &mut figures).await,
             _ => throughput::replicas(machine, times, &mut figures).await,
         }
     }

@@ -14,17 +14,8 @@ pub(crate) fn processor_time(root: u32) -> Duration {
 
 /// The most memory that a process has had at once, in bytes; 0 where it is gone.
 pub(crate) fn peak_memory(process: u32) -> u64 {
-    memory(process, "VmHWM:")
-}
-
-/// The memory that a process has now, in bytes; 0 where it is gone.
-pub(crate) fn present_memory(process: u32) -> u64 {
-    memory(process, "VmRSS:")
-}
-
-fn memory(process: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kilobytes.unwrap_or_default() * 1024
 }
@@ -51,16 +42,18 @@ fn stat(process: u32) -> Option<Stat> {
 }
 
 fn family(all: &HashMap<u32, Stat>, root: u32) -> impl Iterator<Item = &Stat> {
-    all.iter().filter(move |(id, _)| {
-        let mut id = **id;
-        loop {
-            if id == root {
-                return true;
+    all.iter()
+        .filter(move |(id, _)| {
+            let mut id = **id;
+            loop {
+                if id == root {
+                    return true;
+                }
+                match all.get(&id) {
+                    Some(stat) if stat.parent > 0 => id = stat.parent,
+                    _ => return false,
+                }
             }
-            match all.get(&id) {
-                Some(stat) if stat.parent > 0 => id = stat.parent,
-                _ => return false,
-            }
-        }
-    }).map(|(_, stat)| stat)
+        })
+        .map(|(_, stat)| stat)
 }

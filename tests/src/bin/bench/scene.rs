@@ -106,8 +106,7 @@ impl Scene {
         let endpoints = subscribe(&world, &address, subscribers).await;
         let servers = [("rabbitmq", machine.broker_process()), ("postgres", machine.database_process())];
         let publisher = Child::start("publisher");
-        let mut scene =
-            Self { world, dispatchers: Vec::new(), ceiling: None, receiver, publisher, servers, orders: 0 };
+        let mut scene = Self { world, dispatchers: Vec::new(), ceiling: None, receiver, publisher, servers, orders: 0 };
         match subject {
             Subject::Fanfare(dispatchers) => {
                 for _ in 0..dispatchers {
@@ -201,6 +200,16 @@ impl Scene {
         }
     }
 
+    /// Starts a dispatcher, and gives how many deliveries in a second it makes of so many that wait.
+    pub(crate) async fn work_off(&mut self, count: usize) -> f64 {
+        self.dispatchers.push(self.world.dispatcher().await);
+        let started = Instant::now();
+        while self.recorded().await < count as u64 {
+            sleep(LOOK).await;
+        }
+        count as f64 / started.elapsed().as_secs_f64()
+    }
+
     /// Deliveries that were recorded as delivered.
     async fn recorded(&mut self) -> u64 {
         if let Some(ceiling) = &mut self.ceiling {
@@ -287,7 +296,12 @@ async fn subscribe(world: &World, address: &str, subscribers: &[Subscriber]) -> 
         };
         let answer = world.client().post("webhooks", &json!({ "url": url, "events": types })).await;
         let text = |name: &str| answer.data()[name].as_str().unwrap_or_default().to_owned();
-        endpoints.push(ceiling::Endpoint { id: text("id"), url: url.clone(), secret: text("secret"), types: types.clone() });
+        endpoints.push(ceiling::Endpoint {
+            id: text("id"),
+            url: url.clone(),
+            secret: text("secret"),
+            types: types.clone(),
+        });
     }
     endpoints
 }

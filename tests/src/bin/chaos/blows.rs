@@ -1,48 +1,46 @@
 //! How each fault is brought about, and how it ends.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
-use fanfare_tests::{instance::Instance, process::Process, proxy::Proxy, receiver::Behaviour, world::ready};
-use jiff::{SignedDuration, Timestamp};
-use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
+use fanfare_tests::{instance::Instance, process::Process, proxy::Proxy, receiver::Behaviour};
+use rand::{RngExt, rngs::StdRng};
 use tokio::{
     task::block_in_place,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use crate::{
-    faults::{Act, Fault, Part, clock_library},
-    scene::{SLOW, Scene},
+    disk,
+    faults::{Act, Fault, Full, Part},
+    scene::{PROCESSES, SLOW, Scene},
 };
 
 /// How often what takes but a moment is done, and how long after each other.
 const TIMES: usize = 3;
 const BETWEEN: Duration = Duration::from_millis(700);
 
-/// A process may take this long to drain: its own grace and some more.
-const DRAINED: Duration = Duration::from_secs(30);
-
-/// How long a rolling restart waits for the new process before it ends the old one, and a server for what comes after
-/// it was copied.
-const READY: Duration = Duration::from_secs(5);
+/// How long something may take that another fault can prevent: a process to be ready, deliveries to flow.
+pub(crate) const READY: Duration = Duration::from_secs(5);
 
 /// How much newer a server becomes than the copy that replaces it.
 const NEWER: Duration = Duration::from_secs(2);
-
-const CLOCKS: [&str; 6] = ["+1h", "-1h", "+90s", "-90s", "+5s", "-5s"];
 
 impl Scene {
     /// Brings a fault about.
     pub(crate) async fn strike(&mut self, fault: &Fault, draw: &mut StdRng) {
         match (fault.act, fault.part) {
             (Act::Kill, Part::Ingests | Part::Dispatchers) => {
-                self.processes(fault.part).swap_remove(draw.random_range(0..2)).kill()
+                self.processes(fault.part).swap_remove(draw.random_range(0..PROCESSES)).kill()
             }
             (Act::KillAll, part) => self.processes(part).drain(..).for_each(Process::kill),
+            (Act::Stop, Part::Ingests | Part::Dispatchers) => self.stop_process(fault.part, draw),
             (Act::Roll, part) => self.roll(part).await,
+            (Act::Scale(ending), _) => self.scale(ending).await,
             (Act::WrongClock, part) => self.change_clock(part, draw).await,
             (Act::Kill, part) => block_in_place(|| self.server(part).kill()),
+            (Act::Stop, part) => block_in_place(|| self.server(part).pause()),
             (Act::Restart, part) => block_in_place(|| self.server(part).stop()),
+            (Act::FillDisk(what), part) => self.fill_disk(part, what).await,
             (Act::LoseData, part) => block_in_place(|| lose_data(self.server(part))),
             (Act::OlderCopy, part) => self.replace_by_older(part).await,
             (Act::MemoryAlarm, _) => self.rabbitmqctl(&["set_vm_memory_high_watermark", "0.00001"]),
@@ -63,10 +61,22 @@ impl Scene {
                 block_in_place(|| self.server(fault.part).start());
             }
             (Act::Kill | Act::KillAll, _) => self.fill(),
+            (Act::Stop, Part::Ingests | Part::Dispatchers) => self.resume_processes(),
+            (Act::Stop, part) => block_in_place(|| self.server(part).resume()),
+            (Act::Scale(_), _) => self.scale_back().await,
+            (Act::FillDisk(what), part) => block_in_place(|| {
+                let server = self.server(part);
+                disk::free(server);
+                // What has no room for its log ends.
+                if what == Full::Log {
+                    server.kill();
+                    server.start();
+                }
+            }),
             (Act::WrongClock, part) => {
                 let wrong = self.processes(part).pop().expect("a process");
                 self.fill();
-                self.end(wrong).await;
+                self.end(vec![wrong]).await;
             }
             (Act::MemoryAlarm, _) => self.rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "2GB"]),
             (Act::DiskAlarm, _) => self.rabbitmqctl(&["set_disk_free_limit", "50MB"]),
@@ -112,50 +122,6 @@ impl Scene {
         }
     }
 
-    /// Starts a new process for each, and ends the old one.
-    async fn roll(&mut self, part: Part) {
-        for _ in 0..2 {
-            let new = self.start(service(part), &[]);
-            self.replace(part, 0, new).await;
-        }
-    }
-
-    async fn change_clock(&mut self, part: Part, draw: &mut StdRng) {
-        let clock = *CLOCKS.choose(draw).expect("a clock");
-        let library = clock_library().expect("a library").to_string_lossy().into_owned();
-        self.notes.push(format!("a clock {clock}"));
-        let variables = [("LD_PRELOAD", library.as_str()), ("FAKETIME", clock), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
-        let wrong = self.start(service(part), &variables);
-        let log = wrong.logged("serving health and metrics").await;
-        let logged: Timestamp = log["timestamp"].as_str().and_then(|text| text.parse().ok()).expect("a time");
-        let error = Timestamp::now().duration_since(logged).abs();
-        assert!(error > SignedDuration::from_secs(3), "the clock is not wrong: {error:?}");
-        let index = draw.random_range(0..2);
-        self.replace(part, index, wrong).await;
-    }
-
-    /// Ends a process once another one, which becomes the last, is ready, or should be.
-    async fn replace(&mut self, part: Part, index: usize, new: Process) {
-        let _ = timeout(READY, ready(&new)).await;
-        let old = self.processes(part).remove(index);
-        self.processes(part).push(new);
-        self.spread();
-        self.end(old).await;
-    }
-
-    /// SIGTERM, after which it must drain.
-    async fn end(&mut self, process: Process) {
-        let (id, started) = (process.id(), Instant::now());
-        process.terminate();
-        match timeout(DRAINED, process.ended()).await {
-            Ok(0) => {}
-            Ok(code) => {
-                self.undrained.push(format!("process {id} ended with {code}, {:?} after SIGTERM", started.elapsed()))
-            }
-            Err(_) => self.undrained.push(format!("process {id} did not end within {DRAINED:?} of SIGTERM")),
-        }
-    }
-
     /// The server goes on for a while after the copy was made, and is then replaced by it.
     async fn replace_by_older(&self, part: Part) {
         let server = self.server(part);
@@ -163,7 +129,7 @@ impl Scene {
         let older = data.with_extension("older");
         block_in_place(|| {
             server.stop();
-            copy(&data, &older);
+            disk::copy(&data, &older);
             server.start();
         });
         // Beside another fault nothing may flow.
@@ -175,6 +141,34 @@ impl Scene {
         });
     }
 
+    /// The server goes on on a small disk of its own, which is then full.
+    async fn fill_disk(&self, part: Part, what: Full) {
+        let server = self.server(part);
+        block_in_place(|| {
+            server.stop();
+            disk::move_to_disk(server);
+            server.start();
+        });
+        let _ = timeout(READY, self.again()).await;
+        block_in_place(|| disk::fill(server));
+        if what == Full::Log {
+            self.use_up_log().await;
+        }
+    }
+
+    /// Has PostgreSQL begin files of its log until there is none to be had, and it ends.
+    async fn use_up_log(&self) {
+        const FILES: usize = 1000;
+        let client = self.world.database().await;
+        for _ in 0..FILES {
+            if client.batch_execute("SELECT pg_switch_wal() FROM pg_logical_emit_message(true, '', '')").await.is_err()
+            {
+                return;
+            }
+        }
+        panic!("the disk is not full");
+    }
+
     fn answer(&self, quick: Behaviour, slow: Behaviour) {
         self.world.receiver.script("quick", &[quick]);
         self.world.receiver.script("slow", &[slow]);
@@ -184,7 +178,7 @@ impl Scene {
         block_in_place(|| self.broker.rabbitmqctl(arguments));
     }
 
-    fn processes(&mut self, part: Part) -> &mut Vec<Process> {
+    pub(crate) fn processes(&mut self, part: Part) -> &mut Vec<Process> {
         if part == Part::Ingests { &mut self.ingests } else { &mut self.dispatchers }
     }
 
@@ -197,17 +191,7 @@ impl Scene {
     }
 }
 
-fn service(part: Part) -> &'static str {
-    if part == Part::Ingests { "ingest" } else { "dispatcher" }
-}
-
 fn lose_data(server: &Instance) {
     server.kill();
     fs::remove_dir_all(server.data()).expect("its data go");
-}
-
-/// With owners and modes, which both servers insist on.
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("--archive").arg(from).arg(to).status();
-    assert!(copied.is_ok_and(|status| status.success()), "cp {} {}", from.display(), to.display());
 }

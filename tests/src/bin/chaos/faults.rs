@@ -1,13 +1,26 @@
 //! What may go wrong: the list, and what each of it is allowed to cost.
 
-use std::path::PathBuf;
+use std::{ops::Range, path::PathBuf};
 
 use fanfare_tests::{
     books::{Allowed, Missing},
     receiver::Behaviour,
 };
 
-use crate::scene::PERMITS;
+use rand::{RngExt, rngs::StdRng};
+
+use crate::{
+    disk,
+    processes::{ENDED, SCALINGS},
+    scene::PERMITS,
+};
+
+/// How long a fault lasts, in milliseconds.
+const USUAL: Range<u64> = 1000..4000;
+
+/// How long what is stopped stands still: for less than a delivery is held, and for more.
+const BELOW_HOLD: Range<u64> = 2000..10_000;
+const BEYOND_HOLD: Range<u64> = 16_000..60_000;
 
 /// What a fault happens to. A mix has one fault of each at the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +39,9 @@ pub(crate) enum Part {
 pub(crate) enum Act {
     Kill,
     KillAll,
+    Stop,
     Roll,
+    Scale(Ending),
     WrongClock,
     Restart,
     CloseConnections,
@@ -37,11 +52,26 @@ pub(crate) enum Act {
     OlderCopy,
     TerminateBackends,
     ReadOnly,
+    FillDisk(Full),
     HalfOpen,
     Silence,
     Delay,
     Reset,
     Answer(Behaviour),
+}
+
+/// How dispatchers end that are too many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ending {
+    Terminate,
+    Kill,
+}
+
+/// What of the database finds no room any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    Data,
+    Log,
 }
 
 /// A fault.
@@ -58,8 +88,8 @@ const fn fault(name: &'static str, part: Part, act: Act, about: &'static str) ->
 }
 
 use Act::{
-    Answer, CloseConnections, Delay, DiskAlarm, HalfOpen, Kill, KillAll, LoseData, MemoryAlarm, OlderCopy, Purge,
-    ReadOnly, Reset, Restart, Roll, Silence, TerminateBackends, WrongClock,
+    Answer, CloseConnections, Delay, DiskAlarm, FillDisk, HalfOpen, Kill, KillAll, LoseData, MemoryAlarm, OlderCopy,
+    Purge, ReadOnly, Reset, Restart, Roll, Scale, Silence, Stop, TerminateBackends, WrongClock,
 };
 use Part::{Broker, Database, Dispatchers, Ingests, Receivers, ToBroker, ToDatabase};
 
@@ -70,8 +100,14 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("kill-dispatchers", Dispatchers, KillAll, "kill -9 of both dispatchers"),
     fault("kill-broker", Broker, Kill, "kill -9 of RabbitMQ"),
     fault("kill-database", Database, Kill, "kill -9 of PostgreSQL"),
+    fault("stop-ingest", Ingests, Stop, "SIGSTOP of one of two ingests for up to a minute, then SIGCONT"),
+    fault("stop-dispatcher", Dispatchers, Stop, "SIGSTOP of one of two dispatchers for up to a minute, then SIGCONT"),
+    fault("stop-broker", Broker, Stop, "SIGSTOP of RabbitMQ for up to a minute, then SIGCONT"),
+    fault("stop-database", Database, Stop, "SIGSTOP of all of PostgreSQL for up to a minute, then SIGCONT"),
     fault("roll-ingests", Ingests, Roll, "SIGTERM of each ingest, after a new one was started"),
     fault("roll-dispatchers", Dispatchers, Roll, "SIGTERM of each dispatcher, after a new one was started"),
+    fault("scale-dispatchers", Dispatchers, Scale(Ending::Terminate), "four dispatchers, SIGTERM of three, ten times"),
+    fault("scale-kill", Dispatchers, Scale(Ending::Kill), "four dispatchers, kill -9 of three, ten times"),
     fault("restart-broker", Broker, Restart, "RabbitMQ is stopped properly and started again"),
     fault("restart-database", Database, Restart, "PostgreSQL is stopped properly and started again"),
     fault("close-connections", Broker, CloseConnections, "RabbitMQ closes all connections"),
@@ -82,6 +118,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("older-broker", Broker, OlderCopy, "RabbitMQ is replaced by a copy that is some seconds old"),
     fault("terminate-backends", Database, TerminateBackends, "PostgreSQL ends all sessions, several times"),
     fault("read-only", Database, ReadOnly, "PostgreSQL is read-only"),
+    fault("full-disk-database", Database, FillDisk(Full::Data), "PostgreSQL's disk is full"),
+    fault("full-disk-log", Database, FillDisk(Full::Log), "the same, and there is no room for its write-ahead log"),
     fault("older-database", Database, OlderCopy, "PostgreSQL is replaced by a copy that is some seconds old"),
     fault("half-open-broker", ToBroker, HalfOpen, "nothing passes to and from RabbitMQ; then resets"),
     fault("half-open-database", ToDatabase, HalfOpen, "nothing passes to and from PostgreSQL; then resets"),
@@ -106,6 +144,8 @@ impl Fault {
         let (repeats, unknown) = match (self.part, self.act) {
             (Dispatchers, Kill) => (PERMITS, i64::MAX),
             (Dispatchers, KillAll) => (2 * PERMITS, i64::MAX),
+            (Dispatchers, Stop) => (PERMITS, i64::MAX),
+            (Dispatchers, Scale(Ending::Kill)) => (SCALINGS * ENDED * PERMITS, i64::MAX),
             // It lasts for longer than the hold of a delivery, in both dispatchers.
             (ToDatabase, Silence) => (2 * PERMITS, i64::MAX),
             (Database, OlderCopy) => (usize::MAX, i64::MAX),
@@ -119,10 +159,23 @@ impl Fault {
         Allowed { repeats, unknown, missing }
     }
 
+    /// How long it lasts, in milliseconds.
+    pub(crate) fn length(&self, draw: &mut StdRng) -> u64 {
+        let range = match self.act {
+            Stop if draw.random() => BELOW_HOLD,
+            Stop => BEYOND_HOLD,
+            _ => USUAL,
+        };
+        draw.random_range(range)
+    }
+
     /// Why it cannot be had on this machine.
     pub(crate) fn left_out(&self) -> Option<&'static str> {
-        let lacks_library = matches!(self.act, WrongClock) && clock_library().is_none();
-        lacks_library.then_some("libfaketime is not installed")
+        match self.act {
+            WrongClock if clock_library().is_none() => Some("libfaketime is not installed"),
+            FillDisk(_) if !*disk::CAN_BE_HAD => Some("a small file system cannot be mounted: that takes root"),
+            _ => None,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::{
     evidence,
-    faults::{self, Fault},
+    faults::{self, Fault, Part},
     name_of,
     scene::Scene,
     table::Row,
@@ -18,6 +18,9 @@ use crate::{
 
 /// Where something may be missing for ever, it is not waited for once all was quiet for so long.
 const QUIET: Duration = Duration::from_secs(8);
+
+/// Ingest answers within 5 s whatever is away; on a busy machine the rest of it takes some time, too.
+const ANSWERED: Duration = Duration::from_secs(8);
 
 /// How many of the missing events are named; the evidence has them all.
 const NAMED: usize = 8;
@@ -55,7 +58,7 @@ pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
 fn enter(books: &Books, afterwards: &[String], faults: &[Fault], row: &mut Row) {
     let allowed = faults::allowed(faults);
     row.totals = books.totals(allowed);
-    row.faults = books.faults(allowed);
+    row.faults.append(&mut books.faults(allowed));
     let missing = books.missing(allowed);
     let lost = afterwards.iter().filter(|key| missing.contains_key(key.as_str()));
     row.faults.extend(lost.map(|key| format!("{key} is missing, and was accepted after the end of the fault")));
@@ -72,11 +75,13 @@ fn enter(books: &Books, afterwards: &[String], faults: &[Fault], row: &mut Row) 
 async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mut Row) -> (Books, Vec<String>) {
     scene.begin().await;
     // RabbitMQ 3.10.8 forgets queues that were declared less than a second before it was killed.
-    pause(1500..3000, draw).await;
+    sleep(Duration::from_millis(draw.random_range(1500..3000))).await;
     for fault in faults {
         scene.strike(fault, draw).await;
     }
-    pause(1000..4000, draw).await;
+    let length = faults.iter().map(|fault| fault.length(draw)).max().unwrap_or_default();
+    row.notes.push(format!("for {:.1} s", Duration::from_millis(length).as_secs_f32()));
+    sleep(Duration::from_millis(length)).await;
     let mut faults = faults.to_vec();
     faults.shuffle(draw);
     for fault in &faults {
@@ -92,14 +97,15 @@ async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mu
     );
     row.again = Some(again);
     sleep(AFTERWARDS).await;
+    if faults.iter().all(|fault| fault.part != Part::Ingests) {
+        let answers = scene.load().answers();
+        let slow = answers.iter().filter(|one| one.took > ANSWERED);
+        row.faults.extend(slow.map(|one| format!("ingest answered {} after {:?}", one.status(), one.took)));
+    }
     let accepted = scene.finish().await;
     let quiet = if faults::allowed(&faults).missing == Default::default() { Duration::MAX } else { QUIET };
     let books = Books::closed_after(quiet, &scene.world, &accepted, &scene.subscribers).await;
     (books, accepted[before..].to_vec())
-}
-
-async fn pause(milliseconds: std::ops::Range<u64>, draw: &mut StdRng) {
-    sleep(Duration::from_millis(draw.random_range(milliseconds))).await;
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {

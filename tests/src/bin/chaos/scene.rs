@@ -23,6 +23,9 @@ pub(crate) const SLOW: Duration = Duration::from_millis(200);
 /// Attempts on their way in one dispatcher: what its death may have to repeat.
 pub(crate) const PERMITS: usize = 24;
 
+/// Ingests, and dispatchers, that there are.
+pub(crate) const PROCESSES: usize = 2;
+
 const VARIABLES: [(&str, &str); 4] = [
     ("FANFARE_LANE_BOUND", "8"),
     ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "16"),
@@ -38,6 +41,8 @@ pub(crate) struct Scene {
     pub(crate) to_database: Proxy,
     pub(crate) ingests: Vec<Process>,
     pub(crate) dispatchers: Vec<Process>,
+    /// Processes that were stopped and are to go on.
+    pub(crate) stopped: Vec<u32>,
     /// The logs of all processes that there were.
     pub(crate) logs: Vec<(String, Logs)>,
     /// What is to be told of the run.
@@ -76,6 +81,7 @@ impl Scene {
             to_database,
             ingests: Vec::new(),
             dispatchers: Vec::new(),
+            stopped: Vec::new(),
             logs: Vec::new(),
             notes: Vec::new(),
             undrained: Vec::new(),
@@ -103,11 +109,11 @@ impl Scene {
 
     /// Starts what is missing of the two ingests and two dispatchers.
     pub(crate) fn fill(&mut self) {
-        while self.ingests.len() < 2 {
+        while self.ingests.len() < PROCESSES {
             let ingest = self.start("ingest", &[]);
             self.ingests.push(ingest);
         }
-        while self.dispatchers.len() < 2 {
+        while self.dispatchers.len() < PROCESSES {
             let dispatcher = self.start("dispatcher", &[]);
             self.dispatchers.push(dispatcher);
         }

@@ -1,0 +1,58 @@
+//! SIGTERM under full load: what is being sent is finished and recorded, and nothing is sent twice.
+
+use std::time::Duration;
+
+use fanfare_tests::{
+    books::{Allowed, Books, Subscriber},
+    load::Load,
+    patience::until,
+    receiver::Behaviour,
+    world::{Setup, World, get},
+};
+use tokio::time::Instant;
+
+/// How long the receivers take: no attempt that is on its way at the SIGTERM ends before a second has gone.
+const SLOW: Duration = Duration::from_millis(1500);
+
+/// Attempts that are on their way at once: all of them.
+const PERMITS: usize = 24;
+
+/// Events for each of three endpoints, several times as many as can be on their way.
+const EVENTS: usize = 60;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_ended_under_full_load_finishes_what_it_sends_and_leaves_the_rest() {
+    let variables = [("FANFARE_LANE_BOUND", "8"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "24"), ("FANFARE_GRACE", "20s")];
+    let world = World::of(Setup { timeout: Some("10s".to_owned()), ..Setup::new(&variables) }).await;
+    let mut subscribers = Vec::new();
+    for path in ["one", "two", "three"] {
+        subscribers.push(Subscriber::new(&world, path, vec![Behaviour::Answer(200, SLOW)]).await);
+    }
+    let accepted = Load::start(&world, EVENTS, Duration::from_millis(1)).finish().await;
+    let dispatcher = world.dispatcher().await;
+    let operations = dispatcher.address("serving health and metrics").await;
+    until("all places to be used", async || {
+        let metrics = get(operations, "metrics").await?;
+        metrics.contains(&format!("fanfare_attempts_in_flight {PERMITS}\n")).then_some(())
+    })
+    .await;
+
+    let before = world.receiver.all().len();
+    let terminated = Instant::now();
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, 0);
+    let requests = world.receiver.all().len();
+    println!("drained in {:?}, with {before} requests before and {requests} in the end", terminated.elapsed());
+    assert!(requests < accepted.len() * subscribers.len(), "there was nothing to leave behind");
+    let answered = "SELECT count(*) FROM attempts WHERE outcome = 'answered' AND status = 200";
+    assert_eq!(world.count(answered).await, i64::try_from(requests).expect("some"), "each that was sent ended well");
+    assert_eq!(world.count("SELECT count(*) FROM attempts").await, world.count(answered).await);
+    assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await, 0);
+
+    // The rest comes at once, and nothing again.
+    for path in ["one", "two", "three"] {
+        world.receiver.script(path, &[Behaviour::OK]);
+    }
+    let _next = world.dispatcher().await;
+    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+}

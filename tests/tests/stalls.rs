@@ -1,0 +1,34 @@
+//! A process that stands still for a while, as one whose machine is overloaded or moved does.
+
+use std::time::Duration;
+
+use fanfare_tests::{patience::until, process::signal, receiver::Behaviour, world::World};
+use serde_json::json;
+use tokio::time::sleep;
+
+/// How long the receiver takes, and how long the dispatcher stands still: for longer than the deadline of an attempt, and
+/// for less than it holds a delivery.
+const ANSWER: Duration = Duration::from_millis(500);
+const STILL: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn an_answer_that_came_while_the_dispatcher_stood_still_is_no_failure() {
+    const EVENTS: usize = 5;
+    let world = World::new().await;
+    world.endpoint("slow", &["*"]).await;
+    world.receiver.script("slow", &[Behaviour::Answer(200, ANSWER)]);
+    let dispatcher = world.dispatcher().await;
+    for number in 0..EVENTS {
+        world.publish(&json!({ "type": "a", "data": number })).await;
+    }
+    world.receiver.wait_for("slow", EVENTS).await;
+    signal("STOP", dispatcher.id());
+    sleep(STILL).await;
+    signal("CONT", dispatcher.id());
+    until("all to be delivered", async || {
+        let ended = "SELECT count(*) FROM deliveries WHERE state = 'delivered' AND attempt = 1 AND failures = 0";
+        (usize::try_from(world.count(ended).await) == Ok(EVENTS)).then_some(())
+    })
+    .await;
+    assert_eq!(world.receiver.received("slow").len(), EVENTS, "each was sent once");
+}

@@ -1,0 +1,124 @@
+//! One event to ten thousand endpoints, beside others.
+
+use std::{collections::HashMap, time::Duration};
+
+use fanfare_tests::{
+    books::key_of,
+    load::{Answered, Load},
+    patience::until,
+    world::{Setup, World},
+};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::time::Instant;
+
+const ENDPOINTS: usize = 10_000;
+
+/// Between two of the other events over one door.
+const PACE: Duration = Duration::from_millis(100);
+
+/// Attempts that are on their way at once: what the death of their process may have to repeat.
+const PERMITS: usize = 64;
+
+/// Copies of an endpoint, each at a path of its own. They have no secret: without one nothing is signed.
+const COPIES: &str = "
+INSERT INTO endpoints (id, application_id, url, event_types)
+SELECT gen_random_uuid(), application_id, url || '/' || number, event_types
+FROM endpoints, generate_series(1, $1::int) number WHERE url LIKE '%/wide'";
+
+const DELIVERED: &str = "SELECT count(*) FROM deliveries d JOIN events e ON e.id = d.event_id WHERE e.type = 'wide' AND state = 'delivered'";
+
+async fn world() -> World {
+    let variables = [("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "64")];
+    let world = World::of(Setup { timeout: Some("5s".to_owned()), ..Setup::new(&variables) }).await;
+    world.describe("wide").await;
+    world.endpoint("wide", &["wide"]).await;
+    let copies = i32::try_from(ENDPOINTS - 1).expect("a small number");
+    let database = world.database().await;
+    database.execute(COPIES, &[&copies]).await.expect("the copies");
+    database.execute("UPDATE applications SET version = version + 1", &[]).await.expect("a newer version");
+    world
+}
+
+/// How many requests each of the ten thousand got.
+fn requests(world: &World) -> HashMap<String, usize> {
+    let mut requests = HashMap::new();
+    for one in world.receiver.all().into_iter().filter(|one| one.path.starts_with("/wide")) {
+        *requests.entry(one.path).or_default() += 1;
+    }
+    requests
+}
+
+async fn wait_for_all(world: &World) {
+    let all = i64::try_from(ENDPOINTS).expect("a small number");
+    until("all to be delivered", async || (world.count(DELIVERED).await >= all).then_some(())).await;
+    assert_eq!(
+        world.count("SELECT count(*) FROM deliveries d JOIN events e ON e.id = d.event_id WHERE e.type = 'wide'").await,
+        all
+    );
+}
+
+/// The median, and the last percent, of the seconds that the others took over HTTP.
+fn delays(world: &World, load: &Load) -> [f64; 2] {
+    let received: HashMap<String, Timestamp> =
+        world.receiver.received("other").iter().map(|one| (key_of(one), one.at)).collect();
+    let (now, clock) = (Instant::now(), Timestamp::now());
+    let delay = |answered: &Answered| {
+        let sent = clock.checked_sub(now.duration_since(answered.sent)).ok()?;
+        Some(received.get(&answered.key)?.duration_since(sent).as_secs_f64())
+    };
+    let mut delays: Vec<f64> = load.answers().iter().filter_map(delay).collect();
+    delays.sort_by(f64::total_cmp);
+    [50, 99].map(|percent| delays[delays.len() * percent / 100])
+}
+
+/// Killed in the midst of the fan-out, of which the first claims are being sent by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_to_ten_thousand_endpoints_reaches_each_though_its_dispatcher_is_killed() {
+    let world = world().await;
+    let dispatcher = world.dispatcher().await;
+    world.publish(&json!({ "type": "wide", "data": 1 })).await;
+    until("the fan-out to begin", async || {
+        (world.count("SELECT count(*) FROM deliveries").await >= 1000).then_some(())
+    })
+    .await;
+    dispatcher.kill();
+    assert_eq!(world.count("SELECT count(*) FROM events WHERE fanned_out").await, 0, "it had ended before");
+    let _dispatcher = world.dispatcher().await;
+    wait_for_all(&world).await;
+    let requests = requests(&world);
+    assert_eq!(requests.len(), ENDPOINTS);
+    let repeats = requests.values().sum::<usize>() - ENDPOINTS;
+    assert!(repeats <= PERMITS, "{repeats} repeats");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_to_ten_thousand_endpoints_reaches_each_once_and_holds_up_no_other() {
+    let world = world().await;
+    world.describe("load.http").await;
+    world.describe("load.amqp").await;
+    world.endpoint("other", &["load.http", "load.amqp"]).await;
+    let _dispatcher = world.dispatcher().await;
+    let load = Load::steady(&world, PACE);
+    world.receiver.wait_for("other", 10).await;
+    world.publish(&json!({ "type": "wide", "data": 1 })).await;
+    until("the first of them", async || (!requests(&world).is_empty()).then_some(())).await;
+    let before = load.accepted();
+    // Some of those that come now are there before the last of the ten thousand.
+    let (delivered, wide) = until("others to be delivered", async || {
+        let keys = load.keys().split_off(before);
+        let received = world.receiver.received("other");
+        let delivered = received.iter().filter(|one| keys.contains(&key_of(one))).count();
+        (delivered >= 10).then(|| (delivered, requests(&world).len()))
+    })
+    .await;
+    println!("{delivered} others were delivered beside the first {wide}");
+    assert!(wide < ENDPOINTS, "the others waited for all of them");
+    wait_for_all(&world).await;
+    load.stop();
+    println!("the others took {:?} s at p50 and p99", delays(&world, &load));
+    let requests = requests(&world);
+    assert!(requests.len() == ENDPOINTS && requests.values().all(|count| *count == 1), "each of them, once");
+    let accepted = load.finish().await;
+    until("all the others", async || (world.receiver.received("other").len() >= accepted.len()).then_some(())).await;
+}
