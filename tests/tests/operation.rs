@@ -87,9 +87,14 @@ async fn a_mail_server_needs_a_sender() {
 #[tokio::test]
 async fn each_mistake_alone_is_told_by_its_name() {
     let world = World::new().await;
-    let telemetry = [("RUST_LOG", "info,=,"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2")];
+    let more = [
+        ("AMQP_URL", "amqp://node-1,amqp:user:hunter2@node-2"),
+        ("AMQP_URL", "amqp:user:hunter2@node-1,node-2"),
+        ("RUST_LOG", "info,=,"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2"),
+    ];
     for service in ["ingest", "dispatcher"] {
-        for (name, value) in BAD.iter().take(3).chain(&telemetry) {
+        for (name, value) in BAD.iter().take(3).chain(&more) {
             let mut variables = world.variables.clone();
             variables.insert((*name).to_owned(), (*value).to_owned());
             let said = complaint(service, &variables).await;

@@ -147,14 +147,18 @@ async fn supervise(
     close: CancellationToken,
     state: watch::Sender<bool>,
 ) {
-    let mut waits = backoff();
+    let (mut waits, mut turns) = (backoff(), settings.turns());
     let mut unparsed = 0;
     while !stop.is_cancelled() {
         if stop.run_until_cancelled(until(&mut wanted, true)).await.is_none() {
             return;
         }
         let is_careful = unparsed >= CAREFUL_AFTER;
-        let ended = consume(&settings, &feeds, is_careful, &mut wanted, &stop, &close, &state).await;
+        let Some(connected) = stop.run_until_cancelled(settings.connect(&mut turns, "consumes")).await else { return };
+        let ended = match connected {
+            Ok(connection) => consume(connection, &feeds, is_careful, &mut wanted, &stop, &close, &state).await,
+            Err(error) => Err(error),
+        };
         let was_consuming = state.send_replace(false);
         let error = match ended {
             Ok(Ended::Closed) => return,
@@ -178,7 +182,7 @@ async fn supervise(
 }
 
 async fn consume(
-    settings: &BrokerSettings,
+    connection: Connection,
     feeds: &[Feed],
     is_careful: bool,
     wanted: &mut watch::Receiver<bool>,
@@ -186,7 +190,6 @@ async fn consume(
     close: &CancellationToken,
     state: &watch::Sender<bool>,
 ) -> lapin::Result<Ended> {
-    let connection = settings.connect("consumes").await?;
     let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(&connection, feeds, is_careful));
     let Lines { channels, flows, mut pumps } = set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
     tracing::info!("consuming from the broker");

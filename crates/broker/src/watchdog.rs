@@ -8,7 +8,7 @@ use std::{
 use lapin::Connection;
 use tokio::time::Instant;
 
-use crate::connection::ready;
+use crate::connection::{ready, timed_out};
 
 /// How often the consumers are looked at.
 const LOOK: Duration = Duration::from_secs(20);
@@ -55,7 +55,7 @@ pub(crate) async fn watch_over(connection: &Connection, flows: &[Arc<Flow>]) -> 
         tokio::time::sleep(LOOK).await;
         for flow in flows.iter().filter(|flow| flow.is_silent(Instant::now())) {
             let waiting = tokio::time::timeout(ANSWER_TIMEOUT, ready(connection, &flow.queue));
-            match waiting.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())) {
+            match waiting.await.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(waiting) if waiting > 0 && flow.is_silent(Instant::now()) => {
                     tracing::warn!(queue = flow.queue, waiting, "a consumer fell silent while messages wait for it");
                     return lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Error, "silent").into();
