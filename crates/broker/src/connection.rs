@@ -106,11 +106,12 @@ pub(crate) async fn ready(connection: &Connection, queue: &str) -> lapin::Result
     Ok(ready)
 }
 
-/// The waits between attempts to connect: 0.2 s to 10 s with jitter, for ever.
+/// The waits between attempts to connect: 0.2 s to 4 s and as much again by chance, for ever. All has to flow again
+/// within ten seconds of the broker's return.
 pub(crate) fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(10))
+        .with_max_delay(Duration::from_secs(4))
         .without_max_times()
         .with_jitter()
         .build()

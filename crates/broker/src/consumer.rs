@@ -156,7 +156,11 @@ async fn supervise(
         let is_careful = unparsed >= CAREFUL_AFTER;
         let Some(connected) = stop.run_until_cancelled(settings.connect(&mut turns, "consumes")).await else { return };
         let ended = match connected {
-            Ok(connection) => consume(connection, &feeds, is_careful, &mut wanted, &stop, &close, &state).await,
+            Ok(connection) => {
+                let ended = consume(&connection, &feeds, is_careful, &mut wanted, &stop, &close, &state).await;
+                end(connection).await;
+                ended
+            }
             Err(error) => Err(error),
         };
         let was_consuming = state.send_replace(false);
@@ -182,7 +186,7 @@ async fn supervise(
 }
 
 async fn consume(
-    connection: Connection,
+    connection: &Connection,
     feeds: &[Feed],
     is_careful: bool,
     wanted: &mut watch::Receiver<bool>,
@@ -190,14 +194,14 @@ async fn consume(
     close: &CancellationToken,
     state: &watch::Sender<bool>,
 ) -> lapin::Result<Ended> {
-    let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(&connection, feeds, is_careful));
+    let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(connection, feeds, is_careful));
     let Lines { channels, flows, mut pumps } = set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
     tracing::info!("consuming from the broker");
     state.send_replace(true);
-    let ended = tokio::select! {
+    tokio::select! {
         // The end of a stream means that the consumer is gone, even where the connection is healthy.
         Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
-        silent = watch_over(&connection, &flows) => Err(silent),
+        silent = watch_over(connection, &flows) => Err(silent),
         () = until(wanted, false) => Ok(Ended::Paused),
         () = tokio::time::sleep(CAREFUL_FOR), if is_careful => Ok(Ended::Recovered),
         () = stop.cancelled() => {
@@ -206,9 +210,12 @@ async fn consume(
             close.cancelled().await;
             Ok(Ended::Closed)
         }
-    };
+    }
+}
+
+/// lapin keeps a connection whose consumer was not waited for, and the broker would go on handing it messages.
+async fn end(connection: Connection) {
     let _ = tokio::time::timeout(Duration::from_secs(2), connection.close(200, "".into())).await;
-    ended
 }
 
 /// What is open of a set of consumers.
