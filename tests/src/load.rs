@@ -22,8 +22,12 @@ use crate::{
     world::World,
 };
 
-/// How long a publisher waits before it sends again what was not accepted.
+/// How long a publisher waits before it sends again what was not accepted; over HTTP each time twice as long, as after a
+/// long outage thousands of events wait there.
 const AGAIN: Duration = Duration::from_millis(250);
+
+/// It waits no longer than that.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(4);
 
 /// An answer of ingest to the load, or what was there instead of one.
 #[derive(Debug, Clone)]
@@ -156,6 +160,7 @@ impl Ledger {
 
     async fn post(self, key: String) {
         let body = json!({ "type": "load.http", "id": key, "data": { "key": key } }).to_string();
+        let mut wait = AGAIN;
         loop {
             let clients = lock(&self.clients).clone();
             let client = &clients[rand::random_range(0..clients.len())];
@@ -168,7 +173,8 @@ impl Ledger {
                 lock(&self.accepted).push(key);
                 return;
             }
-            sleep(AGAIN).await;
+            sleep(wait).await;
+            wait = (wait * 2).min(AGAIN_AT_MOST);
         }
     }
 

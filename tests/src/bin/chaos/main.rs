@@ -4,6 +4,7 @@
 mod blows;
 mod evidence;
 mod faults;
+mod nodes;
 mod options;
 mod run;
 mod scene;

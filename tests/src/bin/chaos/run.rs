@@ -30,7 +30,7 @@ pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
     let name = name_of(faults);
     let mut draw = StdRng::from_seed(Sha256::digest(format!("{seed} {time} {name}")).into());
     let mut row = Row { name, ..Row::default() };
-    let mut scene = Scene::set("chaos").await;
+    let mut scene = Scene::set("chaos", faults::nodes(faults)).await;
     let suffered = AssertUnwindSafe(suffer(&mut scene, faults, &mut draw, &mut row)).catch_unwind().await;
     let mut lines = Vec::new();
     match suffered {
@@ -41,9 +41,9 @@ pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
         Err(panic) => row.faults.push(message(&*panic)),
     }
     row.notes.append(&mut scene.notes);
-    // Beside another fault a process may be unable to.
-    let undrained = if faults.len() == 1 { &mut row.faults } else { &mut row.notes };
-    undrained.append(&mut scene.undrained);
+    // Beside another fault that is no wonder.
+    let wrong = if faults.len() == 1 { &mut row.faults } else { &mut row.notes };
+    wrong.append(&mut scene.wrong);
     if !row.faults.is_empty() {
         row.evidence = Some(evidence::keep(&scene, &format!("{seed}-{time}"), &row, &lines));
     }
@@ -92,6 +92,9 @@ async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mu
     );
     row.again = Some(again);
     sleep(AFTERWARDS).await;
+    if faults::nodes(&faults) > 1 {
+        scene.check_answers(again);
+    }
     let accepted = scene.finish().await;
     let quiet = if faults::allowed(&faults).missing == Default::default() { Duration::MAX } else { QUIET };
     let books = Books::closed_after(quiet, &scene.world, &accepted, &scene.subscribers).await;
