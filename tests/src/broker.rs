@@ -8,6 +8,7 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable, LongString},
 };
+use rand::seq::SliceRandom;
 
 /// A connection to the broker of a test.
 pub struct Broker {
@@ -17,12 +18,20 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Connects.
+    /// Connects to any of these URLs, which are separated by commas.
     ///
     /// # Errors
     /// When the broker is away.
-    pub async fn connect(url: &str, prefix: &str) -> lapin::Result<Self> {
-        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    pub async fn connect(urls: &str, prefix: &str) -> lapin::Result<Self> {
+        let mut urls: Vec<&str> = urls.split(',').collect();
+        urls.shuffle(&mut rand::rng());
+        let mut connected = Connection::connect(urls[0], ConnectionProperties::default()).await;
+        for url in &urls[1..] {
+            if connected.is_err() {
+                connected = Connection::connect(url, ConnectionProperties::default()).await;
+            }
+        }
+        let connection = connected?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(Self { prefix: prefix.to_owned(), channel, _connection: connection })

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
 /// Where a broker and a database are.
@@ -33,23 +34,39 @@ impl Servers {
 pub struct Instance {
     service: &'static str,
     folder: PathBuf,
+    /// The folder of the node whose cluster it joins at its first start.
+    cluster: Option<PathBuf>,
 }
 
 impl Instance {
     /// A RabbitMQ of its own.
     pub fn rabbitmq(name: &str) -> Self {
-        Self::start_in("rabbitmq", name)
+        Self::start_in("rabbitmq", name, None)
+    }
+
+    /// The nodes of a RabbitMQ of its own, all in one cluster.
+    ///
+    /// # Panics
+    /// When one does not start.
+    pub fn cluster(name: &str, nodes: usize) -> Vec<Self> {
+        let first = Self::rabbitmq(name);
+        let join = |number| Self::start_in("rabbitmq", &format!("{name}-{number}"), Some(first.folder.clone()));
+        let others: Vec<Self> = thread::scope(|scope| {
+            let starting: Vec<_> = (2..=nodes).map(|number| scope.spawn(move || join(number))).collect();
+            starting.into_iter().map(|node| node.join().expect("a node")).collect()
+        });
+        std::iter::once(first).chain(others).collect()
     }
 
     /// A Postgres of its own.
     pub fn postgres(name: &str) -> Self {
-        Self::start_in("postgres", name)
+        Self::start_in("postgres", name, None)
     }
 
-    fn start_in(service: &'static str, name: &str) -> Self {
+    fn start_in(service: &'static str, name: &str, cluster: Option<PathBuf>) -> Self {
         let root = std::env::var_os("FANFARE_DEV_DIR").map_or_else(|| repository().join(".dev/tests"), PathBuf::from);
         let folder = root.join(format!("{service}-{name}-{}", std::process::id()));
-        let instance = Self { service, folder };
+        let instance = Self { service, folder, cluster };
         instance.start();
         instance
     }
@@ -59,7 +76,7 @@ impl Instance {
     /// # Panics
     /// When it does not start.
     pub fn start(&self) {
-        self.run("start");
+        self.run("start", self.cluster.as_deref());
     }
 
     /// Ends it properly.
@@ -67,7 +84,7 @@ impl Instance {
     /// # Panics
     /// When it cannot be ended.
     pub fn stop(&self) {
-        self.run("stop");
+        self.run("stop", None);
     }
 
     /// kill -9.
@@ -75,7 +92,7 @@ impl Instance {
     /// # Panics
     /// When it cannot be killed.
     pub fn kill(&self) {
-        self.run("kill");
+        self.run("kill", None);
     }
 
     /// SIGSTOP to all its processes: their connections stay, and nobody answers.
@@ -83,7 +100,7 @@ impl Instance {
     /// # Panics
     /// When it does not run.
     pub fn pause(&self) {
-        self.run("pause");
+        self.run("pause", None);
     }
 
     /// The end of that.
@@ -91,7 +108,7 @@ impl Instance {
     /// # Panics
     /// When it does not run.
     pub fn resume(&self) {
-        self.run("resume");
+        self.run("resume", None);
     }
 
     /// The folder with all that it has, its log among it.
@@ -108,14 +125,15 @@ impl Instance {
         data.join(if self.service == "rabbitmq" { "node" } else { "cluster" })
     }
 
-    /// `rabbitmqctl` with these arguments.
+    /// What `rabbitmqctl` prints with these arguments.
     ///
     /// # Panics
     /// When it fails.
-    pub fn rabbitmqctl(&self, arguments: &[&str]) {
+    pub fn rabbitmqctl(&self, arguments: &[&str]) -> String {
         let script = repository().join("deploy/dev/rabbitmqctl");
         let output = Command::new(script).arg(&self.folder).args(arguments).output().expect("the script starts");
         assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Where it is.
@@ -126,9 +144,10 @@ impl Instance {
         std::fs::read_to_string(self.folder.join("url")).expect("the instance has a URL").trim().to_owned()
     }
 
-    fn run(&self, verb: &str) {
+    fn run(&self, verb: &str, cluster: Option<&Path>) {
         let script = repository().join("deploy/dev").join(self.service);
-        let output = Command::new(script).arg(verb).arg(&self.folder).output().expect("the script starts");
+        let output =
+            Command::new(script).arg(verb).arg(&self.folder).args(cluster).output().expect("the script starts");
         assert!(output.status.success(), "{verb} {}: {}", self.service, String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -1,7 +1,7 @@
 //! What operators meet: a configuration with mistakes, the pages for probes and metrics, a database that
 //! is not migrated yet, and traces.
 
-use std::{collections::BTreeSet, net::SocketAddr, process::Stdio};
+use std::{collections::BTreeSet, fs, net::SocketAddr, process::Stdio};
 
 use fanfare_tests::{
     collector::Collector,
@@ -91,9 +91,14 @@ async fn a_mail_server_needs_a_sender() {
 #[tokio::test]
 async fn each_mistake_alone_is_told_by_its_name() {
     let world = World::new().await;
-    let telemetry = [("RUST_LOG", "info,=,"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2")];
+    let more = [
+        ("AMQP_URL", "amqp://node-1,amqp:user:hunter2@node-2"),
+        ("AMQP_URL", "amqp:user:hunter2@node-1,node-2"),
+        ("RUST_LOG", "info,=,"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2"),
+    ];
     for service in ["ingest", "dispatcher"] {
-        for (name, value) in BAD.iter().take(3).chain(&telemetry) {
+        for (name, value) in BAD.iter().take(3).chain(&more) {
             let mut variables = world.variables.clone();
             variables.insert((*name).to_owned(), (*value).to_owned());
             let said = complaint(service, &variables).await;
@@ -129,6 +134,32 @@ async fn a_service_tells_its_health_and_its_metrics() {
             assert!(!metrics.contains(id), "a label holds an id, of which there is no end: {metrics}");
         }
     }
+}
+
+/// Publishers keep their connections, and open more while they wait for an answer.
+#[tokio::test]
+async fn a_connection_costs_ingest_little_memory() {
+    const CONNECTIONS: usize = 200;
+    const KILOBYTES_EACH: usize = 100;
+    let world = World::new().await;
+    let address = world.ingest().address("serving the API").await;
+    let resident = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", world.ingest().id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("kilobytes")
+    };
+    world.publish(&json!({ "type": "a", "data": 1 })).await;
+    let before = resident();
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(TcpStream::connect(address).await.expect("a connection"));
+    }
+    // The last of them is served after all others were accepted.
+    let last = connections.last_mut().expect("connections");
+    last.write_all(b"GET / HTTP/1.1\r\nhost: ingest\r\n\r\n").await.expect("a request");
+    last.read_u8().await.expect("an answer");
+    let grown = resident().saturating_sub(before);
+    assert!(grown < CONNECTIONS * KILOBYTES_EACH, "{CONNECTIONS} connections take {grown} kB");
 }
 
 /// Services and migration start together in most deployments, in any order.

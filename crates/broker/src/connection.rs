@@ -1,14 +1,14 @@
 //! Connecting to the broker.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use fanfare_domain::delay::Ladder;
 use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable, uri::AMQPUri};
 
-use crate::{Prefix, Topology};
+use crate::{BrokerUrls, Prefix, Topology, nodes::address};
 
-/// A connection that is not there after this long is given up and tried again.
+/// A connection that is not there after this long is given up, and the next node tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Seconds between heartbeats: a broker that fell silent is noticed after two. RabbitMQ's own default of
@@ -18,34 +18,16 @@ const HEARTBEAT: u16 = 5;
 /// What a process tells about its broker.
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
-    url: BrokerUrl,
+    urls: BrokerUrls,
     /// Declared at every connection.
     topology: Topology,
     name: String,
 }
 
-/// The broker's URL: `amqp://user:password@host:port/vhost`.
-#[derive(Clone)]
-pub struct BrokerUrl(AMQPUri);
-
-impl FromStr for BrokerUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.parse().map(Self)
-    }
-}
-
-impl fmt::Debug for BrokerUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "BrokerUrl({}:{}, …)", self.0.authority.host, self.0.authority.port)
-    }
-}
-
 impl BrokerSettings {
     /// The settings of a process whose name is shown in the broker's list of connections.
-    pub fn new(url: BrokerUrl, prefix: Prefix, ladder: Ladder, name: &str) -> Self {
-        Self { url, topology: Topology::new(prefix, ladder), name: name.to_owned() }
+    pub fn new(urls: BrokerUrls, prefix: Prefix, ladder: Ladder, name: &str) -> Self {
+        Self { urls, topology: Topology::new(prefix, ladder), name: name.to_owned() }
     }
 
     /// The exchanges and queues.
@@ -58,7 +40,7 @@ impl BrokerSettings {
     /// # Errors
     /// When the broker is away, or has something of the same name that is not the same.
     pub async fn declare(&self) -> lapin::Result<()> {
-        self.connect("declares").await?.close(200, "".into()).await
+        self.connect(&mut self.turns(), "declares").await?.close(200, "".into()).await
     }
 
     /// Messages that are ready in a queue, and with nobody yet.
@@ -66,27 +48,53 @@ impl BrokerSettings {
     /// # Errors
     /// When the broker is away or there is no such queue.
     pub async fn queue_depth(&self, queue: &str) -> lapin::Result<u32> {
-        let connection = self.connect("looks").await?;
+        let connection = self.connect(&mut self.turns(), "looks").await?;
         let depth = ready(&connection, queue).await?;
         connection.close(200, "".into()).await?;
         Ok(depth)
     }
 
-    /// A connection on which the topology has been declared.
-    pub(crate) async fn connect(&self, purpose: &str) -> lapin::Result<Connection> {
-        let mut uri = self.url.0.clone();
-        uri.query.heartbeat = Some(uri.query.heartbeat.unwrap_or(HEARTBEAT));
+    /// The nodes in turn, from any one on, so that connections spread over them. Whoever connects again asks the same
+    /// turns: then the node that was lost is the last to be tried.
+    pub(crate) fn turns(&self) -> impl Iterator<Item = &AMQPUri> + Send {
+        self.urls.turns(rand::random_range(0..self.urls.count()))
+    }
+
+    /// A connection on which the topology has been declared, to the first node that gives one.
+    pub(crate) async fn connect<'a>(
+        &self,
+        turns: &mut impl Iterator<Item = &'a AMQPUri>,
+        purpose: &str,
+    ) -> lapin::Result<Connection> {
+        let mut failed = Err(timed_out());
+        for url in turns.take(self.urls.count()) {
+            failed = tokio::time::timeout(CONNECT_TIMEOUT, self.connect_to(url, purpose))
+                .await
+                .unwrap_or_else(|_| Err(timed_out()));
+            match &failed {
+                Ok(_) => break,
+                Err(error) => tracing::debug!(node = address(url), %error, "a node of the broker cannot be used"),
+            }
+        }
+        failed
+    }
+
+    async fn connect_to(&self, url: &AMQPUri, purpose: &str) -> lapin::Result<Connection> {
+        let mut url = url.clone();
+        url.query.heartbeat = Some(url.query.heartbeat.unwrap_or(HEARTBEAT));
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, async {
-            let connection = Connection::connect_uri(uri, properties).await?;
-            let channel = connection.create_channel().await?;
-            self.topology.declare(&channel).await?;
-            channel.close(200, "declared".into()).await?;
-            Ok(connection)
-        });
-        connected.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+        let connection = Connection::connect_uri(url, properties).await?;
+        let channel = connection.create_channel().await?;
+        self.topology.declare(&channel).await?;
+        channel.close(200, "declared".into()).await?;
+        Ok(connection)
     }
+}
+
+/// What did not come within its time.
+pub(crate) fn timed_out() -> lapin::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
 /// Messages that are ready in a queue, and with nobody yet.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     BrokerSettings,
     connection::backoff,
-    watchdog::{Flow, Place, watch_over},
+    watchdog::{Flow, Place, watch_connection, watch_consumers},
 };
 
 /// Connections, none that held between them, that ended with a message which the client library cannot parse (a short string
@@ -147,14 +147,27 @@ async fn supervise(
     close: CancellationToken,
     state: watch::Sender<bool>,
 ) {
-    let mut waits = backoff();
+    let (mut waits, mut turns) = (backoff(), settings.turns());
     let mut unparsed = 0;
     while !stop.is_cancelled() {
         if stop.run_until_cancelled(until(&mut wanted, true)).await.is_none() {
             return;
         }
         let is_careful = unparsed >= CAREFUL_AFTER;
-        let ended = consume(&settings, &feeds, is_careful, &mut wanted, &stop, &close, &state).await;
+        let Some(connected) = stop.run_until_cancelled(settings.connect(&mut turns, "consumes")).await else { return };
+        let ended = match connected {
+            Ok(connection) => {
+                let ended = tokio::select! {
+                    // First: it knows why a connection failed.
+                    biased;
+                    ended = consume(&connection, &feeds, is_careful, &mut wanted, &stop, &close, &state) => ended,
+                    silent = watch_connection(&settings, &connection) => Err(silent),
+                };
+                end(connection).await;
+                ended
+            }
+            Err(error) => Err(error),
+        };
         let was_consuming = state.send_replace(false);
         let error = match ended {
             Ok(Ended::Closed) => return,
@@ -178,7 +191,7 @@ async fn supervise(
 }
 
 async fn consume(
-    settings: &BrokerSettings,
+    connection: &Connection,
     feeds: &[Feed],
     is_careful: bool,
     wanted: &mut watch::Receiver<bool>,
@@ -186,15 +199,14 @@ async fn consume(
     close: &CancellationToken,
     state: &watch::Sender<bool>,
 ) -> lapin::Result<Ended> {
-    let connection = settings.connect("consumes").await?;
-    let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(&connection, feeds, is_careful));
+    let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(connection, feeds, is_careful));
     let Lines { channels, flows, mut pumps } = set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
     tracing::info!("consuming from the broker");
     state.send_replace(true);
-    let ended = tokio::select! {
+    tokio::select! {
         // The end of a stream means that the consumer is gone, even where the connection is healthy.
         Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
-        silent = watch_over(settings, &connection, &flows) => Err(silent),
+        silent = watch_consumers(connection, &flows) => Err(silent),
         () = until(wanted, false) => Ok(Ended::Paused),
         () = tokio::time::sleep(CAREFUL_FOR), if is_careful => Ok(Ended::Recovered),
         () = stop.cancelled() => {
@@ -203,9 +215,12 @@ async fn consume(
             close.cancelled().await;
             Ok(Ended::Closed)
         }
-    };
+    }
+}
+
+/// lapin keeps a connection whose consumer was not waited for, and the broker would go on handing it messages.
+async fn end(connection: Connection) {
     let _ = tokio::time::timeout(Duration::from_secs(2), connection.close(200, "".into())).await;
-    ended
 }
 
 /// What is open of a set of consumers.

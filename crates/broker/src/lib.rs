@@ -8,14 +8,16 @@
 mod codec;
 mod connection;
 mod consumer;
+mod nodes;
 mod parked;
 mod publisher;
 mod topology;
 mod watchdog;
 
 pub use codec::{Message, Unreadable, decode_claim, decode_event, encode_claim, encode_event};
-pub use connection::{BrokerSettings, BrokerUrl};
+pub use connection::BrokerSettings;
 pub use consumer::{Consumers, Feed, Incoming};
+pub use nodes::BrokerUrls;
 pub use parked::{DELIVERY_LIMIT, Parked, PutBack, decode_parked, encode_parked, encode_put_back, encode_rerouted};
 pub use publisher::{PublishError, Publisher};
 pub use topology::{NotAPrefix, Prefix, Topology};

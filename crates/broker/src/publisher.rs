@@ -10,7 +10,11 @@ use lapin::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{BrokerSettings, codec::Message, connection::backoff};
+use crate::{
+    BrokerSettings,
+    codec::Message,
+    connection::{backoff, timed_out},
+};
 
 /// The longest that a publish may take, its wait for a place and its confirm included.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -113,9 +117,9 @@ impl Publisher {
 }
 
 async fn supervise(settings: BrokerSettings, mut queue: mpsc::Receiver<Job>, state: watch::Sender<Link>) {
-    let mut waits = backoff();
+    let (mut waits, mut turns) = (backoff(), settings.turns());
     loop {
-        match settings.connect("publishes").await {
+        match settings.connect(&mut turns, "publishes").await {
             Ok(connection) => {
                 tracing::info!("connected to the broker for publishing");
                 state.send_replace(Link::Connected(Arc::new(connection.status().clone())));
@@ -146,7 +150,7 @@ async fn publish_on(connection: &Connection, queue: &mut mpsc::Receiver<Job>) ->
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok::<_, lapin::Error>(channel)
     });
-    let channel = opened.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))?;
+    let channel = opened.await.unwrap_or_else(|_| Err(timed_out()))?;
     let mut in_flight: FuturesUnordered<BoxFuture<'static, Result<(), lapin::Error>>> = FuturesUnordered::new();
     let mut watch = tokio::time::interval(WATCH);
     loop {
@@ -189,7 +193,7 @@ async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> Re
         Ok(Err(error)) => (Err(PublishError::Unknown), Err(error)),
         // A blocked connection is kept: it knows that it is blocked, where a new one would have to find out.
         Err(_) if status.blocked() => (Err(PublishError::Unknown), Ok(())),
-        Err(_) => (Err(PublishError::Unknown), Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())),
+        Err(_) => (Err(PublishError::Unknown), Err(timed_out())),
     };
     let _ = done.send(answer);
     ended

@@ -9,7 +9,10 @@ use std::{
 use lapin::{Channel, Connection, options::BasicQosOptions};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{BrokerSettings, connection::ready};
+use crate::{
+    BrokerSettings,
+    connection::{ready, timed_out},
+};
 
 /// How often the connection is asked for an answer, and how long that may take before another one is asked.
 const ASK: Duration = Duration::from_secs(2);
@@ -57,22 +60,17 @@ impl Flow {
     }
 }
 
-/// Ends with an error when the connection or one of the consumers has fallen silent.
-pub(crate) async fn watch_over(
-    settings: &BrokerSettings,
-    connection: &Connection,
-    flows: &[Arc<Flow>],
-) -> lapin::Error {
-    tokio::select! {
-        silent = watch_connection(settings, connection) => silent.map_or_else(|error| error, |()| is_silent()),
-        silent = watch_consumers(connection, flows) => silent,
-    }
+/// Ends with an error when the connection fails, or does not answer while a new one does. Heartbeats tell that as well, but
+/// take twice as long. As long as no new one is to be had, the broker is slow, or away, and nothing is gained by leaving
+/// this one.
+pub(crate) async fn watch_connection(settings: &BrokerSettings, connection: &Connection) -> lapin::Error {
+    watch(settings, connection).await.map_or_else(|error| error, |()| is_silent())
 }
 
-/// Ends when the connection does not answer while a new one does. Heartbeats tell that as well, but take twice as long.
-/// As long as no new one is to be had, the broker is slow, or away, and nothing is gained by leaving this one.
-async fn watch_connection(settings: &BrokerSettings, connection: &Connection) -> lapin::Result<()> {
+/// Ends well when the connection is silent.
+async fn watch(settings: &BrokerSettings, connection: &Connection) -> lapin::Result<()> {
     let channel = connection.create_channel().await?;
+    let mut turns = settings.turns();
     loop {
         sleep(ASK).await;
         let mut answer = std::pin::pin!(ask(&channel));
@@ -86,7 +84,7 @@ async fn watch_connection(settings: &BrokerSettings, connection: &Connection) ->
                     answer?;
                     break;
                 }
-                other = settings.connect("looks") => match other {
+                other = settings.connect(&mut turns, "looks") => match other {
                     Ok(other) => {
                         let _ = timeout(GRACE, other.close(200, "".into())).await;
                         let Ok(answer) = timeout(GRACE, &mut answer).await else { return Ok(()) };
@@ -105,13 +103,13 @@ async fn ask(channel: &Channel) -> lapin::Result<()> {
     channel.basic_qos(1, BasicQosOptions::default()).await
 }
 
-/// Ends when one of the consumers has fallen silent.
-async fn watch_consumers(connection: &Connection, flows: &[Arc<Flow>]) -> lapin::Error {
+/// Ends with an error when one of the consumers has fallen silent.
+pub(crate) async fn watch_consumers(connection: &Connection, flows: &[Arc<Flow>]) -> lapin::Error {
     loop {
         sleep(LOOK).await;
         for flow in flows.iter().filter(|flow| flow.is_silent(Instant::now())) {
             let waiting = timeout(ANSWER_TIMEOUT, ready(connection, &flow.queue));
-            match waiting.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())) {
+            match waiting.await.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(waiting) if waiting > 0 && flow.is_silent(Instant::now()) => {
                     tracing::warn!(queue = flow.queue, waiting, "a consumer fell silent while messages wait for it");
                     return is_silent();

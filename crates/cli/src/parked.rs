@@ -71,8 +71,8 @@ pub(crate) struct Choice {
 
 /// What putting back needs of the environment beside the database.
 pub(crate) fn broker(environment: &mut Environment) -> Option<BrokerSettings> {
-    let (url, prefix) = (environment.amqp_url(), environment.prefix());
-    Some(BrokerSettings::new(url?, prefix?, Ladder::new([]), "fanfare command"))
+    let (urls, prefix) = (environment.amqp_urls(), environment.prefix());
+    Some(BrokerSettings::new(urls?, prefix?, Ladder::new([]), "fanfare command"))
 }
 
 /// Does what is asked; `broker` is there for those commands that need it.

@@ -67,7 +67,7 @@ pub(crate) struct Limits {
 
 impl Configuration {
     pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
-        let amqp_url = environment.amqp_url();
+        let amqp_urls = environment.amqp_urls();
         let prefix = environment.prefix();
         let database_url = environment.database_url();
         let connections = environment.database_connections();
@@ -89,7 +89,7 @@ impl Configuration {
         let dialects = dialects?;
         let ladder = Ladder::new(dialects.waits());
         Some(Self {
-            broker: BrokerSettings::new(amqp_url?, prefix?, ladder, "fanfare dispatcher"),
+            broker: BrokerSettings::new(amqp_urls?, prefix?, ladder, "fanfare dispatcher"),
             store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
             outbound: outbound?,
             dialects,

@@ -24,7 +24,7 @@ pub(crate) struct Configuration {
 impl Configuration {
     pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
         let address = environment.with_default("FANFARE_ADDRESS", "0.0.0.0:8080", "where the API is served");
-        let amqp_url = environment.amqp_url();
+        let amqp_urls = environment.amqp_urls();
         let prefix = environment.prefix();
         let dialects = environment.dialects();
         let database_url = environment.database_url();
@@ -41,7 +41,7 @@ impl Configuration {
         let ladder = Ladder::new(dialects.waits());
         Some(Self {
             address: address?,
-            broker: BrokerSettings::new(amqp_url?, prefix?, ladder, "fanfare ingest"),
+            broker: BrokerSettings::new(amqp_urls?, prefix?, ladder, "fanfare ingest"),
             store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,
             outbound: outbound::Settings { allow: allow?, https_only: https_only?, extra_roots },

@@ -15,9 +15,11 @@ use fanfare_domain::dialect::Dialects;
 use crate::Environment;
 
 impl Environment {
-    /// The broker's URL.
-    pub fn amqp_url<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
-        self.required("AMQP_URL", "the broker: `amqp://user:password@host:5672/vhost`")
+    /// The broker's URLs.
+    pub fn amqp_urls<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
+        let meaning = "the broker: `amqp://user:password@host:5672/vhost`, or `amqps://…` with TLS; for a cluster the URLs \
+                       of its nodes, separated by commas";
+        self.required("AMQP_URL", meaning)
     }
 
     /// The prefix of all names in the broker.

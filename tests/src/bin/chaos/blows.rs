@@ -43,13 +43,16 @@ impl Scene {
             (Act::FillDisk(what), part) => self.fill_disk(part, what).await,
             (Act::LoseData, part) => block_in_place(|| lose_data(self.server(part))),
             (Act::OlderCopy, part) => self.replace_by_older(part).await,
+            (Act::LoseNode, _) => self.lose_node(draw).await,
+            (Act::RollNodes, _) => self.roll_nodes(draw).await,
+            (Act::LoseMajority, _) => self.lose_majority(draw).await,
             (Act::MemoryAlarm, _) => self.rabbitmqctl(&["set_vm_memory_high_watermark", "0.00001"]),
             (Act::DiskAlarm, _) => self.rabbitmqctl(&["set_disk_free_limit", "900000GB"]),
             (Act::CloseConnections | Act::Purge | Act::TerminateBackends | Act::Reset, _) => self.repeat(fault).await,
             (Act::ReadOnly, _) => self.database_says("ALTER SYSTEM SET default_transaction_read_only = on").await,
-            (Act::HalfOpen, part) => self.way(part).part(),
-            (Act::Silence, part) => self.way(part).silence(),
-            (Act::Delay, part) => self.way(part).delay(Duration::from_millis(draw.random_range(50..400))),
+            (Act::HalfOpen, part) => self.ways(part).iter().for_each(Proxy::part),
+            (Act::Silence, part) => self.ways(part).iter().for_each(Proxy::silence),
+            (Act::Delay, part) => self.delay(part, Duration::from_millis(draw.random_range(50..400))),
             (Act::Answer(behaviour), _) => self.answer(behaviour, behaviour),
         }
     }
@@ -60,6 +63,11 @@ impl Scene {
             (Act::Kill | Act::Restart | Act::LoseData | Act::OlderCopy, Part::Broker | Part::Database) => {
                 block_in_place(|| self.server(fault.part).start());
             }
+            (Act::LoseNode, _) => {
+                self.goes_on().await;
+                self.start_nodes().await;
+            }
+            (Act::RollNodes | Act::LoseMajority, _) => self.start_nodes().await,
             (Act::Kill | Act::KillAll, _) => self.fill(),
             (Act::Stop, Part::Ingests | Part::Dispatchers) => self.resume_processes(),
             (Act::Stop, part) => block_in_place(|| self.server(part).resume()),
@@ -81,8 +89,8 @@ impl Scene {
             (Act::MemoryAlarm, _) => self.rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "2GB"]),
             (Act::DiskAlarm, _) => self.rabbitmqctl(&["set_disk_free_limit", "50MB"]),
             (Act::ReadOnly, _) => self.database_says("ALTER SYSTEM RESET default_transaction_read_only").await,
-            (Act::HalfOpen, part) => self.way(part).join(),
-            (Act::Delay, part) => self.way(part).delay(Duration::ZERO),
+            (Act::HalfOpen, part) => self.ways(part).iter().for_each(Proxy::join),
+            (Act::Delay, part) => self.delay(part, Duration::ZERO),
             (Act::Answer(_), _) => self.answer(Behaviour::OK, Behaviour::Answer(200, SLOW)),
             _ => {}
         }
@@ -95,7 +103,7 @@ impl Scene {
                 Act::CloseConnections => self.rabbitmqctl(&["close_all_connections", "chaos"]),
                 Act::Purge => self.purge().await,
                 Act::TerminateBackends => self.terminate_backends().await,
-                _ => self.way(fault.part).reset(),
+                _ => self.ways(fault.part).iter().for_each(Proxy::reset),
             }
             sleep(BETWEEN).await;
         }
@@ -175,7 +183,7 @@ impl Scene {
     }
 
     fn rabbitmqctl(&self, arguments: &[&str]) {
-        block_in_place(|| self.broker.rabbitmqctl(arguments));
+        block_in_place(|| self.brokers[0].rabbitmqctl(arguments));
     }
 
     pub(crate) fn processes(&mut self, part: Part) -> &mut Vec<Process> {
@@ -183,10 +191,14 @@ impl Scene {
     }
 
     fn server(&self, part: Part) -> &Instance {
-        if part == Part::Broker { &self.broker } else { &self.database }
+        if part == Part::Broker { &self.brokers[0] } else { &self.database }
     }
 
-    fn way(&self, part: Part) -> &Proxy {
+    fn delay(&self, part: Part, delay: Duration) {
+        self.ways(part).iter().for_each(|way| way.delay(delay));
+    }
+
+    fn ways(&self, part: Part) -> &[Proxy] {
         if part == Part::ToBroker { &self.to_broker } else { &self.to_database }
     }
 }

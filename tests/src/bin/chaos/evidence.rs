@@ -30,7 +30,9 @@ pub(crate) fn keep(scene: &Scene, run: &str, row: &Row, lines: &[String]) -> Pat
         write(&folder.join(format!("{name}.log")), &log.join("\n"));
     }
     block_in_place(|| {
-        keep_server(&scene.broker, &folder.join("rabbitmq"));
+        for (index, node) in scene.brokers.iter().enumerate() {
+            keep_server(node, &folder.join(format!("rabbitmq-{}", index + 1)));
+        }
         keep_server(&scene.database, &folder.join("postgres"));
     });
     folder

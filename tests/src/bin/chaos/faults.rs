@@ -28,6 +28,8 @@ pub(crate) enum Part {
     Ingests,
     Dispatchers,
     Broker,
+    /// The nodes of a cluster, which only such a fault has: it happens alone.
+    Nodes,
     Database,
     ToBroker,
     ToDatabase,
@@ -50,6 +52,9 @@ pub(crate) enum Act {
     Purge,
     LoseData,
     OlderCopy,
+    LoseNode,
+    RollNodes,
+    LoseMajority,
     TerminateBackends,
     ReadOnly,
     FillDisk(Full),
@@ -88,10 +93,11 @@ const fn fault(name: &'static str, part: Part, act: Act, about: &'static str) ->
 }
 
 use Act::{
-    Answer, CloseConnections, Delay, DiskAlarm, FillDisk, HalfOpen, Kill, KillAll, LoseData, MemoryAlarm, OlderCopy,
-    Purge, ReadOnly, Reset, Restart, Roll, Scale, Silence, Stop, TerminateBackends, WrongClock,
+    Answer, CloseConnections, Delay, DiskAlarm, FillDisk, HalfOpen, Kill, KillAll, LoseData, LoseMajority, LoseNode,
+    MemoryAlarm, OlderCopy, Purge, ReadOnly, Reset, Restart, Roll, RollNodes, Scale, Silence, Stop, TerminateBackends,
+    WrongClock,
 };
-use Part::{Broker, Database, Dispatchers, Ingests, Receivers, ToBroker, ToDatabase};
+use Part::{Broker, Database, Dispatchers, Ingests, Nodes, Receivers, ToBroker, ToDatabase};
 
 pub(crate) const FAULTS: &[Fault] = &[
     fault("kill-ingest", Ingests, Kill, "kill -9 of one of two ingests"),
@@ -116,6 +122,9 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("purge-queues", Broker, Purge, "all of Fanfare's queues are purged, several times"),
     fault("lose-broker", Broker, LoseData, "kill -9 of RabbitMQ, and its data folder is lost"),
     fault("older-broker", Broker, OlderCopy, "RabbitMQ is replaced by a copy that is some seconds old"),
+    fault("kill-node", Nodes, LoseNode, "kill -9 of one of three nodes of RabbitMQ; publishing goes on without it"),
+    fault("roll-nodes", Nodes, RollNodes, "kill -9 of one of three nodes after the other, each back before the next"),
+    fault("two-nodes", Nodes, LoseMajority, "kill -9 of two of three nodes, which leaves no majority"),
     fault("terminate-backends", Database, TerminateBackends, "PostgreSQL ends all sessions, several times"),
     fault("read-only", Database, ReadOnly, "PostgreSQL is read-only"),
     fault("full-disk-database", Database, FillDisk(Full::Data), "PostgreSQL's disk is full"),
@@ -177,6 +186,11 @@ impl Fault {
             _ => None,
         }
     }
+}
+
+/// How many nodes the broker has where this happens.
+pub(crate) fn nodes(faults: &[Fault]) -> usize {
+    if faults.iter().any(|fault| fault.part == Nodes) { 3 } else { 1 }
 }
 
 /// What a mix is allowed to cost: the sum.

@@ -5,6 +5,7 @@ mod blows;
 mod disk;
 mod evidence;
 mod faults;
+mod nodes;
 mod options;
 mod processes;
 mod run;

@@ -2,7 +2,7 @@
 
 use rand::{SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::faults::{FAULTS, Fault};
+use crate::faults::{FAULTS, Fault, Part};
 
 const MIXES: usize = 6;
 
@@ -38,7 +38,7 @@ impl Options {
             match name.as_str() {
                 "--seed" => options.seed = number()?,
                 "--runs" => options.runs = Some(usize::try_from(number()?).map_err(|error| error.to_string())?),
-                "--only" => options.only = Some(value.split('+').map(named).collect::<Result<_, _>>()?),
+                "--only" => options.only = Some(together(&value)?),
                 _ => return Err(USAGE.to_owned()),
             }
         }
@@ -58,6 +58,14 @@ impl Options {
     }
 }
 
+fn together(names: &str) -> Result<Vec<Fault>, String> {
+    let faults: Vec<Fault> = names.split('+').map(named).collect::<Result<_, _>>()?;
+    match faults.iter().find(|fault| fault.part == Part::Nodes) {
+        Some(alone) if faults.len() > 1 => Err(format!("{} happens alone", alone.name)),
+        _ => Ok(faults),
+    }
+}
+
 fn named(name: &str) -> Result<Fault, String> {
     let fault = FAULTS.iter().find(|fault| fault.name == name);
     let fault = *fault.ok_or_else(|| format!("there is no fault {name}: see --list"))?;
@@ -69,7 +77,7 @@ fn mix(possible: &[Fault], size: usize, draw: &mut StdRng) -> Vec<Fault> {
     let mut mix: Vec<Fault> = Vec::new();
     while mix.len() < size {
         let fault = possible.choose(draw).expect("faults");
-        if mix.iter().all(|other| other.part != fault.part) {
+        if fault.part != Part::Nodes && mix.iter().all(|other| other.part != fault.part) {
             mix.push(*fault);
         }
     }

@@ -53,7 +53,7 @@ impl Scene {
                 Ending::Terminate => self.end(ended).await,
             }
             // Beside another fault none may be able to: each would take all its grace.
-            if !self.undrained.is_empty() {
+            if !self.wrong.is_empty() {
                 break;
             }
         }
@@ -110,10 +110,10 @@ impl Scene {
             let id = process.id();
             match timeout(DRAINED, process.ended()).await {
                 Ok(0) => {}
-                Ok(code) => self
-                    .undrained
-                    .push(format!("process {id} ended with {code}, {:?} after SIGTERM", started.elapsed())),
-                Err(_) => self.undrained.push(format!("process {id} did not end within {DRAINED:?} of SIGTERM")),
+                Ok(code) => {
+                    self.wrong.push(format!("process {id} ended with {code}, {:?} after SIGTERM", started.elapsed()))
+                }
+                Err(_) => self.wrong.push(format!("process {id} did not end within {DRAINED:?} of SIGTERM")),
             }
         }
     }

@@ -33,7 +33,7 @@ pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
     let name = name_of(faults);
     let mut draw = StdRng::from_seed(Sha256::digest(format!("{seed} {time} {name}")).into());
     let mut row = Row { name, ..Row::default() };
-    let mut scene = Scene::set("chaos").await;
+    let mut scene = Scene::set("chaos", faults::nodes(faults)).await;
     let suffered = AssertUnwindSafe(suffer(&mut scene, faults, &mut draw, &mut row)).catch_unwind().await;
     let mut lines = Vec::new();
     match suffered {
@@ -44,9 +44,9 @@ pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
         Err(panic) => row.faults.push(message(&*panic)),
     }
     row.notes.append(&mut scene.notes);
-    // Beside another fault a process may be unable to.
-    let undrained = if faults.len() == 1 { &mut row.faults } else { &mut row.notes };
-    undrained.append(&mut scene.undrained);
+    // Beside another fault that is no wonder.
+    let wrong = if faults.len() == 1 { &mut row.faults } else { &mut row.notes };
+    wrong.append(&mut scene.wrong);
     if !row.faults.is_empty() {
         row.evidence = Some(evidence::keep(&scene, &format!("{seed}-{time}"), &row, &lines));
     }
@@ -101,6 +101,9 @@ async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mu
         let answers = scene.load().answers();
         let slow = answers.iter().filter(|one| one.took > ANSWERED);
         row.faults.extend(slow.map(|one| format!("ingest answered {} after {:?}", one.status(), one.took)));
+    }
+    if faults::nodes(&faults) > 1 {
+        scene.check_answers(again);
     }
     let accepted = scene.finish().await;
     let quiet = if faults::allowed(&faults).missing == Default::default() { Duration::MAX } else { QUIET };

@@ -12,6 +12,7 @@ use fanfare_tests::{
     proxy::Proxy,
     world::{World, ready},
 };
+use futures_util::future::join_all;
 use tokio::{task::block_in_place, time::Instant};
 
 /// Between two events over one door; with both doors, twice as many come in.
@@ -37,8 +38,9 @@ pub(crate) struct Scene {
     pub(crate) world: World,
     pub(crate) subscribers: [Subscriber; 3],
     pub(crate) load: Option<Load>,
-    pub(crate) to_broker: Proxy,
-    pub(crate) to_database: Proxy,
+    /// One before each node.
+    pub(crate) to_broker: Vec<Proxy>,
+    pub(crate) to_database: [Proxy; 1],
     pub(crate) ingests: Vec<Process>,
     pub(crate) dispatchers: Vec<Process>,
     /// Processes that were stopped and are to go on.
@@ -47,46 +49,52 @@ pub(crate) struct Scene {
     pub(crate) logs: Vec<(String, Logs)>,
     /// What is to be told of the run.
     pub(crate) notes: Vec<String>,
-    /// How processes ended that did not drain.
-    pub(crate) undrained: Vec<String>,
+    /// What was wrong, beside what the books say.
+    pub(crate) wrong: Vec<String>,
     /// What leads the processes through the proxies.
     through: [(&'static str, String); 2],
-    pub(crate) broker: Instance,
+    /// The broker's nodes.
+    pub(crate) brokers: Vec<Instance>,
+    /// Those of them that are down.
+    pub(crate) down: Vec<usize>,
     pub(crate) database: Instance,
 }
 
 impl Scene {
-    /// Sets it up, without load.
-    pub(crate) async fn set(name: &str) -> Self {
-        let (broker, database) = block_in_place(|| {
+    /// Sets it up with a broker of so many nodes, without load.
+    pub(crate) async fn set(name: &str, nodes: usize) -> Self {
+        let (brokers, database) = block_in_place(|| {
             thread::scope(|scope| {
-                let broker = scope.spawn(|| Instance::rabbitmq(name));
+                let brokers = scope.spawn(|| Instance::cluster(name, nodes));
                 let database = Instance::postgres(name);
-                (broker.join().expect("a broker"), database)
+                (brokers.join().expect("a broker"), database)
             })
         });
-        let servers = Servers { amqp_url: broker.url(), database_url: database.url() };
+        let urls: Vec<String> = brokers.iter().map(Instance::url).collect();
+        let servers = Servers { amqp_url: urls.join(","), database_url: database.url() };
         let mut world = World::with(servers, &VARIABLES).await;
         let subscribers = Subscriber::three(&world, SLOW).await;
         // The books go straight to the servers, the processes through the proxies: this one does not.
         drop(world.take_ingest());
-        let (to_broker, amqp_url) = Proxy::before(&world.variables["AMQP_URL"]).await;
+        let (to_broker, amqp_urls): (Vec<Proxy>, Vec<String>) =
+            join_all(urls.iter().map(|url| Proxy::before(url))).await.into_iter().unzip();
         let (to_database, database_url) = Proxy::before(&world.variables["DATABASE_URL"]).await;
-        let through = [("AMQP_URL", amqp_url), ("DATABASE_URL", database_url)];
+        let through = [("AMQP_URL", amqp_urls.join(",")), ("DATABASE_URL", database_url)];
         Self {
             world,
             subscribers,
             load: None,
             to_broker,
-            to_database,
+            to_database: [to_database],
             ingests: Vec::new(),
             dispatchers: Vec::new(),
             stopped: Vec::new(),
             logs: Vec::new(),
             notes: Vec::new(),
-            undrained: Vec::new(),
+            wrong: Vec::new(),
             through,
-            broker,
+            brokers,
+            down: Vec::new(),
             database,
         }
     }
@@ -146,9 +154,15 @@ impl Scene {
 
     /// Waits until something is delivered that is accepted from now on, and gives how long that took.
     pub(crate) async fn again(&self) -> Duration {
+        self.again_over("").await
+    }
+
+    /// The same over one of the doors.
+    pub(crate) async fn again_over(&self, door: &str) -> Duration {
         let (started, before) = (Instant::now(), self.load().accepted());
         until("deliveries to flow", async || {
-            let keys = self.load().keys().split_off(before);
+            let mut keys = self.load().keys().split_off(before);
+            keys.retain(|key| key.starts_with(door));
             let received = self.world.receiver.received("quick");
             received.iter().rev().any(|request| keys.contains(&key_of(request))).then_some(())
         })
@@ -168,7 +182,7 @@ impl Scene {
         self.ingests.clear();
         self.dispatchers.clear();
         block_in_place(|| {
-            self.broker.kill();
+            self.brokers.iter().for_each(Instance::kill);
             self.database.kill();
             drop(self);
         });

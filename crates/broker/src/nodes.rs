@@ -1,0 +1,151 @@
+//! The broker's nodes, and the order in which they are tried.
+
+use std::{fmt, str::FromStr};
+
+use lapin::uri::AMQPUri;
+
+/// Where the broker is: `amqp://user:password@host:port/vhost`, or the URLs of several nodes of one cluster, separated
+/// by commas.
+#[derive(Clone)]
+pub struct BrokerUrls(Vec<AMQPUri>);
+
+impl FromStr for BrokerUrls {
+    type Err = String;
+
+    /// A complaint names each URL by its place among them and shows none, as there is a password in it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let texts = split(text);
+        let (mut urls, mut complaints) = (Vec::new(), Vec::new());
+        for (index, one) in texts.iter().enumerate() {
+            match parse(one) {
+                Ok(url) => urls.push(url),
+                Err(complaint) if texts.len() == 1 => complaints.push(complaint),
+                Err(complaint) => complaints.push(format!("URL {} of {}: {complaint}", index + 1, texts.len())),
+            }
+        }
+        if texts.is_empty() {
+            complaints.push("there is no URL in it".to_owned());
+        }
+        if complaints.is_empty() { Ok(Self(urls)) } else { Err(complaints.join("; ")) }
+    }
+}
+
+impl fmt::Debug for BrokerUrls {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.0.iter().map(address)).finish()
+    }
+}
+
+impl BrokerUrls {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All of them in turn, again and again, from `first` on.
+    pub(crate) fn turns(&self, first: usize) -> impl Iterator<Item = &AMQPUri> + Send {
+        self.0.iter().cycle().skip(first)
+    }
+}
+
+/// What of a URL may be shown.
+pub(crate) fn address(url: &AMQPUri) -> String {
+    format!("{}:{}", url.authority.host, url.authority.port)
+}
+
+/// The URLs in a text. A comma after which no URL begins belongs to the one before: it may stand in a password.
+fn split(text: &str) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    for piece in text.split(',') {
+        match urls.last_mut() {
+            Some(url) if !begins_url(piece) => url.extend([",", piece]),
+            _ => urls.push(piece.to_owned()),
+        }
+    }
+    let bare = |url: String| url.trim_matches(|letter: char| letter == ',' || letter.is_whitespace()).to_owned();
+    urls.into_iter().map(bare).filter(|url| !url.is_empty()).collect()
+}
+
+/// One that is badly written, too.
+fn begins_url(piece: &str) -> bool {
+    piece.contains("://") || piece.trim_start().to_lowercase().starts_with("amqp")
+}
+
+/// A parser's complaint about a text of another form would show it.
+fn parse(text: &str) -> Result<AMQPUri, String> {
+    match text.split_once("://") {
+        Some((scheme, _)) if ["amqp", "amqps"].contains(&scheme.to_lowercase().as_str()) => text.parse(),
+        _ => Err("it begins with neither amqp:// nor amqps://".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hosts(text: &str) -> Vec<String> {
+        text.parse::<BrokerUrls>().expect("URLs").0.iter().map(address).collect()
+    }
+
+    #[test]
+    fn one_url_is_what_it_always_was() {
+        for text in
+            ["amqp://", "amqp://u:a,b@host/v", "AMQPS://host:1/a,b?heartbeat=5", " amqp://u:p@127.0.0.1:5672/%2f\n"]
+        {
+            let urls: BrokerUrls = text.parse().expect("a URL");
+            assert_eq!(urls.0, [text.parse::<AMQPUri>().expect("a URL")], "{text}");
+        }
+    }
+
+    #[test]
+    fn several_are_separated_by_commas() {
+        let expected = ["a:5672", "b:5671", "c:1"];
+        assert_eq!(hosts("amqp://u:p@a/v,amqps://u:p@b/v,amqp://u:p@c:1/v"), expected);
+        assert_eq!(hosts("amqp://u:p@a/v,\n  amqps://u:p,q@b/v , ,amqp://u:p@c:1/v,\n"), expected);
+    }
+
+    #[test]
+    fn a_complaint_tells_which_and_shows_no_password() {
+        let cases = [
+            ("user:hunter2@host", "it begins with neither amqp:// nor amqps://"),
+            ("amqp:user:hunter2@host", "it begins with neither amqp:// nor amqps://"),
+            ("amqp://a,amqp:u:hunter2@b", "URL 2 of 2: it begins with neither amqp:// nor amqps://"),
+            ("amqp://a,http://u:hunter2@b", "URL 2 of 2: it begins with neither amqp:// nor amqps://"),
+            (
+                "amqp://u:hunter2@:none,amqp://b,amqp://u:hunter2@c:x/v",
+                "URL 1 of 3: empty host; URL 3 of 3: invalid port number",
+            ),
+            (",", "there is no URL in it"),
+        ];
+        for (text, complaint) in cases {
+            assert_eq!(text.parse::<BrokerUrls>().expect_err(text), complaint, "{text}");
+        }
+        let shown = format!("{:?}", "amqp://u:hunter2@a,amqp://u:hunter2@b:1".parse::<BrokerUrls>().expect("URLs"));
+        assert_eq!(shown, r#"["a:5672", "b:1"]"#);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_joined_is_split(
+            nodes in prop::collection::vec(("[a-z]{1,8}", "[a-z,]{0,8}", 1_u16.., "[a-z0-9]{1,5}"), 1..6),
+            between in prop::sample::select(vec![",", ", ", " ,\n", ",,"]),
+        ) {
+            let urls: Vec<String> =
+                nodes.iter().map(|(user, password, port, host)| format!("amqp://{user}:{password}@{host}:{port}/v")).collect();
+            prop_assert_eq!(split(&urls.join(between)), urls);
+        }
+
+        #[test]
+        fn each_round_has_all_of_them(count in 1_usize..6, first in 0_usize..6, past in 0_usize..20) {
+            let all: Vec<String> = (1..=count).map(|port| format!("amqp://host:{port}")).collect();
+            let urls: BrokerUrls = all.join(",").parse().expect("URLs");
+            let mut turns = urls.turns(first).map(|url| usize::from(url.authority.port));
+            prop_assert_eq!(turns.next(), Some(first % count + 1));
+            let mut round: Vec<usize> = turns.skip(past).take(count).collect();
+            round.sort_unstable();
+            prop_assert_eq!(round, (1..=count).collect::<Vec<_>>());
+        }
+    }
+}

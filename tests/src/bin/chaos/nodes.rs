@@ -1,0 +1,160 @@
+//! What happens to the nodes of a cluster, and what has to go on meanwhile.
+
+use std::time::Duration;
+
+use fanfare_tests::{
+    broker::Broker,
+    instance::Instance,
+    load::Answered,
+    patience::{until, until_within},
+};
+use rand::{RngExt, rngs::StdRng, seq::SliceRandom};
+use serde_json::Value;
+use tokio::{
+    task::block_in_place,
+    time::{Instant, timeout},
+};
+
+use crate::scene::Scene;
+
+/// The loss of a node may hold up deliveries for so long.
+const HELD_UP: Duration = Duration::from_secs(10);
+
+/// Ingest answers within 5 s; the rest is for a busy machine.
+const ANSWERED: Duration = Duration::from_secs(6);
+
+/// A message that is not confirmed by then is published again.
+const CONFIRMED: Duration = Duration::from_secs(5);
+
+/// So many answers show how ingest refuses.
+const REFUSALS: usize = 40;
+
+impl Scene {
+    pub(crate) async fn lose_node(&mut self, draw: &mut StdRng) {
+        self.all_online().await;
+        let node = draw.random_range(0..self.brokers.len());
+        self.kill_nodes(&[node]);
+        self.goes_on().await;
+    }
+
+    /// The last one is left to be started.
+    pub(crate) async fn roll_nodes(&mut self, draw: &mut StdRng) {
+        self.all_online().await;
+        for node in shuffled(self.brokers.len(), draw) {
+            self.start_nodes().await;
+            self.kill_nodes(&[node]);
+            self.goes_on().await;
+        }
+    }
+
+    pub(crate) async fn lose_majority(&mut self, draw: &mut StdRng) {
+        self.all_online().await;
+        self.kill_nodes(&shuffled(self.brokers.len(), draw)[1..]);
+        self.refuses().await;
+    }
+
+    /// Starts the nodes that are down, and waits until each queue has all its members again.
+    pub(crate) async fn start_nodes(&mut self) {
+        for node in std::mem::take(&mut self.down) {
+            block_in_place(|| self.brokers[node].start());
+        }
+        self.all_online().await;
+    }
+
+    /// Whatever the nodes do, ingest soon says 202, or when to come again; and all goes on soon after they are back.
+    pub(crate) fn check_answers(&mut self, again: Duration) {
+        if again > HELD_UP {
+            self.wrong.push(format!("deliveries flow again only {:.1} s after the nodes", again.as_secs_f32()));
+        }
+        let fits = |one: &Answered| {
+            let answer = one.answer.as_ref();
+            one.took < ANSWERED
+                && answer.is_some_and(|answer| {
+                    answer.status == 202
+                        || answer.status == 503 && answer.retry_after.is_some_and(|seconds| seconds > 0)
+                })
+        };
+        let answers = self.load().answers();
+        let unfit: Vec<_> = answers.iter().filter(|one| !fits(one)).collect();
+        if let Some(first) = unfit.first() {
+            self.wrong.push(format!("{} of {} answers are unfit: {first:?}", unfit.len(), answers.len()));
+        }
+        if let Some(slowest) = answers.iter().map(|one| one.took).max() {
+            self.notes.push(format!("the slowest answer took {:.1} s", slowest.as_secs_f32()));
+        }
+    }
+
+    fn kill_nodes(&mut self, nodes: &[usize]) {
+        block_in_place(|| nodes.iter().for_each(|node| self.brokers[*node].kill()));
+        self.down.extend(nodes);
+    }
+
+    /// Events have to be accepted and delivered over both doors, and what cannot be read parked, although a node is down.
+    pub(crate) async fn goes_on(&mut self) {
+        let (over_http, over_amqp, parked) =
+            tokio::join!(self.again_over("http"), self.again_over("amqp"), self.parks());
+        let held_up = over_http.max(over_amqp).max(parked);
+        let [over_http, over_amqp, parked] = [over_http, over_amqp, parked].map(|took| took.as_secs_f32());
+        let told = format!(
+            "without node {:?} {over_http:.1} s over HTTP, {over_amqp:.1} s over AMQP, {parked:.1} s to park",
+            self.down
+        );
+        if held_up > HELD_UP { self.wrong.push(told) } else { self.notes.push(told) }
+    }
+
+    /// Publishes what cannot be read, as it has no id, and waits until it is in the table.
+    async fn parks(&self) -> Duration {
+        const PARKED: &str = "SELECT count(*) FROM parked";
+        let (started, before) = (Instant::now(), self.world.count(PARKED).await);
+        let [urls, prefix] = ["AMQP_URL", "FANFARE_PREFIX"].map(|name| self.world.variables[name].as_str());
+        let key = format!("{}.unreadable", self.world.application);
+        until("an unreadable message to be confirmed", async || {
+            let published =
+                timeout(CONFIRMED, async { Broker::connect(urls, prefix).await?.publish(&key, None, &[], "{}").await });
+            matches!(published.await, Ok(Ok(true))).then_some(())
+        })
+        .await;
+        let parked = async || (self.world.count(PARKED).await > before).then_some(());
+        until("an unreadable message to be parked", parked).await;
+        started.elapsed()
+    }
+
+    /// Nothing can be accepted without a majority.
+    async fn refuses(&mut self) {
+        let (started, before) = (Instant::now(), self.load().answers().len());
+        until("ingest to refuse", async || {
+            let answers = self.load().answers().split_off(before);
+            (answers.iter().filter(|one| one.status() == 503).count() >= REFUSALS).then_some(())
+        })
+        .await;
+        self.notes.push(format!("{REFUSALS} times 503 after {:.1} s", started.elapsed().as_secs_f32()));
+    }
+
+    /// Each queue has a member at each node, and all of them are there.
+    async fn all_online(&self) {
+        let nodes = self.brokers.len();
+        until_within(Duration::from_secs(90), "all members of all queues", async || {
+            let all = |queue: &Value| {
+                let count = |what: &str| queue[what].as_array().map_or(0, Vec::len);
+                assert_eq!(count("members"), nodes, "{queue}");
+                count("online") == nodes
+            };
+            block_in_place(|| queues(&self.brokers[0])).iter().all(all).then_some(())
+        })
+        .await;
+    }
+}
+
+fn shuffled(count: usize, draw: &mut StdRng) -> Vec<usize> {
+    let mut nodes: Vec<usize> = (0..count).collect();
+    nodes.shuffle(draw);
+    nodes
+}
+
+fn queues(node: &Instance) -> Vec<Value> {
+    let columns = ["name", "leader", "members", "online"];
+    let printed = node.rabbitmqctl(&[&["--quiet", "--formatter", "json", "list_queues"][..], &columns].concat());
+    let queues: Vec<Value> = serde_json::from_str(&printed).expect("queues");
+    assert!(!queues.is_empty(), "there are no queues");
+    queues
+}
