@@ -40,6 +40,8 @@ impl Scene {
             }
             (Act::KillAll, part) => self.processes(part).drain(..).for_each(Process::kill),
             (Act::Roll, part) => self.roll(part).await,
+            (Act::RollForward, _) => self.roll_forward().await,
+            (Act::RollBack, _) => self.roll_back().await,
             (Act::WrongClock, part) => self.change_clock(part, draw).await,
             (Act::Kill, part) => block_in_place(|| self.server(part).kill()),
             (Act::Restart, part) => block_in_place(|| self.server(part).stop()),
@@ -144,7 +146,7 @@ impl Scene {
     }
 
     /// SIGTERM, after which it must drain.
-    async fn end(&mut self, process: Process) {
+    pub(crate) async fn end(&mut self, process: Process) {
         let (id, started) = (process.id(), Instant::now());
         process.terminate();
         match timeout(DRAINED, process.ended()).await {

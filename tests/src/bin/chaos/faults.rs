@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use fanfare_tests::{
     books::{Allowed, Missing},
     receiver::Behaviour,
+    release,
 };
 
 use crate::scene::PERMITS;
@@ -19,6 +20,8 @@ pub(crate) enum Part {
     ToBroker,
     ToDatabase,
     Receivers,
+    /// All processes.
+    Release,
 }
 
 /// What goes wrong.
@@ -27,6 +30,8 @@ pub(crate) enum Act {
     Kill,
     KillAll,
     Roll,
+    RollForward,
+    RollBack,
     WrongClock,
     Restart,
     CloseConnections,
@@ -59,9 +64,9 @@ const fn fault(name: &'static str, part: Part, act: Act, about: &'static str) ->
 
 use Act::{
     Answer, CloseConnections, Delay, DiskAlarm, HalfOpen, Kill, KillAll, LoseData, MemoryAlarm, OlderCopy, Purge,
-    ReadOnly, Reset, Restart, Roll, Silence, TerminateBackends, WrongClock,
+    ReadOnly, Reset, Restart, Roll, RollBack, RollForward, Silence, TerminateBackends, WrongClock,
 };
-use Part::{Broker, Database, Dispatchers, Ingests, Receivers, ToBroker, ToDatabase};
+use Part::{Broker, Database, Dispatchers, Ingests, Receivers, Release, ToBroker, ToDatabase};
 
 pub(crate) const FAULTS: &[Fault] = &[
     fault("kill-ingest", Ingests, Kill, "kill -9 of one of two ingests"),
@@ -72,6 +77,18 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("kill-database", Database, Kill, "kill -9 of PostgreSQL"),
     fault("roll-ingests", Ingests, Roll, "SIGTERM of each ingest, after a new one was started"),
     fault("roll-dispatchers", Dispatchers, Roll, "SIGTERM of each dispatcher, after a new one was started"),
+    fault(
+        "roll-release",
+        Release,
+        RollForward,
+        "this release's processes beside those of the release before, which then end",
+    ),
+    fault(
+        "roll-back",
+        Release,
+        RollBack,
+        "the same, and back: on the newer schema the release before is started again",
+    ),
     fault("restart-broker", Broker, Restart, "RabbitMQ is stopped properly and started again"),
     fault("restart-database", Database, Restart, "PostgreSQL is stopped properly and started again"),
     fault("close-connections", Broker, CloseConnections, "RabbitMQ closes all connections"),
@@ -120,9 +137,12 @@ impl Fault {
     }
 
     /// Why it cannot be had on this machine.
-    pub(crate) fn left_out(&self) -> Option<&'static str> {
-        let lacks_library = matches!(self.act, WrongClock) && clock_library().is_none();
-        lacks_library.then_some("libfaketime is not installed")
+    pub(crate) fn left_out(&self) -> Option<String> {
+        match self.act {
+            WrongClock if clock_library().is_none() => Some("libfaketime is not installed".to_owned()),
+            RollForward | RollBack => release::Release::previous().err(),
+            _ => None,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod blows;
 mod evidence;
 mod faults;
 mod options;
+mod releases;
 mod run;
 mod scene;
 mod table;
@@ -59,9 +60,12 @@ async fn all(options: &Options) -> Table {
 }
 
 /// What does not run here, and why.
-fn left_out() -> Vec<(&'static str, &'static str)> {
+fn left_out() -> Vec<(&'static str, String)> {
     let mut all: Vec<_> = FAULTS.iter().filter_map(|fault| Some((fault.name, fault.left_out()?))).collect();
-    all.push(("a full disk of PostgreSQL", "a small file system of its own takes root; read-only stands for it"));
+    all.push((
+        "a full disk of PostgreSQL",
+        "a small file system of its own takes root; read-only stands for it".to_owned(),
+    ));
     all
 }
 

@@ -2,16 +2,16 @@
 
 use rand::{SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::faults::{FAULTS, Fault};
+use crate::faults::{FAULTS, Fault, Part};
 
 const MIXES: usize = 6;
 
-const USAGE: &str = "Usage: chaos [--seed NUMBER] [--runs NUMBER] [--only FAULT[+FAULT...]] [--mixes] [--list]
+const USAGE: &str = "Usage: chaos [--seed NUMBER] [--runs NUMBER] [--only FAULT[+FAULT...][,...]] [--mixes] [--list]
 
 Without options each fault happens once alone, then there are mixes of two or three, drawn from the seed.
   --seed  the seed of an earlier run, to have the same again
   --runs  so many mixes; with --only, so many runs of it
-  --only  nothing but this fault, or this mix
+  --only  nothing but this fault or mix, or these, separated by commas
   --mixes the mixes and nothing before them
   --list  says which faults there are";
 
@@ -20,7 +20,7 @@ pub(crate) struct Options {
     pub(crate) list: bool,
     runs: Option<usize>,
     mixes: bool,
-    only: Option<Vec<Fault>>,
+    only: Option<Vec<Vec<Fault>>>,
 }
 
 impl Options {
@@ -38,7 +38,7 @@ impl Options {
             match name.as_str() {
                 "--seed" => options.seed = number()?,
                 "--runs" => options.runs = Some(usize::try_from(number()?).map_err(|error| error.to_string())?),
-                "--only" => options.only = Some(value.split('+').map(named).collect::<Result<_, _>>()?),
+                "--only" => options.only = Some(value.split(',').map(mix_of).collect::<Result<_, _>>()?),
                 _ => return Err(USAGE.to_owned()),
             }
         }
@@ -48,14 +48,20 @@ impl Options {
     /// The faults of each run.
     pub(crate) fn runs(&self) -> Vec<Vec<Fault>> {
         if let Some(only) = &self.only {
-            return vec![only.clone(); self.runs.unwrap_or(1)];
+            return vec![only.clone(); self.runs.unwrap_or(1)].concat();
         }
         let possible: Vec<Fault> = FAULTS.iter().filter(|fault| fault.left_out().is_none()).copied().collect();
         let mut draw = StdRng::seed_from_u64(self.seed);
-        let mixes = (0..self.runs.unwrap_or(MIXES)).map(|number| mix(&possible, 2 + number % 2, &mut draw));
+        // It has a beginning of its own, and needs a database for its command.
+        let mixed: Vec<Fault> = possible.iter().filter(|fault| fault.part != Part::Release).copied().collect();
+        let mixes = (0..self.runs.unwrap_or(MIXES)).map(|number| mix(&mixed, 2 + number % 2, &mut draw));
         let alone = possible.iter().filter(|_| !self.mixes).map(|fault| vec![*fault]);
         alone.chain(mixes).collect()
     }
+}
+
+fn mix_of(names: &str) -> Result<Vec<Fault>, String> {
+    names.split('+').map(named).collect()
 }
 
 fn named(name: &str) -> Result<Fault, String> {

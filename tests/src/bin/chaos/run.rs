@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::{
     evidence,
     faults::{self, Fault},
-    name_of,
+    name_of, releases,
     scene::Scene,
     table::Row,
 };
@@ -30,7 +30,7 @@ pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
     let name = name_of(faults);
     let mut draw = StdRng::from_seed(Sha256::digest(format!("{seed} {time} {name}")).into());
     let mut row = Row { name, ..Row::default() };
-    let mut scene = Scene::set("chaos").await;
+    let mut scene = Scene::set("chaos", releases::begins_with(faults)).await;
     let suffered = AssertUnwindSafe(suffer(&mut scene, faults, &mut draw, &mut row)).catch_unwind().await;
     let mut lines = Vec::new();
     match suffered {
@@ -55,7 +55,7 @@ pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
 fn enter(books: &Books, afterwards: &[String], faults: &[Fault], row: &mut Row) {
     let allowed = faults::allowed(faults);
     row.totals = books.totals(allowed);
-    row.faults = books.faults(allowed);
+    row.faults.extend(books.faults(allowed));
     let missing = books.missing(allowed);
     let lost = afterwards.iter().filter(|key| missing.contains_key(key.as_str()));
     row.faults.extend(lost.map(|key| format!("{key} is missing, and was accepted after the end of the fault")));
@@ -95,6 +95,10 @@ async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mu
     let accepted = scene.finish().await;
     let quiet = if faults::allowed(&faults).missing == Default::default() { Duration::MAX } else { QUIET };
     let books = Books::closed_after(quiet, &scene.world, &accepted, &scene.subscribers).await;
+    let parked = scene.world.count("SELECT count(*) FROM parked").await;
+    if parked > 0 {
+        row.faults.push(format!("{parked} messages were refused: they are parked"));
+    }
     (books, accepted[before..].to_vec())
 }
 

@@ -10,7 +10,8 @@ use fanfare_tests::{
     patience::until,
     process::{Logs, Process},
     proxy::Proxy,
-    world::{World, ready},
+    release::Release,
+    world::{Setup, World, ready},
 };
 use tokio::{task::block_in_place, time::Instant};
 
@@ -30,6 +31,8 @@ pub(crate) struct Scene {
     pub(crate) world: World,
     pub(crate) subscribers: [Subscriber; 3],
     pub(crate) load: Option<Load>,
+    /// The keys of what was parked and put back, which the load knows nothing of.
+    pub(crate) put_back: Vec<String>,
     pub(crate) to_broker: Proxy,
     pub(crate) to_database: Proxy,
     pub(crate) ingests: Vec<Process>,
@@ -47,8 +50,8 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Sets it up, without load.
-    pub(crate) async fn set(name: &str) -> Self {
+    /// Sets it up with the processes of a release, without load.
+    pub(crate) async fn set(name: &str, release: Release) -> Self {
         let (broker, database) = block_in_place(|| {
             thread::scope(|scope| {
                 let broker = scope.spawn(|| Instance::rabbitmq(name));
@@ -57,7 +60,7 @@ impl Scene {
             })
         });
         let servers = Servers { amqp_url: broker.url(), database_url: database.url() };
-        let mut world = World::with(servers, &VARIABLES).await;
+        let mut world = World::of(Setup { release, ..Setup::on(servers, &VARIABLES) }).await;
         let subscribers = Subscriber::three(&world, SLOW).await;
         // The books go straight to the servers, the processes through the proxies: this one does not.
         drop(world.take_ingest());
@@ -68,6 +71,7 @@ impl Scene {
             world,
             subscribers,
             load: None,
+            put_back: Vec::new(),
             to_broker,
             to_database,
             ingests: Vec::new(),
@@ -123,15 +127,16 @@ impl Scene {
 
     /// Has the load use the ingests that serve now.
     pub(crate) fn spread(&self) {
-        let serving = |process: &Process| {
-            let log = process.logs().into_iter().find(|log| log["message"] == "serving the API")?;
-            log["address"].as_str()?.parse().ok()
-        };
-        let clients: Vec<_> =
-            self.ingests.iter().filter_map(serving).map(|address| Client::new(address, &self.world.key)).collect();
+        let clients: Vec<_> = self.ingests.iter().filter_map(|ingest| self.client_of(ingest)).collect();
         if !clients.is_empty() {
             self.load().spread_over(clients);
         }
+    }
+
+    /// A client of an ingest, once that serves.
+    pub(crate) fn client_of(&self, ingest: &Process) -> Option<Client> {
+        let log = ingest.logs().into_iter().find(|log| log["message"] == "serving the API")?;
+        Some(Client::new(log["address"].as_str()?.parse().ok()?, &self.world.key))
     }
 
     /// Waits until something is delivered that is accepted from now on, and gives how long that took.
@@ -149,7 +154,9 @@ impl Scene {
     /// Ends the load, and gives the keys of all that was accepted.
     pub(crate) async fn finish(&mut self) -> Vec<String> {
         self.load().stop();
-        self.load.take().expect("a load").finish().await
+        let mut accepted = self.load.take().expect("a load").finish().await;
+        accepted.append(&mut self.put_back);
+        accepted
     }
 
     /// Ends everything. What the servers hold goes with them: nobody need tidy up there.
