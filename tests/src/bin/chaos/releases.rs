@@ -95,7 +95,8 @@ impl Scene {
             assert!(broker.publish(&routing_key, None, &[], body).await.expect("the broker"));
         }
         let ids = until("all to be parked", async || {
-            let list = block_in_place(|| releases[0].fanfare(&self.world.variables, &["parked", "list"]));
+            let list = ["parked", "list", "--reason", "missing_message_id"];
+            let list = block_in_place(|| releases[0].fanfare(&self.world.variables, &list));
             let ids: Vec<String> = list.lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect();
             (ids.len() == PARKED).then_some(ids)
         })

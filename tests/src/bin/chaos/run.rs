@@ -95,9 +95,9 @@ async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mu
     let accepted = scene.finish().await;
     let quiet = if faults::allowed(&faults).missing == Default::default() { Duration::MAX } else { QUIET };
     let books = Books::closed_after(quiet, &scene.world, &accepted, &scene.subscribers).await;
-    let parked = scene.world.count("SELECT count(*) FROM parked").await;
-    if parked > 0 {
-        row.faults.push(format!("{parked} messages were refused: they are parked"));
+    let parked = "SELECT reason, count(*) FROM parked GROUP BY reason";
+    for parked in scene.world.database().await.query(parked, &[]).await.expect("what is parked") {
+        row.faults.push(format!("{} messages are parked as {}", parked.get::<_, i64>(1), parked.get::<_, &str>(0)));
     }
     (books, accepted[before..].to_vec())
 }
