@@ -9,12 +9,15 @@ target := $(or $(CARGO_TARGET_DIR),target)
 node_clients := tests/clients/node
 # Most tests wait, for other processes or for a time to pass.
 threads := $(shell echo $$(( $$(nproc) > 4 ? $$(nproc) : 4 )))
+# The Debian whose RabbitMQ `make test-rabbitmq` takes.
+SUITE := trixie
+broker_faults := kill-broker,restart-broker,close-connections,memory-alarm,disk-alarm,purge-queues,lose-broker,older-broker,half-open-broker,silent-broker,reset-broker
 scripts := .ci/run $(wildcard deploy/dev/*)
 
-.PHONY: help run test chaos bench check clean toolchain
+.PHONY: help run test test-rabbitmq chaos bench check clean toolchain
 
 help: ## List these targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile
 
 run: toolchain ## Build, and run everything against a RabbitMQ and PostgreSQL of its own; Ctrl-C ends it
 	@cargo build --workspace --bins
@@ -24,6 +27,13 @@ test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests
 	@deploy/dev/install python
 	@cargo build --workspace --all-targets
 	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test --workspace
+
+test-rabbitmq: toolchain $(node_clients)/node_modules/.package-lock.json ## The tests of the whole and the broker's faults with the RabbitMQ of another Debian (SUITE=trixie has 4.0, SUITE=forky 4.3)
+	@deploy/dev/install postgres python
+	@cargo build --workspace --all-targets
+	@FANFARE_RABBITMQ_ROOT=$$(deploy/dev/rabbitmq-from $(SUITE)); export FANFARE_RABBITMQ_ROOT; \
+	  env --unset=AMQP_URL deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test -p fanfare-tests; \
+	  AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos --only $(broker_faults)
 
 # Each run of it starts servers of its own: there are none to share.
 chaos: toolchain ## Break everything, alone and mixed, under load, and compare the books (CHAOS='--list' for what there is)
@@ -47,7 +57,7 @@ check: toolchain ## Format, lints, documentation, dependencies between crates
 
 clean: ## Remove what was built, and what runs that were killed have left
 	@deploy/dev/with-services --sweep
-	@rm -rf $(target) $(node_clients)/node_modules .dev/chaos .dev/bench
+	@rm -rf $(target) $(node_clients)/node_modules .dev/chaos .dev/bench .dev/rabbitmq-*
 
 toolchain:
 	@command -v cargo >/dev/null || { \

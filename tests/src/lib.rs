@@ -18,5 +18,6 @@ pub mod process;
 pub mod proxy;
 pub mod python;
 pub mod receiver;
+pub mod release;
 pub mod signature;
 pub mod world;

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::patience::until;
+use crate::{patience::until, release::Release};
 
 /// Environment variables of a process.
 pub type Variables = HashMap<String, String>;
@@ -32,14 +32,7 @@ pub struct Process {
 /// # Panics
 /// When it has not been built.
 pub fn binary(name: &str) -> PathBuf {
-    let mut folder = std::env::current_exe().expect("the path of this program");
-    folder.pop();
-    if folder.ends_with("deps") {
-        folder.pop();
-    }
-    let path = folder.join(name);
-    assert!(path.exists(), "{} is missing: run the tests with `make test`, which builds it", path.display());
-    path
+    Release::present().program(name)
 }
 
 /// Runs `fanfare` with these arguments and gives what it prints.
@@ -47,18 +40,12 @@ pub fn binary(name: &str) -> PathBuf {
 /// # Panics
 /// When it fails.
 pub fn fanfare(variables: &Variables, arguments: &[&str]) -> String {
-    let (printed, failed) = try_fanfare(variables, arguments);
-    assert!(failed.is_none(), "fanfare {arguments:?} failed: {}", failed.unwrap_or_default());
-    printed
+    Release::present().fanfare(variables, arguments)
 }
 
 /// Runs `fanfare` with these arguments; gives what it prints, and its complaint where it fails.
 pub fn try_fanfare(variables: &Variables, arguments: &[&str]) -> (String, Option<String>) {
-    let output =
-        Command::new(binary("fanfare")).args(arguments).env_clear().envs(variables).output().expect("fanfare starts");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    let failed = (!output.status.success()).then(|| text(&output.stderr));
-    (text(&output.stdout), failed)
+    Release::present().try_fanfare(variables, arguments)
 }
 
 impl Process {
@@ -67,7 +54,15 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(name: &'static str, variables: &Variables) -> Self {
-        let mut child = Command::new(binary(name))
+        Self::of(&Release::present(), name, variables)
+    }
+
+    /// The same of a release.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn of(release: &Release, name: &'static str, variables: &Variables) -> Self {
+        let mut child = Command::new(release.program(name))
             // Whoever runs the tests may have settings of their own.
             .env_clear()
             .envs(variables)

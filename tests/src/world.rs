@@ -18,8 +18,9 @@ use crate::{
     dialects::{self, Waits},
     instance::Servers,
     patience::until,
-    process::{Process, Variables, fanfare},
+    process::{Process, Variables},
     receiver::Receiver,
+    release::Release,
 };
 
 /// What a world is to be like.
@@ -37,6 +38,8 @@ pub struct Setup {
     pub waits: Waits,
     /// The deadline of attempts in all dialects; none for that of each.
     pub timeout: Option<String>,
+    /// Whose programs run.
+    pub release: Release,
 }
 
 impl Setup {
@@ -54,6 +57,7 @@ impl Setup {
             arguments: Vec::new(),
             waits: Waits::Short,
             timeout: Some("2s".to_owned()),
+            release: Release::present(),
         }
     }
 }
@@ -66,6 +70,8 @@ pub struct World {
     delays: Vec<String>,
     /// What its processes are started with.
     pub variables: Variables,
+    /// Whose programs they are.
+    pub release: Release,
     /// The receiver.
     pub receiver: Receiver,
     /// The application.
@@ -117,7 +123,7 @@ impl World {
 
     /// A world.
     pub async fn of(setup: Setup) -> Self {
-        let Setup { servers, variables, dialect, arguments, waits, timeout } = setup;
+        let Setup { servers, variables, dialect, arguments, waits, timeout, release } = setup;
         let name = format!("t{:032x}", rand::random::<u128>());
         let database_url = create_database(&servers.database_url, &name).await;
         let folder = std::env::temp_dir().join(format!("fanfare-{name}"));
@@ -137,11 +143,11 @@ impl World {
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
         all.extend(variables);
-        fanfare(&all, &["migrate"]);
+        release.fanfare(&all, &["migrate"]);
         let arguments = arguments.iter().map(String::as_str);
         let create: Vec<&str> = ["app", "create", "test", "--dialect", &dialect].into_iter().chain(arguments).collect();
-        let application = fanfare(&all, &create);
-        let key = fanfare(&all, &["key", "create", "--role", "manage", "--application", &application]);
+        let application = release.fanfare(&all, &create);
+        let key = release.fanfare(&all, &["key", "create", "--role", "manage", "--application", &application]);
         let receiver = Receiver::start().await;
         let mut world = Self {
             servers,
@@ -149,6 +155,7 @@ impl World {
             folder,
             delays,
             variables: all,
+            release,
             receiver,
             application,
             key,
@@ -208,7 +215,7 @@ impl World {
     pub fn process_with(&self, name: &'static str, variables: &[(&str, &str)]) -> Process {
         let mut all = self.variables.clone();
         all.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-        Process::start(name, &all)
+        Process::of(&self.release, name, &all)
     }
 
     /// A client with the application's key.
@@ -221,7 +228,7 @@ impl World {
 
     /// Creates a key of another role.
     pub fn create_key(&self, arguments: &[&str]) -> String {
-        fanfare(&self.variables, &[&["key", "create"], arguments].concat())
+        self.release.fanfare(&self.variables, &[&["key", "create"], arguments].concat())
     }
 
     /// A connection to the AMQP door.

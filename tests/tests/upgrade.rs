@@ -180,3 +180,25 @@ async fn nobody_waits_behind_an_index_that_waits_for_a_reader() {
     migrating.await.expect("it ends");
     assert_eq!(world.count(UNFINISHED).await, 0);
 }
+
+/// Who goes back to this release finds a schema that is newer by what the next one has added.
+#[tokio::test]
+async fn the_schema_of_the_next_release_serves_this_one_as_well() {
+    let mut world = World::new().await;
+    drop(world.take_ingest());
+    let database = world.database().await;
+    run(
+        &database,
+        "ALTER TABLE deliveries ADD COLUMN of_the_next text; ALTER TABLE events ADD COLUMN of_the_next bigint DEFAULT 7;
+         INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
+         VALUES (1000, 'of_the_next', '2026-06-18T12:00:00Z', '1')",
+    )
+    .await;
+    assert_eq!(fanfare(&world.variables, &["migrate"]), "the schema is up to date");
+
+    world.start_ingest().await;
+    let _dispatcher = world.dispatcher().await;
+    world.endpoint("a", &["*"]).await;
+    let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
+    world.wait_for_deliveries(&format!("event={event}&state=delivered"), 1).await;
+}

@@ -55,7 +55,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    fn new(delivery: Delivery, place: Place) -> Self {
+    pub(crate) fn new(delivery: Delivery, place: Place) -> Self {
         Self {
             _place: place,
             exchange: delivery.exchange.to_string(),

@@ -8,6 +8,7 @@ mod faults;
 mod nodes;
 mod options;
 mod processes;
+mod releases;
 mod run;
 mod scene;
 mod table;
@@ -62,7 +63,7 @@ async fn all(options: &Options) -> Table {
 }
 
 /// What does not run here, and why.
-fn left_out() -> Vec<(&'static str, &'static str)> {
+fn left_out() -> Vec<(&'static str, String)> {
     FAULTS.iter().filter_map(|fault| Some((fault.name, fault.left_out()?))).collect()
 }
 

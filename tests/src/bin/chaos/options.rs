@@ -2,16 +2,16 @@
 
 use rand::{SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::faults::{FAULTS, Fault, Part};
+use crate::faults::{FAULTS, Fault};
 
 const MIXES: usize = 6;
 
-const USAGE: &str = "Usage: chaos [--seed NUMBER] [--runs NUMBER] [--only FAULT[+FAULT...]] [--mixes] [--list]
+const USAGE: &str = "Usage: chaos [--seed NUMBER] [--runs NUMBER] [--only FAULT[+FAULT...][,...]] [--mixes] [--list]
 
 Without options each fault happens once alone, then there are mixes of two or three, drawn from the seed.
   --seed  the seed of an earlier run, to have the same again
   --runs  so many mixes; with --only, so many runs of it
-  --only  nothing but this fault, or this mix
+  --only  nothing but this fault or mix, or these, separated by commas
   --mixes the mixes and nothing before them
   --list  says which faults there are";
 
@@ -20,7 +20,7 @@ pub(crate) struct Options {
     pub(crate) list: bool,
     runs: Option<usize>,
     mixes: bool,
-    only: Option<Vec<Fault>>,
+    only: Option<Vec<Vec<Fault>>>,
 }
 
 impl Options {
@@ -38,7 +38,7 @@ impl Options {
             match name.as_str() {
                 "--seed" => options.seed = number()?,
                 "--runs" => options.runs = Some(usize::try_from(number()?).map_err(|error| error.to_string())?),
-                "--only" => options.only = Some(together(&value)?),
+                "--only" => options.only = Some(value.split(',').map(together).collect::<Result<_, _>>()?),
                 _ => return Err(USAGE.to_owned()),
             }
         }
@@ -48,11 +48,12 @@ impl Options {
     /// The faults of each run.
     pub(crate) fn runs(&self) -> Vec<Vec<Fault>> {
         if let Some(only) = &self.only {
-            return vec![only.clone(); self.runs.unwrap_or(1)];
+            return vec![only.clone(); self.runs.unwrap_or(1)].concat();
         }
         let possible: Vec<Fault> = FAULTS.iter().filter(|fault| fault.left_out().is_none()).copied().collect();
         let mut draw = StdRng::seed_from_u64(self.seed);
-        let mixes = (0..self.runs.unwrap_or(MIXES)).map(|number| mix(&possible, 2 + number % 2, &mut draw));
+        let mixed: Vec<Fault> = possible.iter().filter(|fault| !fault.happens_alone()).copied().collect();
+        let mixes = (0..self.runs.unwrap_or(MIXES)).map(|number| mix(&mixed, 2 + number % 2, &mut draw));
         let alone = possible.iter().filter(|_| !self.mixes).map(|fault| vec![*fault]);
         alone.chain(mixes).collect()
     }
@@ -60,7 +61,7 @@ impl Options {
 
 fn together(names: &str) -> Result<Vec<Fault>, String> {
     let faults: Vec<Fault> = names.split('+').map(named).collect::<Result<_, _>>()?;
-    match faults.iter().find(|fault| fault.part == Part::Nodes) {
+    match faults.iter().find(|fault| fault.happens_alone()) {
         Some(alone) if faults.len() > 1 => Err(format!("{} happens alone", alone.name)),
         _ => Ok(faults),
     }
@@ -77,7 +78,7 @@ fn mix(possible: &[Fault], size: usize, draw: &mut StdRng) -> Vec<Fault> {
     let mut mix: Vec<Fault> = Vec::new();
     while mix.len() < size {
         let fault = possible.choose(draw).expect("faults");
-        if fault.part != Part::Nodes && mix.iter().all(|other| other.part != fault.part) {
+        if mix.iter().all(|other| other.part != fault.part) {
             mix.push(*fault);
         }
     }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::{
     evidence,
     faults::{self, Fault, Part},
-    name_of,
+    name_of, releases,
     scene::Scene,
     table::Row,
 };
@@ -33,7 +33,7 @@ pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
     let name = name_of(faults);
     let mut draw = StdRng::from_seed(Sha256::digest(format!("{seed} {time} {name}")).into());
     let mut row = Row { name, ..Row::default() };
-    let mut scene = Scene::set("chaos", faults::nodes(faults)).await;
+    let mut scene = Scene::set("chaos", faults::nodes(faults), releases::begins_with(faults)).await;
     let suffered = AssertUnwindSafe(suffer(&mut scene, faults, &mut draw, &mut row)).catch_unwind().await;
     let mut lines = Vec::new();
     match suffered {
@@ -108,6 +108,10 @@ async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mu
     let accepted = scene.finish().await;
     let quiet = if faults::allowed(&faults).missing == Default::default() { Duration::MAX } else { QUIET };
     let books = Books::closed_after(quiet, &scene.world, &accepted, &scene.subscribers).await;
+    let parked = "SELECT reason, count(*) FROM parked GROUP BY reason";
+    for parked in scene.world.database().await.query(parked, &[]).await.expect("what is parked") {
+        row.faults.push(format!("{} messages are parked as {}", parked.get::<_, i64>(1), parked.get::<_, &str>(0)));
+    }
     (books, accepted[before..].to_vec())
 }
 
