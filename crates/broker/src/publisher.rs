@@ -7,7 +7,10 @@ use lapin::{
     Channel, Confirmation, Connection, ConnectionStatus,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,6 +27,10 @@ const MAX_IN_FLIGHT: usize = 1024;
 
 /// How often an idle connection is looked at.
 const WATCH: Duration = Duration::from_millis(250);
+
+/// How old a channel must be to be replaced because of a refusal. RabbitMQ 3.10 refuses, on a channel, all for a queue to
+/// which the first publish came while it had no leader, until the node of its last leader is back.
+const RENEW_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a publish was not confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -142,21 +149,20 @@ async fn supervise(settings: BrokerSettings, mut queue: mpsc::Receiver<Job>, sta
     }
 }
 
-/// Publishes on one channel until it fails, or nobody is left who could publish.
+/// Publishes until the connection fails, or nobody is left who could publish.
 async fn publish_on(connection: &Connection, queue: &mut mpsc::Receiver<Job>) -> lapin::Result<()> {
-    // On a connection that fails just then, lapin may never answer.
-    let opened = tokio::time::timeout(CONFIRM_TIMEOUT, async {
-        let channel = connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok::<_, lapin::Error>(channel)
-    });
-    let channel = opened.await.unwrap_or_else(|_| Err(timed_out()))?;
-    let mut in_flight: FuturesUnordered<BoxFuture<'static, Result<(), lapin::Error>>> = FuturesUnordered::new();
+    let (mut channel, mut opened) = (open(connection).await?, Instant::now());
+    let mut in_flight: FuturesUnordered<BoxFuture<'static, lapin::Result<Verdict>>> = FuturesUnordered::new();
     let mut watch = tokio::time::interval(WATCH);
     loop {
         tokio::select! {
             biased;
-            Some(ended) = in_flight.next(), if !in_flight.is_empty() => ended?,
+            Some(ended) = in_flight.next(), if !in_flight.is_empty() => {
+                // What is still in flight keeps the old channel until it has its confirm.
+                if ended? == Verdict::Refused && opened.elapsed() >= RENEW_AFTER {
+                    (channel, opened) = (open(connection).await?, Instant::now());
+                }
+            }
             job = queue.recv(), if in_flight.len() < MAX_IN_FLIGHT => match job {
                 Some(job) if job.done.is_closed() => {}
                 Some(job) => in_flight.push(Box::pin(publish_one(channel.clone(), connection.status().clone(), job))),
@@ -171,8 +177,28 @@ async fn publish_on(connection: &Connection, queue: &mut mpsc::Receiver<Job>) ->
     }
 }
 
+/// Opens a channel that confirms.
+async fn open(connection: &Connection) -> lapin::Result<Channel> {
+    // On a connection that fails just then, lapin may never answer.
+    let opened = tokio::time::timeout(CONFIRM_TIMEOUT, async {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(channel)
+    });
+    opened.await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+/// What the end of a publish says of its channel.
+#[derive(PartialEq, Eq)]
+enum Verdict {
+    /// It is of use.
+    Fine,
+    /// It may be of no use for this queue any more.
+    Refused,
+}
+
 /// Publishes one message and answers its job. Fails where the channel is no longer of use.
-async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> Result<(), lapin::Error> {
+async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> lapin::Result<Verdict> {
     let Job { message, done } = job;
     let confirmed = tokio::time::timeout(CONFIRM_TIMEOUT, async {
         let options = BasicPublishOptions::default();
@@ -184,15 +210,15 @@ async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> Re
     });
     let (answer, ended) = match confirmed.await {
         // An unroutable message goes to the alternate exchange, so an ack means that it is in a queue.
-        Ok(Ok(Confirmation::Ack(_))) => (Ok(()), Ok(())),
-        Ok(Ok(Confirmation::Nack(_))) => (Err(PublishError::Refused), Ok(())),
+        Ok(Ok(Confirmation::Ack(_))) => (Ok(()), Ok(Verdict::Fine)),
+        Ok(Ok(Confirmation::Nack(_))) => (Err(PublishError::Refused), Ok(Verdict::Refused)),
         Ok(Ok(Confirmation::NotRequested)) => (
             Err(PublishError::Unknown),
             Err(lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Error, "no confirms").into()),
         ),
         Ok(Err(error)) => (Err(PublishError::Unknown), Err(error)),
         // A blocked connection is kept: it knows that it is blocked, where a new one would have to find out.
-        Err(_) if status.blocked() => (Err(PublishError::Unknown), Ok(())),
+        Err(_) if status.blocked() => (Err(PublishError::Unknown), Ok(Verdict::Fine)),
         Err(_) => (Err(PublishError::Unknown), Err(timed_out())),
     };
     let _ = done.send(answer);
