@@ -30,7 +30,7 @@ pub struct Limits {
 
 /// What is known of the attempts to one endpoint.
 ///
-/// The bound on those that are on their way at once grows with each that is answered soon, and is halved by each that is
+/// The bound on those that are on their way at once grows with each that is answered, and is halved by each that is
 /// not answered at all.
 #[derive(Debug, Clone)]
 pub struct Lane {
@@ -95,11 +95,10 @@ impl Lane {
     pub fn ended(&mut self, outcome: Outcome, is_failure: bool, took: Duration, now: Duration) -> Option<Switched> {
         self.typical = (self.typical * 9 + took) / 10;
         match outcome {
-            Outcome::Answered { .. } if took < SLOW_AFTER => {
-                self.pace = Pace::Fast;
+            Outcome::Answered { .. } => {
+                self.pace = if took < SLOW_AFTER { Pace::Fast } else { Pace::Slow };
                 self.bound = (self.bound + 1).min(self.limits.attempts);
             }
-            Outcome::Answered { .. } => self.pace = Pace::Slow,
             Outcome::TimedOut | Outcome::ConnectionFailed | Outcome::ConnectionClosed => {
                 self.bound = (self.bound / 2).max(1);
                 if took >= SLOW_AFTER {
@@ -176,6 +175,8 @@ mod tests {
         assert_eq!((lane.pace(), lane.bound()), (Pace::Fast, 2));
         lane.is_late();
         assert_eq!(lane.pace(), Pace::Slow);
+        lane.ended(OK, false, SLOW_AFTER, NOW);
+        assert_eq!((lane.pace(), lane.bound()), (Pace::Slow, 3), "slow is not dead");
     }
 
     #[test]
