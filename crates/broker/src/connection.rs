@@ -8,8 +8,9 @@ use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, type
 
 use crate::{BrokerUrls, Prefix, Topology, nodes::address};
 
-/// A connection that is not there after this long is given up, and the next node tried.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A node that has not answered after this long, at any step, is given up, and the next one tried. All steps together may
+/// take longer: a busy broker that answers each of them late must not be left each time before the last.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Seconds between heartbeats: a broker that fell silent is noticed after two. RabbitMQ's own default of
 /// 60 s would take two minutes, and less than 5 s could take a broker for silent that is only busy.
@@ -68,9 +69,7 @@ impl BrokerSettings {
     ) -> lapin::Result<Connection> {
         let mut failed = Err(timed_out());
         for url in turns.take(self.urls.count()) {
-            failed = tokio::time::timeout(CONNECT_TIMEOUT, self.connect_to(url, purpose))
-                .await
-                .unwrap_or_else(|_| Err(timed_out()));
+            failed = self.connect_to(url, purpose).await;
             match &failed {
                 Ok(_) => break,
                 Err(error) => tracing::debug!(node = address(url), %error, "a node of the broker cannot be used"),
@@ -84,12 +83,17 @@ impl BrokerSettings {
         url.query.heartbeat = Some(url.query.heartbeat.unwrap_or(HEARTBEAT));
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
-        let connection = Connection::connect_uri(url, properties).await?;
-        let channel = connection.create_channel().await?;
+        let connection = answered(Connection::connect_uri(url, properties)).await?;
+        let channel = answered(connection.create_channel()).await?;
         self.topology.declare(&channel).await?;
-        channel.close(200, "declared".into()).await?;
+        answered(channel.close(200, "declared".into())).await?;
         Ok(connection)
     }
+}
+
+/// The answer of a node, if it comes in time.
+pub(crate) async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| Err(timed_out()))
 }
 
 /// What did not come within its time.

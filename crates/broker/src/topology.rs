@@ -16,6 +16,8 @@ use lapin::{
     types::{AMQPValue, FieldTable, LongString},
 };
 
+use crate::connection::answered;
+
 /// How often a message may come back from a consumer that died with it, before it is parked. Never -1:
 /// RabbitMQ 3.10 then deletes each message at its first return.
 const DELIVERY_LIMIT: i64 = 20;
@@ -162,14 +164,16 @@ impl Topology {
         ];
         for (name, kind, arguments) in exchanges {
             let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-            channel.exchange_declare(name.into(), kind, options, arguments).await?;
+            answered(channel.exchange_declare(name.into(), kind, options, arguments)).await?;
         }
         for queue in self.queues() {
             let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-            channel.queue_declare(queue.name.clone().into(), options, queue.arguments).await?;
+            answered(channel.queue_declare(queue.name.clone().into(), options, queue.arguments)).await?;
             let (exchange, key) = queue.binding;
             let options = QueueBindOptions::default();
-            channel.queue_bind(queue.name.into(), exchange.into(), key.into(), options, FieldTable::default()).await?;
+            let bound =
+                channel.queue_bind(queue.name.into(), exchange.into(), key.into(), options, FieldTable::default());
+            answered(bound).await?;
         }
         Ok(())
     }
