@@ -3,7 +3,7 @@
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
     options::{
-        BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
+        BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
         QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
     },
     types::{AMQPValue, FieldTable, LongString},
@@ -87,7 +87,7 @@ impl Broker {
         let mut times = 0;
         while let Some(message) = self.channel.basic_get(queue.clone().into(), BasicGetOptions::default()).await? {
             times += 1;
-            message.acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await?;
+            message.acker.reject(BasicRejectOptions { requeue: true }).await?;
         }
         Ok(times)
     }

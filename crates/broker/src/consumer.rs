@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use lapin::{
     Acker, Channel, Connection,
     message::Delivery,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
     types::FieldTable,
 };
 use tokio::{
@@ -71,7 +71,8 @@ impl Incoming {
     /// Hands it back to the broker, which hands it over again, and parks it after some times. Only for
     /// what cannot be done now and may be later; the caller waits before.
     pub async fn hand_back(self) {
-        let _ = self.acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await;
+        // From RabbitMQ 4.3 on a message that comes back by basic.nack counts as one that nobody has tried.
+        let _ = self.acker.reject(BasicRejectOptions { requeue: true }).await;
     }
 
     /// The end of a message: the broker forgets it. Where the channel is gone by then, it comes again.
