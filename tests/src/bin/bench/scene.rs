@@ -98,8 +98,7 @@ pub(crate) struct Scene {
 impl Scene {
     /// Sets it up, with all that delivers ready.
     pub(crate) async fn set(machine: &Machine, subscribers: &[Subscriber], subject: Subject) -> Self {
-        let variables = &[("RUST_LOG", "warn,lapin=off")];
-        let setup = Setup { waits: Waits::Real, timeout: None, ..Setup::on(machine.servers(), variables) };
+        let setup = Setup { waits: Waits::Real, timeout: None, ..Setup::on(machine.servers(), &[]) };
         let world = World::of(setup).await;
         let mut receiver = Child::start("receiver");
         let address = receiver.ask(&Value::Null).await["address"].as_str().expect("an address").to_owned();
