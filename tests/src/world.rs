@@ -137,6 +137,8 @@ impl World {
                 ("FANFARE_DIALECTS", &folder.to_string_lossy()),
                 ("FANFARE_ALLOW_ADDRESSES", "127.0.0.0/8"),
                 ("FANFARE_HTTPS_ONLY", "false"),
+                // Many tests are about endpoints that fail again and again, each time at once.
+                ("FANFARE_BREAKER_AFTER", "1000"),
                 ("FANFARE_ADDRESS", "127.0.0.1:0"),
                 ("FANFARE_OPERATIONS_ADDRESS", "127.0.0.1:0"),
             ]

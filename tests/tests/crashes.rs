@@ -334,9 +334,7 @@ async fn a_rolling_restart_repeats_nothing_and_leaves_nothing_behind() {
 
 /// The settings and the world of the reconciler's tests: each event fails once, and then waits 5 s.
 async fn with_waiting_claims(events: usize) -> (World, Process, Subscriber, Vec<String>) {
-    // As many failures in a row must not open a breaker.
-    let variables = [("FANFARE_RESCUE_AFTER", "3s"), ("FANFARE_BREAKER_AFTER", "1000")];
-    let world = World::of_waits("5s,5s", &variables).await;
+    let world = World::of_waits("5s,5s", &[("FANFARE_RESCUE_AFTER", "3s")]).await;
     let mut script = vec![Behaviour::FAIL; events];
     script.push(Behaviour::Answer(200, SLOW));
     let subscriber = Subscriber::new(&world, "failing", script).await;

@@ -112,7 +112,7 @@ pub(crate) struct Counted {
     /// Events that were gone through.
     events: usize,
     /// Deliveries that would be sent.
-    deliveries: i64,
+    deliveries: usize,
     /// Whether these are not all: a dry run goes through 20,000 events at the most.
     has_more: bool,
 }
@@ -159,7 +159,7 @@ pub(crate) async fn count(
                 endpoints.map(|one| Wanted { event: event.id, accepted_at: event.accepted_at, endpoint: one.id })
             })
             .collect();
-        counted.deliveries += console.store.count_wanted(&new, &wanted).await?;
+        counted.deliveries += console.store.still_wanted(&new, &wanted).await?.len();
         counted.events += events.len();
         counted.has_more = events.len() == CHUNK;
         reached = events.last().map(|event| (event.accepted_at, event.id));

@@ -118,7 +118,7 @@ fn limits(environment: &mut Environment) -> Option<Limits> {
     let fast = environment.number("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "1024", 1..=20_000, meaning);
     let meaning = "attempts beside these that may be on their way, in each process, and take longer than a second or go to \
                    endpoints that have not yet answered within one: however many endpoints hang, they use up no more";
-    let slow = environment.number("FANFARE_MAX_SLOW_ATTEMPTS", "1024", 1..=20_000, meaning);
+    let slow = environment.number("FANFARE_MAX_SLOW_ATTEMPTS", "4096", 1..=20_000, meaning);
     let event_bytes = environment.max_event_bytes();
     Some(Limits {
         prefetch: u16::try_from(prefetch?).ok()?,

@@ -184,6 +184,9 @@ impl Entry {
                 return;
             }
             let Some(next) = traffic.waiting.pop_front() else { return };
+            if next.is_closed() {
+                continue;
+            }
             traffic.turns += 1;
             drop(traffic);
             // One that nobody waits for any more comes back, and is free again.
@@ -196,7 +199,14 @@ impl Ticket {
     /// Waits for the turn. None where it would not come in time: the endpoint has become slow.
     pub(crate) async fn turn(mut self) -> Option<Turn> {
         let (waiting, slot) = oneshot::channel();
-        self.entry.traffic().waiting.push_back(waiting);
+        {
+            let mut traffic = self.entry.traffic();
+            // Whoever was sent away had been waiting; whoever comes now would be sent away by nobody.
+            if traffic.turns >= traffic.lane.bound() && traffic.age() >= SLOW_AFTER {
+                return None;
+            }
+            traffic.waiting.push_back(waiting);
+        }
         self.entry.next();
         let mut slot = slot.await.ok()?;
         let slow = self.slow.take();

@@ -7,6 +7,9 @@ use crate::lane::deferral_wait;
 /// The wait before the first probe. Each that fails doubles it.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 
+/// A claim may be due by so much too early, the one for the probe as well.
+const EARLY: Duration = Duration::from_secs(1);
+
 /// The longest wait between two probes.
 const LONGEST_PROBE: Duration = Duration::from_secs(60);
 
@@ -38,7 +41,7 @@ impl Breaker {
     /// ever longer, spread by `random` in 0..1.
     pub fn pass(&mut self, now: Duration, count: u32, random: f64) -> Result<(), Duration> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        if now < open.next_probe {
+        if now + EARLY.min(open.interval / 2) < open.next_probe {
             let wait = open.next_probe - now;
             let is_first = !std::mem::replace(&mut open.is_awaited, true);
             return Err(if is_first { wait } else { wait.max(deferral_wait(count, random)) });
@@ -120,6 +123,18 @@ mod tests {
         assert!(breaker.succeeded());
         assert_eq!((pass(&mut breaker, now), breaker.open_for(now)), (Ok(()), None));
         assert!(!breaker.failed(MOST, now));
+    }
+
+    #[test]
+    fn the_claim_that_comes_for_the_probe_may_be_a_little_early() {
+        let mut breaker = opened();
+        let mut now = Duration::ZERO;
+        for wait in [1, 2, 4, 8] {
+            assert_eq!(breaker.pass(now, 8, 0.5), Err(seconds(wait)));
+            now += seconds(wait) - EARLY.min(seconds(wait) / 2);
+            assert_eq!(breaker.pass(now, 9, 0.5), Ok(()));
+            breaker.failed(MOST, now);
+        }
     }
 
     #[test]

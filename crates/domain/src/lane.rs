@@ -16,7 +16,7 @@ pub const SLOW_AFTER: Duration = Duration::from_secs(1);
 const MAX_DEFERRAL: Duration = Duration::from_secs(300);
 
 /// What a lane without any experience expects of an attempt, and how many it dares to have on their way.
-const FIRST_GUESS: Duration = Duration::from_millis(20);
+const FIRST_GUESS: Duration = Duration::from_millis(100);
 const FIRST_BOUND: usize = 2;
 
 /// What bounds every lane of a process.

@@ -1,5 +1,7 @@
 //! Replays: what somebody wants sent again, how far that is, and the deliveries that it makes due.
 
+use std::collections::HashSet;
+
 use fanfare_domain::{
     delivery::DeferralReason,
     event::EventType,
@@ -82,6 +84,8 @@ pub struct Wanted {
 /// What a replay has gone through in one step.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
+    /// The last event of the step before, if there was any: a step happens only where the replay is there still.
+    pub from: Option<(Timestamp, EventId)>,
     /// The last event, if there was any.
     pub reached: Option<(Timestamp, EventId)>,
     /// How many.
@@ -89,6 +93,9 @@ pub struct Step {
     /// Whether there are no more.
     pub is_last: bool,
 }
+
+/// Deliveries that are looked for in one statement.
+const AT_ONCE: usize = 5000;
 
 const COLUMNS: &str = "id, application_id, endpoint_id, event_types, states, since, until, rate_per_second, state, \
                        reached_at, reached_event, events, deliveries, created_at, finished_at";
@@ -232,35 +239,46 @@ impl Store {
         rows.iter().map(past_event).collect()
     }
 
-    /// How many of these deliveries are in one of the states that a replay means.
+    /// Those of these deliveries that are in one of the states that a replay means, by event and endpoint.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn count_wanted(&self, of: &NewReplay, wanted: &[Wanted]) -> Result<i64, StoreError> {
+    pub async fn still_wanted(
+        &self,
+        of: &NewReplay,
+        wanted: &[Wanted],
+    ) -> Result<HashSet<(EventId, EndpointId)>, StoreError> {
         let statement = format!(
-            "SELECT count(*) FROM {WANTED} LEFT JOIN deliveries d ON d.id = w.id AND d.accepted_at = w.accepted_at
+            "SELECT w.event_id, w.endpoint_id
+             FROM {WANTED} LEFT JOIN deliveries d ON d.id = w.id AND d.accepted_at = w.accepted_at
              WHERE coalesce(d.state, 'unmatched') = ANY($5)"
         );
-        let (ids, accepted, events, endpoints) = arrays(wanted);
         let connection = self.writer().await?;
         let statement = connection.prepare_cached(&statement).await?;
-        let row = connection.query_one(&statement, &[&ids, &accepted, &events, &endpoints, &of.states()]).await?;
-        Ok(row.get(0))
+        let mut found = HashSet::new();
+        for part in wanted.chunks(AT_ONCE) {
+            let (ids, accepted, events, endpoints) = arrays(part);
+            let rows = connection.query(&statement, &[&ids, &accepted, &events, &endpoints, &of.states()]).await?;
+            found.extend(rows.iter().map(|row| (EventId(row.get(0)), EndpointId(row.get(1)))));
+        }
+        Ok(found)
     }
 
-    /// How many deliveries of a replay have not ended yet, counted up to `most`.
+    /// How many deliveries of a replay have been neither tried nor put off yet, counted up to `most`. What an endpoint
+    /// does not take holds up nobody else.
     ///
     /// # Errors
     /// When the database is away.
     pub async fn unfinished_of_replay(&self, id: ReplayId, most: usize) -> Result<usize, StoreError> {
         let statement = "SELECT count(*) FROM (SELECT FROM deliveries
-                         WHERE replay_id = $1 AND state IN ('sending', 'waiting') LIMIT $2) unfinished";
+                         WHERE replay_id = $1 AND state IN ('sending', 'waiting') AND failures = 0 AND deferrals = 0
+                         LIMIT $2) unfinished";
         let row = self.connection().await?.query_one(statement, &[&id.0, &row_count(most)]).await?;
         Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or_default())
     }
 
     /// Makes deliveries due that a replay wants, those that there are not yet among them, and notes how far it has come:
-    /// in one commit, and only while it still runs.
+    /// in one commit. None where it does not run any more, or somebody else has taken this step.
     ///
     /// # Errors
     /// When the database is away; a commit may then have happened, and the claims are left to the reconciler.
@@ -269,10 +287,13 @@ impl Store {
         of: &NewReplay,
         step: Step,
         wanted: &[Wanted],
-    ) -> Result<Vec<Unfinished>, StoreError> {
+    ) -> Result<Option<Vec<Unfinished>>, StoreError> {
         let statement = format!(
             "WITH replay AS MATERIALIZED (
-                 SELECT * FROM replays WHERE id = $5 AND state = 'running' FOR UPDATE
+                 SELECT * FROM replays
+                 WHERE id = $5 AND state = 'running' AND reached_at IS NOT DISTINCT FROM $11::timestamptz
+                   AND reached_event IS NOT DISTINCT FROM $12::uuid
+                 FOR UPDATE
              ), wanted AS MATERIALIZED (
                  SELECT w.*, r.states, r.application_id FROM {WANTED}, replay r
              ), chosen AS MATERIALIZED (
@@ -303,21 +324,40 @@ impl Store {
                      events = r.events + $9, deliveries = r.deliveries + (SELECT count(*) FROM due),
                      state = CASE WHEN $10 THEN 'done' ELSE r.state END, finished_at = CASE WHEN $10 THEN now() END
                  FROM replay WHERE r.id = replay.id
+                 RETURNING r.id
              )
-             SELECT * FROM due"
+             SELECT due.* FROM noted LEFT JOIN due ON true"
         );
         let (ids, accepted, events, endpoints) = arrays(wanted);
         let (moment, event) = step.reached.map(|(moment, event)| (moment, event.0)).unzip();
+        let (from_moment, from_event) = step.from.map(|(moment, event)| (moment, event.0)).unzip();
         let (reason, count) = (DeferralReason::Replayed.as_str(), row_count(step.events));
         let connection = self.writer().await?;
         let prepared = connection.prepare_cached(&statement).await?;
         let rows = connection
             .query(
                 &prepared,
-                &[&ids, &accepted, &events, &endpoints, &of.id.0, &reason, &moment, &event, &count, &step.is_last],
+                &[
+                    &ids,
+                    &accepted,
+                    &events,
+                    &endpoints,
+                    &of.id.0,
+                    &reason,
+                    &moment,
+                    &event,
+                    &count,
+                    &step.is_last,
+                    &from_moment,
+                    &from_event,
+                ],
             )
             .await?;
-        self.with_traces(&connection, &rows).await
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let due: Vec<Row> = rows.into_iter().filter(|row| row.get::<_, Option<Uuid>>("id").is_some()).collect();
+        self.with_traces(&connection, &due).await.map(Some)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Goes through the events that somebody wants sent again, at the pace that was asked for, and behind everything else.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use fanfare_broker::BrokerSettings;
+use fanfare_domain::ids::{EndpointId, EventId};
 use fanfare_service::crash_point;
-use fanfare_store::{Directory, Job, Replay, Step, StoreError, Wanted};
+use fanfare_store::{Directory, Job, PastEvent, Replay, Step, StoreError, Wanted};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +25,7 @@ const CHUNK: usize = 500;
 /// Due claims in their queue behind which nothing is replayed: what is new, and what is due, comes first.
 const BACKLOG: u32 = 500;
 
-/// Seconds of its rate that a replay may have on their way: an endpoint that is slow gets no more than it takes.
+/// Seconds of its rate that a replay may have on their way, what was tried or put off not counted.
 const ON_THEIR_WAY: usize = 10;
 
 /// The job of replaying.
@@ -60,7 +62,12 @@ impl Replays {
             }
         }
         for replay in running {
-            self.advance(replay).await?;
+            let id = replay.of.id;
+            match self.advance(replay).await {
+                Err(error) if error.may_pass() => return Err(error),
+                Err(error) => tracing::warn!(%error, replay = %id, "a replay cannot go on; it is tried again"),
+                Ok(()) => {}
+            }
         }
         Ok(())
     }
@@ -77,23 +84,16 @@ impl Replays {
         let until = Instant::now() + LOOKS_FOR;
         while room > 0 && Instant::now() < until {
             let events = store.past_events(&of, reached, CHUNK).await?;
-            let mut step = Step { reached, events: 0, is_last: events.len() < CHUNK };
-            let mut wanted = Vec::new();
-            for event in &events {
-                if wanted.len() >= room {
-                    step.is_last = false;
-                    break;
-                }
-                let endpoints = selection.endpoints(&application, &event.event_type);
-                wanted.extend(endpoints.iter().map(|endpoint| Wanted {
-                    event: event.id,
-                    accepted_at: event.accepted_at,
-                    endpoint: endpoint.id,
-                }));
-                step.reached = Some((event.accepted_at, event.id));
-                step.events += 1;
-            }
-            let due = store.advance_replay(&of, step, &wanted).await?;
+            let candidates: Vec<Wanted> = events
+                .iter()
+                .flat_map(|event| {
+                    let endpoints = selection.endpoints(&application, &event.event_type).into_iter();
+                    endpoints.map(|one| Wanted { event: event.id, accepted_at: event.accepted_at, endpoint: one.id })
+                })
+                .collect();
+            let wanted = store.still_wanted(&of, &candidates).await?;
+            let (step, wanted) = cut(&events, reached, candidates, &wanted, room);
+            let Some(due) = store.advance_replay(&of, step, &wanted).await? else { break };
             crash_point("replay.committed");
             self.settler.publish_due(&due).await;
             if step.is_last {
@@ -104,4 +104,29 @@ impl Replays {
         }
         Ok(())
     }
+}
+
+/// As many of the events as have no more than `room` deliveries that are wanted; the first one in any case.
+fn cut(
+    events: &[PastEvent],
+    from: Option<(Timestamp, EventId)>,
+    candidates: Vec<Wanted>,
+    wanted: &HashSet<(EventId, EndpointId)>,
+    room: usize,
+) -> (Step, Vec<Wanted>) {
+    let mut taken: Vec<Wanted> = Vec::new();
+    let mut step = Step { from, reached: from, events: 0, is_last: events.len() < CHUNK };
+    let mut candidates = candidates.into_iter().filter(|one| wanted.contains(&(one.event, one.endpoint))).peekable();
+    for event in events {
+        if taken.len() >= room {
+            step.is_last = false;
+            break;
+        }
+        while let Some(one) = candidates.next_if(|one| one.event == event.id) {
+            taken.push(one);
+        }
+        step.reached = Some((event.accepted_at, event.id));
+        step.events += 1;
+    }
+    (step, taken)
 }

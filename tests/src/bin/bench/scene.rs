@@ -98,7 +98,11 @@ pub(crate) struct Scene {
 impl Scene {
     /// Sets it up, with all that delivers ready.
     pub(crate) async fn set(machine: &Machine, subscribers: &[Subscriber], subject: Subject) -> Self {
-        let setup = Setup { waits: Waits::Real, timeout: None, ..Setup::on(machine.servers(), &[]) };
+        let setup = Setup {
+            waits: Waits::Real,
+            timeout: None,
+            ..Setup::on(machine.servers(), &[("FANFARE_BREAKER_AFTER", "20")])
+        };
         let world = World::of(setup).await;
         let mut receiver = Child::start("receiver");
         let address = receiver.ask(&Value::Null).await["address"].as_str().expect("an address").to_owned();

@@ -28,7 +28,8 @@ pub(crate) const PERMITS: usize = 24;
 /// Ingests, and dispatchers, that there are.
 pub(crate) const PROCESSES: usize = 2;
 
-const VARIABLES: [(&str, &str); 4] = [
+const VARIABLES: [(&str, &str); 5] = [
+    ("FANFARE_BREAKER_AFTER", "20"),
     ("FANFARE_LANE_BOUND", "8"),
     ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "16"),
     ("FANFARE_MAX_SLOW_ATTEMPTS", "8"),
