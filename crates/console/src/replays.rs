@@ -152,13 +152,7 @@ pub(crate) async fn count(
     let mut reached = None;
     while counted.has_more && counted.events < COUNTED {
         let events = console.store.past_events(&new, reached, CHUNK).await?;
-        let wanted: Vec<Wanted> = events
-            .iter()
-            .flat_map(|event| {
-                let endpoints = selection.endpoints(&application, &event.event_type).into_iter();
-                endpoints.map(|one| Wanted { event: event.id, accepted_at: event.accepted_at, endpoint: one.id })
-            })
-            .collect();
+        let wanted = Wanted::of(&selection, &application, &events);
         counted.deliveries += console.store.still_wanted(&new, &wanted).await?.len();
         counted.events += events.len();
         counted.has_more = events.len() == CHUNK;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use fanfare_domain::{
+    application::Application,
     delivery::DeferralReason,
     event::EventType,
     ids::{ApplicationId, DeliveryId, EndpointId, EventId, ReplayId},
@@ -103,13 +104,15 @@ const COLUMNS: &str = "id, application_id, endpoint_id, event_types, states, sin
 const WANTED: &str = "unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[])
                       AS w(id, accepted_at, event_id, endpoint_id)";
 
-impl Replay {
-    /// Which events go to which endpoints.
-    ///
-    /// # Errors
-    /// When one of its types cannot be read: it was written by another release.
-    pub fn selection(&self) -> Result<Selection, StoreError> {
-        self.of.selection()
+impl Wanted {
+    /// The deliveries of these events that a replay would send, in the events' order.
+    pub fn of(selection: &Selection, application: &Application, events: &[PastEvent]) -> Vec<Self> {
+        let of_event = |event: &PastEvent| {
+            let (id, accepted_at) = (event.id, event.accepted_at);
+            let endpoints = selection.endpoints(application, &event.event_type).into_iter();
+            endpoints.map(move |endpoint| Self { event: id, accepted_at, endpoint: endpoint.id })
+        };
+        events.iter().flat_map(of_event).collect()
     }
 }
 

@@ -8,6 +8,7 @@ mod replays;
 
 use std::{future::Future, time::Duration};
 
+use fanfare_broker::BrokerSettings;
 use fanfare_store::{AdvisoryLock, Job, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,7 @@ pub(crate) use partitions::Partitions;
 pub(crate) use reconciler::Reconciler;
 pub(crate) use replays::Replays;
 
-use crate::database::Database;
+use crate::{database::Database, settle::Settler};
 
 /// The longest that a job may take in one turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(120);
@@ -66,4 +67,14 @@ impl Turns {
     fn failed(&self, error: &StoreError) {
         tracing::warn!(%error, job = ?self.job, "a job failed; it is done again later");
     }
+}
+
+/// Whether more than `most` claims are due already, or nobody can say: a job that makes more of them due waits.
+async fn is_behind(broker: &BrokerSettings, settler: &Settler, most: u32, job: Job) -> bool {
+    match broker.queue_depth(&settler.topology.deliveries_queue()).await {
+        Ok(depth) if depth <= most => return false,
+        Ok(depth) => tracing::info!(depth, ?job, "claims are due; the job waits until fewer are"),
+        Err(error) => tracing::warn!(%error, ?job, "cannot look at the backlog; the job waits"),
+    }
+    true
 }

@@ -8,7 +8,7 @@ use fanfare_store::{Job, StoreError};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::Turns;
+use super::{Turns, is_behind};
 use crate::{database::Database, metric, settle::Settler};
 
 /// How often it looks, at the most.
@@ -55,16 +55,8 @@ impl Reconciler {
         if !database.store.has_overdue(*patience).await? {
             return Ok(());
         }
-        match broker.queue_depth(&settler.topology.deliveries_queue()).await {
-            Ok(depth) if depth <= NEARLY_EMPTY => {}
-            Ok(depth) => {
-                tracing::info!(depth, "deliveries are overdue behind a backlog; nothing is rescued");
-                return Ok(());
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot look at the backlog; nothing is rescued");
-                return Ok(());
-            }
+        if is_behind(broker, settler, NEARLY_EMPTY, Job::Reconciler).await {
+            return Ok(());
         }
         let rescued = database.store.rescue(*patience, BATCH).await?;
         if !rescued.is_empty() {

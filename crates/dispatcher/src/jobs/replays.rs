@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Turns;
+use super::{Turns, is_behind};
 use crate::{database::Database, settle::Settler};
 
 /// How often it sends something.
@@ -50,16 +50,8 @@ impl Replays {
         if running.is_empty() {
             return Ok(());
         }
-        match self.broker.queue_depth(&self.settler.topology.deliveries_queue()).await {
-            Ok(depth) if depth <= BACKLOG => {}
-            Ok(depth) => {
-                tracing::info!(depth, "claims are due; nothing is replayed meanwhile");
-                return Ok(());
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot look at the backlog; nothing is replayed");
-                return Ok(());
-            }
+        if is_behind(&self.broker, &self.settler, BACKLOG, Job::Replays).await {
+            return Ok(());
         }
         for replay in running {
             let id = replay.of.id;
@@ -84,13 +76,7 @@ impl Replays {
         let until = Instant::now() + LOOKS_FOR;
         while room > 0 && Instant::now() < until {
             let events = store.past_events(&of, reached, CHUNK).await?;
-            let candidates: Vec<Wanted> = events
-                .iter()
-                .flat_map(|event| {
-                    let endpoints = selection.endpoints(&application, &event.event_type).into_iter();
-                    endpoints.map(|one| Wanted { event: event.id, accepted_at: event.accepted_at, endpoint: one.id })
-                })
-                .collect();
+            let candidates = Wanted::of(&selection, &application, &events);
             let wanted = store.still_wanted(&of, &candidates).await?;
             let (step, wanted) = cut(&events, reached, candidates, &wanted, room);
             let Some(due) = store.advance_replay(&of, step, &wanted).await? else { break };

@@ -12,7 +12,7 @@ const WAITING: usize = 100_000;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// A dispatcher that starts on a backlog.
-pub(crate) async fn backlog(machine: &Machine, _: usize, figures: &mut Figures) {
+pub(crate) async fn backlog(machine: &Machine, figures: &mut Figures) {
     let types: Vec<String> = (0..10).map(|number| format!("bench.{number}")).collect();
     let subscribers: Vec<_> =
         types.iter().map(|one| Subscriber { group: "all", behaviour: "ok", types: vec![one.clone()] }).collect();

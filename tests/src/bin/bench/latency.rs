@@ -33,7 +33,7 @@ fn types(count: usize) -> Vec<String> {
 }
 
 /// At 100 events in a second, beside the ceiling.
-pub(crate) async fn measure(machine: &Machine, _: usize, figures: &mut Figures) {
+pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
     let subscribers: Vec<_> = (0..10).map(|number| subscriber("healthy", "ok", number)).collect();
     let mut latencies = Vec::new();
     for subject in [Subject::Ceiling, Subject::Fanfare(1)] {
@@ -59,7 +59,7 @@ async fn beside(machine: &Machine, subscribers: &[Subscriber], count: usize, rat
 }
 
 /// One of ten endpoints does something; the other nine, with and without.
-pub(crate) async fn one_of_ten(machine: &Machine, _: usize, figures: &mut Figures) {
+pub(crate) async fn one_of_ten(machine: &Machine, figures: &mut Figures) {
     let of_ten = |behaviour: &'static str| -> Vec<_> {
         let odd = subscriber("odd", behaviour, 0);
         std::iter::once(odd).chain((1..10).map(|number| subscriber("healthy", "ok", number))).collect()
@@ -78,7 +78,7 @@ pub(crate) async fn one_of_ten(machine: &Machine, _: usize, figures: &mut Figure
 }
 
 /// Half of a thousand endpoints hang, from cold.
-pub(crate) async fn half_of_many(machine: &Machine, _: usize, figures: &mut Figures) {
+pub(crate) async fn half_of_many(machine: &Machine, figures: &mut Figures) {
     const PAIRS: usize = 500;
     let pairs = |behaviour: &'static str| -> Vec<_> {
         (0..PAIRS)

@@ -122,11 +122,12 @@ async fn all(options: &Options) -> anyhow::Result<Figures> {
         }
         match name {
             "throughput" => throughput::measure(machine, times, &mut figures).await,
-            "latency" => latency::measure(machine, times, &mut figures).await,
-            "one-of-ten" => latency::one_of_ten(machine, times, &mut figures).await,
-            "half-of-many" => latency::half_of_many(machine, times, &mut figures).await,
-            "backlog" => growth::backlog(machine, times, &mut figures).await,
-            _ => throughput::replicas(machine, times, &mut figures).await,
+            "latency" => latency::measure(machine, &mut figures).await,
+            "one-of-ten" => latency::one_of_ten(machine, &mut figures).await,
+            "half-of-many" => latency::half_of_many(machine, &mut figures).await,
+            "backlog" => growth::backlog(machine, &mut figures).await,
+            "replicas" => throughput::replicas(machine, times, &mut figures).await,
+            other => bail!("nobody measures {other}"),
         }
     }
     Ok(figures)
