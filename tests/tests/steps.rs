@@ -51,8 +51,8 @@ async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
         "delivery.taken",
         "claim.confirmed",
         "claim.confirmed:4",
-        "message.acked",
-        "message.acked:6",
+        "message.ended",
+        "message.ended:6",
     ];
     let world = world(&[]).await;
     let subscribers = subscribers(&world).await;
@@ -225,7 +225,7 @@ async fn a_dispatcher_killed_in_a_slow_attempt_whose_message_it_has_acked_loses_
     let endpoint = world.endpoint("one", &["a"]).await;
     world.receiver.script(&endpoint.path, &[Behaviour::Hang, Behaviour::OK]);
     let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
-    kill_dispatcher_at(&world, "message.acked").await;
+    kill_dispatcher_at(&world, "message.ended").await;
     assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await, 1);
     let _dispatcher = world.dispatcher().await;
     let received = world.receiver.wait_for(&endpoint.path, 2).await;

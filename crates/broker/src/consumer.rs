@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use lapin::{
-    Acker, Channel, Connection,
+    Channel, Connection,
     message::Delivery,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
 use tokio::{
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     BrokerSettings,
+    acks::Acks,
     connection::backoff,
     watchdog::{Flow, Place, watch_connection, watch_consumers},
 };
@@ -29,6 +30,9 @@ const CAREFUL_AFTER: usize = 2;
 /// The longest wait for the channels: on a connection that fails just then, lapin may never answer.
 const SET_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The longest wait for each step of closing what may be broken.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long messages are taken one at a time on a connection that holds, before all goes on as before.
 const CAREFUL_FOR: Duration = Duration::from_secs(10);
 
@@ -37,7 +41,6 @@ const CAREFUL_FOR: Duration = Duration::from_secs(10);
 const PATIENT_AFTER: usize = 50;
 
 /// A message as the broker handed it over. It comes again unless it is acked.
-#[derive(Debug)]
 pub struct Incoming {
     /// Its bytes.
     pub body: Vec<u8>,
@@ -50,13 +53,16 @@ pub struct Incoming {
     /// Whether it has been handed to a consumer before.
     pub redelivered: bool,
     pub(crate) headers: FieldTable,
-    acker: Acker,
+    tag: u64,
+    acks: Arc<Acks>,
     _place: Place,
 }
 
 impl Incoming {
-    pub(crate) fn new(delivery: Delivery, place: Place) -> Self {
+    pub(crate) fn new(delivery: Delivery, acks: Arc<Acks>, place: Place) -> Self {
         Self {
+            tag: delivery.delivery_tag,
+            acks,
             _place: place,
             exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
@@ -64,25 +70,19 @@ impl Incoming {
             redelivered: delivery.redelivered,
             headers: delivery.properties.headers().clone().unwrap_or_default(),
             body: delivery.data,
-            acker: delivery.acker,
         }
     }
 
     /// Hands it back to the broker, which hands it over again, and parks it after some times. Only for
     /// what cannot be done now and may be later; the caller waits before.
-    pub async fn hand_back(self) {
-        // From RabbitMQ 4.3 on a message that comes back by basic.nack counts as one that nobody has tried.
-        let _ = self.acker.reject(BasicRejectOptions { requeue: true }).await;
+    pub fn hand_back(self) {
+        self.acks.reject(self.tag);
     }
 
-    /// The end of a message: the broker forgets it. Where the channel is gone by then, it comes again.
-    pub async fn ack(self) {
-        match self.acker.ack(BasicAckOptions::default()).await {
-            Ok(true) => {}
-            Ok(false) | Err(_) => {
-                tracing::debug!(routing_key = self.routing_key, "the channel of a message is gone; it will come again")
-            }
-        }
+    /// The end of a message: the broker is told within some milliseconds, together with others, and forgets it. Where
+    /// the channel is gone by then, it comes again.
+    pub fn ack(self) {
+        self.acks.end(self.tag);
     }
 }
 
@@ -201,12 +201,14 @@ async fn consume(
     state: &watch::Sender<bool>,
 ) -> lapin::Result<Ended> {
     let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(connection, feeds, is_careful));
-    let Lines { channels, flows, mut pumps } = set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
+    let Lines { channels, flows, mut pumps, mut acks, close: close_acks } =
+        set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
     tracing::info!("consuming from the broker");
     state.send_replace(true);
     tokio::select! {
         // The end of a stream means that the consumer is gone, even where the connection is healthy.
         Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
+        Some(ended) = acks.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
         silent = watch_consumers(connection, &flows) => Err(silent),
         () = until(wanted, false) => Ok(Ended::Paused),
         () = tokio::time::sleep(CAREFUL_FOR), if is_careful => Ok(Ended::Recovered),
@@ -214,6 +216,8 @@ async fn consume(
             cancel(&channels).await;
             state.send_replace(false);
             close.cancelled().await;
+            close_acks.cancel();
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, acks.join_all()).await;
             Ok(Ended::Closed)
         }
     }
@@ -221,7 +225,7 @@ async fn consume(
 
 /// lapin keeps a connection whose consumer was not waited for, and the broker would go on handing it messages.
 async fn end(connection: Connection) {
-    let _ = tokio::time::timeout(Duration::from_secs(2), connection.close(200, "".into())).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "".into())).await;
 }
 
 /// What is open of a set of consumers.
@@ -229,11 +233,20 @@ struct Lines {
     channels: Vec<(Channel, String)>,
     flows: Vec<Arc<Flow>>,
     pumps: JoinSet<lapin::Result<()>>,
+    acks: JoinSet<lapin::Result<()>>,
+    /// Tells the broker of all that has ended, and of nothing more.
+    close: CancellationToken,
 }
 
 /// Opens a channel for each feed and begins to pass its messages on.
 async fn set_up(connection: &Connection, feeds: &[Feed], is_careful: bool) -> lapin::Result<Lines> {
-    let mut lines = Lines { channels: Vec::new(), flows: Vec::new(), pumps: JoinSet::new() };
+    let mut lines = Lines {
+        channels: Vec::new(),
+        flows: Vec::new(),
+        pumps: JoinSet::new(),
+        acks: JoinSet::new(),
+        close: CancellationToken::new(),
+    };
     for feed in feeds {
         let channel = connection.create_channel().await?;
         let prefetch = if is_careful { 1 } else { feed.prefetch };
@@ -247,7 +260,10 @@ async fn set_up(connection: &Connection, feeds: &[Feed], is_careful: bool) -> la
             )
             .await?;
         let flow = Arc::new(Flow::new(feed.queue.clone(), usize::from(prefetch)));
-        lines.pumps.spawn(pump(consumer, Arc::clone(&flow), feed.into.clone()));
+        let acks = Arc::<Acks>::default();
+        lines.pumps.spawn(pump(consumer, Arc::clone(&flow), Arc::clone(&acks), feed.into.clone()));
+        let (of_channel, close) = (channel.clone(), lines.close.clone());
+        lines.acks.spawn(async move { acks.tell(&of_channel, close).await });
         lines.channels.push((channel, feed.queue.clone()));
         lines.flows.push(flow);
     }
@@ -261,9 +277,14 @@ async fn until(wanted: &mut watch::Receiver<bool>, state: bool) {
     }
 }
 
-async fn pump(mut consumer: lapin::Consumer, flow: Arc<Flow>, into: mpsc::Sender<Incoming>) -> lapin::Result<()> {
+async fn pump(
+    mut consumer: lapin::Consumer,
+    flow: Arc<Flow>,
+    acks: Arc<Acks>,
+    into: mpsc::Sender<Incoming>,
+) -> lapin::Result<()> {
     while let Some(delivery) = consumer.next().await {
-        if into.send(Incoming::new(delivery?, flow.place())).await.is_err() {
+        if into.send(Incoming::new(delivery?, Arc::clone(&acks), flow.place())).await.is_err() {
             break;
         }
     }
@@ -274,7 +295,7 @@ async fn pump(mut consumer: lapin::Consumer, flow: Arc<Flow>, into: mpsc::Sender
 async fn cancel(channels: &[(Channel, String)]) {
     for (channel, tag) in channels {
         let cancelled = channel.basic_cancel(tag.clone().into(), BasicCancelOptions::default());
-        let _ = tokio::time::timeout(Duration::from_secs(2), cancelled).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, cancelled).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //! recovery, which leaves a consumer pending for ever after the broker has closed its channel; each has
 //! a supervisor that builds connection, topology and channels anew.
 
+mod acks;
 mod codec;
 mod connection;
 mod consumer;

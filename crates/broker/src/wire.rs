@@ -1,7 +1,7 @@
 //! What the previous release writes to the broker, as it stands in `proto/wire`, is read as it was meant; and what
 //! this one writes, that one can read.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use fanfare_domain::{
     claim::Claim,
@@ -68,7 +68,7 @@ fn incoming(message: &Value) -> Incoming {
         Some(id) => properties.with_message_id(id.into()),
         None => properties,
     };
-    Incoming::new(delivery, Flow::new(String::new(), 1).place())
+    Incoming::new(delivery, Arc::default(), Flow::new(String::new(), 1).place())
 }
 
 /// A message in the form of the recorded ones.

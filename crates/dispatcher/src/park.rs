@@ -28,7 +28,7 @@ pub(crate) fn park(settler: &Settler, message: Incoming, unreadable: Unreadable)
         let parked = encode_parked(&parking.topology, &message, &unreadable);
         parking.publisher.publish_until_confirmed(&parked).await;
         crash_point("park.confirmed");
-        message.ack().await;
+        message.ack();
     });
 }
 

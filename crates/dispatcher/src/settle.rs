@@ -48,13 +48,13 @@ impl Settlement {
     }
 
     /// Ends one part; the last acks the message.
-    async fn settle(self) {
+    fn settle(self) {
         if let Some(open) = &self.0
             && open.parts.fetch_sub(1, Ordering::AcqRel) == 1
             && let Some(message) = self.take()
         {
-            message.ack().await;
-            crash_point("message.acked");
+            message.ack();
+            crash_point("message.ended");
         }
     }
 
@@ -71,13 +71,12 @@ impl Settler {
 
     /// Settles one part of a message, once the delivery's next claim, if there is one, is confirmed.
     pub(crate) fn settle(&self, settlement: Settlement, next: Option<(Claim, Option<Traceparent>)>) {
+        let Some((claim, trace)) = next else { return settlement.settle() };
         let settler = self.clone();
         self.tasks.spawn(async move {
-            if let Some((claim, trace)) = next {
-                settler.publish(&claim, trace).await;
-                crash_point("claim.confirmed");
-            }
-            settlement.settle().await;
+            settler.publish(&claim, trace).await;
+            crash_point("claim.confirmed");
+            settlement.settle();
         });
     }
 
@@ -99,7 +98,7 @@ impl Settler {
         if let Some(message) = settlement.take() {
             self.spawn(async move {
                 tokio::time::sleep(REST).await;
-                message.hand_back().await;
+                message.hand_back();
             });
         }
     }

@@ -37,9 +37,10 @@ pub const MAX_RESPONSE_BODY: usize = 64 * 1024;
 /// head of up to twice this size may pass.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
-/// How long an unused connection is kept, and how many of them per scheme, host and port.
+/// How long an unused connection is kept, and how many of them per scheme, host and port. Many endpoints may be those of
+/// one host: with fewer than they use at once, most of their attempts would need a new one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-const IDLE_PER_HOST: usize = 16;
+const IDLE_PER_HOST: usize = 512;
 
 /// A timer that is late by so much was held up with all of its process.
 const STOOD_STILL: Duration = Duration::from_secs(1);
