@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::try_join_all;
 use lapin::{
     Channel,
     options::{BasicAckOptions, BasicRejectOptions},
@@ -25,15 +26,20 @@ pub(crate) struct Acks {
 }
 
 impl Acks {
+    /// A message has come, in the order of their tags.
+    pub(crate) fn begin(&self, tag: u64) {
+        self.ends().open.insert(tag);
+    }
+
     /// A message needs nothing more.
     pub(crate) fn end(&self, tag: u64) {
-        self.ends().ended.insert(tag);
+        self.ends().end(tag);
         self.changed.notify_one();
     }
 
     /// A message is to be handed over again.
     pub(crate) fn reject(&self, tag: u64) {
-        self.ends().rejected.insert(tag);
+        self.ends().reject(tag);
         self.changed.notify_one();
     }
 
@@ -59,59 +65,56 @@ impl Acks {
     }
 }
 
-async fn send(channel: &Channel, frames: Vec<Frame>) -> lapin::Result<()> {
-    for frame in frames {
-        match frame {
-            Frame::AckUpTo(tag) => channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?,
-            Frame::Ack(tag) => channel.basic_ack(tag, BasicAckOptions::default()).await?,
-            // From RabbitMQ 4.3 on a message that comes back by basic.nack counts as one that nobody has tried.
-            Frame::Reject(tag) => channel.basic_reject(tag, BasicRejectOptions { requeue: true }).await?,
-        }
+async fn send(channel: &Channel, frames: Frames) -> lapin::Result<()> {
+    // Before what is acked: that would be of them as well.
+    for tag in frames.rejected {
+        // From RabbitMQ 4.3 on a message that comes back by basic.nack counts as one that nobody has tried.
+        channel.basic_reject(tag, BasicRejectOptions { requeue: true }).await?;
     }
+    if let Some(tag) = frames.up_to {
+        channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
+    }
+    try_join_all(frames.single.into_iter().map(|tag| channel.basic_ack(tag, BasicAckOptions::default()))).await?;
     Ok(())
 }
 
-/// What is told of messages, by their delivery tags: those of a channel count up from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Frame {
-    /// All up to this one ended, which has not been told of yet: the broker closes a channel that names another one.
-    AckUpTo(u64),
-    Ack(u64),
-    Reject(u64),
+/// What the broker is told of messages, by their delivery tags.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Frames {
+    rejected: Vec<u64>,
+    /// All up to this one have ended. It has not been told of itself: the broker closes a channel that names a message
+    /// twice.
+    up_to: Option<u64>,
+    single: BTreeSet<u64>,
 }
 
 /// Which messages have ended.
 #[derive(Debug, Default)]
 struct Ends {
-    /// Everything up to here has ended and was told.
-    told_up_to: u64,
-    /// What was told of the rest.
-    told: BTreeSet<u64>,
+    open: BTreeSet<u64>,
+    /// Those that the broker has not been told of.
     ended: BTreeSet<u64>,
-    rejected: BTreeSet<u64>,
+    rejected: Vec<u64>,
 }
 
 impl Ends {
-    /// What is to be told now: the ends before which nothing is left, and with `all` the others, too. And whether nothing
+    fn end(&mut self, tag: u64) {
+        self.open.remove(&tag);
+        self.ended.insert(tag);
+    }
+
+    fn reject(&mut self, tag: u64) {
+        self.open.remove(&tag);
+        self.rejected.push(tag);
+    }
+
+    /// What is to be told now: the ends before which nothing is open, and with `all` the others, too. And whether nothing
     /// is left to be told.
-    fn take(&mut self, all: bool) -> (Vec<Frame>, bool) {
-        let mut frames: Vec<Frame> = self.rejected.iter().map(|tag| Frame::Reject(*tag)).collect();
-        self.told.append(&mut self.rejected);
-        let mut last = None;
-        while let next = self.told_up_to + 1
-            && (self.ended.contains(&next) || self.told.contains(&next))
-        {
-            if self.ended.remove(&next) {
-                last = Some(next);
-            }
-            self.told.remove(&next);
-            self.told_up_to = next;
-        }
-        frames.extend(last.map(Frame::AckUpTo));
-        if all {
-            frames.extend(self.ended.iter().map(|tag| Frame::Ack(*tag)));
-            self.told.append(&mut self.ended);
-        }
+    fn take(&mut self, all: bool) -> (Frames, bool) {
+        let behind = self.open.first().map(|first| self.ended.split_off(first)).unwrap_or_default();
+        let up_to = std::mem::replace(&mut self.ended, behind).last().copied();
+        let single = if all { std::mem::take(&mut self.ended) } else { BTreeSet::new() };
+        let frames = Frames { rejected: std::mem::take(&mut self.rejected), up_to, single };
         (frames, self.ended.is_empty())
     }
 }
@@ -128,44 +131,42 @@ mod tests {
         unacked: BTreeSet<u64>,
         acked: BTreeSet<u64>,
         rejected: BTreeSet<u64>,
-        frames: usize,
     }
 
     impl Broker {
-        fn take(&mut self, frames: Vec<Frame>) {
-            for frame in frames {
-                self.frames += 1;
-                match frame {
-                    Frame::AckUpTo(tag) => {
-                        assert!(self.unacked.contains(&tag), "an unknown tag closes the channel");
-                        let rest = self.unacked.split_off(&(tag + 1));
-                        self.acked.append(&mut self.unacked);
-                        self.unacked = rest;
-                    }
-                    Frame::Ack(tag) => {
-                        assert!(self.unacked.remove(&tag), "an unknown tag closes the channel");
-                        self.acked.insert(tag);
-                    }
-                    Frame::Reject(tag) => {
-                        assert!(self.unacked.remove(&tag), "an unknown tag closes the channel");
-                        self.rejected.insert(tag);
-                    }
-                }
+        fn take(&mut self, frames: Frames) {
+            for tag in frames.rejected {
+                assert!(self.unacked.remove(&tag), "an unknown tag closes the channel");
+                self.rejected.insert(tag);
+            }
+            if let Some(tag) = frames.up_to {
+                assert!(self.unacked.contains(&tag), "an unknown tag closes the channel");
+                let rest = self.unacked.split_off(&(tag + 1));
+                self.acked.append(&mut self.unacked);
+                self.unacked = rest;
+            }
+            for tag in frames.single {
+                assert!(self.unacked.remove(&tag), "an unknown tag closes the channel");
+                self.acked.insert(tag);
             }
         }
     }
 
+    fn begun(count: u64) -> (Ends, Broker) {
+        let open: BTreeSet<u64> = (1..=count).collect();
+        (Ends { open: open.clone(), ..Ends::default() }, Broker { unacked: open, ..Broker::default() })
+    }
+
     #[test]
     fn what_ends_in_its_order_is_told_at_once() {
-        let (mut ends, mut broker) = (Ends::default(), Broker { unacked: (1..=100).collect(), ..Broker::default() });
-        ends.ended.extend(1..=60);
-        ends.ended.extend(62..=80);
+        let (mut ends, mut broker) = begun(100);
+        (1..=60).chain(62..=80).for_each(|tag| ends.end(tag));
         let (frames, is_all) = ends.take(false);
-        assert_eq!((frames.as_slice(), is_all), ([Frame::AckUpTo(60)].as_slice(), false));
+        assert_eq!((&frames, is_all), (&Frames { up_to: Some(60), ..Frames::default() }, false));
         broker.take(frames);
-        ends.ended.insert(61);
+        ends.end(61);
         let (frames, is_all) = ends.take(false);
-        assert_eq!((frames.as_slice(), is_all), ([Frame::AckUpTo(80)].as_slice(), true));
+        assert_eq!((&frames, is_all), (&Frames { up_to: Some(80), ..Frames::default() }, true));
         broker.take(frames);
         assert_eq!(broker.unacked.len(), 20);
     }
@@ -177,14 +178,14 @@ mod tests {
             steps in prop::collection::vec((0u8..4, any::<bool>()), 40),
             ended in 0usize..=40,
         ) {
-            let (mut ends, mut broker) = (Ends::default(), Broker { unacked: (1..=40).collect(), ..Broker::default() });
+            let (mut ends, mut broker) = begun(40);
             let (mut acks, mut rejects) = (BTreeSet::new(), BTreeSet::new());
             for (tag, (step, all)) in order.into_iter().zip(steps).take(ended) {
                 if step == 0 {
-                    ends.rejected.insert(tag);
+                    ends.reject(tag);
                     rejects.insert(tag);
                 } else {
-                    ends.ended.insert(tag);
+                    ends.end(tag);
                     acks.insert(tag);
                 }
                 if step < 3 {
@@ -195,7 +196,7 @@ mod tests {
             broker.take(ends.take(true).0);
             prop_assert_eq!(&broker.acked, &acks);
             prop_assert_eq!(&broker.rejected, &rejects);
-            prop_assert_eq!(ends.take(true), (Vec::new(), true));
+            prop_assert_eq!(ends.take(true), (Frames::default(), true));
         }
     }
 }

@@ -49,7 +49,7 @@ impl BrokerSettings {
     /// # Errors
     /// When the broker is away or there is no such queue.
     pub async fn queue_depth(&self, queue: &str) -> lapin::Result<u32> {
-        let connection = self.connect(&mut self.turns(), "looks").await?;
+        let connection = self.first(&mut self.turns(), "looks", None).await?;
         let depth = ready(&connection, queue).await?;
         connection.close(200, "".into()).await?;
         Ok(depth)
@@ -67,9 +67,18 @@ impl BrokerSettings {
         turns: &mut impl Iterator<Item = &'a AMQPUri>,
         purpose: &str,
     ) -> lapin::Result<Connection> {
+        self.first(turns, purpose, Some(&self.topology)).await
+    }
+
+    async fn first<'a>(
+        &self,
+        turns: &mut impl Iterator<Item = &'a AMQPUri>,
+        purpose: &str,
+        declare: Option<&Topology>,
+    ) -> lapin::Result<Connection> {
         let mut failed = Err(timed_out());
         for url in turns.take(self.urls.count()) {
-            failed = self.connect_to(url, purpose).await;
+            failed = self.connect_to(url, purpose, declare).await;
             match &failed {
                 Ok(_) => break,
                 Err(error) => tracing::debug!(node = address(url), %error, "a node of the broker cannot be used"),
@@ -78,15 +87,17 @@ impl BrokerSettings {
         failed
     }
 
-    async fn connect_to(&self, url: &AMQPUri, purpose: &str) -> lapin::Result<Connection> {
+    async fn connect_to(&self, url: &AMQPUri, purpose: &str, declare: Option<&Topology>) -> lapin::Result<Connection> {
         let mut url = url.clone();
         url.query.heartbeat = Some(url.query.heartbeat.unwrap_or(HEARTBEAT));
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
         let connection = answered(Connection::connect_uri(url, properties)).await?;
-        let channel = answered(connection.create_channel()).await?;
-        self.topology.declare(&channel).await?;
-        answered(channel.close(200, "declared".into())).await?;
+        if let Some(topology) = declare {
+            let channel = answered(connection.create_channel()).await?;
+            topology.declare(&channel).await?;
+            answered(channel.close(200, "declared".into())).await?;
+        }
         Ok(connection)
     }
 }

@@ -60,6 +60,7 @@ pub struct Incoming {
 
 impl Incoming {
     pub(crate) fn new(delivery: Delivery, acks: Arc<Acks>, place: Place) -> Self {
+        acks.begin(delivery.delivery_tag);
         Self {
             tag: delivery.delivery_tag,
             acks,
@@ -205,22 +206,24 @@ async fn consume(
         set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
     tracing::info!("consuming from the broker");
     state.send_replace(true);
-    tokio::select! {
-        // The end of a stream means that the consumer is gone, even where the connection is healthy.
-        Some(ended) = pumps.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
-        Some(ended) = acks.join_next() => ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
-        silent = watch_consumers(connection, &flows) => Err(silent),
-        () = until(wanted, false) => Ok(Ended::Paused),
-        () = tokio::time::sleep(CAREFUL_FOR), if is_careful => Ok(Ended::Recovered),
+    let ended = tokio::select! {
+        biased;
         () = stop.cancelled() => {
             cancel(&channels).await;
             state.send_replace(false);
             close.cancelled().await;
-            close_acks.cancel();
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, acks.join_all()).await;
-            Ok(Ended::Closed)
+            Ended::Closed
         }
-    }
+        // The end of a stream means that the consumer is gone, even where the connection is healthy.
+        Some(ended) = pumps.join_next() => return ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
+        Some(ended) = acks.join_next() => return ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
+        silent = watch_consumers(connection, &flows) => return Err(silent),
+        () = until(wanted, false) => Ended::Paused,
+        () = tokio::time::sleep(CAREFUL_FOR), if is_careful => Ended::Recovered,
+    };
+    close_acks.cancel();
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, acks.join_all()).await;
+    Ok(ended)
 }
 
 /// lapin keeps a connection whose consumer was not waited for, and the broker would go on handing it messages.

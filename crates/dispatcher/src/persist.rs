@@ -181,7 +181,7 @@ impl Persist {
     /// Passes what is to be attempted straight from an event's message on to its attempts, and the rest to
     /// their delay queues. The message ends with the last of them.
     async fn go_on(&self, planned: Planned, claims: Vec<(Claim, Option<Traceparent>)>, taken_at: Instant) {
-        let Planned { message, new, straight, .. } = planned;
+        let Planned { message, mut new, straight, .. } = planned;
         if straight.is_empty() {
             return self.settler.end(message, claims);
         }
@@ -189,7 +189,7 @@ impl Persist {
         for claim in claims {
             self.settler.settle(settlement.clone(), Some(claim));
         }
-        let body = Bytes::copy_from_slice(new.body.as_bytes());
+        let body = Bytes::from(std::mem::take(&mut new.body));
         for (position, endpoint, ticket) in straight {
             let settlement = settlement.clone();
             let straight = (endpoint, ticket);

@@ -1,23 +1,58 @@
-//! What grows with what waits, and must not.
+//! What grows with what there is or waits, and must not.
+
+use std::{collections::VecDeque, time::Instant};
+
+use fanfare_domain::ids::{ApplicationId, DeliveryId, EndpointId, EventId};
+use fanfare_tests::{process::fanfare, world::ready};
+use jiff::{SignedDuration, Timestamp};
+use lapin::{
+    BasicProperties, Connection, ConnectionProperties,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use crate::{
     figures::{Figures, Goal},
     processes::peak_memory,
-    scene::{Machine, Scene, Subject, Subscriber, Way},
+    scene::{Delivered, Machine, Scene, Subject, Subscriber, Way},
+    throughput::{Load, WARM_UP},
 };
 
 /// Events that wait while no dispatcher runs.
 const WAITING: usize = 100_000;
 
+/// Retries that wait for hours.
+const RETRIES: usize = 1_000_000;
+
+/// Attempts that were recorded before.
+const LOGGED: usize = 2_000_000;
+
+/// Applications, and endpoints of each.
+const APPLICATIONS: usize = 10_000;
+const ENDPOINTS: usize = 10;
+
+/// Requests at once, while endpoints are made.
+const AT_ONCE: usize = 16;
+
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
+
+/// Events by which a throughput is measured here.
+const LOAD: Load = Load { way: Way::Amqp, per_event: 1, events: 20_000 };
+
+fn subscribers() -> Vec<Subscriber> {
+    types().into_iter().map(|one| Subscriber { group: "all", behaviour: "ok", types: vec![one] }).collect()
+}
+
+fn types() -> Vec<String> {
+    (0..10).map(|number| format!("bench.{number}")).collect()
+}
 
 /// A dispatcher that starts on a backlog.
 pub(crate) async fn backlog(machine: &Machine, figures: &mut Figures) {
-    let types: Vec<String> = (0..10).map(|number| format!("bench.{number}")).collect();
-    let subscribers: Vec<_> =
-        types.iter().map(|one| Subscriber { group: "all", behaviour: "ok", types: vec![one.clone()] }).collect();
-    let mut scene = Scene::set(machine, &subscribers, Subject::Fanfare(0)).await;
-    scene.publish(Way::Amqp, &types, WAITING, None).await;
+    let mut scene = Scene::set(machine, &subscribers(), Subject::Fanfare(0)).await;
+    scene.publish(Way::Amqp, &types(), WAITING, None).await;
     let per_second = scene.work_off(WAITING).await;
     let memory = peak_memory(scene.dispatchers[0].id()) as f64 / MEBIBYTE;
     figures.add(
@@ -28,4 +63,158 @@ pub(crate) async fn backlog(machine: &Machine, figures: &mut Figures) {
         Goal::at_most(150.0, memory),
     );
     figures.add("deliveries of a dispatcher that starts on 100,000 events", "/s", per_second, None, None);
+}
+
+/// Very many retries that wait.
+pub(crate) async fn retries(machine: &Machine, figures: &mut Figures) {
+    let mut scene = Scene::set(machine, &subscribers(), Subject::Fanfare(1)).await;
+    let before = throughput(&mut scene).await;
+    let memory_before = scene.memory();
+    wait_for_hours(&scene).await;
+    let after = throughput(&mut scene).await;
+    enter(figures, "processor time per delivery while 1,000,000 retries wait", &after, &before);
+    let memory = scene.memory();
+    let goal = Goal::at_most(memory_before + 16.0, memory);
+    figures.add("memory of a dispatcher while 1,000,000 retries wait", "MiB", memory, Some(memory_before), goal);
+}
+
+/// A log that has grown.
+pub(crate) async fn log(machine: &Machine, figures: &mut Figures) {
+    let mut scene = Scene::set(machine, &subscribers(), Subject::Fanfare(1)).await;
+    let before = throughput(&mut scene).await;
+    write_log(&scene).await;
+    let after = throughput(&mut scene).await;
+    enter(figures, "processor time per delivery after 2,000,000 attempts", &after, &before);
+}
+
+/// Events, deliveries and attempts of today, one of each, and with it all that their indexes cost.
+async fn write_log(scene: &Scene) {
+    let write = "
+        CREATE TEMPORARY TABLE past AS
+        SELECT (prefix || substr(md5('event' || number), 1, 20))::uuid AS event,
+               (prefix || substr(md5('delivery' || number), 1, 20))::uuid AS delivery, at
+        FROM (SELECT number, at, lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') AS prefix
+              FROM (SELECT number, date_trunc('milliseconds', date_trunc('day', now(), 'UTC')
+                               + (now() - date_trunc('day', now(), 'UTC')) * number / $COUNT) AS at
+                    FROM generate_series(1, $COUNT) AS number) AS times) AS one;
+        INSERT INTO events (id, accepted_at, application_id, type, body, matches, fanned_out, traceparent, content)
+        SELECT event, at, application_id, 'bench.0', repeat('x', 440), 1, true, '', ''
+        FROM past, (SELECT application_id FROM endpoints LIMIT 1) AS one;
+        INSERT INTO deliveries (id, accepted_at, event_id, application_id, endpoint_id, state, attempt, sequence,
+                                finished_at, expires_at)
+        SELECT delivery, at, event, application_id, id, 'delivered', 1, 2, at, at + interval '3 days'
+        FROM past, (SELECT id, application_id FROM endpoints LIMIT 1) AS one;
+        INSERT INTO attempts (delivery_id, attempt, accepted_at, endpoint_id, url, started_at, duration_ms, outcome,
+                              status, response_headers, response_body)
+        SELECT delivery, 1, at, id, url, at, 1, 'answered', 200, '{}', 'ok'
+        FROM past, (SELECT id, url FROM endpoints LIMIT 1) AS one;
+        DROP TABLE past";
+    let write = write.replace("$COUNT", &LOGGED.to_string());
+    scene.world.database().await.batch_execute(&write).await.expect("a log");
+}
+
+/// Writes the rows and the claims of deliveries whose next attempt is due in two hours.
+async fn wait_for_hours(scene: &Scene) {
+    const QUEUE: &str = "120m";
+    const WINDOW: usize = 1024;
+    let (database, variables) = (scene.world.database().await, &scene.world.variables);
+    let application: ApplicationId = scene.world.application.parse().expect("an application");
+    let insert = "INSERT INTO deliveries (id, accepted_at, event_id, application_id, endpoint_id, state, attempt, sequence,
+                                          failures, due_at, expires_at)
+                  SELECT gen_random_uuid(), now(), gen_random_uuid(), $1, id, 'waiting', 2, 2, 1, now() + interval '2 h',
+                         now() + interval '3 days'
+                  FROM generate_series(1, $2::int), (SELECT id FROM endpoints LIMIT 1) AS one
+                  RETURNING id, event_id, endpoint_id";
+    let rows = database.query(insert, &[&application.0, &(RETRIES as i32)]).await.expect("deliveries");
+    let (made, due) = (Timestamp::now(), Timestamp::now() + SignedDuration::from_hours(2));
+    let connection =
+        Connection::connect(&variables["AMQP_URL"], ConnectionProperties::default()).await.expect("a broker");
+    let channel = connection.create_channel().await.expect("a channel");
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    let exchange = format!("{}.deliveries", variables["FANFARE_PREFIX"]);
+    let mut confirms = VecDeque::new();
+    for row in rows {
+        let claim = json!({
+            "delivery": DeliveryId(row.get(0)), "event": EventId(row.get(1)), "application": application,
+            "endpoint": EndpointId(row.get(2)), "attempt": 2, "sequence": 2, "due": due, "made": made, "deferrals": 0
+        });
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default().with_delivery_mode(2));
+        let body = claim.to_string();
+        let published =
+            channel.basic_publish(exchange.as_str().into(), QUEUE.into(), options, body.as_bytes(), properties).await;
+        confirms.push_back(published.expect("published"));
+        if confirms.len() >= WINDOW {
+            assert!(confirms.pop_front().expect("one").await.expect("a confirm").is_ack());
+        }
+    }
+    for confirm in confirms {
+        assert!(confirm.await.expect("a confirm").is_ack());
+    }
+    let waiting = scene.world.broker().await.depth(&format!("delay.{QUEUE}")).await.expect("its queue");
+    assert_eq!(waiting as usize, RETRIES);
+}
+
+/// Very many applications and endpoints.
+pub(crate) async fn endpoints(machine: &Machine, figures: &mut Figures) {
+    let mut scene = Scene::set(machine, &subscribers(), Subject::Fanfare(1)).await;
+    let before = throughput(&mut scene).await;
+    populate(&scene).await;
+    scene.dispatchers.clear();
+    let started = Instant::now();
+    let dispatcher = scene.world.dispatcher_starting();
+    ready(&dispatcher).await;
+    let took = started.elapsed().as_secs_f64();
+    figures.add("start with 100,000 endpoints of 10,000 applications", "s", took, None, Goal::at_most(5.0, took));
+    scene.dispatchers.push(dispatcher);
+    let after = throughput(&mut scene).await;
+    enter(figures, "processor time per delivery with 100,000 endpoints", &after, &before);
+    figures.note(format!("the dispatcher has {:.0} MiB", scene.memory()));
+}
+
+async fn throughput(scene: &mut Scene) -> Delivered {
+    // What was written before is to be over, and not to be measured.
+    scene.world.database().await.batch_execute("VACUUM ANALYZE; CHECKPOINT").await.expect("a quiet database");
+    scene.deliver(Way::Amqp, &types(), WARM_UP, 1, None).await;
+    scene.deliver(LOAD.way, &types(), LOAD.events, LOAD.per_event, None).await
+}
+
+/// What a delivery costs must not depend on what there is.
+fn enter(figures: &mut Figures, name: &str, after: &Delivered, before: &Delivered) {
+    let goal = Goal::at_most(before.cost() * 1.15, after.cost());
+    figures.add(name, "µs", after.cost(), Some(before.cost()), goal);
+    figures.note(format!("{}; before: {}", after.costs_in_words(), before.costs_in_words()));
+    figures.note(format!("{:.0} deliveries/s; before: {:.0}", after.per_second, before.per_second));
+}
+
+/// Makes the applications at once, and their endpoints as a customer does.
+async fn populate(scene: &Scene) {
+    let database = scene.world.database().await;
+    // Whoever follows the changes would read everything anew for each of them.
+    database.batch_execute("ALTER TABLE applications DISABLE TRIGGER announce").await.expect("no notices");
+    let make = "INSERT INTO applications (id, name, dialect)
+                SELECT gen_random_uuid(), 'bench ' || number, dialect
+                FROM generate_series(1, $1::int) AS number, (SELECT dialect FROM applications LIMIT 1) AS one
+                RETURNING id";
+    let made = database.query(make, &[&(APPLICATIONS as i32)]).await.expect("applications");
+    let enable = "ALTER TABLE applications ENABLE TRIGGER announce; NOTIFY fanfare_configuration";
+    let ids: Vec<Uuid> = made.iter().map(|row| row.get(0)).collect();
+    let key = fanfare(&scene.world.variables, &["key", "create", "--role", "admin"]);
+    let client = scene.world.client().with_key(&key);
+    let url = format!("http://{}/all/ok", scene.address);
+    let mut makers = JoinSet::new();
+    for worker in 0..AT_ONCE {
+        let (client, url) = (client.clone(), url.clone());
+        let ids: Vec<_> = ids.iter().skip(worker).step_by(AT_ONCE).copied().collect();
+        makers.spawn(async move {
+            for id in ids {
+                let application = ApplicationId(id);
+                let path = format!("webhooks?application={application}");
+                for _ in 0..ENDPOINTS {
+                    client.post(&path, &json!({ "url": url, "events": ["*"] })).await.data();
+                }
+            }
+        });
+    }
+    makers.join_all().await;
+    database.batch_execute(enable).await.expect("notices");
 }

@@ -14,8 +14,17 @@ pub(crate) fn processor_time(root: u32) -> Duration {
 
 /// The most memory that a process has had at once, in bytes; 0 where it is gone.
 pub(crate) fn peak_memory(process: u32) -> u64 {
+    status(process, "VmHWM:")
+}
+
+/// The memory that a process has now, in bytes; 0 where it is gone.
+pub(crate) fn memory(process: u32) -> u64 {
+    status(process, "VmRSS:")
+}
+
+fn status(process: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kilobytes.unwrap_or_default() * 1024
 }

@@ -6,7 +6,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,10 +26,14 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const FAIL: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\nno";
 const DRIPPING: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n";
 
+/// Whether what stands behind the gate is up.
+static GATE: AtomicBool = AtomicBool::new(false);
+
 /// Microseconds from publishing to receipt, by group.
 type Books = Arc<Mutex<HashMap<String, Vec<u32>>>>;
 
-/// Serves until nobody asks any more. Each question is answered with what has come in since the one before.
+/// Serves until nobody asks any more. Each question is answered with what has come in since the one before; `"open"` opens
+/// the gate before that.
 pub(crate) async fn run() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("its address").to_string();
@@ -39,7 +46,8 @@ pub(crate) async fn run() {
         }
     });
     let mut parent = Parent::new();
-    while parent.question().await.is_some() {
+    while let Some(question) = parent.question().await {
+        GATE.fetch_or(question == "open", Ordering::Relaxed);
         let noted = std::mem::take(&mut *books.lock().unwrap_or_else(PoisonError::into_inner));
         let groups: serde_json::Map<String, Value> = noted
             .into_iter()
@@ -79,11 +87,12 @@ async fn serve(mut stream: TcpStream, books: Books) -> io::Result<()> {
     }
 }
 
-/// `ok`, `fail`, `hang`, `drip`, or `wait-<milliseconds>`.
+/// `ok`, `gate`, `hang`, `drip`, or `wait-<milliseconds>`. Behind the gate all fails until it is opened.
 async fn answer(stream: &mut TcpStream, behaviour: &str) -> io::Result<()> {
     match behaviour {
         "ok" => stream.write_all(OK).await,
-        "fail" => stream.write_all(FAIL).await,
+        "gate" if GATE.load(Ordering::Relaxed) => stream.write_all(OK).await,
+        "gate" => stream.write_all(FAIL).await,
         "hang" => std::future::pending().await,
         "drip" => {
             stream.write_all(DRIPPING).await?;

@@ -6,9 +6,10 @@ use std::{
 };
 
 use fanfare_tests::{
+    client::Client,
     dialects::Waits,
     instance::{Instance, Servers},
-    process::Process,
+    process::{Process, fanfare},
     world::{Setup, World, get},
 };
 use serde_json::{Value, json};
@@ -17,16 +18,13 @@ use tokio::time::sleep;
 use crate::{
     ceiling::{self, Work},
     child::Child,
-    processes::processor_time,
+    processes::{memory, processor_time},
     publisher::{Door, Order},
 };
 
 /// Confirms that a publisher over AMQP awaits at once, and connections of one over HTTP.
 const WINDOW: usize = 512;
 const CONNECTIONS: usize = 64;
-
-/// Bytes of an event's message, as the design's figures are for.
-const BYTES: usize = 440;
 
 /// How often what was recorded is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -35,11 +33,13 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Machine {
     broker: Instance,
     database: Instance,
+    bytes: usize,
 }
 
 impl Machine {
-    pub(crate) fn start() -> Self {
-        Self { broker: Instance::rabbitmq("bench"), database: Instance::postgres("bench") }
+    /// Starts them, for events of so many bytes.
+    pub(crate) fn start(bytes: usize) -> Self {
+        Self { broker: Instance::rabbitmq("bench"), database: Instance::postgres("bench"), bytes }
     }
 
     pub(crate) fn servers(&self) -> Servers {
@@ -90,26 +90,42 @@ pub(crate) struct Scene {
     pub(crate) dispatchers: Vec<Process>,
     ceiling: Option<Child>,
     receiver: Child,
+    /// The receiver's.
+    pub(crate) address: String,
     publisher: Child,
     servers: [(&'static str, u32); 2],
+    /// Of an event's message.
+    pub(crate) bytes: usize,
     orders: usize,
 }
 
 impl Scene {
     /// Sets it up, with all that delivers ready.
     pub(crate) async fn set(machine: &Machine, subscribers: &[Subscriber], subject: Subject) -> Self {
-        let setup = Setup {
-            waits: Waits::Real,
-            timeout: None,
-            ..Setup::on(machine.servers(), &[("FANFARE_BREAKER_AFTER", "20")])
-        };
+        Self::of(machine, subscribers, subject, Waits::Real).await
+    }
+
+    /// The same, with other waits between attempts.
+    pub(crate) async fn of(machine: &Machine, subscribers: &[Subscriber], subject: Subject, waits: Waits) -> Self {
+        let setup = Setup { waits, timeout: None, ..Setup::on(machine.servers(), &[("FANFARE_BREAKER_AFTER", "20")]) };
         let world = World::of(setup).await;
         let mut receiver = Child::start("receiver");
         let address = receiver.ask(&Value::Null).await["address"].as_str().expect("an address").to_owned();
-        let endpoints = subscribe(&world, &address, subscribers).await;
+        let endpoints = subscribe(world.client(), &address, subscribers).await;
         let servers = [("rabbitmq", machine.broker_process()), ("postgres", machine.database_process())];
         let publisher = Child::start("publisher");
-        let mut scene = Self { world, dispatchers: Vec::new(), ceiling: None, receiver, publisher, servers, orders: 0 };
+        let dispatchers = Vec::new();
+        let mut scene = Self {
+            world,
+            dispatchers,
+            ceiling: None,
+            receiver,
+            address,
+            publisher,
+            servers,
+            bytes: machine.bytes,
+            orders: 0,
+        };
         match subject {
             Subject::Fanfare(dispatchers) => {
                 for _ in 0..dispatchers {
@@ -135,10 +151,37 @@ impl Scene {
         ceiling
     }
 
-    /// Publishes, and waits until that is done.
-    pub(crate) async fn publish(&mut self, way: Way, types: &[String], count: usize, rate: Option<f64>) {
+    /// Publishes, waits until that is done, and says how long it took.
+    pub(crate) async fn publish(&mut self, way: Way, types: &[String], count: usize, rate: Option<f64>) -> Duration {
         let order = self.order(way, types, count, rate).await;
-        self.publisher.ask(&order).await;
+        taken(&self.publisher.ask(&order).await)
+    }
+
+    /// Publishes events of another application meanwhile, from a process of their own.
+    pub(crate) async fn publish_beside(
+        &mut self,
+        other: &Other,
+        rate: f64,
+        seconds: f64,
+    ) -> tokio::task::JoinHandle<Duration> {
+        let count = (rate * seconds) as usize;
+        let mut order = self.order(Way::Amqp, &other.types, count, Some(rate)).await;
+        order["application"] = json!(other.application);
+        tokio::spawn(async move { taken(&Child::start("publisher").ask(&order).await) })
+    }
+
+    /// Another application with endpoints.
+    pub(crate) async fn other(&self, subscribers: &[Subscriber]) -> Other {
+        let variables = &self.world.variables;
+        let application = fanfare(variables, &["app", "create", "other"]);
+        let key = fanfare(variables, &["key", "create", "--role", "manage", "--application", &application]);
+        subscribe(&self.world.client().with_key(&key), &self.address, subscribers).await;
+        Other { application, types: subscribers.iter().flat_map(|one| one.types.clone()).collect() }
+    }
+
+    /// Lets what stands behind the gate of the receiver succeed from now on.
+    pub(crate) async fn open_gate(&mut self) -> Value {
+        self.receiver.ask(&json!("open")).await["groups"].clone()
     }
 
     async fn order(&mut self, way: Way, types: &[String], count: usize, rate: Option<f64>) -> Value {
@@ -157,7 +200,7 @@ impl Scene {
         };
         self.orders += 1;
         let (application, prefix) = (self.world.application.clone(), format!("{}-", self.orders));
-        json!(Order { door, application, types: types.to_vec(), count, rate, bytes: BYTES, prefix })
+        json!(Order { door, application, types: types.to_vec(), count, rate, bytes: self.bytes, prefix })
     }
 
     /// Publishes, and waits until all that follows from it is recorded as delivered.
@@ -213,6 +256,28 @@ impl Scene {
         count as f64 / started.elapsed().as_secs_f64()
     }
 
+    /// Waits until no event waits for a dispatcher.
+    pub(crate) async fn all_taken(&self) {
+        let broker = self.world.broker().await;
+        while broker.depth("events").await.expect("the broker") > 0 {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until no delivery waits for an attempt, or is being attempted.
+    pub(crate) async fn all_delivered(&self) {
+        let database = self.world.database().await;
+        let open = "SELECT count(*) FROM deliveries WHERE state IN ('sending', 'waiting')";
+        while database.query_one(open, &[]).await.expect("a number").get::<_, i64>(0) > 0 {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Mebibytes that the dispatchers have now.
+    pub(crate) fn memory(&self) -> f64 {
+        self.dispatchers.iter().map(|one| memory(one.id())).sum::<u64>() as f64 / 1024.0 / 1024.0
+    }
+
     /// Deliveries that were recorded as delivered.
     async fn recorded(&mut self) -> u64 {
         if let Some(ceiling) = &mut self.ceiling {
@@ -247,6 +312,17 @@ impl Scene {
         costs.push(("receiver", processor_time(self.receiver.id())));
         costs
     }
+}
+
+/// How long a publisher took.
+fn taken(answer: &Value) -> Duration {
+    Duration::from_secs_f64(answer["seconds"].as_f64().expect("seconds"))
+}
+
+/// Another application.
+pub(crate) struct Other {
+    application: String,
+    types: Vec<String>,
 }
 
 /// What came of an order.
@@ -284,12 +360,14 @@ impl Delivered {
     }
 }
 
-async fn subscribe(world: &World, address: &str, subscribers: &[Subscriber]) -> Vec<ceiling::Endpoint> {
+async fn subscribe(client: &Client, address: &str, subscribers: &[Subscriber]) -> Vec<ceiling::Endpoint> {
     let mut described: Vec<&String> = subscribers.iter().flat_map(|one| &one.types).collect();
     described.sort_unstable();
     described.dedup();
     for one in described {
-        world.describe(one).await;
+        let described =
+            json!({ "name": one, "category": "Bench", "description": "For the bench", "sample": { "n": 1 } });
+        client.post("event-types", &described).await.data();
     }
     let mut endpoints = Vec::new();
     for Subscriber { group, behaviour, types } in subscribers {
@@ -297,7 +375,7 @@ async fn subscribe(world: &World, address: &str, subscribers: &[Subscriber]) -> 
             "refuse" => "http://127.0.0.1:9/".to_owned(),
             behaviour => format!("http://{address}/{group}/{behaviour}"),
         };
-        let answer = world.client().post("webhooks", &json!({ "url": url, "events": types })).await;
+        let answer = client.post("webhooks", &json!({ "url": url, "events": types })).await;
         let text = |name: &str| answer.data()[name].as_str().unwrap_or_default().to_owned();
         endpoints.push(ceiling::Endpoint {
             id: text("id"),

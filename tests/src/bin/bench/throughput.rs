@@ -9,15 +9,15 @@ use crate::{
 const ENDPOINTS: usize = 10;
 
 /// Events before the measured ones, so that connections and plans are there.
-const WARM_UP: usize = 3_000;
+pub(crate) const WARM_UP: usize = 3_000;
 
 /// What is published.
 #[derive(Debug, Clone, Copy)]
-struct Load {
-    way: Way,
+pub(crate) struct Load {
+    pub(crate) way: Way,
     /// Endpoints that each event goes to.
-    per_event: usize,
-    events: usize,
+    pub(crate) per_event: usize,
+    pub(crate) events: usize,
 }
 
 const ONE_TO_ONE: Load = Load { way: Way::Amqp, per_event: 1, events: 30_000 };

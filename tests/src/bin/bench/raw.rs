@@ -1,0 +1,104 @@
+//! What each server and library does at most on this machine, one thing at a time, with nothing around it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use jiff::Timestamp;
+use lapin::{
+    Connection, ConnectionProperties,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use tokio::{task::JoinSet, time::Instant};
+use uuid::Uuid;
+
+use crate::{
+    figures::Figures,
+    latency::{subscriber, types},
+    scene::{Machine, Scene, Subject, Way},
+};
+
+const COUNT: usize = 30_000;
+
+/// Rows of one insert, messages of one ack, and POSTs at once.
+const BATCH: usize = 256;
+const POSTS: usize = 64;
+
+const INSERT: &str = "
+INSERT INTO events (id, accepted_at, application_id, type, body, matches, fanned_out, traceparent, content)
+SELECT id, now(), id, 'bench.0', body, 1, true, '', '' FROM unnest($1::uuid[], $2::text[]) AS i(id, body)";
+
+/// The ceilings of the servers.
+pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
+    let mut scene = Scene::set(machine, &[subscriber("raw", "ok", 0)], Subject::Fanfare(0)).await;
+    let published = scene.publish(Way::Amqp, &types(1), COUNT, None).await;
+    add(figures, "raw: persistent messages published with confirms", published);
+    add(figures, "raw: the same messages consumed and acked", consume(&scene).await);
+    add(figures, "raw: POSTs over kept connections", post(&scene).await);
+    add(figures, "raw: events inserted in batches", insert(&scene).await);
+}
+
+fn add(figures: &mut Figures, name: &str, took: Duration) {
+    figures.add(name, "/s", COUNT as f64 / took.as_secs_f64(), None, None);
+}
+
+async fn consume(scene: &Scene) -> Duration {
+    let url = &scene.world.variables["AMQP_URL"];
+    let queue = format!("{}.events", scene.world.variables["FANFARE_PREFIX"]);
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("the broker");
+    let channel = connection.create_channel().await.expect("a channel");
+    channel.basic_qos(2 * BATCH as u16, BasicQosOptions::default()).await.expect("a prefetch");
+    let started = Instant::now();
+    let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
+    let mut consumer = channel.basic_consume(queue.into(), "raw".into(), options, table).await.expect("a consumer");
+    for number in 1..=COUNT {
+        let message = consumer.next().await.expect("a message").expect("a message");
+        if number % BATCH == 0 || number == COUNT {
+            message.acker.ack(BasicAckOptions { multiple: true }).await.expect("acked");
+        }
+    }
+    started.elapsed()
+}
+
+async fn post(scene: &Scene) -> Duration {
+    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let url: Arc<str> = format!("http://{}/raw/ok", scene.address).into();
+    let body = Bytes::from(vec![b'x'; scene.bytes]);
+    let started = Instant::now();
+    let mut posts = JoinSet::new();
+    for worker in 0..POSTS {
+        let (client, url, body) = (client.clone(), Arc::clone(&url), body.clone());
+        posts.spawn(async move {
+            for _ in (worker..COUNT).step_by(POSTS) {
+                let request = Request::post(&*url).body(Full::new(body.clone())).expect("a request");
+                let answer = client.request(request).await.expect("an answer");
+                answer.into_body().collect().await.expect("a body");
+            }
+        });
+    }
+    posts.join_all().await;
+    started.elapsed()
+}
+
+async fn insert(scene: &Scene) -> Duration {
+    let database = scene.world.database().await;
+    let statement = database.prepare(INSERT).await.expect("a statement");
+    let body = "x".repeat(scene.bytes);
+    let started = Instant::now();
+    for first in (0..COUNT).step_by(BATCH) {
+        let count = BATCH.min(COUNT - first);
+        // As Fanfare's own ids: by time.
+        let now = Timestamp::now().as_nanosecond().cast_unsigned();
+        let ids: Vec<Uuid> = (0..count as u128).map(|number| Uuid::from_u128(now << 60 | number)).collect();
+        let bodies = vec![body.as_str(); count];
+        database.execute(&statement, &[&ids, &bodies]).await.expect("inserted");
+    }
+    started.elapsed()
+}
