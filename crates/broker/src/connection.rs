@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use fanfare_domain::delay::Ladder;
-use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable, uri::AMQPUri};
+use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, tcp::OwnedTLSConfig, types::FieldTable};
 
-use crate::{BrokerUrls, Prefix, Topology, nodes::address};
+use crate::{BrokerUrls, Prefix, Topology, nodes::Node};
 
 /// A node that has not answered after this long, at any step, is given up, and the next one tried. All steps together may
 /// take longer: a busy broker that answers each of them late must not be left each time before the last.
@@ -57,14 +57,14 @@ impl BrokerSettings {
 
     /// The nodes in turn, from any one on, so that connections spread over them. Whoever connects again asks the same
     /// turns: then the node that was lost is the last to be tried.
-    pub(crate) fn turns(&self) -> impl Iterator<Item = &AMQPUri> + Send {
+    pub(crate) fn turns(&self) -> impl Iterator<Item = &Node> + Send {
         self.urls.turns(rand::random_range(0..self.urls.count()))
     }
 
     /// A connection on which the topology has been declared, to the first node that gives one.
     pub(crate) async fn connect<'a>(
         &self,
-        turns: &mut impl Iterator<Item = &'a AMQPUri>,
+        turns: &mut impl Iterator<Item = &'a Node>,
         purpose: &str,
     ) -> lapin::Result<Connection> {
         self.first(turns, purpose, Some(&self.topology)).await
@@ -72,27 +72,29 @@ impl BrokerSettings {
 
     async fn first<'a>(
         &self,
-        turns: &mut impl Iterator<Item = &'a AMQPUri>,
+        turns: &mut impl Iterator<Item = &'a Node>,
         purpose: &str,
         declare: Option<&Topology>,
     ) -> lapin::Result<Connection> {
         let mut failed = Err(timed_out());
-        for url in turns.take(self.urls.count()) {
-            failed = self.connect_to(url, purpose, declare).await;
+        for node in turns.take(self.urls.count()) {
+            failed = self.connect_to(node, purpose, declare).await;
             match &failed {
                 Ok(_) => break,
-                Err(error) => tracing::debug!(node = address(url), %error, "a node of the broker cannot be used"),
+                Err(error) => tracing::debug!(node = node.address(), %error, "a node of the broker cannot be used"),
             }
         }
         failed
     }
 
-    async fn connect_to(&self, url: &AMQPUri, purpose: &str, declare: Option<&Topology>) -> lapin::Result<Connection> {
-        let mut url = url.clone();
+    async fn connect_to(&self, node: &Node, purpose: &str, declare: Option<&Topology>) -> lapin::Result<Connection> {
+        let mut url = node.url.clone();
         url.query.heartbeat = Some(url.query.heartbeat.unwrap_or(HEARTBEAT));
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
-        let connection = answered(Connection::connect_uri(url, properties)).await?;
+        let tls = OwnedTLSConfig { identity: None, cert_chain: node.roots.clone() };
+        let runtime = lapin::runtime::default_runtime()?;
+        let connection = answered(Connection::connect_uri_with_config(url, properties, tls, runtime)).await?;
         if let Some(topology) = declare {
             let channel = answered(connection.create_channel()).await?;
             topology.declare(&channel).await?;

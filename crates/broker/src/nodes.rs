@@ -1,13 +1,22 @@
 //! The broker's nodes, and the order in which they are tried.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, fs, str::FromStr};
 
 use lapin::uri::AMQPUri;
 
 /// Where the broker is: `amqp://user:password@host:port/vhost`, or the URLs of several nodes of one cluster, separated
-/// by commas.
+/// by commas. By `cacertfile`, RabbitMQ's own name for it, one with `amqps:` names a PEM file with certificates that are
+/// trusted beside those of the system.
 #[derive(Clone)]
-pub struct BrokerUrls(Vec<AMQPUri>);
+pub struct BrokerUrls(Vec<Node>);
+
+/// One node.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) url: AMQPUri,
+    /// PEM.
+    pub(crate) roots: Option<String>,
+}
 
 impl FromStr for BrokerUrls {
     type Err = String;
@@ -32,7 +41,7 @@ impl FromStr for BrokerUrls {
 
 impl fmt::Debug for BrokerUrls {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_list().entries(self.0.iter().map(address)).finish()
+        formatter.debug_list().entries(self.0.iter().map(Node::address)).finish()
     }
 }
 
@@ -43,14 +52,16 @@ impl BrokerUrls {
     }
 
     /// All of them in turn, again and again, from `first` on.
-    pub(crate) fn turns(&self, first: usize) -> impl Iterator<Item = &AMQPUri> + Send {
+    pub(crate) fn turns(&self, first: usize) -> impl Iterator<Item = &Node> + Send {
         self.0.iter().cycle().skip(first)
     }
 }
 
-/// What of a URL may be shown.
-pub(crate) fn address(url: &AMQPUri) -> String {
-    format!("{}:{}", url.authority.host, url.authority.port)
+impl Node {
+    /// What of a URL may be shown.
+    pub(crate) fn address(&self) -> String {
+        format!("{}:{}", self.url.authority.host, self.url.authority.port)
+    }
 }
 
 /// The URLs in a text. A comma after which no URL begins belongs to the one before: it may stand in a password.
@@ -72,11 +83,29 @@ fn begins_url(piece: &str) -> bool {
 }
 
 /// A parser's complaint about a text of another form would show it.
-fn parse(text: &str) -> Result<AMQPUri, String> {
+fn parse(text: &str) -> Result<Node, String> {
     match text.split_once("://") {
-        Some((scheme, _)) if ["amqp", "amqps"].contains(&scheme.to_lowercase().as_str()) => text.parse(),
-        _ => Err("it begins with neither amqp:// nor amqps://".to_owned()),
+        Some((scheme, _)) if ["amqp", "amqps"].contains(&scheme.to_lowercase().as_str()) => {}
+        _ => return Err("it begins with neither amqp:// nor amqps://".to_owned()),
     }
+    let (text, file) = without_file(text)?;
+    Ok(Node { url: text.parse()?, roots: file.map(|file| read(&file)).transpose()? })
+}
+
+/// The URL without its `cacertfile`, which the client library does not know, and that.
+fn without_file(text: &str) -> Result<(String, Option<String>), String> {
+    const NAME: &str = "cacertfile=";
+    let Some((address, query)) = text.split_once('?') else { return Ok((text.to_owned(), None)) };
+    let (ours, others): (Vec<&str>, Vec<&str>) = query.split('&').partition(|one| one.starts_with(NAME));
+    let rest = if others.is_empty() { address.to_owned() } else { format!("{address}?{}", others.join("&")) };
+    let Some(file) = ours.last() else { return Ok((rest, None)) };
+    let file = percent_encoding::percent_decode_str(&file[NAME.len()..]).decode_utf8();
+    Ok((rest, Some(file.map_err(|_| "its cacertfile is not UTF-8")?.into_owned())))
+}
+
+fn read(file: &str) -> Result<String, String> {
+    let pem = fs::read_to_string(file).map_err(|error| format!("its cacertfile {file} cannot be read: {error}"))?;
+    if pem.contains("BEGIN CERTIFICATE") { Ok(pem) } else { Err(format!("its cacertfile {file} holds no certificate")) }
 }
 
 #[cfg(test)]
@@ -86,7 +115,17 @@ mod tests {
     use super::*;
 
     fn hosts(text: &str) -> Vec<String> {
-        text.parse::<BrokerUrls>().expect("URLs").0.iter().map(address).collect()
+        text.parse::<BrokerUrls>().expect("URLs").0.iter().map(Node::address).collect()
+    }
+
+    #[test]
+    fn a_file_of_certificates_is_taken_out_and_must_be_one() {
+        let (url, file) = without_file("amqps://h/v?heartbeat=5&cacertfile=%2Fa%20b&x=1").expect("a URL");
+        assert_eq!((url.as_str(), file.as_deref()), ("amqps://h/v?heartbeat=5&x=1", Some("/a b")));
+        for (file, complaint) in [("/nowhere", "/nowhere cannot be read"), ("/dev/null", "holds no certificate")] {
+            let fault = format!("amqps://u:secret@h/v?cacertfile={file}").parse::<BrokerUrls>().expect_err("no file");
+            assert!(fault.contains(complaint) && !fault.contains("secret"), "{fault}");
+        }
     }
 
     #[test]
@@ -95,7 +134,8 @@ mod tests {
             ["amqp://", "amqp://u:a,b@host/v", "AMQPS://host:1/a,b?heartbeat=5", " amqp://u:p@127.0.0.1:5672/%2f\n"]
         {
             let urls: BrokerUrls = text.parse().expect("a URL");
-            assert_eq!(urls.0, [text.parse::<AMQPUri>().expect("a URL")], "{text}");
+            let urls: Vec<AMQPUri> = urls.0.into_iter().map(|node| node.url).collect();
+            assert_eq!(urls, [text.parse::<AMQPUri>().expect("a URL")], "{text}");
         }
     }
 
@@ -141,7 +181,7 @@ mod tests {
         fn each_round_has_all_of_them(count in 1_usize..6, first in 0_usize..6, past in 0_usize..20) {
             let all: Vec<String> = (1..=count).map(|port| format!("amqp://host:{port}")).collect();
             let urls: BrokerUrls = all.join(",").parse().expect("URLs");
-            let mut turns = urls.turns(first).map(|url| usize::from(url.authority.port));
+            let mut turns = urls.turns(first).map(|node| usize::from(node.url.authority.port));
             prop_assert_eq!(turns.next(), Some(first % count + 1));
             let mut round: Vec<usize> = turns.skip(past).take(count).collect();
             round.sort_unstable();

@@ -17,8 +17,9 @@ use crate::Environment;
 impl Environment {
     /// The broker's URLs.
     pub fn amqp_urls<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
-        let meaning = "the broker: `amqp://user:password@host:5672/vhost`, or `amqps://…` with TLS; for a cluster the URLs \
-                       of its nodes, separated by commas";
+        let meaning = "the broker: `amqp://user:password@host:5672/vhost`, or `amqps://…` with TLS, where \
+                       `?cacertfile=/path` names certificates (PEM) that are trusted beside those of the system; for a \
+                       cluster the URLs of its nodes, separated by commas";
         self.required("AMQP_URL", meaning)
     }
 
@@ -52,7 +53,10 @@ impl Environment {
 
     /// The database's URL.
     pub fn database_url<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
-        self.required("DATABASE_URL", "the database: `postgres://user:password@host:5432/database`")
+        let meaning = "the database: `postgres://user:password@host:5432/database`; `?sslmode=verify-full` asks for TLS \
+                       and a certificate for that host, by an authority of the system or of `&sslrootcert=/path` \
+                       (PEM); `require`, `prefer` and the others are as libpq has them";
+        self.required("DATABASE_URL", meaning)
     }
 
     /// How many connections to the database the process may open.

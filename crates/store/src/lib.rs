@@ -32,6 +32,7 @@ mod resend;
 mod secrets;
 mod snapshot;
 mod store;
+mod tls;
 mod trials;
 
 pub use applications::{ApplicationChange, ApplicationRow, NewApplication};

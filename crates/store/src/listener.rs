@@ -8,7 +8,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
-use tokio_postgres::{AsyncMessage, Client, NoTls};
+use tokio_postgres::{AsyncMessage, Client};
 
 use crate::{Store, StoreError};
 
@@ -38,7 +38,7 @@ pub(crate) async fn listen(store: Store, notices: mpsc::Sender<()>) {
 }
 
 async fn listen_once(store: &Store, notices: &mpsc::Sender<()>) -> Result<(), StoreError> {
-    let connecting = timeout(SET_UP_TIMEOUT, store.config.connect(NoTls));
+    let connecting = timeout(SET_UP_TIMEOUT, store.dial());
     let (client, mut connection) = connecting.await.map_err(|late| StoreError::Unavailable(late.into()))??;
     let messages = stream::poll_fn(move |context| connection.poll_message(context));
     let hints = notices.clone();
@@ -101,7 +101,7 @@ async fn is_silent(store: &Store, client: &Client) -> Result<bool, StoreError> {
 
 /// Asks a connection of its own.
 async fn ask_anew(store: &Store) -> Result<(), StoreError> {
-    let (client, connection) = store.config.connect(NoTls).await?;
+    let (client, connection) = store.dial().await?;
     tokio::select! {
         answered = ask(store, &client) => answered,
         ended = connection => Ok(ended?),

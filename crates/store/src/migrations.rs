@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use refinery::{Report, Runner};
-use tokio_postgres::{Client, NoTls, error::SqlState};
+use tokio_postgres::{Client, error::SqlState};
 
 use crate::{Store, StoreError};
 
@@ -32,7 +32,7 @@ impl Store {
     /// When the database is away or a migration fails; what was finished before stays.
     pub async fn migrate(&self, now: Timestamp) -> Result<Vec<String>, StoreError> {
         // Its own connection: a migration may take longer than the pool's statement timeout.
-        let (mut client, connection) = self.config.connect(NoTls).await?;
+        let (mut client, connection) = self.dial().await?;
         let connection = tokio::spawn(connection);
         client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
         let report = run(&mut client).await?;

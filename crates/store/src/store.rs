@@ -5,9 +5,10 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Client, Config, Connection, Socket, tls::MakeTlsConnect};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::{Keyring, StoreError, clock::Clock};
+use crate::{Keyring, StoreError, clock::Clock, tls};
 
 /// What a process tells about its database.
 #[derive(Debug, Clone)]
@@ -20,35 +21,41 @@ pub struct StoreSettings {
     pub keyring: Keyring,
 }
 
-/// The database's URL: `postgres://user:password@host:port/database`.
+/// The database's URL: `postgres://user:password@host:port/database`, with `sslmode` (`disable`, `prefer`, `require`,
+/// `verify-ca`, `verify-full`; `prefer` without it) and `sslrootcert`, a PEM file, as libpq has them.
 #[derive(Clone)]
-pub struct DatabaseUrl(Config);
+pub struct DatabaseUrl {
+    config: Config,
+    tls: MakeRustlsConnect,
+}
 
 impl FromStr for DatabaseUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let config = Config::from_str(text).map_err(|error| match std::error::Error::source(&error) {
+        let (text, tls) = tls::split(text)?;
+        let config = Config::from_str(&text).map_err(|error| match std::error::Error::source(&error) {
             Some(reason) => format!("{error}: {reason}"),
             None => error.to_string(),
         })?;
         if config.get_hosts().is_empty() {
             return Err("no host; write it like postgres://user:password@host:5432/database".to_owned());
         }
-        Ok(Self(config))
+        Ok(Self { config, tls })
     }
 }
 
 impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "DatabaseUrl({:?}, …)", self.0.get_hosts())
+        write!(formatter, "DatabaseUrl({:?}, …)", self.config.get_hosts())
     }
 }
 
 /// Every statement of Fanfare. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    pub(crate) config: Config,
+    config: Config,
+    tls: MakeRustlsConnect,
     pool: Pool,
     inserts: Pool,
     writers: Pool,
@@ -57,6 +64,9 @@ pub struct Store {
     /// Changes when the connections that there are fell silent.
     silence: watch::Sender<()>,
 }
+
+/// What moves the bytes of a connection.
+pub(crate) type Dialled = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
 /// A statement may take this long. Longer ones hold up what waits behind them.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -80,7 +90,7 @@ impl Store {
     /// # Errors
     /// When a pool cannot be made of the settings.
     pub fn new(settings: StoreSettings) -> Result<Self, StoreError> {
-        let mut config = settings.url.0;
+        let DatabaseUrl { mut config, tls } = settings.url;
         let given = config.get_options().unwrap_or_default().to_owned();
         config
             .options(format!("{given} {LOST_CLIENTS}"))
@@ -89,10 +99,11 @@ impl Store {
             .tcp_user_timeout(Duration::from_secs(15))
             .application_name("fanfare");
         Ok(Self {
-            pool: pool(&config, "", settings.connections)?,
-            inserts: pool(&config, "", BATCH_CONNECTIONS)?,
-            writers: pool(&config, KEY_LOOKUPS_ONLY, BATCH_CONNECTIONS)?,
+            pool: pool(&config, &tls, "", settings.connections)?,
+            inserts: pool(&config, &tls, "", BATCH_CONNECTIONS)?,
+            writers: pool(&config, &tls, KEY_LOOKUPS_ONLY, BATCH_CONNECTIONS)?,
             config,
+            tls,
             keyring: Arc::new(settings.keyring),
             clock: Arc::default(),
             silence: watch::Sender::new(()),
@@ -102,6 +113,11 @@ impl Store {
     /// The time by the database's clock, as long as it is followed ([`Directory`](crate::Directory)).
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// A connection beside the pools. It answers only while its other half is polled.
+    pub(crate) async fn dial(&self) -> Result<(Client, Dialled), StoreError> {
+        Ok(self.config.connect(self.tls.clone()).await?)
     }
 
     /// A connection for anything but the batch statements.
@@ -169,12 +185,12 @@ impl Store {
     }
 }
 
-fn pool(config: &Config, planner: &str, size: usize) -> Result<Pool, StoreError> {
+fn pool(config: &Config, tls: &MakeRustlsConnect, planner: &str, size: usize) -> Result<Pool, StoreError> {
     let mut config = config.clone();
     let given = config.get_options().unwrap_or_default().to_owned();
     let timeout = STATEMENT_TIMEOUT.as_millis();
     config.options(format!("{given} -c statement_timeout={timeout} -c lock_timeout=5000 {planner}"));
-    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let manager = Manager::from_config(config, tls.clone(), ManagerConfig { recycling_method: RecyclingMethod::Fast });
     // deadpool's own defaults wait for ever.
     let timeouts = Timeouts {
         wait: Some(Duration::from_secs(5)),

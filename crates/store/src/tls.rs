@@ -1,0 +1,169 @@
+//! TLS to the database, as `sslmode` and `sslrootcert` of its URL ask for it, by the meanings that libpq gives them.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{self, CryptoProvider, ring},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// What is asked of the server's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// Nothing: whoever stands between can read along.
+    None,
+    /// That a trusted authority made it, for whatever name.
+    Authority,
+    /// That a trusted authority made it for the host of the URL.
+    Name,
+}
+
+/// Takes what is about TLS out of a URL. Gives the rest, with an `sslmode` that the client library knows.
+///
+/// # Errors
+/// For people: which parameter is wrong, or which file cannot be used.
+pub(crate) fn split(url: &str) -> Result<(String, MakeRustlsConnect), String> {
+    let (address, query) = url.split_once('?').unwrap_or((url, ""));
+    if !address.contains("://") {
+        // Words such as `host=…`, which the client library reads by itself.
+        return Ok((url.to_owned(), MakeRustlsConnect::new(client_config(Check::None, None)?)));
+    }
+    let (mut mode, mut roots, mut rest) = ("prefer", None, Vec::new());
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        match parameter.split_once('=') {
+            Some(("sslmode", value)) => mode = value,
+            Some(("sslrootcert", value)) => roots = Some(decoded(value)?),
+            _ => rest.push(parameter.to_owned()),
+        }
+    }
+    let (plain, check) = match mode {
+        "disable" => ("disable", Check::None),
+        "prefer" => ("prefer", Check::None),
+        "require" if roots.is_some() => ("require", Check::Authority),
+        "require" => ("require", Check::None),
+        "verify-ca" => ("require", Check::Authority),
+        "verify-full" => ("require", Check::Name),
+        other => {
+            return Err(format!("sslmode={other}; expected disable, prefer, require, verify-ca or verify-full"));
+        }
+    };
+    rest.push(format!("sslmode={plain}"));
+    let connector = MakeRustlsConnect::new(client_config(check, roots.as_deref().map(Path::new))?);
+    Ok((format!("{address}?{}", rest.join("&")), connector))
+}
+
+fn decoded(value: &str) -> Result<String, String> {
+    let decoded = percent_encoding::percent_decode_str(value).decode_utf8();
+    decoded.map(Into::into).map_err(|_| "sslrootcert is not UTF-8".to_owned())
+}
+
+fn client_config(check: Check, file: Option<&Path>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    if check == Check::Name {
+        return Ok(builder.with_root_certificates(roots(file)?).with_no_client_auth());
+    }
+    let authority = (check == Check::Authority).then(|| {
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots(file)?), Arc::clone(&provider))
+            .build()
+            .map_err(|error| error.to_string())
+    });
+    let verifier = Verifier { authority: authority.transpose()?, provider };
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+}
+
+/// The certificates of a file, or those of the system.
+fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let Some(file) = file else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let nothing = "this system has no root certificates: name a file by sslrootcert";
+        return if roots.is_empty() { Err(nothing.to_owned()) } else { Ok(roots) };
+    };
+    let unusable = |error: &dyn std::fmt::Display| format!("sslrootcert {} cannot be used: {error}", file.display());
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unusable(&error))? {
+        let certificate = certificate.map_err(|error| unusable(&error))?;
+        roots.add(certificate).map_err(|error| unusable(&error))?;
+    }
+    if roots.is_empty() { Err(unusable(&"it holds no PEM certificate")) } else { Ok(roots) }
+}
+
+/// Checks less than the library does by itself: no certificate, or no name.
+#[derive(Debug)]
+struct Verifier {
+    authority: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(authority) = &self.authority else { return Ok(ServerCertVerified::assertion()) };
+        match authority.verify_server_cert(certificate, chain, name, ocsp, now) {
+            // The name is looked at last.
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_about_tls_is_taken_out() {
+        let url = "postgres://u:p@h:5432/d?application_name=x&sslmode=require&connect_timeout=3";
+        let (rest, _) = split(url).expect("a URL");
+        assert_eq!(rest, "postgres://u:p@h:5432/d?application_name=x&connect_timeout=3&sslmode=require");
+        assert_eq!(split("postgres://h/d").expect("a URL").0, "postgres://h/d?sslmode=prefer");
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let wrong = |query: &str| split(&format!("postgres://h/d?{query}")).map(|_| ()).expect_err("wrong");
+        assert!(wrong("sslmode=allow").contains("verify-full"));
+        assert!(wrong("sslmode=verify-full&sslrootcert=/nowhere").contains("/nowhere"));
+        assert!(wrong("sslmode=require&sslrootcert=%FF").contains("UTF-8"));
+    }
+}
