@@ -1,5 +1,6 @@
 //! `fanfare`: what operators do from a shell.
 
+mod keys;
 mod parked;
 
 use std::{
@@ -10,16 +11,15 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use fanfare_broker::BrokerSettings;
 use fanfare_domain::{
-    access::{Role, Token},
     address::AddressPolicy,
     catalogue::Catalogue,
     dialect::{DEFAULT_DIALECT, Dialect, Dialects},
     email::check_email,
     endpoint_url::{UrlPolicy, check_url},
-    ids::{ApplicationId, EndpointId, KeyId, SecretId},
+    ids::{ApplicationId, EndpointId, SecretId},
     label::check_label,
     secret::SigningSecret,
 };
@@ -54,7 +54,7 @@ enum Command {
     Dialect(DialectCommand),
     /// API keys.
     #[command(subcommand)]
-    Key(KeyCommand),
+    Key(keys::KeyCommand),
     /// Endpoints, which the API calls webhooks.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
@@ -93,19 +93,6 @@ enum DialectCommand {
 }
 
 #[derive(Subcommand)]
-enum KeyCommand {
-    /// Creates a key and prints it. It is not shown again.
-    Create {
-        /// What it may do.
-        #[arg(long)]
-        role: RoleArgument,
-        /// The application that it is bound to; none for an admin key.
-        #[arg(long)]
-        application: Option<ApplicationId>,
-    },
-}
-
-#[derive(Subcommand)]
 enum EndpointCommand {
     /// Creates an endpoint and prints its id and its signing secret, which is not shown again.
     Create {
@@ -119,13 +106,6 @@ enum EndpointCommand {
         #[arg(long, value_delimiter = ',', required = true)]
         events: Vec<String>,
     },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum RoleArgument {
-    Publish,
-    Manage,
-    Admin,
 }
 
 /// What the command needs of the environment.
@@ -190,7 +170,7 @@ async fn main() -> anyhow::Result<()> {
         }
         // Answered above: they need no database.
         Command::Dialect(_) => Ok(()),
-        Command::Key(KeyCommand::Create { role, application }) => create_key(&store, role, application).await,
+        Command::Key(command) => keys::run(&store, command).await,
         Command::Endpoint(EndpointCommand::Create { application, url, events }) => {
             create_endpoint(&store, &configuration, application, &url, events).await
         }
@@ -239,24 +219,6 @@ fn check_dialect(file: &Path) -> anyhow::Result<()> {
     let dialect = Dialect::parse(&file.display().to_string(), &name, &text)?;
     println!("{name} is sound. It sends, for instance:\n{}", dialect.example_body()?);
     println!("and tries again after: {}", dialect.policy.schedule.names().join(", "));
-    Ok(())
-}
-
-async fn create_key(store: &Store, role: RoleArgument, application: Option<ApplicationId>) -> anyhow::Result<()> {
-    let role = match role {
-        RoleArgument::Publish => Role::Publish,
-        RoleArgument::Manage => Role::Manage,
-        RoleArgument::Admin => Role::Admin,
-    };
-    if (role == Role::Admin) != application.is_none() {
-        bail!("a publish or manage key needs --application, and an admin key has none");
-    }
-    if let Some(application) = application {
-        require(store, application).await?;
-    }
-    let token = Token::from_random(KeyId::new(Timestamp::now(), rand::random()), rand::random());
-    store.create_key(&token, role, application).await.context("the key was not created")?;
-    println!("{}", token.reveal());
     Ok(())
 }
 

@@ -114,8 +114,6 @@ pub fn authenticate(headers: &HeaderMap, directory: &Directory, roles: &[Role]) 
         (None, None) => return Err(missing()),
     };
     let caller = directory
-        .snapshot()
-        .keys
         .authenticate(key.trim())
         .ok_or_else(|| ApiError::new(ErrorCode::InvalidKey, "this API key is not valid"))?;
     if !roles.contains(&caller.role) {

@@ -1,6 +1,6 @@
 //! Attempts: wait for the turn in the lane, sign, POST, decide.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use fanfare_domain::{
     delivery::{DeferralReason, FailureReason},
@@ -43,8 +43,7 @@ pub(crate) enum FinishedAs {
     GivenBack(GiveBack),
 }
 
-/// What the stage needs. Cheap to clone.
-#[derive(Clone)]
+/// What the stage needs.
 pub(crate) struct Attempts {
     pub(crate) database: Database,
     pub(crate) client: Client,
@@ -56,6 +55,7 @@ pub(crate) struct Attempts {
 /// Attempts what comes in, each in a task of its own, until nothing more does. From `stop` on, what is
 /// not yet being sent is given back; what is, is finished.
 pub(crate) async fn run(attempts: Attempts, mut assignments: mpsc::Receiver<Assignment>, stop: CancellationToken) {
+    let attempts = Arc::new(attempts);
     let tasks = TaskTracker::new();
     while let Some(assignment) = assignments.recv().await {
         let span = tracing::info_span!(
@@ -68,14 +68,14 @@ pub(crate) async fn run(attempts: Attempts, mut assignments: mpsc::Receiver<Assi
         if let Some(trace) = assignment.trace {
             parent_of(&span, trace);
         }
-        tasks.spawn(attempts.clone().process(assignment, stop.clone()).instrument(span));
+        tasks.spawn(Arc::clone(&attempts).process(assignment, stop.clone()).instrument(span));
     }
     tasks.close();
     tasks.wait().await;
 }
 
 impl Attempts {
-    async fn process(self, mut assignment: Assignment, stop: CancellationToken) {
+    async fn process(self: Arc<Self>, mut assignment: Assignment, stop: CancellationToken) {
         let ticket = assignment.ticket.take();
         let turn = stop.run_until_cancelled(self.turn(&assignment, ticket)).await;
         let stopping = || Err((DeferralReason::ShuttingDown, Duration::ZERO));

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -102,6 +103,8 @@ pub struct ApiKey {
     pub application: Option<ApplicationId>,
     /// What its token is recognised by.
     pub digest: TokenDigest,
+    /// From then on it opens nothing.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Whoever has shown a valid key.
@@ -115,7 +118,7 @@ pub struct Caller {
     pub application: Option<ApplicationId>,
 }
 
-/// All keys that are valid at the moment.
+/// All keys that were not revoked, but for some seconds.
 #[derive(Debug, Default)]
 pub struct Keys(HashMap<KeyId, ApiKey>);
 
@@ -126,17 +129,19 @@ impl FromIterator<ApiKey> for Keys {
 }
 
 impl Keys {
-    /// Who shows this text as a key; nobody, where it is not a valid one.
-    pub fn authenticate(&self, text: &str) -> Option<Caller> {
+    /// Who shows this text as a key; nobody, where it is not a valid one by `now`.
+    pub fn authenticate(&self, text: &str, now: Timestamp) -> Option<Caller> {
         let token: Token = text.parse().ok()?;
         let key = self.0.get(&token.key)?;
         let equal: bool = key.digest.ct_eq(&token.digest()).into();
-        equal.then_some(Caller { key: key.id, role: key.role, application: key.application })
+        let is_valid = equal && key.expires_at.is_none_or(|end| now < end);
+        is_valid.then_some(Caller { key: key.id, role: key.role, application: key.application })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -146,21 +151,32 @@ mod tests {
         #[test]
         fn only_the_whole_token_opens(id: u128, secret: [u8; 32], other: [u8; 32]) {
             let token = Token::from_random(KeyId(Uuid::from_u128(id)), secret);
-            let key = ApiKey { id: token.key, role: Role::Manage, application: None, digest: token.digest() };
+            let now = Timestamp::UNIX_EPOCH;
+            let key = ApiKey {
+                id: token.key,
+                role: Role::Manage,
+                application: None,
+                digest: token.digest(),
+                expires_at: None,
+            };
+            let ended = ApiKey { expires_at: Some(now), ..key.clone() };
             let keys: Keys = [key].into_iter().collect();
             let text = token.reveal();
             prop_assert_eq!(text.parse::<Token>(), Ok(token.clone()));
-            prop_assert!(keys.authenticate(&text).is_some());
+            prop_assert!(keys.authenticate(&text, now).is_some());
+            let ended: Keys = [ended].into_iter().collect();
+            prop_assert!(ended.authenticate(&text, now).is_none());
+            prop_assert!(ended.authenticate(&text, now - SignedDuration::from_secs(1)).is_some());
             let forged = Token::from_random(token.key, other).reveal();
-            prop_assert_eq!(keys.authenticate(&forged).is_some(), secret == other);
-            prop_assert!(keys.authenticate(&text[..text.len() - 1]).is_none());
+            prop_assert_eq!(keys.authenticate(&forged, now).is_some(), secret == other);
+            prop_assert!(keys.authenticate(&text[..text.len() - 1], now).is_none());
             let shown = format!("{token:?}");
             prop_assert!(!shown.contains(&text[40..]));
         }
 
         #[test]
         fn never_panics(text in ".{0,100}") {
-            prop_assert!(Keys::default().authenticate(&text).is_none());
+            prop_assert!(Keys::default().authenticate(&text, Timestamp::UNIX_EPOCH).is_none());
         }
     }
 }

@@ -43,6 +43,7 @@ pub use events::EventRow;
 pub use held::Held;
 pub use jobs::{AdvisoryLock, Job};
 pub use keyring::{Keyring, KeyringError};
+pub use keys::KeyRow;
 pub use moves::{GiveBack, Move, MoveTo, Moved};
 pub use notices::{FailedDelivery, FailedEndpoint, Notice, NoticeBounds, Notices};
 pub use parked::{ParkedFilter, ParkedMessage, ParkedRow};

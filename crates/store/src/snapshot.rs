@@ -6,12 +6,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use fanfare_domain::{
-    access::{ApiKey, Keys, Role},
+    access::{ApiKey, Caller, Keys, Role},
     application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
     dialect::{Dialect, Dialects},
     event::EventType,
@@ -62,14 +62,19 @@ pub struct Directory {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     refresh: mpsc::Sender<oneshot::Sender<bool>>,
     clock: Arc<Clock>,
+    uses: Uses,
 }
+
+/// When keys were used, as long as the database has not been told.
+type Uses = Arc<Mutex<HashMap<KeyId, Timestamp>>>;
 
 impl Directory {
     /// Loads everything, waiting for the database if need be, and follows its changes until `stop`. Of the
     /// `dialects`, each application has one.
     pub async fn follow(store: Store, dialects: Arc<Dialects>, stop: CancellationToken) -> Self {
         let clock = Arc::clone(&store.clock);
-        let source = Source { store, dialects };
+        let uses = Uses::default();
+        let source = Source { store, dialects, uses: Arc::clone(&uses) };
         let (notices, mut noticed) = mpsc::channel(1);
         let (listening, stopping) = (listen(source.store.clone(), notices), stop.clone());
         tokio::spawn(async move { stopping.run_until_cancelled(listening).await });
@@ -86,7 +91,7 @@ impl Directory {
         let (requests, requested) = mpsc::channel(64);
         let following = keep_current(source, current, publish, requested, noticed);
         tokio::spawn(async move { stop.run_until_cancelled(following).await });
-        Self { snapshot, refresh: requests, clock }
+        Self { snapshot, refresh: requests, clock, uses }
     }
 
     /// The newest snapshot, with a notice whenever it was compared with the database.
@@ -107,6 +112,14 @@ impl Directory {
     /// An application, if it is known.
     pub fn application(&self, id: ApplicationId) -> Option<Arc<Application>> {
         self.snapshot.borrow().applications.get(&id).cloned()
+    }
+
+    /// Who shows this text as a key; nobody, where it is not a valid one. Notes that the key was used.
+    pub fn authenticate(&self, text: &str) -> Option<Caller> {
+        let now = self.now();
+        let caller = self.snapshot.borrow().keys.authenticate(text, now)?;
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner).insert(caller.key, now);
+        Some(caller)
     }
 
     /// Whether there is an application whose newest settings cannot be read here. What is not found in older ones may
@@ -135,7 +148,7 @@ async fn keep_current(
     loop {
         let mut waiting = Vec::new();
         tokio::select! {
-            _ = poll.tick() => {}
+            _ = poll.tick() => source.note_uses().await,
             Some(()) = noticed.recv() => {}
             request = requested.recv() => match request {
                 Some(done) => waiting.push(done),
@@ -162,9 +175,20 @@ async fn keep_current(
 struct Source {
     store: Store,
     dialects: Arc<Dialects>,
+    uses: Uses,
 }
 
 impl Source {
+    /// Notes which keys were used since the last time. Where the database is away, that is said by their next use.
+    async fn note_uses(&self) {
+        let uses: Vec<_> = self.uses.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
+        if !uses.is_empty()
+            && let Err(error) = self.store.in_time(STEP_TIMEOUT, self.store.note_key_uses(&uses)).await
+        {
+            tracing::debug!(%error, keys = uses.len(), "cannot note when keys were used");
+        }
+    }
+
     /// Replaces what has changed.
     async fn refresh(&self, current: &mut Arc<Snapshot>) -> Result<(), StoreError> {
         let versions = self.store.in_time(STEP_TIMEOUT, self.versions()).await?;
@@ -323,7 +347,8 @@ fn policy(row: &Row, of_dialect: &Arc<Policy>) -> Result<Arc<Policy>, NotASchedu
 }
 
 async fn load_keys(store: &Store) -> Result<Keys, StoreError> {
-    let statement = "SELECT id, application_id, role, digest FROM api_keys WHERE revoked_at IS NULL";
+    let statement = "SELECT id, application_id, role, digest, expires_at FROM api_keys
+                     WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())";
     let rows = store.connection().await?.query(statement, &[]).await?;
     rows.iter()
         .map(|row| {
@@ -334,6 +359,7 @@ async fn load_keys(store: &Store) -> Result<Keys, StoreError> {
                 application: row.get::<_, Option<Uuid>>(1).map(ApplicationId),
                 role: Role::parse(row.get(2)).ok_or_else(|| corrupt("role"))?,
                 digest: row.get::<_, &[u8]>(3).try_into().map_err(|_| corrupt("digest"))?,
+                expires_at: row.get(4),
             })
         })
         .collect()

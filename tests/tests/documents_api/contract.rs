@@ -37,7 +37,9 @@ impl Route {
 
     /// Whether only an admin's key may.
     pub(crate) fn takes_admin(&self) -> bool {
-        ["create_application", "list_applications", "create_key"].contains(&self.name()) || self.is_about_parked()
+        ["create_application", "list_applications", "create_key", "list_keys", "rotate_key", "revoke_key"]
+            .contains(&self.name())
+            || self.is_about_parked()
     }
 
     /// Whether it is about messages that could not be read.

@@ -24,7 +24,7 @@ struct List {
 }
 
 /// Many webhooks with a delivery each, one webhook with many deliveries, and many events, applications, parked
-/// messages and replays.
+/// messages, replays and keys.
 async fn many_of_each(world: &World, administrator: &Door) -> Things {
     join_all((1..MANY).map(async |number| {
         let url = world.receiver.url(&format!("wide/{number}"));
@@ -49,6 +49,11 @@ async fn many_of_each(world: &World, administrator: &Door) -> Things {
          FROM applications, generate_series(1, {MANY}) WHERE name = 'test'"
     );
     world.database().await.batch_execute(&replays).await.expect("replays");
+    let keys = format!(
+        "INSERT INTO api_keys (id, role, digest)
+         SELECT gen_random_uuid(), 'admin', sha256('') FROM generate_series(1, {MANY} - (SELECT count(*) FROM api_keys))"
+    );
+    world.database().await.batch_execute(&keys).await.expect("keys");
     let made = "SELECT count(*) FROM attempts";
     until("every attempt", async || (world.count(made).await == 2 * MANY as i64 - 1).then_some(())).await;
     Things { webhook: busy.id, application: world.application.clone(), ..Things::unknown() }
@@ -59,7 +64,9 @@ fn lists(things: &Things) -> Vec<List> {
     let mut lists = Vec::new();
     for route in contract::routes().iter().filter(|route| route.has_parameter("before")) {
         let (usual, all) = match route.name() {
-            "list_applications" | "list_webhooks" | "list_events" | "list_parked" | "list_replays" => (50, MANY),
+            "list_applications" | "list_webhooks" | "list_events" | "list_parked" | "list_replays" | "list_keys" => {
+                (50, MANY)
+            }
             "list_webhook_configs" => (100, MANY),
             "list_webhook_deliveries" => (50, MANY),
             "list_deliveries" | "list_webhook_logs" => (50, 2 * MANY - 1),
@@ -78,7 +85,7 @@ async fn page_by_page_each_list_yields_everything_once() {
     let things = many_of_each(&world, &administrator).await;
     let manager = Door::of(&world).await;
     for List { path, usual, all } in lists(&things) {
-        let is_of_all = path.ends_with("/applications") || path.ends_with("/parked");
+        let is_of_all = ["/applications", "/parked", "/keys"].iter().any(|end| path.ends_with(end));
         let door = if is_of_all { &administrator } else { &manager };
         let first = door.get(&path).await;
         assert_eq!(list(first.data()).len(), usual, "{path} without a limit");
@@ -165,7 +172,7 @@ async fn what_is_no_page_is_refused() {
         let path = things.path(&route);
         let long = "0".repeat(2000);
         for before in
-            ["1", "", "wh_", "key_00000000000000000000000000", "%00", "null", "2026-13-18T12:00:00Z", long.as_str()]
+            ["1", "", "wh_", "usr_00000000000000000000000000", "%00", "null", "2026-13-18T12:00:00Z", long.as_str()]
         {
             let path = format!("{path}?before={before}");
             assert_refused(&path, &door.get(&path).await, (422, "invalid_field", "before"));

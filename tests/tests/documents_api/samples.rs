@@ -15,6 +15,8 @@ pub(crate) struct Things {
     pub(crate) event_type: String,
     pub(crate) parked: String,
     pub(crate) replay: String,
+    /// A key that nobody uses.
+    pub(crate) key: String,
     /// Where a webhook may be.
     pub(crate) url: String,
 }
@@ -35,8 +37,9 @@ impl Things {
         world.known().await;
         let event = world.publish(&json!({ "type": event_type, "data": CONFIDENTIAL, "id": CONFIDENTIAL })).await;
         let delivery = text(&world.wait_for_deliveries("state=delivered", 1).await[0], "id").to_owned();
-        let (parked, replay, url) = (park(world).await, replay(world).await, world.receiver.url("another"));
-        Self { application: world.application.clone(), webhook, delivery, event, event_type, parked, replay, url }
+        let (parked, replay, key) = (park(world).await, replay(world).await, key(world));
+        let (application, url) = (world.application.clone(), world.receiver.url("another"));
+        Self { application, webhook, delivery, event, event_type, parked, replay, key, url }
     }
 
     /// None of these exists.
@@ -50,6 +53,7 @@ impl Things {
             event_type: "nobody.described.it".to_owned(),
             parked: id("prk"),
             replay: id("rpl"),
+            key: id("key"),
             url: "https://example.com/".to_owned(),
         }
     }
@@ -65,6 +69,7 @@ impl Things {
             "event-types" => &self.event_type,
             "parked" => &self.parked,
             "replays" => &self.replay,
+            "keys" => &self.key,
             other => panic!("what is the id of {other}?"),
         };
         route.path.replace("{id}", id).replace("{name}", id)
@@ -83,6 +88,7 @@ impl Things {
             "publish_events" => json!([event]),
             "create_webhook" => json!({ "url": url, "events": ["order.created"] }),
             "put_webhook_configs" => json!({ "id": webhook, "name": "renamed" }),
+            "rotate_key" => json!({ "overlap_seconds": 60 }),
             "rotate_secret" => json!({ "overlap_seconds": 0 }),
             "test_webhook" => json!({ "data": { "n": 1 } }),
             "put_back_parked" => json!({ "message_id": "mended" }),
@@ -97,6 +103,12 @@ impl Things {
             }
         })
     }
+}
+
+/// Makes a key, and gives its id, which stands in it.
+fn key(world: &World) -> String {
+    let token = world.create_key(&["--role", "publish", "--application", &world.application]);
+    format!("key_{}", token.split('_').nth(1).expect("an id"))
 }
 
 /// Begins a replay, and gives its id; it waits, whatever runs.

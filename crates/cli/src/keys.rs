@@ -1,0 +1,126 @@
+//! `fanfare key`: API keys made, listed, rotated and revoked.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Subcommand, ValueEnum};
+use fanfare_domain::{
+    access::{Role, Token},
+    ids::{ApplicationId, KeyId},
+};
+use fanfare_store::{KeyRow, Store};
+use jiff::Timestamp;
+
+use crate::require;
+
+/// Keys that are read at once.
+const PAGE: usize = 1000;
+
+#[derive(Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Creates a key and prints it. It is not shown again.
+    Create {
+        /// What it may do.
+        #[arg(long)]
+        role: RoleArgument,
+        /// The application that it is bound to; none for an admin key.
+        #[arg(long)]
+        application: Option<ApplicationId>,
+        /// Ends it after so many seconds; without it, it ends when it is revoked.
+        #[arg(long)]
+        expires_in: Option<u64>,
+    },
+    /// Lists all keys, newest first, those that have ended among them.
+    List,
+    /// Makes another key with the role and the application of this one, and prints it; this one ends after the overlap.
+    Rotate {
+        /// The key's id.
+        key: KeyId,
+        /// For how many seconds both are valid.
+        #[arg(long, default_value_t = 86_400)]
+        overlap: u64,
+    },
+    /// Ends a key: within seconds it opens nothing any more, anywhere.
+    Revoke {
+        /// The key's id.
+        key: KeyId,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum RoleArgument {
+    Publish,
+    Manage,
+    Admin,
+}
+
+/// Does what is asked of keys.
+pub(crate) async fn run(store: &Store, command: KeyCommand) -> anyhow::Result<()> {
+    match command {
+        KeyCommand::Create { role, application, expires_in } => create(store, role, application, expires_in).await,
+        KeyCommand::List => list(store).await,
+        KeyCommand::Rotate { key, overlap } => {
+            let token = token();
+            let rotated = store.rotate_key(key, &token, Duration::from_secs(overlap)).await?;
+            rotated.context("there is no such key, or it has ended: see `fanfare key list`")?;
+            println!("{}", token.reveal());
+            Ok(())
+        }
+        KeyCommand::Revoke { key } => {
+            store.revoke_key(key).await?.context("there is no such key: see `fanfare key list`")?;
+            Ok(())
+        }
+    }
+}
+
+async fn create(
+    store: &Store,
+    role: RoleArgument,
+    application: Option<ApplicationId>,
+    expires_in: Option<u64>,
+) -> anyhow::Result<()> {
+    let role = match role {
+        RoleArgument::Publish => Role::Publish,
+        RoleArgument::Manage => Role::Manage,
+        RoleArgument::Admin => Role::Admin,
+    };
+    if (role == Role::Admin) != application.is_none() {
+        bail!("a publish or manage key needs --application, and an admin key has none");
+    }
+    if let Some(application) = application {
+        require(store, application).await?;
+    }
+    let token = token();
+    let lifetime = expires_in.map(Duration::from_secs);
+    store.create_key(&token, role, application, lifetime).await.context("the key was not created")?;
+    println!("{}", token.reveal());
+    Ok(())
+}
+
+async fn list(store: &Store) -> anyhow::Result<()> {
+    println!("{:<32}{:<10}{:<34}{:<22}last used", "key", "role", "application", "ends");
+    let mut before = None;
+    loop {
+        let page = store.keys(None, before, PAGE).await?;
+        page.iter().for_each(print);
+        if page.len() < PAGE {
+            return Ok(());
+        }
+        before = page.last().map(|key| key.id);
+    }
+}
+
+fn print(key: &KeyRow) {
+    let moment = |moment: Option<Timestamp>| moment.map_or("-".to_owned(), |moment| format!("{moment:.0}"));
+    let ends = match key.revoked_at {
+        Some(_) => "revoked".to_owned(),
+        None => moment(key.expires_at),
+    };
+    let application = key.application.map_or("-".to_owned(), |application| application.to_string());
+    let (id, role, used) = (key.id.to_string(), key.role.as_str(), moment(key.last_used_at));
+    println!("{id:<32}{role:<10}{application:<34}{ends:<22}{used}");
+}
+
+fn token() -> Token {
+    Token::from_random(KeyId::new(Timestamp::now(), rand::random()), rand::random())
+}
