@@ -14,9 +14,11 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
+    delivered::Delivered,
     figures::{Figures, Goal},
+    machine::Machine,
     processes::peak_memory,
-    scene::{Delivered, Machine, Scene, Subject, Subscriber, Way},
+    scene::{Scene, Subject, Subscriber, Way},
     throughput::{Load, WARM_UP},
 };
 

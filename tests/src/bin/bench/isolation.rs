@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep};
 use crate::{
     figures::{Figures, Goal},
     latency::{Latency, SECONDS, subscriber, types},
-    scene::{Machine, Scene, Subject, Subscriber, Way},
+    machine::Machine,
+    scene::{Scene, Subject, Subscriber, Way},
 };
 
 /// The healthy endpoints' latency while events flow at a rate to these, from cold.

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::{
     figures::{Figures, Goal},
-    scene::{Machine, Scene, Subject, Subscriber, Way},
+    machine::Machine,
+    scene::{Scene, Subject, Subscriber, Way},
 };
 
 /// Seconds for which events flow.

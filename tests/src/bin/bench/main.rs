@@ -4,10 +4,12 @@
 
 mod ceiling;
 mod child;
+mod delivered;
 mod figures;
 mod growth;
 mod isolation;
 mod latency;
+mod machine;
 mod processes;
 mod publisher;
 mod raw;
@@ -25,7 +27,7 @@ use anyhow::{Context, bail};
 use fanfare_tests::instance::repository;
 use tokio::signal::unix;
 
-use crate::{figures::Figures, scene::Machine};
+use crate::{figures::Figures, machine::Machine};
 
 const USAGE: &str =
     "Usage: bench [--only MEASUREMENT[+MEASUREMENT...]] [--times NUMBER] [--bytes NUMBER] [--against FILE] [--list]

@@ -22,7 +22,8 @@ use uuid::Uuid;
 use crate::{
     figures::Figures,
     latency::{subscriber, types},
-    scene::{Machine, Scene, Subject, Way},
+    machine::Machine,
+    scene::{Scene, Subject, Way},
 };
 
 const COUNT: usize = 30_000;

@@ -1,14 +1,10 @@
 //! What a measurement takes place in: a Fanfare of its own on the bench's servers, a receiver, a publisher.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use fanfare_tests::{
     client::Client,
     dialects::Waits,
-    instance::{Instance, Servers},
     process::{Process, fanfare},
     world::{Setup, World, get},
 };
@@ -18,6 +14,8 @@ use tokio::time::sleep;
 use crate::{
     ceiling::{self, Work},
     child::Child,
+    delivered::Delivered,
+    machine::Machine,
     processes::{memory, processor_time},
     publisher::{Door, Order},
 };
@@ -28,37 +26,6 @@ const CONNECTIONS: usize = 64;
 
 /// How often what was recorded is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// The broker and the database of all measurements.
-pub(crate) struct Machine {
-    broker: Instance,
-    database: Instance,
-    bytes: usize,
-}
-
-impl Machine {
-    /// Starts them, for events of so many bytes.
-    pub(crate) fn start(bytes: usize) -> Self {
-        Self { broker: Instance::rabbitmq("bench"), database: Instance::postgres("bench"), bytes }
-    }
-
-    pub(crate) fn servers(&self) -> Servers {
-        Servers { amqp_url: self.broker.url(), database_url: self.database.url() }
-    }
-
-    pub(crate) fn broker_process(&self) -> u32 {
-        process_of(&self.broker)
-    }
-
-    pub(crate) fn database_process(&self) -> u32 {
-        process_of(&self.database)
-    }
-}
-
-fn process_of(instance: &Instance) -> u32 {
-    let text = fs::read_to_string(instance.folder().join("pid")).expect("a server that does not run in Docker");
-    text.trim().parse().expect("a process id")
-}
 
 /// An endpoint of a measurement.
 #[derive(Debug, Clone)]
@@ -242,6 +209,7 @@ impl Scene {
             published,
             costs: costs.into_iter().map(cost).collect(),
             deliveries,
+            shares: self.shares().await,
             received: self.received().await,
         }
     }
@@ -285,14 +253,20 @@ impl Scene {
         }
         let mut sum = 0.0;
         for dispatcher in &self.dispatchers {
-            let address = dispatcher.address("serving health and metrics").await;
-            let metrics = get(address, "metrics").await.expect("the metrics");
-            let lines = metrics.lines().filter(|line| {
-                line.starts_with("fanfare_deliveries_ended_total{") && line.contains("state=\"delivered\"")
-            });
-            sum += lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>();
+            sum += delivered_by(dispatcher).await;
         }
         sum as u64
+    }
+
+    /// The smallest and the largest share of a dispatcher in what was delivered, in percent.
+    async fn shares(&self) -> (f64, f64) {
+        let mut each = Vec::new();
+        for dispatcher in &self.dispatchers {
+            each.push(delivered_by(dispatcher).await);
+        }
+        let whole: f64 = each.iter().sum();
+        let share = |part: f64| part / whole * 100.0;
+        (share(each.iter().copied().fold(whole, f64::min)), share(each.iter().copied().fold(0.0, f64::max)))
     }
 
     /// What the receiver has noted since it was asked last, by group.
@@ -314,6 +288,16 @@ impl Scene {
     }
 }
 
+/// The deliveries that a dispatcher has recorded as delivered.
+async fn delivered_by(dispatcher: &Process) -> f64 {
+    let address = dispatcher.address("serving health and metrics").await;
+    let metrics = get(address, "metrics").await.expect("the metrics");
+    let lines = metrics
+        .lines()
+        .filter(|line| line.starts_with("fanfare_deliveries_ended_total{") && line.contains("state=\"delivered\""));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
 /// How long a publisher took.
 fn taken(answer: &Value) -> Duration {
     Duration::from_secs_f64(answer["seconds"].as_f64().expect("seconds"))
@@ -323,41 +307,6 @@ fn taken(answer: &Value) -> Duration {
 pub(crate) struct Other {
     application: String,
     types: Vec<String>,
-}
-
-/// What came of an order.
-pub(crate) struct Delivered {
-    /// Deliveries in a second, from the first publish to the last record.
-    pub(crate) per_second: f64,
-    pub(crate) took: Duration,
-    /// When the publisher was done.
-    pub(crate) published: Duration,
-    pub(crate) deliveries: f64,
-    /// Processor time by process.
-    pub(crate) costs: Vec<(&'static str, Duration)>,
-    /// The receiver's notes, by group.
-    pub(crate) received: Value,
-}
-
-impl Delivered {
-    /// Microseconds of processor time for each delivery that services, broker and database have taken together.
-    pub(crate) fn cost(&self) -> f64 {
-        let ours = self.costs.iter().filter(|(name, _)| *name != "receiver");
-        ours.map(|(_, time)| time.as_secs_f64()).sum::<f64>() * 1e6 / self.deliveries
-    }
-
-    /// The same of each process, for people.
-    pub(crate) fn costs_in_words(&self) -> String {
-        let costs = self.costs.iter().filter(|(_, time)| !time.is_zero());
-        let words = costs.map(|(name, time)| format!("{name} {:.0}", time.as_secs_f64() * 1e6 / self.deliveries));
-        words.collect::<Vec<_>>().join(", ")
-    }
-
-    /// How much of one processor the receiver was busy with.
-    pub(crate) fn receiver_load(&self) -> f64 {
-        let receiver = self.costs.iter().find(|(name, _)| *name == "receiver").expect("a receiver");
-        receiver.1.as_secs_f64() / self.took.as_secs_f64()
-    }
 }
 
 async fn subscribe(client: &Client, address: &str, subscribers: &[Subscriber]) -> Vec<ceiling::Endpoint> {

@@ -1,8 +1,10 @@
 //! How many deliveries in a second, and what each of them costs.
 
 use crate::{
+    delivered::Delivered,
     figures::{Figures, Goal},
-    scene::{Delivered, Machine, Scene, Subject, Subscriber, Way},
+    machine::Machine,
+    scene::{Scene, Subject, Subscriber, Way},
 };
 
 /// Endpoints that take part.
@@ -96,6 +98,7 @@ pub(crate) async fn replicas(machine: &Machine, times: usize, figures: &mut Figu
         let run = median(runs);
         let goal = Goal::at_least_of(0.85, alone, 0.0, run.per_second);
         figures.add(name, "/s", run.per_second, Some(alone), goal);
-        figures.note(run.costs_in_words());
+        let (least, most) = run.shares;
+        figures.note(format!("{}; each delivered {least:.0} to {most:.0} %", run.costs_in_words()));
     }
 }
