@@ -43,6 +43,7 @@ pub(crate) struct Dispatcher {
     expiry: Duration,
     limits: Limits,
     lanes: Lanes,
+    rates: Rates,
     retention: Duration,
     holding: Holding,
     mail: jobs::Mail,
@@ -67,6 +68,7 @@ impl Dispatcher {
         let mailer = configuration.mails.server.map(mailer).transpose()?;
         Ok(Self {
             mail: jobs::Mail { database: database.clone(), mailer, interval: configuration.mails.interval },
+            rates: Rates::new(database.clone()),
             database,
             client: Client::new(&configuration.outbound)?,
             dialects: configuration.dialects,
@@ -168,8 +170,7 @@ impl Dispatcher {
         settler: &Settler,
         stop: &CancellationToken,
     ) -> JoinSet<()> {
-        let (database, lanes) = (&self.database, &self.lanes);
-        let rates = Rates::new(database.clone());
+        let (database, lanes, rates) = (&self.database, &self.lanes, &self.rates);
         let (planned, to_persist) = mpsc::channel(CHANNEL);
         let (reached, to_take) = mpsc::channel(CHANNEL);
         let (assignments, to_attempt) = mpsc::channel(CHANNEL);
@@ -196,7 +197,7 @@ impl Dispatcher {
         let attempts = Attempts {
             database: database.clone(),
             client: self.client.clone(),
-            rates,
+            rates: rates.clone(),
             settler: settler.clone(),
             finished,
         };
@@ -245,6 +246,8 @@ impl Dispatcher {
             settler: settler.clone(),
         };
         background.spawn(replays.run(stop.clone()));
+        let lanes = jobs::LaneKeeper { lanes: self.lanes.clone(), rates: self.rates.clone() };
+        background.spawn(lanes.run(stop.clone()));
         background.spawn(jobs::Partitions { database: database(), retention: self.retention }.run(stop.clone()));
         background.spawn(self.mail.clone().run(stop.clone()));
         background.close();

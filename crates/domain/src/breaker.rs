@@ -76,6 +76,11 @@ impl Breaker {
         self.open.take().is_some()
     }
 
+    /// Failures in a row; while it is open, those after which it opened. None where the endpoint is healthy.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// How long it is until the next probe; none where the breaker is not open.
     pub fn open_for(&self, now: Duration) -> Option<Duration> {
         self.open.as_ref().map(|open| open.next_probe.saturating_sub(now))

@@ -15,6 +15,12 @@ pub const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// The longest wait before a deferred delivery is tried again.
 const MAX_DEFERRAL: Duration = Duration::from_secs(300);
 
+/// How long a lane that is not used is kept, where its endpoint is healthy: what is known of that is soon learnt anew.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// The same where its endpoint fails. What waits to be sent again may come back after as much as a day.
+const KEPT_FAILING: Duration = Duration::from_secs(25 * 3600);
+
 /// What a lane without any experience expects of an attempt, and how many it dares to have on their way.
 const FIRST_GUESS: Duration = Duration::from_millis(100);
 const FIRST_BOUND: usize = 2;
@@ -72,6 +78,11 @@ impl Lane {
     /// The breaker.
     pub fn breaker(&mut self) -> &mut Breaker {
         &mut self.breaker
+    }
+
+    /// Whether the lane of an endpoint that was last sent to so long ago need not be kept.
+    pub fn is_forgettable(&self, unused: Duration) -> bool {
+        unused >= if self.breaker.failures() == 0 { KEPT } else { KEPT_FAILING }
     }
 
     /// How long one more delivery would wait for its turn behind those that were `admitted`, where half of those that may
@@ -190,6 +201,19 @@ mod tests {
         assert!(lane.breaker().pass(NOW, 1, 0.5).is_err());
         assert_eq!(lane.ended(OK, false, QUICKLY, NOW), Some(Switched::Closed));
         assert_eq!(lane.breaker().pass(NOW, 1, 0.5), Ok(()));
+    }
+
+    #[test]
+    fn what_is_known_of_a_failing_endpoint_is_kept_for_longer() {
+        let mut lane = grown();
+        let failed = Outcome::Answered { status: 500, retry_after: None };
+        for kept in [KEPT, KEPT_FAILING] {
+            assert!(!lane.is_forgettable(kept - QUICKLY));
+            assert!(lane.is_forgettable(kept));
+            lane.ended(failed, true, QUICKLY, NOW);
+        }
+        lane.ended(OK, false, QUICKLY, NOW);
+        assert!(lane.is_forgettable(KEPT));
     }
 
     proptest! {
