@@ -13,7 +13,7 @@ use std::{
 use fanfare_domain::{
     application::Endpoint,
     delivery::DeferralReason,
-    ids::EndpointId,
+    ids::{ApplicationId, EndpointId},
     lane::{self, Lane, MAX_EXPECTED_WAIT, Pace, deferral_wait},
 };
 use tokio::{sync::oneshot, time::Instant};
@@ -21,7 +21,7 @@ use tokio::{sync::oneshot, time::Instant};
 pub(crate) use turn::{Ticket, Turn, Unrecorded};
 
 use crate::{metric, per_endpoint::PerEndpoint, rates::Rates};
-use budgets::Budgets;
+use budgets::{Share, Shares};
 use turn::Slot;
 
 /// What the moments of breakers are counted from.
@@ -32,12 +32,13 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 pub(crate) struct Lanes {
     lanes: Arc<PerEndpoint<Entry>>,
     limits: lane::Limits,
-    budgets: Arc<Budgets>,
+    shares: Arc<Shares>,
 }
 
 struct Entry {
     endpoint: EndpointId,
-    budgets: Arc<Budgets>,
+    /// Its application's.
+    share: Arc<Share>,
     traffic: Mutex<Traffic>,
 }
 
@@ -59,22 +60,23 @@ impl Lanes {
     /// Lanes with these limits in a process that may have so many attempts on their way that are fast, and so many that
     /// are slow.
     pub(crate) fn new(limits: lane::Limits, fast: usize, slow: usize) -> Self {
-        Self { lanes: Arc::new(PerEndpoint::new()), limits, budgets: Arc::new(Budgets::new(fast, slow)) }
+        Self { lanes: Arc::new(PerEndpoint::new()), limits, shares: Arc::new(Shares::new(fast, slow)) }
     }
 
     /// A place in the endpoint's lane, or why there is none, and how long its delivery is put off for the
     /// `deferrals`-th time in a row.
-    fn admit(&self, endpoint: EndpointId, deferrals: u32) -> Result<Ticket, (DeferralReason, Duration)> {
-        let full = || (DeferralReason::LaneFull, deferral_wait(deferrals, rand::random()));
-        let entry = self.entry(endpoint);
+    fn admit(&self, endpoint: &Endpoint, deferrals: u32) -> Result<Ticket, (DeferralReason, Duration)> {
+        let later = |reason| (reason, deferral_wait(deferrals, rand::random()));
+        let entry = self.entry(endpoint.id, endpoint.application);
         let mut traffic = entry.traffic();
         traffic.used = Instant::now();
         if traffic.lane.expected_wait(traffic.admitted, traffic.age()) > MAX_EXPECTED_WAIT {
-            return Err(full());
+            return Err(later(DeferralReason::LaneFull));
         }
         let slow = match traffic.lane.pace() {
+            Pace::Fast if entry.share.is_stuck() => return Err(later(DeferralReason::ApplicationBusy)),
             Pace::Fast => None,
-            pace => Some(self.budgets.try_slow(pace).ok_or_else(full)?),
+            pace => Some(entry.share.try_slow(pace).map_err(later)?),
         };
         // At last: whoever passes an open breaker is its probe.
         let passed = traffic.lane.breaker().pass(START.elapsed(), deferrals, rand::random());
@@ -84,7 +86,7 @@ impl Lanes {
         Ok(Ticket { entry, slow })
     }
 
-    fn entry(&self, endpoint: EndpointId) -> Arc<Entry> {
+    fn entry(&self, endpoint: EndpointId, application: ApplicationId) -> Arc<Entry> {
         self.lanes.get(endpoint, || {
             let traffic = Traffic {
                 lane: Lane::new(self.limits),
@@ -94,7 +96,7 @@ impl Lanes {
                 waiting: VecDeque::new(),
                 started: Vec::new(),
             };
-            Entry { endpoint, budgets: Arc::clone(&self.budgets), traffic: Mutex::new(traffic) }
+            Entry { endpoint, share: self.shares.of(application), traffic: Mutex::new(traffic) }
         })
     }
 
@@ -105,6 +107,7 @@ impl Lanes {
             !traffic.lane.is_forgettable(traffic.used.elapsed())
         };
         self.lanes.retain(is_kept).await;
+        self.shares.forget_unused();
     }
 }
 
@@ -118,7 +121,7 @@ pub(crate) fn admit(
     let used_up = endpoint.policy.rate_per_second.and_then(|rate| rates.used_up(endpoint.id, rate));
     let deferral = match used_up {
         Some(wait) => (DeferralReason::RateLimited, wait),
-        None => match lanes.admit(endpoint.id, deferrals) {
+        None => match lanes.admit(endpoint, deferrals) {
             Ok(ticket) => return Ok(ticket),
             Err(deferral) => deferral,
         },

@@ -125,6 +125,20 @@ impl Lane {
     }
 }
 
+/// What one application may use of a budget of the process: half of it, so that no application, however many endpoints
+/// it has, leaves nothing to the others.
+pub fn share(budget: usize) -> usize {
+    (budget / 2).max(1)
+}
+
+/// Whether there is room in the slow budget, or in an application's share of it, for an endpoint of this pace, where
+/// `free` of all its `places` are free. What is known to be slow gets none of the last quarter: those whom nobody knows
+/// yet would have to wait for it.
+pub fn has_room(pace: Pace, free: usize, places: usize) -> bool {
+    let kept = if pace == Pace::Unknown { 0 } else { places / 4 };
+    free > kept
+}
+
 /// What became of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switched {
@@ -225,6 +239,20 @@ mod tests {
                 lane.ended(outcome, end > 0, Duration::from_millis(milliseconds), NOW);
                 prop_assert!((1..=attempts).contains(&lane.bound()));
                 prop_assert_eq!(lane.expected_wait(lane.bound() - 1, Duration::MAX), Duration::ZERO, "a free lane admits");
+            }
+        }
+
+        #[test]
+        fn each_application_leaves_half_to_the_others(budget in 2usize..20_000) {
+            let share = share(budget);
+            prop_assert!((1..=budget - share).contains(&share));
+        }
+
+        #[test]
+        fn what_is_slow_leaves_room_to_what_nobody_knows(places in 1usize..20_000) {
+            for pace in [Pace::Slow, Pace::Unknown] {
+                let taken = (0..places).take_while(|&taken| has_room(pace, places - taken, places)).count();
+                prop_assert_eq!(taken, if pace == Pace::Slow { places - places / 4 } else { places });
             }
         }
 

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use fanfare_domain::{
+    delivery::DeferralReason,
     lane::{SLOW_AFTER, Switched},
     outcome::Outcome,
 };
@@ -40,29 +41,32 @@ pub(crate) struct Unrecorded {
 }
 
 impl Ticket {
-    /// Waits for the turn. None where it would not come in time: the endpoint has become slow.
-    pub(crate) async fn turn(mut self) -> Option<Turn> {
+    /// Waits for the turn.
+    ///
+    /// # Errors
+    /// Where it would not come in time: the endpoint, or its application, has become slow.
+    pub(crate) async fn turn(mut self) -> Result<Turn, DeferralReason> {
         let (waiting, slot) = oneshot::channel();
         {
             let mut traffic = self.entry.traffic();
             // Whoever was sent away had been waiting; whoever comes now would be sent away by nobody.
             if traffic.turns >= traffic.lane.bound() && traffic.age() >= SLOW_AFTER {
-                return None;
+                return Err(DeferralReason::LaneFull);
             }
             traffic.waiting.push_back(waiting);
         }
         self.entry.next();
-        let mut slot = slot.await.ok()?;
+        let mut slot = slot.await.map_err(|_| DeferralReason::LaneFull)?;
         let slow = self.slow.take();
         let is_slow = slow.is_some();
         let budget = match slow {
             Some(slow) => slow,
-            None => self.entry.budgets.fast().await?,
+            None => self.entry.share.fast().await?,
         };
         let started = Instant::now();
         self.entry.traffic().started.push(started);
         slot.started = Some(started);
-        Some(Turn { started, budget, is_slow, slot, _ticket: self })
+        Ok(Turn { started, budget, is_slow, slot, _ticket: self })
     }
 }
 
@@ -83,7 +87,7 @@ impl Turn {
         if self.is_slow {
             return;
         }
-        if let Some(budget) = self.slot.entry.budgets.slow().await {
+        if let Ok(budget) = self.slot.entry.share.slow().await {
             self.budget = budget;
             self.is_slow = true;
         }
