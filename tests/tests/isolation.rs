@@ -12,6 +12,7 @@ use fanfare_tests::{
 use serde_json::{Value, json};
 
 const IN_FLIGHT: &str = "fanfare_attempts_in_flight";
+const OPEN: &str = r#"fanfare_lanes{state="open"}"#;
 
 /// What a process keeps for slow attempts, and how much of that one application may use.
 const SLOW_BUDGET: (&str, &str) = ("FANFARE_MAX_SLOW_ATTEMPTS", "8");
@@ -125,7 +126,7 @@ async fn a_breaker_spares_an_endpoint_that_fails_and_lets_it_back_in() {
     world.receiver.script(&endpoint.path, &[Behaviour::FAIL]);
     let dispatcher = world.dispatcher().await;
     publish(&world, "a", EVENTS).await;
-    counted(&dispatcher, "fanfare_breakers_open", 1).await;
+    counted(&dispatcher, OPEN, 1).await;
     let deferred = until("deliveries that are put off", async || {
         let waiting = world.deliveries("state=waiting").await;
         let deferred: Vec<_> = waiting.into_iter().filter(|one| one["reason"] == "breaker_open").collect();
@@ -134,8 +135,7 @@ async fn a_breaker_spares_an_endpoint_that_fails_and_lets_it_back_in() {
     .await;
     world.receiver.script(&endpoint.path, &[Behaviour::OK]);
     world.wait_for_deliveries("state=delivered", EVENTS).await;
-    until("the breaker to close", async || (metric(&dispatcher, "fanfare_breakers_open").await == 0.0).then_some(()))
-        .await;
+    until("the breaker to close", async || (metric(&dispatcher, OPEN).await == 0.0).then_some(())).await;
     for one in deferred {
         let delivery = world.delivery(one["id"].as_str().expect("an id")).await;
         let numbers = numbers(&delivery);

@@ -16,6 +16,7 @@ use fanfare_domain::{
     ids::{ApplicationId, EndpointId},
     lane::{self, Lane, MAX_EXPECTED_WAIT, Pace, deferral_wait},
 };
+use fanfare_store::LaneView;
 use tokio::{sync::oneshot, time::Instant};
 
 pub(crate) use turn::{Ticket, Turn, Unrecorded};
@@ -33,6 +34,19 @@ pub(crate) struct Lanes {
     lanes: Arc<PerEndpoint<Entry>>,
     limits: lane::Limits,
     shares: Arc<Shares>,
+}
+
+/// What there is to see of the lanes, and how much of the budgets is used.
+#[derive(Default)]
+pub(crate) struct Look {
+    /// Those that there is something to see of.
+    pub(crate) lanes: Vec<LaneView>,
+    /// How many have deliveries that wait for their turn, are slow, and have an open breaker.
+    pub(crate) waiting: usize,
+    pub(crate) slow: usize,
+    pub(crate) open: usize,
+    pub(crate) fast_used: usize,
+    pub(crate) slow_used: usize,
 }
 
 struct Entry {
@@ -100,14 +114,19 @@ impl Lanes {
         })
     }
 
-    /// Forgets the lanes of endpoints that nobody has sent to for long.
-    pub(crate) async fn forget_unused(&self) {
+    /// Looks at all lanes, and forgets those of endpoints that nobody has sent to for long.
+    pub(crate) async fn look(&self) -> Look {
+        let mut look = Look::default();
+        let now = Instant::now();
         let is_kept = |entry: &Entry| {
             let traffic = entry.traffic();
-            !traffic.lane.is_forgettable(traffic.used.elapsed())
+            look.see(traffic.view(entry.endpoint));
+            !traffic.lane.is_forgettable(now.saturating_duration_since(traffic.used))
         };
         self.lanes.retain(is_kept).await;
         self.shares.forget_unused();
+        (look.fast_used, look.slow_used) = self.shares.used();
+        look
     }
 }
 
@@ -130,7 +149,31 @@ pub(crate) fn admit(
     Err(deferral)
 }
 
+impl Look {
+    fn see(&mut self, lane: Option<LaneView>) {
+        let Some(lane) = lane else { return };
+        self.waiting += usize::from(lane.waiting > 0);
+        self.slow += usize::from(lane.pace == Pace::Slow);
+        self.open += usize::from(lane.open_until.is_some());
+        self.lanes.push(lane);
+    }
+}
+
 impl Traffic {
+    /// What there is to see of it, if there is anything.
+    fn view(&self, endpoint: EndpointId) -> Option<LaneView> {
+        let waiting = self.waiting.iter().filter(|one| !one.is_closed()).count();
+        self.lane.is_notable(waiting).then(|| LaneView {
+            endpoint,
+            in_flight: self.started.len(),
+            bound: self.lane.bound(),
+            waiting,
+            pace: self.lane.pace(),
+            failures: self.lane.failures(),
+            open_until: self.lane.next_probe().map(|at| (*START + at).into_std()),
+        })
+    }
+
     /// How long half of the attempts that may be on their way have taken at least, so far: one of many that is slow holds
     /// up nobody.
     fn age(&self) -> Duration {

@@ -42,6 +42,8 @@ pub struct Limits {
 pub struct Lane {
     limits: Limits,
     bound: usize,
+    /// The largest that the bound has been.
+    peak: usize,
     typical: Duration,
     pace: Pace,
     breaker: Breaker,
@@ -58,11 +60,22 @@ pub enum Pace {
     Slow,
 }
 
+impl Pace {
+    /// The word in the database and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Fast => "fast",
+            Self::Slow => "slow",
+        }
+    }
+}
+
 impl Lane {
     /// A lane that nothing is known of: it has yet to prove that it is fast.
     pub fn new(limits: Limits) -> Self {
         let bound = FIRST_BOUND.min(limits.attempts);
-        Self { limits, bound, typical: FIRST_GUESS, pace: Pace::Unknown, breaker: Breaker::default() }
+        Self { limits, bound, peak: bound, typical: FIRST_GUESS, pace: Pace::Unknown, breaker: Breaker::default() }
     }
 
     /// Attempts that may be on their way at once.
@@ -75,6 +88,22 @@ impl Lane {
         self.pace
     }
 
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.breaker.failures()
+    }
+
+    /// When the breaker lets the next attempt pass; none where it is closed.
+    pub fn next_probe(&self) -> Option<Duration> {
+        self.breaker.next_probe()
+    }
+
+    /// Whether there is something to see of it, where so many deliveries wait for their turn: its endpoint is not at its
+    /// best.
+    pub fn is_notable(&self, waiting: usize) -> bool {
+        waiting > 0 || self.failures() > 0 || self.pace == Pace::Slow || self.bound < self.peak
+    }
+
     /// The breaker.
     pub fn breaker(&mut self) -> &mut Breaker {
         &mut self.breaker
@@ -82,7 +111,7 @@ impl Lane {
 
     /// Whether the lane of an endpoint that was last sent to so long ago need not be kept.
     pub fn is_forgettable(&self, unused: Duration) -> bool {
-        unused >= if self.breaker.failures() == 0 { KEPT } else { KEPT_FAILING }
+        unused >= if self.failures() == 0 { KEPT } else { KEPT_FAILING }
     }
 
     /// How long one more delivery would wait for its turn behind those that were `admitted`, where half of those that may
@@ -109,6 +138,7 @@ impl Lane {
             Outcome::Answered { .. } => {
                 self.pace = if took < SLOW_AFTER { Pace::Fast } else { Pace::Slow };
                 self.bound = (self.bound + 1).min(self.limits.attempts);
+                self.peak = self.peak.max(self.bound);
             }
             Outcome::TimedOut | Outcome::ConnectionFailed | Outcome::ConnectionClosed => {
                 self.bound = (self.bound / 2).max(1);
@@ -215,6 +245,24 @@ mod tests {
         assert!(lane.breaker().pass(NOW, 1, 0.5).is_err());
         assert_eq!(lane.ended(OK, false, QUICKLY, NOW), Some(Switched::Closed));
         assert_eq!(lane.breaker().pass(NOW, 1, 0.5), Ok(()));
+    }
+
+    #[test]
+    fn there_is_something_to_see_of_an_endpoint_until_it_is_at_its_best_again() {
+        let mut lane = Lane::new(LIMITS);
+        assert!(!lane.is_notable(0) && lane.is_notable(1));
+        lane.ended(OK, false, QUICKLY, NOW);
+        assert!(!lane.is_notable(0));
+        lane.ended(OK, false, SLOW_AFTER, NOW);
+        assert!(lane.is_notable(0), "slow");
+        lane.ended(Outcome::TimedOut, true, QUICKLY, NOW);
+        assert_eq!((lane.is_notable(0), lane.bound(), lane.failures()), (true, 2, 1));
+        for bound in [3, 4] {
+            assert!(lane.is_notable(0), "fewer than before");
+            lane.ended(OK, false, QUICKLY, NOW);
+            assert_eq!((lane.bound(), lane.failures()), (bound, 0));
+        }
+        assert!(!lane.is_notable(0));
     }
 
     #[test]

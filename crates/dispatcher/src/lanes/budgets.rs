@@ -63,6 +63,11 @@ impl Shares {
         Arc::clone(self.shares().entry(application).or_insert_with(new))
     }
 
+    /// Places of the process that are used: in the fast budget, and in the slow one.
+    pub(super) fn used(&self) -> (usize, usize) {
+        (self.whole.fast.used(), self.whole.slow.used())
+    }
+
     /// Forgets those that no lane has, and of which nothing is used.
     pub(super) fn forget_unused(&self) {
         self.shares().retain(|_, share| Arc::strong_count(share) > 1 || share.own.is_used());
@@ -113,7 +118,7 @@ impl Budgets {
     }
 
     fn is_used(&self) -> bool {
-        [&self.fast, &self.slow].iter().any(|budget| budget.places.available_permits() < budget.size)
+        self.fast.used() + self.slow.used() > 0
     }
 }
 
@@ -129,6 +134,10 @@ impl Budget {
     fn try_take(&self, pace: Pace) -> Option<OwnedSemaphorePermit> {
         let has_room = has_room(pace, self.places.available_permits(), self.size);
         has_room.then(|| Arc::clone(&self.places).try_acquire_owned().ok())?
+    }
+
+    fn used(&self) -> usize {
+        self.size.saturating_sub(self.places.available_permits())
     }
 
     fn is_used_up(&self) -> bool {
@@ -166,6 +175,7 @@ mod tests {
 
         let other = taken(&shares.of(two), Pace::Unknown);
         assert_eq!(other.len(), 4, "the other half is for others");
+        assert_eq!(shares.used(), (1, 8));
         assert_eq!(shares.of(three).try_slow(Pace::Unknown).err(), Some(DeferralReason::LaneFull));
 
         drop(share);
@@ -176,6 +186,6 @@ mod tests {
         shares.forget_unused();
         assert!(shares.shares().is_empty());
         assert_eq!(taken(&shares.of(three), Pace::Unknown).len(), 4);
-        assert!(!shares.whole.is_used());
+        assert_eq!(shares.used(), (0, 0));
     }
 }

@@ -10,7 +10,6 @@ use fanfare_domain::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Entry, START, budgets::Permit};
-use crate::metric;
 
 /// A place in a lane. Given up when it is dropped.
 pub(crate) struct Ticket {
@@ -100,11 +99,9 @@ impl Turn {
         let endpoint = entry.endpoint;
         match switched {
             Some(Switched::Opened) => {
-                metrics::gauge!(metric::BREAKERS_OPEN).increment(1);
                 tracing::warn!(%endpoint, "an endpoint fails again and again; its breaker opens");
             }
             Some(Switched::Closed) => {
-                metrics::gauge!(metric::BREAKERS_OPEN).decrement(1);
                 tracing::info!(%endpoint, "an endpoint is back; its breaker closes");
             }
             None => {}
