@@ -228,6 +228,15 @@ impl World {
         self.client.as_ref().expect("ingest was started")
     }
 
+    /// Another application, and a client that manages it, as soon as ingest knows its key.
+    pub async fn other_application(&self) -> (String, Client) {
+        let application = self.release.fanfare(&self.variables, &["app", "create", "other"]);
+        let key = self.create_key(&["--role", "manage", "--application", &application]);
+        let client = self.client().with_key(&key);
+        until("the key to be known", async || (client.get("webhooks").await.status == 200).then_some(())).await;
+        (application, client)
+    }
+
     /// Creates a key of another role.
     pub fn create_key(&self, arguments: &[&str]) -> String {
         self.release.fanfare(&self.variables, &[&["key", "create"], arguments].concat())

@@ -42,9 +42,9 @@ fn allowed(kills: usize) -> Allowed {
     Allowed { repeats: PERMITS * kills, unknown: i64::MAX, ..Allowed::default() }
 }
 
-/// Eight for each of three endpoints.
+/// Eight for each of three endpoints. Their application may use half of each budget.
 fn bounds() -> [(&'static str, &'static str); 3] {
-    [("FANFARE_LANE_BOUND", "8"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "16"), ("FANFARE_MAX_SLOW_ATTEMPTS", "8")]
+    [("FANFARE_LANE_BOUND", "8"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "32"), ("FANFARE_MAX_SLOW_ATTEMPTS", "16")]
 }
 
 /// Waits until the receiver gets something new, so that the next kill meets attempts on their way.

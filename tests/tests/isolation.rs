@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fanfare_domain::ids::ApplicationId;
 use fanfare_tests::{
     metrics::{counted, metric},
     patience::until,
@@ -11,6 +12,11 @@ use fanfare_tests::{
 use serde_json::{Value, json};
 
 const IN_FLIGHT: &str = "fanfare_attempts_in_flight";
+const OPEN: &str = r#"fanfare_lanes{state="open"}"#;
+
+/// What a process keeps for slow attempts, and how much of that one application may use.
+const SLOW_BUDGET: (&str, &str) = ("FANFARE_MAX_SLOW_ATTEMPTS", "8");
+const SHARE: usize = 4;
 
 /// A world whose attempts may take a minute.
 async fn patient_world(variables: &[(&str, &str)]) -> World {
@@ -31,6 +37,21 @@ async fn publish(world: &World, event_type: &str, count: usize) {
     for number in 0..count {
         world.publish(&json!({ "type": event_type, "data": number })).await;
     }
+}
+
+/// Requests that endpoints have had.
+fn reached(world: &World, endpoints: &[Endpoint]) -> usize {
+    endpoints.iter().map(|one| world.receiver.received(&one.path).len()).sum()
+}
+
+/// Waits until an application has used up its share of the slow budget for endpoints that hang.
+async fn some_hang_and_others_wait(world: &World, hanging: &[Endpoint]) {
+    until("some to hang", async || (reached(world, hanging) == SHARE).then_some(())).await;
+    until("others to be put off", async || {
+        let waiting = world.deliveries("state=waiting").await;
+        waiting.iter().any(|one| one["reason"] == "application_busy").then_some(())
+    })
+    .await;
 }
 
 /// The numbers of a delivery's attempts.
@@ -57,23 +78,40 @@ async fn slow_attempts_do_not_use_up_what_the_broker_hands_over() {
 
 #[tokio::test]
 async fn endpoints_that_hang_use_up_no_more_than_is_kept_for_the_slow() {
-    let world = patient_world(&[("FANFARE_MAX_SLOW_ATTEMPTS", "4")]).await;
+    let world = patient_world(&[SLOW_BUDGET]).await;
     let healthy = world.endpoint("healthy", &["a"]).await;
     let hanging = hanging(&world, 8).await;
     let dispatcher = world.dispatcher().await;
     publish(&world, "a", 1).await;
     world.receiver.wait_for(&healthy.path, 1).await;
     publish(&world, "order", 3).await;
-    let reached = || hanging.iter().map(|one| world.receiver.received(&one.path).len()).sum::<usize>();
-    until("some to hang", async || (reached() == 4).then_some(())).await;
-    until("others to be put off", async || {
-        let waiting = world.deliveries("state=waiting").await;
-        waiting.iter().any(|one| one["reason"] == "lane_full").then_some(())
-    })
-    .await;
+    some_hang_and_others_wait(&world, &hanging).await;
     publish(&world, "a", 20).await;
     world.receiver.wait_for(&healthy.path, 21).await;
-    assert_eq!((reached(), metric(&dispatcher, IN_FLIGHT).await), (4, 4.0));
+    assert_eq!((reached(&world, &hanging), metric(&dispatcher, IN_FLIGHT).await), (SHARE, SHARE as f64));
+}
+
+#[tokio::test]
+async fn an_application_whose_endpoints_hang_leaves_half_to_another_one() {
+    let world = patient_world(&[SLOW_BUDGET]).await;
+    let hanging = hanging(&world, 2 * SHARE).await;
+    let (application, other) = world.other_application().await;
+    let paths: Vec<String> = (0..SHARE).map(|number| format!("other/{number}")).collect();
+    for path in &paths {
+        other.post("webhooks", &json!({ "url": world.receiver.url(path), "events": ["a"] })).await.data();
+    }
+    let _dispatcher = world.dispatcher().await;
+    publish(&world, "order", 3).await;
+    some_hang_and_others_wait(&world, &hanging).await;
+    // Nobody knows these endpoints yet: they have what is left of the same budget.
+    other.post("events", &json!({ "type": "a", "data": 1 })).await.data();
+    for path in &paths {
+        world.receiver.wait_for(path, 1).await;
+    }
+    let application = application.parse::<ApplicationId>().expect("an id").0;
+    let deferred = format!("SELECT count(*) FROM deliveries WHERE application_id = '{application}' AND deferrals > 0");
+    assert_eq!(world.count(&deferred).await, 0, "they waited for others");
+    assert_eq!(reached(&world, &hanging), SHARE);
 }
 
 #[tokio::test]
@@ -88,7 +126,7 @@ async fn a_breaker_spares_an_endpoint_that_fails_and_lets_it_back_in() {
     world.receiver.script(&endpoint.path, &[Behaviour::FAIL]);
     let dispatcher = world.dispatcher().await;
     publish(&world, "a", EVENTS).await;
-    counted(&dispatcher, "fanfare_breakers_open", 1).await;
+    counted(&dispatcher, OPEN, 1).await;
     let deferred = until("deliveries that are put off", async || {
         let waiting = world.deliveries("state=waiting").await;
         let deferred: Vec<_> = waiting.into_iter().filter(|one| one["reason"] == "breaker_open").collect();
@@ -97,8 +135,7 @@ async fn a_breaker_spares_an_endpoint_that_fails_and_lets_it_back_in() {
     .await;
     world.receiver.script(&endpoint.path, &[Behaviour::OK]);
     world.wait_for_deliveries("state=delivered", EVENTS).await;
-    until("the breaker to close", async || (metric(&dispatcher, "fanfare_breakers_open").await == 0.0).then_some(()))
-        .await;
+    until("the breaker to close", async || (metric(&dispatcher, OPEN).await == 0.0).then_some(())).await;
     for one in deferred {
         let delivery = world.delivery(one["id"].as_str().expect("an id")).await;
         let numbers = numbers(&delivery);

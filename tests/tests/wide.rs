@@ -17,7 +17,8 @@ const ENDPOINTS: usize = 10_000;
 /// Between two of the other events over one door.
 const PACE: Duration = Duration::from_millis(100);
 
-/// Attempts that are on their way at once: what the death of their process may have to repeat.
+/// Attempts that are on their way at once: what the death of their process may have to repeat. One application may use
+/// half of the budget.
 const PERMITS: usize = 64;
 
 /// Copies of an endpoint, each at a path of its own. They have no secret: without one nothing is signed.
@@ -29,7 +30,7 @@ FROM endpoints, generate_series(1, $1::int) number WHERE url LIKE '%/wide'";
 const DELIVERED: &str = "SELECT count(*) FROM deliveries d JOIN events e ON e.id = d.event_id WHERE e.type = 'wide' AND state = 'delivered'";
 
 async fn world() -> World {
-    let variables = [("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "64")];
+    let variables = [("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "128")];
     let world = World::of(Setup { timeout: Some("5s".to_owned()), ..Setup::new(&variables) }).await;
     world.describe("wide").await;
     world.endpoint("wide", &["wide"]).await;

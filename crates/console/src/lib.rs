@@ -13,6 +13,7 @@ mod error;
 mod event_types;
 mod events;
 mod keys;
+mod lanes;
 mod parked;
 mod replays;
 mod request;
@@ -100,6 +101,7 @@ pub fn routes() -> OpenApiRouter<Console> {
         .routes(routes!(webhooks::enable))
         .routes(routes!(webhooks::disable))
         .routes(routes!(webhooks::pause))
+        .routes(routes!(lanes::show))
         .routes(routes!(secrets::rotate))
         .routes(routes!(secrets::end))
         .routes(routes!(trials::test))

@@ -88,7 +88,8 @@ impl Attempts {
 
     /// Waits for the turn, or says why it does not come in time, and how long to put the delivery off.
     async fn turn(&self, assignment: &Assignment, ticket: Option<Ticket>) -> Result<Turn, (DeferralReason, Duration)> {
-        let full = || (DeferralReason::LaneFull, deferral_wait(assignment.deferrals + 1, rand::random()));
+        let later = |reason| (reason, deferral_wait(assignment.deferrals + 1, rand::random()));
+        let full = || later(DeferralReason::LaneFull);
         let ticket = ticket.ok_or_else(full)?;
         let endpoint = &assignment.endpoint;
         let turn = async {
@@ -96,7 +97,7 @@ impl Attempts {
                 let place = self.rates.place(endpoint.id, rate).await;
                 place.map_err(|wait| (DeferralReason::RateLimited, wait))?;
             }
-            ticket.turn().await.ok_or_else(full)
+            ticket.turn().await.map_err(later)
         };
         let turn = tokio::time::timeout_at(assignment.begin_by, turn).await.unwrap_or_else(|_| Err(full()))?;
         // A turn that was to be had at once may still come too late.

@@ -114,10 +114,12 @@ fn limits(environment: &mut Environment) -> Option<Limits> {
     let meaning = "attempts in a row that an endpoint may fail before each process leaves it alone, but for a probe once in \
                    a while, every minute at last";
     let failures = environment.number("FANFARE_BREAKER_AFTER", "20", 1..=1_000_000, meaning);
-    let meaning = "attempts that may be on their way in all, in each process, during their first second";
+    let meaning = "attempts that may be on their way in all, in each process, during their first second; one application may use \
+                   half of them";
     let fast = environment.number("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "1024", 1..=20_000, meaning);
     let meaning = "attempts beside these that may be on their way, in each process, and take longer than a second or go to \
-                   endpoints that have not yet answered within one: however many endpoints hang, they use up no more";
+                   endpoints that have not yet answered within one: however many endpoints hang, they use up no more, and those of \
+                   one application no more than half";
     let slow = environment.number("FANFARE_MAX_SLOW_ATTEMPTS", "4096", 1..=20_000, meaning);
     let event_bytes = environment.max_event_bytes();
     Some(Limits {

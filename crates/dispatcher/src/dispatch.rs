@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
 use fanfare_broker::{BrokerSettings, Consumers, Feed, Incoming, Publisher};
-use fanfare_domain::dialect::Dialects;
+use fanfare_domain::{dialect::Dialects, ids::DispatcherId};
 use fanfare_outbound::Client;
 use fanfare_service::Operations;
 use fanfare_store::{Directory, Store};
@@ -36,6 +36,8 @@ const ODD_PREFETCH: u16 = 16;
 
 /// Everything that the process works with, ready to run.
 pub(crate) struct Dispatcher {
+    /// By which others know what it shows.
+    id: DispatcherId,
     broker: BrokerSettings,
     database: Database,
     client: Client,
@@ -43,6 +45,7 @@ pub(crate) struct Dispatcher {
     expiry: Duration,
     limits: Limits,
     lanes: Lanes,
+    rates: Rates,
     retention: Duration,
     holding: Holding,
     mail: jobs::Mail,
@@ -66,7 +69,9 @@ impl Dispatcher {
         let mailer = |(server, from)| jobs::Mailer::new(server, from, extra_roots);
         let mailer = configuration.mails.server.map(mailer).transpose()?;
         Ok(Self {
+            id: DispatcherId::new(database.now(), rand::random()),
             mail: jobs::Mail { database: database.clone(), mailer, interval: configuration.mails.interval },
+            rates: Rates::new(database.clone()),
             database,
             client: Client::new(&configuration.outbound)?,
             dialects: configuration.dialects,
@@ -114,7 +119,7 @@ impl Dispatcher {
         self.start_jobs(&background, &directory, &settler, consuming, &stop);
         tokio::spawn(show_version(directory.clone()));
         let mut stages = self.start_stages(inlets, &directory, &settler, &stop);
-        tracing::info!("dispatching");
+        tracing::info!(dispatcher = %self.id, "dispatching");
 
         tokio::select! {
             biased;
@@ -168,8 +173,7 @@ impl Dispatcher {
         settler: &Settler,
         stop: &CancellationToken,
     ) -> JoinSet<()> {
-        let (database, lanes) = (&self.database, &self.lanes);
-        let rates = Rates::new(database.clone());
+        let (database, lanes, rates) = (&self.database, &self.lanes, &self.rates);
         let (planned, to_persist) = mpsc::channel(CHANNEL);
         let (reached, to_take) = mpsc::channel(CHANNEL);
         let (assignments, to_attempt) = mpsc::channel(CHANNEL);
@@ -196,7 +200,7 @@ impl Dispatcher {
         let attempts = Attempts {
             database: database.clone(),
             client: self.client.clone(),
-            rates,
+            rates: rates.clone(),
             settler: settler.clone(),
             finished,
         };
@@ -245,6 +249,13 @@ impl Dispatcher {
             settler: settler.clone(),
         };
         background.spawn(replays.run(stop.clone()));
+        let lanes = jobs::LaneKeeper {
+            dispatcher: self.id,
+            database: database(),
+            lanes: self.lanes.clone(),
+            rates: self.rates.clone(),
+        };
+        background.spawn(lanes.run(stop.clone()));
         background.spawn(jobs::Partitions { database: database(), retention: self.retention }.run(stop.clone()));
         background.spawn(self.mail.clone().run(stop.clone()));
         background.close();

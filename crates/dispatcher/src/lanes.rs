@@ -1,8 +1,11 @@
-//! A lane for each endpoint, which bounds its attempts on their way, and the two budgets of the process, so that a slow
-//! or dead endpoint delays nobody else.
+//! A lane for each endpoint, which bounds its attempts on their way, so that a slow or dead endpoint delays nobody else.
+//! A delivery is admitted to it before it is taken, and has its turn in it when it is sent.
+
+mod budgets;
+mod turn;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,16 +13,17 @@ use std::{
 use fanfare_domain::{
     application::Endpoint,
     delivery::DeferralReason,
-    ids::EndpointId,
-    lane::{self, Lane, MAX_EXPECTED_WAIT, Pace, SLOW_AFTER, Switched, deferral_wait},
-    outcome::Outcome,
+    ids::{ApplicationId, EndpointId},
+    lane::{self, Lane, MAX_EXPECTED_WAIT, Pace, deferral_wait},
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time::Instant,
-};
+use fanfare_store::LaneView;
+use tokio::{sync::oneshot, time::Instant};
 
-use crate::{metric, rates::Rates};
+pub(crate) use turn::{Ticket, Turn, Unrecorded};
+
+use crate::{metric, per_endpoint::PerEndpoint, rates::Rates};
+use budgets::{Share, Shares};
+use turn::Slot;
 
 /// What the moments of breakers are counted from.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -27,37 +31,35 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// All lanes, and the budgets of the process. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Lanes {
-    lanes: Arc<Mutex<HashMap<EndpointId, Arc<Entry>>>>,
+    lanes: Arc<PerEndpoint<Entry>>,
     limits: lane::Limits,
-    budgets: Arc<Budgets>,
+    shares: Arc<Shares>,
 }
 
-/// Attempts that may be on their way in the whole process. One uses the fast budget for its first second only, and then
-/// the slow one; one to an endpoint that has not proven itself uses the slow one from the start. However many endpoints
-/// hang, they use up nothing but that.
-struct Budgets {
-    fast: Arc<Semaphore>,
-    slow: Arc<Semaphore>,
-    slow_size: usize,
-}
-
-impl Budgets {
-    /// A part of the slow budget. What is known to be slow gets none of the last quarter: those whom nobody knows yet
-    /// would have to wait for it.
-    fn slow(&self, pace: Pace) -> Option<OwnedSemaphorePermit> {
-        let is_free = pace == Pace::Unknown || self.slow.available_permits() > self.slow_size / 4;
-        is_free.then(|| Arc::clone(&self.slow).try_acquire_owned().ok())?
-    }
+/// What there is to see of the lanes, and how much of the budgets is used.
+#[derive(Default)]
+pub(crate) struct Look {
+    /// Those that there is something to see of.
+    pub(crate) lanes: Vec<LaneView>,
+    /// How many have deliveries that wait for their turn, are slow, and have an open breaker.
+    pub(crate) waiting: usize,
+    pub(crate) slow: usize,
+    pub(crate) open: usize,
+    pub(crate) fast_used: usize,
+    pub(crate) slow_used: usize,
 }
 
 struct Entry {
     endpoint: EndpointId,
-    budgets: Arc<Budgets>,
+    /// Its application's.
+    share: Arc<Share>,
     traffic: Mutex<Traffic>,
 }
 
 struct Traffic {
     lane: Lane,
+    /// When somebody last asked for a place.
+    used: Instant,
     /// Deliveries that are on their way or wait for their turn.
     admitted: usize,
     /// Those whose turn it is.
@@ -68,55 +70,27 @@ struct Traffic {
     started: Vec<Instant>,
 }
 
-/// A place in a lane. Given up when it is dropped.
-pub(crate) struct Ticket {
-    entry: Arc<Entry>,
-    /// For endpoints that are not known to be fast.
-    slow: Option<OwnedSemaphorePermit>,
-}
-
-/// One of the attempts that a lane lets be on their way at once.
-struct Slot {
-    entry: Arc<Entry>,
-    started: Option<Instant>,
-}
-
-/// The right to attempt now.
-pub(crate) struct Turn {
-    started: Instant,
-    budget: OwnedSemaphorePermit,
-    is_slow: bool,
-    slot: Slot,
-    _ticket: Ticket,
-}
-
-/// The process's part of a turn. To be kept until the attempt is recorded: what is sent and not recorded
-/// is sent again when the process dies, and must be bounded whatever the database does.
-pub(crate) struct Unrecorded {
-    _budget: OwnedSemaphorePermit,
-}
-
 impl Lanes {
     /// Lanes with these limits in a process that may have so many attempts on their way that are fast, and so many that
     /// are slow.
     pub(crate) fn new(limits: lane::Limits, fast: usize, slow: usize) -> Self {
-        let budgets =
-            Budgets { fast: Arc::new(Semaphore::new(fast)), slow: Arc::new(Semaphore::new(slow)), slow_size: slow };
-        Self { lanes: Arc::default(), limits, budgets: Arc::new(budgets) }
+        Self { lanes: Arc::new(PerEndpoint::new()), limits, shares: Arc::new(Shares::new(fast, slow)) }
     }
 
     /// A place in the endpoint's lane, or why there is none, and how long its delivery is put off for the
     /// `deferrals`-th time in a row.
-    fn admit(&self, endpoint: EndpointId, deferrals: u32) -> Result<Ticket, (DeferralReason, Duration)> {
-        let full = || (DeferralReason::LaneFull, deferral_wait(deferrals, rand::random()));
-        let entry = self.entry(endpoint);
+    fn admit(&self, endpoint: &Endpoint, deferrals: u32) -> Result<Ticket, (DeferralReason, Duration)> {
+        let later = |reason| (reason, deferral_wait(deferrals, rand::random()));
+        let entry = self.entry(endpoint.id, endpoint.application);
         let mut traffic = entry.traffic();
+        traffic.used = Instant::now();
         if traffic.lane.expected_wait(traffic.admitted, traffic.age()) > MAX_EXPECTED_WAIT {
-            return Err(full());
+            return Err(later(DeferralReason::LaneFull));
         }
         let slow = match traffic.lane.pace() {
+            Pace::Fast if entry.share.is_stuck() => return Err(later(DeferralReason::ApplicationBusy)),
             Pace::Fast => None,
-            pace => Some(self.budgets.slow(pace).ok_or_else(full)?),
+            pace => Some(entry.share.try_slow(pace).map_err(later)?),
         };
         // At last: whoever passes an open breaker is its probe.
         let passed = traffic.lane.breaker().pass(START.elapsed(), deferrals, rand::random());
@@ -126,19 +100,33 @@ impl Lanes {
         Ok(Ticket { entry, slow })
     }
 
-    fn entry(&self, endpoint: EndpointId) -> Arc<Entry> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = lanes.entry(endpoint).or_insert_with(|| {
+    fn entry(&self, endpoint: EndpointId, application: ApplicationId) -> Arc<Entry> {
+        self.lanes.get(endpoint, || {
             let traffic = Traffic {
                 lane: Lane::new(self.limits),
+                used: Instant::now(),
                 admitted: 0,
                 turns: 0,
                 waiting: VecDeque::new(),
                 started: Vec::new(),
             };
-            Arc::new(Entry { endpoint, budgets: Arc::clone(&self.budgets), traffic: Mutex::new(traffic) })
-        });
-        Arc::clone(entry)
+            Entry { endpoint, share: self.shares.of(application), traffic: Mutex::new(traffic) }
+        })
+    }
+
+    /// Looks at all lanes, and forgets those of endpoints that nobody has sent to for long.
+    pub(crate) async fn look(&self) -> Look {
+        let mut look = Look::default();
+        let now = Instant::now();
+        let is_kept = |entry: &Entry| {
+            let traffic = entry.traffic();
+            look.see(traffic.view(entry.endpoint));
+            !traffic.lane.is_forgettable(now.saturating_duration_since(traffic.used))
+        };
+        self.lanes.retain(is_kept).await;
+        self.shares.forget_unused();
+        (look.fast_used, look.slow_used) = self.shares.used();
+        look
     }
 }
 
@@ -152,7 +140,7 @@ pub(crate) fn admit(
     let used_up = endpoint.policy.rate_per_second.and_then(|rate| rates.used_up(endpoint.id, rate));
     let deferral = match used_up {
         Some(wait) => (DeferralReason::RateLimited, wait),
-        None => match lanes.admit(endpoint.id, deferrals) {
+        None => match lanes.admit(endpoint, deferrals) {
             Ok(ticket) => return Ok(ticket),
             Err(deferral) => deferral,
         },
@@ -161,7 +149,31 @@ pub(crate) fn admit(
     Err(deferral)
 }
 
+impl Look {
+    fn see(&mut self, lane: Option<LaneView>) {
+        let Some(lane) = lane else { return };
+        self.waiting += usize::from(lane.waiting > 0);
+        self.slow += usize::from(lane.pace == Pace::Slow);
+        self.open += usize::from(lane.open_until.is_some());
+        self.lanes.push(lane);
+    }
+}
+
 impl Traffic {
+    /// What there is to see of it, if there is anything.
+    fn view(&self, endpoint: EndpointId) -> Option<LaneView> {
+        let waiting = self.waiting.iter().filter(|one| !one.is_closed()).count();
+        self.lane.is_notable(waiting).then(|| LaneView {
+            endpoint,
+            in_flight: self.started.len(),
+            bound: self.lane.bound(),
+            waiting,
+            pace: self.lane.pace(),
+            failures: self.lane.failures(),
+            open_until: self.lane.next_probe().map(|at| (*START + at).into_std()),
+        })
+    }
+
     /// How long half of the attempts that may be on their way have taken at least, so far: one of many that is slow holds
     /// up nobody.
     fn age(&self) -> Duration {
@@ -192,93 +204,5 @@ impl Entry {
             // One that nobody waits for any more comes back, and is free again.
             let _ = next.send(Slot { entry: Arc::clone(self), started: None });
         }
-    }
-}
-
-impl Ticket {
-    /// Waits for the turn. None where it would not come in time: the endpoint has become slow.
-    pub(crate) async fn turn(mut self) -> Option<Turn> {
-        let (waiting, slot) = oneshot::channel();
-        {
-            let mut traffic = self.entry.traffic();
-            // Whoever was sent away had been waiting; whoever comes now would be sent away by nobody.
-            if traffic.turns >= traffic.lane.bound() && traffic.age() >= SLOW_AFTER {
-                return None;
-            }
-            traffic.waiting.push_back(waiting);
-        }
-        self.entry.next();
-        let mut slot = slot.await.ok()?;
-        let slow = self.slow.take();
-        let is_slow = slow.is_some();
-        let budget = match slow {
-            Some(slow) => slow,
-            None => Arc::clone(&self.entry.budgets.fast).acquire_owned().await.ok()?,
-        };
-        let started = Instant::now();
-        self.entry.traffic().started.push(started);
-        slot.started = Some(started);
-        Some(Turn { started, budget, is_slow, slot, _ticket: self })
-    }
-}
-
-impl Turn {
-    /// Waits until the attempt is slow. Where it is not alone in that, nobody waits behind them any more.
-    pub(crate) async fn until_slow(&self) {
-        tokio::time::sleep_until(self.started + SLOW_AFTER).await;
-        let mut traffic = self.slot.entry.traffic();
-        traffic.lane.is_late();
-        let sent_away =
-            if traffic.age() >= SLOW_AFTER { std::mem::take(&mut traffic.waiting) } else { VecDeque::new() };
-        drop(traffic);
-        drop(sent_away);
-    }
-
-    /// Goes over from the fast budget to the slow one, as soon as there is room.
-    pub(crate) async fn go_over(&mut self) {
-        if self.is_slow {
-            return;
-        }
-        if let Ok(budget) = Arc::clone(&self.slot.entry.budgets.slow).acquire_owned().await {
-            self.budget = budget;
-            self.is_slow = true;
-        }
-    }
-
-    /// Ends the turn with its attempt, from which the lane learns.
-    pub(crate) fn end(self, outcome: Outcome, is_failure: bool) -> Unrecorded {
-        let entry = &self.slot.entry;
-        let switched = entry.traffic().lane.ended(outcome, is_failure, self.started.elapsed(), START.elapsed());
-        let endpoint = entry.endpoint;
-        match switched {
-            Some(Switched::Opened) => {
-                metrics::gauge!(metric::BREAKERS_OPEN).increment(1);
-                tracing::warn!(%endpoint, "an endpoint fails again and again; its breaker opens");
-            }
-            Some(Switched::Closed) => {
-                metrics::gauge!(metric::BREAKERS_OPEN).decrement(1);
-                tracing::info!(%endpoint, "an endpoint is back; its breaker closes");
-            }
-            None => {}
-        }
-        Unrecorded { _budget: self.budget }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut traffic = self.entry.traffic();
-        traffic.turns -= 1;
-        if let Some(position) = self.started.and_then(|began| traffic.started.iter().position(|one| *one == began)) {
-            traffic.started.remove(position);
-        }
-        drop(traffic);
-        self.entry.next();
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.entry.traffic().admitted -= 1;
     }
 }

@@ -13,6 +13,7 @@ mod jobs;
 mod lanes;
 mod metric;
 mod park;
+mod per_endpoint;
 mod persist;
 mod rates;
 mod record;

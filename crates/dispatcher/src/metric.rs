@@ -6,7 +6,8 @@ pub(crate) const EVENTS: &str = "fanfare_events_total";
 pub(crate) const ATTEMPTS: &str = "fanfare_attempts_total";
 pub(crate) const ATTEMPT_SECONDS: &str = "fanfare_attempt_seconds";
 pub(crate) const ATTEMPTS_IN_FLIGHT: &str = "fanfare_attempts_in_flight";
-pub(crate) const BREAKERS_OPEN: &str = "fanfare_breakers_open";
+pub(crate) const BUDGET_USED: &str = "fanfare_budget_used";
+pub(crate) const LANES: &str = "fanfare_lanes";
 pub(crate) const DELIVERIES: &str = "fanfare_deliveries_ended_total";
 pub(crate) const DEFERRALS: &str = "fanfare_deferrals_total";
 pub(crate) const PARKED: &str = "fanfare_parked_total";
@@ -16,7 +17,7 @@ pub(crate) const RESCUED: &str = "fanfare_rescued_total";
 pub(crate) const MAILS: &str = "fanfare_mails_total";
 
 /// All of them.
-pub(crate) const ALL: [Metric; 12] = [
+pub(crate) const ALL: [Metric; 13] = [
     Metric {
         name: EVENTS,
         kind: MetricKind::Counter,
@@ -26,9 +27,16 @@ pub(crate) const ALL: [Metric; 12] = [
     Metric { name: ATTEMPT_SECONDS, kind: MetricKind::Histogram, meaning: "how long attempts took" },
     Metric { name: ATTEMPTS_IN_FLIGHT, kind: MetricKind::Gauge, meaning: "attempts on their way now" },
     Metric {
-        name: BREAKERS_OPEN,
+        name: BUDGET_USED,
         kind: MetricKind::Gauge,
-        meaning: "endpoints that failed so often in a row that this process leaves them alone but for probes",
+        meaning: "places that are used, by `budget`: fast of `FANFARE_MAX_ATTEMPTS_IN_FLIGHT`, slow of \
+                  `FANFARE_MAX_SLOW_ATTEMPTS`; as of the last look, every two seconds",
+    },
+    Metric {
+        name: LANES,
+        kind: MetricKind::Gauge,
+        meaning: "endpoints, by `state`: waiting (deliveries wait for their turn), slow (not answered within a second), open \
+                  (failed so often in a row that this process leaves them alone but for probes); as of the last look",
     },
     Metric { name: DELIVERIES, kind: MetricKind::Counter, meaning: "deliveries that ended, by `state` and `reason`" },
     Metric {

@@ -1,7 +1,7 @@
 //! The rates of endpoints that have one. They hold across processes: each leases a few places at a time.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -9,7 +9,7 @@ use std::{
 use fanfare_domain::ids::EndpointId;
 use tokio::time::Instant;
 
-use crate::database::Database;
+use crate::{database::Database, per_endpoint::PerEndpoint};
 
 /// How far ahead places are leased. A delivery has been taken while it waits for its place.
 const REACH: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const STALE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Rates {
     database: Database,
-    sequences: Arc<Mutex<HashMap<EndpointId, Arc<Sequence>>>>,
+    sequences: Arc<PerEndpoint<Sequence>>,
 }
 
 /// One endpoint's attempts, one after the other.
@@ -51,7 +51,7 @@ struct Places {
 
 impl Rates {
     pub(crate) fn new(database: Database) -> Self {
-        Self { database, sequences: Arc::default() }
+        Self { database, sequences: Arc::new(PerEndpoint::new()) }
     }
 
     /// When a delivery is to come back, where it is known already that there is no place for it now.
@@ -106,8 +106,13 @@ impl Rates {
     }
 
     fn sequence(&self, endpoint: EndpointId) -> Arc<Sequence> {
-        let mut sequences = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(sequences.entry(endpoint).or_default())
+        self.sequences.get(endpoint, Sequence::default)
+    }
+
+    /// Forgets the sequences in which there is nothing.
+    pub(crate) async fn forget_unused(&self) {
+        let now = Instant::now();
+        self.sequences.retain(|sequence| !sequence.places().is_empty(now)).await;
     }
 }
 
@@ -126,6 +131,13 @@ impl Places {
             }
         }
         None
+    }
+
+    /// Whether these are no more than those of an endpoint that nobody has asked about.
+    fn is_empty(&self, now: Instant) -> bool {
+        let is_past = |moment: Option<Instant>| moment.is_none_or(|moment| moment <= now);
+        let last_used = self.leased.back().map(|place| *place + STALE);
+        [last_used, self.used_up_until, self.last_comes_back].into_iter().all(is_past)
     }
 
     /// When a delivery is to come back, where there is no place for it.

@@ -53,8 +53,8 @@ impl Breaker {
 
     /// An attempt failed; after `most` of them in a row the breaker opens. Says whether it has just done so.
     pub fn failed(&mut self, most: u32, now: Duration) -> bool {
+        self.failures = self.failures.saturating_add(1);
         let Some(open) = &mut self.open else {
-            self.failures = self.failures.saturating_add(1);
             if self.failures < most {
                 return false;
             }
@@ -76,9 +76,14 @@ impl Breaker {
         self.open.take().is_some()
     }
 
-    /// How long it is until the next probe; none where the breaker is not open.
-    pub fn open_for(&self, now: Duration) -> Option<Duration> {
-        self.open.as_ref().map(|open| open.next_probe.saturating_sub(now))
+    /// Failures in a row, some of them while the breaker was open.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// When the next probe may be made; none where the breaker is not open.
+    pub fn next_probe(&self) -> Option<Duration> {
+        self.open.as_ref().map(|open| open.next_probe)
     }
 }
 
@@ -121,7 +126,7 @@ mod tests {
             assert!(!breaker.failed(MOST, now), "what was on its way before says nothing");
         }
         assert!(breaker.succeeded());
-        assert_eq!((pass(&mut breaker, now), breaker.open_for(now)), (Ok(()), None));
+        assert_eq!((pass(&mut breaker, now), breaker.next_probe()), (Ok(()), None));
         assert!(!breaker.failed(MOST, now));
     }
 
@@ -160,7 +165,7 @@ mod tests {
                         prop_assert_eq!(pass(&mut breaker, now), Ok(()));
                     }
                 }
-                prop_assert!(breaker.open_for(now).unwrap_or_default() <= LONGEST_PROBE);
+                prop_assert!(breaker.next_probe().unwrap_or_default() <= now + LONGEST_PROBE);
                 prop_assert_eq!(pass(&mut breaker.clone(), now + LONGEST_PROBE), Ok(()));
             }
         }

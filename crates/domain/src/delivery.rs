@@ -116,6 +116,8 @@ impl FailureReason {
 pub enum DeferralReason {
     /// Its turn would come, or came, too late: the bound of the lane or of the process is used up.
     LaneFull,
+    /// Its application has as many attempts on their way as one may have.
+    ApplicationBusy,
     /// Its endpoint fails again and again, and is left alone for a while.
     BreakerOpen,
     /// The event has more endpoints than are attempted straight from its message.
@@ -137,6 +139,7 @@ impl DeferralReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::LaneFull => "lane_full",
+            Self::ApplicationBusy => "application_busy",
             Self::BreakerOpen => "breaker_open",
             Self::WideFanOut => "wide_fan_out",
             Self::ShuttingDown => "shutting_down",

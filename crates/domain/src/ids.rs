@@ -119,12 +119,17 @@ id!(
     "rpl"
 );
 id!(
+    /// A dispatcher: one run of its process.
+    DispatcherId,
+    "dsp"
+);
+id!(
     /// One taking of a delivery: whoever holds it may record the attempt's outcome.
     TakingId,
     "tak"
 );
 
-made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, ReplayId, TakingId);
+made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, ReplayId, DispatcherId, TakingId);
 
 impl EventId {
     /// The id of an event that is accepted now and has no key; `random` is 10 random bytes.

@@ -15,6 +15,12 @@ pub const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// The longest wait before a deferred delivery is tried again.
 const MAX_DEFERRAL: Duration = Duration::from_secs(300);
 
+/// How long a lane that is not used is kept, where its endpoint is healthy: what is known of that is soon learnt anew.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// The same where its endpoint fails. What waits to be sent again may come back after as much as a day.
+const KEPT_FAILING: Duration = Duration::from_secs(25 * 3600);
+
 /// What a lane without any experience expects of an attempt, and how many it dares to have on their way.
 const FIRST_GUESS: Duration = Duration::from_millis(100);
 const FIRST_BOUND: usize = 2;
@@ -36,6 +42,8 @@ pub struct Limits {
 pub struct Lane {
     limits: Limits,
     bound: usize,
+    /// The largest that the bound has been.
+    peak: usize,
     typical: Duration,
     pace: Pace,
     breaker: Breaker,
@@ -52,11 +60,22 @@ pub enum Pace {
     Slow,
 }
 
+impl Pace {
+    /// The word in the database and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Fast => "fast",
+            Self::Slow => "slow",
+        }
+    }
+}
+
 impl Lane {
     /// A lane that nothing is known of: it has yet to prove that it is fast.
     pub fn new(limits: Limits) -> Self {
         let bound = FIRST_BOUND.min(limits.attempts);
-        Self { limits, bound, typical: FIRST_GUESS, pace: Pace::Unknown, breaker: Breaker::default() }
+        Self { limits, bound, peak: bound, typical: FIRST_GUESS, pace: Pace::Unknown, breaker: Breaker::default() }
     }
 
     /// Attempts that may be on their way at once.
@@ -69,9 +88,30 @@ impl Lane {
         self.pace
     }
 
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.breaker.failures()
+    }
+
+    /// When the breaker lets the next attempt pass; none where it is closed.
+    pub fn next_probe(&self) -> Option<Duration> {
+        self.breaker.next_probe()
+    }
+
+    /// Whether there is something to see of it, where so many deliveries wait for their turn: its endpoint is not at its
+    /// best.
+    pub fn is_notable(&self, waiting: usize) -> bool {
+        waiting > 0 || self.failures() > 0 || self.pace == Pace::Slow || self.bound < self.peak
+    }
+
     /// The breaker.
     pub fn breaker(&mut self) -> &mut Breaker {
         &mut self.breaker
+    }
+
+    /// Whether the lane of an endpoint that was last sent to so long ago need not be kept.
+    pub fn is_forgettable(&self, unused: Duration) -> bool {
+        unused >= if self.failures() == 0 { KEPT } else { KEPT_FAILING }
     }
 
     /// How long one more delivery would wait for its turn behind those that were `admitted`, where half of those that may
@@ -98,6 +138,7 @@ impl Lane {
             Outcome::Answered { .. } => {
                 self.pace = if took < SLOW_AFTER { Pace::Fast } else { Pace::Slow };
                 self.bound = (self.bound + 1).min(self.limits.attempts);
+                self.peak = self.peak.max(self.bound);
             }
             Outcome::TimedOut | Outcome::ConnectionFailed | Outcome::ConnectionClosed => {
                 self.bound = (self.bound / 2).max(1);
@@ -112,6 +153,20 @@ impl Lane {
         }
         self.breaker.succeeded().then_some(Switched::Closed)
     }
+}
+
+/// What one application may use of a budget of the process: half of it, so that no application, however many endpoints
+/// it has, leaves nothing to the others.
+pub fn share(budget: usize) -> usize {
+    (budget / 2).max(1)
+}
+
+/// Whether there is room in the slow budget, or in an application's share of it, for an endpoint of this pace, where
+/// `free` of all its `places` are free. What is known to be slow gets none of the last quarter: those whom nobody knows
+/// yet would have to wait for it.
+pub fn has_room(pace: Pace, free: usize, places: usize) -> bool {
+    let kept = if pace == Pace::Unknown { 0 } else { places / 4 };
+    free > kept
 }
 
 /// What became of a breaker.
@@ -192,6 +247,37 @@ mod tests {
         assert_eq!(lane.breaker().pass(NOW, 1, 0.5), Ok(()));
     }
 
+    #[test]
+    fn there_is_something_to_see_of_an_endpoint_until_it_is_at_its_best_again() {
+        let mut lane = Lane::new(LIMITS);
+        assert!(!lane.is_notable(0) && lane.is_notable(1));
+        lane.ended(OK, false, QUICKLY, NOW);
+        assert!(!lane.is_notable(0));
+        lane.ended(OK, false, SLOW_AFTER, NOW);
+        assert!(lane.is_notable(0), "slow");
+        lane.ended(Outcome::TimedOut, true, QUICKLY, NOW);
+        assert_eq!((lane.is_notable(0), lane.bound(), lane.failures()), (true, 2, 1));
+        for bound in [3, 4] {
+            assert!(lane.is_notable(0), "fewer than before");
+            lane.ended(OK, false, QUICKLY, NOW);
+            assert_eq!((lane.bound(), lane.failures()), (bound, 0));
+        }
+        assert!(!lane.is_notable(0));
+    }
+
+    #[test]
+    fn what_is_known_of_a_failing_endpoint_is_kept_for_longer() {
+        let mut lane = grown();
+        let failed = Outcome::Answered { status: 500, retry_after: None };
+        for kept in [KEPT, KEPT_FAILING] {
+            assert!(!lane.is_forgettable(kept - QUICKLY));
+            assert!(lane.is_forgettable(kept));
+            lane.ended(failed, true, QUICKLY, NOW);
+        }
+        lane.ended(OK, false, QUICKLY, NOW);
+        assert!(lane.is_forgettable(KEPT));
+    }
+
     proptest! {
         #[test]
         fn the_bound_stays_in_its_limits(attempts in 1usize..100, ends in prop::collection::vec((0u8..3, 0u64..3000), 0..100)) {
@@ -201,6 +287,20 @@ mod tests {
                 lane.ended(outcome, end > 0, Duration::from_millis(milliseconds), NOW);
                 prop_assert!((1..=attempts).contains(&lane.bound()));
                 prop_assert_eq!(lane.expected_wait(lane.bound() - 1, Duration::MAX), Duration::ZERO, "a free lane admits");
+            }
+        }
+
+        #[test]
+        fn each_application_leaves_half_to_the_others(budget in 2usize..20_000) {
+            let share = share(budget);
+            prop_assert!((1..=budget - share).contains(&share));
+        }
+
+        #[test]
+        fn what_is_slow_leaves_room_to_what_nobody_knows(places in 1usize..20_000) {
+            for pace in [Pace::Slow, Pace::Unknown] {
+                let taken = (0..places).take_while(|&taken| has_room(pace, places - taken, places)).count();
+                prop_assert_eq!(taken, if pace == Pace::Slow { places - places / 4 } else { places });
             }
         }
 

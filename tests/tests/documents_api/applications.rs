@@ -8,7 +8,7 @@ use fanfare_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::{admin, assert_refused, delivery_in, known, list, other_application, text};
+use crate::{admin, assert_refused, delivery_in, known, list, text};
 
 #[tokio::test]
 async fn an_application_is_made_by_the_command_and_changed_over_the_api() {
@@ -50,7 +50,7 @@ async fn an_application_is_made_by_the_command_and_changed_over_the_api() {
         assert_refused(&change.to_string(), &client.patch(&path, &change).await, refusal);
         assert_eq!(client.get(&path).await.data(), &expected, "{change}: nothing was changed");
     }
-    let (_, other) = other_application(&world).await;
+    let (_, other) = world.other_application().await;
     assert_refused("another", &other.get(&path).await, (404, "not_found", "id"));
     assert_refused("another", &other.patch(&path, &json!({ "strict": true })).await, (404, "not_found", "id"));
     assert_eq!(client.get(&path).await.data(), &expected);

@@ -5,7 +5,7 @@ use fanfare_tests::{patience::until, process::fanfare, world::World};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{assert_refused, door::JSON, event, known, list, other_application, text};
+use crate::{assert_refused, door::JSON, event, known, list, text};
 
 fn described(name: &str) -> Value {
     json!({ "name": name, "category": "Loyalty", "description": "What it says", "sample": { "n": [1, 2.50] } })
@@ -22,7 +22,7 @@ async fn listed(world: &World, name: &str) -> Option<Value> {
 #[tokio::test]
 async fn event_types_are_listed_described_and_removed() {
     let world = World::of_dialect("ploints", &[]).await;
-    let (_, other) = other_application(&world).await;
+    let (_, other) = world.other_application().await;
     let client = world.client();
     let earned = listed(&world, "points.earned").await.expect("the dialect's");
     assert_eq!((text(&earned, "source"), text(&earned, "description")), ("dialect", "A customer was awarded points"));

@@ -24,7 +24,6 @@ mod webhooks;
 use fanfare_tests::{
     client::{Answer, Client},
     patience::until,
-    process::fanfare,
     world::World,
 };
 use serde_json::Value;
@@ -55,15 +54,6 @@ fn list(value: &Value) -> &[Value] {
 /// never come by themselves.
 async fn patient_world(variables: &[(&str, &str)]) -> World {
     World::of_waits(&[NEVER; 5].join(","), variables).await
-}
-
-/// Another application of the same Fanfare, and a client that manages it.
-async fn other_application(world: &World) -> (String, Client) {
-    let application = fanfare(&world.variables, &["app", "create", "other"]);
-    let key = world.create_key(&["--role", "manage", "--application", &application]);
-    let client = world.client().with_key(&key);
-    known(&client, "webhooks").await;
-    (application, client)
 }
 
 /// A client that manages all applications.

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::{NEVER, assert_refused, delivery_in, list, numbers, other_application, patient_world, text};
+use crate::{NEVER, assert_refused, delivery_in, list, numbers, patient_world, text};
 
 const NO_DELIVERY: &str = "dlv_00000000000000000000000000";
 
@@ -158,7 +158,7 @@ async fn what_had_ended_begins_anew_and_what_is_being_sent_goes_on() {
 #[tokio::test]
 async fn many_are_sent_again_by_a_filter_and_no_others() {
     let world = Arc::new(patient_world(&[]).await);
-    let (_, other) = other_application(&world).await;
+    let (_, other) = world.other_application().await;
     let foreign = json!({ "url": world.receiver.url("foreign"), "events": ["*"], "schedule": [] });
     let foreign = other.post("webhooks", &foreign).await.data().clone();
     let (first, second) = (world.endpoint("first", &["*"]).await, world.endpoint("second", &["*"]).await);

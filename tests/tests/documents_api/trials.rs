@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     assert_refused,
     door::{Door, JSON},
-    event, list, numbers, other_application, text,
+    event, list, numbers, text,
 };
 
 /// Sends a test and gives the answer.
@@ -284,7 +284,7 @@ const AT_ONCE: usize = 4;
 #[tokio::test]
 async fn so_many_tests_of_one_application_are_under_way_and_another_has_its_own() {
     let world = World::new().await;
-    let (_, other) = other_application(&world).await;
+    let (_, other) = world.other_application().await;
     // It takes connections, and answers none until they are dropped.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}/", silent.local_addr().expect("its address"));

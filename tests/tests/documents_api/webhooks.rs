@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     assert_refused,
     door::{Door, JSON},
-    list, other_application, text,
+    list, text,
 };
 
 /// The request that document 004 prints, byte for byte.
@@ -138,7 +138,7 @@ fn merge(object: &Value, changed: &Value) -> Value {
 #[tokio::test]
 async fn a_webhook_is_switched_by_routes_of_their_own_and_deleted() {
     let world = World::new().await;
-    let (_, other) = other_application(&world).await;
+    let (_, other) = world.other_application().await;
     let (first, second) = (world.endpoint("first", &["*"]).await, world.endpoint("second", &["*"]).await);
     let client = world.client();
     let path = format!("webhooks/{}", first.id);

@@ -1,6 +1,8 @@
-//! What is done beside the way of an event, each job by one process at a time.
+//! What is done beside the way of an event, each job by one process at a time, but for `lanes`: that is about what each
+//! process has in its memory.
 
 mod holds;
+mod lanes;
 mod mail;
 mod partitions;
 mod reconciler;
@@ -13,6 +15,7 @@ use fanfare_store::{AdvisoryLock, Job, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use holds::Holds;
+pub(crate) use lanes::LaneKeeper;
 pub(crate) use mail::{Mail, Mailer, SmtpServer};
 pub(crate) use partitions::Partitions;
 pub(crate) use reconciler::Reconciler;

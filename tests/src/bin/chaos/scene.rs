@@ -22,7 +22,8 @@ const PACE: Duration = Duration::from_millis(50);
 /// How long the slow one of the receivers takes.
 pub(crate) const SLOW: Duration = Duration::from_millis(200);
 
-/// Attempts on their way in one dispatcher: what its death may have to repeat.
+/// Attempts on their way in one dispatcher: what its death may have to repeat. There is one application, which may use
+/// half of each budget.
 pub(crate) const PERMITS: usize = 24;
 
 /// Ingests, and dispatchers, that there are.
@@ -31,8 +32,8 @@ pub(crate) const PROCESSES: usize = 2;
 const VARIABLES: [(&str, &str); 5] = [
     ("FANFARE_BREAKER_AFTER", "20"),
     ("FANFARE_LANE_BOUND", "8"),
-    ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "16"),
-    ("FANFARE_MAX_SLOW_ATTEMPTS", "8"),
+    ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "32"),
+    ("FANFARE_MAX_SLOW_ATTEMPTS", "16"),
     ("FANFARE_RESCUE_AFTER", "2s"),
 ];
 
