@@ -95,6 +95,13 @@ pub struct Step {
     pub is_last: bool,
 }
 
+// Before the rows are changed, in a statement of its own: one that waits for a lock goes on with the newest row, and with
+// the attempts as they were before it waited, and would give the number of one that was made meanwhile to another.
+const LOCK: &str = "SELECT FROM deliveries d
+                    JOIN unnest($1::uuid[], $2::timestamptz[]) AS w(id, accepted_at)
+                      ON d.id = w.id AND d.accepted_at = w.accepted_at
+                    ORDER BY d.id FOR UPDATE OF d";
+
 /// Deliveries that are looked for in one statement.
 const AT_ONCE: usize = 5000;
 
@@ -335,9 +342,12 @@ impl Store {
         let (moment, event) = step.reached.map(|(moment, event)| (moment, event.0)).unzip();
         let (from_moment, from_event) = step.from.map(|(moment, event)| (moment, event.0)).unzip();
         let (reason, count) = (DeferralReason::Replayed.as_str(), row_count(step.events));
-        let connection = self.writer().await?;
-        let prepared = connection.prepare_cached(&statement).await?;
-        let rows = connection
+        let mut connection = self.writer().await?;
+        let transaction = connection.transaction().await?;
+        let lock = transaction.prepare_cached(LOCK).await?;
+        transaction.execute(&lock, &[&ids, &accepted]).await?;
+        let prepared = transaction.prepare_cached(&statement).await?;
+        let rows = transaction
             .query(
                 &prepared,
                 &[
@@ -356,6 +366,7 @@ impl Store {
                 ],
             )
             .await?;
+        transaction.commit().await?;
         if rows.is_empty() {
             return Ok(None);
         }
