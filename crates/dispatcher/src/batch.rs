@@ -1,12 +1,36 @@
 //! What may be written in one commit.
 
-use std::{collections::HashSet, hash::Hash};
+use std::{collections::HashSet, hash::Hash, time::Duration};
+
+use tokio::{sync::mpsc, time::sleep};
 
 /// Items that are taken in at once, and so of one commit, at the most.
-pub(crate) const MAX_ITEMS: usize = 256;
+const MAX_ITEMS: usize = 256;
 
 /// Bytes of one commit at the most: what carries them has limits of its own, far above.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// From so many items at once on, more are coming; and with so many, a commit is worth its while.
+const BUSY: usize = 8;
+const ENOUGH: usize = 64;
+
+/// How long a small batch waits for more, where more are coming.
+const LINGER: Duration = Duration::from_millis(2);
+
+/// Receives what is to be written next; nothing once nothing more comes in. Each commit costs the database as much as some
+/// dozens of rows: where several processes share the work, none of them would ever have many at once.
+pub(crate) async fn gather<T>(channel: &mut mpsc::Receiver<T>, waiting: &mut Vec<T>) -> usize {
+    let count = channel.recv_many(waiting, MAX_ITEMS).await;
+    if (BUSY..ENOUGH).contains(&count) {
+        sleep(LINGER).await;
+        while waiting.len() < MAX_ITEMS
+            && let Ok(item) = channel.try_recv()
+        {
+            waiting.push(item);
+        }
+    }
+    waiting.len()
+}
 
 /// What the rules ask of an item.
 pub(crate) struct Weight<K> {
@@ -55,6 +79,23 @@ mod tests {
             batches.push(next(&mut waiting, weigh).into_iter().map(|(key, ..)| key).collect());
         }
         batches
+    }
+
+    #[tokio::test]
+    async fn few_go_at_once_and_some_wait_for_more() {
+        for (count, gathered) in [(BUSY - 1, BUSY - 1), (BUSY, BUSY + 5), (ENOUGH, ENOUGH)] {
+            let (sender, mut channel) = mpsc::channel(MAX_ITEMS);
+            for item in 0..count {
+                sender.send(item).await.expect("room");
+            }
+            // It runs as soon as this test waits for anything.
+            tokio::spawn(async move {
+                for item in 0..5 {
+                    sender.send(item).await.expect("room");
+                }
+            });
+            assert_eq!(gather(&mut channel, &mut Vec::new()).await, gathered, "{count}");
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(crate) struct Persist {
 /// was written.
 pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>) {
     let mut waiting = Vec::new();
-    while planned.recv_many(&mut waiting, batch::MAX_ITEMS).await > 0 {
+    while batch::gather(&mut planned, &mut waiting).await > 0 {
         // A second copy of an event finds the first one's rows in the next batch.
         while !waiting.is_empty() {
             let batch = batch::next(&mut waiting, |one: &Planned| batch::Weight {

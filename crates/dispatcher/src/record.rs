@@ -28,7 +28,7 @@ type Attempted = (Assignment, AttemptRecord, Option<Unrecorded>);
 /// Records what comes in until nothing more does.
 pub(crate) async fn run(record: Record, mut finished: mpsc::Receiver<Finished>) {
     let mut waiting = Vec::new();
-    while finished.recv_many(&mut waiting, batch::MAX_ITEMS).await > 0 {
+    while batch::gather(&mut finished, &mut waiting).await > 0 {
         let (mut attempted, mut back) = (Vec::new(), Vec::new());
         for Finished { assignment, how, unrecorded } in waiting.drain(..) {
             match how {

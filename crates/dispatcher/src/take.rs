@@ -26,7 +26,7 @@ pub(crate) struct Take {
 /// Moves what comes in until nothing more does.
 pub(crate) async fn run(take: Take, mut reached: mpsc::Receiver<Reached>) {
     let mut waiting = Vec::new();
-    while reached.recv_many(&mut waiting, batch::MAX_ITEMS).await > 0 {
+    while batch::gather(&mut reached, &mut waiting).await > 0 {
         while !waiting.is_empty() {
             let batch = batch::next(&mut waiting, |one: &Reached| batch::Weight {
                 key: one.to.claim.delivery,

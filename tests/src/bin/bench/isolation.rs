@@ -125,7 +125,7 @@ pub(crate) async fn recovery(machine: &Machine, figures: &mut Figures) {
     scene.open_gate().await;
     let opened = Instant::now();
     let with = flow(&mut scene, &of_healthy, QUIETLY).await;
-    enter(figures, "1,000 endpoints come back at once, 20/s: p99 of the others", with, without, 2.0);
+    enter(figures, "1,000 endpoints come back at once, 20/s: p99 of the others", with, without, 5.0);
     scene.all_delivered().await;
     figures.note(format!("all that was due to them was delivered within {:.0} s", opened.elapsed().as_secs_f64()));
 }

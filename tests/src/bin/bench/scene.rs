@@ -24,6 +24,9 @@ use crate::{
 const WINDOW: usize = 512;
 const CONNECTIONS: usize = 64;
 
+/// Seconds for which it is waited that the servers have nothing to do.
+const QUIET_WITHIN: usize = 90;
+
 /// How often what was recorded is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -238,6 +241,18 @@ impl Scene {
         let open = "SELECT count(*) FROM deliveries WHERE state IN ('sending', 'waiting')";
         while database.query_one(open, &[]).await.expect("a number").get::<_, i64>(0) > 0 {
             sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until the servers have done what was left of earlier work, or go on with it for long.
+    pub(crate) async fn quiet(&self) {
+        let busy = || self.servers.iter().map(|(_, process)| processor_time(*process)).sum::<Duration>();
+        for _ in 0..QUIET_WITHIN {
+            let before = busy();
+            sleep(Duration::from_secs(1)).await;
+            if busy() - before < Duration::from_millis(100) {
+                return;
+            }
         }
     }
 
