@@ -3,10 +3,10 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use fanfare_domain::{
+    deferral::deferral_wait,
     delivery::{DeferralReason, FailureReason},
     dialect::Sending,
     ids::AttemptId,
-    lane::deferral_wait,
     moment::later,
     policy::Decision,
 };

@@ -6,9 +6,9 @@ use fanfare_broker::{Incoming, decode_claim};
 use fanfare_domain::{
     application::{Endpoint, EndpointStatus},
     claim::Claim,
+    deferral::deferral_wait,
     delivery::{DeferralReason, FailureReason, hold},
     ids::TakingId,
-    lane::deferral_wait,
     moment::later,
     traceparent::Traceparent,
 };

@@ -12,9 +12,10 @@ use std::{
 
 use fanfare_domain::{
     application::Endpoint,
+    deferral::deferral_wait,
     delivery::DeferralReason,
     ids::{ApplicationId, EndpointId},
-    lane::{self, Lane, MAX_EXPECTED_WAIT, Pace, deferral_wait},
+    lane::{self, Lane, MAX_EXPECTED_WAIT, Pace},
 };
 use fanfare_store::LaneView;
 use tokio::{sync::oneshot, time::Instant};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lane::deferral_wait;
+use crate::deferral::deferral_wait;
 
 /// The wait before the first probe. Each that fails doubles it.
 const FIRST_PROBE: Duration = Duration::from_secs(1);

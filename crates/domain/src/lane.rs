@@ -1,5 +1,4 @@
-//! What a lane decides: how many attempts may be on their way to its endpoint, whether a delivery may wait in it, and
-//! how long one that may not is deferred.
+//! What a lane decides: how many attempts may be on their way to its endpoint, and whether a delivery may wait in it.
 
 use std::time::Duration;
 
@@ -11,9 +10,6 @@ pub const MAX_EXPECTED_WAIT: Duration = Duration::from_secs(1);
 
 /// An attempt that takes longer is slow: it and its lane then use what is kept for the slow.
 pub const SLOW_AFTER: Duration = Duration::from_secs(1);
-
-/// The longest wait before a deferred delivery is tried again.
-const MAX_DEFERRAL: Duration = Duration::from_secs(300);
 
 /// How long a lane that is not used is kept, where its endpoint is healthy: what is known of that is soon learnt anew.
 const KEPT: Duration = Duration::from_secs(600);
@@ -178,13 +174,6 @@ pub enum Switched {
     Closed,
 }
 
-/// How long the `count`-th deferral in a row (from 1 on) waits: min(2^count s, 5 min), of which a half
-/// is spread by `random` in 0..1, so that what was deferred together does not come back together.
-pub fn deferral_wait(count: u32, random: f64) -> Duration {
-    let whole = Duration::from_secs(1 << count.clamp(1, 16)).min(MAX_DEFERRAL);
-    whole.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -302,13 +291,6 @@ mod tests {
                 let taken = (0..places).take_while(|&taken| has_room(pace, places - taken, places)).count();
                 prop_assert_eq!(taken, if pace == Pace::Slow { places - places / 4 } else { places });
             }
-        }
-
-        #[test]
-        fn deferrals_grow_within_bounds(count in 0u32..100, random in 0.0f64..1.0) {
-            let wait = deferral_wait(count, random);
-            prop_assert!(wait >= Duration::from_secs(1) && wait <= MAX_DEFERRAL);
-            prop_assert!(deferral_wait(count + 1, random) >= wait);
         }
     }
 }

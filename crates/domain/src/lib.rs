@@ -9,6 +9,7 @@ pub mod application;
 pub mod breaker;
 pub mod catalogue;
 pub mod claim;
+pub mod deferral;
 pub mod delay;
 pub mod delivery;
 pub mod dialect;
