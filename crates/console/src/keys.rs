@@ -17,14 +17,11 @@ use crate::{
     answer::{Answer, Page},
     body::{Fields, OptionalFields, missing},
     request::{Administrator, Path, Query, id, page_size},
+    secrets::overlap,
 };
 
 /// How long a key that is made to end lives, in seconds.
 const LIFETIMES: std::ops::RangeInclusive<u64> = 60..=366 * 24 * 3600;
-
-/// How long the key that was stays valid where nobody says otherwise, and at the most, in seconds.
-const OVERLAP: u64 = 24 * 3600;
-const MAX_OVERLAP: u64 = 30 * 24 * 3600;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -155,12 +152,9 @@ pub(crate) async fn rotate(
     Path(key): Path<String>,
     OptionalFields(new): OptionalFields<NewRotation>,
 ) -> Result<Response, ApiError> {
-    let overlap = new.overlap_seconds.unwrap_or(OVERLAP);
-    if overlap > MAX_OVERLAP {
-        return Err(ApiError::invalid("overlap_seconds", format!("must be between 0 and {MAX_OVERLAP}")));
-    }
+    let overlap = overlap(new.overlap_seconds)?;
     let token = console.token();
-    let rotated = console.store.rotate_key(id("id", &key)?, &token, Duration::from_secs(overlap)).await?;
+    let rotated = console.store.rotate_key(id("id", &key)?, &token, overlap).await?;
     let gone = || ApiError::not_found("id", "there is no such key, or it has ended");
     let shown = rotated.ok_or_else(gone)?.into();
     Ok(Answer::of(Key { shown, key: token.reveal() }).with(StatusCode::CREATED))

@@ -17,7 +17,7 @@ use crate::{
     webhooks::{Webhook, no_such_webhook},
 };
 
-/// How long both secrets sign where nobody says otherwise, and at the most, in seconds.
+/// How long what is replaced by a rotation stays valid where nobody says otherwise, and at the most, in seconds.
 const OVERLAP: u64 = 24 * 3600;
 const MAX_OVERLAP: u64 = 30 * 24 * 3600;
 
@@ -43,6 +43,15 @@ pub(crate) struct Rotated {
     previous_secret_expires_at: Timestamp,
 }
 
+/// How long what is replaced stays valid, as it was asked for.
+pub(crate) fn overlap(seconds: Option<u64>) -> Result<Duration, ApiError> {
+    let seconds = seconds.unwrap_or(OVERLAP);
+    if seconds > MAX_OVERLAP {
+        return Err(ApiError::invalid("overlap_seconds", format!("must be between 0 and {MAX_OVERLAP}")));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
 /// Gives a webhook another secret.
 #[utoipa::path(post, path = "/webhooks/{id}/rotate-secret", operation_id = "rotate_secret", tag = "webhooks",
     params(("id" = String, Path)), request_body = Option<New>,
@@ -54,11 +63,7 @@ pub(crate) async fn rotate(
     OptionalFields(new): OptionalFields<New>,
 ) -> Result<Answer<Rotated>, ApiError> {
     let webhook: EndpointId = id("id", &webhook)?;
-    let overlap = new.overlap_seconds.unwrap_or(OVERLAP);
-    if overlap > MAX_OVERLAP {
-        return Err(ApiError::invalid("overlap_seconds", format!("must be between 0 and {MAX_OVERLAP}")));
-    }
-    let overlap = Duration::from_secs(overlap);
+    let overlap = overlap(new.overlap_seconds)?;
     let secret = console.secret(new.secret)?;
     let now = console.store.now();
     let secret_id = SecretId::new(now, rand::random());

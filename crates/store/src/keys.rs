@@ -37,6 +37,10 @@ pub struct KeyRow {
 const SELECT: &str = "SELECT k.id, k.role, k.application_id, k.created_at, k.expires_at, k.revoked_at, u.last_used_at
                       FROM api_keys k LEFT JOIN key_uses u ON u.key_id = k.id";
 
+/// The same of a key that has just been made.
+const MADE: &str = "RETURNING id, role, application_id, created_at, expires_at, revoked_at,
+                              NULL::timestamptz AS last_used_at";
+
 impl Store {
     /// Keeps what a token is recognised by. An admin key has no application, every other key one. One with a `lifetime`
     /// ends after it.
@@ -50,15 +54,16 @@ impl Store {
         application: Option<ApplicationId>,
         lifetime: Option<Duration>,
     ) -> Result<KeyRow, StoreError> {
-        let statement = "INSERT INTO api_keys (id, application_id, role, digest, expires_at)
+        let statement = format!(
+            "INSERT INTO api_keys (id, application_id, role, digest, expires_at)
                          VALUES ($1, $2, $3, $4, now() + $5::bigint * interval '1 millisecond')
-                         RETURNING id, role, application_id, created_at, expires_at, revoked_at,
-                                   NULL::timestamptz AS last_used_at";
+                         {MADE}"
+        );
         let (digest, lifetime) = (token.digest(), lifetime.map(milliseconds));
         let application = application.map(|id| id.0);
         let connection = self.connection().await?;
         let row = connection
-            .query_one(statement, &[&token.key.0, &application, &role.as_str(), &digest.as_slice(), &lifetime])
+            .query_one(&statement, &[&token.key.0, &application, &role.as_str(), &digest.as_slice(), &lifetime])
             .await?;
         read(&row)
     }
@@ -88,7 +93,8 @@ impl Store {
     /// # Errors
     /// When the database is away.
     pub async fn rotate_key(&self, key: KeyId, token: &Token, overlap: Duration) -> Result<Option<KeyRow>, StoreError> {
-        let statement = "WITH old AS (
+        let statement = format!(
+            "WITH old AS (
                              UPDATE api_keys
                              SET expires_at = least(expires_at, now() + $2::bigint * interval '1 millisecond')
                              WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -96,12 +102,12 @@ impl Store {
                          )
                          INSERT INTO api_keys (id, application_id, role, digest)
                          SELECT $3, application_id, role, $4 FROM old
-                         RETURNING id, role, application_id, created_at, expires_at, revoked_at,
-                                   NULL::timestamptz AS last_used_at";
+                         {MADE}"
+        );
         let digest = token.digest();
         let connection = self.connection().await?;
         let row = connection
-            .query_opt(statement, &[&key.0, &milliseconds(overlap), &token.key.0, &digest.as_slice()])
+            .query_opt(&statement, &[&key.0, &milliseconds(overlap), &token.key.0, &digest.as_slice()])
             .await?;
         row.as_ref().map(read).transpose()
     }

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::{
     delivered::Delivered,
     figures::{Figures, Goal},
+    latency::{subscriber, types},
     machine::Machine,
     processes::peak_memory,
     scene::{Scene, Subject, Subscriber, Way},
@@ -38,18 +39,17 @@ const MEBIBYTE: f64 = 1024.0 * 1024.0;
 /// Events by which a throughput is measured here.
 const LOAD: Load = Load { way: Way::Amqp, per_event: 1, events: 20_000 };
 
-fn subscribers() -> Vec<Subscriber> {
-    types().into_iter().map(|one| Subscriber { group: "all", behaviour: "ok", types: vec![one] }).collect()
-}
+/// Event types, each with an endpoint of its own.
+const TYPES: usize = 10;
 
-fn types() -> Vec<String> {
-    (0..10).map(|number| format!("bench.{number}")).collect()
+fn subscribers() -> Vec<Subscriber> {
+    (0..TYPES).map(|number| subscriber("all", "ok", number)).collect()
 }
 
 /// A dispatcher that starts on a backlog.
 pub(crate) async fn backlog(machine: &Machine, figures: &mut Figures) {
     let mut scene = Scene::set(machine, &subscribers(), Subject::Fanfare(0)).await;
-    scene.publish(Way::Amqp, &types(), WAITING, None).await;
+    scene.publish(Way::Amqp, &types(TYPES), WAITING, None).await;
     let per_second = scene.work_off(WAITING).await;
     let memory = peak_memory(scene.dispatchers[0].id()) as f64 / MEBIBYTE;
     figures.add(
@@ -175,8 +175,8 @@ async fn throughput(scene: &mut Scene) -> Delivered {
         database.batch_execute(step).await.expect("a quiet database");
     }
     scene.quiet().await;
-    scene.deliver(Way::Amqp, &types(), WARM_UP, 1, None).await;
-    scene.deliver(LOAD.way, &types(), LOAD.events, LOAD.per_event, None).await
+    scene.deliver(Way::Amqp, &types(TYPES), WARM_UP, 1, None).await;
+    scene.deliver(LOAD.way, &types(TYPES), LOAD.events, LOAD.per_event, None).await
 }
 
 /// What a delivery costs must not depend on what there is.

@@ -91,8 +91,7 @@ pub(crate) async fn replay(machine: &Machine, figures: &mut Figures) {
     let mut scene = Scene::set(machine, &ten_healthy(), Subject::Fanfare(1)).await;
     let without = flow(&mut scene, &types(10), QUIETLY).await;
     let late = subscriber("replayed", "ok", 10);
-    let described = json!({ "name": late.types[0], "category": "Bench", "description": "For the bench", "sample": {} });
-    scene.world.client().post("event-types", &described).await.data();
+    scene.world.describe(&late.types[0]).await;
     scene.publish(Way::Amqp, &late.types, EVENTS, None).await;
     scene.all_taken().await;
     let url = format!("http://{}/replayed/ok", scene.address);
