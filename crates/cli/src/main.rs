@@ -14,7 +14,6 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand};
 use fanfare_broker::BrokerSettings;
 use fanfare_domain::{
-    address::AddressPolicy,
     catalogue::Catalogue,
     dialect::{DEFAULT_DIALECT, Dialect, Dialects},
     email::check_email,
@@ -112,8 +111,7 @@ enum EndpointCommand {
 struct Configuration {
     store: StoreSettings,
     dialects: Arc<Dialects>,
-    addresses: AddressPolicy,
-    https_only: bool,
+    url_policy: UrlPolicy,
     /// Where a command publishes.
     broker: Option<BrokerSettings>,
 }
@@ -128,8 +126,7 @@ impl Configuration {
             _ => Some(Keyring::empty()),
         };
         let dialects = environment.dialects();
-        let allow = environment.allow_addresses();
-        let https_only = environment.https_only();
+        let url_policy = environment.url_policy();
         let broker = match command {
             Command::Parked(ParkedCommand::PutBack { .. }) => Some(parked::broker(environment)),
             _ => None,
@@ -138,8 +135,7 @@ impl Configuration {
             broker: broker.map_or(Some(None), |broker| broker.map(Some))?,
             store: StoreSettings { url: url?, connections: 2, keyring: keyring? },
             dialects: dialects?,
-            addresses: AddressPolicy::new(allow?),
-            https_only: https_only?,
+            url_policy: url_policy?,
         })
     }
 }
@@ -229,8 +225,7 @@ async fn create_endpoint(
     url: &str,
     events: Vec<String>,
 ) -> anyhow::Result<()> {
-    let policy = UrlPolicy { https_only: configuration.https_only, allow: &configuration.addresses };
-    let url = check_url(url, &policy).context("--url cannot be taken")?;
+    let url = check_url(url, &configuration.url_policy).context("--url cannot be taken")?;
     let row = require(store, application).await?;
     let dialect = configuration.dialects.get(&row.dialect);
     let dialect =

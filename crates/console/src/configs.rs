@@ -11,6 +11,7 @@ use fanfare_domain::{
     secret::SigningSecret,
 };
 use fanfare_store::{AttemptFilter, EndpointRow, EndpointSettings, LoggedAttempt, NewEndpoint, Put, PutEndpoint};
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -134,6 +135,10 @@ pub(crate) async fn put(
     for (position, config) in configs.all.into_iter().enumerate() {
         let put = console.put_of(&manager, config, &dialect, &catalogue);
         puts.push(put.map_err(|error| placed(error, is_list, position))?);
+    }
+    let vetted = join_all(puts.iter().map(|put| console.vet(&put.settings))).await;
+    for (position, vetted) in vetted.into_iter().enumerate() {
+        vetted.map_err(|error| placed(error, is_list, position))?;
     }
     let mut answers = Vec::new();
     let put = console.store.put_endpoints(manager.application, &puts).await?;

@@ -25,7 +25,7 @@ mod webhooks;
 use std::sync::Arc;
 
 use fanfare_broker::{Publisher, Topology};
-use fanfare_domain::{address::AddressPolicy, dialect::Dialects, endpoint_url::UrlPolicy};
+use fanfare_domain::{dialect::Dialects, endpoint_url::UrlPolicy};
 use fanfare_outbound::Client;
 use fanfare_store::{Directory, Store};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -46,10 +46,8 @@ pub struct Parts {
     pub directory: Directory,
     /// The dialects that applications may pick.
     pub dialects: Arc<Dialects>,
-    /// Which addresses an endpoint may have though they are not public.
-    pub addresses: AddressPolicy,
-    /// Whether an endpoint must have an `https:` URL.
-    pub https_only: bool,
+    /// Which URLs endpoints may have.
+    pub url_policy: UrlPolicy,
     /// The way to an endpoint, for tests.
     pub client: Client,
     /// The way to the broker, for what is to be sent again.
@@ -64,8 +62,7 @@ pub struct Console {
     store: Store,
     directory: Directory,
     dialects: Arc<Dialects>,
-    addresses: Arc<AddressPolicy>,
-    https_only: bool,
+    url_policy: Arc<UrlPolicy>,
     client: Client,
     publisher: Publisher,
     topology: Topology,
@@ -75,13 +72,9 @@ pub struct Console {
 impl Console {
     /// The console of a deployment.
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, directory, dialects, addresses, https_only, client, publisher, topology } = parts;
-        let (addresses, trials) = (Arc::new(addresses), Trials::default());
-        Self { store, directory, dialects, addresses, https_only, client, publisher, topology, trials }
-    }
-
-    fn url_policy(&self) -> UrlPolicy<'_> {
-        UrlPolicy { https_only: self.https_only, allow: &self.addresses }
+        let Parts { store, directory, dialects, url_policy, client, publisher, topology } = parts;
+        let (url_policy, trials) = (Arc::new(url_policy), Trials::default());
+        Self { store, directory, dialects, url_policy, client, publisher, topology, trials }
     }
 }
 

@@ -159,8 +159,8 @@ fn mails(environment: &mut Environment) -> Option<Mails> {
 }
 
 fn outbound_settings(environment: &mut Environment) -> Option<outbound::Settings> {
-    let allow = environment.allow_addresses();
-    let https_only = environment.https_only();
+    let policy = environment.url_policy();
     let extra_roots = environment.extra_roots();
-    Some(outbound::Settings { allow: allow?, https_only: https_only?, extra_roots })
+    let proxy = environment.egress_proxy().map(|(address, gives_names)| outbound::Proxy { address, gives_names });
+    Some(outbound::Settings { policy: policy?, extra_roots, proxy })
 }

@@ -8,8 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The built-in denial, and the networks that the operator excepts from it.
+/// The built-in denial, the networks that the operator excepts from it, and those that it adds.
 ///
+/// - What the operator denies is refused whatever else is said: an own public network whose services trust their
+///   neighbours, say, or the prefix by which a NAT64 of an own network reaches IPv4 (RFC 6052), which looks like any other.
 /// - An IPv6 address that maps an IPv4 address (`::ffff:a.b.c.d`) is judged as the latter, because that
 ///   is where the kernel connects to; so an entry for an IPv4 network holds for both spellings.
 /// - The allow-list beats the denial, with two exceptions. The address of a cloud's metadata service,
@@ -20,12 +22,14 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AddressPolicy {
     allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
 }
 
 impl AddressPolicy {
-    /// A policy with these networks excepted from the denial.
-    pub fn new(allow: Vec<IpNet>) -> Self {
-        Self { allow: allow.into_iter().map(canonical).collect() }
+    /// A policy with the networks of `allow` excepted from the denial, and those of `deny` added to it.
+    pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>) -> Self {
+        let canonical = |nets: Vec<IpNet>| nets.into_iter().map(canonical).collect();
+        Self { allow: canonical(allow), deny: canonical(deny) }
     }
 
     /// Whether a connection may be made to this address.
@@ -36,6 +40,9 @@ impl AddressPolicy {
     /// Why no connection may be made to this address, as the rest of a sentence: "it is …".
     pub fn refusal(&self, address: IpAddr) -> Option<&'static str> {
         let address = address.to_canonical();
+        if self.deny.iter().any(|net| net.contains(&address)) {
+            return Some("in a network that the operator of this system has excluded");
+        }
         if is_metadata_service(address) {
             let named = self.allow.iter().any(|net| net.prefix_len() == net.max_prefix_len() && net.contains(&address));
             return (!named).then_some("the metadata service of a cloud");
@@ -139,6 +146,9 @@ const DENIED_V6: [(Ipv6Net, &str); 10] = [
 ];
 
 fn refused_v6(address: Ipv6Addr) -> Option<&'static str> {
+    if isatap(address).is_some() {
+        return Some("an IPv4 address inside ISATAP (RFC 5214)");
+    }
     let denied = DENIED_V6.iter().find(|(net, _)| net.contains(&address)).map(|&(_, reason)| reason);
     denied.or_else(|| (!GLOBAL_UNICAST.contains(&address)).then_some("outside the global unicast addresses of IPv6"))
 }
@@ -160,6 +170,14 @@ fn carried_v4(address: IpAddr) -> Option<Ipv4Addr> {
         [0x2002, high, low, ..] => at(high, low),
         // Teredo keeps the client's address inverted.
         [0x2001, 0, .., high, low] => at(!high, !low),
+        _ => isatap(address),
+    }
+}
+
+/// The IPv4 address of an ISATAP interface (RFC 5214, 6.1), which may be in any network.
+fn isatap(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    match address.segments() {
+        [.., 0 | 0x200, 0x5efe, high, low] => Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))),
         _ => None,
     }
 }
@@ -171,7 +189,7 @@ mod tests {
     use super::*;
 
     fn allowing(nets: &[&str]) -> AddressPolicy {
-        AddressPolicy::new(nets.iter().map(|net| net.parse().expect("network")).collect())
+        AddressPolicy::new(nets.iter().map(|net| net.parse().expect("network")).collect(), Vec::new())
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -190,6 +208,8 @@ mod tests {
             Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, high, low),
             Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
             Ipv6Addr::new(0x2001, 0, 0x0808, 0x0808, 0, 0, !high, !low),
+            Ipv6Addr::new(0x2606, 0x4700, 0, 0, 0, 0x5efe, high, low),
+            Ipv6Addr::new(0x2606, 0x4700, 0, 0, 0x200, 0x5efe, high, low),
         ]
     }
 
@@ -258,6 +278,18 @@ mod tests {
     }
 
     #[test]
+    fn what_the_operator_denies_is_refused_before_all_else() {
+        let net = |text: &str| text.parse::<IpNet>().expect("network");
+        let allow = vec![net("10.0.0.0/8"), net("64:ff9b::/96")];
+        let policy = AddressPolicy::new(allow, vec![net("10.0.0.0/16"), net("8.8.0.0/16"), net("2a00:1450::/32")]);
+        for denied in ["10.0.1.1", "::ffff:10.0.1.1", "8.8.8.8", "64:ff9b::8.8.8.8", "2a00:1450:4001::200e"] {
+            assert!(!policy.permits(ip(denied)), "{denied}");
+        }
+        assert!(policy.permits(ip("10.1.0.1")) && policy.permits(ip("8.9.0.1")));
+        assert!(policy.permits(ip("64:ff9b::8.9.0.1")) && policy.permits(ip("2a01::1")));
+    }
+
+    #[test]
     fn the_allow_list_is_read_in_either_spelling() {
         for net in ["10.1.0.0/16", "::ffff:10.1.0.0/112"] {
             let policy = allowing(&[net]);
@@ -299,7 +331,7 @@ mod tests {
         fn an_exception_never_refuses_more(bits: u128, v4: u32, allowed: u128, prefix in 0u8..=128) {
             let net = IpNet::new(Ipv6Addr::from(allowed).into(), prefix).expect("prefix");
             for address in [IpAddr::from(Ipv6Addr::from(bits)), IpAddr::from(Ipv4Addr::from(v4))] {
-                let (without, with) = (AddressPolicy::default(), AddressPolicy::new(vec![net]));
+                let (without, with) = (AddressPolicy::default(), AddressPolicy::new(vec![net], Vec::new()));
                 prop_assert!(!without.permits(address) || with.permits(address));
             }
         }

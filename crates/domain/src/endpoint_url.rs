@@ -7,7 +7,11 @@
 //! A name that resolves to a forbidden address cannot be seen here. This check tells people of a mistake
 //! early; what protects is [`AddressPolicy`], applied to the address that is dialled.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+    str::FromStr,
+};
 
 use url::{Host, Url};
 
@@ -16,13 +20,54 @@ use crate::address::AddressPolicy;
 /// The longest URL that is taken, in bytes of its normalised form.
 pub const MAX_URL_LENGTH: usize = 2048;
 
-/// What the deployment permits.
-#[derive(Debug, Clone, Copy)]
-pub struct UrlPolicy<'a> {
+/// What the deployment permits. The same for a URL that is saved, one that is tested, and every attempt.
+#[derive(Debug, Clone, Default)]
+pub struct UrlPolicy {
     /// Whether `http://` is refused.
     pub https_only: bool,
     /// Which addresses may be called.
-    pub allow: &'a AddressPolicy,
+    pub addresses: AddressPolicy,
+    /// Which ports may be called.
+    pub ports: Ports,
+}
+
+/// The ports that may be called. A request to a port where no HTTP is expected can be read as a command by what listens
+/// there; below 1024 nearly nothing else is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports(Vec<RangeInclusive<u16>>);
+
+impl Ports {
+    /// [`Ports::default`], as it is written.
+    pub const DEFAULT: &str = "80,443,1024-65535";
+
+    fn contain(&self, port: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&port))
+    }
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self(vec![80..=80, 443..=443, 1024..=65535])
+    }
+}
+
+/// Why a text is no list of ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected ports and ranges of them, separated by commas, such as {}", Ports::DEFAULT)]
+pub struct NotPorts;
+
+impl FromStr for Ports {
+    type Err = NotPorts;
+
+    fn from_str(text: &str) -> Result<Self, NotPorts> {
+        let port = |text: &str| text.trim().parse::<u16>().ok().filter(|&port| port > 0).ok_or(NotPorts);
+        let range = |text: &str| {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            let range = port(first)?..=port(last)?;
+            if range.is_empty() { Err(NotPorts) } else { Ok(range) }
+        };
+        text.split(',').map(range).collect::<Result<_, _>>().map(Self)
+    }
 }
 
 /// What is wrong with a text that is not taken as an endpoint's URL, and what to do about it.
@@ -49,9 +94,9 @@ pub enum UrlFault {
     /// `…#fragment`: never sent.
     #[error("the URL has a fragment (#…), which is never sent: remove it")]
     Fragment,
-    /// Port 0 cannot be connected to.
-    #[error("port 0 cannot be called: give the port on which the endpoint listens, or none")]
-    Port,
+    /// Port 0, which cannot be connected to, or one that the deployment does not permit.
+    #[error("port {0} may not be called: let the endpoint listen on 443, or on a port above 1023")]
+    Port(u16),
     /// Nothing to connect to.
     #[error("the URL has no host: write it like https://example.com/webhooks")]
     NoHost,
@@ -70,13 +115,9 @@ pub enum UrlFault {
 
 /// Takes a text as an endpoint's URL and gives it back normalised; [`Url::as_str`] is what to store.
 ///
-/// Local names (of one label, or below `.local`, `.internal`, `.home.arpa`) are taken where the operator
-/// has excepted any network from the denial, as their addresses can only lie there; `localhost`, and
-/// what is below it, where that holds for a loopback address.
-///
 /// # Errors
 /// With the first fault that it finds.
-pub fn check_url(text: &str, policy: &UrlPolicy<'_>) -> Result<Url, UrlFault> {
+pub fn check_url(text: &str, policy: &UrlPolicy) -> Result<Url, UrlFault> {
     if text.len() > MAX_URL_LENGTH {
         return Err(UrlFault::TooLong);
     }
@@ -87,22 +128,7 @@ pub fn check_url(text: &str, policy: &UrlPolicy<'_>) -> Result<Url, UrlFault> {
         url::ParseError::EmptyHost => UrlFault::NoHost,
         other => UrlFault::Unreadable(other),
     })?;
-    match url.scheme() {
-        "https" => {}
-        "http" if policy.https_only => return Err(UrlFault::HttpsRequired),
-        "http" => {}
-        other => return Err(UrlFault::Scheme(other.to_owned())),
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(UrlFault::Credentials);
-    }
-    if url.fragment().is_some() {
-        return Err(UrlFault::Fragment);
-    }
-    if url.port() == Some(0) {
-        return Err(UrlFault::Port);
-    }
-    check_host(url.host().ok_or(UrlFault::NoHost)?, policy.allow)?;
+    policy.check(&url)?;
     // Percent-encoding may have made it longer than what was given.
     if url.as_str().len() > MAX_URL_LENGTH {
         return Err(UrlFault::TooLong);
@@ -110,28 +136,58 @@ pub fn check_url(text: &str, policy: &UrlPolicy<'_>) -> Result<Url, UrlFault> {
     Ok(url)
 }
 
-fn check_host(host: Host<&str>, allow: &AddressPolicy) -> Result<(), UrlFault> {
+impl UrlPolicy {
+    /// Whether a URL may be called, as far as the URL says. Settings change: one that was saved may have to be refused.
+    ///
+    /// Local names (of one label, or below `.local`, `.internal`, `.home.arpa`) are taken where the operator
+    /// has excepted any network from the denial, as their addresses can only lie there; `localhost`, and
+    /// what is below it, where that holds for a loopback address.
+    ///
+    /// # Errors
+    /// With the first fault that it finds.
+    pub fn check(&self, url: &Url) -> Result<(), UrlFault> {
+        match url.scheme() {
+            "https" => {}
+            "http" if self.https_only => return Err(UrlFault::HttpsRequired),
+            "http" => {}
+            other => return Err(UrlFault::Scheme(other.to_owned())),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(UrlFault::Credentials);
+        }
+        if url.fragment().is_some() {
+            return Err(UrlFault::Fragment);
+        }
+        let port = url.port_or_known_default().unwrap_or_default();
+        if !self.ports.contain(port) {
+            return Err(UrlFault::Port(port));
+        }
+        check_host(url.host().ok_or(UrlFault::NoHost)?, &self.addresses)
+    }
+}
+
+fn check_host(host: Host<&str>, addresses: &AddressPolicy) -> Result<(), UrlFault> {
     let address = match host {
-        Host::Domain(name) => return check_name(name, allow),
+        Host::Domain(name) => return check_name(name, addresses),
         Host::Ipv4(address) => IpAddr::from(address),
         Host::Ipv6(address) => IpAddr::from(address),
     };
-    match allow.refusal(address) {
+    match addresses.refusal(address) {
         Some(reason) => Err(UrlFault::AddressForbidden { address, reason }),
         None => Ok(()),
     }
 }
 
-fn check_name(name: &str, allow: &AddressPolicy) -> Result<(), UrlFault> {
+fn check_name(name: &str, addresses: &AddressPolicy) -> Result<(), UrlFault> {
     let labels = name.strip_suffix('.').unwrap_or(name);
     let is_below =
         |domain: &str| labels.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     let permitted = if labels.is_empty() {
         return Err(UrlFault::NoHost);
     } else if is_below("localhost") {
-        allow.permits(Ipv4Addr::LOCALHOST.into()) || allow.permits(Ipv6Addr::LOCALHOST.into())
+        addresses.permits(Ipv4Addr::LOCALHOST.into()) || addresses.permits(Ipv6Addr::LOCALHOST.into())
     } else if !labels.contains('.') || ["local", "internal", "home.arpa"].into_iter().any(is_below) {
-        allow.has_exceptions()
+        addresses.has_exceptions()
     } else {
         true
     };
@@ -145,12 +201,12 @@ mod tests {
     use super::*;
 
     fn check(text: &str) -> Result<Url, UrlFault> {
-        check_url(text, &UrlPolicy { https_only: false, allow: &AddressPolicy::default() })
+        check_url(text, &UrlPolicy::default())
     }
 
     fn check_allowing(text: &str, nets: &[&str]) -> Result<Url, UrlFault> {
-        let allow = AddressPolicy::new(nets.iter().map(|net| net.parse().expect("network")).collect());
-        check_url(text, &UrlPolicy { https_only: false, allow: &allow })
+        let allow = nets.iter().map(|net| net.parse().expect("network")).collect();
+        check_url(text, &UrlPolicy { addresses: AddressPolicy::new(allow, Vec::new()), ..UrlPolicy::default() })
     }
 
     #[test]
@@ -170,7 +226,7 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        let https_only = UrlPolicy { https_only: true, allow: &AddressPolicy::default() };
+        let https_only = UrlPolicy { https_only: true, ..UrlPolicy::default() };
         assert_eq!(check_url("http://example.com/", &https_only), Err(UrlFault::HttpsRequired));
         assert_eq!(check(&format!("https://example.com/{}", "a".repeat(2048))), Err(UrlFault::TooLong));
         assert_eq!(check(&format!("https://example.com/{}", "ü".repeat(900))), Err(UrlFault::TooLong));
@@ -200,9 +256,23 @@ mod tests {
         assert_eq!(check("https://user@example.com/"), Err(UrlFault::Credentials));
         assert_eq!(check("https://:secret@example.com/"), Err(UrlFault::Credentials));
         assert_eq!(check("https://example.com/#top"), Err(UrlFault::Fragment));
-        assert_eq!(check("https://example.com:0/"), Err(UrlFault::Port));
+        for port in [0, 1, 22, 25, 79, 81, 444, 1023] {
+            assert_eq!(check(&format!("https://example.com:{port}/")), Err(UrlFault::Port(port)));
+        }
         assert_eq!(check("https://"), Err(UrlFault::NoHost));
         assert_eq!(check("https://./"), Err(UrlFault::NoHost));
+    }
+
+    #[test]
+    fn ports_are_read_as_they_are_written() {
+        assert_eq!(Ports::DEFAULT.parse(), Ok(Ports::default()));
+        assert_eq!(" 25, 8000 - 8999".parse(), Ok(Ports(vec![25..=25, 8000..=8999])));
+        for text in ["", "0", "80,", "http", "90-80", "65536", "-80", "80-"] {
+            assert_eq!(text.parse::<Ports>(), Err(NotPorts), "{text}");
+        }
+        let policy = UrlPolicy { ports: "25".parse().expect("ports"), ..UrlPolicy::default() };
+        assert!(check_url("https://example.com:25/", &policy).is_ok());
+        assert_eq!(check_url("https://example.com/", &policy), Err(UrlFault::Port(443)));
     }
 
     #[test]

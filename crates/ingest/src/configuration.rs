@@ -31,9 +31,9 @@ impl Configuration {
         let connections = environment.database_connections();
         let keyring = environment.secret_keys();
         let max_event_bytes = environment.max_event_bytes();
-        let allow = environment.allow_addresses();
-        let https_only = environment.https_only();
+        let policy = environment.url_policy();
         let extra_roots = environment.extra_roots();
+        let proxy = environment.egress_proxy().map(|(address, gives_names)| outbound::Proxy { address, gives_names });
         let grace = environment.grace();
         let operations_address = environment.operations_address();
         let telemetry = TelemetrySettings::read(environment);
@@ -44,7 +44,7 @@ impl Configuration {
             broker: BrokerSettings::new(amqp_urls?, prefix?, ladder, "fanfare ingest"),
             store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,
-            outbound: outbound::Settings { allow: allow?, https_only: https_only?, extra_roots },
+            outbound: outbound::Settings { policy: policy?, extra_roots, proxy },
             dialects,
             grace: grace?,
             operations_address: operations_address?,

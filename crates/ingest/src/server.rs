@@ -9,7 +9,6 @@ use anyhow::{Context, bail};
 use axum::{Router, middleware::from_fn_with_state};
 use fanfare_broker::Publisher;
 use fanfare_console::{Console, document_routes, in_force, method_not_allowed, not_found};
-use fanfare_domain::address::AddressPolicy;
 use fanfare_outbound::Client;
 use fanfare_service::Operations;
 use fanfare_store::{Directory, Store};
@@ -114,8 +113,7 @@ fn router(
         directory,
         dialects,
         client: Client::new(&outbound)?,
-        addresses: AddressPolicy::new(outbound.allow),
-        https_only: outbound.https_only,
+        url_policy: outbound.policy,
         publisher,
         topology,
     });

@@ -4,9 +4,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use fanfare_domain::{
-    address::AddressPolicy,
     application::Endpoint,
     dialect::Sending,
+    endpoint_url::{UrlFault, UrlPolicy},
     header::OF_THE_MESSAGE,
     outcome::{Outcome, RetryAfter},
 };
@@ -17,13 +17,13 @@ use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
-use ipnet::IpNet;
 use rustls::{ClientConfig, client::Resumption};
 use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::{
-    connect::Connector,
+    connect::{Connector, Route, refusal},
+    egress::ProxyAddress,
     failure::{classify, root_cause},
     sign::delivery_headers,
     timings::{Stopwatch, Timings},
@@ -55,12 +55,21 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json");
 /// What the deployment permits and trusts.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Networks that may be called though they are not public.
-    pub allow: Vec<IpNet>,
-    /// Whether `http://` is refused.
-    pub https_only: bool,
+    /// What may be called.
+    pub policy: UrlPolicy,
     /// A PEM file with root certificates to trust beside the system's.
     pub extra_roots: Option<PathBuf>,
+    /// What all requests go through, if anything.
+    pub proxy: Option<Proxy>,
+}
+
+/// A proxy of the operator's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where it is.
+    pub address: ProxyAddress,
+    /// Whether it is given the names of hosts, and guards by itself, instead of the addresses that were vetted here.
+    pub gives_names: bool,
 }
 
 /// A POST to be made.
@@ -133,9 +142,9 @@ type HttpClient = legacy::Client<Connector, Full<Bytes>>;
 #[derive(Clone)]
 pub struct Client {
     http: HttpClient,
-    https_only: bool,
+    policy: Arc<UrlPolicy>,
     /// With these, each probe makes a connection of its own.
-    policy: Arc<AddressPolicy>,
+    route: Arc<Route>,
     probe_tls: Arc<ClientConfig>,
 }
 
@@ -145,15 +154,16 @@ impl Client {
     /// # Errors
     /// When the root certificates cannot be had.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
-        let policy = Arc::new(AddressPolicy::new(settings.allow.clone()));
-        let tls = client_config(settings.extra_roots.as_deref(), settings.https_only)?;
+        let Settings { policy, extra_roots, proxy } = settings;
+        let route = Arc::new(Route { addresses: policy.addresses.clone(), proxy: proxy.clone() });
+        let tls = client_config(extra_roots.as_deref(), policy.https_only)?;
         let mut probe_tls = tls.clone();
         // A session that is resumed shows no certificate, and whether that is in order is what a probe is for.
         probe_tls.resumption = Resumption::disabled();
         Ok(Self {
-            http: http_client(Connector::new(Arc::clone(&policy), Arc::new(tls), Stopwatch::default())),
-            https_only: settings.https_only,
-            policy,
+            http: http_client(Connector::new(Arc::clone(&route), Arc::new(tls), Stopwatch::default())),
+            policy: Arc::new(policy.clone()),
+            route,
             probe_tls: Arc::new(probe_tls),
         })
     }
@@ -169,29 +179,39 @@ impl Client {
     pub async fn probe(&self, request: Request) -> Probe {
         let deadline = request.deadline;
         let stopwatch = Stopwatch::new();
-        let http =
-            http_client(Connector::new(Arc::clone(&self.policy), Arc::clone(&self.probe_tls), stopwatch.clone()));
+        let http = http_client(Connector::new(Arc::clone(&self.route), Arc::clone(&self.probe_tls), stopwatch.clone()));
         let message = self.message(request);
         let request_headers = message.as_ref().map(|message| listed(message.headers())).unwrap_or_default();
         let exchange = exchange(&http, message, deadline, &stopwatch).await;
         Probe { exchange, timings: stopwatch.timings(), request_headers }
     }
 
-    /// The error is a text for people.
-    fn message(&self, request: Request) -> Result<Message, &'static str> {
-        match request.url.scheme() {
-            "https" => {}
-            "http" if !self.https_only => {}
-            "http" => return Err("http is not permitted here, only https is"),
-            _ => return Err("the URL is neither https nor http"),
-        }
-        let uri: Uri = request.url.as_str().parse().map_err(|_| "the URL cannot be used for a request")?;
+    /// Why a URL that [`UrlPolicy::check`] takes may not be called all the same, by what its host name stands for at the
+    /// moment. None where nothing forbids it, and where the name cannot be looked up now: every attempt is guarded anyway.
+    pub async fn refusal(&self, url: &Url) -> Option<String> {
+        let uri: Uri = url.as_str().parse().ok()?;
+        refusal(&self.route, &uri).await
+    }
+
+    /// The error is an outcome, and a text for people.
+    fn message(&self, request: Request) -> Result<Message, (Outcome, String)> {
+        self.policy.check(&request.url).map_err(|fault| (refused(&fault), fault.to_string()))?;
+        let unusable = |_| (Outcome::NotSendable, "the URL cannot be used for a request".to_owned());
+        let uri: Uri = request.url.as_str().parse().map_err(unusable)?;
         let mut message = http::Request::new(Full::new(request.body));
         *message.method_mut() = Method::POST;
         *message.uri_mut() = uri;
         *message.headers_mut() = request.headers;
         set_our_headers(message.headers_mut());
         Ok(message)
+    }
+}
+
+/// What it comes to when a URL that was saved may not be called (any more).
+fn refused(fault: &UrlFault) -> Outcome {
+    match fault {
+        UrlFault::LocalName(_) | UrlFault::AddressForbidden { .. } => Outcome::AddressForbidden,
+        _ => Outcome::NotSendable,
     }
 }
 
@@ -216,7 +236,7 @@ fn http_client(connector: Connector) -> HttpClient {
 /// From a message, or the reason why there is none, to what came of it.
 async fn exchange(
     http: &HttpClient,
-    message: Result<Message, &'static str>,
+    message: Result<Message, (Outcome, String)>,
     deadline: Duration,
     stopwatch: &Stopwatch,
 ) -> Exchange {
@@ -234,7 +254,7 @@ async fn exchange(
             }
             None => unanswered(Outcome::TimedOut, format!("no complete response head within {deadline:?}")),
         },
-        Err(reason) => unanswered(Outcome::NotSendable, reason.to_owned()),
+        Err((outcome, reason)) => unanswered(outcome, reason),
     };
     exchange.duration = started.elapsed();
     exchange
@@ -342,7 +362,7 @@ fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use fanfare_domain::endpoint_url::{UrlPolicy, check_url};
+    use fanfare_domain::endpoint_url::check_url;
     use proptest::prelude::*;
 
     use super::*;
@@ -382,8 +402,7 @@ mod tests {
         /// What was saved can be sent: the two URL parsers agree on the host.
         #[test]
         fn a_url_that_may_be_saved_can_be_requested(rest in "[a-z0-9.-]{1,12}(:[0-9]{1,5})?[/?]\\PC{0,40}") {
-            let allow = AddressPolicy::default();
-            if let Ok(url) = check_url(&format!("https://{rest}"), &UrlPolicy { https_only: true, allow: &allow }) {
+            if let Ok(url) = check_url(&format!("https://{rest}"), &UrlPolicy::default()) {
                 let uri: Uri = url.as_str().parse().expect("a URI");
                 prop_assert_eq!(uri.host(), url.host_str());
                 prop_assert_eq!(uri.port_u16(), url.port());

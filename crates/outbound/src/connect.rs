@@ -24,7 +24,7 @@ use tokio::{
 };
 use tower::Service;
 
-use crate::timings::Stopwatch;
+use crate::{client::Proxy, egress::TunnelError, timings::Stopwatch};
 
 /// How long one address may take to accept, so that a second one is tried within the usual deadlines.
 /// Long enough for two lost SYN packets (1 s and 2 s of waiting).
@@ -34,6 +34,9 @@ const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 /// this one counts for connections that `hyper-util` goes on making in the background, when another one
 /// became free for the request that began them.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the look-up of a name may take where somebody waits for its URL to be saved.
+const VETTING_LIMIT: Duration = Duration::from_secs(3);
 
 type Connecting = Pin<Box<dyn Future<Output = Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>> + Send>>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -48,10 +51,17 @@ pub(crate) struct Connector {
 impl Connector {
     /// The stopwatch is told of the phases of every connection: it must be one that measures nothing, or this
     /// connector be there for a single exchange.
-    pub(crate) fn new(policy: Arc<AddressPolicy>, tls: Arc<ClientConfig>, stopwatch: Stopwatch) -> Self {
-        let dialer = Dialer { policy, stopwatch: stopwatch.clone() };
+    pub(crate) fn new(route: Arc<Route>, tls: Arc<ClientConfig>, stopwatch: Stopwatch) -> Self {
+        let dialer = Dialer { route, stopwatch: stopwatch.clone() };
         Self { https: HttpsConnector::from((dialer, tls)), stopwatch }
     }
+}
+
+/// Which addresses are dialled, and through what.
+#[derive(Debug, Default)]
+pub(crate) struct Route {
+    pub(crate) addresses: AddressPolicy,
+    pub(crate) proxy: Option<Proxy>,
 }
 
 impl Service<Uri> for Connector {
@@ -84,18 +94,20 @@ pub(crate) enum DialError {
     #[error("the host name has no address")]
     NoAddress,
     /// Does not say which address, as it may tell how the operator's network looks inside.
-    #[error("the host has an address that may not be called")]
-    Forbidden,
+    #[error("the host has an address that may not be called: it is {0}")]
+    Forbidden(&'static str),
     #[error("cannot connect: {0}")]
     ConnectFailed(#[source] io::Error),
     #[error("the connection was not accepted in time")]
     TimedOut,
+    #[error(transparent)]
+    NoTunnel(#[from] TunnelError),
 }
 
 /// Makes TCP connections, to permitted addresses only.
 #[derive(Debug, Clone)]
 struct Dialer {
-    policy: Arc<AddressPolicy>,
+    route: Arc<Route>,
     stopwatch: Stopwatch,
 }
 
@@ -109,54 +121,79 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self { policy, stopwatch } = self.clone();
+        let Self { route, stopwatch } = self.clone();
         Box::pin(async move {
-            let addresses = look_up(&uri).await?;
-            stopwatch.lap(|timings| &mut timings.dns);
-            permit(&policy, &addresses)?;
-            let stream = dial(&policy, &addresses).await?;
+            let stream = match &route.proxy {
+                Some(proxy) if proxy.gives_names => {
+                    let (host, port) = host_and_port(&uri);
+                    proxy.address.tunnel(&format!("{host}:{port}")).await?
+                }
+                _ => {
+                    let addresses = look_up(&uri).await?;
+                    stopwatch.lap(|timings| &mut timings.dns);
+                    permit(&route.addresses, &addresses)?;
+                    dial(&route, &addresses).await?
+                }
+            };
+            // A delivery is one small write that waits for its answer: there is nothing to gather.
+            stream.set_nodelay(true).map_err(DialError::ConnectFailed)?;
             stopwatch.lap(|timings| &mut timings.connect);
             Ok(TokioIo::new(stream))
         })
     }
 }
 
+/// As they are written in the URL: an IPv6 address has its brackets.
+fn host_and_port(uri: &Uri) -> (&str, u16) {
+    let default_port = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(default_port))
+}
+
 /// Every address of the host.
 async fn look_up(uri: &Uri) -> Result<Vec<SocketAddr>, DialError> {
-    let host = uri.host().unwrap_or_default();
+    let (host, port) = host_and_port(uri);
     let host = host.strip_prefix('[').and_then(|literal| literal.strip_suffix(']')).unwrap_or(host);
-    let default_port = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
-    let port = uri.port_u16().unwrap_or(default_port);
     Ok(lookup_host((host, port)).await.map_err(DialError::LookupFailed)?.collect())
 }
 
 /// All addresses of a host or none. A name that mixes public and internal addresses is an attack or a mistake,
 /// and which one is dialled should not depend on luck.
 fn permit(policy: &AddressPolicy, addresses: &[SocketAddr]) -> Result<(), DialError> {
-    if addresses.iter().all(|address| policy.permits(address.ip())) { Ok(()) } else { Err(DialError::Forbidden) }
+    let refusal = addresses.iter().find_map(|address| policy.refusal(address.ip()));
+    refusal.map_or(Ok(()), |reason| Err(DialError::Forbidden(reason)))
+}
+
+/// Why the host of a URL may not be called by what its name stands for at the moment; none as well where that cannot
+/// be told.
+pub(crate) async fn refusal(route: &Route, uri: &Uri) -> Option<String> {
+    if route.proxy.as_ref().is_some_and(|proxy| proxy.gives_names) {
+        return None;
+    }
+    let addresses = timeout(VETTING_LIMIT, look_up(uri)).await.ok()?.ok()?;
+    permit(&route.addresses, &addresses).err().map(|error| error.to_string())
 }
 
 /// A connection to the first address that accepts one.
-async fn dial(policy: &AddressPolicy, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
+async fn dial(route: &Route, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
     let mut failure = DialError::NoAddress;
-    for address in addresses {
-        match timeout(ADDRESS_LIMIT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return checked(policy, stream),
-            Ok(Err(error)) => failure = DialError::ConnectFailed(error),
+    for &address in addresses {
+        match timeout(ADDRESS_LIMIT, dial_one(route, address)).await {
+            Ok(Err(error @ (DialError::ConnectFailed(_) | DialError::NoTunnel(_)))) => failure = error,
+            Ok(dialled) => return dialled,
             Err(_) => failure = DialError::TimedOut,
         }
     }
     Err(failure)
 }
 
-/// The kernel may connect elsewhere than it was told to, as it does for `0.0.0.0`: the peer has the last word.
-fn checked(policy: &AddressPolicy, stream: TcpStream) -> Result<TcpStream, DialError> {
-    let peer = stream.peer_addr().map_err(DialError::ConnectFailed)?;
-    if !policy.permits(peer.ip()) {
-        return Err(DialError::Forbidden);
+async fn dial_one(route: &Route, address: SocketAddr) -> Result<TcpStream, DialError> {
+    if let Some(proxy) = &route.proxy {
+        return Ok(proxy.address.tunnel(&address.to_string()).await?);
     }
-    // A delivery is one small write that waits for its answer: there is nothing to gather.
-    stream.set_nodelay(true).map_err(DialError::ConnectFailed)?;
+    let stream = TcpStream::connect(address).await.map_err(DialError::ConnectFailed)?;
+    // The kernel may connect elsewhere than it was told to, as it does for `0.0.0.0`: the peer has the last word.
+    let peer = stream.peer_addr().map_err(DialError::ConnectFailed)?;
+    permit(&route.addresses, &[peer])?;
     Ok(stream)
 }
 
@@ -185,7 +222,7 @@ mod tests {
             let uri: Uri = format!("http://{host}:1/").parse().expect("URI");
             let addresses = look_up(&uri).await.expect("addresses");
             let refused = permit(&AddressPolicy::default(), &addresses);
-            assert!(matches!(refused, Err(DialError::Forbidden)), "{host}: {addresses:?}");
+            assert!(matches!(refused, Err(DialError::Forbidden(_))), "{host}: {addresses:?}");
         }
     }
 
@@ -197,19 +234,19 @@ mod tests {
         let socket = TcpSocket::new_v4().expect("socket");
         socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("bound");
         let closed = socket.local_addr().expect("address");
-        let policy = AddressPolicy::new(vec!["127.0.0.0/8".parse().expect("network")]);
-        let stream = dial(&policy, &[closed, open]).await.expect("the second accepts");
+        let addresses = AddressPolicy::new(vec!["127.0.0.0/8".parse().expect("network")], Vec::new());
+        let route = Route { addresses, proxy: None };
+        let stream = dial(&route, &[closed, open]).await.expect("the second accepts");
         assert_eq!(stream.peer_addr().expect("address"), open);
-        assert!(stream.nodelay().expect("option"));
-        assert!(matches!(dial(&policy, &[closed]).await, Err(DialError::ConnectFailed(_))));
-        assert!(matches!(dial(&policy, &[]).await, Err(DialError::NoAddress)));
+        assert!(matches!(dial(&route, &[closed]).await, Err(DialError::ConnectFailed(_))));
+        assert!(matches!(dial(&route, &[]).await, Err(DialError::NoAddress)));
     }
 
     #[tokio::test]
     async fn a_peer_that_is_forbidden_after_all_is_left() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("listener");
         let address = listener.local_addr().expect("address");
-        let connected = dial(&AddressPolicy::default(), &[address]).await;
-        assert!(matches!(connected, Err(DialError::Forbidden)), "{connected:?}");
+        let connected = dial(&Route::default(), &[address]).await;
+        assert!(matches!(connected, Err(DialError::Forbidden(_))), "{connected:?}");
     }
 }

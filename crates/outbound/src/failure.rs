@@ -8,7 +8,7 @@ use std::{error::Error, io, iter};
 use fanfare_domain::outcome::Outcome;
 use rustls::pki_types::InvalidDnsNameError;
 
-use crate::connect::DialError;
+use crate::{connect::DialError, egress::TunnelError};
 
 /// Longest text of a cause that is kept, in characters. A certificate can name a hundred hosts.
 const MAX_TEXT: usize = 300;
@@ -41,7 +41,8 @@ fn judge(cause: &(dyn Error + 'static)) -> Option<Outcome> {
     if let Some(error) = cause.downcast_ref::<DialError>() {
         return match error {
             DialError::LookupFailed(_) | DialError::NoAddress => Some(Outcome::NameNotResolved),
-            DialError::Forbidden => Some(Outcome::AddressForbidden),
+            DialError::Forbidden(_) | DialError::NoTunnel(TunnelError::Refused(_)) => Some(Outcome::AddressForbidden),
+            DialError::NoTunnel(_) => Some(Outcome::ConnectionFailed),
             DialError::ConnectFailed(error) => Some(match error.kind() {
                 io::ErrorKind::TimedOut => Outcome::TimedOut,
                 // It was accepted and ended before we looked.

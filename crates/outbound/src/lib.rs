@@ -6,17 +6,20 @@
 //!
 //! - `sign`: the headers by which a receiver knows that a delivery is ours
 //! - `connect`: from a host name to a connection to a permitted address, with TLS on it
+//! - `egress`: a proxy of the operator's, through which connections go
 //! - `client`: one POST, from request to recorded answer
 //! - `timings`: how long each phase of a probe took
 //! - `failure`: which [`Outcome`](fanfare_domain::outcome::Outcome) an error means
 
 mod client;
 mod connect;
+mod egress;
 mod failure;
 mod sign;
 mod timings;
 mod tls;
 
-pub use client::{Client, Exchange, MAX_RESPONSE_BODY, Probe, Request, Settings};
+pub use client::{Client, Exchange, MAX_RESPONSE_BODY, Probe, Proxy, Request, Settings};
+pub use egress::{NotAProxy, ProxyAddress};
 pub use timings::Timings;
 pub use tls::SetupError;

@@ -10,7 +10,11 @@ use std::{
 };
 
 use anyhow::Context;
-use fanfare_domain::dialect::Dialects;
+use fanfare_domain::{
+    address::AddressPolicy,
+    dialect::Dialects,
+    endpoint_url::{Ports, UrlPolicy},
+};
 
 use crate::Environment;
 
@@ -72,15 +76,28 @@ impl Environment {
         self.required("FANFARE_SECRET_KEYS", meaning)
     }
 
-    /// Networks that endpoints may be in although they are not public.
-    pub fn allow_addresses<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<Vec<T>> {
+    /// Which URLs endpoints may have, and which addresses may be called.
+    pub fn url_policy(&mut self) -> Option<UrlPolicy> {
         let meaning = "networks (CIDR) that endpoints may be in although they are not public, such as `10.1.0.0/16`";
-        self.list("FANFARE_ALLOW_ADDRESSES", meaning)
+        let allow = self.list("FANFARE_ALLOW_ADDRESSES", meaning);
+        let meaning = "networks (CIDR) that endpoints may not be in although they are public; it beats what is allowed";
+        let deny = self.list("FANFARE_DENY_ADDRESSES", meaning);
+        let meaning = "ports, and ranges of them, that endpoints may have";
+        let ports = self.with_default("FANFARE_PORTS", Ports::DEFAULT, meaning);
+        let meaning = "`false` lets endpoints have `http:` URLs";
+        let https_only = self.with_default("FANFARE_HTTPS_ONLY", "true", meaning);
+        Some(UrlPolicy { https_only: https_only?, addresses: AddressPolicy::new(allow?, deny?), ports: ports? })
     }
 
-    /// Whether endpoints must have `https:` URLs.
-    pub fn https_only(&mut self) -> Option<bool> {
-        self.with_default("FANFARE_HTTPS_ONLY", "true", "`false` lets endpoints have `http:` URLs")
+    /// A proxy that all requests to endpoints go through, and whether it is given the names of hosts.
+    pub fn egress_proxy<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<(T, bool)> {
+        let meaning = "a proxy that all requests to endpoints go through, by CONNECT: `http://host:3128` or \
+                       `http://user:password@host:3128`";
+        let proxy = self.optional("FANFARE_EGRESS_PROXY", meaning);
+        let meaning = "`true` gives that proxy the names of hosts, for networks in which they cannot be looked up: then it \
+                       must refuse private addresses, as no address is seen here";
+        let gets_names = self.with_default("FANFARE_EGRESS_PROXY_GETS_NAMES", "false", meaning);
+        proxy.zip(gets_names)
     }
 
     /// A file with certificates.

@@ -113,7 +113,18 @@ impl Console {
     pub(super) async fn check(&self, manager: &Manager, change: Change) -> Result<EndpointSettings, ApiError> {
         let dialect = self.dialect_of(manager).await?;
         let catalogue = self.catalogue(manager, &dialect).await?;
-        self.settings("events", change, &dialect, &catalogue)
+        let settings = self.settings("events", change, &dialect, &catalogue)?;
+        self.vet(&settings).await?;
+        Ok(settings)
+    }
+
+    /// Refuses a URL whose host name stands for an address that may not be called, as far as that can be told now.
+    pub(crate) async fn vet(&self, settings: &EndpointSettings) -> Result<(), ApiError> {
+        let Some(url) = settings.url.as_deref().and_then(|url| url.parse().ok()) else { return Ok(()) };
+        match self.client.refusal(&url).await {
+            Some(reason) => Err(ApiError::new(ErrorCode::InvalidUrl, reason).at("url")),
+            None => Ok(()),
+        }
     }
 
     /// Checks what of an endpoint is to be set; `events` is what the request calls the list of event types.
@@ -148,7 +159,7 @@ impl Console {
     }
 
     fn check_url(&self, url: &str) -> Result<String, ApiError> {
-        let checked = check_url(url, &self.url_policy());
+        let checked = check_url(url, &self.url_policy);
         checked.map(String::from).map_err(|fault| ApiError::new(ErrorCode::InvalidUrl, fault.to_string()).at("url"))
     }
 }

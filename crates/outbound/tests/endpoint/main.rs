@@ -1,6 +1,7 @@
 //! The client against endpoints of all kinds, over real sockets.
 
 mod answers;
+mod egress;
 mod failures;
 mod guard;
 mod probe;

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    receiver::{AMPLE, Receiver, SHORT, client, closed_port, read_request, request, status},
+    receiver::{AMPLE, Receiver, SHORT, allowing, client, closed_port, https_only, read_request, request, status},
     tls::{reading, receiver_named, trusting},
 };
 
@@ -102,14 +102,18 @@ async fn where_nobody_listens_the_name_was_looked_up() {
 }
 
 #[tokio::test]
-async fn what_is_forbidden_is_looked_up_and_not_called() {
+async fn what_is_forbidden_is_not_called() {
     let receiver = Receiver::answering(NO_CONTENT).await;
     let client = Client::new(&Settings::default()).expect("client");
     for host in ["127.0.0.1", "127.1", "localhost", "[::ffff:127.0.0.1]"] {
         let probe = client.probe(request(&format!("http://{host}:{}/", receiver.address.port()), AMPLE)).await;
         assert_eq!(probe.exchange.outcome, Outcome::AddressForbidden, "{host}");
-        assert_eq!(reached(&probe), ["dns"], "{host}");
+        assert_eq!(reached(&probe), [""; 0], "{host}: the URL says it");
     }
+    // The name passes where a loopback address is permitted; then each of its addresses is judged.
+    let client = Client::new(&allowing(&["::1/128"])).expect("client");
+    let probe = client.probe(request(&format!("http://localhost:{}/", receiver.address.port()), AMPLE)).await;
+    assert_eq!((probe.exchange.outcome, reached(&probe)), (Outcome::AddressForbidden, vec!["dns"]));
     assert_eq!(receiver.accepted(), 0);
 }
 
@@ -161,7 +165,7 @@ async fn the_deadline_is_over_the_body_too() {
 
 #[tokio::test]
 async fn where_no_request_can_be_made_there_is_nothing_to_tell() {
-    let client = Client::new(&Settings { https_only: true, ..Settings::default() }).expect("client");
+    let client = Client::new(&https_only(Settings::default())).expect("client");
     let probe = client.probe(request("http://127.0.0.1/", AMPLE)).await;
     assert_eq!(probe.exchange.outcome, Outcome::NotSendable);
     assert_eq!(reached(&probe), [""; 0]);

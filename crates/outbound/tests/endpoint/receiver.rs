@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use fanfare_domain::{address::AddressPolicy, endpoint_url::UrlPolicy};
 use fanfare_outbound::{Client, Exchange, Request, Settings};
 use http::HeaderMap;
 use tokio::{
@@ -99,10 +100,22 @@ pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> io::R
     Ok(text)
 }
 
+/// What permits calls to these networks.
+pub(crate) fn allowing(nets: &[&str]) -> Settings {
+    let allow = nets.iter().map(|net| net.parse().expect("network")).collect();
+    let policy = UrlPolicy { addresses: AddressPolicy::new(allow, Vec::new()), ..UrlPolicy::default() };
+    Settings { policy, ..Settings::default() }
+}
+
+/// The same, but nothing that is not encrypted.
+pub(crate) fn https_only(mut settings: Settings) -> Settings {
+    settings.policy.https_only = true;
+    settings
+}
+
 /// A client that may call the loopback.
 pub(crate) fn client() -> Client {
-    let settings = Settings { allow: vec!["127.0.0.0/8".parse().expect("network")], ..Settings::default() };
-    Client::new(&settings).expect("client")
+    Client::new(&allowing(&["127.0.0.0/8"])).expect("client")
 }
 
 pub(crate) fn request(url: &str, deadline: Duration) -> Request {

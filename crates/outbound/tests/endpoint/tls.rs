@@ -21,7 +21,7 @@ use rustls::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
-use crate::receiver::{AMPLE, Receiver, read_request, request, status};
+use crate::receiver::{AMPLE, Receiver, allowing, read_request, request, status};
 
 /// A receiver with a certificate of its own making, and the PEM that makes it trusted. It would resume sessions,
 /// but answers only where the certificate was looked at.
@@ -54,18 +54,22 @@ pub(crate) async fn receiver_named(name: &str) -> (Receiver, String) {
 
 /// A client that trusts what this PEM holds, beside the system's roots.
 pub(crate) fn trusting(pem: &str) -> Result<Client, SetupError> {
+    trusting_in(pem, allowing(&["127.0.0.0/8"]))
+}
+
+/// The same with these settings beside.
+pub(crate) fn trusting_in(pem: &str, settings: Settings) -> Result<Client, SetupError> {
     static FILES: AtomicUsize = AtomicUsize::new(0);
     let name = format!("roots-{}-{}.pem", process::id(), FILES.fetch_add(1, Ordering::Relaxed));
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, pem).expect("written");
-    let client = reading(Some(path.clone()));
+    let client = Client::new(&Settings { extra_roots: Some(path.clone()), ..settings });
     fs::remove_file(&path).expect("removed");
     client
 }
 
 pub(crate) fn reading(extra_roots: Option<PathBuf>) -> Result<Client, SetupError> {
-    let allow = vec!["127.0.0.0/8".parse().expect("network")];
-    Client::new(&Settings { allow, extra_roots, ..Settings::default() })
+    Client::new(&Settings { extra_roots, ..allowing(&["127.0.0.0/8"]) })
 }
 
 #[tokio::test]

@@ -1,0 +1,139 @@
+//! A proxy of the operator's, through which requests leave where a firewall lets nothing else out.
+//!
+//! It is asked for a tunnel (`CONNECT`, RFC 9110, 9.3.6) to an address that was looked up and vetted here, so that the
+//! guard holds as without it, and TLS goes from end to end. Or it is given the name, where no names can be looked up in
+//! the operator's network: then this side can judge no more than what the URL says, and the proxy must refuse what may
+//! not be called.
+
+use std::{fmt, io, str::FromStr};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use percent_encoding::percent_decode_str;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use url::{Host, Url};
+
+/// The longest answer of a proxy that is read, in bytes.
+const MAX_HEAD: usize = 8 * 1024;
+
+/// Where the proxy is, and who we are there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyAddress {
+    host: String,
+    port: u16,
+    /// The value of `Proxy-Authorization`.
+    authorization: Option<String>,
+}
+
+/// Why a text is no proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected http://host:port or http://user:password@host:port, with user and password percent-encoded")]
+pub struct NotAProxy;
+
+impl FromStr for ProxyAddress {
+    type Err = NotAProxy;
+
+    fn from_str(text: &str) -> Result<Self, NotAProxy> {
+        let url = Url::parse(text).map_err(|_| NotAProxy)?;
+        let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        if url.scheme() != "http" || !is_bare {
+            return Err(NotAProxy);
+        }
+        let host = match url.host().ok_or(NotAProxy)? {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
+        };
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(String::from).map_err(|_| NotAProxy);
+        let authorization = match (url.username(), url.password()) {
+            ("", None) => None,
+            (user, password) => {
+                let pair = format!("{}:{}", decoded(user)?, decoded(password.unwrap_or_default())?);
+                Some(format!("Basic {}", STANDARD.encode(pair)))
+            }
+        };
+        Ok(Self { host, port: url.port_or_known_default().ok_or(NotAProxy)?, authorization })
+    }
+}
+
+impl fmt::Debug for ProxyAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ProxyAddress({}:{})", self.host, self.port)
+    }
+}
+
+/// Why a proxy gave no tunnel.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TunnelError {
+    #[error("the egress proxy cannot be reached: {0}")]
+    Unreachable(#[source] io::Error),
+    #[error("the egress proxy does not permit this host ({0})")]
+    Refused(u16),
+    #[error("the egress proxy could not connect ({0})")]
+    Failed(u16),
+    #[error("the egress proxy answered with what is not HTTP")]
+    NotHttp,
+}
+
+impl ProxyAddress {
+    /// A connection to `authority`, a host and its port, through the proxy.
+    pub(crate) async fn tunnel(&self, authority: &str) -> Result<TcpStream, TunnelError> {
+        let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let mut stream = connected.map_err(TunnelError::Unreachable)?;
+        let authorization =
+            self.authorization.as_ref().map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
+        let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{authorization}\r\n");
+        stream.write_all(request.as_bytes()).await.map_err(TunnelError::Unreachable)?;
+        match status(&read_head(&mut stream).await?).ok_or(TunnelError::NotHttp)? {
+            200..300 => Ok(stream),
+            status @ (401 | 403 | 451) => Err(TunnelError::Refused(status)),
+            status => Err(TunnelError::Failed(status)),
+        }
+    }
+}
+
+/// Reads up to the empty line. Whatever follows is of the endpoint, which says nothing before it is asked.
+async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>, TunnelError> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= MAX_HEAD || stream.read_buf(&mut head).await.map_err(TunnelError::Unreachable)? == 0 {
+            return Err(TunnelError::NotHttp);
+        }
+    }
+    Ok(head)
+}
+
+fn status(head: &[u8]) -> Option<u16> {
+    let line = std::str::from_utf8(head).ok()?.lines().next()?;
+    let (_, rest) = line.strip_prefix("HTTP/1.")?.split_once(' ')?;
+    rest.get(..3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_read_as_it_is_written() {
+        let proxy: ProxyAddress = "http://us%40er:p%3Aw@proxy.example:3128".parse().expect("proxy");
+        assert_eq!((proxy.host.as_str(), proxy.port), ("proxy.example", 3128));
+        assert_eq!(proxy.authorization.as_deref(), Some("Basic dXNAZXI6cDp3"));
+        assert!(!format!("{proxy:?}").contains("dXN"), "{proxy:?}");
+        let bare: ProxyAddress = "http://[::1]".parse().expect("proxy");
+        assert_eq!((bare.host.as_str(), bare.port, bare.authorization), ("::1", 80, None));
+        for text in ["", "proxy:3128", "https://proxy:3128", "http://proxy:3128/path", "http://proxy?x=1", "http://"] {
+            assert_eq!(text.parse::<ProxyAddress>(), Err(NotAProxy), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_status_decides() {
+        assert_eq!(status(b"HTTP/1.1 200 Connection established\r\n\r\n"), Some(200));
+        assert_eq!(status(b"HTTP/1.0 407\r\n\r\n"), Some(407));
+        for head in [&b""[..], b"HTTP/2 200 OK", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 20", b"HTTP/1.1 \xff\xff\xff"] {
+            assert_eq!(status(head), None);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Requests that leave through a proxy of the operator's.
+
+use std::sync::{Arc, Mutex};
+
+use fanfare_domain::outcome::Outcome;
+use fanfare_outbound::{Client, Proxy, Settings};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional, sink},
+    net::TcpStream,
+};
+
+use crate::{
+    receiver::{AMPLE, Receiver, SHORT, allowing, request, status},
+    tls::{receiver_named, trusting_in},
+};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+/// A proxy that gives this answer, and connects to where it is asked to if that says so; and what it was asked.
+async fn proxy(answer: &'static str) -> (Receiver, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heads = Arc::clone(&asked);
+    let proxy = Receiver::start(move |mut stream| {
+        let heads = Arc::clone(&heads);
+        async move {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                head.push(char::from(stream.read_u8().await?));
+            }
+            let authority = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            heads.lock().expect("heads").push(head);
+            stream.write_all(answer.as_bytes()).await?;
+            if answer.contains(" 200 ") {
+                let mut onward = TcpStream::connect(authority).await?;
+                copy_bidirectional(&mut stream, &mut onward).await?;
+            }
+            stream.shutdown().await
+        }
+    })
+    .await;
+    (proxy, asked)
+}
+
+fn with_proxy(proxy: &Receiver, gives_names: bool, settings: Settings) -> Settings {
+    let address = format!("http://user:word@{}", proxy.address).parse().expect("a proxy");
+    Settings { proxy: Some(Proxy { address, gives_names }), ..settings }
+}
+
+fn through(proxy: &Receiver, gives_names: bool, settings: Settings) -> Client {
+    Client::new(&with_proxy(proxy, gives_names, settings)).expect("client")
+}
+
+const ESTABLISHED: &str = "HTTP/1.1 200 Connection established\r\nvia: test\r\n\r\n";
+
+#[tokio::test]
+async fn the_proxy_gets_the_address_that_was_vetted() {
+    let receiver = Receiver::answering(OK).await;
+    let (proxy, asked) = proxy(ESTABLISHED).await;
+    let client = through(&proxy, false, allowing(&["127.0.0.0/8", "::1/128"]));
+    let port = receiver.address.port();
+    // Of both addresses of the name, one leads to the receiver, whichever is tried first.
+    let exchange = client.post(request(&format!("http://localhost:{port}/hook"), AMPLE)).await;
+    assert_eq!(exchange.outcome, status(200), "{:?}", exchange.error);
+    assert_eq!(receiver.accepted(), 1);
+    let asked = asked.lock().expect("heads").clone();
+    assert!(asked.iter().any(|head| head.starts_with(&format!("CONNECT 127.0.0.1:{port} HTTP/1.1\r\n"))), "{asked:?}");
+    assert!(asked.iter().all(|head| head.contains("\r\nProxy-Authorization: Basic dXNlcjp3b3Jk\r\n")), "{asked:?}");
+    assert!(asked.iter().all(|head| !head.contains("localhost")), "{asked:?}");
+}
+
+#[tokio::test]
+async fn what_may_not_be_called_is_not_asked_for() {
+    let receiver = Receiver::answering(OK).await;
+    let (proxy, asked) = proxy(ESTABLISHED).await;
+    let client = through(&proxy, false, Settings::default());
+    for host in ["localhost", "127.0.0.1", "[::ffff:7f00:1]"] {
+        let url = format!("http://{host}:{}/", receiver.address.port());
+        assert_eq!(client.post(request(&url, AMPLE)).await.outcome, Outcome::AddressForbidden, "{host}");
+    }
+    // Where the proxy looks names up, what the URL itself says is still judged.
+    let client = through(&proxy, true, Settings::default());
+    let url = format!("http://127.1:{}/", receiver.address.port());
+    assert_eq!(client.post(request(&url, AMPLE)).await.outcome, Outcome::AddressForbidden);
+    assert_eq!((asked.lock().expect("heads").len(), receiver.accepted()), (0, 0));
+}
+
+#[tokio::test]
+async fn the_proxy_may_be_given_names() {
+    let receiver = Receiver::answering(OK).await;
+    let (proxy, asked) = proxy(ESTABLISHED).await;
+    let client = through(&proxy, true, allowing(&["127.0.0.0/8"]));
+    let url = format!("http://localhost:{}/", receiver.address.port());
+    assert_eq!(client.post(request(&url, AMPLE)).await.outcome, status(200));
+    let asked = asked.lock().expect("heads").join("");
+    assert!(asked.starts_with(&format!("CONNECT localhost:{} HTTP/1.1\r\n", receiver.address.port())), "{asked}");
+}
+
+/// The proxy sees nothing of it, and the certificate must be the endpoint's.
+#[tokio::test]
+async fn tls_goes_from_end_to_end() {
+    let (receiver, roots) = receiver_named("127.0.0.1").await;
+    let (proxy, _) = proxy(ESTABLISHED).await;
+    let client = trusting_in(&roots, with_proxy(&proxy, false, allowing(&["127.0.0.0/8"]))).expect("client");
+    let exchange = client.post(request(&format!("https://{}/", receiver.address), AMPLE)).await;
+    assert_eq!(exchange.outcome, status(200), "{:?}", exchange.error);
+    let strangers = through(&proxy, false, allowing(&["127.0.0.0/8"]));
+    let exchange = strangers.post(request(&format!("https://{}/", receiver.address), AMPLE)).await;
+    assert_eq!(exchange.outcome, Outcome::TlsFailed);
+}
+
+#[tokio::test]
+async fn a_proxy_that_gives_no_tunnel_is_told_from_an_endpoint_that_fails() {
+    let flood: &'static str =
+        Box::leak(format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(10_000)).into_boxed_str());
+    for (answer, outcome) in [
+        ("HTTP/1.1 403 Forbidden\r\n\r\n", Outcome::AddressForbidden),
+        ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", Outcome::ConnectionFailed),
+        ("HTTP/1.1 502 Bad Gateway\r\n\r\n", Outcome::ConnectionFailed),
+        ("220 smtp.example ESMTP\r\n\r\n", Outcome::ConnectionFailed),
+        ("", Outcome::ConnectionFailed),
+        (flood, Outcome::ConnectionFailed),
+    ] {
+        let (proxy, _) = proxy(answer).await;
+        let client = through(&proxy, false, allowing(&["127.0.0.0/8"]));
+        let exchange = client.post(request("http://127.0.0.1:65000/", AMPLE)).await;
+        assert_eq!(exchange.outcome, outcome, "{answer:?}");
+        assert!(exchange.error.is_some_and(|error| error.contains("egress proxy")), "{answer:?}");
+    }
+    let silent = Receiver::start(|mut stream| async move { copy(&mut stream, &mut sink()).await.map(drop) }).await;
+    let exchange =
+        through(&silent, false, allowing(&["127.0.0.0/8"])).post(request("http://127.0.0.1:65000/", SHORT)).await;
+    assert_eq!(exchange.outcome, Outcome::TimedOut);
+}
