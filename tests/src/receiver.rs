@@ -65,6 +65,8 @@ pub enum Behaviour {
     EndlessBody,
     /// With 200 and a body of which a byte comes each second.
     Drip,
+    /// With 200 and what it was sent.
+    Echo,
     /// With 200 and a small body that is a large one for whoever unpacks it.
     Bomb,
 }
@@ -79,7 +81,7 @@ impl Behaviour {
     pub fn succeeds(self) -> bool {
         match self {
             Self::Answer(status, _) | Self::RetryAfter(status, _) => status / 100 == 2,
-            Self::EndlessBody | Self::Drip | Self::Bomb => true,
+            Self::EndlessBody | Self::Drip | Self::Echo | Self::Bomb => true,
             Self::Hang | Self::Reset => false,
         }
     }
@@ -180,7 +182,7 @@ impl Receiver {
             .iter()
             .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect();
-        let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes().to_vec();
+        let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
         let path = parts.uri.path().to_owned();
         let behaviour = {
             let mut books = self.books();
@@ -189,7 +191,7 @@ impl Receiver {
                 Some(script) => script.last().copied().unwrap_or(Behaviour::OK),
                 None => Behaviour::OK,
             };
-            books.received.push(Received { at: Timestamp::now(), path, headers, body, behaviour });
+            books.received.push(Received { at: Timestamp::now(), path, headers, body: body.to_vec(), behaviour });
             behaviour
         };
         let full = |text: &'static str| {
@@ -219,6 +221,10 @@ impl Receiver {
                     Some((Ok(Frame::data(Bytes::from_static(b"x"))), ()))
                 });
                 response.body(StreamBody::new(drip).boxed_unsync()).map_err(std::io::Error::other)
+            }
+            Behaviour::Echo => {
+                let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
+                response.header("content-type", "application/json").body(body).map_err(std::io::Error::other)
             }
             Behaviour::Bomb => {
                 let body = Full::new(bomb()).map_err(|never| match never {}).boxed_unsync();

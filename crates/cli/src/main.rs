@@ -1,5 +1,6 @@
 //! `fanfare`: what operators do from a shell.
 
+mod audit;
 mod keys;
 mod parked;
 
@@ -23,7 +24,9 @@ use fanfare_domain::{
     secret::SigningSecret,
 };
 use fanfare_service::Environment;
-use fanfare_store::{ApplicationRow, EndpointSettings, Keyring, NewApplication, NewEndpoint, Store, StoreSettings};
+use fanfare_store::{
+    ApplicationRow, EndpointSettings, Keyring, NewApplication, NewEndpoint, Reencrypted, Store, StoreSettings,
+};
 use jiff::Timestamp;
 
 use crate::parked::ParkedCommand;
@@ -60,6 +63,8 @@ enum Command {
     /// Messages that could not be read.
     #[command(subcommand)]
     Parked(ParkedCommand),
+    /// Encrypts all that is encrypted anew, with the first key of FANFARE_SECRET_KEYS, while everything runs.
+    Reencrypt,
 }
 
 #[derive(Subcommand)]
@@ -122,7 +127,7 @@ impl Configuration {
     fn read(environment: &mut Environment, command: &Command) -> Option<Self> {
         let url = environment.database_url();
         let keyring = match command {
-            Command::Endpoint(_) => environment.secret_keys(),
+            Command::Endpoint(_) | Command::Reencrypt => environment.secret_keys(),
             _ => Some(Keyring::empty()),
         };
         let dialects = environment.dialects();
@@ -156,21 +161,45 @@ async fn main() -> anyhow::Result<()> {
     let configuration = Configuration::read(&mut environment, &arguments.command);
     let configuration = environment.finish(configuration)?;
     let store = Store::new(configuration.store.clone())?;
-    match arguments.command {
-        Command::Parked(command) => parked::run(&store, configuration.broker, command).await,
-        Command::Migrate { wait } => migrate(&store, Duration::from_secs(wait)).await,
+    let entry = audit::begin(&store, &arguments.command).await.context("the audit log cannot be written")?;
+    let done = run(&store, configuration, arguments.command).await;
+    if let Some(entry) = entry {
+        audit::end(&store, entry, done.is_ok()).await.context("the audit log does not tell the outcome")?;
+    }
+    done
+}
+
+async fn run(store: &Store, configuration: Configuration, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Parked(command) => parked::run(store, configuration.broker, command).await,
+        Command::Migrate { wait } => migrate(store, Duration::from_secs(wait)).await,
         Command::App(AppCommand::Create { name, dialect, email, strict }) => {
             let id = ApplicationId::new(Timestamp::now(), rand::random());
-            create_application(&store, &configuration, NewApplication { id, name, dialect, is_strict: strict, email })
+            create_application(store, &configuration, NewApplication { id, name, dialect, is_strict: strict, email })
                 .await
         }
+        Command::Reencrypt => reencrypt(store).await,
         // Answered above: they need no database.
         Command::Dialect(_) => Ok(()),
-        Command::Key(command) => keys::run(&store, command).await,
+        Command::Key(command) => keys::run(store, command).await,
         Command::Endpoint(EndpointCommand::Create { application, url, events }) => {
-            create_endpoint(&store, &configuration, application, &url, events).await
+            create_endpoint(store, &configuration, application, &url, events).await
         }
     }
+}
+
+/// Goes on until nothing is found any more: processes that still have another key first may write meanwhile.
+async fn reencrypt(store: &Store) -> anyhow::Result<()> {
+    const MAX_ROUNDS: usize = 20;
+    for _ in 0..MAX_ROUNDS {
+        let Reencrypted { secrets, headers, bodies } = store.reencrypt().await.context("not all was encrypted anew")?;
+        if secrets + headers + bodies == 0 {
+            println!("everything is encrypted with the first key");
+            return Ok(());
+        }
+        println!("encrypted anew: {secrets} secrets, the headers of {headers} endpoints, {bodies} bodies of events");
+    }
+    bail!("some process still encrypts with another key: give all of them the same FANFARE_SECRET_KEYS, then try again")
 }
 
 async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
@@ -240,7 +269,8 @@ async fn create_endpoint(
         secret_id: SecretId::new(Timestamp::now(), rand::random()),
         secret: SigningSecret::from_random(rand::random()),
     };
-    let endpoint = store.create_endpoint(&new).await.context("the endpoint was not created")?;
+    let endpoint = store.create_endpoint(&new, usize::MAX).await.context("the endpoint was not created")?;
+    let endpoint = endpoint.context("the application has too many endpoints")?;
     println!("{}\n{}", endpoint.id, new.secret.text());
     Ok(())
 }

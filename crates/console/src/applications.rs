@@ -1,18 +1,23 @@
 //! `/api/v1/applications`
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use fanfare_domain::{access::Role, dialect::DEFAULT_DIALECT, email::check_email, ids::ApplicationId};
+use fanfare_domain::{
+    access::Role, dialect::DEFAULT_DIALECT, email::check_email, ids::ApplicationId, redaction::Redaction,
+};
 use fanfare_store::{ApplicationChange, ApplicationRow, NewApplication};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    ApiError, Console, Failures,
+    ApiError, Console, ErrorCode, Failures,
     answer::{Answer, Page},
     body::{Fields, given},
     request::{Administrator, Manager, Paging, Path, Query, check_label, id},
 };
+
+/// Limits of published events in a second.
+const RATES: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Application {
@@ -26,14 +31,20 @@ pub(crate) struct Application {
     strict: bool,
     /// Who is told of failed deliveries, where the dialect has somebody told.
     email: Option<String>,
+    /// Events in a second that may be published over HTTP at each ingest; `null` for the deployment's limit.
+    publish_rate_per_second: Option<u32>,
+    /// Members of bodies whose values are not to be read: `password` wherever it is, `card.number` in each `card`. They
+    /// are sent, and stored encrypted; neither the API nor the database shows them. Of answers they are not kept at all.
+    redacted: Vec<String>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
 
 impl From<ApplicationRow> for Application {
     fn from(row: ApplicationRow) -> Self {
-        let ApplicationRow { id, name, dialect, is_strict, email, created_at } = row;
-        Self { id, name, dialect, strict: is_strict, email, created_at }
+        let ApplicationRow { id, name, dialect, is_strict, email, publish_rate, redacted, created_at } = row;
+        let publish_rate_per_second = publish_rate;
+        Self { id, name, dialect, strict: is_strict, email, publish_rate_per_second, redacted, created_at }
     }
 }
 
@@ -110,6 +121,12 @@ pub(crate) struct Change {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     email: Option<Option<String>>,
+    /// 1 to 1000000, `null` for the deployment's limit. Takes an admin key.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u32>)]
+    publish_rate_per_second: Option<Option<u32>>,
+    /// All of them, at most 100. What has been stored before is not changed.
+    redacted: Option<Vec<String>>,
 }
 
 /// Changes an application; what is left out stays.
@@ -129,11 +146,23 @@ pub(crate) async fn change(
     if let Some(dialect) = &change.dialect {
         console.check_dialect(dialect)?;
     }
+    if let Some(names) = &change.redacted {
+        Redaction::parse(names).map_err(|fault| ApiError::invalid("redacted", fault))?;
+    }
+    if change.publish_rate_per_second.is_some() && application_of_key.is_some() {
+        let message = "an application does not set its own limit: this takes an admin key";
+        return Err(ApiError::new(ErrorCode::Forbidden, message).at("publish_rate_per_second"));
+    }
+    if change.publish_rate_per_second.flatten().is_some_and(|rate| !RATES.contains(&rate)) {
+        return Err(ApiError::invalid("publish_rate_per_second", "must be between 1 and 1000000"));
+    }
     let change = ApplicationChange {
         name: change.name,
         dialect: change.dialect,
         is_strict: change.strict,
         email: change.email.map(|email| email.map(checked_email).transpose()).transpose()?,
+        publish_rate: change.publish_rate_per_second,
+        redacted: change.redacted,
     };
     let row = console.store.change_application(application, &change).await?.ok_or_else(no_such_application)?;
     Ok(Answer::of(row.into()))

@@ -8,13 +8,11 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::BytesMut;
-use fanfare_domain::json::{self, JsonFault};
+use fanfare_domain::json::{self, JsonFault, Members};
 use http_body_util::BodyExt;
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, MapAccess, Visitor},
-};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{RefOr, Schema, schema::Object},
@@ -23,7 +21,12 @@ use utoipa::{
 use crate::{ApiError, ErrorCode};
 
 /// Bytes of a management request.
-const MAX_MANAGEMENT_BODY: usize = 512 * 1024;
+pub(crate) const MAX_MANAGEMENT_BODY: usize = 512 * 1024;
+
+/// What a client may take for a body: so long, and one second more for each so many bytes that have come. A slower one
+/// holds up a connection, and whoever waits for what it has to say.
+const BODY_TIME: Duration = Duration::from_secs(15);
+const BYTES_PER_SECOND: usize = 16 * 1024;
 
 /// How much of a body that is too large is read and thrown away, and for how long.
 const MAX_DISCARDED: usize = 16 * 1024 * 1024;
@@ -32,16 +35,28 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 /// Reads a JSON body of at most so many bytes.
 ///
 /// # Errors
-/// 415 for another content type, 413 for more bytes, 400 where the body breaks off.
-pub async fn read_body(headers: &HeaderMap, mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+/// 415 for another content type, 413 for more bytes, 408 where they come too slowly, 400 where the body breaks off.
+pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
         let message = "send JSON with Content-Type: application/json";
         return Err(ApiError::new(ErrorCode::UnsupportedContentType, message));
     }
+    read_bytes(body, max_bytes).await
+}
+
+/// Reads a body of at most so many bytes, whatever it is.
+pub(crate) async fn read_bytes(mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
     let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    let started = Instant::now();
+    let too_slow = |_| {
+        let message = "the body came too slowly, and was not waited for: send it again";
+        ApiError::new(ErrorCode::BodyTooSlow, message)
+    };
+    loop {
+        let deadline = started + BODY_TIME + Duration::from_secs((bytes.len() / BYTES_PER_SECOND) as u64);
+        let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(too_slow)? else { break };
         let incomplete = |_| ApiError::new(ErrorCode::IncompleteBody, "the body ended before it was complete");
         let data = frame.map_err(incomplete)?.into_data().unwrap_or_default();
         if bytes.len() + data.len() > max_bytes {
@@ -122,33 +137,6 @@ pub(crate) fn from_json<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<
         let field = error.path().to_string();
         ApiError::new(ErrorCode::WrongType, format!("`{field}`: {}", error.into_inner())).at(&field)
     })
-}
-
-/// The members of a JSON object, in their order, also those of one name.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
-        }
-        Ok(Members(members))
-    }
 }
 
 pub(crate) fn malformed(error: &serde_json::Error) -> ApiError {

@@ -141,9 +141,9 @@ pub(crate) async fn put(
         vetted.map_err(|error| placed(error, is_list, position))?;
     }
     let mut answers = Vec::new();
-    let put = console.store.put_endpoints(manager.application, &puts).await?;
+    let put = console.store.put_endpoints(manager.application, &puts, console.max_webhooks).await?;
     for (position, put) in put.into_iter().enumerate() {
-        answers.push(config_of(put).map_err(|error| placed(error, is_list, position))?);
+        answers.push(console.config_of(put).map_err(|error| placed(error, is_list, position))?);
     }
     Ok(Answer::of(answers))
 }
@@ -212,17 +212,18 @@ impl Console {
         let secret = given_secret.map(|secret| (SecretId::new(now, rand::random()), secret));
         Ok(PutEndpoint { id: endpoint, settings, secret, new })
     }
-}
 
-fn config_of(put: Put) -> Result<Config, ApiError> {
-    match put {
-        Put::Created(row, secret) => Ok(Config::new(*row, Some(&secret))),
-        Put::Changed(row) => Ok(Config::new(*row, None)),
-        Put::NoSuchId => Err(ApiError::not_found("id", "there is no webhook configuration with this id")),
-        Put::NothingToCreate => Err(missing("event_types")),
-        Put::Ambiguous => {
-            let message = "several webhook configurations have this URL: name the one that is meant by its id";
-            Err(ApiError::new(ErrorCode::AmbiguousUrl, message).at("url"))
+    fn config_of(&self, put: Put) -> Result<Config, ApiError> {
+        match put {
+            Put::Created(row, secret) => Ok(Config::new(*row, Some(&secret))),
+            Put::Changed(row) => Ok(Config::new(*row, None)),
+            Put::NoSuchId => Err(ApiError::not_found("id", "there is no webhook configuration with this id")),
+            Put::NothingToCreate => Err(missing("event_types")),
+            Put::Ambiguous => {
+                let message = "several webhook configurations have this URL: name the one that is meant by its id";
+                Err(ApiError::new(ErrorCode::AmbiguousUrl, message).at("url"))
+            }
+            Put::TooMany => Err(self.too_many_webhooks()),
         }
     }
 }

@@ -33,6 +33,7 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
         tag("replays", "Sending events of the past again, at a pace."),
         tag("event types", "What there is to subscribe to."),
         tag("parked messages", "What could not be read: look at it, put it back, edited or not, or discard it."),
+        tag("audit log", "Who changed what, when, and from where."),
         tag("applications", "Tenants, their dialects and keys."),
     ]);
     for path in api.paths.paths.values_mut() {

@@ -9,13 +9,13 @@ use fanfare_domain::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     ApiError, Console, ErrorCode, Failures,
-    answer::Answer,
+    answer::{Answer, Page},
     body::Fields,
-    request::{Manager, Path, check_label},
+    request::{Manager, Path, Query, check_label, page_size},
 };
 
 /// Event types that an application may describe itself.
@@ -64,20 +64,39 @@ pub(crate) struct New {
     sample: Box<RawValue>,
 }
 
-/// Lists the event types: those of the application's dialect, and its own.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Paging {
+    /// The `next` of the page before.
+    before: Option<String>,
+    /// 1 to 100, 100 where it is left out.
+    limit: Option<usize>,
+}
+
+/// Lists the event types: those of the application's dialect, and then its own.
 #[utoipa::path(get, path = "/event-types", operation_id = "list_event_types", tag = "event types",
-    responses((status = 200, body = Answer<Vec<DescribedType>>), Failures))]
+    params(Paging), responses((status = 200, body = Page<DescribedType>), Failures))]
 pub(crate) async fn list(
     State(console): State<Console>,
     manager: Manager,
-) -> Result<Answer<Vec<DescribedType>>, ApiError> {
+    Query(paging): Query<Paging>,
+) -> Result<Page<DescribedType>, ApiError> {
+    let size = page_size(paging.limit.or(Some(100)))?;
     let dialect = console.dialect_of(&manager).await?;
     let own = Catalogue::new(console.store.event_types(manager.application).await?);
     let of_dialect = dialect.catalogue.types().iter().filter(|one| own.get(&one.name).is_none());
     let all = of_dialect
         .map(|one| DescribedType::new(one, "dialect"))
         .chain(own.types().iter().map(|one| DescribedType::new(one, "application")));
-    Ok(Answer::of(all.collect()))
+    let mut all: Vec<DescribedType> = all.collect();
+    if let Some(before) = paging.before {
+        let position = all.iter().position(|one| one.name == before);
+        let position = position.ok_or_else(|| ApiError::invalid("before", "is not the `next` of a page"))?;
+        all.drain(..=position);
+    }
+    all.truncate(size.rows());
+    Ok(Page::of(all, size, |one| one.name.clone()))
 }
 
 /// Describes an event type of the application's own; one of the same name is replaced.

@@ -2,14 +2,14 @@
 
 use axum::extract::State;
 use fanfare_domain::{event::EventType, ids::EventId};
-use fanfare_store::{DeliveryFilter, EventRow};
+use fanfare_store::{DeliveryFilter, Erasure, EventRow};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    ApiError, Console, Failures,
+    ApiError, Console, ErrorCode, Failures,
     answer::{Answer, Page, readable},
     deliveries::Delivery,
     request::{Manager, Path, Query, id, page_size},
@@ -39,9 +39,13 @@ pub(crate) struct Event {
     status: &'static str,
     /// Whether it was sent once to test a webhook.
     test: bool,
-    /// What is sent; in a list `null` where that has more than 64 KiB.
+    /// What is sent, without redacted members; in a list `null` where that has more than 64 KiB.
     #[schema(value_type = Value)]
     payload: Option<Box<RawValue>>,
+    /// Since when what was in it is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    erased_at: Option<Timestamp>,
 }
 
 impl From<EventRow> for Event {
@@ -61,6 +65,7 @@ impl From<EventRow> for Event {
             status,
             test: row.is_test,
             payload: row.body.and_then(|body| readable(&body)),
+            erased_at: row.erased_at,
         }
     }
 }
@@ -117,4 +122,36 @@ pub(crate) async fn show(
     let deliveries = console.store.deliveries(manager.application, &filter).await?;
     let deliveries = deliveries.into_iter().map(Delivery::from).collect();
     Ok(Answer::of(EventDetail { event: row.into(), deliveries }))
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ErasedEvent)]
+pub(crate) struct Erased {
+    #[schema(value_type = String)]
+    id: EventId,
+    #[schema(example = true)]
+    erased: bool,
+}
+
+/// Erases what is stored of an event: its body, its publisher's id of it, and what webhooks have answered. That there was
+/// one of its type stays on record, with what became of its deliveries. Those that have not ended fail as `erased`, and none
+/// can be sent again.
+#[utoipa::path(delete, path = "/events/{id}", operation_id = "erase_event", tag = "events",
+    params(("id" = String, Path)), responses((status = 200, body = Answer<Erased>), Failures))]
+pub(crate) async fn erase(
+    State(console): State<Console>,
+    manager: Manager,
+    Path(event): Path<String>,
+) -> Result<Answer<Erased>, ApiError> {
+    let event: EventId = id("id", &event)?;
+    match console.store.erase_event(manager.application, event).await? {
+        Erasure::Done => Ok(Answer::of(Erased { id: event, erased: true })),
+        Erasure::NoSuchEvent => {
+            Err(ApiError::not_found("id", "there is no such event, or it was taken in this moment"))
+        }
+        Erasure::UnderWay => {
+            let message = "it is being sent at this moment: try again when that has ended";
+            Err(ApiError::new(ErrorCode::EventUnderWay, message).retry_after(5))
+        }
+    }
 }

@@ -1,10 +1,11 @@
-//! The management API: applications, event types, webhooks, events, deliveries, tests, replays and parked messages, and what every
-//! route of Fanfare has in common: who calls, how a body is read, and how answers and errors look.
+//! The management API: applications, event types, webhooks, events, deliveries, tests, replays, parked messages and the
+//! audit log, and what every route of Fanfare has in common: who calls, how a body is read, and how answers and errors look.
 //!
 //! Each route stands in the file of its subject with its description; the OpenAPI document is made of these.
 
 mod answer;
 mod applications;
+mod audit;
 mod body;
 mod configs;
 mod deliveries;
@@ -31,6 +32,7 @@ use fanfare_store::{Directory, Store};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use answer::Answer;
+pub use audit::{Audit, audited};
 pub use document::{describe, document_routes};
 pub use error::{ApiError, ErrorCode, Failures};
 use trials::Trials;
@@ -48,6 +50,8 @@ pub struct Parts {
     pub dialects: Arc<Dialects>,
     /// Which URLs endpoints may have.
     pub url_policy: UrlPolicy,
+    /// How many webhooks an application may have.
+    pub max_webhooks: usize,
     /// The way to an endpoint, for tests.
     pub client: Client,
     /// The way to the broker, for what is to be sent again.
@@ -63,6 +67,7 @@ pub struct Console {
     directory: Directory,
     dialects: Arc<Dialects>,
     url_policy: Arc<UrlPolicy>,
+    max_webhooks: usize,
     client: Client,
     publisher: Publisher,
     topology: Topology,
@@ -72,9 +77,9 @@ pub struct Console {
 impl Console {
     /// The console of a deployment.
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, directory, dialects, url_policy, client, publisher, topology } = parts;
+        let Parts { store, directory, dialects, url_policy, max_webhooks, client, publisher, topology } = parts;
         let (url_policy, trials) = (Arc::new(url_policy), Trials::default());
-        Self { store, directory, dialects, url_policy, client, publisher, topology, trials }
+        Self { store, directory, dialects, url_policy, max_webhooks, client, publisher, topology, trials }
     }
 }
 
@@ -101,7 +106,7 @@ pub fn routes() -> OpenApiRouter<Console> {
         .routes(routes!(deliveries::history))
         .routes(routes!(deliveries::last_attempts))
         .routes(routes!(events::list))
-        .routes(routes!(events::show))
+        .routes(routes!(events::show, events::erase))
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::show))
         .routes(routes!(resend::one))
@@ -112,6 +117,7 @@ pub fn routes() -> OpenApiRouter<Console> {
         .routes(routes!(replays::pause))
         .routes(routes!(replays::resume))
         .routes(routes!(replays::cancel))
+        .routes(routes!(audit::list))
         .routes(routes!(parked::list))
         .routes(routes!(parked::show, parked::discard))
         .routes(routes!(parked::put_back))

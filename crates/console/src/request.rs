@@ -72,6 +72,23 @@ impl FromRequestParts<Console> for Manager {
     }
 }
 
+/// Somebody who may manage, and which application is meant: none for all, where an administrator names none.
+pub(crate) struct Scope(pub(crate) Option<ApplicationId>);
+
+impl FromRequestParts<Console> for Scope {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Self, ApiError> {
+        let caller = authenticate(&parts.headers, &console.directory, &[Role::Manage, Role::Admin])?;
+        let query = parts.uri.query().unwrap_or_default();
+        let names_one = form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == APPLICATION);
+        if caller.application.is_none() && !names_one {
+            return Ok(Self(None));
+        }
+        application_of(&caller, parts.uri.query()).map(|application| Self(Some(application)))
+    }
+}
+
 /// Somebody who may manage all applications.
 pub(crate) struct Administrator;
 

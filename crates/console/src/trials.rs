@@ -84,7 +84,7 @@ struct Sent {
     url: String,
     /// Names and values; the values of the webhook's own headers are not shown.
     headers: Vec<(String, String)>,
-    /// The body, byte for byte.
+    /// The body, byte for byte but for redacted members.
     body: String,
 }
 
@@ -240,7 +240,8 @@ fn trial_event(
     let body = application.dialect.render_body(&event, accepted_at);
     let body = body.map_err(|fault| ApiError::invalid("data", format!("cannot be sent: {fault}")))?;
     let content = Content::of(&event);
-    Ok(NewEvent { event, accepted_at, body, content, matches: 1, fanned_out: true, deliveries: Vec::new() })
+    let redacted = application.redaction.redact(&body);
+    Ok(NewEvent { event, accepted_at, body, redacted, content, matches: 1, fanned_out: true, deliveries: Vec::new() })
 }
 
 impl Console {
@@ -257,7 +258,10 @@ impl Console {
             at: started_at,
         };
         let body = Bytes::copy_from_slice(new.body.as_bytes());
-        let probe = self.client.probe(Request::of_delivery(endpoint, &sending, body)).await;
+        let mut probe = self.client.probe(Request::of_delivery(endpoint, &sending, body)).await;
+        if let Some(redacted) = endpoint.redaction.redact_response(&probe.exchange.response_body) {
+            probe.exchange.response_body = redacted.into();
+        }
         let exchange = &probe.exchange;
         let is_delivered = endpoint.policy.judgement.of(exchange.outcome) == Verdict::Delivered;
         let record = AttemptRecord {
@@ -295,7 +299,7 @@ impl Trial {
             request: Sent {
                 url: record.url.clone(),
                 headers: shown(request_headers, &endpoint.headers),
-                body: new.body.clone(),
+                body: new.redacted.as_ref().unwrap_or(&new.body).clone(),
             },
             response,
             outcome: exchange.outcome.code(),

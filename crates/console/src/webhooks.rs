@@ -112,7 +112,8 @@ pub(crate) async fn create(
         secret_id: SecretId::new(console.store.now(), rand::random()),
         secret,
     };
-    let row = console.store.create_endpoint(&new).await?;
+    let row = console.store.create_endpoint(&new, console.max_webhooks).await?;
+    let row = row.ok_or_else(|| console.too_many_webhooks())?;
     Ok(Answer::of(Webhook::new(row, Some(&new.secret))).with(StatusCode::CREATED))
 }
 

@@ -181,6 +181,7 @@ fn log(assignment: &Assignment, exchange: &Exchange, decision: Decision) {
 }
 
 fn record(assignment: &Assignment, started_at: Timestamp, exchange: Exchange, decision: Decision) -> AttemptRecord {
+    let redacted = assignment.endpoint.redaction.redact_response(&exchange.response_body);
     AttemptRecord {
         delivery: assignment.delivery,
         attempt: assignment.attempt,
@@ -194,7 +195,7 @@ fn record(assignment: &Assignment, started_at: Timestamp, exchange: Exchange, de
         outcome: exchange.outcome,
         response_headers: exchange.response_headers_as_json(),
         error: exchange.error,
-        response_body: exchange.response_body.to_vec(),
+        response_body: redacted.unwrap_or_else(|| exchange.response_body.to_vec()),
         next: match decision {
             Decision::Delivered => NextState::Delivered,
             Decision::Retry { due } => NextState::Waiting { due },

@@ -23,6 +23,7 @@ pub(crate) struct Configuration {
     pub(crate) expiry: Duration,
     pub(crate) limits: Limits,
     pub(crate) retention: Duration,
+    pub(crate) audit_retention: Duration,
     pub(crate) holding: Holding,
     pub(crate) mails: Mails,
     pub(crate) rescue_after: Duration,
@@ -79,6 +80,8 @@ impl Configuration {
         let outbound = outbound_settings(environment);
         let meaning = "how long events, deliveries and attempts are kept, a day or more";
         let retention = environment.duration_of_at_least("FANFARE_RETENTION", "30d", DAY, meaning);
+        let meaning = "how long entries of the audit log are kept";
+        let audit_retention = environment.duration_of_at_least("FANFARE_AUDIT_RETENTION", "400d", 90 * DAY, meaning);
         let holding = holding(environment);
         let mails = mails(environment);
         let meaning = "how overdue a delivery must be before its claim counts as lost";
@@ -96,6 +99,7 @@ impl Configuration {
             expiry: expiry?,
             limits: limits?,
             retention: retention?,
+            audit_retention: audit_retention?,
             holding: holding?,
             mails: mails?,
             rescue_after: rescue_after?,

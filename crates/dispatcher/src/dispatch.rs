@@ -47,6 +47,7 @@ pub(crate) struct Dispatcher {
     lanes: Lanes,
     rates: Rates,
     retention: Duration,
+    audit_retention: Duration,
     holding: Holding,
     mail: jobs::Mail,
     rescue_after: Duration,
@@ -81,6 +82,7 @@ impl Dispatcher {
             limits,
             broker: configuration.broker,
             retention: configuration.retention,
+            audit_retention: configuration.audit_retention,
             rescue_after: configuration.rescue_after,
             grace: configuration.grace,
         })
@@ -256,7 +258,9 @@ impl Dispatcher {
             rates: self.rates.clone(),
         };
         background.spawn(lanes.run(stop.clone()));
-        background.spawn(jobs::Partitions { database: database(), retention: self.retention }.run(stop.clone()));
+        let (retention, audit_retention) = (self.retention, self.audit_retention);
+        let partitions = jobs::Partitions { database: database(), retention, audit_retention };
+        background.spawn(partitions.run(stop.clone()));
         background.spawn(self.mail.clone().run(stop.clone()));
         background.close();
     }

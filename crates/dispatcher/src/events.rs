@@ -153,6 +153,7 @@ impl Events {
             content: Content::of(&event),
             event,
             accepted_at,
+            redacted: application.redaction.redact(&body),
             body,
             matches: endpoints.len(),
             fanned_out: !is_wide,

@@ -15,6 +15,7 @@ use crate::{
     event::{EventFault, EventType},
     ids::{ApplicationId, EndpointId},
     policy::Policy,
+    redaction::Redaction,
     secret::SigningSecret,
     subscription::{Subscription, SubscriptionIndex},
 };
@@ -71,6 +72,8 @@ pub struct Endpoint {
     /// When a delivery is tried again and what counts as failure: the dialect's, with what of it the
     /// endpoint has of its own.
     pub policy: Arc<Policy>,
+    /// What of its answers is not kept: its application's.
+    pub redaction: Arc<Redaction>,
     /// Whether somebody gets a mail when a delivery is given up.
     pub notifies_owner: bool,
 }
@@ -105,6 +108,10 @@ pub struct ApplicationSettings {
     pub is_strict: bool,
     /// The event types that it describes beside those of its dialect.
     pub own_event_types: HashSet<EventType>,
+    /// Events in a second that may be published over HTTP at each ingest, where it has a limit of its own.
+    pub publish_rate: Option<u32>,
+    /// What of bodies is not to be read.
+    pub redaction: Arc<Redaction>,
 }
 
 /// An application with its endpoints, arranged for matching. Immutable: a change replaces it whole.
@@ -118,6 +125,10 @@ pub struct Application {
     pub dialect: Arc<Dialect>,
     /// Whether events of types that are not described are refused.
     pub is_strict: bool,
+    /// Events in a second that may be published over HTTP at each ingest, where it has a limit of its own.
+    pub publish_rate: Option<u32>,
+    /// What of bodies is not to be read.
+    pub redaction: Arc<Redaction>,
     own_event_types: HashSet<EventType>,
     endpoints: Vec<Arc<Endpoint>>,
     positions: HashMap<EndpointId, usize>,
@@ -127,11 +138,23 @@ pub struct Application {
 impl Application {
     /// Arranges an application's endpoints.
     pub fn new(settings: ApplicationSettings, endpoints: Vec<Endpoint>) -> Self {
-        let ApplicationSettings { id, version, dialect, is_strict, own_event_types } = settings;
+        let ApplicationSettings { id, version, dialect, is_strict, own_event_types, publish_rate, redaction } =
+            settings;
         let subscriptions = SubscriptionIndex::new(endpoints.iter().map(|endpoint| endpoint.subscriptions.as_slice()));
         let positions = endpoints.iter().enumerate().map(|(position, endpoint)| (endpoint.id, position)).collect();
         let endpoints = endpoints.into_iter().map(Arc::new).collect();
-        Self { id, version, dialect, is_strict, own_event_types, endpoints, positions, subscriptions }
+        Self {
+            id,
+            version,
+            dialect,
+            is_strict,
+            publish_rate,
+            redaction,
+            own_event_types,
+            endpoints,
+            positions,
+            subscriptions,
+        }
     }
 
     /// Checks that events of this type may be published: a strict application takes only those that are

@@ -92,6 +92,8 @@ pub enum FailureReason {
     TooManyHeld,
     /// It was a test, which is sent once.
     TestFailed,
+    /// Somebody has had its event erased.
+    Erased,
 }
 
 impl FailureReason {
@@ -107,6 +109,7 @@ impl FailureReason {
             Self::HeldTooLong => "held_too_long",
             Self::TooManyHeld => "too_many_held",
             Self::TestFailed => "test_failed",
+            Self::Erased => "erased",
         }
     }
 }

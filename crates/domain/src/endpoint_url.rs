@@ -104,7 +104,7 @@ pub enum UrlFault {
     #[error("{0} is a name of a local network: use a host name that is known on the internet")]
     LocalName(String),
     /// An address literal that may not be called.
-    #[error("{address} may not be called, it is {reason}: use a host that is reachable on the internet")]
+    #[error("the address {address} may not be called, as it is {reason}: use a host that is reachable on the internet")]
     AddressForbidden {
         /// The address, however it was written.
         address: IpAddr,

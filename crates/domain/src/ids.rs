@@ -114,6 +114,11 @@ id!(
     "prk"
 );
 id!(
+    /// An entry of the audit log.
+    AuditId,
+    "aud"
+);
+id!(
     /// A replay of events of the past.
     ReplayId,
     "rpl"
@@ -129,7 +134,7 @@ id!(
     "tak"
 );
 
-made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, ReplayId, DispatcherId, TakingId);
+made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, AuditId, ReplayId, DispatcherId, TakingId);
 
 impl EventId {
     /// The id of an event that is accepted now and has no key; `random` is 10 random bytes.

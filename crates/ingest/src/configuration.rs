@@ -7,10 +7,15 @@ use fanfare_domain::{delay::Ladder, dialect::Dialects};
 use fanfare_outbound as outbound;
 use fanfare_service::{Environment, TelemetrySettings};
 use fanfare_store::StoreSettings;
+use ipnet::IpNet;
 
 /// Everything that the environment says.
 pub(crate) struct Configuration {
     pub(crate) address: SocketAddr,
+    pub(crate) max_connections: usize,
+    pub(crate) publish_rate: u32,
+    pub(crate) max_webhooks: usize,
+    pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) broker: BrokerSettings,
     pub(crate) store: StoreSettings,
     pub(crate) max_event_bytes: usize,
@@ -24,6 +29,15 @@ pub(crate) struct Configuration {
 impl Configuration {
     pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
         let address = environment.with_default("FANFARE_ADDRESS", "0.0.0.0:8080", "where the API is served");
+        let meaning = "connections to the API at once; further ones wait";
+        let max_connections = environment.number("FANFARE_MAX_CONNECTIONS", "4096", 1..=1_000_000, meaning);
+        let meaning = "proxies (CIDR) in front of the API, whose `X-Forwarded-For` the audit log believes";
+        let trusted_proxies = environment.list("FANFARE_TRUSTED_PROXIES", meaning);
+        let meaning = "events that one application may publish over HTTP in a second, at each ingest, where it has no limit of \
+                       its own; at once it may publish as many, or 1000 where that is more; `0` for no limit";
+        let publish_rate = environment.number("FANFARE_PUBLISH_RATE", "5000", 0..=1_000_000, meaning);
+        let meaning = "webhooks that one application may have";
+        let max_webhooks = environment.number("FANFARE_MAX_WEBHOOKS", "1000", 1..=1_000_000, meaning);
         let amqp_urls = environment.amqp_urls();
         let prefix = environment.prefix();
         let dialects = environment.dialects();
@@ -41,6 +55,10 @@ impl Configuration {
         let ladder = Ladder::new(dialects.waits());
         Some(Self {
             address: address?,
+            max_connections: max_connections?,
+            publish_rate: u32::try_from(publish_rate?).ok()?,
+            max_webhooks: max_webhooks?,
+            trusted_proxies: trusted_proxies?,
             broker: BrokerSettings::new(amqp_urls?, prefix?, ladder, "fanfare ingest"),
             store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,

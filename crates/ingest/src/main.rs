@@ -3,6 +3,7 @@
 mod configuration;
 mod metric;
 mod publish;
+mod quotas;
 mod server;
 
 use fanfare_service::{Environment, Operations, Telemetry, argument, reference, stop_signal};

@@ -28,10 +28,10 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, info_span};
 use utoipa::ToSchema;
 
-use crate::metric;
+use crate::{metric, quotas::Quotas};
 
 /// Events in one batch.
-const MAX_BATCH: usize = 1000;
+pub(crate) const MAX_BATCH: usize = 1000;
 
 /// A batch may be this many times as large as one event.
 const BATCH_SIZE_FACTOR: usize = 16;
@@ -43,6 +43,7 @@ pub(crate) struct Publish {
     pub(crate) topology: Topology,
     pub(crate) directory: Directory,
     pub(crate) max_event_bytes: usize,
+    pub(crate) quotas: Arc<Quotas>,
 }
 
 /// An event, as it is published.
@@ -98,6 +99,7 @@ pub(crate) async fn one(
     body: Body,
 ) -> Result<Response, ApiError> {
     let application = publish.application(&headers, &uri)?;
+    publish.take(&application, 1)?;
     let body = read_body(&headers, body, publish.max_event_bytes).await?;
     let idempotency_key = idempotency_key(&headers)?;
     let span = span(&headers, "publish");
@@ -137,6 +139,7 @@ pub(crate) async fn batch(
     if events.is_empty() || events.len() > MAX_BATCH {
         return Err(ApiError::new(ErrorCode::InvalidBatch, format!("a batch has 1 to {MAX_BATCH} events")));
     }
+    publish.take(&application, events.len())?;
     let span = span(&headers, "publish batch");
     let published = events.iter().map(|event| publish.event_of_batch(&application, event.get(), &headers));
     let published = join_all(published).instrument(span).await;
@@ -162,6 +165,16 @@ impl Publish {
                 return ApiError::unreadable_application();
             }
             ApiError::not_found("application", "there is no such application")
+        })
+    }
+
+    /// Takes room for so many events in the application's quota.
+    fn take(&self, application: &Application, events: usize) -> Result<(), ApiError> {
+        self.quotas.take(application, events).map_err(|wait| {
+            count("limited");
+            let message = "the application publishes more events in a second than it may; send this again later";
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            ApiError::new(ErrorCode::TooManyEvents, message).retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
         })
     }
 

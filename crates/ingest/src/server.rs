@@ -8,9 +8,9 @@ use std::sync::{
 use anyhow::{Context, bail};
 use axum::{Router, middleware::from_fn_with_state};
 use fanfare_broker::Publisher;
-use fanfare_console::{Console, document_routes, in_force, method_not_allowed, not_found};
+use fanfare_console::{Audit, Console, audited, document_routes, in_force, method_not_allowed, not_found};
 use fanfare_outbound::Client;
-use fanfare_service::Operations;
+use fanfare_service::{Operations, serve};
 use fanfare_store::{Directory, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     configuration::Configuration,
     publish::{self, Publish},
+    quotas::Quotas,
 };
 
 /// Where the API is.
@@ -34,7 +35,7 @@ pub(crate) async fn run(
     operations: Operations,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Configuration { address, grace, .. } = configuration;
+    let Configuration { address, grace, max_connections, .. } = configuration;
     // What must outlive the last answer ends with this one.
     let end = CancellationToken::new();
     let _end = end.clone().drop_guard();
@@ -53,15 +54,13 @@ pub(crate) async fn run(
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(address = %listener.local_addr()?, "serving the API");
     is_serving.store(true, Ordering::Release);
-    let stopping = stop.clone();
-    // A router by itself is copied for each connection, as a whole: that is megabytes.
-    let routes = router.into_make_service();
-    let server = axum::serve(listener, routes).with_graceful_shutdown(async move { stopping.cancelled().await });
+    let draining = async {
+        stop.cancelled().await;
+        tokio::time::sleep(grace).await
+    };
     tokio::select! {
-        served = server => served?,
-        () = async { stop.cancelled().await; tokio::time::sleep(grace).await } => {
-            bail!("not drained within {grace:?}: some requests were not answered");
-        }
+        () = serve(listener, router, max_connections, stop.clone()) => {}
+        () = draining => bail!("not drained within {grace:?}: some requests were not answered"),
     }
     tracing::info!("drained");
     Ok(())
@@ -99,14 +98,17 @@ fn router(
     store: Store,
     directory: Directory,
 ) -> anyhow::Result<Router> {
-    let Configuration { broker, max_event_bytes, outbound, dialects, .. } = configuration;
+    let Configuration { broker, max_event_bytes, outbound, dialects, max_webhooks, .. } = configuration;
     let topology = broker.topology().clone();
     let publish = Publish {
         publisher: publisher.clone(),
         topology: topology.clone(),
         directory: directory.clone(),
         max_event_bytes,
+        quotas: Arc::new(Quotas::new(configuration.publish_rate)),
     };
+    let (events, management, api) = routes();
+    let audit = Audit::new(store.clone(), directory.clone(), configuration.trusted_proxies, &api);
     let in_force = from_fn_with_state(directory.clone(), in_force);
     let console = Console::new(fanfare_console::Parts {
         store,
@@ -114,13 +116,13 @@ fn router(
         dialects,
         client: Client::new(&outbound)?,
         url_policy: outbound.policy,
+        max_webhooks,
         publisher,
         topology,
     });
-    let (events, management, api) = routes();
     Ok(events
         .with_state(publish)
-        .merge(management.with_state(console).layer(in_force))
+        .merge(management.with_state(console).layer(in_force).layer(from_fn_with_state(audit, audited)))
         .merge(document_routes(&api)?)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed))

@@ -170,6 +170,7 @@ mod tests {
                 .into_iter()
                 .collect(),
             policy: Arc::clone(&dialect.policy),
+            redaction: Arc::default(),
             notifies_owner: false,
             dialect,
         };

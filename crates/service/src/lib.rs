@@ -1,8 +1,9 @@
-//! What every process needs: configuration, telemetry, the listener for operators, and the way to stop.
+//! What every process needs: configuration, telemetry, listeners, and the way to stop.
 
 mod argument;
 mod crash;
 mod environment;
+mod listener;
 mod operations;
 mod shared;
 mod shutdown;
@@ -12,6 +13,7 @@ mod telemetry;
 pub use argument::argument;
 pub use crash::crash_point;
 pub use environment::{ConfigurationError, Environment};
+pub use listener::{Peer, serve};
 pub use operations::{Metric, MetricKind, Operations, reference};
 pub use shutdown::stop_signal;
 pub use stack::deepen_stacks;

@@ -7,10 +7,13 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::Environment;
+use crate::{Environment, listener::serve};
 
 /// Upper bounds of the buckets of every histogram, in seconds.
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Connections at once: a few that scrape and probe.
+const MAX_CONNECTIONS: usize = 256;
 
 /// What kind of series a metric is.
 #[derive(Debug, Clone, Copy)]
@@ -86,12 +89,7 @@ impl Operations {
                 self.metrics.run_upkeep();
             }
         });
-        let served = axum::serve(self.listener, router.into_make_service())
-            .with_graceful_shutdown(async move { stop.cancelled().await })
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the listener for health and metrics failed");
-        }
+        serve(self.listener, router, MAX_CONNECTIONS, stop).await;
         upkeep.abort();
     }
 }

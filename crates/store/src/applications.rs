@@ -32,6 +32,10 @@ pub struct ApplicationChange {
     pub is_strict: Option<bool>,
     /// Another address, or none.
     pub email: Option<Option<String>>,
+    /// Another limit of events in a second, or that of the deployment.
+    pub publish_rate: Option<Option<u32>>,
+    /// Other members that are redacted.
+    pub redacted: Option<Vec<String>>,
 }
 
 /// An application.
@@ -47,17 +51,24 @@ pub struct ApplicationRow {
     pub is_strict: bool,
     /// Who is told of failed deliveries.
     pub email: Option<String>,
+    /// Events in a second that may be published over HTTP at each ingest, where it has a limit of its own.
+    pub publish_rate: Option<u32>,
+    /// The members of bodies whose values are not to be read.
+    pub redacted: Vec<String>,
     /// Since when there is it.
     pub created_at: Timestamp,
 }
 
-const COLUMNS: &str = "id, name, dialect, strict, email, created_at";
+const COLUMNS: &str = "id, name, dialect, strict, email, publish_rate, redacted, created_at";
 
 /// The application $2, locked: whatever changes something of an application's locks it first, because it raises
 /// the application's version at last. Two who did so in another order would stand in each other's way.
 pub(crate) const OWNER: &str = "WITH owner AS MATERIALIZED (
     SELECT id AS application FROM applications WHERE id = $2 FOR NO KEY UPDATE
 )";
+
+/// The application $1, locked as by [`OWNER`].
+pub(crate) const LOCK_OWNER: &str = "SELECT FROM applications WHERE id = $1 FOR NO KEY UPDATE";
 
 impl Store {
     /// Creates an application.
@@ -96,16 +107,28 @@ impl Store {
         let statement = format!(
             "UPDATE applications
              SET name = coalesce($2, name), dialect = coalesce($3, dialect), strict = coalesce($4, strict),
-                 email = CASE WHEN $5 THEN $6 ELSE email END, version = version + 1
+                 email = CASE WHEN $5 THEN $6 ELSE email END,
+                 publish_rate = CASE WHEN $7 THEN $8 ELSE publish_rate END, redacted = coalesce($9, redacted), version = version + 1
              WHERE id = $1 RETURNING {COLUMNS}"
         );
         let email = change.email.clone().flatten();
+        let rate = change.publish_rate.flatten().map(u32::cast_signed);
         let row = self
             .connection()
             .await?
             .query_opt(
                 &statement,
-                &[&id.0, &change.name, &change.dialect, &change.is_strict, &change.email.is_some(), &email],
+                &[
+                    &id.0,
+                    &change.name,
+                    &change.dialect,
+                    &change.is_strict,
+                    &change.email.is_some(),
+                    &email,
+                    &change.publish_rate.is_some(),
+                    &rate,
+                    &change.redacted,
+                ],
             )
             .await?;
         Ok(row.as_ref().map(read))
@@ -135,6 +158,8 @@ fn read(row: &Row) -> ApplicationRow {
         dialect: row.get("dialect"),
         is_strict: row.get("strict"),
         email: row.get("email"),
+        publish_rate: row.get::<_, Option<i32>>("publish_rate").map(i32::cast_unsigned),
+        redacted: row.get("redacted"),
         created_at: row.get("created_at"),
     }
 }

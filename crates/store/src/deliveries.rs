@@ -92,7 +92,11 @@ const COLUMNS: &str = "d.id, d.event_id, e.type, d.endpoint_id, p.url, d.state, 
 
 /// The body in a list: none that has more than 64 KiB, or a page of them would fill the memory of a process that
 /// takes events in.
-pub(crate) const LISTED_BODY: &str = "CASE WHEN octet_length(e.body) <= 65536 THEN e.body END AS body";
+pub(crate) const LISTED_BODY: &str =
+    "CASE WHEN octet_length(e.body) <= 65536 AND e.erased_at IS NULL THEN e.body END AS body";
+
+/// The body of an event that is looked at.
+pub(crate) const SHOWN_BODY: &str = "CASE WHEN e.erased_at IS NULL THEN e.body END AS body";
 
 /// The attempts of each delivery, by the primary key.
 const MADE: &str = "CROSS JOIN LATERAL (
@@ -193,7 +197,7 @@ impl Store {
             .start()
             .await?;
         let statement = format!(
-            "SELECT {COLUMNS}, e.body FROM deliveries d
+            "SELECT {COLUMNS}, {SHOWN_BODY} FROM deliveries d
              JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
              JOIN endpoints p ON p.id = d.endpoint_id
              {MADE}

@@ -5,14 +5,19 @@ use std::{collections::BTreeMap, time::Duration};
 use deadpool_postgres::GenericClient;
 use fanfare_domain::{
     application::EndpointStatus,
-    ids::{ApplicationId, EndpointId, SecretId},
+    ids::{ApplicationId, AuditId, EndpointId, SecretId},
     policy::{NotASchedule, Schedule},
     secret::SigningSecret,
 };
 use jiff::Timestamp;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Store, StoreError, applications::OWNER, secrets::seal_headers, store::row_count};
+use crate::{
+    Store, StoreError,
+    applications::{LOCK_OWNER, OWNER},
+    secrets::seal_headers,
+    store::row_count,
+};
 
 /// Headers of an endpoint's own, checked: names and values.
 pub type OwnHeaders = BTreeMap<String, String>;
@@ -101,16 +106,21 @@ const COLUMNS: &str = "id, application_id, name, url, event_types, status, statu
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
 
 impl Store {
-    /// Creates an endpoint with its secret.
+    /// Creates an endpoint with its secret; none where the application has `most` already.
     ///
     /// # Errors
     /// [`StoreError::Data`] when there is no such application.
-    pub async fn create_endpoint(&self, new: &NewEndpoint) -> Result<EndpointRow, StoreError> {
+    pub async fn create_endpoint(&self, new: &NewEndpoint, most: usize) -> Result<Option<EndpointRow>, StoreError> {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
+        // Two who create the last one at once must not both have it.
+        transaction.execute(LOCK_OWNER, &[&new.application.0]).await?;
+        if count_endpoints(&transaction, new.application).await? >= row_count(most) {
+            return Ok(None);
+        }
         let row = self.create_endpoint_in(&transaction, new).await?;
         transaction.commit().await?;
-        Ok(row)
+        Ok(Some(row))
     }
 
     pub(crate) async fn create_endpoint_in(
@@ -247,11 +257,18 @@ impl Store {
                              SELECT a.id AS application FROM applications a JOIN endpoints e ON e.application_id = a.id
                              WHERE e.id = $1 FOR NO KEY UPDATE OF a
                          )
-                         UPDATE endpoints SET status = 'disabled', status_reason = $2, updated_at = now()
-                         FROM owner
-                         WHERE id = $1 AND application_id = owner.application AND status <> 'disabled'
-                           AND deleted_at IS NULL AND updated_at < $3";
-        Ok(self.connection().await?.execute(statement, &[&endpoint.0, &reason, &asked_at]).await? == 1)
+                         , disabled AS (
+                             UPDATE endpoints SET status = 'disabled', status_reason = $2, updated_at = now()
+                             FROM owner
+                             WHERE id = $1 AND application_id = owner.application AND status <> 'disabled'
+                               AND deleted_at IS NULL AND updated_at < $3 RETURNING application_id
+                         )
+                         INSERT INTO audit_log (id, application_id, origin, action, request, subject, outcome)
+                         SELECT $4, application_id, 'fanfare', 'disable_webhook', $5, $6, 'done' FROM disabled";
+        let entry = AuditId::new(self.now(), rand::random());
+        let (why, subject) = (serde_json::json!({ "reason": reason }).to_string(), endpoint.to_string());
+        let parameters: [&(dyn ToSql + Sync); 6] = [&endpoint.0, &reason, &asked_at, &entry.0, &why, &subject];
+        Ok(self.connection().await?.execute(statement, &parameters).await? == 1)
     }
 
     /// Deletes an endpoint with its secrets; false where there is none. Its row stays for its deliveries.
@@ -273,6 +290,15 @@ impl Store {
         );
         Ok(self.connection().await?.query_opt(&statement, &[&id.0, &application.0]).await?.is_some())
     }
+}
+
+/// How many endpoints an application has.
+pub(crate) async fn count_endpoints(
+    client: &impl GenericClient,
+    application: ApplicationId,
+) -> Result<i64, StoreError> {
+    let statement = "SELECT count(*) FROM endpoints WHERE application_id = $1 AND deleted_at IS NULL";
+    Ok(client.query_one(statement, &[&application.0]).await?.get(0))
 }
 
 fn read(row: &Row) -> Result<EndpointRow, StoreError> {

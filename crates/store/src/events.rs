@@ -4,7 +4,11 @@ use fanfare_domain::ids::{ApplicationId, EventId};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use crate::{Store, StoreError, deliveries::LISTED_BODY, store::row_count};
+use crate::{
+    Store, StoreError,
+    deliveries::{LISTED_BODY, SHOWN_BODY},
+    store::row_count,
+};
 
 /// An event that was taken in.
 #[derive(Debug, Clone)]
@@ -25,11 +29,13 @@ pub struct EventRow {
     pub fanned_out: bool,
     /// Whether it was sent once to test an endpoint.
     pub is_test: bool,
-    /// What is sent; in a list none that is long.
+    /// What is sent, without redacted members; in a list none that is long.
     pub body: Option<String>,
+    /// Since when what was in it is gone.
+    pub erased_at: Option<Timestamp>,
 }
 
-const COLUMNS: &str = "id, type, key, occurred_at, accepted_at, matches, fanned_out, is_test";
+const COLUMNS: &str = "id, type, key, occurred_at, accepted_at, matches, fanned_out, is_test, erased_at";
 
 impl Store {
     /// A page of an application's events, those accepted last first: of one type, if one is given, and
@@ -68,8 +74,9 @@ impl Store {
     /// When the database is away.
     pub async fn event(&self, application: ApplicationId, id: EventId) -> Result<Option<EventRow>, StoreError> {
         let Some(accepted_at) = self.accepted_at(id).await? else { return Ok(None) };
-        let statement =
-            format!("SELECT {COLUMNS}, body FROM events WHERE id = $1 AND accepted_at = $2 AND application_id = $3");
+        let statement = format!(
+            "SELECT {COLUMNS}, {SHOWN_BODY} FROM events e WHERE id = $1 AND accepted_at = $2 AND application_id = $3"
+        );
         let row = self.connection().await?.query_opt(&statement, &[&id.0, &accepted_at, &application.0]).await?;
         Ok(row.as_ref().map(read))
     }
@@ -95,5 +102,6 @@ fn read(row: &Row) -> EventRow {
         fanned_out: row.get("fanned_out"),
         is_test: row.get("is_test"),
         body: row.get("body"),
+        erased_at: row.get("erased_at"),
     }
 }

@@ -70,6 +70,11 @@ impl Keyring {
         Self(Vec::new())
     }
 
+    /// The name of the key that encrypts.
+    pub(crate) fn current(&self) -> Result<&str, KeyringError> {
+        self.0.first().map(|(name, _)| name.as_str()).ok_or(KeyringError::Empty)
+    }
+
     pub(crate) fn seal(&self, plain: &[u8], identity: &[u8]) -> Result<Sealed, KeyringError> {
         let (name, cipher) = self.0.first().ok_or(KeyringError::Empty)?;
         let nonce: [u8; NONCE_LENGTH] = rand::random();

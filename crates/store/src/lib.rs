@@ -6,9 +6,12 @@
 //! reach rows by primary key only.
 
 mod applications;
+mod audit;
+mod bodies;
 mod clock;
 mod deliveries;
 mod endpoints;
+mod erase;
 mod error;
 mod event_types;
 mod events;
@@ -27,6 +30,7 @@ mod persist;
 mod puts;
 mod rates;
 mod record;
+mod reencrypt;
 mod replays;
 mod rescue;
 mod resend;
@@ -37,8 +41,10 @@ mod tls;
 mod trials;
 
 pub use applications::{ApplicationChange, ApplicationRow, NewApplication};
+pub use audit::{AuditEntry, AuditOutcome, NewAuditEntry};
 pub use deliveries::{AttemptFilter, AttemptRow, DeliveryFilter, DeliveryRow, LoggedAttempt};
 pub use endpoints::{EndpointRow, EndpointSettings, NewEndpoint, OwnHeaders};
+pub use erase::Erasure;
 pub use error::StoreError;
 pub use events::EventRow;
 pub use held::Held;
@@ -53,6 +59,7 @@ pub use persist::{NewDelivery, NewEvent, PersistedEvent};
 pub use puts::{Put, PutEndpoint};
 pub use rates::Lease;
 pub use record::{AttemptRecord, NextState};
+pub use reencrypt::Reencrypted;
 pub use replays::{NewReplay, PastEvent, Replay, Step, Wanted};
 pub use rescue::Unfinished;
 pub use resend::ResendFilter;

@@ -6,13 +6,14 @@ use fanfare_domain::{
     claim::Claim,
     delivery::{DeferralReason, FailureReason, MAX_UNKNOWN_ATTEMPTS, State},
     event::EventType,
-    ids::{DeliveryId, ReplayId, TakingId},
+    ids::{DeliveryId, EventId, ReplayId, TakingId},
     traceparent::Traceparent,
 };
 use jiff::Timestamp;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, store::milliseconds};
+use crate::{Keyring, Store, StoreError, bodies::open_body, store::milliseconds};
 
 /// A delivery that a claim has reached, and what is to become of it.
 #[derive(Debug, Clone)]
@@ -150,7 +151,8 @@ WITH input AS MATERIALIZED (
     SELECT id, accepted_at, application_id, endpoint_id FROM moved WHERE notifies AND state = 'failed'
     ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET failed_at = now()
 )
-SELECT m.id, m.state, m.reason, m.attempt, m.sequence, m.failures, m.expires_at, m.replay_id, e.type, e.body, e.traceparent
+SELECT m.id, m.event_id, m.state, m.reason, m.attempt, m.sequence, m.failures, m.expires_at, m.replay_id, e.type, e.body,
+       e.body_key_name, e.body_ciphertext, e.traceparent
 FROM moved m JOIN events e ON e.id = m.event_id AND e.accepted_at = m.accepted_at";
 
 const GIVE_BACK: &str = "
@@ -198,7 +200,7 @@ impl Store {
                 ],
             )
             .await?;
-        rows.iter().map(moved).collect()
+        rows.iter().map(|row| moved(&self.keyring, row)).collect()
     }
 
     /// Gives deliveries back that had been taken and were not attempted. Returns those that were still
@@ -256,7 +258,7 @@ impl MoveTo {
     }
 }
 
-fn moved(row: &tokio_postgres::Row) -> Result<Moved, StoreError> {
+fn moved(keyring: &Keyring, row: &Row) -> Result<Moved, StoreError> {
     let (state, event_type): (&str, &str) = (row.get("state"), row.get("type"));
     Ok(Moved {
         delivery: DeliveryId(row.get("id")),
@@ -268,7 +270,7 @@ fn moved(row: &tokio_postgres::Row) -> Result<Moved, StoreError> {
         expires_at: row.get("expires_at"),
         event_type: EventType::parse(event_type)
             .map_err(|fault| StoreError::corrupt("events", format!("type {event_type:?}, which {}", fault.message)))?,
-        body: row.get("body"),
+        body: open_body(keyring, EventId(row.get("event_id")), row)?,
         traceparent: row.get::<_, &str>("traceparent").parse().ok(),
         replay: row.get::<_, Option<Uuid>>("replay_id").map(ReplayId),
     })

@@ -14,7 +14,7 @@ use fanfare_domain::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, rescue::Unfinished, store::milliseconds};
+use crate::{Store, StoreError, bodies::StoredBody, rescue::Unfinished, store::milliseconds};
 
 /// An event that is to be written.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct NewEvent {
     pub accepted_at: Timestamp,
     /// The rendered body.
     pub body: String,
+    /// What of it may be looked at, where members are redacted: then the body itself is stored encrypted.
+    pub redacted: Option<String>,
     /// What tells an event from another one that is published under the same key.
     pub content: Content,
     /// How many endpoints matched.
@@ -87,17 +89,19 @@ pub struct PersistedEvent {
 const PERSIST: &str = "
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], $6::timestamptz[],
-                         $7::text[], $8::int[], $9::bool[], $10::text[], $11::bool[], $22::bytea[])
+                         $7::text[], $8::int[], $9::bool[], $10::text[], $11::bool[], $22::bytea[], $23::text[],
+                         $24::bytea[])
     AS i(id, accepted_at, application_id, type, key, occurred_at, body, matches, fanned_out, traceparent, derived,
-         content)
+         content, body_key_name, body_ciphertext)
 ), keyed AS (
     INSERT INTO event_keys (event_id, accepted_at)
     SELECT id, accepted_at FROM input WHERE derived ORDER BY id
     ON CONFLICT DO NOTHING RETURNING event_id
 ), fresh AS (
     INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, fanned_out, traceparent,
-                        content)
-    SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, fanned_out, traceparent, content
+                        content, body_key_name, body_ciphertext)
+    SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, fanned_out, traceparent, content,
+           body_key_name, body_ciphertext
     FROM input WHERE NOT derived OR id IN (SELECT event_id FROM keyed) ORDER BY id
     ON CONFLICT DO NOTHING RETURNING id, accepted_at, application_id
 ), planted AS (
@@ -142,7 +146,10 @@ impl Store {
         let types: Vec<&str> = batch.iter().map(|new| new.event.event_type.as_str()).collect();
         let keys: Vec<Option<&str>> = batch.iter().map(|new| new.event.key.as_deref()).collect();
         let occurred: Vec<Option<Timestamp>> = batch.iter().map(|new| new.event.occurred_at).collect();
-        let bodies: Vec<&str> = batch.iter().map(|new| new.body.as_str()).collect();
+        let stored = batch.iter().map(|new| StoredBody::of(new, &self.keyring)).collect::<Result<Vec<_>, _>>()?;
+        let bodies: Vec<&str> = stored.iter().map(|body| body.shown).collect();
+        let body_keys: Vec<Option<&str>> = stored.iter().map(StoredBody::key_name).collect();
+        let body_ciphertexts: Vec<Option<&[u8]>> = stored.iter().map(StoredBody::ciphertext).collect();
         let matches: Vec<i32> = batch.iter().map(|new| i32::try_from(new.matches).unwrap_or(i32::MAX)).collect();
         let fanned_out: Vec<bool> = batch.iter().map(|new| new.fanned_out).collect();
         let traceparents: Vec<String> = batch.iter().map(|new| new.event.traceparent.to_string()).collect();
@@ -190,6 +197,8 @@ impl Store {
                     &deferrals,
                     &expiries,
                     &contents,
+                    &body_keys,
+                    &body_ciphertexts,
                 ],
             )
             .await?;

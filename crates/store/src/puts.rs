@@ -6,7 +6,10 @@ use fanfare_domain::{
     secret::SigningSecret,
 };
 
-use crate::{EndpointRow, EndpointSettings, NewEndpoint, Store, StoreError};
+use crate::{
+    EndpointRow, EndpointSettings, NewEndpoint, Store, StoreError, applications::LOCK_OWNER,
+    endpoints::count_endpoints, store::row_count,
+};
 
 /// One endpoint to be created or changed.
 #[derive(Debug, Clone)]
@@ -34,11 +37,13 @@ pub enum Put {
     NothingToCreate,
     /// There are several with this URL.
     Ambiguous,
+    /// The application has as many as it may have.
+    TooMany,
 }
 
 impl Store {
     /// Creates or changes endpoints, all of them or none: the first that cannot be put is the last of the
-    /// answers.
+    /// answers. None is created beyond `most` of the application's.
     ///
     /// # Errors
     /// When the database is away.
@@ -46,14 +51,15 @@ impl Store {
         &self,
         application: ApplicationId,
         endpoints: &[PutEndpoint],
+        most: usize,
     ) -> Result<Vec<Put>, StoreError> {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
         // Two who put the same URL at once must not both create it.
-        transaction.execute("SELECT FROM applications WHERE id = $1 FOR NO KEY UPDATE", &[&application.0]).await?;
+        transaction.execute(LOCK_OWNER, &[&application.0]).await?;
         let mut answers = Vec::new();
         for one in endpoints {
-            let put = self.put_endpoint(&transaction, application, one).await?;
+            let put = self.put_endpoint(&transaction, application, one, row_count(most)).await?;
             let is_done = matches!(put, Put::Created(..) | Put::Changed(_));
             answers.push(put);
             if !is_done {
@@ -69,6 +75,7 @@ impl Store {
         client: &impl GenericClient,
         application: ApplicationId,
         put: &PutEndpoint,
+        most: i64,
     ) -> Result<Put, StoreError> {
         let id = match put.id {
             Some(id) => id,
@@ -78,6 +85,7 @@ impl Store {
                 let found = client.query(statement, &[&application.0, &put.settings.url]).await?;
                 match (found.as_slice(), &put.new) {
                     ([], None) => return Ok(Put::NothingToCreate),
+                    ([], Some(_)) if count_endpoints(client, application).await? >= most => return Ok(Put::TooMany),
                     ([], Some(new)) => {
                         let row = self.create_endpoint_in(client, new).await?;
                         return Ok(Put::Created(Box::new(row), new.secret.clone()));

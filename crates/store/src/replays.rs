@@ -238,7 +238,7 @@ impl Store {
         let statement = "SELECT id, accepted_at, type FROM events
                          WHERE application_id = $1 AND accepted_at >= $2 AND accepted_at < $3
                            AND ($4::timestamptz IS NULL OR accepted_at >= $4 AND (accepted_at, id) > ($4, $5::uuid))
-                           AND NOT is_test AND fanned_out
+                           AND NOT is_test AND fanned_out AND erased_at IS NULL
                          ORDER BY accepted_at, id LIMIT $6";
         let (moment, event) = reached.map(|(moment, event)| (moment, event.0)).unzip();
         let rows = self

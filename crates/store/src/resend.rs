@@ -33,7 +33,9 @@ const CHOOSE: &str = "
 WITH wanted AS MATERIALIZED (
     SELECT d.id, d.accepted_at FROM deliveries d
     JOIN endpoints p ON p.id = d.endpoint_id AND p.deleted_at IS NULL AND p.status <> 'disabled'
-    WHERE d.application_id = $1 AND d.id >= $2 AND d.id <= $3 AND d.state = ANY($4) AND d.state <> 'sending'
+    WHERE NOT EXISTS (SELECT FROM events e WHERE e.id = d.event_id AND e.accepted_at = d.accepted_at
+                                             AND e.erased_at IS NOT NULL)
+      AND d.application_id = $1 AND d.id >= $2 AND d.id <= $3 AND d.state = ANY($4) AND d.state <> 'sending'
       AND ($5::uuid[] IS NULL OR d.id = ANY($5)) AND ($6::uuid IS NULL OR d.endpoint_id = $6)
       AND ($7::uuid IS NULL OR d.event_id = $7)
       -- Who names none means none that were found before, which are due already, and no tests.

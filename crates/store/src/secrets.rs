@@ -12,7 +12,10 @@ use http::HeaderMap;
 use tokio_postgres::Row;
 
 use crate::{
-    Keyring, KeyringError, OwnHeaders, Store, StoreError, applications::OWNER, keyring::Sealed, store::milliseconds,
+    Keyring, KeyringError, OwnHeaders, Store, StoreError,
+    applications::{LOCK_OWNER, OWNER},
+    keyring::Sealed,
+    store::milliseconds,
 };
 
 /// What came of rotating a secret.
@@ -53,7 +56,7 @@ impl Store {
     ) -> Result<Rotation, StoreError> {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
-        transaction.execute("SELECT FROM applications WHERE id = $1 FOR NO KEY UPDATE", &[&application.0]).await?;
+        transaction.execute(LOCK_OWNER, &[&application.0]).await?;
         let statement = "SELECT FROM endpoints WHERE id = $1 AND application_id = $2 AND deleted_at IS NULL FOR UPDATE";
         if transaction.query_opt(statement, &[&endpoint.0, &application.0]).await?.is_none() {
             return Ok(Rotation::NoSuchEndpoint);
@@ -129,10 +132,10 @@ pub(crate) fn open_headers(keyring: &Keyring, endpoint: EndpointId, row: &Row) -
 }
 
 /// What binds a ciphertext to its row: it opens nowhere else.
-fn identity(endpoint: EndpointId, secret: SecretId) -> Vec<u8> {
+pub(crate) fn identity(endpoint: EndpointId, secret: SecretId) -> Vec<u8> {
     [b"endpoint_secrets".as_slice(), endpoint.0.as_bytes(), secret.0.as_bytes()].concat()
 }
 
-fn headers_identity(endpoint: EndpointId) -> Vec<u8> {
+pub(crate) fn headers_identity(endpoint: EndpointId) -> Vec<u8> {
     [b"endpoints.headers".as_slice(), endpoint.0.as_bytes()].concat()
 }

@@ -13,10 +13,11 @@ use std::{
 use fanfare_domain::{
     access::{ApiKey, Caller, Keys, Role},
     application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
-    dialect::{Dialect, Dialects},
+    dialect::Dialects,
     event::EventType,
     ids::{ApplicationId, EndpointId, KeyId},
     policy::{NotASchedule, Policy},
+    redaction::Redaction,
     subscription::Subscription,
 };
 use jiff::Timestamp;
@@ -233,7 +234,8 @@ impl Source {
             .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
             .start()
             .await?;
-        let statement = "SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email,
+        let statement =
+            "SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email, a.publish_rate, a.redacted,
                                 ARRAY(SELECT name FROM event_types t WHERE t.application_id = a.id) AS event_types
                          FROM applications a WHERE a.id = ANY($1)";
         let applications = transaction.query(statement, &[&ids]).await?;
@@ -254,7 +256,7 @@ impl Source {
         let application = |row: &Row| {
             let settings = self.settings(row)?;
             let rows = of_application.get(&settings.id.0).map_or(&[][..], Vec::as_slice);
-            let endpoints = self.endpoints(rows, &settings.dialect, row.get("has_email"))?;
+            let endpoints = self.endpoints(rows, &settings, row.get("has_email"))?;
             Ok(Application::new(settings, endpoints))
         };
         Ok(applications.iter().map(|row| (ApplicationId(row.get("id")), application(row))).collect())
@@ -276,6 +278,10 @@ impl Source {
             dialect: Arc::clone(dialect),
             is_strict: row.get("strict"),
             own_event_types,
+            publish_rate: row.get::<_, Option<i32>>("publish_rate").map(i32::cast_unsigned),
+            redaction: Redaction::parse(&row.get::<_, Vec<String>>("redacted"))
+                .map(Arc::new)
+                .map_err(|fault| corrupt(format!("redacted {fault}")))?,
         })
     }
 
@@ -283,7 +289,7 @@ impl Source {
     fn endpoints(
         &self,
         rows: &[&Row],
-        dialect: &Arc<Dialect>,
+        settings: &ApplicationSettings,
         owner_has_email: bool,
     ) -> Result<Vec<Endpoint>, StoreError> {
         let keyring = &self.store.keyring;
@@ -291,7 +297,7 @@ impl Source {
         for row in rows {
             let id = EndpointId(row.get("id"));
             if read.last().is_none_or(|last| last.id != id) {
-                read.push(endpoint(keyring, row, dialect, owner_has_email)?);
+                read.push(endpoint(keyring, row, settings, owner_has_email)?);
             }
             if let (Some(endpoint), Some(_)) = (read.last_mut(), row.get::<_, Option<Uuid>>("secret_id")) {
                 let secret = secrets::open(keyring, id, row)?;
@@ -305,10 +311,11 @@ impl Source {
 fn endpoint(
     keyring: &Keyring,
     row: &Row,
-    dialect: &Arc<Dialect>,
+    settings: &ApplicationSettings,
     owner_has_email: bool,
 ) -> Result<Endpoint, StoreError> {
     let id = EndpointId(row.get("id"));
+    let dialect = &settings.dialect;
     let corrupt = |what: String| StoreError::corrupt("endpoints", format!("{id}: {what}"));
     let subscriptions = row
         .get::<_, Vec<String>>("event_types")
@@ -325,6 +332,7 @@ fn endpoint(
         headers: secrets::open_headers(keyring, id, row)?,
         dialect: Arc::clone(dialect),
         policy: policy(row, &dialect.policy).map_err(|fault| corrupt(fault.to_string()))?,
+        redaction: Arc::clone(&settings.redaction),
         notifies_owner: dialect.notifies_owner && (owner_has_email || row.get("has_email")),
     })
 }

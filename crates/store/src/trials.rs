@@ -2,13 +2,13 @@
 
 use fanfare_domain::delivery::State;
 
-use crate::{AttemptRecord, NewEvent, Store, StoreError, store::milliseconds};
+use crate::{AttemptRecord, NewEvent, Store, StoreError, bodies::StoredBody, store::milliseconds};
 
 const KEEP_TRIAL: &str = "
 WITH event AS (
     INSERT INTO events (id, accepted_at, application_id, type, body, matches, fanned_out, traceparent, content,
-                        is_test)
-    VALUES ($1, $2, $3, $4, $5, 1, true, $6, $7, true)
+                        is_test, body_key_name, body_ciphertext)
+    VALUES ($1, $2, $3, $4, $5, 1, true, $6, $7, true, $21, $22)
 ), delivery AS (
     INSERT INTO deliveries (id, accepted_at, event_id, application_id, endpoint_id, state, reason, attempt, sequence,
                             failures, finished_at)
@@ -25,6 +25,7 @@ impl Store {
     /// [`StoreError::Data`] when it cannot be stored.
     pub async fn keep_trial(&self, new: &NewEvent, record: &AttemptRecord) -> Result<(), StoreError> {
         let event = &new.event;
+        let body = StoredBody::of(new, &self.keyring)?;
         let (state, reason) = (record.next.state(), record.next.reason());
         self.connection()
             .await?
@@ -35,7 +36,7 @@ impl Store {
                     &new.accepted_at,
                     &event.application.0,
                     &event.event_type.as_str(),
-                    &new.body,
+                    &body.shown,
                     &event.traceparent.to_string(),
                     &new.content.0.as_slice(),
                     &record.delivery.0,
@@ -51,6 +52,8 @@ impl Store {
                     &record.error,
                     &record.response_headers,
                     &record.response_body,
+                    &body.key_name(),
+                    &body.ciphertext(),
                 ],
             )
             .await?;

@@ -69,7 +69,8 @@ async fn nothing_of_an_application_is_reached_with_the_key_of_another() {
         assert!(is_refused, "{} {path} for the other application: {}", route.method, named.text);
         let answer = request(&other, &route, &path, &things).await;
         // Event types are told by their names, which whoever asked has said.
-        let is_echo = ["event-types", "replays"].iter().any(|part| route.path.contains(part));
+        // So does the log of one's own requests.
+        let is_echo = ["event-types", "replays", "audit-log"].iter().any(|part| route.path.contains(part));
         for told in [&answer.text, &named.text] {
             assert!(!told.contains(CONFIDENTIAL) || is_echo, "{path} tells: {told}");
         }
@@ -208,5 +209,73 @@ async fn a_key_may_be_given_in_either_header() {
     ] {
         let answer = anybody.send(Method::GET, "/api/v1/webhooks", &[(name, &value)], "").await.answer();
         assert_eq!(answer.status, 401, "{name}: {value}: {}", answer.body);
+    }
+}
+
+/// Whatever a route may change: who asked for it is on record, also where it was refused.
+#[tokio::test]
+async fn each_route_that_changes_something_is_in_the_audit_log() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let things = Things::of(&world).await;
+    let administrator = crate::admin_door(&world).await;
+    for route in contract::routes().iter().filter(|route| route.method != Method::GET && !publishes(route)) {
+        for prefix in ["", "/api/v2/admin"] {
+            if !prefix.is_empty() && !route.path.starts_with("/webhooks") {
+                continue;
+            }
+            let path = format!("{prefix}{}", things.path(route));
+            let answer =
+                request(&administrator, route, &format!("{path}?application={}", things.application), &things).await;
+            let newest = administrator.get("/api/v1/audit-log?limit=1").await.data()[0].clone();
+            assert_eq!((text(&newest, "action"), text(&newest, "path")), (route.name(), path.as_str()), "{newest}");
+            let outcome = if answer.status < 400 { "done" } else { "refused" };
+            assert_eq!(text(&newest, "outcome"), outcome, "{path}: {}", answer.text);
+            assert_eq!(text(&newest, "application"), things.application, "{newest}");
+            assert!(!newest.to_string().contains("\"x-confidential\":\"confidential"), "{newest}");
+        }
+    }
+    let before = administrator.walk("/api/v1/audit-log", 100).await.len();
+    for route in contract::routes().iter().filter(|route| route.method == Method::GET || publishes(route)) {
+        request(&administrator, route, &format!("{}?application={}", things.path(route), things.application), &things)
+            .await;
+    }
+    assert_eq!(administrator.walk("/api/v1/audit-log", 100).await.len(), before, "what is looked at is not noted");
+}
+
+/// A key opens nothing once it was revoked, or its time is over, on whatever route; nor does one of another application.
+#[tokio::test]
+async fn an_ended_key_opens_no_route() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("a", &["order.created"]).await;
+    let things = Things { webhook: endpoint.id, application: world.application.clone(), ..Things::unknown() };
+    let administrator = crate::admin_door(&world).await;
+    let mut ended = Vec::new();
+    for role in ["publish", "manage", "admin"] {
+        for way in ["revoked", "expired"] {
+            let mut new = json!({ "role": role });
+            if role != "admin" {
+                new["application"] = json!(world.application);
+            }
+            let key = administrator.call(Method::POST, "/api/v1/keys", &new).await.data().clone();
+            let id = text(&key, "id");
+            let path =
+                if way == "revoked" { format!("/api/v1/keys/{id}") } else { format!("/api/v1/keys/{id}/rotate") };
+            let (method, body) = if way == "revoked" {
+                (Method::DELETE, json!({}))
+            } else {
+                (Method::POST, json!({ "overlap_seconds": 0 }))
+            };
+            administrator.call(method, &path, &body).await.data();
+            ended.push((format!("a {role} key that is {way}"), administrator.with_key(text(&key, "key"))));
+        }
+    }
+    for (what, door) in &ended {
+        until("the key to be shut", async || (door.get("/api/v1/webhooks").await.status == 401).then_some(())).await;
+        for route in contract::routes() {
+            let path = things.path(&route);
+            let answer = request(door, &route, &path, &things).await.answer();
+            assert_refused(&format!("{what} at {path}"), &answer, (401, "invalid_key", ""));
+        }
     }
 }

@@ -13,14 +13,16 @@ use crate::{assert_refused, contract, door::Door, list, samples::Things, text};
 /// More of each kind than the largest page holds.
 const MANY: usize = 101;
 
-/// Routes whose list has no pages: what the deployment and the application describe, and the last attempts.
-const WHOLE: [&str; 3] = ["list_dialects", "list_event_types", "list_webhook_attempts"];
+/// Routes whose list has no pages: what the deployment describes, and the last attempts.
+const WHOLE: [&str; 2] = ["list_dialects", "list_webhook_attempts"];
 
-/// A list's path, how many are on a page where nobody says, and how many there are.
+/// A list's path, how many are on a page where nobody says, how many there are where that is known, and by what each is
+/// told.
 struct List {
     path: String,
     usual: usize,
-    all: usize,
+    all: Option<usize>,
+    key: &'static str,
 }
 
 /// Many webhooks with a delivery each, one webhook with many deliveries, and many events, applications, parked
@@ -54,6 +56,11 @@ async fn many_of_each(world: &World, administrator: &Door) -> Things {
          SELECT gen_random_uuid(), 'admin', sha256('') FROM generate_series(1, {MANY} - (SELECT count(*) FROM api_keys))"
     );
     world.database().await.batch_execute(&keys).await.expect("keys");
+    let types = format!(
+        "INSERT INTO event_types (application_id, name, category, description, sample)
+         SELECT id, 'type.' || n, 'a', 'b', '1' FROM applications, generate_series(1, {MANY}) n WHERE name = 'test'"
+    );
+    world.database().await.batch_execute(&types).await.expect("event types");
     let made = "SELECT count(*) FROM attempts";
     until("every attempt", async || (world.count(made).await == 2 * MANY as i64 - 1).then_some(())).await;
     Things { webhook: busy.id, application: world.application.clone(), ..Things::unknown() }
@@ -63,16 +70,18 @@ async fn many_of_each(world: &World, administrator: &Door) -> Things {
 fn lists(things: &Things) -> Vec<List> {
     let mut lists = Vec::new();
     for route in contract::routes().iter().filter(|route| route.has_parameter("before")) {
-        let (usual, all) = match route.name() {
+        let (usual, all, key) = match route.name() {
             "list_applications" | "list_webhooks" | "list_events" | "list_parked" | "list_replays" | "list_keys" => {
-                (50, MANY)
+                (50, Some(MANY), "id")
             }
-            "list_webhook_configs" => (100, MANY),
-            "list_webhook_deliveries" => (50, MANY),
-            "list_deliveries" | "list_webhook_logs" => (50, 2 * MANY - 1),
+            "list_webhook_configs" => (100, Some(MANY), "id"),
+            "list_webhook_deliveries" => (50, Some(MANY), "id"),
+            "list_deliveries" | "list_webhook_logs" => (50, Some(2 * MANY - 1), "id"),
+            "list_audit_log" => (50, None, "id"),
+            "list_event_types" => (100, None, "name"),
             other => panic!("how long is {other}?"),
         };
-        lists.push(List { path: things.path(route), usual, all });
+        lists.push(List { path: things.path(route), usual, all, key });
     }
     lists
 }
@@ -84,14 +93,16 @@ async fn page_by_page_each_list_yields_everything_once() {
     let administrator = crate::admin_door(&world).await;
     let things = many_of_each(&world, &administrator).await;
     let manager = Door::of(&world).await;
-    for List { path, usual, all } in lists(&things) {
+    for List { path, usual, all, key } in lists(&things) {
         let is_of_all = ["/applications", "/parked", "/keys"].iter().any(|end| path.ends_with(end));
         let door = if is_of_all { &administrator } else { &manager };
         let first = door.get(&path).await;
         assert_eq!(list(first.data()).len(), usual, "{path} without a limit");
         let largest = door.walk(&path, 100).await;
-        let ids: BTreeSet<&str> = largest.iter().map(|one| text(one, "id")).collect();
+        let ids: BTreeSet<&str> = largest.iter().map(|one| text(one, key)).collect();
+        let all = all.unwrap_or(largest.len());
         assert_eq!((largest.len(), ids.len()), (all, all), "{path}: each once");
+        assert!(all >= MANY, "{path}: {all}");
         for limit in [7, 50] {
             assert_eq!(door.walk(&path, limit).await, largest, "{path} by {limit}");
         }

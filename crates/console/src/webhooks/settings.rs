@@ -118,6 +118,12 @@ impl Console {
         Ok(settings)
     }
 
+    pub(crate) fn too_many_webhooks(&self) -> ApiError {
+        let message =
+            format!("the application has {} webhooks, which is as many as it may: delete one", self.max_webhooks);
+        ApiError::new(ErrorCode::TooManyWebhooks, message)
+    }
+
     /// Refuses a URL whose host name stands for an address that may not be called, as far as that can be told now.
     pub(crate) async fn vet(&self, settings: &EndpointSettings) -> Result<(), ApiError> {
         let Some(url) = settings.url.as_deref().and_then(|url| url.parse().ok()) else { return Ok(()) };

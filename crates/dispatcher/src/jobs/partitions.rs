@@ -1,4 +1,4 @@
-//! Makes the partitions of the coming days, and drops those whose time is over.
+//! Makes the partitions of the coming days, and drops those whose time is over, and so entries of the audit log.
 
 use std::time::Duration;
 
@@ -11,10 +11,14 @@ use crate::database::Database;
 /// How often it looks. Partitions are made days ahead.
 const EVERY: Duration = Duration::from_secs(600);
 
+/// Entries of the audit log that are deleted at once.
+const AUDIT_ENTRIES: usize = 5000;
+
 /// The partitions job.
 pub(crate) struct Partitions {
     pub(crate) database: Database,
     pub(crate) retention: Duration,
+    pub(crate) audit_retention: Duration,
 }
 
 impl Partitions {
@@ -32,6 +36,7 @@ impl Partitions {
         for partition in self.database.store.drop_old_partitions(now, self.retention).await? {
             tracing::info!(partition, "dropped a partition at the end of its retention");
         }
+        while self.database.store.drop_audit_entries(self.audit_retention, AUDIT_ENTRIES).await? > 0 {}
         Ok(())
     }
 }

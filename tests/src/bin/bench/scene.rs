@@ -77,7 +77,9 @@ impl Scene {
 
     /// The same, with other waits between attempts.
     pub(crate) async fn of(machine: &Machine, subscribers: &[Subscriber], subject: Subject, waits: Waits) -> Self {
-        let setup = Setup { waits, timeout: None, ..Setup::on(machine.servers(), &[("FANFARE_BREAKER_AFTER", "20")]) };
+        let variables =
+            [("FANFARE_BREAKER_AFTER", "20"), ("FANFARE_PUBLISH_RATE", "0"), ("FANFARE_MAX_WEBHOOKS", "1000000")];
+        let setup = Setup { waits, timeout: None, ..Setup::on(machine.servers(), &variables) };
         let world = World::of(setup).await;
         let mut receiver = Child::start("receiver");
         let address = receiver.ask(&Value::Null).await["address"].as_str().expect("an address").to_owned();

@@ -1,0 +1,61 @@
+//! Commands that change something are in the audit log, as requests to the API are.
+
+use std::{env, fs};
+
+use fanfare_domain::ids::{ApplicationId, AuditId};
+use fanfare_store::{AuditOutcome, NewAuditEntry, Store};
+use jiff::Timestamp;
+
+use crate::{AppCommand, Command, EndpointCommand, keys::KeyCommand, parked::ParkedCommand};
+
+impl Command {
+    /// What it changes, by the words of the command, and the application that it names; none where it only shows.
+    fn change(&self) -> Option<(&'static str, Option<ApplicationId>)> {
+        match self {
+            Self::App(AppCommand::Create { .. }) => Some(("app create", None)),
+            Self::Endpoint(EndpointCommand::Create { application, .. }) => {
+                Some(("endpoint create", Some(*application)))
+            }
+            Self::Key(KeyCommand::Create { application, .. }) => Some(("key create", *application)),
+            Self::Key(KeyCommand::Rotate { .. }) => Some(("key rotate", None)),
+            Self::Key(KeyCommand::Revoke { .. }) => Some(("key revoke", None)),
+            Self::Parked(ParkedCommand::PutBack { .. }) => Some(("parked put-back", None)),
+            Self::Parked(ParkedCommand::Discard { .. }) => Some(("parked discard", None)),
+            Self::Reencrypt => Some(("reencrypt", None)),
+            Self::Key(KeyCommand::List)
+            | Self::Parked(ParkedCommand::List { .. } | ParkedCommand::Show { .. })
+            | Self::Dialect(_)
+            | Self::Migrate { .. } => None,
+        }
+    }
+}
+
+/// Notes what a command is about to change; none where it changes nothing.
+pub(crate) async fn begin(store: &Store, command: &Command) -> anyhow::Result<Option<AuditId>> {
+    let Some((words, application)) = command.change() else { return Ok(None) };
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let entry = NewAuditEntry {
+        id: AuditId::new(Timestamp::now(), rand::random()),
+        application,
+        key: None,
+        origin: origin(),
+        action: format!("fanfare {words}"),
+        path: None,
+        request: Some(serde_json::json!(arguments).to_string()),
+    };
+    store.begin_audit(&entry).await?;
+    Ok(Some(entry.id))
+}
+
+/// Notes what came of it.
+pub(crate) async fn end(store: &Store, entry: AuditId, is_done: bool) -> anyhow::Result<()> {
+    let outcome = if is_done { AuditOutcome::Done } else { AuditOutcome::Failed };
+    Ok(store.end_audit(entry, outcome, None).await?)
+}
+
+/// User and host, as far as they can be told.
+fn origin() -> String {
+    let user = env::var("USER").or_else(|_| env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| env::var("HOSTNAME"));
+    format!("{user}@{}", host.as_deref().map_or("unknown", str::trim))
+}

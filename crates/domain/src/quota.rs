@@ -1,0 +1,76 @@
+//! How much somebody may do in a second.
+
+use std::time::Duration;
+
+/// What was taken of a quota: a leaky bucket, which holds one second's worth, or `least` where that is more.
+///
+/// Times are those since any moment that stays the same.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Quota {
+    /// What has not leaked yet, as of the moment `at`.
+    taken: f64,
+    at: Duration,
+}
+
+impl Quota {
+    /// Takes `count` at `now`, of `per_second`, all of it or nothing. What is taken at once must not be more than `least`:
+    /// there might never be room for it.
+    ///
+    /// # Errors
+    /// With the time after which there will be room, if nobody else takes it.
+    pub fn take(&mut self, now: Duration, per_second: u32, least: u32, count: u32) -> Result<(), Duration> {
+        let per_second = per_second.max(1);
+        let leaked = now.saturating_sub(self.at).as_secs_f64() * f64::from(per_second);
+        *self = Self { taken: (self.taken - leaked).max(0.0), at: now.max(self.at) };
+        let excess = self.taken + f64::from(count) - f64::from(per_second.max(least));
+        if excess > 0.0 {
+            return Err(Duration::from_secs_f64(excess / f64::from(per_second)));
+        }
+        self.taken += f64::from(count);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_second_is_worth_its_rate() {
+        let (mut quota, start) = (Quota::default(), Duration::from_secs(100));
+        assert_eq!((0..50).filter(|_| quota.take(start, 10, 1, 1).is_ok()).count(), 10);
+        let wait = quota.take(start, 10, 1, 1).expect_err("nothing is left");
+        assert_eq!(wait, Duration::from_millis(100));
+        assert_eq!(quota.take(start + wait, 10, 1, 1), Ok(()));
+        assert_eq!(quota.take(start + Duration::from_secs(60), 10, 1000, 1000), Ok(()), "a batch passes a low rate");
+        let then = start + Duration::from_secs(60);
+        assert!(quota.take(then, 10, 1000, 1).is_err());
+        assert!(quota.take(then + Duration::from_millis(1), 1_000_000, 1000, 1).is_ok(), "another rate counts at once");
+    }
+
+    proptest! {
+        /// Whatever is asked for when: no more passes than the rate and what the bucket holds, and who waits as told, passes.
+        #[test]
+        fn never_more_than_its_rate(
+            per_second in 1u32..5000, least in 1u32..1000,
+            asked in proptest::collection::vec((0u64..500, 1u32..1000), 1..60),
+        ) {
+            let (mut quota, mut now, mut taken) = (Quota::default(), Duration::ZERO, 0);
+            for (later, count) in asked {
+                now += Duration::from_millis(later);
+                let count = count.min(least);
+                match quota.take(now, per_second, least, count) {
+                    Ok(()) => taken += count,
+                    Err(wait) => {
+                        let rounding = Duration::from_micros(1);
+                        prop_assert_eq!(quota.clone().take(now + wait + rounding, per_second, least, count), Ok(()));
+                    }
+                }
+                let most = now.as_secs_f64() * f64::from(per_second) + f64::from(per_second.max(least));
+                prop_assert!(f64::from(taken) <= most + 0.01, "{} of {}", taken, most);
+            }
+        }
+    }
+}

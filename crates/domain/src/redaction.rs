@@ -1,0 +1,241 @@
+//! What of bodies is not to be read by those who look at what was sent and what came back.
+//!
+//! A member is named by the last words of its path: `password` is every member of that name, however deep, and
+//! `card.number` every `number` in a `card`. Arrays are no part of a path, and ASCII letters count alike in both cases.
+
+use serde_json::value::RawValue;
+
+use crate::json::{MAX_DEPTH, Members};
+
+/// Members that one application may have redacted.
+pub const MAX_REDACTED: usize = 100;
+
+/// Characters of one.
+const MAX_LENGTH: usize = 128;
+
+/// What stands for a value.
+const REDACTED: &str = r#""[redacted]""#;
+
+/// What is kept of a response in which members cannot be found.
+const UNREADABLE: &str = "[not kept: it is not whole JSON, in which members can be redacted]";
+
+/// The members whose values are not to be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Redaction(Vec<Vec<String>>);
+
+/// Why a list of members cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RedactionFault {
+    /// Too many.
+    #[error("must be {MAX_REDACTED} at the most")]
+    TooMany,
+    /// Not the name of a member.
+    #[error("holds {0:?}, which is no name of a member, or names separated by dots, of 1 to {MAX_LENGTH} characters")]
+    NoName(String),
+}
+
+/// The text is not JSON, or nested too deep.
+struct Unreadable;
+
+impl Redaction {
+    /// Reads the members' names.
+    ///
+    /// # Errors
+    /// With the first name that is none.
+    pub fn parse(names: &[impl AsRef<str>]) -> Result<Self, RedactionFault> {
+        if names.len() > MAX_REDACTED {
+            return Err(RedactionFault::TooMany);
+        }
+        let path = |name: &str| {
+            let is_sound = name.chars().count() <= MAX_LENGTH
+                && name.split('.').all(|word| !word.is_empty() && word.trim() == word)
+                && !name.chars().any(char::is_control);
+            let shown = || RedactionFault::NoName(name.chars().take(MAX_LENGTH).collect());
+            is_sound.then(|| name.split('.').map(str::to_owned).collect()).ok_or_else(shown)
+        };
+        names.iter().map(|name| path(name.as_ref())).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// A JSON text without the values that are not to be read, and otherwise as it is; none where it holds none of them.
+    pub fn redact(&self, text: &str) -> Option<String> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.without(text).unwrap_or_else(|Unreadable| Some(REDACTED.to_owned()))
+    }
+
+    /// The same of what an endpoint has answered. What is not JSON, or was cut, is not kept at all: who answers with an
+    /// error likes to repeat what was asked.
+    pub fn redact_response(&self, body: &[u8]) -> Option<Vec<u8>> {
+        if self.0.is_empty() || body.is_empty() {
+            return None;
+        }
+        let redacted = str::from_utf8(body).map_err(|_| Unreadable).and_then(|text| self.without(text));
+        redacted.unwrap_or_else(|Unreadable| Some(UNREADABLE.to_owned())).map(String::into_bytes)
+    }
+
+    fn without(&self, text: &str) -> Result<Option<String>, Unreadable> {
+        let raw: &RawValue = serde_json::from_str(text).map_err(|_| Unreadable)?;
+        let mut copy = Copy { redaction: self, path: Vec::new(), out: String::with_capacity(text.len()), found: false };
+        copy.value(raw.get(), 0)?;
+        Ok(copy.found.then_some(copy.out))
+    }
+
+    fn names(&self, path: &[String]) -> bool {
+        let alike = |(one, other): (&String, &String)| one.eq_ignore_ascii_case(other);
+        self.0.iter().any(|name| name.len() <= path.len() && name.iter().rev().zip(path.iter().rev()).all(alike))
+    }
+}
+
+/// A text on its way through a redaction.
+struct Copy<'a> {
+    redaction: &'a Redaction,
+    path: Vec<String>,
+    out: String,
+    found: bool,
+}
+
+impl Copy<'_> {
+    fn value(&mut self, text: &str, depth: usize) -> Result<(), Unreadable> {
+        if depth > MAX_DEPTH {
+            return Err(Unreadable);
+        }
+        match text.as_bytes().first() {
+            Some(b'{') => self.object(text, depth),
+            Some(b'[') => self.array(text, depth),
+            _ => {
+                self.out.push_str(text);
+                Ok(())
+            }
+        }
+    }
+
+    fn object(&mut self, text: &str, depth: usize) -> Result<(), Unreadable> {
+        let Members(members) = serde_json::from_str(text).map_err(|_| Unreadable)?;
+        self.out.push('{');
+        for (position, (name, value)) in members.into_iter().enumerate() {
+            if position > 0 {
+                self.out.push(',');
+            }
+            self.out.push_str(&serde_json::Value::from(name.as_str()).to_string());
+            self.out.push(':');
+            self.path.push(name);
+            if self.redaction.names(&self.path) {
+                self.found = true;
+                self.out.push_str(REDACTED);
+            } else {
+                self.value(value.get(), depth + 1)?;
+            }
+            self.path.pop();
+        }
+        self.out.push('}');
+        Ok(())
+    }
+
+    fn array(&mut self, text: &str, depth: usize) -> Result<(), Unreadable> {
+        let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| Unreadable)?;
+        self.out.push('[');
+        for (position, item) in items.into_iter().enumerate() {
+            if position > 0 {
+                self.out.push(',');
+            }
+            self.value(item.get(), depth + 1)?;
+        }
+        self.out.push(']');
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(names: &[&str]) -> Redaction {
+        Redaction::parse(names).expect("names")
+    }
+
+    #[test]
+    fn a_member_is_named_by_the_end_of_its_path() {
+        let redaction = of(&["password", "card.number"]);
+        let text =
+            r#"{"Password":"x","card":{"number":[4,2],"name":"A","more":[{"card":{"number":1}}]},"number":7,"z":1.50}"#;
+        let expected = r#"{"Password":"[redacted]","card":{"number":"[redacted]","name":"A","more":[{"card":{"number":"[redacted]"}}]},"number":7,"z":1.50}"#;
+        assert_eq!(redaction.redact(text).as_deref(), Some(expected));
+        assert_eq!(redaction.redact(r#"{"number":1}"#), None);
+        assert_eq!(Redaction::default().redact(text), None);
+        assert_eq!(of(&["a"]).redact(r#"[[{"b":[{"a":{}}]}]]"#).as_deref(), Some(r#"[[{"b":[{"a":"[redacted]"}]}]]"#));
+        assert_eq!(of(&["é\""]).redact(r#"{"\u00e9\"":1}"#).as_deref(), Some("{\"é\\\"\":\"[redacted]\"}"));
+    }
+
+    #[test]
+    fn what_cannot_be_looked_through_is_not_kept() {
+        let redaction = of(&["password"]);
+        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        for body in ["password=x", r#"{"password":"#, "{\"a\":\"\u{1}\"}", r#"{"\ud800":1}"#, &deep] {
+            let kept = redaction.redact_response(body.as_bytes()).expect("something else");
+            assert_eq!(kept, UNREADABLE.as_bytes());
+        }
+        assert!(redaction.redact_response(b"\xff").is_some());
+        assert_eq!(redaction.redact_response(b""), None);
+        assert_eq!(redaction.redact_response(b"{\"ok\": true}"), None);
+        assert_eq!(Redaction::default().redact_response(b"password=x"), None);
+        assert_eq!(redaction.redact(r#"{"\ud800":1}"#).as_deref(), Some(REDACTED));
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for name in ["", " ", "a ", "a. b", ".", "a.", ".a", "a..b", "a\n", &"a".repeat(129)] {
+            assert!(Redaction::parse(&[name]).is_err(), "{name:?}");
+        }
+        assert!(Redaction::parse(&vec!["a"; 101]).is_err());
+        assert!(Redaction::parse(&["a b", "ü.ö", &"a".repeat(128)]).is_ok());
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf =
+            prop_oneof![Just(json!(null)), any::<i32>().prop_map(Value::from), "[a-c]{0,3}".prop_map(Value::from)];
+        leaf.prop_recursive(5, 40, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                proptest::collection::hash_map("[a-c]", inner, 0..5).prop_map(|map| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    /// The same by another way: over the tree instead of the text.
+    fn expected(value: &Value, name: &str) -> Value {
+        match value {
+            Value::Object(members) => members
+                .iter()
+                .map(|(key, value)| {
+                    (key.clone(), if key == name { json!("[redacted]") } else { expected(value, name) })
+                })
+                .collect(),
+            Value::Array(items) => items.iter().map(|item| expected(item, name)).collect(),
+            other => other.clone(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_of_the_name_is_left(value in any_json(), name in "[a-c]") {
+            let redaction = of(&[&name]);
+            let text = value.to_string();
+            let redacted = redaction.redact(&text);
+            let expected = expected(&value, &name);
+            prop_assert_eq!(redacted.is_some(), text.contains(&format!("\"{name}\":")));
+            let read: Value = serde_json::from_str(redacted.as_deref().unwrap_or(&text)).expect("JSON");
+            prop_assert_eq!(read, expected);
+            prop_assert_eq!(redaction.redact_response(text.as_bytes()), redacted.map(String::into_bytes));
+        }
+
+        #[test]
+        fn never_panics(text in "\\PC{0,80}") {
+            of(&["a"]).redact(&text);
+            of(&["a"]).redact_response(text.as_bytes());
+        }
+    }
+}

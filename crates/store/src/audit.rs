@@ -1,0 +1,151 @@
+//! The audit log: who changed what, when, and from where. An entry is there before the change is made, and gets its outcome
+//! afterwards; the database lets nobody change or delete one.
+
+use std::time::Duration;
+
+use fanfare_domain::ids::{ApplicationId, AuditId, KeyId};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    Store, StoreError,
+    store::{milliseconds, row_count},
+};
+
+/// A change that is about to be made.
+#[derive(Debug, Clone)]
+pub struct NewAuditEntry {
+    /// Its id.
+    pub id: AuditId,
+    /// What it is about, where that is one application.
+    pub application: Option<ApplicationId>,
+    /// Who asks for it; none for whoever runs the command `fanfare`.
+    pub key: Option<KeyId>,
+    /// From where.
+    pub origin: String,
+    /// The name of the operation in the API's description, or the command.
+    pub action: String,
+    /// The request's path.
+    pub path: Option<String>,
+    /// What was asked, as JSON, without secrets.
+    pub request: Option<String>,
+}
+
+/// What came of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditOutcome {
+    /// It was made.
+    Done,
+    /// It was refused, for whoever asked for it.
+    Refused,
+    /// It could not be made, or not be known to have been.
+    Failed,
+}
+
+impl AuditOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A change that was made, or tried.
+#[derive(Debug, Clone)]
+pub struct AuditEntry {
+    /// Its id.
+    pub id: AuditId,
+    /// When.
+    pub at: Timestamp,
+    /// What it was about, where that was one application.
+    pub application: Option<ApplicationId>,
+    /// Who; none for whoever ran the command `fanfare`, or Fanfare itself.
+    pub key: Option<KeyId>,
+    /// From where.
+    pub origin: String,
+    /// The name of the operation in the API's description, or the command.
+    pub action: String,
+    /// The request's path.
+    pub path: Option<String>,
+    /// What was asked, as JSON, without secrets.
+    pub request: Option<String>,
+    /// What it was done to: ids, separated by spaces.
+    pub subject: Option<String>,
+    /// `done`, `refused` or `failed`; none where the process did not live to tell.
+    pub outcome: Option<String>,
+}
+
+impl Store {
+    /// Notes a change before it is made.
+    ///
+    /// # Errors
+    /// When the database is away: then the change must not be made.
+    pub async fn begin_audit(&self, entry: &NewAuditEntry) -> Result<(), StoreError> {
+        let statement = "INSERT INTO audit_log (id, application_id, key_id, origin, action, path, request)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let NewAuditEntry { id, application, key, origin, action, path, request } = entry;
+        let (application, key) = (application.map(|id| id.0), key.map(|id| id.0));
+        let connection = self.connection().await?;
+        connection.execute(statement, &[&id.0, &application, &key, origin, action, path, request]).await?;
+        Ok(())
+    }
+
+    /// Notes what came of a change, and the ids of what it was done to.
+    ///
+    /// # Errors
+    /// When the database is away: the entry then stays without an outcome.
+    pub async fn end_audit(&self, id: AuditId, outcome: AuditOutcome, subject: Option<&str>) -> Result<(), StoreError> {
+        let statement = "UPDATE audit_log SET outcome = $2, subject = $3 WHERE id = $1";
+        self.connection().await?.execute(statement, &[&id.0, &outcome.as_str(), &subject]).await?;
+        Ok(())
+    }
+
+    /// A page of the audit log, newest first: of one application, or of all.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn audit_log(
+        &self,
+        application: Option<ApplicationId>,
+        before: Option<AuditId>,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
+        let statement = "SELECT id, at, application_id, key_id, origin, action, path, request, subject, outcome
+                         FROM audit_log
+                         WHERE ($1::uuid IS NULL OR application_id = $1) AND ($2::uuid IS NULL OR id < $2)
+                         ORDER BY id DESC LIMIT $3";
+        let (application, before) = (application.map(|id| id.0), before.map(|id| id.0));
+        let rows = self.connection().await?.query(statement, &[&application, &before, &row_count(limit)]).await?;
+        Ok(rows.iter().map(read).collect())
+    }
+
+    /// Deletes entries that are older than `age`, at least 90 days, of which so many at the most; says how many.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn drop_audit_entries(&self, age: Duration, limit: usize) -> Result<u64, StoreError> {
+        let statement = "DELETE FROM audit_log WHERE id IN (
+                             SELECT id FROM audit_log WHERE at < now() - $1::bigint * interval '1 millisecond'
+                             ORDER BY id LIMIT $2
+                         )";
+        Ok(self.connection().await?.execute(statement, &[&milliseconds(age), &row_count(limit)]).await?)
+    }
+}
+
+fn read(row: &Row) -> AuditEntry {
+    AuditEntry {
+        id: AuditId(row.get("id")),
+        at: row.get("at"),
+        application: row.get::<_, Option<Uuid>>("application_id").map(ApplicationId),
+        key: row.get::<_, Option<Uuid>>("key_id").map(KeyId),
+        origin: row.get("origin"),
+        action: row.get("action"),
+        path: row.get("path"),
+        request: row.get("request"),
+        subject: row.get("subject"),
+        outcome: row.get("outcome"),
+    }
+}

@@ -1,0 +1,145 @@
+//! The audit log: who changed what, when, and from where; written before the change, and never changed.
+
+use fanfare_tests::{client::Client, patience::until, process::try_fanfare, world::World};
+use hyper::Method;
+use serde_json::{Value, json};
+
+async fn entries(client: &Client) -> Vec<Value> {
+    client.get("audit-log?limit=100").await.data().as_array().expect("a list").clone()
+}
+
+/// What is told of an entry in few words.
+fn told(entry: &Value) -> (&str, &str) {
+    (entry["action"].as_str().unwrap_or_default(), entry["outcome"].as_str().unwrap_or_default())
+}
+
+fn key_of(token: &str) -> String {
+    format!("key_{}", token.split('_').nth(1).expect("an id"))
+}
+
+async fn administrator(world: &World) -> Client {
+    let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
+    until("the key to open", async || (admin.get("keys").await.status == 200).then_some(())).await;
+    admin
+}
+
+#[tokio::test]
+async fn each_change_is_told_with_who_asked_for_what_from_where() {
+    let mut world = World::new().await;
+    drop(world.take_ingest());
+    world.start_ingest_with(&[("FANFARE_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let new = json!({
+        "url": world.receiver.url("a"), "events": ["order.created"],
+        "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "headers": { "authorization": "Bearer s3cret" },
+    });
+    let webhook = world.client().post("webhooks", &new).await.data()["id"].as_str().expect("an id").to_owned();
+    let path = format!("webhooks/{webhook}");
+    let forwarded = [("content-type", "application/json"), ("x-forwarded-for", "1.2.3.4, 203.0.113.7")];
+    let change = json!({ "name": "new" }).to_string();
+    world.client().send(Method::PATCH, &path, &forwarded, change).await.expect("an answer").data();
+    assert_eq!(world.client().patch(&path, &json!({ "name": 1 })).await.status, 422);
+    assert_eq!(world.client().post(&format!("{path}/rotate-secret"), &json!({})).await.status, 200);
+    assert_eq!(world.client().post(&format!("{path}/pause"), &Value::Null).await.status, 200);
+    let deleted = world.client().send(Method::DELETE, &path, &[], "").await.expect("an answer");
+    assert_eq!(deleted.status, 200);
+
+    let all = entries(world.client()).await;
+    let expected = [
+        ("delete_webhook", "done"),
+        ("pause_webhook", "done"),
+        ("rotate_secret", "done"),
+        ("change_webhook", "refused"),
+        ("change_webhook", "done"),
+        ("create_webhook", "done"),
+        // The command with which the test began.
+        ("fanfare key create", "done"),
+    ];
+    assert_eq!(all.iter().map(told).collect::<Vec<_>>(), expected, "newest first: {all:?}");
+    for entry in &all[..6] {
+        assert_eq!((&entry["key"], &entry["application"]), (&json!(key_of(&world.key)), &json!(world.application)));
+        if entry["outcome"] == "done" {
+            assert_eq!(entry["subject"], json!([webhook]), "{entry}");
+        }
+    }
+    assert_eq!((&all[4]["origin"], &all[5]["origin"]), (&json!("203.0.113.7"), &json!("127.0.0.1")));
+    assert_eq!(all[4]["request"], json!({ "name": "new" }));
+    assert_eq!(all[5]["request"]["headers"], json!({ "authorization": "…" }));
+    assert_eq!(all[5]["request"]["secret"], "…");
+    assert!(all[6]["key"].is_null() && all[6]["origin"].as_str().is_some_and(|origin| origin.contains('@')));
+    let kept = "SELECT count(*) FROM audit_log a WHERE a::text LIKE '%s3cret%' OR a::text LIKE '%whsec_%'";
+    assert_eq!(world.count(kept).await, 0);
+}
+
+#[tokio::test]
+async fn each_application_reads_its_own_and_an_administrator_all() {
+    let world = World::new().await;
+    let (other_application, other) = world.other_application().await;
+    let publisher =
+        world.client().with_key(&world.create_key(&["--role", "publish", "--application", &world.application]));
+    let admin = administrator(&world).await;
+    // Whatever it names, a bound key's requests stand in its own application's log.
+    let path = format!("applications/{}", world.application);
+    assert_eq!(other.patch(&path, &json!({ "name": "taken over" })).await.status, 404);
+    let named = format!("event-types?application={}", world.application);
+    assert_eq!(other.post(&named, &json!({ "name": "a" })).await.status, 403);
+    assert_eq!(publisher.post("event-types", &json!({ "name": "a" })).await.status, 403);
+    assert_eq!(world.client().with_key("").post("event-types", &json!({})).await.status, 401);
+    admin.patch(&path, &json!({ "name": "renamed" })).await.data();
+    admin.post("keys", &json!({ "role": "publish", "application": world.application })).await.data();
+
+    let own: Vec<_> = entries(world.client()).await;
+    let own: Vec<_> = own.iter().map(told).collect();
+    let command = ("fanfare key create", "done");
+    let expected =
+        [("create_key", "done"), ("change_application", "done"), ("describe_event_type", "refused"), command, command];
+    assert_eq!(own, expected);
+    let others: Vec<_> = entries(&other).await;
+    let others: Vec<_> = others.iter().map(told).collect();
+    assert_eq!(others, [("describe_event_type", "refused"), ("change_application", "refused"), command]);
+    let all = entries(&admin).await;
+    assert!(all.iter().any(|entry| told(entry) == ("fanfare app create", "done")), "{all:?}");
+    let of_other = admin.get(&format!("audit-log?application={other_application}")).await;
+    assert_eq!(of_other.data().as_array().map(Vec::len), Some(3));
+    assert_eq!(publisher.get("audit-log").await.status, 403);
+    assert_eq!(other.get(&format!("audit-log?application={}", world.application)).await.status, 403);
+}
+
+#[tokio::test]
+async fn what_is_in_it_stays_as_it_is() {
+    let world = World::new().await;
+    let database = world.database().await;
+    for statement in [
+        "UPDATE audit_log SET origin = 'somebody else'",
+        "UPDATE audit_log SET outcome = 'refused'",
+        "UPDATE audit_log SET outcome = NULL",
+        "DELETE FROM audit_log",
+        "TRUNCATE audit_log",
+    ] {
+        let error = database.batch_execute(statement).await.expect_err(statement);
+        assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{statement}: {error}");
+    }
+    let old = "INSERT INTO audit_log (id, at, origin, action)
+               SELECT gen_random_uuid(), now() - age, 'test', 'test'
+               FROM unnest(ARRAY[interval '100 days', interval '500 days']) AS age";
+    database.batch_execute(old).await.expect("entries of the past");
+    let before = world.count("SELECT count(*) FROM audit_log").await;
+    let deleted = database.execute("DELETE FROM audit_log WHERE at < now() - interval '90 days'", &[]).await;
+    assert_eq!(deleted.expect("what is old enough may be deleted"), 2);
+    assert_eq!(world.count("SELECT count(*) FROM audit_log").await, before - 2);
+}
+
+/// A change that cannot be noted is not made.
+#[tokio::test]
+async fn without_the_log_nothing_is_changed() {
+    let world = World::new().await;
+    let database = world.database().await;
+    database.batch_execute("ALTER TABLE audit_log RENAME TO elsewhere").await.expect("renamed");
+    let new = json!({ "url": world.receiver.url("a"), "events": ["order.created"] });
+    let refused = world.client().post("webhooks", &new).await;
+    assert_eq!(refused.status, 500, "{}", refused.body);
+    let (_, error) = try_fanfare(&world.variables, &["key", "create", "--role", "admin"]);
+    assert!(error.is_some_and(|error| error.contains("audit log")));
+    assert_eq!(world.count("SELECT (SELECT count(*) FROM endpoints) + (SELECT count(*) FROM api_keys)").await, 1);
+    assert_eq!(world.client().get("webhooks").await.status, 200, "what only looks is served");
+    assert_eq!(world.client().post("events", &json!({ "type": "a", "data": 1 })).await.status, 202);
+}
