@@ -11,6 +11,7 @@ mod event_types;
 mod headers;
 mod history;
 mod idempotency;
+mod least_rights;
 mod lists;
 mod logs;
 mod openapi;

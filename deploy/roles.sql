@@ -1,0 +1,23 @@
+-- Rights in PostgreSQL, for two users beside the superuser:
+--
+--   fanfare          owns the database: `fanfare migrate`, the other commands, and dispatchers, which make and drop partitions
+--   fanfare_ingest   serves the API, which everybody can reach: changes no schema, deletes no record of what was sent, and
+--                    can only append to the audit log
+--
+-- Create both (CREATE ROLE … LOGIN PASSWORD …) and the database (CREATE DATABASE … OWNER fanfare), run `fanfare migrate` as
+-- fanfare, and then this as fanfare: after the first migration, and again after each, for the tables that are new.
+
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM fanfare_ingest;
+GRANT USAGE ON SCHEMA public TO fanfare_ingest;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO fanfare_ingest;
+
+-- What is configured.
+GRANT INSERT, UPDATE ON applications, api_keys, key_uses, endpoints, replays TO fanfare_ingest;
+GRANT INSERT, UPDATE, DELETE ON endpoint_secrets, event_types TO fanfare_ingest;
+
+-- What is sent: tests are written by ingest, and events erased and deliveries sent again.
+GRANT INSERT, UPDATE ON events, deliveries, attempts TO fanfare_ingest;
+GRANT DELETE ON parked TO fanfare_ingest;
+
+-- Append-only, also without the trigger that sees to it.
+GRANT INSERT, UPDATE (outcome, subject) ON audit_log TO fanfare_ingest;

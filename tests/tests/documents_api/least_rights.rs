@@ -1,0 +1,65 @@
+//! The whole API, served by an ingest whose user in the database has the rights of `deploy/roles.sql` and no others, over
+//! a dispatcher that is no superuser either.
+
+use std::fs;
+
+use fanfare_tests::{
+    instance::{Instance, Servers, repository},
+    world::World,
+};
+use tokio::task::block_in_place;
+
+use crate::{
+    contract,
+    door::{Door, JSON},
+    samples::Things,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ingest_needs_no_more_rights_than_it_is_given() {
+    let postgres = block_in_place(|| Instance::postgres("rights"));
+    let superuser = postgres.url();
+    let roles = "CREATE ROLE fanfare_owner LOGIN CREATEDB; CREATE ROLE fanfare_ingest LOGIN";
+    connect(&superuser).await.batch_execute(roles).await.expect("roles");
+    let owner = superuser.replace("//fanfare@", "//fanfare_owner@");
+    let mut world = World::with(Servers { database_url: owner, ..Servers::shared() }, &[]).await;
+    let rights = fs::read_to_string(repository().join("deploy/roles.sql")).expect("the rights");
+    world.database().await.batch_execute(&rights).await.expect("the rights are given");
+    drop(world.take_ingest());
+    let restricted = world.variables["DATABASE_URL"].replace("//fanfare_owner@", "//fanfare_ingest@");
+    world.start_ingest_with(&[("DATABASE_URL", &restricted)]).await;
+    let _dispatcher = world.dispatcher().await;
+    let things = Things::of(&world).await;
+    let administrator = crate::admin_door(&world).await;
+
+    let mut routes = contract::routes();
+    // What makes something ends last.
+    routes.sort_by_key(|route| route.method == hyper::Method::DELETE);
+    for route in routes {
+        let path = format!("{}?application={}", things.path(&route), things.application);
+        let body = things.body(&route).map(|body| body.to_string()).unwrap_or_default();
+        let answer = administrator.send(route.method.clone(), &path, &[JSON], body).await;
+        assert!(answer.status < 500, "{} {path}: {}", route.method, answer.text);
+    }
+    let ingest = connect(&restricted).await;
+    for statement in [
+        "DELETE FROM audit_log",
+        "UPDATE audit_log SET origin = 'somebody else'",
+        "ALTER TABLE audit_log DISABLE TRIGGER ALL",
+        "TRUNCATE events",
+        "DELETE FROM attempts",
+        "DROP TABLE deliveries",
+        "CREATE TABLE mine ()",
+        "DELETE FROM applications",
+    ] {
+        let error = ingest.batch_execute(statement).await.expect_err(statement);
+        assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{statement}: {error}");
+    }
+    assert_eq!(Door::of(&world).await.get("/api/v1/events").await.status, 200);
+}
+
+async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("the database");
+    tokio::spawn(connection);
+    client
+}

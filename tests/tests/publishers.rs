@@ -1,0 +1,143 @@
+//! Users of RabbitMQ with the rights that the runbook gives them: Fanfare's own, which is no administrator, and publishers',
+//! who reach their applications and nothing else.
+
+use std::fs;
+
+use fanfare_tests::{
+    broker::Broker,
+    instance::{Instance, Servers, repository},
+    receiver::Behaviour,
+    world::World,
+};
+use lapin::{
+    BasicProperties, Connection, ConnectionProperties, ErrorKind, ExchangeKind,
+    options::{
+        BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+        QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+    },
+    types::FieldTable,
+};
+use serde_json::json;
+use tokio::task::block_in_place;
+
+/// The commands of the runbook, with the names of a test.
+fn commands(prefix: &str, application: &str) -> Vec<Vec<String>> {
+    let runbook = fs::read_to_string(repository().join("deploy/README.md")).expect("the runbook");
+    let (_, rest) = runbook.split_once("<!-- rights in RabbitMQ -->").expect("the commands");
+    let (block, _) = rest.split_once("<!-- end -->").expect("their end");
+    let named = block
+        .replace("fanfare\\.", &format!("{prefix}\\."))
+        .replace("orders fanfare.events", &format!("orders {prefix}.events"))
+        .replace("app_01h455vb4pex5vsknk084sn02q", application);
+    let commands = named.lines().filter_map(|line| line.strip_prefix("rabbitmqctl "));
+    let words = |command: &str| command.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect();
+    commands.map(words).collect()
+}
+
+fn url_of(world: &World, user: &str) -> String {
+    let url = &world.variables["AMQP_URL"];
+    let (_, rest) = url.trim_start_matches("amqp://").split_once('@').expect("a user");
+    format!("amqp://{user}:secret@{rest}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_reaches_its_own_application_and_nothing_else() {
+    let rabbitmq = block_in_place(|| Instance::rabbitmq("rights"));
+    let mut world = World::with(Servers { amqp_url: rabbitmq.url(), ..Servers::shared() }, &[]).await;
+    let prefix = world.variables["FANFARE_PREFIX"].clone();
+    let commands = commands(&prefix, &world.application);
+    assert_eq!(commands.len(), 5, "{commands:?}");
+    for command in &commands {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        block_in_place(|| rabbitmq.rabbitmqctl(&words));
+    }
+    // Fanfare itself is no administrator.
+    let own = url_of(&world, "fanfare");
+    world.variables.insert("AMQP_URL".to_owned(), own);
+    drop(world.take_ingest());
+    world.start_ingest().await;
+    let _dispatcher = world.dispatcher().await;
+    let (other_application, other) = world.other_application().await;
+    world.receiver.script("a", &[Behaviour::FAIL, Behaviour::OK]);
+    let endpoint = world.endpoint("a", &["order.created"]).await;
+    let new = json!({ "url": world.receiver.url("other"), "events": ["order.created"] });
+    other.post("webhooks", &new).await.data();
+
+    // Its own: taken, and delivered, a retry included.
+    let orders = url_of(&world, "orders");
+    let publisher = Broker::connect(&orders, &prefix).await.expect("a connection");
+    let own = format!("{}.order.created", world.application);
+    assert!(publisher.publish(&own, Some("one"), &[], r#"{"data":1}"#).await.expect("a confirm"));
+    world.receiver.wait_for(&endpoint.path, 2).await;
+
+    // Another's: refused, which closes the channel, and delivered to nobody.
+    let foreign = [
+        format!("{other_application}.order.created"),
+        format!("{other_application}.{}.order.created", world.application),
+        format!("x{own}"),
+        format!(".{own}"),
+        String::new(),
+        "#".to_owned(),
+    ];
+    for key in &foreign {
+        let publisher = Broker::connect(&orders, &prefix).await.expect("a connection");
+        assert_refused(key, publisher.publish(key, Some("two"), &[], r#"{"data":2}"#).await);
+    }
+    // Whatever else it says of itself: the routing key decides.
+    let forged = [("application", other_application.as_str()), ("x-application", &other_application)];
+    let publisher = Broker::connect(&orders, &prefix).await.expect("a connection");
+    assert!(publisher.publish(&own, Some("three"), &forged, r#"{"data":3}"#).await.expect("a confirm"));
+    world.receiver.wait_for(&endpoint.path, 3).await;
+    assert_eq!(world.receiver.received("other").len(), 0);
+    assert_eq!(other.get("events").await.data(), &json!([]));
+    assert_nothing_else(&orders, &prefix).await;
+}
+
+/// It declares, reads, binds and deletes nothing, and publishes to no other exchange. Each refusal closes a channel.
+async fn assert_nothing_else(url: &str, prefix: &str) {
+    let queue = || format!("{prefix}.events").into();
+    let fields = FieldTable::default;
+    let connected = async || {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");
+        let channel = connection.create_channel().await.expect("a channel");
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        (connection, channel)
+    };
+    let (_connection, channel) = connected().await;
+    assert_refused("declare", channel.queue_declare("mine".into(), QueueDeclareOptions::default(), fields()).await);
+    let (_connection, channel) = connected().await;
+    let options = ExchangeDeclareOptions::default();
+    let declared = channel.exchange_declare("mine".into(), ExchangeKind::Fanout, options, fields()).await;
+    assert_refused("declare", declared);
+    let (_connection, channel) = connected().await;
+    assert_refused("get", channel.basic_get(queue(), BasicGetOptions::default()).await);
+    let (_connection, channel) = connected().await;
+    let consumed = channel.basic_consume(queue(), "me".into(), BasicConsumeOptions::default(), fields()).await;
+    assert_refused("consume", consumed);
+    let (_connection, channel) = connected().await;
+    assert_refused("purge", channel.queue_purge(queue(), QueuePurgeOptions::default()).await);
+    let (_connection, channel) = connected().await;
+    assert_refused("delete", channel.queue_delete(queue(), QueueDeleteOptions::default()).await);
+    let (_connection, channel) = connected().await;
+    let bound = channel.queue_bind(queue(), queue(), "more".into(), QueueBindOptions::default(), fields()).await;
+    assert_refused("bind", bound);
+    for (exchange, key) in [
+        (String::new(), format!("{prefix}.deliveries")),
+        (format!("{prefix}.deliveries"), "due".to_owned()),
+        (format!("{prefix}.deliveries"), "parked".to_owned()),
+        (format!("{prefix}.unrouted"), "x".to_owned()),
+    ] {
+        let (_connection, channel) = connected().await;
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        let published =
+            channel.basic_publish(exchange.clone().into(), key.into(), options, b"{}", properties).await.expect("sent");
+        assert_refused(&exchange, published.await);
+    }
+}
+
+/// Not permitted, rather than lost on the way.
+fn assert_refused<T>(what: &str, answer: lapin::Result<T>) {
+    let error = answer.err().unwrap_or_else(|| panic!("{what}: it was done"));
+    let is_refused = matches!(error.kind(), ErrorKind::ProtocolError(error) if error.get_id() == 403);
+    assert!(is_refused, "{what}: {error}");
+}
