@@ -13,9 +13,9 @@ threads := $(shell echo $$(( $$(nproc) > 4 ? $$(nproc) : 4 )))
 SUITE := trixie
 cargo_deny := 0.20.2
 broker_faults := kill-broker,restart-broker,close-connections,memory-alarm,disk-alarm,purge-queues,lose-broker,older-broker,half-open-broker,silent-broker,reset-broker
-scripts := .ci/run $(wildcard deploy/dev/*)
+scripts := .ci/run tests/fuzz/run $(wildcard deploy/dev/*)
 
-.PHONY: help run test test-rabbitmq chaos bench check clean toolchain cargo-deny
+.PHONY: help run test test-rabbitmq chaos fuzz bench check clean toolchain cargo-deny
 
 help: ## List these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -43,6 +43,10 @@ chaos: toolchain ## Break everything, alone and mixed, under load, and compare t
 	@cargo build --workspace --bins
 	@AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos $(CHAOS)
 
+fuzz: toolchain ## Feed every parser of foreign bytes with what reaches more of it (FUZZ='--seconds 60 --only url,json')
+	@deploy/dev/install cxx
+	@tests/fuzz/run $(FUZZ)
+
 # As chaos, with servers of its own.
 bench: toolchain ## Measure throughput, latency and isolation in release, beside the ceiling (BENCH='--list' for what there is)
 	@deploy/dev/install
@@ -59,7 +63,7 @@ check: toolchain cargo-deny ## Format, lints, documentation, dependencies and th
 
 clean: ## Remove what was built, and what runs that were killed have left
 	@deploy/dev/with-services --sweep
-	@rm -rf $(target) $(node_clients)/node_modules .dev/chaos .dev/bench .dev/rabbitmq-*
+	@rm -rf $(target) $(node_clients)/node_modules .dev/chaos .dev/bench .dev/fuzz .dev/rabbitmq-*
 
 toolchain:
 	@command -v cargo >/dev/null || { \
