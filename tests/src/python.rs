@@ -17,9 +17,25 @@ const MISSING: &str =
 /// # Panics
 /// When there is no Python, or its packages cannot be installed.
 pub async fn python(program: &str) -> Command {
+    let mut command = bare().await;
+    command.arg(clients().join(program));
+    command
+}
+
+/// A program of one of the packages, by its module.
+///
+/// # Panics
+/// When there is no Python, or its packages cannot be installed.
+pub async fn python_module(module: &str) -> Command {
+    let mut command = bare().await;
+    command.args(["-m", module]);
+    command
+}
+
+async fn bare() -> Command {
     static INTERPRETER: OnceCell<PathBuf> = OnceCell::const_new();
     let mut command = Command::new(INTERPRETER.get_or_init(interpreter).await);
-    command.arg(clients().join(program)).kill_on_drop(true);
+    command.kill_on_drop(true);
     command
 }
 

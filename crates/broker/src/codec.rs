@@ -9,6 +9,7 @@ use fanfare_domain::{
 use jiff::Timestamp;
 use lapin::{
     BasicProperties,
+    message::Delivery,
     types::{AMQPValue, FieldTable, LongString},
 };
 
@@ -38,6 +39,14 @@ impl Message {
             Some(id) => properties.with_message_id(id.clone().into()),
             None => properties,
         }
+    }
+
+    /// As a consumer gets it, without a broker between them: for tests of what reads it.
+    pub fn detached(self) -> Incoming {
+        let properties = self.properties();
+        let mut delivery = Delivery::mock(1, self.exchange.into(), self.routing_key.into(), false, self.body);
+        delivery.properties = properties;
+        Incoming::detached(delivery)
     }
 }
 

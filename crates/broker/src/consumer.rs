@@ -74,6 +74,11 @@ impl Incoming {
         }
     }
 
+    /// A message that no broker waits for the end of: for tests of what reads it.
+    pub fn detached(delivery: Delivery) -> Self {
+        Self::new(delivery, Arc::default(), Place::default())
+    }
+
     /// Hands it back to the broker, which hands it over again, and parks it after some times. Only for
     /// what cannot be done now and may be later; the caller waits before.
     pub fn hand_back(self) {

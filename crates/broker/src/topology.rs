@@ -68,7 +68,7 @@ struct Queue {
 
 impl Topology {
     /// The topology of an environment, with a delay queue for each rung of the ladder.
-    pub(crate) fn new(prefix: Prefix, ladder: Ladder) -> Self {
+    pub fn new(prefix: Prefix, ladder: Ladder) -> Self {
         Self { prefix, ladder }
     }
 

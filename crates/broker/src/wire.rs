@@ -1,7 +1,7 @@
 //! What the previous release writes to the broker, as it stands in `proto/wire`, is read as it was meant; and what
 //! this one writes, that one can read.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf};
 
 use fanfare_domain::{
     claim::Claim,
@@ -22,7 +22,6 @@ use serde_json::{Map, Value, json};
 use crate::{
     DELIVERY_LIMIT, Incoming, Message, Parked, PutBack, Topology, Unreadable, decode_claim, decode_event,
     decode_parked, encode_claim, encode_event, encode_parked, encode_put_back, encode_rerouted, parked::json,
-    watchdog::Flow,
 };
 
 const PREFIX: &str = "fanfare";
@@ -68,7 +67,7 @@ fn incoming(message: &Value) -> Incoming {
         Some(id) => properties.with_message_id(id.into()),
         None => properties,
     };
-    Incoming::new(delivery, Arc::default(), Flow::new(String::new(), 1).place())
+    Incoming::detached(delivery)
 }
 
 /// A message in the form of the recorded ones.

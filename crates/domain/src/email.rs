@@ -13,7 +13,9 @@ pub struct NotAnEmail;
 /// When it is none.
 pub fn check_email(text: &str) -> Result<(), NotAnEmail> {
     let options = Options::default().without_display_text().without_domain_literal().with_required_tld();
-    EmailAddress::parse_with_options(text, options).map(drop).map_err(|_| NotAnEmail)
+    let address = EmailAddress::parse_with_options(text, options).map_err(|_| NotAnEmail)?;
+    // The library takes blanks and angle brackets around it for the form with a name, even where there is no name.
+    if address.email() == text { Ok(()) } else { Err(NotAnEmail) }
 }
 
 #[cfg(test)]
@@ -30,6 +32,8 @@ mod tests {
             "@example.com",
             "owner@host",
             "Owner <owner@example.com>",
+            " <owner@example.com>",
+            "<owner@example.com>",
             "a@example.com, b@example.com",
             "owner@example.com\r\nBcc: other@example.com",
             "owner@[127.0.0.1]",

@@ -179,6 +179,10 @@ fn check_host(host: Host<&str>, addresses: &AddressPolicy) -> Result<(), UrlFaul
 }
 
 fn check_name(name: &str, addresses: &AddressPolicy) -> Result<(), UrlFault> {
+    // Those of a URL may hold what no request's may, such as a backtick, and no name on the internet has.
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        return Err(url::ParseError::InvalidDomainCharacter.into());
+    }
     let labels = name.strip_suffix('.').unwrap_or(name);
     let is_below =
         |domain: &str| labels.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -246,6 +250,7 @@ mod tests {
             "/hooks",
             "https://[::1",
             "https://exa<mple.com/",
+            "https://exa`mple.com/",
             "https://1.2.3.4.5/",
             "https://[fe80::1%25eth0]/",
         ] {

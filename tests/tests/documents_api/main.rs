@@ -8,6 +8,7 @@ mod configs;
 mod contract;
 mod door;
 mod event_types;
+mod generated;
 mod headers;
 mod history;
 mod idempotency;

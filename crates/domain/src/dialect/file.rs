@@ -181,7 +181,8 @@ impl Dialect {
             let file = toml::Deserializer::parse(text).map_err(|error| fault("the file", syntax(text, &error)))?;
             let file: File = serde_path_to_error::deserialize(file).map_err(|error| {
                 let key = match error.path().to_string() {
-                    path if path == "." => "the file".to_owned(),
+                    // The path to a key without a name is empty.
+                    path if path == "." || path.is_empty() => "the file".to_owned(),
                     path => path,
                 };
                 fault(&key, error.inner().message())
@@ -413,6 +414,7 @@ sample = '{ "total": 1.50 }'
             ("title = \"Acme\"", "title = 5", "title"),
             ("title = \"Acme\"", "titel = \"Acme\"", "titel"),
             ("title = \"Acme\"", "title = \"\"", "title"),
+            ("title = \"Acme\"", "\"\" = \"Acme\"", "the file"),
             ("[body]", "[body", "the file"),
             ("\"payload\":<data>", "\"payload\":<date>", "body.template"),
             ("\"payload\":<data>", "\"payload\":\"<data>\"", "body.template"),

@@ -5,6 +5,7 @@ use std::{error::Error, fmt, fs, path::Path, str::FromStr, time::Duration};
 use anyhow::Context;
 use lettre::{
     Address, Message,
+    address::Envelope,
     message::{
         Mailbox, SinglePart,
         header::{HeaderName, HeaderValue},
@@ -200,7 +201,10 @@ impl Mailer {
 
     fn message(&self, recipient: &Address, letter: Letter, id: &str) -> Result<Message, lettre::error::Error> {
         let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
+        // lettre would read it from the headers, where it takes no quoted name, as in "a b"@example.com.
+        let envelope = Envelope::new(Some(self.from.email.clone()), vec![recipient.clone()])?;
         Message::builder()
+            .envelope(envelope)
             .from(self.from.clone())
             .to(Mailbox::new(None, recipient.clone()))
             .subject(letter.subject)
@@ -248,6 +252,8 @@ fn mail_not_taken(error: lettre::transport::smtp::Error) -> NotSent {
 
 #[cfg(test)]
 mod tests {
+    use fanfare_domain::email::check_email;
+
     use super::*;
 
     #[test]
@@ -264,6 +270,18 @@ mod tests {
         }
         let server: SmtpServer = "smtps://us%40er:p%2Fss@host".parse().expect("a server");
         assert_eq!(server.credentials, Some(Credentials::new("us@er".to_owned(), "p/ss".to_owned())));
+    }
+
+    #[test]
+    fn writes_to_every_address_that_may_be_given() {
+        let server = "smtp://127.0.0.1?tls=none".parse().expect("a server");
+        let mailer = Mailer::new(server, "fanfare@example.com".parse().expect("a sender"), None).expect("a mailer");
+        for text in ["owner+fanfare@example.com", "\"a b\"@example.com", "\"a\\\"b\"@example.com", "ö@bücher.example"]
+        {
+            assert_eq!(check_email(text), Ok(()), "{text}");
+            let letter = Letter { subject: "Failed".to_owned(), text: "All of it.".to_owned() };
+            assert!(mailer.message(&text.parse().expect(text), letter, "1").is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -1,0 +1,165 @@
+//! Messages from the broker, which anybody may have published who has a user there.
+//!
+//! An input is the routing key and the `message_id`, a line each, then the headers as AMQP writes them (four bytes for
+//! their length, and so on), then the body. Where the headers cannot be read there are none, as lapin hands over no
+//! message whose headers it cannot read.
+
+use fanfare_broker::{
+    Incoming, Parked, PutBack, Topology, Unreadable, decode_claim, decode_event, decode_parked, encode_claim,
+    encode_event, encode_parked, encode_put_back, encode_rerouted,
+};
+use fanfare_domain::{
+    delay::Ladder,
+    event::{Event, EventFields},
+    parked::{Edit, Origin},
+    traceparent::Traceparent,
+};
+use lapin::{
+    BasicProperties,
+    message::Delivery,
+    types::{FieldTable, parsing::parse_field_table},
+};
+use serde_json::{Map, Value};
+
+use crate::{now, text};
+
+const LARGEST: usize = 4096;
+
+fn topology() -> Topology {
+    Topology::new("fanfare".parse().expect("a prefix"), Ladder::new([]))
+}
+
+fn fresh() -> Traceparent {
+    Traceparent::from_random([1; 16], [1; 8])
+}
+
+/// What is a name in AMQP: a text of at most 255 bytes.
+fn name(bytes: &[u8]) -> Option<&str> {
+    text(bytes).filter(|name| name.len() <= 255)
+}
+
+/// A message, and the exchange that it came through.
+fn incoming(bytes: &[u8], exchange: &str) -> Option<Incoming> {
+    let mut parts = bytes.splitn(3, |byte| *byte == b'\n');
+    let (routing_key, message_id) = (name(parts.next()?)?, name(parts.next()?)?);
+    let rest = parts.next()?;
+    let (body, headers) = parse_field_table(rest).unwrap_or((rest, FieldTable::default()));
+    let mut delivery = Delivery::mock(1, exchange.into(), routing_key.into(), false, body.to_vec());
+    delivery.properties = BasicProperties::default().with_headers(headers).with_message_id(message_id.into());
+    Some(Incoming::detached(delivery))
+}
+
+fn read(incoming: &Incoming) -> Result<Event, Unreadable> {
+    decode_event(incoming, LARGEST, fresh(), now())
+}
+
+/// An event is read as it was meant, on whichever ways round it comes; what is none is parked, with the reason.
+pub(crate) fn event(bytes: &[u8]) {
+    let topology = topology();
+    let Some(incoming) = incoming(bytes, &topology.events_exchange()) else { return };
+    let rerouted = encode_rerouted(&topology, &incoming, now()).detached();
+    assert!(rerouted.was_rerouted());
+    match read(&incoming) {
+        Ok(event) => {
+            assert_eq!(event.routing_key(), incoming.routing_key);
+            assert_eq!(EventFields::parse(&incoming.body).map(|fields| fields.data).as_ref(), Ok(&event.data));
+            let again = encode_event(&topology, &event, 7, &incoming.body).detached();
+            assert_eq!((again.accepted_by(), read(&again)), (Some(7), Ok(event.clone())));
+            assert_eq!(read(&rerouted), Ok(event));
+        }
+        Err(unreadable) => is_parked(&topology, &incoming, &unreadable),
+    }
+}
+
+/// A claim is read as it was written; what is none is parked, with the reason.
+pub(crate) fn claim(bytes: &[u8]) {
+    let topology = topology();
+    let Some(incoming) = incoming(bytes, &topology.deliveries_exchange()) else { return };
+    match decode_claim(&incoming) {
+        Ok((claim, trace)) => {
+            let _ = (claim.is_due(now()), claim.wait());
+            let again = encode_claim(&topology, &claim, trace, now()).expect("a message").detached();
+            assert_eq!(decode_claim(&again), Ok((claim.clone(), trace)));
+            let rerouted = encode_rerouted(&topology, &incoming, now()).detached();
+            assert_eq!(decode_claim(&rerouted), Ok((claim, trace)));
+        }
+        Err(unreadable) => is_parked(&topology, &incoming, &unreadable),
+    }
+}
+
+/// What was parked tells why and where from, and what is kept of its headers is JSON.
+fn is_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) {
+    let parked = encode_parked(topology, incoming, unreadable).detached();
+    assert_eq!(parked.body, incoming.body);
+    let Parked::Keep { reason, message, routing_key, origin } = decode_parked(topology, &parked) else {
+        panic!("it is put back");
+    };
+    assert_eq!((reason.as_str(), message.as_str()), (unreadable.reason, unreadable.message.as_str()));
+    assert_eq!(routing_key.as_ref(), Some(&incoming.routing_key));
+    let origin = origin.expect("an origin");
+    let headers = parked.headers_as_json();
+    assert!(serde_json::from_str::<Map<String, Value>>(&headers).is_ok(), "{headers}");
+    let put_back = PutBack {
+        origin,
+        reason: &reason,
+        routing_key: routing_key.as_deref(),
+        message_id: parked.message_id.as_deref(),
+        headers: &headers,
+        body: &parked.body,
+    };
+    let back = encode_put_back(topology, &put_back, &Edit::default()).detached();
+    assert!(!back.is_alone());
+    if origin == Origin::Events {
+        assert_eq!(read(&back).as_ref(), Err(unreadable));
+    }
+}
+
+/// Whatever lies in the parked queue is kept, or gets one more chance and is kept then.
+pub(crate) fn parked(bytes: &[u8]) {
+    let topology = topology();
+    let Some(incoming) = incoming(bytes, "") else { return };
+    if let Parked::PutBack(message) = decode_parked(&topology, &incoming) {
+        let back = message.detached();
+        assert!(back.is_alone() && back.may_be_last());
+        assert_eq!(back.body, incoming.body);
+        assert!(matches!(decode_parked(&topology, &back), Parked::Keep { .. }));
+    }
+}
+
+/// What an operator puts back, edited, is read where its edit is taken. Lines: routing key, `message_id`, the headers
+/// that were kept; then the body.
+pub(crate) fn put_back(bytes: &[u8]) {
+    let topology = topology();
+    let mut parts = bytes.splitn(4, |byte| *byte == b'\n');
+    let mut line = || parts.next().and_then(text);
+    let (Some(routing_key), Some(message_id), Some(headers)) = (line(), line(), line()) else { return };
+    let edit = Edit {
+        routing_key: Some(routing_key.to_owned()),
+        message_id: Some(message_id.to_owned()),
+        body: parts.next().map(<[u8]>::to_vec),
+    };
+    if edit.check().is_err() {
+        return;
+    }
+    let put_back = PutBack {
+        origin: Origin::Events,
+        reason: "not_an_object",
+        routing_key: None,
+        message_id: None,
+        headers,
+        body: b"{\"data\":1}",
+    };
+    let back = encode_put_back(&topology, &put_back, &edit).detached();
+    // The parts of it can be read, though they need not make an event together.
+    if let Err(unreadable) = read(&back) {
+        let of_parts = [
+            "invalid_routing_key",
+            "unknown_application",
+            "missing_message_id",
+            "malformed_json",
+            "too_deep",
+            "infinite_number",
+        ];
+        assert!(!of_parts.contains(&unreadable.reason), "{unreadable:?}");
+    }
+}

@@ -1,0 +1,104 @@
+//! JSON, and events in it.
+
+use fanfare_domain::{
+    event::{Content, Event, EventFields, EventType},
+    ids::{ApplicationId, EventId},
+    json::{JsonFault, check, compact, print_as_node, readable},
+    redaction::Redaction,
+    traceparent::Traceparent,
+};
+use serde::de::IgnoredAny;
+use serde_json::{Value, json, value::RawValue};
+use uuid::Uuid;
+
+use crate::text;
+
+/// What is taken for JSON is what others take for it; and what is printed is stable.
+pub(crate) fn json(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let _ = readable(text);
+    let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
+    let printed = match print_as_node(text) {
+        Ok(printed) => printed,
+        Err(JsonFault::Syntax { offset, .. }) => {
+            assert!(offset <= text.len() && text.is_char_boundary(offset));
+            return assert!(!is_json, "others read it");
+        }
+        Err(JsonFault::TooDeep { offset } | JsonFault::InfiniteNumber { offset }) => {
+            return assert!(offset < text.len());
+        }
+    };
+    assert!(is_json, "nobody else reads it");
+    assert_eq!(print_as_node(&printed).as_ref(), Ok(&printed));
+    let short = compact(text);
+    assert_eq!(compact(&short), short);
+    assert_eq!(print_as_node(&short), Ok(printed));
+    // What is for people is read by parsers that take no half of a surrogate pair; serde_json takes not quite all that
+    // is below 1.8e308.
+    let shown = readable(text);
+    let fault = serde_json::from_str::<Value>(&shown)
+        .err()
+        .filter(|error| !error.to_string().starts_with("number out of range"));
+    assert!(fault.is_none(), "{fault:?}: {shown}");
+}
+
+/// Nothing of a redacted member is left, and what holds none stays as it is.
+pub(crate) fn redaction(bytes: &[u8]) {
+    let redaction = Redaction::parse(&["a", "b.c"]).expect("names");
+    let kept = redaction.redact_response(bytes);
+    let Some(text) = text(bytes) else { return assert!(kept.is_some() || bytes.is_empty()) };
+    let redacted = redaction.redact(text);
+    let Ok(shown) = serde_json::from_str::<Value>(redacted.as_deref().unwrap_or(text)) else { return };
+    assert!(!holds(&shown, &[], &["a"]) && !holds(&shown, &[], &["b", "c"]), "{shown}");
+    if let Some(redacted) = redacted {
+        assert_eq!(redaction.redact(&redacted).unwrap_or_else(|| redacted.clone()), redacted);
+        assert!(kept.is_some_and(|kept| kept == redacted.as_bytes() || redacted == r#""[redacted]""#));
+    }
+}
+
+/// Whether a member whose path ends so holds anything.
+fn holds(value: &Value, path: &[&str], end: &[&str]) -> bool {
+    match value {
+        Value::Object(members) => members.iter().any(|(name, value)| {
+            let path = [path, &[name.as_str()]].concat();
+            let is_meant = path.len() >= end.len()
+                && path.iter().rev().zip(end.iter().rev()).all(|(one, other)| one.eq_ignore_ascii_case(other));
+            is_meant && value != "[redacted]" || holds(value, &path, end)
+        }),
+        Value::Array(items) => items.iter().any(|item| holds(item, path, end)),
+        _ => false,
+    }
+}
+
+/// An event that is read, and written anew, is read as the same.
+pub(crate) fn event(bytes: &[u8]) {
+    let Ok(fields) = EventFields::parse(bytes) else { return };
+    assert_eq!(check(&fields.data), Ok(()));
+    let data = RawValue::from_string(fields.data.clone()).expect("JSON");
+    let mut written = format!(r#"{{"data":{data}"#);
+    let members = [
+        ("type", fields.event_type.as_ref().map(ToString::to_string)),
+        ("id", fields.key.clone()),
+        ("time", fields.occurred_at.map(|time| time.to_string())),
+    ];
+    for (name, value) in members {
+        if let Some(value) = value {
+            written += &format!(",{}:{}", json!(name), json!(value));
+        }
+    }
+    written.push('}');
+    assert_eq!(EventFields::parse(written.as_bytes()), Ok(fields.clone()));
+    // The data's own spaces do not make another event of it.
+    let application = ApplicationId(Uuid::from_u128(1));
+    let event = |data: String| Event {
+        id: EventId::from_key(application, "key"),
+        application,
+        event_type: fields.event_type.clone().unwrap_or_else(|| EventType::parse("a").expect("a type")),
+        key: None,
+        data,
+        occurred_at: None,
+        traceparent: Traceparent::from_random([1; 16], [1; 8]),
+    };
+    let sparse = format!(" {} ", fields.data);
+    assert_eq!(Content::of(&event(fields.data.clone())), Content::of(&event(sparse)));
+}

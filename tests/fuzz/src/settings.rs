@@ -1,0 +1,146 @@
+//! What customers and operators set.
+
+use fanfare_domain::{
+    address::AddressPolicy,
+    dialect::{Dialect, HeaderPlace, Sending, Template},
+    email::check_email,
+    endpoint_url::{MAX_URL_LENGTH, UrlPolicy, check_url},
+    event::{Event, EventType},
+    header::{check_name, check_value},
+    ids::{ApplicationId, DeliveryId, EndpointId, EventId},
+    json,
+    secret::SigningSecret,
+    subscription::{Subscription, SubscriptionIndex},
+    traceparent::Traceparent,
+};
+use http::{HeaderValue, Uri};
+use lettre::{Address, address::Envelope, message::Message};
+use url::{Host, Url};
+use uuid::Uuid;
+
+use crate::{now, text};
+
+/// A URL that is taken stays what it is, can be requested, and is no literal of an address that may not be called.
+pub(crate) fn url(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let closed = AddressPolicy::default();
+    let everything = ["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("a network")).to_vec();
+    let open = AddressPolicy::new(everything, Vec::new());
+    for (addresses, https_only) in [(&closed, true), (&closed, false), (&open, false)] {
+        let policy = UrlPolicy { https_only, addresses: addresses.clone(), ..UrlPolicy::default() };
+        let Ok(taken) = check_url(text, &policy) else { continue };
+        let again = check_url(taken.as_str(), &policy);
+        assert_eq!(again.as_ref().map(Url::as_str), Ok(taken.as_str()));
+        assert!(taken.as_str().len() <= MAX_URL_LENGTH);
+        assert!(!https_only || taken.scheme() == "https");
+        let host = taken.host().expect("a host");
+        let address = match host {
+            Host::Ipv4(address) => Some(address.into()),
+            Host::Ipv6(address) => Some(address.into()),
+            // A resolver would take such a name for a literal.
+            Host::Domain(name) => name.trim_end_matches('.').parse().ok(),
+        };
+        assert!(address.is_none_or(|address| addresses.permits(address)), "{taken}");
+        let uri: Uri = taken.as_str().parse().unwrap_or_else(|error| panic!("{taken} cannot be requested: {error}"));
+        assert_eq!(uri.host(), taken.host_str(), "two parsers, two hosts");
+        assert_eq!(uri.port_u16(), taken.port());
+    }
+}
+
+/// A header that is taken is sent as it stands there, and in one line.
+pub(crate) fn header(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let (name, value) = text.split_once(':').unwrap_or((text, ""));
+    let Ok(checked) = check_name(name) else { return };
+    assert!(checked.as_str().eq_ignore_ascii_case(name));
+    assert_eq!(check_name(checked.as_str()), Ok(checked.clone()));
+    if let Ok(sent) = check_value(&checked, value) {
+        assert_eq!(sent.as_bytes(), value.as_bytes());
+        assert!(value.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+    }
+}
+
+/// A secret that is taken is kept as it is, and signs.
+pub(crate) fn secret(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let Ok(secret) = SigningSecret::parse(text) else { return };
+    assert_eq!(secret.text(), text);
+    assert!(!secret.key().is_empty());
+    assert!(!text.starts_with("whsec_") || (24..=64).contains(&secret.key().len()));
+}
+
+/// An address that is taken is one that can be written to, in one line.
+pub(crate) fn email(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    if check_email(text).is_err() {
+        return;
+    }
+    assert!(!text.contains(['\r', '\n']));
+    let address: Address = text.parse().unwrap_or_else(|error| panic!("{text:?} is nobody's address: {error}"));
+    let sender = Address::new("fanfare", "example.com").expect("an address");
+    let envelope = Envelope::new(Some(sender.clone()), vec![address.clone()]).expect("an envelope");
+    let mail = Message::builder().envelope(envelope).from(sender.into()).to(address.into());
+    let mail = mail.body(String::new()).expect("a mail");
+    let written = String::from_utf8_lossy(&mail.formatted()).into_owned();
+    let recipients: Vec<_> =
+        written.lines().filter(|line| line.starts_with("To:") || line.starts_with("Bcc:")).collect();
+    assert_eq!(recipients.len(), 1, "{written}");
+}
+
+/// The index finds the endpoints whose subscriptions cover a type, and no others. The first line is the type, each
+/// other one an endpoint's subscription.
+pub(crate) fn subscription(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let mut lines = text.split('\n');
+    let event_type = lines.next().and_then(|line| EventType::parse(line).ok());
+    let endpoints: Vec<_> = lines.filter_map(|line| Subscription::parse(line).ok()).map(|one| [one]).collect();
+    let Some(event_type) = event_type else { return };
+    assert!(Subscription::parse(event_type.as_str()).is_ok_and(|one| one.covers(&event_type)));
+    let index = SubscriptionIndex::new(endpoints.iter().map(|one| &one[..]));
+    let covered = |place: &usize| endpoints[*place][0].covers(&event_type);
+    let expected: Vec<usize> = (0..endpoints.len()).filter(covered).collect();
+    assert_eq!(index.matches(&event_type), expected);
+}
+
+/// By a dialect that is taken every event can be sent: its body is JSON, its headers are headers.
+pub(crate) fn dialect(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let dialect = match Dialect::parse("fuzzed.toml", "fuzzed", text) {
+        Ok(dialect) => dialect,
+        Err(fault) => return assert!(!fault.key.is_empty() && !fault.reason.is_empty()),
+    };
+    let application = ApplicationId(Uuid::from_u128(1));
+    let event = Event {
+        id: EventId::from_key(application, "key"),
+        application,
+        event_type: EventType::parse("order.created").expect("a type"),
+        key: None,
+        data: r#"{"text":"\"<data>","number":1.0,"list":[null]}"#.to_owned(),
+        occurred_at: None,
+        traceparent: Traceparent::from_random([1; 16], [1; 8]),
+    };
+    let body = dialect.render_body(&event, now()).expect("a body");
+    assert_eq!(json::check(&body), Ok(()), "{body}");
+    let sending = Sending {
+        event: event.id,
+        event_type: &event.event_type,
+        application,
+        delivery: DeliveryId::derive(now(), event.id, EndpointId(Uuid::nil())),
+        attempt: 1,
+        replay: None,
+        at: now(),
+    };
+    let is_sendable =
+        |value: String| assert!(HeaderValue::try_from(&value).is_ok_and(|sent| sent.to_str().is_ok()), "{value:?}");
+    for (name, template) in &dialect.headers {
+        let template: &Template<HeaderPlace> = template;
+        assert!(dialect.sets_header(name) && check_name(name.as_str()).is_ok());
+        is_sendable(dialect.header_value(template, &sending));
+    }
+    if let Some(form) = &dialect.signature {
+        is_sendable(form.value.fill(|_, value| value.push_str("1781784000")));
+    }
+    for wait in dialect.policy.schedule.names() {
+        assert!(fanfare_domain::wait::parse_wait(&wait).is_some(), "{wait}");
+    }
+}

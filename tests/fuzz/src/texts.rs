@@ -1,0 +1,92 @@
+//! Short texts that callers, publishers and endpoints send.
+
+use std::{fmt::Display, str::FromStr, time::Duration};
+
+use fanfare_domain::{
+    access::{Keys, Token},
+    ids::{
+        ApplicationId, AttemptId, DeliveryId, DispatcherId, EndpointId, EventId, KeyId, ParkedId, ReplayId, SecretId,
+        TakingId, is_prefix, with_prefix,
+    },
+    outcome::RetryAfter,
+    traceparent::Traceparent,
+    wait::{parse_wait, wait_name},
+};
+use uuid::Uuid;
+
+use crate::{now, text};
+
+/// Whether it is read; and if so, that it is written as it stood there.
+fn is_read<T: FromStr + Display>(text: &str) -> bool {
+    let read = text.parse::<T>();
+    if let Ok(read) = &read {
+        assert_eq!(read.to_string(), text);
+    }
+    read.is_ok()
+}
+
+/// An id is one of one kind, and has one spelling. A publisher's key means one event for each application.
+pub(crate) fn id(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let kinds = [
+        is_read::<ApplicationId>(text),
+        is_read::<AttemptId>(text),
+        is_read::<DeliveryId>(text),
+        is_read::<DispatcherId>(text),
+        is_read::<EndpointId>(text),
+        is_read::<EventId>(text),
+        is_read::<KeyId>(text),
+        is_read::<ParkedId>(text),
+        is_read::<ReplayId>(text),
+        is_read::<SecretId>(text),
+        is_read::<TakingId>(text),
+    ];
+    assert!(kinds.iter().filter(|is_of| **is_of).count() <= 1);
+    let [one, other] = [1, 2].map(|number| ApplicationId(Uuid::from_u128(number)));
+    let event = EventId::from_key(one, text);
+    assert!(is_read::<EventId>(&event.to_string()));
+    assert_ne!(event, EventId::from_key(other, text));
+    if let Ok(delivery) = text.parse::<DeliveryId>() {
+        let (least, greatest) = DeliveryId::bounds(delivery.accepted_at());
+        assert!(least <= greatest);
+    }
+    if is_prefix(text) {
+        assert!(with_prefix(text, Uuid::nil()).starts_with(text));
+    }
+}
+
+/// A token has one spelling, and opens nothing where there are no keys.
+pub(crate) fn token(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    assert_eq!(Keys::default().authenticate(text, now()), None);
+    if let Ok(token) = text.parse::<Token>() {
+        assert_eq!(token.reveal(), text);
+        assert_eq!(format!("{token:?}"), format!("Token({}, …)", token.key), "the secret is shown");
+    }
+}
+
+/// A `traceparent` has one spelling.
+pub(crate) fn traceparent(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    is_read::<Traceparent>(text);
+}
+
+/// Whatever an endpoint asks for is a wait.
+pub(crate) fn retry_after(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    if let Some(asked) = RetryAfter::parse(text) {
+        let wait = asked.wait(now());
+        assert!(wait <= Duration::from_secs(u64::from(u32::MAX)) || matches!(asked, RetryAfter::At(_)));
+        assert_eq!(RetryAfter::parse(&format!(" {text} ")), Some(asked));
+    }
+}
+
+/// A wait of whole seconds is read from its name.
+pub(crate) fn wait(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    if let Some(wait) = parse_wait(text) {
+        let name = wait_name(wait);
+        let read = parse_wait(&name).unwrap_or_else(|| panic!("{name} is not read"));
+        assert_eq!(read, Duration::from_secs(wait.as_secs()), "{name}");
+    }
+}

@@ -1,0 +1,73 @@
+//! Requests that Schemathesis makes up from the API's description, right ones and wrong ones: none of them may be answered
+//! by a fault of ours, or otherwise than it is described.
+
+use std::{fmt::Write, fs};
+
+use fanfare_tests::{patience::until, python::python_module, world::World};
+use hyper::Method;
+
+use crate::{contract, door::Door, samples::Things};
+
+/// The most requests that are made up for each operation, beside those for each of its parameters.
+const EXAMPLES: &str = "20";
+
+/// Not that all is taken that fits the description: it tells less than what is checked, such as which names are taken.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
+                      response_schema_conformance,negative_data_rejection,unsupported_method";
+
+/// The ids of what there is, so that most requests are about something; it must not be deleted by the first of them.
+fn configuration(things: &Things) -> String {
+    let mut text = String::new();
+    for route in contract::routes().iter().filter(|route| route.path.contains('{') || route.name() == "publish_events")
+    {
+        let _ = writeln!(text, "[[operations]]\ninclude-operation-id = {:?}", route.name());
+        if let Some(at) = route.path.find('{') {
+            let path = if route.method == Method::DELETE { Things::unknown().path(route) } else { things.path(route) };
+            let name = &route.path[at + 1..route.path.find('}').unwrap_or_default()];
+            let id = path[at..].split('/').next().unwrap_or_default();
+            let _ = writeln!(text, "parameters = {{ \"path.{name}\" = {id:?} }}");
+        }
+        if route.name() == "publish_events" {
+            // Wrong events are refused among right ones.
+            text += "checks.negative_data_rejection.expected-statuses = [\"207\", \"4xx\"]\n";
+        }
+    }
+    text
+}
+
+async fn assert_as_described(world: &World, things: &Things, key: &str, application: Option<&str>) {
+    let folder = std::env::temp_dir().join(format!("fanfare-generated-{:032x}", rand::random::<u128>()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let mut text = configuration(things);
+    if let Some(application) = application {
+        text = format!("[parameters]\n\"query.application\" = {application:?}\n\n{text}");
+    }
+    let file = folder.join("schemathesis.toml");
+    fs::write(&file, text).expect("the configuration");
+    let address = world.ingest().address("serving the API").await;
+    let examples = std::env::var("FANFARE_TEST_EXAMPLES").unwrap_or_else(|_| EXAMPLES.to_owned());
+    let seed = std::env::var("FANFARE_TEST_SEED").unwrap_or_else(|_| "1".to_owned());
+    let mut run = python_module("schemathesis.cli").await;
+    run.current_dir(&folder).arg("--config-file").arg(&file).arg("run");
+    run.arg(format!("http://{address}/api/v1/openapi.json"));
+    run.args(["--header", &format!("Authorization: Bearer {key}"), "--checks", CHECKS, "--max-examples", &examples]);
+    run.args(["--seed", &seed, "--phases", "examples,coverage,fuzzing", "--generation-database", "none"]);
+    run.args(["--continue-on-failure", "--warnings", "off", "--no-color"]);
+    let output = run.output().await.expect("Schemathesis");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let _ = fs::remove_dir_all(&folder);
+    println!("{told}");
+    assert!(output.status.success(), "Schemathesis has found what stands above");
+}
+
+#[tokio::test]
+async fn no_request_is_answered_otherwise_than_described() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let things = Things::of(&world).await;
+    let key = world.create_key(&["--role", "admin"]);
+    let admin = Door::of(&world).await.with_key(&key);
+    until("the key to be known", async || (admin.get("/api/v1/applications").await.status == 200).then_some(())).await;
+    assert_as_described(&world, &things, &key, Some(&things.application)).await;
+    assert_as_described(&world, &things, &world.key, None).await;
+}
