@@ -165,6 +165,7 @@ fn mails(environment: &mut Environment) -> Option<Mails> {
 fn outbound_settings(environment: &mut Environment) -> Option<outbound::Settings> {
     let policy = environment.url_policy();
     let extra_roots = environment.extra_roots();
+    let name_servers = environment.name_servers();
     let proxy = environment.egress_proxy().map(|(address, gives_names)| outbound::Proxy { address, gives_names });
-    Some(outbound::Settings { policy: policy?, extra_roots, proxy })
+    Some(outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy })
 }

@@ -47,6 +47,7 @@ impl Configuration {
         let max_event_bytes = environment.max_event_bytes();
         let policy = environment.url_policy();
         let extra_roots = environment.extra_roots();
+        let name_servers = environment.name_servers();
         let proxy = environment.egress_proxy().map(|(address, gives_names)| outbound::Proxy { address, gives_names });
         let grace = environment.grace();
         let operations_address = environment.operations_address();
@@ -62,7 +63,7 @@ impl Configuration {
             broker: BrokerSettings::new(amqp_urls?, prefix?, ladder, "fanfare ingest"),
             store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,
-            outbound: outbound::Settings { policy: policy?, extra_roots, proxy },
+            outbound: outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy },
             dialects,
             grace: grace?,
             operations_address: operations_address?,

@@ -25,6 +25,7 @@ use crate::{
     connect::{Connector, Route, refusal},
     egress::ProxyAddress,
     failure::{classify, root_cause},
+    names::{NameServer, Names},
     sign::delivery_headers,
     timings::{Stopwatch, Timings},
     tls::{SetupError, client_config},
@@ -59,6 +60,8 @@ pub struct Settings {
     pub policy: UrlPolicy,
     /// A PEM file with root certificates to trust beside the system's.
     pub extra_roots: Option<PathBuf>,
+    /// Whom to ask for the addresses of names; none for those of the system.
+    pub name_servers: Vec<NameServer>,
     /// What all requests go through, if anything.
     pub proxy: Option<Proxy>,
 }
@@ -149,13 +152,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client without connections yet. Reads the root certificates.
+    /// A client without connections yet. Reads the root certificates, and whom to ask for names.
     ///
     /// # Errors
-    /// When the root certificates cannot be had.
+    /// When these cannot be had.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
-        let Settings { policy, extra_roots, proxy } = settings;
-        let route = Arc::new(Route { addresses: policy.addresses.clone(), proxy: proxy.clone() });
+        let Settings { policy, extra_roots, name_servers, proxy } = settings;
+        let route = Arc::new(Route {
+            names: Names::new(name_servers)?,
+            addresses: policy.addresses.clone(),
+            proxy: proxy.clone(),
+        });
         let tls = client_config(extra_roots.as_deref(), policy.https_only)?;
         let mut probe_tls = tls.clone();
         // A session that is resumed shows no certificate, and whether that is in order is what a probe is for.

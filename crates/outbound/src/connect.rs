@@ -18,13 +18,15 @@ use http::{Uri, uri::Scheme};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 use tower::Service;
 
-use crate::{client::Proxy, egress::TunnelError, timings::Stopwatch};
+use crate::{
+    client::Proxy,
+    egress::TunnelError,
+    names::{NameError, Names},
+    timings::Stopwatch,
+};
 
 /// How long one address may take to accept, so that a second one is tried within the usual deadlines.
 /// Long enough for two lost SYN packets (1 s and 2 s of waiting).
@@ -58,8 +60,9 @@ impl Connector {
 }
 
 /// Which addresses are dialled, and through what.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Route {
+    pub(crate) names: Names,
     pub(crate) addresses: AddressPolicy,
     pub(crate) proxy: Option<Proxy>,
 }
@@ -90,9 +93,7 @@ impl Service<Uri> for Connector {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     #[error("the host name cannot be resolved: {0}")]
-    LookupFailed(#[source] io::Error),
-    #[error("the host name has no address")]
-    NoAddress,
+    LookupFailed(#[from] NameError),
     /// Does not say which address, as it may tell how the operator's network looks inside.
     #[error("the host has an address that may not be called: it is {0}")]
     Forbidden(&'static str),
@@ -129,7 +130,7 @@ impl Service<Uri> for Dialer {
                     proxy.address.tunnel(&format!("{host}:{port}")).await?
                 }
                 _ => {
-                    let addresses = look_up(&uri).await?;
+                    let addresses = look_up(&route.names, &uri).await?;
                     stopwatch.lap(|timings| &mut timings.dns);
                     permit(&route.addresses, &addresses)?;
                     dial(&route, &addresses).await?
@@ -150,10 +151,10 @@ fn host_and_port(uri: &Uri) -> (&str, u16) {
 }
 
 /// Every address of the host.
-async fn look_up(uri: &Uri) -> Result<Vec<SocketAddr>, DialError> {
+async fn look_up(names: &Names, uri: &Uri) -> Result<Vec<SocketAddr>, NameError> {
     let (host, port) = host_and_port(uri);
     let host = host.strip_prefix('[').and_then(|literal| literal.strip_suffix(']')).unwrap_or(host);
-    Ok(lookup_host((host, port)).await.map_err(DialError::LookupFailed)?.collect())
+    Ok(names.addresses(host).await?.into_iter().map(|address| (address, port).into()).collect())
 }
 
 /// All addresses of a host or none. A name that mixes public and internal addresses is an attack or a mistake,
@@ -169,13 +170,13 @@ pub(crate) async fn refusal(route: &Route, uri: &Uri) -> Option<String> {
     if route.proxy.as_ref().is_some_and(|proxy| proxy.gives_names) {
         return None;
     }
-    let addresses = timeout(VETTING_LIMIT, look_up(uri)).await.ok()?.ok()?;
+    let addresses = timeout(VETTING_LIMIT, look_up(&route.names, uri)).await.ok()?.ok()?;
     permit(&route.addresses, &addresses).err().map(|error| error.to_string())
 }
 
 /// A connection to the first address that accepts one.
 async fn dial(route: &Route, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
-    let mut failure = DialError::NoAddress;
+    let mut failure = DialError::LookupFailed(NameError::NoAddress);
     for &address in addresses {
         match timeout(ADDRESS_LIMIT, dial_one(route, address)).await {
             Ok(Err(error @ (DialError::ConnectFailed(_) | DialError::NoTunnel(_)))) => failure = error,
@@ -205,22 +206,17 @@ mod tests {
 
     use super::*;
 
-    /// [`Uri`] keeps a host as it was written, and the system's resolver reads all of these as an address.
+    fn route(allow: &[&str]) -> Route {
+        let allow = allow.iter().map(|net| net.parse().expect("network")).collect();
+        let names = Names::new(&[]).expect("name servers");
+        Route { names, addresses: AddressPolicy::new(allow, Vec::new()), proxy: None }
+    }
+
     #[tokio::test]
-    async fn judges_what_the_resolver_makes_of_a_host() {
-        for host in [
-            "127.1",
-            "2130706433",
-            "0x7f000001",
-            "0177.0.0.1",
-            "127.0.0.1",
-            "[::ffff:127.0.0.1]",
-            "[::1]",
-            "0",
-            "localhost",
-        ] {
+    async fn judges_what_a_host_stands_for() {
+        for host in ["127.0.0.1", "[::ffff:127.0.0.1]", "[::1]", "localhost", "LOCALHOST."] {
             let uri: Uri = format!("http://{host}:1/").parse().expect("URI");
-            let addresses = look_up(&uri).await.expect("addresses");
+            let addresses = look_up(&route(&[]).names, &uri).await.expect("addresses");
             let refused = permit(&AddressPolicy::default(), &addresses);
             assert!(matches!(refused, Err(DialError::Forbidden(_))), "{host}: {addresses:?}");
         }
@@ -234,19 +230,18 @@ mod tests {
         let socket = TcpSocket::new_v4().expect("socket");
         socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("bound");
         let closed = socket.local_addr().expect("address");
-        let addresses = AddressPolicy::new(vec!["127.0.0.0/8".parse().expect("network")], Vec::new());
-        let route = Route { addresses, proxy: None };
+        let route = route(&["127.0.0.0/8"]);
         let stream = dial(&route, &[closed, open]).await.expect("the second accepts");
         assert_eq!(stream.peer_addr().expect("address"), open);
         assert!(matches!(dial(&route, &[closed]).await, Err(DialError::ConnectFailed(_))));
-        assert!(matches!(dial(&route, &[]).await, Err(DialError::NoAddress)));
+        assert!(matches!(dial(&route, &[]).await, Err(DialError::LookupFailed(NameError::NoAddress))));
     }
 
     #[tokio::test]
     async fn a_peer_that_is_forbidden_after_all_is_left() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("listener");
         let address = listener.local_addr().expect("address");
-        let connected = dial(&Route::default(), &[address]).await;
+        let connected = dial(&route(&[]), &[address]).await;
         assert!(matches!(connected, Err(DialError::Forbidden(_))), "{connected:?}");
     }
 }

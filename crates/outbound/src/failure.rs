@@ -40,7 +40,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 fn judge(cause: &(dyn Error + 'static)) -> Option<Outcome> {
     if let Some(error) = cause.downcast_ref::<DialError>() {
         return match error {
-            DialError::LookupFailed(_) | DialError::NoAddress => Some(Outcome::NameNotResolved),
+            DialError::LookupFailed(_) => Some(Outcome::NameNotResolved),
             DialError::Forbidden(_) | DialError::NoTunnel(TunnelError::Refused(_)) => Some(Outcome::AddressForbidden),
             DialError::NoTunnel(_) => Some(Outcome::ConnectionFailed),
             DialError::ConnectFailed(error) => Some(match error.kind() {

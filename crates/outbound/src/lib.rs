@@ -6,6 +6,7 @@
 //!
 //! - `sign`: the headers by which a receiver knows that a delivery is ours
 //! - `connect`: from a host name to a connection to a permitted address, with TLS on it
+//! - `names`: from host names to addresses
 //! - `egress`: a proxy of the operator's, through which connections go
 //! - `client`: one POST, from request to recorded answer
 //! - `timings`: how long each phase of a probe took
@@ -15,11 +16,13 @@ mod client;
 mod connect;
 mod egress;
 mod failure;
+mod names;
 mod sign;
 mod timings;
 mod tls;
 
 pub use client::{Client, Exchange, MAX_RESPONSE_BODY, Probe, Proxy, Request, Settings};
 pub use egress::{NotAProxy, ProxyAddress};
+pub use names::{NameServer, NotANameServer};
 pub use timings::Timings;
 pub use tls::SetupError;

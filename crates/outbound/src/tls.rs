@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use hickory_resolver::net::NetError;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -39,6 +40,9 @@ pub enum SetupError {
     /// Every delivery would fail.
     #[error("only https is permitted, but this system has no root certificates: install ca-certificates")]
     NoRoots,
+    /// The system does not say whom to ask for the addresses of names.
+    #[error("cannot read which name servers to ask from /etc/resolv.conf: {0}; set FANFARE_NAME_SERVERS")]
+    NoNameServers(#[source] NetError),
     /// The TLS library refused its own defaults.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),

@@ -89,6 +89,13 @@ impl Environment {
         Some(UrlPolicy { https_only: https_only?, addresses: AddressPolicy::new(allow?, deny?), ports: ports? })
     }
 
+    /// Whom to ask for the addresses of endpoints' names.
+    pub fn name_servers<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<Vec<T>> {
+        let meaning = "name servers that are asked for the addresses of endpoints, such as `9.9.9.9` or `127.0.0.1:5353`, \
+                       instead of those of `/etc/resolv.conf` with its search domains";
+        self.list("FANFARE_NAME_SERVERS", meaning)
+    }
+
     /// A proxy that all requests to endpoints go through, and whether it is given the names of hosts.
     pub fn egress_proxy<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<(T, bool)> {
         let meaning = "a proxy that all requests to endpoints go through, by CONNECT: `http://host:3128` or \

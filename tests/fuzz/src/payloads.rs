@@ -44,9 +44,12 @@ pub(crate) fn json(bytes: &[u8]) {
 
 /// Nothing of a redacted member is left, and what holds none stays as it is.
 pub(crate) fn redaction(bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
     let redaction = Redaction::parse(&["a", "b.c"]).expect("names");
     let kept = redaction.redact_response(bytes);
-    let Some(text) = text(bytes) else { return assert!(kept.is_some() || bytes.is_empty()) };
+    let Some(text) = text(bytes) else { return assert!(kept.is_some()) };
     let redacted = redaction.redact(text);
     let Ok(shown) = serde_json::from_str::<Value>(redacted.as_deref().unwrap_or(text)) else { return };
     assert!(!holds(&shown, &[], &["a"]) && !holds(&shown, &[], &["b", "c"]), "{shown}");

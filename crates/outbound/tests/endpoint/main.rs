@@ -4,6 +4,7 @@ mod answers;
 mod egress;
 mod failures;
 mod guard;
+mod names;
 mod probe;
 mod receiver;
 mod reuse;

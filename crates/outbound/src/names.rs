@@ -1,0 +1,138 @@
+//! From host names to addresses.
+//!
+//! Name servers are asked from here and not by the system's `getaddrinfo`: each call of that holds a thread for as long as
+//! the name server of whoever owns the name takes, of which a process has some hundreds, so that a customer with a few silent
+//! name servers would hold up everybody's new connections.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
+
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts},
+    net::{NetError, runtime::TokioRuntimeProvider},
+};
+
+use crate::SetupError;
+
+/// Answers that are kept, and for how long at the most, whatever they say of themselves. Whoever moves an endpoint need not
+/// wait; and an answer is only ever used for connections that are judged by it.
+const KEPT_ANSWERS: u64 = 4096;
+const KEPT_FOR: Duration = Duration::from_secs(30);
+const KEPT_WITHOUT_ADDRESS: Duration = Duration::from_secs(5);
+
+/// Questions that may be under way over one connection to a name server.
+const MAX_QUESTIONS: usize = 4096;
+
+/// The port of name servers.
+const PORT: u16 = 53;
+
+/// A name server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NameServer(SocketAddr);
+
+/// Why a text is no name server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected the address of a name server, such as 9.9.9.9 or 127.0.0.1:5353")]
+pub struct NotANameServer;
+
+impl FromStr for NameServer {
+    type Err = NotANameServer;
+
+    fn from_str(text: &str) -> Result<Self, NotANameServer> {
+        let address = text.parse::<SocketAddr>().or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, PORT).into()));
+        address.map(Self).map_err(|_| NotANameServer)
+    }
+}
+
+/// Why a name has no address.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NameError {
+    #[error("there is no such name")]
+    Unknown,
+    #[error("the name has no address")]
+    NoAddress,
+    #[error("no name server has answered: {0}")]
+    NoAnswer(#[source] NetError),
+}
+
+/// What knows the addresses of names. A clone shares what is kept.
+#[derive(Clone)]
+pub(crate) struct Names(TokioResolver);
+
+impl Names {
+    /// Asks these name servers; where there are none, those of the system, with its `hosts` file and search domains.
+    pub(crate) fn new(servers: &[NameServer]) -> Result<Self, SetupError> {
+        let mut builder = if servers.is_empty() {
+            TokioResolver::builder_tokio().map_err(SetupError::NoNameServers)?
+        } else {
+            let servers = servers.iter().map(|NameServer(address)| configured(*address)).collect();
+            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        };
+        limit(builder.options_mut());
+        Ok(Self(builder.build().map_err(SetupError::NoNameServers)?))
+    }
+
+    /// Every address of a host, those of IPv4 first, which more networks lead to.
+    pub(crate) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NameError> {
+        if let Ok(literal) = host.parse() {
+            return Ok(vec![literal]);
+        }
+        let found = self.0.lookup_ip(host).await.map_err(|error| match error {
+            error if error.is_nx_domain() => NameError::Unknown,
+            error if error.is_no_records_found() => NameError::NoAddress,
+            error => NameError::NoAnswer(error),
+        })?;
+        let mut addresses: Vec<IpAddr> = found.iter().collect();
+        addresses.sort_by_key(IpAddr::is_ipv6);
+        if addresses.is_empty() { Err(NameError::NoAddress) } else { Ok(addresses) }
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Names")
+    }
+}
+
+fn configured(address: SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::new(address.ip(), true, vec![ConnectionConfig::udp(), ConnectionConfig::tcp()]);
+    for connection in &mut server.connections {
+        connection.port = address.port();
+    }
+    server
+}
+
+fn limit(options: &mut ResolverOpts) {
+    // All addresses are judged, so all must be known.
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.cache_size = KEPT_ANSWERS;
+    options.positive_max_ttl = Some(KEPT_FOR);
+    options.negative_max_ttl = Some(KEPT_WITHOUT_ADDRESS);
+    options.max_active_requests = MAX_QUESTIONS;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_server_is_read_as_it_is_written() {
+        for (text, address) in [
+            ("9.9.9.9", "9.9.9.9:53"),
+            ("127.0.0.1:5353", "127.0.0.1:5353"),
+            ("::1", "[::1]:53"),
+            ("[::1]:5", "[::1]:5"),
+        ] {
+            assert_eq!(text.parse(), Ok(NameServer(address.parse().expect("address"))));
+        }
+        for text in ["", "dns.example", "9.9.9", "9.9.9.9:"] {
+            assert_eq!(text.parse::<NameServer>(), Err(NotANameServer), "{text}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Names that stand for several addresses, for others at each question, or for names of yet others; and name servers that
+//! say nothing.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use fanfare_domain::outcome::Outcome;
+use fanfare_outbound::{Client, Settings};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    time::{Instant, timeout},
+};
+
+use crate::receiver::{AMPLE, Receiver, allowing, request, status};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// A record: an address, or another name.
+#[derive(Clone)]
+enum Record {
+    Is(IpAddr),
+    Alias(&'static str),
+}
+
+fn is(address: &str) -> Record {
+    Record::Is(address.parse().expect("address"))
+}
+
+/// A name server of the test's own. For each name it has what it answers in turn, of which the last stays; what it does not
+/// know it does not answer.
+#[derive(Clone)]
+struct NameServer {
+    address: SocketAddr,
+    asked: Arc<Mutex<HashMap<(String, u16), usize>>>,
+}
+
+type Zone = HashMap<&'static str, Vec<Vec<Record>>>;
+
+impl NameServer {
+    async fn start(zone: Zone) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        let server = Self { address: socket.local_addr().expect("address"), asked: Arc::default() };
+        let asked = Arc::clone(&server.asked);
+        tokio::spawn(async move {
+            let mut question = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut question).await {
+                if let Some(answer) = answer(&zone, &asked, &question[..length]) {
+                    let _ = socket.send_to(&answer, from).await;
+                }
+            }
+        });
+        server
+    }
+
+    /// A client that asks it, and may call 127.0.0.1 and nothing else.
+    fn client(&self) -> Client {
+        let name_servers = vec![self.address.to_string().parse().expect("a name server")];
+        Client::new(&Settings { name_servers, ..allowing(&["127.0.0.1/32"]) }).expect("client")
+    }
+}
+
+/// RFC 1035, 4.1.
+fn answer(zone: &Zone, asked: &Mutex<HashMap<(String, u16), usize>>, question: &[u8]) -> Option<Vec<u8>> {
+    let (name, end) = read_name(question)?;
+    let kind = u16::from_be_bytes([question[end], question[end + 1]]);
+    let turns = zone.get(name.as_str())?;
+    let turn = {
+        let mut asked = asked.lock().expect("books");
+        let count = asked.entry((name.clone(), kind)).or_default();
+        *count += 1;
+        (*count - 1).min(turns.len() - 1)
+    };
+    let mut records = Vec::new();
+    let mut count: u16 = 0;
+    let mut owner = name;
+    for record in &turns[turn] {
+        let (of_kind, data) = match record {
+            Record::Is(IpAddr::V4(address)) => (1, address.octets().to_vec()),
+            Record::Is(IpAddr::V6(address)) => (28, address.octets().to_vec()),
+            Record::Alias(other) => (5, write_name(other)),
+        };
+        if of_kind == 5 || of_kind == kind {
+            count += 1;
+            records.extend(write_name(&owner));
+            records.extend(of_kind.to_be_bytes());
+            // Of the internet, and not to be kept.
+            records.extend([0, 1, 0, 0, 0, 0]);
+            records.extend(u16::try_from(data.len()).expect("short").to_be_bytes());
+            records.extend(data);
+        }
+        if let Record::Alias(other) = record {
+            owner = (*other).to_owned();
+        }
+    }
+    let mut answer = question[..2].to_vec();
+    answer.extend([0x81, 0x80, 0, 1]);
+    answer.extend(count.to_be_bytes());
+    answer.extend([0; 4]);
+    answer.extend(&question[12..end + 4]);
+    answer.extend(records);
+    Some(answer)
+}
+
+fn read_name(question: &[u8]) -> Option<(String, usize)> {
+    let (mut labels, mut at) = (Vec::new(), 12);
+    while *question.get(at)? > 0 {
+        let end = at + 1 + usize::from(question[at]);
+        labels.push(String::from_utf8_lossy(question.get(at + 1..end)?).to_lowercase());
+        at = end;
+    }
+    Some((labels.join("."), at + 1))
+}
+
+fn write_name(name: &str) -> Vec<u8> {
+    let label = |label: &str| [&[u8::try_from(label.len()).expect("short")], label.as_bytes()].concat();
+    name.split('.').flat_map(label).chain([0]).collect()
+}
+
+/// Something inside that must not be called: 127.0.0.2, at the receiver's port.
+async fn inside(receiver: &Receiver) -> TcpListener {
+    TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), receiver.address.port())).await.expect("its port is free there")
+}
+
+async fn assert_not_called(inside: &TcpListener) {
+    assert!(timeout(Duration::from_millis(200), inside.accept()).await.is_err(), "it was called");
+}
+
+/// Each attempt looks the name up once, and dials what it has judged.
+#[tokio::test]
+async fn a_name_that_changes_its_address_is_judged_at_each_attempt() {
+    let receiver = Receiver::answering(OK).await;
+    let inside = inside(&receiver).await;
+    let turns = vec![vec![is("127.0.0.1")], vec![is("127.0.0.2")], vec![is("127.0.0.1")], vec![is("127.0.0.2")]];
+    let server = NameServer::start([("rebinding.example", turns)].into()).await;
+    let client = server.client();
+    let url = format!("http://rebinding.example:{}/", receiver.address.port());
+    for expected in [status(200), Outcome::AddressForbidden, status(200), Outcome::AddressForbidden] {
+        let exchange = client.post(request(&url, AMPLE)).await;
+        assert_eq!(exchange.outcome, expected, "{:?}", exchange.error);
+    }
+    assert_eq!(receiver.accepted(), 2);
+    assert_not_called(&inside).await;
+    let asked = server.asked.lock().expect("books")[&("rebinding.example".to_owned(), 1)];
+    assert_eq!(asked, 4, "one question for each attempt");
+}
+
+#[tokio::test]
+async fn all_addresses_of_a_name_are_judged_whatever_way_they_come() {
+    let receiver = Receiver::answering(OK).await;
+    let inside = inside(&receiver).await;
+    let zone: Zone = [
+        ("one.example", vec![vec![is("127.0.0.1")]]),
+        ("both.example", vec![vec![is("127.0.0.1"), is("127.0.0.2")]]),
+        ("mapped.example", vec![vec![is("127.0.0.1"), is("::ffff:127.0.0.2")]]),
+        ("nat64.example", vec![vec![is("127.0.0.1"), is("64:ff9b::7f00:1")]]),
+        ("unspecified.example", vec![vec![is("0.0.0.0")]]),
+        ("alias.example", vec![vec![Record::Alias("elsewhere.example"), is("127.0.0.1")]]),
+        ("chain.example", vec![vec![Record::Alias("a.example"), Record::Alias("b.example"), is("127.0.0.2")]]),
+        ("metadata.example", vec![vec![Record::Alias("metadata.internal"), is("169.254.169.254")]]),
+        ("nothing.example", vec![vec![]]),
+        // What the aliases lead to has no other address.
+        ("elsewhere.example", vec![vec![]]),
+        ("b.example", vec![vec![]]),
+        ("metadata.internal", vec![vec![]]),
+    ]
+    .into();
+    let client = NameServer::start(zone).await.client();
+    let forbidden = Outcome::AddressForbidden;
+    for (name, expected) in [
+        ("one.example", status(200)),
+        ("ONE.Example.", status(200)),
+        ("both.example", forbidden),
+        ("mapped.example", forbidden),
+        ("nat64.example", forbidden),
+        ("unspecified.example", forbidden),
+        ("alias.example", status(200)),
+        ("chain.example", forbidden),
+        ("metadata.example", forbidden),
+        ("nothing.example", Outcome::NameNotResolved),
+    ] {
+        let url = format!("http://{name}:{}/", receiver.address.port());
+        let exchange = client.post(request(&url, AMPLE)).await;
+        assert_eq!(exchange.outcome, expected, "{name}: {:?}", exchange.error);
+        let ahead = client.refusal(&url.parse().expect("URL")).await;
+        assert_eq!(ahead.is_some(), expected == forbidden, "{name}: {ahead:?}");
+    }
+    assert_eq!(receiver.accepted(), 3);
+    assert_not_called(&inside).await;
+}
+
+/// However many names nobody answers for, those of others are found.
+#[tokio::test]
+async fn silent_name_servers_hold_up_nobody_else() {
+    let receiver = Receiver::answering(OK).await;
+    let client = NameServer::start([("one.example", vec![vec![is("127.0.0.1")]])].into()).await.client();
+    let url = |name: &str| format!("http://{name}:{}/", receiver.address.port());
+    let silent: Vec<_> = (0..1000)
+        .map(|number| {
+            let (client, url) = (client.clone(), url(&format!("silent-{number}.example")));
+            tokio::spawn(async move { client.post(request(&url, Duration::from_secs(3))).await.outcome })
+        })
+        .collect();
+    let started = Instant::now();
+    assert_eq!(client.post(request(&url("one.example"), AMPLE)).await.outcome, status(200));
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    for attempt in silent {
+        assert_eq!(attempt.await.expect("it ends"), Outcome::TimedOut);
+    }
+}
