@@ -18,8 +18,8 @@ const ENDPOINTS: usize = 10_000;
 const PACE: Duration = Duration::from_millis(100);
 
 /// Attempts that are on their way at once: what the death of their process may have to repeat. One application may use
-/// half of the budget.
-const PERMITS: usize = 64;
+/// half of each budget.
+const PERMITS: usize = 128;
 
 /// Copies of an endpoint, each at a path of its own. They have no secret: without one nothing is signed.
 const COPIES: &str = "
@@ -30,7 +30,11 @@ FROM endpoints, generate_series(1, $1::int) number WHERE url LIKE '%/wide'";
 const DELIVERED: &str = "SELECT count(*) FROM deliveries d JOIN events e ON e.id = d.event_id WHERE e.type = 'wide' AND state = 'delivered'";
 
 async fn world() -> World {
-    let variables = [("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "128")];
+    let variables = [
+        ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "128"),
+        ("FANFARE_MAX_SLOW_ATTEMPTS", "128"),
+        ("FANFARE_MAX_WEBHOOKS", "20000"),
+    ];
     let world = World::of(Setup { timeout: Some("5s".to_owned()), ..Setup::new(&variables) }).await;
     world.describe("wide").await;
     world.endpoint("wide", &["wide"]).await;

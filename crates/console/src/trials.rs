@@ -13,7 +13,7 @@ use fanfare_domain::{
     catalogue::{Catalogue, nearest},
     delivery::FailureReason,
     dialect::Sending,
-    event::{Content, Event, EventType, with_suggestion},
+    event::{Event, EventType, with_suggestion},
     ids::{ApplicationId, DeliveryId, EventId, TakingId},
     outcome::Verdict,
     traceparent::Traceparent,
@@ -239,7 +239,7 @@ fn trial_event(
     let accepted_at = event.id.accepted_at().unwrap_or(now);
     let body = application.dialect.render_body(&event, accepted_at);
     let body = body.map_err(|fault| ApiError::invalid("data", format!("cannot be sent: {fault}")))?;
-    let content = Content::of(&event);
+    let content = application.content_of(&event);
     let redacted = application.redaction.redact(&body);
     Ok(NewEvent { event, accepted_at, body, redacted, content, matches: 1, fanned_out: true, deliveries: Vec::new() })
 }

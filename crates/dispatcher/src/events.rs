@@ -6,7 +6,7 @@ use fanfare_broker::{Incoming, Unreadable, decode_event};
 use fanfare_domain::{
     application::{Application, Endpoint, EndpointStatus},
     delivery::{State, hold},
-    event::{Content, Event},
+    event::Event,
     ids::{DeliveryId, TakingId},
     moment::{later, to_milliseconds},
     traceparent::Traceparent,
@@ -150,7 +150,7 @@ impl Events {
         let endpoints = application.matches(&event.event_type);
         let is_wide = endpoints.len() > MAX_STRAIGHT;
         let mut new = NewEvent {
-            content: Content::of(&event),
+            content: application.content_of(&event),
             event,
             accepted_at,
             redacted: application.redaction.redact(&body),

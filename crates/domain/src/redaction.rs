@@ -56,6 +56,11 @@ impl Redaction {
         names.iter().map(|name| path(name.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether there is nothing that is not to be read.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A JSON text without the values that are not to be read, and otherwise as it is; none where it holds none of them.
     pub fn redact(&self, text: &str) -> Option<String> {
         if self.0.is_empty() {
