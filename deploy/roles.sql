@@ -7,6 +7,10 @@
 -- Create both (CREATE ROLE … LOGIN PASSWORD …) and the database (CREATE DATABASE … OWNER fanfare), run `fanfare migrate` as
 -- fanfare, and then this as fanfare: after the first migration, and again after each, for the tables that are new.
 
+BEGIN;
+
+-- Up to PostgreSQL 14 everybody may create tables.
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM fanfare_ingest;
 GRANT USAGE ON SCHEMA public TO fanfare_ingest;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO fanfare_ingest;
@@ -20,4 +24,6 @@ GRANT INSERT, UPDATE ON events, deliveries, attempts TO fanfare_ingest;
 GRANT DELETE ON parked TO fanfare_ingest;
 
 -- Append-only, also without the trigger that sees to it.
-GRANT INSERT, UPDATE (outcome, subject) ON audit_log TO fanfare_ingest;
+GRANT INSERT, UPDATE (outcome, subject, application_id) ON audit_log TO fanfare_ingest;
+
+COMMIT;

@@ -65,6 +65,7 @@ async fn each_change_is_told_with_who_asked_for_what_from_where() {
     assert_eq!(all[4]["request"], json!({ "name": "new" }));
     assert_eq!(all[5]["request"]["headers"], json!({ "authorization": "…" }));
     assert_eq!(all[5]["request"]["secret"], "…");
+    assert_eq!(all[6]["subject"], json!([key_of(&world.key)]));
     assert!(all[6]["key"].is_null() && all[6]["origin"].as_str().is_some_and(|origin| origin.contains('@')));
     let kept = "SELECT count(*) FROM audit_log a WHERE a::text LIKE '%s3cret%' OR a::text LIKE '%whsec_%'";
     assert_eq!(world.count(kept).await, 0);
@@ -90,9 +91,13 @@ async fn each_application_reads_its_own_and_an_administrator_all() {
     let own: Vec<_> = entries(world.client()).await;
     let own: Vec<_> = own.iter().map(told).collect();
     let command = ("fanfare key create", "done");
-    let expected =
-        [("create_key", "done"), ("change_application", "done"), ("describe_event_type", "refused"), command, command];
+    let expected = [("create_key", "done"), ("change_application", "done"), command, command];
     assert_eq!(own, expected);
+    // Whoever names it in the query, a change stands in the log of the application that is changed.
+    let misled = format!("{path}?application={other_application}");
+    admin.patch(&misled, &json!({ "name": "renamed again" })).await.data();
+    let newest = entries(world.client()).await.remove(0);
+    assert_eq!((told(&newest), &newest["request"]["name"]), (("change_application", "done"), &json!("renamed again")));
     let others: Vec<_> = entries(&other).await;
     let others: Vec<_> = others.iter().map(told).collect();
     assert_eq!(others, [("describe_event_type", "refused"), ("change_application", "refused"), command]);
@@ -102,6 +107,37 @@ async fn each_application_reads_its_own_and_an_administrator_all() {
     assert_eq!(of_other.data().as_array().map(Vec::len), Some(3));
     assert_eq!(publisher.get("audit-log").await.status, 403);
     assert_eq!(other.get(&format!("audit-log?application={}", world.application)).await.status, 403);
+}
+
+/// Nor can anybody hide what came of a request by not waiting for the answer.
+#[tokio::test]
+async fn who_hangs_up_is_told_of_as_well() {
+    let world = World::new().await;
+    let address = world.ingest().address("serving the API").await;
+    let body = json!({ "url": world.receiver.url("a"), "events": ["order.created"] }).to_string();
+    let request = format!(
+        "POST /api/v1/webhooks HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        world.key,
+        body.len()
+    );
+    // Held up meanwhile, so that nobody waits for the answer by then.
+    let mut database = world.database().await;
+    let transaction = database.transaction().await.expect("a transaction");
+    transaction.batch_execute("LOCK TABLE endpoints").await.expect("locked");
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.expect("sent");
+    let begun = "SELECT count(*) FROM audit_log WHERE action = 'create_webhook'";
+    until("the request to be noted", async || (world.count(begun).await == 1).then_some(())).await;
+    drop(stream);
+    transaction.rollback().await.expect("let go");
+    let done = until("its outcome", async || {
+        let newest = entries(world.client()).await.remove(0);
+        (!newest["outcome"].is_null()).then_some(newest)
+    })
+    .await;
+    assert_eq!(told(&done), ("create_webhook", "done"));
+    assert_eq!(done["subject"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]

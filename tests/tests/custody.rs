@@ -83,6 +83,7 @@ async fn redacted_members_are_sent_and_not_shown() {
     ] {
         assert!(answer.contains("[redacted]") && !answer.contains(PASSWORD), "{answer}");
     }
+    assert!(!world.client().get("audit-log").await.body.to_string().contains(PASSWORD));
     // What is sent later is what was accepted.
     resend(&world, delivery).await;
     assert_got(&world, &endpoint, 3).await;
@@ -117,6 +118,11 @@ async fn an_erased_event_is_gone_and_sent_no_more() {
     let mut order = order();
     order["id"] = json!(format!("key-{PASSWORD}"));
     let event = world.publish(&order).await;
+    // The same key for something else.
+    order["data"]["n"] = json!(2);
+    world.publish(&order).await;
+    let parked = "SELECT count(*) FROM parked WHERE reason = 'key_reused'";
+    until("it to be parked", async || (world.count(parked).await == 1).then_some(())).await;
     let waiting = world.wait_for_deliveries("state=waiting", 1).await.remove(0);
     let delivered = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
     let (_, other) = world.other_application().await;
@@ -135,7 +141,7 @@ async fn an_erased_event_is_gone_and_sent_no_more() {
     assert_eq!((&failed["state"], &failed["reason"]), (&json!("failed"), &json!("erased")));
     assert_eq!(done["state"], "delivered", "what became of it stays on record");
     assert!(done["attempts"][0]["response_body"].is_null() && done["attempts"][0]["status"] == 200, "{done}");
-    for table in ["events", "attempts", "deliveries", "event_keys"] {
+    for table in ["events", "attempts", "deliveries", "event_keys", "parked", "audit_log"] {
         let kept = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%{PASSWORD}%'");
         assert_eq!(world.count(&kept).await, 0, "{table}");
     }
@@ -155,6 +161,43 @@ async fn an_erased_event_is_gone_and_sent_no_more() {
     assert_eq!(world.receiver.received("a").len(), 2);
     let unknown = world.client().send(Method::DELETE, "events/evt_00000000000000000000000000", &[], "").await;
     assert_eq!(unknown.expect("an answer").status, 404);
+}
+
+/// Also one that waits for its next attempt in spite of all.
+#[tokio::test]
+async fn what_is_due_of_an_erased_event_ends() {
+    let world = World::of_waits("3s", &[]).await;
+    world.receiver.script("a", &[Behaviour::FAIL, Behaviour::OK]);
+    world.endpoint("a", &["order.created"]).await;
+    let _dispatcher = world.dispatcher().await;
+    world.publish(&order()).await;
+    let waiting = world.wait_for_deliveries("state=waiting", 1).await.remove(0);
+    world.database().await.batch_execute("UPDATE events SET body = '', erased_at = now()").await.expect("erased");
+    let failed = world.wait_for_deliveries("state=failed", 1).await.remove(0);
+    assert_eq!((&failed["id"], &failed["reason"]), (&waiting["id"], &json!("erased")));
+    assert_eq!(world.receiver.all().len(), 1);
+}
+
+/// A process without the key of a body puts that delivery off, and no other.
+#[tokio::test]
+async fn a_body_that_cannot_be_read_is_put_off() {
+    let world = World::of_waits("24h", &[]).await;
+    let endpoint = guarded(&world).await;
+    let _dispatcher = world.dispatcher().await;
+    world.publish(&order()).await;
+    let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
+    let delivery = delivery["id"].as_str().expect("an id");
+    let database = world.database().await;
+    database.batch_execute("UPDATE events SET body_key_name = 'lost'").await.expect("another name");
+    resend(&world, delivery).await;
+    until("it to be put off", async || {
+        let shown = world.delivery(delivery).await;
+        (shown["state"] == "waiting" && shown["reason"] == "application_unreadable").then_some(())
+    })
+    .await;
+    database.batch_execute("UPDATE events SET body_key_name = 'test'").await.expect("its name");
+    resend(&world, delivery).await;
+    assert_got(&world, &endpoint, 2).await;
 }
 
 /// While it is being sent, what comes of it would be written down after it was erased.

@@ -33,7 +33,8 @@ impl Command {
 /// Notes what a command is about to change; none where it changes nothing.
 pub(crate) async fn begin(store: &Store, command: &Command) -> anyhow::Result<Option<AuditId>> {
     let Some((words, application)) = command.change() else { return Ok(None) };
-    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<String> =
+        env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     let entry = NewAuditEntry {
         id: AuditId::new(Timestamp::now(), rand::random()),
         application,
@@ -47,10 +48,13 @@ pub(crate) async fn begin(store: &Store, command: &Command) -> anyhow::Result<Op
     Ok(Some(entry.id))
 }
 
-/// Notes what came of it.
-pub(crate) async fn end(store: &Store, entry: AuditId, is_done: bool) -> anyhow::Result<()> {
-    let outcome = if is_done { AuditOutcome::Done } else { AuditOutcome::Failed };
-    Ok(store.end_audit(entry, outcome, None).await?)
+/// Notes what came of it, and the id of what it made.
+pub(crate) async fn end(store: &Store, entry: AuditId, done: &anyhow::Result<Option<String>>) -> anyhow::Result<()> {
+    let (outcome, subject) = match done {
+        Ok(subject) => (AuditOutcome::Done, subject.as_deref()),
+        Err(_) => (AuditOutcome::Failed, None),
+    };
+    Ok(store.end_audit(entry, outcome, subject, None).await?)
 }
 
 /// User and host, as far as they can be told.

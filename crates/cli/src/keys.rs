@@ -54,21 +54,23 @@ pub(crate) enum RoleArgument {
     Admin,
 }
 
-/// Does what is asked of keys.
-pub(crate) async fn run(store: &Store, command: KeyCommand) -> anyhow::Result<()> {
+/// Does what is asked of keys, and gives the one that it made or ended.
+pub(crate) async fn run(store: &Store, command: KeyCommand) -> anyhow::Result<Option<KeyId>> {
     match command {
-        KeyCommand::Create { role, application, expires_in } => create(store, role, application, expires_in).await,
-        KeyCommand::List => list(store).await,
+        KeyCommand::Create { role, application, expires_in } => {
+            create(store, role, application, expires_in).await.map(Some)
+        }
+        KeyCommand::List => list(store).await.map(|()| None),
         KeyCommand::Rotate { key, overlap } => {
             let token = token();
             let rotated = store.rotate_key(key, &token, Duration::from_secs(overlap)).await?;
             rotated.context("there is no such key, or it has ended: see `fanfare key list`")?;
             println!("{}", token.reveal());
-            Ok(())
+            Ok(Some(token.key))
         }
         KeyCommand::Revoke { key } => {
             store.revoke_key(key).await?.context("there is no such key: see `fanfare key list`")?;
-            Ok(())
+            Ok(Some(key))
         }
     }
 }
@@ -78,7 +80,7 @@ async fn create(
     role: RoleArgument,
     application: Option<ApplicationId>,
     expires_in: Option<u64>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<KeyId> {
     let role = match role {
         RoleArgument::Publish => Role::Publish,
         RoleArgument::Manage => Role::Manage,
@@ -94,7 +96,7 @@ async fn create(
     let lifetime = expires_in.map(Duration::from_secs);
     store.create_key(&token, role, application, lifetime).await.context("the key was not created")?;
     println!("{}", token.reveal());
-    Ok(())
+    Ok(token.key)
 }
 
 async fn list(store: &Store) -> anyhow::Result<()> {

@@ -164,28 +164,32 @@ async fn main() -> anyhow::Result<()> {
     let entry = audit::begin(&store, &arguments.command).await.context("the audit log cannot be written")?;
     let done = run(&store, configuration, arguments.command).await;
     if let Some(entry) = entry {
-        audit::end(&store, entry, done.is_ok()).await.context("the audit log does not tell the outcome")?;
+        audit::end(&store, entry, &done).await.context("the audit log does not tell the outcome")?;
     }
-    done
+    done.map(|_| ())
 }
 
-async fn run(store: &Store, configuration: Configuration, command: Command) -> anyhow::Result<()> {
+/// Does what is asked, and gives the id of what it made, if anything.
+async fn run(store: &Store, configuration: Configuration, command: Command) -> anyhow::Result<Option<String>> {
     match command {
-        Command::Parked(command) => parked::run(store, configuration.broker, command).await,
-        Command::Migrate { wait } => migrate(store, Duration::from_secs(wait)).await,
+        Command::Parked(command) => parked::run(store, configuration.broker, command).await?,
+        Command::Migrate { wait } => migrate(store, Duration::from_secs(wait)).await?,
         Command::App(AppCommand::Create { name, dialect, email, strict }) => {
             let id = ApplicationId::new(Timestamp::now(), rand::random());
             create_application(store, &configuration, NewApplication { id, name, dialect, is_strict: strict, email })
-                .await
+                .await?;
+            return Ok(Some(id.to_string()));
         }
-        Command::Reencrypt => reencrypt(store).await,
+        Command::Reencrypt => reencrypt(store).await?,
         // Answered above: they need no database.
-        Command::Dialect(_) => Ok(()),
-        Command::Key(command) => keys::run(store, command).await,
+        Command::Dialect(_) => {}
+        Command::Key(command) => return Ok(keys::run(store, command).await?.map(|key| key.to_string())),
         Command::Endpoint(EndpointCommand::Create { application, url, events }) => {
-            create_endpoint(store, &configuration, application, &url, events).await
+            let endpoint = create_endpoint(store, &configuration, application, &url, events).await?;
+            return Ok(Some(endpoint.to_string()));
         }
     }
+    Ok(None)
 }
 
 /// Goes on until nothing is found any more: processes that still have another key first may write meanwhile.
@@ -253,7 +257,7 @@ async fn create_endpoint(
     application: ApplicationId,
     url: &str,
     events: Vec<String>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<EndpointId> {
     let url = check_url(url, &configuration.url_policy).context("--url cannot be taken")?;
     let row = require(store, application).await?;
     let dialect = configuration.dialects.get(&row.dialect);
@@ -272,7 +276,7 @@ async fn create_endpoint(
     let endpoint = store.create_endpoint(&new, usize::MAX).await.context("the endpoint was not created")?;
     let endpoint = endpoint.context("the application has too many endpoints")?;
     println!("{}\n{}", endpoint.id, new.secret.text());
-    Ok(())
+    Ok(endpoint.id)
 }
 
 async fn require(store: &Store, application: ApplicationId) -> anyhow::Result<ApplicationRow> {

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use axum::{
-    body::{Body, Bytes, to_bytes},
+    body::{Body, to_bytes},
     extract::{MatchedPath, Request, State},
     http::{Method, request::Parts},
     middleware::Next,
@@ -24,21 +24,56 @@ use serde_json::{Value, value::RawValue};
 use utoipa::{ToSchema, openapi::OpenApi};
 
 use crate::{
-    ApiError, Console, Failures,
+    ApiError, Console, ErrorCode, Failures,
     answer::Page,
     body::{MAX_MANAGEMENT_BODY, read_bytes},
     request::{Paging, Query, Scope, application_of, authenticate},
 };
 
-/// Bytes of a request that are kept; of a longer one the members that are long are not.
+/// Bytes of a request that are kept.
 const MAX_KEPT: usize = 8 * 1024;
 
-/// Bytes of a member of such a request.
-const MAX_MEMBER: usize = 256;
+/// Members of requests whose values are kept where they are no objects: what is configured or chosen, and nothing that may
+/// be a secret, a payload, or a mistake for one of these. What is not listed is not kept.
+const KEPT: [&str; 34] = [
+    "application",
+    "category",
+    "deliveries",
+    "description",
+    "dialect",
+    "email",
+    "enabled",
+    "event",
+    "event_types",
+    "events",
+    "expires_in_seconds",
+    "id",
+    "ids",
+    "limit",
+    "name",
+    "overlap_seconds",
+    "publish_rate_per_second",
+    "rate_per_second",
+    "reason",
+    "redacted",
+    "role",
+    "routing_key",
+    "schedule",
+    "since",
+    "state",
+    "states",
+    "status",
+    "strict",
+    "timeout_ms",
+    "type",
+    "types",
+    "until",
+    "url",
+    "webhook",
+];
 
-/// Members of requests that are secrets, or hold them.
-const SECRET: &str = "secret";
-const HEADERS: &str = "headers";
+/// What stands for a value that is not kept.
+const HIDDEN: &str = "…";
 
 /// What notes requests.
 #[derive(Clone)]
@@ -79,7 +114,7 @@ impl Audit {
         NewAuditEntry {
             id: AuditId::new(self.store.now(), rand::random()),
             // A key that is bound has no say in whose log its requests stand.
-            application: caller.application.or_else(|| named_application(caller, parts, &asked)),
+            application: caller.application.or_else(|| named_application(caller, parts, asked.as_ref())),
             key: Some(caller.key),
             origin: self.origin(parts).map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
             action: named.unwrap_or_else(|| format!("{} {route}", parts.method)),
@@ -100,8 +135,8 @@ pub async fn audited(State(audit): State<Audit>, route: MatchedPath, request: Re
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    // Whoever has no key changes nothing, and is told so by the route.
-    let Ok(caller) = authenticate(request.headers(), &audit.directory, &Role::ALL) else {
+    // Whose key changes nothing here is told so by the route.
+    let Ok(caller) = authenticate(request.headers(), &audit.directory, &[Role::Manage, Role::Admin]) else {
         return next.run(request).await;
     };
     let (parts, body) = request.into_parts();
@@ -113,82 +148,83 @@ pub async fn audited(State(audit): State<Audit>, route: MatchedPath, request: Re
     if let Err(error) = audit.store.begin_audit(&entry).await {
         return ApiError::from(error).into_response();
     }
-    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    let outcome = match response.status().as_u16() {
-        200..300 => AuditOutcome::Done,
-        400..500 => AuditOutcome::Refused,
-        _ => AuditOutcome::Failed,
-    };
-    let (head, body) = response.into_parts();
-    // All of it is in memory already.
-    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-    let subject = (outcome == AuditOutcome::Done).then(|| subject(&body)).flatten();
-    // What was done has been done: the answer says so, also where this cannot be written down any more.
-    if let Err(error) = audit.store.end_audit(entry.id, outcome, subject.as_deref()).await {
-        tracing::warn!(%error, entry = %entry.id, "the audit log does not tell the outcome of a request");
-    }
-    Response::from_parts(head, Body::from(body))
+    // In a task of its own: whoever hangs up does not thereby hide what came of the request.
+    let request = Request::from_parts(parts, Body::from(body));
+    let served = tokio::spawn(async move {
+        let response = next.run(request).await;
+        audit.finish(entry.id, response).await
+    });
+    let ended = |_| ApiError::new(ErrorCode::InternalError, "this is our fault, and has been logged").into_response();
+    served.await.unwrap_or_else(ended)
 }
 
-/// The application that an administrator's request names in its query, its path or its body.
-fn named_application(caller: &Caller, parts: &Parts, asked: &Option<Value>) -> Option<ApplicationId> {
-    let of_query = application_of(caller, parts.uri.query()).ok();
-    let of_path = || parts.uri.path().split('/').find_map(|segment| segment.parse().ok());
-    let of_body = || asked.as_ref()?.get("application")?.as_str()?.parse().ok();
-    of_query.or_else(of_path).or_else(of_body)
+impl Audit {
+    async fn finish(&self, entry: AuditId, response: Response) -> Response {
+        let outcome = match response.status().as_u16() {
+            200..300 => AuditOutcome::Done,
+            400..500 => AuditOutcome::Refused,
+            _ => AuditOutcome::Failed,
+        };
+        let (head, body) = response.into_parts();
+        // All of it is in memory already.
+        let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+        let answer: Option<Value> = serde_json::from_slice(&body).ok();
+        let data = answer.as_ref().and_then(|answer| answer.get("data"));
+        let subject = data.and_then(subject);
+        let application = data.and_then(|data| data.get("application")?.as_str()?.parse().ok());
+        // What was done has been done: the answer says so, also where this cannot be written down any more.
+        if let Err(error) = self.store.end_audit(entry, outcome, subject.as_deref(), application).await {
+            tracing::warn!(%error, %entry, "the audit log does not tell the outcome of a request");
+        }
+        Response::from_parts(head, Body::from(body))
+    }
 }
 
-/// What was asked, as text, without what must not be read, and not too long.
-fn without_secrets(mut asked: Value) -> String {
-    hide_secrets(&mut asked);
-    let text = asked.to_string();
-    if text.len() <= MAX_KEPT {
-        return text;
-    }
-    shorten(&mut asked);
-    let text = asked.to_string();
+/// The application that an administrator's request names: in its path, its body, or its query.
+fn named_application(caller: &Caller, parts: &Parts, asked: Option<&Value>) -> Option<ApplicationId> {
+    let of_path = parts.uri.path().split('/').find_map(|segment| segment.parse().ok());
+    let of_body = || asked?.get("application")?.as_str()?.parse().ok();
+    of_path.or_else(of_body).or_else(|| application_of(caller, parts.uri.query()).ok())
+}
+
+/// What was asked, as text, without what must not be read.
+fn without_secrets(asked: Value) -> String {
+    let text = kept(asked).to_string();
     if text.len() <= MAX_KEPT { text } else { Value::from(format!("({} bytes)", text.len())).to_string() }
 }
 
-fn hide_secrets(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
-        Value::Object(members) => {
-            for (name, value) in members {
-                match (name.as_str(), value) {
-                    (SECRET, value) => *value = Value::from("…"),
-                    (HEADERS, Value::Object(headers)) => {
-                        headers.values_mut().for_each(|value| *value = Value::from("…"));
-                    }
-                    (HEADERS, value) => *value = Value::from("…"),
-                    _ => {}
-                }
-            }
-        }
-        _ => {}
+/// What is kept of a request: an object's members that are listed, in a list of objects those of each.
+fn kept(asked: Value) -> Value {
+    match asked {
+        Value::Object(members) => members.into_iter().map(|(name, value)| kept_member(name, value)).collect(),
+        Value::Array(items) => items.into_iter().map(kept).collect(),
+        Value::Null => Value::Null,
+        _ => Value::from(HIDDEN),
     }
 }
 
-fn shorten(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(shorten),
-        Value::Object(members) => {
-            for value in members.values_mut() {
-                let length = value.to_string().len();
-                if length > MAX_MEMBER {
-                    *value = Value::from(format!("({length} bytes)"));
-                }
-            }
-        }
-        _ => {}
+fn kept_member(name: String, value: Value) -> (String, Value) {
+    let is_plain = |value: &Value| !value.is_object() && !value.is_array();
+    let is_list = |value: &Value| value.as_array().is_some_and(|items| items.iter().all(is_plain));
+    if KEPT.contains(&name.as_str()) && (is_plain(&value) || is_list(&value)) {
+        return (name, value);
     }
+    let value = match value {
+        // The names of headers are shown by the API, too.
+        Value::Object(headers) if name == HEADERS => {
+            headers.into_iter().map(|(name, _)| (name, Value::from(HIDDEN))).collect()
+        }
+        _ => Value::from(HIDDEN),
+    };
+    (name, value)
 }
+
+const HEADERS: &str = "headers";
 
 /// The ids of what a request was done to, as its answer names them.
-fn subject(answer: &Bytes) -> Option<String> {
-    let answer: Value = serde_json::from_slice(answer).ok()?;
+fn subject(data: &Value) -> Option<String> {
     let id = |thing: &Value| Some(thing.get("id")?.as_str()?.to_owned());
-    match answer.get("data")? {
+    match data {
         Value::Array(things) => Some(things.iter().filter_map(id).collect::<Vec<_>>().join(" ")),
         thing => id(thing),
     }
@@ -253,21 +289,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_not_kept() {
-        let asked =
-            json!({ "url": "https://a.example", "secret": "whsec_x", "headers": { "authorization": "Bearer x" } });
-        let kept = json!({ "url": "https://a.example", "secret": "…", "headers": { "authorization": "…" } });
+    fn what_is_configured_is_kept_and_nothing_else() {
+        let asked = json!({
+            "url": "https://a.example", "events": ["a"], "secret": "whsec_x", "data": { "password": "x" },
+            "headers": { "authorization": "Bearer x" }, "Secret": "whsec_x", "name": { "secret": "x" },
+        });
+        let kept = json!({
+            "url": "https://a.example", "events": ["a"], "secret": "…", "data": "…",
+            "headers": { "authorization": "…" }, "Secret": "…", "name": "…",
+        });
         assert_eq!(without_secrets(asked.clone()), kept.to_string());
         assert_eq!(without_secrets(json!([asked.clone(), asked])), json!([kept.clone(), kept]).to_string());
-        assert_eq!(without_secrets(json!({ "headers": ["x"] })), r#"{"headers":"…"}"#);
+        assert_eq!(
+            without_secrets(json!({ "headers": ["x"], "events": [{ "x": 1 }] })),
+            r#"{"events":"…","headers":"…"}"#
+        );
+        assert_eq!(without_secrets(json!("whsec_x")), r#""…""#);
     }
 
     #[test]
-    fn what_is_long_is_cut() {
-        let long = "x".repeat(10_000);
-        assert_eq!(without_secrets(json!({ "name": "a", "data": long })), r#"{"data":"(10002 bytes)","name":"a"}"#);
-        assert_eq!(without_secrets(json!(long)), r#""(10002 bytes)""#);
-        let many: Vec<_> = (0..2000).map(|number| json!({ "id": number })).collect();
-        assert!(without_secrets(json!(many)).len() < 100);
+    fn what_is_long_is_not_kept() {
+        let text = without_secrets(json!({ "name": "x".repeat(10_000) }));
+        assert_eq!(text, r#""(10011 bytes)""#);
     }
 }

@@ -60,7 +60,7 @@ pub(crate) async fn read_bytes(mut body: Body, max_bytes: usize) -> Result<Bytes
         let incomplete = |_| ApiError::new(ErrorCode::IncompleteBody, "the body ended before it was complete");
         let data = frame.map_err(incomplete)?.into_data().unwrap_or_default();
         if bytes.len() + data.len() > max_bytes {
-            let _ = tokio::time::timeout(DISCARD_TIME, discard(body)).await;
+            discard(body).await;
             let message = format!("the body has more than the {max_bytes} bytes that are allowed");
             return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
         }
@@ -69,15 +69,18 @@ pub(crate) async fn read_bytes(mut body: Body, max_bytes: usize) -> Result<Bytes
     Ok(bytes.freeze())
 }
 
-/// Reads what nobody wants. A connection that is closed while its client still sends takes the answer with it.
-async fn discard(mut body: Body) {
-    let mut left = MAX_DISCARDED;
-    while let Some(Ok(frame)) = body.frame().await {
-        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-        if left == 0 {
-            return;
+/// Reads what nobody wants, for a moment. A connection that is closed while its client still sends takes the answer with it.
+pub async fn discard(mut body: Body) {
+    let reading = async {
+        let mut left = MAX_DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
         }
-    }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
 /// The body of a management request, read into what its schema describes.

@@ -37,7 +37,7 @@ pub use document::{describe, document_routes};
 pub use error::{ApiError, ErrorCode, Failures};
 use trials::Trials;
 
-pub use body::read_body;
+pub use body::{discard, read_body};
 pub use request::{application_of, authenticate, in_force};
 
 /// What a console is made of.

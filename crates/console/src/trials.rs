@@ -13,7 +13,7 @@ use fanfare_domain::{
     catalogue::{Catalogue, nearest},
     delivery::FailureReason,
     dialect::Sending,
-    event::{Event, EventType, with_suggestion},
+    event::{Content, Event, EventType, with_suggestion},
     ids::{ApplicationId, DeliveryId, EventId, TakingId},
     outcome::Verdict,
     traceparent::Traceparent,
@@ -239,8 +239,8 @@ fn trial_event(
     let accepted_at = event.id.accepted_at().unwrap_or(now);
     let body = application.dialect.render_body(&event, accepted_at);
     let body = body.map_err(|fault| ApiError::invalid("data", format!("cannot be sent: {fault}")))?;
-    let content = application.content_of(&event);
     let redacted = application.redaction.redact(&body);
+    let content = redacted.is_none().then(|| Content::of(&event.event_type, &event.data));
     Ok(NewEvent { event, accepted_at, body, redacted, content, matches: 1, fanned_out: true, deliveries: Vec::new() })
 }
 

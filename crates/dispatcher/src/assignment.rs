@@ -82,6 +82,7 @@ impl Assignment {
     pub(crate) fn next(
         claim: &Claim,
         moved: Moved,
+        body: String,
         (taking, taken_at): (TakingId, Instant),
         (endpoint, ticket): (Arc<Endpoint>, Ticket),
         settlement: Settlement,
@@ -101,7 +102,7 @@ impl Assignment {
             expires_at: moved.expires_at,
             trace: moved.traceparent,
             replay: moved.replay,
-            body: Bytes::from(moved.body),
+            body: Bytes::from(body),
             begin_by: taken_at + BEGIN_WITHIN,
             hold_until: taken_at + hold,
             ticket: Some(ticket),

@@ -6,7 +6,7 @@ use fanfare_broker::{Incoming, Unreadable, decode_event};
 use fanfare_domain::{
     application::{Application, Endpoint, EndpointStatus},
     delivery::{State, hold},
-    event::Event,
+    event::{Content, Event},
     ids::{DeliveryId, TakingId},
     moment::{later, to_milliseconds},
     traceparent::Traceparent,
@@ -149,11 +149,12 @@ impl Events {
     ) -> Planned {
         let endpoints = application.matches(&event.event_type);
         let is_wide = endpoints.len() > MAX_STRAIGHT;
+        let redacted = application.redaction.redact(&body);
         let mut new = NewEvent {
-            content: application.content_of(&event),
+            content: redacted.is_none().then(|| Content::of(&event.event_type, &event.data)),
             event,
             accepted_at,
-            redacted: application.redaction.redact(&body),
+            redacted,
             body,
             matches: endpoints.len(),
             fanned_out: !is_wide,

@@ -45,7 +45,8 @@ pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>) 
         while !waiting.is_empty() {
             let batch = batch::next(&mut waiting, |one: &Planned| batch::Weight {
                 key: one.new.event.id,
-                bytes: one.new.body.len(),
+                // Of what is redacted there are two.
+                bytes: one.new.body.len() + one.new.redacted.as_ref().map_or(0, String::len),
                 is_alone: one.message.is_alone(),
             });
             persist.write(batch).await;
@@ -141,7 +142,8 @@ impl Persist {
         if known.is_empty() {
             return known;
         }
-        let contents: Vec<_> = known.iter().map(|planned| (planned.new.event.id, planned.new.content)).collect();
+        let content = |planned: &Planned| Some((planned.new.event.id, planned.new.content?));
+        let contents: Vec<_> = known.iter().filter_map(content).collect();
         let tried =
             self.database.until_answered("comparing known events", || self.database.store.reused(&contents)).await;
         let reused = match tried.result {

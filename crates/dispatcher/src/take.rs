@@ -1,10 +1,15 @@
 //! Due deliveries taken, deferred, held, skipped or ended, in batches; then on to their attempts.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use fanfare_domain::{claim::Claim, delivery::State, ids::DeliveryId};
+use fanfare_domain::{
+    claim::Claim,
+    delivery::{DeferralReason, State},
+    ids::{DeliveryId, TakingId},
+    moment::later,
+};
 use fanfare_service::crash_point;
-use fanfare_store::{Move, MoveTo, Moved};
+use fanfare_store::{GiveBack, Move, MoveTo, Moved};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
@@ -15,6 +20,9 @@ use crate::{
     metric,
     settle::{Settlement, Settler},
 };
+
+/// How long a delivery is put off whose body cannot be read here.
+const UNREADABLE_WAIT: Duration = Duration::from_secs(60);
 
 /// What the stage needs.
 pub(crate) struct Take {
@@ -70,12 +78,15 @@ impl Take {
         self.finish(stale, unknown_commit).await;
     }
 
-    async fn forward(&self, reached: Reached, moved: Moved, taken_at: Instant) {
+    async fn forward(&self, reached: Reached, mut moved: Moved, taken_at: Instant) {
         let Reached { message, to, trace, straight } = reached;
         match (moved.state, to.to, straight) {
             (State::Sending, MoveTo::Sending { taking, .. }, Some(straight)) => {
                 let settlement = Settlement::new(message, 1);
-                let assignment = Assignment::next(&to.claim, moved, (taking, taken_at), straight, settlement);
+                let Some(body) = moved.body.take() else {
+                    return self.put_off(&to.claim, &moved, taking, settlement).await;
+                };
+                let assignment = Assignment::next(&to.claim, moved, body, (taking, taken_at), straight, settlement);
                 let _ = self.assignments.send(assignment).await;
             }
             (State::Waiting, MoveTo::Waiting { due, .. }, _) => {
@@ -98,6 +109,23 @@ impl Take {
                 self.settler.end(message, Vec::new());
             }
         }
+    }
+
+    /// Gives a delivery back whose body cannot be read here: another process may have the key, or this one when it is
+    /// started anew.
+    async fn put_off(&self, claim: &Claim, moved: &Moved, taking: TakingId, settlement: Settlement) {
+        let reason = DeferralReason::ApplicationUnreadable;
+        let due = later(self.database.now(), UNREADABLE_WAIT);
+        let (delivery, attempt, sequence) = (moved.delivery, moved.attempt, moved.sequence);
+        let back = [GiveBack { delivery, attempt, sequence, taking, due, reason }];
+        let tried = self.database.until_answered("giving back", || self.database.store.give_back(&back)).await;
+        if let Err(error) = tried.result {
+            tracing::error!(%error, %delivery, "cannot give a delivery back; it is taken over when its hold ends");
+        }
+        metrics::counter!(metric::DEFERRALS, "reason" => reason.as_str()).increment(1);
+        let (made, deferrals) = (self.database.now(), claim.deferrals + 1);
+        let next = Claim { attempt, sequence: sequence + 1, due, made, deferrals, ..*claim };
+        self.settler.settle(settlement, Some((next, moved.traceparent)));
     }
 
     /// Ends claims that their delivery no longer waits for. One that has been delivered before may be the

@@ -12,7 +12,7 @@ use url::Url;
 use crate::{
     catalogue::nearest,
     dialect::Dialect,
-    event::{Content, Event, EventFault, EventType},
+    event::{EventFault, EventType},
     ids::{ApplicationId, EndpointId},
     policy::Policy,
     redaction::Redaction,
@@ -169,15 +169,6 @@ impl Application {
         }
         let known = self.dialect.catalogue.names().chain(&self.own_event_types).map(EventType::as_str);
         Err(EventFault::unknown_type(event_type, nearest(event_type.as_str(), known)))
-    }
-
-    /// What tells an event of it from another one under the same key. Of what is redacted it says nothing: whoever knows
-    /// the rest could try out what a digest stands for.
-    pub fn content_of(&self, event: &Event) -> Content {
-        // As in most bodies, so that `data.password` names a member of it.
-        let shown =
-            (!self.redaction.is_empty()).then(|| self.redaction.redact(&format!(r#"{{"data":{}}}"#, event.data)));
-        Content::of(&event.event_type, shown.flatten().as_ref().unwrap_or(&event.data))
     }
 
     /// The endpoints that want this type of event, whatever their status.

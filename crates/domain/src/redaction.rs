@@ -5,7 +5,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::json::{MAX_DEPTH, Members};
+use crate::json::MAX_DEPTH;
 
 /// Members that one application may have redacted.
 pub const MAX_REDACTED: usize = 100;
@@ -56,11 +56,6 @@ impl Redaction {
         names.iter().map(|name| path(name.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether there is nothing that is not to be read.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// A JSON text without the values that are not to be read, and otherwise as it is; none where it holds none of them.
     pub fn redact(&self, text: &str) -> Option<String> {
         if self.0.is_empty() {
@@ -80,10 +75,10 @@ impl Redaction {
     }
 
     fn without(&self, text: &str) -> Result<Option<String>, Unreadable> {
-        let raw: &RawValue = serde_json::from_str(text).map_err(|_| Unreadable)?;
-        let mut copy = Copy { redaction: self, path: Vec::new(), out: String::with_capacity(text.len()), found: false };
-        copy.value(raw.get(), 0)?;
-        Ok(copy.found.then_some(copy.out))
+        // From here on it is known to be JSON, and each character has one meaning.
+        let _: &RawValue = serde_json::from_str(text).map_err(|_| Unreadable)?;
+        Scan { redaction: self, text, at: 0, path: Vec::new(), is_object: Vec::new(), out: String::new(), copied: 0 }
+            .run()
     }
 
     fn names(&self, path: &[String]) -> bool {
@@ -92,62 +87,121 @@ impl Redaction {
     }
 }
 
-/// A text on its way through a redaction.
-struct Copy<'a> {
+/// A text on its way through a redaction, once from its beginning to its end.
+struct Scan<'a> {
     redaction: &'a Redaction,
+    text: &'a str,
+    /// The next byte to look at.
+    at: usize,
+    /// The member that is open in each open object.
     path: Vec<String>,
+    /// Of each open object and array, whether it is an object.
+    is_object: Vec<bool>,
     out: String,
-    found: bool,
+    /// How much of the text is in `out`, or left out.
+    copied: usize,
 }
 
-impl Copy<'_> {
-    fn value(&mut self, text: &str, depth: usize) -> Result<(), Unreadable> {
-        if depth > MAX_DEPTH {
+impl Scan<'_> {
+    fn run(mut self) -> Result<Option<String>, Unreadable> {
+        let mut begins_member = false;
+        while let Some(&byte) = self.text.as_bytes().get(self.at) {
+            match byte {
+                b'"' if begins_member => {
+                    begins_member = false;
+                    self.member()?;
+                    continue;
+                }
+                b'"' => self.at = self.end_of_string(self.at),
+                b'{' | b'[' => {
+                    begins_member = byte == b'{';
+                    self.open(begins_member)?;
+                    self.at += 1;
+                }
+                b'}' | b']' => {
+                    if self.is_object.pop() == Some(true) {
+                        self.path.pop();
+                    }
+                    begins_member = false;
+                    self.at += 1;
+                }
+                b',' => {
+                    begins_member = self.is_object.last() == Some(&true);
+                    self.at += 1;
+                }
+                _ => self.at += 1,
+            }
+        }
+        if self.copied == 0 {
+            return Ok(None);
+        }
+        self.out.push_str(&self.text[self.copied..]);
+        Ok(Some(self.out))
+    }
+
+    fn open(&mut self, is_object: bool) -> Result<(), Unreadable> {
+        if self.is_object.len() >= MAX_DEPTH {
             return Err(Unreadable);
         }
-        match text.as_bytes().first() {
-            Some(b'{') => self.object(text, depth),
-            Some(b'[') => self.array(text, depth),
-            _ => {
-                self.out.push_str(text);
-                Ok(())
-            }
+        self.is_object.push(is_object);
+        if is_object {
+            self.path.push(String::new());
         }
-    }
-
-    fn object(&mut self, text: &str, depth: usize) -> Result<(), Unreadable> {
-        let Members(members) = serde_json::from_str(text).map_err(|_| Unreadable)?;
-        self.out.push('{');
-        for (position, (name, value)) in members.into_iter().enumerate() {
-            if position > 0 {
-                self.out.push(',');
-            }
-            self.out.push_str(&serde_json::Value::from(name.as_str()).to_string());
-            self.out.push(':');
-            self.path.push(name);
-            if self.redaction.names(&self.path) {
-                self.found = true;
-                self.out.push_str(REDACTED);
-            } else {
-                self.value(value.get(), depth + 1)?;
-            }
-            self.path.pop();
-        }
-        self.out.push('}');
         Ok(())
     }
 
-    fn array(&mut self, text: &str, depth: usize) -> Result<(), Unreadable> {
-        let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| Unreadable)?;
-        self.out.push('[');
-        for (position, item) in items.into_iter().enumerate() {
-            if position > 0 {
-                self.out.push(',');
-            }
-            self.value(item.get(), depth + 1)?;
+    /// A member's name, and its value where that is not to be read.
+    fn member(&mut self) -> Result<(), Unreadable> {
+        let end = self.end_of_string(self.at);
+        let name = serde_json::from_str(&self.text[self.at..end]).map_err(|_| Unreadable)?;
+        if let Some(open) = self.path.last_mut() {
+            *open = name;
         }
-        self.out.push(']');
+        self.at = end;
+        if self.redaction.names(&self.path) {
+            let value = end + self.text[end..].find(':').ok_or(Unreadable)? + 1;
+            self.out.push_str(&self.text[self.copied..value]);
+            self.out.push_str(REDACTED);
+            self.at = self.end_of_value(value);
+            self.copied = self.at;
+        }
         Ok(())
+    }
+
+    /// Behind the closing quote of the string that begins here.
+    fn end_of_string(&self, start: usize) -> usize {
+        let mut is_escaped = false;
+        let end = self.text.bytes().enumerate().skip(start + 1).find(|&(_, byte)| {
+            let ends = byte == b'"' && !is_escaped;
+            is_escaped = byte == b'\\' && !is_escaped;
+            ends
+        });
+        end.map_or(self.text.len(), |(position, _)| position + 1)
+    }
+
+    /// Behind the value that begins here, or behind the space before it.
+    fn end_of_value(&self, start: usize) -> usize {
+        let (mut at, mut depth) = (start, 0_usize);
+        let bytes = self.text.as_bytes();
+        while let Some(&byte) = bytes.get(at) {
+            match byte {
+                b'"' => {
+                    at = self.end_of_string(at);
+                    if depth == 0 {
+                        return at;
+                    }
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' if depth == 0 => return at,
+                b'}' | b']' if depth == 1 => return at + 1,
+                b'}' | b']' => depth -= 1,
+                b',' if depth == 0 => return at,
+                _ => {}
+            }
+            at += 1;
+        }
+        at
     }
 }
 
@@ -158,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    fn of(names: &[&str]) -> Redaction {
+    fn of(names: &[impl AsRef<str>]) -> Redaction {
         Redaction::parse(names).expect("names")
     }
 
@@ -172,7 +226,7 @@ mod tests {
         assert_eq!(redaction.redact(r#"{"number":1}"#), None);
         assert_eq!(Redaction::default().redact(text), None);
         assert_eq!(of(&["a"]).redact(r#"[[{"b":[{"a":{}}]}]]"#).as_deref(), Some(r#"[[{"b":[{"a":"[redacted]"}]}]]"#));
-        assert_eq!(of(&["é\""]).redact(r#"{"\u00e9\"":1}"#).as_deref(), Some("{\"é\\\"\":\"[redacted]\"}"));
+        assert_eq!(of(&["é\""]).redact(r#"{"\u00e9\"":1}"#).as_deref(), Some(r#"{"\u00e9\"":"[redacted]"}"#));
     }
 
     #[test]
@@ -188,6 +242,16 @@ mod tests {
         assert_eq!(redaction.redact_response(b"{\"ok\": true}"), None);
         assert_eq!(Redaction::default().redact_response(b"password=x"), None);
         assert_eq!(redaction.redact(r#"{"\ud800":1}"#).as_deref(), Some(REDACTED));
+    }
+
+    #[test]
+    fn depth_and_length_change_nothing() {
+        let (open, close) = (r#"{"b":[["#.repeat(33), "]]}".repeat(33));
+        let text = |name: &str| format!("{open}{}{{\"{name}\":1}}{close}", "{\"b\":0},".repeat(25_000));
+        let redaction = of(&(0..MAX_REDACTED).map(|number| format!("x.a{number}")).collect::<Vec<_>>());
+        assert_eq!(redaction.redact(&text("a")), None);
+        let expected = text("a").replace(r#"{"a":1}"#, r#"{"a":"[redacted]"}"#);
+        assert_eq!(of(&["b.a"]).redact(&text("a")), Some(expected));
     }
 
     #[test]

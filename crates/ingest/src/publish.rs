@@ -10,7 +10,7 @@ use axum::{
     response::Response,
 };
 use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
-use fanfare_console::{Answer, ApiError, ErrorCode, Failures, application_of, authenticate, read_body};
+use fanfare_console::{Answer, ApiError, ErrorCode, Failures, application_of, authenticate, discard, read_body};
 use fanfare_domain::{
     access::Role,
     application::Application,
@@ -99,7 +99,10 @@ pub(crate) async fn one(
     body: Body,
 ) -> Result<Response, ApiError> {
     let application = publish.application(&headers, &uri)?;
-    publish.take(&application, 1)?;
+    if let Err(error) = publish.take(&application, 1) {
+        discard(body).await;
+        return Err(error);
+    }
     let body = read_body(&headers, body, publish.max_event_bytes).await?;
     let idempotency_key = idempotency_key(&headers)?;
     let span = span(&headers, "publish");

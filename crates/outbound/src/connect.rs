@@ -32,6 +32,9 @@ use crate::{
 /// Long enough for two lost SYN packets (1 s and 2 s of waiting).
 const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 
+/// How many of a host's addresses are tried: a name can stand for thousands, and an attempt is no scan of them.
+const MAX_DIALLED: usize = 8;
+
 /// How long look-up, connecting and TLS may take together. The deadline of a request is usually shorter;
 /// this one counts for connections that `hyper-util` goes on making in the background, when another one
 /// became free for the request that began them.
@@ -177,7 +180,7 @@ pub(crate) async fn refusal(route: &Route, uri: &Uri) -> Option<String> {
 /// A connection to the first address that accepts one.
 async fn dial(route: &Route, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
     let mut failure = DialError::LookupFailed(NameError::NoAddress);
-    for &address in addresses {
+    for &address in addresses.iter().take(MAX_DIALLED) {
         match timeout(ADDRESS_LIMIT, dial_one(route, address)).await {
             Ok(Err(error @ (DialError::ConnectFailed(_) | DialError::NoTunnel(_)))) => failure = error,
             Ok(dialled) => return dialled,

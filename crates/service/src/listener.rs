@@ -58,7 +58,13 @@ pub async fn serve(listener: TcpListener, router: Router, connections: usize, st
         let permit = Arc::clone(&room).acquire_owned().await.ok();
         (listener.accept().await, permit)
     };
+    let mut was_full = false;
     while let Some((accepted, permit)) = stop.run_until_cancelled(accepted()).await {
+        let is_full = room.available_permits() == 0;
+        if is_full && !was_full {
+            tracing::warn!(connections, "there are as many connections as may be; further ones wait");
+        }
+        was_full = is_full;
         match accepted {
             Ok((stream, peer)) => {
                 tokio::spawn(connection(stream, peer, router.clone(), graceful.watcher(), permit));

@@ -29,7 +29,9 @@ BEGIN
         RETURN OLD;
     END IF;
     IF TG_OP = 'UPDATE' AND OLD.outcome IS NULL AND NEW.outcome IS NOT NULL
-       AND (to_jsonb(NEW) - 'outcome' - 'subject') = (to_jsonb(OLD) - 'outcome' - 'subject') THEN
+       AND (OLD.application_id IS NULL OR NEW.application_id = OLD.application_id)
+       AND (to_jsonb(NEW) - 'outcome' - 'subject' - 'application_id')
+         = (to_jsonb(OLD) - 'outcome' - 'subject' - 'application_id') THEN
         RETURN NEW;
     END IF;
     RAISE EXCEPTION 'the audit log is only appended to' USING ERRCODE = 'insufficient_privilege';
@@ -49,3 +51,5 @@ ALTER TABLE events
     ADD COLUMN body_ciphertext bytea,
     -- Since when all that could tell what was in it is gone.
     ADD COLUMN erased_at       timestamptz;
+-- By it those are found that are to be encrypted anew.
+CREATE INDEX events_sealed ON ONLY events (body_key_name) WHERE body_key_name IS NOT NULL;

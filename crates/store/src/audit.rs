@@ -4,14 +4,11 @@
 use std::time::Duration;
 
 use fanfare_domain::ids::{ApplicationId, AuditId, KeyId};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{
-    Store, StoreError,
-    store::{milliseconds, row_count},
-};
+use crate::{Store, StoreError, store::row_count};
 
 /// A change that is about to be made.
 #[derive(Debug, Clone)]
@@ -93,13 +90,21 @@ impl Store {
         Ok(())
     }
 
-    /// Notes what came of a change, and the ids of what it was done to.
+    /// Notes what came of a change, the ids of what it was done to, and the application, where only the answer tells it.
     ///
     /// # Errors
     /// When the database is away: the entry then stays without an outcome.
-    pub async fn end_audit(&self, id: AuditId, outcome: AuditOutcome, subject: Option<&str>) -> Result<(), StoreError> {
-        let statement = "UPDATE audit_log SET outcome = $2, subject = $3 WHERE id = $1";
-        self.connection().await?.execute(statement, &[&id.0, &outcome.as_str(), &subject]).await?;
+    pub async fn end_audit(
+        &self,
+        id: AuditId,
+        outcome: AuditOutcome,
+        subject: Option<&str>,
+        application: Option<ApplicationId>,
+    ) -> Result<(), StoreError> {
+        let statement = "UPDATE audit_log SET outcome = $2, subject = $3, application_id = coalesce(application_id, $4)
+                         WHERE id = $1";
+        let application = application.map(|id| id.0);
+        self.connection().await?.execute(statement, &[&id.0, &outcome.as_str(), &subject, &application]).await?;
         Ok(())
     }
 
@@ -127,11 +132,13 @@ impl Store {
     /// # Errors
     /// When the database is away.
     pub async fn drop_audit_entries(&self, age: Duration, limit: usize) -> Result<u64, StoreError> {
+        // By the time in their ids, which are sorted; a moment more, as that was taken before the row was written.
+        let age = SignedDuration::try_from(age + Duration::from_secs(60)).unwrap_or(SignedDuration::MAX);
+        let first = AuditId::new(self.now().checked_sub(age).unwrap_or(Timestamp::UNIX_EPOCH), [0; 10]);
         let statement = "DELETE FROM audit_log WHERE id IN (
-                             SELECT id FROM audit_log WHERE at < now() - $1::bigint * interval '1 millisecond'
-                             ORDER BY id LIMIT $2
+                             SELECT id FROM audit_log WHERE id < $1 ORDER BY id LIMIT $2
                          )";
-        Ok(self.connection().await?.execute(statement, &[&milliseconds(age), &row_count(limit)]).await?)
+        Ok(self.connection().await?.execute(statement, &[&first.0, &row_count(limit)]).await?)
     }
 }
 

@@ -47,7 +47,8 @@ impl Store {
             Some(false) => return Ok(Erasure::UnderWay),
             Some(true) => {}
         }
-        let statement = "UPDATE attempts SET response_headers = NULL, response_body = NULL, error = NULL
+        let statement = "UPDATE attempts SET response_headers = NULL, response_body = NULL,
+                                             error = CASE outcome WHEN 'unknown' THEN 'erased' END
                          WHERE accepted_at = $3 AND delivery_id IN (
                              SELECT id FROM deliveries WHERE id >= $1 AND id <= $2 AND accepted_at = $3 AND event_id = $4)";
         transaction.execute(statement, &[&first.0, &last.0, &accepted_at, &event.0]).await?;
@@ -57,6 +58,10 @@ impl Store {
                            AND state || '' IN ('waiting', 'held')";
         let reason = FailureReason::Erased.as_str();
         transaction.execute(statement, &[&first.0, &last.0, &accepted_at, &event.0, &reason]).await?;
+        // What was parked of it, as a copy that said something else, say.
+        let statement = "DELETE FROM parked p USING events e
+                         WHERE e.id = $1 AND e.accepted_at = $2 AND p.message_id = e.key AND p.routing_key LIKE $3 || '.%'";
+        transaction.execute(statement, &[&event.0, &accepted_at, &application.to_string()]).await?;
         let statement = "UPDATE events SET body = '', key = NULL, content = NULL, body_key_name = NULL,
                                            body_ciphertext = NULL, erased_at = coalesce(erased_at, now())
                          WHERE id = $1 AND accepted_at = $2";

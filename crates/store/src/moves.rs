@@ -73,8 +73,8 @@ pub struct Moved {
     pub expires_at: Option<Timestamp>,
     /// What happened.
     pub event_type: EventType,
-    /// What is sent.
-    pub body: String,
+    /// What is sent; none where it is encrypted with a key that this process was not given.
+    pub body: Option<String>,
     /// The trace that it belongs to.
     pub traceparent: Option<Traceparent>,
     /// The replay that it was last sent by.
@@ -109,7 +109,7 @@ WITH input AS MATERIALIZED (
     AS i(id, accepted_at, attempt, sequence, state, reason, due_at, taken_by, hold_ms, endpoint_id, notifies,
          expires_at)
 ), reached AS MATERIALIZED (
-    SELECT d.id, d.accepted_at, d.attempt, d.taken_at, d.endpoint_id, d.unknowns,
+    SELECT d.id, d.accepted_at, d.event_id, d.attempt, d.taken_at, d.endpoint_id, d.unknowns,
            coalesce(d.expires_at, i.expires_at) AS expires_at,
            d.state = 'sending' AND d.taken_by IS DISTINCT FROM i.taken_by AS abandoned,
            i.state, i.reason, i.due_at, i.taken_by, i.hold_ms, i.notifies
@@ -120,7 +120,9 @@ WITH input AS MATERIALIZED (
        OR d.taken_by = i.taken_by
     FOR UPDATE OF d
 ), current AS MATERIALIZED (
-    SELECT *, CASE WHEN abandoned AND unknowns + 1 >= $10 THEN 'aborted'
+    SELECT *, CASE WHEN EXISTS (SELECT FROM events e WHERE e.id = event_id AND e.accepted_at = reached.accepted_at
+                                                       AND e.erased_at IS NOT NULL) THEN 'erased'
+                   WHEN abandoned AND unknowns + 1 >= $10 THEN 'aborted'
                    WHEN state IN ('sending', 'waiting') AND expires_at < now() THEN 'expired' END AS ended
     FROM reached
 ), unknown AS (
@@ -260,6 +262,11 @@ impl MoveTo {
 
 fn moved(keyring: &Keyring, row: &Row) -> Result<Moved, StoreError> {
     let (state, event_type): (&str, &str) = (row.get("state"), row.get("type"));
+    let event = EventId(row.get("event_id"));
+    // The others of the batch have moved, and so has this one: it is put off by whoever takes it.
+    let body = open_body(keyring, event, row)
+        .inspect_err(|error| tracing::error!(%error, %event, "cannot read what is to be sent"))
+        .ok();
     Ok(Moved {
         delivery: DeliveryId(row.get("id")),
         state: State::parse(state).ok_or_else(|| StoreError::corrupt("deliveries", format!("state {state:?}")))?,
@@ -270,7 +277,7 @@ fn moved(keyring: &Keyring, row: &Row) -> Result<Moved, StoreError> {
         expires_at: row.get("expires_at"),
         event_type: EventType::parse(event_type)
             .map_err(|fault| StoreError::corrupt("events", format!("type {event_type:?}, which {}", fault.message)))?,
-        body: open_body(keyring, EventId(row.get("event_id")), row)?,
+        body,
         traceparent: row.get::<_, &str>("traceparent").parse().ok(),
         replay: row.get::<_, Option<Uuid>>("replay_id").map(ReplayId),
     })

@@ -27,8 +27,9 @@ pub struct NewEvent {
     pub body: String,
     /// What of it may be looked at, where members are redacted: then the body itself is stored encrypted.
     pub redacted: Option<String>,
-    /// What tells an event from another one that is published under the same key.
-    pub content: Content,
+    /// What tells an event from another one that is published under the same key; none where members are redacted, as
+    /// whoever knows the rest of the event could try out what a digest stands for.
+    pub content: Option<Content>,
     /// How many endpoints matched.
     pub matches: usize,
     /// Whether `deliveries` are all of them.
@@ -167,7 +168,8 @@ impl Store {
         let deferrals: Vec<i32> = pairs().map(|(_, one)| one.deferrals.cast_signed()).collect();
 
         let expiries: Vec<Timestamp> = pairs().map(|(_, one)| one.expires_at).collect();
-        let contents: Vec<&[u8]> = batch.iter().map(|new| new.content.0.as_slice()).collect();
+        let contents: Vec<Option<&[u8]>> =
+            batch.iter().map(|new| new.content.as_ref().map(|content| content.0.as_slice())).collect();
 
         let connection = self.inserter().await?;
         let statement = connection.prepare_cached(PERSIST).await?;

@@ -79,7 +79,8 @@ WITH input AS MATERIALIZED (
     SET url = excluded.url, started_at = excluded.started_at, duration_ms = excluded.duration_ms,
         outcome = excluded.outcome, status = excluded.status, error = excluded.error,
         response_headers = excluded.response_headers, response_body = excluded.response_body
-    WHERE a.outcome = 'unknown'
+    -- Of an event that was erased meanwhile nothing is kept.
+    WHERE a.outcome = 'unknown' AND a.error IS DISTINCT FROM 'erased'
 ), moved AS (
     UPDATE deliveries d
     SET state = i.state, reason = i.reason, sequence = d.sequence + 1, due_at = i.due_at,

@@ -1,9 +1,6 @@
 //! Whatever is encrypted, encrypted anew with the first key of the ring, while everything runs.
 
-use std::pin::pin;
-
 use fanfare_domain::ids::{ApplicationId, EndpointId, EventId, SecretId};
-use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
@@ -36,7 +33,8 @@ SELECT id, headers_key_name AS key_name, headers_ciphertext AS ciphertext FROM e
 WHERE application_id = $1 AND headers_key_name <> $2";
 
 const BODIES: &str = "
-SELECT id, accepted_at, body_key_name AS key_name, body_ciphertext AS ciphertext FROM events WHERE body_key_name <> $1";
+SELECT id, accepted_at, body_key_name AS key_name, body_ciphertext AS ciphertext FROM events
+WHERE body_key_name = ANY($1) LIMIT 500";
 
 impl Store {
     /// Encrypts with the ring's first key what is encrypted with another one of it. Every process must have the whole ring
@@ -82,27 +80,29 @@ impl Store {
         Ok((secrets, headers))
     }
 
-    /// Reads them as a stream, over a connection of its own that no statement's limit ends: there may be many.
+    /// In short statements, one after the other: what holds a table for long stands in the way of its partitions.
     async fn reencrypt_bodies(&self, current: &str) -> Result<u64, StoreError> {
-        let (client, connection) = self.dial().await?;
-        let connection = tokio::spawn(connection);
+        let in_use = "SELECT DISTINCT body_key_name FROM events WHERE body_key_name IS NOT NULL";
+        let in_use = self.connection().await?.query(in_use, &[]).await?;
+        let others: Vec<String> = in_use.iter().map(|row| row.get(0)).filter(|name| name != current).collect();
         let mut done = 0;
-        let parameters: [&(dyn ToSql + Sync); 1] = [&current];
-        let mut rows = pin!(client.query_raw(BODIES, parameters).await?);
-        while let Some(row) = rows.try_next().await? {
-            let (id, accepted_at): (Uuid, Timestamp) = (row.get("id"), row.get("accepted_at"));
-            let sealed = anew(&self.keyring, &row, &bodies::identity(EventId(id)))?;
-            // One that was erased meanwhile stays so.
-            let statement = "UPDATE events SET body_key_name = $3, body_ciphertext = $4
-                             WHERE id = $1 AND accepted_at = $2 AND body_key_name = $5";
-            let known: &str = row.get("key_name");
-            let parameters: [&(dyn ToSql + Sync); 5] =
-                [&id, &accepted_at, &sealed.key_name, &sealed.ciphertext, &known];
-            done += self.connection().await?.execute(statement, &parameters).await?;
+        loop {
+            let rows = self.connection().await?.query(BODIES, &[&others]).await?;
+            if rows.is_empty() {
+                return Ok(done);
+            }
+            for row in rows {
+                let (id, accepted_at): (Uuid, Timestamp) = (row.get("id"), row.get("accepted_at"));
+                let sealed = anew(&self.keyring, &row, &bodies::identity(EventId(id)))?;
+                // One that was erased meanwhile stays so.
+                let statement = "UPDATE events SET body_key_name = $3, body_ciphertext = $4
+                                 WHERE id = $1 AND accepted_at = $2 AND body_key_name = $5";
+                let known: &str = row.get("key_name");
+                let parameters: [&(dyn ToSql + Sync); 5] =
+                    [&id, &accepted_at, &sealed.key_name, &sealed.ciphertext, &known];
+                done += self.connection().await?.execute(statement, &parameters).await?;
+            }
         }
-        drop(client);
-        let _ = connection.await;
-        Ok(done)
     }
 }
 

@@ -305,7 +305,8 @@ impl Store {
                    AND reached_event IS NOT DISTINCT FROM $12::uuid
                  FOR UPDATE
              ), wanted AS MATERIALIZED (
-                 SELECT w.*, r.states, r.application_id FROM {WANTED}, replay r
+                 SELECT w.*, r.states, r.application_id FROM replay r, {WANTED}
+                 JOIN events e ON e.id = w.event_id AND e.accepted_at = w.accepted_at AND e.erased_at IS NULL
              ), chosen AS MATERIALIZED (
                  SELECT d.id, d.accepted_at FROM wanted w
                  JOIN deliveries d ON d.id = w.id AND d.accepted_at = w.accepted_at

@@ -61,7 +61,9 @@ SET state = 'waiting', reason = $3, due_at = now(), sequence = d.sequence + 1,
     taken_by = NULL, taken_at = NULL, finished_at = NULL,
     expires_at = NULL, replay_id = NULL
 FROM unnest($1::uuid[], $2::timestamptz[]) AS chosen(id, accepted_at)
-WHERE d.id = chosen.id AND d.accepted_at = chosen.accepted_at";
+WHERE d.id = chosen.id AND d.accepted_at = chosen.accepted_at
+  AND NOT EXISTS (SELECT FROM events e WHERE e.id = d.event_id AND e.accepted_at = d.accepted_at
+                                         AND e.erased_at IS NOT NULL)";
 
 impl Store {
     /// Makes deliveries due now, whatever they waited for: their claims, which the caller publishes, make older

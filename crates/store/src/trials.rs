@@ -38,7 +38,7 @@ impl Store {
                     &event.event_type.as_str(),
                     &body.shown,
                     &event.traceparent.to_string(),
-                    &new.content.0.as_slice(),
+                    &new.content.as_ref().map(|content| content.0.as_slice()),
                     &record.delivery.0,
                     &record.endpoint.0,
                     &state.as_str(),
