@@ -12,7 +12,7 @@ use fanfare_domain::outcome::Outcome;
 use fanfare_outbound::{Client, Settings};
 use tokio::{
     net::{TcpListener, UdpSocket},
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 use crate::receiver::{AMPLE, Receiver, allowing, request, status};
@@ -193,9 +193,11 @@ async fn all_addresses_of_a_name_are_judged_whatever_way_they_come() {
     assert_not_called(&inside).await;
 }
 
-/// However many names nobody answers for, those of others are found.
+/// However many names nobody answers for, those of others are found: of more than the threads of a process, on which the
+/// system's own look-ups would wait.
 #[tokio::test]
 async fn silent_name_servers_hold_up_nobody_else() {
+    const MORE_THAN_THREADS: usize = 600;
     let receiver = Receiver::answering(OK).await;
     let server = NameServer::start([("one.example", vec![vec![is("127.0.0.1")]])].into()).await;
     let client = server.client();
@@ -203,21 +205,19 @@ async fn silent_name_servers_hold_up_nobody_else() {
     let silent: Vec<_> = (0..1000)
         .map(|number| {
             let (client, url) = (client.clone(), url(&format!("silent-{number}.example")));
-            tokio::spawn(async move { client.post(request(&url, Duration::from_secs(3))).await.outcome })
+            tokio::spawn(async move { client.post(request(&url, AMPLE)).await.outcome })
         })
         .collect();
     timeout(AMPLE, async {
-        // All of them, for addresses of both kinds; a question may be lost.
-        while server.asked.lock().expect("books").len() < 1900 {
+        // Some questions are lost on the way.
+        while server.asked.lock().expect("books").len() < MORE_THAN_THREADS {
             tokio::task::yield_now().await;
         }
     })
     .await
     .expect("the questions");
-    let started = Instant::now();
     assert_eq!(client.post(request(&url("one.example"), AMPLE)).await.outcome, status(200));
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
-    for attempt in silent {
-        assert_eq!(attempt.await.expect("it ends"), Outcome::TimedOut);
-    }
+    let waiting = silent.iter().filter(|attempt| !attempt.is_finished()).count();
+    assert!(waiting >= MORE_THAN_THREADS, "{waiting} of them still waited");
+    silent.iter().for_each(|attempt| attempt.abort());
 }
