@@ -15,7 +15,7 @@ use lapin::{
         BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
         QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
     },
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use serde_json::json;
 use tokio::task::block_in_place;
@@ -88,6 +88,20 @@ async fn a_publisher_reaches_its_own_application_and_nothing_else() {
     let publisher = Broker::connect(&orders, &prefix).await.expect("a connection");
     assert!(publisher.publish(&own, Some("three"), &forged, r#"{"data":3}"#).await.expect("a confirm"));
     world.receiver.wait_for(&endpoint.path, 3).await;
+    // Nor do the keys by which RabbitMQ sends copies elsewhere, which no permission is asked for.
+    let connection = Connection::connect(&orders, ConnectionProperties::default()).await.expect("a connection");
+    let channel = connection.create_channel().await.expect("a channel");
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    let mut headers = FieldTable::default();
+    for name in ["CC", "BCC"] {
+        let key = AMQPValue::LongString(format!("{other_application}.order.created").into());
+        headers.insert(name.into(), AMQPValue::FieldArray(vec![key].into()));
+    }
+    let properties = BasicProperties::default().with_message_id("four".into()).with_headers(headers);
+    let (exchange, options) = (format!("{prefix}.events"), BasicPublishOptions::default());
+    let published = channel.basic_publish(exchange.into(), own.as_str().into(), options, br#"{"data":4}"#, properties);
+    published.await.expect("sent").await.expect("a confirm");
+    world.receiver.wait_for(&endpoint.path, 4).await;
     assert_eq!(world.receiver.received("other").len(), 0);
     assert_eq!(other.get("events").await.data(), &json!([]));
     assert_nothing_else(&orders, &prefix).await;

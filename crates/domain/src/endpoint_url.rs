@@ -139,7 +139,7 @@ pub fn check_url(text: &str, policy: &UrlPolicy) -> Result<Url, UrlFault> {
 impl UrlPolicy {
     /// Whether a URL may be called, as far as the URL says. Settings change: one that was saved may have to be refused.
     ///
-    /// Local names (of one label, or below `.local`, `.internal`, `.home.arpa`) are taken where the operator
+    /// Local names (of one label, or below `.local`, `.internal` and the like) are taken where the operator
     /// has excepted any network from the denial, as their addresses can only lie there; `localhost`, and
     /// what is below it, where that holds for a loopback address.
     ///
@@ -178,6 +178,10 @@ fn check_host(host: Host<&str>, addresses: &AddressPolicy) -> Result<(), UrlFaul
     }
 }
 
+/// Domains that there are not on the internet (RFC 6762, RFC 8375, and what ICANN has set aside or declined), and that
+/// networks use inside.
+const LOCAL: [&str; 8] = ["local", "localdomain", "internal", "home.arpa", "corp", "home", "lan", "intranet"];
+
 fn check_name(name: &str, addresses: &AddressPolicy) -> Result<(), UrlFault> {
     // Those of a URL may hold what no request's may, such as a backtick, and no name on the internet has.
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
@@ -190,7 +194,7 @@ fn check_name(name: &str, addresses: &AddressPolicy) -> Result<(), UrlFault> {
         return Err(UrlFault::NoHost);
     } else if is_below("localhost") {
         addresses.permits(Ipv4Addr::LOCALHOST.into()) || addresses.permits(Ipv6Addr::LOCALHOST.into())
-    } else if !labels.contains('.') || ["local", "internal", "home.arpa"].into_iter().any(is_below) {
+    } else if !labels.contains('.') || LOCAL.into_iter().any(is_below) {
         addresses.has_exceptions()
     } else {
         true
@@ -291,7 +295,15 @@ mod tests {
                 "{name}"
             );
         }
-        for name in ["receiver", "printer.local", "metadata.google.internal", "nas.home.arpa", "local"] {
+        for name in [
+            "receiver",
+            "printer.local",
+            "metadata.google.internal",
+            "nas.home.arpa",
+            "local",
+            "localhost.localdomain",
+            "wiki.corp.",
+        ] {
             let text = format!("http://{name}/");
             assert!(matches!(check(&text), Err(UrlFault::LocalName(_))), "{name}");
             assert!(check_allowing(&text, &["10.0.0.0/8"]).is_ok(), "{name}");

@@ -31,7 +31,7 @@ use utoipa::ToSchema;
 use crate::{metric, quotas::Quotas};
 
 /// Events in one batch.
-pub(crate) const MAX_BATCH: usize = 1000;
+pub(crate) const MAX_BATCH: u16 = 1000;
 
 /// A batch may be this many times as large as one event.
 const BATCH_SIZE_FACTOR: usize = 16;
@@ -139,7 +139,7 @@ pub(crate) async fn batch(
     let events: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|error| {
         ApiError::new(ErrorCode::MalformedJson, format!("the body is not a JSON list of events: {error}"))
     })?;
-    if events.is_empty() || events.len() > MAX_BATCH {
+    if events.is_empty() || events.len() > usize::from(MAX_BATCH) {
         return Err(ApiError::new(ErrorCode::InvalidBatch, format!("a batch has 1 to {MAX_BATCH} events")));
     }
     publish.take(&application, events.len())?;

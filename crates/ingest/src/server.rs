@@ -19,7 +19,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     configuration::Configuration,
-    publish::{self, Publish},
+    publish::{self, MAX_BATCH, Publish},
     quotas::Quotas,
 };
 
@@ -105,7 +105,7 @@ fn router(
         topology: topology.clone(),
         directory: directory.clone(),
         max_event_bytes,
-        quotas: Arc::new(Quotas::new(configuration.publish_rate)),
+        quotas: Arc::new(Quotas::new(configuration.publish_rate, MAX_BATCH.into())),
     };
     let (events, management, api) = routes();
     let audit = Audit::new(store.clone(), directory.clone(), configuration.trusted_proxies, &api);

@@ -23,7 +23,7 @@ use url::Url;
 
 use crate::{
     connect::{Connector, Route, refusal},
-    egress::ProxyAddress,
+    egress::Proxy,
     failure::{classify, root_cause},
     names::{NameServer, Names},
     sign::delivery_headers,
@@ -64,15 +64,6 @@ pub struct Settings {
     pub name_servers: Vec<NameServer>,
     /// What all requests go through, if anything.
     pub proxy: Option<Proxy>,
-}
-
-/// A proxy of the operator's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proxy {
-    /// Where it is.
-    pub address: ProxyAddress,
-    /// Whether it is given the names of hosts, and guards by itself, instead of the addresses that were vetted here.
-    pub gives_names: bool,
 }
 
 /// A POST to be made.

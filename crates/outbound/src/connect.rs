@@ -22,8 +22,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tower::Service;
 
 use crate::{
-    client::Proxy,
-    egress::TunnelError,
+    egress::{Proxy, TunnelError},
     names::{NameError, Names},
     timings::Stopwatch,
 };

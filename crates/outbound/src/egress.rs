@@ -18,6 +18,15 @@ use url::{Host, Url};
 /// The longest answer of a proxy that is read, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
 
+/// A proxy of the operator's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where it is.
+    pub address: ProxyAddress,
+    /// Whether it is given the names of hosts, and guards by itself, instead of the addresses that were vetted here.
+    pub gives_names: bool,
+}
+
 /// Where the proxy is, and who we are there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyAddress {

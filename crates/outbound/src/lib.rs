@@ -21,8 +21,8 @@ mod sign;
 mod timings;
 mod tls;
 
-pub use client::{Client, Exchange, MAX_RESPONSE_BODY, Probe, Proxy, Request, Settings};
-pub use egress::{NotAProxy, ProxyAddress};
+pub use client::{Client, Exchange, MAX_RESPONSE_BODY, Probe, Request, Settings};
+pub use egress::{NotAProxy, Proxy, ProxyAddress};
 pub use names::{NameServer, NotANameServer};
 pub use timings::Timings;
 pub use tls::SetupError;
