@@ -1,7 +1,10 @@
 //! The crash table of `crates/README.md`: a process is killed at each step of an event's way, and whatever was
 //! accepted is delivered all the same.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use fanfare_tests::{
     books::{Allowed, Books, Subscriber},
@@ -60,7 +63,19 @@ async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
     for place in PLACES {
         // With something to do for each of them: a dispatcher's first messages are those that its predecessor left.
         accepted.extend(Load::start(&world, EVENTS, PACE).finish().await);
-        kill_dispatcher_at(&world, place).await;
+        let dispatcher = world.process_with("dispatcher", &[("FANFARE_CRASH_AT", place)]);
+        let is_killed = AtomicBool::new(false);
+        let killed = async {
+            dispatcher.crashed().await;
+            is_killed.store(true, Ordering::Relaxed);
+        };
+        // All of them may be written by one commit: a second one comes with more.
+        let more = async {
+            while !is_killed.load(Ordering::Relaxed) {
+                accepted.extend(Load::start(&world, EVENTS, PACE).finish().await);
+            }
+        };
+        tokio::join!(killed, more);
     }
     let _dispatcher = world.dispatcher().await;
     let allowed = Allowed { repeats: 2 * EVENTS * PLACES.len(), unknown: i64::MAX, ..Allowed::default() };
