@@ -262,7 +262,8 @@ pub(crate) struct Shown {
 
 impl From<AuditEntry> for Shown {
     fn from(entry: AuditEntry) -> Self {
-        let AuditEntry { id, at, application, key, origin, action, path, request, subject, outcome } = entry;
+        let AuditEntry { of, at, subject, outcome } = entry;
+        let NewAuditEntry { id, application, key, origin, action, path, request } = of;
         let request = request.and_then(|text| RawValue::from_string(text).ok());
         let subject = subject.iter().flat_map(|ids| ids.split_whitespace()).map(str::to_owned).collect();
         Self { id, at, application, key, origin, action, path, request, subject, outcome }

@@ -8,9 +8,12 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::BytesMut;
-use fanfare_domain::json::{self, JsonFault, Members};
+use fanfare_domain::json::{self, JsonFault};
 use http_body_util::BodyExt;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 use utoipa::{
@@ -140,6 +143,33 @@ pub(crate) fn from_json<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<
         let field = error.path().to_string();
         ApiError::new(ErrorCode::WrongType, format!("`{field}`: {}", error.into_inner())).at(&field)
     })
+}
+
+/// The members of a JSON object, in their order, also those of one name.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Members(members))
+    }
 }
 
 pub(crate) fn malformed(error: &serde_json::Error) -> ApiError {

@@ -114,9 +114,9 @@ pub(crate) async fn list(
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
     /// The `next` of the page before.
-    before: Option<String>,
+    pub(crate) before: Option<String>,
     /// 1 to 100, 100 where it is left out.
-    limit: Option<usize>,
+    pub(crate) limit: Option<usize>,
 }
 
 /// Creates or changes configurations, all of them or none.

@@ -9,12 +9,13 @@ use fanfare_domain::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::{
     ApiError, Console, ErrorCode, Failures,
     answer::{Answer, Page},
     body::Fields,
+    configs::PageQuery,
     request::{Manager, Path, Query, check_label, page_size},
 };
 
@@ -64,23 +65,13 @@ pub(crate) struct New {
     sample: Box<RawValue>,
 }
 
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Paging {
-    /// The `next` of the page before.
-    before: Option<String>,
-    /// 1 to 100, 100 where it is left out.
-    limit: Option<usize>,
-}
-
 /// Lists the event types: those of the application's dialect, and then its own.
 #[utoipa::path(get, path = "/event-types", operation_id = "list_event_types", tag = "event types",
-    params(Paging), responses((status = 200, body = Page<DescribedType>), Failures))]
+    params(PageQuery), responses((status = 200, body = Page<DescribedType>), Failures))]
 pub(crate) async fn list(
     State(console): State<Console>,
     manager: Manager,
-    Query(paging): Query<Paging>,
+    Query(paging): Query<PageQuery>,
 ) -> Result<Page<DescribedType>, ApiError> {
     let size = page_size(paging.limit.or(Some(100)))?;
     let dialect = console.dialect_of(&manager).await?;

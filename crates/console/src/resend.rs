@@ -67,8 +67,7 @@ pub(crate) async fn one(
         let message = "its webhook is disabled or deleted: it would be skipped; enable the webhook first";
         return Err(ApiError::new(ErrorCode::EndpointDisabled, message));
     }
-    let event = console.store.event(manager.application, row.event).await?;
-    if event.is_some_and(|event| event.erased_at.is_some()) {
+    if row.body.is_none() {
         return Err(ApiError::new(ErrorCode::EventErased, "its event has been erased: there is nothing to send"));
     }
     let filter = ResendFilter {

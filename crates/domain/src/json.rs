@@ -17,14 +17,12 @@
 //! Parser and printer are one: each piece is printed as soon as it is read, and an object is put in
 //! order when it closes. `tests/tests/node_prints_json.rs` compares with Node itself.
 
-mod members;
 mod readable;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-pub use members::Members;
 pub use readable::readable;
 
 /// How deep arrays and objects may be nested: one level more is refused.

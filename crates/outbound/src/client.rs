@@ -136,7 +136,6 @@ type HttpClient = legacy::Client<Connector, Full<Bytes>>;
 #[derive(Clone)]
 pub struct Client {
     http: HttpClient,
-    policy: Arc<UrlPolicy>,
     /// With these, each probe makes a connection of its own.
     route: Arc<Route>,
     probe_tls: Arc<ClientConfig>,
@@ -149,18 +148,13 @@ impl Client {
     /// When these cannot be had.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
         let Settings { policy, extra_roots, name_servers, proxy } = settings;
-        let route = Arc::new(Route {
-            names: Names::new(name_servers)?,
-            addresses: policy.addresses.clone(),
-            proxy: proxy.clone(),
-        });
+        let route = Arc::new(Route { names: Names::new(name_servers)?, policy: policy.clone(), proxy: proxy.clone() });
         let tls = client_config(extra_roots.as_deref(), policy.https_only)?;
         let mut probe_tls = tls.clone();
         // A session that is resumed shows no certificate, and whether that is in order is what a probe is for.
         probe_tls.resumption = Resumption::disabled();
         Ok(Self {
             http: http_client(Connector::new(Arc::clone(&route), Arc::new(tls), Stopwatch::default())),
-            policy: Arc::new(policy.clone()),
             route,
             probe_tls: Arc::new(probe_tls),
         })
@@ -193,7 +187,7 @@ impl Client {
 
     /// The error is an outcome, and a text for people.
     fn message(&self, request: Request) -> Result<Message, (Outcome, String)> {
-        self.policy.check(&request.url).map_err(|fault| (refused(&fault), fault.to_string()))?;
+        self.route.policy.check(&request.url).map_err(|fault| (refused(&fault), fault.to_string()))?;
         let unusable = |_| (Outcome::NotSendable, "the URL cannot be used for a request".to_owned());
         let uri: Uri = request.url.as_str().parse().map_err(unusable)?;
         let mut message = http::Request::new(Full::new(request.body));

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::address::AddressPolicy;
+use fanfare_domain::{address::AddressPolicy, endpoint_url::UrlPolicy};
 use http::{Uri, uri::Scheme};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;
@@ -65,7 +65,7 @@ impl Connector {
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) names: Names,
-    pub(crate) addresses: AddressPolicy,
+    pub(crate) policy: UrlPolicy,
     pub(crate) proxy: Option<Proxy>,
 }
 
@@ -134,7 +134,7 @@ impl Service<Uri> for Dialer {
                 _ => {
                     let addresses = look_up(&route.names, &uri).await?;
                     stopwatch.lap(|timings| &mut timings.dns);
-                    permit(&route.addresses, &addresses)?;
+                    permit(&route.policy.addresses, &addresses)?;
                     dial(&route, &addresses).await?
                 }
             };
@@ -173,7 +173,7 @@ pub(crate) async fn refusal(route: &Route, uri: &Uri) -> Option<String> {
         return None;
     }
     let addresses = timeout(VETTING_LIMIT, look_up(&route.names, uri)).await.ok()?.ok()?;
-    permit(&route.addresses, &addresses).err().map(|error| error.to_string())
+    permit(&route.policy.addresses, &addresses).err().map(|error| error.to_string())
 }
 
 /// A connection to the first address that accepts one.
@@ -196,7 +196,7 @@ async fn dial_one(route: &Route, address: SocketAddr) -> Result<TcpStream, DialE
     let stream = TcpStream::connect(address).await.map_err(DialError::ConnectFailed)?;
     // The kernel may connect elsewhere than it was told to, as it does for `0.0.0.0`: the peer has the last word.
     let peer = stream.peer_addr().map_err(DialError::ConnectFailed)?;
-    permit(&route.addresses, &[peer])?;
+    permit(&route.policy.addresses, &[peer])?;
     Ok(stream)
 }
 
@@ -211,7 +211,8 @@ mod tests {
     fn route(allow: &[&str]) -> Route {
         let allow = allow.iter().map(|net| net.parse().expect("network")).collect();
         let names = Names::new(&[]).expect("name servers");
-        Route { names, addresses: AddressPolicy::new(allow, Vec::new()), proxy: None }
+        let policy = UrlPolicy { addresses: AddressPolicy::new(allow, Vec::new()), ..UrlPolicy::default() };
+        Route { names, policy, proxy: None }
     }
 
     #[tokio::test]

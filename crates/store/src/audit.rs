@@ -53,22 +53,10 @@ impl AuditOutcome {
 /// A change that was made, or tried.
 #[derive(Debug, Clone)]
 pub struct AuditEntry {
-    /// Its id.
-    pub id: AuditId,
+    /// What was asked for; without a key where that was Fanfare itself, too.
+    pub of: NewAuditEntry,
     /// When.
     pub at: Timestamp,
-    /// What it was about, where that was one application.
-    pub application: Option<ApplicationId>,
-    /// Who; none for whoever ran the command `fanfare`, or Fanfare itself.
-    pub key: Option<KeyId>,
-    /// From where.
-    pub origin: String,
-    /// The name of the operation in the API's description, or the command.
-    pub action: String,
-    /// The request's path.
-    pub path: Option<String>,
-    /// What was asked, as JSON, without secrets.
-    pub request: Option<String>,
     /// What it was done to: ids, separated by spaces.
     pub subject: Option<String>,
     /// `done`, `refused` or `failed`; none where the process did not live to tell.
@@ -144,14 +132,16 @@ impl Store {
 
 fn read(row: &Row) -> AuditEntry {
     AuditEntry {
-        id: AuditId(row.get("id")),
+        of: NewAuditEntry {
+            id: AuditId(row.get("id")),
+            application: row.get::<_, Option<Uuid>>("application_id").map(ApplicationId),
+            key: row.get::<_, Option<Uuid>>("key_id").map(KeyId),
+            origin: row.get("origin"),
+            action: row.get("action"),
+            path: row.get("path"),
+            request: row.get("request"),
+        },
         at: row.get("at"),
-        application: row.get::<_, Option<Uuid>>("application_id").map(ApplicationId),
-        key: row.get::<_, Option<Uuid>>("key_id").map(KeyId),
-        origin: row.get("origin"),
-        action: row.get("action"),
-        path: row.get("path"),
-        request: row.get("request"),
         subject: row.get("subject"),
         outcome: row.get("outcome"),
     }
