@@ -18,6 +18,5 @@ pub mod process;
 pub mod proxy;
 pub mod python;
 pub mod receiver;
-pub mod release;
 pub mod signature;
 pub mod world;

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{patience::until, release::Release};
+use crate::patience::until;
 
 /// Environment variables of a process.
 pub type Variables = HashMap<String, String>;
@@ -32,7 +32,14 @@ pub struct Process {
 /// # Panics
 /// When it has not been built.
 pub fn binary(name: &str) -> PathBuf {
-    Release::present().program(name)
+    let mut folder = std::env::current_exe().expect("the path of this program");
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run the tests with `make test`, which builds it", path.display());
+    path
 }
 
 /// Runs `fanfare` with these arguments and gives what it prints.
@@ -40,12 +47,21 @@ pub fn binary(name: &str) -> PathBuf {
 /// # Panics
 /// When it fails.
 pub fn fanfare(variables: &Variables, arguments: &[&str]) -> String {
-    Release::present().fanfare(variables, arguments)
+    let (printed, failed) = try_fanfare(variables, arguments);
+    assert!(failed.is_none(), "fanfare {arguments:?} failed: {}", failed.unwrap_or_default());
+    printed
 }
 
 /// Runs `fanfare` with these arguments; gives what it prints, and its complaint where it fails.
 pub fn try_fanfare(variables: &Variables, arguments: &[&str]) -> (String, Option<String>) {
-    Release::present().try_fanfare(variables, arguments)
+    let mut command = Command::new(binary("fanfare"));
+    let output = command.args(arguments).env_clear().envs(variables).output().expect("fanfare starts");
+    let failed = (!output.status.success()).then(|| text(&output.stderr));
+    (text(&output.stdout), failed)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
 }
 
 impl Process {
@@ -54,15 +70,7 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(name: &'static str, variables: &Variables) -> Self {
-        Self::of(&Release::present(), name, variables)
-    }
-
-    /// The same of a release.
-    ///
-    /// # Panics
-    /// When it cannot be started.
-    pub fn of(release: &Release, name: &'static str, variables: &Variables) -> Self {
-        let mut child = Command::new(release.program(name))
+        let mut child = Command::new(binary(name))
             // Whoever runs the tests may have settings of their own.
             .env_clear()
             .envs(variables)

@@ -18,9 +18,8 @@ use crate::{
     dialects::{self, Waits},
     instance::Servers,
     patience::until,
-    process::{Process, Variables},
+    process::{Process, Variables, fanfare},
     receiver::Receiver,
-    release::Release,
 };
 
 /// What a world is to be like.
@@ -38,8 +37,6 @@ pub struct Setup {
     pub waits: Waits,
     /// The deadline of attempts in all dialects; none for that of each.
     pub timeout: Option<String>,
-    /// Whose programs run.
-    pub release: Release,
 }
 
 impl Setup {
@@ -57,7 +54,6 @@ impl Setup {
             arguments: Vec::new(),
             waits: Waits::Short,
             timeout: Some("2s".to_owned()),
-            release: Release::present(),
         }
     }
 }
@@ -70,8 +66,6 @@ pub struct World {
     delays: Vec<String>,
     /// What its processes are started with.
     pub variables: Variables,
-    /// Whose programs they are.
-    pub release: Release,
     /// The receiver.
     pub receiver: Receiver,
     /// The application.
@@ -123,7 +117,7 @@ impl World {
 
     /// A world.
     pub async fn of(setup: Setup) -> Self {
-        let Setup { servers, variables, dialect, arguments, waits, timeout, release } = setup;
+        let Setup { servers, variables, dialect, arguments, waits, timeout } = setup;
         let name = format!("t{:032x}", rand::random::<u128>());
         let database_url = create_database(&servers.database_url, &name).await;
         let folder = std::env::temp_dir().join(format!("fanfare-{name}"));
@@ -145,11 +139,11 @@ impl World {
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
         all.extend(variables);
-        release.fanfare(&all, &["migrate"]);
+        fanfare(&all, &["migrate"]);
         let arguments = arguments.iter().map(String::as_str);
         let create: Vec<&str> = ["app", "create", "test", "--dialect", &dialect].into_iter().chain(arguments).collect();
-        let application = release.fanfare(&all, &create);
-        let key = release.fanfare(&all, &["key", "create", "--role", "manage", "--application", &application]);
+        let application = fanfare(&all, &create);
+        let key = fanfare(&all, &["key", "create", "--role", "manage", "--application", &application]);
         let receiver = Receiver::start().await;
         let mut world = Self {
             servers,
@@ -157,7 +151,6 @@ impl World {
             folder,
             delays,
             variables: all,
-            release,
             receiver,
             application,
             key,
@@ -217,7 +210,7 @@ impl World {
     pub fn process_with(&self, name: &'static str, variables: &[(&str, &str)]) -> Process {
         let mut all = self.variables.clone();
         all.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-        Process::of(&self.release, name, &all)
+        Process::start(name, &all)
     }
 
     /// A client with the application's key.
@@ -230,7 +223,7 @@ impl World {
 
     /// Another application, and a client that manages it, as soon as ingest knows its key.
     pub async fn other_application(&self) -> (String, Client) {
-        let application = self.release.fanfare(&self.variables, &["app", "create", "other"]);
+        let application = fanfare(&self.variables, &["app", "create", "other"]);
         let key = self.create_key(&["--role", "manage", "--application", &application]);
         let client = self.client().with_key(&key);
         until("the key to be known", async || (client.get("webhooks").await.status == 200).then_some(())).await;
@@ -239,7 +232,7 @@ impl World {
 
     /// Creates a key of another role.
     pub fn create_key(&self, arguments: &[&str]) -> String {
-        self.release.fanfare(&self.variables, &[&["key", "create"], arguments].concat())
+        fanfare(&self.variables, &[&["key", "create"], arguments].concat())
     }
 
     /// A connection to the AMQP door.

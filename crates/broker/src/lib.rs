@@ -14,8 +14,6 @@ mod parked;
 mod publisher;
 mod topology;
 mod watchdog;
-#[cfg(test)]
-mod wire;
 
 pub use codec::{Message, Unreadable, decode_claim, decode_event, encode_claim, encode_event};
 pub use connection::BrokerSettings;

@@ -234,7 +234,7 @@ fn json_object<'a>(entries: impl Iterator<Item = (&'a ShortString, &'a AMQPValue
     Value::Object(entries.map(|(name, value)| (name.to_string(), json(value))).collect())
 }
 
-pub(crate) fn json(value: &AMQPValue) -> Value {
+fn json(value: &AMQPValue) -> Value {
     match value {
         AMQPValue::Boolean(value) => (*value).into(),
         AMQPValue::ShortShortInt(value) => (*value).into(),

@@ -210,10 +210,7 @@ fn text(value: String) -> AMQPValue {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
-    use crate::{parked::json, wire};
 
     #[test]
     fn every_queue_that_dead_letters_does_so_at_least_once() {
@@ -232,23 +229,6 @@ mod tests {
         for delay in ["60s", "5m", "15m", "60m", "120m", "1s", "5s", "30s"] {
             assert!(names.contains(&format!("fanfare.delay.{delay}").as_str()), "{delay}");
         }
-    }
-
-    /// The broker refuses a declaration with other arguments, and with it every process of one of two releases.
-    #[test]
-    fn queues_are_declared_as_the_previous_release_declares_them() {
-        let arguments = |queue: &Queue| {
-            queue.arguments.inner().iter().map(|(name, value)| (name.to_string(), json(value))).collect()
-        };
-        let declared: serde_json::Map<String, Value> =
-            wire::topology().queues().iter().map(|queue| (queue.name.clone(), arguments(queue))).collect();
-        let recorded = wire::recorded("queues.json");
-        let recorded = recorded.as_object().expect("queues");
-        for (queue, arguments) in recorded {
-            let now = declared.get(queue).unwrap_or(arguments);
-            assert_eq!(now, arguments, "{queue}: with other arguments it needs another name");
-        }
-        assert!(recorded.keys().any(|queue| declared.contains_key(queue)));
     }
 
     #[test]

@@ -36,8 +36,6 @@ impl Scene {
             (Act::Stop, Part::Ingests | Part::Dispatchers) => self.stop_process(fault.part, draw),
             (Act::Roll, part) => self.roll(part).await,
             (Act::Scale(ending), _) => self.scale(ending).await,
-            (Act::RollForward, _) => self.roll_forward().await,
-            (Act::RollBack, _) => self.roll_back().await,
             (Act::WrongClock, part) => self.change_clock(part, draw).await,
             (Act::Kill, part) => block_in_place(|| self.server(part).kill()),
             (Act::Stop, part) => block_in_place(|| self.server(part).pause()),

@@ -5,7 +5,6 @@ use std::{ops::Range, path::PathBuf};
 use fanfare_tests::{
     books::{Allowed, Missing},
     receiver::Behaviour,
-    release,
 };
 
 use rand::{RngExt, rngs::StdRng};
@@ -35,8 +34,6 @@ pub(crate) enum Part {
     ToBroker,
     ToDatabase,
     Receivers,
-    /// All processes.
-    Release,
 }
 
 /// What goes wrong.
@@ -47,8 +44,6 @@ pub(crate) enum Act {
     Stop,
     Roll,
     Scale(Ending),
-    RollForward,
-    RollBack,
     WrongClock,
     Restart,
     CloseConnections,
@@ -99,10 +94,10 @@ const fn fault(name: &'static str, part: Part, act: Act, about: &'static str) ->
 
 use Act::{
     Answer, CloseConnections, Delay, DiskAlarm, FillDisk, HalfOpen, Kill, KillAll, LoseData, LoseMajority, LoseNode,
-    MemoryAlarm, OlderCopy, Purge, ReadOnly, Reset, Restart, Roll, RollBack, RollForward, RollNodes, Scale, Silence,
-    Stop, TerminateBackends, WrongClock,
+    MemoryAlarm, OlderCopy, Purge, ReadOnly, Reset, Restart, Roll, RollNodes, Scale, Silence, Stop, TerminateBackends,
+    WrongClock,
 };
-use Part::{Broker, Database, Dispatchers, Ingests, Nodes, Receivers, Release, ToBroker, ToDatabase};
+use Part::{Broker, Database, Dispatchers, Ingests, Nodes, Receivers, ToBroker, ToDatabase};
 
 pub(crate) const FAULTS: &[Fault] = &[
     fault("kill-ingest", Ingests, Kill, "kill -9 of one of two ingests"),
@@ -119,18 +114,6 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("roll-dispatchers", Dispatchers, Roll, "SIGTERM of each dispatcher, after a new one was started"),
     fault("scale-dispatchers", Dispatchers, Scale(Ending::Terminate), "four dispatchers, SIGTERM of three, ten times"),
     fault("scale-kill", Dispatchers, Scale(Ending::Kill), "four dispatchers, kill -9 of three, ten times"),
-    fault(
-        "roll-release",
-        Release,
-        RollForward,
-        "this release's processes beside those of the release before, which then end",
-    ),
-    fault(
-        "roll-back",
-        Release,
-        RollBack,
-        "the same, and back: on the newer schema the release before is started again",
-    ),
     fault("restart-broker", Broker, Restart, "RabbitMQ is stopped properly and started again"),
     fault("restart-database", Database, Restart, "PostgreSQL is stopped properly and started again"),
     fault("close-connections", Broker, CloseConnections, "RabbitMQ closes all connections"),
@@ -197,7 +180,7 @@ impl Fault {
 
     /// Whether its scene is like no other's.
     pub(crate) fn happens_alone(&self) -> bool {
-        matches!(self.part, Nodes | Release)
+        self.part == Nodes
     }
 
     /// Why it cannot be had on this machine.
@@ -207,7 +190,6 @@ impl Fault {
             FillDisk(_) if !*disk::CAN_BE_HAD => {
                 Some("a small file system cannot be mounted: that takes root".to_owned())
             }
-            RollForward | RollBack => release::Release::previous().err(),
             _ => None,
         }
     }

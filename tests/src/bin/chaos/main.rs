@@ -8,7 +8,6 @@ mod faults;
 mod nodes;
 mod options;
 mod processes;
-mod releases;
 mod run;
 mod scene;
 mod table;

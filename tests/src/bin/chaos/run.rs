@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::{
     evidence,
     faults::{self, Fault, Part},
-    name_of, releases,
+    name_of,
     scene::Scene,
     table::Row,
 };
@@ -33,7 +33,7 @@ pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
     let name = name_of(faults);
     let mut draw = StdRng::from_seed(Sha256::digest(format!("{seed} {time} {name}")).into());
     let mut row = Row { name, ..Row::default() };
-    let mut scene = Scene::set("chaos", faults::nodes(faults), releases::begins_with(faults)).await;
+    let mut scene = Scene::set("chaos", faults::nodes(faults)).await;
     let suffered = AssertUnwindSafe(suffer(&mut scene, faults, &mut draw, &mut row)).catch_unwind().await;
     let mut lines = Vec::new();
     match suffered {

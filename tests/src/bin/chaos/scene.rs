@@ -10,8 +10,7 @@ use fanfare_tests::{
     patience::until,
     process::{Logs, Process},
     proxy::Proxy,
-    release::Release,
-    world::{Setup, World, ready},
+    world::{World, ready},
 };
 use futures_util::future::join_all;
 use tokio::{task::block_in_place, time::Instant};
@@ -41,8 +40,6 @@ pub(crate) struct Scene {
     pub(crate) world: World,
     pub(crate) subscribers: [Subscriber; 3],
     pub(crate) load: Option<Load>,
-    /// The keys of what was parked and put back, which the load knows nothing of.
-    pub(crate) put_back: Vec<String>,
     /// One before each node.
     pub(crate) to_broker: Vec<Proxy>,
     pub(crate) to_database: [Proxy; 1],
@@ -66,8 +63,8 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Sets it up with a broker of so many nodes and the processes of a release, without load.
-    pub(crate) async fn set(name: &str, nodes: usize, release: Release) -> Self {
+    /// Sets it up with a broker of so many nodes, without load.
+    pub(crate) async fn set(name: &str, nodes: usize) -> Self {
         let (brokers, database) = block_in_place(|| {
             thread::scope(|scope| {
                 let brokers = scope.spawn(|| Instance::cluster(name, nodes));
@@ -77,7 +74,7 @@ impl Scene {
         });
         let urls: Vec<String> = brokers.iter().map(Instance::url).collect();
         let servers = Servers { amqp_url: urls.join(","), database_url: database.url() };
-        let mut world = World::of(Setup { release, ..Setup::on(servers, &VARIABLES) }).await;
+        let mut world = World::with(servers, &VARIABLES).await;
         let subscribers = Subscriber::three(&world, SLOW).await;
         // The books go straight to the servers, the processes through the proxies: this one does not.
         drop(world.take_ingest());
@@ -89,7 +86,6 @@ impl Scene {
             world,
             subscribers,
             load: None,
-            put_back: Vec::new(),
             to_broker,
             to_database: [to_database],
             ingests: Vec::new(),
@@ -154,7 +150,7 @@ impl Scene {
     }
 
     /// A client of an ingest, once that serves.
-    pub(crate) fn client_of(&self, ingest: &Process) -> Option<Client> {
+    fn client_of(&self, ingest: &Process) -> Option<Client> {
         let log = ingest.logs().into_iter().find(|log| log["message"] == "serving the API")?;
         Some(Client::new(log["address"].as_str()?.parse().ok()?, &self.world.key))
     }
@@ -180,9 +176,7 @@ impl Scene {
     /// Ends the load, and gives the keys of all that was accepted.
     pub(crate) async fn finish(&mut self) -> Vec<String> {
         self.load().stop();
-        let mut accepted = self.load.take().expect("a load").finish().await;
-        accepted.append(&mut self.put_back);
-        accepted
+        self.load.take().expect("a load").finish().await
     }
 
     /// Ends everything. What the servers hold goes with them: nobody need tidy up there.
