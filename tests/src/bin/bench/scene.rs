@@ -1,6 +1,9 @@
 //! What a measurement takes place in: a Fanfare of its own on the bench's servers, a receiver, a publisher.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use fanfare_tests::{
     client::Client,
@@ -9,7 +12,7 @@ use fanfare_tests::{
     world::{Setup, World, get},
 };
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::{net::TcpSocket, time::sleep};
 
 use crate::{
     ceiling::{self, Work},
@@ -35,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Subscriber {
     /// Where its receipts are noted.
     pub(crate) group: &'static str,
-    /// How the receiver answers it; `refuse` for a port that nobody listens on.
+    /// How the receiver answers it; `refuse` for a port without a listener.
     pub(crate) behaviour: &'static str,
     pub(crate) types: Vec<String>,
 }
@@ -326,6 +329,17 @@ pub(crate) struct Other {
     types: Vec<String>,
 }
 
+/// The URL of a port that refuses connections. The socket has the port for as long as the bench runs, and never listens:
+/// no other program can take the port.
+fn refused_url() -> String {
+    static BOUND: LazyLock<TcpSocket> = LazyLock::new(|| {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        socket
+    });
+    format!("http://{}/", BOUND.local_addr().expect("a bound socket has an address"))
+}
+
 async fn subscribe(client: &Client, address: &str, subscribers: &[Subscriber]) -> Vec<ceiling::Endpoint> {
     let mut described: Vec<&String> = subscribers.iter().flat_map(|one| &one.types).collect();
     described.sort_unstable();
@@ -338,7 +352,7 @@ async fn subscribe(client: &Client, address: &str, subscribers: &[Subscriber]) -
     let mut endpoints = Vec::new();
     for Subscriber { group, behaviour, types } in subscribers {
         let url = match *behaviour {
-            "refuse" => "http://127.0.0.1:9/".to_owned(),
+            "refuse" => refused_url(),
             behaviour => format!("http://{address}/{group}/{behaviour}"),
         };
         let answer = client.post("webhooks", &json!({ "url": url, "events": types })).await;
