@@ -6,7 +6,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use fanfare_domain::delay::Ladder;
 use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, tcp::OwnedTLSConfig, types::FieldTable};
 
-use crate::{BrokerUrls, Prefix, Topology, nodes::Node};
+use crate::{BrokerUrls, Prefix, Topology, nodes::Node, stream::open};
 
 /// A node that has not answered after this long, at any step, is given up, and the next one tried. All steps together may
 /// take longer: a busy broker that answers each of them late must not be left each time before the last.
@@ -93,8 +93,7 @@ impl BrokerSettings {
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
         let tls = OwnedTLSConfig { identity: None, cert_chain: node.roots.clone() };
-        let runtime = lapin::runtime::default_runtime()?;
-        let connection = answered(Connection::connect_uri_with_config(url, properties, tls, runtime)).await?;
+        let connection = answered(open(url, properties, tls)).await?;
         if let Some(topology) = declare {
             let channel = answered(connection.create_channel()).await?;
             topology.declare(&channel).await?;

@@ -1,0 +1,172 @@
+//! Short strings that are not UTF-8, made UTF-8 within a frame's payload. No length changes.
+//!
+//! RabbitMQ takes any bytes as a short string; lapin ends the whole connection at a short string that is not UTF-8. Our
+//! stream therefore replaces such bytes before lapin reads them. The replacement is also the mark by which a message is parked.
+
+/// Stands for each byte that is not UTF-8. No application's id, event type or event's key may hold it.
+pub(crate) const SUBSTITUTE: char = '\u{1a}';
+const SUBSTITUTE_BYTE: u8 = SUBSTITUTE as u8;
+
+/// Class and method of `basic.deliver`.
+const DELIVER: [u8; 4] = [0, 60, 0, 60];
+
+/// Levels of tables and lists that lapin gets: lapin reads them by recursion, and a frame has room for some 26,000.
+const MAX_DEPTH: usize = 64;
+
+/// Types of fields: an array of bytes, a list, a table.
+const BYTES: u8 = b'x';
+const LIST: u8 = b'A';
+const TABLE: u8 = b'F';
+
+/// The properties in the order of their flags, from the highest bit down.
+const PROPERTIES: [Property; 14] = {
+    use Property::{Fixed, ShortString, Table};
+    [
+        ShortString, // content_type
+        ShortString, // content_encoding
+        Table,       // headers
+        Fixed(1),    // delivery_mode
+        Fixed(1),    // priority
+        ShortString, // correlation_id
+        ShortString, // reply_to
+        ShortString, // expiration
+        ShortString, // message_id
+        Fixed(8),    // timestamp
+        ShortString, // type
+        ShortString, // user_id
+        ShortString, // app_id
+        ShortString, // cluster_id
+    ]
+};
+
+#[derive(Clone, Copy)]
+enum Property {
+    ShortString,
+    Table,
+    Fixed(usize),
+}
+
+/// Replaces each byte that is not part of UTF-8.
+pub(crate) fn mend(bytes: &mut [u8]) {
+    let mut from = 0;
+    while let Err(error) = str::from_utf8(&bytes[from..]) {
+        let bad = from + error.valid_up_to();
+        let end = error.error_len().map_or(bytes.len(), |length| bad + length);
+        bytes[bad..end].fill(SUBSTITUTE_BYTE);
+        from = end;
+    }
+}
+
+/// Mends the payload of a method frame: of `basic.deliver`, as no other method carries bytes of a publisher to a consumer.
+pub(crate) fn mend_method(payload: &mut [u8]) {
+    let mut walk = Walk { bytes: payload, at: 0 };
+    if walk.take(DELIVER.len()).is_some_and(|method| *method == DELIVER) {
+        // lapin refuses a payload that ends early.
+        let _ = walk.deliver();
+    }
+}
+
+/// Mends the payload of a content header frame.
+pub(crate) fn mend_header(payload: &mut [u8]) {
+    let _ = Walk { bytes: payload, at: 0 }.header();
+}
+
+/// A walk over a payload. Each step is `None` where the payload ends before the step.
+struct Walk<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+}
+
+impl Walk<'_> {
+    fn take(&mut self, count: usize) -> Option<&mut [u8]> {
+        let end = self.at.checked_add(count)?;
+        let taken = self.bytes.get_mut(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    fn number<const N: usize>(&mut self) -> Option<[u8; N]> {
+        (*self.take(N)?).try_into().ok()
+    }
+
+    fn length(&mut self) -> Option<usize> {
+        usize::try_from(u32::from_be_bytes(self.number()?)).ok()
+    }
+
+    fn short_string(&mut self) -> Option<()> {
+        let [length] = self.number()?;
+        mend(self.take(length.into())?);
+        Some(())
+    }
+
+    fn skip_long(&mut self) -> Option<()> {
+        let length = self.length()?;
+        self.take(length).map(drop)
+    }
+
+    /// Consumer tag, delivery tag, whether it is redelivered, exchange, routing key.
+    fn deliver(&mut self) -> Option<()> {
+        self.short_string()?;
+        self.take(9)?;
+        self.short_string()?;
+        self.short_string()
+    }
+
+    /// Class, weight, size of the body, flags, properties.
+    fn header(&mut self) -> Option<()> {
+        self.take(12)?;
+        let flags = u16::from_be_bytes(self.number()?);
+        for (index, property) in PROPERTIES.into_iter().enumerate() {
+            if flags & (0x8000 >> index) == 0 {
+                continue;
+            }
+            match property {
+                Property::ShortString => self.short_string()?,
+                Property::Table => self.table()?,
+                Property::Fixed(size) => self.take(size).map(drop)?,
+            }
+        }
+        Some(())
+    }
+
+    /// Walks without recursion. A field that is nested too deep becomes an array of its bytes.
+    fn table(&mut self) -> Option<()> {
+        let mut open = Vec::new();
+        self.open(TABLE, &mut open)?;
+        while let Some((kind, end)) = open.last().copied() {
+            if self.at >= end {
+                open.pop();
+                continue;
+            }
+            if kind == TABLE {
+                self.short_string()?;
+            }
+            let place = self.at;
+            match self.number()? {
+                [b't' | b'b' | b'B'] => self.take(1).map(drop)?,
+                [b's' | b'U' | b'u'] => self.take(2).map(drop)?,
+                [b'I' | b'i' | b'f'] => self.take(4).map(drop)?,
+                [b'D'] => self.take(5).map(drop)?,
+                [b'L' | b'l' | b'T' | b'd'] => self.take(8).map(drop)?,
+                [b'S' | BYTES] => self.skip_long()?,
+                [LIST | TABLE] if open.len() == MAX_DEPTH => {
+                    self.bytes[place] = BYTES;
+                    self.skip_long()?;
+                }
+                [kind @ (LIST | TABLE)] => self.open(kind, &mut open)?,
+                [b'V'] => {}
+                _ => return None,
+            }
+        }
+        Some(())
+    }
+
+    fn open(&mut self, kind: u8, open: &mut Vec<(u8, usize)>) -> Option<()> {
+        let length = self.length()?;
+        open.push((kind, self.at.checked_add(length)?));
+        Some(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
