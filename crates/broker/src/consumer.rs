@@ -1,6 +1,9 @@
 //! Consuming.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use lapin::{
@@ -11,7 +14,7 @@ use lapin::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,26 +22,14 @@ use crate::{
     BrokerSettings,
     acks::Acks,
     connection::backoff,
-    watchdog::{Flow, Place, watch_connection, watch_consumers},
+    watchdog::{Flow, Place, watch_connection, watch_consumer},
 };
-
-/// Connections, none that held between them, that ended with a message which the client library cannot parse (a short string
-/// that is not UTF-8), after which messages are taken one at a time: then this one alone comes back until
-/// it is parked, and not all that were handed over with it.
-const CAREFUL_AFTER: usize = 2;
 
 /// The longest wait for the channels: on a connection that fails just then, lapin may never answer.
 const SET_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest wait for each step of closing what may be broken.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long messages are taken one at a time on a connection that holds, before all goes on as before.
-const CAREFUL_FOR: Duration = Duration::from_secs(10);
-
-/// Such connections in a row after which there is no more hurry: the delivery limit would have parked the
-/// message long before, so it is a parked one.
-const PATIENT_AFTER: usize = 50;
 
 /// A message as the broker handed it over. It comes again unless it is acked.
 pub struct Incoming {
@@ -102,21 +93,49 @@ pub struct Feed {
     pub into: mpsc::Sender<Incoming>,
 }
 
-/// The consumers of a process, on one connection of their own.
+/// Consumers, each on a connection of its own: a connection that fails holds up one queue.
 pub struct Consumers {
     consuming: watch::Receiver<bool>,
-    supervisor: tokio::task::JoinHandle<()>,
+    supervisors: Vec<JoinHandle<()>>,
     close: CancellationToken,
 }
 
-/// Why a set of consumers ended.
+/// Why a consumer ended.
 enum Ended {
-    /// No messages are wanted for now: the channels are closed, and what was not acked comes again.
+    /// No messages are wanted for now: the channel is closed, and what was not acked comes again.
     Paused,
-    /// Messages were taken one at a time for long enough.
-    Recovered,
     /// The process is stopping.
     Closed,
+}
+
+/// States of consumers: of each, and whether all of them get messages.
+struct States {
+    each: Mutex<Vec<bool>>,
+    all: watch::Sender<bool>,
+}
+
+/// The state of one consumer.
+struct State {
+    index: usize,
+    states: Arc<States>,
+}
+
+impl State {
+    /// Changes the state and returns the former one.
+    fn replace(&self, is_consuming: bool) -> bool {
+        let mut each = self.states.each.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_consuming = std::mem::replace(&mut each[self.index], is_consuming);
+        self.states.all.send_replace(each.iter().all(|one| *one));
+        was_consuming
+    }
+}
+
+/// Signals that stop a consumer.
+#[derive(Clone)]
+struct Signals {
+    wanted: watch::Receiver<bool>,
+    stop: CancellationToken,
+    close: CancellationToken,
 }
 
 impl Consumers {
@@ -128,13 +147,18 @@ impl Consumers {
         wanted: watch::Receiver<bool>,
         stop: CancellationToken,
     ) -> Self {
-        let (state, consuming) = watch::channel(false);
-        let close = CancellationToken::new();
-        let supervisor = tokio::spawn(supervise(settings, feeds, wanted, stop, close.clone(), state));
-        Self { consuming, supervisor, close }
+        let (all, consuming) = watch::channel(false);
+        let states = Arc::new(States { each: Mutex::new(vec![false; feeds.len()]), all });
+        let signals = Signals { wanted, stop, close: CancellationToken::new() };
+        let start = |(index, feed)| {
+            let state = State { index, states: Arc::clone(&states) };
+            tokio::spawn(supervise(settings.clone(), feed, signals.clone(), state))
+        };
+        let supervisors = feeds.into_iter().enumerate().map(start).collect();
+        Self { consuming, supervisors, close: signals.close }
     }
 
-    /// A view of whether messages are coming in.
+    /// A view of whether messages are coming in from all of the queues.
     pub fn consuming(&self) -> watch::Receiver<bool> {
         self.consuming.clone()
     }
@@ -142,32 +166,26 @@ impl Consumers {
     /// Closes the channels, after which nothing can be acked, and waits until that is done.
     pub async fn close(self) {
         self.close.cancel();
-        let _ = self.supervisor.await;
+        for supervisor in self.supervisors {
+            let _ = supervisor.await;
+        }
     }
 }
 
-async fn supervise(
-    settings: BrokerSettings,
-    feeds: Vec<Feed>,
-    mut wanted: watch::Receiver<bool>,
-    stop: CancellationToken,
-    close: CancellationToken,
-    state: watch::Sender<bool>,
-) {
+async fn supervise(settings: BrokerSettings, feed: Feed, mut signals: Signals, state: State) {
     let (mut waits, mut turns) = (backoff(), settings.turns());
-    let mut unparsed = 0;
+    let stop = signals.stop.clone();
     while !stop.is_cancelled() {
-        if stop.run_until_cancelled(until(&mut wanted, true)).await.is_none() {
+        if stop.run_until_cancelled(until(&mut signals.wanted, true)).await.is_none() {
             return;
         }
-        let is_careful = unparsed >= CAREFUL_AFTER;
         let Some(connected) = stop.run_until_cancelled(settings.connect(&mut turns, "consumes")).await else { return };
         let ended = match connected {
             Ok(connection) => {
                 let ended = tokio::select! {
                     // First: it knows why a connection failed.
                     biased;
-                    ended = consume(&connection, &feeds, is_careful, &mut wanted, &stop, &close, &state) => ended,
+                    ended = consume(&connection, &feed, &mut signals, &state) => ended,
                     silent = watch_connection(&settings, &connection) => Err(silent),
                 };
                 end(connection).await;
@@ -175,56 +193,42 @@ async fn supervise(
             }
             Err(error) => Err(error),
         };
-        let was_consuming = state.send_replace(false);
+        let was_consuming = state.replace(false);
         let error = match ended {
             Ok(Ended::Closed) => return,
-            Ok(Ended::Paused | Ended::Recovered) => {
+            Ok(Ended::Paused) => {
                 waits = backoff();
-                unparsed = 0;
                 continue;
             }
             Err(error) => error,
         };
-        // Other errors in between, such as channels that do not open, say nothing of whether it is over.
-        let is_parsing = matches!(error.kind(), lapin::ErrorKind::ParsingError(_));
-        unparsed += usize::from(is_parsing);
-        tracing::warn!(%error, unparsed, "not consuming; connecting to the broker again");
-        // Until the delivery limit parks what cannot be parsed, everything else waits behind it.
-        if was_consuming || is_parsing && unparsed < PATIENT_AFTER {
+        tracing::warn!(queue = feed.queue, %error, "not consuming; connecting to the broker again");
+        if was_consuming {
             waits = backoff();
         }
         stop.run_until_cancelled(tokio::time::sleep(waits.next().unwrap_or_default())).await;
     }
 }
 
-async fn consume(
-    connection: &Connection,
-    feeds: &[Feed],
-    is_careful: bool,
-    wanted: &mut watch::Receiver<bool>,
-    stop: &CancellationToken,
-    close: &CancellationToken,
-    state: &watch::Sender<bool>,
-) -> lapin::Result<Ended> {
-    let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(connection, feeds, is_careful));
-    let Lines { channels, flows, mut pumps, mut acks, close: close_acks } =
+async fn consume(connection: &Connection, feed: &Feed, signals: &mut Signals, state: &State) -> lapin::Result<Ended> {
+    let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(connection, feed));
+    let Line { channel, flow, mut pump, mut acks, close: close_acks } =
         set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
-    tracing::info!("consuming from the broker");
-    state.send_replace(true);
+    tracing::info!(queue = feed.queue, "consuming from the broker");
+    state.replace(true);
     let ended = tokio::select! {
         biased;
-        () = stop.cancelled() => {
-            cancel(&channels).await;
-            state.send_replace(false);
-            close.cancelled().await;
+        () = signals.stop.cancelled() => {
+            cancel(&channel, &feed.queue).await;
+            state.replace(false);
+            signals.close.cancelled().await;
             Ended::Closed
         }
         // The end of a stream means that the consumer is gone, even where the connection is healthy.
-        Some(ended) = pumps.join_next() => return ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
+        Some(ended) = pump.join_next() => return ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
         Some(ended) = acks.join_next() => return ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
-        silent = watch_consumers(connection, &flows) => return Err(silent),
-        () = until(wanted, false) => Ended::Paused,
-        () = tokio::time::sleep(CAREFUL_FOR), if is_careful => Ended::Recovered,
+        silent = watch_consumer(connection, &flow) => return Err(silent),
+        () = until(&mut signals.wanted, false) => Ended::Paused,
     };
     close_acks.cancel();
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, acks.join_all()).await;
@@ -236,46 +240,29 @@ async fn end(connection: Connection) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "".into())).await;
 }
 
-/// What is open of a set of consumers.
-struct Lines {
-    channels: Vec<(Channel, String)>,
-    flows: Vec<Arc<Flow>>,
-    pumps: JoinSet<lapin::Result<()>>,
+/// What is open of a consumer. Its tasks end with it.
+struct Line {
+    channel: Channel,
+    flow: Arc<Flow>,
+    pump: JoinSet<lapin::Result<()>>,
     acks: JoinSet<lapin::Result<()>>,
     /// Tells the broker of all that has ended, and of nothing more.
     close: CancellationToken,
 }
 
-/// Opens a channel for each feed and begins to pass its messages on.
-async fn set_up(connection: &Connection, feeds: &[Feed], is_careful: bool) -> lapin::Result<Lines> {
-    let mut lines = Lines {
-        channels: Vec::new(),
-        flows: Vec::new(),
-        pumps: JoinSet::new(),
-        acks: JoinSet::new(),
-        close: CancellationToken::new(),
-    };
-    for feed in feeds {
-        let channel = connection.create_channel().await?;
-        let prefetch = if is_careful { 1 } else { feed.prefetch };
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        let consumer = channel
-            .basic_consume(
-                feed.queue.clone().into(),
-                feed.queue.clone().into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
-        let flow = Arc::new(Flow::new(feed.queue.clone(), usize::from(prefetch)));
-        let acks = Arc::<Acks>::default();
-        lines.pumps.spawn(pump(consumer, Arc::clone(&flow), Arc::clone(&acks), feed.into.clone()));
-        let (of_channel, close) = (channel.clone(), lines.close.clone());
-        lines.acks.spawn(async move { acks.tell(&of_channel, close).await });
-        lines.channels.push((channel, feed.queue.clone()));
-        lines.flows.push(flow);
-    }
-    Ok(lines)
+/// Opens a channel for a feed and begins to pass its messages on.
+async fn set_up(connection: &Connection, feed: &Feed) -> lapin::Result<Line> {
+    let channel = connection.create_channel().await?;
+    channel.basic_qos(feed.prefetch, BasicQosOptions::default()).await?;
+    let (queue, tag) = (feed.queue.clone().into(), feed.queue.clone().into());
+    let consumer = channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await?;
+    let flow = Arc::new(Flow::new(feed.queue.clone(), usize::from(feed.prefetch)));
+    let told = Arc::<Acks>::default();
+    let (mut pump_task, mut acks, close) = (JoinSet::new(), JoinSet::new(), CancellationToken::new());
+    pump_task.spawn(pump(consumer, Arc::clone(&flow), Arc::clone(&told), feed.into.clone()));
+    let (of_channel, until) = (channel.clone(), close.clone());
+    acks.spawn(async move { told.tell(&of_channel, until).await });
+    Ok(Line { channel, flow, pump: pump_task, acks, close })
 }
 
 /// Waits until messages are wanted, or are not. Where nobody can say so any more, that is for ever.
@@ -300,11 +287,9 @@ async fn pump(
 }
 
 /// Tells the broker to hand over nothing more; what it has handed over can still be acked.
-async fn cancel(channels: &[(Channel, String)]) {
-    for (channel, tag) in channels {
-        let cancelled = channel.basic_cancel(tag.clone().into(), BasicCancelOptions::default());
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, cancelled).await;
-    }
+async fn cancel(channel: &Channel, tag: &str) {
+    let cancelled = channel.basic_cancel(tag.into(), BasicCancelOptions::default());
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, cancelled).await;
 }
 
 fn consumer_is_gone() -> lapin::Error {

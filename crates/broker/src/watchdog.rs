@@ -21,7 +21,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// A broker that has answered a new connection has answered the old one before, but for so much.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How often the consumers are looked at.
+/// How often a consumer is looked at.
 const LOOK: Duration = Duration::from_secs(20);
 
 /// How long a consumer that has room may get nothing while messages wait. One that is healthy gets them at once.
@@ -103,20 +103,21 @@ async fn ask(channel: &Channel) -> lapin::Result<()> {
     channel.basic_qos(1, BasicQosOptions::default()).await
 }
 
-/// Ends with an error when one of the consumers has fallen silent.
-pub(crate) async fn watch_consumers(connection: &Connection, flows: &[Arc<Flow>]) -> lapin::Error {
+/// Ends with an error when the consumer has fallen silent.
+pub(crate) async fn watch_consumer(connection: &Connection, flow: &Flow) -> lapin::Error {
     loop {
         sleep(LOOK).await;
-        for flow in flows.iter().filter(|flow| flow.is_silent(Instant::now())) {
-            let waiting = timeout(ANSWER_TIMEOUT, ready(connection, &flow.queue));
-            match waiting.await.unwrap_or_else(|_| Err(timed_out())) {
-                Ok(waiting) if waiting > 0 && flow.is_silent(Instant::now()) => {
-                    tracing::warn!(queue = flow.queue, waiting, "a consumer fell silent while messages wait for it");
-                    return is_silent();
-                }
-                Ok(_) => {}
-                Err(error) => return error,
+        if !flow.is_silent(Instant::now()) {
+            continue;
+        }
+        let waiting = timeout(ANSWER_TIMEOUT, ready(connection, &flow.queue));
+        match waiting.await.unwrap_or_else(|_| Err(timed_out())) {
+            Ok(waiting) if waiting > 0 && flow.is_silent(Instant::now()) => {
+                tracing::warn!(queue = flow.queue, waiting, "a consumer fell silent while messages wait for it");
+                return is_silent();
             }
+            Ok(_) => {}
+            Err(error) => return error,
         }
     }
 }
