@@ -96,6 +96,7 @@ pub fn decode_event(
     fresh: Traceparent,
     now: Timestamp,
 ) -> Result<Event, Unreadable> {
+    incoming.check_utf8()?;
     let (application, event_type) = incoming
         .routing_key
         .split_once('.')
@@ -164,6 +165,7 @@ pub fn encode_claim(
 /// # Errors
 /// With the reason to park it.
 pub fn decode_claim(incoming: &Incoming) -> Result<(Claim, Option<Traceparent>), Unreadable> {
+    incoming.check_utf8()?;
     let claim = serde_json::from_slice(&incoming.body)
         .map_err(|error| Unreadable::new("invalid_claim", format!("not a claim: {error}")))?;
     Ok((claim, traceparent(incoming)))

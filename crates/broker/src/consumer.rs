@@ -22,6 +22,7 @@ use crate::{
     BrokerSettings,
     acks::Acks,
     connection::backoff,
+    marked::mended_part,
     watchdog::{Flow, Place, watch_connection, watch_consumer},
 };
 
@@ -44,6 +45,8 @@ pub struct Incoming {
     /// Whether it has been handed to a consumer before.
     pub redelivered: bool,
     pub(crate) headers: FieldTable,
+    /// The part of it that was not UTF-8, and was mended.
+    pub(crate) mended: Option<&'static str>,
     tag: u64,
     acks: Arc<Acks>,
     _place: Place,
@@ -56,6 +59,7 @@ impl Incoming {
             tag: delivery.delivery_tag,
             acks,
             _place: place,
+            mended: mended_part(&delivery),
             exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),

@@ -10,6 +10,7 @@ mod codec;
 mod connection;
 mod consumer;
 mod frames;
+mod marked;
 mod mend;
 mod nodes;
 mod parked;

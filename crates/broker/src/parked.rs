@@ -8,6 +8,8 @@ use serde_json::Value;
 use crate::{
     Incoming, Message, Topology, Unreadable,
     codec::{decode_claim, text},
+    marked::{is_mended, not_utf8},
+    mend::mend,
     topology::{DUE, PARKED},
 };
 
@@ -81,13 +83,16 @@ pub struct PutBack<'a> {
     pub body: &'a [u8],
 }
 
-/// The message that puts a parked one back to where it came from, edited.
-pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit) -> Message {
+/// The message that puts a parked one back to where it came from, edited. Headers whose names are not UTF-8 are left out.
+///
+/// # Errors
+/// When its routing key or its `message_id` is not UTF-8 and is not edited: the event would have another key.
+pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit) -> Result<Message, Unreadable> {
     let kept: serde_json::Map<String, Value> = serde_json::from_str(put_back.headers).unwrap_or_default();
     let mut headers = FieldTable::default();
     for (name, value) in kept.iter().filter_map(|(name, value)| Some((name, value.as_str()?))) {
         // A name that is longer is no short string, and never was one.
-        if name.len() <= MAX_SHORT_STRING && !is_acted_on(name) {
+        if name.len() <= MAX_SHORT_STRING && !is_acted_on(name) && !is_mended(name) {
             headers.insert(name.as_str().into(), AMQPValue::LongString(LongString::from(value)));
         }
     }
@@ -96,13 +101,20 @@ pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit)
     }
     let routing_key = edit.routing_key.as_deref().or(put_back.routing_key).unwrap_or_default();
     let (exchange, routing_key) = way_back(topology, put_back.origin, routing_key);
-    Message {
+    let message_id = edit.message_id.as_deref().or(put_back.message_id);
+    if is_mended(&routing_key) {
+        return Err(not_utf8("the routing key"));
+    }
+    if message_id.is_some_and(is_mended) {
+        return Err(not_utf8("the property message_id"));
+    }
+    Ok(Message {
         exchange,
         routing_key,
         body: edit.body.as_deref().unwrap_or(put_back.body).to_vec(),
-        message_id: edit.message_id.as_deref().or(put_back.message_id).map(str::to_owned),
+        message_id: message_id.map(str::to_owned),
         headers,
-    }
+    })
 }
 
 /// Reads a message from the parked queue.
@@ -114,6 +126,10 @@ pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
         return Parked::Keep { reason, message, routing_key, origin };
     }
     let died = death(topology, &incoming.headers);
+    if let Err(Unreadable { reason, message }) = check_died(incoming, died.as_ref()) {
+        let (origin, routing_key) = died.unzip();
+        return Parked::Keep { reason: reason.to_owned(), message, routing_key, origin };
+    }
     match died {
         Some((origin, routing_key)) if !incoming.is_alone() => {
             let mut headers = copied_headers(incoming);
@@ -129,6 +145,15 @@ pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
                 origin,
             }
         }
+    }
+}
+
+/// Refuses a message that would come back under a key of other bytes.
+fn check_died(incoming: &Incoming, died: Option<&(Origin, String)>) -> Result<(), Unreadable> {
+    incoming.check_utf8()?;
+    match died {
+        Some((_, routing_key)) if is_mended(routing_key) => Err(not_utf8("the routing key")),
+        _ => Ok(()),
     }
 }
 
@@ -178,22 +203,30 @@ fn copied_headers(incoming: &Incoming) -> FieldTable {
     headers
 }
 
-/// Where a message that was dead-lettered came from, and the routing key that it was published with.
+/// Where a message that was dead-lettered came from, and the routing key that it was published with, mended.
 fn death(topology: &Topology, headers: &FieldTable) -> Option<(Origin, String)> {
     let AMQPValue::FieldArray(deaths) = headers.inner().get(DEATHS)? else { return None };
     let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
     let AMQPValue::FieldArray(keys) = death.inner().get("routing-keys")? else { return None };
     let is_event = text(death.inner().get("queue")?)? == topology.events_queue();
     let origin = if is_event { Origin::Events } else { Origin::Deliveries };
-    Some((origin, text(keys.as_slice().first()?)?))
+    let AMQPValue::LongString(key) = keys.as_slice().first()? else { return None };
+    let mut key = key.as_bytes().to_vec();
+    mend(&mut key);
+    Some((origin, String::from_utf8(key).ok()?))
 }
 
 /// The message that takes one that no binding wanted to where it was to go, now that the topology is there again.
-/// It keeps its headers, so that one which was put back stays alone.
+/// It keeps its headers, so that one which was put back stays alone. A message that is not UTF-8 is parked instead.
 pub fn encode_rerouted(topology: &Topology, incoming: &Incoming, now: Timestamp) -> Message {
-    let way = match origin(topology, incoming) {
+    let origin = origin(topology, incoming);
+    let is_parked = origin == Origin::Deliveries && incoming.routing_key == PARKED;
+    if !is_parked && let Err(unreadable) = incoming.check_utf8() {
+        return encode_parked(topology, incoming, &unreadable);
+    }
+    let way = match origin {
         Origin::Events => (topology.events_exchange(), incoming.routing_key.clone()),
-        Origin::Deliveries if incoming.routing_key == PARKED => (topology.deliveries_exchange(), PARKED.to_owned()),
+        Origin::Deliveries if is_parked => (topology.deliveries_exchange(), PARKED.to_owned()),
         // By our own ladder: its delay may be one that this process does not declare. What is no claim is parked
         // by whoever takes it from among those that are due.
         Origin::Deliveries => {

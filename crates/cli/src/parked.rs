@@ -136,7 +136,8 @@ async fn put_back(store: &Store, broker: BrokerSettings, choice: &Choice, edit: 
             headers: &headers,
             body: &body,
         };
-        let message = encode_put_back(&topology, &put_back, edit);
+        let message = encode_put_back(&topology, &put_back, edit)
+            .with_context(|| format!("{id} stays parked: put it back with another --routing-key or --message-id"))?;
         let published = tokio::time::timeout(PUBLISH_TIMEOUT, publisher.publish_until_confirmed(&message)).await;
         published
             .with_context(|| format!("the broker did not take {id} within {PUBLISH_TIMEOUT:?}; it stays parked"))?;

@@ -3,7 +3,7 @@
 
 use axum::extract::State;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use fanfare_broker::{PublishError, PutBack, encode_put_back};
+use fanfare_broker::{PublishError, PutBack, Unreadable, encode_put_back};
 use fanfare_domain::{ids::ParkedId, parked::Edit};
 use fanfare_service::crash_point;
 use fanfare_store::{ParkedFilter, ParkedRow};
@@ -133,7 +133,8 @@ pub(crate) struct Handled {
 }
 
 /// Puts a message back to where it came from, as it is or edited. It is parked again, under another id, where it
-/// still cannot be read. Takes an admin key.
+/// still cannot be read. Refused where its routing key or its `message_id` is not UTF-8 and is not edited. Takes an
+/// admin key.
 #[utoipa::path(post, path = "/parked/{id}/put-back", operation_id = "put_back_parked", tag = "parked messages",
     params(("id" = String, Path)), request_body = Option<NewEdit>,
     responses((status = 200, body = Answer<Handled>), Failures))]
@@ -243,12 +244,19 @@ impl Console {
             headers: &headers,
             body: &body,
         };
-        let published = self.publisher.publish(encode_put_back(&self.topology, &put_back, edit)).await;
+        let message = encode_put_back(&self.topology, &put_back, edit);
+        let message = message.map_err(|unreadable| not_to_put_back(parked, &unreadable))?;
+        let published = self.publisher.publish(message).await;
         published.map_err(not_put_back)?;
         crash_point("put_back.confirmed");
         self.store.discard_parked(parked).await?;
         Ok(())
     }
+}
+
+fn not_to_put_back(parked: ParkedId, unreadable: &Unreadable) -> ApiError {
+    let message = format!("{parked} stays parked: {unreadable}; put it back with another");
+    ApiError::new(ErrorCode::InvalidField, message)
 }
 
 fn not_put_back(error: PublishError) -> ApiError {

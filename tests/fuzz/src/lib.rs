@@ -24,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "dialect", run: settings::dialect },
     Target { name: "email", run: settings::email },
     Target { name: "event", run: payloads::event },
+    Target { name: "frames", run: messages::frames },
     Target { name: "header", run: settings::header },
     Target { name: "id", run: texts::id },
     Target { name: "json", run: payloads::json },

@@ -1,0 +1,68 @@
+//! Messages with a short string that our stream has mended.
+
+use lapin::{
+    message::Delivery,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use crate::{Incoming, Unreadable, mend::SUBSTITUTE};
+
+/// The reason to park a message with a short string that is not UTF-8.
+pub(crate) const NOT_UTF8: &str = "not_utf8";
+
+/// Whether a text was mended.
+pub(crate) fn is_mended(text: &str) -> bool {
+    text.contains(SUBSTITUTE)
+}
+
+/// The part of a message that was mended, if one was.
+pub(crate) fn mended_part(delivery: &Delivery) -> Option<&'static str> {
+    let properties = &delivery.properties;
+    let property = |text: &Option<ShortString>| text.as_ref().is_some_and(|text| is_mended(text.as_str()));
+    [
+        ("the exchange", is_mended(delivery.exchange.as_str())),
+        ("the routing key", is_mended(delivery.routing_key.as_str())),
+        ("the property message_id", property(properties.message_id())),
+        ("the name of a header", properties.headers().as_ref().is_some_and(has_mended_name)),
+        ("the property content_type", property(properties.content_type())),
+        ("the property content_encoding", property(properties.content_encoding())),
+        ("the property correlation_id", property(properties.correlation_id())),
+        ("the property reply_to", property(properties.reply_to())),
+        ("the property expiration", property(properties.expiration())),
+        ("the property type", property(properties.kind())),
+        ("the property user_id", property(properties.user_id())),
+        ("the property app_id", property(properties.app_id())),
+        ("the property cluster_id", property(properties.cluster_id())),
+    ]
+    .into_iter()
+    .find_map(|(part, is_mended)| is_mended.then_some(part))
+}
+
+/// Looks into nested tables, no deeper than lapin has read.
+fn has_mended_name(table: &FieldTable) -> bool {
+    table.inner().iter().any(|(name, value)| is_mended(name.as_str()) || holds_mended_name(value))
+}
+
+fn holds_mended_name(value: &AMQPValue) -> bool {
+    match value {
+        AMQPValue::FieldTable(table) => has_mended_name(table),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().any(holds_mended_name),
+        _ => false,
+    }
+}
+
+/// Why a message with a mended part is parked.
+pub(crate) fn not_utf8(part: &str) -> Unreadable {
+    let message = format!("{part} is not UTF-8, or holds U+001A, which stands here for each byte that is not UTF-8");
+    Unreadable::new(NOT_UTF8, message)
+}
+
+impl Incoming {
+    /// Refuses a message that has a mended part.
+    pub(crate) fn check_utf8(&self) -> Result<(), Unreadable> {
+        self.mended.map_or(Ok(()), |part| Err(not_utf8(part)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
