@@ -22,18 +22,13 @@ mod take;
 mod unrouted;
 mod wide;
 
-use fanfare_service::{Environment, Operations, Telemetry, argument, deepen_stacks, reference, stop_signal};
+use fanfare_service::{Environment, Operations, Telemetry, argument, reference, stop_signal};
 
 use crate::{configuration::Configuration, dispatch::Dispatcher};
 
-fn main() -> anyhow::Result<()> {
-    let asked = argument("dispatcher", &["--reference"]);
-    deepen_stacks()?;
-    run(asked)
-}
-
 #[tokio::main]
-async fn run(asked: Option<&str>) -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<()> {
+    let asked = argument("dispatcher", &["--reference"]);
     let mut environment = Environment::of_process();
     let configuration = Configuration::read(&mut environment);
     if asked == Some("--reference") {

@@ -7,7 +7,6 @@ mod listener;
 mod operations;
 mod shared;
 mod shutdown;
-mod stack;
 mod telemetry;
 
 pub use argument::argument;
@@ -16,5 +15,4 @@ pub use environment::{ConfigurationError, Environment};
 pub use listener::{Peer, serve};
 pub use operations::{Metric, MetricKind, Operations, reference};
 pub use shutdown::stop_signal;
-pub use stack::deepen_stacks;
 pub use telemetry::{Telemetry, TelemetrySettings, parent_of, trace_of};
