@@ -6,6 +6,7 @@
 
 pub mod books;
 pub mod broker;
+pub mod bytes;
 pub mod client;
 pub mod collector;
 pub mod dialects;

@@ -1,12 +1,14 @@
 //! The AMQP door: what any publisher may put on the events exchange, and what becomes of messages that
 //! cannot be read. Nobody waits for an answer here, so each of them must be found again, with its reason.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_tests::{
+    bytes::{BytePublisher, Message},
+    client::Client,
     metrics::{counted, metric},
-    patience::until,
-    process::fanfare,
+    patience::{until, until_within},
+    process::{Process, fanfare, try_fanfare},
     signature::is_signed,
     world::World,
 };
@@ -150,7 +152,7 @@ async fn parked(world: &World, count: usize) -> BTreeMap<String, (String, tokio_
         .collect()
 }
 
-async fn assert_each_is_counted(dispatcher: &fanfare_tests::process::Process, messages: &[Bad]) {
+async fn assert_each_is_counted(dispatcher: &Process, messages: &[Bad]) {
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     for bad in messages {
         *reasons.entry(bad.reason).or_default() += 1;
@@ -201,4 +203,148 @@ async fn a_key_is_one_event_whichever_door_it_comes_through() {
     received.sort();
     events.sort();
     assert_eq!(received, events, "each of them once");
+}
+
+/// How soon a message that is not UTF-8 is parked.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Messages with one part each that is Latin-1, and the name of the part.
+fn latin_1(world: &World) -> Vec<(&'static str, Message)> {
+    let latin_1 = || Some(b"caf\xe9-1".to_vec());
+    let sound = Message {
+        exchange: format!("{}.events", world.variables["FANFARE_PREFIX"]),
+        routing_key: format!("{}.a", world.application).into_bytes(),
+        message_id: Some(b"sound".to_vec()),
+        body: b"{\"data\":1}".to_vec(),
+        ..Message::default()
+    };
+    let routing_key = [&sound.routing_key[..], b"\xe9"].concat();
+    let to_queue = |queue: &str| {
+        let routing_key = format!("{}.{queue}", world.variables["FANFARE_PREFIX"]).into_bytes();
+        Message { exchange: String::new(), routing_key, message_id: latin_1(), ..sound.clone() }
+    };
+    vec![
+        ("the property message_id", Message { message_id: latin_1(), ..sound.clone() }),
+        ("the name of a header", Message { header: latin_1(), ..sound.clone() }),
+        ("the routing key", Message { routing_key, ..sound.clone() }),
+        ("the property app_id", Message { app_id: latin_1(), ..sound.clone() }),
+        ("the property type", Message { kind: latin_1(), ..sound.clone() }),
+        ("the property message_id", to_queue("parked")),
+        ("the property message_id", to_queue("deliveries")),
+    ]
+}
+
+/// Waits until so many messages are parked.
+async fn parked_soon(world: &World, count: usize) {
+    until_within(SOON, &format!("{count} parked messages"), async || {
+        (world.count("SELECT count(*) FROM parked").await == count as i64).then_some(())
+    })
+    .await;
+}
+
+/// A publisher that writes Latin-1 into short strings delays no event of other publishers.
+#[tokio::test]
+async fn what_is_not_utf8_is_parked_at_once_and_holds_up_nothing() {
+    const BURST: usize = 100;
+    let world = World::new().await;
+    let endpoint = world.endpoint("all", &["*"]).await;
+    let dispatcher = world.dispatcher().await;
+    let broker = world.broker().await;
+    let mut publisher = BytePublisher::connect(&world.variables["AMQP_URL"]).await.expect("a connection");
+    let messages = latin_1(&world);
+    let key = format!("{}.healthy", world.application);
+    let (end, mut ended) = tokio::sync::oneshot::channel();
+    let healthy = async {
+        let mut count = 0;
+        while ended.try_recv().is_err() {
+            let id = format!("healthy-{count}");
+            assert!(broker.publish(&key, Some(&id), &[], r#"{"data":1}"#).await.expect("the broker"));
+            count += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        count
+    };
+    let malformed = async {
+        for (number, (part, message)) in messages.iter().enumerate() {
+            publisher.publish(message).await.expect(part);
+            parked_soon(&world, number + 1).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        for _ in 0..BURST {
+            publisher.publish(&messages[0].1).await.expect("the broker");
+        }
+        parked_soon(&world, messages.len() + BURST).await;
+        end.send(()).expect("the healthy publisher waits");
+    };
+    let (count, ()) = tokio::join!(healthy, malformed);
+
+    world.receiver.wait_for(&endpoint.path, count).await;
+    assert_eq!(world.count("SELECT count(*) FROM events").await, count as i64, "only the healthy ones are events");
+    assert_are_told(&world, &messages, BURST).await;
+    let consumed = dispatcher.logs().iter().filter(|log| log["message"] == "consuming from the broker").count();
+    assert_eq!(consumed, 4, "each queue by one connection, which was never lost");
+    let series = "fanfare_parked_total{reason=\"not_utf8\"}";
+    assert_eq!(
+        metric(&dispatcher, series).await as usize,
+        messages.len() - 1 + BURST,
+        "all but the one parked by hand"
+    );
+}
+
+/// Checks that each parked message names its part and has its body.
+async fn assert_are_told(world: &World, messages: &[(&str, Message)], more: usize) {
+    let rows =
+        world.database().await.query("SELECT * FROM parked ORDER BY id", &[]).await.expect("the parked messages");
+    let parts = messages.iter().chain(std::iter::repeat_n(&messages[0], more));
+    for (row, (part, message)) in rows.iter().zip(parts) {
+        assert_eq!(row.get::<_, &str>("reason"), "not_utf8", "{part}");
+        let text: &str = row.get("message");
+        assert!(text.starts_with(part), "{part}: {text}");
+        assert_eq!(row.get::<_, Vec<u8>>("body"), message.body, "{part}: not as it was");
+    }
+}
+
+/// A parked message with a mended key becomes no event under the mended key.
+#[tokio::test]
+async fn what_is_not_utf8_is_put_back_under_a_key_that_is() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("all", &["*"]).await;
+    let _dispatcher = world.dispatcher().await;
+    let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
+    let mut publisher = BytePublisher::connect(&world.variables["AMQP_URL"]).await.expect("a connection");
+    for (number, (part, message)) in latin_1(&world).iter().take(3).enumerate() {
+        publisher.publish(message).await.expect(part);
+        parked_soon(&world, number + 1).await;
+    }
+    let [key, header, id] = three_parked(&admin).await;
+    for one in [&key, &id] {
+        let refused = admin.post(&format!("parked/{one}/put-back"), &json!({})).await;
+        assert_eq!((refused.status, refused.code()), (422, "invalid_field"), "{}", refused.body);
+        let (_, complaint) = try_fanfare(&world.variables, &["parked", "put-back", one]);
+        assert!(complaint.is_some_and(|complaint| complaint.contains("is not UTF-8")));
+    }
+    parked_soon(&world, 3).await;
+    let routing_key = format!("{}.a", world.application);
+    for (one, edit) in [
+        (key, json!({ "routing_key": routing_key, "message_id": "key" })),
+        (header, json!({ "message_id": "header" })),
+        (id, json!({ "message_id": "id" })),
+    ] {
+        let answer = admin.post(&format!("parked/{one}/put-back"), &edit).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    world.receiver.wait_for(&endpoint.path, 3).await;
+    parked_soon(&world, 0).await;
+}
+
+/// The ids of the parked messages, newest first.
+async fn three_parked(admin: &Client) -> [String; 3] {
+    until("the key to be known", async || (admin.get("parked").await.status == 200).then_some(())).await;
+    let answer = admin.get("parked").await;
+    let ids: Vec<String> = answer.data().as_array().expect("a list").iter().map(id).collect();
+    ids.try_into().expect("three")
+}
+
+fn id(parked: &Value) -> String {
+    parked["id"].as_str().expect("an id").to_owned()
 }

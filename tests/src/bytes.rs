@@ -1,0 +1,150 @@
+//! A publisher that writes AMQP frames itself: names and properties of any bytes, which client libraries do not write.
+
+use std::io;
+
+use lapin::uri::AMQPUri;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const METHOD: u8 = 1;
+const HEADER: u8 = 2;
+const BODY: u8 = 3;
+const FRAME_END: u8 = 0xce;
+
+/// Class and method.
+type Method = [u16; 2];
+const START: Method = [10, 10];
+const START_OK: Method = [10, 11];
+const TUNE: Method = [10, 30];
+const TUNE_OK: Method = [10, 31];
+const OPEN: Method = [10, 40];
+const OPEN_OK: Method = [10, 41];
+const CHANNEL_OPEN: Method = [20, 10];
+const CHANNEL_OPEN_OK: Method = [20, 11];
+const CONFIRM_SELECT: Method = [85, 10];
+const CONFIRM_SELECT_OK: Method = [85, 11];
+const PUBLISH: Method = [60, 40];
+const ACK: Method = [60, 80];
+
+/// A message of any bytes. What is absent is not written.
+#[derive(Debug, Clone, Default)]
+pub struct Message {
+    /// The exchange; the default one without it.
+    pub exchange: String,
+    /// The routing key.
+    pub routing_key: Vec<u8>,
+    /// The name of a header, whose value is `1`.
+    pub header: Option<Vec<u8>>,
+    /// The property `message_id`.
+    pub message_id: Option<Vec<u8>>,
+    /// The property `type`.
+    pub kind: Option<Vec<u8>>,
+    /// The property `app_id`.
+    pub app_id: Option<Vec<u8>>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Message {
+    /// Size, flags and properties.
+    fn header(&self) -> Vec<u8> {
+        let mut flags = 0x1000_u16;
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        if let Some(name) = &self.header {
+            flags |= 0x2000;
+            before = long(&[short(name), b"S\0\0\0\x011".to_vec()].concat());
+        }
+        for (flag, value) in [(0x80, &self.message_id), (0x20, &self.kind), (0x08, &self.app_id)] {
+            if let Some(value) = value {
+                flags |= flag;
+                after.extend(short(value));
+            }
+        }
+        let size = self.body.len() as u64;
+        [&[0, 60, 0, 0][..], &size.to_be_bytes(), &flags.to_be_bytes(), &before, &[2], &after].concat()
+    }
+}
+
+/// A connection with a channel that confirms.
+pub struct BytePublisher(TcpStream);
+
+impl BytePublisher {
+    /// Connects without TLS.
+    ///
+    /// # Errors
+    /// When the broker is away, or wants something else.
+    pub async fn connect(url: &str) -> io::Result<Self> {
+        let url: AMQPUri = url.parse().map_err(io::Error::other)?;
+        let (authority, user) = (&url.authority, &url.authority.userinfo);
+        let mut this = Self(TcpStream::connect((authority.host.as_str(), authority.port)).await?);
+        this.0.write_all(b"AMQP\0\0\x09\x01").await?;
+        this.wait_for(START).await?;
+        let answer = format!("\0{}\0{}", user.username, user.password);
+        let start = [long(b""), short(b"PLAIN"), long(answer.as_bytes()), short(b"en_US")].concat();
+        this.send(0, START_OK, &start).await?;
+        let limits = this.wait_for(TUNE).await?;
+        // Channels and the size of frames as offered, and no heartbeat.
+        this.send(0, TUNE_OK, &[&limits[..6], &[0, 0]].concat()).await?;
+        this.send(0, OPEN, &[short(url.vhost.as_bytes()), short(b""), vec![0]].concat()).await?;
+        this.wait_for(OPEN_OK).await?;
+        this.send(1, CHANNEL_OPEN, &short(b"")).await?;
+        this.wait_for(CHANNEL_OPEN_OK).await?;
+        this.send(1, CONFIRM_SELECT, &[0]).await?;
+        this.wait_for(CONFIRM_SELECT_OK).await?;
+        Ok(this)
+    }
+
+    /// Publishes a message and waits for the confirm.
+    ///
+    /// # Errors
+    /// When the broker does not take it.
+    pub async fn publish(&mut self, message: &Message) -> io::Result<()> {
+        let way = [vec![0, 0], short(message.exchange.as_bytes()), short(&message.routing_key), vec![0]];
+        self.send(1, PUBLISH, &way.concat()).await?;
+        self.write(HEADER, 1, &message.header()).await?;
+        self.write(BODY, 1, &message.body).await?;
+        self.wait_for(ACK).await.map(drop)
+    }
+
+    async fn send(&mut self, channel: u16, method: Method, arguments: &[u8]) -> io::Result<()> {
+        let [class, method] = method.map(u16::to_be_bytes);
+        self.write(METHOD, channel, &[&class, &method, arguments].concat()).await
+    }
+
+    async fn write(&mut self, kind: u8, channel: u16, payload: &[u8]) -> io::Result<()> {
+        let [size, channel] = [long(payload), channel.to_be_bytes().to_vec()];
+        self.0.write_all(&[&[kind][..], &channel, &size, &[FRAME_END]].concat()).await
+    }
+
+    /// The arguments of the next method, which must be this one.
+    async fn wait_for(&mut self, expected: Method) -> io::Result<Vec<u8>> {
+        loop {
+            let kind = self.0.read_u8().await?;
+            let _channel = self.0.read_u16().await?;
+            let mut payload = vec![0; self.0.read_u32().await? as usize];
+            self.0.read_exact(&mut payload).await?;
+            self.0.read_u8().await?;
+            let method = expected.map(u16::to_be_bytes).concat();
+            match payload.strip_prefix(method.as_slice()) {
+                Some(arguments) if kind == METHOD => return Ok(arguments.to_vec()),
+                _ if kind == METHOD => {
+                    let text = String::from_utf8_lossy(&payload).into_owned();
+                    return Err(io::Error::other(format!("{expected:?} was awaited and this came: {text:?}")));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A short string.
+fn short(bytes: &[u8]) -> Vec<u8> {
+    [&[bytes.len() as u8], bytes].concat()
+}
+
+/// A long string, or a table of entries.
+fn long(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
+}
