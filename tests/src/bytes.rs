@@ -35,8 +35,8 @@ pub struct Message {
     pub exchange: String,
     /// The routing key.
     pub routing_key: Vec<u8>,
-    /// The name of a header, whose value is `1`.
-    pub header: Option<Vec<u8>>,
+    /// Headers, as [`header`] and [`nested_header`] write each.
+    pub headers: Vec<u8>,
     /// The property `message_id`.
     pub message_id: Option<Vec<u8>>,
     /// The property `type`.
@@ -52,9 +52,9 @@ impl Message {
     fn header(&self) -> Vec<u8> {
         let mut flags = 0x1000_u16;
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        if let Some(name) = &self.header {
+        if !self.headers.is_empty() {
             flags |= 0x2000;
-            before = long(&[short(name), b"S\0\0\0\x011".to_vec()].concat());
+            before = long(&self.headers);
         }
         for (flag, value) in [(0x80, &self.message_id), (0x20, &self.kind), (0x08, &self.app_id)] {
             if let Some(value) = value {
@@ -137,6 +137,18 @@ impl BytePublisher {
             }
         }
     }
+}
+
+/// A header whose value is a text.
+pub fn header(name: &[u8], value: &str) -> Vec<u8> {
+    [short(name), vec![b'S'], long(value.as_bytes())].concat()
+}
+
+/// A header whose value is so many lists in one another.
+pub fn nested_header(depth: usize) -> Vec<u8> {
+    // Each list begins with its type and the size of the lists in it, of five bytes each.
+    let lists = (0..depth).rev().flat_map(|within| [&[b'A'][..], &(5 * within as u32).to_be_bytes()].concat());
+    short(b"deep").into_iter().chain(lists).collect()
 }
 
 /// A short string.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_tests::{
-    bytes::{BytePublisher, Message},
+    bytes::{BytePublisher, Message, header, nested_header},
     client::Client,
     metrics::{counted, metric},
     patience::{until, until_within},
@@ -208,16 +208,21 @@ async fn a_key_is_one_event_whichever_door_it_comes_through() {
 /// How soon a message that is not UTF-8 is parked.
 const SOON: Duration = Duration::from_secs(5);
 
-/// Messages with one part each that is Latin-1, and the name of the part.
-fn latin_1(world: &World) -> Vec<(&'static str, Message)> {
-    let latin_1 = || Some(b"caf\xe9-1".to_vec());
-    let sound = Message {
+/// A message that becomes an event.
+fn sound(world: &World) -> Message {
+    Message {
         exchange: format!("{}.events", world.variables["FANFARE_PREFIX"]),
         routing_key: format!("{}.a", world.application).into_bytes(),
         message_id: Some(b"sound".to_vec()),
         body: b"{\"data\":1}".to_vec(),
         ..Message::default()
-    };
+    }
+}
+
+/// Messages with one part each that is Latin-1, and the name of the part.
+fn latin_1(world: &World) -> Vec<(&'static str, Message)> {
+    let latin_1 = || Some(b"caf\xe9-1".to_vec());
+    let sound = sound(world);
     let routing_key = [&sound.routing_key[..], b"\xe9"].concat();
     let to_queue = |queue: &str| {
         let routing_key = format!("{}.{queue}", world.variables["FANFARE_PREFIX"]).into_bytes();
@@ -225,7 +230,7 @@ fn latin_1(world: &World) -> Vec<(&'static str, Message)> {
     };
     vec![
         ("the property message_id", Message { message_id: latin_1(), ..sound.clone() }),
-        ("the name of a header", Message { header: latin_1(), ..sound.clone() }),
+        ("the name of a header", Message { headers: header(b"caf\xe9-1", "1"), ..sound.clone() }),
         ("the routing key", Message { routing_key, ..sound.clone() }),
         ("the property app_id", Message { app_id: latin_1(), ..sound.clone() }),
         ("the property type", Message { kind: latin_1(), ..sound.clone() }),
@@ -335,6 +340,29 @@ async fn what_is_not_utf8_is_put_back_under_a_key_that_is() {
     }
     world.receiver.wait_for(&endpoint.path, 3).await;
     parked_soon(&world, 0).await;
+}
+
+/// The client library of the dispatcher reads headers by recursion: once, one message ended every dispatcher that took it.
+#[tokio::test]
+async fn headers_nested_deeply_end_no_dispatcher() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("deep", &["*"]).await;
+    let dispatcher = world.dispatcher().await;
+    let mut publisher = BytePublisher::connect(&world.variables["AMQP_URL"]).await.expect("a connection");
+    // A few levels are kept as they are; a frame has room for the most of them.
+    for (number, depth) in [10, 1_500, 20_000].into_iter().enumerate() {
+        let message_id = Some(depth.to_string().into_bytes());
+        let read = Message { headers: nested_header(depth), message_id, ..sound(&world) };
+        publisher.publish(&read).await.expect("the broker");
+        world.receiver.wait_for(&endpoint.path, number + 1).await;
+        // Headers are copied when a message is parked.
+        publisher.publish(&Message { routing_key: b"nonsense".to_vec(), ..read }).await.expect("the broker");
+        parked_soon(&world, number + 1).await;
+    }
+    let query = "SELECT count(*) FROM parked WHERE headers LIKE '%\"deep\":[[[[[[[[[[]]]]]]]]]]%'";
+    assert_eq!(world.count(query).await, 1);
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, 0);
 }
 
 /// The ids of the parked messages, newest first.

@@ -178,32 +178,3 @@ async fn all_deliveries(world: &World, endpoint: &Endpoint) -> Vec<Value> {
         deliveries.extend(page);
     }
 }
-
-/// The client library of the dispatcher reads headers by recursion: once, one message ended every
-/// dispatcher that took it.
-#[tokio::test]
-async fn headers_nested_deeply_end_no_dispatcher() {
-    const DEPTH: usize = 1_500;
-    let world = World::new().await;
-    let endpoint = world.endpoint("deep", &["*"]).await;
-    let dispatcher = world.dispatcher().await;
-    let headers = format!(r#"{{"deep":{}{}}}"#, "[".repeat(DEPTH), "]".repeat(DEPTH));
-    // One that is delivered, and one whose headers are copied when it is parked.
-    let mut input = String::new();
-    for (routing_key, id) in [(format!("{}.a", world.application), "read"), ("nonsense".to_owned(), "parked")] {
-        writeln!(
-            input,
-            r#"{{"routing_key":"{routing_key}","message_id":"{id}","headers":{headers},"body":"{{\"data\":1}}"}}"#
-        )
-        .expect("a text takes anything");
-    }
-    let exchange = format!("{}.events", world.variables["FANFARE_PREFIX"]);
-    let answers = node("publish.mjs", &[&world.variables["AMQP_URL"], &exchange], input).await;
-    assert_eq!(answers, vec!["confirmed"; 2]);
-
-    world.receiver.wait_for(&endpoint.path, 1).await;
-    until("the message to be parked", async || (world.count("SELECT count(*) FROM parked").await == 1).then_some(()))
-        .await;
-    dispatcher.terminate();
-    assert_eq!(dispatcher.ended().await, 0);
-}
