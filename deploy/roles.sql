@@ -1,8 +1,9 @@
 -- Rights in PostgreSQL, for two users beside the superuser:
 --
---   fanfare          owns the database: `fanfare migrate`, the other commands, and dispatchers, which make and drop partitions
---   fanfare_ingest   serves the API, which everybody can reach: changes no schema, deletes no record of what was sent, and
---                    can only append to the audit log
+--   fanfare          owns the database: `fanfare migrate`, the other commands, and dispatchers, which create and drop
+--                    partitions
+--   fanfare_ingest   serves the API, which everybody can reach: changes no schema, deletes no record of a delivery or an
+--                    attempt, and can only append to the audit log
 --
 -- Create both (CREATE ROLE … LOGIN PASSWORD …) and the database (CREATE DATABASE … OWNER fanfare), run `fanfare migrate` as
 -- fanfare, and then this as fanfare: after the first migration, and again after each, for the tables that are new.
@@ -15,15 +16,22 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM fanfare_ingest;
 GRANT USAGE ON SCHEMA public TO fanfare_ingest;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO fanfare_ingest;
 
--- What is configured.
+-- The configuration.
 GRANT INSERT, UPDATE ON applications, api_keys, key_uses, endpoints, replays TO fanfare_ingest;
 GRANT INSERT, UPDATE, DELETE ON endpoint_secrets, event_types TO fanfare_ingest;
 
--- What is sent: tests are written by ingest, and events erased and deliveries sent again.
+-- Events and deliveries: ingest records tests and erases events. An erasure ends open deliveries, which are no record.
 GRANT INSERT, UPDATE ON events, deliveries, attempts TO fanfare_ingest;
 GRANT DELETE ON parked TO fanfare_ingest;
 
--- Append-only, also without the trigger that sees to it.
+-- Deliveries that are requested again, and their backlogs. Only dispatchers end backlogs.
+GRANT INSERT, UPDATE, DELETE ON open_deliveries TO fanfare_ingest;
+GRANT INSERT, UPDATE ON endpoint_backlogs TO fanfare_ingest;
+
+-- Its own row among the processes.
+GRANT INSERT, UPDATE, DELETE ON processes TO fanfare_ingest;
+
+-- Append-only, also without the trigger that enforces it.
 GRANT INSERT, UPDATE (outcome, subject, application_id) ON audit_log TO fanfare_ingest;
 
 COMMIT;

@@ -109,10 +109,10 @@ pub struct Books {
 
 const RECORDED: &str = "
 SELECT e.key, p.url, d.state, coalesce(d.reason, ''), d.failures, count(a), count(a) FILTER (WHERE a.outcome = 'unknown')
-FROM deliveries d
+FROM all_deliveries d
 JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
 JOIN endpoints p ON p.id = d.endpoint_id
-LEFT JOIN attempts a ON a.delivery_id = d.id AND a.accepted_at = d.accepted_at
+LEFT JOIN all_attempts a ON a.delivery_id = d.id AND a.accepted_at = d.accepted_at
 GROUP BY d.id, d.accepted_at, e.key, p.url, d.state, d.reason, d.failures";
 
 impl Books {
@@ -130,8 +130,8 @@ impl Books {
     /// # Panics
     /// When broker or database are away.
     pub async fn closed_after(quiet: Duration, world: &World, accepted: &[String], subscribers: &[Subscriber]) -> Self {
-        let ended = "SELECT count(*) FROM deliveries WHERE state NOT IN ('sending', 'waiting')";
-        let unfinished = "SELECT count(*) FROM deliveries WHERE state IN ('sending', 'waiting')";
+        let ended = "SELECT count(*) FROM deliveries";
+        let unfinished = "SELECT (SELECT count(*) FROM open_deliveries) + (SELECT count(*) FROM fan_outs)";
         let expected = i64::try_from(accepted.len() * subscribers.len()).expect("a small number");
         let broker = world.broker().await;
         let limit = Instant::now() + patience();

@@ -9,6 +9,10 @@ use std::{
     thread,
 };
 
+use fanfare_domain::{
+    delay::{DelayQueues, delay_name},
+    wait::parse_wait,
+};
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
@@ -133,6 +137,7 @@ impl World {
                 ("FANFARE_HTTPS_ONLY", "false"),
                 // Many tests are about endpoints that fail again and again, each time at once.
                 ("FANFARE_BREAKER_AFTER", "1000"),
+                ("FANFARE_TAKEOVER_AFTER", "2s"),
                 ("FANFARE_ADDRESS", "127.0.0.1:0"),
                 ("FANFARE_OPERATIONS_ADDRESS", "127.0.0.1:0"),
             ]
@@ -140,6 +145,7 @@ impl World {
         );
         all.extend(variables);
         fanfare(&all, &["migrate"]);
+        unite(&database_url).await;
         let arguments = arguments.iter().map(String::as_str);
         let create: Vec<&str> = ["app", "create", "test", "--dialect", &dialect].into_iter().chain(arguments).collect();
         let application = fanfare(&all, &create);
@@ -354,6 +360,28 @@ async fn connect(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Er
     Ok(client)
 }
 
+/// Views that show deliveries and attempts wherever they are stored.
+const VIEWS: &str = "
+CREATE VIEW all_deliveries AS
+SELECT id, delivery_accepted_at(id) AS accepted_at, event_id, application_id, endpoint_id, state, reason, attempt, failures,
+       replay_id, due_at, expires_at
+FROM open_deliveries
+UNION ALL
+SELECT id, delivery_accepted_at(id), event_id, application_id, endpoint_id, state, reason, attempt, failures, replay_id,
+       NULL, NULL
+FROM deliveries d WHERE NOT EXISTS (SELECT FROM open_deliveries o WHERE o.id = d.id);
+CREATE VIEW all_attempts AS
+SELECT delivery_id, attempt, delivery_accepted_at(delivery_id) AS accepted_at, endpoint_id, started_at, outcome, status, error
+FROM attempts
+UNION ALL
+SELECT id, 1, delivery_accepted_at(id), endpoint_id, started_at, 'answered', status, NULL
+FROM deliveries WHERE started_at IS NOT NULL";
+
+async fn unite(url: &str) {
+    let client = connect(url).await.expect("the database answers");
+    client.batch_execute(VIEWS).await.expect("the views");
+}
+
 async fn create_database(url: &str, name: &str) -> String {
     let client = connect(url).await.expect("the database answers");
     client.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("the database's user may create databases");
@@ -367,8 +395,8 @@ impl Drop for World {
         self.ingest = None;
         let (servers, name) = (self.servers.clone(), self.database.clone());
         let _ = fs::remove_dir_all(&self.folder);
-        let fixed = ["1s", "5s", "30s", "60s", "5m", "15m", "60m", "120m"].map(str::to_owned);
-        let delays: Vec<String> = std::mem::take(&mut self.delays).into_iter().chain(fixed).collect();
+        let waits = std::mem::take(&mut self.delays).into_iter().filter_map(|wait| parse_wait(&wait));
+        let delays: Vec<String> = DelayQueues::new(waits).delays().map(delay_name).collect();
         // Its own thread and runtime: a drop cannot wait on the test's.
         let _ = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

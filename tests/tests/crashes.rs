@@ -7,10 +7,11 @@ use fanfare_tests::{
     books::{Allowed, Books, Subscriber},
     instance::{Instance, Servers},
     load::{Answered, Load},
+    metrics::metric,
     patience::{until, until_within},
     process::Process,
     receiver::Behaviour,
-    world::{World, get},
+    world::World,
 };
 use lapin::{
     Channel, Connection, ConnectionProperties,
@@ -28,23 +29,23 @@ const PACE: Duration = Duration::from_millis(40);
 /// Attempts on their way in one process: what its death may have to repeat.
 const PERMITS: usize = 24;
 
-/// How soon after the return of a broker or a database deliveries must flow again.
-const SOON: Duration = Duration::from_secs(10);
+/// How soon deliveries must flow again after the return of a broker or a database, or the death of a dispatcher. A dispatcher
+/// counts as living for 10 s after its last heartbeat, and its backlogs wait so long.
+const SOON: Duration = Duration::from_secs(20);
 
-/// How long a dispatcher may keep what it has taken: the timeout of an attempt here, and eleven seconds.
-const HOLD: Duration = Duration::from_secs(2 + 11);
+/// How long the lease of a delivery lasts: the deadline of an attempt here, and eleven seconds.
+const LEASE: Duration = Duration::from_secs(2 + 11);
 
 const SLOW: Duration = Duration::from_millis(300);
 
-/// What was taken and had not been sent yet becomes an attempt of unknown outcome just as well, so these are
-/// not bounded by the permits.
+/// What was leased and had not been sent yet becomes an attempt of unknown outcome just as well.
 fn allowed(kills: usize) -> Allowed {
     Allowed { repeats: PERMITS * kills, unknown: i64::MAX, ..Allowed::default() }
 }
 
-/// Eight for each of three endpoints. Their application may use half of each budget.
-fn bounds() -> [(&'static str, &'static str); 3] {
-    [("FANFARE_LANE_BOUND", "8"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "32"), ("FANFARE_MAX_SLOW_ATTEMPTS", "16")]
+/// Eight for each of three endpoints. Their application may use half of the places.
+fn bounds() -> [(&'static str, &'static str); 2] {
+    [("FANFARE_LANE_BOUND", "8"), ("FANFARE_PLACES", "48")]
 }
 
 /// Waits until the receiver gets something new, so that the next kill meets attempts on their way.
@@ -70,14 +71,14 @@ async fn a_dispatcher_killed_again_and_again_loses_nothing() {
     Books::closed(&world, &accepted, &subscribers).await.check(allowed(KILLS));
 }
 
-/// While nothing can be recorded, no more than the process's permits are sent: that is what its death may
+/// While nothing can be recorded, no more than the application's places are sent: that is what its death may
 /// have to repeat.
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_that_are_not_recorded_count_as_on_their_way() {
     const EVENTS: usize = 200;
     const FAST: usize = 16;
-    let [_, fast, slow] = bounds();
-    let world = World::on_shared(&[("FANFARE_LANE_BOUND", "100"), fast, slow]).await;
+    let [_, places] = bounds();
+    let world = World::on_shared(&[("FANFARE_LANE_BOUND", "100"), places]).await;
     let subscriber = Subscriber::new(&world, "quick", vec![Behaviour::OK]).await;
     let dispatcher = world.dispatcher().await;
     let mut database = world.database().await;
@@ -86,7 +87,7 @@ async fn attempts_that_are_not_recorded_count_as_on_their_way() {
     let load = Load::start(&world, EVENTS, Duration::from_millis(2));
     world.receiver.wait_for("quick", FAST).await;
     let accepted = load.finish().await;
-    let taken = "SELECT count(*) FROM deliveries";
+    let taken = "SELECT count(*) FROM all_deliveries";
     until("all to be taken", async || (world.count(taken).await == 200).then_some(())).await;
     dispatcher.kill();
     lock.rollback().await.expect("the end of the lock");
@@ -213,8 +214,7 @@ async fn a_killed_database_loses_nothing_and_ingest_goes_on_meanwhile() {
     Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
-/// What came of attempts waits in memory. It is recorded before the messages, which come again, can take for
-/// lost what was sent long ago.
+/// What came of attempts waits in memory. It is recorded before recovery takes for lost what was sent long ago.
 async fn a_database_away_for_longer_than_the_holds(name: &str, dispatchers: usize) {
     let database = block_in_place(|| Instance::postgres(name));
     let world = World::with(Servers { database_url: database.url(), ..Servers::shared() }, &[]).await;
@@ -228,7 +228,7 @@ async fn a_database_away_for_longer_than_the_holds(name: &str, dispatchers: usiz
     let load = Load::start(&world, 60, PACE);
     world.receiver.wait_for("slow", 10).await;
     block_in_place(|| database.kill());
-    sleep(HOLD + Duration::from_secs(2)).await;
+    sleep(LEASE + Duration::from_secs(2)).await;
     block_in_place(|| database.start());
     let accepted = load.finish().await;
     Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
@@ -242,7 +242,7 @@ async fn set(world: &World, statement: &str) {
     client.batch_execute("SELECT pg_reload_conf()").await.expect("the database");
 }
 
-/// It is on the disk, and its answer never came: what it took was never sent, and is given back.
+/// It is on the disk, and its answer never came: what it leased was not sent, or is sent once it is found.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_nobody_heard_of_is_no_attempt() {
     let database = block_in_place(|| Instance::postgres("unheard"));
@@ -253,12 +253,12 @@ async fn a_commit_that_nobody_heard_of_is_no_attempt() {
     let load = Load::start(&world, 20, PACE);
     until("a commit to wait for a standby", async || {
         let waiting =
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%INSERT INTO events%'";
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'WITH input%is_wide%'";
         (world.count(waiting).await > 0).then_some(())
     })
     .await;
     block_in_place(|| database.kill());
-    sleep(HOLD + Duration::from_secs(2)).await;
+    sleep(LEASE + Duration::from_secs(2)).await;
     block_in_place(|| database.start());
     set(&world, "ALTER SYSTEM RESET synchronous_standby_names").await;
     let accepted = load.finish().await;
@@ -324,17 +324,17 @@ async fn a_rolling_restart_repeats_nothing_and_leaves_nothing_behind() {
     second.terminate();
     assert_eq!(second.ended().await, 0);
     let requests = world.receiver.all().len();
-    assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await, 0);
-    assert_eq!(world.count("SELECT count(*) FROM attempts").await, i64::try_from(requests).expect("some"));
+    assert_eq!(world.count("SELECT count(*) FROM all_deliveries WHERE state = 'sending'").await, 0);
+    assert_eq!(world.count("SELECT count(*) FROM all_attempts").await, i64::try_from(requests).expect("some"));
 
     let _third = world.dispatcher().await;
     let accepted = load.finish().await;
     Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
-/// The settings and the world of the reconciler's tests: each event fails once, and then waits 5 s.
-async fn with_waiting_claims(events: usize) -> (World, Process, Subscriber, Vec<String>) {
-    let world = World::of_waits("5s,5s", &[("FANFARE_RESCUE_AFTER", "3s")]).await;
+/// A world in which each event has failed once and is scheduled for 5 s later.
+async fn with_scheduled(events: usize) -> (World, Process, Subscriber, Vec<String>) {
+    let world = World::of_waits("5s,5s", &[]).await;
     let mut script = vec![Behaviour::FAIL; events];
     script.push(Behaviour::Answer(200, SLOW));
     let subscriber = Subscriber::new(&world, "failing", script).await;
@@ -362,68 +362,66 @@ async fn wait_for_depth(world: &World, name: &str, depth: u32) {
         .await;
 }
 
-async fn rescued(dispatcher: &Process) -> u64 {
-    let address = dispatcher.address("serving health and metrics").await;
-    let metrics = get(address, "metrics").await.expect("metrics");
-    let line = metrics.lines().find(|line| line.starts_with("fanfare_rescued_total"));
-    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+/// Deliveries that recovery found: their lease had ended, or their retry message did not come.
+async fn recovered(dispatcher: &Process) -> [f64; 2] {
+    [
+        metric(dispatcher, r#"fanfare_recovered_total{kind="lease"}"#).await,
+        metric(dispatcher, r#"fanfare_recovered_total{kind="retry"}"#).await,
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deliveries_whose_claims_are_gone_are_rescued() {
+async fn deliveries_whose_retry_messages_are_gone_are_recovered() {
     const EVENTS: usize = 30;
-    let (world, dispatcher, subscriber, accepted) = with_waiting_claims(EVENTS).await;
+    let (world, dispatcher, subscriber, accepted) = with_scheduled(EVENTS).await;
     wait_for_depth(&world, "delay.5s", 30).await;
     let (_connection, channel) = channel(&world).await;
     let purged = channel.queue_purge(queue(&world, "delay.5s"), QueuePurgeOptions::default()).await.expect("a purge");
     assert_eq!(purged, 30);
     let books = Books::closed(&world, &accepted, &[subscriber]).await;
     books.check(Allowed::default());
-    assert_eq!(rescued(&dispatcher).await, 30);
+    assert_eq!(recovered(&dispatcher).await, [0.0, 30.0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_whose_process_and_message_are_both_gone_is_rescued() {
-    let world = World::on_shared(&[("FANFARE_RESCUE_AFTER", "3s")]).await;
+async fn a_delivery_whose_process_died_is_recovered() {
+    let world = World::on_shared(&[]).await;
     let subscriber = Subscriber::new(&world, "slow", vec![Behaviour::Answer(200, Duration::from_secs(1))]).await;
     let dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "a", "id": "one", "data": { "key": "one" } })).await;
     world.receiver.wait_for("slow", 1).await;
     dispatcher.kill();
-    wait_for_depth(&world, "events", 1).await;
-    let (_connection, channel) = channel(&world).await;
-    channel.queue_purge(queue(&world, "events"), QueuePurgeOptions::default()).await.expect("a purge");
     let dispatcher = world.dispatcher().await;
     let books = Books::closed(&world, &["one".to_owned()], &[subscriber]).await;
     books.check(Allowed { repeats: 1, unknown: 1, ..Allowed::default() });
-    assert_eq!(rescued(&dispatcher).await, 1);
+    assert_eq!(recovered(&dispatcher).await, [1.0, 0.0]);
 }
 
-/// The claims are away with a consumer of the test's, and come back while what they are about is being sent.
+/// The messages are away with a consumer of the test's, and come back while the deliveries are being sent.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_that_was_only_slow_makes_no_second_send() {
+async fn a_retry_message_that_was_only_slow_makes_no_second_send() {
     const EVENTS: usize = 30;
-    let (world, dispatcher, subscriber, accepted) = with_waiting_claims(EVENTS).await;
+    let (world, dispatcher, subscriber, accepted) = with_scheduled(EVENTS).await;
     wait_for_depth(&world, "delay.5s", 30).await;
     dispatcher.terminate();
     assert_eq!(dispatcher.ended().await, 0);
     wait_for_depth(&world, "deliveries", 30).await;
     let (_connection, channel) = channel(&world).await;
-    let mut claims = Vec::new();
-    while let Some(claim) =
+    let mut messages = Vec::new();
+    while let Some(message) =
         channel.basic_get(queue(&world, "deliveries"), BasicGetOptions::default()).await.expect("the queue")
     {
-        claims.push(claim);
+        messages.push(message);
     }
-    assert_eq!(claims.len(), EVENTS);
+    assert_eq!(messages.len(), EVENTS);
 
     let dispatcher = world.dispatcher().await;
-    world.receiver.wait_for("failing", EVENTS + 1).await;
-    for claim in claims {
+    until("all to be recovered", async || (recovered(&dispatcher).await == [0.0, 30.0]).then_some(())).await;
+    for message in messages {
         let back = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-        assert!(claim.acker.nack(back).await.expect("the broker"));
+        assert!(message.acker.nack(back).await.expect("the broker"));
     }
     let books = Books::closed(&world, &accepted, &[subscriber]).await;
     books.check(Allowed::default());
-    assert_eq!(rescued(&dispatcher).await, 30);
+    assert_eq!(recovered(&dispatcher).await, [0.0, 30.0]);
 }

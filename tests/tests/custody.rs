@@ -123,7 +123,7 @@ async fn an_erased_event_is_gone_and_sent_no_more() {
     world.publish(&order).await;
     let parked = "SELECT count(*) FROM parked WHERE reason = 'key_reused'";
     until("it to be parked", async || (world.count(parked).await == 1).then_some(())).await;
-    let waiting = world.wait_for_deliveries("state=waiting", 1).await.remove(0);
+    let waiting = world.wait_for_deliveries("state=scheduled", 1).await.remove(0);
     let delivered = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
     let (_, other) = world.other_application().await;
     let path = format!("events/{event}");
@@ -171,7 +171,7 @@ async fn what_is_due_of_an_erased_event_ends() {
     world.endpoint("a", &["order.created"]).await;
     let _dispatcher = world.dispatcher().await;
     world.publish(&order()).await;
-    let waiting = world.wait_for_deliveries("state=waiting", 1).await.remove(0);
+    let waiting = world.wait_for_deliveries("state=scheduled", 1).await.remove(0);
     world.database().await.batch_execute("UPDATE events SET body = '', erased_at = now()").await.expect("erased");
     let failed = world.wait_for_deliveries("state=failed", 1).await.remove(0);
     assert_eq!((&failed["id"], &failed["reason"]), (&waiting["id"], &json!("erased")));
@@ -192,7 +192,7 @@ async fn a_body_that_cannot_be_read_is_put_off() {
     resend(&world, delivery).await;
     until("it to be put off", async || {
         let shown = world.delivery(delivery).await;
-        (shown["state"] == "waiting" && shown["reason"] == "application_unreadable").then_some(())
+        (shown["state"] == "queued" && shown["reason"] == "application_unreadable").then_some(())
     })
     .await;
     database.batch_execute("UPDATE events SET body_key_name = 'test'").await.expect("its name");

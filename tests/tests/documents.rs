@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use fanfare_domain::{claim::Claim, event::EventFields};
+use fanfare_domain::{event::EventFields, retry::RetryMessage};
 use fanfare_tests::{instance::repository, process::binary};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -203,21 +203,24 @@ fn the_schema_of_an_event_is_that_of_the_code() {
 }
 
 #[test]
-fn the_schema_of_a_claim_is_that_of_the_code() {
-    let schema: Value = serde_json::from_str(&read("proto/claim.schema.json")).expect("a schema");
+fn the_schema_of_a_retry_message_is_that_of_the_code() {
+    let schema: Value = serde_json::from_str(&read("proto/retry.schema.json")).expect("a schema");
     let id = |prefix: &str| format!("{prefix}_01h455vb4pex5vsknk084sn02q");
-    let claim = json!({
-        "delivery": id("dlv"), "event": id("evt"), "application": id("app"), "endpoint": id("wh"), "attempt": 1,
-        "sequence": 1, "due": "2026-06-18T12:00:00Z", "made": "2026-06-18T12:00:00Z", "deferrals": 0,
+    let given = json!({
+        "delivery": id("dlv"), "application": id("app"), "endpoint": id("wh"), "attempt": 2, "then": [5, 1],
     });
-    let claim: Claim = serde_json::from_value(claim).expect("a claim");
-    let written = serde_json::to_value(&claim).expect("JSON");
-    let fields: BTreeSet<&str> = written.as_object().expect("an object").keys().map(String::as_str).collect();
-    let described = schema["properties"].as_object().expect("properties").keys().map(String::as_str).collect();
-    assert_eq!(fields, described);
-    let required = schema["required"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
-    assert_eq!(fields, required);
-    let ids = ["delivery", "event", "application", "endpoint"];
+    let retry: RetryMessage = serde_json::from_value(given).expect("a retry message");
+    let fields_of = |retry: &RetryMessage| {
+        let written = serde_json::to_value(retry).expect("JSON");
+        written.as_object().expect("an object").keys().cloned().collect::<BTreeSet<String>>()
+    };
+    let described: BTreeSet<String> = schema["properties"].as_object().expect("properties").keys().cloned().collect();
+    assert_eq!(fields_of(&retry), described);
+    let written = serde_json::to_value(&retry).expect("JSON");
+    let fields = fields_of(&RetryMessage { then: Vec::new(), ..retry });
+    let required = schema["required"].as_array().expect("a list").iter().filter_map(Value::as_str);
+    assert_eq!(fields, required.map(str::to_owned).collect());
+    let ids = ["delivery", "application", "endpoint"];
     for field in ids {
         let pattern = schema["properties"][field]["pattern"].as_str().expect("a pattern");
         let prefix = written[field].as_str().and_then(|text| text.split_once('_')).expect("an id").0;

@@ -22,7 +22,7 @@ const EVENTS: usize = 60;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_ended_under_full_load_finishes_what_it_sends_and_leaves_the_rest() {
-    let variables = [("FANFARE_LANE_BOUND", "8"), ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "24"), ("FANFARE_GRACE", "20s")];
+    let variables = [("FANFARE_LANE_BOUND", "8"), ("FANFARE_PLACES", "128"), ("FANFARE_GRACE", "20s")];
     let world = World::of(Setup { timeout: Some("10s".to_owned()), ..Setup::new(&variables) }).await;
     let mut subscribers = Vec::new();
     for path in ["one", "two", "three"] {
@@ -44,10 +44,10 @@ async fn a_dispatcher_ended_under_full_load_finishes_what_it_sends_and_leaves_th
     let requests = world.receiver.all().len();
     println!("drained in {:?}, with {before} requests before and {requests} in the end", terminated.elapsed());
     assert!(requests < accepted.len() * subscribers.len(), "there was nothing to leave behind");
-    let answered = "SELECT count(*) FROM attempts WHERE outcome = 'answered' AND status = 200";
+    let answered = "SELECT count(*) FROM all_attempts WHERE outcome = 'answered' AND status = 200";
     assert_eq!(world.count(answered).await, i64::try_from(requests).expect("some"), "each that was sent ended well");
-    assert_eq!(world.count("SELECT count(*) FROM attempts").await, world.count(answered).await);
-    assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await, 0);
+    assert_eq!(world.count("SELECT count(*) FROM all_attempts").await, world.count(answered).await);
+    assert_eq!(world.count("SELECT count(*) FROM all_deliveries WHERE state = 'sending'").await, 0);
 
     // The rest comes at once, and nothing again.
     for path in ["one", "two", "three"] {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use fanfare_domain::ids::ApplicationId;
 use fanfare_tests::{
     metrics::{counted, metric},
     patience::until,
@@ -14,9 +13,10 @@ use serde_json::{Value, json};
 const IN_FLIGHT: &str = "fanfare_attempts_in_flight";
 const OPEN: &str = r#"fanfare_lanes{state="open"}"#;
 
-/// What a process keeps for slow attempts, and how much of that one application may use.
-const SLOW_BUDGET: (&str, &str) = ("FANFARE_MAX_SLOW_ATTEMPTS", "8");
-const SHARE: usize = 4;
+/// The places of a process, and how many of them the endpoints of one application get that are not known to be fast: of its
+/// half all but a quarter.
+const PLACES: (&str, &str) = ("FANFARE_PLACES", "32");
+const SHARE: usize = 12;
 
 /// A world whose attempts may take a minute.
 async fn patient_world(variables: &[(&str, &str)]) -> World {
@@ -44,12 +44,12 @@ fn reached(world: &World, endpoints: &[Endpoint]) -> usize {
     endpoints.iter().map(|one| world.receiver.received(&one.path).len()).sum()
 }
 
-/// Waits until an application has used up its share of the slow budget for endpoints that hang.
+/// Waits until an application has used up its share of the places for endpoints that hang.
 async fn some_hang_and_others_wait(world: &World, hanging: &[Endpoint]) {
     until("some to hang", async || (reached(world, hanging) == SHARE).then_some(())).await;
     until("others to be put off", async || {
-        let waiting = world.deliveries("state=waiting").await;
-        waiting.iter().any(|one| one["reason"] == "application_busy").then_some(())
+        let queued = world.deliveries("state=queued").await;
+        queued.iter().any(|one| one["reason"] == "application_busy").then_some(())
     })
     .await;
 }
@@ -77,8 +77,8 @@ async fn slow_attempts_do_not_use_up_what_the_broker_hands_over() {
 }
 
 #[tokio::test]
-async fn endpoints_that_hang_use_up_no_more_than_is_kept_for_the_slow() {
-    let world = patient_world(&[SLOW_BUDGET]).await;
+async fn endpoints_that_hang_leave_places_to_those_that_are_fast() {
+    let world = patient_world(&[PLACES]).await;
     let healthy = world.endpoint("healthy", &["a"]).await;
     let hanging = hanging(&world, 8).await;
     let dispatcher = world.dispatcher().await;
@@ -88,29 +88,30 @@ async fn endpoints_that_hang_use_up_no_more_than_is_kept_for_the_slow() {
     some_hang_and_others_wait(&world, &hanging).await;
     publish(&world, "a", 20).await;
     world.receiver.wait_for(&healthy.path, 21).await;
-    assert_eq!((reached(&world, &hanging), metric(&dispatcher, IN_FLIGHT).await), (SHARE, SHARE as f64));
+    let in_flight = async || (metric(&dispatcher, IN_FLIGHT).await == SHARE as f64).then_some(());
+    until("the fast ones to be answered", in_flight).await;
+    assert_eq!(reached(&world, &hanging), SHARE);
 }
 
 #[tokio::test]
 async fn an_application_whose_endpoints_hang_leaves_half_to_another_one() {
-    let world = patient_world(&[SLOW_BUDGET]).await;
-    let hanging = hanging(&world, 2 * SHARE).await;
-    let (application, other) = world.other_application().await;
+    let world = patient_world(&[PLACES]).await;
+    let hanging = hanging(&world, SHARE).await;
+    let (_, other) = world.other_application().await;
     let paths: Vec<String> = (0..SHARE).map(|number| format!("other/{number}")).collect();
     for path in &paths {
         other.post("webhooks", &json!({ "url": world.receiver.url(path), "events": ["a"] })).await.data();
     }
-    let _dispatcher = world.dispatcher().await;
+    let dispatcher = world.dispatcher().await;
     publish(&world, "order", 3).await;
     some_hang_and_others_wait(&world, &hanging).await;
-    // Nobody knows these endpoints yet: they have what is left of the same budget.
+    // Nobody knows these endpoints yet: they have what is left of the places.
     other.post("events", &json!({ "type": "a", "data": 1 })).await.data();
     for path in &paths {
         world.receiver.wait_for(path, 1).await;
     }
-    let application = application.parse::<ApplicationId>().expect("an id").0;
-    let deferred = format!("SELECT count(*) FROM deliveries WHERE application_id = '{application}' AND deferrals > 0");
-    assert_eq!(world.count(&deferred).await, 0, "they waited for others");
+    let busy = metric(&dispatcher, r#"fanfare_queued_total{reason="process_busy"}"#).await;
+    assert_eq!(busy, 0.0, "they waited for others");
     assert_eq!(reached(&world, &hanging), SHARE);
 }
 
@@ -127,24 +128,24 @@ async fn a_breaker_spares_an_endpoint_that_fails_and_lets_it_back_in() {
     let dispatcher = world.dispatcher().await;
     publish(&world, "a", EVENTS).await;
     counted(&dispatcher, OPEN, 1).await;
-    let deferred = until("deliveries that are put off", async || {
-        let waiting = world.deliveries("state=waiting").await;
-        let deferred: Vec<_> = waiting.into_iter().filter(|one| one["reason"] == "breaker_open").collect();
-        (deferred.len() > EVENTS / 2).then_some(deferred)
+    until("a backlog that says so", async || {
+        let backlog = world.client().get(&format!("webhooks/{}/backlog", endpoint.id)).await.data().clone();
+        (backlog["reason"] == "breaker_open" && !backlog["next_probe_at"].is_null()).then_some(())
     })
     .await;
+    let queued = world.wait_for_deliveries("state=queued", EVENTS / 2).await;
     world.receiver.script(&endpoint.path, &[Behaviour::OK]);
     world.wait_for_deliveries("state=delivered", EVENTS).await;
     until("the breaker to close", async || (metric(&dispatcher, OPEN).await == 0.0).then_some(())).await;
-    for one in deferred {
+    for one in queued {
         let delivery = world.delivery(one["id"].as_str().expect("an id")).await;
         let numbers = numbers(&delivery);
-        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "a deferral used up an attempt: {numbers:?}");
+        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "the backlog used up an attempt: {numbers:?}");
     }
 }
 
 #[tokio::test]
-async fn a_slow_endpoint_is_recorded_once_and_its_claim_does_nothing() {
+async fn each_attempt_of_a_slow_endpoint_is_recorded_once() {
     let world = patient_world(&[]).await;
     let endpoint = world.endpoint("slow", &["a"]).await;
     world.receiver.script(&endpoint.path, &[Behaviour::Answer(200, Duration::from_millis(1500))]);

@@ -414,8 +414,8 @@ async fn a_dialect_that_tells_nobody_sends_no_mail() {
 #[tokio::test]
 async fn without_a_server_notices_do_not_pile_up() {
     let world = World::of_dialect("incentable", &[]).await;
-    let insert = "INSERT INTO failure_notices (delivery_id, accepted_at, application_id, endpoint_id, failed_at)
-                  SELECT gen_random_uuid(), now(), gen_random_uuid(), gen_random_uuid(), now() - age
+    let insert = "INSERT INTO failure_notices (delivery_id, application_id, endpoint_id, failed_at)
+                  SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now() - age
                   FROM unnest(ARRAY['1 minute', '2 hours', '3 days']::interval[]) AS age";
     world.database().await.execute(insert, &[]).await.expect("notices");
     let dispatcher = world.dispatcher().await;

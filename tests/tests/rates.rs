@@ -32,6 +32,4 @@ async fn a_rate_holds_across_dispatchers_and_delays_nobody_else() {
     // Each of the two may begin with a place of its own; from there on they come one after the other.
     let span = started[all - 1].duration_since(started[0]);
     assert!(span >= SignedDuration::from_secs((EVENTS - 3) / RATE), "{EVENTS} at {RATE} a second took only {span:?}");
-    let deferred = world.count("SELECT count(*) FROM endpoint_rates").await;
-    assert_eq!(deferred, 1, "only the endpoint with a rate has asked for places");
 }

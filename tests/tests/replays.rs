@@ -163,7 +163,7 @@ async fn what_is_no_replay_is_refused() {
         (json!({ "since": since, "types": ["a b"] }), "types"),
         (json!({ "since": since, "types": vec!["a"; 101] }), "types"),
         (json!({ "since": since, "states": [] }), "states"),
-        (json!({ "since": since, "states": ["waiting"] }), "states"),
+        (json!({ "since": since, "states": ["scheduled"] }), "states"),
         (json!({ "since": since, "rate_per_second": 0 }), "rate_per_second"),
         (json!({ "since": since, "rate_per_second": 1001 }), "rate_per_second"),
         (json!({ "since": since, "speed": 1 }), "speed"),

@@ -26,7 +26,7 @@ async fn an_answer_that_came_while_the_dispatcher_stood_still_is_no_failure() {
     sleep(STILL).await;
     signal("CONT", dispatcher.id());
     until("all to be delivered", async || {
-        let ended = "SELECT count(*) FROM deliveries WHERE state = 'delivered' AND attempt = 1 AND failures = 0";
+        let ended = "SELECT count(*) FROM all_deliveries WHERE state = 'delivered' AND attempt = 1 AND failures = 0";
         (usize::try_from(world.count(ended).await) == Ok(EVENTS)).then_some(())
     })
     .await;

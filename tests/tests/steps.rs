@@ -22,7 +22,7 @@ const PACE: Duration = Duration::from_millis(10);
 /// Events that are on their way when a process is killed, and what its death may repeat.
 const EVENTS: usize = 20;
 
-/// A deadline that makes holds short.
+/// A deadline that makes leases short.
 async fn world(variables: &[(&str, &str)]) -> World {
     World::of(Setup { timeout: Some("500ms".to_owned()), ..Setup::new(variables) }).await
 }
@@ -41,7 +41,7 @@ async fn subscribers(world: &World) -> [Subscriber; 2] {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
     // The second time, too: others are further on their way by then.
-    const PLACES: [&str; 14] = [
+    const PLACES: [&str; 16] = [
         "event.received",
         "event.received:5",
         "event.persisted",
@@ -50,12 +50,14 @@ async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
         "attempt.answered:7",
         "attempt.recorded",
         "attempt.recorded:3",
-        "claim.received",
-        "delivery.taken",
-        "claim.confirmed",
-        "claim.confirmed:4",
-        "message.ended",
-        "message.ended:6",
+        "retry.received",
+        "retry.queued",
+        "retry.confirmed",
+        "retry.confirmed:4",
+        "delivery.leased",
+        "backlog.ended",
+        "message.acked",
+        "message.acked:6",
     ];
     let world = world(&[]).await;
     let subscribers = subscribers(&world).await;
@@ -84,7 +86,7 @@ async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_in_the_fan_out_of_a_wide_event_loses_nothing() {
-    const PLACES: [&str; 4] = ["wide.persisted", "wide.planted", "wide.claimed", "wide.marked"];
+    const PLACES: [&str; 3] = ["event.persisted", "fan_out.begun", "fan_out.written"];
     const ENDPOINTS: usize = 101;
     let world = world(&[]).await;
     let mut paths = Vec::new();
@@ -101,7 +103,7 @@ async fn a_dispatcher_killed_in_the_fan_out_of_a_wide_event_loses_nothing() {
     let _dispatcher = world.dispatcher().await;
     let expected = i64::try_from(ENDPOINTS * PLACES.len()).expect("a small number");
     until("all to be delivered", async || {
-        let delivered = "SELECT count(*) FROM deliveries WHERE state = 'delivered'";
+        let delivered = "SELECT count(*) FROM all_deliveries WHERE state = 'delivered'";
         (world.count(delivered).await == expected).then_some(())
     })
     .await;
@@ -112,7 +114,7 @@ async fn a_dispatcher_killed_in_the_fan_out_of_a_wide_event_loses_nothing() {
         events.dedup();
         assert_eq!(events.len(), PLACES.len(), "{path}");
     }
-    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, expected);
+    assert_eq!(world.count("SELECT count(*) FROM all_deliveries").await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,27 +137,24 @@ async fn an_ingest_killed_before_or_after_the_confirm_loses_nothing_that_it_acce
 }
 
 /// A delivery that waits for an hour, of an event that one endpoint gets.
-async fn waiting(world: &World, behaviours: &[Behaviour]) -> (String, Value) {
+async fn scheduled(world: &World, behaviours: &[Behaviour]) -> (String, Value) {
     let endpoint = world.endpoint("one", &["a"]).await;
     world.receiver.script("one", behaviours);
     let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
-    let waiting = world.wait_for_deliveries("state=waiting", 1).await.remove(0);
-    assert_eq!(waiting["webhook"], endpoint.id.as_str());
-    (event, waiting)
+    let scheduled = world.wait_for_deliveries("state=scheduled", 1).await.remove(0);
+    assert_eq!(scheduled["webhook"], endpoint.id.as_str());
+    (event, scheduled)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_due_in_the_database_alone_is_published_by_the_next_process() {
-    let variables = [("FANFARE_RESCUE_AFTER", "2s")];
-    let world = World::of_waits(&["1h"; 5].join(","), &variables).await;
-    let mut world = world;
+async fn a_resend_that_nobody_answered_is_sent_by_the_next_dispatcher() {
+    let mut world = World::of_waits(&["1h"; 5].join(","), &[]).await;
     let first = world.dispatcher().await;
-    let (event, delivery) = waiting(&world, &[Behaviour::FAIL, Behaviour::OK]).await;
-    // In order: a message that came again would do what is left to the database here.
+    let (event, delivery) = scheduled(&world, &[Behaviour::FAIL, Behaviour::OK]).await;
     first.terminate();
     assert_eq!(first.ended().await, 0);
 
-    // Committed as due now, and the process dies before the claim is published.
+    // Committed as queued, and the process dies before it answers.
     world.take_ingest().kill();
     world.start_ingest_with(&[("FANFARE_CRASH_AT", "resend.committed")]).await;
     let path = format!("deliveries/{}/resend", delivery["id"].as_str().expect("an id"));
@@ -165,8 +164,8 @@ async fn what_is_due_in_the_database_alone_is_published_by_the_next_process() {
     world.take_ingest().crashed().await;
     assert!(asking.await.expect("the request ends").is_err(), "nobody was there to answer");
     world.start_ingest().await;
-    // Found by a reconciler, which dies in its turn after its own commit.
-    kill_dispatcher_at(&world, "rescue.committed").await;
+    // Found by a dispatcher, which dies in its turn once it owns the backlog.
+    kill_dispatcher_at(&world, "backlog.taken").await;
     assert_eq!(world.receiver.received("one").len(), 1);
     let _dispatcher = world.dispatcher().await;
     let received = world.receiver.wait_for("one", 2).await;
@@ -177,7 +176,7 @@ async fn what_is_due_in_the_database_alone_is_published_by_the_next_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_while_it_releases_what_was_held_loses_nothing() {
-    let world = world(&[("FANFARE_RESCUE_AFTER", "2s")]).await;
+    let world = world(&[]).await;
     let first = world.dispatcher().await;
     let endpoint = world.endpoint("one", &["a"]).await;
     world.change(&endpoint, &json!({ "status": "paused" })).await;
@@ -189,7 +188,7 @@ async fn a_dispatcher_killed_while_it_releases_what_was_held_loses_nothing() {
     assert_eq!(first.ended().await, 0);
     let answer = world.client().post(&format!("webhooks/{}/enable", endpoint.id), &json!({})).await;
     assert_eq!(answer.status, 200);
-    kill_dispatcher_at(&world, "release.committed").await;
+    kill_dispatcher_at(&world, "backlog.taken").await;
     let _dispatcher = world.dispatcher().await;
     world.wait_for_deliveries("state=delivered", EVENTS).await;
     assert_eq!(world.receiver.received("one").len(), EVENTS);
@@ -197,7 +196,7 @@ async fn a_dispatcher_killed_while_it_releases_what_was_held_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_while_it_replays_loses_nothing() {
-    let world = world(&[("FANFARE_RESCUE_AFTER", "2s")]).await;
+    let world = world(&[]).await;
     let first = world.dispatcher().await;
     for number in 0..EVENTS {
         world.publish(&json!({ "type": "a", "data": number })).await;
@@ -235,22 +234,54 @@ async fn a_dispatcher_killed_while_it_gives_back_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dispatcher_killed_in_a_slow_attempt_whose_message_it_has_acked_loses_nothing() {
+async fn a_dispatcher_killed_in_a_slow_attempt_or_in_its_recovery_loses_nothing() {
     let world = World::of(Setup { timeout: Some("3s".to_owned()), ..Setup::new(&[]) }).await;
     let endpoint = world.endpoint("one", &["a"]).await;
     world.receiver.script(&endpoint.path, &[Behaviour::Hang, Behaviour::OK]);
+    let dispatcher = world.dispatcher().await;
     let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
-    kill_dispatcher_at(&world, "message.ended").await;
-    assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sending'").await, 1);
+    world.receiver.wait_for(&endpoint.path, 1).await;
+    dispatcher.kill();
+    assert_eq!(world.count("SELECT count(*) FROM all_deliveries WHERE state = 'sending'").await, 1);
+    kill_dispatcher_at(&world, "recovery.committed").await;
     let _dispatcher = world.dispatcher().await;
     let received = world.receiver.wait_for(&endpoint.path, 2).await;
     assert!(received.iter().all(|one| one.event() == event));
     let delivered = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
     let delivery = world.delivery(delivered["id"].as_str().expect("an id")).await;
-    let outcomes: Vec<_> =
-        delivery["attempts"].as_array().expect("attempts").iter().map(|one| &one["outcome"]).collect();
-    assert_eq!(outcomes.len(), 2, "{outcomes:?}");
-    assert!(outcomes.contains(&&json!("unknown")), "{outcomes:?}");
+    assert_eq!(outcomes(&delivery), ["unknown", "answered"]);
+}
+
+/// The outcomes of a delivery's attempts.
+fn outcomes(delivery: &Value) -> Vec<&str> {
+    let attempts = delivery["attempts"].as_array().expect("attempts");
+    attempts.iter().map(|one| one["outcome"].as_str().expect("an outcome")).collect()
+}
+
+/// Two processes died with it among others, and two more with it alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_kills_each_process_is_given_up_and_holds_up_no_other() {
+    let world = world(&[]).await;
+    let endpoint = world.endpoint("one", &["a"]).await;
+    world.publish(&json!({ "type": "a", "data": 1 })).await;
+    let end_lease = async || {
+        let database = world.database().await;
+        let now = "UPDATE open_deliveries SET lease_until = now() WHERE state = 'sending'";
+        assert_eq!(database.execute(now, &[]).await.expect("the lease"), 1);
+    };
+    for place in ["attempt.answered", "attempt.answered", "suspect.leased", "suspect.leased"] {
+        kill_dispatcher_at(&world, place).await;
+        end_lease().await;
+    }
+    let other = world.endpoint("other", &["order"]).await;
+    let _dispatcher = world.dispatcher().await;
+    world.publish(&json!({ "type": "order", "data": 1 })).await;
+    world.receiver.wait_for(&other.path, 1).await;
+    let failed = world.wait_for_deliveries("state=failed", 1).await.remove(0);
+    assert_eq!((&failed["reason"], &failed["webhook"]), (&json!("aborted"), &json!(endpoint.id)));
+    let delivery = world.delivery(failed["id"].as_str().expect("an id")).await;
+    assert_eq!(outcomes(&delivery), ["unknown"; 4]);
+    assert_eq!(world.receiver.received(&endpoint.path).len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,7 +31,7 @@ async fn an_event_without_a_binding_is_sent_on_once_the_topology_is_declared_aga
 }
 
 #[tokio::test]
-async fn a_claim_without_its_delay_queue_is_not_lost() {
+async fn a_retry_without_its_delay_queue_is_not_lost() {
     let world = World::new().await;
     let dispatcher = world.dispatcher().await;
     let endpoint = world.endpoint("all", &["*"]).await;

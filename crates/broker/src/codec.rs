@@ -1,9 +1,11 @@
 //! Messages: what stands in their bodies, properties and headers.
 
+use std::time::Duration;
+
 use fanfare_domain::{
-    claim::Claim,
     event::{Event, EventFault, EventFields, EventType, check_accepted_at, check_key},
     ids::{ApplicationId, EventId},
+    retry::RetryMessage,
     traceparent::Traceparent,
 };
 use jiff::Timestamp;
@@ -138,20 +140,20 @@ pub fn decode_event(
     })
 }
 
-/// The message that carries a claim to where it has to wait next, or to those that are due.
+/// The message that carries a retry into its next delay queue, or to the retries that are due.
 ///
 /// # Errors
-/// Never in practice: a claim is a flat record.
-pub fn encode_claim(
+/// Never in practice: a retry is a flat record.
+pub fn encode_retry(
     topology: &Topology,
-    claim: &Claim,
+    retry: &RetryMessage,
+    delay: Option<Duration>,
     trace: Option<Traceparent>,
-    now: Timestamp,
 ) -> serde_json::Result<Message> {
     Ok(Message {
         exchange: topology.deliveries_exchange(),
-        routing_key: topology.claim_routing_key(claim, now),
-        body: serde_json::to_vec(claim)?,
+        routing_key: topology.retry_routing_key(delay),
+        body: serde_json::to_vec(retry)?,
         message_id: None,
         headers: match trace {
             Some(trace) => headers([(TRACEPARENT, trace.to_string())]),
@@ -164,11 +166,11 @@ pub fn encode_claim(
 ///
 /// # Errors
 /// With the reason to park it.
-pub fn decode_claim(incoming: &Incoming) -> Result<(Claim, Option<Traceparent>), Unreadable> {
+pub fn decode_retry(incoming: &Incoming) -> Result<(RetryMessage, Option<Traceparent>), Unreadable> {
     incoming.check_utf8()?;
-    let claim = serde_json::from_slice(&incoming.body)
-        .map_err(|error| Unreadable::new("invalid_claim", format!("not a claim: {error}")))?;
-    Ok((claim, traceparent(incoming)))
+    let retry = serde_json::from_slice(&incoming.body)
+        .map_err(|error| Unreadable::new("invalid_retry", format!("not a retry: {error}")))?;
+    Ok((retry, traceparent(incoming)))
 }
 
 pub(crate) fn text(value: &AMQPValue) -> Option<String> {

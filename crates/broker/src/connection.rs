@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use fanfare_domain::delay::Ladder;
+use fanfare_domain::delay::DelayQueues;
 use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, tcp::OwnedTLSConfig, types::FieldTable};
 
 use crate::{BrokerUrls, Prefix, Topology, nodes::Node, stream::open};
@@ -27,8 +27,8 @@ pub struct BrokerSettings {
 
 impl BrokerSettings {
     /// The settings of a process whose name is shown in the broker's list of connections.
-    pub fn new(urls: BrokerUrls, prefix: Prefix, ladder: Ladder, name: &str) -> Self {
-        Self { urls, topology: Topology::new(prefix, ladder), name: name.to_owned() }
+    pub fn new(urls: BrokerUrls, prefix: Prefix, delays: DelayQueues, name: &str) -> Self {
+        Self { urls, topology: Topology::new(prefix, delays), name: name.to_owned() }
     }
 
     /// The exchanges and queues.

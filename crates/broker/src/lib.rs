@@ -19,7 +19,7 @@ mod stream;
 mod topology;
 mod watchdog;
 
-pub use codec::{Message, Unreadable, decode_claim, decode_event, encode_claim, encode_event};
+pub use codec::{Message, Unreadable, decode_event, decode_retry, encode_event, encode_retry};
 pub use connection::BrokerSettings;
 pub use consumer::{Consumers, Feed, Incoming};
 pub use frames::mended;

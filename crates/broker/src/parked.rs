@@ -1,13 +1,15 @@
 //! Messages that cannot be handled where they are: parked, put back, or sent on to where no binding led.
 
-use fanfare_domain::parked::{Edit, Origin};
-use jiff::Timestamp;
+use fanfare_domain::{
+    parked::{Edit, Origin},
+    wait::parse_wait,
+};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::Value;
 
 use crate::{
     Incoming, Message, Topology, Unreadable,
-    codec::{decode_claim, text},
+    codec::text,
     marked::{is_mended, not_utf8},
     mend::mend,
     topology::{DUE, PARKED},
@@ -218,7 +220,7 @@ fn death(topology: &Topology, headers: &FieldTable) -> Option<(Origin, String)> 
 
 /// The message that takes one that no binding wanted to where it was to go, now that the topology is there again.
 /// It keeps its headers, so that one which was put back stays alone. A message that is not UTF-8 is parked instead.
-pub fn encode_rerouted(topology: &Topology, incoming: &Incoming, now: Timestamp) -> Message {
+pub fn encode_rerouted(topology: &Topology, incoming: &Incoming) -> Message {
     let origin = origin(topology, incoming);
     let is_parked = origin == Origin::Deliveries && incoming.routing_key == PARKED;
     if !is_parked && let Err(unreadable) = incoming.check_utf8() {
@@ -227,11 +229,9 @@ pub fn encode_rerouted(topology: &Topology, incoming: &Incoming, now: Timestamp)
     let way = match origin {
         Origin::Events => (topology.events_exchange(), incoming.routing_key.clone()),
         Origin::Deliveries if is_parked => (topology.deliveries_exchange(), PARKED.to_owned()),
-        // By our own ladder: its delay may be one that this process does not declare. What is no claim is parked
-        // by whoever takes it from among those that are due.
+        // The delay may be one that this process does not declare.
         Origin::Deliveries => {
-            let hop = decode_claim(incoming).map(|(claim, _)| topology.claim_routing_key(&claim, now));
-            (topology.deliveries_exchange(), hop.unwrap_or_else(|_| DUE.to_owned()))
+            (topology.deliveries_exchange(), topology.retry_routing_key(parse_wait(&incoming.routing_key)))
         }
     };
     let mut headers = copied_headers(incoming);
@@ -240,12 +240,6 @@ pub fn encode_rerouted(topology: &Topology, incoming: &Incoming, now: Timestamp)
 }
 
 impl Incoming {
-    /// Whether it may be the last copy that there is of what it says: no other message may be left to end
-    /// what an earlier copy has begun.
-    pub fn may_be_last(&self) -> bool {
-        self.redelivered || self.is_alone()
-    }
-
     /// Whether it has been put back after it was parked, and must be handled alone.
     pub fn is_alone(&self) -> bool {
         self.headers.inner().contains_key(PUT_BACK)

@@ -5,11 +5,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use fanfare_domain::{
-    claim::Claim,
-    delay::{Hop, Ladder, rung_name},
-};
-use jiff::Timestamp;
+use fanfare_domain::delay::{DelayQueues, delay_name};
 use lapin::{
     Channel, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -26,7 +22,7 @@ const DELIVERY_LIMIT: i64 = 20;
 /// 20, and deletes.
 const NO_LIMIT: i64 = 1_000_000_000;
 
-/// The routing key on the deliveries exchange for claims that are due.
+/// The routing key on the deliveries exchange for retries that are due.
 pub(crate) const DUE: &str = "due";
 
 /// The routing key on the deliveries exchange for messages that could not be read.
@@ -36,7 +32,7 @@ pub(crate) const PARKED: &str = "parked";
 #[derive(Debug, Clone)]
 pub struct Topology {
     prefix: Prefix,
-    ladder: Ladder,
+    delays: DelayQueues,
 }
 
 /// What all names of an environment start with.
@@ -67,9 +63,9 @@ struct Queue {
 }
 
 impl Topology {
-    /// The topology of an environment, with a delay queue for each rung of the ladder.
-    pub fn new(prefix: Prefix, ladder: Ladder) -> Self {
-        Self { prefix, ladder }
+    /// The topology of an environment, with its delay queues.
+    pub fn new(prefix: Prefix, delays: DelayQueues) -> Self {
+        Self { prefix, delays }
     }
 
     /// The exchange that events are published to.
@@ -87,7 +83,7 @@ impl Topology {
         self.named("deliveries")
     }
 
-    /// The queue of claims that are due.
+    /// The queue of retries that are due.
     pub fn deliveries_queue(&self) -> String {
         self.named("deliveries")
     }
@@ -97,11 +93,17 @@ impl Topology {
         self.named("parked")
     }
 
-    /// The routing key on the deliveries exchange for the next hop of a claim.
-    pub(crate) fn claim_routing_key(&self, claim: &Claim, now: Timestamp) -> String {
-        match self.ladder.next_hop(claim.due, claim.wait(), now) {
-            Hop::Due => DUE.to_owned(),
-            Hop::Delay(rung) => rung_name(rung),
+    /// The delays that a retry passes to wait so long.
+    pub fn plan(&self, wait: Duration) -> Vec<Duration> {
+        self.delays.plan(wait)
+    }
+
+    /// The routing key on the deliveries exchange for a retry that waits so long, or is due. A delay that this process does
+    /// not declare, of a message that another process published, becomes the nearest sum's first.
+    pub(crate) fn retry_routing_key(&self, delay: Option<Duration>) -> String {
+        match delay {
+            None => DUE.to_owned(),
+            Some(delay) => self.plan(delay).first().copied().map_or_else(|| DUE.to_owned(), delay_name),
         }
     }
 
@@ -131,10 +133,10 @@ impl Topology {
             },
             Queue { name: self.deliveries_queue(), arguments: self.work_queue(), binding: deliveries(DUE) },
         ];
-        queues.extend(self.ladder.rungs().map(|rung| Queue {
-            name: self.named(&format!("delay.{}", rung_name(rung))),
-            arguments: self.delay_queue(rung),
-            binding: deliveries(&rung_name(rung)),
+        queues.extend(self.delays.delays().map(|delay| Queue {
+            name: self.named(&format!("delay.{}", delay_name(delay))),
+            arguments: self.delay_queue(delay),
+            binding: deliveries(&delay_name(delay)),
         }));
         queues
     }
@@ -147,9 +149,9 @@ impl Topology {
     }
 
     /// A queue that nobody consumes: its messages leave it for the due ones when their time is over.
-    fn delay_queue(&self, rung: Duration) -> FieldTable {
+    fn delay_queue(&self, delay: Duration) -> FieldTable {
         let mut table = dead_letter(&self.deliveries_queue());
-        let milliseconds = i64::try_from(rung.as_millis()).unwrap_or(i64::MAX);
+        let milliseconds = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
         table.insert("x-message-ttl".into(), AMQPValue::LongLongInt(milliseconds));
         table
     }
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn every_queue_that_dead_letters_does_so_at_least_once() {
-        let topology = Topology::new("fanfare".parse().expect("prefix"), Ladder::new([]));
+        let topology = Topology::new("fanfare".parse().expect("prefix"), DelayQueues::new([]));
         let queues = topology.queues();
         let argument = |queue: &Queue, name: &str| queue.arguments.inner().get(name).cloned();
         for queue in &queues {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use fanfare_broker::{BrokerSettings, Publisher, PutBack, encode_put_back};
-use fanfare_domain::{delay::Ladder, ids::ParkedId, parked::Edit};
+use fanfare_domain::{delay::DelayQueues, ids::ParkedId, parked::Edit};
 use fanfare_service::Environment;
 use fanfare_store::{ParkedFilter, Store};
 use tokio_util::sync::CancellationToken;
@@ -72,7 +72,7 @@ pub(crate) struct Choice {
 /// What putting back needs of the environment beside the database.
 pub(crate) fn broker(environment: &mut Environment) -> Option<BrokerSettings> {
     let (urls, prefix) = (environment.amqp_urls(), environment.prefix());
-    Some(BrokerSettings::new(urls?, prefix?, Ladder::new([]), "fanfare command"))
+    Some(BrokerSettings::new(urls?, prefix?, DelayQueues::new([]), "fanfare command"))
 }
 
 /// Does what is asked; `broker` is there for those commands that need it.

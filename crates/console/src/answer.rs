@@ -65,6 +65,13 @@ impl<T: Serialize> Page<T> {
     }
 }
 
+impl<T> Page<T> {
+    /// This page, with another place to go on at where it ended before it was full.
+    pub(crate) fn or_next(self, next: Option<String>) -> Self {
+        Self { next: self.next.or(next), ..self }
+    }
+}
+
 impl<T: Serialize> IntoResponse for Page<T> {
     fn into_response(self) -> Response {
         Json(self).into_response()

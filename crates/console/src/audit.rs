@@ -145,12 +145,12 @@ pub async fn audited(State(audit): State<Audit>, route: MatchedPath, request: Re
         Err(error) => return error.into_response(),
     };
     let entry = audit.entry(&caller, route.as_str(), &parts, &body);
-    if let Err(error) = audit.store.begin_audit(&entry).await {
-        return ApiError::from(error).into_response();
-    }
-    // In a task of its own: whoever hangs up does not thereby hide what came of the request.
+    // In a task of its own: a client that hangs up does not hide the outcome of its request.
     let request = Request::from_parts(parts, Body::from(body));
     let served = tokio::spawn(async move {
+        if let Err(error) = audit.store.begin_audit(&entry).await {
+            return ApiError::from(error).into_response();
+        }
         let response = next.run(request).await;
         audit.finish(entry.id, response).await
     });

@@ -260,11 +260,14 @@ pub(crate) struct Log {
     pub(crate) created_at: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt_at: Option<Timestamp>,
+    /// Its place in the list.
+    #[serde(skip)]
+    place: String,
 }
 
 impl Log {
     pub(crate) fn new(logged: LoggedAttempt) -> Self {
-        let LoggedAttempt { delivery, event, event_type, endpoint, body, attempt } = logged;
+        let LoggedAttempt { delivery, event, event_type, endpoint, body, place, attempt } = logged;
         Self {
             id: AttemptId::derive(delivery, attempt.attempt),
             config_id: endpoint,
@@ -281,6 +284,7 @@ impl Log {
             duration_ms: attempt.duration_ms,
             created_at: attempt.started_at,
             next_attempt_at: attempt.next_due_at,
+            place: place.to_string(),
         }
     }
 }
@@ -289,9 +293,9 @@ impl Log {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LogFilter {
-    /// Those of this configuration.
+    /// Attempts of this configuration.
     config: Option<String>,
-    /// Those of this event.
+    /// Attempts of this event.
     event: Option<String>,
     /// The `next` of the page before.
     before: Option<String>,
@@ -299,7 +303,7 @@ pub(crate) struct LogFilter {
     limit: Option<usize>,
 }
 
-/// Lists every attempt: those of the newest deliveries first.
+/// Lists every attempt, newest first.
 #[utoipa::path(get, path = "/webhooks/logs", operation_id = "list_webhook_logs", tag = "webhook configs",
     params(LogFilter), responses((status = 200, body = Page<Log>), Failures))]
 pub(crate) async fn logs(
@@ -311,19 +315,15 @@ pub(crate) async fn logs(
     let filter = AttemptFilter {
         endpoint: filter.config.as_deref().map(|text| id("config", text)).transpose()?,
         event: filter.event.as_deref().map(|text| id("event", text)).transpose()?,
-        before: filter.before.as_deref().map(place).transpose()?,
+        before: filter
+            .before
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(|fault| ApiError::invalid("before", fault))?,
         limit: size.rows(),
     };
     let rows = console.store.attempt_log(manager.application, &filter).await?;
     let logs = rows.into_iter().map(Log::new).collect();
-    Ok(Page::of(logs, size, |log: &Log| format!("{}.{}", log.delivery_id, log.attempt)))
-}
-
-/// Where a page of the log ended: `dlv_….3`.
-fn place(text: &str) -> Result<(DeliveryId, u32), ApiError> {
-    let place = text.split_once('.').and_then(|(delivery, attempt)| {
-        let attempt = attempt.parse().ok().filter(|attempt: &u32| i32::try_from(*attempt).is_ok());
-        Some((delivery.parse().ok()?, attempt?))
-    });
-    place.ok_or_else(|| ApiError::invalid("before", "is not the `next` of a page"))
+    Ok(Page::of(logs, size, |log: &Log| log.place.clone()))
 }

@@ -32,10 +32,11 @@ pub(crate) struct Delivery {
     #[schema(value_type = String)]
     webhook: EndpointId,
     url: String,
-    /// `sending`, `waiting`, `held`, `delivered`, `failed` or `skipped`.
+    /// `sending`; `scheduled`: it waits for its retry time; `queued`: its webhook cannot take it now; `held`: it is queued,
+    /// and its webhook is paused; `delivered`, `failed` or `skipped`.
     #[schema(example = "delivered")]
     state: &'static str,
-    /// Why it waits though the endpoint did not fail, or why it failed.
+    /// Why it is queued, or why it failed.
     reason: Option<String>,
     /// The number of the attempt that is being made, or is next, or was the last.
     attempt: u32,
@@ -43,6 +44,7 @@ pub(crate) struct Delivery {
     retry_count: u32,
     /// The status of the last answer.
     response_status: Option<i32>,
+    /// When the next attempt of a scheduled delivery is due.
     #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt_at: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
@@ -64,7 +66,7 @@ impl From<DeliveryRow> for Delivery {
             attempt: row.attempt,
             retry_count: row.attempts.saturating_sub(1),
             response_status: row.response_status,
-            next_attempt_at: row.due_at.filter(|_| row.state == DeliveryState::Waiting),
+            next_attempt_at: row.due_at.filter(|_| row.state == DeliveryState::Scheduled),
             accepted_at: row.accepted_at,
             finished_at: row.finished_at,
         }
@@ -123,11 +125,11 @@ pub(crate) struct DeliveryDetail {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filter {
-    /// Those to this webhook.
+    /// Deliveries to this webhook.
     webhook: Option<String>,
-    /// Those of this event.
+    /// Deliveries of this event.
     event: Option<String>,
-    /// Those in this state.
+    /// Deliveries in this state.
     state: Option<String>,
     /// The `next` of the page before.
     before: Option<String>,
@@ -156,7 +158,7 @@ pub(crate) fn delivery_state(field: &str, text: &str) -> Result<DeliveryState, A
     DeliveryState::parse(text).ok_or_else(|| ApiError::invalid(field, format!("must be one of {}", words.join(", "))))
 }
 
-/// Lists the deliveries, newest first.
+/// Lists the deliveries, newest first. A delivery that is being sent for the first time may be missing for 2 seconds.
 #[utoipa::path(get, path = "/deliveries", operation_id = "list_deliveries", tag = "deliveries",
     params(Filter), responses((status = 200, body = Page<Delivery>), Failures))]
 pub(crate) async fn list(
@@ -202,7 +204,7 @@ pub(crate) struct HistoryEntry {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct HistoryFilter {
-    /// Those in this state.
+    /// Deliveries in this state.
     state: Option<String>,
     /// The `next` of the page before.
     before: Option<String>,
@@ -240,7 +242,7 @@ pub(crate) struct AttemptsQuery {
     limit: Option<usize>,
 }
 
-/// The last attempts that were made to a webhook, of whatever delivery. `/webhooks/logs` lists all.
+/// Lists the last attempts to a webhook, of all its deliveries. `/webhooks/logs` lists all attempts.
 #[utoipa::path(get, path = "/webhooks/{id}/attempts", operation_id = "list_webhook_attempts", tag = "webhooks",
     params(("id" = String, Path), AttemptsQuery), responses((status = 200, body = Answer<Vec<Log>>), Failures))]
 pub(crate) async fn last_attempts(
@@ -251,7 +253,7 @@ pub(crate) async fn last_attempts(
 ) -> Result<Answer<Vec<Log>>, ApiError> {
     let endpoint = console.endpoint(&manager, &webhook).await?;
     let size = page_size(query.limit.or(Some(LAST_ATTEMPTS)))?;
-    let rows = console.store.last_attempts(endpoint.id, size.items()).await?;
+    let rows = console.store.last_attempts(manager.application, endpoint.id, size.items()).await?;
     Ok(Answer::of(rows.into_iter().map(Log::new).collect()))
 }
 

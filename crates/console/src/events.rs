@@ -24,25 +24,25 @@ pub(crate) struct Event {
     id: EventId,
     #[serde(rename = "type")]
     event_type: String,
-    /// The publisher's own id of it.
+    /// The publisher's own id of the event.
     key: Option<String>,
-    /// When it happened, as its publisher says.
+    /// The publisher's own time of the event.
     #[schema(value_type = Option<String>, format = DateTime)]
     time: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
     accepted_at: Timestamp,
-    /// How many webhooks wanted it.
+    /// The number of webhooks that matched.
     matched_webhooks: i32,
-    /// `unmatched`: no webhook wanted it, so it is kept and was sent to nobody; `fanning_out`: its deliveries are
-    /// being written; `fanned_out`: they have been.
+    /// `unmatched`: no webhook matched, and the event is kept; `fanning_out`: its deliveries are being created;
+    /// `fanned_out`: all of them exist.
     #[schema(example = "fanned_out")]
     status: &'static str,
-    /// Whether it was sent once to test a webhook.
+    /// Whether it tested a webhook.
     test: bool,
-    /// What is sent, without redacted members; in a list `null` where that has more than 64 KiB.
+    /// The body that is sent, without redacted members; in a list `null` where it has more than 64 KiB.
     #[schema(value_type = Value)]
     payload: Option<Box<RawValue>>,
-    /// Since when what was in it is gone.
+    /// Since when its content is erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     erased_at: Option<Timestamp>,
@@ -82,7 +82,7 @@ pub(crate) struct EventDetail {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filter {
-    /// Those of this type.
+    /// Events of this type.
     r#type: Option<String>,
     /// The `next` of the page before.
     before: Option<String>,
@@ -90,7 +90,8 @@ pub(crate) struct Filter {
     limit: Option<usize>,
 }
 
-/// Lists the events, those accepted last first.
+/// Lists the events, newest first. A list by type reads 10,000 events a page at the most: such a page may have few events,
+/// or none, and a `next`.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "events",
     params(Filter), responses((status = 200, body = Page<Event>), Failures))]
 pub(crate) async fn list(
@@ -102,9 +103,10 @@ pub(crate) async fn list(
     let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
     let event_type = filter.r#type.as_deref().map(EventType::parse).transpose()?;
     let event_type = event_type.as_ref().map(EventType::as_str);
-    let rows = console.store.events(manager.application, event_type, before, size.rows()).await?;
-    let rows = rows.ok_or_else(|| ApiError::invalid("before", "is not the `next` of a page"))?;
-    Ok(Page::of(rows.into_iter().map(Event::from).collect(), size, |event| event.id.to_string()))
+    let page = console.store.events(manager.application, event_type, before, size.rows()).await?;
+    let page = page.ok_or_else(|| ApiError::invalid("before", "is not the `next` of a page"))?;
+    let events = page.events.into_iter().map(Event::from).collect();
+    Ok(Page::of(events, size, |event| event.id.to_string()).or_next(page.passed.map(|event| event.to_string())))
 }
 
 /// Shows an event with its deliveries.
@@ -133,9 +135,8 @@ pub(crate) struct Erased {
     erased: bool,
 }
 
-/// Erases what is stored of an event: its body, its publisher's id of it, and what webhooks have answered. That there was
-/// one of its type stays on record, with what became of its deliveries. Those that have not ended fail as `erased`, and none
-/// can be sent again.
+/// Erases the content of an event: its body, its publisher's id, and the answers of webhooks. The event's type and the
+/// states of its deliveries stay on record. Deliveries that have not ended fail as `erased`, and none can be sent again.
 #[utoipa::path(delete, path = "/events/{id}", operation_id = "erase_event", tag = "events",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Erased>), Failures))]
 pub(crate) async fn erase(

@@ -6,6 +6,7 @@
 mod answer;
 mod applications;
 mod audit;
+mod backlog;
 mod body;
 mod configs;
 mod deliveries;
@@ -14,7 +15,6 @@ mod error;
 mod event_types;
 mod events;
 mod keys;
-mod lanes;
 mod parked;
 mod replays;
 mod request;
@@ -23,7 +23,7 @@ mod secrets;
 mod trials;
 mod webhooks;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fanfare_broker::{Publisher, Topology};
 use fanfare_domain::{dialect::Dialects, endpoint_url::UrlPolicy};
@@ -40,7 +40,7 @@ use trials::Trials;
 pub use body::{discard, read_body};
 pub use request::{application_of, authenticate, in_force};
 
-/// What a console is made of.
+/// The parts of a console.
 pub struct Parts {
     /// The database.
     pub store: Store,
@@ -54,10 +54,14 @@ pub struct Parts {
     pub max_webhooks: usize,
     /// The way to an endpoint, for tests.
     pub client: Client,
-    /// The way to the broker, for what is to be sent again.
+    /// The way to the broker, for parked messages that are put back.
     pub publisher: Publisher,
     /// The names in the broker.
     pub topology: Topology,
+    /// How long beyond its whole schedule a delivery may stay unfinished.
+    pub expiry: Duration,
+    /// How long events and deliveries are kept.
+    pub retention: Duration,
 }
 
 /// What the routes work with. Cheap to clone.
@@ -71,15 +75,40 @@ pub struct Console {
     client: Client,
     publisher: Publisher,
     topology: Topology,
+    expiry: Duration,
+    retention: Duration,
     trials: Trials,
 }
 
 impl Console {
     /// The console of a deployment.
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, directory, dialects, url_policy, max_webhooks, client, publisher, topology } = parts;
+        let Parts {
+            store,
+            directory,
+            dialects,
+            url_policy,
+            max_webhooks,
+            client,
+            publisher,
+            topology,
+            expiry,
+            retention,
+        } = parts;
         let (url_policy, trials) = (Arc::new(url_policy), Trials::default());
-        Self { store, directory, dialects, url_policy, max_webhooks, client, publisher, topology, trials }
+        Self {
+            store,
+            directory,
+            dialects,
+            url_policy,
+            max_webhooks,
+            client,
+            publisher,
+            topology,
+            expiry,
+            retention,
+            trials,
+        }
     }
 }
 
@@ -99,7 +128,7 @@ pub fn routes() -> OpenApiRouter<Console> {
         .routes(routes!(webhooks::enable))
         .routes(routes!(webhooks::disable))
         .routes(routes!(webhooks::pause))
-        .routes(routes!(lanes::show))
+        .routes(routes!(backlog::show))
         .routes(routes!(secrets::rotate))
         .routes(routes!(secrets::end))
         .routes(routes!(trials::test))

@@ -152,7 +152,7 @@ pub(crate) async fn count(
     let mut reached = None;
     while counted.has_more && counted.events < COUNTED {
         let events = console.store.past_events(&new, reached, CHUNK).await?;
-        let wanted = Wanted::of(&selection, &application, &events);
+        let wanted = Wanted::of(&selection, &application, &events, console.store.now(), console.expiry);
         counted.deliveries += console.store.still_wanted(&new, &wanted).await?.len();
         counted.events += events.len();
         counted.has_more = events.len() == CHUNK;

@@ -1,15 +1,15 @@
 //! `/api/v1/deliveries/{id}/resend`, and many at once.
 
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
 use axum::extract::State;
-use fanfare_broker::encode_claim;
 use fanfare_domain::{
-    application::EndpointStatus,
+    application::{Endpoint, EndpointStatus},
     delivery::State as DeliveryState,
     ids::{DeliveryId, EndpointId, EventId},
 };
 use fanfare_service::crash_point;
-use fanfare_store::{ResendFilter, Unfinished};
-use futures_util::future::join_all;
+use fanfare_store::{ResendFilter, ResentDelivery};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -24,9 +24,13 @@ use crate::{
 /// Deliveries that are sent again by one request.
 const MAX_RESENT: usize = 1000;
 
+/// The length of a schedule that this process cannot read.
+const UNKNOWN_SCHEDULE: Duration = Duration::from_secs(86400);
+
 /// Every state that a delivery can be sent again from.
-const RESENDABLE: [DeliveryState; 5] = [
-    DeliveryState::Waiting,
+const RESENDABLE: [DeliveryState; 6] = [
+    DeliveryState::Scheduled,
+    DeliveryState::Queued,
     DeliveryState::Held,
     DeliveryState::Delivered,
     DeliveryState::Failed,
@@ -41,18 +45,18 @@ pub(crate) struct Resent {
     event: EventId,
     #[schema(value_type = String)]
     webhook: EndpointId,
-    /// The number of the attempt that is made now.
+    /// The number of the next attempt.
     attempt: u32,
 }
 
-impl From<&Unfinished> for Resent {
-    fn from(resent: &Unfinished) -> Self {
+impl From<&ResentDelivery> for Resent {
+    fn from(resent: &ResentDelivery) -> Self {
         Self { id: resent.delivery, event: resent.event, webhook: resent.endpoint, attempt: resent.attempt }
     }
 }
 
-/// Sends a delivery again: the same event under the same id, as a new attempt, now. One that had ended begins its
-/// schedule anew.
+/// Sends a delivery again: the same event under the same id, as a new attempt, as soon as the webhook can take it. A
+/// delivery that had ended begins its schedule anew; a scheduled one keeps its place in it.
 #[utoipa::path(post, path = "/deliveries/{id}/resend", operation_id = "resend_delivery", tag = "deliveries",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Resent>), Failures))]
 pub(crate) async fn one(
@@ -78,28 +82,29 @@ pub(crate) async fn one(
     };
     let resent = console.resend(&manager, &filter).await?;
     let resent = resent.first().ok_or_else(|| {
-        ApiError::new(ErrorCode::NotResendable, "it is being sent at this moment: wait for what comes of that")
+        let message = "it is being sent now, or its event is too old to be kept: wait for the outcome, or publish the event again";
+        ApiError::new(ErrorCode::NotResendable, message)
     })?;
     Ok(Answer::of(resent.into()))
 }
 
-/// Which deliveries to send again: these, or all that the filter finds, the newest first.
+/// Selects the deliveries to send again: these, or all that the filter finds, the newest first.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Resend)]
 pub(crate) struct Filter {
     /// At most 1000 ids.
     deliveries: Option<Vec<String>>,
-    /// Those to this webhook.
+    /// Deliveries to this webhook.
     webhook: Option<String>,
-    /// Those of this event.
+    /// Deliveries of this event.
     event: Option<String>,
-    /// `failed` where it is left out; or `skipped`, `delivered`, `waiting`, `held`.
+    /// `failed` where it is left out; or `skipped`, `delivered`, `scheduled`, `queued`, `held`.
     state: Option<String>,
-    /// Those of events accepted from this moment on.
+    /// Deliveries of events accepted from this moment on.
     #[schema(format = DateTime)]
     since: Option<String>,
-    /// Those of events accepted before this moment.
+    /// Deliveries of events accepted before this moment.
     #[schema(format = DateTime)]
     until: Option<String>,
     /// 1 to 1000, 1000 where it is left out.
@@ -109,12 +114,12 @@ pub(crate) struct Filter {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ManyResent {
     resent: usize,
-    /// Whether there may be more: as many were sent again as one request may.
+    /// Whether there may be more: the request reached its limit.
     has_more: bool,
     deliveries: Vec<Resent>,
 }
 
-/// Sends deliveries again, those that failed where nothing else is asked for.
+/// Sends deliveries again: the failed ones, unless the request says otherwise.
 #[utoipa::path(post, path = "/deliveries/resend", operation_id = "resend_deliveries", tag = "deliveries",
     request_body = Filter, responses((status = 200, body = Answer<ManyResent>), Failures))]
 pub(crate) async fn many(
@@ -142,7 +147,7 @@ impl Filter {
         if state == Some(DeliveryState::Sending) {
             return Err(ApiError::invalid("state", "cannot be sending: these are being sent already"));
         }
-        // Who names deliveries means them in whatever state; who names none means those that failed.
+        // Named deliveries are sent again whatever their state is, others where they failed.
         let states = match (state, &self.deliveries) {
             (Some(state), _) => vec![state],
             (None, Some(_)) => RESENDABLE.to_vec(),
@@ -161,23 +166,23 @@ impl Filter {
 }
 
 impl Console {
-    /// Makes deliveries due and publishes their claims. A claim that the broker does not take now is published
-    /// by the reconciler later: the delivery is due in the database.
-    async fn resend(&self, manager: &Manager, filter: &ResendFilter) -> Result<Vec<Unfinished>, ApiError> {
-        let resent = self.store.resend(manager.application, filter).await?;
+    /// Queues deliveries again. A dispatcher finds them within a second.
+    async fn resend(&self, manager: &Manager, filter: &ResendFilter) -> Result<Vec<ResentDelivery>, ApiError> {
+        let (lifetimes, otherwise) = self.lifetimes(manager);
+        let resent = self.store.resend(manager.application, filter, &lifetimes, otherwise).await?;
         crash_point("resend.committed");
-        let now = self.store.now();
-        join_all(resent.iter().map(async |one| {
-            let claim = fanfare_domain::claim::Claim { due: now, ..one.claim(now) };
-            let published = match encode_claim(&self.topology, &claim, one.traceparent, now) {
-                Ok(message) => self.publisher.publish(message).await.map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            if let Err(error) = published {
-                tracing::warn!(error, delivery = %one.delivery, "a claim was not published; the reconciler does it");
-            }
-        }))
-        .await;
         Ok(resent)
+    }
+
+    /// How long a delivery may take from now on: by endpoint, and for an endpoint that is not known here yet.
+    fn lifetimes(&self, manager: &Manager) -> (HashMap<EndpointId, Duration>, Duration) {
+        let Some(application) = self.directory.application(manager.application) else {
+            return (HashMap::new(), UNKNOWN_SCHEDULE + self.expiry);
+        };
+        let of = |endpoint: &Arc<Endpoint>| (endpoint.id, endpoint.policy.lifetime(self.expiry));
+        let lifetimes: HashMap<EndpointId, Duration> = application.endpoints().iter().map(of).collect();
+        let usual = application.dialect.policy.lifetime(self.expiry);
+        let otherwise = lifetimes.values().copied().fold(usual, Duration::max);
+        (lifetimes, otherwise)
     }
 }

@@ -14,7 +14,7 @@ use fanfare_domain::{
     delivery::FailureReason,
     dialect::Sending,
     event::{Content, Event, EventType, with_suggestion},
-    ids::{ApplicationId, DeliveryId, EventId, TakingId},
+    ids::{ApplicationId, DeliveryId, EventId, LeaseId},
     outcome::Verdict,
     traceparent::Traceparent,
 };
@@ -138,7 +138,7 @@ pub(crate) async fn test(
         let (record, probe) = console.send(&endpoint, &new).await;
         drop(turn);
         // What was sent has been sent: the answer says so, even where it cannot be written down.
-        if let Err(error) = console.store.keep_trial(&new, &record).await {
+        if let Err(error) = console.store.record_test_send(&new, &record).await {
             tracing::error!(%error, delivery = %record.delivery, "cannot write down a test event");
         }
         Trial::new(&new, &record, &endpoint, probe)
@@ -241,7 +241,7 @@ fn trial_event(
     let body = body.map_err(|fault| ApiError::invalid("data", format!("cannot be sent: {fault}")))?;
     let redacted = application.redaction.redact(&body);
     let content = redacted.is_none().then(|| Content::of(&event.event_type, &event.data));
-    Ok(NewEvent { event, accepted_at, body, redacted, content, matches: 1, fanned_out: true, deliveries: Vec::new() })
+    Ok(NewEvent { event, accepted_at, body, redacted, content, matches: 1, is_wide: false, deliveries: Vec::new() })
 }
 
 impl Console {
@@ -266,10 +266,12 @@ impl Console {
         let is_delivered = endpoint.policy.judgement.of(exchange.outcome) == Verdict::Delivered;
         let record = AttemptRecord {
             delivery,
-            attempt: 1,
-            sequence: 1,
-            taking: TakingId::new(started_at, rand::random()),
+            event: new.event.id,
+            application: new.event.application,
             endpoint: endpoint.id,
+            attempt: 1,
+            // A test holds no lease: its delivery is never open.
+            lease: LeaseId::new(started_at, rand::random()),
             url: endpoint.url.to_string(),
             started_at,
             duration: exchange.duration,

@@ -24,8 +24,8 @@ use crate::{
 };
 use settings::New;
 
-/// How far the deliveries that are held for an endpoint are counted.
-const MAX_COUNTED: i64 = 100_000;
+/// Held deliveries are counted up to this number.
+const MAX_COUNTED: usize = 10_000;
 
 /// A webhook. The first four members are those that document 004 prints, in its order.
 #[derive(Serialize, ToSchema)]
@@ -55,7 +55,7 @@ pub(crate) struct Webhook {
     headers: Vec<String>,
     /// Until when the secret before the current one signs, too.
     previous_secret_expires_at: Option<String>,
-    /// What is held for it, when it is paused; only where one webhook is shown.
+    /// The deliveries that are held while it is paused; only where one webhook is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<HeldDeliveries>,
     #[schema(value_type = String, format = DateTime)]
@@ -66,7 +66,7 @@ pub(crate) struct Webhook {
 
 #[derive(Serialize, ToSchema)]
 struct HeldDeliveries {
-    /// Counted up to 100,000.
+    /// Counted up to 10,000.
     deliveries: i64,
     #[schema(value_type = Option<String>, format = DateTime)]
     oldest_accepted_at: Option<Timestamp>,
@@ -140,9 +140,13 @@ pub(crate) async fn show(
     Path(webhook): Path<String>,
 ) -> Result<Answer<Webhook>, ApiError> {
     let row = console.endpoint(&manager, &webhook).await?;
-    let held = console.store.held(row.id, MAX_COUNTED).await?;
-    let held = (held.deliveries > 0)
-        .then_some(HeldDeliveries { deliveries: held.deliveries, oldest_accepted_at: held.oldest_accepted_at });
+    let held = match row.status {
+        EndpointStatus::Paused => Some(console.store.held(row.id, MAX_COUNTED).await?),
+        EndpointStatus::Enabled | EndpointStatus::Disabled => None,
+    };
+    let held = held
+        .filter(|held| held.deliveries > 0)
+        .map(|held| HeldDeliveries { deliveries: held.deliveries, oldest_accepted_at: held.oldest_accepted_at });
     Ok(Answer::of(Webhook { held, ..Webhook::new(row, None) }))
 }
 
@@ -174,7 +178,7 @@ pub(crate) async fn put(
     self::change(console, manager, webhook, change).await
 }
 
-/// Lets a webhook have its deliveries; what was held while it was paused is let go at a pace.
+/// Enables a webhook. Deliveries that were held while it was paused are sent, oldest first, as it takes them.
 #[utoipa::path(post, path = "/webhooks/{id}/enable", operation_id = "enable_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn enable(

@@ -3,16 +3,16 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fanfare_broker::BrokerSettings;
-use fanfare_domain::{delay::Ladder, dialect::Dialects, lane};
+use fanfare_domain::{delay::DelayQueues, dialect::Dialects, lane};
 use fanfare_outbound as outbound;
-use fanfare_service::{Environment, TelemetrySettings};
+use fanfare_service::{Environment, TelemetrySettings, agreed_settings};
 use fanfare_store::StoreSettings;
 use lettre::message::Mailbox;
 
-use crate::jobs::SmtpServer;
+use crate::{jobs::SmtpServer, lanes::PlaceLimits};
 
-/// The days' partitions are dropped whole.
-const DAY: Duration = Duration::from_secs(86400);
+/// Entries of the audit log are kept for so long at least: the database refuses to delete younger ones.
+const AUDIT_KEPT: Duration = Duration::from_secs(90 * 86400);
 
 /// Everything that the environment says.
 pub(crate) struct Configuration {
@@ -24,23 +24,23 @@ pub(crate) struct Configuration {
     pub(crate) limits: Limits,
     pub(crate) retention: Duration,
     pub(crate) audit_retention: Duration,
-    pub(crate) holding: Holding,
+    pub(crate) held: HeldLimits,
     pub(crate) mails: Mails,
-    pub(crate) rescue_after: Duration,
+    pub(crate) takeover_after: Duration,
+    /// The settings that all processes must agree on, as a JSON object.
+    pub(crate) settings: String,
     pub(crate) grace: Duration,
     pub(crate) operations_address: SocketAddr,
     pub(crate) telemetry: TelemetrySettings,
 }
 
-/// What bounds the deliveries of paused endpoints.
+/// The bounds on the deliveries that are held for one paused endpoint.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Holding {
-    /// How old their events may be.
+pub(crate) struct HeldLimits {
+    /// How long each may be held.
     pub(crate) max_age: Duration,
-    /// How many there may be for one endpoint.
+    /// Their number.
     pub(crate) most: usize,
-    /// How many are let go in a second when endpoints are resumed.
-    pub(crate) release_rate: usize,
 }
 
 /// How owners are told of failed deliveries.
@@ -51,17 +51,15 @@ pub(crate) struct Mails {
     pub(crate) interval: Duration,
 }
 
-/// What bounds the work on its way through the process.
+/// The bounds on the work of the process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Events, and claims, that may be on their way at once.
+    /// Event messages, and retry messages, that are being persisted at once.
     pub(crate) prefetch: u16,
-    /// What bounds each endpoint's lane.
+    /// The bounds of each endpoint's lane.
     pub(crate) lane: lane::Limits,
-    /// Attempts that may be on their way in all, in their first second.
-    pub(crate) fast_attempts: usize,
-    /// Attempts that may be on their way in all and take longer, or go to endpoints that may be slow.
-    pub(crate) slow_attempts: usize,
+    /// Room for attempts.
+    pub(crate) places: PlaceLimits,
     /// Bytes of an event's message.
     pub(crate) event_bytes: usize,
 }
@@ -74,25 +72,27 @@ impl Configuration {
         let connections = environment.database_connections();
         let keyring = environment.secret_keys();
         let dialects = environment.dialects();
-        let meaning = "how long beyond its whole schedule a delivery may stay unfinished before it fails as `expired`";
-        let expiry = environment.duration("FANFARE_EXPIRY", "24h", meaning);
+        let expiry = environment.expiry();
         let limits = limits(environment);
         let outbound = outbound_settings(environment);
-        let meaning = "how long events, deliveries and attempts are kept, a day or more";
-        let retention = environment.duration_of_at_least("FANFARE_RETENTION", "30d", DAY, meaning);
+        let retention = environment.retention();
         let meaning = "how long entries of the audit log are kept";
-        let audit_retention = environment.duration_of_at_least("FANFARE_AUDIT_RETENTION", "400d", 90 * DAY, meaning);
-        let holding = holding(environment);
+        let audit_retention = environment.duration_of_at_least("FANFARE_AUDIT_RETENTION", "400d", AUDIT_KEPT, meaning);
+        let held = held(environment);
         let mails = mails(environment);
-        let meaning = "how overdue a delivery must be before its claim counts as lost";
-        let rescue_after = environment.duration("FANFARE_RESCUE_AFTER", "60s", meaning);
+        let meaning = "how long the database must have answered without a break before the process takes over the leases and \
+                       backlogs of others: after an outage, processes that hold outcomes write them first";
+        let takeover_after = environment.duration("FANFARE_TAKEOVER_AFTER", "15s", meaning);
         let grace = environment.grace();
         let operations_address = environment.operations_address();
         let telemetry = TelemetrySettings::read(environment);
         let dialects = dialects?;
-        let ladder = Ladder::new(dialects.waits());
+        let (lifetime, kept) = (dialects.longest_lifetime(expiry?), retention?);
+        check_retention(environment, kept, lifetime.max(held.as_ref()?.max_age));
+        let settings = agreed_settings(&dialects, expiry?, kept);
+        let delays = DelayQueues::new(dialects.waits());
         Some(Self {
-            broker: BrokerSettings::new(amqp_urls?, prefix?, ladder, "fanfare dispatcher"),
+            broker: BrokerSettings::new(amqp_urls?, prefix?, delays, "fanfare dispatcher"),
             store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
             outbound: outbound?,
             dialects,
@@ -100,9 +100,10 @@ impl Configuration {
             limits: limits?,
             retention: retention?,
             audit_retention: audit_retention?,
-            holding: holding?,
+            held: held?,
             mails: mails?,
-            rescue_after: rescue_after?,
+            takeover_after: takeover_after?,
+            settings,
             grace: grace?,
             operations_address: operations_address?,
             telemetry: telemetry?,
@@ -110,40 +111,45 @@ impl Configuration {
     }
 }
 
+/// A delivery must end before its partition is dropped, with a day to spare.
+fn check_retention(environment: &mut Environment, retention: Duration, longest: Duration) {
+    let least = longest + Duration::from_secs(86400);
+    if retention < least {
+        environment.mistake(format!(
+            "FANFARE_RETENTION: {retention:?} is shorter than the longest life of a delivery, {longest:?}, and a day; raise it \
+             to {least:?}, or shorten FANFARE_EXPIRY, FANFARE_MAX_HELD_AGE or the schedules of dialects"
+        ));
+    }
+}
+
 fn limits(environment: &mut Environment) -> Option<Limits> {
-    let meaning = "events, and due claims, that may be on their way through the process at once";
+    let meaning = "event messages, and retry messages, that the process persists at once";
     let prefetch = environment.number("FANFARE_PREFETCH", "512", 1..=2000, meaning);
-    let meaning = "attempts that may be on their way to one endpoint at once, in each process";
+    let meaning = "attempts that may be in flight to one endpoint, in all processes together";
     let lane = environment.number("FANFARE_LANE_BOUND", "16", 1..=1000, meaning);
     let meaning = "attempts in a row that an endpoint may fail before each process leaves it alone, but for a probe once in \
                    a while, every minute at last";
     let failures = environment.number("FANFARE_BREAKER_AFTER", "20", 1..=1_000_000, meaning);
-    let meaning = "attempts that may be on their way in all, in each process, during their first second; one application may use \
-                   half of them";
-    let fast = environment.number("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "1024", 1..=20_000, meaning);
-    let meaning = "attempts beside these that may be on their way, in each process, and take longer than a second or go to \
-                   endpoints that have not yet answered within one: however many endpoints hang, they use up no more, and those of \
-                   one application no more than half";
-    let slow = environment.number("FANFARE_MAX_SLOW_ATTEMPTS", "4096", 1..=20_000, meaning);
+    let meaning = "places: attempts that may be in flight or not yet recorded, in each process. One application may use half of \
+                   them, and endpoints that answer within a second have a quarter to themselves";
+    let attempts = environment.number("FANFARE_PLACES", "6000", 4..=100_000, meaning);
+    let meaning = "MiB of payloads in flight, in each process; one application may use half of them";
+    let mebibytes = environment.number("FANFARE_PLACES_MIB", "256", 1..=65_536, meaning);
     let event_bytes = environment.max_event_bytes();
     Some(Limits {
         prefetch: u16::try_from(prefetch?).ok()?,
         lane: lane::Limits { attempts: lane?, failures: u32::try_from(failures?).ok()? },
-        fast_attempts: fast?,
-        slow_attempts: slow?,
+        places: PlaceLimits { attempts: attempts?, bytes: mebibytes? * 1024 * 1024 },
         event_bytes: event_bytes?,
     })
 }
 
-fn holding(environment: &mut Environment) -> Option<Holding> {
-    let meaning =
-        "how long deliveries are held for a paused endpoint; what is held for longer fails as `held_too_long`";
+fn held(environment: &mut Environment) -> Option<HeldLimits> {
+    let meaning = "how long a delivery is held for a paused endpoint; then it fails as `held_too_long`";
     let max_age = environment.duration("FANFARE_MAX_HELD_AGE", "7d", meaning);
-    let meaning = "deliveries that are held for one paused endpoint; what is older fails as `too_many_held`";
+    let meaning = "deliveries that are held for one paused endpoint; older ones fail as `too_many_held`";
     let most = environment.number("FANFARE_MAX_HELD", "100000", 1..=10_000_000, meaning);
-    let meaning = "held deliveries that are let go in a second for each endpoint that is resumed";
-    let release_rate = environment.number("FANFARE_RELEASE_RATE", "100", 1..=10_000, meaning);
-    Some(Holding { max_age: max_age?, most: most?, release_rate: release_rate? })
+    Some(HeldLimits { max_age: max_age?, most: most? })
 }
 
 fn mails(environment: &mut Environment) -> Option<Mails> {

@@ -1,30 +1,19 @@
-//! The dispatcher: takes events and due claims from the broker, attempts deliveries, records what came of
-//! them, and schedules what comes next. The way of an event reads from `events` and `claims` to `settle`.
+//! The dispatcher: takes events and due retries from the broker, attempts deliveries, records the outcomes, and schedules
+//! what comes next. The way of an event reads from `stages/events.rs` to `stages/record.rs`.
 
-mod assignment;
-mod attempt;
-mod batch;
-mod claims;
+mod backlog;
 mod configuration;
+mod context;
 mod database;
-mod dispatch;
-mod events;
+mod dispatcher;
 mod jobs;
 mod lanes;
 mod metric;
-mod park;
-mod per_endpoint;
-mod persist;
-mod rates;
-mod record;
-mod settle;
-mod take;
-mod unrouted;
-mod wide;
+mod stages;
 
-use fanfare_service::{Environment, Operations, Telemetry, argument, reference, stop_signal};
+use fanfare_service::{Environment, Operations, Telemetry, argument, raise_open_files, reference, stop_signal};
 
-use crate::{configuration::Configuration, dispatch::Dispatcher};
+use crate::{configuration::Configuration, dispatcher::Dispatcher};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -37,6 +26,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let configuration = environment.finish(configuration)?;
     let telemetry = Telemetry::start("dispatcher", &configuration.telemetry)?;
+    raise_open_files("FANFARE_PLACES", configuration.limits.places.attempts)?;
     let stop = stop_signal()?;
     let operations = Operations::bind(configuration.operations_address, &metric::ALL).await?;
     let drained = Dispatcher::build(configuration)?.run(operations, stop).await;

@@ -1,45 +1,37 @@
-//! The states of a delivery, and the words for why it is in one.
+//! The states of a delivery, and the reasons for them.
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+/// Attempts of unknown outcome in a row from which on a delivery is leased alone: the process that holds its lease sends
+/// nothing else.
+pub const ALONE_FROM: u32 = 2;
 
-use crate::moment::later;
+/// Attempts of unknown outcome in a row after which a delivery fails as aborted. The last two were made alone, so that no
+/// other delivery can have killed their process.
+pub const MAX_UNKNOWN_ATTEMPTS: u32 = ALONE_FROM + 2;
 
-/// Attempts of unknown outcome in a row after which a delivery is given up: whatever kills the process
-/// each time must not do so for ever.
-pub const MAX_UNKNOWN_ATTEMPTS: u32 = 3;
+/// The part of a lease beyond the attempt's deadline: time to wait in the lane and to record, and for clocks to differ.
+const LEASE_MARGIN: Duration = Duration::from_secs(11);
 
-/// What a taking lasts beyond the attempt's deadline, before another process may take the delivery
-/// over: time to wait in the lane, to record, and for clocks to differ.
-const HOLD_MARGIN: Duration = Duration::from_secs(11);
-
-/// An attempt begins within this of its taking, or the delivery is given back: what is left of the margin is for
-/// the record, and for clocks to differ.
+/// An attempt begins within this of its lease, or the delivery is given back. The rest of the margin is for the record,
+/// and for clocks to differ.
 pub const BEGIN_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a process may keep a delivery that it has taken.
-pub fn hold(timeout: Duration) -> Duration {
-    timeout + HOLD_MARGIN
+/// How long a process may keep a delivery that it has leased, for an attempt with this deadline.
+pub fn lease_duration(timeout: Duration) -> Duration {
+    timeout + LEASE_MARGIN
 }
 
-/// When a claim on a delivery that somebody holds is due.
-///
-/// Some seconds after the hold's end: a claim may come a second early and by another clock, and one that
-/// meets the row too early is lost. And some seconds from `now`: where the database was away for longer
-/// than the hold, whoever holds it has its outcome ready and must be able to record it first.
-pub fn hold_claim_due(hold_until: Timestamp, now: Timestamp) -> Timestamp {
-    later(hold_until, Duration::from_secs(3)).max(later(now, Duration::from_secs(10)))
-}
-
-/// Where a delivery stands. The word is the same in the database and in the API.
+/// The state of a delivery. The API uses the same words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// A process has taken it and attempts it.
+    /// A process holds its lease and attempts it.
     Sending,
-    /// It waits for its due time, for a retry or because it was deferred.
-    Waiting,
-    /// Its endpoint is paused.
+    /// It waits for its retry time.
+    Scheduled,
+    /// Its endpoint cannot take it now.
+    Queued,
+    /// It is queued, and its endpoint is paused. The database has no such state.
     Held,
     /// The endpoint has it.
     Delivered,
@@ -50,14 +42,16 @@ pub enum State {
 }
 
 impl State {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Sending, Self::Waiting, Self::Held, Self::Delivered, Self::Failed, Self::Skipped];
+    /// All states.
+    pub const ALL: [Self; 7] =
+        [Self::Sending, Self::Scheduled, Self::Queued, Self::Held, Self::Delivered, Self::Failed, Self::Skipped];
 
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sending => "sending",
-            Self::Waiting => "waiting",
+            Self::Scheduled => "scheduled",
+            Self::Queued => "queued",
             Self::Held => "held",
             Self::Delivered => "delivered",
             Self::Failed => "failed",
@@ -69,6 +63,11 @@ impl State {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
+
+    /// Whether the delivery has finished, until it is requested again.
+    pub fn is_finished(self) -> bool {
+        matches!(self, Self::Delivered | Self::Failed | Self::Skipped)
+    }
 }
 
 /// Why a delivery was given up.
@@ -78,7 +77,7 @@ pub enum FailureReason {
     AttemptsExhausted,
     /// It was still unfinished long after its schedule's end.
     Expired,
-    /// Each process that attempted it died ([`MAX_UNKNOWN_ATTEMPTS`] times).
+    /// Each process that attempted it died, the last two while they sent nothing else.
     Aborted,
     /// Its endpoint no longer exists.
     EndpointDeleted,
@@ -114,43 +113,81 @@ impl FailureReason {
     }
 }
 
-/// Why a delivery waits though its endpoint did not fail. Uses up no attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeferralReason {
-    /// Its turn would come, or came, too late: the bound of the lane or of the process is used up.
+/// Why a delivery is queued. It uses up no attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QueueReason {
+    /// Its lane has no room: too many attempts to its endpoint are in flight.
     LaneFull,
-    /// Its application has as many attempts on their way as one may have.
+    /// Its application uses its half of the process's places.
     ApplicationBusy,
-    /// Its endpoint fails again and again, and is left alone for a while.
+    /// All places of the process are in use.
+    ProcessBusy,
+    /// Its endpoint has a rate, and no token is left now.
+    RateLimited,
+    /// Its endpoint fails again and again: the breaker is open.
     BreakerOpen,
-    /// The event has more endpoints than are attempted straight from its message.
-    WideFanOut,
-    /// The process that had taken it was shutting down.
+    /// Its endpoint has a backlog, which goes first.
+    Backlog,
+    /// Its endpoint is paused.
+    Paused,
+    /// Its retry time has come.
+    Retry,
+    /// The process that held its lease stopped before it was sent.
     ShuttingDown,
-    /// Somebody asked for it to be sent again.
+    /// The process that held its lease died, or recorded nothing in time.
+    LeaseExpired,
+    /// A resend was requested.
     Resent,
     /// A replay sends it.
     Replayed,
-    /// Its endpoint gets as many attempts in a second as it is to get.
-    RateLimited,
-    /// Its application's settings cannot be read by the process that met its claim.
+    /// The process cannot read the application's settings, or the payload.
     ApplicationUnreadable,
+    /// The process sends a delivery that killed other processes, and nothing else meanwhile.
+    Isolated,
 }
 
-impl DeferralReason {
+impl QueueReason {
+    /// All reasons.
+    pub const ALL: [Self; 14] = [
+        Self::LaneFull,
+        Self::ApplicationBusy,
+        Self::ProcessBusy,
+        Self::RateLimited,
+        Self::BreakerOpen,
+        Self::Backlog,
+        Self::Paused,
+        Self::Retry,
+        Self::ShuttingDown,
+        Self::LeaseExpired,
+        Self::Resent,
+        Self::Replayed,
+        Self::ApplicationUnreadable,
+        Self::Isolated,
+    ];
+
     /// The word in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::LaneFull => "lane_full",
             Self::ApplicationBusy => "application_busy",
+            Self::ProcessBusy => "process_busy",
+            Self::RateLimited => "rate_limited",
             Self::BreakerOpen => "breaker_open",
-            Self::WideFanOut => "wide_fan_out",
+            Self::Backlog => "backlog",
+            Self::Paused => "paused",
+            Self::Retry => "retry",
             Self::ShuttingDown => "shutting_down",
+            Self::LeaseExpired => "lease_expired",
             Self::Resent => "resent",
             Self::Replayed => "replayed",
-            Self::RateLimited => "rate_limited",
             Self::ApplicationUnreadable => "application_unreadable",
+            Self::Isolated => "isolated",
         }
+    }
+
+    /// Reads the word.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
 }
 
@@ -164,5 +201,8 @@ mod tests {
             assert_eq!(State::parse(state.as_str()), Some(state));
         }
         assert_eq!(State::parse("lost"), None);
+        for reason in QueueReason::ALL {
+            assert_eq!(QueueReason::parse(reason.as_str()), Some(reason));
+        }
     }
 }

@@ -300,6 +300,11 @@ impl Dialects {
     pub fn waits(&self) -> impl Iterator<Item = Duration> {
         self.0.values().flat_map(|dialect| dialect.policy.schedule.waits()).copied()
     }
+
+    /// The longest life of a delivery in any of them, with `expiry` for the waits that its endpoint does not cause.
+    pub fn longest_lifetime(&self, expiry: Duration) -> Duration {
+        self.0.values().map(|dialect| dialect.policy.lifetime(expiry)).max().unwrap_or(expiry)
+    }
 }
 
 #[cfg(test)]

@@ -124,17 +124,22 @@ id!(
     "rpl"
 );
 id!(
-    /// A dispatcher: one run of its process.
-    DispatcherId,
-    "dsp"
+    /// One run of a process. A process that was declared dead continues under a new id.
+    ProcessId,
+    "prc"
 );
 id!(
-    /// One taking of a delivery: whoever holds it may record the attempt's outcome.
-    TakingId,
-    "tak"
+    /// A lease: the right to send deliveries and to record what came of them, until it ends.
+    LeaseId,
+    "lse"
 );
 
-made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, AuditId, ReplayId, DispatcherId, TakingId);
+made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, AuditId, ReplayId, ProcessId, LeaseId);
+
+impl EndpointId {
+    /// An id before all others.
+    pub const LEAST: Self = Self(Uuid::nil());
+}
 
 impl EventId {
     /// The id of an event that is accepted now and has no key; `random` is 10 random bytes.

@@ -38,8 +38,6 @@ pub struct Limits {
 pub struct Lane {
     limits: Limits,
     bound: usize,
-    /// The largest that the bound has been.
-    peak: usize,
     typical: Duration,
     pace: Pace,
     breaker: Breaker,
@@ -71,7 +69,7 @@ impl Lane {
     /// A lane that nothing is known of: it has yet to prove that it is fast.
     pub fn new(limits: Limits) -> Self {
         let bound = FIRST_BOUND.min(limits.attempts);
-        Self { limits, bound, peak: bound, typical: FIRST_GUESS, pace: Pace::Unknown, breaker: Breaker::default() }
+        Self { limits, bound, typical: FIRST_GUESS, pace: Pace::Unknown, breaker: Breaker::default() }
     }
 
     /// Attempts that may be on their way at once.
@@ -94,10 +92,11 @@ impl Lane {
         self.breaker.next_probe()
     }
 
-    /// Whether there is something to see of it, where so many deliveries wait for their turn: its endpoint is not at its
-    /// best.
-    pub fn is_notable(&self, waiting: usize) -> bool {
-        waiting > 0 || self.failures() > 0 || self.pace == Pace::Slow || self.bound < self.peak
+    /// Takes over the breaker that another process left open.
+    pub fn resume_breaker(&mut self, failures: u32, next_probe: Duration) {
+        if !self.breaker.is_open() {
+            self.breaker = Breaker::resume(failures, next_probe);
+        }
     }
 
     /// The breaker.
@@ -110,14 +109,14 @@ impl Lane {
         unused >= if self.failures() == 0 { KEPT } else { KEPT_FAILING }
     }
 
-    /// How long one more delivery would wait for its turn behind those that were `admitted`, where half of those that may
-    /// be on their way are of this `age` at least.
+    /// How long one more delivery would wait behind the `admitted` ones, where `bound` attempts may be in flight and half of
+    /// them are of this `age` at least.
     ///
-    /// An endpoint that has begun to hang is known by the age of what is on its way, long before
-    /// anything has come back: an attempt will take at least as long again as these have so far.
-    pub fn expected_wait(&self, admitted: usize, age: Duration) -> Duration {
-        let ahead = (admitted + 1).saturating_sub(self.bound);
-        let rounds = ahead.div_ceil(self.bound);
+    /// An endpoint that begins to hang is known by the age of its attempts in flight, long before an answer is late: an
+    /// attempt will take at least as long again.
+    pub fn expected_wait(&self, admitted: usize, bound: usize, age: Duration) -> Duration {
+        let ahead = (admitted + 1).saturating_sub(bound);
+        let rounds = ahead.div_ceil(bound.max(1));
         let each = self.typical.max(age);
         each.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
     }
@@ -128,13 +127,19 @@ impl Lane {
     }
 
     /// An attempt ended. Says whether the breaker opened or closed by that.
-    pub fn ended(&mut self, outcome: Outcome, is_failure: bool, took: Duration, now: Duration) -> Option<Switched> {
+    pub fn ended(
+        &mut self,
+        outcome: Outcome,
+        is_failure: bool,
+        took: Duration,
+        now: Duration,
+        random: f64,
+    ) -> Option<Switched> {
         self.typical = (self.typical * 9 + took) / 10;
         match outcome {
             Outcome::Answered { .. } => {
                 self.pace = if took < SLOW_AFTER { Pace::Fast } else { Pace::Slow };
                 self.bound = (self.bound + 1).min(self.limits.attempts);
-                self.peak = self.peak.max(self.bound);
             }
             Outcome::TimedOut | Outcome::ConnectionFailed | Outcome::ConnectionClosed => {
                 self.bound = (self.bound / 2).max(1);
@@ -145,24 +150,33 @@ impl Lane {
             _ => {}
         }
         if is_failure {
-            return self.breaker.failed(self.limits.failures, now).then_some(Switched::Opened);
+            return self.breaker.record_failure(self.limits.failures, now, random).then_some(Switched::Opened);
         }
-        self.breaker.succeeded().then_some(Switched::Closed)
+        self.breaker.record_success().then_some(Switched::Closed)
     }
 }
 
-/// What one application may use of a budget of the process: half of it, so that no application, however many endpoints
+/// The places of the process that one application may use: half of them, so that no application, however many endpoints
 /// it has, leaves nothing to the others.
-pub fn share(budget: usize) -> usize {
-    (budget / 2).max(1)
+pub fn share(places: usize) -> usize {
+    (places / 2).max(1)
 }
 
-/// Whether there is room in the slow budget, or in an application's share of it, for an endpoint of this pace, where
-/// `free` of all its `places` are free. What is known to be slow gets none of the last quarter: those whom nobody knows
-/// yet would have to wait for it.
+/// Whether an endpoint of this pace gets one of the `free` of all `places`, of the process or of an application's share.
+/// Endpoints that hang hold their places for long: half is reserved for others, and a quarter for endpoints that are known
+/// to be fast.
 pub fn has_room(pace: Pace, free: usize, places: usize) -> bool {
-    let kept = if pace == Pace::Unknown { 0 } else { places / 4 };
-    free > kept
+    let reserved = match pace {
+        Pace::Slow => places / 2,
+        Pace::Unknown => places / 4,
+        Pace::Fast => 0,
+    };
+    free > reserved
+}
+
+/// The bound of an endpoint's lane in one of `dispatchers` processes that send to it. The owner of its backlog has the whole.
+pub fn bound_share(bound: usize, dispatchers: usize) -> usize {
+    (bound / dispatchers.max(1)).max(1)
 }
 
 /// What became of a breaker.
@@ -188,7 +202,7 @@ mod tests {
     fn grown() -> Lane {
         let mut lane = Lane::new(LIMITS);
         for _ in 0..LIMITS.attempts {
-            lane.ended(OK, false, QUICKLY, NOW);
+            lane.ended(OK, false, QUICKLY, NOW, 0.0);
         }
         lane
     }
@@ -197,29 +211,29 @@ mod tests {
     fn a_burst_to_a_fast_endpoint_queues_and_a_hanging_one_is_left() {
         let lane = grown();
         let (young, old) = (Duration::from_millis(5), Duration::from_secs(2));
-        assert!(lane.expected_wait(160, young) <= MAX_EXPECTED_WAIT);
-        assert!(lane.expected_wait(160, old) > MAX_EXPECTED_WAIT);
-        assert_eq!(lane.expected_wait(15, old), Duration::ZERO);
-        assert!(lane.expected_wait(100_000, young) > MAX_EXPECTED_WAIT);
+        assert!(lane.expected_wait(160, lane.bound(), young) <= MAX_EXPECTED_WAIT);
+        assert!(lane.expected_wait(160, lane.bound(), old) > MAX_EXPECTED_WAIT);
+        assert_eq!(lane.expected_wait(15, lane.bound(), old), Duration::ZERO);
+        assert!(lane.expected_wait(100_000, lane.bound(), young) > MAX_EXPECTED_WAIT);
     }
 
     #[test]
     fn the_bound_follows_the_answers() {
         let mut lane = Lane::new(LIMITS);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Unknown, FIRST_BOUND));
-        lane.ended(OK, false, QUICKLY, NOW);
+        lane.ended(OK, false, QUICKLY, NOW, 0.0);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Fast, FIRST_BOUND + 1));
         let mut lane = grown();
         assert_eq!(lane.bound(), LIMITS.attempts);
         for bound in [8, 4, 2, 1, 1] {
-            lane.ended(Outcome::TimedOut, true, Duration::from_secs(10), NOW);
+            lane.ended(Outcome::TimedOut, true, Duration::from_secs(10), NOW, 0.0);
             assert_eq!((lane.pace(), lane.bound()), (Pace::Slow, bound));
         }
-        lane.ended(OK, false, QUICKLY, NOW);
+        lane.ended(OK, false, QUICKLY, NOW, 0.0);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Fast, 2));
         lane.is_late();
         assert_eq!(lane.pace(), Pace::Slow);
-        lane.ended(OK, false, SLOW_AFTER, NOW);
+        lane.ended(OK, false, SLOW_AFTER, NOW, 0.0);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Slow, 3), "slow is not dead");
     }
 
@@ -228,30 +242,12 @@ mod tests {
         let mut lane = grown();
         let failed = Outcome::Answered { status: 500, retry_after: None };
         for _ in 1..LIMITS.failures {
-            assert_eq!(lane.ended(failed, true, QUICKLY, NOW), None);
+            assert_eq!(lane.ended(failed, true, QUICKLY, NOW, 0.0), None);
         }
-        assert_eq!(lane.ended(failed, true, QUICKLY, NOW), Some(Switched::Opened));
-        assert!(lane.breaker().pass(NOW, 1, 0.5).is_err());
-        assert_eq!(lane.ended(OK, false, QUICKLY, NOW), Some(Switched::Closed));
-        assert_eq!(lane.breaker().pass(NOW, 1, 0.5), Ok(()));
-    }
-
-    #[test]
-    fn there_is_something_to_see_of_an_endpoint_until_it_is_at_its_best_again() {
-        let mut lane = Lane::new(LIMITS);
-        assert!(!lane.is_notable(0) && lane.is_notable(1));
-        lane.ended(OK, false, QUICKLY, NOW);
-        assert!(!lane.is_notable(0));
-        lane.ended(OK, false, SLOW_AFTER, NOW);
-        assert!(lane.is_notable(0), "slow");
-        lane.ended(Outcome::TimedOut, true, QUICKLY, NOW);
-        assert_eq!((lane.is_notable(0), lane.bound(), lane.failures()), (true, 2, 1));
-        for bound in [3, 4] {
-            assert!(lane.is_notable(0), "fewer than before");
-            lane.ended(OK, false, QUICKLY, NOW);
-            assert_eq!((lane.bound(), lane.failures()), (bound, 0));
-        }
-        assert!(!lane.is_notable(0));
+        assert_eq!(lane.ended(failed, true, QUICKLY, NOW, 0.0), Some(Switched::Opened));
+        assert!(lane.breaker().pass(NOW).is_err());
+        assert_eq!(lane.ended(OK, false, QUICKLY, NOW, 0.0), Some(Switched::Closed));
+        assert_eq!(lane.breaker().pass(NOW), Ok(()));
     }
 
     #[test]
@@ -261,9 +257,9 @@ mod tests {
         for kept in [KEPT, KEPT_FAILING] {
             assert!(!lane.is_forgettable(kept - QUICKLY));
             assert!(lane.is_forgettable(kept));
-            lane.ended(failed, true, QUICKLY, NOW);
+            lane.ended(failed, true, QUICKLY, NOW, 0.0);
         }
-        lane.ended(OK, false, QUICKLY, NOW);
+        lane.ended(OK, false, QUICKLY, NOW, 0.0);
         assert!(lane.is_forgettable(KEPT));
     }
 
@@ -273,9 +269,9 @@ mod tests {
             let mut lane = Lane::new(Limits { attempts, failures: 10 });
             for (end, milliseconds) in ends {
                 let outcome = [OK, Outcome::TimedOut, Outcome::NameNotResolved][usize::from(end)];
-                lane.ended(outcome, end > 0, Duration::from_millis(milliseconds), NOW);
+                lane.ended(outcome, end > 0, Duration::from_millis(milliseconds), NOW, 0.0);
                 prop_assert!((1..=attempts).contains(&lane.bound()));
-                prop_assert_eq!(lane.expected_wait(lane.bound() - 1, Duration::MAX), Duration::ZERO, "a free lane admits");
+                prop_assert_eq!(lane.expected_wait(lane.bound() - 1, lane.bound(), Duration::MAX), Duration::ZERO, "a free lane admits");
             }
         }
 
@@ -286,11 +282,12 @@ mod tests {
         }
 
         #[test]
-        fn what_is_slow_leaves_room_to_what_nobody_knows(places in 1usize..20_000) {
-            for pace in [Pace::Slow, Pace::Unknown] {
+        fn places_are_reserved_for_faster_endpoints(places in 1usize..20_000, dispatchers in 0usize..100) {
+            for (pace, reserved) in [(Pace::Slow, places / 2), (Pace::Unknown, places / 4), (Pace::Fast, 0)] {
                 let taken = (0..places).take_while(|&taken| has_room(pace, places - taken, places)).count();
-                prop_assert_eq!(taken, if pace == Pace::Slow { places - places / 4 } else { places });
+                prop_assert_eq!(taken, places - reserved);
             }
+            prop_assert!(bound_share(places, dispatchers) * dispatchers.min(places) <= places);
         }
     }
 }

@@ -55,7 +55,7 @@ pub enum Replayed {
 }
 
 impl Replayed {
-    /// All of them. What is waiting or being sent is under way already.
+    /// All of them. An open delivery is under way already.
     pub const ALL: [Self; 4] =
         [Self::In(State::Failed), Self::In(State::Skipped), Self::In(State::Delivered), Self::Unmatched];
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fanfare_broker::BrokerSettings;
-use fanfare_domain::{delay::Ladder, dialect::Dialects};
+use fanfare_domain::{delay::DelayQueues, dialect::Dialects};
 use fanfare_outbound as outbound;
 use fanfare_service::{Environment, TelemetrySettings};
 use fanfare_store::StoreSettings;
@@ -21,6 +21,8 @@ pub(crate) struct Configuration {
     pub(crate) max_event_bytes: usize,
     pub(crate) outbound: outbound::Settings,
     pub(crate) dialects: Arc<Dialects>,
+    pub(crate) expiry: Duration,
+    pub(crate) retention: Duration,
     pub(crate) grace: Duration,
     pub(crate) operations_address: SocketAddr,
     pub(crate) telemetry: TelemetrySettings,
@@ -49,22 +51,26 @@ impl Configuration {
         let extra_roots = environment.extra_roots();
         let name_servers = environment.name_servers();
         let proxy = environment.egress_proxy().map(|(address, gives_names)| outbound::Proxy { address, gives_names });
+        let expiry = environment.expiry();
+        let retention = environment.retention();
         let grace = environment.grace();
         let operations_address = environment.operations_address();
         let telemetry = TelemetrySettings::read(environment);
         let dialects = dialects?;
-        let ladder = Ladder::new(dialects.waits());
+        let delays = DelayQueues::new(dialects.waits());
         Some(Self {
             address: address?,
             max_connections: max_connections?,
             publish_rate: u32::try_from(publish_rate?).ok()?,
             max_webhooks: max_webhooks?,
             trusted_proxies: trusted_proxies?,
-            broker: BrokerSettings::new(amqp_urls?, prefix?, ladder, "fanfare ingest"),
+            broker: BrokerSettings::new(amqp_urls?, prefix?, delays, "fanfare ingest"),
             store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,
             outbound: outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy },
             dialects,
+            expiry: expiry?,
+            retention: retention?,
             grace: grace?,
             operations_address: operations_address?,
             telemetry: telemetry?,

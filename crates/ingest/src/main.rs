@@ -2,6 +2,7 @@
 
 mod configuration;
 mod metric;
+mod presence;
 mod publish;
 mod quotas;
 mod server;

@@ -9,9 +9,10 @@ use anyhow::{Context, bail};
 use axum::{Router, middleware::from_fn_with_state};
 use fanfare_broker::Publisher;
 use fanfare_console::{Audit, Console, audited, document_routes, in_force, method_not_allowed, not_found};
+use fanfare_domain::ids::ProcessId;
 use fanfare_outbound::Client;
-use fanfare_service::{Operations, serve};
-use fanfare_store::{Directory, Store};
+use fanfare_service::{Operations, agreed_settings, serve};
+use fanfare_store::{Directory, NewProcess, ProcessKind, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
@@ -19,6 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     configuration::Configuration,
+    presence,
     publish::{self, MAX_BATCH, Publish},
     quotas::Quotas,
 };
@@ -49,6 +51,13 @@ pub(crate) async fn run(
         Directory::follow(store.clone(), Arc::clone(&configuration.dialects), end.clone()).await
     };
     let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
+    let process = NewProcess {
+        id: ProcessId::new(store.now(), rand::random()),
+        kind: ProcessKind::Ingest,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        settings: agreed_settings(&configuration.dialects, configuration.expiry, configuration.retention),
+    };
+    let present = tokio::spawn(presence::run(store.clone(), process, stop.clone()));
     let router = router(configuration, publisher, store, directory)?;
     // Only now: a request that could not be authenticated yet would have to wait.
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
@@ -62,6 +71,8 @@ pub(crate) async fn run(
         () = serve(listener, router, max_connections, stop.clone()) => {}
         () = draining => bail!("not drained within {grace:?}: some requests were not answered"),
     }
+    // Ends by itself within the time of one statement.
+    let _ = present.await;
     tracing::info!("drained");
     Ok(())
 }
@@ -98,7 +109,8 @@ fn router(
     store: Store,
     directory: Directory,
 ) -> anyhow::Result<Router> {
-    let Configuration { broker, max_event_bytes, outbound, dialects, max_webhooks, .. } = configuration;
+    let Configuration { broker, max_event_bytes, outbound, dialects, max_webhooks, expiry, retention, .. } =
+        configuration;
     let topology = broker.topology().clone();
     let publish = Publish {
         publisher: publisher.clone(),
@@ -119,6 +131,8 @@ fn router(
         max_webhooks,
         publisher,
         topology,
+        expiry,
+        retention,
     });
     Ok(events
         .with_state(publish)

@@ -115,7 +115,7 @@ impl Environment {
     }
 
     /// Notes a mistake that lies behind a setting, such as in a file that it names.
-    pub(crate) fn mistake(&mut self, mistake: impl fmt::Display) {
+    pub fn mistake(&mut self, mistake: impl fmt::Display) {
         self.mistakes.push(mistake.to_string());
     }
 

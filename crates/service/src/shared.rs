@@ -18,6 +18,12 @@ use fanfare_domain::{
 
 use crate::Environment;
 
+/// Each event's key is looked up in every month that the retention reaches.
+const LONGEST_RETENTION: Duration = Duration::from_secs(400 * 86400);
+
+/// The days' partitions are dropped whole.
+const DAY: Duration = Duration::from_secs(86400);
+
 impl Environment {
     /// The broker's URLs.
     pub fn amqp_urls<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
@@ -113,6 +119,25 @@ impl Environment {
         self.optional("FANFARE_CA_FILE", meaning)
     }
 
+    /// How long beyond its whole schedule a delivery may stay unfinished.
+    pub fn expiry(&mut self) -> Option<Duration> {
+        let meaning = "how long beyond its whole schedule a delivery may stay unfinished before it fails as `expired`; the \
+                       same for all processes";
+        self.duration("FANFARE_EXPIRY", "24h", meaning)
+    }
+
+    /// How long events, deliveries and attempts are kept.
+    pub fn retention(&mut self) -> Option<Duration> {
+        let meaning = "how long events, deliveries and attempts are kept, a day or more; the same for all processes. An \
+                       endpoint's own schedule, with `FANFARE_EXPIRY`, must end a day before";
+        let retention = self.duration_of_at_least("FANFARE_RETENTION", "30d", DAY, meaning)?;
+        if retention > LONGEST_RETENTION {
+            self.mistake(format!("FANFARE_RETENTION: {retention:?} is too long; give {LONGEST_RETENTION:?} or less"));
+            return None;
+        }
+        Some(retention)
+    }
+
     /// How long the process may take to drain.
     pub fn grace(&mut self) -> Option<Duration> {
         let meaning = "how long the process may take to drain after SIGTERM; stay below the orchestrator's own limit";
@@ -124,6 +149,17 @@ impl Environment {
         let meaning = "where `/healthz`, `/readyz` and `/metrics` are served";
         self.with_default("FANFARE_OPERATIONS_ADDRESS", "0.0.0.0:9090", meaning)
     }
+}
+
+/// The settings that all processes must agree on, as a JSON object: each process shows them to the others.
+pub fn agreed_settings(dialects: &Dialects, expiry: Duration, retention: Duration) -> String {
+    let names: Vec<String> = dialects.all().iter().map(|dialect| format!("{:?}", dialect.name)).collect();
+    format!(
+        r#"{{"FANFARE_DIALECTS":[{}],"FANFARE_EXPIRY":{},"FANFARE_RETENTION":{}}}"#,
+        names.join(","),
+        expiry.as_secs(),
+        retention.as_secs()
+    )
 }
 
 /// Path, name and content of each dialect's file in a folder.

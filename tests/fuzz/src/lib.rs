@@ -18,9 +18,9 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
-    Target { name: "amqp_claim", run: messages::claim },
     Target { name: "amqp_event", run: messages::event },
     Target { name: "amqp_parked", run: messages::parked },
+    Target { name: "amqp_retry", run: messages::retry },
     Target { name: "dialect", run: settings::dialect },
     Target { name: "email", run: settings::email },
     Target { name: "event", run: payloads::event },

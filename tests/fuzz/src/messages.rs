@@ -4,12 +4,14 @@
 //! their length, and so on), then the body. Where the headers cannot be read there are none, as lapin hands over no
 //! message whose headers it cannot read.
 
+use std::time::Duration;
+
 use fanfare_broker::{
-    Incoming, Parked, PutBack, Topology, Unreadable, decode_claim, decode_event, decode_parked, encode_claim,
-    encode_event, encode_parked, encode_put_back, encode_rerouted, mended,
+    Incoming, Parked, PutBack, Topology, Unreadable, decode_event, decode_parked, decode_retry, encode_event,
+    encode_parked, encode_put_back, encode_rerouted, encode_retry, mended,
 };
 use fanfare_domain::{
-    delay::Ladder,
+    delay::DelayQueues,
     event::{Event, EventFields},
     parked::{Edit, Origin},
     traceparent::Traceparent,
@@ -26,7 +28,7 @@ use crate::{now, text};
 const LARGEST: usize = 4096;
 
 fn topology() -> Topology {
-    Topology::new("fanfare".parse().expect("a prefix"), Ladder::new([]))
+    Topology::new("fanfare".parse().expect("a prefix"), DelayQueues::new([]))
 }
 
 fn fresh() -> Traceparent {
@@ -57,7 +59,7 @@ fn read(incoming: &Incoming) -> Result<Event, Unreadable> {
 pub(crate) fn event(bytes: &[u8]) {
     let topology = topology();
     let Some(incoming) = incoming(bytes, &topology.events_exchange()) else { return };
-    let rerouted = encode_rerouted(&topology, &incoming, now()).detached();
+    let rerouted = encode_rerouted(&topology, &incoming).detached();
     match read(&incoming) {
         Ok(event) => {
             assert!(rerouted.was_rerouted());
@@ -71,17 +73,19 @@ pub(crate) fn event(bytes: &[u8]) {
     }
 }
 
-/// A claim is read as it was written; what is none is parked, with the reason.
-pub(crate) fn claim(bytes: &[u8]) {
+/// A retry is read as it was written, and its delays end; what is none is parked, with the reason.
+pub(crate) fn retry(bytes: &[u8]) {
     let topology = topology();
     let Some(incoming) = incoming(bytes, &topology.deliveries_exchange()) else { return };
-    match decode_claim(&incoming) {
-        Ok((claim, trace)) => {
-            let _ = (claim.is_due(now()), claim.wait());
-            let again = encode_claim(&topology, &claim, trace, now()).expect("a message").detached();
-            assert_eq!(decode_claim(&again), Ok((claim.clone(), trace)));
-            let rerouted = encode_rerouted(&topology, &incoming, now()).detached();
-            assert_eq!(decode_claim(&rerouted), Ok((claim, trace)));
+    match decode_retry(&incoming) {
+        Ok((retry, trace)) => {
+            let next = retry.clone().next_delay();
+            assert_eq!(next.is_err(), retry.then.is_empty());
+            let delay = next.ok().map(|(seconds, _)| Duration::from_secs(seconds));
+            let again = encode_retry(&topology, &retry, delay, trace).expect("a message").detached();
+            assert_eq!(decode_retry(&again), Ok((retry.clone(), trace)));
+            let rerouted = encode_rerouted(&topology, &incoming).detached();
+            assert_eq!(decode_retry(&rerouted), Ok((retry, trace)));
         }
         Err(unreadable) => is_parked(&topology, &incoming, &unreadable),
     }
@@ -125,7 +129,7 @@ pub(crate) fn parked(bytes: &[u8]) {
     let Some(incoming) = incoming(bytes, "") else { return };
     if let Parked::PutBack(message) = decode_parked(&topology, &incoming) {
         let back = message.detached();
-        assert!(back.is_alone() && back.may_be_last());
+        assert!(back.is_alone());
         assert_eq!(back.body, incoming.body);
         assert!(matches!(decode_parked(&topology, &back), Parked::Keep { .. }));
     }

@@ -5,8 +5,8 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 use fanfare_domain::{
     access::{Keys, Token},
     ids::{
-        ApplicationId, AttemptId, DeliveryId, DispatcherId, EndpointId, EventId, KeyId, ParkedId, ReplayId, SecretId,
-        TakingId, is_prefix, with_prefix,
+        ApplicationId, AttemptId, DeliveryId, EndpointId, EventId, KeyId, LeaseId, ParkedId, ProcessId, ReplayId,
+        SecretId, is_prefix, with_prefix,
     },
     outcome::RetryAfter,
     traceparent::Traceparent,
@@ -32,14 +32,14 @@ pub(crate) fn id(bytes: &[u8]) {
         is_read::<ApplicationId>(text),
         is_read::<AttemptId>(text),
         is_read::<DeliveryId>(text),
-        is_read::<DispatcherId>(text),
         is_read::<EndpointId>(text),
         is_read::<EventId>(text),
         is_read::<KeyId>(text),
+        is_read::<LeaseId>(text),
         is_read::<ParkedId>(text),
+        is_read::<ProcessId>(text),
         is_read::<ReplayId>(text),
         is_read::<SecretId>(text),
-        is_read::<TakingId>(text),
     ];
     assert!(kinds.iter().filter(|is_of| **is_of).count() <= 1);
     let [one, other] = [1, 2].map(|number| ApplicationId(Uuid::from_u128(number)));

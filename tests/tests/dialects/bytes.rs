@@ -170,7 +170,7 @@ async fn publish_over_amqp(world: &World, halves: &[Half<'_>]) {
 /// Waits until so many deliveries have ended, however; as long as there are ever more of them, it waits on.
 async fn all_ended(world: &World, deliveries: usize) {
     let database = world.database().await;
-    let count = "SELECT count(*) FROM deliveries WHERE state IN ('delivered', 'failed')";
+    let count = "SELECT count(*) FROM all_deliveries WHERE state IN ('delivered', 'failed')";
     let mut ended = 0;
     while ended < deliveries {
         ended = until(&format!("more than {ended} of {deliveries} deliveries to end"), async || {

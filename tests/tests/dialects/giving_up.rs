@@ -237,7 +237,7 @@ async fn times_out_after(tenant: Tenant, seconds: u64, hanging: Webhook, slow: W
     let event = tenant.publish(&event()).await;
     let dialect = tenant.dialect;
     let limit = patience() + Duration::from_secs(seconds);
-    let path = format!("deliveries?event={event}&webhook={}&state=waiting", hanging.id);
+    let path = format!("deliveries?event={event}&webhook={}&state=scheduled", hanging.id);
     let delivery = until_within(limit, &format!("an attempt in {dialect} to time out"), async || {
         Some(tenant.client.get(&path).await.data()[0]["id"].as_str()?.to_owned())
     })

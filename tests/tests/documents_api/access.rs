@@ -104,7 +104,7 @@ async fn assert_nothing_is_found(other: &Door, things: &Things) {
         format!("/api/v1/events?type={event_type}"),
         format!("/webhooks/logs?config={webhook}"),
         format!("/webhooks/logs?event={event}"),
-        format!("/webhooks/logs?before={delivery}.9"),
+        format!("/webhooks/logs?before=4102444800000000.{delivery}.9"),
         format!("/api/v1/webhooks?before={webhook}"),
         format!("/webhooks/configs?before={webhook}"),
     ] {

@@ -35,12 +35,12 @@ async fn the_history_of_a_webhook_tells_payload_response_and_retries() {
     let event = client.send(Method::POST, "events", &[crate::door::JSON], event).await.expect("an answer");
     let event = text(event.data(), "id").to_owned();
 
-    let waiting = history(&world, &bad.id, "waiting", 0).await;
+    let waiting = history(&world, &bad.id, "scheduled", 0).await;
     assert_eq!((&waiting["response_status"], &waiting["attempt"]), (&json!(500), &json!(2)), "{waiting}");
     assert!(text(&waiting, "next_attempt_at") > text(&waiting, "accepted_at"), "{waiting}");
     assert_eq!(waiting["finished_at"], Value::Null);
     resend(&world, &waiting).await;
-    let unanswered = history(&world, &bad.id, "waiting", 1).await;
+    let unanswered = history(&world, &bad.id, "scheduled", 1).await;
     assert_eq!(unanswered["response_status"], Value::Null, "the last attempt got no answer: {unanswered}");
     resend(&world, &waiting).await;
     let delivered = history(&world, &bad.id, "delivered", 2).await;
@@ -62,7 +62,7 @@ async fn the_history_of_a_webhook_tells_payload_response_and_retries() {
     let path = format!("/api/v1/webhooks/{}/deliveries", bad.id);
     let shown = door.send(Method::GET, &path, &[], "").await.text;
     assert!(shown.contains(&format!(r#""payload":{body}"#)), "{shown} holds not the bytes of {body}");
-    for (state, count) in [("delivered", 1), ("failed", 0), ("waiting", 0)] {
+    for (state, count) in [("delivered", 1), ("failed", 0), ("scheduled", 0)] {
         let filtered = client.get(&format!("webhooks/{}/deliveries?state={state}", bad.id)).await;
         assert_eq!(list(filtered.data()).len(), count, "{state}");
     }

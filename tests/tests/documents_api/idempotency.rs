@@ -128,9 +128,11 @@ async fn a_message_that_comes_again_is_not_parked() {
     let dispatcher = world.dispatcher().await;
     let broker = world.broker().await;
     let spaced = r#"{ "data" : { "n" : 1.0 } }"#;
-    assert!(broker.publish(&format!("{}.a", world.application), Some("key"), &[], spaced).await.expect("the broker"));
+    let routing_key = format!("{}.a", world.application);
+    assert!(broker.publish(&routing_key, Some("key"), &[], spaced).await.expect("the broker"));
     world.receiver.wait_for(&endpoint.path, 1).await;
     dispatcher.kill();
+    assert!(broker.publish(&routing_key, Some("key"), &[], spaced).await.expect("the broker"));
     let next = world.dispatcher().await;
     counted(&next, r#"fanfare_events_total{result="known"}"#, 1).await;
     until("the message to be settled", async || (broker.depth("events").await.expect("the queue") == 0).then_some(()))

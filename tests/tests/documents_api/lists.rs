@@ -61,7 +61,7 @@ async fn many_of_each(world: &World, administrator: &Door) -> Things {
          SELECT id, 'type.' || n, 'a', 'b', '1' FROM applications, generate_series(1, {MANY}) n WHERE name = 'test'"
     );
     world.database().await.batch_execute(&types).await.expect("event types");
-    let made = "SELECT count(*) FROM attempts";
+    let made = "SELECT count(*) FROM all_attempts";
     until("every attempt", async || (world.count(made).await == 2 * MANY as i64 - 1).then_some(())).await;
     Things { webhook: busy.id, application: world.application.clone(), ..Things::unknown() }
 }
@@ -103,10 +103,12 @@ async fn page_by_page_each_list_yields_everything_once() {
         let all = all.unwrap_or(largest.len());
         assert_eq!((largest.len(), ids.len()), (all, all), "{path}: each once");
         assert!(all >= MANY, "{path}: {all}");
+        // When a key was used last changes meanwhile.
+        let ids = |items: &[Value]| items.iter().map(|one| text(one, key).to_owned()).collect::<Vec<_>>();
         for limit in [7, 50] {
-            assert_eq!(door.walk(&path, limit).await, largest, "{path} by {limit}");
+            assert_eq!(ids(&door.walk(&path, limit).await), ids(&largest), "{path} by {limit}");
         }
-        assert_eq!(largest[..usual], *list(first.data()), "{path}");
+        assert_eq!(ids(&largest[..usual]), ids(list(first.data())), "{path}");
     }
     for (path, count) in [
         (format!("/api/v1/deliveries?state=delivered&webhook={}", things.webhook), MANY),

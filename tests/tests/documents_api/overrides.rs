@@ -44,14 +44,14 @@ async fn retries_follow_the_endpoints_own_schedule_and_then_the_dialects_again()
     assert_waits(&failed, &[1, 2]);
     let failed = ended(&endpoints[2], "failed").await;
     assert_eq!((text(&failed, "reason"), numbers(&failed)), ("attempts_exhausted", vec![1]));
-    assert_waits(&ended(&endpoints[3], "waiting").await, &[90 * 60]);
-    assert_waits(&ended(&endpoints[0], "waiting").await, &[24 * 3600]);
+    assert_waits(&ended(&endpoints[3], "scheduled").await, &[90 * 60]);
+    assert_waits(&ended(&endpoints[0], "scheduled").await, &[24 * 3600]);
 
     // What waits already goes on by what is said now.
     let shorter = world.client().patch(&format!("webhooks/{}", endpoints[0]), &json!({ "schedule": ["1s"] })).await;
     assert_eq!(shorter.data()["schedule"], json!(["1s"]));
     world.known().await;
-    let waiting = ended(&endpoints[0], "waiting").await;
+    let waiting = ended(&endpoints[0], "scheduled").await;
     let resend = world.client().post(&format!("deliveries/{}/resend", text(&waiting, "id")), &json!({})).await;
     assert_eq!(resend.data()["attempt"], 2);
     let failed = delivery_in(&world, text(&waiting, "id"), "failed").await;
@@ -64,7 +64,7 @@ async fn retries_follow_the_endpoints_own_schedule_and_then_the_dialects_again()
     world.known().await;
     world.publish(&json!({ "type": "a", "data": 2 })).await;
     // The dialect's again.
-    assert_waits(&ended(&endpoints[1], "waiting").await, &[24 * 3600]);
+    assert_waits(&ended(&endpoints[1], "scheduled").await, &[24 * 3600]);
 }
 
 #[tokio::test]
@@ -104,6 +104,7 @@ async fn what_is_no_schedule_and_no_timeout_is_refused() {
         ("nothing", "schedule", json!([""]), invalid, "schedule"),
         ("NUL", "schedule", json!(["1s\0"]), invalid, "schedule"),
         ("too many", "schedule", json!(vec!["1s"; 51]), invalid, "schedule"),
+        ("longer than what is kept", "schedule", json!(vec!["24h"; 50]), invalid, "schedule"),
         ("too short", "timeout_ms", json!(99), invalid, "timeout_ms"),
         ("too long", "timeout_ms", json!(60_001), invalid, "timeout_ms"),
         ("negative", "timeout_ms", json!(-1), (422, "wrong_type"), "timeout_ms"),
@@ -114,7 +115,7 @@ async fn what_is_no_schedule_and_no_timeout_is_refused() {
         let new = json!({ "url": world.receiver.url("b"), "events": ["*"], field: value });
         assert_refused(what, &world.client().post("webhooks", &new).await, (status, code, place));
     }
-    let most = json!({ "schedule": vec!["24h"; 50], "timeout_ms": 60_000 });
+    let most = json!({ "schedule": vec!["12h"; 50], "timeout_ms": 60_000 });
     let taken = world.client().patch(&path, &most).await.data().clone();
     assert_eq!((list(&taken["schedule"]).len(), &taken["timeout_ms"]), (50, &json!(60_000)));
 }

@@ -1,6 +1,8 @@
 //! Disabled and paused webhooks: what is skipped and can be sent later, and what is held, bounded by age and
 //! number, and let go at a pace.
 
+use std::time::Duration;
+
 use fanfare_tests::{patience::until, receiver::Behaviour, world::World};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -53,12 +55,13 @@ async fn what_a_disabled_webhook_missed_is_recorded_and_can_be_sent_later() {
 }
 
 #[tokio::test]
-async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_a_pace() {
-    let world = World::on_shared(&[("FANFARE_MAX_HELD", "6"), ("FANFARE_RELEASE_RATE", "1")]).await;
+async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_its_rate() {
+    let world = World::on_shared(&[("FANFARE_MAX_HELD", "6")]).await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let other = world.endpoint("other", &["*"]).await;
     let _dispatcher = world.dispatcher().await;
     for one in [&endpoint, &other] {
+        world.change(one, &json!({ "rate_per_second": 1 })).await;
         world.client().post(&format!("webhooks/{}/pause", one.id), &json!({})).await.data();
     }
     world.known().await;
@@ -85,10 +88,10 @@ async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_a_pace() {
     );
     assert!(world.receiver.all().is_empty(), "nobody was called");
 
-    // Two in each look, and a look each two seconds: while the first are there, the last are not.
+    // At its rate: while the first are there, the last are not.
     world.client().post(&format!("webhooks/{}/enable", endpoint.id), &json!({})).await.data();
     world.wait_for_deliveries(&of(&endpoint.id, "delivered"), 1).await;
-    assert!(list(&json!(world.deliveries(&of(&endpoint.id, "held")).await)).len() >= 2, "not all at once");
+    assert!(list(&json!(world.deliveries(&of(&endpoint.id, "queued")).await)).len() >= 2, "not all at once");
     world.wait_for_deliveries(&of(&endpoint.id, "delivered"), 6).await;
     let received: Vec<_> = world.receiver.received("a").iter().map(|one| one.event().to_owned()).collect();
     let mut sorted = received.clone();
@@ -133,7 +136,7 @@ async fn what_is_let_go_goes_on_where_it_was_and_has_its_whole_time_again() {
     let held = world.wait_for_deliveries("state=held", 1).await.remove(0);
     let delivery = text(&held, "id");
     // Its time is over: a wait, two attempts and a second beside.
-    let over = "SELECT count(*) FROM deliveries WHERE expires_at < now()";
+    let over = "SELECT count(*) FROM all_deliveries WHERE expires_at < now()";
     until("its time to be over", async || (world.count(over).await == 1).then_some(())).await;
     assert_eq!(world.delivery(delivery).await["state"], "held", "what is held does not expire");
     let switch = async |switch: &str| {
@@ -141,7 +144,7 @@ async fn what_is_let_go_goes_on_where_it_was_and_has_its_whole_time_again() {
         world.known().await;
     };
     switch("enable").await;
-    delivery_in(&world, delivery, "waiting").await;
+    delivery_in(&world, delivery, "scheduled").await;
     // Paused again before its last attempt.
     switch("pause").await;
     let again = delivery_in(&world, delivery, "held").await;
@@ -155,9 +158,10 @@ async fn what_is_let_go_goes_on_where_it_was_and_has_its_whole_time_again() {
 /// Two who are resumed at once get what they missed side by side, however much one of them has.
 #[tokio::test]
 async fn one_that_missed_much_does_not_hold_up_one_that_missed_little() {
-    let world = World::on_shared(&[("FANFARE_RELEASE_RATE", "1")]).await;
+    let world = World::new().await;
     let much = world.endpoint("much", &["a"]).await;
     let little = world.endpoint("little", &["order"]).await;
+    world.receiver.script("much", &[Behaviour::Answer(200, Duration::from_millis(500))]);
     let _dispatcher = world.dispatcher().await;
     for one in [&much, &little] {
         world.change(one, &json!({ "status": "paused" })).await;
@@ -167,8 +171,8 @@ async fn one_that_missed_much_does_not_hold_up_one_that_missed_little() {
         let events: Vec<_> = (0..count).map(|number| json!({ "type": kind, "data": number })).collect();
         assert_eq!(world.client().post("events/batch", &json!(events)).await.status, 202);
         let of_kind = format!(
-            "SELECT count(*) FROM deliveries d JOIN events e ON e.id = d.event_id
-             WHERE e.type = '{kind}' AND d.state = 'held'"
+            "SELECT count(*) FROM all_deliveries d JOIN events e ON e.id = d.event_id
+             WHERE e.type = '{kind}' AND d.state = 'queued'"
         );
         until("all to be held", async || (world.count(&of_kind).await == count).then_some(())).await;
     }

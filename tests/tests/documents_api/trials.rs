@@ -121,7 +121,7 @@ async fn a_test_may_have_a_type_and_a_payload_of_its_own() {
     }
     let event = sent(json!({ "type": "nobody.described", "data": 1 })).await;
     assert_eq!(text(&event, "event"), "nobody.described", "one may try what is to come");
-    let recorded = world.count("SELECT count(*) FROM deliveries WHERE state = 'delivered'").await;
+    let recorded = world.count("SELECT count(*) FROM all_deliveries WHERE state = 'delivered'").await;
     assert_eq!(recorded as usize, world.receiver.received("a").len(), "each is on record");
 
     let path = format!("webhooks/{}/test", endpoint.id);

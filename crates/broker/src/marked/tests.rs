@@ -1,4 +1,5 @@
 use fanfare_domain::{
+    delay::DelayQueues,
     parked::{Edit, Origin},
     traceparent::Traceparent,
 };
@@ -8,9 +9,13 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    Parked, PutBack, Topology, decode_claim, decode_event, decode_parked, encode_parked, encode_put_back,
-    encode_rerouted, wire::topology,
+    Parked, PutBack, Topology, decode_event, decode_parked, decode_retry, encode_parked, encode_put_back,
+    encode_rerouted,
 };
+
+fn topology() -> Topology {
+    Topology::new("fanfare".parse().expect("a prefix"), DelayQueues::new([]))
+}
 
 const BAD: &str = "caf\u{1a}";
 const KEY: &str = "app_01h455vb4pex5vsknk084sn02q.order.created";
@@ -78,8 +83,8 @@ fn each_part_that_was_mended_is_the_reason_to_park_a_message() {
     for (part, delivery) in mended() {
         let incoming = Incoming::detached(delivery);
         assert_eq!(refusal(&incoming), Some(not_utf8(part)));
-        assert_eq!(decode_claim(&incoming), Err(not_utf8(part)));
-        let parked = encode_rerouted(&topology(), &incoming, now()).detached();
+        assert_eq!(decode_retry(&incoming), Err(not_utf8(part)));
+        let parked = encode_rerouted(&topology(), &incoming).detached();
         assert_eq!(parked.routing_key, "parked", "{part} is not sent on");
         let Parked::Keep { reason, message, .. } = decode_parked(&topology(), &parked) else {
             panic!("{part}: it is put back")
@@ -146,7 +151,7 @@ fn a_parked_one_is_parked_as_before_when_it_is_read_again() {
     assert_eq!((reason.as_str(), message, routing_key.as_deref()), (NOT_UTF8, unreadable.message, Some(KEY)));
     assert_eq!((origin, parked.message_id.as_deref()), (Some(Origin::Events), Some(BAD)));
 
-    let again = encode_rerouted(&topology(), &parked, now()).detached();
+    let again = encode_rerouted(&topology(), &parked).detached();
     assert_eq!((again.routing_key.as_str(), again.was_rerouted()), ("parked", true));
     for name in ["fanfare-reason", "fanfare-message", "fanfare-routing-key", "fanfare-origin"] {
         assert_eq!(again.header(name), parked.header(name), "{name}");

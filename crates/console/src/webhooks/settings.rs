@@ -8,7 +8,7 @@ use fanfare_domain::{
     dialect::Dialect,
     endpoint_url::check_url,
     header,
-    policy::{RATES, Schedule, TIMEOUTS},
+    policy::{Policy, RATES, Schedule, TIMEOUTS},
     secret::SigningSecret,
 };
 use fanfare_store::{EndpointSettings, OwnHeaders};
@@ -21,6 +21,9 @@ use crate::{
     body::given,
     request::{Manager, check_label},
 };
+
+/// A schedule ends so long before the records of its events are dropped, at the least.
+const DAY: Duration = Duration::from_secs(86400);
 
 /// Headers of an endpoint's own.
 const MAX_HEADERS: usize = 20;
@@ -68,11 +71,11 @@ pub(crate) struct Change {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u64>)]
     pub(crate) timeout_ms: Option<Option<u64>>,
-    /// `null` for the dialect's. Deliveries that wait already go on by it after their next attempt.
+    /// `null` for the dialect's. Scheduled deliveries follow it from their next attempt on.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Vec<String>>)]
     pub(crate) schedule: Option<Option<Vec<String>>>,
-    /// `null` for the dialect's limit, or none. Deliveries that wait already keep their time, five minutes at the most.
+    /// `null` for the dialect's limit, or none.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u32>)]
     pub(crate) rate_per_second: Option<Option<u32>>,
@@ -147,9 +150,7 @@ impl Console {
         if let Some(Some(name)) = &change.name {
             check_label("name", name)?;
         }
-        let schedule = |waits: Vec<String>| {
-            Schedule::parse(&waits).map_err(|fault| ApiError::invalid("schedule", fault.to_string()))
-        };
+        let schedule = |waits: Vec<String>| self.check_schedule(&waits, dialect);
         Ok(EndpointSettings {
             url: change.url.map(|url| self.check_url(&url)).transpose()?,
             event_types: change.events,
@@ -164,10 +165,38 @@ impl Console {
         })
     }
 
+    /// Refuses a schedule whose deliveries could outlast the records of their events.
+    fn check_schedule(&self, waits: &[String], dialect: &Dialect) -> Result<Schedule, ApiError> {
+        let schedule = Schedule::parse(waits).map_err(|fault| ApiError::invalid("schedule", fault.to_string()))?;
+        // With the longest deadline: a later change of the deadline must not make it too long.
+        let policy = Policy { schedule, timeout: *TIMEOUTS.end(), ..Policy::clone(&dialect.policy) };
+        let (lifetime, limit) = (policy.lifetime(self.expiry), self.retention.saturating_sub(DAY));
+        if lifetime < limit {
+            return Ok(policy.schedule);
+        }
+        Err(ApiError::invalid(
+            "schedule",
+            format!(
+                "takes up to {} with all attempts and {} for delays, and must take less than {}, as events are kept for {}: \
+                 give fewer or shorter waits",
+                in_words(lifetime),
+                in_words(self.expiry),
+                in_words(limit),
+                in_words(self.retention)
+            ),
+        ))
+    }
+
     fn check_url(&self, url: &str) -> Result<String, ApiError> {
         let checked = check_url(url, &self.url_policy);
         checked.map(String::from).map_err(|fault| ApiError::new(ErrorCode::InvalidUrl, fault.to_string()).at("url"))
     }
+}
+
+/// A duration in whole hours, rounded up, or in days where it is some.
+fn in_words(duration: Duration) -> String {
+    let hours = duration.as_secs().div_ceil(3600);
+    if hours.is_multiple_of(24) { format!("{} d", hours / 24) } else { format!("{hours} h") }
 }
 
 fn check_status(status: &str) -> Result<EndpointStatus, ApiError> {

@@ -1,15 +1,22 @@
-//! Makes the partitions of the coming days, and drops those whose time is over, and so entries of the audit log.
+//! Makes the partitions of the coming days, and ends the retention of past ones and of the audit log.
 
 use std::time::Duration;
 
+use fanfare_domain::moment::earlier;
 use fanfare_store::{Job, StoreError};
 use tokio_util::sync::CancellationToken;
 
-use super::Turns;
+use super::Schedule;
 use crate::database::Database;
 
 /// How often it looks. Partitions are made days ahead.
 const EVERY: Duration = Duration::from_secs(600);
+
+/// The first look: a process that starts may find that nothing has looked for days.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// The wait between the rise of the line and the drop: no statement that read the old line takes longer to commit.
+const LINE_WAIT: Duration = Duration::from_secs(30);
 
 /// Entries of the audit log that are deleted at once.
 const AUDIT_ENTRIES: usize = 5000;
@@ -24,19 +31,28 @@ pub(crate) struct Partitions {
 impl Partitions {
     /// Keeps the partitions right until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let turns = Turns { database: self.database.clone(), job: Job::Partitions, every: EVERY, stop };
-        while let Some(lock) = turns.next().await {
-            turns.take(lock, self.roll()).await;
+        let mut schedule = Schedule { database: self.database.clone(), job: Job::Partitions, every: FIRST, stop };
+        while let Some(lock) = schedule.next().await {
+            schedule.run(lock, self.roll(&schedule.stop)).await;
+            schedule.every = EVERY;
         }
     }
 
-    async fn roll(&self) -> Result<(), StoreError> {
-        let now = self.database.now();
-        self.database.store.create_partitions(now).await?;
-        for partition in self.database.store.drop_old_partitions(now, self.retention).await? {
-            tracing::info!(partition, "dropped a partition at the end of its retention");
+    async fn roll(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let (now, store) = (self.database.now(), &self.database.store);
+        store.create_partitions(now).await?;
+        if store.raise_line(earlier(now, self.retention)).await? && store.has_below_line().await? {
+            stop.run_until_cancelled(tokio::time::sleep(LINE_WAIT)).await;
         }
-        while self.database.store.drop_audit_entries(self.audit_retention, AUDIT_ENTRIES).await? > 0 {}
+        let Some(line) = store.line().await? else { return Ok(()) };
+        let expired = store.end_below_line(line).await?;
+        if expired > 0 {
+            tracing::warn!(deliveries = expired, "deliveries were open at the end of their retention");
+        }
+        for table in store.drop_below_line(line).await? {
+            tracing::info!(table, "dropped a table at the end of its retention");
+        }
+        while store.drop_audit_entries(self.audit_retention, AUDIT_ENTRIES).await? > 0 {}
         Ok(())
     }
 }

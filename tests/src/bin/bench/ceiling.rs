@@ -62,32 +62,28 @@ pub(crate) struct Endpoint {
 
 const PERSIST: &str = "
 WITH keyed AS (
-    INSERT INTO event_keys (event_id, accepted_at)
-    SELECT * FROM unnest($1::uuid[], $2::timestamptz[]) ON CONFLICT DO NOTHING
+    INSERT INTO event_keys (event_id, month, accepted_at)
+    SELECT id, date_trunc('month', now() AT TIME ZONE 'UTC')::date, accepted_at
+    FROM unnest($1::uuid[], $2::timestamptz[]) AS i(id, accepted_at) ON CONFLICT DO NOTHING
 ), fresh AS (
-    INSERT INTO events (id, accepted_at, application_id, type, key, body, matches, fanned_out, traceparent, content)
-    SELECT id, accepted_at, $3, type, key, body, 1, true, '', '' FROM
+    INSERT INTO events (id, accepted_at, application_id, type, key, body, matches, traceparent, content)
+    SELECT id, accepted_at, $3, type, key, body, 1, '', '' FROM
     unnest($1::uuid[], $2::timestamptz[], $4::text[], $5::text[], $6::text[]) AS i(id, accepted_at, type, key, body)
-    ON CONFLICT DO NOTHING
 )
-INSERT INTO deliveries (id, accepted_at, event_id, application_id, endpoint_id, state, attempt, sequence, due_at,
-                        taken_by, taken_at, expires_at)
-SELECT id, accepted_at, event_id, $3, endpoint_id, 'sending', 1, 1, now() + interval '21 s', id, now(), now()
-FROM unnest($7::uuid[], $8::timestamptz[], $9::uuid[], $10::uuid[]) AS d(id, accepted_at, event_id, endpoint_id)
-ON CONFLICT DO NOTHING";
+INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, listed, lease_id, lease_until, expires_at)
+SELECT id, event_id, $3, endpoint_id, 'sending', false, id, now() + interval '21 s', now() + interval '1 day'
+FROM unnest($7::uuid[], $8::uuid[], $9::uuid[]) AS d(id, event_id, endpoint_id)";
 
 const RECORD: &str = "
 WITH input AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::timestamptz[], $6::int[])
-    AS i(id, accepted_at, endpoint_id, url, started_at, status)
-), logged AS (
-    INSERT INTO attempts (delivery_id, attempt, accepted_at, endpoint_id, url, started_at, duration_ms, outcome, status,
-                          response_headers, response_body)
-    SELECT id, 1, accepted_at, endpoint_id, url, started_at, 1, 'answered', status, '{}', 'ok' FROM input
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::int[]) AS i(id, url, started_at, status)
+), ended AS (
+    DELETE FROM open_deliveries o USING input i WHERE o.id = i.id AND o.id = ANY ($1) AND o.attempt = 1 AND o.lease_id = i.id
+    RETURNING o.application_id, o.id, o.event_id, o.endpoint_id, i.url, i.started_at, i.status
 )
-UPDATE deliveries d SET state = 'delivered', sequence = d.sequence + 1, due_at = NULL, taken_by = NULL, taken_at = NULL,
-                        finished_at = now()
-FROM input i WHERE d.id = i.id AND d.accepted_at = i.accepted_at AND d.sequence = 1 AND d.taken_by = i.id";
+INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, attempt, failures, url, started_at, duration_ms,
+                        status, response_headers, response_body)
+SELECT application_id, id, event_id, endpoint_id, 'delivered', 1, 0, url, started_at, 1, status, '{}', 'ok' FROM ended";
 
 const KEY_LOOKUPS_ONLY: &str =
     "SET enable_seqscan=off; SET enable_bitmapscan=off; SET enable_hashjoin=off; SET enable_mergejoin=off";
@@ -105,12 +101,6 @@ pub(crate) async fn run() {
     }
 }
 
-/// An event's message, acked when the last of its deliveries is recorded.
-struct Message {
-    acker: Acker,
-    open: AtomicU64,
-}
-
 struct Planned {
     event: EventId,
     accepted_at: Timestamp,
@@ -118,7 +108,7 @@ struct Planned {
     key: String,
     body: String,
     endpoints: Vec<Arc<Target>>,
-    message: Arc<Message>,
+    acker: Acker,
 }
 
 struct Target {
@@ -133,7 +123,6 @@ struct Sent {
     target: Arc<Target>,
     started_at: Timestamp,
     status: i32,
-    message: Arc<Message>,
 }
 
 async fn begin(work: Work, recorded: Arc<AtomicU64>) {
@@ -187,9 +176,8 @@ fn plan(delivery: Delivery, application: ApplicationId, targets: &HashMap<String
     let accepted_at = Timestamp::from_millisecond(now.as_millisecond()).expect("now");
     let body = format!(r#"{{"event":"{event_type}","data":{},"timestamp":"{accepted_at:.3}"}}"#, fields.data.get());
     let endpoints = targets.get(&event_type).cloned().unwrap_or_default();
-    let open = AtomicU64::new(endpoints.len() as u64);
-    let message = Arc::new(Message { acker: delivery.acker, open });
-    Planned { event: EventId::from_key(application, &key), accepted_at, event_type, key, body, endpoints, message }
+    let event = EventId::from_key(application, &key);
+    Planned { event, accepted_at, event_type, key, body, endpoints, acker: delivery.acker }
 }
 
 async fn persist_all(
@@ -211,24 +199,24 @@ async fn persist_all(
         let keys: Vec<&str> = batch.iter().map(|one| one.key.as_str()).collect();
         let bodies: Vec<&str> = batch.iter().map(|one| one.body.as_str()).collect();
         let deliveries: Vec<Uuid> = pairs().map(|pair| delivery(pair).0).collect();
-        let times: Vec<Timestamp> = pairs().map(|(one, _)| one.accepted_at).collect();
         let events: Vec<Uuid> = pairs().map(|(one, _)| one.event.0).collect();
         let endpoints: Vec<Uuid> = pairs().map(|(_, target)| target.id.0).collect();
         client
             .execute(
                 &statement,
-                &[&ids, &accepted, &application.0, &types, &keys, &bodies, &deliveries, &times, &events, &endpoints],
+                &[&ids, &accepted, &application.0, &types, &keys, &bodies, &deliveries, &events, &endpoints],
             )
             .await
             .expect("persisted");
         for one in batch.drain(..) {
+            one.acker.ack(BasicAckOptions::default()).await.expect("acked");
             let body = Bytes::from(one.body);
             for target in one.endpoints {
                 let delivery = DeliveryId::derive(one.accepted_at, one.event, target.id);
-                let (http, body, message, sent) = (http.clone(), body.clone(), Arc::clone(&one.message), sent.clone());
+                let (http, body, sent) = (http.clone(), body.clone(), sent.clone());
                 tokio::spawn(async move {
                     let (started_at, status) = post(&http, &target, one.event, body).await;
-                    let _ = sent.send(Sent { delivery, target, started_at, status, message }).await;
+                    let _ = sent.send(Sent { delivery, target, started_at, status }).await;
                 });
             }
         }
@@ -275,20 +263,11 @@ async fn record_all(
     while sent.recv_many(&mut batch, BATCH).await > 0 {
         batch.sort_unstable_by_key(|one: &Sent| one.delivery);
         let ids: Vec<Uuid> = batch.iter().map(|one| one.delivery.0).collect();
-        let accepted: Vec<Timestamp> = batch.iter().map(|one| one.delivery.accepted_at()).collect();
-        let endpoints: Vec<Uuid> = batch.iter().map(|one| one.target.id.0).collect();
         let urls: Vec<&str> = batch.iter().map(|one| one.target.url.as_str()).collect();
         let started: Vec<Timestamp> = batch.iter().map(|one| one.started_at).collect();
         let statuses: Vec<i32> = batch.iter().map(|one| one.status).collect();
-        let rows = client
-            .execute(&statement, &[&ids, &accepted, &endpoints, &urls, &started, &statuses])
-            .await
-            .expect("recorded");
+        let rows = client.execute(&statement, &[&ids, &urls, &started, &statuses]).await.expect("recorded");
         recorded.fetch_add(rows, Ordering::Relaxed);
-        for one in batch.drain(..) {
-            if one.message.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-                one.message.acker.ack(BasicAckOptions::default()).await.expect("acked");
-            }
-        }
+        batch.clear();
     }
 }

@@ -2,14 +2,15 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use fanfare_domain::ids::{ApplicationId, DeliveryId, EndpointId, EventId};
+use fanfare_domain::{
+    ids::{ApplicationId, DeliveryId, EndpointId},
+    retry::RetryMessage,
+};
 use fanfare_tests::world::ready;
-use jiff::{SignedDuration, Timestamp};
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
-use serde_json::json;
 
 use crate::{
     delivered::Delivered,
@@ -27,8 +28,8 @@ const WAITING: usize = 100_000;
 /// Retries that wait for hours.
 const RETRIES: usize = 1_000_000;
 
-/// Attempts that were recorded before.
-const LOGGED: usize = 2_000_000;
+/// Deliveries that were recorded before, with two attempts each.
+const LOGGED: usize = 1_000_000;
 
 /// Applications, and endpoints of each.
 const APPLICATIONS: usize = 10_000;
@@ -84,7 +85,7 @@ pub(crate) async fn log(machine: &Machine, figures: &mut Figures) {
     enter(figures, "processor time per delivery after 2,000,000 attempts", &after, &before);
 }
 
-/// Events, deliveries and attempts of today, one of each, and with it all that their indexes cost.
+/// Events and deliveries of today, two attempts of each delivery, and all that their indexes cost.
 async fn write_log(scene: &Scene) {
     let write = "
         CREATE TEMPORARY TABLE past AS
@@ -94,36 +95,36 @@ async fn write_log(scene: &Scene) {
               FROM (SELECT number, date_trunc('milliseconds', date_trunc('day', now(), 'UTC')
                                + (now() - date_trunc('day', now(), 'UTC')) * number / $COUNT) AS at
                     FROM generate_series(1, $COUNT) AS number) AS times) AS one;
-        INSERT INTO events (id, accepted_at, application_id, type, body, matches, fanned_out, traceparent, content)
-        SELECT event, at, application_id, 'bench.0', repeat('x', 440), 1, true, '', ''
+        INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent, content)
+        SELECT event, at, application_id, 'bench.0', repeat('x', 440), 1, '', ''
         FROM past, (SELECT application_id FROM endpoints LIMIT 1) AS one;
-        INSERT INTO deliveries (id, accepted_at, event_id, application_id, endpoint_id, state, attempt, sequence,
-                                finished_at, expires_at)
-        SELECT delivery, at, event, application_id, id, 'delivered', 1, 2, at, at + interval '3 days'
+        INSERT INTO deliveries (id, event_id, application_id, endpoint_id, state, attempt, failures, finished_at)
+        SELECT delivery, event, application_id, id, 'delivered', 2, 1, at
         FROM past, (SELECT id, application_id FROM endpoints LIMIT 1) AS one;
-        INSERT INTO attempts (delivery_id, attempt, accepted_at, endpoint_id, url, started_at, duration_ms, outcome,
-                              status, response_headers, response_body)
-        SELECT delivery, 1, at, id, url, at, 1, 'answered', 200, '{}', 'ok'
-        FROM past, (SELECT id, url FROM endpoints LIMIT 1) AS one;
+        INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms,
+                              outcome, status, response_headers, response_body)
+        SELECT delivery, number, event, application_id, id, url, at, 1, 'answered', CASE number WHEN 1 THEN 500 ELSE 200 END,
+               '{}', 'ok'
+        FROM past, generate_series(1, 2) AS number, (SELECT id, application_id, url FROM endpoints LIMIT 1) AS one;
         DROP TABLE past";
     let write = write.replace("$COUNT", &LOGGED.to_string());
     scene.world.database().await.batch_execute(&write).await.expect("a log");
 }
 
-/// Writes the rows and the claims of deliveries whose next attempt is due in two hours.
+/// Writes the rows and the retry messages of deliveries whose next attempt is due in two hours.
 async fn wait_for_hours(scene: &Scene) {
     const QUEUE: &str = "120m";
     const WINDOW: usize = 1024;
     let (database, variables) = (scene.world.database().await, &scene.world.variables);
     let application: ApplicationId = scene.world.application.parse().expect("an application");
-    let insert = "INSERT INTO deliveries (id, accepted_at, event_id, application_id, endpoint_id, state, attempt, sequence,
-                                          failures, due_at, expires_at)
-                  SELECT gen_random_uuid(), now(), gen_random_uuid(), $1, id, 'waiting', 2, 2, 1, now() + interval '2 h',
-                         now() + interval '3 days'
-                  FROM generate_series(1, $2::int), (SELECT id FROM endpoints LIMIT 1) AS one
-                  RETURNING id, event_id, endpoint_id";
+    let insert = "INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, listed, attempt, failures,
+                                               due_at, expires_at)
+                  SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint), 12, '0')
+                          || substr(md5(number::text), 1, 20))::uuid, gen_random_uuid(), $1, id, 'scheduled', true, 2, 1,
+                         now() + interval '2 h', now() + interval '3 days'
+                  FROM generate_series(1, $2::int) AS number, (SELECT id FROM endpoints LIMIT 1) AS one
+                  RETURNING id, endpoint_id";
     let rows = database.query(insert, &[&application.0, &(RETRIES as i32)]).await.expect("deliveries");
-    let (made, due) = (Timestamp::now(), Timestamp::now() + SignedDuration::from_hours(2));
     let connection =
         Connection::connect(&variables["AMQP_URL"], ConnectionProperties::default()).await.expect("a broker");
     let channel = connection.create_channel().await.expect("a channel");
@@ -131,14 +132,16 @@ async fn wait_for_hours(scene: &Scene) {
     let exchange = format!("{}.deliveries", variables["FANFARE_PREFIX"]);
     let mut confirms = VecDeque::new();
     for row in rows {
-        let claim = json!({
-            "delivery": DeliveryId(row.get(0)), "event": EventId(row.get(1)), "application": application,
-            "endpoint": EndpointId(row.get(2)), "attempt": 2, "sequence": 2, "due": due, "made": made, "deferrals": 0
-        });
+        let retry = RetryMessage {
+            delivery: DeliveryId(row.get(0)),
+            application,
+            endpoint: EndpointId(row.get(1)),
+            attempt: 2,
+            then: Vec::new(),
+        };
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default().with_delivery_mode(2));
-        let body = claim.to_string();
-        let published =
-            channel.basic_publish(exchange.as_str().into(), QUEUE.into(), options, body.as_bytes(), properties).await;
+        let body = serde_json::to_vec(&retry).expect("JSON");
+        let published = channel.basic_publish(exchange.as_str().into(), QUEUE.into(), options, &body, properties).await;
         confirms.push_back(published.expect("published"));
         if confirms.len() >= WINDOW {
             assert!(confirms.pop_front().expect("one").await.expect("a confirm").is_ack());

@@ -33,8 +33,8 @@ const BATCH: usize = 256;
 const POSTS: usize = 64;
 
 const INSERT: &str = "
-INSERT INTO events (id, accepted_at, application_id, type, body, matches, fanned_out, traceparent, content)
-SELECT id, now(), id, 'bench.0', body, 1, true, '', '' FROM unnest($1::uuid[], $2::text[]) AS i(id, body)";
+INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent, content)
+SELECT id, now(), id, 'bench.0', body, 1, '', '' FROM unnest($1::uuid[], $2::text[]) AS i(id, body)";
 
 /// The ceilings of the servers.
 pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {

@@ -243,7 +243,7 @@ impl Scene {
     /// Waits until no delivery waits for an attempt, or is being attempted.
     pub(crate) async fn all_delivered(&self) {
         let database = self.world.database().await;
-        let open = "SELECT count(*) FROM deliveries WHERE state IN ('sending', 'waiting')";
+        let open = "SELECT (SELECT count(*) FROM open_deliveries) + (SELECT count(*) FROM fan_outs)";
         while database.query_one(open, &[]).await.expect("a number").get::<_, i64>(0) > 0 {
             sleep(LOOK).await;
         }

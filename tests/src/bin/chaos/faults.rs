@@ -18,9 +18,9 @@ use crate::{
 /// How long a fault lasts, in milliseconds.
 const USUAL: Range<u64> = 1000..4000;
 
-/// How long what is stopped stands still: for less than a delivery is held, and for more.
-const BELOW_HOLD: Range<u64> = 2000..10_000;
-const BEYOND_HOLD: Range<u64> = 16_000..60_000;
+/// How long what is stopped stands still: for less than a lease lasts, and for more.
+const BELOW_LEASE: Range<u64> = 2000..10_000;
+const BEYOND_LEASE: Range<u64> = 16_000..60_000;
 
 /// What a fault happens to. A mix has one fault of each at the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl Fault {
             (Dispatchers, KillAll) => (2 * PERMITS, i64::MAX),
             (Dispatchers, Stop) => (PERMITS, i64::MAX),
             (Dispatchers, Scale(Ending::Kill)) => (SCALINGS * ENDED * PERMITS, i64::MAX),
-            // It lasts for longer than the hold of a delivery, in both dispatchers.
+            // It lasts for longer than the lease of a delivery, in both dispatchers.
             (ToDatabase, Silence) => (2 * PERMITS, i64::MAX),
             (Database, OlderCopy) => (usize::MAX, i64::MAX),
             _ => (0, 0),
@@ -171,8 +171,8 @@ impl Fault {
     /// How long it lasts, in milliseconds.
     pub(crate) fn length(&self, draw: &mut StdRng) -> u64 {
         let range = match self.act {
-            Stop if draw.random() => BELOW_HOLD,
-            Stop => BEYOND_HOLD,
+            Stop if draw.random() => BELOW_LEASE,
+            Stop => BEYOND_LEASE,
             _ => USUAL,
         };
         draw.random_range(range)

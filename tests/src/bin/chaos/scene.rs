@@ -22,19 +22,14 @@ const PACE: Duration = Duration::from_millis(50);
 pub(crate) const SLOW: Duration = Duration::from_millis(200);
 
 /// Attempts on their way in one dispatcher: what its death may have to repeat. There is one application, which may use
-/// half of each budget.
+/// half of the places.
 pub(crate) const PERMITS: usize = 24;
 
 /// Ingests, and dispatchers, that there are.
 pub(crate) const PROCESSES: usize = 2;
 
-const VARIABLES: [(&str, &str); 5] = [
-    ("FANFARE_BREAKER_AFTER", "20"),
-    ("FANFARE_LANE_BOUND", "8"),
-    ("FANFARE_MAX_ATTEMPTS_IN_FLIGHT", "32"),
-    ("FANFARE_MAX_SLOW_ATTEMPTS", "16"),
-    ("FANFARE_RESCUE_AFTER", "2s"),
-];
+const VARIABLES: [(&str, &str); 3] =
+    [("FANFARE_BREAKER_AFTER", "20"), ("FANFARE_LANE_BOUND", "8"), ("FANFARE_PLACES", "48")];
 
 pub(crate) struct Scene {
     pub(crate) world: World,

@@ -1,0 +1,363 @@
+//! The drain: leases the next deliveries of all backlogs that have room, in one statement, and sends them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use fanfare_domain::{
+    application::{Endpoint, EndpointStatus},
+    delivery::{QueueReason, lease_duration},
+    ids::{ApplicationId, EndpointId, LeaseId},
+};
+use fanfare_service::crash_point;
+use fanfare_store::{Demand, End, EndLeased, Floor, GiveBack, Lease, Leased, Probed};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{blocked::Unsendable, registry::Next};
+use crate::{
+    context::Context,
+    database::Tried,
+    lanes::{Blocked, Permit},
+    metric,
+    stages::InFlight,
+};
+
+/// Deliveries, and backlogs, of one statement.
+const MAX_ROWS: usize = 512;
+const MAX_BACKLOGS: usize = 256;
+
+/// A rate gives tokens one by one: those of this time are leased together.
+const TOKENS_OF: Duration = Duration::from_millis(10);
+
+/// A payload that cannot be decrypted here is not tried again within this.
+const UNREADABLE_REST: Duration = Duration::from_secs(1);
+
+/// What the drain needs.
+pub(crate) struct Drain {
+    pub(crate) context: Arc<Context>,
+    pub(crate) attempts: mpsc::Sender<InFlight>,
+    pub(crate) unsendable: mpsc::UnboundedSender<Unsendable>,
+}
+
+/// What is asked for one backlog.
+struct Planned {
+    endpoint: Arc<Endpoint>,
+    floor: Floor,
+    permits: Vec<Permit>,
+    blocked: Option<Blocked>,
+}
+
+impl Drain {
+    /// Drains until `stop`. `wakes` names endpoints whose lane has room.
+    pub(crate) async fn run(self, mut wakes: mpsc::UnboundedReceiver<EndpointId>, stop: CancellationToken) {
+        let context = &self.context;
+        let (changed, freed) = (&context.backlogs.changed, &context.lanes.places.freed);
+        loop {
+            while let Ok(endpoint) = wakes.try_recv() {
+                context.backlogs.lane_has_room(endpoint);
+            }
+            let next = context.backlogs.pass_time();
+            let (planned, closed) = self.plan();
+            self.note_probes(closed.into_iter().chain(planned.iter().map(|planned| planned.endpoint.id))).await;
+            if !planned.is_empty() {
+                self.lease(planned).await;
+                if stop.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = changed.notified() => {}
+                () = freed.notified() => {}
+                woken = wakes.recv() => match woken {
+                    Some(endpoint) => context.backlogs.lane_has_room(endpoint),
+                    None => return,
+                },
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            }
+        }
+    }
+
+    /// The backlogs that have room, in turn, with a permit for each delivery that is asked for; and the endpoints whose
+    /// breaker lets nothing pass.
+    fn plan(&self) -> (Vec<Planned>, Vec<EndpointId>) {
+        let context = &self.context;
+        let (mut planned, mut closed) = (Vec::new(), Vec::new());
+        let mut busy: HashSet<ApplicationId> = HashSet::new();
+        let mut rows = 0;
+        while planned.len() < MAX_BACKLOGS && rows < MAX_ROWS {
+            let left = context.lanes.places.left_to_drains(context.events_wait()).min(MAX_ROWS - rows);
+            if left == 0 {
+                break;
+            }
+            let Some(next) = context.backlogs.next(&busy) else { break };
+            let Some(endpoint) = self.sendable(&next) else { continue };
+            let reserved = context.lanes.reserve(&endpoint, left, next.bytes);
+            let is_empty = reserved.permits.is_empty();
+            rows += reserved.permits.len();
+            match reserved.blocked {
+                Some(Blocked::Application) => drop(busy.insert(next.application)),
+                Some(Blocked::Process) if is_empty => {
+                    context.backlogs.waits_for_place(next.endpoint);
+                    break;
+                }
+                Some(Blocked::Until(_, QueueReason::BreakerOpen)) => closed.push(next.endpoint),
+                _ => {}
+            }
+            if is_empty {
+                self.wait(next.endpoint, reserved.blocked);
+                continue;
+            }
+            let Next { floor, .. } = next;
+            planned.push(Planned { endpoint, floor, permits: reserved.permits, blocked: reserved.blocked });
+        }
+        (planned, closed)
+    }
+
+    /// The endpoint of a backlog, if it may be sent to. A backlog whose endpoint may not goes to a task of its own.
+    fn sendable(&self, next: &Next) -> Option<Arc<Endpoint>> {
+        let endpoint = self.context.endpoint(next.application, next.endpoint);
+        match endpoint {
+            Some(endpoint) if endpoint.status == EndpointStatus::Enabled => Some(endpoint),
+            endpoint => {
+                let unsendable = Unsendable {
+                    endpoint: next.endpoint,
+                    application: next.application,
+                    status: endpoint.map(|e| e.status),
+                };
+                let _ = self.unsendable.send(unsendable);
+                None
+            }
+        }
+    }
+
+    fn wait(&self, endpoint: EndpointId, blocked: Option<Blocked>) {
+        let backlogs = &self.context.backlogs;
+        match blocked {
+            None => backlogs.is_ready(endpoint),
+            Some(Blocked::Lane) => {
+                backlogs.waits_for_lane(endpoint);
+                // The attempt that had the lane may have ended before.
+                if self.context.lanes.has_room(endpoint) {
+                    backlogs.lane_has_room(endpoint);
+                }
+            }
+            Some(Blocked::Until(at, QueueReason::RateLimited)) => {
+                backlogs.waits_until(endpoint, at.max(Instant::now() + TOKENS_OF));
+            }
+            Some(Blocked::Until(at, _)) => backlogs.waits_until(endpoint, at),
+            Some(Blocked::Application | Blocked::Process) => backlogs.waits_for_place(endpoint),
+        }
+    }
+
+    /// Leases, sends, and ends the backlogs that are empty.
+    async fn lease(&self, planned: Vec<Planned>) {
+        let context = &self.context;
+        let process = context.process();
+        let lease = LeaseId::new(context.database.now(), rand::random());
+        let demands: Vec<Demand> = planned.iter().map(|planned| self.demand(planned)).collect();
+        let began = Instant::now();
+        let Tried { result, unknown_commit, tried_at } = context
+            .database
+            .until_answered("leasing deliveries", || context.database.store.lease(process, lease, &demands))
+            .await;
+        let leased = match result {
+            // Rows of a commit that was not heard of are leased, and not in the answer.
+            Ok(_) if unknown_commit => {
+                let store = &context.database.store;
+                context.database.until_answered("looking for leases", || store.leased_under(lease)).await.result
+            }
+            result => result,
+        };
+        let leased = leased.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot lease deliveries; trying again");
+            Vec::new()
+        });
+        metrics::histogram!(metric::LEASE_SECONDS).record(began.elapsed());
+        crash_point("delivery.leased");
+        let mut of_endpoint: HashMap<EndpointId, Vec<Leased>> = HashMap::new();
+        for leased in leased {
+            of_endpoint.entry(leased.endpoint).or_default().push(leased);
+        }
+        let (mut ended, mut back, mut empty, mut busy) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for planned in planned {
+            let leased = of_endpoint.remove(&planned.endpoint.id).unwrap_or_default();
+            let is_dry = leased.len() < planned.permits.len();
+            let (endpoint, blocked) = (planned.endpoint.id, planned.blocked);
+            self.send(planned, leased, lease, tried_at, (&mut ended, &mut back)).await;
+            if is_dry {
+                empty.push(endpoint);
+            } else {
+                busy.push(endpoint);
+                self.wait(endpoint, blocked);
+            }
+        }
+        self.mark_ending(busy, false).await;
+        self.end_leased(ended).await;
+        self.give_back(back).await;
+        if !empty.is_empty() {
+            self.end(empty).await;
+        }
+    }
+
+    fn demand(&self, planned: &Planned) -> Demand {
+        let policy = &planned.endpoint.policy;
+        Demand {
+            endpoint: planned.endpoint.id,
+            count: planned.permits.len(),
+            after: planned.floor,
+            lease: lease_duration(policy.timeout),
+            lifetime: policy.lifetime(self.context.expiry),
+        }
+    }
+
+    /// Passes what was leased of one backlog on to its attempts.
+    async fn send(
+        &self,
+        planned: Planned,
+        leased: Vec<Leased>,
+        lease: LeaseId,
+        leased_at: Instant,
+        (ended, back): (&mut Vec<EndLeased>, &mut Vec<GiveBack>),
+    ) {
+        let Planned { endpoint, permits, .. } = planned;
+        let Some(last) = leased.last() else { return };
+        let floor = Floor { class: last.class, delivery: last.delivery };
+        let (mut bytes, count) = (0, leased.len());
+        for (leased, mut permit) in leased.into_iter().zip(permits) {
+            let delivery = leased.delivery;
+            if let Some(reason) = leased.end() {
+                let end = End::Failed(reason);
+                ended.push(EndLeased { delivery, lease, end, notifies_owner: endpoint.notifies_owner });
+                continue;
+            }
+            let lease = Lease { id: lease, duration: lease_duration(endpoint.policy.timeout) };
+            let size = leased.payload.as_ref().and_then(|payload| payload.body.as_ref()).map_or(0, String::len);
+            permit.set_bytes(size);
+            bytes += size;
+            match InFlight::drained(leased, Arc::clone(&endpoint), lease, leased_at, permit) {
+                Some(in_flight) => drop(self.attempts.send(in_flight).await),
+                None => {
+                    let reason = QueueReason::ApplicationUnreadable;
+                    back.push(GiveBack { delivery, lease: lease.id, reason });
+                }
+            }
+        }
+        self.context.backlogs.leased(endpoint.id, floor, bytes / count.max(1));
+    }
+
+    async fn end_leased(&self, mut ended: Vec<EndLeased>) {
+        if ended.is_empty() {
+            return;
+        }
+        ended.sort_unstable_by_key(|one| one.delivery);
+        let database = &self.context.database;
+        let count = database.until_answered("ending deliveries", || database.store.end_leased(&ended)).await.result;
+        match count {
+            Ok(_) => {
+                for reason in ended.iter().filter_map(|one| one.end.reason()) {
+                    metrics::counter!(metric::DELIVERIES, "state" => "failed", "reason" => reason).increment(1);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, deliveries = ended.len(), "cannot end deliveries; recovery finds them when their leases end");
+            }
+        }
+    }
+
+    async fn give_back(&self, mut back: Vec<GiveBack>) {
+        if back.is_empty() {
+            return;
+        }
+        back.sort_unstable_by_key(|one| one.delivery);
+        let context = &self.context;
+        let process = context.process();
+        let store = &context.database.store;
+        match context.database.until_answered("giving deliveries back", || store.give_back(process, &back)).await.result
+        {
+            Ok(touched) => {
+                context.touched(&touched, true);
+                for backlog in touched {
+                    context.backlogs.rest(backlog.endpoint, UNREADABLE_REST);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot give deliveries back; recovery finds them when their leases end");
+            }
+        }
+    }
+
+    /// Ends backlogs that are empty. A backlog whose probe is in flight stays: other processes must go on queueing.
+    async fn end(&self, empty: Vec<EndpointId>) {
+        let context = &self.context;
+        let (probing, mut empty): (Vec<_>, Vec<_>) =
+            empty.into_iter().partition(|&endpoint| context.lanes.breaker(endpoint).is_probing);
+        for endpoint in probing {
+            context.backlogs.waits_for_lane(endpoint);
+            if !context.lanes.breaker(endpoint).is_probing {
+                context.backlogs.lane_has_room(endpoint);
+            }
+        }
+        if empty.is_empty() {
+            return;
+        }
+        empty.sort_unstable();
+        let process = context.process();
+        let database = &context.database;
+        let tried = database.until_answered("ending backlogs", || database.store.end_backlogs(process, &empty)).await;
+        let ended: HashSet<EndpointId> = tried.result.unwrap_or_default().into_iter().collect();
+        crash_point("backlog.ended");
+        let mut going_on = Vec::new();
+        for endpoint in empty {
+            // After an unknown commit the row may be gone already: the next lease finds nothing, and the look says so.
+            if ended.contains(&endpoint) || tried.unknown_commit {
+                context.end_backlog(endpoint);
+                if tried.unknown_commit {
+                    context.backlogs.look_for_more();
+                }
+            } else {
+                context.backlogs.retry(endpoint);
+                going_on.push(endpoint);
+            }
+        }
+        self.mark_ending(going_on, true).await;
+    }
+
+    /// Lets first attempts pass beside these backlogs, or no longer.
+    async fn mark_ending(&self, mut endpoints: Vec<EndpointId>, is_ending: bool) {
+        let context = &self.context;
+        endpoints.retain(|&endpoint| context.lanes.set_ending(endpoint, is_ending));
+        if endpoints.is_empty() {
+            return;
+        }
+        endpoints.sort_unstable();
+        let (process, store) = (context.process(), &context.database.store);
+        let marking = || store.mark_ending(process, &endpoints, is_ending);
+        if let Err(error) = context.database.until_answered("marking backlogs", marking).await.result {
+            tracing::warn!(%error, "cannot mark backlogs that are about to end");
+        }
+    }
+
+    /// Notes the breakers that have changed, for the next owner and the API: once a probe.
+    async fn note_probes(&self, endpoints: impl Iterator<Item = EndpointId>) {
+        let context = &self.context;
+        let mut probed: Vec<Probed> = endpoints.filter_map(|endpoint| context.changed_breaker(endpoint)).collect();
+        if probed.is_empty() {
+            return;
+        }
+        probed.sort_unstable_by_key(|probed| probed.endpoint);
+        let (process, store) = (context.process(), &context.database.store);
+        let noted = context.database.until_answered("noting probes", || store.note_probes(process, &probed)).await;
+        if let Err(error) = noted.result {
+            tracing::warn!(%error, "cannot note the breakers of backlogs");
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! The backlogs that this process owns, in memory: which are ready, which wait, and for what.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use fanfare_domain::ids::{ApplicationId, EndpointId, ProcessId};
+use fanfare_store::{Floor, TakenBacklog, TouchedBacklog};
+use tokio::{sync::Notify, time::Instant};
+
+/// How long a drain believes its floor: rows may return below it.
+const FLOOR_HOLDS: Duration = Duration::from_secs(10);
+
+/// The wait before a backlog that was found empty and did not end is tried again. It doubles up to the longest: a delivery
+/// that another process queues meanwhile waits as long.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_millis(200);
+
+/// A payload's bytes, as a drain expects them before it has seen one.
+const FIRST_BYTES: usize = 2048;
+
+/// The owned backlogs. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Backlogs {
+    inner: Arc<Mutex<Inner>>,
+    /// Told when a backlog becomes ready.
+    pub(super) changed: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Inner {
+    backlogs: HashMap<EndpointId, Backlog>,
+    /// The applications with ready backlogs, in the order of their turns, and each one's ready endpoints in theirs.
+    applications: VecDeque<ApplicationId>,
+    ready: HashMap<ApplicationId, VecDeque<EndpointId>>,
+    /// Backlogs that wait for a moment.
+    timers: BTreeSet<(Instant, EndpointId)>,
+    /// Some commit was missed: the database may say that this process owns more.
+    owns_more: bool,
+}
+
+struct Backlog {
+    application: ApplicationId,
+    state: State,
+    floor: Floor,
+    floor_since: Instant,
+    /// The wait before the next try to end it.
+    retry: Duration,
+    /// It was found empty, and waits for the next try.
+    is_empty: bool,
+    /// Payloads' bytes, averaged.
+    bytes: usize,
+    /// Since when it waits for a place, for metrics.
+    waits_since: Option<Instant>,
+    /// The next probe that its row in the database has.
+    noted: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Its turn comes.
+    Ready,
+    /// The drain has it in hand.
+    Draining,
+    /// Its lane is full: the end of one of its attempts makes it ready.
+    Lane,
+    /// It becomes ready at this moment.
+    Until(Instant),
+}
+
+/// The backlogs at one instant.
+#[derive(Debug, Default)]
+pub(crate) struct BacklogReport {
+    /// Backlogs that this process drains.
+    pub(crate) owned: usize,
+    /// The endpoints of those that wait for a place, the longest wait first.
+    pub(crate) waiting: Vec<EndpointId>,
+    /// The wait that 95 of 100 of them do not exceed.
+    pub(crate) p95_wait: Duration,
+}
+
+/// A backlog whose turn it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Next {
+    pub(super) endpoint: EndpointId,
+    pub(super) application: ApplicationId,
+    pub(super) floor: Floor,
+    pub(super) bytes: usize,
+}
+
+impl Backlogs {
+    pub(crate) fn new() -> Self {
+        Self { inner: Arc::default(), changed: Arc::default() }
+    }
+
+    /// Notes the backlogs that a statement of this process has queued deliveries for: those that it owns are ready, or
+    /// begin. Returns the endpoints of the ones that begin. Retries and deliveries given back may lie below the floor.
+    pub(crate) fn touched(
+        &self,
+        process: ProcessId,
+        touched: &[TouchedBacklog],
+        is_below_floor: bool,
+    ) -> Vec<EndpointId> {
+        let mut inner = self.inner();
+        let mut begun = Vec::new();
+        for backlog in touched.iter().filter(|backlog| backlog.owner == Some(process)) {
+            if inner.touch(backlog.endpoint, backlog.application, is_below_floor) {
+                begun.push(backlog.endpoint);
+            }
+        }
+        drop(inner);
+        self.changed.notify_one();
+        begun
+    }
+
+    /// Begins backlogs that this process has taken over, or found to be its own. Returns those that are new to it.
+    pub(crate) fn begin<'a>(&self, taken: &'a [TakenBacklog]) -> Vec<&'a TakenBacklog> {
+        let mut inner = self.inner();
+        let begun: Vec<_> =
+            taken.iter().filter(|backlog| inner.touch(backlog.endpoint, backlog.application, true)).collect();
+        drop(inner);
+        self.changed.notify_one();
+        begun
+    }
+
+    /// Makes a backlog wait before it is drained on, where it is owned here.
+    pub(crate) fn rest(&self, endpoint: EndpointId, wait: Duration) {
+        let mut inner = self.inner();
+        if inner.backlogs.get(&endpoint).is_some_and(|backlog| backlog.state != State::Draining) {
+            inner.set_state(endpoint, State::Until(Instant::now() + wait));
+        }
+    }
+
+    /// Asks for a look at what the database says that this process owns.
+    pub(crate) fn look_for_more(&self) {
+        self.inner().owns_more = true;
+    }
+
+    /// Whether such a look was asked for; it is then forgotten.
+    pub(crate) fn takes_look_for_more(&self) -> bool {
+        std::mem::take(&mut self.inner().owns_more)
+    }
+
+    /// Forgets a backlog that ended or has another owner.
+    pub(crate) fn forget(&self, endpoint: EndpointId) {
+        let mut inner = self.inner();
+        inner.unqueue(endpoint);
+        inner.backlogs.remove(&endpoint);
+    }
+
+    /// Forgets all: the process continues under a new id.
+    pub(crate) fn forget_all(&self) -> Vec<EndpointId> {
+        std::mem::take(&mut *self.inner()).backlogs.into_keys().collect()
+    }
+
+    /// The backlogs, for the metrics.
+    pub(crate) fn report(&self) -> BacklogReport {
+        let inner = self.inner();
+        let waiting = inner.backlogs.iter().filter_map(|(endpoint, backlog)| Some((backlog.waits_since?, *endpoint)));
+        let mut waiting: Vec<(Instant, EndpointId)> = waiting.collect();
+        waiting.sort_unstable();
+        let p95 = waiting.get(waiting.len() / 20).map(|(since, _)| since.elapsed()).unwrap_or_default();
+        let waiting = waiting.into_iter().map(|(_, endpoint)| endpoint).collect();
+        BacklogReport { owned: inner.backlogs.len(), waiting, p95_wait: p95 }
+    }
+
+    /// Takes up to `most` backlogs that wait for a place away, for another process with free places.
+    pub(crate) fn hand_over(&self, most: usize) -> Vec<EndpointId> {
+        let mut inner = self.inner();
+        let waiting = inner.backlogs.iter().filter(|(_, backlog)| backlog.waits_since.is_some());
+        let endpoints: Vec<EndpointId> = waiting.map(|(endpoint, _)| *endpoint).take(most).collect();
+        for endpoint in &endpoints {
+            inner.unqueue(*endpoint);
+            inner.backlogs.remove(endpoint);
+        }
+        endpoints
+    }
+
+    /// The lane of an endpoint has room.
+    pub(super) fn lane_has_room(&self, endpoint: EndpointId) {
+        let mut inner = self.inner();
+        if inner.backlogs.get(&endpoint).is_some_and(|backlog| backlog.state == State::Lane) {
+            inner.make_ready(endpoint);
+        }
+    }
+
+    /// Makes the backlogs ready whose moment has come. Returns the next such moment.
+    pub(super) fn pass_time(&self) -> Option<Instant> {
+        let mut inner = self.inner();
+        let now = Instant::now();
+        while let Some(&(at, endpoint)) = inner.timers.first() {
+            if at > now {
+                return Some(at);
+            }
+            inner.make_ready(endpoint);
+        }
+        None
+    }
+
+    /// The next backlog in turn: applications take turns, and each one's endpoints. Backlogs of the applications in `busy` are
+    /// passed over.
+    pub(super) fn next(&self, busy: &HashSet<ApplicationId>) -> Option<Next> {
+        let mut inner = self.inner();
+        for _ in 0..inner.applications.len() {
+            let application = inner.applications.pop_front()?;
+            if busy.contains(&application) {
+                inner.applications.push_back(application);
+                continue;
+            }
+            let (endpoint, is_last) = {
+                let ready = inner.ready.get_mut(&application)?;
+                (ready.pop_front(), ready.is_empty())
+            };
+            if is_last {
+                inner.ready.remove(&application);
+            } else {
+                inner.applications.push_back(application);
+            }
+            let Some(backlog) = endpoint.and_then(|endpoint| inner.backlogs.get_mut(&endpoint)) else { continue };
+            (backlog.state, backlog.is_empty) = (State::Draining, false);
+            if backlog.floor_since.elapsed() >= FLOOR_HOLDS {
+                (backlog.floor, backlog.floor_since) = (Floor::START, Instant::now());
+            }
+            let (floor, bytes) = (backlog.floor, backlog.bytes);
+            return endpoint.map(|endpoint| Next { endpoint, application, floor, bytes });
+        }
+        None
+    }
+
+    /// The backlog stays at the head: it waits for a place of its application or of the process.
+    pub(super) fn waits_for_place(&self, endpoint: EndpointId) {
+        let mut inner = self.inner();
+        if let Some(backlog) = inner.backlogs.get_mut(&endpoint) {
+            backlog.waits_since.get_or_insert_with(Instant::now);
+            inner.make_ready(endpoint);
+        }
+    }
+
+    /// Deliveries of a backlog have been leased, up to `floor`, with payloads of so many bytes on average.
+    pub(super) fn leased(&self, endpoint: EndpointId, floor: Floor, bytes: usize) {
+        if let Some(backlog) = self.inner().backlogs.get_mut(&endpoint) {
+            backlog.floor = floor;
+            backlog.bytes = (backlog.bytes * 3 + bytes) / 4;
+            backlog.retry = FIRST_RETRY;
+            backlog.waits_since = None;
+        }
+    }
+
+    /// Notes the next probe that the database is told of. Says whether it is another one than before.
+    pub(crate) fn note_probe(&self, endpoint: EndpointId, next_probe: Option<Instant>) -> bool {
+        let mut inner = self.inner();
+        let Some(backlog) = inner.backlogs.get_mut(&endpoint) else { return false };
+        std::mem::replace(&mut backlog.noted, next_probe) != next_probe
+    }
+
+    /// More of a backlog may be drained at once.
+    pub(super) fn is_ready(&self, endpoint: EndpointId) {
+        self.inner().make_ready(endpoint);
+    }
+
+    /// A backlog waits for room in its lane.
+    pub(super) fn waits_for_lane(&self, endpoint: EndpointId) {
+        self.inner().set_state(endpoint, State::Lane);
+    }
+
+    /// A backlog waits for a moment.
+    pub(super) fn waits_until(&self, endpoint: EndpointId, at: Instant) {
+        self.inner().set_state(endpoint, State::Until(at));
+    }
+
+    /// A backlog was found empty and did not end: the drain missed rows. It begins anew, after a rest.
+    pub(super) fn retry(&self, endpoint: EndpointId) {
+        let mut inner = self.inner();
+        let Some(backlog) = inner.backlogs.get_mut(&endpoint) else { return };
+        (backlog.floor, backlog.floor_since) = (Floor::START, Instant::now());
+        let at = Instant::now() + backlog.retry;
+        backlog.retry = (backlog.retry * 2).min(LONGEST_RETRY);
+        backlog.is_empty = true;
+        inner.set_state(endpoint, State::Until(at));
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // No holder of this lock can panic halfway.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Notes that a backlog has more. Says whether it is new here.
+    fn touch(&mut self, endpoint: EndpointId, application: ApplicationId, is_below_floor: bool) -> bool {
+        let Some(backlog) = self.backlogs.get_mut(&endpoint) else {
+            let backlog = Backlog {
+                application,
+                state: State::Draining,
+                floor: Floor::START,
+                floor_since: Instant::now(),
+                retry: FIRST_RETRY,
+                is_empty: false,
+                bytes: FIRST_BYTES,
+                waits_since: None,
+                noted: None,
+            };
+            self.backlogs.insert(endpoint, backlog);
+            self.make_ready(endpoint);
+            return true;
+        };
+        if is_below_floor {
+            (backlog.floor, backlog.floor_since) = (Floor::START, Instant::now());
+        }
+        if backlog.is_empty {
+            self.make_ready(endpoint);
+        }
+        false
+    }
+
+    fn make_ready(&mut self, endpoint: EndpointId) {
+        self.set_state(endpoint, State::Ready);
+    }
+
+    fn set_state(&mut self, endpoint: EndpointId, state: State) {
+        self.unqueue(endpoint);
+        let Some(backlog) = self.backlogs.get_mut(&endpoint) else { return };
+        backlog.state = state;
+        let application = backlog.application;
+        match state {
+            State::Ready => {
+                let ready = self.ready.entry(application).or_default();
+                if ready.is_empty() {
+                    self.applications.push_back(application);
+                }
+                ready.push_back(endpoint);
+            }
+            State::Until(at) => drop(self.timers.insert((at, endpoint))),
+            State::Draining | State::Lane => {}
+        }
+    }
+
+    /// Takes a backlog out of the queue or the timers that its state has put it into.
+    fn unqueue(&mut self, endpoint: EndpointId) {
+        let Some(backlog) = self.backlogs.get(&endpoint) else { return };
+        match backlog.state {
+            State::Until(at) => drop(self.timers.remove(&(at, endpoint))),
+            State::Ready => {
+                let application = backlog.application;
+                if let Some(ready) = self.ready.get_mut(&application) {
+                    ready.retain(|other| *other != endpoint);
+                    if ready.is_empty() {
+                        self.ready.remove(&application);
+                        self.applications.retain(|other| *other != application);
+                    }
+                }
+            }
+            State::Draining | State::Lane => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn endpoint(number: u8) -> EndpointId {
+        EndpointId::new(Timestamp::UNIX_EPOCH, [number; 10])
+    }
+
+    fn application(number: u8) -> ApplicationId {
+        ApplicationId::new(Timestamp::UNIX_EPOCH, [number; 10])
+    }
+
+    fn process(number: u8) -> ProcessId {
+        ProcessId::new(Timestamp::UNIX_EPOCH, [number; 10])
+    }
+
+    fn touched(of: u8, number: u8, owner: u8) -> TouchedBacklog {
+        TouchedBacklog { endpoint: endpoint(number), application: application(of), owner: Some(process(owner)) }
+    }
+
+    fn order(backlogs: &Backlogs) -> Vec<EndpointId> {
+        std::iter::from_fn(|| backlogs.next(&HashSet::new()).map(|next| next.endpoint)).collect()
+    }
+
+    #[tokio::test]
+    async fn applications_take_turns_and_so_do_their_endpoints() {
+        let backlogs = Backlogs::new();
+        let all = [touched(1, 1, 1), touched(1, 2, 1), touched(1, 3, 1), touched(2, 4, 1), touched(2, 5, 2)];
+        assert_eq!(backlogs.touched(process(1), &all, false).len(), 4, "another process owns one");
+        assert_eq!(order(&backlogs), [1, 4, 2, 3].map(endpoint));
+        assert_eq!(backlogs.touched(process(1), &all, false).len(), 0);
+        assert_eq!(order(&backlogs), [], "the drain has all in hand");
+        for number in [1, 4] {
+            backlogs.waits_for_place(endpoint(number));
+        }
+        let busy = HashSet::from([application(1)]);
+        assert_eq!(backlogs.next(&busy).map(|next| next.endpoint), Some(endpoint(4)));
+        assert_eq!((backlogs.report().owned, backlogs.report().waiting.len()), (4, 2));
+        assert_eq!(backlogs.hand_over(5).len(), 2);
+        assert_eq!(backlogs.report().owned, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backlog_waits_for_its_moment_or_its_lane() {
+        let backlogs = Backlogs::new();
+        backlogs.touched(process(1), &[touched(1, 1, 1), touched(1, 2, 1)], false);
+        assert_eq!(order(&backlogs).len(), 2);
+        backlogs.waits_for_lane(endpoint(1));
+        backlogs.waits_until(endpoint(2), Instant::now() + Duration::from_secs(5));
+        backlogs.lane_has_room(endpoint(2));
+        assert_eq!((order(&backlogs), backlogs.pass_time().is_some()), (vec![], true));
+        backlogs.lane_has_room(endpoint(1));
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert_eq!(backlogs.pass_time(), None);
+        assert_eq!(order(&backlogs), [1, 2].map(endpoint));
+        backlogs.forget(endpoint(1));
+        backlogs.is_ready(endpoint(1));
+        backlogs.is_ready(endpoint(2));
+        assert_eq!(order(&backlogs), [endpoint(2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_floor_is_forgotten_in_time_and_when_rows_return() {
+        let backlogs = Backlogs::new();
+        let one = [touched(1, 1, 1)];
+        let floor = Floor { class: 0, delivery: fanfare_domain::ids::DeliveryId(endpoint(9).0) };
+        let next = || {
+            backlogs.is_ready(endpoint(1));
+            backlogs.next(&HashSet::new()).map(|next| next.floor)
+        };
+        backlogs.touched(process(1), &one, false);
+        assert_eq!(next(), Some(Floor::START));
+        backlogs.leased(endpoint(1), floor, 100);
+        assert_eq!(next(), Some(floor));
+        backlogs.touched(process(1), &one, false);
+        assert_eq!(next(), Some(floor));
+        backlogs.touched(process(1), &one, true);
+        assert_eq!(next(), Some(Floor::START));
+        backlogs.leased(endpoint(1), floor, 100);
+        tokio::time::advance(FLOOR_HOLDS).await;
+        assert_eq!(next(), Some(Floor::START));
+    }
+}

@@ -1,0 +1,147 @@
+//! What the stages, the drain and the jobs share.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use fanfare_broker::{Publisher, Topology};
+use fanfare_domain::{
+    application::Endpoint,
+    ids::{ApplicationId, EndpointId, ProcessId},
+};
+use fanfare_store::{Directory, Probed, TakenBacklog, TouchedBacklog};
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::{backlog::Backlogs, database::Database, lanes::Lanes};
+
+/// The shared parts of the process.
+pub(crate) struct Context {
+    process: Mutex<ProcessId>,
+    pub(crate) database: Database,
+    pub(crate) directory: Directory,
+    pub(crate) lanes: Lanes,
+    pub(crate) backlogs: Backlogs,
+    pub(crate) publisher: Publisher,
+    pub(crate) topology: Topology,
+    /// The time that a delivery has for delays of our own, beside its schedule.
+    pub(crate) expiry: Duration,
+    /// Tasks beside the stages, which end before the process does.
+    pub(crate) tasks: TaskTracker,
+    /// Event messages that are not acked, and how many may be.
+    events: Arc<AtomicUsize>,
+    prefetch: usize,
+}
+
+/// An event message that is not acked yet.
+pub(crate) struct Entered(Arc<AtomicUsize>);
+
+/// The parts that a [`Context`] is made of.
+pub(crate) struct Parts {
+    pub(crate) process: ProcessId,
+    pub(crate) database: Database,
+    pub(crate) directory: Directory,
+    pub(crate) lanes: Lanes,
+    pub(crate) publisher: Publisher,
+    pub(crate) topology: Topology,
+    pub(crate) expiry: Duration,
+    pub(crate) prefetch: usize,
+}
+
+impl Context {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { process, database, directory, lanes, publisher, topology, expiry, prefetch } = parts;
+        Arc::new(Self {
+            process: Mutex::new(process),
+            database,
+            directory,
+            lanes,
+            backlogs: Backlogs::new(),
+            publisher,
+            topology,
+            expiry,
+            tasks: TaskTracker::new(),
+            events: Arc::default(),
+            prefetch,
+        })
+    }
+
+    /// The id by which the database knows this process.
+    pub(crate) fn process(&self) -> ProcessId {
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Continues under another id: the process was declared dead. The statements of its old drains match nothing.
+    pub(crate) fn renew_process(&self) -> ProcessId {
+        let new = ProcessId::new(self.now(), rand::random());
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        for endpoint in self.backlogs.forget_all() {
+            self.lanes.set_owned(endpoint, false);
+        }
+        new
+    }
+
+    /// The time by the database's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.database.now()
+    }
+
+    /// An endpoint, if it is known.
+    pub(crate) fn endpoint(&self, application: ApplicationId, endpoint: EndpointId) -> Option<Arc<Endpoint>> {
+        self.directory.application(application)?.endpoint(endpoint).cloned()
+    }
+
+    /// Begins or continues the backlogs that a statement has queued deliveries for, where this process owns them.
+    pub(crate) fn touched(&self, touched: &[TouchedBacklog], is_below_floor: bool) {
+        for endpoint in self.backlogs.touched(self.process(), touched, is_below_floor) {
+            self.lanes.set_owned(endpoint, true);
+        }
+    }
+
+    /// Begins backlogs that the process has taken over, or found to be its own.
+    pub(crate) fn begin(&self, taken: &[TakenBacklog]) {
+        for backlog in self.backlogs.begin(taken) {
+            self.lanes.set_owned(backlog.endpoint, true);
+            if let Some(next) = backlog.next_probe {
+                let next_in = Duration::try_from(next.duration_since(self.now())).unwrap_or_default();
+                self.lanes.resume_breaker(backlog.endpoint, backlog.failures, next_in);
+            }
+        }
+    }
+
+    /// Forgets a backlog that has ended, or that another process drains from now on.
+    pub(crate) fn end_backlog(&self, endpoint: EndpointId) {
+        self.backlogs.forget(endpoint);
+        self.lanes.set_owned(endpoint, false);
+    }
+
+    /// The breaker of an endpoint whose backlog's row says something else.
+    pub(crate) fn changed_breaker(&self, endpoint: EndpointId) -> Option<Probed> {
+        let breaker = self.lanes.breaker(endpoint);
+        let next_in = breaker.next_probe.map(|at| at.saturating_duration_since(Instant::now()));
+        let probed = Probed { endpoint, failures: breaker.failures, next_in };
+        self.backlogs.note_probe(endpoint, breaker.next_probe).then_some(probed)
+    }
+
+    /// Counts an event message until it is acked.
+    pub(crate) fn enter(&self) -> Entered {
+        self.events.fetch_add(1, Ordering::AcqRel);
+        Entered(Arc::clone(&self.events))
+    }
+
+    /// Whether events wait to be persisted: half of the prefetch is in use.
+    pub(crate) fn events_wait(&self) -> bool {
+        self.events.load(Ordering::Acquire) * 2 >= self.prefetch
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

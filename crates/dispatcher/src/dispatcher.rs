@@ -1,0 +1,300 @@
+//! The stages joined by bounded channels, and the order in which they start and drain.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use fanfare_broker::{BrokerSettings, Consumers, Feed, Incoming, Publisher};
+use fanfare_domain::{
+    dialect::Dialects,
+    ids::{EndpointId, ProcessId},
+};
+use fanfare_outbound::Client;
+use fanfare_service::Operations;
+use fanfare_store::{Directory, Store};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    backlog::{self, Drain},
+    configuration::{Configuration, HeldLimits, Limits},
+    context::{Context, Parts},
+    database::Database,
+    jobs,
+    lanes::Lanes,
+    metric,
+    stages::{
+        InFlight,
+        attempt::{self, Attempts},
+        events::{self, Events},
+        fan_out::FanOuts,
+        park,
+        persist::{self, Persist},
+        record, retries, unrouted,
+    },
+};
+
+/// Items that may wait between two stages. More only hides which stage is slow.
+const CHANNEL: usize = 512;
+
+/// Messages of the parked and of the unrouted queue that may be handled at once.
+const ODD_PREFETCH: u16 = 16;
+
+/// How often lanes and backlogs are reported to the metrics.
+const REPORTS_EVERY: Duration = Duration::from_secs(2);
+
+/// How often the deliveries behind waiting backlogs are counted: of so many backlogs, and up to so many of each.
+const COUNTS_EVERY: Duration = Duration::from_secs(10);
+const MAX_COUNTED: usize = 200;
+const COUNTED_EACH: usize = 1000;
+
+/// The process, ready to run.
+pub(crate) struct Dispatcher {
+    broker: BrokerSettings,
+    database: Database,
+    client: Client,
+    dialects: Arc<Dialects>,
+    expiry: Duration,
+    limits: Limits,
+    retention: Duration,
+    audit_retention: Duration,
+    held: HeldLimits,
+    mail: jobs::Mail,
+    takeover_after: Duration,
+    settings: String,
+    grace: Duration,
+}
+
+/// The queues of incoming messages, one for each consumer.
+struct Inlets {
+    events: mpsc::Receiver<Incoming>,
+    retries: mpsc::Receiver<Incoming>,
+    parked: mpsc::Receiver<Incoming>,
+    unrouted: mpsc::Receiver<Incoming>,
+}
+
+/// The running process.
+struct Running {
+    context: Arc<Context>,
+    /// Names of endpoints whose lane has room.
+    wakes: mpsc::UnboundedReceiver<EndpointId>,
+    sight: jobs::Sight,
+    stop: CancellationToken,
+}
+
+impl Dispatcher {
+    pub(crate) fn build(configuration: Configuration) -> anyhow::Result<Self> {
+        let limits = configuration.limits;
+        let database = Database::new(Store::new(configuration.store)?);
+        let extra_roots = configuration.outbound.extra_roots.as_deref();
+        let mailer = |(server, from)| jobs::Mailer::new(server, from, extra_roots);
+        let mailer = configuration.mails.server.map(mailer).transpose()?;
+        Ok(Self {
+            mail: jobs::Mail { database: database.clone(), mailer, interval: configuration.mails.interval },
+            database,
+            client: Client::new(&configuration.outbound)?,
+            dialects: configuration.dialects,
+            expiry: configuration.expiry,
+            held: configuration.held,
+            limits,
+            broker: configuration.broker,
+            retention: configuration.retention,
+            audit_retention: configuration.audit_retention,
+            takeover_after: configuration.takeover_after,
+            settings: configuration.settings,
+            grace: configuration.grace,
+        })
+    }
+
+    /// Runs until `stop`, then drains.
+    pub(crate) async fn run(self, operations: Operations, stop: CancellationToken) -> anyhow::Result<()> {
+        // What must outlive the drain ends with this token.
+        let end = CancellationToken::new();
+        let _end = end.clone().drop_guard();
+        let publisher = Publisher::start(self.broker.clone(), end.clone());
+        let wanted = self.database.availability();
+        let (work, others, inlets) = self.feeds();
+        let consumers = Consumers::start(self.broker.clone(), work, wanted.clone(), stop.clone());
+        // Apart: the process is ready without them.
+        let others = Consumers::start(self.broker.clone(), others, wanted, stop.clone());
+        let ready = consumers.consuming();
+        let (ready_publisher, ready_database) = (publisher.clone(), self.database.availability());
+        let is_ready = move || match (*ready_database.borrow(), *ready.borrow(), ready_publisher.is_ready()) {
+            (false, ..) => Err("the database is away, or not migrated".to_owned()),
+            (_, false, _) => Err("not consuming from the broker".to_owned()),
+            (.., false) => Err("cannot publish to the broker".to_owned()),
+            _ => Ok(()),
+        };
+        tokio::spawn(operations.run(is_ready, end.clone()));
+
+        let loading = async {
+            self.database.store.wait_until_migrated().await;
+            Directory::follow(self.database.store.clone(), Arc::clone(&self.dialects), end.clone()).await
+        };
+        let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
+        let checked = self.database.until_answered("checking durability", || self.database.store.check_durability());
+        checked.await.result.context("the database may lose what it has committed")?;
+        let (wake, wakes) = mpsc::unbounded_channel();
+        let context = Context::new(Parts {
+            process: ProcessId::new(self.database.now(), rand::random()),
+            database: self.database.clone(),
+            directory,
+            lanes: Lanes::new(self.limits.lane, self.limits.places, wake),
+            publisher,
+            topology: self.broker.topology().clone(),
+            expiry: self.expiry,
+            prefetch: usize::from(self.limits.prefetch),
+        });
+        self.database.open();
+        let sight = jobs::Sight::new(self.takeover_after);
+        let running = Running { context: Arc::clone(&context), wakes, sight, stop: stop.clone() };
+        let background = TaskTracker::new();
+        tokio::spawn(show_version(context.directory.clone()));
+        tokio::spawn(report(Arc::clone(&context)));
+        let mut stages = self.start(running, inlets, &background);
+        tracing::info!(process = %context.process(), "dispatching");
+
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            ended = stages.join_next() => {
+                // Without one stage the others would send what no stage records. The next process continues from the rows and
+                // the un-acked messages.
+                bail!("a stage ended before its time: {ended:?}");
+            }
+        }
+        let drained = tokio::time::timeout(self.grace, async {
+            background.wait().await;
+            while stages.join_next().await.is_some() {}
+            context.tasks.close();
+            context.tasks.wait().await;
+            jobs::leave(&context).await;
+            consumers.close().await;
+            others.close().await;
+        });
+        if drained.await.is_err() {
+            bail!(
+                "not drained within {:?}: other dispatchers take over what was in flight when its leases end",
+                self.grace
+            );
+        }
+        tracing::info!("drained");
+        Ok(())
+    }
+
+    /// The queues of work, the others, and where their messages come out.
+    fn feeds(&self) -> (Vec<Feed>, Vec<Feed>, Inlets) {
+        let topology = self.broker.topology();
+        let prefetch = self.limits.prefetch;
+        let inlet = |queue: String, prefetch: u16| {
+            let (into, inlet) = mpsc::channel(usize::from(prefetch));
+            (Feed { queue, prefetch, into }, inlet)
+        };
+        let (events, events_inlet) = inlet(topology.events_queue(), prefetch);
+        let (retries, retries_inlet) = inlet(topology.deliveries_queue(), prefetch);
+        let (parked, parked_inlet) = inlet(topology.parked_queue(), ODD_PREFETCH);
+        let (unrouted, unrouted_inlet) = inlet(topology.unrouted(), ODD_PREFETCH);
+        let inlets =
+            Inlets { events: events_inlet, retries: retries_inlet, parked: parked_inlet, unrouted: unrouted_inlet };
+        (vec![events, retries], vec![parked, unrouted], inlets)
+    }
+
+    /// Starts the stages, the drain and the jobs. A stage ends when nothing more can come in, so that stopping the first drains
+    /// them all.
+    fn start(&self, running: Running, inlets: Inlets, background: &TaskTracker) -> JoinSet<()> {
+        let Running { context, wakes, sight, stop } = running;
+        let shared = || Arc::clone(&context);
+        let (planned, to_persist) = mpsc::channel(CHANNEL);
+        let (attempts, to_attempt) = mpsc::channel::<InFlight>(CHANNEL);
+        let (results, to_record) = mpsc::channel(CHANNEL);
+        let (slow, to_list) = mpsc::unbounded_channel();
+        let (unsendable, blocked) = mpsc::unbounded_channel();
+        let fan_outs = FanOuts::new(shared(), attempts.clone());
+        let oldest = self.retention.saturating_sub(self.dialects.longest_lifetime(self.expiry));
+        let events = Events { context: shared(), max_bytes: self.limits.event_bytes, oldest };
+        let persist = Persist { context: shared(), attempts: attempts.clone(), fan_outs: fan_outs.clone() };
+        let drain = Drain { context: shared(), attempts: attempts.clone(), unsendable };
+        let attempting = Attempts { context: shared(), client: self.client.clone(), results, slow };
+
+        let mut stages = JoinSet::new();
+        stages.spawn(events::run(events, inlets.events, planned, stop.clone()));
+        stages.spawn(retries::run(shared(), inlets.retries, stop.clone()));
+        stages.spawn(park::keep(shared(), inlets.parked, stop.clone()));
+        stages.spawn(unrouted::send_on(shared(), inlets.unrouted, self.broker.clone(), stop.clone()));
+        stages.spawn(persist::run(persist, to_persist, stop.clone()));
+        stages.spawn(drain.run(wakes, stop.clone()));
+        stages.spawn(backlog::handle_blocked(shared(), blocked, stop.clone()));
+        stages.spawn(attempt::run(attempting, to_attempt, stop.clone()));
+        stages.spawn(record::run(shared(), to_record));
+        stages.spawn(record::list_slow(shared(), to_list, stop.clone()));
+        self.start_jobs(background, &context, (fan_outs, attempts, sight), &stop);
+        stages
+    }
+
+    fn start_jobs(
+        &self,
+        background: &TaskTracker,
+        context: &Arc<Context>,
+        (fan_outs, attempts, sight): (FanOuts, mpsc::Sender<InFlight>, jobs::Sight),
+        stop: &CancellationToken,
+    ) {
+        let (shared, database) = (|| Arc::clone(context), || self.database.clone());
+        let presence = jobs::Presence {
+            context: shared(),
+            fan_outs,
+            sight: sight.clone(),
+            places: self.limits.places.attempts,
+            settings: self.settings.clone(),
+        };
+        background.spawn(presence.run(stop.clone()));
+        background.spawn(jobs::Recovery { context: shared(), sight: sight.clone() }.run(stop.clone()));
+        background.spawn(jobs::Suspects { context: shared(), attempts, sight }.run(stop.clone()));
+        background.spawn(jobs::Sweep { database: database() }.run(stop.clone()));
+        background.spawn(jobs::vacuum(database(), stop.clone()));
+        let (directory, limits) = (context.directory.clone(), self.held);
+        background.spawn(jobs::Holding { database: database(), directory, limits }.run(stop.clone()));
+        background.spawn(jobs::Replays { context: shared() }.run(stop.clone()));
+        let (retention, audit_retention) = (self.retention, self.audit_retention);
+        let partitions = jobs::Partitions { database: database(), retention, audit_retention };
+        background.spawn(partitions.run(stop.clone()));
+        background.spawn(self.mail.clone().run(stop.clone()));
+        background.close();
+    }
+}
+
+/// Reports lanes and backlogs to the metrics, for as long as the process runs.
+async fn report(context: Arc<Context>) {
+    let mut counted: Option<Instant> = None;
+    loop {
+        let lanes = context.lanes.report().await;
+        let backlogs = context.backlogs.report();
+        // All exact: the memory of a process holds fewer.
+        metrics::gauge!(metric::LANES, "state" => "slow").set(lanes.slow as f64);
+        metrics::gauge!(metric::LANES, "state" => "open").set(lanes.open as f64);
+        metrics::gauge!(metric::PLACES_USED).set(lanes.places as f64);
+        metrics::gauge!(metric::BACKLOGS, "state" => "owned").set(backlogs.owned as f64);
+        metrics::gauge!(metric::BACKLOGS, "state" => "waiting").set(backlogs.waiting.len() as f64);
+        metrics::gauge!(metric::BACKLOG_WAIT).set(backlogs.p95_wait.as_secs_f64());
+        if counted.is_none_or(|counted| counted.elapsed() >= COUNTS_EVERY) {
+            counted = Some(Instant::now());
+            let waiting = &backlogs.waiting[..backlogs.waiting.len().min(MAX_COUNTED)];
+            let store = &context.database.store;
+            if let Ok(count) = store.in_time(REPORTS_EVERY, store.count_queued(waiting, COUNTED_EACH)).await {
+                metrics::gauge!(metric::BACKLOG_DELIVERIES).set(count as f64);
+            }
+        }
+        tokio::time::sleep(REPORTS_EVERY).await;
+    }
+}
+
+/// Shows which configuration the process works by, for as long as there are newer ones.
+async fn show_version(directory: Directory) {
+    let mut changes = directory.changes();
+    loop {
+        let version = changes.borrow_and_update().version();
+        // Exact far beyond any number of changes that there will be.
+        metrics::gauge!(metric::CONFIGURATION_VERSION).set(version as f64);
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Presence: the heartbeat of the process, and what it learns of the others. It takes over what no living process owns.
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_domain::ids::EndpointId;
+use fanfare_service::crash_point;
+use fanfare_store::{LivingProcess, NewProcess, ProcessKind, ReleasedBacklog, StoreError};
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{context::Context, metric, stages::fan_out::FanOuts};
+
+/// How long a process counts as living after its last heartbeat, and how often it renews that.
+const LIFETIME: Duration = Duration::from_secs(10);
+const EVERY: Duration = Duration::from_secs(2);
+
+/// How often it looks for backlogs and fan-outs without an owner.
+const LOOKS_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it looks for backlogs that it owns without knowing.
+const OWN_EVERY: Duration = Duration::from_secs(10);
+
+/// Backlogs that one look takes over, and fan-outs.
+const MAX_TAKEN: usize = 1000;
+const MAX_FAN_OUTS: usize = 2;
+
+/// A heartbeat that takes longer is no answer: the database may be about to be away.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// A clock that differs by more from one look to the next has jumped. Nothing is taken over for some time then.
+const JUMP: Duration = Duration::from_secs(4);
+const AFTER_JUMP: Duration = Duration::from_secs(60);
+
+/// A process with less than this part of its places free takes over no more, and may hand over.
+const FEW_PLACES: usize = 4;
+
+/// The job of the heartbeat.
+pub(crate) struct Presence {
+    pub(crate) context: Arc<Context>,
+    pub(crate) fan_outs: FanOuts,
+    pub(crate) sight: Sight,
+    /// All places of the process.
+    pub(crate) places: usize,
+    /// Digests of the settings that all processes must agree on.
+    pub(crate) settings: String,
+}
+
+/// Whether the database has answered for long enough that this process may take over what others own. After an outage,
+/// processes that hold outcomes write them first.
+#[derive(Debug, Clone)]
+pub(crate) struct Sight {
+    clear_at: tokio::sync::watch::Sender<Instant>,
+    patience: Duration,
+}
+
+impl Sight {
+    /// Sight that is clear after `patience` without a break.
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self { clear_at: tokio::sync::watch::Sender::new(Instant::now() + patience), patience }
+    }
+
+    /// The database did not answer.
+    fn lost(&self) {
+        self.lost_for(self.patience);
+    }
+
+    /// The database's clock has jumped: leases may seem to have ended, and processes to be dead.
+    fn clock_jumped(&self) {
+        self.lost_for(self.patience.max(AFTER_JUMP));
+    }
+
+    fn lost_for(&self, time: Duration) {
+        let clear_at = Instant::now() + time;
+        self.clear_at.send_modify(|before| *before = clear_at.max(*before));
+    }
+
+    /// Whether this process may take anything over, or declare another one dead.
+    pub(super) fn is_clear(&self) -> bool {
+        Instant::now() >= *self.clear_at.borrow()
+    }
+}
+
+/// Compares the database's clock with the process's own.
+struct ClockWatch {
+    seen: Option<(Timestamp, Instant)>,
+}
+
+impl ClockWatch {
+    /// Whether the database's clock has jumped since the last call.
+    fn has_jumped(&mut self, now: Timestamp) -> bool {
+        let seen = self.seen.replace((now, Instant::now()));
+        seen.is_some_and(|(before, at)| {
+            let passed = now.duration_since(before).as_secs_f64();
+            (passed - at.elapsed().as_secs_f64()).abs() > JUMP.as_secs_f64()
+        })
+    }
+}
+
+impl Presence {
+    /// Renews, looks and takes over until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let (mut renewed, mut looked_at_own) = (None::<Instant>, None::<Instant>);
+        let mut is_registered = false;
+        let mut clock = ClockWatch { seen: None };
+        while !stop.is_cancelled() {
+            if clock.has_jumped(self.context.now()) {
+                tracing::warn!("the database's clock has jumped: nothing is taken over for a minute");
+                self.sight.clock_jumped();
+            }
+            if renewed.is_none_or(|renewed| renewed.elapsed() >= EVERY) {
+                // The moment before: a process that stood still has missed heartbeats.
+                let began = Instant::now();
+                let stood_still = renewed.is_some_and(|renewed| renewed.elapsed() >= LIFETIME);
+                match self.renew(is_registered).await {
+                    Ok(living) => {
+                        (is_registered, renewed) = (true, Some(began));
+                        if began.elapsed() > SLOW || stood_still {
+                            self.sight.lost();
+                        }
+                        self.learn(&living).await;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the heartbeat failed");
+                        self.sight.lost();
+                    }
+                }
+            }
+            if is_registered {
+                let is_due = looked_at_own.is_none_or(|looked| looked.elapsed() >= OWN_EVERY);
+                if is_due || self.context.backlogs.takes_look_for_more() {
+                    looked_at_own = Some(Instant::now());
+                    self.tell(self.look_at_own().await);
+                }
+                self.tell(self.take_over(&stop).await);
+            }
+            stop.run_until_cancelled(tokio::time::sleep(LOOKS_EVERY)).await;
+        }
+    }
+
+    async fn renew(&self, is_registered: bool) -> Result<Vec<LivingProcess>, StoreError> {
+        let store = &self.context.database.store;
+        let free = self.context.lanes.places.free();
+        if is_registered {
+            let process = self.context.process();
+            if let Some(living) = store.in_time(SLOW, store.renew(process, free, LIFETIME)).await? {
+                return Ok(living);
+            }
+            let new = self.context.renew_process();
+            tracing::warn!(%process, %new, "this process was declared dead; it continues under a new id");
+            self.sight.lost();
+        }
+        let process = self.context.process();
+        let new = NewProcess {
+            id: process,
+            kind: ProcessKind::Dispatcher,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            settings: self.settings.clone(),
+        };
+        store.in_time(SLOW, store.register(&new, LIFETIME)).await?;
+        Ok(store.in_time(SLOW, store.renew(process, free, LIFETIME)).await?.unwrap_or_default())
+    }
+
+    /// Shares each endpoint's bound and rate among the dispatchers that live, and hands backlogs over that wait for a place while
+    /// another dispatcher has free ones.
+    async fn learn(&self, living: &[LivingProcess]) {
+        let context = &self.context;
+        let process = context.process();
+        let dispatchers: Vec<_> = living.iter().filter(|other| other.kind == ProcessKind::Dispatcher).collect();
+        context.lanes.set_dispatchers(dispatchers.len());
+        metrics::gauge!(metric::DISPATCHERS).set(dispatchers.len() as f64);
+        for other in living.iter().filter(|other| other.settings != self.settings) {
+            tracing::warn!(
+                other = %other.id, theirs = other.settings, ours = self.settings,
+                "another process runs with other settings: all must agree"
+            );
+        }
+        let has_room = |other: &&&LivingProcess| other.id != process && other.free_places * 2 > self.places;
+        let is_full = context.lanes.places.free() * FEW_PLACES < self.places;
+        if is_full && dispatchers.iter().any(|other| has_room(&other)) {
+            let waiting = context.backlogs.report().waiting.len();
+            self.hand_over(context.backlogs.hand_over(waiting / 2)).await;
+        }
+    }
+
+    async fn hand_over(&self, mut endpoints: Vec<EndpointId>) {
+        if endpoints.is_empty() {
+            return;
+        }
+        endpoints.sort_unstable();
+        let released: Vec<_> = endpoints
+            .iter()
+            .map(|&endpoint| ReleasedBacklog { endpoint, look_in: Duration::ZERO, reason: None })
+            .collect();
+        let (context, store) = (&self.context, &self.context.database.store);
+        for &endpoint in &endpoints {
+            context.lanes.set_owned(endpoint, false);
+        }
+        tracing::info!(backlogs = released.len(), "handing backlogs over to dispatchers with free places");
+        self.tell(store.in_time(SLOW, store.release_backlogs(context.process(), &released)).await);
+    }
+
+    /// Begins the backlogs that the database says are this process's own.
+    async fn look_at_own(&self) -> Result<(), StoreError> {
+        let (context, store) = (&self.context, &self.context.database.store);
+        let owned = store.in_time(SLOW, store.owned_backlogs(context.process())).await?;
+        context.begin(&owned);
+        Ok(())
+    }
+
+    async fn take_over(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let (context, store) = (&self.context, &self.context.database.store);
+        if self.sight.is_clear() {
+            let released = store.in_time(SLOW, store.release_dead(MAX_TAKEN)).await?;
+            if released > 0 {
+                tracing::warn!(backlogs = released, "a dispatcher died; its backlogs have no owner");
+            }
+        }
+        if context.lanes.places.free() * FEW_PLACES < self.places {
+            return Ok(());
+        }
+        let taken = store.in_time(SLOW, store.take_backlogs(context.process(), MAX_TAKEN)).await?;
+        if !taken.is_empty() {
+            crash_point("backlog.taken");
+            context.begin(&taken);
+        }
+        for fan_out in store.in_time(SLOW, store.take_fan_outs(context.process(), MAX_FAN_OUTS)).await? {
+            self.fan_outs.resume(fan_out, stop);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            tracing::warn!(%error, "cannot look for backlogs");
+            self.sight.lost();
+        }
+    }
+}
+
+/// Gives up all that the process owns: others take it over at once.
+pub(crate) async fn leave(context: &Context) {
+    let (process, store) = (context.process(), &context.database.store);
+    let leaving = async {
+        store.release_all_backlogs(process).await?;
+        store.release_fan_outs(process).await?;
+        store.unregister(process).await
+    };
+    if let Err(error) = store.in_time(SLOW, leaving).await {
+        tracing::warn!(%error, "cannot give up backlogs; other dispatchers take them over when this one counts as dead");
+    }
+}

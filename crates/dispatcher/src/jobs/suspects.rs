@@ -1,0 +1,93 @@
+//! Suspects: deliveries with which processes have died. Each is sent alone, so that only the delivery that kills is given up.
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_domain::{
+    application::EndpointStatus,
+    delivery::{QueueReason, lease_duration},
+    ids::LeaseId,
+    policy::TIMEOUTS,
+};
+use fanfare_service::crash_point;
+use fanfare_store::{End, EndLeased, GiveBack, Job, Lease, StoreError};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Schedule, presence::Sight};
+use crate::{context::Context, stages::InFlight};
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How often it looks whether all else that is in flight has been recorded.
+const LOOKS_EVERY: Duration = Duration::from_millis(10);
+
+/// The job of the suspects.
+pub(crate) struct Suspects {
+    pub(crate) context: Arc<Context>,
+    pub(crate) attempts: mpsc::Sender<InFlight>,
+    pub(crate) sight: Sight,
+}
+
+impl Suspects {
+    /// Sends suspects until `stop`, one after the other, in one process at a time.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let database = self.context.database.clone();
+        let schedule = Schedule { database: database.clone(), job: Job::Suspects, every: EVERY, stop: stop.clone() };
+        loop {
+            if stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
+                return;
+            }
+            let found = database.store.in_time(EVERY, database.store.has_suspect()).await.unwrap_or(false);
+            if !found || !self.sight.is_clear() {
+                continue;
+            }
+            let Some(lock) = schedule.next().await else { return };
+            self.context.lanes.places.close(true);
+            let sent = stop.run_until_cancelled(schedule.run(lock, self.send())).await;
+            self.context.lanes.places.close(false);
+            if sent.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until nothing else is in flight, sends the oldest suspect, and waits for its record.
+    async fn send(&self) -> Result<(), StoreError> {
+        self.until_idle().await;
+        let (context, store) = (&self.context, &self.context.database.store);
+        let lease = LeaseId::new(context.now(), rand::random());
+        // The endpoint is known only then: the lease lasts for the longest deadline.
+        let duration = lease_duration(*TIMEOUTS.end());
+        let leased_at = Instant::now();
+        let Some(leased) = store.lease_suspect(lease, duration).await? else { return Ok(()) };
+        tracing::warn!(delivery = %leased.delivery, "sending a delivery alone: processes have died with it");
+        crash_point("suspect.leased");
+        let delivery = leased.delivery;
+        if let Some(reason) = leased.end() {
+            let end = End::Failed(reason);
+            return store.end_leased(&[EndLeased { delivery, lease, end, notifies_owner: true }]).await.map(drop);
+        }
+        let endpoint = context.endpoint(leased.application, leased.endpoint);
+        let in_flight = endpoint.filter(|endpoint| endpoint.status == EndpointStatus::Enabled).and_then(|endpoint| {
+            let permit = context.lanes.alone(&endpoint, 0);
+            InFlight::drained(leased, endpoint, Lease { id: lease, duration }, leased_at, permit)
+        });
+        let Some(in_flight) = in_flight else {
+            let back = GiveBack { delivery, lease, reason: QueueReason::ApplicationUnreadable };
+            let touched = store.give_back(context.process(), &[back]).await?;
+            context.touched(&touched, true);
+            return Ok(());
+        };
+        if self.attempts.send(in_flight).await.is_ok() {
+            self.until_idle().await;
+        }
+        Ok(())
+    }
+
+    async fn until_idle(&self) {
+        while self.context.lanes.places.used_places() > 0 {
+            tokio::time::sleep(LOOKS_EVERY).await;
+        }
+    }
+}

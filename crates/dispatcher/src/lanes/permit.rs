@@ -1,0 +1,124 @@
+//! The right to one attempt: admitted to the lane, in flight, and over.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use fanfare_domain::{
+    delivery::QueueReason,
+    lane::{SLOW_AFTER, Switched},
+    outcome::Outcome,
+};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{Entry, elapsed, places::Place};
+
+/// A place for an attempt, and room in its endpoint's lane. Given up when it is dropped.
+pub(crate) struct Permit {
+    pub(super) place: Place,
+    pub(super) admission: Admission,
+}
+
+/// Room in an endpoint's lane.
+pub(super) struct Admission(pub(super) Arc<Entry>);
+
+/// One of the attempts that a lane lets be in flight at once.
+pub(super) struct Slot {
+    pub(super) entry: Arc<Entry>,
+    pub(super) started: Option<Instant>,
+}
+
+/// The right to attempt now.
+pub(crate) struct Turn {
+    started: Instant,
+    place: Place,
+    slot: Slot,
+    _admission: Admission,
+}
+
+/// The part of a permit that is held until the attempt is recorded.
+pub(crate) struct RecordPermit {
+    _place: Place,
+}
+
+impl Permit {
+    /// Corrects the bytes that the place counts, once the payload is known.
+    pub(crate) fn set_bytes(&mut self, bytes: usize) {
+        self.place.set_bytes(bytes);
+    }
+
+    /// Waits for a slot in the lane.
+    ///
+    /// # Errors
+    /// Where it would not come in time: the endpoint has become slow.
+    pub(crate) async fn turn(self) -> Result<Turn, QueueReason> {
+        let Self { place, admission } = self;
+        let entry = &admission.0;
+        let (waiting, slot) = oneshot::channel();
+        {
+            let mut lane = entry.lane();
+            // The waiting ones were sent back; nothing would send this one back.
+            if lane.turns >= lane.bound(entry) && lane.age(entry) >= SLOW_AFTER {
+                return Err(QueueReason::LaneFull);
+            }
+            lane.waiting.push_back(waiting);
+        }
+        entry.grant();
+        let mut slot = slot.await.map_err(|_| QueueReason::LaneFull)?;
+        let started = Instant::now();
+        entry.lane().started.push(started);
+        slot.started = Some(started);
+        Ok(Turn { started, place, slot, _admission: admission })
+    }
+}
+
+impl Turn {
+    /// Waits until the attempt is slow. Where most of its lane's attempts are, no delivery waits behind them any more.
+    pub(crate) async fn until_slow(&self) {
+        tokio::time::sleep_until(self.started + SLOW_AFTER).await;
+        let entry = &self.slot.entry;
+        let mut lane = entry.lane();
+        lane.lane.is_late();
+        let sent_back = if lane.age(entry) >= SLOW_AFTER { std::mem::take(&mut lane.waiting) } else { VecDeque::new() };
+        drop(lane);
+        drop(sent_back);
+    }
+
+    /// Ends the turn with its attempt, from which the lane learns.
+    pub(crate) fn end(self, outcome: Outcome, is_failure: bool) -> RecordPermit {
+        let entry = &self.slot.entry;
+        let switched = {
+            let mut lane = entry.lane();
+            lane.lane.ended(outcome, is_failure, self.started.elapsed(), elapsed(), rand::random())
+        };
+        let endpoint = entry.endpoint;
+        match switched {
+            Some(Switched::Opened) => tracing::warn!(%endpoint, "an endpoint fails again and again; its breaker opens"),
+            Some(Switched::Closed) => tracing::info!(%endpoint, "an endpoint is back; its breaker closes"),
+            None => {}
+        }
+        RecordPermit { _place: self.place }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut lane = self.entry.lane();
+        lane.turns -= 1;
+        if let Some(position) = self.started.and_then(|began| lane.started.iter().position(|other| *other == began)) {
+            lane.started.remove(position);
+        }
+        drop(lane);
+        self.entry.grant();
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut lane = self.0.lane();
+        lane.admitted -= 1;
+        let is_owned = lane.is_owned;
+        drop(lane);
+        if is_owned {
+            self.0.wake_drain();
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Places: room for one attempt in the process, in its application's share, and in bytes.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use fanfare_domain::{
+    delivery::QueueReason,
+    ids::ApplicationId,
+    lane::{Pace, has_room, share},
+};
+use tokio::sync::Notify;
+
+/// The bounds of a process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlaceLimits {
+    /// Attempts in flight or unrecorded.
+    pub(crate) attempts: usize,
+    /// Bytes of their payloads.
+    pub(crate) bytes: usize,
+}
+
+/// The places of the process.
+pub(crate) struct Places {
+    limits: PlaceLimits,
+    used: Mutex<Used>,
+    /// Nothing gets a place: the process stops, or sends a delivery that must be alone.
+    is_closed: AtomicBool,
+    /// Places that drains hold.
+    drained: AtomicUsize,
+    /// Told whenever a place becomes free.
+    pub(crate) freed: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Used {
+    whole: Amount,
+    applications: HashMap<ApplicationId, Amount>,
+}
+
+/// Places, and the bytes of their payloads.
+#[derive(Debug, Default, Clone, Copy)]
+struct Amount {
+    places: usize,
+    bytes: usize,
+}
+
+/// Room for one attempt. It is held until the attempt is recorded: what is sent and not recorded is sent again when the
+/// process dies, and must be bounded whatever the database does.
+pub(crate) struct Place {
+    places: Arc<Places>,
+    application: ApplicationId,
+    bytes: usize,
+    is_drained: bool,
+}
+
+impl Places {
+    pub(crate) fn new(limits: PlaceLimits) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            used: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+            drained: AtomicUsize::new(0),
+            freed: Arc::default(),
+        })
+    }
+
+    /// A place for an attempt to an endpoint of this pace.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        application: ApplicationId,
+        pace: Pace,
+        bytes: usize,
+        is_drained: bool,
+    ) -> Result<Place, QueueReason> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(QueueReason::Isolated);
+        }
+        let PlaceLimits { attempts, bytes: most_bytes } = self.limits;
+        let mut used = self.used();
+        let own = used.applications.get(&application).copied().unwrap_or_default();
+        if !fits(own, pace, bytes, share(attempts), share(most_bytes)) {
+            return Err(QueueReason::ApplicationBusy);
+        }
+        if !fits(used.whole, pace, bytes, attempts, most_bytes) {
+            return Err(QueueReason::ProcessBusy);
+        }
+        Ok(self.taken(&mut used, application, bytes, is_drained))
+    }
+
+    /// A place for the delivery that is sent alone.
+    pub(super) fn take_alone(self: &Arc<Self>, application: ApplicationId, bytes: usize) -> Place {
+        self.taken(&mut self.used(), application, bytes, false)
+    }
+
+    fn taken(self: &Arc<Self>, used: &mut Used, application: ApplicationId, bytes: usize, is_drained: bool) -> Place {
+        used.whole.add(bytes);
+        used.applications.entry(application).or_default().add(bytes);
+        self.drained.fetch_add(usize::from(is_drained), Ordering::AcqRel);
+        Place { places: Arc::clone(self), application, bytes, is_drained }
+    }
+
+    /// Places in use.
+    pub(crate) fn used_places(&self) -> usize {
+        self.used().whole.places
+    }
+
+    /// Places that are free.
+    pub(crate) fn free(&self) -> usize {
+        self.limits.attempts.saturating_sub(self.used_places())
+    }
+
+    /// The places that drains may still take while events wait to be persisted: a quarter of all belongs to them.
+    pub(crate) fn left_to_drains(&self, events_wait: bool) -> usize {
+        let most = if events_wait { self.limits.attempts / 4 } else { self.limits.attempts };
+        most.saturating_sub(self.drained.load(Ordering::Acquire))
+    }
+
+    /// Gives no place from now on, or gives places again.
+    pub(crate) fn close(&self, is_closed: bool) {
+        self.is_closed.store(is_closed, Ordering::Release);
+        self.freed.notify_one();
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        // No holder of this lock can panic halfway.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Amount {
+    fn add(&mut self, bytes: usize) {
+        self.places += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.places -= 1;
+        self.bytes -= bytes;
+    }
+}
+
+/// Whether one more attempt fits. A payload that exceeds all bytes by itself fits where nothing else is.
+fn fits(used: Amount, pace: Pace, bytes: usize, places: usize, most_bytes: usize) -> bool {
+    let free = places.saturating_sub(used.places);
+    has_room(pace, free, places) && (used.bytes == 0 || used.bytes + bytes <= most_bytes)
+}
+
+impl Place {
+    /// Corrects the bytes, once the payload is known.
+    pub(super) fn set_bytes(&mut self, bytes: usize) {
+        let mut used = self.places.used();
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        for amount in [Some(self.application), None] {
+            let amount = match amount {
+                Some(application) => used.applications.entry(application).or_default(),
+                None => &mut used.whole,
+            };
+            amount.bytes = amount.bytes - before + bytes;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut used = self.places.used();
+        used.whole.remove(self.bytes);
+        if let Some(own) = used.applications.get_mut(&self.application) {
+            own.remove(self.bytes);
+            if own.places == 0 {
+                used.applications.remove(&self.application);
+            }
+        }
+        drop(used);
+        self.places.drained.fetch_sub(usize::from(self.is_drained), Ordering::AcqRel);
+        self.places.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn application(number: u8) -> ApplicationId {
+        ApplicationId::new(Timestamp::UNIX_EPOCH, [number; 10])
+    }
+
+    fn fill(places: &Arc<Places>, application: ApplicationId, pace: Pace) -> Vec<Place> {
+        std::iter::from_fn(|| places.take(application, pace, 10, false).ok()).collect()
+    }
+
+    #[test]
+    fn an_application_has_half_and_gives_it_back() {
+        let places = Places::new(PlaceLimits { attempts: 16, bytes: 10_000 });
+        let [one, two, three] = [1, 2, 3].map(application);
+        let slow = fill(&places, one, Pace::Slow);
+        let fast = fill(&places, one, Pace::Fast);
+        assert_eq!((slow.len(), fast.len()), (4, 4), "half of its share is reserved for faster endpoints");
+        assert_eq!(places.take(one, Pace::Fast, 1, false).err(), Some(QueueReason::ApplicationBusy));
+        let other = fill(&places, two, Pace::Fast);
+        assert_eq!((other.len(), places.free()), (8, 0));
+        assert_eq!(places.take(three, Pace::Fast, 1, false).err(), Some(QueueReason::ProcessBusy));
+        drop((slow, fast, other));
+        assert_eq!((places.free(), places.used().applications.len()), (16, 0));
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_one_large_payload_fits() {
+        let places = Places::new(PlaceLimits { attempts: 100, bytes: 100 });
+        let mut large = places.take(application(1), Pace::Fast, 500, false).ok();
+        assert!(large.is_some());
+        assert_eq!(places.take(application(1), Pace::Fast, 1, false).err(), Some(QueueReason::ApplicationBusy));
+        assert_eq!(places.take(application(2), Pace::Fast, 1, false).err(), Some(QueueReason::ProcessBusy));
+        if let Some(place) = &mut large {
+            place.set_bytes(10);
+        }
+        assert!(places.take(application(2), Pace::Fast, 50, false).is_ok());
+    }
+
+    #[test]
+    fn drains_leave_places_to_events_that_wait() {
+        let places = Places::new(PlaceLimits { attempts: 16, bytes: 1000 });
+        let drained: Vec<_> = (0..3).filter_map(|_| places.take(application(1), Pace::Fast, 1, true).ok()).collect();
+        assert_eq!((places.left_to_drains(true), places.left_to_drains(false)), (1, 13));
+        drop(drained);
+        places.close(true);
+        assert_eq!(places.take(application(1), Pace::Fast, 1, false).err(), Some(QueueReason::Isolated));
+        assert_eq!(places.used_places(), 0);
+    }
+}

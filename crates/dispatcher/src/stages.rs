@@ -1,0 +1,24 @@
+//! The way of an event: stages joined by bounded channels. Items move forward by value.
+//!
+//! ```text
+//! queue events ────► events ──► persist ──► ack
+//!                                  │ sending
+//!                                  ▼
+//!                               attempt ──► record ──► retry messages ──► delay queues
+//!                                  ▲            │ given back
+//!                                drain ◄────────┴── backlogs ◄── retries ◄── queue deliveries
+//! ```
+
+pub(crate) mod attempt;
+mod batch;
+pub(crate) mod events;
+pub(crate) mod fan_out;
+mod in_flight;
+pub(crate) mod park;
+pub(crate) mod persist;
+pub(crate) mod record;
+pub(crate) mod retries;
+mod retry_messages;
+pub(crate) mod unrouted;
+
+pub(crate) use in_flight::InFlight;

@@ -1,0 +1,212 @@
+//! Attempts: wait for the turn in the lane, sign, POST, decide.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use fanfare_domain::{
+    application::EndpointStatus,
+    delivery::{FailureReason, QueueReason},
+    dialect::Sending,
+    ids::{AttemptId, DeliveryId},
+    moment::later,
+    policy::Decision,
+};
+use fanfare_outbound::{Client, Exchange, Request};
+use fanfare_service::{crash_point, parent_of};
+use fanfare_store::{AttemptRecord, GiveBack, NextState};
+use jiff::Timestamp;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+
+use super::{InFlight, retry_messages::NextRetry};
+use crate::{
+    context::Context,
+    lanes::{RecordPermit, Turn},
+    metric,
+};
+
+/// The result of a delivery's turn.
+pub(crate) enum AttemptResult {
+    /// It was sent. The permit ends when the attempt is recorded.
+    Sent {
+        record: Box<AttemptRecord>,
+        /// The message that carries the retry, where there is one.
+        retry: Option<NextRetry>,
+        permit: RecordPermit,
+    },
+    /// It was not.
+    GivenBack(GiveBack),
+}
+
+/// What the stage needs.
+pub(crate) struct Attempts {
+    pub(crate) context: Arc<Context>,
+    pub(crate) client: Client,
+    pub(crate) results: mpsc::Sender<AttemptResult>,
+    /// Deliveries whose attempt is slow: lists show them from then on.
+    pub(crate) slow: mpsc::UnboundedSender<DeliveryId>,
+}
+
+/// Attempts what comes in, each delivery in a task of its own, until nothing more does. From `stop` on, a delivery that is not
+/// being sent is given back.
+pub(crate) async fn run(attempts: Attempts, mut deliveries: mpsc::Receiver<InFlight>, stop: CancellationToken) {
+    let attempts = Arc::new(attempts);
+    let tasks = TaskTracker::new();
+    while let Some(in_flight) = deliveries.recv().await {
+        let span = tracing::info_span!(
+            "attempt",
+            delivery = %in_flight.delivery,
+            endpoint = %in_flight.endpoint.id,
+            attempt = in_flight.attempt,
+            outcome = tracing::field::Empty,
+        );
+        if let Some(trace) = in_flight.trace {
+            parent_of(&span, trace);
+        }
+        tasks.spawn(Arc::clone(&attempts).process(in_flight, stop.clone()).instrument(span));
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+impl Attempts {
+    async fn process(self: Arc<Self>, mut in_flight: InFlight, stop: CancellationToken) {
+        let turn = stop.run_until_cancelled(self.turn(&mut in_flight)).await;
+        let result = match turn.filter(|_| !stop.is_cancelled()).unwrap_or(Err(QueueReason::ShuttingDown)) {
+            Ok(turn) => self.attempt(in_flight, turn).await,
+            Err(reason) => {
+                metrics::counter!(metric::QUEUED, "reason" => reason.as_str()).increment(1);
+                AttemptResult::GivenBack(in_flight.give_back(reason))
+            }
+        };
+        let _ = self.results.send(result).await;
+    }
+
+    /// Waits for the turn, or says why it does not come in time.
+    async fn turn(&self, in_flight: &mut InFlight) -> Result<Turn, QueueReason> {
+        let permit = in_flight.permit.take().ok_or(QueueReason::LaneFull)?;
+        let turn = tokio::time::timeout_at(in_flight.begin_by, permit.turn()).await;
+        let turn = turn.unwrap_or(Err(QueueReason::LaneFull))?;
+        // A turn that was to be had at once may still come too late: the statement took long.
+        if Instant::now() > in_flight.begin_by {
+            return Err(QueueReason::LaneFull);
+        }
+        // The endpoint may have changed while its delivery waited, or while the database was away.
+        let endpoint = self.context.endpoint(in_flight.application, in_flight.endpoint.id);
+        match endpoint {
+            Some(endpoint) if endpoint.status == EndpointStatus::Enabled => in_flight.endpoint = endpoint,
+            Some(endpoint) if endpoint.status == EndpointStatus::Paused => return Err(QueueReason::Paused),
+            _ => return Err(QueueReason::Backlog),
+        }
+        Ok(turn)
+    }
+
+    async fn attempt(&self, in_flight: InFlight, turn: Turn) -> AttemptResult {
+        let slowly = async {
+            turn.until_slow().await;
+            if !in_flight.is_listed {
+                let _ = self.slow.send(in_flight.delivery);
+            }
+            std::future::pending::<Infallible>().await
+        };
+        let (record, retry) = tokio::select! {
+            biased;
+            record = self.send(&in_flight) => record,
+            never = slowly => match never {},
+        };
+        let is_failure = !matches!(
+            record.next,
+            NextState::Delivered | NextState::Failed(FailureReason::Rejected | FailureReason::EndpointGone)
+        );
+        let permit = turn.end(record.outcome, is_failure);
+        AttemptResult::Sent { record: Box::new(record), retry, permit }
+    }
+
+    /// Makes the one attempt, and decides what follows from it.
+    async fn send(&self, in_flight: &InFlight) -> (AttemptRecord, Option<NextRetry>) {
+        let InFlight { endpoint, body, .. } = in_flight;
+        let context = &self.context;
+        let started_at = context.now();
+        let sending = Sending {
+            event: in_flight.event,
+            event_type: &in_flight.event_type,
+            application: in_flight.application,
+            delivery: in_flight.delivery,
+            attempt: in_flight.attempt,
+            replay: in_flight.replay,
+            at: started_at,
+        };
+        let request = Request::of_delivery(endpoint, &sending, body.clone());
+        metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(1);
+        let exchange = self.client.post(request).await;
+        crash_point("attempt.answered");
+        metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).decrement(1);
+        metrics::counter!(metric::ATTEMPTS, "outcome" => exchange.outcome.code()).increment(1);
+        metrics::histogram!(metric::ATTEMPT_SECONDS).record(exchange.duration);
+        tracing::Span::current().record("outcome", exchange.outcome.code());
+        let now = context.now();
+        let decision = endpoint.policy.decide(
+            exchange.outcome,
+            in_flight.failures,
+            Some(in_flight.expires_at),
+            now,
+            rand::random(),
+        );
+        log(in_flight, &exchange, decision);
+        let (next, retry) = self.next(in_flight, decision, now);
+        (record(in_flight, started_at, exchange, next), retry)
+    }
+
+    /// The state after the attempt. A retry is due when the delays that its message passes have passed.
+    fn next(&self, in_flight: &InFlight, decision: Decision, now: Timestamp) -> (NextState, Option<NextRetry>) {
+        match decision {
+            Decision::Delivered => (NextState::Delivered, None),
+            Decision::Failed(reason) => (NextState::Failed(reason), None),
+            Decision::Retry { due } => {
+                let wait = Duration::try_from(due.duration_since(now)).unwrap_or_default();
+                let plan = self.context.topology.plan(wait);
+                let due = later(now, plan.iter().sum());
+                (NextState::Scheduled { due }, Some(NextRetry::new(in_flight, plan)))
+            }
+        }
+    }
+}
+
+fn log(in_flight: &InFlight, exchange: &Exchange, decision: Decision) {
+    if decision == Decision::Delivered {
+        return;
+    }
+    let attempt = AttemptId::derive(in_flight.delivery, in_flight.attempt);
+    tracing::info!(
+        delivery = %in_flight.delivery,
+        endpoint = %in_flight.endpoint.id,
+        %attempt,
+        number = in_flight.attempt,
+        outcome = exchange.outcome.code(),
+        status = exchange.outcome.status(),
+        error = exchange.error,
+        ?decision,
+        "an attempt failed"
+    );
+}
+
+fn record(in_flight: &InFlight, started_at: Timestamp, exchange: Exchange, next: NextState) -> AttemptRecord {
+    let redacted = in_flight.endpoint.redaction.redact_response(&exchange.response_body);
+    AttemptRecord {
+        delivery: in_flight.delivery,
+        event: in_flight.event,
+        application: in_flight.application,
+        endpoint: in_flight.endpoint.id,
+        attempt: in_flight.attempt,
+        lease: in_flight.lease,
+        url: in_flight.endpoint.url.to_string(),
+        started_at,
+        duration: exchange.duration,
+        outcome: exchange.outcome,
+        response_headers: exchange.response_headers_as_json(),
+        error: exchange.error,
+        response_body: redacted.unwrap_or_else(|| exchange.response_body.to_vec()),
+        next,
+        notifies_owner: in_flight.endpoint.notifies_owner,
+    }
+}

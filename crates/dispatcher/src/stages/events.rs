@@ -1,0 +1,228 @@
+//! From an event's message to what is written: decode, match, admit.
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_broker::{Incoming, Unreadable, decode_event};
+use fanfare_domain::{
+    application::{Application, Endpoint, EndpointStatus},
+    delivery::{QueueReason, lease_duration},
+    event::{Content, Event},
+    ids::{DeliveryId, LeaseId},
+    moment::{earlier, later, to_milliseconds},
+    traceparent::Traceparent,
+};
+use fanfare_service::crash_point;
+use fanfare_store::{Lease, NewDelivery, NewEvent, Start};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::park;
+use crate::{
+    context::{Context, Entered},
+    lanes::Permit,
+    metric,
+};
+
+/// The deliveries of an event with more endpoints are written in chunks, after the event.
+const MAX_DIRECT: usize = 100;
+
+/// What the stage needs.
+pub(crate) struct Events {
+    pub(crate) context: Arc<Context>,
+    pub(crate) max_bytes: usize,
+    /// An event may have been accepted so long ago at most: its deliveries must end before its retention.
+    pub(crate) oldest: Duration,
+}
+
+/// An event that is ready to be persisted.
+pub(crate) struct Planned {
+    pub(crate) message: Incoming,
+    pub(crate) new: NewEvent,
+    /// Deliveries that are sent at once: each one's position in `new.deliveries`.
+    pub(crate) direct: Vec<(usize, Direct)>,
+    pub(crate) entered: Entered,
+}
+
+/// What the first attempt of a delivery has got.
+pub(crate) struct Direct {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) permit: Permit,
+}
+
+/// Reads messages until `stop`, and passes on what is to be written.
+pub(crate) async fn run(
+    events: Events,
+    mut messages: mpsc::Receiver<Incoming>,
+    planned: mpsc::Sender<Planned>,
+    stop: CancellationToken,
+) {
+    let events = Arc::new(events);
+    let look_ups = TaskTracker::new();
+    while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
+        let context = &events.context;
+        let entered = context.enter();
+        let fresh = Traceparent::from_random(rand::random(), rand::random());
+        let event = match decode_event(&message, events.max_bytes, fresh, context.now()) {
+            Ok(event) => event,
+            Err(unreadable) => {
+                park::park(context, message, unreadable);
+                continue;
+            }
+        };
+        crash_point("event.received");
+        match context.directory.application(event.application) {
+            Some(application) if is_up_to_date(&application, &message, &event) => {
+                events.accept(message, event, &application, &planned, entered).await;
+            }
+            // In a task of its own: no other event waits for a look into the database.
+            _ => {
+                let (events, planned, stop) = (Arc::clone(&events), planned.clone(), stop.clone());
+                look_ups.spawn(async move {
+                    stop.run_until_cancelled(events.look_up(message, event, &planned, entered)).await;
+                });
+            }
+        }
+    }
+    look_ups.close();
+    look_ups.wait().await;
+}
+
+impl Events {
+    /// An application, a setting or a type that is not known may be new: that it does not exist is said only after a look
+    /// into the database, however long that takes.
+    async fn look_up(&self, message: Incoming, event: Event, planned: &mpsc::Sender<Planned>, entered: Entered) {
+        let context = &self.context;
+        while !context.directory.refresh().await {
+            let store = &context.database.store;
+            let _ = context.database.until_answered("looking for an application", || store.ping()).await;
+        }
+        let Some(application) = context.directory.application(event.application) else {
+            let unreadable = no_application(&event, context.directory.is_unreadable(event.application));
+            return park::park(context, message, unreadable);
+        };
+        match application.check_type(&event.event_type) {
+            Err(fault) if message.accepted_by().is_none() && !self.is_persisted(&message, &event).await => {
+                park::park(context, message, fault.into());
+            }
+            _ => self.accept(message, event, &application, planned, entered).await,
+        }
+    }
+
+    /// Whether the event of a redelivered message was persisted before: its type is then judged no more.
+    async fn is_persisted(&self, message: &Incoming, event: &Event) -> bool {
+        let (database, application, id) = (&self.context.database, event.application, event.id);
+        let looking = || database.store.is_persisted(application, id);
+        (message.redelivered || message.is_alone())
+            && database.until_answered("looking for an event", looking).await.result.unwrap_or(false)
+    }
+
+    /// Passes an event on to be persisted, or parks it.
+    async fn accept(
+        &self,
+        message: Incoming,
+        event: Event,
+        application: &Application,
+        planned: &mpsc::Sender<Planned>,
+        entered: Entered,
+    ) {
+        let now = self.context.now();
+        let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(now));
+        if accepted_at < earlier(now, self.oldest) {
+            let sentence = format!(
+                "the event was accepted at {accepted_at}: its deliveries would outlast its retention; publish it under a new id"
+            );
+            return park::park(&self.context, message, Unreadable::new("retention_over", sentence));
+        }
+        match application.dialect.render_body(&event, accepted_at) {
+            // Where no stage takes it any more, the process stops, and the message comes again elsewhere.
+            Ok(body) => {
+                drop(planned.send(self.plan(message, event, accepted_at, body, application, entered)).await);
+            }
+            Err(fault) => {
+                park::park(&self.context, message, Unreadable::new("malformed_json", fault.to_string()));
+            }
+        }
+    }
+
+    fn plan(
+        &self,
+        message: Incoming,
+        event: Event,
+        accepted_at: Timestamp,
+        body: String,
+        application: &Application,
+        entered: Entered,
+    ) -> Planned {
+        let endpoints = application.matches(&event.event_type);
+        let is_wide = endpoints.len() > MAX_DIRECT;
+        let redacted = application.redaction.redact(&body);
+        let mut new = NewEvent {
+            content: redacted.is_none().then(|| Content::of(&event.event_type, &event.data)),
+            event,
+            accepted_at,
+            redacted,
+            body,
+            matches: endpoints.len(),
+            is_wide,
+            deliveries: Vec::new(),
+        };
+        let mut direct = Vec::new();
+        let at_once = if is_wide { &[] } else { endpoints.as_slice() };
+        // Of what is redacted there are two bodies.
+        let bytes = new.body.len() + new.redacted.as_ref().map_or(0, String::len);
+        let lease = LeaseId::new(self.context.now(), rand::random());
+        for endpoint in at_once {
+            let id = DeliveryId::derive(accepted_at, new.event.id, endpoint.id);
+            let (delivery, permit) = admit(&self.context, id, endpoint, lease, bytes);
+            if let Some(permit) = permit {
+                direct.push((new.deliveries.len(), Direct { endpoint: Arc::clone(endpoint), permit }));
+            }
+            new.deliveries.push(delivery);
+        }
+        Planned { message, new, direct, entered }
+    }
+}
+
+/// Decides how a delivery starts, before anything is written: the row then says it at once.
+pub(super) fn admit(
+    context: &Context,
+    id: DeliveryId,
+    endpoint: &Endpoint,
+    lease: LeaseId,
+    bytes: usize,
+) -> (NewDelivery, Option<Permit>) {
+    let expires_at = later(context.now(), endpoint.policy.lifetime(context.expiry));
+    let new = |start| NewDelivery { id, endpoint: endpoint.id, start, expires_at };
+    match endpoint.status {
+        EndpointStatus::Paused => (new(Start::Queued(QueueReason::Paused)), None),
+        EndpointStatus::Disabled => (new(Start::Skipped), None),
+        EndpointStatus::Enabled => match context.lanes.admit(endpoint, bytes) {
+            Ok(permit) => {
+                let lease = Lease { id: lease, duration: lease_duration(endpoint.policy.timeout) };
+                (new(Start::Sending(lease)), Some(permit))
+            }
+            Err(reason) => {
+                metrics::counter!(metric::QUEUED, "reason" => reason.as_str()).increment(1);
+                (new(Start::Queued(reason)), None)
+            }
+        },
+    }
+}
+
+/// Whether the known settings of an application are enough for its event: they are no older than those that ingest knew, and
+/// have the event's type where ingest has not checked it.
+fn is_up_to_date(application: &Application, message: &Incoming, event: &Event) -> bool {
+    match message.accepted_by() {
+        Some(version) => application.version >= version,
+        None => application.check_type(&event.event_type).is_ok(),
+    }
+}
+
+fn no_application(event: &Event, is_unreadable: bool) -> Unreadable {
+    if is_unreadable {
+        let sentence = format!("the settings of {} cannot be read here: the log says why", event.application);
+        return Unreadable::new("application_unreadable", sentence);
+    }
+    Unreadable::new("unknown_application", format!("there is no application {}", event.application))
+}

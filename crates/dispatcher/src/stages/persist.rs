@@ -1,0 +1,255 @@
+//! Events and their open deliveries into the database, in batches; then the ack, and the first attempts.
+
+use std::{
+    collections::{HashMap, HashSet},
+    pin::Pin,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use fanfare_broker::{Incoming, Unreadable};
+use fanfare_domain::{
+    delivery::BEGIN_WITHIN,
+    ids::{DeliveryId, EventId, LeaseId},
+};
+use fanfare_service::crash_point;
+use fanfare_store::{Lease, NewEvent, Persisted, Start, StoreError};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    InFlight, batch,
+    events::{Direct, Planned},
+    fan_out::FanOuts,
+    park,
+};
+use crate::{context::Context, database::Tried, metric};
+
+/// What the stage needs. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Persist {
+    pub(crate) context: Arc<Context>,
+    pub(crate) attempts: mpsc::Sender<InFlight>,
+    pub(crate) fan_outs: FanOuts,
+}
+
+/// Writes what comes in until nothing more does. A batch is what has come in while the one before it was written.
+pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>, stop: CancellationToken) {
+    let mut waiting = Vec::new();
+    while batch::gather(&mut planned, &mut waiting).await > 0 {
+        // A second copy of an event finds the first one's rows in the next batch.
+        while !waiting.is_empty() {
+            let batch = batch::next(&mut waiting, weigh);
+            persist.write(batch, &stop).await;
+        }
+    }
+}
+
+fn weigh(planned: &Planned) -> batch::Weight<EventId> {
+    batch::Weight {
+        key: planned.new.event.id,
+        // Of what is redacted there are two bodies.
+        bytes: planned.new.body.len() + planned.new.redacted.as_ref().map_or(0, String::len),
+        is_alone: planned.message.is_alone(),
+    }
+}
+
+/// What a batch has written, and when.
+struct Written {
+    persisted: Persisted,
+    unknown_commit: bool,
+    /// No later than the commit.
+    tried_at: Instant,
+}
+
+impl Persist {
+    async fn write(&self, mut batch: Vec<Planned>, stop: &CancellationToken) {
+        let news: Vec<&NewEvent> = batch.iter().map(|planned| &planned.new).collect();
+        let (process, database) = (self.context.process(), &self.context.database);
+        let Tried { result, unknown_commit, tried_at } =
+            database.until_answered("persisting events", || database.store.persist(process, &news)).await;
+        match result {
+            Ok(persisted) => {
+                crash_point("event.persisted");
+                self.forward(batch, Written { persisted, unknown_commit, tried_at }, stop).await;
+            }
+            Err(error) if batch.len() == 1 => {
+                if let Some(planned) = batch.pop() {
+                    self.refused(planned, error, stop).await;
+                }
+            }
+            // One row that cannot be stored fails its whole batch: find it.
+            Err(_) => {
+                let second = batch.split_off(batch.len() / 2);
+                self.write_again(batch, stop).await;
+                self.write_again(second, stop).await;
+            }
+        }
+    }
+
+    /// Writes a batch once more, from within a task that a write has begun.
+    fn write_again<'a>(
+        &'a self,
+        batch: Vec<Planned>,
+        stop: &'a CancellationToken,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.write(batch, stop))
+    }
+
+    /// Parks an event that cannot be stored. One whose day has no partitions yet waits for them beside the stage.
+    async fn refused(&self, planned: Planned, error: StoreError, stop: &CancellationToken) {
+        if !error.lacks_partition() {
+            return park::park(&self.context, planned.message, Unreadable::new("not_storable", error.to_string()));
+        }
+        let (persist, stop) = (self.clone(), stop.clone());
+        self.context.tasks.spawn(async move {
+            let (accepted_at, database) = (planned.new.accepted_at, &persist.context.database);
+            let line = database.until_answered("looking for the retention", || database.store.line()).await.result;
+            if line.is_ok_and(|line| line.is_some_and(|line| accepted_at < line)) {
+                let sentence = format!("the event was accepted at {accepted_at}: its retention is over");
+                return park::park(&persist.context, planned.message, Unreadable::new("retention_over", sentence));
+            }
+            let making = || database.store.create_partitions_of(accepted_at);
+            let made = database.until_answered("making partitions", making).await;
+            match made.result {
+                Ok(()) => persist.write_again(vec![planned], &stop).await,
+                Err(error) => {
+                    let unreadable = Unreadable::new("not_storable", error.to_string());
+                    park::park(&persist.context, planned.message, unreadable);
+                }
+            }
+        });
+    }
+
+    async fn forward(&self, batch: Vec<Planned>, written: Written, stop: &CancellationToken) {
+        let Written { persisted, unknown_commit, tried_at } = written;
+        let (new, known): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|planned| persisted.new.contains(&planned.new.event.id));
+        metrics::counter!(metric::EVENTS, "result" => "new").increment(new.len() as u64);
+        metrics::counter!(metric::EVENTS, "result" => "known").increment(known.len() as u64);
+        self.context.touched(&persisted.backlogs, false);
+        for planned in new {
+            self.begin(planned, &persisted.queued, tried_at, stop).await;
+        }
+        for planned in self.park_reused(known).await {
+            // A copy finds its event persisted: nothing is left to do, unless the commit was ours and not heard of.
+            if unknown_commit {
+                self.begin_ours(planned, tried_at, stop).await;
+            } else {
+                end(planned.message);
+            }
+        }
+    }
+
+    /// Acks the message of a new event and passes its deliveries on to their first attempts.
+    async fn begin(
+        &self,
+        planned: Planned,
+        queued: &HashSet<DeliveryId>,
+        leased_at: Instant,
+        stop: &CancellationToken,
+    ) {
+        let Planned { message, mut new, direct, entered } = planned;
+        end(message);
+        drop(entered);
+        let skipped = new.deliveries.iter().filter(|delivery| delivery.start == Start::Skipped).count();
+        metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(skipped as u64);
+        let body = Bytes::from(std::mem::take(&mut new.body));
+        if new.is_wide {
+            return self.fan_outs.begin(&new, body, stop);
+        }
+        for (position, direct) in direct {
+            if queued.contains(&new.deliveries[position].id) {
+                continue;
+            }
+            if let Some(in_flight) = first(&new, position, &body, direct, leased_at) {
+                drop(self.attempts.send(in_flight).await);
+            }
+        }
+    }
+
+    /// Begins the deliveries of an event that a commit of unknown outcome may have written: those under our own leases are
+    /// ours to send.
+    async fn begin_ours(&self, mut planned: Planned, leased_at: Instant, stop: &CancellationToken) {
+        let context = &self.context;
+        context.backlogs.look_for_more();
+        let ids: Vec<DeliveryId> = planned.new.deliveries.iter().map(|delivery| delivery.id).collect();
+        let store = &context.database.store;
+        let tried = context.database.until_answered("looking for leases", || store.leases(&ids)).await;
+        let leases: HashMap<DeliveryId, LeaseId> = tried.result.unwrap_or_default();
+        let is_ours = |position: usize| {
+            let delivery = &planned.new.deliveries[position];
+            matches!(delivery.start, Start::Sending(lease) if leases.get(&delivery.id) == Some(&lease.id))
+        };
+        planned.direct = {
+            let direct = std::mem::take(&mut planned.direct);
+            direct.into_iter().filter(|(position, _)| is_ours(*position)).collect()
+        };
+        if planned.new.is_wide {
+            self.fan_outs.abandon().await;
+            return end(planned.message);
+        }
+        self.begin(planned, &HashSet::new(), leased_at, stop).await;
+    }
+
+    /// Parks the copies of known events with other content: their publisher used a key twice. Returns the others.
+    async fn park_reused(&self, known: Vec<Planned>) -> Vec<Planned> {
+        let content =
+            |planned: &Planned| Some((planned.new.event.application, planned.new.event.id, planned.new.content?));
+        let contents: Vec<_> = known.iter().filter_map(content).collect();
+        if contents.is_empty() {
+            return known;
+        }
+        let database = &self.context.database;
+        let tried = database.until_answered("comparing known events", || database.store.reused(&contents)).await;
+        let reused = tried.result.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot compare copies of events with the events; they are acked");
+            HashSet::new()
+        });
+        let (reused, known): (Vec<_>, Vec<_>) =
+            known.into_iter().partition(|planned| reused.contains(&planned.new.event.id));
+        for Planned { message, new, .. } in reused {
+            let sentence = format!(
+                "its key is that of event {}, which has another type or other data; an event needs a key of its own",
+                new.event.id
+            );
+            park::park(&self.context, message, Unreadable::new("key_reused", sentence));
+        }
+        known
+    }
+}
+
+/// Acks a message whose work is committed.
+fn end(message: Incoming) {
+    message.ack();
+    crash_point("message.acked");
+}
+
+/// The first attempt of a delivery.
+pub(super) fn first(
+    new: &NewEvent,
+    position: usize,
+    body: &Bytes,
+    direct: Direct,
+    leased_at: Instant,
+) -> Option<InFlight> {
+    let delivery = &new.deliveries[position];
+    let Start::Sending(Lease { id: lease, .. }) = delivery.start else { return None };
+    Some(InFlight {
+        delivery: delivery.id,
+        attempt: 1,
+        application: new.event.application,
+        endpoint: direct.endpoint,
+        event: new.event.id,
+        event_type: new.event.event_type.clone(),
+        trace: Some(new.event.traceparent),
+        body: body.clone(),
+        replay: None,
+        lease,
+        failures: 0,
+        expires_at: delivery.expires_at,
+        begin_by: leased_at + BEGIN_WITHIN,
+        is_listed: false,
+        permit: Some(direct.permit),
+    })
+}

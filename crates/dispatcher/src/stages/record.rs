@@ -1,0 +1,173 @@
+//! The results of attempts into the database, in batches; then the retry messages.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use fanfare_domain::{
+    delivery::{FailureReason, QueueReason},
+    ids::DeliveryId,
+};
+use fanfare_service::crash_point;
+use fanfare_store::{AttemptRecord, GiveBack, NextState};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    attempt::AttemptResult,
+    batch,
+    retry_messages::{self, NextRetry},
+};
+use crate::{context::Context, lanes::RecordPermit, metric};
+
+/// A backlog is not drained again so soon after one of its deliveries was given back.
+const GIVEN_BACK_REST: Duration = Duration::from_secs(1);
+
+/// How often slow deliveries are shown to lists.
+const LISTS_EVERY: Duration = Duration::from_millis(500);
+
+/// An attempt, its retry, and the place that it holds until it is recorded.
+struct Sent {
+    record: Box<AttemptRecord>,
+    retry: Option<NextRetry>,
+    _permit: RecordPermit,
+}
+
+/// Records what comes in until nothing more does.
+pub(crate) async fn run(context: Arc<Context>, mut results: mpsc::Receiver<AttemptResult>) {
+    let mut waiting = Vec::new();
+    while batch::gather(&mut results, &mut waiting).await > 0 {
+        let (mut sent, mut back) = (Vec::new(), Vec::new());
+        for result in waiting.drain(..) {
+            match result {
+                AttemptResult::Sent { record, retry, permit } => sent.push(Sent { record, retry, _permit: permit }),
+                AttemptResult::GivenBack(given) => back.push(given),
+            }
+        }
+        // A delivery that was taken over may end twice at once: one commit must not hold both.
+        while !sent.is_empty() {
+            let batch = batch::next(&mut sent, |sent: &Sent| batch::Weight {
+                key: sent.record.delivery,
+                bytes: sent.record.response_body.len(),
+                is_alone: false,
+            });
+            record(&context, batch).await;
+        }
+        if !back.is_empty() {
+            give_back(&context, back).await;
+        }
+    }
+}
+
+async fn record(context: &Arc<Context>, mut batch: Vec<Sent>) {
+    let records: Vec<&AttemptRecord> = batch.iter().map(|sent| sent.record.as_ref()).collect();
+    let database = &context.database;
+    let tried = database.until_answered("recording attempts", || database.store.record(&records)).await;
+    match tried.result {
+        Ok(moved) => {
+            crash_point("attempt.recorded");
+            settle(context, batch, &moved, tried.unknown_commit);
+        }
+        Err(error) if batch.len() == 1 => {
+            let record = &batch[0].record;
+            if error.lacks_partition() {
+                let dropped =
+                    database.until_answered("forgetting a delivery", || database.store.forget_dropped(record.delivery));
+                let is_dropped = dropped.await.result.unwrap_or(false);
+                tracing::warn!(delivery = %record.delivery, is_dropped, "an attempt ended after its retention");
+            } else {
+                tracing::error!(%error, delivery = %record.delivery, attempt = record.attempt, "cannot record an attempt");
+            }
+        }
+        // One row that cannot be stored fails its whole batch: find it.
+        Err(_) => {
+            let second = batch.split_off(batch.len() / 2);
+            Box::pin(record_rest(context, batch, second)).await;
+        }
+    }
+}
+
+async fn record_rest(context: &Arc<Context>, first: Vec<Sent>, second: Vec<Sent>) {
+    record(context, first).await;
+    record(context, second).await;
+}
+
+/// Only the process that moved a delivery publishes its retry. After an unknown commit this process may have been the one: a
+/// message too many is stale.
+fn settle(context: &Arc<Context>, batch: Vec<Sent>, moved: &HashSet<DeliveryId>, unknown_commit: bool) {
+    for Sent { record, retry, _permit } in batch {
+        let is_moved = moved.contains(&record.delivery);
+        if is_moved {
+            count(&record.next);
+        }
+        if record.next == NextState::Failed(FailureReason::EndpointGone) {
+            disable(context, &record);
+        }
+        if let Some(retry) = retry.filter(|_| is_moved || unknown_commit) {
+            retry_messages::publish(context, retry);
+        }
+    }
+}
+
+/// Disables an endpoint that wants nothing any more. Should the process die before, the next delivery is answered in the same
+/// way.
+fn disable(context: &Arc<Context>, record: &AttemptRecord) {
+    let (disabling, endpoint, asked_at) = (Arc::clone(context), record.endpoint, record.started_at);
+    context.tasks.spawn(async move {
+        let reason = FailureReason::EndpointGone.as_str();
+        let database = &disabling.database;
+        let disabling = || database.store.disable_endpoint(endpoint, reason, asked_at);
+        match database.until_answered("disabling an endpoint", disabling).await.result {
+            Ok(true) => tracing::warn!(%endpoint, reason, "disabled an endpoint"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, %endpoint, "cannot disable an endpoint"),
+        }
+    });
+}
+
+async fn give_back(context: &Arc<Context>, mut back: Vec<GiveBack>) {
+    back.sort_unstable_by_key(|given| given.delivery);
+    let (process, database) = (context.process(), &context.database);
+    let tried = database.until_answered("giving deliveries back", || database.store.give_back(process, &back)).await;
+    match tried.result {
+        Ok(touched) => {
+            crash_point("delivery.given_back");
+            context.touched(&touched, true);
+            if tried.unknown_commit {
+                context.backlogs.look_for_more();
+            }
+            let is_stopping = back.iter().all(|given| given.reason == QueueReason::ShuttingDown);
+            for backlog in touched.iter().filter(|_| !is_stopping) {
+                context.backlogs.rest(backlog.endpoint, GIVEN_BACK_REST);
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, deliveries = back.len(), "cannot give deliveries back; recovery finds them when their leases end");
+        }
+    }
+}
+
+fn count(next: &NextState) {
+    let (state, reason) = match next {
+        NextState::Scheduled { .. } => return,
+        NextState::Delivered => ("delivered", ""),
+        NextState::Failed(reason) => ("failed", reason.as_str()),
+    };
+    metrics::counter!(metric::DELIVERIES, "state" => state, "reason" => reason).increment(1);
+}
+
+/// Shows deliveries to lists whose attempts have become slow, until nothing more comes in.
+pub(crate) async fn list_slow(
+    context: Arc<Context>,
+    mut slow: mpsc::UnboundedReceiver<DeliveryId>,
+    stop: CancellationToken,
+) {
+    let mut batch = Vec::new();
+    while stop.run_until_cancelled(slow.recv_many(&mut batch, 1000)).await.is_some_and(|count| count > 0) {
+        batch.sort_unstable();
+        let store = &context.database.store;
+        if let Err(error) = store.in_time(Duration::from_secs(5), store.list_slow(&batch)).await {
+            tracing::debug!(%error, "cannot show slow deliveries to lists");
+        }
+        batch.clear();
+        stop.run_until_cancelled(tokio::time::sleep(LISTS_EVERY)).await;
+    }
+}

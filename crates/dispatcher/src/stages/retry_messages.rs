@@ -1,0 +1,69 @@
+//! Retry messages: failed attempts published to their delay queues, after their records are committed.
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_broker::encode_retry;
+use fanfare_domain::{retry::RetryMessage, traceparent::Traceparent};
+use fanfare_service::crash_point;
+
+use super::InFlight;
+use crate::{context::Context, metric};
+
+/// A message that the broker does not confirm within this is left to recovery, which queues its delivery when it is due.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+
+/// A retry, and the delays that its message passes.
+pub(crate) struct NextRetry {
+    message: RetryMessage,
+    delay: Option<Duration>,
+    trace: Option<Traceparent>,
+}
+
+impl NextRetry {
+    /// The retry of a failed attempt.
+    pub(super) fn new(in_flight: &InFlight, plan: Vec<Duration>) -> Self {
+        let mut delays = plan.into_iter();
+        let delay = delays.next();
+        let message = RetryMessage {
+            delivery: in_flight.delivery,
+            application: in_flight.application,
+            endpoint: in_flight.endpoint.id,
+            attempt: in_flight.attempt + 1,
+            then: delays.map(|delay| delay.as_secs()).collect(),
+        };
+        Self { message, delay, trace: in_flight.trace }
+    }
+}
+
+/// Publishes a retry beside the stages: nothing waits for it.
+pub(super) fn publish(context: &Arc<Context>, retry: NextRetry) {
+    let NextRetry { message, delay, trace } = retry;
+    let publishing = Arc::clone(context);
+    context.tasks.spawn(async move {
+        send(&publishing, &message, delay, trace).await;
+        crash_point("retry.confirmed");
+    });
+}
+
+/// Publishes a retry into its next delay queue. A broken queue costs lateness only: recovery queues the delivery.
+pub(super) async fn send(
+    context: &Context,
+    message: &RetryMessage,
+    delay: Option<Duration>,
+    trace: Option<Traceparent>,
+) {
+    let encoded = match encode_retry(&context.topology, message, delay, trace) {
+        Ok(encoded) => encoded,
+        Err(error) => {
+            return tracing::error!(%error, delivery = %message.delivery, "cannot encode a retry; recovery queues it");
+        }
+    };
+    let confirmed = context.publisher.publish_until_confirmed(&encoded);
+    if tokio::time::timeout(CONFIRM_WITHIN, confirmed).await.is_err() {
+        metrics::counter!(metric::UNCONFIRMED_RETRIES).increment(1);
+        tracing::warn!(
+            delivery = %message.delivery,
+            "the broker did not confirm a retry in time; recovery queues it when it is due"
+        );
+    }
+}

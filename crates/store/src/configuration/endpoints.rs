@@ -1,0 +1,381 @@
+//! Endpoints, as they are managed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use deadpool_postgres::GenericClient;
+use fanfare_domain::{
+    application::EndpointStatus,
+    ids::{ApplicationId, AuditId, EndpointId, SecretId},
+    policy::{NotASchedule, Schedule},
+    secret::SigningSecret,
+};
+use jiff::Timestamp;
+use tokio_postgres::{Row, types::ToSql};
+
+use crate::{
+    Store, StoreError,
+    configuration::{
+        applications::{LOCK_OWNER, OWNER},
+        secrets::seal_headers,
+    },
+    connection::store::row_count,
+};
+
+/// Headers of an endpoint's own, checked: names and values.
+pub type OwnHeaders = BTreeMap<String, String>;
+
+/// An endpoint that is to be created.
+#[derive(Debug, Clone)]
+pub struct NewEndpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// The application that owns it.
+    pub application: ApplicationId,
+    /// What it is like; what is absent is as usual. A URL and subscriptions must be there.
+    pub settings: EndpointSettings,
+    /// The id of its secret's row.
+    pub secret_id: SecretId,
+    /// Its secret.
+    pub secret: SigningSecret,
+}
+
+/// What of an endpoint is set or changed; what is absent stays. Where nothing is a value, too, it is told
+/// apart by a second option.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointSettings {
+    /// What people call it.
+    pub name: Option<Option<String>>,
+    /// Its URL, checked and normalised.
+    pub url: Option<String>,
+    /// Its subscriptions, checked.
+    pub event_types: Option<Vec<String>>,
+    /// Its status.
+    pub status: Option<EndpointStatus>,
+    /// Whether `status` leaves one that is paused as it is, where it is to be enabled: who knows only of enabled
+    /// and disabled must not resume it.
+    pub keeps_pause: bool,
+    /// Its deadline of an attempt, or the dialect's.
+    pub timeout: Option<Option<Duration>>,
+    /// Its schedule, or the dialect's.
+    pub schedule: Option<Option<Schedule>>,
+    /// Its attempts in a second, or the dialect's.
+    pub rate: Option<Option<u32>>,
+    /// Who is told of failed deliveries, or the application's.
+    pub email: Option<Option<String>>,
+    /// The headers that its deliveries carry, instead of those that they had.
+    pub headers: Option<OwnHeaders>,
+}
+
+/// An endpoint without its secret.
+#[derive(Debug, Clone)]
+pub struct EndpointRow {
+    /// Its id.
+    pub id: EndpointId,
+    /// The application that owns it.
+    pub application: ApplicationId,
+    /// What people call it.
+    pub name: Option<String>,
+    /// Where its deliveries go.
+    pub url: String,
+    /// Its subscriptions.
+    pub event_types: Vec<String>,
+    /// Whether it gets deliveries.
+    pub status: EndpointStatus,
+    /// Why, where nobody set it by hand.
+    pub status_reason: Option<String>,
+    /// The deadline of one attempt, where it has one of its own.
+    pub timeout: Option<Duration>,
+    /// Its schedule, where it has one of its own.
+    pub schedule: Option<Schedule>,
+    /// Its attempts in a second, where it has a rate of its own.
+    pub rate: Option<u32>,
+    /// Who is told of failed deliveries, where that is somebody else than the application says.
+    pub email: Option<String>,
+    /// The names of the headers that its deliveries carry.
+    pub header_names: Vec<String>,
+    /// Until when the secret before the current one signs, too.
+    pub rotation_ends_at: Option<Timestamp>,
+    /// Since when there is it.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+const COLUMNS: &str = "id, application_id, name, url, event_types, status, status_reason, timeout_ms, schedule, \
+                       rate_per_second, email, \
+                       header_names, created_at, updated_at, \
+                       (SELECT max(expires_at) FROM endpoint_secrets s \
+                        WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
+
+/// The deliveries that are held for a paused endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Their number, counted up to a bound.
+    pub deliveries: i64,
+    /// When the event of the oldest was accepted.
+    pub oldest_accepted_at: Option<Timestamp>,
+}
+
+impl Store {
+    /// Creates an endpoint with its secret; none where the application has `most` already.
+    ///
+    /// # Errors
+    /// [`StoreError::Data`] when there is no such application.
+    pub async fn create_endpoint(&self, new: &NewEndpoint, most: usize) -> Result<Option<EndpointRow>, StoreError> {
+        let mut connection = self.connection().await?;
+        let transaction = connection.transaction().await?;
+        // Two who create the last one at once must not both have it.
+        transaction.execute(LOCK_OWNER, &[&new.application.0]).await?;
+        if count_endpoints(&transaction, new.application).await? >= row_count(most) {
+            return Ok(None);
+        }
+        let row = self.create_endpoint_in(&transaction, new).await?;
+        transaction.commit().await?;
+        Ok(Some(row))
+    }
+
+    pub(crate) async fn create_endpoint_in(
+        &self,
+        client: &impl GenericClient,
+        new: &NewEndpoint,
+    ) -> Result<EndpointRow, StoreError> {
+        let statement = "INSERT INTO endpoints (id, application_id, url, event_types) VALUES ($1, $2, $3, $4)";
+        let (url, event_types) = (&new.settings.url, &new.settings.event_types);
+        client.execute(statement, &[&new.id.0, &new.application.0, url, event_types]).await?;
+        self.add_secret(client, new.id, new.secret_id, &new.secret).await?;
+        let changed = self.change_endpoint_in(client, new.application, new.id, &new.settings).await?;
+        changed.ok_or_else(|| StoreError::corrupt("endpoints", format!("{} is not there after its insert", new.id)))
+    }
+
+    /// An endpoint of an application.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn endpoint(
+        &self,
+        application: ApplicationId,
+        id: EndpointId,
+    ) -> Result<Option<EndpointRow>, StoreError> {
+        let statement =
+            format!("SELECT {COLUMNS} FROM endpoints WHERE id = $1 AND application_id = $2 AND deleted_at IS NULL");
+        let row = self.connection().await?.query_opt(&statement, &[&id.0, &application.0]).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// A page of an application's endpoints, newest first, older than `before`.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn endpoints(
+        &self,
+        application: ApplicationId,
+        before: Option<EndpointId>,
+        limit: usize,
+    ) -> Result<Vec<EndpointRow>, StoreError> {
+        let statement = format!(
+            "SELECT {COLUMNS} FROM endpoints
+             WHERE application_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"
+        );
+        let limit = row_count(limit);
+        let before = before.map(|id| id.0);
+        let rows = self.connection().await?.query(&statement, &[&application.0, &before, &limit]).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The deliveries that are queued for an endpoint, which is paused, counted up to `most`.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn held(&self, endpoint: EndpointId, most: usize) -> Result<Held, StoreError> {
+        let oldest = "SELECT id FROM open_deliveries WHERE endpoint_id = $1 AND state = 'queued' AND class =";
+        let statement = format!(
+            "SELECT (SELECT count(*) FROM (SELECT FROM open_deliveries
+                                           WHERE endpoint_id = $1 AND state = 'queued' LIMIT $2) q),
+                    delivery_accepted_at(least(({oldest} 0 ORDER BY id LIMIT 1), ({oldest} 1 ORDER BY id LIMIT 1)))"
+        );
+        let row = self.connection().await?.query_one(&statement, &[&endpoint.0, &row_count(most)]).await?;
+        Ok(Held { deliveries: row.get(0), oldest_accepted_at: row.get(1) })
+    }
+
+    /// Changes an endpoint; `None` where there is none. A change of its status has a dispatcher look at its backlog now.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn change_endpoint(
+        &self,
+        application: ApplicationId,
+        id: EndpointId,
+        settings: &EndpointSettings,
+    ) -> Result<Option<EndpointRow>, StoreError> {
+        self.change_endpoint_in(&self.connection().await?, application, id, settings).await
+    }
+
+    pub(crate) async fn change_endpoint_in(
+        &self,
+        client: &impl GenericClient,
+        application: ApplicationId,
+        id: EndpointId,
+        settings: &EndpointSettings,
+    ) -> Result<Option<EndpointRow>, StoreError> {
+        let statement = format!(
+            "{OWNER}, before AS MATERIALIZED (
+                 SELECT e.id AS endpoint, e.status AS was FROM owner JOIN endpoints e ON e.application_id = owner.application
+                 WHERE e.id = $1 AND e.deleted_at IS NULL FOR NO KEY UPDATE OF e
+             ), changed AS (
+             UPDATE endpoints
+             SET url = coalesce($3, url), event_types = coalesce($4, event_types),
+                 status = CASE WHEN $19 AND $5 = 'enabled' AND status = 'paused' THEN status ELSE coalesce($5, status) END,
+                 status_reason = CASE WHEN $5 IS NULL THEN status_reason END,
+                 name = CASE WHEN $6 THEN $7 ELSE name END,
+                 timeout_ms = CASE WHEN $8 THEN $9 ELSE timeout_ms END,
+                 schedule = CASE WHEN $10 THEN $11 ELSE schedule END,
+                 email = CASE WHEN $12 THEN $13 ELSE email END,
+                 header_names = coalesce($14, header_names),
+                 headers_key_name = CASE WHEN $14 IS NULL THEN headers_key_name ELSE $15 END,
+                 headers_ciphertext = CASE WHEN $14 IS NULL THEN headers_ciphertext ELSE $16 END,
+                 rate_per_second = CASE WHEN $17 THEN $18 ELSE rate_per_second END, updated_at = now()
+             FROM before WHERE id = before.endpoint RETURNING {COLUMNS}, before.was
+             ), looked AS (
+                 UPDATE endpoint_backlogs b
+                 SET next_look = now(),
+                     resumed_at = CASE WHEN c.was = 'paused' AND c.status <> 'paused' THEN now() ELSE b.resumed_at END
+                 FROM changed c WHERE b.endpoint_id = c.id AND c.was <> c.status
+             )
+             SELECT * FROM changed"
+        );
+        let EndpointSettings { name, url, event_types, status, keeps_pause, timeout, schedule, rate, email, headers } =
+            settings;
+        let timeout_ms = timeout.flatten().map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
+        let sealed = headers.as_ref().map(|headers| seal_headers(&self.keyring, id, headers)).transpose()?.flatten();
+        let (key_name, ciphertext) = sealed.map(|sealed| (sealed.key_name, sealed.ciphertext)).unzip();
+        let row = client
+            .query_opt(
+                &statement,
+                &[
+                    &id.0,
+                    &application.0,
+                    url,
+                    event_types,
+                    &status.map(EndpointStatus::as_str),
+                    &name.is_some(),
+                    &name.as_ref().and_then(Option::as_deref),
+                    &timeout.is_some(),
+                    &timeout_ms,
+                    &schedule.is_some(),
+                    &schedule.as_ref().and_then(Option::as_ref).map(Schedule::names),
+                    &email.is_some(),
+                    &email.as_ref().and_then(Option::as_deref),
+                    &headers.as_ref().map(|headers| headers.keys().collect::<Vec<_>>()),
+                    &key_name,
+                    &ciphertext,
+                    &rate.is_some(),
+                    &rate.flatten().map(u32::cast_signed),
+                    keeps_pause,
+                ],
+            )
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Disables an endpoint that wants nothing any more, as it has answered at `asked_at`; not one that
+    /// somebody has changed since.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn disable_endpoint(
+        &self,
+        endpoint: EndpointId,
+        reason: &str,
+        asked_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let statement = "WITH owner AS MATERIALIZED (
+                             SELECT a.id AS application FROM applications a JOIN endpoints e ON e.application_id = a.id
+                             WHERE e.id = $1 FOR NO KEY UPDATE OF a
+                         )
+                         , disabled AS (
+                             UPDATE endpoints SET status = 'disabled', status_reason = $2, updated_at = now()
+                             FROM owner
+                             WHERE id = $1 AND application_id = owner.application AND status <> 'disabled'
+                               AND deleted_at IS NULL AND updated_at < $3 RETURNING id, application_id
+                         ), looked AS (
+                             UPDATE endpoint_backlogs b SET next_look = now()
+                             FROM disabled WHERE b.endpoint_id = disabled.id
+                         )
+                         INSERT INTO audit_log (id, application_id, origin, action, request, subject, outcome)
+                         SELECT $4, application_id, 'fanfare', 'disable_webhook', $5, $6, 'done' FROM disabled";
+        let entry = AuditId::new(self.now(), rand::random());
+        let (why, subject) = (serde_json::json!({ "reason": reason }).to_string(), endpoint.to_string());
+        let parameters: [&(dyn ToSql + Sync); 6] = [&endpoint.0, &reason, &asked_at, &entry.0, &why, &subject];
+        Ok(self.connection().await?.execute(statement, &parameters).await? == 1)
+    }
+
+    /// Deletes an endpoint with its secrets; false where there is none. Its row stays for its deliveries.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn delete_endpoint(&self, application: ApplicationId, id: EndpointId) -> Result<bool, StoreError> {
+        let statement = format!(
+            "{OWNER}, endpoint AS (
+                 UPDATE endpoints
+                 SET deleted_at = now(), updated_at = now(), header_names = '{{}}', headers_key_name = NULL,
+                     headers_ciphertext = NULL
+                 FROM owner
+                 WHERE id = $1 AND application_id = owner.application AND deleted_at IS NULL RETURNING id
+             ), secrets AS (
+                 DELETE FROM endpoint_secrets WHERE endpoint_id IN (SELECT id FROM endpoint)
+             ), looked AS (
+                 UPDATE endpoint_backlogs b SET next_look = now() FROM endpoint WHERE b.endpoint_id = endpoint.id
+             )
+             SELECT id FROM endpoint"
+        );
+        Ok(self.connection().await?.query_opt(&statement, &[&id.0, &application.0]).await?.is_some())
+    }
+}
+
+/// How many endpoints an application has.
+pub(crate) async fn count_endpoints(
+    client: &impl GenericClient,
+    application: ApplicationId,
+) -> Result<i64, StoreError> {
+    let statement = "SELECT count(*) FROM endpoints WHERE application_id = $1 AND deleted_at IS NULL";
+    Ok(client.query_one(statement, &[&application.0]).await?.get(0))
+}
+
+fn read(row: &Row) -> Result<EndpointRow, StoreError> {
+    let id = EndpointId(row.get("id"));
+    Ok(EndpointRow {
+        id,
+        application: ApplicationId(row.get("application_id")),
+        name: row.get("name"),
+        url: row.get("url"),
+        event_types: row.get("event_types"),
+        status: status(row)?,
+        status_reason: row.get("status_reason"),
+        timeout: timeout(row),
+        schedule: schedule(row).map_err(|fault| StoreError::corrupt("endpoints", format!("{id}: {fault}")))?,
+        rate: rate(row),
+        email: row.get("email"),
+        header_names: row.get("header_names"),
+        rotation_ends_at: row.get("rotation_ends_at"),
+        created_at: row.get("created_at"),
+        updated_at: row.get("updated_at"),
+    })
+}
+
+pub(crate) fn status(row: &Row) -> Result<EndpointStatus, StoreError> {
+    let status: &str = row.get("status");
+    EndpointStatus::parse(status).ok_or_else(|| StoreError::corrupt("endpoints", format!("status {status:?}")))
+}
+
+pub(crate) fn timeout(row: &Row) -> Option<Duration> {
+    let milliseconds: Option<i32> = row.get("timeout_ms");
+    milliseconds.map(|timeout| Duration::from_millis(u64::from(timeout.cast_unsigned())))
+}
+
+pub(crate) fn rate(row: &Row) -> Option<u32> {
+    row.get::<_, Option<i32>>("rate_per_second").map(i32::cast_unsigned)
+}
+
+pub(crate) fn schedule(row: &Row) -> Result<Option<Schedule>, NotASchedule> {
+    row.get::<_, Option<Vec<String>>>("schedule").map(|waits| Schedule::parse(&waits)).transpose()
+}

@@ -1,0 +1,379 @@
+//! What the services know of applications, endpoints and keys: an immutable copy, normally less than a
+//! second old, and ten at the most while the database answers.
+//!
+//! A notice from the database says at once what changed; a slow poll finds what a lost notice did not
+//! say. While the database is away, the last copy serves on.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use fanfare_domain::{
+    access::{ApiKey, Caller, Keys, Role},
+    application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
+    dialect::Dialects,
+    event::EventType,
+    ids::{ApplicationId, EndpointId, KeyId},
+    policy::{NotASchedule, Policy},
+    redaction::Redaction,
+    subscription::Subscription,
+};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_postgres::Row;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    Keyring, Store, StoreError,
+    configuration::{endpoints, secrets},
+    connection::clock::Clock,
+    directory::listener::listen,
+};
+
+/// How often the versions of all applications are compared, notices or not.
+const POLL: Duration = Duration::from_secs(10);
+
+/// The longest that one step of reading what has changed may take.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a failed look-up waits before the next.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// All applications and all keys.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The applications, each replaced whole when it changes.
+    pub applications: HashMap<ApplicationId, Arc<Application>>,
+    /// The keys that are valid.
+    pub keys: Arc<Keys>,
+    /// Applications whose newest settings cannot be read here: their dialect or their key is not known to this
+    /// process. Where older ones could be, these serve on.
+    unreadable: HashSet<ApplicationId>,
+}
+
+impl Snapshot {
+    /// The sum of all applications' versions: it grows with each change, and is the same in every process
+    /// that knows the same.
+    pub fn version(&self) -> i64 {
+        self.applications.values().map(|application| application.version).sum()
+    }
+}
+
+/// The way to the newest snapshot. Cheap to clone.
+#[derive(Clone)]
+pub struct Directory {
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    refresh: mpsc::Sender<oneshot::Sender<bool>>,
+    clock: Arc<Clock>,
+    uses: Uses,
+}
+
+/// When keys were used, as long as the database has not been told.
+type Uses = Arc<Mutex<HashMap<KeyId, Timestamp>>>;
+
+impl Directory {
+    /// Loads everything, waiting for the database if need be, and follows its changes until `stop`. Of the
+    /// `dialects`, each application has one.
+    pub async fn follow(store: Store, dialects: Arc<Dialects>, stop: CancellationToken) -> Self {
+        let clock = Arc::clone(&store.clock);
+        let uses = Uses::default();
+        let source = Source { store, dialects, uses: Arc::clone(&uses) };
+        let (notices, mut noticed) = mpsc::channel(1);
+        let (listening, stopping) = (listen(source.store.clone(), notices), stop.clone());
+        tokio::spawn(async move { stopping.run_until_cancelled(listening).await });
+        // The first notice says that changes are heard of from now on. Loaded before, one could be missed.
+        stop.run_until_cancelled(noticed.recv()).await;
+        let mut current = Arc::new(Snapshot::default());
+        while let Err(error) = source.refresh(&mut current).await {
+            tracing::warn!(%error, "cannot load applications, endpoints and keys; trying again");
+            if stop.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+                break;
+            }
+        }
+        let (publish, snapshot) = watch::channel(Arc::clone(&current));
+        let (requests, requested) = mpsc::channel(64);
+        let following = keep_current(source, current, publish, requested, noticed);
+        tokio::spawn(async move { stop.run_until_cancelled(following).await });
+        Self { snapshot, refresh: requests, clock, uses }
+    }
+
+    /// The newest snapshot, with a notice whenever it was compared with the database.
+    pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.clone()
+    }
+
+    /// The time by the database's clock, also while the database is away.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The newest snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// An application, if it is known.
+    pub fn application(&self, id: ApplicationId) -> Option<Arc<Application>> {
+        self.snapshot.borrow().applications.get(&id).cloned()
+    }
+
+    /// Who shows this text as a key; nobody, where it is not a valid one. Notes that the key was used.
+    pub fn authenticate(&self, text: &str) -> Option<Caller> {
+        let now = self.now();
+        let caller = self.snapshot.borrow().keys.authenticate(text, now)?;
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner).insert(caller.key, now);
+        Some(caller)
+    }
+
+    /// Whether there is an application whose newest settings cannot be read here. What is not found in older ones may
+    /// then be there all the same.
+    pub fn is_unreadable(&self, id: ApplicationId) -> bool {
+        self.snapshot.borrow().unreadable.contains(&id)
+    }
+
+    /// Compares with the database now. False where that failed: then nothing can be said of what is
+    /// not known.
+    pub async fn refresh(&self) -> bool {
+        let (done, finished) = oneshot::channel();
+        self.refresh.send(done).await.is_ok() && finished.await.unwrap_or(false)
+    }
+}
+
+async fn keep_current(
+    source: Source,
+    mut current: Arc<Snapshot>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    mut requested: mpsc::Receiver<oneshot::Sender<bool>>,
+    mut noticed: mpsc::Receiver<()>,
+) {
+    let mut poll = tokio::time::interval(POLL);
+    poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let mut waiting = Vec::new();
+        tokio::select! {
+            _ = poll.tick() => source.note_uses().await,
+            Some(()) = noticed.recv() => {}
+            request = requested.recv() => match request {
+                Some(done) => waiting.push(done),
+                None => break,
+            },
+        }
+        // Everybody who asked before the look-up begins is answered by it.
+        while let Ok(done) = requested.try_recv() {
+            waiting.push(done);
+        }
+        let refreshed = source.refresh(&mut current).await;
+        publish.send_replace(Arc::clone(&current));
+        if let Err(error) = &refreshed {
+            tracing::warn!(%error, "cannot read all endpoints anew; the last known ones serve on");
+            tokio::time::sleep(RETRY).await;
+        }
+        for done in waiting {
+            let _ = done.send(refreshed.is_ok());
+        }
+    }
+}
+
+/// What snapshots are made from.
+struct Source {
+    store: Store,
+    dialects: Arc<Dialects>,
+    uses: Uses,
+}
+
+impl Source {
+    /// Notes which keys were used since the last time. Where the database is away, that is said by their next use.
+    async fn note_uses(&self) {
+        let uses: Vec<_> = self.uses.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
+        if !uses.is_empty()
+            && let Err(error) = self.store.in_time(STEP_TIMEOUT, self.store.note_key_uses(&uses)).await
+        {
+            tracing::debug!(%error, keys = uses.len(), "cannot note when keys were used");
+        }
+    }
+
+    /// Replaces what has changed.
+    async fn refresh(&self, current: &mut Arc<Snapshot>) -> Result<(), StoreError> {
+        let versions = self.store.in_time(STEP_TIMEOUT, self.versions()).await?;
+        let changed: Vec<Uuid> = versions
+            .iter()
+            .filter(|row| {
+                let known = current.applications.get(&ApplicationId(row.get(0)));
+                known.is_none_or(|application| application.version != row.get::<_, i64>(1))
+            })
+            .map(|row| row.get(0))
+            .collect();
+        let mut applications = current.applications.clone();
+        let mut unreadable = HashSet::new();
+        for some in changed.chunks(1000) {
+            for (id, application) in self.store.in_time(STEP_TIMEOUT, self.load(some)).await? {
+                match application {
+                    Ok(application) => drop(applications.insert(id, Arc::new(application))),
+                    Err(error) => {
+                        unreadable.insert(id);
+                        if !current.unreadable.contains(&id) {
+                            tracing::error!(%error, application = %id, "cannot read an application's settings; others are served");
+                        }
+                    }
+                }
+            }
+        }
+        let keys = Arc::new(self.store.in_time(STEP_TIMEOUT, load_keys(&self.store)).await?);
+        *current = Arc::new(Snapshot { applications, keys, unreadable });
+        Ok(())
+    }
+
+    async fn versions(&self) -> Result<Vec<Row>, StoreError> {
+        let statement = "SELECT id, version FROM applications";
+        Ok(self.store.connection().await?.query(statement, &[]).await?)
+    }
+
+    async fn load(&self, ids: &[Uuid]) -> Result<Vec<(ApplicationId, Result<Application, StoreError>)>, StoreError> {
+        let mut connection = self.store.connection().await?;
+        // One snapshot of the database for all, so that a version never stands beside older endpoints.
+        let transaction = connection
+            .build_transaction()
+            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+            .start()
+            .await?;
+        let statement =
+            "SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email, a.publish_rate, a.redacted,
+                                ARRAY(SELECT name FROM event_types t WHERE t.application_id = a.id) AS event_types
+                         FROM applications a WHERE a.id = ANY($1)";
+        let applications = transaction.query(statement, &[&ids]).await?;
+        let statement = "SELECT e.id, e.application_id, e.url, e.event_types, e.status, e.timeout_ms, e.schedule, e.rate_per_second,
+                                e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email,
+                                s.id AS secret_id, s.key_name, s.ciphertext, s.expires_at
+                         FROM endpoints e
+                         LEFT JOIN endpoint_secrets s ON s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > now())
+                         WHERE e.application_id = ANY($1) AND e.deleted_at IS NULL
+                         ORDER BY e.application_id, e.id, s.created_at DESC";
+        let rows = transaction.query(statement, &[&ids]).await?;
+        transaction.commit().await?;
+
+        let mut of_application: HashMap<Uuid, Vec<&Row>> = HashMap::new();
+        for row in &rows {
+            of_application.entry(row.get("application_id")).or_default().push(row);
+        }
+        let application = |row: &Row| {
+            let settings = self.settings(row)?;
+            let rows = of_application.get(&settings.id.0).map_or(&[][..], Vec::as_slice);
+            let endpoints = self.endpoints(rows, &settings, row.get("has_email"))?;
+            Ok(Application::new(settings, endpoints))
+        };
+        Ok(applications.iter().map(|row| (ApplicationId(row.get("id")), application(row))).collect())
+    }
+
+    fn settings(&self, row: &Row) -> Result<ApplicationSettings, StoreError> {
+        let id = ApplicationId(row.get("id"));
+        let corrupt = |what: String| StoreError::corrupt("applications", format!("{id}: {what}"));
+        let dialect: &str = row.get("dialect");
+        let dialect = self.dialects.get(dialect).ok_or_else(|| {
+            corrupt(format!("this process knows no dialect {dialect:?}; see FANFARE_DIALECTS, which all must share"))
+        })?;
+        let own: Vec<&str> = row.get("event_types");
+        let own_event_types =
+            own.into_iter().map(EventType::parse).collect::<Result<_, _>>().map_err(|fault| corrupt(fault.message))?;
+        Ok(ApplicationSettings {
+            id,
+            version: row.get("version"),
+            dialect: Arc::clone(dialect),
+            is_strict: row.get("strict"),
+            own_event_types,
+            publish_rate: row.get::<_, Option<i32>>("publish_rate").map(i32::cast_unsigned),
+            redaction: Redaction::parse(&row.get::<_, Vec<String>>("redacted"))
+                .map(Arc::new)
+                .map_err(|fault| corrupt(format!("redacted {fault}")))?,
+        })
+    }
+
+    /// Endpoints from rows of one for each secret, which are sorted by endpoint, the newest secret first.
+    fn endpoints(
+        &self,
+        rows: &[&Row],
+        settings: &ApplicationSettings,
+        owner_has_email: bool,
+    ) -> Result<Vec<Endpoint>, StoreError> {
+        let keyring = &self.store.keyring;
+        let mut read: Vec<Endpoint> = Vec::new();
+        for row in rows {
+            let id = EndpointId(row.get("id"));
+            if read.last().is_none_or(|last| last.id != id) {
+                read.push(endpoint(keyring, row, settings, owner_has_email)?);
+            }
+            if let (Some(endpoint), Some(_)) = (read.last_mut(), row.get::<_, Option<Uuid>>("secret_id")) {
+                let secret = secrets::open(keyring, id, row)?;
+                endpoint.secrets.push(EndpointSecret { secret, expires_at: row.get("expires_at") });
+            }
+        }
+        Ok(read)
+    }
+}
+
+fn endpoint(
+    keyring: &Keyring,
+    row: &Row,
+    settings: &ApplicationSettings,
+    owner_has_email: bool,
+) -> Result<Endpoint, StoreError> {
+    let id = EndpointId(row.get("id"));
+    let dialect = &settings.dialect;
+    let corrupt = |what: String| StoreError::corrupt("endpoints", format!("{id}: {what}"));
+    let subscriptions = row
+        .get::<_, Vec<String>>("event_types")
+        .iter()
+        .map(|text| Subscription::parse(text).map_err(|fault| corrupt(fault.to_string())))
+        .collect::<Result<_, _>>()?;
+    Ok(Endpoint {
+        id,
+        application: ApplicationId(row.get("application_id")),
+        url: row.get::<_, &str>("url").parse().map_err(|_| corrupt("url".to_owned()))?,
+        status: endpoints::status(row)?,
+        subscriptions,
+        secrets: Vec::new(),
+        headers: secrets::open_headers(keyring, id, row)?,
+        dialect: Arc::clone(dialect),
+        policy: policy(row, &dialect.policy).map_err(|fault| corrupt(fault.to_string()))?,
+        redaction: Arc::clone(&settings.redaction),
+        notifies_owner: dialect.notifies_owner && (owner_has_email || row.get("has_email")),
+    })
+}
+
+/// The dialect's policy, with what of it the endpoint has of its own.
+fn policy(row: &Row, of_dialect: &Arc<Policy>) -> Result<Arc<Policy>, NotASchedule> {
+    let (schedule, timeout, rate) = (endpoints::schedule(row)?, endpoints::timeout(row), endpoints::rate(row));
+    if schedule.is_none() && timeout.is_none() && rate.is_none() {
+        return Ok(Arc::clone(of_dialect));
+    }
+    let mut policy = Policy::clone(of_dialect);
+    if let Some(schedule) = schedule {
+        policy.schedule = schedule;
+    }
+    if let Some(timeout) = timeout {
+        policy.timeout = timeout;
+    }
+    policy.rate_per_second = rate.or(policy.rate_per_second);
+    Ok(Arc::new(policy))
+}
+
+async fn load_keys(store: &Store) -> Result<Keys, StoreError> {
+    let statement = "SELECT id, application_id, role, digest, expires_at FROM api_keys
+                     WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())";
+    let rows = store.connection().await?.query(statement, &[]).await?;
+    rows.iter()
+        .map(|row| {
+            let id = KeyId(row.get(0));
+            let corrupt = |what| StoreError::corrupt("api_keys", format!("{id}: {what}"));
+            Ok(ApiKey {
+                id,
+                application: row.get::<_, Option<Uuid>>(1).map(ApplicationId),
+                role: Role::parse(row.get(2)).ok_or_else(|| corrupt("role"))?,
+                digest: row.get::<_, &[u8]>(3).try_into().map_err(|_| corrupt("digest"))?,
+                expires_at: row.get(4),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,347 @@
+//! Attempts as the API shows them. An attempt 1 that succeeded at once is inline in `deliveries`; `attempts` has all others.
+//!
+//! A list merges the two by the moment of an attempt. That moment is `started_at` in `attempts`, and the moment of
+//! acceptance for an inline success, which began within 10 s of it: both are in an index. A page is cut by the moment and
+//! then shown by `started_at`. So no attempt is lost between two pages, and none is read that the page does not show.
+
+use std::{fmt, str::FromStr};
+
+use fanfare_domain::{
+    ids::{ApplicationId, DeliveryId, EndpointId, EventId},
+    moment::to_milliseconds,
+};
+use jiff::Timestamp;
+use tokio_postgres::{Row, types::ToSql};
+use uuid::Uuid;
+
+use crate::{Store, StoreError, connection::store::row_count, history::events::LISTED_BODY};
+
+/// One attempt of a delivery.
+#[derive(Debug, Clone)]
+pub struct AttemptRow {
+    /// Its number, from 1 on.
+    pub attempt: u32,
+    /// The URL that it was sent to; `None` where its process died.
+    pub url: Option<String>,
+    /// When it was sent.
+    pub started_at: Timestamp,
+    /// Its duration, in milliseconds.
+    pub duration_ms: Option<i32>,
+    /// The outcome's code.
+    pub outcome: String,
+    /// The response's status.
+    pub status: Option<i32>,
+    /// The outcome in words.
+    pub error: Option<String>,
+    /// The response's headers that are kept, as a JSON object.
+    pub response_headers: Option<String>,
+    /// The part of the response's body that is kept.
+    pub response_body: Option<Vec<u8>>,
+    /// When the next attempt was due then.
+    pub next_due_at: Option<Timestamp>,
+}
+
+/// An attempt with its delivery and event.
+#[derive(Debug, Clone)]
+pub struct LoggedAttempt {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The event.
+    pub event: EventId,
+    /// The event's type.
+    pub event_type: String,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// The body that was sent; `None` where it is long.
+    pub body: Option<String>,
+    /// Its place in the log.
+    pub place: AttemptPlace,
+    /// The attempt.
+    pub attempt: AttemptRow,
+}
+
+/// The place of an attempt in the log. The newest is first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AttemptPlace {
+    /// When the attempt began; of an inline success, when its event was accepted.
+    pub at: Timestamp,
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The attempt's number.
+    pub attempt: u32,
+}
+
+impl fmt::Display for AttemptPlace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}.{}", self.at.as_microsecond(), self.delivery, self.attempt)
+    }
+}
+
+/// A text that is not the place of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not the `next` of a page")]
+pub struct NotAPlace;
+
+impl FromStr for AttemptPlace {
+    type Err = NotAPlace;
+
+    fn from_str(text: &str) -> Result<Self, NotAPlace> {
+        let read = || {
+            let (at, rest) = text.split_once('.')?;
+            let (delivery, attempt) = rest.split_once('.')?;
+            let attempt: u32 = attempt.parse().ok()?;
+            Some(Self {
+                at: Timestamp::from_microsecond(at.parse().ok()?).ok()?,
+                delivery: delivery.parse().ok()?,
+                attempt: i32::try_from(attempt).ok()?.cast_unsigned(),
+            })
+        };
+        read().ok_or(NotAPlace)
+    }
+}
+
+/// Selects the attempts to list.
+#[derive(Debug, Clone, Default)]
+pub struct AttemptFilter {
+    /// Attempts to this endpoint.
+    pub endpoint: Option<EndpointId>,
+    /// Attempts of this event.
+    pub event: Option<EventId>,
+    /// The last attempt of the page before.
+    pub before: Option<AttemptPlace>,
+    /// The size of the page.
+    pub limit: usize,
+}
+
+/// Inline successes that are read beyond the number asked for, so that the last attempts are in the order of their beginnings.
+const LOOK_BACK: i64 = 200;
+
+const LOGGED: &str = "a.delivery_id, a.attempt, a.event_id, a.endpoint_id, a.url, a.started_at, a.duration_ms, a.outcome, \
+                      a.status, a.error, a.response_headers, a.response_body, a.next_due_at, a.started_at AS at";
+
+/// The same columns of an inline success.
+const INLINE: &str = "d.id AS delivery_id, 1 AS attempt, d.event_id, d.endpoint_id, d.url, d.started_at, d.duration_ms, \
+                      'answered' AS outcome, d.status, NULL::text AS error, d.response_headers, d.response_body, \
+                      NULL::timestamptz AS next_due_at, delivery_accepted_at(d.id) AS at";
+
+/// The attempts of delivery $2 of application $1, first to last.
+pub(crate) const SELECT_ATTEMPTS: &str = "
+SELECT attempt, url, started_at, duration_ms, outcome, status, error, response_headers, response_body, next_due_at
+FROM attempts WHERE delivery_id = $2 AND application_id = $1
+UNION ALL
+SELECT 1, url, started_at, duration_ms, 'answered', status, NULL, response_headers, response_body, NULL
+FROM deliveries WHERE application_id = $1 AND id = $2 AND started_at IS NOT NULL
+ORDER BY attempt";
+
+impl Store {
+    /// A page of an application's attempts, newest first.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn attempt_log(
+        &self,
+        application: ApplicationId,
+        filter: &AttemptFilter,
+    ) -> Result<Vec<LoggedAttempt>, StoreError> {
+        let (mut least, mut greatest) = (Uuid::nil(), Uuid::max());
+        if let Some(event) = filter.event {
+            let Some(accepted_at) = self.accepted_at(event).await? else { return Ok(Vec::new()) };
+            let (first, last) = DeliveryId::bounds(accepted_at);
+            (least, greatest) = (first.0, last.0);
+        }
+        let inline_greatest = filter.before.map_or(greatest, |place| greatest.min(last_inline(place)));
+        let before = filter.before.unwrap_or(AttemptPlace {
+            at: Timestamp::MAX,
+            delivery: DeliveryId(Uuid::max()),
+            attempt: i32::MAX.cast_unsigned(),
+        });
+        let (before_delivery, before_attempt) = (before.delivery.0, before.attempt.cast_signed());
+        let (endpoint, event) = (filter.endpoint.map(|id| id.0), filter.event.map(|id| id.0));
+        let parameters: [&(dyn ToSql + Sync); 10] = [
+            &application.0,
+            &endpoint,
+            &event,
+            &least,
+            &greatest,
+            &inline_greatest,
+            &before.at,
+            &before_delivery,
+            &before_attempt,
+            &row_count(filter.limit),
+        ];
+        let statement = log_statement(filter);
+        let rows = self.connection().await?.query(&statement, &parameters).await?;
+        Ok(rows.iter().map(read_logged).collect())
+    }
+
+    /// The last attempts to an endpoint, of all its deliveries, by the time of their beginning.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn last_attempts(
+        &self,
+        application: ApplicationId,
+        endpoint: EndpointId,
+        limit: usize,
+    ) -> Result<Vec<LoggedAttempt>, StoreError> {
+        let rows = format!(
+            "logged AS MATERIALIZED (
+                 SELECT {LOGGED} FROM attempts a WHERE a.endpoint_id = $2 ORDER BY a.started_at DESC LIMIT $3
+             ), inline AS MATERIALIZED (
+                 SELECT {INLINE} FROM deliveries d
+                 WHERE d.endpoint_id = $2 AND d.started_at IS NOT NULL AND d.id >= {}
+                 ORDER BY d.id DESC LIMIT $3 + $4
+             ), page AS MATERIALIZED (
+                 SELECT * FROM (SELECT * FROM logged UNION ALL SELECT * FROM inline) AS both_tables
+                 ORDER BY started_at DESC, delivery_id DESC LIMIT $3
+             )",
+            floor("$3::bigint", "interval '10 s'")
+        );
+        let statement = with_details(&rows, "started_at");
+        let parameters: [&(dyn ToSql + Sync); 4] = [&application.0, &endpoint.0, &row_count(limit), &LOOK_BACK];
+        let rows = self.connection().await?.query(&statement, &parameters).await?;
+        Ok(rows.iter().map(read_logged).collect())
+    }
+}
+
+/// The largest id of a delivery whose inline success stands behind `place` in the log.
+fn last_inline(place: AttemptPlace) -> Uuid {
+    let moment = to_milliseconds(place.at);
+    let (first, last) = DeliveryId::bounds(moment);
+    if moment < place.at {
+        return last.0;
+    }
+    let before = |id: Uuid| Uuid::from_u128(id.as_u128().saturating_sub(1));
+    match place.delivery.accepted_at() == moment {
+        true if place.attempt > 1 => place.delivery.0,
+        true => before(place.delivery.0),
+        false => before(first.0),
+    }
+}
+
+/// The statement of the log. Its parameters: application, endpoint, event, least and greatest id, greatest id of an inline
+/// success, place (three), limit.
+fn log_statement(filter: &AttemptFilter) -> String {
+    let behind = "a.started_at <= $7 AND (a.started_at, a.delivery_id, a.attempt) < ($7, $8, $9)";
+    let newest = "ORDER BY a.started_at DESC, a.delivery_id DESC, a.attempt DESC LIMIT $10";
+    let conditions = |table: &str| {
+        let scope = match filter.endpoint {
+            Some(_) => {
+                format!("{table}.endpoint_id = $2 AND (SELECT p.application_id FROM endpoints p WHERE p.id = $2) = $1")
+            }
+            None => format!("{table}.application_id = $1 AND $2::uuid IS NULL"),
+        };
+        format!("{scope} AND ($3::uuid IS NULL OR {table}.event_id = $3)")
+    };
+    let of_attempts = format!("{} AND a.delivery_id BETWEEN $4 AND $5", conditions("a"));
+    let logged = match filter.event {
+        // The few attempts of one event are found by the ids of its deliveries, and sorted then.
+        Some(_) => format!(
+            "of_event AS MATERIALIZED (SELECT a.*, a.started_at AS at FROM attempts a WHERE {of_attempts}),
+             logged AS MATERIALIZED (SELECT {LOGGED} FROM of_event a WHERE {behind} {newest})"
+        ),
+        None => format!(
+            "logged AS MATERIALIZED (SELECT {LOGGED} FROM attempts a WHERE {of_attempts} AND {behind} {newest})"
+        ),
+    };
+    let rows = format!(
+        "{logged}, inline AS MATERIALIZED (
+             SELECT {INLINE} FROM deliveries d
+             WHERE {} AND d.started_at IS NOT NULL AND d.id BETWEEN greatest($4, {}) AND $6
+             ORDER BY d.id DESC LIMIT $10
+         ), page AS MATERIALIZED (
+             SELECT * FROM (SELECT * FROM logged UNION ALL SELECT * FROM inline) AS both_tables
+             ORDER BY at DESC, delivery_id DESC, attempt DESC LIMIT $10
+         )",
+        conditions("d"),
+        floor("$10", "interval '0'")
+    );
+    with_details(&rows, "at")
+}
+
+/// The least id of an inline success that can be on the page: where `attempts` fills the page, the walk ends there.
+fn floor(limit: &str, margin: &str) -> String {
+    format!(
+        "(SELECT CASE WHEN count(*) >= {limit}
+                 THEN (lpad(to_hex(floor(extract(epoch FROM min(at) - {margin}) * 1000)::bigint), 12, '0')
+                       || repeat('0', 20))::uuid
+                 ELSE '00000000-0000-0000-0000-000000000000'::uuid END FROM logged)"
+    )
+}
+
+/// Completes the rows of the CTE `page`, and only these, newest first by this moment. $1 is the application.
+fn with_details(rows: &str, moment: &str) -> String {
+    format!(
+        "WITH {rows}
+         SELECT page.*, coalesce(e.type, '') AS type, e.body FROM page
+         LEFT JOIN LATERAL (
+             SELECT e.type, {LISTED_BODY} FROM events e
+             WHERE e.application_id = $1 AND e.accepted_at = delivery_accepted_at(page.delivery_id)
+               AND e.id = page.event_id
+             LIMIT 1) e ON true
+         ORDER BY page.{moment} DESC, page.delivery_id DESC, page.attempt DESC"
+    )
+}
+
+/// Reads an attempt.
+pub(crate) fn read_attempt(row: &Row) -> AttemptRow {
+    AttemptRow {
+        attempt: row.get::<_, i32>("attempt").cast_unsigned(),
+        url: row.get("url"),
+        started_at: row.get("started_at"),
+        duration_ms: row.get("duration_ms"),
+        outcome: row.get("outcome"),
+        status: row.get("status"),
+        error: row.get("error"),
+        response_headers: row.get("response_headers"),
+        response_body: row.get("response_body"),
+        next_due_at: row.get("next_due_at"),
+    }
+}
+
+fn read_logged(row: &Row) -> LoggedAttempt {
+    let (delivery, attempt) = (DeliveryId(row.get("delivery_id")), read_attempt(row));
+    LoggedAttempt {
+        delivery,
+        event: EventId(row.get("event_id")),
+        event_type: row.get("type"),
+        endpoint: EndpointId(row.get("endpoint_id")),
+        body: row.get("body"),
+        place: AttemptPlace { at: row.get("at"), delivery, attempt: attempt.attempt },
+        attempt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn id(moment: Timestamp, rest: u128) -> DeliveryId {
+        DeliveryId(Uuid::from_u128(DeliveryId::bounds(moment).0.0.as_u128() + rest))
+    }
+
+    #[test]
+    fn places_round_trip_as_text() {
+        let at = Timestamp::from_microsecond(1_700_000_000_123_456).expect("moment");
+        let place = AttemptPlace { at, delivery: id(at, 7), attempt: 3 };
+        assert_eq!(place.to_string().parse(), Ok(place));
+        for text in ["", "1", "1.2", "1.dlv_x.3", "x.y.z"] {
+            assert_eq!(text.parse::<AttemptPlace>(), Err(NotAPlace), "{text}");
+        }
+    }
+
+    #[test]
+    fn inline_successes_behind_a_place_end_where_it_is() {
+        let moment = Timestamp::from_millisecond(1_700_000_000_000).expect("moment");
+        let (first, last) = DeliveryId::bounds(moment);
+        let own = id(moment, 5);
+        let place = |at, delivery, attempt| AttemptPlace { at, delivery, attempt };
+        assert_eq!(last_inline(place(moment, own, 1)), id(moment, 4).0);
+        assert_eq!(last_inline(place(moment, own, 2)), own.0);
+        let (later, older) = (moment + Duration::from_micros(7), id(moment - Duration::from_secs(9), 5));
+        assert_eq!(last_inline(place(later, own, 2)), last.0);
+        assert_eq!(last_inline(place(moment, older, 1)).as_u128(), first.0.as_u128() - 1);
+    }
+}

@@ -1,0 +1,115 @@
+//! Whatever is encrypted, encrypted anew with the first key of the ring, while everything runs.
+
+use fanfare_domain::ids::{ApplicationId, EndpointId, EventId, SecretId};
+use jiff::Timestamp;
+use tokio_postgres::{Row, types::ToSql};
+use uuid::Uuid;
+
+use crate::{
+    Keyring, Store, StoreError,
+    configuration::{
+        applications::LOCK_OWNER,
+        secrets::{headers_identity, identity},
+    },
+    connection::keyring::Sealed,
+    pipeline::bodies,
+};
+
+/// What was encrypted anew.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reencrypted {
+    /// Signing secrets.
+    pub secrets: u64,
+    /// Endpoints' sets of headers.
+    pub headers: u64,
+    /// Bodies of events.
+    pub bodies: u64,
+}
+
+const SECRETS: &str = "
+SELECT s.id, s.endpoint_id, s.key_name, s.ciphertext FROM endpoint_secrets s
+JOIN endpoints e ON e.id = s.endpoint_id WHERE e.application_id = $1 AND s.key_name <> $2";
+
+const HEADERS: &str = "
+SELECT id, headers_key_name AS key_name, headers_ciphertext AS ciphertext FROM endpoints
+WHERE application_id = $1 AND headers_key_name <> $2";
+
+const BODIES: &str = "
+SELECT application_id, id, accepted_at, body_key_name AS key_name, body_ciphertext AS ciphertext FROM events
+WHERE body_key_name = ANY($1) LIMIT 500";
+
+impl Store {
+    /// Encrypts with the ring's first key what is encrypted with another one of it. Every process must have the whole ring
+    /// by then. One that still writes with another first key is not waited for: until all have the same, call it again.
+    ///
+    /// # Errors
+    /// When the database is away, or a key that is in use is not in the ring; what was done before stays.
+    pub async fn reencrypt(&self) -> Result<Reencrypted, StoreError> {
+        let mut done = Reencrypted::default();
+        let current = self.keyring.current()?.to_owned();
+        let statement = "SELECT e.application_id FROM endpoints e WHERE e.headers_key_name <> $1
+                         UNION
+                         SELECT e.application_id FROM endpoints e JOIN endpoint_secrets s ON s.endpoint_id = e.id
+                         WHERE s.key_name <> $1";
+        let applications = self.connection().await?.query(statement, &[&current]).await?;
+        for row in applications {
+            let (secrets, headers) = self.reencrypt_endpoints(ApplicationId(row.get(0)), &current).await?;
+            done.secrets += secrets;
+            done.headers += headers;
+        }
+        done.bodies = self.reencrypt_bodies(&current).await?;
+        Ok(done)
+    }
+
+    async fn reencrypt_endpoints(&self, application: ApplicationId, current: &str) -> Result<(u64, u64), StoreError> {
+        let mut connection = self.connection().await?;
+        let transaction = connection.transaction().await?;
+        transaction.execute(LOCK_OWNER, &[&application.0]).await?;
+        let (mut secrets, mut headers) = (0, 0);
+        for row in transaction.query(SECRETS, &[&application.0, &current]).await? {
+            let id: Uuid = row.get("id");
+            let sealed = anew(&self.keyring, &row, &identity(EndpointId(row.get("endpoint_id")), SecretId(id)))?;
+            let statement = "UPDATE endpoint_secrets SET key_name = $2, ciphertext = $3 WHERE id = $1";
+            secrets += transaction.execute(statement, &[&id, &sealed.key_name, &sealed.ciphertext]).await?;
+        }
+        for row in transaction.query(HEADERS, &[&application.0, &current]).await? {
+            let id: Uuid = row.get("id");
+            let sealed = anew(&self.keyring, &row, &headers_identity(EndpointId(id)))?;
+            let statement = "UPDATE endpoints SET headers_key_name = $2, headers_ciphertext = $3 WHERE id = $1";
+            headers += transaction.execute(statement, &[&id, &sealed.key_name, &sealed.ciphertext]).await?;
+        }
+        transaction.commit().await?;
+        Ok((secrets, headers))
+    }
+
+    /// In short statements, one after the other: what holds a table for long stands in the way of its partitions.
+    async fn reencrypt_bodies(&self, current: &str) -> Result<u64, StoreError> {
+        let in_use = "SELECT DISTINCT body_key_name FROM events WHERE body_key_name IS NOT NULL";
+        let in_use = self.connection().await?.query(in_use, &[]).await?;
+        let others: Vec<String> = in_use.iter().map(|row| row.get(0)).filter(|name| name != current).collect();
+        let mut done = 0;
+        loop {
+            let rows = self.connection().await?.query(BODIES, &[&others]).await?;
+            if rows.is_empty() {
+                return Ok(done);
+            }
+            for row in rows {
+                let (application, id): (Uuid, Uuid) = (row.get("application_id"), row.get("id"));
+                let accepted_at: Timestamp = row.get("accepted_at");
+                let sealed = anew(&self.keyring, &row, &bodies::identity(EventId(id)))?;
+                // One that was erased meanwhile stays so.
+                let statement = "UPDATE events SET body_key_name = $4, body_ciphertext = $5
+                                 WHERE application_id = $1 AND accepted_at = $2 AND id = $3 AND body_key_name = $6";
+                let known: &str = row.get("key_name");
+                let parameters: [&(dyn ToSql + Sync); 6] =
+                    [&application, &accepted_at, &id, &sealed.key_name, &sealed.ciphertext, &known];
+                done += self.connection().await?.execute(statement, &parameters).await?;
+            }
+        }
+    }
+}
+
+fn anew(keyring: &Keyring, row: &Row, identity: &[u8]) -> Result<Sealed, StoreError> {
+    let plain = keyring.open(row.get("key_name"), row.get("ciphertext"), identity)?;
+    Ok(keyring.seal(&plain, identity)?)
+}

@@ -1,0 +1,116 @@
+//! The end of retention: the line below which nothing is opened, and the partitions below it.
+
+use fanfare_domain::delivery::FailureReason;
+use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
+
+use crate::{
+    Store, StoreError,
+    operations::partitions::{DAILY, Day, LOCK_TIMEOUT, first_id},
+    pipeline::finish::FINISH,
+};
+
+/// Open deliveries that end in one statement.
+const BATCH: i64 = 1000;
+
+impl Store {
+    /// Raises the line of retention to the beginning of a moment's day. Says whether it was lower before.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn raise_line(&self, oldest: Timestamp) -> Result<bool, StoreError> {
+        let statement = "UPDATE retention SET line = $1 WHERE line < $1";
+        Ok(self.connection().await?.execute(statement, &[&Day::of(oldest, 0).from]).await? > 0)
+    }
+
+    /// The line of retention, where it was ever raised.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn line(&self) -> Result<Option<Timestamp>, StoreError> {
+        let statement = "SELECT nullif(line, '-infinity') FROM retention";
+        Ok(self.connection().await?.query_one(statement, &[]).await?.get(0))
+    }
+
+    /// Whether a partition lies below the line.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn has_below_line(&self) -> Result<bool, StoreError> {
+        let statement = "SELECT EXISTS (SELECT FROM pg_class, retention
+                             WHERE relkind = 'r' AND relname ~ '^deliveries_p[0-9]{8}$'
+                               AND relname < 'deliveries_p' || to_char(line AT TIME ZONE 'UTC', 'YYYYMMDD'))";
+        Ok(self.connection().await?.query_one(statement, &[]).await?.get(0))
+    }
+
+    /// Ends the deliveries below the line that are still open, as expired. Says how many.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn end_below_line(&self, line: Timestamp) -> Result<u64, StoreError> {
+        let statement = format!(
+            "WITH chosen AS MATERIALIZED (
+    SELECT id FROM open_deliveries WHERE id < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+), ended AS (
+    DELETE FROM open_deliveries o USING chosen c WHERE o.id = c.id
+    RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.finished_once, o.replay_id, o.failures,
+              o.attempt - 1 AS attempt, 'failed' AS state, $3::text AS reason, true AS notifies
+), {FINISH}
+SELECT count(*) FROM ended"
+        );
+        let (first, reason) = (first_id(line), FailureReason::Expired.as_str());
+        let parameters: [&(dyn ToSql + Sync); 3] = [&first, &BATCH, &reason];
+        let mut all = 0;
+        loop {
+            let ended: i64 = self.connection().await?.query_one(&statement, &parameters).await?.get(0);
+            all += ended.unsigned_abs();
+            if ended < BATCH {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Detaches and drops the partitions below the line, each table in transactions of its own. Returns the names of the
+    /// tables that are gone. A table whose lock is not to be had is left to the next call.
+    ///
+    /// # Errors
+    /// When the database is away, or a lock was not to be had in time.
+    pub async fn drop_below_line(&self, line: Timestamp) -> Result<Vec<String>, StoreError> {
+        let limit = Day::of(line, 0).name();
+        let mut dropped = Vec::new();
+        for table in DAILY {
+            dropped.extend(self.drop_before(table, &format!("{table}_{limit}"), 8).await?);
+        }
+        // A key outlives the events of its month.
+        let month = &limit[..7];
+        dropped.extend(self.drop_before("event_keys", &format!("event_keys_{month}"), 6).await?);
+        Ok(dropped)
+    }
+
+    async fn drop_before(&self, table: &str, limit: &str, digits: usize) -> Result<Vec<String>, StoreError> {
+        let mut connection = self.connection().await?;
+        // A table that was detached before its process died is found by its name.
+        let statement = "SELECT relname::text, relispartition FROM pg_class
+                         WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
+                           AND relname ~ ('^' || $1 || '_p[0-9]{' || $3 || '}$') AND relname < $2 ORDER BY 1";
+        let old = connection.query(statement, &[&table, &limit, &digits.to_string()]).await?;
+        let mut dropped = Vec::new();
+        for row in old {
+            let (name, is_attached): (String, bool) = (row.get(0), row.get(1));
+            if is_attached {
+                let transaction = connection.transaction().await?;
+                transaction.batch_execute(LOCK_TIMEOUT).await?;
+                transaction.batch_execute(&format!("ALTER TABLE {table} DETACH PARTITION {name}")).await?;
+                transaction.commit().await?;
+            }
+            let indexes = "SELECT indexrelid::regclass::text FROM pg_index
+                           WHERE indrelid = $1::text::regclass AND NOT indisprimary";
+            for index in connection.query(indexes, &[&name]).await? {
+                connection.batch_execute(&format!("DROP INDEX {}", index.get::<_, &str>(0))).await?;
+            }
+            connection.batch_execute(&format!("DROP TABLE {name}")).await?;
+            dropped.push(name);
+        }
+        Ok(dropped)
+    }
+}

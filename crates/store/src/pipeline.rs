@@ -1,0 +1,21 @@
+//! Statements on the way of an event: persist, lease, record, queue, finish; and those that open deliveries again.
+//!
+//! Only `persist` and `lease` grant the right to send. Each statement that queues a delivery ends with
+//! [`backlogs::with_backlogs`].
+
+pub(crate) mod backlogs;
+pub(crate) mod bodies;
+pub(crate) mod columns;
+pub(crate) mod erase;
+pub(crate) mod fan_out;
+pub(crate) mod finish;
+pub(crate) mod lease;
+pub(crate) mod persist;
+pub(crate) mod processes;
+pub(crate) mod queue;
+pub(crate) mod record;
+pub(crate) mod replay_advance;
+pub(crate) mod replays;
+pub(crate) mod resend;
+pub(crate) mod sweep;
+pub(crate) mod test_send;

@@ -1,0 +1,310 @@
+//! Backlogs: the queued deliveries of an endpoint, drained by one owner.
+//!
+//! A statement that queues deliveries holds each endpoint's backlog or creates it, in the same commit ([`with_backlogs`]).
+//! Only `end_backlogs`, a function in the database, ends a backlog.
+
+use std::time::Duration;
+
+use fanfare_domain::{
+    delivery::QueueReason,
+    ids::{ApplicationId, EndpointId, ProcessId},
+};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    Store, StoreError,
+    connection::store::{milliseconds, row_count},
+    pipeline::columns::Columns,
+};
+
+/// A backlog that a statement has found or created for a delivery that it queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TouchedBacklog {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Its application.
+    pub application: ApplicationId,
+    /// The process that drains the backlog; `None` for none yet.
+    pub owner: Option<ProcessId>,
+}
+
+/// A backlog that a process has taken over, with the state of its breaker.
+#[derive(Debug, Clone, Copy)]
+pub struct TakenBacklog {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Its application.
+    pub application: ApplicationId,
+    /// The look at which it was due.
+    pub next_look: Timestamp,
+    /// Failed attempts in a row, as its last owner counted them.
+    pub failures: u32,
+    /// When the endpoint may be probed; `None` where the breaker is closed.
+    pub next_probe: Option<Timestamp>,
+}
+
+/// A backlog that its owner gives up.
+#[derive(Debug, Clone, Copy)]
+pub struct ReleasedBacklog {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// No process takes it over before this time has passed.
+    pub look_in: Duration,
+    /// Why nothing of it is sent; `None` leaves the reason as it is.
+    pub reason: Option<QueueReason>,
+}
+
+/// The breaker of a backlog's endpoint after a probe.
+#[derive(Debug, Clone, Copy)]
+pub struct Probed {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Failed attempts in a row.
+    pub failures: u32,
+    /// The time until the next probe; `None` where the breaker is closed.
+    pub next_in: Option<Duration>,
+}
+
+/// A backlog as the API shows it.
+#[derive(Debug, Clone)]
+pub struct BacklogRow {
+    /// Its owner; `None` for none.
+    pub owner: Option<ProcessId>,
+    /// Why deliveries are queued.
+    pub reason: String,
+    /// When it began.
+    pub since: Timestamp,
+    /// Failed attempts in a row.
+    pub failures: u32,
+    /// When the endpoint is probed next; `None` where the breaker is closed.
+    pub next_probe: Option<Timestamp>,
+    /// Queued deliveries, counted up to a bound.
+    pub queued: i64,
+}
+
+/// Completes a statement whose CTE `queued` yields (endpoint_id, application_id, reason) of the deliveries that it queued:
+/// holds the endpoints' backlogs or creates them, owned by `process` (a parameter of type uuid, NULL for none). The CTE
+/// `touched` then yields (endpoint_id, application_id, owner).
+///
+/// A paused endpoint's backlog has no owner: a dispatcher looks whether it is still paused.
+pub(crate) fn with_backlogs(process: &str) -> String {
+    format!(
+        "held AS MATERIALIZED (
+    SELECT b.endpoint_id, b.application_id, b.owner FROM endpoint_backlogs b
+    WHERE b.endpoint_id IN (SELECT endpoint_id FROM queued) ORDER BY b.endpoint_id FOR KEY SHARE
+), created AS (
+    INSERT INTO endpoint_backlogs AS b (endpoint_id, application_id, owner, reason, next_look)
+    SELECT DISTINCT ON (endpoint_id) endpoint_id, application_id,
+           CASE WHEN reason = 'paused' THEN NULL ELSE {process}::uuid END, coalesce(reason, 'retry'),
+           now() + CASE WHEN reason = 'paused' THEN interval '2 s' ELSE interval '0' END
+    FROM queued WHERE endpoint_id NOT IN (SELECT endpoint_id FROM held) ORDER BY endpoint_id
+    ON CONFLICT (endpoint_id) DO UPDATE SET application_id = excluded.application_id
+    RETURNING b.endpoint_id, b.application_id, b.owner
+), touched AS (
+    SELECT * FROM held UNION ALL SELECT * FROM created
+)"
+    )
+}
+
+/// The rows of the endpoints $2 that the process $1 owns, locked in the order in which all statements lock them.
+const OWNED_IN_ORDER: &str = "(SELECT endpoint_id FROM endpoint_backlogs WHERE owner = $1 AND endpoint_id = ANY ($2)
+                               ORDER BY endpoint_id FOR NO KEY UPDATE) mine";
+
+/// Reads a row of `touched`.
+pub(crate) fn touched(row: &Row) -> TouchedBacklog {
+    TouchedBacklog {
+        endpoint: EndpointId(row.get("endpoint_id")),
+        application: ApplicationId(row.get("application_id")),
+        owner: row.get::<_, Option<Uuid>>("owner").map(ProcessId),
+    }
+}
+
+impl Store {
+    /// Takes over up to `limit` backlogs that have no owner and are due for a look.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn take_backlogs(&self, process: ProcessId, limit: usize) -> Result<Vec<TakenBacklog>, StoreError> {
+        let statement = "UPDATE endpoint_backlogs b SET owner = $1, is_ending = false
+                         FROM (SELECT endpoint_id FROM endpoint_backlogs WHERE owner IS NULL AND next_look <= now()
+                               ORDER BY next_look LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED) due
+                         WHERE b.endpoint_id = due.endpoint_id
+                         RETURNING b.endpoint_id, b.application_id, b.next_look, b.failures, b.next_probe";
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached(statement).await?;
+        let rows = connection.query(&statement, &[&process.0, &row_count(limit)]).await?;
+        Ok(rows.iter().map(taken).collect())
+    }
+
+    /// The backlogs that a process owns: it begins those that it does not know of.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn owned_backlogs(&self, process: ProcessId) -> Result<Vec<TakenBacklog>, StoreError> {
+        let statement = "SELECT endpoint_id, application_id, next_look, failures, next_probe
+                         FROM endpoint_backlogs WHERE owner = $1";
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached(statement).await?;
+        let rows = connection.query(&statement, &[&process.0]).await?;
+        Ok(rows.iter().map(taken).collect())
+    }
+
+    /// Gives up backlogs of a process.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn release_backlogs(&self, process: ProcessId, released: &[ReleasedBacklog]) -> Result<(), StoreError> {
+        let columns = Columns::new(released, 2)
+            .column("endpoint_id", "uuid", |one| one.endpoint.0)
+            .column("look_ms", "bigint", |one| milliseconds(one.look_in))
+            .column("reason", "text", |one| one.reason.map(QueueReason::as_str));
+        let statement = format!(
+            "UPDATE endpoint_backlogs b
+             SET owner = NULL, reason = coalesce(i.reason, b.reason),
+                 -- The process may not know yet that the endpoint was resumed.
+                 next_look = now() + CASE WHEN b.resumed_at > now() - interval '15 s' THEN least(i.look_ms, 1000)
+                                          ELSE i.look_ms END * interval '1 millisecond'
+             FROM {}, {OWNED_IN_ORDER} WHERE b.endpoint_id = i.endpoint_id AND b.endpoint_id = mine.endpoint_id",
+            columns.table("i")
+        );
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached(&statement).await?;
+        let parameters: Vec<_> = [&process.0 as _].into_iter().chain(columns.values()).collect();
+        connection.execute(&statement, &parameters).await?;
+        Ok(())
+    }
+
+    /// Gives up all backlogs of a process, which others may take over at once.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn release_all_backlogs(&self, process: ProcessId) -> Result<(), StoreError> {
+        let statement = "UPDATE endpoint_backlogs b SET owner = NULL, next_look = now()
+                         FROM (SELECT endpoint_id FROM endpoint_backlogs WHERE owner = $1
+                               ORDER BY endpoint_id FOR NO KEY UPDATE) mine
+                         WHERE b.endpoint_id = mine.endpoint_id";
+        self.writer().await?.execute(statement, &[&process.0]).await?;
+        Ok(())
+    }
+
+    /// Ends the empty backlogs of a process among these endpoints. Returns the endpoints whose backlog has ended.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn end_backlogs(
+        &self,
+        process: ProcessId,
+        endpoints: &[EndpointId],
+    ) -> Result<Vec<EndpointId>, StoreError> {
+        let endpoints: Vec<Uuid> = endpoints.iter().map(|endpoint| endpoint.0).collect();
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached("SELECT end_backlogs($1, $2)").await?;
+        let rows = connection.query(&statement, &[&process.0, &endpoints]).await?;
+        Ok(rows.iter().map(|row| EndpointId(row.get(0))).collect())
+    }
+
+    /// Lets first attempts pass beside backlogs that were found empty and could not be ended, or no longer. Without it, a
+    /// backlog of a busy endpoint would go on: each persist that queues holds its row.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn mark_ending(
+        &self,
+        process: ProcessId,
+        endpoints: &[EndpointId],
+        is_ending: bool,
+    ) -> Result<(), StoreError> {
+        let endpoints: Vec<Uuid> = endpoints.iter().map(|endpoint| endpoint.0).collect();
+        let statement = format!(
+            "UPDATE endpoint_backlogs b SET is_ending = $3 FROM {OWNED_IN_ORDER}
+             WHERE b.endpoint_id = mine.endpoint_id AND b.is_ending <> $3"
+        );
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached(&statement).await?;
+        connection.execute(&statement, &[&process.0, &endpoints, &is_ending]).await?;
+        Ok(())
+    }
+
+    /// Notes the breakers of a process's backlogs, for the API and for the next owner.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn note_probes(&self, process: ProcessId, probed: &[Probed]) -> Result<(), StoreError> {
+        let columns = Columns::new(probed, 2)
+            .column("endpoint_id", "uuid", |one| one.endpoint.0)
+            .column("failures", "int", |one| one.failures.cast_signed())
+            .column("next_ms", "bigint", |one| one.next_in.map(milliseconds));
+        let statement = format!(
+            "UPDATE endpoint_backlogs b
+             SET failures = i.failures, next_probe = now() + i.next_ms * interval '1 millisecond',
+                 reason = CASE WHEN i.next_ms IS NOT NULL THEN 'breaker_open'
+                               WHEN b.reason = 'breaker_open' THEN 'backlog' ELSE b.reason END
+             FROM {}, {OWNED_IN_ORDER} WHERE b.endpoint_id = i.endpoint_id AND b.endpoint_id = mine.endpoint_id",
+            columns.table("i")
+        );
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached(&statement).await?;
+        let parameters: Vec<_> = [&process.0 as _].into_iter().chain(columns.values()).collect();
+        connection.execute(&statement, &parameters).await?;
+        Ok(())
+    }
+
+    /// The queued deliveries of these endpoints, each counted up to `most`.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn count_queued(&self, endpoints: &[EndpointId], most: usize) -> Result<u64, StoreError> {
+        if endpoints.is_empty() {
+            return Ok(0);
+        }
+        let endpoints: Vec<Uuid> = endpoints.iter().map(|endpoint| endpoint.0).collect();
+        let statement = "SELECT coalesce(sum(q.count), 0)::bigint FROM unnest($1::uuid[]) AS e(id) CROSS JOIN LATERAL (
+                             SELECT count(*) FROM (SELECT FROM open_deliveries o
+                                                   WHERE o.endpoint_id = e.id AND o.state = 'queued' LIMIT $2) c) q";
+        let count: i64 = self.writer().await?.query_one(statement, &[&endpoints, &row_count(most)]).await?.get(0);
+        Ok(count.unsigned_abs())
+    }
+
+    /// The paused endpoints with backlogs.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn paused_backlogs(&self) -> Result<Vec<EndpointId>, StoreError> {
+        let statement = "SELECT b.endpoint_id FROM endpoint_backlogs b JOIN endpoints p ON p.id = b.endpoint_id
+                         WHERE b.owner IS NULL AND p.status = 'paused' AND p.deleted_at IS NULL ORDER BY b.endpoint_id";
+        let rows = self.connection().await?.query(statement, &[]).await?;
+        Ok(rows.iter().map(|row| EndpointId(row.get(0))).collect())
+    }
+
+    /// The backlog of an endpoint, with its deliveries counted up to `most`; `None` where there is none.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn backlog(&self, endpoint: EndpointId, most: usize) -> Result<Option<BacklogRow>, StoreError> {
+        let statement = "SELECT b.owner, b.reason, b.since, b.failures, b.next_probe,
+                                (SELECT count(*) FROM (SELECT FROM open_deliveries o
+                                                       WHERE o.endpoint_id = $1 AND o.state = 'queued' LIMIT $2) q)
+                         FROM endpoint_backlogs b WHERE b.endpoint_id = $1";
+        let row = self.connection().await?.query_opt(statement, &[&endpoint.0, &row_count(most)]).await?;
+        Ok(row.map(|row| BacklogRow {
+            owner: row.get::<_, Option<Uuid>>(0).map(ProcessId),
+            reason: row.get(1),
+            since: row.get(2),
+            failures: row.get::<_, i32>(3).cast_unsigned(),
+            next_probe: row.get(4),
+            queued: row.get(5),
+        }))
+    }
+}
+
+fn taken(row: &Row) -> TakenBacklog {
+    TakenBacklog {
+        endpoint: EndpointId(row.get("endpoint_id")),
+        application: ApplicationId(row.get("application_id")),
+        next_look: row.get("next_look"),
+        failures: row.get::<_, i32>("failures").cast_unsigned(),
+        next_probe: row.get("next_probe"),
+    }
+}

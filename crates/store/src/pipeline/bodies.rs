@@ -1,0 +1,43 @@
+//! Bodies of events, of which some are not to be read in the database: where members are redacted, what is stored to be
+//! looked at is without them, and what is sent stands beside it, encrypted.
+
+use fanfare_domain::ids::EventId;
+use tokio_postgres::Row;
+
+use crate::{Keyring, KeyringError, NewEvent, StoreError, connection::keyring::Sealed};
+
+/// What is stored of an event's body.
+pub(crate) struct StoredBody<'a> {
+    /// What may be looked at.
+    pub(crate) shown: &'a str,
+    /// What is sent, where that is something else.
+    pub(crate) sealed: Option<Sealed>,
+}
+
+impl<'a> StoredBody<'a> {
+    pub(crate) fn of(new: &'a NewEvent, keyring: &Keyring) -> Result<Self, KeyringError> {
+        let Some(shown) = &new.redacted else { return Ok(Self { shown: &new.body, sealed: None }) };
+        let sealed = keyring.seal(new.body.as_bytes(), &identity(new.event.id))?;
+        Ok(Self { shown, sealed: Some(sealed) })
+    }
+
+    pub(crate) fn key_name(&self) -> Option<&str> {
+        self.sealed.as_ref().map(|sealed| sealed.key_name.as_str())
+    }
+
+    pub(crate) fn ciphertext(&self) -> Option<&[u8]> {
+        self.sealed.as_ref().map(|sealed| sealed.ciphertext.as_slice())
+    }
+}
+
+/// What is sent, from `body`, `body_key_name` and `body_ciphertext`.
+pub(crate) fn open_body(keyring: &Keyring, event: EventId, row: &Row) -> Result<String, StoreError> {
+    let Some(key_name) = row.get::<_, Option<&str>>("body_key_name") else { return Ok(row.get("body")) };
+    let plain = keyring.open(key_name, row.get("body_ciphertext"), &identity(event))?;
+    String::from_utf8(plain).map_err(|_| StoreError::corrupt("events", format!("{event}: body")))
+}
+
+/// What binds a ciphertext to its row: it opens nowhere else.
+pub(crate) fn identity(event: EventId) -> Vec<u8> {
+    [b"events.body".as_slice(), event.0.as_bytes()].concat()
+}

@@ -1,0 +1,255 @@
+//! Leases of queued deliveries: the statement of the drains, and that of a delivery that is sent alone.
+
+use std::time::Duration;
+
+use fanfare_domain::{
+    delivery::{ALONE_FROM, FailureReason},
+    event::EventType,
+    ids::{ApplicationId, DeliveryId, EndpointId, EventId, LeaseId, ProcessId, ReplayId},
+    traceparent::Traceparent,
+};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    Keyring, Store, StoreError,
+    connection::store::milliseconds,
+    pipeline::{bodies::open_body, columns::Columns},
+};
+
+/// The queued deliveries `o` that are to be sent alone. One that a process could not read rests: another process may read it.
+fn suspects() -> String {
+    format!(
+        "o.unknowns >= {ALONE_FROM} AND o.state || '' = 'queued'
+           AND EXISTS (SELECT FROM endpoints p WHERE p.id = o.endpoint_id AND p.status = 'enabled'
+                                                 AND p.deleted_at IS NULL)
+           AND o.since < now() - CASE o.reason WHEN 'application_unreadable' THEN interval '1 minute'
+                                               ELSE interval '1 s' END"
+    )
+}
+
+/// The place in a backlog behind which a drain continues: class and id of the last delivery that was leased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Floor {
+    /// The class.
+    pub class: i16,
+    /// The delivery.
+    pub delivery: DeliveryId,
+}
+
+/// What a drain asks for one endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Demand {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Deliveries at most.
+    pub count: usize,
+    /// The place behind which they lie.
+    pub after: Floor,
+    /// How long the lease lasts.
+    pub lease: Duration,
+    /// The time that a delivery has from a resumption of its endpoint on.
+    pub lifetime: Duration,
+}
+
+/// A delivery that has been leased.
+#[derive(Debug, Clone)]
+pub struct Leased {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// Its event.
+    pub event: EventId,
+    /// Its application.
+    pub application: ApplicationId,
+    /// Its endpoint.
+    pub endpoint: EndpointId,
+    /// Its class in the backlog.
+    pub class: i16,
+    /// The number of the attempt to be made.
+    pub attempt: u32,
+    /// Failed attempts that the endpoint answers for.
+    pub failures: u32,
+    /// When it fails as expired.
+    pub expires_at: Timestamp,
+    /// It has expired: it must not be sent.
+    pub is_expired: bool,
+    /// The replay that requested it last.
+    pub replay: Option<ReplayId>,
+    /// The event; `None` where its partition is gone, or its content was erased.
+    pub payload: Option<LeasedEvent>,
+    /// Its event was erased.
+    pub is_erased: bool,
+}
+
+/// The event of a leased delivery.
+#[derive(Debug, Clone)]
+pub struct LeasedEvent {
+    /// Its type.
+    pub event_type: EventType,
+    /// The payload; `None` where it is encrypted with a key that this process lacks.
+    pub body: Option<String>,
+    /// The trace that it belongs to.
+    pub traceparent: Option<Traceparent>,
+}
+
+impl Leased {
+    /// The reason for which the delivery must not be sent.
+    pub fn end(&self) -> Option<FailureReason> {
+        if self.is_erased {
+            return Some(FailureReason::Erased);
+        }
+        (self.is_expired || self.payload.is_none()).then_some(FailureReason::Expired)
+    }
+}
+
+impl Floor {
+    /// The beginning of every backlog.
+    pub const START: Self = Self { class: -1, delivery: DeliveryId(Uuid::nil()) };
+}
+
+const COLUMNS: &str = "o.id, o.event_id, o.application_id, o.endpoint_id, o.class, o.attempt, o.failures, o.expires_at, \
+                       o.expires_at < now() AS is_expired, o.replay_id";
+
+const WITH_EVENTS: &str = "
+SELECT l.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent, e.erased_at
+FROM leased l LEFT JOIN events e ON e.application_id = l.application_id
+    AND e.accepted_at = delivery_accepted_at(l.id) AND e.id = l.event_id";
+
+impl Store {
+    /// Leases the next deliveries of many backlogs, each as many as its drain has places for. A backlog that `process` does
+    /// not own gives none; a row that another transaction holds is left out. The result is in the order of the backlogs.
+    ///
+    /// # Errors
+    /// When the database is away; a commit may then have happened: [`Store::leased_under`] finds the rows.
+    pub async fn lease(
+        &self,
+        process: ProcessId,
+        lease: LeaseId,
+        demands: &[Demand],
+    ) -> Result<Vec<Leased>, StoreError> {
+        let columns = Columns::new(demands, 3)
+            .column("endpoint_id", "uuid", |demand| demand.endpoint.0)
+            .column("count", "int", |demand| i32::try_from(demand.count).unwrap_or(i32::MAX))
+            .column("class", "smallint", |demand| demand.after.class)
+            .column("after", "uuid", |demand| demand.after.delivery.0)
+            .column("lease_ms", "bigint", |demand| milliseconds(demand.lease))
+            .column("lifetime_ms", "bigint", |demand| milliseconds(demand.lifetime));
+        let statement = format!(
+            "WITH demand AS MATERIALIZED (SELECT * FROM {}), mine AS MATERIALIZED (
+    SELECT b.endpoint_id, b.resumed_at FROM endpoint_backlogs b
+    WHERE b.endpoint_id = ANY ({}) AND b.owner = $1 ORDER BY b.endpoint_id FOR SHARE
+), next AS MATERIALIZED (
+    SELECT n.id, d.lease_ms, m.resumed_at, d.lifetime_ms
+    FROM demand d JOIN mine m ON m.endpoint_id = d.endpoint_id
+    CROSS JOIN LATERAL (
+        SELECT o.id FROM open_deliveries o
+        WHERE o.endpoint_id = d.endpoint_id AND o.state = 'queued' AND (o.class, o.id) > (d.class, d.after)
+          AND o.unknowns < {ALONE_FROM}
+        ORDER BY o.class, o.id LIMIT d.count FOR UPDATE SKIP LOCKED) n
+), leased AS (
+    UPDATE open_deliveries o
+    SET state = 'sending', reason = NULL, lease_id = $2, since = now(),
+        lease_until = now() + n.lease_ms * interval '1 millisecond',
+        expires_at = CASE WHEN o.since < n.resumed_at
+                          THEN greatest(o.expires_at, n.resumed_at + n.lifetime_ms * interval '1 millisecond')
+                          ELSE o.expires_at END
+    FROM next n WHERE o.id = n.id
+    RETURNING {COLUMNS}
+) {WITH_EVENTS}",
+            columns.table("d"),
+            columns.parameter("endpoint_id")
+        );
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached(&statement).await?;
+        let parameters: Vec<_> = [&process.0 as _, &lease.0 as _].into_iter().chain(columns.values()).collect();
+        let rows = connection.query(&statement, &parameters).await?;
+        self.read_leased(&rows)
+    }
+
+    /// The deliveries that are being sent under a lease whose commit may have been missed.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn leased_under(&self, lease: LeaseId) -> Result<Vec<Leased>, StoreError> {
+        let statement = format!(
+            "WITH leased AS (SELECT {COLUMNS} FROM open_deliveries o WHERE o.state = 'sending' AND o.lease_id = $1)
+             {WITH_EVENTS}"
+        );
+        let rows = self.connection().await?.query(&statement, &[&lease.0]).await?;
+        self.read_leased(&rows)
+    }
+
+    /// Leases the oldest queued delivery with which processes have died, if there is one. The caller sends nothing else
+    /// until it is recorded, and holds the lock of [`Job::Suspects`](crate::Job::Suspects).
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn lease_suspect(&self, lease: LeaseId, duration: Duration) -> Result<Option<Leased>, StoreError> {
+        let statement = format!(
+            "WITH next AS MATERIALIZED (
+                 SELECT o.id FROM open_deliveries o WHERE {}
+                 ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED
+             ), leased AS (
+                 UPDATE open_deliveries o SET state = 'sending', reason = NULL, lease_id = $1, since = now(),
+                                              lease_until = now() + $2::bigint * interval '1 millisecond'
+                 FROM next n WHERE o.id = n.id RETURNING {COLUMNS}
+             ) {WITH_EVENTS}",
+            suspects()
+        );
+        let rows = self.writer().await?.query(&statement, &[&lease.0, &milliseconds(duration)]).await?;
+        Ok(self.read_leased(&rows)?.pop())
+    }
+
+    /// Whether a delivery is queued with which processes have died.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn has_suspect(&self) -> Result<bool, StoreError> {
+        let statement = format!("SELECT EXISTS (SELECT FROM open_deliveries o WHERE {})", suspects());
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached(&statement).await?;
+        Ok(connection.query_one(&statement, &[]).await?.get(0))
+    }
+
+    fn read_leased(&self, rows: &[Row]) -> Result<Vec<Leased>, StoreError> {
+        let mut leased = rows.iter().map(|row| read(&self.keyring, row)).collect::<Result<Vec<_>, _>>()?;
+        leased.sort_unstable_by_key(|one| (one.class, one.delivery));
+        Ok(leased)
+    }
+}
+
+fn read(keyring: &Keyring, row: &Row) -> Result<Leased, StoreError> {
+    let event = EventId(row.get("event_id"));
+    Ok(Leased {
+        delivery: DeliveryId(row.get("id")),
+        event,
+        application: ApplicationId(row.get("application_id")),
+        endpoint: EndpointId(row.get("endpoint_id")),
+        class: row.get("class"),
+        attempt: row.get::<_, i32>("attempt").cast_unsigned(),
+        failures: row.get::<_, i32>("failures").cast_unsigned(),
+        expires_at: row.get("expires_at"),
+        is_expired: row.get("is_expired"),
+        replay: row.get::<_, Option<Uuid>>("replay_id").map(ReplayId),
+        payload: payload(keyring, event, row)?,
+        is_erased: row.get::<_, Option<Timestamp>>("erased_at").is_some(),
+    })
+}
+
+fn payload(keyring: &Keyring, event: EventId, row: &Row) -> Result<Option<LeasedEvent>, StoreError> {
+    let Some(event_type) = row.get::<_, Option<&str>>("type") else { return Ok(None) };
+    if row.get::<_, Option<Timestamp>>("erased_at").is_some() {
+        return Ok(None);
+    }
+    // The other rows of the batch are leased, and so is this one: its caller gives it back.
+    let body = open_body(keyring, event, row)
+        .inspect_err(|error| tracing::error!(%error, %event, "cannot decrypt a payload"))
+        .ok();
+    Ok(Some(LeasedEvent {
+        event_type: EventType::parse(event_type)
+            .map_err(|fault| StoreError::corrupt("events", format!("type {event_type:?}, which {}", fault.message)))?,
+        body,
+        traceparent: row.get::<_, &str>("traceparent").parse().ok(),
+    }))
+}

@@ -1,0 +1,219 @@
+//! Statements that queue deliveries: retries that are due, leases given back, and what recovery finds.
+
+use std::time::Duration;
+
+use fanfare_domain::{
+    delivery::{FailureReason, MAX_UNKNOWN_ATTEMPTS, QueueReason},
+    ids::{DeliveryId, LeaseId, ProcessId},
+};
+use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
+
+use crate::{
+    Store, StoreError,
+    connection::store::{milliseconds, row_count},
+    pipeline::{
+        backlogs::{TouchedBacklog, touched, with_backlogs},
+        columns::Columns,
+        finish::FINISH,
+    },
+};
+
+/// A retry whose message has come back from its delay queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DueRetry {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The attempt that is due: the message is stale where the row has another.
+    pub attempt: u32,
+}
+
+/// A delivery that was leased and is not sent after all.
+#[derive(Debug, Clone, Copy)]
+pub struct GiveBack {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The lease that ends.
+    pub lease: LeaseId,
+    /// Why it was not sent.
+    pub reason: QueueReason,
+}
+
+/// What a look for expired leases has done.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The deliveries that were queued.
+    pub queued: u64,
+    /// The deliveries that failed as aborted.
+    pub aborted: u64,
+    /// The backlogs of the queued ones.
+    pub backlogs: Vec<TouchedBacklog>,
+    /// The earliest end of a lease among them: the next look begins there.
+    pub reached: Option<Timestamp>,
+}
+
+/// How far behind what it has covered a look begins: no statement takes longer to commit.
+const FLOOR_MARGIN: &str = "interval '30 s'";
+
+const GIVE_BACK: &str = "queued AS (
+    UPDATE open_deliveries o
+    SET state = 'queued', reason = i.reason, since = now(), lease_id = NULL, lease_until = NULL, listed = true
+    FROM input i WHERE o.id = i.id AND o.id = ANY ($2) AND o.lease_id = i.lease_id AND o.state || '' = 'sending'
+    RETURNING o.id, o.endpoint_id, o.application_id, o.reason
+)";
+
+const RETRY: &str = "queued AS (
+    UPDATE open_deliveries o SET state = 'queued', reason = 'retry', since = now(), due_at = NULL
+    FROM input i WHERE o.id = i.id AND o.id = ANY ($2) AND o.attempt = i.attempt AND o.state || '' = 'scheduled'
+    RETURNING o.id, o.endpoint_id, o.application_id, o.reason
+)";
+
+impl Store {
+    /// Queues deliveries whose retry is due. A stale message changes nothing.
+    ///
+    /// The batch must be sorted by delivery, without a duplicate.
+    ///
+    /// # Errors
+    /// When the database is away; a commit may then have happened.
+    pub async fn queue_retries(
+        &self,
+        process: ProcessId,
+        batch: &[DueRetry],
+    ) -> Result<Vec<TouchedBacklog>, StoreError> {
+        let columns =
+            Columns::new(batch, 2)
+                .column("id", "uuid", |retry| retry.delivery.0)
+                .column("attempt", "int", |retry| retry.attempt.cast_signed());
+        self.queue(process, &columns, RETRY).await
+    }
+
+    /// Gives deliveries back that were leased and are not sent. A lease that has ended meanwhile gives nothing back.
+    ///
+    /// The batch must be sorted by delivery.
+    ///
+    /// # Errors
+    /// When the database is away; a commit may then have happened.
+    pub async fn give_back(&self, process: ProcessId, batch: &[GiveBack]) -> Result<Vec<TouchedBacklog>, StoreError> {
+        let columns = Columns::new(batch, 2)
+            .column("id", "uuid", |back| back.delivery.0)
+            .column("lease_id", "uuid", |back| back.lease.0)
+            .column("reason", "text", |back| back.reason.as_str());
+        self.queue(process, &columns, GIVE_BACK).await
+    }
+
+    async fn queue<T>(
+        &self,
+        process: ProcessId,
+        columns: &Columns<'_, T>,
+        queued: &str,
+    ) -> Result<Vec<TouchedBacklog>, StoreError> {
+        let statement = format!(
+            "WITH input AS MATERIALIZED (SELECT * FROM {}), {queued}, {} SELECT * FROM touched",
+            columns.table("i"),
+            with_backlogs("$1")
+        );
+        let writer = self.writer().await?;
+        let statement = writer.prepare_cached(&statement).await?;
+        let parameters: Vec<_> = [&process.0 as _].into_iter().chain(columns.values()).collect();
+        Ok(writer.query(&statement, &parameters).await?.iter().map(touched).collect())
+    }
+
+    /// Queues up to `limit` deliveries whose lease has ended, each with the next attempt number, and writes the `unknown`
+    /// attempt. A delivery that was alone at its last deaths fails as aborted. `floor` is a lease end before which no row
+    /// is found any more.
+    ///
+    /// # Errors
+    /// When the database is away; a commit may then have happened.
+    pub async fn recover_leases(
+        &self,
+        process: ProcessId,
+        floor: Option<Timestamp>,
+        limit: usize,
+    ) -> Result<Recovered, StoreError> {
+        let statement = format!(
+            "WITH expired AS MATERIALIZED (
+    SELECT o.id, o.lease_until, o.since, o.unknowns + 1 >= $4 AS is_aborted FROM open_deliveries o
+    WHERE o.state = 'sending' AND o.lease_until < now() AND ($2::timestamptz IS NULL OR o.lease_until > $2 - {FLOOR_MARGIN})
+    ORDER BY o.lease_until LIMIT $3 FOR UPDATE SKIP LOCKED
+), queued AS (
+    UPDATE open_deliveries o
+    SET state = 'queued', reason = 'lease_expired', attempt = o.attempt + 1, unknowns = o.unknowns + 1, since = now(),
+        lease_id = NULL, lease_until = NULL, listed = true
+    FROM expired e WHERE o.id = e.id AND NOT e.is_aborted
+    RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.reason, o.attempt - 1 AS attempt, e.since
+), ended AS (
+    DELETE FROM open_deliveries o USING expired e WHERE o.id = e.id AND e.is_aborted
+    RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.finished_once, o.replay_id, o.failures, o.attempt,
+              'failed' AS state, $5::text AS reason, true AS notifies, e.since
+), {FINISH}, {}, unknown AS (
+    INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, started_at, outcome)
+    SELECT id, attempt, event_id, application_id, endpoint_id, since, 'unknown' FROM queued
+    UNION ALL
+    SELECT id, attempt, event_id, application_id, endpoint_id, since, 'unknown' FROM ended
+    ON CONFLICT DO NOTHING
+)
+SELECT 'backlog' AS kind, endpoint_id, application_id, owner, NULL::bigint AS count, NULL::timestamptz AS reached FROM touched
+UNION ALL SELECT 'queued', NULL, NULL, NULL, count(*), (SELECT max(lease_until) FROM expired) FROM queued
+UNION ALL SELECT 'aborted', NULL, NULL, NULL, count(*), NULL FROM ended",
+            with_backlogs("$1"),
+        );
+        let writer = self.writer().await?;
+        let statement = writer.prepare_cached(&statement).await?;
+        let (most, aborted) = (MAX_UNKNOWN_ATTEMPTS.cast_signed(), FailureReason::Aborted.as_str());
+        let parameters: [&(dyn ToSql + Sync); 5] = [&process.0, &floor, &row_count(limit), &most, &aborted];
+        let rows = writer.query(&statement, &parameters).await?;
+        let mut recovered = Recovered::default();
+        for row in &rows {
+            let count = || row.get::<_, i64>("count").unsigned_abs();
+            match row.get::<_, &str>("kind") {
+                "queued" => (recovered.queued, recovered.reached) = (count(), row.get("reached")),
+                "aborted" => recovered.aborted = count(),
+                _ => recovered.backlogs.push(touched(row)),
+            }
+        }
+        Ok(recovered)
+    }
+
+    /// Queues up to `limit` scheduled deliveries that are due since `late` and whose message has not come. `floor` is a due
+    /// time before which no row is found any more. Returns their backlogs and the last due time among them.
+    ///
+    /// # Errors
+    /// When the database is away; a commit may then have happened.
+    pub async fn recover_scheduled(
+        &self,
+        process: ProcessId,
+        late: Duration,
+        floor: Option<Timestamp>,
+        limit: usize,
+    ) -> Result<Recovered, StoreError> {
+        let statement = format!(
+            "WITH due AS MATERIALIZED (
+    SELECT o.id, o.due_at FROM open_deliveries o
+    WHERE o.state = 'scheduled' AND o.due_at < now() - $4::bigint * interval '1 millisecond'
+      AND ($2::timestamptz IS NULL OR o.due_at > $2 - {FLOOR_MARGIN})
+    ORDER BY o.due_at LIMIT $3 FOR UPDATE SKIP LOCKED
+), queued AS (
+    UPDATE open_deliveries o SET state = 'queued', reason = 'retry', since = now(), due_at = NULL
+    FROM due WHERE o.id = due.id RETURNING o.id, o.endpoint_id, o.application_id, o.reason
+), {}
+SELECT 'backlog' AS kind, endpoint_id, application_id, owner, NULL::bigint AS count, NULL::timestamptz AS reached FROM touched
+UNION ALL SELECT 'queued', NULL, NULL, NULL, count(*), (SELECT max(due_at) FROM due) FROM queued",
+            with_backlogs("$1")
+        );
+        let writer = self.writer().await?;
+        let statement = writer.prepare_cached(&statement).await?;
+        let parameters: [&(dyn ToSql + Sync); 4] = [&process.0, &floor, &row_count(limit), &milliseconds(late)];
+        let rows = writer.query(&statement, &parameters).await?;
+        let mut recovered = Recovered::default();
+        for row in &rows {
+            match row.get::<_, &str>("kind") {
+                "queued" => {
+                    recovered.queued = row.get::<_, i64>("count").unsigned_abs();
+                    recovered.reached = row.get("reached");
+                }
+                _ => recovered.backlogs.push(touched(row)),
+            }
+        }
+        Ok(recovered)
+    }
+}

@@ -1,0 +1,228 @@
+//! The outcomes of attempts: their rows, and the state of their deliveries after them.
+
+use std::{collections::HashSet, time::Duration};
+
+use fanfare_domain::{
+    delivery::{FailureReason, State},
+    ids::{ApplicationId, DeliveryId, EndpointId, EventId, LeaseId},
+    outcome::Outcome,
+};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{Store, StoreError, connection::store::milliseconds, pipeline::columns::Columns};
+
+/// An attempt 1 that succeeded and began within this of acceptance has no row of its own: it stands in the row of its
+/// delivery. Lists of attempts merge both by time, and look back as far.
+pub const INLINE_WITHIN: Duration = Duration::from_secs(10);
+
+/// An attempt that was made, and what follows from it.
+#[derive(Debug, Clone)]
+pub struct AttemptRecord {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// Its event.
+    pub event: EventId,
+    /// Its application.
+    pub application: ApplicationId,
+    /// The endpoint that the attempt was made to.
+    pub endpoint: EndpointId,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// The lease that the attempt was made under.
+    pub lease: LeaseId,
+    /// Where it was sent.
+    pub url: String,
+    /// When it was sent.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// Its outcome.
+    pub outcome: Outcome,
+    /// The outcome in words, for people.
+    pub error: Option<String>,
+    /// The response's headers that are kept, as a JSON object.
+    pub response_headers: String,
+    /// The part of the response's body that is kept, as received.
+    pub response_body: Vec<u8>,
+    /// The state of the delivery after it.
+    pub next: NextState,
+    /// A failure of the delivery is reported to the endpoint's owner.
+    pub notifies_owner: bool,
+}
+
+/// The state of a delivery after an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextState {
+    /// The endpoint has it.
+    Delivered,
+    /// It waits for its next attempt.
+    Scheduled {
+        /// When that is due.
+        due: Timestamp,
+    },
+    /// It was given up.
+    Failed(FailureReason),
+}
+
+/// Each attempt completes its own row, also where its delivery was taken over and the row says `unknown`. Only the lease
+/// that holds the delivery moves it; a success ends it under any lease.
+const RECORD: &str = "
+ended AS (
+    DELETE FROM open_deliveries o USING input i
+    WHERE o.id = i.id AND o.id = ANY ($1) AND i.state <> 'scheduled'
+      AND (o.attempt = i.attempt AND o.lease_id = i.lease_id OR i.state = 'delivered')
+    RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.finished_once, o.replay_id, i.notifies,
+              greatest(i.attempt, CASE o.state WHEN 'sending' THEN o.attempt ELSE o.attempt - 1 END) AS attempt,
+              o.failures + (i.state = 'failed')::int AS failures, i.state, i.reason,
+              i.state = 'delivered' AND i.prompt AND o.attempt = 1 AND i.attempt = 1 AND NOT o.finished_once AS inline,
+              i.url, i.started_at, i.duration_ms, i.status, i.response_headers, i.response_body
+), finished AS (
+    INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, reason, attempt, failures, replay_id, url,
+                            started_at, duration_ms, status, response_headers, response_body)
+    SELECT application_id, id, event_id, endpoint_id, state, reason, attempt, failures, replay_id,
+           CASE WHEN inline THEN url END, CASE WHEN inline THEN started_at END, CASE WHEN inline THEN duration_ms END,
+           CASE WHEN inline THEN status END, CASE WHEN inline THEN response_headers END,
+           CASE WHEN inline THEN response_body END
+    FROM ended WHERE NOT finished_once ORDER BY id
+), finished_again AS (
+    UPDATE deliveries d
+    SET state = e.state, reason = e.reason, attempt = e.attempt, failures = e.failures, replay_id = e.replay_id,
+        finished_at = now()
+    FROM ended e WHERE e.finished_once AND d.application_id = e.application_id AND d.id = e.id
+), scheduled AS (
+    UPDATE open_deliveries o
+    SET state = 'scheduled', attempt = o.attempt + 1, failures = o.failures + 1, unknowns = 0, since = now(),
+        due_at = i.due_at, lease_id = NULL, lease_until = NULL, listed = true, reason = NULL
+    FROM input i
+    WHERE o.id = i.id AND o.id = ANY ($1) AND i.state = 'scheduled' AND o.attempt = i.attempt AND o.lease_id = i.lease_id
+    RETURNING o.id
+), logged AS (
+    INSERT INTO attempts AS a (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms,
+                               outcome, status, error, response_headers, response_body, next_due_at)
+    SELECT id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms, outcome, status, error,
+           response_headers, response_body, due_at
+    FROM input i
+    WHERE NOT EXISTS (SELECT FROM ended e WHERE e.id = i.id AND e.inline)
+      -- A repetition after an unknown commit finds the inline success of the first.
+      AND NOT (i.prompt AND i.state = 'delivered' AND i.attempt = 1 AND i.id NOT IN (SELECT id FROM ended)
+               AND EXISTS (SELECT FROM deliveries d WHERE d.application_id = i.application_id AND d.id = i.id
+                                                      AND d.started_at IS NOT NULL))
+    ORDER BY id
+    ON CONFLICT (delivery_id, attempt) DO UPDATE
+    SET url = excluded.url, started_at = excluded.started_at, duration_ms = excluded.duration_ms,
+        outcome = excluded.outcome, status = excluded.status, error = excluded.error,
+        response_headers = excluded.response_headers, response_body = excluded.response_body
+    -- Nothing is kept of an event that was erased meanwhile.
+    WHERE a.outcome = 'unknown' AND a.error IS DISTINCT FROM 'erased'
+), noticed AS (
+    INSERT INTO failure_notices (delivery_id, application_id, endpoint_id)
+    SELECT id, application_id, endpoint_id FROM ended WHERE notifies AND state = 'failed'
+    ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET failed_at = now()
+)
+SELECT id FROM ended UNION ALL SELECT id FROM scheduled";
+
+/// A success under a lease that has ended counts, also where the delivery has failed meanwhile. In a statement of its own:
+/// its snapshot sees the end that the record has waited for.
+const LATE_SUCCESS: &str = "
+UPDATE deliveries d SET state = 'delivered', reason = NULL, finished_at = now()
+FROM unnest($1::uuid[], $2::uuid[]) AS i(application_id, id)
+WHERE d.application_id = i.application_id AND d.id = i.id AND d.state || '' = 'failed'";
+
+impl Store {
+    /// Records a batch of attempts in one commit. Returns the deliveries that moved.
+    ///
+    /// May be repeated after an unknown commit: an attempt has one row, and a delivery that moved does not move again. The
+    /// batch must be sorted by delivery, without a duplicate.
+    ///
+    /// # Errors
+    /// [`StoreError::Data`] when one row of the batch cannot be stored; then none is.
+    pub async fn record(&self, batch: &[&AttemptRecord]) -> Result<HashSet<DeliveryId>, StoreError> {
+        let columns = Columns::new(batch, 1)
+            .column("id", "uuid", |record| record.delivery.0)
+            .column("event_id", "uuid", |record| record.event.0)
+            .column("application_id", "uuid", |record| record.application.0)
+            .column("endpoint_id", "uuid", |record| record.endpoint.0)
+            .column("attempt", "int", |record| record.attempt.cast_signed())
+            .column("lease_id", "uuid", |record| record.lease.0)
+            .column("url", "text", |record| record.url.as_str())
+            .column("started_at", "timestamptz", |record| record.started_at)
+            .column("duration_ms", "int", |record| i32::try_from(milliseconds(record.duration)).unwrap_or(i32::MAX))
+            .column("outcome", "text", |record| record.outcome.code())
+            .column("status", "int", |record| record.outcome.status().map(i32::from))
+            .column("error", "text", |record| record.error.as_deref())
+            .column("response_headers", "text", |record| record.response_headers.as_str())
+            .column("response_body", "bytea", |record| record.response_body.as_slice())
+            .column("state", "text", |record| record.next.state().as_str())
+            .column("reason", "text", |record| record.next.reason())
+            .column("due_at", "timestamptz", |record| record.next.due())
+            .column("notifies", "bool", |record| record.notifies_owner)
+            .column("prompt", "bool", |record| record.is_prompt());
+        let statement = format!("WITH input AS MATERIALIZED (SELECT * FROM {}), {RECORD}", columns.table("i"));
+        let writer = self.writer().await?;
+        let statement = writer.prepare_cached(&statement).await?;
+        let rows = writer.query(&statement, &columns.values().collect::<Vec<_>>()).await?;
+        let moved: HashSet<DeliveryId> = rows.iter().map(|row| DeliveryId(row.get(0))).collect();
+        let late = batch.iter().filter(|one| one.next == NextState::Delivered && !moved.contains(&one.delivery));
+        let (applications, ids): (Vec<Uuid>, Vec<Uuid>) = late.map(|one| (one.application.0, one.delivery.0)).unzip();
+        if !ids.is_empty() {
+            let statement = writer.prepare_cached(LATE_SUCCESS).await?;
+            writer.execute(&statement, &[&applications, &ids]).await?;
+        }
+        Ok(moved)
+    }
+
+    /// Removes an open delivery whose partition has been dropped. Says whether it was there.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn forget_dropped(&self, delivery: DeliveryId) -> Result<bool, StoreError> {
+        let statement = "DELETE FROM open_deliveries WHERE id = $1";
+        Ok(self.connection().await?.execute(statement, &[&delivery.0]).await? > 0)
+    }
+
+    /// Shows deliveries in lists that are still being sent: their attempts are slow.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn list_slow(&self, deliveries: &[DeliveryId]) -> Result<(), StoreError> {
+        let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.0).collect();
+        let statement = "UPDATE open_deliveries SET listed = true WHERE id = ANY ($1) AND NOT listed";
+        let writer = self.writer().await?;
+        let statement = writer.prepare_cached(statement).await?;
+        writer.execute(&statement, &[&ids]).await?;
+        Ok(())
+    }
+}
+
+impl AttemptRecord {
+    /// Whether the attempt began soon enough after acceptance to stand in the row of its delivery.
+    pub(crate) fn is_prompt(&self) -> bool {
+        let age = Duration::try_from(self.started_at.duration_since(self.delivery.accepted_at()));
+        age.is_ok_and(|age| age <= INLINE_WITHIN)
+    }
+}
+
+impl NextState {
+    pub(crate) fn state(self) -> State {
+        match self {
+            Self::Delivered => State::Delivered,
+            Self::Scheduled { .. } => State::Scheduled,
+            Self::Failed(_) => State::Failed,
+        }
+    }
+
+    pub(crate) fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Failed(reason) => Some(reason.as_str()),
+            _ => None,
+        }
+    }
+
+    fn due(self) -> Option<Timestamp> {
+        match self {
+            Self::Scheduled { due } => Some(due),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The steps of a replay: a job looks for its next events, and queues the deliveries that it wants.
+
+use std::{collections::HashSet, time::Duration};
+
+use fanfare_domain::{
+    application::Application,
+    delivery::QueueReason,
+    event::EventType,
+    ids::{DeliveryId, EndpointId, EventId, ProcessId, ReplayId},
+    moment::later,
+    replay::Selection,
+};
+use jiff::Timestamp;
+use tokio_postgres::{Row, types::ToSql};
+use uuid::Uuid;
+
+use crate::{
+    NewReplay, Store, StoreError,
+    connection::store::row_count,
+    history::deliveries::IS_OPEN,
+    pipeline::{
+        backlogs::{TouchedBacklog, touched, with_backlogs},
+        columns::Columns,
+    },
+};
+
+/// An event that a replay goes through.
+#[derive(Debug, Clone)]
+pub struct PastEvent {
+    /// Its id.
+    pub id: EventId,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Its type.
+    pub event_type: EventType,
+}
+
+/// A delivery that a replay sends, if it is in one of the states that the replay names.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Its event.
+    pub event: EventId,
+    /// When that was accepted.
+    pub accepted_at: Timestamp,
+    /// Its endpoint.
+    pub endpoint: EndpointId,
+    /// When the delivery fails as expired, if it is queued now.
+    pub expires_at: Timestamp,
+}
+
+/// One step of a replay.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// The last event of the step before, if there was any: the step happens only where the cursor is there still.
+    pub from: Option<(Timestamp, EventId)>,
+    /// The last event of this step, if there was any.
+    pub reached: Option<(Timestamp, EventId)>,
+    /// The number of its events.
+    pub events: usize,
+    /// Whether there are no more.
+    pub is_last: bool,
+}
+
+/// The result of a step.
+#[derive(Debug, Clone)]
+pub struct Advanced {
+    /// The number of deliveries that were queued.
+    pub queued: usize,
+    /// Their backlogs.
+    pub backlogs: Vec<TouchedBacklog>,
+}
+
+/// Deliveries that are looked for in one statement.
+const AT_ONCE: usize = 5000;
+
+/// Finds deliveries in one of the states $2 of which no open row exists.
+const STILL_WANTED: &str = "
+SELECT w.event_id, w.endpoint_id FROM {WANTED}
+LEFT JOIN deliveries d ON d.application_id = $1 AND d.id = w.id
+WHERE coalesce(d.state, 'unmatched') = ANY ($2)
+  AND coalesce((SELECT true FROM open_deliveries o WHERE o.id = w.id), false) = false";
+
+impl Wanted {
+    /// The deliveries of these events that a replay sends, in the order of the events. Queued now, each has its endpoint's
+    /// lifetime, with `expiry` for the waits that the endpoint does not cause.
+    pub fn of(
+        selection: &Selection,
+        application: &Application,
+        events: &[PastEvent],
+        now: Timestamp,
+        expiry: Duration,
+    ) -> Vec<Self> {
+        let of_event = |event: &PastEvent| {
+            let (id, accepted_at) = (event.id, event.accepted_at);
+            let endpoints = selection.endpoints(application, &event.event_type).into_iter();
+            endpoints.map(move |endpoint| {
+                let expires_at = later(now, endpoint.policy.lifetime(expiry));
+                Self { event: id, accepted_at, endpoint: endpoint.id, expires_at }
+            })
+        };
+        events.iter().flat_map(of_event).collect()
+    }
+
+    fn id(&self) -> DeliveryId {
+        DeliveryId::derive(self.accepted_at, self.event, self.endpoint)
+    }
+}
+
+impl Store {
+    /// The next events that a replay goes through, in the order of their acceptance. Test events, and events that are
+    /// being fanned out, are left out.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn past_events(
+        &self,
+        of: &NewReplay,
+        reached: Option<(Timestamp, EventId)>,
+        limit: usize,
+    ) -> Result<Vec<PastEvent>, StoreError> {
+        let place = match reached {
+            Some(_) => "accepted_at >= $5 AND (accepted_at, id) > ($5, $6)",
+            None => "$5::timestamptz IS NULL AND $6::uuid IS NULL",
+        };
+        let statement = format!(
+            "SELECT id, accepted_at, type FROM events e
+             WHERE application_id = $1 AND accepted_at >= greatest($2, (SELECT line FROM retention)) AND accepted_at < $3
+               AND {place} AND NOT is_test AND erased_at IS NULL
+               AND (SELECT f.event_id FROM fan_outs f WHERE f.event_id = e.id) IS NULL
+             ORDER BY accepted_at, id LIMIT $4"
+        );
+        let (moment, event) = reached.map(|(moment, event)| (moment, event.0)).unzip();
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&of.application.0, &of.since, &of.until, &row_count(limit), &moment, &event];
+        let rows = self.connection().await?.query(&statement, &parameters).await?;
+        rows.iter().map(past_event).collect()
+    }
+
+    /// Filters these deliveries by the states that a replay names, and returns event and endpoint of each. A delivery that
+    /// is open is in none of these states.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn still_wanted(
+        &self,
+        of: &NewReplay,
+        wanted: &[Wanted],
+    ) -> Result<HashSet<(EventId, EndpointId)>, StoreError> {
+        let states = of.states();
+        let connection = self.writer().await?;
+        let mut found = HashSet::new();
+        for part in wanted.chunks(AT_ONCE) {
+            let columns = columns(part, 3);
+            let statement = STILL_WANTED.replace("{WANTED}", &columns.table("w"));
+            let statement = connection.prepare_cached(&statement).await?;
+            let first: [&(dyn ToSql + Sync); 2] = [&of.application.0, &states];
+            let parameters: Vec<_> = first.into_iter().chain(columns.values()).collect();
+            let rows = connection.query(&statement, &parameters).await?;
+            found.extend(rows.iter().map(|row| (EventId(row.get(0)), EndpointId(row.get(1)))));
+        }
+        Ok(found)
+    }
+
+    /// The number of a replay's deliveries that are queued, counted up to `most`.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn queued_of_replay(&self, id: ReplayId, most: usize) -> Result<usize, StoreError> {
+        // A paused or dead endpoint does not stop the replay to the others.
+        let statement = "SELECT count(*) FROM (
+                             SELECT FROM open_deliveries o WHERE replay_id = $1 AND state = 'queued'
+                               AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = o.endpoint_id
+                                                 AND (b.owner IS NULL AND b.reason = 'paused' OR b.next_probe IS NOT NULL))
+                             LIMIT $2) queued";
+        let row = self.connection().await?.query_one(statement, &[&id.0, &row_count(most)]).await?;
+        Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or_default())
+    }
+
+    /// Takes a step: queues the deliveries that a replay wants, behind all others of their endpoints, and moves the cursor,
+    /// in one commit. `process` becomes the owner of new backlogs. `None` where the replay does not run any more, or
+    /// another process has taken this step.
+    ///
+    /// # Errors
+    /// When the database is away; a commit may then have happened, and the cursor tells it.
+    pub async fn advance_replay(
+        &self,
+        of: &NewReplay,
+        step: Step,
+        wanted: &[Wanted],
+        process: Option<ProcessId>,
+    ) -> Result<Option<Advanced>, StoreError> {
+        let mut sorted = wanted.to_vec();
+        sorted.sort_unstable_by_key(|one| one.id().0);
+        let columns = columns(&sorted, FIRST_COLUMN).column("expires_at", "timestamptz", |one| one.expires_at);
+        let statement = advance_statement(&columns);
+        let (moment, event) = step.reached.map(|(moment, event)| (moment, event.0)).unzip();
+        let (from_moment, from_event) = step.from.map(|(moment, event)| (moment, event.0)).unzip();
+        let (process, reason) = (process.map(|id| id.0), QueueReason::Replayed.as_str());
+        let (events, states) = (row_count(step.events), of.states());
+        let first: [&(dyn ToSql + Sync); FIRST_COLUMN - 1] =
+            [&of.id.0, &from_moment, &from_event, &moment, &event, &events, &step.is_last, &states, &reason, &process];
+        let parameters: Vec<_> = first.into_iter().chain(columns.values()).collect();
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached(&statement).await?;
+        let rows = connection.query(&statement, &parameters).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let queued = usize::try_from(row.get::<_, i64>("queued")).unwrap_or_default();
+        let has_backlog = |row: &&Row| row.get::<_, Option<Uuid>>("endpoint_id").is_some();
+        Ok(Some(Advanced { queued, backlogs: rows.iter().filter(has_backlog).map(touched).collect() }))
+    }
+}
+
+/// The first parameter behind those of the step.
+const FIRST_COLUMN: usize = 11;
+
+/// The parameters: replay, cursor before (two), cursor behind (two), events, whether it is the last step, states, reason,
+/// process, and the deliveries.
+///
+/// The locks are on the finished rows, and on the events of deliveries that never existed. The open rows are inserted with
+/// ON CONFLICT, which sees an open row that was committed meanwhile, whatever the statement's snapshot is.
+fn advance_statement<T>(columns: &Columns<'_, T>) -> String {
+    let (wanted, with_backlogs) = (columns.table("i"), with_backlogs("$10"));
+    format!(
+        "WITH replay AS MATERIALIZED (
+    SELECT id, application_id FROM replays
+    WHERE id = $1 AND state = 'running' AND reached_at IS NOT DISTINCT FROM $2::timestamptz
+      AND reached_event IS NOT DISTINCT FROM $3::uuid
+    FOR UPDATE
+), wanted AS MATERIALIZED (
+    SELECT i.*, r.application_id FROM replay r CROSS JOIN {wanted}
+    WHERE i.accepted_at >= (SELECT line FROM retention)
+      AND coalesce((SELECT true FROM open_deliveries o WHERE o.id = i.id), false) = false
+), again AS MATERIALIZED (
+    SELECT w.*, d.attempt FROM wanted w
+    JOIN deliveries d ON d.application_id = w.application_id AND d.id = w.id
+    JOIN events e ON e.application_id = w.application_id AND e.accepted_at = w.accepted_at AND e.id = w.event_id
+    WHERE d.state || '' = ANY ($8) AND e.erased_at IS NULL AND NOT {IS_OPEN}
+    ORDER BY d.id FOR UPDATE OF d FOR KEY SHARE OF e
+), never AS MATERIALIZED (
+    SELECT w.* FROM wanted w
+    JOIN events e ON e.application_id = w.application_id AND e.accepted_at = w.accepted_at AND e.id = w.event_id
+    WHERE 'unmatched' = ANY ($8) AND e.erased_at IS NULL
+      AND (SELECT d.id FROM deliveries d WHERE d.application_id = w.application_id AND d.id = w.id) IS NULL
+      AND (SELECT f.event_id FROM fan_outs f WHERE f.event_id = w.event_id) IS NULL
+    ORDER BY w.id FOR KEY SHARE OF e
+), queued AS (
+    INSERT INTO open_deliveries AS o (id, event_id, application_id, endpoint_id, state, reason, class, listed,
+                                      finished_once, attempt, expires_at, replay_id)
+    SELECT id, event_id, application_id, endpoint_id, 'queued', $9, 1, true, finished_once, attempt, expires_at, $1
+    FROM (SELECT id, event_id, application_id, endpoint_id, true AS finished_once, attempt + 1 AS attempt, expires_at
+          FROM again
+          UNION ALL
+          SELECT id, event_id, application_id, endpoint_id, false, 1, expires_at FROM never) rows
+    ORDER BY id
+    ON CONFLICT (id) DO NOTHING
+    RETURNING o.endpoint_id, o.application_id, o.reason
+), {with_backlogs}, noted AS (
+    UPDATE replays r
+    SET reached_at = coalesce($4, r.reached_at), reached_event = coalesce($5, r.reached_event), events = r.events + $6,
+        deliveries = r.deliveries + (SELECT count(*) FROM queued), state = CASE WHEN $7 THEN 'done' ELSE r.state END,
+        finished_at = CASE WHEN $7 THEN now() END
+    FROM replay WHERE r.id = replay.id
+    RETURNING r.id
+)
+SELECT (SELECT count(*) FROM queued) AS queued, t.endpoint_id, t.application_id, t.owner
+FROM noted LEFT JOIN touched t ON true"
+    )
+}
+
+fn columns(wanted: &[Wanted], first: usize) -> Columns<'_, Wanted> {
+    Columns::new(wanted, first)
+        .column("id", "uuid", |one| one.id().0)
+        .column("accepted_at", "timestamptz", |one| one.accepted_at)
+        .column("event_id", "uuid", |one| one.event.0)
+        .column("endpoint_id", "uuid", |one| one.endpoint.0)
+}
+
+fn past_event(row: &Row) -> Result<PastEvent, StoreError> {
+    let text: &str = row.get("type");
+    let event_type = EventType::parse(text)
+        .map_err(|fault| StoreError::corrupt("events", format!("type {text:?}, which {}", fault.message)))?;
+    Ok(PastEvent { id: EventId(row.get("id")), accepted_at: row.get("accepted_at"), event_type })
+}

@@ -1,0 +1,183 @@
+//! Replays: their rows, and the changes of their states. `replay_advance` queues their deliveries.
+
+use fanfare_domain::{
+    ids::{ApplicationId, EndpointId, EventId, ReplayId},
+    replay::{ReplayState, Replayed, Selection},
+    subscription::Subscription,
+};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{Store, StoreError, connection::store::row_count};
+
+/// A request for a replay.
+#[derive(Debug, Clone)]
+pub struct NewReplay {
+    /// Its id.
+    pub id: ReplayId,
+    /// Its application.
+    pub application: ApplicationId,
+    /// The endpoint; `None` for all.
+    pub endpoint: Option<EndpointId>,
+    /// Types and wildcards; empty for all.
+    pub event_types: Vec<String>,
+    /// The states of the deliveries to send.
+    pub states: Vec<Replayed>,
+    /// Events accepted from this moment on.
+    pub since: Timestamp,
+    /// Events accepted before this moment.
+    pub until: Timestamp,
+    /// Deliveries in a second.
+    pub rate_per_second: u32,
+}
+
+/// A replay with its progress.
+#[derive(Debug, Clone)]
+pub struct Replay {
+    /// The request.
+    pub of: NewReplay,
+    /// Its state.
+    pub state: ReplayState,
+    /// The cursor: the last event that was processed, and when that was accepted.
+    pub reached: Option<(Timestamp, EventId)>,
+    /// Events that were processed.
+    pub events: i64,
+    /// Deliveries that were queued.
+    pub deliveries: i64,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was done or cancelled.
+    pub finished_at: Option<Timestamp>,
+}
+
+const COLUMNS: &str = "id, application_id, endpoint_id, event_types, states, since, until, rate_per_second, state, \
+                       reached_at, reached_event, events, deliveries, created_at, finished_at";
+
+impl NewReplay {
+    /// Which events go to which endpoints.
+    ///
+    /// # Errors
+    /// When one of its types cannot be read.
+    pub fn selection(&self) -> Result<Selection, StoreError> {
+        let types = self.event_types.iter().map(|text| {
+            Subscription::parse(text)
+                .map_err(|fault| StoreError::corrupt("replays", format!("type {text:?}, which {}", fault.message)))
+        });
+        Ok(Selection { endpoint: self.endpoint, types: types.collect::<Result<_, _>>()? })
+    }
+
+    pub(crate) fn states(&self) -> Vec<&'static str> {
+        self.states.iter().map(|one| one.as_str()).collect()
+    }
+}
+
+impl Store {
+    /// Creates a replay, which begins; `None` where `most` of the application's run or are paused already.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn create_replay(&self, new: &NewReplay, most: i64) -> Result<Option<Replay>, StoreError> {
+        let statement = format!(
+            "INSERT INTO replays (id, application_id, endpoint_id, event_types, states, since, until, rate_per_second)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8
+             WHERE (SELECT count(*) FROM replays WHERE application_id = $2 AND state IN ('running', 'paused')) < $9
+             RETURNING {COLUMNS}"
+        );
+        let endpoint = new.endpoint.map(|id| id.0);
+        let rate = new.rate_per_second.cast_signed();
+        let (types, states) = (&new.event_types, new.states());
+        let row = self
+            .connection()
+            .await?
+            .query_opt(
+                &statement,
+                &[&new.id.0, &new.application.0, &endpoint, types, &states, &new.since, &new.until, &rate, &most],
+            )
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// A replay of an application.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn replay(&self, application: ApplicationId, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+        let statement = format!("SELECT {COLUMNS} FROM replays WHERE id = $1 AND application_id = $2");
+        let row = self.connection().await?.query_opt(&statement, &[&id.0, &application.0]).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// A page of an application's replays, newest first.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn replays(
+        &self,
+        application: ApplicationId,
+        before: Option<ReplayId>,
+        limit: usize,
+    ) -> Result<Vec<Replay>, StoreError> {
+        let statement = format!(
+            "SELECT {COLUMNS} FROM replays WHERE application_id = $1 AND ($2::uuid IS NULL OR id < $2)
+             ORDER BY id DESC LIMIT $3"
+        );
+        let before = before.map(|id| id.0);
+        let rows = self.connection().await?.query(&statement, &[&application.0, &before, &row_count(limit)]).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The running replays of all applications.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn running_replays(&self) -> Result<Vec<Replay>, StoreError> {
+        let statement = format!("SELECT {COLUMNS} FROM replays WHERE state = 'running' ORDER BY id");
+        let rows = self.connection().await?.query(&statement, &[]).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Resumes, pauses or cancels a replay; `None` where it has ended before, or there is none.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn turn_replay(
+        &self,
+        application: ApplicationId,
+        id: ReplayId,
+        to: ReplayState,
+    ) -> Result<Option<Replay>, StoreError> {
+        let statement = format!(
+            "UPDATE replays SET state = $3, finished_at = CASE WHEN $3 = 'cancelled' THEN now() END
+             WHERE id = $1 AND application_id = $2 AND state IN ('running', 'paused')
+             RETURNING {COLUMNS}"
+        );
+        let row = self.connection().await?.query_opt(&statement, &[&id.0, &application.0, &to.as_str()]).await?;
+        row.as_ref().map(read).transpose()
+    }
+}
+
+fn read(row: &Row) -> Result<Replay, StoreError> {
+    let corrupt = |what: &str, text: &str| StoreError::corrupt("replays", format!("{what} {text:?}"));
+    let (state, states): (&str, Vec<&str>) = (row.get("state"), row.get("states"));
+    let states = states.into_iter().map(|text| Replayed::parse(text).ok_or_else(|| corrupt("states", text)));
+    let reached_at: Option<Timestamp> = row.get("reached_at");
+    Ok(Replay {
+        of: NewReplay {
+            id: ReplayId(row.get("id")),
+            application: ApplicationId(row.get("application_id")),
+            endpoint: row.get::<_, Option<Uuid>>("endpoint_id").map(EndpointId),
+            event_types: row.get("event_types"),
+            states: states.collect::<Result<_, _>>()?,
+            since: row.get("since"),
+            until: row.get("until"),
+            rate_per_second: row.get::<_, i32>("rate_per_second").cast_unsigned(),
+        },
+        state: ReplayState::parse(state).ok_or_else(|| corrupt("state", state))?,
+        reached: reached_at.zip(row.get::<_, Option<Uuid>>("reached_event").map(EventId)),
+        events: row.get("events"),
+        deliveries: row.get("deliveries"),
+        created_at: row.get("created_at"),
+        finished_at: row.get("finished_at"),
+    })
+}

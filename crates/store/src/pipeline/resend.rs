@@ -1,0 +1,237 @@
+//! Deliveries that a customer requests again: their open rows become queued, whatever they waited for.
+//!
+//! One statement does it, so that no lock is held across a round trip. It locks the finished rows in the order of their
+//! ids, reads their attempt numbers behind the locks, and inserts the open rows with ON CONFLICT: an open row that another
+//! statement has committed meanwhile is seen there, whatever the statement's snapshot is.
+
+use std::{collections::HashMap, time::Duration};
+
+use fanfare_domain::{
+    delivery::{QueueReason, State},
+    ids::{ApplicationId, DeliveryId, EndpointId, EventId},
+};
+use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use crate::{
+    Store, StoreError,
+    connection::store::{milliseconds, row_count},
+    history::deliveries::IS_OPEN,
+    pipeline::backlogs::with_backlogs,
+};
+
+/// Selects the deliveries to send again.
+#[derive(Debug, Clone, Default)]
+pub struct ResendFilter {
+    /// These deliveries; `None` for all that the rest of the filter finds.
+    pub deliveries: Option<Vec<DeliveryId>>,
+    /// Deliveries to this endpoint.
+    pub endpoint: Option<EndpointId>,
+    /// Deliveries of this event.
+    pub event: Option<EventId>,
+    /// Deliveries in one of these states.
+    pub states: Vec<State>,
+    /// Deliveries of events accepted from this moment on.
+    pub since: Option<Timestamp>,
+    /// Deliveries of events accepted before this moment.
+    pub until: Option<Timestamp>,
+    /// The greatest number of deliveries, the newest first.
+    pub limit: usize,
+}
+
+/// A delivery that is queued again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResentDelivery {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The event.
+    pub event: EventId,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// The number of the attempt that is made next.
+    pub attempt: u32,
+}
+
+/// The endpoints of the application $1 that take deliveries, with their status.
+const ENDPOINTS: &str = "endpoints p WHERE p.application_id = $1 AND p.deleted_at IS NULL AND p.status <> 'disabled'";
+
+impl Store {
+    /// Queues deliveries again. A finished delivery begins its schedule anew, a scheduled one keeps its place in it, and a
+    /// queued one stays as it is. Deliveries that are being sent, whose event is erased, that are older than the line of
+    /// retention, or whose endpoint is disabled or deleted, are left out.
+    ///
+    /// From now on each may take the lifetime of its endpoint, or `otherwise` for an endpoint that has none in `lifetimes`.
+    ///
+    /// # Errors
+    /// When the database is away; a commit may then have happened.
+    pub async fn resend(
+        &self,
+        application: ApplicationId,
+        filter: &ResendFilter,
+        lifetimes: &HashMap<EndpointId, Duration>,
+        otherwise: Duration,
+    ) -> Result<Vec<ResentDelivery>, StoreError> {
+        let mut least = filter.since.map_or(Uuid::nil(), |since| DeliveryId::bounds(since).0.0);
+        let mut greatest = filter.until.map_or(Uuid::max(), |until| DeliveryId::bounds(until).0.0);
+        if let Some(event) = filter.event {
+            let Some(accepted_at) = self.accepted_at(event).await? else { return Ok(Vec::new()) };
+            let (first, last) = DeliveryId::bounds(accepted_at);
+            (least, greatest) = (least.max(first.0), greatest.min(last.0));
+        }
+        if let Some((first, last)) = filter.deliveries.as_ref().and_then(|ids| ids.iter().min().zip(ids.iter().max())) {
+            (least, greatest) = (least.max(first.0), greatest.min(last.0));
+        }
+        let ids = filter.deliveries.as_ref().map(|ids| ids.iter().map(|id| id.0).collect::<Vec<Uuid>>());
+        let (endpoint, event) = (filter.endpoint.map(|id| id.0), filter.event.map(|id| id.0));
+        let endpoints: Vec<Uuid> = lifetimes.keys().map(|id| id.0).collect();
+        let own: Vec<i64> = lifetimes.values().map(|lifetime| milliseconds(*lifetime)).collect();
+        let otherwise = milliseconds(otherwise);
+        let (limit, reason) = (row_count(filter.limit), QueueReason::Resent.as_str());
+        let parameters: [&(dyn ToSql + Sync); 11] =
+            [&application.0, &least, &greatest, &ids, &endpoint, &event, &limit, &reason, &endpoints, &own, &otherwise];
+        // This connection plans look-ups by index only: the statement joins a short list with partitioned tables.
+        let connection = self.writer().await?;
+        let rows = connection.query(&statement(filter), &parameters).await?;
+        let read = |row: &tokio_postgres::Row| ResentDelivery {
+            delivery: DeliveryId(row.get("id")),
+            event: EventId(row.get("event_id")),
+            endpoint: EndpointId(row.get("endpoint_id")),
+            attempt: row.get::<_, i32>("attempt").cast_unsigned(),
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+}
+
+/// The statement. Its parameters: application, least id, greatest id, ids, endpoint, event, limit, reason, endpoints with
+/// their lifetimes, lifetime of other endpoints.
+fn statement(filter: &ResendFilter) -> String {
+    let with_backlogs = with_backlogs("NULL");
+    format!(
+        "WITH lifetimes AS MATERIALIZED (
+    SELECT p.id AS endpoint_id, now() + coalesce(l.milliseconds, $11::bigint) * interval '1 millisecond' AS expires_at
+    FROM endpoints p LEFT JOIN unnest($9::uuid[], $10::bigint[]) AS l(endpoint_id, milliseconds) ON l.endpoint_id = p.id
+    -- Names each parameter with its type: the conditions below need not have all of them.
+    WHERE p.application_id = $1 AND ($4::uuid[] IS NULL OR $5::uuid IS NULL OR $6::uuid IS NULL OR true)
+), found AS MATERIALIZED (
+    SELECT id FROM (({}) UNION ({})) AS both_tables ORDER BY id DESC LIMIT $7
+), chosen AS MATERIALIZED (
+    SELECT d.id, d.event_id, d.endpoint_id, d.attempt
+    FROM found
+    JOIN deliveries d ON d.application_id = $1 AND d.id = found.id
+    JOIN events e ON e.application_id = $1 AND e.accepted_at = delivery_accepted_at(d.id) AND e.id = d.event_id
+    WHERE {} AND e.erased_at IS NULL AND NOT {IS_OPEN} ORDER BY d.id FOR UPDATE OF d FOR KEY SHARE OF e
+), opened AS (
+    INSERT INTO open_deliveries AS o (id, event_id, application_id, endpoint_id, state, reason, listed, finished_once,
+                                      attempt, expires_at)
+    SELECT c.id, c.event_id, $1, c.endpoint_id, 'queued', $8, true, true, c.attempt + 1, l.expires_at
+    FROM chosen c JOIN lifetimes l ON l.endpoint_id = c.endpoint_id ORDER BY c.id
+    ON CONFLICT (id) DO NOTHING
+    RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.attempt, o.reason
+), due AS MATERIALIZED (
+    SELECT o.id FROM found JOIN open_deliveries o ON o.id = found.id
+    WHERE o.state = 'scheduled' ORDER BY o.id FOR UPDATE OF o SKIP LOCKED
+), moved AS (
+    UPDATE open_deliveries o
+    SET state = 'queued', reason = $8, class = 0, listed = true, since = now(), due_at = NULL,
+        expires_at = greatest(o.expires_at, l.expires_at)
+    FROM due, lifetimes l WHERE o.id = due.id AND l.endpoint_id = o.endpoint_id
+    RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.attempt, o.reason
+), queued AS (
+    SELECT * FROM opened UNION ALL SELECT * FROM moved
+), {with_backlogs}
+SELECT id, event_id, endpoint_id, attempt FROM queued
+UNION ALL
+SELECT o.id, o.event_id, o.endpoint_id, o.attempt FROM found JOIN open_deliveries o ON o.id = found.id
+WHERE o.state = 'queued'
+ORDER BY id DESC",
+        finished_rows(filter),
+        open_rows(filter),
+        finished_states(filter)
+    )
+}
+
+/// The rows that the filter names, by ids or by bounds of ids. The plan is made without the parameters' values, so that the
+/// text holds only the conditions that apply. `table` is the alias of `deliveries` or `open_deliveries`.
+fn source(filter: &ResendFilter, name: &str, table: &str) -> String {
+    match filter.deliveries {
+        Some(_) => format!("unnest($4) AS named(id) JOIN {name} {table} ON {table}.id = named.id"),
+        None => format!("{name} {table}"),
+    }
+}
+
+/// The conditions that all rows must fulfil.
+fn conditions(filter: &ResendFilter, table: &str) -> String {
+    let id = format!("{table}.id");
+    let endpoint = filter.endpoint.map(|_| format!("AND {table}.endpoint_id = $5")).unwrap_or_default();
+    let of_event = filter.event.map(|_| format!("AND {table}.event_id = $6")).unwrap_or_default();
+    // A request that names no deliveries means neither tests nor deliveries that were resent before and wait still.
+    let is_named = filter.deliveries.is_some();
+    let event = if is_named { "e.erased_at IS NULL" } else { "e.erased_at IS NULL AND NOT e.is_test" };
+    let again = if is_named || table == "d" { "" } else { "AND o.reason IS DISTINCT FROM $8" };
+    format!(
+        "{table}.application_id = $1 AND {id} BETWEEN $2 AND $3 {endpoint} {of_event} {again}
+         AND delivery_accepted_at({id}) >= (SELECT line FROM retention)
+         AND EXISTS (SELECT FROM {ENDPOINTS} AND p.id = {table}.endpoint_id)
+         AND coalesce((SELECT {event} FROM events e
+                       WHERE e.application_id = $1 AND e.accepted_at = delivery_accepted_at({id})
+                         AND e.id = {table}.event_id), false)"
+    )
+}
+
+fn finished_rows(filter: &ResendFilter) -> String {
+    format!(
+        "SELECT d.id FROM {} WHERE {} AND NOT {IS_OPEN} AND {} ORDER BY d.id DESC LIMIT $7",
+        source(filter, "deliveries", "d"),
+        finished_states(filter),
+        conditions(filter, "d")
+    )
+}
+
+/// The condition on the state of a finished row.
+fn finished_states(filter: &ResendFilter) -> String {
+    let states: Vec<State> = filter.states.iter().copied().filter(|state| state.is_finished()).collect();
+    let words: Vec<String> = states.iter().map(|state| format!("'{}'", state.as_str())).collect();
+    match words.as_slice() {
+        [] => "false".to_owned(),
+        // An index by state is in the order of ids for one state only.
+        [word] => {
+            let partial = if *word == "'delivered'" { "" } else { "d.state <> 'delivered' AND " };
+            format!("{partial}d.state = {word}")
+        }
+        words => format!("d.state IN ({})", words.join(", ")),
+    }
+}
+
+fn open_rows(filter: &ResendFilter) -> String {
+    let paused = format!("EXISTS (SELECT FROM {ENDPOINTS} AND p.id = o.endpoint_id AND p.status = 'paused')");
+    let state = |state: &State| match state {
+        State::Scheduled => Some("o.state = 'scheduled'".to_owned()),
+        State::Queued => Some(format!("o.state = 'queued' AND NOT {paused}")),
+        State::Held => Some(format!("o.state = 'queued' AND {paused}")),
+        _ => None,
+    };
+    let states: Vec<String> = filter.states.iter().filter_map(state).collect();
+    let states = if states.is_empty() { "false".to_owned() } else { format!("({})", states.join(" OR ")) };
+    // Named deliveries are found by their ids, listed or not.
+    let listed = if filter.deliveries.is_some() { "" } else { "AND o.listed" };
+    format!(
+        "SELECT o.id FROM {} WHERE {states} {listed} AND {} ORDER BY o.id DESC LIMIT $7",
+        source(filter, "open_deliveries", "o"),
+        conditions(filter, "o")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_looks_only_where_its_states_are() {
+        let of = |states: &[State]| statement(&ResendFilter { states: states.to_vec(), ..ResendFilter::default() });
+        let failed = of(&[State::Failed]);
+        assert!(failed.contains("d.state <> 'delivered' AND d.state = 'failed'"), "{failed}");
+        assert!(failed.contains("FROM open_deliveries o WHERE false "), "{failed}");
+        assert!(of(&[State::Scheduled]).contains("FROM deliveries d WHERE false"));
+    }
+}

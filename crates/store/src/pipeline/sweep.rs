@@ -1,0 +1,90 @@
+//! The sweep: a slow walk over all open deliveries, by ranges of pages, that finds what broke the rules.
+
+use fanfare_domain::delivery::FailureReason;
+use tokio_postgres::types::ToSql;
+
+use crate::{
+    Store, StoreError,
+    pipeline::{backlogs::with_backlogs, finish::FINISH},
+};
+
+/// What a step of the sweep has found.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Swept {
+    /// Deliveries that failed as expired.
+    pub expired: u64,
+    /// Queued deliveries without a backlog: a rule was broken.
+    pub unowned: u64,
+}
+
+/// Pages that one step walks: 7 to 110 ms.
+pub const PAGES: i64 = 10_000;
+
+/// The rows of one step.
+const RANGE: &str = "o.ctid >= ('(' || $1::bigint || ',0)')::tid AND o.ctid < ('(' || $2::bigint || ',0)')::tid";
+
+impl Store {
+    /// The number of pages that the open deliveries lie in.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn open_pages(&self) -> Result<i64, StoreError> {
+        let statement = "SELECT pg_relation_size('open_deliveries') / current_setting('block_size')::bigint";
+        Ok(self.connection().await?.query_one(statement, &[]).await?.get(0))
+    }
+
+    /// Walks the pages from `page` on: ends deliveries that have expired, unless their endpoint is paused, and gives queued
+    /// deliveries without a backlog one without an owner.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn sweep(&self, page: i64) -> Result<Swept, StoreError> {
+        let connection = self.connection().await?;
+        let expired = format!(
+            "WITH chosen AS MATERIALIZED (
+    SELECT o.id FROM open_deliveries o JOIN endpoints p ON p.id = o.endpoint_id
+    WHERE {RANGE} AND o.state IN ('queued', 'scheduled') AND o.expires_at < now() - interval '1 minute'
+      AND (p.status <> 'paused' OR p.deleted_at IS NOT NULL)
+      AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = o.endpoint_id AND o.since < b.resumed_at)
+    LIMIT 5000 FOR UPDATE OF o SKIP LOCKED
+), ended AS (
+    DELETE FROM open_deliveries o USING chosen c WHERE o.id = c.id
+    RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.finished_once, o.replay_id, o.failures,
+              o.attempt - 1 AS attempt, 'failed' AS state, $3::text AS reason, true AS notifies
+), {FINISH}
+SELECT count(*) FROM ended"
+        );
+        let reason = FailureReason::Expired.as_str();
+        let end = page + PAGES;
+        let parameters: [&(dyn ToSql + Sync); 3] = [&page, &end, &reason];
+        let expired: i64 = connection.query_one(&expired, &parameters).await?.get(0);
+        let unowned = format!(
+            "WITH queued AS MATERIALIZED (
+    SELECT o.id, o.endpoint_id, o.application_id, coalesce(o.reason, 'retry') AS reason FROM open_deliveries o
+    WHERE {RANGE} AND o.state = 'queued' AND o.since < now() - interval '1 minute'
+      AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = o.endpoint_id)
+    FOR UPDATE SKIP LOCKED
+), {}
+SELECT count(*) FROM queued WHERE EXISTS (SELECT FROM touched)",
+            with_backlogs("NULL")
+        );
+        let unowned: i64 = connection.query_one(&unowned, &[&page, &end]).await?.get(0);
+        // An owner that no process has: a statement of a process that had been dead for long.
+        let orphans = "UPDATE endpoint_backlogs b SET owner = NULL, next_look = now()
+                       FROM (SELECT endpoint_id FROM endpoint_backlogs o
+                             WHERE owner IS NOT NULL AND NOT EXISTS (SELECT FROM processes p WHERE p.id = o.owner)
+                             ORDER BY endpoint_id FOR NO KEY UPDATE SKIP LOCKED) orphans
+                       WHERE b.endpoint_id = orphans.endpoint_id";
+        let orphans = connection.execute(orphans, &[]).await?;
+        Ok(Swept { expired: expired.unsigned_abs(), unowned: unowned.unsigned_abs() + orphans })
+    }
+
+    /// Removes the dead rows of the open deliveries, which autovacuum visits once a minute only.
+    ///
+    /// # Errors
+    /// When the database is away, or the table is not the user's.
+    pub async fn vacuum_open(&self) -> Result<(), StoreError> {
+        self.connection().await?.batch_execute("VACUUM (TRUNCATE off) open_deliveries").await?;
+        Ok(())
+    }
+}
