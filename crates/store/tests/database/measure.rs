@@ -1,0 +1,68 @@
+//! What a call of the store touches, by the statistics of the tables.
+
+use std::{collections::HashMap, time::Duration};
+
+use fanfare_store::Store;
+
+use super::Database;
+
+/// Buffers and scans of whole tables in one call.
+#[derive(Debug)]
+pub(crate) struct Touched {
+    /// Buffers of tables and their indexes.
+    pub(crate) buffers: i64,
+    /// Rows that scans of whole tables have read, by table.
+    pub(crate) scanned: HashMap<String, i64>,
+}
+
+type Figures = HashMap<String, (i64, i64)>;
+
+impl Database {
+    /// The result of one look, and what it touched. A store of its own reports it when its sessions end. Sessions that the
+    /// test keeps may report meanwhile: where bounds are narrow, it keeps none.
+    pub(crate) async fn measured<T>(&self, look: impl AsyncFnOnce(Store) -> T) -> (T, Touched) {
+        let kept = self.sessions().await;
+        let before = self.figures().await;
+        let found = look(self.another_store()).await;
+        self.await_end_of_others(&kept).await;
+        let after = self.figures().await;
+        let mut touched = Touched { buffers: 0, scanned: HashMap::new() };
+        for (table, (buffers, scanned)) in after {
+            let (earlier, scanned_earlier) = before.get(&table).copied().unwrap_or_default();
+            touched.buffers += buffers - earlier;
+            if scanned > scanned_earlier {
+                touched.scanned.insert(table, scanned - scanned_earlier);
+            }
+        }
+        (found, touched)
+    }
+
+    /// Waits until no other session of a store is left: each reports its figures before it ends.
+    async fn await_end_of_others(&self, kept: &[i32]) {
+        for _ in 0..400 {
+            if self.sessions().await.iter().all(|session| kept.contains(session)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("sessions of a store are left");
+    }
+
+    async fn sessions(&self) -> Vec<i32> {
+        let statement =
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'fanfare'";
+        self.rows(statement, &[]).await.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Buffers touched, and rows read by scans of the whole table, of each table.
+    async fn figures(&self) -> Figures {
+        // What the test's own session has touched is no part of the look.
+        self.run("SELECT pg_stat_force_next_flush()").await;
+        self.run("SELECT pg_stat_clear_snapshot()").await;
+        let statement = "SELECT i.relname::text, coalesce(heap_blks_read, 0) + coalesce(heap_blks_hit, 0)
+                                + coalesce(idx_blks_read, 0) + coalesce(idx_blks_hit, 0) + coalesce(toast_blks_read, 0)
+                                + coalesce(toast_blks_hit, 0), coalesce(s.seq_tup_read, 0)
+                         FROM pg_statio_user_tables i JOIN pg_stat_user_tables s USING (relid)";
+        self.rows(statement, &[]).await.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
+    }
+}

@@ -1,0 +1,109 @@
+//! A database for each test, copied from a template, and what most tests ask of it.
+
+mod events;
+mod look;
+mod measure;
+mod server;
+
+use std::{future::poll_fn, time::Duration};
+
+use fanfare_domain::ids::{ApplicationId, EndpointId, LeaseId, ProcessId};
+use fanfare_store::Store;
+use tokio_postgres::{AsyncMessage, Client, NoTls, Row, types::ToSql};
+use uuid::Uuid;
+
+pub(crate) use events::{
+    LEASE, Sent, accepted, delivered, failed, keyed, lease_of, moment, scheduled, sorted, starting, timed, to,
+};
+pub(crate) use look::Finished;
+pub(crate) use server::Database;
+
+/// The application of most tests.
+pub(crate) const APPLICATION: ApplicationId = ApplicationId(Uuid::from_u128(0xa));
+
+/// Two processes, and one that is declared dead.
+pub(crate) const ONE: ProcessId = ProcessId(Uuid::from_u128(0x101));
+pub(crate) const TWO: ProcessId = ProcessId(Uuid::from_u128(0x102));
+pub(crate) const DEAD: ProcessId = ProcessId(Uuid::from_u128(0x103));
+
+/// The endpoints of the application: 1 to 20.
+pub(crate) fn endpoint(number: u128) -> EndpointId {
+    EndpointId(Uuid::from_u128(number))
+}
+
+/// A lease.
+pub(crate) fn lease_id(number: u128) -> LeaseId {
+    LeaseId(Uuid::from_u128(0x1000 + number))
+}
+
+/// The load of the template.
+pub(crate) const TEMPLATE: &str = "
+INSERT INTO applications (id, name) VALUES ('00000000-0000-0000-0000-00000000000a', 'tests');
+INSERT INTO endpoints (id, application_id, url, event_types)
+    SELECT ('00000000-0000-0000-0000-' || lpad(to_hex(n), 12, '0'))::uuid, '00000000-0000-0000-0000-00000000000a',
+           'https://receiver.example/', '{*}'
+    FROM generate_series(1, 20) n;
+";
+
+/// A connection beside the store's. Notices of the server are dropped.
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            drop::<AsyncMessage>(message);
+        }
+    });
+    client
+}
+
+impl Database {
+    /// Another connection.
+    pub(crate) async fn connect(&self) -> Client {
+        connect(&self.url).await
+    }
+
+    /// A store with pools of its own.
+    pub(crate) fn another_store(&self) -> Store {
+        server::store(&self.url)
+    }
+
+    /// Runs statements.
+    pub(crate) async fn run(&self, statements: &str) {
+        self.client.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
+    }
+
+    /// The rows of a statement.
+    pub(crate) async fn rows(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
+        self.client.query(statement, parameters).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"))
+    }
+
+    /// The number of rows that a FROM clause has.
+    pub(crate) async fn count(&self, from: &str) -> i64 {
+        self.rows(&format!("SELECT count(*) FROM {from}"), &[]).await[0].get(0)
+    }
+
+    /// Has the statements of new sessions read this time from `now()`.
+    pub(crate) async fn set_clock(&self, time: &str) {
+        self.run(&format!(
+            "CREATE SCHEMA IF NOT EXISTS clock; CREATE TABLE IF NOT EXISTS clock.time (at timestamptz);
+             TRUNCATE clock.time; INSERT INTO clock.time VALUES ('{time}');
+             CREATE OR REPLACE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE
+                 AS 'SELECT at FROM clock.time';
+             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = clock, public, pg_catalog', current_database());
+             END $$"
+        ))
+        .await;
+    }
+
+    /// Waits until this many sessions of the database wait for a lock.
+    pub(crate) async fn await_waiting(&self, sessions: i64) {
+        let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        for _ in 0..400 {
+            if self.count(waiting).await >= sessions {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("no {sessions} sessions wait for a lock");
+    }
+}

@@ -1,0 +1,187 @@
+//! Leases of queued deliveries.
+
+use std::time::Duration;
+
+use fanfare_domain::delivery::QueueReason;
+use fanfare_store::{Demand, Erasure, Floor, Leased, Start};
+use jiff::Timestamp;
+
+use crate::database::{APPLICATION, Database, ONE, Sent, TWO, endpoint, lease_id, lease_of, starting};
+
+fn ids(leased: &[Leased]) -> Vec<fanfare_domain::ids::DeliveryId> {
+    leased.iter().map(|one| one.delivery).collect()
+}
+
+fn of(sent: &[Sent]) -> Vec<fanfare_domain::ids::DeliveryId> {
+    sent.iter().map(|one| one.delivery).collect()
+}
+
+#[tokio::test]
+async fn deliveries_come_by_class_and_age() {
+    let database = Database::new().await;
+    let sent = database.queue(endpoint(1), 6).await;
+    // A replay's, and older than the others.
+    database.rows("UPDATE open_deliveries SET class = 1 WHERE id = $1", &[&sent[0].delivery.0]).await;
+    let first = database.drain(1, endpoint(1), 2).await;
+    assert_eq!(ids(&first), of(&sent[1..3]));
+    let row = database.open(sent[1].delivery).await.expect("an open row");
+    assert_eq!((row.place(), row.reason.as_deref(), row.lease), (("sending", 1), None, Some(lease_id(1).0)));
+    assert_eq!(first[0].payload.as_ref().and_then(|event| event.body.as_deref()), Some("{\"a\":1}"));
+    let rest = database.drain(2, endpoint(1), 10).await;
+    assert_eq!(ids(&rest), [&of(&sent[3..])[..], &[sent[0].delivery]].concat(), "the replay's is last");
+    assert_eq!((rest[3].class, rest[3].attempt, rest[3].failures), (1, 1, 0));
+    assert!(database.drain(3, endpoint(1), 10).await.is_empty());
+    let under = database.store.leased_under(lease_id(1)).await.expect("a look");
+    assert_eq!(ids(&under), ids(&first), "after a commit that was missed");
+}
+
+#[tokio::test]
+async fn a_drain_continues_behind_its_floor() {
+    let database = Database::new().await;
+    let sent = database.queue(endpoint(1), 4).await;
+    let after = Floor { class: 0, delivery: sent[1].delivery };
+    let demand = Demand { after, ..lease_of(endpoint(1), 1) };
+    let leased = database.store.lease(ONE, lease_id(1), &[demand]).await.expect("leases");
+    assert_eq!(ids(&leased), [sent[2].delivery]);
+    let after = Floor { class: 1, ..after };
+    let demand = Demand { after, ..lease_of(endpoint(1), 9) };
+    assert!(database.store.lease(ONE, lease_id(2), &[demand]).await.expect("leases").is_empty());
+}
+
+#[tokio::test]
+async fn each_endpoint_gets_its_own_count() {
+    let database = Database::new().await;
+    let (first, second) = (database.queue(endpoint(1), 3).await, database.queue(endpoint(2), 3).await);
+    database.queue(endpoint(3), 3).await;
+    let demands = [lease_of(endpoint(2), 1), lease_of(endpoint(1), 2), lease_of(endpoint(4), 5)];
+    let leased = database.store.lease(ONE, lease_id(1), &demands).await.expect("leases");
+    let mut expected = [&of(&first[..2])[..], &of(&second[..1])].concat();
+    expected.sort_unstable();
+    assert_eq!(ids(&leased), expected);
+}
+
+#[tokio::test]
+async fn only_the_owner_of_a_backlog_leases() {
+    let database = Database::new().await;
+    database.queue(endpoint(1), 2).await;
+    let demands = [lease_of(endpoint(1), 2)];
+    assert!(database.store.lease(TWO, lease_id(1), &demands).await.expect("leases").is_empty());
+    // A takeover that is not committed.
+    let by_hand = database.connect().await;
+    by_hand
+        .batch_execute("BEGIN; UPDATE endpoint_backlogs SET owner = '00000000-0000-0000-0000-000000000102'")
+        .await
+        .expect("a lock");
+    let store = database.store.clone();
+    let waiting = tokio::spawn(async move { store.lease(ONE, lease_id(1), &demands).await });
+    database.await_waiting(1).await;
+    by_hand.batch_execute("COMMIT").await.expect("a commit");
+    assert!(waiting.await.expect("a task").expect("leases").is_empty());
+    assert_eq!(database.store.lease(TWO, lease_id(2), &demands).await.expect("leases").len(), 2);
+}
+
+#[tokio::test]
+async fn a_row_that_is_held_is_left_out() {
+    let database = Database::new().await;
+    let sent = database.queue(endpoint(1), 3).await;
+    let by_hand = database.connect().await;
+    by_hand.batch_execute("BEGIN").await.expect("a transaction");
+    by_hand
+        .execute("SELECT FROM open_deliveries WHERE id = $1 FOR UPDATE", &[&sent[0].delivery.0])
+        .await
+        .expect("a lock");
+    assert_eq!(ids(&database.drain(1, endpoint(1), 9).await), of(&sent[1..]));
+    by_hand.batch_execute("ROLLBACK").await.expect("an end");
+    assert_eq!(ids(&database.drain(2, endpoint(1), 9).await), of(&sent[..1]), "it returns below the floor");
+}
+
+#[tokio::test]
+async fn two_drains_at_once_share_no_delivery() {
+    let database = Database::new().await;
+    database.queue(endpoint(1), 40).await;
+    let mut tasks = Vec::new();
+    for lease in 0..8 {
+        let store = database.store.clone();
+        tasks.push(tokio::spawn(async move { store.lease(ONE, lease_id(lease), &[lease_of(endpoint(1), 5)]).await }));
+    }
+    let mut all = Vec::new();
+    for task in tasks {
+        all.extend(ids(&task.await.expect("a task").expect("leases")));
+    }
+    all.extend(ids(&database.drain(9, endpoint(1), 40).await));
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 40);
+}
+
+#[tokio::test]
+async fn a_delivery_that_killed_processes_is_leased_alone() {
+    let database = Database::new().await;
+    let sent = database.queue(endpoint(1), 3).await;
+    assert!(!database.store.has_suspect().await.expect("a look"));
+    database.rows("UPDATE open_deliveries SET unknowns = 2 WHERE id = $1", &[&sent[1].delivery.0]).await;
+    assert_eq!(ids(&database.drain(1, endpoint(1), 9).await), [sent[0].delivery, sent[2].delivery]);
+    assert!(!database.store.has_suspect().await.expect("a look"));
+    let suspect =
+        async |lease| database.store.lease_suspect(lease_id(lease), Duration::from_secs(30)).await.expect("a look");
+    assert!(suspect(2).await.is_none(), "not within a second");
+    database.run("UPDATE open_deliveries SET since = since - interval '2 s'").await;
+    database.run("UPDATE endpoints SET status = 'paused'").await;
+    assert!(suspect(2).await.is_none(), "not while the endpoint is paused");
+    assert!(!database.store.has_suspect().await.expect("a look"));
+    database.run("UPDATE endpoints SET status = 'enabled'").await;
+    database.run("UPDATE open_deliveries SET reason = 'application_unreadable' WHERE state = 'queued'").await;
+    assert!(suspect(2).await.is_none(), "not within a minute, where a process could not read it");
+    database.run("UPDATE open_deliveries SET reason = 'retry' WHERE state = 'queued'").await;
+    assert!(database.store.has_suspect().await.expect("a look"));
+    assert_eq!(suspect(2).await.map(|one| one.delivery), Some(sent[1].delivery));
+    assert!(suspect(3).await.is_none() && !database.store.has_suspect().await.expect("a look"));
+    let row = database.open(sent[1].delivery).await.expect("a row");
+    assert_eq!((row.place(), row.unknowns, row.lease), (("sending", 1), 2, Some(lease_id(2).0)));
+}
+
+#[tokio::test]
+async fn an_expired_delivery_is_leased_and_told() {
+    let database = Database::new().await;
+    let sent = database.queue(endpoint(1), 3).await;
+    // The endpoint was resumed behind the second, and before the third was queued.
+    database.run("UPDATE open_deliveries SET expires_at = now() - interval '1 s'").await;
+    database.run("UPDATE endpoint_backlogs SET resumed_at = now() - interval '10 s'").await;
+    let expiry = "UPDATE open_deliveries SET since = now() - interval '20 s' WHERE id = $1";
+    database.rows(expiry, &[&sent[1].delivery.0]).await;
+    let leased = database.drain(1, endpoint(1), 9).await;
+    assert_eq!(leased.iter().map(|one| one.is_expired).collect::<Vec<_>>(), [true, false, true]);
+    let left = leased[1].expires_at.duration_since(Timestamp::now()).as_secs();
+    assert!((3580..3591).contains(&left), "an hour from the resumption on: {left} s");
+    assert_eq!(database.open(sent[1].delivery).await.expect("a row").expires_at, leased[1].expires_at);
+}
+
+#[tokio::test]
+async fn a_resumption_shortens_no_expiry() {
+    let database = Database::new().await;
+    let sent = database.queue(endpoint(1), 1).await;
+    database
+        .run("UPDATE open_deliveries SET expires_at = now() + interval '2 days', since = now() - interval '20 s'")
+        .await;
+    database.run("UPDATE endpoint_backlogs SET resumed_at = now()").await;
+    let before = database.open(sent[0].delivery).await.expect("a row").expires_at;
+    assert_eq!(database.drain(1, endpoint(1), 9).await[0].expires_at, before);
+}
+
+#[tokio::test]
+async fn an_event_that_is_gone_has_no_payload() {
+    let database = Database::new().await;
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        sent.push(database.persist_one(endpoint(1), Start::Queued(QueueReason::LaneFull)).await);
+    }
+    // A record cannot be inline for it: its event is erased, dropped, and there.
+    let erased = database.persist_one(endpoint(2), starting(1)).await;
+    assert_eq!(database.store.erase_event(APPLICATION, erased.event).await.expect("a look"), Erasure::UnderWay);
+    database.rows("UPDATE events SET erased_at = now(), body = '' WHERE id = $1", &[&sent[0].event.0]).await;
+    database.rows("DELETE FROM events WHERE id = $1", &[&sent[1].event.0]).await;
+    let leased = database.drain(2, endpoint(1), 9).await;
+    let has_payload =
+        |one: &Sent| leased.iter().find(|row| row.delivery == one.delivery).map(|row| row.payload.is_some());
+    assert_eq!(sent.iter().map(has_payload).collect::<Vec<_>>(), [Some(false), Some(false), Some(true)]);
+}

@@ -1,0 +1,327 @@
+//! Lists over an application with 200,000 finished and 22,000 open deliveries: what they show, and how many buffers a page
+//! touches.
+
+use std::{collections::HashMap, time::Duration};
+
+use fanfare_domain::{
+    delivery::State,
+    ids::{DeliveryId, EndpointId, EventId},
+    replay::{ReplayState, Replayed},
+};
+use fanfare_store::{AttemptFilter, DeliveryFilter, DeliveryRow, NewReplay, ResendFilter, Step, Store, Wanted};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::database::{APPLICATION, Database};
+
+/// Finished deliveries. Each tenth has failed.
+const FINISHED: u32 = 200_000;
+
+/// Buffers that a page may touch.
+const MAX_BUFFERS: i64 = 2_000;
+
+const HEALTHY: EndpointId = EndpointId(Uuid::from_u128(1));
+const OTHER: EndpointId = EndpointId(Uuid::from_u128(2));
+const DEAD: EndpointId = EndpointId(Uuid::from_u128(3));
+const PAUSED: EndpointId = EndpointId(Uuid::from_u128(4));
+
+/// Delivery 0 was accepted then, and each further one 10 ms later.
+const FIRST_MS: i64 = 1_790_000_000_000;
+const STEP_MS: i64 = 10;
+
+const LOAD: &str = r"
+CREATE FUNCTION event_id(i int) RETURNS uuid LANGUAGE sql IMMUTABLE AS
+    $$ SELECT (lpad(to_hex({FIRST} + i::bigint * {STEP}), 12, '0') || '70008000' || lpad(to_hex(i), 12, '0'))::uuid $$;
+CREATE FUNCTION delivery_id(i int) RETURNS uuid LANGUAGE sql IMMUTABLE AS
+    $$ SELECT (lpad(to_hex({FIRST} + i::bigint * {STEP}), 12, '0') || '80008000' || lpad(to_hex(i), 12, '0'))::uuid $$;
+CREATE FUNCTION moment(i int) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS
+    $$ SELECT to_timestamp(({FIRST} + i::bigint * {STEP}) / 1000.0) $$;
+CREATE FUNCTION endpoint(n int) RETURNS uuid LANGUAGE sql IMMUTABLE AS
+    $$ SELECT ('00000000-0000-0000-0000-' || lpad(to_hex(n), 12, '0'))::uuid $$;
+UPDATE endpoints SET status = 'paused' WHERE id = endpoint(4);
+INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent)
+    SELECT event_id(i), moment(i), endpoint(10), CASE WHEN i = 5 THEN 'rare' ELSE 'usual' END, repeat('x', 440), 1, ''
+    FROM generate_series(0, {FINISHED} + 30000) i;
+INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, reason, attempt, failures, url, started_at,
+                        duration_ms, status, response_headers, response_body)
+    SELECT endpoint(10), delivery_id(i), event_id(i), endpoint(1 + i % 2),
+           CASE WHEN i % 10 = 0 THEN 'failed' ELSE 'delivered' END, CASE WHEN i % 10 = 0 THEN 'rejected' END,
+           CASE WHEN i % 10 = 0 THEN 2 ELSE 1 END, CASE WHEN i % 10 = 0 THEN 2 ELSE 0 END,
+           CASE WHEN i % 10 > 0 THEN 'https://a.example/' END, CASE WHEN i % 10 > 0 THEN moment(i) + interval '3 ms' END,
+           5, CASE WHEN i % 10 > 0 THEN 204 END, '{}', NULL
+    FROM generate_series(0, {FINISHED} - 1) i;
+INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms, outcome, status)
+    SELECT delivery_id(i), n, event_id(i), endpoint(10), endpoint(1 + i % 2), 'https://a.example/',
+           moment(i) + n * interval '60 s', 5, 'answered', 500 + n
+    FROM generate_series(0, {FINISHED} - 1, 10) i, generate_series(1, 2) n;
+INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, reason, listed, attempt, due_at, expires_at)
+    SELECT delivery_id({FINISHED} + i), event_id({FINISHED} + i), endpoint(10), endpoint(e), state, reason, listed, attempt,
+           due_at, now() + interval '1 day'
+    FROM (SELECT i, 3 AS e, 'queued' AS state, 'breaker_open' AS reason, true AS listed, 1 AS attempt, NULL::timestamptz AS due_at
+          FROM generate_series(3000, 22999) i
+          UNION ALL
+          SELECT i, 2, 'scheduled', NULL, true, 2, now() + interval '1 h' FROM generate_series(0, 1999) i
+          UNION ALL
+          SELECT i, 4, 'queued', 'paused', true, 1, NULL FROM generate_series(2000, 2499) i
+          UNION ALL
+          SELECT i, 1, 'sending', NULL, i % 2 = 0, 1, NULL FROM generate_series(2500, 2599) i) rows;
+INSERT INTO endpoint_backlogs (endpoint_id, application_id, reason, next_look) VALUES
+    (endpoint(3), endpoint(10), 'breaker_open', now() + interval '1 minute'),
+    (endpoint(4), endpoint(10), 'paused', now() + interval '5 minutes');
+ANALYZE;
+";
+
+/// The result of one look, and the buffers that it touched.
+async fn measured<T>(loaded: &Database, look: impl AsyncFnOnce(Store) -> T) -> (T, i64) {
+    let (found, touched) = loaded.measured(look).await;
+    (found, touched.buffers)
+}
+
+async fn load() -> Database {
+    let database = Database::fresh().await;
+    let first = Timestamp::from_millisecond(FIRST_MS).expect("a moment");
+    database.store.create_partitions(first).await.expect("partitions");
+    let values =
+        [("{FIRST}", FIRST_MS.to_string()), ("{STEP}", STEP_MS.to_string()), ("{FINISHED}", FINISHED.to_string())];
+    let load = values.iter().fold(LOAD.to_owned(), |text, (name, value)| text.replace(name, value));
+    database.run(&load).await;
+    database
+}
+
+fn delivery(i: u32) -> DeliveryId {
+    id(i, 0x8000).map(DeliveryId).expect("an id")
+}
+
+fn event(i: u32) -> EventId {
+    id(i, 0x7000).map(EventId).expect("an id")
+}
+
+fn id(i: u32, version: u128) -> Option<Uuid> {
+    let moment = u128::try_from(FIRST_MS + i64::from(i) * STEP_MS).ok()?;
+    Some(Uuid::from_u128(moment << 80 | version << 64 | 0x8000 << 48 | u128::from(i)))
+}
+
+#[tokio::test]
+async fn lists_show_each_delivery_once_and_read_a_page() {
+    let loaded = load().await;
+    deliveries(&loaded).await;
+    attempts(&loaded).await;
+    events(&loaded).await;
+    resend(&loaded).await;
+    replay(&loaded).await;
+    erase(&loaded).await;
+}
+
+async fn page(loaded: &Database, name: &str, filter: DeliveryFilter) -> Vec<DeliveryRow> {
+    let filter = DeliveryFilter { limit: 51, ..filter };
+    let (rows, buffers) = measured(loaded, async |store| store.deliveries(APPLICATION, &filter).await).await;
+    println!("{name}: {buffers} buffers");
+    assert!(buffers <= MAX_BUFFERS, "{name}: {buffers} buffers");
+    let rows = rows.expect(name);
+    assert!(rows.is_sorted_by(|one, next| one.id > next.id), "{name}: newest first, and once each");
+    rows
+}
+
+async fn deliveries(loaded: &Database) {
+    let all = DeliveryFilter::default;
+    let newest = page(loaded, "newest", all()).await;
+    assert_eq!((newest.len(), newest[0].id, newest[0].state), (51, delivery(FINISHED + 22_999), State::Queued));
+    let middle =
+        page(loaded, "middle", DeliveryFilter { before: Some(delivery(100_001)), with_bodies: true, ..all() }).await;
+    assert_eq!(
+        (middle[0].id, middle[0].state, middle[0].response_status),
+        (delivery(100_000), State::Failed, Some(502))
+    );
+    assert_eq!((middle[1].attempts, middle[1].response_status), (1, Some(204)));
+    assert_eq!(middle[1].body.as_deref().map(str::len), Some(440));
+    for state in State::ALL {
+        for endpoint in [None, Some(HEALTHY), Some(OTHER), Some(DEAD), Some(PAUSED)] {
+            let filter = DeliveryFilter { state: Some(state), endpoint, ..all() };
+            let rows = page(loaded, &format!("{} of {endpoint:?}", state.as_str()), filter).await;
+            assert!(rows.iter().all(|row| row.state == state && endpoint.is_none_or(|id| id == row.endpoint)));
+            let is_expected = match endpoint {
+                None => true,
+                Some(HEALTHY) => matches!(state, State::Sending | State::Delivered | State::Failed),
+                Some(OTHER) => matches!(state, State::Scheduled | State::Delivered),
+                Some(DEAD) => state == State::Queued,
+                _ => state == State::Held,
+            };
+            assert_eq!(!rows.is_empty(), is_expected && state != State::Skipped, "{state:?} of {endpoint:?}");
+        }
+    }
+    for endpoint in [HEALTHY, OTHER, DEAD, PAUSED] {
+        page(loaded, &format!("all of {endpoint}"), DeliveryFilter { endpoint: Some(endpoint), ..all() }).await;
+    }
+    let of_event = DeliveryFilter { event: Some(event(FINISHED + 2501)), ..all() };
+    assert_eq!(page(loaded, "an event's", of_event).await[0].state, State::Sending, "not listed, and shown");
+    let store = loaded.another_store();
+    let (row, attempts) = store.delivery(APPLICATION, delivery(7)).await.expect("a look").expect("a delivery");
+    assert_eq!((row.state, row.response_status, attempts.len()), (State::Delivered, Some(204), 1));
+    let (row, attempts) = store.delivery(APPLICATION, delivery(10)).await.expect("a look").expect("a delivery");
+    assert_eq!((row.attempts, row.response_status, attempts.len()), (2, Some(502), 2));
+    let held = store.held(PAUSED, 400).await.expect("a look");
+    assert_eq!(held.deliveries, 400);
+    assert_eq!(held.oldest_accepted_at, Some(delivery(FINISHED + 2000).accepted_at()));
+}
+
+async fn attempts(loaded: &Database) {
+    for (name, endpoint, event) in
+        [("all", None, None), ("one endpoint's", Some(OTHER), None), ("one event's", None, Some(event(10)))]
+    {
+        let mut filter = AttemptFilter { endpoint, event, before: None, limit: 40 };
+        let mut seen = Vec::new();
+        for _ in 0..5 {
+            let (rows, buffers) = measured(loaded, async |store| store.attempt_log(APPLICATION, &filter).await).await;
+            println!("attempts, {name}: {buffers} buffers");
+            assert!(buffers <= MAX_BUFFERS, "attempts, {name}: {buffers} buffers");
+            let rows = rows.expect(name);
+            filter.before = rows.last().map(|row| row.place.to_string().parse().expect("a place"));
+            seen.extend(rows.iter().map(|row| row.place));
+            if rows.len() < 40 {
+                break;
+            }
+        }
+        assert!(seen.is_sorted_by(|one, next| one > next), "{name}: newest first, and once each");
+        assert_eq!(seen.len(), if event.is_some() { 2 } else { 200 }, "{name}");
+    }
+    let (last, buffers) = measured(loaded, async |store| store.last_attempts(APPLICATION, HEALTHY, 5).await).await;
+    println!("last attempts: {buffers} buffers");
+    assert!(buffers <= MAX_BUFFERS);
+    let last = last.expect("a look");
+    assert!(last.len() == 5 && last.is_sorted_by(|one, next| one.attempt.started_at >= next.attempt.started_at));
+}
+
+async fn events(loaded: &Database) {
+    let mut before = None;
+    for kind in [None, Some("usual"), Some("rare")] {
+        let (page, buffers) = measured(loaded, async |store| store.events(APPLICATION, kind, None, 51).await).await;
+        println!("events of type {kind:?}: {buffers} buffers");
+        assert!(buffers <= MAX_BUFFERS);
+        let page = page.expect("a look").expect("a page");
+        assert_eq!(
+            (page.events.len(), page.passed.is_some()),
+            if kind == Some("rare") { (0, true) } else { (51, false) }
+        );
+        before = page.passed.or(before);
+    }
+    assert_eq!(before, Some(event(FINISHED + 30_000 - 9_999)));
+    let page = loaded.another_store().events(APPLICATION, Some("rare"), Some(event(6_000)), 51).await.expect("a look");
+    let page = page.expect("a page");
+    assert_eq!((page.events.len(), page.passed), (1, None));
+    assert!(page.events[0].fanned_out);
+}
+
+/// Whether the row of a delivery is open and queued, with its next attempt.
+async fn queued(loaded: &Database, i: u32) -> Option<(i32, bool, i16)> {
+    let statement = "SELECT attempt, finished_once, class FROM open_deliveries WHERE id = $1 AND state = 'queued'";
+    let row = loaded.client.query_opt(statement, &[&delivery(i).0]).await.expect("a look");
+    row.map(|row| (row.get(0), row.get(1), row.get(2)))
+}
+
+async fn resend(loaded: &Database) {
+    let store = loaded.another_store();
+    let lifetimes = HashMap::from([(HEALTHY, Duration::from_secs(3600))]);
+    let named = |ids: &[u32]| ResendFilter {
+        deliveries: Some(ids.iter().map(|&i| delivery(i)).collect()),
+        states: vec![State::Scheduled, State::Queued, State::Held, State::Delivered, State::Failed, State::Skipped],
+        limit: 10,
+        ..ResendFilter::default()
+    };
+    let send = async |filter: &ResendFilter| {
+        let resent = store.resend(APPLICATION, filter, &lifetimes, Duration::from_secs(7200)).await.expect("a resend");
+        resent.iter().map(|one| (one.delivery, one.attempt)).collect::<Vec<_>>()
+    };
+    // Delivered, failed, scheduled, sending, held.
+    let ids = [7, 10, FINISHED, FINISHED + 2500, FINISHED + 2000];
+    let expected = [(delivery(FINISHED + 2000), 1), (delivery(FINISHED), 2), (delivery(10), 3), (delivery(7), 2)];
+    assert_eq!(send(&named(&ids)).await, expected);
+    assert_eq!((queued(loaded, 7).await, queued(loaded, FINISHED).await), (Some((2, true, 0)), Some((2, false, 0))));
+    assert_eq!(send(&named(&ids)).await, expected, "queued ones stay as they are");
+    let backlogs = "SELECT count(*) FROM endpoint_backlogs WHERE owner IS NULL AND next_look <= now()";
+    assert_eq!(loaded.client.query_one(backlogs, &[]).await.expect("a look").get::<_, i64>(0), 2);
+    let (row, attempts) = store.delivery(APPLICATION, delivery(7)).await.expect("a look").expect("a delivery");
+    assert_eq!((row.state, row.attempts, row.response_status, attempts.len()), (State::Queued, 1, Some(204), 1));
+    let filter = DeliveryFilter { before: Some(delivery(11)), ..DeliveryFilter::default() };
+    let rows = page(loaded, "with resent ones", filter).await;
+    assert_eq!((rows.len(), rows[0].state, rows[0].attempts, rows[3].state), (11, State::Queued, 2, State::Queued));
+    let failed = ResendFilter { states: vec![State::Failed], limit: 1000, ..ResendFilter::default() };
+    let began = std::time::Instant::now();
+    let (count, again) = (send(&failed).await.len(), send(&failed).await.len());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!((count, again), (1000, 1000), "others each time");
+    loaded.client.batch_execute("UPDATE retention SET line = moment(100)").await.expect("a line");
+    assert_eq!(send(&named(&[20])).await, [], "below the line of retention");
+    loaded.client.batch_execute("UPDATE retention SET line = '-infinity'").await.expect("a line");
+}
+
+async fn replay(loaded: &Database) {
+    let store = loaded.another_store();
+    let moment = |i: u32| delivery(i).accepted_at();
+    let new = NewReplay {
+        id: fanfare_domain::ids::ReplayId(Uuid::from_u128(77)),
+        application: APPLICATION,
+        endpoint: None,
+        event_types: Vec::new(),
+        states: vec![Replayed::In(State::Failed), Replayed::Unmatched],
+        since: moment(30),
+        until: moment(41),
+        rate_per_second: 10,
+    };
+    let replay = store.create_replay(&new, 5).await.expect("a replay").expect("room");
+    let events = store.past_events(&replay.of, None, 100).await.expect("events");
+    assert_eq!(events.len(), 11);
+    let expires_at = store.now();
+    let wanted = |i: u32, endpoint| Wanted { event: event(i), accepted_at: moment(i), endpoint, expires_at };
+    // A delivery's id is derived: those of the load are not. All of these never existed.
+    let candidates: Vec<Wanted> = (30..41).map(|i| wanted(i, OTHER)).collect();
+    assert_eq!(store.still_wanted(&new, &candidates).await.expect("a look").len(), 11);
+    let step = Step { from: None, reached: Some((moment(40), event(40))), events: 11, is_last: true };
+    let advanced = store.advance_replay(&new, step, &candidates, None).await.expect("a step").expect("its turn");
+    assert_eq!((advanced.queued, advanced.backlogs.len()), (11, 1));
+    assert!(store.advance_replay(&new, step, &candidates, None).await.expect("no step").is_none());
+    assert_eq!(store.queued_of_replay(new.id, 100).await.expect("a look"), 11);
+    assert!(store.still_wanted(&new, &candidates).await.expect("a look").is_empty(), "they are open");
+    let done = store.replay(APPLICATION, new.id).await.expect("a look").expect("a replay");
+    assert_eq!((done.state, done.deliveries, done.events), (ReplayState::Done, 11, 11));
+    // One of them has finished since: another replay continues with its next number.
+    let finish = "WITH gone AS (DELETE FROM open_deliveries WHERE id = $1 RETURNING *)
+                  INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, attempt, failures)
+                  SELECT application_id, id, event_id, endpoint_id, 'failed', 6, 6 FROM gone";
+    let id = DeliveryId::derive(moment(30), event(30), OTHER);
+    loaded.client.execute(finish, &[&id.0]).await.expect("a finished delivery");
+    let new = NewReplay { id: fanfare_domain::ids::ReplayId(Uuid::from_u128(78)), ..new };
+    store.create_replay(&new, 5).await.expect("a replay").expect("room");
+    assert_eq!(store.still_wanted(&new, &candidates).await.expect("a look").len(), 1);
+    let advanced = store.advance_replay(&new, step, &candidates[..1], None).await.expect("a step").expect("its turn");
+    assert_eq!((advanced.queued, advanced.backlogs.len()), (1, 1));
+    let row = "SELECT attempt, finished_once, class FROM open_deliveries WHERE id = $1";
+    let row = loaded.client.query_one(row, &[&id.0]).await.expect("an open row");
+    assert_eq!((row.get::<_, i32>(0), row.get::<_, bool>(1), row.get::<_, i16>(2)), (7, true, 1));
+}
+
+async fn erase(loaded: &Database) {
+    use fanfare_store::Erasure;
+    let store = loaded.another_store();
+    let erase = async |i: u32| store.erase_event(APPLICATION, event(i)).await.expect("an erasure");
+    assert_eq!(erase(FINISHED + 2500).await, Erasure::UnderWay);
+    // Delivery 10 had failed and is queued again; the other is queued for the first time.
+    assert_eq!(
+        (erase(10).await, erase(FINISHED + 2000).await, erase(9).await),
+        (Erasure::Done, Erasure::Done, Erasure::Done)
+    );
+    for (i, attempts) in [(10, 2), (FINISHED + 2000, 0)] {
+        let (row, made) = store.delivery(APPLICATION, delivery(i)).await.expect("a look").expect("a delivery");
+        assert_eq!((row.state, row.reason.as_deref(), row.body), (State::Failed, Some("erased"), None));
+        assert_eq!((row.attempts, made.len()), (attempts, attempts as usize));
+    }
+    let (_, made) = store.delivery(APPLICATION, delivery(9)).await.expect("a look").expect("a delivery");
+    assert_eq!(made[0].response_headers, None);
+    let filter = ResendFilter {
+        deliveries: Some(vec![delivery(9)]),
+        states: vec![State::Delivered],
+        limit: 1,
+        ..ResendFilter::default()
+    };
+    let resent = store.resend(APPLICATION, &filter, &HashMap::new(), Duration::ZERO).await.expect("a resend");
+    assert!(resent.is_empty(), "nothing is left to send");
+}

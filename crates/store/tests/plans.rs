@@ -1,0 +1,284 @@
+//! What the frequent statements touch in filled tables that were never analyzed, and behind removed rows.
+//!
+//! The bounds are in buffers, of tables and indexes. A statement that reads a large table as a whole touches thousands.
+
+use std::time::Duration;
+
+use fanfare_domain::ids::{DeliveryId, EndpointId};
+use fanfare_store::{Demand, DueRetry, Floor, GiveBack, NewEvent, Store};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::database::{
+    Database, ONE, Sent, TWO, accepted, delivered, endpoint, failed, keyed, lease_id, lease_of, moment, scheduled,
+    sorted, starting, timed, to,
+};
+
+/// Open deliveries of one endpoint, of 2,000 others, scheduled, being sent; and finished ones over three days.
+///
+/// The ids of queued deliveries begin with an hour ago. Nothing is analyzed or cleaned behind the test's back.
+const LOAD: &str = r"
+DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT oid::regclass FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+        EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = off)', name);
+    END LOOP;
+END $$;
+CREATE FUNCTION id_at(at timestamptz, i int) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+    SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '80008000' || lpad(to_hex(i), 12, '0'))::uuid $$;
+CREATE FUNCTION endpoint(n int) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+    SELECT ('00000000-0000-0000-0000-' || lpad(to_hex(n), 12, '0'))::uuid $$;
+CREATE TABLE began AS SELECT date_trunc('second', now()) AS at;
+INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, reason, listed, attempt, lease_id, lease_until,
+                             due_at, expires_at, replay_id)
+SELECT id_at(at - interval '1 h' + i * interval '10 ms', i), gen_random_uuid(), endpoint(10), endpoint(e), state, reason, true,
+       attempt, CASE WHEN state = 'sending' THEN endpoint(99) END,
+       CASE WHEN state = 'sending' THEN now() + interval '1 h' + i * interval '1 ms' END,
+       CASE WHEN state = 'scheduled' THEN now() + interval '1 h' + i * interval '1 ms' END, now() + interval '1 day', NULL
+FROM began, (SELECT i, 1 AS e, 'queued' AS state, 'breaker_open' AS reason, 1 AS attempt FROM generate_series(0, 199999) i
+             UNION ALL
+             SELECT i, 1000 + i % 2000, 'queued', 'lane_full', 1 FROM generate_series(200000, 219999) i
+             UNION ALL
+             SELECT i, 2, 'scheduled', NULL, 2 FROM generate_series(220000, 229999) i
+             UNION ALL
+             SELECT i, 3, 'sending', NULL, 1 FROM generate_series(230000, 239999) i) rows;
+INSERT INTO endpoint_backlogs (endpoint_id, application_id, owner, reason, next_look)
+    SELECT endpoint(e), endpoint(10), endpoint(257), 'lane_full', now() FROM generate_series(1000, 2999) e
+    UNION ALL SELECT endpoint(1), endpoint(10), endpoint(257), 'breaker_open', now()
+    -- Empty ones, of another process, and with a later look.
+    UNION ALL SELECT endpoint(e), endpoint(10), NULL, 'paused', now() + interval '1 h' FROM generate_series(5000, 6999) e
+    UNION ALL SELECT endpoint(e), endpoint(10), NULL, 'lane_full', now() FROM generate_series(7000, 7099) e;
+INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent)
+    SELECT gen_random_uuid(), at - (i % 3) * interval '1 day' - i * interval '1 ms', endpoint(10), 'usual', repeat('x', 440), 1, ''
+    FROM began, generate_series(0, 99999) i;
+INSERT INTO event_keys (event_id, month, accepted_at)
+    SELECT gen_random_uuid(), date_trunc('month', now() AT TIME ZONE 'UTC')::date, now() FROM generate_series(0, 99999) i;
+INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, attempt, failures, url, started_at, duration_ms,
+                        status, response_headers)
+    SELECT endpoint(10), id_at(at - (i % 3) * interval '1 day' - i * interval '1 ms', i), gen_random_uuid(), endpoint(4 + i % 9),
+           CASE WHEN i % 10 = 0 THEN 'failed' ELSE 'delivered' END, 1, 0, 'https://a.example/', now(), 5, 204, '{}'
+    FROM began, generate_series(0, 199999) i;
+INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms, outcome, status)
+    SELECT id_at(at - (i % 3) * interval '1 day' - i * interval '1 ms', i), 1, gen_random_uuid(), endpoint(10), endpoint(4 + i % 9),
+           'https://a.example/', at - (i % 3) * interval '1 day', 5, 'answered', 500
+    FROM began, generate_series(0, 49999) i;
+";
+
+/// Tables that no frequent statement reads as a whole.
+const LARGE: [&str; 5] = ["open_deliveries", "events", "event_keys", "deliveries", "attempts"];
+
+struct Loaded {
+    database: Database,
+    began: Timestamp,
+    /// What the bounds did not hold.
+    faults: Vec<String>,
+    phase: &'static str,
+}
+
+impl Loaded {
+    async fn new() -> Self {
+        let database = Database::fresh().await;
+        database.run(LOAD).await;
+        let began = database.rows("SELECT at FROM began", &[]).await[0].get(0);
+        Self { database, began, faults: Vec::new(), phase: "" }
+    }
+
+    /// The id of the load's `i`-th open delivery.
+    fn delivery(&self, i: u32) -> DeliveryId {
+        let at = self.began.as_millisecond() - 3_600_000 + i64::from(i) * 10;
+        DeliveryId(Uuid::from_u128(u128::from(at.unsigned_abs()) << 80 | 0x8000_8000 << 48 | u128::from(i)))
+    }
+
+    /// Checks that a look reads no large table as a whole, and touches few buffers.
+    async fn check<T>(&mut self, name: &str, most: i64, look: impl AsyncFnOnce(Store) -> T) -> T {
+        let (found, touched) = self.database.measured(look).await;
+        let scanned = touched.scanned.iter().filter(|(table, _)| LARGE.iter().any(|large| table.starts_with(large)));
+        let scanned: Vec<_> = scanned.collect();
+        let line = format!("{}, {name}: {} buffers of {most}, scans {scanned:?}", self.phase, touched.buffers);
+        println!("{line}");
+        if touched.buffers > most || !scanned.is_empty() {
+            self.faults.push(line);
+        }
+        found
+    }
+}
+
+/// Events of now with one delivery each to the endpoints 5 to 20, which have no backlog.
+fn batch(count: u128, make: impl Fn(u128) -> NewEvent) -> Vec<NewEvent> {
+    (0..count).map(|n| to(make(n), &[(endpoint(5 + n % 16), starting(1))])).collect()
+}
+
+fn sent(events: &[NewEvent]) -> Vec<Sent> {
+    let of = |new: &NewEvent| {
+        new.deliveries
+            .iter()
+            .map(|one| Sent { delivery: one.id, event: new.event.id, endpoint: one.endpoint })
+            .collect::<Vec<_>>()
+    };
+    let mut sent: Vec<Sent> = events.iter().flat_map(of).collect();
+    sent.sort_unstable_by_key(|one| one.delivery);
+    sent
+}
+
+#[tokio::test]
+async fn frequent_statements_touch_few_buffers() {
+    let mut loaded = Loaded::new().await;
+    for phase in ["never analyzed", "analyzed"] {
+        loaded.phase = phase;
+        persist_and_record(&mut loaded).await;
+        drains(&mut loaded).await;
+        queues(&mut loaded).await;
+        looks(&mut loaded).await;
+        loaded.database.run("ANALYZE").await;
+    }
+    assert!(loaded.faults.is_empty(), "{:#?}", loaded.faults);
+}
+
+async fn persist_and_record(loaded: &mut Loaded) {
+    let phase = loaded.phase;
+    let timed = batch(256, |_| timed());
+    let keyed = batch(256, |n| keyed(&format!("{phase} {n}")));
+    let one = batch(1, |_| accepted(moment(0)));
+    for (name, events, most) in
+        [("256 timed events", &timed, 4_500), ("256 keyed events", &keyed, 9_000), ("one event", &one, 100)]
+    {
+        let (batch, new) = (sorted(events), events.len());
+        let persisted =
+            loaded.check(&format!("persist {name}"), most, async |store| store.persist(ONE, &batch).await).await;
+        assert_eq!(persisted.expect("a commit").new.len(), new, "{name}");
+        let known = loaded
+            .check(&format!("persist {name} again"), most / 2, async |store| store.persist(ONE, &batch).await)
+            .await;
+        assert_eq!(known.expect("a look").new.len(), 0);
+    }
+    let (timed, keyed) = (sent(&timed), sent(&keyed));
+    let ids: Vec<DeliveryId> = timed.iter().map(|one| one.delivery).collect();
+    let leases = loaded.check("leases of 256", 1_200, async |store| store.leases(&ids).await).await;
+    assert_eq!(leases.expect("a look").len(), 256);
+    let records: Vec<_> = timed.iter().map(|one| delivered(one, 1, 1)).collect();
+    let batch: Vec<_> = records.iter().collect();
+    let moved = loaded.check("record 256 successes", 4_500, async |store| store.record(&batch).await).await;
+    assert_eq!(moved.expect("a commit").len(), 256);
+    let moved = loaded.check("record 256 successes again", 5_000, async |store| store.record(&batch).await).await;
+    assert_eq!(moved.expect("a look").len(), 0);
+    let first = [records.first().expect("a record")];
+    loaded.check("record one success again", 300, async |store| store.record(&first).await).await.expect("a look");
+    let records: Vec<_> = keyed[..128]
+        .iter()
+        .map(|one| scheduled(one, 1, 1))
+        .chain(keyed[128..].iter().map(|one| failed(one, 1, 1)))
+        .collect();
+    let batch: Vec<_> = records.iter().collect();
+    let moved = loaded.check("record 256 failures", 12_000, async |store| store.record(&batch).await).await;
+    assert_eq!(moved.expect("a commit").len(), 256);
+    let retries: Vec<_> = keyed[..128].iter().map(|one| DueRetry { delivery: one.delivery, attempt: 2 }).collect();
+    let backlogs =
+        loaded.check("queue 128 retries", 4_500, async |store| store.queue_retries(TWO, &retries).await).await;
+    assert_eq!(backlogs.expect("a commit").len(), 16);
+    let again =
+        loaded.check("queue 128 retries again", 1_200, async |store| store.queue_retries(TWO, &retries).await).await;
+    assert_eq!(again.expect("a look").len(), 0);
+    // The endpoints have no backlog at the next phase.
+    loaded
+        .database
+        .run(
+            "DELETE FROM open_deliveries WHERE endpoint_id BETWEEN endpoint(5) AND endpoint(20);
+                         DELETE FROM endpoint_backlogs WHERE endpoint_id BETWEEN endpoint(5) AND endpoint(20)",
+        )
+        .await;
+}
+
+async fn drains(loaded: &mut Loaded) {
+    let lease = lease_id(5);
+    let head = [lease_of(endpoint(1), 16)];
+    // Without a floor, the second time, it passes 50,000 removed rows.
+    let most = if loaded.phase == "analyzed" { 4_000 } else { 500 };
+    let leased = loaded.check("lease 16 at the head", most, async |store| store.lease(ONE, lease, &head).await).await;
+    let leased = leased.expect("a lease");
+    assert_eq!(leased.len(), 16);
+    let first = leased[0].delivery;
+    let many: Vec<Demand> = (0..200).map(|n| lease_of(endpoint(1000 + n), 2)).collect();
+    let found = loaded
+        .check("lease 400 of 200 backlogs", 18_000, async |store| store.lease(ONE, lease_id(6), &many).await)
+        .await;
+    assert!(found.expect("a lease").len() >= 200);
+    let back: Vec<_> = leased
+        .iter()
+        .map(|one| GiveBack { delivery: one.delivery, lease, reason: fanfare_domain::delivery::QueueReason::LaneFull })
+        .collect();
+    loaded.check("give 16 back", 500, async |store| store.give_back(ONE, &back).await).await.expect("a commit");
+    // 50,000 rows behind the floor are gone, and their dead rows are there.
+    let (from, to) = if loaded.phase == "analyzed" { (50_000, 100_000) } else { (0, 50_000) };
+    assert_eq!(first, loaded.delivery(from));
+    let gone = "DELETE FROM open_deliveries WHERE endpoint_id = endpoint(1) AND id < $1";
+    let last = loaded.delivery(to);
+    loaded.database.rows(gone, &[&last.0]).await;
+    let behind = [Demand {
+        after: Floor { class: 0, delivery: DeliveryId(Uuid::from_u128(last.0.as_u128() - 1)) },
+        ..lease_of(endpoint(1), 16)
+    }];
+    let leased = loaded
+        .check("lease 16 behind 50,000 removed ones", 500, async |store| store.lease(ONE, lease_id(7), &behind).await)
+        .await;
+    let leased = leased.expect("a lease");
+    assert_eq!((leased.len(), leased[0].delivery), (16, last));
+    loaded
+        .database
+        .run("UPDATE open_deliveries SET state = 'queued' WHERE lease_id IN (endpoint(4096 + 6), endpoint(4096 + 7))")
+        .await;
+}
+
+async fn queues(loaded: &mut Loaded) {
+    // Look for what is late: nothing, one of each, and as many as a look takes.
+    let floor = Some(Timestamp::now());
+    let nothing =
+        loaded.check("recover no lease", 100, async |store| store.recover_leases(TWO, floor, 1000).await).await;
+    assert_eq!(nothing.expect("a look").queued, 0);
+    let nothing = loaded
+        .check("recover no retry", 60, async |store| store.recover_scheduled(TWO, Duration::ZERO, floor, 1000).await)
+        .await;
+    assert_eq!(nothing.expect("a look").queued, 0);
+    let (sending, waiting) = if loaded.phase == "analyzed" { (230_500, 220_500) } else { (230_000, 220_000) };
+    let late = |from: u32| {
+        let (least, most) = (loaded.delivery(from).0, loaded.delivery(from + 99).0);
+        format!("id BETWEEN '{least}' AND '{most}'")
+    };
+    loaded.database.run(&format!("UPDATE open_deliveries SET lease_until = now() - interval '1 s' WHERE state = 'sending' AND {};
+                                  UPDATE open_deliveries SET due_at = now() - interval '20 s' WHERE state = 'scheduled' AND {}",
+                                 late(sending), late(waiting))).await;
+    let recovered =
+        loaded.check("recover 100 leases", 5_000, async |store| store.recover_leases(TWO, floor, 1000).await).await;
+    assert_eq!(recovered.expect("a commit").queued, 100);
+    let recovered = loaded
+        .check("recover 100 retries", 3_600, async |store| {
+            store.recover_scheduled(TWO, Duration::ZERO, floor, 1000).await
+        })
+        .await;
+    assert_eq!(recovered.expect("a commit").queued, 100);
+    loaded.check("look for suspects", 60, async |store| store.has_suspect().await).await.expect("a look");
+    let suspect = loaded
+        .check("lease a suspect", 100, async |store| store.lease_suspect(lease_id(8), Duration::from_secs(9)).await)
+        .await;
+    assert!(suspect.expect("a look").is_none());
+    let slow: Vec<DeliveryId> = (0..100).map(|i| loaded.delivery(231_000 + i)).collect();
+    loaded.check("list 100 slow ones", 500, async |store| store.list_slow(&slow).await).await.expect("a look");
+}
+
+async fn looks(loaded: &mut Loaded) {
+    let all: Vec<EndpointId> = (0..100).map(|n| endpoint(1000 + n)).collect();
+    let ended =
+        loaded.check("end none of 100 backlogs", 1_800, async |store| store.end_backlogs(ONE, &all).await).await;
+    assert!(ended.expect("a look").is_empty());
+    let taken = loaded
+        .check("take 50 backlogs", 900, async |store| store.take_backlogs(TWO, 50).await)
+        .await
+        .expect("a commit");
+    assert_eq!(taken.len(), 50);
+    let empty: Vec<EndpointId> = taken.iter().map(|one| one.endpoint).collect();
+    let ended = loaded.check("end 50 backlogs", 900, async |store| store.end_backlogs(TWO, &empty).await).await;
+    assert_eq!(ended.expect("a commit").len(), 50);
+    loaded.check("take no backlog", 50, async |store| store.take_backlogs(TWO, 0).await).await.expect("a look");
+    let owned = loaded.check("owned backlogs", 100, async |store| store.owned_backlogs(ONE).await).await;
+    assert!(owned.expect("a look").len() > 1_900);
+    loaded.check("no fan-out", 60, async |store| store.take_fan_outs(ONE, 10).await).await.expect("a look");
+    loaded.check("no dead process", 40, async |store| store.release_dead(1000).await).await.expect("a look");
+}
