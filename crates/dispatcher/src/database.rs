@@ -35,7 +35,7 @@ pub(crate) struct Tried<T> {
     pub(crate) result: Result<T, StoreError>,
     /// Whether an earlier try may have been committed without our hearing of it.
     pub(crate) unknown_commit: bool,
-    /// When the last try began: no later than what it wrote.
+    /// No later than the commit: when the last try began, or the first where an earlier try may have been committed.
     pub(crate) tried_at: Instant,
 }
 
@@ -59,8 +59,9 @@ impl Database {
         let mut unknown_commit = false;
         let mut wait = FIRST_WAIT;
         let mut waiting = None;
+        let first_tried_at = Instant::now();
         loop {
-            let tried_at = Instant::now();
+            let tried_at = if unknown_commit { first_tried_at } else { Instant::now() };
             let error = match self.store.in_time(STATEMENT_TIMEOUT, statement()).await {
                 Err(error) if error.may_pass() => error,
                 result => {

@@ -163,6 +163,8 @@ impl Dispatcher {
             }
         }
         let drained = tokio::time::timeout(self.grace, async {
+            // At once: attempts in flight may take long, and others drain the backlogs meanwhile.
+            jobs::release(&context).await;
             background.wait().await;
             while stages.join_next().await.is_some() {}
             context.tasks.close();

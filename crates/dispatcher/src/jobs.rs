@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use failure_mails::{Mail, Mailer, SmtpServer};
 pub(crate) use holding::Holding;
 pub(crate) use partitions::Partitions;
-pub(crate) use presence::{Presence, Sight, leave};
+pub(crate) use presence::{Presence, Sight, leave, release};
 pub(crate) use recovery::Recovery;
 pub(crate) use replays::Replays;
 pub(crate) use suspects::Suspects;
@@ -59,7 +59,8 @@ impl Schedule {
 
     /// Runs the job, and leaves the lock. What is not done in time is left to the next run.
     async fn run(&self, lock: AdvisoryLock, work: impl Future<Output = Result<(), StoreError>>) {
-        if let Err(error) = self.store().in_time(RUN_TIMEOUT, work).await {
+        // Each job commits by single statements: the next run goes on where this one stops.
+        if let Some(Err(error)) = self.stop.run_until_cancelled(self.store().in_time(RUN_TIMEOUT, work)).await {
             self.failed(&error);
         }
         // Where that takes long, the connection is closed, and the lock is gone with it.

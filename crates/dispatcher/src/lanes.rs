@@ -68,6 +68,8 @@ pub(crate) struct LaneReport {
 pub(crate) struct Reserved {
     pub(crate) permits: Vec<Permit>,
     pub(crate) blocked: Option<Blocked>,
+    /// The endpoint is known to be fast: no other endpoint of its application would get more places.
+    pub(crate) is_fast: bool,
 }
 
 /// Why a backlog cannot be drained on now.
@@ -167,8 +169,8 @@ impl Lanes {
     /// Permits for the next deliveries of a backlog that this process owns, `most` at most, of some `bytes` each.
     pub(crate) fn reserve(&self, endpoint: &Endpoint, most: usize, bytes: usize) -> Reserved {
         let entry = self.entry(endpoint.id);
-        let mut reserved = Reserved { permits: Vec::new(), blocked: None };
         let mut lane = entry.lane();
+        let mut reserved = Reserved { permits: Vec::new(), blocked: None, is_fast: lane.lane.pace() == Pace::Fast };
         lane.used = Instant::now();
         let now = elapsed();
         let rate = lane.rate(&entry, endpoint);

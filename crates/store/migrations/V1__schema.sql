@@ -250,7 +250,8 @@ CREATE TABLE endpoint_backlogs (
 );
 CREATE INDEX backlogs_by_owner ON endpoint_backlogs (owner, next_look);
 
--- Ends the backlogs of these endpoints that `process` owns and that are empty. Returns the endpoints whose backlog ended.
+-- Ends the backlogs of these endpoints that `process` owns and that are empty. Returns the endpoints whose backlog it does not
+-- own any more.
 --
 -- Each statement that queues a delivery holds its backlog's row FOR KEY SHARE until it commits. FOR UPDATE waits for none
 -- of them (SKIP LOCKED): a row that is held is not empty. The second look has a snapshot of its own, behind the locks.
@@ -261,10 +262,10 @@ BEGIN
     SELECT array_agg(endpoint_id) INTO locked FROM (
         SELECT endpoint_id FROM endpoint_backlogs WHERE endpoint_id = ANY (endpoints) AND owner = process
         ORDER BY endpoint_id FOR UPDATE SKIP LOCKED) rows;
-    RETURN QUERY
-        DELETE FROM endpoint_backlogs b WHERE b.endpoint_id = ANY (locked)
-            AND NOT EXISTS (SELECT FROM open_deliveries o WHERE o.endpoint_id = b.endpoint_id AND o.state = 'queued')
-        RETURNING b.endpoint_id;
+    DELETE FROM endpoint_backlogs b WHERE b.endpoint_id = ANY (locked)
+        AND NOT EXISTS (SELECT FROM open_deliveries o WHERE o.endpoint_id = b.endpoint_id AND o.state = 'queued');
+    RETURN QUERY SELECT e FROM unnest(endpoints) AS e WHERE NOT EXISTS (
+        SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = e AND b.owner = process);
 END $$;
 
 -- The processes that run.

@@ -29,10 +29,12 @@ async fn an_empty_backlog_ends() {
     database.queue(endpoint(1), 1).await;
     database.queue(endpoint(2), 1).await;
     let both = [endpoint(2), endpoint(1), endpoint(3)];
-    assert!(database.store.end_backlogs(ONE, &both).await.expect("a look").is_empty(), "they are not empty");
+    let ended = database.store.end_backlogs(ONE, &both).await.expect("a look");
+    assert_eq!(ended, [endpoint(3)], "two are not empty, and the third does not exist");
     assert_eq!(database.drain(1, endpoint(2), 1).await.len(), 1);
-    assert!(database.store.end_backlogs(TWO, &both).await.expect("a look").is_empty(), "of another owner");
-    assert_eq!(database.store.end_backlogs(ONE, &both).await.expect("a commit"), [endpoint(2)]);
+    assert_eq!(database.store.end_backlogs(TWO, &both).await.expect("a look"), both, "another process owns them");
+    assert_eq!(database.owner(endpoint(2)).await, Some(Some(ONE)));
+    assert_eq!(database.store.end_backlogs(ONE, &both).await.expect("a commit"), [endpoint(2), endpoint(3)]);
     assert_eq!((database.owner(endpoint(1)).await, database.owner(endpoint(2)).await), (Some(Some(ONE)), None));
     assert!(database.store.end_backlogs(ONE, &[]).await.expect("an empty array").is_empty());
 }

@@ -94,7 +94,7 @@ async fn what_the_dead_owned_is_released() {
     assert_eq!(database.owner(endpoint(1)).await, Some(Some(ONE)));
     assert_eq!(database.store.take_backlogs(TWO, 10).await.expect("a commit").len(), 3, "they are due at once");
     assert_eq!(database.count("processes").await, 2, "a statement of it may still commit");
-    kill(&database, DEAD, "61 s").await;
+    kill(&database, DEAD, "3601 s").await;
     assert_eq!(database.store.release_dead(2).await.expect("a commit"), 0);
     assert_eq!(database.count("processes").await, 1);
 }

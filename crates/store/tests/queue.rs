@@ -209,9 +209,9 @@ async fn a_delivery_ends_without_an_attempt() {
     let row = database.finished(queued[2].delivery).await.expect("a finished row");
     assert_eq!(row.reason.as_deref(), Some(TooManyHeld.as_str()));
     database
-        .rows("UPDATE open_deliveries SET since = now() - interval '2 h' WHERE id = $1", &[&queued[4].delivery.0])
+        .rows("UPDATE open_deliveries SET since = now() + interval '2 h' WHERE id <> $1", &[&queued[4].delivery.0])
         .await;
-    let age = Duration::from_secs(3600);
+    let age = Duration::from_millis(1);
     assert_eq!(database.store.end_held_too_long(endpoint(2), age, true, 10).await.expect("a commit"), 1);
     let row = database.finished(queued[4].delivery).await.expect("a finished row");
     assert_eq!(row.reason.as_deref(), Some(HeldTooLong.as_str()));

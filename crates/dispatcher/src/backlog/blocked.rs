@@ -8,7 +8,7 @@ use fanfare_domain::{
     ids::{ApplicationId, EndpointId},
 };
 use fanfare_store::{End, ReleasedBacklog};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{context::Context, metric};
@@ -34,47 +34,60 @@ pub(crate) struct Unsendable {
     pub(crate) status: Option<EndpointStatus>,
 }
 
-/// Handles such backlogs until `stop`.
+/// Endpoints whose deliveries end at once.
+const ENDS_AT_ONCE: usize = 2;
+
+/// Handles such backlogs until `stop`. Ends run beside: one endpoint may have very many deliveries.
 pub(crate) async fn run(
     context: Arc<Context>,
     mut unsendable: mpsc::UnboundedReceiver<Unsendable>,
     stop: CancellationToken,
 ) {
     let mut batch = Vec::new();
+    let permits = Arc::new(Semaphore::new(ENDS_AT_ONCE));
     while stop.run_until_cancelled(unsendable.recv_many(&mut batch, TOGETHER)).await.is_some_and(|count| count > 0) {
         let handled = handle(&context, std::mem::take(&mut batch));
-        if stop.run_until_cancelled(handled).await.is_none() {
-            return;
+        let Some(ends) = stop.run_until_cancelled(handled).await else { return };
+        for (one, how) in ends {
+            let (context, stop, permits) = (Arc::clone(&context), stop.clone(), Arc::clone(&permits));
+            context.clone().tasks.spawn(async move {
+                let ending = async {
+                    let _permit = permits.acquire().await;
+                    end(&context, one, how).await;
+                };
+                stop.run_until_cancelled(ending).await;
+            });
         }
     }
 }
 
-async fn handle(context: &Context, mut batch: Vec<Unsendable>) {
+/// Releases the backlogs that wait, and returns those whose deliveries end.
+async fn handle(context: &Context, mut batch: Vec<Unsendable>) -> Vec<(Unsendable, End)> {
     // That an endpoint does not exist is said only after a look into the database.
     if batch.iter().any(|one| one.status.is_none()) {
         while !context.directory.refresh().await {
             let _ = context.database.until_answered("looking for an endpoint", || context.database.store.ping()).await;
         }
-        for one in &mut batch {
-            one.status = context.endpoint(one.application, one.endpoint).map(|endpoint| endpoint.status);
-        }
     }
-    let mut released = Vec::new();
-    for one in batch {
+    let (mut released, mut ends) = (Vec::new(), Vec::new());
+    for one in &mut batch {
+        // The newest status: the drain may have seen it some time ago.
+        one.status = context.endpoint(one.application, one.endpoint).map(|endpoint| endpoint.status);
         let release = |look_in, reason| ReleasedBacklog { endpoint: one.endpoint, look_in, reason: Some(reason) };
         match one.status {
             Some(EndpointStatus::Enabled) => context.backlogs.is_ready(one.endpoint),
             Some(EndpointStatus::Paused) => released.push(release(LONGEST_LOOK, QueueReason::Paused)),
-            Some(EndpointStatus::Disabled) => end(context, one, End::Skipped).await,
+            Some(EndpointStatus::Disabled) => ends.push((*one, End::Skipped)),
             None if context.directory.is_unreadable(one.application) => {
                 released.push(release(UNREADABLE_LOOK, QueueReason::ApplicationUnreadable));
             }
-            None => end(context, one, End::Failed(FailureReason::EndpointDeleted)).await,
+            None => ends.push((*one, End::Failed(FailureReason::EndpointDeleted))),
         }
     }
     if !released.is_empty() {
         self::release(context, released).await;
     }
+    ends
 }
 
 async fn release(context: &Context, mut released: Vec<ReleasedBacklog>) {

@@ -32,6 +32,9 @@ use crate::{
 const MAX_ROWS: usize = 512;
 const MAX_BACKLOGS: usize = 256;
 
+/// Backlogs that one plan sets aside, since they get no place.
+const MAX_ASIDE: usize = 64;
+
 /// A rate gives tokens one by one: those of this time are leased together.
 const TOKENS_OF: Duration = Duration::from_millis(10);
 
@@ -92,10 +95,10 @@ impl Drain {
         let context = &self.context;
         let (mut planned, mut closed) = (Vec::new(), Vec::new());
         let mut busy: HashSet<ApplicationId> = HashSet::new();
-        let mut rows = 0;
-        while planned.len() < MAX_BACKLOGS && rows < MAX_ROWS {
+        let (mut rows, mut aside) = (0, Vec::new());
+        while planned.len() < MAX_BACKLOGS && rows < MAX_ROWS && aside.len() < MAX_ASIDE {
             let left = context.lanes.places.left_to_drains(context.events_wait()).min(MAX_ROWS - rows);
-            if left == 0 {
+            if left == 0 || context.lanes.places.free() == 0 {
                 break;
             }
             let Some(next) = context.backlogs.next(&busy) else { break };
@@ -104,13 +107,16 @@ impl Drain {
             let is_empty = reserved.permits.is_empty();
             rows += reserved.permits.len();
             match reserved.blocked {
-                Some(Blocked::Application) => drop(busy.insert(next.application)),
-                Some(Blocked::Process) if is_empty => {
-                    context.backlogs.waits_for_place(next.endpoint);
-                    break;
+                // A slow endpoint is refused before a fast one of the same application.
+                Some(Blocked::Application | Blocked::Process) if reserved.is_fast => {
+                    busy.insert(next.application);
                 }
                 Some(Blocked::Until(_, QueueReason::BreakerOpen)) => closed.push(next.endpoint),
                 _ => {}
+            }
+            if is_empty && matches!(reserved.blocked, Some(Blocked::Application | Blocked::Process)) {
+                aside.push(next.endpoint);
+                continue;
             }
             if is_empty {
                 self.wait(next.endpoint, reserved.blocked);
@@ -118,6 +124,9 @@ impl Drain {
             }
             let Next { floor, .. } = next;
             planned.push(Planned { endpoint, floor, permits: reserved.permits, blocked: reserved.blocked });
+        }
+        for endpoint in aside {
+            context.backlogs.waits_for_place(endpoint);
         }
         (planned, closed)
     }
@@ -153,7 +162,13 @@ impl Drain {
             Some(Blocked::Until(at, QueueReason::RateLimited)) => {
                 backlogs.waits_until(endpoint, at.max(Instant::now() + TOKENS_OF));
             }
-            Some(Blocked::Until(at, _)) => backlogs.waits_until(endpoint, at),
+            Some(Blocked::Until(at, _)) => {
+                backlogs.waits_for_probe(endpoint, at);
+                // The probe may have succeeded before.
+                if self.context.lanes.breaker(endpoint).next_probe.is_none() {
+                    backlogs.lane_has_room(endpoint);
+                }
+            }
             Some(Blocked::Application | Blocked::Process) => backlogs.waits_for_place(endpoint),
         }
     }
@@ -265,6 +280,18 @@ impl Drain {
             Ok(_) => {
                 for reason in ended.iter().filter_map(|one| one.end.reason()) {
                     metrics::counter!(metric::DELIVERIES, "state" => "failed", "reason" => reason).increment(1);
+                }
+            }
+            // Rows whose partition is gone: their retention is over.
+            Err(error) if error.lacks_partition() && ended.len() == 1 => {
+                let delivery = ended[0].delivery;
+                let forgetting = || database.store.forget_dropped(delivery);
+                let _ = database.until_answered("forgetting a delivery", forgetting).await;
+                tracing::warn!(%delivery, "a delivery was open after its retention");
+            }
+            Err(error) if error.lacks_partition() => {
+                for one in ended {
+                    Box::pin(self.end_leased(vec![one])).await;
                 }
             }
             Err(error) => {

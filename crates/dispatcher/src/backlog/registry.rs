@@ -50,6 +50,10 @@ struct Backlog {
     retry: Duration,
     /// It was found empty, and waits for the next try.
     is_empty: bool,
+    /// It waits for the next probe, and one is in flight: its success ends the wait.
+    is_probing: bool,
+    /// Deliveries were queued while the drain had it in hand.
+    was_touched: bool,
     /// Payloads' bytes, averaged.
     bytes: usize,
     /// Since when it waits for a place, for metrics.
@@ -131,6 +135,8 @@ impl Backlogs {
         if inner.backlogs.get(&endpoint).is_some_and(|backlog| backlog.state != State::Draining) {
             inner.set_state(endpoint, State::Until(Instant::now() + wait));
         }
+        drop(inner);
+        self.changed.notify_one();
     }
 
     /// Asks for a look at what the database says that this process owns.
@@ -143,11 +149,13 @@ impl Backlogs {
         std::mem::take(&mut self.inner().owns_more)
     }
 
-    /// Forgets a backlog that ended or has another owner.
+    /// Forgets a backlog that ended or has another owner. Where deliveries were queued meanwhile, the next look at what this
+    /// process owns may find it again.
     pub(crate) fn forget(&self, endpoint: EndpointId) {
         let mut inner = self.inner();
         inner.unqueue(endpoint);
-        inner.backlogs.remove(&endpoint);
+        let was_touched = inner.backlogs.remove(&endpoint).is_some_and(|backlog| backlog.was_touched);
+        inner.owns_more |= was_touched;
     }
 
     /// Forgets all: the process continues under a new id.
@@ -181,7 +189,7 @@ impl Backlogs {
     /// The lane of an endpoint has room.
     pub(super) fn lane_has_room(&self, endpoint: EndpointId) {
         let mut inner = self.inner();
-        if inner.backlogs.get(&endpoint).is_some_and(|backlog| backlog.state == State::Lane) {
+        if inner.backlogs.get(&endpoint).is_some_and(|backlog| backlog.state == State::Lane || backlog.is_probing) {
             inner.make_ready(endpoint);
         }
     }
@@ -219,7 +227,7 @@ impl Backlogs {
                 inner.applications.push_back(application);
             }
             let Some(backlog) = endpoint.and_then(|endpoint| inner.backlogs.get_mut(&endpoint)) else { continue };
-            (backlog.state, backlog.is_empty) = (State::Draining, false);
+            (backlog.state, backlog.is_empty, backlog.was_touched) = (State::Draining, false, false);
             if backlog.floor_since.elapsed() >= FLOOR_HOLDS {
                 (backlog.floor, backlog.floor_since) = (Floor::START, Instant::now());
             }
@@ -229,7 +237,7 @@ impl Backlogs {
         None
     }
 
-    /// The backlog stays at the head: it waits for a place of its application or of the process.
+    /// The backlog waits for a place of its application or of the process.
     pub(super) fn waits_for_place(&self, endpoint: EndpointId) {
         let mut inner = self.inner();
         if let Some(backlog) = inner.backlogs.get_mut(&endpoint) {
@@ -258,11 +266,21 @@ impl Backlogs {
     /// More of a backlog may be drained at once.
     pub(super) fn is_ready(&self, endpoint: EndpointId) {
         self.inner().make_ready(endpoint);
+        self.changed.notify_one();
     }
 
     /// A backlog waits for room in its lane.
     pub(super) fn waits_for_lane(&self, endpoint: EndpointId) {
         self.inner().set_state(endpoint, State::Lane);
+    }
+
+    /// A backlog waits for the next probe, at this moment at the latest: the success of the one in flight ends the wait.
+    pub(super) fn waits_for_probe(&self, endpoint: EndpointId, at: Instant) {
+        let mut inner = self.inner();
+        inner.set_state(endpoint, State::Until(at));
+        if let Some(backlog) = inner.backlogs.get_mut(&endpoint) {
+            backlog.is_probing = true;
+        }
     }
 
     /// A backlog waits for a moment.
@@ -279,6 +297,8 @@ impl Backlogs {
         backlog.retry = (backlog.retry * 2).min(LONGEST_RETRY);
         backlog.is_empty = true;
         inner.set_state(endpoint, State::Until(at));
+        drop(inner);
+        self.changed.notify_one();
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -298,6 +318,8 @@ impl Inner {
                 floor_since: Instant::now(),
                 retry: FIRST_RETRY,
                 is_empty: false,
+                is_probing: false,
+                was_touched: false,
                 bytes: FIRST_BYTES,
                 waits_since: None,
                 noted: None,
@@ -309,7 +331,8 @@ impl Inner {
         if is_below_floor {
             (backlog.floor, backlog.floor_since) = (Floor::START, Instant::now());
         }
-        if backlog.is_empty {
+        backlog.was_touched = true;
+        if std::mem::take(&mut backlog.is_empty) && backlog.state != State::Ready {
             self.make_ready(endpoint);
         }
         false
@@ -322,7 +345,7 @@ impl Inner {
     fn set_state(&mut self, endpoint: EndpointId, state: State) {
         self.unqueue(endpoint);
         let Some(backlog) = self.backlogs.get_mut(&endpoint) else { return };
-        backlog.state = state;
+        (backlog.state, backlog.is_probing) = (state, false);
         let application = backlog.application;
         match state {
             State::Ready => {
@@ -418,6 +441,35 @@ mod tests {
         backlogs.is_ready(endpoint(1));
         backlogs.is_ready(endpoint(2));
         assert_eq!(order(&backlogs), [endpoint(2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_probe_ends_the_wait_for_the_next() {
+        let backlogs = Backlogs::new();
+        backlogs.touched(process(1), &[touched(1, 1, 1), touched(1, 2, 1)], false);
+        assert_eq!(order(&backlogs).len(), 2);
+        let later = Instant::now() + Duration::from_secs(60);
+        backlogs.waits_for_probe(endpoint(1), later);
+        backlogs.waits_until(endpoint(2), later);
+        for number in [1, 2] {
+            backlogs.lane_has_room(endpoint(number));
+        }
+        assert_eq!(order(&backlogs), [endpoint(1)], "a rate has no probe");
+    }
+
+    #[tokio::test]
+    async fn a_backlog_that_was_queued_into_while_it_ended_is_looked_for() {
+        let backlogs = Backlogs::new();
+        let one = [touched(1, 1, 1)];
+        backlogs.touched(process(1), &one, false);
+        assert_eq!(order(&backlogs), [endpoint(1)]);
+        backlogs.forget(endpoint(1));
+        assert!(!backlogs.takes_look_for_more());
+        backlogs.touched(process(1), &one, false);
+        assert_eq!(order(&backlogs), [endpoint(1)]);
+        backlogs.touched(process(1), &one, false);
+        backlogs.forget(endpoint(1));
+        assert!(backlogs.takes_look_for_more());
     }
 
     #[tokio::test(start_paused = true)]

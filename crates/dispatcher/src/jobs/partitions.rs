@@ -41,16 +41,23 @@ impl Partitions {
     async fn roll(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         let (now, store) = (self.database.now(), &self.database.store);
         store.create_partitions(now).await?;
-        if store.raise_line(earlier(now, self.retention)).await? && store.has_below_line().await? {
-            stop.run_until_cancelled(tokio::time::sleep(LINE_WAIT)).await;
-        }
+        let is_raised = store.raise_line(earlier(now, self.retention)).await?;
         let Some(line) = store.line().await? else { return Ok(()) };
-        let expired = store.end_below_line(line).await?;
-        if expired > 0 {
-            tracing::warn!(deliveries = expired, "deliveries were open at the end of their retention");
+        if store.has_below_line().await? {
+            if is_raised {
+                stop.run_until_cancelled(tokio::time::sleep(LINE_WAIT)).await;
+            }
+            let expired = store.end_below_line(line).await?;
+            if expired > 0 {
+                tracing::warn!(deliveries = expired, "deliveries were open at the end of their retention");
+            }
+            for table in store.drop_below_line(line).await? {
+                tracing::info!(table, "dropped a table at the end of its retention");
+            }
         }
-        for table in store.drop_below_line(line).await? {
-            tracing::info!(table, "dropped a table at the end of its retention");
+        let purged = store.purge_below_line(line).await?;
+        if purged > 0 {
+            tracing::warn!(deliveries = purged, "removed deliveries whose retention had ended while they were open");
         }
         while store.drop_audit_entries(self.audit_retention, AUDIT_ENTRIES).await? > 0 {}
         Ok(())

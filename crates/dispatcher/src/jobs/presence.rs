@@ -224,7 +224,12 @@ impl Presence {
             crash_point("backlog.taken");
             context.begin(&taken);
         }
-        for fan_out in store.in_time(SLOW, store.take_fan_outs(context.process(), MAX_FAN_OUTS)).await? {
+        let taken = store.in_time(SLOW, store.take_fan_outs(context.process(), MAX_FAN_OUTS)).await;
+        if taken.is_err() {
+            // They may be this process's by a commit that it did not hear of.
+            self.fan_outs.abandon_later(stop);
+        }
+        for fan_out in taken? {
             self.fan_outs.resume(fan_out, stop);
         }
         Ok(())
@@ -235,6 +240,14 @@ impl Presence {
             tracing::warn!(%error, "cannot look for backlogs");
             self.sight.lost();
         }
+    }
+}
+
+/// Gives up the backlogs of a process that stops.
+pub(crate) async fn release(context: &Context) {
+    let store = &context.database.store;
+    if let Err(error) = store.in_time(SLOW, store.release_all_backlogs(context.process())).await {
+        tracing::warn!(%error, "cannot give up backlogs yet");
     }
 }
 

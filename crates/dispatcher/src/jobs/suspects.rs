@@ -43,6 +43,11 @@ impl Suspects {
                 continue;
             }
             let Some(lock) = schedule.next().await else { return };
+            // Another process may have sent it meanwhile.
+            if !database.store.in_time(EVERY, database.store.has_suspect()).await.unwrap_or(false) {
+                let _ = tokio::time::timeout(EVERY, lock.unlock()).await;
+                continue;
+            }
             self.context.lanes.places.close(true);
             let sent = stop.run_until_cancelled(schedule.run(lock, self.send())).await;
             self.context.lanes.places.close(false);

@@ -82,7 +82,7 @@ impl FanOuts {
         let FanOut { event, application, accepted_at, mark, event_type, body, traceparent } = taken;
         let Some(body) = body else {
             tracing::error!(%event, "cannot decrypt the payload of an event with many endpoints");
-            return;
+            return self.abandon_later(stop);
         };
         let wide = Wide { event, event_type, application, accepted_at, trace: traceparent, body: Bytes::from(body) };
         self.spawn(wide, mark, stop);
@@ -110,6 +110,18 @@ impl FanOuts {
         if let Err(error) = database.until_answered("releasing fan-outs", releasing).await.result {
             tracing::error!(%error, "cannot release fan-outs");
         }
+    }
+
+    /// Gives up the fan-outs of this process after a rest.
+    pub(crate) fn abandon_later(&self, stop: &CancellationToken) {
+        let (fan_outs, stop) = (self.clone(), stop.clone());
+        self.context.tasks.spawn(async move {
+            let abandoning = async {
+                tokio::time::sleep(ABANDONED_REST).await;
+                fan_outs.abandon().await;
+            };
+            stop.run_until_cancelled(abandoning).await;
+        });
     }
 
     /// Writes the chunks behind the mark. Says whether the fan-out is over for this process.

@@ -50,7 +50,7 @@ impl Store {
     pub async fn end_below_line(&self, line: Timestamp) -> Result<u64, StoreError> {
         let statement = format!(
             "WITH chosen AS MATERIALIZED (
-    SELECT id FROM open_deliveries WHERE id < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+    SELECT id FROM open_deliveries WHERE id < $1 ORDER BY id LIMIT $2 FOR UPDATE
 ), ended AS (
     DELETE FROM open_deliveries o USING chosen c WHERE o.id = c.id
     RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.finished_once, o.replay_id, o.failures,
@@ -85,6 +85,15 @@ SELECT count(*) FROM ended"
         let month = &limit[..7];
         dropped.extend(self.drop_before("event_keys", &format!("event_keys_{month}"), 6).await?);
         Ok(dropped)
+    }
+
+    /// Removes open deliveries below the line whose partitions are gone. Says how many.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn purge_below_line(&self, line: Timestamp) -> Result<u64, StoreError> {
+        let statement = "DELETE FROM open_deliveries WHERE id < $1";
+        Ok(self.connection().await?.execute(statement, &[&first_id(line)]).await?)
     }
 
     async fn drop_before(&self, table: &str, limit: &str, digits: usize) -> Result<Vec<String>, StoreError> {

@@ -130,11 +130,14 @@ SELECT count(*) FROM ended",
         notifies_owner: bool,
         limit: usize,
     ) -> Result<u64, StoreError> {
+        let age = milliseconds(age);
+        // The age of the delivery is no less: its id bounds the rows that are read.
         let chosen = format!(
-            "SELECT id FROM open_deliveries WHERE endpoint_id = $1 AND state = 'queued'
-               AND since < now() - {} * interval '1 millisecond'
-             ORDER BY class, id LIMIT $2 FOR UPDATE SKIP LOCKED",
-            milliseconds(age)
+            "SELECT id FROM open_deliveries WHERE endpoint_id = $1 AND state = 'queued' AND class IN (0, 1)
+               AND id < (lpad(to_hex((extract(epoch FROM now() - {age} * interval '1 millisecond') * 1000)::bigint), 12, '0')
+                         || repeat('0', 20))::uuid
+               AND since < now() - {age} * interval '1 millisecond'
+             ORDER BY class, id LIMIT $2 FOR UPDATE SKIP LOCKED"
         );
         let end = End::Failed(FailureReason::HeldTooLong);
         self.end_chosen(&chosen, &endpoint.0, end, notifies_owner, limit).await

@@ -126,9 +126,9 @@ impl Store {
                          WHERE b.endpoint_id = orphans.endpoint_id";
         let released = connection.execute(statement, &[&dead, &row_count(limit)]).await?;
         connection.execute("UPDATE fan_outs SET owner = NULL WHERE owner = ANY ($1)", &[&dead]).await?;
-        // A statement of a dead process may still commit: its row stays for a minute, so that a later look finds what the
-        // statement wrote.
-        let statement = "DELETE FROM processes p WHERE is_dead AND alive_until < now() - interval '1 minute'
+        // A statement of a dead process may wait for the database and commit late: its row stays for an hour, so that a later
+        // look finds what the statement wrote.
+        let statement = "DELETE FROM processes p WHERE is_dead AND alive_until < now() - interval '1 hour'
                            AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.owner = p.id)
                            AND NOT EXISTS (SELECT FROM fan_outs f WHERE f.owner = p.id)";
         connection.execute(statement, &[]).await?;

@@ -133,7 +133,10 @@ impl Store {
         let statement = format!(
             "WITH expired AS MATERIALIZED (
     SELECT o.id, o.lease_until, o.since, o.unknowns + 1 >= $4 AS is_aborted FROM open_deliveries o
-    WHERE o.state = 'sending' AND o.lease_until < now() AND ($2::timestamptz IS NULL OR o.lease_until > $2 - {FLOOR_MARGIN})
+    WHERE o.state = 'sending' AND o.lease_until < now()
+      AND o.lease_until > coalesce($2::timestamptz - {FLOOR_MARGIN}, '-infinity')
+      -- Older rows are retention's to end: their partition may be gone.
+      AND delivery_accepted_at(o.id) >= (SELECT line FROM retention)
     ORDER BY o.lease_until LIMIT $3 FOR UPDATE SKIP LOCKED
 ), queued AS (
     UPDATE open_deliveries o
@@ -190,7 +193,7 @@ UNION ALL SELECT 'aborted', NULL, NULL, NULL, count(*), NULL FROM ended",
             "WITH due AS MATERIALIZED (
     SELECT o.id, o.due_at FROM open_deliveries o
     WHERE o.state = 'scheduled' AND o.due_at < now() - $4::bigint * interval '1 millisecond'
-      AND ($2::timestamptz IS NULL OR o.due_at > $2 - {FLOOR_MARGIN})
+      AND o.due_at > coalesce($2::timestamptz - {FLOOR_MARGIN}, '-infinity')
     ORDER BY o.due_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ), queued AS (
     UPDATE open_deliveries o SET state = 'queued', reason = 'retry', since = now(), due_at = NULL

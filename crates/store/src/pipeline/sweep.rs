@@ -44,6 +44,7 @@ impl Store {
             "WITH chosen AS MATERIALIZED (
     SELECT o.id FROM open_deliveries o JOIN endpoints p ON p.id = o.endpoint_id
     WHERE {RANGE} AND o.state IN ('queued', 'scheduled') AND o.expires_at < now() - interval '1 minute'
+      AND delivery_accepted_at(o.id) >= (SELECT line FROM retention)
       AND (p.status <> 'paused' OR p.deleted_at IS NOT NULL)
       AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = o.endpoint_id AND o.since < b.resumed_at)
     LIMIT 5000 FOR UPDATE OF o SKIP LOCKED
@@ -84,7 +85,10 @@ SELECT count(*) FROM queued WHERE EXISTS (SELECT FROM touched)",
     /// # Errors
     /// When the database is away, or the table is not the user's.
     pub async fn vacuum_open(&self) -> Result<(), StoreError> {
-        self.connection().await?.batch_execute("VACUUM (TRUNCATE off) open_deliveries").await?;
-        Ok(())
+        let connection = self.connection().await?;
+        connection.batch_execute("SET statement_timeout = '110s'").await?;
+        let vacuumed = connection.batch_execute("VACUUM (TRUNCATE off) open_deliveries").await;
+        connection.batch_execute("RESET statement_timeout").await?;
+        Ok(vacuumed?)
     }
 }
