@@ -9,6 +9,7 @@ mod figures;
 mod growth;
 mod isolation;
 mod latency;
+mod life;
 mod machine;
 mod processes;
 mod publisher;
@@ -39,10 +40,13 @@ const USAGE: &str =
   --list     says which measurements there are";
 
 /// The measurements, in their order.
-const MEASUREMENTS: [(&str, &str); 13] = [
+const MEASUREMENTS: [(&str, &str); 16] = [
     ("raw", "what broker, database and HTTP client do at most, each alone"),
     ("throughput", "deliveries in a second and what each costs, beside the ceiling"),
     ("latency", "from publishing to receipt, beside the ceiling"),
+    ("slow-receivers", "200 endpoints answer in 300 ms"),
+    ("beside-slow", "another application beside slow receivers, and beside a flood"),
+    ("dead", "30,000 deliveries wait for a dead endpoint"),
     ("one-of-ten", "one of ten endpoints hangs, is slow, refuses, drips"),
     ("half-of-many", "half of 1,000 endpoints hang"),
     ("flood", "another application publishes 100 times as much"),
@@ -142,6 +146,9 @@ async fn all(options: &Options) -> anyhow::Result<Figures> {
             "raw" => raw::measure(machine, &mut figures).await,
             "throughput" => throughput::measure(machine, times, &mut figures).await,
             "latency" => latency::measure(machine, &mut figures).await,
+            "slow-receivers" => life::slow_receivers(machine, &mut figures).await,
+            "beside-slow" => life::beside_slow(machine, &mut figures).await,
+            "dead" => life::dead(machine, &mut figures).await,
             "one-of-ten" => isolation::one_of_ten(machine, &mut figures).await,
             "half-of-many" => isolation::half_of_many(machine, &mut figures).await,
             "flood" => isolation::flood(machine, &mut figures).await,
