@@ -13,7 +13,7 @@ use crate::{
 pub enum Origin {
     /// The events exchange: somebody published it.
     Events,
-    /// The deliveries exchange: it is a claim, or was taken for one.
+    /// The deliveries exchange: it is a retry message, or was taken for one.
     Deliveries,
 }
 

@@ -143,8 +143,8 @@ impl Policy {
     }
 }
 
-/// The wait that an endpoint asks for with 429 or 503, where `Retry-After` has that meaning, and as much
-/// more as its claim may be early: it would be refused again, at the price of an attempt.
+/// The wait that an endpoint asks for with 429 or 503, where `Retry-After` has that meaning, and some more for clocks that
+/// differ: an attempt that comes too early is refused again.
 fn asked_wait(outcome: Outcome, now: Timestamp) -> Duration {
     match outcome {
         Outcome::Answered { status: 429 | 503, retry_after: Some(after) } => {

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::park;
+use super::{in_flight::Direct, park};
 use crate::{
     context::{Context, Entered},
     lanes::Permit,
@@ -42,12 +42,6 @@ pub(crate) struct Planned {
     /// Deliveries that are sent at once: each one's position in `new.deliveries`.
     pub(crate) direct: Vec<(usize, Direct)>,
     pub(crate) entered: Entered,
-}
-
-/// What the first attempt of a delivery has got.
-pub(crate) struct Direct {
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) permit: Permit,
 }
 
 /// Reads messages until `stop`, and passes on what is to be written.

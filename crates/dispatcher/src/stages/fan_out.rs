@@ -5,13 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use fanfare_domain::{
     application::Endpoint,
-    delivery::{BEGIN_WITHIN, QueueReason},
-    event::EventType,
-    ids::{ApplicationId, DeliveryId, EndpointId, EventId, LeaseId},
-    traceparent::Traceparent,
+    delivery::QueueReason,
+    ids::{DeliveryId, EndpointId, LeaseId},
 };
 use fanfare_service::crash_point;
-use fanfare_store::{Chunk, FanOut, Lease, NewDelivery, NewEvent, Persisted, Start};
+use fanfare_store::{Chunk, FanOut, NewDelivery, Persisted, Start};
 use jiff::Timestamp;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -19,8 +17,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{InFlight, events};
-use crate::{context::Context, lanes::Permit, metric};
+use super::{
+    InFlight, events,
+    in_flight::{Direct, FirstAttempts},
+};
+use crate::{context::Context, metric};
 
 /// Deliveries of one chunk.
 const CHUNK: usize = 500;
@@ -44,19 +45,15 @@ pub(crate) struct FanOuts {
 
 /// An event whose deliveries are being written.
 struct Wide {
-    event: EventId,
-    event_type: EventType,
-    application: ApplicationId,
     accepted_at: Timestamp,
-    trace: Option<Traceparent>,
-    body: Bytes,
+    first: FirstAttempts,
 }
 
-/// The deliveries of a chunk, with the permits of those that are sent at once.
+/// The deliveries of a chunk, with the permits of the ones that are sent at once.
 #[derive(Default)]
 struct Admitted {
     deliveries: Vec<NewDelivery>,
-    permits: Vec<(usize, Arc<Endpoint>, Permit)>,
+    direct: Vec<(usize, Direct)>,
 }
 
 impl FanOuts {
@@ -65,16 +62,8 @@ impl FanOuts {
     }
 
     /// Begins the fan-out of an event that this process has just persisted.
-    pub(super) fn begin(&self, new: &NewEvent, body: Bytes, stop: &CancellationToken) {
-        let wide = Wide {
-            event: new.event.id,
-            event_type: new.event.event_type.clone(),
-            application: new.event.application,
-            accepted_at: new.accepted_at,
-            trace: Some(new.event.traceparent),
-            body,
-        };
-        self.spawn(wide, EndpointId::LEAST, stop);
+    pub(super) fn begin(&self, first: FirstAttempts, accepted_at: Timestamp, stop: &CancellationToken) {
+        self.spawn(Wide { accepted_at, first }, EndpointId::LEAST, stop);
     }
 
     /// Continues a fan-out that this process has taken over. One whose payload it cannot read is left to others.
@@ -84,8 +73,8 @@ impl FanOuts {
             tracing::error!(%event, "cannot decrypt the payload of an event with many endpoints");
             return self.abandon_later(stop);
         };
-        let wide = Wide { event, event_type, application, accepted_at, trace: traceparent, body: Bytes::from(body) };
-        self.spawn(wide, mark, stop);
+        let first = FirstAttempts { application, event, event_type, trace: traceparent, body: Bytes::from(body) };
+        self.spawn(Wide { accepted_at, first }, mark, stop);
     }
 
     fn spawn(&self, wide: Wide, mark: EndpointId, stop: &CancellationToken) {
@@ -129,8 +118,8 @@ impl FanOuts {
         let context = &self.context;
         crash_point("fan_out.begun");
         loop {
-            let Some(application) = context.directory.application(wide.application) else { return false };
-            let mut endpoints: Vec<Arc<Endpoint>> = application.matches(&wide.event_type);
+            let Some(application) = context.directory.application(wide.first.application) else { return false };
+            let mut endpoints: Vec<Arc<Endpoint>> = application.matches(&wide.first.event_type);
             endpoints.retain(|endpoint| endpoint.id > mark);
             endpoints.sort_unstable_by_key(|endpoint| endpoint.id);
             let lease = LeaseId::new(context.now(), rand::random());
@@ -139,8 +128,8 @@ impl FanOuts {
             let is_last = covered == endpoints.len();
             let to = endpoints.get(covered.wrapping_sub(1)).map_or(mark, |endpoint| endpoint.id);
             let chunk = Chunk {
-                event: wide.event,
-                application: wide.application,
+                event: wide.first.event,
+                application: wide.first.application,
                 deliveries: &admitted.deliveries,
                 from: mark,
                 to,
@@ -152,16 +141,16 @@ impl FanOuts {
             match tried.result {
                 Ok(Some(persisted)) => {
                     crash_point("fan_out.written");
-                    self.forward(wide, admitted, &persisted, (lease, tried.tried_at)).await;
+                    self.forward(wide, admitted, &persisted, tried.tried_at).await;
                 }
                 // Written by a commit that was not heard of: its leases end, and recovery queues its deliveries.
                 Ok(None) if tried.unknown_commit => context.backlogs.look_for_more(),
                 Ok(None) => {
-                    tracing::info!(event = %wide.event, "another process fans an event out");
+                    tracing::info!(event = %wide.first.event, "another process fans an event out");
                     return true;
                 }
                 Err(error) => {
-                    tracing::error!(%error, event = %wide.event, "cannot write an event's deliveries");
+                    tracing::error!(%error, event = %wide.first.event, "cannot write an event's deliveries");
                     return false;
                 }
             }
@@ -180,9 +169,9 @@ impl FanOuts {
             if admitted.deliveries.len() >= CHUNK {
                 break;
             }
-            let id = DeliveryId::derive(wide.accepted_at, wide.event, endpoint.id);
+            let id = DeliveryId::derive(wide.accepted_at, wide.first.event, endpoint.id);
             loop {
-                let (delivery, permit) = events::admit(&self.context, id, endpoint, lease, wide.body.len());
+                let (delivery, permit) = events::admit(&self.context, id, endpoint, lease, wide.first.body.len());
                 let is_busy = matches!(
                     delivery.start,
                     Start::Queued(QueueReason::ApplicationBusy | QueueReason::ProcessBusy | QueueReason::Isolated)
@@ -195,7 +184,8 @@ impl FanOuts {
                     continue;
                 }
                 if let Some(permit) = permit {
-                    admitted.permits.push((admitted.deliveries.len(), Arc::clone(endpoint), permit));
+                    let direct = Direct { endpoint: Arc::clone(endpoint), permit };
+                    admitted.direct.push((admitted.deliveries.len(), direct));
                 }
                 admitted.deliveries.push(delivery);
                 break;
@@ -204,39 +194,18 @@ impl FanOuts {
         admitted
     }
 
-    async fn forward(
-        &self,
-        wide: &Wide,
-        admitted: Admitted,
-        persisted: &Persisted,
-        (lease, leased_at): (LeaseId, Instant),
-    ) {
+    async fn forward(&self, wide: &Wide, admitted: Admitted, persisted: &Persisted, leased_at: Instant) {
         self.context.touched(&persisted.backlogs, false);
         let skipped = admitted.deliveries.iter().filter(|delivery| delivery.start == Start::Skipped).count();
         metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(skipped as u64);
-        for (position, endpoint, permit) in admitted.permits {
+        for (position, direct) in admitted.direct {
             let delivery = &admitted.deliveries[position];
-            if persisted.queued.contains(&delivery.id) || !matches!(delivery.start, Start::Sending(Lease { .. })) {
+            if persisted.queued.contains(&delivery.id) {
                 continue;
             }
-            let in_flight = InFlight {
-                delivery: delivery.id,
-                attempt: 1,
-                application: wide.application,
-                endpoint,
-                event: wide.event,
-                event_type: wide.event_type.clone(),
-                trace: wide.trace,
-                body: wide.body.clone(),
-                replay: None,
-                lease,
-                failures: 0,
-                expires_at: delivery.expires_at,
-                begin_by: leased_at + BEGIN_WITHIN,
-                is_listed: false,
-                permit: Some(permit),
-            };
-            drop(self.attempts.send(in_flight).await);
+            if let Some(in_flight) = wide.first.of(delivery, direct, leased_at) {
+                drop(self.attempts.send(in_flight).await);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use fanfare_domain::{
     ids::{ApplicationId, DeliveryId, EventId, LeaseId, ReplayId},
     traceparent::Traceparent,
 };
-use fanfare_store::{GiveBack, Lease, Leased};
+use fanfare_store::{GiveBack, Lease, Leased, NewDelivery, Start};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -38,6 +38,45 @@ pub(crate) struct InFlight {
     pub(crate) is_listed: bool,
     /// `None` once its turn has begun.
     pub(crate) permit: Option<Permit>,
+}
+
+/// What the first attempts of an event's deliveries have in common.
+pub(crate) struct FirstAttempts {
+    pub(crate) application: ApplicationId,
+    pub(crate) event: EventId,
+    pub(crate) event_type: EventType,
+    pub(crate) trace: Option<Traceparent>,
+    pub(crate) body: Bytes,
+}
+
+/// What the first attempt of a delivery has got: its endpoint, and the right to send.
+pub(crate) struct Direct {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) permit: Permit,
+}
+
+impl FirstAttempts {
+    /// The first attempt of a delivery; `None` where it was written as queued or skipped.
+    pub(crate) fn of(&self, delivery: &NewDelivery, direct: Direct, leased_at: Instant) -> Option<InFlight> {
+        let Start::Sending(lease) = delivery.start else { return None };
+        Some(InFlight {
+            delivery: delivery.id,
+            attempt: 1,
+            application: self.application,
+            endpoint: direct.endpoint,
+            event: self.event,
+            event_type: self.event_type.clone(),
+            trace: self.trace,
+            body: self.body.clone(),
+            replay: None,
+            lease: lease.id,
+            failures: 0,
+            expires_at: delivery.expires_at,
+            begin_by: leased_at + BEGIN_WITHIN,
+            is_listed: false,
+            permit: Some(direct.permit),
+        })
+    }
 }
 
 impl InFlight {

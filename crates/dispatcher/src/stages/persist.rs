@@ -8,21 +8,13 @@ use std::{
 
 use bytes::Bytes;
 use fanfare_broker::{Incoming, Unreadable};
-use fanfare_domain::{
-    delivery::BEGIN_WITHIN,
-    ids::{DeliveryId, EventId, LeaseId},
-};
+use fanfare_domain::ids::{DeliveryId, EventId, LeaseId};
 use fanfare_service::crash_point;
-use fanfare_store::{Lease, NewEvent, Persisted, Start, StoreError};
+use fanfare_store::{NewEvent, Persisted, Start, StoreError};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    InFlight, batch,
-    events::{Direct, Planned},
-    fan_out::FanOuts,
-    park,
-};
+use super::{InFlight, batch, events::Planned, fan_out::FanOuts, in_flight::FirstAttempts, park};
 use crate::{context::Context, database::Tried, metric};
 
 /// What the stage needs. Cheap to clone.
@@ -154,15 +146,22 @@ impl Persist {
         drop(entered);
         let skipped = new.deliveries.iter().filter(|delivery| delivery.start == Start::Skipped).count();
         metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(skipped as u64);
-        let body = Bytes::from(std::mem::take(&mut new.body));
+        let first = FirstAttempts {
+            application: new.event.application,
+            event: new.event.id,
+            event_type: new.event.event_type.clone(),
+            trace: Some(new.event.traceparent),
+            body: Bytes::from(std::mem::take(&mut new.body)),
+        };
         if new.is_wide {
-            return self.fan_outs.begin(&new, body, stop);
+            return self.fan_outs.begin(first, new.accepted_at, stop);
         }
         for (position, direct) in direct {
-            if queued.contains(&new.deliveries[position].id) {
+            let delivery = &new.deliveries[position];
+            if queued.contains(&delivery.id) {
                 continue;
             }
-            if let Some(in_flight) = first(&new, position, &body, direct, leased_at) {
+            if let Some(in_flight) = first.of(delivery, direct, leased_at) {
                 drop(self.attempts.send(in_flight).await);
             }
         }
@@ -223,33 +222,4 @@ impl Persist {
 fn end(message: Incoming) {
     message.ack();
     crash_point("message.acked");
-}
-
-/// The first attempt of a delivery.
-pub(super) fn first(
-    new: &NewEvent,
-    position: usize,
-    body: &Bytes,
-    direct: Direct,
-    leased_at: Instant,
-) -> Option<InFlight> {
-    let delivery = &new.deliveries[position];
-    let Start::Sending(Lease { id: lease, .. }) = delivery.start else { return None };
-    Some(InFlight {
-        delivery: delivery.id,
-        attempt: 1,
-        application: new.event.application,
-        endpoint: direct.endpoint,
-        event: new.event.id,
-        event_type: new.event.event_type.clone(),
-        trace: Some(new.event.traceparent),
-        body: body.clone(),
-        replay: None,
-        lease,
-        failures: 0,
-        expires_at: delivery.expires_at,
-        begin_by: leased_at + BEGIN_WITHIN,
-        is_listed: false,
-        permit: Some(direct.permit),
-    })
 }

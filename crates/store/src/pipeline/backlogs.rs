@@ -37,8 +37,6 @@ pub struct TakenBacklog {
     pub endpoint: EndpointId,
     /// Its application.
     pub application: ApplicationId,
-    /// The look at which it was due.
-    pub next_look: Timestamp,
     /// Failed attempts in a row, as its last owner counted them.
     pub failures: u32,
     /// When the endpoint may be probed; `None` where the breaker is closed.
@@ -131,7 +129,7 @@ impl Store {
                          FROM (SELECT endpoint_id FROM endpoint_backlogs WHERE owner IS NULL AND next_look <= now()
                                ORDER BY next_look LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED) due
                          WHERE b.endpoint_id = due.endpoint_id
-                         RETURNING b.endpoint_id, b.application_id, b.next_look, b.failures, b.next_probe";
+                         RETURNING b.endpoint_id, b.application_id, b.failures, b.next_probe";
         let connection = self.writer().await?;
         let statement = connection.prepare_cached(statement).await?;
         let rows = connection.query(&statement, &[&process.0, &row_count(limit)]).await?;
@@ -143,7 +141,7 @@ impl Store {
     /// # Errors
     /// When the database is away.
     pub async fn owned_backlogs(&self, process: ProcessId) -> Result<Vec<TakenBacklog>, StoreError> {
-        let statement = "SELECT endpoint_id, application_id, next_look, failures, next_probe
+        let statement = "SELECT endpoint_id, application_id, failures, next_probe
                          FROM endpoint_backlogs WHERE owner = $1";
         let connection = self.writer().await?;
         let statement = connection.prepare_cached(statement).await?;
@@ -303,7 +301,6 @@ fn taken(row: &Row) -> TakenBacklog {
     TakenBacklog {
         endpoint: EndpointId(row.get("endpoint_id")),
         application: ApplicationId(row.get("application_id")),
-        next_look: row.get("next_look"),
         failures: row.get::<_, i32>("failures").cast_unsigned(),
         next_probe: row.get("next_probe"),
     }
