@@ -20,10 +20,11 @@ pub(crate) const PARKED: &str = "fanfare_parked_total";
 pub(crate) const UNROUTED: &str = "fanfare_unrouted_total";
 pub(crate) const CONFIGURATION_VERSION: &str = "fanfare_configuration_version";
 pub(crate) const RECOVERED: &str = "fanfare_recovered_total";
+pub(crate) const RECOVERY_SECONDS: &str = "fanfare_recovery_seconds";
 pub(crate) const MAILS: &str = "fanfare_mails_total";
 
 /// All of them.
-pub(crate) const ALL: [Metric; 19] = [
+pub(crate) const ALL: [Metric; 20] = [
     Metric {
         name: EVENTS,
         kind: MetricKind::Counter,
@@ -92,6 +93,11 @@ pub(crate) const ALL: [Metric; 19] = [
         kind: MetricKind::Counter,
         meaning: "deliveries that recovery found, by `kind`: lease (its process died), retry (its message did not come), sweep (a \
                   rule was broken: report it)",
+    },
+    Metric {
+        name: RECOVERY_SECONDS,
+        kind: MetricKind::Histogram,
+        meaning: "how long each look for deliveries to recover took; it looks twice a second",
     },
     Metric {
         name: MAILS,

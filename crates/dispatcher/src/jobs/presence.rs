@@ -1,6 +1,9 @@
 //! Presence: the heartbeat of the process, and what it learns of the others. It takes over what no living process owns.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use fanfare_domain::ids::EndpointId;
 use fanfare_service::crash_point;
@@ -25,7 +28,7 @@ const OWN_EVERY: Duration = Duration::from_secs(10);
 const MAX_TAKEN: usize = 1000;
 const MAX_FAN_OUTS: usize = 2;
 
-/// A heartbeat that takes longer is no answer: the database may be about to be away.
+/// The longest that a heartbeat or a look may take.
 const SLOW: Duration = Duration::from_secs(5);
 
 /// A clock that differs by more from one look to the next has jumped. Nothing is taken over for some time then.
@@ -46,38 +49,66 @@ pub(crate) struct Presence {
     pub(crate) settings: String,
 }
 
+/// The longest time between two answers of the database that is no break.
+const UNBROKEN: Duration = Duration::from_secs(4);
+
 /// Whether the database has answered for long enough that this process may take over what others own. After an outage,
 /// processes that hold outcomes write them first.
 #[derive(Debug, Clone)]
 pub(crate) struct Sight {
-    clear_at: tokio::sync::watch::Sender<Instant>,
+    view: Arc<Mutex<View>>,
     patience: Duration,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct View {
+    /// The time of the last answer.
+    answered: Instant,
+    /// Nothing is taken over before.
+    clear_at: Instant,
+}
+
 impl Sight {
-    /// Sight that is clear after `patience` without a break.
+    /// Sight that is clear once the database has answered for `patience` without a break.
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { clear_at: tokio::sync::watch::Sender::new(Instant::now() + patience), patience }
+        let now = Instant::now();
+        Self { view: Arc::new(Mutex::new(View { answered: now, clear_at: now + patience })), patience }
     }
 
-    /// The database did not answer.
+    /// Notes an answer of the database. The answer that ends a break begins the patience.
+    fn answered(&self) {
+        let now = Instant::now();
+        let mut view = self.view();
+        if now.duration_since(view.answered) > UNBROKEN {
+            view.clear_at = view.clear_at.max(now + self.patience);
+        }
+        view.answered = now;
+    }
+
+    /// Notes an error of the database.
     fn lost(&self) {
-        self.lost_for(self.patience);
+        self.blind_for(self.patience);
     }
 
-    /// The database's clock has jumped: leases may seem to have ended, and processes to be dead.
+    /// Notes a jump of the database's clock: leases may seem to have ended, and processes to be dead.
     fn clock_jumped(&self) {
-        self.lost_for(self.patience.max(AFTER_JUMP));
+        self.blind_for(self.patience.max(AFTER_JUMP));
     }
 
-    fn lost_for(&self, time: Duration) {
-        let clear_at = Instant::now() + time;
-        self.clear_at.send_modify(|before| *before = clear_at.max(*before));
+    fn blind_for(&self, time: Duration) {
+        let mut view = self.view();
+        view.clear_at = view.clear_at.max(Instant::now() + time);
     }
 
-    /// Whether this process may take anything over, or declare another one dead.
+    /// Whether this process may take anything over, or declare another one dead. A question that is still open for long is a
+    /// break, too.
     pub(super) fn is_clear(&self) -> bool {
-        Instant::now() >= *self.clear_at.borrow()
+        let (now, view) = (Instant::now(), *self.view());
+        now >= view.clear_at && now.duration_since(view.answered) <= UNBROKEN
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,15 +140,11 @@ impl Presence {
                 self.sight.clock_jumped();
             }
             if renewed.is_none_or(|renewed| renewed.elapsed() >= EVERY) {
-                // The moment before: a process that stood still has missed heartbeats.
                 let began = Instant::now();
-                let stood_still = renewed.is_some_and(|renewed| renewed.elapsed() >= LIFETIME);
                 match self.renew(is_registered).await {
                     Ok(living) => {
                         (is_registered, renewed) = (true, Some(began));
-                        if began.elapsed() > SLOW || stood_still {
-                            self.sight.lost();
-                        }
+                        self.sight.answered();
                         self.learn(&living).await;
                     }
                     Err(error) => {
@@ -220,6 +247,7 @@ impl Presence {
             return Ok(());
         }
         let taken = store.in_time(SLOW, store.take_backlogs(context.process(), MAX_TAKEN)).await?;
+        self.sight.answered();
         if !taken.is_empty() {
             crash_point("backlog.taken");
             context.begin(&taken);
@@ -261,5 +289,64 @@ pub(crate) async fn leave(context: &Context) {
     };
     if let Err(error) = store.in_time(SLOW, leaving).await {
         tracing::warn!(%error, "cannot give up backlogs; other dispatchers take them over when this one counts as dead");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn answer_for(sight: &Sight, seconds: u32) {
+        for _ in 0..seconds {
+            advance(SECOND).await;
+            sight.answered();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_clear_after_answers_without_a_break() {
+        let sight = Sight::new(PATIENCE);
+        answer_for(&sight, 1).await;
+        assert!(!sight.is_clear());
+        answer_for(&sight, 1).await;
+        assert!(sight.is_clear());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_not_clear_while_a_question_is_open() {
+        let sight = Sight::new(PATIENCE);
+        answer_for(&sight, 3).await;
+        advance(UNBROKEN + SECOND).await;
+        assert!(!sight.is_clear());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn counts_from_the_answer_that_ends_a_break() {
+        let sight = Sight::new(PATIENCE);
+        answer_for(&sight, 3).await;
+        // The error is seen long before the database answers again.
+        advance(UNBROKEN).await;
+        sight.lost();
+        advance(UNBROKEN).await;
+        sight.answered();
+        assert!(!sight.is_clear());
+        answer_for(&sight, 2).await;
+        assert!(sight.is_clear());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_a_minute_after_a_jump_of_the_clock() {
+        let sight = Sight::new(PATIENCE);
+        answer_for(&sight, 3).await;
+        sight.clock_jumped();
+        answer_for(&sight, 59).await;
+        assert!(!sight.is_clear());
+        answer_for(&sight, 1).await;
+        assert!(sight.is_clear());
     }
 }

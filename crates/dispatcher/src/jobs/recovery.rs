@@ -49,8 +49,8 @@ impl Recovery {
                 continue;
             }
             let looks = async {
-                while self.leases(&mut leases).await? == BATCH as u64 {}
-                while self.retries(&mut retries).await? == BATCH as u64 {}
+                while timed(self.leases(&mut leases)).await? == BATCH as u64 {}
+                while timed(self.retries(&mut retries)).await? == BATCH as u64 {}
                 Ok(())
             };
             let store = &self.context.database.store;
@@ -90,6 +90,13 @@ impl Recovery {
         let is_full = recovered.queued + recovered.aborted == BATCH as u64;
         floor.reached = if is_full { recovered.reached.or(floor.reached) } else { Some(covered) };
     }
+}
+
+async fn timed<T>(look: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let found = look.await;
+    metrics::histogram!(metric::RECOVERY_SECONDS).record(began.elapsed());
+    found
 }
 
 impl Floor {
