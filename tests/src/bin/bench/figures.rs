@@ -16,6 +16,12 @@ impl Goal {
         Some(Self { text: format!("≤ {}", Number(most)), is_met: value <= most })
     }
 
+    /// A number, up to a share more or less.
+    pub(crate) fn within(share: f64, wanted: f64, value: f64) -> Option<Self> {
+        let text = format!("{} ± {:.0} %", Number(wanted), share * 100.0);
+        Some(Self { text, is_met: (value - wanted).abs() <= share * wanted })
+    }
+
     /// A share of the ceiling, and a least number beside it.
     pub(crate) fn at_least_of(share: f64, ceiling: f64, least: f64, value: f64) -> Option<Self> {
         let mut text = format!("≥ {:.0} %", share * 100.0);
@@ -43,25 +49,30 @@ pub(crate) struct Figure {
 pub(crate) struct Figures {
     figures: Vec<Figure>,
     earlier: HashMap<String, f64>,
+    /// Goals count.
+    is_judged: bool,
 }
 
 const WIDTHS: [usize; 4] = [58, 12, 12, 8];
 
 impl Figures {
-    /// Begins, with the figures of an earlier run to compare with.
+    /// Begins, with the figures of an earlier run to compare with; `None` where figures are not judged.
     ///
     /// # Errors
     /// When there is such a file and it holds none.
-    pub(crate) fn begin(earlier: &Path) -> anyhow::Result<Self> {
-        let earlier: Vec<Figure> = match fs::read(earlier) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
-            Err(_) => Vec::new(),
+    pub(crate) fn begin(earlier: Option<&Path>) -> anyhow::Result<Self> {
+        let is_judged = earlier.is_some();
+        let earlier: Vec<Figure> = match earlier.map(fs::read) {
+            Some(Ok(bytes)) => serde_json::from_slice(&bytes)?,
+            _ => Vec::new(),
         };
         Self::print_line(["figure", "measured", "beside", "share"], "goal");
-        Ok(Self { figures: Vec::new(), earlier: earlier.into_iter().map(|one| (one.name, one.value)).collect() })
+        let earlier = earlier.into_iter().map(|figure| (figure.name, figure.value)).collect();
+        Ok(Self { figures: Vec::new(), earlier, is_judged })
     }
 
     pub(crate) fn add(&mut self, name: &str, unit: &str, value: f64, beside: Option<f64>, goal: Option<Goal>) {
+        let goal = goal.filter(|_| self.is_judged);
         let figure = Figure { name: name.to_owned(), unit: unit.to_owned(), value, beside, goal, notes: Vec::new() };
         let share = figure.beside.map_or(String::new(), |beside| format!("{:.0} %", value / beside * 100.0));
         let mut verdict = figure

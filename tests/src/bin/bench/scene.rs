@@ -1,4 +1,10 @@
-//! What a measurement takes place in: a Fanfare of its own on the bench's servers, a receiver, a publisher.
+//! The scene of a measurement: a Fanfare of its own on the bench's servers, a receiver, a publisher.
+
+pub(crate) mod delivered;
+pub(crate) mod fill;
+pub(crate) mod machine;
+pub(crate) mod processes;
+pub(crate) mod watch;
 
 use std::{
     sync::LazyLock,
@@ -8,18 +14,21 @@ use std::{
 use fanfare_tests::{
     client::Client,
     dialects::Waits,
-    process::{Process, fanfare},
+    process::Process,
     world::{Setup, World, get},
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpSocket, time::sleep};
 
-use crate::{
+use self::{
+    delivered::Delivered,
+    machine::{Extent, Machine},
+    processes::{memory, processor_time},
+    watch::Watch,
+};
+use crate::roles::{
     ceiling::{self, Work},
     child::Child,
-    delivered::Delivered,
-    machine::Machine,
-    processes::{memory, processor_time},
     publisher::{Door, Order},
 };
 
@@ -27,20 +36,19 @@ use crate::{
 const WINDOW: usize = 512;
 const CONNECTIONS: usize = 64;
 
-/// Seconds for which it is waited that the servers have nothing to do.
-const QUIET_WITHIN: usize = 90;
-
 /// How often what was recorded is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// An endpoint of a measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Subscriber {
-    /// Where its receipts are noted.
+    /// The book of its receipts.
     pub(crate) group: &'static str,
     /// How the receiver answers it; `refuse` for a port without a listener.
     pub(crate) behaviour: &'static str,
     pub(crate) types: Vec<String>,
+    /// Attempts a second at most; `None` for no limit.
+    pub(crate) rate: Option<u32>,
 }
 
 /// What delivers.
@@ -67,9 +75,10 @@ pub(crate) struct Scene {
     pub(crate) address: String,
     publisher: Child,
     servers: [(&'static str, u32); 2],
-    /// Of an event's message.
+    /// Bytes of an event's message.
     pub(crate) bytes: usize,
-    orders: usize,
+    /// Events of all orders so far.
+    ordered: usize,
 }
 
 impl Scene {
@@ -80,9 +89,32 @@ impl Scene {
 
     /// The same, with other waits between attempts.
     pub(crate) async fn of(machine: &Machine, subscribers: &[Subscriber], subject: Subject, waits: Waits) -> Self {
-        let variables =
-            [("FANFARE_BREAKER_AFTER", "20"), ("FANFARE_PUBLISH_RATE", "0"), ("FANFARE_MAX_WEBHOOKS", "1000000")];
-        let setup = Setup { waits, timeout: None, ..Setup::on(machine.servers(), &variables) };
+        Self::like(machine, subscribers, subject, (waits, &[])).await
+    }
+
+    /// The same, with further variables.
+    pub(crate) async fn with(
+        machine: &Machine,
+        subscribers: &[Subscriber],
+        subject: Subject,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        Self::like(machine, subscribers, subject, (Waits::Real, variables)).await
+    }
+
+    async fn like(
+        machine: &Machine,
+        subscribers: &[Subscriber],
+        subject: Subject,
+        (waits, variables): (Waits, &[(&str, &str)]),
+    ) -> Self {
+        let usual = [
+            ("FANFARE_BREAKER_AFTER", "20"),
+            ("FANFARE_PUBLISH_RATE", "0"),
+            ("FANFARE_MAX_WEBHOOKS", "1000000"),
+            ("FANFARE_TAKEOVER_AFTER", if machine.extent == Extent::Smoke { "1s" } else { "15s" }),
+        ];
+        let setup = Setup { waits, timeout: None, ..Setup::on(machine.servers(), &[&usual, variables].concat()) };
         let world = World::of(setup).await;
         let mut receiver = Child::start("receiver");
         let address = receiver.ask(&Value::Null).await["address"].as_str().expect("an address").to_owned();
@@ -99,7 +131,7 @@ impl Scene {
             publisher,
             servers,
             bytes: machine.bytes,
-            orders: 0,
+            ordered: 0,
         };
         match subject {
             Subject::Fanfare(dispatchers) => {
@@ -139,7 +171,7 @@ impl Scene {
         rate: f64,
         seconds: f64,
     ) -> tokio::task::JoinHandle<Duration> {
-        let count = (rate * seconds) as usize;
+        let count = ((rate * seconds) as usize).max(1);
         let mut order = self.order(Way::Amqp, &other.types, count, Some(rate)).await;
         order["application"] = json!(other.application);
         tokio::spawn(async move { taken(&Child::start("publisher").ask(&order).await) })
@@ -147,16 +179,29 @@ impl Scene {
 
     /// Another application with endpoints.
     pub(crate) async fn other(&self, subscribers: &[Subscriber]) -> Other {
-        let variables = &self.world.variables;
-        let application = fanfare(variables, &["app", "create", "other"]);
-        let key = fanfare(variables, &["key", "create", "--role", "manage", "--application", &application]);
-        subscribe(&self.world.client().with_key(&key), &self.address, subscribers).await;
+        let (application, client) = self.world.other_application().await;
+        subscribe(&client, &self.address, subscribers).await;
         Other { application, types: subscribers.iter().flat_map(|one| one.types.clone()).collect() }
     }
 
-    /// Lets what stands behind the gate of the receiver succeed from now on.
+    /// Event types of this application, to be published beside others.
+    pub(crate) fn own(&self, types: &[String]) -> Other {
+        Other { application: self.world.application.clone(), types: types.to_vec() }
+    }
+
+    /// Lets the endpoints behind the receiver's gate succeed from now on.
     pub(crate) async fn open_gate(&mut self) -> Value {
         self.receiver.ask(&json!("open")).await["groups"].clone()
+    }
+
+    /// Has the receiver answer `late` after this time.
+    pub(crate) async fn answer_late(&mut self, milliseconds: u64) {
+        self.receiver.ask(&json!({ "late": milliseconds })).await;
+    }
+
+    /// Begins to watch the database's sessions.
+    pub(crate) async fn watch(&self) -> Watch {
+        Watch::begin(self.world.database().await)
     }
 
     async fn order(&mut self, way: Way, types: &[String], count: usize, rate: Option<f64>) -> Value {
@@ -173,9 +218,9 @@ impl Scene {
                 connections: CONNECTIONS,
             },
         };
-        self.orders += 1;
-        let (application, prefix) = (self.world.application.clone(), format!("{}-", self.orders));
-        json!(Order { door, application, types: types.to_vec(), count, rate, bytes: self.bytes, prefix })
+        let (application, first) = (self.world.application.clone(), self.ordered);
+        self.ordered += count;
+        json!(Order { door, application, types: types.to_vec(), count, rate, bytes: self.bytes, first })
     }
 
     /// Publishes, and waits until all that follows from it is recorded as delivered.
@@ -222,14 +267,19 @@ impl Scene {
         }
     }
 
-    /// Starts a dispatcher, and gives how many deliveries in a second it makes of so many that wait.
+    /// Starts a dispatcher, and gives the deliveries a second that it makes of so many that wait, from its first one on.
     pub(crate) async fn work_off(&mut self, count: usize) -> f64 {
         self.dispatchers.push(self.world.dispatcher().await);
-        let started = Instant::now();
-        while self.recorded().await < count as u64 {
+        let mut first = 0;
+        while first == 0 {
+            sleep(LOOK).await;
+            first = self.recorded().await;
+        }
+        let (began, count) = (Instant::now(), count as u64);
+        while self.recorded().await < count {
             sleep(LOOK).await;
         }
-        count as f64 / started.elapsed().as_secs_f64()
+        count.saturating_sub(first) as f64 / began.elapsed().as_secs_f64()
     }
 
     /// Waits until no event waits for a dispatcher.
@@ -249,10 +299,19 @@ impl Scene {
         }
     }
 
+    /// Waits until no delivery is queued, or is being attempted.
+    pub(crate) async fn none_queued(&self) {
+        let database = self.world.database().await;
+        let queued = "SELECT EXISTS (SELECT FROM open_deliveries WHERE state IN ('queued', 'sending'))";
+        while database.query_one(queued, &[]).await.expect("an answer").get(0) {
+            sleep(LOOK).await;
+        }
+    }
+
     /// Waits until the servers have done what was left of earlier work, or go on with it for long.
-    pub(crate) async fn quiet(&self) {
+    pub(crate) async fn quiet(&self, within: Duration) {
         let busy = || self.servers.iter().map(|(_, process)| processor_time(*process)).sum::<Duration>();
-        for _ in 0..QUIET_WITHIN {
+        for _ in 0..within.as_secs() {
             let before = busy();
             sleep(Duration::from_secs(1)).await;
             if busy() - before < Duration::from_millis(100) {
@@ -271,19 +330,38 @@ impl Scene {
         if let Some(ceiling) = &mut self.ceiling {
             return ceiling.ask(&Value::Null).await["recorded"].as_u64().unwrap_or_default();
         }
-        let mut sum = 0.0;
+        self.delivered().await.iter().sum::<f64>() as u64
+    }
+
+    /// The deliveries that each dispatcher has recorded as delivered.
+    pub(crate) async fn delivered(&self) -> Vec<f64> {
+        self.metric("fanfare_deliveries_ended_total", "state=\"delivered\"").await
+    }
+
+    /// A metric of each dispatcher: the sum over its series with this label.
+    pub(crate) async fn metric(&self, name: &str, label: &str) -> Vec<f64> {
+        let mut each = Vec::new();
         for dispatcher in &self.dispatchers {
-            sum += delivered_by(dispatcher).await;
+            let address = dispatcher.address("serving health and metrics").await;
+            let metrics = get(address, "metrics").await.expect("the metrics");
+            let lines = metrics.lines().filter(|line| {
+                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+            });
+            each.push(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum());
         }
-        sum as u64
+        each
+    }
+
+    /// The mean of a histogram of all dispatchers; 0 where nothing was counted.
+    pub(crate) async fn mean(&self, name: &str) -> f64 {
+        let sum: f64 = self.metric(&format!("{name}_sum"), "").await.iter().sum();
+        let count: f64 = self.metric(&format!("{name}_count"), "").await.iter().sum();
+        if count > 0.0 { sum / count } else { 0.0 }
     }
 
     /// The smallest and the largest share of a dispatcher in what was delivered, in percent.
     async fn shares(&self) -> (f64, f64) {
-        let mut each = Vec::new();
-        for dispatcher in &self.dispatchers {
-            each.push(delivered_by(dispatcher).await);
-        }
+        let each = self.delivered().await;
         let whole: f64 = each.iter().sum();
         let share = |part: f64| part / whole * 100.0;
         (share(each.iter().copied().fold(whole, f64::min)), share(each.iter().copied().fold(0.0, f64::max)))
@@ -306,16 +384,6 @@ impl Scene {
         costs.push(("receiver", processor_time(self.receiver.id())));
         costs
     }
-}
-
-/// The deliveries that a dispatcher has recorded as delivered.
-async fn delivered_by(dispatcher: &Process) -> f64 {
-    let address = dispatcher.address("serving health and metrics").await;
-    let metrics = get(address, "metrics").await.expect("the metrics");
-    let lines = metrics
-        .lines()
-        .filter(|line| line.starts_with("fanfare_deliveries_ended_total{") && line.contains("state=\"delivered\""));
-    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }
 
 /// How long a publisher took.
@@ -350,12 +418,16 @@ async fn subscribe(client: &Client, address: &str, subscribers: &[Subscriber]) -
         client.post("event-types", &described).await.data();
     }
     let mut endpoints = Vec::new();
-    for Subscriber { group, behaviour, types } in subscribers {
+    for (index, Subscriber { group, behaviour, types, rate }) in subscribers.iter().enumerate() {
         let url = match *behaviour {
             "refuse" => refused_url(),
-            behaviour => format!("http://{address}/{group}/{behaviour}"),
+            behaviour => format!("http://{address}/{group}/{behaviour}?{index}"),
         };
-        let answer = client.post("webhooks", &json!({ "url": url, "events": types })).await;
+        let mut webhook = json!({ "url": url, "events": types });
+        if let Some(rate) = rate {
+            webhook["rate_per_second"] = json!(rate);
+        }
+        let answer = client.post("webhooks", &webhook).await;
         let text = |name: &str| answer.data()[name].as_str().unwrap_or_default().to_owned();
         endpoints.push(ceiling::Endpoint {
             id: text("id"),

@@ -1,14 +1,13 @@
-//! How many deliveries in a second, and what each of them costs.
+//! Deliveries a second, and the cost of each.
 
 use crate::{
-    delivered::Delivered,
     figures::{Figures, Goal},
-    machine::Machine,
-    scene::{Scene, Subject, Subscriber, Way},
+    rows::latency::types,
+    scene::{Scene, Subject, Subscriber, Way, delivered::Delivered, machine::Machine},
 };
 
 /// Endpoints that take part.
-const ENDPOINTS: usize = 10;
+pub(crate) const ENDPOINTS: usize = 10;
 
 /// Events before the measured ones, so that connections and plans are there.
 pub(crate) const WARM_UP: usize = 3_000;
@@ -22,31 +21,39 @@ pub(crate) struct Load {
     pub(crate) events: usize,
 }
 
-const ONE_TO_ONE: Load = Load { way: Way::Amqp, per_event: 1, events: 30_000 };
+pub(crate) const ONE_TO_ONE: Load = Load { way: Way::Amqp, per_event: 1, events: 30_000 };
 const OVER_HTTP: Load = Load { way: Way::Http, per_event: 1, events: 20_000 };
-const ONE_TO_TEN: Load = Load { way: Way::Amqp, per_event: ENDPOINTS, events: 5_000 };
+pub(crate) const ONE_TO_TEN: Load = Load { way: Way::Amqp, per_event: ENDPOINTS, events: 5_000 };
 
 async fn run(machine: &Machine, subject: Subject, load: Load) -> Delivered {
-    let subscribers: Vec<_> = (0..ENDPOINTS)
-        .map(|number| Subscriber {
-            group: "all",
-            behaviour: "ok",
-            types: vec![format!("bench.{number}"), "bench.all".to_owned()],
-        })
-        .collect();
-    let types = match load.per_event {
-        1 => (0..ENDPOINTS).map(|number| format!("bench.{number}")).collect(),
-        _ => vec!["bench.all".to_owned()],
-    };
-    let mut scene = Scene::set(machine, &subscribers, subject).await;
-    scene.deliver(load.way, &types, WARM_UP / load.per_event, load.per_event, None).await;
-    scene.deliver(load.way, &types, load.events, load.per_event, None).await
+    let mut scene = Scene::set(machine, &subscribers(), subject).await;
+    load.deliver(machine, &mut scene).await
+}
+
+/// Endpoints that have an event type of their own each, and one that all subscribe to.
+pub(crate) fn subscribers() -> Vec<Subscriber> {
+    let types = |number| vec![format!("bench.{number}"), "bench.all".to_owned()];
+    (0..ENDPOINTS)
+        .map(|number| Subscriber { group: "all", behaviour: "ok", types: types(number), rate: None })
+        .collect()
+}
+
+impl Load {
+    /// Delivers the events before the measured ones, and then these.
+    pub(crate) async fn deliver(self, machine: &Machine, scene: &mut Scene) -> Delivered {
+        let types = match self.per_event {
+            1 => types(ENDPOINTS),
+            _ => vec!["bench.all".to_owned()],
+        };
+        scene.deliver(self.way, &types, machine.count(WARM_UP / self.per_event), self.per_event, None).await;
+        scene.deliver(self.way, &types, machine.count(self.events), self.per_event, None).await
+    }
 }
 
 /// The two in turn, so that both meet the same machine, and the median of each.
-async fn compare(machine: &Machine, times: usize, load: Load, ceiling: Load) -> (Delivered, Delivered) {
+async fn compare(machine: &Machine, load: Load, ceiling: Load) -> (Delivered, Delivered) {
     let (mut ours, mut ceilings) = (Vec::new(), Vec::new());
-    for _ in 0..times {
+    for _ in 0..machine.times {
         ceilings.push(run(machine, Subject::Ceiling, ceiling).await);
         ours.push(run(machine, Subject::Fanfare(1), load).await);
     }
@@ -60,16 +67,16 @@ fn median(mut runs: Vec<Delivered>) -> Delivered {
 }
 
 /// The rows of the design's table on throughput.
-pub(crate) async fn measure(machine: &Machine, times: usize, figures: &mut Figures) {
-    let (ours, ceiling) = compare(machine, times, ONE_TO_ONE, ONE_TO_ONE).await;
+pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
+    let (ours, ceiling) = compare(machine, ONE_TO_ONE, ONE_TO_ONE).await;
     enter(figures, "1:1 over AMQP", &ours, &ceiling, (0.85, 5_500.0));
     let cost = Goal::at_most(300.0, ours.cost());
     figures.add("processor time per delivery, 1:1 over AMQP", "µs", ours.cost(), Some(ceiling.cost()), cost);
     figures.note(format!("Fanfare: {}; ceiling: {}", ours.costs_in_words(), ceiling.costs_in_words()));
-    let (ours, ceiling) = compare(machine, times, OVER_HTTP, Load { events: OVER_HTTP.events, ..ONE_TO_ONE }).await;
+    let (ours, ceiling) = compare(machine, OVER_HTTP, Load { events: OVER_HTTP.events, ..ONE_TO_ONE }).await;
     enter(figures, "1:1 over HTTP", &ours, &ceiling, (0.70, 4_000.0));
     figures.note(format!("Fanfare: {}", ours.costs_in_words()));
-    let (ours, ceiling) = compare(machine, times, ONE_TO_TEN, ONE_TO_TEN).await;
+    let (ours, ceiling) = compare(machine, ONE_TO_TEN, ONE_TO_TEN).await;
     enter(figures, "ten endpoints per event", &ours, &ceiling, (0.85, 10_000.0));
     figures.note(format!("Fanfare: {}; ceiling: {}", ours.costs_in_words(), ceiling.costs_in_words()));
 }
@@ -85,10 +92,10 @@ fn enter(figures: &mut Figures, name: &str, ours: &Delivered, ceiling: &Delivere
 }
 
 /// Several dispatchers on the same machine.
-pub(crate) async fn replicas(machine: &Machine, times: usize, figures: &mut Figures) {
+pub(crate) async fn replicas(machine: &Machine, figures: &mut Figures) {
     let mut alone = Vec::new();
     let (mut two, mut four) = (Vec::new(), Vec::new());
-    for _ in 0..times {
+    for _ in 0..machine.times {
         alone.push(run(machine, Subject::Fanfare(1), ONE_TO_ONE).await);
         two.push(run(machine, Subject::Fanfare(2), ONE_TO_ONE).await);
         four.push(run(machine, Subject::Fanfare(4), ONE_TO_ONE).await);

@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::{NoTls, Statement};
 use uuid::Uuid;
 
-use crate::child::Parent;
+use crate::roles::child::Parent;
 
 /// As many as the dispatcher has.
 const PREFETCH: u16 = 512;

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use crate::{child::Parent, receiver::microseconds};
+use crate::roles::{child::Parent, receiver::microseconds};
 
 /// What is to be published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,8 +29,8 @@ pub(crate) struct Order {
     pub(crate) rate: Option<f64>,
     /// Bytes of an event's message.
     pub(crate) bytes: usize,
-    /// What the keys of its events begin with.
-    pub(crate) prefix: String,
+    /// The number of its first event. Keys and bodies hold the numbers.
+    pub(crate) first: usize,
 }
 
 /// How they are published.
@@ -76,8 +76,8 @@ impl Pace {
 }
 
 /// The JSON of an event's data, padded so that the whole message has the size that is wanted.
-fn data(bytes: usize, around: usize) -> String {
-    let head = format!("{{\"at\":{},\"text\":\"", microseconds());
+fn data(number: usize, bytes: usize, around: usize) -> String {
+    let head = format!("{{\"at\":{},\"n\":{number},\"text\":\"", microseconds());
     let padding = bytes.saturating_sub(around + head.len() + 2);
     format!("{head}{}\"}}", "x".repeat(padding))
 }
@@ -91,11 +91,11 @@ async fn over_amqp(order: &Order, url: &str, exchange: &str, window: usize) {
     for number in 0..order.count {
         pace.next().await;
         let event_type = &order.types[number % order.types.len()];
-        let body = format!("{{\"data\":{}}}", data(order.bytes, 9));
+        let body = format!("{{\"data\":{}}}", data(order.first + number, order.bytes, 9));
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_content_type("application/json".into())
-            .with_message_id(format!("{}{number}", order.prefix).into());
+            .with_message_id(format!("bench-{}", order.first + number).into());
         let routing_key = format!("{}.{event_type}", order.application);
         let options = BasicPublishOptions::default();
         let confirm = channel
@@ -124,8 +124,8 @@ async fn over_http(order: &Order, address: &str, key: &str, connections: usize) 
             for number in (worker..order.count).step_by(connections) {
                 pace.next().await;
                 let event_type = &order.types[number % order.types.len()];
-                let head = format!("{{\"type\":\"{event_type}\",\"id\":\"{}{number}\",\"data\":", order.prefix);
-                let body = format!("{head}{}}}", data(order.bytes, head.len() + 1));
+                let head = format!("{{\"type\":\"{event_type}\",\"id\":\"bench-{}\",\"data\":", order.first + number);
+                let body = format!("{head}{}}}", data(order.first + number, order.bytes, head.len() + 1));
                 let request = format!(
                     "POST /api/v1/events HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n\
                      content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

@@ -22,6 +22,17 @@ pub(crate) fn memory(process: u32) -> u64 {
     status(process, "VmRSS:")
 }
 
+/// The bytes that a process and its living children have written to files.
+pub(crate) fn written(root: u32) -> u64 {
+    let all = all();
+    let family = all.iter().filter(|(id, _)| belongs(&all, **id, root));
+    let written = family.filter_map(|(id, _)| {
+        let io = fs::read_to_string(format!("/proc/{id}/io")).ok()?;
+        io.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.parse::<u64>().ok()
+    });
+    written.sum()
+}
+
 fn status(process: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -51,18 +62,16 @@ fn stat(process: u32) -> Option<Stat> {
 }
 
 fn family(all: &HashMap<u32, Stat>, root: u32) -> impl Iterator<Item = &Stat> {
-    all.iter()
-        .filter(move |(id, _)| {
-            let mut id = **id;
-            loop {
-                if id == root {
-                    return true;
-                }
-                match all.get(&id) {
-                    Some(stat) if stat.parent > 0 => id = stat.parent,
-                    _ => return false,
-                }
-            }
-        })
-        .map(|(_, stat)| stat)
+    all.iter().filter(move |(id, _)| belongs(all, **id, root)).map(|(_, stat)| stat)
+}
+
+/// Whether a process is `root`, or was started by a process that belongs to it.
+fn belongs(all: &HashMap<u32, Stat>, mut id: u32, root: u32) -> bool {
+    while id != root {
+        match all.get(&id) {
+            Some(stat) if stat.parent > 0 => id = stat.parent,
+            _ => return false,
+        }
+    }
+    true
 }

@@ -1,4 +1,4 @@
-//! What each server and library does at most on this machine, one thing at a time, with nothing around it.
+//! The most that each server and library does on this machine, alone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,11 +21,11 @@ use uuid::Uuid;
 
 use crate::{
     figures::Figures,
-    latency::{subscriber, types},
-    machine::Machine,
-    scene::{Scene, Subject, Way},
+    rows::latency::{subscriber, types},
+    scene::{Scene, Subject, Way, machine::Machine},
 };
 
+/// Messages, POSTs and rows of each figure.
 const COUNT: usize = 30_000;
 
 /// Rows of one insert, messages of one ack, and POSTs at once.
@@ -39,18 +39,15 @@ SELECT id, now(), id, 'bench.0', body, 1, '', '' FROM unnest($1::uuid[], $2::tex
 /// The ceilings of the servers.
 pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
     let mut scene = Scene::set(machine, &[subscriber("raw", "ok", 0)], Subject::Fanfare(0)).await;
-    let published = scene.publish(Way::Amqp, &types(1), COUNT, None).await;
-    add(figures, "raw: persistent messages published with confirms", published);
-    add(figures, "raw: the same messages consumed and acked", consume(&scene).await);
-    add(figures, "raw: POSTs over kept connections", post(&scene).await);
-    add(figures, "raw: events inserted in batches", insert(&scene).await);
+    let count = machine.count(COUNT);
+    let mut add = |name: &str, took: Duration| figures.add(name, "/s", count as f64 / took.as_secs_f64(), None, None);
+    add("raw: persistent messages published with confirms", scene.publish(Way::Amqp, &types(1), count, None).await);
+    add("raw: the same messages consumed and acked", consume(&scene, count).await);
+    add("raw: POSTs over kept connections", post(&scene, count).await);
+    add("raw: events inserted in batches", insert(&scene, count).await);
 }
 
-fn add(figures: &mut Figures, name: &str, took: Duration) {
-    figures.add(name, "/s", COUNT as f64 / took.as_secs_f64(), None, None);
-}
-
-async fn consume(scene: &Scene) -> Duration {
+async fn consume(scene: &Scene, count: usize) -> Duration {
     let url = &scene.world.variables["AMQP_URL"];
     let queue = format!("{}.events", scene.world.variables["FANFARE_PREFIX"]);
     let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("the broker");
@@ -59,16 +56,16 @@ async fn consume(scene: &Scene) -> Duration {
     let started = Instant::now();
     let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
     let mut consumer = channel.basic_consume(queue.into(), "raw".into(), options, table).await.expect("a consumer");
-    for number in 1..=COUNT {
+    for number in 1..=count {
         let message = consumer.next().await.expect("a message").expect("a message");
-        if number % BATCH == 0 || number == COUNT {
+        if number % BATCH == 0 || number == count {
             message.acker.ack(BasicAckOptions { multiple: true }).await.expect("acked");
         }
     }
     started.elapsed()
 }
 
-async fn post(scene: &Scene) -> Duration {
+async fn post(scene: &Scene, count: usize) -> Duration {
     let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let url: Arc<str> = format!("http://{}/raw/ok", scene.address).into();
     let body = Bytes::from(vec![b'x'; scene.bytes]);
@@ -77,7 +74,7 @@ async fn post(scene: &Scene) -> Duration {
     for worker in 0..POSTS {
         let (client, url, body) = (client.clone(), Arc::clone(&url), body.clone());
         posts.spawn(async move {
-            for _ in (worker..COUNT).step_by(POSTS) {
+            for _ in (worker..count).step_by(POSTS) {
                 let request = Request::post(&*url).body(Full::new(body.clone())).expect("a request");
                 let answer = client.request(request).await.expect("an answer");
                 answer.into_body().collect().await.expect("a body");
@@ -88,17 +85,17 @@ async fn post(scene: &Scene) -> Duration {
     started.elapsed()
 }
 
-async fn insert(scene: &Scene) -> Duration {
+async fn insert(scene: &Scene, count: usize) -> Duration {
     let database = scene.world.database().await;
     let statement = database.prepare(INSERT).await.expect("a statement");
     let body = "x".repeat(scene.bytes);
     let started = Instant::now();
-    for first in (0..COUNT).step_by(BATCH) {
-        let count = BATCH.min(COUNT - first);
+    for first in (0..count).step_by(BATCH) {
+        let rows = BATCH.min(count - first);
         // As Fanfare's own ids: by time.
         let now = Timestamp::now().as_nanosecond().cast_unsigned();
-        let ids: Vec<Uuid> = (0..count as u128).map(|number| Uuid::from_u128(now << 60 | number)).collect();
-        let bodies = vec![body.as_str(); count];
+        let ids: Vec<Uuid> = (0..rows as u128).map(|number| Uuid::from_u128(now << 60 | number)).collect();
+        let bodies = vec![body.as_str(); rows];
         database.execute(&statement, &[&ids, &bodies]).await.expect("inserted");
     }
     started.elapsed()

@@ -1,0 +1,55 @@
+//! The measurements, in their order.
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::{
+    figures::Figures,
+    rows::{
+        dead, growth, isolation, latency, lists, locks, outages, rates, raw, retries, slow, storage, throughput,
+        way_back,
+    },
+    scene::machine::Machine,
+};
+
+/// A measurement: it adds rows to the table.
+pub(crate) struct Measurement {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) run: for<'a> fn(&'a Machine, &'a mut Figures) -> LocalBoxFuture<'a, ()>,
+}
+
+macro_rules! measurements {
+    ($($name:literal, $run:path, $about:literal;)*) => {
+        &[$(Measurement { name: $name, about: $about, run: |machine, figures| Box::pin($run(machine, figures)) }),*]
+    };
+}
+
+pub(crate) const MEASUREMENTS: &[Measurement] = measurements! {
+    "raw", raw::measure, "broker, database and HTTP client, each alone";
+    "throughput", throughput::measure, "deliveries a second and the cost of each, beside the ceiling";
+    "latency", latency::measure, "from publishing to receipt, beside the ceiling";
+    "storage", storage::measure, "log, broker's files and disk per delivery";
+    "slow-receivers", slow::receivers, "200 endpoints answer in 300 ms, and as in life";
+    "beside-slow", slow::beside, "another application beside slow receivers, and beside a flood";
+    "one-of-ten", isolation::one_of_ten, "one of ten endpoints hangs, is slow, refuses, drips";
+    "half-of-many", isolation::half_of_many, "half of 1,000 endpoints hang";
+    "loud", isolation::loud, "another application publishes 100 times as much";
+    "malformed", isolation::malformed, "a malformed message a second";
+    "replay", isolation::replay, "a replay of 100,000 events";
+    "recovery", isolation::recovery, "1,000 endpoints come back at the same moment";
+    "dead", dead::one, "one endpoint is dead, with 30,000 deliveries (long: 360,000), and comes back";
+    "dead-many", dead::many, "1,000 endpoints are dead, with 20 deliveries each (long: 10,000 with 100), and come back";
+    "way-back", way_back::measure, "receivers answer 10 s late for 10 s, at 65 and 80 % of the capacity";
+    "due", retries::due, "2,000 retries a second come due over 100,000 endpoints";
+    "backlogs", retries::backlogs, "50,000 endpoints of one application have a backlog";
+    "rates", rates::measure, "endpoints limited to 10 and 1,000 a second, with one and four dispatchers";
+    "backlog", growth::backlog, "a dispatcher starts on 100,000 events";
+    "replicas", throughput::replicas, "two and four dispatchers on the same machine";
+    "retries", growth::retries, "1,000,000 retries wait";
+    "lost-broker", outages::lost_broker, "all retry messages are lost, of 100,000 retries (long: 1,000,000)";
+    "log", growth::log, "2,000,000 attempts were recorded before";
+    "endpoints", growth::endpoints, "100,000 endpoints of 10,000 applications";
+    "lists", lists::measure, "lists of the API over 200,000 deliveries (long: 10,000,000)";
+    "dropped-day", locks::dropped_day, "a day of 500,000 deliveries and attempts (long: 20,000,000) is dropped";
+    "held-select", locks::held_select, "a SELECT stays open for a minute (long: an hour)";
+};

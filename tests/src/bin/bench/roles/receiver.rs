@@ -1,0 +1,210 @@
+//! The receiver: the least HTTP that serves, so that nothing waits for it.
+//!
+//! A path is `/<group>/<behaviour>?<endpoint>`. The publisher writes the moment of publishing and a number into the event:
+//! `"at":<microseconds since 1970>,"n":<number>`. The receiver notes for each group how long events took, and which endpoint
+//! took which number before.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+use crate::{roles::child::Parent, statistics::percentiles};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const FAIL: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\nno";
+const DRIPPING: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n";
+
+/// Whether endpoints behind the gate succeed.
+static GATE: AtomicBool = AtomicBool::new(false);
+
+/// Milliseconds that `late` waits before it answers.
+static LATE: AtomicU64 = AtomicU64::new(0);
+
+/// The books of all groups, by their names.
+type Books = Arc<Mutex<HashMap<String, Book>>>;
+
+/// The receipts of a group.
+#[derive(Default)]
+struct Book {
+    /// Microseconds from publishing to receipt, since the last question.
+    latencies: Vec<u32>,
+    /// Receipts that were answered with a success, since the start: endpoint and number.
+    taken: HashSet<(u32, u64)>,
+    /// The highest number that each endpoint took.
+    highest: HashMap<u32, u64>,
+    /// Receipts of a number that the endpoint had taken before.
+    repeats: u64,
+    /// Receipts far behind the highest number of their endpoint.
+    disordered: u64,
+}
+
+impl Book {
+    /// Numbers that a receipt may be behind: requests to one endpoint overtake each other.
+    const BEHIND: u64 = 200;
+
+    fn take(&mut self, endpoint: u32, number: u64) {
+        if !self.taken.insert((endpoint, number)) {
+            self.repeats += 1;
+        }
+        let highest = self.highest.entry(endpoint).or_default();
+        *highest = number.max(*highest);
+        self.disordered += u64::from(number + Self::BEHIND < *highest);
+    }
+}
+
+/// Serves until its parent ends. Each question is answered with what has come in since the one before. `"open"` opens the
+/// gate; `{"late": 10000}` sets how late `late` answers.
+pub(crate) async fn run() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address").to_string();
+    let books = Books::default();
+    let serving = Arc::clone(&books);
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            tokio::spawn(serve(stream, Arc::clone(&serving)));
+        }
+    });
+    let mut parent = Parent::new();
+    while let Some(question) = parent.question().await {
+        GATE.fetch_or(question == "open", Ordering::Relaxed);
+        if let Some(late) = question["late"].as_u64() {
+            LATE.store(late, Ordering::Relaxed);
+        }
+        let groups = read(&books);
+        parent.answer(&json!({ "address": address, "groups": groups })).await;
+    }
+}
+
+/// The receipts of each group since the last question, and its repeats since the start.
+fn read(books: &Books) -> serde_json::Map<String, Value> {
+    let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
+    let noted = books.iter_mut().filter(|(_, book)| !book.latencies.is_empty());
+    let answers = noted.map(|(group, book)| {
+        let latencies = std::mem::take(&mut book.latencies);
+        let count = latencies.len();
+        let [p50, p99, p100] = percentiles(latencies, [50.0, 99.0, 100.0]);
+        let (repeats, disordered) = (book.repeats, book.disordered);
+        let answer = json!({ "count": count, "p50": p50, "p99": p99, "max": p100, "repeats": repeats,
+                             "disordered": disordered });
+        (group.clone(), answer)
+    });
+    answers.collect()
+}
+
+async fn serve(mut stream: TcpStream, books: Books) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = Vec::with_capacity(16 * 1024);
+    loop {
+        let Some(request) = Request::find(&buffer) else {
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+            continue;
+        };
+        let (group, rest) = request.path.trim_start_matches('/').split_once('/').unwrap_or_default();
+        let (behaviour, endpoint) = rest.split_once('?').unwrap_or((rest, "0"));
+        if let Some(at) = request.published {
+            let latency = u32::try_from(microseconds().saturating_sub(at)).unwrap_or(u32::MAX);
+            let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
+            let book = match books.get_mut(group) {
+                Some(book) => book,
+                None => books.entry(group.to_owned()).or_default(),
+            };
+            book.latencies.push(latency);
+            if behaviour != "gate" || GATE.load(Ordering::Relaxed) {
+                book.take(endpoint.parse().expect("a number"), request.number.unwrap_or_default());
+            }
+        }
+        let behaviour = behaviour.to_owned();
+        let end = request.end;
+        buffer.drain(..end);
+        answer(&mut stream, &behaviour).await?;
+    }
+}
+
+/// Answers as `ok`, `gate`, `hang`, `drip`, `late`, `life` or `wait-<milliseconds>`. Endpoints behind the gate fail until it
+/// opens. Waits of `life` are spread lognormally from 50 ms to 5 s, half of them below 200 ms.
+async fn answer(stream: &mut TcpStream, behaviour: &str) -> io::Result<()> {
+    match behaviour {
+        "ok" => stream.write_all(OK).await,
+        "gate" if GATE.load(Ordering::Relaxed) => stream.write_all(OK).await,
+        "gate" => stream.write_all(FAIL).await,
+        "hang" => std::future::pending().await,
+        "drip" => {
+            stream.write_all(DRIPPING).await?;
+            loop {
+                stream.write_all(b".").await?;
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+        waits => {
+            let milliseconds = match waits {
+                "late" => LATE.load(Ordering::Relaxed),
+                "life" => lognormal(200.0, 1.0).clamp(50.0, 5_000.0) as u64,
+                _ => waits.strip_prefix("wait-").and_then(|wait| wait.parse().ok()).expect("a behaviour"),
+            };
+            if milliseconds > 0 {
+                sleep(Duration::from_millis(milliseconds)).await;
+            }
+            stream.write_all(OK).await
+        }
+    }
+}
+
+/// A random number of the lognormal distribution, by the transform of Box and Muller.
+fn lognormal(median: f64, sigma: f64) -> f64 {
+    let (first, second): (f64, f64) = (1.0 - rand::random::<f64>(), rand::random());
+    median * (sigma * (-2.0 * first.ln()).sqrt() * (std::f64::consts::TAU * second).cos()).exp()
+}
+
+/// A request at the beginning of what has come in.
+struct Request<'a> {
+    path: &'a str,
+    published: Option<u64>,
+    number: Option<u64>,
+    end: usize,
+}
+
+impl<'a> Request<'a> {
+    /// None where it is not complete yet.
+    fn find(buffer: &'a [u8]) -> Option<Self> {
+        let head_end = position(buffer, b"\r\n\r\n")? + 4;
+        let head = std::str::from_utf8(&buffer[..head_end]).ok()?;
+        let length = after(head.as_bytes(), b"content-length: ")?;
+        let end = head_end + usize::try_from(length).ok()?;
+        let body = buffer.get(head_end..end)?;
+        let path = head.split(' ').nth(1)?;
+        Some(Self { path, published: after(body, b"\"at\":"), number: after(body, b"\"n\":"), end })
+    }
+}
+
+/// The number behind a text.
+fn after(bytes: &[u8], text: &[u8]) -> Option<u64> {
+    let start = position(bytes, text)? + text.len();
+    let digits = bytes[start..].iter().take_while(|byte| byte.is_ascii_digit());
+    Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+fn position(bytes: &[u8], text: &[u8]) -> Option<usize> {
+    bytes.windows(text.len()).position(|window| window == text)
+}
+
+/// Microseconds since 1970.
+pub(crate) fn microseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,131 @@
+//! Endpoints that are dead for long, and come back.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use crate::{
+    figures::{Figures, Goal},
+    rows::latency::{HEALTHY, Latency, QUIETLY, SECONDS, enter, flow, subscriber, subscribers},
+    scene::{Scene, Subject, Way, machine::Machine},
+};
+
+/// The group of the endpoints that are dead.
+const DEAD: &str = "dead";
+
+/// Events a second to the dead endpoint while others wait for it.
+const TRICKLE: f64 = 10.0;
+
+/// Seconds after which the breakers probe once a minute.
+const SETTLED: u32 = 130;
+
+/// Row updates of everything but heartbeats and the last uses of keys.
+const UPDATES: &str = "SELECT coalesce(sum(n_tup_upd), 0)::bigint FROM pg_stat_user_tables
+                       WHERE relname NOT IN ('processes', 'key_uses')";
+
+const COMMITS: &str = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
+
+const PROBES: &str = "SELECT count(*) FROM all_attempts";
+
+/// One endpoint is dead: the cost of its deliveries, and the others' latency, then and when it comes back.
+pub(crate) async fn one(machine: &Machine, figures: &mut Figures) {
+    let waiting = machine.count_or(30_000, 360_000);
+    let healthy = subscribers(HEALTHY, "ok", 10);
+    let types: Vec<String> = healthy.iter().flat_map(|healthy| healthy.types.clone()).collect();
+    let dead = subscriber(DEAD, "gate", 10);
+    let mut scene = Scene::set(machine, &[healthy, vec![dead.clone()]].concat(), Subject::Fanfare(1)).await;
+    let seconds = machine.seconds(SECONDS);
+    let without = flow(&mut scene, &types, QUIETLY, seconds).await;
+    let memory_before = scene.memory();
+    scene.publish(Way::Amqp, &dead.types, waiting, None).await;
+    scene.all_taken().await;
+    // The breaker opens, and the first retries come back.
+    sleep(machine.wait(SETTLED)).await;
+
+    let others = scene.own(&dead.types);
+    let trickle = scene.publish_beside(&others, TRICKLE, seconds).await;
+    let began = Instant::now();
+    let (updates, messages) = (scene.world.count(UPDATES).await, machine.messages());
+    let with = flow(&mut scene, &types, QUIETLY, seconds).await;
+    trickle.await.expect("the events are published");
+    let took = began.elapsed().as_secs_f64();
+    let updates = (scene.world.count(UPDATES).await - updates) as f64 / took;
+    let messages = (machine.messages() - messages - (TRICKLE + QUIETLY) * seconds) / took;
+    figures.add("many wait for a dead endpoint: row updates", "/s", updates, None, Goal::at_most(2.0, updates));
+    figures.note(format!("{waiting} deliveries wait"));
+    figures.add("many wait for a dead endpoint: broker messages", "/s", messages, None, Goal::at_most(2.0, messages));
+    enter(figures, "many wait for a dead endpoint: p99 of the others", with, without, 1.5);
+    let memory = scene.memory();
+    let goal = Goal::at_most(memory_before + 16.0, memory);
+    figures.add("many wait for a dead endpoint: memory", "MiB", memory, Some(memory_before), goal);
+    come_back(&mut scene, figures, "it comes back", &types, (without, seconds)).await;
+}
+
+/// Many endpoints are dead: the cost of their probes, and the others' latency when all come back at once.
+pub(crate) async fn many(machine: &Machine, figures: &mut Figures) {
+    let (endpoints, each) = (machine.count_or(1_000, 10_000), machine.count_or(20, 100).max(20));
+    let healthy: Vec<_> = (endpoints..endpoints + 10).map(|number| subscriber(HEALTHY, "ok", number)).collect();
+    let types: Vec<String> = healthy.iter().flat_map(|healthy| healthy.types.clone()).collect();
+    let all = [healthy, subscribers(DEAD, "gate", endpoints)].concat();
+    let mut scene = Scene::set(machine, &all, Subject::Fanfare(1)).await;
+    let seconds = machine.seconds(SECONDS);
+    let without = flow(&mut scene, &types, QUIETLY, seconds).await;
+    let idle = per_second(&scene, COMMITS, seconds).await;
+    let dead_types: Vec<String> = (0..endpoints).map(|number| format!("bench.{number}")).collect();
+    scene.publish(Way::Amqp, &dead_types, endpoints * each, None).await;
+    scene.all_taken().await;
+    sleep(machine.wait(SETTLED)).await;
+
+    let (probes, messages, began) = (scene.world.count(PROBES).await, machine.messages(), Instant::now());
+    let commits = per_second(&scene, COMMITS, machine.seconds(60)).await - idle;
+    let took = began.elapsed().as_secs_f64();
+    let probes = (scene.world.count(PROBES).await - probes) as f64 / took;
+    let messages = (machine.messages() - messages) / took;
+    let per_minute = probes * 60.0 / endpoints as f64;
+    let name = "many endpoints are dead: probes a minute and endpoint";
+    figures.add(name, "", per_minute, None, Goal::at_most(1.0, per_minute));
+    figures.note(format!("{endpoints} endpoints, {each} deliveries each"));
+    let statements = commits / probes.max(1.0);
+    let name = "many endpoints are dead: statements a probe";
+    figures.add(name, "", statements, None, Goal::at_most(5.0, statements));
+    let name = "many endpoints are dead: broker messages";
+    figures.add(name, "/s", messages, None, Goal::at_most(0.1, messages));
+    let with = flow(&mut scene, &types, QUIETLY, seconds).await;
+    enter(figures, "many endpoints are dead: p99 of the others", with, without, 1.5);
+    come_back(&mut scene, figures, "all come back at once", &types, (without, seconds)).await;
+}
+
+/// The growth of a number of the database.
+async fn per_second(scene: &Scene, query: &str, seconds: f64) -> f64 {
+    let (before, began) = (scene.world.count(query).await, Instant::now());
+    sleep(Duration::from_secs_f64(seconds)).await;
+    (scene.world.count(query).await - before) as f64 / began.elapsed().as_secs_f64()
+}
+
+/// Opens the gate, and measures the others' latency while everything drains.
+async fn come_back(
+    scene: &mut Scene,
+    figures: &mut Figures,
+    name: &str,
+    types: &[String],
+    (without, seconds): (Latency, f64),
+) {
+    scene.open_gate().await;
+    let opened = Instant::now();
+    scene.publish(Way::Amqp, types, (seconds * QUIETLY) as usize, Some(QUIETLY)).await;
+    sleep(Duration::from_secs(1)).await;
+    let mut received = scene.received().await;
+    let with = Latency::of(&received, HEALTHY);
+    enter(figures, &format!("{name}: p99 of the others"), with, without, 2.0);
+    scene.none_queued().await;
+    let drained = opened.elapsed().as_secs_f64();
+    // A success is noted with the last book that the receiver gave.
+    let last = scene.received().await;
+    if last[DEAD].is_object() {
+        received = last;
+    }
+    let book = |field: &str| received[DEAD][field].as_f64().unwrap_or_default();
+    let repeats = book("repeats");
+    figures.add(&format!("{name}: sent twice"), "", repeats, None, Goal::at_most(0.0, repeats));
+    figures.note(format!("drained within {drained:.0} s; {:.0} out of order", book("disordered")));
+}

@@ -1,0 +1,116 @@
+//! Costs that must not grow with the rows and messages that exist.
+
+use std::time::Instant;
+
+use fanfare_tests::world::ready;
+use jiff::SignedDuration;
+
+use crate::{
+    figures::{Figures, Goal},
+    rows::{
+        latency::{subscribers, types},
+        throughput::{Load, WARM_UP},
+    },
+    scene::{
+        Scene, Subject, Way,
+        delivered::Delivered,
+        fill::{self, Filler},
+        machine::Machine,
+        processes::peak_memory,
+    },
+};
+
+/// Events that wait while no dispatcher runs.
+const WAITING: usize = 100_000;
+
+/// Retries that wait for hours.
+const RETRIES: usize = 1_000_000;
+
+/// Deliveries that were recorded before, with two attempts each.
+const LOGGED: usize = 1_000_000;
+
+/// Applications, and endpoints of each.
+const APPLICATIONS: usize = 10_000;
+const ENDPOINTS: usize = 10;
+
+const MEBIBYTE: f64 = 1024.0 * 1024.0;
+
+/// Events by which a throughput is measured here.
+const LOAD: Load = Load { way: Way::Amqp, per_event: 1, events: 20_000 };
+
+/// Event types, each with an endpoint of its own.
+const TYPES: usize = 10;
+
+/// A dispatcher that starts on a backlog.
+pub(crate) async fn backlog(machine: &Machine, figures: &mut Figures) {
+    let mut scene = Scene::set(machine, &subscribers("all", "ok", TYPES), Subject::Fanfare(0)).await;
+    let waiting = machine.count(WAITING);
+    scene.publish(Way::Amqp, &types(TYPES), waiting, None).await;
+    let per_second = scene.work_off(waiting).await;
+    let memory = peak_memory(scene.dispatchers[0].id()) as f64 / MEBIBYTE;
+    figures.add(
+        "memory of a dispatcher that starts on 100,000 events",
+        "MiB",
+        memory,
+        None,
+        Goal::at_most(150.0, memory),
+    );
+    figures.add("deliveries of a dispatcher that starts on 100,000 events", "/s", per_second, None, None);
+}
+
+/// Very many retries that wait.
+pub(crate) async fn retries(machine: &Machine, figures: &mut Figures) {
+    let mut scene = Scene::set(machine, &subscribers("all", "ok", TYPES), Subject::Fanfare(1)).await;
+    let before = throughput(machine, &mut scene).await;
+    let memory_before = scene.memory();
+    let mut filler = Filler::new(&scene, "all").await;
+    let written = filler.scheduled(machine.count(RETRIES), SignedDuration::from_hours(2)).await;
+    filler.publish(&written, "120m").await;
+    filler.confirmed(0).await;
+    let after = throughput(machine, &mut scene).await;
+    enter(figures, "processor time per delivery while 1,000,000 retries wait", &after, &before);
+    let memory = scene.memory();
+    let goal = Goal::at_most(memory_before + 16.0, memory);
+    figures.add("memory of a dispatcher while 1,000,000 retries wait", "MiB", memory, Some(memory_before), goal);
+}
+
+/// A log that has grown.
+pub(crate) async fn log(machine: &Machine, figures: &mut Figures) {
+    let mut scene = Scene::set(machine, &subscribers("all", "ok", TYPES), Subject::Fanfare(1)).await;
+    let before = throughput(machine, &mut scene).await;
+    fill::finished(&scene, 0, machine.count(LOGGED)).await;
+    let after = throughput(machine, &mut scene).await;
+    enter(figures, "processor time per delivery after 2,000,000 attempts", &after, &before);
+}
+
+/// Very many applications and endpoints.
+pub(crate) async fn endpoints(machine: &Machine, figures: &mut Figures) {
+    let mut scene = Scene::set(machine, &subscribers("all", "ok", TYPES), Subject::Fanfare(1)).await;
+    let before = throughput(machine, &mut scene).await;
+    fill::endpoints(&scene, machine.count(APPLICATIONS), ENDPOINTS, "all").await;
+    scene.dispatchers.clear();
+    let started = Instant::now();
+    let dispatcher = scene.world.dispatcher_starting();
+    ready(&dispatcher).await;
+    let took = started.elapsed().as_secs_f64();
+    figures.add("start with 100,000 endpoints of 10,000 applications", "s", took, None, Goal::at_most(5.0, took));
+    scene.dispatchers.push(dispatcher);
+    let after = throughput(machine, &mut scene).await;
+    enter(figures, "processor time per delivery with 100,000 endpoints", &after, &before);
+    figures.note(format!("the dispatcher has {:.0} MiB", scene.memory()));
+}
+
+async fn throughput(machine: &Machine, scene: &mut Scene) -> Delivered {
+    // The servers' work on rows of before is not measured.
+    fill::settle(machine, scene).await;
+    scene.deliver(Way::Amqp, &types(TYPES), machine.count(WARM_UP), 1, None).await;
+    scene.deliver(LOAD.way, &types(TYPES), machine.count(LOAD.events), LOAD.per_event, None).await
+}
+
+/// What a delivery costs must not depend on what there is.
+fn enter(figures: &mut Figures, name: &str, after: &Delivered, before: &Delivered) {
+    let goal = Goal::at_most(before.cost() * 1.15, after.cost());
+    figures.add(name, "µs", after.cost(), Some(before.cost()), goal);
+    figures.note(format!("{}; before: {}", after.costs_in_words(), before.costs_in_words()));
+    figures.note(format!("{:.0} deliveries/s; before: {:.0}", after.per_second, before.per_second));
+}

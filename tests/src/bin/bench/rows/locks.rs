@@ -1,0 +1,147 @@
+//! Waits for locks: while a day is dropped, and behind a transaction that stays open.
+
+use std::time::{Duration, Instant};
+
+use fanfare_tests::process::Process;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use tokio::time::sleep;
+
+use crate::{
+    figures::{Figures, Goal},
+    rows::latency::{HEALTHY, QUIETLY, SECONDS, enter, flow, subscribers, types},
+    scene::{
+        Scene, Subject, Way, fill,
+        machine::{Extent, Machine},
+        watch::Seen,
+    },
+};
+
+/// The days ago of the day that is dropped, and the retention that drops it.
+const DROPPED: i64 = 60;
+const RETENTION: &str = "45d";
+const LONG_RETENTION: [(&str, &str); 1] = [("FANFARE_RETENTION", "90d")];
+
+/// The longest that a statement may wait for a lock, in milliseconds.
+const LONGEST_WAIT: f64 = 500.0;
+
+/// Deliveries of the dropped day that are open.
+const STILL_OPEN: usize = 50_000;
+
+/// A day of finished deliveries is dropped while events flow.
+pub(crate) async fn dropped_day(machine: &Machine, figures: &mut Figures) {
+    let mut scene = Scene::with(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1), &LONG_RETENTION).await;
+    let seconds = machine.seconds(SECONDS);
+    let without = flow(&mut scene, &types(10), QUIETLY, seconds).await;
+    create_day(&scene).await;
+    let rows = machine.count_or(250_000, 10_000_000);
+    fill::finished(&scene, DROPPED, rows).await;
+    leave_open(&scene, machine.count(STILL_OPEN)).await;
+    fill::settle(machine, &scene).await;
+
+    let watch = scene.watch().await;
+    let began = Instant::now();
+    let _dropping = drop_days(&scene).await;
+    let gone = scene.world.database().await;
+    let dropped = tokio::spawn(async move {
+        let tables = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE '%' || $1";
+        while gone.query_one(tables, &[&day_name()]).await.expect("a number").get::<_, i64>(0) > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        began.elapsed().as_secs_f64()
+    });
+    let with = flow(&mut scene, &types(10), QUIETLY, seconds).await;
+    let took = dropped.await.expect("the day is dropped");
+    let seen = watch.end().await;
+    figures.add("a day is dropped", "s", took, None, Goal::at_most(10.0, took));
+    figures.note(format!("{} deliveries and attempts, and the start of a dispatcher", 3 * rows));
+    add_waits(figures, "while a day is dropped", &seen);
+    enter(figures, "while a day is dropped, 20/s: p99", with, without, 2.0);
+}
+
+/// A SELECT in a transaction that stays open, while events flow and a day is to be dropped.
+pub(crate) async fn held_select(machine: &Machine, figures: &mut Figures) {
+    const RATE: f64 = 500.0;
+    let mut scene = Scene::with(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1), &LONG_RETENTION).await;
+    let seconds = machine.seconds(SECONDS);
+    let without = flow(&mut scene, &types(10), RATE, seconds).await;
+    create_day(&scene).await;
+    let holder = scene.world.database().await;
+    let hold =
+        "SET application_name = 'bench'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM deliveries LIMIT 1";
+    holder.batch_execute(hold).await.expect("a transaction");
+    let watch = scene.watch().await;
+    let dropping = drop_days(&scene).await;
+    let held = if machine.extent == Extent::Long { 3_600.0 } else { machine.seconds(60) };
+    scene.publish(Way::Amqp, &types(10), (RATE * held) as usize, Some(RATE)).await;
+    let looks = scene.mean("fanfare_recovery_seconds").await * 1000.0;
+    let with = flow(&mut scene, &types(10), RATE, seconds).await;
+    let seen = watch.end().await;
+    holder.batch_execute("COMMIT").await.expect("the end of the transaction");
+    drop(dropping);
+    add_waits(figures, "behind an open SELECT", &seen);
+    figures.note(format!("it was open for {held:.0} s, at {RATE:.0} events/s"));
+    figures.add("behind an open SELECT: recovery's look", "ms", looks, None, Goal::at_most(10.0, looks));
+    enter(figures, "behind an open SELECT, 500/s: p99", with, without, 1.5);
+}
+
+fn add_waits(figures: &mut Figures, name: &str, seen: &Seen) {
+    let goal = Goal::at_most(LONGEST_WAIT, seen.lock_wait);
+    figures.add(&format!("{name}: longest wait for a lock"), "ms", seen.lock_wait, None, goal);
+    let text: String = seen.text.split_whitespace().take(12).collect::<Vec<_>>().join(" ");
+    figures.note(format!("the longest statement took {:.0} ms: {text}", seen.statement));
+}
+
+/// Starts a dispatcher whose retention has ended for the day. The line is raised already: a job waits for 30 s behind a rise.
+async fn drop_days(scene: &Scene) -> Process {
+    let raise =
+        format!("UPDATE retention SET line = now() - interval '{}' + interval '1 h'", RETENTION.replace('d', " days"));
+    scene.world.database().await.batch_execute(&raise).await.expect("the line");
+    scene.world.process_with("dispatcher", &[("FANFARE_RETENTION", RETENTION)])
+}
+
+/// Makes the partitions of the day that is dropped.
+async fn create_day(scene: &Scene) {
+    let day = dropped_day_start();
+    let id = |at: Timestamp| format!("lpad(to_hex({}::bigint), 12, '0') || repeat('0', 20)", at.as_millisecond());
+    let next = day + SignedDuration::from_hours(24);
+    let database = scene.world.database().await;
+    let ids = format!("SELECT (({})::uuid)::text, (({})::uuid)::text", id(day), id(next));
+    let ids = database.query_one(&ids, &[]).await.expect("ids");
+    let (from, to): (String, String) = (ids.get(0), ids.get(1));
+    for (table, from, to) in [
+        ("events", day.to_string(), next.to_string()),
+        ("deliveries", from.clone(), to.clone()),
+        ("attempts", from, to),
+    ] {
+        let create = format!(
+            "CREATE TABLE {table}_{name} (LIKE {table} INCLUDING ALL);
+             ALTER TABLE {table} ATTACH PARTITION {table}_{name} FOR VALUES FROM ('{from}') TO ('{to}')",
+            name = day_name()
+        );
+        database.batch_execute(&create).await.expect("a partition");
+    }
+}
+
+/// Opens some of the finished deliveries of the day.
+async fn leave_open(scene: &Scene, count: usize) {
+    let open = format!(
+        "INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, listed, finished_once, attempt, due_at,
+                                      expires_at)
+         SELECT id, event_id, application_id, endpoint_id, 'scheduled', true, true, 3, now() + interval '1 h',
+                now() + interval '1 d'
+         FROM deliveries_{} LIMIT $1",
+        day_name()
+    );
+    scene.world.database().await.execute(&open, &[&(count as i64)]).await.expect("open deliveries");
+}
+
+fn dropped_day_start() -> Timestamp {
+    let day = SignedDuration::from_hours(24);
+    let today = Timestamp::now().as_second().div_euclid(day.as_secs());
+    Timestamp::from_second((today - DROPPED) * day.as_secs()).expect("a day")
+}
+
+/// The ending of its partitions' names.
+fn day_name() -> String {
+    dropped_day_start().to_zoned(TimeZone::UTC).strftime("p%Y%m%d").to_string()
+}

@@ -1,0 +1,52 @@
+//! Endpoints with a rate limit.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    figures::{Figures, Goal},
+    rows::latency::subscriber,
+    scene::{Scene, Subject, Subscriber, machine::Machine},
+};
+
+/// Attempts a second, the name of the book, and the events published for each permitted attempt.
+const RATES: [(u32, &str, f64); 2] = [(10, "ten", 2.0), (1_000, "thousand", 1.5)];
+
+/// Seconds after which a rate is steady, and for which it is measured.
+const STEADY: u32 = 5;
+const MEASURED: u32 = 10;
+
+/// The rate that receivers of two limited endpoints see, with one and with four dispatchers.
+pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
+    for dispatchers in [1, 4] {
+        let limited = RATES.iter().enumerate();
+        let limited: Vec<Subscriber> = limited
+            .map(|(number, (rate, group, _))| Subscriber { rate: Some(*rate), ..subscriber(group, "ok", number) })
+            .collect();
+        let mut scene = Scene::set(machine, &limited, Subject::Fanfare(dispatchers)).await;
+        let mut publishing = Vec::new();
+        for ((rate, _, factor), subscriber) in RATES.iter().zip(&limited) {
+            let events = scene.own(&subscriber.types);
+            let seconds = machine.seconds(STEADY) + machine.seconds(MEASURED);
+            publishing.push(scene.publish_beside(&events, f64::from(*rate) * factor, seconds).await);
+        }
+        sleep(machine.wait(STEADY)).await;
+        scene.received().await;
+        let began = Instant::now();
+        sleep(machine.wait(MEASURED)).await;
+        let received = scene.received().await;
+        let took = began.elapsed().as_secs_f64();
+        for (rate, group, _) in RATES {
+            let seen = received[group]["count"].as_f64().unwrap_or_default() / took;
+            let wanted = f64::from(rate);
+            let name = format!("limited to {rate}/s, {dispatchers} dispatchers");
+            figures.add(&name, "/s", seen, Some(wanted), Goal::within(0.05, wanted, seen));
+        }
+        for publishing in publishing {
+            publishing.await.expect("the events are published");
+        }
+        // The rest is not waited for.
+        sleep(Duration::from_millis(100)).await;
+    }
+}

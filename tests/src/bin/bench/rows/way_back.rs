@@ -1,0 +1,71 @@
+//! The way back: receivers were late for a while, every endpoint has a backlog, and the load goes on.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use crate::{
+    figures::{Figures, Goal},
+    rows::{
+        latency::{subscribers, types},
+        throughput::WARM_UP,
+    },
+    scene::{Scene, Subject, Way, machine::Machine},
+};
+
+const ENDPOINTS: usize = 100;
+
+/// Events by which the capacity is measured.
+const EVENTS: usize = 30_000;
+
+/// Receivers answer so late, for so many seconds. No attempt fails: its deadline is 30 s.
+const LATE_MS: u64 = 10_000;
+const LATE_SECONDS: u32 = 10;
+
+/// Seconds within which every event must be sent directly again.
+const GOAL_SECONDS: u32 = 60;
+
+const BACKLOGS: &str = "SELECT count(*) FROM endpoint_backlogs";
+
+/// One and four dispatchers, at 65 and 80 % of their capacity.
+pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
+    for dispatchers in [1, 4] {
+        let all = subscribers("late", "late", ENDPOINTS);
+        let mut scene = Scene::set(machine, &all, Subject::Fanfare(dispatchers)).await;
+        scene.deliver(Way::Amqp, &types(ENDPOINTS), machine.count(WARM_UP), 1, None).await;
+        let capacity = scene.deliver(Way::Amqp, &types(ENDPOINTS), machine.count(EVENTS), 1, None).await.per_second;
+        for percent in [65, 80] {
+            let rate = capacity * f64::from(percent) / 100.0;
+            let (seconds, most) = way_back(machine, &mut scene, rate).await;
+            let goal = if percent == 65 { Goal::at_most(f64::from(GOAL_SECONDS), seconds) } else { None };
+            let name = format!("the way back at {percent} % of the capacity, {dispatchers} dispatchers");
+            figures.add(&name, "s", seconds, None, goal);
+            figures.note(format!("at {rate:.0}/s; {most} endpoints had a backlog"));
+        }
+    }
+}
+
+/// The seconds after the end of lateness until no endpoint has a backlog any more, while the load goes on; and the most
+/// endpoints that had one.
+async fn way_back(machine: &Machine, scene: &mut Scene, rate: f64) -> (f64, i64) {
+    let events = scene.own(&types(ENDPOINTS));
+    let watched = machine.wait(GOAL_SECONDS + 30);
+    let seconds = machine.seconds(5) + machine.seconds(LATE_SECONDS) + watched.as_secs_f64();
+    let publishing = scene.publish_beside(&events, rate, seconds).await;
+    sleep(machine.wait(5)).await;
+    scene.answer_late(LATE_MS.min((machine.seconds(LATE_SECONDS) * 1000.0) as u64)).await;
+    sleep(machine.wait(LATE_SECONDS)).await;
+    scene.answer_late(0).await;
+    let (began, mut last, mut most) = (Instant::now(), 0.0, 0);
+    while began.elapsed() < watched {
+        let backlogs = scene.world.count(BACKLOGS).await;
+        if backlogs > 0 {
+            last = began.elapsed().as_secs_f64();
+        }
+        most = backlogs.max(most);
+        sleep(Duration::from_millis(200)).await;
+    }
+    publishing.await.expect("the events are published");
+    scene.all_delivered().await;
+    (last, most)
+}
