@@ -158,27 +158,40 @@ impl Topology {
 
     /// Declares everything that is not there yet. What there is stays as it is.
     pub(crate) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
-        let alternate = [("alternate-exchange", self.unrouted())];
-        let exchanges = [
-            (self.unrouted(), ExchangeKind::Fanout, FieldTable::default()),
-            (self.events_exchange(), ExchangeKind::Topic, table(alternate.clone())),
-            (self.deliveries_exchange(), ExchangeKind::Direct, table(alternate)),
-        ];
-        for (name, kind, arguments) in exchanges {
-            let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-            answered(channel.exchange_declare(name.into(), kind, options, arguments)).await?;
+        declare_exchange(channel, self.unrouted(), ExchangeKind::Fanout, FieldTable::default()).await?;
+        let (unrouted, others): (Vec<Queue>, Vec<Queue>) =
+            self.queues().into_iter().partition(|queue| queue.name == self.unrouted());
+        // RabbitMQ confirms messages that it drops. Before an exchange takes messages, its alternate must have a queue.
+        for queue in unrouted {
+            declare_queue(channel, queue).await?;
         }
-        for queue in self.queues() {
-            let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-            answered(channel.queue_declare(queue.name.clone().into(), options, queue.arguments)).await?;
-            let (exchange, key) = queue.binding;
-            let options = QueueBindOptions::default();
-            let bound =
-                channel.queue_bind(queue.name.into(), exchange.into(), key.into(), options, FieldTable::default());
-            answered(bound).await?;
+        let alternate = table([("alternate-exchange", self.unrouted())]);
+        declare_exchange(channel, self.events_exchange(), ExchangeKind::Topic, alternate.clone()).await?;
+        declare_exchange(channel, self.deliveries_exchange(), ExchangeKind::Direct, alternate).await?;
+        for queue in others {
+            declare_queue(channel, queue).await?;
         }
         Ok(())
     }
+}
+
+async fn declare_exchange(
+    channel: &Channel,
+    name: String,
+    kind: ExchangeKind,
+    arguments: FieldTable,
+) -> lapin::Result<()> {
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    answered(channel.exchange_declare(name.into(), kind, options, arguments)).await
+}
+
+/// Declares a queue, and binds it.
+async fn declare_queue(channel: &Channel, queue: Queue) -> lapin::Result<()> {
+    let Queue { name, arguments, binding: (exchange, key) } = queue;
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    answered(channel.queue_declare(name.clone().into(), options, arguments)).await?;
+    let options = QueueBindOptions::default();
+    answered(channel.queue_bind(name.into(), exchange.into(), key.into(), options, FieldTable::default())).await
 }
 
 /// At-least-once dead-lettering through the default exchange. Without `reject-publish` the broker falls
