@@ -1,4 +1,4 @@
-//! The services' copy of the configuration, and the notices that keep it current.
+//! The services' copy of the configuration, and the notices that keep the copy current.
 
 pub(crate) mod listener;
 pub(crate) mod snapshot;

@@ -1,4 +1,4 @@
-//! Statements that show what happened: deliveries, attempts, events, parked messages, notices, the audit log.
+//! Lists for the API: deliveries, attempts, events, parked messages, failure notices, the audit log.
 
 pub(crate) mod attempts;
 pub(crate) mod audit;

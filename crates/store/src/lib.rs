@@ -1,7 +1,10 @@
-//! PostgreSQL: the migrations and all SQL of Fanfare. Beside the tests, the one crate that names `tokio-postgres`.
+//! PostgreSQL: the migrations and all SQL of Fanfare. Beside the tests, no other crate names `tokio-postgres`.
 //!
-//! Every statement is a method of [`Store`], in the file of its subject. The batch statements of an event's way have
-//! connections of their own and reach rows by indexes only.
+//! Each statement is a method of [`Store`], in the file of the statement's subject. Batch statements have connections
+//! of their own and reach rows by indexes only.
+//!
+//! While the database is away, each statement fails with [`StoreError::Unavailable`]; the statement may then have
+//! committed. An `# Errors` section names other errors, and the effects of a commit without an answer.
 
 mod configuration;
 mod connection;

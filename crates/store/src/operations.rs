@@ -1,4 +1,4 @@
-//! Operation: migrations, partitions and retention, locks of jobs, encryption anew.
+//! Operation: migrations, partitions, retention, advisory locks, re-encryption.
 
 pub(crate) mod advisory_locks;
 pub(crate) mod migrations;

@@ -1,6 +1,7 @@
-//! Statements on the way of an event: persist, lease, record, queue, finish; and those that open deliveries again.
+//! The pipeline of an event: persist, lease, record, queue, finish. Resend, replay and test sends open further
+//! deliveries.
 //!
-//! Only `persist` and `lease` grant the right to send. Each statement that queues a delivery ends with
+//! Only `persist` and `lease` grant leases. Each statement that queues a delivery ends with
 //! [`backlogs::with_backlogs`].
 
 pub(crate) mod backlogs;

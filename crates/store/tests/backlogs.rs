@@ -7,7 +7,7 @@ use fanfare_store::{Probed, ReleasedBacklog, Start};
 
 use crate::database::{DEAD, Database, ONE, TWO, endpoint, starting, timed, to};
 
-/// Empties a backlog whose row stays.
+/// Empties a backlog, and keeps its row.
 async fn empty(database: &Database) {
     database.run("DELETE FROM open_deliveries").await;
 }
@@ -16,7 +16,7 @@ async fn end(database: &Database, number: u128) -> Vec<EndpointId> {
     database.store.end_backlogs(ONE, &[endpoint(number)]).await.expect("a commit")
 }
 
-/// A statement that queues, by hand: the row first, or the lock first.
+/// Parts of a statement that queues: the tests run the row or the lock first.
 const ROW: &str = "INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, listed, expires_at)
                    VALUES (gen_random_uuid(), gen_random_uuid(), '00000000-0000-0000-0000-00000000000a',
                            '00000000-0000-0000-0000-000000000001', 'queued', true, now() + interval '1 h')";
@@ -32,7 +32,7 @@ async fn an_empty_backlog_ends() {
     let ended = database.store.end_backlogs(ONE, &both).await.expect("a look");
     assert_eq!(ended, [endpoint(3)], "two are not empty, and the third does not exist");
     assert_eq!(database.drain(1, endpoint(2), 1).await.len(), 1);
-    assert_eq!(database.store.end_backlogs(TWO, &both).await.expect("a look"), both, "another process owns them");
+    assert_eq!(database.store.end_backlogs(TWO, &both).await.expect("a look"), both, "another owner");
     assert_eq!(database.owner(endpoint(2)).await, Some(Some(ONE)));
     assert_eq!(database.store.end_backlogs(ONE, &both).await.expect("a commit"), [endpoint(2), endpoint(3)]);
     assert_eq!((database.owner(endpoint(1)).await, database.owner(endpoint(2)).await), (Some(Some(ONE)), None));
@@ -57,7 +57,7 @@ async fn a_backlog_that_is_held_does_not_end() {
     assert_eq!(end(&database, 1).await, [endpoint(1)]);
 }
 
-/// The statement has written its row, and not yet reached the backlog, when the backlog ends.
+/// The statement has written its row, but not yet reached the backlog, when the backlog ends.
 #[tokio::test]
 async fn a_statement_behind_the_end_creates_the_backlog_anew() {
     let database = Database::new().await;
@@ -67,7 +67,7 @@ async fn a_statement_behind_the_end_creates_the_backlog_anew() {
     ends.batch_execute("BEGIN").await.expect("a transaction");
     let ended = "SELECT end_backlogs($1, ARRAY[$2::uuid])";
     assert_eq!(ends.query(ended, &[&ONE.0, &endpoint(1).0]).await.expect("an end").len(), 1);
-    // Each waits for the lock of the end that is not committed.
+    // Both statements wait for the lock of the uncommitted end.
     let (queued, sent) = (database.another_store(), database.another_store());
     let (first, second) = (
         to(timed(), &[(endpoint(1), Start::Queued(QueueReason::LaneFull))]),
@@ -103,7 +103,7 @@ async fn a_statement_before_the_rollback_of_an_end_joins_the_backlog() {
     assert_eq!((persisted.queued.len(), persisted.backlogs[0].owner), (1, Some(ONE)));
 }
 
-/// Two statements create one backlog; neither sees the other's.
+/// Two statements create one backlog, each without a view of the other's row.
 #[tokio::test]
 async fn two_statements_at_once_create_one_backlog() {
     let database = Database::new().await;
@@ -129,7 +129,8 @@ async fn two_statements_at_once_create_one_backlog() {
     }
 }
 
-/// A delivery is to be sent while its endpoint's backlog is created: it may be sent, and the backlog stays right.
+/// A delivery starts while a concurrent statement creates its endpoint's backlog: the delivery may be sent, and the
+/// backlog stays correct.
 #[tokio::test]
 async fn a_backlog_that_is_not_committed_blocks_nothing() {
     let database = Database::new().await;
@@ -148,7 +149,7 @@ async fn a_backlog_that_is_not_committed_blocks_nothing() {
     assert_eq!(database.open(later.delivery).await.expect("a row").state, "queued");
 }
 
-/// The end function skips a backlog that is being leased from, and a lease behind an end finds nothing.
+/// The end function skips a backlog locked by a lease. A lease behind an end finds nothing.
 #[tokio::test]
 async fn an_end_and_a_lease_pass_each_other() {
     let database = Database::new().await;
@@ -156,7 +157,7 @@ async fn an_end_and_a_lease_pass_each_other() {
     empty(&database).await;
     let by_hand = database.connect().await;
     by_hand.batch_execute("BEGIN; SELECT FROM endpoint_backlogs ORDER BY endpoint_id FOR SHARE").await.expect("a lock");
-    assert!(end(&database, 1).await.is_empty(), "it waits for nobody");
+    assert!(end(&database, 1).await.is_empty(), "the end does not wait for the lock");
     by_hand.batch_execute("COMMIT").await.expect("an end");
     by_hand.batch_execute("BEGIN").await.expect("a transaction");
     by_hand.query("SELECT end_backlogs($1, ARRAY[$2::uuid])", &[&ONE.0, &endpoint(1).0]).await.expect("an end");
@@ -174,7 +175,7 @@ async fn a_backlog_changes_its_owner() {
     for number in 1..=4 {
         database.queue(endpoint(number), 1).await;
     }
-    assert!(database.store.take_backlogs(TWO, 10).await.expect("a look").is_empty(), "they have an owner");
+    assert!(database.store.take_backlogs(TWO, 10).await.expect("a look").is_empty(), "the backlogs have an owner");
     assert_eq!(database.store.owned_backlogs(ONE).await.expect("a look").len(), 4);
     let released = [
         ReleasedBacklog { endpoint: endpoint(1), look_in: Duration::ZERO, reason: None },
@@ -190,12 +191,12 @@ async fn a_backlog_changes_its_owner() {
     let row = database.store.backlog(endpoint(1), 100).await.expect("a look").expect("a backlog");
     assert_eq!((row.reason.as_str(), row.owner), ("lane_full", Some(TWO)));
     database.store.release_all_backlogs(ONE).await.expect("a commit");
-    assert_eq!(database.store.take_backlogs(TWO, 1).await.expect("a commit").len(), 1, "one at most");
+    assert_eq!(database.store.take_backlogs(TWO, 1).await.expect("a commit").len(), 1, "at most one");
     assert_eq!(database.store.take_backlogs(TWO, 9).await.expect("a commit").len(), 1);
     assert!(database.store.owned_backlogs(ONE).await.expect("a look").is_empty());
 }
 
-/// A backlog that is found empty and cannot be ended, as persists hold it, lets first attempts pass.
+/// First attempts pass beside an empty backlog that cannot be ended, as persists hold its row.
 #[tokio::test]
 async fn a_backlog_that_is_ending_lets_first_attempts_pass() {
     let database = Database::new().await;
@@ -206,7 +207,7 @@ async fn a_backlog_that_is_ending_lets_first_attempts_pass() {
     database.store.mark_ending(ONE, &[endpoint(1)], true).await.expect("a commit");
     let passes = database.persist_one(endpoint(1), starting(1)).await;
     assert_eq!(database.open(passes.delivery).await.expect("a row").state, "sending");
-    // A delivery that is queued all the same joins the backlog.
+    // A delivery queued nevertheless joins the backlog.
     database.queue(endpoint(1), 1).await;
     assert_eq!((database.count("endpoint_backlogs").await, database.queued_without_backlog().await), (1, 0));
     database.store.mark_ending(ONE, &[endpoint(1)], false).await.expect("a commit");
@@ -225,7 +226,7 @@ async fn a_takeover_ends_the_marking() {
     assert_eq!(database.open(blocked.delivery).await.expect("a row").state, "queued");
 }
 
-/// Persists that never leave a backlog alone do not keep a process from taking it over.
+/// Persists that hold a backlog without a break do not prevent a takeover.
 #[tokio::test]
 async fn a_takeover_passes_the_locks_of_persists() {
     let database = Database::new().await;
@@ -275,7 +276,7 @@ async fn a_backlog_that_was_resumed_is_looked_at_soon() {
             format!("UPDATE endpoint_backlogs SET resumed_at = now() - interval '{resumed}' WHERE endpoint_id = $1");
         database.rows(&statement, &[&endpoint(number).0]).await;
     }
-    // The process does not know of the resumption yet.
+    // The process has not noticed the resumption yet.
     let released = [1, 2].map(|number| ReleasedBacklog {
         endpoint: endpoint(number),
         look_in: Duration::from_secs(300),
@@ -286,7 +287,7 @@ async fn a_backlog_that_was_resumed_is_looked_at_soon() {
     assert_eq!((database.count(soon).await, database.count("endpoint_backlogs").await), (1, 2));
 }
 
-/// A release, a note and a lease of the same backlogs at once: all take the locks in the same order.
+/// Concurrent releases, probes and leases of the same backlogs take locks in the same order.
 #[tokio::test]
 async fn statements_of_one_owner_do_not_deadlock() {
     let database = Database::new().await;

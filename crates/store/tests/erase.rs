@@ -62,11 +62,11 @@ async fn all_copies_go_and_open_deliveries_fail() {
         assert_eq!(database.count(left).await, 0, "{left}");
     }
     assert_eq!(database.store.erase_event(APPLICATION, new.event.id).await.expect("a commit"), Erasure::Done, "again");
-    // A copy of its message comes late: its key is known.
+    // A late copy of the message: the key is known.
     assert!(database.store.persist(ONE, &[&new]).await.expect("a look").new.is_empty());
 }
 
-/// A lease is not committed when the erasure looks.
+/// A lease is uncommitted at the start of the erasure.
 #[tokio::test]
 async fn an_erasure_behind_a_lease_finds_it() {
     let database = Database::new().await;

@@ -1,4 +1,4 @@
-//! Wide events: their deliveries are written in chunks, each once.
+//! Fan-outs: the chunks of deliveries are written once each.
 
 use fanfare_domain::{
     delivery::QueueReason,
@@ -34,7 +34,7 @@ async fn each_chunk_is_written_once_and_the_last_ends_the_fan_out() {
     assert!(database.store.persist_chunk(TWO, &first).await.expect("a look").is_none(), "another owner");
     let written = database.store.persist_chunk(ONE, &first).await.expect("a commit").expect("a chunk");
     assert_eq!((written.queued.len(), written.backlogs.len(), written.backlogs[0].owner), (0, 1, Some(ONE)));
-    // One of them finishes before the chunk comes again.
+    // The first delivery finishes before the chunk is repeated.
     database.run("DELETE FROM open_deliveries WHERE state = 'sending'").await;
     assert!(database.store.persist_chunk(ONE, &first).await.expect("a look").is_none(), "a repeated chunk");
     let wrong = chunk(id, &all.deliveries[3..], endpoint(3), endpoint(4), true);
@@ -42,7 +42,7 @@ async fn each_chunk_is_written_once_and_the_last_ends_the_fan_out() {
     assert_eq!((database.count("open_deliveries").await, database.count("fan_outs").await), (1, 1));
     let last = chunk(id, &all.deliveries[2..], endpoint(2), endpoint(4), true);
     assert!(database.store.persist_chunk(ONE, &last).await.expect("a commit").is_some());
-    assert!(database.store.persist_chunk(ONE, &last).await.expect("a look").is_none(), "the last one repeated");
+    assert!(database.store.persist_chunk(ONE, &last).await.expect("a look").is_none(), "the last chunk repeated");
     assert_eq!((database.count("open_deliveries").await, database.count("deliveries").await), (2, 1));
     assert_eq!(database.count("fan_outs").await, 0);
 }
@@ -81,7 +81,7 @@ async fn of_two_owners_at_once_one_writes_the_chunk() {
 async fn a_fan_out_changes_its_owner() {
     let database = Database::new().await;
     let event = wide(&database).await;
-    assert!(database.store.take_fan_outs(TWO, 10).await.expect("a look").is_empty(), "it has an owner");
+    assert!(database.store.take_fan_outs(TWO, 10).await.expect("a look").is_empty(), "the fan-out has an owner");
     database.store.release_fan_outs(DEAD).await.expect("a commit");
     assert!(database.store.take_fan_outs(TWO, 10).await.expect("a look").is_empty(), "of another process");
     let moved = chunk(event.event.id, &[], EndpointId::LEAST, endpoint(7), false);

@@ -20,7 +20,7 @@ fn of(sent: &[Sent]) -> Vec<fanfare_domain::ids::DeliveryId> {
 async fn deliveries_come_by_class_and_age() {
     let database = Database::new().await;
     let sent = database.queue(endpoint(1), 6).await;
-    // A replay's, and older than the others.
+    // The oldest delivery belongs to a replay.
     database.rows("UPDATE open_deliveries SET class = 1 WHERE id = $1", &[&sent[0].delivery.0]).await;
     let first = database.drain(1, endpoint(1), 2).await;
     assert_eq!(ids(&first), of(&sent[1..3]));
@@ -32,7 +32,7 @@ async fn deliveries_come_by_class_and_age() {
     assert_eq!((rest[3].class, rest[3].attempt, rest[3].failures), (1, 1, 0));
     assert!(database.drain(3, endpoint(1), 10).await.is_empty());
     let under = database.store.leased_under(lease_id(1)).await.expect("a look");
-    assert_eq!(ids(&under), ids(&first), "after a commit that was missed");
+    assert_eq!(ids(&under), ids(&first), "after a commit without an answer");
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn only_the_owner_of_a_backlog_leases() {
     database.queue(endpoint(1), 2).await;
     let demands = [lease_of(endpoint(1), 2)];
     assert!(database.store.lease(TWO, lease_id(1), &demands).await.expect("leases").is_empty());
-    // A takeover that is not committed.
+    // An uncommitted takeover.
     let by_hand = database.connect().await;
     by_hand
         .batch_execute("BEGIN; UPDATE endpoint_backlogs SET owner = '00000000-0000-0000-0000-000000000102'")
@@ -92,7 +92,7 @@ async fn a_row_that_is_held_is_left_out() {
         .expect("a lock");
     assert_eq!(ids(&database.drain(1, endpoint(1), 9).await), of(&sent[1..]));
     by_hand.batch_execute("ROLLBACK").await.expect("an end");
-    assert_eq!(ids(&database.drain(2, endpoint(1), 9).await), of(&sent[..1]), "it returns below the floor");
+    assert_eq!(ids(&database.drain(2, endpoint(1), 9).await), of(&sent[..1]), "a drain from the start finds the row");
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_delivery_that_killed_processes_is_leased_alone() {
     assert!(!database.store.has_suspect().await.expect("a look"));
     database.run("UPDATE endpoints SET status = 'enabled'").await;
     database.run("UPDATE open_deliveries SET reason = 'application_unreadable' WHERE state = 'queued'").await;
-    assert!(suspect(2).await.is_none(), "not within a minute, where a process could not read it");
+    assert!(suspect(2).await.is_none(), "not within a minute after an unreadable application");
     database.run("UPDATE open_deliveries SET reason = 'retry' WHERE state = 'queued'").await;
     assert!(database.store.has_suspect().await.expect("a look"));
     assert_eq!(suspect(2).await.map(|one| one.delivery), Some(sent[1].delivery));
@@ -144,7 +144,7 @@ async fn a_delivery_that_killed_processes_is_leased_alone() {
 async fn an_expired_delivery_is_leased_and_told() {
     let database = Database::new().await;
     let sent = database.queue(endpoint(1), 3).await;
-    // The endpoint was resumed behind the second, and before the third was queued.
+    // Only the second delivery was queued before the endpoint's resumption.
     database.run("UPDATE open_deliveries SET expires_at = now() - interval '1 s'").await;
     database.run("UPDATE endpoint_backlogs SET resumed_at = now() - interval '10 s'").await;
     let expiry = "UPDATE open_deliveries SET since = now() - interval '20 s' WHERE id = $1";
@@ -175,7 +175,8 @@ async fn an_event_that_is_gone_has_no_payload() {
     for _ in 0..3 {
         sent.push(database.persist_one(endpoint(1), Start::Queued(QueueReason::LaneFull)).await);
     }
-    // A record cannot be inline for it: its event is erased, dropped, and there.
+    // An event in state `sending` cannot be erased. The events of the three queued deliveries are erased, dropped and
+    // present.
     let erased = database.persist_one(endpoint(2), starting(1)).await;
     assert_eq!(database.store.erase_event(APPLICATION, erased.event).await.expect("a look"), Erasure::UnderWay);
     database.rows("UPDATE events SET erased_at = now(), body = '' WHERE id = $1", &[&sent[0].event.0]).await;

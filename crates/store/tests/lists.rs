@@ -1,5 +1,4 @@
-//! Lists over an application with 200,000 finished and 22,000 open deliveries: what they show, and how many buffers a page
-//! touches.
+//! Lists over an application with 200,000 finished and 22,000 open deliveries: results, and buffers touched by a page.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,10 +13,10 @@ use uuid::Uuid;
 
 use crate::database::{APPLICATION, Database};
 
-/// Finished deliveries. Each tenth has failed.
+/// Finished deliveries; each tenth has failed.
 const FINISHED: u32 = 200_000;
 
-/// Buffers that a page may touch.
+/// Maximum of buffers touched by a page.
 const MAX_BUFFERS: i64 = 2_000;
 
 const HEALTHY: EndpointId = EndpointId(Uuid::from_u128(1));
@@ -25,7 +24,7 @@ const OTHER: EndpointId = EndpointId(Uuid::from_u128(2));
 const DEAD: EndpointId = EndpointId(Uuid::from_u128(3));
 const PAUSED: EndpointId = EndpointId(Uuid::from_u128(4));
 
-/// Delivery 0 was accepted then, and each further one 10 ms later.
+/// Acceptance of delivery 0; each following delivery was accepted 10 ms later.
 const FIRST_MS: i64 = 1_790_000_000_000;
 const STEP_MS: i64 = 10;
 
@@ -71,7 +70,7 @@ INSERT INTO endpoint_backlogs (endpoint_id, application_id, reason, next_look) V
 ANALYZE;
 ";
 
-/// The result of one look, and the buffers that it touched.
+/// Result of a look, and the touched buffers.
 async fn measured<T>(loaded: &Database, look: impl AsyncFnOnce(Store) -> T) -> (T, i64) {
     let (found, touched) = loaded.measured(look).await;
     (found, touched.buffers)
@@ -211,7 +210,7 @@ async fn events(loaded: &Database) {
     assert!(page.events[0].fanned_out);
 }
 
-/// Whether the row of a delivery is open and queued, with its next attempt.
+/// Attempt, `finished_once` and class of a queued delivery.
 async fn queued(loaded: &Database, i: u32) -> Option<(i32, bool, i16)> {
     let statement = "SELECT attempt, finished_once, class FROM open_deliveries WHERE id = $1 AND state = 'queued'";
     let row = loaded.client.query_opt(statement, &[&delivery(i).0]).await.expect("a look");
@@ -236,7 +235,7 @@ async fn resend(loaded: &Database) {
     let expected = [(delivery(FINISHED + 2000), 1), (delivery(FINISHED), 2), (delivery(10), 3), (delivery(7), 2)];
     assert_eq!(send(&named(&ids)).await, expected);
     assert_eq!((queued(loaded, 7).await, queued(loaded, FINISHED).await), (Some((2, true, 0)), Some((2, false, 0))));
-    assert_eq!(send(&named(&ids)).await, expected, "queued ones stay as they are");
+    assert_eq!(send(&named(&ids)).await, expected, "queued deliveries stay unchanged");
     let backlogs = "SELECT count(*) FROM endpoint_backlogs WHERE owner IS NULL AND next_look <= now()";
     assert_eq!(loaded.client.query_one(backlogs, &[]).await.expect("a look").get::<_, i64>(0), 2);
     let (row, attempts) = store.delivery(APPLICATION, delivery(7)).await.expect("a look").expect("a delivery");
@@ -272,18 +271,18 @@ async fn replay(loaded: &Database) {
     assert_eq!(events.len(), 11);
     let expires_at = store.now();
     let wanted = |i: u32, endpoint| Wanted { event: event(i), accepted_at: moment(i), endpoint, expires_at };
-    // A delivery's id is derived: those of the load are not. All of these never existed.
+    // The ids of the load are not derived: none of these deliveries has existed.
     let candidates: Vec<Wanted> = (30..41).map(|i| wanted(i, OTHER)).collect();
     assert_eq!(store.still_wanted(&new, &candidates).await.expect("a look").len(), 11);
     let step = Step { from: None, reached: Some((moment(40), event(40))), events: 11, is_last: true };
-    let advanced = store.advance_replay(&new, step, &candidates, None).await.expect("a step").expect("its turn");
+    let advanced = store.advance_replay(&new, step, &candidates, None).await.expect("a step").expect("progress");
     assert_eq!((advanced.queued, advanced.backlogs.len()), (11, 1));
     assert!(store.advance_replay(&new, step, &candidates, None).await.expect("no step").is_none());
     assert_eq!(store.queued_of_replay(new.id, 100).await.expect("a look"), 11);
-    assert!(store.still_wanted(&new, &candidates).await.expect("a look").is_empty(), "they are open");
+    assert!(store.still_wanted(&new, &candidates).await.expect("a look").is_empty(), "the deliveries are open");
     let done = store.replay(APPLICATION, new.id).await.expect("a look").expect("a replay");
     assert_eq!((done.state, done.deliveries, done.events), (ReplayState::Done, 11, 11));
-    // One of them has finished since: another replay continues with its next number.
+    // The first delivery has finished since: another replay continues with the next number.
     let finish = "WITH gone AS (DELETE FROM open_deliveries WHERE id = $1 RETURNING *)
                   INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, attempt, failures)
                   SELECT application_id, id, event_id, endpoint_id, 'failed', 6, 6 FROM gone";
@@ -292,7 +291,7 @@ async fn replay(loaded: &Database) {
     let new = NewReplay { id: fanfare_domain::ids::ReplayId(Uuid::from_u128(78)), ..new };
     store.create_replay(&new, 5).await.expect("a replay").expect("room");
     assert_eq!(store.still_wanted(&new, &candidates).await.expect("a look").len(), 1);
-    let advanced = store.advance_replay(&new, step, &candidates[..1], None).await.expect("a step").expect("its turn");
+    let advanced = store.advance_replay(&new, step, &candidates[..1], None).await.expect("a step").expect("progress");
     assert_eq!((advanced.queued, advanced.backlogs.len()), (1, 1));
     let row = "SELECT attempt, finished_once, class FROM open_deliveries WHERE id = $1";
     let row = loaded.client.query_one(row, &[&id.0]).await.expect("an open row");
@@ -304,7 +303,7 @@ async fn erase(loaded: &Database) {
     let store = loaded.another_store();
     let erase = async |i: u32| store.erase_event(APPLICATION, event(i)).await.expect("an erasure");
     assert_eq!(erase(FINISHED + 2500).await, Erasure::UnderWay);
-    // Delivery 10 had failed and is queued again; the other is queued for the first time.
+    // Delivery 10 had failed and is queued again; the held delivery is queued for the first time.
     assert_eq!(
         (erase(10).await, erase(FINISHED + 2000).await, erase(9).await),
         (Erasure::Done, Erasure::Done, Erasure::Done)

@@ -1,4 +1,4 @@
-//! The statements against a PostgreSQL: what they write, how they behave beside each other, and what they touch.
+//! Tests of the store's statements with PostgreSQL: results, concurrency, and touched buffers.
 
 mod database;
 

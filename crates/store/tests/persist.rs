@@ -1,4 +1,4 @@
-//! Events and their open deliveries in one commit.
+//! Persists events and their open deliveries in one commit.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ async fn a_batch_is_written_once() {
     let ids: Vec<_> = events[0].deliveries.iter().map(|new| new.id).collect();
     let row = database.open(ids[0]).await.expect("an open row");
     assert_eq!((row.place(), row.listed, row.lease), (("sending", 1), false, Some(lease_id(1).0)));
-    // The commit's answer got lost: the process looks for its own rows, and the batch comes again under another lease.
+    // The commit's answer was lost: the process finds its own leases, and the batch is repeated under another lease.
     let found = database.store.leases(&ids).await.expect("a look");
     assert_eq!((found.len(), found[&ids[1]]), (2, lease_id(1)));
     let other = [(endpoint(1), starting(2)), (endpoint(2), starting(2))];
     let again: Vec<NewEvent> = events.iter().map(|new| to(new.clone(), &other[..new.deliveries.len()])).collect();
     let persisted = database.store.persist(TWO, &sorted(&again)).await.expect("a commit");
     assert_eq!((persisted.new.len(), persisted.queued.len(), persisted.backlogs.len()), (0, 0, 0));
-    assert_eq!(database.open(ids[0]).await, Some(row), "the row is as it was");
+    assert_eq!(database.open(ids[0]).await, Some(row), "the row is unchanged");
     assert_eq!((database.count("events").await, database.count("open_deliveries").await), (4, 4));
     assert!(database.store.is_persisted(APPLICATION, events[1].event.id).await.expect("a look"));
     assert!(!database.store.is_persisted(APPLICATION, keyed("c").event.id).await.expect("a look"));
@@ -43,7 +43,7 @@ async fn a_known_event_does_not_hold_up_the_new_ones_of_its_batch() {
     let database = Database::new().await;
     let known = to(keyed("known"), &[(endpoint(1), starting(1))]);
     database.store.persist(ONE, &[&known]).await.expect("a commit");
-    // A publisher that lost the answer sends its event again under the id that it was told.
+    // A publisher repeats an event under the id from the first answer.
     let first = timed();
     database.store.persist(ONE, &[&first]).await.expect("a commit");
     let renamed = keyed(&first.event.id.to_string());
@@ -120,7 +120,7 @@ async fn a_key_counts_over_the_turn_of_a_month() {
     database.set_clock("2031-12-01T00:59:59Z").await;
     assert_eq!(store.persist(ONE, &[&at("first hour")]).await.expect("a commit").new.len(), 1);
     assert_eq!(months("first hour").await, ["2031-11-01", "2031-12-01"]);
-    // A copy of the last month is not committed yet.
+    // A copy written in the previous month is uncommitted.
     let by_hand = database.connect().await;
     for (end, new) in [("COMMIT", 0), ("ROLLBACK", 1)] {
         by_hand.batch_execute("BEGIN").await.expect("a transaction");

@@ -1,6 +1,6 @@
-//! What the frequent statements touch in filled tables that were never analyzed, and behind removed rows.
+//! Buffers touched by frequent statements, in filled tables that were never analyzed, and behind removed rows.
 //!
-//! The bounds are in buffers, of tables and indexes. A statement that reads a large table as a whole touches thousands.
+//! Bounds count buffers of tables and indexes. A sequential scan of a large table touches thousands.
 
 use std::time::Duration;
 
@@ -14,9 +14,10 @@ use crate::database::{
     sorted, starting, timed, to,
 };
 
-/// Open deliveries of one endpoint, of 2,000 others, scheduled, being sent; and finished ones over three days.
+/// Open deliveries of one endpoint, of 2,000 other endpoints, scheduled, and being sent; finished deliveries over three
+/// days.
 ///
-/// The ids of queued deliveries begin with an hour ago. Nothing is analyzed or cleaned behind the test's back.
+/// The ids of queued deliveries begin an hour ago. Autovacuum neither analyzes nor cleans the tables.
 const LOAD: &str = r"
 DO $$ DECLARE name text; BEGIN
     FOR name IN SELECT oid::regclass FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
@@ -44,7 +45,7 @@ FROM began, (SELECT i, 1 AS e, 'queued' AS state, 'breaker_open' AS reason, 1 AS
 INSERT INTO endpoint_backlogs (endpoint_id, application_id, owner, reason, next_look)
     SELECT endpoint(e), endpoint(10), endpoint(257), 'lane_full', now() FROM generate_series(1000, 2999) e
     UNION ALL SELECT endpoint(1), endpoint(10), endpoint(257), 'breaker_open', now()
-    -- Empty ones, of another process, and with a later look.
+    -- Empty and unowned backlogs: with a later look, and due now.
     UNION ALL SELECT endpoint(e), endpoint(10), NULL, 'paused', now() + interval '1 h' FROM generate_series(5000, 6999) e
     UNION ALL SELECT endpoint(e), endpoint(10), NULL, 'lane_full', now() FROM generate_series(7000, 7099) e;
 INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent)
@@ -63,13 +64,13 @@ INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_i
     FROM began, generate_series(0, 49999) i;
 ";
 
-/// Tables that no frequent statement reads as a whole.
+/// Tables without a sequential scan by any frequent statement.
 const LARGE: [&str; 5] = ["open_deliveries", "events", "event_keys", "deliveries", "attempts"];
 
 struct Loaded {
     database: Database,
     began: Timestamp,
-    /// What the bounds did not hold.
+    /// Statements that exceeded their bounds.
     faults: Vec<String>,
     phase: &'static str,
 }
@@ -82,13 +83,13 @@ impl Loaded {
         Self { database, began, faults: Vec::new(), phase: "" }
     }
 
-    /// The id of the load's `i`-th open delivery.
+    /// Id of the load's `i`-th open delivery.
     fn delivery(&self, i: u32) -> DeliveryId {
         let at = self.began.as_millisecond() - 3_600_000 + i64::from(i) * 10;
         DeliveryId(Uuid::from_u128(u128::from(at.unsigned_abs()) << 80 | 0x8000_8000 << 48 | u128::from(i)))
     }
 
-    /// Checks that a look reads no large table as a whole, and touches few buffers.
+    /// Checks that a look scans no large table sequentially, and touches at most `most` buffers.
     async fn check<T>(&mut self, name: &str, most: i64, look: impl AsyncFnOnce(Store) -> T) -> T {
         let (found, touched) = self.database.measured(look).await;
         let scanned = touched.scanned.iter().filter(|(table, _)| LARGE.iter().any(|large| table.starts_with(large)));
@@ -102,7 +103,7 @@ impl Loaded {
     }
 }
 
-/// Events of now with one delivery each to the endpoints 5 to 20, which have no backlog.
+/// Events accepted now, with one delivery each to the endpoints 5 to 20, which have no backlog.
 fn batch(count: u128, make: impl Fn(u128) -> NewEvent) -> Vec<NewEvent> {
     (0..count).map(|n| to(make(n), &[(endpoint(5 + n % 16), starting(1))])).collect()
 }
@@ -177,7 +178,7 @@ async fn persist_and_record(loaded: &mut Loaded) {
     let again =
         loaded.check("queue 128 retries again", 1_200, async |store| store.queue_retries(TWO, &retries).await).await;
     assert_eq!(again.expect("a look").len(), 0);
-    // The endpoints have no backlog at the next phase.
+    // Removes the endpoints' backlogs for the next phase.
     loaded
         .database
         .run(
@@ -190,7 +191,7 @@ async fn persist_and_record(loaded: &mut Loaded) {
 async fn drains(loaded: &mut Loaded) {
     let lease = lease_id(5);
     let head = [lease_of(endpoint(1), 16)];
-    // Without a floor, the second time, it passes 50,000 removed rows.
+    // In the second phase, a lease without a floor passes 50,000 removed rows.
     let most = if loaded.phase == "analyzed" { 4_000 } else { 500 };
     let leased = loaded.check("lease 16 at the head", most, async |store| store.lease(ONE, lease, &head).await).await;
     let leased = leased.expect("a lease");
@@ -206,7 +207,7 @@ async fn drains(loaded: &mut Loaded) {
         .map(|one| GiveBack { delivery: one.delivery, lease, reason: fanfare_domain::delivery::QueueReason::LaneFull })
         .collect();
     loaded.check("give 16 back", 500, async |store| store.give_back(ONE, &back).await).await.expect("a commit");
-    // 50,000 rows behind the floor are gone, and their dead rows are there.
+    // Removes 50,000 rows behind the floor; the dead rows stay.
     let (from, to) = if loaded.phase == "analyzed" { (50_000, 100_000) } else { (0, 50_000) };
     assert_eq!(first, loaded.delivery(from));
     let gone = "DELETE FROM open_deliveries WHERE endpoint_id = endpoint(1) AND id < $1";
@@ -228,7 +229,7 @@ async fn drains(loaded: &mut Loaded) {
 }
 
 async fn queues(loaded: &mut Loaded) {
-    // Look for what is late: nothing, one of each, and as many as a look takes.
+    // Recovery of no row and of 100 rows, for leases and for retries.
     let floor = Some(Timestamp::now());
     let nothing =
         loaded.check("recover no lease", 100, async |store| store.recover_leases(TWO, floor, 1000).await).await;
@@ -260,7 +261,7 @@ async fn queues(loaded: &mut Loaded) {
         .await;
     assert!(suspect.expect("a look").is_none());
     let slow: Vec<DeliveryId> = (0..100).map(|i| loaded.delivery(231_000 + i)).collect();
-    loaded.check("list 100 slow ones", 500, async |store| store.list_slow(&slow).await).await.expect("a look");
+    loaded.check("list 100 slow deliveries", 500, async |store| store.list_slow(&slow).await).await.expect("a look");
 }
 
 async fn looks(loaded: &mut Loaded) {

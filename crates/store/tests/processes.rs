@@ -1,4 +1,4 @@
-//! The processes that run.
+//! Running processes.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn a_process_that_was_declared_dead_stays_dead() {
     kill(&database, ONE, "1 ms").await;
     database.store.release_dead(10).await.expect("a commit");
     assert!(database.store.renew(ONE, 0, LIFE).await.expect("a look").is_none());
-    assert!(database.store.renew(TWO, 0, LIFE).await.expect("a look").is_none(), "it was never there");
+    assert!(database.store.renew(TWO, 0, LIFE).await.expect("a look").is_none(), "the process never registered");
     register(&database, TWO, ProcessKind::Dispatcher).await;
     assert_eq!(database.store.renew(TWO, 0, LIFE).await.expect("a commit").map(|all| all.len()), Some(1));
     kill(&database, ONE, "-10 s").await;
@@ -86,14 +86,14 @@ async fn what_the_dead_owned_is_released() {
             )
             .await;
     }
-    assert_eq!(database.store.release_dead(10).await.expect("a look"), 0, "it lives");
+    assert_eq!(database.store.release_dead(10).await.expect("a look"), 0, "the process is alive");
     kill(&database, DEAD, "1 s").await;
     assert_eq!(database.store.release_dead(2).await.expect("a commit"), 2);
     assert_eq!(database.count("fan_outs WHERE owner IS NULL").await, 1);
     assert_eq!(database.store.release_dead(2).await.expect("a commit"), 1);
     assert_eq!(database.owner(endpoint(1)).await, Some(Some(ONE)));
-    assert_eq!(database.store.take_backlogs(TWO, 10).await.expect("a commit").len(), 3, "they are due at once");
-    assert_eq!(database.count("processes").await, 2, "a statement of it may still commit");
+    assert_eq!(database.store.take_backlogs(TWO, 10).await.expect("a commit").len(), 3, "the backlogs are due at once");
+    assert_eq!(database.count("processes").await, 2, "a statement of the dead process may still commit");
     kill(&database, DEAD, "3601 s").await;
     assert_eq!(database.store.release_dead(2).await.expect("a commit"), 0);
     assert_eq!(database.count("processes").await, 1);

@@ -1,4 +1,4 @@
-//! Statements that queue deliveries: retries, leases given back, recovery.
+//! Statements that queue deliveries: retries, give-backs, recovery.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn a_retry_is_queued_once() {
     assert_eq!((row.place(), row.reason.as_deref(), row.due_at, row.failures), (("queued", 2), Some("retry"), None, 1));
     assert!(database.store.queue_retries(TWO, &retry(2)).await.expect("a look").is_empty(), "the message came twice");
     assert_eq!(database.drain(2, endpoint(1), 1).await[0].attempt, 2);
-    assert!(database.store.queue_retries(ONE, &retry(2)).await.expect("a look").is_empty(), "it is being sent");
+    assert!(database.store.queue_retries(ONE, &retry(2)).await.expect("a look").is_empty(), "being sent");
     assert_eq!(database.open(sent.delivery).await.expect("a row").state, "sending");
 }
 
@@ -60,7 +60,7 @@ async fn a_lease_is_given_back_under_its_id_only() {
     );
     assert!(database.store.give_back(ONE, &back(1)).await.expect("a look").is_empty(), "once");
     database.drain(3, endpoint(1), 1).await;
-    assert!(database.store.give_back(ONE, &back(1)).await.expect("a look").is_empty(), "it is leased anew");
+    assert!(database.store.give_back(ONE, &back(1)).await.expect("a look").is_empty(), "the delivery is leased anew");
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn a_delivery_of_a_paused_endpoint_gets_a_backlog_without_an_owner() {
     assert_eq!(database.owner(endpoint(1)).await, Some(None));
 }
 
-/// Ends the leases of all deliveries.
+/// Expires the leases of all deliveries.
 async fn end_leases(database: &Database) {
     database.run("UPDATE open_deliveries SET lease_until = now() - interval '1 s' WHERE state = 'sending'").await;
 }
@@ -82,7 +82,7 @@ async fn an_expired_lease_is_recovered_with_the_next_number() {
     let database = Database::new().await;
     let sent = database.persist_one(endpoint(1), starting(1)).await;
     let recovered = database.store.recover_leases(TWO, None, 10).await.expect("a look");
-    assert_eq!((recovered.queued, recovered.reached), (0, None), "the lease goes on");
+    assert_eq!((recovered.queued, recovered.reached), (0, None), "the lease has not expired");
     end_leases(&database).await;
     let recovered = database.store.recover_leases(TWO, None, 10).await.expect("a commit");
     assert_eq!((recovered.queued, recovered.aborted, recovered.backlogs.len()), (1, 0, 1));
@@ -91,7 +91,7 @@ async fn an_expired_lease_is_recovered_with_the_next_number() {
     assert_eq!((row.place(), row.reason.as_deref(), row.unknowns), (("queued", 2), Some("lease_expired"), 1));
     assert_eq!((row.listed, row.lease, row.failures), (true, None, 0));
     assert_eq!(database.attempts(sent.delivery).await, [(1, "unknown".to_owned(), None)]);
-    assert_eq!(database.store.recover_leases(TWO, None, 10).await.expect("a look").queued, 0, "it left the set");
+    assert_eq!(database.store.recover_leases(TWO, None, 10).await.expect("a look").queued, 0, "left the set");
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_look_for_expired_leases_is_bounded_and_has_a_floor() {
     let floor = Timestamp::now() + Duration::from_secs(3600);
     assert_eq!(database.store.recover_leases(ONE, Some(floor), 9).await.expect("a look").queued, 0);
     let floor = Timestamp::now() + Duration::from_secs(20);
-    assert_eq!(database.store.recover_leases(ONE, Some(floor), 9).await.expect("a commit").queued, 3, "30 s behind it");
+    assert_eq!(database.store.recover_leases(ONE, Some(floor), 9).await.expect("a commit").queued, 3, "30 s behind");
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn a_scheduled_delivery_whose_message_is_lost_is_recovered() {
     assert_eq!((recovered.queued, recovered.backlogs.len(), recovered.reached.is_some()), (1, 1, true));
     let row = database.open(late.delivery).await.expect("a row");
     assert_eq!((row.place(), row.reason.as_deref(), row.due_at), (("queued", 2), Some("retry"), None));
-    // Its message comes after all.
+    // The retry message comes after the recovery.
     let retry = [DueRetry { delivery: late.delivery, attempt: 2 }];
     assert!(database.store.queue_retries(ONE, &retry).await.expect("a look").is_empty());
     due(early.delivery, "20 s").await;
@@ -204,7 +204,7 @@ async fn a_delivery_ends_without_an_attempt() {
     let queued = database.queue(endpoint(2), 5).await;
     assert_eq!(database.store.end_queued(endpoint(2), End::Skipped, true, 2).await.expect("a commit"), 2);
     assert_eq!(database.finished(queued[0].delivery).await.map(|row| row.state).as_deref(), Some("skipped"));
-    // Of the three that are left the oldest is one too many.
+    // Of the remaining three deliveries, the oldest exceeds the maximum.
     assert_eq!(database.store.end_too_many_held(endpoint(2), 2, true, 10).await.expect("a commit"), 1);
     let row = database.finished(queued[2].delivery).await.expect("a finished row");
     assert_eq!(row.reason.as_deref(), Some(TooManyHeld.as_str()));
@@ -216,7 +216,7 @@ async fn a_delivery_ends_without_an_attempt() {
     let row = database.finished(queued[4].delivery).await.expect("a finished row");
     assert_eq!(row.reason.as_deref(), Some(HeldTooLong.as_str()));
     assert_eq!(database.count("open_deliveries").await, 1);
-    assert_eq!(database.count("failure_notices").await, 3, "a skipped one is not reported");
+    assert_eq!(database.count("failure_notices").await, 3, "a skipped delivery is not reported");
 }
 
 #[tokio::test]

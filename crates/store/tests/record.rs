@@ -1,4 +1,4 @@
-//! Outcomes of attempts.
+//! Records of attempts.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn success(attempt: i32, failures: i32, inline: bool) -> Finished {
     Finished { state: "delivered".to_owned(), reason: None, attempt, failures, inline, status }
 }
 
-/// Has recovery take a delivery over: its attempt is `unknown`, and it is leased again under `lease` as the next attempt.
+/// Recovers a delivery: its attempt becomes `unknown`, and the next attempt is leased under `lease`.
 async fn take_over(database: &Database, sent: &Sent, lease: u128) {
     database
         .rows("UPDATE open_deliveries SET lease_until = now() - interval '1 s' WHERE id = $1", &[&sent.delivery.0])
@@ -112,7 +112,7 @@ async fn a_failure_under_another_lease_or_attempt_moves_nothing() {
         assert_eq!(store(&database, &[record]).await, 0);
         assert_eq!(database.open(sent.delivery).await, before);
     }
-    // The rows of the attempts are there all the same.
+    // The rows of the attempts exist nevertheless.
     assert_eq!(database.attempts(sent.delivery).await.len(), 2);
 }
 
@@ -126,7 +126,7 @@ async fn a_late_failure_completes_the_row_of_its_attempt() {
     assert_eq!((before.place(), before.unknowns), (("sending", 2), 1));
     assert_eq!(store(&database, &[scheduled(&sent, 1, 1)]).await, 0);
     assert_eq!(database.attempts(sent.delivery).await, [(1, "answered".to_owned(), Some(500))]);
-    assert_eq!(database.open(sent.delivery).await, Some(before), "the second attempt goes on");
+    assert_eq!(database.open(sent.delivery).await, Some(before), "the second attempt continues");
     assert_eq!(store(&database, &[scheduled(&sent, 2, 2)]).await, 1);
     let row = database.open(sent.delivery).await.expect("an open row");
     assert_eq!((row.place(), row.unknowns, row.failures), (("scheduled", 3), 0, 1));
@@ -143,7 +143,7 @@ async fn a_late_success_ends_what_another_process_sends() {
         assert_eq!(database.finished(sent.delivery).await, Some(success(2, 0, false)), "attempt 2 was begun");
         assert_eq!(database.attempts(sent.delivery).await, [(1, "answered".to_owned(), Some(204))]);
     }
-    // What the other process says then is its attempt's row, and nothing else.
+    // A later record of the other process writes only its attempt's row.
     for record in [scheduled(&sent, 2, 2), failed(&sent, 2, 2), delivered(&sent, 2, 2)] {
         assert_eq!(store(&database, &[record]).await, 0);
         assert_eq!(database.finished(sent.delivery).await, Some(success(2, 0, false)));
@@ -157,7 +157,7 @@ async fn a_late_success_ends_what_waits() {
     let database = Database::new().await;
     let sent = database.persist_one(endpoint(1), starting(1)).await;
     store(&database, &[scheduled(&sent, 1, 1)]).await;
-    // The first attempt's row says that it failed; a second one was taken over.
+    // A success under another lease, although the attempt's row already records a failure.
     assert_eq!(store(&database, &[delivered(&sent, 1, 7)]).await, 1);
     assert_eq!(database.finished(sent.delivery).await, Some(success(1, 1, false)), "attempt 2 was not made");
 }
@@ -176,7 +176,7 @@ async fn a_late_success_mends_a_failed_delivery() {
     }
 }
 
-/// The failure of attempt 2 and the late success of attempt 1 are recorded at once, the failure first.
+/// Concurrent records of attempt 2's failure and attempt 1's late success, the failure first.
 #[tokio::test]
 async fn a_success_wins_beside_a_failure_that_is_not_committed() {
     let database = Database::new().await;
@@ -197,7 +197,7 @@ async fn a_success_wins_beside_a_failure_that_is_not_committed() {
     assert_eq!(database.attempts(sent.delivery).await, [(1, "answered".to_owned(), Some(204))]);
 }
 
-/// A retry is scheduled and a late success is recorded at once, the retry first.
+/// A concurrent retry and late success, the retry first.
 #[tokio::test]
 async fn a_success_wins_beside_a_retry_that_is_not_committed() {
     let database = Database::new().await;
@@ -246,7 +246,7 @@ async fn what_was_erased_stays_erased() {
     database.store.recover_leases(ONE, None, 10).await.expect("a commit");
     let erased = database.store.erase_event(APPLICATION, sent.event).await.expect("a commit");
     assert_eq!(erased, fanfare_store::Erasure::Done);
-    // The process that was thought dead has an answer after all.
+    // The process declared dead gets an answer nevertheless.
     store(&database, &[scheduled(&sent, 1, 1)]).await;
     assert_eq!(database.attempts(sent.delivery).await, [(1, "unknown".to_owned(), None)]);
     assert_eq!(database.count("attempts WHERE response_body IS NOT NULL OR url IS NOT NULL").await, 0);

@@ -1,4 +1,4 @@
-//! Steps of replays beside other statements. `lists` tests them over a large table.
+//! Steps of replays beside other statements. `lists` tests replays over a large table.
 
 use std::time::Duration;
 

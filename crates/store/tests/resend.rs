@@ -1,4 +1,4 @@
-//! Deliveries that a customer requests again.
+//! Resends of deliveries.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -40,7 +40,7 @@ async fn requests_at_once_open_one_row() {
     for one in sent {
         let row = database.open(one.delivery).await.expect("an open row");
         assert_eq!((row.place(), row.finished_once, row.failures, row.listed), (("queued", 2), true, 0, true));
-        assert_eq!(database.owner(one.endpoint).await, Some(None), "a dispatcher takes it over");
+        assert_eq!(database.owner(one.endpoint).await, Some(None), "a dispatcher will take over the backlog");
     }
 }
 
@@ -68,7 +68,7 @@ async fn the_end_of_a_resend_is_the_end_of_the_delivery() {
     again(3).await;
     database.store.record(&[&scheduled(&sent, 3, 3)]).await.expect("a commit");
     assert_eq!(state().await, ("failed".to_owned(), 2, 1, true), "until the resend ends");
-    // A scheduled one is sent now, and keeps its place in the schedule.
+    // A resent scheduled delivery keeps its place in the schedule.
     again(4).await;
     assert_eq!(database.open(sent.delivery).await.expect("a row").failures, 1);
     let record = delivered(&sent, 4, 4);
@@ -123,12 +123,12 @@ async fn nothing_is_opened_below_the_line() {
     assert_eq!(resent.iter().map(|one| one.delivery).collect::<Vec<_>>(), [new.delivery]);
 }
 
-/// A request waits for an erasure that is not committed, and opens nothing behind it.
+/// A resend waits for an uncommitted erasure, and opens nothing afterwards.
 #[tokio::test]
 async fn a_request_behind_an_erasure_opens_nothing() {
     let database = Database::new().await;
     let sent = finish(&database, 1).await;
-    // Holds the erasure up behind its locks.
+    // Blocks the erasure, which then holds its own locks.
     let by_hand = database.connect().await;
     let parked = format!(
         "INSERT INTO parked (id, reason, message, message_id, routing_key, headers, body)
@@ -148,7 +148,7 @@ async fn a_request_behind_an_erasure_opens_nothing() {
     assert_eq!(database.count("open_deliveries").await, 0);
 }
 
-/// The second request has chosen its rows when the first one's delivery is sent and recorded again.
+/// The second resend has chosen its rows when the first resend's delivery is sent and recorded.
 #[tokio::test]
 async fn a_request_behind_a_record_continues_its_numbers() {
     let database = Database::new().await;

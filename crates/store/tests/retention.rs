@@ -49,7 +49,7 @@ async fn a_partition_is_made_beside_readers_and_writers() {
         .await
         .expect("a dump, and a writer");
     let later = jiff::Timestamp::now() + Duration::from_secs(40 * DAY);
-    database.store.create_partitions(later).await.expect("it waits for nobody");
+    database.store.create_partitions(later).await.expect("partitions without a wait for locks");
     database.store.record(&[&delivered(&sent, 1, 1)]).await.expect("a commit");
     by_hand.batch_execute("COMMIT").await.expect("an end");
 }
@@ -64,7 +64,7 @@ async fn open_deliveries_below_the_line_end() {
     assert!(database.store.line().await.expect("a look").is_none());
     assert!(!database.store.has_below_line().await.expect("a look"));
     assert!(database.store.raise_line(line).await.expect("a commit"));
-    assert!(!database.store.raise_line(moment(2 * DAY)).await.expect("a look"), "it never sinks");
+    assert!(!database.store.raise_line(moment(2 * DAY)).await.expect("a look"), "the line never sinks");
     let line = database.store.line().await.expect("a look").expect("a line");
     assert!(database.store.has_below_line().await.expect("a look"));
     assert_eq!(database.store.end_below_line(line).await.expect("a commit"), 2);

@@ -1,4 +1,4 @@
-//! Statements that queue, lease, record and end backlogs, all at once: none is lost, none is sent twice.
+//! Concurrent statements that queue, lease, record and end backlogs: no delivery is lost or sent twice.
 
 use std::{
     collections::HashMap,
@@ -20,12 +20,12 @@ use crate::database::{Database, ONE, Sent, TWO, delivered, endpoint, lease_id, l
 const ENDPOINTS: u128 = 20;
 const LASTS: Duration = Duration::from_secs(2);
 
-/// What the tasks know together.
+/// State shared by the tasks.
 #[derive(Default)]
 struct Shared {
     next_lease: AtomicU64,
     persisted: AtomicU64,
-    /// The deliveries and attempts that were leased, and how often.
+    /// Number of leases per delivery.
     leased: Mutex<HashMap<DeliveryId, u32>>,
     given_back: Mutex<HashMap<DeliveryId, u32>>,
 }
@@ -44,7 +44,7 @@ fn endpoints(seed: u64) -> Vec<EndpointId> {
     (0..3).map(|step| endpoint(1 + u128::from(seed.wrapping_mul(7) + step * 5) % ENDPOINTS)).collect()
 }
 
-/// Persists events to three endpoints each, every third delivery queued.
+/// Persists events to three endpoints each, with every third delivery queued.
 async fn persist(store: Store, shared: Arc<Shared>, process: ProcessId, seed: u64) {
     let until = Instant::now() + LASTS;
     let mut round = seed;
@@ -78,7 +78,7 @@ async fn finish(store: &Store, shared: &Shared, process: ProcessId, lease: u128,
         sent.iter().enumerate().filter(|(n, _)| n % 3 < 2).map(|(_, one)| delivered(one, 1, lease)).collect();
     records.sort_unstable_by_key(|record| record.delivery);
     let moved = store.record(&records.iter().collect::<Vec<_>>()).await.expect("no deadlock");
-    assert_eq!(moved.len(), records.len(), "each lease is its process's own");
+    assert_eq!(moved.len(), records.len(), "no process records under a foreign lease");
     let mut back: Vec<_> = sent
         .iter()
         .enumerate()
@@ -96,7 +96,7 @@ fn sent(leased: &[Leased]) -> Vec<Sent> {
     leased.iter().map(|one| Sent { delivery: one.delivery, event: one.event, endpoint: one.endpoint }).collect()
 }
 
-/// Drains the backlogs that a process owns, takes and gives up some, and ends the empty ones.
+/// Drains the backlogs of a process, takes over and releases some, and ends the empty backlogs.
 async fn drain(store: Store, shared: Arc<Shared>, process: ProcessId) {
     let until = Instant::now() + LASTS;
     for round in 0_u64.. {
@@ -139,7 +139,7 @@ async fn no_delivery_is_lost_or_sent_twice() {
         "none is lost"
     );
     assert_eq!(database.count("open_deliveries WHERE state <> 'queued'").await, 0);
-    assert!(finished > 100, "{finished}: it went on");
+    assert!(finished > 100, "only {finished} deliveries finished");
     let (leased, given_back) = (shared.leased.lock().expect("a lock"), shared.given_back.lock().expect("a lock"));
     for (delivery, times) in leased.iter() {
         let allowed = 1 + given_back.get(delivery).copied().unwrap_or_default();

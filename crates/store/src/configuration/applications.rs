@@ -1,4 +1,4 @@
-//! Applications, as they are managed.
+//! Applications: create, change, list.
 
 use fanfare_domain::ids::ApplicationId;
 use jiff::Timestamp;
@@ -6,75 +6,72 @@ use tokio_postgres::Row;
 
 use crate::{Store, StoreError, connection::store::row_count};
 
-/// An application that is to be created.
+/// An application to create.
 #[derive(Debug, Clone)]
 pub struct NewApplication {
-    /// Its id.
+    /// Id of the new application.
     pub id: ApplicationId,
-    /// What people call it.
+    /// Display name.
     pub name: String,
-    /// The name of its dialect, which must be known.
+    /// Name of a known dialect.
     pub dialect: String,
-    /// Whether events of types that are not described are refused.
+    /// True if events of undescribed types are refused.
     pub is_strict: bool,
-    /// Who is told of failed deliveries.
+    /// Address for failure mails.
     pub email: Option<String>,
 }
 
-/// What of an application is to change; what is absent stays.
+/// Changes of an application; `None` leaves a value unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct ApplicationChange {
-    /// Another name.
+    /// New display name.
     pub name: Option<String>,
-    /// Another dialect, which must be known.
+    /// New dialect, by the name of a known dialect.
     pub dialect: Option<String>,
-    /// Whether events of types that are not described are refused.
+    /// True if events of undescribed types are refused.
     pub is_strict: Option<bool>,
-    /// Another address, or none.
+    /// New address for failure mails; `Some(None)` removes the address.
     pub email: Option<Option<String>>,
-    /// Another limit of events in a second, or that of the deployment.
+    /// New limit of events a second; `Some(None)` for the deployment's limit.
     pub publish_rate: Option<Option<u32>>,
-    /// Other members that are redacted.
+    /// Paths of the redacted members.
     pub redacted: Option<Vec<String>>,
 }
 
 /// An application.
 #[derive(Debug, Clone)]
 pub struct ApplicationRow {
-    /// Its id.
+    /// Id of the application.
     pub id: ApplicationId,
-    /// What people call it.
+    /// Display name.
     pub name: String,
-    /// The name of its dialect.
+    /// Name of the dialect.
     pub dialect: String,
-    /// Whether events of types that are not described are refused.
+    /// True if events of undescribed types are refused.
     pub is_strict: bool,
-    /// Who is told of failed deliveries.
+    /// Address for failure mails.
     pub email: Option<String>,
-    /// Events in a second that may be published over HTTP at each ingest, where it has a limit of its own.
+    /// Events a second over HTTP, at each ingest; `None` for the deployment's limit.
     pub publish_rate: Option<u32>,
-    /// The members of bodies whose values are not to be read.
+    /// Paths of the redacted members.
     pub redacted: Vec<String>,
-    /// Since when there is it.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
 const COLUMNS: &str = "id, name, dialect, strict, email, publish_rate, redacted, created_at";
 
-/// The application $2, locked: whatever changes something of an application's locks it first, because it raises
-/// the application's version at last. Two who did so in another order would stand in each other's way.
+/// Locks application $2. Each change of an application's configuration takes this lock first, since the change raises
+/// the application's version last. Two changes with another order of locks could deadlock.
 pub(crate) const OWNER: &str = "WITH owner AS MATERIALIZED (
     SELECT id AS application FROM applications WHERE id = $2 FOR NO KEY UPDATE
 )";
 
-/// The application $1, locked as by [`OWNER`].
+/// Locks application $1, as [`OWNER`] does.
 pub(crate) const LOCK_OWNER: &str = "SELECT FROM applications WHERE id = $1 FOR NO KEY UPDATE";
 
 impl Store {
     /// Creates an application.
-    ///
-    /// # Errors
-    /// When the database is away.
     pub async fn create_application(&self, new: &NewApplication) -> Result<ApplicationRow, StoreError> {
         let statement = format!(
             "INSERT INTO applications (id, name, dialect, strict, email) VALUES ($1, $2, $3, $4, $5) RETURNING {COLUMNS}"
@@ -85,20 +82,14 @@ impl Store {
         Ok(read(&row))
     }
 
-    /// An application.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Finds an application.
     pub async fn application(&self, id: ApplicationId) -> Result<Option<ApplicationRow>, StoreError> {
         let statement = format!("SELECT {COLUMNS} FROM applications WHERE id = $1");
         let row = self.connection().await?.query_opt(&statement, &[&id.0]).await?;
         Ok(row.as_ref().map(read))
     }
 
-    /// Changes an application; none where there is none.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Changes an application; `None` if the application does not exist.
     pub async fn change_application(
         &self,
         id: ApplicationId,
@@ -134,10 +125,7 @@ impl Store {
         Ok(row.as_ref().map(read))
     }
 
-    /// A page of all applications, newest first, older than `before`.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists all applications, newest first: one page of applications older than `before`.
     pub async fn applications(
         &self,
         before: Option<ApplicationId>,

@@ -1,4 +1,4 @@
-//! Endpoints that are created or changed, whichever it takes.
+//! Upsert of endpoints, by id or by URL.
 
 use deadpool_postgres::GenericClient;
 use fanfare_domain::{
@@ -12,42 +12,39 @@ use crate::{
     connection::store::row_count,
 };
 
-/// One endpoint to be created or changed.
+/// Upsert of an endpoint.
 #[derive(Debug, Clone)]
 pub struct PutEndpoint {
-    /// Which one; none for the one with the same URL.
+    /// Id of the endpoint; `None` to find the endpoint by its URL.
     pub id: Option<EndpointId>,
-    /// What of it is to change.
+    /// Changes of the endpoint.
     pub settings: EndpointSettings,
-    /// Another secret, in place of all that it has.
+    /// New secret, which replaces all secrets of the endpoint.
     pub secret: Option<(SecretId, SigningSecret)>,
-    /// What is to be created where there is none with the URL; none where something is missing for that.
+    /// Endpoint to create if no endpoint has the URL; `None` if the request lacks a necessary value.
     pub new: Option<NewEndpoint>,
 }
 
-/// What came of putting an endpoint.
+/// Result of the upsert of an endpoint.
 #[derive(Debug, Clone)]
 pub enum Put {
-    /// It is new, and has this secret.
+    /// The endpoint is new, and has this secret.
     Created(Box<EndpointRow>, SigningSecret),
-    /// It has been changed.
+    /// The endpoint was changed.
     Changed(Box<EndpointRow>),
-    /// There is none with this id.
+    /// No endpoint has this id.
     NoSuchId,
-    /// There is none with this URL, and something is missing to create it.
+    /// No endpoint has this URL, and the request lacks a value to create an endpoint.
     NothingToCreate,
-    /// There are several with this URL.
+    /// Several endpoints have this URL.
     Ambiguous,
-    /// The application has as many as it may have.
+    /// The application already has the maximum of endpoints.
     TooMany,
 }
 
 impl Store {
-    /// Creates or changes endpoints, all of them or none: the first that cannot be put is the last of the
-    /// answers. None is created beyond `most` of the application's.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Upserts endpoints, all or none. The first endpoint that fails is the last answer. Creates no endpoint beyond
+    /// `most` of the application.
     pub async fn put_endpoints(
         &self,
         application: ApplicationId,
@@ -56,7 +53,7 @@ impl Store {
     ) -> Result<Vec<Put>, StoreError> {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
-        // Two who put the same URL at once must not both create it.
+        // Two concurrent upserts of the same URL must not both create the endpoint.
         transaction.execute(LOCK_OWNER, &[&application.0]).await?;
         let mut answers = Vec::new();
         for one in endpoints {

@@ -1,4 +1,4 @@
-//! Endpoints, as they are managed.
+//! Endpoints: create, change, disable, delete, list.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,83 +21,82 @@ use crate::{
     connection::store::row_count,
 };
 
-/// Headers of an endpoint's own, checked: names and values.
+/// Checked names and values of an endpoint's custom headers.
 pub type OwnHeaders = BTreeMap<String, String>;
 
-/// An endpoint that is to be created.
+/// An endpoint to create.
 #[derive(Debug, Clone)]
 pub struct NewEndpoint {
-    /// Its id.
+    /// Id of the new endpoint.
     pub id: EndpointId,
-    /// The application that owns it.
+    /// Application of the endpoint.
     pub application: ApplicationId,
-    /// What it is like; what is absent is as usual. A URL and subscriptions must be there.
+    /// Values of the endpoint, with the usual value for `None`. `url` and `event_types` are required.
     pub settings: EndpointSettings,
-    /// The id of its secret's row.
+    /// Id of the secret's row.
     pub secret_id: SecretId,
-    /// Its secret.
+    /// Signing secret.
     pub secret: SigningSecret,
 }
 
-/// What of an endpoint is set or changed; what is absent stays. Where nothing is a value, too, it is told
-/// apart by a second option.
+/// Values to set or change; `None` leaves a value unchanged. `Some(None)` removes a value that may be absent.
 #[derive(Debug, Clone, Default)]
 pub struct EndpointSettings {
-    /// What people call it.
+    /// Display name.
     pub name: Option<Option<String>>,
-    /// Its URL, checked and normalised.
+    /// Checked and normalised URL.
     pub url: Option<String>,
-    /// Its subscriptions, checked.
+    /// Checked subscriptions.
     pub event_types: Option<Vec<String>>,
-    /// Its status.
+    /// Status of the endpoint.
     pub status: Option<EndpointStatus>,
-    /// Whether `status` leaves one that is paused as it is, where it is to be enabled: who knows only of enabled
-    /// and disabled must not resume it.
+    /// True if the status `enabled` does not resume a paused endpoint. A client that has only the states enabled and
+    /// disabled must not resume.
     pub keeps_pause: bool,
-    /// Its deadline of an attempt, or the dialect's.
+    /// Deadline of an attempt; `Some(None)` for the dialect's.
     pub timeout: Option<Option<Duration>>,
-    /// Its schedule, or the dialect's.
+    /// Retry schedule; `Some(None)` for the dialect's.
     pub schedule: Option<Option<Schedule>>,
-    /// Its attempts in a second, or the dialect's.
+    /// Attempts a second; `Some(None)` for the dialect's.
     pub rate: Option<Option<u32>>,
-    /// Who is told of failed deliveries, or the application's.
+    /// Address for failure mails; `Some(None)` for the application's.
     pub email: Option<Option<String>>,
-    /// The headers that its deliveries carry, instead of those that they had.
+    /// Custom headers of deliveries, which replace all earlier custom headers.
     pub headers: Option<OwnHeaders>,
 }
 
 /// An endpoint without its secret.
 #[derive(Debug, Clone)]
 pub struct EndpointRow {
-    /// Its id.
+    /// Id of the endpoint.
     pub id: EndpointId,
-    /// The application that owns it.
+    /// Application of the endpoint.
     pub application: ApplicationId,
-    /// What people call it.
+    /// Display name.
     pub name: Option<String>,
-    /// Where its deliveries go.
+    /// URL of the endpoint.
     pub url: String,
-    /// Its subscriptions.
+    /// Subscriptions.
     pub event_types: Vec<String>,
-    /// Whether it gets deliveries.
+    /// Status of the endpoint.
     pub status: EndpointStatus,
-    /// Why, where nobody set it by hand.
+    /// Reason of a status set by Fanfare; `None` after a change by hand.
     pub status_reason: Option<String>,
-    /// The deadline of one attempt, where it has one of its own.
+    /// Deadline of an attempt; `None` for the dialect's.
     pub timeout: Option<Duration>,
-    /// Its schedule, where it has one of its own.
+    /// Retry schedule; `None` for the dialect's.
     pub schedule: Option<Schedule>,
-    /// Its attempts in a second, where it has a rate of its own.
+    /// Attempts a second; `None` for the dialect's.
     pub rate: Option<u32>,
-    /// Who is told of failed deliveries, where that is somebody else than the application says.
+    /// Address for failure mails; `None` for the application's.
     pub email: Option<String>,
-    /// The names of the headers that its deliveries carry.
+    /// Names of the custom headers.
     pub header_names: Vec<String>,
-    /// Until when the secret before the current one signs, too.
+    /// Until then the previous secret signs, too.
     pub rotation_ends_at: Option<Timestamp>,
-    /// Since when there is it.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// Time of the last change.
     pub updated_at: Timestamp,
 }
 
@@ -107,24 +106,24 @@ const COLUMNS: &str = "id, application_id, name, url, event_types, status, statu
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
 
-/// The deliveries that are held for a paused endpoint.
+/// Deliveries held for a paused endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// Their number, counted up to a bound.
+    /// Number of deliveries, counted up to a bound.
     pub deliveries: i64,
-    /// When the event of the oldest was accepted.
+    /// Acceptance of the oldest delivery's event.
     pub oldest_accepted_at: Option<Timestamp>,
 }
 
 impl Store {
-    /// Creates an endpoint with its secret; none where the application has `most` already.
+    /// Creates an endpoint with its secret; `None` if the application already has `most` endpoints.
     ///
     /// # Errors
-    /// [`StoreError::Data`] when there is no such application.
+    /// [`StoreError::Data`] for an unknown application.
     pub async fn create_endpoint(&self, new: &NewEndpoint, most: usize) -> Result<Option<EndpointRow>, StoreError> {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
-        // Two who create the last one at once must not both have it.
+        // Two concurrent requests must not both create the last permitted endpoint.
         transaction.execute(LOCK_OWNER, &[&new.application.0]).await?;
         if count_endpoints(&transaction, new.application).await? >= row_count(most) {
             return Ok(None);
@@ -147,10 +146,7 @@ impl Store {
         changed.ok_or_else(|| StoreError::corrupt("endpoints", format!("{} is not there after its insert", new.id)))
     }
 
-    /// An endpoint of an application.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Finds an endpoint of an application.
     pub async fn endpoint(
         &self,
         application: ApplicationId,
@@ -162,10 +158,7 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// A page of an application's endpoints, newest first, older than `before`.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists an application's endpoints, newest first: one page of endpoints older than `before`.
     pub async fn endpoints(
         &self,
         application: ApplicationId,
@@ -182,10 +175,7 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// The deliveries that are queued for an endpoint, which is paused, counted up to `most`.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Counts the queued deliveries of a paused endpoint, up to `most`.
     pub async fn held(&self, endpoint: EndpointId, most: usize) -> Result<Held, StoreError> {
         let oldest = "SELECT id FROM open_deliveries WHERE endpoint_id = $1 AND state = 'queued' AND class =";
         let statement = format!(
@@ -197,10 +187,8 @@ impl Store {
         Ok(Held { deliveries: row.get(0), oldest_accepted_at: row.get(1) })
     }
 
-    /// Changes an endpoint; `None` where there is none. A change of its status has a dispatcher look at its backlog now.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Changes an endpoint; `None` if the endpoint does not exist. After a change of status a dispatcher looks at the
+    /// endpoint's backlog at once.
     pub async fn change_endpoint(
         &self,
         application: ApplicationId,
@@ -277,11 +265,8 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Disables an endpoint that wants nothing any more, as it has answered at `asked_at`; not one that
-    /// somebody has changed since.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Disables an endpoint whose answer to an attempt at `asked_at` refuses all further deliveries. False if the
+    /// endpoint was changed since.
     pub async fn disable_endpoint(
         &self,
         endpoint: EndpointId,
@@ -309,10 +294,7 @@ impl Store {
         Ok(self.connection().await?.execute(statement, &parameters).await? == 1)
     }
 
-    /// Deletes an endpoint with its secrets; false where there is none. Its row stays for its deliveries.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Deletes an endpoint with its secrets; false if the endpoint does not exist. The row stays for its deliveries.
     pub async fn delete_endpoint(&self, application: ApplicationId, id: EndpointId) -> Result<bool, StoreError> {
         let statement = format!(
             "{OWNER}, endpoint AS (
@@ -332,7 +314,6 @@ impl Store {
     }
 }
 
-/// How many endpoints an application has.
 pub(crate) async fn count_endpoints(
     client: &impl GenericClient,
     application: ApplicationId,

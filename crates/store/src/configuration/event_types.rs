@@ -1,14 +1,11 @@
-//! The event types that applications describe themselves, beside those of their dialects.
+//! Event types described by an application, beside the event types of its dialect.
 
 use fanfare_domain::{catalogue::EventTypeDescription, event::EventType, ids::ApplicationId};
 
 use crate::{Store, StoreError, connection::store::row_count};
 
 impl Store {
-    /// The event types that an application describes itself, by name.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Event types described by an application, by name.
     pub async fn event_types(&self, application: ApplicationId) -> Result<Vec<EventTypeDescription>, StoreError> {
         let statement =
             "SELECT name, category, description, sample FROM event_types WHERE application_id = $1 ORDER BY name";
@@ -26,11 +23,10 @@ impl Store {
             .collect()
     }
 
-    /// Describes an event type, anew where it was described before. False where there is no room for another
-    /// one beside `most`.
+    /// Describes an event type, or replaces the description. False if the application already has `most` others.
     ///
     /// # Errors
-    /// [`StoreError::Data`] when there is no such application.
+    /// [`StoreError::Data`] for an unknown application.
     pub async fn describe_event_type(
         &self,
         application: ApplicationId,
@@ -49,11 +45,7 @@ impl Store {
         Ok(self.connection().await?.execute(statement, &parameters).await? == 1)
     }
 
-    /// Removes an event type that the application describes itself; false where there is none. What is
-    /// subscribed to it stays so.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Removes the description of an event type; false if there is none. Subscriptions stay.
     pub async fn remove_event_type(&self, application: ApplicationId, name: &EventType) -> Result<bool, StoreError> {
         let statement = "DELETE FROM event_types WHERE application_id = $1 AND name = $2";
         Ok(self.connection().await?.execute(statement, &[&application.0, &name.as_str()]).await? == 1)

@@ -1,4 +1,4 @@
-//! API keys, as they are managed. Only the digest of a token is ever stored.
+//! API keys: create, list, rotate, revoke. Only the digest of a token is stored.
 
 use std::time::Duration;
 
@@ -15,38 +15,38 @@ use crate::{
     connection::store::{milliseconds, row_count},
 };
 
-/// A key as those see it who manage keys.
+/// An API key without its secret.
 #[derive(Debug, Clone)]
 pub struct KeyRow {
-    /// Its id.
+    /// Id of the key.
     pub id: KeyId,
-    /// What it may do.
+    /// Permissions of the key.
     pub role: Role,
-    /// The application that it is bound to; an admin key is bound to none.
+    /// Application of the key; `None` for an admin key.
     pub application: Option<ApplicationId>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it ends by itself, or ended.
+    /// Time of expiry.
     pub expires_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// Time of revocation.
     pub revoked_at: Option<Timestamp>,
-    /// When it was used last, within some seconds.
+    /// Time of the last use, within some seconds.
     pub last_used_at: Option<Timestamp>,
 }
 
 const SELECT: &str = "SELECT k.id, k.role, k.application_id, k.created_at, k.expires_at, k.revoked_at, u.last_used_at
                       FROM api_keys k LEFT JOIN key_uses u ON u.key_id = k.id";
 
-/// The same of a key that has just been made.
+/// Columns of [`SELECT`], for a key without a use.
 const MADE: &str = "RETURNING id, role, application_id, created_at, expires_at, revoked_at,
                               NULL::timestamptz AS last_used_at";
 
 impl Store {
-    /// Keeps what a token is recognised by. An admin key has no application, every other key one. One with a `lifetime`
-    /// ends after it.
+    /// Stores the digest of a token. An admin key has no application, every other key has an application. A key with a
+    /// `lifetime` expires after the lifetime.
     ///
     /// # Errors
-    /// [`StoreError::Data`] when role and application do not fit, or there is no such application.
+    /// [`StoreError::Data`] if role and application do not fit, or for an unknown application.
     pub async fn create_key(
         &self,
         token: &Token,
@@ -68,10 +68,7 @@ impl Store {
         read(&row)
     }
 
-    /// A page of all keys, newest first, older than `before`; those of one application where it is named.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists keys, newest first: one page of keys older than `before`, of `application` if given.
     pub async fn keys(
         &self,
         application: Option<ApplicationId>,
@@ -87,11 +84,8 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Lets a key end after `overlap`, or when it would have ended before that, and makes another one of the same role for
-    /// the same application. None where there is no such key, or it has ended.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lets a key expire after `overlap`, or at its own earlier expiry, and creates a key with the same role and
+    /// application. `None` if the key is unknown or has ended.
     pub async fn rotate_key(&self, key: KeyId, token: &Token, overlap: Duration) -> Result<Option<KeyRow>, StoreError> {
         let statement = format!(
             "WITH old AS (
@@ -112,10 +106,7 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Ends a key at once. None where there is no such key; one that has been revoked stays as it is.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Revokes a key at once. `None` if the key is unknown; a revoked key stays unchanged.
     pub async fn revoke_key(&self, key: KeyId) -> Result<Option<KeyRow>, StoreError> {
         let connection = self.connection().await?;
         let revoke = "UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL";
@@ -124,11 +115,11 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Notes when keys were used.
+    /// Stores times of last use.
     pub(crate) async fn note_key_uses(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
         let keys: Vec<Uuid> = uses.iter().map(|(key, _)| key.0).collect();
         let times: Vec<Timestamp> = uses.iter().map(|(_, at)| *at).collect();
-        // Sorted, or two processes could wait for each other.
+        // Sorted by key, or two processes could deadlock.
         let statement = "INSERT INTO key_uses (key_id, last_used_at)
                          SELECT * FROM unnest($1::uuid[], $2::timestamptz[]) AS u(key_id, at) ORDER BY key_id
                          ON CONFLICT (key_id) DO UPDATE

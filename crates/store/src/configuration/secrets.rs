@@ -1,4 +1,4 @@
-//! What of endpoints is kept encrypted: their signing secrets, and the headers of their own.
+//! Encrypted values of endpoints: signing secrets and custom headers.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::{
     connection::{keyring::Sealed, store::milliseconds},
 };
 
-/// What came of rotating a secret.
+/// Result of rotating a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
     /// The new secret signs.
     Done,
-    /// There is no such endpoint.
+    /// The endpoint does not exist.
     NoSuchEndpoint,
-    /// The one before has not ended.
+    /// The overlap of an earlier rotation has not ended.
     UnderWay,
 }
 
@@ -42,10 +42,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives an endpoint another secret; the one that it had signs, too, for the time of the overlap.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Gives an endpoint a new secret. The current secret signs, too, until the end of `overlap`.
     pub async fn rotate_secret(
         &self,
         application: ApplicationId,
@@ -74,11 +71,8 @@ impl Store {
         Ok(Rotation::Done)
     }
 
-    /// Ends the overlap of a rotation now: only the current secret signs from here on. False where there is no
-    /// such endpoint.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Ends the overlap of a rotation now: only the current secret signs from here on. False if the endpoint does not
+    /// exist.
     pub async fn end_rotation(&self, application: ApplicationId, endpoint: EndpointId) -> Result<bool, StoreError> {
         let statement = format!(
             "{OWNER}, endpoint AS (
@@ -94,7 +88,7 @@ impl Store {
     }
 }
 
-/// Reads a secret of an endpoint.
+/// Decrypts a signing secret of an endpoint.
 pub(crate) fn open(keyring: &Keyring, endpoint: EndpointId, row: &Row) -> Result<SigningSecret, StoreError> {
     let secret_id = SecretId(row.get("secret_id"));
     let plain = keyring.open(row.get("key_name"), row.get("ciphertext"), &identity(endpoint, secret_id))?;
@@ -103,7 +97,7 @@ pub(crate) fn open(keyring: &Keyring, endpoint: EndpointId, row: &Row) -> Result
         .ok_or_else(|| StoreError::corrupt("endpoint_secrets", format!("{secret_id} is no signing secret")))
 }
 
-/// None where there are no headers.
+/// Encrypts the headers of an endpoint; `None` without headers.
 pub(crate) fn seal_headers(
     keyring: &Keyring,
     endpoint: EndpointId,
@@ -116,7 +110,7 @@ pub(crate) fn seal_headers(
     keyring.seal(plain.as_bytes(), &headers_identity(endpoint)).map(Some)
 }
 
-/// Reads the headers of an endpoint's own.
+/// Decrypts the custom headers of an endpoint.
 pub(crate) fn open_headers(keyring: &Keyring, endpoint: EndpointId, row: &Row) -> Result<HeaderMap, StoreError> {
     let Some(key_name) = row.get::<_, Option<&str>>("headers_key_name") else { return Ok(HeaderMap::new()) };
     let plain = keyring.open(key_name, row.get("headers_ciphertext"), &headers_identity(endpoint))?;
@@ -130,7 +124,7 @@ pub(crate) fn open_headers(keyring: &Keyring, endpoint: EndpointId, row: &Row) -
     headers.iter().map(checked).collect::<Result<_, header::HeaderFault>>().map_err(|_| corrupt())
 }
 
-/// What binds a ciphertext to its row: it opens nowhere else.
+/// Associated data of a secret: binds the ciphertext to its row.
 pub(crate) fn identity(endpoint: EndpointId, secret: SecretId) -> Vec<u8> {
     [b"endpoint_secrets".as_slice(), endpoint.0.as_bytes(), secret.0.as_bytes()].concat()
 }

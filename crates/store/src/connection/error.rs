@@ -1,4 +1,4 @@
-//! What can go wrong with the database, sorted by what the caller does about it.
+//! Errors of the database, sorted by the caller's reaction.
 
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
@@ -6,55 +6,56 @@ use tokio_postgres::error::SqlState;
 /// A failed statement.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database does not answer, refuses connections, or went away meanwhile: whether the statement
-    /// was committed is unknown. To be tried again later.
+    /// The database does not answer, refuses connections, or broke the connection. The statement may have committed.
+    /// Retry later.
     #[error("the database is not available: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Two transactions stood in each other's way and this one was rolled back. To be tried again now.
+    /// PostgreSQL rolled this transaction back in favour of another, or a lock timeout ended the statement. Retry at
+    /// once.
     #[error("the transaction was rolled back in favour of another: {0}")]
     Conflict(#[source] tokio_postgres::Error),
-    /// A value that the database does not take: the same statement fails again.
+    /// The database refuses a value: the same statement fails again.
     #[error("the database does not take a value: {0}")]
     Data(#[source] tokio_postgres::Error),
-    /// A stored secret cannot be read with the keys that this process was given.
+    /// No key of this process decrypts a stored secret.
     #[error(transparent)]
     Keyring(#[from] crate::KeyringError),
-    /// A row does not hold what this release writes.
+    /// This release cannot read a row.
     #[error("table {table} holds a row that this release cannot read: {what}")]
     Corrupt {
-        /// The table.
+        /// Table with the row.
         table: &'static str,
-        /// What is wrong with it.
+        /// The row, and the fault.
         what: String,
     },
-    /// A setting of the database by which it may lose what it has committed.
-    #[error("{setting} is {value}: what is committed may be lost when the server dies; set it to on")]
+    /// A setting that lets the database lose committed transactions.
+    #[error("{setting} is {value}: committed data may be lost when the server dies; set {setting} to on")]
     NotDurable {
-        /// The setting's name.
+        /// Name of the setting.
         setting: &'static str,
-        /// Its value.
+        /// Value of the setting.
         value: String,
     },
-    /// The migrations were not run, or could not be.
+    /// A migration failed.
     #[error("the migration failed: {0}")]
     Migration(#[from] refinery::Error),
-    /// Anything else: a fault of this program or of the database's set-up.
+    /// Any other error: a fault of this program or of the database's configuration.
     #[error("the database refused a statement: {0}")]
     Refused(#[source] tokio_postgres::Error),
 }
 
 impl StoreError {
-    /// Whether the same statement may succeed later without any change to it.
+    /// True if the same statement may succeed later, unchanged.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Conflict(_))
     }
 
-    /// Whether the statement may succeed later, if only because somebody mends the database's set-up.
+    /// True if the statement may succeed later, at the latest after an operator mends the database's configuration.
     pub fn may_pass(&self) -> bool {
         self.is_transient() || matches!(self, Self::Refused(_))
     }
 
-    /// Whether a row was refused because there is no partition for its moment of acceptance.
+    /// True if no partition exists for the row's moment of acceptance.
     pub fn lacks_partition(&self) -> bool {
         matches!(self, Self::Data(error) if error.code() == Some(&SqlState::CHECK_VIOLATION))
     }
@@ -67,7 +68,7 @@ impl StoreError {
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(state) = error.code() else {
-            // Without a code the error came from the connection or from our own values.
+            // Without a code the error comes from the connection or from our own values.
             return if error.is_closed() || has_io_source(&error) {
                 Self::Unavailable(Box::new(error))
             } else {
@@ -79,7 +80,7 @@ impl From<tokio_postgres::Error> for StoreError {
             Some("08" | "53" | "57" | "58") => Self::Unavailable(Box::new(error)),
             Some("40") => Self::Conflict(error),
             Some("22" | "23") => Self::Data(error),
-            // A lock that was not had in time; a standby that is not (yet) the primary.
+            // A lock timeout; a standby that is not (yet) the primary.
             _ if *state == SqlState::LOCK_NOT_AVAILABLE => Self::Conflict(error),
             _ if *state == SqlState::READ_ONLY_SQL_TRANSACTION => Self::Unavailable(Box::new(error)),
             _ => Self::Refused(error),

@@ -1,4 +1,4 @@
-//! Encryption of secrets at rest.
+//! Encryption of secrets at rest, by XChaCha20-Poly1305.
 
 use std::{fmt, str::FromStr};
 
@@ -10,15 +10,15 @@ use chacha20poly1305::{
 
 const NONCE_LENGTH: usize = 24;
 
-/// The keys that secrets are encrypted with: the first encrypts, all of them decrypt.
+/// Keys for secrets: the first key encrypts, all keys decrypt.
 ///
-/// XChaCha20-Poly1305, whose nonce is long enough to be random. What is stored is nonce and ciphertext;
-/// the key's name stands beside it, and the row's identity is the associated data, so that a ciphertext
-/// moved to another row cannot be read there.
+/// The stored ciphertext begins with a nonce of 24 bytes, long enough to be random. The key's name is stored
+/// beside the ciphertext. The row's identity is the associated data: a ciphertext moved to another row cannot be
+/// decrypted there.
 #[derive(Clone)]
 pub struct Keyring(Vec<(String, XChaCha20Poly1305)>);
 
-/// Why a key ring, or what it was to decrypt, cannot be read.
+/// Errors of a keyring, and of decryption.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyringError {
     /// The setting is malformed.
@@ -26,20 +26,19 @@ pub enum KeyringError {
         "expected name:base64 of 32 bytes, several separated by commas, the current one first (make one with: echo \"k1:$(head -c 32 /dev/urandom | base64)\")"
     )]
     Malformed,
-    /// The process was given no key.
+    /// The process has no key.
     #[error("no key to encrypt secrets with: set FANFARE_SECRET_KEYS")]
     Empty,
-    /// A row names a key that this process was not given.
-    #[error("a secret is encrypted with the key {0:?}, which is not in the key ring")]
+    /// A row names a key missing from this keyring.
+    #[error("a secret is encrypted with the key {0:?}, which is not in the keyring; add it to FANFARE_SECRET_KEYS")]
     UnknownKey(String),
-    /// The key does not open it: another key of the same name, or a changed row.
+    /// The key does not decrypt the row: another key has the same name, or the row was changed.
     #[error(
         "a secret cannot be decrypted with the key {0:?}: it is not the key that encrypted it, or the row was changed"
     )]
     WrongKey(String),
 }
 
-/// A secret as it is stored.
 pub(crate) struct Sealed {
     pub(crate) key_name: String,
     pub(crate) ciphertext: Vec<u8>,
@@ -65,12 +64,11 @@ impl FromStr for Keyring {
 }
 
 impl Keyring {
-    /// The ring of a process that handles no secrets. It can neither encrypt nor decrypt.
+    /// Keyring of a process without secrets, which can neither encrypt nor decrypt.
     pub fn empty() -> Self {
         Self(Vec::new())
     }
 
-    /// The name of the key that encrypts.
     pub(crate) fn current(&self) -> Result<&str, KeyringError> {
         self.0.first().map(|(name, _)| name.as_str()).ok_or(KeyringError::Empty)
     }

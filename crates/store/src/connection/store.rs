@@ -1,4 +1,4 @@
-//! The connections to the database.
+//! Connections to the database: pools, deadlines, durability.
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -13,19 +13,20 @@ use crate::{
     connection::{clock::Clock, tls},
 };
 
-/// What a process tells about its database.
+/// Settings of a process for its database.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// Where it is.
+    /// URL of the database.
     pub url: DatabaseUrl,
-    /// Connections that this process may open, beside seven for the batch statements and the heartbeat, and one that listens.
+    /// Maximum of general connections. A process opens eight more: seven for batch statements and heartbeat, and the
+    /// listener.
     pub connections: usize,
-    /// The keys that secrets are encrypted with.
+    /// Keys for stored secrets.
     pub keyring: Keyring,
 }
 
-/// The database's URL: `postgres://user:password@host:port/database`, with `sslmode` (`disable`, `prefer`, `require`,
-/// `verify-ca`, `verify-full`; `prefer` without it) and `sslrootcert`, a PEM file, as libpq has them.
+/// URL of the database: `postgres://user:password@host:port/database`. As in libpq, `sslmode` is `disable`, `prefer`
+/// (default), `require`, `verify-ca` or `verify-full`, and `sslrootcert` names a PEM file.
 #[derive(Clone)]
 pub struct DatabaseUrl {
     config: Config,
@@ -54,7 +55,7 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// Every statement of Fanfare. Cheap to clone.
+/// All statements of Fanfare. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     config: Config,
@@ -65,39 +66,39 @@ pub struct Store {
     heartbeats: Pool,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: Arc<Clock>,
-    /// Changes when the connections that there are fell silent.
+    /// Changes when the listener finds the open connections silent.
     silence: watch::Sender<()>,
 }
 
-/// What moves the bytes of a connection.
+/// Driver of a connection: moves the bytes.
 pub(crate) type Dialled = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
-/// A statement may take this long. Longer ones hold up what waits behind them.
+/// Deadline of a statement. A longer statement would hold up all statements behind it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Connections for the batches of events.
 const BATCH_CONNECTIONS: usize = 2;
 
-/// Connections for the other batch statements: record, lease, retries, and recovery beside them.
+/// Connections for the other batch statements: record, lease, retries and recovery.
 const WRITERS: usize = 4;
 
 /// On a partition without statistics the planner may choose a scan, which is slower by an order of magnitude.
 const INDEXES_ONLY: &str = "-c enable_seqscan=off -c enable_bitmapscan=off";
 
-/// The batch statements join a small list with a partitioned table by its primary key. On a partition
-/// without statistics the planner may choose a scan instead, which is slower by an order of magnitude.
+/// Batch statements join a small list with a partitioned table by its primary key. On a partition without statistics
+/// the planner may choose a scan, which is slower by an order of magnitude.
 const KEY_LOOKUPS_ONLY: &str = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c plan_cache_mode=force_generic_plan";
 
-/// By these the server ends the session of a process that is gone without a word, with the locks that it holds, after a
-/// minute. By its own settings that takes two hours.
+/// The server ends the session of a vanished process after a minute, and frees its locks. By its own defaults the
+/// server needs two hours.
 const LOST_CLIENTS: &str = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3";
 
 impl Store {
-    /// Prepares the pools. Connects to nothing yet: a database that is away at the start is waited for
-    /// by whoever needs it.
+    /// Prepares the pools without connecting. Each statement waits for its connection, so that a database may be away
+    /// at the start.
     ///
     /// # Errors
-    /// When a pool cannot be made of the settings.
+    /// If the settings yield no pool.
     pub fn new(settings: StoreSettings) -> Result<Self, StoreError> {
         let DatabaseUrl { mut config, tls } = settings.url;
         let given = config.get_options().unwrap_or_default().to_owned();
@@ -120,42 +121,42 @@ impl Store {
         })
     }
 
-    /// The time by the database's clock, as long as it is followed ([`Directory`](crate::Directory)).
+    /// The database's time, while a [`Directory`](crate::Directory) follows the clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// A connection beside the pools. It answers only while its other half is polled.
+    /// Dials a connection outside the pools. The client gets answers only while the caller polls the driver.
     pub(crate) async fn dial(&self) -> Result<(Client, Dialled), StoreError> {
         Ok(self.config.connect(self.tls.clone()).await?)
     }
 
-    /// A connection for anything but the batch statements.
+    /// Connection for all statements except batch statements.
     pub(crate) async fn connection(&self) -> Result<Object, StoreError> {
         Ok(self.pool.get().await?)
     }
 
-    /// A connection for the batches of events, which nothing else may hold up.
+    /// Connection for the batches of events. No other statement may hold up a batch.
     pub(crate) async fn inserter(&self) -> Result<Object, StoreError> {
         Ok(self.inserts.get().await?)
     }
 
-    /// The connection of the heartbeat, which no other statement delays.
+    /// Connection of the heartbeat. No other statement delays a heartbeat.
     pub(crate) async fn heartbeats(&self) -> Result<Object, StoreError> {
         Ok(self.heartbeats.get().await?)
     }
 
-    /// A connection for a statement that reaches rows by primary key only.
+    /// Connection for statements that reach rows by primary key only.
     pub(crate) async fn writer(&self) -> Result<Object, StoreError> {
         Ok(self.writers.get().await?)
     }
 
-    /// Gives work on the database a limit; it ends before that where connections are found to be silent. One whose
-    /// answer did not come by then may be silent for ever, and would go back to its pool: those that are not in use are
-    /// closed, so that the next statement takes a new one.
+    /// Runs `work` with a deadline, and fails early if the listener finds the connections silent. After either,
+    /// drops idle pooled connections: a connection without an answer may stay silent for ever. The next statement then
+    /// dials anew.
     ///
     /// # Errors
-    /// Those of the work, and [`StoreError::Unavailable`] where it took too long.
+    /// Errors of `work`; [`StoreError::Unavailable`] after the deadline.
     pub async fn in_time<T>(
         &self,
         limit: Duration,
@@ -173,12 +174,12 @@ impl Store {
             Ok(Some(answered)) => answered,
             Ok(None) | Err(_) => {
                 self.close_unused();
-                Err(StoreError::Unavailable("no answer came".into()))
+                Err(StoreError::Unavailable("the database did not answer in time".into()))
             }
         }
     }
 
-    /// Has all work that waits for an answer end: none will come, as its connections are silent.
+    /// Fails all work in [`Self::in_time`]: silent connections never answer.
     pub(crate) fn leave_connections(&self) {
         self.close_unused();
         self.silence.send_replace(());
@@ -190,7 +191,7 @@ impl Store {
         }
     }
 
-    /// Checks that a commit of the database is durable: messages are acked because of it.
+    /// Checks that commits are durable: an ack relies on a durable commit.
     ///
     /// # Errors
     /// [`StoreError::NotDurable`] with the setting at fault.
@@ -205,10 +206,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the database answers.
-    ///
-    /// # Errors
-    /// When it does not.
+    /// Asks the database for an answer.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.connection().await?.simple_query("SELECT 1").await?;
         Ok(())
@@ -219,10 +217,10 @@ fn pool(config: &Config, tls: &MakeRustlsConnect, planner: &str, size: usize) ->
     let mut config = config.clone();
     let given = config.get_options().unwrap_or_default().to_owned();
     let timeout = STATEMENT_TIMEOUT.as_millis();
-    // Without compilation: a scan of a small table that is switched off counts as so dear that each plan would be compiled.
+    // Without JIT: a disabled scan of a small table counts as so expensive that PostgreSQL would compile each plan.
     config.options(format!("{given} -c statement_timeout={timeout} -c lock_timeout=5000 -c jit=off {planner}"));
     let manager = Manager::from_config(config, tls.clone(), ManagerConfig { recycling_method: RecyclingMethod::Fast });
-    // deadpool's own defaults wait for ever.
+    // deadpool waits for ever by default.
     let timeouts = Timeouts {
         wait: Some(Duration::from_secs(5)),
         create: Some(Duration::from_secs(5)),
@@ -236,12 +234,12 @@ fn pool(config: &Config, tls: &MakeRustlsConnect, planner: &str, size: usize) ->
         .map_err(|error| StoreError::Unavailable(Box::new(error)))
 }
 
-/// A number of rows as the statements take it.
+/// Converts a number of rows to the type of SQL.
 pub(crate) fn row_count(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// A duration as the statements take it.
+/// Converts a duration to the milliseconds of SQL.
 pub(crate) fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! TLS to the database, as `sslmode` and `sslrootcert` of its URL ask for it, by the meanings that libpq gives them.
+//! TLS to the database by `sslmode` and `sslrootcert` of the URL, with the meanings of libpq.
 
 use std::{path::Path, sync::Arc};
 
@@ -13,25 +13,25 @@ use rustls::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// What is asked of the server's certificate.
+/// Required check of the server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Check {
-    /// Nothing: whoever stands between can read along.
+    /// None: a man in the middle can read along.
     None,
-    /// That a trusted authority made it, for whatever name.
+    /// A trusted authority issued the certificate, for any name.
     Authority,
-    /// That a trusted authority made it for the host of the URL.
+    /// A trusted authority issued the certificate for the host of the URL.
     Name,
 }
 
-/// Takes what is about TLS out of a URL. Gives the rest, with an `sslmode` that the client library knows.
+/// Splits the TLS parameters off a URL. Returns the rest, with an `sslmode` known to `tokio-postgres`.
 ///
 /// # Errors
-/// For people: which parameter is wrong, or which file cannot be used.
+/// A text for people that names the wrong parameter or the unusable file.
 pub(crate) fn split(url: &str) -> Result<(String, MakeRustlsConnect), String> {
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
     if !address.contains("://") {
-        // Words such as `host=…`, which the client library reads by itself.
+        // Key-value form such as `host=…`, which `tokio-postgres` reads without our help.
         return Ok((url.to_owned(), MakeRustlsConnect::new(client_config(Check::None, None)?)));
     }
     let (mut mode, mut roots, mut rest) = ("prefer", None, Vec::new());
@@ -80,7 +80,7 @@ fn client_config(check: Check, file: Option<&Path>) -> Result<ClientConfig, Stri
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
-/// The certificates of a file, or those of the system.
+/// Root certificates of the file, or of the system.
 fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let Some(file) = file else {
@@ -96,7 +96,7 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err(unusable(&"it holds no PEM certificate")) } else { Ok(roots) }
 }
 
-/// Checks less than the library does by itself: no certificate, or no name.
+/// Verifier for [`Check::None`] and [`Check::Authority`], which check less than rustls does.
 #[derive(Debug)]
 struct Verifier {
     authority: Option<Arc<WebPkiServerVerifier>>,
@@ -114,7 +114,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let Some(authority) = &self.authority else { return Ok(ServerCertVerified::assertion()) };
         match authority.verify_server_cert(certificate, chain, name, ocsp, now) {
-            // The name is looked at last.
+            // rustls checks the name last: all other checks have passed.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),

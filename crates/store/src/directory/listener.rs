@@ -1,5 +1,6 @@
-//! The connection that hears of changes. It is asked for the time again and again. Where it does not answer while a new
-//! one does, connections fell silent: nothing will ever come from those that are as old.
+//! The connection for notices of changes. The listener asks this connection for the time, every [`ASK`]. If the
+//! connection is silent while a new connection answers, all connections of that age are silent: no answer will
+//! come.
 
 use std::{pin::pin, time::Duration};
 
@@ -12,26 +13,27 @@ use tokio_postgres::{AsyncMessage, Client};
 
 use crate::{Store, StoreError};
 
-/// How long a failed connection waits before the next.
+/// Wait between a failed connection and the next.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// The longest that it may take to connect, and then to be heard of.
+/// Deadline to connect, and another to listen and to get the first answer.
 const SET_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the connection is asked for the time.
+/// Interval between two questions for the time.
 const ASK: Duration = Duration::from_secs(2);
 
-/// An answer to that takes no time. Where this one does, a new connection is asked as well.
+/// Deadline of an answer. Afterwards the listener asks a new connection as well.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A server that has answered a new connection has answered the old one before, but for so much.
+/// Time for the old connection's answer after a new connection's answer. An answering server has answered the old
+/// connection before.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Passes a hint on for every notice, and one after each (re)connection, since notices may have been missed.
+/// Sends a hint for every notice, and after each (re)connection, when notices may have been missed.
 pub(crate) async fn listen(store: Store, notices: mpsc::Sender<()>) {
     loop {
         if let Err(error) = listen_once(&store, &notices).await {
-            tracing::warn!(%error, "the connection that listens for changes is gone; connecting again");
+            tracing::warn!(%error, "the connection for notices of changes is gone; connecting again");
         }
         sleep(RETRY).await;
     }
@@ -63,7 +65,7 @@ async fn listen_once(store: &Store, notices: &mpsc::Sender<()>) -> Result<(), St
         loop {
             sleep(ASK).await;
             if is_silent(store, &client).await? {
-                tracing::warn!("connections to the database fell silent; taking new ones");
+                tracing::warn!("connections to the database fell silent; opening new connections");
                 store.leave_connections();
                 return Ok(());
             }
@@ -75,8 +77,8 @@ async fn listen_once(store: &Store, notices: &mpsc::Sender<()>) -> Result<(), St
     }
 }
 
-/// Asks a connection for the time. Where it does not answer, others are made until one does: as long as none does, the server is
-/// slow, or away, and not the connection silent.
+/// Asks a connection for the time. Without an answer, asks new connections until an answer comes. While no new
+/// connection answers, the server is slow or away, and the old connection is not at fault.
 async fn is_silent(store: &Store, client: &Client) -> Result<bool, StoreError> {
     let mut answer = pin!(ask(store, client));
     if let Ok(answer) = timeout(ANSWER_TIMEOUT, &mut answer).await {
@@ -99,7 +101,7 @@ async fn is_silent(store: &Store, client: &Client) -> Result<bool, StoreError> {
     }
 }
 
-/// Asks a connection of its own.
+/// Asks a new connection for the time.
 async fn ask_anew(store: &Store) -> Result<(), StoreError> {
     let (client, connection) = store.dial().await?;
     tokio::select! {
@@ -111,7 +113,7 @@ async fn ask_anew(store: &Store) -> Result<(), StoreError> {
 async fn ask(store: &Store, client: &Client) -> Result<(), StoreError> {
     let asked_at = Instant::now();
     let row = client.query_one("SELECT clock_timestamp()", &[]).await?;
-    // An answer that took long says little of the time.
+    // A late answer says little of the time.
     if asked_at.elapsed() < GRACE {
         store.clock.set(row.get(0), asked_at);
     }

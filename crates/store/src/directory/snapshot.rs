@@ -1,8 +1,8 @@
-//! What the services know of applications, endpoints and keys: an immutable copy, normally less than a
-//! second old, and ten at the most while the database answers.
+//! An immutable copy of applications, endpoints and keys for the services. The copy is normally less than a second old,
+//! and at most ten seconds while the database answers.
 //!
-//! A notice from the database says at once what changed; a slow poll finds what a lost notice did not
-//! say. While the database is away, the last copy serves on.
+//! A notice from the database reports each change at once; a slow poll finds a change whose notice was lost. While the
+//! database is away, the services keep the last copy.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -33,36 +33,35 @@ use crate::{
     directory::listener::listen,
 };
 
-/// How often the versions of all applications are compared, notices or not.
+/// Interval between two comparisons of all versions, with or without notices.
 const POLL: Duration = Duration::from_secs(10);
 
-/// The longest that one step of reading what has changed may take.
+/// Deadline of a step of a refresh.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a failed look-up waits before the next.
+/// Wait between a failed refresh and the next.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// All applications and all keys.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// The applications, each replaced whole when it changes.
+    /// Applications, each replaced whole when it changes.
     pub applications: HashMap<ApplicationId, Arc<Application>>,
-    /// The keys that are valid.
+    /// Valid keys.
     pub keys: Arc<Keys>,
-    /// Applications whose newest settings cannot be read here: their dialect or their key is not known to this
-    /// process. Where older ones could be, these serve on.
+    /// Applications with newest settings unreadable here: this process lacks the dialect or the encryption key. An
+    /// older readable copy stays in use.
     unreadable: HashSet<ApplicationId>,
 }
 
 impl Snapshot {
-    /// The sum of all applications' versions: it grows with each change, and is the same in every process
-    /// that knows the same.
+    /// Sum of all applications' versions. The sum grows with each change, and is equal in processes with equal copies.
     pub fn version(&self) -> i64 {
         self.applications.values().map(|application| application.version).sum()
     }
 }
 
-/// The way to the newest snapshot. Cheap to clone.
+/// Access to the newest snapshot, and the database's time. Cheap to clone.
 #[derive(Clone)]
 pub struct Directory {
     snapshot: watch::Receiver<Arc<Snapshot>>,
@@ -71,12 +70,12 @@ pub struct Directory {
     uses: Uses,
 }
 
-/// When keys were used, as long as the database has not been told.
+/// Times of use per key, until the next write to the database.
 type Uses = Arc<Mutex<HashMap<KeyId, Timestamp>>>;
 
 impl Directory {
-    /// Loads everything, waiting for the database if need be, and follows its changes until `stop`. Of the
-    /// `dialects`, each application has one.
+    /// Loads all applications and keys, waits for the database if necessary, and follows changes until `stop`.
+    /// `dialects` are the known dialects.
     pub async fn follow(store: Store, dialects: Arc<Dialects>, stop: CancellationToken) -> Self {
         let clock = Arc::clone(&store.clock);
         let uses = Uses::default();
@@ -84,7 +83,7 @@ impl Directory {
         let (notices, mut noticed) = mpsc::channel(1);
         let (listening, stopping) = (listen(source.store.clone(), notices), stop.clone());
         tokio::spawn(async move { stopping.run_until_cancelled(listening).await });
-        // The first notice says that changes are heard of from now on. Loaded before, one could be missed.
+        // The listener hears all changes after the first hint. A snapshot loaded before the hint could miss a change.
         stop.run_until_cancelled(noticed.recv()).await;
         let mut current = Arc::new(Snapshot::default());
         while let Err(error) = source.refresh(&mut current).await {
@@ -100,27 +99,27 @@ impl Directory {
         Self { snapshot, refresh: requests, clock, uses }
     }
 
-    /// The newest snapshot, with a notice whenever it was compared with the database.
+    /// The newest snapshot, with a notification after each comparison with the database.
     pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.clone()
     }
 
-    /// The time by the database's clock, also while the database is away.
+    /// The database's time, also while the database is away.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// The newest snapshot.
+    /// The last snapshot that was read.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.borrow())
     }
 
-    /// An application, if it is known.
+    /// Finds an application in the newest snapshot.
     pub fn application(&self, id: ApplicationId) -> Option<Arc<Application>> {
         self.snapshot.borrow().applications.get(&id).cloned()
     }
 
-    /// Who shows this text as a key; nobody, where it is not a valid one. Notes that the key was used.
+    /// Authenticates an API key, and notes its use. `None` if the text is not a valid key.
     pub fn authenticate(&self, text: &str) -> Option<Caller> {
         let now = self.now();
         let caller = self.snapshot.borrow().keys.authenticate(text, now)?;
@@ -128,14 +127,13 @@ impl Directory {
         Some(caller)
     }
 
-    /// Whether there is an application whose newest settings cannot be read here. What is not found in older ones may
-    /// then be there all the same.
+    /// True if this process cannot read the newest settings of the application. An endpoint missing in the copy may
+    /// then exist.
     pub fn is_unreadable(&self, id: ApplicationId) -> bool {
         self.snapshot.borrow().unreadable.contains(&id)
     }
 
-    /// Compares with the database now. False where that failed: then nothing can be said of what is
-    /// not known.
+    /// Compares the copy with the database now. False after a failure: an unknown application may then exist.
     pub async fn refresh(&self) -> bool {
         let (done, finished) = oneshot::channel();
         self.refresh.send(done).await.is_ok() && finished.await.unwrap_or(false)
@@ -161,14 +159,14 @@ async fn keep_current(
                 None => break,
             },
         }
-        // Everybody who asked before the look-up begins is answered by it.
+        // The refresh below answers every request received before its start.
         while let Ok(done) = requested.try_recv() {
             waiting.push(done);
         }
         let refreshed = source.refresh(&mut current).await;
         publish.send_replace(Arc::clone(&current));
         if let Err(error) = &refreshed {
-            tracing::warn!(%error, "cannot read all endpoints anew; the last known ones serve on");
+            tracing::warn!(%error, "cannot refresh the configuration; the last copy stays in use");
             tokio::time::sleep(RETRY).await;
         }
         for done in waiting {
@@ -177,7 +175,7 @@ async fn keep_current(
     }
 }
 
-/// What snapshots are made from.
+/// Sources of a snapshot.
 struct Source {
     store: Store,
     dialects: Arc<Dialects>,
@@ -185,7 +183,8 @@ struct Source {
 }
 
 impl Source {
-    /// Notes which keys were used since the last time. Where the database is away, that is said by their next use.
+    /// Writes the times of use since the last call. A failed write is not repeated: the next use of a key writes a
+    /// later time.
     async fn note_uses(&self) {
         let uses: Vec<_> = self.uses.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
         if !uses.is_empty()
@@ -195,7 +194,7 @@ impl Source {
         }
     }
 
-    /// Replaces what has changed.
+    /// Loads all changed applications and all keys.
     async fn refresh(&self, current: &mut Arc<Snapshot>) -> Result<(), StoreError> {
         let versions = self.store.in_time(STEP_TIMEOUT, self.versions()).await?;
         let changed: Vec<Uuid> = versions
@@ -233,7 +232,7 @@ impl Source {
 
     async fn load(&self, ids: &[Uuid]) -> Result<Vec<(ApplicationId, Result<Application, StoreError>)>, StoreError> {
         let mut connection = self.store.connection().await?;
-        // One snapshot of the database for all, so that a version never stands beside older endpoints.
+        // One snapshot of the database for all rows, so that a version never comes with older endpoints.
         let transaction = connection
             .build_transaction()
             .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
@@ -290,7 +289,7 @@ impl Source {
         })
     }
 
-    /// Endpoints from rows of one for each secret, which are sorted by endpoint, the newest secret first.
+    /// Reads endpoints from rows sorted by endpoint, the newest secret first. Each row holds one secret or none.
     fn endpoints(
         &self,
         rows: &[&Row],
@@ -342,7 +341,7 @@ fn endpoint(
     })
 }
 
-/// The dialect's policy, with what of it the endpoint has of its own.
+/// Policy of the dialect, with the endpoint's own values.
 fn policy(row: &Row, of_dialect: &Arc<Policy>) -> Result<Arc<Policy>, NotASchedule> {
     let (schedule, timeout, rate) = (endpoints::schedule(row)?, endpoints::timeout(row), endpoints::rate(row));
     if schedule.is_none() && timeout.is_none() && rate.is_none() {

@@ -1,8 +1,9 @@
-//! Attempts as the API shows them. An attempt 1 that succeeded at once is inline in `deliveries`; `attempts` has all others.
+//! Attempts, as the API shows them. An immediate success of attempt 1 is inline in `deliveries`; `attempts` has all
+//! other attempts.
 //!
-//! A list merges the two by the moment of an attempt. That moment is `started_at` in `attempts`, and the moment of
-//! acceptance for an inline success, which began within 10 s of it: both are in an index. A page is cut by the moment and
-//! then shown by `started_at`. So no attempt is lost between two pages, and none is read that the page does not show.
+//! A list merges both tables by an indexed moment: `started_at` in `attempts`, and the acceptance for an inline success.
+//! The inline success began within 10 s of acceptance. A page of the log is cut and sorted by this moment. Thereby no
+//! attempt is lost between two pages, and the page shows every row read. Only `last_attempts` sorts by `started_at`.
 
 use std::{fmt, str::FromStr};
 
@@ -16,58 +17,58 @@ use uuid::Uuid;
 
 use crate::{Store, StoreError, connection::store::row_count, history::events::LISTED_BODY};
 
-/// One attempt of a delivery.
+/// An attempt of a delivery.
 #[derive(Debug, Clone)]
 pub struct AttemptRow {
-    /// Its number, from 1 on.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// The URL that it was sent to; `None` where its process died.
+    /// URL of the request; `None` if the sending process died.
     pub url: Option<String>,
-    /// When it was sent.
+    /// Start of the attempt.
     pub started_at: Timestamp,
-    /// Its duration, in milliseconds.
+    /// Duration in milliseconds.
     pub duration_ms: Option<i32>,
-    /// The outcome's code.
+    /// Code of the outcome.
     pub outcome: String,
-    /// The response's status.
+    /// Status of the response.
     pub status: Option<i32>,
-    /// The outcome in words.
+    /// Description of the outcome.
     pub error: Option<String>,
-    /// The response's headers that are kept, as a JSON object.
+    /// Kept headers of the response, as a JSON object.
     pub response_headers: Option<String>,
-    /// The part of the response's body that is kept.
+    /// Kept part of the response's body.
     pub response_body: Option<Vec<u8>>,
-    /// When the next attempt was due then.
+    /// Due time of the next attempt, as decided after this attempt.
     pub next_due_at: Option<Timestamp>,
 }
 
 /// An attempt with its delivery and event.
 #[derive(Debug, Clone)]
 pub struct LoggedAttempt {
-    /// The delivery.
+    /// Delivery of the attempt.
     pub delivery: DeliveryId,
-    /// The event.
+    /// Event of the delivery.
     pub event: EventId,
-    /// The event's type.
+    /// Type of the event.
     pub event_type: String,
-    /// The endpoint.
+    /// Endpoint of the delivery.
     pub endpoint: EndpointId,
-    /// The body that was sent; `None` where it is long.
+    /// Body as sent; `None` for a long body.
     pub body: Option<String>,
-    /// Its place in the log.
+    /// Place in the log.
     pub place: AttemptPlace,
     /// The attempt.
     pub attempt: AttemptRow,
 }
 
-/// The place of an attempt in the log. The newest is first.
+/// Place of an attempt in the log, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AttemptPlace {
-    /// When the attempt began; of an inline success, when its event was accepted.
+    /// Start of the attempt; for an inline success, acceptance of the event.
     pub at: Timestamp,
-    /// The delivery.
+    /// Delivery of the attempt.
     pub delivery: DeliveryId,
-    /// The attempt's number.
+    /// Number of the attempt.
     pub attempt: u32,
 }
 
@@ -100,31 +101,31 @@ impl FromStr for AttemptPlace {
     }
 }
 
-/// Selects the attempts to list.
+/// Selects the attempts of a list.
 #[derive(Debug, Clone, Default)]
 pub struct AttemptFilter {
     /// Attempts to this endpoint.
     pub endpoint: Option<EndpointId>,
     /// Attempts of this event.
     pub event: Option<EventId>,
-    /// The last attempt of the page before.
+    /// Last attempt of the previous page.
     pub before: Option<AttemptPlace>,
-    /// The size of the page.
+    /// Size of the page.
     pub limit: usize,
 }
 
-/// Inline successes that are read beyond the number asked for, so that the last attempts are in the order of their beginnings.
+/// Inline successes read beyond the requested number, to sort the last attempts by their start.
 const LOOK_BACK: i64 = 200;
 
 const LOGGED: &str = "a.delivery_id, a.attempt, a.event_id, a.endpoint_id, a.url, a.started_at, a.duration_ms, a.outcome, \
                       a.status, a.error, a.response_headers, a.response_body, a.next_due_at, a.started_at AS at";
 
-/// The same columns of an inline success.
+/// Columns of an inline success, in the order of [`LOGGED`].
 const INLINE: &str = "d.id AS delivery_id, 1 AS attempt, d.event_id, d.endpoint_id, d.url, d.started_at, d.duration_ms, \
                       'answered' AS outcome, d.status, NULL::text AS error, d.response_headers, d.response_body, \
                       NULL::timestamptz AS next_due_at, delivery_accepted_at(d.id) AS at";
 
-/// The attempts of delivery $2 of application $1, first to last.
+/// Attempts of delivery $2 of application $1, first to last.
 pub(crate) const SELECT_ATTEMPTS: &str = "
 SELECT attempt, url, started_at, duration_ms, outcome, status, error, response_headers, response_body, next_due_at
 FROM attempts WHERE delivery_id = $2 AND application_id = $1
@@ -134,10 +135,7 @@ FROM deliveries WHERE application_id = $1 AND id = $2 AND started_at IS NOT NULL
 ORDER BY attempt";
 
 impl Store {
-    /// A page of an application's attempts, newest first.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists an application's attempts, newest first.
     pub async fn attempt_log(
         &self,
         application: ApplicationId,
@@ -174,10 +172,7 @@ impl Store {
         Ok(rows.iter().map(read_logged).collect())
     }
 
-    /// The last attempts to an endpoint, of all its deliveries, by the time of their beginning.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists the last attempts to an endpoint, of all its deliveries, by start.
     pub async fn last_attempts(
         &self,
         application: ApplicationId,
@@ -204,7 +199,7 @@ impl Store {
     }
 }
 
-/// The largest id of a delivery whose inline success stands behind `place` in the log.
+/// Greatest id of a delivery with an inline success behind `place` in the log.
 fn last_inline(place: AttemptPlace) -> Uuid {
     let moment = to_milliseconds(place.at);
     let (first, last) = DeliveryId::bounds(moment);
@@ -219,7 +214,7 @@ fn last_inline(place: AttemptPlace) -> Uuid {
     }
 }
 
-/// The statement of the log. Its parameters: application, endpoint, event, least and greatest id, greatest id of an inline
+/// Statement of the log. Parameters: application, endpoint, event, least and greatest id, greatest id of an inline
 /// success, place (three), limit.
 fn log_statement(filter: &AttemptFilter) -> String {
     let behind = "a.started_at <= $7 AND (a.started_at, a.delivery_id, a.attempt) < ($7, $8, $9)";
@@ -235,7 +230,7 @@ fn log_statement(filter: &AttemptFilter) -> String {
     };
     let of_attempts = format!("{} AND a.delivery_id BETWEEN $4 AND $5", conditions("a"));
     let logged = match filter.event {
-        // The few attempts of one event are found by the ids of its deliveries, and sorted then.
+        // The few attempts of one event are found by the ids of its deliveries, and sorted afterwards.
         Some(_) => format!(
             "of_event AS MATERIALIZED (SELECT a.*, a.started_at AS at FROM attempts a WHERE {of_attempts}),
              logged AS MATERIALIZED (SELECT {LOGGED} FROM of_event a WHERE {behind} {newest})"
@@ -259,7 +254,7 @@ fn log_statement(filter: &AttemptFilter) -> String {
     with_details(&rows, "at")
 }
 
-/// The least id of an inline success that can be on the page: where `attempts` fills the page, the walk ends there.
+/// Least id of an inline success that can be on the page: if `attempts` fills the page, the walk ends there.
 fn floor(limit: &str, margin: &str) -> String {
     format!(
         "(SELECT CASE WHEN count(*) >= {limit}
@@ -269,7 +264,7 @@ fn floor(limit: &str, margin: &str) -> String {
     )
 }
 
-/// Completes the rows of the CTE `page`, and only these, newest first by this moment. $1 is the application.
+/// Adds details to the rows of the CTE `page`, and to no others, newest first by `moment`. $1 is the application.
 fn with_details(rows: &str, moment: &str) -> String {
     format!(
         "WITH {rows}
@@ -283,7 +278,6 @@ fn with_details(rows: &str, moment: &str) -> String {
     )
 }
 
-/// Reads an attempt.
 pub(crate) fn read_attempt(row: &Row) -> AttemptRow {
     AttemptRow {
         attempt: row.get::<_, i32>("attempt").cast_unsigned(),

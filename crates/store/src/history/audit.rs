@@ -1,5 +1,5 @@
-//! The audit log: who changed what, when, and from where. An entry is there before the change is made, and gets its outcome
-//! afterwards; the database lets nobody change or delete one.
+//! The audit log: author, time, origin and content of each change. An entry precedes the change, and gets its outcome
+//! afterwards. The database refuses all other changes of an entry, and its deletion within 90 days.
 
 use std::time::Duration;
 
@@ -10,33 +10,33 @@ use uuid::Uuid;
 
 use crate::{Store, StoreError, connection::store::row_count};
 
-/// A change that is about to be made.
+/// A change about to be made.
 #[derive(Debug, Clone)]
 pub struct NewAuditEntry {
-    /// Its id.
+    /// Id of the entry.
     pub id: AuditId,
-    /// What it is about, where that is one application.
+    /// Application concerned, if the change is about a single application.
     pub application: Option<ApplicationId>,
-    /// Who asks for it; none for whoever runs the command `fanfare`.
+    /// Key of the caller; `None` for the command `fanfare`.
     pub key: Option<KeyId>,
-    /// From where.
+    /// Address of the caller, or user and host of the command.
     pub origin: String,
-    /// The name of the operation in the API's description, or the command.
+    /// Operation in the API's description, or the command.
     pub action: String,
-    /// The request's path.
+    /// Path of the request.
     pub path: Option<String>,
-    /// What was asked, as JSON, without secrets.
+    /// The request as JSON, without secrets.
     pub request: Option<String>,
 }
 
-/// What came of a change.
+/// Outcome of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditOutcome {
-    /// It was made.
+    /// The change was made.
     Done,
-    /// It was refused, for whoever asked for it.
+    /// The change was refused by a fault of the caller.
     Refused,
-    /// It could not be made, or not be known to have been.
+    /// The change failed, or may have failed.
     Failed,
 }
 
@@ -50,24 +50,24 @@ impl AuditOutcome {
     }
 }
 
-/// A change that was made, or tried.
+/// A change made, or tried.
 #[derive(Debug, Clone)]
 pub struct AuditEntry {
-    /// What was asked for; without a key where that was Fanfare itself, too.
+    /// The requested change. Without a key also for Fanfare itself.
     pub of: NewAuditEntry,
-    /// When.
+    /// Time of the request.
     pub at: Timestamp,
-    /// What it was done to: ids, separated by spaces.
+    /// Ids of the changed objects, separated by spaces.
     pub subject: Option<String>,
-    /// `done`, `refused` or `failed`; none where the process did not live to tell.
+    /// `done`, `refused` or `failed`; `None` if the process died before the answer.
     pub outcome: Option<String>,
 }
 
 impl Store {
-    /// Notes a change before it is made.
+    /// Writes the entry of a change about to be made.
     ///
     /// # Errors
-    /// When the database is away: then the change must not be made.
+    /// After any error the caller must not make the change.
     pub async fn begin_audit(&self, entry: &NewAuditEntry) -> Result<(), StoreError> {
         let statement = "INSERT INTO audit_log (id, application_id, key_id, origin, action, path, request)
                          VALUES ($1, $2, $3, $4, $5, $6, $7)";
@@ -78,10 +78,10 @@ impl Store {
         Ok(())
     }
 
-    /// Notes what came of a change, the ids of what it was done to, and the application, where only the answer tells it.
+    /// Writes the outcome of a change, the ids of the changed objects, and the application if only the answer tells it.
     ///
     /// # Errors
-    /// When the database is away: the entry then stays without an outcome.
+    /// After an error the entry stays without an outcome.
     pub async fn end_audit(
         &self,
         id: AuditId,
@@ -96,10 +96,7 @@ impl Store {
         Ok(())
     }
 
-    /// A page of the audit log, newest first: of one application, or of all.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists the audit log, newest first: one page of entries older than `before`, of `application` if given.
     pub async fn audit_log(
         &self,
         application: Option<ApplicationId>,
@@ -115,12 +112,10 @@ impl Store {
         Ok(rows.iter().map(read).collect())
     }
 
-    /// Deletes entries that are older than `age`, at least 90 days, of which so many at the most; says how many.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Deletes up to `limit` entries older than `age`, which must be at least 90 days. Returns the number of deleted
+    /// entries.
     pub async fn drop_audit_entries(&self, age: Duration, limit: usize) -> Result<u64, StoreError> {
-        // By the time in their ids, which are sorted; a moment more, as that was taken before the row was written.
+        // By the sorted ids, which begin with the time of the request. A minute more, since that time precedes `at`.
         let age = SignedDuration::try_from(age + Duration::from_secs(60)).unwrap_or(SignedDuration::MAX);
         let first = AuditId::new(self.now().checked_sub(age).unwrap_or(Timestamp::UNIX_EPOCH), [0; 10]);
         let statement = "DELETE FROM audit_log WHERE id IN (

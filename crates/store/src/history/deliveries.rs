@@ -1,7 +1,8 @@
-//! Deliveries as the API shows them, from two tables: `deliveries` holds the finished ones, `open_deliveries` the others.
+//! Deliveries, as the API shows them, from two tables: `deliveries` holds finished deliveries, `open_deliveries` all
+//! others.
 //!
-//! A delivery that finished and was requested again is in both: the open row is shown. Each list is one statement, and so
-//! one snapshot: a delivery that moves between the tables meanwhile is shown once.
+//! A finished delivery that is requested again has a row in both tables; lists show the open row. Each list is one
+//! statement, and so one snapshot: a delivery moved between the tables meanwhile appears once.
 
 use fanfare_domain::{
     delivery::State,
@@ -20,7 +21,7 @@ use crate::{
     },
 };
 
-/// Selects the deliveries to list.
+/// Selects the deliveries of a list.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryFilter {
     /// Deliveries to this endpoint.
@@ -29,71 +30,68 @@ pub struct DeliveryFilter {
     pub event: Option<EventId>,
     /// Deliveries in this state.
     pub state: Option<State>,
-    /// The last delivery of the page before.
+    /// Last delivery of the previous page.
     pub before: Option<DeliveryId>,
-    /// Whether the rows have their bodies.
+    /// True for rows with bodies.
     pub with_bodies: bool,
-    /// The size of the page.
+    /// Size of the page.
     pub limit: usize,
 }
 
 /// A delivery, with details of its endpoint and event.
 #[derive(Debug, Clone)]
 pub struct DeliveryRow {
-    /// Its id.
+    /// Id of the delivery.
     pub id: DeliveryId,
-    /// The event.
+    /// Event of the delivery.
     pub event: EventId,
-    /// The event's type.
+    /// Type of the event.
     pub event_type: String,
-    /// The endpoint.
+    /// Endpoint of the delivery.
     pub endpoint: EndpointId,
-    /// The endpoint's URL now.
+    /// Current URL of the endpoint.
     pub url: String,
-    /// Its state.
+    /// State of the delivery.
     pub state: State,
-    /// The reason of the state, where the last attempt does not tell it.
+    /// Reason of the state, if the last attempt does not show the reason.
     pub reason: Option<String>,
-    /// The number of the attempt that is being made, or is next, or was the last.
+    /// Number of the current, next or last attempt.
     pub attempt: u32,
-    /// Failed attempts that the endpoint answers for.
+    /// Failed attempts caused by the endpoint.
     pub failures: u32,
-    /// `Scheduled`: when the next attempt is due.
+    /// Due time of the next attempt; `None` unless `Scheduled`.
     pub due_at: Option<Timestamp>,
-    /// When the event was accepted.
+    /// Acceptance of the event.
     pub accepted_at: Timestamp,
-    /// When the delivery ended.
+    /// End of the delivery.
     pub finished_at: Option<Timestamp>,
-    /// Attempts that were made, and the one that is being made.
+    /// Number of attempts, including the current attempt.
     pub attempts: u32,
-    /// The status of the last answer.
+    /// Status of the last response.
     pub response_status: Option<i32>,
-    /// The body that is sent; `None` in a list where it is long.
+    /// Body as sent; `None` for a long body in a list.
     pub body: Option<String>,
 }
 
-/// The columns of a finished delivery on a page.
+/// Columns of a finished delivery on a page.
 const FINISHED: &str = "d.id, d.event_id, d.endpoint_id, d.state, d.reason, d.attempt, d.failures, \
                         NULL::timestamptz AS due_at, d.finished_at, d.attempt AS attempts, d.status, \
                         d.started_at IS NOT NULL AS is_inline, false AS is_open, false AS finished_once";
 
-/// The same columns of an open delivery.
+/// Columns of an open delivery, in the order of [`FINISHED`].
 const OPEN: &str = "o.id, o.event_id, o.endpoint_id, o.state, o.reason, o.attempt, o.failures, o.due_at, \
                     NULL::timestamptz AS finished_at, o.attempt - (o.state <> 'sending')::int AS attempts, \
                     NULL::int AS status, false AS is_inline, true AS is_open, o.finished_once";
 
-/// The endpoints of the application $1 that are paused.
+/// Paused endpoints of application $1.
 const PAUSED_ENDPOINTS: &str =
     "ARRAY(SELECT id FROM endpoints WHERE application_id = $1 AND status = 'paused' AND deleted_at IS NULL)";
 
-/// Whether a row of `deliveries d` has an open row, too. A scalar subquery is always a look-up by key, and no join.
+/// True if a row of `deliveries d` has an open row, too. A scalar subquery is always a look-up by key, never a join.
 pub(crate) const IS_OPEN: &str = "coalesce((SELECT true FROM open_deliveries once WHERE once.id = d.id), false)";
 
 impl Store {
-    /// A page of an application's deliveries, newest first.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists an application's deliveries, newest first.
     pub async fn deliveries(
         &self,
         application: ApplicationId,
@@ -101,7 +99,7 @@ impl Store {
     ) -> Result<Vec<DeliveryRow>, StoreError> {
         let (mut least, mut greatest) = (Uuid::nil(), Uuid::max());
         if let Some(event) = filter.event {
-            // The ids of an event's deliveries begin with the moment of its acceptance.
+            // The ids of an event's deliveries begin with the event's moment of acceptance.
             let Some(accepted_at) = self.accepted_at(event).await? else { return Ok(Vec::new()) };
             let (first, last) = DeliveryId::bounds(accepted_at);
             (least, greatest) = (first.0, last.0);
@@ -116,17 +114,14 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// A delivery of an application with its attempts, first to last.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Finds a delivery of an application, with its attempts from first to last.
     pub async fn delivery(
         &self,
         application: ApplicationId,
         id: DeliveryId,
     ) -> Result<Option<(DeliveryRow, Vec<AttemptRow>)>, StoreError> {
         let mut connection = self.connection().await?;
-        // One snapshot for both statements: the delivery counts the attempts that stand beside it.
+        // One snapshot for both statements, so that the delivery counts exactly the attempts returned.
         let transaction = connection
             .build_transaction()
             .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
@@ -147,7 +142,7 @@ impl Store {
     }
 }
 
-/// The statement of a list. Its parameters: application, least id, greatest id, limit, endpoint, event.
+/// Statement of a list. Parameters: application, least id, greatest id, limit, endpoint, event.
 fn list_statement(filter: &DeliveryFilter) -> String {
     let body = if filter.with_bodies { LISTED_BODY } else { "NULL AS body" };
     let finished = format!(
@@ -169,10 +164,10 @@ fn list_statement(filter: &DeliveryFilter) -> String {
     with_details(&page, body)
 }
 
-/// The condition by which an index yields the rows of an endpoint, or of an application.
+/// Condition for an index on the endpoint or on the application.
 fn scope(filter: &DeliveryFilter, table: &str) -> String {
     match filter.endpoint {
-        // Without the application's id, the planner does not choose the index of the application.
+        // Without a condition on `application_id`, the planner does not choose the application's index.
         Some(_) if filter.state.is_none_or(|state| !is_not_delivered(state)) => {
             format!("{table}.endpoint_id = $5 AND (SELECT p.application_id FROM endpoints p WHERE p.id = $5) = $1")
         }
@@ -181,16 +176,16 @@ fn scope(filter: &DeliveryFilter, table: &str) -> String {
     }
 }
 
-/// Whether the partial indexes by state have the rows of a state.
+/// True if the partial indexes by state contain rows of `state`.
 fn is_not_delivered(state: State) -> bool {
     matches!(state, State::Failed | State::Skipped)
 }
 
-/// The condition on the state of a finished row. A list by state leaves out rows that were requested again.
+/// Condition on the state of a finished row. A list by state omits deliveries requested again.
 fn finished_condition(state: Option<State>) -> String {
     match state {
         None => String::new(),
-        // The index's own condition stands in the statement: the planner need not derive it.
+        // The statement repeats the index's own condition: the planner need not derive it.
         Some(state) if is_not_delivered(state) => {
             format!("AND d.state <> 'delivered' AND d.state = '{}' AND NOT {IS_OPEN}", state.as_str())
         }
@@ -198,7 +193,7 @@ fn finished_condition(state: Option<State>) -> String {
     }
 }
 
-/// The newest open rows.
+/// Newest open rows.
 fn open_rows(filter: &DeliveryFilter) -> String {
     let state = match filter.state {
         Some(State::Held) if filter.endpoint.is_none() => return held_rows(),
@@ -228,12 +223,13 @@ fn open_rows(filter: &DeliveryFilter) -> String {
     )
 }
 
-/// Rows that are sent at once are not listed: they are as young as this, or have become slow and are listed. The primary key
-/// finds them, so that no page passes a row that it does not show.
+/// Bound for rows that are sent at once and not listed. Such a row is younger than 10 s, or has become slow and is
+/// listed. The primary key finds the younger rows, so that no page passes a row unseen.
 const RECENT: &str = "o.id >= (lpad(to_hex((extract(epoch FROM now() - interval '10 s') * 1000)::bigint), 12, '0')
                                || repeat('0', 20))::uuid";
 
-/// The newest held rows of an application. The walk begins at its paused endpoints: among many queued rows, few may be held.
+/// Newest held rows of an application. The walk begins at the paused endpoints: among many queued rows, few may be
+/// held.
 fn held_rows() -> String {
     format!(
         "SELECT held.* FROM endpoints p CROSS JOIN (VALUES (0::smallint), (1::smallint)) AS c(class)
@@ -247,7 +243,7 @@ fn held_rows() -> String {
     )
 }
 
-/// Completes the rows of a page, and only these: each by look-ups by primary keys. $1 is the application.
+/// Adds details to the rows of a page, and to no others, by look-ups by primary key. $1 is the application.
 fn with_details(page: &str, body: &str) -> String {
     format!(
         "WITH page AS MATERIALIZED ({page})

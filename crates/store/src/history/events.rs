@@ -1,4 +1,4 @@
-//! Events as the API shows them.
+//! Events, as the API shows them.
 
 use fanfare_domain::ids::{ApplicationId, EventId};
 use jiff::Timestamp;
@@ -9,56 +9,53 @@ use crate::{Store, StoreError, connection::store::row_count};
 /// An accepted event.
 #[derive(Debug, Clone)]
 pub struct EventRow {
-    /// Its id.
+    /// Id of the event.
     pub id: EventId,
-    /// Its type.
+    /// Type of the event.
     pub event_type: String,
-    /// The publisher's own id of the event.
+    /// The publisher's id of the event.
     pub key: Option<String>,
-    /// The publisher's own time of the event.
+    /// The publisher's time of the event.
     pub occurred_at: Option<Timestamp>,
-    /// When it was accepted.
+    /// Moment of acceptance.
     pub accepted_at: Timestamp,
-    /// The number of endpoints that matched.
+    /// Number of endpoints that matched.
     pub matches: i32,
-    /// Whether all its deliveries have been inserted.
+    /// True if all deliveries have been inserted.
     pub fanned_out: bool,
-    /// Whether it was sent once to test an endpoint.
+    /// True if the event was sent once to test an endpoint.
     pub is_test: bool,
-    /// The body that is sent, without redacted members; `None` in a list where it is long.
+    /// Body as sent, without redacted members; `None` for a long body in a list.
     pub body: Option<String>,
-    /// Since when the content is erased.
+    /// Time of erasure; the content is gone since.
     pub erased_at: Option<Timestamp>,
 }
 
 const COLUMNS: &str = "e.id, e.type, e.key, e.occurred_at, e.accepted_at, e.matches, e.is_test, e.erased_at, \
                        (SELECT f.event_id FROM fan_outs f WHERE f.event_id = e.id) IS NULL AS fanned_out";
 
-/// The body in a list: none that has more than 64 KiB, or a page of them would fill the memory of the process.
+/// Body in a list, at most 64 KiB: a page of longer bodies would fill the memory of the process.
 pub(crate) const LISTED_BODY: &str =
     "CASE WHEN octet_length(e.body) <= 65536 AND e.erased_at IS NULL THEN e.body END AS body";
 
-/// The body of one event.
+/// Body of a single event.
 pub(crate) const SHOWN_BODY: &str = "CASE WHEN e.erased_at IS NULL THEN e.body END AS body";
 
-/// Events of other types that one page of a list by type may pass.
+/// Maximum of events of other types that a page of a list by type may pass.
 const MAX_PASSED: usize = 10_000;
 
 /// A page of events.
 #[derive(Debug, Clone)]
 pub struct EventPage {
-    /// The events, newest first.
+    /// Events, newest first.
     pub events: Vec<EventRow>,
-    /// Where the list goes on, if the page ended before it was full: a list by type passes a bounded number of others.
+    /// Last event passed by a list by type, if `MAX_PASSED` ended the page early. The next page begins behind it.
     pub passed: Option<EventId>,
 }
 
 impl Store {
-    /// A page of an application's events, newest first: of one type, if one is given, and behind the event at which the
-    /// page before ended. `None` where there is no such event.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists an application's events, newest first: one page of events older than `before`, of `event_type` if given.
+    /// `None` if the event `before` does not exist.
     pub async fn events(
         &self,
         application: ApplicationId,
@@ -74,7 +71,7 @@ impl Store {
             },
         };
         let (accepted_before, id_before) = bound.unzip();
-        // `accepted_at <=` prunes the partitions, which the comparison of rows does not.
+        // `accepted_at <=` prunes the partitions; the comparison of rows does not.
         let place = match bound {
             Some(_) => "accepted_at <= $2 AND (accepted_at, id) < ($2, $3)",
             None => "$2::timestamptz IS NULL AND $3::uuid IS NULL",
@@ -98,7 +95,7 @@ impl Store {
             walk("id, accepted_at, type")
         );
         let mut connection = self.connection().await?;
-        // One snapshot for both statements: the list goes on exactly behind the last event that was passed.
+        // One snapshot for both statements: the next page begins exactly behind the last passed event.
         let transaction = connection
             .build_transaction()
             .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
@@ -119,10 +116,7 @@ impl Store {
         Ok(Some(EventPage { events: rows.iter().map(read).collect(), passed }))
     }
 
-    /// An event of an application.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Finds an event of an application.
     pub async fn event(&self, application: ApplicationId, id: EventId) -> Result<Option<EventRow>, StoreError> {
         let Some(accepted_at) = self.accepted_at(id).await? else { return Ok(None) };
         let statement = format!(
@@ -133,7 +127,7 @@ impl Store {
         Ok(row.as_ref().map(read))
     }
 
-    /// When an event was accepted, which tells its partition. The oldest of its keys decides.
+    /// Finds an event's moment of acceptance, and thereby the partition. The oldest key of the event decides.
     pub(crate) async fn accepted_at(&self, event: EventId) -> Result<Option<Timestamp>, StoreError> {
         if let Some(moment) = event.accepted_at() {
             return Ok(Some(moment));

@@ -1,4 +1,4 @@
-//! Who is to be told of failed deliveries, and of which.
+//! Failure notices: failed deliveries to report by mail, and the recipients.
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
@@ -12,90 +12,91 @@ use crate::{
     connection::store::{milliseconds, row_count},
 };
 
-/// What one recipient is to be told.
+/// Content of a failure mail to one recipient.
 #[derive(Debug, Clone)]
 pub struct Notices {
-    /// The deliveries that are told of, those that failed first at the beginning.
+    /// Reported deliveries, oldest failure first.
     pub told: Vec<Notice>,
-    /// The first of them in detail.
+    /// Details of the first reported deliveries.
     pub failures: Vec<FailedDelivery>,
-    /// Their endpoints, those with the most failures at the beginning; not all, where there are many.
+    /// Endpoints of the reported deliveries, most failures first, up to [`NoticeBounds::endpoints`].
     pub endpoints: Vec<FailedEndpoint>,
-    /// How many endpoints there are in all.
+    /// Number of all endpoints of the reported deliveries.
     pub endpoint_count: usize,
 }
 
-/// A delivery that failed and whose owner is to be told.
+/// A failed delivery to report.
 #[derive(Debug, Clone, Copy)]
 pub struct Notice {
-    /// The delivery.
+    /// Id of the delivery.
     pub delivery: DeliveryId,
-    /// Its application.
+    /// Application of the delivery.
     pub application: ApplicationId,
-    /// Its endpoint.
+    /// Endpoint of the delivery.
     pub endpoint: EndpointId,
-    /// When it was given up.
+    /// Time of the failure.
     pub failed_at: Timestamp,
 }
 
-/// A failed delivery, as its owner is told of it.
+/// Details of a failed delivery, for a failure mail.
 #[derive(Debug, Clone)]
 pub struct FailedDelivery {
-    /// The delivery.
+    /// Id of the delivery.
     pub delivery: DeliveryId,
-    /// The event.
+    /// Event of the delivery.
     pub event: EventId,
-    /// The event's type.
+    /// Type of the event.
     pub event_type: String,
-    /// The endpoint.
+    /// Endpoint of the delivery.
     pub endpoint: EndpointId,
-    /// What people call the endpoint.
+    /// Display name of the endpoint.
     pub endpoint_name: Option<String>,
-    /// Where the endpoint is now.
+    /// Current URL of the endpoint.
     pub url: String,
-    /// Why it was given up; none where it has been sent again since.
+    /// Reason of the failure; `None` if the delivery was requested again since.
     pub reason: Option<String>,
-    /// When it was given up.
+    /// Time of the failure.
     pub failed_at: Timestamp,
-    /// Attempts that were made.
+    /// Number of attempts.
     pub attempts: u32,
-    /// The last attempt's outcome, where any was made.
+    /// Outcome of the last attempt; `None` without an attempt.
     pub outcome: Option<String>,
-    /// The status that came back from it.
+    /// Status of the last response.
     pub status: Option<i32>,
-    /// Its outcome in words.
+    /// Description of the last outcome.
     pub error: Option<String>,
-    /// The beginning of what came back from it.
+    /// Beginning of the last response's body.
     pub response_body: Vec<u8>,
 }
 
-/// An endpoint, and how many of the deliveries that are told of were to it.
+/// An endpoint with its number of reported deliveries.
 #[derive(Debug, Clone)]
 pub struct FailedEndpoint {
-    /// Its id.
+    /// Id of the endpoint.
     pub id: EndpointId,
-    /// What people call it.
+    /// Display name.
     pub name: Option<String>,
-    /// Where it is now.
+    /// Current URL.
     pub url: String,
-    /// How many.
+    /// Number of reported deliveries to the endpoint.
     pub failures: usize,
 }
 
-/// How much of all this one mail holds.
+/// Bounds of a failure mail.
 #[derive(Debug, Clone, Copy)]
 pub struct NoticeBounds {
-    /// Deliveries that are told of; the others are told of by the next mail.
+    /// Maximum of reported deliveries; the next mail reports the others.
     pub deliveries: usize,
-    /// Those of them that are told of in detail.
+    /// Maximum of deliveries reported with details.
     pub in_detail: usize,
-    /// Endpoints that are named with their number of failures.
+    /// Maximum of endpoints named with their number of failures.
     pub endpoints: usize,
-    /// Bytes of a response's body.
+    /// Maximum of bytes of a response's body.
     pub body_bytes: usize,
 }
 
-/// The endpoints with notices, one look-up by the primary key for each however many it has, and who is told.
+/// Endpoints with notices, and their recipients. The recursion costs a look-up by the primary key per endpoint, for
+/// any number of notices.
 const NOTICED: &str = "
 WITH RECURSIVE noticed(id) AS (
     (SELECT endpoint_id FROM failure_notices ORDER BY endpoint_id LIMIT 1)
@@ -107,7 +108,7 @@ WITH RECURSIVE noticed(id) AS (
     FROM noticed JOIN endpoints e ON e.id = noticed.id JOIN applications a ON a.id = e.application_id
 )";
 
-// The finished row, and the open row of a delivery that was requested again since. Attempt 1 may be inline in the former.
+// `d` is the finished row, `o` the open row of a delivery requested again since. Attempt 1 may be inline in `d`.
 const DETAILS: &str = "
 SELECT n.id, d.event_id, coalesce(e.type, '') AS type, d.endpoint_id, p.name, p.url,
        CASE WHEN o.id IS NULL AND d.state = 'failed' THEN d.reason END AS reason, n.failed_at,
@@ -130,11 +131,8 @@ LEFT JOIN LATERAL (
 ORDER BY n.place";
 
 impl Store {
-    /// Up to `limit` recipients who are to be told of something that failed at least `gathering` ago, and got no
-    /// mail for the time of `interval`; those that have waited longest first.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Finds up to `limit` recipients owed a mail: a failure is at least `gathering` old, and the last mail at least
+    /// `interval`. The longest wait comes first.
     pub async fn owed_mails(
         &self,
         interval: Duration,
@@ -155,10 +153,7 @@ impl Store {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// What a recipient is to be told.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Reads the content of the next mail to a recipient.
     pub async fn notices(&self, address: &str, bounds: NoticeBounds) -> Result<Notices, StoreError> {
         let statement = format!(
             "{NOTICED}
@@ -210,11 +205,8 @@ impl Store {
         Ok(rows.iter().map(read_failed_endpoint).collect())
     }
 
-    /// Makes the next mail of a recipient its caller's: for the time of `interval` nobody else writes one. False
-    /// where somebody has written one meanwhile.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Reserves the next mail to a recipient: no other process writes a mail for `interval`. False if another process
+    /// wrote a mail meanwhile.
     pub async fn reserve_mail(&self, address: &str, interval: Duration) -> Result<bool, StoreError> {
         let statement = "INSERT INTO mailed AS m (address, last_at) VALUES ($1, now())
                          ON CONFLICT (address) DO UPDATE SET last_at = now()
@@ -222,10 +214,10 @@ impl Store {
         Ok(self.connection().await?.execute(statement, &[&address, &milliseconds(interval)]).await? == 1)
     }
 
-    /// Notes that a recipient was told of exactly these, or never can be. May be repeated.
+    /// Deletes the notices in `told`, which a mail reported or no mail can report. May be repeated.
     ///
     /// # Errors
-    /// When the database is away; a commit may then have happened.
+    /// After any error the deletion may have committed.
     pub async fn settle_notices(&self, address: &str, told: &[Notice]) -> Result<(), StoreError> {
         let endpoints: Vec<Uuid> = told.iter().map(|notice| notice.endpoint.0).collect();
         let deliveries: Vec<Uuid> = told.iter().map(|notice| notice.delivery.0).collect();
@@ -233,7 +225,7 @@ impl Store {
                              DELETE FROM failure_notices n
                              USING unnest($1::uuid[], $2::uuid[], $4::timestamptz[]) AS t(endpoint_id, delivery_id, failed_at)
                              WHERE n.endpoint_id = t.endpoint_id AND n.delivery_id = t.delivery_id
-                               -- One that has failed again meanwhile is told of again.
+                               -- A delivery that has failed again meanwhile is reported again.
                                AND n.failed_at <= t.failed_at
                          )
                          UPDATE mailed SET last_at = now() WHERE address = $3";
@@ -242,10 +234,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes up to `limit` notices of what failed longer than `age` ago, and tells how many.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Deletes up to `limit` notices of failures older than `age`. Returns the number of deleted notices.
     pub async fn forget_notices(&self, age: Duration, limit: usize) -> Result<u64, StoreError> {
         let statement = "DELETE FROM failure_notices n
                          USING (SELECT endpoint_id, delivery_id FROM failure_notices
@@ -255,11 +244,8 @@ impl Store {
         Ok(self.connection().await?.execute(statement, &[&milliseconds(age), &row_count(limit)]).await?)
     }
 
-    /// Deletes up to `limit` notices that nobody is there for any more, and what is known of mails that the next
-    /// one need not wait for.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Deletes up to `limit` notices without a recipient, and all records of mails older than `interval`, which delay
+    /// no mail.
     pub async fn tidy_mails(&self, interval: Duration, limit: usize) -> Result<(), StoreError> {
         let statement = format!(
             "{NOTICED}

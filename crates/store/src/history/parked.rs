@@ -1,4 +1,4 @@
-//! Messages that could not be read, kept off the broker.
+//! Parked messages: unreadable messages, moved from the broker into a table.
 
 use fanfare_domain::{ids::ParkedId, parked::Origin};
 use jiff::Timestamp;
@@ -6,72 +6,69 @@ use tokio_postgres::Row;
 
 use crate::{Store, StoreError, connection::store::row_count};
 
-/// A message that could not be read.
+/// A message to park.
 #[derive(Debug, Clone)]
 pub struct ParkedMessage {
-    /// Its id.
+    /// Id of the parked message.
     pub id: ParkedId,
-    /// The code of what is wrong with it.
+    /// Code of the fault.
     pub reason: String,
-    /// What is wrong with it, for people.
+    /// Description of the fault, for people.
     pub message: String,
-    /// Where it came from, as far as that is known.
+    /// Exchange of the message, if known.
     pub origin: Option<Origin>,
-    /// Its routing key.
+    /// Routing key of the message.
     pub routing_key: Option<String>,
-    /// Its `message_id`.
+    /// `message_id` of the message.
     pub message_id: Option<String>,
-    /// What is kept of the headers that it was published with, as a JSON object.
+    /// Kept headers of the message, as a JSON object.
     pub headers: String,
-    /// Its bytes.
+    /// Bytes of the message.
     pub body: Vec<u8>,
 }
 
-/// A parked message as it is listed: without its headers and bytes.
+/// A parked message in a list, without headers and bytes.
 #[derive(Debug, Clone)]
 pub struct ParkedRow {
-    /// Its id.
+    /// Id of the parked message.
     pub id: ParkedId,
-    /// When it was parked.
+    /// Time of parking.
     pub parked_at: Timestamp,
-    /// The code of what is wrong with it.
+    /// Code of the fault.
     pub reason: String,
-    /// What is wrong with it, for people.
+    /// Description of the fault, for people.
     pub message: String,
-    /// Where it came from, and is put back to.
+    /// Exchange from which the message came; a put-back publishes to this exchange.
     pub origin: Origin,
-    /// Its routing key.
+    /// Routing key of the message.
     pub routing_key: Option<String>,
-    /// Its `message_id`.
+    /// `message_id` of the message.
     pub message_id: Option<String>,
-    /// How many bytes it has.
+    /// Size of the message in bytes.
     pub bytes: i32,
 }
 
-/// Which parked messages are meant.
+/// Selects parked messages.
 #[derive(Debug, Clone, Default)]
 pub struct ParkedFilter {
-    /// These; none for all that the rest of the filter finds.
+    /// Messages with these ids; `None` for all ids.
     pub ids: Option<Vec<ParkedId>>,
-    /// Those with this reason.
+    /// Messages with this reason.
     pub reason: Option<String>,
-    /// Those parked before this one.
+    /// Last message of the previous page.
     pub before: Option<ParkedId>,
-    /// This many at the most, the newest ones.
+    /// Size of the page; the newest messages first.
     pub limit: usize,
 }
 
-// A message of the releases before says by its routing key where it came from.
+// The routing key tells the origin of a message without `origin`.
 const COLUMNS: &str = "id, parked_at, reason, message, routing_key, message_id, octet_length(body) AS bytes,
                        coalesce(origin, CASE WHEN routing_key LIKE '%.%' THEN 'events' ELSE 'deliveries' END) AS origin";
 
 impl Store {
-    /// Keeps a parked message. The same id again changes nothing.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Stores a parked message. A known id changes nothing.
     pub async fn park(&self, parked: &ParkedMessage) -> Result<(), StoreError> {
-        // Postgres stores no NUL in a text, and these come from anybody.
+        // PostgreSQL stores no NUL in a text, and any publisher may send NUL.
         let text = |text: &str| text.replace('\0', "\u{fffd}");
         let routing_key = parked.routing_key.as_deref().map(text);
         let message_id = parked.message_id.as_deref().map(text);
@@ -96,10 +93,7 @@ impl Store {
         Ok(())
     }
 
-    /// The parked messages that are meant, newest first.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists parked messages, newest first.
     pub async fn parked(&self, filter: &ParkedFilter) -> Result<Vec<ParkedRow>, StoreError> {
         let statement = format!(
             "SELECT {COLUMNS} FROM parked
@@ -114,20 +108,14 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// A parked message, with the headers that are kept of it, as a JSON object, and its bytes.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Finds a parked message, with its kept headers as a JSON object and its bytes.
     pub async fn parked_message(&self, id: ParkedId) -> Result<Option<(ParkedRow, String, Vec<u8>)>, StoreError> {
         let statement = format!("SELECT {COLUMNS}, headers, body FROM parked WHERE id = $1");
         let row = self.connection().await?.query_opt(&statement, &[&id.0]).await?;
         row.map(|row| Ok((read(&row)?, row.get("headers"), row.get("body")))).transpose()
     }
 
-    /// Forgets a parked message; false where there is none.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Deletes a parked message; false if there is none.
     pub async fn discard_parked(&self, id: ParkedId) -> Result<bool, StoreError> {
         let statement = "DELETE FROM parked WHERE id = $1";
         Ok(self.connection().await?.execute(statement, &[&id.0]).await? == 1)

@@ -1,42 +1,42 @@
-//! Jobs that one process at a time does, each under an advisory lock of its own.
+//! Advisory locks: each job runs in one process at a time.
 
 use deadpool_postgres::Object;
 
 use crate::{Store, StoreError};
 
-/// The first number of all advisory locks but the migrations', which has one number only. The second is 0
-/// for the making of partitions, and that of the job for a job.
+/// First number of the two-number advisory locks. The second number is 0 to create partitions, and the job's number for
+/// a job. The lock of the migrations has a single number.
 pub(crate) const LOCK_SPACE: i32 = 6683;
 
-/// A job that one process at a time does.
+/// A job under an advisory lock.
 #[derive(Debug, Clone, Copy)]
 pub enum Job {
     /// Walks over all open deliveries.
     Sweep,
-    /// Bounds the deliveries that are held for paused endpoints.
+    /// Bounds the deliveries held for paused endpoints.
     Holding,
     /// Creates and drops partitions.
     Partitions,
-    /// Tells owners of failed deliveries by mail.
+    /// Mails failure notices to the owners of endpoints.
     Mail,
-    /// Sends events of the past again.
+    /// Advances replays of past events.
     Replays,
-    /// Sends a delivery that killed processes, and nothing else meanwhile.
+    /// Sends a suspect, a delivery with which processes died, and nothing else meanwhile.
     Suspects,
     /// Removes dead rows of the open deliveries.
     Vacuum,
 }
 
-/// The right to do a job, for as long as this is kept: a session's advisory lock, gone with the session.
+/// An advisory lock of a session. The lock ends with this value, or with the session.
 pub struct AdvisoryLock {
     connection: Option<Object>,
 }
 
 impl AdvisoryLock {
-    /// Gives the right back, so that the connection can be used on.
+    /// Unlocks, and returns the connection to the pool.
     pub async fn unlock(mut self) {
         let Some(connection) = &self.connection else { return };
-        // Kept until the answer is there: where nobody waits for that any more, it is closed instead.
+        // `self` keeps the connection until the answer: a cancelled unlock closes the connection.
         if connection.batch_execute("SELECT pg_advisory_unlock_all()").await.is_ok() {
             drop(self.connection.take());
         }
@@ -45,7 +45,7 @@ impl AdvisoryLock {
 
 impl Drop for AdvisoryLock {
     fn drop(&mut self) {
-        // The connection must not go back to the pool with the lock: closing it ends the session.
+        // The connection must not return to the pool with the lock: closing it ends the session.
         if let Some(connection) = self.connection.take() {
             drop(Object::take(connection));
         }
@@ -53,10 +53,7 @@ impl Drop for AdvisoryLock {
 }
 
 impl Store {
-    /// The right to do a job; none while another process has it.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Tries to lock a job; `None` while another process holds the lock.
     pub async fn try_lock(&self, job: Job) -> Result<Option<AdvisoryLock>, StoreError> {
         let number = match job {
             Job::Sweep => 1,

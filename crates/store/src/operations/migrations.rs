@@ -1,4 +1,4 @@
-//! The migrations, embedded.
+//! Runs the embedded migrations.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use tokio_postgres::{Client, error::SqlState};
 use crate::{Store, StoreError};
 
 mod embedded {
-    // The macro's output, which carries no documentation.
+    // Output of the macro, without documentation.
     #![allow(missing_docs, unreachable_pub)]
     refinery::embed_migrations!("migrations");
 }
 
-/// Two `fanfare migrate` at once: the second waits for the first.
+/// Advisory lock of a migration: a second `fanfare migrate` waits for the first.
 const LOCK: i64 = 0x66616e66617265;
 
-/// How often a process that starts looks for the schema.
+/// Interval between two checks of the schema at a process's start, and between two tries of a migration.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long a migration waits for a lock, and how often it tries.
+/// Lock timeout of a migration, and the maximum of tries.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_TRIES: usize = 30;
 
 impl Store {
-    /// Brings the schema up to date and makes the partitions for the coming days. Returns the names of
-    /// the migrations that it ran.
+    /// Brings the schema up to date, and creates the partitions of the coming days. Returns the names of the migrations
+    /// run by this call.
     ///
     /// # Errors
-    /// When the database is away or a migration fails; what was finished before stays.
+    /// [`StoreError::Migration`] if a migration fails. Finished migrations stay.
     pub async fn migrate(&self, now: Timestamp) -> Result<Vec<String>, StoreError> {
-        // Its own connection: a migration may take longer than the pool's statement timeout.
+        // A connection outside the pool: a migration may take longer than the pool's statement timeout.
         let (mut client, connection) = self.dial().await?;
         let connection = tokio::spawn(connection);
         client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
@@ -44,11 +44,8 @@ impl Store {
         Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
     }
 
-    /// Whether the schema is that of this release. Its indexes may still be being built: without them all is slower,
-    /// and right.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// True if the schema has all migrations of this release. Indexes may still be missing: without them statements are
+    /// slower, but correct.
     pub async fn is_migrated(&self) -> Result<bool, StoreError> {
         let connection = self.connection().await?;
         let known = embedded::migrations::runner().get_migrations().iter().map(|one| one.version()).max().unwrap_or(0);
@@ -60,7 +57,7 @@ impl Store {
         Ok(connection.query_one(newest, &[]).await?.get::<_, i64>(0) >= i64::from(known))
     }
 
-    /// Waits, at the start of a process, until the database answers and has this release's schema.
+    /// Waits at a process's start until the database answers and has this release's schema.
     pub async fn wait_until_migrated(&self) {
         loop {
             match self.is_migrated().await {
@@ -73,8 +70,8 @@ impl Store {
     }
 }
 
-/// Runs the migrations that were not run. Behind one that waits for a lock on a whole table, all who use that table
-/// wait, too: it gives up soon, and tries again.
+/// Runs the missing migrations. All users of a table wait behind a migration's wait for a lock on the whole table. The
+/// migration therefore gives up after [`LOCK_TIMEOUT`], and tries again.
 async fn run(client: &mut Client) -> Result<Report, StoreError> {
     be_impatient(client).await?;
     for _ in 1..MAX_TRIES {
@@ -86,8 +83,7 @@ async fn run(client: &mut Client) -> Result<Report, StoreError> {
     Ok(runner().run_async(client).await?)
 }
 
-/// A migration of the next release is none of this one's business: whoever goes back to this one may run its
-/// `fanfare migrate`, which has nothing to do.
+/// Ignores unknown migrations: an operator may return to this release, whose `fanfare migrate` then does nothing.
 fn runner() -> Runner {
     embedded::migrations::runner().set_abort_missing(false)
 }
@@ -97,7 +93,7 @@ async fn be_impatient(client: &Client) -> Result<(), StoreError> {
 }
 
 async fn wait_for_lock() {
-    tracing::warn!("somebody holds a lock that a migration needs; trying again");
+    tracing::warn!("another session holds a lock needed by a migration; trying again");
     tokio::time::sleep(LOOK_AGAIN).await;
 }
 
@@ -107,9 +103,8 @@ fn lacks_lock(error: &refinery::Error) -> bool {
     code == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
-/// Builds the indexes that a migration has declared on a partitioned table `ONLY`, one partition after the other
-/// and while these are written to: within the migration, all writes would wait for all of them. What an earlier
-/// run left half-built is built anew.
+/// Builds the indexes declared `ON ONLY` a partitioned table, one partition after the other, without blocking writes.
+/// Within the migration, all writes would wait for all indexes. Rebuilds an index left half-built by an earlier run.
 async fn build_indexes(client: &Client) -> Result<(), StoreError> {
     let missing = "SELECT format('%I', i.relname) AS parent, format('%I', i.relname || replace(p.relname, t.relname, '')) AS child,
                           format('%I', p.relname) AS partition, substring(pg_get_indexdef(i.oid) FROM ' USING .*') AS definition,
@@ -133,7 +128,7 @@ async fn build_indexes(client: &Client) -> Result<(), StoreError> {
             client.batch_execute(&format!("DROP INDEX CONCURRENTLY {child}")).await?;
         }
         tracing::info!(index = child, "building an index");
-        // It waits for whoever began before, and nobody waits for it.
+        // The build waits for older transactions, and no session waits for the build.
         client.batch_execute("SET lock_timeout = 0").await?;
         client
             .batch_execute(&format!("CREATE INDEX CONCURRENTLY IF NOT EXISTS {child} ON {partition} {definition}"))
@@ -143,8 +138,8 @@ async fn build_indexes(client: &Client) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes an index that has been built a part of the whole table's. For a moment nobody else may use it, so that all
-/// who want to wait behind this: it must not wait long itself.
+/// Attaches a built index to the index of the whole table. All other users of that index wait behind this statement, so
+/// that its own wait for the lock must be short.
 async fn attach(client: &Client, parent: &str, child: &str) -> Result<(), StoreError> {
     be_impatient(client).await?;
     let statement = format!("ALTER INDEX {parent} ATTACH PARTITION {child}");

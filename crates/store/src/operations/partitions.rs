@@ -1,20 +1,20 @@
-//! Partitions: a day of events, deliveries and attempts each, and a month of event keys.
+//! Partitions: days of events, deliveries and attempts, and months of event keys.
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use uuid::Uuid;
 
 use crate::{Store, StoreError, operations::advisory_locks::LOCK_SPACE};
 
-/// The tables that are partitioned by the day of acceptance.
+/// Tables partitioned by the day of acceptance.
 pub(super) const DAILY: [&str; 3] = ["attempts", "deliveries", "events"];
 
-/// Days for which partitions are made ahead: as long as the job that makes them may fail unnoticed.
+/// Days for which partitions are created ahead: the partitions job may fail unnoticed for as long.
 const DAYS_AHEAD: i64 = 7;
 
-/// Days back for which partitions are made: an event may wait in the broker for the first dispatcher.
+/// Days back for which partitions are created: an event may wait in the broker for the first dispatcher.
 const DAYS_BACK: i64 = 2;
 
-/// A wait for a lock on a parent table makes all its users wait.
+/// Lock timeout on a parent table: all users of the table wait behind the wait for the lock.
 pub(super) const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '400ms'";
 
 /// A day in UTC.
@@ -25,7 +25,7 @@ pub(super) struct Day {
 }
 
 impl Day {
-    /// The day of a moment, and `offset` days later.
+    /// Day of a moment, shifted by `offset` days.
     pub(super) fn of(moment: Timestamp, offset: i64) -> Self {
         const SECONDS: i64 = 86400;
         let start = moment.as_second().div_euclid(SECONDS) + offset;
@@ -33,18 +33,18 @@ impl Day {
         Self { from: at(start), to: at(start + 1) }
     }
 
-    /// The ending of its partitions' names. Names sort by time.
+    /// Suffix of partition names; names sort by time.
     pub(super) fn name(self) -> String {
         self.from.to_zoned(TimeZone::UTC).strftime("p%Y%m%d").to_string()
     }
 }
 
-/// The smallest id of a delivery whose event was accepted at this moment or later.
+/// Least id of a delivery whose event was accepted at `moment`.
 pub(super) fn first_id(moment: Timestamp) -> Uuid {
     Uuid::from_u128(u128::from(moment.as_millisecond().max(0).unsigned_abs()) << 80)
 }
 
-/// The bounds of a table's partition for a day, as the statement has them.
+/// Bounds of a table's partition for a day, in the syntax of the statement.
 fn bounds(table: &str, day: Day) -> String {
     match table {
         "events" => format!("FROM ('{}') TO ('{}')", day.from, day.to),
@@ -52,7 +52,7 @@ fn bounds(table: &str, day: Day) -> String {
     }
 }
 
-/// The first day of the month of a moment, `offset` months later.
+/// First day of the month of a moment, shifted by `offset` months.
 fn month(moment: Timestamp, offset: i16) -> Date {
     let date = moment.to_zoned(TimeZone::UTC).date();
     let months = i32::from(date.year()) * 12 + i32::from(date.month()) - 1 + i32::from(offset);
@@ -61,10 +61,10 @@ fn month(moment: Timestamp, offset: i16) -> Date {
 }
 
 impl Store {
-    /// Makes the partitions of the days around `now`, and of the months of keys, that do not exist.
+    /// Creates the missing partitions of the days around `now`, and of the months of event keys.
     ///
     /// # Errors
-    /// When the database is away, or a lock was not to be had in time.
+    /// [`StoreError::Conflict`] after the lock timeout.
     pub async fn create_partitions(&self, now: Timestamp) -> Result<(), StoreError> {
         for table in DAILY {
             let days = (-DAYS_BACK..=DAYS_AHEAD).map(|offset| Day::of(now, offset));
@@ -79,10 +79,10 @@ impl Store {
         self.attach_missing("event_keys", "", wanted.collect()).await
     }
 
-    /// Makes the partitions of the day of a moment that lies further back, unless they exist.
+    /// Creates the missing partitions of an older day.
     ///
     /// # Errors
-    /// When the database is away, or a lock was not to be had in time.
+    /// [`StoreError::Conflict`] after the lock timeout.
     pub async fn create_partitions_of(&self, moment: Timestamp) -> Result<(), StoreError> {
         let day = Day::of(moment, 0);
         for table in DAILY {
@@ -92,8 +92,8 @@ impl Store {
         Ok(())
     }
 
-    /// A new table that is attached takes a lock on its parent which reads and writes pass; one that is created as a
-    /// partition does not.
+    /// Creates tables and attaches them as partitions: reads and writes pass the parent's lock of ATTACH, but wait for
+    /// CREATE … PARTITION OF.
     async fn attach_missing(
         &self,
         table: &str,
@@ -109,7 +109,7 @@ impl Store {
             return Ok(());
         }
         let transaction = connection.transaction().await?;
-        // Two processes that make the same table at once would fail.
+        // Two processes with concurrent creations of the same table would fail.
         transaction.execute("SELECT pg_advisory_xact_lock($1, 0)", &[&LOCK_SPACE]).await?;
         transaction.batch_execute(LOCK_TIMEOUT).await?;
         let again: Vec<String> = transaction.query(statement, &[&names]).await?.iter().map(|row| row.get(0)).collect();

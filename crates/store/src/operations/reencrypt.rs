@@ -1,4 +1,4 @@
-//! Whatever is encrypted, encrypted anew with the first key of the ring, while everything runs.
+//! Re-encryption of all encrypted values with the keyring's first key, during operation.
 
 use fanfare_domain::ids::{ApplicationId, EndpointId, EventId, SecretId};
 use jiff::Timestamp;
@@ -15,12 +15,12 @@ use crate::{
     pipeline::bodies,
 };
 
-/// What was encrypted anew.
+/// Numbers of re-encrypted values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reencrypted {
     /// Signing secrets.
     pub secrets: u64,
-    /// Endpoints' sets of headers.
+    /// Header sets of endpoints.
     pub headers: u64,
     /// Bodies of events.
     pub bodies: u64,
@@ -39,11 +39,11 @@ SELECT application_id, id, accepted_at, body_key_name AS key_name, body_cipherte
 WHERE body_key_name = ANY($1) LIMIT 500";
 
 impl Store {
-    /// Encrypts with the ring's first key what is encrypted with another one of it. Every process must have the whole ring
-    /// by then. One that still writes with another first key is not waited for: until all have the same, call it again.
+    /// Re-encrypts with the first key all values encrypted with another key. Each process must have the whole keyring
+    /// before. A process may still write with another first key: repeat the call until all processes have the same.
     ///
     /// # Errors
-    /// When the database is away, or a key that is in use is not in the ring; what was done before stays.
+    /// [`StoreError::Keyring`] if a key in use is missing in the keyring. Finished re-encryptions stay.
     pub async fn reencrypt(&self) -> Result<Reencrypted, StoreError> {
         let mut done = Reencrypted::default();
         let current = self.keyring.current()?.to_owned();
@@ -82,7 +82,7 @@ impl Store {
         Ok((secrets, headers))
     }
 
-    /// In short statements, one after the other: what holds a table for long stands in the way of its partitions.
+    /// Uses short statements: a statement that holds a table for long would block its partitions' creation and removal.
     async fn reencrypt_bodies(&self, current: &str) -> Result<u64, StoreError> {
         let in_use = "SELECT DISTINCT body_key_name FROM events WHERE body_key_name IS NOT NULL";
         let in_use = self.connection().await?.query(in_use, &[]).await?;
@@ -97,7 +97,7 @@ impl Store {
                 let (application, id): (Uuid, Uuid) = (row.get("application_id"), row.get("id"));
                 let accepted_at: Timestamp = row.get("accepted_at");
                 let sealed = anew(&self.keyring, &row, &bodies::identity(EventId(id)))?;
-                // One that was erased meanwhile stays so.
+                // An event erased meanwhile stays erased.
                 let statement = "UPDATE events SET body_key_name = $4, body_ciphertext = $5
                                  WHERE application_id = $1 AND accepted_at = $2 AND id = $3 AND body_key_name = $6";
                 let known: &str = row.get("key_name");

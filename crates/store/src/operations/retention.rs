@@ -1,4 +1,5 @@
-//! The end of retention: the line below which nothing is opened, and the partitions below it.
+//! The end of retention: raises the line, ends the open deliveries below the line, and drops the partitions there.
+//! Nothing is opened below the line.
 
 use fanfare_domain::delivery::FailureReason;
 use jiff::Timestamp;
@@ -10,32 +11,23 @@ use crate::{
     pipeline::finish::FINISH,
 };
 
-/// Open deliveries that end in one statement.
+/// Maximum of open deliveries to end in one statement.
 const BATCH: i64 = 1000;
 
 impl Store {
-    /// Raises the line of retention to the beginning of a moment's day. Says whether it was lower before.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Raises the line of retention to the beginning of a moment's day. False if the line was as high already.
     pub async fn raise_line(&self, oldest: Timestamp) -> Result<bool, StoreError> {
         let statement = "UPDATE retention SET line = $1 WHERE line < $1";
         Ok(self.connection().await?.execute(statement, &[&Day::of(oldest, 0).from]).await? > 0)
     }
 
-    /// The line of retention, where it was ever raised.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// The line of retention; `None` if never raised.
     pub async fn line(&self) -> Result<Option<Timestamp>, StoreError> {
         let statement = "SELECT nullif(line, '-infinity') FROM retention";
         Ok(self.connection().await?.query_one(statement, &[]).await?.get(0))
     }
 
-    /// Whether a partition lies below the line.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// True if a partition lies below the line.
     pub async fn has_below_line(&self) -> Result<bool, StoreError> {
         let statement = "SELECT EXISTS (SELECT FROM pg_class, retention
                              WHERE relkind = 'r' AND relname ~ '^deliveries_p[0-9]{8}$'
@@ -43,10 +35,7 @@ impl Store {
         Ok(self.connection().await?.query_one(statement, &[]).await?.get(0))
     }
 
-    /// Ends the deliveries below the line that are still open, as expired. Says how many.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Ends the open deliveries below the line, as expired. Returns the number of ended deliveries.
     pub async fn end_below_line(&self, line: Timestamp) -> Result<u64, StoreError> {
         let statement = format!(
             "WITH chosen AS MATERIALIZED (
@@ -70,11 +59,11 @@ SELECT count(*) FROM ended"
         }
     }
 
-    /// Detaches and drops the partitions below the line, each table in transactions of its own. Returns the names of the
-    /// tables that are gone. A table whose lock is not to be had is left to the next call.
+    /// Detaches and drops the partitions below the line, each table in transactions of its own. Returns the names of
+    /// the dropped tables. A call repeated after an error continues with the remaining tables.
     ///
     /// # Errors
-    /// When the database is away, or a lock was not to be had in time.
+    /// [`StoreError::Conflict`] after the lock timeout.
     pub async fn drop_below_line(&self, line: Timestamp) -> Result<Vec<String>, StoreError> {
         let limit = Day::of(line, 0).name();
         let mut dropped = Vec::new();
@@ -87,10 +76,7 @@ SELECT count(*) FROM ended"
         Ok(dropped)
     }
 
-    /// Removes open deliveries below the line whose partitions are gone. Says how many.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Removes open deliveries below the line whose partitions are gone. Returns the number of removed deliveries.
     pub async fn purge_below_line(&self, line: Timestamp) -> Result<u64, StoreError> {
         let statement = "DELETE FROM open_deliveries WHERE id < $1";
         Ok(self.connection().await?.execute(statement, &[&first_id(line)]).await?)
@@ -98,7 +84,7 @@ SELECT count(*) FROM ended"
 
     async fn drop_before(&self, table: &str, limit: &str, digits: usize) -> Result<Vec<String>, StoreError> {
         let mut connection = self.connection().await?;
-        // A table that was detached before its process died is found by its name.
+        // The name finds a table that was detached before its process died.
         let statement = "SELECT relname::text, relispartition FROM pg_class
                          WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
                            AND relname ~ ('^' || $1 || '_p[0-9]{' || $3 || '}$') AND relname < $2 ORDER BY 1";

@@ -1,7 +1,7 @@
 //! Backlogs: the queued deliveries of an endpoint, drained by one owner.
 //!
-//! A statement that queues deliveries holds each endpoint's backlog or creates it, in the same commit ([`with_backlogs`]).
-//! Only `end_backlogs`, a function in the database, ends a backlog.
+//! A statement that queues deliveries holds each endpoint's backlog, or creates the backlog, in the same commit
+//! ([`with_backlogs`]). Only `end_backlogs`, a function in the database, ends a backlog.
 
 use std::time::Duration;
 
@@ -19,74 +19,74 @@ use crate::{
     pipeline::columns::Columns,
 };
 
-/// A backlog that a statement has found or created for a delivery that it queued.
+/// A backlog found or created by a statement that queued a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TouchedBacklog {
-    /// The endpoint.
+    /// Endpoint of the backlog.
     pub endpoint: EndpointId,
-    /// Its application.
+    /// Application of the endpoint.
     pub application: ApplicationId,
-    /// The process that drains the backlog; `None` for none yet.
+    /// Process that drains the backlog; `None` if unowned.
     pub owner: Option<ProcessId>,
 }
 
-/// A backlog that a process has taken over, with the state of its breaker.
+/// A backlog taken over by a process, with the state of its breaker.
 #[derive(Debug, Clone, Copy)]
 pub struct TakenBacklog {
-    /// The endpoint.
+    /// Endpoint of the backlog.
     pub endpoint: EndpointId,
-    /// Its application.
+    /// Application of the endpoint.
     pub application: ApplicationId,
-    /// Failed attempts in a row, as its last owner counted them.
+    /// Consecutive failed attempts, as counted by the last owner.
     pub failures: u32,
-    /// When the endpoint may be probed; `None` where the breaker is closed.
+    /// Time of the next probe; `None` if the breaker is closed.
     pub next_probe: Option<Timestamp>,
 }
 
-/// A backlog that its owner gives up.
+/// A backlog to release.
 #[derive(Debug, Clone, Copy)]
 pub struct ReleasedBacklog {
-    /// The endpoint.
+    /// Endpoint of the backlog.
     pub endpoint: EndpointId,
-    /// No process takes it over before this time has passed.
+    /// Time until another process may take over the backlog.
     pub look_in: Duration,
-    /// Why nothing of it is sent; `None` leaves the reason as it is.
+    /// Reason of the wait; `None` leaves the reason unchanged.
     pub reason: Option<QueueReason>,
 }
 
-/// The breaker of a backlog's endpoint after a probe.
+/// Breaker of a backlog's endpoint after a probe.
 #[derive(Debug, Clone, Copy)]
 pub struct Probed {
-    /// The endpoint.
+    /// Endpoint of the backlog.
     pub endpoint: EndpointId,
-    /// Failed attempts in a row.
+    /// Consecutive failed attempts.
     pub failures: u32,
-    /// The time until the next probe; `None` where the breaker is closed.
+    /// Time until the next probe; `None` if the breaker is closed.
     pub next_in: Option<Duration>,
 }
 
-/// A backlog as the API shows it.
+/// A backlog, as the API shows it.
 #[derive(Debug, Clone)]
 pub struct BacklogRow {
-    /// Its owner; `None` for none.
+    /// Process that drains the backlog; `None` if unowned.
     pub owner: Option<ProcessId>,
-    /// Why deliveries are queued.
+    /// Reason of the wait.
     pub reason: String,
-    /// When it began.
+    /// Beginning of the backlog.
     pub since: Timestamp,
-    /// Failed attempts in a row.
+    /// Consecutive failed attempts.
     pub failures: u32,
-    /// When the endpoint is probed next; `None` where the breaker is closed.
+    /// Time of the next probe; `None` if the breaker is closed.
     pub next_probe: Option<Timestamp>,
     /// Queued deliveries, counted up to a bound.
     pub queued: i64,
 }
 
-/// Completes a statement whose CTE `queued` yields (endpoint_id, application_id, reason) of the deliveries that it queued:
-/// holds the endpoints' backlogs or creates them, owned by `process` (a parameter of type uuid, NULL for none). The CTE
-/// `touched` then yields (endpoint_id, application_id, owner).
+/// Completes a statement that queues deliveries. The CTE `queued` must yield (endpoint_id, application_id, reason) of
+/// the queued deliveries. Holds the endpoints' backlogs, or creates them with the owner `process` (a parameter of type
+/// uuid, or NULL). The CTE `touched` yields (endpoint_id, application_id, owner).
 ///
-/// A paused endpoint's backlog has no owner: a dispatcher looks whether it is still paused.
+/// The new backlog of a paused endpoint has no owner: a dispatcher looks at the endpoint's state after 2 s.
 pub(crate) fn with_backlogs(process: &str) -> String {
     format!(
         "held AS MATERIALIZED (
@@ -106,7 +106,7 @@ pub(crate) fn with_backlogs(process: &str) -> String {
     )
 }
 
-/// The rows of the endpoints $2 that the process $1 owns, locked in the order in which all statements lock them.
+/// Rows of the endpoints $2 owned by the process $1, locked in the common order of all statements.
 const OWNED_IN_ORDER: &str = "(SELECT endpoint_id FROM endpoint_backlogs WHERE owner = $1 AND endpoint_id = ANY ($2)
                                ORDER BY endpoint_id FOR NO KEY UPDATE) mine";
 
@@ -121,9 +121,6 @@ pub(crate) fn touched(row: &Row) -> TouchedBacklog {
 
 impl Store {
     /// Takes over up to `limit` backlogs that have no owner and are due for a look.
-    ///
-    /// # Errors
-    /// When the database is away.
     pub async fn take_backlogs(&self, process: ProcessId, limit: usize) -> Result<Vec<TakenBacklog>, StoreError> {
         let statement = "UPDATE endpoint_backlogs b SET owner = $1, is_ending = false
                          FROM (SELECT endpoint_id FROM endpoint_backlogs WHERE owner IS NULL AND next_look <= now()
@@ -136,10 +133,7 @@ impl Store {
         Ok(rows.iter().map(taken).collect())
     }
 
-    /// The backlogs that a process owns: it begins those that it does not know of.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists the backlogs of a process. The owner begins all backlogs missing in its memory.
     pub async fn owned_backlogs(&self, process: ProcessId) -> Result<Vec<TakenBacklog>, StoreError> {
         let statement = "SELECT endpoint_id, application_id, failures, next_probe
                          FROM endpoint_backlogs WHERE owner = $1";
@@ -149,10 +143,7 @@ impl Store {
         Ok(rows.iter().map(taken).collect())
     }
 
-    /// Gives up backlogs of a process.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Releases backlogs of a process.
     pub async fn release_backlogs(&self, process: ProcessId, released: &[ReleasedBacklog]) -> Result<(), StoreError> {
         let columns = Columns::new(released, 2)
             .column("endpoint_id", "uuid", |one| one.endpoint.0)
@@ -174,10 +165,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives up all backlogs of a process, which others may take over at once.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Releases all backlogs of a process. Another process may take them over at once.
     pub async fn release_all_backlogs(&self, process: ProcessId) -> Result<(), StoreError> {
         let statement = "UPDATE endpoint_backlogs b SET owner = NULL, next_look = now()
                          FROM (SELECT endpoint_id FROM endpoint_backlogs WHERE owner = $1
@@ -187,10 +175,8 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the empty backlogs of a process among these endpoints. Returns the endpoints whose backlog has ended.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Ends the empty backlogs of a process among `endpoints`. Returns the endpoints whose backlog the process no
+    /// longer owns.
     pub async fn end_backlogs(
         &self,
         process: ProcessId,
@@ -203,11 +189,8 @@ impl Store {
         Ok(rows.iter().map(|row| EndpointId(row.get(0))).collect())
     }
 
-    /// Lets first attempts pass beside backlogs that were found empty and could not be ended, or no longer. Without it, a
-    /// backlog of a busy endpoint would go on: each persist that queues holds its row.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Marks backlogs as ending, or as no longer ending. First attempts pass beside an ending backlog. Otherwise the
+    /// backlog of a busy endpoint would never end, since each persist that queues holds the backlog's row.
     pub async fn mark_ending(
         &self,
         process: ProcessId,
@@ -225,10 +208,7 @@ impl Store {
         Ok(())
     }
 
-    /// Notes the breakers of a process's backlogs, for the API and for the next owner.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Writes the breakers of a process's backlogs, for the API and for the next owner.
     pub async fn note_probes(&self, process: ProcessId, probed: &[Probed]) -> Result<(), StoreError> {
         let columns = Columns::new(probed, 2)
             .column("endpoint_id", "uuid", |one| one.endpoint.0)
@@ -249,10 +229,7 @@ impl Store {
         Ok(())
     }
 
-    /// The queued deliveries of these endpoints, each counted up to `most`.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Counts the queued deliveries of `endpoints`, each endpoint up to `most`.
     pub async fn count_queued(&self, endpoints: &[EndpointId], most: usize) -> Result<u64, StoreError> {
         if endpoints.is_empty() {
             return Ok(0);
@@ -265,10 +242,7 @@ impl Store {
         Ok(count.unsigned_abs())
     }
 
-    /// The paused endpoints with backlogs.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists the paused endpoints with unowned backlogs.
     pub async fn paused_backlogs(&self) -> Result<Vec<EndpointId>, StoreError> {
         let statement = "SELECT b.endpoint_id FROM endpoint_backlogs b JOIN endpoints p ON p.id = b.endpoint_id
                          WHERE b.owner IS NULL AND p.status = 'paused' AND p.deleted_at IS NULL ORDER BY b.endpoint_id";
@@ -276,10 +250,7 @@ impl Store {
         Ok(rows.iter().map(|row| EndpointId(row.get(0))).collect())
     }
 
-    /// The backlog of an endpoint, with its deliveries counted up to `most`; `None` where there is none.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Finds the backlog of an endpoint, with its deliveries counted up to `most`.
     pub async fn backlog(&self, endpoint: EndpointId, most: usize) -> Result<Option<BacklogRow>, StoreError> {
         let statement = "SELECT b.owner, b.reason, b.since, b.failures, b.next_probe,
                                 (SELECT count(*) FROM (SELECT FROM open_deliveries o

@@ -1,16 +1,16 @@
-//! Bodies of events, of which some are not to be read in the database: where members are redacted, what is stored to be
-//! looked at is without them, and what is sent stands beside it, encrypted.
+//! Bodies of events. With redacted members, the readable column lacks their values, and a second column holds the
+//! complete body encrypted.
 
 use fanfare_domain::ids::EventId;
 use tokio_postgres::Row;
 
 use crate::{Keyring, KeyringError, NewEvent, StoreError, connection::keyring::Sealed};
 
-/// What is stored of an event's body.
+/// Stored body of an event.
 pub(crate) struct StoredBody<'a> {
-    /// What may be looked at.
+    /// Readable body.
     pub(crate) shown: &'a str,
-    /// What is sent, where that is something else.
+    /// Encrypted complete body, if members are redacted.
     pub(crate) sealed: Option<Sealed>,
 }
 
@@ -30,14 +30,14 @@ impl<'a> StoredBody<'a> {
     }
 }
 
-/// What is sent, from `body`, `body_key_name` and `body_ciphertext`.
+/// Reads the complete body from `body`, `body_key_name` and `body_ciphertext`.
 pub(crate) fn open_body(keyring: &Keyring, event: EventId, row: &Row) -> Result<String, StoreError> {
     let Some(key_name) = row.get::<_, Option<&str>>("body_key_name") else { return Ok(row.get("body")) };
     let plain = keyring.open(key_name, row.get("body_ciphertext"), &identity(event))?;
     String::from_utf8(plain).map_err(|_| StoreError::corrupt("events", format!("{event}: body")))
 }
 
-/// What binds a ciphertext to its row: it opens nowhere else.
+/// Associated data of a body: binds the ciphertext to its row.
 pub(crate) fn identity(event: EventId) -> Vec<u8> {
     [b"events.body".as_slice(), event.0.as_bytes()].concat()
 }

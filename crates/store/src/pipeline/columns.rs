@@ -1,8 +1,8 @@
-//! Batches as named columns: the parameters of a statement that reads them with `unnest`.
+//! Batches as named columns: the parameters of a statement with `unnest`.
 
 use tokio_postgres::types::ToSql;
 
-/// The columns of a batch, each an array parameter of a statement. A column's name, type and value stand in one line.
+/// Columns of a batch, each an array parameter of a statement. One line holds a column's name, type and value.
 pub(crate) struct Columns<'a, T> {
     rows: &'a [T],
     first: usize,
@@ -11,12 +11,12 @@ pub(crate) struct Columns<'a, T> {
 }
 
 impl<'a, T> Columns<'a, T> {
-    /// No columns yet. The first one becomes the parameter `$first`.
+    /// Starts without columns. The first column becomes the parameter `$first`.
     pub(crate) fn new(rows: &'a [T], first: usize) -> Self {
         Self { rows, first, definitions: Vec::new(), values: Vec::new() }
     }
 
-    /// Adds a column of a PostgreSQL type.
+    /// Adds a column with the PostgreSQL type `kind`.
     pub(crate) fn column<V>(mut self, name: &'static str, kind: &'static str, value: impl Fn(&'a T) -> V) -> Self
     where
         V: ToSql + Sync + Send + 'a,
@@ -27,7 +27,7 @@ impl<'a, T> Columns<'a, T> {
         self
     }
 
-    /// The table expression that yields the rows, for a FROM clause.
+    /// Table expression of the rows, for a FROM clause.
     pub(crate) fn table(&self, alias: &str) -> String {
         let numbered = self.definitions.iter().zip(self.first..);
         let arrays: Vec<String> = numbered.map(|((_, kind), number)| format!("${number}::{kind}[]")).collect();
@@ -35,18 +35,18 @@ impl<'a, T> Columns<'a, T> {
         format!("unnest({}) AS {alias}({})", arrays.join(", "), names.join(", "))
     }
 
-    /// The number of the first parameter behind the columns.
+    /// Number of the first parameter behind the columns.
     pub(crate) fn end(&self) -> usize {
         self.first + self.definitions.len()
     }
 
-    /// The parameter of a column.
+    /// Parameter of a column.
     pub(crate) fn parameter(&self, name: &str) -> String {
         let position = self.definitions.iter().position(|(column, _)| *column == name).unwrap_or_default();
         format!("${}", self.first + position)
     }
 
-    /// The columns' values, in the order of their parameters.
+    /// Values of the columns, in the order of their parameters.
     pub(crate) fn values(&self) -> impl Iterator<Item = &(dyn ToSql + Sync)> {
         self.values.iter().map(|values| values.as_ref() as &(dyn ToSql + Sync))
     }

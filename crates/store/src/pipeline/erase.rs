@@ -1,4 +1,4 @@
-//! Erasure: the content of an event goes, with all copies of it.
+//! Erasure: removes the content of an event, and all copies.
 
 use deadpool_postgres::Transaction;
 use fanfare_domain::{
@@ -10,18 +10,18 @@ use tokio_postgres::types::ToSql;
 
 use crate::{Store, StoreError};
 
-/// The result of an erasure.
+/// Result of an erasure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Erasure {
     /// The content is gone.
     Done,
-    /// There is no such event.
+    /// The event does not exist.
     NoSuchEvent,
-    /// The event is being sent or fanned out now, and an answer would be recorded afterwards.
+    /// The event is being sent or fanned out: a later record would store content again.
     UnderWay,
 }
 
-/// An event, and the ids that its deliveries can have. The statements name it by $1 to $5: application, moment of
+/// An event, and the bounds of its deliveries' ids. Statements have the parameters $1 to $5: application, moment of
 /// acceptance, event, least id, greatest id.
 struct Erased {
     application: ApplicationId,
@@ -33,7 +33,7 @@ struct Erased {
 
 const OF_EVENT: &str = "application_id = $1 AND $2::timestamptz IS NOT NULL AND event_id = $3 AND id BETWEEN $4 AND $5";
 
-// Locks are taken in the order in which a record takes them: open rows before finished ones.
+// Locks in the order of a record: open rows before finished rows.
 const LOCK_OPEN: &str = "SELECT id FROM open_deliveries WHERE {OF_EVENT} ORDER BY id FOR UPDATE";
 const LOCK_FINISHED: &str = "SELECT id FROM deliveries WHERE {OF_EVENT} ORDER BY id FOR UPDATE";
 
@@ -49,7 +49,7 @@ ON CONFLICT (application_id, id) DO UPDATE
 SET state = excluded.state, reason = excluded.reason, attempt = excluded.attempt, failures = excluded.failures,
     finished_at = now(), replay_id = excluded.replay_id";
 
-// In a statement of its own, behind the locks: it sees the rows of each statement that was waited for.
+// A separate statement behind the locks: its snapshot includes the rows of each statement that held a lock.
 const IS_UNDER_WAY: &str = "
 SELECT EXISTS (SELECT FROM open_deliveries WHERE {OF_EVENT}) OR EXISTS (SELECT FROM fan_outs WHERE event_id = $3)";
 
@@ -60,7 +60,7 @@ WHERE application_id = $1 AND $2::timestamptz IS NOT NULL AND event_id = $3 AND 
 const ERASE_INLINE: &str = "UPDATE deliveries SET response_headers = NULL, response_body = NULL
                             WHERE {OF_EVENT} AND started_at IS NOT NULL";
 
-/// Copies of the event that were parked, for another content under its key, say.
+/// Deletes parked copies of the event, for example a copy with other content under the same key.
 const ERASE_PARKED: &str = "
 DELETE FROM parked p USING events e
 WHERE e.application_id = $1 AND e.accepted_at = $2 AND e.id = $3 AND p.message_id = e.key AND p.routing_key LIKE $4 || '.%'";
@@ -71,11 +71,8 @@ UPDATE events SET body = '', key = NULL, content = NULL, body_key_name = NULL, b
 WHERE application_id = $1 AND accepted_at = $2 AND id = $3";
 
 impl Store {
-    /// Removes the body of an event, its publisher's id, and its endpoints' answers. The event's type and the states of its
-    /// deliveries stay on record. Deliveries that have not ended fail as `erased`, and none can be sent again.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Removes the body of an event, its publisher's id, and the endpoints' responses. The event's type and the states
+    /// of its deliveries stay. Deliveries that have not ended fail as `erased`, and no delivery can be sent again.
     pub async fn erase_event(&self, application: ApplicationId, event: EventId) -> Result<Erasure, StoreError> {
         let Some(accepted_at) = self.accepted_at(event).await? else { return Ok(Erasure::NoSuchEvent) };
         let (least, greatest) = DeliveryId::bounds(accepted_at);

@@ -1,4 +1,4 @@
-//! Fan-outs of wide events: who inserts their deliveries, and how far that is.
+//! Fan-outs: their owners and their progress.
 
 use fanfare_domain::{
     event::EventType,
@@ -10,30 +10,27 @@ use tokio_postgres::Row;
 
 use crate::{Keyring, Store, StoreError, connection::store::row_count, pipeline::bodies::open_body};
 
-/// A fan-out that a process has taken over.
+/// A fan-out taken over by a process.
 #[derive(Debug, Clone)]
 pub struct FanOut {
-    /// The event.
+    /// Event of the fan-out.
     pub event: EventId,
-    /// Its application.
+    /// Application of the event.
     pub application: ApplicationId,
-    /// When the event was accepted.
+    /// Acceptance of the event.
     pub accepted_at: Timestamp,
-    /// The last endpoint whose delivery was written.
+    /// Mark: the last endpoint whose delivery was written.
     pub mark: EndpointId,
-    /// The event's type.
+    /// Type of the event.
     pub event_type: EventType,
-    /// The payload; `None` where it is encrypted with a key that this process lacks.
+    /// Payload; `None` if this process lacks the encryption key.
     pub body: Option<String>,
-    /// The trace that the event belongs to.
+    /// Trace of the event.
     pub traceparent: Option<Traceparent>,
 }
 
 impl Store {
-    /// Takes over up to `limit` fan-outs that have no owner.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Takes over up to `limit` fan-outs without an owner, oldest acceptance first.
     pub async fn take_fan_outs(&self, process: ProcessId, limit: usize) -> Result<Vec<FanOut>, StoreError> {
         let statement = "WITH taken AS (
                              UPDATE fan_outs f SET owner = $1
@@ -49,10 +46,7 @@ impl Store {
         rows.iter().map(|row| fan_out(&self.keyring, row)).collect()
     }
 
-    /// Gives up the fan-outs of a process, which others may take over at once.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Releases the fan-outs of a process. Another process may take them over at once.
     pub async fn release_fan_outs(&self, process: ProcessId) -> Result<(), StoreError> {
         self.writer().await?.execute("UPDATE fan_outs SET owner = NULL WHERE owner = $1", &[&process.0]).await?;
         Ok(())

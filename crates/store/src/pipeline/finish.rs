@@ -18,27 +18,27 @@ use crate::{
 /// An end without an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The endpoint is disabled.
+    /// Skipped, as the endpoint is disabled.
     Skipped,
-    /// The delivery is given up.
+    /// Failed for this reason.
     Failed(FailureReason),
 }
 
-/// A leased delivery that ends without an attempt.
+/// The end of a leased delivery, without an attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct EndLeased {
-    /// The delivery.
+    /// Id of the delivery.
     pub delivery: DeliveryId,
-    /// Its lease.
+    /// Lease of the delivery.
     pub lease: LeaseId,
     /// The end.
     pub end: End,
-    /// A failure is reported to the endpoint's owner.
+    /// True if the endpoint's owner gets a notice of a failure.
     pub notifies_owner: bool,
 }
 
 impl End {
-    /// The state.
+    /// State of the delivery after the end.
     pub fn state(self) -> State {
         match self {
             Self::Skipped => State::Skipped,
@@ -46,7 +46,7 @@ impl End {
         }
     }
 
-    /// The reason, if there is one.
+    /// Reason of the state; `None` for a skipped delivery.
     pub fn reason(self) -> Option<&'static str> {
         match self {
             Self::Skipped => None,
@@ -55,8 +55,9 @@ impl End {
     }
 }
 
-/// Writes the finished rows of the CTE `ended`, which has deleted the open rows and yields (id, event_id, application_id,
-/// endpoint_id, finished_once, replay_id, failures, attempt: the highest that was made, state, reason, notifies).
+/// Writes the finished rows of the CTE `ended`, which has deleted the open rows. `ended` yields (id, event_id,
+/// application_id, endpoint_id, finished_once, replay_id, failures, attempt, state, reason, notifies). `attempt` is the
+/// highest number of an attempt made.
 pub(crate) const FINISH: &str = "finished AS (
     INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, reason, attempt, failures, replay_id)
     SELECT application_id, id, event_id, endpoint_id, state, reason, attempt, failures, replay_id
@@ -72,15 +73,15 @@ pub(crate) const FINISH: &str = "finished AS (
     ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET failed_at = now()
 )";
 
-/// The columns of `ended` that stand in the open row `o`. An attempt that is only due was not made.
+/// Columns of `ended` from the open row `o`. `o.attempt` is the next attempt, which was not made.
 const OF_OPEN_ROW: &str = "o.id, o.event_id, o.application_id, o.endpoint_id, o.finished_once, o.replay_id, o.failures, \
                            o.attempt - 1 AS attempt";
 
 impl Store {
-    /// Ends deliveries that a process has leased and does not send. Says how many.
+    /// Ends leased deliveries that their process does not send. Returns the number of ended deliveries.
     ///
     /// # Errors
-    /// When the database is away, or the partition of a delivery is gone.
+    /// [`StoreError::Data`] if the partition of a delivery is gone.
     pub async fn end_leased(&self, batch: &[EndLeased]) -> Result<u64, StoreError> {
         let columns = Columns::new(batch, 1)
             .column("id", "uuid", |one| one.delivery.0)
@@ -103,10 +104,7 @@ SELECT count(*) FROM ended",
         Ok(count.unsigned_abs())
     }
 
-    /// Ends up to `limit` queued deliveries of an endpoint that is disabled or deleted. Says how many.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Ends up to `limit` queued deliveries of a disabled or deleted endpoint. Returns the number of ended deliveries.
     pub async fn end_queued(
         &self,
         endpoint: EndpointId,
@@ -119,10 +117,8 @@ SELECT count(*) FROM ended",
         self.end_chosen(chosen, &endpoint.0, end, notifies_owner, limit).await
     }
 
-    /// Ends up to `limit` deliveries of a paused endpoint that have been held since before `age`. Says how many.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Ends up to `limit` deliveries of a paused endpoint that have been held for longer than `age`. Returns the number
+    /// of ended deliveries.
     pub async fn end_held_too_long(
         &self,
         endpoint: EndpointId,
@@ -131,7 +127,7 @@ SELECT count(*) FROM ended",
         limit: usize,
     ) -> Result<u64, StoreError> {
         let age = milliseconds(age);
-        // The age of the delivery is no less: its id bounds the rows that are read.
+        // A delivery is at least as old as its hold: the id bounds the rows to read.
         let chosen = format!(
             "SELECT id FROM open_deliveries WHERE endpoint_id = $1 AND state = 'queued' AND class IN (0, 1)
                AND id < (lpad(to_hex((extract(epoch FROM now() - {age} * interval '1 millisecond') * 1000)::bigint), 12, '0')
@@ -143,10 +139,8 @@ SELECT count(*) FROM ended",
         self.end_chosen(&chosen, &endpoint.0, end, notifies_owner, limit).await
     }
 
-    /// Ends up to `limit` deliveries of a paused endpoint beyond the newest `most` that are held. Says how many.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Ends up to `limit` held deliveries of a paused endpoint, all but the newest `most`. Returns the number of ended
+    /// deliveries.
     pub async fn end_too_many_held(
         &self,
         endpoint: EndpointId,
@@ -163,7 +157,7 @@ SELECT count(*) FROM ended",
         self.end_chosen(&chosen, &endpoint.0, end, notifies_owner, limit).await
     }
 
-    /// Ends the rows that `chosen` selects by the endpoint ($1) and the limit ($2).
+    /// Ends the rows selected by the query `chosen`, with the endpoint $1 and the limit $2.
     async fn end_chosen(
         &self,
         chosen: &str,

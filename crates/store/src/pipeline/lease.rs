@@ -1,4 +1,4 @@
-//! Leases of queued deliveries: the statement of the drains, and that of a delivery that is sent alone.
+//! Leases of queued deliveries, for the drains and for suspects, which are sent alone.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use crate::{
     pipeline::{bodies::open_body, columns::Columns},
 };
 
-/// The queued deliveries `o` that are to be sent alone. One that a process could not read rests: another process may read it.
+/// Condition on queued deliveries `o` to be sent alone. A delivery unreadable in one process rests for a minute instead
+/// of a second: another process may be able to read the delivery.
 fn suspects() -> String {
     format!(
         "o.unknowns >= {ALONE_FROM} AND o.state || '' = 'queued'
@@ -29,72 +30,72 @@ fn suspects() -> String {
     )
 }
 
-/// The place in a backlog behind which a drain continues: class and id of the last delivery that was leased.
+/// Place in a backlog where a drain continues: class and id of the last leased delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Floor {
-    /// The class.
+    /// Class in the backlog.
     pub class: i16,
-    /// The delivery.
+    /// Id of the delivery.
     pub delivery: DeliveryId,
 }
 
-/// What a drain asks for one endpoint.
+/// Demand of a drain for an endpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct Demand {
-    /// The endpoint.
+    /// Endpoint of the backlog.
     pub endpoint: EndpointId,
-    /// Deliveries at most.
+    /// Maximum of deliveries.
     pub count: usize,
-    /// The place behind which they lie.
+    /// Leases only deliveries behind this place.
     pub after: Floor,
-    /// How long the lease lasts.
+    /// Duration of the lease.
     pub lease: Duration,
-    /// The time that a delivery has from a resumption of its endpoint on.
+    /// Lifetime of a delivery from a resumption of the endpoint on.
     pub lifetime: Duration,
 }
 
-/// A delivery that has been leased.
+/// A leased delivery.
 #[derive(Debug, Clone)]
 pub struct Leased {
-    /// The delivery.
+    /// Id of the delivery.
     pub delivery: DeliveryId,
-    /// Its event.
+    /// Event of the delivery.
     pub event: EventId,
-    /// Its application.
+    /// Application of the delivery.
     pub application: ApplicationId,
-    /// Its endpoint.
+    /// Endpoint of the delivery.
     pub endpoint: EndpointId,
-    /// Its class in the backlog.
+    /// Class in the backlog.
     pub class: i16,
-    /// The number of the attempt to be made.
+    /// Number of the attempt to make.
     pub attempt: u32,
-    /// Failed attempts that the endpoint answers for.
+    /// Failed attempts caused by the endpoint.
     pub failures: u32,
-    /// When it fails as expired.
+    /// Time at which the delivery fails as expired.
     pub expires_at: Timestamp,
-    /// It has expired: it must not be sent.
+    /// True if the delivery has expired and must not be sent.
     pub is_expired: bool,
-    /// The replay that requested it last.
+    /// Replay that requested the delivery last.
     pub replay: Option<ReplayId>,
-    /// The event; `None` where its partition is gone, or its content was erased.
+    /// The event; `None` if its partition is gone, or its content was erased.
     pub payload: Option<LeasedEvent>,
-    /// Its event was erased.
+    /// True if the event was erased.
     pub is_erased: bool,
 }
 
-/// The event of a leased delivery.
+/// Event of a leased delivery.
 #[derive(Debug, Clone)]
 pub struct LeasedEvent {
-    /// Its type.
+    /// Type of the event.
     pub event_type: EventType,
-    /// The payload; `None` where it is encrypted with a key that this process lacks.
+    /// Payload; `None` if this process lacks the encryption key.
     pub body: Option<String>,
-    /// The trace that it belongs to.
+    /// Trace of the event.
     pub traceparent: Option<Traceparent>,
 }
 
 impl Leased {
-    /// The reason for which the delivery must not be sent.
+    /// Reason not to send the delivery, if any.
     pub fn end(&self) -> Option<FailureReason> {
         if self.is_erased {
             return Some(FailureReason::Erased);
@@ -104,7 +105,7 @@ impl Leased {
 }
 
 impl Floor {
-    /// The beginning of every backlog.
+    /// Place before all deliveries of a backlog.
     pub const START: Self = Self { class: -1, delivery: DeliveryId(Uuid::nil()) };
 }
 
@@ -117,11 +118,11 @@ FROM leased l LEFT JOIN events e ON e.application_id = l.application_id
     AND e.accepted_at = delivery_accepted_at(l.id) AND e.id = l.event_id";
 
 impl Store {
-    /// Leases the next deliveries of many backlogs, each as many as its drain has places for. A backlog that `process` does
-    /// not own gives none; a row that another transaction holds is left out. The result is in the order of the backlogs.
+    /// Leases the next deliveries of many backlogs, at most [`Demand::count`] of each. A backlog owned by another
+    /// process yields nothing; rows locked by another transaction are skipped. The result is sorted by class and id.
     ///
     /// # Errors
-    /// When the database is away; a commit may then have happened: [`Store::leased_under`] finds the rows.
+    /// After [`StoreError::Unavailable`] the deliveries may have been leased; [`Store::leased_under`] finds them.
     pub async fn lease(
         &self,
         process: ProcessId,
@@ -167,10 +168,7 @@ impl Store {
         self.read_leased(&rows)
     }
 
-    /// The deliveries that are being sent under a lease whose commit may have been missed.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists the deliveries in state `sending` under a lease, after a commit of unknown outcome.
     pub async fn leased_under(&self, lease: LeaseId) -> Result<Vec<Leased>, StoreError> {
         let statement = format!(
             "WITH leased AS (SELECT {COLUMNS} FROM open_deliveries o WHERE o.state = 'sending' AND o.lease_id = $1)
@@ -180,11 +178,8 @@ impl Store {
         self.read_leased(&rows)
     }
 
-    /// Leases the oldest queued delivery with which processes have died, if there is one. The caller sends nothing else
-    /// until it is recorded, and holds the lock of [`Job::Suspects`](crate::Job::Suspects).
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Leases the oldest suspect: a queued delivery with which processes have died. The caller holds the lock of
+    /// [`Job::Suspects`](crate::Job::Suspects), and sends nothing else until the outcome is recorded.
     pub async fn lease_suspect(&self, lease: LeaseId, duration: Duration) -> Result<Option<Leased>, StoreError> {
         let statement = format!(
             "WITH next AS MATERIALIZED (
@@ -201,10 +196,7 @@ impl Store {
         Ok(self.read_leased(&rows)?.pop())
     }
 
-    /// Whether a delivery is queued with which processes have died.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// True if a suspect is queued.
     pub async fn has_suspect(&self) -> Result<bool, StoreError> {
         let statement = format!("SELECT EXISTS (SELECT FROM open_deliveries o WHERE {})", suspects());
         let connection = self.writer().await?;
@@ -242,7 +234,7 @@ fn payload(keyring: &Keyring, event: EventId, row: &Row) -> Result<Option<Leased
     if row.get::<_, Option<Timestamp>>("erased_at").is_some() {
         return Ok(None);
     }
-    // The other rows of the batch are leased, and so is this one: its caller gives it back.
+    // The row is leased like all others of the batch: the caller gives the delivery back.
     let body = open_body(keyring, event, row)
         .inspect_err(|error| tracing::error!(%error, %event, "cannot decrypt a payload"))
         .ok();

@@ -1,4 +1,4 @@
-//! Events and their open deliveries, written in one commit per batch.
+//! Persists events and their open deliveries, in one commit per batch.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,90 +21,90 @@ use crate::{
     },
 };
 
-/// An event that is to be written.
+/// An event to persist.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// The event.
+    /// The accepted event.
     pub event: Event,
-    /// The moment of acceptance, in whole milliseconds.
+    /// Moment of acceptance, in whole milliseconds.
     pub accepted_at: Timestamp,
-    /// The rendered payload.
+    /// Rendered payload.
     pub body: String,
-    /// The payload without the values of redacted members, where there are any. The payload is then stored encrypted.
+    /// Payload without the values of redacted members, if any. `body` is then stored encrypted.
     pub redacted: Option<String>,
-    /// A digest that tells a key used for another event. `None` where members are redacted: their values could be tried out
-    /// against a digest.
+    /// Digest that detects a key used for two different events. `None` with redacted members: hidden values could be
+    /// tried against a digest.
     pub content: Option<Content>,
-    /// The number of endpoints that matched.
+    /// Number of endpoints that matched.
     pub matches: usize,
-    /// Its deliveries are written later, in chunks.
+    /// True if a fan-out writes the deliveries later, in chunks.
     pub is_wide: bool,
-    /// Its deliveries, unless it is wide.
+    /// Deliveries of the event; empty for a fan-out.
     pub deliveries: Vec<NewDelivery>,
 }
 
-/// A delivery that is to be written.
+/// A delivery to persist.
 #[derive(Debug, Clone)]
 pub struct NewDelivery {
-    /// Its id, derived from the moment of acceptance, the event and the endpoint.
+    /// Id derived from the moment of acceptance, the event and the endpoint.
     pub id: DeliveryId,
-    /// The endpoint.
+    /// Endpoint of the delivery.
     pub endpoint: EndpointId,
-    /// What becomes of it.
+    /// First state of the delivery.
     pub start: Start,
-    /// When it fails as expired.
+    /// Time at which the delivery fails as expired.
     pub expires_at: Timestamp,
 }
 
-/// The first state of a delivery.
+/// First state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// It is sent at once under this lease, unless its endpoint has a backlog.
+    /// Sent at once under this lease, or queued if the endpoint has a backlog.
     Sending(Lease),
-    /// It joins the endpoint's backlog.
+    /// Queued in the endpoint's backlog.
     Queued(QueueReason),
-    /// Its endpoint is disabled.
+    /// Skipped, as the endpoint is disabled.
     Skipped,
 }
 
-/// The right to send deliveries.
+/// A lease: the right to send deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// Its id.
+    /// Id of the lease.
     pub id: LeaseId,
-    /// How long it lasts from its commit on.
+    /// Duration, from the commit.
     pub duration: std::time::Duration,
 }
 
-/// What a batch has written.
+/// Result of a batch.
 #[derive(Debug, Default)]
 pub struct Persisted {
-    /// The events that are new. Nothing is written of the others, which had been persisted before.
+    /// New events. The batch writes nothing of the other events, which were persisted before.
     pub new: HashSet<EventId>,
-    /// The deliveries that were to be sent at once, and are queued since their endpoint has a backlog.
+    /// Deliveries with [`Start::Sending`] that were queued, since the endpoint has a backlog.
     pub queued: HashSet<DeliveryId>,
-    /// The backlogs of the deliveries that are queued.
+    /// Backlogs of the queued deliveries.
     pub backlogs: Vec<TouchedBacklog>,
 }
 
-/// A chunk of a wide event's deliveries.
+/// A chunk of the deliveries of a fan-out.
 #[derive(Debug)]
 pub struct Chunk<'a> {
-    /// The event.
+    /// Event of the fan-out.
     pub event: EventId,
-    /// Its application.
+    /// Application of the event.
     pub application: ApplicationId,
-    /// The deliveries of the next endpoints behind the mark, in the order of their endpoints' ids.
+    /// Deliveries to the next endpoints behind the mark, in the order of the endpoints' ids.
     pub deliveries: &'a [NewDelivery],
-    /// The last endpoint of the chunk before: the chunk is written only where the mark is still there.
+    /// Last endpoint of the previous chunk. The chunk is written only if the mark is still at this endpoint.
     pub from: EndpointId,
-    /// The last endpoint that the chunk covers.
+    /// Last endpoint covered by this chunk.
     pub to: EndpointId,
-    /// No endpoint follows.
+    /// True if no endpoint follows.
     pub is_last: bool,
 }
 
-/// The statement's `wanted` CTE has the columns of [`delivery_columns`], and `application_id`. This opens them.
+/// Opens the deliveries of the CTE `wanted`, with the columns of [`delivery_columns`] and `application_id`.
 fn open_wanted(process: &str) -> String {
     let backlogs = with_backlogs(process);
     format!(
@@ -132,7 +132,7 @@ fn open_wanted(process: &str) -> String {
     )
 }
 
-/// The rows that a statement with [`open_wanted`] returns, beside those of `events` (uuid).
+/// Result rows of a statement with [`open_wanted`], beside the rows of kind `event`.
 const RESULT: &str = "
 SELECT 'queued' AS kind, id, NULL::uuid AS endpoint_id, NULL::uuid AS application_id, NULL::uuid AS owner
 FROM queued WHERE reason = 'backlog'
@@ -175,10 +175,10 @@ fn event_columns<'a>(
         .column("is_wide", "bool", |(new, _)| new.is_wide)
 }
 
-/// Inserts the events of `input` that are new: the CTE `fresh` yields (id, application_id, accepted_at).
+/// Inserts the new events of `input`. The CTE `fresh` yields (id, application_id, accepted_at) of each new event.
 ///
-/// A key is looked up in all months. Two copies of a message may be written in different months, neither seeing the other:
-/// in the first hour of a month the insert into the month before decides.
+/// A key is looked up in all months. Two copies of a message may be written in different months, without a view of each
+/// other. In the first hour of a month the insert into the previous month therefore decides.
 const INSERT_EVENTS: &str = "
 known AS MATERIALIZED (
     SELECT event_id FROM event_keys WHERE event_id IN (SELECT id FROM input WHERE derived)
@@ -197,7 +197,7 @@ known AS MATERIALIZED (
       AND (month.before = month.current OR id IN (SELECT event_id FROM keyed_before)) ORDER BY id
     ON CONFLICT DO NOTHING RETURNING event_id
 ), fresh_derived AS (
-    -- Their keys guard them: no second look for a conflict.
+    -- The keys guard these events: no second check for a conflict.
     INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, content,
                         body_key_name, body_ciphertext)
     SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, content, body_key_name,
@@ -216,12 +216,12 @@ known AS MATERIALIZED (
 )";
 
 impl Store {
-    /// Writes a batch of events with their deliveries, in one commit. New backlogs are owned by `process`.
+    /// Persists a batch of events with their deliveries, in one commit. New backlogs get the owner `process`.
     ///
     /// The batch must be sorted by id, without a duplicate, or replicas deadlock.
     ///
     /// # Errors
-    /// [`StoreError::Data`] when one row of the batch cannot be stored; then none is.
+    /// [`StoreError::Data`] if the database refuses any row; no row of the batch is then stored.
     pub async fn persist(&self, process: ProcessId, batch: &[&NewEvent]) -> Result<Persisted, StoreError> {
         let bodies = batch.iter().map(|new| Ok((*new, StoredBody::of(new, &self.keyring)?)));
         let rows = bodies.collect::<Result<Vec<_>, StoreError>>()?;
@@ -251,11 +251,11 @@ UNION ALL {RESULT}",
         Ok(persisted(&rows))
     }
 
-    /// Writes a chunk of a wide event's deliveries and moves the mark, in one commit. `None` where the mark is elsewhere by
-    /// now, or the process no longer owns the fan-out.
+    /// Persists a chunk of a fan-out and moves the mark, in one commit. `None` if the mark has moved, or the process no
+    /// longer owns the fan-out.
     ///
     /// # Errors
-    /// When the database is away, or a row cannot be stored.
+    /// [`StoreError::Data`] if the database refuses any row; no row of the chunk is then stored.
     pub async fn persist_chunk(&self, process: ProcessId, chunk: &Chunk<'_>) -> Result<Option<Persisted>, StoreError> {
         let mut pairs: Vec<_> = chunk.deliveries.iter().map(|delivery| (chunk.event, delivery)).collect();
         pairs.sort_unstable_by_key(|(_, delivery)| delivery.id);
@@ -284,11 +284,8 @@ FROM passed UNION ALL {RESULT}",
         Ok((!persisted.new.is_empty()).then_some(persisted))
     }
 
-    /// The leases of those of these deliveries that are being sent: after a commit of unknown outcome a process finds its
-    /// own by them.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Finds the leases of the deliveries in state `sending`. After a commit of unknown outcome, a process recognises
+    /// its own leases.
     pub async fn leases(&self, deliveries: &[DeliveryId]) -> Result<HashMap<DeliveryId, LeaseId>, StoreError> {
         let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.0).collect();
         let statement = "SELECT id, lease_id FROM open_deliveries WHERE id = ANY ($1) AND state || '' = 'sending'";
@@ -296,11 +293,8 @@ FROM passed UNION ALL {RESULT}",
         Ok(rows.iter().map(|row| (DeliveryId(row.get(0)), LeaseId(row.get(1)))).collect())
     }
 
-    /// The events among these, found to be persisted already, that were persisted with other content: their publisher used
-    /// a key twice.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Finds events stored with other content than given: their publisher used a key twice. The events must be
+    /// persisted already.
     pub async fn reused(&self, events: &[(ApplicationId, EventId, Content)]) -> Result<HashSet<EventId>, StoreError> {
         let columns = Columns::new(events, 1)
             .column("application_id", "uuid", |(application, ..)| application.0)
@@ -320,10 +314,7 @@ FROM passed UNION ALL {RESULT}",
         Ok(rows.iter().map(|row| EventId(row.get(0))).collect())
     }
 
-    /// Whether an event has been persisted.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// True if the event has been persisted.
     pub async fn is_persisted(&self, application: ApplicationId, event: EventId) -> Result<bool, StoreError> {
         let Some(accepted_at) = self.accepted_at(event).await? else { return Ok(false) };
         let statement = "SELECT EXISTS (SELECT FROM events WHERE application_id = $1 AND accepted_at = $2 AND id = $3)";

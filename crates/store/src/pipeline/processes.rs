@@ -1,4 +1,4 @@
-//! The processes that run: each renews its row, and sees the others.
+//! The table of running processes: heartbeats, and the release of dead processes' backlogs and fan-outs.
 
 use std::time::Duration;
 
@@ -11,38 +11,38 @@ use crate::{
     connection::store::{milliseconds, row_count},
 };
 
-/// The kind of a process.
+/// Kind of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessKind {
-    /// It delivers.
+    /// Delivers events.
     Dispatcher,
-    /// It accepts events and serves the API.
+    /// Accepts events and serves the API.
     Ingest,
 }
 
-/// What a process says of itself when it starts.
+/// Row of a starting process.
 #[derive(Debug, Clone)]
 pub struct NewProcess {
-    /// Its id.
+    /// Id of the process.
     pub id: ProcessId,
-    /// Its kind.
+    /// Kind of the process.
     pub kind: ProcessKind,
-    /// Its version.
+    /// Version of Fanfare.
     pub version: String,
-    /// Digests of the settings that all processes must agree on, as a JSON object.
+    /// Digests of the settings on which all processes must agree, as a JSON object.
     pub settings: String,
 }
 
-/// A process that lives.
+/// A living process.
 #[derive(Debug, Clone)]
 pub struct LivingProcess {
-    /// Its id.
+    /// Id of the process.
     pub id: ProcessId,
-    /// Its kind.
+    /// Kind of the process.
     pub kind: ProcessKind,
     /// Free places for attempts.
     pub free_places: usize,
-    /// Digests of its settings, as a JSON object.
+    /// Digests of settings, as in [`NewProcess::settings`].
     pub settings: String,
 }
 
@@ -56,10 +56,7 @@ impl ProcessKind {
 }
 
 impl Store {
-    /// Writes the row of a process that starts, or lives again where it was declared dead.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Writes the row of a starting process, or revives the row of a process declared dead.
     pub async fn register(&self, new: &NewProcess, lifetime: Duration) -> Result<(), StoreError> {
         let statement = "INSERT INTO processes (id, kind, version, settings, alive_until)
                          VALUES ($1, $2, $3, $4, now() + $5::bigint * interval '1 millisecond')
@@ -71,10 +68,7 @@ impl Store {
         Ok(())
     }
 
-    /// Renews the row of a process and returns all processes that live. `None` where the process itself was declared dead.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Renews the row of a process. Returns all living processes, or `None` if this process was declared dead.
     pub async fn renew(
         &self,
         process: ProcessId,
@@ -87,7 +81,7 @@ impl Store {
                              WHERE id = $1 AND NOT is_dead RETURNING id
                          )
                          SELECT p.id, p.kind, p.free_places, p.settings FROM processes p, renewed
-                         -- The row that was just renewed is seen as it was before.
+                         -- The statement's snapshot has the row of $1 as before the renewal.
                          WHERE p.alive_until > now() AND NOT p.is_dead OR p.id = $1 ORDER BY p.id";
         let connection = self.heartbeats().await?;
         let statement = connection.prepare_cached(statement).await?;
@@ -96,20 +90,15 @@ impl Store {
         Ok((!rows.is_empty()).then(|| rows.iter().map(living).collect()))
     }
 
-    /// Removes the row of a process that ends.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Removes the row of a stopping process.
     pub async fn unregister(&self, process: ProcessId) -> Result<(), StoreError> {
         self.connection().await?.execute("DELETE FROM processes WHERE id = $1", &[&process.0]).await?;
         Ok(())
     }
 
-    /// Declares processes dead that did not renew their row, releases up to `limit` backlogs and all fan-outs of theirs, and removes the rows of processes that
-    /// own nothing any more. Says how many backlogs it released.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Declares processes dead that did not renew their rows. Releases up to `limit` of their backlogs and all their
+    /// fan-outs. After an hour, removes the rows of dead processes without backlogs and fan-outs. Returns the number of
+    /// released backlogs.
     pub async fn release_dead(&self, limit: usize) -> Result<u64, StoreError> {
         let connection = self.writer().await?;
         let dead = "WITH declared AS (
@@ -126,8 +115,8 @@ impl Store {
                          WHERE b.endpoint_id = orphans.endpoint_id";
         let released = connection.execute(statement, &[&dead, &row_count(limit)]).await?;
         connection.execute("UPDATE fan_outs SET owner = NULL WHERE owner = ANY ($1)", &[&dead]).await?;
-        // A statement of a dead process may wait for the database and commit late: its row stays for an hour, so that a later
-        // look finds what the statement wrote.
+        // A statement of a dead process may wait for the database and commit late. The row stays for an hour, so that a
+        // later look finds the late backlogs.
         let statement = "DELETE FROM processes p WHERE is_dead AND alive_until < now() - interval '1 hour'
                            AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.owner = p.id)
                            AND NOT EXISTS (SELECT FROM fan_outs f WHERE f.owner = p.id)";

@@ -1,4 +1,4 @@
-//! Statements that queue deliveries: retries that are due, leases given back, and what recovery finds.
+//! Statements that queue deliveries: due retries, given-back leases, recovered deliveries.
 
 use std::time::Duration;
 
@@ -19,40 +19,40 @@ use crate::{
     },
 };
 
-/// A retry whose message has come back from its delay queue.
+/// A retry whose message has left its delay queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DueRetry {
-    /// The delivery.
+    /// Id of the delivery.
     pub delivery: DeliveryId,
-    /// The attempt that is due: the message is stale where the row has another.
+    /// Number of the due attempt. The message is stale if the row has another number.
     pub attempt: u32,
 }
 
-/// A delivery that was leased and is not sent after all.
+/// A leased delivery to give back unsent.
 #[derive(Debug, Clone, Copy)]
 pub struct GiveBack {
-    /// The delivery.
+    /// Id of the delivery.
     pub delivery: DeliveryId,
-    /// The lease that ends.
+    /// Lease to end.
     pub lease: LeaseId,
-    /// Why it was not sent.
+    /// Reason of the give-back.
     pub reason: QueueReason,
 }
 
-/// What a look for expired leases has done.
+/// Result of a recovery.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// The deliveries that were queued.
+    /// Number of queued deliveries.
     pub queued: u64,
-    /// The deliveries that failed as aborted.
+    /// Number of deliveries that failed as aborted.
     pub aborted: u64,
-    /// The backlogs of the queued ones.
+    /// Backlogs of the queued deliveries.
     pub backlogs: Vec<TouchedBacklog>,
-    /// The earliest end of a lease among them: the next look begins there.
+    /// Latest lease end or due time among the recovered rows: the floor of the next look.
     pub reached: Option<Timestamp>,
 }
 
-/// How far behind what it has covered a look begins: no statement takes longer to commit.
+/// Distance between the floor and the start of a look: no statement takes longer to commit.
 const FLOOR_MARGIN: &str = "interval '30 s'";
 
 const GIVE_BACK: &str = "queued AS (
@@ -74,7 +74,7 @@ impl Store {
     /// The batch must be sorted by delivery, without a duplicate.
     ///
     /// # Errors
-    /// When the database is away; a commit may then have happened.
+    /// After [`StoreError::Unavailable`] the batch may have been queued.
     pub async fn queue_retries(
         &self,
         process: ProcessId,
@@ -87,12 +87,12 @@ impl Store {
         self.queue(process, &columns, RETRY).await
     }
 
-    /// Gives deliveries back that were leased and are not sent. A lease that has ended meanwhile gives nothing back.
+    /// Gives leased deliveries back unsent. A lease already recovered changes nothing.
     ///
     /// The batch must be sorted by delivery.
     ///
     /// # Errors
-    /// When the database is away; a commit may then have happened.
+    /// After [`StoreError::Unavailable`] the batch may have been queued.
     pub async fn give_back(&self, process: ProcessId, batch: &[GiveBack]) -> Result<Vec<TouchedBacklog>, StoreError> {
         let columns = Columns::new(batch, 2)
             .column("id", "uuid", |back| back.delivery.0)
@@ -118,12 +118,12 @@ impl Store {
         Ok(writer.query(&statement, &parameters).await?.iter().map(touched).collect())
     }
 
-    /// Queues up to `limit` deliveries whose lease has ended, each with the next attempt number, and writes the `unknown`
-    /// attempt. A delivery that was alone at its last deaths fails as aborted. `floor` is a lease end before which no row
-    /// is found any more.
+    /// Queues up to `limit` deliveries with an expired lease, each with the next attempt number, and writes the
+    /// `unknown` attempts. A delivery that was sent alone at its last deaths fails as aborted. Earlier looks have
+    /// covered all leases that ended before `floor`.
     ///
     /// # Errors
-    /// When the database is away; a commit may then have happened.
+    /// After [`StoreError::Unavailable`] the deliveries may have been queued.
     pub async fn recover_leases(
         &self,
         process: ProcessId,
@@ -135,7 +135,7 @@ impl Store {
     SELECT o.id, o.lease_until, o.since, o.unknowns + 1 >= $4 AS is_aborted FROM open_deliveries o
     WHERE o.state = 'sending' AND o.lease_until < now()
       AND o.lease_until > coalesce($2::timestamptz - {FLOOR_MARGIN}, '-infinity')
-      -- Older rows are retention's to end: their partition may be gone.
+      -- Retention ends older rows: the partition may be gone.
       AND delivery_accepted_at(o.id) >= (SELECT line FROM retention)
     ORDER BY o.lease_until LIMIT $3 FOR UPDATE SKIP LOCKED
 ), queued AS (
@@ -177,11 +177,11 @@ UNION ALL SELECT 'aborted', NULL, NULL, NULL, count(*), NULL FROM ended",
         Ok(recovered)
     }
 
-    /// Queues up to `limit` scheduled deliveries that are due since `late` and whose message has not come. `floor` is a due
-    /// time before which no row is found any more. Returns their backlogs and the last due time among them.
+    /// Queues up to `limit` scheduled deliveries that are overdue by more than `late`: their retry message did not
+    /// come. Earlier looks have covered all due times before `floor`.
     ///
     /// # Errors
-    /// When the database is away; a commit may then have happened.
+    /// After [`StoreError::Unavailable`] the deliveries may have been queued.
     pub async fn recover_scheduled(
         &self,
         process: ProcessId,

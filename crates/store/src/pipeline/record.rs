@@ -1,4 +1,4 @@
-//! The outcomes of attempts: their rows, and the state of their deliveries after them.
+//! Records outcomes of attempts: the attempts' rows, and the next states of the deliveries.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -12,61 +12,61 @@ use uuid::Uuid;
 
 use crate::{Store, StoreError, connection::store::milliseconds, pipeline::columns::Columns};
 
-/// An attempt 1 that succeeded and began within this of acceptance has no row of its own: it stands in the row of its
-/// delivery. Lists of attempts merge both by time, and look back as far.
+/// Greatest age of a delivery at the start of an inline attempt. A success of attempt 1 within this time has no row in
+/// `attempts`: the delivery's row holds the attempt. Lists of attempts merge both tables by time, and look back as far.
 pub const INLINE_WITHIN: Duration = Duration::from_secs(10);
 
-/// An attempt that was made, and what follows from it.
+/// An attempt made, with the next state of the delivery.
 #[derive(Debug, Clone)]
 pub struct AttemptRecord {
-    /// The delivery.
+    /// Id of the delivery.
     pub delivery: DeliveryId,
-    /// Its event.
+    /// Event of the delivery.
     pub event: EventId,
-    /// Its application.
+    /// Application of the delivery.
     pub application: ApplicationId,
-    /// The endpoint that the attempt was made to.
+    /// Endpoint of the attempt.
     pub endpoint: EndpointId,
-    /// The attempt's number.
+    /// Number of the attempt.
     pub attempt: u32,
-    /// The lease that the attempt was made under.
+    /// Lease of the attempt.
     pub lease: LeaseId,
-    /// Where it was sent.
+    /// URL of the request.
     pub url: String,
-    /// When it was sent.
+    /// Start of the attempt.
     pub started_at: Timestamp,
-    /// How long it took.
+    /// Duration of the attempt.
     pub duration: Duration,
-    /// Its outcome.
+    /// Outcome of the attempt.
     pub outcome: Outcome,
-    /// The outcome in words, for people.
+    /// Description of the outcome, for people.
     pub error: Option<String>,
-    /// The response's headers that are kept, as a JSON object.
+    /// Kept headers of the response, as a JSON object.
     pub response_headers: String,
-    /// The part of the response's body that is kept, as received.
+    /// Kept part of the response's body, as received.
     pub response_body: Vec<u8>,
-    /// The state of the delivery after it.
+    /// State of the delivery after the attempt.
     pub next: NextState,
-    /// A failure of the delivery is reported to the endpoint's owner.
+    /// True if the endpoint's owner gets a notice of a failure.
     pub notifies_owner: bool,
 }
 
-/// The state of a delivery after an attempt.
+/// State of a delivery after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextState {
-    /// The endpoint has it.
+    /// Accepted by the endpoint.
     Delivered,
-    /// It waits for its next attempt.
+    /// Waiting for the next attempt.
     Scheduled {
-        /// When that is due.
+        /// Due time of the next attempt.
         due: Timestamp,
     },
-    /// It was given up.
+    /// Failed for this reason.
     Failed(FailureReason),
 }
 
-/// Each attempt completes its own row, also where its delivery was taken over and the row says `unknown`. Only the lease
-/// that holds the delivery moves it; a success ends it under any lease.
+/// Completes the row of each attempt, even if the delivery was recovered and the row is `unknown`. Only the current
+/// lease changes the delivery; a success ends the delivery under any lease.
 const RECORD: &str = "
 ended AS (
     DELETE FROM open_deliveries o USING input i
@@ -104,7 +104,7 @@ ended AS (
            response_headers, response_body, due_at
     FROM input i
     WHERE NOT EXISTS (SELECT FROM ended e WHERE e.id = i.id AND e.inline)
-      -- A repetition after an unknown commit finds the inline success of the first.
+      -- A repetition after an unknown commit finds the inline success of the first record.
       AND NOT (i.prompt AND i.state = 'delivered' AND i.attempt = 1 AND i.id NOT IN (SELECT id FROM ended)
                AND EXISTS (SELECT FROM deliveries d WHERE d.application_id = i.application_id AND d.id = i.id
                                                       AND d.started_at IS NOT NULL))
@@ -113,7 +113,7 @@ ended AS (
     SET url = excluded.url, started_at = excluded.started_at, duration_ms = excluded.duration_ms,
         outcome = excluded.outcome, status = excluded.status, error = excluded.error,
         response_headers = excluded.response_headers, response_body = excluded.response_body
-    -- Nothing is kept of an event that was erased meanwhile.
+    -- An event erased meanwhile keeps nothing of its attempts.
     WHERE a.outcome = 'unknown' AND a.error IS DISTINCT FROM 'erased'
 ), noticed AS (
     INSERT INTO failure_notices (delivery_id, application_id, endpoint_id)
@@ -122,21 +122,21 @@ ended AS (
 )
 SELECT id FROM ended UNION ALL SELECT id FROM scheduled";
 
-/// A success under a lease that has ended counts, also where the delivery has failed meanwhile. In a statement of its own:
-/// its snapshot sees the end that the record has waited for.
+/// Turns a failed delivery into a delivered delivery: a success under an expired lease counts. A separate statement,
+/// whose snapshot includes the end for which the record waited.
 const LATE_SUCCESS: &str = "
 UPDATE deliveries d SET state = 'delivered', reason = NULL, finished_at = now()
 FROM unnest($1::uuid[], $2::uuid[]) AS i(application_id, id)
 WHERE d.application_id = i.application_id AND d.id = i.id AND d.state || '' = 'failed'";
 
 impl Store {
-    /// Records a batch of attempts in one commit. Returns the deliveries that moved.
+    /// Records a batch of attempts in one commit. Returns the deliveries with a new state.
     ///
-    /// May be repeated after an unknown commit: an attempt has one row, and a delivery that moved does not move again. The
+    /// May be repeated after an unknown commit: an attempt has one row, and a delivery changes its state once. The
     /// batch must be sorted by delivery, without a duplicate.
     ///
     /// # Errors
-    /// [`StoreError::Data`] when one row of the batch cannot be stored; then none is.
+    /// [`StoreError::Data`] if the database refuses any row; no row of the batch is then stored.
     pub async fn record(&self, batch: &[&AttemptRecord]) -> Result<HashSet<DeliveryId>, StoreError> {
         let columns = Columns::new(batch, 1)
             .column("id", "uuid", |record| record.delivery.0)
@@ -172,19 +172,13 @@ impl Store {
         Ok(moved)
     }
 
-    /// Removes an open delivery whose partition has been dropped. Says whether it was there.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Removes an open delivery whose partition has been dropped. True if the delivery was open.
     pub async fn forget_dropped(&self, delivery: DeliveryId) -> Result<bool, StoreError> {
         let statement = "DELETE FROM open_deliveries WHERE id = $1";
         Ok(self.connection().await?.execute(statement, &[&delivery.0]).await? > 0)
     }
 
-    /// Shows deliveries in lists that are still being sent: their attempts are slow.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Shows deliveries in lists while they are still being sent, as their attempts are slow.
     pub async fn list_slow(&self, deliveries: &[DeliveryId]) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.0).collect();
         let statement = "UPDATE open_deliveries SET listed = true WHERE id = ANY ($1) AND NOT listed";
@@ -196,7 +190,7 @@ impl Store {
 }
 
 impl AttemptRecord {
-    /// Whether the attempt began soon enough after acceptance to stand in the row of its delivery.
+    /// True if the attempt began soon enough after acceptance to be inline in the delivery's row.
     pub(crate) fn is_prompt(&self) -> bool {
         let age = Duration::try_from(self.started_at.duration_since(self.delivery.accepted_at()));
         age.is_ok_and(|age| age <= INLINE_WITHIN)

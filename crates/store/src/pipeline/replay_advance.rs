@@ -1,4 +1,4 @@
-//! The steps of a replay: a job looks for its next events, and queues the deliveries that it wants.
+//! Steps of a replay: a job finds the next events, and queues the selected deliveries.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -24,56 +24,56 @@ use crate::{
     },
 };
 
-/// An event that a replay goes through.
+/// A past event within a replay.
 #[derive(Debug, Clone)]
 pub struct PastEvent {
-    /// Its id.
+    /// Id of the event.
     pub id: EventId,
-    /// When it was accepted.
+    /// Acceptance of the event.
     pub accepted_at: Timestamp,
-    /// Its type.
+    /// Type of the event.
     pub event_type: EventType,
 }
 
-/// A delivery that a replay sends, if it is in one of the states that the replay names.
+/// A delivery to replay, if its state is among the replay's states.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
-    /// Its event.
+    /// Event of the delivery.
     pub event: EventId,
-    /// When that was accepted.
+    /// Acceptance of the event.
     pub accepted_at: Timestamp,
-    /// Its endpoint.
+    /// Endpoint of the delivery.
     pub endpoint: EndpointId,
-    /// When the delivery fails as expired, if it is queued now.
+    /// Time at which the delivery, queued now, fails as expired.
     pub expires_at: Timestamp,
 }
 
-/// One step of a replay.
+/// A step of a replay.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
-    /// The last event of the step before, if there was any: the step happens only where the cursor is there still.
+    /// Last event of the previous step, if any. The step happens only if the cursor is still at this event.
     pub from: Option<(Timestamp, EventId)>,
-    /// The last event of this step, if there was any.
+    /// Last event of this step, if any.
     pub reached: Option<(Timestamp, EventId)>,
-    /// The number of its events.
+    /// Number of events in this step.
     pub events: usize,
-    /// Whether there are no more.
+    /// True if no events follow.
     pub is_last: bool,
 }
 
-/// The result of a step.
+/// Result of a step.
 #[derive(Debug, Clone)]
 pub struct Advanced {
-    /// The number of deliveries that were queued.
+    /// Number of queued deliveries.
     pub queued: usize,
-    /// Their backlogs.
+    /// Backlogs of the queued deliveries.
     pub backlogs: Vec<TouchedBacklog>,
 }
 
-/// Deliveries that are looked for in one statement.
+/// Maximum of deliveries in one statement.
 const AT_ONCE: usize = 5000;
 
-/// Finds deliveries in one of the states $2 of which no open row exists.
+/// Finds deliveries in one of the states $2 and without an open row.
 const STILL_WANTED: &str = "
 SELECT w.event_id, w.endpoint_id FROM {WANTED}
 LEFT JOIN deliveries d ON d.application_id = $1 AND d.id = w.id
@@ -81,8 +81,8 @@ WHERE coalesce(d.state, 'unmatched') = ANY ($2)
   AND coalesce((SELECT true FROM open_deliveries o WHERE o.id = w.id), false) = false";
 
 impl Wanted {
-    /// The deliveries of these events that a replay sends, in the order of the events. Queued now, each has its endpoint's
-    /// lifetime, with `expiry` for the waits that the endpoint does not cause.
+    /// Lists the deliveries of `events` to replay, in the order of the events. Queued now, each has its endpoint's
+    /// lifetime, with `expiry` for waits not caused by the endpoint.
     pub fn of(
         selection: &Selection,
         application: &Application,
@@ -107,11 +107,8 @@ impl Wanted {
 }
 
 impl Store {
-    /// The next events that a replay goes through, in the order of their acceptance. Test events, and events that are
-    /// being fanned out, are left out.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists the next events of a replay, in the order of acceptance. Leaves out test events, erased events, and events
+    /// with an unfinished fan-out.
     pub async fn past_events(
         &self,
         of: &NewReplay,
@@ -136,11 +133,8 @@ impl Store {
         rows.iter().map(past_event).collect()
     }
 
-    /// Filters these deliveries by the states that a replay names, and returns event and endpoint of each. A delivery that
-    /// is open is in none of these states.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Filters deliveries by the replay's states. Returns event and endpoint of each remaining delivery. An open
+    /// delivery is in none of these states.
     pub async fn still_wanted(
         &self,
         of: &NewReplay,
@@ -161,12 +155,9 @@ impl Store {
         Ok(found)
     }
 
-    /// The number of a replay's deliveries that are queued, counted up to `most`.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Counts the queued deliveries of a replay, up to `most`.
     pub async fn queued_of_replay(&self, id: ReplayId, most: usize) -> Result<usize, StoreError> {
-        // A paused or dead endpoint does not stop the replay to the others.
+        // Paused and dead endpoints do not count: the replay to other endpoints continues.
         let statement = "SELECT count(*) FROM (
                              SELECT FROM open_deliveries o WHERE replay_id = $1 AND state = 'queued'
                                AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = o.endpoint_id
@@ -176,12 +167,12 @@ impl Store {
         Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or_default())
     }
 
-    /// Takes a step: queues the deliveries that a replay wants, behind all others of their endpoints, and moves the cursor,
-    /// in one commit. `process` becomes the owner of new backlogs. `None` where the replay does not run any more, or
-    /// another process has taken this step.
+    /// Takes a step in one commit: queues deliveries, behind all others of their endpoints, and moves the cursor. New
+    /// backlogs get the owner `process`. `None` if the replay does not run any more, or another process has taken this
+    /// step.
     ///
     /// # Errors
-    /// When the database is away; a commit may then have happened, and the cursor tells it.
+    /// After [`StoreError::Unavailable`] the step may have been taken; the replay's cursor shows the outcome.
     pub async fn advance_replay(
         &self,
         of: &NewReplay,
@@ -210,14 +201,14 @@ impl Store {
     }
 }
 
-/// The first parameter behind those of the step.
+/// First parameter behind the parameters of the step.
 const FIRST_COLUMN: usize = 11;
 
-/// The parameters: replay, cursor before (two), cursor behind (two), events, whether it is the last step, states, reason,
-/// process, and the deliveries.
+/// Statement of a step. Parameters: replay, cursor before (two), cursor behind (two), events, is-last, states, reason,
+/// process, deliveries.
 ///
-/// The locks are on the finished rows, and on the events of deliveries that never existed. The open rows are inserted with
-/// ON CONFLICT, which sees an open row that was committed meanwhile, whatever the statement's snapshot is.
+/// Locks the finished rows, and the events of deliveries that never existed. The insert of open rows has ON CONFLICT,
+/// which detects an open row committed after the statement's snapshot.
 fn advance_statement<T>(columns: &Columns<'_, T>) -> String {
     let (wanted, with_backlogs) = (columns.table("i"), with_backlogs("$10"));
     format!(

@@ -1,4 +1,4 @@
-//! Replays: their rows, and the changes of their states. `replay_advance` queues their deliveries.
+//! Replays: rows and changes of state. `replay_advance` queues the deliveries.
 
 use fanfare_domain::{
     ids::{ApplicationId, EndpointId, EventId, ReplayId},
@@ -14,21 +14,21 @@ use crate::{Store, StoreError, connection::store::row_count};
 /// A request for a replay.
 #[derive(Debug, Clone)]
 pub struct NewReplay {
-    /// Its id.
+    /// Id of the replay.
     pub id: ReplayId,
-    /// Its application.
+    /// Application of the replay.
     pub application: ApplicationId,
-    /// The endpoint; `None` for all.
+    /// Endpoint; `None` for all.
     pub endpoint: Option<EndpointId>,
-    /// Types and wildcards; empty for all.
+    /// Types and wildcards; empty for all types.
     pub event_types: Vec<String>,
-    /// The states of the deliveries to send.
+    /// States of the deliveries to send.
     pub states: Vec<Replayed>,
-    /// Events accepted from this moment on.
+    /// First moment of acceptance.
     pub since: Timestamp,
-    /// Events accepted before this moment.
+    /// End of the moments of acceptance, exclusive.
     pub until: Timestamp,
-    /// Deliveries in a second.
+    /// Deliveries a second.
     pub rate_per_second: u32,
 }
 
@@ -37,17 +37,17 @@ pub struct NewReplay {
 pub struct Replay {
     /// The request.
     pub of: NewReplay,
-    /// Its state.
+    /// State of the replay.
     pub state: ReplayState,
-    /// The cursor: the last event that was processed, and when that was accepted.
+    /// Cursor: moment of acceptance and id of the last processed event.
     pub reached: Option<(Timestamp, EventId)>,
-    /// Events that were processed.
+    /// Number of processed events.
     pub events: i64,
-    /// Deliveries that were queued.
+    /// Number of queued deliveries.
     pub deliveries: i64,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it was done or cancelled.
+    /// Time of the end, done or cancelled.
     pub finished_at: Option<Timestamp>,
 }
 
@@ -55,10 +55,10 @@ const COLUMNS: &str = "id, application_id, endpoint_id, event_types, states, sin
                        reached_at, reached_event, events, deliveries, created_at, finished_at";
 
 impl NewReplay {
-    /// Which events go to which endpoints.
+    /// Selection of events and endpoints.
     ///
     /// # Errors
-    /// When one of its types cannot be read.
+    /// [`StoreError::Corrupt`] if a stored type is invalid.
     pub fn selection(&self) -> Result<Selection, StoreError> {
         let types = self.event_types.iter().map(|text| {
             Subscription::parse(text)
@@ -73,10 +73,7 @@ impl NewReplay {
 }
 
 impl Store {
-    /// Creates a replay, which begins; `None` where `most` of the application's run or are paused already.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Creates a running replay; `None` if `most` replays of the application are running or paused.
     pub async fn create_replay(&self, new: &NewReplay, most: i64) -> Result<Option<Replay>, StoreError> {
         let statement = format!(
             "INSERT INTO replays (id, application_id, endpoint_id, event_types, states, since, until, rate_per_second)
@@ -98,20 +95,14 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// A replay of an application.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Finds a replay of an application.
     pub async fn replay(&self, application: ApplicationId, id: ReplayId) -> Result<Option<Replay>, StoreError> {
         let statement = format!("SELECT {COLUMNS} FROM replays WHERE id = $1 AND application_id = $2");
         let row = self.connection().await?.query_opt(&statement, &[&id.0, &application.0]).await?;
         row.as_ref().map(read).transpose()
     }
 
-    /// A page of an application's replays, newest first.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists an application's replays, newest first: one page of replays older than `before`.
     pub async fn replays(
         &self,
         application: ApplicationId,
@@ -127,20 +118,14 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// The running replays of all applications.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Lists the running replays of all applications.
     pub async fn running_replays(&self) -> Result<Vec<Replay>, StoreError> {
         let statement = format!("SELECT {COLUMNS} FROM replays WHERE state = 'running' ORDER BY id");
         let rows = self.connection().await?.query(&statement, &[]).await?;
         rows.iter().map(read).collect()
     }
 
-    /// Resumes, pauses or cancels a replay; `None` where it has ended before, or there is none.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Resumes, pauses or cancels a replay; `None` if the replay has ended or does not exist.
     pub async fn turn_replay(
         &self,
         application: ApplicationId,

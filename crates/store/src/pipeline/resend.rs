@@ -1,8 +1,8 @@
-//! Deliveries that a customer requests again: their open rows become queued, whatever they waited for.
+//! Resends deliveries by request of a customer: opens finished deliveries again, and queues scheduled deliveries.
 //!
-//! One statement does it, so that no lock is held across a round trip. It locks the finished rows in the order of their
-//! ids, reads their attempt numbers behind the locks, and inserts the open rows with ON CONFLICT: an open row that another
-//! statement has committed meanwhile is seen there, whatever the statement's snapshot is.
+//! A resend is one statement, so that no lock is held across a round trip. The statement locks the finished rows in the
+//! order of ids and reads the attempt numbers behind the locks. The insert of open rows has ON CONFLICT, which detects
+//! an open row committed after the statement's snapshot.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -21,10 +21,10 @@ use crate::{
     pipeline::backlogs::with_backlogs,
 };
 
-/// Selects the deliveries to send again.
+/// Selects the deliveries to resend.
 #[derive(Debug, Clone, Default)]
 pub struct ResendFilter {
-    /// These deliveries; `None` for all that the rest of the filter finds.
+    /// Deliveries with these ids; `None` for all ids.
     pub deliveries: Option<Vec<DeliveryId>>,
     /// Deliveries to this endpoint.
     pub endpoint: Option<EndpointId>,
@@ -36,35 +36,35 @@ pub struct ResendFilter {
     pub since: Option<Timestamp>,
     /// Deliveries of events accepted before this moment.
     pub until: Option<Timestamp>,
-    /// The greatest number of deliveries, the newest first.
+    /// Maximum of deliveries, the newest first.
     pub limit: usize,
 }
 
-/// A delivery that is queued again.
+/// A delivery queued again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResentDelivery {
-    /// The delivery.
+    /// Id of the delivery.
     pub delivery: DeliveryId,
-    /// The event.
+    /// Event of the delivery.
     pub event: EventId,
-    /// The endpoint.
+    /// Endpoint of the delivery.
     pub endpoint: EndpointId,
-    /// The number of the attempt that is made next.
+    /// Number of the next attempt.
     pub attempt: u32,
 }
 
-/// The endpoints of the application $1 that take deliveries, with their status.
+/// Endpoints of application $1 that take deliveries.
 const ENDPOINTS: &str = "endpoints p WHERE p.application_id = $1 AND p.deleted_at IS NULL AND p.status <> 'disabled'";
 
 impl Store {
-    /// Queues deliveries again. A finished delivery begins its schedule anew, a scheduled one keeps its place in it, and a
-    /// queued one stays as it is. Deliveries that are being sent, whose event is erased, that are older than the line of
-    /// retention, or whose endpoint is disabled or deleted, are left out.
+    /// Queues deliveries again. A finished delivery begins its schedule anew, a scheduled delivery keeps its place in
+    /// the schedule, and a queued delivery stays unchanged. Leaves out deliveries in state `sending`, deliveries of
+    /// erased events, deliveries below the line of retention, and deliveries to disabled or deleted endpoints.
     ///
-    /// From now on each may take the lifetime of its endpoint, or `otherwise` for an endpoint that has none in `lifetimes`.
+    /// From now on each delivery may take its endpoint's lifetime in `lifetimes`, or else `otherwise`.
     ///
     /// # Errors
-    /// When the database is away; a commit may then have happened.
+    /// After [`StoreError::Unavailable`] the deliveries may have been queued.
     pub async fn resend(
         &self,
         application: ApplicationId,
@@ -90,7 +90,7 @@ impl Store {
         let (limit, reason) = (row_count(filter.limit), QueueReason::Resent.as_str());
         let parameters: [&(dyn ToSql + Sync); 11] =
             [&application.0, &least, &greatest, &ids, &endpoint, &event, &limit, &reason, &endpoints, &own, &otherwise];
-        // This connection plans look-ups by index only: the statement joins a short list with partitioned tables.
+        // Writer connections plan look-ups by index only: the statement joins a short list with partitioned tables.
         let connection = self.writer().await?;
         let rows = connection.query(&statement(filter), &parameters).await?;
         let read = |row: &tokio_postgres::Row| ResentDelivery {
@@ -103,15 +103,15 @@ impl Store {
     }
 }
 
-/// The statement. Its parameters: application, least id, greatest id, ids, endpoint, event, limit, reason, endpoints with
-/// their lifetimes, lifetime of other endpoints.
+/// Statement of a resend. Parameters: application, least id, greatest id, ids, endpoint, event, limit, reason,
+/// endpoints with their lifetimes, lifetime of other endpoints.
 fn statement(filter: &ResendFilter) -> String {
     let with_backlogs = with_backlogs("NULL");
     format!(
         "WITH lifetimes AS MATERIALIZED (
     SELECT p.id AS endpoint_id, now() + coalesce(l.milliseconds, $11::bigint) * interval '1 millisecond' AS expires_at
     FROM endpoints p LEFT JOIN unnest($9::uuid[], $10::bigint[]) AS l(endpoint_id, milliseconds) ON l.endpoint_id = p.id
-    -- Names each parameter with its type: the conditions below need not have all of them.
+    -- Names each parameter with its type: the conditions below may lack some parameters.
     WHERE p.application_id = $1 AND ($4::uuid[] IS NULL OR $5::uuid IS NULL OR $6::uuid IS NULL OR true)
 ), found AS MATERIALIZED (
     SELECT id FROM (({}) UNION ({})) AS both_tables ORDER BY id DESC LIMIT $7
@@ -151,8 +151,8 @@ ORDER BY id DESC",
     )
 }
 
-/// The rows that the filter names, by ids or by bounds of ids. The plan is made without the parameters' values, so that the
-/// text holds only the conditions that apply. `table` is the alias of `deliveries` or `open_deliveries`.
+/// Rows named by the filter, by ids or by bounds of ids. PostgreSQL plans without the parameters' values, so that the
+/// text holds only applicable conditions. `table` is the alias of `deliveries` or `open_deliveries`.
 fn source(filter: &ResendFilter, name: &str, table: &str) -> String {
     match filter.deliveries {
         Some(_) => format!("unnest($4) AS named(id) JOIN {name} {table} ON {table}.id = named.id"),
@@ -160,12 +160,12 @@ fn source(filter: &ResendFilter, name: &str, table: &str) -> String {
     }
 }
 
-/// The conditions that all rows must fulfil.
+/// Conditions on every row.
 fn conditions(filter: &ResendFilter, table: &str) -> String {
     let id = format!("{table}.id");
     let endpoint = filter.endpoint.map(|_| format!("AND {table}.endpoint_id = $5")).unwrap_or_default();
     let of_event = filter.event.map(|_| format!("AND {table}.event_id = $6")).unwrap_or_default();
-    // A request that names no deliveries means neither tests nor deliveries that were resent before and wait still.
+    // A request without ids means neither tests nor resent deliveries that are still waiting.
     let is_named = filter.deliveries.is_some();
     let event = if is_named { "e.erased_at IS NULL" } else { "e.erased_at IS NULL AND NOT e.is_test" };
     let again = if is_named || table == "d" { "" } else { "AND o.reason IS DISTINCT FROM $8" };
@@ -188,13 +188,13 @@ fn finished_rows(filter: &ResendFilter) -> String {
     )
 }
 
-/// The condition on the state of a finished row.
+/// Condition on the state of a finished row.
 fn finished_states(filter: &ResendFilter) -> String {
     let states: Vec<State> = filter.states.iter().copied().filter(|state| state.is_finished()).collect();
     let words: Vec<String> = states.iter().map(|state| format!("'{}'", state.as_str())).collect();
     match words.as_slice() {
         [] => "false".to_owned(),
-        // An index by state is in the order of ids for one state only.
+        // An index by state is in the order of ids for a single state only.
         [word] => {
             let partial = if *word == "'delivered'" { "" } else { "d.state <> 'delivered' AND " };
             format!("{partial}d.state = {word}")

@@ -1,4 +1,4 @@
-//! The sweep: a slow walk over all open deliveries, by ranges of pages, that finds what broke the rules.
+//! The sweep: a slow walk over all open deliveries, by ranges of pages, which repairs broken invariants.
 
 use fanfare_domain::delivery::FailureReason;
 use tokio_postgres::types::ToSql;
@@ -8,36 +8,30 @@ use crate::{
     pipeline::{backlogs::with_backlogs, finish::FINISH},
 };
 
-/// What a step of the sweep has found.
+/// Result of a step of the sweep.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Swept {
-    /// Deliveries that failed as expired.
+    /// Number of deliveries that failed as expired.
     pub expired: u64,
-    /// Queued deliveries without a backlog: a rule was broken.
+    /// Number of queued deliveries and backlogs without an existing owner: an invariant was broken.
     pub unowned: u64,
 }
 
-/// Pages that one step walks: 7 to 110 ms.
+/// Pages of a step, which takes 7 to 110 ms.
 pub const PAGES: i64 = 10_000;
 
-/// The rows of one step.
+/// Rows of a step.
 const RANGE: &str = "o.ctid >= ('(' || $1::bigint || ',0)')::tid AND o.ctid < ('(' || $2::bigint || ',0)')::tid";
 
 impl Store {
-    /// The number of pages that the open deliveries lie in.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Number of pages of `open_deliveries`.
     pub async fn open_pages(&self) -> Result<i64, StoreError> {
         let statement = "SELECT pg_relation_size('open_deliveries') / current_setting('block_size')::bigint";
         Ok(self.connection().await?.query_one(statement, &[]).await?.get(0))
     }
 
-    /// Walks the pages from `page` on: ends deliveries that have expired, unless their endpoint is paused, and gives queued
-    /// deliveries without a backlog one without an owner.
-    ///
-    /// # Errors
-    /// When the database is away.
+    /// Sweeps the pages from `page` on. Ends expired deliveries, unless their endpoint is paused. Gives queued
+    /// deliveries without a backlog an unowned backlog.
     pub async fn sweep(&self, page: i64) -> Result<Swept, StoreError> {
         let connection = self.connection().await?;
         let expired = format!(
@@ -70,7 +64,7 @@ SELECT count(*) FROM queued WHERE EXISTS (SELECT FROM touched)",
             with_backlogs("NULL")
         );
         let unowned: i64 = connection.query_one(&unowned, &[&page, &end]).await?.get(0);
-        // An owner that no process has: a statement of a process that had been dead for long.
+        // No process has this owner's id: a process that had long been dead committed late.
         let orphans = "UPDATE endpoint_backlogs b SET owner = NULL, next_look = now()
                        FROM (SELECT endpoint_id FROM endpoint_backlogs o
                              WHERE owner IS NOT NULL AND NOT EXISTS (SELECT FROM processes p WHERE p.id = o.owner)
@@ -80,10 +74,8 @@ SELECT count(*) FROM queued WHERE EXISTS (SELECT FROM touched)",
         Ok(Swept { expired: expired.unsigned_abs(), unowned: unowned.unsigned_abs() + orphans })
     }
 
-    /// Removes the dead rows of the open deliveries, which autovacuum visits once a minute only.
-    ///
-    /// # Errors
-    /// When the database is away, or the table is not the user's.
+    /// Vacuums `open_deliveries`, since autovacuum visits the table once a minute only. If the user does not own the
+    /// table, PostgreSQL warns and vacuums nothing.
     pub async fn vacuum_open(&self) -> Result<(), StoreError> {
         let connection = self.connection().await?;
         connection.batch_execute("SET statement_timeout = '110s'").await?;

@@ -1,4 +1,4 @@
-//! Test events: sent once to one endpoint, by the process that serves the request, and then recorded.
+//! Test sends: the process that serves the request sends an event once to one endpoint, and then records the result.
 
 use fanfare_domain::delivery::{FailureReason, State};
 
@@ -7,7 +7,7 @@ use crate::{
     pipeline::bodies::StoredBody,
 };
 
-// A success is inline in the delivery's row, as each success of attempt 1.
+// A success is inline in the delivery's row, as any prompt success of attempt 1.
 const RECORD_TEST_SEND: &str = "
 WITH event AS (
     INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent, content, is_test,
@@ -34,10 +34,10 @@ SELECT delivery_id, 1, $1, $3, endpoint_id, url, started_at, duration_ms, outcom
 FROM attempt WHERE state <> 'delivered'";
 
 impl Store {
-    /// Records a test event with its one attempt.
+    /// Records a test event with its only attempt.
     ///
     /// # Errors
-    /// [`StoreError::Data`] when it cannot be stored.
+    /// [`StoreError::Data`] if the database refuses the event.
     pub async fn record_test_send(&self, new: &NewEvent, record: &AttemptRecord) -> Result<(), StoreError> {
         let event = &new.event;
         let body = StoredBody::of(new, &self.keyring)?;

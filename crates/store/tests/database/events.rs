@@ -1,4 +1,4 @@
-//! Events, deliveries and records as tests need them.
+//! Events, deliveries and records for tests.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -17,30 +17,30 @@ use jiff::Timestamp;
 
 use super::{APPLICATION, Database, ONE, lease_id};
 
-/// How long a lease of the tests lasts.
+/// Duration of a lease in tests.
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A moment this many seconds ago, in whole milliseconds.
+/// The moment `seconds_ago`, in whole milliseconds.
 pub(crate) fn moment(seconds_ago: u64) -> Timestamp {
     let moment = Timestamp::now() - Duration::from_secs(seconds_ago);
     Timestamp::from_millisecond(moment.as_millisecond()).expect("a moment")
 }
 
-/// An event of now without a key, and without deliveries.
+/// An event accepted now, without a key and without deliveries.
 pub(crate) fn timed() -> NewEvent {
     accepted(moment(0))
 }
 
-/// An event without a key that was accepted then.
+/// An event accepted at `at`, without a key.
 pub(crate) fn accepted(at: Timestamp) -> NewEvent {
     let mut random = [0; 10];
     random[..4].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
     event(EventId::new(APPLICATION, at, random), None, at)
 }
 
-/// An event of now with a key.
+/// An event accepted now, with a key.
 pub(crate) fn keyed(key: &str) -> NewEvent {
     let id = EventId::from_key(APPLICATION, key);
     event(id, Some(key.to_owned()), id.accepted_at().unwrap_or_else(|| moment(0)))
@@ -69,7 +69,7 @@ fn event(id: EventId, key: Option<String>, accepted_at: Timestamp) -> NewEvent {
     }
 }
 
-/// The event with a delivery to each of these endpoints.
+/// The event with a delivery for each of `starts`.
 pub(crate) fn to(mut new: NewEvent, starts: &[(EndpointId, Start)]) -> NewEvent {
     new.deliveries = starts.iter().map(|(endpoint, start)| delivery(&new, *endpoint, *start)).collect();
     new.matches = starts.len();
@@ -86,14 +86,14 @@ pub(crate) fn starting(lease: u128) -> Start {
     Start::Sending(Lease { id: lease_id(lease), duration: LEASE })
 }
 
-/// The batch in the order that the store asks for.
+/// The batch in the order required by the store.
 pub(crate) fn sorted(events: &[NewEvent]) -> Vec<&NewEvent> {
     let mut batch: Vec<&NewEvent> = events.iter().collect();
     batch.sort_unstable_by_key(|new| new.event.id);
     batch
 }
 
-/// A delivery that was persisted.
+/// A persisted delivery.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
     pub(crate) delivery: DeliveryId,
@@ -102,12 +102,12 @@ pub(crate) struct Sent {
 }
 
 impl Database {
-    /// Persists an event of now with one delivery.
+    /// Persists an event accepted now, with one delivery.
     pub(crate) async fn persist_one(&self, endpoint: EndpointId, start: Start) -> Sent {
         self.persist_at(moment(0), endpoint, start).await
     }
 
-    /// Persists an event that was accepted then, with one delivery.
+    /// Persists an event accepted at `at`, with one delivery.
     pub(crate) async fn persist_at(&self, at: Timestamp, endpoint: EndpointId, start: Start) -> Sent {
         let new = to(accepted(at), &[(endpoint, start)]);
         let persisted = self.store.persist(ONE, &[&new]).await.expect("a persisted event");
@@ -115,7 +115,7 @@ impl Database {
         Sent { delivery: new.deliveries[0].id, event: new.event.id, endpoint }
     }
 
-    /// Persists events with one queued delivery each, whose backlog `ONE` owns where there was none.
+    /// Persists events with one queued delivery each. `ONE` owns the backlog, unless the backlog exists.
     pub(crate) async fn queue(&self, endpoint: EndpointId, count: usize) -> Vec<Sent> {
         let mut sent = Vec::new();
         for _ in 0..count {
@@ -125,18 +125,18 @@ impl Database {
         sent
     }
 
-    /// Leases up to `count` deliveries of one backlog as its owner `ONE`.
+    /// Leases up to `count` deliveries of a backlog as its owner `ONE`.
     pub(crate) async fn drain(&self, lease: u128, endpoint: EndpointId, count: usize) -> Vec<Leased> {
         self.store.lease(ONE, lease_id(lease), &[lease_of(endpoint, count)]).await.expect("leases")
     }
 }
 
-/// A demand from the beginning of a backlog.
+/// A demand from the start of a backlog.
 pub(crate) fn lease_of(endpoint: EndpointId, count: usize) -> Demand {
     Demand { endpoint, count, after: Floor::START, lease: LEASE, lifetime: Duration::from_secs(3600) }
 }
 
-/// A record of an attempt that began now.
+/// A record of an attempt made at once.
 fn record(sent: &Sent, attempt: u32, lease: LeaseId, status: u16, next: NextState) -> AttemptRecord {
     AttemptRecord {
         delivery: sent.delivery,
@@ -157,17 +157,17 @@ fn record(sent: &Sent, attempt: u32, lease: LeaseId, status: u16, next: NextStat
     }
 }
 
-/// The record of a success.
+/// A record of a success.
 pub(crate) fn delivered(sent: &Sent, attempt: u32, lease: u128) -> AttemptRecord {
     record(sent, attempt, lease_id(lease), 204, NextState::Delivered)
 }
 
-/// The record of a last failure.
+/// A record of the last failure.
 pub(crate) fn failed(sent: &Sent, attempt: u32, lease: u128) -> AttemptRecord {
     record(sent, attempt, lease_id(lease), 500, NextState::Failed(FailureReason::AttemptsExhausted))
 }
 
-/// The record of a failure whose retry is due in a minute.
+/// A record of a failure, with a retry due in a minute.
 pub(crate) fn scheduled(sent: &Sent, attempt: u32, lease: u128) -> AttemptRecord {
     let due = moment(0) + Duration::from_secs(60);
     record(sent, attempt, lease_id(lease), 500, NextState::Scheduled { due })

@@ -1,4 +1,4 @@
-//! What the tables say of a delivery and of a backlog.
+//! Reads the rows of a delivery and of a backlog.
 
 use fanfare_domain::ids::{DeliveryId, EndpointId, ProcessId};
 use jiff::Timestamp;
@@ -33,7 +33,7 @@ pub(crate) struct Finished {
 }
 
 impl Open {
-    /// State and number of the attempt.
+    /// State, and number of the attempt.
     pub(crate) fn place(&self) -> (&str, i32) {
         (&self.state, self.attempt)
     }
@@ -76,13 +76,13 @@ impl Database {
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
     }
 
-    /// The owner of a backlog; the outer `None` where there is no backlog.
+    /// Owner of a backlog; the outer `None` if there is no backlog.
     pub(crate) async fn owner(&self, endpoint: EndpointId) -> Option<Option<ProcessId>> {
         let rows = self.rows("SELECT owner FROM endpoint_backlogs WHERE endpoint_id = $1", &[&endpoint.0]).await;
         rows.first().map(|row| row.get::<_, Option<Uuid>>(0).map(ProcessId))
     }
 
-    /// The queued deliveries whose endpoint has no backlog.
+    /// Number of queued deliveries to endpoints without a backlog.
     pub(crate) async fn queued_without_backlog(&self) -> i64 {
         self.count(
             "open_deliveries o WHERE state = 'queued'

@@ -1,4 +1,4 @@
-//! What a call of the store touches, by the statistics of the tables.
+//! Measures the buffers and rows touched by a call of the store, by the statistics of the tables.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,20 +6,20 @@ use fanfare_store::Store;
 
 use super::Database;
 
-/// Buffers and scans of whole tables in one call.
+/// Buffers and sequential scans of a call.
 #[derive(Debug)]
 pub(crate) struct Touched {
     /// Buffers of tables and their indexes.
     pub(crate) buffers: i64,
-    /// Rows that scans of whole tables have read, by table.
+    /// Rows read by sequential scans, by table.
     pub(crate) scanned: HashMap<String, i64>,
 }
 
 type Figures = HashMap<String, (i64, i64)>;
 
 impl Database {
-    /// The result of one look, and what it touched. A store of its own reports it when its sessions end. Sessions that the
-    /// test keeps may report meanwhile: where bounds are narrow, it keeps none.
+    /// Runs `look` with a separate store, whose sessions report their statistics when they end. Other sessions of the
+    /// test may report meanwhile: a test with narrow bounds keeps no other session.
     pub(crate) async fn measured<T>(&self, look: impl AsyncFnOnce(Store) -> T) -> (T, Touched) {
         let kept = self.sessions().await;
         let before = self.figures().await;
@@ -37,7 +37,7 @@ impl Database {
         (found, touched)
     }
 
-    /// Waits until no other session of a store is left: each reports its figures before it ends.
+    /// Waits until no other session of a store remains: each session reports its statistics before it ends.
     async fn await_end_of_others(&self, kept: &[i32]) {
         for _ in 0..400 {
             if self.sessions().await.iter().all(|session| kept.contains(session)) {
@@ -45,7 +45,7 @@ impl Database {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("sessions of a store are left");
+        panic!("sessions of a store remain");
     }
 
     async fn sessions(&self) -> Vec<i32> {
@@ -54,9 +54,9 @@ impl Database {
         self.rows(statement, &[]).await.iter().map(|row| row.get(0)).collect()
     }
 
-    /// Buffers touched, and rows read by scans of the whole table, of each table.
+    /// Touched buffers and rows of sequential scans, by table.
     async fn figures(&self) -> Figures {
-        // What the test's own session has touched is no part of the look.
+        // Flushes the statistics of the test's own session, which are not part of the look.
         self.run("SELECT pg_stat_force_next_flush()").await;
         self.run("SELECT pg_stat_clear_snapshot()").await;
         let statement = "SELECT i.relname::text, coalesce(heap_blks_read, 0) + coalesce(heap_blks_hit, 0)

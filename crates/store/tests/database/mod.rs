@@ -1,4 +1,4 @@
-//! A database for each test, copied from a template, and what most tests ask of it.
+//! A database for each test, copied from a template, with common helpers.
 
 mod events;
 mod look;
@@ -18,25 +18,24 @@ pub(crate) use events::{
 pub(crate) use look::Finished;
 pub(crate) use server::Database;
 
-/// The application of most tests.
+/// Application of most tests.
 pub(crate) const APPLICATION: ApplicationId = ApplicationId(Uuid::from_u128(0xa));
 
-/// Two processes, and one that is declared dead.
+/// Two processes, and a third declared dead.
 pub(crate) const ONE: ProcessId = ProcessId(Uuid::from_u128(0x101));
 pub(crate) const TWO: ProcessId = ProcessId(Uuid::from_u128(0x102));
 pub(crate) const DEAD: ProcessId = ProcessId(Uuid::from_u128(0x103));
 
-/// The endpoints of the application: 1 to 20.
+/// Endpoints 1 to 20 of the application.
 pub(crate) fn endpoint(number: u128) -> EndpointId {
     EndpointId(Uuid::from_u128(number))
 }
 
-/// A lease.
 pub(crate) fn lease_id(number: u128) -> LeaseId {
     LeaseId(Uuid::from_u128(0x1000 + number))
 }
 
-/// The load of the template.
+/// Rows of the template.
 pub(crate) const TEMPLATE: &str = "
 INSERT INTO applications (id, name) VALUES ('00000000-0000-0000-0000-00000000000a', 'tests');
 INSERT INTO endpoints (id, application_id, url, event_types)
@@ -45,7 +44,7 @@ INSERT INTO endpoints (id, application_id, url, event_types)
     FROM generate_series(1, 20) n;
 ";
 
-/// A connection beside the store's. Notices of the server are dropped.
+/// Connects outside the store's pools. Drops notices of the server.
 pub(crate) async fn connect(url: &str) -> Client {
     let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
     tokio::spawn(async move {
@@ -57,12 +56,12 @@ pub(crate) async fn connect(url: &str) -> Client {
 }
 
 impl Database {
-    /// Another connection.
+    /// Opens another connection.
     pub(crate) async fn connect(&self) -> Client {
         connect(&self.url).await
     }
 
-    /// A store with pools of its own.
+    /// A store with separate pools.
     pub(crate) fn another_store(&self) -> Store {
         server::store(&self.url)
     }
@@ -72,17 +71,17 @@ impl Database {
         self.client.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
     }
 
-    /// The rows of a statement.
+    /// Rows of a statement.
     pub(crate) async fn rows(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
         self.client.query(statement, parameters).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"))
     }
 
-    /// The number of rows that a FROM clause has.
+    /// Counts the rows of a FROM clause.
     pub(crate) async fn count(&self, from: &str) -> i64 {
         self.rows(&format!("SELECT count(*) FROM {from}"), &[]).await[0].get(0)
     }
 
-    /// Has the statements of new sessions read this time from `now()`.
+    /// Makes `now()` return this time in statements of new sessions.
     pub(crate) async fn set_clock(&self, time: &str) {
         self.run(&format!(
             "CREATE SCHEMA IF NOT EXISTS clock; CREATE TABLE IF NOT EXISTS clock.time (at timestamptz);
@@ -95,7 +94,7 @@ impl Database {
         .await;
     }
 
-    /// Waits until this many sessions of the database wait for a lock.
+    /// Waits until `sessions` sessions of the database wait for a lock.
     pub(crate) async fn await_waiting(&self, sessions: i64) {
         let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         for _ in 0..400 {
@@ -104,6 +103,6 @@ impl Database {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("no {sessions} sessions wait for a lock");
+        panic!("fewer than {sessions} sessions wait for a lock");
     }
 }

@@ -1,4 +1,4 @@
-//! Databases of the server that DATABASE_URL names: a template once per run, and a copy for each test.
+//! Databases on the server of DATABASE_URL: a template once per run, and a copy for each test.
 
 use std::{
     env,
@@ -19,16 +19,16 @@ use tokio_postgres::{Client, error::SqlState};
 
 use super::{TEMPLATE, connect};
 
-/// Databases that tests use at once: each takes up to a dozen connections.
+/// Databases in use at once: each takes up to a dozen connections.
 static ROOM: Semaphore = Semaphore::const_new(12);
 
 static TEMPLATE_NAME: OnceCell<String> = OnceCell::const_new();
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Databases that tests have left as they were: a copy takes longer than most tests.
+/// Databases for the next tests: a copy takes longer than most tests.
 static FREE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Removes what a test has written, and the sessions that it has left.
+/// Removes the rows written by a test, and the sessions left open.
 const RESET: &str = "
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
 DELETE FROM open_deliveries; DELETE FROM endpoint_backlogs; DELETE FROM fan_outs; DELETE FROM event_keys;
@@ -39,25 +39,25 @@ UPDATE retention SET line = '-infinity'";
 
 const PREFIX: &str = "fanfare_test_";
 
-/// A database that a test has for itself.
+/// A database used by a single test at a time.
 pub(crate) struct Database {
     pub(crate) store: Store,
     pub(crate) client: Client,
     pub(crate) url: String,
     name: String,
-    /// Another test may have it afterwards.
+    /// True if another test may use the database afterwards.
     is_kept: bool,
     _room: SemaphorePermit<'static>,
 }
 
 impl Database {
-    /// A database with the schema, the partitions of these days, one application and its endpoints. The test changes
-    /// neither the schema nor the settings.
+    /// A database with the schema, the partitions of the current days, an application and its endpoints. The test must
+    /// change neither the schema nor the settings.
     pub(crate) async fn new() -> Self {
         Self::take(true).await
     }
 
-    /// A new database, which is dropped with the test.
+    /// A new database, dropped with the test.
     pub(crate) async fn fresh() -> Self {
         Self::take(false).await
     }
@@ -82,7 +82,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (name, url) = (self.name.clone(), self.url.clone());
-        // Neither waits for the test's own runtime.
+        // Neither branch waits for the test's own runtime.
         if self.is_kept && !std::thread::panicking() {
             apart(async move {
                 connect(&url).await.batch_execute(RESET).await.expect("an empty database");
@@ -95,11 +95,11 @@ impl Drop for Database {
     }
 }
 
-/// Runs on a thread and a runtime of its own: its connections end with it.
+/// Runs on a thread with its own runtime, whose end closes the connections.
 fn apart(work: impl Future<Output = ()> + Send + 'static) {
     let work = move || runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work);
     if std::thread::spawn(work).join().is_err() {
-        eprintln!("a database is left behind");
+        eprintln!("the test database was not removed; the next run drops it");
     }
 }
 
@@ -117,7 +117,7 @@ async fn make_template() -> String {
     name
 }
 
-/// Drops the databases of runs that have ended.
+/// Drops the databases of ended runs.
 async fn drop_leftovers(admin: &Client) {
     let found = "SELECT datname::text FROM pg_database WHERE datname LIKE $1 || '%'";
     for row in admin.query(found, &[&PREFIX]).await.expect("databases") {
@@ -129,7 +129,7 @@ async fn drop_leftovers(admin: &Client) {
     }
 }
 
-/// Copies the template as soon as no session uses it.
+/// Copies the template as soon as no session uses the template.
 async fn copy(template: &str, name: &str) {
     let admin = connect(&server()).await;
     let statement = format!("CREATE DATABASE {name} TEMPLATE {template}");
