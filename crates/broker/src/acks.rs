@@ -1,5 +1,5 @@
-//! The ends of messages told to the broker, in as few frames as their order allows: each frame is an entry in the log
-//! of a quorum queue.
+//! Sends acks and rejects to the broker in as few frames as the order allows. Each frame is an entry in the log of a
+//! quorum queue.
 
 use std::{
     collections::BTreeSet,
@@ -15,10 +15,10 @@ use lapin::{
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-/// How long the end of a message waits for those that came before it, so that one frame tells of all of them.
+/// Longest delay of an ack for earlier messages, so that a single frame acks all.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// The ends of one channel's messages.
+/// Acks and rejects of a channel's messages.
 #[derive(Default)]
 pub(crate) struct Acks {
     ends: Mutex<Ends>,
@@ -26,24 +26,25 @@ pub(crate) struct Acks {
 }
 
 impl Acks {
-    /// A message has come, in the order of their tags.
+    /// Records the arrival of a message. Tags arrive in ascending order.
     pub(crate) fn begin(&self, tag: u64) {
         self.ends().open.insert(tag);
     }
 
-    /// A message needs nothing more.
+    /// Records that a message is done, and may be acked.
     pub(crate) fn end(&self, tag: u64) {
         self.ends().end(tag);
         self.changed.notify_one();
     }
 
-    /// A message is to be handed over again.
+    /// Records that a message must be redelivered.
     pub(crate) fn reject(&self, tag: u64) {
         self.ends().reject(tag);
         self.changed.notify_one();
     }
 
-    /// Tells the broker until `close`, and then what is left; fails with the channel, whose messages come again.
+    /// Sends acks and rejects until `close`, and then the rest. Fails with the channel; the broker then redelivers
+    /// un-acked messages.
     pub(crate) async fn tell(&self, channel: &Channel, close: CancellationToken) -> lapin::Result<()> {
         loop {
             let is_closing = close.run_until_cancelled(self.changed.notified()).await.is_none();
@@ -66,9 +67,9 @@ impl Acks {
 }
 
 async fn send(channel: &Channel, frames: Frames) -> lapin::Result<()> {
-    // Before what is acked: that would be of them as well.
+    // Before the acks: a multiple ack would include the rejected messages.
     for tag in frames.rejected {
-        // From RabbitMQ 4.3 on a message that comes back by basic.nack counts as one that nobody has tried.
+        // From RabbitMQ 4.3 on, basic.nack does not count against the delivery limit.
         channel.basic_reject(tag, BasicRejectOptions { requeue: true }).await?;
     }
     if let Some(tag) = frames.up_to {
@@ -78,21 +79,21 @@ async fn send(channel: &Channel, frames: Frames) -> lapin::Result<()> {
     Ok(())
 }
 
-/// What the broker is told of messages, by their delivery tags.
+/// Frames to send, by delivery tags.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Frames {
     rejected: Vec<u64>,
-    /// All up to this one have ended. It has not been told of itself: the broker closes a channel that names a message
-    /// twice.
+    /// Acks all messages up to this tag. The tag has not been acked before: the broker closes a channel that acks a
+    /// message twice.
     up_to: Option<u64>,
     single: BTreeSet<u64>,
 }
 
-/// Which messages have ended.
+/// Open and finished messages.
 #[derive(Debug, Default)]
 struct Ends {
     open: BTreeSet<u64>,
-    /// Those that the broker has not been told of.
+    /// Finished messages that are not acked yet.
     ended: BTreeSet<u64>,
     rejected: Vec<u64>,
 }
@@ -108,8 +109,8 @@ impl Ends {
         self.rejected.push(tag);
     }
 
-    /// What is to be told now: the ends before which nothing is open, and with `all` the others, too. And whether nothing
-    /// is left to be told.
+    /// Takes the frames to send now: the acks before the first open message, and with `all` also the other acks. The
+    /// bool is true if no ack is left.
     fn take(&mut self, all: bool) -> (Frames, bool) {
         let behind = self.open.first().map(|first| self.ended.split_off(first)).unwrap_or_default();
         let up_to = std::mem::replace(&mut self.ended, behind).last().copied();
@@ -125,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// What the broker takes for un-acked, and what it was told of.
+    /// A model of the broker: un-acked, acked and rejected messages.
     #[derive(Default)]
     struct Broker {
         unacked: BTreeSet<u64>,

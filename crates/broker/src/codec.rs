@@ -1,4 +1,4 @@
-//! Messages: what stands in their bodies, properties and headers.
+//! Encodes and decodes messages: bodies, properties and headers.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{Incoming, Topology};
 const TRACEPARENT: &str = "traceparent";
 const ACCEPTED: &str = "fanfare-accepted";
 
-/// A message that is to be published.
+/// A message to be published.
 #[derive(Debug, Clone)]
 pub struct Message {
     pub(crate) exchange: String,
@@ -32,7 +32,7 @@ pub struct Message {
 
 impl Message {
     pub(crate) fn properties(&self) -> BasicProperties {
-        // 2: persistent. A transient message does not survive a classic queue's broker.
+        // 2: persistent. A transient message in a classic queue is lost when the broker restarts.
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_content_type("application/json".into())
@@ -43,7 +43,7 @@ impl Message {
         }
     }
 
-    /// As a consumer gets it, without a broker between them: for tests of what reads it.
+    /// Converts to the form that a consumer gets, without a broker: for tests of decoders.
     pub fn detached(self) -> Incoming {
         let properties = self.properties();
         let mut delivery = Delivery::mock(1, self.exchange.into(), self.routing_key.into(), false, self.body);
@@ -52,18 +52,18 @@ impl Message {
     }
 }
 
-/// Why a message cannot be read. It is parked with this.
+/// The reason why a message cannot be read, and is parked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Unreadable {
-    /// The code, for machines.
+    /// Code, for machines.
     pub reason: &'static str,
-    /// The sentence, for people.
+    /// Sentence, for people.
     pub message: String,
 }
 
 impl Unreadable {
-    /// A reason and its sentence.
+    /// Creates a reason with a sentence.
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
@@ -75,8 +75,8 @@ impl From<EventFault> for Unreadable {
     }
 }
 
-/// The message that carries an event to the events exchange, with the body that its publisher wrote. It was accepted by
-/// its application's settings of a `version`.
+/// Encodes an event for the events exchange, with the publisher's body. `version` is the version of the application's
+/// settings that accepted the event.
 pub fn encode_event(topology: &Topology, event: &Event, version: i64, body: &[u8]) -> Message {
     Message {
         exchange: topology.events_exchange(),
@@ -87,11 +87,11 @@ pub fn encode_event(topology: &Topology, event: &Event, version: i64, body: &[u8
     }
 }
 
-/// Reads a message from the events exchange, whoever published it. `fresh` is the trace of an event that
-/// came without one; `max_bytes` bounds its body.
+/// Decodes a message from the events exchange, from any publisher. `fresh` is the trace of an event without a trace;
+/// `max_bytes` bounds the body.
 ///
 /// # Errors
-/// With the reason to park it.
+/// The reason to park the message.
 pub fn decode_event(
     incoming: &Incoming,
     max_bytes: usize,
@@ -106,14 +106,14 @@ pub fn decode_event(
     let application: ApplicationId = application.parse().map_err(|_| {
         Unreadable::new(
             "unknown_application",
-            format!("the routing key starts with {application:?}, which is no application's id"),
+            format!("the routing key starts with {application:?}, which is not an application id"),
         )
     })?;
     let event_type = EventType::parse(event_type).map_err(|fault| {
         Unreadable::new("invalid_routing_key", format!("the event type in the routing key {}", fault.message))
     })?;
     let key = incoming.message_id.clone().filter(|id| !id.is_empty()).ok_or_else(|| {
-        Unreadable::new("missing_message_id", "the property message_id is missing; give each event an id of its own")
+        Unreadable::new("missing_message_id", "the property message_id is missing; give each event a unique id")
     })?;
     let key = check_key("message_id", key)?;
     if incoming.body.len() > max_bytes {
@@ -140,7 +140,7 @@ pub fn decode_event(
     })
 }
 
-/// The message that carries a retry into its next delay queue, or to the retries that are due.
+/// Encodes a retry for the next delay queue, or for the queue of due retries.
 ///
 /// # Errors
 /// Never in practice: a retry is a flat record.
@@ -162,10 +162,10 @@ pub fn encode_retry(
     })
 }
 
-/// Reads a message from the deliveries queue.
+/// Decodes a message from the deliveries queue.
 ///
 /// # Errors
-/// With the reason to park it.
+/// The reason to park the message.
 pub fn decode_retry(incoming: &Incoming) -> Result<(RetryMessage, Option<Traceparent>), Unreadable> {
     incoming.check_utf8()?;
     let retry = serde_json::from_slice(&incoming.body)
@@ -182,13 +182,13 @@ pub(crate) fn text(value: &AMQPValue) -> Option<String> {
 }
 
 impl Incoming {
-    /// The version of its application's settings by which it was accepted, where it came over HTTP: its type has been
-    /// checked by these, and its publisher told so.
+    /// Version of the application's settings that accepted the event over HTTP; `None` over AMQP. The settings of that
+    /// version have checked the type, and the publisher has got the answer.
     pub fn accepted_by(&self) -> Option<i64> {
         self.header(ACCEPTED)?.parse().ok()
     }
 
-    /// A header that is a text.
+    /// Text of a header.
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         self.headers.inner().get(name).and_then(text)
     }

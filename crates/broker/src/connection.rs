@@ -1,4 +1,4 @@
-//! Connecting to the broker.
+//! Connections to the broker.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, tcp:
 
 use crate::{BrokerUrls, Prefix, Topology, nodes::Node, stream::open};
 
-/// A node that has not answered after this long, at any step, is given up, and the next one tried. All steps together may
-/// take longer: a busy broker that answers each of them late must not be left each time before the last.
+/// Longest wait for a node's answer at each step; then the next node is tried. All steps together may take longer:
+/// otherwise a busy broker that answers each step late would be left before the last step, each time anew.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Seconds between heartbeats: a broker that fell silent is noticed after two. RabbitMQ's own default of
-/// 60 s would take two minutes, and less than 5 s could take a broker for silent that is only busy.
+/// Seconds between heartbeats. A silent broker is noticed after two heartbeats. RabbitMQ's own default of 60 s would
+/// take two minutes, and less than 5 s could mistake a busy broker for a silent broker.
 const HEARTBEAT: u16 = 5;
 
-/// What a process tells about its broker.
+/// Connection settings of a process.
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
     urls: BrokerUrls,
@@ -26,28 +26,28 @@ pub struct BrokerSettings {
 }
 
 impl BrokerSettings {
-    /// The settings of a process whose name is shown in the broker's list of connections.
+    /// Creates the settings of a process. The broker's list of connections shows `name`.
     pub fn new(urls: BrokerUrls, prefix: Prefix, delays: DelayQueues, name: &str) -> Self {
         Self { urls, topology: Topology::new(prefix, delays), name: name.to_owned() }
     }
 
-    /// The exchanges and queues.
+    /// Exchanges and queues.
     pub fn topology(&self) -> &Topology {
         &self.topology
     }
 
-    /// Declares the topology, whatever of it is gone.
+    /// Declares all missing parts of the topology.
     ///
     /// # Errors
-    /// When the broker is away, or has something of the same name that is not the same.
+    /// If the broker is away, or has a part of the same name with other properties.
     pub async fn declare(&self) -> lapin::Result<()> {
         self.connect(&mut self.turns(), "declares").await?.close(200, "".into()).await
     }
 
-    /// Messages that are ready in a queue, and with nobody yet.
+    /// Number of messages in a queue that are not delivered to a consumer.
     ///
     /// # Errors
-    /// When the broker is away or there is no such queue.
+    /// If the broker is away or the queue does not exist.
     pub async fn queue_depth(&self, queue: &str) -> lapin::Result<u32> {
         let connection = self.first(&mut self.turns(), "looks", None).await?;
         let depth = ready(&connection, queue).await?;
@@ -55,13 +55,13 @@ impl BrokerSettings {
         Ok(depth)
     }
 
-    /// The nodes in turn, from any one on, so that connections spread over them. Whoever connects again asks the same
-    /// turns: then the node that was lost is the last to be tried.
+    /// The nodes in turn, from a random node on, so that connections spread over the nodes. A reconnect continues the
+    /// same iterator: the lost node is then the last to be tried.
     pub(crate) fn turns(&self) -> impl Iterator<Item = &Node> + Send {
         self.urls.turns(rand::random_range(0..self.urls.count()))
     }
 
-    /// A connection on which the topology has been declared, to the first node that gives one.
+    /// Connects to the first node that answers, and declares the topology.
     pub(crate) async fn connect<'a>(
         &self,
         turns: &mut impl Iterator<Item = &'a Node>,
@@ -103,17 +103,17 @@ impl BrokerSettings {
     }
 }
 
-/// The answer of a node, if it comes in time.
+/// A node's answer, or an error after [`ANSWER_TIMEOUT`].
 pub(crate) async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
     tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| Err(timed_out()))
 }
 
-/// What did not come within its time.
+/// The error of a missing answer.
 pub(crate) fn timed_out() -> lapin::Error {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-/// Messages that are ready in a queue, and with nobody yet.
+/// Number of messages in a queue that are not delivered to a consumer.
 pub(crate) async fn ready(connection: &Connection, queue: &str) -> lapin::Result<u32> {
     let channel = connection.create_channel().await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -122,8 +122,8 @@ pub(crate) async fn ready(connection: &Connection, queue: &str) -> lapin::Result
     Ok(ready)
 }
 
-/// The waits between attempts to connect: 0.2 s to 3 s, and with jitter up to twice that, for ever. A broker that is back
-/// has no work to do for longer than the last of them.
+/// Waits between attempts to connect, without end: 0.2 s to 3 s, and with jitter up to twice as long. A returned broker
+/// is idle no longer than the last wait.
 pub(crate) fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))

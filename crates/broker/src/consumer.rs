@@ -26,26 +26,26 @@ use crate::{
     watchdog::{Flow, Place, watch_connection, watch_consumer},
 };
 
-/// The longest wait for the channels: on a connection that fails just then, lapin may never answer.
+/// Longest wait for the channels. lapin may never answer if the connection fails meanwhile.
 const SET_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest wait for each step of closing what may be broken.
+/// Longest wait for each step of closing a possibly broken connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A message as the broker handed it over. It comes again unless it is acked.
+/// A message from the broker. The broker delivers the message again unless the message is acked.
 pub struct Incoming {
-    /// Its bytes.
+    /// Message body.
     pub body: Vec<u8>,
-    /// The exchange that it was published to, or that it was dead-lettered through.
+    /// Exchange of the publish, or of the dead-lettering.
     pub(crate) exchange: String,
-    /// Its routing key.
+    /// Routing key.
     pub routing_key: String,
-    /// Its `message_id`.
+    /// The property `message_id`.
     pub message_id: Option<String>,
-    /// Whether it has been handed to a consumer before.
+    /// True if the message has been delivered to a consumer before.
     pub redelivered: bool,
     pub(crate) headers: FieldTable,
-    /// The part of it that was not UTF-8, and was mended.
+    /// The part that was not UTF-8, and was mended.
     pub(crate) mended: Option<&'static str>,
     tag: u64,
     acks: Arc<Acks>,
@@ -69,63 +69,63 @@ impl Incoming {
         }
     }
 
-    /// A message that no broker waits for the end of: for tests of what reads it.
+    /// Creates a message without a broker that expects an ack, for tests of decoders.
     pub fn detached(delivery: Delivery) -> Self {
         Self::new(delivery, Arc::default(), Place::default())
     }
 
-    /// Hands it back to the broker, which hands it over again, and parks it after some times. Only for
-    /// what cannot be done now and may be later; the caller waits before.
+    /// Rejects the message with requeue. The broker delivers the message again, and parks the message after the
+    /// delivery limit. Only for work that is impossible now and may be possible later. The caller waits before.
     pub fn hand_back(self) {
         self.acks.reject(self.tag);
     }
 
-    /// The end of a message: the broker is told within some milliseconds, together with others, and forgets it. Where
-    /// the channel is gone by then, it comes again.
+    /// Acks the message. The broker gets the ack within some milliseconds, together with other acks. If the channel has
+    /// failed by then, the message is redelivered.
     pub fn ack(self) {
         self.acks.end(self.tag);
     }
 }
 
-/// A queue to consume.
+/// A queue to be consumed.
 pub struct Feed {
-    /// Its name.
+    /// Name of the queue.
     pub queue: String,
-    /// Messages that may be on their way through this process at once.
+    /// Maximum un-acked messages in this process.
     pub prefetch: u16,
-    /// Where they go. Room for `prefetch` is enough.
+    /// Destination of the messages. A capacity of `prefetch` is enough.
     pub into: mpsc::Sender<Incoming>,
 }
 
-/// Consumers, each on a connection of its own: a connection that fails holds up one queue.
+/// Consumers, each on a separate connection: a failed connection holds up a single queue.
 pub struct Consumers {
     consuming: watch::Receiver<bool>,
     supervisors: Vec<JoinHandle<()>>,
     close: CancellationToken,
 }
 
-/// Why a consumer ended.
+/// The reason why a consumer ended.
 enum Ended {
-    /// No messages are wanted for now: the channel is closed, and what was not acked comes again.
+    /// No messages are wanted now. The channel is closed, and un-acked messages are redelivered.
     Paused,
     /// The process is stopping.
     Closed,
 }
 
-/// States of consumers: of each, and whether all of them get messages.
+/// States of consumers: the state of each, and true if all get messages.
 struct States {
     each: Mutex<Vec<bool>>,
     all: watch::Sender<bool>,
 }
 
-/// The state of one consumer.
+/// State of a consumer.
 struct State {
     index: usize,
     states: Arc<States>,
 }
 
 impl State {
-    /// Changes the state and returns the former one.
+    /// Changes the state, and returns the former state.
     fn replace(&self, is_consuming: bool) -> bool {
         let mut each = self.states.each.lock().unwrap_or_else(PoisonError::into_inner);
         let was_consuming = std::mem::replace(&mut each[self.index], is_consuming);
@@ -143,8 +143,8 @@ struct Signals {
 }
 
 impl Consumers {
-    /// Consumes while `wanted` is true, until `stop`. From then on nothing more comes in, and acks still
-    /// go out, until [`Consumers::close`].
+    /// Consumes while `wanted` is true, until `stop`. After `stop`, no more messages arrive, and acks are still sent
+    /// until [`Consumers::close`].
     pub fn start(
         settings: BrokerSettings,
         feeds: Vec<Feed>,
@@ -162,12 +162,12 @@ impl Consumers {
         Self { consuming, supervisors, close: signals.close }
     }
 
-    /// A view of whether messages are coming in from all of the queues.
+    /// Watches the consumers: true while messages can arrive from all queues.
     pub fn consuming(&self) -> watch::Receiver<bool> {
         self.consuming.clone()
     }
 
-    /// Closes the channels, after which nothing can be acked, and waits until that is done.
+    /// Closes the channels, and waits until the close has finished. Later acks have no effect.
     pub async fn close(self) {
         self.close.cancel();
         for supervisor in self.supervisors {
@@ -187,7 +187,7 @@ async fn supervise(settings: BrokerSettings, feed: Feed, mut signals: Signals, s
         let ended = match connected {
             Ok(connection) => {
                 let ended = tokio::select! {
-                    // First: it knows why a connection failed.
+                    // First, since `consume` returns the cause of a failed connection.
                     biased;
                     ended = consume(&connection, &feed, &mut signals, &state) => ended,
                     silent = watch_connection(&settings, &connection) => Err(silent),
@@ -228,7 +228,7 @@ async fn consume(connection: &Connection, feed: &Feed, signals: &mut Signals, st
             signals.close.cancelled().await;
             Ended::Closed
         }
-        // The end of a stream means that the consumer is gone, even where the connection is healthy.
+        // The end of a stream means a lost consumer, even on a healthy connection.
         Some(ended) = pump.join_next() => return ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
         Some(ended) = acks.join_next() => return ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
         silent = watch_consumer(connection, &flow) => return Err(silent),
@@ -239,22 +239,23 @@ async fn consume(connection: &Connection, feed: &Feed, signals: &mut Signals, st
     Ok(ended)
 }
 
-/// lapin keeps a connection whose consumer was not waited for, and the broker would go on handing it messages.
+/// Closes a connection. lapin keeps a connection after the consumer's end, and the broker would go on delivering
+/// messages.
 async fn end(connection: Connection) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "".into())).await;
 }
 
-/// What is open of a consumer. Its tasks end with it.
+/// Open parts of a consumer. Dropping the struct ends the tasks.
 struct Line {
     channel: Channel,
     flow: Arc<Flow>,
     pump: JoinSet<lapin::Result<()>>,
     acks: JoinSet<lapin::Result<()>>,
-    /// Tells the broker of all that has ended, and of nothing more.
+    /// Sends the remaining acks, and ends the task of acks.
     close: CancellationToken,
 }
 
-/// Opens a channel for a feed and begins to pass its messages on.
+/// Opens a channel for a feed, and begins to forward messages.
 async fn set_up(connection: &Connection, feed: &Feed) -> lapin::Result<Line> {
     let channel = connection.create_channel().await?;
     channel.basic_qos(feed.prefetch, BasicQosOptions::default()).await?;
@@ -269,7 +270,7 @@ async fn set_up(connection: &Connection, feed: &Feed) -> lapin::Result<Line> {
     Ok(Line { channel, flow, pump: pump_task, acks, close })
 }
 
-/// Waits until messages are wanted, or are not. Where nobody can say so any more, that is for ever.
+/// Waits until `wanted` equals `state`. Waits for ever if the sender is dropped.
 async fn until(wanted: &mut watch::Receiver<bool>, state: bool) {
     if wanted.wait_for(|wanted| *wanted == state).await.is_err() {
         std::future::pending::<()>().await;
@@ -290,7 +291,7 @@ async fn pump(
     Ok(())
 }
 
-/// Tells the broker to hand over nothing more; what it has handed over can still be acked.
+/// Cancels the consumer. Messages delivered before can still be acked.
 async fn cancel(channel: &Channel, tag: &str) {
     let cancelled = channel.basic_cancel(tag.into(), BasicCancelOptions::default());
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, cancelled).await;

@@ -1,38 +1,38 @@
-//! The bytes of a connection: split into frames, mended, and given out in the same number.
+//! The bytes of a connection, split into frames and mended. The number of bytes stays the same.
 
 use crate::mend::{mend_header, mend_method};
 
-/// Type, channel and size.
+/// Bytes of a frame's head: type, channel and size.
 const HEAD: usize = 7;
 
-/// Types of frames.
+/// Frame types.
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
 
-/// Bytes that one read has room for, at the least.
+/// Minimum room for a read, in bytes.
 const LEAST_ROOM: usize = 16 * 1024;
 
-/// Bytes of the buffer at first.
+/// Initial size of the buffer, in bytes.
 const FIRST_ROOM: usize = 128 * 1024;
 
-/// Bytes of the largest frame that is held until it is complete. RabbitMQ's default limit is 128 KiB.
+/// Largest frame that is held until complete, in bytes. RabbitMQ's default limit is 128 KiB.
 const LARGEST: usize = 16 * 1024 * 1024;
 
-/// Bytes on their way: given out up to `given`, mended up to `ready`, read up to `filled`.
+/// Buffered bytes: given out up to `given`, mended up to `ready`, read up to `filled`.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     bytes: Vec<u8>,
     given: usize,
     ready: usize,
     filled: usize,
-    /// Bytes to come that need no mending.
+    /// Number of following bytes that need no mending.
     passing: usize,
 }
 
 impl Frames {
-    /// The room for the next bytes; never empty.
+    /// Room for the next bytes; never empty.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         self.bytes.copy_within(self.given..self.filled, 0);
         self.ready -= self.given;
@@ -44,13 +44,13 @@ impl Frames {
         &mut self.bytes[self.filled..]
     }
 
-    /// Takes over `count` bytes that were read into the room.
+    /// Accepts `count` bytes that were read into the room.
     pub(crate) fn fill(&mut self, count: usize) {
         self.filled = (self.filled + count).min(self.bytes.len());
         while self.step() {}
     }
 
-    /// Gives out bytes that are ready, as many as fit.
+    /// Copies ready bytes into `into`, as many as fit, and returns the count.
     pub(crate) fn give(&mut self, into: &mut [u8]) -> usize {
         let count = into.len().min(self.ready - self.given);
         into[..count].copy_from_slice(&self.bytes[self.given..self.given + count]);
@@ -58,7 +58,7 @@ impl Frames {
         count
     }
 
-    /// Readies the bytes of one frame; false when more bytes are needed.
+    /// Mends and readies the next frame, or the available part of a body; returns false if more bytes are needed.
     fn step(&mut self) -> bool {
         let there = self.filled - self.ready;
         if there == 0 {
@@ -76,13 +76,13 @@ impl Frames {
                 (kind, u32::from_be_bytes([a, b, c, d]) as usize)
             }
             [METHOD | HEADER | BODY | HEARTBEAT, ..] => return false,
-            // No type of frame: the begin of the next frame is unknown, and lapin ends the connection.
+            // An unknown frame type: the start of the next frame is unknown, and lapin ends the connection.
             _ => {
                 self.passing = usize::MAX;
                 return true;
             }
         };
-        // One byte marks the end.
+        // A byte marks the end of a frame.
         let whole = size.saturating_add(HEAD + 1);
         if !matches!(kind, METHOD | HEADER) || size > LARGEST {
             self.passing = whole;
@@ -102,7 +102,7 @@ impl Frames {
     }
 }
 
-/// Mends bytes that come in pieces of these sizes, in turn: for tests.
+/// Mends bytes that arrive in pieces of these sizes, in turn: for tests.
 pub fn mended(bytes: &[u8], pieces: &[usize]) -> Vec<u8> {
     let (mut frames, mut out, mut rest) = (Frames::default(), Vec::new(), bytes);
     for piece in pieces.iter().cycle() {

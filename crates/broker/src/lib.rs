@@ -1,9 +1,9 @@
-//! RabbitMQ: topology, codec, confirmed publishing, consuming. The one crate, beside the tests, that names `lapin`.
+//! RabbitMQ: topology, codec, confirmed publishing, consuming. Except for tests, no other crate names `lapin`.
 //!
-//! Publishing has a connection, and each queue that is consumed has another: under a memory or disk alarm the broker stops
-//! reading from connections that publish, and acks must not wait behind that. None uses lapin's own
-//! recovery, which leaves a consumer pending for ever after the broker has closed its channel; each has
-//! a supervisor that builds connection, topology and channels anew.
+//! Publishing has a connection, and each consumed queue has another. Under a memory or disk alarm, the broker stops
+//! reading from connections that publish, and acks must not wait behind such a connection. lapin's own recovery is
+//! unused, since a consumer stays pending for ever after the broker has closed the channel. Each connection has a
+//! supervisor instead that rebuilds connection, topology and channels.
 
 mod acks;
 mod codec;

@@ -1,4 +1,4 @@
-//! Messages with a short string that our stream has mended.
+//! Messages with a mended short string.
 
 use lapin::{
     message::Delivery,
@@ -7,15 +7,15 @@ use lapin::{
 
 use crate::{Incoming, Unreadable, mend::SUBSTITUTE};
 
-/// The reason to park a message with a short string that is not UTF-8.
+/// Reason for parking a message with a short string that is not UTF-8.
 pub(crate) const NOT_UTF8: &str = "not_utf8";
 
-/// Whether a text was mended.
+/// True if a text was mended.
 pub(crate) fn is_mended(text: &str) -> bool {
     text.contains(SUBSTITUTE)
 }
 
-/// The part of a message that was mended, if one was.
+/// The mended part of a message, if any.
 pub(crate) fn mended_part(delivery: &Delivery) -> Option<&'static str> {
     let properties = &delivery.properties;
     let property = |text: &Option<ShortString>| text.as_ref().is_some_and(|text| is_mended(text.as_str()));
@@ -38,7 +38,7 @@ pub(crate) fn mended_part(delivery: &Delivery) -> Option<&'static str> {
     .find_map(|(part, is_mended)| is_mended.then_some(part))
 }
 
-/// Looks into nested tables, no deeper than lapin has read.
+/// True if the table or a nested table has a mended name. lapin has bounded the depth.
 fn has_mended_name(table: &FieldTable) -> bool {
     table.inner().iter().any(|(name, value)| is_mended(name.as_str()) || holds_mended_name(value))
 }
@@ -51,14 +51,14 @@ fn holds_mended_name(value: &AMQPValue) -> bool {
     }
 }
 
-/// Why a message with a mended part is parked.
+/// The reason for parking a message with a mended part.
 pub(crate) fn not_utf8(part: &str) -> Unreadable {
-    let message = format!("{part} is not UTF-8, or holds U+001A, which stands here for each byte that is not UTF-8");
+    let message = format!("{part} is not UTF-8, or contains U+001A, the replacement for each byte that is not UTF-8");
     Unreadable::new(NOT_UTF8, message)
 }
 
 impl Incoming {
-    /// Refuses a message that has a mended part.
+    /// Refuses a message with a mended part.
     pub(crate) fn check_utf8(&self) -> Result<(), Unreadable> {
         self.mended.map_or(Ok(()), |part| Err(not_utf8(part)))
     }

@@ -1,24 +1,26 @@
-//! Short strings that are not UTF-8, made UTF-8 within a frame's payload. No length changes.
+//! Mends short strings that are not UTF-8 within a frame's payload. All lengths stay the same.
 //!
-//! RabbitMQ takes any bytes as a short string; lapin ends the whole connection at a short string that is not UTF-8. Our
-//! stream therefore replaces such bytes before lapin reads them. The replacement is also the mark by which a message is parked.
+//! RabbitMQ accepts any bytes as a short string; lapin ends the whole connection at a short string that is not UTF-8.
+//! Fanfare's stream therefore replaces such bytes before lapin reads them. The replacement also marks the message for
+//! parking.
 
-/// Stands for each byte that is not UTF-8. No application's id, event type or event's key may hold it.
+/// Replacement for each byte that is not UTF-8. Ids of applications, event types and keys of events never contain the
+/// character.
 pub(crate) const SUBSTITUTE: char = '\u{1a}';
 const SUBSTITUTE_BYTE: u8 = SUBSTITUTE as u8;
 
 /// Class and method of `basic.deliver`.
 const DELIVER: [u8; 4] = [0, 60, 0, 60];
 
-/// Levels of tables and lists that lapin gets: lapin reads them by recursion, and a frame has room for some 26,000.
+/// Maximum nesting of tables and lists for lapin. lapin recurses, and a frame has room for some 26,000 levels.
 const MAX_DEPTH: usize = 64;
 
-/// Types of fields: an array of bytes, a list, a table.
+/// Field types: an array of bytes, a list, a table.
 const BYTES: u8 = b'x';
 const LIST: u8 = b'A';
 const TABLE: u8 = b'F';
 
-/// The properties in the order of their flags, from the highest bit down.
+/// Properties in the order of flags, from the highest bit down.
 const PROPERTIES: [Property; 14] = {
     use Property::{Fixed, ShortString, Table};
     [
@@ -57,7 +59,7 @@ pub(crate) fn mend(bytes: &mut [u8]) {
     }
 }
 
-/// Mends the payload of a method frame: of `basic.deliver`, as no other method carries bytes of a publisher to a consumer.
+/// Mends the payload of a `basic.deliver` method frame. No other method carries a publisher's bytes to a consumer.
 pub(crate) fn mend_method(payload: &mut [u8]) {
     let mut walk = Walk { bytes: payload, at: 0 };
     if walk.take(DELIVER.len()).is_some_and(|method| *method == DELIVER) {
@@ -71,7 +73,7 @@ pub(crate) fn mend_header(payload: &mut [u8]) {
     let _ = Walk { bytes: payload, at: 0 }.header();
 }
 
-/// A walk over a payload. Each step is `None` where the payload ends before the step.
+/// A walk over a payload. Each step returns `None` if the payload ends early.
 struct Walk<'a> {
     bytes: &'a mut [u8],
     at: usize,
@@ -104,7 +106,7 @@ impl Walk<'_> {
         self.take(length).map(drop)
     }
 
-    /// Consumer tag, delivery tag, whether it is redelivered, exchange, routing key.
+    /// Walks over consumer tag, delivery tag, redelivered flag, exchange and routing key.
     fn deliver(&mut self) -> Option<()> {
         self.short_string()?;
         self.take(9)?;
@@ -112,7 +114,7 @@ impl Walk<'_> {
         self.short_string()
     }
 
-    /// Class, weight, size of the body, flags, properties.
+    /// Walks over class, weight, size of the body, flags and properties.
     fn header(&mut self) -> Option<()> {
         self.take(12)?;
         let flags = u16::from_be_bytes(self.number()?);
@@ -129,7 +131,7 @@ impl Walk<'_> {
         Some(())
     }
 
-    /// Walks without recursion. A field that is nested too deep becomes an array of its bytes.
+    /// Walks over a table without recursion. A field nested too deep becomes an array of bytes.
     fn table(&mut self) -> Option<()> {
         let mut open = Vec::new();
         self.open(TABLE, &mut open)?;

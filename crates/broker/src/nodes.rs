@@ -1,27 +1,27 @@
-//! The broker's nodes, and the order in which they are tried.
+//! The broker's nodes, and the order of connection attempts.
 
 use std::{fmt, fs, str::FromStr};
 
 use lapin::uri::AMQPUri;
 
-/// Where the broker is: `amqp://user:password@host:port/vhost`, or the URLs of several nodes of one cluster, separated
-/// by commas. By `cacertfile`, RabbitMQ's own name for it, one with `amqps:` names a PEM file with certificates that are
-/// trusted beside those of the system.
+/// URL of the broker: `amqp://user:password@host:port/vhost`, or the URLs of a cluster's nodes, separated by commas.
+/// With `amqps:`, the parameter `cacertfile` (RabbitMQ's own name) names a PEM file of certificates to trust in
+/// addition to the system's.
 #[derive(Clone)]
 pub struct BrokerUrls(Vec<Node>);
 
-/// One node.
+/// A node of the broker.
 #[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) url: AMQPUri,
-    /// PEM.
+    /// Additional root certificates, PEM.
     pub(crate) roots: Option<String>,
 }
 
 impl FromStr for BrokerUrls {
     type Err = String;
 
-    /// A complaint names each URL by its place among them and shows none, as there is a password in it.
+    /// Parses the URLs. An error names a URL by position and never shows the text, which contains a password.
     fn from_str(text: &str) -> Result<Self, String> {
         let texts = split(text);
         let (mut urls, mut complaints) = (Vec::new(), Vec::new());
@@ -33,7 +33,7 @@ impl FromStr for BrokerUrls {
             }
         }
         if texts.is_empty() {
-            complaints.push("there is no URL in it".to_owned());
+            complaints.push("no URL is given".to_owned());
         }
         if complaints.is_empty() { Ok(Self(urls)) } else { Err(complaints.join("; ")) }
     }
@@ -46,25 +46,26 @@ impl fmt::Debug for BrokerUrls {
 }
 
 impl BrokerUrls {
-    /// How many there are.
+    /// Number of nodes.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// All of them in turn, again and again, from `first` on.
+    /// All nodes in turn, again and again, from `first` on.
     pub(crate) fn turns(&self, first: usize) -> impl Iterator<Item = &Node> + Send {
         self.0.iter().cycle().skip(first)
     }
 }
 
 impl Node {
-    /// What of a URL may be shown.
+    /// Host and port, without the password.
     pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.url.authority.host, self.url.authority.port)
     }
 }
 
-/// The URLs in a text. A comma after which no URL begins belongs to the one before: it may stand in a password.
+/// Splits a text into URLs. A comma without a URL behind belongs to the URL before, since a password may contain
+/// commas.
 fn split(text: &str) -> Vec<String> {
     let mut urls: Vec<String> = Vec::new();
     for piece in text.split(',') {
@@ -77,12 +78,12 @@ fn split(text: &str) -> Vec<String> {
     urls.into_iter().map(bare).filter(|url| !url.is_empty()).collect()
 }
 
-/// One that is badly written, too.
+/// True for the beginning of any URL, malformed URLs included.
 fn begins_url(piece: &str) -> bool {
     piece.contains("://") || piece.trim_start().to_lowercase().starts_with("amqp")
 }
 
-/// A parser's complaint about a text of another form would show it.
+/// Parses a URL. The scheme is checked first, since the parser's error about any other text would show the text.
 fn parse(text: &str) -> Result<Node, String> {
     match text.split_once("://") {
         Some((scheme, _)) if ["amqp", "amqps"].contains(&scheme.to_lowercase().as_str()) => {}
@@ -92,7 +93,7 @@ fn parse(text: &str) -> Result<Node, String> {
     Ok(Node { url: text.parse()?, roots: file.map(|file| read(&file)).transpose()? })
 }
 
-/// The URL without its `cacertfile`, which the client library does not know, and that.
+/// Splits off the value of `cacertfile`, unknown to lapin.
 fn without_file(text: &str) -> Result<(String, Option<String>), String> {
     const NAME: &str = "cacertfile=";
     let Some((address, query)) = text.split_once('?') else { return Ok((text.to_owned(), None)) };
@@ -157,7 +158,7 @@ mod tests {
                 "amqp://u:hunter2@:none,amqp://b,amqp://u:hunter2@c:x/v",
                 "URL 1 of 3: empty host; URL 3 of 3: invalid port number",
             ),
-            (",", "there is no URL in it"),
+            (",", "no URL is given"),
         ];
         for (text, complaint) in cases {
             assert_eq!(text.parse::<BrokerUrls>().expect_err(text), complaint, "{text}");

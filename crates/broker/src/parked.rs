@@ -1,4 +1,4 @@
-//! Messages that cannot be handled where they are: parked, put back, or sent on to where no binding led.
+//! Messages that are published again: parked, put back, or rerouted after no binding matched.
 
 use fanfare_domain::{
     parked::{Edit, Origin},
@@ -23,19 +23,19 @@ const REROUTED: &str = "fanfare-rerouted";
 const PUT_BACK: &str = "fanfare-put-back";
 const DEATHS: &str = "x-death";
 
-/// Headers of our own.
+/// Fanfare's own headers.
 const OURS: [&str; 6] = [PARKED_REASON, PARKED_MESSAGE, PARKED_ROUTING_KEY, PARKED_ORIGIN, PUT_BACK, REROUTED];
 
-/// The reason of those whose consumers died with them.
+/// Reason of messages that repeatedly lost their consumers.
 pub const DELIVERY_LIMIT: &str = "delivery_limit";
 
-/// Bytes of a name in AMQP.
+/// Maximum length of a short string in AMQP, in bytes.
 const MAX_SHORT_STRING: usize = 255;
 
-/// Bytes of headers that are kept when a message is published again.
+/// Maximum size of headers copied to a republished message, in bytes.
 const MAX_COPIED_HEADERS: usize = 16 * 1024;
 
-/// The message that takes one that could not be read to the parked ones, as it was, with the reason.
+/// Encodes an unreadable message for the parked queue, unchanged, with the reason.
 pub fn encode_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) -> Message {
     let mut headers = copied_headers(incoming);
     let reason = [
@@ -50,50 +50,50 @@ pub fn encode_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unre
     again(incoming, (topology.deliveries_exchange(), PARKED.to_owned()), headers)
 }
 
-/// What is to become of a message in the parked queue.
+/// The next step of a message in the parked queue.
 #[derive(Debug)]
 pub enum Parked {
-    /// It was parked because its consumers died with it again and again. It gets one more chance, alone.
+    /// Parked because the consumers died repeatedly. The message gets a last chance, alone.
     PutBack(Message),
-    /// It stays parked.
+    /// The message stays parked.
     Keep {
-        /// The code of what is wrong with it.
+        /// Code of the fault.
         reason: String,
-        /// What is wrong with it, for people.
+        /// Fault, for people.
         message: String,
-        /// The routing key that it was published with.
+        /// Routing key of the publish.
         routing_key: Option<String>,
-        /// Where it came from.
+        /// Source of the message.
         origin: Option<Origin>,
     },
 }
 
-/// A parked message that somebody puts back.
+/// A parked message to be put back on request.
 #[derive(Debug, Clone)]
 pub struct PutBack<'a> {
-    /// Where it came from.
+    /// Source of the message, and destination.
     pub origin: Origin,
-    /// Why it was parked. One whose consumers died with it is handled alone.
+    /// Reason of the parking. A message whose consumers died is handled alone.
     pub reason: &'a str,
-    /// The routing key that it came with.
+    /// Routing key of the publish.
     pub routing_key: Option<&'a str>,
-    /// Its `message_id`.
+    /// The property `message_id`.
     pub message_id: Option<&'a str>,
-    /// The headers that were kept of it, as a JSON object; those that are no texts are left out.
+    /// Kept headers as a JSON object. Values that are not texts are left out.
     pub headers: &'a str,
-    /// Its bytes.
+    /// Message body.
     pub body: &'a [u8],
 }
 
-/// The message that puts a parked one back to where it came from, edited. Headers whose names are not UTF-8 are left out.
+/// Encodes an edited parked message for the source exchange. Headers whose names are not UTF-8 are left out.
 ///
 /// # Errors
-/// When its routing key or its `message_id` is not UTF-8 and is not edited: the event would have another key.
+/// If the routing key or the `message_id` is not UTF-8 and is not edited: the event would get another key.
 pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit) -> Result<Message, Unreadable> {
     let kept: serde_json::Map<String, Value> = serde_json::from_str(put_back.headers).unwrap_or_default();
     let mut headers = FieldTable::default();
     for (name, value) in kept.iter().filter_map(|(name, value)| Some((name, value.as_str()?))) {
-        // A name that is longer is no short string, and never was one.
+        // A longer name cannot be a short string.
         if name.len() <= MAX_SHORT_STRING && !is_acted_on(name) && !is_mended(name) {
             headers.insert(name.as_str().into(), AMQPValue::LongString(LongString::from(value)));
         }
@@ -119,7 +119,7 @@ pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit)
     })
 }
 
-/// Reads a message from the parked queue.
+/// Decodes a message from the parked queue.
 pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
     if let Some(reason) = incoming.header(PARKED_REASON) {
         let message = incoming.header(PARKED_MESSAGE).unwrap_or_default();
@@ -150,7 +150,7 @@ pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
     }
 }
 
-/// Refuses a message that would come back under a key of other bytes.
+/// Refuses a message that would be put back under a key of other bytes.
 fn check_died(incoming: &Incoming, died: Option<&(Origin, String)>) -> Result<(), Unreadable> {
     incoming.check_utf8()?;
     match died {
@@ -159,7 +159,7 @@ fn check_died(incoming: &Incoming, died: Option<&(Origin, String)>) -> Result<()
     }
 }
 
-/// Exchange and routing key by which a message gets back to where it came from.
+/// Exchange and routing key that lead back to the source.
 fn way_back(topology: &Topology, origin: Origin, routing_key: &str) -> (String, String) {
     match origin {
         Origin::Events => (topology.events_exchange(), routing_key.to_owned()),
@@ -167,26 +167,26 @@ fn way_back(topology: &Topology, origin: Origin, routing_key: &str) -> (String, 
     }
 }
 
-/// The same message with these headers, to this exchange by this routing key.
+/// Copies a message with other headers, exchange and routing key.
 fn again(incoming: &Incoming, (exchange, routing_key): (String, String), headers: FieldTable) -> Message {
     Message { exchange, routing_key, body: incoming.body.clone(), message_id: incoming.message_id.clone(), headers }
 }
 
-/// Where a message that was not dead-lettered came from.
+/// Source of a message that was not dead-lettered.
 fn origin(topology: &Topology, incoming: &Incoming) -> Origin {
     if incoming.exchange == topology.events_exchange() { Origin::Events } else { Origin::Deliveries }
 }
 
-/// Whether the broker acts on a header: by `CC` and `BCC` it would route copies, to where the publisher may not
-/// write, and up to 3.13 it reads `x-death`.
+/// True if the broker acts on a header. By `CC` and `BCC` the broker would route copies to exchanges or queues where
+/// the publisher may not write, and up to 3.13 the broker reads `x-death`.
 fn is_acted_on(header: &str) -> bool {
     header.starts_with("x-") || matches!(header, "CC" | "BCC")
 }
 
-/// The headers of a message that is published again.
+/// Headers for a republished message.
 ///
-/// Without those that the broker acts on, and none but ours where there are so many that they may not fit into a
-/// frame together: the broker would close the connection.
+/// Headers that the broker acts on are left out. Only Fanfare's headers are copied if all together may not fit into a
+/// frame: the broker would close the connection.
 fn copied_headers(incoming: &Incoming) -> FieldTable {
     let mut headers = FieldTable::default();
     let mut bytes = 0;
@@ -205,7 +205,7 @@ fn copied_headers(incoming: &Incoming) -> FieldTable {
     headers
 }
 
-/// Where a message that was dead-lettered came from, and the routing key that it was published with, mended.
+/// Source of a dead-lettered message, and the routing key of the publish, mended.
 fn death(topology: &Topology, headers: &FieldTable) -> Option<(Origin, String)> {
     let AMQPValue::FieldArray(deaths) = headers.inner().get(DEATHS)? else { return None };
     let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
@@ -218,8 +218,8 @@ fn death(topology: &Topology, headers: &FieldTable) -> Option<(Origin, String)> 
     Some((origin, String::from_utf8(key).ok()?))
 }
 
-/// The message that takes one that no binding wanted to where it was to go, now that the topology is there again.
-/// It keeps its headers, so that one which was put back stays alone. A message that is not UTF-8 is parked instead.
+/// Encodes an unrouted message for the original destination, now that the topology is restored. The headers are kept,
+/// so that a message that was put back stays alone. A message that is not UTF-8 is parked instead.
 pub fn encode_rerouted(topology: &Topology, incoming: &Incoming) -> Message {
     let origin = origin(topology, incoming);
     let is_parked = origin == Origin::Deliveries && incoming.routing_key == PARKED;
@@ -229,7 +229,7 @@ pub fn encode_rerouted(topology: &Topology, incoming: &Incoming) -> Message {
     let way = match origin {
         Origin::Events => (topology.events_exchange(), incoming.routing_key.clone()),
         Origin::Deliveries if is_parked => (topology.deliveries_exchange(), PARKED.to_owned()),
-        // The delay may be one that this process does not declare.
+        // The delay may be unknown to this process.
         Origin::Deliveries => {
             (topology.deliveries_exchange(), topology.retry_routing_key(parse_wait(&incoming.routing_key)))
         }
@@ -240,17 +240,17 @@ pub fn encode_rerouted(topology: &Topology, incoming: &Incoming) -> Message {
 }
 
 impl Incoming {
-    /// Whether it has been put back after it was parked, and must be handled alone.
+    /// True if the message was parked and put back, and must be handled alone.
     pub fn is_alone(&self) -> bool {
         self.headers.inner().contains_key(PUT_BACK)
     }
 
-    /// Whether it has been sent on before, by whoever found that no binding wanted it.
+    /// True if the message was rerouted before, after no binding had matched.
     pub fn was_rerouted(&self) -> bool {
         self.headers.inner().contains_key(REROUTED)
     }
 
-    /// What is kept of the headers that it was published with, as a JSON object, for people.
+    /// The publisher's headers as a JSON object, for people.
     pub fn headers_as_json(&self) -> String {
         let published = self.headers.inner().iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
         json_object(published).to_string()

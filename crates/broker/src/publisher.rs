@@ -19,36 +19,36 @@ use crate::{
     connection::{backoff, timed_out},
 };
 
-/// The longest that a publish may take, its wait for a place and its confirm included.
+/// Longest duration of a publish, including the wait for a place and the confirm.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Publishes whose confirms are awaited at once.
+/// Maximum publishes that await confirms.
 const MAX_IN_FLIGHT: usize = 1024;
 
-/// How often an idle connection is looked at.
+/// Interval between checks of an idle connection.
 const WATCH: Duration = Duration::from_millis(250);
 
-/// How old a channel must be to be replaced because of a refusal. RabbitMQ 3.10 refuses, on a channel, all for a queue to
-/// which the first publish came while it had no leader, until the node of its last leader is back.
+/// Minimum age of a channel that is replaced after a refusal. RabbitMQ 3.10 may refuse, on a channel, every publish for
+/// a queue whose first publish arrived while the queue had no leader, until the last leader's node is back.
 const RENEW_AFTER: Duration = Duration::from_secs(1);
 
-/// Why a publish was not confirmed.
+/// The reason why a publish was not confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// There is no connection, or the broker does not accept messages at the moment. Nothing was sent.
+    /// No connection, or the broker accepts no messages at the moment. No message was sent.
     #[error("the broker is away or does not accept messages")]
     Unavailable,
     /// The broker refused the message.
     #[error("the broker refused the message")]
     Refused,
-    /// No answer in time: the message may have been taken. Publish it again; a copy does no harm.
+    /// No answer in time: the broker may have accepted the message. Publish again; a copy does no harm.
     #[error("the broker did not confirm in time; the message may have been taken")]
     Unknown,
 }
 
-/// The way to publish. Cheap to clone.
+/// Handle for publishing. Cheap to clone.
 ///
-/// One task owns the channel: lapin mixes up the confirms of tasks that share one.
+/// A single task owns the channel: lapin mixes up the confirms of tasks that share a channel.
 #[derive(Clone)]
 pub struct Publisher {
     jobs: mpsc::Sender<Job>,
@@ -60,7 +60,7 @@ struct Job {
     done: oneshot::Sender<Result<(), PublishError>>,
 }
 
-/// The state of the connection.
+/// State of the connection.
 #[derive(Clone)]
 enum Link {
     Away,
@@ -68,7 +68,7 @@ enum Link {
 }
 
 impl Link {
-    /// Whether a message may be sent. A connection that the broker blocks would keep it, and send it later.
+    /// True if a message may be sent. A blocked connection would keep the message, and send the message later.
     fn accepts(&self) -> bool {
         match self {
             Self::Away => false,
@@ -78,7 +78,7 @@ impl Link {
 }
 
 impl Publisher {
-    /// Starts to connect, and goes on publishing until `stop`.
+    /// Starts connecting, and publishes until `stop`.
     pub fn start(settings: BrokerSettings, stop: CancellationToken) -> Self {
         let (jobs, queue) = mpsc::channel(MAX_IN_FLIGHT);
         let (state, link) = watch::channel(Link::Away);
@@ -86,10 +86,10 @@ impl Publisher {
         Self { jobs, link }
     }
 
-    /// Publishes a message, persistent, and waits for the broker's confirm.
+    /// Publishes a persistent message, and waits for the broker's confirm.
     ///
     /// # Errors
-    /// At once when there is no connection or the broker blocks it, within 5 s otherwise.
+    /// At once without a connection or while the broker blocks the connection, otherwise within 5 s.
     pub async fn publish(&self, message: Message) -> Result<(), PublishError> {
         if !self.is_ready() {
             return Err(PublishError::Unavailable);
@@ -104,20 +104,20 @@ impl Publisher {
         published.await.unwrap_or(Err(PublishError::Unknown))
     }
 
-    /// Publishes a message however long that takes: again and again until the broker confirms it.
+    /// Publishes a message repeatedly until the broker confirms, without a time limit.
     pub async fn publish_until_confirmed(&self, message: &Message) {
         let mut waits = backoff();
         while let Err(error) = self.publish(message.clone()).await {
             let wait = waits.next().unwrap_or_default();
-            // That there is no connection is said once, and not for each message.
+            // The supervisor logs a missing connection once, instead of once per message.
             if error != PublishError::Unavailable {
-                tracing::warn!(%error, routing_key = message.routing_key, "publishing again");
+                tracing::warn!(%error, routing_key = message.routing_key, "the broker did not confirm a message; publishing again");
             }
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Whether a publish has a chance now.
+    /// True if a publish can succeed now.
     pub fn is_ready(&self) -> bool {
         self.link.borrow().accepts()
     }
@@ -141,7 +141,7 @@ async fn supervise(settings: BrokerSettings, mut queue: mpsc::Receiver<Job>, sta
             }
             Err(error) => tracing::warn!(%error, "cannot connect to the broker for publishing; trying again"),
         }
-        // Whoever came in between is told at once instead of waiting for the next connection.
+        // Fails the queued publishes at once instead of at the next connection.
         while let Ok(job) = queue.try_recv() {
             let _ = job.done.send(Err(PublishError::Unavailable));
         }
@@ -149,7 +149,7 @@ async fn supervise(settings: BrokerSettings, mut queue: mpsc::Receiver<Job>, sta
     }
 }
 
-/// Publishes until the connection fails, or nobody is left who could publish.
+/// Publishes until the connection fails or all publishers are dropped.
 async fn publish_on(connection: &Connection, queue: &mut mpsc::Receiver<Job>) -> lapin::Result<()> {
     let (mut channel, mut opened) = (open(connection).await?, Instant::now());
     let mut in_flight: FuturesUnordered<BoxFuture<'static, lapin::Result<Verdict>>> = FuturesUnordered::new();
@@ -158,7 +158,7 @@ async fn publish_on(connection: &Connection, queue: &mut mpsc::Receiver<Job>) ->
         tokio::select! {
             biased;
             Some(ended) = in_flight.next(), if !in_flight.is_empty() => {
-                // What is still in flight keeps the old channel until it has its confirm.
+                // Publishes in flight keep the old channel until confirmed.
                 if ended? == Verdict::Refused && opened.elapsed() >= RENEW_AFTER {
                     (channel, opened) = (open(connection).await?, Instant::now());
                 }
@@ -177,9 +177,9 @@ async fn publish_on(connection: &Connection, queue: &mut mpsc::Receiver<Job>) ->
     }
 }
 
-/// Opens a channel that confirms.
+/// Opens a channel with confirms.
 async fn open(connection: &Connection) -> lapin::Result<Channel> {
-    // On a connection that fails just then, lapin may never answer.
+    // lapin may never answer if the connection fails meanwhile.
     let opened = tokio::time::timeout(CONFIRM_TIMEOUT, async {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -188,16 +188,16 @@ async fn open(connection: &Connection) -> lapin::Result<Channel> {
     opened.await.unwrap_or_else(|_| Err(timed_out()))
 }
 
-/// What the end of a publish says of its channel.
+/// Conclusion from a publish about the channel.
 #[derive(PartialEq, Eq)]
 enum Verdict {
-    /// It is of use.
+    /// The channel is usable.
     Fine,
-    /// It may be of no use for this queue any more.
+    /// The channel may be unusable for the queue.
     Refused,
 }
 
-/// Publishes one message and answers its job. Fails where the channel is no longer of use.
+/// Publishes a message and answers the job. Fails if the channel is no longer usable.
 async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> lapin::Result<Verdict> {
     let Job { message, done } = job;
     let confirmed = tokio::time::timeout(CONFIRM_TIMEOUT, async {
@@ -209,7 +209,7 @@ async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> la
             .await
     });
     let (answer, ended) = match confirmed.await {
-        // An unroutable message goes to the alternate exchange, so an ack means that it is in a queue.
+        // An unroutable message goes to the alternate exchange, so an ack means that the message is in a queue.
         Ok(Ok(Confirmation::Ack(_))) => (Ok(()), Ok(Verdict::Fine)),
         Ok(Ok(Confirmation::Nack(_))) => (Err(PublishError::Refused), Ok(Verdict::Refused)),
         Ok(Ok(Confirmation::NotRequested)) => (
@@ -217,7 +217,8 @@ async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> la
             Err(lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Error, "no confirms").into()),
         ),
         Ok(Err(error)) => (Err(PublishError::Unknown), Err(error)),
-        // A blocked connection is kept: it knows that it is blocked, where a new one would have to find out.
+        // A blocked connection is kept: lapin has recorded the blocked state, and a new connection would have to find
+        // out.
         Err(_) if status.blocked() => (Err(PublishError::Unknown), Ok(Verdict::Fine)),
         Err(_) => (Err(PublishError::Unknown), Err(timed_out())),
     };

@@ -1,4 +1,4 @@
-//! The stream between TLS and lapin, which mends the bytes that the broker writes.
+//! The stream between TLS and lapin. The stream mends the bytes that the broker writes.
 
 use std::{
     future::Future,
@@ -27,7 +27,7 @@ use lapin::{
 
 use crate::frames::Frames;
 
-/// A connection whose messages lapin can parse.
+/// Opens a connection whose messages lapin can parse.
 pub(crate) async fn open(
     url: AMQPUri,
     properties: ConnectionProperties,
@@ -65,7 +65,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Mended<S> {
                 return Poll::Ready(Ok(given));
             }
             match ready!(Pin::new(&mut this.transport).poll_read(context, this.frames.room()))? {
-                // The begin of a frame is of no use to lapin.
+                // lapin cannot use the beginning of a frame.
                 0 => return Poll::Ready(Ok(0)),
                 count => this.frames.fill(count),
             }
@@ -95,7 +95,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Mended<S> {
     }
 }
 
-/// Tokio with our stream instead of its own: lapin takes the type of its stream from its runtime.
+/// Tokio with Fanfare's stream type. lapin takes the stream type from the runtime.
 #[derive(Debug, Clone)]
 pub(crate) struct Kit(Tokio);
 

@@ -1,7 +1,7 @@
-//! The exchanges, queues and bindings, as plain data.
+//! Exchanges, queues and bindings, as plain data.
 //!
-//! A queue's arguments are part of its identity: the broker refuses a declaration with others. Whatever
-//! may change therefore stands in the queue's name.
+//! A queue's arguments are part of the queue's identity: the broker refuses a declaration with other arguments. Any
+//! value that may change is therefore part of the queue's name.
 
 use std::{str::FromStr, time::Duration};
 
@@ -14,34 +14,34 @@ use lapin::{
 
 use crate::connection::answered;
 
-/// How often a message may come back from a consumer that died with it, before it is parked. Never -1:
-/// RabbitMQ 3.10 then deletes each message at its first return.
+/// Maximum returns of a message from dead consumers before the message is parked. Never -1: RabbitMQ 3.10 then deletes
+/// each message at the first return.
 const DELIVERY_LIMIT: i64 = 20;
 
-/// The limit for queues whose messages have nowhere else to go. Without one of our own RabbitMQ 4 sets
-/// 20, and deletes.
+/// Delivery limit of queues without dead-lettering. Without an explicit limit, RabbitMQ 4 sets 20, and deletes messages
+/// beyond.
 const NO_LIMIT: i64 = 1_000_000_000;
 
-/// The routing key on the deliveries exchange for retries that are due.
+/// Routing key on the deliveries exchange for retries that are due.
 pub(crate) const DUE: &str = "due";
 
-/// The routing key on the deliveries exchange for messages that could not be read.
+/// Routing key on the deliveries exchange for messages that could not be read.
 pub(crate) const PARKED: &str = "parked";
 
-/// All names in the broker. They start with a prefix, so that several environments share one broker.
+/// All names in the broker. The names start with a prefix, so that several environments can share a broker.
 #[derive(Debug, Clone)]
 pub struct Topology {
     prefix: Prefix,
     delays: DelayQueues,
 }
 
-/// What all names of an environment start with.
+/// Prefix of all names of an environment.
 #[derive(Debug, Clone)]
 pub struct Prefix(String);
 
-/// Why a text is no prefix.
+/// The text is not a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no prefix: 1 to 64 letters, digits, _ or -")]
+#[error("{0:?} is not a prefix: use 1 to 64 letters, digits, _ or -")]
 pub struct NotAPrefix(String);
 
 impl FromStr for Prefix {
@@ -63,43 +63,44 @@ struct Queue {
 }
 
 impl Topology {
-    /// The topology of an environment, with its delay queues.
+    /// Creates the topology of an environment, with delay queues.
     pub fn new(prefix: Prefix, delays: DelayQueues) -> Self {
         Self { prefix, delays }
     }
 
-    /// The exchange that events are published to.
+    /// Exchange for published events.
     pub fn events_exchange(&self) -> String {
         self.named("events")
     }
 
-    /// The queue of published events.
+    /// Queue of published events.
     pub fn events_queue(&self) -> String {
         self.named("events")
     }
 
-    /// The exchange for everything that the dispatcher publishes.
+    /// Exchange for all messages of the dispatcher.
     pub fn deliveries_exchange(&self) -> String {
         self.named("deliveries")
     }
 
-    /// The queue of retries that are due.
+    /// Queue of retries that are due.
     pub fn deliveries_queue(&self) -> String {
         self.named("deliveries")
     }
 
-    /// The queue of messages that could not be read.
+    /// Queue of messages that could not be read.
     pub fn parked_queue(&self) -> String {
         self.named("parked")
     }
 
-    /// The delays that a retry passes to wait so long.
+    /// The sequence of delays for a wait.
     pub fn plan(&self, wait: Duration) -> Vec<Duration> {
         self.delays.plan(wait)
     }
 
-    /// The routing key on the deliveries exchange for a retry that waits so long, or is due. A delay that this process does
-    /// not declare, of a message that another process published, becomes the nearest sum's first.
+    /// Routing key on the deliveries exchange for a retry with this delay, or for a due retry. Another process may have
+    /// published a delay that this process does not declare; the first delay of the nearest sum then replaces the
+    /// delay.
     pub(crate) fn retry_routing_key(&self, delay: Option<Duration>) -> String {
         match delay {
             None => DUE.to_owned(),
@@ -107,7 +108,7 @@ impl Topology {
         }
     }
 
-    /// The exchange and the queue of messages that no binding wanted.
+    /// Exchange and queue of messages that matched no binding.
     pub fn unrouted(&self) -> String {
         self.named("unrouted")
     }
@@ -141,14 +142,14 @@ impl Topology {
         queues
     }
 
-    /// A queue whose messages are parked when their consumers die again and again.
+    /// Arguments of a queue that parks a message after repeated deaths of consumers.
     fn work_queue(&self) -> FieldTable {
         let mut table = dead_letter(&self.parked_queue());
         table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
         table
     }
 
-    /// A queue that nobody consumes: its messages leave it for the due ones when their time is over.
+    /// Arguments of a queue without a consumer: after the delay, messages move to the queue of due retries.
     fn delay_queue(&self, delay: Duration) -> FieldTable {
         let mut table = dead_letter(&self.deliveries_queue());
         let milliseconds = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
@@ -156,12 +157,13 @@ impl Topology {
         table
     }
 
-    /// Declares everything that is not there yet. What there is stays as it is.
+    /// Declares all missing parts. Existing parts stay unchanged.
     pub(crate) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
         declare_exchange(channel, self.unrouted(), ExchangeKind::Fanout, FieldTable::default()).await?;
         let (unrouted, others): (Vec<Queue>, Vec<Queue>) =
             self.queues().into_iter().partition(|queue| queue.name == self.unrouted());
-        // RabbitMQ confirms messages that it drops. Before an exchange takes messages, its alternate must have a queue.
+        // RabbitMQ confirms dropped messages. Before an exchange accepts messages, the alternate exchange must have a
+        // queue.
         for queue in unrouted {
             declare_queue(channel, queue).await?;
         }
@@ -185,7 +187,7 @@ async fn declare_exchange(
     answered(channel.exchange_declare(name.into(), kind, options, arguments)).await
 }
 
-/// Declares a queue, and binds it.
+/// Declares and binds a queue.
 async fn declare_queue(channel: &Channel, queue: Queue) -> lapin::Result<()> {
     let Queue { name, arguments, binding: (exchange, key) } = queue;
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
@@ -194,8 +196,8 @@ async fn declare_queue(channel: &Channel, queue: Queue) -> lapin::Result<()> {
     answered(channel.queue_bind(name.into(), exchange.into(), key.into(), options, FieldTable::default())).await
 }
 
-/// At-least-once dead-lettering through the default exchange. Without `reject-publish` the broker falls
-/// back to at-most-once, silently, and loses messages when it is killed.
+/// Arguments for at-least-once dead-lettering through the default exchange. Without `reject-publish` the broker
+/// silently falls back to at-most-once, and loses messages when killed.
 fn dead_letter(queue: &str) -> FieldTable {
     arguments([
         ("x-dead-letter-exchange", String::new()),

@@ -1,5 +1,5 @@
-//! What the broker does not tell of: a connection that fell silent, and a consumer that is open and gets nothing,
-//! although its queue has something for it. The connection is then built anew.
+//! Detects faults that the broker does not report: a silent connection, and an open consumer without messages although
+//! the queue has some. The supervisor then rebuilds the connection.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -14,23 +14,24 @@ use crate::{
     connection::{ready, timed_out},
 };
 
-/// How often the connection is asked for an answer, and how long that may take before another one is asked.
+/// Interval between questions to the broker, and longest wait for an answer before a new connection is tried.
 const ASK: Duration = Duration::from_secs(2);
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A broker that has answered a new connection has answered the old one before, but for so much.
+/// Further time for the old connection's answer after the broker has answered a new connection.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How often a consumer is looked at.
+/// Interval between checks of a consumer.
 const LOOK: Duration = Duration::from_secs(20);
 
-/// How long a consumer that has room may get nothing while messages wait. One that is healthy gets them at once.
+/// Longest time without messages for a consumer with room while messages wait. A healthy consumer gets messages at
+/// once.
 const SILENT_AFTER: Duration = Duration::from_secs(60);
 
-/// The longest that the broker may take to say how many messages wait.
+/// Longest wait for the number of messages in the queue.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What comes from one queue.
+/// Flow of messages from a queue.
 pub(crate) struct Flow {
     queue: String,
     prefetch: usize,
@@ -38,7 +39,7 @@ pub(crate) struct Flow {
     places: Place,
 }
 
-/// Kept by a message until its end: so many are on their way.
+/// Held by a message until the message ends, so that the strong count gives the number of open messages.
 pub(crate) type Place = Arc<()>;
 
 impl Flow {
@@ -46,13 +47,13 @@ impl Flow {
         Self { queue, prefetch, last: Mutex::new(Instant::now()), places: Place::default() }
     }
 
-    /// A place for a message that has just come.
+    /// Creates a place for a message that has just arrived.
     pub(crate) fn place(&self) -> Place {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         Arc::clone(&self.places)
     }
 
-    /// Whether it could get messages, and got none for long.
+    /// True if the consumer has room, but has not got any message for long.
     fn is_silent(&self, now: Instant) -> bool {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let on_their_way = Arc::strong_count(&self.places) - 1;
@@ -60,14 +61,14 @@ impl Flow {
     }
 }
 
-/// Ends with an error when the connection fails, or does not answer while a new one does. Heartbeats tell that as well, but
-/// take twice as long. As long as no new one is to be had, the broker is slow, or away, and nothing is gained by leaving
-/// this one.
+/// Returns an error if the connection fails, or does not answer while a new connection does. Heartbeats detect the
+/// same, but take twice as long. While no new connection is possible, the broker is slow or away, and leaving this
+/// connection gains nothing.
 pub(crate) async fn watch_connection(settings: &BrokerSettings, connection: &Connection) -> lapin::Error {
     watch(settings, connection).await.map_or_else(|error| error, |()| is_silent())
 }
 
-/// Ends well when the connection is silent.
+/// Returns `Ok` if the connection is silent.
 async fn watch(settings: &BrokerSettings, connection: &Connection) -> lapin::Result<()> {
     let channel = connection.create_channel().await?;
     let mut turns = settings.turns();
@@ -98,12 +99,12 @@ async fn watch(settings: &BrokerSettings, connection: &Connection) -> lapin::Res
     }
 }
 
-/// A question that costs the broker nothing: nobody consumes on this channel.
+/// Asks a question that costs the broker nothing, since this channel has no consumer.
 async fn ask(channel: &Channel) -> lapin::Result<()> {
     channel.basic_qos(1, BasicQosOptions::default()).await
 }
 
-/// Ends with an error when the consumer has fallen silent.
+/// Returns an error once the consumer has fallen silent.
 pub(crate) async fn watch_consumer(connection: &Connection, flow: &Flow) -> lapin::Error {
     loop {
         sleep(LOOK).await;
@@ -113,7 +114,7 @@ pub(crate) async fn watch_consumer(connection: &Connection, flow: &Flow) -> lapi
         let waiting = timeout(ANSWER_TIMEOUT, ready(connection, &flow.queue));
         match waiting.await.unwrap_or_else(|_| Err(timed_out())) {
             Ok(waiting) if waiting > 0 && flow.is_silent(Instant::now()) => {
-                tracing::warn!(queue = flow.queue, waiting, "a consumer fell silent while messages wait for it");
+                tracing::warn!(queue = flow.queue, waiting, "a consumer fell silent while messages wait in the queue");
                 return is_silent();
             }
             Ok(_) => {}
@@ -138,9 +139,9 @@ mod tests {
         assert!(flow.is_silent(silent_at()));
         let first = flow.place();
         assert!(!flow.is_silent(Instant::now()));
-        assert!(flow.is_silent(silent_at()), "it has room for another");
+        assert!(flow.is_silent(silent_at()), "the consumer has room for another message");
         let second = flow.place();
-        assert!(!flow.is_silent(silent_at()), "it has what it may have");
+        assert!(!flow.is_silent(silent_at()), "the consumer has no room");
         drop((first, second));
         assert!(flow.is_silent(silent_at()));
     }

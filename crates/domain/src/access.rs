@@ -1,4 +1,4 @@
-//! Who may do what: API keys and their roles.
+//! API keys and roles.
 
 use std::{collections::HashMap, fmt, str::FromStr};
 
@@ -11,22 +11,22 @@ use crate::ids::{ApplicationId, KeyId};
 
 const TOKEN_PREFIX: &str = "fanfare_";
 
-/// What a key may do.
+/// Permissions of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Publish events of its application.
+    /// Publish events of the key's application.
     Publish,
-    /// Publish, and manage its application's endpoints and deliveries.
+    /// Publish, and manage the endpoints and deliveries of the key's application.
     Manage,
-    /// Everything, in every application.
+    /// All actions in all applications.
     Admin,
 }
 
 impl Role {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Self; 3] = [Self::Publish, Self::Manage, Self::Admin];
 
-    /// The word in the database and the API.
+    /// Name in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Publish => "publish",
@@ -35,40 +35,40 @@ impl Role {
         }
     }
 
-    /// Reads the word.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
 }
 
-/// What a caller shows: the key's id and 32 secret bytes. Known in full only to the caller.
+/// Credential of a caller: the key's id and 32 secret bytes. Only the caller keeps the whole token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// The key that it belongs to.
+    /// Key of the token.
     pub key: KeyId,
     secret: [u8; 32],
 }
 
-/// What is kept of a token: enough to recognise it, not to make it.
+/// Stored digest of a token: recognises the token, but cannot recreate the token.
 pub type TokenDigest = [u8; 32];
 
-/// Why a text is no token.
+/// The text is not a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an API key of the form fanfare_<id>_<secret>")]
 pub struct NotAToken;
 
 impl Token {
-    /// A token for a key, from 32 random bytes.
+    /// Creates a key's token from 32 random bytes.
     pub fn from_random(key: KeyId, secret: [u8; 32]) -> Self {
         Self { key, secret }
     }
 
-    /// SHA-256 of the secret part. A slow hash is for passwords; these are 256 random bits.
+    /// SHA-256 of the secret part. A slow hash is for passwords; the secret has 256 random bits.
     pub fn digest(&self) -> TokenDigest {
         Sha256::digest(self.secret).into()
     }
 
-    /// The text that the caller sends. To be shown once, and never logged.
+    /// The text that the caller sends. Show the text once, and never log the text.
     pub fn reveal(&self) -> String {
         let key = self.key.to_string();
         format!("{TOKEN_PREFIX}{}_{}", &key["key_".len()..], URL_SAFE_NO_PAD.encode(self.secret))
@@ -92,33 +92,33 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A key as it is kept.
+/// A stored API key.
 #[derive(Debug, Clone)]
 pub struct ApiKey {
-    /// Its id.
+    /// Key id.
     pub id: KeyId,
-    /// What it may do.
+    /// Permissions.
     pub role: Role,
-    /// The application that it is bound to; an admin key is bound to none.
+    /// Application of the key; `None` for an admin key.
     pub application: Option<ApplicationId>,
-    /// What its token is recognised by.
+    /// Digest of the key's token.
     pub digest: TokenDigest,
-    /// From then on it opens nothing.
+    /// End of validity, if limited.
     pub expires_at: Option<Timestamp>,
 }
 
-/// Whoever has shown a valid key.
+/// An authenticated caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
-    /// The key.
+    /// Key of the caller.
     pub key: KeyId,
-    /// What it may do.
+    /// Permissions.
     pub role: Role,
-    /// Where.
+    /// Application of the key; `None` for an admin key.
     pub application: Option<ApplicationId>,
 }
 
-/// All keys that were not revoked, but for some seconds.
+/// All keys that are not revoked. A revoked key may remain for some seconds.
 #[derive(Debug, Default)]
 pub struct Keys(HashMap<KeyId, ApiKey>);
 
@@ -129,7 +129,7 @@ impl FromIterator<ApiKey> for Keys {
 }
 
 impl Keys {
-    /// Who shows this text as a key; nobody, where it is not a valid one by `now`.
+    /// Authenticates a text as a key. `None` unless the key is valid at `now`.
     pub fn authenticate(&self, text: &str, now: Timestamp) -> Option<Caller> {
         let token: Token = text.parse().ok()?;
         let key = self.0.get(&token.key)?;

@@ -1,24 +1,24 @@
-//! Which IP addresses may be called.
+//! IP addresses that may be called.
 //!
-//! Customers choose the URLs that this system calls from inside the operator's network. Whatever is
-//! not on the public internet is therefore refused, unless the operator has allowed it. The decision
-//! counts on the address that is dialled, after DNS; made on a URL it is only a courtesy.
+//! Customers choose the URLs that Fanfare calls from inside the operator's network. An address outside of the public
+//! internet is therefore refused, unless the operator has allowed the address. The check of the dialled address, after
+//! DNS, is the protection; a check of a URL is only a courtesy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The built-in denial, the networks that the operator excepts from it, and those that it adds.
+/// The built-in denial, the networks excepted from the denial, and the networks denied in addition.
 ///
-/// - What the operator denies is refused whatever else is said: an own public network whose services trust their
-///   neighbours, say, or the prefix by which a NAT64 of an own network reaches IPv4 (RFC 6052), which looks like any other.
-/// - An IPv6 address that maps an IPv4 address (`::ffff:a.b.c.d`) is judged as the latter, because that
-///   is where the kernel connects to; so an entry for an IPv4 network holds for both spellings.
-/// - The allow-list beats the denial, with two exceptions. The address of a cloud's metadata service,
-///   which hands out credentials to whoever asks, is permitted only by an entry for that very address
-///   (`/32` or `/128`), never by a network around it. And an IPv6 address that carries an IPv4 address to
-///   a translator (NAT64, 6to4 …) is permitted only if that IPv4 address is, too: whoever allows
-///   `64:ff9b::/96` on a host without IPv4 does not thereby open `127.0.0.1` or `10.0.0.0/8`.
+/// - The operator's denial beats every other rule. Examples are an own public network whose services trust their
+///   neighbours, and the prefix of an own NAT64 (RFC 6052), which looks like any other prefix.
+/// - An IPv6 address that maps an IPv4 address (`::ffff:a.b.c.d`) is judged as the IPv4 address, to which the kernel
+///   connects. An entry for an IPv4 network therefore covers both spellings.
+/// - The allow-list beats the built-in denial, with the following two exceptions.
+/// - A cloud's metadata service hands out credentials to any caller. Only an entry for exactly that address (`/32` or
+///   `/128`) permits the address, never an entry for a surrounding network.
+/// - An IPv6 address that carries an IPv4 address to a translator (NAT64, 6to4 …) also needs permission for the IPv4
+///   address. Allowing `64:ff9b::/96` on a host without IPv4 must not open `127.0.0.1` or `10.0.0.0/8`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AddressPolicy {
     allow: Vec<IpNet>,
@@ -26,18 +26,18 @@ pub struct AddressPolicy {
 }
 
 impl AddressPolicy {
-    /// A policy with the networks of `allow` excepted from the denial, and those of `deny` added to it.
+    /// Creates a policy that excepts `allow` from the denial and denies `deny` in addition.
     pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>) -> Self {
         let canonical = |nets: Vec<IpNet>| nets.into_iter().map(canonical).collect();
         Self { allow: canonical(allow), deny: canonical(deny) }
     }
 
-    /// Whether a connection may be made to this address.
+    /// True if a connection to the address is permitted.
     pub fn permits(&self, address: IpAddr) -> bool {
         self.refusal(address).is_none()
     }
 
-    /// Why no connection may be made to this address, as the rest of a sentence: "it is …".
+    /// The reason for refusing the address, as the rest of the sentence "it is …"; `None` if permitted.
     pub fn refusal(&self, address: IpAddr) -> Option<&'static str> {
         let address = address.to_canonical();
         if self.deny.iter().any(|net| net.contains(&address)) {
@@ -56,13 +56,13 @@ impl AddressPolicy {
         }
     }
 
-    /// Whether the operator has opened anything, which is what makes a name of the local network useful.
+    /// True if the operator has excepted any network. Only then is a name of the local network useful.
     pub fn has_exceptions(&self) -> bool {
         !self.allow.is_empty()
     }
 }
 
-/// An entry in the spelling in which addresses are compared with it: `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
+/// Converts an entry to the spelling of compared addresses: `::ffff:10.0.0.0/104` becomes `10.0.0.0/8`.
 fn canonical(net: IpNet) -> IpNet {
     let mapped = net.addr().to_canonical();
     match (net, mapped, net.prefix_len().checked_sub(96)) {
@@ -71,7 +71,7 @@ fn canonical(net: IpNet) -> IpNet {
     }
 }
 
-/// Addresses that serve a machine's credentials or identity to anything that runs on it.
+/// True for addresses that serve a machine's credentials or identity to any process on the machine.
 fn is_metadata_service(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => METADATA_V4.contains(&address),
@@ -101,7 +101,7 @@ const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
 }
 
-/// The IANA special-purpose registry (RFC 6890 and later), without what is globally reachable.
+/// The IANA special-purpose registry (RFC 6890 and later), except for globally reachable networks.
 const DENIED_V4: [(Ipv4Net, &str); 15] = [
     (v4(0, 0, 0, 0, 8), "an address of this host"), // Linux connects 0.0.0.0 to the loopback
     (v4(10, 0, 0, 0, 8), "private (RFC 1918)"),
@@ -111,9 +111,9 @@ const DENIED_V4: [(Ipv4Net, &str); 15] = [
     (v4(172, 16, 0, 0, 12), "private (RFC 1918)"),
     (v4(192, 0, 0, 0, 24), "reserved for protocol assignments (RFC 6890)"),
     (v4(192, 0, 2, 0, 24), "for documentation (RFC 5737)"),
-    (v4(192, 88, 99, 0, 24), "a 6to4 relay (RFC 7526)"), // would carry the packet on to an IPv6 address of its own
+    (v4(192, 88, 99, 0, 24), "a 6to4 relay (RFC 7526)"), // would forward the packet to an IPv6 address
     (v4(192, 168, 0, 0, 16), "private (RFC 1918)"),
-    (v4(198, 18, 0, 0, 15), "for benchmarks (RFC 2544)"), // used as if it were private
+    (v4(198, 18, 0, 0, 15), "for benchmarks (RFC 2544)"), // in use like a private network
     (v4(198, 51, 100, 0, 24), "for documentation (RFC 5737)"),
     (v4(203, 0, 113, 0, 24), "for documentation (RFC 5737)"),
     (v4(224, 0, 0, 0, 4), "multicast"),
@@ -128,10 +128,10 @@ const fn v6(first: u16, second: u16, third: u16, prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(first, second, third, 0, 0, 0, 0, 0), prefix)
 }
 
-/// The only part of IPv6 that is routed on the internet today; everything else is refused unnamed.
+/// The only part of IPv6 that is routed on the internet today. Every other address is refused.
 const GLOBAL_UNICAST: Ipv6Net = v6(0x2000, 0, 0, 3);
 
-/// What is refused inside [`GLOBAL_UNICAST`], and what is common enough outside it for a reason of its own.
+/// Networks refused inside [`GLOBAL_UNICAST`], and common networks outside of it with a specific reason.
 const DENIED_V6: [(Ipv6Net, &str); 10] = [
     (v6(0x2001, 0, 0, 23), "reserved for protocol assignments (RFC 2928)"), // Teredo, ORCHID, benchmarks
     (v6(0x2001, 0xdb8, 0, 32), "for documentation (RFC 3849)"),
@@ -153,14 +153,14 @@ fn refused_v6(address: Ipv6Addr) -> Option<&'static str> {
     denied.or_else(|| (!GLOBAL_UNICAST.contains(&address)).then_some("outside the global unicast addresses of IPv6"))
 }
 
-/// The IPv4 address that a packet to this IPv6 address is meant to end at, for the known encodings.
+/// The IPv4 destination of a packet to this IPv6 address, for the known encodings.
 ///
 /// A local NAT64 (`64:ff9b:1::/48`) is read in the `/96` form, with the address in the last 32 bits.
 fn carried_v4(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else { return None };
     let at = |high: u16, low: u16| Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
     match address.segments() {
-        // IPv4-compatible; `::` and `::1` look like it but are addresses of their own.
+        // IPv4-compatible; `::` and `::1` have the same form, but encode no IPv4 address.
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => at(high, low),
         // SIIT (RFC 2765) and NAT64
         [0, 0, 0, 0, 0xffff, 0, high, low]
@@ -174,7 +174,7 @@ fn carried_v4(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// The IPv4 address of an ISATAP interface (RFC 5214, 6.1), which may be in any network.
+/// The IPv4 address of an ISATAP interface (RFC 5214, 6.1), in any network.
 fn isatap(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         [.., 0 | 0x200, 0x5efe, high, low] => Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))),
@@ -196,7 +196,7 @@ mod tests {
         text.parse().expect("address")
     }
 
-    /// Every way in which IPv6 can name an IPv4 address.
+    /// All IPv6 spellings of an IPv4 address.
     fn spellings(address: Ipv4Addr) -> Vec<Ipv6Addr> {
         let bits = u32::from(address);
         let (high, low) = ((bits >> 16) as u16, bits as u16);
@@ -306,7 +306,7 @@ mod tests {
         fn a_forbidden_v4_is_refused_in_every_spelling(bits: u32) {
             let address = Ipv4Addr::from(bits);
             let policy = AddressPolicy::default();
-            // Without an exception, no carrier is permitted at all; mapping changes nothing either way.
+            // Without an exception, no carrier is permitted; mapping changes nothing.
             for spelling in &spellings(address)[1..] {
                 prop_assert!(!policy.permits((*spelling).into()), "{}", spelling);
             }

@@ -1,4 +1,4 @@
-//! Applications and their endpoints, as the services know them.
+//! Applications and endpoints, as the services use them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,22 +20,22 @@ use crate::{
     subscription::{Subscription, SubscriptionIndex},
 };
 
-/// Whether an endpoint gets its deliveries.
+/// Status of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointStatus {
-    /// It does.
+    /// Deliveries are sent.
     Enabled,
-    /// Not now: its deliveries are held until it is resumed.
+    /// Deliveries are held until the endpoint is resumed.
     Paused,
-    /// No: its deliveries are recorded as skipped.
+    /// Deliveries are recorded as skipped.
     Disabled,
 }
 
 impl EndpointStatus {
-    /// All of them.
+    /// All statuses.
     pub const ALL: [Self; 3] = [Self::Enabled, Self::Paused, Self::Disabled];
 
-    /// The word in the database and the API.
+    /// Name in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Enabled => "enabled",
@@ -44,90 +44,89 @@ impl EndpointStatus {
         }
     }
 
-    /// Reads the word.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 }
 
-/// Where deliveries go, and what they need to get there.
+/// Destination of deliveries, with all settings for sending.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// Its id.
+    /// Endpoint id.
     pub id: EndpointId,
-    /// The application that owns it.
+    /// Application that owns the endpoint.
     pub application: ApplicationId,
-    /// The address of the POST.
+    /// URL of the POST.
     pub url: Url,
-    /// Whether it gets deliveries.
+    /// Enabled, paused or disabled.
     pub status: EndpointStatus,
-    /// The event types that it wants.
+    /// Subscribed event types.
     pub subscriptions: Vec<Subscription>,
-    /// The secrets that sign its deliveries, newest first; more than one during a rotation.
+    /// Signing secrets, newest first; more than one only during a rotation.
     pub secrets: Vec<EndpointSecret>,
-    /// Headers of its own that its deliveries carry.
+    /// Additional headers of the deliveries.
     pub headers: HeaderMap,
-    /// How its deliveries look: its application's dialect.
+    /// Form of the deliveries: the application's dialect.
     pub dialect: Arc<Dialect>,
-    /// When a delivery is tried again and what counts as failure: the dialect's, with what of it the
-    /// endpoint has of its own.
+    /// Retry schedule and rules of failure: the dialect's, with the endpoint's own settings applied.
     pub policy: Arc<Policy>,
-    /// What of its answers is not kept: its application's.
+    /// Members removed from recorded responses: the application's.
     pub redaction: Arc<Redaction>,
-    /// Whether somebody gets a mail when a delivery is given up.
+    /// True if the owner gets a mail when a delivery is given up.
     pub notifies_owner: bool,
 }
 
-/// A secret of an endpoint.
+/// Signing secret of an endpoint.
 #[derive(Debug, Clone)]
 pub struct EndpointSecret {
-    /// The secret.
+    /// Secret that signs.
     pub secret: SigningSecret,
-    /// It signs until then; none for the current one.
+    /// End of the secret's use; `None` for the current secret.
     pub expires_at: Option<Timestamp>,
 }
 
 impl Endpoint {
-    /// The secrets that sign an attempt at this moment, newest first.
+    /// Secrets that sign an attempt at this moment, newest first.
     pub fn live_secrets(&self, at: Timestamp) -> Vec<&SigningSecret> {
         let live = self.secrets.iter().filter(|one| one.expires_at.is_none_or(|end| at < end));
         live.map(|one| &one.secret).collect()
     }
 }
 
-/// What an application is but for its endpoints.
+/// Settings of an application, without the endpoints.
 #[derive(Debug, Clone)]
 pub struct ApplicationSettings {
-    /// Its id.
+    /// Application id.
     pub id: ApplicationId,
-    /// The version of its configuration.
+    /// Version of the configuration.
     pub version: i64,
-    /// How its deliveries look.
+    /// Form of the deliveries.
     pub dialect: Arc<Dialect>,
-    /// Whether events of types that are not described are refused.
+    /// True if events of undescribed types are refused.
     pub is_strict: bool,
-    /// The event types that it describes beside those of its dialect.
+    /// Event types described in addition to the dialect's.
     pub own_event_types: HashSet<EventType>,
-    /// Events in a second that may be published over HTTP at each ingest, where it has a limit of its own.
+    /// Maximum events per second over HTTP at each ingest; `None` for the general limit.
     pub publish_rate: Option<u32>,
-    /// What of bodies is not to be read.
+    /// Members hidden in displayed bodies.
     pub redaction: Arc<Redaction>,
 }
 
-/// An application with its endpoints, arranged for matching. Immutable: a change replaces it whole.
+/// An application with endpoints, indexed for matching. Immutable: a change replaces the whole.
 #[derive(Debug)]
 pub struct Application {
-    /// Its id, which is also the first word of its routing keys.
+    /// Application id, and the first word of the application's routing keys.
     pub id: ApplicationId,
-    /// The version of its configuration; it grows with each change.
+    /// Version of the configuration. Grows with each change.
     pub version: i64,
-    /// How its deliveries look.
+    /// Form of the deliveries.
     pub dialect: Arc<Dialect>,
-    /// Whether events of types that are not described are refused.
+    /// True if events of undescribed types are refused.
     pub is_strict: bool,
-    /// Events in a second that may be published over HTTP at each ingest, where it has a limit of its own.
+    /// Maximum events per second over HTTP at each ingest; `None` for the general limit.
     pub publish_rate: Option<u32>,
-    /// What of bodies is not to be read.
+    /// Members hidden in displayed bodies.
     pub redaction: Arc<Redaction>,
     own_event_types: HashSet<EventType>,
     endpoints: Vec<Arc<Endpoint>>,
@@ -136,7 +135,7 @@ pub struct Application {
 }
 
 impl Application {
-    /// Arranges an application's endpoints.
+    /// Indexes an application's endpoints.
     pub fn new(settings: ApplicationSettings, endpoints: Vec<Endpoint>) -> Self {
         let ApplicationSettings { id, version, dialect, is_strict, own_event_types, publish_rate, redaction } =
             settings;
@@ -157,11 +156,11 @@ impl Application {
         }
     }
 
-    /// Checks that events of this type may be published: a strict application takes only those that are
-    /// described, by its dialect or by itself.
+    /// Checks that events of this type may be published. A strict application accepts only types described by the
+    /// dialect or by itself.
     ///
     /// # Errors
-    /// When it is strict and the type unknown, with the nearest one that is known.
+    /// If the application is strict and the type unknown, with the nearest known type.
     pub fn check_type(&self, event_type: &EventType) -> Result<(), EventFault> {
         let is_known = || self.own_event_types.contains(event_type) || self.dialect.catalogue.get(event_type).is_some();
         if !self.is_strict || is_known() {
@@ -171,7 +170,7 @@ impl Application {
         Err(EventFault::unknown_type(event_type, nearest(event_type.as_str(), known)))
     }
 
-    /// The endpoints that want this type of event, whatever their status.
+    /// Endpoints that subscribe to the event type, in any status.
     pub fn matches(&self, event_type: &EventType) -> Vec<Arc<Endpoint>> {
         self.subscriptions
             .matches(event_type)
@@ -180,12 +179,12 @@ impl Application {
             .collect()
     }
 
-    /// All of its endpoints.
+    /// All endpoints.
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
     }
 
-    /// One of its endpoints.
+    /// Finds an endpoint by id.
     pub fn endpoint(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
         self.positions.get(&id).map(|&position| &self.endpoints[position])
     }

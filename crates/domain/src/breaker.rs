@@ -1,18 +1,19 @@
-//! The breaker of an endpoint: when it is left alone, and when it is probed.
+//! Circuit breaker of an endpoint: stops attempts after failures, and probes for recovery.
 
 use std::time::Duration;
 
-/// The wait before the first probe. Each probe that fails doubles it.
+/// Wait before the first probe. Each failed probe doubles the wait.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 
-/// The longest wait between two probes.
+/// Longest wait between two probes.
 const LONGEST_PROBE: Duration = Duration::from_secs(60);
 
-/// The part of a wait that chance takes off, so that endpoints that failed together are not probed together.
+/// Largest fraction of a wait that jitter removes, so that endpoints that failed together are probed at different
+/// times.
 const JITTER: f64 = 0.2;
 
-/// Opens after a run of failures: no attempt may be made but a probe now and then, an ordinary attempt. A success closes
-/// it.
+/// Opens after a run of failures, and then permits only a probe now and then: an ordinary attempt. A success closes the
+/// breaker.
 ///
 /// Moments are durations since any fixed moment.
 #[derive(Debug, Clone, Default)]
@@ -29,13 +30,13 @@ struct Open {
 }
 
 impl Breaker {
-    /// The breaker that another process left open, with the time of its next probe.
+    /// Creates the open breaker of another process, with the time of the next probe.
     pub fn resume(failures: u32, next_probe: Duration) -> Self {
         Self { failures, open: Some(Open { interval: FIRST_PROBE, next_probe, is_probing: false }) }
     }
 
-    /// Whether an attempt may be made now. An attempt made while the breaker is open is the probe: no other may be made
-    /// before the interval is over once more, also where the probe's outcome never comes.
+    /// Permits or refuses an attempt. An attempt while the breaker is open is the probe. The next probe must wait for
+    /// another interval, even if the probe's outcome never arrives.
     ///
     /// # Errors
     /// The moment of the next probe.
@@ -49,8 +50,8 @@ impl Breaker {
         Ok(())
     }
 
-    /// An attempt failed. After `most` failures in a row the breaker opens; `random` in 0..1 spreads the probes. Says whether
-    /// it has just opened.
+    /// Records a failed attempt; returns true if the breaker has just opened. The breaker opens after `most` failures
+    /// in a row. `random` in 0..1 spreads the probes.
     pub fn record_failure(&mut self, most: u32, now: Duration, random: f64) -> bool {
         self.failures = self.failures.saturating_add(1);
         let after = |interval: Duration| now + interval.mul_f64(1.0 - JITTER * random.clamp(0.0, 1.0));
@@ -61,7 +62,7 @@ impl Breaker {
             self.open = Some(Open { interval: FIRST_PROBE, next_probe: after(FIRST_PROBE), is_probing: false });
             return true;
         };
-        // Attempts that were in flight when it opened say nothing new.
+        // Attempts in flight since before the opening give no new information.
         if std::mem::take(&mut open.is_probing) {
             open.interval = (open.interval * 2).min(LONGEST_PROBE);
             open.next_probe = after(open.interval);
@@ -69,28 +70,28 @@ impl Breaker {
         false
     }
 
-    /// An attempt succeeded. Says whether the breaker was open.
+    /// Records a successful attempt; returns true if the breaker was open.
     pub fn record_success(&mut self) -> bool {
         self.failures = 0;
         self.open.take().is_some()
     }
 
-    /// Failures in a row, some of them while the breaker was open.
+    /// Failures in a row, including failures while the breaker was open.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Whether the breaker is open.
+    /// True if the breaker is open.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Whether a probe is in flight.
+    /// True if a probe is in flight.
     pub fn is_probing(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.is_probing)
     }
 
-    /// The moment of the next probe; `None` where the breaker is closed.
+    /// Moment of the next probe; `None` if the breaker is closed.
     pub fn next_probe(&self) -> Option<Duration> {
         self.open.as_ref().map(|open| open.next_probe)
     }
@@ -125,9 +126,9 @@ mod tests {
             assert_eq!(breaker.pass(now), Err(now + seconds(wait)));
             now += seconds(wait);
             assert_eq!((breaker.pass(now), breaker.is_probing()), (Ok(()), true));
-            assert!(breaker.pass(now).is_err(), "one at a time");
+            assert!(breaker.pass(now).is_err(), "only one probe at a time");
             assert!(!breaker.record_failure(MOST, now, 0.0));
-            assert!(!breaker.record_failure(MOST, now, 0.0), "attempts in flight before it opened say nothing");
+            assert!(!breaker.record_failure(MOST, now, 0.0), "attempts that began before the opening do not count");
         }
         assert!(breaker.record_success());
         assert_eq!((breaker.pass(now), breaker.next_probe()), (Ok(()), None));
@@ -143,7 +144,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, a probe may be made within a minute, and a success closes the breaker.
+        /// After any steps, a probe is possible within a minute, and a success closes the breaker.
         #[test]
         fn no_endpoint_is_left_alone_for_ever(steps in prop::collection::vec((0u64..100, 0u8..3, 0.0f64..1.0), 0..200)) {
             let (mut breaker, mut now) = (Breaker::default(), Duration::ZERO);

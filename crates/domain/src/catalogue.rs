@@ -1,4 +1,4 @@
-//! The event types that there are, and the nearest to one that there is not.
+//! The described event types, and the nearest match for an unknown type.
 
 use std::collections::HashMap;
 
@@ -7,23 +7,23 @@ use crate::{
     subscription::Subscription,
 };
 
-/// Entries in an endpoint's list of event types.
+/// Maximum entries in an endpoint's list of event types.
 const MAX_SUBSCRIPTIONS: usize = 200;
 
-/// An event type, as those who subscribe to it see it.
+/// An event type, as described to subscribers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventTypeDescription {
-    /// Its name.
+    /// Name of the type.
     pub name: EventType,
-    /// What it is listed under.
+    /// Category in lists.
     pub category: String,
-    /// When it happens.
+    /// Explanation for people.
     pub description: String,
-    /// The data of a test event: JSON text.
+    /// Data of a test event: JSON text.
     pub sample: String,
 }
 
-/// Event types, in the order in which they were described.
+/// Event types in the order of description.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalogue {
     types: Vec<EventTypeDescription>,
@@ -31,7 +31,7 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// A catalogue of these types. Of two with one name the later one counts, at the place of the first.
+    /// Creates a catalogue. If two types have the same name, the later replaces the earlier, in place.
     pub fn new(described: impl IntoIterator<Item = EventTypeDescription>) -> Self {
         let mut catalogue = Self::default();
         for one in described {
@@ -46,22 +46,22 @@ impl Catalogue {
         catalogue
     }
 
-    /// All of them.
+    /// All event types.
     pub fn types(&self) -> &[EventTypeDescription] {
         &self.types
     }
 
-    /// One of them.
+    /// Finds an event type by name.
     pub fn get(&self, name: &EventType) -> Option<&EventTypeDescription> {
         self.positions.get(name).map(|&position| &self.types[position])
     }
 
-    /// The names.
+    /// Names of all event types.
     pub fn names(&self) -> impl Iterator<Item = &EventType> {
         self.types.iter().map(|one| &one.name)
     }
 
-    /// Whether there is anything that a subscription would be for.
+    /// True if the subscription can match an event: always for `*`, otherwise if a described type matches.
     pub fn knows(&self, subscription: &Subscription) -> bool {
         match subscription {
             Subscription::All => true,
@@ -72,13 +72,14 @@ impl Catalogue {
 }
 
 impl Catalogue {
-    /// Checks an endpoint's list of event types: each is a wildcard, or described.
+    /// Checks an endpoint's list of event types. Each entry must be a wildcard over described types or a described
+    /// type.
     ///
     /// # Errors
-    /// The first that is not, for the field that the list stands in, with the nearest that is.
+    /// The first invalid entry, as a fault of `field`, with the nearest described type.
     pub fn check_subscriptions(&self, field: &'static str, events: &[String]) -> Result<(), EventFault> {
         if events.is_empty() || events.len() > MAX_SUBSCRIPTIONS {
-            let message = format!("must name 1 to {MAX_SUBSCRIPTIONS} event types; * stands for all");
+            let message = format!("must name 1 to {MAX_SUBSCRIPTIONS} event types; use * for all");
             return Err(EventFault::new(FaultCode::InvalidField, field, &message));
         }
         for event in events {
@@ -90,7 +91,7 @@ impl Catalogue {
             if !self.knows(&subscription) {
                 let meant = event.strip_suffix(".*").unwrap_or(event);
                 let message = format!(
-                    "holds {event:?}, and no such event type is described: GET /api/v1/event-types shows those that are, and a POST there describes another"
+                    "holds {event:?}, which is not a described event type: GET /api/v1/event-types lists the described types, and a POST there describes another"
                 );
                 let message = with_suggestion(&message, nearest(meant, self.names().map(EventType::as_str)));
                 return Err(EventFault::new(FaultCode::UnknownEventType, field, &message));
@@ -100,10 +101,9 @@ impl Catalogue {
     }
 }
 
-/// The known text that somebody probably meant by another one, if there is one that is near enough:
-/// at most a third of its characters differ, whatever their case.
+/// The known text nearest to `meant`. At most a third of the characters may differ, ignoring case.
 pub fn nearest<'a>(meant: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // An error message is not worth more comparisons than this.
+    // Bounds the cost of an error message.
     const MAX_COMPARED: usize = 2000;
     let meant = meant.to_ascii_lowercase();
     let distance = |candidate: &str| strsim::osa_distance(&meant, &candidate.to_ascii_lowercase());

@@ -1,12 +1,14 @@
-//! From where a request came, behind proxies.
+//! The client's address of a request that passed proxies.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// The address that a request came from: that of the peer, or, where the peer is one of the `trusted` proxies, the last
-/// one in `X-Forwarded-For` that is none of them. Each proxy adds whom it was asked by at the end, and whatever stands
-/// before what a trusted one has added may be invented.
+/// The client's address: the peer, or, behind `trusted` proxies, the last entry of `X-Forwarded-For` that is no trusted
+/// proxy.
+///
+/// Each proxy appends the address of the caller. An entry before a trusted proxy's entry may be forged. An unreadable
+/// entry ends the search.
 pub fn client_address<'a>(
     peer: IpAddr,
     forwarded: impl DoubleEndedIterator<Item = &'a str>,

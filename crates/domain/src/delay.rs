@@ -1,30 +1,30 @@
-//! Delay queues: each holds its messages for one fixed time. A wait is a sequence of at most three of them.
+//! Delay queues. Each holds a message for a fixed time, and a wait is a sequence of at most three queues.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::wait::wait_name;
 
-/// The owner's schedule, 60s, 5m, 15m, 60m and 120m, and delays that make every wait up to 28 h a sum of at most three, at
-/// most 5 % or 2 s late. A search found them; the property test below holds them to it.
+/// The default schedule (60s, 5m, 15m, 60m and 120m), and delays by which every wait up to 28 h is a sum of at most
+/// three, at most 5 % or 2 s late. A search found the delays; the property test below verifies the sums.
 const FIXED: [u64; 19] =
     [1, 5, 13, 22, 30, 60, 80, 200, 300, 410, 900, 1440, 2400, 3600, 5880, 7200, 15000, 34200, 57600];
 
-/// The passes through delay queues that a wait takes at most.
+/// Maximum passes through delay queues for a wait.
 const MAX_PASSES: usize = 3;
 
-/// No wait is longer: what a message asks for may be any number.
+/// Longest planned wait, since a message may ask for any number.
 const LONGEST: Duration = Duration::from_secs(30 * 86400);
 
-/// The lateness that a wait may have: this, or a part of it, whichever is more.
+/// Permitted lateness of a wait: the larger of this time and a fraction of the wait.
 const LATE: Duration = Duration::from_secs(2);
 const LATE_PART: u32 = 20;
 
-/// The delays that there are queues for.
+/// The delays that have a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DelayQueues(BTreeSet<Duration>);
 
 impl DelayQueues {
-    /// Queues for all the waits that schedules ask for, which then take one pass, and for the fixed delays.
+    /// Creates the fixed delays and a delay for each wait of a schedule, so that such a wait takes one pass.
     pub fn new(waits: impl IntoIterator<Item = Duration>) -> Self {
         Self(FIXED.into_iter().map(Duration::from_secs).chain(waits).collect())
     }
@@ -34,14 +34,13 @@ impl DelayQueues {
         self.0.iter().copied()
     }
 
-    /// The delays that a message passes to wait so long, longest first: as few as possible, and of these the earliest. Never
-    /// fewer than one.
+    /// Plans the delays of a wait, longest first: as few passes as possible, then the earliest end. Never empty.
     pub fn plan(&self, wait: Duration) -> Vec<Duration> {
         let longest = self.0.last().copied().unwrap_or(LATE);
         let mut plan = Vec::new();
         let wait = wait.min(LONGEST);
         let mut left = wait;
-        // A wait beyond the sums of three: no schedule has one.
+        // A wait beyond any sum of three; no schedule has such a wait.
         while left > longest * 3 {
             plan.push(longest);
             left -= longest;
@@ -52,7 +51,7 @@ impl DelayQueues {
         plan
     }
 
-    /// The smallest sum of so many delays that is no less than `wait` and exceeds it by `tolerance` at most.
+    /// The smallest sum of `passes` delays that is at least `wait`, and at most `tolerance` more.
     fn sum(&self, wait: Duration, passes: usize, tolerance: Duration) -> Option<Vec<Duration>> {
         if passes == 1 {
             let delay = self.0.range(wait..=wait + tolerance).next()?;
@@ -61,7 +60,7 @@ impl DelayQueues {
         let shorter = self.0.range(..wait + tolerance).rev();
         let rest = |&delay: &Duration| {
             let mut plan = self.sum(wait.saturating_sub(delay), passes - 1, tolerance)?;
-            // Longest first: each plan is found once.
+            // Longest first, so that each plan is found once.
             plan.first().is_none_or(|next| *next <= delay).then(|| {
                 plan.insert(0, delay);
                 plan
@@ -71,7 +70,7 @@ impl DelayQueues {
     }
 }
 
-/// The routing key on the deliveries exchange, and the last part of the queue's name.
+/// Routing key on the deliveries exchange, and last part of the queue's name.
 pub fn delay_name(delay: Duration) -> String {
     wait_name(delay)
 }

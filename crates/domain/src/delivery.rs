@@ -1,43 +1,43 @@
-//! The states of a delivery, and the reasons for them.
+//! States of a delivery, and the reasons for a state.
 
 use std::time::Duration;
 
-/// Attempts of unknown outcome in a row from which on a delivery is leased alone: the process that holds its lease sends
+/// After this many attempts of unknown outcome in a row, a delivery is leased alone: the process with the lease sends
 /// nothing else.
 pub const ALONE_FROM: u32 = 2;
 
-/// Attempts of unknown outcome in a row after which a delivery fails as aborted. The last two were made alone, so that no
-/// other delivery can have killed their process.
+/// After this many attempts of unknown outcome in a row, a delivery fails as aborted. The last two attempts were made
+/// alone, so that no other delivery can have killed the process.
 pub const MAX_UNKNOWN_ATTEMPTS: u32 = ALONE_FROM + 2;
 
-/// The part of a lease beyond the attempt's deadline: time to wait in the lane and to record, and for clocks to differ.
+/// Part of a lease beyond the attempt's deadline: time to wait in the lane and to record, and tolerance for clocks.
 const LEASE_MARGIN: Duration = Duration::from_secs(11);
 
-/// An attempt begins within this of its lease, or the delivery is given back. The rest of the margin is for the record,
-/// and for clocks to differ.
+/// An attempt begins within this time of the lease, or the delivery is given back. The rest of the margin is for the
+/// record and for differing clocks.
 pub const BEGIN_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a process may keep a delivery that it has leased, for an attempt with this deadline.
+/// Duration of a lease for an attempt with the deadline `timeout`.
 pub fn lease_duration(timeout: Duration) -> Duration {
     timeout + LEASE_MARGIN
 }
 
-/// The state of a delivery. The API uses the same words.
+/// State of a delivery. The API uses the same names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// A process holds its lease and attempts it.
+    /// A process holds the lease and attempts the delivery.
     Sending,
-    /// It waits for its retry time.
+    /// The delivery waits for the retry time.
     Scheduled,
-    /// Its endpoint cannot take it now.
+    /// The endpoint cannot take the delivery now.
     Queued,
-    /// It is queued, and its endpoint is paused. The database has no such state.
+    /// Queued, and the endpoint is paused. The database has no such state.
     Held,
-    /// The endpoint has it.
+    /// The endpoint has the event.
     Delivered,
-    /// It was given up, for a [`FailureReason`].
+    /// Given up, for a [`FailureReason`].
     Failed,
-    /// Its endpoint was disabled.
+    /// The endpoint was disabled.
     Skipped,
 }
 
@@ -46,7 +46,7 @@ impl State {
     pub const ALL: [Self; 7] =
         [Self::Sending, Self::Scheduled, Self::Queued, Self::Held, Self::Delivered, Self::Failed, Self::Skipped];
 
-    /// The word.
+    /// Name in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sending => "sending",
@@ -59,44 +59,44 @@ impl State {
         }
     }
 
-    /// Reads the word.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 
-    /// Whether the delivery has finished, until it is requested again.
+    /// True if the delivery has finished, until a new request.
     pub fn is_finished(self) -> bool {
         matches!(self, Self::Delivered | Self::Failed | Self::Skipped)
     }
 }
 
-/// Why a delivery was given up.
+/// The reason why a delivery was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureReason {
-    /// The endpoint failed every attempt of its schedule.
+    /// The endpoint failed every attempt of the schedule.
     AttemptsExhausted,
-    /// It was still unfinished long after its schedule's end.
+    /// The delivery was still unfinished long after the schedule's end.
     Expired,
-    /// Each process that attempted it died, the last two while they sent nothing else.
+    /// Each process that attempted the delivery died; the last two processes sent nothing else.
     Aborted,
-    /// Its endpoint no longer exists.
+    /// The endpoint no longer exists.
     EndpointDeleted,
-    /// The endpoint answered that it will never take it.
+    /// The endpoint answered that the event will never be accepted.
     Rejected,
-    /// The endpoint answered that it wants nothing any more, and has been disabled.
+    /// The endpoint answered that no more events are wanted, and has been disabled.
     EndpointGone,
-    /// Its endpoint was paused for longer than deliveries are held.
+    /// The endpoint was paused longer than deliveries are held.
     HeldTooLong,
-    /// Its endpoint was paused, and more deliveries were held after it than are kept.
+    /// The endpoint was paused, and more deliveries were held after this delivery than are kept.
     TooManyHeld,
-    /// It was a test, which is sent once.
+    /// A failed test; tests are sent once.
     TestFailed,
-    /// Somebody has had its event erased.
+    /// The event was erased on request.
     Erased,
 }
 
 impl FailureReason {
-    /// The word in the database and the API.
+    /// Name in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AttemptsExhausted => "attempts_exhausted",
@@ -113,36 +113,36 @@ impl FailureReason {
     }
 }
 
-/// Why a delivery is queued. It uses up no attempt.
+/// The reason why a delivery is queued. Queueing uses up no attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QueueReason {
-    /// Its lane has no room: too many attempts to its endpoint are in flight.
+    /// The lane has no room: too many attempts to the endpoint are in flight.
     LaneFull,
-    /// Its application uses its half of the process's places.
+    /// The application uses its half of the process's places.
     ApplicationBusy,
     /// All places of the process are in use.
     ProcessBusy,
-    /// Its endpoint has a rate, and no token is left now.
+    /// The endpoint has a rate, and no token is left now.
     RateLimited,
-    /// Its endpoint fails again and again: the breaker is open.
+    /// The endpoint fails repeatedly: the breaker is open.
     BreakerOpen,
-    /// Its endpoint has a backlog, which goes first.
+    /// The endpoint has a backlog, with precedence.
     Backlog,
-    /// Its endpoint is paused.
+    /// The endpoint is paused.
     Paused,
-    /// Its retry time has come.
+    /// The retry time has come.
     Retry,
-    /// The process that held its lease stopped before it was sent.
+    /// The process with the lease stopped before sending.
     ShuttingDown,
-    /// The process that held its lease died, or recorded nothing in time.
+    /// The process with the lease died, or recorded no outcome in time.
     LeaseExpired,
     /// A resend was requested.
     Resent,
-    /// A replay sends it.
+    /// A replay sends the delivery.
     Replayed,
     /// The process cannot read the application's settings, or the payload.
     ApplicationUnreadable,
-    /// The process sends a delivery that killed other processes, and nothing else meanwhile.
+    /// The process sends a delivery that killed other processes, and meanwhile nothing else.
     Isolated,
 }
 
@@ -165,7 +165,7 @@ impl QueueReason {
         Self::Isolated,
     ];
 
-    /// The word in the database and the API.
+    /// Name in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::LaneFull => "lane_full",
@@ -185,7 +185,7 @@ impl QueueReason {
         }
     }
 
-    /// Reads the word.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }

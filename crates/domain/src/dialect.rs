@@ -1,5 +1,5 @@
-//! A dialect: how deliveries look, when they are tried again, what counts as failure, and which event
-//! types there are. All of it is data, read from a file (`file`); nothing here knows a dialect by name.
+//! A dialect: the form of deliveries, the retry schedule, the rules of failure, and the event types. All is data, read
+//! from a file (`file`); no code here depends on a dialect's name.
 
 mod file;
 mod template;
@@ -21,10 +21,10 @@ use crate::{
     policy::Policy,
 };
 
-/// The dialect of an application that picks none.
+/// Dialect of an application that picks none.
 pub const DEFAULT_DIALECT: &str = "incenta";
 
-/// The dialects that are built in: the file of each.
+/// Built-in dialects: name and file.
 const SHIPPED: [(&str, &str); 6] = [
     ("incenta", include_str!("../dialects/incenta.toml")),
     ("incentable", include_str!("../dialects/incentable.toml")),
@@ -34,26 +34,26 @@ const SHIPPED: [(&str, &str); 6] = [
     ("standard", include_str!("../dialects/standard.toml")),
 ];
 
-/// One system's way of delivering.
+/// A system's form of deliveries.
 #[derive(Debug, Clone)]
 pub struct Dialect {
-    /// What applications pick it by.
+    /// Name by which applications pick the dialect.
     pub name: String,
-    /// What people call it.
+    /// Display name.
     pub title: String,
-    /// For those who choose.
+    /// Help for the choice of a dialect.
     pub description: String,
     body: Body,
     event_id_prefix: String,
-    /// A signature header of its own, beside those of Standard Webhooks.
+    /// Signature header in addition to Standard Webhooks.
     pub signature: Option<SignatureForm>,
-    /// Other headers.
+    /// Further headers.
     pub headers: Vec<(HeaderName, Template<HeaderPlace>)>,
-    /// When a delivery is tried again, and what counts as failure.
+    /// Retry schedule, deadline, rate, and rules of failure.
     pub policy: Arc<Policy>,
-    /// Whether the owner of an endpoint gets a mail when a delivery is given up.
+    /// True if the owner of an endpoint gets a mail when a delivery is given up.
     pub notifies_owner: bool,
-    /// The event types that come with it.
+    /// Event types of the dialect.
     pub catalogue: Arc<Catalogue>,
 }
 
@@ -73,7 +73,7 @@ enum BodyPlace {
     Time,
 }
 
-/// How the publisher's data is printed.
+/// Printed form of the publisher's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum DataForm {
@@ -81,7 +81,7 @@ enum DataForm {
     AsSent,
 }
 
-/// How a moment is printed.
+/// Printed form of a timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum TimeForm {
@@ -91,103 +91,103 @@ enum TimeForm {
     UnixMilliseconds,
 }
 
-/// A signature header of a dialect's own. Its value is an HMAC-SHA256.
+/// Signature header of a dialect. The value contains an HMAC-SHA256.
 #[derive(Debug, Clone)]
 pub struct SignatureForm {
-    /// The header.
+    /// Header name.
     pub header: HeaderName,
-    /// Its value.
+    /// Header value.
     pub value: Template<SignaturePlace>,
-    /// What is signed.
+    /// Signed text.
     pub signs: Template<SignedPlace>,
-    /// What of the secret is the HMAC's key.
+    /// Part of the secret that is the HMAC's key.
     pub key: SignatureKey,
-    /// How the HMAC is written.
+    /// Encoding of the HMAC.
     pub encoding: SignatureEncoding,
 }
 
-/// What may stand in a signature header.
+/// Placeholders in the value of a signature header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignaturePlace {
-    /// The signature.
+    /// Encoded HMAC.
     Signature,
-    /// The time of the attempt, in seconds since 1970.
+    /// Time of the attempt, in seconds since 1970.
     Timestamp,
 }
 
-/// What may be signed.
+/// Placeholders in the signed text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignedPlace {
-    /// The body.
+    /// Rendered body.
     Body,
-    /// The event's id, as the dialect writes it.
+    /// Event id with the dialect's prefix.
     EventId,
-    /// The time of the attempt, in seconds since 1970.
+    /// Time of the attempt, in seconds since 1970.
     Timestamp,
 }
 
-/// What of a secret is the key.
+/// Part of a secret that is the HMAC's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignatureKey {
-    /// Its whole text, `whsec_` included.
+    /// The whole text, `whsec_` included.
     Text,
-    /// The bytes that its base64 stands for.
+    /// The decoded base64.
     Bytes,
 }
 
-/// How a signature is written.
+/// Encoding of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignatureEncoding {
-    /// In lower-case hexadecimal digits.
+    /// Lower-case hexadecimal digits.
     Hex,
-    /// In base64 with padding.
+    /// Base64 with padding.
     Base64,
 }
 
-/// What may stand in other headers.
+/// Placeholders in further headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderPlace {
-    /// The event's id, as the dialect writes it.
+    /// Event id with the dialect's prefix.
     EventId,
-    /// The event's type.
+    /// Event type.
     EventType,
-    /// The application that published it.
+    /// Application that published the event.
     ApplicationId,
-    /// The delivery, the same at each attempt.
+    /// Delivery id, the same in each attempt.
     DeliveryId,
-    /// The number of the attempt, from 1 on.
+    /// Number of the attempt, from 1 on.
     Attempt,
-    /// The time of the attempt, in seconds since 1970.
+    /// Time of the attempt, in seconds since 1970.
     Timestamp,
 }
 
-/// What the headers of one attempt are written from.
+/// Values for the headers of an attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Sending<'a> {
-    /// The event.
+    /// Event id.
     pub event: EventId,
-    /// Its type.
+    /// Event type.
     pub event_type: &'a EventType,
-    /// Its application.
+    /// Application that published the event.
     pub application: ApplicationId,
-    /// The delivery.
+    /// Delivery id.
     pub delivery: DeliveryId,
-    /// The attempt's number, from 1 on.
+    /// Number of the attempt, from 1 on.
     pub attempt: u32,
-    /// The replay that it belongs to.
+    /// Replay that sends the delivery, if any.
     pub replay: Option<ReplayId>,
-    /// When it is made.
+    /// Time of the attempt.
     pub at: Timestamp,
 }
 
 impl Dialect {
-    /// Renders what is sent for an event. Rendered once, when the event is persisted, and kept: every
-    /// attempt sends the same bytes.
+    /// Renders the body of an event's deliveries. The body is rendered once, at persist, and kept: every attempt sends
+    /// the same bytes.
     ///
     /// # Errors
-    /// When the event's data is not JSON that [`json::check`] accepts.
+    /// If [`json::check`] refuses the event's data.
     pub fn render_body(&self, event: &Event, accepted_at: Timestamp) -> Result<String, json::JsonFault> {
         let data = match self.body.data {
             DataForm::AsNode => json::print_as_node(&event.data)?,
@@ -197,7 +197,7 @@ impl Dialect {
             }
         };
         let time = event.occurred_at.unwrap_or(accepted_at);
-        // Writing to a text cannot fail, and neither types nor ids hold anything that JSON would escape.
+        // Writing to a `String` cannot fail. Types and ids contain no character that JSON escapes.
         Ok(self.body.template.fill(|place, text| {
             let _ = match place {
                 BodyPlace::EventId => write!(text, "\"{}\"", self.event_id(event.id)),
@@ -209,12 +209,12 @@ impl Dialect {
         }))
     }
 
-    /// An event's id with the dialect's prefix.
+    /// Formats an event id with the dialect's prefix.
     pub fn event_id(&self, event: EventId) -> String {
         ids::with_prefix(&self.event_id_prefix, event.0)
     }
 
-    /// The value of one of the dialect's headers.
+    /// Fills in the value of a header.
     pub fn header_value(&self, template: &Template<HeaderPlace>, sending: &Sending<'_>) -> String {
         template.fill(|place, text| {
             let _ = match place {
@@ -228,23 +228,23 @@ impl Dialect {
         })
     }
 
-    /// Whether deliveries carry a header of this name that is the dialect's own.
+    /// True if the dialect itself sets a header of this name.
     pub fn sets_header(&self, name: &HeaderName) -> bool {
         let own = self.signature.iter().map(|signature| &signature.header);
         own.chain(self.headers.iter().map(|(name, _)| name)).any(|own| own == name)
     }
 
-    /// An event as a publisher might send it, of a type in the catalogue where there is one.
+    /// An example event, of the catalogue's first type if the catalogue has any.
     fn example(&self) -> Event {
         let described = self.catalogue.types().first();
         let data = described.map_or(r#"{"n":1}"#, |one| one.sample.as_str()).to_owned();
         Event::example(described.map(|one| one.name.clone()), data)
     }
 
-    /// What is sent for the first of the catalogue's types, with the sample's data.
+    /// Renders the body for the catalogue's first type, with the sample's data.
     ///
     /// # Errors
-    /// When the sample is no JSON that can be sent.
+    /// If the sample is not JSON that can be sent.
     pub fn example_body(&self) -> Result<String, json::JsonFault> {
         self.render_body(&self.example(), Timestamp::UNIX_EPOCH)
     }
@@ -261,16 +261,16 @@ impl TimeForm {
     }
 }
 
-/// All dialects that a process knows, by name.
+/// All dialects of a process, by name.
 #[derive(Debug, Clone)]
 pub struct Dialects(HashMap<String, Arc<Dialect>>);
 
 impl Dialects {
-    /// Those that are built in, and those of these files, given as path, name and content. A file with the
-    /// name of one that is built in replaces it.
+    /// Reads the built-in dialects and `files`, given as path, name and content. A file replaces the built-in dialect
+    /// of the same name.
     ///
     /// # Errors
-    /// The first fault of each file that has one.
+    /// The first fault of each faulty file.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>) -> Result<Self, Vec<DialectFault>> {
         let mut dialects = HashMap::new();
         let mut faults = Vec::new();
@@ -284,24 +284,24 @@ impl Dialects {
         if faults.is_empty() { Ok(Self(dialects)) } else { Err(faults) }
     }
 
-    /// A dialect.
+    /// Finds a dialect by name.
     pub fn get(&self, name: &str) -> Option<&Arc<Dialect>> {
         self.0.get(name)
     }
 
-    /// All of them, sorted by name.
+    /// All dialects, sorted by name.
     pub fn all(&self) -> Vec<&Arc<Dialect>> {
         let mut all: Vec<_> = self.0.values().collect();
         all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         all
     }
 
-    /// Every wait of every schedule: what the delay queues are for.
+    /// Every wait of every schedule. Each has a delay queue.
     pub fn waits(&self) -> impl Iterator<Item = Duration> {
         self.0.values().flat_map(|dialect| dialect.policy.schedule.waits()).copied()
     }
 
-    /// The longest life of a delivery in any of them, with `expiry` for the waits that its endpoint does not cause.
+    /// The longest lifetime of a delivery in any dialect, with `expiry` for waits that the endpoint does not cause.
     pub fn longest_lifetime(&self, expiry: Duration) -> Duration {
         self.0.values().map(|dialect| dialect.policy.lifetime(expiry)).max().unwrap_or(expiry)
     }
@@ -328,7 +328,7 @@ mod tests {
         shipped(dialect).render_body(&event(r#"{ "b": 1.0, "a": "\u00e9" }"#), accepted_at).expect("body")
     }
 
-    /// The keys and their order, the ids and the times of the documents (table of DESIGN.md, section 2).
+    /// Compares keys, their order, ids and times with each system's envelope.
     #[test]
     fn each_document_has_its_envelope() {
         let id = "01h455vb4pex5vsknk084sn02q";

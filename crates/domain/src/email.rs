@@ -1,20 +1,20 @@
-//! Addresses of those who are told of failed deliveries.
+//! E-mail addresses for notices about failed deliveries.
 
 use email_address::{EmailAddress, Options};
 
-/// Why a text is no address.
+/// The text is not an e-mail address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is no e-mail address, such as owner@example.com")]
+#[error("is not an e-mail address, such as owner@example.com")]
 pub struct NotAnEmail;
 
-/// Checks an address (RFC 5321, the mailbox alone: no name before it).
+/// Checks an address (RFC 5321): the mailbox alone, without a display name.
 ///
 /// # Errors
-/// When it is none.
+/// If the text is anything else.
 pub fn check_email(text: &str) -> Result<(), NotAnEmail> {
     let options = Options::default().without_display_text().without_domain_literal().with_required_tld();
     let address = EmailAddress::parse_with_options(text, options).map_err(|_| NotAnEmail)?;
-    // The library takes blanks and angle brackets around it for the form with a name, even where there is no name.
+    // The library accepts blanks and angle brackets around a mailbox, even without a display name.
     if address.email() == text { Ok(()) } else { Err(NotAnEmail) }
 }
 

@@ -1,11 +1,11 @@
-//! Which text may be saved as an endpoint's URL.
+//! Texts that may be saved as an endpoint's URL.
 //!
-//! It is parsed here, once, by the WHATWG rules (crate `url`), and what is stored and dialled is the
-//! normalised form: `http://127.1/`, `http://0x7f000001/` and `http://①②⑦.0.0.1/` all become
-//! `http://127.0.0.1/`, so that no second parser can read another host out of the same text.
+//! A URL is parsed here, once, by the WHATWG rules (crate `url`). The normalised form is stored and dialled:
+//! `http://127.1/`, `http://0x7f000001/` and `http://①②⑦.0.0.1/` all become `http://127.0.0.1/`. No second parser can
+//! then read another host out of the same text.
 //!
-//! A name that resolves to a forbidden address cannot be seen here. This check tells people of a mistake
-//! early; what protects is [`AddressPolicy`], applied to the address that is dialled.
+//! A name that resolves to a forbidden address passes this check, which only reports mistakes early. The protection is
+//! [`AddressPolicy`], applied to the dialled address.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -17,27 +17,27 @@ use url::{Host, Url};
 
 use crate::address::AddressPolicy;
 
-/// The longest URL that is taken, in bytes of its normalised form.
+/// Maximum length of a URL, in bytes of the normalised form.
 pub const MAX_URL_LENGTH: usize = 2048;
 
-/// What the deployment permits. The same for a URL that is saved, one that is tested, and every attempt.
+/// The deployment's rules for URLs: the same for a saved URL, a tested URL and every attempt.
 #[derive(Debug, Clone, Default)]
 pub struct UrlPolicy {
-    /// Whether `http://` is refused.
+    /// True if `http://` is refused.
     pub https_only: bool,
-    /// Which addresses may be called.
+    /// Permitted addresses.
     pub addresses: AddressPolicy,
-    /// Which ports may be called.
+    /// Permitted ports.
     pub ports: Ports,
 }
 
-/// The ports that may be called. A request to a port where no HTTP is expected can be read as a command by what listens
-/// there; below 1024 nearly nothing else is.
+/// Permitted ports. A service that expects no HTTP may read a request as a command. Below 1024, nearly all services are
+/// of that kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ports(Vec<RangeInclusive<u16>>);
 
 impl Ports {
-    /// [`Ports::default`], as it is written.
+    /// [`Ports::default`] as text.
     pub const DEFAULT: &str = "80,443,1024-65535";
 
     fn contain(&self, port: u16) -> bool {
@@ -51,9 +51,9 @@ impl Default for Ports {
     }
 }
 
-/// Why a text is no list of ports.
+/// The text is not a list of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected ports and ranges of them, separated by commas, such as {}", Ports::DEFAULT)]
+#[error("expected ports and port ranges, separated by commas, such as {}", Ports::DEFAULT)]
 pub struct NotPorts;
 
 impl FromStr for Ports {
@@ -70,13 +70,13 @@ impl FromStr for Ports {
     }
 }
 
-/// What is wrong with a text that is not taken as an endpoint's URL, and what to do about it.
+/// The fault in a text that is refused as an endpoint's URL. The message includes the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlFault {
     /// Longer than [`MAX_URL_LENGTH`].
     #[error("the URL is longer than {MAX_URL_LENGTH} bytes: shorten its path or query")]
     TooLong,
-    /// A parser would silently drop or encode it, and the URL would not be the one that was meant.
+    /// A space or control character. A parser would silently drop or encode the character, and change the URL.
     #[error("the URL has a space or a control character in it: remove it, or write it as %20")]
     Whitespace,
     /// Not a URL.
@@ -85,38 +85,38 @@ pub enum UrlFault {
     /// Neither https nor http.
     #[error("the scheme {0} cannot be called: use https")]
     Scheme(String),
-    /// Plain http where the deployment wants https.
+    /// Plain http, where the deployment requires https.
     #[error("http is not encrypted and not permitted here: use https")]
     HttpsRequired,
-    /// `https://user:password@…`: it would be stored and shown as plain text.
+    /// `https://user:password@…`: would be stored and shown as plain text.
     #[error("the URL has a user name or password in it: remove it, and set an Authorization header instead")]
     Credentials,
     /// `…#fragment`: never sent.
     #[error("the URL has a fragment (#…), which is never sent: remove it")]
     Fragment,
-    /// Port 0, which cannot be connected to, or one that the deployment does not permit.
+    /// Port 0, which accepts no connection, or a port that the deployment does not permit.
     #[error("port {0} may not be called: let the endpoint listen on 443, or on a port above 1023")]
     Port(u16),
-    /// Nothing to connect to.
+    /// No host to connect to.
     #[error("the URL has no host: write it like https://example.com/webhooks")]
     NoHost,
-    /// A name that means something only inside a network.
+    /// A name with a meaning only inside a network.
     #[error("{0} is a name of a local network: use a host name that is known on the internet")]
     LocalName(String),
-    /// An address literal that may not be called.
+    /// A forbidden address literal.
     #[error("the address {address} may not be called, as it is {reason}: use a host that is reachable on the internet")]
     AddressForbidden {
-        /// The address, however it was written.
+        /// The address, parsed from any spelling.
         address: IpAddr,
         /// The rest of the sentence "it is …".
         reason: &'static str,
     },
 }
 
-/// Takes a text as an endpoint's URL and gives it back normalised; [`Url::as_str`] is what to store.
+/// Checks and normalises an endpoint's URL. Store the result's [`Url::as_str`].
 ///
 /// # Errors
-/// With the first fault that it finds.
+/// The first fault found.
 pub fn check_url(text: &str, policy: &UrlPolicy) -> Result<Url, UrlFault> {
     if text.len() > MAX_URL_LENGTH {
         return Err(UrlFault::TooLong);
@@ -129,7 +129,7 @@ pub fn check_url(text: &str, policy: &UrlPolicy) -> Result<Url, UrlFault> {
         other => UrlFault::Unreadable(other),
     })?;
     policy.check(&url)?;
-    // Percent-encoding may have made it longer than what was given.
+    // Percent-encoding may have lengthened the text.
     if url.as_str().len() > MAX_URL_LENGTH {
         return Err(UrlFault::TooLong);
     }
@@ -137,14 +137,14 @@ pub fn check_url(text: &str, policy: &UrlPolicy) -> Result<Url, UrlFault> {
 }
 
 impl UrlPolicy {
-    /// Whether a URL may be called, as far as the URL says. Settings change: one that was saved may have to be refused.
+    /// Checks a URL as far as the text alone allows. Settings change: a saved URL may have to be refused later.
     ///
-    /// Local names (of one label, or below `.local`, `.internal` and the like) are taken where the operator
-    /// has excepted any network from the denial, as their addresses can only lie there; `localhost`, and
-    /// what is below it, where that holds for a loopback address.
+    /// Local names (a single label, or below `.local`, `.internal` and the like) are accepted if the operator has
+    /// excepted any network from the denial, since their addresses can only be there. `localhost` and names below are
+    /// accepted if a loopback address is excepted.
     ///
     /// # Errors
-    /// With the first fault that it finds.
+    /// The first fault found.
     pub fn check(&self, url: &Url) -> Result<(), UrlFault> {
         match url.scheme() {
             "https" => {}
@@ -178,12 +178,13 @@ fn check_host(host: Host<&str>, addresses: &AddressPolicy) -> Result<(), UrlFaul
     }
 }
 
-/// Domains that there are not on the internet (RFC 6762, RFC 8375, and what ICANN has set aside or declined), and that
-/// networks use inside.
+/// Domains that do not exist on the internet (RFC 6762, RFC 8375, and domains that ICANN has reserved or declined), but
+/// are used inside networks.
 const LOCAL: [&str; 8] = ["local", "localdomain", "internal", "home.arpa", "corp", "home", "lan", "intranet"];
 
 fn check_name(name: &str, addresses: &AddressPolicy) -> Result<(), UrlFault> {
-    // Those of a URL may hold what no request's may, such as a backtick, and no name on the internet has.
+    // A URL's host may have characters, such as a backtick, that a request's host and a name on the internet never
+    // have.
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
         return Err(url::ParseError::InvalidDomainCharacter.into());
     }

@@ -1,4 +1,4 @@
-//! An event as a publisher hands it in, over HTTP or AMQP: one form, one set of checks.
+//! An event as a publisher sends it, over HTTP or AMQP: the same form and the same checks.
 
 use std::{borrow::Cow, fmt};
 
@@ -16,22 +16,22 @@ use crate::{
     traceparent::Traceparent,
 };
 
-/// Bytes that an event type may have; with the application before it, it must fit into an AMQP routing key.
+/// Maximum length of an event type, in bytes. Application and event type together must fit into an AMQP routing key.
 pub const MAX_TYPE_LENGTH: usize = 128;
 
-/// Bytes that a publisher's key may have: AMQP's limit for `message_id`.
+/// Maximum length of a publisher's key, in bytes: AMQP's limit for `message_id`.
 pub const MAX_KEY_LENGTH: usize = 255;
 
-/// The name of a kind of event, such as `order.created` or `REFERRAL_CREATED`.
+/// Name of a kind of event, such as `order.created` or `REFERRAL_CREATED`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventType(String);
 
 impl EventType {
-    /// Takes letters, digits and `_ - . : /`, at most [`MAX_TYPE_LENGTH`] of them, with no dot at either
-    /// end: a name that is safe in a routing key, in a header and in a subscription's pattern.
+    /// Accepts letters, digits and `_ - . : /`, at most [`MAX_TYPE_LENGTH`], with no dot at either end. Such a name is
+    /// safe in a routing key, in a header and in a subscription's pattern.
     ///
     /// # Errors
-    /// With what is wrong, for the field `type`.
+    /// The fault, for the field `type`.
     pub fn parse(text: &str) -> Result<Self, EventFault> {
         let fault = |message: &str| Err(EventFault::new(FaultCode::InvalidField, "type", message));
         if text.is_empty() {
@@ -50,7 +50,7 @@ impl EventType {
         Ok(Self(text.to_owned()))
     }
 
-    /// The name.
+    /// Name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -62,7 +62,7 @@ impl fmt::Display for EventType {
     }
 }
 
-/// What is wrong with an event, in the words of the API's error codes.
+/// Faults of an event. The API has the same error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultCode {
     /// Not JSON.
@@ -71,26 +71,26 @@ pub enum FaultCode {
     NotAnObject,
     /// A required field is absent.
     MissingField,
-    /// A field that no event has.
+    /// A field that events do not have.
     UnknownField,
     /// The same field twice.
     DuplicateField,
-    /// A field of another JSON type than it must have.
+    /// A field of the wrong JSON type.
     WrongType,
-    /// A field beyond its length.
+    /// A field longer than allowed.
     FieldTooLong,
-    /// A field of the right type whose value cannot be taken.
+    /// A field of the right type with an invalid value.
     InvalidField,
     /// JSON nested deeper than [`json::MAX_DEPTH`].
     TooDeep,
     /// A number too large for a receiver's JSON parser.
     InfiniteNumber,
-    /// A type that nobody has described, at an application that takes no others.
+    /// A type that is not described, in a strict application.
     UnknownEventType,
 }
 
 impl FaultCode {
-    /// The code as it stands in answers and on parked messages.
+    /// Code in responses and on parked messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MalformedJson => "malformed_json",
@@ -108,19 +108,19 @@ impl FaultCode {
     }
 }
 
-/// Why an event is refused at a door: over HTTP an error, over AMQP the reason on the parked message.
+/// The reason why an event is refused: over HTTP the error, over AMQP the reason on the parked message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", field.as_deref().map(|field| format!("`{field}` ")).unwrap_or_default())]
 pub struct EventFault {
-    /// The kind of fault.
+    /// Kind of fault.
     pub code: FaultCode,
-    /// The field at fault, where it is one.
+    /// Faulty field; `None` if the event as a whole is at fault.
     pub field: Option<Cow<'static, str>>,
-    /// The rest of the sentence, after the field's name.
+    /// Rest of the sentence, after the field's name.
     pub message: String,
 }
 
-/// A sentence, with what was probably meant behind it.
+/// Appends a suggestion to a sentence.
 pub fn with_suggestion(sentence: &str, nearest: Option<&str>) -> String {
     match nearest {
         Some(nearest) => format!("{sentence}; did you mean {nearest}?"),
@@ -148,31 +148,31 @@ impl EventFault {
     }
 }
 
-/// The fields of an event, checked, with its data as the text that the publisher sent.
+/// The checked fields of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventFields {
-    /// What happened; absent only over AMQP, where the routing key says it.
+    /// Event type. Absent only over AMQP, where the routing key has the type.
     pub event_type: Option<EventType>,
-    /// The payload: one JSON value, exactly as sent.
+    /// Payload: a JSON value, exactly as sent.
     pub data: String,
-    /// The publisher's own id of the event, if it gave one in the body.
+    /// The publisher's own id of the event, if present in the body.
     pub key: Option<String>,
-    /// When it happened, in the publisher's words. It may be anything: nothing is decided by it.
+    /// Time of the event according to the publisher. Any time is accepted, since no decision depends on the value.
     pub occurred_at: Option<Timestamp>,
 }
 
 impl EventFields {
-    /// Reads `{type, data, id?, time?}`.
+    /// Parses `{type, data, id?, time?}`.
     ///
     /// # Errors
-    /// The first fault found, with its field.
+    /// The first fault found, with the field.
     pub fn parse(body: &[u8]) -> Result<Self, EventFault> {
         let text = std::str::from_utf8(body).map_err(|error| EventFault {
             code: FaultCode::MalformedJson,
             field: None,
             message: format!("the body is not UTF-8 from byte {} on", error.valid_up_to()),
         })?;
-        // The depth is checked first, so that no reader below can be made to recurse.
+        // Checks the depth first, so that the recursion of the readers below is bounded.
         json::check(text).map_err(|fault| EventFault::of_json(&fault, None))?;
         let members: Members<'_> = serde_json::from_str(text).map_err(|_| EventFault {
             code: FaultCode::NotAnObject,
@@ -191,7 +191,7 @@ impl EventFields {
                 "id" => key.replace(check_key("id", string("id", value)?)?).is_some(),
                 "time" => occurred_at.replace(time(value)?).is_some(),
                 _ => {
-                    let message = "is no field of an event; these are: type, data, id, time";
+                    let message = "is not a field of an event; the fields are type, data, id and time";
                     return Err(EventFault::new(FaultCode::UnknownField, name, message));
                 }
             };
@@ -203,19 +203,19 @@ impl EventFields {
         Ok(Self { event_type, data, key, occurred_at })
     }
 
-    /// The event type, where the body must say it.
+    /// The event type, if the body must have the type.
     ///
     /// # Errors
-    /// When it is missing.
+    /// If the type is missing.
     pub fn require_type(&self) -> Result<&EventType, EventFault> {
         self.event_type.as_ref().ok_or_else(|| EventFault::new(FaultCode::MissingField, "type", "is missing"))
     }
 }
 
-/// Checks a publisher's key, wherever it stood.
+/// Checks a publisher's key in the given field.
 ///
 /// # Errors
-/// When it is empty, too long, or holds control characters.
+/// If the key is empty, too long, or contains control characters.
 pub fn check_key(field: &'static str, key: String) -> Result<String, EventFault> {
     if key.is_empty() {
         return Err(EventFault::new(
@@ -234,17 +234,17 @@ pub fn check_key(field: &'static str, key: String) -> Result<String, EventFault>
     Ok(key)
 }
 
-/// Checks the time in the id of an event that its publisher named by an id with a time in it: it decides
-/// the partition. It may lie ahead a little, as clocks differ.
+/// Checks the acceptance time in an event id chosen by the publisher. The time decides the partition. Clocks differ, so
+/// the time may be up to an hour ahead.
 ///
 /// # Errors
-/// When it cannot be true.
+/// If the time is more than 30 days ago or more than an hour ahead.
 pub fn check_accepted_at(field: &'static str, id: EventId, now: Timestamp) -> Result<(), EventFault> {
     const MAX_AGE: SignedDuration = SignedDuration::from_hours(30 * 24);
     const MAX_LEAD: SignedDuration = SignedDuration::from_hours(1);
     match id.accepted_at().map(|accepted_at| now.duration_since(accepted_at)) {
         Some(age) if age > MAX_AGE || age < -MAX_LEAD => {
-            let message = "is the id of an event of a time that is over, or yet to come";
+            let message = "is an event id with a time more than 30 days ago, or in the future";
             Err(EventFault::new(FaultCode::InvalidField, field, message))
         }
         _ => Ok(()),
@@ -263,12 +263,12 @@ fn time(value: &RawValue) -> Result<Timestamp, EventFault> {
     const YEAR_1: i64 = -62_135_596_800;
     let time = string("time", value)?.parse().ok().filter(|time: &Timestamp| time.as_second() >= YEAR_1);
     time.ok_or_else(|| {
-        let message = "is no RFC 3339 time with an offset, such as \"2026-06-18T12:00:00Z\"";
+        let message = "is not an RFC 3339 time with an offset, such as \"2026-06-18T12:00:00Z\"";
         EventFault::new(FaultCode::InvalidField, "time", message)
     })
 }
 
-/// The members of a JSON object in their order, duplicates included, values as text.
+/// Members of a JSON object in order, duplicates included, values as text.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -293,27 +293,27 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// An event that has been taken in and can be fanned out.
+/// An accepted event, ready for fan-out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Its id, the same for every copy of it.
+    /// Event id, the same for every copy of the event.
     pub id: EventId,
-    /// The application that published it.
+    /// Application that published the event.
     pub application: ApplicationId,
-    /// What happened.
+    /// Event type.
     pub event_type: EventType,
-    /// The publisher's key, where it gave one.
+    /// The publisher's key, if given.
     pub key: Option<String>,
-    /// The payload as JSON text, as sent.
+    /// Payload as JSON text, as sent.
     pub data: String,
-    /// When it happened, in the publisher's words.
+    /// Time of the event according to the publisher.
     pub occurred_at: Option<Timestamp>,
-    /// The trace that its publishing belongs to.
+    /// Trace of the publish.
     pub traceparent: Traceparent,
 }
 
 impl Event {
-    /// An event to try something with.
+    /// An event for trials and samples.
     pub(crate) fn example(event_type: Option<EventType>, data: String) -> Self {
         Self {
             id: EventId(uuid::Uuid::nil()),
@@ -326,23 +326,23 @@ impl Event {
         }
     }
 
-    /// `<application>.<event type>`.
+    /// AMQP routing key: `<application>.<event type>`.
     pub fn routing_key(&self) -> String {
         format!("{}.{}", self.application, self.event_type)
     }
 }
 
-/// What tells an event from another one: 16 bytes of SHA-256 over type and data. The time is not part of
-/// it, which a publisher may set anew whenever it sends an event again.
+/// Digest that distinguishes events: 16 bytes of SHA-256 over type and data. The time is left out, since a publisher
+/// may set a new time whenever an event is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Content(pub [u8; 16]);
 
 impl Content {
-    /// The content of an event of which this is the data, as [`json::check`] accepts it; space in it does not count.
+    /// Digests type and data. [`json::check`] must accept the data. White space outside of strings does not count.
     pub fn of(event_type: &EventType, data: &str) -> Self {
         let mut digest = Sha256::new();
         digest.update(event_type.as_str());
-        // No type holds a zero byte: nothing that ends the type can begin the data.
+        // No type contains a zero byte, so the end of the type is unambiguous.
         digest.update([0]);
         digest.update(json::compact(data));
         let digest: [u8; 32] = digest.finalize().into();

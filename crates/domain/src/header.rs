@@ -1,11 +1,11 @@
-//! Which headers may be given for deliveries, by a customer or a dialect.
+//! Headers that a customer or a dialect may set on deliveries.
 
 use http::{HeaderName, HeaderValue};
 
-/// Headers that describe the message or its connection: a stored one must not be able to send a second
-/// request behind the first.
+/// Headers of the message or the connection. A stored header must not be able to smuggle a second request behind the
+/// first.
 pub const OF_THE_MESSAGE: [&str; 15] = [
-    "accept-encoding", // a compressed answer could not be shown, and may be a bomb
+    "accept-encoding", // a compressed response could not be shown, and may be a bomb
     "connection",
     "content-encoding",
     "content-length",
@@ -25,22 +25,22 @@ pub const OF_THE_MESSAGE: [&str; 15] = [
 /// The headers of Standard Webhooks.
 const OF_STANDARD_WEBHOOKS: [&str; 3] = ["webhook-id", "webhook-signature", "webhook-timestamp"];
 
-/// The header by which receivers know that an attempt is a replay's.
+/// Header that marks the attempts of a replay.
 pub const REPLAY: &str = "fanfare-replay";
 
-/// Bytes that a header's value may have.
+/// Maximum length of a header's value, in bytes.
 const MAX_VALUE: usize = 4096;
 
-/// Why a header cannot be sent with deliveries.
+/// The reason why deliveries cannot carry a header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderFault {
-    /// HTTP does not know such names.
-    #[error("{0:?} is no name of a header")]
+    /// Not a header name of HTTP.
+    #[error("{0:?} is not a valid header name")]
     InvalidName(String),
-    /// It is not the customer's to set.
+    /// A header that customers may not set.
     #[error("the header {0} is set by Fanfare, or by HTTP itself")]
     Reserved(String),
-    /// HTTP does not know such values. The value is not told: it may be a credential.
+    /// Not a header value of HTTP. The message omits the value, possibly a credential.
     #[error("the value of {0} must be 1 to {MAX_VALUE} visible ASCII characters, spaces between them allowed")]
     InvalidValue(String),
 }
@@ -48,7 +48,7 @@ pub enum HeaderFault {
 /// Checks a header's name.
 ///
 /// # Errors
-/// When it is none, or one of [`OF_THE_MESSAGE`], of Standard Webhooks, or [`REPLAY`].
+/// If the name is invalid, in [`OF_THE_MESSAGE`], of Standard Webhooks, or [`REPLAY`].
 pub fn check_name(name: &str) -> Result<HeaderName, HeaderFault> {
     let parsed: HeaderName =
         name.parse().map_err(|_| HeaderFault::InvalidName(name.chars().take(64).collect::<String>()))?;
@@ -59,10 +59,10 @@ pub fn check_name(name: &str) -> Result<HeaderName, HeaderFault> {
     Ok(parsed)
 }
 
-/// Checks a header's value: what cannot be misread anywhere on its way.
+/// Checks a header's value: every HTTP implementation must read the value alike.
 ///
 /// # Errors
-/// When it holds anything else, such as a line break.
+/// If the value has any other character, such as a line break, or an invalid length.
 pub fn check_value(name: &HeaderName, value: &str) -> Result<HeaderValue, HeaderFault> {
     let is_sound = (1..=MAX_VALUE).contains(&value.len())
         && value.bytes().all(|byte| (b' '..=b'~').contains(&byte))

@@ -1,5 +1,5 @@
-//! Ids: a UUID in the database, a TypeID outside (a prefix that names the kind, and the UUID in
-//! lower-case Crockford base32, <https://github.com/jetify-com/typeid>).
+//! Ids: a UUID in the database, a TypeID outside (a prefix for the kind, and the UUID in lower-case Crockford base32,
+//! <https://github.com/jetify-com/typeid>).
 
 use std::{fmt, str::FromStr};
 
@@ -10,7 +10,7 @@ use uuid::{Builder, Uuid};
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const ENCODED_LENGTH: usize = 26;
 
-/// Why a text is not the id that was expected.
+/// The text is not an id of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected an id of the form {prefix}_ and 26 characters")]
 pub struct NotAnId {
@@ -65,7 +65,7 @@ macro_rules! id {
 macro_rules! made_anew {
     ($($name:ident),*) => {$(
         impl $name {
-            /// A new id that sorts by the time of its making; `random` is 10 random bytes.
+            /// Creates an id that sorts by creation time; `random` is 10 random bytes.
             pub fn new(now: Timestamp, random: [u8; 10]) -> Self {
                 Self(Builder::from_unix_timestamp_millis(unix_milliseconds(now), &random).into_uuid())
             }
@@ -79,22 +79,22 @@ id!(
     "app"
 );
 id!(
-    /// An event. Version 7 holds the moment of acceptance; version 8 is derived from a publisher's key.
+    /// An event. Version 7 contains the time of acceptance; version 8 is derived from a publisher's key.
     EventId,
     "evt"
 );
 id!(
-    /// An endpoint; the documents call it a webhook.
+    /// An endpoint. The API also calls an endpoint a webhook.
     EndpointId,
     "wh"
 );
 id!(
-    /// A delivery: one event to one endpoint. Holds the moment at which its event was accepted.
+    /// A delivery: one event to one endpoint. The id contains the event's time of acceptance.
     DeliveryId,
     "dlv"
 );
 id!(
-    /// One attempt of a delivery.
+    /// An attempt of a delivery.
     AttemptId,
     "att"
 );
@@ -119,17 +119,17 @@ id!(
     "aud"
 );
 id!(
-    /// A replay of events of the past.
+    /// A replay of past events.
     ReplayId,
     "rpl"
 );
 id!(
-    /// One run of a process. A process that was declared dead continues under a new id.
+    /// A run of a process. A process that was declared dead continues under a new id.
     ProcessId,
     "prc"
 );
 id!(
-    /// A lease: the right to send deliveries and to record what came of them, until it ends.
+    /// A lease: the right to send deliveries and to record outcomes, until the lease ends.
     LeaseId,
     "lse"
 );
@@ -137,15 +137,15 @@ id!(
 made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, AuditId, ReplayId, ProcessId, LeaseId);
 
 impl EndpointId {
-    /// An id before all others.
+    /// The smallest id.
     pub const LEAST: Self = Self(Uuid::nil());
 }
 
 impl EventId {
-    /// The id of an event that is accepted now and has no key; `random` is 10 random bytes.
+    /// Creates the id of an event without a key, accepted now; `random` is 10 random bytes.
     ///
-    /// Its last four bytes are derived from the application and the rest, so that it can be told from an
-    /// id that another application's event has.
+    /// The last four bytes are derived from the application and the other bytes. They distinguish the id from an id of
+    /// another application.
     pub fn new(application: ApplicationId, now: Timestamp, random: [u8; 10]) -> Self {
         let id = Builder::from_unix_timestamp_millis(unix_milliseconds(now), &random).into_uuid();
         let mut bytes = *id.as_bytes();
@@ -154,13 +154,12 @@ impl EventId {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// The id of the event that `application` publishes under `key` (its own id, an `Idempotency-Key`,
-    /// or AMQP's `message_id`): the same key always means the same event.
+    /// Derives the id of the event that `application` publishes under `key` (the publisher's own id, an
+    /// `Idempotency-Key`, or AMQP's `message_id`). The same key always means the same event.
     ///
-    /// A key that is itself the id of an event which this application published without a key stands for
-    /// that very event, so that a publisher whose answer got lost can send it again under the id that it
-    /// was told. Everybody whom the event was delivered to knows that id, so it is taken at its word only
-    /// from the same application.
+    /// A key may be the id of an event that the application published without a key. Such a key means that very event:
+    /// a publisher without an answer can send again under the id from the first response. Every receiver of the event
+    /// gets the id, so the id is accepted only from the same application.
     pub fn from_key(application: ApplicationId, key: &str) -> Self {
         match key.parse::<Self>() {
             Ok(id)
@@ -178,28 +177,28 @@ impl EventId {
         [first, second, third, fourth]
     }
 
-    /// The moment of acceptance where the id holds it, which is where no key was given.
+    /// Time of acceptance, if the id contains the time: only for events without a key.
     pub fn accepted_at(self) -> Option<Timestamp> {
         (self.0.get_version_num() == 7).then(|| leading_timestamp(self.0)).flatten()
     }
 }
 
 impl DeliveryId {
-    /// The one delivery of an event to an endpoint.
+    /// Derives the id of an event's delivery to an endpoint.
     ///
-    /// It starts with the time of acceptance, so that rows are inserted in order and an id alone tells
-    /// its partition; the rest is derived, so that the primary key is also the unique (event, endpoint).
+    /// The id starts with the time of acceptance, so that rows are inserted in order and the id alone determines the
+    /// partition. The rest is derived, so that the primary key is also the unique (event, endpoint).
     pub fn derive(accepted_at: Timestamp, event: EventId, endpoint: EndpointId) -> Self {
         let digest = digest_to_uuid(&[event.0.as_bytes(), endpoint.0.as_bytes()]);
         Self(with_leading_timestamp(digest, accepted_at))
     }
 
-    /// The moment at which the event was accepted, in whole milliseconds.
+    /// The event's time of acceptance, in whole milliseconds.
     pub fn accepted_at(self) -> Timestamp {
         leading_timestamp(self.0).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// The smallest and the largest id that a delivery of an event accepted at this moment can have.
+    /// The smallest and the largest delivery id for an event accepted at this moment.
     pub fn bounds(accepted_at: Timestamp) -> (Self, Self) {
         let bound = |fill| Self(with_leading_timestamp(Uuid::from_bytes([fill; 16]), accepted_at));
         (bound(0), bound(0xff))
@@ -207,19 +206,19 @@ impl DeliveryId {
 }
 
 impl AttemptId {
-    /// The id of a delivery's `attempt`-th attempt.
+    /// Derives the id of a delivery's `attempt`-th attempt.
     pub fn derive(delivery: DeliveryId, attempt: u32) -> Self {
         let digest = digest_to_uuid(&[delivery.0.as_bytes(), &attempt.to_be_bytes()]);
         Self(with_leading_timestamp(digest, delivery.accepted_at()))
     }
 }
 
-/// A TypeID of any prefix, for those who name a kind otherwise than we do.
+/// Formats a TypeID with any prefix, for dialects with other prefixes.
 pub fn with_prefix(prefix: &str, id: Uuid) -> String {
     format!("{prefix}_{}", encode(id))
 }
 
-/// Whether a text can be a TypeID's prefix (TypeID specification 0.3, which also allows none at all).
+/// True if the text is a TypeID prefix (TypeID specification 0.3, except for the empty prefix).
 pub fn is_prefix(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
@@ -259,7 +258,7 @@ fn encode(uuid: Uuid) -> String {
 }
 
 fn decode(text: &str) -> Option<Uuid> {
-    // 26 characters hold 130 bits: a first one above 7 would not fit into 128.
+    // 26 characters have 130 bits: a first character above 7 would not fit into 128.
     if text.len() != ENCODED_LENGTH || text.as_bytes()[0] > b'7' {
         return None;
     }
@@ -279,7 +278,7 @@ mod tests {
 
     #[test]
     fn follows_the_typeid_specification() {
-        // From the valid examples of the TypeID specification.
+        // A valid example of the TypeID specification.
         let uuid: Uuid = "01890a5d-ac96-774b-bcce-b302099a8057".parse().expect("uuid");
         assert_eq!(encode(uuid), "01h455vb4pex5vsknk084sn02q");
         assert_eq!(encode(Uuid::max()), "7zzzzzzzzzzzzzzzzzzzzzzzzz");

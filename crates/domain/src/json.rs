@@ -1,21 +1,18 @@
 //! JSON as Node prints it.
 //!
-//! Receivers of the default dialect sign `JSON.stringify(JSON.parse(body))`. So the bytes that we
-//! send must survive that round trip, whatever JSON the publisher wrote: [`print_as_node`] prints
-//! what Node would print. All that this implies:
+//! Receivers of the default dialect sign `JSON.stringify(JSON.parse(body))`. The bytes sent must survive that round
+//! trip, whatever JSON the publisher wrote. [`print_as_node`] therefore prints the text that Node would print:
 //!
-//! - white space goes; a duplicate key keeps its first place and its last value; array indices
-//!   (`"0"` to `"4294967294"`) come before all other keys, ascending; keys are compared unescaped;
-//!   `__proto__` is a key like any other;
-//! - numbers become 64-bit floats, and are printed by ECMAScript's rules: `1.0` is `1`, `-0` is `0`,
-//!   `1e21` is `1e+21`, and an integer above 2^53 may lose its last digits;
-//! - strings keep only the escapes that they need: quote, backslash, control characters, lone
-//!   surrogates.
+//! - White space is dropped. A duplicate key keeps the first place and the last value. Array indices (`"0"` to
+//!   `"4294967294"`) precede all other keys, ascending. Keys are compared unescaped; `__proto__` is an ordinary key.
+//! - Numbers become 64-bit floats, printed by ECMAScript's rules: `1.0` is `1`, `-0` is `0`, `1e21` is `1e+21`. An
+//!   integer above 2^53 may lose the last digits.
+//! - Strings keep only necessary escapes: quote, backslash, control characters, lone surrogates.
 //!
-//! The result can be longer than the text, at most about five times (`1e20` has 21 digits).
+//! The result can be longer than the text, by a factor of about five at most (`1e20` has 21 digits).
 //!
-//! Parser and printer are one: each piece is printed as soon as it is read, and an object is put in
-//! order when it closes. `tests/tests/node_prints_json.rs` compares with Node itself.
+//! A single pass parses and prints: each piece is printed as soon as read, and an object is sorted on its closing
+//! bracket. `tests/tests/node_prints_json.rs` compares with Node itself.
 
 mod readable;
 
@@ -25,12 +22,12 @@ use std::ops::Range;
 
 pub use readable::readable;
 
-/// How deep arrays and objects may be nested: one level more is refused.
+/// Maximum nesting of arrays and objects. A deeper text is refused.
 pub const MAX_DEPTH: usize = 100;
 
-/// Why a text is refused, and at which byte of it.
+/// The fault in a refused text, with the byte offset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)] // of the fields: the messages say it
+#[allow(missing_docs)] // the messages describe the fields
 pub enum JsonFault {
     /// The text is not JSON.
     #[error("invalid JSON at byte {offset}: {what}")]
@@ -43,7 +40,7 @@ pub enum JsonFault {
     InfiniteNumber { offset: usize },
 }
 
-/// Checks that `text` is JSON that Node can read, and that it keeps our limits.
+/// Checks that Node can read `text` as JSON, within the limits of this module.
 pub fn check(text: &str) -> Result<(), JsonFault> {
     print_as_node(text).map(drop)
 }
@@ -54,12 +51,12 @@ pub fn print_as_node(text: &str) -> Result<String, JsonFault> {
     printer.value()?;
     match printer.peek() {
         None => Ok(printer.out),
-        Some(_) => Err(printer.syntax("the value has ended, and something follows")),
+        Some(_) => Err(printer.syntax("text follows after the end of the value")),
     }
 }
 
-/// `text` without the white space between its parts, and otherwise as it is: numbers keep their digits,
-/// strings their escapes, keys their order. The text must be one that [`check`] accepts.
+/// Removes the white space outside of strings. Numbers keep all digits, strings all escapes, keys their order.
+/// [`check`] must accept `text`.
 pub fn compact(text: &str) -> String {
     let (mut is_string, mut is_escaped) = (false, false);
     let is_kept = |&character: &char| {
@@ -76,14 +73,14 @@ pub fn compact(text: &str) -> String {
 
 struct Printer<'a> {
     text: &'a str,
-    /// The next byte of `text` to read.
+    /// Offset in `text` of the next byte to read.
     at: usize,
-    /// How many arrays and objects are open.
+    /// Number of open arrays and objects.
     depth: usize,
     out: String,
 }
 
-/// Where a member of an object stands in what is printed.
+/// Ranges of a member's key and value in the printed text.
 struct Member {
     key: Range<usize>,
     value: Range<usize>,
@@ -120,7 +117,7 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// The items of an array or object: the only recursion, and its depth is bounded.
+    /// Prints the items of an array or object. The only recursion, at most [`MAX_DEPTH`] deep.
     fn items(
         &mut self,
         open: char,
@@ -164,7 +161,7 @@ impl Printer<'_> {
             Some(b'/') => self.out.push('/'),
             Some(b'u') => return self.unicode_escape(),
             Some(&b) if b"\"\\bfnrt".contains(&b) => self.out.extend(['\\', char::from(b)]),
-            _ => return Err(self.syntax("there is no such escape")),
+            _ => return Err(self.syntax("unknown escape sequence")),
         }
         self.at += 2;
         Ok(())
@@ -230,7 +227,7 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// Reads and prints one mark of the syntax, or says what was expected.
+    /// Reads and prints a character of the syntax, or fails with the text `what`.
     fn mark(&mut self, mark: char, what: &'static str) -> Result<(), JsonFault> {
         if self.peek() != Some(mark as u8) {
             return Err(self.syntax(what));
@@ -240,13 +237,13 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// Steps over white space, and looks at the byte after it.
+    /// Skips white space, and returns the next byte without consuming the byte.
     fn peek(&mut self) -> Option<u8> {
         while self.skip(b" \t\n\r") {}
         self.byte()
     }
 
-    /// Steps over the next byte if it is one of `these`.
+    /// Consumes the next byte if `these` contains the byte.
     fn skip(&mut self, these: &[u8]) -> bool {
         let found = self.byte().is_some_and(|b| these.contains(&b));
         self.at += usize::from(found);
@@ -266,9 +263,9 @@ impl Printer<'_> {
     }
 }
 
-/// Prints an object's members in Node's order and without duplicates; None if they are so already.
+/// Prints an object's members in Node's order and without duplicates; `None` if the members already are in that order.
 ///
-/// Keys are compared as they are printed, since each key is printed in one way only.
+/// Keys are compared as printed, since each key has a single printed form.
 fn in_order(printed: &str, members: Vec<Member>) -> Option<String> {
     let count = members.len();
     let mut places: HashMap<&str, usize> = HashMap::with_capacity(count);
@@ -284,13 +281,13 @@ fn in_order(printed: &str, members: Vec<Member>) -> Option<String> {
     if kept.len() == count && kept.is_sorted_by_key(rank) {
         return None;
     }
-    kept.sort_by_key(rank); // stable: the keys that are no index stay in their order
+    kept.sort_by_key(rank); // stable: keys that are no array index stay in order
     let print = |member: Member| format!("{}:{}", &printed[member.key], &printed[member.value]);
     let printed: Vec<_> = kept.into_iter().map(print).collect();
     Some(format!("{{{}}}", printed.join(",")))
 }
 
-/// The array index that ECMAScript sees in a printed key: 0 to 2^32 - 2; one more if it is none.
+/// The array index that ECMAScript reads from a printed key, 0 to 2^32 - 2; `u32::MAX` for any other key.
 fn array_index(printed_key: &str) -> u32 {
     let digits = &printed_key[1..printed_key.len() - 1];
     let plain = digits == "0" || digits.starts_with(|first| matches!(first, '1'..='9'));
@@ -298,11 +295,10 @@ fn array_index(printed_key: &str) -> u32 {
     index.unwrap_or(u32::MAX)
 }
 
-/// The 64-bit float that is nearest to a JSON number.
+/// The 64-bit float nearest to a JSON number.
 ///
-/// The standard library misreads an exponent above 655,360, which matters only where a number has as
-/// many digits. So long numbers are shortened first: 767 digits decide about any float, and one more
-/// stands for what is cut off.
+/// The standard library misreads an exponent above 655,360, relevant only to numbers with as many digits. Long numbers
+/// are shortened first: 767 digits determine any float, and a further digit replaces the digits cut off.
 fn float(number: &str) -> f64 {
     const DIGITS: usize = 800;
     let mut short = Cow::from(number);
@@ -323,7 +319,7 @@ fn float(number: &str) -> f64 {
     short.parse().unwrap_or(f64::NAN)
 }
 
-/// The UTF-16 code unit of the escape `\u` with its four digits at this byte, if there is one.
+/// The UTF-16 code unit of the escape `\u` and four digits at byte `at`, if present.
 fn code_unit(text: &str, at: usize) -> Option<u32> {
     let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
     let digit = |unit, c: char| Some(unit << 4 | c.to_digit(16)?);
@@ -364,7 +360,7 @@ mod tests {
     #[test]
     fn reads_numbers_with_many_digits() {
         let zeros = "0".repeat(1_000_000);
-        let half = "9007199254740993"; // between two floats: the even one, if nothing follows
+        let half = "9007199254740993"; // halfway between two floats: the even float, unless a digit follows
         for (text, printed) in [
             (format!("-0.{zeros}25e1000001"), "-2.5"),
             (format!("1{zeros}e-1000000"), "1"),
@@ -397,7 +393,7 @@ mod tests {
         }
     }
 
-    /// JSON as text, with keys that repeat and spaces between.
+    /// JSON texts with repeated keys and white space.
     fn json() -> impl Strategy<Value = String> {
         let number = r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?";
         let string = r#""([a0-9]|\\["/nt\\]|\\u[0dDfF][0-9a-fA-F]{3}|[^"\\\x00-\x1f]){0,3}""#;
@@ -411,7 +407,7 @@ mod tests {
         })
     }
 
-    /// What must hold for any text.
+    /// Checks the invariants of any text.
     fn holds(text: &str) -> Result<(), TestCaseError> {
         let printed = print_as_node(text);
         prop_assert_eq!(check(text), printed.clone().map(drop));

@@ -1,17 +1,17 @@
-//! Names that people give to things.
+//! Display names.
 
-/// Bytes of a name.
+/// Maximum length of a name, in bytes.
 const MAX_LENGTH: usize = 200;
 
-/// Why a text is no name.
+/// The text is not a display name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must have 1 to {MAX_LENGTH} bytes that are not all blank, without control characters")]
 pub struct NotALabel;
 
-/// Checks a name.
+/// Checks a display name.
 ///
 /// # Errors
-/// When it is blank, too long, or holds a control character.
+/// If the name is blank, longer than 200 bytes, or contains a control character.
 pub fn check_label(label: &str) -> Result<(), NotALabel> {
     let is_sound = !label.trim().is_empty() && label.len() <= MAX_LENGTH && !label.chars().any(char::is_control);
     if is_sound { Ok(()) } else { Err(NotALabel) }

@@ -1,39 +1,39 @@
-//! What a lane decides: how many attempts may be on their way to its endpoint, and whether a delivery may wait in it.
+//! Decisions of a lane: the bound on attempts in flight to an endpoint, and admission to the lane.
 
 use std::time::Duration;
 
 use crate::{breaker::Breaker, outcome::Outcome};
 
-/// The longest expected wait with which a delivery still queues in its lane, so that a burst to one
-/// fast endpoint is not thrown back.
+/// Longest expected wait with which a delivery still waits in the lane, so that a burst to a fast endpoint is not
+/// queued.
 pub const MAX_EXPECTED_WAIT: Duration = Duration::from_secs(1);
 
-/// An attempt that takes longer is slow: it and its lane then use what is kept for the slow.
+/// An attempt that takes longer is slow. Attempt and lane then use the room of slow endpoints.
 pub const SLOW_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a lane that is not used is kept, where its endpoint is healthy: what is known of that is soon learnt anew.
+/// Time after which the unused lane of a healthy endpoint is dropped. A new lane learns quickly.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// The same where its endpoint fails. What waits to be sent again may come back after as much as a day.
+/// The same time for a failing endpoint. Retries may return after as much as a day.
 const KEPT_FAILING: Duration = Duration::from_secs(25 * 3600);
 
-/// What a lane without any experience expects of an attempt, and how many it dares to have on their way.
+/// First expected duration of an attempt, and first bound, of a lane without experience.
 const FIRST_GUESS: Duration = Duration::from_millis(100);
 const FIRST_BOUND: usize = 2;
 
-/// What bounds every lane of a process.
+/// Limits of every lane in a process.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Attempts that may be on their way to one endpoint at once.
+    /// Maximum attempts in flight to an endpoint.
     pub attempts: usize,
     /// Failures in a row after which the breaker opens.
     pub failures: u32,
 }
 
-/// What is known of the attempts to one endpoint.
+/// Experience with the attempts to an endpoint.
 ///
-/// The bound on those that are on their way at once grows with each that is answered, and is halved by each that is
-/// not answered at all.
+/// The bound on attempts in flight grows with each answered attempt, and halves with each attempt that gets no answer
+/// at all.
 #[derive(Debug, Clone)]
 pub struct Lane {
     limits: Limits,
@@ -43,19 +43,19 @@ pub struct Lane {
     breaker: Breaker,
 }
 
-/// How soon attempts are expected to be answered.
+/// Expected response time of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Nobody knows yet.
+    /// Not known yet.
     Unknown,
     /// Within [`SLOW_AFTER`].
     Fast,
-    /// Not as soon.
+    /// Longer than [`SLOW_AFTER`].
     Slow,
 }
 
 impl Pace {
-    /// The word in the database and the API.
+    /// Name in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -66,18 +66,18 @@ impl Pace {
 }
 
 impl Lane {
-    /// A lane that nothing is known of: it has yet to prove that it is fast.
+    /// Creates a lane without experience. The endpoint has yet to prove a fast pace.
     pub fn new(limits: Limits) -> Self {
         let bound = FIRST_BOUND.min(limits.attempts);
         Self { limits, bound, typical: FIRST_GUESS, pace: Pace::Unknown, breaker: Breaker::default() }
     }
 
-    /// Attempts that may be on their way at once.
+    /// Maximum attempts in flight.
     pub fn bound(&self) -> usize {
         self.bound
     }
 
-    /// How soon attempts are expected to be answered.
+    /// Expected response time.
     pub fn pace(&self) -> Pace {
         self.pace
     }
@@ -87,7 +87,7 @@ impl Lane {
         self.breaker.failures()
     }
 
-    /// When the breaker lets the next attempt pass; none where it is closed.
+    /// Moment of the breaker's next probe; `None` if the breaker is closed.
     pub fn next_probe(&self) -> Option<Duration> {
         self.breaker.next_probe()
     }
@@ -99,21 +99,21 @@ impl Lane {
         }
     }
 
-    /// The breaker.
+    /// Circuit breaker of the endpoint.
     pub fn breaker(&mut self) -> &mut Breaker {
         &mut self.breaker
     }
 
-    /// Whether the lane of an endpoint that was last sent to so long ago need not be kept.
+    /// True if the lane may be dropped after being unused for this long.
     pub fn is_forgettable(&self, unused: Duration) -> bool {
         unused >= if self.failures() == 0 { KEPT } else { KEPT_FAILING }
     }
 
-    /// How long one more delivery would wait behind the `admitted` ones, where `bound` attempts may be in flight and half of
-    /// them are of this `age` at least.
+    /// Expected wait of one more delivery behind the `admitted` deliveries, with at most `bound` attempts in flight.
+    /// Half of the attempts in flight have at least this `age`.
     ///
-    /// An endpoint that begins to hang is known by the age of its attempts in flight, long before an answer is late: an
-    /// attempt will take at least as long again.
+    /// The age of attempts in flight reveals an endpoint that begins to hang, long before an answer is late. An attempt
+    /// is expected to take at least as long again.
     pub fn expected_wait(&self, admitted: usize, bound: usize, age: Duration) -> Duration {
         let ahead = (admitted + 1).saturating_sub(bound);
         let rounds = ahead.div_ceil(bound.max(1));
@@ -121,12 +121,12 @@ impl Lane {
         each.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 
-    /// An attempt has been on its way for longer than [`SLOW_AFTER`].
+    /// Records that an attempt has been in flight for longer than [`SLOW_AFTER`].
     pub fn is_late(&mut self) {
         self.pace = Pace::Slow;
     }
 
-    /// An attempt ended. Says whether the breaker opened or closed by that.
+    /// Records the end of an attempt. Returns a change of the breaker, if any.
     pub fn ended(
         &mut self,
         outcome: Outcome,
@@ -156,15 +156,15 @@ impl Lane {
     }
 }
 
-/// The places of the process that one application may use: half of them, so that no application, however many endpoints
-/// it has, leaves nothing to the others.
+/// The places of the process that an application may use: half, so that no application leaves nothing to the others,
+/// however many endpoints the application has.
 pub fn share(places: usize) -> usize {
     (places / 2).max(1)
 }
 
-/// Whether an endpoint of this pace gets one of the `free` of all `places`, of the process or of an application's share.
-/// Endpoints that hang hold their places for long: half is reserved for others, and a quarter for endpoints that are known
-/// to be fast.
+/// True if an endpoint of this pace gets a place, with `free` of all `places` left, of the process or of an
+/// application's share. Endpoints that hang hold places for long. Half of the places is therefore reserved from slow
+/// endpoints, and a quarter from endpoints not known to be fast.
 pub fn has_room(pace: Pace, free: usize, places: usize) -> bool {
     let reserved = match pace {
         Pace::Slow => places / 2,
@@ -174,17 +174,18 @@ pub fn has_room(pace: Pace, free: usize, places: usize) -> bool {
     free > reserved
 }
 
-/// The bound of an endpoint's lane in one of `dispatchers` processes that send to it. The owner of its backlog has the whole.
+/// Bound of an endpoint's lane in each of `dispatchers` processes that send to the endpoint. The owner of the backlog
+/// has the whole bound.
 pub fn bound_share(bound: usize, dispatchers: usize) -> usize {
     (bound / dispatchers.max(1)).max(1)
 }
 
-/// What became of a breaker.
+/// A change of the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switched {
-    /// It let everything pass, and does no more.
+    /// Attempts no longer pass.
     Opened,
-    /// The endpoint is back.
+    /// The endpoint has recovered.
     Closed,
 }
 

@@ -1,7 +1,7 @@
 //! Types and every decision of Fanfare, pure: no tokio, no I/O, no clock, no randomness.
 //!
-//! Time, random bits and fresh ids are arguments of the functions here, so that every decision can
-//! be tested by its properties. What does I/O lives in the crates that depend on this one.
+//! Time, random bits and fresh ids are arguments of the functions here, so that property tests reach every decision.
+//! All I/O is in the crates that depend on this crate.
 
 pub mod access;
 pub mod address;

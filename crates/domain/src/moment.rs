@@ -1,20 +1,20 @@
-//! Moments in time, without a clock.
+//! Timestamp arithmetic, without a clock.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// `wait` after `moment`, or the end of time.
+/// `moment` plus `wait`, or [`Timestamp::MAX`] on overflow.
 pub fn later(moment: Timestamp, wait: Duration) -> Timestamp {
     moment.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
-/// `wait` before `moment`, or the beginning of time.
+/// `moment` minus `wait`, or [`Timestamp::MIN`] on overflow.
 pub fn earlier(moment: Timestamp, wait: Duration) -> Timestamp {
     moment.checked_sub(wait).unwrap_or(Timestamp::MIN)
 }
 
-/// Cuts a moment to whole milliseconds, the unit in which ids and partitions keep it.
+/// Truncates to whole milliseconds, the unit of ids and partitions.
 pub fn to_milliseconds(moment: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(moment.as_millisecond()).unwrap_or(moment)
 }

@@ -1,50 +1,50 @@
-//! What came of one attempt, as far as anybody can decide by it.
+//! The outcome of an attempt: all data that decisions need.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// The result of one POST. An attempt always yields one: there is no error beside it.
+/// Result of a POST. Every attempt yields an outcome and never an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The endpoint sent a status line in time. The status decides, whatever became of the body.
+    /// The endpoint sent a status line in time. The status decides, even if the body breaks off.
     Answered {
         /// The HTTP status code.
         status: u16,
-        /// What the endpoint asked for in `Retry-After`, already bounded by nobody.
+        /// The wait that the endpoint asked for in `Retry-After`, not yet bounded.
         retry_after: Option<RetryAfter>,
     },
     /// No complete response head within the deadline.
     TimedOut,
-    /// Nobody listens there, or no route leads there.
+    /// No listener at the address, or no route.
     ConnectionFailed,
     /// The connection ended, or was reset, before a response head.
     ConnectionClosed,
     /// The host name has no address.
     NameNotResolved,
-    /// The address may not be called (see [`crate::address`]). It may be allowed at the next attempt, as names change.
+    /// The address may not be called (see [`crate::address`]). The next attempt may be allowed, as names change.
     AddressForbidden,
     /// No TLS session: certificate, name or protocol.
     TlsFailed,
-    /// The answer was not HTTP.
+    /// The response was not HTTP.
     NotHttp,
-    /// The request could not be made from what is stored: a URL or header that is no longer valid.
+    /// The stored settings give no valid request: a URL or header is no longer valid.
     NotSendable,
-    /// The process that sent it did not live to record what came back.
+    /// The sending process died before recording an outcome.
     Unknown,
 }
 
 /// The two forms of the `Retry-After` header (RFC 9110, 10.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// A number of seconds from the answer on.
+    /// Wait after the response.
     Wait(Duration),
-    /// A moment.
+    /// Time of the next attempt.
     At(Timestamp),
 }
 
 impl RetryAfter {
-    /// Reads the header's value; what is neither form is as good as absent.
+    /// Parses the header's value. Any other form counts as absent.
     pub fn parse(value: &str) -> Option<Self> {
         let value = value.trim();
         if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -55,7 +55,7 @@ impl RetryAfter {
         Timestamp::try_from(moment).ok().map(Self::At)
     }
 
-    /// How long to wait from `now`.
+    /// The wait from `now` on.
     pub fn wait(self, now: Timestamp) -> Duration {
         match self {
             Self::Wait(wait) => wait,
@@ -65,7 +65,7 @@ impl RetryAfter {
 }
 
 impl Outcome {
-    /// The word that stands for it in the log, the API and the metrics.
+    /// Name in the log, the API and the metrics.
     pub fn code(self) -> &'static str {
         match self {
             Self::Answered { .. } => "answered",
@@ -81,7 +81,7 @@ impl Outcome {
         }
     }
 
-    /// The status code, where there was one.
+    /// The status code, if the endpoint answered.
     pub fn status(self) -> Option<u16> {
         match self {
             Self::Answered { status, .. } => Some(status),
@@ -90,21 +90,21 @@ impl Outcome {
     }
 }
 
-/// What an outcome means for its delivery.
+/// Meaning of an outcome for the delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The endpoint has the event.
     Delivered,
-    /// It does not, and may have it later.
+    /// The endpoint does not have the event, and may accept a later attempt.
     Failed,
-    /// It does not want it: no later attempt would change that.
+    /// The endpoint refuses the event: no later attempt would change that.
     Rejected,
-    /// It wants nothing any more.
+    /// The endpoint wants no more events.
     Gone,
 }
 
-/// Which outcomes are successes, and which end a delivery at once. All others are failures that are tried
-/// again.
+/// Classifies outcomes: successes, and outcomes that end a delivery at once. All other outcomes are failures with a
+/// retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     success: Vec<Pattern>,
@@ -112,19 +112,19 @@ pub struct Judgement {
     disabling: Vec<Pattern>,
 }
 
-/// Outcomes that are judged alike.
+/// A set of outcomes with the same verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pattern {
-    /// Answers with this status.
+    /// Responses with this status.
     Status(u16),
-    /// Answers with a status of these hundred.
+    /// Responses with a status of this hundred.
     Class(u16),
-    /// What came instead of an answer.
+    /// An outcome without a response.
     Code(&'static str),
 }
 
 impl Pattern {
-    /// Whether some outcome is of both.
+    /// True if an outcome can match both patterns.
     fn overlaps(self, other: Self) -> bool {
         match (self, other) {
             (Self::Status(status), Self::Class(class)) | (Self::Class(class), Self::Status(status)) => {
@@ -135,23 +135,23 @@ impl Pattern {
     }
 }
 
-/// Why a list of outcomes cannot be judged by. The list is told by its name in a dialect's file.
+/// An invalid list of outcomes, named as in a dialect's file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("holds {text:?}, which is no {expected}")]
+#[error("holds {text:?}, which is not {expected}")]
 pub struct NotAJudgement {
-    /// `success`, `final` or `disabling`.
+    /// Name of the list: `success`, `final` or `disabling`.
     pub list: &'static str,
     text: String,
     expected: &'static str,
 }
 
 impl Judgement {
-    /// Each list holds statuses (`204`) and classes of them (`2xx`); the latter two hold outcomes without an
-    /// answer (`timed_out`), too. What disables an endpoint ends the delivery as well, and comes before what
-    /// ends the delivery only.
+    /// Parses the lists. Each contains statuses (`204`) and classes (`2xx`); the latter two may also contain outcomes
+    /// without a response (`timed_out`). An outcome in `disabling` ends the delivery as well, and takes precedence over
+    /// `rejecting`.
     ///
     /// # Errors
-    /// Where a list holds something else.
+    /// If a list contains any other text, or if an outcome is a success and also ends the delivery.
     pub fn parse<T: AsRef<str>>(success: &[T], rejecting: &[T], disabling: &[T]) -> Result<Self, NotAJudgement> {
         let judgement = Self {
             success: patterns("success", success, &[])?,
@@ -164,13 +164,13 @@ impl Judgement {
             let both = others.iter().position(|one| judgement.success.iter().any(|other| one.overlaps(*other)));
             if let Some(place) = both {
                 let text = given[place].as_ref().to_owned();
-                return Err(NotAJudgement { list, text, expected: "failure: it is among those in success" });
+                return Err(NotAJudgement { list, text, expected: "a failure: it is in the list success" });
             }
         }
         Ok(judgement)
     }
 
-    /// What an outcome means.
+    /// The verdict on an outcome.
     pub fn of(&self, outcome: Outcome) -> Verdict {
         let holds = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.covers(outcome));
         if holds(&self.success) {
@@ -186,7 +186,7 @@ impl Judgement {
 }
 
 impl Default for Judgement {
-    /// 2xx is received, everything else is tried again.
+    /// 2xx is a success; all other outcomes are retried.
     fn default() -> Self {
         Self { success: vec![Pattern::Class(2)], rejecting: Vec::new(), disabling: Vec::new() }
     }
@@ -203,7 +203,7 @@ impl Pattern {
     }
 }
 
-/// The outcomes without an answer that a judgement may name: those that the endpoint answers for.
+/// Outcomes without a response that a list may name: the endpoint is responsible for these.
 const UNANSWERED: [Outcome; 8] = [
     Outcome::TimedOut,
     Outcome::ConnectionFailed,
@@ -233,8 +233,8 @@ fn patterns<T: AsRef<str>>(
                 list,
                 text: text.chars().take(32).collect(),
                 expected: match unanswered {
-                    [] => "status, such as \"204\", and no class of them, such as \"2xx\"",
-                    _ => "status, such as \"404\", no class of them, such as \"4xx\", and no outcome, such as \"timed_out\"",
+                    [] => "a status such as \"204\" or a class such as \"2xx\"",
+                    _ => "a status such as \"404\", a class such as \"4xx\", or an outcome such as \"timed_out\"",
                 },
             })
     };

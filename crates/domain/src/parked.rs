@@ -8,17 +8,17 @@ use crate::{
     json,
 };
 
-/// Where a parked message came from, and is put back to.
+/// Source of a parked message, and the destination if the message is put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The events exchange: somebody published it.
+    /// The events exchange: published by a client.
     Events,
-    /// The deliveries exchange: it is a retry message, or was taken for one.
+    /// The deliveries exchange: a retry message, or mistaken for a retry message.
     Deliveries,
 }
 
 impl Origin {
-    /// The word for it in messages and in the database.
+    /// Name in messages and in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Events => "events",
@@ -26,28 +26,28 @@ impl Origin {
         }
     }
 
-    /// Reads the word.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Events, Self::Deliveries].into_iter().find(|origin| origin.as_str() == text)
     }
 }
 
-/// What of a parked message is changed before it is put back; what is absent stays.
+/// Changes to a parked message before the message is put back. Absent members stay unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct Edit {
-    /// `<application>.<event type>`.
+    /// New routing key, `<application>.<event type>`.
     pub routing_key: Option<String>,
-    /// Another `message_id`.
+    /// New `message_id`.
     pub message_id: Option<String>,
-    /// Another body, whole.
+    /// New body, complete.
     pub body: Option<Vec<u8>>,
 }
 
 impl Edit {
-    /// Checks that what is changed can be read: or the message would only be parked again.
+    /// Checks that the changed parts can be read. Otherwise the message would only be parked again.
     ///
     /// # Errors
-    /// With the part that cannot be.
+    /// With the unreadable part.
     pub fn check(&self) -> Result<(), EventFault> {
         let invalid = |field: &'static str, message: &str| EventFault::new(FaultCode::InvalidField, field, message);
         if let Some(routing_key) = &self.routing_key {
@@ -63,7 +63,7 @@ impl Edit {
             check_key("message_id", message_id.clone())?;
         }
         let Some(body) = &self.body else { return Ok(()) };
-        let text = str::from_utf8(body).map_err(|_| invalid("body", "is no UTF-8"))?;
+        let text = str::from_utf8(body).map_err(|_| invalid("body", "is not UTF-8"))?;
         json::check(text).map_err(|fault| invalid("body", &format!("cannot be read either: {fault}")))
     }
 }

@@ -1,4 +1,4 @@
-//! What becomes of a delivery after an attempt: the schedule, the judgement, and the decision.
+//! Decides the next step of a delivery after an attempt, by schedule and judgement.
 
 use std::time::Duration;
 
@@ -11,32 +11,32 @@ use crate::{
     wait::{parse_wait, wait_name},
 };
 
-/// The longest wait that an endpoint's `Retry-After` is heeded for.
+/// Longest wait for which an endpoint's `Retry-After` is heeded.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120 * 60);
 
-/// Waits that a schedule may have.
+/// Maximum waits of a schedule.
 const MAX_WAITS: usize = 50;
 
-/// The waits after each failed attempt. The last attempt is the one after the last wait.
+/// Waits after failed attempts. The last attempt follows the last wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule(Vec<Duration>);
 
-/// Why a list of texts is no schedule.
+/// The reason why texts are not a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotASchedule {
-    /// One of them is no wait.
-    #[error("holds {0:?}, which is no wait: write a whole number and s, m or h, from \"1s\" to \"24h\"")]
+    /// A text that is not a wait.
+    #[error("holds {0:?}, which is not a wait: write a whole number and s, m or h, from \"1s\" to \"24h\"")]
     Wait(String),
-    /// There are too many.
+    /// More than 50 waits.
     #[error("has more than {MAX_WAITS} waits")]
     TooLong,
 }
 
 impl Schedule {
-    /// A schedule of these waits, such as `60s` and `5m`. None at all means one attempt.
+    /// Parses waits such as `60s` and `5m`. An empty schedule means one attempt.
     ///
     /// # Errors
-    /// Where one of them is no wait, or there are more than 50.
+    /// If a text is not a wait, or for more than 50 waits.
     pub fn parse<T: AsRef<str>>(waits: &[T]) -> Result<Self, NotASchedule> {
         let wait = |text: &T| {
             let wait = parse_wait(text.as_ref()).filter(|wait| wait.subsec_millis() == 0);
@@ -49,70 +49,70 @@ impl Schedule {
         waits.iter().map(wait).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Each wait, in order.
+    /// Waits, in order.
     pub fn waits(&self) -> &[Duration] {
         &self.0
     }
 
-    /// Each wait in words.
+    /// Waits as text.
     pub fn names(&self) -> Vec<String> {
         self.0.iter().map(|&wait| wait_name(wait)).collect()
     }
 
-    /// How many attempts the endpoint may fail before its delivery does.
+    /// Number of failed attempts after which the delivery fails.
     pub fn max_attempts(&self) -> usize {
         self.0.len() + 1
     }
 }
 
-/// The rates that an endpoint may have, in attempts a second.
+/// Permitted rates of an endpoint, in attempts per second.
 pub const RATES: std::ops::RangeInclusive<u32> = 1..=10_000;
 
-/// The deadlines that an attempt may have.
+/// Permitted deadlines of an attempt.
 pub const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
-/// What an endpoint's deliveries are tried by.
+/// Rules for the attempts of an endpoint's deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// The waits between attempts.
+    /// Waits between attempts.
     pub schedule: Schedule,
-    /// By how many percent, at the most, each wait is made longer by chance, so that those who failed at
-    /// the same moment do not come back at the same moment.
+    /// Maximum random extension of each wait, in percent, so that deliveries that failed at the same moment are not
+    /// retried at the same moment.
     pub jitter_percent: u8,
-    /// The deadline of one attempt, from name resolution to the end of the response.
+    /// Deadline of an attempt, from name resolution to the end of the response.
     pub timeout: Duration,
-    /// How many attempts are made in a second, in all processes together; none for as many as come.
+    /// Maximum attempts per second in all processes together; `None` for no limit.
     pub rate_per_second: Option<u32>,
-    /// Which outcomes are successes, and which end a delivery at once.
+    /// Classifies outcomes as success, failure, or the immediate end of a delivery.
     pub judgement: Judgement,
 }
 
-/// What follows from an attempt.
+/// The next step after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The endpoint has the event.
     Delivered,
-    /// Try again then.
+    /// Another attempt.
     Retry {
-        /// When the next attempt is due.
+        /// Time of the next attempt.
         due: Timestamp,
     },
-    /// Never again by itself.
+    /// No further attempt, unless requested.
     Failed(FailureReason),
 }
 
 impl Policy {
-    /// How long a delivery may take that is begun now, if `allowance` is for what we cause ourselves:
-    /// beyond that it has expired, whatever it waits for.
+    /// Longest lifetime of a delivery that begins now. `allowance` is for delays caused by Fanfare itself. An older
+    /// delivery has expired, whatever the delivery waits for.
     pub fn lifetime(&self, allowance: Duration) -> Duration {
         let attempts = u32::try_from(self.schedule.max_attempts()).unwrap_or(u32::MAX);
         let schedule: Duration = self.schedule.waits().iter().map(|&wait| self.longest(wait)).sum();
         schedule.saturating_add(self.timeout.saturating_mul(attempts)).saturating_add(allowance)
     }
 
-    /// Decides by an attempt's outcome; `failures` are the failed attempts before it that the endpoint
-    /// answers for, and `expires_at` is when the delivery ends whatever it waits for. Attempts of unknown
-    /// outcome are not among the failures: they use up no place in the schedule. `chance` is random.
+    /// Decides by an attempt's outcome. `failures` is the number of earlier failed attempts that the endpoint is
+    /// responsible for. Attempts of unknown outcome do not count, and use up no place in the schedule. `expires_at`
+    /// ends the delivery in any state. `chance` is random.
     pub fn decide(
         &self,
         outcome: Outcome,
@@ -143,8 +143,8 @@ impl Policy {
     }
 }
 
-/// The wait that an endpoint asks for with 429 or 503, where `Retry-After` has that meaning, and some more for clocks that
-/// differ: an attempt that comes too early is refused again.
+/// The wait that an endpoint asks for by `Retry-After` with 429 or 503; other statuses give the header no such meaning.
+/// A margin covers differing clocks, since an attempt too early is refused again.
 fn asked_wait(outcome: Outcome, now: Timestamp) -> Duration {
     match outcome {
         Outcome::Answered { status: 429 | 503, retry_after: Some(after) } => {

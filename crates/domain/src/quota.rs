@@ -1,23 +1,23 @@
-//! How much somebody may do in a second.
+//! Rate limit per second, as a leaky bucket.
 
 use std::time::Duration;
 
-/// What was taken of a quota: a leaky bucket, which holds one second's worth, or `least` where that is more.
+/// Level of a leaky bucket. The bucket holds one second of the rate, or `least` if larger.
 ///
-/// Times are those since any moment that stays the same.
+/// Times are durations since any fixed moment.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Quota {
-    /// What has not leaked yet, as of the moment `at`.
+    /// Level at the moment `at`.
     taken: f64,
     at: Duration,
 }
 
 impl Quota {
-    /// Takes `count` at `now`, of `per_second`, all of it or nothing. What is taken at once must not be more than `least`:
-    /// there might never be room for it.
+    /// Takes `count` at `now` from a rate of `per_second`: all or nothing. `count` must not exceed `least`, or the
+    /// bucket might never have room.
     ///
     /// # Errors
-    /// With the time after which there will be room, if nobody else takes it.
+    /// The wait until the bucket has room, if no other caller takes the room first.
     pub fn take(&mut self, now: Duration, per_second: u32, least: u32, count: u32) -> Result<(), Duration> {
         let per_second = per_second.max(1);
         let leaked = now.saturating_sub(self.at).as_secs_f64() * f64::from(per_second);
@@ -51,7 +51,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is asked for when: no more passes than the rate and what the bucket holds, and who waits as told, passes.
+        /// For any requests: at most the rate and the bucket's content pass. A request repeated after the returned wait
+        /// passes.
         #[test]
         fn never_more_than_its_rate(
             per_second in 1u32..5000, least in 1u32..1000,

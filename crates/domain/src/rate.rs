@@ -1,34 +1,34 @@
-//! The pace of an endpoint that has a rate: tokens, spaced evenly (the generic cell rate algorithm, ITU-T I.371).
+//! Rate limit of an endpoint: tokens, spaced evenly (the generic cell rate algorithm, ITU-T I.371).
 
 use std::time::Duration;
 
-/// Tokens that may be taken at once after a pause, as a time of the rate; at least one token.
+/// Largest burst after a pause, as a time of the rate; at least one token.
 const BURST: Duration = Duration::from_millis(50);
 
-/// The tokens of one endpoint.
+/// Tokens of an endpoint.
 ///
 /// Moments are durations since any fixed moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tokens {
-    /// The moment up to which tokens have been taken.
+    /// Moment up to which tokens have been taken.
     taken_until: Duration,
 }
 
 impl Tokens {
-    /// The tokens that may be taken now, at so many a second.
+    /// Number of tokens available now, at `per_second`.
     pub fn available(&self, now: Duration, per_second: f64) -> usize {
         let free = (now + burst(per_second)).saturating_sub(self.taken_until.max(now));
-        // A sum of such parts may miss a whole by the error of the arithmetic.
+        // Floating-point error may leave a sum of such parts just below a whole.
         (free.as_secs_f64() * per_second + 1e-4) as usize
     }
 
-    /// Takes so many tokens.
+    /// Takes `count` tokens.
     pub fn take(&mut self, now: Duration, per_second: f64, count: usize) {
         let length = Duration::from_secs_f64(count as f64 / per_second.max(f64::MIN_POSITIVE));
         self.taken_until = self.taken_until.max(now) + length;
     }
 
-    /// The moment at which the next token is available.
+    /// Moment of the next available token.
     pub fn next(&self, now: Duration, per_second: f64) -> Duration {
         let each = Duration::from_secs_f64(1.0 / per_second.max(f64::MIN_POSITIVE));
         (self.taken_until + each).saturating_sub(burst(per_second)).max(now)

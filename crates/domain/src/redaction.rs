@@ -1,47 +1,47 @@
-//! What of bodies is not to be read by those who look at what was sent and what came back.
+//! Redaction: hides configured JSON members wherever payloads and responses are shown.
 //!
-//! A member is named by the last words of its path: `password` is every member of that name, however deep, and
-//! `card.number` every `number` in a `card`. Arrays are no part of a path, and ASCII letters count alike in both cases.
+//! The last words of a path name a member: `password` is every member of that name, at any depth, and `card.number`
+//! every `number` in a `card`. Arrays are not part of a path. ASCII letters match in both cases.
 
 use serde_json::value::RawValue;
 
 use crate::json::MAX_DEPTH;
 
-/// Members that one application may have redacted.
+/// Maximum redacted members of an application.
 pub const MAX_REDACTED: usize = 100;
 
-/// Characters of one.
+/// Maximum length of a name, in characters.
 const MAX_LENGTH: usize = 128;
 
-/// What stands for a value.
+/// Replacement for a value.
 const REDACTED: &str = r#""[redacted]""#;
 
-/// What is kept of a response in which members cannot be found.
+/// Replacement for a response that cannot be searched for members.
 const UNREADABLE: &str = "[not kept: it is not whole JSON, in which members can be redacted]";
 
-/// The members whose values are not to be read.
+/// Paths of the members with hidden values.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Redaction(Vec<Vec<String>>);
 
-/// Why a list of members cannot be taken.
+/// The reason why a list of members is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RedactionFault {
-    /// Too many.
-    #[error("must be {MAX_REDACTED} at the most")]
+    /// More than [`MAX_REDACTED`] names.
+    #[error("must have at most {MAX_REDACTED} names")]
     TooMany,
     /// Not the name of a member.
-    #[error("holds {0:?}, which is no name of a member, or names separated by dots, of 1 to {MAX_LENGTH} characters")]
+    #[error("holds {0:?}, which is not a member's name or names separated by dots, of 1 to {MAX_LENGTH} characters")]
     NoName(String),
 }
 
-/// The text is not JSON, or nested too deep.
+/// The text is not JSON, or is nested too deep.
 struct Unreadable;
 
 impl Redaction {
-    /// Reads the members' names.
+    /// Parses the names of members.
     ///
     /// # Errors
-    /// With the first name that is none.
+    /// The first invalid name.
     pub fn parse(names: &[impl AsRef<str>]) -> Result<Self, RedactionFault> {
         if names.len() > MAX_REDACTED {
             return Err(RedactionFault::TooMany);
@@ -56,7 +56,7 @@ impl Redaction {
         names.iter().map(|name| path(name.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
-    /// A JSON text without the values that are not to be read, and otherwise as it is; none where it holds none of them.
+    /// Hides values in a JSON text, and otherwise keeps the text. `None` if the text has no such member.
     pub fn redact(&self, text: &str) -> Option<String> {
         if self.0.is_empty() {
             return None;
@@ -64,8 +64,8 @@ impl Redaction {
         self.without(text).unwrap_or_else(|Unreadable| Some(REDACTED.to_owned()))
     }
 
-    /// The same of what an endpoint has answered. What is not JSON, or was cut, is not kept at all: who answers with an
-    /// error likes to repeat what was asked.
+    /// Hides values in a response. A response that is not JSON, or was cut, is replaced completely: error responses
+    /// often repeat the request.
     pub fn redact_response(&self, body: &[u8]) -> Option<Vec<u8>> {
         if self.0.is_empty() || body.is_empty() {
             return None;
@@ -75,7 +75,7 @@ impl Redaction {
     }
 
     fn without(&self, text: &str) -> Result<Option<String>, Unreadable> {
-        // From here on it is known to be JSON, and each character has one meaning.
+        // Valid JSON from here on, so that each character has a single meaning.
         let _: &RawValue = serde_json::from_str(text).map_err(|_| Unreadable)?;
         Scan { redaction: self, text, at: 0, path: Vec::new(), is_object: Vec::new(), out: String::new(), copied: 0 }
             .run()
@@ -87,18 +87,18 @@ impl Redaction {
     }
 }
 
-/// A text on its way through a redaction, once from its beginning to its end.
+/// State of a single pass over a text.
 struct Scan<'a> {
     redaction: &'a Redaction,
     text: &'a str,
-    /// The next byte to look at.
+    /// Offset of the next byte.
     at: usize,
-    /// The member that is open in each open object.
+    /// Name of the current member in each open object.
     path: Vec<String>,
-    /// Of each open object and array, whether it is an object.
+    /// For each open object and array: true for an object.
     is_object: Vec<bool>,
     out: String,
-    /// How much of the text is in `out`, or left out.
+    /// Length of the text that is in `out` or left out.
     copied: usize,
 }
 
@@ -150,7 +150,7 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// A member's name, and its value where that is not to be read.
+    /// Reads a member's name, and skips a hidden value.
     fn member(&mut self) -> Result<(), Unreadable> {
         let end = self.end_of_string(self.at);
         let name = serde_json::from_str(&self.text[self.at..end]).map_err(|_| Unreadable)?;
@@ -168,7 +168,7 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Behind the closing quote of the string that begins here.
+    /// Offset behind the closing quote of the string at `start`.
     fn end_of_string(&self, start: usize) -> usize {
         let mut is_escaped = false;
         let end = self.text.bytes().enumerate().skip(start + 1).find(|&(_, byte)| {
@@ -179,7 +179,7 @@ impl Scan<'_> {
         end.map_or(self.text.len(), |(position, _)| position + 1)
     }
 
-    /// Behind the value that begins here, or behind the space before it.
+    /// Offset behind the value at `start`, or behind the white space before the value.
     fn end_of_value(&self, start: usize) -> usize {
         let (mut at, mut depth) = (start, 0_usize);
         let bytes = self.text.as_bytes();
@@ -274,7 +274,7 @@ mod tests {
         })
     }
 
-    /// The same by another way: over the tree instead of the text.
+    /// Reference implementation over the tree instead of the text.
     fn expected(value: &Value, name: &str) -> Value {
         match value {
             Value::Object(members) => members

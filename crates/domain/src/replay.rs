@@ -1,4 +1,4 @@
-//! Replays: events of the past, sent again by a job that goes through them one after the other.
+//! Replays: a job sends past events again, in order.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use crate::{
     subscription::Subscription,
 };
 
-/// Deliveries that a replay may send in a second.
+/// Permitted rates of a replay, in deliveries per second.
 pub const RATES: std::ops::RangeInclusive<u32> = 1..=1000;
 
-/// Where a replay stands. The word is the same in the database and in the API.
+/// State of a replay. The database and the API use the same names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayState {
-    /// It goes on.
+    /// In progress.
     Running,
-    /// It waits to be resumed.
+    /// Waits to be resumed.
     Paused,
-    /// It was ended before its end.
+    /// Ended before completion.
     Cancelled,
-    /// It has reached its end.
+    /// Completed.
     Done,
 }
 
 impl ReplayState {
     const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Cancelled, Self::Done];
 
-    /// The word.
+    /// Name in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -39,27 +39,27 @@ impl ReplayState {
         }
     }
 
-    /// Reads the word.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 }
 
-/// Which of an event's deliveries a replay sends.
+/// Selects the deliveries of an event for a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replayed {
-    /// Those in this state.
+    /// Deliveries in this state.
     In(State),
-    /// Those that there never were: the endpoint is newer than the event, or wanted other types then.
+    /// Deliveries that never existed: the endpoint is newer than the event, or wanted other types then.
     Unmatched,
 }
 
 impl Replayed {
-    /// All of them. An open delivery is under way already.
+    /// All selections. Open deliveries are left out, since they are in progress.
     pub const ALL: [Self; 4] =
         [Self::In(State::Failed), Self::In(State::Skipped), Self::In(State::Delivered), Self::Unmatched];
 
-    /// The word.
+    /// Name in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::In(state) => state.as_str(),
@@ -67,23 +67,23 @@ impl Replayed {
         }
     }
 
-    /// Reads the word.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == text)
     }
 }
 
-/// Which events go to which endpoints.
+/// Selects events and endpoints of a replay.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// This one; none for all that want the event's type.
+    /// Endpoint; `None` for all endpoints that subscribe to the event's type.
     pub endpoint: Option<EndpointId>,
-    /// Events of these types; none for all.
+    /// Event types; empty for all types.
     pub types: Vec<Subscription>,
 }
 
 impl Selection {
-    /// The endpoints that an event goes to: those that are selected, want its type by now, and are not disabled.
+    /// Endpoints for an event: selected, subscribed to the type now, and not disabled.
     pub fn endpoints(&self, application: &Application, event_type: &EventType) -> Vec<Arc<Endpoint>> {
         if !self.types.is_empty() && !self.types.iter().any(|one| one.covers(event_type)) {
             return Vec::new();

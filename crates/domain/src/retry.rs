@@ -4,25 +4,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ApplicationId, DeliveryId, EndpointId};
 
-/// A retry on its way through the delay queues. It holds ids and never the payload or a secret, so that a million of them
-/// cost the broker little. The row of the delivery decides whether it is still wanted.
+/// A retry in the delay queues. The message has ids and never the payload or a secret, so that a million retries cost
+/// the broker little. The delivery's row decides whether the retry is still wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryMessage {
-    /// The delivery.
+    /// Delivery to be retried.
     pub delivery: DeliveryId,
-    /// The application that owns the endpoint.
+    /// Application that owns the endpoint.
     pub application: ApplicationId,
-    /// The endpoint.
+    /// Endpoint of the delivery.
     pub endpoint: EndpointId,
-    /// The number of the attempt that becomes due. The message is stale where the row has another.
+    /// Number of the attempt that becomes due. The message is stale if the row has another number.
     pub attempt: u32,
-    /// The delays still to pass after the present one, in seconds.
+    /// Delays after the present delay, in seconds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub then: Vec<u64>,
 }
 
 impl RetryMessage {
-    /// The next delay to pass, in seconds, and the message that passes it; `None` where the retry is due.
+    /// The next delay in seconds, and the message for that delay. `Err` with the unchanged message if the retry is due.
     pub fn next_delay(mut self) -> Result<(u64, Self), Self> {
         if self.then.is_empty() { Err(self) } else { Ok((self.then.remove(0), self)) }
     }

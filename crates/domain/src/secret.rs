@@ -1,4 +1,4 @@
-//! Secrets, in types that do not show them.
+//! Secrets, in types that hide the text from `Debug`.
 
 use std::fmt;
 
@@ -6,39 +6,39 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 const PREFIX: &str = "whsec_";
 
-/// Characters that a given secret may have: enough not to be guessed, and no more than a form field holds.
+/// Length of a given secret in characters: hard to guess, and short enough for a form field.
 const GIVEN_LENGTH: std::ops::RangeInclusive<usize> = 8..=256;
 
-/// The secret that an endpoint's deliveries are signed with. Those that we make are `whsec_` and base64 of
-/// 32 bytes; a system that is replaced brings its own.
+/// Signing secret of an endpoint. A generated secret is `whsec_` and base64 of 32 bytes; a replaced system brings
+/// existing secrets.
 ///
-/// A dialect's own header signs with the literal text, `webhook-signature` with the decoded bytes
-/// (Standard Webhooks 1.0.0).
+/// A dialect's own header signs with the literal text, `webhook-signature` with the decoded bytes (Standard Webhooks
+/// 1.0.0).
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningSecret(String);
 
-/// Why a text is no signing secret.
+/// The reason why a text is not a signing secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotASigningSecret {
-    /// It says that it is one of Standard Webhooks, and is not.
+    /// The prefix of Standard Webhooks, without a valid secret behind.
     #[error("must be base64 of 24 to 64 bytes behind `whsec_`")]
     Encoding,
-    /// Its length or its characters.
+    /// Invalid length or characters.
     #[error("must have 8 to 256 characters of ASCII, none of them a control character, and no space at either end")]
     Text,
 }
 
 impl SigningSecret {
-    /// A secret from 32 random bytes.
+    /// Creates a secret from 32 random bytes.
     pub fn from_random(bytes: [u8; 32]) -> Self {
         Self(format!("{PREFIX}{}", STANDARD.encode(bytes)))
     }
 
-    /// Takes a secret that somebody gives.
+    /// Accepts a secret given by a customer.
     ///
     /// # Errors
-    /// When it starts with `whsec_` and is not a Standard Webhooks secret, or is too short, too long, or
-    /// not to be typed.
+    /// If the text starts with `whsec_` and is not a Standard Webhooks secret, is too short or too long, or has
+    /// characters that cannot be typed.
     pub fn parse(text: &str) -> Result<Self, NotASigningSecret> {
         if let Some(encoded) = text.strip_prefix(PREFIX) {
             let bytes = STANDARD.decode(encoded).map_err(|_| NotASigningSecret::Encoding)?;
@@ -55,16 +55,16 @@ impl SigningSecret {
         &self.0
     }
 
-    /// The key of `webhook-signature`: the bytes behind the base64, with or without `whsec_` before it, as
-    /// the libraries of Standard Webhooks read a secret. Of a text that is no base64, its own bytes, which
-    /// is what they do where they are told that it is raw.
+    /// The key of `webhook-signature`: the decoded base64, with or without a leading `whsec_`, as the libraries of
+    /// Standard Webhooks read a secret. A text that is not base64 yields the bytes of the text, as in these libraries'
+    /// raw mode.
     pub fn key(&self) -> Vec<u8> {
         let encoded = self.0.strip_prefix(PREFIX).unwrap_or(&self.0);
         STANDARD.decode(encoded).unwrap_or_else(|_| self.0.clone().into_bytes())
     }
 }
 
-/// Languages do not agree on the bytes of anything else.
+/// Printable ASCII. Programming languages disagree on the bytes of any other text.
 fn is_printable(byte: u8) -> bool {
     byte == b' ' || byte.is_ascii_graphic()
 }

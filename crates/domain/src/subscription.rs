@@ -1,25 +1,25 @@
-//! Which endpoints want an event: by exact type, by prefix (`points.*`), or all (`*`).
+//! Subscriptions: an endpoint chooses events by exact type, by prefix (`points.*`), or all (`*`).
 
 use std::collections::HashMap;
 
 use crate::event::{EventFault, EventType};
 
-/// One entry of an endpoint's list of event types.
+/// An entry of an endpoint's list of event types.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subscription {
     /// `*`: every event.
     All,
-    /// `points.*`: every type that starts with `points.`; kept with its dot.
+    /// `points.*`: every type that starts with `points.`. The stored prefix includes the dot.
     Prefix(String),
-    /// This type alone.
+    /// Exactly this type.
     Exact(EventType),
 }
 
 impl Subscription {
-    /// Reads an entry.
+    /// Parses an entry.
     ///
     /// # Errors
-    /// When what stands there is neither a wildcard nor an event type.
+    /// If the text is neither a wildcard nor an event type.
     pub fn parse(text: &str) -> Result<Self, EventFault> {
         if text == "*" {
             return Ok(Self::All);
@@ -30,7 +30,7 @@ impl Subscription {
         }
     }
 
-    /// Whether it covers events of this type.
+    /// True if events of this type match.
     pub fn covers(&self, event_type: &EventType) -> bool {
         match self {
             Self::All => true,
@@ -40,8 +40,8 @@ impl Subscription {
     }
 }
 
-/// The subscriptions of one application's endpoints, arranged so that an event finds its endpoints
-/// without a look at the others. Endpoints are given by their position in the application's list.
+/// Index of the subscriptions of an application's endpoints: a look-up does not touch endpoints without a match.
+/// Endpoints are positions in the application's list.
 #[derive(Debug, Default)]
 pub struct SubscriptionIndex {
     exact: HashMap<EventType, Vec<usize>>,
@@ -50,7 +50,7 @@ pub struct SubscriptionIndex {
 }
 
 impl SubscriptionIndex {
-    /// Arranges the subscriptions of the endpoints at each position.
+    /// Indexes the subscriptions of the endpoint at each position.
     pub fn new<'a>(endpoints: impl IntoIterator<Item = &'a [Subscription]>) -> Self {
         let mut index = Self::default();
         for (position, subscriptions) in endpoints.into_iter().enumerate() {
@@ -65,7 +65,7 @@ impl SubscriptionIndex {
         index
     }
 
-    /// The positions of the endpoints that want this type, each once, in ascending order.
+    /// Positions of the endpoints that subscribe to the type, each once, ascending.
     pub fn matches(&self, event_type: &EventType) -> Vec<usize> {
         let mut positions = self.all.clone();
         positions.extend(self.exact.get(event_type).into_iter().flatten());

@@ -1,4 +1,4 @@
-//! The W3C trace context of an event, from its publishing to its last attempt.
+//! W3C trace context of an event, from publishing to the last attempt.
 
 use std::{fmt, str::FromStr};
 
@@ -6,21 +6,21 @@ use std::{fmt, str::FromStr};
 /// (<https://www.w3.org/TR/trace-context/>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traceparent {
-    /// The trace: 16 bytes, not all zero.
+    /// Trace id: 16 bytes, not all zero.
     pub trace: [u8; 16],
-    /// The span that caused what follows: 8 bytes, not all zero.
+    /// Parent span id: 8 bytes, not all zero.
     pub span: [u8; 8],
     /// Bit 0: sampled.
     pub flags: u8,
 }
 
-/// Why a text is no `traceparent`.
+/// The text is not a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a traceparent of the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")]
 pub struct NotATraceparent;
 
 impl Traceparent {
-    /// The start of a trace of its own, sampled: there is nobody before us who could ask for it.
+    /// Starts a new trace, sampled, since no earlier caller could have asked for sampling.
     pub fn from_random(trace: [u8; 16], span: [u8; 8]) -> Self {
         Self { trace, span, flags: 1 }
     }

@@ -1,8 +1,8 @@
-//! Waits in words: `60s`, `5m`, `120m`, `12h`.
+//! Durations as text: `60s`, `5m`, `120m`, `12h`.
 
 use std::time::Duration;
 
-/// Reads a number with its unit: `500ms`, `10s`, `5m`, `24h` or `30d`.
+/// Parses a whole number and a unit: `500ms`, `10s`, `5m`, `24h` or `30d`.
 pub fn parse_wait(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -17,8 +17,8 @@ pub fn parse_wait(text: &str) -> Option<Duration> {
     number.parse::<u64>().ok()?.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
-/// A wait of whole seconds in the words of the delay queues: seconds below two minutes, hours from more
-/// than 120 minutes on, minutes between, and always the smaller unit where it does not divide.
+/// Formats whole seconds as in the names of the delay queues: seconds below two minutes, hours above 120 minutes,
+/// minutes between. A wait that the unit does not divide gets the next smaller unit.
 pub fn wait_name(wait: Duration) -> String {
     match wait.as_secs() {
         seconds if seconds < 120 || seconds % 60 != 0 => format!("{seconds}s"),

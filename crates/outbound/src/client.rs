@@ -1,4 +1,4 @@
-//! One POST, bounded in time, size and reach.
+//! A POST, bounded in time, size and reach.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -31,58 +31,58 @@ use crate::{
     tls::{SetupError, client_config},
 };
 
-/// How much of a response body is read. Beyond it the connection is dropped.
+/// Maximum bytes of a response body that are read. A longer body closes the connection.
 pub const MAX_RESPONSE_BODY: usize = 64 * 1024;
 
-/// Longest response head, and the size of a connection's buffer. `hyper` compares between two reads, so a
-/// head of up to twice this size may pass.
+/// Longest response head, and size of a connection's buffer. `hyper` compares between two reads, so a head of up to
+/// twice this size may pass.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
-/// How long an unused connection is kept, and how many of them per scheme, host and port. Many endpoints may be those of
-/// one host: with fewer than they use at once, most of their attempts would need a new one.
+/// Idle time and maximum number of unused connections per scheme, host and port. Many endpoints may share a host: with
+/// fewer connections than used at once, most attempts would need a new connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const IDLE_PER_HOST: usize = 512;
 
-/// A deadline that is noticed later than this was noticed late: the whole process was held up.
+/// Lateness from which a deadline counts as noticed late, because the whole process was held up.
 const LATE: Duration = Duration::from_millis(50);
 
-/// The time that an answer has after a deadline that was noticed late.
+/// Further time for a response after a deadline that was noticed late.
 const SECOND_CHANCE: Duration = Duration::from_secs(1);
 
-/// The response headers that are kept, of which at most [`MAX_KEPT_HEADERS`] bytes.
+/// Recorded response headers, at most [`MAX_KEPT_HEADERS`] bytes in total.
 const KEPT_HEADERS: [&str; 4] = ["content-type", "retry-after", "server", "x-request-id"];
 const MAX_KEPT_HEADERS: usize = 2 * 1024;
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("Fanfare/", env!("CARGO_PKG_VERSION")));
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json");
 
-/// What the deployment permits and trusts.
+/// Permissions and trust of the deployment.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// What may be called.
+    /// Permitted URLs and addresses.
     pub policy: UrlPolicy,
-    /// A PEM file with root certificates to trust beside the system's.
+    /// PEM file with root certificates to trust in addition to the system's.
     pub extra_roots: Option<PathBuf>,
-    /// Whom to ask for the addresses of names; none for those of the system.
+    /// Name servers; empty for the system's.
     pub name_servers: Vec<NameServer>,
-    /// What all requests go through, if anything.
+    /// Proxy for all requests, if any.
     pub proxy: Option<Proxy>,
 }
 
 /// A POST to be made.
 pub struct Request {
-    /// Where to; as [`check_url`](fanfare_domain::endpoint_url::check_url) has returned it.
+    /// Destination, as returned by [`check_url`](fanfare_domain::endpoint_url::check_url).
     pub url: Url,
-    /// The endpoint's own headers and the signatures. Those that describe the message are set here instead.
+    /// The endpoint's own headers and the signatures. The client itself sets the headers that describe the message.
     pub headers: HeaderMap,
-    /// The rendered JSON.
+    /// Rendered JSON.
     pub body: Bytes,
-    /// From the call to the last byte of the response body that is read.
+    /// Time from the call to the last byte read of the response body.
     pub deadline: Duration,
 }
 
 impl Request {
-    /// One attempt of a delivery: the rendered body, signed now.
+    /// Creates an attempt of a delivery: the rendered body, signed now.
     pub fn of_delivery(endpoint: &Endpoint, sending: &Sending<'_>, body: Bytes) -> Self {
         Self {
             url: endpoint.url.clone(),
@@ -93,68 +93,68 @@ impl Request {
     }
 }
 
-/// What came of a POST.
+/// Result of a POST.
 #[derive(Debug, Clone)]
 pub struct Exchange {
-    /// All that the next step is decided by.
+    /// The basis of the next decision.
     pub outcome: Outcome,
     /// `content-type`, `retry-after`, `server` and `x-request-id`, names and values together at most 2 KiB.
     pub response_headers: Vec<(String, String)>,
-    /// The beginning of the response body as it was received, at most [`MAX_RESPONSE_BODY`] bytes.
+    /// Beginning of the response body as received, at most [`MAX_RESPONSE_BODY`] bytes.
     pub response_body: Bytes,
-    /// For people: why there is no answer, or why the body of the answer is not complete. A body that is
-    /// only cut at the limit is no error.
+    /// For people: the reason for a missing response or an incomplete response body. A body cut at the limit is no
+    /// error.
     pub error: Option<String>,
-    /// From the call until the exchange was over, the response body included.
+    /// Time from the call to the end of the exchange, the response body included.
     pub duration: Duration,
 }
 
 impl Exchange {
-    /// The response headers that are kept, as a JSON object.
+    /// Recorded response headers as a JSON object.
     pub fn response_headers_as_json(&self) -> String {
         let headers = self.response_headers.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
         serde_json::Value::Object(headers.collect()).to_string()
     }
 }
 
-/// What came of a POST that was made to see how an endpoint does.
+/// Result of a POST that tests an endpoint.
 ///
-/// Not `Debug`, since the headers may hold the endpoint's credentials.
+/// Not `Debug`, since the headers may contain the endpoint's credentials.
 #[derive(Clone)]
 pub struct Probe {
-    /// As it would have been for a delivery.
+    /// Result, the same as for a delivery.
     pub exchange: Exchange,
-    /// Where the time went. Together at most [`Exchange::duration`], which also covers the response body.
+    /// Duration of each phase. The sum is at most [`Exchange::duration`], which also covers the response body.
     pub timings: Timings,
-    /// What the endpoint was sent, or would have been had it been reached: names in lower case and sorted,
-    /// the values of one name in their order, what is not UTF-8 replaced. Without `host` and `content-length`,
-    /// which the HTTP library adds; empty where no request can be made to the URL.
+    /// Request headers that were sent, or would have been sent if the endpoint had been reached. Names are lower-case
+    /// and sorted; the values of a name keep their order; bytes that are not UTF-8 are replaced. `host` and
+    /// `content-length` are absent, since the HTTP library adds both. Empty if the URL allows no request.
     pub request_headers: Vec<(String, String)>,
 }
 
 type Message = http::Request<Full<Bytes>>;
 type HttpClient = legacy::Client<Connector, Full<Bytes>>;
 
-/// Makes the POSTs of a process. A clone shares its connections.
+/// Makes the POSTs of a process. A clone shares the connections.
 #[derive(Clone)]
 pub struct Client {
     http: HttpClient,
-    /// With these, each probe makes a connection of its own.
+    /// Route and TLS configuration of probes; each probe makes a new connection.
     route: Arc<Route>,
     probe_tls: Arc<ClientConfig>,
 }
 
 impl Client {
-    /// A client without connections yet. Reads the root certificates, and whom to ask for names.
+    /// Creates a client without connections. Reads the root certificates and the name servers.
     ///
     /// # Errors
-    /// When these cannot be had.
+    /// If certificates or name servers cannot be read.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
         let Settings { policy, extra_roots, name_servers, proxy } = settings;
         let route = Arc::new(Route { names: Names::new(name_servers)?, policy: policy.clone(), proxy: proxy.clone() });
         let tls = client_config(extra_roots.as_deref(), policy.https_only)?;
         let mut probe_tls = tls.clone();
-        // A session that is resumed shows no certificate, and whether that is in order is what a probe is for.
+        // A resumed session shows no certificate, but a probe must check the certificate.
         probe_tls.resumption = Resumption::disabled();
         Ok(Self {
             http: http_client(Connector::new(Arc::clone(&route), Arc::new(tls), Stopwatch::default())),
@@ -169,8 +169,8 @@ impl Client {
         exchange(&self.http, self.message(request), deadline, &Stopwatch::default()).await
     }
 
-    /// Makes the POST like [`post`](Self::post), but always over a new connection, which serves nothing else,
-    /// and tells what was sent and where the time went.
+    /// Makes the POST like [`post`](Self::post), but over a new connection for this request only. Also reports the
+    /// request headers and the duration of each phase.
     pub async fn probe(&self, request: Request) -> Probe {
         let deadline = request.deadline;
         let stopwatch = Stopwatch::new();
@@ -181,14 +181,14 @@ impl Client {
         Probe { exchange, timings: stopwatch.timings(), request_headers }
     }
 
-    /// Why a URL that [`UrlPolicy::check`] takes may not be called all the same, by what its host name stands for at the
-    /// moment. None where nothing forbids it, and where the name cannot be looked up now: every attempt is guarded anyway.
+    /// The reason why the URL is refused by the present addresses of the host, although [`UrlPolicy::check`] accepts
+    /// the URL. `None` if permitted, and if the name cannot be looked up now: every attempt is guarded anyway.
     pub async fn refusal(&self, url: &Url) -> Option<String> {
         let uri: Uri = url.as_str().parse().ok()?;
         refusal(&self.route, &uri).await
     }
 
-    /// The error is an outcome, and a text for people.
+    /// Builds the message. The error is an outcome and a text for people.
     fn message(&self, request: Request) -> Result<Message, (Outcome, String)> {
         self.route.policy.check(&request.url).map_err(|fault| (refused(&fault), fault.to_string()))?;
         let unusable = |_| (Outcome::NotSendable, "the URL cannot be used for a request".to_owned());
@@ -202,7 +202,7 @@ impl Client {
     }
 }
 
-/// What it comes to when a URL that was saved may not be called (any more).
+/// Outcome for a saved URL that may not be called (any more).
 fn refused(fault: &UrlFault) -> Outcome {
     match fault {
         UrlFault::LocalName(_) | UrlFault::AddressForbidden { .. } => Outcome::AddressForbidden,
@@ -217,18 +217,18 @@ fn http_client(connector: Connector) -> HttpClient {
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(IDLE_PER_HOST)
         .http1_max_buf_size(MAX_RESPONSE_HEAD)
-        // Despite its name this sends nothing twice. `hyper` gives a request back only while it still
-        // waits in the queue of a pooled connection that turns out to be closed: as soon as the
-        // connection takes it up to write its first byte, an error is final, whatever was written.
-        // `hyper-util` then sends such an untouched request over another connection. Without this,
-        // each keep-alive timeout at the receiver could cost an attempt. What remains is a receiver
-        // that closes while our bytes are under way: that one cannot be told from a receiver that has
-        // taken the event and died, and is a failed attempt.
+        // Despite the name, nothing is sent twice. `hyper` returns a request only while the request waits in the queue
+        // of a pooled connection that turns out to be closed. `hyper-util` sends the returned, untouched request over
+        // another connection. Once a connection takes the request to write the first byte, an error is final, whatever
+        // was written. Without this setting, each keep-alive timeout of a receiver could cost an attempt.
+        //
+        // A receiver that closes while our bytes are in transit still fails the attempt: a receiver that accepted the
+        // event and died looks the same.
         .retry_canceled_requests(true)
         .build(connector)
 }
 
-/// From a message, or the reason why there is none, to what came of it.
+/// Sends a message, or records the reason why there is none.
 async fn exchange(
     http: &HttpClient,
     message: Result<Message, (Outcome, String)>,
@@ -255,8 +255,8 @@ async fn exchange(
     exchange
 }
 
-/// Gives an answer a limit. An answer that arrived in time counts, even where the process was held up and reads it late: the
-/// receiver is not at fault.
+/// Runs `answer` with a time limit. A response that arrived in time counts, even if the process was held up and reads
+/// late: the receiver is not at fault.
 async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Option<T> {
     let started = Instant::now();
     let mut answer = std::pin::pin!(answer);
@@ -269,8 +269,7 @@ async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Option<
     timeout(SECOND_CHANCE, answer).await.ok()
 }
 
-/// Sets the headers that are ours and removes those that are `hyper`'s, or that would change how the message
-/// is read.
+/// Sets Fanfare's headers and removes headers that belong to `hyper`, or would change the meaning of the message.
 fn set_our_headers(headers: &mut HeaderMap) {
     for name in OF_THE_MESSAGE {
         headers.remove(name);
@@ -285,7 +284,7 @@ fn listed(headers: &HeaderMap) -> Vec<(String, String)> {
         .iter()
         .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
-    // Stable, so that the values of one name stay in their order.
+    // A stable sort keeps the order of a name's values.
     listed.sort_by(|(one, _), (other, _)| one.cmp(other));
     listed
 }
@@ -300,8 +299,8 @@ fn unanswered(outcome: Outcome, error: String) -> Exchange {
     }
 }
 
-/// The status decides. A body that is slow or breaks off is no reason to send the event again, so what is
-/// read of it by the deadline is kept, and the rest is left.
+/// Reads the response. The status decides: a slow or broken body is no reason to send the event again. The part of the
+/// body that arrives by the deadline is kept.
 async fn answered(response: Response<Incoming>, remaining: Duration) -> Exchange {
     let (head, body) = response.into_parts();
     let retry_after =
@@ -321,8 +320,8 @@ async fn answered(response: Response<Incoming>, remaining: Duration) -> Exchange
     }
 }
 
-/// Reads until the end or the limit. Dropping a body that is not at its end closes its connection, as
-/// `hyper` does not drain it.
+/// Reads until the end or the limit. Dropping an unfinished body closes the connection, as `hyper` does not drain the
+/// body.
 async fn read_bounded(mut body: Incoming, read: &mut BytesMut) -> Result<(), hyper::Error> {
     while read.len() < MAX_RESPONSE_BODY
         && let Some(frame) = body.frame().await
@@ -394,7 +393,7 @@ mod tests {
     }
 
     proptest! {
-        /// What was saved can be sent: the two URL parsers agree on the host.
+        /// A URL that may be saved can be sent to: both URL parsers agree on the host.
         #[test]
         fn a_url_that_may_be_saved_can_be_requested(rest in "[a-z0-9.-]{1,12}(:[0-9]{1,5})?[/?]\\PC{0,40}") {
             if let Ok(url) = check_url(&format!("https://{rest}"), &UrlPolicy::default()) {

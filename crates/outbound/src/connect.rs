@@ -1,8 +1,8 @@
 //! From a host name to a connection to an address that may be called.
 //!
-//! The guard stands here and not in a resolver, because `hyper-util`'s own connector does not ask its
-//! resolver about IP literals; and after DNS, because a name can point anywhere. The vetted addresses are
-//! the ones that are dialled, so that no second look-up can answer otherwise (DNS rebinding).
+//! The guard is here and not in a resolver, because `hyper-util`'s own connector does not ask the resolver about IP
+//! literals; and after DNS, because a name can point anywhere. Only vetted addresses are dialled, so that no second
+//! look-up can return another address (DNS rebinding).
 
 use std::{
     io,
@@ -27,25 +27,24 @@ use crate::{
     timings::Stopwatch,
 };
 
-/// How long one address may take to accept, so that a second one is tried within the usual deadlines.
-/// Long enough for two lost SYN packets (1 s and 2 s of waiting).
+/// Longest time for an address to accept, so that a second address is tried within the usual deadlines. Long enough for
+/// two lost SYN packets (1 s and 2 s of waiting).
 const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 
-/// How many of a host's addresses are tried: a name can stand for thousands, and an attempt is no scan of them.
+/// Maximum addresses of a host that are tried. A name can have thousands, and an attempt must not scan all.
 const MAX_DIALLED: usize = 8;
 
-/// How long look-up, connecting and TLS may take together. The deadline of a request is usually shorter;
-/// this one counts for connections that `hyper-util` goes on making in the background, when another one
-/// became free for the request that began them.
+/// Longest time for look-up, connecting and TLS together. The deadline of a request is usually shorter. This limit
+/// applies to connections that `hyper-util` continues in the background after the request got another connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long the look-up of a name may take where somebody waits for its URL to be saved.
+/// Longest look-up of a name while a client waits for a URL to be saved.
 const VETTING_LIMIT: Duration = Duration::from_secs(3);
 
 type Connecting = Pin<Box<dyn Future<Output = Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>> + Send>>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Guarded TCP, with TLS on it for `https`. The certificate is checked against the name in the URL.
+/// Guarded TCP, with TLS for `https`. The certificate is checked against the name in the URL.
 #[derive(Clone)]
 pub(crate) struct Connector {
     https: HttpsConnector<Dialer>,
@@ -53,15 +52,15 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// The stopwatch is told of the phases of every connection: it must be one that measures nothing, or this
-    /// connector be there for a single exchange.
+    /// Creates a connector that reports the phases of every connection to `stopwatch`. Use a stopwatch that measures
+    /// nothing, or the connector for a single exchange only.
     pub(crate) fn new(route: Arc<Route>, tls: Arc<ClientConfig>, stopwatch: Stopwatch) -> Self {
         let dialer = Dialer { route, stopwatch: stopwatch.clone() };
         Self { https: HttpsConnector::from((dialer, tls)), stopwatch }
     }
 }
 
-/// Which addresses are dialled, and through what.
+/// Names, permissions and proxy for dialling.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) names: Names,
@@ -91,12 +90,12 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Why there is no connection.
+/// The reason why no connection was made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     #[error("the host name cannot be resolved: {0}")]
     LookupFailed(#[from] NameError),
-    /// Does not say which address, as it may tell how the operator's network looks inside.
+    /// Omits the address, as the address could reveal the operator's network.
     #[error("the host has an address that may not be called: it is {0}")]
     Forbidden(&'static str),
     #[error("cannot connect: {0}")]
@@ -138,7 +137,7 @@ impl Service<Uri> for Dialer {
                     dial(&route, &addresses).await?
                 }
             };
-            // A delivery is one small write that waits for its answer: there is nothing to gather.
+            // A delivery is a small write that waits for the response: nothing to gather.
             stream.set_nodelay(true).map_err(DialError::ConnectFailed)?;
             stopwatch.lap(|timings| &mut timings.connect);
             Ok(TokioIo::new(stream))
@@ -146,7 +145,7 @@ impl Service<Uri> for Dialer {
     }
 }
 
-/// As they are written in the URL: an IPv6 address has its brackets.
+/// Host and port as written in the URL: an IPv6 address keeps the brackets.
 fn host_and_port(uri: &Uri) -> (&str, u16) {
     let default_port = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
     (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(default_port))
@@ -159,15 +158,14 @@ async fn look_up(names: &Names, uri: &Uri) -> Result<Vec<SocketAddr>, NameError>
     Ok(names.addresses(host).await?.into_iter().map(|address| (address, port).into()).collect())
 }
 
-/// All addresses of a host or none. A name that mixes public and internal addresses is an attack or a mistake,
-/// and which one is dialled should not depend on luck.
+/// Permits all addresses of a host or none. A name that mixes public and internal addresses is an attack or a mistake,
+/// and luck must not choose the dialled address.
 fn permit(policy: &AddressPolicy, addresses: &[SocketAddr]) -> Result<(), DialError> {
     let refusal = addresses.iter().find_map(|address| policy.refusal(address.ip()));
     refusal.map_or(Ok(()), |reason| Err(DialError::Forbidden(reason)))
 }
 
-/// Why the host of a URL may not be called by what its name stands for at the moment; none as well where that cannot
-/// be told.
+/// The reason why the host's present addresses are refused; `None` as well if the addresses are unknown.
 pub(crate) async fn refusal(route: &Route, uri: &Uri) -> Option<String> {
     if route.proxy.as_ref().is_some_and(|proxy| proxy.gives_names) {
         return None;
@@ -176,7 +174,7 @@ pub(crate) async fn refusal(route: &Route, uri: &Uri) -> Option<String> {
     permit(&route.policy.addresses, &addresses).err().map(|error| error.to_string())
 }
 
-/// A connection to the first address that accepts one.
+/// Connects to the first address that accepts.
 async fn dial(route: &Route, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
     let mut failure = DialError::LookupFailed(NameError::NoAddress);
     for &address in addresses.iter().take(MAX_DIALLED) {
@@ -194,7 +192,7 @@ async fn dial_one(route: &Route, address: SocketAddr) -> Result<TcpStream, DialE
         return Ok(proxy.address.tunnel(&address.to_string()).await?);
     }
     let stream = TcpStream::connect(address).await.map_err(DialError::ConnectFailed)?;
-    // The kernel may connect elsewhere than it was told to, as it does for `0.0.0.0`: the peer has the last word.
+    // The kernel may connect elsewhere than asked, as for `0.0.0.0`: the check of the peer decides.
     let peer = stream.peer_addr().map_err(DialError::ConnectFailed)?;
     permit(&route.policy.addresses, &[peer])?;
     Ok(stream)
@@ -229,7 +227,7 @@ mod tests {
     async fn tries_the_addresses_in_turn() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("listener");
         let open = listener.local_addr().expect("address");
-        // Bound without listening: refuses, and nobody else can listen there meanwhile.
+        // Bound without listening: refuses, and no other process can listen there meanwhile.
         let socket = TcpSocket::new_v4().expect("socket");
         socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("bound");
         let closed = socket.local_addr().expect("address");

@@ -1,9 +1,9 @@
-//! A proxy of the operator's, through which requests leave where a firewall lets nothing else out.
+//! The operator's egress proxy, for networks whose firewall lets no other traffic out.
 //!
-//! It is asked for a tunnel (`CONNECT`, RFC 9110, 9.3.6) to an address that was looked up and vetted here, so that the
-//! guard holds as without it, and TLS goes from end to end. Or it is given the name, where no names can be looked up in
-//! the operator's network: then this side can judge no more than what the URL says, and the proxy must refuse what may
-//! not be called.
+//! Normally, the proxy gets a request for a tunnel (`CONNECT`, RFC 9110, 9.3.6) to an address that was looked up and
+//! vetted here. The guard applies as without a proxy, and TLS is end to end. Where the operator's network cannot look
+//! up names, the proxy gets the name instead. The guard then covers only the text of the URL, and the proxy must refuse
+//! forbidden addresses.
 
 use std::{fmt, io, str::FromStr};
 
@@ -15,28 +15,28 @@ use tokio::{
 };
 use url::{Host, Url};
 
-/// The longest answer of a proxy that is read, in bytes.
+/// Longest response of a proxy that is read, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
 
-/// A proxy of the operator's.
+/// The operator's egress proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// Where it is.
+    /// Host, port and credentials.
     pub address: ProxyAddress,
-    /// Whether it is given the names of hosts, and guards by itself, instead of the addresses that were vetted here.
+    /// True if the proxy gets host names and guards by itself, instead of addresses vetted here.
     pub gives_names: bool,
 }
 
-/// Where the proxy is, and who we are there.
+/// Host and port of the proxy, and Fanfare's credentials there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyAddress {
     host: String,
     port: u16,
-    /// The value of `Proxy-Authorization`.
+    /// Value of `Proxy-Authorization`.
     authorization: Option<String>,
 }
 
-/// Why a text is no proxy.
+/// The text is not a proxy's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected http://host:port or http://user:password@host:port, with user and password percent-encoded")]
 pub struct NotAProxy;
@@ -73,7 +73,7 @@ impl fmt::Debug for ProxyAddress {
     }
 }
 
-/// Why a proxy gave no tunnel.
+/// The reason why a proxy gave no tunnel.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TunnelError {
     #[error("the egress proxy cannot be reached: {0}")]
@@ -82,12 +82,12 @@ pub(crate) enum TunnelError {
     Refused(u16),
     #[error("the egress proxy could not connect ({0})")]
     Failed(u16),
-    #[error("the egress proxy answered with what is not HTTP")]
+    #[error("the egress proxy's answer is not HTTP")]
     NotHttp,
 }
 
 impl ProxyAddress {
-    /// A connection to `authority`, a host and its port, through the proxy.
+    /// Connects to `authority`, a host and port, through the proxy.
     pub(crate) async fn tunnel(&self, authority: &str) -> Result<TcpStream, TunnelError> {
         let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
         let mut stream = connected.map_err(TunnelError::Unreachable)?;
@@ -103,7 +103,7 @@ impl ProxyAddress {
     }
 }
 
-/// Reads up to the empty line. Whatever follows is of the endpoint, which says nothing before it is asked.
+/// Reads up to the empty line. Later bytes belong to the endpoint, which sends nothing before a request.
 async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>, TunnelError> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,7 +1,6 @@
-//! Which outcome an error means.
+//! Maps an error to an outcome.
 //!
-//! Decided by the types in the chain of causes, never by their texts, which change with each version of
-//! the libraries.
+//! The types in the chain of causes decide, never the texts, which change with each version of the libraries.
 
 use std::{error::Error, io, iter};
 
@@ -10,25 +9,25 @@ use rustls::pki_types::InvalidDnsNameError;
 
 use crate::{connect::DialError, egress::TunnelError};
 
-/// Longest text of a cause that is kept, in characters. A certificate can name a hundred hosts.
+/// Longest recorded text of a cause, in characters. A certificate can name a hundred hosts.
 const MAX_TEXT: usize = 300;
 
-/// What an exchange came to that ended before a response head, and a text for people.
+/// Outcome of an exchange that ended before a response head, and a text for people.
 pub(crate) fn classify(error: &(dyn Error + 'static)) -> (Outcome, String) {
-    // Whatever is not recognised ended the connection, or we would have got an answer.
+    // Any other error ended the connection, or a response would have arrived.
     let outcome = causes(error).find_map(judge).unwrap_or(Outcome::ConnectionClosed);
     (outcome, describe(outcome, error))
 }
 
-/// The text of the innermost cause, which is the one that says something.
+/// Text of the innermost cause, the most specific text.
 pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     causes(error).last().unwrap_or(error).to_string().chars().take(MAX_TEXT).collect()
 }
 
-/// The error and what caused it, the outermost first.
+/// The error and the chain of causes, outermost first.
 ///
-/// `source()` of an [`io::Error`] that wraps an error is the source *of that error*, and would skip the very
-/// one that `rustls` reports.
+/// `source()` of an [`io::Error`] that wraps an error is the source *of the wrapped error*, and would skip the very
+/// error that `rustls` reports.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),
@@ -36,7 +35,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
-/// What one link of the chain means, if it means anything by itself.
+/// The outcome of a single cause, if the cause alone determines an outcome.
 fn judge(cause: &(dyn Error + 'static)) -> Option<Outcome> {
     if let Some(error) = cause.downcast_ref::<DialError>() {
         return match error {
@@ -45,7 +44,7 @@ fn judge(cause: &(dyn Error + 'static)) -> Option<Outcome> {
             DialError::NoTunnel(_) => Some(Outcome::ConnectionFailed),
             DialError::ConnectFailed(error) => Some(match error.kind() {
                 io::ErrorKind::TimedOut => Outcome::TimedOut,
-                // It was accepted and ended before we looked.
+                // The connection was accepted, and ended before the check.
                 io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected => Outcome::ConnectionClosed,
                 _ => Outcome::ConnectionFailed,
             }),
@@ -60,12 +59,12 @@ fn judge(cause: &(dyn Error + 'static)) -> Option<Outcome> {
         return Some(Outcome::NotSendable);
     }
     if let Some(error) = cause.downcast_ref::<io::Error>() {
-        // The kernel gave up on a peer that acknowledges nothing.
+        // The kernel gave up on a peer that acknowledges no packets.
         return (error.kind() == io::ErrorKind::TimedOut).then_some(Outcome::TimedOut);
     }
     let error = cause.downcast_ref::<hyper::Error>()?;
     let ended = error.is_incomplete_message() || error.is_closed() || error.is_canceled() || error.is_user();
-    // What has no cause and did not end the connection is bytes that came before anything was asked.
+    // An error without a cause on a connection that did not end: bytes arrived before any request.
     let unasked = error.source().is_none() && !ended;
     (error.is_parse() || unasked).then_some(Outcome::NotHttp)
 }
@@ -76,7 +75,7 @@ fn describe(outcome: Outcome, error: &(dyn Error + 'static)) -> String {
     }
     let what = match outcome {
         Outcome::TlsFailed => "no TLS session",
-        Outcome::NotHttp => "the answer was not HTTP that we can read",
+        Outcome::NotHttp => "the answer was not readable HTTP",
         Outcome::NotSendable => "the request cannot be made",
         Outcome::TimedOut => "no answer in time",
         _ => "the connection ended before the response head",

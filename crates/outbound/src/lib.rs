@@ -1,16 +1,16 @@
-//! The one way to an endpoint: sign, guard, dial, POST.
+//! The only path to an endpoint: sign, guard, dial, POST.
 //!
-//! Whatever calls a URL that a customer chose goes through [`Client::post`], which bounds the exchange in
-//! time, size and reach and answers with an [`Exchange`], never with an error. [`Client::probe`] goes the same
-//! way for people who look on, and tells in addition what was sent and how long each phase took.
+//! All calls of a URL chosen by a customer go through [`Client::post`], which bounds the exchange in time, size and
+//! reach, and returns an [`Exchange`], never an error. [`Client::probe`] makes the same call for people, and also
+//! reports the request and the duration of each phase.
 //!
-//! - `sign`: the headers by which a receiver knows that a delivery is ours
-//! - `connect`: from a host name to a connection to a permitted address, with TLS on it
+//! - `sign`: headers by which a receiver recognises a genuine delivery
+//! - `connect`: from a host name to a connection to a permitted address, with TLS
 //! - `names`: from host names to addresses
-//! - `egress`: a proxy of the operator's, through which connections go
-//! - `client`: one POST, from request to recorded answer
-//! - `timings`: how long each phase of a probe took
-//! - `failure`: which [`Outcome`](fanfare_domain::outcome::Outcome) an error means
+//! - `egress`: the operator's proxy for connections
+//! - `client`: a POST, from request to recorded response
+//! - `timings`: duration of each phase of a probe
+//! - `failure`: the [`Outcome`](fanfare_domain::outcome::Outcome) of an error
 
 mod client;
 mod connect;

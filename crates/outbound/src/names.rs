@@ -1,8 +1,7 @@
 //! From host names to addresses.
 //!
-//! Name servers are asked from here and not by the system's `getaddrinfo`: each call of that holds a thread for as long as
-//! the name server of whoever owns the name takes, of which a process has some hundreds, so that a customer with a few silent
-//! name servers would hold up everybody's new connections.
+//! The resolver replaces the system's `getaddrinfo`, which blocks a thread until the name server answers. A process has
+//! some hundreds of such threads, so a customer with a few silent name servers would hold up all new connections.
 
 use std::{
     fmt,
@@ -19,23 +18,23 @@ use hickory_resolver::{
 
 use crate::SetupError;
 
-/// Answers that are kept, and for how long at the most, whatever they say of themselves. Whoever moves an endpoint need not
-/// wait; and an answer is only ever used for connections that are judged by it.
+/// Size and longest lifetimes of the cache, whatever TTL an answer has. A moved endpoint is found soon. A cached answer
+/// is used only for connections that are checked against the same answer.
 const KEPT_ANSWERS: u64 = 4096;
 const KEPT_FOR: Duration = Duration::from_secs(30);
 const KEPT_WITHOUT_ADDRESS: Duration = Duration::from_secs(5);
 
-/// Questions that may be under way over one connection to a name server.
+/// Maximum open questions per connection to a name server.
 const MAX_QUESTIONS: usize = 4096;
 
-/// The port of name servers.
+/// Default port of name servers.
 const PORT: u16 = 53;
 
-/// A name server.
+/// Address of a name server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NameServer(SocketAddr);
 
-/// Why a text is no name server.
+/// The text is not the address of a name server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected the address of a name server, such as 9.9.9.9 or 127.0.0.1:5353")]
 pub struct NotANameServer;
@@ -49,10 +48,10 @@ impl FromStr for NameServer {
     }
 }
 
-/// Why a name has no address.
+/// The reason why a name has no address.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NameError {
-    #[error("there is no such name")]
+    #[error("the name does not exist")]
     Unknown,
     #[error("the name has no address")]
     NoAddress,
@@ -60,12 +59,13 @@ pub(crate) enum NameError {
     NoAnswer(#[source] NetError),
 }
 
-/// What knows the addresses of names. A clone shares what is kept.
+/// Resolver of host names. A clone shares the cache.
 #[derive(Clone)]
 pub(crate) struct Names(TokioResolver);
 
 impl Names {
-    /// Asks these name servers; where there are none, those of the system, with its `hosts` file and search domains.
+    /// Creates a resolver for `servers`, or for the system's name servers if empty, with the system's `hosts` file and
+    /// search domains.
     pub(crate) fn new(servers: &[NameServer]) -> Result<Self, SetupError> {
         let mut builder = if servers.is_empty() {
             TokioResolver::builder_tokio().map_err(SetupError::NoNameServers)?
@@ -78,7 +78,7 @@ impl Names {
         Ok(Self(builder.build().map_err(SetupError::NoNameServers)?))
     }
 
-    /// Every address of a host, those of IPv4 first, which more networks lead to.
+    /// Every address of a host. IPv4 addresses come first, since more networks reach IPv4.
     pub(crate) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NameError> {
         if let Ok(literal) = host.parse() {
             return Ok(vec![literal]);
@@ -109,7 +109,7 @@ fn configured(address: SocketAddr) -> NameServerConfig {
 }
 
 fn limit(options: &mut ResolverOpts) {
-    // All addresses are judged, so all must be known.
+    // All addresses are judged, so all must be looked up.
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.cache_size = KEPT_ANSWERS;
     options.positive_max_ttl = Some(KEPT_FOR);

@@ -1,4 +1,4 @@
-//! The headers by which a receiver knows that a delivery is ours and unchanged.
+//! Headers by which a receiver recognises a genuine, unchanged delivery.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use fanfare_domain::{
@@ -15,16 +15,15 @@ const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// The headers of one attempt: the endpoint's own, those of its dialect, and those of Standard Webhooks,
-/// the latter winning over the former. Made with the secrets that are live at the moment of the attempt.
+/// Headers of an attempt: the endpoint's own headers, then the dialect's, then those of Standard Webhooks; later
+/// headers replace earlier headers of the same name. Only secrets that are live at the time of the attempt sign.
 ///
-/// - `webhook-signature` (Standard Webhooks 1.0.0) holds a signature by each of them, as its verifiers
-///   accept any that matches. It covers the event's id and the time of this attempt, not of the first.
-/// - The dialect's signature header holds exactly one, as published verifiers throw on any other length. It
-///   is by the oldest secret: a receiver that has not yet taken over the new one keeps verifying until the
-///   old one ends.
+/// - `webhook-signature` (Standard Webhooks 1.0.0) contains a signature by each live secret, as verifiers accept any
+///   match. The signature covers the event's id and the time of this attempt, not of the first attempt.
+/// - The dialect's signature header contains exactly one signature, as published verifiers throw on any other length.
+///   The oldest secret signs: a receiver without the new secret can verify until the old secret ends.
 ///
-/// Without secrets there are no signatures, only the id and the time.
+/// Without secrets, the headers have no signatures, only the id and the time.
 pub(crate) fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body: &[u8]) -> HeaderMap {
     let dialect = &endpoint.dialect;
     let mut headers = endpoint.headers.clone();
@@ -51,7 +50,7 @@ pub(crate) fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body:
     headers
 }
 
-/// The value of a dialect's signature header.
+/// Value of a dialect's signature header.
 fn dialect_signature(
     form: &SignatureForm,
     secret: &SigningSecret,
@@ -87,7 +86,7 @@ fn dialect_signature(
     })
 }
 
-/// `v1,` and base64 of the HMAC over `id.seconds.body`.
+/// Standard Webhooks signature: `v1,` and base64 of the HMAC over `id.seconds.body`.
 fn standard_signature(key: &[u8], id: &str, seconds: i64, body: &[u8]) -> String {
     let prefix = format!("{id}.{seconds}.");
     format!("v1,{}", STANDARD.encode(hmac_sha256(key, &[prefix.as_bytes(), body])))
@@ -101,8 +100,8 @@ fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// A value of what cannot break out of a header: ids, event types, base64, hex, and a dialect's own text,
-/// which was checked when its file was read.
+/// Converts text that cannot break out of a header: ids, event types, base64, hex, and a dialect's own text, checked
+/// when the file was read.
 fn visible_ascii(text: String) -> HeaderValue {
     HeaderValue::try_from(text).expect("visible ASCII")
 }
@@ -149,7 +148,7 @@ mod tests {
         timeout = "1s"
     "#;
 
-    /// The headers of an attempt with these secrets, newest first, each with its end in seconds.
+    /// Headers of an attempt with these secrets, newest first, each with an end in seconds.
     fn headers(dialect_name: &str, secrets: &[(&str, Option<i64>)], at: i64) -> HeaderMap {
         let dialect = dialect(dialect_name);
         let id: EndpointId = "wh_01h455vb4pex5vsknk084sn02q".parse().expect("id");
@@ -190,7 +189,7 @@ mod tests {
     const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     const NEW: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
-    /// The vectors that the official Standard Webhooks libraries test themselves with.
+    /// Test vectors of the official Standard Webhooks libraries.
     #[test]
     fn signs_as_the_official_libraries_do() {
         for (text, id, seconds, body, signature) in [
@@ -213,7 +212,7 @@ mod tests {
         }
     }
 
-    /// The expected value is that of Node: `createHmac("sha256", secret).update(body).digest("hex")`.
+    /// The expected value comes from Node: `createHmac("sha256", secret).update(body).digest("hex")`.
     #[test]
     fn each_documents_header_has_its_form() {
         let hex = "78dd34208881d421fa3a5c6234cab4568e4b390c903fc1a2668d1e71c68fb9c9";
@@ -225,12 +224,12 @@ mod tests {
         assert_eq!(sent("nudj", "x-nudj-event"), "user.joined");
         assert_eq!(sent("nudj", "x-nudj-delivery-id"), "dlv_01h455vb4pex5vsknk084sn02q");
         for without in ["reward", "standard"] {
-            // Three of Standard Webhooks', and two of the endpoint's own.
+            // Three headers of Standard Webhooks, and two of the endpoint.
             assert_eq!(headers(without, &[(OLD, None)], 5).len(), 5, "{without}");
         }
     }
 
-    /// The expected value is that of Python: `hmac` with the decoded secret over `id.seconds.body`.
+    /// The signed text is `id.seconds.body` with the dialect's prefix of the id, and the key is the decoded secret.
     #[test]
     fn a_dialect_may_sign_more_than_the_body() {
         let expected = hmac_sha256(&secret(OLD).key(), &[b"acme_01h455vb4pex5vsknk084sn02q.7.", BODY]);

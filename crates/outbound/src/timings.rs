@@ -1,4 +1,4 @@
-//! Where the time of an exchange went.
+//! Duration of the phases of an exchange.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,48 +7,48 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long the phases of an exchange took, in the order in which they follow one another without a gap.
+/// Duration of the phases of an exchange, in order and without gaps.
 ///
-/// `None` is a phase that did not come to its end: the first of them, apart from `tls` for `http`, is the one
-/// in which the exchange failed.
+/// `None` is a phase that did not finish. The first such phase, except for `tls` with `http`, is the phase in which the
+/// exchange failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// From the call until the addresses of the host were known. Next to nothing for one that is an address.
+    /// From the call until the host's addresses were known. Close to zero for an IP address.
     pub dns: Option<Duration>,
-    /// From there until one of the addresses had accepted, those that were tried before it included.
+    /// From the end of `dns` until an address accepted, earlier tries of other addresses included.
     pub connect: Option<Duration>,
-    /// From there until the TLS session stood, the certificate checked. Never there for `http`.
+    /// From the end of `connect` until the TLS session was established and the certificate checked. Always `None` for
+    /// `http`.
     pub tls: Option<Duration>,
-    /// From the connection that is ready for the request until the whole response head was read, so that what
-    /// the endpoint does before it answers is in here.
+    /// From the ready connection until the whole response head was read. Includes the endpoint's processing time.
     pub first_byte: Option<Duration>,
 }
 
-/// Measures the phases of one exchange, each from the end of the one before. A clone measures the same one.
+/// Measures the phases of an exchange, each from the end of the previous phase. A clone measures the same exchange.
 ///
-/// The default is a stopwatch that measures nothing, for connections that may serve many exchanges.
+/// The default measures nothing, for connections that may serve many exchanges.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stopwatch(Option<Arc<Mutex<Laps>>>);
 
 #[derive(Debug, Default)]
 struct Laps {
-    /// When the phase began that is going on.
+    /// Start of the current phase.
     since: Option<Instant>,
     timings: Timings,
 }
 
 impl Stopwatch {
-    /// One that does measure, from [`start`](Self::start) on.
+    /// Creates a stopwatch that measures, from [`start`](Self::start) on.
     pub(crate) fn new() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// The first phase begins.
+    /// Begins the first phase.
     pub(crate) fn start(&self) {
         self.with(|laps| laps.since = Some(Instant::now()));
     }
 
-    /// This phase is over, and the next one begins.
+    /// Ends this phase, and begins the next.
     pub(crate) fn lap(&self, phase: fn(&mut Timings) -> &mut Option<Duration>) {
         self.with(|laps| {
             let now = Instant::now();
@@ -56,7 +56,7 @@ impl Stopwatch {
         });
     }
 
-    /// What was measured so far.
+    /// Durations measured so far.
     pub(crate) fn timings(&self) -> Timings {
         self.with(|laps| laps.timings).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Whom to trust when an endpoint presents its certificate.
+//! TLS configuration: trusted root certificates.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,43 +15,44 @@ use rustls::{
     },
 };
 
-/// Why no [`Client`](crate::Client) could be made. Each is a fault of the deployment.
+/// The reason why no [`Client`](crate::Client) could be made. Each is a fault of the deployment.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The file with additional root certificates cannot be read as PEM.
     #[error("cannot read root certificates from {path}: {source}")]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What failed.
+        /// Cause.
         source: pem::Error,
     },
-    /// A certificate in that file cannot be a root.
+    /// A certificate in the file cannot be a root.
     #[error("a certificate in {path} is not usable as a root: {source}")]
     Unusable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Cause.
         source: rustls::Error,
     },
-    /// That file holds no certificate at all.
+    /// The file has no certificate.
     #[error("{0} holds no PEM certificate")]
     Empty(PathBuf),
-    /// Every delivery would fail.
+    /// No root certificates, although only https is permitted: every delivery would fail.
     #[error("only https is permitted, but this system has no root certificates: install ca-certificates")]
     NoRoots,
-    /// The system does not say whom to ask for the addresses of names.
-    #[error("cannot read which name servers to ask from /etc/resolv.conf: {0}; set FANFARE_NAME_SERVERS")]
+    /// The system's name servers cannot be read.
+    #[error("cannot read the name servers from /etc/resolv.conf: {0}; set FANFARE_NAME_SERVERS")]
     NoNameServers(#[source] NetError),
-    /// The TLS library refused its own defaults.
+    /// The TLS library refused the library's own defaults.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// TLS 1.2 and 1.3 with the system's root certificates, and those of `extra` (PEM).
+/// Creates a configuration for TLS 1.2 and 1.3 with the system's root certificates and the certificates in `extra`
+/// (PEM).
 ///
-/// ALPN offers HTTP/1.1 only: over HTTP/2, all customers behind one host would share a connection, and
-/// one that stalls would hold up the others.
+/// ALPN offers HTTP/1.1 only: over HTTP/2, all customers behind a host would share a connection, and a stalled customer
+/// would hold up the others.
 pub(crate) fn client_config(extra: Option<&Path>, https_only: bool) -> Result<ClientConfig, SetupError> {
     let mut roots = system_roots();
     if let Some(path) = extra {
@@ -68,7 +69,8 @@ pub(crate) fn client_config(extra: Option<&Path>, https_only: bool) -> Result<Cl
     Ok(config)
 }
 
-/// What can be read is used: one odd certificate among a system's hundred must not stop the service.
+/// Reads the system's roots, and skips unreadable certificates: a single odd certificate among a hundred must not stop
+/// the service.
 fn system_roots() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
@@ -80,7 +82,7 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-/// Strict, unlike the system's: the operator has named this file.
+/// Adds the certificates of a file. Strict, unlike for the system's roots, since the operator has named the file.
 fn add_from_file(roots: &mut RootCertStore, path: &Path) -> Result<(), SetupError> {
     let unreadable = |source| SetupError::Unreadable { path: path.to_owned(), source };
     let before = roots.len();

@@ -1,18 +1,16 @@
-//! What a service may be called with instead of being run.
+//! The command line of a service.
 
 use std::process::exit;
 
-/// What a call asks for instead of running the service: one of `known`, or nothing. Answers `--help` and `--version`
-/// itself, and ends with exit code 2 for what there is not: a misspelt flag must not start a service.
+/// Parses the command line: an argument from `known`, or `None` to run the service. Answers `--help` and `--version`
+/// itself. Exits with code 2 on an unknown argument, so that a misspelt flag does not start a service.
 pub fn argument(service: &str, known: &[&'static str]) -> Option<&'static str> {
     let given: Vec<String> = std::env::args().skip(1).collect();
     let usage = format!("usage: {service} [{} | --help | --version]", known.join(" | "));
     match given.as_slice() {
         [] => None,
         [one] if one == "--help" => {
-            println!(
-                "{usage}\n\nRuns the service. It is set by environment variables: deploy/README.md describes them."
-            );
+            println!("{usage}\n\nRuns the service. Environment variables configure the service: see deploy/README.md.");
             exit(0);
         }
         [one] if one == "--version" => {

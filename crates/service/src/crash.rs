@@ -1,9 +1,9 @@
-//! Places at which tests kill the process: in a debug build only.
+//! Crash points: places at which tests kill the process, in a debug build only.
 
-/// Kills this process, as kill -9 does, where `FANFARE_CRASH_AT` names this place: `event.persisted`, or
-/// `event.persisted:3` for the third time that it is passed. Does nothing in a release build.
+/// Kills this process like kill -9 if `FANFARE_CRASH_AT` names this place: `event.persisted`, or `event.persisted:3`
+/// for the third pass. A release build does nothing.
 ///
-/// Each place stands in the crash table of `crates/README.md`, with the test that kills there.
+/// The crash table of `crates/README.md` lists each place, with the test that kills there.
 #[inline]
 pub fn crash_point(place: &str) {
     #[cfg(debug_assertions)]
@@ -30,7 +30,7 @@ mod debug {
     pub(super) fn pass(place: &str) {
         let Some((wanted, time)) = &*CRASH_AT else { return };
         if place == wanted && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *time {
-            // No destructor runs, nothing is flushed, no connection is closed in order.
+            // No destructor runs, no buffer is flushed, no connection is closed in order.
             std::process::abort();
         }
     }

@@ -1,11 +1,11 @@
-//! Configuration by environment variables. Reading a setting is also what documents it, and all
-//! mistakes are reported at once.
+//! Configuration by environment variables. Reading a setting also documents the setting, and all mistakes are reported
+//! at once.
 
 use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
 use fanfare_domain::wait::parse_wait;
 
-/// The environment of a process, and what has been asked of it so far.
+/// Environment of a process, and the settings read so far.
 pub struct Environment {
     values: HashMap<String, String>,
     settings: Vec<Setting>,
@@ -18,24 +18,24 @@ struct Setting {
     meaning: &'static str,
 }
 
-/// Every mistake in the environment of a process.
+/// All mistakes in the environment of a process.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration has {} mistake(s):\n  {}\nEvery setting is described in deploy/README.md.", .0.len(), .0.join("\n  "))]
 pub struct ConfigurationError(Vec<String>);
 
 impl Environment {
-    /// The variables of this process.
+    /// Reads the variables of this process.
     pub fn of_process() -> Self {
         Self::new(std::env::vars())
     }
 
-    /// These variables. An empty value is as good as none.
+    /// Creates an environment of these variables. An empty value counts as unset.
     pub fn new(values: impl IntoIterator<Item = (String, String)>) -> Self {
         let values = values.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         Self { values, settings: Vec::new(), mistakes: Vec::new() }
     }
 
-    /// A setting that must be there.
+    /// Reads a setting that must be set.
     pub fn required<T: FromStr<Err: fmt::Display>>(&mut self, name: &'static str, meaning: &'static str) -> Option<T> {
         let value = self.optional(name, meaning);
         if let Some(setting) = self.settings.last_mut() {
@@ -47,15 +47,15 @@ impl Environment {
         value
     }
 
-    /// A setting that may be absent.
+    /// Reads a setting that may be absent.
     pub fn optional<T: FromStr<Err: fmt::Display>>(&mut self, name: &'static str, meaning: &'static str) -> Option<T> {
         self.settings.push(Setting { name, default: "", meaning });
         let value = self.values.get(name)?;
-        // The value itself may be a secret, so only the reason is shown.
+        // The message omits the value, which may be a secret.
         value.parse().map_err(|error| self.mistakes.push(format!("{name}: {error}"))).ok()
     }
 
-    /// A setting with a default.
+    /// Reads a setting with a default.
     pub fn with_default<T: FromStr<Err: fmt::Display>>(
         &mut self,
         name: &'static str,
@@ -67,7 +67,7 @@ impl Environment {
         value.parse().map_err(|error| self.mistakes.push(format!("{name}: {error}"))).ok()
     }
 
-    /// A number with a default and bounds.
+    /// Reads a number with a default and bounds.
     pub fn number(
         &mut self,
         name: &'static str,
@@ -83,12 +83,12 @@ impl Environment {
         None
     }
 
-    /// A time such as `500ms`, `10s`, `5m`, `24h` or `30d`, with a default.
+    /// Reads a duration such as `500ms`, `10s`, `5m`, `24h` or `30d`, with a default.
     pub fn duration(&mut self, name: &'static str, default: &'static str, meaning: &'static str) -> Option<Duration> {
         self.with_default::<Time>(name, default, meaning).map(|time| time.0)
     }
 
-    /// A time that must not be shorter than `least`.
+    /// Reads a duration of at least `least`.
     pub fn duration_of_at_least(
         &mut self,
         name: &'static str,
@@ -104,7 +104,7 @@ impl Environment {
         Some(time)
     }
 
-    /// A list separated by commas, empty where the variable is not set.
+    /// Reads a list separated by commas, empty if the variable is unset.
     pub fn list<T: FromStr<Err: fmt::Display>>(&mut self, name: &'static str, meaning: &'static str) -> Option<Vec<T>> {
         self.settings.push(Setting { name, default: "", meaning });
         let value = self.values.get(name).map_or("", String::as_str);
@@ -114,15 +114,15 @@ impl Environment {
             .collect()
     }
 
-    /// Notes a mistake that lies behind a setting, such as in a file that it names.
+    /// Adds a mistake found behind a setting, such as in a file named by the setting.
     pub fn mistake(&mut self, mistake: impl fmt::Display) {
         self.mistakes.push(mistake.to_string());
     }
 
-    /// The configuration that was built from what was read.
+    /// Returns the configuration built from the settings.
     ///
     /// # Errors
-    /// With every mistake, where there is one.
+    /// All mistakes, if any.
     pub fn finish<T>(self, configuration: Option<T>) -> Result<T, ConfigurationError> {
         match configuration {
             Some(configuration) if self.mistakes.is_empty() => Ok(configuration),
@@ -130,7 +130,7 @@ impl Environment {
         }
     }
 
-    /// All settings that were asked for, as rows of a table in Markdown.
+    /// All settings read so far, as a Markdown table.
     pub fn reference(&self) -> String {
         let row = |setting: &Setting| {
             let default = match setting.default {

@@ -1,4 +1,4 @@
-//! What every process needs: configuration, telemetry, listeners, and the way to stop.
+//! Common parts of every process: configuration, telemetry, listeners, and shutdown.
 
 mod argument;
 mod crash;

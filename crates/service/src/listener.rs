@@ -1,4 +1,4 @@
-//! HTTP connections to this process, bounded in number and in what they may take their time with.
+//! HTTP connections to this process, bounded in number and in time.
 
 use std::{
     convert::Infallible,
@@ -26,35 +26,35 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-/// How long a client may take for the head of its first request. One that has nothing to say need not be connected.
+/// Longest time for the head of a connection's first request. A client without a request need not be connected.
 const FIRST_HEAD: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept without the (whole) head of another request: longer than the minute after which common
-/// load balancers give up theirs, as the side that closes first must not be the one that is about to be asked.
+/// Longest time until the complete head of another request: longer than the minute after which common load balancers
+/// close idle connections. The side that closes first must not be the side about to receive a request.
 const NEXT_HEAD: Duration = Duration::from_secs(75);
 
-/// How long a client may leave an answer unread, as far as it does not fit into the buffers of the connection.
+/// Longest time that a response may stay unread, beyond the buffers of the connection.
 const UNREAD: Duration = Duration::from_secs(30);
 
-/// Bytes of the head of a request.
+/// Maximum size of a request's head, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// How long to wait after a failed accept: most such failures, as of file descriptors, last a while.
+/// Wait after a failed accept. Most such failures, such as a lack of file descriptors, last for a while.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Who is at the other end of a connection; among a request's extensions.
+/// Address of the client; among a request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves so many connections at once; further ones wait in the kernel until others end. From `stop` on no request is
-/// taken up, and it returns when those that were are answered.
+/// Serves up to `connections` at once. Further connections wait in the kernel until others end. After `stop`, accepts
+/// no more requests, and returns when all accepted requests are answered.
 pub async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
-    // Done once: a bare router is otherwise copied for each connection, as a whole.
+    // Done once, or each connection would copy the whole router.
     let router = router.with_state(());
     let room = Arc::new(Semaphore::new(connections));
     let graceful = GracefulShutdown::new();
     let accepted = async || {
-        // Never closed.
+        // The semaphore is never closed.
         let permit = Arc::clone(&room).acquire_owned().await.ok();
         (listener.accept().await, permit)
     };
@@ -62,14 +62,14 @@ pub async fn serve(listener: TcpListener, router: Router, connections: usize, st
     while let Some((accepted, permit)) = stop.run_until_cancelled(accepted()).await {
         let is_full = room.available_permits() == 0;
         if is_full && !was_full {
-            tracing::warn!(connections, "there are as many connections as may be; further ones wait");
+            tracing::warn!(connections, "the limit of connections is reached; further connections wait");
         }
         was_full = is_full;
         match accepted {
             Ok((stream, peer)) => {
                 tokio::spawn(connection(stream, peer, router.clone(), graceful.watcher(), permit));
             }
-            // Of one client that has gone again.
+            // A client that disconnected before the accept.
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot accept connections; trying again");
@@ -93,7 +93,7 @@ async fn connection(
     watcher: Watcher,
     _permit: Option<OwnedSemaphorePermit>,
 ) {
-    // What fails here fails because the client has gone.
+    // A failure here means that the client has disconnected.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD));
     let has_asked = Arc::new(AtomicBool::new(false));
@@ -115,7 +115,7 @@ async fn connection(
         () = sleep(FIRST_HEAD) => {}
     }
     if has_asked.load(Ordering::Relaxed) {
-        // An error is of the connection, and its client sees as much of it as we do.
+        // An error concerns this connection only, and the client notices as much.
         let _ = served.await;
     }
 }

@@ -1,11 +1,11 @@
-//! The limit of open files of the process.
+//! The process's limit of open files.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files beside the attempts' connections: listeners, pools, idle connections.
+/// Files in addition to the attempts' connections: listeners, pools, idle connections.
 const BESIDE: u64 = 512;
 
-/// The limit does not allow so many attempts.
+/// The limit of open files is too low for the attempts.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the limit of open files is {limit}, and {setting} = {attempts} needs {needed}: raise the hard limit (ulimit -Hn, or \
@@ -18,10 +18,10 @@ pub struct TooFewFiles {
     setting: &'static str,
 }
 
-/// Raises the limit of open files to the hard limit. Each attempt in flight holds a connection.
+/// Raises the limit of open files to the hard limit. Each attempt in flight has a connection.
 ///
 /// # Errors
-/// Where the limit stays below what `attempts`, the value of `setting`, need.
+/// If the limit stays below the need of `attempts`, the value of `setting`.
 pub fn raise_open_files(setting: &'static str, attempts: usize) -> Result<(), TooFewFiles> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

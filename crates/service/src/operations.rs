@@ -1,4 +1,4 @@
-//! The listener for operators: `/healthz`, `/readyz`, `/metrics`, on a port of its own.
+//! The listener for operators: `/healthz`, `/readyz` and `/metrics`, on a separate port.
 
 use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,35 +12,35 @@ use crate::{Environment, listener::serve};
 /// Upper bounds of the buckets of every histogram, in seconds.
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Connections at once: a few that scrape and probe.
+/// Maximum connections: enough for scrapers and probes.
 const MAX_CONNECTIONS: usize = 256;
 
-/// What kind of series a metric is.
+/// Kind of a metric's series.
 #[derive(Debug, Clone, Copy)]
 pub enum MetricKind {
-    /// Only grows.
+    /// Only increases.
     Counter,
-    /// Goes up and down.
+    /// Increases and decreases.
     Gauge,
     /// Counts of durations, in seconds.
     Histogram,
 }
 
-/// A metric that a process exports. Labels never hold the id of an endpoint or an application: their
-/// number has no bound.
+/// A metric exported by a process. A label never contains the id of an endpoint or application: the number of ids has
+/// no bound.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
-    /// Its name.
+    /// Name of the metric.
     pub name: &'static str,
-    /// Its kind.
+    /// Kind of series.
     pub kind: MetricKind,
-    /// What it says.
+    /// Explanation for operators.
     pub meaning: &'static str,
 }
 
 type ReadyCheck = dyn Fn() -> Result<(), String> + Send + Sync;
 
-/// The listener, ready to run.
+/// The listener, bound and ready to run.
 pub struct Operations {
     listener: TcpListener,
     metrics: PrometheusHandle,
@@ -53,10 +53,10 @@ struct Shared {
 }
 
 impl Operations {
-    /// Takes the port and starts to collect metrics.
+    /// Binds the port and begins to collect metrics.
     ///
     /// # Errors
-    /// When the port is taken, or metrics are collected already.
+    /// If the port is in use, or metrics are already collected.
     pub async fn bind(address: SocketAddr, described: &[Metric]) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address)
             .await
@@ -72,7 +72,7 @@ impl Operations {
         Ok(Self { listener, metrics })
     }
 
-    /// Serves until `stop`. `ready` says why the process cannot do its work at the moment.
+    /// Serves until `stop`. `ready` returns the reason if the process cannot work at the moment.
     pub async fn run(self, ready: impl Fn() -> Result<(), String> + Send + Sync + 'static, stop: CancellationToken) {
         if let Ok(address) = self.listener.local_addr() {
             tracing::info!(%address, "serving health and metrics");
@@ -105,7 +105,7 @@ async fn render(State(shared): State<Shared>) -> String {
     shared.metrics.render()
 }
 
-/// The settings and metrics of a process, in Markdown: what `deploy/README.md` must hold.
+/// Settings and metrics of a process, in Markdown: the text required in `deploy/README.md`.
 pub fn reference(environment: &Environment, metrics: &[Metric]) -> String {
     let mut text = environment.reference();
     text.push_str("\n| metric | kind | meaning |\n|---|---|---|\n");

@@ -1,4 +1,4 @@
-//! Settings that more than one process reads, each described once.
+//! Settings of more than one process, each described once.
 
 use std::{
     fmt, fs,
@@ -18,31 +18,31 @@ use fanfare_domain::{
 
 use crate::Environment;
 
-/// Each event's key is looked up in every month that the retention reaches.
+/// Longest retention. Each event's key is looked up in every month of the retention.
 const LONGEST_RETENTION: Duration = Duration::from_secs(400 * 86400);
 
-/// The days' partitions are dropped whole.
+/// Shortest retention, since each day's partition is dropped as a whole.
 const DAY: Duration = Duration::from_secs(86400);
 
 impl Environment {
-    /// The broker's URLs.
+    /// URLs of the broker.
     pub fn amqp_urls<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
-        let meaning = "the broker: `amqp://user:password@host:5672/vhost`, or `amqps://…` with TLS, where \
-                       `?cacertfile=/path` names certificates (PEM) that are trusted beside those of the system; for a \
-                       cluster the URLs of its nodes, separated by commas";
+        let meaning = "URL of the broker: `amqp://user:password@host:5672/vhost`, or `amqps://…` for TLS, where \
+                       `?cacertfile=/path` adds trusted certificates (PEM) to the system's; for a cluster the URLs of \
+                       the nodes, separated by commas";
         self.required("AMQP_URL", meaning)
     }
 
-    /// The prefix of all names in the broker.
+    /// Prefix of all names in the broker.
     pub fn prefix<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
-        let meaning = "what all exchanges and queues start with; environments that share a broker differ in it";
+        let meaning = "prefix of all exchanges and queues; environments that share a broker need different prefixes";
         self.with_default("FANFARE_PREFIX", "fanfare", meaning)
     }
 
-    /// The dialects: those that are built in, and those of the deployment's own folder. All are read and
-    /// checked here, so that a broken one stops the start.
+    /// The built-in dialects and the dialects of the deployment's folder. All are read and checked here, so that a
+    /// faulty dialect stops the start.
     pub fn dialects(&mut self) -> Option<Arc<Dialects>> {
-        let meaning = "a folder of dialects of your own, `<name>.toml` each; the same for all processes";
+        let meaning = "folder of own dialects, each a file `<name>.toml`; the same for all processes";
         let folder = self.optional::<PathBuf>("FANFARE_DIALECTS", meaning);
         let files = match folder.map(|folder| dialect_files(&folder)).transpose() {
             Ok(files) => files.unwrap_or_default(),
@@ -56,79 +56,79 @@ impl Environment {
         read.map(Arc::new).map_err(|faults| faults.iter().for_each(|fault| self.mistake(fault))).ok()
     }
 
-    /// The largest body of an event, in bytes.
+    /// Largest body of an event, in bytes.
     pub fn max_event_bytes(&mut self) -> Option<usize> {
-        self.number("FANFARE_MAX_EVENT_BYTES", "262144", 1024..=15_728_640, "the largest body of an event")
+        self.number("FANFARE_MAX_EVENT_BYTES", "262144", 1024..=15_728_640, "largest body of an event, in bytes")
     }
 
-    /// The database's URL.
+    /// URL of the database.
     pub fn database_url<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
-        let meaning = "the database: `postgres://user:password@host:5432/database`; `?sslmode=verify-full` asks for TLS \
-                       and a certificate for that host, by an authority of the system or of `&sslrootcert=/path` \
-                       (PEM); `require`, `prefer` and the others are as libpq has them";
+        let meaning = "URL of the database: `postgres://user:password@host:5432/database`; `?sslmode=verify-full` \
+                       requires TLS and a certificate for that host, by an authority of the system or of \
+                       `&sslrootcert=/path` (PEM); `require`, `prefer` and the other modes are as in libpq";
         self.required("DATABASE_URL", meaning)
     }
 
-    /// How many connections to the database the process may open.
+    /// Maximum database connections of the process.
     pub fn database_connections(&mut self) -> Option<usize> {
-        let meaning = "database connections of the process, beside four for batches and one that listens";
+        let meaning = "database connections of the process, in addition to four for batches and one that listens";
         self.number("FANFARE_DATABASE_CONNECTIONS", "6", 2..=100, meaning)
     }
 
-    /// The keys that secrets are encrypted with.
+    /// Keys for the encryption of secrets.
     pub fn secret_keys<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
-        let meaning = "the keys that secrets are encrypted with: `name:base64 of 32 bytes`, several separated by commas, \
-                       the current one first";
+        let meaning = "keys for the encryption of secrets: `name:base64 of 32 bytes`, several separated by commas, the \
+                       current key first";
         self.required("FANFARE_SECRET_KEYS", meaning)
     }
 
-    /// Which URLs endpoints may have, and which addresses may be called.
+    /// Permitted URLs and addresses of endpoints.
     pub fn url_policy(&mut self) -> Option<UrlPolicy> {
-        let meaning = "networks (CIDR) that endpoints may be in although they are not public, such as `10.1.0.0/16`";
+        let meaning = "networks (CIDR) permitted for endpoints although not public, such as `10.1.0.0/16`";
         let allow = self.list("FANFARE_ALLOW_ADDRESSES", meaning);
-        let meaning = "networks (CIDR) that endpoints may not be in although they are public; it beats what is allowed";
+        let meaning = "networks (CIDR) forbidden for endpoints although public; beats `FANFARE_ALLOW_ADDRESSES`";
         let deny = self.list("FANFARE_DENY_ADDRESSES", meaning);
-        let meaning = "ports, and ranges of them, that endpoints may have";
+        let meaning = "permitted ports and port ranges of endpoints";
         let ports = self.with_default("FANFARE_PORTS", Ports::DEFAULT, meaning);
-        let meaning = "`false` lets endpoints have `http:` URLs";
+        let meaning = "`false` permits `http:` URLs for endpoints";
         let https_only = self.with_default("FANFARE_HTTPS_ONLY", "true", meaning);
         Some(UrlPolicy { https_only: https_only?, addresses: AddressPolicy::new(allow?, deny?), ports: ports? })
     }
 
-    /// Whom to ask for the addresses of endpoints' names.
+    /// Name servers for endpoints' names.
     pub fn name_servers<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<Vec<T>> {
-        let meaning = "name servers that are asked for the addresses of endpoints, such as `9.9.9.9` or `127.0.0.1:5353`, \
-                       instead of those of `/etc/resolv.conf` with its search domains";
+        let meaning = "name servers for the host names of endpoints, such as `9.9.9.9` or `127.0.0.1:5353`, instead of \
+                       the name servers and search domains in `/etc/resolv.conf`";
         self.list("FANFARE_NAME_SERVERS", meaning)
     }
 
-    /// A proxy that all requests to endpoints go through, and whether it is given the names of hosts.
+    /// Proxy for all requests to endpoints, and true if the proxy gets host names.
     pub fn egress_proxy<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<(T, bool)> {
-        let meaning = "a proxy that all requests to endpoints go through, by CONNECT: `http://host:3128` or \
+        let meaning = "proxy for all requests to endpoints, by CONNECT: `http://host:3128` or \
                        `http://user:password@host:3128`";
         let proxy = self.optional("FANFARE_EGRESS_PROXY", meaning);
-        let meaning = "`true` gives that proxy the names of hosts, for networks in which they cannot be looked up: then it \
-                       must refuse private addresses, as no address is seen here";
+        let meaning = "`true` gives that proxy host names, for networks without look-up of public names: the proxy \
+                       must then refuse private addresses, as Fanfare cannot check the addresses of names";
         let gets_names = self.with_default("FANFARE_EGRESS_PROXY_GETS_NAMES", "false", meaning);
         proxy.zip(gets_names)
     }
 
-    /// A file with certificates.
+    /// File with additional root certificates.
     pub fn extra_roots(&mut self) -> Option<PathBuf> {
-        let meaning = "certificates (PEM) that are trusted beside those of the system";
+        let meaning = "file of certificates (PEM) trusted in addition to the system's";
         self.optional("FANFARE_CA_FILE", meaning)
     }
 
-    /// How long beyond its whole schedule a delivery may stay unfinished.
+    /// Time beyond the whole schedule after which an unfinished delivery expires.
     pub fn expiry(&mut self) -> Option<Duration> {
-        let meaning = "how long beyond its whole schedule a delivery may stay unfinished before it fails as `expired`; the \
-                       same for all processes";
+        let meaning = "time beyond the whole schedule after which an unfinished delivery fails as `expired`; the same \
+                       for all processes";
         self.duration("FANFARE_EXPIRY", "24h", meaning)
     }
 
-    /// How long events, deliveries and attempts are kept.
+    /// Retention of events, deliveries and attempts.
     pub fn retention(&mut self) -> Option<Duration> {
-        let meaning = "how long events, deliveries and attempts are kept, a day or more; the same for all processes. An \
+        let meaning = "retention of events, deliveries and attempts, a day or more; the same for all processes. An \
                        endpoint's own schedule, with `FANFARE_EXPIRY`, must end a day before";
         let retention = self.duration_of_at_least("FANFARE_RETENTION", "30d", DAY, meaning)?;
         if retention > LONGEST_RETENTION {
@@ -138,20 +138,20 @@ impl Environment {
         Some(retention)
     }
 
-    /// How long the process may take to drain.
+    /// Longest drain of the process.
     pub fn grace(&mut self) -> Option<Duration> {
-        let meaning = "how long the process may take to drain after SIGTERM; stay below the orchestrator's own limit";
+        let meaning = "longest drain after SIGTERM; stay below the orchestrator's own limit";
         self.duration("FANFARE_GRACE", "25s", meaning)
     }
 
-    /// Where the listener for operators is.
+    /// Address of the listener for operators.
     pub fn operations_address(&mut self) -> Option<SocketAddr> {
-        let meaning = "where `/healthz`, `/readyz` and `/metrics` are served";
+        let meaning = "address of the listener for `/healthz`, `/readyz` and `/metrics`";
         self.with_default("FANFARE_OPERATIONS_ADDRESS", "0.0.0.0:9090", meaning)
     }
 }
 
-/// The settings that all processes must agree on, as a JSON object: each process shows them to the others.
+/// The settings that all processes must share, as a JSON object. Each process publishes the object for comparison.
 pub fn agreed_settings(dialects: &Dialects, expiry: Duration, retention: Duration) -> String {
     let names: Vec<String> = dialects.all().iter().map(|dialect| format!("{:?}", dialect.name)).collect();
     format!(
@@ -162,7 +162,7 @@ pub fn agreed_settings(dialects: &Dialects, expiry: Duration, retention: Duratio
     )
 }
 
-/// Path, name and content of each dialect's file in a folder.
+/// Path, name and content of each dialect file in a folder.
 fn dialect_files(folder: &Path) -> anyhow::Result<Vec<(String, String, String)>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
     let mut files = Vec::new();

@@ -1,13 +1,13 @@
-//! How a process learns that it is to stop.
+//! Shutdown by signals.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancelled at the first SIGTERM or SIGINT. A second one ends the process at once, for people who do
-/// not want to wait for the drain.
+/// Creates a token that the first SIGTERM or SIGINT cancels. A second signal ends the process at once, for people who
+/// do not want to wait for the drain.
 ///
 /// # Errors
-/// When the signals cannot be caught.
+/// If the signals cannot be caught.
 pub fn stop_signal() -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -20,10 +20,10 @@ pub fn stop_signal() -> std::io::Result<CancellationToken> {
                 _ = interrupt.recv() => {}
             }
             if attempt > 0 {
-                tracing::warn!("stopping at once: asked for the second time");
+                tracing::warn!("stopping at once after a second signal");
                 std::process::exit(1);
             }
-            tracing::info!("stopping: finishing what is on its way");
+            tracing::info!("stopping after the work in progress; a second signal stops at once");
             stopping.cancel();
         }
     });

@@ -18,10 +18,10 @@ use tracing_subscriber::{
 
 use crate::Environment;
 
-/// Where the spans that are exported are made: in the libraries and in the two services.
+/// Prefixes of the targets of exported spans: the libraries and the two services.
 const OURS: [&str; 3] = ["fanfare", "ingest", "dispatcher"];
 
-/// How a process logs, and where its traces go.
+/// Log format, log filter, and destination of traces.
 #[derive(Debug, Clone)]
 pub struct TelemetrySettings {
     format: LogFormat,
@@ -74,36 +74,37 @@ impl FromStr for OtlpEndpoint {
 }
 
 impl TelemetrySettings {
-    /// Reads them.
+    /// Reads the settings.
     pub fn read(environment: &mut Environment) -> Option<Self> {
         let format =
-            environment.with_default("FANFARE_LOG_FORMAT", "json", "`json`, one object a line, or `text` for people");
+            environment.with_default("FANFARE_LOG_FORMAT", "json", "`json`, an object per line, or `text` for people");
         let filter = environment.with_default(
             "RUST_LOG",
-            // lapin takes each lost connection for an error of its own; we say what came of it.
+            // lapin logs each lost connection as an error of its own; Fanfare logs the consequences.
             "info,lapin=off",
-            "which logs are written, in the syntax of `tracing`'s `EnvFilter`",
+            "filter of the log, in the syntax of `tracing`'s `EnvFilter`",
         );
         let otlp_endpoint = environment.optional(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "where traces are sent, by OTLP over HTTP, such as `http://127.0.0.1:4318`; none are made without it",
+            "destination of traces, by OTLP over HTTP, such as `http://127.0.0.1:4318`; no traces are made without a \
+             value",
         );
         Some(Self { format: format?, filter: filter?, otlp_endpoint })
     }
 }
 
-/// The running telemetry of a process.
+/// Running telemetry of a process.
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
 impl Telemetry {
-    /// Starts to log, and to export traces where an endpoint is given.
+    /// Starts logging, and exports traces if an endpoint is set.
     ///
     /// # Errors
-    /// When the filter or the endpoint cannot be used, or logging was started before.
+    /// If the filter or the endpoint is unusable, or logging was started before.
     pub fn start(service: &'static str, settings: &TelemetrySettings) -> anyhow::Result<Self> {
-        let filter = EnvFilter::try_new(&settings.filter.0).context("RUST_LOG is no filter")?;
+        let filter = EnvFilter::try_new(&settings.filter.0).context("RUST_LOG is not a filter")?;
         let logs = tracing_subscriber::fmt::layer().with_target(false).with_ansi(false);
         let logs = match settings.format {
             LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).boxed(),
@@ -111,7 +112,7 @@ impl Telemetry {
         };
         let traces = settings.otlp_endpoint.as_ref().map(|endpoint| provider(service, endpoint)).transpose()?;
         let spans = traces.as_ref().map(|provider| {
-            // The exporter's own requests must not make spans again.
+            // The exporter's own requests must not create spans.
             let ours =
                 filter_fn(|metadata| metadata.is_span() && OURS.iter().any(|one| metadata.target().starts_with(one)));
             tracing_opentelemetry::layer().with_tracer(provider.tracer(service)).with_filter(ours)
@@ -123,7 +124,7 @@ impl Telemetry {
         Ok(Self { traces })
     }
 
-    /// Sends what has not been sent yet.
+    /// Sends the remaining traces.
     pub fn finish(self) {
         if let Some(Err(error)) = self.traces.map(|provider| provider.shutdown()) {
             tracing::warn!(%error, "some traces were not exported");
@@ -143,7 +144,7 @@ fn provider(service: &'static str, endpoint: &OtlpEndpoint) -> anyhow::Result<Sd
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
-/// Makes a span part of the trace that caused it.
+/// Makes a span a child of `parent`.
 pub fn parent_of(span: &Span, parent: Traceparent) {
     let context = SpanContext::new(
         TraceId::from_bytes(parent.trace),
@@ -152,11 +153,11 @@ pub fn parent_of(span: &Span, parent: Traceparent) {
         true,
         TraceState::NONE,
     );
-    // Where no traces are exported there is nothing to be a part of.
+    // Without an exporter, the span has no trace to join.
     let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(context));
 }
 
-/// The trace and span that `span` stands for; none where no traces are exported.
+/// The trace context of `span`; `None` without an exporter.
 pub fn trace_of(span: &Span) -> Option<Traceparent> {
     let context = span.context();
     let context = context.span().span_context().clone();

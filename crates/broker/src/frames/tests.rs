@@ -8,7 +8,7 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     [&[kind, 0, 1][..], &size.to_be_bytes(), payload, &[0xce]].concat()
 }
 
-/// Frames of all types, with short strings of UTF-8 or of anything: type and payload.
+/// Frames of all types, with short strings that are UTF-8 or arbitrary: type and payload.
 fn frames(is_utf8: bool) -> impl Strategy<Value = Vec<(u8, Vec<u8>)>> {
     let others = prop::sample::select(vec![METHOD, BODY, HEARTBEAT]);
     let others = (others, vec(any::<u8>(), 0..300)).prop_map(|(kind, mut payload)| {
@@ -26,7 +26,7 @@ fn written(frames: &[(u8, Vec<u8>)]) -> Vec<u8> {
     frames.iter().flat_map(|(kind, payload)| frame(*kind, payload)).collect()
 }
 
-/// What is given out of bytes that come in these pieces, read by others of these sizes.
+/// Output for bytes that arrive in `pieces` and are read in sizes of `reads`.
 fn passed(bytes: &[u8], pieces: &[usize], reads: &[usize]) -> Vec<u8> {
     let (mut frames, mut out, mut rest) = (Frames::default(), Vec::new(), bytes);
     let (mut pieces, mut reads) = (pieces.iter().cycle(), reads.iter().cycle());

@@ -45,7 +45,7 @@ fn table() -> FieldTable {
     table
 }
 
-/// A message for each part that can be mended.
+/// Messages, each with a different mended part.
 fn mended() -> Vec<(&'static str, Delivery)> {
     let (mut key, mut exchange) = (event(&topology()), event(&topology()));
     key.routing_key = format!("{KEY}{BAD}").into();
@@ -73,7 +73,7 @@ fn now() -> Timestamp {
     Timestamp::constant(1_781_784_000, 0)
 }
 
-/// The reason for which an event is parked.
+/// Reason for parking an event.
 fn refusal(incoming: &Incoming) -> Option<Unreadable> {
     decode_event(incoming, 1000, Traceparent::from_random([1; 16], [1; 8]), now()).err()
 }
@@ -120,7 +120,7 @@ fn nothing_is_put_back_under_another_key() {
     }
 }
 
-/// The header in which the broker tells of it is no short string, and comes as it is.
+/// The broker reports the routing key in a header value, which is a long string and arrives unchanged.
 #[test]
 fn a_message_that_died_under_a_key_of_other_bytes_is_kept() {
     let text = |bytes: &[u8]| AMQPValue::LongString(LongString::from(bytes.to_vec()));

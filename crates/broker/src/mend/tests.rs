@@ -13,12 +13,12 @@ fn long(bytes: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), bytes].concat()
 }
 
-/// A field of a type.
+/// A field with a type.
 fn field(kind: u8, bytes: &[u8]) -> Vec<u8> {
     [&[kind], bytes].concat()
 }
 
-/// The bytes of short strings: UTF-8, or anything.
+/// Bytes of short strings: UTF-8 or arbitrary.
 fn names(is_utf8: bool) -> BoxedStrategy<Vec<u8>> {
     let utf8 = ".{0,20}".prop_map(String::into_bytes);
     if is_utf8 { utf8.boxed() } else { prop_oneof![utf8, vec(any::<u8>(), 0..=255)].boxed() }
@@ -83,7 +83,7 @@ pub(crate) fn delivers(is_utf8: bool) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Lists in one another, as the only header.
+/// Nested lists, as the only header.
 fn nested(depth: usize) -> Vec<u8> {
     let mut value = vec![b'V'];
     for _ in 1..depth {
@@ -136,7 +136,7 @@ fn a_method_that_is_no_delivery_stays() {
     assert_eq!(payload, before);
 }
 
-/// That nothing but bytes beyond ASCII was changed, to what stands for them.
+/// True if only bytes beyond ASCII changed, and only to the replacement.
 fn is_mended_only(before: &[u8], after: &[u8]) -> bool {
     let is_sound = |(one, other): (&u8, &u8)| one == other || !one.is_ascii() && *other == SUBSTITUTE_BYTE;
     before.len() == after.len() && before.iter().zip(after).all(is_sound)

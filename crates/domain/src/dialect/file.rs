@@ -1,4 +1,4 @@
-//! A dialect's file, from TOML to a [`Dialect`]. The format is described in `crates/domain/dialects/README.md`.
+//! Parses a dialect's TOML file into a [`Dialect`]. `crates/domain/dialects/README.md` describes the format.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -44,15 +44,15 @@ const HEADER_PLACES: [(&str, HeaderPlace); 6] = [
     ("timestamp", HeaderPlace::Timestamp),
 ];
 
-/// What is wrong with a dialect's file.
+/// A fault in a dialect's file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {key}: {reason}")]
 pub struct DialectFault {
-    /// The file.
+    /// Path of the file.
     pub file: String,
-    /// The key at fault.
+    /// Faulty key.
     pub key: String,
-    /// The rest of the sentence.
+    /// Rest of the sentence, after the key.
     pub reason: String,
 }
 
@@ -163,7 +163,7 @@ fn any_2xx() -> Vec<String> {
     vec!["2xx".to_owned()]
 }
 
-/// A key and what is wrong with it.
+/// A faulty key, and the reason.
 type Fault = (String, String);
 
 fn fault(key: &str, reason: impl ToString) -> Fault {
@@ -171,10 +171,10 @@ fn fault(key: &str, reason: impl ToString) -> Fault {
 }
 
 impl Dialect {
-    /// Reads the dialect `name` from the text of the file at `path`.
+    /// Reads the dialect `name` from `text`, the content of the file at `path`.
     ///
     /// # Errors
-    /// The first fault, with its key.
+    /// The first fault, with the key.
     pub fn parse(path: &str, name: &str, text: &str) -> Result<Self, DialectFault> {
         let read = || -> Result<Self, Fault> {
             check_name(name)?;
@@ -223,7 +223,7 @@ impl Dialect {
         }
     }
 
-    /// Whatever the event, the body is JSON: so it is tried with data of each kind.
+    /// Checks that the body is JSON for every event, by rendering data of each kind.
     fn check_body(&self) -> Result<(), Fault> {
         self.example_body().map_err(|reason| fault("event_types[0].sample", reason))?;
         ["null", "\"text\"", "1", "[1]", "{\"a\":1}"].iter().try_for_each(|data| self.check_body_with(data))
@@ -244,7 +244,7 @@ impl Dialect {
     }
 }
 
-/// What is wrong with the TOML, and in which line.
+/// Describes a syntax error, with the line.
 fn syntax(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
     let line = line.map(|line| format!(" (line {line})")).unwrap_or_default();
@@ -275,7 +275,7 @@ fn signature(table: SignatureTable) -> Result<SignatureForm, Fault> {
         return Err(fault("signature.value", "has no <signature>"));
     }
     if !table.signs.contains("<body>") {
-        return Err(fault("signature.signs", "has no <body>: anybody could change it on its way"));
+        return Err(fault("signature.signs", "has no <body>: the signature would not protect the body"));
     }
     let header = header::check_name(&table.header).map_err(|reason| fault("signature.header", sentence(&reason)))?;
     check_text("signature.value", &header, &table.value)?;
@@ -298,7 +298,7 @@ fn headers(table: BTreeMap<String, String>) -> Result<Vec<(http::HeaderName, Tem
     }
 }
 
-/// The text around placeholders can be sent: what fills them always can.
+/// Checks the text around placeholders. The values of placeholders are always valid.
 fn check_text(key: &str, header: &http::HeaderName, text: &str) -> Result<(), Fault> {
     header::check_value(header, text).map(drop).map_err(|reason| fault(key, sentence(&reason)))
 }
@@ -407,7 +407,7 @@ sample = '{ "total": 1.50 }'
         assert_eq!(dialect.policy.timeout, Duration::from_millis(2500));
     }
 
-    /// Each line of the whole file broken in one way: the fault names the file and the key.
+    /// Breaks each line of a complete file. The fault must name the file and the key.
     #[test]
     fn each_fault_has_its_key() {
         for (line, broken, key) in [

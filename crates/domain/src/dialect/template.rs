@@ -1,23 +1,23 @@
-//! Texts with placeholders: `sha256=<signature>`.
+//! Templates: texts with placeholders, such as `sha256=<signature>`.
 
-/// A text with `<placeholders>`, read once and filled often.
+/// A text with `<placeholders>`, parsed once and filled often.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template<P>(Vec<Part<P>>);
 
-/// One piece of a template, in order.
+/// A piece of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part<P> {
-    /// Text that stays as it is.
+    /// Fixed text.
     Text(String),
-    /// A value to be filled in.
+    /// Placeholder of a value.
     Place(P),
 }
 
 impl<P: Copy> Template<P> {
-    /// Reads a template that may use these placeholders.
+    /// Parses a template with the placeholders `places`.
     ///
     /// # Errors
-    /// With a sentence, where there is another one, or one without its end.
+    /// A sentence, if a placeholder is unknown or has no end.
     pub fn parse(text: &str, places: &[(&str, P)]) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -30,7 +30,7 @@ impl<P: Copy> Template<P> {
                 .ok_or_else(|| format!("has a placeholder without its end: <{from_place}"))?;
             let place = places.iter().find(|(known, _)| *known == name).map(|&(_, place)| place).ok_or_else(|| {
                 let known: Vec<String> = places.iter().map(|(known, _)| format!("<{known}>")).collect();
-                format!("has the placeholder <{name}>; what may stand there is {}", known.join(" "))
+                format!("has the unknown placeholder <{name}>; use one of {}", known.join(" "))
             })?;
             parts.push(Part::Place(place));
             rest = after;
@@ -41,12 +41,12 @@ impl<P: Copy> Template<P> {
         Ok(Self(parts))
     }
 
-    /// The pieces, in order.
+    /// Pieces, in order.
     pub fn parts(&self) -> &[Part<P>] {
         &self.0
     }
 
-    /// The text, with each placeholder written by `write`.
+    /// Fills the template. `write` appends the value of a placeholder.
     pub fn fill(&self, mut write: impl FnMut(P, &mut String)) -> String {
         let mut text = String::new();
         for part in &self.0 {

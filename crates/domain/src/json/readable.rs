@@ -1,16 +1,16 @@
-//! JSON for people, and for parsers that are stricter than the publisher's.
+//! JSON for people, and for stricter parsers than the publisher's.
 
 use std::borrow::Cow;
 
 use super::code_unit;
 
-/// JSON as strict parsers read it: an escaped half of a surrogate pair, which stands for no character, is replaced by
-/// U+FFFD. For people who look at it, and never for what is sent.
+/// Replaces each unpaired surrogate escape, which encodes no character, by U+FFFD: strict parsers then accept the text.
+/// For display only; deliveries keep the original.
 pub fn readable(text: &str) -> Cow<'_, str> {
     let mut readable = String::new();
     let mut copied = 0;
     let mut at = 0;
-    // A backslash stands only in strings.
+    // Backslashes occur only inside strings.
     while let Some(offset) = text.get(at..).and_then(|rest| rest.find('\\')) {
         let escape = at + offset;
         let pair = (code_unit(text, escape), code_unit(text, escape + 6));

@@ -1,4 +1,4 @@
-//! Endpoints that answer, well or badly.
+//! Endpoints with good and bad responses.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Requests that leave through a proxy of the operator's.
+//! Requests through the operator's egress proxy.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use crate::{
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// A proxy that gives this answer, and connects to where it is asked to if that says so; and what it was asked.
+/// A proxy with a fixed answer, and the requests that the proxy received. An answer with status 200 opens a tunnel.
 async fn proxy(answer: &'static str) -> (Receiver, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let heads = Arc::clone(&asked);
@@ -58,7 +58,7 @@ async fn the_proxy_gets_the_address_that_was_vetted() {
     let (proxy, asked) = proxy(ESTABLISHED).await;
     let client = through(&proxy, false, allowing(&["127.0.0.0/8", "::1/128"]));
     let port = receiver.address.port();
-    // Of both addresses of the name, one leads to the receiver, whichever is tried first.
+    // `localhost` has two addresses; the receiver listens on one, in any order of dialling.
     let exchange = client.post(request(&format!("http://localhost:{port}/hook"), AMPLE)).await;
     assert_eq!(exchange.outcome, status(200), "{:?}", exchange.error);
     assert_eq!(receiver.accepted(), 1);
@@ -77,7 +77,7 @@ async fn what_may_not_be_called_is_not_asked_for() {
         let url = format!("http://{host}:{}/", receiver.address.port());
         assert_eq!(client.post(request(&url, AMPLE)).await.outcome, Outcome::AddressForbidden, "{host}");
     }
-    // Where the proxy looks names up, what the URL itself says is still judged.
+    // A proxy that looks up names does not replace the check of the URL itself.
     let client = through(&proxy, true, Settings::default());
     let url = format!("http://127.1:{}/", receiver.address.port());
     assert_eq!(client.post(request(&url, AMPLE)).await.outcome, Outcome::AddressForbidden);
@@ -95,7 +95,7 @@ async fn the_proxy_may_be_given_names() {
     assert!(asked.starts_with(&format!("CONNECT localhost:{} HTTP/1.1\r\n", receiver.address.port())), "{asked}");
 }
 
-/// The proxy sees nothing of it, and the certificate must be the endpoint's.
+/// TLS hides the exchange from the proxy, and the certificate must be the endpoint's.
 #[tokio::test]
 async fn tls_goes_from_end_to_end() {
     let (receiver, roots) = receiver_named("127.0.0.1").await;

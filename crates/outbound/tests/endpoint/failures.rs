@@ -1,4 +1,4 @@
-//! Endpoints that give no answer.
+//! Endpoints without a response.
 
 use fanfare_domain::outcome::Outcome;
 use tokio::{
@@ -19,7 +19,7 @@ async fn nobody_listens() {
 
 #[tokio::test]
 async fn a_name_without_an_address() {
-    // No resolver has to be asked about a label of more than 63 characters.
+    // A label of more than 63 characters is refused without a resolver.
     let exchange = post(&format!("http://{}.example/", "a".repeat(64)), AMPLE).await;
     assert_eq!(exchange.outcome, Outcome::NameNotResolved, "{:?}", exchange.error);
 }
@@ -36,7 +36,7 @@ async fn closed_or_reset_before_the_head() {
                     if reset {
                         stream.set_zero_linger()?;
                     }
-                    // Only after a request is a beginning of an answer anything like HTTP.
+                    // The beginning of a response is HTTP only after a request.
                     if read_first {
                         stream.write_all(beginning.as_bytes()).await?;
                     }

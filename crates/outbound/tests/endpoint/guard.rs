@@ -1,4 +1,4 @@
-//! What may not be called is not called.
+//! Forbidden addresses, ports and schemes are never called.
 
 use fanfare_domain::outcome::Outcome;
 use fanfare_outbound::{Client, Settings};
@@ -34,7 +34,7 @@ async fn no_spelling_reaches_the_loopback() {
         assert_eq!(exchange.outcome, Outcome::AddressForbidden, "{host}");
         let error = exchange.error.expect("a text");
         let is_name = host.eq_ignore_ascii_case("localhost");
-        assert!(!is_name || !error.contains("127") && !error.contains("::"), "tells no address: {error}");
+        assert!(!is_name || !error.contains("127") && !error.contains("::"), "shows no address: {error}");
     }
     assert_eq!(receiver.accepted(), 0);
 }
@@ -72,7 +72,7 @@ async fn only_ports_that_the_deployment_permits() {
     assert_eq!(receiver.accepted(), 0);
 }
 
-/// What a name stands for is told before its URL is saved, too.
+/// The addresses of a name are also checked before a URL is saved.
 #[tokio::test]
 async fn a_name_of_a_forbidden_address_is_refused_ahead() {
     let ahead = async |settings: &Settings, url: &str| {

@@ -1,4 +1,4 @@
-//! The client against endpoints of all kinds, over real sockets.
+//! Tests the client against endpoints of all kinds, over real sockets.
 
 mod answers;
 mod egress;

@@ -1,5 +1,4 @@
-//! Names that stand for several addresses, for others at each question, or for names of yet others; and name servers that
-//! say nothing.
+//! Names with several addresses, with changing addresses, or with aliases; and silent name servers.
 
 use std::{
     collections::HashMap,
@@ -30,8 +29,8 @@ fn is(address: &str) -> Record {
     Record::Is(address.parse().expect("address"))
 }
 
-/// A name server of the test's own. For each name it has what it answers in turn, of which the last stays; what it does not
-/// know it does not answer.
+/// A name server for tests. Each name has a list of answers, given in turn; the last answer repeats. Unknown names get
+/// no answer.
 #[derive(Clone)]
 struct NameServer {
     address: SocketAddr,
@@ -56,19 +55,19 @@ impl NameServer {
         server
     }
 
-    /// A client that asks it, and may call 127.0.0.1 and nothing else.
+    /// A client that asks this server, and may call only 127.0.0.1.
     fn client(&self) -> Client {
         let name_servers = vec![self.address.to_string().parse().expect("a name server")];
         Client::new(&Settings { name_servers, ..allowing(&["127.0.0.1/32"]) }).expect("client")
     }
 }
 
-/// RFC 1035, 4.1.
+/// Answers a question (RFC 1035, 4.1).
 fn answer(zone: &Zone, asked: &Mutex<HashMap<(String, u16), usize>>, question: &[u8]) -> Option<Vec<u8>> {
     let (name, end) = read_name(question)?;
     let kind = u16::from_be_bytes([question[end], question[end + 1]]);
     let count = {
-        let mut asked = asked.lock().expect("books");
+        let mut asked = asked.lock().expect("counts");
         let count = asked.entry((name.clone(), kind)).or_default();
         *count += 1;
         *count
@@ -88,7 +87,7 @@ fn answer(zone: &Zone, asked: &Mutex<HashMap<(String, u16), usize>>, question: &
             count += 1;
             records.extend(write_name(&owner));
             records.extend(of_kind.to_be_bytes());
-            // Of the internet, and not to be kept.
+            // Class IN, TTL 0.
             records.extend([0, 1, 0, 0, 0, 0]);
             records.extend(u16::try_from(data.len()).expect("short").to_be_bytes());
             records.extend(data);
@@ -121,16 +120,16 @@ fn write_name(name: &str) -> Vec<u8> {
     name.split('.').flat_map(label).chain([0]).collect()
 }
 
-/// Something inside that must not be called: 127.0.0.2, at the receiver's port.
+/// A forbidden listener inside the network: 127.0.0.2, at the receiver's port.
 async fn inside(receiver: &Receiver) -> TcpListener {
-    TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), receiver.address.port())).await.expect("its port is free there")
+    TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), receiver.address.port())).await.expect("the port is free there")
 }
 
 async fn assert_not_called(inside: &TcpListener) {
-    assert!(timeout(Duration::from_millis(200), inside.accept()).await.is_err(), "it was called");
+    assert!(timeout(Duration::from_millis(200), inside.accept()).await.is_err(), "127.0.0.2 was called");
 }
 
-/// Each attempt looks the name up once, and dials what it has judged.
+/// Each attempt looks up the name once, and dials the judged address.
 #[tokio::test]
 async fn a_name_that_changes_its_address_is_judged_at_each_attempt() {
     let receiver = Receiver::answering(OK).await;
@@ -145,7 +144,7 @@ async fn a_name_that_changes_its_address_is_judged_at_each_attempt() {
     }
     assert_eq!(receiver.accepted(), 2);
     assert_not_called(&inside).await;
-    let asked = server.asked.lock().expect("books")[&("rebinding.example".to_owned(), 1)];
+    let asked = server.asked.lock().expect("counts")[&("rebinding.example".to_owned(), 1)];
     assert_eq!(asked, 4, "one question for each attempt");
 }
 
@@ -163,7 +162,7 @@ async fn all_addresses_of_a_name_are_judged_whatever_way_they_come() {
         ("chain.example", vec![vec![Record::Alias("a.example"), Record::Alias("b.example"), is("127.0.0.2")]]),
         ("metadata.example", vec![vec![Record::Alias("metadata.internal"), is("169.254.169.254")]]),
         ("nothing.example", vec![vec![]]),
-        // What the aliases lead to has no other address.
+        // Targets of the aliases, without further addresses.
         ("elsewhere.example", vec![vec![]]),
         ("b.example", vec![vec![]]),
         ("metadata.internal", vec![vec![]]),
@@ -193,8 +192,8 @@ async fn all_addresses_of_a_name_are_judged_whatever_way_they_come() {
     assert_not_called(&inside).await;
 }
 
-/// However many names nobody answers for, those of others are found: of more than the threads of a process, on which the
-/// system's own look-ups would wait.
+/// Many unanswered names do not delay other names. The number exceeds the threads of a process, on which the system's
+/// own look-ups would wait.
 #[tokio::test]
 async fn silent_name_servers_hold_up_nobody_else() {
     const MORE_THAN_THREADS: usize = 600;
@@ -209,8 +208,8 @@ async fn silent_name_servers_hold_up_nobody_else() {
         })
         .collect();
     timeout(AMPLE, async {
-        // Some questions are lost on the way.
-        while server.asked.lock().expect("books").len() < MORE_THAN_THREADS {
+        // Some questions are lost in transit.
+        while server.asked.lock().expect("counts").len() < MORE_THAN_THREADS {
             tokio::task::yield_now().await;
         }
     })
@@ -218,6 +217,6 @@ async fn silent_name_servers_hold_up_nobody_else() {
     .expect("the questions");
     assert_eq!(client.post(request(&url("one.example"), AMPLE)).await.outcome, status(200));
     let waiting = silent.iter().filter(|attempt| !attempt.is_finished()).count();
-    assert!(waiting >= MORE_THAN_THREADS, "{waiting} of them still waited");
+    assert!(waiting >= MORE_THAN_THREADS, "only {waiting} attempts still waited");
     silent.iter().for_each(|attempt| attempt.abort());
 }

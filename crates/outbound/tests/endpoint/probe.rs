@@ -1,4 +1,4 @@
-//! A probe goes the way of a POST, and tells how far it came and what it sent.
+//! A probe makes a POST, and reports the finished phases and the sent headers.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn probe(url: &str, deadline: Duration) -> Probe {
     client().probe(request(url, deadline)).await
 }
 
-/// The phases that came to their end.
+/// The finished phases.
 fn reached(probe: &Probe) -> Vec<&'static str> {
     let timings = probe.timings;
     let phases = [timings.dns, timings.connect, timings.tls, timings.first_byte];
@@ -98,7 +98,7 @@ async fn where_nobody_listens_the_name_was_looked_up() {
     let probe = probe(&format!("http://{address}/"), AMPLE).await;
     assert_eq!(probe.exchange.outcome, Outcome::ConnectionFailed);
     assert_eq!(reached(&probe), ["dns"]);
-    assert!(!probe.request_headers.is_empty(), "they would have been sent");
+    assert!(!probe.request_headers.is_empty(), "headers that would have been sent");
 }
 
 #[tokio::test]
@@ -108,9 +108,9 @@ async fn what_is_forbidden_is_not_called() {
     for host in ["127.0.0.1", "127.1", "localhost", "[::ffff:127.0.0.1]"] {
         let probe = client.probe(request(&format!("http://{host}:{}/", receiver.address.port()), AMPLE)).await;
         assert_eq!(probe.exchange.outcome, Outcome::AddressForbidden, "{host}");
-        assert_eq!(reached(&probe), [""; 0], "{host}: the URL says it");
+        assert_eq!(reached(&probe), [""; 0], "{host}: refused by the URL alone");
     }
-    // The name passes where a loopback address is permitted; then each of its addresses is judged.
+    // The name passes if a loopback address is permitted; each address is then judged.
     let client = Client::new(&allowing(&["::1/128"])).expect("client");
     let probe = client.probe(request(&format!("http://localhost:{}/", receiver.address.port()), AMPLE)).await;
     assert_eq!((probe.exchange.outcome, reached(&probe)), (Outcome::AddressForbidden, vec!["dns"]));
@@ -119,7 +119,7 @@ async fn what_is_forbidden_is_not_called() {
 
 #[tokio::test]
 async fn a_name_without_an_address_is_as_far_as_it_goes() {
-    // No resolver has to be asked about a label of more than 63 characters.
+    // A label of more than 63 characters is refused without a resolver.
     let probe = probe(&format!("http://{}.example/", "a".repeat(64)), AMPLE).await;
     assert_eq!(probe.exchange.outcome, Outcome::NameNotResolved, "{:?}", probe.exchange.error);
     assert_eq!(reached(&probe), [""; 0]);
@@ -136,7 +136,7 @@ async fn a_certificate_that_is_not_trusted_ends_in_tls() {
 
 #[tokio::test]
 async fn a_receiver_that_never_answers_has_no_first_byte() {
-    // Over https it does not even begin with TLS.
+    // Over https, the receiver does not even begin TLS.
     for scheme in ["http", "https"] {
         let receiver = Receiver::start(|mut stream| async move {
             while stream.read(&mut [0; 1024]).await? > 0 {}
@@ -172,8 +172,8 @@ async fn where_no_request_can_be_made_there_is_nothing_to_tell() {
     assert_eq!(probe.request_headers, []);
 }
 
-/// It neither takes a connection of the deliveries nor leaves them one. On one thread, for the same reason as
-/// in `reuse`.
+/// A probe neither uses a connection of the deliveries nor leaves a connection for them. A single thread, for the same
+/// reason as in `reuse`.
 #[tokio::test(flavor = "current_thread")]
 async fn each_probe_has_a_connection_of_its_own() {
     let (left, mut leavings) = unbounded_channel();
@@ -201,7 +201,7 @@ async fn each_probe_has_a_connection_of_its_own() {
     assert_eq!(receiver.accepted(), 3, "the first connection still serves");
 }
 
-/// The receiver takes no handshake but a full one.
+/// The receiver accepts only full handshakes.
 #[tokio::test]
 async fn each_probe_looks_at_the_certificate() {
     let (receiver, roots) = receiver_named("127.0.0.1").await;

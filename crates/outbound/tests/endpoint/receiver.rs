@@ -1,4 +1,4 @@
-//! Endpoints to send to: real sockets on the loopback, each with a script.
+//! Scripted endpoints: real sockets on the loopback.
 
 use std::{
     io,
@@ -19,13 +19,13 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
 };
 
-/// For what is expected to answer, or to fail by itself, long before.
+/// Deadline for requests that end long before.
 pub(crate) const AMPLE: Duration = Duration::from_secs(20);
 
-/// For what is expected to run into its deadline.
+/// Deadline for requests that time out.
 pub(crate) const SHORT: Duration = Duration::from_millis(300);
 
-/// Something that listens, and does with each connection what its script says.
+/// A listener that runs a script on each connection.
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     accepted: Arc<AtomicUsize>,
@@ -44,14 +44,14 @@ impl Receiver {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
-                // A script ends with an error when the client leaves first, which some tests are about.
+                // A script fails if the client leaves first; some tests expect that.
                 tokio::spawn(script(stream));
             }
         });
         Self { address, accepted }
     }
 
-    /// Answers each request on a connection with these bytes, and keeps the connection.
+    /// Answers each request on a connection with these bytes, and keeps the connection open.
     pub(crate) async fn answering(response: impl Into<Bytes>) -> Self {
         let response = response.into();
         Self::start(move |mut stream| {
@@ -70,13 +70,13 @@ impl Receiver {
         format!("http://{}/hooks?a=1", self.address)
     }
 
-    /// How many connections were made to it.
+    /// Number of accepted connections.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 }
 
-/// A port on which nobody listens, and nobody else can while the socket lives.
+/// A port without a listener. The socket keeps the port reserved.
 pub(crate) fn closed_port() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().expect("socket");
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("bound");
@@ -100,14 +100,14 @@ pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> io::R
     Ok(text)
 }
 
-/// What permits calls to these networks.
+/// Settings that permit calls to these networks.
 pub(crate) fn allowing(nets: &[&str]) -> Settings {
     let allow = nets.iter().map(|net| net.parse().expect("network")).collect();
     let policy = UrlPolicy { addresses: AddressPolicy::new(allow, Vec::new()), ..UrlPolicy::default() };
     Settings { policy, ..Settings::default() }
 }
 
-/// The same, but nothing that is not encrypted.
+/// The same settings with https only.
 pub(crate) fn https_only(mut settings: Settings) -> Settings {
     settings.policy.https_only = true;
     settings
@@ -131,7 +131,7 @@ pub(crate) async fn post(url: &str, deadline: Duration) -> Exchange {
     client().post(request(url, deadline)).await
 }
 
-/// What is returned for a status without `Retry-After`.
+/// Outcome of a status without `Retry-After`.
 pub(crate) fn status(status: u16) -> fanfare_domain::outcome::Outcome {
     fanfare_domain::outcome::Outcome::Answered { status, retry_after: None }
 }

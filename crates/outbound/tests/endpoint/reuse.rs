@@ -1,7 +1,7 @@
-//! Connections are kept, and a POST is never made twice.
+//! Connections are reused, and a POST is never made twice.
 //!
-//! On one thread, each task runs until it has nothing to do, so that what happens between two requests
-//! is known.
+//! The runtime has a single thread: each task runs until idle, so that the order of steps between two requests is
+//! fixed.
 
 use std::{
     io::{Read, Write},
@@ -27,8 +27,8 @@ async fn two_posts_share_a_connection() {
     assert_eq!(receiver.accepted(), 1);
 }
 
-/// The connection is closed while it is idle, and it is taken from the pool before anyone could notice:
-/// the request is not touched, and goes out over a new connection.
+/// The connection is closed while idle, and taken from the pool before the client could notice. The untouched request
+/// goes out over a new connection.
 #[tokio::test(flavor = "current_thread")]
 async fn a_stale_connection_costs_no_attempt() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listener");
@@ -37,7 +37,7 @@ async fn a_stale_connection_costs_no_attempt() {
     let (closed, closings) = mpsc::channel();
     let receiver = thread::spawn(move || {
         let first = answer_one(&listener);
-        closes.recv().expect("the test tells when");
+        closes.recv().expect("the test signals the time");
         drop(first);
         closed.send(()).expect("the test listens");
         answer_one(&listener);
@@ -45,8 +45,8 @@ async fn a_stale_connection_costs_no_attempt() {
     let client = client();
     assert_eq!(client.post(request(&url, AMPLE)).await.outcome, status(204));
 
-    // Blocks the only thread until the kernel has the end of the connection. Yielding then lets the runtime
-    // fetch it, and comes back here before the task of the connection has run.
+    // Blocks the only thread until the kernel has the end of the connection. Yielding lets the runtime fetch the end,
+    // and returns here before the connection's task has run.
     close.send(()).expect("the receiver listens");
     closings.recv().expect("closed");
     tokio::task::yield_now().await;
@@ -55,7 +55,7 @@ async fn a_stale_connection_costs_no_attempt() {
     receiver.join().expect("two requests on two connections");
 }
 
-/// Accepts a connection, answers one request on it and leaves it open.
+/// Accepts a connection, answers a request there and leaves the connection open.
 fn answer_one(listener: &TcpListener) -> TcpStream {
     let (mut stream, _) = listener.accept().expect("a connection");
     let mut request = Vec::new();
@@ -68,7 +68,7 @@ fn answer_one(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-/// A receiver that reads a request on a kept connection and then dies may have taken the event.
+/// A receiver that reads a request on a reused connection and then dies may have accepted the event.
 #[tokio::test(flavor = "current_thread")]
 async fn what_was_sent_is_not_sent_again() {
     let (heard, mut requests) = unbounded_channel();

@@ -1,4 +1,4 @@
-//! Certificates: whose are trusted, and for which name.
+//! Certificates: trusted issuers, and names.
 
 use std::{
     fs,
@@ -23,8 +23,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::receiver::{AMPLE, Receiver, allowing, read_request, request, status};
 
-/// A receiver with a certificate of its own making, and the PEM that makes it trusted. It would resume sessions,
-/// but answers only where the certificate was looked at.
+/// A receiver with a self-signed certificate, and the PEM that makes the certificate trusted. The receiver would resume
+/// sessions, but requires full handshakes, with a check of the certificate.
 pub(crate) async fn receiver_named(name: &str) -> (Receiver, String) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).expect("certificate");
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
@@ -34,7 +34,7 @@ pub(crate) async fn receiver_named(name: &str) -> (Receiver, String) {
         .with_no_client_auth()
         .with_single_cert(vec![cert.der().clone()], key)
         .expect("certificate");
-    // Prefers what it is not offered.
+    // Prefers a protocol that the client does not offer.
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let receiver = Receiver::start(move |stream| {
@@ -52,12 +52,12 @@ pub(crate) async fn receiver_named(name: &str) -> (Receiver, String) {
     (receiver, cert.pem())
 }
 
-/// A client that trusts what this PEM holds, beside the system's roots.
+/// A client that trusts this PEM in addition to the system's roots.
 pub(crate) fn trusting(pem: &str) -> Result<Client, SetupError> {
     trusting_in(pem, allowing(&["127.0.0.0/8"]))
 }
 
-/// The same with these settings beside.
+/// The same client with other settings.
 pub(crate) fn trusting_in(pem: &str, settings: Settings) -> Result<Client, SetupError> {
     static FILES: AtomicUsize = AtomicUsize::new(0);
     let name = format!("roots-{}-{}.pem", process::id(), FILES.fetch_add(1, Ordering::Relaxed));
