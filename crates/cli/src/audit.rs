@@ -1,4 +1,4 @@
-//! Commands that change something are in the audit log, as requests to the API are.
+//! Audit log entries of commands that change something, as for requests to the API.
 
 use std::{env, fs};
 
@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use crate::{AppCommand, Command, EndpointCommand, keys::KeyCommand, parked::ParkedCommand};
 
 impl Command {
-    /// What it changes, by the words of the command, and the application that it names; none where it only shows.
+    /// The words and the application of a command with an entry in the audit log. `None` for a command that changes
+    /// nothing, and for `migrate`.
     fn change(&self) -> Option<(&'static str, Option<ApplicationId>)> {
         match self {
             Self::App(AppCommand::Create { .. }) => Some(("app create", None)),
@@ -30,7 +31,7 @@ impl Command {
     }
 }
 
-/// Notes what a command is about to change; none where it changes nothing.
+/// Records a command before the change. `None` for a command without an entry.
 pub(crate) async fn begin(store: &Store, command: &Command) -> anyhow::Result<Option<AuditId>> {
     let Some((words, application)) = command.change() else { return Ok(None) };
     let arguments: Vec<String> =
@@ -48,7 +49,7 @@ pub(crate) async fn begin(store: &Store, command: &Command) -> anyhow::Result<Op
     Ok(Some(entry.id))
 }
 
-/// Notes what came of it, and the id of what it made.
+/// Records the outcome, and the id of the created object.
 pub(crate) async fn end(store: &Store, entry: AuditId, done: &anyhow::Result<Option<String>>) -> anyhow::Result<()> {
     let (outcome, subject) = match done {
         Ok(subject) => (AuditOutcome::Done, subject.as_deref()),
@@ -57,7 +58,7 @@ pub(crate) async fn end(store: &Store, entry: AuditId, done: &anyhow::Result<Opt
     Ok(store.end_audit(entry, outcome, subject, None).await?)
 }
 
-/// User and host, as far as they can be told.
+/// `user@host`, with `unknown` for a missing part.
 fn origin() -> String {
     let user = env::var("USER").or_else(|_| env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
     let host = fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| env::var("HOSTNAME"));

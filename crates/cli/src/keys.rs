@@ -1,4 +1,4 @@
-//! `fanfare key`: API keys made, listed, rotated and revoked.
+//! `fanfare key`: creates, lists, rotates and revokes API keys.
 
 use std::time::Duration;
 
@@ -13,36 +13,36 @@ use jiff::Timestamp;
 
 use crate::require;
 
-/// Keys that are read at once.
+/// Keys per query.
 const PAGE: usize = 1000;
 
 #[derive(Subcommand)]
 pub(crate) enum KeyCommand {
-    /// Creates a key and prints it. It is not shown again.
+    /// Creates and prints a key. The key is not shown again.
     Create {
-        /// What it may do.
+        /// Role of the key.
         #[arg(long)]
         role: RoleArgument,
-        /// The application that it is bound to; none for an admin key.
+        /// Application of the key; required for `publish` and `manage`, absent for `admin`.
         #[arg(long)]
         application: Option<ApplicationId>,
-        /// Ends it after so many seconds; without it, it ends when it is revoked.
+        /// Lifetime in seconds. Default: until the key is revoked.
         #[arg(long)]
         expires_in: Option<u64>,
     },
-    /// Lists all keys, newest first, those that have ended among them.
+    /// Lists all keys, newest first, with expired and revoked keys.
     List,
-    /// Makes another key with the role and the application of this one, and prints it; this one ends after the overlap.
+    /// Creates and prints a key with the same role and application. The old key expires after the overlap.
     Rotate {
-        /// The key's id.
+        /// Id of the old key.
         key: KeyId,
-        /// For how many seconds both are valid.
+        /// Seconds until the old key expires.
         #[arg(long, default_value_t = 86_400)]
         overlap: u64,
     },
-    /// Ends a key: within seconds it opens nothing any more, anywhere.
+    /// Revokes a key. All processes refuse the key within seconds.
     Revoke {
-        /// The key's id.
+        /// Id of the key.
         key: KeyId,
     },
 }
@@ -54,7 +54,7 @@ pub(crate) enum RoleArgument {
     Admin,
 }
 
-/// Does what is asked of keys, and gives the one that it made or ended.
+/// Runs a key command. Returns the created or revoked key.
 pub(crate) async fn run(store: &Store, command: KeyCommand) -> anyhow::Result<Option<KeyId>> {
     match command {
         KeyCommand::Create { role, application, expires_in } => {
@@ -64,12 +64,12 @@ pub(crate) async fn run(store: &Store, command: KeyCommand) -> anyhow::Result<Op
         KeyCommand::Rotate { key, overlap } => {
             let token = token();
             let rotated = store.rotate_key(key, &token, Duration::from_secs(overlap)).await?;
-            rotated.context("there is no such key, or it has ended: see `fanfare key list`")?;
+            rotated.context("no such key, or the key is expired or revoked: see `fanfare key list`")?;
             println!("{}", token.reveal());
             Ok(Some(token.key))
         }
         KeyCommand::Revoke { key } => {
-            store.revoke_key(key).await?.context("there is no such key: see `fanfare key list`")?;
+            store.revoke_key(key).await?.context("no such key: see `fanfare key list`")?;
             Ok(Some(key))
         }
     }
@@ -87,14 +87,14 @@ async fn create(
         RoleArgument::Admin => Role::Admin,
     };
     if (role == Role::Admin) != application.is_none() {
-        bail!("a publish or manage key needs --application, and an admin key has none");
+        bail!("a publish or manage key needs --application; an admin key has none");
     }
     if let Some(application) = application {
         require(store, application).await?;
     }
     let token = token();
     let lifetime = expires_in.map(Duration::from_secs);
-    store.create_key(&token, role, application, lifetime).await.context("the key was not created")?;
+    store.create_key(&token, role, application, lifetime).await.context("cannot create the key")?;
     println!("{}", token.reveal());
     Ok(token.key)
 }

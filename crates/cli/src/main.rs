@@ -1,4 +1,4 @@
-//! `fanfare`: what operators do from a shell.
+//! The command `fanfare`: administration from a shell.
 
 mod audit;
 mod keys;
@@ -31,8 +31,8 @@ use jiff::Timestamp;
 
 use crate::parked::ParkedCommand;
 
-/// Sets up and looks after Fanfare. Reads DATABASE_URL from the environment and, for endpoints, the
-/// settings of the services that deploy/README.md describes.
+/// Administers Fanfare. Reads DATABASE_URL from the environment. Some commands also read settings of the services:
+/// see deploy/README.md.
 #[derive(Parser)]
 #[command(name = "fanfare", version)]
 struct Arguments {
@@ -42,28 +42,29 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Brings the database's schema up to date.
+    /// Brings the schema of the database up to date.
     Migrate {
-        /// How long to wait for a database that does not answer yet, in seconds.
+        /// Seconds to wait for a database that does not answer yet.
         #[arg(long, default_value_t = 0)]
         wait: u64,
     },
-    /// Applications.
+    /// Manages applications.
     #[command(subcommand)]
     App(AppCommand),
-    /// Dialects.
+    /// Lists and checks dialects.
     #[command(subcommand)]
     Dialect(DialectCommand),
-    /// API keys.
+    /// Manages API keys.
     #[command(subcommand)]
     Key(keys::KeyCommand),
-    /// Endpoints, which the API calls webhooks.
+    /// Manages endpoints. The API calls an endpoint a webhook.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
-    /// Messages that could not be read.
+    /// Manages parked messages, which Fanfare could not process.
     #[command(subcommand)]
     Parked(ParkedCommand),
-    /// Encrypts all that is encrypted anew, with the first key of FANFARE_SECRET_KEYS, while everything runs.
+    /// Re-encrypts all secrets, headers and bodies with the first key of FANFARE_SECRET_KEYS. Services may run
+    /// meanwhile.
     Reencrypt,
 }
 
@@ -71,15 +72,15 @@ enum Command {
 enum AppCommand {
     /// Creates an application and prints its id.
     Create {
-        /// What people call it.
+        /// Display name.
         name: String,
-        /// How its deliveries look; one that is built in, or of the folder FANFARE_DIALECTS.
+        /// Dialect: built in, or from the folder FANFARE_DIALECTS. See `fanfare dialect list`.
         #[arg(long, default_value = DEFAULT_DIALECT)]
         dialect: String,
-        /// Who is told of failed deliveries, where the dialect has somebody told.
+        /// E-mail address for failure notices, if the dialect sends notices.
         #[arg(long)]
         email: Option<String>,
-        /// Refuse events of types that are not described.
+        /// Refuse events of undescribed types.
         #[arg(long)]
         strict: bool,
     },
@@ -87,43 +88,42 @@ enum AppCommand {
 
 #[derive(Subcommand)]
 enum DialectCommand {
-    /// Lists the dialects that there are.
+    /// Lists available dialects.
     List,
-    /// Checks a dialect's file, and shows what would be sent.
+    /// Checks the file of a dialect, and prints an example delivery.
     Check {
-        /// The file, `<name>.toml`.
+        /// File of the dialect, `<name>.toml`.
         file: PathBuf,
     },
 }
 
 #[derive(Subcommand)]
 enum EndpointCommand {
-    /// Creates an endpoint and prints its id and its signing secret, which is not shown again.
+    /// Creates an endpoint, and prints the id and the signing secret. The secret is not shown again.
     Create {
-        /// The application that owns it.
+        /// Application of the endpoint.
         #[arg(long)]
         application: ApplicationId,
-        /// Where its deliveries go.
+        /// URL for deliveries.
         #[arg(long)]
         url: String,
-        /// The event types that it wants, separated by commas; `points.*` and `*` are wildcards.
+        /// Subscribed event types, separated by commas; `points.*` and `*` are wildcards.
         #[arg(long, value_delimiter = ',', required = true)]
         events: Vec<String>,
     },
 }
 
-/// What the command needs of the environment.
 struct Configuration {
     store: StoreSettings,
     dialects: Arc<Dialects>,
     url_policy: UrlPolicy,
-    /// Where a command publishes.
+    /// Only for `parked put-back`.
     broker: Option<BrokerSettings>,
 }
 
 impl Configuration {
-    /// Only an endpoint has a secret to encrypt, and only what is put back needs the broker: the others work
-    /// without.
+    /// Reads the keys only for `endpoint` and `reencrypt`, and the broker only for `parked put-back`. All other
+    /// commands work without keys and broker.
     fn read(environment: &mut Environment, command: &Command) -> Option<Self> {
         let url = environment.database_url();
         let keyring = match command {
@@ -161,15 +161,16 @@ async fn main() -> anyhow::Result<()> {
     let configuration = Configuration::read(&mut environment, &arguments.command);
     let configuration = environment.finish(configuration)?;
     let store = Store::new(configuration.store.clone())?;
-    let entry = audit::begin(&store, &arguments.command).await.context("the audit log cannot be written")?;
+    let entry =
+        audit::begin(&store, &arguments.command).await.context("cannot write the audit log; nothing changed")?;
     let done = run(&store, configuration, arguments.command).await;
     if let Some(entry) = entry {
-        audit::end(&store, entry, &done).await.context("the audit log does not tell the outcome")?;
+        audit::end(&store, entry, &done).await.context("the command has ended, but the audit log lacks the outcome")?;
     }
     done.map(|_| ())
 }
 
-/// Does what is asked, and gives the id of what it made, if anything.
+/// Runs a command. Returns the id of the created or revoked object.
 async fn run(store: &Store, configuration: Configuration, command: Command) -> anyhow::Result<Option<String>> {
     match command {
         Command::Parked(command) => parked::run(store, configuration.broker, command).await?,
@@ -181,7 +182,7 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
             return Ok(Some(id.to_string()));
         }
         Command::Reencrypt => reencrypt(store).await?,
-        // Answered above: they need no database.
+        // `main` has run these commands: dialects need no database.
         Command::Dialect(_) => {}
         Command::Key(command) => return Ok(keys::run(store, command).await?.map(|key| key.to_string())),
         Command::Endpoint(EndpointCommand::Create { application, url, events }) => {
@@ -192,18 +193,19 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
     Ok(None)
 }
 
-/// Goes on until nothing is found any more: processes that still have another key first may write meanwhile.
+/// Repeats until a round finds nothing: a process with another first key may write meanwhile.
 async fn reencrypt(store: &Store) -> anyhow::Result<()> {
     const MAX_ROUNDS: usize = 20;
     for _ in 0..MAX_ROUNDS {
-        let Reencrypted { secrets, headers, bodies } = store.reencrypt().await.context("not all was encrypted anew")?;
+        let Reencrypted { secrets, headers, bodies } =
+            store.reencrypt().await.context("re-encryption is incomplete: try again")?;
         if secrets + headers + bodies == 0 {
             println!("everything is encrypted with the first key");
             return Ok(());
         }
-        println!("encrypted anew: {secrets} secrets, the headers of {headers} endpoints, {bodies} bodies of events");
+        println!("re-encrypted: {secrets} secrets, the headers of {headers} endpoints, {bodies} bodies of events");
     }
-    bail!("some process still encrypts with another key: give all of them the same FANFARE_SECRET_KEYS, then try again")
+    bail!("a process still encrypts with another key: give all processes the same FANFARE_SECRET_KEYS, then try again")
 }
 
 async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
@@ -217,7 +219,7 @@ async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 continue;
             }
-            Err(error) => return Err(error).context("the schema was not brought up to date"),
+            Err(error) => return Err(error).context("cannot bring the schema up to date"),
         }
         return Ok(());
     }
@@ -226,12 +228,12 @@ async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
 async fn create_application(store: &Store, configuration: &Configuration, new: NewApplication) -> anyhow::Result<()> {
     check_label(&new.name).map_err(|fault| anyhow!("the name {fault}"))?;
     if configuration.dialects.get(&new.dialect).is_none() {
-        bail!("--dialect: there is no dialect {:?}; `fanfare dialect list` shows those that there are", new.dialect);
+        bail!("--dialect: unknown dialect {:?}; see `fanfare dialect list`", new.dialect);
     }
     if let Some(email) = &new.email {
         check_email(email).map_err(|fault| anyhow!("--email {fault}"))?;
     }
-    let application = store.create_application(&new).await.context("the application was not created")?;
+    let application = store.create_application(&new).await.context("cannot create the application")?;
     println!("{}", application.id);
     Ok(())
 }
@@ -246,8 +248,8 @@ fn check_dialect(file: &Path) -> anyhow::Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
     let dialect = Dialect::parse(&file.display().to_string(), &name, &text)?;
-    println!("{name} is sound. It sends, for instance:\n{}", dialect.example_body()?);
-    println!("and tries again after: {}", dialect.policy.schedule.names().join(", "));
+    println!("{name} is valid. An example delivery:\n{}", dialect.example_body()?);
+    println!("Waits after failed attempts: {}", dialect.policy.schedule.names().join(", "));
     Ok(())
 }
 
@@ -258,12 +260,12 @@ async fn create_endpoint(
     url: &str,
     events: Vec<String>,
 ) -> anyhow::Result<EndpointId> {
-    let url = check_url(url, &configuration.url_policy).context("--url cannot be taken")?;
+    let url = check_url(url, &configuration.url_policy).context("--url is invalid")?;
     let row = require(store, application).await?;
     let dialect = configuration.dialects.get(&row.dialect);
     let dialect =
-        dialect.with_context(|| format!("there is no dialect {:?} here: see FANFARE_DIALECTS", row.dialect))?;
-    let own = store.event_types(application).await.context("the event types cannot be read")?;
+        dialect.with_context(|| format!("the dialect {:?} is missing here: check FANFARE_DIALECTS", row.dialect))?;
+    let own = store.event_types(application).await.context("cannot read the event types")?;
     let catalogue = Catalogue::new(dialect.catalogue.types().iter().cloned().chain(own));
     catalogue.check_subscriptions("--events", &events).map_err(|fault| anyhow!("{fault}"))?;
     let new = NewEndpoint {
@@ -273,12 +275,12 @@ async fn create_endpoint(
         secret_id: SecretId::new(Timestamp::now(), rand::random()),
         secret: SigningSecret::from_random(rand::random()),
     };
-    let endpoint = store.create_endpoint(&new, usize::MAX).await.context("the endpoint was not created")?;
+    let endpoint = store.create_endpoint(&new, usize::MAX).await.context("cannot create the endpoint")?;
     let endpoint = endpoint.context("the application has too many endpoints")?;
     println!("{}\n{}", endpoint.id, new.secret.text());
     Ok(endpoint.id)
 }
 
 async fn require(store: &Store, application: ApplicationId) -> anyhow::Result<ApplicationRow> {
-    store.application(application).await?.with_context(|| format!("there is no application {application}"))
+    store.application(application).await?.with_context(|| format!("no application has the id {application}"))
 }

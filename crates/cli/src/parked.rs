@@ -1,4 +1,4 @@
-//! `fanfare parked`: messages that could not be read.
+//! `fanfare parked`: messages that Fanfare could not process.
 
 use std::{
     fs,
@@ -15,67 +15,66 @@ use fanfare_service::Environment;
 use fanfare_store::{ParkedFilter, Store};
 use tokio_util::sync::CancellationToken;
 
-/// The longest wait for the broker to take a message.
+/// The longest wait for the broker to confirm a message.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Messages that are looked for at once.
+/// Messages per query.
 const CHUNK: usize = 100;
 
 #[derive(Subcommand)]
 pub(crate) enum ParkedCommand {
     /// Lists parked messages, newest first.
     List {
-        /// Those with this reason only.
+        /// Only messages with this reason.
         #[arg(long)]
         reason: Option<String>,
-        /// How many, at the most.
+        /// Maximum number of messages.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
-    /// Shows what is kept of one, and writes its body to the standard output.
+    /// Shows a message: the body on the standard output, all else on the standard error.
     Show {
-        /// Which one.
+        /// Id of the message.
         id: ParkedId,
     },
-    /// Puts messages back to where they came from. Reads AMQP_URL and FANFARE_PREFIX.
+    /// Puts messages back into their exchange. Reads AMQP_URL and FANFARE_PREFIX.
     PutBack {
         #[command(flatten)]
         choice: Choice,
-        /// Another routing key, `<application>.<event type>`; for one message.
+        /// New routing key, `<application>.<event type>`, for a single message.
         #[arg(long)]
         routing_key: Option<String>,
-        /// Another message_id; for one message.
+        /// New message_id, for a single message.
         #[arg(long)]
         message_id: Option<String>,
-        /// A file with another body; for one message.
+        /// File with a new body, for a single message.
         #[arg(long)]
         body: Option<PathBuf>,
     },
-    /// Forgets messages.
+    /// Discards messages for good.
     Discard {
         #[command(flatten)]
         choice: Choice,
     },
 }
 
-/// Which messages.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Choice {
-    /// These.
+    /// Ids of the messages.
     ids: Vec<ParkedId>,
-    /// All with this reason.
+    /// All messages with this reason.
     #[arg(long)]
     reason: Option<String>,
 }
 
-/// What putting back needs of the environment beside the database.
+/// Reads the settings of the broker.
 pub(crate) fn broker(environment: &mut Environment) -> Option<BrokerSettings> {
     let (urls, prefix) = (environment.amqp_urls(), environment.prefix());
     Some(BrokerSettings::new(urls?, prefix?, DelayQueues::new([]), "fanfare command"))
 }
 
-/// Does what is asked; `broker` is there for those commands that need it.
+/// Runs a command. `put-back` needs `broker`.
 pub(crate) async fn run(store: &Store, broker: Option<BrokerSettings>, command: ParkedCommand) -> anyhow::Result<()> {
     match command {
         ParkedCommand::List { reason, limit } => list(store, reason, limit).await,
@@ -83,10 +82,10 @@ pub(crate) async fn run(store: &Store, broker: Option<BrokerSettings>, command: 
         ParkedCommand::PutBack { choice, routing_key, message_id, body } => {
             let body = body.map(|file| fs::read(&file).with_context(|| format!("cannot read {}", file.display())));
             let edit = Edit { routing_key, message_id, body: body.transpose()? };
-            edit.check().context("the message would be parked again")?;
+            edit.check().context("the edited message would be parked again: correct the edit")?;
             let is_edited = edit.routing_key.is_some() || edit.message_id.is_some() || edit.body.is_some();
             if is_edited && choice.ids.len() != 1 {
-                bail!("--routing-key, --message-id and --body go with one message: name one id");
+                bail!("--routing-key, --message-id and --body are for a single message: name one id");
             }
             let broker = broker.context("AMQP_URL was not read")?;
             put_back(store, broker, &choice, &edit).await
@@ -126,7 +125,7 @@ async fn put_back(store: &Store, broker: BrokerSettings, choice: &Choice, edit: 
     let publisher = Publisher::start(broker, end);
     let mut count = 0;
     for id in chosen(store, choice).await? {
-        // One that is gone was put back or discarded by somebody else.
+        // A missing message was put back or discarded meanwhile.
         let Some((row, headers, body)) = store.parked_message(id).await? else { continue };
         let put_back = PutBack {
             origin: row.origin,
@@ -137,10 +136,11 @@ async fn put_back(store: &Store, broker: BrokerSettings, choice: &Choice, edit: 
             body: &body,
         };
         let message = encode_put_back(&topology, &put_back, edit)
-            .with_context(|| format!("{id} stays parked: put it back with another --routing-key or --message-id"))?;
+            .with_context(|| format!("{id} stays parked: give another --routing-key or --message-id"))?;
         let published = tokio::time::timeout(PUBLISH_TIMEOUT, publisher.publish_until_confirmed(&message)).await;
-        published
-            .with_context(|| format!("the broker did not take {id} within {PUBLISH_TIMEOUT:?}; it stays parked"))?;
+        published.with_context(|| {
+            format!("no confirm of {id} in {PUBLISH_TIMEOUT:?}; the message stays parked: try again")
+        })?;
         store.discard_parked(id).await?;
         count += 1;
     }
@@ -157,7 +157,7 @@ async fn discard(store: &Store, choice: &Choice) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The messages that are meant, as they are now: what is parked while they are put back is not among them.
+/// The ids of the selected messages, read before the first put-back: a message parked meanwhile is not selected.
 async fn chosen(store: &Store, choice: &Choice) -> anyhow::Result<Vec<ParkedId>> {
     let Some(reason) = &choice.reason else {
         for id in &choice.ids {
@@ -178,5 +178,5 @@ async fn chosen(store: &Store, choice: &Choice) -> anyhow::Result<Vec<ParkedId>>
 }
 
 fn no_such(id: ParkedId) -> String {
-    format!("there is no parked message {id}; it may have been put back or discarded")
+    format!("no parked message has the id {id}: the message may have been put back or discarded")
 }

@@ -1,4 +1,4 @@
-//! How an answer looks: `{"success": true, "data": …}`, and a list with where it goes on.
+//! The envelope of an answer: `{"success": true, "data": …}`. A list adds `next`, the cursor of the next page.
 
 use axum::{
     Json,
@@ -12,13 +12,13 @@ use utoipa::ToSchema;
 
 use crate::request::PageSize;
 
-/// A body that is sent, as it is shown: half a surrogate pair in it, which strict parsers refuse, would make a whole
-/// answer unreadable for them.
+/// Prepares a delivery's body for an answer. Replaces unpaired surrogates: strict parsers refuse an answer with an
+/// unpaired surrogate.
 pub(crate) fn readable(body: &str) -> Option<Box<RawValue>> {
     RawValue::from_string(json::readable(body).into_owned()).ok()
 }
 
-/// An answer.
+/// A successful answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Answer<T> {
     #[schema(example = true)]
@@ -32,17 +32,17 @@ pub(crate) struct Page<T> {
     #[schema(example = true)]
     success: bool,
     data: Vec<T>,
-    /// `before` of the next page; `null` on the last one.
+    /// `before` of the next page; `null` on the last page.
     next: Option<String>,
 }
 
 impl<T: Serialize> Answer<T> {
-    /// 200 with this.
+    /// An answer with status 200.
     pub fn of(data: T) -> Self {
         Self { success: true, data }
     }
 
-    /// This with another status.
+    /// Replaces the status.
     pub fn with(self, status: StatusCode) -> Response {
         (status, self).into_response()
     }
@@ -55,8 +55,8 @@ impl<T: Serialize> IntoResponse for Answer<T> {
 }
 
 impl<T: Serialize> Page<T> {
-    /// A page of the items that were found, one more than it has room for: there is another page where there was one
-    /// more. It goes on after the last item, which is told by its `key`.
+    /// Creates a page from at most [`PageSize::rows`] items. Drops an item beyond the page's size: another page
+    /// follows, and `next` is the `key` of the last item on this page.
     pub(crate) fn of(mut data: Vec<T>, size: PageSize, key: impl Fn(&T) -> String) -> Self {
         let goes_on = data.len() > size.items();
         data.truncate(size.items());
@@ -66,7 +66,7 @@ impl<T: Serialize> Page<T> {
 }
 
 impl<T> Page<T> {
-    /// This page, with another place to go on at where it ended before it was full.
+    /// Sets `next` if the page has none: a search with a limit may end before the page is full.
     pub(crate) fn or_next(self, next: Option<String>) -> Self {
         Self { next: self.next.or(next), ..self }
     }

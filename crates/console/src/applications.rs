@@ -1,4 +1,4 @@
-//! `/api/v1/applications`
+//! `/api/v1/applications` and `/api/v1/dialects`.
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
@@ -16,7 +16,7 @@ use crate::{
     request::{Administrator, Manager, Paging, Path, Query, check_label, id},
 };
 
-/// Limits of published events in a second.
+/// Publish rates that an application may have, in events per second.
 const RATES: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 
 #[derive(Serialize, ToSchema)]
@@ -24,17 +24,18 @@ pub(crate) struct Application {
     #[schema(value_type = String, example = "app_01h455vb4pex5vsknk084sn02q")]
     id: ApplicationId,
     name: String,
-    /// How deliveries look, when they are tried again, and which event types there are.
+    /// The dialect: the format of deliveries, the default retry schedule, and the built-in event types.
     #[schema(example = "incenta")]
     dialect: String,
-    /// Whether events of types that are not described are refused.
+    /// True if events of undescribed types are refused.
     strict: bool,
-    /// Who is told of failed deliveries, where the dialect has somebody told.
+    /// The e-mail address for failure notices, if the dialect sends notices.
     email: Option<String>,
-    /// Events in a second that may be published over HTTP at each ingest; `null` for the deployment's limit.
+    /// The maximum of events per second over HTTP, at each ingest process; `null` for the deployment's limit.
     publish_rate_per_second: Option<u32>,
-    /// Members of bodies whose values are not to be read: `password` wherever it is, `card.number` in each `card`. They
-    /// are sent, and stored encrypted; neither the API nor the database shows them. Of answers they are not kept at all.
+    /// Members of bodies with values to hide: `password` at any depth, `card.number` in each `card`. Webhooks receive
+    /// the values. Fanfare stores the values encrypted, and neither the API nor the database shows a value. Responses
+    /// of webhooks are stored without the values.
     redacted: Vec<String>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -53,13 +54,13 @@ impl From<ApplicationRow> for Application {
 #[schema(as = NewApplication)]
 pub(crate) struct New {
     name: String,
-    /// One of `GET /api/v1/dialects`; `incenta` where it is left out.
+    /// A dialect of `GET /api/v1/dialects`. Default: `incenta`.
     dialect: Option<String>,
     strict: Option<bool>,
     email: Option<String>,
 }
 
-/// Creates an application. Takes an admin key.
+/// Creates an application. Requires an admin key.
 #[utoipa::path(post, path = "/applications", operation_id = "create_application", tag = "applications",
     request_body = New, responses((status = 201, body = Answer<Application>), Failures))]
 pub(crate) async fn create(
@@ -81,7 +82,7 @@ pub(crate) async fn create(
     Ok(Answer::of(Application::from(created)).with(StatusCode::CREATED))
 }
 
-/// Lists the applications, newest first. Takes an admin key.
+/// Lists the applications, newest first. Requires an admin key.
 #[utoipa::path(get, path = "/applications", operation_id = "list_applications", tag = "applications",
     params(Paging), responses((status = 200, body = Page<Application>), Failures))]
 pub(crate) async fn list(
@@ -113,23 +114,23 @@ pub(crate) async fn show(
 #[schema(as = ApplicationChange)]
 pub(crate) struct Change {
     name: Option<String>,
-    /// The next events are rendered in it. What was accepted before keeps its body, and is signed and tried
-    /// again by the new one.
+    /// The dialect of future events. Events accepted before keep their body; the new dialect signs and retries their
+    /// deliveries.
     dialect: Option<String>,
     strict: Option<bool>,
-    /// `null` for nobody.
+    /// `null` removes the address.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     email: Option<Option<String>>,
-    /// 1 to 1000000, `null` for the deployment's limit. Takes an admin key.
+    /// 1 to 1000000; `null` for the deployment's limit. Requires an admin key.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u32>)]
     publish_rate_per_second: Option<Option<u32>>,
-    /// All of them, at most 100. What has been stored before is not changed.
+    /// The complete list, at most 100 members. Stored events and responses do not change.
     redacted: Option<Vec<String>>,
 }
 
-/// Changes an application; what is left out stays.
+/// Changes an application. Omitted fields keep their value.
 #[utoipa::path(patch, path = "/applications/{id}", operation_id = "change_application", tag = "applications",
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Application>), Failures))]
@@ -150,7 +151,7 @@ pub(crate) async fn change(
         Redaction::parse(names).map_err(|fault| ApiError::invalid("redacted", fault))?;
     }
     if change.publish_rate_per_second.is_some() && application_of_key.is_some() {
-        let message = "an application does not set its own limit: this takes an admin key";
+        let message = "only an admin key may change the publish rate of an application";
         return Err(ApiError::new(ErrorCode::Forbidden, message).at("publish_rate_per_second"));
     }
     if change.publish_rate_per_second.flatten().is_some_and(|rate| !RATES.contains(&rate)) {
@@ -168,7 +169,7 @@ pub(crate) async fn change(
     Ok(Answer::of(row.into()))
 }
 
-/// The one application that a key reaches; none where it reaches all.
+/// The application of a key. `None` for an admin key: all applications.
 pub(crate) struct Reach(Option<ApplicationId>);
 
 impl axum::extract::FromRequestParts<Console> for Reach {
@@ -180,7 +181,7 @@ impl axum::extract::FromRequestParts<Console> for Reach {
     }
 }
 
-/// The application of the path, where the key reaches it. To all others it is as if it did not exist.
+/// The application in the path. A key of another application gets 404, as for an unknown id.
 fn reached(application: &str, of_key: Option<ApplicationId>) -> Result<ApplicationId, ApiError> {
     let application = id("id", application)?;
     match of_key {
@@ -195,29 +196,29 @@ pub(crate) fn checked_email(email: String) -> Result<String, ApiError> {
 }
 
 pub(crate) fn no_such_application() -> ApiError {
-    ApiError::not_found("id", "there is no such application")
+    ApiError::not_found("id", "no application has this id, or the key belongs to another application")
 }
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Dialect {
-    /// What an application picks it by.
+    /// The value of an application's field `dialect`.
     name: String,
     title: String,
     description: String,
-    /// The waits after each failed attempt.
+    /// The wait after each failed attempt.
     schedule: Vec<String>,
-    /// By how many percent, at the most, each wait is longer.
+    /// The maximum random increase of each wait, in percent.
     jitter_percent: u8,
-    /// How many attempts may fail before the delivery does.
+    /// The number of failed attempts after which a delivery fails.
     max_attempts: usize,
     timeout_ms: u128,
-    /// The header with a signature of its own.
+    /// The header of the dialect's own signature; `null` for a dialect without.
     signature_header: Option<String>,
-    /// The body of a delivery, by an example.
+    /// An example of a delivery's body.
     example: String,
 }
 
-/// Lists the dialects that an application may pick.
+/// Lists the dialects available to applications.
 #[utoipa::path(get, path = "/dialects", operation_id = "list_dialects", tag = "applications",
     responses((status = 200, body = Answer<Vec<Dialect>>), Failures))]
 pub(crate) async fn dialects(State(console): State<Console>, _: Reach) -> Answer<Vec<Dialect>> {
@@ -245,15 +246,19 @@ impl Console {
         Err(ApiError::invalid("dialect", format!("must be one of {}", known.join(", "))))
     }
 
-    /// An application that a manager named, with its dialect.
+    /// The dialect of the manager's application.
     pub(crate) async fn dialect_of(
         &self,
         manager: &Manager,
     ) -> Result<std::sync::Arc<fanfare_domain::dialect::Dialect>, ApiError> {
-        let missing = || ApiError::not_found("application", "there is no such application");
+        let missing = || ApiError::not_found("application", "no application has this id");
         let row = self.store.application(manager.application).await?.ok_or_else(missing)?;
         self.dialects.get(&row.dialect).cloned().ok_or_else(|| {
-            tracing::error!(application = %row.id, dialect = row.dialect, "this process does not know an application's dialect");
+            tracing::error!(
+                application = %row.id,
+                dialect = row.dialect,
+                "the dialect of an application is missing in this process: check FANFARE_DIALECTS"
+            );
             ApiError::unreadable_application()
         })
     }

@@ -1,5 +1,5 @@
-//! The audit log: every request that may change something is noted before it is served, with who asked for what and from
-//! where; and `GET /api/v1/audit-log`, by which it is read.
+//! The audit log. An entry records each request that may change something: caller, origin, operation and body before
+//! the request is served, the outcome afterwards. `GET /api/v1/audit-log` lists the entries.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -30,11 +30,11 @@ use crate::{
     request::{Paging, Query, Scope, application_of, authenticate},
 };
 
-/// Bytes of a request that are kept.
+/// The longest request in an entry, in bytes.
 const MAX_KEPT: usize = 8 * 1024;
 
-/// Members of requests whose values are kept where they are no objects: what is configured or chosen, and nothing that may
-/// be a secret, a payload, or a mistake for one of these. What is not listed is not kept.
+/// Members of requests with values to keep: settings and selections. No member may hold a secret or a payload, or be
+/// mistaken for such a member. Objects, lists with objects, and the values of all other members are hidden.
 const KEPT: [&str; 34] = [
     "application",
     "category",
@@ -72,22 +72,22 @@ const KEPT: [&str; 34] = [
     "webhook",
 ];
 
-/// What stands for a value that is not kept.
+/// Replaces a hidden value.
 const HIDDEN: &str = "…";
 
-/// What notes requests.
+/// Writes the entries of requests.
 #[derive(Clone)]
 pub struct Audit {
     store: Store,
     directory: Directory,
-    /// Proxies of the operator, whose `X-Forwarded-For` counts.
+    /// The operator's proxies: the only trusted sources of `X-Forwarded-For`.
     proxies: Arc<[IpNet]>,
-    /// What the API's description calls its operations, by method and path.
+    /// Operation ids of the OpenAPI document, by method and path.
     names: Arc<HashMap<(Method, String), String>>,
 }
 
 impl Audit {
-    /// Notes requests to the operations of this description.
+    /// Names the action of an entry by the operation ids of `api`. Trusts `X-Forwarded-For` of `proxies`.
     pub fn new(store: Store, directory: Directory, proxies: Vec<IpNet>, api: &OpenApi) -> Self {
         let mut names = HashMap::new();
         for (path, item) in &api.paths.paths {
@@ -108,12 +108,12 @@ impl Audit {
 
     fn entry(&self, caller: &Caller, route: &str, parts: &Parts, body: &[u8]) -> NewAuditEntry {
         let asked: Option<Value> = serde_json::from_slice(body).ok();
-        // Document 002 has its routes a second time, which are described once.
+        // Nudj's configuration API has two paths; the OpenAPI document describes only the path without prefix.
         let route = route.strip_prefix("/api/v2/admin").unwrap_or(route);
         let named = self.names.get(&(parts.method.clone(), route.to_owned())).cloned();
         NewAuditEntry {
             id: AuditId::new(self.store.now(), rand::random()),
-            // A key that is bound has no say in whose log its requests stand.
+            // A request with an application's key cannot choose the log of another application.
             application: caller.application.or_else(|| named_application(caller, parts, asked.as_ref())),
             key: Some(caller.key),
             origin: self.origin(parts).map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
@@ -130,12 +130,13 @@ impl Audit {
     }
 }
 
-/// Notes a request that may change something, and what came of it. Where it cannot be noted, it is not served.
+/// Records a request with an unsafe method before serving, and the outcome afterwards. Refuses a request if the record
+/// fails.
 pub async fn audited(State(audit): State<Audit>, route: MatchedPath, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    // Whose key changes nothing here is told so by the route.
+    // The route itself refuses a key without the right to change something.
     let Ok(caller) = authenticate(request.headers(), &audit.directory, &[Role::Manage, Role::Admin]) else {
         return next.run(request).await;
     };
@@ -145,7 +146,7 @@ pub async fn audited(State(audit): State<Audit>, route: MatchedPath, request: Re
         Err(error) => return error.into_response(),
     };
     let entry = audit.entry(&caller, route.as_str(), &parts, &body);
-    // In a task of its own: a client that hangs up does not hide the outcome of its request.
+    // A separate task records the outcome even if the client hangs up.
     let request = Request::from_parts(parts, Body::from(body));
     let served = tokio::spawn(async move {
         if let Err(error) = audit.store.begin_audit(&entry).await {
@@ -154,7 +155,8 @@ pub async fn audited(State(audit): State<Audit>, route: MatchedPath, request: Re
         let response = next.run(request).await;
         audit.finish(entry.id, response).await
     });
-    let ended = |_| ApiError::new(ErrorCode::InternalError, "this is our fault, and has been logged").into_response();
+    let message = "internal fault, logged: report the request to the operator";
+    let ended = |_| ApiError::new(ErrorCode::InternalError, message).into_response();
     served.await.unwrap_or_else(ended)
 }
 
@@ -166,34 +168,34 @@ impl Audit {
             _ => AuditOutcome::Failed,
         };
         let (head, body) = response.into_parts();
-        // All of it is in memory already.
+        // The whole body is in memory already, so a limit would save nothing.
         let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
         let answer: Option<Value> = serde_json::from_slice(&body).ok();
         let data = answer.as_ref().and_then(|answer| answer.get("data"));
         let subject = data.and_then(subject);
         let application = data.and_then(|data| data.get("application")?.as_str()?.parse().ok());
-        // What was done has been done: the answer says so, also where this cannot be written down any more.
+        // The request is served: the client gets the answer even if the outcome cannot be recorded.
         if let Err(error) = self.store.end_audit(entry, outcome, subject.as_deref(), application).await {
-            tracing::warn!(%error, %entry, "the audit log does not tell the outcome of a request");
+            tracing::warn!(%error, %entry, "cannot record the outcome of a request in the audit log");
         }
         Response::from_parts(head, Body::from(body))
     }
 }
 
-/// The application that an administrator's request names: in its path, its body, or its query.
+/// The application of an administrator's request: from the path, else from the body, else from the query.
 fn named_application(caller: &Caller, parts: &Parts, asked: Option<&Value>) -> Option<ApplicationId> {
     let of_path = parts.uri.path().split('/').find_map(|segment| segment.parse().ok());
     let of_body = || asked?.get("application")?.as_str()?.parse().ok();
     of_path.or_else(of_body).or_else(|| application_of(caller, parts.uri.query()).ok())
 }
 
-/// What was asked, as text, without what must not be read.
+/// The request as JSON text without hidden values. A text above [`MAX_KEPT`] is replaced by its length.
 fn without_secrets(asked: Value) -> String {
     let text = kept(asked).to_string();
     if text.len() <= MAX_KEPT { text } else { Value::from(format!("({} bytes)", text.len())).to_string() }
 }
 
-/// What is kept of a request: an object's members that are listed, in a list of objects those of each.
+/// Hides the values of unlisted members, in an object or in each object of a list.
 fn kept(asked: Value) -> Value {
     match asked {
         Value::Object(members) => members.into_iter().map(|(name, value)| kept_member(name, value)).collect(),
@@ -210,7 +212,7 @@ fn kept_member(name: String, value: Value) -> (String, Value) {
         return (name, value);
     }
     let value = match value {
-        // The names of headers are shown by the API, too.
+        // Names of headers are no secret: the API shows the names.
         Value::Object(headers) if name == HEADERS => {
             headers.into_iter().map(|(name, _)| (name, Value::from(HIDDEN))).collect()
         }
@@ -221,7 +223,7 @@ fn kept_member(name: String, value: Value) -> (String, Value) {
 
 const HEADERS: &str = "headers";
 
-/// The ids of what a request was done to, as its answer names them.
+/// The ids of the changed objects, from the answer.
 fn subject(data: &Value) -> Option<String> {
     let id = |thing: &Value| Some(thing.get("id")?.as_str()?.to_owned());
     match data {
@@ -230,7 +232,7 @@ fn subject(data: &Value) -> Option<String> {
     }
 }
 
-/// A change that was made, or tried.
+/// A change, or an attempt at a change.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub(crate) struct Shown {
@@ -240,22 +242,22 @@ pub(crate) struct Shown {
     at: Timestamp,
     #[schema(value_type = Option<String>)]
     application: Option<ApplicationId>,
-    /// The key that asked for it; `null` for an operator's command, and for Fanfare itself.
+    /// The API key of the request; `null` for an operator's command, and for Fanfare itself.
     #[schema(value_type = Option<String>)]
     key: Option<KeyId>,
-    /// From where: an IP address; `user@host` of a command; `fanfare`.
+    /// The IP address of the client, `user@host` of a command, or `fanfare`.
     #[schema(example = "203.0.113.7")]
     origin: String,
-    /// The name of the operation in this document, or the command.
+    /// The `operationId` in this document, or the command.
     #[schema(example = "change_webhook")]
     action: String,
     path: Option<String>,
-    /// What was asked, without secrets.
+    /// The body of the request, or the arguments of the command, without secrets.
     #[schema(value_type = Value)]
     request: Option<Box<RawValue>>,
-    /// The ids of what it was done to.
+    /// The ids of the changed objects.
     subject: Vec<String>,
-    /// `done`, `refused` or `failed`; `null` where it is under way, or the process did not live to tell.
+    /// `done`, `refused` or `failed`; `null` while the request runs, or after the process died during the request.
     #[schema(example = "done")]
     outcome: Option<String>,
 }
@@ -270,7 +272,8 @@ impl From<AuditEntry> for Shown {
     }
 }
 
-/// Lists who changed what, newest first: of the key's application; with an admin key of all, or of the one that is named.
+/// Lists the audit log, newest first: entries of the key's application; with an admin key, of all applications, or of
+/// the application in the query.
 #[utoipa::path(get, path = "/audit-log", operation_id = "list_audit_log", tag = "audit log",
     params(Paging), responses((status = 200, body = Page<Shown>), Failures))]
 pub(crate) async fn list(

@@ -12,38 +12,38 @@ use crate::{
     request::{Manager, Path},
 };
 
-/// Queued deliveries are counted up to this number.
+/// The highest count of queued deliveries.
 const MAX_COUNTED: usize = 10_000;
 
-/// The queued deliveries of a webhook: it cannot take them now.
+/// The backlog of a webhook: deliveries are queued because the webhook cannot take more now.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WebhookBacklog)]
 pub(crate) struct Backlog {
     #[schema(value_type = String)]
     webhook: EndpointId,
-    /// Counted up to 10,000.
+    /// The number of queued deliveries, counted up to 10,000.
     #[schema(example = 120)]
     queued: i64,
-    /// Why deliveries are queued: `breaker_open`, `rate_limited`, `lane_full`, `paused` and others.
+    /// The reason for the backlog: `breaker_open`, `rate_limited`, `lane_full`, `paused` and others.
     #[schema(example = "breaker_open")]
     reason: String,
-    /// When the backlog began.
+    /// The start of the backlog.
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
-    /// The dispatcher that sends them. Each start of a process has an id of its own, which is in its log. `null` where no
-    /// dispatcher does so now.
+    /// The dispatcher that sends the backlog; `null` if no dispatcher does now. A dispatcher gets a new id at each
+    /// start, and logs the id.
     #[schema(value_type = Option<String>)]
     owner: Option<ProcessId>,
-    /// Failed attempts in a row.
+    /// The number of consecutive failed attempts.
     failures: u32,
-    /// When the webhook is tried again after many failures in a row. `null` where it is not waited for.
+    /// The time of the next attempt after many consecutive failures; `null` without such a wait.
     #[schema(value_type = Option<String>, format = DateTime)]
     next_probe_at: Option<Timestamp>,
-    /// Attempts a second, in all dispatchers together: the webhook's own rate, or its dialect's. `null` for no limit.
+    /// The maximum of attempts per second over all dispatchers, from the webhook or the dialect; `null` for no limit.
     rate_per_second: Option<u32>,
 }
 
-/// Shows a webhook's backlog: how many deliveries are queued, and why. `data` is `null` where none are.
+/// Shows the backlog of a webhook: the number of queued deliveries, and the reason. `data` is `null` without a backlog.
 #[utoipa::path(get, path = "/webhooks/{id}/backlog", operation_id = "get_webhook_backlog", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Option<Backlog>>), Failures))]
 pub(crate) async fn show(

@@ -1,4 +1,4 @@
-//! Bodies of requests: their bounds, and how they are read into what their schema describes.
+//! Bodies of requests: limits of size and time, and parsing by schema.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -23,22 +23,23 @@ use utoipa::{
 
 use crate::{ApiError, ErrorCode};
 
-/// Bytes of a management request.
+/// The largest body of a management request, in bytes.
 pub(crate) const MAX_MANAGEMENT_BODY: usize = 512 * 1024;
 
-/// What a client may take for a body: so long, and one second more for each so many bytes that have come. A slower one
-/// holds up a connection, and whoever waits for what it has to say.
+/// The time for a body: [`BODY_TIME`], and a second more for each [`BYTES_PER_SECOND`] received. A slower client would
+/// occupy a connection for too long.
 const BODY_TIME: Duration = Duration::from_secs(15);
 const BYTES_PER_SECOND: usize = 16 * 1024;
 
-/// How much of a body that is too large is read and thrown away, and for how long.
+/// Limits in bytes and time to [`discard`] the rest of a refused body.
 const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
-/// Reads a JSON body of at most so many bytes.
+/// Reads a JSON body of at most `max_bytes`.
 ///
 /// # Errors
-/// 415 for another content type, 413 for more bytes, 408 where they come too slowly, 400 where the body breaks off.
+/// 415 for another content type, 413 for a larger body, 408 for a body that arrives too slowly, 400 for an incomplete
+/// body.
 pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
@@ -49,22 +50,22 @@ pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Res
     read_bytes(body, max_bytes).await
 }
 
-/// Reads a body of at most so many bytes, whatever it is.
+/// Reads a body of at most `max_bytes`, of any content type.
 pub(crate) async fn read_bytes(mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
     let mut bytes = BytesMut::new();
     let started = Instant::now();
     let too_slow = |_| {
-        let message = "the body came too slowly, and was not waited for: send it again";
+        let message = "the body arrived too slowly: send the request again";
         ApiError::new(ErrorCode::BodyTooSlow, message)
     };
     loop {
         let deadline = started + BODY_TIME + Duration::from_secs((bytes.len() / BYTES_PER_SECOND) as u64);
         let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(too_slow)? else { break };
-        let incomplete = |_| ApiError::new(ErrorCode::IncompleteBody, "the body ended before it was complete");
+        let incomplete = |_| ApiError::new(ErrorCode::IncompleteBody, "the body is incomplete: send the request again");
         let data = frame.map_err(incomplete)?.into_data().unwrap_or_default();
         if bytes.len() + data.len() > max_bytes {
             discard(body).await;
-            let message = format!("the body has more than the {max_bytes} bytes that are allowed");
+            let message = format!("the body is larger than {max_bytes} bytes: send less data");
             return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
         }
         bytes.extend_from_slice(&data);
@@ -72,7 +73,8 @@ pub(crate) async fn read_bytes(mut body: Body, max_bytes: usize) -> Result<Bytes
     Ok(bytes.freeze())
 }
 
-/// Reads what nobody wants, for a moment. A connection that is closed while its client still sends takes the answer with it.
+/// Reads and drops the rest of a refused body, within limits. If the connection closes while the client still sends,
+/// the client loses the answer.
 pub async fn discard(mut body: Body) {
     let reading = async {
         let mut left = MAX_DISCARDED;
@@ -86,7 +88,7 @@ pub async fn discard(mut body: Body) {
     let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
-/// The body of a management request, read into what its schema describes.
+/// The JSON body of a management request, checked against the schema of `T`.
 pub(crate) struct Fields<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for Fields<T> {
@@ -98,7 +100,7 @@ impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for Fields<T
     }
 }
 
-/// The body of a management request that may be left out.
+/// The optional JSON body of a management request. Without a body, the default of `T`.
 pub(crate) struct OptionalFields<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + ToSchema + Default> FromRequest<S> for OptionalFields<T> {
@@ -113,7 +115,7 @@ impl<S: Send + Sync, T: DeserializeOwned + ToSchema + Default> FromRequest<S> fo
     }
 }
 
-/// The bytes of a management request's body.
+/// The unparsed body of a management request.
 pub(crate) struct Bare(pub(crate) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Bare {
@@ -125,8 +127,8 @@ impl<S: Send + Sync> FromRequest<S> for Bare {
     }
 }
 
-/// Reads a JSON object. What its schema requires must be there, and what it does not know must not: a
-/// misspelt field would otherwise be ignored silently.
+/// Parses a JSON object by the schema of `T`. Required fields must be present. Unknown fields are errors: otherwise a
+/// misspelt field would be ignored silently.
 pub(crate) fn from_json<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<T, ApiError> {
     let whole: &RawValue = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
     let Ok(given) = serde_json::from_str::<Members>(whole.get()) else {
@@ -145,7 +147,7 @@ pub(crate) fn from_json<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<
     })
 }
 
-/// The members of a JSON object, in their order, also those of one name.
+/// The members of a JSON object in order, with duplicate names.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -181,7 +183,7 @@ fn check_fields<T: PartialSchema>(Members(given): &Members<'_>) -> Result<(), Ap
     let RefOr::T(Schema::Object(Object { properties, required, .. })) = T::schema() else { return Ok(()) };
     if let Some(field) = given.iter().find(|field| !properties.contains_key(field.as_str())) {
         let known: Vec<&str> = properties.keys().map(String::as_str).collect();
-        let message = format!("`{field}` is no field of this request; these are: {}", known.join(", "));
+        let message = format!("`{field}` is no field of this request: use {}", known.join(", "));
         return Err(ApiError::new(ErrorCode::UnknownField, message).at(field));
     }
     let mut seen = HashSet::new();
@@ -198,7 +200,7 @@ pub(crate) fn missing(field: &str) -> ApiError {
     ApiError::new(ErrorCode::MissingField, format!("`{field}` is missing")).at(field)
 }
 
-/// Tells `null` from absence: `Some(None)` from `None`.
+/// Parses `null` as `Some(None)`. With `serde(default)`, an absent field is `None`.
 pub(crate) fn given<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: serde::Deserializer<'de>,

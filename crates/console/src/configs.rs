@@ -1,4 +1,4 @@
-//! `/webhooks/configs` and `/webhooks/logs`, as document 002 has them.
+//! Nudj's configuration API: `/webhooks/configs` and `/webhooks/logs`.
 
 use std::collections::BTreeMap;
 
@@ -25,10 +25,10 @@ use crate::{
     webhooks::Change,
 };
 
-/// Configurations in one request, and in one list.
+/// The maximum number of configurations in a request, and on a page.
 const MAX_CONFIGS: usize = 100;
 
-/// A webhook's configuration.
+/// The configuration of a webhook.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WebhookConfig)]
 pub(crate) struct Config {
@@ -38,9 +38,9 @@ pub(crate) struct Config {
     url: String,
     event_types: Vec<String>,
     enabled: bool,
-    /// The names of the headers of its own; their values are not shown.
+    /// The names of the webhook's own headers. The values are never shown.
     headers: Vec<String>,
-    /// Shown once, when the configuration is created.
+    /// The signing secret, shown only when the configuration is created.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
     #[schema(value_type = String, format = DateTime)]
@@ -65,36 +65,37 @@ impl Config {
     }
 }
 
-/// A configuration to be created or changed: the one with this `id`, or else the one with this `url`, or else
-/// a new one. What is left out stays.
+/// A configuration to create or change (upsert). `id` selects the configuration, or without an `id` the `url` does. An
+/// unknown `url` creates a configuration. Omitted fields keep their value.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = WebhookConfigPut)]
 pub(crate) struct PutConfig {
     id: Option<String>,
     url: Option<String>,
-    /// Required for a new one.
+    /// Required for a new configuration.
     event_types: Option<Vec<String>>,
-    /// Signs from now on, in place of any other; for a new one it is made where it is left out.
+    /// The new signing secret; replaces all previous secrets at once. Default for a new configuration: a generated
+    /// secret.
     secret: Option<String>,
     enabled: Option<bool>,
     name: Option<String>,
     headers: Option<BTreeMap<String, String>>,
 }
 
-/// One configuration or several.
+/// A configuration, or a list of configurations.
 #[derive(ToSchema)]
 #[schema(as = WebhookConfigPuts)]
 #[serde(untagged)]
-#[allow(dead_code)] // for the OpenAPI document; the body is read one by one, to tell which is at fault
+#[allow(dead_code)] // for the OpenAPI document; entries are parsed singly, so that an error names the entry at fault
 pub(crate) enum PutConfigs {
-    /// One.
+    /// A single configuration.
     One(PutConfig),
-    /// At most 100: all of them are put, or none.
+    /// 1 to 100 configurations. Either all are created or changed, or none.
     Several(Vec<PutConfig>),
 }
 
-/// Lists every configuration.
+/// Lists the webhook configurations, newest first.
 #[utoipa::path(get, path = "/webhooks/configs", operation_id = "list_webhook_configs", tag = "webhook configs",
     params(PageQuery), responses((status = 200, body = Page<Config>), Failures))]
 pub(crate) async fn list(
@@ -113,13 +114,13 @@ pub(crate) async fn list(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     pub(crate) before: Option<String>,
-    /// 1 to 100, 100 where it is left out.
+    /// 1 to 100. Default: 100.
     pub(crate) limit: Option<usize>,
 }
 
-/// Creates or changes configurations, all of them or none.
+/// Creates or changes webhook configurations, all or none.
 #[utoipa::path(put, path = "/webhooks/configs", operation_id = "put_webhook_configs", tag = "webhook configs",
     request_body = PutConfigs, responses((status = 200, body = Answer<Vec<Config>>), Failures))]
 pub(crate) async fn put(
@@ -169,7 +170,7 @@ fn configs(body: &[u8]) -> Result<Configs, ApiError> {
     Ok(Configs { all: entries.iter().enumerate().map(read).collect::<Result<_, _>>()?, is_list })
 }
 
-/// Says which entry of a list an error is about.
+/// Adds the position in the list to an error.
 fn placed(error: ApiError, is_list: bool, position: usize) -> ApiError {
     if is_list { error.within(&format!("[{position}]")) } else { error }
 }
@@ -197,7 +198,7 @@ impl Console {
         let status = |enabled| if enabled { EndpointStatus::Enabled } else { EndpointStatus::Disabled };
         let settings = EndpointSettings {
             status: config.enabled.map(status),
-            // A paused one reads `enabled: true`: to put back what was read must not resume it.
+            // A paused webhook reads `enabled: true`: writing the same value back must not resume the webhook.
             keeps_pause: true,
             ..self.settings("event_types", change, dialect, catalogue)?
         };
@@ -217,10 +218,10 @@ impl Console {
         match put {
             Put::Created(row, secret) => Ok(Config::new(*row, Some(&secret))),
             Put::Changed(row) => Ok(Config::new(*row, None)),
-            Put::NoSuchId => Err(ApiError::not_found("id", "there is no webhook configuration with this id")),
+            Put::NoSuchId => Err(ApiError::not_found("id", "no webhook configuration has this id")),
             Put::NothingToCreate => Err(missing("event_types")),
             Put::Ambiguous => {
-                let message = "several webhook configurations have this URL: name the one that is meant by its id";
+                let message = "several webhook configurations have this URL: select a configuration by `id`";
                 Err(ApiError::new(ErrorCode::AmbiguousUrl, message).at("url"))
             }
             Put::TooMany => Err(self.too_many_webhooks()),
@@ -228,7 +229,7 @@ impl Console {
     }
 }
 
-/// An attempt, with all that was sent and all that came back.
+/// An attempt, with the request and the response.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WebhookLog)]
 pub(crate) struct Log {
@@ -241,26 +242,26 @@ pub(crate) struct Log {
     #[schema(value_type = String)]
     event_id: EventId,
     event_type: String,
-    /// The number of the attempt, from 1 on.
+    /// The number of the attempt, from 1.
     attempt: u32,
-    /// Where it was sent; `null` where the process that sent it did not live to tell.
+    /// The URL of the request; `null` if the dispatcher died before the result was recorded.
     url: Option<String>,
-    /// What was sent; `null` where that has more than 64 KiB: `GET /api/v1/deliveries/{id}` shows it.
+    /// The body of the request; `null` for a body above 64 KiB: `GET /api/v1/deliveries/{id}` shows the body.
     #[schema(value_type = Value)]
     payload: Option<Box<RawValue>>,
-    /// `answered`, or what came instead of an answer.
+    /// `answered`, or the kind of failure, such as `timed_out`.
     #[schema(example = "answered")]
     outcome: String,
     response_status: Option<i32>,
     response_body: Option<String>,
-    /// Why there was no answer, or none that was complete.
+    /// The cause of a missing or incomplete response.
     error: Option<String>,
     duration_ms: Option<i32>,
     #[schema(value_type = String, format = DateTime)]
     pub(crate) created_at: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt_at: Option<Timestamp>,
-    /// Its place in the list.
+    /// The list's cursor at this attempt.
     #[serde(skip)]
     place: String,
 }
@@ -293,17 +294,17 @@ impl Log {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LogFilter {
-    /// Attempts of this configuration.
+    /// Only attempts of this configuration.
     config: Option<String>,
-    /// Attempts of this event.
+    /// Only attempts of this event.
     event: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     before: Option<String>,
-    /// 1 to 100, 50 where it is left out.
+    /// 1 to 100. Default: 50.
     limit: Option<usize>,
 }
 
-/// Lists every attempt, newest first.
+/// Lists all attempts, newest first.
 #[utoipa::path(get, path = "/webhooks/logs", operation_id = "list_webhook_logs", tag = "webhook configs",
     params(LogFilter), responses((status = 200, body = Page<Log>), Failures))]
 pub(crate) async fn logs(

@@ -1,4 +1,4 @@
-//! `/api/v1/deliveries`, and those of a webhook.
+//! `/api/v1/deliveries`, and the deliveries and attempts of a webhook.
 
 use axum::extract::State;
 use fanfare_domain::{
@@ -18,7 +18,7 @@ use crate::{
     request::{Manager, PageSize, Path, Query, id, page_size},
 };
 
-/// Attempts of a webhook that are listed where nobody says otherwise: as many as document 000 shows.
+/// The default number of attempts in a webhook's list, as in Incenta's documentation.
 const LAST_ATTEMPTS: usize = 5;
 
 #[derive(Serialize, ToSchema)]
@@ -32,19 +32,19 @@ pub(crate) struct Delivery {
     #[schema(value_type = String)]
     webhook: EndpointId,
     url: String,
-    /// `sending`; `scheduled`: it waits for its retry time; `queued`: its webhook cannot take it now; `held`: it is queued,
-    /// and its webhook is paused; `delivered`, `failed` or `skipped`.
+    /// `sending`; `scheduled`: waits for a retry; `queued`: the webhook cannot take the delivery now; `held`: queued,
+    /// and the webhook is paused; `delivered`, `failed` or `skipped`.
     #[schema(example = "delivered")]
     state: &'static str,
-    /// Why it is queued, or why it failed.
+    /// The reason for the state `queued` or `failed`.
     reason: Option<String>,
-    /// The number of the attempt that is being made, or is next, or was the last.
+    /// The number of the current attempt; else of the next attempt; for a finished delivery, of the last attempt.
     attempt: u32,
-    /// Attempts after the first.
+    /// The number of attempts after the first.
     retry_count: u32,
-    /// The status of the last answer.
+    /// The status of the last response.
     response_status: Option<i32>,
-    /// When the next attempt of a scheduled delivery is due.
+    /// The time of the next attempt of a scheduled delivery.
     #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt_at: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
@@ -82,13 +82,13 @@ pub(crate) struct Attempt {
     #[schema(value_type = String, format = DateTime)]
     started_at: Timestamp,
     duration_ms: Option<i32>,
-    /// `answered`, or what came instead of an answer.
+    /// `answered`, or the kind of failure, such as `timed_out`.
     outcome: String,
     status: Option<i32>,
     error: Option<String>,
     #[schema(value_type = Option<Object>)]
     response_headers: Option<Box<RawValue>>,
-    /// What of the response's body is kept; bytes that are no UTF-8 are replaced.
+    /// The stored part of the response's body. Invalid UTF-8 is replaced.
     response_body: Option<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt_at: Option<Timestamp>,
@@ -116,7 +116,7 @@ impl Attempt {
 pub(crate) struct DeliveryDetail {
     #[serde(flatten)]
     delivery: Delivery,
-    /// The body that is sent, byte for byte, the same at each attempt.
+    /// The body of the request. Each attempt sends the same bytes.
     body: String,
     attempts: Vec<Attempt>,
 }
@@ -125,15 +125,15 @@ pub(crate) struct DeliveryDetail {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filter {
-    /// Deliveries to this webhook.
+    /// Only deliveries to this webhook.
     webhook: Option<String>,
-    /// Deliveries of this event.
+    /// Only deliveries of this event.
     event: Option<String>,
-    /// Deliveries in this state.
+    /// Only deliveries in this state.
     state: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     before: Option<String>,
-    /// 1 to 100, 50 where it is left out.
+    /// 1 to 100. Default: 50.
     limit: Option<usize>,
 }
 
@@ -152,13 +152,13 @@ impl Filter {
     }
 }
 
-/// A delivery's state in a query or body.
+/// Parses the state of a delivery in a query or body.
 pub(crate) fn delivery_state(field: &str, text: &str) -> Result<DeliveryState, ApiError> {
     let words: Vec<&str> = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
     DeliveryState::parse(text).ok_or_else(|| ApiError::invalid(field, format!("must be one of {}", words.join(", "))))
 }
 
-/// Lists the deliveries, newest first. A delivery that is being sent for the first time may be missing for 2 seconds.
+/// Lists the deliveries, newest first. During the first attempt, a delivery may be missing for 2 seconds.
 #[utoipa::path(get, path = "/deliveries", operation_id = "list_deliveries", tag = "deliveries",
     params(Filter), responses((status = 200, body = Page<Delivery>), Failures))]
 pub(crate) async fn list(
@@ -171,7 +171,7 @@ pub(crate) async fn list(
     Ok(Page::of(rows.into_iter().map(Delivery::from).collect(), size, |one| one.id.to_string()))
 }
 
-/// Shows a delivery with its body and its attempts.
+/// Shows a delivery with body and attempts.
 #[utoipa::path(get, path = "/deliveries/{id}", operation_id = "show_delivery", tag = "deliveries",
     params(("id" = String, Path)), responses((status = 200, body = Answer<DeliveryDetail>), Failures))]
 pub(crate) async fn show(
@@ -188,14 +188,14 @@ pub(crate) async fn show(
 }
 
 pub(crate) fn no_such_delivery() -> ApiError {
-    ApiError::not_found("id", "there is no such delivery")
+    ApiError::not_found("id", "the application has no delivery with this id")
 }
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HistoryEntry {
     #[serde(flatten)]
     delivery: Delivery,
-    /// What is sent; `null` where that has more than 64 KiB: `GET /api/v1/deliveries/{id}` shows it.
+    /// The body of the request; `null` for a body above 64 KiB: `GET /api/v1/deliveries/{id}` shows the body.
     #[schema(value_type = Value)]
     payload: Option<Box<RawValue>>,
 }
@@ -204,15 +204,15 @@ pub(crate) struct HistoryEntry {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct HistoryFilter {
-    /// Deliveries in this state.
+    /// Only deliveries in this state.
     state: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     before: Option<String>,
-    /// 1 to 100, 50 where it is left out.
+    /// 1 to 100. Default: 50.
     limit: Option<usize>,
 }
 
-/// The delivery history of a webhook: what was sent, what came back, and how often it was tried, newest first.
+/// Lists the delivery history of a webhook, newest first: payload, last response status and retries of each delivery.
 #[utoipa::path(get, path = "/webhooks/{id}/deliveries", operation_id = "list_webhook_deliveries", tag = "webhooks",
     params(("id" = String, Path), HistoryFilter),
     responses((status = 200, body = Page<HistoryEntry>), Failures))]
@@ -238,11 +238,11 @@ pub(crate) async fn history(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AttemptsQuery {
-    /// 1 to 100, 5 where it is left out.
+    /// 1 to 100. Default: 5.
     limit: Option<usize>,
 }
 
-/// Lists the last attempts to a webhook, of all its deliveries. `/webhooks/logs` lists all attempts.
+/// Lists the last attempts of all deliveries to a webhook. `/webhooks/logs` lists all attempts.
 #[utoipa::path(get, path = "/webhooks/{id}/attempts", operation_id = "list_webhook_attempts", tag = "webhooks",
     params(("id" = String, Path), AttemptsQuery), responses((status = 200, body = Answer<Vec<Log>>), Failures))]
 pub(crate) async fn last_attempts(
@@ -257,8 +257,8 @@ pub(crate) async fn last_attempts(
     Ok(Answer::of(rows.into_iter().map(Log::new).collect()))
 }
 
-/// A moment in a query or body.
+/// Parses a time in a query or body.
 pub(crate) fn moment(field: &str, text: &str) -> Result<Timestamp, ApiError> {
-    let fault = || ApiError::invalid(field, "is no RFC 3339 time with an offset, such as 2026-06-18T12:00:00Z");
+    let fault = || ApiError::invalid(field, "must be an RFC 3339 time with an offset, such as 2026-06-18T12:00:00Z");
     text.parse().map_err(|_| fault())
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI document and its page.
+//! The OpenAPI document, and the page to read the document.
 
 use axum::{Router, http::header, routing::get};
 use bytes::Bytes;
@@ -12,13 +12,13 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::ErrorCode;
 
-/// Completes what the routes say of themselves to the document of the API.
+/// Completes the routes' descriptions to the document of the API.
 pub fn describe(mut api: OpenApi) -> OpenApi {
     let description = format!(
-        "Publish events, and configure, watch, test and resend what becomes of them.\n\n\
-         Every answer is JSON: `success` with `data`, or `success: false` with `error`. A list has a `next`, which is \
-         the `before` of its next page, and `null` on the last. An admin key names the application with \
-         `?application=app_…`. Management bodies have at most 512 KiB; a field that is not described is an error.\n\n\
+        "Publish events. Configure and test webhooks. Inspect and resend deliveries.\n\n\
+         Every answer is JSON: `success: true` with `data`, or `success: false` with `error`. To get the next page of \
+         a list, pass `next` as `before`; `next` is `null` on the last page. With an admin key, name the application by \
+         `?application=app_…`. Bodies of management requests have at most 512 KiB. Unknown fields are errors.\n\n\
          ## Errors\n\n{}",
         ErrorCode::table()
     );
@@ -26,15 +26,15 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
     api.servers = Some(vec![Server::new("/")]);
     let tag = |name: &str, description: &str| TagBuilder::new().name(name).description(Some(description)).build();
     api.tags = Some(vec![
-        tag("events", "Publish events, and look at them."),
-        tag("webhooks", "Where deliveries go: configure, test, pause, rotate secrets."),
-        tag("webhook configs", "The same by the paths of Nudj's Admin API, also below `/api/v2/admin`."),
-        tag("deliveries", "What became of each event at each webhook, and sending it again."),
-        tag("replays", "Sending events of the past again, at a pace."),
-        tag("event types", "What there is to subscribe to."),
-        tag("parked messages", "What could not be read: look at it, put it back, edited or not, or discard it."),
-        tag("audit log", "Who changed what, when, and from where."),
-        tag("applications", "Tenants, their dialects and keys."),
+        tag("events", "Publish, inspect and erase events."),
+        tag("webhooks", "Receivers of deliveries: configure, test, pause, rotate secrets."),
+        tag("webhook configs", "Webhooks by the paths of Nudj's Admin API, also below `/api/v2/admin`."),
+        tag("deliveries", "State and attempts of each event at each webhook; resends."),
+        tag("replays", "Past events, sent again at a limited rate."),
+        tag("event types", "Event types that webhooks subscribe to."),
+        tag("parked messages", "Messages that Fanfare could not process: inspect, edit, put back, discard."),
+        tag("audit log", "Changes with caller, time, origin and outcome."),
+        tag("applications", "Tenants with dialects and API keys."),
     ]);
     for path in api.paths.paths.values_mut() {
         let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.patch, &mut path.delete];
@@ -54,7 +54,7 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
     api
 }
 
-/// Whether an operation is about one application, and says nothing of how to name it.
+/// True if an operation is about a single application and lacks the parameter `application`.
 fn is_of_one_application(operation: &Operation) -> bool {
     let is_of_all = |tag: &String| tag == "applications" || tag == "parked messages";
     let names_one = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(given) if given.name == "application");
@@ -65,18 +65,18 @@ fn name_application(operation: &mut Operation) {
     let parameter = ParameterBuilder::new()
         .name("application")
         .parameter_in(ParameterIn::Query)
-        .description(Some("the application, for an admin key"))
+        .description(Some("id of the application, for an admin key"))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
         .build();
     operation.parameters.get_or_insert_default().push(parameter.into());
 }
 
-/// The document at `/api/v1/openapi.json`, and a page to read it at `/docs`.
+/// Serves the document at `/api/v1/openapi.json`, and the page at `/docs`.
 ///
 /// # Errors
-/// When the document cannot be written as JSON.
+/// If the document cannot be serialized as JSON.
 pub fn document_routes(api: &OpenApi) -> serde_json::Result<Router> {
-    // As bytes, which a copy of the route shares: axum makes such copies, and the document itself takes megabytes.
+    // axum clones routes. The clones share these bytes; the parsed document takes megabytes.
     let document = Bytes::from(serde_json::to_vec(api)?);
     let page = SwaggerUi::new("/docs").config(Config::from("/api/v1/openapi.json"));
     let route = get(async move || ([(header::CONTENT_TYPE, "application/json")], document));

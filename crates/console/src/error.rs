@@ -1,4 +1,4 @@
-//! How an error looks: `{"success": false, "error": {"code", "message", "field"?, "id"?}}`.
+//! The envelope of an error: `{"success": false, "error": {"code", "message", "field"?, "id"?}}`.
 
 use axum::{
     Json,
@@ -10,10 +10,10 @@ use fanfare_store::StoreError;
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
-/// What went wrong, for programs: a code does not change.
+/// The code of an error, for programs. Codes are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // `meaning` says it
+#[allow(missing_docs)] // `meaning` describes each code
 pub enum ErrorCode {
     MalformedJson,
     NotAnObject,
@@ -60,7 +60,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// All of them.
+    /// All codes, in the order of the API's documentation.
     pub const ALL: [Self; 42] = [
         Self::MalformedJson,
         Self::NotAnObject,
@@ -106,55 +106,55 @@ impl ErrorCode {
         Self::DatabaseUnavailable,
     ];
 
-    /// The status of an answer with it, and what it means.
+    /// The HTTP status of an answer with this code, and the description in the API's documentation.
     pub fn meaning(self) -> (u16, &'static str) {
         match self {
             Self::MalformedJson => (400, "the body is not JSON"),
-            Self::NotAnObject => (400, "the body is JSON, but not an object"),
+            Self::NotAnObject => (400, "the body is not a JSON object"),
             Self::TooDeep => (400, "arrays and objects are nested deeper than 100 levels"),
-            Self::IncompleteBody => (400, "the body ended before it was complete"),
-            Self::InvalidQuery => (400, "a parameter of the query is unknown, or cannot be read"),
-            Self::InvalidPath => (400, "the path cannot be read"),
-            Self::MissingApplication => (400, "the key belongs to no application, and the query names none"),
-            Self::MissingKey => (401, "there is no API key"),
-            Self::InvalidKey => (401, "the API key is not valid"),
-            Self::Forbidden => (403, "the key may not do this"),
-            Self::NotFound => (404, "there is nothing of this id or path, or not for this key"),
-            Self::MethodNotAllowed => (405, "the path has other methods"),
-            Self::RotationUnderWay => (409, "the secret before the current one still signs, too"),
-            Self::EndpointDisabled => (409, "the endpoint is disabled"),
-            Self::NotResendable => (409, "the delivery is being sent at this moment"),
+            Self::IncompleteBody => (400, "the body is incomplete"),
+            Self::InvalidQuery => (400, "a query parameter is unknown or invalid"),
+            Self::InvalidPath => (400, "a path parameter is invalid"),
+            Self::MissingApplication => (400, "a request with an admin key lacks the parameter `application`"),
+            Self::MissingKey => (401, "the request has no API key"),
+            Self::InvalidKey => (401, "the API key is unknown, expired or revoked"),
+            Self::Forbidden => (403, "the role or the application of the key does not allow the request"),
+            Self::NotFound => (404, "the path or the id is unknown, or belongs to another application"),
+            Self::MethodNotAllowed => (405, "the path does not support the method"),
+            Self::RotationUnderWay => (409, "the previous secret still signs: end the rotation first"),
+            Self::EndpointDisabled => (409, "the webhook is disabled or deleted"),
+            Self::NotResendable => (409, "the delivery is being sent, or its event is past the retention"),
             Self::ReplayEnded => (409, "the replay is done or cancelled"),
-            Self::AmbiguousUrl => (409, "several endpoints have this URL: name one by its id"),
-            Self::EventErased => (409, "the event has been erased"),
-            Self::EventUnderWay => (409, "the event is being sent at this moment"),
-            Self::TooManyWebhooks => (409, "the application has as many webhooks as it may"),
-            Self::BodyTooSlow => (408, "the body came too slowly"),
-            Self::BodyTooLarge => (413, "the body has more bytes than are allowed"),
-            Self::UnsupportedContentType => (415, "the body is not application/json"),
-            Self::MissingField => (422, "a field that is required is missing"),
-            Self::UnknownField => (422, "there is no such field"),
+            Self::AmbiguousUrl => (409, "several webhooks have this URL: select a webhook by `id`"),
+            Self::EventErased => (409, "the event is erased"),
+            Self::EventUnderWay => (409, "the event is being sent: try again later"),
+            Self::TooManyWebhooks => (409, "the application has the maximum number of webhooks"),
+            Self::BodyTooSlow => (408, "the body arrived too slowly"),
+            Self::BodyTooLarge => (413, "the body is too large"),
+            Self::UnsupportedContentType => (415, "the content type is not `application/json`"),
+            Self::MissingField => (422, "a required field is missing"),
+            Self::UnknownField => (422, "a field is unknown"),
             Self::DuplicateField => (422, "a field is given twice"),
-            Self::WrongType => (422, "a field has another JSON type"),
+            Self::WrongType => (422, "a field has the wrong JSON type"),
             Self::FieldTooLong => (422, "a field is too long"),
-            Self::InvalidField => (422, "a field has a value that cannot be taken"),
-            Self::InvalidUrl => (422, "an endpoint cannot have this URL"),
-            Self::InvalidBatch => (422, "a list has none, or more entries than are allowed"),
-            Self::InfiniteNumber => (422, "a number is beyond what a receiver's JSON parser can read"),
+            Self::InvalidField => (422, "a field has an invalid value"),
+            Self::InvalidUrl => (422, "a webhook cannot have this URL"),
+            Self::InvalidBatch => (422, "a list is empty or too long"),
+            Self::InfiniteNumber => (422, "a number is beyond the range of receivers' JSON parsers"),
             Self::UnknownEventType => (422, "the event type is not described"),
-            Self::TooManyTests => (429, "as many tests of the application are under way as may be"),
-            Self::TooManyReplays => (429, "as many replays of the application are under way as may be"),
-            Self::TooManyEvents => (429, "the application publishes more in a second than it may"),
-            Self::InternalError => (500, "a fault of Fanfare, which has been logged"),
-            Self::ApplicationUnavailable => (503, "the application's settings cannot be read at the moment"),
-            Self::BrokerUnavailable => (503, "no events can be taken at the moment"),
-            Self::BrokerRefused => (503, "the broker refused the event"),
-            Self::OutcomeUnknown => (503, "the event may have been taken: send it again under the id in the answer"),
-            Self::DatabaseUnavailable => (503, "the database does not answer at the moment"),
+            Self::TooManyTests => (429, "the application runs the maximum number of tests"),
+            Self::TooManyReplays => (429, "the application has the maximum number of unfinished replays"),
+            Self::TooManyEvents => (429, "the application exceeds its publish rate"),
+            Self::InternalError => (500, "an internal fault of Fanfare, logged for the operator"),
+            Self::ApplicationUnavailable => (503, "the settings of the application cannot be read now"),
+            Self::BrokerUnavailable => (503, "the broker is unavailable: send the event again later"),
+            Self::BrokerRefused => (503, "the broker refused the event: send the event again later"),
+            Self::OutcomeUnknown => (503, "the event may be accepted: send the event again with the answer's `id`"),
+            Self::DatabaseUnavailable => (503, "the database is unavailable: try again later"),
         }
     }
 
-    /// The codes of an OpenAPI document, as a table in Markdown.
+    /// A Markdown table of all codes, for the OpenAPI document.
     pub(crate) fn table() -> String {
         let row = |code: &Self| {
             let (status, meaning) = code.meaning();
@@ -187,24 +187,24 @@ impl From<FaultCode> for ErrorCode {
     }
 }
 
-/// An error that a caller gets.
+/// The error of a request.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Error)]
 pub struct ApiError {
     code: ErrorCode,
-    /// For people: what was wrong, and what to do.
+    /// The fault and the next step, for people.
     message: String,
-    /// The field at fault, where it is one.
+    /// The field, parameter or header at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
-    /// The id under which an event is to be sent again.
+    /// The `id` for publishing the event again.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     #[serde(skip)]
     retry_after: Option<u32>,
 }
 
-/// The answer to what could not be done.
+/// The answer to a failed request.
 #[derive(Serialize, ToSchema)]
 pub struct Failure {
     #[schema(example = false)]
@@ -212,53 +212,52 @@ pub struct Failure {
     error: ApiError,
 }
 
-/// The answers with an error that every route may give.
+/// Error responses of all routes.
 #[derive(IntoResponses)]
 #[allow(dead_code)] // for the OpenAPI document
 pub enum Failures {
-    /// What was wrong with the request.
+    /// The request is at fault. `error` says how to correct the request.
     #[response(status = "4XX")]
     Request(#[to_schema] Failure),
-    /// Why it cannot be done now; `Retry-After` says when to try again.
+    /// Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again.
     #[response(status = "5XX")]
     Service(#[to_schema] Failure),
 }
 
 impl ApiError {
-    /// An error with its code.
+    /// An error without a field, an id or `Retry-After`.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), field: None, id: None, retry_after: None }
     }
 
-    /// A value that cannot be taken.
+    /// An invalid value. The message begins with the name of the field.
     pub fn invalid(field: &str, message: impl std::fmt::Display) -> Self {
         Self::new(ErrorCode::InvalidField, format!("`{field}` {message}")).at(field)
     }
 
-    /// Something that there is not, or not for this caller.
+    /// An unknown object, or an object of another application. `what` is the field at fault.
     pub fn not_found(what: &str, message: impl Into<String>) -> Self {
         Self::new(ErrorCode::NotFound, message).at(what)
     }
 
-    /// Whether it says that there is no such thing.
     pub(crate) fn is_not_found(&self) -> bool {
         self.code == ErrorCode::NotFound
     }
 
-    /// The application's settings are not such as this process can read: its log says why.
+    /// An application with settings that this process cannot read. The log has the cause.
     pub fn unreadable_application() -> Self {
-        let message = "the application's settings cannot be read; the log of this process says why";
+        let message = "the settings of the application cannot be read: the operator finds the cause in the log";
         Self::new(ErrorCode::ApplicationUnavailable, message).retry_after(30)
     }
 
-    /// Names the field at fault.
+    /// Sets the field at fault.
     #[must_use]
     pub fn at(mut self, field: &str) -> Self {
         self.field = Some(field.to_owned());
         self
     }
 
-    /// Puts the field at fault into its place in a list.
+    /// Prefixes the field at fault with a position in a list.
     #[must_use]
     pub(crate) fn within(mut self, place: &str) -> Self {
         self.field = Some(match self.field {
@@ -268,14 +267,14 @@ impl ApiError {
         self
     }
 
-    /// Tells when to try again, in seconds.
+    /// Sets the header `Retry-After`, in seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// Tells the id of the event that the request was about: sent again under it, it is the same event.
+    /// Sets the id of the published event. A second publish with the same id is the same event.
     #[must_use]
     pub fn about(mut self, id: impl ToString) -> Self {
         self.id = Some(id.to_string());
@@ -296,12 +295,12 @@ impl From<EventFault> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         if error.is_transient() {
-            tracing::warn!(%error, "a request could not be served");
-            let message = "the database is not available; try again";
+            tracing::warn!(%error, "the database is unavailable for a request; the client may try again");
+            let message = "the database is unavailable: try again later";
             return Self::new(ErrorCode::DatabaseUnavailable, message).retry_after(5);
         }
-        tracing::error!(%error, "a request failed");
-        Self::new(ErrorCode::InternalError, "this is our fault, and has been logged")
+        tracing::error!(%error, "a request failed: the database refused a statement, or holds an unreadable value");
+        Self::new(ErrorCode::InternalError, "internal fault, logged: report the request to the operator")
     }
 }
 

@@ -1,4 +1,5 @@
-//! `/api/v1/event-types`: the catalogue of an application, its dialect's and its own.
+//! `/api/v1/event-types`: the catalogue of an application, with the types of the dialect and the application's own
+//! types.
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
@@ -19,10 +20,10 @@ use crate::{
     request::{Manager, Path, Query, check_label, page_size},
 };
 
-/// Event types that an application may describe itself.
+/// The maximum number of an application's own event types.
 const MAX_OWN: usize = 1000;
 
-/// Bytes of a sample.
+/// The largest sample, in bytes.
 const MAX_SAMPLE: usize = 32 * 1024;
 
 #[derive(Serialize, ToSchema)]
@@ -31,10 +32,10 @@ pub(crate) struct DescribedType {
     name: String,
     category: String,
     description: String,
-    /// The data of a test event.
+    /// The default data of a test event.
     #[schema(value_type = Value)]
     sample: Option<Box<RawValue>>,
-    /// `dialect`, or `application` where it is the application's own.
+    /// `dialect`, or `application` for the application's own types.
     #[schema(example = "dialect")]
     source: &'static str,
 }
@@ -55,17 +56,17 @@ impl DescribedType {
 #[serde(deny_unknown_fields)]
 #[schema(as = NewEventType)]
 pub(crate) struct New {
-    /// Letters, digits and `_ - . : /`, at most 128 of them.
+    /// 1 to 128 letters, digits and `_ - . : /`, without a dot at either end.
     #[schema(example = "invoice.paid")]
     name: String,
     category: String,
     description: String,
-    /// The data of a test event: any JSON.
+    /// The default data of a test event: any JSON value.
     #[schema(value_type = Value)]
     sample: Box<RawValue>,
 }
 
-/// Lists the event types: those of the application's dialect, and then its own.
+/// Lists the event types: first the dialect's types, then the application's own types.
 #[utoipa::path(get, path = "/event-types", operation_id = "list_event_types", tag = "event types",
     params(PageQuery), responses((status = 200, body = Page<DescribedType>), Failures))]
 pub(crate) async fn list(
@@ -83,14 +84,14 @@ pub(crate) async fn list(
     let mut all: Vec<DescribedType> = all.collect();
     if let Some(before) = paging.before {
         let position = all.iter().position(|one| one.name == before);
-        let position = position.ok_or_else(|| ApiError::invalid("before", "is not the `next` of a page"))?;
+        let position = position.ok_or_else(|| ApiError::invalid("before", "must be the `next` of a previous page"))?;
         all.drain(..=position);
     }
     all.truncate(size.rows());
     Ok(Page::of(all, size, |one| one.name.clone()))
 }
 
-/// Describes an event type of the application's own; one of the same name is replaced.
+/// Describes an event type of the application. Replaces a previous description of the same name.
 #[utoipa::path(post, path = "/event-types", operation_id = "describe_event_type", tag = "event types",
     request_body = New, responses((status = 201, body = Answer<DescribedType>), Failures))]
 pub(crate) async fn create(
@@ -109,7 +110,7 @@ pub(crate) async fn create(
         sample: checked_data("sample", &new.sample, MAX_SAMPLE)?,
     };
     if !console.store.describe_event_type(manager.application, &described, MAX_OWN).await? {
-        return Err(ApiError::invalid("name", format!("would be one of more than {MAX_OWN} event types")));
+        return Err(ApiError::invalid("name", format!("exceeds {MAX_OWN} own event types: remove a type")));
     }
     Ok(Answer::of(DescribedType::new(&described, "application")).with(StatusCode::CREATED))
 }
@@ -121,7 +122,7 @@ pub(crate) struct Removed {
     deleted: bool,
 }
 
-/// Removes an event type of the application's own. Who subscribes to it stays subscribed.
+/// Removes an event type of the application. Subscriptions to the type stay.
 #[utoipa::path(delete, path = "/event-types/{name}", operation_id = "remove_event_type", tag = "event types",
     params(("name" = String, Path)), responses((status = 200, body = Answer<Removed>), Failures))]
 pub(crate) async fn delete(
@@ -129,7 +130,7 @@ pub(crate) async fn delete(
     manager: Manager,
     Path(name): Path<String>,
 ) -> Result<Answer<Removed>, ApiError> {
-    let missing = || ApiError::not_found("name", "the application describes no such event type itself");
+    let missing = || ApiError::not_found("name", "the application has no own event type of this name");
     let event_type = EventType::parse(&name).map_err(|_| missing())?;
     if !console.store.remove_event_type(manager.application, &event_type).await? {
         return Err(missing());
@@ -137,7 +138,7 @@ pub(crate) async fn delete(
     Ok(Answer::of(Removed { name, deleted: true }))
 }
 
-/// The JSON of a test event, as text.
+/// Checks the data of a test event, at most `most` bytes as compact JSON. Returns the compact JSON.
 pub(crate) fn checked_data(field: &str, data: &RawValue, most: usize) -> Result<String, ApiError> {
     let data = json::compact(data.get());
     if data.len() > most {
@@ -148,7 +149,7 @@ pub(crate) fn checked_data(field: &str, data: &RawValue, most: usize) -> Result<
 }
 
 impl Console {
-    /// All event types of an application.
+    /// The catalogue of the manager's application: the dialect's types and the application's own types.
     pub(crate) async fn catalogue(&self, manager: &Manager, dialect: &Dialect) -> Result<Catalogue, ApiError> {
         let own = self.store.event_types(manager.application).await?;
         Ok(Catalogue::new(dialect.catalogue.types().iter().cloned().chain(own)))

@@ -1,4 +1,4 @@
-//! `/api/v1/events`, looked at.
+//! `/api/v1/events`: lists, shows and erases events. Ingest has the routes to publish events.
 
 use axum::extract::State;
 use fanfare_domain::{event::EventType, ids::EventId};
@@ -15,7 +15,7 @@ use crate::{
     request::{Manager, Path, Query, id, page_size},
 };
 
-/// Deliveries that are shown with an event.
+/// The maximum number of deliveries shown with an event.
 const MAX_DELIVERIES: usize = 100;
 
 #[derive(Serialize, ToSchema)]
@@ -24,25 +24,25 @@ pub(crate) struct Event {
     id: EventId,
     #[serde(rename = "type")]
     event_type: String,
-    /// The publisher's own id of the event.
+    /// The publisher's id of the event.
     key: Option<String>,
-    /// The publisher's own time of the event.
+    /// The publisher's time of the event.
     #[schema(value_type = Option<String>, format = DateTime)]
     time: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
     accepted_at: Timestamp,
-    /// The number of webhooks that matched.
+    /// The number of matching webhooks.
     matched_webhooks: i32,
-    /// `unmatched`: no webhook matched, and the event is kept; `fanning_out`: its deliveries are being created;
-    /// `fanned_out`: all of them exist.
+    /// `unmatched`: no webhook matched, and the event is kept; `fanning_out`: deliveries are being created;
+    /// `fanned_out`: all deliveries exist.
     #[schema(example = "fanned_out")]
     status: &'static str,
-    /// Whether it tested a webhook.
+    /// True for a test event.
     test: bool,
-    /// The body that is sent, without redacted members; in a list `null` where it has more than 64 KiB.
+    /// The body of the deliveries, without redacted members; in a list `null` for a body above 64 KiB.
     #[schema(value_type = Value)]
     payload: Option<Box<RawValue>>,
-    /// Since when its content is erased.
+    /// The time of the erasure.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     erased_at: Option<Timestamp>,
@@ -74,7 +74,7 @@ impl From<EventRow> for Event {
 pub(crate) struct EventDetail {
     #[serde(flatten)]
     event: Event,
-    /// Its deliveries, at most 100; all of them are in `GET /api/v1/deliveries?event=…`.
+    /// At most 100 deliveries of the event. `GET /api/v1/deliveries?event=…` lists all deliveries.
     deliveries: Vec<Delivery>,
 }
 
@@ -82,16 +82,16 @@ pub(crate) struct EventDetail {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filter {
-    /// Events of this type.
+    /// Only events of this type.
     r#type: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     before: Option<String>,
-    /// 1 to 100, 50 where it is left out.
+    /// 1 to 100. Default: 50.
     limit: Option<usize>,
 }
 
-/// Lists the events, newest first. A list by type reads 10,000 events a page at the most: such a page may have few events,
-/// or none, and a `next`.
+/// Lists the events, newest first. A page of a list by type searches at most 10,000 events: the page may have few
+/// events or none, and still a `next`.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "events",
     params(Filter), responses((status = 200, body = Page<Event>), Failures))]
 pub(crate) async fn list(
@@ -104,12 +104,12 @@ pub(crate) async fn list(
     let event_type = filter.r#type.as_deref().map(EventType::parse).transpose()?;
     let event_type = event_type.as_ref().map(EventType::as_str);
     let page = console.store.events(manager.application, event_type, before, size.rows()).await?;
-    let page = page.ok_or_else(|| ApiError::invalid("before", "is not the `next` of a page"))?;
+    let page = page.ok_or_else(|| ApiError::invalid("before", "must be the `next` of a previous page"))?;
     let events = page.events.into_iter().map(Event::from).collect();
     Ok(Page::of(events, size, |event| event.id.to_string()).or_next(page.passed.map(|event| event.to_string())))
 }
 
-/// Shows an event with its deliveries.
+/// Shows an event with deliveries.
 #[utoipa::path(get, path = "/events/{id}", operation_id = "show_event", tag = "events",
     params(("id" = String, Path)), responses((status = 200, body = Answer<EventDetail>), Failures))]
 pub(crate) async fn show(
@@ -118,7 +118,7 @@ pub(crate) async fn show(
     Path(event): Path<String>,
 ) -> Result<Answer<EventDetail>, ApiError> {
     let event: EventId = id("id", &event)?;
-    let missing = || ApiError::not_found("id", "there is no such event, or it was taken in this moment");
+    let missing = || ApiError::not_found("id", "no event has this id: if just published, try again");
     let row = console.store.event(manager.application, event).await?.ok_or_else(missing)?;
     let filter = DeliveryFilter { event: Some(event), limit: MAX_DELIVERIES, ..DeliveryFilter::default() };
     let deliveries = console.store.deliveries(manager.application, &filter).await?;
@@ -135,8 +135,9 @@ pub(crate) struct Erased {
     erased: bool,
 }
 
-/// Erases the content of an event: its body, its publisher's id, and the answers of webhooks. The event's type and the
-/// states of its deliveries stay on record. Deliveries that have not ended fail as `erased`, and none can be sent again.
+/// Erases the content of an event: the body, the publisher's id, and the responses of webhooks. The event's type and
+/// the states of the deliveries stay. Unfinished deliveries fail as `erased`. No delivery of the event can be sent
+/// again.
 #[utoipa::path(delete, path = "/events/{id}", operation_id = "erase_event", tag = "events",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Erased>), Failures))]
 pub(crate) async fn erase(
@@ -147,11 +148,9 @@ pub(crate) async fn erase(
     let event: EventId = id("id", &event)?;
     match console.store.erase_event(manager.application, event).await? {
         Erasure::Done => Ok(Answer::of(Erased { id: event, erased: true })),
-        Erasure::NoSuchEvent => {
-            Err(ApiError::not_found("id", "there is no such event, or it was taken in this moment"))
-        }
+        Erasure::NoSuchEvent => Err(ApiError::not_found("id", "no event has this id: if just published, try again")),
         Erasure::UnderWay => {
-            let message = "it is being sent at this moment: try again when that has ended";
+            let message = "the event is being sent: try again in a few seconds";
             Err(ApiError::new(ErrorCode::EventUnderWay, message).retry_after(5))
         }
     }

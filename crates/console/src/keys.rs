@@ -1,4 +1,4 @@
-//! `/api/v1/keys`
+//! `/api/v1/keys`: API keys.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
     secrets::overlap,
 };
 
-/// How long a key that is made to end lives, in seconds.
+/// Lifetimes that a key may have, in seconds.
 const LIFETIMES: std::ops::RangeInclusive<u64> = 60..=366 * 24 * 3600;
 
 #[derive(Deserialize, ToSchema)]
@@ -30,9 +30,10 @@ pub(crate) struct New {
     /// `publish`, `manage` or `admin`.
     #[schema(example = "publish")]
     role: String,
-    /// The application that it is bound to; an admin key is bound to none.
+    /// The application of the key. Required for `publish` and `manage`; an admin key has no application.
     application: Option<String>,
-    /// After so many seconds it ends, 60 to 31622400: for a customer's page, say. Without it, it ends when it is revoked.
+    /// The lifetime in seconds, 60 to 31622400, for example of a key for a customer's page. Default: until the key is
+    /// revoked.
     expires_in_seconds: Option<u64>,
 }
 
@@ -40,33 +41,32 @@ pub(crate) struct New {
 #[serde(deny_unknown_fields)]
 #[schema(as = KeyRotation)]
 pub(crate) struct NewRotation {
-    /// How long the key that was stays valid, in seconds: 0 to 2592000, and 86400 (a day) where it is left out.
+    /// The time until the previous key expires, in seconds: 0 to 2592000. Default: 86400 (a day).
     overlap_seconds: Option<u64>,
 }
 
-/// Which keys are listed.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filter {
-    /// Those of this application.
+    /// Only keys of this application.
     application: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     before: Option<String>,
-    /// 1 to 100, 50 where it is left out.
+    /// 1 to 100. Default: 50.
     limit: Option<usize>,
 }
 
-/// A key that was made.
+/// A new API key.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Key {
     #[serde(flatten)]
     shown: Shown,
-    /// The key itself. It is not shown again.
+    /// The text of the key, shown only in this answer.
     key: String,
 }
 
-/// A key, without what opens.
+/// An API key, without the text of the key.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ApiKey)]
 pub(crate) struct Shown {
@@ -78,12 +78,12 @@ pub(crate) struct Shown {
     application: Option<ApplicationId>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-    /// When it ends by itself, or ended.
+    /// The time of expiry, in the future or the past.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
     #[schema(value_type = Option<String>, format = DateTime)]
     revoked_at: Option<Timestamp>,
-    /// Within some seconds.
+    /// The time of the last use, accurate to a few seconds.
     #[schema(value_type = Option<String>, format = DateTime)]
     last_used_at: Option<Timestamp>,
 }
@@ -95,7 +95,7 @@ impl From<KeyRow> for Shown {
     }
 }
 
-/// Creates an API key. Takes an admin key.
+/// Creates an API key. Requires an admin key.
 #[utoipa::path(post, path = "/keys", operation_id = "create_key", tag = "applications",
     request_body = New, responses((status = 201, body = Answer<Key>), Failures))]
 pub(crate) async fn create(
@@ -107,7 +107,7 @@ pub(crate) async fn create(
     let application = new.application.as_deref().map(|text| id::<ApplicationId>("application", text)).transpose()?;
     match (role, application) {
         (Role::Admin, Some(_)) => {
-            return Err(ApiError::invalid("application", "does not go with an admin key, which is bound to none"));
+            return Err(ApiError::invalid("application", "must be absent for an admin key"));
         }
         (Role::Publish | Role::Manage, None) => return Err(missing("application")),
         _ => {}
@@ -115,7 +115,7 @@ pub(crate) async fn create(
     if let Some(application) = application
         && console.store.application(application).await?.is_none()
     {
-        return Err(ApiError::invalid("application", "is no application"));
+        return Err(ApiError::invalid("application", "is not the id of an application"));
     }
     if new.expires_in_seconds.is_some_and(|seconds| !LIFETIMES.contains(&seconds)) {
         let message = format!("must be between {} and {}", LIFETIMES.start(), LIFETIMES.end());
@@ -127,7 +127,7 @@ pub(crate) async fn create(
     Ok(Answer::of(Key { shown, key: token.reveal() }).with(StatusCode::CREATED))
 }
 
-/// Lists API keys, newest first, those that have ended among them. Takes an admin key.
+/// Lists API keys, newest first, with expired and revoked keys. Requires an admin key.
 #[utoipa::path(get, path = "/keys", operation_id = "list_keys", tag = "applications",
     params(Filter), responses((status = 200, body = Page<Shown>), Failures))]
 pub(crate) async fn list(
@@ -142,7 +142,8 @@ pub(crate) async fn list(
     Ok(Page::of(rows.into_iter().map(Shown::from).collect(), size, |key| key.id.to_string()))
 }
 
-/// Makes another API key with the role and the application of this one, which ends after the overlap. Takes an admin key.
+/// Rotates an API key: creates a key with the same role and application. The old key expires after the overlap.
+/// Requires an admin key.
 #[utoipa::path(post, path = "/keys/{id}/rotate", operation_id = "rotate_key", tag = "applications",
     params(("id" = String, Path)), request_body = Option<NewRotation>,
     responses((status = 201, body = Answer<Key>), Failures))]
@@ -155,12 +156,12 @@ pub(crate) async fn rotate(
     let overlap = overlap(new.overlap_seconds)?;
     let token = console.token();
     let rotated = console.store.rotate_key(id("id", &key)?, &token, overlap).await?;
-    let gone = || ApiError::not_found("id", "there is no such key, or it has ended");
+    let gone = || ApiError::not_found("id", "no valid key has this id");
     let shown = rotated.ok_or_else(gone)?.into();
     Ok(Answer::of(Key { shown, key: token.reveal() }).with(StatusCode::CREATED))
 }
 
-/// Revokes an API key: within seconds it opens nothing any more, anywhere. Takes an admin key.
+/// Revokes an API key. All processes refuse the key within seconds. Requires an admin key.
 #[utoipa::path(delete, path = "/keys/{id}", operation_id = "revoke_key", tag = "applications",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
 pub(crate) async fn revoke(
@@ -169,7 +170,7 @@ pub(crate) async fn revoke(
     Path(key): Path<String>,
 ) -> Result<Answer<Shown>, ApiError> {
     let revoked = console.store.revoke_key(id("id", &key)?).await?;
-    Ok(Answer::of(revoked.ok_or_else(|| ApiError::not_found("id", "there is no such key"))?.into()))
+    Ok(Answer::of(revoked.ok_or_else(|| ApiError::not_found("id", "no key has this id"))?.into()))
 }
 
 impl Console {

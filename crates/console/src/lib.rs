@@ -1,7 +1,7 @@
 //! The management API: applications, event types, webhooks, events, deliveries, tests, replays, parked messages and the
-//! audit log, and what every route of Fanfare has in common: who calls, how a body is read, and how answers and errors look.
+//! audit log. Also the common part of all routes: authentication, bodies, answers and errors.
 //!
-//! Each route stands in the file of its subject with its description; the OpenAPI document is made of these.
+//! Each route is in the file of its subject, with the description for the OpenAPI document.
 
 mod answer;
 mod applications;
@@ -40,31 +40,31 @@ use trials::Trials;
 pub use body::{discard, read_body};
 pub use request::{application_of, authenticate, in_force};
 
-/// The parts of a console.
+/// Connections and settings for a [`Console`].
 pub struct Parts {
     /// The database.
     pub store: Store,
-    /// The services' copy of its configuration.
+    /// The services' copy of the configuration.
     pub directory: Directory,
-    /// The dialects that applications may pick.
+    /// The dialects available to applications.
     pub dialects: Arc<Dialects>,
-    /// Which URLs endpoints may have.
+    /// The rules for URLs of endpoints.
     pub url_policy: UrlPolicy,
-    /// How many webhooks an application may have.
+    /// The maximum number of webhooks of an application.
     pub max_webhooks: usize,
-    /// The way to an endpoint, for tests.
+    /// The HTTP client for test events.
     pub client: Client,
-    /// The way to the broker, for parked messages that are put back.
+    /// The publisher for parked messages.
     pub publisher: Publisher,
-    /// The names in the broker.
+    /// The exchanges and queues of the broker.
     pub topology: Topology,
-    /// How long beyond its whole schedule a delivery may stay unfinished.
+    /// The time from the end of a schedule until an unfinished delivery expires.
     pub expiry: Duration,
-    /// How long events and deliveries are kept.
+    /// The retention of events and deliveries.
     pub retention: Duration,
 }
 
-/// What the routes work with. Cheap to clone.
+/// The state of the routes. Cheap to clone.
 #[derive(Clone)]
 pub struct Console {
     store: Store,
@@ -81,7 +81,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// The console of a deployment.
+    /// Creates the state of the routes, with no test running.
     pub fn new(parts: Parts) -> Self {
         let Parts {
             store,
@@ -154,17 +154,17 @@ pub fn routes() -> OpenApiRouter<Console> {
         .routes(routes!(parked::discard_many))
 }
 
-/// The routes of document 002, at the top and below `/api/v2/admin`.
+/// The routes of Nudj's configuration API. Ingest serves the routes at the root and below `/api/v2/admin`.
 pub fn config_routes() -> OpenApiRouter<Console> {
     OpenApiRouter::new().routes(routes!(configs::list, configs::put)).routes(routes!(configs::logs))
 }
 
-/// The answer to a route that there is not.
+/// Answers a request for an unknown route.
 pub async fn not_found() -> ApiError {
-    ApiError::not_found("route", "there is no such route; the API is described at /api/v1/openapi.json and /docs")
+    ApiError::not_found("route", "unknown route: see the description of the API at /api/v1/openapi.json or /docs")
 }
 
-/// The answer to a route that has other methods.
+/// Answers a request with a method that the route does not support.
 pub async fn method_not_allowed() -> ApiError {
-    ApiError::new(ErrorCode::MethodNotAllowed, "this route does not have this method")
+    ApiError::new(ErrorCode::MethodNotAllowed, "this route does not support the method: see /docs")
 }

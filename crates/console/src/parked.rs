@@ -1,5 +1,5 @@
-//! `/api/v1/parked`: messages that could not be read. They are the operators': what cannot be read belongs to no
-//! application for certain.
+//! `/api/v1/parked`: messages that Fanfare could not process. Only administrators have access: the application of such
+//! a message is uncertain.
 
 use axum::extract::State;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -19,27 +19,27 @@ use crate::{
     request::{Administrator, Path, Query, check_label, id, page_size},
 };
 
-/// Messages that one request puts back or discards.
+/// The maximum number of messages in a request to put back or discard.
 const MAX_AT_ONCE: usize = 100;
 
-/// A message that could not be read.
+/// A message that Fanfare could not process.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Parked {
     #[schema(value_type = String, example = "prk_01h455vb4pex5vsknk084sn02q")]
     id: ParkedId,
     #[schema(value_type = String, format = DateTime)]
     parked_at: Timestamp,
-    /// The code of what is wrong with it.
+    /// The code of the fault.
     #[schema(example = "missing_message_id")]
     reason: String,
-    /// What is wrong with it, for people.
+    /// The fault, for people.
     message: String,
-    /// The exchange that it came from, and is put back to: `events` or `deliveries`.
+    /// The exchange that received the message, also used by a put-back: `events` or `deliveries`.
     #[schema(example = "events")]
     origin: &'static str,
     routing_key: Option<String>,
     message_id: Option<String>,
-    /// How long its body is.
+    /// The length of the body, in bytes.
     bytes: i32,
 }
 
@@ -54,12 +54,12 @@ impl From<ParkedRow> for Parked {
 pub(crate) struct ParkedDetail {
     #[serde(flatten)]
     parked: Parked,
-    /// The headers that it was published with.
+    /// The AMQP headers of the message.
     #[schema(value_type = Object)]
     headers: Option<Box<RawValue>>,
-    /// Its body, where that is UTF-8.
+    /// The body, if valid UTF-8.
     body: Option<String>,
-    /// Its body, where that is not UTF-8.
+    /// The body in Base64, if not valid UTF-8.
     body_base64: Option<String>,
 }
 
@@ -67,15 +67,15 @@ pub(crate) struct ParkedDetail {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filter {
-    /// Those with this reason.
+    /// Only messages with this reason.
     reason: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     before: Option<String>,
-    /// 1 to 100, 50 where it is left out.
+    /// 1 to 100. Default: 50.
     limit: Option<usize>,
 }
 
-/// Lists the parked messages, newest first. Takes an admin key.
+/// Lists the parked messages, newest first. Requires an admin key.
 #[utoipa::path(get, path = "/parked", operation_id = "list_parked", tag = "parked messages",
     params(Filter), responses((status = 200, body = Page<Parked>), Failures))]
 pub(crate) async fn list(
@@ -95,7 +95,7 @@ pub(crate) async fn list(
     Ok(Page::of(rows.into_iter().map(Parked::from).collect(), size, |parked| parked.id.to_string()))
 }
 
-/// Shows a parked message with its headers and its body. Takes an admin key.
+/// Shows a parked message with headers and body. Requires an admin key.
 #[utoipa::path(get, path = "/parked/{id}", operation_id = "show_parked", tag = "parked messages",
     params(("id" = String, Path)), responses((status = 200, body = Answer<ParkedDetail>), Failures))]
 pub(crate) async fn show(
@@ -111,7 +111,7 @@ pub(crate) async fn show(
     Ok(Answer::of(ParkedDetail { parked: row.into(), headers: RawValue::from_string(headers).ok(), body, body_base64 }))
 }
 
-/// What of a message is changed before it is put back; what is left out stays.
+/// Changes to a message before the put-back. Omitted fields keep their value.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ParkedEdit)]
@@ -119,22 +119,22 @@ pub(crate) struct NewEdit {
     /// `<application>.<event type>`.
     routing_key: Option<String>,
     message_id: Option<String>,
-    /// The whole body, as text.
+    /// The complete new body, as text.
     body: Option<String>,
 }
 
-/// What was done with parked messages.
+/// The messages put back or discarded by a request.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Handled {
     #[schema(value_type = Vec<String>)]
     handled: Vec<ParkedId>,
-    /// Whether there may be more: as many were handled as one request may.
+    /// True if more messages may match: the request reached the limit of 100.
     has_more: bool,
 }
 
-/// Puts a message back to where it came from, as it is or edited. It is parked again, under another id, where it
-/// still cannot be read. Refused where its routing key or its `message_id` is not UTF-8 and is not edited. Takes an
-/// admin key.
+/// Puts a message back into its exchange, unchanged or edited. If Fanfare still cannot process the message, the message
+/// is parked again under another id. A routing key or `message_id` with invalid UTF-8 must be edited. Requires an admin
+/// key.
 #[utoipa::path(post, path = "/parked/{id}/put-back", operation_id = "put_back_parked", tag = "parked messages",
     params(("id" = String, Path)), request_body = Option<NewEdit>,
     responses((status = 200, body = Answer<Handled>), Failures))]
@@ -151,7 +151,7 @@ pub(crate) async fn put_back(
     Ok(Answer::of(Handled { handled: vec![parked], has_more: false }))
 }
 
-/// Forgets a parked message. Takes an admin key.
+/// Discards a parked message for good. Requires an admin key.
 #[utoipa::path(delete, path = "/parked/{id}", operation_id = "discard_parked", tag = "parked messages",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Handled>), Failures))]
 pub(crate) async fn discard(
@@ -166,7 +166,7 @@ pub(crate) async fn discard(
     Ok(Answer::of(Handled { handled: vec![parked], has_more: false }))
 }
 
-/// Which messages: these, or all with a reason, the newest first.
+/// Selects messages, newest first: by ids, by reason, or by both.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ParkedChoice)]
@@ -176,7 +176,7 @@ pub(crate) struct Choice {
     reason: Option<String>,
 }
 
-/// Puts many messages back as they are, at most 100 at once. Takes an admin key.
+/// Puts many messages back unchanged, at most 100 per request. Requires an admin key.
 #[utoipa::path(post, path = "/parked/put-back", operation_id = "put_back_many_parked", tag = "parked messages",
     request_body = Choice, responses((status = 200, body = Answer<Handled>), Failures))]
 pub(crate) async fn put_back_many(
@@ -187,7 +187,7 @@ pub(crate) async fn put_back_many(
     let chosen = console.chosen(choice).await?;
     for parked in &chosen {
         match console.put_back(*parked, &Edit::default()).await {
-            // Somebody else was faster.
+            // Another request has put back or discarded this message.
             Err(error) if error.is_not_found() => {}
             done => done?,
         }
@@ -195,7 +195,7 @@ pub(crate) async fn put_back_many(
     Ok(Answer::of(Handled { has_more: chosen.len() == MAX_AT_ONCE, handled: chosen }))
 }
 
-/// Forgets many parked messages, at most 100 at once. Takes an admin key.
+/// Discards many parked messages for good, at most 100 per request. Requires an admin key.
 #[utoipa::path(post, path = "/parked/discard", operation_id = "discard_many_parked", tag = "parked messages",
     request_body = Choice, responses((status = 200, body = Answer<Handled>), Failures))]
 pub(crate) async fn discard_many(
@@ -232,8 +232,8 @@ impl Console {
         Ok(self.store.parked(&filter).await?.iter().map(|row| row.id).collect())
     }
 
-    /// Publishes a parked message, and then forgets it: a crash between the two can only put it back twice, and
-    /// what is published twice is one event.
+    /// Publishes a parked message, then deletes the row. A crash between the two steps can only put the message back
+    /// twice, and both copies are the same event.
     async fn put_back(&self, parked: ParkedId, edit: &Edit) -> Result<(), ApiError> {
         let (row, headers, body) = self.store.parked_message(parked).await?.ok_or_else(no_such_parked)?;
         let put_back = PutBack {
@@ -255,7 +255,7 @@ impl Console {
 }
 
 fn not_to_put_back(parked: ParkedId, unreadable: &Unreadable) -> ApiError {
-    let message = format!("{parked} stays parked: {unreadable}; put it back with another");
+    let message = format!("{parked} stays parked: {unreadable}; put the message back with another value");
     ApiError::new(ErrorCode::InvalidField, message)
 }
 
@@ -265,9 +265,9 @@ fn not_put_back(error: PublishError) -> ApiError {
         PublishError::Refused => ErrorCode::BrokerRefused,
         PublishError::Unknown => ErrorCode::OutcomeUnknown,
     };
-    ApiError::new(code, format!("{error}; the message stays parked: put it back again")).retry_after(5)
+    ApiError::new(code, format!("{error}; the message stays parked: put the message back again later")).retry_after(5)
 }
 
 fn no_such_parked() -> ApiError {
-    ApiError::not_found("id", "there is no such parked message; it may have been put back or discarded")
+    ApiError::not_found("id", "no parked message has this id: the message may have been put back or discarded")
 }

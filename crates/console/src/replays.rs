@@ -1,4 +1,4 @@
-//! `/api/v1/replays`: events of the past, sent again by a job.
+//! `/api/v1/replays`: past events, sent again by a job.
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
@@ -20,41 +20,41 @@ use crate::{
     request::{Manager, Paging, Path, Query, id},
 };
 
-/// Deliveries in a second where nobody says otherwise.
+/// The default rate, in deliveries per second.
 const USUAL_RATE: u32 = 50;
 
-/// Replays of an application that may run or be paused at once.
+/// The maximum number of running and paused replays of an application.
 const MOST: i64 = 10;
 
-/// Event types that a replay may name.
+/// The maximum number of event types in a replay.
 const MOST_TYPES: usize = 100;
 
-/// Events that a dry run goes through, so many at a time.
+/// The maximum number of events in a dry run, read in chunks.
 const COUNTED: usize = 20_000;
 const CHUNK: usize = 1000;
 
-/// What is to be sent again.
+/// Selects past events and deliveries to send again.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct New {
-    /// To this webhook; to all that want the event's type where it is left out.
+    /// Only deliveries to this webhook. Default: all webhooks with a subscription to the event's type.
     webhook: Option<String>,
-    /// Events of these types or wildcards; all where it is left out.
+    /// Only events of these types or wildcards, at most 100. Default: all types.
     types: Option<Vec<String>>,
-    /// Deliveries in these states: `failed`, `skipped`, `delivered`, and `unmatched` for those that there never were, as
-    /// the webhook was made later or wanted other types. `failed`, `skipped` and `unmatched` where it is left out.
+    /// Only deliveries in these states: `failed`, `skipped`, `delivered` or `unmatched`. An `unmatched` delivery was
+    /// never created: the webhook is newer, or had other subscriptions. Default: `failed`, `skipped` and `unmatched`.
     states: Option<Vec<String>>,
-    /// Events accepted from this moment on.
+    /// Only events accepted at or after this time.
     #[schema(format = DateTime)]
     since: String,
-    /// Events accepted before this moment, now where it is left out.
+    /// Only events accepted before this time. Default: now.
     #[schema(format = DateTime)]
     until: Option<String>,
-    /// 1 to 1000 deliveries in a second, 50 where it is left out.
+    /// Deliveries per second, 1 to 1000. Default: 50.
     rate_per_second: Option<u32>,
 }
 
-/// A replay, and how far it is.
+/// A replay with progress.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Replay)]
 pub(crate) struct Shown {
@@ -72,12 +72,12 @@ pub(crate) struct Shown {
     #[schema(value_type = String, format = DateTime)]
     until: Timestamp,
     rate_per_second: u32,
-    /// The moment of acceptance up to which it has gone through the events.
+    /// The acceptance time of the last event read by the replay.
     #[schema(value_type = Option<String>, format = DateTime)]
     reached: Option<Timestamp>,
-    /// Events that it has gone through.
+    /// The number of events read.
     events: i64,
-    /// Deliveries that it has sent again, or made.
+    /// The number of deliveries sent again or created.
     deliveries: i64,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -106,19 +106,19 @@ impl From<Replay> for Shown {
     }
 }
 
-/// What a replay would do.
+/// The result of a dry run.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Counted {
-    /// Events that were gone through.
+    /// The number of events read.
     events: usize,
-    /// Deliveries that would be sent.
+    /// The number of deliveries to send.
     deliveries: usize,
-    /// Whether these are not all: a dry run goes through 20,000 events at the most.
+    /// True if more events may match: a dry run reads at most 20,000 events.
     has_more: bool,
 }
 
-/// Begins a replay: a job goes through the events and sends them again at its rate, behind everything else. It survives
-/// restarts. Receivers know its attempts by the header `fanfare-replay`, and the events by their `webhook-id`.
+/// Starts a replay: a job sends past events again at the replay's rate, after all other deliveries. A replay survives
+/// restarts. Attempts of the replay have the header `fanfare-replay`, and the `webhook-id` of the original event.
 #[utoipa::path(post, path = "/replays", operation_id = "create_replay", tag = "replays",
     request_body = New, responses((status = 201, body = Answer<Shown>), Failures))]
 pub(crate) async fn create(
@@ -128,13 +128,13 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let new = new.parse(&console, &manager).await?;
     let replay = console.store.create_replay(&new, MOST).await?.ok_or_else(|| {
-        let message = format!("{MOST} replays of the application are under way: wait for one, or cancel one");
+        let message = format!("the application has {MOST} unfinished replays: wait, or cancel a replay");
         ApiError::new(ErrorCode::TooManyReplays, message).retry_after(60)
     })?;
     Ok(Answer::of(Shown::from(replay)).with(StatusCode::CREATED))
 }
 
-/// Counts what a replay would send, and sends nothing.
+/// Counts the deliveries of a replay, without sending.
 #[utoipa::path(post, path = "/replays/dry-run", operation_id = "count_replay", tag = "replays",
     request_body = New, responses((status = 200, body = Answer<Counted>), Failures))]
 pub(crate) async fn count(
@@ -146,7 +146,7 @@ pub(crate) async fn count(
     let application = console
         .directory
         .application(manager.application)
-        .ok_or_else(|| ApiError::not_found("application", "there is no such application"))?;
+        .ok_or_else(|| ApiError::not_found("application", "no application has this id"))?;
     let selection = new.selection()?;
     let mut counted = Counted { events: 0, deliveries: 0, has_more: true };
     let mut reached = None;
@@ -161,7 +161,7 @@ pub(crate) async fn count(
     Ok(Answer::of(counted))
 }
 
-/// Lists replays, newest first.
+/// Lists the replays, newest first.
 #[utoipa::path(get, path = "/replays", operation_id = "list_replays", tag = "replays",
     params(Paging), responses((status = 200, body = Page<Shown>), Failures))]
 pub(crate) async fn list(
@@ -186,7 +186,7 @@ pub(crate) async fn show(
     Ok(Answer::of(found.into()))
 }
 
-/// Lets a replay wait. What it has sent goes on.
+/// Pauses a replay. Deliveries already queued by the replay are still sent.
 #[utoipa::path(post, path = "/replays/{id}/pause", operation_id = "pause_replay", tag = "replays",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
 pub(crate) async fn pause(
@@ -197,7 +197,7 @@ pub(crate) async fn pause(
     console.turn_replay(&manager, &replay, ReplayState::Paused).await
 }
 
-/// Lets a replay go on.
+/// Resumes a paused replay.
 #[utoipa::path(post, path = "/replays/{id}/resume", operation_id = "resume_replay", tag = "replays",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
 pub(crate) async fn resume(
@@ -208,7 +208,7 @@ pub(crate) async fn resume(
     console.turn_replay(&manager, &replay, ReplayState::Running).await
 }
 
-/// Ends a replay for good. What it has sent goes on.
+/// Cancels a replay for good. Deliveries already queued by the replay are still sent.
 #[utoipa::path(post, path = "/replays/{id}/cancel", operation_id = "cancel_replay", tag = "replays",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
 pub(crate) async fn cancel(
@@ -226,7 +226,7 @@ impl Console {
             return Ok(Answer::of(turned.into()));
         }
         let ended = self.store.replay(manager.application, replay).await?.ok_or_else(no_such_replay)?;
-        let message = format!("the replay is {}: make another one", ended.state.as_str());
+        let message = format!("the replay is {}: create a new replay", ended.state.as_str());
         Err(ApiError::new(ErrorCode::ReplayEnded, message))
     }
 }
@@ -238,7 +238,7 @@ impl New {
         if let Some(endpoint) = endpoint
             && console.store.endpoint(manager.application, endpoint).await?.is_none()
         {
-            return Err(ApiError::invalid("webhook", "there is no such webhook"));
+            return Err(ApiError::invalid("webhook", "is not the id of a webhook of the application"));
         }
         let event_types = self.types.unwrap_or_default();
         if event_types.len() > MOST_TYPES {
@@ -254,7 +254,7 @@ impl New {
             Some(texts) => texts.iter().map(|text| replayed(text)).collect::<Result<_, _>>()?,
         };
         if states.is_empty() {
-            return Err(ApiError::invalid("states", "names none"));
+            return Err(ApiError::invalid("states", "must have at least one state"));
         }
         let since = moment("since", &self.since)?;
         let until = self.until.as_deref().map(|text| moment("until", text)).transpose()?.unwrap_or(now).min(now);
@@ -283,10 +283,10 @@ fn replayed(text: &str) -> Result<Replayed, ApiError> {
     Replayed::parse(text).ok_or_else(|| {
         let known = Replayed::ALL.map(Replayed::as_str).join(", ");
         let named: String = text.chars().take(32).collect();
-        ApiError::invalid("states", format!("{named:?} is none of {known}"))
+        ApiError::invalid("states", format!("holds {named:?}, but must hold only {known}"))
     })
 }
 
 fn no_such_replay() -> ApiError {
-    ApiError::not_found("id", "there is no such replay")
+    ApiError::not_found("id", "the application has no replay with this id")
 }

@@ -1,4 +1,4 @@
-//! Who calls, for which application, and what the query says.
+//! Authentication, the application of a request, and the parameters of path and query.
 
 use std::str::FromStr;
 
@@ -20,13 +20,13 @@ use utoipa::IntoParams;
 
 use crate::{ApiError, Console, ErrorCode};
 
-/// Where some systems' users put their key.
+/// An alternative header for the API key, for clients of some replaced systems.
 const X_API_TOKEN: &str = "x-api-token";
 
-/// The parameter by which an admin key, which is bound to no application, names one.
+/// The query parameter for the application. An admin key belongs to no application.
 const APPLICATION: &str = "application";
 
-/// The parameters in a request's path.
+/// The parameters in the path.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(ApiError))]
 pub(crate) struct Path<T>(pub(crate) T);
@@ -37,8 +37,8 @@ impl From<PathRejection> for ApiError {
     }
 }
 
-/// The parameters in a request's query, but for `application`. One that there is not is an error: a misspelt
-/// filter would otherwise find everything.
+/// The parameters in the query, except `application`. Unknown parameters are errors: otherwise a misspelt filter would
+/// find everything.
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
@@ -58,7 +58,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// Somebody who may manage an application, and which one the request is about.
+/// The application of a request by a caller with a `manage` or `admin` key.
 pub(crate) struct Manager {
     pub(crate) application: ApplicationId,
 }
@@ -72,7 +72,7 @@ impl FromRequestParts<Console> for Manager {
     }
 }
 
-/// Somebody who may manage, and which application is meant: none for all, where an administrator names none.
+/// Like [`Manager`], but `None` if an administrator names no application: all applications.
 pub(crate) struct Scope(pub(crate) Option<ApplicationId>);
 
 impl FromRequestParts<Console> for Scope {
@@ -89,7 +89,7 @@ impl FromRequestParts<Console> for Scope {
     }
 }
 
-/// Somebody who may manage all applications.
+/// A caller with an `admin` key.
 pub(crate) struct Administrator;
 
 impl FromRequestParts<Console> for Administrator {
@@ -100,25 +100,24 @@ impl FromRequestParts<Console> for Administrator {
     }
 }
 
-/// Lets a change be known to this process before it is answered: whoever publishes after the answer must meet it, and
-/// the event carries the version by which a dispatcher sees what it has missed.
+/// Refreshes the directory after a change and before the answer. An event published after the answer then carries the
+/// new version of the configuration. A dispatcher with an older copy detects the gap by the version.
 pub async fn in_force(State(directory): State<Directory>, request: Request, next: Next) -> Response {
     let is_change = !request.method().is_safe();
     let response = next.run(request).await;
     if is_change && response.status().is_success() {
-        // Where the database is away by now, the change comes with its return.
+        // While the database is away, the refresh fails. The directory then refreshes when the database returns.
         directory.refresh().await;
     }
     response
 }
 
-/// Finds out who calls, by `Authorization: Bearer <key>` or `x-api-token: <key>`, and whether the key may do
-/// what takes a role.
+/// Authenticates the caller by `Authorization: Bearer <key>` or `x-api-token: <key>`, and checks the role of the key.
 ///
 /// # Errors
-/// 401 without a valid key, 403 where the key has another role.
+/// 401 without a valid key, 403 for a role outside `roles`.
 pub fn authenticate(headers: &HeaderMap, directory: &Directory, roles: &[Role]) -> Result<Caller, ApiError> {
-    let missing = || ApiError::new(ErrorCode::MissingKey, "give an API key: Authorization: Bearer <key>");
+    let missing = || ApiError::new(ErrorCode::MissingKey, "no API key: send the header `Authorization: Bearer <key>`");
     let key = match (headers.get(header::AUTHORIZATION), headers.get(X_API_TOKEN)) {
         (Some(header), _) => {
             let (scheme, key) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
@@ -132,20 +131,21 @@ pub fn authenticate(headers: &HeaderMap, directory: &Directory, roles: &[Role]) 
     };
     let caller = directory
         .authenticate(key.trim())
-        .ok_or_else(|| ApiError::new(ErrorCode::InvalidKey, "this API key is not valid"))?;
+        .ok_or_else(|| ApiError::new(ErrorCode::InvalidKey, "the API key is unknown, expired or revoked"))?;
     if !roles.contains(&caller.role) {
         let needed: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
         let message =
-            format!("this takes a key with the role {}; this one has {}", needed.join(" or "), caller.role.as_str());
+            format!("use a key with the role {}: this key has the role {}", needed.join(" or "), caller.role.as_str());
         return Err(ApiError::new(ErrorCode::Forbidden, message));
     }
     Ok(caller)
 }
 
-/// The application that a request is about: the key's, or the one that an admin names in the query.
+/// The application of a request: the key's application, or for an admin key the application in the query.
 ///
 /// # Errors
-/// 400 where an admin names none, 403 where a bound key names another.
+/// 400 if an admin key comes without an application, or the query has two; 403 if a key's application differs from the
+/// query; 422 for an invalid id.
 pub fn application_of(caller: &Caller, query: Option<&str>) -> Result<ApplicationId, ApiError> {
     let mut named = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .filter(|(name, _)| name == APPLICATION)
@@ -161,32 +161,31 @@ pub fn application_of(caller: &Caller, query: Option<&str>) -> Result<Applicatio
         (Some(own), _) => Ok(own),
         (None, Some(named)) => Ok(named),
         (None, None) => {
-            let message = "this key belongs to no application: name one with ?application=app_…";
+            let message = "this key belongs to no application: name the application by ?application=app_…";
             Err(ApiError::new(ErrorCode::MissingApplication, message).at(APPLICATION))
         }
     }
 }
 
-/// Which page of a list.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Paging {
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     before: Option<String>,
-    /// 1 to 100, 50 where it is left out.
+    /// 1 to 100. Default: 50.
     limit: Option<usize>,
 }
 
 impl Paging {
-    /// After which item it begins, and how many it has at the most.
+    /// The item before the page, and the size of the page.
     pub(crate) fn parse<T: FromStr<Err = NotAnId>>(&self) -> Result<(Option<T>, PageSize), ApiError> {
         let before = self.before.as_deref().map(|text| id("before", text)).transpose()?;
         Ok((before, page_size(self.limit)?))
     }
 }
 
-/// How many items a page of a list has at the most.
+/// The maximum number of items on a page.
 #[derive(Clone, Copy)]
 pub(crate) struct PageSize(usize);
 
@@ -195,13 +194,13 @@ impl PageSize {
         self.0
     }
 
-    /// How many are looked for: one more, to know whether there is another page.
+    /// The number of rows to query. The additional row proves another page.
     pub(crate) fn rows(self) -> usize {
         self.0 + 1
     }
 }
 
-/// Reads how many items a page is to have.
+/// Checks the requested size of a page: 1 to 100, by default 50.
 pub(crate) fn page_size(asked: Option<usize>) -> Result<PageSize, ApiError> {
     const MOST: usize = 100;
     match asked.unwrap_or(50) {
@@ -210,12 +209,12 @@ pub(crate) fn page_size(asked: Option<usize>) -> Result<PageSize, ApiError> {
     }
 }
 
-/// An id in a path, query or body.
+/// Parses an id in a path, query or body.
 pub(crate) fn id<T: FromStr<Err = NotAnId>>(field: &str, text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|error| ApiError::invalid(field, format!("is not valid: {error}")))
 }
 
-/// A name that people give.
+/// Checks a display name.
 pub(crate) fn check_label(field: &str, text: &str) -> Result<(), ApiError> {
     label::check_label(text).map_err(|fault| ApiError::invalid(field, fault))
 }

@@ -1,4 +1,4 @@
-//! `/api/v1/deliveries/{id}/resend`, and many at once.
+//! `/api/v1/deliveries/{id}/resend`, and `/api/v1/deliveries/resend` for many deliveries.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,13 +21,13 @@ use crate::{
     request::{Manager, Path, id},
 };
 
-/// Deliveries that are sent again by one request.
+/// The maximum number of deliveries in a request.
 const MAX_RESENT: usize = 1000;
 
-/// The length of a schedule that this process cannot read.
+/// The assumed length of an unreadable schedule.
 const UNKNOWN_SCHEDULE: Duration = Duration::from_secs(86400);
 
-/// Every state that a delivery can be sent again from.
+/// States that permit a resend.
 const RESENDABLE: [DeliveryState; 6] = [
     DeliveryState::Scheduled,
     DeliveryState::Queued,
@@ -55,8 +55,8 @@ impl From<&ResentDelivery> for Resent {
     }
 }
 
-/// Sends a delivery again: the same event under the same id, as a new attempt, as soon as the webhook can take it. A
-/// delivery that had ended begins its schedule anew; a scheduled one keeps its place in it.
+/// Resends a delivery: a new attempt with the same event and the same id, as soon as the webhook can take deliveries. A
+/// finished delivery restarts the schedule. A scheduled delivery keeps the position in the schedule.
 #[utoipa::path(post, path = "/deliveries/{id}/resend", operation_id = "resend_delivery", tag = "deliveries",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Resent>), Failures))]
 pub(crate) async fn one(
@@ -68,11 +68,11 @@ pub(crate) async fn one(
     let (row, _) = console.store.delivery(manager.application, delivery).await?.ok_or_else(no_such_delivery)?;
     let endpoint = console.store.endpoint(manager.application, row.endpoint).await?;
     if endpoint.is_none_or(|endpoint| endpoint.status == EndpointStatus::Disabled) {
-        let message = "its webhook is disabled or deleted: it would be skipped; enable the webhook first";
+        let message = "the webhook of the delivery is disabled or deleted: enable the webhook first";
         return Err(ApiError::new(ErrorCode::EndpointDisabled, message));
     }
     if row.body.is_none() {
-        return Err(ApiError::new(ErrorCode::EventErased, "its event has been erased: there is nothing to send"));
+        return Err(ApiError::new(ErrorCode::EventErased, "the event is erased: publish the event again"));
     }
     let filter = ResendFilter {
         deliveries: Some(vec![delivery]),
@@ -82,44 +82,46 @@ pub(crate) async fn one(
     };
     let resent = console.resend(&manager, &filter).await?;
     let resent = resent.first().ok_or_else(|| {
-        let message = "it is being sent now, or its event is too old to be kept: wait for the outcome, or publish the event again";
+        let message =
+            "the delivery is being sent, or the event is past its retention: wait, or publish the event again";
         ApiError::new(ErrorCode::NotResendable, message)
     })?;
     Ok(Answer::of(resent.into()))
 }
 
-/// Selects the deliveries to send again: these, or all that the filter finds, the newest first.
+/// Selects the deliveries to resend, newest first. A delivery must meet all conditions.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Resend)]
 pub(crate) struct Filter {
-    /// At most 1000 ids.
+    /// Only deliveries with these ids, 1 to 1000.
     deliveries: Option<Vec<String>>,
-    /// Deliveries to this webhook.
+    /// Only deliveries to this webhook.
     webhook: Option<String>,
-    /// Deliveries of this event.
+    /// Only deliveries of this event.
     event: Option<String>,
-    /// `failed` where it is left out; or `skipped`, `delivered`, `scheduled`, `queued`, `held`.
+    /// Only deliveries in this state: `failed`, `skipped`, `delivered`, `scheduled`, `queued` or `held`. Default:
+    /// `failed`; with `deliveries`, any of these states.
     state: Option<String>,
-    /// Deliveries of events accepted from this moment on.
+    /// Only deliveries of events accepted at or after this time.
     #[schema(format = DateTime)]
     since: Option<String>,
-    /// Deliveries of events accepted before this moment.
+    /// Only deliveries of events accepted before this time.
     #[schema(format = DateTime)]
     until: Option<String>,
-    /// 1 to 1000, 1000 where it is left out.
+    /// 1 to 1000. Default: 1000.
     limit: Option<usize>,
 }
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ManyResent {
     resent: usize,
-    /// Whether there may be more: the request reached its limit.
+    /// True if more deliveries may match: the request reached the limit.
     has_more: bool,
     deliveries: Vec<Resent>,
 }
 
-/// Sends deliveries again: the failed ones, unless the request says otherwise.
+/// Resends the selected deliveries; by default the failed deliveries.
 #[utoipa::path(post, path = "/deliveries/resend", operation_id = "resend_deliveries", tag = "deliveries",
     request_body = Filter, responses((status = 200, body = Answer<ManyResent>), Failures))]
 pub(crate) async fn many(
@@ -145,9 +147,9 @@ impl Filter {
         let ids = |ids: Vec<String>| ids.iter().map(|text| id("deliveries", text)).collect::<Result<Vec<_>, _>>();
         let state = self.state.as_deref().map(|text| delivery_state("state", text)).transpose()?;
         if state == Some(DeliveryState::Sending) {
-            return Err(ApiError::invalid("state", "cannot be sending: these are being sent already"));
+            return Err(ApiError::invalid("state", "must not be sending: wait until these deliveries are sent"));
         }
-        // Named deliveries are sent again whatever their state is, others where they failed.
+        // Without a state, named deliveries are resent from any state, other deliveries only from `failed`.
         let states = match (state, &self.deliveries) {
             (Some(state), _) => vec![state],
             (None, Some(_)) => RESENDABLE.to_vec(),
@@ -166,7 +168,7 @@ impl Filter {
 }
 
 impl Console {
-    /// Queues deliveries again. A dispatcher finds them within a second.
+    /// Queues deliveries again. A dispatcher takes the new backlogs within a second.
     async fn resend(&self, manager: &Manager, filter: &ResendFilter) -> Result<Vec<ResentDelivery>, ApiError> {
         let (lifetimes, otherwise) = self.lifetimes(manager);
         let resent = self.store.resend(manager.application, filter, &lifetimes, otherwise).await?;
@@ -174,7 +176,7 @@ impl Console {
         Ok(resent)
     }
 
-    /// How long a delivery may take from now on: by endpoint, and for an endpoint that is not known here yet.
+    /// The lifetime of a delivery from now on, by endpoint; and the lifetime for an endpoint missing in the directory.
     fn lifetimes(&self, manager: &Manager) -> (HashMap<EndpointId, Duration>, Duration) {
         let Some(application) = self.directory.application(manager.application) else {
             return (HashMap::new(), UNKNOWN_SCHEDULE + self.expiry);

@@ -1,4 +1,4 @@
-//! `/api/v1/webhooks/{id}/rotate-secret`
+//! `/api/v1/webhooks/{id}/rotate-secret` and `/end-rotation`.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
     webhooks::{Webhook, no_such_webhook},
 };
 
-/// How long what is replaced by a rotation stays valid where nobody says otherwise, and at the most, in seconds.
+/// The default and the longest overlap of a rotation, in seconds. The previous key or secret stays valid meanwhile.
 const OVERLAP: u64 = 24 * 3600;
 const MAX_OVERLAP: u64 = 30 * 24 * 3600;
 
@@ -25,9 +25,9 @@ const MAX_OVERLAP: u64 = 30 * 24 * 3600;
 #[serde(deny_unknown_fields)]
 #[schema(as = SecretRotation)]
 pub(crate) struct New {
-    /// How long the secret that was signs, too, in seconds: 0 to 2592000, and 86400 (a day) where it is left out.
+    /// The time until the previous secret expires, in seconds: 0 to 2592000. Default: 86400 (a day).
     overlap_seconds: Option<u64>,
-    /// The new secret; it is made where it is left out.
+    /// The new secret. Default: a generated secret.
     secret: Option<String>,
 }
 
@@ -35,15 +35,15 @@ pub(crate) struct New {
 pub(crate) struct Rotated {
     #[schema(value_type = String)]
     id: EndpointId,
-    /// The new secret. It is not shown again.
+    /// The new secret, shown only in this answer.
     secret: String,
-    /// Until then `webhook-signature` holds a signature by both secrets, and the dialect's own header one by the
-    /// secret that was.
+    /// The end of the overlap. Until then, `webhook-signature` has a signature by each secret, and the dialect's own
+    /// header a signature by the previous secret.
     #[schema(value_type = String, format = DateTime)]
     previous_secret_expires_at: Timestamp,
 }
 
-/// How long what is replaced stays valid, as it was asked for.
+/// Checks the requested overlap of a rotation.
 pub(crate) fn overlap(seconds: Option<u64>) -> Result<Duration, ApiError> {
     let seconds = seconds.unwrap_or(OVERLAP);
     if seconds > MAX_OVERLAP {
@@ -52,7 +52,7 @@ pub(crate) fn overlap(seconds: Option<u64>) -> Result<Duration, ApiError> {
     Ok(Duration::from_secs(seconds))
 }
 
-/// Gives a webhook another secret.
+/// Rotates the secret of a webhook. The previous secret stays valid during the overlap.
 #[utoipa::path(post, path = "/webhooks/{id}/rotate-secret", operation_id = "rotate_secret", tag = "webhooks",
     params(("id" = String, Path)), request_body = Option<New>,
     responses((status = 200, body = Answer<Rotated>), Failures))]
@@ -75,13 +75,13 @@ pub(crate) async fn rotate(
         })),
         Rotation::NoSuchEndpoint => Err(no_such_webhook()),
         Rotation::UnderWay => {
-            let message = "the secret before the current one still signs: end that with POST …/end-rotation first";
+            let message = "the previous secret still signs: end the rotation with POST …/end-rotation first";
             Err(ApiError::new(ErrorCode::RotationUnderWay, message))
         }
     }
 }
 
-/// Ends the overlap of a rotation at once: only the current secret signs from here on.
+/// Ends the overlap of a rotation at once. From then on only the current secret signs.
 #[utoipa::path(post, path = "/webhooks/{id}/end-rotation", operation_id = "end_rotation", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn end(

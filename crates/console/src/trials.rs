@@ -1,4 +1,4 @@
-//! `/api/v1/webhooks/{id}/test`: a test event, sent the whole real way.
+//! `/api/v1/webhooks/{id}/test`: a test event, rendered, signed and sent like a real event.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -35,26 +35,26 @@ use crate::{
     webhooks::no_such_webhook,
 };
 
-/// Bytes of a test event's data.
+/// The largest data of a test event, in bytes.
 const MAX_DATA: usize = 256 * 1024;
 
-/// Tests of one application that may be under way at once.
+/// The maximum number of concurrent tests of an application.
 const MAX_TRIALS: usize = 4;
 
-/// What to send.
+/// The test event.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Test)]
 pub(crate) struct New {
-    /// The event type; the first that the webhook wants where it is left out.
+    /// The event type. Default: the first described type among the webhook's subscriptions.
     r#type: Option<String>,
-    /// The data: any JSON; the sample of the type where it is left out.
+    /// The data: any JSON value. Default: the sample of the type.
     #[serde(default, deserialize_with = "even_null")]
     #[schema(value_type = Value)]
     data: Option<Box<RawValue>>,
 }
 
-/// Reads `null` as data, too.
+/// Reads `null` as data. serde would read `null` as an absent field.
 fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::deserialize(deserializer).map(Some)
 }
@@ -62,17 +62,17 @@ fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option
 #[derive(Serialize, ToSchema)]
 #[schema(as = TestResult)]
 pub(crate) struct Trial {
-    /// Whether the webhook has the event.
+    /// True if the webhook accepted the event.
     delivered: bool,
     #[schema(value_type = String)]
     event: EventId,
-    /// It is on record as a delivery of one attempt.
+    /// The id of the recorded delivery, with a single attempt.
     #[schema(value_type = String)]
     delivery: DeliveryId,
     request: Sent,
-    /// What came back; `null` where nothing did.
+    /// The response of the webhook; `null` without a response.
     response: Option<Received>,
-    /// `answered`, or what came instead of an answer.
+    /// `answered`, or the kind of failure, such as `timed_out`.
     #[schema(example = "answered")]
     outcome: &'static str,
     error: Option<String>,
@@ -82,9 +82,9 @@ pub(crate) struct Trial {
 #[derive(Serialize, ToSchema)]
 struct Sent {
     url: String,
-    /// Names and values; the values of the webhook's own headers are not shown.
+    /// Names and values. The values of the webhook's own headers are hidden.
     headers: Vec<(String, String)>,
-    /// The body, byte for byte but for redacted members.
+    /// The bytes of the body, except redacted members.
     body: String,
 }
 
@@ -92,22 +92,22 @@ struct Sent {
 struct Received {
     status: Option<u16>,
     headers: Vec<(String, String)>,
-    /// Bytes that are no UTF-8 are replaced.
+    /// The body of the response. Invalid UTF-8 is replaced.
     body: String,
 }
 
-/// How long each phase took, in milliseconds; `null` where it was not reached.
+/// Durations of the phases, in milliseconds; `null` for an absent or incomplete phase.
 #[derive(Serialize, ToSchema)]
 struct Phases {
     dns_ms: Option<f64>,
     connect_ms: Option<f64>,
     tls_ms: Option<f64>,
-    /// From the request on the connection to the head of the response.
+    /// From the start of the request on the connection to the head of the response.
     first_byte_ms: Option<f64>,
     total_ms: f64,
 }
 
-/// Sends a test event to a webhook, whatever its status, once, and answers with what came of it.
+/// Sends a test event to a webhook once, whatever the webhook's status. The answer has the result.
 #[utoipa::path(post, path = "/webhooks/{id}/test", operation_id = "test_webhook", tag = "webhooks",
     params(("id" = String, Path)), request_body = Option<New>,
     responses((status = 200, body = Answer<Trial>), Failures))]
@@ -121,38 +121,39 @@ pub(crate) async fn test(
     let dialect = console.dialect_of(&manager).await?;
     let catalogue = console.catalogue(&manager, &dialect).await?;
     let (event_type, data) = what_to_send(new, &row.event_types, &catalogue)?;
-    // What was changed a moment ago must be what is tested.
+    // The test must use settings that were changed a moment ago.
     if !console.directory.refresh().await {
-        let message = "the webhook's settings cannot be read at the moment; try again";
+        let message = "the settings of the webhook cannot be read now: try again later";
         return Err(ApiError::new(ErrorCode::DatabaseUnavailable, message).retry_after(5));
     }
-    // It is there: where it is not found, its settings are too new for this process to read, or deleted just now.
+    // The database has the webhook. If the directory lacks the webhook, this process cannot read the settings, or the
+    // webhook was deleted just now.
     let is_unreadable = console.directory.is_unreadable(manager.application);
     let gone = || if is_unreadable { ApiError::unreadable_application() } else { no_such_webhook() };
     let application = console.directory.application(manager.application).ok_or_else(gone)?;
     let endpoint = Arc::clone(application.endpoint(row.id).ok_or_else(gone)?);
     let new = trial_event(&application, event_type, data, console.store.now())?;
     let turn = console.trials.turn(manager.application)?;
-    // In a task of its own: what is sent is written down, also where the caller does not wait for it.
+    // A separate task records the test even if the client hangs up.
     let trial = tokio::spawn(async move {
         let (record, probe) = console.send(&endpoint, &new).await;
         drop(turn);
-        // What was sent has been sent: the answer says so, even where it cannot be written down.
+        // The event is sent: the client gets the result even if the test cannot be recorded.
         if let Err(error) = console.store.record_test_send(&new, &record).await {
-            tracing::error!(%error, delivery = %record.delivery, "cannot write down a test event");
+            tracing::error!(%error, delivery = %record.delivery, "cannot record a test event: lists lack this test");
         }
         Trial::new(&new, &record, &endpoint, probe)
     });
-    let ended = |_| ApiError::new(ErrorCode::InternalError, "the test ended before its time, which has been logged");
+    let ended = |_| ApiError::new(ErrorCode::InternalError, "internal fault during the test, logged: try again");
     trial.await.map(Answer::of).map_err(ended)
 }
 
-/// The tests that are under way: so many of each application at the most, so that one whose endpoints hang holds
-/// up nobody else's.
+/// The running tests by application. The limit is per application: tests of hanging endpoints do not block other
+/// applications' tests.
 #[derive(Clone, Default)]
 pub(crate) struct Trials(Arc<Mutex<HashMap<ApplicationId, usize>>>);
 
-/// Kept by a test for as long as it is under way.
+/// The permit of a running test.
 struct Turn {
     trials: Trials,
     application: ApplicationId,
@@ -163,7 +164,7 @@ impl Trials {
         let mut under_way = self.under_way();
         let own = under_way.entry(application).or_default();
         if *own >= MAX_TRIALS {
-            let message = format!("{MAX_TRIALS} tests of this application are under way: wait until one has ended");
+            let message = format!("the application already runs {MAX_TRIALS} tests: wait until a test ends");
             return Err(ApiError::new(ErrorCode::TooManyTests, message).retry_after(5));
         }
         *own += 1;
@@ -187,7 +188,7 @@ impl Drop for Turn {
     }
 }
 
-/// The type and the data that are meant.
+/// The type and the data of the test event, with defaults.
 fn what_to_send(new: New, subscribed: &[String], catalogue: &Catalogue) -> Result<(EventType, String), ApiError> {
     let wanted = match &new.r#type {
         Some(name) => EventType::parse(name)?,
@@ -197,7 +198,7 @@ fn what_to_send(new: New, subscribed: &[String], catalogue: &Catalogue) -> Resul
         (Some(data), _) => checked_data("data", data, MAX_DATA)?,
         (None, Some(described)) => described.sample.clone(),
         (None, None) => {
-            let message = format!("{wanted} is not described, so there is no sample of it: give `data`");
+            let message = format!("{wanted} is not described and has no sample: give `data`");
             let message = with_suggestion(&message, nearest(wanted.as_str(), catalogue.names().map(EventType::as_str)));
             return Err(ApiError::new(ErrorCode::UnknownEventType, message).at("type"));
         }
@@ -217,7 +218,7 @@ fn first_wanted(subscribed: &[String], catalogue: &Catalogue) -> Result<EventTyp
         })
     };
     let missing =
-        || ApiError::new(ErrorCode::MissingField, "`type` is missing, and no event type is described").at("type");
+        || ApiError::new(ErrorCode::MissingField, "`type` is missing, and no described type matches").at("type");
     described.or_else(exact).cloned().ok_or_else(missing)
 }
 
@@ -270,7 +271,7 @@ impl Console {
             application: new.event.application,
             endpoint: endpoint.id,
             attempt: 1,
-            // A test holds no lease: its delivery is never open.
+            // A test has no lease, because the delivery is never open. The record needs an id all the same.
             lease: LeaseId::new(started_at, rand::random()),
             url: endpoint.url.to_string(),
             started_at,
@@ -317,7 +318,7 @@ impl Trial {
     }
 }
 
-/// Headers without the values of the endpoint's own, which may be credentials.
+/// Hides the values of the endpoint's own headers: a value may be a credential.
 fn shown(headers: Vec<(String, String)>, own: &HeaderMap) -> Vec<(String, String)> {
     let is_own = |name: &str| name.parse::<HeaderName>().is_ok_and(|name| own.contains_key(name));
     let show = |(name, value): (String, String)| if is_own(&name) { (name, "…".to_owned()) } else { (name, value) };

@@ -1,4 +1,4 @@
-//! `/api/v1/webhooks`: an application's endpoints, under the name that the documents give them.
+//! `/api/v1/webhooks`: the endpoints of an application. The API calls an endpoint a webhook.
 
 mod settings;
 
@@ -24,38 +24,40 @@ use crate::{
 };
 use settings::New;
 
-/// Held deliveries are counted up to this number.
+/// The highest count of held deliveries.
 const MAX_COUNTED: usize = 10_000;
 
-/// A webhook. The first four members are those that document 004 prints, in its order.
+/// A webhook.
+// `id`, `url`, `events` and `secret` come first, in the order of Ploints' documentation.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Webhook {
     #[schema(value_type = String, example = "wh_01h455vb4pex5vsknk084sn02q")]
     id: EndpointId,
     url: String,
     events: Vec<String>,
-    /// Shown once: when the webhook is created or its secret rotated.
+    /// The signing secret, shown only when the webhook is created.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
     name: Option<String>,
-    /// `enabled`; `paused`: deliveries are held until it is resumed; `disabled`: they are recorded as skipped.
+    /// `enabled`; `paused`: deliveries are held until the webhook is enabled; `disabled`: deliveries are recorded as
+    /// skipped.
     #[schema(example = "enabled")]
     status: &'static str,
-    /// Why, where nobody set the status by hand: `endpoint_gone` where it answered that it wants nothing any more.
+    /// The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook.
     status_reason: Option<String>,
-    /// Its own deadline of an attempt.
+    /// The webhook's own deadline of an attempt, in milliseconds; `null` for the dialect's deadline.
     timeout_ms: Option<u128>,
-    /// Its own waits after each failed attempt.
+    /// The webhook's own wait after each failed attempt; `null` for the dialect's schedule.
     schedule: Option<Vec<String>>,
-    /// Its own limit of attempts in a second.
+    /// The webhook's own maximum of attempts per second; `null` for the dialect's limit, if any.
     rate_per_second: Option<u32>,
-    /// Who is told of failed deliveries, where that is somebody else than the application's address.
+    /// The webhook's own address for failure notices; `null` for the application's address.
     email: Option<String>,
-    /// The names of the headers of its own; their values are not shown.
+    /// The names of the webhook's own headers. The values are never shown.
     headers: Vec<String>,
-    /// Until when the secret before the current one signs, too.
+    /// The end of a rotation's overlap: until then, the previous secret signs, too.
     previous_secret_expires_at: Option<String>,
-    /// The deliveries that are held while it is paused; only where one webhook is shown.
+    /// The held deliveries of a paused webhook; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<HeldDeliveries>,
     #[schema(value_type = String, format = DateTime)]
@@ -66,7 +68,7 @@ pub(crate) struct Webhook {
 
 #[derive(Serialize, ToSchema)]
 struct HeldDeliveries {
-    /// Counted up to 10,000.
+    /// The number of held deliveries, counted up to 10,000.
     deliveries: i64,
     #[schema(value_type = Option<String>, format = DateTime)]
     oldest_accepted_at: Option<Timestamp>,
@@ -95,7 +97,7 @@ impl Webhook {
     }
 }
 
-/// Creates a webhook. Its secret is in the answer, and is not shown again.
+/// Creates a webhook. Only this answer shows the secret.
 #[utoipa::path(post, path = "/webhooks", operation_id = "create_webhook", tag = "webhooks",
     request_body = New, responses((status = 201, body = Answer<Webhook>), Failures))]
 pub(crate) async fn create(
@@ -150,7 +152,7 @@ pub(crate) async fn show(
     Ok(Answer::of(Webhook { held, ..Webhook::new(row, None) }))
 }
 
-/// Changes a webhook; what is left out stays.
+/// Changes a webhook. Omitted fields keep their value.
 #[utoipa::path(patch, path = "/webhooks/{id}", operation_id = "change_webhook", tag = "webhooks",
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Webhook>), Failures))]
@@ -165,7 +167,7 @@ pub(crate) async fn change(
     console.change(&manager, webhook, &settings).await
 }
 
-/// Changes a webhook, as PATCH does: what is left out stays.
+/// Changes a webhook, exactly like PATCH. Omitted fields keep their value.
 #[utoipa::path(put, path = "/webhooks/{id}", operation_id = "put_webhook", tag = "webhooks",
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Webhook>), Failures))]
@@ -178,7 +180,7 @@ pub(crate) async fn put(
     self::change(console, manager, webhook, change).await
 }
 
-/// Enables a webhook. Deliveries that were held while it was paused are sent, oldest first, as it takes them.
+/// Enables a webhook. Held deliveries are sent, oldest first, as fast as the webhook takes deliveries.
 #[utoipa::path(post, path = "/webhooks/{id}/enable", operation_id = "enable_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn enable(
@@ -189,7 +191,7 @@ pub(crate) async fn enable(
     console.set_status(&manager, &webhook, EndpointStatus::Enabled).await
 }
 
-/// Disables a webhook: its deliveries are recorded as skipped, and can be sent again later.
+/// Disables a webhook. Deliveries are recorded as skipped, and can be resent later.
 #[utoipa::path(post, path = "/webhooks/{id}/disable", operation_id = "disable_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn disable(
@@ -200,7 +202,7 @@ pub(crate) async fn disable(
     console.set_status(&manager, &webhook, EndpointStatus::Disabled).await
 }
 
-/// Pauses a webhook: its deliveries are held, bounded by age and number, until it is enabled again.
+/// Pauses a webhook. Deliveries are held until the webhook is enabled, up to a maximum age and number.
 #[utoipa::path(post, path = "/webhooks/{id}/pause", operation_id = "pause_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn pause(
@@ -219,7 +221,7 @@ pub(crate) struct Deleted {
     deleted: bool,
 }
 
-/// Deletes a webhook. Its deliveries that have not ended fail.
+/// Deletes a webhook. Unfinished deliveries fail.
 #[utoipa::path(delete, path = "/webhooks/{id}", operation_id = "delete_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Deleted>), Failures))]
 pub(crate) async fn delete(
@@ -235,7 +237,7 @@ pub(crate) async fn delete(
 }
 
 impl Console {
-    /// An endpoint of the manager's application.
+    /// Finds an endpoint of the manager's application.
     pub(crate) async fn endpoint(&self, manager: &Manager, webhook: &str) -> Result<EndpointRow, ApiError> {
         let webhook = id("id", webhook)?;
         self.store.endpoint(manager.application, webhook).await?.ok_or_else(no_such_webhook)
@@ -263,5 +265,5 @@ impl Console {
 }
 
 pub(crate) fn no_such_webhook() -> ApiError {
-    ApiError::not_found("id", "there is no such webhook")
+    ApiError::not_found("id", "the application has no webhook with this id")
 }

@@ -1,4 +1,4 @@
-//! Ingest's settings.
+//! Settings of ingest, from environment variables.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -9,7 +9,6 @@ use fanfare_service::{Environment, TelemetrySettings};
 use fanfare_store::StoreSettings;
 use ipnet::IpNet;
 
-/// Everything that the environment says.
 pub(crate) struct Configuration {
     pub(crate) address: SocketAddr,
     pub(crate) max_connections: usize,
@@ -30,15 +29,15 @@ pub(crate) struct Configuration {
 
 impl Configuration {
     pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
-        let address = environment.with_default("FANFARE_ADDRESS", "0.0.0.0:8080", "where the API is served");
-        let meaning = "connections to the API at once; further ones wait";
+        let address = environment.with_default("FANFARE_ADDRESS", "0.0.0.0:8080", "address and port of the API");
+        let meaning = "maximum of concurrent connections to the API; further connections wait";
         let max_connections = environment.number("FANFARE_MAX_CONNECTIONS", "4096", 1..=1_000_000, meaning);
-        let meaning = "proxies (CIDR) in front of the API, whose `X-Forwarded-For` the audit log believes";
+        let meaning = "proxies (CIDR) in front of the API; the audit log trusts `X-Forwarded-For` only from these";
         let trusted_proxies = environment.list("FANFARE_TRUSTED_PROXIES", meaning);
-        let meaning = "events that one application may publish over HTTP in a second, at each ingest, where it has no limit of \
-                       its own; at once it may publish as many, or 1000 where that is more; `0` for no limit";
+        let meaning = "maximum of events per second that an application without its own limit may publish over HTTP \
+                       at each ingest; the burst is one second's events, and at least 1000; `0` for no limit";
         let publish_rate = environment.number("FANFARE_PUBLISH_RATE", "5000", 0..=1_000_000, meaning);
-        let meaning = "webhooks that one application may have";
+        let meaning = "maximum number of webhooks of an application";
         let max_webhooks = environment.number("FANFARE_MAX_WEBHOOKS", "1000", 1..=1_000_000, meaning);
         let amqp_urls = environment.amqp_urls();
         let prefix = environment.prefix();

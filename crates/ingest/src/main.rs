@@ -1,4 +1,4 @@
-//! Ingest: takes events in over HTTP and publishes them to the broker; serves the management API.
+//! Ingest: accepts events over HTTP, publishes events to the broker, and serves the management API.
 
 mod configuration;
 mod metric;

@@ -1,20 +1,20 @@
-//! Ingest's metrics.
+//! Metrics of ingest.
 
 use fanfare_service::{Metric, MetricKind};
 
 pub(crate) const PUBLISHED: &str = "fanfare_published_total";
 pub(crate) const PUBLISH_SECONDS: &str = "fanfare_publish_seconds";
 
-/// All of them.
 pub(crate) const ALL: [Metric; 2] = [
     Metric {
         name: PUBLISHED,
         kind: MetricKind::Counter,
-        meaning: "events handed in over HTTP, by `result`: accepted, invalid, unavailable, refused or unknown",
+        meaning: "events published over HTTP, by `result`: accepted, invalid, unavailable, refused or unknown; \
+                  also requests above the publish rate: limited",
     },
     Metric {
         name: PUBLISH_SECONDS,
         kind: MetricKind::Histogram,
-        meaning: "how long the broker took to confirm an event",
+        meaning: "time until the broker confirmed an event, or the publish failed",
     },
 ];

@@ -1,18 +1,18 @@
-//! Presence: the heartbeat of the process, by which dispatchers and operators see it. Accepting events does not depend on it.
+//! Presence: the heartbeat of the process, for dispatchers and operators. Accepting events does not need the heartbeat.
 
 use std::time::Duration;
 
 use fanfare_store::{NewProcess, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-/// How long a process counts as living after its last heartbeat, and how often it renews that.
+/// The validity of a heartbeat, and the interval between two heartbeats.
 const LIFETIME: Duration = Duration::from_secs(10);
 const EVERY: Duration = Duration::from_secs(2);
 
-/// The longest that a heartbeat may take.
+/// The deadline of a heartbeat.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Renews the row of the process until `stop`, and removes it.
+/// Renews the row of the process until `stop`, then removes the row.
 pub(crate) async fn run(store: Store, process: NewProcess, stop: CancellationToken) {
     while !stop.is_cancelled() {
         if let Err(error) = store.in_time(TIMEOUT, renew(&store, &process)).await {
@@ -21,7 +21,7 @@ pub(crate) async fn run(store: Store, process: NewProcess, stop: CancellationTok
         stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
     }
     if let Err(error) = store.in_time(TIMEOUT, store.unregister(process.id)).await {
-        tracing::debug!(%error, "cannot remove the row of this process");
+        tracing::debug!(%error, "cannot remove the row of this process; the row expires");
     }
 }
 

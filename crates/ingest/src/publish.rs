@@ -1,5 +1,5 @@
-//! `POST /api/v1/events` and `/api/v1/events/batch`: authenticate, check, publish, and answer once the
-//! broker has confirmed. Does not touch the database.
+//! `POST /api/v1/events` and `/api/v1/events/batch`: authenticate, check, publish, and answer after the broker's
+//! confirm. Does not touch the database.
 
 use std::sync::Arc;
 
@@ -30,13 +30,13 @@ use utoipa::ToSchema;
 
 use crate::{metric, quotas::Quotas};
 
-/// Events in one batch.
+/// The maximum number of events in a batch.
 pub(crate) const MAX_BATCH: u16 = 1000;
 
-/// A batch may be this many times as large as one event.
+/// The largest batch, in multiples of the largest event.
 const BATCH_SIZE_FACTOR: usize = 16;
 
-/// What the routes work with. Cheap to clone.
+/// The state of the routes. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Publish {
     pub(crate) publisher: Publisher,
@@ -46,37 +46,38 @@ pub(crate) struct Publish {
     pub(crate) quotas: Arc<Quotas>,
 }
 
-/// An event, as it is published.
+/// An event to publish.
 #[derive(ToSchema)]
 #[schema(as = NewEvent)]
-#[allow(dead_code)] // for the OpenAPI document: `EventFields` reads the body, without changing its data
+#[allow(dead_code)] // for the OpenAPI document; `EventFields` parses the body, and keeps the bytes of `data`
 struct New {
-    /// Letters, digits and `_ - . : /`, at most 128 of them.
+    /// 1 to 128 letters, digits and `_ - . : /`, without a dot at either end.
     #[schema(example = "points.earned")]
     r#type: String,
-    /// Any JSON.
+    /// The payload: any JSON value.
     data: serde_json::Value,
-    /// The publisher's own id of the event: the same id is the same event, and is delivered once. At most 255 bytes.
+    /// The publisher's id of the event, at most 255 bytes: the idempotency key. Events with the same id are the same
+    /// event, and are delivered once.
     id: Option<String>,
-    /// When it happened.
+    /// The time of the event.
     #[schema(format = DateTime)]
     time: Option<String>,
 }
 
-/// An event that was taken.
+/// An accepted event.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Published {
     #[schema(value_type = String, example = "evt_01h455vb4pex5vsknk084sn02q")]
     id: EventId,
 }
 
-/// What became of one event of a batch.
+/// The result of an event in a batch.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum PublishedOrNot {
-    /// It was taken.
+    /// The event is accepted.
     Published(Answer<Published>),
-    /// It was not.
+    /// The event is not accepted.
     Failed {
         #[schema(example = false)]
         success: bool,
@@ -84,12 +85,12 @@ pub(crate) enum PublishedOrNot {
     },
 }
 
-/// Publishes an event. Once this is answered with 202, the event is not lost.
+/// Publishes an event. Once answered with 202, the event is not lost.
 #[utoipa::path(post, path = "/events", operation_id = "publish_event", tag = "events",
     params(
-        ("application" = Option<String>, Query, description = "the application, for an admin key"),
+        ("application" = Option<String>, Query, description = "id of the application, for an admin key"),
         ("Idempotency-Key" = Option<String>, Header, description = "the same as `id` in the body"),
-        ("traceparent" = Option<String>, Header, description = "the trace that the event belongs to"),
+        ("traceparent" = Option<String>, Header, description = "W3C trace context of the event"),
     ),
     request_body = New, responses((status = 202, body = Answer<Published>), Failures))]
 pub(crate) async fn one(
@@ -110,11 +111,12 @@ pub(crate) async fn one(
     Ok(Answer::of(Published { id }).with(StatusCode::ACCEPTED))
 }
 
-/// Publishes 1 to 1000 events. 207 where not all of them were taken: each has an answer of its own, in their order.
+/// Publishes 1 to 1000 events. The answer has a result for each event, in order. Status 207: some events are not
+/// accepted.
 #[utoipa::path(post, path = "/events/batch", operation_id = "publish_events", tag = "events",
     params(
-        ("application" = Option<String>, Query, description = "the application, for an admin key"),
-        ("traceparent" = Option<String>, Header, description = "the trace that the events belong to"),
+        ("application" = Option<String>, Query, description = "id of the application, for an admin key"),
+        ("traceparent" = Option<String>, Header, description = "W3C trace context of the events"),
     ),
     request_body = Vec<New>,
     responses(
@@ -131,16 +133,13 @@ pub(crate) async fn batch(
     let application = publish.application(&headers, &uri)?;
     let body = read_body(&headers, body, publish.max_event_bytes.saturating_mul(BATCH_SIZE_FACTOR)).await?;
     if idempotency_key(&headers)?.is_some() {
-        return Err(ApiError::invalid(
-            "Idempotency-Key",
-            "does not go with a batch; give each event an `id` of its own",
-        ));
+        return Err(ApiError::invalid("Idempotency-Key", "does not apply to a batch: give each event an `id`"));
     }
     let events: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|error| {
         ApiError::new(ErrorCode::MalformedJson, format!("the body is not a JSON list of events: {error}"))
     })?;
     if events.is_empty() || events.len() > usize::from(MAX_BATCH) {
-        return Err(ApiError::new(ErrorCode::InvalidBatch, format!("a batch has 1 to {MAX_BATCH} events")));
+        return Err(ApiError::new(ErrorCode::InvalidBatch, format!("the batch must have 1 to {MAX_BATCH} events")));
     }
     publish.take(&application, events.len())?;
     let span = span(&headers, "publish batch");
@@ -154,7 +153,7 @@ pub(crate) async fn batch(
             Err(error) => PublishedOrNot::Failed { success: false, error },
         })
         .collect();
-    // A client that looks at the status alone must see that not all of its events were taken.
+    // A client that reads only the status must not assume that all events are accepted.
     let status = if is_complete { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
     Ok(Answer::of(answers).with(status))
 }
@@ -167,15 +166,15 @@ impl Publish {
             if self.directory.is_unreadable(id) {
                 return ApiError::unreadable_application();
             }
-            ApiError::not_found("application", "there is no such application")
+            ApiError::not_found("application", "no application has this id")
         })
     }
 
-    /// Takes room for so many events in the application's quota.
+    /// Takes `events` from the quota of the application.
     fn take(&self, application: &Application, events: usize) -> Result<(), ApiError> {
         self.quotas.take(application, events).map_err(|wait| {
             count("limited");
-            let message = "the application publishes more events in a second than it may; send this again later";
+            let message = "the application exceeds its publish rate: send the request again later";
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             ApiError::new(ErrorCode::TooManyEvents, message).retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
         })
@@ -188,13 +187,13 @@ impl Publish {
         headers: &HeaderMap,
     ) -> Result<EventId, ApiError> {
         if body.len() > self.max_event_bytes {
-            let message = format!("the event has more than the {} bytes that are allowed", self.max_event_bytes);
+            let message = format!("the event is larger than {} bytes: send less data", self.max_event_bytes);
             return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
         }
         self.event(application, body.as_bytes(), None, headers).await
     }
 
-    /// Checks an event and publishes it.
+    /// Checks and publishes an event.
     async fn event(
         &self,
         application: &Application,
@@ -233,7 +232,7 @@ fn event(
     let application = application.id;
     let key = match (fields.key, idempotency_key) {
         (Some(id), Some(key)) if id != key => {
-            return Err(ApiError::invalid("id", "differs from the Idempotency-Key; give one of them"));
+            return Err(ApiError::invalid("id", "differs from the header Idempotency-Key: give only one"));
         }
         (id, key) => id.or(key),
     };
@@ -248,21 +247,18 @@ fn event(
 }
 
 fn unpublished(error: PublishError, event: &Event) -> ApiError {
-    tracing::warn!(%error, event = %event.id, "an event was not published");
+    tracing::warn!(%error, event = %event.id, "an event was not published: the publisher must send the event again");
     let (result, code, message, seconds) = match error {
-        PublishError::Unavailable => (
-            "unavailable",
-            ErrorCode::BrokerUnavailable,
-            "no events can be taken at the moment; send this one again later",
-            5,
-        ),
+        PublishError::Unavailable => {
+            ("unavailable", ErrorCode::BrokerUnavailable, "the broker is unavailable: send the event again later", 5)
+        }
         PublishError::Refused => {
-            ("refused", ErrorCode::BrokerRefused, "the broker refused the event; send it again later", 30)
+            ("refused", ErrorCode::BrokerRefused, "the broker refused the event: send the event again later", 30)
         }
         PublishError::Unknown => (
             "unknown",
             ErrorCode::OutcomeUnknown,
-            "the event may have been taken; send it again with this id as `id`, and it is delivered once",
+            "the event may be accepted: send the event again with the `id` of this error, to be delivered once",
             5,
         ),
     };

@@ -1,4 +1,4 @@
-//! How many events each application may publish in a second.
+//! Publish rate limits of applications.
 
 use std::{
     collections::HashMap,
@@ -8,25 +8,25 @@ use std::{
 
 use fanfare_domain::{application::Application, ids::ApplicationId, quota::Quota};
 
-/// The quotas of this process. Others have their own.
+/// The quotas of this process. Processes do not share quotas.
 pub(crate) struct Quotas {
-    /// Where an application has no limit of its own; none for no limit.
+    /// The default limit of an application, in events per second. `None` for no limit.
     per_second: Option<u32>,
-    /// What may be published at once, whatever the limit.
+    /// The minimum burst, even for a lower limit.
     at_once: u32,
     since: Instant,
-    /// Of applications with a key that have published: no more than there are.
+    /// Quotas of applications that have published with a valid key. The number of applications bounds the map.
     left: Mutex<HashMap<ApplicationId, Quota>>,
 }
 
 impl Quotas {
-    /// Quotas of so many events in a second, 0 for no limit, of which so many may come at once.
+    /// Creates quotas of `per_second` events, 0 for no limit, with bursts of at least `at_once` events.
     pub(crate) fn new(per_second: u32, at_once: u32) -> Self {
         let per_second = (per_second > 0).then_some(per_second);
         Self { per_second, at_once, since: Instant::now(), left: Mutex::default() }
     }
 
-    /// Takes room for `count` events, or says after what time there will be.
+    /// Takes `count` events from the application's quota. The error is the wait until the quota permits `count` events.
     pub(crate) fn take(&self, application: &Application, count: usize) -> Result<(), Duration> {
         let Some(per_second) = application.publish_rate.or(self.per_second) else { return Ok(()) };
         let count = u32::try_from(count).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! The API's listener: the publish routes, and the console's.
+//! The server of the API: the publish routes and the console's routes.
 
 use std::sync::{
     Arc,
@@ -25,20 +25,20 @@ use crate::{
     quotas::Quotas,
 };
 
-/// Where the API is.
+/// The path of the API.
 const API: &str = "/api/v1";
 
-/// Where document 002 has its routes, too.
+/// The second path of Nudj's configuration API.
 const ADMIN_API: &str = "/api/v2/admin";
 
-/// Serves until `stop`; requests that are being answered then are still answered, within the grace time.
+/// Serves until `stop`, then answers the requests in flight within the grace time.
 pub(crate) async fn run(
     configuration: Configuration,
     operations: Operations,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let Configuration { address, grace, max_connections, .. } = configuration;
-    // What must outlive the last answer ends with this one.
+    // Cancelled after the last answer: ends the tasks that the answers need.
     let end = CancellationToken::new();
     let _end = end.clone().drop_guard();
     let publisher = Publisher::start(configuration.broker.clone(), end.clone());
@@ -59,7 +59,7 @@ pub(crate) async fn run(
     };
     let present = tokio::spawn(presence::run(store.clone(), process, stop.clone()));
     let router = router(configuration, publisher, store, directory)?;
-    // Only now: a request that could not be authenticated yet would have to wait.
+    // Listens only now: before the directory is loaded, requests cannot be authenticated.
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(address = %listener.local_addr()?, "serving the API");
     is_serving.store(true, Ordering::Release);
@@ -69,9 +69,9 @@ pub(crate) async fn run(
     };
     tokio::select! {
         () = serve(listener, router, max_connections, stop.clone()) => {}
-        () = draining => bail!("not drained within {grace:?}: some requests were not answered"),
+        () = draining => bail!("not drained within {grace:?}: some requests were not answered; raise FANFARE_GRACE"),
     }
-    // Ends by itself within the time of one statement.
+    // Ends within the deadline of a heartbeat.
     let _ = present.await;
     tracing::info!("drained");
     Ok(())
@@ -85,19 +85,19 @@ fn is_ready(publisher: Publisher, is_serving: Arc<AtomicBool>) -> impl Fn() -> R
     }
 }
 
-/// The routes of each kind, without what they work with, and what they say of themselves.
+/// The publish routes and the console's routes, both without state, and the OpenAPI document of all routes.
 fn routes() -> (Router<Publish>, Router<Console>, OpenApi) {
     let events = OpenApiRouter::new().routes(routes!(publish::one)).routes(routes!(publish::batch));
     let (events, mut api) = OpenApiRouter::new().nest(API, events).split_for_parts();
     let console = OpenApiRouter::new().nest(API, fanfare_console::routes()).merge(fanfare_console::config_routes());
     let (console, of_console) = console.split_for_parts();
     api.merge(of_console);
-    // The same once more, and described once.
+    // The same routes at a second path, which the document does not repeat.
     let (admin, _) = OpenApiRouter::new().nest(ADMIN_API, fanfare_console::config_routes()).split_for_parts();
     (events, console.merge(admin), fanfare_console::describe(api))
 }
 
-/// The OpenAPI document, as JSON.
+/// The OpenAPI document as JSON.
 pub(crate) fn document() -> anyhow::Result<String> {
     let (.., api) = routes();
     Ok(api.to_pretty_json()? + "\n")

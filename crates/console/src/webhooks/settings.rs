@@ -1,4 +1,4 @@
-//! What of a webhook can be set, and the checks of it.
+//! Settings of a webhook in requests, and the checks of the settings.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,41 +22,41 @@ use crate::{
     request::{Manager, check_label},
 };
 
-/// A schedule ends so long before the records of its events are dropped, at the least.
+/// The minimum time from the end of a schedule to the end of the event's retention.
 const DAY: Duration = Duration::from_secs(86400);
 
-/// Headers of an endpoint's own.
+/// The maximum number of an endpoint's own headers.
 const MAX_HEADERS: usize = 20;
 
-/// What of a webhook can be given when it is created.
+/// A webhook to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewWebhook)]
 pub(crate) struct New {
     url: String,
-    /// Event types that are described; `points.*` stands for all that begin with `points.`, of which there must be one,
-    /// and `*` for all.
+    /// Subscriptions to described event types. `points.*` covers all types with the prefix `points.`; at least one type
+    /// must match. `*` covers all types.
     #[schema(example = json!(["REFERRAL_CREATED"]))]
     events: Vec<String>,
     name: Option<String>,
-    /// A secret that receivers already know. It is made where it is left out.
+    /// A secret that the receivers already have. Default: a generated secret.
     pub(super) secret: Option<String>,
-    /// `enabled`, `paused` or `disabled`; `enabled` where it is left out.
+    /// `enabled`, `paused` or `disabled`. Default: `enabled`.
     status: Option<String>,
-    /// The deadline of one attempt, 100 to 60000; the dialect's where it is left out.
+    /// The deadline of an attempt in milliseconds, 100 to 60000. Default: the dialect's deadline.
     timeout_ms: Option<u64>,
-    /// The waits after each failed attempt; the dialect's where it is left out.
+    /// The wait after each failed attempt. Default: the dialect's schedule.
     #[schema(example = json!(["60s", "5m", "24h"]))]
     schedule: Option<Vec<String>>,
-    /// How many attempts are made in a second, 1 to 10000; the dialect's limit, or none, where it is left out.
+    /// The maximum of attempts per second, 1 to 10000. Default: the dialect's limit, if any.
     rate_per_second: Option<u32>,
-    /// Who is told of failed deliveries; the application's address where it is left out.
+    /// The e-mail address for failure notices. Default: the application's address.
     email: Option<String>,
-    /// Headers that deliveries carry, at most 20. Their values are stored encrypted, and not shown again.
+    /// Additional headers of all deliveries, at most 20. The values are stored encrypted, and never shown.
     headers: Option<BTreeMap<String, String>>,
 }
 
-/// What of a webhook is to change.
+/// Changes to a webhook. Omitted fields keep their value.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = WebhookChange)]
@@ -67,23 +67,24 @@ pub(crate) struct Change {
     #[schema(value_type = Option<String>)]
     pub(crate) name: Option<Option<String>>,
     pub(crate) status: Option<String>,
-    /// `null` for the dialect's.
+    /// The deadline of an attempt in milliseconds, 100 to 60000; `null` for the dialect's deadline.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u64>)]
     pub(crate) timeout_ms: Option<Option<u64>>,
-    /// `null` for the dialect's. Scheduled deliveries follow it from their next attempt on.
+    /// The wait after each failed attempt; `null` for the dialect's schedule. Scheduled deliveries follow the new
+    /// schedule from the next attempt on.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Vec<String>>)]
     pub(crate) schedule: Option<Option<Vec<String>>>,
-    /// `null` for the dialect's limit, or none.
+    /// The maximum of attempts per second, 1 to 10000; `null` for the dialect's limit, if any.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u32>)]
     pub(crate) rate_per_second: Option<Option<u32>>,
-    /// `null` for the application's.
+    /// The e-mail address for failure notices; `null` for the application's address.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     pub(crate) email: Option<Option<String>>,
-    /// All headers of its own, instead of those that it had.
+    /// The complete set of additional headers, at most 20. Replaces all previous headers.
     pub(crate) headers: Option<BTreeMap<String, String>>,
 }
 
@@ -104,7 +105,7 @@ impl From<New> for Change {
 }
 
 impl Console {
-    /// The secret that somebody gives, or a new one.
+    /// The given secret, or else a random secret.
     pub(crate) fn secret(&self, given: Option<String>) -> Result<SigningSecret, ApiError> {
         match given {
             Some(text) => SigningSecret::parse(&text).map_err(|fault| ApiError::invalid("secret", fault)),
@@ -112,7 +113,7 @@ impl Console {
         }
     }
 
-    /// Checks what of an endpoint of the manager's is to be set.
+    /// Checks a change by the application's dialect and catalogue, and by a look-up of the URL's host name.
     pub(super) async fn check(&self, manager: &Manager, change: Change) -> Result<EndpointSettings, ApiError> {
         let dialect = self.dialect_of(manager).await?;
         let catalogue = self.catalogue(manager, &dialect).await?;
@@ -123,11 +124,12 @@ impl Console {
 
     pub(crate) fn too_many_webhooks(&self) -> ApiError {
         let message =
-            format!("the application has {} webhooks, which is as many as it may: delete one", self.max_webhooks);
+            format!("the application has the maximum of {} webhooks: delete a webhook first", self.max_webhooks);
         ApiError::new(ErrorCode::TooManyWebhooks, message)
     }
 
-    /// Refuses a URL whose host name stands for an address that may not be called, as far as that can be told now.
+    /// Refuses a URL if the host name now resolves to a forbidden address. An unresolved name passes: each attempt
+    /// checks the address again.
     pub(crate) async fn vet(&self, settings: &EndpointSettings) -> Result<(), ApiError> {
         let Some(url) = settings.url.as_deref().and_then(|url| url.parse().ok()) else { return Ok(()) };
         match self.client.refusal(&url).await {
@@ -136,7 +138,8 @@ impl Console {
         }
     }
 
-    /// Checks what of an endpoint is to be set; `events` is what the request calls the list of event types.
+    /// Checks a change without a look-up of the host name. `events_field` is the field of the event types in the
+    /// request.
     pub(crate) fn settings(
         &self,
         events_field: &'static str,
@@ -165,10 +168,10 @@ impl Console {
         })
     }
 
-    /// Refuses a schedule whose deliveries could outlast the records of their events.
+    /// Refuses a schedule if a delivery could outlast the retention of its event.
     fn check_schedule(&self, waits: &[String], dialect: &Dialect) -> Result<Schedule, ApiError> {
         let schedule = Schedule::parse(waits).map_err(|fault| ApiError::invalid("schedule", fault.to_string()))?;
-        // With the longest deadline: a later change of the deadline must not make it too long.
+        // Counts the longest deadline: a later change of the deadline must not make the schedule too long.
         let policy = Policy { schedule, timeout: *TIMEOUTS.end(), ..Policy::clone(&dialect.policy) };
         let (lifetime, limit) = (policy.lifetime(self.expiry), self.retention.saturating_sub(DAY));
         if lifetime < limit {
@@ -177,8 +180,8 @@ impl Console {
         Err(ApiError::invalid(
             "schedule",
             format!(
-                "takes up to {} with all attempts and {} for delays, and must take less than {}, as events are kept for {}: \
-                 give fewer or shorter waits",
+                "takes up to {} with all attempts and {} for delays, but must take less than {}: events are kept for \
+                 {}; give fewer or shorter waits",
                 in_words(lifetime),
                 in_words(self.expiry),
                 in_words(limit),
@@ -193,7 +196,7 @@ impl Console {
     }
 }
 
-/// A duration in whole hours, rounded up, or in days where it is some.
+/// Formats a duration in hours, rounded up, or in days if whole.
 fn in_words(duration: Duration) -> String {
     let hours = duration.as_secs().div_ceil(3600);
     if hours.is_multiple_of(24) { format!("{} d", hours / 24) } else { format!("{hours} h") }
@@ -223,7 +226,7 @@ fn check_rate(rate: Option<u32>) -> Result<Option<u32>, ApiError> {
 
 fn check_headers(headers: BTreeMap<String, String>, dialect: &Dialect) -> Result<OwnHeaders, ApiError> {
     if headers.len() > MAX_HEADERS {
-        return Err(ApiError::invalid("headers", format!("must be {MAX_HEADERS} at the most")));
+        return Err(ApiError::invalid("headers", format!("must have at most {MAX_HEADERS} entries")));
     }
     let mut checked = OwnHeaders::new();
     for (name, value) in headers {
