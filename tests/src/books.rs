@@ -1,4 +1,4 @@
-//! Three books compared after a load: what was accepted, what the receiver got, and what Fanfare recorded.
+//! Compares three accounts after a load: accepted events, requests at the receiver, rows in Fanfare's database.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,23 +16,23 @@ use crate::{
     world::World,
 };
 
-/// Retries of the default dialect with short waits.
+/// Retries of the default dialect ([`crate::dialects::Waits::Short`]).
 const SHORT_WAITS: usize = 5;
 
-/// An endpoint that is subscribed to everything, and how it answers.
+/// An endpoint subscribed to all event types, with scripted answers.
 pub struct Subscriber {
     path: &'static str,
 }
 
 impl Subscriber {
-    /// Makes the endpoint. The n-th request gets the n-th answer, and the last one for ever.
+    /// Creates the endpoint. The n-th request gets the n-th answer; all further requests get the last answer.
     pub async fn new(world: &World, path: &'static str, script: Vec<Behaviour>) -> Self {
         world.endpoint(path, &["*"]).await;
         world.receiver.script(path, &script);
         Self { path }
     }
 
-    /// Three of them: one answers at once, one fails each tenth request, one takes its time.
+    /// Three endpoints: `quick` answers at once, `flaky` fails each tenth request, `slow` answers after a delay.
     pub async fn three(world: &World, slow: Duration) -> [Self; 3] {
         let flaky = (1..2000).map(|number| if number % 10 == 0 { Behaviour::FAIL } else { Behaviour::OK });
         [
@@ -43,54 +43,53 @@ impl Subscriber {
     }
 }
 
-/// What is allowed because a process, or more, was killed with its attempts on their way, or a server lost what was
-/// on its disk.
+/// Deviations that a test permits, caused by killed processes or by a server that lost its disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Allowed {
-    /// Requests for what the receiver had already taken.
+    /// Requests for a delivery that the receiver had already answered with a 2xx.
     pub repeats: usize,
     /// Attempts of unknown outcome.
     pub unknown: i64,
-    /// What may be missing.
+    /// Permitted loss.
     pub missing: Missing,
 }
 
-/// What may be missing in the books because a server lost what was on its disk.
+/// Permitted loss after a server lost its disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Missing {
-    /// Nothing.
+    /// No loss.
     #[default]
     Nothing,
-    /// What only the broker had: events that no dispatcher had taken.
+    /// Messages that only the broker had: events that no dispatcher had consumed.
     Untaken,
-    /// What only the database had: rows, and what would have followed from them.
+    /// Rows that only the database had, and all that would have followed from these rows.
     Rows,
 }
 
-/// The sums of the books.
+/// Sums over all deliveries of the ledger.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
-    /// Accepted events, once for each endpoint.
+    /// Accepted events, counted once for each endpoint.
     pub accepted: usize,
-    /// Those of them that are recorded as delivered.
+    /// Deliveries with state `delivered`.
     pub delivered: usize,
-    /// Requests that the receiver saw.
+    /// Requests at the receiver.
     pub requests: usize,
-    /// Requests for what the receiver had already taken.
+    /// Requests for a delivery that the receiver had already answered with a 2xx.
     pub repeats: usize,
-    /// Attempts that are recorded.
+    /// Recorded attempts.
     pub attempts: i64,
-    /// Those of them whose outcome is unknown.
+    /// Recorded attempts with an unknown outcome.
     pub unknown: i64,
-    /// What is missing, and may be.
+    /// Missing deliveries that [`Allowed::missing`] permits.
     pub missing: usize,
 }
 
-/// Everything that is known of one delivery.
+/// All accounts of a delivery.
 #[derive(Debug, Default)]
 struct Line {
     accepted: bool,
-    /// For each request whether it was answered with a 2xx.
+    /// For each request: true if the answer was a 2xx.
     requests: Vec<bool>,
     rows: usize,
     state: String,
@@ -100,10 +99,10 @@ struct Line {
     unknown: i64,
 }
 
-/// The books of a world, by event key and endpoint.
+/// The accounts of all deliveries of a world, by event key and endpoint.
 pub struct Books {
     lines: BTreeMap<(String, String), Line>,
-    /// Keys whose requests were not all alike in their event's id and their bytes.
+    /// Event keys whose requests differ in the event id or in the body.
     unlike: Vec<String>,
 }
 
@@ -116,19 +115,22 @@ LEFT JOIN all_attempts a ON a.delivery_id = d.id AND a.accepted_at = d.accepted_
 GROUP BY d.id, d.accepted_at, e.key, p.url, d.state, d.reason, d.failures";
 
 impl Books {
-    /// Waits until every delivery of these events has ended and nothing waits in the queues, however that
-    /// ends, and reads the books.
+    /// Waits until every delivery of the events has ended, in any state, and the queues are empty. Then reads the
+    /// accounts.
+    ///
+    /// Reads the accounts after [`patience`] in any case.
     ///
     /// # Panics
-    /// When broker or database are away.
+    /// If the broker or the database is unavailable.
     pub async fn closed(world: &World, accepted: &[String], subscribers: &[Subscriber]) -> Self {
         Self::closed_after(patience(), world, accepted, subscribers).await
     }
 
-    /// The same where something may be missing for ever: it is not waited for once all was quiet for so long.
+    /// Like [`Self::closed`], for events that may be missing for ever: waits no longer once nothing changed for
+    /// `quiet`.
     ///
     /// # Panics
-    /// When broker or database are away.
+    /// If the broker or the database is unavailable.
     pub async fn closed_after(quiet: Duration, world: &World, accepted: &[String], subscribers: &[Subscriber]) -> Self {
         let ended = "SELECT count(*) FROM deliveries";
         let unfinished = "SELECT (SELECT count(*) FROM open_deliveries) + (SELECT count(*) FROM fan_outs)";
@@ -180,35 +182,35 @@ impl Books {
         self.lines.entry((path.to_owned(), key.to_owned())).or_default()
     }
 
-    /// Prints the books and compares them.
+    /// Prints the ledger and compares the accounts.
     ///
     /// # Panics
-    /// When they differ by more than is allowed.
+    /// If the accounts differ by more than `allowed`.
     pub fn check(&self, allowed: Allowed) {
         println!("{self}");
         let faults = self.faults(allowed);
         let shown: Vec<_> = faults.iter().take(20).cloned().collect();
-        assert!(faults.is_empty(), "{} faults in the books:\n{}", faults.len(), shown.join("\n"));
+        assert!(faults.is_empty(), "{} faults in the ledger:\n{}", faults.len(), shown.join("\n"));
     }
 
-    /// Where the books differ by more than is allowed.
+    /// Lists all differences beyond `allowed`.
     pub fn faults(&self, allowed: Allowed) -> Vec<String> {
         let mut faults: Vec<String> = Vec::new();
         for ((path, key), line) in self.lines.iter().filter(|(_, line)| !line.is_missing(allowed.missing)) {
             faults.extend(line.faults(allowed.missing).map(|fault| format!("{path} {key}: {fault} in {line:?}")));
         }
-        // A body whose row was lost is rendered again.
+        // Fanfare renders a body again if the row with the body was lost.
         if !self.unlike.is_empty() && allowed.missing != Missing::Rows {
-            faults.push(format!("other bytes or another id on a repeat: {:?}", self.unlike));
+            faults.push(format!("a repeated request has another body or event id: {:?}", self.unlike));
         }
         let Totals { repeats, unknown, .. } = self.totals(allowed);
         if repeats > allowed.repeats || unknown > allowed.unknown {
-            faults.push(format!("{repeats} repeats and {unknown} unknown attempts, of which {allowed:?}"));
+            faults.push(format!("{repeats} repeats and {unknown} unknown attempts, but {allowed:?}"));
         }
         faults
     }
 
-    /// The sums.
+    /// Sums over all deliveries. Counts losses within `allowed` as missing.
     pub fn totals(&self, allowed: Allowed) -> Totals {
         let mut totals = Totals::default();
         for line in self.lines.values() {
@@ -223,7 +225,7 @@ impl Books {
         totals
     }
 
-    /// The keys of what is missing, and may be; and which of them the receiver has got nevertheless.
+    /// Keys of missing events within `allowed`. The value is true if the receiver nevertheless got a request.
     pub fn missing(&self, allowed: Allowed) -> BTreeMap<&str, bool> {
         let mut missing = BTreeMap::new();
         for ((_, key), line) in self.lines.iter().filter(|(_, line)| line.is_missing(allowed.missing)) {
@@ -232,20 +234,20 @@ impl Books {
         missing
     }
 
-    /// All lines, one for each delivery.
+    /// A line of text for each delivery.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.lines.iter().map(|((path, key), line)| format!("{path} {key} {line:?}"))
     }
 }
 
 impl Line {
-    /// Requests after one that was answered with a 2xx.
+    /// Requests after the first request that was answered with a 2xx.
     fn repeats(&self) -> usize {
         let first = self.requests.iter().position(|success| *success).unwrap_or(self.requests.len());
         self.requests.len().saturating_sub(first + 1)
     }
 
-    /// Whether nothing is known of it, and that is allowed.
+    /// True if no row exists, and `allowed` permits that loss.
     fn is_missing(&self, allowed: Missing) -> bool {
         let was_sent = !self.requests.is_empty();
         self.rows == 0 && (allowed == Missing::Rows || (allowed == Missing::Untaken && !was_sent))
@@ -258,11 +260,11 @@ impl Line {
         let failures = usize::try_from(self.failures).unwrap_or(usize::MAX);
         [
             (!self.accepted, "was never accepted"),
-            (self.rows != 1, "has not one row"),
+            (self.rows != 1, "does not have exactly 1 row"),
             (self.state != "delivered", "did not end as delivered"),
-            (!self.requests.contains(&true), "never reached the receiver"),
+            (!self.requests.contains(&true), "has no successful request at the receiver"),
             (has_all_rows && self.attempts < requests, "has requests without an attempt"),
-            (self.attempts - self.unknown > requests, "has attempts that the receiver did not see"),
+            (self.attempts - self.unknown > requests, "has attempts without a request at the receiver"),
             (failures > failed, "has failures that the receiver did not cause"),
             (failures > SHORT_WAITS, "has more failures than its schedule"),
         ]
@@ -300,13 +302,13 @@ impl fmt::Display for Books {
     }
 }
 
-/// The key of the event that a request is about: the load writes it into the data.
+/// The event key of a request. [`crate::load`] writes the key into the data.
 pub fn key_of(request: &Received) -> String {
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
     body["data"]["key"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Messages that are ready, or wait for their time, in the queues that a test with short waits uses.
+/// Messages that are ready or delayed in the queues of a test with short waits.
 async fn waiting(broker: &Broker) -> u32 {
     let mut waiting = 0;
     for queue in ["events", "deliveries", "delay.1s", "delay.5s", "delay.30s"] {

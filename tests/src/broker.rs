@@ -1,4 +1,4 @@
-//! A publisher of its own at the AMQP door, and a look at the queues.
+//! An AMQP publisher and queue inspection, independent of Fanfare's own AMQP code.
 
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
@@ -10,7 +10,7 @@ use lapin::{
 };
 use rand::seq::SliceRandom;
 
-/// A connection to the broker of a test.
+/// A connection to a test's broker.
 pub struct Broker {
     prefix: String,
     channel: Channel,
@@ -18,10 +18,10 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Connects to any of these URLs, which are separated by commas.
+    /// Connects to any of the comma-separated URLs, in random order.
     ///
     /// # Errors
-    /// When the broker is away.
+    /// If no broker accepts the connection.
     pub async fn connect(urls: &str, prefix: &str) -> lapin::Result<Self> {
         let mut urls: Vec<&str> = urls.split(',').collect();
         urls.shuffle(&mut rand::rng());
@@ -37,10 +37,11 @@ impl Broker {
         Ok(Self { prefix: prefix.to_owned(), channel, _connection: connection })
     }
 
-    /// Publishes a message to the events exchange and waits for the confirm. True once it is confirmed.
+    /// Publishes a persistent message to the events exchange and waits for the confirm. Returns true if the broker
+    /// acked.
     ///
     /// # Errors
-    /// When the connection fails meanwhile.
+    /// If the connection fails meanwhile.
     pub async fn publish(
         &self,
         routing_key: &str,
@@ -67,21 +68,23 @@ impl Broker {
         Ok(confirm.await?.is_ack())
     }
 
-    /// Messages that are ready in a queue, named without the prefix.
+    /// Ready messages in a queue, named without the prefix.
     ///
     /// # Errors
-    /// When there is no such queue; the connection is of no use then.
+    /// If the queue does not exist. The channel is unusable afterwards.
     pub async fn depth(&self, queue: &str) -> lapin::Result<u32> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let queue = format!("{}.{queue}", self.prefix);
         Ok(self.channel.queue_declare(queue.into(), options, FieldTable::default()).await?.message_count())
     }
 
-    /// Takes the one message of a queue, named without the prefix, and hands it back, until the broker does not hand it
-    /// out any more.
+    /// Gets and requeues the only message of a queue, until the broker delivers the message no more. Returns the number
+    /// of deliveries.
+    ///
+    /// The queue is named without the prefix.
     ///
     /// # Errors
-    /// When there is no such queue, or the connection fails meanwhile.
+    /// If the queue does not exist, or the connection fails meanwhile.
     pub async fn exhaust(&self, queue: &str) -> lapin::Result<usize> {
         let queue = format!("{}.{queue}", self.prefix);
         let mut times = 0;
@@ -92,32 +95,32 @@ impl Broker {
         Ok(times)
     }
 
-    /// Takes a binding away; queue and exchange are named without the prefix.
+    /// Removes a binding. Queue and exchange are named without the prefix.
     ///
     /// # Errors
-    /// When the connection fails meanwhile.
+    /// If the connection fails meanwhile.
     pub async fn unbind(&self, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
         let (queue, exchange) = (format!("{}.{queue}", self.prefix), format!("{}.{exchange}", self.prefix));
         self.channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default()).await
     }
 
-    /// Throws away what is ready in a queue, named without the prefix.
+    /// Discards all ready messages of a queue, named without the prefix. Returns their number.
     ///
     /// # Errors
-    /// When there is no such queue, or the connection fails meanwhile.
+    /// If the queue does not exist, or the connection fails meanwhile.
     pub async fn purge(&self, queue: &str) -> lapin::Result<u32> {
         self.channel.queue_purge(format!("{}.{queue}", self.prefix).into(), QueuePurgeOptions::default()).await
     }
 
-    /// Deletes a queue, named without the prefix.
+    /// Deletes a queue, named without the prefix. Returns the number of discarded messages.
     ///
     /// # Errors
-    /// When the connection fails meanwhile.
+    /// If the connection fails meanwhile.
     pub async fn delete_queue(&self, queue: &str) -> lapin::Result<u32> {
         self.channel.queue_delete(format!("{}.{queue}", self.prefix).into(), QueueDeleteOptions::default()).await
     }
 
-    /// Deletes the exchanges and the queues of these delays, as far as they are there.
+    /// Deletes the exchanges and queues of the prefix, including the delay queues of `delays`. Ignores absent names.
     pub async fn remove_topology(&self, delays: &[String]) {
         let queues = ["events", "deliveries", "parked", "unrouted"].map(str::to_owned).into_iter();
         for queue in queues.chain(delays.iter().map(|delay| format!("delay.{delay}"))) {

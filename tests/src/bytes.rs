@@ -1,4 +1,4 @@
-//! A publisher that writes AMQP frames itself: names and properties of any bytes, which client libraries do not write.
+//! An AMQP publisher that writes raw frames, with names and properties that client libraries refuse to encode.
 
 use std::io;
 
@@ -13,7 +13,7 @@ const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const FRAME_END: u8 = 0xce;
 
-/// Class and method.
+/// Class and method number.
 type Method = [u16; 2];
 const START: Method = [10, 10];
 const START_OK: Method = [10, 11];
@@ -28,14 +28,14 @@ const CONFIRM_SELECT_OK: Method = [85, 11];
 const PUBLISH: Method = [60, 40];
 const ACK: Method = [60, 80];
 
-/// A message of any bytes. What is absent is not written.
+/// A message with arbitrary bytes. Absent properties are not written.
 #[derive(Debug, Clone, Default)]
 pub struct Message {
-    /// The exchange; the default one without it.
+    /// The exchange. Empty means the default exchange.
     pub exchange: String,
     /// The routing key.
     pub routing_key: Vec<u8>,
-    /// Headers, as [`header`] and [`nested_header`] write each.
+    /// Header entries, encoded by [`header`] and [`nested_header`].
     pub headers: Vec<u8>,
     /// The property `message_id`.
     pub message_id: Option<Vec<u8>>,
@@ -48,7 +48,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// Size, flags and properties.
+    /// Payload of the content header frame: class, size, flags and properties.
     fn header(&self) -> Vec<u8> {
         let mut flags = 0x1000_u16;
         let (mut before, mut after) = (Vec::new(), Vec::new());
@@ -67,14 +67,14 @@ impl Message {
     }
 }
 
-/// A connection with a channel that confirms.
+/// A connection with a channel in confirm mode.
 pub struct BytePublisher(TcpStream);
 
 impl BytePublisher {
     /// Connects without TLS.
     ///
     /// # Errors
-    /// When the broker is away, or wants something else.
+    /// If the broker is unavailable, or answers with an unexpected method.
     pub async fn connect(url: &str) -> io::Result<Self> {
         let url: AMQPUri = url.parse().map_err(io::Error::other)?;
         let (authority, user) = (&url.authority, &url.authority.userinfo);
@@ -85,7 +85,7 @@ impl BytePublisher {
         let start = [long(b""), short(b"PLAIN"), long(answer.as_bytes()), short(b"en_US")].concat();
         this.send(0, START_OK, &start).await?;
         let limits = this.wait_for(TUNE).await?;
-        // Channels and the size of frames as offered, and no heartbeat.
+        // Channels and frame size as offered by the broker; no heartbeat.
         this.send(0, TUNE_OK, &[&limits[..6], &[0, 0]].concat()).await?;
         this.send(0, OPEN, &[short(url.vhost.as_bytes()), short(b""), vec![0]].concat()).await?;
         this.wait_for(OPEN_OK).await?;
@@ -99,7 +99,7 @@ impl BytePublisher {
     /// Publishes a message and waits for the confirm.
     ///
     /// # Errors
-    /// When the broker does not take it.
+    /// If the broker does not ack the message.
     pub async fn publish(&mut self, message: &Message) -> io::Result<()> {
         let way = [vec![0, 0], short(message.exchange.as_bytes()), short(&message.routing_key), vec![0]];
         self.send(1, PUBLISH, &way.concat()).await?;
@@ -118,7 +118,7 @@ impl BytePublisher {
         self.0.write_all(&[&[kind][..], &channel, &size, &[FRAME_END]].concat()).await
     }
 
-    /// The arguments of the next method, which must be this one.
+    /// Reads up to the next method frame and returns the method's arguments. Fails if the method is not `expected`.
     async fn wait_for(&mut self, expected: Method) -> io::Result<Vec<u8>> {
         loop {
             let kind = self.0.read_u8().await?;
@@ -131,7 +131,7 @@ impl BytePublisher {
                 Some(arguments) if kind == METHOD => return Ok(arguments.to_vec()),
                 _ if kind == METHOD => {
                     let text = String::from_utf8_lossy(&payload).into_owned();
-                    return Err(io::Error::other(format!("{expected:?} was awaited and this came: {text:?}")));
+                    return Err(io::Error::other(format!("expected the method {expected:?}, got the frame {text:?}")));
                 }
                 _ => {}
             }
@@ -139,14 +139,14 @@ impl BytePublisher {
     }
 }
 
-/// A header whose value is a text.
+/// A header with a text value.
 pub fn header(name: &[u8], value: &str) -> Vec<u8> {
     [short(name), vec![b'S'], long(value.as_bytes())].concat()
 }
 
-/// A header whose value is so many lists in one another.
+/// A header named `deep` with `depth` nested lists as the value.
 pub fn nested_header(depth: usize) -> Vec<u8> {
-    // Each list begins with its type and the size of the lists in it, of five bytes each.
+    // Each list begins with a type and the size of the inner lists: five bytes.
     let lists = (0..depth).rev().flat_map(|within| [&[b'A'][..], &(5 * within as u32).to_be_bytes()].concat());
     short(b"deep").into_iter().chain(lists).collect()
 }
@@ -156,7 +156,7 @@ fn short(bytes: &[u8]) -> Vec<u8> {
     [&[bytes.len() as u8], bytes].concat()
 }
 
-/// A long string, or a table of entries.
+/// A long string, or a table of encoded entries.
 fn long(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
 }

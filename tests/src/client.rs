@@ -11,7 +11,7 @@ use hyper_util::{
 };
 use serde_json::Value;
 
-/// Calls the API with a key. Cheap to clone.
+/// Sends requests to the API with a key. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     http: HttpClient<HttpConnector, Full<Bytes>>,
@@ -19,32 +19,32 @@ pub struct Client {
     key: String,
 }
 
-/// An answer.
+/// A response of the API.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status.
     pub status: u16,
     /// `Retry-After` in seconds.
     pub retry_after: Option<u32>,
-    /// The body, where it is JSON.
+    /// The body, `null` if the body is not JSON.
     pub body: Value,
 }
 
 impl Answer {
-    /// The error's code; empty where it is none.
+    /// The error code; empty for a success.
     pub fn code(&self) -> &str {
         self.body["error"]["code"].as_str().unwrap_or_default()
     }
 
-    /// The error's field; empty where it names none.
+    /// The field at fault; empty if the error names no field.
     pub fn field(&self) -> &str {
         self.body["error"]["field"].as_str().unwrap_or_default()
     }
 
-    /// The data of a success.
+    /// The data of a successful response.
     ///
     /// # Panics
-    /// When it is none.
+    /// If the response is an error.
     pub fn data(&self) -> &Value {
         assert_eq!(self.body["success"], true, "{} {}", self.status, self.body);
         &self.body["data"]
@@ -57,16 +57,16 @@ impl Client {
         Self { http: HttpClient::builder(TokioExecutor::new()).build_http(), address, key: key.to_owned() }
     }
 
-    /// The same with another key.
+    /// A client for the same API with another key.
     #[must_use]
     pub fn with_key(&self, key: &str) -> Self {
         Self { key: key.to_owned(), ..self.clone() }
     }
 
-    /// Sends a request with a body as it is.
+    /// Sends a request with a raw body.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// If no response arrives.
     pub async fn send(
         &self,
         method: Method,
@@ -88,38 +88,38 @@ impl Client {
         Ok(Answer { status, retry_after, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
     }
 
-    /// POSTs JSON.
+    /// Sends a POST request with a JSON body.
     ///
     /// # Panics
-    /// When there is no answer.
+    /// If no response arrives.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::POST, path, &[("content-type", "application/json")], body.to_string())
             .await
             .expect("an answer")
     }
 
-    /// PATCHes JSON.
+    /// Sends a PATCH request with a JSON body.
     ///
     /// # Panics
-    /// When there is no answer.
+    /// If no response arrives.
     pub async fn patch(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::PATCH, path, &[("content-type", "application/json")], body.to_string())
             .await
             .expect("an answer")
     }
 
-    /// GETs.
+    /// Sends a GET request.
     ///
     /// # Panics
-    /// When there is no answer.
+    /// If no response arrives.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], "").await.expect("an answer")
     }
 
-    /// DELETEs.
+    /// Sends a DELETE request.
     ///
     /// # Panics
-    /// When there is no answer.
+    /// If no response arrives.
     pub async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, path, &[], "").await.expect("an answer")
     }

@@ -1,7 +1,6 @@
-//! A collector of traces (OTLP over HTTP) that keeps what it is sent.
+//! A trace collector (OTLP over HTTP) that stores all received spans.
 //!
-//! It reads the few fields of the protobuf that a test asks for by itself, so that nothing of the library
-//! that wrote them is trusted.
+//! Decodes the needed protobuf fields without an OpenTelemetry library, so that no code of the exporter is trusted.
 
 use std::{
     convert::Infallible,
@@ -17,22 +16,22 @@ use tokio::net::TcpListener;
 
 use crate::patience::until;
 
-/// A span as it was exported.
+/// An exported span.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// The service that made it.
+    /// The `service.name` of the resource.
     pub service: String,
-    /// Its name.
+    /// The span's name.
     pub name: String,
-    /// The trace that it belongs to, in hex.
+    /// The trace id, in hex.
     pub trace: String,
-    /// Its id, in hex.
+    /// The span's id, in hex.
     pub id: String,
-    /// The span that caused it, in hex; empty where it starts its trace.
+    /// The id of the parent span, in hex; empty for a root span.
     pub parent: String,
 }
 
-/// A collector on a port of its own. Cheap to clone.
+/// A collector on a free port. Cheap to clone.
 #[derive(Clone)]
 pub struct Collector {
     address: SocketAddr,
@@ -40,13 +39,13 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts one.
+    /// Starts a collector.
     ///
     /// # Panics
-    /// When there is no free port.
+    /// If no port is free.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("its address");
+        let address = listener.local_addr().expect("a local address");
         let collector = Self { address, spans: Arc::default() };
         let server = collector.clone();
         tokio::spawn(async move {
@@ -62,7 +61,7 @@ impl Collector {
         collector
     }
 
-    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` must say.
+    /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -89,8 +88,8 @@ impl Collector {
     }
 }
 
-/// The spans of an `ExportTraceServiceRequest` (opentelemetry-proto, `trace/v1/trace.proto`): resource
-/// spans, each a resource with attributes and scopes with spans.
+/// The spans of an `ExportTraceServiceRequest` (opentelemetry-proto, `trace/v1/trace.proto`). A request holds resource
+/// spans, each with a resource, attributes, and scopes with spans.
 fn spans(request: &[u8]) -> Vec<Span> {
     let mut spans = Vec::new();
     for resource_spans in all(request, 1) {
@@ -113,7 +112,7 @@ fn spans(request: &[u8]) -> Vec<Span> {
     spans
 }
 
-/// The length-delimited fields of a protobuf message with this number.
+/// The length-delimited fields with this number of a protobuf message.
 fn all(mut message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         while !message.is_empty() {

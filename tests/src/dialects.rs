@@ -1,34 +1,34 @@
-//! The shipped dialects with waits that a test can wait for, in a folder of a world's own.
+//! The shipped dialects with waits short enough for tests, written into a folder of the test.
 
 use std::{fs, path::Path};
 
 use toml::Table;
 
-/// Event types that tests use, beside those of each dialect.
+/// Event types of the tests, added to each dialect.
 const MORE_TYPES: [&str; 6] = ["a", "order", "order.created", "order.shipped", "invoice.paid", "points.earned"];
 
-/// The waits of a world's dialects.
+/// The retry schedule of a world's dialects.
 #[derive(Debug, Clone)]
 pub enum Waits {
-    /// As many as there are, each of one second.
+    /// The shipped number of retries, with a wait of 1 s each.
     Short,
-    /// These.
+    /// The given waits in every dialect.
     Given(Vec<String>),
-    /// As they are shipped.
+    /// The shipped waits.
     Real,
 }
 
 impl Waits {
-    /// Waits written as `5s,5s`.
+    /// Parses comma-separated waits: `5s,5s`.
     pub fn of(text: &str) -> Self {
         Self::Given(text.split(',').map(str::to_owned).collect())
     }
 }
 
-/// Writes all shipped dialects, changed, and gives the names of the delay queues that they lead to.
+/// Writes all shipped dialects with the changed settings. Returns the names of the needed delay queues.
 ///
 /// # Panics
-/// When the files cannot be read or written.
+/// If a file cannot be read or written.
 pub fn write(folder: &Path, waits: &Waits, timeout: Option<&str>) -> Vec<String> {
     fs::create_dir_all(folder).expect("a folder for the dialects");
     let mut delays = Vec::new();

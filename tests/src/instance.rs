@@ -1,4 +1,4 @@
-//! The brokers and databases of the tests.
+//! Brokers and databases of the tests.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,48 +6,48 @@ use std::{
     thread,
 };
 
-/// Where a broker and a database are.
+/// The URLs of a broker and a database.
 #[derive(Debug, Clone)]
 pub struct Servers {
-    /// The broker.
+    /// The broker's URL.
     pub amqp_url: String,
-    /// The database, whose user may create others.
+    /// The database's URL. The user may create databases.
     pub database_url: String,
 }
 
 impl Servers {
-    /// Those that `make test` has started, or that the caller has named.
+    /// The servers of `AMQP_URL` and `DATABASE_URL`, set by `make test` or by the caller.
     ///
     /// # Panics
-    /// When they are not set.
+    /// If a variable is not set.
     pub fn shared() -> Self {
         let variable = |name: &str| {
             std::env::var(name).unwrap_or_else(|_| {
-                panic!("{name} is not set: run the tests with `make test`, which starts what they need")
+                panic!("{name} is not set: run the tests with `make test`, which starts broker and database")
             })
         };
         Self { amqp_url: variable("AMQP_URL"), database_url: variable("DATABASE_URL") }
     }
 }
 
-/// A broker or a database of a test's own, which it may kill. Removed when it is dropped.
+/// A private broker or database that a test may kill. Removed on drop.
 pub struct Instance {
     service: &'static str,
     folder: PathBuf,
-    /// The folder of the node whose cluster it joins at its first start.
+    /// The folder of the node whose cluster this node joins at the first start.
     cluster: Option<PathBuf>,
 }
 
 impl Instance {
-    /// A RabbitMQ of its own.
+    /// Starts a private RabbitMQ.
     pub fn rabbitmq(name: &str) -> Self {
         Self::start_in("rabbitmq", name, None)
     }
 
-    /// The nodes of a RabbitMQ of its own, all in one cluster.
+    /// Starts the nodes of a private RabbitMQ cluster.
     ///
     /// # Panics
-    /// When one does not start.
+    /// If a node does not start.
     pub fn cluster(name: &str, nodes: usize) -> Vec<Self> {
         let first = Self::rabbitmq(name);
         let join = |number| Self::start_in("rabbitmq", &format!("{name}-{number}"), Some(first.folder.clone()));
@@ -58,7 +58,7 @@ impl Instance {
         std::iter::once(first).chain(others).collect()
     }
 
-    /// A Postgres of its own.
+    /// Starts a private PostgreSQL.
     pub fn postgres(name: &str) -> Self {
         Self::start_in("postgres", name, None)
     }
@@ -71,64 +71,64 @@ impl Instance {
         instance
     }
 
-    /// Starts it, or starts it again on the data that it had.
+    /// Starts the server, with its old data if any.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If the server does not start.
     pub fn start(&self) {
         self.run("start", self.cluster.as_deref());
     }
 
-    /// Ends it properly.
+    /// Shuts the server down regularly.
     ///
     /// # Panics
-    /// When it cannot be ended.
+    /// If the server does not end.
     pub fn stop(&self) {
         self.run("stop", None);
     }
 
-    /// kill -9.
+    /// Sends SIGKILL.
     ///
     /// # Panics
-    /// When it cannot be killed.
+    /// If the signal cannot be sent.
     pub fn kill(&self) {
         self.run("kill", None);
     }
 
-    /// SIGSTOP to all its processes: their connections stay, and nobody answers.
+    /// Sends SIGSTOP to all processes of the server: connections stay open without an answer.
     ///
     /// # Panics
-    /// When it does not run.
+    /// If the server does not run.
     pub fn pause(&self) {
         self.run("pause", None);
     }
 
-    /// The end of that.
+    /// Sends SIGCONT to all processes of the server.
     ///
     /// # Panics
-    /// When it does not run.
+    /// If the server does not run.
     pub fn resume(&self) {
         self.run("resume", None);
     }
 
-    /// The folder with all that it has, its log among it.
+    /// The folder with data, settings and log.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What it must not lose, while it does not run.
+    /// The data folder of a stopped server.
     ///
     /// # Panics
-    /// When it runs in Docker, which keeps that elsewhere.
+    /// If the server runs in Docker, with the data elsewhere.
     pub fn data(&self) -> PathBuf {
-        let data = self.folder.join("data").canonicalize().expect("a server that does not run in Docker");
+        let data = self.folder.join("data").canonicalize().expect("a data folder: the server must not run in Docker");
         data.join(if self.service == "rabbitmq" { "node" } else { "cluster" })
     }
 
-    /// What `rabbitmqctl` prints with these arguments.
+    /// Output of `rabbitmqctl` with these arguments.
     ///
     /// # Panics
-    /// When it fails.
+    /// If the command fails.
     pub fn rabbitmqctl(&self, arguments: &[&str]) -> String {
         let script = repository().join("deploy/dev/rabbitmqctl");
         let output = Command::new(script).arg(&self.folder).args(arguments).output().expect("the script starts");
@@ -136,10 +136,10 @@ impl Instance {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Where it is.
+    /// The server's URL.
     ///
     /// # Panics
-    /// When it was never started.
+    /// If the server was never started.
     pub fn url(&self) -> String {
         std::fs::read_to_string(self.folder.join("url")).expect("the instance has a URL").trim().to_owned()
     }
@@ -159,7 +159,7 @@ impl Drop for Instance {
     }
 }
 
-/// The checkout that the tests were built from.
+/// The root folder of the checkout from which the tests were built.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the repository")
 }

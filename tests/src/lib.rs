@@ -1,8 +1,8 @@
-//! What the end-to-end tests and the demo share: a world of its own for each test, with its processes, a
-//! receiver that keeps its own books, and clients for both doors.
+//! Common parts of the end-to-end tests and the demo: a private environment for each test with processes, a receiver
+//! that records all requests, and clients for publishing over HTTP and AMQP.
 //!
-//! Nothing here knows the inside of Fanfare: it is run as its users run it, by its binaries, its API and
-//! its messages.
+//! Nothing in this library uses the inside of Fanfare. Tests run the binaries and use the API and the messages, as
+//! operators and clients do.
 
 pub mod books;
 pub mod broker;

@@ -1,4 +1,4 @@
-//! A load over both doors: publishers that know what was accepted.
+//! A load of events over HTTP and AMQP, with a record of all accepted events.
 
 use std::{
     sync::{
@@ -22,32 +22,32 @@ use crate::{
     world::World,
 };
 
-/// How long a publisher waits before it sends again what was not accepted, and so much longer each time. In a long
-/// outage many wait.
+/// First wait before a publisher sends an unaccepted event again. Each further wait is longer by this amount, as many
+/// events wait in a long outage.
 const AGAIN: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(3);
 
-/// An answer of ingest to the load, or what was there instead of one.
+/// A response of ingest to the load, or a failed request.
 #[derive(Debug, Clone)]
 pub struct Answered {
-    /// When the request was sent.
+    /// Start of the request.
     pub sent: Instant,
-    /// How long the answer took.
+    /// Time from the request to the response.
     pub took: Duration,
     /// The event's key.
     pub key: String,
-    /// None where the connection failed.
+    /// `None` if the connection failed.
     pub answer: Option<Answer>,
 }
 
 impl Answered {
-    /// The status, 0 where there is none.
+    /// The status; 0 without a response.
     pub fn status(&self) -> u16 {
         self.answer.as_ref().map_or(0, |answer| answer.status)
     }
 }
 
-/// Publishers that publish each event until it is accepted, half of them over HTTP, half over AMQP.
+/// Publishers that publish each event until Fanfare accepts the event: half of all events over HTTP, half over AMQP.
 pub struct Load {
     ledger: Ledger,
     publishers: JoinSet<()>,
@@ -65,12 +65,12 @@ struct Ledger {
 }
 
 impl Load {
-    /// Starts to publish so many events, one per `pace` over each door.
+    /// Starts to publish `events` events: per `pace`, an event over HTTP and an event over AMQP.
     pub fn start(world: &World, events: usize, pace: Duration) -> Self {
         Self::of(world, events / 2, events - events / 2, pace)
     }
 
-    /// Starts to publish one event per `pace` over each door, until it is told to stop.
+    /// Starts to publish an event over HTTP and an event over AMQP per `pace`, until [`Self::stop`].
     pub fn steady(world: &World, pace: Duration) -> Self {
         Self::of(world, usize::MAX, usize::MAX, pace)
     }
@@ -94,48 +94,48 @@ impl Load {
         Self { ledger, publishers }
     }
 
-    /// Sends what comes next over HTTP to another ingest.
+    /// Sends all further HTTP requests to another ingest.
     pub fn turn_to(&self, client: &Client) {
         self.spread_over(vec![client.clone()]);
     }
 
-    /// Sends what comes next over HTTP to any of these.
+    /// Sends each further HTTP request to a random ingest of `clients`.
     pub fn spread_over(&self, clients: Vec<Client>) {
         *lock(&self.ledger.clients) = clients;
     }
 
-    /// Begins no further event.
+    /// Begins no further event. Events already begun are still published until accepted.
     pub fn stop(&self) {
         self.ledger.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// Events that were accepted so far.
+    /// Number of events accepted so far.
     pub fn accepted(&self) -> usize {
         lock(&self.ledger.accepted).len()
     }
 
-    /// The keys of these events, in the order in which they were accepted.
+    /// Keys of the events accepted so far, in order of acceptance.
     pub fn keys(&self) -> Vec<String> {
         lock(&self.ledger.accepted).clone()
     }
 
-    /// Waits until so many events were accepted.
+    /// Waits until `accepted` events are accepted.
     pub async fn reached(&self, accepted: usize) {
         until(&format!("{accepted} accepted events"), async || (self.accepted() >= accepted).then_some(())).await;
     }
 
-    /// The answers of ingest so far, in the order in which they came.
+    /// Responses of ingest so far, in order of arrival.
     pub fn answers(&self) -> Vec<Answered> {
         lock(&self.ledger.answers).clone()
     }
 
-    /// Waits until all is published, and gives the keys of what was accepted: a 202, or a confirm.
+    /// Waits until all events are published. Returns the keys of the accepted events: a 202, or a confirm.
     ///
     /// # Panics
-    /// When a publisher still has something that is not accepted.
+    /// If an event is still not accepted after [`patience`].
     pub async fn finish(mut self) -> Vec<String> {
         let all = async { while self.publishers.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
-        assert!(timeout(patience(), all).await.is_ok(), "the doors do not open again");
+        assert!(timeout(patience(), all).await.is_ok(), "ingest or the broker did not accept all events in time");
         assert!(self.publishers.is_empty(), "a publisher panicked");
         lock(&self.ledger.accepted).clone()
     }
@@ -146,7 +146,7 @@ impl Ledger {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Each event is a task of its own: one that has to wait for its answer does not hold up the next.
+    /// Spawns a task for each event: an event without an answer does not delay the next event.
     async fn over_http(self, keys: impl Iterator<Item = String>, pace: Duration) {
         let (mut ticks, mut open) = (interval(pace), JoinSet::new());
         for key in keys.take_while(|_| !self.is_stopped()) {
@@ -181,7 +181,7 @@ impl Ledger {
         let mut broker = None;
         for key in keys.take_while(|_| !self.is_stopped()) {
             ticks.tick().await;
-            // What is not confirmed may have been taken: it is published again under its key.
+            // An unconfirmed event may have been accepted. The same key makes a repeat harmless.
             while !self.confirmed(&mut broker, &key).await {
                 broker = None;
                 sleep(AGAIN).await;

@@ -1,12 +1,12 @@
-//! What a process counts, as its `/metrics` shows it.
+//! Metrics of a process, read from `/metrics`.
 
 use crate::{patience::until, process::Process, world::get};
 
-/// The value of one series, labels included as they are printed: `fanfare_parked_total{reason="too_deep"}`.
-/// Zero where there is none, as a counter is not shown before it first counts.
+/// The value of a series, named with the labels as printed: `fanfare_parked_total{reason="too_deep"}`. Zero for an
+/// absent series, as a counter appears only after the first increment.
 ///
 /// # Panics
-/// When the process does not answer.
+/// If the process does not answer.
 pub async fn metric(process: &Process, series: &str) -> f64 {
     let address = process.address("serving health and metrics").await;
     let metrics = get(address, "metrics").await.expect("the metrics");
@@ -14,7 +14,7 @@ pub async fn metric(process: &Process, series: &str) -> f64 {
     metrics.lines().find_map(value).unwrap_or_default()
 }
 
-/// Waits until a series has at least this value.
+/// Waits until a series reaches at least `least`.
 pub async fn counted(process: &Process, series: &str, least: u32) {
     until(&format!("{series} to reach {least}"), async || {
         (metric(process, series).await >= f64::from(least)).then_some(())

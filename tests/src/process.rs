@@ -1,4 +1,4 @@
-//! The processes of a test: Fanfare's own binaries.
+//! Processes of a test: Fanfare's own binaries.
 
 use std::{
     collections::HashMap,
@@ -17,20 +17,20 @@ use crate::patience::until;
 /// Environment variables of a process.
 pub type Variables = HashMap<String, String>;
 
-/// What a process logs, which outlives it.
+/// Log lines of a process. Outlives the process.
 pub type Logs = Arc<Mutex<Vec<Value>>>;
 
-/// A running service. Killed when it is dropped.
+/// A running service. Killed on drop.
 pub struct Process {
     name: &'static str,
     child: Child,
     logs: Logs,
 }
 
-/// The path of one of the workspace's binaries.
+/// The path of a binary of the workspace.
 ///
 /// # Panics
-/// When it has not been built.
+/// If the binary has not been built.
 pub fn binary(name: &str) -> PathBuf {
     let mut folder = std::env::current_exe().expect("the path of this program");
     folder.pop();
@@ -38,21 +38,21 @@ pub fn binary(name: &str) -> PathBuf {
         folder.pop();
     }
     let path = folder.join(name);
-    assert!(path.exists(), "{} is missing: run the tests with `make test`, which builds it", path.display());
+    assert!(path.exists(), "{} is missing: run the tests with `make test`, which builds all binaries", path.display());
     path
 }
 
-/// Runs `fanfare` with these arguments and gives what it prints.
+/// Runs `fanfare` with these arguments. Returns the printed text.
 ///
 /// # Panics
-/// When it fails.
+/// If the command fails.
 pub fn fanfare(variables: &Variables, arguments: &[&str]) -> String {
     let (printed, failed) = try_fanfare(variables, arguments);
     assert!(failed.is_none(), "fanfare {arguments:?} failed: {}", failed.unwrap_or_default());
     printed
 }
 
-/// Runs `fanfare` with these arguments; gives what it prints, and its complaint where it fails.
+/// Runs `fanfare` with these arguments. Returns the printed text, and standard error if the command fails.
 pub fn try_fanfare(variables: &Variables, arguments: &[&str]) -> (String, Option<String>) {
     let mut command = Command::new(binary("fanfare"));
     let output = command.args(arguments).env_clear().envs(variables).output().expect("fanfare starts");
@@ -65,13 +65,13 @@ fn text(bytes: &[u8]) -> String {
 }
 
 impl Process {
-    /// Starts a service. Its logs are JSON, and kept.
+    /// Starts a service and keeps its JSON log lines.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If the service cannot be started.
     pub fn start(name: &'static str, variables: &Variables) -> Self {
         let mut child = Command::new(binary(name))
-            // Whoever runs the tests may have settings of their own.
+            // The shell of the caller may have settings for Fanfare.
             .env_clear()
             .envs(variables)
             .stdin(Stdio::null())
@@ -82,7 +82,7 @@ impl Process {
         record(child.id());
         let logs: Logs = Arc::default();
         let kept = Arc::clone(&logs);
-        let lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
+        let lines = BufReader::new(child.stdout.take().expect("a piped standard output")).lines();
         let show = std::env::var_os("FANFARE_TEST_LOGS").is_some();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
@@ -96,22 +96,22 @@ impl Process {
         Self { name, child, logs }
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// All that it has logged so far.
+    /// All log lines so far.
     pub fn logs(&self) -> Vec<Value> {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// All that it logs, from now on, too.
+    /// The log lines so far and all later log lines.
     pub fn log_book(&self) -> Logs {
         Arc::clone(&self.logs)
     }
 
-    /// Waits until it logs a message.
+    /// Waits for a log line with this message.
     pub async fn logged(&self, message: &str) -> Value {
         until(&format!("{} to log {message:?}", self.name), async || {
             self.logs().into_iter().find(|log| log["message"] == message)
@@ -119,51 +119,52 @@ impl Process {
         .await
     }
 
-    /// Waits for the address that it logs with a message.
+    /// Waits for a log line with this message and returns the line's address.
     ///
     /// # Panics
-    /// When what it logs is no address.
+    /// If the log line has no address.
     pub async fn address(&self, message: &str) -> SocketAddr {
         let log = self.logged(message).await;
         log["address"].as_str().and_then(|text| text.parse().ok()).expect("an address")
     }
 
-    /// kill -9.
+    /// Sends SIGKILL and waits for the end of the process.
     ///
     /// # Panics
-    /// When there is nothing to kill.
+    /// If the process cannot be killed.
     pub fn kill(mut self) {
         self.child.kill().expect("the process can be killed");
         self.child.wait().expect("the process ends");
     }
 
-    /// SIGTERM, without waiting.
+    /// Sends SIGTERM without waiting.
     ///
     /// # Panics
-    /// When it cannot be sent.
+    /// If the signal cannot be sent.
     pub fn terminate(&self) {
         signal("TERM", self.id());
     }
 
-    /// Waits until it has ended by itself and gives its exit code.
+    /// Waits for the regular end of the process. Returns the exit code.
     ///
     /// # Panics
-    /// When it was ended by a signal.
+    /// If a signal ended the process.
     pub async fn ended(mut self) -> i32 {
-        let status = until(&format!("{} to end", self.name), async || self.child.try_wait().expect("its status")).await;
+        let status =
+            until(&format!("{} to end", self.name), async || self.child.try_wait().expect("the process status")).await;
         status.code().expect("an exit code")
     }
 }
 
 impl Process {
-    /// Waits until it has killed itself, as `FANFARE_CRASH_AT` told it to.
+    /// Waits until the process aborts at the crash point of `FANFARE_CRASH_AT`.
     ///
     /// # Panics
-    /// When it ends in another way.
+    /// If the process ends in another manner.
     pub async fn crashed(mut self) {
         const ABORT: i32 = 6;
         let what = format!("{} to be killed", self.name);
-        let status = until(&what, async || self.child.try_wait().expect("its status")).await;
+        let status = until(&what, async || self.child.try_wait().expect("the process status")).await;
         assert_eq!(status.signal(), Some(ABORT));
     }
 }
@@ -175,11 +176,11 @@ impl Drop for Process {
     }
 }
 
-/// Notes a process for `deploy/dev/with-services`, which ends it where this program is killed before it can.
+/// Registers a process with `deploy/dev/with-services`, which ends the process if this program is killed first.
 fn record(process: u32) {
     let Some(folder) = std::env::var_os("FANFARE_DEV_DIR") else { return };
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // Field 22 of all, and the twentieth after the program's name, which may hold anything.
+    // Start time: field 22, the 20th field after the program name. The name may contain any characters.
     let started = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(19)).unwrap_or_default();
     let file = PathBuf::from(folder).join("pids").join(process.to_string());
     let _ = std::fs::write(file, format!("{started}\n"));
@@ -188,7 +189,7 @@ fn record(process: u32) {
 /// Sends a signal to a process.
 ///
 /// # Panics
-/// When it cannot be sent.
+/// If the signal cannot be sent.
 pub fn signal(name: &str, process: u32) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status();
     assert!(status.is_ok_and(|status| status.success()), "kill -{name} {process}");

@@ -1,4 +1,4 @@
-//! A TCP proxy of a test's own, which harms what passes through it as it is told.
+//! A TCP proxy of a test that delays, silences or resets connections.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -10,10 +10,10 @@ use tokio::{
     time::sleep,
 };
 
-/// How long a connection that is to be reset waits for something to break off in the middle.
+/// Time in which a connection to be reset waits for data to cut in the middle.
 const MIDDLE: Duration = Duration::from_millis(300);
 
-/// What is done to connections; they are numbered in the order in which they came.
+/// Faults for connections. Connections are numbered in order of acceptance.
 #[derive(Debug, Clone, Copy, Default)]
 struct Orders {
     delay: Duration,
@@ -22,7 +22,7 @@ struct Orders {
     next: u64,
 }
 
-/// A proxy on a port of its own. What passes through it ends when it is dropped.
+/// A proxy on a free port. All connections through the proxy end on drop.
 pub struct Proxy {
     address: SocketAddr,
     orders: watch::Sender<Orders>,
@@ -30,23 +30,23 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one before a server of this machine.
+    /// Starts a proxy in front of a server of this machine.
     ///
     /// # Panics
-    /// When there is no free port.
+    /// If no port is free.
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("its address");
+        let address = listener.local_addr().expect("a local address");
         let orders = watch::Sender::new(Orders::default());
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, server, orders.clone()));
         Self { address, orders, _accepting: accepting }
     }
 
-    /// Starts one before the server of a URL, and gives the URL that leads through it.
+    /// Starts a proxy in front of a URL's server. Returns the proxy and the URL through the proxy.
     ///
     /// # Panics
-    /// When the URL names no address and port.
+    /// If the URL names no address and port.
     pub async fn before(url: &str) -> (Self, String) {
         let (_, rest) = url.split_once('@').expect("a URL with a user");
         let (server, _) = rest.split_once('/').expect("a URL with a path");
@@ -55,28 +55,27 @@ impl Proxy {
         (proxy, through)
     }
 
-    /// From now on everything is late by so much.
+    /// Delays all further data by `delay`.
     pub fn delay(&self, delay: Duration) {
         self.orders.send_modify(|orders| orders.delay = delay);
     }
 
-    /// Nothing passes any more through the connections that there are, and neither side hears of it. New ones work.
+    /// Drops all data of the open connections; both sides stay connected. New connections work.
     pub fn silence(&self) {
         self.orders.send_modify(|orders| orders.silent_before = orders.next);
     }
 
-    /// The same for all connections, new ones, too.
+    /// Drops all data of all connections, including new connections; both sides stay connected.
     pub fn part(&self) {
         self.orders.send_modify(|orders| orders.silent_before = u64::MAX);
     }
 
-    /// The end of that. As after the return of a machine that knows nothing of them, the connections which there
-    /// are end with a reset.
+    /// Ends [`Self::part`] and resets all open connections, like a machine that returns without the old connections.
     pub fn join(&self) {
         self.orders.send_modify(|orders| (orders.silent_before, orders.reset_before) = (0, orders.next));
     }
 
-    /// Resets the connections that there are, in the middle of what they carry.
+    /// Resets all open connections in the middle of the carried data.
     pub fn reset(&self) {
         self.orders.send_modify(|orders| orders.reset_before = orders.next);
     }
@@ -113,7 +112,7 @@ async fn carry(number: u64, mut client: TcpStream, server: SocketAddr, orders: w
     }
 }
 
-/// Ends when the connection is to be reset, and nothing came that could be broken off.
+/// Returns [`MIDDLE`] after a reset was ordered, for a connection without data to cut.
 async fn reset(number: u64, mut orders: watch::Receiver<Orders>) {
     let ordered = orders.wait_for(|orders| number < orders.reset_before).await.is_ok();
     if ordered {
@@ -121,7 +120,7 @@ async fn reset(number: u64, mut orders: watch::Receiver<Orders>) {
     }
 }
 
-/// Passes on what comes, as the orders are. An error where the connection is to be reset.
+/// Copies data under the current orders. Fails if the connection is to be reset.
 async fn pass(
     number: u64,
     mut from: impl AsyncRead + Unpin,

@@ -1,4 +1,4 @@
-//! Programs of `clients/python`, with their packages in a virtual environment below the build's folder.
+//! Programs of `clients/python`, with their packages in a virtual environment in the build folder.
 
 use std::{
     fmt::Write,
@@ -12,20 +12,20 @@ use tokio::{process::Command, sync::OnceCell};
 const MISSING: &str =
     "Python 3.10 or later with its module venv is needed (on Debian and Ubuntu: apt-get install python3-venv)";
 
-/// A program of `clients/python`, ready to be given its arguments and run.
+/// A command for a program of `clients/python`, still without arguments.
 ///
 /// # Panics
-/// When there is no Python, or its packages cannot be installed.
+/// If Python is missing, or the packages cannot be installed.
 pub async fn python(program: &str) -> Command {
     let mut command = bare().await;
     command.arg(clients().join(program));
     command
 }
 
-/// A program of one of the packages, by its module.
+/// A command for a module of an installed package, still without arguments.
 ///
 /// # Panics
-/// When there is no Python, or its packages cannot be installed.
+/// If Python is missing, or the packages cannot be installed.
 pub async fn python_module(module: &str) -> Command {
     let mut command = bare().await;
     command.args(["-m", module]);
@@ -43,8 +43,8 @@ fn clients() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients/python")
 }
 
-/// The interpreter of an environment that holds exactly the packages of `requirements.txt`; made once, and made
-/// anew when they, or the Python below, become others.
+/// The interpreter of an environment with exactly the packages of `requirements.txt`. A change of the requirements or
+/// of the Python version makes a new environment.
 async fn interpreter() -> PathBuf {
     let requirements = clients().join("requirements.txt");
     let version = run(Command::new("python3").arg("--version"), MISSING).await;
@@ -58,7 +58,7 @@ async fn interpreter() -> PathBuf {
     if interpreter(&environment).exists() {
         return interpreter(&environment);
     }
-    // Under a name of its own until it is whole: other tests may be about to make it, too.
+    // Built under a temporary name until complete: another test may build the same environment meanwhile.
     let fresh = environment.with_extension(std::process::id().to_string());
     let _ = fs::remove_dir_all(&fresh);
     run(Command::new("python3").args(["-m", "venv"]).arg(&fresh), MISSING).await;
@@ -71,7 +71,7 @@ async fn interpreter() -> PathBuf {
     interpreter(&environment)
 }
 
-/// Where this program was built to.
+/// The folder that holds this program's binary.
 fn build_folder() -> PathBuf {
     let mut folder = std::env::current_exe().expect("the path of this program");
     folder.pop();
@@ -81,7 +81,7 @@ fn build_folder() -> PathBuf {
     folder
 }
 
-/// Runs a command to its end and gives what it prints.
+/// Runs a command to the end. Returns standard output.
 async fn run(command: &mut Command, complaint: &str) -> Vec<u8> {
     let output = command.output().await.unwrap_or_else(|error| panic!("{complaint}: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -1,4 +1,4 @@
-//! A receiver of webhooks that keeps its own books, outside of Fanfare.
+//! A receiver of webhooks that records all requests, independent of Fanfare.
 
 use std::{
     collections::HashMap,
@@ -23,51 +23,51 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::patience::until;
 
-/// A request as it came in.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Received {
-    /// When.
+    /// Time of arrival.
     pub at: Timestamp,
-    /// The path, which tells the endpoint.
+    /// The path, which identifies the endpoint.
     pub path: String,
-    /// The headers, names in lower case.
+    /// The headers, with names in lower case.
     pub headers: HashMap<String, String>,
     /// The body.
     pub body: Vec<u8>,
-    /// How it is answered.
+    /// The answer given.
     pub behaviour: Behaviour,
 }
 
 impl Received {
-    /// A header; empty where there is none.
+    /// The value of a header; empty if absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// The event's id.
+    /// The event id.
     pub fn event(&self) -> &str {
         self.header("webhook-id")
     }
 }
 
-/// How an endpoint answers.
+/// The answer of an endpoint.
 #[derive(Debug, Clone, Copy)]
 pub enum Behaviour {
-    /// With a status, after a time.
+    /// A status, after a delay.
     Answer(u16, Duration),
-    /// With a status and a `Retry-After` in seconds.
+    /// A status with a `Retry-After` in seconds.
     RetryAfter(u16, u32),
-    /// Never.
+    /// No answer.
     Hang,
-    /// By closing the connection.
+    /// A closed connection.
     Reset,
-    /// With 200 and a body without end.
+    /// 200 with an endless body.
     EndlessBody,
-    /// With 200 and a body of which a byte comes each second.
+    /// 200 with an endless body, sent at a byte per second.
     Drip,
-    /// With 200 and what it was sent.
+    /// 200 with the body of the request.
     Echo,
-    /// With 200 and a small body that is a large one for whoever unpacks it.
+    /// 200 with a small gzip body that unpacks to 256 MiB.
     Bomb,
 }
 
@@ -77,7 +77,7 @@ impl Behaviour {
     /// 500 at once.
     pub const FAIL: Self = Self::Answer(500, Duration::ZERO);
 
-    /// Whether the answer has a 2xx, whatever becomes of its body.
+    /// True if the status is a 2xx, regardless of the body.
     pub fn succeeds(self) -> bool {
         match self {
             Self::Answer(status, _) | Self::RetryAfter(status, _) => status / 100 == 2,
@@ -87,7 +87,7 @@ impl Behaviour {
     }
 }
 
-/// A quarter of a gigabyte of zeros.
+/// 256 MiB of zeros, packed by gzip.
 fn bomb() -> Bytes {
     static BOMB: LazyLock<Bytes> = LazyLock::new(|| {
         let packed = Command::new("bash").args(["-c", "head -c 256M /dev/zero | gzip"]).output();
@@ -99,11 +99,11 @@ fn bomb() -> Bytes {
 #[derive(Default)]
 struct Books {
     received: Vec<Received>,
-    /// What each path does, in turn; the last stays.
+    /// Remaining answers of each path, in reverse order. The last answer stays.
     scripts: HashMap<String, Vec<Behaviour>>,
 }
 
-/// A server on a port of its own. Each path is an endpoint. Cheap to clone.
+/// A server on a free port. Each path is an endpoint. Cheap to clone.
 #[derive(Clone)]
 pub struct Receiver {
     address: SocketAddr,
@@ -111,13 +111,13 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Starts one.
+    /// Starts a receiver.
     ///
     /// # Panics
-    /// When there is no free port.
+    /// If no port is free.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("its address");
+        let address = listener.local_addr().expect("a local address");
         let receiver = Self { address, books: Arc::default() };
         let server = receiver.clone();
         tokio::spawn(async move {
@@ -129,19 +129,19 @@ impl Receiver {
         receiver
     }
 
-    /// The URL of an endpoint here.
+    /// The URL of an endpoint at this receiver.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.address)
     }
 
-    /// Says how an endpoint answers: in turn, and from the last on for ever.
+    /// Sets the answers of an endpoint. The last answer serves all further requests.
     pub fn script(&self, path: &str, behaviours: &[Behaviour]) {
         let mut script = behaviours.to_vec();
         script.reverse();
         self.books().scripts.insert(format!("/{path}"), script);
     }
 
-    /// All requests that an endpoint got.
+    /// All requests to an endpoint.
     pub fn received(&self, path: &str) -> Vec<Received> {
         let path = format!("/{path}");
         self.books().received.iter().filter(|one| one.path == path).cloned().collect()
@@ -152,7 +152,7 @@ impl Receiver {
         self.books().received.clone()
     }
 
-    /// Waits until an endpoint got so many requests, and gives them.
+    /// Waits until an endpoint has at least `count` requests. Returns all requests.
     pub async fn wait_for(&self, path: &str, count: usize) -> Vec<Received> {
         until(&format!("{count} requests to /{path}"), async || {
             let received = self.received(path);
@@ -168,7 +168,7 @@ impl Receiver {
     async fn serve(self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         let service = service_fn(|request| self.clone().answer(request));
-        // A behaviour that closes the connection is an error here.
+        // A behaviour that closes the connection yields an error here.
         let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
     }
 

@@ -1,4 +1,4 @@
-//! Verification of deliveries, written anew from the documents: shares no code with what signs.
+//! Verification of delivery signatures, written from the specification without Fanfare's signing code.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -6,8 +6,8 @@ use sha2::Sha256;
 
 use crate::receiver::Received;
 
-/// Whether a request carries both signatures of its endpoint: Standard Webhooks' and the default
-/// dialect's own.
+/// True if a request carries both signatures of its endpoint: the Standard Webhooks signature and the signature of the
+/// default dialect.
 pub fn is_signed(received: &Received, secret: &str) -> bool {
     let Some(key) = secret.strip_prefix("whsec_").and_then(|encoded| STANDARD.decode(encoded).ok()) else {
         return false;

@@ -1,4 +1,4 @@
-//! A world for each test: a database and a prefix of its own, its processes, a receiver and clients.
+//! An isolated environment for each test: a database, a prefix, processes, a receiver and clients.
 
 use std::{
     collections::HashMap,
@@ -26,30 +26,30 @@ use crate::{
     receiver::Receiver,
 };
 
-/// What a world is to be like.
+/// Settings of a [`World`].
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// The servers.
+    /// Broker and database.
     pub servers: Servers,
-    /// Variables for its processes, beside or instead of the usual ones.
+    /// Environment variables for all processes, in addition to the defaults or in place of defaults.
     pub variables: Vec<(String, String)>,
     /// The application's dialect.
     pub dialect: String,
-    /// Further arguments for the command that creates the application.
+    /// Further arguments of `fanfare app create`.
     pub arguments: Vec<String>,
-    /// The waits of all dialects.
+    /// The retry schedule of all dialects.
     pub waits: Waits,
-    /// The deadline of attempts in all dialects; none for that of each.
+    /// The attempt timeout of all dialects. `None` keeps each dialect's own timeout.
     pub timeout: Option<String>,
 }
 
 impl Setup {
-    /// A world on the shared servers, of the default dialect with short waits.
+    /// The shared servers, the default dialect, short waits.
     pub fn new(variables: &[(&str, &str)]) -> Self {
         Self::on(Servers::shared(), variables)
     }
 
-    /// The same on these servers.
+    /// Like [`Self::new`], on these servers.
     pub fn on(servers: Servers, variables: &[(&str, &str)]) -> Self {
         Self {
             servers,
@@ -62,34 +62,34 @@ impl Setup {
     }
 }
 
-/// One test's own Fanfare. What it made is removed when it is dropped.
+/// An isolated Fanfare for a single test. Database, queues and files are removed on drop.
 pub struct World {
     servers: Servers,
     database: String,
     folder: PathBuf,
     delays: Vec<String>,
-    /// What its processes are started with.
+    /// Environment variables of the processes.
     pub variables: Variables,
-    /// The receiver.
+    /// The receiver of all endpoints.
     pub receiver: Receiver,
-    /// The application.
+    /// The application's id.
     pub application: String,
-    /// A key that manages it.
+    /// A key with the role `manage` for the application.
     pub key: String,
     ingest: Option<Process>,
     client: Option<Client>,
-    /// Where the dispatchers' metrics are.
+    /// Addresses of the dispatchers' metrics.
     dispatchers: Mutex<Vec<SocketAddr>>,
 }
 
-/// An endpoint that a test made.
+/// An endpoint created by a test.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// Its id.
+    /// The endpoint's id.
     pub id: String,
-    /// Its secret.
+    /// The endpoint's signing secret.
     pub secret: String,
-    /// Its path at the receiver.
+    /// The endpoint's path at the receiver.
     pub path: String,
 }
 
@@ -99,27 +99,27 @@ impl World {
         Self::with(Servers::shared(), &[]).await
     }
 
-    /// A world with these variables for its processes.
+    /// Like [`Self::new`], with environment variables for the processes.
     pub async fn on_shared(variables: &[(&str, &str)]) -> Self {
         Self::with(Servers::shared(), variables).await
     }
 
-    /// A world on these servers.
+    /// Like [`Self::new`], on these servers, with environment variables for the processes.
     pub async fn with(servers: Servers, variables: &[(&str, &str)]) -> Self {
         Self::of(Setup::on(servers, variables)).await
     }
 
-    /// A world on the shared servers whose dialects have these waits, written as `5s,5s`.
+    /// Like [`Self::on_shared`], with the comma-separated waits (`5s,5s`) in all dialects.
     pub async fn of_waits(waits: &str, variables: &[(&str, &str)]) -> Self {
         Self::of(Setup { waits: Waits::of(waits), ..Setup::new(variables) }).await
     }
 
-    /// A world on the shared servers whose application has this dialect.
+    /// Like [`Self::on_shared`], with this dialect for the application.
     pub async fn of_dialect(dialect: &str, variables: &[(&str, &str)]) -> Self {
         Self::of(Setup { dialect: dialect.to_owned(), ..Setup::new(variables) }).await
     }
 
-    /// A world.
+    /// Creates database, dialects and application, and starts ingest.
     pub async fn of(setup: Setup) -> Self {
         let Setup { servers, variables, dialect, arguments, waits, timeout } = setup;
         let name = format!("t{:032x}", rand::random::<u128>());
@@ -135,7 +135,7 @@ impl World {
                 ("FANFARE_DIALECTS", &folder.to_string_lossy()),
                 ("FANFARE_ALLOW_ADDRESSES", "127.0.0.0/8"),
                 ("FANFARE_HTTPS_ONLY", "false"),
-                // Many tests are about endpoints that fail again and again, each time at once.
+                // Many tests let endpoints fail repeatedly in quick succession: the breaker must stay closed.
                 ("FANFARE_BREAKER_AFTER", "1000"),
                 ("FANFARE_TAKEOVER_AFTER", "2s"),
                 ("FANFARE_ADDRESS", "127.0.0.1:0"),
@@ -168,12 +168,12 @@ impl World {
         world
     }
 
-    /// Starts (another) ingest, and waits until it is ready.
+    /// Starts an ingest, in place of a running ingest, and waits until the new ingest is ready.
     pub async fn start_ingest(&mut self) {
         self.start_ingest_with(&[]).await;
     }
 
-    /// The same, with further variables.
+    /// Like [`Self::start_ingest`], with further environment variables.
     pub async fn start_ingest_with(&mut self, variables: &[(&str, &str)]) {
         let ingest = self.process_with("ingest", variables);
         let address = ingest.address("serving the API").await;
@@ -185,20 +185,20 @@ impl World {
     /// The running ingest.
     ///
     /// # Panics
-    /// When it was taken.
+    /// If [`Self::take_ingest`] removed the process.
     pub fn ingest(&self) -> &Process {
         self.ingest.as_ref().expect("ingest runs")
     }
 
-    /// The running ingest, to be killed or ended.
+    /// Removes the running ingest, to be killed or ended.
     ///
     /// # Panics
-    /// When it was taken before.
+    /// If the process was already removed.
     pub fn take_ingest(&mut self) -> Process {
         self.ingest.take().expect("ingest runs")
     }
 
-    /// Starts a dispatcher, and waits until it is ready.
+    /// Starts a dispatcher and waits until the dispatcher is ready.
     pub async fn dispatcher(&self) -> Process {
         let dispatcher = self.dispatcher_starting();
         ready(&dispatcher).await;
@@ -212,7 +212,7 @@ impl World {
         self.process_with("dispatcher", &[])
     }
 
-    /// Starts a service with further variables, without waiting.
+    /// Starts a service with further environment variables, without waiting.
     pub fn process_with(&self, name: &'static str, variables: &[(&str, &str)]) -> Process {
         let mut all = self.variables.clone();
         all.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
@@ -222,34 +222,35 @@ impl World {
     /// A client with the application's key.
     ///
     /// # Panics
-    /// Before ingest was started.
+    /// Before the first start of ingest.
     pub fn client(&self) -> &Client {
         self.client.as_ref().expect("ingest was started")
     }
 
-    /// Another application, and a client that manages it, as soon as ingest knows its key.
+    /// Creates another application. Returns its id and a client with the role `manage`, once ingest accepts the key.
     pub async fn other_application(&self) -> (String, Client) {
         let application = fanfare(&self.variables, &["app", "create", "other"]);
         let key = self.create_key(&["--role", "manage", "--application", &application]);
         let client = self.client().with_key(&key);
-        until("the key to be known", async || (client.get("webhooks").await.status == 200).then_some(())).await;
+        until("ingest to accept the new key", async || (client.get("webhooks").await.status == 200).then_some(()))
+            .await;
         (application, client)
     }
 
-    /// Creates a key of another role.
+    /// Creates a key with these arguments of `fanfare key create`.
     pub fn create_key(&self, arguments: &[&str]) -> String {
         fanfare(&self.variables, &[&["key", "create"], arguments].concat())
     }
 
-    /// A connection to the AMQP door.
+    /// Connects an AMQP publisher with the world's prefix.
     ///
     /// # Panics
-    /// When the broker is away.
+    /// If the broker is unavailable.
     pub async fn broker(&self) -> Broker {
         Broker::connect(&self.variables["AMQP_URL"], &self.database).await.expect("the broker")
     }
 
-    /// Describes an event type of the application's own, so that endpoints can subscribe to it.
+    /// Adds an event type to the application, so that endpoints can subscribe to the type.
     pub async fn describe(&self, name: &str) {
         let described = json!({ "name": name, "category": "Tests", "description": "For tests", "sample": { "n": 1 } });
         self.client().post("event-types", &described).await.data();
@@ -264,46 +265,46 @@ impl World {
         Endpoint { id: text("id"), secret: text("secret"), path: path.to_owned() }
     }
 
-    /// Changes an endpoint, which must succeed, and waits until every dispatcher knows.
+    /// Changes an endpoint and waits until every dispatcher has loaded the change. Fails if the API refuses the change.
     pub async fn change(&self, endpoint: &Endpoint, change: &Value) {
         self.client().patch(&format!("webhooks/{}", endpoint.id), change).await.data();
         self.known().await;
     }
 
-    /// Waits until every dispatcher that runs knows what the database holds: for a moment after a change,
-    /// they may still work by what was before.
+    /// Waits until every running dispatcher has loaded the newest configuration. Until then, a dispatcher may still
+    /// apply the previous configuration.
     pub async fn known(&self) {
         let version = self.count("SELECT sum(version)::bigint FROM applications").await;
         let addresses = self.dispatchers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for address in addresses {
-            until("a dispatcher to know the newest endpoints", async || {
-                // One that was killed has nothing to know.
+            until("a dispatcher to load the newest configuration", async || {
+                // A killed dispatcher does not answer and has nothing to load.
                 let Some(metrics) = get(address, "metrics").await else { return Some(()) };
                 let line = metrics.lines().find_map(|line| line.strip_prefix("fanfare_configuration_version "))?;
-                // Somebody else may have changed something since.
+                // A concurrent change may have raised the version further.
                 (line.parse::<i64>().ok()? >= version).then_some(())
             })
             .await;
         }
     }
 
-    /// Publishes an event over HTTP, which must be taken, and gives its id.
+    /// Publishes an event over HTTP. Returns the event id.
     ///
     /// # Panics
-    /// When it is not.
+    /// If ingest does not answer 202.
     pub async fn publish(&self, event: &Value) -> String {
         let answer = self.client().post("events", event).await;
         assert_eq!(answer.status, 202, "{}", answer.body);
         answer.data()["id"].as_str().expect("an id").to_owned()
     }
 
-    /// The newest deliveries of the application, at most 100.
+    /// The newest deliveries of the application, at most 100, filtered by a query string.
     pub async fn deliveries(&self, query: &str) -> Vec<Value> {
         let answer = self.client().get(&format!("deliveries?limit=100&{query}")).await;
         answer.data().as_array().cloned().unwrap_or_default()
     }
 
-    /// Waits until there are so many deliveries that the query finds, and gives them.
+    /// Waits until at least `count` deliveries match the query string. Returns the deliveries.
     pub async fn wait_for_deliveries(&self, query: &str, count: usize) -> Vec<Value> {
         until(&format!("{count} deliveries with {query}"), async || {
             let deliveries = self.deliveries(query).await;
@@ -312,29 +313,29 @@ impl World {
         .await
     }
 
-    /// A delivery with its attempts.
+    /// A delivery with all attempts.
     pub async fn delivery(&self, id: &str) -> Value {
         self.client().get(&format!("deliveries/{id}")).await.data().clone()
     }
 
-    /// A connection to the world's database, for what the API does not show.
+    /// A connection to the world's database, for facts that the API does not show.
     ///
     /// # Panics
-    /// When the database is away.
+    /// If the database is unavailable.
     pub async fn database(&self) -> tokio_postgres::Client {
         connect(&self.variables["DATABASE_URL"]).await.expect("the database")
     }
 
-    /// One number from the database.
+    /// A single number from the database.
     ///
     /// # Panics
-    /// When the query gives none.
+    /// If the query returns no single row with a number.
     pub async fn count(&self, query: &str) -> i64 {
         self.database().await.query_one(query, &[]).await.expect("a number").get(0)
     }
 }
 
-/// Waits until a process says that it is ready.
+/// Waits until `/readyz` of a process reports ready.
 pub async fn ready(process: &Process) {
     let address = process.address("serving health and metrics").await;
     until("a process to be ready", async || {
@@ -344,7 +345,7 @@ pub async fn ready(process: &Process) {
     .await;
 }
 
-/// What a process's listener for operators answers.
+/// Body of a GET response from a process's operations listener. `None` without a response.
 pub async fn get(address: SocketAddr, path: &str) -> Option<String> {
     use http_body_util::BodyExt;
     let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
@@ -360,7 +361,7 @@ async fn connect(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Er
     Ok(client)
 }
 
-/// Views that show deliveries and attempts wherever they are stored.
+/// Views over deliveries and attempts in all tables.
 const VIEWS: &str = "
 CREATE VIEW all_deliveries AS
 SELECT id, delivery_accepted_at(id) AS accepted_at, event_id, application_id, endpoint_id, state, reason, attempt, failures,
@@ -397,7 +398,7 @@ impl Drop for World {
         let _ = fs::remove_dir_all(&self.folder);
         let waits = std::mem::take(&mut self.delays).into_iter().filter_map(|wait| parse_wait(&wait));
         let delays: Vec<String> = DelayQueues::new(waits).delays().map(delay_name).collect();
-        // Its own thread and runtime: a drop cannot wait on the test's.
+        // A separate thread and runtime: a drop cannot await on the runtime of the test.
         let _ = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let Ok(runtime) = runtime else { return };

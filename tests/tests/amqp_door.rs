@@ -1,5 +1,5 @@
-//! The AMQP door: what any publisher may put on the events exchange, and what becomes of messages that
-//! cannot be read. Nobody waits for an answer here, so each of them must be found again, with its reason.
+//! Publishing over AMQP: valid messages, and messages that cannot be read. A publisher gets no error here, so each
+//! unreadable message must be parked with a reason.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -38,7 +38,7 @@ async fn the_documented_message_is_delivered() {
     assert_ne!(received[0].event(), received[1].event());
 }
 
-/// A message that cannot be read, and why.
+/// An unreadable message with the expected reason code.
 struct Bad {
     name: &'static str,
     routing_key: String,
@@ -47,7 +47,7 @@ struct Bad {
     reason: &'static str,
 }
 
-/// One of each kind, for an application.
+/// A message for each kind of fault, addressed to an application.
 fn bad_messages(application: &str) -> Vec<Bad> {
     let key = format!("{application}.a");
     let good = r#"{"type":"a","data":1}"#;
@@ -118,10 +118,10 @@ async fn what_cannot_be_read_is_parked_as_it_was_with_its_reason() {
         let (reason, row) = parked.get(bad.name).unwrap_or_else(|| panic!("{} is not parked", bad.name));
         assert_eq!(reason, bad.reason, "{}", bad.name);
         let message: &str = row.get("message");
-        assert!(message.len() > 10, "{}: nothing for people to read: {message:?}", bad.name);
+        assert!(message.len() > 10, "{}: the parked message lacks an explanation: {message:?}", bad.name);
         assert_eq!(row.get::<_, Option<String>>("routing_key").as_ref(), Some(&bad.routing_key), "{}", bad.name);
         assert_eq!(row.get::<_, Option<String>>("message_id"), bad.message_id, "{}", bad.name);
-        assert_eq!(row.get::<_, Vec<u8>>("body"), bad.body, "{}: not as it was", bad.name);
+        assert_eq!(row.get::<_, Vec<u8>>("body"), bad.body, "{}: the body has changed", bad.name);
     }
     assert_each_is_counted(&dispatcher, &messages).await;
     for queue in ["events", "parked", "unrouted"] {
@@ -130,11 +130,11 @@ async fn what_cannot_be_read_is_parked_as_it_was_with_its_reason() {
         })
         .await;
     }
-    assert_eq!(world.receiver.received(&endpoint.path).len(), 1, "only the good one is an event");
+    assert_eq!(world.receiver.received(&endpoint.path).len(), 1, "only the readable message is an event");
     assert_eq!(world.count("SELECT count(*) FROM events").await, 1);
 }
 
-/// The parked messages by the name in their headers, with their reasons, once there are so many.
+/// The parked messages with their reasons, by the header `name`. Waits until `count` messages are parked.
 async fn parked(world: &World, count: usize) -> BTreeMap<String, (String, tokio_postgres::Row)> {
     let database = world.database().await;
     let rows = until(&format!("{count} parked messages"), async || {
@@ -163,8 +163,8 @@ async fn assert_each_is_counted(dispatcher: &Process, messages: &[Bad]) {
     }
 }
 
-/// Its services may publish as soon as there is an application: no message of theirs may be parked
-/// because a dispatcher has not heard of it yet.
+/// Services may publish as soon as an application exists. No message may be parked because a dispatcher has not loaded
+/// the application yet.
 #[tokio::test]
 async fn an_application_is_known_as_soon_as_it_exists() {
     let world = World::new().await;
@@ -202,10 +202,10 @@ async fn a_key_is_one_event_whichever_door_it_comes_through() {
     let mut events = vec![keyed, named, late];
     received.sort();
     events.sort();
-    assert_eq!(received, events, "each of them once");
+    assert_eq!(received, events, "each event exactly once");
 }
 
-/// How soon a message that is not UTF-8 is parked.
+/// Time limit for parking a message that is not UTF-8.
 const SOON: Duration = Duration::from_secs(5);
 
 /// A message that becomes an event.
@@ -219,7 +219,7 @@ fn sound(world: &World) -> Message {
     }
 }
 
-/// Messages with one part each that is Latin-1, and the name of the part.
+/// Messages with a single Latin-1 part each, and the name of the part.
 fn latin_1(world: &World) -> Vec<(&'static str, Message)> {
     let latin_1 = || Some(b"caf\xe9-1".to_vec());
     let sound = sound(world);
@@ -239,7 +239,7 @@ fn latin_1(world: &World) -> Vec<(&'static str, Message)> {
     ]
 }
 
-/// Waits until so many messages are parked.
+/// Waits until exactly `count` messages are parked.
 async fn parked_soon(world: &World, count: usize) {
     until_within(SOON, &format!("{count} parked messages"), async || {
         (world.count("SELECT count(*) FROM parked").await == count as i64).then_some(())
@@ -284,19 +284,19 @@ async fn what_is_not_utf8_is_parked_at_once_and_holds_up_nothing() {
     let (count, ()) = tokio::join!(healthy, malformed);
 
     world.receiver.wait_for(&endpoint.path, count).await;
-    assert_eq!(world.count("SELECT count(*) FROM events").await, count as i64, "only the healthy ones are events");
+    assert_eq!(world.count("SELECT count(*) FROM events").await, count as i64, "only the healthy messages are events");
     assert_are_told(&world, &messages, BURST).await;
     let consumed = dispatcher.logs().iter().filter(|log| log["message"] == "consuming from the broker").count();
-    assert_eq!(consumed, 4, "each queue by one connection, which was never lost");
+    assert_eq!(consumed, 4, "each queue is consumed once: no connection was lost");
     let series = "fanfare_parked_total{reason=\"not_utf8\"}";
     assert_eq!(
         metric(&dispatcher, series).await as usize,
         messages.len() - 1 + BURST,
-        "all but the one parked by hand"
+        "all but the message that the test published to the parked queue"
     );
 }
 
-/// Checks that each parked message names its part and has its body.
+/// Checks that each parked message names its faulty part and keeps its body.
 async fn assert_are_told(world: &World, messages: &[(&str, Message)], more: usize) {
     let rows =
         world.database().await.query("SELECT * FROM parked ORDER BY id", &[]).await.expect("the parked messages");
@@ -305,11 +305,11 @@ async fn assert_are_told(world: &World, messages: &[(&str, Message)], more: usiz
         assert_eq!(row.get::<_, &str>("reason"), "not_utf8", "{part}");
         let text: &str = row.get("message");
         assert!(text.starts_with(part), "{part}: {text}");
-        assert_eq!(row.get::<_, Vec<u8>>("body"), message.body, "{part}: not as it was");
+        assert_eq!(row.get::<_, Vec<u8>>("body"), message.body, "{part}: the body has changed");
     }
 }
 
-/// A parked message with a mended key becomes no event under the mended key.
+/// A message parked as not UTF-8 becomes an event only under a corrected key, never under the replaced bytes.
 #[tokio::test]
 async fn what_is_not_utf8_is_put_back_under_a_key_that_is() {
     let world = World::new().await;
@@ -342,20 +342,21 @@ async fn what_is_not_utf8_is_put_back_under_a_key_that_is() {
     parked_soon(&world, 0).await;
 }
 
-/// The client library of the dispatcher reads headers by recursion: once, one message ended every dispatcher that took it.
+/// The dispatcher's AMQP library decodes headers recursively: without a depth limit, a single message ended every
+/// dispatcher that consumed the message.
 #[tokio::test]
 async fn headers_nested_deeply_end_no_dispatcher() {
     let world = World::new().await;
     let endpoint = world.endpoint("deep", &["*"]).await;
     let dispatcher = world.dispatcher().await;
     let mut publisher = BytePublisher::connect(&world.variables["AMQP_URL"]).await.expect("a connection");
-    // A few levels are kept as they are; a frame has room for the most of them.
+    // Ten levels are kept. 20,000 levels of five bytes nearly fill a frame.
     for (number, depth) in [10, 1_500, 20_000].into_iter().enumerate() {
         let message_id = Some(depth.to_string().into_bytes());
         let read = Message { headers: nested_header(depth), message_id, ..sound(&world) };
         publisher.publish(&read).await.expect("the broker");
         world.receiver.wait_for(&endpoint.path, number + 1).await;
-        // Headers are copied when a message is parked.
+        // Parking copies the headers.
         publisher.publish(&Message { routing_key: b"nonsense".to_vec(), ..read }).await.expect("the broker");
         parked_soon(&world, number + 1).await;
     }
@@ -365,9 +366,9 @@ async fn headers_nested_deeply_end_no_dispatcher() {
     assert_eq!(dispatcher.ended().await, 0);
 }
 
-/// The ids of the parked messages, newest first.
+/// The ids of exactly three parked messages, newest first.
 async fn three_parked(admin: &Client) -> [String; 3] {
-    until("the key to be known", async || (admin.get("parked").await.status == 200).then_some(())).await;
+    until("ingest to accept the admin key", async || (admin.get("parked").await.status == 200).then_some(())).await;
     let answer = admin.get("parked").await;
     let ids: Vec<String> = answer.data().as_array().expect("a list").iter().map(id).collect();
     ids.try_into().expect("three")

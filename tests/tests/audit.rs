@@ -1,4 +1,5 @@
-//! The audit log: who changed what, when, and from where; written before the change, and never changed.
+//! The audit log: author, time, origin and content of each change. An entry is written before the change and is
+//! immutable.
 
 use fanfare_tests::{client::Client, patience::until, process::try_fanfare, world::World};
 use hyper::Method;
@@ -8,7 +9,7 @@ async fn entries(client: &Client) -> Vec<Value> {
     client.get("audit-log?limit=100").await.data().as_array().expect("a list").clone()
 }
 
-/// What is told of an entry in few words.
+/// Action and outcome of an entry.
 fn told(entry: &Value) -> (&str, &str) {
     (entry["action"].as_str().unwrap_or_default(), entry["outcome"].as_str().unwrap_or_default())
 }
@@ -19,7 +20,7 @@ fn key_of(token: &str) -> String {
 
 async fn administrator(world: &World) -> Client {
     let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
-    until("the key to open", async || (admin.get("keys").await.status == 200).then_some(())).await;
+    until("ingest to accept the admin key", async || (admin.get("keys").await.status == 200).then_some(())).await;
     admin
 }
 
@@ -51,7 +52,7 @@ async fn each_change_is_told_with_who_asked_for_what_from_where() {
         ("change_webhook", "refused"),
         ("change_webhook", "done"),
         ("create_webhook", "done"),
-        // The command with which the test began.
+        // Written by `fanfare key create` in the setup of the test.
         ("fanfare key create", "done"),
     ];
     assert_eq!(all.iter().map(told).collect::<Vec<_>>(), expected, "newest first: {all:?}");
@@ -78,7 +79,7 @@ async fn each_application_reads_its_own_and_an_administrator_all() {
     let publisher =
         world.client().with_key(&world.create_key(&["--role", "publish", "--application", &world.application]));
     let admin = administrator(&world).await;
-    // Whatever it names, a bound key's requests stand in its own application's log.
+    // A request of a bound key is logged for the key's own application, whichever application the path names.
     let path = format!("applications/{}", world.application);
     assert_eq!(other.patch(&path, &json!({ "name": "taken over" })).await.status, 404);
     let named = format!("event-types?application={}", world.application);
@@ -93,7 +94,7 @@ async fn each_application_reads_its_own_and_an_administrator_all() {
     let command = ("fanfare key create", "done");
     let expected = [("create_key", "done"), ("change_application", "done"), command, command];
     assert_eq!(own, expected);
-    // Whoever names it in the query, a change stands in the log of the application that is changed.
+    // A change is logged for the changed application, whichever application the query names.
     let misled = format!("{path}?application={other_application}");
     admin.patch(&misled, &json!({ "name": "renamed again" })).await.data();
     let newest = entries(world.client()).await.remove(0);
@@ -109,7 +110,7 @@ async fn each_application_reads_its_own_and_an_administrator_all() {
     assert_eq!(other.get(&format!("audit-log?application={}", world.application)).await.status, 403);
 }
 
-/// Nor can anybody hide what came of a request by not waiting for the answer.
+/// A client cannot hide the outcome of a request by closing the connection early.
 #[tokio::test]
 async fn who_hangs_up_is_told_of_as_well() {
     let world = World::new().await;
@@ -121,17 +122,17 @@ async fn who_hangs_up_is_told_of_as_well() {
         world.key,
         body.len()
     );
-    // Held up meanwhile, so that nobody waits for the answer by then.
+    // The table lock delays the request until the client has closed the connection.
     let mut database = world.database().await;
     let transaction = database.transaction().await.expect("a transaction");
     transaction.batch_execute("LOCK TABLE endpoints").await.expect("locked");
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
     tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.expect("sent");
     let begun = "SELECT count(*) FROM audit_log WHERE action = 'create_webhook'";
-    until("the request to be noted", async || (world.count(begun).await == 1).then_some(())).await;
+    until("the audit entry of the request", async || (world.count(begun).await == 1).then_some(())).await;
     drop(stream);
     transaction.rollback().await.expect("let go");
-    let done = until("its outcome", async || {
+    let done = until("the outcome of the request in the audit log", async || {
         let newest = entries(world.client()).await.remove(0);
         (!newest["outcome"].is_null()).then_some(newest)
     })
@@ -160,11 +161,11 @@ async fn what_is_in_it_stays_as_it_is() {
     database.batch_execute(old).await.expect("entries of the past");
     let before = world.count("SELECT count(*) FROM audit_log").await;
     let deleted = database.execute("DELETE FROM audit_log WHERE at < now() - interval '90 days'", &[]).await;
-    assert_eq!(deleted.expect("what is old enough may be deleted"), 2);
+    assert_eq!(deleted.expect("entries older than 90 days may be deleted"), 2);
     assert_eq!(world.count("SELECT count(*) FROM audit_log").await, before - 2);
 }
 
-/// A change that cannot be noted is not made.
+/// A change that cannot be logged is refused.
 #[tokio::test]
 async fn without_the_log_nothing_is_changed() {
     let world = World::new().await;
@@ -176,6 +177,6 @@ async fn without_the_log_nothing_is_changed() {
     let (_, error) = try_fanfare(&world.variables, &["key", "create", "--role", "admin"]);
     assert!(error.is_some_and(|error| error.contains("audit log")));
     assert_eq!(world.count("SELECT (SELECT count(*) FROM endpoints) + (SELECT count(*) FROM api_keys)").await, 1);
-    assert_eq!(world.client().get("webhooks").await.status, 200, "what only looks is served");
+    assert_eq!(world.client().get("webhooks").await.status, 200, "reads are served without the log");
     assert_eq!(world.client().post("events", &json!({ "type": "a", "data": 1 })).await.status, 202);
 }

@@ -1,4 +1,4 @@
-//! What the API and the metrics show of the backlog of an endpoint.
+//! Backlogs of endpoints, as shown by the API and the metrics.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ const SLOW: &str = r#"fanfare_lanes{state="slow"}"#;
 const OPEN: &str = r#"fanfare_lanes{state="open"}"#;
 const PLACES_USED: &str = "fanfare_places_used";
 
-/// The backlog of an endpoint; null where it has none.
+/// The backlog of an endpoint; null without a backlog.
 async fn backlog_of(client: &Client, endpoint: &Endpoint) -> Value {
     client.get(&format!("webhooks/{}/backlog", endpoint.id)).await.data().clone()
 }
 
-/// Waits until the endpoint has a backlog that is like this.
+/// Waits until the endpoint has a backlog that fulfils `is_so`.
 async fn backlog(world: &World, endpoint: &Endpoint, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     until(&format!("a backlog that {what}"), async || {
         Some(backlog_of(world.client(), endpoint).await).filter(|backlog| !backlog.is_null() && is_so(backlog))
@@ -52,7 +52,7 @@ async fn what_is_queued_is_shown_until_it_is_sent() {
     assert_eq!(backlog_of(world.client(), &endpoint).await, Value::Null);
     let dispatcher = world.dispatcher().await;
     let is_full = |backlog: &Value| backlog["queued"].as_u64() > Some(8) && backlog["reason"] == "lane_full";
-    until("a backlog, in the metrics, too", async || {
+    until("a backlog in the API and in the metrics", async || {
         let shown = backlog(&world, &endpoint, "is full", is_full).await;
         assert_eq!((&shown["webhook"], shown["owner"].is_string()), (&json!(endpoint.id), true), "{shown}");
         (metric(&dispatcher, OWNED).await == 1.0).then_some(())
@@ -61,7 +61,7 @@ async fn what_is_queued_is_shown_until_it_is_sent() {
     world.receiver.script(&endpoint.path, &[Behaviour::OK]);
     world.wait_for_deliveries("state=delivered", EVENTS).await;
     no_backlog(&world, &endpoint).await;
-    until("the metrics to say so", async || (metric(&dispatcher, OWNED).await == 0.0).then_some(())).await;
+    until("no owned backlog in the metrics", async || (metric(&dispatcher, OWNED).await == 0.0).then_some(())).await;
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn an_endpoint_that_hangs_is_counted_as_slow_until_it_is_back() {
     world.receiver.script(&endpoint.path, &[Behaviour::Hang]);
     let dispatcher = world.dispatcher().await;
     publish(&world, 6).await;
-    until("the metrics to say so", async || {
+    until("the metrics to count a slow lane and used places", async || {
         let (slow, used) = (metric(&dispatcher, SLOW).await, metric(&dispatcher, PLACES_USED).await);
         (slow == 1.0 && used >= 2.0).then_some(())
     })
@@ -96,7 +96,8 @@ async fn an_open_breaker_is_shown_until_the_endpoint_is_back_whatever_dispatcher
         backlog["reason"] == "breaker_open" && failures >= Some(3) && probe > Some(Timestamp::now())
     };
     let first = backlog(&world, &endpoint, "is open", is_open).await;
-    until("the metrics to say so", async || (metric(&dispatcher, OPEN).await == 1.0).then_some(())).await;
+    until("the metrics to count an open breaker", async || (metric(&dispatcher, OPEN).await == 1.0).then_some(()))
+        .await;
 
     assert_eq!(first["rate_per_second"], Value::Null);
     world.change(&endpoint, &json!({ "rate_per_second": 10 })).await;
@@ -104,7 +105,7 @@ async fn an_open_breaker_is_shown_until_the_endpoint_is_back_whatever_dispatcher
     let (_, other) = world.other_application().await;
     assert_eq!(other.get(&format!("webhooks/{}/backlog", endpoint.id)).await.status, 404);
 
-    // The next owner begins where the breaker was.
+    // The next owner continues with the stored breaker.
     dispatcher.kill();
     let next = world.dispatcher().await;
     let owner_changed = |backlog: &Value| is_open(backlog) && backlog["owner"] != first["owner"];
@@ -133,5 +134,5 @@ async fn a_dispatcher_that_ends_leaves_its_backlogs_to_the_next() {
     let _next = world.dispatcher().await;
     world.wait_for_deliveries("state=delivered", 8).await;
     no_backlog(&world, &endpoint).await;
-    assert_eq!(world.receiver.received(&endpoint.path).len(), 8, "each of them once");
+    assert_eq!(world.receiver.received(&endpoint.path).len(), 8, "each event is sent once");
 }

@@ -1,4 +1,4 @@
-//! What nobody may have more of: connections to the API and time for a request, events in a second, webhooks.
+//! Limits for clients: connections and request time, events per second, webhooks per application.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -21,7 +21,7 @@ async fn api(world: &World) -> SocketAddr {
     world.ingest().address("serving the API").await
 }
 
-/// Sends this, and nothing after it, and gives what comes back until the connection is closed.
+/// Sends only `sent`. Returns all received data and the time until the server closed the connection.
 async fn answer_to(address: SocketAddr, sent: &str) -> (String, Duration) {
     let started = Instant::now();
     let mut stream = TcpStream::connect(address).await.expect("a connection");
@@ -33,7 +33,7 @@ async fn answer_to(address: SocketAddr, sent: &str) -> (String, Duration) {
 
 async fn administrator(world: &World) -> Client {
     let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
-    until("the key to open", async || (admin.get("keys").await.status == 200).then_some(())).await;
+    until("ingest to accept the admin key", async || (admin.get("keys").await.status == 200).then_some(())).await;
     admin
 }
 
@@ -62,7 +62,7 @@ async fn who_takes_too_long_for_a_request_is_not_waited_for() {
         assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"body_too_slow\""), "{what}: {answer}");
         assert!(took >= Duration::from_secs(14), "{what}: after {took:?}");
     }
-    // A head without end is not gathered either.
+    // An endless request head is refused instead of buffered.
     let endless = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(200 * 1024));
     let (answer, _) = answer_to(address, &endless).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
@@ -84,11 +84,15 @@ async fn further_connections_wait_until_others_end() {
     stream.write_all(format!("{request}connection: close\r\n\r\n").as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
     let early = timeout(Duration::from_secs(2), stream.read_to_end(&mut answer)).await;
-    assert!(early.is_err() && answer.is_empty(), "it has no turn yet: {}", String::from_utf8_lossy(&answer));
+    assert!(
+        early.is_err() && answer.is_empty(),
+        "the fourth connection is served too early: {}",
+        String::from_utf8_lossy(&answer)
+    );
     held.pop();
-    timeout(patience(), stream.read_to_end(&mut answer)).await.expect("its turn").expect("an answer");
+    timeout(patience(), stream.read_to_end(&mut answer)).await.expect("the connection is served").expect("an answer");
     assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
-    // Those that ask for nothing do not stay for ever.
+    // Idle connections are closed after a time limit.
     let mut last = held.pop().expect("one");
     timeout(patience(), last.read(&mut [0])).await.expect("the end").expect("closed");
 }
@@ -99,7 +103,7 @@ async fn an_application_publishes_no_more_in_a_second_than_it_may() {
     drop(world.take_ingest());
     world.start_ingest_with(&[("FANFARE_PUBLISH_RATE", "1")]).await;
     let event = json!({ "type": "a", "data": 1 });
-    // At once, a batch: as large as any may be.
+    // The largest permitted batch passes at once, whatever the rate.
     let batch = json!(vec![&event; 1000]);
     assert_eq!(world.client().post("events/batch", &batch).await.status, 202);
     for (path, body, least) in
@@ -111,9 +115,12 @@ async fn an_application_publishes_no_more_in_a_second_than_it_may() {
     }
     counted(world.ingest(), r#"fanfare_published_total{result="limited"}"#, 3).await;
     let (_, other) = world.other_application().await;
-    assert_eq!(other.post("events", &event).await.status, 202, "others have quotas of their own");
-    // It goes on at its rate.
-    until("the next second", async || (world.client().post("events", &event).await.status == 202).then_some(())).await;
+    assert_eq!(other.post("events", &event).await.status, 202, "the other application has a separate limit");
+    // Publishing is accepted again at the configured rate.
+    until("the publish rate to admit an event", async || {
+        (world.client().post("events", &event).await.status == 202).then_some(())
+    })
+    .await;
 
     let path = format!("applications/{}", world.application);
     let more = json!({ "publish_rate_per_second": 100_000 });
@@ -152,21 +159,21 @@ async fn an_application_has_no_more_webhooks_than_it_may() {
     };
     let (refused, first) = (put(100).await, created.iter().position(|answer| answer.status == 201).expect("one"));
     assert_eq!(refused, 409);
-    assert_eq!(put(first).await, 200, "one that there is may be changed");
+    assert_eq!(put(first).await, 200, "an existing webhook may be changed");
     let id = created[first].data()["id"].as_str().expect("an id").to_owned();
     let deleted = world.client().send(Method::DELETE, &format!("webhooks/{id}"), &[], "").await.expect("an answer");
     assert_eq!(deleted.status, 200);
-    assert_eq!(put(100).await, 200, "there is room again");
+    assert_eq!(put(100).await, 200, "the deleted webhook no longer counts");
     let (other_application, other) = world.other_application().await;
     let new = json!({ "url": url(0), "events": ["order.created"] });
-    assert_eq!(other.post("webhooks", &new).await.status, 201, "{other_application} has room of its own");
+    assert_eq!(other.post("webhooks", &new).await.status, 201, "{other_application} has a separate limit");
 }
 
 fn url(world: &World, number: usize) -> String {
     world.receiver.url(&number.to_string())
 }
 
-/// The status of a PUT outside `/api/v1`.
+/// Sends a PUT to a route outside `/api/v1`. Returns the status.
 async fn put(url: &str, key: &str, body: String) -> u16 {
     use http_body_util::Full;
     use hyper_util::{client::legacy, rt::TokioExecutor};

@@ -1,5 +1,5 @@
-//! kill -9 of everything that can be killed, under load: whatever was accepted is delivered, and the books
-//! of publishers, receiver and Fanfare agree.
+//! SIGKILL for every process, under load: each accepted event is delivered, and the accounts of publishers, receiver
+//! and Fanfare agree.
 
 use std::time::Duration;
 
@@ -23,32 +23,32 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Between two events over one door; with both doors, twice as many come in.
+/// Time between two events of a publisher. HTTP and AMQP together make twice the rate.
 const PACE: Duration = Duration::from_millis(40);
 
-/// Attempts on their way in one process: what its death may have to repeat.
+/// Attempts in flight in a process: the requests that may be repeated after its death.
 const PERMITS: usize = 24;
 
-/// How soon deliveries must flow again after the return of a broker or a database, or the death of a dispatcher. A dispatcher
-/// counts as living for 10 s after its last heartbeat, and its backlogs wait so long.
+/// Time limit until deliveries flow again after a broker or database returns, or a dispatcher dies. A dispatcher counts
+/// as alive for 10 s after the last heartbeat, and its backlogs wait until then.
 const SOON: Duration = Duration::from_secs(20);
 
-/// How long the lease of a delivery lasts: the deadline of an attempt here, and eleven seconds.
+/// The lease of a delivery: the attempt timeout (2 s here) and 11 s.
 const LEASE: Duration = Duration::from_secs(2 + 11);
 
 const SLOW: Duration = Duration::from_millis(300);
 
-/// What was leased and had not been sent yet becomes an attempt of unknown outcome just as well.
+/// Every leased delivery of a killed process becomes an attempt of unknown outcome, even if no request was sent.
 fn allowed(kills: usize) -> Allowed {
     Allowed { repeats: PERMITS * kills, unknown: i64::MAX, ..Allowed::default() }
 }
 
-/// Eight for each of three endpoints. Their application may use half of the places.
+/// Eight attempts for each of three endpoints. An application may use half of the places.
 fn bounds() -> [(&'static str, &'static str); 2] {
     [("FANFARE_LANE_BOUND", "8"), ("FANFARE_PLACES", "48")]
 }
 
-/// Waits until the receiver gets something new, so that the next kill meets attempts on their way.
+/// Waits for new requests at the receiver, so that the next kill hits attempts in flight.
 async fn flowing(world: &World) {
     let before = world.receiver.all().len();
     until_within(SOON, "new requests", async || (world.receiver.all().len() >= before + 10).then_some(())).await;
@@ -71,8 +71,8 @@ async fn a_dispatcher_killed_again_and_again_loses_nothing() {
     Books::closed(&world, &accepted, &subscribers).await.check(allowed(KILLS));
 }
 
-/// While nothing can be recorded, no more than the application's places are sent: that is what its death may
-/// have to repeat.
+/// While nothing can be recorded, the application's places bound the number of sent requests, and thereby the repeats
+/// after a kill.
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_that_are_not_recorded_count_as_on_their_way() {
     const EVENTS: usize = 200;
@@ -88,7 +88,7 @@ async fn attempts_that_are_not_recorded_count_as_on_their_way() {
     world.receiver.wait_for("quick", FAST).await;
     let accepted = load.finish().await;
     let taken = "SELECT count(*) FROM all_deliveries";
-    until("all to be taken", async || (world.count(taken).await == 200).then_some(())).await;
+    until("all events to be persisted", async || (world.count(taken).await == 200).then_some(())).await;
     dispatcher.kill();
     lock.rollback().await.expect("the end of the lock");
 
@@ -109,7 +109,7 @@ async fn one_of_two_dispatchers_killed_loses_nothing() {
         load.reached(kill * 80).await;
         flowing(&world).await;
         victim.kill();
-        // The other one goes on alone, and is the next one to be killed.
+        // The other dispatcher continues alone, and is killed in the next round.
         flowing(&world).await;
         victim = survivor;
         survivor = world.dispatcher().await;
@@ -142,7 +142,8 @@ async fn a_killed_broker_loses_nothing_and_ingest_says_so_meanwhile() {
     let _dispatcher = world.dispatcher().await;
     let mut accepted = Vec::new();
     for _ in 1..=2 {
-        // More than a second after the topology was declared: see the reference on RabbitMQ 3.10.8.
+        // The load begins more than a second after the topology was declared: RabbitMQ 3.10.8 forgets younger queues
+        // when killed.
         let load = Load::start(&world, 300, PACE);
         load.reached(100).await;
         flowing(&world).await;
@@ -164,11 +165,12 @@ async fn a_killed_broker_loses_nothing_and_ingest_says_so_meanwhile() {
         assert!(slowest.is_some_and(|one| one.took < Duration::from_secs(6)), "{slowest:?}");
         accepted.extend(load.finish().await);
     }
-    // No process died: what was on its way is recorded, and its message, which comes again, finds that.
+    // No process died: outcomes in flight are recorded, and each redelivered message finds its event.
     Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
-/// While the broker is away: 503, when to come again and under which id; at once as soon as the loss is known.
+/// Checks the responses while the broker is unavailable: 503 with `Retry-After` and the event id. Once ingest has
+/// noticed the loss, each response comes within 500 ms.
 fn check_refusals(refusals: &[Answered]) {
     let mut known = None;
     for one in refusals.iter().filter(|one| one.status() != 202) {
@@ -178,13 +180,17 @@ fn check_refusals(refusals: &[Answered]) {
         assert_eq!(answer.body["error"]["id"], one.key, "{answer:?}");
         if known.is_some_and(|known| one.sent > known) {
             assert_eq!(answer.code(), "broker_unavailable");
-            assert!(one.took < Duration::from_millis(500), "an answer took {:?} though the loss was known", one.took);
+            assert!(
+                one.took < Duration::from_millis(500),
+                "a response took {:?} although ingest had noticed the loss",
+                one.took
+            );
         }
         if answer.code() == "broker_unavailable" {
             known = known.or(Some(one.sent + one.took));
         }
     }
-    assert!(known.is_some(), "ingest never knew: {refusals:?}");
+    assert!(known.is_some(), "ingest never noticed the loss of the broker: {refusals:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,7 +206,7 @@ async fn a_killed_database_loses_nothing_and_ingest_goes_on_meanwhile() {
         load.reached(100).await;
         flowing(&world).await;
         block_in_place(|| database.kill());
-        // On a slow machine fewer may be left by then.
+        // A slow machine may have fewer events left.
         load.reached(EVENTS.min(load.accepted() + 60)).await;
         block_in_place(|| database.start());
         let back = Instant::now();
@@ -210,15 +216,15 @@ async fn a_killed_database_loses_nothing_and_ingest_goes_on_meanwhile() {
         assert!(refused.is_empty(), "ingest does not need the database: {refused:?}");
         accepted.extend(load.finish().await);
     }
-    // What came of attempts waited in memory, and was recorded when the database was back.
+    // Outcomes waited in memory, and were recorded once the database had returned.
     Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
-/// What came of attempts waits in memory. It is recorded before recovery takes for lost what was sent long ago.
+/// Outcomes wait in memory. Dispatchers record them before recovery treats the expired leases as lost.
 async fn a_database_away_for_longer_than_the_holds(name: &str, dispatchers: usize) {
     let database = block_in_place(|| Instance::postgres(name));
     let world = World::with(Servers { database_url: database.url(), ..Servers::shared() }, &[]).await;
-    // The first outcome comes long after the database has gone: recording and persisting wait at times of their own.
+    // Slow answers: the first outcome comes long after the kill, so that record and persist wait independently.
     let slow = vec![Behaviour::Answer(200, Duration::from_millis(1500))];
     let subscribers = [Subscriber::new(&world, "slow", slow).await];
     let mut running = Vec::new();
@@ -234,7 +240,7 @@ async fn a_database_away_for_longer_than_the_holds(name: &str, dispatchers: usiz
     Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
-/// Runs a statement whose own commit waits for no standby.
+/// Runs a statement and reloads the server settings. The commit waits for no standby.
 async fn set(world: &World, statement: &str) {
     let client = world.database().await;
     client.batch_execute("SET synchronous_commit = local").await.expect("the database");
@@ -242,7 +248,8 @@ async fn set(world: &World, statement: &str) {
     client.batch_execute("SELECT pg_reload_conf()").await.expect("the database");
 }
 
-/// It is on the disk, and its answer never came: what it leased was not sent, or is sent once it is found.
+/// The commit is durable, but the confirmation was lost. Deliveries leased by the commit were not sent, or are sent
+/// after recovery.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_nobody_heard_of_is_no_attempt() {
     let database = block_in_place(|| Instance::postgres("unheard"));
@@ -291,7 +298,7 @@ async fn everything_killed_at_once_loses_nothing() {
         dispatcher.kill();
         block_in_place(|| [database.kill(), broker.kill()]);
         world.take_ingest().kill();
-        // The services are back first, and wait for what they need, which comes back in either order.
+        // Services start before broker and database, and wait for both, in either order.
         dispatcher = world.dispatcher_starting();
         match kill {
             1 => block_in_place(|| [database.start(), broker.start()]),
@@ -318,21 +325,24 @@ async fn a_rolling_restart_repeats_nothing_and_leaves_nothing_behind() {
     first.terminate();
     assert_eq!(first.ended().await, 0);
 
-    // The only one: what it leaves behind is seen.
+    // No other dispatcher runs: the test can check the state after a regular end.
     load.reached(150).await;
     flowing(&world).await;
     second.terminate();
     assert_eq!(second.ended().await, 0);
     let requests = world.receiver.all().len();
     assert_eq!(world.count("SELECT count(*) FROM all_deliveries WHERE state = 'sending'").await, 0);
-    assert_eq!(world.count("SELECT count(*) FROM all_attempts").await, i64::try_from(requests).expect("some"));
+    assert_eq!(
+        world.count("SELECT count(*) FROM all_attempts").await,
+        i64::try_from(requests).expect("a small number")
+    );
 
     let _third = world.dispatcher().await;
     let accepted = load.finish().await;
     Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
-/// A world in which each event has failed once and is scheduled for 5 s later.
+/// A world in which each event has failed once. Each retry is scheduled 5 s later.
 async fn with_scheduled(events: usize) -> (World, Process, Subscriber, Vec<String>) {
     let world = World::of_waits("5s,5s", &[]).await;
     let mut script = vec![Behaviour::FAIL; events];
@@ -344,7 +354,7 @@ async fn with_scheduled(events: usize) -> (World, Process, Subscriber, Vec<Strin
     (world, dispatcher, subscriber, accepted)
 }
 
-/// A channel of the test's own, for what the broker harness does not do.
+/// A separate AMQP channel, for operations that [`fanfare_tests::broker::Broker`] lacks.
 async fn channel(world: &World) -> (Connection, Channel) {
     let connection = Connection::connect(&world.variables["AMQP_URL"], ConnectionProperties::default()).await;
     let connection = connection.expect("the broker");
@@ -362,7 +372,7 @@ async fn wait_for_depth(world: &World, name: &str, depth: u32) {
         .await;
 }
 
-/// Deliveries that recovery found: their lease had ended, or their retry message did not come.
+/// Recovered deliveries: after an expired lease, and after a missing retry message.
 async fn recovered(dispatcher: &Process) -> [f64; 2] {
     [
         metric(dispatcher, r#"fanfare_recovered_total{kind="lease"}"#).await,
@@ -397,7 +407,7 @@ async fn a_delivery_whose_process_died_is_recovered() {
     assert_eq!(recovered(&dispatcher).await, [1.0, 0.0]);
 }
 
-/// The messages are away with a consumer of the test's, and come back while the deliveries are being sent.
+/// A consumer of the test holds the retry messages, and requeues them while the recovered deliveries are sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_message_that_was_only_slow_makes_no_second_send() {
     const EVENTS: usize = 30;

@@ -1,5 +1,5 @@
-//! What is not to be read by whoever reads the database, a broker's folder, a log or the API: secrets, credentials, and the
-//! members of bodies that an application has redacted; what somebody wants gone; and other keys for what is encrypted.
+//! Privacy: secrets, credentials and redacted members stay hidden from readers of the database, the broker's folder,
+//! the logs and the API. Also: erasure of events, and rotation of the encryption keys.
 
 use std::{fs, path::Path};
 
@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 const CREDENTIAL: &str = "Bearer tok-4f9d1c";
 const PASSWORD: &str = "hunter2-7b1e";
 
-/// Two keys to encrypt with.
+/// Two encryption keys.
 const OLD: &str = "old:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const NEW: &str = "new:ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
-/// An application whose events' passwords are redacted, and an endpoint that gets a credential and answers with what it is
-/// sent.
+/// Redacts `password` and `card.number` for the application. Creates an endpoint with a credential header and an echo
+/// as the answer.
 async fn guarded(world: &World) -> Endpoint {
     let redacted = json!({ "redacted": ["password", "card.number"] });
     let path = format!("applications/{}", world.application);
@@ -37,16 +37,16 @@ fn order() -> Value {
     json!({ "type": "order.created", "data": { "password": PASSWORD, "card": { "number": PASSWORD }, "n": 1 } })
 }
 
-/// Has a delivery sent again, as soon as what was sent before is recorded.
+/// Resends a delivery once its previous attempt is recorded.
 async fn resend(world: &World, delivery: &str) {
     let path = format!("deliveries/{delivery}/resend");
-    until("a delivery to be sent again", async || {
+    until("the resend to be accepted", async || {
         (world.client().post(&path, &Value::Null).await.status == 200).then_some(())
     })
     .await;
 }
 
-/// What the endpoint got is whole, signed, and with its credential.
+/// Checks that each request at the endpoint has the whole body, a signature and the credential.
 async fn assert_got(world: &World, endpoint: &Endpoint, count: usize) {
     for received in world.receiver.wait_for("a", count).await {
         let body: Value = serde_json::from_slice(&received.body).expect("JSON");
@@ -84,13 +84,13 @@ async fn redacted_members_are_sent_and_not_shown() {
         assert!(answer.contains("[redacted]") && !answer.contains(PASSWORD), "{answer}");
     }
     assert!(!world.client().get("audit-log").await.body.to_string().contains(PASSWORD));
-    // What is sent later is what was accepted.
+    // Resends and replays send the accepted bytes.
     resend(&world, delivery).await;
     assert_got(&world, &endpoint, 3).await;
     let replay = json!({ "since": "2020-01-01T00:00:00Z", "types": ["order.created"], "states": ["delivered"] });
     assert_eq!(world.client().post("replays", &replay).await.status, 201);
     assert_got(&world, &endpoint, 4).await;
-    // An answer in which members cannot be found is not kept.
+    // A response without readable members is not stored.
     world.receiver.script("a", &[Behaviour::OK]);
     resend(&world, delivery).await;
     until("the last attempt to be recorded", async || {
@@ -118,11 +118,11 @@ async fn an_erased_event_is_gone_and_sent_no_more() {
     let mut order = order();
     order["id"] = json!(format!("key-{PASSWORD}"));
     let event = world.publish(&order).await;
-    // The same key for something else.
+    // The same key with other data.
     order["data"]["n"] = json!(2);
     world.publish(&order).await;
     let parked = "SELECT count(*) FROM parked WHERE reason = 'key_reused'";
-    until("it to be parked", async || (world.count(parked).await == 1).then_some(())).await;
+    until("the event with the reused key to be parked", async || (world.count(parked).await == 1).then_some(())).await;
     let waiting = world.wait_for_deliveries("state=scheduled", 1).await.remove(0);
     let delivered = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
     let (_, other) = world.other_application().await;
@@ -130,22 +130,22 @@ async fn an_erased_event_is_gone_and_sent_no_more() {
     let erase = async |client: &fanfare_tests::client::Client| {
         client.send(Method::DELETE, &path, &[], "").await.expect("an answer")
     };
-    assert_eq!(erase(&other).await.status, 404, "it is somebody else's");
+    assert_eq!(erase(&other).await.status, 404, "the event belongs to another application");
     assert_eq!(erase(world.client()).await.data(), &json!({ "id": event, "erased": true }));
-    assert_eq!(erase(world.client()).await.status, 200, "once more changes nothing");
+    assert_eq!(erase(world.client()).await.status, 200, "a second erasure changes nothing");
 
     let shown = world.client().get(&path).await.data().clone();
     assert!(shown["payload"].is_null() && shown["key"].is_null() && !shown["erased_at"].is_null(), "{shown}");
     let of = async |delivery: &Value| world.delivery(delivery["id"].as_str().expect("an id")).await;
     let (failed, done) = (of(&waiting).await, of(&delivered).await);
     assert_eq!((&failed["state"], &failed["reason"]), (&json!("failed"), &json!("erased")));
-    assert_eq!(done["state"], "delivered", "what became of it stays on record");
+    assert_eq!(done["state"], "delivered", "the outcome stays on record");
     assert!(done["attempts"][0]["response_body"].is_null() && done["attempts"][0]["status"] == 200, "{done}");
     for table in ["events", "attempts", "deliveries", "event_keys", "parked", "audit_log"] {
         let kept = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%{PASSWORD}%'");
         assert_eq!(world.count(&kept).await, 0, "{table}");
     }
-    // Neither one by one, nor by a filter, nor by a replay.
+    // Neither a single resend, nor a resend by filter, nor a replay sends the event.
     let id = waiting["id"].as_str().expect("an id");
     let refused = world.client().post(&format!("deliveries/{id}/resend"), &Value::Null).await;
     assert_eq!((refused.status, refused.code()), (409, "event_erased"));
@@ -154,7 +154,7 @@ async fn an_erased_event_is_gone_and_sent_no_more() {
     let wanted = json!({ "since": "2020-01-01T00:00:00Z", "states": ["failed", "delivered"] });
     assert_eq!(world.client().post("replays/dry-run", &wanted).await.data()["deliveries"], 0);
     assert_eq!(world.receiver.all().len(), 2);
-    // Published again under its key, it is the same event: known, and gone.
+    // The same key again is the same event: persisted before, and erased.
     world.publish(&order).await;
     world.publish(&json!({ "type": "order.created", "data": "another" })).await;
     world.receiver.wait_for("a", 2).await;
@@ -163,7 +163,7 @@ async fn an_erased_event_is_gone_and_sent_no_more() {
     assert_eq!(unknown.expect("an answer").status, 404);
 }
 
-/// Also one that waits for its next attempt in spite of all.
+/// A delivery that is still `scheduled` after the erasure ends as well.
 #[tokio::test]
 async fn what_is_due_of_an_erased_event_ends() {
     let world = World::of_waits("3s", &[]).await;
@@ -178,7 +178,7 @@ async fn what_is_due_of_an_erased_event_ends() {
     assert_eq!(world.receiver.all().len(), 1);
 }
 
-/// A process without the key of a body puts that delivery off, and no other.
+/// A process without the key of a body queues only this delivery again.
 #[tokio::test]
 async fn a_body_that_cannot_be_read_is_put_off() {
     let world = World::of_waits("24h", &[]).await;
@@ -188,19 +188,19 @@ async fn a_body_that_cannot_be_read_is_put_off() {
     let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
     let delivery = delivery["id"].as_str().expect("an id");
     let database = world.database().await;
-    database.batch_execute("UPDATE events SET body_key_name = 'lost'").await.expect("another name");
+    database.batch_execute("UPDATE events SET body_key_name = 'lost'").await.expect("the key name is changed");
     resend(&world, delivery).await;
-    until("it to be put off", async || {
+    until("the delivery to be queued again", async || {
         let shown = world.delivery(delivery).await;
         (shown["state"] == "queued" && shown["reason"] == "application_unreadable").then_some(())
     })
     .await;
-    database.batch_execute("UPDATE events SET body_key_name = 'test'").await.expect("its name");
+    database.batch_execute("UPDATE events SET body_key_name = 'test'").await.expect("the key name is restored");
     resend(&world, delivery).await;
     assert_got(&world, &endpoint, 2).await;
 }
 
-/// While it is being sent, what comes of it would be written down after it was erased.
+/// An erasure during an attempt is refused, because the attempt's outcome would be recorded after the erasure.
 #[tokio::test]
 async fn an_event_is_not_erased_while_it_is_sent() {
     let world = World::of(Setup { timeout: Some("60s".to_owned()), ..Setup::new(&[]) }).await;
@@ -224,7 +224,7 @@ async fn what_is_encrypted_gets_another_key_while_everything_runs() {
     let delivery = delivery["id"].as_str().expect("an id");
     drop(dispatcher);
 
-    // First all processes learn the new key, then it becomes the first.
+    // Each process gets the new key as the first of both.
     let both = format!("{NEW},{OLD}");
     world.variables.insert("FANFARE_SECRET_KEYS".to_owned(), both);
     drop(world.take_ingest());
@@ -240,11 +240,14 @@ async fn what_is_encrypted_gets_another_key_while_everything_runs() {
     assert!(said.contains("everything is encrypted with the first key"), "{said}");
     assert_eq!(world.count(&format!("{names} 'old'")).await, 0);
     assert_eq!(world.count(&format!("{names} 'new'")).await, 3);
-    assert!(!fanfare(&world.variables, &["reencrypt"]).contains("anew"), "there is nothing left to do");
+    assert!(
+        !fanfare(&world.variables, &["reencrypt"]).contains("re-encrypted"),
+        "a second run finds nothing to encrypt"
+    );
     resend(&world, delivery).await;
     assert_got(&world, &endpoint, 2).await;
 
-    // The old key is of no use any more.
+    // The old key is no longer needed.
     drop(dispatcher);
     drop(world.take_ingest());
     let with_old = {
@@ -258,10 +261,10 @@ async fn what_is_encrypted_gets_another_key_while_everything_runs() {
     resend(&world, delivery).await;
     assert_got(&world, &endpoint, 3).await;
     let (_, error) = try_fanfare(&with_old, &["reencrypt"]);
-    assert!(error.is_some_and(|error| error.contains("new")), "who lacks a key that is in use is told which");
+    assert!(error.is_some_and(|error| error.contains("new")), "the error names the missing key");
 }
 
-/// Everything that a thief of the database's or the broker's disk, or a reader of the logs, could look through.
+/// Searches the disks of database and broker, and the logs at trace level, for secrets.
 #[tokio::test]
 async fn a_thief_of_disks_and_logs_finds_no_secret() {
     let (postgres, rabbitmq) = (Instance::postgres("stolen"), Instance::rabbitmq("stolen"));
@@ -277,31 +280,31 @@ async fn a_thief_of_disks_and_logs_finds_no_secret() {
     world.database().await.batch_execute("CHECKPOINT").await.expect("all is on disk");
 
     let key_ring = world.variables["FANFARE_SECRET_KEYS"].split(':').next_back().expect("a key").to_owned();
-    let token = world.key.rsplit('_').next().expect("its secret part");
+    let token = world.key.rsplit('_').next().expect("the secret part");
     let secret = endpoint.secret.strip_prefix("whsec_").expect("a secret");
     let credentials = [secret, token, CREDENTIAL, &key_ring];
-    // The events themselves are in the broker until they are taken, with all that is in them.
+    // Bodies are not searched in the broker: an event message holds the event as published.
     let logs: String =
         [world.ingest(), &dispatcher].iter().flat_map(|process| process.logs()).map(|line| line.to_string()).collect();
-    assert!(logs.contains("an attempt failed"), "the logs are there: {} bytes", logs.len());
+    assert!(logs.contains("an attempt failed"), "the logs lack the failed attempts: {} bytes", logs.len());
     for what in credentials.iter().chain([&PASSWORD]) {
-        assert!(!logs.contains(what), "the logs hold {what}");
-        assert!(!holds(&postgres.data(), what), "the database's folder holds {what}");
+        assert!(!logs.contains(what), "the logs contain {what}");
+        assert!(!holds(&postgres.data(), what), "the database's folder contains {what}");
     }
     for what in credentials {
-        assert!(!holds(&rabbitmq.data(), what), "the broker's folder holds {what}");
+        assert!(!holds(&rabbitmq.data(), what), "the broker's folder contains {what}");
     }
-    assert!(holds(&postgres.data(), &world.receiver.url(&endpoint.path)), "what is no secret is found that way");
+    assert!(holds(&postgres.data(), &world.receiver.url(&endpoint.path)), "the search finds an unencrypted URL");
 }
 
-/// Whether a file below a folder holds a text.
+/// True if a file below a folder contains a text.
 fn holds(folder: &Path, text: &str) -> bool {
     fs::read_dir(folder).expect("a folder").any(|entry| {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             return holds(&path, text);
         }
-        // Some come and go.
+        // Files may disappear meanwhile.
         let bytes = fs::read(&path).unwrap_or_default();
         bytes.windows(text.len()).any(|window| window == text.as_bytes())
     })

@@ -1,4 +1,5 @@
-//! The documents say what is: settings, metrics, reason codes, examples, links and make targets.
+//! Checks READMEs, schemas and examples against the code: settings, metrics, reason codes, links, files and make
+//! targets.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +27,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// All files with this ending in a folder and below it, sorted.
+/// All files with this extension in a folder and its subfolders, sorted.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
@@ -46,7 +47,7 @@ fn the_runbook_holds_every_setting_and_metric() {
     let runbook = read("deploy/README.md");
     let lines: BTreeSet<&str> = runbook.lines().collect();
     for service in ["ingest", "dispatcher"] {
-        let output = Command::new(binary(service)).arg("--reference").env_clear().output().expect("it starts");
+        let output = Command::new(binary(service)).arg("--reference").env_clear().output().expect("the service starts");
         assert!(output.status.success(), "{service} --reference failed");
         let reference = String::from_utf8(output.stdout).expect("text");
         let (start, end) = (format!("<!-- {service} --reference -->"), "<!-- end -->");
@@ -71,7 +72,7 @@ fn the_runbook_names_every_variable_that_the_code_reads() {
             assert!(runbook.contains(&format!("`{word}`")), "{}: {word} is not in deploy/README.md", file.display());
         }
     }
-    assert!(named > 15, "only {named} variables were found: is this test still looking in the right place?");
+    assert!(named > 15, "only {named} variables were found: update the search pattern of this test");
 }
 
 fn is_variable(word: &str) -> bool {
@@ -94,9 +95,9 @@ fn every_reason_to_park_is_explained() {
     }
     let source = read("crates/domain/src/event.rs");
     let (_, words) = source.split_once("impl FaultCode").expect("the codes of faults");
-    let (words, _) = words.split_once("\n}").expect("their end");
+    let (words, _) = words.split_once("\n}").expect("the end of the codes");
     codes.extend(words.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)));
-    assert!(codes.len() > 15, "only {codes:?} were found: is this test still looking in the right place?");
+    assert!(codes.len() > 15, "only {codes:?} were found: update the search pattern of this test");
     for code in codes {
         assert!(contract.contains(&format!("| `{code}` |")), "proto/README.md does not explain {code}");
     }
@@ -106,7 +107,7 @@ fn every_reason_to_park_is_explained() {
 fn every_place_of_the_crash_table_is_in_the_code_and_killed_at() {
     let (table, tests) = (read("crates/README.md"), read("tests/tests/steps.rs"));
     let (_, table) = table.split_once("## The crash table").expect("the crash table");
-    let (table, _) = table.split_once("\n## ").expect("its end");
+    let (table, _) = table.split_once("\n## ").expect("the end of the table");
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
     let described: BTreeSet<&str> =
         rows.flat_map(|(places, _)| places.split('`')).filter(|one| one.contains('.')).collect();
@@ -117,7 +118,7 @@ fn every_place_of_the_crash_table_is_in_the_code_and_killed_at() {
         placed.extend(places.map(str::to_owned));
     }
     assert_eq!(described, placed.iter().map(String::as_str).collect(), "the crash table, and crash_point in the code");
-    assert!(placed.len() > 15, "only {placed:?} were found: is this test still looking in the right place?");
+    assert!(placed.len() > 15, "only {placed:?} were found: update the search pattern of this test");
     for place in placed {
         let is_killed_at = tests.contains(&format!("\"{place}\"")) || tests.contains(&format!("\"{place}:"));
         assert!(is_killed_at, "tests/tests/steps.rs does not kill at {place}");
@@ -129,7 +130,7 @@ fn every_reason_of_a_delivery_is_explained() {
     let contract = read("proto/README.md");
     let source = read("crates/domain/src/delivery.rs");
     let words: BTreeSet<&str> = source.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    assert!(words.len() > 15, "only {words:?} were found: is this test still looking in the right place?");
+    assert!(words.len() > 15, "only {words:?} were found: update the search pattern of this test");
     for word in words {
         assert!(contract.contains(&format!("| `{word}` |")), "proto/README.md does not explain {word}");
     }
@@ -137,10 +138,10 @@ fn every_reason_of_a_delivery_is_explained() {
 
 #[test]
 fn the_openapi_document_is_that_of_the_code() {
-    let output = Command::new(binary("ingest")).arg("--openapi").env_clear().output().expect("it starts");
+    let output = Command::new(binary("ingest")).arg("--openapi").env_clear().output().expect("ingest starts");
     assert!(output.status.success(), "ingest --openapi failed");
     let made = String::from_utf8(output.stdout).expect("text");
-    // Not with both texts in the message: they are thousands of lines.
+    // The message omits both texts: each has thousands of lines.
     assert!(
         made == read("proto/openapi.json"),
         "proto/openapi.json differs: put the output of `ingest --openapi` there"
@@ -151,12 +152,13 @@ fn the_openapi_document_is_that_of_the_code() {
 fn the_example_of_a_dialect_is_one() {
     let text = read("crates/domain/dialects/README.md");
     let (_, rest) = text.split_once("```toml\n").expect("an example");
-    let (example, _) = rest.split_once("```").expect("its end");
+    let (example, _) = rest.split_once("```").expect("the end of the example");
     let folder = std::env::temp_dir().join(format!("fanfare-example-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
     let file = folder.join("acme.toml");
     fs::write(&file, example).expect("a file");
-    let output = Command::new(binary("fanfare")).args(["dialect", "check"]).arg(&file).output().expect("it starts");
+    let output =
+        Command::new(binary("fanfare")).args(["dialect", "check"]).arg(&file).output().expect("fanfare starts");
     let _ = fs::remove_dir_all(&folder);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -228,8 +230,8 @@ fn the_schema_of_a_retry_message_is_that_of_the_code() {
     }
 }
 
-/// What a schema finds wrong with a value: the part of JSON Schema that ours use. Any other keyword is a
-/// mistake here, not something to be passed over.
+/// The first violation of a schema by a value. Supports the keywords of the schemas in `proto`; any other keyword fails
+/// the test.
 fn fault(schema: &Value, value: &Value, at: &str) -> Option<String> {
     schema.as_object().expect("a schema").iter().find_map(|(keyword, argument)| {
         let holds = match keyword.as_str() {
@@ -237,7 +239,7 @@ fn fault(schema: &Value, value: &Value, at: &str) -> Option<String> {
             "type" => match argument.as_str().expect("a type") {
                 "object" => value.is_object(),
                 "string" => value.is_string(),
-                other => panic!("this test does not know the type {other}"),
+                other => panic!("this test does not support the type {other}"),
             },
             "properties" => {
                 let mut described = argument.as_object().expect("properties").iter();
@@ -260,7 +262,7 @@ fn fault(schema: &Value, value: &Value, at: &str) -> Option<String> {
                 assert_eq!(argument, "date-time");
                 value.as_str().is_none_or(|text| text.parse::<Timestamp>().is_ok())
             }
-            other => panic!("this test does not know the keyword {other}"),
+            other => panic!("this test does not support the keyword {other}"),
         };
         (!holds).then(|| format!("{at} {keyword}"))
     })
@@ -270,7 +272,7 @@ fn length(value: &Value) -> u64 {
     value.as_str().map_or(0, |text| text.chars().count() as u64)
 }
 
-/// The patterns of the event's schema, by hand: whoever changes one there says here what it means.
+/// The patterns of the event schema, implemented by hand. A changed pattern needs a new implementation here.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern {
         "^[A-Za-z0-9_:/-]([A-Za-z0-9_.:/-]*[A-Za-z0-9_:/-])?$" => {
@@ -281,7 +283,7 @@ fn matches(pattern: &str, text: &str) -> bool {
                 && !text.ends_with('.')
         }
         r"^[^\u0000-\u001f\u007f-\u009f]+$" => !text.is_empty() && !text.chars().any(char::is_control),
-        other => panic!("this test does not know the pattern {other}"),
+        other => panic!("this test does not support the pattern {other}"),
     }
 }
 
@@ -302,7 +304,7 @@ fn every_link_leads_somewhere() {
     }
 }
 
-/// The anchors that headings get on the usual sites.
+/// Heading anchors as GitHub generates them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let anchor = |heading: &str| {
@@ -339,5 +341,5 @@ fn every_make_target_that_is_named_exists() {
             assert!(makefile.contains(&format!("\n{target}:")), "{readme}: there is no make {target}");
         }
     }
-    assert!(named >= 3, "only {named} targets were found: is this test still looking in the right place?");
+    assert!(named >= 3, "only {named} targets were found: update the search pattern of this test");
 }

@@ -1,4 +1,4 @@
-//! SIGTERM under full load: what is being sent is finished and recorded, and nothing is sent twice.
+//! SIGTERM under full load: attempts in flight are finished and recorded, and no request is repeated.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use fanfare_tests::{
 };
 use tokio::time::Instant;
 
-/// How long the receivers take: no attempt that is on its way at the SIGTERM ends before a second has gone.
+/// Answer time of the receivers: each attempt in flight at the SIGTERM lasts at least another second.
 const SLOW: Duration = Duration::from_millis(1500);
 
-/// Attempts that are on their way at once: all of them.
+/// Attempts in flight at once: the whole bound of three lanes.
 const PERMITS: usize = 24;
 
-/// Events for each of three endpoints, several times as many as can be on their way.
+/// Events for each of three endpoints, several times the attempts in flight.
 const EVENTS: usize = 60;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,13 +43,17 @@ async fn a_dispatcher_ended_under_full_load_finishes_what_it_sends_and_leaves_th
     assert_eq!(dispatcher.ended().await, 0);
     let requests = world.receiver.all().len();
     println!("drained in {:?}, with {before} requests before and {requests} in the end", terminated.elapsed());
-    assert!(requests < accepted.len() * subscribers.len(), "there was nothing to leave behind");
+    assert!(requests < accepted.len() * subscribers.len(), "the dispatcher left no delivery to the next");
     let answered = "SELECT count(*) FROM all_attempts WHERE outcome = 'answered' AND status = 200";
-    assert_eq!(world.count(answered).await, i64::try_from(requests).expect("some"), "each that was sent ended well");
+    assert_eq!(
+        world.count(answered).await,
+        i64::try_from(requests).expect("a small number"),
+        "a sent request was not recorded as delivered"
+    );
     assert_eq!(world.count("SELECT count(*) FROM all_attempts").await, world.count(answered).await);
     assert_eq!(world.count("SELECT count(*) FROM all_deliveries WHERE state = 'sending'").await, 0);
 
-    // The rest comes at once, and nothing again.
+    // The rest is sent at once, without repeats.
     for path in ["one", "two", "three"] {
         world.receiver.script(path, &[Behaviour::OK]);
     }

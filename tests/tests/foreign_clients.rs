@@ -1,6 +1,6 @@
-//! Programs that share no code with Fanfare: GitHub's example payloads, published over both doors (over
-//! AMQP by amqplib), verified at the receiver by the official Standard Webhooks library and by the code
-//! that document 000 gives its customers, and found again in the log.
+//! Publishing and receiving without Fanfare's code: GitHub's example payloads over HTTP and AMQP (amqplib). The
+//! receiver verifies with the official Standard Webhooks library and with the code in Incenta's documentation. The log
+//! must contain each delivery.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,13 +22,13 @@ use serde_json::{Value, json, value::RawValue};
 /// The default of `FANFARE_MAX_EVENT_BYTES`.
 const MAX_EVENT_BYTES: usize = 256 * 1024;
 
-/// Real payloads, as many as the package has or more.
+/// Minimal number of example payloads in the package.
 const LEAST_EXAMPLES: usize = 300;
 
-/// Requests to the API that are on their way at once.
+/// Concurrent requests to the API.
 const AT_ONCE: usize = 8;
 
-/// Each endpoint's path, and what it subscribes to.
+/// Path and subscription of each endpoint.
 const ENDPOINTS: [(&str, &[&str]); 5] = [
     ("all", &["*"]),
     ("issues", &["issues.*", "issue_comment.*"]),
@@ -37,7 +37,7 @@ const ENDPOINTS: [(&str, &[&str]); 5] = [
     ("none", &["pull_request", "issues.assigned.*", "pushed"]),
 ];
 
-/// A payload with its event type, its keys in the order that GitHub sends them.
+/// A payload with its event type. Keys keep the order in which GitHub sends them.
 #[derive(Deserialize)]
 struct Example {
     #[serde(rename = "type")]
@@ -50,7 +50,7 @@ impl Example {
         format!(r#"{{"type":"{}","data":{}}}"#, self.event_type, self.payload)
     }
 
-    /// Whether a subscription covers it, by the words of the documentation.
+    /// True if a subscription matches the event type, by the rules of the documentation.
     fn is_wanted(&self, subscriptions: &[&str]) -> bool {
         subscriptions.iter().any(|entry| match entry.strip_suffix('*') {
             Some(prefix) => self.event_type.starts_with(prefix),
@@ -64,7 +64,10 @@ async fn real_payloads_of_real_clients_arrive_verified_and_on_record() {
     let examples = node("octokit.mjs", &[], String::new()).await;
     let examples: Vec<Example> = examples.iter().map(|line| serde_json::from_str(line).expect("an example")).collect();
     assert!(examples.len() >= LEAST_EXAMPLES, "{} examples", examples.len());
-    assert!(examples.iter().all(|one| one.event().len() < MAX_EVENT_BYTES), "none is too large for the door");
+    assert!(
+        examples.iter().all(|one| one.event().len() < MAX_EVENT_BYTES),
+        "an example exceeds FANFARE_MAX_EVENT_BYTES"
+    );
     let world = World::new().await;
     let mut endpoints = Vec::new();
     for (path, events) in ENDPOINTS {
@@ -86,7 +89,7 @@ async fn real_payloads_of_real_clients_arrive_verified_and_on_record() {
     }
     let received: Vec<usize> = endpoints.iter().map(|(one, _)| world.receiver.received(&one.path).len()).collect();
     assert_eq!((received[0], received[3], received[4]), (2 * examples.len(), 2 * examples.len(), 0));
-    assert!(received[1] > 20 && received[2] > 2, "subscriptions that choose nothing prove nothing: {received:?}");
+    assert!(received[1] > 20 && received[2] > 2, "the subscriptions match too few examples: {received:?}");
 }
 
 async fn publish_over_http(world: &World, examples: &[Example]) {
@@ -98,26 +101,26 @@ async fn publish_over_http(world: &World, examples: &[Example]) {
     stream::iter(examples).map(publish).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
-/// Publishes each with amqplib, under a number as its key.
+/// Publishes each example with amqplib, with a numbered key.
 async fn publish_over_amqp(world: &World, examples: &[Example]) {
     let mut input = String::new();
     for (number, example) in examples.iter().enumerate() {
         let routing_key = format!("{}.{}", world.application, example.event_type);
         let id = format!("octokit-{number}");
         let message = json!({ "routing_key": routing_key, "message_id": id, "body": example.event() });
-        writeln!(input, "{message}").expect("a text takes anything");
+        writeln!(input, "{message}").expect("writing to a String");
     }
     let exchange = format!("{}.events", world.variables["FANFARE_PREFIX"]);
     let answers = node("publish.mjs", &[&world.variables["AMQP_URL"], &exchange], input).await;
     assert_eq!(answers, vec!["confirmed"; examples.len()]);
 }
 
-/// As a customer does, with the code that is given to customers.
+/// Verifies all requests with the code that customers use.
 async fn verify(endpoint: &Endpoint, received: &[Received]) {
     let mut input = String::new();
     for one in received {
         let delivery = json!({ "secret": endpoint.secret, "headers": one.headers, "body": STANDARD.encode(&one.body) });
-        writeln!(input, "{delivery}").expect("a text takes anything");
+        writeln!(input, "{delivery}").expect("writing to a String");
     }
     let answers = node("verify.mjs", &[], input).await;
     assert_eq!(answers.len(), received.len());
@@ -125,10 +128,10 @@ async fn verify(endpoint: &Endpoint, received: &[Received]) {
         assert_eq!(answer, r#"{"standard":true,"incenta":true}"#, "{}", String::from_utf8_lossy(&one.body));
     }
     let distinct: HashSet<_> = received.iter().map(Received::event).collect();
-    assert_eq!(distinct.len(), received.len(), "each event has an id of its own");
+    assert_eq!(distinct.len(), received.len(), "two events have the same id");
 }
 
-/// Node printed the payloads, so not a byte of them may have changed.
+/// Checks that each body has the exact bytes of the payload: Node printed the payloads, so that Fanfare changes none.
 fn assert_bodies_are_as_sent(wanted: &[&Example], received: &[Received]) {
     let body = |one: &Example| format!(r#"{{"event":"{}","data":{}"#, one.event_type, one.payload);
     let mut expected: Vec<String> = wanted.iter().flat_map(|one| [body(one), body(one)]).collect();
@@ -144,7 +147,7 @@ fn assert_bodies_are_as_sent(wanted: &[&Example], received: &[Received]) {
     assert_eq!((bodies.len(), differs), (expected.len(), None));
 }
 
-/// Every delivery of an endpoint is in the API's log as delivered, with its one attempt and its body.
+/// Checks that the API lists every delivery of an endpoint as delivered, with a single attempt and the body.
 async fn assert_each_is_on_record(world: &World, endpoint: &Endpoint, received: &[Received]) {
     let recorded = until(&format!("the record of /{}", endpoint.path), async || {
         let deliveries = all_deliveries(world, endpoint).await;
@@ -165,7 +168,7 @@ async fn assert_each_is_on_record(world: &World, endpoint: &Endpoint, received: 
     }
 }
 
-/// All deliveries of an endpoint, page by page.
+/// All deliveries of an endpoint, read page by page.
 async fn all_deliveries(world: &World, endpoint: &Endpoint) -> Vec<Value> {
     let mut deliveries: Vec<Value> = Vec::new();
     loop {

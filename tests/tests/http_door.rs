@@ -1,5 +1,5 @@
-//! The HTTP door: what `POST /api/v1/events` and `/api/v1/events/batch` take, and what each refusal says.
-//! Programs act on `code` and `field`, so both are part of the contract.
+//! Publishing over HTTP: `POST /api/v1/events` and `/api/v1/events/batch`, and the error of each refusal. Clients act
+//! on `code` and `field`, so both are part of the contract.
 
 use fanfare_tests::{
     client::{Answer, Client},
@@ -16,31 +16,31 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 /// The default of `FANFARE_MAX_EVENT_BYTES`.
 const MAX_EVENT_BYTES: usize = 256 * 1024;
 
-/// Levels of arrays and objects that an event may have, its own object included.
+/// Maximal nesting of an event, including the event object.
 const MAX_DEPTH: usize = 100;
 
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
-/// What a refusal must say: status, code and field, where it is about one.
+/// An expected refusal: status, code, and the field if the error names a field.
 type Refusal = (u16, &'static str, &'static str);
 
 fn assert_refused(what: &str, answer: &Answer, refusal: Refusal) {
     assert_eq!((answer.status, answer.code(), answer.field()), refusal, "{what}: {}", answer.body);
     assert_eq!(answer.body["success"], false, "{what}");
-    assert_ne!(answer.body["error"]["message"].as_str().unwrap_or_default(), "", "{what}: nothing for people to read");
+    assert_ne!(answer.body["error"]["message"].as_str().unwrap_or_default(), "", "{what}: the error has no message");
 }
 
 async fn publish(client: &Client, headers: Headers<'_>, body: impl Into<Vec<u8>>) -> Answer {
     client.send(Method::POST, "events", headers, body.into()).await.expect("an answer")
 }
 
-/// An event with this inside its `data`, nested so deep that the whole has so many levels.
+/// An event with `levels` levels of nesting.
 fn nested(levels: usize) -> String {
     let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
     format!(r#"{{"type":"a","data":{open}1{close}}}"#)
 }
 
-/// An event of exactly so many bytes.
+/// An event of exactly `bytes` bytes.
 fn sized(bytes: usize) -> String {
     let empty = r#"{"type":"a","data":""}"#;
     format!(r#"{{"type":"a","data":"{}"}}"#, "x".repeat(bytes - empty.len()))
@@ -104,7 +104,7 @@ async fn an_event_that_cannot_be_taken_is_refused_with_code_and_field() {
         assert_refused(what, &publish(world.client(), &[JSON], body.clone()).await, *refusal);
     }
     let invalid = metric(world.ingest(), r#"fanfare_published_total{result="invalid"}"#).await;
-    assert_eq!(invalid as usize, cases.len(), "each refusal is counted");
+    assert_eq!(invalid as usize, cases.len(), "a refusal is not counted");
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn a_key_opens_only_what_it_is_for() {
     let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
     let publisher =
         world.client().with_key(&world.create_key(&["--role", "publish", "--application", &world.application]));
-    until("the keys to be known", async || {
+    until("ingest to accept the keys", async || {
         (admin.get("applications").await.status == 200 && publisher.get("deliveries").await.status == 403).then_some(())
     })
     .await;
@@ -212,13 +212,13 @@ async fn a_key_opens_only_what_it_is_for() {
     }
 }
 
-/// The same key with another secret.
+/// A key with the same id and another secret.
 fn forged(key: &str) -> String {
     let (id, secret) = key.rsplit_once('_').expect("a key has parts");
     format!("{id}_{}", secret.chars().rev().collect::<String>())
 }
 
-/// Whatever is wrong with a query, the answer has the one form that all errors have.
+/// A refused query has an error body like all other errors.
 #[tokio::test]
 async fn a_query_that_cannot_be_read_is_an_error_like_any_other() {
     let world = World::new().await;
@@ -238,7 +238,7 @@ async fn the_same_key_is_the_same_event_and_delivered_once() {
     let first = publish(world.client(), &[JSON], r#"{"type":"a","data":1,"id":"order-1"}"#).await;
     let id = first.data()["id"].as_str().expect("an id").to_owned();
     assert_eq!(first.status, 202);
-    assert_eq!(first.body, json!({ "success": true, "data": { "id": id } }), "this, and no more");
+    assert_eq!(first.body, json!({ "success": true, "data": { "id": id } }), "the answer has other members");
     assert!(id.len() == 30 && id.starts_with("evt_"), "{id}");
 
     let key = ("idempotency-key", "order-1");
@@ -257,14 +257,14 @@ async fn the_same_key_is_the_same_event_and_delivered_once() {
     assert_eq!(received.iter().map(|one| one.event()).collect::<Vec<_>>(), [id]);
 }
 
-/// A key belongs to its application: what another one publishes under it is another event.
+/// Keys are scoped to an application: another application's event with the same key is another event.
 #[tokio::test]
 async fn applications_do_not_share_keys() {
     let world = World::new().await;
     let other = fanfare(&world.variables, &["app", "create", "other"]);
     let key = world.create_key(&["--role", "manage", "--application", &other]);
     let client = world.client().with_key(&key);
-    until("the key to be known", async || (client.get("webhooks").await.status == 200).then_some(())).await;
+    until("ingest to accept the new key", async || (client.get("webhooks").await.status == 200).then_some(())).await;
     world.endpoint("first", &["*"]).await;
     let url = world.receiver.url("second");
     assert_eq!(client.post("webhooks", &json!({ "url": url, "events": ["*"] })).await.status, 201);
@@ -295,7 +295,7 @@ async fn each_event_of_a_batch_is_answered_for_itself() {
         { "type": "last", "data": 1 },
     ]);
     let answer = world.client().post("events/batch", &batch).await;
-    assert_eq!(answer.status, 207, "a client that looks at the status alone must see that some failed");
+    assert_eq!(answer.status, 207, "the status must show that some events failed");
     let answers = answer.data().as_array().expect("a list");
     assert_eq!(answers.len(), 7);
     let refused: Vec<_> = answers.iter().map(|one| refusal_in_batch(one).unwrap_or_default()).collect();
@@ -311,7 +311,7 @@ async fn each_event_of_a_batch_is_answered_for_itself() {
         none,
     ];
     assert_eq!(refused, expected);
-    assert_eq!(answers[2], answers[4], "the same id is the same event");
+    assert_eq!(answers[2], answers[4], "two events with the same id got different answers");
 
     world.wait_for_deliveries("state=delivered", 3).await;
     let mut received: Vec<_> =
@@ -322,7 +322,7 @@ async fn each_event_of_a_batch_is_answered_for_itself() {
     assert_eq!(received, taken);
 }
 
-/// Code and field of an event that a batch did not take; none where it was taken.
+/// Code and field of a refused event in a batch; `None` for an accepted event.
 fn refusal_in_batch(answer: &Value) -> Option<(String, String)> {
     let error = answer.get("error")?;
     assert_eq!(answer["success"], false);
@@ -351,5 +351,5 @@ async fn a_batch_has_limits_of_its_own() {
     assert_eq!(answer.status, 202, "{}", answer.body["error"]);
     let ids: std::collections::HashSet<_> =
         answer.data().as_array().expect("a list").iter().map(|one| one["data"]["id"].to_string()).collect();
-    assert_eq!(ids.len(), 1000, "each is an event of its own");
+    assert_eq!(ids.len(), 1000, "two events have the same id");
 }

@@ -1,4 +1,4 @@
-//! Endpoints that are slow, hang or fail delay nobody else, and are themselves served again once they are back.
+//! Isolation: slow, hanging or failing endpoints delay no other endpoint, and are served again after recovery.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 const IN_FLIGHT: &str = "fanfare_attempts_in_flight";
 const OPEN: &str = r#"fanfare_lanes{state="open"}"#;
 
-/// The places of a process, and how many of them the endpoints of one application get that are not known to be fast: of its
-/// half all but a quarter.
+/// The places of a process, and the share of an application's endpoints that are not known to be fast: three quarters
+/// of the application's half.
 const PLACES: (&str, &str) = ("FANFARE_PLACES", "32");
 const SHARE: usize = 12;
 
-/// A world whose attempts may take a minute.
+/// A world with an attempt timeout of 60 s.
 async fn patient_world(variables: &[(&str, &str)]) -> World {
     World::of(Setup { timeout: Some("60s".to_owned()), ..Setup::new(variables) }).await
 }
@@ -39,22 +39,23 @@ async fn publish(world: &World, event_type: &str, count: usize) {
     }
 }
 
-/// Requests that endpoints have had.
+/// Number of requests at these endpoints.
 fn reached(world: &World, endpoints: &[Endpoint]) -> usize {
     endpoints.iter().map(|one| world.receiver.received(&one.path).len()).sum()
 }
 
-/// Waits until an application has used up its share of the places for endpoints that hang.
+/// Waits until hanging endpoints use the application's whole share of the places, and further deliveries are queued.
 async fn some_hang_and_others_wait(world: &World, hanging: &[Endpoint]) {
-    until("some to hang", async || (reached(world, hanging) == SHARE).then_some(())).await;
-    until("others to be put off", async || {
+    until("the hanging endpoints to use the whole share", async || (reached(world, hanging) == SHARE).then_some(()))
+        .await;
+    until("further deliveries to be queued", async || {
         let queued = world.deliveries("state=queued").await;
         queued.iter().any(|one| one["reason"] == "application_busy").then_some(())
     })
     .await;
 }
 
-/// The numbers of a delivery's attempts.
+/// The attempt numbers of a delivery.
 fn numbers(delivery: &Value) -> Vec<u64> {
     let attempts = delivery["attempts"].as_array().expect("attempts");
     attempts.iter().map(|one| one["attempt"].as_u64().expect("a number")).collect()
@@ -73,7 +74,7 @@ async fn slow_attempts_do_not_use_up_what_the_broker_hands_over() {
     publish(&world, "order", 1).await;
     publish(&world, "a", 20).await;
     world.receiver.wait_for(&healthy.path, 20).await;
-    assert!(metric(&dispatcher, IN_FLIGHT).await >= 4.0, "they still hang");
+    assert!(metric(&dispatcher, IN_FLIGHT).await >= 4.0, "the slow attempts have ended");
 }
 
 #[tokio::test]
@@ -89,7 +90,7 @@ async fn endpoints_that_hang_leave_places_to_those_that_are_fast() {
     publish(&world, "a", 20).await;
     world.receiver.wait_for(&healthy.path, 21).await;
     let in_flight = async || (metric(&dispatcher, IN_FLIGHT).await == SHARE as f64).then_some(());
-    until("the fast ones to be answered", in_flight).await;
+    until("the fast endpoints to answer", in_flight).await;
     assert_eq!(reached(&world, &hanging), SHARE);
 }
 
@@ -105,13 +106,13 @@ async fn an_application_whose_endpoints_hang_leaves_half_to_another_one() {
     let dispatcher = world.dispatcher().await;
     publish(&world, "order", 3).await;
     some_hang_and_others_wait(&world, &hanging).await;
-    // Nobody knows these endpoints yet: they have what is left of the places.
+    // Endpoints of unknown pace use the remaining places.
     other.post("events", &json!({ "type": "a", "data": 1 })).await.data();
     for path in &paths {
         world.receiver.wait_for(path, 1).await;
     }
     let busy = metric(&dispatcher, r#"fanfare_queued_total{reason="process_busy"}"#).await;
-    assert_eq!(busy, 0.0, "they waited for others");
+    assert_eq!(busy, 0.0, "deliveries of the other application were queued");
     assert_eq!(reached(&world, &hanging), SHARE);
 }
 
@@ -128,7 +129,7 @@ async fn a_breaker_spares_an_endpoint_that_fails_and_lets_it_back_in() {
     let dispatcher = world.dispatcher().await;
     publish(&world, "a", EVENTS).await;
     counted(&dispatcher, OPEN, 1).await;
-    until("a backlog that says so", async || {
+    until("a backlog with an open breaker", async || {
         let backlog = world.client().get(&format!("webhooks/{}/backlog", endpoint.id)).await.data().clone();
         (backlog["reason"] == "breaker_open" && !backlog["next_probe_at"].is_null()).then_some(())
     })

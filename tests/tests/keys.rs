@@ -1,4 +1,4 @@
-//! API keys: made, listed, rotated with an overlap, ended by time or at once, and when each was used.
+//! API keys: created, listed, rotated with an overlap, expired, revoked, and the time of last use.
 
 use fanfare_tests::{
     client::Client,
@@ -9,20 +9,20 @@ use fanfare_tests::{
 use hyper::Method;
 use serde_json::{Value, json};
 
-/// A client of an administrator, whose key is known.
+/// A client with the role `admin`, once ingest accepts the key.
 async fn administrator(world: &World) -> Client {
     let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
     opens(&admin, "keys").await;
     admin
 }
 
-/// Waits until a key opens: it is known a moment after it was made.
+/// Waits until ingest accepts a key.
 async fn opens(client: &Client, path: &str) {
-    until("the key to open", async || (client.get(path).await.status == 200).then_some(())).await;
+    until("ingest to accept the key", async || (client.get(path).await.status == 200).then_some(())).await;
 }
 
 async fn is_shut(client: &Client) {
-    until("the key to open nothing", async || (client.get("webhooks").await.status == 401).then_some(())).await;
+    until("ingest to refuse the ended key", async || (client.get("webhooks").await.status == 401).then_some(())).await;
 }
 
 async fn listed(admin: &Client, id: &Value) -> Value {
@@ -49,7 +49,7 @@ async fn a_rotated_key_opens_until_the_overlap_ends_and_a_revoked_one_no_more() 
     let first = admin.post("keys", &new).await.data().clone();
     let first_door = admin.with_key(text(&first["key"]));
     opens(&first_door, "webhooks").await;
-    let shown = until("the use to be noted", async || {
+    let shown = until("the time of last use", async || {
         let shown = listed(&admin, &first["id"]).await;
         (!shown["last_used_at"].is_null()).then_some(shown)
     })
@@ -67,7 +67,7 @@ async fn a_rotated_key_opens_until_the_overlap_ends_and_a_revoked_one_no_more() 
     let third = rotate(&admin, &second["id"], 0).await;
     is_shut(&second_door).await;
     let again = admin.post(&format!("keys/{}/rotate", text(&second["id"])), &json!({})).await;
-    assert_eq!((again.status, again.code()), (404, "not_found"), "it has ended");
+    assert_eq!((again.status, again.code()), (404, "not_found"), "an ended key was rotated");
 
     let third_door = admin.with_key(text(&third["key"]));
     opens(&third_door, "webhooks").await;
@@ -75,7 +75,7 @@ async fn a_rotated_key_opens_until_the_overlap_ends_and_a_revoked_one_no_more() 
     let revoked = admin.delete(&path).await.data()["revoked_at"].clone();
     assert!(!revoked.is_null());
     is_shut(&third_door).await;
-    assert_eq!(admin.delete(&path).await.data()["revoked_at"], revoked, "once");
+    assert_eq!(admin.delete(&path).await.data()["revoked_at"], revoked, "a second revocation changed the time");
 }
 
 #[tokio::test]

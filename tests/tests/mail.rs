@@ -1,5 +1,5 @@
-//! Mails to the owners of failed deliveries, by a real SMTP server: what they say, how many there are, and what
-//! becomes of them when the server is down, is not whom it should be, or refuses.
+//! Mails about failed deliveries, over a real SMTP server: content and number, and behaviour when the server is down,
+//! untrusted, or refuses a mail.
 
 use std::{
     collections::HashMap,
@@ -33,13 +33,13 @@ const OWNER: &str = "owner@example.com";
 const USER: &str = "fanfare@mail";
 const PASSWORD: &str = "s3cret/@";
 
-/// The same as a URL holds them.
+/// User and password, percent-encoded for a URL.
 const CREDENTIALS: &str = "fanfare%40mail:s3cret%2F%40";
 
-/// Longer than a look of the job, for what does not happen.
+/// Longer than the interval of the mail job: time in which no further mail may come.
 const A_LOOK: Duration = Duration::from_secs(6);
 
-/// A mail as the server took it.
+/// A mail accepted by the server.
 #[derive(Debug, Clone, Deserialize)]
 struct Mail {
     from: String,
@@ -50,7 +50,7 @@ struct Mail {
     text: String,
 }
 
-/// What the server reports once it has a port.
+/// A report of the server, after the line with its port.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Report {
@@ -64,7 +64,7 @@ struct Books {
     mails: Vec<(SystemTime, Mail)>,
 }
 
-/// A mail server of a test's own. Ends when it is dropped.
+/// A private mail server. Ends on drop.
 struct MailServer {
     port: u16,
     books: Arc<Mutex<Books>>,
@@ -81,9 +81,9 @@ impl MailServer {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the server starts");
-        let input = process.stdin.take().expect("its input is piped");
-        let mut lines = BufReader::new(process.stdout.take().expect("its output is piped")).lines();
-        let first = lines.next_line().await.expect("its output").expect("a line");
+        let input = process.stdin.take().expect("a piped standard input");
+        let mut lines = BufReader::new(process.stdout.take().expect("a piped standard output")).lines();
+        let first = lines.next_line().await.expect("the server's output").expect("a line");
         let first: Value = serde_json::from_str(&first).expect("JSON");
         let port = first["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
         let books = Arc::default();
@@ -91,7 +91,7 @@ impl MailServer {
         Self { port, books, input, _process: process }
     }
 
-    /// Lets one that was to do so later listen.
+    /// Makes a server started with `--later` listen.
     async fn listen(&mut self) {
         self.input.write_all(b"\n").await.expect("the server runs");
     }
@@ -100,12 +100,12 @@ impl MailServer {
         lock(&self.books).mails.iter().map(|(_, mail)| mail.clone()).collect()
     }
 
-    /// When it took the newest mail.
+    /// Arrival time of the newest mail.
     fn newest_at(&self) -> SystemTime {
         lock(&self.books).mails.last().expect("a mail").0
     }
 
-    /// All that was said to it.
+    /// All text received from clients.
     fn heard(&self) -> String {
         lock(&self.books).heard.clone()
     }
@@ -130,7 +130,7 @@ async fn keep(mut lines: Lines<BufReader<ChildStdout>>, books: Arc<Mutex<Books>>
     }
 }
 
-/// A certificate for 127.0.0.1 that signs itself, and its key, in files. Removed when it is dropped.
+/// Files with a self-signed certificate for 127.0.0.1 and its key. Removed on drop.
 struct Certificate(PathBuf);
 
 impl Certificate {
@@ -148,7 +148,7 @@ impl Certificate {
         self.0.join("certificate.pem").to_string_lossy().into_owned()
     }
 
-    /// Starts a server that has it.
+    /// Starts a mail server with this certificate.
     async fn server(&self, arguments: &[&str]) -> MailServer {
         let (certificate, key) = (self.file(), self.0.join("key.pem").to_string_lossy().into_owned());
         MailServer::start(&[&["--certificate", &certificate, "--key", &key], arguments].concat()).await
@@ -161,26 +161,26 @@ impl Drop for Certificate {
     }
 }
 
-/// A world whose application mails its owner by this server, and gives up after a second attempt.
+/// A world whose application has an owner's address, with this mail server and a single retry after 1 s.
 fn setup(url: &str) -> Setup {
     let variables = [("FANFARE_SMTP_URL", url), ("FANFARE_MAIL_FROM", "Fanfare <fanfare@mail.example.com>")];
     let arguments = ["--email", OWNER].map(str::to_owned).to_vec();
     Setup { dialect: "incentable".to_owned(), arguments, waits: Waits::of("1s"), ..Setup::new(&variables) }
 }
 
-/// The same, with further variables.
+/// Like [`setup`], with further environment variables.
 fn setup_with(url: &str, variables: &[(&str, &str)]) -> Setup {
     let mut setup = setup(url);
     setup.variables.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
     setup
 }
 
-/// Publishes an event that all endpoints get.
+/// Publishes an event that every endpoint of this file is subscribed to.
 async fn publish(world: &World) -> String {
     world.publish(&json!({ "type": "points.awarded", "data": { "points": 500 } })).await
 }
 
-/// An endpoint that fails every attempt.
+/// An endpoint that answers 500 to every attempt.
 async fn failing(world: &World, path: &str) -> Endpoint {
     world.receiver.script(path, &[Behaviour::FAIL]);
     world.endpoint(path, &["*"]).await
@@ -194,7 +194,7 @@ async fn wait_for_notices(world: &World, count: i64) {
     until(&format!("{count} notices"), async || (notices(world).await == count).then_some(())).await;
 }
 
-/// What no log may hold of the credentials: themselves, as they are in the URL, and as they are sent.
+/// Texts that no log may contain: the credentials, also in the forms of the URL and of the SMTP session.
 fn secrets() -> Vec<String> {
     let sent = [PASSWORD.to_owned(), format!("\0{USER}\0{PASSWORD}")].map(|text| BASE64_STANDARD.encode(text));
     [USER, PASSWORD, CREDENTIALS, "s3cret"].map(str::to_owned).into_iter().chain(sent).collect()
@@ -207,7 +207,7 @@ fn assert_silent(dispatcher: &Process, secrets: &[String]) {
     }
 }
 
-/// By whichever of two dispatchers, whose logs tell all that there is to tell.
+/// Either of two dispatchers sends the mail. Both log at debug level, so that the search for secrets is complete.
 #[tokio::test]
 async fn an_owner_is_told_once_what_failed_what_came_back_and_what_to_do() {
     let certificate = Certificate::new();
@@ -264,7 +264,8 @@ fn assert_envelope(mail: &Mail) {
     assert!(mail.headers["message-id"].ends_with("@mail.example.com>") && mail.headers.contains_key("date"));
 }
 
-/// A digest's time is not waited for: all of the flood has failed before it ends, however slow the machine is.
+/// Shortens the digest interval only after all deliveries have failed, so that a slow machine makes a single digest,
+/// too.
 #[tokio::test]
 async fn a_flood_of_failures_makes_one_digest_when_its_time_has_come() {
     const REST: Duration = Duration::from_secs(8);
@@ -287,7 +288,7 @@ async fn a_flood_of_failures_makes_one_digest_when_its_time_has_come() {
     let due = SystemTime::now() + REST;
     world.database().await.batch_execute(ALMOST_DUE).await.expect("a digest that is almost due");
     let digest = server.wait_for(2).await.remove(1);
-    assert!(server.newest_at() >= due, "it came too early, by {:?}", due.duration_since(server.newest_at()));
+    assert!(server.newest_at() >= due, "the digest came too early, by {:?}", due.duration_since(server.newest_at()));
     assert_eq!(digest.headers["subject"], "60 deliveries failed");
     assert!(digest.text.starts_with("60 deliveries to 3 endpoints failed."), "{}", digest.text);
     assert_eq!(digest.text.matches("Came back").count(), 20);
@@ -299,7 +300,7 @@ async fn a_flood_of_failures_makes_one_digest_when_its_time_has_come() {
     assert_eq!(server.mails().len(), 2);
 }
 
-/// Also over TLS from the first byte on.
+/// Uses TLS from the first byte (`smtps`).
 #[tokio::test]
 async fn a_server_that_is_down_delays_mails_and_nothing_else() {
     let certificate = Certificate::new();
@@ -325,7 +326,7 @@ async fn a_server_that_is_down_delays_mails_and_nothing_else() {
     assert!(metric(&dispatcher, "fanfare_mails_total{result=\"failed\"}").await >= 1.0);
 }
 
-/// Fails a delivery, and shows that the server was told nothing of it, and gives what it was told.
+/// Lets a delivery fail, and checks that the server got no mail. Returns the text received by the server.
 async fn assert_nothing_is_sent(server: &MailServer, trusted: &Certificate) -> String {
     let url = format!("smtp://{CREDENTIALS}@127.0.0.1:{}", server.port);
     let world = World::of(setup_with(&url, &[("FANFARE_CA_FILE", &trusted.file())])).await;
@@ -347,7 +348,7 @@ async fn nothing_is_sent_to_a_server_with_the_wrong_certificate() {
     assert!(heard.contains("STARTTLS") && !heard.contains("AUTH"), "{heard}");
 }
 
-/// Not the password either, which somebody between us and the server could ask for.
+/// Not even the password is sent: an attacker between dispatcher and server could read the text.
 #[tokio::test]
 async fn nothing_is_sent_without_encryption() {
     let server = MailServer::start(&["--user", USER, "--password", PASSWORD]).await;
@@ -363,7 +364,8 @@ async fn nothing_is_lost_where_the_password_is_wrong() {
     assert!(heard.contains("AUTH"), "{heard}");
 }
 
-/// What a server refuses for a reason of its own is kept. Also an endpoint whose owner has left no address.
+/// A permanent refusal of the address drops the notices; any other refusal keeps them. An endpoint without an address
+/// delays no mail.
 #[tokio::test]
 async fn an_address_that_is_refused_for_good_is_in_nobodys_way() {
     let server = MailServer::start(&[]).await;
@@ -398,7 +400,7 @@ async fn an_address_that_is_refused_for_good_is_in_nobodys_way() {
     assert_silent(&dispatcher, &[OWNER, "refused@example.com", "denied@example.com"].map(str::to_owned));
 }
 
-/// What is not to be told is not written down, which is seen without waiting for mails.
+/// Without notifications in the dialect, no notice is stored: checked in the database, without a wait for mails.
 #[tokio::test]
 async fn a_dialect_that_tells_nobody_sends_no_mail() {
     let server = MailServer::start(&[]).await;

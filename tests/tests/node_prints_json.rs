@@ -1,7 +1,7 @@
-//! `print_as_node` against Node itself, byte for byte: thousands of nasty texts, broken ones among
-//! them, and GitHub's example payloads.
+//! `print_as_node` against Node, byte for byte: thousands of generated JSON texts, valid and invalid, and GitHub's
+//! example payloads.
 //!
-//! The texts are the same in every run; `FANFARE_TEST_SEED=7` tries others.
+//! All runs use the same texts; `FANFARE_TEST_SEED=7` generates others.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -49,12 +49,12 @@ fn prints_what_node_prints() -> Result<()> {
             Err(JsonFault::TooDeep { .. } | JsonFault::InfiniteNumber { .. }) => counts.2 += 1,
         }
     }
-    // a generator that makes only one kind of text would prove little
+    // A generator of a single kind of text would prove little.
     ensure!(counts.0 > 4_000 && counts.1 > 1_500 && counts.2 > 20, "printed, broken, ours alone: {counts:?}");
     Ok(())
 }
 
-/// What Node prints for each text, None where it throws.
+/// Node's output for each text; `None` if Node throws.
 fn ask_node(texts: &[String]) -> Result<Vec<Option<String>>> {
     let lines: Result<Vec<_>, _> = texts.iter().map(serde_json::to_string).collect();
     let answers = run_node("stringify.mjs", lines?.join("\n"))?;
@@ -63,7 +63,7 @@ fn ask_node(texts: &[String]) -> Result<Vec<Option<String>>> {
     Ok(answers)
 }
 
-/// The payloads, as JSON texts with their keys in their own order.
+/// GitHub's payloads as JSON texts, with keys in the original order.
 fn octokit() -> Result<Vec<String>> {
     #[derive(serde::Deserialize)]
     struct Example {
@@ -75,7 +75,7 @@ fn octokit() -> Result<Vec<String>> {
 
 fn run_node(program: &str, input: String) -> Result<String> {
     const MISSING: &str =
-        "Node 18 or later and the packages of tests/clients/node are needed: run `make test`, which installs them";
+        "Node 18 or later and the packages of tests/clients/node are needed: run `make test`, which installs both";
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients/node");
     ensure!(folder.join("node_modules").is_dir(), MISSING);
     let mut node = Command::new("node");
@@ -89,7 +89,7 @@ fn run_node(program: &str, input: String) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Powers of two and of ten with their neighbours: where printing the shortest digits is difficult.
+/// Powers of two and of ten with their neighbours, whose shortest decimal form is hard to compute.
 fn edges_of_floats() -> Vec<String> {
     let twos = (0..=2046u64).map(|exponent| f64::from_bits(exponent << 52));
     let tens = (-324..=308).filter_map(|exponent| format!("1e{exponent}").parse().ok());
@@ -100,7 +100,7 @@ fn edges_of_floats() -> Vec<String> {
     texts.chunks(100).map(list).collect()
 }
 
-/// Writes JSON as badly as the grammar allows, and sometimes worse.
+/// A generator of unusual JSON texts, valid and invalid.
 struct Nasty(StdRng);
 
 impl Nasty {
@@ -140,7 +140,7 @@ impl Nasty {
         self.spaced(Self::key) + ":" + &self.spaced(|it| it.value(depth))
     }
 
-    /// Few keys, so that they repeat, spelt in several ways.
+    /// A key from a short list, so that keys repeat, with random escapes.
     fn key(&mut self) -> String {
         const KEYS: &[&str] = &[
             "a",
@@ -218,7 +218,7 @@ impl Nasty {
         if self.0.random() { format!("\\u{unit:04x}") } else { format!("\\u{unit:04X}") }
     }
 
-    /// A character as it is, or escaped.
+    /// A character, plain or escaped.
     fn spelt(&mut self, c: char) -> String {
         if self.0.random_ratio(4, 5) && !matches!(c, '"' | '\\' | '\0'..' ') {
             return c.to_string();
@@ -283,7 +283,7 @@ impl Nasty {
         }
     }
 
-    /// A number exactly between two floats, or the least bit above; 54 bits with the last one set.
+    /// A number exactly between two floats, or slightly above: 54 bits with the last bit set.
     fn halfway(&mut self) -> String {
         let odd = self.0.random_range(1u128 << 53..1 << 54) | 1;
         let power = self.0.random_range(0..31);
@@ -294,7 +294,7 @@ impl Nasty {
         format!("{digits}.{zeros}{more}e-{exponent}")
     }
 
-    /// Mostly few, sometimes many, with runs of one digit.
+    /// A run of digits, usually short.
     fn digits(&mut self, most: usize) -> String {
         let most = if self.0.random_ratio(1, 10) { most } else { 20 };
         let many = self.0.random_range(0..most);
@@ -310,7 +310,7 @@ impl Nasty {
         self.pick(&["", "", "", "", " ", "\n", "\r\n", "\t  "]).to_owned()
     }
 
-    /// One change somewhere, which mostly breaks the syntax.
+    /// Changes a text in a single place, which usually breaks the syntax.
     fn broken(&mut self, mut text: String) -> String {
         const SNIPPETS: &[&str] = &[
             "\"", "\\", "\\u", "\\x", ",", ":", "{", "}", "[", "]", "0", "-", "+", ".", "e", " ", "\n", "\u{0}",
@@ -331,7 +331,7 @@ impl Nasty {
         text
     }
 
-    /// Enough keys that V8 keeps the object as a dictionary; each of them about twice.
+    /// An object with so many keys that V8 uses dictionary mode. Each key occurs about twice.
     fn big_object(&mut self, keys: usize) -> String {
         let prefixes = ["k", "", "-", "42949"];
         let key = |it: &mut Self| format!("\"{}{}\"", it.pick(&prefixes), it.0.random_range(0..keys));
@@ -339,7 +339,7 @@ impl Nasty {
         format!("{{{}}}", members.join(","))
     }
 
-    /// Objects of one shape but with different values, which V8 reads in a way of its own.
+    /// Objects of the same shape with different values, which V8 parses on a special path.
     fn alike_objects(&mut self, many: usize) -> String {
         let keys: Vec<_> = (0..6).map(|_| self.key()).collect();
         let mut object = |_| {
@@ -350,11 +350,11 @@ impl Nasty {
         format!("[{}]", objects.join(","))
     }
 
-    /// A text that we accept; of the numbers that we refuse, a large one would hold some for certain.
+    /// A text that `check` accepts. A large text would certainly contain a number that `check` refuses.
     fn readable(&mut self, write: impl Fn(&mut Self) -> String) -> String {
         let readable = |text: &String| check(text).is_ok();
         let text = (0..100).map(|_| write(self)).find(readable);
-        text.expect("one of a hundred tries is accepted")
+        text.expect("an accepted text within a hundred tries")
     }
 
     fn pick<T: Copy>(&mut self, of: &[T]) -> T {

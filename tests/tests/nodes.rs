@@ -1,14 +1,14 @@
-//! A broker of several nodes, which are lost one after the other. The nodes are ways to one server here; `make chaos`
-//! has a cluster.
+//! A broker with several nodes that fail one after the other. Each node is a proxy to the same server; `make chaos`
+//! runs a real cluster.
 
 use fanfare_tests::{patience::until, proxy::Proxy, world::World};
 use futures_util::future::join_all;
 use serde_json::json;
 
-/// Publishes an event once ingest takes it, and waits until it is delivered.
+/// Publishes an event once ingest accepts events, and waits for the delivery.
 async fn flows(world: &World, path: &str) {
     let before = world.receiver.received(path).len();
-    until("ingest to accept", async || {
+    until("ingest to accept an event", async || {
         let answer = world.client().post("events", &json!({ "type": "a", "data": {} })).await;
         (answer.status == 202).then_some(())
     })
@@ -32,7 +32,7 @@ async fn all_goes_on_at_the_nodes_that_are_left() {
         ways.remove(0);
         flows(&world, &endpoint.path).await;
     }
-    // One that starts now finds the last of them, too.
+    // A process that starts now finds the last node, too.
     dispatcher.kill();
     world.start_ingest_with(&urls).await;
     let _dispatcher = world.process_with("dispatcher", &urls);

@@ -1,5 +1,4 @@
-//! What operators meet: a configuration with mistakes, the pages for probes and metrics, a database that
-//! is not migrated yet, and traces.
+//! Operation: invalid settings, health and metrics pages, a database without the schema, and traces.
 
 use std::{collections::BTreeSet, fs, net::SocketAddr, process::Stdio};
 
@@ -18,20 +17,25 @@ use tokio::{
     process::Command,
 };
 
-/// How a service ends that cannot start: whether it says so, and what it says.
+/// Runs a service that must refuse to start. Returns all output.
 async fn complaint(service: &str, variables: &Variables) -> String {
     let mut command = Command::new(binary(service));
     command.env_clear().envs(variables).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(patience(), command.output());
-    let output = output.await.unwrap_or_else(|_| panic!("{service} runs with {variables:?}")).expect("it starts");
-    assert!(output.status.code().is_some_and(|code| code != 0), "{service} ends with {}", output.status);
+    let output =
+        output.await.unwrap_or_else(|_| panic!("{service} runs with {variables:?}")).expect("the service starts");
+    assert!(
+        output.status.code().is_some_and(|code| code != 0),
+        "{service} must end with a failure status, but ended with {}",
+        output.status
+    );
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-/// Part of each bad value that is a secret.
+/// The secret part of the invalid values.
 const SECRET: &str = "hunter2";
 
-/// A bad value for each setting of both services.
+/// An invalid value for each setting that both services share.
 const BAD: [(&str, &str); 10] = [
     ("AMQP_URL", "amqp://user:hunter2@:none"),
     ("DATABASE_URL", "postgres://user:hunter2@localhost:none/fanfare"),
@@ -45,7 +49,7 @@ const BAD: [(&str, &str); 10] = [
     ("FANFARE_OPERATIONS_ADDRESS", "localhost"),
 ];
 
-/// Bad values for the settings of one service each.
+/// Invalid values for the settings of a single service.
 const BAD_ALONE: [(&str, &[(&str, &str)]); 2] = [
     ("ingest", &[("FANFARE_ADDRESS", "8080"), ("FANFARE_LOG_FORMAT", "xml")]),
     (
@@ -68,7 +72,7 @@ async fn all_mistakes_of_a_configuration_are_told_at_once() {
         let variables = bad.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let said = complaint(service, &variables).await;
         let missing: Vec<_> = bad.iter().map(|(name, _)| *name).filter(|name| !said.contains(name)).collect();
-        assert!(missing.is_empty(), "{service} does not tell of {missing:?}, but: {said}");
+        assert!(missing.is_empty(), "{service} does not name {missing:?}: {said}");
         assert!(!said.contains(SECRET), "{service} shows a secret: {said}");
 
         let said = complaint(service, &Variables::new()).await;
@@ -87,7 +91,7 @@ async fn a_mail_server_needs_a_sender() {
     assert!(!said.contains(SECRET), "{said}");
 }
 
-/// A mistake that only the last check sees is told by the setting's name all the same, and never shown.
+/// A fault found only by the last check also names the setting, and never shows the value.
 #[tokio::test]
 async fn each_mistake_alone_is_told_by_its_name() {
     let world = World::new().await;
@@ -102,7 +106,7 @@ async fn each_mistake_alone_is_told_by_its_name() {
             let mut variables = world.variables.clone();
             variables.insert((*name).to_owned(), (*value).to_owned());
             let said = complaint(service, &variables).await;
-            assert!(said.contains(name), "{service} with {name}={value} says: {said}");
+            assert!(said.contains(name), "{service} with {name}={value} does not name the setting: {said}");
             assert!(!said.contains(SECRET), "{service} shows a secret: {said}");
         }
     }
@@ -131,12 +135,12 @@ async fn a_service_tells_its_health_and_its_metrics() {
         assert!(metrics.contains(&format!("{histogram}_bucket{{le=")), "{metrics}");
         assert!(metrics.contains(&format!("# HELP {histogram} ")), "{metrics}");
         for id in ["app_", "wh_", "evt_", "dlv_"] {
-            assert!(!metrics.contains(id), "a label holds an id, of which there is no end: {metrics}");
+            assert!(!metrics.contains(id), "a label contains an id, and ids are unbounded: {metrics}");
         }
     }
 }
 
-/// Publishers keep their connections, and open more while they wait for an answer.
+/// Publishers keep connections open, and open further connections while waiting for an answer.
 #[tokio::test]
 async fn a_connection_costs_ingest_little_memory() {
     const CONNECTIONS: u64 = 200;
@@ -149,7 +153,7 @@ async fn a_connection_costs_ingest_little_memory() {
     for _ in 0..CONNECTIONS {
         open.push(TcpStream::connect(address).await.expect("a connection"));
     }
-    // The last of them is served after all others were accepted.
+    // The last connection is served after all others were accepted.
     ask(open.last_mut().expect("connections")).await;
     let unused = each();
     assert!(unused < 100, "{unused} kB for each connection");
@@ -160,20 +164,20 @@ async fn a_connection_costs_ingest_little_memory() {
     assert!(used < 200, "{used} kB for each connection that was used");
 }
 
-/// Sends a request, and reads what comes.
+/// Sends a request and reads the start of the answer.
 async fn ask(connection: &mut TcpStream) {
     connection.write_all(b"GET /nothing HTTP/1.1\r\nhost: ingest\r\n\r\n").await.expect("a request");
     assert!(connection.read(&mut [0; 1024]).await.expect("an answer") > 0);
 }
 
-/// The kilobytes of memory that a process has.
+/// Resident memory of a process, in kB.
 fn memory(process: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("its status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("the process status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the resident memory");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Services and migration start together in most deployments, in any order.
+/// In most deployments, services and migration start together, in any order.
 #[tokio::test]
 async fn services_wait_for_the_migration_and_say_so() {
     let mut world = World::new().await;
@@ -186,9 +190,13 @@ async fn services_wait_for_the_migration_and_say_so() {
     for process in [&dispatcher, &ingest] {
         process.logged("connected to the broker for publishing").await;
         let address = operations(process).await;
-        assert_eq!(get(address, "healthz").await.as_deref(), Some("alive\n"), "nobody shall restart it");
+        assert_eq!(
+            get(address, "healthz").await.as_deref(),
+            Some("alive\n"),
+            "a waiting service must count as alive, or an orchestrator restarts the process"
+        );
         let readiness = get(address, "readyz").await.expect("an answer");
-        assert!(readiness.starts_with("not ready: "), "it cannot serve yet, and says {readiness:?}");
+        assert!(readiness.starts_with("not ready: "), "a service without a schema reports {readiness:?}");
     }
     dispatcher.logged("the database has not the schema of this release; run: fanfare migrate").await;
     let readiness = get(operations(&dispatcher).await, "readyz").await;
@@ -200,7 +208,7 @@ async fn services_wait_for_the_migration_and_say_so() {
     ingest.logged("serving the API").await;
 }
 
-/// As a publisher that takes part in a trace sends it: version, trace, span, flags.
+/// A `traceparent` header: version, trace, span, flags.
 fn traceparent(trace: &str, span: &str) -> String {
     format!("00-{trace}-{span}-01")
 }
@@ -224,14 +232,14 @@ async fn one_trace_leads_from_publishing_to_the_attempt() {
     world.wait_for_deliveries("state=delivered", 2).await;
 
     let published = collector.span("ingest", "publish", http).await;
-    assert_eq!(published.parent, span, "the publisher's span caused ours");
+    assert_eq!(published.parent, span, "the parent is not the publisher's span");
     let attempt = collector.span("dispatcher", "attempt", http).await;
-    assert_eq!(attempt.parent, published.id, "ours caused the attempt");
+    assert_eq!(attempt.parent, published.id, "the parent is not the span of the publish request");
     let attempt = collector.span("dispatcher", "attempt", amqp).await;
-    assert_eq!(attempt.parent, span, "on this door nobody of ours stands between");
+    assert_eq!(attempt.parent, span, "over AMQP, the parent is not the publisher's span");
 }
 
-/// The trace of an event is kept with it, for its retries; one that came without gets its own.
+/// An event's trace is stored for the retries. An event without a trace gets a new trace.
 #[tokio::test]
 async fn every_event_has_a_trace() {
     let world = World::new().await;
@@ -256,10 +264,10 @@ async fn every_event_has_a_trace() {
         assert_eq!(key == "own", trace == own, "{key} has {trace:?}");
     }
     let traces: BTreeSet<&str> = rows.iter().map(|row| &row.get::<_, &str>("traceparent")[3..35]).collect();
-    assert_eq!(traces.len(), 4, "each a trace of its own");
+    assert_eq!(traces.len(), 4, "two events share a trace");
 }
 
-/// By the specification (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+/// True if a text follows the specification (<https://www.w3.org/TR/trace-context/#traceparent-header>).
 fn is_traceparent(text: &str) -> bool {
     let is_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let is_some = |part: &str| part.bytes().any(|byte| byte != b'0');

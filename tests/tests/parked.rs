@@ -1,4 +1,4 @@
-//! Parked messages in their operators' hands: seen, mended, put back, discarded, over the API and from a shell.
+//! Parked messages: listed, edited, put back and discarded, over the API and the command.
 
 use fanfare_tests::{
     client::Client,
@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 async fn admin(world: &World) -> Client {
     let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
-    until("the key to be known", async || (admin.get("parked").await.status == 200).then_some(())).await;
+    until("ingest to accept the admin key", async || (admin.get("parked").await.status == 200).then_some(())).await;
     admin
 }
 
-/// Publishes a message of these properties, and gives it as it is listed once it is parked.
+/// Publishes an unreadable message. Returns the message as listed, once parked.
 async fn park(world: &World, admin: &Client, message_id: Option<&str>, body: &str) -> Value {
     let routing_key = format!("{}.order.created", world.application);
     let before = admin.get("parked").await.data().as_array().map_or(0, Vec::len);
@@ -43,10 +43,10 @@ async fn a_parked_message_is_seen_mended_and_put_back() {
     assert_eq!(shown.data()["body"], r#"{"data":{"n":1}}"#);
     assert_eq!(shown.data()["headers"]["tenant"], "blue");
 
-    // As it is, it is parked again.
+    // Put back without an edit, the message is parked again.
     let path = format!("parked/{}/put-back", id(&parked));
     assert_eq!(admin.post(&path, &json!({})).await.status, 200);
-    let again = until("it to be parked again", async || {
+    let again = until("the message to be parked again", async || {
         let answer = admin.get("parked?reason=missing_message_id").await;
         let now = answer.data()[0].clone();
         (now.is_object() && now["id"] != parked["id"]).then_some(now)
@@ -105,7 +105,7 @@ async fn the_same_is_done_from_a_shell() {
     assert_eq!(command(&["put-back", id, "--message-id", "mended"]), "1 put back");
     world.receiver.wait_for(&endpoint.path, 1).await;
     let (_, refused) = try_fanfare(&world.variables, &["parked", "put-back", id]);
-    assert!(refused.is_some_and(|message| message.contains("there is no parked message")));
+    assert!(refused.is_some_and(|message| message.contains("no parked message has the id")));
 
     park(&world, &admin, None, "{}").await;
     park(&world, &admin, None, "{}").await;

@@ -1,5 +1,5 @@
-//! Users of RabbitMQ with the rights that the runbook gives them: Fanfare's own, which is no administrator, and publishers',
-//! who reach their applications and nothing else.
+//! RabbitMQ users with the runbook's permissions: Fanfare's user is no administrator, and a publisher's user reaches
+//! only the user's own applications.
 
 use std::fs;
 
@@ -20,11 +20,11 @@ use lapin::{
 use serde_json::json;
 use tokio::task::block_in_place;
 
-/// The commands of the runbook, with the names of a test.
+/// The `rabbitmqctl` commands of the runbook, with the names of the test.
 fn commands(prefix: &str, application: &str) -> Vec<Vec<String>> {
     let runbook = fs::read_to_string(repository().join("deploy/README.md")).expect("the runbook");
     let (_, rest) = runbook.split_once("<!-- rights in RabbitMQ -->").expect("the commands");
-    let (block, _) = rest.split_once("<!-- end -->").expect("their end");
+    let (block, _) = rest.split_once("<!-- end -->").expect("the end of the commands");
     let named = block
         .replace("fanfare\\.", &format!("{prefix}\\."))
         .replace("orders fanfare.events", &format!("orders {prefix}.events"))
@@ -51,7 +51,7 @@ async fn a_publisher_reaches_its_own_application_and_nothing_else() {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         block_in_place(|| rabbitmq.rabbitmqctl(&words));
     }
-    // Fanfare itself is no administrator.
+    // Fanfare runs as the user `fanfare`, without administrator rights.
     let own = url_of(&world, "fanfare");
     world.variables.insert("AMQP_URL".to_owned(), own);
     drop(world.take_ingest());
@@ -63,14 +63,14 @@ async fn a_publisher_reaches_its_own_application_and_nothing_else() {
     let new = json!({ "url": world.receiver.url("other"), "events": ["order.created"] });
     other.post("webhooks", &new).await.data();
 
-    // Its own: taken, and delivered, a retry included.
+    // An event for the publisher's own application is accepted, delivered and retried.
     let orders = url_of(&world, "orders");
     let publisher = Broker::connect(&orders, &prefix).await.expect("a connection");
     let own = format!("{}.order.created", world.application);
     assert!(publisher.publish(&own, Some("one"), &[], r#"{"data":1}"#).await.expect("a confirm"));
     world.receiver.wait_for(&endpoint.path, 2).await;
 
-    // Another's: refused, which closes the channel, and delivered to nobody.
+    // An event for another application is refused, which closes the channel, and is delivered to no endpoint.
     let foreign = [
         format!("{other_application}.order.created"),
         format!("{other_application}.{}.order.created", world.application),
@@ -83,12 +83,12 @@ async fn a_publisher_reaches_its_own_application_and_nothing_else() {
         let publisher = Broker::connect(&orders, &prefix).await.expect("a connection");
         assert_refused(key, publisher.publish(key, Some("two"), &[], r#"{"data":2}"#).await);
     }
-    // Whatever else it says of itself: the routing key decides.
+    // Headers do not change the application: only the routing key decides.
     let forged = [("application", other_application.as_str()), ("x-application", &other_application)];
     let publisher = Broker::connect(&orders, &prefix).await.expect("a connection");
     assert!(publisher.publish(&own, Some("three"), &forged, r#"{"data":3}"#).await.expect("a confirm"));
     world.receiver.wait_for(&endpoint.path, 3).await;
-    // Nor do the keys by which RabbitMQ sends copies elsewhere, which no permission is asked for.
+    // RabbitMQ routes copies by the headers CC and BCC without a permission check: Fanfare must drop these copies.
     let connection = Connection::connect(&orders, ConnectionProperties::default()).await.expect("a connection");
     let channel = connection.create_channel().await.expect("a channel");
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
@@ -107,7 +107,8 @@ async fn a_publisher_reaches_its_own_application_and_nothing_else() {
     assert_nothing_else(&orders, &prefix).await;
 }
 
-/// It declares, reads, binds and deletes nothing, and publishes to no other exchange. Each refusal closes a channel.
+/// Checks that the user declares, reads, binds and deletes nothing, and publishes to no other exchange. Each refusal
+/// closes a channel.
 async fn assert_nothing_else(url: &str, prefix: &str) {
     let queue = || format!("{prefix}.events").into();
     let fields = FieldTable::default;
@@ -149,9 +150,9 @@ async fn assert_nothing_else(url: &str, prefix: &str) {
     }
 }
 
-/// Not permitted, rather than lost on the way.
+/// Checks that the broker refused an operation with 403, instead of failing for another reason.
 fn assert_refused<T>(what: &str, answer: lapin::Result<T>) {
-    let error = answer.err().unwrap_or_else(|| panic!("{what}: it was done"));
+    let error = answer.err().unwrap_or_else(|| panic!("{what}: the broker permitted the operation"));
     let is_refused = matches!(error.kind(), ErrorKind::ProtocolError(error) if error.get_id() == 403);
     assert!(is_refused, "{what}: {error}");
 }

@@ -1,4 +1,4 @@
-//! The rate of an endpoint holds across dispatchers.
+//! An endpoint's rate applies to all dispatchers together.
 
 use fanfare_tests::world::World;
 use jiff::{SignedDuration, Timestamp};
@@ -25,11 +25,11 @@ async fn a_rate_holds_across_dispatchers_and_delays_nobody_else() {
     for delivery in &limited_ones {
         let shown = world.delivery(delivery["id"].as_str().expect("an id")).await;
         let attempts = shown["attempts"].as_array().expect("attempts").clone();
-        assert_eq!(attempts.len(), 1, "a delivery that waits for the rate uses up no attempt: {shown}");
+        assert_eq!(attempts.len(), 1, "a wait for the rate used up an attempt: {shown}");
         started.push(attempts[0]["started_at"].as_str().expect("a time").parse().expect("a time"));
     }
     started.sort_unstable();
-    // Each of the two may begin with a place of its own; from there on they come one after the other.
+    // Each dispatcher may begin with a token of the rate; all further attempts follow the rate.
     let span = started[all - 1].duration_since(started[0]);
     assert!(span >= SignedDuration::from_secs((EVENTS - 3) / RATE), "{EVENTS} at {RATE} a second took only {span:?}");
 }

@@ -1,5 +1,4 @@
-//! Receivers as they are: failing, slow, hanging, flooding, lying. What each gets, when, and that none of
-//! them costs the others anything.
+//! Failing, slow, hanging and misbehaving receivers: requests, times, and the effect on other endpoints.
 
 use std::time::Duration;
 
@@ -16,17 +15,17 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-/// How much sooner than after its wait a request may come in, in seconds: what the broker's timers and
-/// clocks that are read a little earlier or later make of it.
+/// Tolerance for early requests, in seconds: the broker's timers are inexact, and the two clocks are read at different
+/// times.
 const EARLY: f64 = 0.6;
 
-/// A retry that is early by less than this, in seconds, is in time.
+/// Tolerance for early retries, in seconds.
 const TOLERANCE: f64 = 1.0;
 
-/// What is kept of a response's body at the most.
+/// Maximal stored length of a response body.
 const MAX_RESPONSE_BODY: usize = 64 * 1024;
 
-/// The attempts of a delivery as the API shows them.
+/// The attempts of a delivery, as shown by the API.
 async fn attempts(world: &World, delivery: &Value) -> Vec<Value> {
     let detail = world.delivery(delivery["id"].as_str().expect("an id")).await;
     detail["attempts"].as_array().expect("attempts").clone()
@@ -40,7 +39,7 @@ fn time(value: &Value) -> Timestamp {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{value} is no time"))
 }
 
-/// The seconds between each request and the next.
+/// Seconds between consecutive requests.
 fn gaps(received: &[Received]) -> Vec<f64> {
     received.windows(2).map(|pair| pair[1].at.duration_since(pair[0].at).as_secs_f64()).collect()
 }
@@ -48,7 +47,7 @@ fn gaps(received: &[Received]) -> Vec<f64> {
 fn assert_at_least(gaps: &[f64], waits: &[f64]) {
     assert_eq!(gaps.len(), waits.len(), "{gaps:?}");
     let kept = gaps.iter().zip(waits).all(|(gap, wait)| *gap >= wait - EARLY);
-    assert!(kept, "waits of {waits:?} s are due, and were {gaps:?}");
+    assert!(kept, "expected waits of at least {waits:?} s, got {gaps:?}");
 }
 
 #[tokio::test]
@@ -79,11 +78,11 @@ async fn each_kind_of_failure_is_recorded_and_retried_until_it_ends() {
     ];
     assert_eq!(outcomes(&attempts), expected);
     assert_eq!(attempts[4]["response_headers"]["retry-after"], "4");
-    // A hanging receiver has the request long before its attempt ends: two seconds of World's timeout.
+    // A hanging receiver has the request 2 s before the attempt ends: the timeout of a World.
     assert_at_least(&gaps(&world.receiver.received("flaky")), &[1.0, 1.0, 3.0, 1.0, 4.0]);
     for pair in attempts.windows(2) {
         let early = time(&pair[0]["next_attempt_at"]).duration_since(time(&pair[1]["started_at"])).as_secs_f64();
-        assert!(early < TOLERANCE, "an attempt {early} s before the time that its record promised");
+        assert!(early < TOLERANCE, "an attempt began {early} s before `next_attempt_at`");
     }
     assert!(attempts[5]["next_attempt_at"].is_null());
     assert_eq!((&delivery["attempt"], &delivery["reason"]), (&json!(6), &Value::Null));
@@ -111,7 +110,7 @@ async fn a_schedule_that_is_used_up_ends_as_failed() {
     assert_eq!(world.receiver.received("dead").len(), 6);
 }
 
-/// What an endpoint answers is its own affair: the status decides, however bad the rest is.
+/// Only the status decides about success, not the body or the headers.
 #[tokio::test]
 async fn a_success_is_one_whatever_comes_with_it() {
     let world = World::new().await;
@@ -138,17 +137,17 @@ async fn a_success_is_one_whatever_comes_with_it() {
             Some("created") => assert_eq!(attempts[0]["status"], 201),
             _ => {
                 assert_eq!(delivery["webhook"], binary.as_str());
-                assert_eq!(body, "a\0b\u{fffd}c", "bytes that are no UTF-8 are replaced");
+                assert_eq!(body, "a\0b\u{fffd}c", "bytes that are not UTF-8 must be replaced");
                 assert_eq!(attempts[0]["response_headers"]["server"], "caf\u{fffd}");
             }
         }
     }
 }
 
-/// The URL of a receiver whose answers hold bytes that no text column can.
+/// The URL of a receiver whose answers contain bytes that no text column can store.
 async fn receiver_of_garbage() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}/", listener.local_addr().expect("its address"));
+    let url = format!("http://{}/", listener.local_addr().expect("a local address"));
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let _ = stream.read(&mut [0; 64 * 1024]).await;
@@ -160,7 +159,7 @@ async fn receiver_of_garbage() -> String {
     url
 }
 
-/// The schedule's shortest wait on the wall's clock: every other test here waits seconds.
+/// Measures a wait of a minute in real time. Other tests of this file use waits of seconds.
 #[tokio::test]
 async fn a_wait_of_sixty_seconds_takes_sixty_seconds() {
     let world = World::of_waits("60s", &[]).await;
@@ -178,15 +177,15 @@ async fn a_wait_of_sixty_seconds_takes_sixty_seconds() {
     .await;
     assert_at_least(&gaps(&received), &[60.0]);
     let late = received[1].at.duration_since(promised).as_secs_f64();
-    assert!((-TOLERANCE..5.0).contains(&late), "{late} s after the time that the API promised");
+    assert!((-TOLERANCE..5.0).contains(&late), "the retry came {late} s after `next_attempt_at`");
     world.wait_for_deliveries("state=delivered", 1).await;
 }
 
 const ENDPOINTS: usize = 10;
 const EVENTS: usize = 80;
 
-/// Eighty events a second to ten endpoints of which one hangs. The healthy ones get theirs at once; the
-/// hanging one's surplus is queued, and its schedule pays nothing for that.
+/// Eighty events a second to ten endpoints; a single endpoint hangs. Healthy endpoints get all events at once. The
+/// surplus of the hanging endpoint is queued without using up attempts of the schedule.
 #[tokio::test]
 async fn a_hanging_endpoint_delays_nobody_else() {
     let world = World::new().await;
@@ -204,9 +203,9 @@ async fn a_hanging_endpoint_delays_nobody_else() {
     })
     .await;
     delays.sort_by(f64::total_cmp);
-    assert_eq!(delays.len(), EVENTS * (ENDPOINTS - 1), "each of them once");
+    assert_eq!(delays.len(), EVENTS * (ENDPOINTS - 1), "an event is missing or repeated");
     let (typical, slow) = (delays[delays.len() / 2], delays[delays.len() * 95 / 100]);
-    assert!(typical < 0.5 && slow < 1.5, "healthy endpoints got theirs after {typical} s, and {slow} s at p95");
+    assert!(typical < 0.5 && slow < 1.5, "healthy endpoints got events after {typical} s at p50 and {slow} s at p95");
 
     let query = format!("webhook={}", hanging.id);
     let queued = world.wait_for_deliveries(&format!("{query}&state=queued"), EVENTS / 2).await;
@@ -221,11 +220,11 @@ async fn a_hanging_endpoint_delays_nobody_else() {
     assert_eq!(
         world.count("SELECT count(*) FROM all_deliveries WHERE attempt <> failures + 1").await,
         0,
-        "each attempt but the last failed by the endpoint's own doing"
+        "an attempt was counted that the endpoint did not fail"
     );
 }
 
-/// Publishes numbered events, eighty a second, and tells when each was sent.
+/// Publishes numbered events, eighty a second. Returns the publish time of each event.
 async fn publish_at_a_pace(world: &World) -> Vec<Timestamp> {
     let broker = world.broker().await;
     let routing_key = format!("{}.a", world.application);
@@ -241,7 +240,7 @@ async fn publish_at_a_pace(world: &World) -> Vec<Timestamp> {
     sent
 }
 
-/// The seconds that each event took to each healthy endpoint, as far as they are there.
+/// Seconds from publish to arrival, for each event at each healthy endpoint so far.
 fn delays(world: &World, sent: &[Timestamp]) -> Vec<f64> {
     let healthy = world.receiver.all().into_iter().filter(|one| one.path.starts_with("/healthy/"));
     healthy

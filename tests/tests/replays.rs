@@ -1,4 +1,4 @@
-//! Replays: what failed, was skipped or never matched is sent again, at a pace, and marked as such.
+//! Replays: failed, skipped and unmatched events are sent again, at a rate, with the header `fanfare-replay`.
 
 use fanfare_tests::{
     patience::until,
@@ -28,7 +28,7 @@ async fn replay(world: &World, new: &Value) -> Value {
     answer.data().clone()
 }
 
-/// Waits until a replay is in a state.
+/// Waits until a replay is in this state. Returns the replay.
 async fn is(world: &World, replay: &Value, state: &str) -> Value {
     let path = format!("replays/{}", replay["id"].as_str().expect("an id"));
     until(&format!("the replay to be {state}"), async || {
@@ -81,28 +81,28 @@ async fn what_failed_was_skipped_or_never_matched_is_sent_again_and_marked() {
         bodies
     };
     let straight = world.receiver.received(&healthy.path);
-    assert_eq!(straight.len(), EVENTS + 1, "what was delivered is not sent again");
+    assert_eq!(straight.len(), EVENTS + 1, "a delivered event was replayed");
     assert!(straight.iter().all(|one| one.header("fanfare-replay").is_empty()));
     let events: Vec<&str> = straight.iter().map(|one| one.event()).collect();
     for endpoint in [&failing, &disabled, &later] {
         let received = world.receiver.received(&endpoint.path);
         let replayed = of_replay(&received, &first);
         assert_eq!(replayed.len(), EVENTS, "{}", endpoint.path);
-        assert!(replayed.iter().all(|one| events.contains(&one.event())), "under the ids that they had");
+        assert!(replayed.iter().all(|one| events.contains(&one.event())), "a replayed event has another id");
         assert_eq!(bodies(endpoint, &replayed).len(), EVENTS);
     }
     assert_eq!(world.receiver.received(&failing.path).len(), failed_before + EVENTS);
 
-    // What is asked for is what is sent: of one webhook, what it has already.
+    // A replay of delivered events of a single webhook sends exactly these events again.
     let only = json!({ "since": an_hour_ago(), "webhook": later.id, "states": ["delivered"] });
     let second = replay(&world, &only).await;
     assert_eq!(is(&world, &second, "done").await["deliveries"], EVENTS);
-    until("them again", async || {
+    until("the second replay to send all events", async || {
         (of_replay(&world.receiver.received(&later.path), &second).len() == EVENTS).then_some(())
     })
     .await;
     let third = replay(&world, &new).await;
-    assert_eq!(is(&world, &third, "done").await["deliveries"], 0, "nothing is left");
+    assert_eq!(is(&world, &third, "done").await["deliveries"], 0, "a third replay found deliveries");
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn an_endpoint_that_is_dead_does_not_hold_up_a_replay() {
     let dead = world.endpoint("dead", &["a"]).await;
     world.receiver.script(&dead.path, &[Behaviour::FAIL]);
     let healthy = world.endpoint("healthy", &["a"]).await;
-    // Ten seconds of its rate are less than what waits for the dead one.
+    // Ten seconds of the rate allow fewer deliveries than the dead endpoint has queued.
     let one = replay(&world, &json!({ "since": an_hour_ago(), "rate_per_second": 4 })).await;
     is(&world, &one, "done").await;
     assert_eq!(world.receiver.wait_for(&healthy.path, MANY).await.len(), MANY);

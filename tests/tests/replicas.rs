@@ -1,4 +1,4 @@
-//! Two dispatchers at once: they share the work, and nothing is sent twice.
+//! Two dispatchers at once share the work, and no request is repeated.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use fanfare_tests::{
 use futures_util::future::join_all;
 use serde_json::json;
 
-/// Attempts that a dispatcher has made, by its own count.
+/// Number of attempts made by a dispatcher, from its metrics.
 async fn attempts(dispatcher: &Process) -> usize {
     let address = dispatcher.address("serving health and metrics").await;
     let metrics = get(address, "metrics").await.expect("metrics");
@@ -32,13 +32,13 @@ async fn two_dispatchers_share_the_work_and_send_nothing_twice() {
     let [one, other] = [attempts(&replicas[0]).await, attempts(&replicas[1]).await];
     println!("attempts: {one} and {other}");
     assert_eq!(one + other, world.receiver.all().len());
-    // An endpoint's backlog has one owner: each has its share of the events, and not of the attempts.
+    // A backlog has a single owner: both dispatchers share the events, but not necessarily the attempts.
     const PERSISTED: &str = r#"fanfare_events_total{result="new"}"#;
     let [one, other] = [metric(&replicas[0], PERSISTED).await, metric(&replicas[1], PERSISTED).await];
-    assert!(one.min(other) * 5.0 > one + other, "{one} and {other} events: each has its share");
+    assert!(one.min(other) * 5.0 > one + other, "the dispatchers persisted {one} and {other} events: too unequal");
 }
 
-/// The copies come in together, so that the two replicas meet the same event at the same time.
+/// The copies arrive at the same time, so that both dispatchers persist the same event concurrently.
 #[tokio::test]
 async fn an_event_published_over_both_doors_is_delivered_once() {
     const EVENTS: usize = 100;

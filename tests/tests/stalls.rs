@@ -1,4 +1,4 @@
-//! A process that stands still for a while, as one whose machine is overloaded or moved does.
+//! A process that stops for a while, as on an overloaded or migrated machine.
 
 use std::time::Duration;
 
@@ -6,8 +6,7 @@ use fanfare_tests::{patience::until, process::signal, receiver::Behaviour, world
 use serde_json::json;
 use tokio::time::sleep;
 
-/// How long the receiver takes, and how long the dispatcher stands still: for longer than the deadline of an attempt, and
-/// for less than it holds a delivery.
+/// Answer time of the receiver, and duration of the stop: longer than an attempt's timeout, shorter than a lease.
 const ANSWER: Duration = Duration::from_millis(500);
 const STILL: Duration = Duration::from_secs(5);
 
@@ -25,10 +24,10 @@ async fn an_answer_that_came_while_the_dispatcher_stood_still_is_no_failure() {
     signal("STOP", dispatcher.id());
     sleep(STILL).await;
     signal("CONT", dispatcher.id());
-    until("all to be delivered", async || {
+    until("all events to be delivered at the first attempt", async || {
         let ended = "SELECT count(*) FROM all_deliveries WHERE state = 'delivered' AND attempt = 1 AND failures = 0";
         (usize::try_from(world.count(ended).await) == Ok(EVENTS)).then_some(())
     })
     .await;
-    assert_eq!(world.receiver.received("slow").len(), EVENTS, "each was sent once");
+    assert_eq!(world.receiver.received("slow").len(), EVENTS, "an event was sent twice");
 }

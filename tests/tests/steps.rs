@@ -1,5 +1,5 @@
-//! The crash table of `crates/README.md`: a process is killed at each step of an event's way, and whatever was
-//! accepted is delivered all the same.
+//! The crash table of `crates/README.md`: kills a process at each crash point, and checks that all accepted events are
+//! delivered.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -16,23 +16,23 @@ use fanfare_tests::{
 use hyper::Method;
 use serde_json::{Value, json};
 
-/// Between two events over one door.
+/// Time between two events of a publisher.
 const PACE: Duration = Duration::from_millis(10);
 
-/// Events that are on their way when a process is killed, and what its death may repeat.
+/// Events in flight when a process is killed. The death may repeat each request.
 const EVENTS: usize = 20;
 
-/// A deadline that makes leases short.
+/// A world with a short attempt timeout, hence short leases.
 async fn world(variables: &[(&str, &str)]) -> World {
     World::of(Setup { timeout: Some("500ms".to_owned()), ..Setup::new(variables) }).await
 }
 
-/// Starts a dispatcher that is killed at a place, and waits until it was.
+/// Starts a dispatcher with a crash point, and waits for the crash.
 async fn kill_dispatcher_at(world: &World, place: &str) {
     world.process_with("dispatcher", &[("FANFARE_CRASH_AT", place)]).crashed().await;
 }
 
-/// An endpoint that takes all, and one that fails now and then.
+/// An endpoint that always succeeds, and an endpoint that fails each seventh request.
 async fn subscribers(world: &World) -> [Subscriber; 2] {
     let flaky = (1..4000).map(|number| if number % 7 == 0 { Behaviour::FAIL } else { Behaviour::OK });
     [Subscriber::new(world, "quick", vec![Behaviour::OK]).await, Subscriber::new(world, "flaky", flaky.collect()).await]
@@ -40,7 +40,7 @@ async fn subscribers(world: &World) -> [Subscriber; 2] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
-    // The second time, too: others are further on their way by then.
+    // Later occurrences of a crash point, too: by then, further deliveries are in flight.
     const PLACES: [&str; 16] = [
         "event.received",
         "event.received:5",
@@ -63,7 +63,7 @@ async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
     let subscribers = subscribers(&world).await;
     let mut accepted = Vec::new();
     for place in PLACES {
-        // With something to do for each of them: a dispatcher's first messages are those that its predecessor left.
+        // Each dispatcher needs events before its crash point is reached; its first messages come from the predecessor.
         accepted.extend(Load::start(&world, EVENTS, PACE).finish().await);
         let dispatcher = world.process_with("dispatcher", &[("FANFARE_CRASH_AT", place)]);
         let is_killed = AtomicBool::new(false);
@@ -71,7 +71,7 @@ async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
             dispatcher.crashed().await;
             is_killed.store(true, Ordering::Relaxed);
         };
-        // All of them may be written by one commit: a second one comes with more.
+        // A single commit may write all events: a second occurrence of the crash point needs further events.
         let more = async {
             while !is_killed.load(Ordering::Relaxed) {
                 accepted.extend(Load::start(&world, EVENTS, PACE).finish().await);
@@ -102,7 +102,7 @@ async fn a_dispatcher_killed_in_the_fan_out_of_a_wide_event_loses_nothing() {
     }
     let _dispatcher = world.dispatcher().await;
     let expected = i64::try_from(ENDPOINTS * PLACES.len()).expect("a small number");
-    until("all to be delivered", async || {
+    until("all deliveries of the wide events", async || {
         let delivered = "SELECT count(*) FROM all_deliveries WHERE state = 'delivered'";
         (world.count(delivered).await == expected).then_some(())
     })
@@ -132,11 +132,11 @@ async fn an_ingest_killed_before_or_after_the_confirm_loses_nothing_that_it_acce
         load.turn_to(world.client());
         accepted.extend(load.finish().await);
     }
-    // Publishers send again under the same key what they got no answer to: it is one event.
+    // Publishers repeat an unanswered event under the same key, and Fanfare persists a single event.
     Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
-/// A delivery that waits for an hour, of an event that one endpoint gets.
+/// Publishes an event to a single endpoint. Returns the event id and the delivery, scheduled in an hour.
 async fn scheduled(world: &World, behaviours: &[Behaviour]) -> (String, Value) {
     let endpoint = world.endpoint("one", &["a"]).await;
     world.receiver.script("one", behaviours);
@@ -154,7 +154,7 @@ async fn a_resend_that_nobody_answered_is_sent_by_the_next_dispatcher() {
     first.terminate();
     assert_eq!(first.ended().await, 0);
 
-    // Committed as queued, and the process dies before it answers.
+    // The process commits the resend as `queued`, and dies before the answer.
     world.take_ingest().kill();
     world.start_ingest_with(&[("FANFARE_CRASH_AT", "resend.committed")]).await;
     let path = format!("deliveries/{}/resend", delivery["id"].as_str().expect("an id"));
@@ -162,9 +162,9 @@ async fn a_resend_that_nobody_answered_is_sent_by_the_next_dispatcher() {
     let json = [("content-type", "application/json")];
     let asking = tokio::spawn(async move { client.send(Method::POST, &path, &json, "{}").await });
     world.take_ingest().crashed().await;
-    assert!(asking.await.expect("the request ends").is_err(), "nobody was there to answer");
+    assert!(asking.await.expect("the request ends").is_err(), "a killed ingest answered");
     world.start_ingest().await;
-    // Found by a dispatcher, which dies in its turn once it owns the backlog.
+    // A dispatcher takes the backlog, and dies once it owns the backlog.
     kill_dispatcher_at(&world, "backlog.taken").await;
     assert_eq!(world.receiver.received("one").len(), 1);
     let _dispatcher = world.dispatcher().await;
@@ -216,7 +216,8 @@ async fn a_dispatcher_killed_while_it_replays_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_while_it_gives_back_loses_nothing() {
-    // One turn, which a slow attempt has: what else was taken waits for its turn, and is given back at the stop.
+    // A lane with a single slot, used by a slow attempt: the other leased deliveries wait, and are given back at
+    // SIGTERM.
     let bounds = [("FANFARE_LANE_BOUND", "1")];
     let world = World::on_shared(&bounds).await;
     let endpoint = world.endpoint("slow", &["a"]).await;
@@ -252,13 +253,12 @@ async fn a_dispatcher_killed_in_a_slow_attempt_or_in_its_recovery_loses_nothing(
     assert_eq!(outcomes(&delivery), ["unknown", "answered"]);
 }
 
-/// The outcomes of a delivery's attempts.
 fn outcomes(delivery: &Value) -> Vec<&str> {
     let attempts = delivery["attempts"].as_array().expect("attempts");
     attempts.iter().map(|one| one["outcome"].as_str().expect("an outcome")).collect()
 }
 
-/// Two processes died with it among others, and two more with it alone.
+/// Kills two processes with the delivery among others, and two further processes with the delivery alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_kills_each_process_is_given_up_and_holds_up_no_other() {
     let world = world(&[]).await;
@@ -300,9 +300,9 @@ async fn a_dispatcher_killed_while_it_parks_or_sends_on_loses_nothing() {
     let endpoint = world.endpoint("one", &["a"]).await;
     let _dispatcher = world.dispatcher().await;
     world.receiver.wait_for(&endpoint.path, 1).await;
-    // One more than once, perhaps, and none less: it is seen twice rather than not at all.
+    // Messages may be kept twice, but none is lost.
     let kept = "SELECT count(DISTINCT body) FROM parked";
-    until("both to be kept", async || (world.count(kept).await == 2).then_some(())).await;
+    until("both unreadable messages to be kept", async || (world.count(kept).await == 2).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -327,12 +327,13 @@ async fn an_ingest_killed_while_it_puts_back_does_so_twice_rather_than_not() {
     let routing_key = format!("{}.a", world.application);
     let nameless = world.broker().await.publish(&routing_key, None, &[], r#"{"data":1}"#).await;
     assert!(nameless.expect("the broker"));
-    until("it to be parked", async || (world.count("SELECT count(*) FROM parked").await == 1).then_some(())).await;
+    until("the message to be parked", async || (world.count("SELECT count(*) FROM parked").await == 1).then_some(()))
+        .await;
     world.take_ingest().kill();
     world.start_ingest_with(&[("FANFARE_CRASH_AT", "put_back.confirmed")]).await;
     let key = world.create_key(&["--role", "admin"]);
     let admin = world.client().with_key(&key);
-    let parked = until("the key to be known", async || {
+    let parked = until("ingest to accept the admin key", async || {
         admin.get("parked").await.body["data"][0]["id"].as_str().map(str::to_owned)
     })
     .await;
@@ -342,13 +343,16 @@ async fn an_ingest_killed_while_it_puts_back_does_so_twice_rather_than_not() {
     let again = path.clone();
     let asking = tokio::spawn(async move { admin.send(Method::POST, &path, &json, edit).await });
     world.take_ingest().crashed().await;
-    assert!(asking.await.expect("the request ends").is_err(), "nobody was there to answer");
+    assert!(asking.await.expect("the request ends").is_err(), "a killed ingest answered");
     world.start_ingest().await;
     world.receiver.wait_for(&endpoint.path, 1).await;
 
     let again = world.client().with_key(&key).post(&again, &json!({ "message_id": "mended" })).await;
     assert_eq!(again.status, 200);
-    until("it to be gone", async || (world.count("SELECT count(*) FROM parked").await == 0).then_some(())).await;
+    until("the parked message to be removed", async || {
+        (world.count("SELECT count(*) FROM parked").await == 0).then_some(())
+    })
+    .await;
     world.wait_for_deliveries("state=delivered", 1).await;
     assert_eq!(world.receiver.received("one").len(), 1);
 }

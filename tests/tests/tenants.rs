@@ -1,5 +1,5 @@
-//! Several applications in one Fanfare: one whose settings cannot be read holds up no other, and nothing of it is
-//! lost meanwhile.
+//! Several applications in a single Fanfare. An application with unreadable settings delays no other application, and
+//! loses no event.
 
 use fanfare_tests::{
     client::{Answer, Client},
@@ -10,14 +10,14 @@ use fanfare_tests::{
 };
 use serde_json::{Value, json};
 
-/// The dialect of each application, and one that no process knows, as after a deployment without its file.
+/// A shipped dialect, and a dialect that no process has, as after a deployment without the file.
 const KNOWN: &str = "incenta";
 const UNKNOWN: &str = "gone";
 
-/// So many and so long that what waits is not through with them before it was looked at.
+/// A schedule longer than the test, so that a scheduled delivery does not end early.
 const WAITS: &str = "2s,2s,2s,2s,2s,2s,2s,2s,2s,2s";
 
-/// An application beside the world's, with a webhook for the events `a`.
+/// A further application with a webhook for events of type `a`.
 struct Tenant {
     name: &'static str,
     application: String,
@@ -29,13 +29,14 @@ impl Tenant {
         let application = fanfare(&world.variables, &["app", "create", name]);
         let key = world.create_key(&["--role", "manage", "--application", &application]);
         let client = world.client().with_key(&key);
-        until("the key to be known", async || (client.get("webhooks").await.status == 200).then_some(())).await;
+        until("ingest to accept the new key", async || (client.get("webhooks").await.status == 200).then_some(()))
+            .await;
         create_webhook(world, &client, name).await;
         world.known().await;
         Self { name, application, key }
     }
 
-    /// Ingest may be another one than before.
+    /// A client of the current ingest, which may have been restarted.
     fn client(&self, world: &World) -> Client {
         world.client().with_key(&self.key)
     }
@@ -44,14 +45,14 @@ impl Tenant {
         self.client(world).post("events", &json!({ "type": "a", "data": 1 })).await
     }
 
-    /// Gives it a dialect, which the API would not do with one that it does not know.
+    /// Sets the dialect in the database, because the API refuses an unknown dialect.
     async fn set_dialect(&self, world: &World, dialect: &str) {
         let change = "UPDATE applications SET dialect = $1, version = version + 1 WHERE name = $2";
         let changed = world.database().await.execute(change, &[&dialect, &self.name]).await;
         assert_eq!(changed.expect("the database answers"), 1);
     }
 
-    /// Its only delivery, as soon as it is like this.
+    /// Waits until the application's only delivery fulfils `is_so`. Returns the delivery.
     async fn delivery(&self, world: &World, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         until(&format!("the delivery of {} to be {what}", self.name), async || {
             let deliveries = self.client(world).get("deliveries").await.data().clone();
@@ -60,10 +61,10 @@ impl Tenant {
         .await
     }
 
-    /// Waits until the backlog that a delivery is in says that its application's settings cannot be read.
+    /// Waits until the backlog of a delivery's endpoint has the reason `application_unreadable`.
     async fn is_unreadable(&self, world: &World, delivery: &Value) {
         let path = format!("webhooks/{}/backlog", text(&delivery["webhook"]));
-        until("a backlog that says why", async || {
+        until("a backlog with the reason application_unreadable", async || {
             let backlog = self.client(world).get(&path).await.data().clone();
             (backlog["reason"] == "application_unreadable").then_some(())
         })
@@ -76,14 +77,14 @@ async fn create_webhook(world: &World, client: &Client, path: &str) -> String {
     client.post("webhooks", &new).await.data()["id"].as_str().expect("an id").to_owned()
 }
 
-/// A dispatcher that is not asked whether it knows the newest settings: there are some that it cannot read.
+/// A ready dispatcher that [`World::known`] does not wait for: the newest settings are unreadable.
 async fn dispatcher(world: &World) -> Process {
     let dispatcher = world.dispatcher_starting();
     ready(&dispatcher).await;
     dispatcher
 }
 
-/// Both services begin without ever having known the settings that cannot be read.
+/// Both services start without any readable settings of the application.
 #[tokio::test]
 async fn services_start_without_an_application_that_they_cannot_read_and_serve_all_others() {
     let mut world = World::of_waits(WAITS, &[]).await;
@@ -112,7 +113,7 @@ async fn services_start_without_an_application_that_they_cannot_read_and_serve_a
     world.wait_for_deliveries(&format!("event={event}&state=delivered"), 1).await;
     let test = world.client().post(&format!("webhooks/{}/test", healthy.id), &json!({})).await;
     assert_eq!(test.data()["delivered"], true, "{}", test.body);
-    // That it is not known says something here: its application's settings can be read.
+    // The endpoint's application is readable, so a missing endpoint is a deleted endpoint.
     let ended = world.wait_for_deliveries(&format!("webhook={}&state=failed", doomed.id), 1).await.remove(0);
     assert_eq!(ended["reason"], "endpoint_deleted", "{ended}");
 
@@ -123,19 +124,22 @@ async fn services_start_without_an_application_that_they_cannot_read_and_serve_a
     assert!(world.broker().await.publish(&key, Some("1"), &[], r#"{"data":1}"#).await.expect("the broker"));
     let parked = "SELECT count(*) FROM parked WHERE reason = 'application_unreadable' AND message_id = '1'";
     until("the parked message", async || (world.count(parked).await == 1).then_some(())).await;
-    assert_eq!(world.count("SELECT count(*) FROM parked").await, 1, "nobody else's");
+    assert_eq!(world.count("SELECT count(*) FROM parked").await, 1, "a message of another application was parked");
     let queued = broken.delivery(&world, "queued", |delivery| delivery["state"] == "queued").await;
     broken.is_unreadable(&world, &queued).await;
-    assert_eq!(world.receiver.received("broken").len(), sent, "nobody knows how to sign it");
+    assert_eq!(world.receiver.received("broken").len(), sent, "a delivery was sent without readable settings");
 
     world.receiver.script("broken", &[Behaviour::OK]);
     broken.set_dialect(&world, KNOWN).await;
     broken.delivery(&world, "delivered", |delivery| delivery["state"] == "delivered").await;
-    until("ingest to take its events again", async || (broken.publish(&world).await.status == 202).then_some(())).await;
+    until("ingest to accept the application's events again", async || {
+        (broken.publish(&world).await.status == 202).then_some(())
+    })
+    .await;
     world.receiver.wait_for("broken", sent + 2).await;
 }
 
-/// Processes that run have settings from before: with these they go on, and hear of all that the others change.
+/// Running processes keep the last readable settings of an application, and load the changes of other applications.
 #[tokio::test]
 async fn an_application_is_served_by_the_last_settings_that_could_be_read() {
     let world = World::new().await;
@@ -155,17 +159,17 @@ async fn an_application_is_served_by_the_last_settings_that_could_be_read() {
     assert_eq!(ended["reason"], "endpoint_deleted", "{ended}");
     let new = create_webhook(&world, world.client(), "new").await;
     let test = world.client().post(&format!("webhooks/{new}/test"), &json!({})).await;
-    assert_eq!(test.data()["delivered"], true, "what was made a moment ago can be tested: {}", test.body);
+    assert_eq!(test.data()["delivered"], true, "a new webhook cannot be tested: {}", test.body);
     until("the new webhook to get events", async || {
         world.publish(&json!({ "type": "a", "data": 2 })).await;
-        // The first is the test.
+        // The first request is the test.
         (world.receiver.received("new").len() > 1).then_some(())
     })
     .await;
     assert_eq!(world.count("SELECT count(*) FROM parked").await, 0);
 }
 
-/// A webhook may be newer than the last settings that could be read. That it is not among these says nothing.
+/// A webhook may be newer than the last readable settings: its absence there does not mean a deletion.
 #[tokio::test]
 async fn a_webhook_is_not_taken_for_deleted_where_the_newest_settings_cannot_be_read() {
     let world = World::of_waits("24h", &[]).await;
@@ -174,7 +178,7 @@ async fn a_webhook_is_not_taken_for_deleted_where_the_newest_settings_cannot_be_
     let dispatcher = world.dispatcher().await;
     broken.publish(&world).await.data();
     let waiting = broken.delivery(&world, "scheduled", |delivery| delivery["state"] == "scheduled").await;
-    // The dispatcher forgets the webhook, and cannot read the settings that have it again.
+    // The dispatcher drops the webhook, and cannot read the settings that contain the webhook again.
     let database = world.database().await;
     let forget = "UPDATE endpoints SET deleted_at = now() WHERE url LIKE '%/broken'";
     database.batch_execute(forget).await.expect("the database answers");
@@ -195,13 +199,13 @@ async fn a_webhook_is_not_taken_for_deleted_where_the_newest_settings_cannot_be_
     assert_eq!(world.receiver.received("broken").len(), 2);
 }
 
-/// Nor by the API: whoever is told that there is no such webhook looks for it in vain, or makes another one.
+/// The API does not answer 404 either, because the client would search for the webhook or create another.
 #[tokio::test]
 async fn a_webhook_whose_settings_cannot_be_read_is_not_said_to_be_missing() {
     let mut world = World::new().await;
     let endpoint = world.endpoint("a", &["a"]).await;
     drop(world.take_ingest());
-    // As where a process lacks a key.
+    // The state of a process without the encryption key.
     let lost = "UPDATE endpoint_secrets SET key_name = 'lost'";
     world.database().await.batch_execute(lost).await.expect("the database answers");
     world.start_ingest().await;

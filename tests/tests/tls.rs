@@ -1,4 +1,4 @@
-//! TLS to the database and to the broker: with a certificate that is in order, and with others.
+//! TLS to the database and the broker, with valid and invalid certificates.
 
 use std::{
     fs,
@@ -15,17 +15,17 @@ use fanfare_tests::{
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-/// Files that a server and its clients need, in a folder that goes with it.
+/// Certificate files for a server and its clients. Removed on drop.
 struct Certificates {
     folder: PathBuf,
-    /// The authority that made the server's certificate.
+    /// The authority that issued the server's certificate.
     authority: PathBuf,
-    /// One that did not.
+    /// Another authority.
     other: PathBuf,
 }
 
 impl Certificates {
-    /// A certificate for a host, written where its server reads it.
+    /// Creates a certificate for a host, and writes all files.
     fn new(name: &str, host: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("fanfare-tls-{name}-{:032x}", rand::random::<u128>()));
         fs::create_dir(&folder).expect("a folder");
@@ -44,14 +44,14 @@ impl Certificates {
         Self { authority: write("authority.pem", &authority.0), other, folder }
     }
 
-    /// Gives the server its files, readable by nobody else.
+    /// Copies certificate and key to the server's folder, readable only by the server's user.
     fn hand_over(&self, folder: &Path) -> [PathBuf; 2] {
         let owner = fs::metadata(folder).expect("the server's folder");
         ["server.crt", "server.key"].map(|name| {
             let file = folder.join(name);
             fs::copy(self.folder.join(name), &file).expect("copied");
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("permissions");
-            chown(&file, Some(owner.uid()), Some(owner.gid())).expect("its owner");
+            chown(&file, Some(owner.uid()), Some(owner.gid())).expect("the server's owner");
             file
         })
     }
@@ -71,7 +71,7 @@ fn authority() -> (String, Issuer<'static, KeyPair>) {
     (pem, Issuer::new(params, key))
 }
 
-/// A database that speaks TLS with a certificate for this host.
+/// A database with TLS and a certificate for the given host.
 async fn database(certificates: &Certificates, name: &str) -> (Instance, World) {
     let instance = Instance::postgres(name);
     certificates.hand_over(&instance.data());
@@ -79,7 +79,7 @@ async fn database(certificates: &Certificates, name: &str) -> (Instance, World) 
     let world = World::with(servers, &[]).await;
     let database = world.database().await;
     database.batch_execute("ALTER SYSTEM SET ssl = on").await.expect("TLS");
-    database.batch_execute("SELECT pg_reload_conf()").await.expect("read anew");
+    database.batch_execute("SELECT pg_reload_conf()").await.expect("the settings are reloaded");
     until("the database to speak TLS", async || {
         let (answer, complaint) = try_fanfare(&with(&world, "sslmode=require"), &["migrate"]);
         complaint.is_none().then_some(answer)
@@ -95,7 +95,7 @@ fn with(world: &World, query: &str) -> Variables {
     variables
 }
 
-/// What is said of a connection with this in the URL; none where there is one.
+/// The error of a connection with these URL parameters; `None` if the connection works.
 fn complaint(world: &World, query: &str) -> Option<String> {
     try_fanfare(&with(world, query), &["migrate"]).1
 }
@@ -141,7 +141,7 @@ async fn a_database_with_a_certificate_for_somebody_else_is_refused_where_the_na
     assert!(wrong.contains("sslmode=perhaps") && wrong.contains("verify-full"), "{wrong}");
 }
 
-/// A broker that also listens with TLS, and that address.
+/// A broker with an additional TLS listener. Returns the broker and the TLS URL.
 fn broker(certificates: &Certificates, name: &str) -> (Instance, String) {
     let instance = Instance::rabbitmq(name);
     let [certificate, key] = certificates.hand_over(&instance.data());

@@ -1,4 +1,4 @@
-//! What becomes of messages while a queue or a binding is gone.
+//! Messages published while a queue or a binding is missing.
 
 use fanfare_tests::{metrics::counted, patience::until, receiver::Behaviour, world::World};
 use serde_json::json;
@@ -25,7 +25,7 @@ async fn an_event_without_a_binding_is_sent_on_once_the_topology_is_declared_aga
         .await;
     assert_eq!(logged["level"], "ERROR");
     assert_eq!(world.broker().await.depth("unrouted").await.expect("the queue"), 0);
-    // What was published before the topology was declared again is counted, and no more.
+    // Only messages published before the repair pass the alternate exchange.
     world.publish(&json!({ "type": "a", "data": "later" })).await;
     world.receiver.wait_for(&endpoint.path, events.len() + 1).await;
 }

@@ -1,5 +1,5 @@
-//! The main job: published over either door, delivered to every subscribed endpoint, signed, recorded,
-//! and retried when it fails.
+//! The main path: an event published over HTTP reaches every subscribed endpoint, signed and recorded, and is retried
+//! after failures.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn a_failing_endpoint_is_retried_until_it_recovers() {
     let id = world.publish(&json!({ "type": "a", "data": {} })).await;
     let received = world.receiver.wait_for("flaky", 4).await;
     assert!(received.iter().all(|one| one.event() == id && is_signed(one, &endpoint.secret)));
-    assert!(received.iter().all(|one| one.body == received[0].body), "the same bytes each time");
+    assert!(received.iter().all(|one| one.body == received[0].body), "a retry has another body");
     let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
     let attempts = world.delivery(delivery["id"].as_str().expect("an id")).await["attempts"].clone();
     let outcomes: Vec<_> = attempts

@@ -1,4 +1,4 @@
-//! One event to ten thousand endpoints, beside others.
+//! An event with ten thousand endpoints, beside other events.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,14 +14,14 @@ use tokio::time::Instant;
 
 const ENDPOINTS: usize = 10_000;
 
-/// Between two of the other events over one door.
+/// Time between two events of a publisher of the other events.
 const PACE: Duration = Duration::from_millis(100);
 
-/// Attempts that are on their way at once: what the death of their process may have to repeat. One application may use
-/// half of the places.
+/// Attempts in flight at once: the requests that may be repeated after a kill. An application may use half of the
+/// places.
 const PERMITS: usize = 128;
 
-/// Copies of an endpoint, each at a path of its own. They have no secret: without one nothing is signed.
+/// Copies of an endpoint, each at a separate path. The copies have no secret, and their requests have no signature.
 const COPIES: &str = "
 INSERT INTO endpoints (id, application_id, url, event_types)
 SELECT gen_random_uuid(), application_id, url || '/' || number, event_types
@@ -41,7 +41,7 @@ async fn world() -> World {
     world
 }
 
-/// How many requests each of the ten thousand got.
+/// Number of requests at each of the ten thousand endpoints.
 fn requests(world: &World) -> HashMap<String, usize> {
     let mut requests = HashMap::new();
     for one in world.receiver.all().into_iter().filter(|one| one.path.starts_with("/wide")) {
@@ -52,7 +52,7 @@ fn requests(world: &World) -> HashMap<String, usize> {
 
 async fn wait_for_all(world: &World) {
     let all = i64::try_from(ENDPOINTS).expect("a small number");
-    until("all to be delivered", async || (world.count(DELIVERED).await >= all).then_some(())).await;
+    until("all ten thousand deliveries", async || (world.count(DELIVERED).await >= all).then_some(())).await;
     assert_eq!(
         world
             .count("SELECT count(*) FROM all_deliveries d JOIN events e ON e.id = d.event_id WHERE e.type = 'wide'")
@@ -61,7 +61,7 @@ async fn wait_for_all(world: &World) {
     );
 }
 
-/// The median, and the last percent, of the seconds that the others took over HTTP.
+/// Delay of the other events over HTTP, in seconds: median and 99th percentile.
 fn delays(world: &World, load: &Load) -> [f64; 2] {
     let received: HashMap<String, Timestamp> =
         world.receiver.received("other").iter().map(|one| (key_of(one), one.at)).collect();
@@ -75,7 +75,7 @@ fn delays(world: &World, load: &Load) -> [f64; 2] {
     [50, 99].map(|percent| delays[delays.len() * percent / 100])
 }
 
-/// Killed in the midst of the fan-out, of which the first deliveries are being sent by then.
+/// Kills the dispatcher during the fan-out, while the first deliveries are being sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_to_ten_thousand_endpoints_reaches_each_though_its_dispatcher_is_killed() {
     let world = world().await;
@@ -86,7 +86,7 @@ async fn an_event_to_ten_thousand_endpoints_reaches_each_though_its_dispatcher_i
     })
     .await;
     dispatcher.kill();
-    assert_eq!(world.count("SELECT count(*) FROM fan_outs").await, 1, "it had ended before");
+    assert_eq!(world.count("SELECT count(*) FROM fan_outs").await, 1, "the fan-out had ended before the kill");
     let _dispatcher = world.dispatcher().await;
     wait_for_all(&world).await;
     let requests = requests(&world);
@@ -105,10 +105,10 @@ async fn an_event_to_ten_thousand_endpoints_reaches_each_once_and_holds_up_no_ot
     let load = Load::steady(&world, PACE);
     world.receiver.wait_for("other", 10).await;
     world.publish(&json!({ "type": "wide", "data": 1 })).await;
-    until("the first of them", async || (!requests(&world).is_empty()).then_some(())).await;
+    until("the first of the ten thousand deliveries", async || (!requests(&world).is_empty()).then_some(())).await;
     let before = load.accepted();
-    // Some of those that come now are there before the last of the ten thousand.
-    let (delivered, wide) = until("others to be delivered", async || {
+    // Some events published from here on arrive before the last of the ten thousand deliveries.
+    let (delivered, wide) = until("ten further events to be delivered", async || {
         let keys = load.keys().split_off(before);
         let received = world.receiver.received("other");
         let delivered = received.iter().filter(|one| keys.contains(&key_of(one))).count();
@@ -116,12 +116,18 @@ async fn an_event_to_ten_thousand_endpoints_reaches_each_once_and_holds_up_no_ot
     })
     .await;
     println!("{delivered} others were delivered beside the first {wide}");
-    assert!(wide < ENDPOINTS, "the others waited for all of them");
+    assert!(wide < ENDPOINTS, "the other events waited for the whole fan-out");
     wait_for_all(&world).await;
     load.stop();
     println!("the others took {:?} s at p50 and p99", delays(&world, &load));
     let requests = requests(&world);
-    assert!(requests.len() == ENDPOINTS && requests.values().all(|count| *count == 1), "each of them, once");
+    assert!(
+        requests.len() == ENDPOINTS && requests.values().all(|count| *count == 1),
+        "an endpoint got no request or several"
+    );
     let accepted = load.finish().await;
-    until("all the others", async || (world.receiver.received("other").len() >= accepted.len()).then_some(())).await;
+    until("all other events to be delivered", async || {
+        (world.receiver.received("other").len() >= accepted.len()).then_some(())
+    })
+    .await;
 }

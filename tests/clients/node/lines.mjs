@@ -1,6 +1,6 @@
 /**
- * The lines of a stream, for the programs here. Node's own `readline` also breaks lines at U+2028,
- * U+2029 and a lone \r, of which the first two stand unescaped in JSON.
+ * The lines of a stream. Node's own `readline` also breaks lines at U+2028, U+2029 and a lone \r; JSON may
+ * contain the first two without escapes.
  */
 export async function* lines(stream) {
   stream.setEncoding('utf8')

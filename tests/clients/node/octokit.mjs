@@ -1,8 +1,8 @@
 /**
- * Real webhook payloads: GitHub's, as @octokit/webhooks-examples collects them.
+ * Prints GitHub's example payloads from the package @octokit/webhooks-examples.
  *
  * stdin:  not read
- * stdout: one line per example {"type": "<event>.<action>", or "<event>" without an action, "payload": {…}}
+ * stdout: a line for each example: {"type": "<event>.<action>", or "<event>" without an action, "payload": {…}}
  */
 import { createRequire } from 'node:module'
 

@@ -1,12 +1,11 @@
 /**
- * Publishes events straight to RabbitMQ, as a service written in Node would: persistent messages and
- * publisher confirms, with amqplib.
+ * Publishes events to RabbitMQ with amqplib, like a service in Node: persistent messages and publisher confirms.
  *
  * argv:   <amqp url> <exchange>
- * stdin:  per line {"routing_key": string, "message_id": string or null, "headers"?: {…}, "body": string}
- * stdout: per line, in order, `confirmed` or `refused <why>`
+ * stdin:  per event a line {"routing_key": string, "message_id": string or null, "headers"?: {…}, "body": string}
+ * stdout: for each event, in order, `confirmed` or `refused <reason>`
  *
- * Lines are published as they come, up to 500 ahead of the broker's confirms.
+ * Publishes each line at once, up to 500 messages ahead of the broker's confirms.
  */
 import amqp from 'amqplib'
 import { lines } from './lines.mjs'
@@ -20,11 +19,11 @@ if (exchange === undefined) {
 
 const connection = await amqp.connect(url)
 const channel = await connection.createConfirmChannel()
-// Without these listeners an exception would end the process; each publish that it concerns is told too.
+// Without these listeners, an error would end the process. Each affected publish reports the error.
 let closed
 for (const source of [connection, channel]) source.on('error', (error) => (closed ??= error))
 
-/** Resolves to the answer for one message, and never rejects. */
+/** Resolves to the output line of a message. Never rejects. */
 function publish({ routing_key, message_id, headers, body }) {
   return new Promise((resolve) => {
     const refused = (error) => resolve(`refused ${(closed ?? error).message}`.replaceAll('\n', ' '))
@@ -39,7 +38,7 @@ function publish({ routing_key, message_id, headers, body }) {
         error ? refused(error) : resolve('confirmed'),
       )
     } catch (error) {
-      refused(error) // the channel is closed
+      refused(error) // closed channel
     }
   })
 }
@@ -53,4 +52,4 @@ for await (const line of lines(process.stdin)) {
   if (ahead.length >= AHEAD) await ahead.shift()
 }
 await printed
-await connection.close().catch(() => {}) // it may be closed already
+await connection.close().catch(() => {}) // may already be closed

@@ -1,14 +1,13 @@
 /**
- * Receivers of every dialect behind one HTTP server on 127.0.0.1. Each verifies as the document of its
- * system tells its customers to, and once more by the official Standard Webhooks library, and looks whether
- * body and headers are those of the document.
+ * Receivers of all dialects behind an HTTP server on 127.0.0.1. Each receiver verifies deliveries by the platform's
+ * documented procedure and by the official Standard Webhooks library, and checks body and headers.
  *
- * stdin:  per line {"path": "/…", "dialect": name, "secret": text, "format"?: "raw"}: a receiver at that path
- * stdout: {"port": number} once it listens, and {"path"} for each line, once there is the receiver.
- *         When stdin ends, per path {"path", "verified": requests, "refused": requests, "faults": the first
- *         few, "data": per event the SHA-256 of the bytes of its data}
+ * stdin:  for each receiver a line {"path": "/…", "dialect": name, "secret": text, "format"?: "raw"}
+ * stdout: {"port": number} once the server listens, and {"path"} for each receiver, once ready.
+ *         At the end of stdin, for each path {"path", "verified": requests, "refused": requests, "faults": the
+ *         first faults, "data": for each event the SHA-256 of the data's bytes}
  *
- * A POST is answered with 200 where all is right and with 400 otherwise, and {"faults": [what is wrong]}.
+ * Answers a valid POST with 200, any other with 400, and the body {"faults": [texts]}.
  */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
 import { createServer } from 'node:http'
@@ -17,7 +16,7 @@ import { lines } from './lines.mjs'
 
 const SHOWN_FAULTS = 5
 
-/** The bodies, with what stands in for whole values, quotes included. */
+/** The bodies. Placeholders stand for whole values, including the quotes. */
 const BODIES = {
   incenta: '{"event":<type>,"data":<data>,"timestamp":<milliseconds>}',
   incentable: '{"id":<evt>,"type":<type>,"created_at":<seconds>,"data":<data>}',
@@ -52,14 +51,14 @@ const FORM_OF = Object.fromEntries(Object.entries(BODIES).map(([dialect, body]) 
 
 const hmac = (key, message, encoding = 'hex') => createHmac('sha256', key).update(message).digest(encoding)
 
-/** As all three documents compare; throws where the lengths differ, as they do. */
+/** The comparison of the three platforms' documentation. Throws if the lengths differ. */
 function assertSame(given, expected) {
   if (!timingSafeEqual(Buffer.from(given), Buffer.from(expected))) throw new Error('the signatures differ')
 }
 
-/** Each system's own procedure, for the dialects that have a signature of their own. */
+/** Each platform's own procedure, for dialects with a signature header. */
 const OWN = {
-  /** The parsed body is printed anew, and that is what was signed. */
+  /** The signed text is the parsed and printed body. */
   incenta({ secret, raw }, header) {
     const payload = JSON.parse(raw.toString())
     assertSame(header('x-webhook-signature'), hmac(secret, JSON.stringify(payload)))
@@ -67,30 +66,30 @@ const OWN = {
   incentable({ secret, raw }, header) {
     assertSame(header('x-incentable-signature'), hmac(secret, raw))
   },
-  /** In a form that tells the algorithm, with the event and a number of the delivery beside it. */
+  /** The signature names the algorithm. Further headers have the event type and the delivery's id. */
   nudj({ secret, raw, type }, header) {
     const [algorithm, signature] = header('x-nudj-signature').split('=')
-    if (algorithm !== 'sha256') throw new Error(`${algorithm} is no algorithm of ours`)
+    if (algorithm !== 'sha256') throw new Error(`${algorithm} is not sha256`)
     assertSame(signature, hmac(secret, raw))
-    if (header('x-nudj-event') !== type) throw new Error('X-Nudj-Event is not the body\'s event')
+    if (header('x-nudj-event') !== type) throw new Error('X-Nudj-Event differs from the body\'s event')
     if (header('x-nudj-delivery-id') === '') throw new Error('X-Nudj-Delivery-Id is empty')
   },
-  /** The secret as it was shown, `whsec_` included, is the key. */
+  /** The key is the secret as shown, including `whsec_`. */
   ploints({ secret, raw }, header) {
     assertSame(header('x-ploints-signature'), hmac(secret, raw.toString('utf8')))
   },
-  /** The system that nobody knows: time and body are signed, with the bytes of the secret. */
+  /** The custom dialect: signs time and body with the bytes of the secret. */
   acme({ secret, raw, type }, header) {
     const { t, v1 } = Object.fromEntries(header('x-acme-signature').split(',').map((part) => part.split(/=(.*)/s)))
-    if (t !== header('webhook-timestamp')) throw new Error('t is not the time of the attempt')
+    if (t !== header('webhook-timestamp')) throw new Error('t differs from webhook-timestamp')
     const key = Buffer.from(secret.slice('whsec_'.length), 'base64')
     assertSame(v1, hmac(key, `${t}.${raw}`, 'base64'))
-    if (header('x-acme-event') !== type) throw new Error('X-Acme-Event is not the body\'s kind')
+    if (header('x-acme-event') !== type) throw new Error('X-Acme-Event differs from the body\'s kind')
     if (!/^[1-9]\d*$/.test(header('x-acme-attempt'))) throw new Error('X-Acme-Attempt is no number')
   },
 }
 
-/** Headers of one dialect, which no other has. */
+/** Headers that only this dialect has. */
 const HEADERS_OF = {
   incenta: ['x-webhook-signature'],
   incentable: ['x-incentable-signature'],
@@ -99,18 +98,18 @@ const HEADERS_OF = {
   acme: ['x-acme-signature', 'x-acme-event', 'x-acme-attempt'],
 }
 
-/** The members of the body that the dialect prints: bytes, keys and their order, the form of each value. */
+/** Reads a dialect's body: checks bytes, order of keys, and form of each value. Returns type and data. */
 function readBody(dialect, raw, headers) {
   const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(raw)
   const found = FORM_OF[dialect].exec(text)
-  if (found === null) throw new Error(`is not of the form ${BODIES[dialect]}`)
+  if (found === null) throw new Error(`does not have the form ${BODIES[dialect]}`)
   const { id, type, data, milliseconds, seconds } = found.groups
   JSON.parse(text)
   JSON.parse(data)
   const time = milliseconds ?? seconds?.replace('Z', '.000Z')
   if (time !== undefined && new Date(time).toISOString() !== time) throw new Error(`${time} is no time`)
   const event = headers['webhook-id']
-  if (id !== undefined && event !== `evt_${id}`) throw new Error(`is about ${id}, and webhook-id says ${event}`)
+  if (id !== undefined && event !== `evt_${id}`) throw new Error(`has the id ${id}, but webhook-id is ${event}`)
   return { type, data }
 }
 
@@ -124,7 +123,7 @@ function checkHeaders(dialect, headers) {
   }
 }
 
-/** What is wrong with a delivery, and the bytes of its data. */
+/** The faults of a delivery, and the text of the data. */
 function examine({ dialect, secret, format }, headers, raw) {
   const faults = []
   const attempt = (name, check) => {
@@ -154,7 +153,7 @@ async function receive(request, response) {
   const receiver = receivers.get(request.url)
   const { faults, data } = receiver
     ? examine(receiver, request.headers, Buffer.concat(chunks))
-    : { faults: [`there is no receiver at ${request.url}`] }
+    : { faults: [`no receiver at ${request.url}`] }
   if (receiver && faults.length === 0) {
     receiver.verified += 1
     receiver.data[request.headers['webhook-id']] = createHash('sha256').update(data).digest('hex')
@@ -173,7 +172,7 @@ async function receive(request, response) {
 const print = (line) => console.log(JSON.stringify(line))
 
 const server = createServer(receive)
-// A connection that is closed while a request is on its way would cost an attempt.
+// No keep-alive timeout: a connection closed during a request would cost an attempt.
 server.keepAliveTimeout = 0
 server.listen(0, '127.0.0.1', () => print({ port: server.address().port }))
 for await (const line of lines(process.stdin)) {

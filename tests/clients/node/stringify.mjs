@@ -1,9 +1,8 @@
 /**
- * What Node makes of a JSON text.
+ * Parses and prints JSON texts with Node.
  *
- * stdin:  one JSON string per line, whose value is a JSON text (or not, that is the question)
- * stdout: for each line, in order, one JSON string whose value is JSON.stringify(JSON.parse(text)),
- *         or null where JSON.parse throws
+ * stdin:  for each text a line with a JSON string; the text may be invalid JSON
+ * stdout: for each text, in order, a JSON string with JSON.stringify(JSON.parse(text)), or null if JSON.parse throws
  */
 import { lines } from './lines.mjs'
 

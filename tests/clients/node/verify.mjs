@@ -1,11 +1,11 @@
 /**
- * A receiver's verification of a delivery, done twice: by the official Standard Webhooks library, and
- * as Incenta's documentation tells its customers to.
+ * Verifies deliveries twice: with the official Standard Webhooks library, and with the code in Incenta's
+ * documentation.
  *
- * stdin:  per line {"secret": "whsec_…", "headers": {names in lower case}, "body": base64}
- * stdout: per line, in order, {"standard": bool, "incenta": bool, "error"?: why, for each that is false}
+ * stdin:  for each delivery a line {"secret": "whsec_…", "headers": {names in lower case}, "body": base64}
+ * stdout: for each delivery, in order, {"standard": bool, "incenta": bool, "error"?: the reasons of each false}
  *
- * The library refuses a `webhook-timestamp` that is more than five minutes from this machine's clock.
+ * The library refuses a `webhook-timestamp` more than five minutes off this machine's clock.
  */
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { Webhook } from 'standardwebhooks'
@@ -20,7 +20,7 @@ function verifyIncenta({ secret, headers, body }) {
   if (signature === undefined) throw new Error('x-webhook-signature is missing')
   const payload = JSON.parse(body)
   const expected = createHmac('sha256', secret).update(JSON.stringify(payload)).digest('hex')
-  // throws if the lengths differ, as the documented code does
+  // Throws if the lengths differ, like the documented code.
   if (!timingSafeEqual(Buffer.from(signature), Buffer.from(expected))) {
     throw new Error('the signatures differ')
   }

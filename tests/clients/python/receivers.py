@@ -1,13 +1,12 @@
-"""Receivers of every dialect behind one HTTP server on 127.0.0.1. Each verifies as the document of its system tells its
-customers to, and once more by the official Standard Webhooks library, and looks whether body and headers are those of
-the document.
+"""Receivers of all dialects behind an HTTP server on 127.0.0.1. Each receiver verifies deliveries by the platform's
+documented procedure and by the official Standard Webhooks library, and checks body and headers.
 
-stdin:  per line {"path": "/...", "dialect": name, "secret": text, "format"?: "raw"}: a receiver at that path
-stdout: {"port": number} once it listens, and {"path"} for each line, once there is the receiver.
-        When stdin ends, per path {"path", "verified": requests, "refused": requests, "faults": the first few,
-        "data": per event the SHA-256 of the bytes of its data}
+stdin:  for each receiver a line {"path": "/...", "dialect": name, "secret": text, "format"?: "raw"}
+stdout: {"port": number} once the server listens, and {"path"} for each receiver, once ready.
+        At the end of stdin, for each path {"path", "verified": requests, "refused": requests, "faults": the first
+        faults, "data": for each event the SHA-256 of the data's bytes}
 
-A POST is answered with 200 where all is right and with 400 otherwise, and {"faults": [what is wrong]}.
+Answers a valid POST with 200, any other with 400, and the body {"faults": [texts]}.
 """
 
 import base64
@@ -24,7 +23,7 @@ from standardwebhooks import Webhook
 
 SHOWN_FAULTS = 5
 
-# The members of each body in their order; None stands for the data. Python keeps the order of what it reads.
+# The members of each body, in order. None stands for the data.
 MEMBERS = {
     "incenta": {"event": "type", "data": None, "timestamp": "milliseconds"},
     "incentable": {"id": "evt", "type": "type", "created_at": "seconds", "data": None},
@@ -73,7 +72,7 @@ def same(given, expected):
 
 
 def over_the_body(name):
-    """The procedure of three of the documents: hex over the raw body, keyed with the text of the secret."""
+    """The documented procedure of three platforms: hex digest over the raw body, keyed with the text of the secret."""
 
     def verify(secret, raw, values, headers):
         same(headers[name], sign(secret.encode(), raw).hexdigest())
@@ -83,21 +82,21 @@ def over_the_body(name):
 
 def nudj(secret, raw, values, headers):
     same(headers["x-nudj-signature"], "sha256=" + sign(secret.encode(), raw).hexdigest())
-    insist(headers["x-nudj-event"] == values["type"], "X-Nudj-Event is not the body's event")
+    insist(headers["x-nudj-event"] == values["type"], "X-Nudj-Event differs from the body's event")
     insist(headers["x-nudj-delivery-id"], "X-Nudj-Delivery-Id is empty")
 
 
 def acme(secret, raw, values, headers):
     parts = dict(part.split("=", 1) for part in headers["x-acme-signature"].split(","))
-    insist(parts["t"] == headers["webhook-timestamp"], "t is not the time of the attempt")
+    insist(parts["t"] == headers["webhook-timestamp"], "t differs from webhook-timestamp")
     digest = sign(base64.b64decode(secret.removeprefix("whsec_")), parts["t"].encode() + b"." + raw).digest()
     same(parts["v1"], base64.b64encode(digest).decode())
-    insist(headers["x-acme-event"] == values["type"], "X-Acme-Event is not the body's kind")
+    insist(headers["x-acme-event"] == values["type"], "X-Acme-Event differs from the body's kind")
     insist(re.fullmatch(r"[1-9]\d*", headers["x-acme-attempt"]), "X-Acme-Attempt is no number")
 
 
 OWN = {
-    "incenta": over_the_body("x-webhook-signature"),  # There is no JSON.stringify here: what was sent is what Node prints.
+    "incenta": over_the_body("x-webhook-signature"),  # Verifies the raw body, as Fanfare sends Node's text.
     "incentable": over_the_body("x-incentable-signature"),
     "nudj": nudj,
     "ploints": over_the_body("x-ploints-signature"),
@@ -106,8 +105,8 @@ OWN = {
 
 
 def read_members(members, body, start, values):
-    """Reads an object of a body, which has these members and no space between its parts, from `start` on, and gives
-    where it ends. Notes each value by the name of its form, and that of the data by where it stands."""
+    """Reads an object with exactly these members and no whitespace, from `start` on. Returns the end of the object.
+    Stores each value under the name of its form, and the text of the data under "data"."""
     at, opening = start, "{"
     for key, form in members.items():
         name = f"{opening}{json.dumps(key)}:"
@@ -124,21 +123,21 @@ def read_members(members, body, start, values):
             insist(re.fullmatch(FORMS[form], str(value)), f"{key} is {value!r}")
             values[form] = value
         at = end
-    insist(body.startswith("}", at), f"nothing may stand behind {key}")
+    insist(body.startswith("}", at), f"text follows the value of {key}")
     return at + 1
 
 
 def read_body(dialect, raw, headers):
     body, values = raw.decode(), {}
     end = read_members(MEMBERS[dialect], body, 0, values)
-    insist(end == len(body), "something follows")
+    insist(end == len(body), "text follows the body")
     for form in ("milliseconds", "seconds"):
         if form in values:
             datetime.fromisoformat(values[form].replace("Z", "+00:00"))
     for prefix in ("evt", "we", "acme"):
         if prefix in values:
             about = values[prefix].removeprefix(prefix + "_")
-            insist(headers["webhook-id"] == "evt_" + about, f"is about {about}, and webhook-id is another")
+            insist(headers["webhook-id"] == "evt_" + about, f"has the id {about}, but webhook-id differs")
     return values
 
 
@@ -148,11 +147,11 @@ def check_headers(dialect, headers):
     insist(re.fullmatch(r"\d{10}", headers["webhook-timestamp"]), "webhook-timestamp is no time in seconds")
     for other, names in HEADERS_OF.items():
         foreign = [name for name in names if other != dialect and name in headers]
-        insist(not foreign, f"{foreign} is of {other}")
+        insist(not foreign, f"{foreign} is a header of {other}")
 
 
 def examine(receiver, headers, raw):
-    """What is wrong with a delivery, and the values in its body."""
+    """The faults of a delivery, and the values of the body."""
     faults = []
 
     def attempt(name, check, *arguments):
@@ -184,7 +183,7 @@ class Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
         receiver = receivers.get(self.path)
-        faults, values = examine(receiver, headers, raw) if receiver else ([f"there is no receiver at {self.path}"], {})
+        faults, values = examine(receiver, headers, raw) if receiver else ([f"no receiver at {self.path}"], {})
         with lock:
             if receiver and not faults:
                 receiver["verified"] += 1
@@ -216,7 +215,7 @@ def report(what):
 server = Server(("127.0.0.1", 0), Handler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 report({"port": server.server_port})
-# Not `for line in sys.stdin`, which reads ahead.
+# `for line in sys.stdin` would read ahead.
 for line in iter(sys.stdin.readline, ""):
     receiver = json.loads(line)
     receivers[receiver["path"]] = receiver | {"verified": 0, "refused": 0, "faults": [], "data": {}}

@@ -1,10 +1,10 @@
-"""An SMTP server (aiosmtpd) on 127.0.0.1. Prints lines of JSON: first {"port": ...}, then {"heard": ...} for whatever is
-said to it, and {"mail": ...} for each mail that it takes. Recipients that begin with "refused" do not exist here, and
-to those that begin with "denied" it relays nothing. Ends when its standard input does.
+"""An SMTP server (aiosmtpd) on 127.0.0.1. Prints lines of JSON: first {"port": ...}, then {"heard": ...} for all
+received text, and {"mail": ...} for each accepted mail. Refuses recipients that begin with "refused" as unknown, and
+recipients that begin with "denied" as a forbidden relay. Ends with the end of standard input.
 
-Without a certificate it offers no encryption; with one it insists on STARTTLS, or with --tls on TLS from the start.
-With a user it insists on that user's password, which it would also hear unencrypted. With --later nobody gets through
-to its port before a line comes in.
+Without a certificate, the server offers no encryption. With a certificate, the server requires STARTTLS, or with --tls
+TLS from the start. With a user, the server requires the password, and without a certificate accepts the password
+unencrypted. With --later, the port refuses connections until a line arrives on standard input.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Handler:
 
 
 class Session(SMTP):
-    # What was encrypted comes in here as plain text, and the handshakes do not.
+    # Receives the decrypted text, without the TLS handshakes.
     def data_received(self, data):
         report({"heard": data.decode("latin-1")})
         super().data_received(data)
@@ -80,7 +80,7 @@ def session():
 
 
 async def serve():
-    # The port is its own from here on, and refuses until somebody listens.
+    # The bound port is reserved, and refuses connections until the server listens.
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))
     listening = {"sock": bound, "ssl": context if arguments.tls else None}
@@ -94,7 +94,7 @@ async def serve():
     server.close()
 
 
-# What fails here is meant to, and the tests see that it did.
+# The tests provoke failures and check them: aiosmtpd's log would only confuse.
 logging.disable()
 
 context = None

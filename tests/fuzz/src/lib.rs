@@ -1,22 +1,23 @@
-//! A target for each parser of foreign bytes: it is given any bytes, must not panic, and must hold what it promises.
+//! A fuzz target for each parser of untrusted bytes. A target accepts any bytes, must not panic, and asserts the
+//! parser's properties.
 //!
-//! The kept inputs of each stand in `corpora`, and are replayed by a test. `make fuzz` looks for new ones.
+//! `corpora` holds inputs for each target. `cargo test` replays all inputs; `make fuzz` searches for new inputs.
 
 mod messages;
 mod payloads;
 mod settings;
 mod texts;
 
-/// One parser, and what must be true of it.
+/// A parser and its properties.
 #[derive(Debug)]
 pub struct Target {
-    /// The folder of its inputs.
+    /// The name, and the folder of the inputs in `corpora`.
     pub name: &'static str,
-    /// Panics where something is not as it must be.
+    /// Panics if a property does not hold.
     pub run: fn(&[u8]),
 }
 
-/// All of them.
+/// All fuzz targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "amqp_event", run: messages::event },
     Target { name: "amqp_parked", run: messages::parked },
@@ -39,12 +40,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "wait", run: texts::wait },
 ];
 
-/// The bytes as text, where they are one.
+/// The bytes as text; `None` if the bytes are not UTF-8.
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
-/// A moment at which everything happens.
+/// A fixed time.
 fn now() -> jiff::Timestamp {
     jiff::Timestamp::constant(1_781_784_000, 0)
 }

@@ -1,8 +1,8 @@
-//! Messages from the broker, which anybody may have published who has a user there.
+//! Messages from the broker. Any user of the broker may publish such messages.
 //!
-//! An input is the routing key and the `message_id`, a line each, then the headers as AMQP writes them (four bytes for
-//! their length, and so on), then the body. Where the headers cannot be read there are none, as lapin hands over no
-//! message whose headers it cannot read.
+//! An input has a line with the routing key, a line with the `message_id`, the headers as an AMQP field table (with a
+//! length of four bytes), and the body. Unreadable headers count as no headers, as lapin never delivers a message with
+//! unreadable headers.
 
 use std::time::Duration;
 
@@ -35,12 +35,12 @@ fn fresh() -> Traceparent {
     Traceparent::from_random([1; 16], [1; 8])
 }
 
-/// What is a name in AMQP: a text of at most 255 bytes.
+/// An AMQP short string: at most 255 bytes of UTF-8.
 fn name(bytes: &[u8]) -> Option<&str> {
     text(bytes).filter(|name| name.len() <= 255)
 }
 
-/// A message, and the exchange that it came through.
+/// A message that came through this exchange.
 fn incoming(bytes: &[u8], exchange: &str) -> Option<Incoming> {
     let mut parts = bytes.splitn(3, |byte| *byte == b'\n');
     let (routing_key, message_id) = (name(parts.next()?)?, name(parts.next()?)?);
@@ -55,7 +55,7 @@ fn read(incoming: &Incoming) -> Result<Event, Unreadable> {
     decode_event(incoming, LARGEST, fresh(), now())
 }
 
-/// An event is read as it was meant, on whichever ways round it comes; what is none is parked, with the reason.
+/// A decoded event keeps its meaning when encoded again or rerouted. An unreadable message is parked with the reason.
 pub(crate) fn event(bytes: &[u8]) {
     let topology = topology();
     let Some(incoming) = incoming(bytes, &topology.events_exchange()) else { return };
@@ -73,7 +73,8 @@ pub(crate) fn event(bytes: &[u8]) {
     }
 }
 
-/// A retry is read as it was written, and its delays end; what is none is parked, with the reason.
+/// A decoded retry keeps its content when encoded again or rerouted, and its list of delays ends. An unreadable message
+/// is parked with the reason.
 pub(crate) fn retry(bytes: &[u8]) {
     let topology = topology();
     let Some(incoming) = incoming(bytes, &topology.deliveries_exchange()) else { return };
@@ -91,12 +92,12 @@ pub(crate) fn retry(bytes: &[u8]) {
     }
 }
 
-/// What was parked tells why and where from, and what is kept of its headers is JSON.
+/// A parked message keeps body, routing key, origin and reason. The headers become JSON.
 fn is_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) {
     let parked = encode_parked(topology, incoming, unreadable).detached();
     assert_eq!(parked.body, incoming.body);
     let Parked::Keep { reason, message, routing_key, origin } = decode_parked(topology, &parked) else {
-        panic!("it is put back");
+        panic!("a newly parked message is put back");
     };
     assert_eq!((reason.as_str(), message.as_str()), (unreadable.reason, unreadable.message.as_str()));
     assert_eq!(routing_key.as_ref(), Some(&incoming.routing_key));
@@ -117,13 +118,13 @@ fn is_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) 
     };
     let back = back.detached();
     assert!(!back.is_alone());
-    // Names of headers that are not UTF-8 are left out, and then nothing else need be wrong.
+    // Header names that are not UTF-8 are dropped on the return, after which the message may be readable.
     if reason != "not_utf8" && origin == Origin::Events {
         assert_eq!(read(&back).as_ref(), Err(unreadable));
     }
 }
 
-/// Whatever lies in the parked queue is kept, or gets one more chance and is kept then.
+/// Every message in the parked queue is kept, or put back once and kept the second time.
 pub(crate) fn parked(bytes: &[u8]) {
     let topology = topology();
     let Some(incoming) = incoming(bytes, "") else { return };
@@ -135,8 +136,8 @@ pub(crate) fn parked(bytes: &[u8]) {
     }
 }
 
-/// What an operator puts back, edited, is read where its edit is taken. Lines: routing key, `message_id`, the headers
-/// that were kept; then the body.
+/// A message put back with a valid edit has readable parts. An input has a line with the routing key, a line with the
+/// `message_id`, a line with the stored headers, and the body.
 pub(crate) fn put_back(bytes: &[u8]) {
     let topology = topology();
     let mut parts = bytes.splitn(4, |byte| *byte == b'\n');
@@ -159,7 +160,7 @@ pub(crate) fn put_back(bytes: &[u8]) {
         body: b"{\"data\":1}",
     };
     let back = encode_put_back(&topology, &put_back, &edit).expect("an edit that is sound").detached();
-    // The parts of it can be read, though they need not make an event together.
+    // Each part is readable, although the parts together may be no event.
     if let Err(unreadable) = read(&back) {
         let of_parts = [
             "invalid_routing_key",
@@ -173,7 +174,8 @@ pub(crate) fn put_back(bytes: &[u8]) {
     }
 }
 
-/// What the broker writes is mended once, and alike in whatever pieces it comes. The first byte is their size.
+/// Replacing invalid text in frames is idempotent and independent of the chunk size. The first byte of an input is the
+/// chunk size.
 pub(crate) fn frames(bytes: &[u8]) {
     let Some((piece, frames)) = bytes.split_first() else { return };
     let once = mended(frames, &[usize::from(*piece)]);

@@ -1,4 +1,4 @@
-//! JSON, and events in it.
+//! JSON and events.
 
 use fanfare_domain::{
     event::{Content, EventFields, EventType},
@@ -10,7 +10,8 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::text;
 
-/// What is taken for JSON is what others take for it; and what is printed is stable.
+/// `print_as_node` accepts a text if and only if serde_json does, within the limits on nesting and numbers. The printed
+/// text is stable.
 pub(crate) fn json(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let _ = readable(text);
@@ -19,19 +20,19 @@ pub(crate) fn json(bytes: &[u8]) {
         Ok(printed) => printed,
         Err(JsonFault::Syntax { offset, .. }) => {
             assert!(offset <= text.len() && text.is_char_boundary(offset));
-            return assert!(!is_json, "others read it");
+            return assert!(!is_json, "serde_json reads the text");
         }
         Err(JsonFault::TooDeep { offset } | JsonFault::InfiniteNumber { offset }) => {
             return assert!(offset < text.len());
         }
     };
-    assert!(is_json, "nobody else reads it");
+    assert!(is_json, "serde_json does not read the text");
     assert_eq!(print_as_node(&printed).as_ref(), Ok(&printed));
     let short = compact(text);
     assert_eq!(compact(&short), short);
     assert_eq!(print_as_node(&short), Ok(printed));
-    // What is for people is read by parsers that take no half of a surrogate pair; serde_json takes not quite all that
-    // is below 1.8e308.
+    // Text for display must be readable by parsers that refuse lone surrogates. serde_json refuses some numbers just
+    // below 1.8e308.
     let shown = readable(text);
     let fault = serde_json::from_str::<Value>(&shown)
         .err()
@@ -39,7 +40,7 @@ pub(crate) fn json(bytes: &[u8]) {
     assert!(fault.is_none(), "{fault:?}: {shown}");
 }
 
-/// Nothing of a redacted member is left, and what holds none stays as it is.
+/// Redaction removes every redacted member, and leaves a body without such members unchanged.
 pub(crate) fn redaction(bytes: &[u8]) {
     if bytes.is_empty() {
         return;
@@ -56,7 +57,7 @@ pub(crate) fn redaction(bytes: &[u8]) {
     }
 }
 
-/// Whether a member whose path ends so holds anything.
+/// True if a member whose path ends with `end` has a value other than the placeholder.
 fn holds(value: &Value, path: &[&str], end: &[&str]) -> bool {
     match value {
         Value::Object(members) => members.iter().any(|(name, value)| {
@@ -70,7 +71,7 @@ fn holds(value: &Value, path: &[&str], end: &[&str]) -> bool {
     }
 }
 
-/// An event that is read, and written anew, is read as the same.
+/// A decoded event that is written again decodes to the same event.
 pub(crate) fn event(bytes: &[u8]) {
     let Ok(fields) = EventFields::parse(bytes) else { return };
     assert_eq!(check(&fields.data), Ok(()));
@@ -88,7 +89,7 @@ pub(crate) fn event(bytes: &[u8]) {
     }
     written.push('}');
     assert_eq!(EventFields::parse(written.as_bytes()), Ok(fields.clone()));
-    // The data's own spaces do not make another event of it.
+    // Whitespace around the data does not change the content.
     let event_type = EventType::parse("a").expect("a type");
     let sparse = format!(" {} ", fields.data);
     assert_eq!(Content::of(&event_type, &fields.data), Content::of(&event_type, &sparse));

@@ -1,4 +1,4 @@
-//! What customers and operators set.
+//! Settings of customers and operators.
 
 use fanfare_domain::{
     address::AddressPolicy,
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{now, text};
 
-/// A URL that is taken stays what it is, can be requested, and is no literal of an address that may not be called.
+/// An accepted URL stays unchanged when checked again, is a valid request target, and contains no forbidden IP literal.
 pub(crate) fn url(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let closed = AddressPolicy::default();
@@ -37,17 +37,17 @@ pub(crate) fn url(bytes: &[u8]) {
         let address = match host {
             Host::Ipv4(address) => Some(address.into()),
             Host::Ipv6(address) => Some(address.into()),
-            // A resolver would take such a name for a literal.
+            // A resolver takes such a name for an IP literal.
             Host::Domain(name) => name.trim_end_matches('.').parse().ok(),
         };
         assert!(address.is_none_or(|address| addresses.permits(address)), "{taken}");
         let uri: Uri = taken.as_str().parse().unwrap_or_else(|error| panic!("{taken} cannot be requested: {error}"));
-        assert_eq!(uri.host(), taken.host_str(), "two parsers, two hosts");
+        assert_eq!(uri.host(), taken.host_str(), "the two URL parsers find different hosts");
         assert_eq!(uri.port_u16(), taken.port());
     }
 }
 
-/// A header that is taken is sent as it stands there, and in one line.
+/// An accepted header is sent unchanged, in a single line.
 pub(crate) fn header(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let (name, value) = text.split_once(':').unwrap_or((text, ""));
@@ -60,7 +60,7 @@ pub(crate) fn header(bytes: &[u8]) {
     }
 }
 
-/// A secret that is taken is kept as it is, and signs.
+/// An accepted secret is stored unchanged, and yields a key.
 pub(crate) fn secret(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let Ok(secret) = SigningSecret::parse(text) else { return };
@@ -69,14 +69,14 @@ pub(crate) fn secret(bytes: &[u8]) {
     assert!(!text.starts_with("whsec_") || (24..=64).contains(&secret.key().len()));
 }
 
-/// An address that is taken is one that can be written to, in one line.
+/// An accepted address is valid for lettre, in a single header line.
 pub(crate) fn email(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     if check_email(text).is_err() {
         return;
     }
     assert!(!text.contains(['\r', '\n']));
-    let address: Address = text.parse().unwrap_or_else(|error| panic!("{text:?} is nobody's address: {error}"));
+    let address: Address = text.parse().unwrap_or_else(|error| panic!("{text:?} is no address for lettre: {error}"));
     let sender = Address::new("fanfare", "example.com").expect("an address");
     let envelope = Envelope::new(Some(sender.clone()), vec![address.clone()]).expect("an envelope");
     let mail = Message::builder().envelope(envelope).from(sender.into()).to(address.into());
@@ -87,8 +87,8 @@ pub(crate) fn email(bytes: &[u8]) {
     assert_eq!(recipients.len(), 1, "{written}");
 }
 
-/// The index finds the endpoints whose subscriptions cover a type, and no others. The first line is the type, each
-/// other one an endpoint's subscription.
+/// The index finds exactly the endpoints whose subscription covers a type. The first line of an input is the type; each
+/// further line is the subscription of an endpoint.
 pub(crate) fn subscription(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let mut lines = text.split('\n');
@@ -102,7 +102,7 @@ pub(crate) fn subscription(bytes: &[u8]) {
     assert_eq!(index.matches(&event_type), expected);
 }
 
-/// By a dialect that is taken every event can be sent: its body is JSON, its headers are headers.
+/// An accepted dialect renders every event as valid JSON with valid headers.
 pub(crate) fn dialect(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let dialect = match Dialect::parse("fuzzed.toml", "fuzzed", text) {

@@ -1,4 +1,4 @@
-//! Short texts that callers, publishers and endpoints send.
+//! Short texts from callers, publishers and endpoints.
 
 use std::{fmt::Display, str::FromStr, time::Duration};
 
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{now, text};
 
-/// Whether it is read; and if so, that it is written as it stood there.
+/// True if the text parses. Checks that a parsed value prints as the same text.
 fn is_read<T: FromStr + Display>(text: &str) -> bool {
     let read = text.parse::<T>();
     if let Ok(read) = &read {
@@ -25,7 +25,7 @@ fn is_read<T: FromStr + Display>(text: &str) -> bool {
     read.is_ok()
 }
 
-/// An id is one of one kind, and has one spelling. A publisher's key means one event for each application.
+/// An id has a single kind and a single spelling. A publisher's key means a different event in each application.
 pub(crate) fn id(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let kinds = [
@@ -55,7 +55,7 @@ pub(crate) fn id(bytes: &[u8]) {
     }
 }
 
-/// A token has one spelling, and opens nothing where there are no keys.
+/// A token has a single spelling, and authenticates nobody if there are no keys.
 pub(crate) fn token(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     assert_eq!(Keys::default().authenticate(text, now()), None);
@@ -65,13 +65,13 @@ pub(crate) fn token(bytes: &[u8]) {
     }
 }
 
-/// A `traceparent` has one spelling.
+/// A `traceparent` has a single spelling.
 pub(crate) fn traceparent(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     is_read::<Traceparent>(text);
 }
 
-/// Whatever an endpoint asks for is a wait.
+/// Every `Retry-After` that parses yields a wait.
 pub(crate) fn retry_after(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     if let Some(asked) = RetryAfter::parse(text) {
@@ -81,12 +81,12 @@ pub(crate) fn retry_after(bytes: &[u8]) {
     }
 }
 
-/// A wait of whole seconds is read from its name.
+/// The name of a wait parses to the wait in whole seconds.
 pub(crate) fn wait(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     if let Some(wait) = parse_wait(text) {
         let name = wait_name(wait);
-        let read = parse_wait(&name).unwrap_or_else(|| panic!("{name} is not read"));
+        let read = parse_wait(&name).unwrap_or_else(|| panic!("{name} does not parse"));
         assert_eq!(read, Duration::from_secs(wait.as_secs()), "{name}");
     }
 }

@@ -1,4 +1,4 @@
-//! Every input that is kept holds what its target promises: seeds, and what fuzzing has found.
+//! Replays all inputs of the corpora: seeds, and inputs found by fuzzing.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -22,7 +22,7 @@ fn every_target_has_inputs_and_holds_with_each() {
         let inputs = names(&folder);
         assert!(!inputs.is_empty(), "{} has no inputs", target.name);
         for input in inputs {
-            // What fails here is printed by the test harness: the last line is the input.
+            // The test harness prints the output of a failed test: the last line names the input.
             println!("{}/{input}", target.name);
             (target.run)(&fs::read(folder.join(input)).expect("an input"));
         }

@@ -1,4 +1,4 @@
-//! What is sent again: at a retry, and when somebody asks for it.
+//! Repeated requests: retries and resends.
 
 use std::collections::HashMap;
 
@@ -15,11 +15,11 @@ use crate::{
     verifiers::Verifiers,
 };
 
-/// Bytes that would not survive being parsed and printed anew, other than by Node.
+/// An event whose bytes change when a JSON library other than Node's parses and prints the text.
 const EVENT: &str = "{\"type\":\"order.created\",\"time\":\"2026-06-18T14:00:00.9999+02:00\",\
     \"data\":{\"b\":1.0,\"2\":\"\u{2028}\\u2028\\/\",\"a\":[-0,1E21,9007199254740993],\"1\":\"😀\\ud800\",\"a\":\"again\"}}";
 
-/// How the receiver behaves before it takes the delivery.
+/// Answers of the receiver until the delivery succeeds.
 const BEHAVIOURS: [Behaviour; 4] = [Behaviour::FAIL, Behaviour::Reset, Behaviour::FAIL, Behaviour::OK];
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn bytes_and_own_signature_stay_the_same_however_often_a_delivery_is_sent(
     }
 }
 
-/// Publishes the event, waits until it is delivered, and has it sent again. Gives its id.
+/// Publishes the event, waits until the delivery succeeds, and resends the delivery. Returns the event id.
 async fn sent_twice(world: &World, tenant: &Tenant, webhook: &Webhook) -> String {
     let event = tenant.publish_as_it_is(EVENT).await;
     let delivery = tenant.delivery(&event, webhook, "delivered").await;
@@ -59,7 +59,7 @@ async fn sent_twice(world: &World, tenant: &Tenant, webhook: &Webhook) -> String
     event
 }
 
-/// All but what Standard Webhooks makes of the time of an attempt.
+/// Checks that all requests are equal, except for the attempt time and its Standard Webhooks signature.
 fn assert_all_the_same(dialect: &str, event: &str, received: &[Received]) {
     assert_eq!(received.len(), BEHAVIOURS.len() + 1, "{dialect}");
     let (first, others) = received.split_first().expect("requests");
@@ -72,7 +72,7 @@ fn assert_all_the_same(dialect: &str, event: &str, received: &[Received]) {
     let scheduled: Vec<i64> = received[..BEHAVIOURS.len()].iter().map(time).collect();
     assert!(
         scheduled.is_sorted_by(|one, next| one < next),
-        "{dialect} has one time for several attempts: {scheduled:?}"
+        "{dialect}: several attempts have the same timestamp: {scheduled:?}"
     );
 }
 
@@ -101,5 +101,8 @@ async fn what_was_written_is_sent_again_whatever_the_application_writes_now() {
     let (again, anew): (Vec<&Received>, Vec<_>) = received.iter().partition(|one| one.event() == event);
     assert_eq!((again.len(), anew.len()), (2, 1));
     assert_eq!(again[0].body, again[1].body);
-    assert!(anew[0].body.starts_with(br#"{"event":"order.created","data":"#), "what comes now is of the new dialect");
+    assert!(
+        anew[0].body.starts_with(br#"{"event":"order.created","data":"#),
+        "a new event has the body of the new dialect"
+    );
 }

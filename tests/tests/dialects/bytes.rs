@@ -1,4 +1,4 @@
-//! What is sent, as those see it who receive it.
+//! Delivered bytes, verified by receivers in Node and Python.
 
 use std::{collections::HashMap, fmt::Write};
 
@@ -22,31 +22,31 @@ use crate::{
     verifiers::{Report, Verifiers},
 };
 
-/// Generated payloads of each dialect; those of GitHub come on top.
+/// Generated payloads for each dialect, in addition to GitHub's examples.
 const GENERATED: usize = 400;
 
-/// As many of them go to the receivers in Python, too.
+/// Generated payloads for the receivers in Python.
 const IN_PYTHON: usize = 150;
 
-/// What those are subscribed to.
+/// The event type that the receivers in Python subscribe to.
 const PYTHONS_TYPE: &str = "order.created";
 
-/// What the others have: all that a type may be made of.
+/// Event types of the other generated payloads, with all permitted characters.
 const OTHER_TYPES: [&str; 4] = ["a", "REFERRAL_CREATED", "points.earned", "A-1_b:c/d.e"];
 
-/// Events in one request.
+/// Events in a batch request.
 const BATCH: usize = 60;
 
-/// An event that is to be published.
+/// An event to be published.
 struct Event {
     event_type: String,
     payload: Payload,
-    /// The publisher's own time of it.
+    /// The publisher's `time`.
     time: Option<&'static str>,
 }
 
 impl Event {
-    /// The body without its end, so that more fields can follow.
+    /// The event without the closing brace, so that further fields can follow.
     fn fields(&self) -> String {
         let time = self.time.map(|time| format!(r#","time":"{time}""#)).unwrap_or_default();
         format!(r#"{{"type":"{}","data":{}{time}"#, self.event_type, self.payload.text)
@@ -55,12 +55,12 @@ impl Event {
 
 #[tokio::test]
 async fn every_dialects_deliveries_are_verified_in_node_and_in_python() {
-    // Of the receivers' time nothing is to be learnt here.
+    // A long timeout: slow receivers are no subject here.
     let world = World::of(Setup { timeout: Some("30s".to_owned()), ..Setup::new(&[]) }).await;
     assert_verified_in_both(&world, &DIALECTS).await;
 }
 
-/// Publishes to an application of each of these dialects, and has all that is delivered verified in both languages.
+/// Publishes to an application of each dialect, and checks that all deliveries were verified in both languages.
 pub(crate) async fn assert_verified_in_both(world: &World, dialects: &[&'static str]) {
     let seed = std::env::var("FANFARE_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     println!("FANFARE_TEST_SEED={seed}");
@@ -98,7 +98,7 @@ impl Event {
     }
 }
 
-/// GitHub's payloads, which Node has printed without space, with their types.
+/// GitHub's example payloads with their event types, printed by Node without spaces.
 async fn examples() -> Vec<(String, Payload)> {
     #[derive(Deserialize)]
     struct Example {
@@ -126,7 +126,7 @@ fn generated(payloads: &mut Payloads) -> Vec<Event> {
     events.take(GENERATED).map(event).collect()
 }
 
-/// Every other event for each door.
+/// Splits the events in halves for HTTP and AMQP.
 fn halves<'a>(tenant: &'a Tenant, events: &'a [Event]) -> (Half<'a>, Half<'a>) {
     let half = |of: usize| Half { tenant, events: events.iter().skip(of).step_by(2).collect() };
     (half(0), half(1))
@@ -148,7 +148,7 @@ async fn publish_over_http(half: &Half<'_>) {
     }
 }
 
-/// Publishes all of them with amqplib, under numbers as their keys.
+/// Publishes all events with amqplib, with the index as the key.
 async fn publish_over_amqp(world: &World, halves: &[Half<'_>]) {
     let mut input = String::new();
     for Half { tenant, events } in halves {
@@ -158,7 +158,7 @@ async fn publish_over_amqp(world: &World, halves: &[Half<'_>]) {
                 "message_id": number.to_string(),
                 "body": event.fields() + "}",
             });
-            writeln!(input, "{message}").expect("a text takes anything");
+            writeln!(input, "{message}").expect("writing to a String");
         }
     }
     let exchange = format!("{}.events", world.variables["FANFARE_PREFIX"]);
@@ -167,7 +167,7 @@ async fn publish_over_amqp(world: &World, halves: &[Half<'_>]) {
     assert_eq!(refused, None);
 }
 
-/// Waits until so many deliveries have ended, however; as long as there are ever more of them, it waits on.
+/// Waits until `deliveries` deliveries have ended, in any state. The time limit starts anew with each progress.
 async fn all_ended(world: &World, deliveries: usize) {
     let database = world.database().await;
     let count = "SELECT count(*) FROM all_deliveries WHERE state IN ('delivered', 'failed')";
@@ -182,7 +182,7 @@ async fn all_ended(world: &World, deliveries: usize) {
     }
 }
 
-/// A receiver has verified these events, and of each the bytes that it should have.
+/// Checks that a receiver verified exactly these events with the expected bytes.
 async fn assert_verified(program: &str, dialect: &str, reports: &HashMap<String, Report>, events: Vec<&Event>) {
     let report = &reports[dialect];
     assert_eq!(report.refused, 0, "{dialect} in {program}: {:#?}", report.faults);
@@ -200,24 +200,24 @@ async fn assert_verified(program: &str, dialect: &str, reports: &HashMap<String,
     let missing: Vec<&String> = missing.into_values().flatten().collect();
     assert!(
         missing.is_empty() && unknown.is_empty(),
-        "{dialect} in {program}: {} did not come as they should, such as {:?}, but {unknown:?}",
+        "{dialect} in {program}: {} expected payloads are missing, such as {:?}; unexpected: {unknown:?}",
         missing.len(),
         missing.first(),
     );
     assert_eq!(report.verified, events.len(), "{dialect} in {program}: each event comes once");
 }
 
-/// What Node makes of the payloads: `JSON.stringify(JSON.parse(text))`.
+/// The payloads as Node prints them: `JSON.stringify(JSON.parse(text))`.
 async fn as_node_prints(events: &[&Event]) -> Vec<String> {
     let mut input = String::new();
     for event in events {
-        writeln!(input, "{}", json!(event.payload.text)).expect("a text takes anything");
+        writeln!(input, "{}", json!(event.payload.text)).expect("writing to a String");
     }
     let printed = node("stringify.mjs", &[], input).await;
     printed.iter().map(|line| serde_json::from_str(line).expect("a text")).collect()
 }
 
-/// What a body is made of, and what else comes with it, as the documents print it.
+/// Body and additional headers of a dialect, as the platforms' webhook documentation prints them.
 struct Expected {
     body: &'static str,
     headers: &'static [&'static str],
@@ -268,7 +268,7 @@ const EXPECTED: [(&str, Expected); 6] = [
     ),
 ];
 
-/// The headers of every delivery, and of every HTTP request.
+/// Headers of every delivery, including the headers of every HTTP request.
 const COMMON_HEADERS: [&str; 7] =
     ["content-length", "content-type", "host", "user-agent", "webhook-id", "webhook-signature", "webhook-timestamp"];
 

@@ -1,4 +1,4 @@
-//! What each dialect takes for success, what for failure, and when it gives up.
+//! Each dialect's rules for success and failure, and the end of its retries.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use crate::{
     tenants::{Tenant, Webhook, attempts, shipped_world},
 };
 
-/// Longer than any wait here, for what does not happen.
+/// Longer than each wait in this file: time in which no further request may come.
 const LONGER_THAN_ANY_WAIT: Duration = Duration::from_secs(2);
 
-/// How often each system sends what nobody takes, the first time included.
+/// Attempts of a delivery that always fails, including the first attempt.
 const SENDS: [(&str, usize); 6] =
     [("incenta", 6), ("incentable", 5), ("nudj", 6), ("reward", 6), ("ploints", 6), ("standard", 10)];
 
@@ -52,15 +52,15 @@ async fn each_dialect_gives_up_after_as_many_sends_as_its_document_says() {
     join_all(tenants.iter().map(|(tenant, sends, webhooks)| gives_up_after(tenant, *sends, webhooks))).await;
     tokio::time::sleep(LONGER_THAN_ANY_WAIT).await;
     for (dialect, sends) in SENDS {
-        assert_eq!(world.receiver.received(dialect).len(), sends, "{dialect} has given up, and sends no more");
+        assert_eq!(world.receiver.received(dialect).len(), sends, "{dialect}: a failed delivery is sent again");
     }
-    assert_eq!(world.receiver.received("elsewhere").len(), 0, "nobody follows a redirect");
+    assert_eq!(world.receiver.received("elsewhere").len(), 0, "no redirect is followed");
 }
 
-/// The URL of a server that sends everybody elsewhere.
+/// Starts a server that redirects each request to `url`. Returns the server's URL.
 async fn redirecting_to(url: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("its address");
+    let address = listener.local_addr().expect("a local address");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let url = url.clone();
@@ -88,7 +88,7 @@ async fn gives_up_after(tenant: &Tenant, sends: usize, webhooks: &[(Webhook, (&s
     }
 }
 
-/// How a receiver may behave, under a name that begins with the status.
+/// Receiver behaviours. The name of an answer begins with the status.
 const BEHAVIOURS: [(&str, Behaviour); 25] = [
     answer("200", 200),
     answer("201", 201),
@@ -121,17 +121,17 @@ const fn answer(name: &'static str, status: u16) -> (&'static str, Behaviour) {
     (name, Behaviour::Answer(status, Duration::ZERO))
 }
 
-/// What follows from it.
+/// The consequence of an answer for delivery and endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Delivered,
     TriedAgain,
     Rejected,
-    /// As rejected, and nothing more goes there.
+    /// Rejected, and the endpoint is disabled.
     Disabled,
 }
 
-/// As the documents say.
+/// The consequence that the platforms' webhook documentation demands.
 fn fate(dialect: &str, behaviour: &str) -> Fate {
     match (dialect, behaviour.as_bytes()[0]) {
         (_, b'2') => Fate::Delivered,
@@ -161,7 +161,7 @@ async fn answers_mean_what_the_document_says() {
     }
 }
 
-/// A tenant with a webhook for each behaviour, which the receiver shows once.
+/// Creates a tenant with a webhook for each behaviour. Each webhook shows the behaviour once, then answers 200.
 async fn listening_to_all(world: &World, dialect: &'static str) -> (Tenant, Vec<Webhook>) {
     let tenant = Tenant::new(world, dialect).await;
     let mut webhooks = Vec::new();
@@ -173,7 +173,7 @@ async fn listening_to_all(world: &World, dialect: &'static str) -> (Tenant, Vec<
     (tenant, webhooks)
 }
 
-/// Publishes an event, and a second one when all has become of it.
+/// Publishes an event, checks all consequences, then publishes a second event.
 async fn assert_fates(world: &World, tenant: &Tenant, webhooks: &[Webhook]) {
     let first = tenant.publish(&event()).await;
     for ((behaviour, _), webhook) in BEHAVIOURS.iter().zip(webhooks) {
@@ -211,7 +211,7 @@ async fn assert_fate(tenant: &Tenant, webhook: &Webhook, event: &str, behaviour:
     assert_eq!((&shown.data()["status"], &shown.data()["status_reason"]), (&json!(status), &reason), "{what}");
 }
 
-/// How long a receiver of each system may take, in seconds.
+/// Attempt timeouts of the dialects, in seconds.
 const TIMEOUTS: [(&str, u64); 6] =
     [("incenta", 10), ("incentable", 10), ("nudj", 30), ("reward", 10), ("ploints", 10), ("standard", 20)];
 

@@ -1,5 +1,5 @@
-//! The bytes of all dialects: real deliveries, verified by receivers in Node and in Python that know only the
-//! documents; their schedules and how each gives up; dialects of a deployment's own; secrets that change.
+//! Deliveries in all dialects. Receivers in Node and Python, written only from the platforms' documentation, verify the
+//! bytes. Also: schedules, final failures, custom dialects, and rotation of secrets.
 
 mod again;
 mod bytes;
@@ -11,5 +11,5 @@ mod schedules;
 mod tenants;
 mod verifiers;
 
-/// The dialects that are shipped.
+/// The shipped dialects.
 const DIALECTS: [&str; 6] = ["incenta", "incentable", "nudj", "reward", "ploints", "standard"];

@@ -1,4 +1,4 @@
-//! Dialects of a deployment's own: one for a system that nobody has heard of, and files that are no dialects.
+//! Custom dialects: a valid dialect for an unknown platform, and invalid files.
 
 use std::{
     fs,
@@ -22,8 +22,8 @@ use crate::{
     verifiers::Verifiers,
 };
 
-/// A system unlike the six: it nests its data, tells times in seconds, signs the time with the bytes of the secret,
-/// and knows two answers that are good.
+/// A dialect unlike the six shipped dialects: nested data, time in seconds, a signature over time and body keyed by the
+/// secret's bytes, and two success statuses.
 const ACME: &str = r#"
 title = "Acme"
 description = "What the Acme system sent until it was replaced"
@@ -62,12 +62,12 @@ sample = '''
 
 const EVENT: &str = r#"{"type":"order.created","data":{"total":12.50}}"#;
 
-/// Where a dialect of this world's own is, or is to be.
+/// The path of a custom dialect of a world. The file may not exist yet.
 fn file_of(world: &World, name: &str) -> PathBuf {
     Path::new(&world.variables["FANFARE_DIALECTS"]).join(format!("{name}.toml"))
 }
 
-/// A world that knows Acme.
+/// A world with the dialect `acme`.
 async fn acmes_world() -> World {
     let mut world = World::new().await;
     fs::write(file_of(&world, "acme"), ACME).expect("a file");
@@ -80,7 +80,8 @@ async fn a_system_that_nobody_knows_is_a_file_and_its_receivers_verify() {
     assert_verified_in_both(&acmes_world().await, &["acme"]).await;
 }
 
-/// What becomes of the first event: the answers to it, the delivery's end, and the webhook's status afterwards.
+/// The path, the scripted answers, the end of the first delivery (state, reason, attempts), and the webhook's final
+/// status.
 type Course = (&'static str, &'static [Behaviour], (&'static str, Option<&'static str>, usize), &'static str);
 
 const OK: Behaviour = Behaviour::OK;
@@ -130,7 +131,7 @@ async fn assert_course(tenant: &Tenant, event: &str, webhook: &Webhook, course: 
     let delivery = tenant.delivery(event, webhook, state).await;
     let came = (attempts(&delivery).len(), &delivery["reason"]);
     assert_eq!(came, (*sends, &json!(reason)), "{path}: {delivery}");
-    // An endpoint that wants nothing more is disabled just after its delivery failed.
+    // Another statement disables the endpoint, shortly after the delivery failed.
     until(&format!("{path} to be {status}"), async || {
         let shown = tenant.client.get(&format!("webhooks/{}", webhook.id)).await;
         (shown.data()["status"] == *status).then_some(())
@@ -160,12 +161,12 @@ fn the_command_checks_a_file_and_shows_what_would_be_sent() {
     let file = folder.write("acme.toml", ACME);
     let (printed, failed) = try_fanfare(&Variables::new(), &["dialect", "check", &file]);
     assert_eq!(failed, None);
-    assert!(printed.contains("acme is sound"), "{printed}");
+    assert!(printed.contains("acme is valid"), "{printed}");
     assert!(printed.contains(r#","sent":"#) && printed.contains(r#""content":{"order_id":"ord_1","total":12.50}}}"#));
     assert!(printed.contains("1s, 1s"), "{printed}");
 }
 
-/// A line of the file, what stands there instead, and what is said: the key, and a part of the reason.
+/// A part of the file, its replacement, and two parts of the error: the key at fault and the reason.
 const BREAKS: [(&str, &str, &str, &str); 18] = [
     ("title = \"Acme\"", "", "the file", "title"),
     ("title = \"Acme\"", "tittle = \"Acme\"", "tittle", "unknown field"),
@@ -187,7 +188,7 @@ const BREAKS: [(&str, &str, &str, &str); 18] = [
     ("{ \"order_id\": \"ord_1\",", "{ order_id: 1,", "event_types[0].sample", "cannot be sent"),
 ];
 
-/// A break and where it is found.
+/// A fault in a dialect file and the expected place in the error.
 struct Broken {
     file: String,
     key: &'static str,
@@ -199,7 +200,7 @@ impl Broken {
         let said = format!("{}: {}: ", self.file, self.key);
         let line = complaint.lines().find(|line| line.contains(&said));
         let is_told = line.is_some_and(|line| line.contains(self.reason));
-        assert!(is_told, "{who} should say {said}…{}, and says {complaint}", self.reason);
+        assert!(is_told, "{who} does not print {said}…{} but {complaint}", self.reason);
     }
 }
 
@@ -244,17 +245,17 @@ async fn all_broken_files_are_told_at_once_and_beside_other_mistakes() {
     }
 }
 
-/// What a process says that does not start, which is not to be tried for ever.
+/// The error output of a process that must refuse to start.
 async fn complaint_at_the_start(process: &str, variables: &Variables) -> String {
     let mut command = Command::new(binary(process));
     command.env_clear().envs(variables).kill_on_drop(true);
     let output = tokio::time::timeout(patience(), command.output()).await;
-    let output = output.unwrap_or_else(|_| panic!("{process} has started")).expect("its output");
-    assert!(!output.status.success(), "{process} ends as if all were well");
+    let output = output.unwrap_or_else(|_| panic!("{process} has started")).expect("the process output");
+    assert!(!output.status.success(), "{process} ended without a failure status");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A folder that is removed when it is dropped.
+/// A temporary folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -264,7 +265,7 @@ impl Folder {
         Self(folder)
     }
 
-    /// Writes a file and gives its path.
+    /// Writes a file. Returns the path.
     fn write(&self, name: &str, text: &str) -> String {
         let file = self.0.join(name);
         fs::write(&file, text).expect("a file");

@@ -1,19 +1,19 @@
-//! Payloads that were chosen to break whoever reads, prints, stores or signs them.
+//! Payloads that stress JSON parsers, printers, storage and signatures.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-/// JSON as its publisher writes it.
+/// JSON as the publisher writes the text.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Payload {
     pub(crate) text: String,
-    /// The same without the space between its parts: what the dialects send that send it as it came.
+    /// The same text without whitespace between tokens, as the dialects with `as_sent` deliver the payload.
     pub(crate) compact: String,
 }
 
-/// How deep the deepest are nested; 100 levels are allowed, of which the event itself is one.
+/// Nesting of the deepest payloads. The limit is 100 levels, including the event itself.
 const DEPTH: usize = 90;
 
-/// What every receiver gets first.
+/// The first payloads of every receiver.
 const FIXED: [&str; 21] = [
     "null",
     "false",
@@ -112,7 +112,7 @@ const NUMBERS: [&str; 36] = [
     "1e308",
 ];
 
-/// Parts of strings, as they stand between the quotes.
+/// Fragments of strings, as written between the quotes.
 const PIECES: [&str; 36] = [
     "a",
     " ",
@@ -152,10 +152,10 @@ const PIECES: [&str; 36] = [
     r#"{\"}"#,
 ];
 
-/// The space that may stand between two parts.
+/// Whitespace between two tokens.
 const SPACES: [&str; 8] = ["", "", " ", "\n", "\t", "\r\n", "  \t", "\n\n "];
 
-/// Makes payloads, always the same of a seed.
+/// A generator of payloads, deterministic for a seed.
 pub(crate) struct Payloads {
     random: StdRng,
     fixed: std::slice::Iter<'static, &'static str>,
@@ -167,7 +167,7 @@ impl Payloads {
         Self { random: StdRng::seed_from_u64(seed), fixed: FIXED.iter(), payload: Payload::default() }
     }
 
-    /// The fixed ones again, before others that were not yet there.
+    /// Restarts the fixed payloads. The random sequence continues.
     pub(crate) fn begin_anew(&mut self) {
         self.fixed = FIXED.iter();
     }
@@ -207,7 +207,7 @@ impl Payloads {
         self.part(close);
     }
 
-    /// Few of them, so that they repeat.
+    /// Appends a key. Most keys are picked from a short list, so that keys repeat within an object.
     fn key(&mut self) {
         match self.random.random_range(0..8) {
             0 => self.string(3),
@@ -242,7 +242,7 @@ impl Payloads {
         self.part(&number);
     }
 
-    /// Brackets in brackets.
+    /// Appends nested arrays and objects.
     fn deep(&mut self) {
         let depth = self.random.random_range(DEPTH / 2..=DEPTH);
         let brackets: Vec<bool> = (0..depth).map(|_| self.random.random()).collect();
@@ -284,7 +284,7 @@ impl Iterator for Payloads {
             (Some(fixed), _) => self.part(fixed),
             (None, 0) => self.deep(),
             (None, 1) => self.string(4_000),
-            // More keys than V8 keeps in an object that it has a shape for.
+            // More keys than V8 stores with a hidden class: such an object is a hash table there.
             (None, 2) => self.object(1_500, 1),
             (None, _) => self.value(4),
         }

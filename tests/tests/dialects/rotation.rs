@@ -1,4 +1,5 @@
-//! A secret that is changed while deliveries go on: receivers that know the old one, and those that know the new one.
+//! Rotation of a secret during deliveries, with receivers that have the old secret and receivers that have the new
+//! secret.
 
 use std::time::Duration;
 
@@ -15,19 +16,19 @@ use crate::{
     verifiers::Verifiers,
 };
 
-/// An overlap that a test can wait for: longer than two deliveries take.
+/// An overlap short enough for a test, but longer than two deliveries.
 const SHORT_OVERLAP: Duration = Duration::from_secs(5);
 
-/// The secrets that a delivery is verified with.
+/// The secrets that sign a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SignedBy {
     Old,
-    /// `webhook-signature` by both, the dialect's own header by the old one.
+    /// Both secrets sign `webhook-signature`; the old secret signs the dialect's own header.
     Both,
     New,
 }
 
-/// A webhook whose deliveries are looked at by receivers with either secret, in both languages.
+/// A webhook with receivers for the old and the new secret, in Node and Python.
 struct Rotating<'a> {
     world: &'a World,
     tenant: Tenant,
@@ -50,7 +51,7 @@ impl<'a> Rotating<'a> {
         rotating
     }
 
-    /// A receiver is told a secret.
+    /// Sets up receivers at a path with a secret.
     async fn tell(&mut self, path: &str, secret: &str) {
         for receivers in &mut self.receivers {
             if secret.starts_with("whsec_") {
@@ -61,7 +62,7 @@ impl<'a> Rotating<'a> {
         }
     }
 
-    /// Gives the webhook another secret, which a new receiver is told.
+    /// Rotates the webhook's secret, and sets up receivers with the new secret. Returns the response data.
     async fn rotate(&mut self, overlap: Duration) -> Value {
         let path = format!("webhooks/{}/rotate-secret", self.webhook.id);
         let answer = self.tenant.client.post(&path, &json!({ "overlap_seconds": overlap.as_secs() })).await;
@@ -72,7 +73,7 @@ impl<'a> Rotating<'a> {
         answer.data().clone()
     }
 
-    /// Publishes an event and gives the request that it leads to.
+    /// Publishes an event. Returns the request at the receiver.
     async fn deliver(&self) -> Received {
         let event = self.tenant.publish(&json!({ "type": "order.created", "data": { "n": 1.50 } })).await;
         until(&format!("{event} in {}", self.tenant.dialect), async || {
@@ -109,12 +110,12 @@ impl<'a> Rotating<'a> {
     }
 }
 
-/// The procedures that found a fault.
+/// The signature schemes with a fault.
 fn procedures(faults: &[String]) -> Vec<&str> {
     faults.iter().filter_map(|fault| fault.split(':').next()).collect()
 }
 
-/// Those that do, where a dialect's own signature, or that of Standard Webhooks, is by another secret.
+/// The schemes expected to fail, if another secret made the dialect's own signature or the Standard Webhooks signature.
 fn failing(dialect: &str, own: bool, standard: bool) -> Vec<&'static str> {
     let has_own = !matches!(dialect, "reward" | "standard");
     [("own", own && has_own), ("standard", standard)].into_iter().filter_map(|(name, it)| it.then_some(name)).collect()
@@ -151,7 +152,7 @@ async fn the_overlap_ends_by_itself_and_retries_are_signed_as_it_is_then() {
     let mut rotating = Rotating::new(&world, "incenta", None).await;
     world.receiver.script("incenta", &[Behaviour::FAIL]);
     let rotated = rotating.rotate(SHORT_OVERLAP).await;
-    let end = rotated["previous_secret_expires_at"].as_str().and_then(|end| end.parse().ok()).expect("a moment");
+    let end = rotated["previous_secret_expires_at"].as_str().and_then(|end| end.parse().ok()).expect("a timestamp");
     let first = rotating.deliver().await;
     rotating.assert_signed(&first, SignedBy::Both).await;
 
@@ -160,7 +161,8 @@ async fn the_overlap_ends_by_itself_and_retries_are_signed_as_it_is_then() {
         Some(all).filter(|all| all.iter().filter(|one| one.at > end).count() > 2)
     })
     .await;
-    // The end is by the database's clock, and reaches no process before it: around it either is right.
+    // The end is by the database's clock, and takes effect in each process no earlier: within a second of the end, both
+    // signatures are valid.
     let seconds = jiff::SignedDuration::from_secs(1);
     for request in &retries {
         assert_eq!((request.event(), &request.body), (first.event(), &first.body));
@@ -170,7 +172,7 @@ async fn the_overlap_ends_by_itself_and_retries_are_signed_as_it_is_then() {
             rotating.assert_signed(request, SignedBy::New).await;
         }
     }
-    assert!(retries.iter().any(|one| one.at > end + seconds), "none is looked at that came after the overlap");
+    assert!(retries.iter().any(|one| one.at > end + seconds), "no request came more than 1 s after the overlap");
     assert_eq!(rotating.shown_end().await, Value::Null);
 }
 

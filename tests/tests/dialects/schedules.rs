@@ -1,4 +1,4 @@
-//! The waits of each dialect: which delay queues a delivery passes, and that it stays in them for so long.
+//! Waits of the retry schedules: the delay queues that a retry passes, and the time spent there.
 
 use std::collections::HashMap;
 
@@ -25,7 +25,7 @@ use crate::{
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
-/// The delay queues that the shipped dialects need, and those that are always there, with their seconds.
+/// The delay queues of the shipped dialects and the fixed delay queues, with the delay in seconds.
 const QUEUES: [(&str, u64); 26] = [
     ("1s", 1),
     ("5s", 5),
@@ -55,7 +55,7 @@ const QUEUES: [(&str, u64); 26] = [
     ("24h", 24 * HOUR),
 ];
 
-/// The queues that a delivery passes which fails each time.
+/// The delay queues of a delivery that always fails.
 const SCHEDULES: [(&str, &[&str]); 6] = [
     ("incenta", &["60s", "5m", "15m", "60m", "120m"]),
     ("incentable", &["5m", "30m", "120m", "24h"]),
@@ -65,21 +65,22 @@ const SCHEDULES: [(&str, &[&str]); 6] = [
     ("standard", &["5s", "5m", "30m", "120m", "5h", "10h", "14h", "20h", "24h"]),
 ];
 
-/// The part of a wait by which it may be longer.
+/// Maximal jitter, as a share of the wait.
 fn jitter(dialect: &str) -> f64 {
     if dialect == "standard" { 0.1 } else { 0.0 }
 }
 
-/// The longest that a message stays in delay queues for such a wait: with its jitter, and by what a sum of delays exceeds it.
+/// Maximal time of a retry message in delay queues for a wait, in seconds: includes jitter, and the excess of a sum of
+/// delays.
 fn longest(dialect: &str, wait: f64) -> f64 {
     let whole = wait * (1.0 + jitter(dialect));
     if jitter(dialect) > 0.0 { whole + f64::max(whole * 0.05, 2.0) } else { whole }
 }
 
-/// What a moment in the API may be off by: the time between the end of an attempt and the decision on it.
+/// Tolerance for times in the API, in seconds: the time between the end of an attempt and the decision.
 const SLACK: f64 = 1.0;
 
-/// A look into the delay queues of a world. What it finds it takes out.
+/// Access to the delay queues of a world.
 struct DelayQueues {
     prefix: String,
     channel: Channel,
@@ -94,8 +95,8 @@ impl DelayQueues {
         Self { prefix: world.variables["FANFARE_PREFIX"].clone(), channel, connection }
     }
 
-    /// Declares a delay queue that is there as one that holds messages for so many seconds, which the broker refuses
-    /// where it holds them for another time.
+    /// Declares an existing delay queue with a message TTL of `seconds`. The broker refuses the declaration if the
+    /// queue has another TTL.
     async fn declare(&self, name: &str, seconds: u64) -> lapin::Result<Queue> {
         let queue = format!("{}.delay.{name}", self.prefix);
         let due = format!("{}.deliveries", self.prefix);
@@ -111,7 +112,7 @@ impl DelayQueues {
         }
         let milliseconds = i64::try_from(seconds * 1000).expect("few");
         arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(milliseconds));
-        // What is refused closes the channel.
+        // A refused declaration closes the channel.
         let channel = self.connection.create_channel().await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         channel.queue_declare(queue.clone().into(), passive, FieldTable::default()).await?;
@@ -119,7 +120,7 @@ impl DelayQueues {
         channel.queue_declare(queue.into(), durable, arguments).await
     }
 
-    /// All retry messages that are there, each with the name of its queue.
+    /// Removes all retry messages from the delay queues. Returns each message with the name of its queue.
     async fn take(&self) -> Vec<(&'static str, Value)> {
         let mut found = Vec::new();
         for (name, _) in QUEUES {
@@ -140,12 +141,12 @@ async fn each_delay_queue_holds_messages_for_as_long_as_its_name_says() {
     for (name, seconds) in QUEUES {
         let declared = queues.declare(name, seconds).await.map(drop);
         assert!(declared.is_ok(), "{name}: {declared:?}");
-        assert!(queues.declare(name, seconds + 1).await.is_err(), "{name} is of any length");
+        assert!(queues.declare(name, seconds + 1).await.is_err(), "{name} was declared with another TTL");
     }
 }
 
-/// A delivery is asked to be sent again instead of waiting hours: that keeps its place in the schedule. Its message
-/// has been taken out of the delay queue by then, so that the next one stands there alone.
+/// Resends the delivery instead of waiting hours: a resend keeps the position in the schedule. The retry message was
+/// taken out of the delay queue before, so that the next retry message is alone.
 #[tokio::test]
 async fn after_each_failure_the_retry_is_in_the_delay_queue_of_the_schedule() {
     let world = shipped_world().await;
@@ -172,28 +173,32 @@ async fn after_each_failure_the_retry_is_in_the_delay_queue_of_the_schedule() {
             let fits = (wait as f64..=longest(dialect, wait as f64)).contains(&(whole as f64));
             assert!(fits && then.len() < 3, "{dialect} after {failures} failures: {retry} in {found_in} for {queue}");
             if jitter(dialect) == 0.0 {
-                assert_eq!((found_in, then), (queue, vec![]), "{dialect}: a wait of its own takes one pass");
+                assert_eq!(
+                    (found_in, then),
+                    (queue, vec![]),
+                    "{dialect}: a wait of the schedule takes a single delay queue"
+                );
             }
             assert_eq!(tenant.resend(&delivery).await, failures as u64 + 1, "{dialect}");
         }
         let delivery = tenant.delivery(&event, &webhook, "failed").await;
         assert_waits(dialect, schedule, &delivery);
-        assert_eq!(queues.take().await, [], "{dialect} has given up");
+        assert_eq!(queues.take().await, [], "{dialect}: a retry message of a failed delivery");
     }
 }
 
-/// The delivery, once it waits after so many failed attempts.
+/// Waits until the delivery is scheduled after `failures` failed attempts.
 async fn failed_so_often(tenant: &Tenant, event: &str, webhook: &Webhook, failures: usize) -> Value {
     until(&format!("{failures} failed attempts in {}", tenant.dialect), async || {
         let delivery = tenant.delivery(event, webhook, "scheduled").await;
-        // One that is to be sent again now waits, too.
+        // The delivery may change between the two reads: a resent delivery is `queued` until its attempt.
         let waits = delivery["state"] == "scheduled" && delivery["reason"] == Value::Null;
         (waits && attempts(&delivery).len() == failures).then_some(delivery)
     })
     .await
 }
 
-/// Each attempt says when the next one was due, and the last that there is none.
+/// Checks that each attempt has the time of the next attempt, and the last attempt has none.
 fn assert_waits(dialect: &str, schedule: &[&str], delivery: &Value) {
     let lengths = HashMap::from(QUEUES);
     let (last, others) = attempts(delivery).split_last().expect("attempts");
@@ -212,7 +217,7 @@ fn assert_waits(dialect: &str, schedule: &[&str], delivery: &Value) {
     if jitter(dialect) > 0.0 {
         let (least, greatest) =
             longer_by.iter().fold((f64::MAX, f64::MIN), |(least, greatest), &by| (by.min(least), by.max(greatest)));
-        assert!(greatest - least > jitter(dialect) / 20.0, "{dialect} waits longer by chance: {longer_by:?}");
+        assert!(greatest - least > jitter(dialect) / 20.0, "{dialect}: the jitter is not random: {longer_by:?}");
     }
 }
 
@@ -221,10 +226,10 @@ fn text(value: &Value) -> &str {
 }
 
 fn moment(value: &Value) -> Timestamp {
-    text(value).parse().expect("a moment")
+    text(value).parse().expect("a timestamp")
 }
 
-/// The same in time: waits that a test can wait for, each another.
+/// Measures real waits, all short and different.
 #[tokio::test]
 async fn a_delivery_waits_as_long_as_its_schedule_says() {
     const WAITS: [i64; 3] = [1, 2, 3];
@@ -249,7 +254,7 @@ async fn a_delivery_waits_as_long_as_its_schedule_says() {
     .await;
 }
 
-/// The one wait of a shipped dialect that is short enough, with its jitter.
+/// The only wait of a shipped dialect that is short enough for a test, with jitter.
 #[tokio::test]
 async fn what_is_shipped_is_what_is_waited() {
     let world = shipped_world().await;

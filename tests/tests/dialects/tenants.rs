@@ -1,4 +1,4 @@
-//! Applications of several dialects in one world.
+//! Applications of several dialects in a single world.
 
 use std::time::Duration;
 
@@ -12,21 +12,20 @@ use fanfare_tests::{
 use hyper::Method;
 use serde_json::{Value, json};
 
-/// A world in which nothing replaces the dialects that are built in.
+/// A world with the built-in dialects, timeouts and waits.
 pub(crate) async fn shipped_world() -> World {
-    // An empty folder's name is as good as none.
+    // An empty value counts as no folder.
     let setup = Setup::new(&[("FANFARE_DIALECTS", "")]);
     World::of(Setup { waits: Waits::Real, timeout: None, ..setup }).await
 }
 
-/// An application of a dialect, with its key.
+/// An application of a dialect, with a client that manages the application.
 pub(crate) struct Tenant {
     pub(crate) dialect: &'static str,
     pub(crate) application: String,
     pub(crate) client: Client,
 }
 
-/// A webhook of a tenant.
 #[derive(Debug, Clone)]
 pub(crate) struct Webhook {
     pub(crate) id: String,
@@ -34,21 +33,22 @@ pub(crate) struct Webhook {
 }
 
 impl Tenant {
-    /// Creates one, as an operator does.
+    /// Creates the application and a key, as an operator does.
     pub(crate) async fn new(world: &World, dialect: &'static str) -> Self {
         let application = fanfare(&world.variables, &["app", "create", dialect, "--dialect", dialect]);
         let key = world.create_key(&["--role", "manage", "--application", &application]);
         let client = world.client().with_key(&key);
-        until("the key to be known", async || (client.get("webhooks").await.status == 200).then_some(())).await;
+        until("ingest to accept the new key", async || (client.get("webhooks").await.status == 200).then_some(()))
+            .await;
         Self { dialect, application, client }
     }
 
-    /// Creates a webhook, and waits until the dispatchers know.
+    /// Creates a webhook, and waits until the dispatchers have loaded the change.
     pub(crate) async fn webhook(&self, world: &World, url: &str, events: &[&str]) -> Webhook {
         self.webhook_of(world, &json!({ "url": url, "events": events })).await
     }
 
-    /// Creates a webhook of these fields, and waits until the dispatchers know.
+    /// Creates a webhook with these fields, and waits until the dispatchers have loaded the change.
     pub(crate) async fn webhook_of(&self, world: &World, fields: &Value) -> Webhook {
         let answer = self.client.post("webhooks", fields).await;
         world.known().await;
@@ -56,14 +56,14 @@ impl Tenant {
         Webhook { id: text("id"), secret: text("secret") }
     }
 
-    /// Publishes an event, which must be taken, and gives its id.
+    /// Publishes an event. Fails if ingest refuses the event. Returns the event id.
     pub(crate) async fn publish(&self, event: &Value) -> String {
         let answer = self.client.post("events", event).await;
         assert_eq!(answer.status, 202, "{}", answer.body);
         answer.data()["id"].as_str().expect("an id").to_owned()
     }
 
-    /// The same for an event of which each byte counts.
+    /// Like [`Self::publish`], with the exact bytes of the event.
     pub(crate) async fn publish_as_it_is(&self, event: &'static str) -> String {
         let headers = [("content-type", "application/json")];
         let answer = self.client.send(Method::POST, "events", &headers, event).await.expect("an answer");
@@ -71,15 +71,15 @@ impl Tenant {
         answer.data()["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Has a delivery sent again, and gives the number of that attempt.
+    /// Resends a delivery. Returns the number of the new attempt.
     pub(crate) async fn resend(&self, delivery: &Value) -> u64 {
         let path = format!("deliveries/{}/resend", delivery["id"].as_str().expect("an id"));
         self.client.post(&path, &json!({})).await.data()["attempt"].as_u64().expect("a number")
     }
 
-    /// The delivery of an event to a webhook with its attempts, as soon as it is in this state.
+    /// Waits until the delivery of an event to a webhook is in this state. Returns the delivery with all attempts.
     pub(crate) async fn delivery(&self, event: &str, webhook: &Webhook, state: &str) -> Value {
-        // Of the longest schedule with short waits, and with jitter.
+        // Upper bound of the longest schedule with short waits and jitter.
         let schedule = Duration::from_secs(15);
         let path = format!("deliveries?event={event}&webhook={}&state={state}", webhook.id);
         let what = format!("the delivery of {event} in {} to be {state}", self.dialect);
@@ -92,7 +92,6 @@ impl Tenant {
     }
 }
 
-/// The attempts of a delivery.
 pub(crate) fn attempts(delivery: &Value) -> &[Value] {
     delivery["attempts"].as_array().expect("attempts")
 }

@@ -1,5 +1,5 @@
-//! Who may do what: one application's key reaches nothing of another one, a key that publishes does not manage,
-//! and without a key nobody does anything.
+//! Permissions: a key reaches nothing of another application, a `publish` key manages nothing, and a request without a
+//! key is refused.
 
 use fanfare_tests::{patience::until, process::fanfare, world::World};
 use hyper::Method;
@@ -14,12 +14,13 @@ use crate::{
     text,
 };
 
-/// A key that manages another application of the same Fanfare.
+/// A client with the role `manage` for another application.
 async fn other_manager(world: &World) -> Door {
     let application = fanfare(&world.variables, &["app", "create", "other"]);
     let key = world.create_key(&["--role", "manage", "--application", &application]);
     let other = Door::of(world).await.with_key(&key);
-    until("the key to be known", async || (other.get("/api/v1/webhooks").await.status == 200).then_some(())).await;
+    until("ingest to accept the new key", async || (other.get("/api/v1/webhooks").await.status == 200).then_some(()))
+        .await;
     other
 }
 
@@ -32,7 +33,7 @@ fn publishes(route: &Route) -> bool {
     ["publish_event", "publish_events"].contains(&route.name())
 }
 
-/// All that an application's own key sees of it.
+/// All data of an application that its own key can read.
 async fn seen(door: &Door, things: &Things) -> Vec<Value> {
     let mut seen = Vec::new();
     for path in [
@@ -68,17 +69,17 @@ async fn nothing_of_an_application_is_reached_with_the_key_of_another() {
         let is_refused = [403, 404].contains(&named.status) || route.name() == "list_dialects";
         assert!(is_refused, "{} {path} for the other application: {}", route.method, named.text);
         let answer = request(&other, &route, &path, &things).await;
-        // Event types are told by their names, which whoever asked has said.
-        // So does the log of one's own requests.
+        // Event types are named by the caller, and the audit log repeats the caller's own requests.
         let is_echo = ["event-types", "replays", "audit-log"].iter().any(|part| route.path.contains(part));
         for told in [&answer.text, &named.text] {
-            assert!(!told.contains(CONFIDENTIAL) || is_echo, "{path} tells: {told}");
+            assert!(!told.contains(CONFIDENTIAL) || is_echo, "{path} reveals: {told}");
         }
         let (what, answer) = (format!("{} {path}", route.method), answer.answer());
         if route.takes_admin() {
             assert_refused(&what, &answer, (403, "forbidden", ""));
         } else if route.path.contains("{name}") {
-            // It has described one of the same name itself a moment ago: that is the one which it removes.
+            // The request removes an event type with the same name in the caller's own application, described earlier
+            // in this loop.
             assert_eq!(answer.status, 200, "{what}");
         } else if route.path.contains('{') || route.name() == "put_webhook_configs" {
             assert_refused(&what, &answer, (404, "not_found", "id"));
@@ -86,14 +87,14 @@ async fn nothing_of_an_application_is_reached_with_the_key_of_another() {
             assert_eq!(answer.data()["resent"], 0, "{what}");
         }
     }
-    assert_eq!(seen(&owner, &things).await, before, "all is as it was");
-    assert_eq!(world.receiver.all().len(), requests, "nothing was sent");
+    assert_eq!(seen(&owner, &things).await, before, "a request changed the other application");
+    assert_eq!(world.receiver.all().len(), requests, "a request sent a delivery");
     let secrets = "SELECT count(*) FROM endpoint_secrets WHERE endpoint_id IN
                    (SELECT id FROM endpoints WHERE name = 'confidential')";
-    assert_eq!(world.count(secrets).await, 1, "its secret was not rotated");
+    assert_eq!(world.count(secrets).await, 1, "the secret of the webhook was rotated");
 }
 
-/// Filters and suggestions tell nothing either.
+/// Filters, cursors and suggestions reveal nothing of another application.
 async fn assert_nothing_is_found(other: &Door, things: &Things) {
     let Things { webhook, delivery, event, event_type, .. } = things;
     for path in [
@@ -115,7 +116,7 @@ async fn assert_nothing_is_found(other: &Door, things: &Things) {
         let resent = other.call(Method::POST, "/api/v1/deliveries/resend", &filter).await;
         assert_eq!(resent.data()["resent"], 0, "{filter}");
     }
-    // The same URL is not the same configuration.
+    // The same URL in another application is another configuration.
     let own = json!({ "url": things.url.replace("another", CONFIDENTIAL), "event_types": ["*"], "enabled": false });
     let own = other.put("/webhooks/configs", &own).await.data()[0].clone();
     assert!(text(&own, "id") != webhook && own.get("secret").is_some(), "{own}");
@@ -138,7 +139,10 @@ async fn without_a_key_that_may_nothing_is_done() {
     let world = World::new().await;
     let door = Door::of(&world).await;
     let publisher = door.with_key(&world.create_key(&["--role", "publish", "--application", &world.application]));
-    until("the key to be known", async || (publisher.get("/api/v1/webhooks").await.status == 403).then_some(())).await;
+    until("ingest to accept the publish key", async || {
+        (publisher.get("/api/v1/webhooks").await.status == 403).then_some(())
+    })
+    .await;
     let endpoint = world.endpoint("a", &["order.created"]).await;
     let things = Things { webhook: endpoint.id, application: world.application.clone(), ..Things::unknown() };
     let before = door.get("/api/v1/webhooks").await.data().clone();
@@ -168,11 +172,11 @@ async fn without_a_key_that_may_nothing_is_done() {
             }
         }
     }
-    assert_eq!(door.get("/api/v1/webhooks").await.data(), &before, "nothing was changed");
+    assert_eq!(door.get("/api/v1/webhooks").await.data(), &before, "a refused request changed a webhook");
     assert_eq!(world.count("SELECT count(*) FROM applications").await, 1);
 }
 
-/// `x-api-token` is as good as `Authorization`, whose scheme may be written in any case.
+/// `x-api-token` works like `Authorization`. The scheme of `Authorization` may have any case.
 #[tokio::test]
 async fn a_key_may_be_given_in_either_header() {
     let world = World::new().await;
@@ -212,7 +216,7 @@ async fn a_key_may_be_given_in_either_header() {
     }
 }
 
-/// Whatever a route may change: who asked for it is on record, also where it was refused.
+/// Every request that may change something is logged with its key, including refused requests.
 #[tokio::test]
 async fn each_route_that_changes_something_is_in_the_audit_log() {
     let world = World::new().await;
@@ -240,10 +244,10 @@ async fn each_route_that_changes_something_is_in_the_audit_log() {
         request(&administrator, route, &format!("{}?application={}", things.path(route), things.application), &things)
             .await;
     }
-    assert_eq!(administrator.walk("/api/v1/audit-log", 100).await.len(), before, "what is looked at is not noted");
+    assert_eq!(administrator.walk("/api/v1/audit-log", 100).await.len(), before, "reads are not logged");
 }
 
-/// A key opens nothing once it was revoked, or its time is over, on whatever route; nor does one of another application.
+/// No route accepts a revoked or expired key, of any role.
 #[tokio::test]
 async fn an_ended_key_opens_no_route() {
     let world = World::new().await;
@@ -271,7 +275,10 @@ async fn an_ended_key_opens_no_route() {
         }
     }
     for (what, door) in &ended {
-        until("the key to be shut", async || (door.get("/api/v1/webhooks").await.status == 401).then_some(())).await;
+        until("ingest to refuse the ended key", async || {
+            (door.get("/api/v1/webhooks").await.status == 401).then_some(())
+        })
+        .await;
         for route in contract::routes() {
             let path = things.path(&route);
             let answer = request(door, &route, &path, &things).await.answer();

@@ -1,5 +1,5 @@
-//! An application: its dialect, whether it is strict, whom it writes to; made by the command or by an admin,
-//! changed over the API, and what its next events make of that.
+//! Applications: dialect, strictness and e-mail address; creation by the command or an admin; changes over the API and
+//! the effect on further events.
 
 use fanfare_tests::{
     patience::until,
@@ -34,7 +34,7 @@ async fn an_application_is_made_by_the_command_and_changed_over_the_api() {
         (json!({ "email": null }), "email", Value::Null),
     ] {
         expected[member] = value;
-        assert_eq!(client.patch(&path, &change).await.data(), &expected, "{change}: and nothing else");
+        assert_eq!(client.patch(&path, &change).await.data(), &expected, "{change}: another field has changed");
         assert_eq!(client.get(&path).await.data(), &expected);
     }
     for (change, refusal) in [
@@ -48,7 +48,7 @@ async fn an_application_is_made_by_the_command_and_changed_over_the_api() {
         (json!({ "name": "good", "dialect": "bad" }), (422, "invalid_field", "dialect")),
     ] {
         assert_refused(&change.to_string(), &client.patch(&path, &change).await, refusal);
-        assert_eq!(client.get(&path).await.data(), &expected, "{change}: nothing was changed");
+        assert_eq!(client.get(&path).await.data(), &expected, "{change}: a refused change took effect");
     }
     let (_, other) = world.other_application().await;
     assert_refused("another", &other.get(&path).await, (404, "not_found", "id"));
@@ -80,8 +80,8 @@ async fn a_dialect_that_there_is_not_is_refused_with_those_that_there_are() {
     let listed = fanfare(&world.variables, &["dialect", "list"]);
     assert!(names.iter().all(|name| listed.contains(name)), "{listed}");
     let (_, failed) = try_fanfare(&world.variables, &["app", "create", "a", "--email", "nobody"]);
-    assert!(failed.unwrap_or_default().contains("--email"), "no address");
-    assert_eq!(world.count("SELECT count(*) FROM applications").await, 1, "none of these was made");
+    assert!(failed.unwrap_or_default().contains("--email"), "the error names --email");
+    assert_eq!(world.count("SELECT count(*) FROM applications").await, 1, "a refused application was created");
 
     let new = json!({ "name": "by an admin", "dialect": "nudj", "strict": true, "email": "owner@example.com" });
     let made = administrator.post("applications", &new).await.data().clone();
@@ -96,7 +96,7 @@ async fn a_dialect_that_there_is_not_is_refused_with_those_that_there_are() {
     assert_refused("strict", &refused, (422, "unknown_event_type", "type"));
 }
 
-/// What was accepted before keeps its body, and is signed and sent by what is said now.
+/// Events accepted before keep their bodies. Signatures and schedule follow the new dialect.
 #[tokio::test]
 async fn another_dialect_is_that_of_the_next_events() {
     let world = World::new().await;
@@ -122,12 +122,12 @@ async fn another_dialect_is_that_of_the_next_events() {
     let is_as_published = body == expected || body == expected.replace("1.5}", "1.50}");
     assert!(is_as_published, "{body}");
     assert_eq!((second.header("x-ploints-signature").len(), second.header("x-webhook-signature")), (64, ""));
-    assert_eq!(world.client().post("webhooks", &subscription).await.status, 201, "there it is now");
+    assert_eq!(world.client().post("webhooks", &subscription).await.status, 201, "the new dialect has the event type");
 
     let delivery = world.deliveries(&format!("event={before}&webhook={}", endpoint.id)).await.remove(0);
     delivery_in(&world, text(&delivery, "id"), "delivered").await;
     world.client().post(&format!("deliveries/{}/resend", text(&delivery, "id")), &json!({})).await.data();
-    let again = until("it to be sent again", async || {
+    let again = until("the resent delivery", async || {
         world.receiver.received("a").into_iter().filter(|one| one.event() == before).nth(1)
     })
     .await;

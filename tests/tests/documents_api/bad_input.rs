@@ -1,5 +1,5 @@
-//! Every route with a body, and whatever may be wrong with one: the cases are made of the API's own description, so
-//! that a new route or field is tried, too.
+//! Invalid requests to every route with a body. The cases are generated from the OpenAPI document, so that the tests
+//! include each new route and field.
 
 use fanfare_tests::{client::Answer, patience::until, world::World};
 use hyper::Method;
@@ -14,7 +14,7 @@ use crate::{
     text,
 };
 
-/// A world's things, and somebody who may do everything with them.
+/// A world with data of every kind, and an admin's client.
 struct Target {
     world: World,
     things: Things,
@@ -43,8 +43,8 @@ impl Target {
         self.send(route, body.to_string()).await
     }
 
-    /// The answer to a body of more than 512 KiB. It is given before all has been read, and may be lost with the
-    /// connection.
+    /// Sends a body of more than 512 KiB. The refusal comes before the whole body is read, and may be lost with the
+    /// connection: hence the repetition.
     async fn too_large(&self, route: &Route) -> Answer {
         let body = format!("{{\"a\":\"{}\"}}", "a".repeat(512 * 1024));
         let path = self.path(route);
@@ -55,7 +55,7 @@ impl Target {
         .await
     }
 
-    /// All that a request could have changed.
+    /// Counts of all rows and requests that a request could change.
     async fn state(&self) -> Vec<i64> {
         let mut state = Vec::new();
         for table in
@@ -70,7 +70,7 @@ impl Target {
     }
 }
 
-/// The routes with a body that is one object.
+/// The routes whose body is a single object.
 fn with_object() -> Vec<(Route, &'static Value)> {
     let with_body = contract::routes().into_iter().filter_map(|route| route.body().map(|schema| (route, schema)));
     let found: Vec<_> = with_body.filter(|(_, schema)| schema["type"] == "object").collect();
@@ -82,12 +82,12 @@ fn may_be_empty(route: &Route) -> bool {
     route.operation["requestBody"]["required"] != true
 }
 
-/// Values that are not of a property's type.
+/// Values with a type other than the property's type.
 fn wrong_values(property: &Value) -> Vec<Value> {
     let types: Vec<&str> = match &property["type"] {
         Value::String(one) => vec![one],
         Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
-        // Any JSON.
+        // Any JSON is valid.
         _ => return Vec::new(),
     };
     let candidates = [
@@ -130,7 +130,7 @@ async fn a_body_that_is_no_object_is_refused() {
             assert_refused(&what, &target.send(&route, bytes.to_vec()).await, (400, "malformed_json", ""));
         }
         for body in ["null", "1", "true", "\"a\"", "[]", "[{}]", "[[]]"] {
-            // That route takes a list of them, too.
+            // The route also takes a list of configurations.
             if route.name() == "put_webhook_configs" && body.starts_with('[') {
                 continue;
             }
@@ -146,7 +146,7 @@ async fn a_body_that_is_no_object_is_refused() {
             assert_refused(&what, &answer.answer(), (415, "unsupported_content_type", ""));
         }
     }
-    assert_eq!(target.state().await, before, "nothing was changed, made or sent");
+    assert_eq!(target.state().await, before, "a refused request had an effect");
 }
 
 #[tokio::test]
@@ -180,10 +180,10 @@ async fn a_field_that_is_wrong_is_named() {
             }
         }
     }
-    assert_eq!(target.state().await, before, "nothing was changed, made or sent");
+    assert_eq!(target.state().await, before, "a refused request had an effect");
 }
 
-/// Of the right type, and yet nothing that can be taken.
+/// Values of the right type that no field accepts.
 #[tokio::test]
 async fn a_value_that_cannot_be_taken_is_refused_with_its_field() {
     let target = Target::new().await;
@@ -216,10 +216,10 @@ async fn a_value_that_cannot_be_taken_is_refused_with_its_field() {
             }
         }
     }
-    assert_eq!(target.state().await, before, "nothing was changed, made or sent");
+    assert_eq!(target.state().await, before, "a refused request had an effect");
 }
 
-/// Which of the two is meant, nobody can know.
+/// A repeated field is ambiguous and is refused.
 #[tokio::test]
 async fn a_field_that_is_given_twice_is_named() {
     let target = Target::new().await;
@@ -243,8 +243,8 @@ async fn a_field_that_is_given_twice_is_named() {
             }
         }
     }
-    assert_eq!(target.state().await, before, "nothing was changed, made or sent");
-    assert!(unnamed.is_empty(), "without the field: {unnamed:#?}");
+    assert_eq!(target.state().await, before, "a refused request had an effect");
+    assert!(unnamed.is_empty(), "the error does not name the field: {unnamed:#?}");
 }
 
 #[tokio::test]
@@ -279,7 +279,7 @@ async fn a_batch_that_is_no_list_of_events_is_refused() {
         let error = &answer.data()[0]["error"];
         assert_eq!((answer.status, text(error, "code"), text(error, "field")), (207, code, field), "{entry}");
     }
-    assert_eq!(target.state().await, before, "nothing was taken");
+    assert_eq!(target.state().await, before, "a refused batch had an effect");
 }
 
 #[tokio::test]
@@ -313,5 +313,5 @@ async fn what_is_no_id_is_not_looked_for() {
     for path in ["/", "/api", "/api/v1", "/api/v1/", "/api/v1/webhooks/", "/API/v1/webhooks", "/api/v2/webhooks"] {
         assert_refused(path, &target.door.send(Method::GET, path, &[], "").await.answer(), (404, "not_found", "route"));
     }
-    assert_eq!(target.state().await, before, "nothing was changed, made or sent");
+    assert_eq!(target.state().await, before, "a refused request had an effect");
 }

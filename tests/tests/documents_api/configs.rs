@@ -1,5 +1,5 @@
-//! `GET` and `PUT /webhooks/configs` (document 002): created or changed by id or else by URL, one or several,
-//! all or none.
+//! `GET` and `PUT /webhooks/configs` (Nudj's configuration API): create or change by id or by URL, a single
+//! configuration or a list, all or none.
 
 use fanfare_tests::{receiver::Received, world::World};
 use futures_util::future::join_all;
@@ -16,7 +16,7 @@ use crate::{
 
 const CONFIGS: &str = "/webhooks/configs";
 
-/// Whether a request has the signature that document 002's receivers verify.
+/// True if a request has the signature that Nudj's receivers verify.
 fn is_signed(received: &Received, secret: &str) -> bool {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any key");
     mac.update(&received.body);
@@ -42,7 +42,7 @@ async fn a_configuration_is_created_and_changed_by_its_url_or_its_id() {
     let changed = door.put(CONFIGS, &json!({ "url": url, "event_types": ["reward.claimed"] })).await.data()[0].clone();
     let member = |config: &Value, name: &str| config[name].clone();
     for kept in ["id", "url", "name", "enabled", "headers", "created_at"] {
-        assert_eq!(member(&changed, kept), member(&created, kept), "{kept} stays");
+        assert_eq!(member(&changed, kept), member(&created, kept), "{kept} has changed");
     }
     assert_eq!((&changed["event_types"], changed.get("secret")), (&json!(["reward.claimed"]), None));
 
@@ -53,11 +53,11 @@ async fn a_configuration_is_created_and_changed_by_its_url_or_its_id() {
         (text(&moved, "url"), &moved["enabled"], &moved["headers"]),
         (elsewhere.as_str(), &json!(false), &json!([]))
     );
-    assert_eq!(moved.get("secret"), None, "who gives a secret knows it");
+    assert_eq!(moved.get("secret"), None, "the answer repeats a secret that the client set");
     let webhook = world.client().get(&format!("webhooks/{}", text(&created, "id"))).await.data().clone();
     assert_eq!((text(&webhook, "status"), text(&webhook, "url")), ("disabled", elsewhere.as_str()));
     let enabled = door.put(CONFIGS, &json!([{ "id": created["id"], "enabled": true }])).await.data().clone();
-    assert_eq!(door.get(CONFIGS).await.data(), &enabled, "the list has the form in which each is put");
+    assert_eq!(door.get(CONFIGS).await.data(), &enabled, "the list differs from the answer of the PUT");
     world.known().await;
     world.publish(&json!({ "type": "reward.claimed", "data": 1 })).await;
     let received = world.receiver.wait_for("b", 1).await.remove(0);
@@ -73,7 +73,11 @@ async fn several_are_put_at_once_or_none_of_them() {
     let both = json!([put("a", "user.*"), put("b", "reward.*"), put("a", "action.completed")]);
     let answer = door.put(CONFIGS, &both).await.data().clone();
     let [first, second, again] = list(&answer) else { panic!("three answers: {answer}") };
-    assert_eq!((&first["id"], &again["event_types"]), (&again["id"], &json!(["action.completed"])), "in their order");
+    assert_eq!(
+        (&first["id"], &again["event_types"]),
+        (&again["id"], &json!(["action.completed"])),
+        "the answers are not in the order of the request"
+    );
     assert!(first.get("secret").is_some() && second.get("secret").is_some() && again.get("secret").is_none());
     let before = door.get(CONFIGS).await.data().clone();
     assert_eq!(list(&before).len(), 2);
@@ -87,9 +91,9 @@ async fn several_are_put_at_once_or_none_of_them() {
         let body = json!([put("a", "user.*"), put("new", "*"), last]);
         let refused = door.put(CONFIGS, &body).await;
         assert_refused(what, &refused, refusal);
-        assert_eq!(door.get(CONFIGS).await.data(), &before, "{what}: nothing was put");
+        assert_eq!(door.get(CONFIGS).await.data(), &before, "{what}: a refused list had an effect");
     }
-    // Two of one URL, as the other routes may make them: only an id tells them apart.
+    // Two endpoints may share a URL, created by other routes. Then only an id is unambiguous.
     world.endpoint("a", &["*"]).await;
     assert_refused("two", &door.put(CONFIGS, &put("a", "user.*")).await, (409, "ambiguous_url", "url"));
     let listed = json!([put("b", "*"), put("a", "user.*")]);
@@ -152,10 +156,10 @@ async fn what_cannot_be_put_is_refused_with_code_and_field() {
     ] {
         assert_refused(what, &door.send(Method::PUT, CONFIGS, &[JSON], body).await.answer(), refusal);
     }
-    assert_eq!(door.get(CONFIGS).await.data(), &json!([]), "none of these was put");
+    assert_eq!(door.get(CONFIGS).await.data(), &json!([]), "a refused configuration was created");
 }
 
-/// Both ways of signing in lead to both paths.
+/// Both key headers work on both path prefixes.
 #[tokio::test]
 async fn the_routes_are_below_the_admin_api_as_well() {
     let world = World::of_dialect("nudj", &[]).await;
@@ -180,8 +184,12 @@ async fn the_routes_are_below_the_admin_api_as_well() {
             }
         }
     }
-    assert_eq!(list(door.get("/api/v2/admin/webhooks/configs").await.data()).len(), 1, "one URL is one configuration");
-    // What the documents do not put there is not there.
+    assert_eq!(
+        list(door.get("/api/v2/admin/webhooks/configs").await.data()).len(),
+        1,
+        "a repeated PUT of a URL made another configuration"
+    );
+    // Only the routes of Nudj's API exist below the prefix.
     assert_refused("elsewhere", &door.get("/api/v2/admin/webhooks").await, (404, "not_found", "route"));
 }
 
@@ -195,13 +203,14 @@ async fn two_who_put_one_url_at_once_make_one_configuration() {
         let configs: Vec<&Value> = answers.iter().map(|answer| &answer.data()[0]).collect();
         assert!(configs.iter().all(|config| config["id"] == configs[0]["id"]), "{configs:?}");
         let secrets = configs.iter().filter(|config| config.get("secret").is_some()).count();
-        assert_eq!(secrets, 1, "one of them made it: {configs:?}");
+        assert_eq!(secrets, 1, "exactly one of the requests creates the configuration: {configs:?}");
         assert_eq!(list(door.get(CONFIGS).await.data()).len(), round + 1);
     }
     assert_eq!(world.count("SELECT count(*) FROM endpoint_secrets").await, 3);
 }
 
-/// Who puts back what was read changes nothing: `enabled` says of a paused one only that it is not disabled.
+/// A PUT with unchanged values changes nothing: `enabled` of a paused endpoint is true, as a paused endpoint is not
+/// disabled.
 #[tokio::test]
 async fn to_put_back_what_was_read_leaves_a_paused_one_paused() {
     let world = World::of_dialect("nudj", &[]).await;

@@ -1,5 +1,4 @@
-//! The API's description of itself, and whether an answer is as it says: its status, its members, their types,
-//! and the codes of errors.
+//! The OpenAPI document, and checks of answers against the document: status, members, types and error codes.
 
 use std::{fs, sync::LazyLock};
 
@@ -11,61 +10,61 @@ use serde_json::{Value, json};
 use crate::{door::Raw, list, text};
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-    let text = fs::read_to_string(repository().join("proto/openapi.json")).expect("the description");
+    let text = fs::read_to_string(repository().join("proto/openapi.json")).expect("proto/openapi.json");
     serde_json::from_str(&text).expect("JSON")
 });
 
-/// The description.
+/// The parsed `proto/openapi.json`.
 pub(crate) fn document() -> &'static Value {
     &DOCUMENT
 }
 
-/// A route that is described.
+/// A documented route.
 #[derive(Debug, Clone)]
 pub(crate) struct Route {
     pub(crate) method: Method,
-    /// With the names of its parameters in braces.
+    /// The path, with parameter names in braces.
     pub(crate) path: &'static str,
     pub(crate) operation: &'static Value,
 }
 
 impl Route {
-    /// What the description calls it.
+    /// The operation id.
     pub(crate) fn name(&self) -> &'static str {
         text(self.operation, "operationId")
     }
 
-    /// Whether only an admin's key may.
+    /// True if the route requires a key with the role `admin`.
     pub(crate) fn takes_admin(&self) -> bool {
         ["create_application", "list_applications", "create_key", "list_keys", "rotate_key", "revoke_key"]
             .contains(&self.name())
             || self.is_about_parked()
     }
 
-    /// Whether it is about messages that could not be read.
+    /// True if the route is about parked messages.
     pub(crate) fn is_about_parked(&self) -> bool {
         self.name().ends_with("_parked")
     }
 
-    /// The statuses of its successes.
+    /// The documented success statuses.
     pub(crate) fn successes(&self) -> Vec<u16> {
         let responses = self.operation["responses"].as_object().expect("responses");
         responses.keys().filter_map(|status| status.parse().ok()).collect()
     }
 
-    /// The schema of its body, with nothing to look up; none where it takes no body.
+    /// The resolved schema of the request body. `None` for a route without a body.
     pub(crate) fn body(&self) -> Option<&'static Value> {
         let schema = &self.operation["requestBody"]["content"]["application/json"]["schema"];
         let schema = list(&schema["oneOf"]).iter().find(|one| one["type"] != "null").unwrap_or(schema);
         (!schema.is_null()).then(|| resolved(schema))
     }
 
-    /// Whether its query has a parameter.
+    /// True if the query has this parameter.
     pub(crate) fn has_parameter(&self, name: &str) -> bool {
         list(&self.operation["parameters"]).iter().any(|one| one["in"] == "query" && one["name"] == name)
     }
 
-    /// Whether a path is one of its.
+    /// True if the path matches the route.
     fn is_of(&self, path: &str) -> bool {
         let (parts, described) = (path.split('/'), self.path.split('/'));
         parts.clone().count() == described.clone().count()
@@ -73,7 +72,7 @@ impl Route {
     }
 }
 
-/// Every route that is described.
+/// All documented routes.
 pub(crate) fn routes() -> Vec<Route> {
     let mut routes = Vec::new();
     for (path, operations) in DOCUMENT["paths"].as_object().expect("paths") {
@@ -82,21 +81,21 @@ pub(crate) fn routes() -> Vec<Route> {
             routes.push(Route { method, path, operation });
         }
     }
-    assert!(routes.len() > 30, "the description has lost its routes");
+    assert!(routes.len() > 30, "proto/openapi.json has too few routes");
     routes
 }
 
-/// Holds an answer against what is described of its route; what is not described, is not looked at.
+/// Checks an answer against the documentation of its route. Ignores undocumented paths.
 pub(crate) fn check(method: &Method, path: &str, raw: &Raw) {
     let path = path.split('?').next().unwrap_or_default();
-    // Described once, and served there, too.
+    // Routes below the prefix are documented once, without the prefix.
     let path = path.strip_prefix("/api/v2/admin").unwrap_or(path);
     let of_path = routes().into_iter().filter(|route| route.method == method && route.is_of(path));
     let Some(route) = of_path.min_by_key(|route| route.path.matches('{').count()) else { return };
     let responses = &route.operation["responses"];
     let (exact, kind) = (raw.status.to_string(), format!("{}XX", raw.status / 100));
     let response = responses.get(&exact).or_else(|| responses.get(&kind));
-    let response = response.unwrap_or_else(|| panic!("{method} {path}: {exact} is not described: {}", raw.text));
+    let response = response.unwrap_or_else(|| panic!("{method} {path}: {exact} is not documented: {}", raw.text));
     assert_eq!(raw.headers["content-type"], "application/json", "{method} {path}");
     let answer = raw.answer();
     let found = fault(&response["content"]["application/json"]["schema"], &answer.body, "answer");
@@ -111,15 +110,15 @@ pub(crate) fn check(method: &Method, path: &str, raw: &Raw) {
 fn resolved(schema: &'static Value) -> &'static Value {
     let Some(reference) = schema["$ref"].as_str() else { return schema };
     let found = DOCUMENT.pointer(reference.trim_start_matches('#'));
-    found.unwrap_or_else(|| panic!("{reference} leads nowhere"))
+    found.unwrap_or_else(|| panic!("{reference} does not exist"))
 }
 
-/// What of a value is not as a schema says. A member that is not described is a fault, too.
+/// The first difference between a value and a schema. An undocumented member is a difference, too.
 fn fault(schema: &'static Value, value: &Value, at: &str) -> Option<String> {
     let schema = resolved(schema);
     if let Some(choices) = schema["oneOf"].as_array() {
         let faults: Vec<_> = choices.iter().map(|one| fault(one, value, at)).collect();
-        return faults.iter().all(Option::is_some).then(|| format!("{at} is none of its choices: {faults:?}"));
+        return faults.iter().all(Option::is_some).then(|| format!("{at} matches no alternative: {faults:?}"));
     }
     if let Some(parts) = schema["allOf"].as_array() {
         return object_fault(&parts.iter().map(resolved).collect::<Vec<_>>(), value, at);
@@ -139,16 +138,16 @@ fn fault(schema: &'static Value, value: &Value, at: &str) -> Option<String> {
             items.iter().enumerate().find_map(item)
         }
         Value::String(text) if schema["format"] == "date-time" && text.parse::<Timestamp>().is_err() => {
-            Some(format!("{at} is no moment: {text}"))
+            Some(format!("{at} is no timestamp: {text}"))
         }
         Value::String(_) if schema["enum"].is_array() && !list(&schema["enum"]).contains(value) => {
-            Some(format!("{at} is none of those that there are: {value}"))
+            Some(format!("{at} is not in the enumeration: {value}"))
         }
         _ => None,
     }
 }
 
-/// The same of an object that several schemas describe together.
+/// The first difference between an object and several schemas that apply together.
 fn object_fault(schemas: &[&'static Value], value: &Value, at: &str) -> Option<String> {
     let Some(members) = value.as_object() else { return Some(format!("{at} is no object")) };
     let required = schemas.iter().flat_map(|schema| list(&schema["required"]));
@@ -162,7 +161,7 @@ fn object_fault(schemas: &[&'static Value], value: &Value, at: &str) -> Option<S
         let described = schemas.iter().find_map(|schema| schema["properties"].get(name));
         match described {
             Some(schema) => fault(schema, member, &format!("{at}.{name}")),
-            None => Some(format!("{at}.{name} is not described")),
+            None => Some(format!("{at}.{name} is not documented")),
         }
     })
 }

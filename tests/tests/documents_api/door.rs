@@ -1,5 +1,5 @@
-//! A client for any path, and with the answer as it came: what a program does with JSON does not show the
-//! order of its members, nor which bytes stood there. Each answer is held against the API's description.
+//! A client for any path that keeps the raw answer: parsed JSON shows neither the order of members nor the original
+//! bytes. Checks each answer against the OpenAPI document.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ use crate::{contract, list};
 
 pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// Calls ingest with a key, by whole paths.
+/// Sends requests with whole paths to ingest, with a key.
 #[derive(Clone)]
 pub(crate) struct Door {
     http: Client<HttpConnector, Full<Bytes>>,
@@ -25,7 +25,7 @@ pub(crate) struct Door {
     key: String,
 }
 
-/// An answer as it came.
+/// A raw answer.
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) status: u16,
@@ -34,25 +34,25 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// The same, read.
+    /// The parsed answer.
     pub(crate) fn answer(&self) -> Answer {
         Answer { status: self.status, retry_after: None, body: serde_json::from_str(&self.text).unwrap_or(Value::Null) }
     }
 }
 
 impl Door {
-    /// The door of a world's ingest, with the key that manages its application.
+    /// A client of a world's ingest, with the key that manages the world's application.
     pub(crate) async fn of(world: &World) -> Self {
         let address = world.ingest().address("serving the API").await;
         Self { http: Client::builder(TokioExecutor::new()).build_http(), address, key: world.key.clone() }
     }
 
-    /// The same with another key; without any, where it is empty.
+    /// A client with another key. An empty key sends no `Authorization`.
     pub(crate) fn with_key(&self, key: &str) -> Self {
         Self { key: key.to_owned(), ..self.clone() }
     }
 
-    /// Sends a request with a body as it is.
+    /// Sends a request with a raw body.
     pub(crate) async fn send(
         &self,
         method: Method,
@@ -63,7 +63,7 @@ impl Door {
         self.try_send(method, path, headers, body).await.expect("an answer")
     }
 
-    /// The same, where there may be no answer.
+    /// Like [`Self::send`], but fails if no answer arrives.
     pub(crate) async fn try_send(
         &self,
         method: Method,
@@ -86,22 +86,22 @@ impl Door {
         Ok(raw)
     }
 
-    /// Sends JSON.
+    /// Sends a JSON body.
     pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> Answer {
         self.send(method, path, &[JSON], body.to_string()).await.answer()
     }
 
-    /// PUTs JSON.
+    /// Sends a PUT request with a JSON body.
     pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
         self.call(Method::PUT, path, body).await
     }
 
-    /// GETs.
+    /// Sends a GET request.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], "").await.answer()
     }
 
-    /// All items of a list, page by page, until a page has no `next`.
+    /// All items of a list, read page by page until a page has no `next`.
     pub(crate) async fn walk(&self, path: &str, limit: usize) -> Vec<Value> {
         let first = format!("{path}{}limit={limit}", if path.contains('?') { '&' } else { '?' });
         let (mut items, mut page) = (Vec::new(), first.clone());
@@ -110,12 +110,12 @@ impl Door {
             assert!(list(answer.data()).len() <= limit, "{page}");
             items.extend_from_slice(list(answer.data()));
             let Some(next) = answer.body["next"].as_str() else { return items };
-            assert_eq!(list(answer.data()).len(), limit, "{page} is not full, and yet not the last");
+            assert_eq!(list(answer.data()).len(), limit, "{page} is not full, but has a next page");
             page = format!("{first}&before={next}");
         }
     }
 
-    /// What every route shows that has to do with a webhook, a delivery to it and its event: paths and answers.
+    /// Answers of all routes about a webhook, a delivery and an event: route and text of each.
     pub(crate) async fn everything(&self, webhook: &str, delivery: &str, event: &str) -> Vec<(String, String)> {
         let routes = [
             (Method::GET, "/api/v1/webhooks".to_owned(), ""),

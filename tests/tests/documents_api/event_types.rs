@@ -1,5 +1,5 @@
-//! The event types of an application: its dialect's and its own, what may be subscribed to, and what becomes
-//! of events of a type that nobody described, or that nobody wants.
+//! Event types of an application: the dialect's types, the application's own types, subscriptions, and events with an
+//! undescribed or unsubscribed type.
 
 use fanfare_tests::{patience::until, process::fanfare, world::World};
 use hyper::Method;
@@ -11,7 +11,7 @@ fn described(name: &str) -> Value {
     json!({ "name": name, "category": "Loyalty", "description": "What it says", "sample": { "n": [1, 2.50] } })
 }
 
-/// The listed type of a name, which must be listed once.
+/// The listed event type with this name. Fails if the name is listed twice.
 async fn listed(world: &World, name: &str) -> Option<Value> {
     let all = world.client().get("event-types").await.data().clone();
     let found: Vec<_> = list(&all).iter().filter(|one| text(one, "name") == name).cloned().collect();
@@ -24,7 +24,7 @@ async fn event_types_are_listed_described_and_removed() {
     let world = World::of_dialect("ploints", &[]).await;
     let (_, other) = world.other_application().await;
     let client = world.client();
-    let earned = listed(&world, "points.earned").await.expect("the dialect's");
+    let earned = listed(&world, "points.earned").await.expect("the dialect's event type");
     assert_eq!((text(&earned, "source"), text(&earned, "description")), ("dialect", "A customer was awarded points"));
     assert_eq!((text(&earned, "category"), &earned["sample"]["amount"]), ("Points", &json!(50)));
 
@@ -33,20 +33,24 @@ async fn event_types_are_listed_described_and_removed() {
     assert_eq!(listed(&world, "loyalty.tier.reached").await.as_ref(), Some(made.data()));
     let mut again = described("loyalty.tier.reached");
     again["sample"] = json!(null);
-    assert_eq!(client.post("event-types", &again).await.status, 201, "one of the same name is replaced");
+    assert_eq!(client.post("event-types", &again).await.status, 201, "an event type with the same name is replaced");
     assert_eq!(listed(&world, "loyalty.tier.reached").await.expect("listed")["sample"], Value::Null);
     client.post("event-types", &described("points.earned")).await.data();
     let own = listed(&world, "points.earned").await.expect("listed");
-    assert_eq!((text(&own, "source"), text(&own, "category")), ("application", "Loyalty"), "its own comes first");
+    assert_eq!(
+        (text(&own, "source"), text(&own, "category")),
+        ("application", "Loyalty"),
+        "the application's own type overrides the dialect's type"
+    );
     let all = other.get("event-types").await.data().clone();
-    assert!(list(&all).iter().all(|one| one["source"] == "dialect"), "another application does not see them");
+    assert!(list(&all).iter().all(|one| one["source"] == "dialect"), "another application lists the event type");
 
     assert_refused("another's", &other.delete("event-types/points.earned").await, (404, "not_found", "name"));
     assert_eq!(
         client.delete("event-types/points.earned").await.data(),
         &json!({ "name": "points.earned", "deleted": true })
     );
-    assert_eq!(listed(&world, "points.earned").await, Some(earned), "the dialect's is back");
+    assert_eq!(listed(&world, "points.earned").await, Some(earned), "the dialect's type is not listed again");
     for name in ["points.earned", "never.described", "a%20b", "%00"] {
         assert_refused(name, &client.delete(&format!("event-types/{name}")).await, (404, "not_found", "name"));
     }
@@ -97,11 +101,11 @@ async fn one_subscribes_to_what_there_is() {
         assert!(is_suggested, "{events}: {message}");
     }
     client.post("event-types", &described("loyalty.tier.reached")).await.data();
-    assert_eq!(subscribe(json!(["loyalty.*"])).await.status, 201, "now there is something");
+    assert_eq!(subscribe(json!(["loyalty.*"])).await.status, 201, "the pattern matches an event type now");
     let made = subscribe(json!(["loyalty.tier.reached", "loyalty.tier.*", "points.*", "*"])).await;
     assert_eq!(made.status, 201, "{}", made.body);
 
-    // Who is subscribed to what is described no longer stays so, and can be changed otherwise.
+    // A subscription to a removed event type stays, and other fields can still be changed.
     let _dispatcher = world.dispatcher().await;
     client.delete("event-types/loyalty.tier.reached").await.data();
     let path = format!("webhooks/{}", text(made.data(), "id"));
@@ -137,7 +141,7 @@ async fn an_event_that_nobody_wants_is_kept_and_says_so() {
     let found = world.client().get("events?type=invoice.paid").await.data().clone();
     assert_eq!(list(&found).iter().map(|one| text(one, "id")).collect::<Vec<_>>(), [unwanted]);
     assert_eq!(text(&event(&world, &unknown).await, "key"), "mine");
-    // Who wants it from now on does not get what was before.
+    // A new endpoint gets no earlier event.
     world.endpoint("late", &["*"]).await;
     world.publish(&json!({ "type": "invoice.paid", "data": { "n": 4 } })).await;
     world.receiver.wait_for("late", 1).await;
@@ -154,7 +158,7 @@ async fn a_strict_application_takes_only_what_is_described() {
     let strict = client.patch(&format!("applications/{}", world.application), &json!({ "strict": true })).await;
     assert_eq!(strict.data()["strict"], true);
     let new = json!({ "type": "order.creatd", "data": 1 });
-    let refused = until("ingest to know", async || {
+    let refused = until("ingest to load the strict setting", async || {
         let answer = client.post("events", &new).await;
         (answer.status != 202).then_some(answer)
     })
@@ -167,18 +171,21 @@ async fn a_strict_application_takes_only_what_is_described() {
     world.known().await;
     let key = |kind: &str| format!("{}.{kind}", world.application);
     assert!(broker.publish(&key("order.creatd"), Some("1"), &[], r#"{"data":1}"#).await.expect("the broker"));
-    // Others may be there: what ingest took before it knew.
+    // Other messages may be parked: events that ingest accepted before the setting was loaded.
     let parked = "SELECT count(*) FROM parked WHERE reason = 'unknown_event_type' AND message_id = '1'
                   AND message LIKE '%order.created?'";
     until("the parked message", async || (world.count(parked).await == 1).then_some(())).await;
     assert_eq!(world.count("SELECT count(*) FROM events WHERE key = '1'").await, 0);
 
-    // What it describes itself is taken, over both doors.
+    // The application's own event types are accepted over HTTP and AMQP.
     client.post("event-types", &described("order.creatd")).await.data();
     world.known().await;
     assert!(broker.publish(&key("order.creatd"), Some("2"), &[], r#"{"data":"amqp"}"#).await.expect("the broker"));
     let over_http = json!({ "type": "order.creatd", "data": "http" });
-    until("ingest to know", async || (client.post("events", &over_http).await.status == 202).then_some(())).await;
+    until("ingest to load the event type", async || {
+        (client.post("events", &over_http).await.status == 202).then_some(())
+    })
+    .await;
     for door in [r#""amqp""#, r#""http""#] {
         until(door, async || {
             let received = world.receiver.received(&endpoint.path);
@@ -193,7 +200,8 @@ async fn a_strict_application_takes_only_what_is_described() {
     assert_refused("of the command", &other.post("events", &new).await, (422, "unknown_event_type", "type"));
 }
 
-/// Its publisher has a 202: what is decided later does not take it back. Of a message over AMQP, nobody has judged.
+/// An event with a 202 is not judged by later settings. A message over AMQP is judged when a dispatcher reads the
+/// message.
 #[tokio::test]
 async fn what_was_accepted_is_not_judged_by_what_is_decided_later() {
     let world = World::new().await;
@@ -216,12 +224,12 @@ async fn what_was_accepted_is_not_judged_by_what_is_decided_later() {
     until("the parked message", async || (world.count("SELECT count(*) FROM parked").await > 0).then_some(())).await;
     let unknown = "SELECT count(*) FROM parked WHERE reason = 'unknown_event_type' AND message_id = 'amqp'";
     assert_eq!(world.count(unknown).await, 1);
-    assert_eq!(world.count("SELECT count(*) FROM parked").await, 1, "and no other");
+    assert_eq!(world.count("SELECT count(*) FROM parked").await, 1, "an accepted event was parked");
     let received: Vec<_> = world.receiver.received(&endpoint.path).iter().map(|one| one.event().to_owned()).collect();
     assert!(received.len() == 2 && accepted.iter().all(|id| received.contains(id)), "{received:?}");
 }
 
-/// Also where the notice of it was lost, so that the dispatcher has not heard of it: it looks before it refuses.
+/// A dispatcher reads the newest event types before parking, even if the notification of the change was lost.
 #[tokio::test]
 async fn a_type_that_was_described_a_moment_ago_is_taken() {
     let world = World::new().await;

@@ -1,5 +1,5 @@
-//! Requests that Schemathesis makes up from the API's description, right ones and wrong ones: none of them may be answered
-//! by a fault of ours, or otherwise than it is described.
+//! Requests that Schemathesis generates from the OpenAPI document, valid and invalid. No answer may be a server error
+//! or differ from the document.
 
 use std::{fmt::Write, fs};
 
@@ -8,14 +8,15 @@ use hyper::Method;
 
 use crate::{contract, door::Door, samples::Things};
 
-/// The most requests that are made up for each operation, beside those for each of its parameters.
+/// Maximal number of generated requests for each operation, in addition to the requests for each parameter.
 const EXAMPLES: &str = "20";
 
-/// Not that all is taken that fits the description: it tells less than what is checked, such as which names are taken.
+/// Checks of Schemathesis. A valid request may still be refused: the document omits some rules, such as unique names.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
                       response_schema_conformance,negative_data_rejection,unsupported_method";
 
-/// The ids of what there is, so that most requests are about something; it must not be deleted by the first of them.
+/// Configuration for Schemathesis with existing ids, so that most requests find an object. DELETE routes get unknown
+/// ids, as the first request would delete the object.
 fn configuration(things: &Things) -> String {
     let mut text = String::new();
     for route in contract::routes().iter().filter(|route| route.path.contains('{') || route.name() == "publish_events")
@@ -28,7 +29,7 @@ fn configuration(things: &Things) -> String {
             let _ = writeln!(text, "parameters = {{ \"path.{name}\" = {id:?} }}");
         }
         if route.name() == "publish_events" {
-            // Wrong events are refused among right ones.
+            // A list may contain valid and invalid events: the answer is 207.
             text += "checks.negative_data_rejection.expected-statuses = [\"207\", \"4xx\"]\n";
         }
     }
@@ -57,7 +58,7 @@ async fn assert_as_described(world: &World, things: &Things, key: &str, applicat
     let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     let _ = fs::remove_dir_all(&folder);
     println!("{told}");
-    assert!(output.status.success(), "Schemathesis has found what stands above");
+    assert!(output.status.success(), "Schemathesis found the faults printed above");
 }
 
 #[tokio::test]
@@ -67,7 +68,10 @@ async fn no_request_is_answered_otherwise_than_described() {
     let things = Things::of(&world).await;
     let key = world.create_key(&["--role", "admin"]);
     let admin = Door::of(&world).await.with_key(&key);
-    until("the key to be known", async || (admin.get("/api/v1/applications").await.status == 200).then_some(())).await;
+    until("ingest to accept the admin key", async || {
+        (admin.get("/api/v1/applications").await.status == 200).then_some(())
+    })
+    .await;
     assert_as_described(&world, &things, &key, Some(&things.application)).await;
     assert_as_described(&world, &things, &world.key, None).await;
 }

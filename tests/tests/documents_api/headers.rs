@@ -1,5 +1,5 @@
-//! Headers of an endpoint's own: they arrive, nothing shows their values again, and nothing of ours, of HTTP's
-//! or of the dialect's can be set by them.
+//! Custom headers of an endpoint: sent with each delivery, never shown again, and unable to replace headers of Fanfare,
+//! HTTP or the dialect.
 
 use fanfare_tests::{patience::until, signature::is_signed, world::World};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ async fn headers_arrive_and_their_values_are_never_shown() {
     }
     assert_encrypted(&world, "s3cr3t").await;
 
-    // Whatever is named replaces all that there were.
+    // A change of `headers` replaces all previous headers.
     let endpoint = format!("webhooks/{}", text(&made, "id"));
     for (headers, names, tenant) in
         [(json!({ "x-tenant": "red" }), json!(["x-tenant"]), "red"), (json!({}), json!([]), "")]
@@ -39,7 +39,7 @@ async fn headers_arrive_and_their_values_are_never_shown() {
         let changed = world.client().patch(&endpoint, &json!({ "headers": headers })).await.data().clone();
         assert_eq!(changed["headers"], names);
         let kept = world.client().patch(&endpoint, &json!({ "name": tenant.to_owned() + "x" })).await.data().clone();
-        assert_eq!(kept["headers"], names, "what is not named stays");
+        assert_eq!(kept["headers"], names, "a change of another field changed the headers");
         world.known().await;
         let id = world.publish(&json!({ "type": "a", "data": 1 })).await;
         let arrived =
@@ -50,13 +50,13 @@ async fn headers_arrive_and_their_values_are_never_shown() {
     assert_eq!(world.count("SELECT count(headers_ciphertext) FROM endpoints").await, 0);
 }
 
-/// No row of any table holds a text, as it is or as bytes.
+/// Checks that no row of any table contains a text in plain or hexadecimal form.
 async fn assert_encrypted(world: &World, value: &str) {
     let database = world.database().await;
     let row =
         database.query_one("SELECT headers_ciphertext, headers_key_name FROM endpoints", &[]).await.expect("a row");
-    assert_eq!(row.get::<_, &str>(1), "test", "the key ring's key");
-    assert!(row.get::<_, Vec<u8>>(0).len() > CREDENTIAL.len(), "nonce and ciphertext");
+    assert_eq!(row.get::<_, &str>(1), "test", "the name of the encryption key");
+    assert!(row.get::<_, Vec<u8>>(0).len() > CREDENTIAL.len(), "the ciphertext is shorter than the plaintext");
     let hexadecimal: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
     let statement = "SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
                      WHERE nspname = 'public' AND relkind IN ('r', 'p')";
@@ -65,7 +65,7 @@ async fn assert_encrypted(world: &World, value: &str) {
         let statement = format!(
             "SELECT count(*) FROM \"{table}\" t WHERE t::text LIKE '%{value}%' OR t::text LIKE '%{hexadecimal}%'"
         );
-        assert_eq!(world.count(&statement).await, 0, "{table} holds {value}");
+        assert_eq!(world.count(&statement).await, 0, "{table} contains {value}");
     }
 }
 
@@ -84,7 +84,7 @@ async fn headers_that_are_not_the_endpoints_are_refused() {
         made.body["error"]["message"].as_str().unwrap_or_default().to_owned()
     };
     for name in [
-        // HTTP's
+        // HTTP
         "Host",
         "content-length",
         "Transfer-Encoding",
@@ -98,14 +98,14 @@ async fn headers_that_are_not_the_endpoints_are_refused() {
         "Expect",
         "Keep-Alive",
         "Content-Encoding",
-        // Standard Webhooks'
+        // Standard Webhooks
         "webhook-id",
         "Webhook-Timestamp",
         "WEBHOOK-SIGNATURE",
-        // the dialect's
+        // the dialect
         "X-Webhook-Signature",
         "x-webhook-signature",
-        // no names
+        // invalid names
         "",
         " ",
         "a b",
@@ -137,8 +137,11 @@ async fn headers_that_are_not_the_endpoints_are_refused() {
         &"a".repeat(4097),
     ] {
         let told = refused(value, json!({ "X-Token": value }), "invalid_field", "headers").await;
-        assert!(told.contains("x-token"), "it tells which header: {told}");
-        assert!(value.trim().len() < 2 || !told.contains(value), "a value may be a credential: {told}");
+        assert!(told.contains("x-token"), "the error does not name the header: {told}");
+        assert!(
+            value.trim().len() < 2 || !told.contains(value),
+            "the error repeats the value, which may be a credential: {told}"
+        );
     }
     for (what, headers, code, field) in [
         ("one name twice", json!({ "X-A": "1", "x-a": "2" }), "invalid_field", "headers"),
@@ -152,12 +155,12 @@ async fn headers_that_are_not_the_endpoints_are_refused() {
     }
     let twenty: Value = (0..20).map(|number| (format!("x-{number}"), json!("a".repeat(4096)))).collect();
     let change = client.patch(&format!("webhooks/{}", good.id), &json!({ "headers": twenty })).await;
-    assert_eq!(change.status, 200, "the limits themselves are taken: {}", change.body);
-    assert_eq!(world.count("SELECT count(*) FROM endpoints").await, 1, "none of the others was made");
+    assert_eq!(change.status, 200, "values at the limits are refused: {}", change.body);
+    assert_eq!(world.count("SELECT count(*) FROM endpoints").await, 1, "a refused webhook was created");
 }
 
-/// The dialect may change after a header was taken: what signs a delivery, and names it, is the dialect's all
-/// the same.
+/// The dialect may change after a header was accepted. The dialect's signature and event headers override a custom
+/// header.
 #[tokio::test]
 async fn a_header_that_the_next_dialect_sets_gives_way() {
     let world = World::new().await;

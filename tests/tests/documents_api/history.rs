@@ -1,5 +1,5 @@
-//! What became of each event at a webhook: its deliveries with payload, response status and retry count, and
-//! the last five attempts (document 000).
+//! Delivery history of a webhook: payload, response status and retry count of each delivery, and the last five attempts
+//! (as in Incenta's API).
 
 use fanfare_tests::{patience::until, receiver::Behaviour, world::World};
 use hyper::Method;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{door::Door, list, patient_world, text};
 
-/// What a webhook's history says of its only delivery, once it has come so far.
+/// Waits until a webhook's only delivery has this state and number of retries. Returns its entry.
 async fn history(world: &World, webhook: &str, state: &str, retries: u64) -> Value {
     until(&format!("a delivery that is {state} after {retries} retries"), async || {
         let answer = world.client().get(&format!("webhooks/{webhook}/deliveries")).await;
@@ -30,7 +30,7 @@ async fn the_history_of_a_webhook_tells_payload_response_and_retries() {
     let _dispatcher = world.dispatcher().await;
     let client = world.client();
     assert_eq!(client.get(&format!("webhooks/{}/deliveries", bad.id)).await.data(), &json!([]));
-    // Written in a way in which a program that reads and prints it would not.
+    // A body that changes when a program parses and prints the JSON.
     let event = r#"{ "type": "order.created", "data": { "z": 1.50, "a": [1e2, "ü\u00fc"], "b": {} } }"#;
     let event = client.send(Method::POST, "events", &[crate::door::JSON], event).await.expect("an answer");
     let event = text(event.data(), "id").to_owned();
@@ -61,7 +61,7 @@ async fn the_history_of_a_webhook_tells_payload_response_and_retries() {
     let door = Door::of(&world).await;
     let path = format!("/api/v1/webhooks/{}/deliveries", bad.id);
     let shown = door.send(Method::GET, &path, &[], "").await.text;
-    assert!(shown.contains(&format!(r#""payload":{body}"#)), "{shown} holds not the bytes of {body}");
+    assert!(shown.contains(&format!(r#""payload":{body}"#)), "{shown} lacks the exact bytes of {body}");
     for (state, count) in [("delivered", 1), ("failed", 0), ("scheduled", 0)] {
         let filtered = client.get(&format!("webhooks/{}/deliveries?state={state}", bad.id)).await;
         assert_eq!(list(filtered.data()).len(), count, "{state}");
@@ -81,16 +81,17 @@ async fn the_last_five_attempts_of_a_webhook_are_shown() {
     let attempts =
         async |query: &str| world.client().get(&format!("webhooks/{}/attempts{query}", busy.id)).await.data().clone();
     assert_eq!(attempts("").await, json!([]));
-    // One after the other, so that their order is known: four deliveries of one attempt, one of three.
+    // Published in sequence, so that the order is known: four deliveries with one attempt, one delivery with three.
     let mut event = String::new();
     for number in 1..=5 {
         event = world.publish(&json!({ "type": "a", "data": number })).await;
-        until("its attempt", async || (list(&attempts("?limit=100").await).len() == number).then_some(())).await;
+        until("the attempt of the event", async || (list(&attempts("?limit=100").await).len() == number).then_some(()))
+            .await;
     }
     let fifth = world.deliveries(&format!("event={event}")).await.remove(0);
     for number in 6..=7 {
         resend(&world, &fifth).await;
-        until("its attempt", async || (list(&attempts("?limit=100").await).len() == number).then_some(())).await;
+        until("the resent attempt", async || (list(&attempts("?limit=100").await).len() == number).then_some(())).await;
     }
 
     let shown = attempts("").await;

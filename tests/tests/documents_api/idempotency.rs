@@ -1,4 +1,4 @@
-//! One key is one event, over whichever door it comes; a key that comes with another event is not that event.
+//! Idempotency keys: a key means a single event over HTTP and AMQP. A key with other content is parked.
 
 use fanfare_tests::{
     metrics::{counted, metric},
@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 
 use crate::{assert_refused, door::JSON, event, text};
 
-/// Publishes over HTTP as it is, with an `Idempotency-Key` where one is given, and gives the answer.
+/// Publishes a raw body over HTTP, with an optional `Idempotency-Key`.
 async fn publish(world: &World, key: Option<&str>, body: &str) -> fanfare_tests::client::Answer {
     let headers: Vec<_> = [JSON].into_iter().chain(key.map(|key| ("idempotency-key", key))).collect();
     world.client().send(Method::POST, "events", &headers, body.to_owned()).await.expect("an answer")
 }
 
-/// The parked messages: message id, reason, sentence and body.
+/// The parked messages: message id, reason, explanation and body.
 async fn parked(world: &World, count: usize) -> Vec<(String, String, String, String)> {
     let database = world.database().await;
     let rows = until(&format!("{count} parked messages"), async || {
@@ -38,7 +38,7 @@ async fn one_key_is_one_event_over_both_doors() {
     let broker = world.broker().await;
     let first = publish(&world, None, r#"{"type":"a","data":{"n":[1,2]},"id":"k 1"}"#).await;
     let id = text(first.data(), "id").to_owned();
-    // Space in the data does not count, nor does the time, which may be set anew at each try.
+    // Whitespace in the data and the `time` are ignored: a publisher may set the time anew at each try.
     for (key, body) in [
         (None, r#"{"type":"a","data":{"n":[1,2]},"id":"k 1"}"#),
         (Some("k 1"), r#"{"type":"a","data":{"n":[1,2]}}"#),
@@ -63,7 +63,7 @@ async fn one_key_is_one_event_over_both_doors() {
         (0, 1)
     );
     assert_eq!(text(&event(&world, &id).await, "key"), "k 1");
-    // Without a key, each is an event of its own.
+    // Events without a key are different events.
     let body = r#"{"type":"a","data":{"n":[1,2]}}"#;
     let (one, other) = (publish(&world, None, body).await, publish(&world, None, body).await);
     assert_ne!(text(one.data(), "id"), text(other.data(), "id"));
@@ -84,7 +84,7 @@ async fn a_key_of_another_event_is_parked_and_delivered_to_nobody() {
     let id = world.publish(&json!({ "type": "a", "data": { "n": 1 }, "id": "key" })).await;
     world.receiver.wait_for(&endpoint.path, 1).await;
 
-    // The answer cannot know it yet: ingest asks nobody before it takes an event.
+    // Ingest accepts the event without a look at the database, and cannot detect the reused key.
     let other = r#"{"type":"a","data":{"n":2},"id":"key"}"#;
     let answer = publish(&world, None, other).await;
     assert_eq!((answer.status, text(answer.data(), "id")), (202, id.as_str()));
@@ -100,26 +100,26 @@ async fn a_key_of_another_event_is_parked_and_delivered_to_nobody() {
     let mut expected = [other, another_type, over_amqp];
     bodies.sort_unstable();
     expected.sort_unstable();
-    assert_eq!(bodies, expected, "as they were");
+    assert_eq!(bodies, expected, "the parked bodies differ from the published bodies");
     for (key, reason, sentence, body) in &messages {
         assert_eq!((key.as_str(), reason.as_str()), ("key", "key_reused"), "{body}");
-        assert!(sentence.contains(&id), "it says whose key it is: {sentence}");
+        assert!(sentence.contains(&id), "the explanation does not name the event of the key: {sentence}");
     }
     assert_eq!(metric(&dispatcher, r#"fanfare_parked_total{reason="key_reused"}"#).await, 3.0);
-    // The next one comes after them, and through the same queue.
+    // The next event passes the same queue after the parked messages.
     let last = world.publish(&json!({ "type": "a", "data": "last" })).await;
     world.receiver.wait_for(&endpoint.path, 2).await;
     let received = world.receiver.received(&endpoint.path);
     assert_eq!(received.iter().map(|one| one.event()).collect::<Vec<_>>(), [id.as_str(), last.as_str()]);
     let kept: Value = event(&world, &id).await;
-    assert_eq!((&kept["payload"]["data"], list_len(&kept)), (&json!({ "n": 1 }), 1), "the first stays as it is");
+    assert_eq!((&kept["payload"]["data"], list_len(&kept)), (&json!({ "n": 1 }), 1), "the first event has changed");
 }
 
 fn list_len(event: &Value) -> usize {
     event["deliveries"].as_array().map_or(0, Vec::len)
 }
 
-/// A message that comes again because its dispatcher died is no second event under its key.
+/// A message redelivered after a dispatcher's death belongs to a persisted event, and is acked.
 #[tokio::test]
 async fn a_message_that_comes_again_is_not_parked() {
     let world = World::new().await;
@@ -142,6 +142,6 @@ async fn a_message_that_comes_again_is_not_parked() {
     assert_eq!(
         (text(&delivery, "state"), &delivery["attempt"]),
         ("sending", &json!(1)),
-        "it waits for whoever held it"
+        "the delivery must wait until the lease of the killed dispatcher ends"
     );
 }

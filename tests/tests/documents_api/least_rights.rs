@@ -1,5 +1,5 @@
-//! The whole API, served by an ingest whose user in the database has the rights of `deploy/roles.sql` and no others, over
-//! a dispatcher that is no superuser either.
+//! The whole API, served by an ingest with only the database rights of `deploy/roles.sql`. The dispatcher's user is no
+//! superuser either.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ async fn ingest_needs_no_more_rights_than_it_is_given() {
     let administrator = crate::admin_door(&world).await;
 
     let mut routes = contract::routes();
-    // What makes something ends last.
+    // DELETE routes come last, because other routes need the objects.
     routes.sort_by_key(|route| route.method == hyper::Method::DELETE);
     for route in routes {
         let path = format!("{}?application={}", things.path(&route), things.application);

@@ -1,5 +1,4 @@
-//! Every list: page by page it yields everything once, newest first, of as many on a page as were asked for, and
-//! what is no page is refused.
+//! Lists: the pages yield each item once, newest first, with the requested number of items. Invalid pages are refused.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +9,13 @@ use serde_json::{Value, json};
 
 use crate::{assert_refused, contract, door::Door, list, samples::Things, text};
 
-/// More of each kind than the largest page holds.
+/// Number of items of each kind: more than the largest page.
 const MANY: usize = 101;
 
-/// Routes whose list has no pages: what the deployment describes, and the last attempts.
+/// Lists without pages: the dialects, and the last attempts of a webhook.
 const WHOLE: [&str; 2] = ["list_dialects", "list_webhook_attempts"];
 
-/// A list's path, how many are on a page where nobody says, how many there are where that is known, and by what each is
-/// told.
+/// A list: path, default page size, total count if known, and the member that identifies an item.
 struct List {
     path: String,
     usual: usize,
@@ -25,7 +23,7 @@ struct List {
     key: &'static str,
 }
 
-/// Many webhooks with a delivery each, one webhook with many deliveries, and many events, applications, parked
+/// Creates many webhooks with a delivery each, a webhook with many deliveries, and many events, applications, parked
 /// messages, replays and keys.
 async fn many_of_each(world: &World, administrator: &Door) -> Things {
     join_all((1..MANY).map(async |number| {
@@ -66,7 +64,7 @@ async fn many_of_each(world: &World, administrator: &Door) -> Things {
     Things { webhook: busy.id, application: world.application.clone(), ..Things::unknown() }
 }
 
-/// What each list holds.
+/// All paged lists.
 fn lists(things: &Things) -> Vec<List> {
     let mut lists = Vec::new();
     for route in contract::routes().iter().filter(|route| route.has_parameter("before")) {
@@ -79,7 +77,7 @@ fn lists(things: &Things) -> Vec<List> {
             "list_deliveries" | "list_webhook_logs" => (50, Some(2 * MANY - 1), "id"),
             "list_audit_log" => (50, None, "id"),
             "list_event_types" => (100, None, "name"),
-            other => panic!("how long is {other}?"),
+            other => panic!("the size of the list {other} is unknown: add the list to this test"),
         };
         lists.push(List { path: things.path(route), usual, all, key });
     }
@@ -101,9 +99,9 @@ async fn page_by_page_each_list_yields_everything_once() {
         let largest = door.walk(&path, 100).await;
         let ids: BTreeSet<&str> = largest.iter().map(|one| text(one, key)).collect();
         let all = all.unwrap_or(largest.len());
-        assert_eq!((largest.len(), ids.len()), (all, all), "{path}: each once");
+        assert_eq!((largest.len(), ids.len()), (all, all), "{path}: an item is missing or repeated");
         assert!(all >= MANY, "{path}: {all}");
-        // When a key was used last changes meanwhile.
+        // Only ids are compared, because the time of a key's last use changes.
         let ids = |items: &[Value]| items.iter().map(|one| text(one, key).to_owned()).collect::<Vec<_>>();
         for limit in [7, 50] {
             assert_eq!(ids(&door.walk(&path, limit).await), ids(&largest), "{path} by {limit}");
@@ -127,7 +125,7 @@ async fn page_by_page_each_list_yields_everything_once() {
     assert_steady(&world, &manager).await;
 }
 
-/// What is made and deleted between two pages moves nothing from one to the other.
+/// Checks that items created and deleted between two pages do not shift the second page.
 async fn assert_steady(world: &World, door: &Door) {
     let ids = |answer: &fanfare_tests::client::Answer| -> Vec<String> {
         list(answer.data()).iter().map(|one| text(one, "id").to_owned()).collect()
@@ -137,13 +135,13 @@ async fn assert_steady(world: &World, door: &Door) {
     let next = text(&first.body, "next").to_owned();
     world.endpoint("newer", &["a"]).await;
     door.call(Method::DELETE, &format!("/api/v1/webhooks/{}", all[0]), &json!({})).await.data();
-    // The cursor itself may be gone, too.
+    // The item of the cursor may be deleted, too.
     door.call(Method::DELETE, &format!("/api/v1/webhooks/{}", all[9]), &json!({})).await.data();
     let second = door.get(&format!("/api/v1/webhooks?limit=10&before={next}")).await;
-    assert_eq!(ids(&second), all[10..], "the page that came next");
+    assert_eq!(ids(&second), all[10..], "the next page has shifted");
 }
 
-/// A list that ends with a full page ends there: whoever shows a button for the next page shows none.
+/// A last page that is full has no `next`, so that a client offers no empty page.
 #[tokio::test]
 async fn the_last_page_says_that_it_is_the_last() {
     let world = World::new().await;
@@ -158,14 +156,14 @@ async fn the_last_page_says_that_it_is_the_last() {
     for path in ["/api/v1/webhooks", "/webhooks/configs", "/api/v1/deliveries", "/webhooks/logs"] {
         let first = door.get(&format!("{path}?limit=2")).await;
         let next = text(&first.body, "next");
-        assert_ne!(next, "", "{path}: there are two more");
+        assert_ne!(next, "", "{path}: the first page has no next page");
         let last = door.get(&format!("{path}?limit=2&before={next}")).await;
         assert_eq!(list(last.data()).len(), 2, "{path}");
         if !last.body["next"].is_null() {
             wrong.push(path);
         }
     }
-    assert!(wrong.is_empty(), "the last page names a next one, which is empty: {wrong:?}");
+    assert!(wrong.is_empty(), "the last page has a next page: {wrong:?}");
 }
 
 #[tokio::test]
@@ -218,7 +216,7 @@ async fn what_is_no_page_is_refused() {
     }
 }
 
-/// A page of a hundred long payloads would fill the memory of the process that takes events in.
+/// A page of a hundred long payloads would fill the memory of ingest.
 #[tokio::test]
 async fn a_long_payload_is_shown_alone_and_in_no_list() {
     const LONGEST: usize = 64 * 1024;
@@ -233,7 +231,8 @@ async fn a_long_payload_is_shown_alone_and_in_no_list() {
     world.wait_for_deliveries("state=delivered", 3).await;
     let webhook = format!("/api/v1/webhooks/{}", endpoint.id);
     for (id, length) in [(&listed, LONGEST), (&long, LONGEST + 1)] {
-        let received = world.receiver.received("a").into_iter().find(|one| one.event() == id).expect("it was sent");
+        let received =
+            world.receiver.received("a").into_iter().find(|one| one.event() == id).expect("the event was delivered");
         let sent: Value = serde_json::from_slice(&received.body).expect("JSON");
         assert_eq!(received.body.len(), length);
         let in_lists = if length > LONGEST { &Value::Null } else { &sent };
@@ -244,13 +243,16 @@ async fn a_long_payload_is_shown_alone_and_in_no_list() {
             ("/webhooks/logs".to_owned(), "event_id"),
         ] {
             let answer = door.get(&path).await;
-            let item = list(answer.data()).iter().find(|item| item[name] == **id).expect("it is listed");
+            let item = list(answer.data()).iter().find(|item| item[name] == **id).expect("the event is listed");
             assert!(item["payload"] == *in_lists, "{path}: with {length} bytes");
         }
         let delivery = world.deliveries(&format!("event={id}")).await.remove(0);
         let shown = world.delivery(text(&delivery, "id")).await;
-        assert!(text(&shown, "body").as_bytes() == received.body, "not what was sent of {length} bytes");
+        assert!(
+            text(&shown, "body").as_bytes() == received.body,
+            "the body of {length} bytes differs from the delivered body"
+        );
         let shown = crate::event(&world, id).await;
-        assert!(shown["payload"] == sent, "not what was sent of {length} bytes");
+        assert!(shown["payload"] == sent, "the payload of {length} bytes differs from the delivered body");
     }
 }

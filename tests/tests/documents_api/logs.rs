@@ -1,4 +1,4 @@
-//! `GET /webhooks/logs` (document 002): every attempt, with payload, URL, status, response body and error.
+//! `GET /webhooks/logs` (Nudj's configuration API): every attempt, with payload, URL, status, response body and error.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -21,7 +21,7 @@ async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
     let world = World::of(setup).await;
     let door = Door::of(&world).await;
     assert_eq!(door.get(LOGS).await.data(), &json!([]));
-    // An error of the receiver's, an answer that ends it at once, none at all, and none in time.
+    // A server error, a final client error, a closed connection, and a timeout.
     let mut endpoints = Vec::new();
     for (path, script) in [
         ("flaky", vec![Behaviour::FAIL, Behaviour::OK]),
@@ -37,7 +37,7 @@ async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
         world.publish(&json!({ "type": "user.authenticated", "data": { "n": 1.0 } })).await,
         world.publish(&json!({ "type": "user.opt_in_changed", "data": { "n": 2 } })).await,
     ];
-    // Two deliveries to each, three of them with a second attempt.
+    // Two deliveries for each endpoint; three deliveries have a second attempt.
     let all = until("every attempt", async || {
         let all = door.get(&format!("{LOGS}?limit=100")).await.data().clone();
         (list(&all).len() == 11).then_some(all)
@@ -64,8 +64,8 @@ async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
     }
     for one in list(&all) {
         let endpoint = endpoints.iter().find(|endpoint| one["url"] == world.receiver.url(&endpoint.path));
-        assert_eq!(text(one, "config_id"), endpoint.expect("one of them").id);
-        let number = events.iter().position(|event| one["event_id"] == **event).expect("one of them");
+        assert_eq!(text(one, "config_id"), endpoint.expect("the endpoint of the attempt").id);
+        let number = events.iter().position(|event| one["event_id"] == **event).expect("the event of the attempt");
         assert_eq!(one["payload"]["data"]["n"].as_f64(), Some(number as f64 + 1.0), "{one}");
         assert!(text(one, "id").starts_with("att_") && text(one, "delivery_id").starts_with("dlv_"), "{one}");
     }
@@ -73,19 +73,19 @@ async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
     let shown = door.send(Method::GET, &format!("{LOGS}?limit=100"), &[], "").await.text;
     for body in sent {
         let body = String::from_utf8(body).expect("text");
-        assert!(shown.contains(&format!(r#""payload":{body}"#)), "{shown} holds not the bytes of {body}");
+        assert!(shown.contains(&format!(r#""payload":{body}"#)), "{shown} lacks the exact bytes of {body}");
     }
 
-    assert_eq!(door.walk(LOGS, 2).await, list(&all), "page by page it is the same");
+    assert_eq!(door.walk(LOGS, 2).await, list(&all), "the pages differ from the whole list");
     assert_eq!(door.walk("/api/v2/admin/webhooks/logs", 4).await, list(&all));
     let began: Vec<Timestamp> =
-        list(&all).iter().map(|one| text(one, "created_at").parse().expect("a moment")).collect();
-    // An attempt that succeeded at once has its place by the acceptance of its event, at most ten seconds before.
+        list(&all).iter().map(|one| text(one, "created_at").parse().expect("a timestamp")).collect();
+    // A prompt success is sorted by the acceptance of its event, at most ten seconds earlier.
     let slack = SignedDuration::from_secs(10);
     assert!(began.is_sorted_by(|newer, older| *newer + slack >= *older), "newest attempts first: {began:?}");
     let numbers: Vec<_> = list(&all).iter().map(|one| (text(one, "delivery_id"), one["attempt"].as_u64())).collect();
     let seconds = numbers.iter().position(|(_, attempt)| *attempt == Some(1)).expect("first attempts");
-    assert_eq!(seconds, 3, "the second attempts, a second later, come first: {numbers:?}");
+    assert_eq!(seconds, 3, "the three second attempts are not listed first: {numbers:?}");
     for endpoint in &endpoints {
         let found = door.walk(&format!("{LOGS}?config={}", endpoint.id), 1).await;
         let expected: Vec<_> = list(&all).iter().filter(|one| one["config_id"] == endpoint.id).cloned().collect();

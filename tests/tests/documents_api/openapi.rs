@@ -1,5 +1,5 @@
-//! The API's description: it is served, it is whole, and what routes answer is what it says. Every answer in these
-//! tests that comes through a `Door` is held against it, too.
+//! The OpenAPI document: served to everybody, complete, and true for all routes. Each answer through a `Door` is
+//! checked, too.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ async fn the_description_and_its_page_are_served_to_anybody() {
     let kind = page.headers["content-type"].to_str().expect("text");
     assert!(page.status == 200 && kind.starts_with("text/html"), "{} {kind}", page.status);
     let parts: Vec<&str> = page.text.split("src=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    assert!(!parts.is_empty(), "a page without a program: {}", page.text);
+    assert!(!parts.is_empty(), "the page loads no script: {}", page.text);
     let mut programs = String::new();
     for part in parts {
         let path = format!("/docs/{}", part.trim_start_matches("./"));
@@ -39,23 +39,23 @@ async fn the_description_and_its_page_are_served_to_anybody() {
         assert_eq!(found.status, 200, "{path}");
         programs += &found.text;
     }
-    assert!(programs.contains("/api/v1/openapi.json"), "the page shows another description");
+    assert!(programs.contains("/api/v1/openapi.json"), "the page does not load /api/v1/openapi.json");
 }
 
-/// Programs that write clients by a description name their functions by it.
+/// Generators of client code derive function names from operation ids.
 #[test]
 fn every_operation_has_a_name_of_its_own_and_says_what_it_does() {
     let mut names = BTreeSet::new();
     for route in contract::routes() {
         assert!(
             names.insert(route.name()),
-            "{} names two operations, one of them {} {}",
+            "the operation id {} is used twice, for example by {} {}",
             route.name(),
             route.method,
             route.path
         );
-        assert_ne!(text(route.operation, "summary"), "", "{} says nothing", route.name());
-        assert!(!list(&route.operation["tags"]).is_empty(), "{} has no place on the page", route.name());
+        assert_ne!(text(route.operation, "summary"), "", "{} has no summary", route.name());
+        assert!(!list(&route.operation["tags"]).is_empty(), "{} has no tag", route.name());
         let in_path = list(&route.operation["parameters"]).iter().filter(|one| one["in"] == "path").count();
         assert_eq!(in_path, route.path.matches('{').count(), "{}", route.name());
     }
@@ -91,18 +91,18 @@ async fn every_route_answers_as_it_is_described() {
     let door = Door::of(&world).await;
     let administrator = crate::admin_door(&world).await;
     let mut routes = contract::routes();
-    // What is deleted cannot be asked for any more.
+    // DELETE routes come last, because other routes need the objects.
     routes.sort_by_key(|route| route.method == Method::DELETE);
     for route in routes {
         if route.name().starts_with("resend") {
-            // It may not be sent again while it is being sent.
+            // A delivery in flight cannot be resent.
             delivery_in(&world, &things.delivery, "delivered").await;
         }
         if route.path.contains("/replays/{") {
             things.replay = samples::replay(&world).await;
         }
         if route.is_about_parked() {
-            // The one before may have been put back or discarded.
+            // An earlier route put the parked message back, or discarded the message.
             things.parked = samples::park(&world).await;
         }
         let door = if route.takes_admin() { &administrator } else { &door };

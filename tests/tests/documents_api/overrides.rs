@@ -1,4 +1,4 @@
-//! A schedule and a timeout of an endpoint's own, in place of its dialect's.
+//! A schedule and a timeout set on an endpoint override the dialect's values.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use crate::{assert_refused, delivery_in, list, numbers, patient_world, text};
 
-/// After each attempt but the last the next one was due by so many seconds, and what the attempt took.
+/// Checks each wait up to the next attempt, in seconds, plus at most 30 s for the attempt itself.
 fn assert_waits(delivery: &Value, expected: &[i64]) {
-    let moment = |text: &str| text.parse::<Timestamp>().expect("a moment");
+    let moment = |text: &str| text.parse::<Timestamp>().expect("a timestamp");
     let wait = |attempt: &Value| {
         let next = attempt["next_attempt_at"].as_str()?;
         Some(moment(next).duration_since(moment(text(attempt, "started_at"))).as_secs())
@@ -47,7 +47,7 @@ async fn retries_follow_the_endpoints_own_schedule_and_then_the_dialects_again()
     assert_waits(&ended(&endpoints[3], "scheduled").await, &[90 * 60]);
     assert_waits(&ended(&endpoints[0], "scheduled").await, &[24 * 3600]);
 
-    // What waits already goes on by what is said now.
+    // A scheduled delivery follows the changed schedule.
     let shorter = world.client().patch(&format!("webhooks/{}", endpoints[0]), &json!({ "schedule": ["1s"] })).await;
     assert_eq!(shorter.data()["schedule"], json!(["1s"]));
     world.known().await;
@@ -59,11 +59,11 @@ async fn retries_follow_the_endpoints_own_schedule_and_then_the_dialects_again()
 
     let path = format!("webhooks/{}", endpoints[1]);
     let unchanged = world.client().patch(&path, &json!({ "name": "own" })).await.data().clone();
-    assert_eq!(unchanged["schedule"], json!(["1s", "2s"]), "what is not named stays");
+    assert_eq!(unchanged["schedule"], json!(["1s", "2s"]), "a change of another field changed the schedule");
     assert_eq!(world.client().patch(&path, &json!({ "schedule": null })).await.data()["schedule"], Value::Null);
     world.known().await;
     world.publish(&json!({ "type": "a", "data": 2 })).await;
-    // The dialect's again.
+    // The dialect's schedule applies again.
     assert_waits(&ended(&endpoints[1], "scheduled").await, &[24 * 3600]);
 }
 
@@ -83,7 +83,7 @@ async fn a_timeout_of_its_own_ends_where_null_is_set() {
     let path = format!("webhooks/{}", text(&endpoint, "id"));
     assert_eq!(world.client().patch(&path, &json!({ "timeout_ms": null })).await.data()["timeout_ms"], Value::Null);
     world.known().await;
-    assert_eq!(outcome("delivered").await, "answered", "the dialect gives it two seconds");
+    assert_eq!(outcome("delivered").await, "answered", "the dialect's timeout of two seconds applies");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Disabled and paused webhooks: what is skipped and can be sent later, and what is held, bounded by age and
-//! number, and let go at a pace.
+//! Disabled and paused webhooks. Skipped deliveries can be resent. Held deliveries are bounded by age and number, and
+//! are sent at the endpoint's rate.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn show(world: &World, webhook: &str) -> Value {
     world.client().get(&format!("webhooks/{webhook}")).await.data().clone()
 }
 
-/// Publishes so many events, one after the other, each in a millisecond of its own: the oldest go first.
+/// Publishes `count` events one after the other, with different acceptance times: Fanfare drops the oldest first.
 async fn publish(world: &World, count: usize) -> Vec<String> {
     let mut events = Vec::new();
     for number in 0..count {
@@ -38,14 +38,14 @@ async fn what_a_disabled_webhook_missed_is_recorded_and_can_be_sent_later() {
         assert_eq!((&shown["attempts"], &shown["next_attempt_at"]), (&json!([]), &Value::Null));
         assert!(!text(&shown, "finished_at").is_empty() && !text(&shown, "body").is_empty(), "{shown}");
     }
-    assert_eq!(show(&world, &endpoint.id).await.get("held"), None, "nothing is held");
+    assert_eq!(show(&world, &endpoint.id).await.get("held"), None, "a disabled endpoint holds deliveries");
     world.client().post(&format!("webhooks/{}/enable", endpoint.id), &json!({})).await.data();
     world.known().await;
     let filter = json!({ "webhook": endpoint.id, "state": "skipped" });
     let resent = world.client().post("deliveries/resend", &filter).await.data().clone();
     assert_eq!((&resent["resent"], &resent["has_more"]), (&json!(3), &json!(false)));
     for one in world.wait_for_deliveries("state=delivered", 3).await {
-        assert_eq!(numbers(&world.delivery(text(&one, "id")).await), [1], "its first attempt");
+        assert_eq!(numbers(&world.delivery(text(&one, "id")).await), [1], "a skipped delivery starts with attempt 1");
     }
     let mut received: Vec<_> = world.receiver.received("a").iter().map(|one| one.event().to_owned()).collect();
     let mut expected = events;
@@ -67,11 +67,11 @@ async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_its_rate() {
     world.known().await;
     let before = Timestamp::now();
     let events = publish(&world, 9).await;
-    // Beyond six of each, the oldest are given up.
+    // Each endpoint holds at most six deliveries; the oldest beyond six fail.
     let of = |webhook: &str, state: &str| format!("webhook={webhook}&state={state}");
     let failed = world.wait_for_deliveries(&of(&endpoint.id, "failed"), 3).await;
     let given_up: Vec<_> = failed.iter().rev().map(|one| text(one, "event").to_owned()).collect();
-    assert_eq!(given_up, &events[..3], "the oldest");
+    assert_eq!(given_up, &events[..3], "the failed deliveries are not the oldest");
     for one in &failed {
         let shown = world.delivery(text(one, "id")).await;
         assert_eq!((text(&shown, "reason"), &shown["attempts"]), ("too_many_held", &json!([])));
@@ -79,19 +79,22 @@ async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_its_rate() {
     }
     let held = show(&world, &endpoint.id).await["held"].clone();
     assert_eq!(held["deliveries"], 6);
-    let oldest: Timestamp = text(&held, "oldest_accepted_at").parse().expect("a moment");
+    let oldest: Timestamp = text(&held, "oldest_accepted_at").parse().expect("a timestamp");
     assert!(oldest >= before && oldest <= Timestamp::now(), "{held}");
     let of_oldest = world.deliveries(&format!("event={}&webhook={}", events[3], endpoint.id)).await.remove(0);
     assert_eq!(
         (text(&of_oldest, "state"), text(&of_oldest, "accepted_at")),
         ("held", text(&held, "oldest_accepted_at"))
     );
-    assert!(world.receiver.all().is_empty(), "nobody was called");
+    assert!(world.receiver.all().is_empty(), "a paused endpoint got a request");
 
-    // At its rate: while the first are there, the last are not.
+    // The rate delays the last deliveries: some are still queued after the first success.
     world.client().post(&format!("webhooks/{}/enable", endpoint.id), &json!({})).await.data();
     world.wait_for_deliveries(&of(&endpoint.id, "delivered"), 1).await;
-    assert!(list(&json!(world.deliveries(&of(&endpoint.id, "queued")).await)).len() >= 2, "not all at once");
+    assert!(
+        list(&json!(world.deliveries(&of(&endpoint.id, "queued")).await)).len() >= 2,
+        "the held deliveries were sent without a rate"
+    );
     world.wait_for_deliveries(&of(&endpoint.id, "delivered"), 6).await;
     let received: Vec<_> = world.receiver.received("a").iter().map(|one| one.event().to_owned()).collect();
     let mut sorted = received.clone();
@@ -99,9 +102,9 @@ async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_its_rate() {
     sorted.dedup();
     let mut expected = events[3..].to_vec();
     expected.sort();
-    assert_eq!((received.len(), sorted), (6, expected), "each once");
+    assert_eq!((received.len(), sorted), (6, expected), "a delivery is missing or repeated");
     assert_eq!(show(&world, &endpoint.id).await.get("held"), None);
-    assert_eq!(show(&world, &other.id).await["held"]["deliveries"], 6, "the other one is still paused");
+    assert_eq!(show(&world, &other.id).await["held"]["deliveries"], 6, "the other endpoint is still paused");
 }
 
 #[tokio::test]
@@ -115,14 +118,14 @@ async fn what_is_held_for_too_long_is_given_up() {
         assert_eq!((text(&one, "reason"), &one["retry_count"]), ("held_too_long", &json!(0)), "{one}");
     }
     assert_eq!(show(&world, &endpoint.id).await.get("held"), None);
-    // It has failed like any other: it can be sent again.
+    // A delivery failed as `held_too_long` can be resent.
     world.change(&endpoint, &json!({ "status": "enabled" })).await;
     let resent = world.client().post("deliveries/resend", &json!({ "webhook": endpoint.id })).await;
     assert_eq!(resent.data()["resent"], 2);
     world.wait_for_deliveries("state=delivered", 2).await;
 }
 
-/// However long it was held: what is let go keeps its place in its schedule, and has the whole time for it.
+/// A released delivery keeps its position in the schedule, and its expiry starts anew.
 #[tokio::test]
 async fn what_is_let_go_goes_on_where_it_was_and_has_its_whole_time_again() {
     let world = World::on_shared(&[("FANFARE_EXPIRY", "1s")]).await;
@@ -135,27 +138,31 @@ async fn what_is_let_go_goes_on_where_it_was_and_has_its_whole_time_again() {
     let first = publish(&world, 1).await.remove(0);
     let held = world.wait_for_deliveries("state=held", 1).await.remove(0);
     let delivery = text(&held, "id");
-    // Its time is over: a wait, two attempts and a second beside.
+    // The delivery expires after two timeouts, a wait and one second.
     let over = "SELECT count(*) FROM all_deliveries WHERE expires_at < now()";
-    until("its time to be over", async || (world.count(over).await == 1).then_some(())).await;
-    assert_eq!(world.delivery(delivery).await["state"], "held", "what is held does not expire");
+    until("the delivery to expire", async || (world.count(over).await == 1).then_some(())).await;
+    assert_eq!(world.delivery(delivery).await["state"], "held", "a held delivery has expired");
     let switch = async |switch: &str| {
         world.client().post(&format!("webhooks/{webhook}/{switch}"), &json!({})).await.data();
         world.known().await;
     };
     switch("enable").await;
     delivery_in(&world, delivery, "scheduled").await;
-    // Paused again before its last attempt.
+    // Paused again before the last attempt.
     switch("pause").await;
     let again = delivery_in(&world, delivery, "held").await;
     assert_eq!(numbers(&again), [1], "the first of two attempts has failed");
     switch("enable").await;
     let failed = delivery_in(&world, delivery, "failed").await;
-    assert_eq!((text(&failed, "reason"), numbers(&failed)), ("attempts_exhausted", vec![1, 2]), "the second of two");
+    assert_eq!(
+        (text(&failed, "reason"), numbers(&failed)),
+        ("attempts_exhausted", vec![1, 2]),
+        "the second attempt is the last"
+    );
     assert!(world.receiver.received("a").iter().all(|one| one.event() == first));
 }
 
-/// Two who are resumed at once get what they missed side by side, however much one of them has.
+/// Endpoints resumed at the same time are served side by side, whatever the size of each backlog.
 #[tokio::test]
 async fn one_that_missed_much_does_not_hold_up_one_that_missed_little() {
     let world = World::new().await;
@@ -166,7 +173,7 @@ async fn one_that_missed_much_does_not_hold_up_one_that_missed_little() {
     for one in [&much, &little] {
         world.change(one, &json!({ "status": "paused" })).await;
     }
-    // What the one with much has is held for longer, and its id comes first: in any line for all it stands in front.
+    // The larger backlog is older, and its endpoint id comes first: a common queue would serve this backlog first.
     for (kind, count) in [("a", 30), ("order", 2)] {
         let events: Vec<_> = (0..count).map(|number| json!({ "type": kind, "data": number })).collect();
         assert_eq!(world.client().post("events/batch", &json!(events)).await.status, 202);
@@ -174,13 +181,13 @@ async fn one_that_missed_much_does_not_hold_up_one_that_missed_little() {
             "SELECT count(*) FROM all_deliveries d JOIN events e ON e.id = d.event_id
              WHERE e.type = '{kind}' AND d.state = 'queued'"
         );
-        until("all to be held", async || (world.count(&of_kind).await == count).then_some(())).await;
+        until("all deliveries to be queued", async || (world.count(&of_kind).await == count).then_some(())).await;
     }
     for one in [&much, &little] {
         world.client().post(&format!("webhooks/{}/enable", one.id), &json!({})).await.data();
     }
     world.receiver.wait_for("little", 2).await;
     let before = world.receiver.received("much").len();
-    assert!(before < 30, "all of the other's came first");
+    assert!(before < 30, "the larger backlog was sent first");
     world.receiver.wait_for("much", before + 1).await;
 }

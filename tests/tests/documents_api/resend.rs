@@ -1,5 +1,5 @@
-//! Sending again by hand, one delivery or many (document 004): the same event under the same id and with the
-//! same bytes, as one attempt more, whatever state the delivery is in.
+//! Manual resends of a single delivery or of many (as in Ploints' API): same event id, same bytes, another attempt,
+//! from any state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ async fn resend_many(world: &World, filter: &Value) -> Value {
     data
 }
 
-/// An endpoint with a script, an event for it, and its delivery once it is in a state.
+/// Publishes an event. Returns its delivery to an endpoint once the delivery is in this state.
 async fn delivery_of(world: &World, endpoint: &Endpoint, kind: &str, state: &str) -> Value {
     let id = world.publish(&json!({ "type": kind, "data": { "n": 1.50 } })).await;
     let query = format!("event={id}&webhook={}&state={state}", endpoint.id);
@@ -68,10 +68,14 @@ async fn one_delivery_is_sent_again_from_whatever_state() {
         let resent = resend(&world, id).await;
         let expected = json!({ "id": id, "event": delivery["event"], "webhook": endpoint.id, "attempt": attempt });
         assert_eq!((resent.status, resent.data()), (200, &expected), "{state}");
-        // Or else what was delivered before is taken for what is delivered now.
+        // Waits for the request first: the earlier success would also match `delivered`.
         let received = world.receiver.wait_for(state, attempt).await;
         let ended = delivery_in(&world, id, "delivered").await;
-        assert_eq!(numbers(&ended), (1..=attempt as u64).collect::<Vec<_>>(), "{state}: without a hole");
+        assert_eq!(
+            numbers(&ended),
+            (1..=attempt as u64).collect::<Vec<_>>(),
+            "{state}: the attempt numbers have a gap"
+        );
         assert!(received.iter().all(|one| one.event() == text(&delivery, "event")), "{state}: {received:?}");
         assert!(received.iter().all(|one| one.body == text(&ended, "body").as_bytes()), "{state}: {received:?}");
         assert_eq!((received.len(), &ended["reason"]), (attempt, &Value::Null), "{state}");
@@ -83,10 +87,10 @@ async fn one_delivery_is_sent_again_from_whatever_state() {
     world.client().delete(&format!("webhooks/{}", gone.id)).await.data();
     assert_refused("deleted", &resend(&world, text(&delivery, "id")).await, (409, "endpoint_disabled", ""));
     let none = resend_many(&world, &json!({ "deliveries": [delivery["id"]] })).await;
-    assert_eq!(none["resent"], 0, "its webhook is gone");
+    assert_eq!(none["resent"], 0, "the webhook is deleted");
 }
 
-/// The message of a retry that waits becomes stale: it is not sent a second time when its time has come.
+/// A resend makes the waiting retry message stale: the retry message causes no second attempt.
 #[tokio::test]
 async fn a_waiting_delivery_is_sent_at_once_and_not_a_second_time() {
     let world = World::of_waits("2s,2s,2s,2s", &[]).await;
@@ -99,23 +103,23 @@ async fn a_waiting_delivery_is_sent_at_once_and_not_a_second_time() {
     let id = text(&waiting, "id");
     resend(&world, id).await.data();
     delivery_in(&world, id, "delivered").await;
-    // A retry that begins to wait now comes out of its queue behind the stale one.
+    // A later retry message leaves the delay queue after the stale message.
     let behind = delivery_of(&world, &later, "order", "scheduled").await;
     delivery_in(&world, text(&behind, "id"), "delivered").await;
     let ended = world.delivery(id).await;
     assert_eq!((numbers(&ended), world.receiver.received("a").len()), (vec![1, 2], 2));
 
-    // One that fails again goes on with the rest of its schedule, and not with a second one beside it.
+    // After another failure, the delivery continues with the rest of a single schedule.
     world.receiver.script("a", &[Behaviour::FAIL]);
     let failing = delivery_of(&world, &endpoint, "a", "scheduled").await;
     resend(&world, text(&failing, "id")).await.data();
     let failed = delivery_in(&world, text(&failing, "id"), "failed").await;
     assert_eq!((text(&failed, "reason"), numbers(&failed)), ("attempts_exhausted", vec![1, 2, 3, 4, 5]));
     let sent = world.receiver.received("a").iter().filter(|one| one.event() == text(&failing, "event")).count();
-    assert_eq!(sent, 5, "one request for each attempt");
+    assert_eq!(sent, 5, "requests and attempts differ in number");
 }
 
-/// Who had failed has its whole schedule again; who is being sent is left alone.
+/// A resent delivery that had failed starts the schedule anew. A delivery in flight cannot be resent.
 #[tokio::test]
 async fn what_had_ended_begins_anew_and_what_is_being_sent_goes_on() {
     let world = World::of_waits("1s", &[]).await;
@@ -130,8 +134,8 @@ async fn what_had_ended_begins_anew_and_what_is_being_sent_goes_on() {
     let sending = delivery_of(&world, &slow, "order", "sending").await;
     assert_refused("sending", &resend(&world, text(&sending, "id")).await, (409, "not_resendable", ""));
     let many = resend_many(&world, &json!({ "deliveries": [sending["id"]] })).await;
-    assert_eq!(many["resent"], 0, "it is being sent");
-    let again = until("it to fail again", async || {
+    assert_eq!(many["resent"], 0, "a delivery in flight was resent");
+    let again = until("the resent delivery to fail again", async || {
         let delivery = world.delivery(id).await;
         (delivery["state"] == "failed" && numbers(&delivery).len() == 4).then_some(delivery)
     })
@@ -140,12 +144,12 @@ async fn what_had_ended_begins_anew_and_what_is_being_sent_goes_on() {
     delivery_in(&world, text(&sending, "id"), "delivered").await;
     assert_eq!(world.receiver.received("slow").len(), 1);
 
-    // Several at once are one after the other: as many attempts as requests, and no number twice.
+    // Concurrent resends are serialized: as many attempts as requests, and each attempt number once.
     world.receiver.script("a", &[Behaviour::OK]);
     let answers = join_all((0..6).map(|_| resend(&world, id))).await;
     let taken: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
     assert!(!taken.is_empty() && answers.iter().all(|answer| [200, 409].contains(&answer.status)), "{answers:?}");
-    until("all to end", async || {
+    until("all resends to be delivered", async || {
         let delivery = world.delivery(id).await;
         (delivery["state"] == "delivered" && numbers(&delivery).len() == world.receiver.received("a").len())
             .then_some(())
@@ -177,15 +181,15 @@ async fn many_are_sent_again_by_a_filter_and_no_others() {
     }
     let all = world.deliveries("state=failed").await;
     let accepted = |event: &str| {
-        let of = all.iter().find(|one| text(one, "event") == event).expect("its delivery");
+        let of = all.iter().find(|one| text(one, "event") == event).expect("the delivery of the event");
         text(of, "accepted_at").to_owned()
     };
-    // Each is answered with 500 again, and fails again: the next filter finds the same.
+    // Each resent delivery fails again with a 500, so that the next filter finds the same deliveries.
     let found = async |filter: Value| {
         let resent = resend_many(&world, &filter).await;
         for one in list(&resent["deliveries"]) {
             let attempt = one["attempt"].as_u64().expect("a number") as usize;
-            until("it to fail again", async || {
+            until("the resent delivery to fail again", async || {
                 let delivery = world.delivery(text(one, "id")).await;
                 (delivery["state"] == "failed" && numbers(&delivery).len() == attempt).then_some(())
             })
@@ -211,7 +215,7 @@ async fn many_are_sent_again_by_a_filter_and_no_others() {
         expected(&|one| [&events[2], &events[3]].iter().any(|event| one["event"] == ***event))
     );
     let until_then = json!({ "until": accepted(&events[1]) });
-    assert_eq!(found(until_then).await, expected(&|one| one["event"] == *events[0]), "before that moment");
+    assert_eq!(found(until_then).await, expected(&|one| one["event"] == *events[0]), "`until` is exclusive");
     let between = json!({ "since": accepted(&events[1]), "until": accepted(&events[2]), "webhook": first.id });
     assert_eq!(found(between).await, expected(&|one| one["event"] == *events[1] && one["webhook"] == *first.id));
     let named = [&all[0]["id"], &all[5]["id"]];
@@ -222,11 +226,14 @@ async fn many_are_sent_again_by_a_filter_and_no_others() {
     let limited = resend_many(&world, &json!({ "limit": 3 })).await;
     assert_eq!((&limited["resent"], &limited["has_more"]), (&json!(3), &json!(true)));
     let newest: Vec<_> = all.iter().take(3).map(|one| &one["id"]).collect();
-    assert!(list(&limited["deliveries"]).iter().all(|one| newest.contains(&&one["id"])), "the newest: {limited}");
-    assert_eq!(world.receiver.received("foreign").len(), 1, "another application's was not touched");
+    assert!(
+        list(&limited["deliveries"]).iter().all(|one| newest.contains(&&one["id"])),
+        "the resent deliveries are not the newest: {limited}"
+    );
+    assert_eq!(world.receiver.received("foreign").len(), 1, "a delivery of another application was resent");
     let of_other = other.get(&format!("deliveries?webhook={}", text(&foreign, "id"))).await.data()[0].clone();
     let refused = resend_many(&world, &json!({ "deliveries": [of_other["id"]] })).await;
-    assert_eq!(refused["resent"], 0, "nor by its name");
+    assert_eq!(refused["resent"], 0, "a named delivery of another application was resent");
 
     let none = json!({ "event": "evt_00000000000000000000000000" });
     assert_eq!(resend_many(&world, &none).await["resent"], 0);
@@ -249,10 +256,14 @@ async fn many_are_sent_again_by_a_filter_and_no_others() {
     ] {
         assert_refused(what, &world.client().post("deliveries/resend", &filter).await, refusal);
     }
-    assert_eq!(resend_many(&world, &json!({ "deliveries": ids(1000) })).await["resent"], 0, "as many as there may be");
+    assert_eq!(
+        resend_many(&world, &json!({ "deliveries": ids(1000) })).await["resent"],
+        0,
+        "the largest list of ids is accepted"
+    );
 }
 
-/// What is held is sent again by hand as soon as its webhook takes it, and once.
+/// A resent delivery of a paused endpoint is sent once, after the endpoint is resumed.
 #[tokio::test]
 async fn a_held_delivery_is_sent_once_its_webhook_is_resumed() {
     let world = World::of_waits(NEVER, &[]).await;
@@ -263,11 +274,11 @@ async fn a_held_delivery_is_sent_once_its_webhook_is_resumed() {
     let id = text(&held, "id");
     assert_eq!(resend(&world, id).await.data()["attempt"], 1);
     delivery_in(&world, id, "held").await;
-    assert!(world.receiver.received("a").is_empty(), "its webhook is still paused");
+    assert!(world.receiver.received("a").is_empty(), "a paused webhook got a request");
     world.change(&endpoint, &json!({ "status": "enabled" })).await;
-    // The release may come first: then it has been delivered, and is sent once more.
+    // The release may come before the second resend: then the delivery is sent twice.
     let resent = resend(&world, id).await;
-    let ended = until("it to be delivered", async || {
+    let ended = until("the held delivery to be delivered", async || {
         let delivery = world.delivery(id).await;
         let is_whole = numbers(&delivery).len() == world.receiver.received("a").len();
         (delivery["state"] == "delivered" && is_whole).then_some(delivery)
@@ -278,24 +289,25 @@ async fn a_held_delivery_is_sent_once_its_webhook_is_resumed() {
     assert!(world.receiver.received("a").iter().all(|one| one.event() == text(&held, "event")));
 }
 
-/// However old its event is, and however often it is sent again: it has the time that its schedule takes now.
+/// The expiry of a resent delivery follows the current schedule, whatever the age of the event and the number of
+/// resends.
 #[tokio::test]
 async fn what_is_sent_again_has_the_time_of_its_schedule_and_no_more() {
     let world = World::on_shared(&[("FANFARE_EXPIRY", "1h")]).await;
     let endpoint = world.endpoint("a", &["a"]).await;
     let _dispatcher = world.dispatcher().await;
     world.change(&endpoint, &json!({ "schedule": ["1s"], "timeout_ms": 1000 })).await;
-    // The id of an event that was accepted a day ago, and whose message comes only now.
+    // The key is an event id made a day ago: a publisher sends the event again.
     let application: ApplicationId = world.application.parse().expect("an id");
     let event = EventId::new(application, Timestamp::now() - SignedDuration::from_hours(24), rand::random());
     world.publish(&json!({ "type": "a", "data": 1, "id": event.to_string() })).await;
     let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
     let id = text(&delivery, "id");
     let age = "SELECT extract(epoch FROM now() - accepted_at)::bigint FROM all_deliveries";
-    assert!(world.count(age).await >= 24 * 3600, "it is old");
-    // An hour, a wait of a second with its jitter, and two attempts of a second.
+    assert!(world.count(age).await >= 24 * 3600, "the event is not a day old");
+    // `FANFARE_EXPIRY`, a wait of 1 s with jitter, and two attempts of 1 s.
     let longest = 3600 + 2 + 2;
-    // Long enough to be seen while it is open.
+    // A slow answer keeps the delivery open for the check.
     world.receiver.script("a", &[Behaviour::Answer(200, Duration::from_millis(600))]);
     let left = "SELECT coalesce(max(extract(epoch FROM expires_at - now())::bigint), 0) FROM open_deliveries";
     for attempts in 1..=3 {
@@ -304,20 +316,23 @@ async fn what_is_sent_again_has_the_time_of_its_schedule_and_no_more() {
         resend(&world, id).await.data();
         world.receiver.wait_for("a", attempts + 1).await;
         let left = world.count(left).await;
-        assert!((longest - 1800..=longest).contains(&left), "after {attempts} attempts it has {left} s");
+        assert!(
+            (longest - 1800..=longest).contains(&left),
+            "after {attempts} attempts the delivery expires in {left} s"
+        );
     }
 
-    // What it takes now, and not what it took then.
+    // The expiry follows the schedule at the time of the resend.
     delivery_in(&world, id, "delivered").await;
     world.change(&endpoint, &json!({ "schedule": ["10h"] })).await;
     resend(&world, id).await.data();
     world.receiver.wait_for("a", 5).await;
     let left = world.count(left).await;
     delivery_in(&world, id, "delivered").await;
-    assert!(left > 10 * 3600, "{left} s would not do for its schedule");
+    assert!(left > 10 * 3600, "the delivery expires in {left} s, before the end of its schedule");
 }
 
-/// What was sent again still waits, until somebody takes it: who asks until there is no more comes to an end.
+/// A resent delivery is not found again by the same filter, so that a client's loop over `has_more` ends.
 #[tokio::test]
 async fn who_sends_waiting_ones_again_until_there_are_no_more_comes_to_an_end() {
     const WAITING: usize = 4;
@@ -337,7 +352,7 @@ async fn who_sends_waiting_ones_again_until_there_are_no_more_comes_to_an_end() 
         let resent = resend_many(&world, &json!({ "webhook": endpoint.id, "state": "scheduled", "limit": 2 })).await;
         found.extend(list(&resent["deliveries"]).iter().map(|one| text(one, "id").to_owned()));
         calls += 1;
-        assert!(calls <= WAITING, "it finds the same again: {found:?}");
+        assert!(calls <= WAITING, "the filter finds resent deliveries again: {found:?}");
         if resent["has_more"] == false {
             break;
         }
@@ -345,8 +360,8 @@ async fn who_sends_waiting_ones_again_until_there_are_no_more_comes_to_an_end() 
     let mut expected: Vec<_> = waiting.iter().map(|one| text(one, "id").to_owned()).collect();
     expected.sort();
     found.sort();
-    assert_eq!(found, expected, "each once");
-    // One that is named is meant all the same.
+    assert_eq!(found, expected, "a delivery is missing or repeated");
+    // A delivery named by id is resent again.
     assert_eq!(resend_many(&world, &json!({ "deliveries": [found[0]] })).await["resent"], 1);
 
     world.receiver.script("a", &[Behaviour::OK]);
@@ -357,13 +372,13 @@ async fn who_sends_waiting_ones_again_until_there_are_no_more_comes_to_an_end() 
     assert_eq!(world.receiver.received("a").len(), 2 * WAITING);
 }
 
-/// Tests an endpoint, and gives the id of that delivery.
+/// Sends a test event to an endpoint. Returns the id of the test's delivery.
 async fn test_of(world: &World, endpoint: &Endpoint) -> String {
     let answer = world.client().post(&format!("webhooks/{}/test", endpoint.id), &json!({})).await;
     text(answer.data(), "delivery").to_owned()
 }
 
-/// Who tries a webhook out while it fails does not want these tries in its receiver when all that failed is sent again.
+/// A failed test event is resent only by id, so that a bulk resend sends only real events.
 #[tokio::test]
 async fn tests_that_failed_are_sent_again_only_by_name() {
     let world = World::new().await;
@@ -386,7 +401,7 @@ async fn tests_that_failed_are_sent_again_only_by_name() {
     assert_eq!(numbers(&delivery_in(&world, &test, "delivered").await), [1, 2]);
 }
 
-/// Nor does who lost what a webhook had got already.
+/// A delivered test event is resent only by id, too.
 #[tokio::test]
 async fn tests_that_were_delivered_are_sent_again_only_by_name() {
     let world = World::new().await;

@@ -1,11 +1,11 @@
-//! For each route that is described, a request that it takes.
+//! A valid request for each documented route.
 
 use fanfare_tests::{patience::until, world::World};
 use serde_json::{Value, json};
 
 use crate::{contract::Route, text};
 
-/// What the requests are about: one of each kind, and all of one application.
+/// Objects that the requests refer to: an object of each kind, all of the same application.
 #[derive(Debug, Clone)]
 pub(crate) struct Things {
     pub(crate) application: String,
@@ -15,17 +15,17 @@ pub(crate) struct Things {
     pub(crate) event_type: String,
     pub(crate) parked: String,
     pub(crate) replay: String,
-    /// A key that nobody uses.
+    /// The id of a key that no client uses.
     pub(crate) key: String,
-    /// Where a webhook may be.
+    /// The URL for a new webhook.
     pub(crate) url: String,
 }
 
-/// What stands in all that others must not see.
+/// Text in every field that another application must not read.
 pub(crate) const CONFIDENTIAL: &str = "confidential";
 
 impl Things {
-    /// A webhook that had an event delivered; a dispatcher must run.
+    /// Creates a webhook with a delivered event, and the other objects. Needs a running dispatcher.
     pub(crate) async fn of(world: &World) -> Self {
         let event_type = format!("{CONFIDENTIAL}.happened");
         world.describe(&event_type).await;
@@ -42,7 +42,7 @@ impl Things {
         Self { application, webhook, delivery, event, event_type, parked, replay, key, url }
     }
 
-    /// None of these exists.
+    /// Ids of objects that do not exist.
     pub(crate) fn unknown() -> Self {
         let id = |prefix: &str| format!("{prefix}_00000000000000000000000000");
         Self {
@@ -58,7 +58,7 @@ impl Things {
         }
     }
 
-    /// The path of a route, with the id of what it is about.
+    /// The path of a route with the matching id.
     pub(crate) fn path(&self, route: &Route) -> String {
         let Some((kind, _)) = route.path.split_once("/{") else { return route.path.to_owned() };
         let id = match kind.rsplit('/').next().unwrap_or_default() {
@@ -70,12 +70,12 @@ impl Things {
             "parked" => &self.parked,
             "replays" => &self.replay,
             "keys" => &self.key,
-            other => panic!("what is the id of {other}?"),
+            other => panic!("the test has no id for {other}: add one to Things"),
         };
         route.path.replace("{id}", id).replace("{name}", id)
     }
 
-    /// The body of a request to a route; none where it takes none.
+    /// The body of a request to a route; `None` for a route without a body.
     pub(crate) fn body(&self, route: &Route) -> Option<Value> {
         let event = json!({ "type": "order.created", "data": { "n": 1 } });
         let Self { application, webhook, delivery, event_type, parked, url, .. } = self;
@@ -95,35 +95,35 @@ impl Things {
             "put_back_many_parked" | "discard_many_parked" => json!({ "ids": [parked] }),
             "create_replay" | "count_replay" => json!({ "since": "2020-01-01T00:00:00Z", "types": [event_type] }),
             "resend_deliveries" => json!({ "deliveries": [delivery] }),
-            // By either method.
+            // PATCH and PUT share the path.
             _ if route.path == "/api/v1/webhooks/{id}" && route.body().is_some() => json!({ "name": "renamed" }),
             other => {
-                assert!(route.body().is_none(), "what does {other} take?");
+                assert!(route.body().is_none(), "the test has no body for {other}: add one to Things::body");
                 return None;
             }
         })
     }
 }
 
-/// Makes a key, and gives its id, which stands in it.
+/// Creates a key. Returns the id, which is a part of the key.
 fn key(world: &World) -> String {
     let token = world.create_key(&["--role", "publish", "--application", &world.application]);
     format!("key_{}", token.split('_').nth(1).expect("an id"))
 }
 
-/// Begins a replay, and gives its id; it waits, whatever runs.
+/// Starts and pauses a replay. Returns the id.
 pub(crate) async fn replay(world: &World) -> String {
     let new = json!({ "since": "2020-01-01T00:00:00Z", "types": [format!("{CONFIDENTIAL}.happened")] });
     until("a replay that waits", async || {
         let replay = text(world.client().post("replays", &new).await.data(), "id").to_owned();
-        // It may be done before.
+        // A replay may be done before the pause.
         let paused = world.client().post(&format!("replays/{replay}/pause"), &Value::Null).await;
         (paused.status == 200).then_some(replay)
     })
     .await
 }
 
-/// Has a message parked, and gives its id; a dispatcher must run.
+/// Publishes a message that a dispatcher parks. Returns the id. Needs a running dispatcher.
 pub(crate) async fn park(world: &World) -> String {
     let admin = crate::admin_door(world).await;
     let newest = async || text(&admin.get("/api/v1/parked?limit=1").await.data()[0], "id").to_owned();

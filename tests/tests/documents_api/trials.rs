@@ -1,5 +1,5 @@
-//! `POST /webhooks/{id}/test`: a test event, the sample of a type or a payload of one's own, sent the whole real
-//! way once, and shown with what came of it (documents 000 and 001).
+//! `POST /webhooks/{id}/test`: sends a test event with a sample or a custom payload once, and shows request and
+//! response (as in Incenta's and Incentable's APIs).
 
 use std::{collections::HashMap, fs, path::PathBuf, process::Stdio, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
     event, list, numbers, text,
 };
 
-/// Sends a test and gives the answer.
+/// Sends a test event. Returns the data of the answer.
 async fn test(world: &World, webhook: &str, body: &Value) -> Value {
     let answer = world.client().post(&format!("webhooks/{webhook}/test"), body).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -47,7 +47,7 @@ async fn a_test_is_shown_as_it_was_sent_and_as_it_was_answered() {
     let webhook = world.client().post("webhooks", &new).await.data().clone();
     let (id, secret) = (text(&webhook, "id"), text(&webhook, "secret"));
     let door = Door::of(&world).await;
-    // Without a body at all: the first event type that it wants, with the sample that describes it.
+    // Without a body: the first event type of the subscription, with its sample.
     let result = door.send(Method::POST, &format!("/api/v1/webhooks/{id}/test"), &[], "").await.answer().data().clone();
     let received = world.receiver.wait_for("a", 1).await.remove(0);
     assert_eq!(
@@ -65,7 +65,7 @@ async fn a_test_is_shown_as_it_was_sent_and_as_it_was_answered() {
         behaviour: received.behaviour,
     };
     assert!(is_signed(&received, secret), "{received:?}");
-    assert!(is_signed(&shown, secret), "what is shown is what was sent: {request}");
+    assert!(is_signed(&shown, secret), "the shown request differs from the sent request: {request}");
     assert_eq!(
         (text(request, "body").as_bytes(), text(request, "url")),
         (received.body.as_slice(), text(&webhook, "url"))
@@ -74,7 +74,7 @@ async fn a_test_is_shown_as_it_was_sent_and_as_it_was_answered() {
         let (arrived, expected) = (received.header(name), if name == "x-token" { "s3cr3t" } else { value });
         assert_eq!(arrived, expected, "{name}");
     }
-    assert_eq!(sent["x-token"], "…", "credentials are not shown");
+    assert_eq!(sent["x-token"], "…", "a credential is shown");
     assert!(["content-type", "user-agent", "webhook-id"].iter().all(|name| sent.contains_key(*name)), "{sent:?}");
     let body: Value = serde_json::from_slice(&received.body).expect("JSON");
     let described = world.client().get("event-types").await.data().clone();
@@ -108,7 +108,7 @@ async fn a_test_may_have_a_type_and_a_payload_of_its_own() {
     let endpoint = world.endpoint("a", &["*"]).await;
     let sent = async |body: Value| {
         test(&world, &endpoint.id, &body).await;
-        let last = world.receiver.received("a").pop().expect("it was sent");
+        let last = world.receiver.received("a").pop().expect("the test event was sent");
         serde_json::from_slice::<Value>(&last.body).expect("JSON")
     };
     let event = sent(json!({ "type": "REFERRAL_CREATED" })).await;
@@ -117,12 +117,12 @@ async fn a_test_may_have_a_type_and_a_payload_of_its_own() {
         let event = sent(json!({ "type": "order.created", "data": data })).await;
         assert_eq!((text(&event, "event"), &event["data"]), ("order.created", &data));
         let event = sent(json!({ "data": data })).await;
-        assert_eq!(&event["data"], &data, "of the first type that it wants");
+        assert_eq!(&event["data"], &data, "the payload is not sent with the first subscribed event type");
     }
     let event = sent(json!({ "type": "nobody.described", "data": 1 })).await;
-    assert_eq!(text(&event, "event"), "nobody.described", "one may try what is to come");
+    assert_eq!(text(&event, "event"), "nobody.described", "an undescribed event type is refused");
     let recorded = world.count("SELECT count(*) FROM all_deliveries WHERE state = 'delivered'").await;
-    assert_eq!(recorded as usize, world.receiver.received("a").len(), "each is on record");
+    assert_eq!(recorded as usize, world.receiver.received("a").len(), "a test has no delivery");
 
     let path = format!("webhooks/{}/test", endpoint.id);
     let misspelt = world.client().post(&path, &json!({ "type": "order.creatd" })).await;
@@ -140,7 +140,7 @@ async fn a_test_may_have_a_type_and_a_payload_of_its_own() {
     }
 }
 
-/// It is JSON, and the fault is in the data: as at the door for events.
+/// An infinite number is valid JSON, and a fault of the data, as in a published event.
 #[tokio::test]
 async fn a_payload_with_an_infinite_number_is_refused_as_such() {
     let world = World::new().await;
@@ -151,16 +151,16 @@ async fn a_payload_with_an_infinite_number_is_refused_as_such() {
         let refused = world.client().send(Method::POST, &path, &[JSON], body).await.expect("an answer");
         assert!(refused.status == 422 && refused.field() == "data", "{data}: {}", refused.body);
     }
-    assert!(world.receiver.all().is_empty(), "nothing was sent");
+    assert!(world.receiver.all().is_empty(), "a refused test was sent");
 }
 
-/// JSON's `null` is a payload like any other, and not the absence of one.
+/// A payload of `null` differs from an absent payload.
 #[tokio::test]
 async fn a_payload_of_ones_own_may_be_null() {
     let world = World::new().await;
     let endpoint = world.endpoint("a", &["order.created"]).await;
     test(&world, &endpoint.id, &json!({ "data": null })).await;
-    let received = world.receiver.received("a").pop().expect("it was sent");
+    let received = world.receiver.received("a").pop().expect("the test event was sent");
     let body: Value = serde_json::from_slice(&received.body).expect("JSON");
     assert_eq!(body["data"], Value::Null, "{body}");
 }
@@ -173,8 +173,8 @@ async fn a_test_that_fails_says_why_and_is_never_sent_again() {
     let hasty = json!({ "url": world.receiver.url("hanging"), "events": ["invoice.paid"], "timeout_ms": 200 });
     let hanging = world.client().post("webhooks", &hasty).await.data().clone();
     world.receiver.script("hanging", &[Behaviour::Hang]);
-    // A port on which nobody listens any more.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    // The port of a closed listener.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("a local address");
     let refusing = json!({ "url": format!("http://{closed}/"), "events": ["invoice.paid"] });
     let refusing = world.client().post("webhooks", &refusing).await.data().clone();
     let _dispatcher = world.dispatcher().await;
@@ -194,11 +194,13 @@ async fn a_test_that_fails_says_why_and_is_never_sent_again() {
         assert!(result["delivered"] == false && !text(result, "error").is_empty(), "{result}");
     }
 
-    // What is retried is retried by now when an event that came later is at its third attempt.
+    // By the third attempt of a later event, a wrong retry of a test would have come.
     let id = world.publish(&json!({ "type": "order", "data": 1 })).await;
     let later = world.wait_for_deliveries(&format!("event={id}"), 1).await.remove(0);
-    until("its third attempt", async || (numbers(&world.delivery(text(&later, "id")).await).len() == 3).then_some(()))
-        .await;
+    until("the third attempt of the later event", async || {
+        (numbers(&world.delivery(text(&later, "id")).await).len() == 3).then_some(())
+    })
+    .await;
     for result in [&failed, &timed_out, &refused] {
         let kept = world.delivery(text(result, "delivery")).await;
         assert_eq!((text(&kept, "state"), text(&kept, "reason"), numbers(&kept)), ("failed", "test_failed", vec![1]));
@@ -208,7 +210,7 @@ async fn a_test_that_fails_says_why_and_is_never_sent_again() {
     assert_eq!((tests, world.receiver.received("hanging").len()), (1, 1));
 }
 
-/// Whatever the webhook's status: one tests before one lets it have its events.
+/// A test works for a webhook of any status, so that clients can test before enabling.
 #[tokio::test]
 async fn a_webhook_that_is_switched_off_can_be_tested_and_a_forbidden_address_cannot_be_reached() {
     let mut world = World::new().await;
@@ -219,7 +221,7 @@ async fn a_webhook_that_is_switched_off_can_be_tested_and_a_forbidden_address_ca
     }
     assert_eq!(world.receiver.received("a").len(), 2);
 
-    // The same webhook in a deployment that no longer makes an exception for this address.
+    // The same webhook, after the deployment removed the exception for the address.
     world.variables.remove("FANFARE_ALLOW_ADDRESSES");
     drop(world.take_ingest());
     world.start_ingest().await;
@@ -229,12 +231,12 @@ async fn a_webhook_that_is_switched_off_can_be_tested_and_a_forbidden_address_ca
     assert!(text(&forbidden, "error").contains("address"), "{forbidden}");
     let kept = world.delivery(text(&forbidden, "delivery")).await;
     assert_eq!((text(&kept, "state"), numbers(&kept)), ("failed", vec![1]));
-    assert_eq!(world.receiver.received("a").len(), 2, "it was not called");
+    assert_eq!(world.receiver.received("a").len(), 2, "the forbidden address was called");
     let new = json!({ "url": world.receiver.url("b"), "events": ["a"] });
     assert_refused("a new one", &world.client().post("webhooks", &new).await, (422, "invalid_url", "url"));
 }
 
-/// A receiver in Node that has a certificate, and prints its port.
+/// An HTTPS server in Node that prints its port.
 const OVER_TLS: &str = "
     const [key, cert] = process.argv.slice(1)
     const server = require('node:https').createServer({ key, cert }, (_, response) => response.end('noted'))
@@ -252,8 +254,8 @@ async fn over_https_the_time_of_tls_is_told_too() {
     let mut node = Command::new("node");
     node.args(["-e", OVER_TLS, "--", &signing_key.serialize_pem(), &cert.pem()]).kill_on_drop(true);
     let mut node = node.stdout(Stdio::piped()).spawn().expect("Node 18 or later");
-    let mut lines = BufReader::new(node.stdout.take().expect("its output is piped")).lines();
-    let port = lines.next_line().await.expect("its output").expect("a port");
+    let mut lines = BufReader::new(node.stdout.take().expect("a piped standard output")).lines();
+    let port = lines.next_line().await.expect("the server's output").expect("a port");
 
     let world = World::on_shared(&[("FANFARE_CA_FILE", &file.to_string_lossy()), ("FANFARE_HTTPS_ONLY", "true")]).await;
     let made = async |url: String| {
@@ -266,28 +268,28 @@ async fn over_https_the_time_of_tls_is_told_too() {
     let phases = ["dns_ms", "connect_ms", "tls_ms", "first_byte_ms"];
     let times: Vec<f64> = phases.iter().filter_map(|phase| timings[phase].as_f64()).collect();
     assert_eq!(times.len(), phases.len(), "{timings}");
-    assert!(timings["tls_ms"].as_f64() > Some(0.0), "a handshake takes its time: {timings}");
+    assert!(timings["tls_ms"].as_f64() > Some(0.0), "the TLS handshake took no time: {timings}");
     assert!(times.iter().sum::<f64>() <= timings["total_ms"].as_f64().unwrap_or_default() + 0.01, "{timings}");
 
-    // On this port nobody speaks TLS.
+    // The server on this port does not speak TLS.
     let plain = world.receiver.url("").replace("http:", "https:");
     let failed = test(&world, &made(plain).await, &json!({})).await;
     assert_eq!((text(&failed, "outcome"), &failed["response"]), ("tls_failed", &Value::Null), "{failed}");
     assert!(failed["timings"]["connect_ms"].is_number() && failed["timings"]["tls_ms"].is_null(), "{failed}");
-    fs::remove_dir_all(&folder).expect("it was there");
+    fs::remove_dir_all(&folder).expect("the folder is removed");
 }
 
-/// Tests of one application that may be under way at once.
+/// Maximal number of concurrent tests of an application.
 const AT_ONCE: usize = 4;
 
-/// One whose endpoints hang keeps no other application from its tests, and has to wait for its own.
+/// Hanging tests of an application block only further tests of the same application.
 #[tokio::test]
 async fn so_many_tests_of_one_application_are_under_way_and_another_has_its_own() {
     let world = World::new().await;
     let (_, other) = world.other_application().await;
-    // It takes connections, and answers none until they are dropped.
+    // The listener accepts connections, and answers no request until dropped.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}/", silent.local_addr().expect("its address"));
+    let url = format!("http://{}/", silent.local_addr().expect("a local address"));
     let made = async |client: &Client, url: &str| {
         let new = json!({ "url": url, "events": ["a"], "timeout_ms": 60000 });
         format!("webhooks/{}/test", text(client.post("webhooks", &new).await.data(), "id"))
@@ -312,12 +314,12 @@ async fn so_many_tests_of_one_application_are_under_way_and_another_has_its_own(
     };
     let (ended, ()) = tokio::join!(under_way, meanwhile);
     assert!(ended.iter().all(|test| test.data()["delivered"] == false), "{ended:?}");
-    assert_eq!(world.client().post(&own, &no_fields).await.data()["delivered"], true, "there is room again");
-    assert_eq!(world.receiver.received("own").len(), 1, "what was refused was not sent");
-    assert_eq!(world.deliveries("").await.len(), AT_ONCE + 1, "nor written down");
+    assert_eq!(world.client().post(&own, &no_fields).await.data()["delivered"], true, "ended tests still count");
+    assert_eq!(world.receiver.received("own").len(), 1, "a refused test was sent");
+    assert_eq!(world.deliveries("").await.len(), AT_ONCE + 1, "a refused test was recorded");
 }
 
-/// What is sent is on record, whether or not somebody waits for the answer.
+/// A test is recorded even if the client closes the connection before the answer.
 #[tokio::test]
 async fn a_test_is_on_record_where_its_caller_hangs_up() {
     let world = World::new().await;
@@ -329,7 +331,7 @@ async fn a_test_is_on_record_where_its_caller_hangs_up() {
         "POST /api/v1/webhooks/{}/test HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\ncontent-length: 0\r\n\r\n",
         endpoint.id, world.key
     );
-    caller.write_all(request.as_bytes()).await.expect("it is taken");
+    caller.write_all(request.as_bytes()).await.expect("the request is sent");
     let received = world.receiver.wait_for("a", 1).await.remove(0);
     drop(caller);
     let kept = world.wait_for_deliveries("", 1).await.remove(0);

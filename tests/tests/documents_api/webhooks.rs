@@ -1,5 +1,5 @@
-//! Webhooks over their life: made with a generated secret that is shown once, named, changed, switched and
-//! deleted (documents 000, 001, 003 and 004).
+//! Life cycle of webhooks: created with a generated secret that is shown once, named, changed, switched and deleted (as
+//! in the APIs of Incenta, Incentable, Reward and Ploints).
 
 use fanfare_tests::{signature::is_signed, world::World};
 use hyper::Method;
@@ -11,7 +11,7 @@ use crate::{
     list, text,
 };
 
-/// The request that document 004 prints, byte for byte.
+/// The request in Ploints' documentation, byte for byte.
 const PRINTED: &str = r#"{
     "url": "https://yoursite.com/webhooks/ploints",
     "events": ["points.earned", "customer.created"]
@@ -26,20 +26,20 @@ async fn document_004s_request_is_answered_as_it_prints() {
     let webhook = made.answer().data().clone();
     let (id, secret) = (text(&webhook, "id"), text(&webhook, "secret"));
     assert!(id.starts_with("wh_") && secret.starts_with("whsec_") && secret.len() == 50, "{}", made.text);
-    // A program that reads the answer by position, or a person who compares, finds what is printed.
+    // Members come in the documented order.
     let start = format!(
         r#"{{"success":true,"data":{{"id":"{id}","url":"https://yoursite.com/webhooks/ploints","events":["points.earned","customer.created"],"secret":"{secret}","#
     );
     assert!(made.text.starts_with(&start), "{}", made.text);
 
-    // By one of its event types too many, and it is none.
+    // A single unknown event type refuses the whole request.
     let unknown = PRINTED.replace("customer.created", "customer.creatd");
     let refused = door.send(Method::POST, "/api/v1/webhooks", &[JSON], unknown).await.answer();
     assert_refused("a misspelt event", &refused, (422, "unknown_event_type", "events"));
     let again = door.send(Method::POST, "/api/v1/webhooks", &[JSON], PRINTED).await.answer().data().clone();
     let listed = world.client().get("webhooks").await.data().clone();
     let ids: Vec<&str> = list(&listed).iter().map(|one| text(one, "id")).collect();
-    assert_eq!(ids, [text(&again, "id"), id], "each POST makes one, and the newest comes first");
+    assert_eq!(ids, [text(&again, "id"), id], "two webhooks, newest first");
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn a_secret_is_shown_when_it_is_made_and_never_again() {
     let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
     let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
 
-    // Given while it lives by a rotation, too.
+    // A secret set by a rotation is hidden, too.
     let given = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8G";
     let path = format!("webhooks/{}/rotate-secret", endpoint.id);
     let rotated = world.client().post(&path, &json!({ "secret": given })).await;
@@ -99,8 +99,8 @@ async fn a_webhook_may_bring_its_secret_its_status_and_a_name() {
     let renamed = client.patch(&path, &json!({ "name": "Invoices", "events": ["invoice.*"] })).await.data().clone();
     assert_eq!((text(&renamed, "name"), &renamed["events"]), ("Invoices", &json!(["invoice.*"])));
     let put = door.put(&format!("/api/v1/{path}"), &json!({ "name": null, "email": null })).await.data().clone();
-    assert_eq!((&put["name"], &put["email"]), (&Value::Null, &Value::Null), "null takes them away");
-    assert_eq!(put["events"], json!(["invoice.*"]), "PUT leaves alone what it does not name, as PATCH does");
+    assert_eq!((&put["name"], &put["email"]), (&Value::Null, &Value::Null), "null does not clear the fields");
+    assert_eq!(put["events"], json!(["invoice.*"]), "PUT changed a field that the body does not name");
     for (change, field) in [
         (json!({ "name": "" }), "name"),
         (json!({ "name": "  " }), "name"),
@@ -125,7 +125,7 @@ async fn a_webhook_may_bring_its_secret_its_status_and_a_name() {
     }
 }
 
-/// An object with some members in place of its own.
+/// A copy of an object with some members replaced.
 fn merge(object: &Value, changed: &Value) -> Value {
     let mut merged = object.clone();
     for (name, value) in changed.as_object().expect("an object") {
@@ -134,7 +134,7 @@ fn merge(object: &Value, changed: &Value) -> Value {
     merged
 }
 
-/// The switches of document 000's dashboard.
+/// The switches of Incenta's dashboard.
 #[tokio::test]
 async fn a_webhook_is_switched_by_routes_of_their_own_and_deleted() {
     let world = World::new().await;
@@ -151,7 +151,7 @@ async fn a_webhook_is_switched_by_routes_of_their_own_and_deleted() {
     ] {
         let switched = client.post(&format!("{path}/{switch}"), &json!({})).await;
         assert_eq!((switched.status, text(switched.data(), "status")), (200, status));
-        assert_eq!(switched.data()["status_reason"], Value::Null, "somebody did it by hand");
+        assert_eq!(switched.data()["status_reason"], Value::Null, "a manual change has no reason");
         assert_eq!(text(client.get(&path).await.data(), "status"), status);
         let refused = other.post(&format!("{path}/{switch}"), &json!({})).await;
         assert_refused("another application", &refused, (404, "not_found", "id"));
@@ -168,5 +168,9 @@ async fn a_webhook_is_switched_by_routes_of_their_own_and_deleted() {
     }
     let listed = client.get("webhooks").await.data().clone();
     assert_eq!(list(&listed).iter().map(|one| text(one, "id")).collect::<Vec<_>>(), [second.id]);
-    assert_eq!(world.count("SELECT count(*) FROM endpoint_secrets").await, 1, "its secret is gone");
+    assert_eq!(
+        world.count("SELECT count(*) FROM endpoint_secrets").await,
+        1,
+        "the secret of the deleted webhook is left"
+    );
 }

@@ -1,4 +1,4 @@
-//! Who sees which deliveries, and how applications, keys and endpoints are made.
+//! Visibility of deliveries, and creation of applications, keys and endpoints.
 
 use fanfare_tests::{
     client::Client,
@@ -62,20 +62,21 @@ async fn deliveries_are_found_by_filters_and_page_by_page() {
     assert_eq!(world.deliveries(unknown).await.len(), 0);
 }
 
-/// A client of an application that an admin makes by the API.
+/// Creates an application and a key over the API. Returns a client with the key.
 async fn application_by_api(world: &World, admin: &Client, name: &str) -> Client {
     let made = admin.post("applications", &json!({ "name": name })).await;
     assert_eq!((made.status, made.data()["name"].as_str()), (201, Some(name)));
     let key = admin.post("keys", &json!({ "role": "manage", "application": made.data()["id"] })).await;
     assert_eq!((key.status, &key.data()["application"]), (201, &made.data()["id"]));
     let client = world.client().with_key(key.data()["key"].as_str().expect("a key"));
-    until("the key to be known", async || (client.get("webhooks").await.status == 200).then_some(())).await;
+    until("ingest to accept the new key", async || (client.get("webhooks").await.status == 200).then_some(())).await;
     client
 }
 
 async fn admin(world: &World) -> Client {
     let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
-    until("the key to be known", async || (admin.get("applications").await.status == 200).then_some(())).await;
+    until("ingest to accept the admin key", async || (admin.get("applications").await.status == 200).then_some(()))
+        .await;
     admin
 }
 
@@ -104,7 +105,7 @@ async fn another_applications_webhooks_and_deliveries_are_not_there() {
     let by_query = other.get(&format!("{webhook}?application={}", world.application)).await;
     assert_refused("by query", &by_query, (403, "forbidden", "application"));
     let by_admin = admin.get(&format!("{webhook}?application={}", world.application)).await;
-    assert_eq!(by_admin.data()["status"], "enabled", "nothing has been changed");
+    assert_eq!(by_admin.data()["status"], "enabled", "a refused change took effect");
 }
 
 #[tokio::test]
@@ -166,20 +167,20 @@ async fn the_command_makes_endpoints_and_says_what_is_wrong() {
 
     let key = |role, application| ["key", "create", "--role", role, "--application", application];
     let wrong: [(&[&str], &str); 9] = [
-        (&endpoint(NO_APPLICATION, &url, "*"), "there is no application app_00000000000000000000000000"),
+        (&endpoint(NO_APPLICATION, &url, "*"), "no application has the id app_00000000000000000000000000"),
         (&endpoint("mine", &url, "*"), "--application"),
-        (&endpoint(application, "http://10.0.0.1/", "*"), "--url cannot be taken"),
+        (&endpoint(application, "http://10.0.0.1/", "*"), "--url is invalid"),
         (&endpoint(application, "nowhere", "*"), "write it like https://"),
         (&endpoint(application, &url, "a b"), "`--events` holds \"a b\""),
         (&endpoint(application, &url, "order.creatd"), "did you mean order.created?"),
-        (&key("manage", NO_APPLICATION), "there is no application"),
+        (&key("manage", NO_APPLICATION), "no application has the id"),
         (&key("admin", application), "an admin key has none"),
         (&key("root", application), "publish, manage, admin"),
     ];
     for (arguments, expected) in wrong {
         let (printed, failed) = try_fanfare(&world.variables, arguments);
-        let failed = failed.unwrap_or_else(|| panic!("{arguments:?} is taken: {printed}"));
-        assert!(failed.contains(expected), "{arguments:?} says: {failed}");
+        let failed = failed.unwrap_or_else(|| panic!("{arguments:?} succeeded: {printed}"));
+        assert!(failed.contains(expected), "{arguments:?} prints another error: {failed}");
     }
     assert_eq!(world.client().get("webhooks").await.data().as_array().map(Vec::len), Some(1));
 

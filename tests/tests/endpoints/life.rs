@@ -1,4 +1,4 @@
-//! What an endpoint's status, timeout and end mean for its deliveries.
+//! Effects of an endpoint's status, timeout and deletion on its deliveries.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,14 +11,14 @@ use fanfare_tests::{
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-/// Publishes to an endpoint until a delivery is in this state: a dispatcher's copy of the configuration
-/// may be a second old. Gives all that were published.
+/// Publishes events until a delivery is in this state, as a dispatcher's configuration may be a second old. Returns the
+/// ids of all published events.
 async fn publish_until(world: &World, state: &str) -> Vec<String> {
     let mut published = Vec::new();
     until(&format!("a delivery that is {state}"), async || {
         let id = world.publish(&json!({ "type": "a", "data": 1 })).await;
         published.push(id.clone());
-        let ended = until("what becomes of it", async || {
+        let ended = until("the attempt of the delivery to end", async || {
             let delivery = world.deliveries(&format!("event={id}")).await.into_iter().next()?;
             (delivery["state"] != "sending").then_some(delivery)
         });
@@ -53,11 +53,11 @@ async fn a_paused_endpoint_gets_what_it_missed_and_a_disabled_one_does_not() {
     let received: Vec<_> = world.receiver.received("a").iter().map(|one| one.event().to_owned()).collect();
     let missing = published.pop().expect("the last, which was skipped");
     assert_eq!(received.iter().collect::<BTreeSet<_>>(), published.iter().collect());
-    assert_eq!(received.len(), published.len(), "each once");
+    assert_eq!(received.len(), published.len(), "an event was sent twice");
     assert_eq!(skipped[0]["event"], missing.as_str());
 }
 
-/// A retry that is waiting meets what its endpoint has become meanwhile.
+/// A scheduled retry follows the endpoint's current status.
 #[tokio::test]
 async fn a_waiting_retry_heeds_what_becomes_of_its_endpoint() {
     let world = World::of_waits("3s,3s,3s", &[]).await;
@@ -113,12 +113,12 @@ async fn an_endpoint_may_have_a_timeout_of_its_own() {
             assert!((300..1500).contains(&took), "{took} ms");
         } else {
             assert_eq!(outcomes, ["answered"]);
-            assert!((3000..5000).contains(&took), "{took} ms, beyond the deployment's 2 s");
+            assert!((3000..5000).contains(&took), "{took} ms: expected the endpoint's own timeout, not 2 s");
         }
     }
 }
 
-/// More endpoints than are attempted from the event's own message.
+/// More endpoints than a dispatcher attempts directly after persisting the event: the rest is fanned out.
 #[tokio::test]
 async fn an_event_reaches_each_of_very_many_endpoints_once() {
     const ENDPOINTS: usize = 250;
@@ -142,7 +142,7 @@ async fn an_event_reaches_each_of_very_many_endpoints_once() {
     assert_eq!(world.count("SELECT count(*) FROM all_attempts").await, ENDPOINTS as i64 - 2);
 }
 
-/// Whoever publishes after the answer to a change meets it: nobody has to wait until all processes have heard of it.
+/// An event published after the answer to a change follows the change, without a wait for the processes.
 #[tokio::test]
 async fn what_was_answered_is_in_force_for_the_next_event() {
     let world = World::new().await;
@@ -154,7 +154,7 @@ async fn what_was_answered_is_in_force_for_the_next_event() {
         let described = json!({ "name": format!("round.{round}"), "category": "a", "description": "b", "sample": 1 });
         assert_eq!(client.post("event-types", &described).await.status, 201);
         let webhook = client.post("webhooks", &new).await.data()["id"].as_str().expect("an id").to_owned();
-        // Each event is published at once after a change, and waited for before the next one.
+        // Publishes right after each change, and waits for the delivery before the next change.
         let becomes = async |state: &str| {
             let event = world.publish(&json!({ "type": format!("round.{round}"), "data": round })).await;
             world.wait_for_deliveries(&format!("event={event}&state={state}"), 1).await;
@@ -171,7 +171,8 @@ async fn what_was_answered_is_in_force_for_the_next_event() {
     }
     let key = world.create_key(&["--role", "admin"]);
     let admin = client.with_key(&key);
-    until("the key to be known", async || (admin.get("applications").await.status == 200).then_some(())).await;
+    until("ingest to accept the admin key", async || (admin.get("applications").await.status == 200).then_some(()))
+        .await;
     for _ in 0..10 {
         let application = admin.post("applications", &json!({ "name": "new" })).await.data()["id"].clone();
         let new = json!({ "role": "publish", "application": application });

@@ -1,5 +1,5 @@
-//! Endpoints over their life, by the management API and by the command `fanfare`: made, changed, paused,
-//! disabled, deleted, and who may see which.
+//! Life cycle of endpoints over the management API and the command `fanfare`: created, changed, paused, disabled and
+//! deleted. Also: visibility.
 
 mod access;
 mod life;
@@ -10,7 +10,7 @@ use fanfare_tests::client::Answer;
 const NO_WEBHOOK: &str = "webhooks/wh_00000000000000000000000000";
 const NO_APPLICATION: &str = "app_00000000000000000000000000";
 
-/// What a refusal must say: status, code and field, where it is about one.
+/// An expected refusal: status, code, and the field if the error names a field.
 type Refusal = (u16, &'static str, &'static str);
 
 fn assert_refused(what: &str, answer: &Answer, refusal: Refusal) {

@@ -1,4 +1,4 @@
-//! What the management API takes as a webhook, and what each refusal says.
+//! Valid and invalid webhooks in the management API, and the error of each refusal.
 
 use fanfare_tests::world::World;
 use hyper::Method;
@@ -20,7 +20,7 @@ async fn a_webhook_is_made_shown_changed_and_deleted() {
     assert_eq!((&webhook["status"], &webhook["timeout_ms"]), (&json!("enabled"), &Value::Null));
 
     let path = format!("webhooks/{}", webhook["id"].as_str().expect("an id"));
-    assert_eq!(client.get(&path).await.data(), &webhook, "the secret is shown once");
+    assert_eq!(client.get(&path).await.data(), &webhook, "the secret is shown again");
     assert_eq!(client.get("webhooks").await.data(), &json!([webhook]));
 
     let other = world.receiver.url("other");
@@ -31,7 +31,11 @@ async fn a_webhook_is_made_shown_changed_and_deleted() {
     }
     assert!(changed["updated_at"].as_str() > webhook["updated_at"].as_str());
     let kept = client.patch(&path, &json!({ "timeout_ms": null })).await.data().clone();
-    assert_eq!((&kept["timeout_ms"], &kept["status"]), (&Value::Null, &json!("paused")), "what is not named stays");
+    assert_eq!(
+        (&kept["timeout_ms"], &kept["status"]),
+        (&Value::Null, &json!("paused")),
+        "a change of another field changed the status"
+    );
 
     assert_eq!(client.delete(&path).await.data()["deleted"], true);
     for answer in [client.get(&path).await, client.delete(&path).await, client.patch(&path, &json!({})).await] {
@@ -83,7 +87,7 @@ async fn what_is_no_webhook_is_refused_with_code_and_field() {
     assert_refused("no JSON", &raw(&[json_type], "{".to_owned()).await, (400, "malformed_json", ""));
     assert_refused("a text", &raw(&[], at(&url).to_string()).await, (415, "unsupported_content_type", ""));
     assert_refused("too large", &raw(&[json_type], " ".repeat(513 * 1024)).await, (413, "body_too_large", ""));
-    assert_eq!(world.client().get("webhooks").await.data(), &json!([]), "none of these was made");
+    assert_eq!(world.client().get("webhooks").await.data(), &json!([]), "a refused webhook was created");
 }
 
 #[tokio::test]
@@ -106,7 +110,7 @@ async fn a_change_that_cannot_be_made_is_refused() {
     ] {
         assert_refused(what, &world.client().patch(&path, &change).await, refusal);
     }
-    assert_eq!(world.client().get(&path).await.data(), &before, "nothing was changed");
+    assert_eq!(world.client().get(&path).await.data(), &before, "a refused change took effect");
     let change = json!({ "status": "paused" });
     assert_refused("no id", &world.client().patch("webhooks/1", &change).await, (422, "invalid_field", "id"));
     assert_refused("no webhook", &world.client().patch(NO_WEBHOOK, &change).await, (404, "not_found", "id"));

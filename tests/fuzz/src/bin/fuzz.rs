@@ -1,7 +1,7 @@
-//! The runner of `make fuzz`: libFuzzer, with the target that `FANFARE_FUZZ_TARGET` names. Its arguments are libFuzzer's;
-//! with `--targets` it lists the targets instead.
+//! The runner of `make fuzz`: libFuzzer with the target of `FANFARE_FUZZ_TARGET`. Takes libFuzzer's arguments;
+//! `--targets` lists the targets instead.
 
-// The entry that libFuzzer calls is an exported C function, which counts as unsafe code. There is no other here.
+// libFuzzer calls an exported C function, which counts as unsafe code. This crate has no other unsafe code.
 #![allow(unsafe_code)]
 #![no_main]
 
@@ -22,7 +22,7 @@ fuzz_target!(
         }
         let name = std::env::var("FANFARE_FUZZ_TARGET").unwrap_or_default();
         let target = TARGETS.iter().find(|target| target.name == name);
-        let _ = TARGET.set(target.unwrap_or_else(|| panic!("FANFARE_FUZZ_TARGET={name:?} names no target")));
+        let _ = TARGET.set(target.unwrap_or_else(|| panic!("FANFARE_FUZZ_TARGET={name:?} names no target; see --targets")));
     },
     |bytes: &[u8]| {
         if let Some(target) = TARGET.get() {
