@@ -1,7 +1,7 @@
-//! Backlogs: the queued deliveries of endpoints, which this process drains in order, as the endpoints take them.
+//! Backlogs: queued deliveries of endpoints, drained in order by this process as the endpoints have room.
 //!
-//! `registry` holds the backlogs that the process owns and decides which of them is drained next; `drain` leases, sends and
-//! ends; `blocked` handles backlogs whose endpoint is paused, disabled or deleted.
+//! `registry` holds the owned backlogs and decides the order of drains. `drain` leases, sends and ends. `blocked`
+//! handles backlogs of paused, disabled and deleted endpoints.
 
 mod blocked;
 mod drain;

@@ -1,4 +1,4 @@
-//! The dispatcher's settings.
+//! Settings of the dispatcher, from environment variables.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,10 +11,9 @@ use lettre::message::Mailbox;
 
 use crate::{jobs::SmtpServer, lanes::PlaceLimits};
 
-/// Entries of the audit log are kept for so long at least: the database refuses to delete younger ones.
+/// Minimum retention of the audit log: the database refuses to delete younger entries.
 const AUDIT_KEPT: Duration = Duration::from_secs(90 * 86400);
 
-/// Everything that the environment says.
 pub(crate) struct Configuration {
     pub(crate) broker: BrokerSettings,
     pub(crate) store: StoreSettings,
@@ -27,40 +26,40 @@ pub(crate) struct Configuration {
     pub(crate) held: HeldLimits,
     pub(crate) mails: Mails,
     pub(crate) takeover_after: Duration,
-    /// The settings that all processes must agree on, as a JSON object.
+    /// Digests of the settings on which all processes must agree, as a JSON object.
     pub(crate) settings: String,
     pub(crate) grace: Duration,
     pub(crate) operations_address: SocketAddr,
     pub(crate) telemetry: TelemetrySettings,
 }
 
-/// The bounds on the deliveries that are held for one paused endpoint.
+/// Bounds on the held deliveries of a paused endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeldLimits {
-    /// How long each may be held.
+    /// Longest time in state `held`.
     pub(crate) max_age: Duration,
-    /// Their number.
+    /// Maximum number of held deliveries.
     pub(crate) most: usize,
 }
 
-/// How owners are told of failed deliveries.
+/// Settings of failure mails to owners of endpoints.
 pub(crate) struct Mails {
-    /// The server, and whom the mails are from; none where nobody is told.
+    /// Mail server and sender; `None` sends no mails.
     pub(crate) server: Option<(SmtpServer, Mailbox)>,
-    /// A recipient gets one mail in this time at the most.
+    /// Minimum time between two mails to a recipient.
     pub(crate) interval: Duration,
 }
 
-/// The bounds on the work of the process.
+/// Bounds on the work of the process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Event messages, and retry messages, that are being persisted at once.
+    /// Maximum of event messages, and of retry messages, that are persisted at once.
     pub(crate) prefetch: u16,
-    /// The bounds of each endpoint's lane.
+    /// Bounds of each lane.
     pub(crate) lane: lane::Limits,
-    /// Room for attempts.
+    /// Bounds on attempts in flight or not yet recorded.
     pub(crate) places: PlaceLimits,
-    /// Bytes of an event's message.
+    /// Maximum size of an event's message, in bytes.
     pub(crate) event_bytes: usize,
 }
 
@@ -76,12 +75,12 @@ impl Configuration {
         let limits = limits(environment);
         let outbound = outbound_settings(environment);
         let retention = environment.retention();
-        let meaning = "how long entries of the audit log are kept";
+        let meaning = "retention of entries in the audit log, 90 days or more";
         let audit_retention = environment.duration_of_at_least("FANFARE_AUDIT_RETENTION", "400d", AUDIT_KEPT, meaning);
         let held = held(environment);
         let mails = mails(environment);
-        let meaning = "how long the database must have answered without a break before the process takes over the leases and \
-                       backlogs of others: after an outage, processes that hold outcomes write them first";
+        let meaning = "time for which the database must have answered without a break before the process takes over \
+                       leases and backlogs; after an outage, processes with unrecorded outcomes write first";
         let takeover_after = environment.duration("FANFARE_TAKEOVER_AFTER", "15s", meaning);
         let grace = environment.grace();
         let operations_address = environment.operations_address();
@@ -111,29 +110,30 @@ impl Configuration {
     }
 }
 
-/// A delivery must end before its partition is dropped, with a day to spare.
+/// Checks that every delivery ends at least a day before the drop of its partition.
 fn check_retention(environment: &mut Environment, retention: Duration, longest: Duration) {
     let least = longest + Duration::from_secs(86400);
     if retention < least {
         environment.mistake(format!(
-            "FANFARE_RETENTION: {retention:?} is shorter than the longest life of a delivery, {longest:?}, and a day; raise it \
-             to {least:?}, or shorten FANFARE_EXPIRY, FANFARE_MAX_HELD_AGE or the schedules of dialects"
+            "FANFARE_RETENTION: {retention:?} is shorter than the longest lifetime of a delivery, {longest:?}, and a \
+             day; raise FANFARE_RETENTION to {least:?}, or shorten FANFARE_EXPIRY, FANFARE_MAX_HELD_AGE or the \
+             schedules of dialects"
         ));
     }
 }
 
 fn limits(environment: &mut Environment) -> Option<Limits> {
-    let meaning = "event messages, and retry messages, that the process persists at once";
+    let meaning = "maximum of event messages, and of retry messages, that the process persists at once";
     let prefetch = environment.number("FANFARE_PREFETCH", "512", 1..=2000, meaning);
-    let meaning = "attempts that may be in flight to one endpoint, in all processes together";
+    let meaning = "maximum of concurrent attempts to an endpoint, in all processes together";
     let lane = environment.number("FANFARE_LANE_BOUND", "16", 1..=1000, meaning);
-    let meaning = "attempts in a row that an endpoint may fail before each process leaves it alone, but for a probe once in \
-                   a while, every minute at last";
+    let meaning = "consecutive failed attempts after which a process opens the endpoint's breaker: the endpoint then \
+                   gets only probes, with growing waits of at most a minute";
     let failures = environment.number("FANFARE_BREAKER_AFTER", "20", 1..=1_000_000, meaning);
-    let meaning = "places: attempts that may be in flight or not yet recorded, in each process. One application may use half of \
-                   them, and endpoints that answer within a second have a quarter to themselves";
+    let meaning = "places: maximum of attempts in flight or not yet recorded, in each process. An application may use \
+                   half; a quarter is reserved for endpoints that answer within a second";
     let attempts = environment.number("FANFARE_PLACES", "6000", 4..=100_000, meaning);
-    let meaning = "MiB of payloads in flight, in each process; one application may use half of them";
+    let meaning = "maximum MiB of payloads in flight, in each process; an application may use half";
     let mebibytes = environment.number("FANFARE_PLACES_MIB", "256", 1..=65_536, meaning);
     let event_bytes = environment.max_event_bytes();
     Some(Limits {
@@ -145,25 +145,26 @@ fn limits(environment: &mut Environment) -> Option<Limits> {
 }
 
 fn held(environment: &mut Environment) -> Option<HeldLimits> {
-    let meaning = "how long a delivery is held for a paused endpoint; then it fails as `held_too_long`";
+    let meaning = "longest time for which a delivery is held for a paused endpoint; then the delivery fails as \
+                   `held_too_long`";
     let max_age = environment.duration("FANFARE_MAX_HELD_AGE", "7d", meaning);
-    let meaning = "deliveries that are held for one paused endpoint; older ones fail as `too_many_held`";
+    let meaning = "maximum of deliveries held for a paused endpoint; older deliveries fail as `too_many_held`";
     let most = environment.number("FANFARE_MAX_HELD", "100000", 1..=10_000_000, meaning);
     Some(HeldLimits { max_age: max_age?, most: most? })
 }
 
 fn mails(environment: &mut Environment) -> Option<Mails> {
-    let meaning = "the server for mails to the owners of failed deliveries: `smtps://user:password@host:465` (TLS), \
-                   `smtp://user:password@host:587` (STARTTLS, or nothing is sent) or `smtp://host:25?tls=none` (not \
-                   encrypted, for a relay on the same machine); user and password are percent-encoded, and may be left \
-                   out together. Without it nobody is mailed";
+    let meaning = "server for failure mails to owners of endpoints: `smtps://user:password@host:465` (TLS), \
+                   `smtp://user:password@host:587` (STARTTLS is required) or `smtp://host:25?tls=none` (not encrypted, \
+                   for a relay on the same machine); user and password are percent-encoded, and may be left out \
+                   together. Without a server, no mails are sent";
     let server = environment.optional("FANFARE_SMTP_URL", meaning);
-    let meaning = "whom these mails are from, such as `Fanfare <fanfare@example.com>`; needed with `FANFARE_SMTP_URL`";
+    let meaning = "sender of failure mails, such as `Fanfare <fanfare@example.com>`; required with `FANFARE_SMTP_URL`";
     let from = match server {
         Some(_) => environment.required("FANFARE_MAIL_FROM", meaning),
         None => environment.optional("FANFARE_MAIL_FROM", meaning),
     };
-    let meaning = "a recipient gets one mail in this time at the most: it tells of all that failed meanwhile";
+    let meaning = "minimum time between two mails to a recipient; the next mail reports all failures since";
     let interval = environment.duration("FANFARE_MAIL_DIGEST", "15m", meaning);
     Some(Mails { server: server.zip(from), interval: interval? })
 }

@@ -1,4 +1,4 @@
-//! What the stages, the drain and the jobs share.
+//! Shared state of the stages, the drain and the jobs.
 
 use std::{
     sync::{
@@ -20,7 +20,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::{backlog::Backlogs, database::Database, lanes::Lanes};
 
-/// The shared parts of the process.
 pub(crate) struct Context {
     process: Mutex<ProcessId>,
     pub(crate) database: Database,
@@ -29,19 +28,19 @@ pub(crate) struct Context {
     pub(crate) backlogs: Backlogs,
     pub(crate) publisher: Publisher,
     pub(crate) topology: Topology,
-    /// The time that a delivery has for delays of our own, beside its schedule.
+    /// Time beyond the schedule of a delivery, for delays that the endpoint does not cause.
     pub(crate) expiry: Duration,
-    /// Tasks beside the stages, which end before the process does.
+    /// Tasks beside the stages. The process waits for all tasks before the exit.
     pub(crate) tasks: TaskTracker,
-    /// Event messages that are not acked, and how many may be.
+    /// Number of un-acked event messages, at most `prefetch`.
     events: Arc<AtomicUsize>,
     prefetch: usize,
 }
 
-/// An event message that is not acked yet.
+/// Counts an un-acked event message until dropped.
 pub(crate) struct Entered(Arc<AtomicUsize>);
 
-/// The parts that a [`Context`] is made of.
+/// Arguments of [`Context::new`].
 pub(crate) struct Parts {
     pub(crate) process: ProcessId,
     pub(crate) database: Database,
@@ -71,12 +70,12 @@ impl Context {
         })
     }
 
-    /// The id by which the database knows this process.
+    /// Id of this process in the database.
     pub(crate) fn process(&self) -> ProcessId {
         *self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Continues under another id: the process was declared dead. The statements of its old drains match nothing.
+    /// Continues under a new id, after the process was declared dead. Statements under the old id match nothing.
     pub(crate) fn renew_process(&self) -> ProcessId {
         let new = ProcessId::new(self.now(), rand::random());
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = new;
@@ -86,24 +85,24 @@ impl Context {
         new
     }
 
-    /// The time by the database's clock.
+    /// Time of the database's clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.database.now()
     }
 
-    /// An endpoint, if it is known.
+    /// Finds an endpoint in the loaded configuration.
     pub(crate) fn endpoint(&self, application: ApplicationId, endpoint: EndpointId) -> Option<Arc<Endpoint>> {
         self.directory.application(application)?.endpoint(endpoint).cloned()
     }
 
-    /// Begins or continues the backlogs that a statement has queued deliveries for, where this process owns them.
+    /// Begins or continues the owned backlogs among `touched`, after a statement has queued deliveries.
     pub(crate) fn touched(&self, touched: &[TouchedBacklog], is_below_floor: bool) {
         for endpoint in self.backlogs.touched(self.process(), touched, is_below_floor) {
             self.lanes.set_owned(endpoint, true);
         }
     }
 
-    /// Begins backlogs that the process has taken over, or found to be its own.
+    /// Begins backlogs taken over by the process, or found as owned in the database.
     pub(crate) fn begin(&self, taken: &[TakenBacklog]) {
         for backlog in self.backlogs.begin(taken) {
             self.lanes.set_owned(backlog.endpoint, true);
@@ -114,13 +113,13 @@ impl Context {
         }
     }
 
-    /// Forgets a backlog that has ended, or that another process drains from now on.
+    /// Forgets an ended or released backlog.
     pub(crate) fn end_backlog(&self, endpoint: EndpointId) {
         self.backlogs.forget(endpoint);
         self.lanes.set_owned(endpoint, false);
     }
 
-    /// The breaker of an endpoint whose backlog's row says something else.
+    /// Breaker of an endpoint, if the row of the backlog has another time of the next probe.
     pub(crate) fn changed_breaker(&self, endpoint: EndpointId) -> Option<Probed> {
         let breaker = self.lanes.breaker(endpoint);
         let next_in = breaker.next_probe.map(|at| at.saturating_duration_since(Instant::now()));
@@ -128,13 +127,13 @@ impl Context {
         self.backlogs.note_probe(endpoint, breaker.next_probe).then_some(probed)
     }
 
-    /// Counts an event message until it is acked.
+    /// Counts an event message until the ack.
     pub(crate) fn enter(&self) -> Entered {
         self.events.fetch_add(1, Ordering::AcqRel);
         Entered(Arc::clone(&self.events))
     }
 
-    /// Whether events wait to be persisted: half of the prefetch is in use.
+    /// True if events wait to be persisted: at least half of the prefetch is in use.
     pub(crate) fn events_wait(&self) -> bool {
         self.events.load(Ordering::Acquire) * 2 >= self.prefetch
     }

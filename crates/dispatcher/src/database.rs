@@ -1,4 +1,4 @@
-//! The database as the stages see it: it may be away, and then they wait.
+//! Statements of the stages, tried until the database answers.
 
 use std::{
     future::Future,
@@ -13,15 +13,14 @@ use fanfare_store::{Store, StoreError};
 use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 
-/// The waits between tries of a statement.
+/// Waits between two tries of a statement, doubled up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// The longest wait for an answer. Longer than the server's own limit for a statement: this is for a
-/// server that has fallen silent.
+/// Deadline of a try, for a server that has fallen silent. Longer than the server's own limit for a statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The store, and whether it answers. Cheap to clone.
+/// The store and its availability. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Database {
     pub(crate) store: Store,
@@ -30,12 +29,12 @@ pub(crate) struct Database {
     waiting: Arc<AtomicUsize>,
 }
 
-/// What came of a statement that was tried until the database answered.
+/// Result of a statement after the last try.
 pub(crate) struct Tried<T> {
     pub(crate) result: Result<T, StoreError>,
-    /// Whether an earlier try may have been committed without our hearing of it.
+    /// True if an earlier try may have committed without an answer.
     pub(crate) unknown_commit: bool,
-    /// No later than the commit: when the last try began, or the first where an earlier try may have been committed.
+    /// Start of the last try, or of the first try if an earlier try may have committed: no later than the commit.
     pub(crate) tried_at: Instant,
 }
 
@@ -44,14 +43,14 @@ impl Database {
         Self { store, available: watch::Sender::new(false), open: Arc::default(), waiting: Arc::default() }
     }
 
-    /// Whether messages may come in: all is loaded, the database answers, and nothing waits for it any more.
+    /// True while messages may come in: all is loaded, the database answers, and no statement waits.
     pub(crate) fn availability(&self) -> watch::Receiver<bool> {
         self.available.subscribe()
     }
 
-    /// Tries a statement until the database takes it, or says that one of its values cannot be taken. Any
-    /// other refusal (privileges, a schema or a database that is not there) is waited for as an outage is:
-    /// it is no fault of the messages. A statement that is given here must bear being committed twice.
+    /// Tries a statement until the database accepts the statement or refuses a value. Any other refusal (privileges, a
+    /// missing schema or database) counts as an outage, since the messages are not at fault. A second commit of the
+    /// statement must be harmless.
     pub(crate) async fn until_answered<T, F>(&self, what: &'static str, statement: impl Fn() -> F) -> Tried<T>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -72,7 +71,7 @@ impl Database {
             };
             if !matches!(error, StoreError::Conflict(_)) {
                 unknown_commit = true;
-                // One lost connection is no outage: messages go back to the broker only after a second try.
+                // A single lost connection is no outage: messages go back to the broker only after a second failed try.
                 if wait > FIRST_WAIT && waiting.is_none() {
                     waiting = Some(Waiting::new(&self.waiting));
                     self.answers(false);
@@ -84,26 +83,26 @@ impl Database {
         }
     }
 
-    /// The time by the database's clock.
+    /// Time of the database's clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.store.now()
     }
 
-    /// Lets messages come in: from now on the database's answers decide whether they do.
+    /// Lets messages come in. From now on only the database's answers decide.
     pub(crate) fn open(&self) {
         self.open.store(true, Ordering::Release);
         self.answers(true);
     }
 
     fn answers(&self, available: bool) {
-        // What has waited for the database goes first, outcomes above all: only then new messages come in.
+        // Waiting statements go first, most importantly records of outcomes. New messages come in afterwards.
         let nobody_waits = self.waiting.load(Ordering::Acquire) == 0;
         let available = available && nobody_waits && self.open.load(Ordering::Acquire);
         self.available.send_if_modified(|before| std::mem::replace(before, available) != available);
     }
 }
 
-/// Counts a statement that waits for the database, for as long as it is kept.
+/// Counts a waiting statement until dropped.
 struct Waiting(Arc<AtomicUsize>);
 
 impl Waiting {

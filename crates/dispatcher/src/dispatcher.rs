@@ -1,4 +1,4 @@
-//! The stages joined by bounded channels, and the order in which they start and drain.
+//! Start and drain of the process. Bounded channels join the stages.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,21 +33,21 @@ use crate::{
     },
 };
 
-/// Items that may wait between two stages. More only hides which stage is slow.
+/// Capacity of the channel between two stages. A larger channel would only hide the slow stage.
 const CHANNEL: usize = 512;
 
-/// Messages of the parked and of the unrouted queue that may be handled at once.
+/// Prefetch of the parked queue, and of the unrouted queue.
 const ODD_PREFETCH: u16 = 16;
 
-/// How often lanes and backlogs are reported to the metrics.
+/// Interval of the reports of lanes and backlogs to the metrics.
 const REPORTS_EVERY: Duration = Duration::from_secs(2);
 
-/// How often the deliveries behind waiting backlogs are counted: of so many backlogs, and up to so many of each.
+/// Interval of the counts of deliveries in waiting backlogs, number of counted backlogs, and bound of each count.
 const COUNTS_EVERY: Duration = Duration::from_secs(10);
 const MAX_COUNTED: usize = 200;
 const COUNTED_EACH: usize = 1000;
 
-/// The process, ready to run.
+/// A configured process, ready to run.
 pub(crate) struct Dispatcher {
     broker: BrokerSettings,
     database: Database,
@@ -64,7 +64,7 @@ pub(crate) struct Dispatcher {
     grace: Duration,
 }
 
-/// The queues of incoming messages, one for each consumer.
+/// Channels of incoming messages, by consumer.
 struct Inlets {
     events: mpsc::Receiver<Incoming>,
     retries: mpsc::Receiver<Incoming>,
@@ -72,10 +72,10 @@ struct Inlets {
     unrouted: mpsc::Receiver<Incoming>,
 }
 
-/// The running process.
+/// Parts of the running process.
 struct Running {
     context: Arc<Context>,
-    /// Names of endpoints whose lane has room.
+    /// Endpoints with room in the lane.
     wakes: mpsc::UnboundedReceiver<EndpointId>,
     sight: jobs::Sight,
     stop: CancellationToken,
@@ -107,14 +107,14 @@ impl Dispatcher {
 
     /// Runs until `stop`, then drains.
     pub(crate) async fn run(self, operations: Operations, stop: CancellationToken) -> anyhow::Result<()> {
-        // What must outlive the drain ends with this token.
+        // Cancelled after the drain: ends the tasks that the drain needs.
         let end = CancellationToken::new();
         let _end = end.clone().drop_guard();
         let publisher = Publisher::start(self.broker.clone(), end.clone());
         let wanted = self.database.availability();
         let (work, others, inlets) = self.feeds();
         let consumers = Consumers::start(self.broker.clone(), work, wanted.clone(), stop.clone());
-        // Apart: the process is ready without them.
+        // Separate: readiness does not depend on these consumers.
         let others = Consumers::start(self.broker.clone(), others, wanted, stop.clone());
         let ready = consumers.consuming();
         let (ready_publisher, ready_database) = (publisher.clone(), self.database.availability());
@@ -132,7 +132,7 @@ impl Dispatcher {
         };
         let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
         let checked = self.database.until_answered("checking durability", || self.database.store.check_durability());
-        checked.await.result.context("the database may lose what it has committed")?;
+        checked.await.result.context("the database may lose committed data")?;
         let (wake, wakes) = mpsc::unbounded_channel();
         let context = Context::new(Parts {
             process: ProcessId::new(self.database.now(), rand::random()),
@@ -157,13 +157,13 @@ impl Dispatcher {
             biased;
             () = stop.cancelled() => {}
             ended = stages.join_next() => {
-                // Without one stage the others would send what no stage records. The next process continues from the rows and
-                // the un-acked messages.
-                bail!("a stage ended before its time: {ended:?}");
+                // Without a stage, the other stages would send deliveries and lose the outcomes. The next process
+                // continues from the rows and the un-acked messages.
+                bail!("a stage ended before the shutdown: {ended:?}; start the process again");
             }
         }
         let drained = tokio::time::timeout(self.grace, async {
-            // At once: attempts in flight may take long, and others drain the backlogs meanwhile.
+            // First: attempts in flight may take long, and other dispatchers drain the backlogs meanwhile.
             jobs::release(&context).await;
             background.wait().await;
             while stages.join_next().await.is_some() {}
@@ -175,7 +175,7 @@ impl Dispatcher {
         });
         if drained.await.is_err() {
             bail!(
-                "not drained within {:?}: other dispatchers take over what was in flight when its leases end",
+                "not drained within {:?}: other dispatchers recover the deliveries in flight when the leases end",
                 self.grace
             );
         }
@@ -183,7 +183,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// The queues of work, the others, and where their messages come out.
+    /// Feeds of the work queues, feeds of the parked and unrouted queues, and the channels of all messages.
     fn feeds(&self) -> (Vec<Feed>, Vec<Feed>, Inlets) {
         let topology = self.broker.topology();
         let prefetch = self.limits.prefetch;
@@ -200,8 +200,8 @@ impl Dispatcher {
         (vec![events, retries], vec![parked, unrouted], inlets)
     }
 
-    /// Starts the stages, the drain and the jobs. A stage ends when nothing more can come in, so that stopping the first drains
-    /// them all.
+    /// Starts the stages, the drain and the jobs. A stage ends after its input channel has closed: a stop of the first
+    /// stages drains all stages.
     fn start(&self, running: Running, inlets: Inlets, background: &TaskTracker) -> JoinSet<()> {
         let Running { context, wakes, sight, stop } = running;
         let shared = || Arc::clone(&context);
@@ -263,13 +263,13 @@ impl Dispatcher {
     }
 }
 
-/// Reports lanes and backlogs to the metrics, for as long as the process runs.
+/// Reports lanes and backlogs to the metrics, until the process exits.
 async fn report(context: Arc<Context>) {
     let mut counted: Option<Instant> = None;
     loop {
         let lanes = context.lanes.report().await;
         let backlogs = context.backlogs.report();
-        // All exact: the memory of a process holds fewer.
+        // All counts are exact in `f64`: the memory of a process holds fewer than 2^53 entries.
         metrics::gauge!(metric::LANES, "state" => "slow").set(lanes.slow as f64);
         metrics::gauge!(metric::LANES, "state" => "open").set(lanes.open as f64);
         metrics::gauge!(metric::PLACES_USED).set(lanes.places as f64);
@@ -288,12 +288,12 @@ async fn report(context: Arc<Context>) {
     }
 }
 
-/// Shows which configuration the process works by, for as long as there are newer ones.
+/// Reports the version of the loaded configuration to the metrics, at each change.
 async fn show_version(directory: Directory) {
     let mut changes = directory.changes();
     loop {
         let version = changes.borrow_and_update().version();
-        // Exact far beyond any number of changes that there will be.
+        // Exact up to 2^53 changes.
         metrics::gauge!(metric::CONFIGURATION_VERSION).set(version as f64);
         if changes.changed().await.is_err() {
             return;

@@ -1,5 +1,5 @@
-//! Jobs beside the way of an event. `presence` and `recovery` run in each process; the others in one process at a time, under
-//! an advisory lock.
+//! Background jobs. `presence` and `recovery` run in each process. Every other job runs in a single process at a time,
+//! under an advisory lock.
 
 mod failure_mails;
 mod holding;
@@ -26,13 +26,13 @@ pub(crate) use sweep::{Sweep, vacuum};
 
 use crate::database::Database;
 
-/// The longest that one run of a job may take.
+/// Deadline of a run.
 const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The longest that taking or leaving a lock may take.
+/// Deadline for a lock, and for an unlock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The schedule of a job that one process at a time runs.
+/// Schedule of a job under an advisory lock.
 struct Schedule {
     database: Database,
     job: Job,
@@ -41,8 +41,8 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Waits for the next run, which lasts for as long as the lock is kept; `None` once the process stops. A run that another
-    /// process has, or that the database is away for, is left out.
+    /// Waits for the next run, and locks the job; `None` after `stop`. Skips a run during an outage of the database, or
+    /// while another process holds the lock.
     async fn next(&self) -> Option<AdvisoryLock> {
         loop {
             self.stop.run_until_cancelled(tokio::time::sleep(self.every)).await?;
@@ -57,13 +57,13 @@ impl Schedule {
         }
     }
 
-    /// Runs the job, and leaves the lock. What is not done in time is left to the next run.
+    /// Runs the job until the end, the deadline or `stop`, then unlocks.
     async fn run(&self, lock: AdvisoryLock, work: impl Future<Output = Result<(), StoreError>>) {
-        // Each job commits by single statements: the next run goes on where this one stops.
+        // Each job commits statement by statement: the next run continues an interrupted run.
         if let Some(Err(error)) = self.stop.run_until_cancelled(self.store().in_time(RUN_TIMEOUT, work)).await {
             self.failed(&error);
         }
-        // Where that takes long, the connection is closed, and the lock is gone with it.
+        // After the deadline the connection is closed, which ends the lock.
         let _ = tokio::time::timeout(LOCK_TIMEOUT, lock.unlock()).await;
     }
 
@@ -72,6 +72,6 @@ impl Schedule {
     }
 
     fn failed(&self, error: &StoreError) {
-        tracing::warn!(%error, job = ?self.job, "a job failed; it runs again later");
+        tracing::warn!(%error, job = ?self.job, "a job failed; the next run tries again");
     }
 }

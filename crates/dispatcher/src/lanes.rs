@@ -1,7 +1,8 @@
-//! Lanes: one for each endpoint, which bounds its attempts, so that a slow or dead endpoint delays no other.
+//! Lanes: bounds on the attempts to each endpoint. A slow or dead endpoint delays no other endpoint.
 //!
-//! An attempt needs a place in the process and room in its endpoint's lane. A first attempt gets both at once or its delivery
-//! is queued ([`Lanes::admit`]). The owner of a backlog takes what its endpoint has room for ([`Lanes::reserve`]).
+//! An attempt needs a place in the process and room in the endpoint's lane. A first attempt gets both at once, or the
+//! delivery is queued ([`Lanes::admit`]). The owner of a backlog reserves as many permits as the lane has room for
+//! ([`Lanes::reserve`]).
 
 mod per_endpoint;
 mod permit;
@@ -34,7 +35,7 @@ pub(crate) use places::{PlaceLimits, Places};
 use per_endpoint::PerEndpoint;
 use permit::{Admission, Slot};
 
-/// The moment that lanes count from.
+/// Origin of the lanes' time.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 fn elapsed() -> Duration {
@@ -46,50 +47,48 @@ fn elapsed() -> Duration {
 pub(crate) struct Lanes {
     lanes: Arc<PerEndpoint<Entry>>,
     limits: lane::Limits,
-    /// The places of the process.
     pub(crate) places: Arc<Places>,
-    /// Dispatchers that live, this one among them.
+    /// Number of living dispatchers, including this process.
     dispatchers: Arc<AtomicUsize>,
     wakes: mpsc::UnboundedSender<EndpointId>,
 }
 
-/// Lanes and places at one instant, for metrics.
+/// Lanes and places at an instant, for metrics.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct LaneReport {
-    /// Lanes whose attempts take longer than a second.
+    /// Number of lanes with [`Pace::Slow`].
     pub(crate) slow: usize,
-    /// Lanes whose breaker is open.
+    /// Number of lanes with an open breaker.
     pub(crate) open: usize,
-    /// Places in use.
+    /// Number of places in use.
     pub(crate) places: usize,
 }
 
-/// The permits that a backlog's owner got, and why it got no more.
+/// Permits for a backlog, and the reason for not reserving more.
 pub(crate) struct Reserved {
     pub(crate) permits: Vec<Permit>,
     pub(crate) blocked: Option<Blocked>,
-    /// The endpoint is known to be fast: no other endpoint of its application would get more places.
+    /// True if the endpoint is known to be fast: no other endpoint of the application would get more places.
     pub(crate) is_fast: bool,
 }
 
-/// Why a backlog cannot be drained on now.
+/// Reason why a backlog gets no further permit now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blocked {
-    /// Its lane is full: the end of one of its attempts wakes the drain.
+    /// The lane is full: the end of an attempt wakes the drain.
     Lane,
-    /// Its rate or its breaker lets nothing pass before then.
+    /// The rate or the breaker permits no attempt before the instant.
     Until(Instant, QueueReason),
-    /// Its application's share is in use.
+    /// The application's share of the places is in use.
     Application,
-    /// The process has no place left.
+    /// The process has no free place.
     Process,
 }
 
-/// The breaker of an endpoint after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BreakerState {
     pub(crate) failures: u32,
-    /// `None` where the breaker is closed.
+    /// `None` if the breaker is closed.
     pub(crate) next_probe: Option<Instant>,
     pub(crate) is_probing: bool,
 }
@@ -105,22 +104,22 @@ struct LaneState {
     lane: Lane,
     tokens: Tokens,
     used: Instant,
-    /// Deliveries that are in flight or wait for their turn.
+    /// Number of deliveries in flight or waiting for a slot.
     admitted: usize,
-    /// Deliveries whose turn it is.
+    /// Number of slots in use.
     turns: usize,
-    /// Deliveries that wait for their turn, in order. A sender that is dropped says that it will not come in time.
+    /// Deliveries waiting for a slot, in order. A dropped sender means that no slot comes in time.
     waiting: VecDeque<oneshot::Sender<Slot>>,
-    /// When each attempt in flight began, in order.
+    /// Start of each attempt in flight, in order.
     started: Vec<Instant>,
-    /// This process drains the endpoint's backlog: it has the whole bound and the whole rate.
+    /// True if this process drains the endpoint's backlog, and has the whole bound and the whole rate.
     is_owned: bool,
-    /// The backlog is about to end: first attempts pass beside it.
+    /// True if the backlog is about to end: first attempts pass beside the backlog.
     is_ending: bool,
 }
 
 impl Lanes {
-    /// Lanes with these limits. The owner of a backlog is woken by `wakes` when its lane has room.
+    /// Creates lanes with `limits`. `wakes` receives the endpoint of an owned backlog when the lane has room again.
     pub(crate) fn new(limits: lane::Limits, places: PlaceLimits, wakes: mpsc::UnboundedSender<EndpointId>) -> Self {
         Self {
             lanes: Arc::new(PerEndpoint::new()),
@@ -131,15 +130,15 @@ impl Lanes {
         }
     }
 
-    /// The number of dispatchers that share each endpoint's bound and rate.
+    /// Sets the number of dispatchers that share each endpoint's bound and rate.
     pub(crate) fn set_dispatchers(&self, count: usize) {
         self.dispatchers.store(count.max(1), Ordering::Release);
     }
 
-    /// A permit for the first attempt of a delivery, which gets all that it needs at once.
+    /// Admits the first attempt of a delivery: grants place, room and token at once, or nothing.
     ///
     /// # Errors
-    /// Why the delivery is queued.
+    /// The reason to queue the delivery.
     pub(crate) fn admit(&self, endpoint: &Endpoint, bytes: usize) -> Result<Permit, QueueReason> {
         let entry = self.entry(endpoint.id);
         let mut lane = entry.lane();
@@ -156,7 +155,7 @@ impl Lanes {
             return Err(QueueReason::RateLimited);
         }
         let place = self.places.take(endpoint.application, lane.lane.pace(), bytes, false)?;
-        // At last: an attempt that passes an open breaker is its probe.
+        // The last check: an attempt that passes an open breaker is the probe, and must be made.
         lane.lane.breaker().pass(now).map_err(|_| QueueReason::BreakerOpen)?;
         if let Some(rate) = rate {
             lane.tokens.take(now, rate, 1);
@@ -166,7 +165,7 @@ impl Lanes {
         Ok(Permit { place, admission: Admission(entry) })
     }
 
-    /// Permits for the next deliveries of a backlog that this process owns, `most` at most, of some `bytes` each.
+    /// Reserves permits for the next deliveries of an owned backlog: at most `most`, with payloads of about `bytes`.
     pub(crate) fn reserve(&self, endpoint: &Endpoint, most: usize, bytes: usize) -> Reserved {
         let entry = self.entry(endpoint.id);
         let mut lane = entry.lane();
@@ -184,7 +183,7 @@ impl Lanes {
                 reserved.blocked = Some(Blocked::Until(next, QueueReason::RateLimited));
                 break;
             }
-            // An open breaker lets one probe pass at a time.
+            // An open breaker permits a single probe at a time.
             if let Some(next) = lane.lane.next_probe().filter(|&next| now < next) {
                 reserved.blocked = Some(Blocked::Until(*START + next, QueueReason::BreakerOpen));
                 break;
@@ -193,7 +192,7 @@ impl Lanes {
                 Err(QueueReason::ApplicationBusy) => reserved.blocked = Some(Blocked::Application),
                 Err(_) => reserved.blocked = Some(Blocked::Process),
                 Ok(place) => {
-                    // It passes: the look above says so.
+                    // The breaker permits the attempt: `next_probe` was checked above.
                     let _ = lane.lane.breaker().pass(now);
                     if let Some(rate) = rate {
                         lane.tokens.take(now, rate, 1);
@@ -207,21 +206,21 @@ impl Lanes {
         reserved
     }
 
-    /// A permit for a delivery that is sent alone.
+    /// Grants a permit to a delivery that is sent alone, beyond all bounds.
     pub(crate) fn alone(&self, endpoint: &Endpoint, bytes: usize) -> Permit {
         let entry = self.entry(endpoint.id);
         entry.lane().admitted += 1;
         Permit { place: self.places.take_alone(endpoint.application, bytes), admission: Admission(entry) }
     }
 
-    /// Notes that this process drains the endpoint's backlog, or does so no more.
+    /// Sets whether this process drains the endpoint's backlog.
     pub(crate) fn set_owned(&self, endpoint: EndpointId, is_owned: bool) {
         let entry = self.entry(endpoint);
         let mut lane = entry.lane();
         (lane.is_owned, lane.is_ending) = (is_owned, false);
     }
 
-    /// Lets first attempts pass beside the endpoint's backlog, or no longer. Says whether that is a change.
+    /// Permits or forbids first attempts beside the endpoint's backlog. True if the lane has changed.
     pub(crate) fn set_ending(&self, endpoint: EndpointId, is_ending: bool) -> bool {
         let entry = self.entry(endpoint);
         let mut lane = entry.lane();
@@ -230,19 +229,18 @@ impl Lanes {
         before != lane.is_ending
     }
 
-    /// Continues with the breaker that the last owner of a backlog left open.
+    /// Resumes the open breaker of the backlog's last owner.
     pub(crate) fn resume_breaker(&self, endpoint: EndpointId, failures: u32, next_in: Duration) {
         self.entry(endpoint).lane().lane.resume_breaker(failures, elapsed() + next_in);
     }
 
-    /// Whether the lane of an endpoint has room for one more attempt.
+    /// True if the lane of an endpoint has room for another attempt.
     pub(crate) fn has_room(&self, endpoint: EndpointId) -> bool {
         let entry = self.entry(endpoint);
         let lane = entry.lane();
         lane.admitted < lane.bound(&entry)
     }
 
-    /// The breaker of an endpoint.
     pub(crate) fn breaker(&self, endpoint: EndpointId) -> BreakerState {
         let entry = self.entry(endpoint);
         let mut lane = entry.lane();
@@ -272,7 +270,7 @@ impl Lanes {
         })
     }
 
-    /// Reports all lanes, and forgets the lanes of endpoints that nothing has been sent to for long.
+    /// Reports all lanes, and forgets lanes without an attempt for long.
     pub(crate) async fn report(&self) -> LaneReport {
         let mut report = LaneReport { places: self.places.used_places(), ..LaneReport::default() };
         let now = Instant::now();
@@ -288,18 +286,19 @@ impl Lanes {
 }
 
 impl LaneState {
-    /// The attempts that this process may have in flight.
+    /// Maximum of attempts in flight from this process.
     fn bound(&self, entry: &Entry) -> usize {
         if self.is_owned { self.lane.bound() } else { bound_share(self.lane.bound(), entry.dispatchers()) }
     }
 
-    /// The attempts that this process may begin in a second, where the endpoint has a rate.
+    /// Maximum of attempts a second from this process; `None` if the endpoint has no rate.
     fn rate(&self, entry: &Entry, endpoint: &Endpoint) -> Option<f64> {
         let whole = f64::from(endpoint.policy.rate_per_second?);
         Some(if self.is_owned { whole } else { whole / entry.dispatchers() as f64 })
     }
 
-    /// The age that half of the attempts that may be in flight have at least: one slow attempt of many holds up nothing.
+    /// Age reached by as many attempts in flight as half of the bound; zero if fewer are in flight. A single slow
+    /// attempt of many thus holds up nothing.
     fn age(&self, entry: &Entry) -> Duration {
         let half = (self.bound(entry) - 1) / 2;
         self.started.get(half).map(Instant::elapsed).unwrap_or_default()
@@ -317,11 +316,11 @@ impl Entry {
     }
 
     fn wake_drain(&self) {
-        // Without a receiver the process stops.
+        // The receiver ends only with the process.
         let _ = self.wakes.send(self.endpoint);
     }
 
-    /// Gives free slots to the deliveries that wait for them.
+    /// Gives free slots to waiting deliveries.
     fn grant(self: &Arc<Self>) {
         loop {
             let mut lane = self.lane();
@@ -334,7 +333,7 @@ impl Entry {
             }
             lane.turns += 1;
             drop(lane);
-            // A slot that its delivery does not wait for any more is free again when it is dropped.
+            // If the delivery waits no more, the send fails and drops the slot, which is then free again.
             let _ = next.send(Slot { entry: Arc::clone(self), started: None });
         }
     }

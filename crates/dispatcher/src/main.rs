@@ -1,5 +1,5 @@
-//! The dispatcher: takes events and due retries from the broker, attempts deliveries, records the outcomes, and schedules
-//! what comes next. The way of an event reads from `stages/events.rs` to `stages/record.rs`.
+//! The dispatcher: consumes events and due retries from the broker, attempts deliveries, records the outcomes and
+//! schedules retries. The pipeline of an event starts in `stages/events.rs` and ends in `stages/record.rs`.
 
 mod backlog;
 mod configuration;

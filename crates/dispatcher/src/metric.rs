@@ -1,4 +1,4 @@
-//! The dispatcher's metrics.
+//! Metrics of the dispatcher.
 
 use fanfare_service::{Metric, MetricKind};
 
@@ -23,85 +23,87 @@ pub(crate) const RECOVERED: &str = "fanfare_recovered_total";
 pub(crate) const RECOVERY_SECONDS: &str = "fanfare_recovery_seconds";
 pub(crate) const MAILS: &str = "fanfare_mails_total";
 
-/// All of them.
 pub(crate) const ALL: [Metric; 20] = [
     Metric {
         name: EVENTS,
         kind: MetricKind::Counter,
-        meaning: "events taken from the broker, by `result`: new, or known (a copy)",
+        meaning: "events consumed from the broker, by `result`: new, or known (a copy)",
     },
     Metric { name: ATTEMPTS, kind: MetricKind::Counter, meaning: "attempts made, by `outcome`" },
-    Metric { name: ATTEMPT_SECONDS, kind: MetricKind::Histogram, meaning: "how long attempts took" },
-    Metric { name: ATTEMPTS_IN_FLIGHT, kind: MetricKind::Gauge, meaning: "attempts on their way now" },
+    Metric { name: ATTEMPT_SECONDS, kind: MetricKind::Histogram, meaning: "duration of attempts" },
+    Metric { name: ATTEMPTS_IN_FLIGHT, kind: MetricKind::Gauge, meaning: "attempts in flight" },
     Metric {
         name: PLACES_USED,
         kind: MetricKind::Gauge,
-        meaning: "places in use, of `FANFARE_PLACES`; as of the last look, every two seconds",
+        meaning: "places in use, of `FANFARE_PLACES`; updated every two seconds",
     },
     Metric {
         name: LANES,
         kind: MetricKind::Gauge,
-        meaning: "endpoints, by `state`: slow (not answered within a second), open (failed so often in a row that this process \
-                  leaves them alone but for probes); as of the last look",
+        meaning: "endpoints, by `state`: slow (no answer within a second), open (the breaker of this process is open: \
+                  only probes are sent); updated every two seconds",
     },
     Metric {
         name: BACKLOGS,
         kind: MetricKind::Gauge,
-        meaning: "endpoints with queued deliveries, by `state`: owned (this process drains them), waiting (the drain waits for a \
-                  place: scale dispatchers when they stay)",
+        meaning: "endpoints with queued deliveries, by `state`: owned (this process drains the backlog), waiting (the \
+                  backlog waits for a place: add dispatchers if the value stays above 0)",
     },
     Metric {
         name: BACKLOG_WAIT,
         kind: MetricKind::Gauge,
-        meaning: "how long backlogs have waited for a place so far, in seconds: 95 of 100 no longer than this",
+        meaning: "time for which backlogs have waited for a place so far, in seconds: the 95th percentile",
     },
     Metric {
         name: BACKLOG_DELIVERIES,
         kind: MetricKind::Gauge,
-        meaning: "deliveries in backlogs that wait for a place, of 200 backlogs, each counted to 1,000; every ten seconds",
+        meaning: "deliveries in backlogs that wait for a place, of 200 backlogs, each counted up to 1,000; updated \
+                  every ten seconds",
     },
-    Metric { name: LEASE_SECONDS, kind: MetricKind::Histogram, meaning: "how long the statement of the drains took" },
-    Metric { name: DISPATCHERS, kind: MetricKind::Gauge, meaning: "dispatchers that live, as this process sees them" },
-    Metric { name: DELIVERIES, kind: MetricKind::Counter, meaning: "deliveries that ended, by `state` and `reason`" },
+    Metric { name: LEASE_SECONDS, kind: MetricKind::Histogram, meaning: "duration of the drain's lease statement" },
+    Metric { name: DISPATCHERS, kind: MetricKind::Gauge, meaning: "living dispatchers, as counted by this process" },
+    Metric { name: DELIVERIES, kind: MetricKind::Counter, meaning: "ended deliveries, by `state` and `reason`" },
     Metric {
         name: QUEUED,
         kind: MetricKind::Counter,
-        meaning: "deliveries queued for a reason of our own, by `reason`",
+        meaning: "deliveries queued by this process instead of sent, by `reason`",
     },
     Metric {
         name: UNCONFIRMED_RETRIES,
         kind: MetricKind::Counter,
-        meaning: "retry messages that the broker did not confirm within 5 s: recovery queues their deliveries up to 10 s late",
+        meaning: "retry messages without a confirm of the broker within 5 s: recovery queues the deliveries up to 10 s \
+                  late",
     },
     Metric {
         name: PARKED,
         kind: MetricKind::Counter,
-        meaning: "messages that could not be read, by `reason`; alarm when it grows",
+        meaning: "parked messages, which Fanfare could not process, by `reason`; alarm on growth",
     },
     Metric {
         name: UNROUTED,
         kind: MetricKind::Counter,
-        meaning: "messages that no binding wanted, sent on after the topology was declared again; alarm when it grows",
+        meaning: "messages that matched no binding, sent on after a new declaration of the topology; alarm on growth",
     },
     Metric {
         name: CONFIGURATION_VERSION,
         kind: MetricKind::Gauge,
-        meaning: "the sum of the versions of all applications, the same in every dispatcher that knows the same",
+        meaning: "sum of the versions of all applications, equal in all dispatchers with the same configuration",
     },
     Metric {
         name: RECOVERED,
         kind: MetricKind::Counter,
-        meaning: "deliveries that recovery found, by `kind`: lease (its process died), retry (its message did not come), sweep (a \
-                  rule was broken: report it)",
+        meaning: "recovered deliveries, by `kind`: lease (the process died), retry (the retry message did not come), \
+                  sweep (an invariant was broken: report the fault)",
     },
     Metric {
         name: RECOVERY_SECONDS,
         kind: MetricKind::Histogram,
-        meaning: "how long each look for deliveries to recover took; it looks twice a second",
+        meaning: "duration of a look for deliveries to recover; two looks a second",
     },
     Metric {
         name: MAILS,
         kind: MetricKind::Counter,
-        meaning: "mails to owners of failed deliveries, by `result`: sent, refused (for good), or failed (tried again)",
+        meaning: "failure mails to owners of endpoints, by `result`: sent, refused (permanently), or failed (tried \
+                  again)",
     },
 ];

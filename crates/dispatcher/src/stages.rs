@@ -1,4 +1,4 @@
-//! The way of an event: stages joined by bounded channels. Items move forward by value.
+//! Stages of the pipeline, joined by bounded channels. Items move forward by value.
 //!
 //! ```text
 //! queue events ────► events ──► persist ──► ack

@@ -1,4 +1,4 @@
-//! Backlogs whose endpoint may not be sent to: released where it is paused, ended where it is disabled or deleted.
+//! Blocked backlogs: released if the endpoint is paused, ended if the endpoint is disabled or deleted.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -13,31 +13,31 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{context::Context, metric};
 
-/// No look at a backlog is later than this.
+/// Longest wait until the next look at a backlog.
 const LONGEST_LOOK: Duration = Duration::from_secs(300);
 
-/// The look at a backlog whose application this process cannot read: another process may.
+/// Wait until the next look at a backlog of an unreadable application: another process may read the application.
 const UNREADABLE_LOOK: Duration = Duration::from_secs(10);
 
-/// Deliveries that end in one statement.
+/// Maximum of deliveries ended by a statement.
 const BATCH: usize = 1000;
 
-/// Backlogs that are handled together.
+/// Maximum of backlogs handled together.
 const TOGETHER: usize = 1000;
 
-/// A backlog that its drain may not send.
+/// A backlog that the drain may not send.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unsendable {
     pub(crate) endpoint: EndpointId,
     pub(crate) application: ApplicationId,
-    /// The endpoint's status; `None` where this process does not know it.
+    /// Status of the endpoint; `None` if the endpoint is missing in the loaded configuration.
     pub(crate) status: Option<EndpointStatus>,
 }
 
-/// Endpoints whose deliveries end at once.
+/// Maximum of endpoints whose deliveries end concurrently.
 const ENDS_AT_ONCE: usize = 2;
 
-/// Handles such backlogs until `stop`. Ends run beside: one endpoint may have very many deliveries.
+/// Handles blocked backlogs until `stop`. Separate tasks end deliveries: an endpoint may have very many deliveries.
 pub(crate) async fn run(
     context: Arc<Context>,
     mut unsendable: mpsc::UnboundedReceiver<Unsendable>,
@@ -61,9 +61,9 @@ pub(crate) async fn run(
     }
 }
 
-/// Releases the backlogs that wait, and returns those whose deliveries end.
+/// Releases the backlogs of paused endpoints and unreadable applications. Returns the backlogs to end.
 async fn handle(context: &Context, mut batch: Vec<Unsendable>) -> Vec<(Unsendable, End)> {
-    // That an endpoint does not exist is said only after a look into the database.
+    // An unknown endpoint may be new: refresh the configuration before the deliveries fail.
     if batch.iter().any(|one| one.status.is_none()) {
         while !context.directory.refresh().await {
             let _ = context.database.until_answered("looking for an endpoint", || context.database.store.ping()).await;
@@ -71,7 +71,7 @@ async fn handle(context: &Context, mut batch: Vec<Unsendable>) -> Vec<(Unsendabl
     }
     let (mut released, mut ends) = (Vec::new(), Vec::new());
     for one in &mut batch {
-        // The newest status: the drain may have seen it some time ago.
+        // The status may have changed since the drain's check.
         one.status = context.endpoint(one.application, one.endpoint).map(|endpoint| endpoint.status);
         let release = |look_in, reason| ReleasedBacklog { endpoint: one.endpoint, look_in, reason: Some(reason) };
         match one.status {
@@ -95,7 +95,7 @@ async fn release(context: &Context, mut released: Vec<ReleasedBacklog>) {
     let (process, store) = (context.process(), &context.database.store);
     let tried = context.database.until_answered("releasing backlogs", || store.release_backlogs(process, &released));
     if let Err(error) = tried.await.result {
-        tracing::error!(%error, "cannot release backlogs of paused endpoints");
+        tracing::error!(%error, "cannot release backlogs of paused endpoints; trying again within 10 s");
     }
     let endpoints: HashSet<EndpointId> = released.iter().map(|one| one.endpoint).collect();
     for endpoint in endpoints {
@@ -103,7 +103,7 @@ async fn release(context: &Context, mut released: Vec<ReleasedBacklog>) {
     }
 }
 
-/// Ends the deliveries of a backlog, and lets the drain end the backlog itself.
+/// Ends the deliveries of a backlog, then the backlog. If the backlog does not end, the drain tries again.
 async fn end(context: &Context, one: Unsendable, end: End) {
     let (endpoint, store) = (one.endpoint, &context.database.store);
     loop {
@@ -111,7 +111,7 @@ async fn end(context: &Context, one: Unsendable, end: End) {
         let ended = match context.database.until_answered("ending deliveries", ending).await.result {
             Ok(ended) => ended,
             Err(error) => {
-                tracing::error!(%error, %endpoint, "cannot end the deliveries of an endpoint");
+                tracing::error!(%error, %endpoint, "cannot end the deliveries of an endpoint; trying again");
                 0
             }
         };

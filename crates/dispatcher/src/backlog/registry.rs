@@ -1,4 +1,4 @@
-//! The backlogs that this process owns, in memory: which are ready, which wait, and for what.
+//! Registry of the owned backlogs, in memory: ready backlogs, waiting backlogs, and the order of drains.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -10,34 +10,35 @@ use fanfare_domain::ids::{ApplicationId, EndpointId, ProcessId};
 use fanfare_store::{Floor, TakenBacklog, TouchedBacklog};
 use tokio::{sync::Notify, time::Instant};
 
-/// How long a drain believes its floor: rows may return below it.
+/// Validity of a floor: rows may return below the floor.
 const FLOOR_HOLDS: Duration = Duration::from_secs(10);
 
-/// The wait before a backlog that was found empty and did not end is tried again. It doubles up to the longest: a delivery
-/// that another process queues meanwhile waits as long.
+/// Wait before the next try to drain an empty backlog that did not end, doubled up to the longest. A delivery queued by
+/// another process meanwhile waits as long.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_millis(200);
 
-/// A payload's bytes, as a drain expects them before it has seen one.
+/// Expected bytes of a payload before the first lease of a backlog.
 const FIRST_BYTES: usize = 2048;
 
 /// The owned backlogs. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Backlogs {
     inner: Arc<Mutex<Inner>>,
-    /// Told when a backlog becomes ready.
+    /// Notified when a backlog becomes ready.
     pub(super) changed: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct Inner {
     backlogs: HashMap<EndpointId, Backlog>,
-    /// The applications with ready backlogs, in the order of their turns, and each one's ready endpoints in theirs.
+    /// Applications with ready backlogs, in the order of drains. `ready` holds each application's ready endpoints, in
+    /// order.
     applications: VecDeque<ApplicationId>,
     ready: HashMap<ApplicationId, VecDeque<EndpointId>>,
-    /// Backlogs that wait for a moment.
+    /// Backlogs that wait until an instant.
     timers: BTreeSet<(Instant, EndpointId)>,
-    /// Some commit was missed: the database may say that this process owns more.
+    /// True if the process may own further backlogs in the database, such as after an unknown commit.
     owns_more: bool,
 }
 
@@ -46,46 +47,45 @@ struct Backlog {
     state: State,
     floor: Floor,
     floor_since: Instant,
-    /// The wait before the next try to end it.
+    /// Wait before the next try, if the backlog is empty and does not end.
     retry: Duration,
-    /// It was found empty, and waits for the next try.
+    /// True if the backlog was found empty and waits for the next try.
     is_empty: bool,
-    /// It waits for the next probe, and one is in flight: its success ends the wait.
+    /// True if the backlog waits for the next probe. The success of a probe in flight ends the wait.
     is_probing: bool,
-    /// Deliveries were queued while the drain had it in hand.
+    /// True if deliveries were queued since the last drain began.
     was_touched: bool,
-    /// Payloads' bytes, averaged.
+    /// Average bytes of a payload.
     bytes: usize,
-    /// Since when it waits for a place, for metrics.
+    /// Start of the wait for a place, for metrics.
     waits_since: Option<Instant>,
-    /// The next probe that its row in the database has.
+    /// Time of the next probe in the database.
     noted: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Its turn comes.
+    /// Waiting for the drain.
     Ready,
-    /// The drain has it in hand.
+    /// Taken by the drain.
     Draining,
-    /// Its lane is full: the end of one of its attempts makes it ready.
+    /// Waiting for room in the lane: the end of an attempt makes the backlog ready.
     Lane,
-    /// It becomes ready at this moment.
+    /// Waiting until this instant.
     Until(Instant),
 }
 
-/// The backlogs at one instant.
+/// The owned backlogs at an instant.
 #[derive(Debug, Default)]
 pub(crate) struct BacklogReport {
-    /// Backlogs that this process drains.
     pub(crate) owned: usize,
-    /// The endpoints of those that wait for a place, the longest wait first.
+    /// Endpoints whose backlog waits for a place, the longest wait first.
     pub(crate) waiting: Vec<EndpointId>,
-    /// The wait that 95 of 100 of them do not exceed.
+    /// 95th percentile of the waits for a place.
     pub(crate) p95_wait: Duration,
 }
 
-/// A backlog whose turn it is.
+/// The next backlog to drain.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Next {
     pub(super) endpoint: EndpointId,
@@ -99,8 +99,8 @@ impl Backlogs {
         Self { inner: Arc::default(), changed: Arc::default() }
     }
 
-    /// Notes the backlogs that a statement of this process has queued deliveries for: those that it owns are ready, or
-    /// begin. Returns the endpoints of the ones that begin. Retries and deliveries given back may lie below the floor.
+    /// Notes the backlogs touched by a statement that queued deliveries. Owned backlogs begin or continue. Returns the
+    /// endpoints of backlogs that begin. Retries and deliveries given back may lie below the floor.
     pub(crate) fn touched(
         &self,
         process: ProcessId,
@@ -119,7 +119,7 @@ impl Backlogs {
         begun
     }
 
-    /// Begins backlogs that this process has taken over, or found to be its own. Returns those that are new to it.
+    /// Begins backlogs taken over by this process, or found as owned in the database. Returns the backlogs that begin.
     pub(crate) fn begin<'a>(&self, taken: &'a [TakenBacklog]) -> Vec<&'a TakenBacklog> {
         let mut inner = self.inner();
         let begun: Vec<_> =
@@ -129,7 +129,7 @@ impl Backlogs {
         begun
     }
 
-    /// Makes a backlog wait before it is drained on, where it is owned here.
+    /// Makes an owned backlog wait before the next drain.
     pub(crate) fn rest(&self, endpoint: EndpointId, wait: Duration) {
         let mut inner = self.inner();
         if inner.backlogs.get(&endpoint).is_some_and(|backlog| backlog.state != State::Draining) {
@@ -139,18 +139,18 @@ impl Backlogs {
         self.changed.notify_one();
     }
 
-    /// Asks for a look at what the database says that this process owns.
+    /// Requests a look at the owned backlogs in the database.
     pub(crate) fn look_for_more(&self) {
         self.inner().owns_more = true;
     }
 
-    /// Whether such a look was asked for; it is then forgotten.
+    /// True if a look at the owned backlogs was requested. Clears the request.
     pub(crate) fn takes_look_for_more(&self) -> bool {
         std::mem::take(&mut self.inner().owns_more)
     }
 
-    /// Forgets a backlog that ended or has another owner. Where deliveries were queued meanwhile, the next look at what this
-    /// process owns may find it again.
+    /// Forgets an ended or released backlog. If deliveries were queued meanwhile, requests a look at the owned
+    /// backlogs, which may find the backlog again.
     pub(crate) fn forget(&self, endpoint: EndpointId) {
         let mut inner = self.inner();
         inner.unqueue(endpoint);
@@ -158,12 +158,12 @@ impl Backlogs {
         inner.owns_more |= was_touched;
     }
 
-    /// Forgets all: the process continues under a new id.
+    /// Forgets all backlogs: the process continues under a new id.
     pub(crate) fn forget_all(&self) -> Vec<EndpointId> {
         std::mem::take(&mut *self.inner()).backlogs.into_keys().collect()
     }
 
-    /// The backlogs, for the metrics.
+    /// Reports the backlogs, for the metrics.
     pub(crate) fn report(&self) -> BacklogReport {
         let inner = self.inner();
         let waiting = inner.backlogs.iter().filter_map(|(endpoint, backlog)| Some((backlog.waits_since?, *endpoint)));
@@ -174,7 +174,7 @@ impl Backlogs {
         BacklogReport { owned: inner.backlogs.len(), waiting, p95_wait: p95 }
     }
 
-    /// Takes up to `most` backlogs that wait for a place away, for another process with free places.
+    /// Removes up to `most` backlogs that wait for a place, for another process with free places.
     pub(crate) fn hand_over(&self, most: usize) -> Vec<EndpointId> {
         let mut inner = self.inner();
         let waiting = inner.backlogs.iter().filter(|(_, backlog)| backlog.waits_since.is_some());
@@ -186,7 +186,7 @@ impl Backlogs {
         endpoints
     }
 
-    /// The lane of an endpoint has room.
+    /// Makes a backlog ready that waits for room in the lane or for a probe.
     pub(super) fn lane_has_room(&self, endpoint: EndpointId) {
         let mut inner = self.inner();
         if inner.backlogs.get(&endpoint).is_some_and(|backlog| backlog.state == State::Lane || backlog.is_probing) {
@@ -194,7 +194,7 @@ impl Backlogs {
         }
     }
 
-    /// Makes the backlogs ready whose moment has come. Returns the next such moment.
+    /// Makes the backlogs ready whose wait is over. Returns the end of the next wait.
     pub(super) fn pass_time(&self) -> Option<Instant> {
         let mut inner = self.inner();
         let now = Instant::now();
@@ -207,8 +207,8 @@ impl Backlogs {
         None
     }
 
-    /// The next backlog in turn: applications take turns, and each one's endpoints. Backlogs of the applications in `busy` are
-    /// passed over.
+    /// Takes the next ready backlog. Applications alternate, and so do the endpoints of an application. Applications in
+    /// `busy` are passed over.
     pub(super) fn next(&self, busy: &HashSet<ApplicationId>) -> Option<Next> {
         let mut inner = self.inner();
         for _ in 0..inner.applications.len() {
@@ -237,7 +237,7 @@ impl Backlogs {
         None
     }
 
-    /// The backlog waits for a place of its application or of the process.
+    /// Makes a backlog ready again that got no place, and notes the start of the wait.
     pub(super) fn waits_for_place(&self, endpoint: EndpointId) {
         let mut inner = self.inner();
         if let Some(backlog) = inner.backlogs.get_mut(&endpoint) {
@@ -246,7 +246,7 @@ impl Backlogs {
         }
     }
 
-    /// Deliveries of a backlog have been leased, up to `floor`, with payloads of so many bytes on average.
+    /// Notes that deliveries were leased up to `floor`, with payloads of `bytes` on average.
     pub(super) fn leased(&self, endpoint: EndpointId, floor: Floor, bytes: usize) {
         if let Some(backlog) = self.inner().backlogs.get_mut(&endpoint) {
             backlog.floor = floor;
@@ -256,25 +256,26 @@ impl Backlogs {
         }
     }
 
-    /// Notes the next probe that the database is told of. Says whether it is another one than before.
+    /// Notes the time of the next probe for the database. True if the time has changed.
     pub(crate) fn note_probe(&self, endpoint: EndpointId, next_probe: Option<Instant>) -> bool {
         let mut inner = self.inner();
         let Some(backlog) = inner.backlogs.get_mut(&endpoint) else { return false };
         std::mem::replace(&mut backlog.noted, next_probe) != next_probe
     }
 
-    /// More of a backlog may be drained at once.
+    /// Makes a backlog ready, and wakes the drain.
     pub(super) fn is_ready(&self, endpoint: EndpointId) {
         self.inner().make_ready(endpoint);
         self.changed.notify_one();
     }
 
-    /// A backlog waits for room in its lane.
+    /// Makes a backlog wait for room in the lane.
     pub(super) fn waits_for_lane(&self, endpoint: EndpointId) {
         self.inner().set_state(endpoint, State::Lane);
     }
 
-    /// A backlog waits for the next probe, at this moment at the latest: the success of the one in flight ends the wait.
+    /// Makes a backlog wait for the next probe, at the latest until `at`. The success of a probe in flight ends the
+    /// wait.
     pub(super) fn waits_for_probe(&self, endpoint: EndpointId, at: Instant) {
         let mut inner = self.inner();
         inner.set_state(endpoint, State::Until(at));
@@ -283,12 +284,12 @@ impl Backlogs {
         }
     }
 
-    /// A backlog waits for a moment.
+    /// Makes a backlog wait until an instant.
     pub(super) fn waits_until(&self, endpoint: EndpointId, at: Instant) {
         self.inner().set_state(endpoint, State::Until(at));
     }
 
-    /// A backlog was found empty and did not end: the drain missed rows. It begins anew, after a rest.
+    /// Makes a backlog that was found empty and did not end begin anew, after a wait: the drain has missed rows.
     pub(super) fn retry(&self, endpoint: EndpointId) {
         let mut inner = self.inner();
         let Some(backlog) = inner.backlogs.get_mut(&endpoint) else { return };
@@ -308,7 +309,7 @@ impl Backlogs {
 }
 
 impl Inner {
-    /// Notes that a backlog has more. Says whether it is new here.
+    /// Notes that deliveries were queued. True if the backlog begins.
     fn touch(&mut self, endpoint: EndpointId, application: ApplicationId, is_below_floor: bool) -> bool {
         let Some(backlog) = self.backlogs.get_mut(&endpoint) else {
             let backlog = Backlog {
@@ -360,7 +361,7 @@ impl Inner {
         }
     }
 
-    /// Takes a backlog out of the queue or the timers that its state has put it into.
+    /// Removes a backlog from the queue or the timers, by the backlog's state.
     fn unqueue(&mut self, endpoint: EndpointId) {
         let Some(backlog) = self.backlogs.get(&endpoint) else { return };
         match backlog.state {
@@ -410,10 +411,10 @@ mod tests {
     async fn applications_take_turns_and_so_do_their_endpoints() {
         let backlogs = Backlogs::new();
         let all = [touched(1, 1, 1), touched(1, 2, 1), touched(1, 3, 1), touched(2, 4, 1), touched(2, 5, 2)];
-        assert_eq!(backlogs.touched(process(1), &all, false).len(), 4, "another process owns one");
+        assert_eq!(backlogs.touched(process(1), &all, false).len(), 4, "another process owns a backlog");
         assert_eq!(order(&backlogs), [1, 4, 2, 3].map(endpoint));
         assert_eq!(backlogs.touched(process(1), &all, false).len(), 0);
-        assert_eq!(order(&backlogs), [], "the drain has all in hand");
+        assert_eq!(order(&backlogs), [], "the drain has taken all backlogs");
         for number in [1, 4] {
             backlogs.waits_for_place(endpoint(number));
         }

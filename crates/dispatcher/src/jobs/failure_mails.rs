@@ -1,5 +1,5 @@
-//! Tells owners of failed deliveries by mail: at once of the first, and then of all that fail in a digest's time
-//! in one mail. A server that is down delays mails, and nothing else.
+//! Failure mails to owners of endpoints. The first mail reports a failure within seconds, each further mail all
+//! failures since. An unavailable mail server delays mails, and nothing else.
 
 mod letter;
 mod smtp;
@@ -17,43 +17,42 @@ use crate::{database::Database, metric};
 use letter::{BOUNDS, Letter};
 use smtp::{Cause, NotSent};
 
-/// How often it looks.
+/// Interval of the job.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// How long failures gather before the first mail tells of them: many deliveries fail together.
+/// Wait between a failure and the mail: many deliveries fail together.
 const GATHERING: Duration = Duration::from_secs(5);
 
-/// Recipients who are written to in one look.
+/// Maximum of recipients in a run.
 const RECIPIENTS: usize = 20;
 
-/// How old news is that nobody is told any more.
+/// Age from which on a notice is deleted unreported.
 const OLD_NEWS: Duration = Duration::from_secs(7 * 86400);
 
-/// The same where this process knows no mail server: by then another one, which does, had its time.
+/// The same for a process without a mail server. A process with a mail server has had time to send the mail by then.
 const NOBODYS_NEWS: Duration = Duration::from_secs(3600);
 
-/// Notices that are deleted by one statement.
+/// Maximum of notices deleted by a statement.
 const DELETED_AT_ONCE: usize = 50_000;
 
-/// How long a server that cannot be used is left alone.
+/// Rest of an unusable mail server, doubled with each failure up to the longest.
 const FIRST_REST: Duration = Duration::from_secs(5);
 const LONGEST_REST: Duration = Duration::from_secs(60);
 
-/// The mail job.
 #[derive(Clone)]
 pub(crate) struct Mail {
     pub(crate) database: Database,
-    /// None where no mail server is set.
+    /// `None` without a mail server.
     pub(crate) mailer: Option<Mailer>,
-    /// A recipient gets one mail in this time at the most.
+    /// Minimum time between two mails to a recipient.
     pub(crate) interval: Duration,
 }
 
 impl Mail {
-    /// Writes mails until `stop`.
+    /// Sends mails until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         if self.mailer.is_none() {
-            tracing::info!("FANFARE_SMTP_URL is not set: no owner is told of failed deliveries by mail");
+            tracing::info!("FANFARE_SMTP_URL is not set: no failure mails are sent");
         }
         let schedule = Schedule { database: self.database.clone(), job: Job::Mail, every: EVERY, stop: stop.clone() };
         let mut rest = Rest::default();
@@ -71,7 +70,7 @@ impl Mail {
         if forgotten > 0 {
             tracing::warn!(
                 deliveries = forgotten,
-                "failed deliveries that nobody could be told of for a week are forgotten"
+                "deleted notices of failed deliveries that no mail could report for a week"
             );
         }
         store.tidy_mails(self.interval, DELETED_AT_ONCE).await?;
@@ -93,7 +92,7 @@ impl Mail {
         Ok(())
     }
 
-    /// Writes to one recipient. The inner error is the server's, and not this mail's.
+    /// Sends a mail to a recipient. The inner error concerns the server, not this mail.
     async fn tell(
         &self,
         mailer: &Mailer,
@@ -109,7 +108,7 @@ impl Mail {
             Some(Err(cause)) => return Ok(Err(cause)),
             None => return Ok(Ok(())),
         };
-        // Before it is sent, so that whatever fails from here on cannot become one mail after another.
+        // Before the send, so that a failure from here on cannot cause mail after mail.
         if !store.reserve_mail(address, self.interval).await? {
             return Ok(Ok(()));
         }
@@ -125,7 +124,7 @@ impl Mail {
         if is_settled {
             let settle = || store.settle_notices(address, &notices.told);
             let settling = self.database.until_answered("settling notices", settle);
-            // A process that stops does not wait for a database that is away: one mail more is the price.
+            // A stopping process does not wait for the database. The price is a second mail about the same failures.
             if let Some(settled) = stop.run_until_cancelled(settling).await {
                 settled.result?;
             }
@@ -134,7 +133,7 @@ impl Mail {
     }
 }
 
-/// How long the server is left alone: longer with each failure in a row.
+/// Rest of the mail server, longer after each consecutive failure.
 #[derive(Default)]
 struct Rest {
     wait: Duration,
@@ -152,23 +151,23 @@ impl Rest {
     }
 }
 
-/// Without the address, which is a person's.
+/// Logs the result of a mail, without the address: an address is personal data.
 fn log(notices: &Notices, sent: &Result<(), NotSent>) {
     let Some(first) = notices.told.first() else { return };
     let (application, endpoint) = (first.application, first.endpoint);
     let (deliveries, endpoints) = (notices.told.len(), notices.endpoint_count);
     match sent {
-        Ok(()) => tracing::info!(deliveries, endpoints, %application, %endpoint, "told an owner of failed deliveries"),
+        Ok(()) => tracing::info!(deliveries, endpoints, %application, %endpoint, "sent a failure mail to an owner"),
         Err(NotSent::Recipient(cause)) => {
             tracing::warn!(
                 %cause, deliveries, endpoints, %application, %endpoint,
-                "the mail server refuses an owner's address for good; these failed deliveries are told to nobody"
+                "the mail server refuses an owner's address for good; no mail reports these failed deliveries"
             );
         }
         Err(NotSent::Mail(cause) | NotSent::Server(cause)) => {
             tracing::warn!(
                 %cause, deliveries, endpoints, %application, %endpoint,
-                "the mail server does not take a mail; it is tried again with the next digest"
+                "the mail server does not accept a mail; the next mail reports these failed deliveries"
             );
         }
     }

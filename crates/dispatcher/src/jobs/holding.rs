@@ -1,4 +1,4 @@
-//! Bounds what is held for paused endpoints, by age and by number.
+//! Holding: bounds the held deliveries of paused endpoints, by age and by number.
 
 use std::time::Duration;
 
@@ -9,13 +9,12 @@ use tokio_util::sync::CancellationToken;
 use super::Schedule;
 use crate::{configuration::HeldLimits, database::Database, metric};
 
-/// How often it looks.
+/// Interval of the job.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Deliveries that end in one statement.
+/// Maximum of deliveries ended by a statement.
 const BATCH: usize = 1000;
 
-/// The job of holding.
 pub(crate) struct Holding {
     pub(crate) database: Database,
     pub(crate) directory: Directory,
@@ -23,7 +22,7 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    /// Bounds until `stop`.
+    /// Runs the job until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let schedule = Schedule { database: self.database.clone(), job: Job::Holding, every: EVERY, stop };
         while let Some(lock) = schedule.next().await {
@@ -55,11 +54,11 @@ impl Holding {
     }
 }
 
-/// Reports the deliveries that ended. Says whether there may be more.
+/// Logs and counts ended deliveries. True if more may follow.
 fn tell(ended: u64, reason: FailureReason) -> bool {
     if ended > 0 {
         let reason = reason.as_str();
-        tracing::warn!(deliveries = ended, reason, "gave up deliveries that were held for a paused endpoint");
+        tracing::warn!(deliveries = ended, reason, "deliveries held for a paused endpoint have failed");
         metrics::counter!(metric::DELIVERIES, "state" => "failed", "reason" => reason).increment(ended);
     }
     ended == BATCH as u64

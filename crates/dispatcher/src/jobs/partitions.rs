@@ -1,4 +1,5 @@
-//! Makes the partitions of the coming days, and ends the retention of past ones and of the audit log.
+//! Partitions: creates the partitions of the coming days, and ends the retention of old partitions and of the audit
+//! log.
 
 use std::time::Duration;
 
@@ -9,19 +10,18 @@ use tokio_util::sync::CancellationToken;
 use super::Schedule;
 use crate::database::Database;
 
-/// How often it looks. Partitions are made days ahead.
+/// Interval of the job. Partitions are created days ahead.
 const EVERY: Duration = Duration::from_secs(600);
 
-/// The first look: a process that starts may find that nothing has looked for days.
+/// Wait before the first run: the job may not have run for days.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// The wait between the rise of the line and the drop: no statement that read the old line takes longer to commit.
+/// Wait between the rise of the line and the drop: no statement that read the old line takes longer to commit.
 const LINE_WAIT: Duration = Duration::from_secs(30);
 
-/// Entries of the audit log that are deleted at once.
+/// Maximum of audit log entries deleted by a statement.
 const AUDIT_ENTRIES: usize = 5000;
 
-/// The partitions job.
 pub(crate) struct Partitions {
     pub(crate) database: Database,
     pub(crate) retention: Duration,
@@ -29,7 +29,7 @@ pub(crate) struct Partitions {
 }
 
 impl Partitions {
-    /// Keeps the partitions right until `stop`.
+    /// Runs the job until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut schedule = Schedule { database: self.database.clone(), job: Job::Partitions, every: FIRST, stop };
         while let Some(lock) = schedule.next().await {
@@ -49,7 +49,7 @@ impl Partitions {
             }
             let expired = store.end_below_line(line).await?;
             if expired > 0 {
-                tracing::warn!(deliveries = expired, "deliveries were open at the end of their retention");
+                tracing::warn!(deliveries = expired, "deliveries open at the end of their retention have failed");
             }
             for table in store.drop_below_line(line).await? {
                 tracing::info!(table, "dropped a table at the end of its retention");
@@ -57,7 +57,7 @@ impl Partitions {
         }
         let purged = store.purge_below_line(line).await?;
         if purged > 0 {
-            tracing::warn!(deliveries = purged, "removed deliveries whose retention had ended while they were open");
+            tracing::warn!(deliveries = purged, "removed open deliveries below the line of retention");
         }
         while store.drop_audit_entries(self.audit_retention, AUDIT_ENTRIES).await? > 0 {}
         Ok(())

@@ -1,4 +1,5 @@
-//! Presence: the heartbeat of the process, and what it learns of the others. It takes over what no living process owns.
+//! Presence: the heartbeat of the process, the list of living processes, and the takeover of unowned backlogs and
+//! fan-outs.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,46 +15,45 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{context::Context, metric, stages::fan_out::FanOuts};
 
-/// How long a process counts as living after its last heartbeat, and how often it renews that.
+/// Validity of a heartbeat, and interval between two heartbeats.
 const LIFETIME: Duration = Duration::from_secs(10);
 const EVERY: Duration = Duration::from_secs(2);
 
-/// How often it looks for backlogs and fan-outs without an owner.
+/// Interval of looks for unowned backlogs and fan-outs.
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 
-/// How often it looks for backlogs that it owns without knowing.
+/// Interval of looks for owned backlogs missing in memory.
 const OWN_EVERY: Duration = Duration::from_secs(10);
 
-/// Backlogs that one look takes over, and fan-outs.
+/// Maximum of backlogs, and of fan-outs, taken over by a look.
 const MAX_TAKEN: usize = 1000;
 const MAX_FAN_OUTS: usize = 2;
 
-/// The longest that a heartbeat or a look may take.
+/// Deadline of a heartbeat or a look.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// A clock that differs by more from one look to the next has jumped. Nothing is taken over for some time then.
+/// Deviation of the database's clock between two looks that counts as a jump, and time without takeovers after a jump.
 const JUMP: Duration = Duration::from_secs(4);
 const AFTER_JUMP: Duration = Duration::from_secs(60);
 
-/// A process with less than this part of its places free takes over no more, and may hand over.
+/// Divisor of the places: with less than a quarter free, a process takes over no more, and may hand backlogs over.
 const FEW_PLACES: usize = 4;
 
-/// The job of the heartbeat.
 pub(crate) struct Presence {
     pub(crate) context: Arc<Context>,
     pub(crate) fan_outs: FanOuts,
     pub(crate) sight: Sight,
-    /// All places of the process.
+    /// Number of all places of the process.
     pub(crate) places: usize,
-    /// Digests of the settings that all processes must agree on.
+    /// Digests of the settings on which all processes must agree.
     pub(crate) settings: String,
 }
 
-/// The longest time between two answers of the database that is no break.
+/// Longest time between two answers of the database that does not count as a break.
 const UNBROKEN: Duration = Duration::from_secs(4);
 
-/// Whether the database has answered for long enough that this process may take over what others own. After an outage,
-/// processes that hold outcomes write them first.
+/// Sight of the database: clear after answers without a break for `patience`. Without clear sight, this process takes
+/// nothing over. After an outage, processes with unrecorded outcomes can thus write first.
 #[derive(Debug, Clone)]
 pub(crate) struct Sight {
     view: Arc<Mutex<View>>,
@@ -62,14 +62,14 @@ pub(crate) struct Sight {
 
 #[derive(Debug, Clone, Copy)]
 struct View {
-    /// The time of the last answer.
+    /// Time of the last answer.
     answered: Instant,
-    /// Nothing is taken over before.
+    /// Earliest time of a takeover.
     clear_at: Instant,
 }
 
 impl Sight {
-    /// Sight that is clear once the database has answered for `patience` without a break.
+    /// Creates sight that becomes clear after answers for `patience` without a break.
     pub(crate) fn new(patience: Duration) -> Self {
         let now = Instant::now();
         Self { view: Arc::new(Mutex::new(View { answered: now, clear_at: now + patience })), patience }
@@ -90,7 +90,7 @@ impl Sight {
         self.blind_for(self.patience);
     }
 
-    /// Notes a jump of the database's clock: leases may seem to have ended, and processes to be dead.
+    /// Notes a jump of the database's clock: valid leases may look expired, and living processes dead.
     fn clock_jumped(&self) {
         self.blind_for(self.patience.max(AFTER_JUMP));
     }
@@ -100,8 +100,8 @@ impl Sight {
         view.clear_at = view.clear_at.max(Instant::now() + time);
     }
 
-    /// Whether this process may take anything over, or declare another one dead. A question that is still open for long is a
-    /// break, too.
+    /// True if this process may take over, and may declare a process dead. A query without an answer for long counts as
+    /// a break, too.
     pub(super) fn is_clear(&self) -> bool {
         let (now, view) = (Instant::now(), *self.view());
         now >= view.clear_at && now.duration_since(view.answered) <= UNBROKEN
@@ -112,13 +112,13 @@ impl Sight {
     }
 }
 
-/// Compares the database's clock with the process's own.
+/// Compares the database's clock with the monotonic clock of the process.
 struct ClockWatch {
     seen: Option<(Timestamp, Instant)>,
 }
 
 impl ClockWatch {
-    /// Whether the database's clock has jumped since the last call.
+    /// True if the database's clock has jumped since the last call.
     fn has_jumped(&mut self, now: Timestamp) -> bool {
         let seen = self.seen.replace((now, Instant::now()));
         seen.is_some_and(|(before, at)| {
@@ -129,14 +129,14 @@ impl ClockWatch {
 }
 
 impl Presence {
-    /// Renews, looks and takes over until `stop`.
+    /// Sends heartbeats, looks and takes over until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let (mut renewed, mut looked_at_own) = (None::<Instant>, None::<Instant>);
         let mut is_registered = false;
         let mut clock = ClockWatch { seen: None };
         while !stop.is_cancelled() {
             if clock.has_jumped(self.context.now()) {
-                tracing::warn!("the database's clock has jumped: nothing is taken over for a minute");
+                tracing::warn!("the database's clock has jumped; this process takes nothing over for a minute");
                 self.sight.clock_jumped();
             }
             if renewed.is_none_or(|renewed| renewed.elapsed() >= EVERY) {
@@ -148,7 +148,7 @@ impl Presence {
                         self.learn(&living).await;
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "the heartbeat failed");
+                        tracing::warn!(%error, "the heartbeat failed; trying again");
                         self.sight.lost();
                     }
                 }
@@ -174,7 +174,7 @@ impl Presence {
                 return Ok(living);
             }
             let new = self.context.renew_process();
-            tracing::warn!(%process, %new, "this process was declared dead; it continues under a new id");
+            tracing::warn!(%process, %new, "this process was declared dead, and continues under a new id");
             self.sight.lost();
         }
         let process = self.context.process();
@@ -188,8 +188,8 @@ impl Presence {
         Ok(store.in_time(SLOW, store.renew(process, free, LIFETIME)).await?.unwrap_or_default())
     }
 
-    /// Shares each endpoint's bound and rate among the dispatchers that live, and hands backlogs over that wait for a place while
-    /// another dispatcher has free ones.
+    /// Shares each endpoint's bound and rate among the living dispatchers. If this process has few free places and
+    /// another dispatcher has many, hands over half of the backlogs that wait for a place.
     async fn learn(&self, living: &[LivingProcess]) {
         let context = &self.context;
         let process = context.process();
@@ -199,7 +199,7 @@ impl Presence {
         for other in living.iter().filter(|other| other.settings != self.settings) {
             tracing::warn!(
                 other = %other.id, theirs = other.settings, ours = self.settings,
-                "another process runs with other settings: all must agree"
+                "another process runs with other settings; give all processes the same settings"
             );
         }
         let has_room = |other: &&&LivingProcess| other.id != process && other.free_places * 2 > self.places;
@@ -227,7 +227,7 @@ impl Presence {
         self.tell(store.in_time(SLOW, store.release_backlogs(context.process(), &released)).await);
     }
 
-    /// Begins the backlogs that the database says are this process's own.
+    /// Begins owned backlogs missing in memory.
     async fn look_at_own(&self) -> Result<(), StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
         let owned = store.in_time(SLOW, store.owned_backlogs(context.process())).await?;
@@ -240,7 +240,7 @@ impl Presence {
         if self.sight.is_clear() {
             let released = store.in_time(SLOW, store.release_dead(MAX_TAKEN)).await?;
             if released > 0 {
-                tracing::warn!(backlogs = released, "a dispatcher died; its backlogs have no owner");
+                tracing::warn!(backlogs = released, "a dispatcher died; its backlogs are released");
             }
         }
         if context.lanes.places.free() * FEW_PLACES < self.places {
@@ -254,7 +254,7 @@ impl Presence {
         }
         let taken = store.in_time(SLOW, store.take_fan_outs(context.process(), MAX_FAN_OUTS)).await;
         if taken.is_err() {
-            // They may be this process's by a commit that it did not hear of.
+            // The takeover may have committed without an answer.
             self.fan_outs.abandon_later(stop);
         }
         for fan_out in taken? {
@@ -265,21 +265,21 @@ impl Presence {
 
     fn tell(&self, result: Result<(), StoreError>) {
         if let Err(error) = result {
-            tracing::warn!(%error, "cannot look for backlogs");
+            tracing::warn!(%error, "cannot look for backlogs; trying again");
             self.sight.lost();
         }
     }
 }
 
-/// Gives up the backlogs of a process that stops.
+/// Releases the backlogs of this process, when the drain of the process begins.
 pub(crate) async fn release(context: &Context) {
     let store = &context.database.store;
     if let Err(error) = store.in_time(SLOW, store.release_all_backlogs(context.process())).await {
-        tracing::warn!(%error, "cannot give up backlogs yet");
+        tracing::warn!(%error, "cannot release backlogs yet; trying again at the end of the drain");
     }
 }
 
-/// Gives up all that the process owns: others take it over at once.
+/// Releases all backlogs and fan-outs, and removes the row of the process. Other dispatchers take over at once.
 pub(crate) async fn leave(context: &Context) {
     let (process, store) = (context.process(), &context.database.store);
     let leaving = async {
@@ -288,7 +288,7 @@ pub(crate) async fn leave(context: &Context) {
         store.unregister(process).await
     };
     if let Err(error) = store.in_time(SLOW, leaving).await {
-        tracing::warn!(%error, "cannot give up backlogs; other dispatchers take them over when this one counts as dead");
+        tracing::warn!(%error, "cannot release backlogs; other dispatchers take over when this process counts as dead");
     }
 }
 
@@ -329,7 +329,7 @@ mod tests {
     async fn counts_from_the_answer_that_ends_a_break() {
         let sight = Sight::new(PATIENCE);
         answer_for(&sight, 3).await;
-        // The error is seen long before the database answers again.
+        // The error comes long before the next answer of the database.
         advance(UNBROKEN).await;
         sight.lost();
         advance(UNBROKEN).await;

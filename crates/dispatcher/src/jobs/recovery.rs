@@ -1,4 +1,4 @@
-//! Recovery: queries that find deliveries whose lease has ended, and retries whose message did not come.
+//! Recovery: queues deliveries with an expired lease, and retries whose message did not come.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,29 +12,28 @@ use tokio_util::sync::CancellationToken;
 use super::presence::Sight;
 use crate::{context::Context, metric};
 
-/// How often it looks.
+/// Interval of looks.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Deliveries that one look recovers.
+/// Maximum of deliveries recovered by a look.
 const BATCH: usize = 1000;
 
-/// A retry is missed when it is so late: its message takes its delays and some seconds at most.
+/// Lateness from which on a retry is missed: a message takes the delays and at most some seconds.
 const LATE: Duration = Duration::from_secs(10);
 
-/// How long a floor is believed.
+/// Validity of a floor.
 const FLOOR_HOLDS: Duration = Duration::from_secs(600);
 
-/// The longest that one look may take.
+/// Deadline of the looks for leases and retries together.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The job of recovery.
 pub(crate) struct Recovery {
     pub(crate) context: Arc<Context>,
     pub(crate) sight: Sight,
 }
 
-/// The moment up to which looks have found everything. The next look begins some time before it, and not behind all the
-/// rows that were ever there.
+/// Time up to which looks have found all rows. The next look begins shortly before the floor, and skips the dead rows
+/// of earlier times.
 struct Floor {
     reached: Option<Timestamp>,
     since: Instant,
@@ -55,7 +54,7 @@ impl Recovery {
             };
             let store = &self.context.database.store;
             if let Err(error) = stop.run_until_cancelled(store.in_time(LOOK_TIMEOUT, looks)).await.unwrap_or(Ok(())) {
-                tracing::warn!(%error, "cannot look for deliveries to recover");
+                tracing::warn!(%error, "cannot look for deliveries to recover; trying again");
             }
         }
     }
@@ -84,7 +83,8 @@ impl Recovery {
         Ok(recovered.queued)
     }
 
-    /// Begins the backlogs of what a look has found. A look that was not full has covered everything before `covered`.
+    /// Begins the backlogs of recovered deliveries, and raises the floor. A look with fewer than `BATCH` deliveries has
+    /// covered all times before `covered`.
     fn finish(&self, recovered: &Recovered, floor: &mut Floor, covered: Timestamp) {
         self.context.touched(&recovered.backlogs, true);
         let is_full = recovered.queued + recovered.aborted == BATCH as u64;
@@ -104,7 +104,7 @@ impl Floor {
         Self { reached: None, since: Instant::now() }
     }
 
-    /// The floor, unless the clock went back behind it or it is too old to be believed.
+    /// Returns the floor. Resets a floor that is too old, or later than `now`, since the clock went back.
     fn get(&mut self, now: Timestamp) -> Option<Timestamp> {
         if self.since.elapsed() >= FLOOR_HOLDS || self.reached.is_some_and(|reached| reached > now) {
             *self = Self::new();

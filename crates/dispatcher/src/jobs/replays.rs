@@ -1,4 +1,4 @@
-//! Walks the past events that replays ask for, at each replay's pace, and queues their deliveries behind all others.
+//! Replays: walks past events at each replay's rate, and queues the deliveries behind all other deliveries.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -12,32 +12,31 @@ use tokio_util::sync::CancellationToken;
 use super::Schedule;
 use crate::context::Context;
 
-/// How often it looks for running replays.
+/// Interval of looks for running replays.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The longest that it goes on before another process may.
+/// Longest run before another process may continue.
 const RUN: Duration = Duration::from_secs(60);
 
-/// A second's worth of a replay is queued in so many portions: all at once, it would be in the way of new events.
+/// Number and duration of portions. All deliveries of a second queued at once would delay new events.
 const PORTIONS: usize = 10;
 const PORTION: Duration = Duration::from_millis(100);
 
-/// How long it looks for something to send, for each portion of each replay.
+/// Longest search for deliveries to queue, for a portion of a replay.
 const LOOKS_FOR: Duration = Duration::from_millis(50);
 
-/// Events of one step.
+/// Maximum of events in a step.
 const CHUNK: usize = 500;
 
-/// Seconds of its rate that a replay may have queued.
+/// Bound on the queued deliveries of a replay, in seconds of the replay's rate.
 const SECONDS_QUEUED: usize = 10;
 
-/// The job of the replays.
 pub(crate) struct Replays {
     pub(crate) context: Arc<Context>,
 }
 
 impl Replays {
-    /// Replays until `stop`.
+    /// Runs the job until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let schedule =
             Schedule { database: self.context.database.clone(), job: Job::Replays, every: EVERY, stop: stop.clone() };
@@ -46,7 +45,7 @@ impl Replays {
         }
     }
 
-    /// Goes on second by second, as long as there is something to replay.
+    /// Advances all running replays, second by second, for at most [`RUN`].
     async fn replay(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         let began = Instant::now();
         while began.elapsed() < RUN {
@@ -68,21 +67,21 @@ impl Replays {
         Ok(())
     }
 
-    /// A replay that cannot be read stops no other.
+    /// Advances a replay. A replay with a lasting error stops no other replay.
     async fn continue_one(&self, replay: &mut Replay, portion: usize) -> Result<(), StoreError> {
         let rate = replay.of.rate_per_second as usize;
         let room = rate * portion / PORTIONS - rate * (portion - 1) / PORTIONS;
         let id = replay.of.id;
         match self.advance(replay, room).await {
             Err(error) if !error.may_pass() => {
-                tracing::warn!(%error, replay = %id, "a replay cannot go on; it is tried again");
+                tracing::warn!(%error, replay = %id, "cannot advance a replay; trying again");
                 Ok(())
             }
             ended => ended,
         }
     }
 
-    /// Queues `room` deliveries of a replay, and fewer where as many of it are queued as may be.
+    /// Queues up to `room` deliveries of a replay, within the bound on queued deliveries.
     async fn advance(&self, replay: &mut Replay, room: usize) -> Result<(), StoreError> {
         let Replay { of, reached, .. } = replay;
         let (context, store) = (&self.context, &self.context.database.store);
@@ -116,7 +115,8 @@ impl Replays {
     }
 }
 
-/// As many of the events as have no more than `room` deliveries that are wanted; the first one in any case.
+/// Cuts the events to a step that ends with the event that fills `room` with wanted deliveries. The last event may
+/// exceed `room`, since an event's deliveries stay together.
 fn cut(
     events: &[PastEvent],
     from: Option<(Timestamp, EventId)>,

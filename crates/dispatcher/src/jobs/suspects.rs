@@ -1,4 +1,5 @@
-//! Suspects: deliveries with which processes have died. Each is sent alone, so that only the delivery that kills is given up.
+//! Suspects: deliveries with which processes have died. A suspect is sent alone, so that only a delivery that kills its
+//! process is aborted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,13 +17,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Schedule, presence::Sight};
 use crate::{context::Context, stages::InFlight};
 
-/// How often it looks.
+/// Interval of looks.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How often it looks whether all else that is in flight has been recorded.
+/// Interval of checks for the record of all other attempts.
 const LOOKS_EVERY: Duration = Duration::from_millis(10);
 
-/// The job of the suspects.
 pub(crate) struct Suspects {
     pub(crate) context: Arc<Context>,
     pub(crate) attempts: mpsc::Sender<InFlight>,
@@ -30,7 +30,7 @@ pub(crate) struct Suspects {
 }
 
 impl Suspects {
-    /// Sends suspects until `stop`, one after the other, in one process at a time.
+    /// Sends suspects until `stop`, in order, in a single process at a time.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let database = self.context.database.clone();
         let schedule = Schedule { database: database.clone(), job: Job::Suspects, every: EVERY, stop: stop.clone() };
@@ -43,7 +43,7 @@ impl Suspects {
                 continue;
             }
             let Some(lock) = schedule.next().await else { return };
-            // Another process may have sent it meanwhile.
+            // Another process may have sent the suspect meanwhile.
             if !database.store.in_time(EVERY, database.store.has_suspect()).await.unwrap_or(false) {
                 let _ = tokio::time::timeout(EVERY, lock.unlock()).await;
                 continue;
@@ -57,16 +57,16 @@ impl Suspects {
         }
     }
 
-    /// Waits until nothing else is in flight, sends the oldest suspect, and waits for its record.
+    /// Waits until no attempt is in flight, sends the oldest suspect, and waits for the record.
     async fn send(&self) -> Result<(), StoreError> {
         self.until_idle().await;
         let (context, store) = (&self.context, &self.context.database.store);
         let lease = LeaseId::new(context.now(), rand::random());
-        // The endpoint is known only then: the lease lasts for the longest deadline.
+        // The endpoint is known only after the lease, so the lease lasts for the longest deadline.
         let duration = lease_duration(*TIMEOUTS.end());
         let leased_at = Instant::now();
         let Some(leased) = store.lease_suspect(lease, duration).await? else { return Ok(()) };
-        tracing::warn!(delivery = %leased.delivery, "sending a delivery alone: processes have died with it");
+        tracing::warn!(delivery = %leased.delivery, "sending a delivery alone, since processes have died with it");
         crash_point("suspect.leased");
         let delivery = leased.delivery;
         if let Some(reason) = leased.end() {

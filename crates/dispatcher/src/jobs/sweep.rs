@@ -1,4 +1,4 @@
-//! The sweep: a walk over all open deliveries that backs every other rule. And their vacuum.
+//! The sweep, a walk over all open deliveries that repairs broken invariants; and the vacuum of the open deliveries.
 
 use std::time::Duration;
 
@@ -9,19 +9,18 @@ use tokio_util::sync::CancellationToken;
 use super::Schedule;
 use crate::{database::Database, metric};
 
-/// How often it walks.
+/// Interval of the sweep.
 const EVERY: Duration = Duration::from_secs(600);
 
-/// How often dead rows are removed. Autovacuum visits a table once a minute, when most of its pages are dead rows already.
+/// Interval of the vacuum. Autovacuum visits a table only once a minute, when dead rows already fill most pages.
 const VACUUMS_EVERY: Duration = Duration::from_secs(10);
 
-/// The job of the sweep.
 pub(crate) struct Sweep {
     pub(crate) database: Database,
 }
 
 impl Sweep {
-    /// Walks until `stop`.
+    /// Runs the job until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let schedule = Schedule { database: self.database.clone(), job: Job::Sweep, every: EVERY, stop };
         while let Some(lock) = schedule.next().await {
@@ -36,12 +35,12 @@ impl Sweep {
         while page < pages {
             let Swept { expired, unowned } = store.sweep(page).await?;
             if expired > 0 {
-                tracing::warn!(deliveries = expired, "the sweep ended deliveries that had expired");
+                tracing::warn!(deliveries = expired, "the sweep ended expired deliveries");
                 let labels = [("state", "failed"), ("reason", FailureReason::Expired.as_str())];
                 metrics::counter!(metric::DELIVERIES, &labels).increment(expired);
             }
             if unowned > 0 {
-                tracing::warn!(rows = unowned, "the sweep found queued deliveries that no backlog had");
+                tracing::warn!(rows = unowned, "the sweep found queued deliveries without a backlog; report the fault");
                 metrics::counter!(metric::RECOVERED, "kind" => "sweep").increment(unowned);
             }
             page += PAGES;
@@ -50,7 +49,7 @@ impl Sweep {
     }
 }
 
-/// Removes the dead rows of the open deliveries until `stop`.
+/// Vacuums the open deliveries until `stop`.
 pub(crate) async fn vacuum(database: Database, stop: CancellationToken) {
     let schedule = Schedule { database: database.clone(), job: Job::Vacuum, every: VACUUMS_EVERY, stop };
     while let Some(lock) = schedule.next().await {

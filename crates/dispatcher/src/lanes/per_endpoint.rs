@@ -1,4 +1,4 @@
-//! What a process keeps for each endpoint that it has to do with, of which there may be very many.
+//! Map from endpoints to shared values, for very many endpoints.
 
 use std::{
     collections::HashMap,
@@ -7,24 +7,23 @@ use std::{
 
 use fanfare_domain::ids::EndpointId;
 
-/// Parts that the endpoints are spread over. One is locked while it is gone through: of 100,000 endpoints some 1,500, for
-/// a fraction of a millisecond.
+/// Number of parts of the map. A walk locks a single part at a time: some 1,500 of 100,000 endpoints, for a fraction of
+/// a millisecond.
 const PARTS: usize = 64;
 
 type Part<T> = HashMap<EndpointId, Arc<T>>;
 
-/// Something for each endpoint, made when it is first asked for.
+/// A value for each endpoint, created at the first access.
 pub(crate) struct PerEndpoint<T> {
     parts: [Mutex<Part<T>>; PARTS],
 }
 
 impl<T> PerEndpoint<T> {
-    /// Nothing for anybody yet.
     pub(crate) fn new() -> Self {
         Self { parts: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// That of an endpoint.
+    /// Returns the value of an endpoint. The first access creates the value with `new`.
     pub(crate) fn get(&self, endpoint: EndpointId, new: impl FnOnce() -> T) -> Arc<T> {
         // The last byte of an id is random.
         let part = usize::from(endpoint.0.as_bytes()[15]) % PARTS;
@@ -32,18 +31,18 @@ impl<T> PerEndpoint<T> {
         Arc::clone(part.entry(endpoint).or_insert_with(|| Arc::new(new())))
     }
 
-    /// Looks at all there are, and forgets those that nobody holds and that are not to be kept. Others have their turn
-    /// between two parts.
+    /// Walks over all values. Forgets a value if `is_kept` is false and no caller holds the value. Yields between two
+    /// parts.
     pub(crate) async fn retain(&self, mut is_kept: impl FnMut(&T) -> bool) {
         for part in &self.parts {
-            // Nobody can get hold of one of them meanwhile.
+            // The lock keeps `get` from handing out a value meanwhile.
             lock(part).retain(|_, one| is_kept(one) || Arc::strong_count(one) > 1);
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Nothing that holds these locks can panic halfway.
+/// Locks a part. No holder of the lock can panic halfway.
 fn lock<T>(part: &Mutex<Part<T>>) -> MutexGuard<'_, Part<T>> {
     part.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The right to one attempt: admitted to the lane, in flight, and over.
+//! Permits: the right to an attempt, from the admission to the lane until the record.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -11,7 +11,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{Entry, elapsed, places::Place};
 
-/// A place for an attempt, and room in its endpoint's lane. Given up when it is dropped.
+/// A place for an attempt, and room in the endpoint's lane. The drop of a permit releases both.
 pub(crate) struct Permit {
     pub(super) place: Place,
     pub(super) admission: Admission,
@@ -20,7 +20,7 @@ pub(crate) struct Permit {
 /// Room in an endpoint's lane.
 pub(super) struct Admission(pub(super) Arc<Entry>);
 
-/// One of the attempts that a lane lets be in flight at once.
+/// A slot of a lane, for an attempt in flight.
 pub(super) struct Slot {
     pub(super) entry: Arc<Entry>,
     pub(super) started: Option<Instant>,
@@ -34,13 +34,13 @@ pub(crate) struct Turn {
     _admission: Admission,
 }
 
-/// The part of a permit that is held until the attempt is recorded.
+/// Part of a permit that is held until the attempt is recorded.
 pub(crate) struct RecordPermit {
     _place: Place,
 }
 
 impl Permit {
-    /// Corrects the bytes that the place counts, once the payload is known.
+    /// Corrects the bytes of the place, once the payload is known.
     pub(crate) fn set_bytes(&mut self, bytes: usize) {
         self.place.set_bytes(bytes);
     }
@@ -48,14 +48,14 @@ impl Permit {
     /// Waits for a slot in the lane.
     ///
     /// # Errors
-    /// Where it would not come in time: the endpoint has become slow.
+    /// [`QueueReason::LaneFull`] if no slot comes in time, since the endpoint has become slow.
     pub(crate) async fn turn(self) -> Result<Turn, QueueReason> {
         let Self { place, admission } = self;
         let entry = &admission.0;
         let (waiting, slot) = oneshot::channel();
         {
             let mut lane = entry.lane();
-            // The waiting ones were sent back; nothing would send this one back.
+            // `until_slow` has sent the waiting deliveries back already, and would miss a later delivery.
             if lane.turns >= lane.bound(entry) && lane.age(entry) >= SLOW_AFTER {
                 return Err(QueueReason::LaneFull);
             }
@@ -71,7 +71,7 @@ impl Permit {
 }
 
 impl Turn {
-    /// Waits until the attempt is slow. Where most of its lane's attempts are, no delivery waits behind them any more.
+    /// Waits until the attempt is slow. If half of the lane's attempts are slow, sends all waiting deliveries back.
     pub(crate) async fn until_slow(&self) {
         tokio::time::sleep_until(self.started + SLOW_AFTER).await;
         let entry = &self.slot.entry;
@@ -82,7 +82,7 @@ impl Turn {
         drop(sent_back);
     }
 
-    /// Ends the turn with its attempt, from which the lane learns.
+    /// Ends the attempt, and updates the lane with the outcome.
     pub(crate) fn end(self, outcome: Outcome, is_failure: bool) -> RecordPermit {
         let entry = &self.slot.entry;
         let switched = {
@@ -91,8 +91,8 @@ impl Turn {
         };
         let endpoint = entry.endpoint;
         match switched {
-            Some(Switched::Opened) => tracing::warn!(%endpoint, "an endpoint fails again and again; its breaker opens"),
-            Some(Switched::Closed) => tracing::info!(%endpoint, "an endpoint is back; its breaker closes"),
+            Some(Switched::Opened) => tracing::warn!(%endpoint, "an endpoint fails repeatedly; its breaker opens"),
+            Some(Switched::Closed) => tracing::info!(%endpoint, "an endpoint answers again; its breaker closes"),
             None => {}
         }
         RecordPermit { _place: self.place }

@@ -1,4 +1,4 @@
-//! Places: room for one attempt in the process, in its application's share, and in bytes.
+//! Places: room for an attempt in the process and in the application's share, by number and by bytes.
 
 use std::{
     collections::HashMap,
@@ -15,24 +15,23 @@ use fanfare_domain::{
 };
 use tokio::sync::Notify;
 
-/// The bounds of a process.
+/// Bounds of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PlaceLimits {
-    /// Attempts in flight or unrecorded.
+    /// Maximum of attempts in flight or not yet recorded.
     pub(crate) attempts: usize,
-    /// Bytes of their payloads.
+    /// Maximum bytes of the attempts' payloads.
     pub(crate) bytes: usize,
 }
 
-/// The places of the process.
 pub(crate) struct Places {
     limits: PlaceLimits,
     used: Mutex<Used>,
-    /// Nothing gets a place: the process stops, or sends a delivery that must be alone.
+    /// True while no delivery gets a place, except a delivery that is sent alone.
     is_closed: AtomicBool,
-    /// Places that drains hold.
+    /// Number of places held by the drain.
     drained: AtomicUsize,
-    /// Told whenever a place becomes free.
+    /// Notified when a place becomes free.
     pub(crate) freed: Arc<Notify>,
 }
 
@@ -42,15 +41,15 @@ struct Used {
     applications: HashMap<ApplicationId, Amount>,
 }
 
-/// Places, and the bytes of their payloads.
+/// Number of places, and bytes of the payloads.
 #[derive(Debug, Default, Clone, Copy)]
 struct Amount {
     places: usize,
     bytes: usize,
 }
 
-/// Room for one attempt. It is held until the attempt is recorded: what is sent and not recorded is sent again when the
-/// process dies, and must be bounded whatever the database does.
+/// Room for an attempt, held until the attempt is recorded. After the death of a process, unrecorded attempts are sent
+/// again: places bound the repeats, even while the database does not answer.
 pub(crate) struct Place {
     places: Arc<Places>,
     application: ApplicationId,
@@ -69,10 +68,10 @@ impl Places {
         })
     }
 
-    /// A place for an attempt to an endpoint of this pace.
+    /// Takes a place for an attempt to an endpoint with `pace`.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason to queue the delivery.
     pub(super) fn take(
         self: &Arc<Self>,
         application: ApplicationId,
@@ -95,7 +94,7 @@ impl Places {
         Ok(self.taken(&mut used, application, bytes, is_drained))
     }
 
-    /// A place for the delivery that is sent alone.
+    /// Takes a place for a delivery that is sent alone, beyond all bounds.
     pub(super) fn take_alone(self: &Arc<Self>, application: ApplicationId, bytes: usize) -> Place {
         self.taken(&mut self.used(), application, bytes, false)
     }
@@ -107,23 +106,23 @@ impl Places {
         Place { places: Arc::clone(self), application, bytes, is_drained }
     }
 
-    /// Places in use.
     pub(crate) fn used_places(&self) -> usize {
         self.used().whole.places
     }
 
-    /// Places that are free.
+    /// Number of free places.
     pub(crate) fn free(&self) -> usize {
         self.limits.attempts.saturating_sub(self.used_places())
     }
 
-    /// The places that drains may still take while events wait to be persisted: a quarter of all belongs to them.
+    /// Number of places that the drain may still take. While events wait to be persisted, the drain holds at most a
+    /// quarter of all places.
     pub(crate) fn left_to_drains(&self, events_wait: bool) -> usize {
         let most = if events_wait { self.limits.attempts / 4 } else { self.limits.attempts };
         most.saturating_sub(self.drained.load(Ordering::Acquire))
     }
 
-    /// Gives no place from now on, or gives places again.
+    /// Stops or resumes giving places.
     pub(crate) fn close(&self, is_closed: bool) {
         self.is_closed.store(is_closed, Ordering::Release);
         self.freed.notify_one();
@@ -147,14 +146,14 @@ impl Amount {
     }
 }
 
-/// Whether one more attempt fits. A payload that exceeds all bytes by itself fits where nothing else is.
+/// True if another attempt fits. A payload larger than the bound fits if no other bytes are in use.
 fn fits(used: Amount, pace: Pace, bytes: usize, places: usize, most_bytes: usize) -> bool {
     let free = places.saturating_sub(used.places);
     has_room(pace, free, places) && (used.bytes == 0 || used.bytes + bytes <= most_bytes)
 }
 
 impl Place {
-    /// Corrects the bytes, once the payload is known.
+    /// Corrects the bytes of the payload, once known.
     pub(super) fn set_bytes(&mut self, bytes: usize) {
         let mut used = self.places.used();
         let before = std::mem::replace(&mut self.bytes, bytes);
@@ -204,7 +203,7 @@ mod tests {
         let [one, two, three] = [1, 2, 3].map(application);
         let slow = fill(&places, one, Pace::Slow);
         let fast = fill(&places, one, Pace::Fast);
-        assert_eq!((slow.len(), fast.len()), (4, 4), "half of its share is reserved for faster endpoints");
+        assert_eq!((slow.len(), fast.len()), (4, 4), "half of the share is reserved for faster endpoints");
         assert_eq!(places.take(one, Pace::Fast, 1, false).err(), Some(QueueReason::ApplicationBusy));
         let other = fill(&places, two, Pace::Fast);
         assert_eq!((other.len(), places.free()), (8, 0));

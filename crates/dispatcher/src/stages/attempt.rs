@@ -1,4 +1,4 @@
-//! Attempts: wait for the turn in the lane, sign, POST, decide.
+//! Attempts: wait for a slot in the lane, sign, POST, decide.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -25,30 +25,29 @@ use crate::{
     metric,
 };
 
-/// The result of a delivery's turn.
+/// Result of a leased delivery.
 pub(crate) enum AttemptResult {
-    /// It was sent. The permit ends when the attempt is recorded.
+    /// The delivery was sent. The permit ends with the record of the attempt.
     Sent {
         record: Box<AttemptRecord>,
-        /// The message that carries the retry, where there is one.
+        /// Retry to publish after the record.
         retry: Option<NextRetry>,
         permit: RecordPermit,
     },
-    /// It was not.
+    /// The delivery was not sent.
     GivenBack(GiveBack),
 }
 
-/// What the stage needs.
 pub(crate) struct Attempts {
     pub(crate) context: Arc<Context>,
     pub(crate) client: Client,
     pub(crate) results: mpsc::Sender<AttemptResult>,
-    /// Deliveries whose attempt is slow: lists show them from then on.
+    /// Deliveries with a slow attempt, for lists.
     pub(crate) slow: mpsc::UnboundedSender<DeliveryId>,
 }
 
-/// Attempts what comes in, each delivery in a task of its own, until nothing more does. From `stop` on, a delivery that is not
-/// being sent is given back.
+/// Attempts deliveries until the channel closes, each in a separate task. From `stop` on, gives back each delivery
+/// whose request has not begun.
 pub(crate) async fn run(attempts: Attempts, mut deliveries: mpsc::Receiver<InFlight>, stop: CancellationToken) {
     let attempts = Arc::new(attempts);
     let tasks = TaskTracker::new();
@@ -82,16 +81,16 @@ impl Attempts {
         let _ = self.results.send(result).await;
     }
 
-    /// Waits for the turn, or says why it does not come in time.
+    /// Waits for a slot in the lane. The error is the reason to give the delivery back.
     async fn turn(&self, in_flight: &mut InFlight) -> Result<Turn, QueueReason> {
         let permit = in_flight.permit.take().ok_or(QueueReason::LaneFull)?;
         let turn = tokio::time::timeout_at(in_flight.begin_by, permit.turn()).await;
         let turn = turn.unwrap_or(Err(QueueReason::LaneFull))?;
-        // A turn that was to be had at once may still come too late: the statement took long.
+        // A slot granted at once may still come too late: the lease statement may have taken long.
         if Instant::now() > in_flight.begin_by {
             return Err(QueueReason::LaneFull);
         }
-        // The endpoint may have changed while its delivery waited, or while the database was away.
+        // The endpoint may have changed while the delivery waited, or during an outage of the database.
         let endpoint = self.context.endpoint(in_flight.application, in_flight.endpoint.id);
         match endpoint {
             Some(endpoint) if endpoint.status == EndpointStatus::Enabled => in_flight.endpoint = endpoint,
@@ -122,7 +121,7 @@ impl Attempts {
         AttemptResult::Sent { record: Box::new(record), retry, permit }
     }
 
-    /// Makes the one attempt, and decides what follows from it.
+    /// Makes the attempt, and decides the next state.
     async fn send(&self, in_flight: &InFlight) -> (AttemptRecord, Option<NextRetry>) {
         let InFlight { endpoint, body, .. } = in_flight;
         let context = &self.context;
@@ -157,7 +156,7 @@ impl Attempts {
         (record(in_flight, started_at, exchange, next), retry)
     }
 
-    /// The state after the attempt. A retry is due when the delays that its message passes have passed.
+    /// Returns the state after the attempt. A retry is due after all delays of the retry message.
     fn next(&self, in_flight: &InFlight, decision: Decision, now: Timestamp) -> (NextState, Option<NextRetry>) {
         match decision {
             Decision::Delivered => (NextState::Delivered, None),

@@ -1,26 +1,27 @@
-//! What may be written in one commit.
+//! Batches: the bounds of a commit.
 
 use std::{collections::HashSet, hash::Hash, time::Duration};
 
 use tokio::{sync::mpsc, time::sleep};
 
-/// Items that are taken in at once, and so of one commit, at the most.
+/// Maximum of items received at once, and thus in a commit.
 const MAX_ITEMS: usize = 256;
 
-/// Bytes of one commit at the most: what carries them has limits of its own, far above.
+/// Maximum of bytes in a commit, far below the limits of the database protocol.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// From so many items at once on, more are coming; and with so many, a commit is worth its while.
+/// Number of items from which on more items are expected soon, and number of items that are enough for a commit.
 const BUSY: usize = 8;
 const ENOUGH: usize = 64;
 
-/// How long a small batch waits for more, where more are coming.
+/// Wait of a small batch, if more items are expected soon.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// Receives what is to be written next; nothing once nothing more comes in. Each commit costs the database as much as some
-/// dozens of rows: where several processes share the work, none of them would ever have many at once.
+/// Receives the next items. Returns the number of waiting items, 0 after the channel has closed.
 pub(crate) async fn gather<T>(channel: &mut mpsc::Receiver<T>, waiting: &mut Vec<T>) -> usize {
     let count = channel.recv_many(waiting, MAX_ITEMS).await;
+    // A commit costs the database as much as some dozens of rows. With several processes at work, no process would ever
+    // have many items at once.
     if (BUSY..ENOUGH).contains(&count) {
         sleep(LINGER).await;
         while waiting.len() < MAX_ITEMS
@@ -32,18 +33,17 @@ pub(crate) async fn gather<T>(channel: &mut mpsc::Receiver<T>, waiting: &mut Vec
     waiting.len()
 }
 
-/// What the rules ask of an item.
+/// Properties of an item for the bounds of a commit.
 pub(crate) struct Weight<K> {
-    /// The row that it writes. Two of one row must not stand in the same commit.
+    /// Key of the item's row. A commit holds a key once.
     pub(crate) key: K,
-    /// How large it is.
     pub(crate) bytes: usize,
-    /// Whether processes have died with it, so that nothing else may share its fate.
+    /// True if processes have died with the item: no other item may share the commit.
     pub(crate) is_alone: bool,
 }
 
-/// Takes the next batch, sorted by key, out of what is waiting; replicas that write the same rows in
-/// different orders would deadlock. Never empty where something waits.
+/// Takes the next batch out of `waiting`, sorted by key: replicas that write the same rows in different orders would
+/// deadlock. Never empty while an item waits.
 pub(crate) fn next<T, K: Copy + Ord + Hash>(waiting: &mut Vec<T>, weigh: impl Fn(&T) -> Weight<K>) -> Vec<T> {
     let mut keys = HashSet::new();
     let mut bytes = 0;
@@ -88,7 +88,7 @@ mod tests {
             for item in 0..count {
                 sender.send(item).await.expect("room");
             }
-            // It runs as soon as this test waits for anything.
+            // The task runs at the next await of this test.
             tokio::spawn(async move {
                 for item in 0..5 {
                     sender.send(item).await.expect("room");

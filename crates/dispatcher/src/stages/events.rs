@@ -1,4 +1,4 @@
-//! From an event's message to what is written: decode, match, admit.
+//! Events: decodes messages, matches endpoints, renders bodies, and admits first attempts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,27 +24,27 @@ use crate::{
     metric,
 };
 
-/// The deliveries of an event with more endpoints are written in chunks, after the event.
+/// Maximum of deliveries persisted with an event. A fan-out writes the deliveries to more endpoints in chunks, after
+/// the event.
 const MAX_DIRECT: usize = 100;
 
-/// What the stage needs.
 pub(crate) struct Events {
     pub(crate) context: Arc<Context>,
     pub(crate) max_bytes: usize,
-    /// An event may have been accepted so long ago at most: its deliveries must end before its retention.
+    /// Greatest age of an event at persist: the deliveries must end before the event's retention ends.
     pub(crate) oldest: Duration,
 }
 
-/// An event that is ready to be persisted.
+/// An event to persist, with the permits for the first attempts.
 pub(crate) struct Planned {
     pub(crate) message: Incoming,
     pub(crate) new: NewEvent,
-    /// Deliveries that are sent at once: each one's position in `new.deliveries`.
+    /// Deliveries to send at once, by position in `new.deliveries`.
     pub(crate) direct: Vec<(usize, Direct)>,
     pub(crate) entered: Entered,
 }
 
-/// Reads messages until `stop`, and passes on what is to be written.
+/// Decodes messages until `stop`, and passes events on to persist.
 pub(crate) async fn run(
     events: Events,
     mut messages: mpsc::Receiver<Incoming>,
@@ -69,7 +69,7 @@ pub(crate) async fn run(
             Some(application) if is_up_to_date(&application, &message, &event) => {
                 events.accept(message, event, &application, &planned, entered).await;
             }
-            // In a task of its own: no other event waits for a look into the database.
+            // In a separate task: no other event waits for the database.
             _ => {
                 let (events, planned, stop) = (Arc::clone(&events), planned.clone(), stop.clone());
                 look_ups.spawn(async move {
@@ -83,8 +83,8 @@ pub(crate) async fn run(
 }
 
 impl Events {
-    /// An application, a setting or a type that is not known may be new: that it does not exist is said only after a look
-    /// into the database, however long that takes.
+    /// Refreshes the configuration before the decision on an event, and waits for the database as long as necessary. An
+    /// unknown application, setting or type may be new.
     async fn look_up(&self, message: Incoming, event: Event, planned: &mpsc::Sender<Planned>, entered: Entered) {
         let context = &self.context;
         while !context.directory.refresh().await {
@@ -103,7 +103,7 @@ impl Events {
         }
     }
 
-    /// Whether the event of a redelivered message was persisted before: its type is then judged no more.
+    /// True if the event of a redelivered message was persisted before. The event's type is then not checked again.
     async fn is_persisted(&self, message: &Incoming, event: &Event) -> bool {
         let (database, application, id) = (&self.context.database, event.application, event.id);
         let looking = || database.store.is_persisted(application, id);
@@ -111,7 +111,7 @@ impl Events {
             && database.until_answered("looking for an event", looking).await.result.unwrap_or(false)
     }
 
-    /// Passes an event on to be persisted, or parks it.
+    /// Passes an event on to persist, or parks the message.
     async fn accept(
         &self,
         message: Incoming,
@@ -124,12 +124,13 @@ impl Events {
         let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(now));
         if accepted_at < earlier(now, self.oldest) {
             let sentence = format!(
-                "the event was accepted at {accepted_at}: its deliveries would outlast its retention; publish it under a new id"
+                "the event was accepted at {accepted_at}, and its deliveries would outlast its retention: publish the \
+                 event again with a new id"
             );
             return park::park(&self.context, message, Unreadable::new("retention_over", sentence));
         }
         match application.dialect.render_body(&event, accepted_at) {
-            // Where no stage takes it any more, the process stops, and the message comes again elsewhere.
+            // The send fails only if the process stops. The broker then redelivers the message to another process.
             Ok(body) => {
                 drop(planned.send(self.plan(message, event, accepted_at, body, application, entered)).await);
             }
@@ -163,7 +164,7 @@ impl Events {
         };
         let mut direct = Vec::new();
         let at_once = if is_wide { &[] } else { endpoints.as_slice() };
-        // Of what is redacted there are two bodies.
+        // An event with redacted members has two bodies.
         let bytes = new.body.len() + new.redacted.as_ref().map_or(0, String::len);
         let lease = LeaseId::new(self.context.now(), rand::random());
         for endpoint in at_once {
@@ -178,7 +179,7 @@ impl Events {
     }
 }
 
-/// Decides how a delivery starts, before anything is written: the row then says it at once.
+/// Decides the first state of a delivery. The decision precedes the write, so that the row begins with the right state.
 pub(super) fn admit(
     context: &Context,
     id: DeliveryId,
@@ -204,8 +205,8 @@ pub(super) fn admit(
     }
 }
 
-/// Whether the known settings of an application are enough for its event: they are no older than those that ingest knew, and
-/// have the event's type where ingest has not checked it.
+/// True if the loaded settings of an application suffice for an event. After a check by ingest, the settings must be at
+/// least as new as ingest's. Without a check by ingest, the settings must include the event's type.
 fn is_up_to_date(application: &Application, message: &Incoming, event: &Event) -> bool {
     match message.accepted_by() {
         Some(version) => application.version >= version,
@@ -215,8 +216,8 @@ fn is_up_to_date(application: &Application, message: &Incoming, event: &Event) -
 
 fn no_application(event: &Event, is_unreadable: bool) -> Unreadable {
     if is_unreadable {
-        let sentence = format!("the settings of {} cannot be read here: the log says why", event.application);
+        let sentence = format!("the settings of {} are unreadable here: see the dispatcher's log", event.application);
         return Unreadable::new("application_unreadable", sentence);
     }
-    Unreadable::new("unknown_application", format!("there is no application {}", event.application))
+    Unreadable::new("unknown_application", format!("no application has the id {}", event.application))
 }

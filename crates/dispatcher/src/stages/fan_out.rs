@@ -1,4 +1,4 @@
-//! Fan-outs of wide events: their deliveries are written in chunks, as places become free.
+//! Fan-outs of wide events: writes the deliveries in chunks, as places become free.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,19 +23,19 @@ use super::{
 };
 use crate::{context::Context, metric};
 
-/// Deliveries of one chunk.
+/// Maximum of deliveries in a chunk.
 const CHUNK: usize = 500;
 
-/// Fan-outs of one process at once: enough to keep the database busy.
+/// Maximum of concurrent fan-outs in a process: enough to keep the database busy.
 const AT_ONCE: usize = 2;
 
-/// A fan-out that failed is given up after this, and taken over again.
+/// Wait between the failure and the release of a fan-out. A look then takes over the fan-out again.
 const ABANDONED_REST: Duration = Duration::from_secs(5);
 
-/// The wait for a free place.
+/// Wait between two tries for a free place.
 const PLACE_WAIT: Duration = Duration::from_millis(20);
 
-/// The fan-outs of the process. Cheap to clone.
+/// Fan-outs of the process. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct FanOuts {
     context: Arc<Context>,
@@ -43,13 +43,13 @@ pub(crate) struct FanOuts {
     at_once: Arc<Semaphore>,
 }
 
-/// An event whose deliveries are being written.
+/// An event of a fan-out.
 struct Wide {
     accepted_at: Timestamp,
     first: FirstAttempts,
 }
 
-/// The deliveries of a chunk, with the permits of the ones that are sent at once.
+/// Deliveries of a chunk, with the permits for the first attempts.
 #[derive(Default)]
 struct Admitted {
     deliveries: Vec<NewDelivery>,
@@ -61,16 +61,20 @@ impl FanOuts {
         Self { context, attempts, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// Begins the fan-out of an event that this process has just persisted.
+    /// Begins the fan-out of an event persisted by this process.
     pub(super) fn begin(&self, first: FirstAttempts, accepted_at: Timestamp, stop: &CancellationToken) {
         self.spawn(Wide { accepted_at, first }, EndpointId::LEAST, stop);
     }
 
-    /// Continues a fan-out that this process has taken over. One whose payload it cannot read is left to others.
+    /// Resumes a fan-out taken over by this process. If the payload is unreadable here, releases the fan-outs later,
+    /// for another process.
     pub(crate) fn resume(&self, taken: FanOut, stop: &CancellationToken) {
         let FanOut { event, application, accepted_at, mark, event_type, body, traceparent } = taken;
         let Some(body) = body else {
-            tracing::error!(%event, "cannot decrypt the payload of an event with many endpoints");
+            tracing::error!(
+                %event,
+                "cannot decrypt the payload of a fan-out; another process must continue: compare FANFARE_SECRET_KEYS"
+            );
             return self.abandon_later(stop);
         };
         let first = FirstAttempts { application, event, event_type, trace: traceparent, body: Bytes::from(body) };
@@ -87,21 +91,21 @@ impl FanOuts {
                     fan_outs.abandon().await;
                 }
             };
-            // Where the process stops, another one takes it over from the mark.
+            // After `stop`, another process takes over and continues at the mark.
             stop.run_until_cancelled(work).await;
         });
     }
 
-    /// Gives up the fan-outs of this process: a look takes them over again, from their marks.
+    /// Releases all fan-outs of this process. A look takes over the fan-outs again, at the marks.
     pub(super) async fn abandon(&self) {
         let (process, database) = (self.context.process(), &self.context.database);
         let releasing = || database.store.release_fan_outs(process);
         if let Err(error) = database.until_answered("releasing fan-outs", releasing).await.result {
-            tracing::error!(%error, "cannot release fan-outs");
+            tracing::error!(%error, "cannot release fan-outs; the fan-outs wait until this process stops");
         }
     }
 
-    /// Gives up the fan-outs of this process after a rest.
+    /// Releases all fan-outs of this process after a wait.
     pub(crate) fn abandon_later(&self, stop: &CancellationToken) {
         let (fan_outs, stop) = (self.clone(), stop.clone());
         self.context.tasks.spawn(async move {
@@ -113,7 +117,7 @@ impl FanOuts {
         });
     }
 
-    /// Writes the chunks behind the mark. Says whether the fan-out is over for this process.
+    /// Writes the chunks behind the mark. False if the fan-out must be tried again.
     async fn run(&self, wide: &Wide, mut mark: EndpointId) -> bool {
         let context = &self.context;
         crash_point("fan_out.begun");
@@ -143,14 +147,14 @@ impl FanOuts {
                     crash_point("fan_out.written");
                     self.forward(wide, admitted, &persisted, tried.tried_at).await;
                 }
-                // Written by a commit that was not heard of: its leases end, and recovery queues its deliveries.
+                // An earlier try has committed without an answer: the leases end, and recovery queues the deliveries.
                 Ok(None) if tried.unknown_commit => context.backlogs.look_for_more(),
                 Ok(None) => {
-                    tracing::info!(event = %wide.first.event, "another process fans an event out");
+                    tracing::info!(event = %wide.first.event, "another process has taken over a fan-out");
                     return true;
                 }
                 Err(error) => {
-                    tracing::error!(%error, event = %wide.first.event, "cannot write an event's deliveries");
+                    tracing::error!(%error, event = %wide.first.event, "cannot continue a fan-out; trying again");
                     return false;
                 }
             }
@@ -161,8 +165,8 @@ impl FanOuts {
         }
     }
 
-    /// Admits the next endpoints. A delivery whose endpoint has no room is queued; where the process or the application has no
-    /// place, the chunk ends, and waits for one where it would be empty.
+    /// Admits deliveries to the next endpoints. A delivery to an endpoint without room is queued. Without a free place
+    /// in the process or the application, the chunk ends; an empty chunk waits for a place.
     async fn admit(&self, wide: &Wide, endpoints: &[Arc<Endpoint>], lease: LeaseId) -> Admitted {
         let mut admitted = Admitted::default();
         for endpoint in endpoints {

@@ -1,4 +1,4 @@
-//! A delivery that this process has leased, from its lease to the record of its attempt.
+//! Deliveries in flight: from the lease to the record of the attempt.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::lanes::Permit;
 
-/// A leased delivery, ready for its attempt.
+/// A delivery leased by this process, ready for the attempt.
 pub(crate) struct InFlight {
     pub(crate) delivery: DeliveryId,
     pub(crate) attempt: u32,
@@ -26,21 +26,21 @@ pub(crate) struct InFlight {
     pub(crate) event_type: EventType,
     pub(crate) trace: Option<Traceparent>,
     pub(crate) body: Bytes,
-    /// The replay that requested it.
+    /// Replay that requested the delivery.
     pub(crate) replay: Option<ReplayId>,
     pub(crate) lease: LeaseId,
-    /// Failed attempts that the endpoint answers for.
+    /// Failed attempts caused by the endpoint.
     pub(crate) failures: u32,
     pub(crate) expires_at: Timestamp,
-    /// Its attempt must not begin later: another process could take the delivery over.
+    /// Latest start of the attempt. After a later start, another process could take over before the end.
     pub(crate) begin_by: Instant,
-    /// Lists show it already.
+    /// True if lists show the delivery already.
     pub(crate) is_listed: bool,
-    /// `None` once its turn has begun.
+    /// `None` after the wait for a slot has begun.
     pub(crate) permit: Option<Permit>,
 }
 
-/// What the first attempts of an event's deliveries have in common.
+/// Common part of the first attempts of an event's deliveries.
 pub(crate) struct FirstAttempts {
     pub(crate) application: ApplicationId,
     pub(crate) event: EventId,
@@ -49,14 +49,14 @@ pub(crate) struct FirstAttempts {
     pub(crate) body: Bytes,
 }
 
-/// What the first attempt of a delivery has got: its endpoint, and the right to send.
+/// Endpoint and permit of a first attempt.
 pub(crate) struct Direct {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) permit: Permit,
 }
 
 impl FirstAttempts {
-    /// The first attempt of a delivery; `None` where it was written as queued or skipped.
+    /// Creates the first attempt of a delivery; `None` for a queued or skipped delivery.
     pub(crate) fn of(&self, delivery: &NewDelivery, direct: Direct, leased_at: Instant) -> Option<InFlight> {
         let Start::Sending(lease) = delivery.start else { return None };
         Some(InFlight {
@@ -80,7 +80,7 @@ impl FirstAttempts {
 }
 
 impl InFlight {
-    /// A delivery that was leased from a backlog; `None` where its payload cannot be read.
+    /// Creates the attempt of a delivery leased from a backlog; `None` if the payload is unreadable.
     pub(crate) fn drained(
         leased: Leased,
         endpoint: Arc<Endpoint>,
@@ -108,7 +108,7 @@ impl InFlight {
         })
     }
 
-    /// The statement's row that gives the delivery back.
+    /// Creates the row that gives the delivery back.
     pub(crate) fn give_back(&self, reason: QueueReason) -> GiveBack {
         GiveBack { delivery: self.delivery, lease: self.lease, reason }
     }

@@ -1,4 +1,4 @@
-//! Messages that cannot be read: off the work queues with a reason, and into a table.
+//! Parking: moves unreadable messages with a reason into the parked queue, and from there into a table.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{context::Context, metric};
 
-/// A message that cannot be kept now rests, before the broker hands it over again.
+/// Rest of a message before the hand-back to the broker, if the database refuses the row.
 const REST: Duration = Duration::from_secs(5);
 
-/// Takes a message that cannot be read out of the way of those that can.
+/// Publishes an unreadable message to the parked queue, then acks the original.
 pub(crate) fn park(context: &Arc<Context>, message: Incoming, unreadable: Unreadable) {
     tracing::warn!(
         reason = unreadable.reason,
@@ -33,7 +33,7 @@ pub(crate) fn park(context: &Arc<Context>, message: Incoming, unreadable: Unread
     });
 }
 
-/// Empties the parked queue into the table: a queue cannot be looked into without damage.
+/// Moves the messages of the parked queue into the table, until `stop`. A look into a queue would move its messages.
 pub(crate) async fn keep(context: Arc<Context>, mut messages: mpsc::Receiver<Incoming>, stop: CancellationToken) {
     while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
         match decode_parked(&context.topology, &message) {
@@ -62,7 +62,10 @@ pub(crate) async fn keep(context: Arc<Context>, mut messages: mpsc::Receiver<Inc
                 let database = &context.database;
                 let kept = database.until_answered("parking a message", || database.store.park(&parked)).await;
                 if let Err(error) = kept.result {
-                    tracing::error!(%error, parked = %parked.id, "cannot keep a parked message; it will come again");
+                    tracing::error!(
+                        %error, parked = %parked.id,
+                        "cannot store a parked message; the broker redelivers the message"
+                    );
                     context.tasks.spawn(async move {
                         tokio::time::sleep(REST).await;
                         message.hand_back();

@@ -1,4 +1,4 @@
-//! Events and their open deliveries into the database, in batches; then the ack, and the first attempts.
+//! Persists events and open deliveries in batches, then acks the messages and passes the first attempts on.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{InFlight, batch, events::Planned, fan_out::FanOuts, in_flight::FirstAttempts, park};
 use crate::{context::Context, database::Tried, metric};
 
-/// What the stage needs. Cheap to clone.
+/// State of the stage. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Persist {
     pub(crate) context: Arc<Context>,
@@ -25,11 +25,11 @@ pub(crate) struct Persist {
     pub(crate) fan_outs: FanOuts,
 }
 
-/// Writes what comes in until nothing more does. A batch is what has come in while the one before it was written.
+/// Persists events until the channel closes. A batch has the events that came during the write of the previous batch.
 pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>, stop: CancellationToken) {
     let mut waiting = Vec::new();
     while batch::gather(&mut planned, &mut waiting).await > 0 {
-        // A second copy of an event finds the first one's rows in the next batch.
+        // A second copy of an event waits for the next batch, and finds the rows of the first copy.
         while !waiting.is_empty() {
             let batch = batch::next(&mut waiting, weigh);
             persist.write(batch, &stop).await;
@@ -40,17 +40,17 @@ pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>, 
 fn weigh(planned: &Planned) -> batch::Weight<EventId> {
     batch::Weight {
         key: planned.new.event.id,
-        // Of what is redacted there are two bodies.
+        // An event with redacted members has two bodies.
         bytes: planned.new.body.len() + planned.new.redacted.as_ref().map_or(0, String::len),
         is_alone: planned.message.is_alone(),
     }
 }
 
-/// What a batch has written, and when.
+/// Result of a batch.
 struct Written {
     persisted: Persisted,
     unknown_commit: bool,
-    /// No later than the commit.
+    /// Time no later than the commit.
     tried_at: Instant,
 }
 
@@ -70,7 +70,7 @@ impl Persist {
                     self.refused(planned, error, stop).await;
                 }
             }
-            // One row that cannot be stored fails its whole batch: find it.
+            // A single refused row fails the whole batch: bisect the batch to find the row.
             Err(_) => {
                 let second = batch.split_off(batch.len() / 2);
                 self.write_again(batch, stop).await;
@@ -79,7 +79,7 @@ impl Persist {
         }
     }
 
-    /// Writes a batch once more, from within a task that a write has begun.
+    /// Calls `write` recursively: the box gives the future a known size, and the return type makes the future `Send`.
     fn write_again<'a>(
         &'a self,
         batch: Vec<Planned>,
@@ -88,7 +88,8 @@ impl Persist {
         Box::pin(self.write(batch, stop))
     }
 
-    /// Parks an event that cannot be stored. One whose day has no partitions yet waits for them beside the stage.
+    /// Parks an event that the database refuses. If the event's day has no partitions yet, a task beside the stage
+    /// creates the partitions and writes the event again.
     async fn refused(&self, planned: Planned, error: StoreError, stop: &CancellationToken) {
         if !error.lacks_partition() {
             return park::park(&self.context, planned.message, Unreadable::new("not_storable", error.to_string()));
@@ -96,13 +97,16 @@ impl Persist {
         let (persist, stop) = (self.clone(), stop.clone());
         self.context.tasks.spawn(async move {
             let (accepted_at, database) = (planned.new.accepted_at, &persist.context.database);
-            let line = database.until_answered("looking for the retention", || database.store.line()).await.result;
+            let line = database.until_answered("reading the line of retention", || database.store.line()).await.result;
             if line.is_ok_and(|line| line.is_some_and(|line| accepted_at < line)) {
-                let sentence = format!("the event was accepted at {accepted_at}: its retention is over");
+                let sentence = format!(
+                    "the event was accepted at {accepted_at}, and its retention is over: publish the event again with \
+                     a new id"
+                );
                 return park::park(&persist.context, planned.message, Unreadable::new("retention_over", sentence));
             }
             let making = || database.store.create_partitions_of(accepted_at);
-            let made = database.until_answered("making partitions", making).await;
+            let made = database.until_answered("creating partitions", making).await;
             match made.result {
                 Ok(()) => persist.write_again(vec![planned], &stop).await,
                 Err(error) => {
@@ -124,7 +128,8 @@ impl Persist {
             self.begin(planned, &persisted.queued, tried_at, stop).await;
         }
         for planned in self.park_reused(known).await {
-            // A copy finds its event persisted: nothing is left to do, unless the commit was ours and not heard of.
+            // The event was persisted before: only the ack is left, unless an unknown commit of this process wrote the
+            // event.
             if unknown_commit {
                 self.begin_ours(planned, tried_at, stop).await;
             } else {
@@ -133,7 +138,7 @@ impl Persist {
         }
     }
 
-    /// Acks the message of a new event and passes its deliveries on to their first attempts.
+    /// Acks the message of a new event, and passes the deliveries on to first attempts.
     async fn begin(
         &self,
         planned: Planned,
@@ -167,8 +172,8 @@ impl Persist {
         }
     }
 
-    /// Begins the deliveries of an event that a commit of unknown outcome may have written: those under our own leases are
-    /// ours to send.
+    /// Begins the deliveries of an event after a commit of unknown outcome. Only deliveries under leases of this
+    /// process are sent: another process may have persisted the event.
     async fn begin_ours(&self, mut planned: Planned, leased_at: Instant, stop: &CancellationToken) {
         let context = &self.context;
         context.backlogs.look_for_more();
@@ -191,7 +196,7 @@ impl Persist {
         self.begin(planned, &HashSet::new(), leased_at, stop).await;
     }
 
-    /// Parks the copies of known events with other content: their publisher used a key twice. Returns the others.
+    /// Parks copies of known events with other content: the publisher used a key twice. Returns all other copies.
     async fn park_reused(&self, known: Vec<Planned>) -> Vec<Planned> {
         let content =
             |planned: &Planned| Some((planned.new.event.application, planned.new.event.id, planned.new.content?));
@@ -202,14 +207,14 @@ impl Persist {
         let database = &self.context.database;
         let tried = database.until_answered("comparing known events", || database.store.reused(&contents)).await;
         let reused = tried.result.unwrap_or_else(|error| {
-            tracing::error!(%error, "cannot compare copies of events with the events; they are acked");
+            tracing::error!(%error, "cannot compare copies of events with the persisted events; the copies are acked");
             HashSet::new()
         });
         let (reused, known): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|planned| reused.contains(&planned.new.event.id));
         for Planned { message, new, .. } in reused {
             let sentence = format!(
-                "its key is that of event {}, which has another type or other data; an event needs a key of its own",
+                "the key belongs to event {}, which has another type or other data: publish the event with a new key",
                 new.event.id
             );
             park::park(&self.context, message, Unreadable::new("key_reused", sentence));
@@ -218,7 +223,7 @@ impl Persist {
     }
 }
 
-/// Acks a message whose work is committed.
+/// Acks a message after the commit.
 fn end(message: Incoming) {
     message.ack();
     crash_point("message.acked");

@@ -1,4 +1,4 @@
-//! The results of attempts into the database, in batches; then the retry messages.
+//! Records the results of attempts in batches, then publishes the retry messages.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -18,20 +18,20 @@ use super::{
 };
 use crate::{context::Context, lanes::RecordPermit, metric};
 
-/// A backlog is not drained again so soon after one of its deliveries was given back.
+/// Rest of a backlog after a delivery was given back, before the next drain.
 const GIVEN_BACK_REST: Duration = Duration::from_secs(1);
 
-/// How often slow deliveries are shown to lists.
+/// Interval at which slow deliveries are shown in lists.
 const LISTS_EVERY: Duration = Duration::from_millis(500);
 
-/// An attempt, its retry, and the place that it holds until it is recorded.
+/// An attempt to record, and the retry to publish afterwards. Holds the place until the record.
 struct Sent {
     record: Box<AttemptRecord>,
     retry: Option<NextRetry>,
     _permit: RecordPermit,
 }
 
-/// Records what comes in until nothing more does.
+/// Records results until the channel closes.
 pub(crate) async fn run(context: Arc<Context>, mut results: mpsc::Receiver<AttemptResult>) {
     let mut waiting = Vec::new();
     while batch::gather(&mut results, &mut waiting).await > 0 {
@@ -42,7 +42,7 @@ pub(crate) async fn run(context: Arc<Context>, mut results: mpsc::Receiver<Attem
                 AttemptResult::GivenBack(given) => back.push(given),
             }
         }
-        // A delivery that was taken over may end twice at once: one commit must not hold both.
+        // A delivery that was taken over may have two results: a commit must not hold both.
         while !sent.is_empty() {
             let batch = batch::next(&mut sent, |sent: &Sent| batch::Weight {
                 key: sent.record.delivery,
@@ -72,12 +72,18 @@ async fn record(context: &Arc<Context>, mut batch: Vec<Sent>) {
                 let dropped =
                     database.until_answered("forgetting a delivery", || database.store.forget_dropped(record.delivery));
                 let is_dropped = dropped.await.result.unwrap_or(false);
-                tracing::warn!(delivery = %record.delivery, is_dropped, "an attempt ended after its retention");
+                tracing::warn!(
+                    delivery = %record.delivery, is_dropped,
+                    "an attempt ended after the retention of its event, and is not recorded"
+                );
             } else {
-                tracing::error!(%error, delivery = %record.delivery, attempt = record.attempt, "cannot record an attempt");
+                tracing::error!(
+                    %error, delivery = %record.delivery, attempt = record.attempt,
+                    "cannot record an attempt; recovery queues the delivery when the lease ends"
+                );
             }
         }
-        // One row that cannot be stored fails its whole batch: find it.
+        // A single refused row fails the whole batch: bisect the batch to find the row.
         Err(_) => {
             let second = batch.split_off(batch.len() / 2);
             Box::pin(record_rest(context, batch, second)).await;
@@ -90,8 +96,8 @@ async fn record_rest(context: &Arc<Context>, first: Vec<Sent>, second: Vec<Sent>
     record(context, second).await;
 }
 
-/// Only the process that moved a delivery publishes its retry. After an unknown commit this process may have been the one: a
-/// message too many is stale.
+/// Publishes the retries of deliveries that this process moved to a new state. After an unknown commit, publishes all
+/// retries: a superfluous message is stale.
 fn settle(context: &Arc<Context>, batch: Vec<Sent>, moved: &HashSet<DeliveryId>, unknown_commit: bool) {
     for Sent { record, retry, _permit } in batch {
         let is_moved = moved.contains(&record.delivery);
@@ -107,8 +113,7 @@ fn settle(context: &Arc<Context>, batch: Vec<Sent>, moved: &HashSet<DeliveryId>,
     }
 }
 
-/// Disables an endpoint that wants nothing any more. Should the process die before, the next delivery is answered in the same
-/// way.
+/// Disables an endpoint that answered as gone. If the process dies before, the next delivery gets the same answer.
 fn disable(context: &Arc<Context>, record: &AttemptRecord) {
     let (disabling, endpoint, asked_at) = (Arc::clone(context), record.endpoint, record.started_at);
     context.tasks.spawn(async move {
@@ -118,7 +123,7 @@ fn disable(context: &Arc<Context>, record: &AttemptRecord) {
         match database.until_answered("disabling an endpoint", disabling).await.result {
             Ok(true) => tracing::warn!(%endpoint, reason, "disabled an endpoint"),
             Ok(false) => {}
-            Err(error) => tracing::error!(%error, %endpoint, "cannot disable an endpoint"),
+            Err(error) => tracing::error!(%error, %endpoint, "cannot disable an endpoint; the next answer tries again"),
         }
     });
 }
@@ -140,7 +145,10 @@ async fn give_back(context: &Arc<Context>, mut back: Vec<GiveBack>) {
             }
         }
         Err(error) => {
-            tracing::error!(%error, deliveries = back.len(), "cannot give deliveries back; recovery finds them when their leases end");
+            tracing::error!(
+                %error, deliveries = back.len(),
+                "cannot give deliveries back; recovery queues them when the leases end"
+            );
         }
     }
 }
@@ -154,7 +162,7 @@ fn count(next: &NextState) {
     metrics::counter!(metric::DELIVERIES, "state" => state, "reason" => reason).increment(1);
 }
 
-/// Shows deliveries to lists whose attempts have become slow, until nothing more comes in.
+/// Shows deliveries with slow attempts in lists, until the channel closes or `stop`.
 pub(crate) async fn list_slow(
     context: Arc<Context>,
     mut slow: mpsc::UnboundedReceiver<DeliveryId>,
@@ -165,7 +173,7 @@ pub(crate) async fn list_slow(
         batch.sort_unstable();
         let store = &context.database.store;
         if let Err(error) = store.in_time(Duration::from_secs(5), store.list_slow(&batch)).await {
-            tracing::debug!(%error, "cannot show slow deliveries to lists");
+            tracing::debug!(%error, "cannot show slow deliveries in lists; lists show them after the record");
         }
         batch.clear();
         stop.run_until_cancelled(tokio::time::sleep(LISTS_EVERY)).await;

@@ -1,4 +1,4 @@
-//! From a retry's message to its delivery's backlog: decode, pass the next delay, or queue.
+//! Retries: decodes retry messages, passes each on to the next delay queue, or queues the due delivery.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,16 +11,16 @@ use tokio_util::sync::CancellationToken;
 use super::{batch, park, retry_messages};
 use crate::{context::Context, database::Tried};
 
-/// A retry that is due.
+/// A due retry, with the message.
 struct Due {
     message: Incoming,
     retry: DueRetry,
 }
 
-/// A message that cannot be handled now rests, before the broker hands it over again.
+/// Rest of a message before the hand-back to the broker, if the database refuses the retry.
 const REST: Duration = Duration::from_secs(5);
 
-/// Queues the deliveries of what comes in, until `stop`.
+/// Queues the deliveries of due retries, until `stop`.
 pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::Receiver<Incoming>, stop: CancellationToken) {
     let (due, mut to_queue) = mpsc::channel(512);
     let reading = async {
@@ -44,7 +44,8 @@ pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::Receiver<Inco
     tokio::join!(reading, queueing);
 }
 
-/// Reads a message. One with delays left to pass is published into the next; one that cannot be read is parked.
+/// Decodes a message. Publishes a message with further delays into the next delay queue, and parks an unreadable
+/// message.
 fn read(context: &Arc<Context>, message: Incoming) -> Option<Due> {
     let (retry, trace) = match decode_retry(&message) {
         Ok(retry) => retry,
@@ -84,7 +85,10 @@ async fn queue(context: &Arc<Context>, mut batch: Vec<Due>) {
             }
         }
         Err(error) if batch.len() == 1 => {
-            tracing::error!(%error, delivery = %retries[0].delivery, "cannot queue a retry; its message will come again");
+            tracing::error!(
+                %error, delivery = %retries[0].delivery,
+                "cannot queue a retry; the broker redelivers the message"
+            );
             for due in batch {
                 context.tasks.spawn(async move {
                     tokio::time::sleep(REST).await;
@@ -92,7 +96,7 @@ async fn queue(context: &Arc<Context>, mut batch: Vec<Due>) {
                 });
             }
         }
-        // One row that cannot be changed fails its whole batch: find it.
+        // A single refused row fails the whole batch: bisect the batch to find the row.
         Err(_) => {
             let second = batch.split_off(batch.len() / 2);
             Box::pin(queue(context, batch)).await;

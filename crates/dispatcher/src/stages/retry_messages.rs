@@ -1,4 +1,4 @@
-//! Retry messages: failed attempts published to their delay queues, after their records are committed.
+//! Retry messages: published into the delay queues, after the records of the failed attempts are committed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,10 +9,10 @@ use fanfare_service::crash_point;
 use super::InFlight;
 use crate::{context::Context, metric};
 
-/// A message that the broker does not confirm within this is left to recovery, which queues its delivery when it is due.
+/// Deadline for the broker's confirm. Recovery queues the delivery of an unconfirmed message 10 s after the due time.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 
-/// A retry, and the delays that its message passes.
+/// A retry message, with the first delay. The message holds the further delays.
 pub(crate) struct NextRetry {
     message: RetryMessage,
     delay: Option<Duration>,
@@ -20,7 +20,7 @@ pub(crate) struct NextRetry {
 }
 
 impl NextRetry {
-    /// The retry of a failed attempt.
+    /// Creates the retry of a failed attempt, with the delays of `plan`.
     pub(super) fn new(in_flight: &InFlight, plan: Vec<Duration>) -> Self {
         let mut delays = plan.into_iter();
         let delay = delays.next();
@@ -35,7 +35,7 @@ impl NextRetry {
     }
 }
 
-/// Publishes a retry beside the stages: nothing waits for it.
+/// Publishes a retry in a task beside the stages: no stage waits for the confirm.
 pub(super) fn publish(context: &Arc<Context>, retry: NextRetry) {
     let NextRetry { message, delay, trace } = retry;
     let publishing = Arc::clone(context);
@@ -45,7 +45,7 @@ pub(super) fn publish(context: &Arc<Context>, retry: NextRetry) {
     });
 }
 
-/// Publishes a retry into its next delay queue. A broken queue costs lateness only: recovery queues the delivery.
+/// Publishes a retry into the next delay queue. A broken queue only makes the retry late: recovery queues the delivery.
 pub(super) async fn send(
     context: &Context,
     message: &RetryMessage,
@@ -55,7 +55,10 @@ pub(super) async fn send(
     let encoded = match encode_retry(&context.topology, message, delay, trace) {
         Ok(encoded) => encoded,
         Err(error) => {
-            return tracing::error!(%error, delivery = %message.delivery, "cannot encode a retry; recovery queues it");
+            return tracing::error!(
+                %error, delivery = %message.delivery,
+                "cannot encode a retry message; recovery queues the delivery"
+            );
         }
     };
     let confirmed = context.publisher.publish_until_confirmed(&encoded);
@@ -63,7 +66,7 @@ pub(super) async fn send(
         metrics::counter!(metric::UNCONFIRMED_RETRIES).increment(1);
         tracing::warn!(
             delivery = %message.delivery,
-            "the broker did not confirm a retry in time; recovery queues it when it is due"
+            "the broker did not confirm a retry message in time; recovery queues the delivery when overdue"
         );
     }
 }

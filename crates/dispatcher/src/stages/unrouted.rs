@@ -1,4 +1,5 @@
-//! Messages that no binding wanted: a fault of the topology, which is declared again before they are sent on.
+//! Unrouted messages, which matched no binding by a fault of the topology. Declares the topology again, and sends the
+//! messages on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{context::Context, metric};
 
-/// For how long a declaration is believed to hold, and how long one that did not hold is left alone: whatever
-/// unbinds a queue again and again would otherwise have messages circle as fast as the broker can.
+/// Time for which a declaration counts as valid, and rest of a message that comes back after a declaration. If a
+/// binding is removed again and again, messages would otherwise circle at the broker's full speed.
 const BELIEVED: Duration = Duration::from_secs(5);
 
-/// How long a declaration that failed waits for the next.
+/// Wait after a failed declaration.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Sends on what comes from the unrouted queue, until `stop`.
+/// Sends the messages of the unrouted queue on, until `stop`.
 pub(crate) async fn send_on(
     context: Arc<Context>,
     mut messages: mpsc::Receiver<Incoming>,
@@ -35,7 +36,7 @@ pub(crate) async fn send_on(
                 declared = Some(Instant::now());
             }
         };
-        // What is not acked comes again.
+        // The broker redelivers the un-acked message.
         if stop.run_until_cancelled(declaring).await.is_none() {
             return;
         }

@@ -1,4 +1,4 @@
-//! The server that takes the mails.
+//! SMTP: connects to the mail server, and hands mails over.
 
 use std::{error::Error, fmt, fs, path::Path, str::FromStr, time::Duration};
 
@@ -22,20 +22,21 @@ use url::{Host, Url};
 
 use super::letter::Letter;
 
-/// How long it may take to connect, and to hand a mail over.
+/// Deadline for a connection, and for handing a mail over.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it may take to part, once the mail is theirs.
+/// Deadline for closing the connection after the result.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// Answers to a recipient that speak of the recipient (RFC 5321, 4.2.2 and RFC 7504). Other permanent ones may
-/// as well mean that this server relays nothing for us.
+/// Reply codes to RCPT TO that reject the recipient (RFC 5321, 4.2.2 and RFC 7504). Other permanent codes may also mean
+/// that the server relays nothing for us.
 const NO_SUCH_RECIPIENT: [u16; 4] = [550, 551, 553, 556];
 
-/// How a server begins that speaks, with the same codes, of what we may do (RFC 3463, 3.8).
+/// Enhanced status of a policy rejection (RFC 3463, 3.8), which concerns the sender and comes with the same reply
+/// codes.
 const POLICY: &str = "5.7.";
 
-/// Where the server is, and how to talk to it. May hold a password.
+/// Address, encryption and credentials of the mail server. May hold a password.
 #[derive(Clone)]
 pub(crate) struct SmtpServer {
     host: String,
@@ -46,11 +47,11 @@ pub(crate) struct SmtpServer {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encryption {
-    /// From the first byte on.
+    /// TLS from the first byte on.
     Tls,
-    /// By STARTTLS, before anything else. Without it nothing is said.
+    /// STARTTLS before anything else. Without STARTTLS nothing is sent.
     StartTls,
-    /// None, by express wish.
+    /// No encryption, by explicit setting.
     None,
 }
 
@@ -94,31 +95,31 @@ impl fmt::Debug for SmtpServer {
     }
 }
 
-/// Why a mail was not taken.
+/// Reason why a mail was not accepted.
 #[derive(Debug)]
 pub(super) enum NotSent {
-    /// The server is away, or takes nothing from us: no other mail would fare better.
+    /// The server is unavailable, or accepts nothing from us: every other mail would fail, too.
     Server(Cause),
-    /// The server does not take this mail. Another one it may, and this one perhaps later.
+    /// The server does not accept this mail. Another mail may succeed, or this mail later.
     Mail(Cause),
-    /// Mail to this recipient is not taken, now or ever.
+    /// The server permanently rejects the recipient.
     Recipient(Cause),
 }
 
-/// What went wrong, in words that hold no address: what a server says may hold one.
+/// Cause of a failure, without the server's text, which may hold an address.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Cause {
-    #[error("it did not answer within {TIMEOUT:?}")]
+    #[error("no answer within {TIMEOUT:?}")]
     TimedOut,
-    #[error("it answered {0}")]
+    #[error("the server answered {0}")]
     Answer(u16),
-    #[error("it answered something else than SMTP")]
+    #[error("the server's answer is not SMTP")]
     NotSmtp,
     #[error("{0}")]
     Connection(lettre::transport::smtp::Error),
-    #[error("the address is none that it can send to")]
+    #[error("the server cannot send to the address")]
     Address,
-    #[error("the mail could not be written: {0}")]
+    #[error("cannot write the mail: {0}")]
     Message(lettre::error::Error),
 }
 
@@ -132,7 +133,7 @@ impl From<lettre::transport::smtp::Error> for Cause {
     }
 }
 
-/// Sends mails from one address by one server.
+/// Sends mails from a fixed address, by a fixed server.
 #[derive(Clone)]
 pub(crate) struct Mailer {
     server: SmtpServer,
@@ -141,10 +142,11 @@ pub(crate) struct Mailer {
 }
 
 impl Mailer {
-    /// Trusts the system's root certificates, and those of `extra_roots` (PEM).
+    /// Creates a mailer that trusts the system's root certificates, and the certificates in the file `extra_roots`
+    /// (PEM).
     ///
     /// # Errors
-    /// When that file cannot be read.
+    /// If the file is unreadable, or TLS cannot be set up.
     pub(crate) fn new(server: SmtpServer, from: Mailbox, extra_roots: Option<&Path>) -> anyhow::Result<Self> {
         let tls = match server.encryption {
             Encryption::None => None,
@@ -160,14 +162,14 @@ impl Mailer {
         Ok(Self { server, tls, from })
     }
 
-    /// Connects, up to where mails are taken.
+    /// Connects, with encryption and authentication.
     pub(super) async fn connect(&self) -> Result<AsyncSmtpConnection, Cause> {
         tokio::time::timeout(TIMEOUT, self.connect_in_time()).await.unwrap_or(Err(Cause::TimedOut))
     }
 
     async fn connect_in_time(&self) -> Result<AsyncSmtpConnection, Cause> {
         let Self { server, tls, from } = self;
-        // Relays that know their customers by this name want the domain, and no machine is sure to have a name.
+        // The domain of the sender: some relays identify customers by this name, and a machine may have no name.
         let hello = ClientId::Domain(from.email.domain().to_owned());
         let implicit = tls.clone().filter(|_| server.encryption == Encryption::Tls);
         let address = (server.host.as_str(), server.port);
@@ -182,7 +184,7 @@ impl Mailer {
         Ok(connection)
     }
 
-    /// Hands a letter over. One that is sent again has the same id, so that its reader can tell.
+    /// Sends a letter. A letter sent again has the same id, so that the reader recognises the duplicate.
     pub(super) async fn send(
         &self,
         mut connection: AsyncSmtpConnection,
@@ -194,14 +196,14 @@ impl Mailer {
         let message = self.message(&recipient, letter, id).map_err(|error| NotSent::Mail(Cause::Message(error)))?;
         let handing = self.hand_over(&mut connection, recipient, &message);
         let sent = tokio::time::timeout(TIMEOUT, handing).await.unwrap_or(Err(NotSent::Server(Cause::TimedOut)));
-        // It is theirs or it is not, however they part.
+        // The result is known: the end of the connection changes nothing.
         let _ = tokio::time::timeout(PARTING, connection.abort()).await;
         sent
     }
 
     fn message(&self, recipient: &Address, letter: Letter, id: &str) -> Result<Message, lettre::error::Error> {
         let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
-        // lettre would read it from the headers, where it takes no quoted name, as in "a b"@example.com.
+        // lettre would read the envelope from the headers, and fails there on a quoted name, as in "a b"@example.com.
         let envelope = Envelope::new(Some(self.from.email.clone()), vec![recipient.clone()])?;
         Message::builder()
             .envelope(envelope)
@@ -214,7 +216,7 @@ impl Mailer {
             .singlepart(SinglePart::plain(letter.text))
     }
 
-    /// Step by step, because whom an answer concerns follows from what it answers.
+    /// Hands a mail over, command by command: the refused command shows whether server, recipient or mail is refused.
     async fn hand_over(
         &self,
         connection: &mut AsyncSmtpConnection,
