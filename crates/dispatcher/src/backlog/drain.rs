@@ -1,4 +1,4 @@
-//! The drain: leases the next deliveries of all backlogs that have room, in one statement, and sends them.
+//! The drain: leases the next deliveries of all backlogs with room, in a single statement, and sends the deliveries.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,27 +28,26 @@ use crate::{
     stages::InFlight,
 };
 
-/// Deliveries, and backlogs, of one statement.
+/// Maximum of deliveries, and of backlogs, in a statement.
 const MAX_ROWS: usize = 512;
 const MAX_BACKLOGS: usize = 256;
 
-/// Backlogs that one plan sets aside, since they get no place.
+/// Maximum of backlogs without a place that a plan passes over.
 const MAX_ASIDE: usize = 64;
 
-/// A rate gives tokens one by one: those of this time are leased together.
+/// Minimum wait for a token. A rate yields tokens singly: a lease takes the tokens of this time together.
 const TOKENS_OF: Duration = Duration::from_millis(10);
 
-/// A payload that cannot be decrypted here is not tried again within this.
+/// Rest of a backlog after a payload that this process cannot decrypt.
 const UNREADABLE_REST: Duration = Duration::from_secs(1);
 
-/// What the drain needs.
 pub(crate) struct Drain {
     pub(crate) context: Arc<Context>,
     pub(crate) attempts: mpsc::Sender<InFlight>,
     pub(crate) unsendable: mpsc::UnboundedSender<Unsendable>,
 }
 
-/// What is asked for one backlog.
+/// A backlog of the next statement, with a permit for each delivery.
 struct Planned {
     endpoint: Arc<Endpoint>,
     floor: Floor,
@@ -57,7 +56,7 @@ struct Planned {
 }
 
 impl Drain {
-    /// Drains until `stop`. `wakes` names endpoints whose lane has room.
+    /// Drains until `stop`. `wakes` yields endpoints with room in the lane.
     pub(crate) async fn run(self, mut wakes: mpsc::UnboundedReceiver<EndpointId>, stop: CancellationToken) {
         let context = &self.context;
         let (changed, freed) = (&context.backlogs.changed, &context.lanes.places.freed);
@@ -89,8 +88,8 @@ impl Drain {
         }
     }
 
-    /// The backlogs that have room, in turn, with a permit for each delivery that is asked for; and the endpoints whose
-    /// breaker lets nothing pass.
+    /// Plans the next statement: the next backlogs with room, with a permit for each delivery. Also returns the
+    /// endpoints whose open breaker permits no attempt.
     fn plan(&self) -> (Vec<Planned>, Vec<EndpointId>) {
         let context = &self.context;
         let (mut planned, mut closed) = (Vec::new(), Vec::new());
@@ -107,7 +106,7 @@ impl Drain {
             let is_empty = reserved.permits.is_empty();
             rows += reserved.permits.len();
             match reserved.blocked {
-                // A slow endpoint is refused before a fast one of the same application.
+                // Only the refusal of a fast endpoint shows that no endpoint of the application gets a place.
                 Some(Blocked::Application | Blocked::Process) if reserved.is_fast => {
                     busy.insert(next.application);
                 }
@@ -131,7 +130,7 @@ impl Drain {
         (planned, closed)
     }
 
-    /// The endpoint of a backlog, if it may be sent to. A backlog whose endpoint may not goes to a task of its own.
+    /// Returns the endpoint of a backlog, if enabled. Otherwise passes the backlog on to [`super::handle_blocked`].
     fn sendable(&self, next: &Next) -> Option<Arc<Endpoint>> {
         let endpoint = self.context.endpoint(next.application, next.endpoint);
         match endpoint {
@@ -154,7 +153,7 @@ impl Drain {
             None => backlogs.is_ready(endpoint),
             Some(Blocked::Lane) => {
                 backlogs.waits_for_lane(endpoint);
-                // The attempt that had the lane may have ended before.
+                // The last attempt in the lane may have ended before the wait began.
                 if self.context.lanes.has_room(endpoint) {
                     backlogs.lane_has_room(endpoint);
                 }
@@ -164,7 +163,7 @@ impl Drain {
             }
             Some(Blocked::Until(at, _)) => {
                 backlogs.waits_for_probe(endpoint, at);
-                // The probe may have succeeded before.
+                // The probe may have succeeded before the wait began.
                 if self.context.lanes.breaker(endpoint).next_probe.is_none() {
                     backlogs.lane_has_room(endpoint);
                 }
@@ -173,7 +172,7 @@ impl Drain {
         }
     }
 
-    /// Leases, sends, and ends the backlogs that are empty.
+    /// Leases deliveries, passes the deliveries on to attempts, and ends empty backlogs.
     async fn lease(&self, planned: Vec<Planned>) {
         let context = &self.context;
         let process = context.process();
@@ -185,7 +184,7 @@ impl Drain {
             .until_answered("leasing deliveries", || context.database.store.lease(process, lease, &demands))
             .await;
         let leased = match result {
-            // Rows of a commit that was not heard of are leased, and not in the answer.
+            // An earlier try may have committed without an answer: the last answer lacks the rows of that lease.
             Ok(_) if unknown_commit => {
                 let store = &context.database.store;
                 context.database.until_answered("looking for leases", || store.leased_under(lease)).await.result
@@ -198,6 +197,8 @@ impl Drain {
         });
         metrics::histogram!(metric::LEASE_SECONDS).record(began.elapsed());
         crash_point("delivery.leased");
+        let mut leased = leased;
+        leased.sort_unstable_by_key(|leased| (leased.class, leased.delivery));
         let mut of_endpoint: HashMap<EndpointId, Vec<Leased>> = HashMap::new();
         for leased in leased {
             of_endpoint.entry(leased.endpoint).or_default().push(leased);
@@ -234,16 +235,20 @@ impl Drain {
         }
     }
 
-    /// Passes what was leased of one backlog on to its attempts.
+    /// Passes the leased deliveries of a backlog on to attempts.
     async fn send(
         &self,
         planned: Planned,
-        leased: Vec<Leased>,
+        mut leased: Vec<Leased>,
         lease: LeaseId,
         leased_at: Instant,
         (ended, back): (&mut Vec<EndLeased>, &mut Vec<GiveBack>),
     ) {
         let Planned { endpoint, permits, .. } = planned;
+        // Two tries of the statement lease up to twice the demand, if the first try committed without an answer.
+        let surplus = leased.split_off(permits.len().min(leased.len()));
+        let reason = QueueReason::LaneFull;
+        back.extend(surplus.iter().map(|leased| GiveBack { delivery: leased.delivery, lease, reason }));
         let Some(last) = leased.last() else { return };
         let floor = Floor { class: last.class, delivery: last.delivery };
         let (mut bytes, count) = (0, leased.len());
@@ -282,12 +287,12 @@ impl Drain {
                     metrics::counter!(metric::DELIVERIES, "state" => "failed", "reason" => reason).increment(1);
                 }
             }
-            // Rows whose partition is gone: their retention is over.
+            // The partition of a delivery is gone: the retention is over.
             Err(error) if error.lacks_partition() && ended.len() == 1 => {
                 let delivery = ended[0].delivery;
                 let forgetting = || database.store.forget_dropped(delivery);
                 let _ = database.until_answered("forgetting a delivery", forgetting).await;
-                tracing::warn!(%delivery, "a delivery was open after its retention");
+                tracing::warn!(%delivery, "removed a delivery that was open after its retention");
             }
             Err(error) if error.lacks_partition() => {
                 for one in ended {
@@ -295,7 +300,10 @@ impl Drain {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, deliveries = ended.len(), "cannot end deliveries; recovery finds them when their leases end");
+                tracing::error!(
+                    %error, deliveries = ended.len(),
+                    "cannot end deliveries; recovery queues them when the leases end"
+                );
             }
         }
     }
@@ -317,12 +325,12 @@ impl Drain {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "cannot give deliveries back; recovery finds them when their leases end");
+                tracing::error!(%error, "cannot give deliveries back; recovery queues them when the leases end");
             }
         }
     }
 
-    /// Ends backlogs that are empty. A backlog whose probe is in flight stays: other processes must go on queueing.
+    /// Ends empty backlogs. A backlog with a probe in flight stays, so that other processes continue to queue.
     async fn end(&self, empty: Vec<EndpointId>) {
         let context = &self.context;
         let (probing, mut empty): (Vec<_>, Vec<_>) =
@@ -344,7 +352,7 @@ impl Drain {
         crash_point("backlog.ended");
         let mut going_on = Vec::new();
         for endpoint in empty {
-            // After an unknown commit the row may be gone already: the next lease finds nothing, and the look says so.
+            // After an unknown commit the row may be gone already. If not, the look at owned backlogs finds the row.
             if ended.contains(&endpoint) || tried.unknown_commit {
                 context.end_backlog(endpoint);
                 if tried.unknown_commit {
@@ -358,7 +366,7 @@ impl Drain {
         self.mark_ending(going_on, true).await;
     }
 
-    /// Lets first attempts pass beside these backlogs, or no longer.
+    /// Permits or forbids first attempts beside the backlogs of `endpoints`.
     async fn mark_ending(&self, mut endpoints: Vec<EndpointId>, is_ending: bool) {
         let context = &self.context;
         endpoints.retain(|&endpoint| context.lanes.set_ending(endpoint, is_ending));
@@ -369,11 +377,11 @@ impl Drain {
         let (process, store) = (context.process(), &context.database.store);
         let marking = || store.mark_ending(process, &endpoints, is_ending);
         if let Err(error) = context.database.until_answered("marking backlogs", marking).await.result {
-            tracing::warn!(%error, "cannot mark backlogs that are about to end");
+            tracing::warn!(%error, "cannot update the marks of ending backlogs");
         }
     }
 
-    /// Notes the breakers that have changed, for the next owner and the API: once a probe.
+    /// Writes the changed breakers, for the next owner and the API: a write for each probe.
     async fn note_probes(&self, endpoints: impl Iterator<Item = EndpointId>) {
         let context = &self.context;
         let mut probed: Vec<Probed> = endpoints.filter_map(|endpoint| context.changed_breaker(endpoint)).collect();
@@ -384,7 +392,7 @@ impl Drain {
         let (process, store) = (context.process(), &context.database.store);
         let noted = context.database.until_answered("noting probes", || store.note_probes(process, &probed)).await;
         if let Err(error) = noted.result {
-            tracing::warn!(%error, "cannot note the breakers of backlogs");
+            tracing::warn!(%error, "cannot write the breakers of backlogs; the next probe tries again");
         }
     }
 }
