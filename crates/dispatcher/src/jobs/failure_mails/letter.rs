@@ -1,41 +1,43 @@
-//! What owners read: which deliveries failed, what came back, and what to do.
+//! Text of a failure mail: the failed deliveries, the endpoints' answers, and the steps to take.
 
 use fanfare_store::{FailedDelivery, FailedEndpoint, NoticeBounds, Notices};
 use url::Url;
 
-/// What one mail holds. With a hundred thousand failures in a digest's time the rest can wait for the next.
+/// Bounds of a mail. The next mail reports the failures beyond a hundred thousand.
 pub(super) const BOUNDS: NoticeBounds =
     NoticeBounds { deliveries: 100_000, in_detail: 20, endpoints: 20, body_bytes: 600 };
 
-/// Lines of a response's body, and characters of one line of anything.
+/// Maximum of lines of a response's body, and of characters in any line.
 const BODY_LINES: usize = 5;
 const LINE_CHARACTERS: usize = 200;
 
-/// Characters of a name in the subject.
+/// Maximum of characters of a name in the subject.
 const SUBJECT_NAME_CHARACTERS: usize = 60;
 
-/// Why deliveries are given up, in words.
-const REASONS: [(&str, &str); 6] = [
-    ("attempts_exhausted", "every attempt of its schedule failed"),
-    ("expired", "it was still unfinished long after its schedule's end"),
-    ("aborted", "we could not finish an attempt three times in a row"),
-    ("endpoint_deleted", "its endpoint was deleted"),
-    ("rejected", "the endpoint answered that it will never take it"),
-    ("endpoint_gone", "the endpoint answered that it wants nothing any more, and was disabled"),
+/// Descriptions of failure reasons.
+const REASONS: [(&str, &str); 8] = [
+    ("attempts_exhausted", "every attempt of the schedule failed"),
+    ("expired", "the delivery was unfinished long after the end of the schedule"),
+    ("aborted", "we could not finish an attempt four times in a row"),
+    ("endpoint_deleted", "the endpoint was deleted"),
+    ("rejected", "the endpoint answered that it will never accept the delivery"),
+    ("endpoint_gone", "the endpoint answered that it accepts no more deliveries, and was disabled"),
+    ("held_too_long", "the endpoint was paused for longer than a delivery may wait"),
+    ("too_many_held", "the endpoint was paused, and too many deliveries waited for it"),
 ];
 
 const WHAT_TO_DO: &str = "\
 What to do
-  1. See to it that the endpoint answers with a 2xx status, in time.
-  2. Look at what was sent and what came back:
+  1. Make sure that the endpoint answers with a 2xx status, in time.
+  2. Read the request and the response of a delivery:
        GET /api/v1/deliveries/<id of the delivery>
-  3. Have it sent again:
+  3. Send a delivery again:
        POST /api/v1/deliveries/<id of the delivery>/resend
-     or everything that failed at one endpoint at once:
+     or send all failed deliveries of an endpoint again:
        POST /api/v1/deliveries/resend  {\"webhook\": \"<id of the endpoint>\"}
 ";
 
-/// A mail without its addresses.
+/// A mail without addresses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Letter {
     pub(super) subject: String,
@@ -43,7 +45,7 @@ pub(super) struct Letter {
 }
 
 impl Letter {
-    /// Says what is to be told. Everything in it that others chose is bounded, and free of control characters.
+    /// Writes a mail about `notices`. Foreign text is bounded, and free of control characters.
     pub(super) fn about(notices: &Notices) -> Self {
         let sections = [
             summary(notices),
@@ -71,7 +73,7 @@ fn subject(notices: &Notices) -> String {
 fn summary(notices: &Notices) -> String {
     let deliveries = number(notices.told.len(), "delivery", "deliveries");
     let endpoints = number(notices.endpoint_count, "endpoint", "endpoints");
-    let mut text = format!("{deliveries} to {endpoints} failed. They are not tried again by themselves.\n\n");
+    let mut text = format!("{deliveries} to {endpoints} failed. We make no further attempt without a request.\n\n");
     for endpoint in &notices.endpoints {
         text += &format!("{:>8}  {}\n", endpoint.failures, endpoint_line(endpoint));
     }
@@ -105,7 +107,7 @@ fn failure(failure: &FailedDelivery) -> String {
         failure.delivery,
     );
     if let Some(came_back) = came_back(failure) {
-        text += &format!("  Came back  {came_back}\n");
+        text += &format!("  Response   {came_back}\n");
     }
     for line in body_lines(&failure.response_body) {
         text += &format!("           | {line}\n");
@@ -113,7 +115,7 @@ fn failure(failure: &FailedDelivery) -> String {
     text
 }
 
-/// What the last attempt ended with, where there was one.
+/// Result of the last attempt; `None` without an attempt.
 fn came_back(failure: &FailedDelivery) -> Option<String> {
     match (failure.status, &failure.error, &failure.outcome) {
         (Some(status), ..) => Some(format!("HTTP status {status}")),
@@ -142,7 +144,7 @@ fn named(name: Option<&str>, url: &str, id: impl std::fmt::Display) -> String {
     }
 }
 
-/// What people call an endpoint, or else its host.
+/// Display name of an endpoint; without a name, the host.
 fn called(name: Option<&str>, url: &str) -> String {
     let host = || Url::parse(url).ok()?.host_str().map(str::to_owned);
     name.map(str::to_owned).or_else(host).unwrap_or_else(|| "an endpoint".to_owned())
@@ -152,7 +154,7 @@ fn number(count: usize, one: &str, several: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { several })
 }
 
-/// At most so many characters of a text of others, on one line, and nothing in it that is not seen.
+/// Puts foreign text on a single line: at most `most` characters, with a space for each invisible character.
 fn plain(text: &str, most: usize) -> String {
     let mut kept: String = text.chars().take(most).map(|one| if is_unseen(one) { ' ' } else { one }).collect();
     if text.chars().nth(most).is_some() {
@@ -161,7 +163,8 @@ fn plain(text: &str, most: usize) -> String {
     kept.trim().to_owned()
 }
 
-/// Control characters, other ends of lines, and what changes the direction or order of what stands around it.
+/// True for control characters, line and paragraph separators, invisible characters, and marks that change the
+/// direction of the text.
 fn is_unseen(one: char) -> bool {
     one.is_control()
         || matches!(one, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -203,7 +206,7 @@ mod tests {
         }
     }
 
-    /// Of deliveries to as many endpoints.
+    /// Notices of deliveries to as many endpoints.
     fn notices(failures: Vec<FailedDelivery>) -> Notices {
         let application = ApplicationId::new(failed_at(), [0; 10]);
         let told = |one: &FailedDelivery| Notice {
@@ -232,15 +235,15 @@ mod tests {
         let Letter { subject, text } = Letter::about(&notices(vec![one.clone()]));
         assert_eq!(subject, "A delivery to Orders failed");
         let expected = format!(
-            "1 delivery to 1 endpoint failed. They are not tried again by themselves.\n\n\
+            "1 delivery to 1 endpoint failed. We make no further attempt without a request.\n\n\
              \x20      1  Orders (https://shop.example/hooks)  {endpoint}\n\n\
              {WHAT_TO_DO}\n\
              In detail:\n\n\
              \x20 Endpoint   Orders (https://shop.example/hooks)  {endpoint}\n\
              \x20 Event      points.awarded  {event}\n\
              \x20 Delivery   {delivery}\n\
-             \x20 Failed     2026-11-21 10:00:00 UTC, after 5 attempts: every attempt of its schedule failed\n\
-             \x20 Came back  HTTP status 503\n\
+             \x20 Failed     2026-11-21 10:00:00 UTC, after 5 attempts: every attempt of the schedule failed\n\
+             \x20 Response   HTTP status 503\n\
              \x20          | down for maintenance\n",
             endpoint = one.endpoint,
             event = one.event,
@@ -259,7 +262,7 @@ mod tests {
         assert!(text.starts_with("60 deliveries to 60 endpoints failed."), "{text}");
         assert!(text.contains("and 40 other endpoints\n"), "{text}");
         assert!(text.contains("The first 20 of them:\n"), "{text}");
-        assert_eq!(text.matches("Came back").count(), 20);
+        assert_eq!(text.matches("Response ").count(), 20);
     }
 
     #[test]
@@ -278,7 +281,7 @@ mod tests {
         one.error = Some("no answer within 10s".to_owned());
         assert_eq!(came_back(&one).as_deref(), Some("no answer: no answer within 10s"));
         (one.outcome, one.error) = (None, None);
-        assert!(!failure(&one).contains("Came back"));
+        assert!(!failure(&one).contains("Response "));
     }
 
     #[test]
