@@ -12,7 +12,7 @@
 //! The result can be longer than the text, by a factor of about five at most (`1e20` has 21 digits).
 //!
 //! A single pass parses and prints: each piece is printed as soon as read, and an object is sorted on its closing
-//! bracket. `tests/tests/node_prints_json.rs` compares with Node itself.
+//! bracket. `tests/tests/e2e/operate/node_prints_json.rs` compares with Node itself.
 
 mod readable;
 

@@ -1,25 +1,18 @@
 //! The management API, checked against the APIs of the five platforms that Fanfare replaces and against the OpenAPI
 //! document. A file for each subject.
 
-mod access;
 mod applications;
-mod bad_input;
 mod configs;
-mod contract;
+mod conformance;
 mod door;
 mod event_types;
-mod generated;
 mod headers;
 mod history;
-mod idempotency;
-mod least_rights;
 mod lists;
 mod logs;
-mod openapi;
 mod overrides;
 mod paused;
 mod resend;
-mod samples;
 mod trials;
 mod webhooks;
 

@@ -8,7 +8,7 @@ use fanfare_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::{admin, assert_refused, delivery_in, known, list, text};
+use crate::api::{admin, assert_refused, delivery_in, known, list, text};
 
 #[tokio::test]
 async fn an_application_is_made_by_the_command_and_changed_over_the_api() {

@@ -8,7 +8,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::{
+use crate::api::{
     Refusal, assert_refused,
     door::{Door, JSON},
     list, text,

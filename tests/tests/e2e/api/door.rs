@@ -13,7 +13,7 @@ use hyper_util::{
 };
 use serde_json::Value;
 
-use crate::{contract, list};
+use crate::api::{conformance::contract, list};
 
 pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 

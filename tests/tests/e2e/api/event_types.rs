@@ -5,7 +5,7 @@ use fanfare_tests::{patience::until, process::fanfare, world::World};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{assert_refused, door::JSON, event, known, list, text};
+use crate::api::{assert_refused, door::JSON, event, known, list, text};
 
 fn described(name: &str) -> Value {
     json!({ "name": name, "category": "Loyalty", "description": "What it says", "sample": { "n": [1, 2.50] } })

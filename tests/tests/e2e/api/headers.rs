@@ -4,7 +4,7 @@
 use fanfare_tests::{patience::until, signature::is_signed, world::World};
 use serde_json::{Value, json};
 
-use crate::{assert_refused, delivery_in, door::Door, event, patient_world, text};
+use crate::api::{assert_refused, delivery_in, door::Door, event, patient_world, text};
 
 const CREDENTIAL: &str = "Bearer s3cr3t-of-the-receiver";
 

@@ -5,7 +5,7 @@ use fanfare_tests::{patience::until, receiver::Behaviour, world::World};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{door::Door, list, patient_world, text};
+use crate::api::{door::Door, list, patient_world, text};
 
 /// Waits until a webhook's only delivery has this state and number of retries. Returns its entry.
 async fn history(world: &World, webhook: &str, state: &str, retries: u64) -> Value {
@@ -32,7 +32,7 @@ async fn the_history_of_a_webhook_tells_payload_response_and_retries() {
     assert_eq!(client.get(&format!("webhooks/{}/deliveries", bad.id)).await.data(), &json!([]));
     // A body that changes when a program parses and prints the JSON.
     let event = r#"{ "type": "order.created", "data": { "z": 1.50, "a": [1e2, "ü\u00fc"], "b": {} } }"#;
-    let event = client.send(Method::POST, "events", &[crate::door::JSON], event).await.expect("an answer");
+    let event = client.send(Method::POST, "events", &[crate::api::door::JSON], event).await.expect("an answer");
     let event = text(event.data(), "id").to_owned();
 
     let waiting = history(&world, &bad.id, "scheduled", 0).await;

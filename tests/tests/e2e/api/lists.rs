@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{assert_refused, contract, door::Door, list, samples::Things, text};
+use crate::api::{assert_refused, conformance::contract, conformance::samples::Things, door::Door, list, text};
 
 /// Number of items of each kind: more than the largest page.
 const MANY: usize = 101;
@@ -88,7 +88,7 @@ fn lists(things: &Things) -> Vec<List> {
 async fn page_by_page_each_list_yields_everything_once() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
-    let administrator = crate::admin_door(&world).await;
+    let administrator = crate::api::admin_door(&world).await;
     let things = many_of_each(&world, &administrator).await;
     let manager = Door::of(&world).await;
     for List { path, usual, all, key } in lists(&things) {
@@ -169,7 +169,7 @@ async fn the_last_page_says_that_it_is_the_last() {
 #[tokio::test]
 async fn what_is_no_page_is_refused() {
     let world = World::new().await;
-    let (door, administrator) = (Door::of(&world).await, crate::admin_door(&world).await);
+    let (door, administrator) = (Door::of(&world).await, crate::api::admin_door(&world).await);
     let endpoint = world.endpoint("a", &["a"]).await;
     let things = Things { webhook: endpoint.id, ..Things::unknown() };
     let lists = contract::routes().into_iter().filter(|route| {
@@ -252,7 +252,7 @@ async fn a_long_payload_is_shown_alone_and_in_no_list() {
             text(&shown, "body").as_bytes() == received.body,
             "the body of {length} bytes differs from the delivered body"
         );
-        let shown = crate::event(&world, id).await;
+        let shown = crate::api::event(&world, id).await;
         assert!(shown["payload"] == sent, "the payload of {length} bytes differs from the delivered body");
     }
 }

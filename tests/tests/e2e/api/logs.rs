@@ -11,7 +11,7 @@ use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::{assert_refused, door::Door, list, text};
+use crate::api::{assert_refused, door::Door, list, text};
 
 const LOGS: &str = "/webhooks/logs";
 

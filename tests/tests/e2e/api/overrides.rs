@@ -6,7 +6,7 @@ use fanfare_tests::{receiver::Behaviour, world::World};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{assert_refused, delivery_in, list, numbers, patient_world, text};
+use crate::api::{assert_refused, delivery_in, list, numbers, patient_world, text};
 
 /// Checks each wait up to the next attempt, in seconds, plus at most 30 s for the attempt itself.
 fn assert_waits(delivery: &Value, expected: &[i64]) {

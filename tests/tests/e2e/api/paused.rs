@@ -7,7 +7,7 @@ use fanfare_tests::{patience::until, receiver::Behaviour, world::World};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{delivery_in, list, numbers, text};
+use crate::api::{delivery_in, list, numbers, text};
 
 async fn show(world: &World, webhook: &str) -> Value {
     world.client().get(&format!("webhooks/{webhook}")).await.data().clone()

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::{NEVER, assert_refused, delivery_in, list, numbers, patient_world, text};
+use crate::api::{NEVER, assert_refused, delivery_in, list, numbers, patient_world, text};
 
 const NO_DELIVERY: &str = "dlv_00000000000000000000000000";
 

@@ -21,7 +21,7 @@ use tokio::{
     process::Command,
 };
 
-use crate::{
+use crate::api::{
     assert_refused,
     door::{Door, JSON},
     event, list, numbers, text,

@@ -5,7 +5,7 @@ use fanfare_tests::{signature::is_signed, world::World};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{
+use crate::api::{
     assert_refused,
     door::{Door, JSON},
     list, text,

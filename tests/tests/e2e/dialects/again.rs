@@ -9,7 +9,7 @@ use fanfare_tests::{
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::{
+use crate::dialects::{
     DIALECTS,
     tenants::{Tenant, Webhook, attempts},
     verifiers::Verifiers,

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use sha2::{Digest, Sha256};
 
-use crate::{
+use crate::dialects::{
     DIALECTS,
     payloads::{Payload, Payloads},
     tenants::Tenant,

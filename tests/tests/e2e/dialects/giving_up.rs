@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::{
+use crate::dialects::{
     DIALECTS,
     tenants::{Tenant, Webhook, attempts, shipped_world},
 };

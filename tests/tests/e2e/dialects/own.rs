@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::{
+use crate::dialects::{
     bytes::assert_verified_in_both,
     tenants::{Tenant, Webhook, attempts},
     verifiers::Verifiers,

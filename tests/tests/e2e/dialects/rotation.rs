@@ -10,7 +10,7 @@ use fanfare_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::{
+use crate::dialects::{
     DIALECTS,
     tenants::{Tenant, Webhook},
     verifiers::Verifiers,

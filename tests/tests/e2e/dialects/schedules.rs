@@ -17,7 +17,7 @@ use lapin::{
 };
 use serde_json::{Value, json};
 
-use crate::{
+use crate::dialects::{
     DIALECTS,
     tenants::{Tenant, Webhook, attempts, shipped_world},
 };

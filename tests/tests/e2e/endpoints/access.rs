@@ -9,7 +9,7 @@ use fanfare_tests::{
 };
 use serde_json::json;
 
-use crate::{NO_APPLICATION, assert_refused};
+use crate::endpoints::{NO_APPLICATION, assert_refused};
 
 #[tokio::test]
 async fn deliveries_are_found_by_filters_and_page_by_page() {

@@ -4,7 +4,7 @@ use fanfare_tests::world::World;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{NO_WEBHOOK, Refusal, assert_refused};
+use crate::endpoints::{NO_WEBHOOK, Refusal, assert_refused};
 
 #[tokio::test]
 async fn a_webhook_is_made_shown_changed_and_deleted() {

@@ -105,7 +105,7 @@ fn every_reason_to_park_is_explained() {
 
 #[test]
 fn every_place_of_the_crash_table_is_in_the_code_and_killed_at() {
-    let (table, tests) = (read("crates/README.md"), read("tests/tests/steps.rs"));
+    let (table, tests) = (read("crates/README.md"), read("tests/tests/e2e/survive/steps.rs"));
     let (_, table) = table.split_once("## The crash table").expect("the crash table");
     let (table, _) = table.split_once("\n## ").expect("the end of the table");
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
@@ -121,7 +121,7 @@ fn every_place_of_the_crash_table_is_in_the_code_and_killed_at() {
     assert!(placed.len() > 15, "only {placed:?} were found: update the search pattern of this test");
     for place in placed {
         let is_killed_at = tests.contains(&format!("\"{place}\"")) || tests.contains(&format!("\"{place}:"));
-        assert!(is_killed_at, "tests/tests/steps.rs does not kill at {place}");
+        assert!(is_killed_at, "tests/tests/e2e/survive/steps.rs does not kill at {place}");
     }
 }
 
@@ -198,7 +198,7 @@ fn the_schema_of_an_event_is_that_of_the_code() {
     assert_eq!(fields, ["data", "id", "time", "type"]);
     assert_eq!(schema["required"], json!(["type", "data"]));
     let refused = EventFields::parse(br#"{"x": 1, "data": 1}"#).expect_err("an unknown field");
-    assert!(refused.message.ends_with("type, data, id, time"), "the code has other fields: {}", refused.message);
+    assert!(refused.message.ends_with("type, data, id and time"), "the code has other fields: {}", refused.message);
     let longest = |field: &str| schema["properties"][field]["maxLength"].as_u64().expect("a length") as usize;
     assert_eq!(longest("type"), fanfare_domain::event::MAX_TYPE_LENGTH);
     assert_eq!(longest("id"), fanfare_domain::event::MAX_KEY_LENGTH);

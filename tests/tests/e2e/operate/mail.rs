@@ -291,7 +291,7 @@ async fn a_flood_of_failures_makes_one_digest_when_its_time_has_come() {
     assert!(server.newest_at() >= due, "the digest came too early, by {:?}", due.duration_since(server.newest_at()));
     assert_eq!(digest.headers["subject"], "60 deliveries failed");
     assert!(digest.text.starts_with("60 deliveries to 3 endpoints failed."), "{}", digest.text);
-    assert_eq!(digest.text.matches("Came back").count(), 20);
+    assert_eq!(digest.text.matches("Response ").count(), 20);
     for endpoint in &endpoints {
         let url = world.receiver.url(&endpoint.path);
         assert!(digest.text.contains(&format!("20  {url}  {}", endpoint.id)), "{}", digest.text);
@@ -388,11 +388,8 @@ async fn an_address_that_is_refused_for_good_is_in_nobodys_way() {
     counted(&dispatcher, "fanfare_mails_total{result=\"refused\"}", 1).await;
     counted(&dispatcher, "fanfare_mails_total{result=\"failed\"}", 1).await;
     for (message, endpoint) in [
-        (
-            "the mail server refuses an owner's address for good; these failed deliveries are told to nobody",
-            &endpoints[0],
-        ),
-        ("the mail server does not take a mail; it is tried again with the next digest", &endpoints[1]),
+        ("the mail server refuses an owner's address for good; no mail reports these failed deliveries", &endpoints[0]),
+        ("the mail server does not accept a mail; the next mail reports these failed deliveries", &endpoints[1]),
     ] {
         assert_eq!(dispatcher.logged(message).await["endpoint"], endpoint.as_str());
     }
@@ -421,6 +418,6 @@ async fn without_a_server_notices_do_not_pile_up() {
                   FROM unnest(ARRAY['1 minute', '2 hours', '3 days']::interval[]) AS age";
     world.database().await.execute(insert, &[]).await.expect("notices");
     let dispatcher = world.dispatcher().await;
-    dispatcher.logged("FANFARE_SMTP_URL is not set: no owner is told of failed deliveries by mail").await;
+    dispatcher.logged("FANFARE_SMTP_URL is not set: no failure mails are sent").await;
     wait_for_notices(&world, 1).await;
 }

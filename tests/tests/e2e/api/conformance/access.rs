@@ -5,13 +5,13 @@ use fanfare_tests::{patience::until, process::fanfare, world::World};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{
-    assert_refused, contract,
-    contract::Route,
+use crate::api::{
+    assert_refused,
+    conformance::contract,
+    conformance::contract::Route,
+    conformance::samples::{CONFIDENTIAL, Things},
     door::{Door, JSON},
-    list,
-    samples::{CONFIDENTIAL, Things},
-    text,
+    list, text,
 };
 
 /// A client with the role `manage` for another application.
@@ -24,7 +24,7 @@ async fn other_manager(world: &World) -> Door {
     other
 }
 
-async fn request(door: &Door, route: &Route, path: &str, things: &Things) -> crate::door::Raw {
+async fn request(door: &Door, route: &Route, path: &str, things: &Things) -> crate::api::door::Raw {
     let body = things.body(route).map(|body| body.to_string()).unwrap_or_default();
     door.send(route.method.clone(), path, &[JSON], body).await
 }
@@ -222,7 +222,7 @@ async fn each_route_that_changes_something_is_in_the_audit_log() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
     let things = Things::of(&world).await;
-    let administrator = crate::admin_door(&world).await;
+    let administrator = crate::api::admin_door(&world).await;
     for route in contract::routes().iter().filter(|route| route.method != Method::GET && !publishes(route)) {
         for prefix in ["", "/api/v2/admin"] {
             if !prefix.is_empty() && !route.path.starts_with("/webhooks") {
@@ -253,7 +253,7 @@ async fn an_ended_key_opens_no_route() {
     let world = World::new().await;
     let endpoint = world.endpoint("a", &["order.created"]).await;
     let things = Things { webhook: endpoint.id, application: world.application.clone(), ..Things::unknown() };
-    let administrator = crate::admin_door(&world).await;
+    let administrator = crate::api::admin_door(&world).await;
     let mut ended = Vec::new();
     for role in ["publish", "manage", "admin"] {
         for way in ["revoked", "expired"] {

@@ -5,13 +5,13 @@ use fanfare_tests::{client::Answer, patience::until, world::World};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{
-    assert_refused, contract,
-    contract::{Route, is_of_type},
+use crate::api::{
+    assert_refused,
+    conformance::contract,
+    conformance::contract::{Route, is_of_type},
+    conformance::samples::Things,
     door::{Door, JSON},
-    list,
-    samples::Things,
-    text,
+    list, text,
 };
 
 /// A world with data of every kind, and an admin's client.
@@ -27,7 +27,7 @@ impl Target {
         let dispatcher = world.dispatcher().await;
         let things = Things::of(&world).await;
         drop(dispatcher);
-        let door = crate::admin_door(&world).await;
+        let door = crate::api::admin_door(&world).await;
         Self { world, things, door }
     }
 

@@ -7,7 +7,7 @@ use hyper::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{door::Raw, list, text};
+use crate::api::{door::Raw, list, text};
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let text = fs::read_to_string(repository().join("proto/openapi.json")).expect("proto/openapi.json");

@@ -6,7 +6,7 @@ use std::{fmt::Write, fs};
 use fanfare_tests::{patience::until, python::python_module, world::World};
 use hyper::Method;
 
-use crate::{contract, door::Door, samples::Things};
+use crate::api::{conformance::contract, conformance::samples::Things, door::Door};
 
 /// Maximal number of generated requests for each operation, in addition to the requests for each parameter.
 const EXAMPLES: &str = "20";

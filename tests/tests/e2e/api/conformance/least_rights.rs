@@ -9,10 +9,10 @@ use fanfare_tests::{
 };
 use tokio::task::block_in_place;
 
-use crate::{
-    contract,
+use crate::api::{
+    conformance::contract,
+    conformance::samples::Things,
     door::{Door, JSON},
-    samples::Things,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,7 +30,7 @@ async fn ingest_needs_no_more_rights_than_it_is_given() {
     world.start_ingest_with(&[("DATABASE_URL", &restricted)]).await;
     let _dispatcher = world.dispatcher().await;
     let things = Things::of(&world).await;
-    let administrator = crate::admin_door(&world).await;
+    let administrator = crate::api::admin_door(&world).await;
 
     let mut routes = contract::routes();
     // DELETE routes come last, because other routes need the objects.

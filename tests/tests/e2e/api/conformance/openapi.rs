@@ -7,12 +7,13 @@ use fanfare_tests::world::World;
 use hyper::Method;
 use serde_json::json;
 
-use crate::{
-    assert_refused, contract, delivery_in,
+use crate::api::{
+    assert_refused,
+    conformance::contract,
+    conformance::samples::{self, Things},
+    delivery_in,
     door::{Door, JSON},
-    list,
-    samples::{self, Things},
-    text,
+    list, text,
 };
 
 #[tokio::test]
@@ -89,7 +90,7 @@ async fn every_route_answers_as_it_is_described() {
     let _dispatcher = world.dispatcher().await;
     let mut things = Things::of(&world).await;
     let door = Door::of(&world).await;
-    let administrator = crate::admin_door(&world).await;
+    let administrator = crate::api::admin_door(&world).await;
     let mut routes = contract::routes();
     // DELETE routes come last, because other routes need the objects.
     routes.sort_by_key(|route| route.method == Method::DELETE);

@@ -1,0 +1,10 @@
+//! Deliveries: the main path, isolation between endpoints and applications, backlogs, rates, and replays.
+
+mod backlog;
+mod event_flow;
+mod fan_out;
+mod isolation;
+mod rates;
+mod receivers;
+mod replays;
+mod tenants;

@@ -1,0 +1,9 @@
+//! End-to-end tests: Fanfare as operators and clients run it, by its binaries, API and messages.
+
+mod api;
+mod deliver;
+mod dialects;
+mod endpoints;
+mod operate;
+mod publish;
+mod survive;
