@@ -9,6 +9,7 @@ pub mod broker;
 pub mod bytes;
 pub mod client;
 pub mod collector;
+pub mod database;
 pub mod dialects;
 pub mod instance;
 pub mod load;

@@ -14,11 +14,11 @@ use fanfare_domain::{
     wait::parse_wait,
 };
 use serde_json::{Value, json};
-use tokio_postgres::NoTls;
 
 use crate::{
     broker::Broker,
     client::Client,
+    database::{self, connect},
     dialects::{self, Waits},
     instance::Servers,
     patience::until,
@@ -123,7 +123,7 @@ impl World {
     pub async fn of(setup: Setup) -> Self {
         let Setup { servers, variables, dialect, arguments, waits, timeout } = setup;
         let name = format!("t{:032x}", rand::random::<u128>());
-        let database_url = create_database(&servers.database_url, &name).await;
+        let database_url = database::create(&servers, &name).await;
         let folder = std::env::temp_dir().join(format!("fanfare-{name}"));
         let delays = dialects::write(&folder, &waits, timeout.as_deref());
         let mut all: Variables = HashMap::from(
@@ -144,8 +144,6 @@ impl World {
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
         all.extend(variables);
-        fanfare(&all, &["migrate"]);
-        unite(&database_url).await;
         let arguments = arguments.iter().map(String::as_str);
         let create: Vec<&str> = ["app", "create", "test", "--dialect", &dialect].into_iter().chain(arguments).collect();
         let application = fanfare(&all, &create);
@@ -353,42 +351,6 @@ pub async fn get(address: SocketAddr, path: &str) -> Option<String> {
     let response = client.get(format!("http://{address}/{path}").parse().ok()?).await.ok()?;
     let bytes = response.into_body().collect().await.ok()?.to_bytes();
     String::from_utf8(bytes.to_vec()).ok()
-}
-
-async fn connect(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
-}
-
-/// Views over deliveries and attempts in all tables.
-const VIEWS: &str = "
-CREATE VIEW all_deliveries AS
-SELECT id, delivery_accepted_at(id) AS accepted_at, event_id, application_id, endpoint_id, state, reason, attempt, failures,
-       replay_id, due_at, expires_at
-FROM open_deliveries
-UNION ALL
-SELECT id, delivery_accepted_at(id), event_id, application_id, endpoint_id, state, reason, attempt, failures, replay_id,
-       NULL, NULL
-FROM deliveries d WHERE NOT EXISTS (SELECT FROM open_deliveries o WHERE o.id = d.id);
-CREATE VIEW all_attempts AS
-SELECT delivery_id, attempt, delivery_accepted_at(delivery_id) AS accepted_at, endpoint_id, started_at, outcome, status, error
-FROM attempts
-UNION ALL
-SELECT id, 1, delivery_accepted_at(id), endpoint_id, started_at, 'answered', status, NULL
-FROM deliveries WHERE started_at IS NOT NULL";
-
-async fn unite(url: &str) {
-    let client = connect(url).await.expect("the database answers");
-    client.batch_execute(VIEWS).await.expect("the views");
-}
-
-async fn create_database(url: &str, name: &str) -> String {
-    let client = connect(url).await.expect("the database answers");
-    client.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("the database's user may create databases");
-    let (start, end) = url.rsplit_once('/').expect("the database's URL ends with its name");
-    let parameters = end.split_once('?').map(|(_, parameters)| format!("?{parameters}")).unwrap_or_default();
-    format!("{start}/{name}{parameters}")
 }
 
 impl Drop for World {
