@@ -338,6 +338,11 @@ impl Scene {
         self.metric("fanfare_deliveries_ended_total", "state=\"delivered\"").await
     }
 
+    /// Deliveries that the dispatchers queued.
+    pub(crate) async fn queued(&self) -> f64 {
+        self.metric("fanfare_queued_total", "").await.iter().sum()
+    }
+
     /// A metric of each dispatcher: the sum over its series with this label.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> Vec<f64> {
         let mut each = Vec::new();

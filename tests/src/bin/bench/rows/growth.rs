@@ -36,7 +36,7 @@ const ENDPOINTS: usize = 10;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// Events by which a throughput is measured here.
-const LOAD: Load = Load { way: Way::Amqp, per_event: 1, events: 20_000 };
+const LOAD: Load = Load { way: Way::Amqp, per_event: 1, events: 20_000, rate: None };
 
 /// Event types, each with an endpoint of its own.
 const TYPES: usize = 10;

@@ -12,10 +12,13 @@ const DISK: &str = "SELECT pg_database_size(current_database())";
 /// Deliveries of each figure.
 const DELIVERIES: usize = 60_000;
 
+/// Deliveries a second: so few that nearly all are sent at once.
+const RATE: f64 = 2_000.0;
+
 /// The write-ahead log, the broker's files and the disk, at 1:1 and 1:10.
 pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
     for (load, name, log_goal, disk_goal) in [(ONE_TO_ONE, "1:1", 2.1, 1.3), (ONE_TO_TEN, "1:10", 1.2, 0.6)] {
-        let load = Load { events: DELIVERIES / load.per_event, ..load };
+        let load = Load { events: DELIVERIES / load.per_event, rate: Some(RATE / load.per_event as f64), ..load };
         let mut scene = Scene::set(machine, &subscribers(), Subject::Fanfare(1)).await;
         fill::settle(machine, &scene).await;
         let before = Bytes::now(machine, &scene).await;
@@ -26,6 +29,8 @@ pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
         let (log, disk) = (each(after.log, before.log), each(after.disk, before.disk));
         figures.add(&format!("write-ahead log per delivery, {name}"), "kB", log, None, Goal::at_most(log_goal, log));
         figures.add(&format!("disk per delivery, {name}"), "kB", disk, None, Goal::at_most(disk_goal, disk));
+        let queued = scene.queued().await / deliveries * 100.0;
+        figures.note(format!("{queued:.0} % of the deliveries were queued first"));
         let broker = each(after.broker, before.broker);
         figures.add(&format!("broker's files per delivery, {name}"), "kB", broker, None, None);
     }

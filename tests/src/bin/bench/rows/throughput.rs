@@ -19,11 +19,13 @@ pub(crate) struct Load {
     /// Endpoints that each event goes to.
     pub(crate) per_event: usize,
     pub(crate) events: usize,
+    /// Events a second; `None` for as fast as they are taken.
+    pub(crate) rate: Option<f64>,
 }
 
-pub(crate) const ONE_TO_ONE: Load = Load { way: Way::Amqp, per_event: 1, events: 30_000 };
-const OVER_HTTP: Load = Load { way: Way::Http, per_event: 1, events: 20_000 };
-pub(crate) const ONE_TO_TEN: Load = Load { way: Way::Amqp, per_event: ENDPOINTS, events: 5_000 };
+pub(crate) const ONE_TO_ONE: Load = Load { way: Way::Amqp, per_event: 1, events: 30_000, rate: None };
+const OVER_HTTP: Load = Load { way: Way::Http, per_event: 1, events: 20_000, rate: None };
+pub(crate) const ONE_TO_TEN: Load = Load { way: Way::Amqp, per_event: ENDPOINTS, events: 5_000, rate: None };
 
 async fn run(machine: &Machine, subject: Subject, load: Load) -> Delivered {
     let mut scene = Scene::set(machine, &subscribers(), subject).await;
@@ -45,8 +47,8 @@ impl Load {
             1 => types(ENDPOINTS),
             _ => vec!["bench.all".to_owned()],
         };
-        scene.deliver(self.way, &types, machine.count(WARM_UP / self.per_event), self.per_event, None).await;
-        scene.deliver(self.way, &types, machine.count(self.events), self.per_event, None).await
+        scene.deliver(self.way, &types, machine.count(WARM_UP / self.per_event), self.per_event, self.rate).await;
+        scene.deliver(self.way, &types, machine.count(self.events), self.per_event, self.rate).await
     }
 }
 
