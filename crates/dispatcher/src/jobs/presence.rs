@@ -50,7 +50,7 @@ pub(crate) struct Presence {
 }
 
 /// Longest time between two answers of the database that does not count as a break.
-const UNBROKEN: Duration = Duration::from_secs(4);
+const UNBROKEN: Duration = SLOW.saturating_add(LOOKS_EVERY);
 
 /// Sight of the database: clear after answers without a break for `patience`. Without clear sight, this process takes
 /// nothing over. After an outage, processes with unrecorded outcomes can thus write first.
