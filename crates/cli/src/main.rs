@@ -32,7 +32,7 @@ use jiff::Timestamp;
 use crate::parked::ParkedCommand;
 
 /// Administers Fanfare. Reads DATABASE_URL from the environment. Some commands also read settings of the services:
-/// see deploy/README.md.
+/// see deploy/settings.md.
 #[derive(Parser)]
 #[command(name = "fanfare", version)]
 struct Arguments {

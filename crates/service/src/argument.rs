@@ -10,7 +10,7 @@ pub fn argument(service: &str, known: &[&'static str]) -> Option<&'static str> {
     match given.as_slice() {
         [] => None,
         [one] if one == "--help" => {
-            println!("{usage}\n\nRuns the service. Environment variables configure the service: see deploy/README.md.");
+            println!("{usage}\n\nRuns the service. The settings are environment variables: see deploy/settings.md.");
             exit(0);
         }
         [one] if one == "--version" => {

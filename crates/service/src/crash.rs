@@ -3,7 +3,7 @@
 /// Kills this process like kill -9 if `FANFARE_CRASH_AT` names this place: `event.persisted`, or `event.persisted:3`
 /// for the third pass. A release build does nothing.
 ///
-/// The crash table of `crates/README.md` lists each place, with the test that kills there.
+/// The crash table of `crates/dispatcher/README.md` lists each place, with the test that kills there.
 #[inline]
 pub fn crash_point(place: &str) {
     #[cfg(debug_assertions)]

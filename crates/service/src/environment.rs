@@ -20,7 +20,7 @@ struct Setting {
 
 /// All mistakes in the environment of a process.
 #[derive(Debug, thiserror::Error)]
-#[error("the configuration has {} mistake(s):\n  {}\nEvery setting is described in deploy/README.md.", .0.len(), .0.join("\n  "))]
+#[error("the configuration has {} mistake(s):\n  {}\nEvery setting is described in deploy/settings.md.", .0.len(), .0.join("\n  "))]
 pub struct ConfigurationError(Vec<String>);
 
 impl Environment {

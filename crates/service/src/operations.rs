@@ -105,7 +105,7 @@ async fn render(State(shared): State<Shared>) -> String {
     shared.metrics.render()
 }
 
-/// Settings and metrics of a process, in Markdown: the text required in `deploy/README.md`.
+/// Settings and metrics of a process, in Markdown: the text required in `deploy/settings.md`.
 pub fn reference(environment: &Environment, metrics: &[Metric]) -> String {
     let mut text = environment.reference();
     text.push_str("\n| metric | kind | meaning |\n|---|---|---|\n");

@@ -1,4 +1,4 @@
-//! Checks READMEs, schemas and examples against the code: settings, metrics, reason codes, links, files and make
+//! Checks documents, schemas and examples against the code: settings, metrics, reason codes, links, files and make
 //! targets.
 
 use std::{
@@ -13,18 +13,23 @@ use fanfare_tests::{instance::repository, process::binary};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-const READMES: [&str; 6] = [
-    "README.md",
-    "crates/README.md",
-    "crates/domain/dialects/README.md",
-    "deploy/README.md",
-    "proto/README.md",
-    "tests/README.md",
-];
+/// Folders with documents, in addition to the top-level `README.md`.
+const FOLDERS: [&str; 5] = [".github", "crates", "deploy", "proto", "tests"];
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = repository().join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Paths of all documents, from the top-level folder.
+fn documents() -> Vec<String> {
+    let root = repository();
+    let found = FOLDERS.iter().flat_map(|folder| files(&root.join(folder), "md"));
+    let own = found.filter(|path| !path.components().any(|part| part.as_os_str() == "node_modules"));
+    let path = |path: PathBuf| path.strip_prefix(&root).expect("a path in the repository").display().to_string();
+    let documents: Vec<String> = ["README.md".to_owned()].into_iter().chain(own.map(path)).collect();
+    assert!(documents.len() > 15, "only {documents:?} were found: update FOLDERS");
+    documents
 }
 
 /// All files with this extension in a folder and its subfolders, sorted.
@@ -43,33 +48,33 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_runbook_holds_every_setting_and_metric() {
-    let runbook = read("deploy/README.md");
-    let lines: BTreeSet<&str> = runbook.lines().collect();
+fn the_settings_hold_every_setting_and_metric() {
+    let settings = read("deploy/settings.md");
+    let lines: BTreeSet<&str> = settings.lines().collect();
     for service in ["ingest", "dispatcher"] {
         let output = Command::new(binary(service)).arg("--reference").env_clear().output().expect("the service starts");
         assert!(output.status.success(), "{service} --reference failed");
         let reference = String::from_utf8(output.stdout).expect("text");
         let (start, end) = (format!("<!-- {service} --reference -->"), "<!-- end -->");
-        let there = runbook.split_once(&start).and_then(|(_, rest)| rest.split_once(end)).map(|(text, _)| text.trim());
+        let there = settings.split_once(&start).and_then(|(_, rest)| rest.split_once(end)).map(|(text, _)| text.trim());
         assert_eq!(
             there,
             Some(reference.trim()),
-            "deploy/README.md differs; put the output of `{service} --reference` between {start} and {end}"
+            "deploy/settings.md differs; put the output of `{service} --reference` between {start} and {end}"
         );
         assert!(reference.lines().all(|line| lines.contains(line)));
     }
 }
 
 #[test]
-fn the_runbook_names_every_variable_that_the_code_reads() {
-    let runbook = read("deploy/README.md");
+fn the_settings_name_every_variable_that_the_code_reads() {
+    let settings = read("deploy/settings.md");
     let mut named = 0;
     for file in files(&repository().join("crates"), "rs") {
         let source = read(&file);
         for word in source.split('"').filter(|word| is_variable(word)) {
             named += 1;
-            assert!(runbook.contains(&format!("`{word}`")), "{}: {word} is not in deploy/README.md", file.display());
+            assert!(settings.contains(&format!("`{word}`")), "{}: {word} is not in deploy/settings.md", file.display());
         }
     }
     assert!(named > 15, "only {named} variables were found: update the search pattern of this test");
@@ -105,7 +110,7 @@ fn every_reason_to_park_is_explained() {
 
 #[test]
 fn every_place_of_the_crash_table_is_in_the_code_and_killed_at() {
-    let (table, tests) = (read("crates/README.md"), read("tests/tests/e2e/survive/steps.rs"));
+    let (table, tests) = (read("crates/dispatcher/README.md"), read("tests/tests/e2e/survive/steps.rs"));
     let (_, table) = table.split_once("## The crash table").expect("the crash table");
     let (table, _) = table.split_once("\n## ").expect("the end of the table");
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
@@ -127,12 +132,12 @@ fn every_place_of_the_crash_table_is_in_the_code_and_killed_at() {
 
 #[test]
 fn every_reason_of_a_delivery_is_explained() {
-    let contract = read("proto/README.md");
+    let contract = read("proto/receiving.md");
     let source = read("crates/domain/src/delivery.rs");
     let words: BTreeSet<&str> = source.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(words.len() > 15, "only {words:?} were found: update the search pattern of this test");
     for word in words {
-        assert!(contract.contains(&format!("| `{word}` |")), "proto/README.md does not explain {word}");
+        assert!(contract.contains(&format!("| `{word}` |")), "proto/receiving.md does not explain {word}");
     }
 }
 
@@ -289,17 +294,17 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 #[test]
 fn every_link_leads_somewhere() {
-    for readme in READMES {
-        let text = read(readme);
-        let folder = repository().join(readme).parent().expect("a folder").to_owned();
+    for document in documents() {
+        let text = read(&document);
+        let folder = repository().join(&document).parent().expect("a folder").to_owned();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.starts_with("https://") || link.starts_with("http://") {
                 continue;
             }
             let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let target = if path.is_empty() { repository().join(readme) } else { folder.join(path) };
-            assert!(target.exists(), "{readme}: {link} leads nowhere");
-            assert!(anchor.is_empty() || anchors(&read(&target)).contains(anchor), "{readme}: no heading for {link}");
+            let target = if path.is_empty() { repository().join(&document) } else { folder.join(path) };
+            assert!(target.exists(), "{document}: {link} leads nowhere");
+            assert!(anchor.is_empty() || anchors(&read(&target)).contains(anchor), "{document}: no heading for {link}");
         }
     }
 }
@@ -316,12 +321,12 @@ fn anchors(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_file_that_is_named_exists() {
-    for readme in READMES {
-        let text = read(readme);
+    for document in documents() {
+        let text = read(&document);
         for word in text.split('`').skip(1).step_by(2) {
             let is_path = ["crates/", "deploy/", "proto/", "tests/"].iter().any(|folder| word.starts_with(folder));
             if is_path && !word.contains(['*', '<', ' ', '…']) {
-                assert!(repository().join(word).exists(), "{readme}: there is no {word}");
+                assert!(repository().join(word).exists(), "{document}: there is no {word}");
             }
         }
     }
@@ -331,14 +336,14 @@ fn every_file_that_is_named_exists() {
 fn every_make_target_that_is_named_exists() {
     let makefile = read("Makefile");
     let mut named = 0;
-    for readme in READMES {
-        let text = read(readme);
+    for document in documents() {
+        let text = read(&document);
         let inline = text.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix("make "));
         let blocks = text.lines().filter_map(|line| line.strip_prefix("    make "));
         for rest in inline.chain(blocks) {
             let target = rest.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap_or_default();
             named += 1;
-            assert!(makefile.contains(&format!("\n{target}:")), "{readme}: there is no make {target}");
+            assert!(makefile.contains(&format!("\n{target}:")), "{document}: there is no make {target}");
         }
     }
     assert!(named >= 3, "only {named} targets were found: update the search pattern of this test");

@@ -1,4 +1,4 @@
-//! RabbitMQ users with the runbook's permissions: Fanfare's user is no administrator, and a publisher's user reaches
+//! RabbitMQ users with the documented permissions: Fanfare's user is no administrator, and a publisher's user reaches
 //! only the user's own applications.
 
 use std::fs;
@@ -20,10 +20,10 @@ use lapin::{
 use serde_json::json;
 use tokio::task::block_in_place;
 
-/// The `rabbitmqctl` commands of the runbook, with the names of the test.
+/// The `rabbitmqctl` commands of `deploy/security.md`, with the names of the test.
 fn commands(prefix: &str, application: &str) -> Vec<Vec<String>> {
-    let runbook = fs::read_to_string(repository().join("deploy/README.md")).expect("the runbook");
-    let (_, rest) = runbook.split_once("<!-- rights in RabbitMQ -->").expect("the commands");
+    let security = fs::read_to_string(repository().join("deploy/security.md")).expect("the document");
+    let (_, rest) = security.split_once("<!-- rights in RabbitMQ -->").expect("the commands");
     let (block, _) = rest.split_once("<!-- end -->").expect("the end of the commands");
     let named = block
         .replace("fanfare\\.", &format!("{prefix}\\."))

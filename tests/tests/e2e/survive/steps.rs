@@ -1,5 +1,5 @@
-//! The crash table of `crates/README.md`: kills a process at each crash point, and checks that all accepted events are
-//! delivered.
+//! The crash table of `crates/dispatcher/README.md`: kills a process at each crash point, and checks that all accepted
+//! events are delivered.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
