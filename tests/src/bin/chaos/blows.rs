@@ -1,4 +1,4 @@
-//! How each fault is brought about, and how it ends.
+//! The beginning and the end of each fault.
 
 use std::{fs, time::Duration};
 
@@ -15,18 +15,14 @@ use crate::{
     scene::{PROCESSES, SLOW, Scene},
 };
 
-/// How often what takes but a moment is done, and how long after each other.
-const TIMES: usize = 3;
+/// From a repetition of a momentary fault to the next.
 const BETWEEN: Duration = Duration::from_millis(700);
 
-/// How long something may take that another fault can prevent: a process to be ready, deliveries to flow.
+/// The longest wait for a condition that another fault can prevent: a process is ready, deliveries flow.
 pub(crate) const READY: Duration = Duration::from_secs(5);
 
-/// How much newer a server becomes than the copy that replaces it.
-const NEWER: Duration = Duration::from_secs(2);
-
 impl Scene {
-    /// Brings a fault about.
+    /// Begins a fault.
     pub(crate) async fn strike(&mut self, fault: &Fault, draw: &mut StdRng) {
         match (fault.act, fault.part) {
             (Act::Kill, Part::Ingests | Part::Dispatchers) => {
@@ -57,7 +53,7 @@ impl Scene {
         }
     }
 
-    /// Ends it.
+    /// Ends a fault.
     pub(crate) async fn mend(&mut self, fault: &Fault) {
         match (fault.act, fault.part) {
             (Act::Kill | Act::Restart | Act::LoseData | Act::OlderCopy, Part::Broker | Part::Database) => {
@@ -75,7 +71,7 @@ impl Scene {
             (Act::FillDisk(what), part) => block_in_place(|| {
                 let server = self.server(part);
                 disk::free(server);
-                // What has no room for its log ends.
+                // PostgreSQL ends without room for its log.
                 if what == Full::Log {
                     server.kill();
                     server.start();
@@ -96,9 +92,9 @@ impl Scene {
         }
     }
 
-    /// What takes but a moment, several times.
+    /// Repeats a momentary fault.
     async fn repeat(&self, fault: &Fault) {
-        for _ in 0..TIMES {
+        for _ in 0..self.extent.blows {
             match fault.act {
                 Act::CloseConnections => self.rabbitmqctl(&["close_all_connections", "chaos"]),
                 Act::Purge => self.purge().await,
@@ -122,7 +118,7 @@ impl Scene {
         self.world.count(others).await;
     }
 
-    /// A setting of the server, which must not apply to this session.
+    /// Changes a setting of the server, which must not apply to this session.
     async fn database_says(&self, statement: &str) {
         let client = self.world.database().await;
         for statement in ["SET default_transaction_read_only = off", statement, "SELECT pg_reload_conf()"] {
@@ -130,7 +126,7 @@ impl Scene {
         }
     }
 
-    /// The server goes on for a while after the copy was made, and is then replaced by it.
+    /// Copies the data of a server, has the server go on for a while, and then replaces its data by the copy.
     async fn replace_by_older(&self, part: Part) {
         let server = self.server(part);
         let data = server.data();
@@ -142,29 +138,31 @@ impl Scene {
         });
         // Beside another fault nothing may flow.
         let _ = timeout(READY, self.again()).await;
-        sleep(NEWER).await;
+        sleep(self.extent.newer).await;
         block_in_place(|| {
             lose_data(server);
             fs::rename(&older, &data).expect("the older copy");
         });
     }
 
-    /// The server goes on on a small disk of its own, which is then full.
+    /// Moves a server to a small disk of its own, has the server go on, and then fills the disk.
     async fn fill_disk(&self, part: Part, what: Full) {
         let server = self.server(part);
-        block_in_place(|| {
-            server.stop();
-            disk::move_to_disk(server);
-            server.start();
-        });
-        let _ = timeout(READY, self.again()).await;
+        if !disk::has_one(server) {
+            block_in_place(|| {
+                server.stop();
+                disk::move_to_disk(server);
+                server.start();
+            });
+            let _ = timeout(READY, self.again()).await;
+        }
         block_in_place(|| disk::fill(server));
         if what == Full::Log {
             self.use_up_log().await;
         }
     }
 
-    /// Has PostgreSQL begin files of its log until there is none to be had, and it ends.
+    /// Has PostgreSQL begin files of its log until the disk has no room for another, and PostgreSQL ends.
     async fn use_up_log(&self) {
         const FILES: usize = 1000;
         let client = self.world.database().await;

@@ -1,8 +1,9 @@
-//! A small disk of a server's own, which can be full.
+//! A small disk for a single server, which a test can fill.
 
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
     sync::LazyLock,
@@ -10,13 +11,13 @@ use std::{
 
 use fanfare_tests::instance::Instance;
 
-/// Room for what a server writes in a run, several times over.
+/// Several times the bytes written by a server in a run.
 const SIZE: &str = "size=400m";
 
-/// What fills it up.
+/// The name of the file on a full disk.
 const FILLER: &str = "filler";
 
-/// Whether there can be one: mounting it takes root, and in a container more than that.
+/// Whether a disk can be mounted: mounting takes root, and in a container further rights.
 pub(crate) static CAN_BE_HAD: LazyLock<bool> = LazyLock::new(|| {
     let folder = std::env::temp_dir().join(format!("fanfare-disk-{}", std::process::id()));
     let is_had = fs::create_dir_all(&folder).is_ok() && mounted(&folder);
@@ -25,7 +26,14 @@ pub(crate) static CAN_BE_HAD: LazyLock<bool> = LazyLock::new(|| {
     is_had
 });
 
-/// Moves the data of a server that does not run to a disk of their own. It goes with the server.
+/// Whether the data of a server lie on such a disk.
+pub(crate) fn has_one(server: &Instance) -> bool {
+    let disk = disk(server);
+    let device = |folder: &Path| fs::metadata(folder).expect("a folder").dev();
+    device(&disk) != device(disk.parent().expect("a disk lies in a folder"))
+}
+
+/// Moves the data of a stopped server to a new disk, which is removed with the server.
 pub(crate) fn move_to_disk(server: &Instance) {
     let disk = disk(server);
     let aside = disk.with_extension("aside");
@@ -36,7 +44,7 @@ pub(crate) fn move_to_disk(server: &Instance) {
     fs::remove_dir_all(&aside).expect("the copy goes");
 }
 
-/// Leaves no byte.
+/// Fills the disk to the last byte.
 pub(crate) fn fill(server: &Instance) {
     let mut filler = File::create(disk(server).join(FILLER)).expect("a file");
     let zeros = vec![0; 64 * 1024];
@@ -50,7 +58,7 @@ pub(crate) fn fill(server: &Instance) {
     }
 }
 
-/// Gives back what was filled.
+/// Removes the filler.
 pub(crate) fn free(server: &Instance) {
     fs::remove_file(disk(server).join(FILLER)).expect("the filler goes");
 }
@@ -64,7 +72,7 @@ fn mounted(at: &Path) -> bool {
     mount.is_ok_and(|output| output.status.success())
 }
 
-/// With owners and modes, which both servers insist on.
+/// Copies a folder with owners and modes, on which both servers insist.
 pub(crate) fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("--archive").arg(from).arg(to).status();
     assert!(copied.is_ok_and(|status| status.success()), "cp {} {}", from.display(), to.display());

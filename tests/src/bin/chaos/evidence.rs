@@ -1,4 +1,4 @@
-//! What is kept of a run that lost something.
+//! The evidence of a failed step.
 
 use std::{
     fs,
@@ -13,8 +13,7 @@ use tokio::task::block_in_place;
 
 use crate::{scene::Scene, table::Row};
 
-/// Keeps the books, the logs of all processes and the folders of the servers, which are killed for it. Gives the
-/// folder.
+/// Keeps the books, the logs of all processes and the folders of the servers, and kills the servers. Returns the folder.
 pub(crate) fn keep(scene: &Scene, run: &str, row: &Row, lines: &[String]) -> PathBuf {
     let folder = repository().join(format!(".dev/chaos/{run}-{}", row.name));
     let _ = fs::remove_dir_all(&folder);
@@ -42,7 +41,7 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("the evidence is written");
 }
 
-/// Where Postgres runs as another user its data lie elsewhere, behind a link.
+/// Follows links: where PostgreSQL runs as another user, its data lie elsewhere.
 fn keep_server(server: &Instance, to: &Path) {
     server.kill();
     let copied = Command::new("cp").args(["--recursive", "--dereference"]).arg(server.folder()).arg(to).status();

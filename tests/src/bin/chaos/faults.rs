@@ -1,6 +1,6 @@
-//! What may go wrong: the list, and what each of it is allowed to cost.
+//! The list of faults, and the permitted losses of each.
 
-use std::{ops::Range, path::PathBuf};
+use std::{ops::Range, path::PathBuf, time::Duration};
 
 use fanfare_tests::{
     books::{Allowed, Missing},
@@ -9,26 +9,22 @@ use fanfare_tests::{
 
 use rand::{RngExt, rngs::StdRng};
 
-use crate::{
-    disk,
-    processes::{ENDED, SCALINGS},
-    scene::PERMITS,
-};
+use crate::{disk, processes::ENDED, scene::PERMITS, script::Extent};
 
-/// How long a fault lasts, in milliseconds.
+/// Length of a fault, in milliseconds.
 const USUAL: Range<u64> = 1000..4000;
 
-/// How long what is stopped stands still: for less than a lease lasts, and for more.
+/// Length of a stop, in milliseconds: shorter than a lease, and longer.
 const BELOW_LEASE: Range<u64> = 2000..10_000;
 const BEYOND_LEASE: Range<u64> = 16_000..60_000;
 
-/// What a fault happens to. A mix has one fault of each at the most.
+/// The part hit by a fault. A mix has at most one fault of each part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Ingests,
     Dispatchers,
     Broker,
-    /// The nodes of a cluster, which only such a fault has: it happens alone.
+    /// The nodes of a cluster. Other faults have a single node, so that a fault of nodes happens alone.
     Nodes,
     Database,
     ToBroker,
@@ -36,7 +32,6 @@ pub(crate) enum Part {
     Receivers,
 }
 
-/// What goes wrong.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Act {
     Kill,
@@ -65,21 +60,20 @@ pub(crate) enum Act {
     Answer(Behaviour),
 }
 
-/// How dispatchers end that are too many.
+/// The end of superfluous dispatchers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Ending {
     Terminate,
     Kill,
 }
 
-/// What of the database finds no room any more.
+/// The files of the database without room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
     Data,
     Log,
 }
 
-/// A fault.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) name: &'static str,
@@ -148,14 +142,14 @@ pub(crate) const FAULTS: &[Fault] = &[
 ];
 
 impl Fault {
-    /// What it is allowed to cost.
-    pub(crate) fn allowed(&self) -> Allowed {
+    /// The permitted losses of the fault.
+    pub(crate) fn allowed(&self, extent: Extent) -> Allowed {
         let (repeats, unknown) = match (self.part, self.act) {
             (Dispatchers, Kill) => (PERMITS, i64::MAX),
             (Dispatchers, KillAll) => (2 * PERMITS, i64::MAX),
             (Dispatchers, Stop) => (PERMITS, i64::MAX),
-            (Dispatchers, Scale(Ending::Kill)) => (SCALINGS * ENDED * PERMITS, i64::MAX),
-            // It lasts for longer than the lease of a delivery, in both dispatchers.
+            (Dispatchers, Scale(Ending::Kill)) => (extent.scalings * ENDED * PERMITS, i64::MAX),
+            // The silence outlasts the lease of a delivery, in both dispatchers.
             (ToDatabase, Silence) => (2 * PERMITS, i64::MAX),
             (Database, OlderCopy) => (usize::MAX, i64::MAX),
             _ => (0, 0),
@@ -168,22 +162,24 @@ impl Fault {
         Allowed { repeats, unknown, missing }
     }
 
-    /// How long it lasts, in milliseconds.
-    pub(crate) fn length(&self, draw: &mut StdRng) -> u64 {
+    /// The time from the fault to its end, drawn unless the extent decides.
+    pub(crate) fn length(&self, extent: Extent, draw: &mut StdRng) -> Duration {
+        if let Some(length) = extent.length {
+            return length;
+        }
         let range = match self.act {
             Stop if draw.random() => BELOW_LEASE,
             Stop => BEYOND_LEASE,
             _ => USUAL,
         };
-        draw.random_range(range)
+        Duration::from_millis(draw.random_range(range))
     }
 
-    /// Whether its scene is like no other's.
     pub(crate) fn happens_alone(&self) -> bool {
         self.part == Nodes
     }
 
-    /// Why it cannot be had on this machine.
+    /// The reason why this machine cannot have the fault.
     pub(crate) fn left_out(&self) -> Option<String> {
         match self.act {
             WrongClock if clock_library().is_none() => Some("libfaketime is not installed".to_owned()),
@@ -195,21 +191,21 @@ impl Fault {
     }
 }
 
-/// How many nodes the broker has where this happens.
+/// The number of broker nodes in the scene of the faults.
 pub(crate) fn nodes(faults: &[Fault]) -> usize {
     if faults.iter().any(|fault| fault.part == Nodes) { 3 } else { 1 }
 }
 
-/// What a mix is allowed to cost: the sum.
-pub(crate) fn allowed(faults: &[Fault]) -> Allowed {
-    faults.iter().map(Fault::allowed).fold(Allowed::default(), |sum, one| Allowed {
+/// The sum of the permitted losses of all faults.
+pub(crate) fn allowed(faults: &[Fault], extent: Extent) -> Allowed {
+    faults.iter().map(|fault| fault.allowed(extent)).fold(Allowed::default(), |sum, one| Allowed {
         repeats: sum.repeats.saturating_add(one.repeats),
         unknown: sum.unknown.saturating_add(one.unknown),
         missing: sum.missing.max(one.missing),
     })
 }
 
-/// The library that gives a process another clock.
+/// The path of libfaketime, which changes the clock of a process.
 pub(crate) fn clock_library() -> Option<PathBuf> {
     let named = std::env::var_os("FAKETIME_LIBRARY").map(PathBuf::from);
     let machine = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);

@@ -1,5 +1,5 @@
-//! `make chaos`: faults, alone and mixed, drawn from a seed, under load; after each run the books of publishers,
-//! receivers and Fanfare are compared. Says in one table what became of everything that was accepted.
+//! `make chaos`: faults, alone and mixed, drawn from a seed, under load. Each run ends with a comparison of the books of
+//! publishers, receivers and Fanfare. A table counts accepted, delivered and missing events.
 
 mod blows;
 mod disk;
@@ -10,17 +10,14 @@ mod options;
 mod processes;
 mod run;
 mod scene;
+mod script;
 mod table;
 
-use std::{collections::HashMap, process::ExitCode};
+use std::process::ExitCode;
 
 use tokio::signal::unix;
 
-use crate::{
-    faults::{FAULTS, Fault},
-    options::Options,
-    table::Table,
-};
+use crate::{faults::FAULTS, options::Options, table::Table};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -35,7 +32,7 @@ async fn main() -> ExitCode {
         FAULTS.iter().for_each(|fault| println!("{:<20} {}", fault.name, fault.about));
         return ExitCode::SUCCESS;
     }
-    // What broke a run off stands in its row.
+    // The row of a step names the panic that broke it off.
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let mut stop = unix::signal(unix::SignalKind::terminate()).expect("signals can be caught");
     tokio::select! {
@@ -48,11 +45,8 @@ async fn main() -> ExitCode {
 async fn all(options: &Options) -> Table {
     println!("seed {}\n", options.seed);
     let mut table = Table::begin();
-    let mut times: HashMap<String, usize> = HashMap::new();
-    for faults in options.runs() {
-        let time = times.entry(name_of(&faults)).or_default();
-        table.add(run::run(options.seed, *time, &faults).await);
-        *time += 1;
+    for script in options.scripts() {
+        run::play(script, options.seed, &mut table).await;
     }
     println!("\nseed {}\n\n{table}", options.seed);
     for (fault, why) in left_out() {
@@ -61,12 +55,7 @@ async fn all(options: &Options) -> Table {
     table
 }
 
-/// What does not run here, and why.
+/// The faults that this machine cannot have, and the reasons.
 fn left_out() -> Vec<(&'static str, String)> {
     FAULTS.iter().filter_map(|fault| Some((fault.name, fault.left_out()?))).collect()
-}
-
-/// The names of what happens in a run.
-fn name_of(faults: &[Fault]) -> String {
-    faults.iter().map(|fault| fault.name).collect::<Vec<_>>().join("+")
 }

@@ -1,6 +1,6 @@
-//! What happens to the nodes of a cluster, and what has to go on meanwhile.
+//! Faults of a cluster's nodes, during which publishing and delivery have to go on.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use fanfare_tests::{
     broker::Broker,
@@ -17,16 +17,16 @@ use tokio::{
 
 use crate::scene::Scene;
 
-/// The loss of a node may hold up deliveries for so long.
+/// The longest permitted pause of deliveries after the loss of a node.
 const HELD_UP: Duration = Duration::from_secs(10);
 
 /// Ingest answers within 5 s; the rest is for a busy machine.
 const ANSWERED: Duration = Duration::from_secs(6);
 
-/// A message that is not confirmed by then is published again.
+/// The longest wait for a confirm; the message is then published again.
 const CONFIRMED: Duration = Duration::from_secs(5);
 
-/// So many answers show how ingest refuses.
+/// Refusals that show how ingest refuses.
 const REFUSALS: usize = 40;
 
 impl Scene {
@@ -37,7 +37,7 @@ impl Scene {
         self.goes_on().await;
     }
 
-    /// The last one is left to be started.
+    /// Kills each node and starts it before the next, except the last.
     pub(crate) async fn roll_nodes(&mut self, draw: &mut StdRng) {
         self.all_online().await;
         for node in shuffled(self.brokers.len(), draw) {
@@ -55,14 +55,20 @@ impl Scene {
 
     /// Starts the nodes that are down, and waits until each queue has all its members again.
     pub(crate) async fn start_nodes(&mut self) {
-        for node in std::mem::take(&mut self.down) {
-            block_in_place(|| self.brokers[node].start());
-        }
+        let down = std::mem::take(&mut self.down);
+        block_in_place(|| {
+            thread::scope(|scope| {
+                for node in down {
+                    let node = &self.brokers[node];
+                    scope.spawn(|| node.start());
+                }
+            });
+        });
         self.all_online().await;
     }
 
-    /// Whatever the nodes do, ingest soon says 202, or when to come again; and all goes on soon after they are back.
-    pub(crate) fn check_answers(&mut self, again: Duration) {
+    /// Ingest must soon answer 202, or 503 with `Retry-After`. Deliveries must flow soon after the return of the nodes.
+    pub(crate) fn check_answers(&mut self, again: Duration, answers: &[Answered]) {
         if again > HELD_UP {
             self.wrong.push(format!("deliveries flow again only {:.1} s after the nodes", again.as_secs_f32()));
         }
@@ -74,7 +80,6 @@ impl Scene {
                         || answer.status == 503 && answer.retry_after.is_some_and(|seconds| seconds > 0)
                 })
         };
-        let answers = self.load().answers();
         let unfit: Vec<_> = answers.iter().filter(|one| !fits(one)).collect();
         if let Some(first) = unfit.first() {
             self.wrong.push(format!("{} of {} answers are unfit: {first:?}", unfit.len(), answers.len()));
@@ -89,7 +94,7 @@ impl Scene {
         self.down.extend(nodes);
     }
 
-    /// Events have to be accepted and delivered over both doors, and what cannot be read parked, although a node is down.
+    /// Although a node is down, events must be accepted and delivered over both doors, and unreadable messages parked.
     pub(crate) async fn goes_on(&mut self) {
         let (over_http, over_amqp, parked) =
             tokio::join!(self.again_over("http"), self.again_over("amqp"), self.parks());
@@ -102,7 +107,7 @@ impl Scene {
         if held_up > HELD_UP { self.wrong.push(told) } else { self.notes.push(told) }
     }
 
-    /// Publishes what cannot be read, as it has no id, and waits until it is in the table.
+    /// Publishes a message without an id, which is unreadable, and waits until it is in the table.
     async fn parks(&self) -> Duration {
         const PARKED: &str = "SELECT count(*) FROM parked";
         let (started, before) = (Instant::now(), self.world.count(PARKED).await);
@@ -119,7 +124,7 @@ impl Scene {
         started.elapsed()
     }
 
-    /// Nothing can be accepted without a majority.
+    /// Waits for refusals: ingest can accept nothing without a majority.
     async fn refuses(&mut self) {
         let (started, before) = (Instant::now(), self.load().answers().len());
         until("ingest to refuse", async || {
@@ -130,7 +135,7 @@ impl Scene {
         self.notes.push(format!("{REFUSALS} times 503 after {:.1} s", started.elapsed().as_secs_f32()));
     }
 
-    /// Each queue has a member at each node, and all of them are there.
+    /// Waits until each queue has a member at each node, and all members are online.
     async fn all_online(&self) {
         let nodes = self.brokers.len();
         until_within(Duration::from_secs(90), "all members of all queues", async || {

@@ -1,18 +1,24 @@
-//! What the command line says, and the runs that follow from it.
+//! The command line, and the scripts that it asks for.
 
 use rand::{SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::faults::{FAULTS, Fault};
+use crate::{
+    faults::{FAULTS, Fault},
+    script::Script,
+};
 
 const MIXES: usize = 6;
 
-const USAGE: &str = "Usage: chaos [--seed NUMBER] [--runs NUMBER] [--only FAULT[+FAULT...][,...]] [--mixes] [--list]
+const USAGE: &str =
+    "Usage: chaos [--seed NUMBER] [--runs NUMBER] [--only FAULT[+FAULT...][,...]] [--mixes] [--smoke] [--list]
 
 Without options each fault happens once alone, then there are mixes of two or three, drawn from the seed.
   --seed  the seed of an earlier run, to have the same again
   --runs  so many mixes; with --only, so many runs of it
   --only  nothing but this fault or mix, or these, separated by commas
   --mixes the mixes and nothing before them
+  --smoke each fault briefly, one after the other on the same servers; the faults of nodes on three others;
+          no mixes without --runs or --mixes
   --list  says which faults there are";
 
 pub(crate) struct Options {
@@ -20,40 +26,44 @@ pub(crate) struct Options {
     pub(crate) list: bool,
     runs: Option<usize>,
     mixes: bool,
+    smoke: bool,
     only: Option<Vec<Vec<Fault>>>,
 }
 
 impl Options {
     pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options =
-            Self { seed: rand::random_range(0..1_000_000), list: false, runs: None, mixes: false, only: None };
+        let seed = rand::random_range(0..1_000_000);
+        let mut options = Self { seed, list: false, runs: None, mixes: false, smoke: false, only: None };
         while let Some(name) = arguments.next() {
-            options.list |= name == "--list";
-            options.mixes |= name == "--mixes";
-            if ["--list", "--mixes"].contains(&name.as_str()) {
-                continue;
-            }
-            let value = arguments.next().ok_or(USAGE)?;
-            let number = || value.parse::<u64>().map_err(|_| format!("{name} takes a number\n\n{USAGE}"));
+            let mut value = || arguments.next().ok_or(USAGE);
+            let number = |value: String| value.parse().map_err(|_| format!("{name} takes a number\n\n{USAGE}"));
             match name.as_str() {
-                "--seed" => options.seed = number()?,
-                "--runs" => options.runs = Some(usize::try_from(number()?).map_err(|error| error.to_string())?),
-                "--only" => options.only = Some(value.split(',').map(together).collect::<Result<_, _>>()?),
+                "--list" => options.list = true,
+                "--mixes" => options.mixes = true,
+                "--smoke" => options.smoke = true,
+                "--seed" => options.seed = number(value()?)?,
+                "--runs" => options.runs = Some(usize::try_from(number(value()?)?).map_err(|error| error.to_string())?),
+                "--only" => options.only = Some(value()?.split(',').map(together).collect::<Result<_, _>>()?),
                 _ => return Err(USAGE.to_owned()),
             }
         }
         Ok(options)
     }
 
+    pub(crate) fn scripts(&self) -> Vec<Script> {
+        if self.smoke { Script::together(self.runs()) } else { Script::apart(self.runs()) }
+    }
+
     /// The faults of each run.
-    pub(crate) fn runs(&self) -> Vec<Vec<Fault>> {
+    fn runs(&self) -> Vec<Vec<Fault>> {
         if let Some(only) = &self.only {
             return vec![only.clone(); self.runs.unwrap_or(1)].concat();
         }
         let possible: Vec<Fault> = FAULTS.iter().filter(|fault| fault.left_out().is_none()).copied().collect();
         let mut draw = StdRng::seed_from_u64(self.seed);
         let mixed: Vec<Fault> = possible.iter().filter(|fault| !fault.happens_alone()).copied().collect();
-        let mixes = (0..self.runs.unwrap_or(MIXES)).map(|number| mix(&mixed, 2 + number % 2, &mut draw));
+        let count = self.runs.unwrap_or(if self.smoke && !self.mixes { 0 } else { MIXES });
+        let mixes = (0..count).map(|number| mix(&mixed, 2 + number % 2, &mut draw));
         let alone = possible.iter().filter(|_| !self.mixes).map(|fault| vec![*fault]);
         alone.chain(mixes).collect()
     }
@@ -73,7 +83,7 @@ fn named(name: &str) -> Result<Fault, String> {
     fault.left_out().map_or(Ok(fault), |why| Err(format!("{name} cannot be had: {why}")))
 }
 
-/// So many faults, each of them of another part.
+/// Draws so many faults, each of another part.
 fn mix(possible: &[Fault], size: usize, draw: &mut StdRng) -> Vec<Fault> {
     let mut mix: Vec<Fault> = Vec::new();
     while mix.len() < size {

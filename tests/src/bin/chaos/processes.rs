@@ -1,4 +1,4 @@
-//! What happens to processes: they are replaced, scaled, stopped and continued, and given another clock.
+//! Faults of processes: replacement, scaling, stop and continuation, a wrong clock.
 
 use std::time::Duration;
 
@@ -17,12 +17,11 @@ use crate::{
     scene::{PROCESSES, Scene},
 };
 
-/// A process may take this long to drain: its own grace and some more.
+/// The longest permitted drain of a process: its own grace and some more.
 const DRAINED: Duration = Duration::from_secs(30);
 
-/// Dispatchers before each scaling down to one, and how often that happens.
+/// Dispatchers before each scaling down to a single dispatcher.
 const SCALED: usize = 4;
-pub(crate) const SCALINGS: usize = 10;
 
 /// Dispatchers that each scaling ends.
 pub(crate) const ENDED: usize = SCALED - 1;
@@ -30,7 +29,7 @@ pub(crate) const ENDED: usize = SCALED - 1;
 const CLOCKS: [&str; 10] = ["+40d", "-40d", "+3d", "-3d", "+1h", "-1h", "+90s", "-90s", "+5s", "-5s"];
 
 impl Scene {
-    /// Starts a new process for each, and ends the old one.
+    /// Replaces each process by a new one.
     pub(crate) async fn roll(&mut self, part: Part) {
         for _ in 0..PROCESSES {
             let new = self.start(service(part), &[]);
@@ -38,9 +37,9 @@ impl Scene {
         }
     }
 
-    /// From four dispatchers to one and back, again and again.
+    /// Scales from four dispatchers to one and back, again and again.
     pub(crate) async fn scale(&mut self, ending: Ending) {
-        for _ in 0..SCALINGS {
+        for _ in 0..self.extent.scalings {
             while self.dispatchers.len() < SCALED {
                 let dispatcher = self.start("dispatcher", &[]);
                 self.dispatchers.push(dispatcher);
@@ -52,14 +51,14 @@ impl Scene {
                 Ending::Kill => Vec::into_iter(ended).for_each(Process::kill),
                 Ending::Terminate => self.end(ended).await,
             }
-            // Beside another fault none may be able to: each would take all its grace.
+            // Beside another fault no dispatcher may be able to drain: each would take all its grace.
             if !self.wrong.is_empty() {
                 break;
             }
         }
     }
 
-    /// The end of scaling: as many dispatchers as ever.
+    /// Returns to the usual number of dispatchers.
     pub(crate) async fn scale_back(&mut self) {
         self.fill();
         let more = self.dispatchers.split_off(PROCESSES);
@@ -74,7 +73,7 @@ impl Scene {
         self.stopped.push(process);
     }
 
-    /// SIGCONT of what was stopped.
+    /// SIGCONT of the stopped processes.
     pub(crate) fn resume_processes(&mut self) {
         self.stopped.drain(..).for_each(|process| signal("CONT", process));
     }
@@ -93,7 +92,7 @@ impl Scene {
         self.replace(part, index, wrong).await;
     }
 
-    /// Ends a process once another one, which becomes the last, is ready, or should be.
+    /// Ends a process when the new process, which becomes the last, is ready or late.
     async fn replace(&mut self, part: Part, index: usize, new: Process) {
         let _ = timeout(READY, ready(&new)).await;
         let old = self.processes(part).remove(index);
@@ -102,7 +101,7 @@ impl Scene {
         self.end(vec![old]).await;
     }
 
-    /// SIGTERM to all of these, after which they must drain.
+    /// SIGTERM to these processes, after which they must drain.
     pub(crate) async fn end(&mut self, processes: Vec<Process>) {
         processes.iter().for_each(Process::terminate);
         let started = Instant::now();

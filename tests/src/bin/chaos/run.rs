@@ -1,63 +1,150 @@
-//! One run: a scene, a load, faults, and the books.
+//! A run: the steps of a script in one scene under load, and the comparison of the books.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
-use fanfare_tests::books::Books;
+use fanfare_tests::books::{Allowed, Books, Missing};
 use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use sha2::{Digest, Sha256};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     evidence,
     faults::{self, Fault, Part},
-    name_of,
     scene::Scene,
-    table::Row,
+    script::{Script, Step},
+    table::{Row, Table},
 };
 
-/// Where something may be missing for ever, it is not waited for once all was quiet for so long.
+/// Quiet after which missing events are no longer waited for, where events may be missing.
 const QUIET: Duration = Duration::from_secs(8);
 
-/// Ingest answers within 5 s whatever is away; on a busy machine the rest of it takes some time, too.
+/// Ingest answers within 5 s, whatever is away; the rest is for a busy machine.
 const ANSWERED: Duration = Duration::from_secs(8);
 
-/// How many of the missing events are named; the evidence has them all.
+/// The most missing events named in a row. The evidence names all.
 const NAMED: usize = 8;
 
-/// How long the load goes on after deliveries flow again.
-const AFTERWARDS: Duration = Duration::from_secs(1);
-
-/// Sets a scene, has the faults happen, and compares the books. The same faults happen in another way each time.
-pub(crate) async fn run(seed: u64, time: usize, faults: &[Fault]) -> Row {
-    let name = name_of(faults);
-    let mut draw = StdRng::from_seed(Sha256::digest(format!("{seed} {time} {name}")).into());
-    let mut row = Row { name, ..Row::default() };
-    let mut scene = Scene::set("chaos", faults::nodes(faults)).await;
-    let suffered = AssertUnwindSafe(suffer(&mut scene, faults, &mut draw, &mut row)).catch_unwind().await;
-    let mut lines = Vec::new();
-    match suffered {
-        Ok((books, afterwards)) => {
-            enter(&books, &afterwards, faults, &mut row);
-            lines.extend(books.lines());
+/// Sets a scene, plays the script and adds its rows, until a step fails.
+pub(crate) async fn play(script: Script, seed: u64, table: &mut Table) {
+    let scene = Scene::set("chaos", script.nodes, script.extent).await;
+    let mut run = Run { scene, suffered: Vec::new(), mended: 0, lines: Vec::new() };
+    let mut steps = script.steps.into_iter();
+    for step in steps.by_ref() {
+        let row = run.take(&step, seed).await;
+        let failed = !row.faults.is_empty();
+        table.add(row);
+        if failed {
+            break;
         }
-        Err(panic) => row.faults.push(message(&*panic)),
     }
-    row.notes.append(&mut scene.notes);
-    // Beside another fault that is no wonder.
-    let wrong = if faults.len() == 1 { &mut row.faults } else { &mut row.notes };
-    wrong.append(&mut scene.wrong);
-    if !row.faults.is_empty() {
-        row.evidence = Some(evidence::keep(&scene, &format!("{seed}-{time}"), &row, &lines));
-    }
-    scene.clear();
-    row
+    table.skip(steps.map(|step| step.name).collect());
+    run.scene.clear();
 }
 
-/// What was accepted after the end of the faults may not be missing whatever they were.
-fn enter(books: &Books, afterwards: &[String], faults: &[Fault], row: &mut Row) {
-    let allowed = faults::allowed(faults);
-    row.totals = books.totals(allowed);
+struct Run {
+    scene: Scene,
+    /// The faults of all steps so far.
+    suffered: Vec<Fault>,
+    /// The number of events accepted before the end of the last faults.
+    mended: usize,
+    /// The books; empty unless the step has closed the books.
+    lines: Vec<String>,
+}
+
+impl Run {
+    /// Takes a step. The same faults happen in another way each time.
+    async fn take(&mut self, step: &Step, seed: u64) -> Row {
+        let started = Instant::now();
+        let mut draw = StdRng::from_seed(Sha256::digest(format!("{seed} {} {}", step.time, step.name)).into());
+        let mut row = Row { name: step.name.clone(), ..Row::default() };
+        self.lines.clear();
+        if let Err(panic) = AssertUnwindSafe(self.perform(step, &mut draw, &mut row)).catch_unwind().await {
+            row.faults.push(message(&*panic));
+        }
+        row.notes.append(&mut self.scene.notes);
+        // A fault may hold up the end of another.
+        let wrong = if step.faults.len() > 1 { &mut row.notes } else { &mut row.faults };
+        wrong.append(&mut self.scene.wrong);
+        row.took = started.elapsed();
+        if !row.faults.is_empty() {
+            row.evidence = Some(evidence::keep(&self.scene, &format!("{seed}-{}", step.time), &row, &self.lines));
+        }
+        row
+    }
+
+    async fn perform(&mut self, step: &Step, draw: &mut StdRng, row: &mut Row) {
+        if self.scene.load.is_none() {
+            self.scene.begin().await;
+        }
+        if self.suffered.is_empty() {
+            // RabbitMQ 3.10.8 forgets queues that were declared less than a second before it was killed.
+            sleep(Duration::from_millis(draw.random_range(1500..3000))).await;
+        }
+        if !step.faults.is_empty() {
+            self.suffer(&step.faults, draw, row).await;
+        }
+        if step.closes_books {
+            self.close_books(row).await;
+        }
+    }
+
+    /// Has the faults happen and end, and waits until all processes are ready and deliveries flow.
+    async fn suffer(&mut self, faults: &[Fault], draw: &mut StdRng, row: &mut Row) {
+        let scene = &mut self.scene;
+        let answered = scene.load().answers().len();
+        for fault in faults {
+            scene.strike(fault, draw).await;
+        }
+        self.suffered.extend(faults);
+        let length = faults.iter().map(|fault| fault.length(scene.extent, draw)).max().unwrap_or_default();
+        row.notes.push(format!("for {:.1} s", length.as_secs_f32()));
+        sleep(length).await;
+        let mut faults = faults.to_vec();
+        faults.shuffle(draw);
+        for fault in &faults {
+            scene.mend(fault).await;
+        }
+        self.mended = scene.accepted.len() + scene.load().accepted();
+        let ((), again) = tokio::join!(
+            async {
+                scene.ready().await;
+                scene.spread();
+            },
+            scene.again()
+        );
+        row.again = Some(again);
+        sleep(scene.extent.afterwards).await;
+        let answers = scene.load().answers().split_off(answered);
+        if faults.iter().all(|fault| fault.part != Part::Ingests) {
+            let slow = answers.iter().filter(|one| one.took > ANSWERED);
+            row.faults.extend(slow.map(|one| format!("ingest answered {} after {:?}", one.status(), one.took)));
+        }
+        if faults::nodes(&faults) > 1 {
+            scene.check_answers(again, &answers);
+        }
+    }
+
+    /// Ends the load, waits until all deliveries have ended, and compares the books of the whole run.
+    async fn close_books(&mut self, row: &mut Row) {
+        let scene = &mut self.scene;
+        scene.finish().await;
+        let allowed = faults::allowed(&self.suffered, scene.extent);
+        let quiet = if allowed.missing == Missing::Nothing { Duration::MAX } else { QUIET };
+        let books = Books::closed_after(quiet, &scene.world, &scene.accepted, &scene.subscribers).await;
+        // Messages without an id are the test's own.
+        let parked = "SELECT reason, count(*) FROM parked WHERE reason <> 'missing_message_id' GROUP BY reason";
+        for parked in scene.world.database().await.query(parked, &[]).await.expect("parked messages") {
+            row.faults.push(format!("{} messages are parked as {}", parked.get::<_, i64>(1), parked.get::<_, &str>(0)));
+        }
+        enter(&books, &scene.accepted[self.mended..], allowed, row);
+        self.lines.extend(books.lines());
+    }
+}
+
+/// Enters the books in a row. No event accepted after the end of the faults may be missing.
+fn enter(books: &Books, afterwards: &[String], allowed: Allowed, row: &mut Row) {
+    row.totals = Some(books.totals(allowed));
     row.faults.append(&mut books.faults(allowed));
     let missing = books.missing(allowed);
     let lost = afterwards.iter().filter(|key| missing.contains_key(key.as_str()));
@@ -71,52 +158,7 @@ fn enter(books: &Books, afterwards: &[String], faults: &[Fault], row: &mut Row) 
     }
 }
 
-/// Gives the books, and the keys of what was accepted after the end of the faults.
-async fn suffer(scene: &mut Scene, faults: &[Fault], draw: &mut StdRng, row: &mut Row) -> (Books, Vec<String>) {
-    scene.begin().await;
-    // RabbitMQ 3.10.8 forgets queues that were declared less than a second before it was killed.
-    sleep(Duration::from_millis(draw.random_range(1500..3000))).await;
-    for fault in faults {
-        scene.strike(fault, draw).await;
-    }
-    let length = faults.iter().map(|fault| fault.length(draw)).max().unwrap_or_default();
-    row.notes.push(format!("for {:.1} s", Duration::from_millis(length).as_secs_f32()));
-    sleep(Duration::from_millis(length)).await;
-    let mut faults = faults.to_vec();
-    faults.shuffle(draw);
-    for fault in &faults {
-        scene.mend(fault).await;
-    }
-    let before = scene.load().accepted();
-    let ((), again) = tokio::join!(
-        async {
-            scene.ready().await;
-            scene.spread();
-        },
-        scene.again()
-    );
-    row.again = Some(again);
-    sleep(AFTERWARDS).await;
-    if faults.iter().all(|fault| fault.part != Part::Ingests) {
-        let answers = scene.load().answers();
-        let slow = answers.iter().filter(|one| one.took > ANSWERED);
-        row.faults.extend(slow.map(|one| format!("ingest answered {} after {:?}", one.status(), one.took)));
-    }
-    if faults::nodes(&faults) > 1 {
-        scene.check_answers(again);
-    }
-    let accepted = scene.finish().await;
-    let quiet = if faults::allowed(&faults).missing == Default::default() { Duration::MAX } else { QUIET };
-    let books = Books::closed_after(quiet, &scene.world, &accepted, &scene.subscribers).await;
-    // Those without a message id are the test's own.
-    let parked = "SELECT reason, count(*) FROM parked WHERE reason <> 'missing_message_id' GROUP BY reason";
-    for parked in scene.world.database().await.query(parked, &[]).await.expect("what is parked") {
-        row.faults.push(format!("{} messages are parked as {}", parked.get::<_, i64>(1), parked.get::<_, &str>(0)));
-    }
-    (books, accepted[before..].to_vec())
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
+fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("broke off: {}", text.unwrap_or("a panic"))
 }

@@ -1,4 +1,4 @@
-//! What the faults happen to: servers of a run's own behind proxies, two ingests, two dispatchers, a load.
+//! The scene of the faults: servers of a run's own behind proxies, two ingests, two dispatchers, a load.
 
 use std::{thread, time::Duration};
 
@@ -10,22 +10,22 @@ use fanfare_tests::{
     patience::until,
     process::{Logs, Process},
     proxy::Proxy,
-    world::{World, ready},
+    receiver::{Behaviour, Receiver},
+    world::{World, get, ready},
 };
 use futures_util::future::join_all;
 use tokio::{task::block_in_place, time::Instant};
 
-/// Between two events over one door; with both doors, twice as many come in.
-const PACE: Duration = Duration::from_millis(50);
+use crate::script::Extent;
 
-/// How long the slow one of the receivers takes.
+/// Time from a request to the answer of the slow receiver.
 pub(crate) const SLOW: Duration = Duration::from_millis(200);
 
-/// Attempts on their way in one dispatcher: what its death may have to repeat. There is one application, which may use
-/// half of the places.
+/// The most attempts in flight in a dispatcher: its single application may use half of the places. The death of the
+/// dispatcher may repeat them all.
 pub(crate) const PERMITS: usize = 24;
 
-/// Ingests, and dispatchers, that there are.
+/// The number of ingests, and of dispatchers.
 pub(crate) const PROCESSES: usize = 2;
 
 const VARIABLES: [(&str, &str); 3] =
@@ -34,32 +34,33 @@ const VARIABLES: [(&str, &str); 3] =
 pub(crate) struct Scene {
     pub(crate) world: World,
     pub(crate) subscribers: [Subscriber; 3],
+    pub(crate) extent: Extent,
     pub(crate) load: Option<Load>,
-    /// One before each node.
+    /// The keys of accepted events of earlier loads.
+    pub(crate) accepted: Vec<String>,
+    /// A proxy before each node.
     pub(crate) to_broker: Vec<Proxy>,
     pub(crate) to_database: [Proxy; 1],
     pub(crate) ingests: Vec<Process>,
     pub(crate) dispatchers: Vec<Process>,
-    /// Processes that were stopped and are to go on.
+    /// Ids of the processes under SIGSTOP.
     pub(crate) stopped: Vec<u32>,
-    /// The logs of all processes that there were.
+    /// The logs of all processes, running or ended.
     pub(crate) logs: Vec<(String, Logs)>,
-    /// What is to be told of the run.
     pub(crate) notes: Vec<String>,
-    /// What was wrong, beside what the books say.
+    /// Faults outside of the books.
     pub(crate) wrong: Vec<String>,
-    /// What leads the processes through the proxies.
+    /// The URLs of the proxies.
     through: [(&'static str, String); 2],
-    /// The broker's nodes.
     pub(crate) brokers: Vec<Instance>,
-    /// Those of them that are down.
+    /// Indices of killed brokers.
     pub(crate) down: Vec<usize>,
     pub(crate) database: Instance,
 }
 
 impl Scene {
-    /// Sets it up with a broker of so many nodes, without load.
-    pub(crate) async fn set(name: &str, nodes: usize) -> Self {
+    /// Sets a scene with a broker of so many nodes, without processes and load.
+    pub(crate) async fn set(name: &str, nodes: usize, extent: Extent) -> Self {
         let (brokers, database) = block_in_place(|| {
             thread::scope(|scope| {
                 let brokers = scope.spawn(|| Instance::cluster(name, nodes));
@@ -70,8 +71,9 @@ impl Scene {
         let urls: Vec<String> = brokers.iter().map(Instance::url).collect();
         let servers = Servers { amqp_url: urls.join(","), database_url: database.url() };
         let mut world = World::with(servers, &VARIABLES).await;
+        pack_bomb(&world.receiver).await;
         let subscribers = Subscriber::three(&world, SLOW).await;
-        // The books go straight to the servers, the processes through the proxies: this one does not.
+        // All processes of a scene go through the proxies; this ingest does not.
         drop(world.take_ingest());
         let (to_broker, amqp_urls): (Vec<Proxy>, Vec<String>) =
             join_all(urls.iter().map(|url| Proxy::before(url))).await.into_iter().unzip();
@@ -80,7 +82,9 @@ impl Scene {
         Self {
             world,
             subscribers,
+            extent,
             load: None,
+            accepted: Vec::new(),
             to_broker,
             to_database: [to_database],
             ingests: Vec::new(),
@@ -96,11 +100,11 @@ impl Scene {
         }
     }
 
-    /// Starts the processes and the load, and waits until it flows.
+    /// Starts the missing processes and a load, and waits until deliveries flow.
     pub(crate) async fn begin(&mut self) {
         self.fill();
         self.ready().await;
-        self.load = Some(Load::steady(&self.world, PACE));
+        self.load = Some(Load::steady(&self.world, self.extent.pace));
         self.spread();
         self.again().await;
     }
@@ -112,7 +116,7 @@ impl Scene {
         }
     }
 
-    /// Starts what is missing of the two ingests and two dispatchers.
+    /// Starts the missing ingests and dispatchers.
     pub(crate) fn fill(&mut self) {
         while self.ingests.len() < PROCESSES {
             let ingest = self.start("ingest", &[]);
@@ -124,7 +128,7 @@ impl Scene {
         }
     }
 
-    /// Starts a process without waiting for it.
+    /// Starts a process without waiting until it is ready.
     pub(crate) fn start(&mut self, name: &'static str, more: &[(&str, &str)]) -> Process {
         let through = self.through.each_ref().map(|(name, url)| (*name, url.as_str()));
         let process = self.world.process_with(name, &[&through, more].concat());
@@ -136,7 +140,7 @@ impl Scene {
         self.load.as_ref().expect("a load")
     }
 
-    /// Has the load use the ingests that serve now.
+    /// Has the load use all serving ingests.
     pub(crate) fn spread(&self) {
         let clients: Vec<_> = self.ingests.iter().filter_map(|ingest| self.client_of(ingest)).collect();
         if !clients.is_empty() {
@@ -144,18 +148,18 @@ impl Scene {
         }
     }
 
-    /// A client of an ingest, once that serves.
+    /// A client of an ingest; none before the ingest serves.
     fn client_of(&self, ingest: &Process) -> Option<Client> {
         let log = ingest.logs().into_iter().find(|log| log["message"] == "serving the API")?;
         Some(Client::new(log["address"].as_str()?.parse().ok()?, &self.world.key))
     }
 
-    /// Waits until something is delivered that is accepted from now on, and gives how long that took.
+    /// Waits for the delivery of an event accepted from now on. Returns the time until then.
     pub(crate) async fn again(&self) -> Duration {
         self.again_over("").await
     }
 
-    /// The same over one of the doors.
+    /// Waits for the same over one of the doors.
     pub(crate) async fn again_over(&self, door: &str) -> Duration {
         let (started, before) = (Instant::now(), self.load().accepted());
         until("deliveries to flow", async || {
@@ -168,13 +172,13 @@ impl Scene {
         started.elapsed()
     }
 
-    /// Ends the load, and gives the keys of all that was accepted.
-    pub(crate) async fn finish(&mut self) -> Vec<String> {
+    /// Ends the load.
+    pub(crate) async fn finish(&mut self) {
         self.load().stop();
-        self.load.take().expect("a load").finish().await
+        self.accepted.append(&mut self.load.take().expect("a load").finish().await);
     }
 
-    /// Ends everything. What the servers hold goes with them: nobody need tidy up there.
+    /// Ends all processes and kills the servers, whose data go with them.
     pub(crate) fn clear(mut self) {
         self.load = None;
         self.ingests.clear();
@@ -185,4 +189,12 @@ impl Scene {
             drop(self);
         });
     }
+}
+
+/// Has the receiver pack its bomb. Packing takes seconds, once, and must not hold up its answers later.
+async fn pack_bomb(receiver: &Receiver) {
+    receiver.script("bomb", &[Behaviour::Bomb]);
+    let url = receiver.url("");
+    let address = url.trim_start_matches("http://").trim_end_matches('/').parse().expect("the receiver's address");
+    get(address, "bomb").await;
 }

@@ -1,37 +1,43 @@
-//! What came of the runs.
+//! The table of all rows.
 
 use std::{fmt, path::PathBuf, process::ExitCode, time::Duration};
 
 use fanfare_tests::books::Totals;
 
-/// What came of a run.
+/// The result of a step.
 #[derive(Default)]
 pub(crate) struct Row {
     pub(crate) name: String,
-    pub(crate) totals: Totals,
-    /// How long it took until something was delivered that had been accepted after the end of the fault.
+    /// The sums of the books; none unless the step has closed the books.
+    pub(crate) totals: Option<Totals>,
+    /// From the end of the fault to the delivery of a later event.
     pub(crate) again: Option<Duration>,
+    pub(crate) took: Duration,
     pub(crate) notes: Vec<String>,
-    /// What is wrong.
     pub(crate) faults: Vec<String>,
-    /// Where the evidence is, if anything is wrong.
+    /// The folder with the evidence of a failure.
     pub(crate) evidence: Option<PathBuf>,
 }
 
-const HEAD: [&str; 8] = ["accepted", "delivered", "missing", "repeats", "attempts", "seen", "unknown", "again"];
+const HEAD: [&str; 9] = ["accepted", "delivered", "missing", "repeats", "attempts", "seen", "unknown", "again", "took"];
 
 impl fmt::Display for Row {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { accepted, delivered, requests, repeats, attempts, unknown, missing } = self.totals;
-        let again = self.again.map_or("never".to_owned(), |again| format!("{:.1} s", again.as_secs_f32()));
-        let verdict = match (self.faults.len(), missing) {
-            (0, 0) => "kept all",
-            (0, _) => "kept what it could",
+        let verdict = match (self.faults.len(), self.totals.map(|totals| totals.missing)) {
+            (0, Some(0)) => "kept all",
+            (0, Some(_)) => "kept what it could",
+            (0, None) => "went on",
             _ => "FAILED",
         };
-        let numbers = [accepted, delivered, missing, repeats].map(|number| number.to_string());
-        let more = [attempts.to_string(), requests.to_string(), unknown.to_string(), again];
-        line(formatter, &self.name, numbers.iter().chain(&more).map(String::as_str), verdict)
+        let numbers = self.totals.map_or_else(Default::default, |totals| {
+            let Totals { accepted, delivered, requests, repeats, attempts, unknown, missing } = totals;
+            let counts = [accepted, delivered, missing, repeats].map(|number| number.to_string());
+            let [accepted, delivered, missing, repeats] = counts;
+            [accepted, delivered, missing, repeats, attempts.to_string(), requests.to_string(), unknown.to_string()]
+        });
+        let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f32());
+        let times = [self.again.map(seconds).unwrap_or_default(), seconds(self.took)];
+        line(formatter, &self.name, numbers.iter().chain(&times).map(String::as_str), verdict)
     }
 }
 
@@ -46,21 +52,21 @@ fn line<'a>(
     write!(formatter, "  {verdict}")
 }
 
-/// Letters of a fault; the evidence has it whole.
+/// The most printed letters of a fault. The evidence has the whole text.
 const SHOWN: usize = 300;
 
 /// All rows. The numbers are of deliveries: an event counts once for each endpoint.
 pub(crate) struct Table(Vec<Row>);
 
 impl Table {
-    /// An empty one, of which the head is printed.
+    /// An empty table. Prints the head.
     pub(crate) fn begin() -> Self {
         let table = Self(Vec::new());
         println!("{table}");
         table
     }
 
-    /// Adds a row, and prints it.
+    /// Adds and prints a row.
     pub(crate) fn add(&mut self, row: Row) {
         println!("{row}");
         for fault in row.faults.iter().take(5) {
@@ -72,7 +78,14 @@ impl Table {
         self.0.push(row);
     }
 
-    /// Success where no run lost anything.
+    /// Prints the steps prevented by a failure.
+    pub(crate) fn skip(&self, steps: Vec<String>) {
+        if !steps.is_empty() {
+            println!("    prevented: {}", steps.join(", "));
+        }
+    }
+
+    /// Success where no step failed.
     pub(crate) fn ends_well(&self) -> ExitCode {
         if self.0.iter().all(|row| row.faults.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }

@@ -1,0 +1,104 @@
+//! Scripts: the faults of a scene, their order, and the moments at which the books are closed.
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::faults::{Fault, nodes};
+
+/// Simultaneous faults. A step without faults only closes the books.
+pub(crate) struct Step {
+    pub(crate) name: String,
+    /// The number of earlier steps with this name. Seed, name and number decide the draws.
+    pub(crate) time: usize,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) closes_books: bool,
+}
+
+/// Steps that share a scene.
+pub(crate) struct Script {
+    pub(crate) extent: Extent,
+    pub(crate) nodes: usize,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// Durations and repetitions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    /// From one event to the next over the same door. There are two doors.
+    pub(crate) pace: Duration,
+    /// From a fault to its end; without a length the fault draws its own.
+    pub(crate) length: Option<Duration>,
+    /// Repetitions of a momentary fault.
+    pub(crate) blows: usize,
+    /// Scalings of the dispatchers, up and down.
+    pub(crate) scalings: usize,
+    /// From the copy of a server's data to the loss of the data.
+    pub(crate) newer: Duration,
+    /// From the first delivery after a fault to the end of the step.
+    pub(crate) afterwards: Duration,
+}
+
+const WHOLE: Extent = Extent {
+    pace: Duration::from_millis(50),
+    length: None,
+    blows: 3,
+    scalings: 10,
+    newer: Duration::from_secs(2),
+    afterwards: Duration::from_secs(1),
+};
+
+const BRIEF: Extent = Extent {
+    // The slow receiver takes 40 events a second: half of them leaves room for backlogs to end.
+    pace: Duration::from_millis(100),
+    length: Some(Duration::from_millis(300)),
+    blows: 1,
+    scalings: 1,
+    newer: Duration::from_millis(300),
+    afterwards: Duration::ZERO,
+};
+
+impl Script {
+    /// A scene for each run.
+    pub(crate) fn apart(runs: Vec<Vec<Fault>>) -> Vec<Self> {
+        let mut times = Times::default();
+        let alone = |faults: Vec<Fault>| Self {
+            extent: WHOLE,
+            nodes: nodes(&faults),
+            steps: vec![Step { closes_books: true, ..times.step(&name_of(&faults), faults) }],
+        };
+        runs.into_iter().map(alone).collect()
+    }
+
+    /// A scene for all runs with the same number of nodes; each run is a brief step. Steps with greater losses come
+    /// last, behind a closing of the books. The strict comparison thereby comes first.
+    pub(crate) fn together(mut runs: Vec<Vec<Fault>>) -> Vec<Self> {
+        let loss = |faults: &Vec<Fault>| faults.iter().map(|fault| fault.allowed(BRIEF).missing).max();
+        runs.sort_by_key(|faults| (nodes(faults), loss(faults)));
+        let mut times = Times::default();
+        let scenes = runs.chunk_by(|one, next| nodes(one) == nodes(next));
+        scenes
+            .map(|runs| {
+                let mut steps = Vec::new();
+                for runs in runs.chunk_by(|one, next| loss(one) == loss(next)) {
+                    steps.extend(runs.iter().map(|faults| times.step(&name_of(faults), faults.clone())));
+                    steps.push(Step { closes_books: true, ..times.step("books", Vec::new()) });
+                }
+                Self { extent: BRIEF, nodes: nodes(&runs[0]), steps }
+            })
+            .collect()
+    }
+}
+
+#[derive(Default)]
+struct Times(HashMap<String, usize>);
+
+impl Times {
+    fn step(&mut self, name: &str, faults: Vec<Fault>) -> Step {
+        let times = self.0.entry(name.to_owned()).or_default();
+        *times += 1;
+        Step { name: name.to_owned(), time: *times - 1, faults, closes_books: false }
+    }
+}
+
+fn name_of(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| fault.name).collect::<Vec<_>>().join("+")
+}
