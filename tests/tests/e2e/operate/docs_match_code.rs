@@ -26,7 +26,7 @@ fn documents() -> Vec<String> {
     let root = repository();
     let found = FOLDERS.iter().flat_map(|folder| files(&root.join(folder), "md"));
     let own = found.filter(|path| !path.components().any(|part| part.as_os_str() == "node_modules"));
-    let path = |path: PathBuf| path.strip_prefix(&root).expect("a path in the repository").display().to_string();
+    let path = |path: PathBuf| path.strip_prefix(root).expect("a path in the repository").display().to_string();
     let documents: Vec<String> = ["README.md".to_owned()].into_iter().chain(own.map(path)).collect();
     assert!(documents.len() > 15, "only {documents:?} were found: update FOLDERS");
     documents
