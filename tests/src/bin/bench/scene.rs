@@ -89,7 +89,7 @@ impl Scene {
 
     /// The same, with other waits between attempts.
     pub(crate) async fn of(machine: &Machine, subscribers: &[Subscriber], subject: Subject, waits: Waits) -> Self {
-        Self::like(machine, subscribers, subject, (waits, &[])).await
+        Self::like(machine, subscribers, subject, (waits, None, &[])).await
     }
 
     /// The same, with further variables.
@@ -99,14 +99,24 @@ impl Scene {
         subject: Subject,
         variables: &[(&str, &str)],
     ) -> Self {
-        Self::like(machine, subscribers, subject, (Waits::Real, variables)).await
+        Self::like(machine, subscribers, subject, (Waits::Real, None, variables)).await
+    }
+
+    /// The same, with another deadline of attempts.
+    pub(crate) async fn with_deadline(
+        machine: &Machine,
+        subscribers: &[Subscriber],
+        subject: Subject,
+        deadline: &str,
+    ) -> Self {
+        Self::like(machine, subscribers, subject, (Waits::Real, Some(deadline.to_owned()), &[])).await
     }
 
     async fn like(
         machine: &Machine,
         subscribers: &[Subscriber],
         subject: Subject,
-        (waits, variables): (Waits, &[(&str, &str)]),
+        (waits, timeout, variables): (Waits, Option<String>, &[(&str, &str)]),
     ) -> Self {
         let usual = [
             ("FANFARE_BREAKER_AFTER", "20"),
@@ -114,7 +124,7 @@ impl Scene {
             ("FANFARE_MAX_WEBHOOKS", "1000000"),
             ("FANFARE_TAKEOVER_AFTER", if machine.extent == Extent::Smoke { "1s" } else { "15s" }),
         ];
-        let setup = Setup { waits, timeout: None, ..Setup::on(machine.servers(), &[&usual, variables].concat()) };
+        let setup = Setup { waits, timeout, ..Setup::on(machine.servers(), &[&usual, variables].concat()) };
         let world = World::of(setup).await;
         let mut receiver = Child::start("receiver");
         let address = receiver.ask(&Value::Null).await["address"].as_str().expect("an address").to_owned();

@@ -18,7 +18,10 @@ const ENDPOINTS: usize = 100;
 /// Events by which the capacity is measured.
 const EVENTS: usize = 30_000;
 
-/// Receivers answer so late, for so many seconds. No attempt fails: its deadline is 30 s.
+/// Deadline of attempts: no attempt fails by lateness.
+const DEADLINE: &str = "30s";
+
+/// Receivers answer so late, for so many seconds.
 const LATE_MS: u64 = 10_000;
 const LATE_SECONDS: u32 = 10;
 
@@ -31,7 +34,7 @@ const BACKLOGS: &str = "SELECT count(*) FROM endpoint_backlogs";
 pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
     for dispatchers in [1, 4] {
         let all = subscribers("late", "late", ENDPOINTS);
-        let mut scene = Scene::set(machine, &all, Subject::Fanfare(dispatchers)).await;
+        let mut scene = Scene::with_deadline(machine, &all, Subject::Fanfare(dispatchers), DEADLINE).await;
         scene.deliver(Way::Amqp, &types(ENDPOINTS), machine.count(WARM_UP), 1, None).await;
         let capacity = scene.deliver(Way::Amqp, &types(ENDPOINTS), machine.count(EVENTS), 1, None).await.per_second;
         for percent in [65, 80] {
