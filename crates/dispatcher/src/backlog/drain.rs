@@ -191,13 +191,12 @@ impl Drain {
             }
             result => result,
         };
-        let leased = leased.unwrap_or_else(|error| {
+        let mut leased = leased.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot lease deliveries; trying again");
             Vec::new()
         });
         metrics::histogram!(metric::LEASE_SECONDS).record(began.elapsed());
         crash_point("delivery.leased");
-        let mut leased = leased;
         leased.sort_unstable_by_key(|leased| (leased.class, leased.delivery));
         let mut of_endpoint: HashMap<EndpointId, Vec<Leased>> = HashMap::new();
         for leased in leased {

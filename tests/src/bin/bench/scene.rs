@@ -66,6 +66,21 @@ pub(crate) enum Way {
     Http,
 }
 
+/// Settings that differ from a deployment's.
+pub(crate) struct Changes<'a> {
+    /// Waits between attempts.
+    pub(crate) waits: Waits,
+    /// Deadline of attempts; `None` for the dialect's.
+    pub(crate) timeout: Option<String>,
+    pub(crate) variables: &'a [(&'a str, &'a str)],
+}
+
+impl Default for Changes<'_> {
+    fn default() -> Self {
+        Self { waits: Waits::Real, timeout: None, variables: &[] }
+    }
+}
+
 pub(crate) struct Scene {
     pub(crate) world: World,
     pub(crate) dispatchers: Vec<Process>,
@@ -82,41 +97,17 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Sets it up, with all that delivers ready.
+    /// Sets the scene, with every process ready.
     pub(crate) async fn set(machine: &Machine, subscribers: &[Subscriber], subject: Subject) -> Self {
-        Self::of(machine, subscribers, subject, Waits::Real).await
+        Self::with(machine, subscribers, subject, Changes::default()).await
     }
 
-    /// The same, with other waits between attempts.
-    pub(crate) async fn of(machine: &Machine, subscribers: &[Subscriber], subject: Subject, waits: Waits) -> Self {
-        Self::like(machine, subscribers, subject, (waits, None, &[])).await
-    }
-
-    /// The same, with further variables.
+    /// Sets the scene with other settings.
     pub(crate) async fn with(
         machine: &Machine,
         subscribers: &[Subscriber],
         subject: Subject,
-        variables: &[(&str, &str)],
-    ) -> Self {
-        Self::like(machine, subscribers, subject, (Waits::Real, None, variables)).await
-    }
-
-    /// The same, with another deadline of attempts.
-    pub(crate) async fn with_deadline(
-        machine: &Machine,
-        subscribers: &[Subscriber],
-        subject: Subject,
-        deadline: &str,
-    ) -> Self {
-        Self::like(machine, subscribers, subject, (Waits::Real, Some(deadline.to_owned()), &[])).await
-    }
-
-    async fn like(
-        machine: &Machine,
-        subscribers: &[Subscriber],
-        subject: Subject,
-        (waits, timeout, variables): (Waits, Option<String>, &[(&str, &str)]),
+        Changes { waits, timeout, variables }: Changes<'_>,
     ) -> Self {
         let usual = [
             ("FANFARE_BREAKER_AFTER", "20"),

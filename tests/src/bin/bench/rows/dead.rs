@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use crate::{
     figures::{Figures, Goal},
-    rows::latency::{HEALTHY, Latency, QUIETLY, SECONDS, enter, flow, subscriber, subscribers},
+    rows::latency::{HEALTHY, Latency, QUIETLY, SECONDS, enter, flow, receipts, subscriber, subscribers},
     scene::{Scene, Subject, Way, machine::Machine},
 };
 
@@ -112,9 +112,7 @@ async fn come_back(
 ) {
     scene.open_gate().await;
     let opened = Instant::now();
-    scene.publish(Way::Amqp, types, (seconds * QUIETLY) as usize, Some(QUIETLY)).await;
-    sleep(Duration::from_secs(1)).await;
-    let mut received = scene.received().await;
+    let mut received = receipts(scene, types, QUIETLY, seconds).await;
     let with = Latency::of(&received, HEALTHY);
     enter(figures, &format!("{name}: p99 of the others"), with, without, 2.0);
     scene.none_queued().await;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, interval, sleep};
 use crate::{
     figures::{Figures, Goal},
     rows::latency::{HEALTHY, Latency, QUIETLY, SECONDS, enter, flow, subscriber, subscribers, types},
-    scene::{Scene, Subject, Subscriber, Way, machine::Machine},
+    scene::{Changes, Scene, Subject, Subscriber, Way, machine::Machine},
 };
 
 /// The healthy endpoints' latency while events flow to all of these, from cold.
@@ -127,7 +127,8 @@ pub(crate) async fn recovery(machine: &Machine, figures: &mut Figures) {
     let down = (0..2 * pairs).map(|number| subscriber("down", "gate", number / 2));
     let subscribers: Vec<_> = healthy.chain(down).collect();
     let waits = Waits::of(&["5s"; 20].join(","));
-    let mut scene = Scene::of(machine, &subscribers, Subject::Fanfare(1), waits).await;
+    let mut scene =
+        Scene::with(machine, &subscribers, Subject::Fanfare(1), Changes { waits, ..Changes::default() }).await;
     let of_healthy: Vec<String> = subscribers[..10].iter().flat_map(|one| one.types.clone()).collect();
     let seconds = machine.seconds(SECONDS);
     let without = flow(&mut scene, &of_healthy, QUIETLY, seconds).await;

@@ -49,11 +49,16 @@ pub(crate) fn types(count: usize) -> Vec<String> {
 
 /// The latency of the healthy endpoints while events of these types flow.
 pub(crate) async fn flow(scene: &mut Scene, types: &[String], rate: f64, seconds: f64) -> Latency {
+    Latency::of(&receipts(scene, types, rate, seconds).await, HEALTHY)
+}
+
+/// The receipts of all groups while events of these types flow.
+pub(crate) async fn receipts(scene: &mut Scene, types: &[String], rate: f64, seconds: f64) -> Value {
     scene.received().await;
     scene.publish(Way::Amqp, types, (seconds * rate) as usize, Some(rate)).await;
     // The last events are in flight.
     sleep(Duration::from_secs(1)).await;
-    Latency::of(&scene.received().await, HEALTHY)
+    scene.received().await
 }
 
 /// Adds the latency of the others beside a load, with its goal: a factor of the latency without the load, and 3 ms.

@@ -10,7 +10,7 @@ use crate::{
     figures::{Figures, Goal},
     rows::latency::{HEALTHY, QUIETLY, SECONDS, enter, flow, subscribers, types},
     scene::{
-        Scene, Subject, Way, fill,
+        Changes, Scene, Subject, Way, fill,
         machine::{Extent, Machine},
         watch::Seen,
     },
@@ -29,7 +29,13 @@ const STILL_OPEN: usize = 50_000;
 
 /// A day of finished deliveries is dropped while events flow.
 pub(crate) async fn dropped_day(machine: &Machine, figures: &mut Figures) {
-    let mut scene = Scene::with(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1), &LONG_RETENTION).await;
+    let mut scene = Scene::with(
+        machine,
+        &subscribers(HEALTHY, "ok", 10),
+        Subject::Fanfare(1),
+        Changes { variables: &LONG_RETENTION, ..Changes::default() },
+    )
+    .await;
     let seconds = machine.seconds(SECONDS);
     let without = flow(&mut scene, &types(10), QUIETLY, seconds).await;
     create_day(&scene).await;
@@ -61,7 +67,13 @@ pub(crate) async fn dropped_day(machine: &Machine, figures: &mut Figures) {
 /// A SELECT in a transaction that stays open, while events flow and a day is to be dropped.
 pub(crate) async fn held_select(machine: &Machine, figures: &mut Figures) {
     const RATE: f64 = 500.0;
-    let mut scene = Scene::with(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1), &LONG_RETENTION).await;
+    let mut scene = Scene::with(
+        machine,
+        &subscribers(HEALTHY, "ok", 10),
+        Subject::Fanfare(1),
+        Changes { variables: &LONG_RETENTION, ..Changes::default() },
+    )
+    .await;
     let seconds = machine.seconds(SECONDS);
     let without = flow(&mut scene, &types(10), RATE, seconds).await;
     create_day(&scene).await;

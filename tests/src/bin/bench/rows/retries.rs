@@ -10,7 +10,7 @@ use crate::{
     figures::{Figures, Goal},
     rows::latency::{HEALTHY, Latency, QUIETLY, SECONDS, enter, flow, subscribers, types},
     scene::{
-        Scene, Subject, Way,
+        Changes, Scene, Subject, Way,
         fill::{self, Filler},
         machine::Machine,
     },
@@ -29,7 +29,13 @@ const WAIT: &str = "5s";
 /// 2,000 retries a second come due over 100,000 endpoints.
 pub(crate) async fn due(machine: &Machine, figures: &mut Figures) {
     let waits = Waits::of(&[WAIT; 8].join(","));
-    let mut scene = Scene::of(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1), waits).await;
+    let mut scene = Scene::with(
+        machine,
+        &subscribers(HEALTHY, "ok", 10),
+        Subject::Fanfare(1),
+        Changes { waits, ..Changes::default() },
+    )
+    .await;
     fill::endpoints(&scene, machine.count(10_000), 10, "due").await;
     fill::settle(machine, &scene).await;
     let seconds = machine.seconds(DUE_SECONDS);

@@ -10,7 +10,7 @@ use crate::{
         latency::{subscribers, types},
         throughput::WARM_UP,
     },
-    scene::{Scene, Subject, Way, machine::Machine},
+    scene::{Changes, Scene, Subject, Way, machine::Machine},
 };
 
 const ENDPOINTS: usize = 100;
@@ -34,7 +34,8 @@ const BACKLOGS: &str = "SELECT count(*) FROM endpoint_backlogs";
 pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
     for dispatchers in [1, 4] {
         let all = subscribers("late", "late", ENDPOINTS);
-        let mut scene = Scene::with_deadline(machine, &all, Subject::Fanfare(dispatchers), DEADLINE).await;
+        let changes = Changes { timeout: Some(DEADLINE.to_owned()), ..Changes::default() };
+        let mut scene = Scene::with(machine, &all, Subject::Fanfare(dispatchers), changes).await;
         scene.deliver(Way::Amqp, &types(ENDPOINTS), machine.count(WARM_UP), 1, None).await;
         let capacity = scene.deliver(Way::Amqp, &types(ENDPOINTS), machine.count(EVENTS), 1, None).await.per_second;
         for percent in [65, 80] {
