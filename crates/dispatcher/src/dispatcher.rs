@@ -27,6 +27,7 @@ use crate::{
         attempt::{self, Attempts},
         events::{self, Events},
         fan_out::FanOuts,
+        leased::Leases,
         park,
         persist::{self, Persist},
         record, retries, unrouted,
@@ -214,12 +215,13 @@ impl Dispatcher {
         let oldest = self.retention.saturating_sub(self.dialects.longest_lifetime(self.expiry));
         let events = Events { context: shared(), max_bytes: self.limits.event_bytes, oldest };
         let persist = Persist { context: shared(), attempts: attempts.clone(), fan_outs: fan_outs.clone() };
-        let drain = Drain { context: shared(), attempts: attempts.clone(), unsendable };
+        let leases = Leases { context: shared(), attempts: attempts.clone() };
+        let drain = Drain { context: shared(), leases: leases.clone(), unsendable };
         let attempting = Attempts { context: shared(), client: self.client.clone(), results, slow };
 
         let mut stages = JoinSet::new();
         stages.spawn(events::run(events, inlets.events, planned, stop.clone()));
-        stages.spawn(retries::run(shared(), inlets.retries, stop.clone()));
+        stages.spawn(retries::run(leases, inlets.retries, stop.clone()));
         stages.spawn(park::keep(shared(), inlets.parked, stop.clone()));
         stages.spawn(unrouted::send_on(shared(), inlets.unrouted, self.broker.clone(), stop.clone()));
         stages.spawn(persist::run(persist, to_persist, stop.clone()));

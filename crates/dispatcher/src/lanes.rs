@@ -1,7 +1,7 @@
 //! Lanes: bounds on the attempts to each endpoint. A slow or dead endpoint delays no other endpoint.
 //!
-//! An attempt needs a place in the process and room in the endpoint's lane. A first attempt gets both at once, or the
-//! delivery is queued ([`Lanes::admit`]). The owner of a backlog reserves as many permits as the lane has room for
+//! An attempt needs a place in the process and room in the endpoint's lane. A first attempt or a due retry gets both at
+//! once, or the delivery is queued ([`Lanes::admit`], [`Lanes::admit_retry`]). The owner of a backlog reserves as many permits as the lane has room for
 //! ([`Lanes::reserve`]).
 
 mod per_endpoint;
@@ -140,6 +140,18 @@ impl Lanes {
     /// # Errors
     /// The reason to queue the delivery.
     pub(crate) fn admit(&self, endpoint: &Endpoint, bytes: usize) -> Result<Permit, QueueReason> {
+        self.admit_as(endpoint, bytes, false)
+    }
+
+    /// Admits a due retry. Retries share the drains' part of the places. `None` behind an open breaker: a probe must be
+    /// made, and the row may be stale.
+    pub(crate) fn admit_retry(&self, endpoint: &Endpoint) -> Option<Permit> {
+        let is_open = self.entry(endpoint.id).lane().lane.next_probe().is_some();
+        // The payload's size is known only after the lease.
+        (!is_open).then(|| self.admit_as(endpoint, 0, true).ok())?
+    }
+
+    fn admit_as(&self, endpoint: &Endpoint, bytes: usize, is_drained: bool) -> Result<Permit, QueueReason> {
         let entry = self.entry(endpoint.id);
         let mut lane = entry.lane();
         lane.used = Instant::now();
@@ -154,7 +166,7 @@ impl Lanes {
         if rate.is_some_and(|rate| lane.tokens.available(now, rate) == 0) {
             return Err(QueueReason::RateLimited);
         }
-        let place = self.places.take(endpoint.application, lane.lane.pace(), bytes, false)?;
+        let place = self.places.take(endpoint.application, lane.lane.pace(), bytes, is_drained)?;
         // The last check: an attempt that passes an open breaker is the probe, and must be made.
         lane.lane.breaker().pass(now).map_err(|_| QueueReason::BreakerOpen)?;
         if let Some(rate) = rate {

@@ -4,9 +4,10 @@
 //! queue events ────► events ──► persist ──► ack
 //!                                  │ sending
 //!                                  ▼
-//!                               attempt ──► record ──► retry messages ──► delay queues
-//!                                  ▲            │ given back
-//!                                drain ◄────────┴── backlogs ◄── retries ◄── queue deliveries
+//!                  retries ──► attempt ──► record ──► retry messages ──► delay queues ──► queue deliveries
+//!                     │           ▲           │ given back
+//!                     └► backlogs ──► drain   ▼
+//!                           ▲──────────────────
 //! ```
 
 pub(crate) mod attempt;
@@ -14,6 +15,7 @@ mod batch;
 pub(crate) mod events;
 pub(crate) mod fan_out;
 mod in_flight;
+pub(crate) mod leased;
 pub(crate) mod park;
 pub(crate) mod persist;
 pub(crate) mod record;

@@ -46,10 +46,11 @@ pub use pipeline::{
     lease::{Demand, Floor, Leased, LeasedEvent},
     persist::{Chunk, Lease, NewDelivery, NewEvent, Persisted, Start},
     processes::{LivingProcess, NewProcess, ProcessKind},
-    queue::{DueRetry, GiveBack, Recovered},
+    queue::{GiveBack, Recovered},
     record::{AttemptRecord, INLINE_WITHIN, NextState},
     replay_advance::{PastEvent, Step, Wanted},
     replays::{NewReplay, Replay},
     resend::{ResendFilter, ResentDelivery},
+    retries::{DueRetry, TakenRetries},
     sweep::{PAGES, Swept},
 };

@@ -1,7 +1,7 @@
 //! The pipeline of an event: persist, lease, record, queue, finish. Resend, replay and test sends open further
 //! deliveries.
 //!
-//! Only `persist` and `lease` grant leases. Each statement that queues a delivery ends with
+//! Only `persist`, `retries` and `lease` grant leases. Each statement that queues a delivery ends with
 //! [`backlogs::with_backlogs`].
 
 pub(crate) mod backlogs;
@@ -18,5 +18,6 @@ pub(crate) mod record;
 pub(crate) mod replay_advance;
 pub(crate) mod replays;
 pub(crate) mod resend;
+pub(crate) mod retries;
 pub(crate) mod sweep;
 pub(crate) mod test_send;

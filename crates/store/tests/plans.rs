@@ -171,13 +171,21 @@ async fn persist_and_record(loaded: &mut Loaded) {
     let batch: Vec<_> = records.iter().collect();
     let moved = loaded.check("record 256 failures", 12_000, async |store| store.record(&batch).await).await;
     assert_eq!(moved.expect("a commit").len(), 256);
-    let retries: Vec<_> = keyed[..128].iter().map(|one| DueRetry { delivery: one.delivery, attempt: 2 }).collect();
-    let backlogs =
-        loaded.check("queue 128 retries", 4_500, async |store| store.queue_retries(TWO, &retries).await).await;
-    assert_eq!(backlogs.expect("a commit").len(), 16);
-    let again =
-        loaded.check("queue 128 retries again", 1_200, async |store| store.queue_retries(TWO, &retries).await).await;
-    assert_eq!(again.expect("a look").len(), 0);
+    let retries = |range: std::ops::Range<usize>, lease| -> Vec<_> {
+        keyed[range].iter().map(|sent| DueRetry { delivery: sent.delivery, attempt: 2, lease }).collect()
+    };
+    let (leased, queued) = (retries(0..64, Some(Duration::from_secs(21))), retries(64..128, None));
+    for (batch, name, again) in [
+        (&leased, "lease 64 retries", "lease 64 retries again"),
+        (&queued, "queue 64 retries", "queue 64 retries again"),
+    ] {
+        let taking = async |store: Store| store.take_retries(TWO, lease_id(7), batch).await;
+        let taken = loaded.check(name, 4_500, taking).await.expect("a commit");
+        assert_eq!(taken.leased.len(), if name.starts_with("lease") { 64 } else { 0 });
+        assert_eq!(taken.backlogs.len(), if name.starts_with("lease") { 0 } else { 16 });
+        let taken = loaded.check(again, 1_200, taking).await.expect("a look");
+        assert_eq!((taken.leased.len(), taken.backlogs.len()), (0, 0));
+    }
     // Removes the endpoints' backlogs for the next phase.
     loaded
         .database

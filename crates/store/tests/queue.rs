@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use fanfare_domain::{delivery::QueueReason, ids::DeliveryId};
-use fanfare_store::{DueRetry, GiveBack, Start};
+use fanfare_domain::{
+    delivery::QueueReason,
+    ids::{DeliveryId, ProcessId},
+};
+use fanfare_store::{DueRetry, GiveBack, Start, TakenRetries};
 use jiff::Timestamp;
 
 use crate::database::{Database, ONE, Sent, TWO, endpoint, lease_id, scheduled, starting};
@@ -14,34 +17,87 @@ async fn schedule(database: &Database, number: u128) -> Sent {
     sent
 }
 
+async fn take(database: &Database, process: ProcessId, batch: &[DueRetry]) -> TakenRetries {
+    database.store.take_retries(process, lease_id(9), batch).await.expect("a commit")
+}
+
+fn due(sent: &Sent, attempt: u32, lease: Option<Duration>) -> [DueRetry; 1] {
+    [DueRetry { delivery: sent.delivery, attempt, lease }]
+}
+
+const LEASE: Option<Duration> = Some(Duration::from_secs(21));
+
 #[tokio::test]
 async fn a_retry_is_queued_once() {
     let database = Database::new().await;
     let sent = schedule(&database, 1).await;
-    let retry = |attempt| [DueRetry { delivery: sent.delivery, attempt }];
-    assert!(database.store.queue_retries(ONE, &retry(1)).await.expect("a look").is_empty(), "stale");
-    assert!(database.store.queue_retries(ONE, &retry(3)).await.expect("a look").is_empty(), "of no attempt");
-    let backlogs = database.store.queue_retries(ONE, &retry(2)).await.expect("a commit");
-    assert_eq!((backlogs.len(), backlogs[0].endpoint, backlogs[0].owner), (1, endpoint(1), Some(ONE)));
+    for attempt in [1, 3] {
+        let taken = take(&database, ONE, &due(&sent, attempt, None)).await;
+        assert_eq!((taken.leased.len(), taken.backlogs.len()), (0, 0), "stale: {attempt}");
+    }
+    let taken = take(&database, ONE, &due(&sent, 2, None)).await;
+    assert_eq!((taken.leased.len(), taken.backlogs.len()), (0, 1));
+    assert_eq!((taken.backlogs[0].endpoint, taken.backlogs[0].owner), (endpoint(1), Some(ONE)));
     let row = database.open(sent.delivery).await.expect("a row");
     assert_eq!((row.place(), row.reason.as_deref(), row.due_at, row.failures), (("queued", 2), Some("retry"), None, 1));
-    assert!(database.store.queue_retries(TWO, &retry(2)).await.expect("a look").is_empty(), "the message came twice");
+    assert!(take(&database, TWO, &due(&sent, 2, None)).await.backlogs.is_empty(), "the message came twice");
     assert_eq!(database.drain(2, endpoint(1), 1).await[0].attempt, 2);
-    assert!(database.store.queue_retries(ONE, &retry(2)).await.expect("a look").is_empty(), "being sent");
+    assert!(take(&database, ONE, &due(&sent, 2, None)).await.backlogs.is_empty(), "being sent");
     assert_eq!(database.open(sent.delivery).await.expect("a row").state, "sending");
 }
 
 #[tokio::test]
-async fn a_retry_joins_the_backlog_of_another_process() {
+async fn a_retry_with_a_permit_is_leased_once() {
+    let database = Database::new().await;
+    let sent = schedule(&database, 1).await;
+    let taken = take(&database, ONE, &due(&sent, 2, LEASE)).await;
+    assert_eq!((taken.leased.len(), taken.backlogs.len()), (1, 0));
+    let leased = &taken.leased[0];
+    assert_eq!((leased.delivery, leased.attempt, leased.failures, leased.end()), (sent.delivery, 2, 1, None));
+    assert!(leased.payload.as_ref().is_some_and(|payload| payload.body.is_some()));
+    let row = database.open(sent.delivery).await.expect("a row");
+    assert_eq!((row.place(), row.reason.as_deref(), row.due_at), (("sending", 2), None, None));
+    assert_eq!(row.lease, Some(lease_id(9).0));
+    let again = take(&database, ONE, &due(&sent, 2, LEASE)).await;
+    assert_eq!((again.leased.len(), again.backlogs.len()), (0, 0), "the message came twice");
+    let found = database.store.leased_under(lease_id(9)).await.expect("a look");
+    assert_eq!(found.iter().map(|leased| leased.delivery).collect::<Vec<_>>(), [sent.delivery]);
+}
+
+#[tokio::test]
+async fn a_retry_joins_a_backlog_unless_the_backlog_is_ending() {
+    let database = Database::new().await;
+    let (first, second) = (schedule(&database, 1).await, schedule(&database, 1).await);
+    database.queue(endpoint(1), 1).await;
+    let taken = take(&database, TWO, &due(&first, 2, LEASE)).await;
+    assert_eq!((taken.leased.len(), taken.backlogs.len(), taken.backlogs[0].owner), (0, 1, Some(ONE)));
+    assert_eq!(database.open(first.delivery).await.expect("a row").place(), ("queued", 2));
+    database.store.mark_ending(ONE, &[endpoint(1)], true).await.expect("a commit");
+    let taken = take(&database, TWO, &due(&second, 2, LEASE)).await;
+    assert_eq!((taken.leased.len(), taken.backlogs.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_suspect_is_not_leased_with_other_retries() {
+    let database = Database::new().await;
+    let sent = schedule(&database, 1).await;
+    database.rows("UPDATE open_deliveries SET unknowns = 2 WHERE id = $1", &[&sent.delivery.0]).await;
+    let taken = take(&database, ONE, &due(&sent, 2, LEASE)).await;
+    assert_eq!((taken.leased.len(), taken.backlogs.len()), (0, 1));
+    assert_eq!(database.open(sent.delivery).await.expect("a row").place(), ("queued", 2));
+}
+
+#[tokio::test]
+async fn retries_of_a_batch_join_the_backlogs_of_other_processes() {
     let database = Database::new().await;
     let (first, second) = (schedule(&database, 1).await, schedule(&database, 2).await);
     database.queue(endpoint(1), 1).await;
-    let mut batch = [first, second].map(|sent| DueRetry { delivery: sent.delivery, attempt: 2 });
+    let mut batch = [first, second].map(|sent| due(&sent, 2, None)[0]);
     batch.sort_unstable_by_key(|retry| retry.delivery);
-    let mut backlogs = database.store.queue_retries(TWO, &batch).await.expect("a commit");
+    let mut backlogs = take(&database, TWO, &batch).await.backlogs;
     backlogs.sort_unstable_by_key(|backlog| backlog.endpoint);
-    assert_eq!(backlogs.iter().map(|one| one.owner).collect::<Vec<_>>(), [Some(ONE), Some(TWO)]);
-    assert!(database.store.queue_retries(TWO, &[]).await.expect("an empty batch").is_empty());
+    assert_eq!(backlogs.iter().map(|backlog| backlog.owner).collect::<Vec<_>>(), [Some(ONE), Some(TWO)]);
+    assert!(take(&database, TWO, &[]).await.backlogs.is_empty());
 }
 
 #[tokio::test]
@@ -181,8 +237,9 @@ async fn a_scheduled_delivery_whose_message_is_lost_is_recovered() {
     let row = database.open(late.delivery).await.expect("a row");
     assert_eq!((row.place(), row.reason.as_deref(), row.due_at), (("queued", 2), Some("retry"), None));
     // The retry message comes after the recovery.
-    let retry = [DueRetry { delivery: late.delivery, attempt: 2 }];
-    assert!(database.store.queue_retries(ONE, &retry).await.expect("a look").is_empty());
+    let retry = [DueRetry { delivery: late.delivery, attempt: 2, lease: LEASE }];
+    let taken = take(&database, ONE, &retry).await;
+    assert_eq!((taken.leased.len(), taken.backlogs.len()), (0, 0));
     due(early.delivery, "20 s").await;
     let floor = |ahead: u64| Some(Timestamp::now() + Duration::from_secs(ahead));
     assert_eq!(database.store.recover_scheduled(ONE, wait, floor(60), 10).await.expect("a look").queued, 0);

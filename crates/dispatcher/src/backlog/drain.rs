@@ -12,7 +12,7 @@ use fanfare_domain::{
     ids::{ApplicationId, EndpointId, LeaseId},
 };
 use fanfare_service::crash_point;
-use fanfare_store::{Demand, End, EndLeased, Floor, GiveBack, Lease, Leased, Probed};
+use fanfare_store::{Demand, Floor, GiveBack, Lease, Leased, Probed};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -25,7 +25,7 @@ use crate::{
     database::Tried,
     lanes::{Blocked, Permit},
     metric,
-    stages::InFlight,
+    stages::leased::{Leases, Unsent},
 };
 
 /// Maximum of deliveries, and of backlogs, in a statement.
@@ -38,12 +38,9 @@ const MAX_ASIDE: usize = 64;
 /// Minimum wait for a token. A rate yields tokens singly: a lease takes the tokens of this time together.
 const TOKENS_OF: Duration = Duration::from_millis(10);
 
-/// Rest of a backlog after a payload that this process cannot decrypt.
-const UNREADABLE_REST: Duration = Duration::from_secs(1);
-
 pub(crate) struct Drain {
     pub(crate) context: Arc<Context>,
-    pub(crate) attempts: mpsc::Sender<InFlight>,
+    pub(crate) leases: Leases,
     pub(crate) unsendable: mpsc::UnboundedSender<Unsendable>,
 }
 
@@ -202,12 +199,12 @@ impl Drain {
         for leased in leased {
             of_endpoint.entry(leased.endpoint).or_default().push(leased);
         }
-        let (mut ended, mut back, mut empty, mut busy) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut unsent, mut empty, mut busy) = (Unsent::default(), Vec::new(), Vec::new());
         for planned in planned {
             let leased = of_endpoint.remove(&planned.endpoint.id).unwrap_or_default();
             let is_dry = leased.len() < planned.permits.len();
             let (endpoint, blocked) = (planned.endpoint.id, planned.blocked);
-            self.send(planned, leased, lease, tried_at, (&mut ended, &mut back)).await;
+            self.send(planned, leased, lease, tried_at, &mut unsent).await;
             if is_dry {
                 empty.push(endpoint);
             } else {
@@ -216,8 +213,7 @@ impl Drain {
             }
         }
         self.mark_ending(busy, false).await;
-        self.end_leased(ended).await;
-        self.give_back(back).await;
+        self.leases.settle(unsent).await;
         if !empty.is_empty() {
             self.end(empty).await;
         }
@@ -241,92 +237,21 @@ impl Drain {
         mut leased: Vec<Leased>,
         lease: LeaseId,
         leased_at: Instant,
-        (ended, back): (&mut Vec<EndLeased>, &mut Vec<GiveBack>),
+        unsent: &mut Unsent,
     ) {
         let Planned { endpoint, permits, .. } = planned;
         // Two tries of the statement lease up to twice the demand, if the first try committed without an answer.
         let surplus = leased.split_off(permits.len().min(leased.len()));
         let reason = QueueReason::LaneFull;
-        back.extend(surplus.iter().map(|leased| GiveBack { delivery: leased.delivery, lease, reason }));
+        unsent.back.extend(surplus.iter().map(|leased| GiveBack { delivery: leased.delivery, lease, reason }));
         let Some(last) = leased.last() else { return };
         let floor = Floor { class: last.class, delivery: last.delivery };
+        let lease = Lease { id: lease, duration: lease_duration(endpoint.policy.timeout) };
         let (mut bytes, count) = (0, leased.len());
-        for (leased, mut permit) in leased.into_iter().zip(permits) {
-            let delivery = leased.delivery;
-            if let Some(reason) = leased.end() {
-                let end = End::Failed(reason);
-                ended.push(EndLeased { delivery, lease, end, notifies_owner: endpoint.notifies_owner });
-                continue;
-            }
-            let lease = Lease { id: lease, duration: lease_duration(endpoint.policy.timeout) };
-            let size = leased.payload.as_ref().and_then(|payload| payload.body.as_ref()).map_or(0, String::len);
-            permit.set_bytes(size);
-            bytes += size;
-            match InFlight::drained(leased, Arc::clone(&endpoint), lease, leased_at, permit) {
-                Some(in_flight) => drop(self.attempts.send(in_flight).await),
-                None => {
-                    let reason = QueueReason::ApplicationUnreadable;
-                    back.push(GiveBack { delivery, lease: lease.id, reason });
-                }
-            }
+        for (leased, permit) in leased.into_iter().zip(permits) {
+            bytes += self.leases.pass_on(leased, (Arc::clone(&endpoint), permit), lease, leased_at, unsent).await;
         }
         self.context.backlogs.leased(endpoint.id, floor, bytes / count.max(1));
-    }
-
-    async fn end_leased(&self, mut ended: Vec<EndLeased>) {
-        if ended.is_empty() {
-            return;
-        }
-        ended.sort_unstable_by_key(|one| one.delivery);
-        let database = &self.context.database;
-        let count = database.until_answered("ending deliveries", || database.store.end_leased(&ended)).await.result;
-        match count {
-            Ok(_) => {
-                for reason in ended.iter().filter_map(|one| one.end.reason()) {
-                    metrics::counter!(metric::DELIVERIES, "state" => "failed", "reason" => reason).increment(1);
-                }
-            }
-            // The partition of a delivery is gone: the retention is over.
-            Err(error) if error.lacks_partition() && ended.len() == 1 => {
-                let delivery = ended[0].delivery;
-                let forgetting = || database.store.forget_dropped(delivery);
-                let _ = database.until_answered("forgetting a delivery", forgetting).await;
-                tracing::warn!(%delivery, "removed a delivery that was open after its retention");
-            }
-            Err(error) if error.lacks_partition() => {
-                for one in ended {
-                    Box::pin(self.end_leased(vec![one])).await;
-                }
-            }
-            Err(error) => {
-                tracing::error!(
-                    %error, deliveries = ended.len(),
-                    "cannot end deliveries; recovery queues them when the leases end"
-                );
-            }
-        }
-    }
-
-    async fn give_back(&self, mut back: Vec<GiveBack>) {
-        if back.is_empty() {
-            return;
-        }
-        back.sort_unstable_by_key(|one| one.delivery);
-        let context = &self.context;
-        let process = context.process();
-        let store = &context.database.store;
-        match context.database.until_answered("giving deliveries back", || store.give_back(process, &back)).await.result
-        {
-            Ok(touched) => {
-                context.touched(&touched, true);
-                for backlog in touched {
-                    context.backlogs.rest(backlog.endpoint, UNREADABLE_REST);
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot give deliveries back; recovery queues them when the leases end");
-            }
-        }
     }
 
     /// Ends empty backlogs. A backlog with a probe in flight stays, so that other processes continue to queue.

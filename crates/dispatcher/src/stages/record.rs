@@ -2,24 +2,19 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use fanfare_domain::{
-    delivery::{FailureReason, QueueReason},
-    ids::DeliveryId,
-};
+use fanfare_domain::{delivery::FailureReason, ids::DeliveryId};
 use fanfare_service::crash_point;
-use fanfare_store::{AttemptRecord, GiveBack, NextState};
+use fanfare_store::{AttemptRecord, NextState};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     attempt::AttemptResult,
     batch,
+    leased::give_back,
     retry_messages::{self, NextRetry},
 };
 use crate::{context::Context, lanes::RecordPermit, metric};
-
-/// Rest of a backlog after a delivery was given back, before the next drain.
-const GIVEN_BACK_REST: Duration = Duration::from_secs(1);
 
 /// Interval at which slow deliveries are shown in lists.
 const LISTS_EVERY: Duration = Duration::from_millis(500);
@@ -51,9 +46,7 @@ pub(crate) async fn run(context: Arc<Context>, mut results: mpsc::Receiver<Attem
             });
             record(&context, batch).await;
         }
-        if !back.is_empty() {
-            give_back(&context, back).await;
-        }
+        give_back(&context, back).await;
     }
 }
 
@@ -126,31 +119,6 @@ fn disable(context: &Arc<Context>, record: &AttemptRecord) {
             Err(error) => tracing::error!(%error, %endpoint, "cannot disable an endpoint; the next answer tries again"),
         }
     });
-}
-
-async fn give_back(context: &Arc<Context>, mut back: Vec<GiveBack>) {
-    back.sort_unstable_by_key(|given| given.delivery);
-    let (process, database) = (context.process(), &context.database);
-    let tried = database.until_answered("giving deliveries back", || database.store.give_back(process, &back)).await;
-    match tried.result {
-        Ok(touched) => {
-            crash_point("delivery.given_back");
-            context.touched(&touched, true);
-            if tried.unknown_commit {
-                context.backlogs.look_for_more();
-            }
-            let is_stopping = back.iter().all(|given| given.reason == QueueReason::ShuttingDown);
-            for backlog in touched.iter().filter(|_| !is_stopping) {
-                context.backlogs.rest(backlog.endpoint, GIVEN_BACK_REST);
-            }
-        }
-        Err(error) => {
-            tracing::error!(
-                %error, deliveries = back.len(),
-                "cannot give deliveries back; recovery queues them when the leases end"
-            );
-        }
-    }
 }
 
 fn count(next: &NextState) {

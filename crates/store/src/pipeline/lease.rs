@@ -109,10 +109,12 @@ impl Floor {
     pub const START: Self = Self { class: -1, delivery: DeliveryId(Uuid::nil()) };
 }
 
-const COLUMNS: &str = "o.id, o.event_id, o.application_id, o.endpoint_id, o.class, o.attempt, o.failures, o.expires_at, \
+/// Columns of a leased row `o`.
+pub(crate) const LEASED_COLUMNS: &str = "o.id, o.event_id, o.application_id, o.endpoint_id, o.class, o.attempt, o.failures, o.expires_at, \
                        o.expires_at < now() AS is_expired, o.replay_id";
 
-const WITH_EVENTS: &str = "
+/// Rows of the CTE `leased`, with the events.
+pub(crate) const LEASED_WITH_EVENTS: &str = "
 SELECT l.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent, e.erased_at
 FROM leased l LEFT JOIN events e ON e.application_id = l.application_id
     AND e.accepted_at = delivery_accepted_at(l.id) AND e.id = l.event_id";
@@ -156,8 +158,8 @@ impl Store {
                           THEN greatest(o.expires_at, n.resumed_at + n.lifetime_ms * interval '1 millisecond')
                           ELSE o.expires_at END
     FROM next n WHERE o.id = n.id
-    RETURNING {COLUMNS}
-) {WITH_EVENTS}",
+    RETURNING {LEASED_COLUMNS}
+) {LEASED_WITH_EVENTS}",
             columns.table("d"),
             columns.parameter("endpoint_id")
         );
@@ -171,8 +173,8 @@ impl Store {
     /// Lists the deliveries in state `sending` under a lease, after a commit of unknown outcome.
     pub async fn leased_under(&self, lease: LeaseId) -> Result<Vec<Leased>, StoreError> {
         let statement = format!(
-            "WITH leased AS (SELECT {COLUMNS} FROM open_deliveries o WHERE o.state = 'sending' AND o.lease_id = $1)
-             {WITH_EVENTS}"
+            "WITH leased AS (SELECT {LEASED_COLUMNS} FROM open_deliveries o WHERE o.state = 'sending' AND o.lease_id = $1)
+             {LEASED_WITH_EVENTS}"
         );
         let rows = self.connection().await?.query(&statement, &[&lease.0]).await?;
         self.read_leased(&rows)
@@ -188,8 +190,8 @@ impl Store {
              ), leased AS (
                  UPDATE open_deliveries o SET state = 'sending', reason = NULL, lease_id = $1, since = now(),
                                               lease_until = now() + $2::bigint * interval '1 millisecond'
-                 FROM next n WHERE o.id = n.id RETURNING {COLUMNS}
-             ) {WITH_EVENTS}",
+                 FROM next n WHERE o.id = n.id RETURNING {LEASED_COLUMNS}
+             ) {LEASED_WITH_EVENTS}",
             suspects()
         );
         let rows = self.writer().await?.query(&statement, &[&lease.0, &milliseconds(duration)]).await?;
@@ -204,8 +206,9 @@ impl Store {
         Ok(connection.query_one(&statement, &[]).await?.get(0))
     }
 
-    fn read_leased(&self, rows: &[Row]) -> Result<Vec<Leased>, StoreError> {
-        let mut leased = rows.iter().map(|row| read(&self.keyring, row)).collect::<Result<Vec<_>, _>>()?;
+    /// Reads rows of [`LEASED_WITH_EVENTS`], sorted by class and id.
+    pub(crate) fn read_leased<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) -> Result<Vec<Leased>, StoreError> {
+        let mut leased = rows.into_iter().map(|row| read(&self.keyring, row)).collect::<Result<Vec<_>, _>>()?;
         leased.sort_unstable_by_key(|one| (one.class, one.delivery));
         Ok(leased)
     }

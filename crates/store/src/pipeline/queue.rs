@@ -1,4 +1,4 @@
-//! Statements that queue deliveries: due retries, given-back leases, recovered deliveries.
+//! Statements that queue deliveries: given-back leases, recovered deliveries.
 
 use std::time::Duration;
 
@@ -18,15 +18,6 @@ use crate::{
         finish::FINISH,
     },
 };
-
-/// A retry whose message has left its delay queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DueRetry {
-    /// Id of the delivery.
-    pub delivery: DeliveryId,
-    /// Number of the due attempt. The message is stale if the row has another number.
-    pub attempt: u32,
-}
 
 /// A leased delivery to give back unsent.
 #[derive(Debug, Clone, Copy)]
@@ -55,38 +46,7 @@ pub struct Recovered {
 /// Distance between the floor and the start of a look: no statement takes longer to commit.
 const FLOOR_MARGIN: &str = "interval '30 s'";
 
-const GIVE_BACK: &str = "queued AS (
-    UPDATE open_deliveries o
-    SET state = 'queued', reason = i.reason, since = now(), lease_id = NULL, lease_until = NULL, listed = true
-    FROM input i WHERE o.id = i.id AND o.id = ANY ($2) AND o.lease_id = i.lease_id AND o.state || '' = 'sending'
-    RETURNING o.id, o.endpoint_id, o.application_id, o.reason
-)";
-
-const RETRY: &str = "queued AS (
-    UPDATE open_deliveries o SET state = 'queued', reason = 'retry', since = now(), due_at = NULL
-    FROM input i WHERE o.id = i.id AND o.id = ANY ($2) AND o.attempt = i.attempt AND o.state || '' = 'scheduled'
-    RETURNING o.id, o.endpoint_id, o.application_id, o.reason
-)";
-
 impl Store {
-    /// Queues deliveries whose retry is due. A stale message changes nothing.
-    ///
-    /// The batch must be sorted by delivery, without a duplicate.
-    ///
-    /// # Errors
-    /// After [`StoreError::Unavailable`] the batch may have been queued.
-    pub async fn queue_retries(
-        &self,
-        process: ProcessId,
-        batch: &[DueRetry],
-    ) -> Result<Vec<TouchedBacklog>, StoreError> {
-        let columns =
-            Columns::new(batch, 2)
-                .column("id", "uuid", |retry| retry.delivery.0)
-                .column("attempt", "int", |retry| retry.attempt.cast_signed());
-        self.queue(process, &columns, RETRY).await
-    }
-
     /// Gives leased deliveries back unsent. A lease already recovered changes nothing.
     ///
     /// The batch must be sorted by delivery.
@@ -98,18 +58,15 @@ impl Store {
             .column("id", "uuid", |back| back.delivery.0)
             .column("lease_id", "uuid", |back| back.lease.0)
             .column("reason", "text", |back| back.reason.as_str());
-        self.queue(process, &columns, GIVE_BACK).await
-    }
-
-    async fn queue<T>(
-        &self,
-        process: ProcessId,
-        columns: &Columns<'_, T>,
-        queued: &str,
-    ) -> Result<Vec<TouchedBacklog>, StoreError> {
         let statement = format!(
-            "WITH input AS MATERIALIZED (SELECT * FROM {}), {queued}, {} SELECT * FROM touched",
+            "WITH input AS MATERIALIZED (SELECT * FROM {}), queued AS (
+    UPDATE open_deliveries o
+    SET state = 'queued', reason = i.reason, since = now(), lease_id = NULL, lease_until = NULL, listed = true
+    FROM input i WHERE o.id = i.id AND o.id = ANY ({}) AND o.lease_id = i.lease_id AND o.state || '' = 'sending'
+    RETURNING o.id, o.endpoint_id, o.application_id, o.reason
+), {} SELECT * FROM touched",
             columns.table("i"),
+            columns.parameter("id"),
             with_backlogs("$1")
         );
         let writer = self.writer().await?;

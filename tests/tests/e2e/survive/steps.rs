@@ -51,7 +51,7 @@ async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
         "attempt.recorded",
         "attempt.recorded:3",
         "retry.received",
-        "retry.queued",
+        "retry.taken",
         "retry.confirmed",
         "retry.confirmed:4",
         "delivery.leased",

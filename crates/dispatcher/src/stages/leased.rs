@@ -1,0 +1,127 @@
+//! Leased deliveries: passes each on to the attempt, and ends or gives back the deliveries that cannot be sent.
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_domain::{application::Endpoint, delivery::QueueReason};
+use fanfare_service::crash_point;
+use fanfare_store::{End, EndLeased, GiveBack, Lease, Leased};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::InFlight;
+use crate::{context::Context, lanes::Permit, metric};
+
+/// Rest of a backlog after a delivery was given back, before the next drain.
+const GIVEN_BACK_REST: Duration = Duration::from_secs(1);
+
+/// Sends leased deliveries on. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Leases {
+    pub(crate) context: Arc<Context>,
+    pub(crate) attempts: mpsc::Sender<InFlight>,
+}
+
+/// Leased deliveries that are not sent.
+#[derive(Default)]
+pub(crate) struct Unsent {
+    pub(crate) ended: Vec<EndLeased>,
+    pub(crate) back: Vec<GiveBack>,
+}
+
+impl Leases {
+    /// Passes a delivery, leased at `leased_at`, on to the attempt, or adds the delivery to `unsent`. Returns the bytes
+    /// of the payload.
+    pub(crate) async fn pass_on(
+        &self,
+        leased: Leased,
+        (endpoint, mut permit): (Arc<Endpoint>, Permit),
+        lease: Lease,
+        leased_at: Instant,
+        unsent: &mut Unsent,
+    ) -> usize {
+        let delivery = leased.delivery;
+        if let Some(reason) = leased.end() {
+            let (end, notifies_owner) = (End::Failed(reason), endpoint.notifies_owner);
+            unsent.ended.push(EndLeased { delivery, lease: lease.id, end, notifies_owner });
+            return 0;
+        }
+        let bytes = leased.payload.as_ref().and_then(|payload| payload.body.as_ref()).map_or(0, String::len);
+        permit.set_bytes(bytes);
+        match InFlight::drained(leased, endpoint, lease, leased_at, permit) {
+            Some(in_flight) => drop(self.attempts.send(in_flight).await),
+            None => {
+                let reason = QueueReason::ApplicationUnreadable;
+                unsent.back.push(GiveBack { delivery, lease: lease.id, reason });
+            }
+        }
+        bytes
+    }
+
+    /// Ends or gives back the deliveries that were not sent.
+    pub(crate) async fn settle(&self, unsent: Unsent) {
+        end(&self.context, unsent.ended).await;
+        give_back(&self.context, unsent.back).await;
+    }
+}
+
+async fn end(context: &Arc<Context>, mut ended: Vec<EndLeased>) {
+    if ended.is_empty() {
+        return;
+    }
+    ended.sort_unstable_by_key(|ended| ended.delivery);
+    let database = &context.database;
+    let count = database.until_answered("ending deliveries", || database.store.end_leased(&ended)).await.result;
+    match count {
+        Ok(_) => {
+            for reason in ended.iter().filter_map(|ended| ended.end.reason()) {
+                metrics::counter!(metric::DELIVERIES, "state" => "failed", "reason" => reason).increment(1);
+            }
+        }
+        // The partition of a delivery is gone: the retention is over.
+        Err(error) if error.lacks_partition() && ended.len() == 1 => {
+            let delivery = ended[0].delivery;
+            let forgetting = || database.store.forget_dropped(delivery);
+            let _ = database.until_answered("forgetting a delivery", forgetting).await;
+            tracing::warn!(%delivery, "removed a delivery that was open after its retention");
+        }
+        Err(error) if error.lacks_partition() => {
+            for delivery in ended {
+                Box::pin(end(context, vec![delivery])).await;
+            }
+        }
+        Err(error) => {
+            tracing::error!(
+                %error, deliveries = ended.len(),
+                "cannot end deliveries; recovery queues them when the leases end"
+            );
+        }
+    }
+}
+
+/// Gives leased deliveries back unsent. The backlogs then rest, except at the stop of the process.
+pub(crate) async fn give_back(context: &Arc<Context>, mut back: Vec<GiveBack>) {
+    if back.is_empty() {
+        return;
+    }
+    back.sort_unstable_by_key(|given| given.delivery);
+    let (process, database) = (context.process(), &context.database);
+    let tried = database.until_answered("giving deliveries back", || database.store.give_back(process, &back)).await;
+    match tried.result {
+        Ok(touched) => {
+            crash_point("delivery.given_back");
+            context.touched(&touched, true);
+            if tried.unknown_commit {
+                context.backlogs.look_for_more();
+            }
+            let is_stopping = back.iter().all(|given| given.reason == QueueReason::ShuttingDown);
+            for backlog in touched.iter().filter(|_| !is_stopping) {
+                context.backlogs.rest(backlog.endpoint, GIVEN_BACK_REST);
+            }
+        }
+        Err(error) => {
+            tracing::error!(
+                %error, deliveries = back.len(),
+                "cannot give deliveries back; recovery queues them when the leases end"
+            );
+        }
+    }
+}
