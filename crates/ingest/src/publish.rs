@@ -9,8 +9,8 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     response::Response,
 };
+use fanfare_api::{Answer, ApiError, ErrorCode, Failures, application_of, authenticate, discard, read_body};
 use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
-use fanfare_console::{Answer, ApiError, ErrorCode, Failures, application_of, authenticate, discard, read_body};
 use fanfare_domain::{
     access::Role,
     application::Application,
@@ -49,7 +49,7 @@ pub(crate) struct Publish {
 /// An event to publish.
 #[derive(ToSchema)]
 #[schema(as = NewEvent)]
-#[allow(dead_code)] // for the OpenAPI document; `EventFields` parses the body, and keeps the bytes of `data`
+#[expect(dead_code, reason = "for the OpenAPI document; `EventFields` parses the body, and keeps the bytes of `data`")]
 struct New {
     /// 1 to 128 letters, digits and `_ - . : /`, without a dot at either end.
     #[schema(example = "points.earned")]
@@ -93,7 +93,7 @@ pub(crate) enum PublishedOrNot {
         ("traceparent" = Option<String>, Header, description = "W3C trace context of the event"),
     ),
     request_body = New, responses((status = 202, body = Answer<Published>), Failures))]
-pub(crate) async fn one(
+pub(crate) async fn single(
     State(publish): State<Publish>,
     uri: Uri,
     headers: HeaderMap,

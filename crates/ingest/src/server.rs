@@ -1,4 +1,4 @@
-//! The server of the API: the publish routes and the console's routes.
+//! The server of the API: the publish routes and the routes of the management API.
 
 use std::sync::{
     Arc,
@@ -7,8 +7,11 @@ use std::sync::{
 
 use anyhow::{Context, bail};
 use axum::{Router, middleware::from_fn_with_state};
+use fanfare_api::{
+    ApiState, Audit, TestSends, audited, document_routes, method_not_allowed, not_found, nudj_routes,
+    refresh_after_write,
+};
 use fanfare_broker::Publisher;
-use fanfare_console::{Audit, Console, audited, document_routes, in_force, method_not_allowed, not_found};
 use fanfare_domain::ids::ProcessId;
 use fanfare_outbound::Client;
 use fanfare_service::{Operations, agreed_settings, serve};
@@ -85,16 +88,16 @@ fn is_ready(publisher: Publisher, is_serving: Arc<AtomicBool>) -> impl Fn() -> R
     }
 }
 
-/// The publish routes and the console's routes, both without state, and the OpenAPI document of all routes.
-fn routes() -> (Router<Publish>, Router<Console>, OpenApi) {
-    let events = OpenApiRouter::new().routes(routes!(publish::one)).routes(routes!(publish::batch));
+/// The publish routes and the management routes, both without state, and the OpenAPI document of all routes.
+fn routes() -> (Router<Publish>, Router<ApiState>, OpenApi) {
+    let events = OpenApiRouter::new().routes(routes!(publish::single)).routes(routes!(publish::batch));
     let (events, mut api) = OpenApiRouter::new().nest(API, events).split_for_parts();
-    let console = OpenApiRouter::new().nest(API, fanfare_console::routes()).merge(fanfare_console::config_routes());
-    let (console, of_console) = console.split_for_parts();
-    api.merge(of_console);
+    let management = OpenApiRouter::new().nest(API, fanfare_api::routes()).merge(nudj_routes());
+    let (management, of_management) = management.split_for_parts();
+    api.merge(of_management);
     // The same routes at a second path, which the document does not repeat.
-    let (admin, _) = OpenApiRouter::new().nest(ADMIN_API, fanfare_console::config_routes()).split_for_parts();
-    (events, console.merge(admin), fanfare_console::describe(api))
+    let (admin, _) = OpenApiRouter::new().nest(ADMIN_API, nudj_routes()).split_for_parts();
+    (events, management.merge(admin), fanfare_api::describe(api))
 }
 
 /// The OpenAPI document as JSON.
@@ -121,22 +124,23 @@ fn router(
     };
     let (events, management, api) = routes();
     let audit = Audit::new(store.clone(), directory.clone(), configuration.trusted_proxies, &api);
-    let in_force = from_fn_with_state(directory.clone(), in_force);
-    let console = Console::new(fanfare_console::Parts {
+    let refresh = from_fn_with_state(directory.clone(), refresh_after_write);
+    let state = ApiState {
         store,
         directory,
         dialects,
         client: Client::new(&outbound)?,
-        url_policy: outbound.policy,
+        url_policy: Arc::new(outbound.policy),
         max_webhooks,
         publisher,
         topology,
         expiry,
         retention,
-    });
+        test_sends: TestSends::default(),
+    };
     Ok(events
         .with_state(publish)
-        .merge(management.with_state(console).layer(in_force).layer(from_fn_with_state(audit, audited)))
+        .merge(management.with_state(state).layer(refresh).layer(from_fn_with_state(audit, audited)))
         .merge(document_routes(&api)?)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed))

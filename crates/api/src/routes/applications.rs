@@ -1,19 +1,22 @@
 //! `/api/v1/applications` and `/api/v1/dialects`.
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use fanfare_domain::{
-    access::Role, dialect::DEFAULT_DIALECT, email::check_email, ids::ApplicationId, redaction::Redaction,
-};
+use fanfare_domain::{dialect::DEFAULT_DIALECT, email::check_email, ids::ApplicationId, redaction::Redaction};
 use fanfare_store::{ApplicationChange, ApplicationRow, NewApplication};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    ApiError, Console, ErrorCode, Failures,
-    answer::{Answer, Page},
-    body::{Fields, given},
-    request::{Administrator, Manager, Paging, Path, Query, check_label, id},
+    http::{
+        answer::{Answer, Page},
+        authentication::{Administrator, AuthorizedApplication, KeyApplication},
+        body::{JsonBody, nullable},
+        error::{ApiError, ErrorCode, Failures},
+        paging::Paging,
+        parameters::{Path, Query, check_label, id},
+    },
+    state::ApiState,
 };
 
 /// Publish rates that an application may have, in events per second.
@@ -64,21 +67,21 @@ pub(crate) struct New {
 #[utoipa::path(post, path = "/applications", operation_id = "create_application", tag = "applications",
     request_body = New, responses((status = 201, body = Answer<Application>), Failures))]
 pub(crate) async fn create(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
-    Fields(new): Fields<New>,
+    JsonBody(new): JsonBody<New>,
 ) -> Result<Response, ApiError> {
     check_label("name", &new.name)?;
     let dialect = new.dialect.unwrap_or_else(|| DEFAULT_DIALECT.to_owned());
-    console.check_dialect(&dialect)?;
+    api.check_dialect(&dialect)?;
     let new = NewApplication {
-        id: ApplicationId::new(console.store.now(), rand::random()),
+        id: ApplicationId::new(api.store.now(), rand::random()),
         name: new.name,
         dialect,
         is_strict: new.strict.unwrap_or_default(),
         email: new.email.map(checked_email).transpose()?,
     };
-    let created = console.store.create_application(&new).await?;
+    let created = api.store.create_application(&new).await?;
     Ok(Answer::of(Application::from(created)).with(StatusCode::CREATED))
 }
 
@@ -86,12 +89,12 @@ pub(crate) async fn create(
 #[utoipa::path(get, path = "/applications", operation_id = "list_applications", tag = "applications",
     params(Paging), responses((status = 200, body = Page<Application>), Failures))]
 pub(crate) async fn list(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
     Query(paging): Query<Paging>,
 ) -> Result<Page<Application>, ApiError> {
     let (before, size) = paging.parse()?;
-    let rows = console.store.applications(before, size.rows()).await?;
+    let rows = api.store.applications(before, size.rows()).await?;
     let applications = rows.into_iter().map(Application::from).collect();
     Ok(Page::of(applications, size, |application| application.id.to_string()))
 }
@@ -100,12 +103,12 @@ pub(crate) async fn list(
 #[utoipa::path(get, path = "/applications/{id}", operation_id = "show_application", tag = "applications",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Application>), Failures))]
 pub(crate) async fn show(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     Path(application): Path<String>,
-    Reach(application_of_key): Reach,
+    KeyApplication(application_of_key): KeyApplication,
 ) -> Result<Answer<Application>, ApiError> {
     let application = reached(&application, application_of_key)?;
-    let row = console.store.application(application).await?.ok_or_else(no_such_application)?;
+    let row = api.store.application(application).await?.ok_or_else(no_such_application)?;
     Ok(Answer::of(row.into()))
 }
 
@@ -119,11 +122,11 @@ pub(crate) struct Change {
     dialect: Option<String>,
     strict: Option<bool>,
     /// `null` removes the address.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     email: Option<Option<String>>,
     /// 1 to 1000000; `null` for the deployment's limit. Requires an admin key.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>)]
     publish_rate_per_second: Option<Option<u32>>,
     /// The complete list, at most 100 members. Stored events and responses do not change.
@@ -135,17 +138,17 @@ pub(crate) struct Change {
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Application>), Failures))]
 pub(crate) async fn change(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     Path(application): Path<String>,
-    Reach(application_of_key): Reach,
-    Fields(change): Fields<Change>,
+    KeyApplication(application_of_key): KeyApplication,
+    JsonBody(change): JsonBody<Change>,
 ) -> Result<Answer<Application>, ApiError> {
     let application = reached(&application, application_of_key)?;
     if let Some(name) = &change.name {
         check_label("name", name)?;
     }
     if let Some(dialect) = &change.dialect {
-        console.check_dialect(dialect)?;
+        api.check_dialect(dialect)?;
     }
     if let Some(names) = &change.redacted {
         Redaction::parse(names).map_err(|fault| ApiError::invalid("redacted", fault))?;
@@ -165,20 +168,8 @@ pub(crate) async fn change(
         publish_rate: change.publish_rate_per_second,
         redacted: change.redacted,
     };
-    let row = console.store.change_application(application, &change).await?.ok_or_else(no_such_application)?;
+    let row = api.store.change_application(application, &change).await?.ok_or_else(no_such_application)?;
     Ok(Answer::of(row.into()))
-}
-
-/// The application of a key. `None` for an admin key: all applications.
-pub(crate) struct Reach(Option<ApplicationId>);
-
-impl axum::extract::FromRequestParts<Console> for Reach {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut axum::http::request::Parts, console: &Console) -> Result<Self, ApiError> {
-        let roles = [Role::Manage, Role::Admin];
-        Ok(Self(crate::authenticate(&parts.headers, &console.directory, &roles)?.application))
-    }
 }
 
 /// The application in the path. A key of another application gets 404, as for an unknown id.
@@ -221,7 +212,7 @@ pub(crate) struct Dialect {
 /// Lists the dialects available to applications.
 #[utoipa::path(get, path = "/dialects", operation_id = "list_dialects", tag = "applications",
     responses((status = 200, body = Answer<Vec<Dialect>>), Failures))]
-pub(crate) async fn dialects(State(console): State<Console>, _: Reach) -> Answer<Vec<Dialect>> {
+pub(crate) async fn dialects(State(api): State<ApiState>, _: KeyApplication) -> Answer<Vec<Dialect>> {
     let dialect = |dialect: &std::sync::Arc<fanfare_domain::dialect::Dialect>| Dialect {
         name: dialect.name.clone(),
         title: dialect.title.clone(),
@@ -233,10 +224,10 @@ pub(crate) async fn dialects(State(console): State<Console>, _: Reach) -> Answer
         signature_header: dialect.signature.as_ref().map(|signature| signature.header.to_string()),
         example: dialect.example_body().unwrap_or_default(),
     };
-    Answer::of(console.dialects.all().into_iter().map(dialect).collect())
+    Answer::of(api.dialects.all().into_iter().map(dialect).collect())
 }
 
-impl Console {
+impl ApiState {
     fn check_dialect(&self, name: &str) -> Result<(), ApiError> {
         if self.dialects.get(name).is_some() {
             return Ok(());
@@ -246,13 +237,13 @@ impl Console {
         Err(ApiError::invalid("dialect", format!("must be one of {}", known.join(", "))))
     }
 
-    /// The dialect of the manager's application.
+    /// The dialect of the authorized application.
     pub(crate) async fn dialect_of(
         &self,
-        manager: &Manager,
+        authorized: &AuthorizedApplication,
     ) -> Result<std::sync::Arc<fanfare_domain::dialect::Dialect>, ApiError> {
         let missing = || ApiError::not_found("application", "no application has this id");
-        let row = self.store.application(manager.application).await?.ok_or_else(missing)?;
+        let row = self.store.application(authorized.application).await?.ok_or_else(missing)?;
         self.dialects.get(&row.dialect).cloned().ok_or_else(|| {
             tracing::error!(
                 application = %row.id,

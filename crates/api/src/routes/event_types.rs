@@ -13,11 +13,15 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::{
-    ApiError, Console, ErrorCode, Failures,
-    answer::{Answer, Page},
-    body::Fields,
-    configs::PageQuery,
-    request::{Manager, Path, Query, check_label, page_size},
+    http::{
+        answer::{Answer, Page},
+        authentication::AuthorizedApplication,
+        body::JsonBody,
+        error::{ApiError, ErrorCode, Failures},
+        paging::{PageQuery, page_size},
+        parameters::{Path, Query, check_label},
+    },
+    state::ApiState,
 };
 
 /// The maximum number of an application's own event types.
@@ -70,36 +74,36 @@ pub(crate) struct New {
 #[utoipa::path(get, path = "/event-types", operation_id = "list_event_types", tag = "event types",
     params(PageQuery), responses((status = 200, body = Page<DescribedType>), Failures))]
 pub(crate) async fn list(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Query(paging): Query<PageQuery>,
 ) -> Result<Page<DescribedType>, ApiError> {
     let size = page_size(paging.limit.or(Some(100)))?;
-    let dialect = console.dialect_of(&manager).await?;
-    let own = Catalogue::new(console.store.event_types(manager.application).await?);
-    let of_dialect = dialect.catalogue.types().iter().filter(|one| own.get(&one.name).is_none());
+    let dialect = api.dialect_of(&authorized).await?;
+    let own = Catalogue::new(api.store.event_types(authorized.application).await?);
+    let of_dialect = dialect.catalogue.types().iter().filter(|described| own.get(&described.name).is_none());
     let all = of_dialect
-        .map(|one| DescribedType::new(one, "dialect"))
-        .chain(own.types().iter().map(|one| DescribedType::new(one, "application")));
+        .map(|described| DescribedType::new(described, "dialect"))
+        .chain(own.types().iter().map(|described| DescribedType::new(described, "application")));
     let mut all: Vec<DescribedType> = all.collect();
     if let Some(before) = paging.before {
-        let position = all.iter().position(|one| one.name == before);
+        let position = all.iter().position(|described| described.name == before);
         let position = position.ok_or_else(|| ApiError::invalid("before", "must be the `next` of a previous page"))?;
         all.drain(..=position);
     }
     all.truncate(size.rows());
-    Ok(Page::of(all, size, |one| one.name.clone()))
+    Ok(Page::of(all, size, |described| described.name.clone()))
 }
 
 /// Describes an event type of the application. Replaces a previous description of the same name.
 #[utoipa::path(post, path = "/event-types", operation_id = "describe_event_type", tag = "event types",
     request_body = New, responses((status = 201, body = Answer<DescribedType>), Failures))]
 pub(crate) async fn create(
-    State(console): State<Console>,
-    manager: Manager,
-    Fields(new): Fields<New>,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
+    JsonBody(new): JsonBody<New>,
 ) -> Result<Response, ApiError> {
-    console.dialect_of(&manager).await?;
+    api.dialect_of(&authorized).await?;
     let name = EventType::parse(&new.name).map_err(|fault| ApiError::from(fault).at("name"))?;
     check_label("category", &new.category)?;
     check_label("description", &new.description)?;
@@ -109,7 +113,7 @@ pub(crate) async fn create(
         description: new.description,
         sample: checked_data("sample", &new.sample, MAX_SAMPLE)?,
     };
-    if !console.store.describe_event_type(manager.application, &described, MAX_OWN).await? {
+    if !api.store.describe_event_type(authorized.application, &described, MAX_OWN).await? {
         return Err(ApiError::invalid("name", format!("exceeds {MAX_OWN} own event types: remove a type")));
     }
     Ok(Answer::of(DescribedType::new(&described, "application")).with(StatusCode::CREATED))
@@ -126,13 +130,13 @@ pub(crate) struct Removed {
 #[utoipa::path(delete, path = "/event-types/{name}", operation_id = "remove_event_type", tag = "event types",
     params(("name" = String, Path)), responses((status = 200, body = Answer<Removed>), Failures))]
 pub(crate) async fn delete(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(name): Path<String>,
 ) -> Result<Answer<Removed>, ApiError> {
     let missing = || ApiError::not_found("name", "the application has no own event type of this name");
     let event_type = EventType::parse(&name).map_err(|_| missing())?;
-    if !console.store.remove_event_type(manager.application, &event_type).await? {
+    if !api.store.remove_event_type(authorized.application, &event_type).await? {
         return Err(missing());
     }
     Ok(Answer::of(Removed { name, deleted: true }))
@@ -148,10 +152,14 @@ pub(crate) fn checked_data(field: &str, data: &RawValue, most: usize) -> Result<
     Ok(data)
 }
 
-impl Console {
-    /// The catalogue of the manager's application: the dialect's types and the application's own types.
-    pub(crate) async fn catalogue(&self, manager: &Manager, dialect: &Dialect) -> Result<Catalogue, ApiError> {
-        let own = self.store.event_types(manager.application).await?;
+impl ApiState {
+    /// The catalogue of the authorized application: the dialect's types and the application's own types.
+    pub(crate) async fn catalogue(
+        &self,
+        authorized: &AuthorizedApplication,
+        dialect: &Dialect,
+    ) -> Result<Catalogue, ApiError> {
+        let own = self.store.event_types(authorized.application).await?;
         Ok(Catalogue::new(dialect.catalogue.types().iter().cloned().chain(own)))
     }
 }

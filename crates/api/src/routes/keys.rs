@@ -13,11 +13,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    ApiError, Console, Failures,
-    answer::{Answer, Page},
-    body::{Fields, OptionalFields, missing},
-    request::{Administrator, Path, Query, id, page_size},
-    secrets::overlap,
+    http::{
+        answer::{Answer, Page},
+        authentication::Administrator,
+        body::{JsonBody, OptionalJsonBody, missing},
+        error::{ApiError, Failures},
+        paging::page_size,
+        parameters::{Path, Query, id},
+    },
+    routes::webhooks::secrets::overlap,
+    state::ApiState,
 };
 
 /// Lifetimes that a key may have, in seconds.
@@ -99,9 +104,9 @@ impl From<KeyRow> for Shown {
 #[utoipa::path(post, path = "/keys", operation_id = "create_key", tag = "applications",
     request_body = New, responses((status = 201, body = Answer<Key>), Failures))]
 pub(crate) async fn create(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
-    Fields(new): Fields<New>,
+    JsonBody(new): JsonBody<New>,
 ) -> Result<Response, ApiError> {
     let role = Role::parse(&new.role).ok_or_else(|| ApiError::invalid("role", "must be publish, manage or admin"))?;
     let application = new.application.as_deref().map(|text| id::<ApplicationId>("application", text)).transpose()?;
@@ -113,7 +118,7 @@ pub(crate) async fn create(
         _ => {}
     }
     if let Some(application) = application
-        && console.store.application(application).await?.is_none()
+        && api.store.application(application).await?.is_none()
     {
         return Err(ApiError::invalid("application", "is not the id of an application"));
     }
@@ -121,9 +126,9 @@ pub(crate) async fn create(
         let message = format!("must be between {} and {}", LIFETIMES.start(), LIFETIMES.end());
         return Err(ApiError::invalid("expires_in_seconds", message));
     }
-    let token = console.token();
+    let token = api.token();
     let lifetime = new.expires_in_seconds.map(Duration::from_secs);
-    let shown = console.store.create_key(&token, role, application, lifetime).await?.into();
+    let shown = api.store.create_key(&token, role, application, lifetime).await?.into();
     Ok(Answer::of(Key { shown, key: token.reveal() }).with(StatusCode::CREATED))
 }
 
@@ -131,14 +136,14 @@ pub(crate) async fn create(
 #[utoipa::path(get, path = "/keys", operation_id = "list_keys", tag = "applications",
     params(Filter), responses((status = 200, body = Page<Shown>), Failures))]
 pub(crate) async fn list(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Shown>, ApiError> {
     let size = page_size(filter.limit)?;
     let application = filter.application.as_deref().map(|text| id("application", text)).transpose()?;
     let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
-    let rows = console.store.keys(application, before, size.rows()).await?;
+    let rows = api.store.keys(application, before, size.rows()).await?;
     Ok(Page::of(rows.into_iter().map(Shown::from).collect(), size, |key| key.id.to_string()))
 }
 
@@ -148,14 +153,14 @@ pub(crate) async fn list(
     params(("id" = String, Path)), request_body = Option<NewRotation>,
     responses((status = 201, body = Answer<Key>), Failures))]
 pub(crate) async fn rotate(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
     Path(key): Path<String>,
-    OptionalFields(new): OptionalFields<NewRotation>,
+    OptionalJsonBody(new): OptionalJsonBody<NewRotation>,
 ) -> Result<Response, ApiError> {
     let overlap = overlap(new.overlap_seconds)?;
-    let token = console.token();
-    let rotated = console.store.rotate_key(id("id", &key)?, &token, overlap).await?;
+    let token = api.token();
+    let rotated = api.store.rotate_key(id("id", &key)?, &token, overlap).await?;
     let gone = || ApiError::not_found("id", "no valid key has this id");
     let shown = rotated.ok_or_else(gone)?.into();
     Ok(Answer::of(Key { shown, key: token.reveal() }).with(StatusCode::CREATED))
@@ -165,15 +170,15 @@ pub(crate) async fn rotate(
 #[utoipa::path(delete, path = "/keys/{id}", operation_id = "revoke_key", tag = "applications",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
 pub(crate) async fn revoke(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
     Path(key): Path<String>,
 ) -> Result<Answer<Shown>, ApiError> {
-    let revoked = console.store.revoke_key(id("id", &key)?).await?;
+    let revoked = api.store.revoke_key(id("id", &key)?).await?;
     Ok(Answer::of(revoked.ok_or_else(|| ApiError::not_found("id", "no key has this id"))?.into()))
 }
 
-impl Console {
+impl ApiState {
     fn token(&self) -> Token {
         Token::from_random(KeyId::new(self.store.now(), rand::random()), rand::random())
     }

@@ -13,10 +13,15 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    ApiError, Console, ErrorCode, Failures,
-    answer::{Answer, Page},
-    body::{Fields, OptionalFields},
-    request::{Administrator, Path, Query, check_label, id, page_size},
+    http::{
+        answer::{Answer, Page},
+        authentication::Administrator,
+        body::{JsonBody, OptionalJsonBody},
+        error::{ApiError, ErrorCode, Failures},
+        paging::page_size,
+        parameters::{Path, Query, check_label, id},
+    },
+    state::ApiState,
 };
 
 /// The maximum number of messages in a request to put back or discard.
@@ -79,7 +84,7 @@ pub(crate) struct Filter {
 #[utoipa::path(get, path = "/parked", operation_id = "list_parked", tag = "parked messages",
     params(Filter), responses((status = 200, body = Page<Parked>), Failures))]
 pub(crate) async fn list(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Parked>, ApiError> {
@@ -91,7 +96,7 @@ pub(crate) async fn list(
         before: filter.before.as_deref().map(|text| id("before", text)).transpose()?,
         limit: size.rows(),
     };
-    let rows = console.store.parked(&filter).await?;
+    let rows = api.store.parked(&filter).await?;
     Ok(Page::of(rows.into_iter().map(Parked::from).collect(), size, |parked| parked.id.to_string()))
 }
 
@@ -99,11 +104,11 @@ pub(crate) async fn list(
 #[utoipa::path(get, path = "/parked/{id}", operation_id = "show_parked", tag = "parked messages",
     params(("id" = String, Path)), responses((status = 200, body = Answer<ParkedDetail>), Failures))]
 pub(crate) async fn show(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
     Path(parked): Path<String>,
 ) -> Result<Answer<ParkedDetail>, ApiError> {
-    let (row, headers, body) = console.store.parked_message(id("id", &parked)?).await?.ok_or_else(no_such_parked)?;
+    let (row, headers, body) = api.store.parked_message(id("id", &parked)?).await?.ok_or_else(no_such_parked)?;
     let (body, body_base64) = match String::from_utf8(body) {
         Ok(text) => (Some(text), None),
         Err(error) => (None, Some(BASE64_STANDARD.encode(error.as_bytes()))),
@@ -139,15 +144,15 @@ pub(crate) struct Handled {
     params(("id" = String, Path)), request_body = Option<NewEdit>,
     responses((status = 200, body = Answer<Handled>), Failures))]
 pub(crate) async fn put_back(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
     Path(parked): Path<String>,
-    OptionalFields(edit): OptionalFields<NewEdit>,
+    OptionalJsonBody(edit): OptionalJsonBody<NewEdit>,
 ) -> Result<Answer<Handled>, ApiError> {
     let parked = id("id", &parked)?;
     let edit = Edit::from(edit);
     edit.check()?;
-    console.put_back(parked, &edit).await?;
+    api.put_back(parked, &edit).await?;
     Ok(Answer::of(Handled { handled: vec![parked], has_more: false }))
 }
 
@@ -155,12 +160,12 @@ pub(crate) async fn put_back(
 #[utoipa::path(delete, path = "/parked/{id}", operation_id = "discard_parked", tag = "parked messages",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Handled>), Failures))]
 pub(crate) async fn discard(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
     Path(parked): Path<String>,
 ) -> Result<Answer<Handled>, ApiError> {
     let parked = id("id", &parked)?;
-    if !console.store.discard_parked(parked).await? {
+    if !api.store.discard_parked(parked).await? {
         return Err(no_such_parked());
     }
     Ok(Answer::of(Handled { handled: vec![parked], has_more: false }))
@@ -180,13 +185,13 @@ pub(crate) struct Choice {
 #[utoipa::path(post, path = "/parked/put-back", operation_id = "put_back_many_parked", tag = "parked messages",
     request_body = Choice, responses((status = 200, body = Answer<Handled>), Failures))]
 pub(crate) async fn put_back_many(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
-    Fields(choice): Fields<Choice>,
+    JsonBody(choice): JsonBody<Choice>,
 ) -> Result<Answer<Handled>, ApiError> {
-    let chosen = console.chosen(choice).await?;
+    let chosen = api.chosen(choice).await?;
     for parked in &chosen {
-        match console.put_back(*parked, &Edit::default()).await {
+        match api.put_back(*parked, &Edit::default()).await {
             // Another request has put back or discarded this message.
             Err(error) if error.is_not_found() => {}
             done => done?,
@@ -199,13 +204,13 @@ pub(crate) async fn put_back_many(
 #[utoipa::path(post, path = "/parked/discard", operation_id = "discard_many_parked", tag = "parked messages",
     request_body = Choice, responses((status = 200, body = Answer<Handled>), Failures))]
 pub(crate) async fn discard_many(
-    State(console): State<Console>,
+    State(api): State<ApiState>,
     _: Administrator,
-    Fields(choice): Fields<Choice>,
+    JsonBody(choice): JsonBody<Choice>,
 ) -> Result<Answer<Handled>, ApiError> {
-    let chosen = console.chosen(choice).await?;
+    let chosen = api.chosen(choice).await?;
     for parked in &chosen {
-        console.store.discard_parked(*parked).await?;
+        api.store.discard_parked(*parked).await?;
     }
     Ok(Answer::of(Handled { has_more: chosen.len() == MAX_AT_ONCE, handled: chosen }))
 }
@@ -217,7 +222,7 @@ impl From<NewEdit> for Edit {
     }
 }
 
-impl Console {
+impl ApiState {
     async fn chosen(&self, choice: Choice) -> Result<Vec<ParkedId>, ApiError> {
         choice.reason.as_deref().map(|reason| check_label("reason", reason)).transpose()?;
         let ids = match (choice.ids, &choice.reason) {

@@ -13,7 +13,6 @@ use utoipa::{IntoResponses, ToSchema};
 /// The code of an error, for programs. Codes are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // `meaning` describes each code
 pub enum ErrorCode {
     MalformedJson,
     NotAnObject,
@@ -214,7 +213,6 @@ pub struct Failure {
 
 /// Error responses of all routes.
 #[derive(IntoResponses)]
-#[allow(dead_code)] // for the OpenAPI document
 pub enum Failures {
     /// The request is at fault. `error` says how to correct the request.
     #[response(status = "4XX")]

@@ -12,14 +12,15 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    ApiError, Console, Failures,
-    answer::{Answer, Page, readable},
-    configs::Log,
-    request::{Manager, PageSize, Path, Query, id, page_size},
+    http::{
+        answer::{Answer, Page, readable},
+        authentication::AuthorizedApplication,
+        error::{ApiError, Failures},
+        paging::{PageSize, page_size},
+        parameters::{Path, Query, id},
+    },
+    state::ApiState,
 };
-
-/// The default number of attempts in a webhook's list, as in Incenta's documentation.
-const LAST_ATTEMPTS: usize = 5;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Delivery {
@@ -162,25 +163,25 @@ pub(crate) fn delivery_state(field: &str, text: &str) -> Result<DeliveryState, A
 #[utoipa::path(get, path = "/deliveries", operation_id = "list_deliveries", tag = "deliveries",
     params(Filter), responses((status = 200, body = Page<Delivery>), Failures))]
 pub(crate) async fn list(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Delivery>, ApiError> {
     let (filter, size) = filter.parse()?;
-    let rows = console.store.deliveries(manager.application, &filter).await?;
-    Ok(Page::of(rows.into_iter().map(Delivery::from).collect(), size, |one| one.id.to_string()))
+    let rows = api.store.deliveries(authorized.application, &filter).await?;
+    Ok(Page::of(rows.into_iter().map(Delivery::from).collect(), size, |delivery| delivery.id.to_string()))
 }
 
 /// Shows a delivery with body and attempts.
 #[utoipa::path(get, path = "/deliveries/{id}", operation_id = "show_delivery", tag = "deliveries",
     params(("id" = String, Path)), responses((status = 200, body = Answer<DeliveryDetail>), Failures))]
 pub(crate) async fn show(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(delivery): Path<String>,
 ) -> Result<Answer<DeliveryDetail>, ApiError> {
     let delivery: DeliveryId = id("id", &delivery)?;
-    let found = console.store.delivery(manager.application, delivery).await?;
+    let found = api.store.delivery(authorized.application, delivery).await?;
     let (row, attempts) = found.ok_or_else(no_such_delivery)?;
     let attempts = attempts.into_iter().map(|row| Attempt::new(delivery, row)).collect();
     let body = row.body.clone().unwrap_or_default();
@@ -217,48 +218,19 @@ pub(crate) struct HistoryFilter {
     params(("id" = String, Path), HistoryFilter),
     responses((status = 200, body = Page<HistoryEntry>), Failures))]
 pub(crate) async fn history(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
     Query(filter): Query<HistoryFilter>,
 ) -> Result<Page<HistoryEntry>, ApiError> {
-    let endpoint = console.endpoint(&manager, &webhook).await?;
+    let endpoint = api.endpoint(&authorized, &webhook).await?;
     let HistoryFilter { state, before, limit } = filter;
     let (filter, size) = Filter { webhook: None, event: None, state, before, limit }.parse()?;
     let filter = DeliveryFilter { endpoint: Some(endpoint.id), with_bodies: true, ..filter };
-    let rows = console.store.deliveries(manager.application, &filter).await?;
+    let rows = api.store.deliveries(authorized.application, &filter).await?;
     let entry = |mut row: DeliveryRow| {
         let payload = row.body.take().and_then(|body| readable(&body));
         HistoryEntry { delivery: row.into(), payload }
     };
     Ok(Page::of(rows.into_iter().map(entry).collect(), size, |entry| entry.delivery.id.to_string()))
-}
-
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct AttemptsQuery {
-    /// 1 to 100. Default: 5.
-    limit: Option<usize>,
-}
-
-/// Lists the last attempts of all deliveries to a webhook. `/webhooks/logs` lists all attempts.
-#[utoipa::path(get, path = "/webhooks/{id}/attempts", operation_id = "list_webhook_attempts", tag = "webhooks",
-    params(("id" = String, Path), AttemptsQuery), responses((status = 200, body = Answer<Vec<Log>>), Failures))]
-pub(crate) async fn last_attempts(
-    State(console): State<Console>,
-    manager: Manager,
-    Path(webhook): Path<String>,
-    Query(query): Query<AttemptsQuery>,
-) -> Result<Answer<Vec<Log>>, ApiError> {
-    let endpoint = console.endpoint(&manager, &webhook).await?;
-    let size = page_size(query.limit.or(Some(LAST_ATTEMPTS)))?;
-    let rows = console.store.last_attempts(manager.application, endpoint.id, size.items()).await?;
-    Ok(Answer::of(rows.into_iter().map(Log::new).collect()))
-}
-
-/// Parses a time in a query or body.
-pub(crate) fn moment(field: &str, text: &str) -> Result<Timestamp, ApiError> {
-    let fault = || ApiError::invalid(field, "must be an RFC 3339 time with an offset, such as 2026-06-18T12:00:00Z");
-    text.parse().map_err(|_| fault())
 }

@@ -21,7 +21,7 @@ use utoipa::{
     openapi::{RefOr, Schema, schema::Object},
 };
 
-use crate::{ApiError, ErrorCode};
+use crate::http::error::{ApiError, ErrorCode};
 
 /// The largest body of a management request, in bytes.
 pub(crate) const MAX_MANAGEMENT_BODY: usize = 512 * 1024;
@@ -89,9 +89,9 @@ pub async fn discard(mut body: Body) {
 }
 
 /// The JSON body of a management request, checked against the schema of `T`.
-pub(crate) struct Fields<T>(pub(crate) T);
+pub(crate) struct JsonBody<T>(pub(crate) T);
 
-impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for Fields<T> {
+impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
@@ -101,9 +101,9 @@ impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for Fields<T
 }
 
 /// The optional JSON body of a management request. Without a body, the default of `T`.
-pub(crate) struct OptionalFields<T>(pub(crate) T);
+pub(crate) struct OptionalJsonBody<T>(pub(crate) T);
 
-impl<S: Send + Sync, T: DeserializeOwned + ToSchema + Default> FromRequest<S> for OptionalFields<T> {
+impl<S: Send + Sync, T: DeserializeOwned + ToSchema + Default> FromRequest<S> for OptionalJsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
@@ -111,14 +111,14 @@ impl<S: Send + Sync, T: DeserializeOwned + ToSchema + Default> FromRequest<S> fo
         if request.body().is_end_stream() {
             return Ok(Self(T::default()));
         }
-        Fields::from_request(request, state).await.map(|Fields(fields)| Self(fields))
+        JsonBody::from_request(request, state).await.map(|JsonBody(body)| Self(body))
     }
 }
 
 /// The unparsed body of a management request.
-pub(crate) struct Bare(pub(crate) Bytes);
+pub(crate) struct RawJson(pub(crate) Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for Bare {
+impl<S: Send + Sync> FromRequest<S> for RawJson {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
@@ -131,15 +131,15 @@ impl<S: Send + Sync> FromRequest<S> for Bare {
 /// misspelt field would be ignored silently.
 pub(crate) fn from_json<T: DeserializeOwned + ToSchema>(bytes: &[u8]) -> Result<T, ApiError> {
     let whole: &RawValue = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
-    let Ok(given) = serde_json::from_str::<Members>(whole.get()) else {
+    let Ok(members) = serde_json::from_str::<Members>(whole.get()) else {
         return Err(ApiError::new(ErrorCode::NotAnObject, "the body must be a JSON object"));
     };
-    for (field, value) in &given.0 {
+    for (field, value) in &members.0 {
         if let Err(fault @ JsonFault::TooDeep { .. }) = json::check(value.get()) {
             return Err(ApiError::new(ErrorCode::TooDeep, format!("`{field}`: {fault}")).at(field));
         }
     }
-    check_fields::<T>(&given)?;
+    check_fields::<T>(&members)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let field = error.path().to_string();
@@ -178,19 +178,19 @@ pub(crate) fn malformed(error: &serde_json::Error) -> ApiError {
     ApiError::new(ErrorCode::MalformedJson, format!("the body is not JSON: {error}"))
 }
 
-fn check_fields<T: PartialSchema>(Members(given): &Members<'_>) -> Result<(), ApiError> {
-    let given: Vec<&String> = given.iter().map(|(name, _)| name).collect();
+fn check_fields<T: PartialSchema>(Members(members): &Members<'_>) -> Result<(), ApiError> {
+    let names: Vec<&String> = members.iter().map(|(name, _)| name).collect();
     let RefOr::T(Schema::Object(Object { properties, required, .. })) = T::schema() else { return Ok(()) };
-    if let Some(field) = given.iter().find(|field| !properties.contains_key(field.as_str())) {
+    if let Some(field) = names.iter().find(|field| !properties.contains_key(field.as_str())) {
         let known: Vec<&str> = properties.keys().map(String::as_str).collect();
         let message = format!("`{field}` is no field of this request: use {}", known.join(", "));
         return Err(ApiError::new(ErrorCode::UnknownField, message).at(field));
     }
     let mut seen = HashSet::new();
-    if let Some(field) = given.iter().find(|field| !seen.insert(*field)) {
+    if let Some(field) = names.iter().find(|field| !seen.insert(*field)) {
         return Err(ApiError::new(ErrorCode::DuplicateField, format!("`{field}` is given twice")).at(field));
     }
-    match required.iter().find(|field| !given.contains(field)) {
+    match required.iter().find(|field| !names.contains(field)) {
         Some(field) => Err(missing(field)),
         None => Ok(()),
     }
@@ -201,7 +201,7 @@ pub(crate) fn missing(field: &str) -> ApiError {
 }
 
 /// Parses `null` as `Some(None)`. With `serde(default)`, an absent field is `None`.
-pub(crate) fn given<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Deserialize<'de>,

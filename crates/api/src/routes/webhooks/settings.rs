@@ -16,10 +16,14 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::{
-    ApiError, Console, ErrorCode,
-    applications::checked_email,
-    body::given,
-    request::{Manager, check_label},
+    http::{
+        authentication::AuthorizedApplication,
+        body::nullable,
+        error::{ApiError, ErrorCode},
+        parameters::check_label,
+    },
+    routes::applications::checked_email,
+    state::ApiState,
 };
 
 /// The minimum time from the end of a schedule to the end of the event's retention.
@@ -63,25 +67,25 @@ pub(crate) struct New {
 pub(crate) struct Change {
     pub(crate) url: Option<String>,
     pub(crate) events: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     pub(crate) name: Option<Option<String>>,
     pub(crate) status: Option<String>,
     /// The deadline of an attempt in milliseconds, 100 to 60000; `null` for the dialect's deadline.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>)]
     pub(crate) timeout_ms: Option<Option<u64>>,
     /// The wait after each failed attempt; `null` for the dialect's schedule. Scheduled deliveries follow the new
     /// schedule from the next attempt on.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Vec<String>>)]
     pub(crate) schedule: Option<Option<Vec<String>>>,
     /// The maximum of attempts per second, 1 to 10000; `null` for the dialect's limit, if any.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>)]
     pub(crate) rate_per_second: Option<Option<u32>>,
     /// The e-mail address for failure notices; `null` for the application's address.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     pub(crate) email: Option<Option<String>>,
     /// The complete set of additional headers, at most 20. Replaces all previous headers.
@@ -104,19 +108,23 @@ impl From<New> for Change {
     }
 }
 
-impl Console {
-    /// The given secret, or else a random secret.
-    pub(crate) fn secret(&self, given: Option<String>) -> Result<SigningSecret, ApiError> {
-        match given {
+impl ApiState {
+    /// Parses the secret of a request. Without a secret, generates a random secret.
+    pub(crate) fn secret(&self, text: Option<String>) -> Result<SigningSecret, ApiError> {
+        match text {
             Some(text) => SigningSecret::parse(&text).map_err(|fault| ApiError::invalid("secret", fault)),
             None => Ok(SigningSecret::from_random(rand::random())),
         }
     }
 
     /// Checks a change by the application's dialect and catalogue, and by a look-up of the URL's host name.
-    pub(super) async fn check(&self, manager: &Manager, change: Change) -> Result<EndpointSettings, ApiError> {
-        let dialect = self.dialect_of(manager).await?;
-        let catalogue = self.catalogue(manager, &dialect).await?;
+    pub(super) async fn check(
+        &self,
+        authorized: &AuthorizedApplication,
+        change: Change,
+    ) -> Result<EndpointSettings, ApiError> {
+        let dialect = self.dialect_of(authorized).await?;
+        let catalogue = self.catalogue(authorized, &dialect).await?;
         let settings = self.settings("events", change, &dialect, &catalogue)?;
         self.vet(&settings).await?;
         Ok(settings)

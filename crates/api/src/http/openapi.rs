@@ -10,7 +10,7 @@ use utoipa::openapi::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::ErrorCode;
+use crate::http::error::ErrorCode;
 
 /// Completes the routes' descriptions to the document of the API.
 pub fn describe(mut api: OpenApi) -> OpenApi {
@@ -57,8 +57,9 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
 /// True if an operation is about a single application and lacks the parameter `application`.
 fn is_of_one_application(operation: &Operation) -> bool {
     let is_of_all = |tag: &String| tag == "applications" || tag == "parked messages";
-    let names_one = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(given) if given.name == "application");
-    !operation.tags.iter().flatten().any(is_of_all) && !operation.parameters.iter().flatten().any(names_one)
+    let names_application =
+        |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.name == "application");
+    !operation.tags.iter().flatten().any(is_of_all) && !operation.parameters.iter().flatten().any(names_application)
 }
 
 fn name_application(operation: &mut Operation) {

@@ -7,9 +7,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    ApiError, Console, Failures,
-    answer::Answer,
-    request::{Manager, Path},
+    http::{
+        answer::Answer,
+        authentication::AuthorizedApplication,
+        error::{ApiError, Failures},
+        parameters::Path,
+    },
+    state::ApiState,
 };
 
 /// The highest count of queued deliveries.
@@ -47,14 +51,14 @@ pub(crate) struct Backlog {
 #[utoipa::path(get, path = "/webhooks/{id}/backlog", operation_id = "get_webhook_backlog", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Option<Backlog>>), Failures))]
 pub(crate) async fn show(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
 ) -> Result<Answer<Option<Backlog>>, ApiError> {
-    let endpoint = console.endpoint(&manager, &webhook).await?;
-    let application = console.directory.application(endpoint.application);
-    let in_force = application.and_then(|known| known.endpoint(endpoint.id)?.policy.rate_per_second);
-    let found = console.store.backlog(endpoint.id, MAX_COUNTED).await?;
+    let endpoint = api.endpoint(&authorized, &webhook).await?;
+    let application = api.directory.application(endpoint.application);
+    let current_rate = application.and_then(|known| known.endpoint(endpoint.id)?.policy.rate_per_second);
+    let found = api.store.backlog(endpoint.id, MAX_COUNTED).await?;
     Ok(Answer::of(found.map(|row| Backlog {
         webhook: endpoint.id,
         queued: row.queued,
@@ -63,6 +67,6 @@ pub(crate) async fn show(
         owner: row.owner,
         failures: row.failures,
         next_probe_at: row.next_probe,
-        rate_per_second: endpoint.rate.or(in_force),
+        rate_per_second: endpoint.rate.or(current_rate),
     })))
 }

@@ -1,5 +1,5 @@
 //! The audit log. An entry records each request that may change something: caller, origin, operation and body before
-//! the request is served, the outcome afterwards. `GET /api/v1/audit-log` lists the entries.
+//! the request is served, the outcome afterwards. `crate::routes::audit_log` lists the entries.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -13,21 +13,18 @@ use axum::{
 use fanfare_domain::{
     access::{Caller, Role},
     client_address::client_address,
-    ids::{ApplicationId, AuditId, KeyId},
+    ids::{ApplicationId, AuditId},
 };
 use fanfare_service::Peer;
-use fanfare_store::{AuditEntry, AuditOutcome, Directory, NewAuditEntry, Store};
+use fanfare_store::{AuditOutcome, Directory, NewAuditEntry, Store};
 use ipnet::IpNet;
-use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::{Value, value::RawValue};
-use utoipa::{ToSchema, openapi::OpenApi};
+use serde_json::Value;
+use utoipa::openapi::OpenApi;
 
-use crate::{
-    ApiError, Console, ErrorCode, Failures,
-    answer::Page,
+use crate::http::{
+    authentication::{application_of, authenticate},
     body::{MAX_MANAGEMENT_BODY, read_bytes},
-    request::{Paging, Query, Scope, application_of, authenticate},
+    error::{ApiError, ErrorCode},
 };
 
 /// The longest request in an entry, in bytes.
@@ -232,60 +229,6 @@ fn subject(data: &Value) -> Option<String> {
     }
 }
 
-/// A change, or an attempt at a change.
-#[derive(Serialize, ToSchema)]
-#[schema(as = AuditEntry)]
-pub(crate) struct Shown {
-    #[schema(value_type = String, example = "aud_01h455vb4pex5vsknk084sn02q")]
-    id: AuditId,
-    #[schema(value_type = String, format = DateTime)]
-    at: Timestamp,
-    #[schema(value_type = Option<String>)]
-    application: Option<ApplicationId>,
-    /// The API key of the request; `null` for an operator's command, and for Fanfare itself.
-    #[schema(value_type = Option<String>)]
-    key: Option<KeyId>,
-    /// The IP address of the client, `user@host` of a command, or `fanfare`.
-    #[schema(example = "203.0.113.7")]
-    origin: String,
-    /// The `operationId` in this document, or the command.
-    #[schema(example = "change_webhook")]
-    action: String,
-    path: Option<String>,
-    /// The body of the request, or the arguments of the command, without secrets.
-    #[schema(value_type = Value)]
-    request: Option<Box<RawValue>>,
-    /// The ids of the changed objects.
-    subject: Vec<String>,
-    /// `done`, `refused` or `failed`; `null` while the request runs, or after the process died during the request.
-    #[schema(example = "done")]
-    outcome: Option<String>,
-}
-
-impl From<AuditEntry> for Shown {
-    fn from(entry: AuditEntry) -> Self {
-        let AuditEntry { of, at, subject, outcome } = entry;
-        let NewAuditEntry { id, application, key, origin, action, path, request } = of;
-        let request = request.and_then(|text| RawValue::from_string(text).ok());
-        let subject = subject.iter().flat_map(|ids| ids.split_whitespace()).map(str::to_owned).collect();
-        Self { id, at, application, key, origin, action, path, request, subject, outcome }
-    }
-}
-
-/// Lists the audit log, newest first: entries of the key's application; with an admin key, of all applications, or of
-/// the application in the query.
-#[utoipa::path(get, path = "/audit-log", operation_id = "list_audit_log", tag = "audit log",
-    params(Paging), responses((status = 200, body = Page<Shown>), Failures))]
-pub(crate) async fn list(
-    State(console): State<Console>,
-    Scope(application): Scope,
-    Query(paging): Query<Paging>,
-) -> Result<Page<Shown>, ApiError> {
-    let (before, size) = paging.parse()?;
-    let entries = console.store.audit_log(application, before, size.rows()).await?;
-    Ok(Page::of(entries.into_iter().map(Shown::from).collect(), size, |entry| entry.id.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -293,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_configured_is_kept_and_nothing_else() {
+    fn keeps_only_listed_members() {
         let asked = json!({
             "url": "https://a.example", "events": ["a"], "secret": "whsec_x", "data": { "password": "x" },
             "headers": { "authorization": "Bearer x" }, "Secret": "whsec_x", "name": { "secret": "x" },
@@ -312,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_not_kept() {
+    fn replaces_a_long_request_by_its_length() {
         let text = without_secrets(json!({ "name": "x".repeat(10_000) }));
         assert_eq!(text, r#""(10011 bytes)""#);
     }

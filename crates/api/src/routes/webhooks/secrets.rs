@@ -10,11 +10,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    ApiError, Console, ErrorCode, Failures,
-    answer::Answer,
-    body::OptionalFields,
-    request::{Manager, Path, id},
-    webhooks::{Webhook, no_such_webhook},
+    http::{
+        answer::Answer,
+        authentication::AuthorizedApplication,
+        body::OptionalJsonBody,
+        error::{ApiError, ErrorCode, Failures},
+        parameters::{Path, id},
+    },
+    routes::webhooks::{Webhook, no_such_webhook},
+    state::ApiState,
 };
 
 /// The default and the longest overlap of a rotation, in seconds. The previous key or secret stays valid meanwhile.
@@ -57,17 +61,17 @@ pub(crate) fn overlap(seconds: Option<u64>) -> Result<Duration, ApiError> {
     params(("id" = String, Path)), request_body = Option<New>,
     responses((status = 200, body = Answer<Rotated>), Failures))]
 pub(crate) async fn rotate(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
-    OptionalFields(new): OptionalFields<New>,
+    OptionalJsonBody(new): OptionalJsonBody<New>,
 ) -> Result<Answer<Rotated>, ApiError> {
     let webhook: EndpointId = id("id", &webhook)?;
     let overlap = overlap(new.overlap_seconds)?;
-    let secret = console.secret(new.secret)?;
-    let now = console.store.now();
+    let secret = api.secret(new.secret)?;
+    let now = api.store.now();
     let secret_id = SecretId::new(now, rand::random());
-    match console.store.rotate_secret(manager.application, webhook, (secret_id, &secret), overlap).await? {
+    match api.store.rotate_secret(authorized.application, webhook, (secret_id, &secret), overlap).await? {
         Rotation::Done => Ok(Answer::of(Rotated {
             id: webhook,
             secret: secret.text().to_owned(),
@@ -85,12 +89,12 @@ pub(crate) async fn rotate(
 #[utoipa::path(post, path = "/webhooks/{id}/end-rotation", operation_id = "end_rotation", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn end(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
 ) -> Result<Answer<Webhook>, ApiError> {
-    if !console.store.end_rotation(manager.application, id("id", &webhook)?).await? {
+    if !api.store.end_rotation(authorized.application, id("id", &webhook)?).await? {
         return Err(no_such_webhook());
     }
-    Ok(Answer::of(Webhook::new(console.endpoint(&manager, &webhook).await?, None)))
+    Ok(Answer::of(Webhook::new(api.endpoint(&authorized, &webhook).await?, None)))
 }

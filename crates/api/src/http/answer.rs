@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::request::PageSize;
+use crate::http::paging::PageSize;
 
 /// Prepares a delivery's body for an answer. Replaces unpaired surrogates: strict parsers refuse an answer with an
 /// unpaired surrogate.

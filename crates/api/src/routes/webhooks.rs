@@ -1,6 +1,9 @@
 //! `/api/v1/webhooks`: the endpoints of an application. The API calls an endpoint a webhook.
 
-mod settings;
+pub(crate) mod backlog;
+pub(crate) mod secrets;
+pub(crate) mod settings;
+pub(crate) mod test_sends;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
@@ -14,15 +17,18 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub(crate) use settings::Change;
-
 use crate::{
-    ApiError, Console, Failures,
-    answer::{Answer, Page},
-    body::Fields,
-    request::{Manager, Paging, Path, Query, id},
+    http::{
+        answer::{Answer, Page},
+        authentication::AuthorizedApplication,
+        body::JsonBody,
+        error::{ApiError, Failures},
+        paging::Paging,
+        parameters::{Path, Query, id},
+    },
+    routes::webhooks::settings::{Change, New},
+    state::ApiState,
 };
-use settings::New;
 
 /// The highest count of held deliveries.
 const MAX_COUNTED: usize = 10_000;
@@ -101,21 +107,21 @@ impl Webhook {
 #[utoipa::path(post, path = "/webhooks", operation_id = "create_webhook", tag = "webhooks",
     request_body = New, responses((status = 201, body = Answer<Webhook>), Failures))]
 pub(crate) async fn create(
-    State(console): State<Console>,
-    manager: Manager,
-    Fields(mut new): Fields<New>,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
+    JsonBody(mut new): JsonBody<New>,
 ) -> Result<Response, ApiError> {
-    let secret = console.secret(new.secret.take())?;
-    let settings = console.check(&manager, new.into()).await?;
+    let secret = api.secret(new.secret.take())?;
+    let settings = api.check(&authorized, new.into()).await?;
     let new = NewEndpoint {
-        id: EndpointId::new(console.store.now(), rand::random()),
-        application: manager.application,
+        id: EndpointId::new(api.store.now(), rand::random()),
+        application: authorized.application,
         settings,
-        secret_id: SecretId::new(console.store.now(), rand::random()),
+        secret_id: SecretId::new(api.store.now(), rand::random()),
         secret,
     };
-    let row = console.store.create_endpoint(&new, console.max_webhooks).await?;
-    let row = row.ok_or_else(|| console.too_many_webhooks())?;
+    let row = api.store.create_endpoint(&new, api.max_webhooks).await?;
+    let row = row.ok_or_else(|| api.too_many_webhooks())?;
     Ok(Answer::of(Webhook::new(row, Some(&new.secret))).with(StatusCode::CREATED))
 }
 
@@ -123,12 +129,12 @@ pub(crate) async fn create(
 #[utoipa::path(get, path = "/webhooks", operation_id = "list_webhooks", tag = "webhooks",
     params(Paging), responses((status = 200, body = Page<Webhook>), Failures))]
 pub(crate) async fn list(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Query(paging): Query<Paging>,
 ) -> Result<Page<Webhook>, ApiError> {
     let (before, size) = paging.parse()?;
-    let rows = console.store.endpoints(manager.application, before, size.rows()).await?;
+    let rows = api.store.endpoints(authorized.application, before, size.rows()).await?;
     let webhooks = rows.into_iter().map(|row| Webhook::new(row, None)).collect();
     Ok(Page::of(webhooks, size, |webhook| webhook.id.to_string()))
 }
@@ -137,13 +143,13 @@ pub(crate) async fn list(
 #[utoipa::path(get, path = "/webhooks/{id}", operation_id = "show_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn show(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
 ) -> Result<Answer<Webhook>, ApiError> {
-    let row = console.endpoint(&manager, &webhook).await?;
+    let row = api.endpoint(&authorized, &webhook).await?;
     let held = match row.status {
-        EndpointStatus::Paused => Some(console.store.held(row.id, MAX_COUNTED).await?),
+        EndpointStatus::Paused => Some(api.store.held(row.id, MAX_COUNTED).await?),
         EndpointStatus::Enabled | EndpointStatus::Disabled => None,
     };
     let held = held
@@ -157,14 +163,14 @@ pub(crate) async fn show(
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn change(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
-    Fields(change): Fields<Change>,
+    JsonBody(change): JsonBody<Change>,
 ) -> Result<Answer<Webhook>, ApiError> {
     let webhook = id("id", &webhook)?;
-    let settings = console.check(&manager, change).await?;
-    console.change(&manager, webhook, &settings).await
+    let settings = api.check(&authorized, change).await?;
+    api.change(&authorized, webhook, &settings).await
 }
 
 /// Changes a webhook, exactly like PATCH. Omitted fields keep their value.
@@ -172,45 +178,45 @@ pub(crate) async fn change(
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn put(
-    console: State<Console>,
-    manager: Manager,
+    api: State<ApiState>,
+    authorized: AuthorizedApplication,
     webhook: Path<String>,
-    change: Fields<Change>,
+    change: JsonBody<Change>,
 ) -> Result<Answer<Webhook>, ApiError> {
-    self::change(console, manager, webhook, change).await
+    self::change(api, authorized, webhook, change).await
 }
 
 /// Enables a webhook. Held deliveries are sent, oldest first, as fast as the webhook takes deliveries.
 #[utoipa::path(post, path = "/webhooks/{id}/enable", operation_id = "enable_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn enable(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
 ) -> Result<Answer<Webhook>, ApiError> {
-    console.set_status(&manager, &webhook, EndpointStatus::Enabled).await
+    api.set_status(&authorized, &webhook, EndpointStatus::Enabled).await
 }
 
 /// Disables a webhook. Deliveries are recorded as skipped, and can be resent later.
 #[utoipa::path(post, path = "/webhooks/{id}/disable", operation_id = "disable_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn disable(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
 ) -> Result<Answer<Webhook>, ApiError> {
-    console.set_status(&manager, &webhook, EndpointStatus::Disabled).await
+    api.set_status(&authorized, &webhook, EndpointStatus::Disabled).await
 }
 
 /// Pauses a webhook. Deliveries are held until the webhook is enabled, up to a maximum age and number.
 #[utoipa::path(post, path = "/webhooks/{id}/pause", operation_id = "pause_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
 pub(crate) async fn pause(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
 ) -> Result<Answer<Webhook>, ApiError> {
-    console.set_status(&manager, &webhook, EndpointStatus::Paused).await
+    api.set_status(&authorized, &webhook, EndpointStatus::Paused).await
 }
 
 #[derive(Serialize, ToSchema)]
@@ -225,42 +231,46 @@ pub(crate) struct Deleted {
 #[utoipa::path(delete, path = "/webhooks/{id}", operation_id = "delete_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Deleted>), Failures))]
 pub(crate) async fn delete(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
 ) -> Result<Answer<Deleted>, ApiError> {
     let webhook: EndpointId = id("id", &webhook)?;
-    if !console.store.delete_endpoint(manager.application, webhook).await? {
+    if !api.store.delete_endpoint(authorized.application, webhook).await? {
         return Err(no_such_webhook());
     }
     Ok(Answer::of(Deleted { id: webhook, deleted: true }))
 }
 
-impl Console {
-    /// Finds an endpoint of the manager's application.
-    pub(crate) async fn endpoint(&self, manager: &Manager, webhook: &str) -> Result<EndpointRow, ApiError> {
+impl ApiState {
+    /// Finds an endpoint of the authorized application.
+    pub(crate) async fn endpoint(
+        &self,
+        authorized: &AuthorizedApplication,
+        webhook: &str,
+    ) -> Result<EndpointRow, ApiError> {
         let webhook = id("id", webhook)?;
-        self.store.endpoint(manager.application, webhook).await?.ok_or_else(no_such_webhook)
+        self.store.endpoint(authorized.application, webhook).await?.ok_or_else(no_such_webhook)
     }
 
     async fn change(
         &self,
-        manager: &Manager,
+        authorized: &AuthorizedApplication,
         webhook: EndpointId,
         settings: &EndpointSettings,
     ) -> Result<Answer<Webhook>, ApiError> {
-        let row = self.store.change_endpoint(manager.application, webhook, settings).await?;
+        let row = self.store.change_endpoint(authorized.application, webhook, settings).await?;
         Ok(Answer::of(Webhook::new(row.ok_or_else(no_such_webhook)?, None)))
     }
 
     async fn set_status(
         &self,
-        manager: &Manager,
+        authorized: &AuthorizedApplication,
         webhook: &str,
         status: EndpointStatus,
     ) -> Result<Answer<Webhook>, ApiError> {
         let settings = EndpointSettings { status: Some(status), ..EndpointSettings::default() };
-        self.change(manager, id("id", webhook)?, &settings).await
+        self.change(authorized, id("id", webhook)?, &settings).await
     }
 }
 

@@ -14,11 +14,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    ApiError, Console, ErrorCode, Failures,
-    answer::Answer,
-    body::Fields,
-    deliveries::{delivery_state, moment, no_such_delivery},
-    request::{Manager, Path, id},
+    http::{
+        answer::Answer,
+        authentication::AuthorizedApplication,
+        body::JsonBody,
+        error::{ApiError, ErrorCode, Failures},
+        parameters::{Path, id, timestamp},
+    },
+    routes::deliveries::{delivery_state, no_such_delivery},
+    state::ApiState,
 };
 
 /// The maximum number of deliveries in a request.
@@ -59,14 +63,14 @@ impl From<&ResentDelivery> for Resent {
 /// finished delivery restarts the schedule. A scheduled delivery keeps the position in the schedule.
 #[utoipa::path(post, path = "/deliveries/{id}/resend", operation_id = "resend_delivery", tag = "deliveries",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Resent>), Failures))]
-pub(crate) async fn one(
-    State(console): State<Console>,
-    manager: Manager,
+pub(crate) async fn delivery(
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(delivery): Path<String>,
 ) -> Result<Answer<Resent>, ApiError> {
     let delivery: DeliveryId = id("id", &delivery)?;
-    let (row, _) = console.store.delivery(manager.application, delivery).await?.ok_or_else(no_such_delivery)?;
-    let endpoint = console.store.endpoint(manager.application, row.endpoint).await?;
+    let (row, _) = api.store.delivery(authorized.application, delivery).await?.ok_or_else(no_such_delivery)?;
+    let endpoint = api.store.endpoint(authorized.application, row.endpoint).await?;
     if endpoint.is_none_or(|endpoint| endpoint.status == EndpointStatus::Disabled) {
         let message = "the webhook of the delivery is disabled or deleted: enable the webhook first";
         return Err(ApiError::new(ErrorCode::EndpointDisabled, message));
@@ -80,7 +84,7 @@ pub(crate) async fn one(
         limit: 1,
         ..ResendFilter::default()
     };
-    let resent = console.resend(&manager, &filter).await?;
+    let resent = api.resend(&authorized, &filter).await?;
     let resent = resent.first().ok_or_else(|| {
         let message =
             "the delivery is being sent, or the event is past its retention: wait, or publish the event again";
@@ -124,13 +128,13 @@ pub(crate) struct ManyResent {
 /// Resends the selected deliveries; by default the failed deliveries.
 #[utoipa::path(post, path = "/deliveries/resend", operation_id = "resend_deliveries", tag = "deliveries",
     request_body = Filter, responses((status = 200, body = Answer<ManyResent>), Failures))]
-pub(crate) async fn many(
-    State(console): State<Console>,
-    manager: Manager,
-    Fields(filter): Fields<Filter>,
+pub(crate) async fn deliveries(
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
+    JsonBody(filter): JsonBody<Filter>,
 ) -> Result<Answer<ManyResent>, ApiError> {
     let filter = filter.parse()?;
-    let resent = console.resend(&manager, &filter).await?;
+    let resent = api.resend(&authorized, &filter).await?;
     let deliveries: Vec<Resent> = resent.iter().map(Resent::from).collect();
     Ok(Answer::of(ManyResent { resent: deliveries.len(), has_more: deliveries.len() == filter.limit, deliveries }))
 }
@@ -160,25 +164,29 @@ impl Filter {
             endpoint: self.webhook.as_deref().map(|text| id("webhook", text)).transpose()?,
             event: self.event.as_deref().map(|text| id("event", text)).transpose()?,
             states,
-            since: self.since.as_deref().map(|text| moment("since", text)).transpose()?,
-            until: self.until.as_deref().map(|text| moment("until", text)).transpose()?,
+            since: self.since.as_deref().map(|text| timestamp("since", text)).transpose()?,
+            until: self.until.as_deref().map(|text| timestamp("until", text)).transpose()?,
             limit,
         })
     }
 }
 
-impl Console {
+impl ApiState {
     /// Queues deliveries again. A dispatcher takes the new backlogs within a second.
-    async fn resend(&self, manager: &Manager, filter: &ResendFilter) -> Result<Vec<ResentDelivery>, ApiError> {
-        let (lifetimes, otherwise) = self.lifetimes(manager);
-        let resent = self.store.resend(manager.application, filter, &lifetimes, otherwise).await?;
+    async fn resend(
+        &self,
+        authorized: &AuthorizedApplication,
+        filter: &ResendFilter,
+    ) -> Result<Vec<ResentDelivery>, ApiError> {
+        let (lifetimes, otherwise) = self.lifetimes(authorized);
+        let resent = self.store.resend(authorized.application, filter, &lifetimes, otherwise).await?;
         crash_point("resend.committed");
         Ok(resent)
     }
 
     /// The lifetime of a delivery from now on, by endpoint; and the lifetime for an endpoint missing in the directory.
-    fn lifetimes(&self, manager: &Manager) -> (HashMap<EndpointId, Duration>, Duration) {
-        let Some(application) = self.directory.application(manager.application) else {
+    fn lifetimes(&self, authorized: &AuthorizedApplication) -> (HashMap<EndpointId, Duration>, Duration) {
+        let Some(application) = self.directory.application(authorized.application) else {
             return (HashMap::new(), UNKNOWN_SCHEDULE + self.expiry);
         };
         let of = |endpoint: &Arc<Endpoint>| (endpoint.id, endpoint.policy.lifetime(self.expiry));

@@ -13,11 +13,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    ApiError, Console, ErrorCode, Failures,
-    answer::{Answer, Page},
-    body::Fields,
-    deliveries::moment,
-    request::{Manager, Paging, Path, Query, id},
+    http::{
+        answer::{Answer, Page},
+        authentication::AuthorizedApplication,
+        body::JsonBody,
+        error::{ApiError, ErrorCode, Failures},
+        paging::Paging,
+        parameters::{Path, Query, id, timestamp},
+    },
+    state::ApiState,
 };
 
 /// The default rate, in deliveries per second.
@@ -93,11 +97,11 @@ impl From<Replay> for Shown {
             state: state.as_str(),
             webhook: of.endpoint,
             types: of.event_types,
-            states: of.states.iter().map(|one| one.as_str()).collect(),
+            states: of.states.iter().map(|state| state.as_str()).collect(),
             since: of.since,
             until: of.until,
             rate_per_second: of.rate_per_second,
-            reached: reached.map(|(moment, _)| moment),
+            reached: reached.map(|(accepted_at, _)| accepted_at),
             events,
             deliveries,
             created_at,
@@ -122,12 +126,12 @@ pub(crate) struct Counted {
 #[utoipa::path(post, path = "/replays", operation_id = "create_replay", tag = "replays",
     request_body = New, responses((status = 201, body = Answer<Shown>), Failures))]
 pub(crate) async fn create(
-    State(console): State<Console>,
-    manager: Manager,
-    Fields(new): Fields<New>,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
+    JsonBody(new): JsonBody<New>,
 ) -> Result<Response, ApiError> {
-    let new = new.parse(&console, &manager).await?;
-    let replay = console.store.create_replay(&new, MOST).await?.ok_or_else(|| {
+    let new = new.parse(&api, &authorized).await?;
+    let replay = api.store.create_replay(&new, MOST).await?.ok_or_else(|| {
         let message = format!("the application has {MOST} unfinished replays: wait, or cancel a replay");
         ApiError::new(ErrorCode::TooManyReplays, message).retry_after(60)
     })?;
@@ -138,22 +142,22 @@ pub(crate) async fn create(
 #[utoipa::path(post, path = "/replays/dry-run", operation_id = "count_replay", tag = "replays",
     request_body = New, responses((status = 200, body = Answer<Counted>), Failures))]
 pub(crate) async fn count(
-    State(console): State<Console>,
-    manager: Manager,
-    Fields(new): Fields<New>,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
+    JsonBody(new): JsonBody<New>,
 ) -> Result<Answer<Counted>, ApiError> {
-    let new = new.parse(&console, &manager).await?;
-    let application = console
+    let new = new.parse(&api, &authorized).await?;
+    let application = api
         .directory
-        .application(manager.application)
+        .application(authorized.application)
         .ok_or_else(|| ApiError::not_found("application", "no application has this id"))?;
     let selection = new.selection()?;
     let mut counted = Counted { events: 0, deliveries: 0, has_more: true };
     let mut reached = None;
     while counted.has_more && counted.events < COUNTED {
-        let events = console.store.past_events(&new, reached, CHUNK).await?;
-        let wanted = Wanted::of(&selection, &application, &events, console.store.now(), console.expiry);
-        counted.deliveries += console.store.still_wanted(&new, &wanted).await?.len();
+        let events = api.store.past_events(&new, reached, CHUNK).await?;
+        let wanted = Wanted::of(&selection, &application, &events, api.store.now(), api.expiry);
+        counted.deliveries += api.store.still_wanted(&new, &wanted).await?.len();
         counted.events += events.len();
         counted.has_more = events.len() == CHUNK;
         reached = events.last().map(|event| (event.accepted_at, event.id));
@@ -165,24 +169,24 @@ pub(crate) async fn count(
 #[utoipa::path(get, path = "/replays", operation_id = "list_replays", tag = "replays",
     params(Paging), responses((status = 200, body = Page<Shown>), Failures))]
 pub(crate) async fn list(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Query(paging): Query<Paging>,
 ) -> Result<Page<Shown>, ApiError> {
     let (before, size) = paging.parse()?;
-    let replays = console.store.replays(manager.application, before, size.rows()).await?;
-    Ok(Page::of(replays.into_iter().map(Shown::from).collect(), size, |one| one.id.to_string()))
+    let replays = api.store.replays(authorized.application, before, size.rows()).await?;
+    Ok(Page::of(replays.into_iter().map(Shown::from).collect(), size, |replay| replay.id.to_string()))
 }
 
 /// Shows a replay.
 #[utoipa::path(get, path = "/replays/{id}", operation_id = "show_replay", tag = "replays",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
 pub(crate) async fn show(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(replay): Path<String>,
 ) -> Result<Answer<Shown>, ApiError> {
-    let found = console.store.replay(manager.application, id("id", &replay)?).await?.ok_or_else(no_such_replay)?;
+    let found = api.store.replay(authorized.application, id("id", &replay)?).await?.ok_or_else(no_such_replay)?;
     Ok(Answer::of(found.into()))
 }
 
@@ -190,53 +194,58 @@ pub(crate) async fn show(
 #[utoipa::path(post, path = "/replays/{id}/pause", operation_id = "pause_replay", tag = "replays",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
 pub(crate) async fn pause(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(replay): Path<String>,
 ) -> Result<Answer<Shown>, ApiError> {
-    console.turn_replay(&manager, &replay, ReplayState::Paused).await
+    api.set_replay_state(&authorized, &replay, ReplayState::Paused).await
 }
 
 /// Resumes a paused replay.
 #[utoipa::path(post, path = "/replays/{id}/resume", operation_id = "resume_replay", tag = "replays",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
 pub(crate) async fn resume(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(replay): Path<String>,
 ) -> Result<Answer<Shown>, ApiError> {
-    console.turn_replay(&manager, &replay, ReplayState::Running).await
+    api.set_replay_state(&authorized, &replay, ReplayState::Running).await
 }
 
 /// Cancels a replay for good. Deliveries already queued by the replay are still sent.
 #[utoipa::path(post, path = "/replays/{id}/cancel", operation_id = "cancel_replay", tag = "replays",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
 pub(crate) async fn cancel(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(replay): Path<String>,
 ) -> Result<Answer<Shown>, ApiError> {
-    console.turn_replay(&manager, &replay, ReplayState::Cancelled).await
+    api.set_replay_state(&authorized, &replay, ReplayState::Cancelled).await
 }
 
-impl Console {
-    async fn turn_replay(&self, manager: &Manager, text: &str, to: ReplayState) -> Result<Answer<Shown>, ApiError> {
+impl ApiState {
+    async fn set_replay_state(
+        &self,
+        authorized: &AuthorizedApplication,
+        text: &str,
+        to: ReplayState,
+    ) -> Result<Answer<Shown>, ApiError> {
         let replay: ReplayId = id("id", text)?;
-        if let Some(turned) = self.store.turn_replay(manager.application, replay, to).await? {
-            return Ok(Answer::of(turned.into()));
+        if let Some(changed) = self.store.turn_replay(authorized.application, replay, to).await? {
+            return Ok(Answer::of(changed.into()));
         }
-        let ended = self.store.replay(manager.application, replay).await?.ok_or_else(no_such_replay)?;
+        let ended = self.store.replay(authorized.application, replay).await?.ok_or_else(no_such_replay)?;
         let message = format!("the replay is {}: create a new replay", ended.state.as_str());
         Err(ApiError::new(ErrorCode::ReplayEnded, message))
     }
 }
 
 impl New {
-    async fn parse(self, console: &Console, manager: &Manager) -> Result<NewReplay, ApiError> {
-        let now = console.store.now();
+    async fn parse(self, api: &ApiState, authorized: &AuthorizedApplication) -> Result<NewReplay, ApiError> {
+        let now = api.store.now();
         let endpoint: Option<EndpointId> = self.webhook.as_deref().map(|text| id("webhook", text)).transpose()?;
         if let Some(endpoint) = endpoint
-            && console.store.endpoint(manager.application, endpoint).await?.is_none()
+            && api.store.endpoint(authorized.application, endpoint).await?.is_none()
         {
             return Err(ApiError::invalid("webhook", "is not the id of a webhook of the application"));
         }
@@ -244,8 +253,8 @@ impl New {
         if event_types.len() > MOST_TYPES {
             return Err(ApiError::invalid("types", format!("has more than {MOST_TYPES} entries")));
         }
-        for one in &event_types {
-            Subscription::parse(one).map_err(|fault| ApiError::invalid("types", fault.message))?;
+        for event_type in &event_types {
+            Subscription::parse(event_type).map_err(|fault| ApiError::invalid("types", fault.message))?;
         }
         let usual =
             || vec![Replayed::In(DeliveryState::Failed), Replayed::In(DeliveryState::Skipped), Replayed::Unmatched];
@@ -256,8 +265,8 @@ impl New {
         if states.is_empty() {
             return Err(ApiError::invalid("states", "must have at least one state"));
         }
-        let since = moment("since", &self.since)?;
-        let until = self.until.as_deref().map(|text| moment("until", text)).transpose()?.unwrap_or(now).min(now);
+        let since = timestamp("since", &self.since)?;
+        let until = self.until.as_deref().map(|text| timestamp("until", text)).transpose()?.unwrap_or(now).min(now);
         if since >= until {
             return Err(ApiError::invalid("since", "must be before `until`, and in the past"));
         }
@@ -268,7 +277,7 @@ impl New {
         }
         Ok(NewReplay {
             id: ReplayId::new(now, rand::random()),
-            application: manager.application,
+            application: authorized.application,
             endpoint,
             event_types,
             states,

@@ -9,10 +9,15 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    ApiError, Console, ErrorCode, Failures,
-    answer::{Answer, Page, readable},
-    deliveries::Delivery,
-    request::{Manager, Path, Query, id, page_size},
+    http::{
+        answer::{Answer, Page, readable},
+        authentication::AuthorizedApplication,
+        error::{ApiError, ErrorCode, Failures},
+        paging::page_size,
+        parameters::{Path, Query, id},
+    },
+    routes::deliveries::Delivery,
+    state::ApiState,
 };
 
 /// The maximum number of deliveries shown with an event.
@@ -95,15 +100,15 @@ pub(crate) struct Filter {
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "events",
     params(Filter), responses((status = 200, body = Page<Event>), Failures))]
 pub(crate) async fn list(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Event>, ApiError> {
     let size = page_size(filter.limit)?;
     let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
     let event_type = filter.r#type.as_deref().map(EventType::parse).transpose()?;
     let event_type = event_type.as_ref().map(EventType::as_str);
-    let page = console.store.events(manager.application, event_type, before, size.rows()).await?;
+    let page = api.store.events(authorized.application, event_type, before, size.rows()).await?;
     let page = page.ok_or_else(|| ApiError::invalid("before", "must be the `next` of a previous page"))?;
     let events = page.events.into_iter().map(Event::from).collect();
     Ok(Page::of(events, size, |event| event.id.to_string()).or_next(page.passed.map(|event| event.to_string())))
@@ -113,15 +118,15 @@ pub(crate) async fn list(
 #[utoipa::path(get, path = "/events/{id}", operation_id = "show_event", tag = "events",
     params(("id" = String, Path)), responses((status = 200, body = Answer<EventDetail>), Failures))]
 pub(crate) async fn show(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(event): Path<String>,
 ) -> Result<Answer<EventDetail>, ApiError> {
     let event: EventId = id("id", &event)?;
     let missing = || ApiError::not_found("id", "no event has this id: if just published, try again");
-    let row = console.store.event(manager.application, event).await?.ok_or_else(missing)?;
+    let row = api.store.event(authorized.application, event).await?.ok_or_else(missing)?;
     let filter = DeliveryFilter { event: Some(event), limit: MAX_DELIVERIES, ..DeliveryFilter::default() };
-    let deliveries = console.store.deliveries(manager.application, &filter).await?;
+    let deliveries = api.store.deliveries(authorized.application, &filter).await?;
     let deliveries = deliveries.into_iter().map(Delivery::from).collect();
     Ok(Answer::of(EventDetail { event: row.into(), deliveries }))
 }
@@ -141,12 +146,12 @@ pub(crate) struct Erased {
 #[utoipa::path(delete, path = "/events/{id}", operation_id = "erase_event", tag = "events",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Erased>), Failures))]
 pub(crate) async fn erase(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(event): Path<String>,
 ) -> Result<Answer<Erased>, ApiError> {
     let event: EventId = id("id", &event)?;
-    match console.store.erase_event(manager.application, event).await? {
+    match api.store.erase_event(authorized.application, event).await? {
         Erasure::Done => Ok(Answer::of(Erased { id: event, erased: true })),
         Erasure::NoSuchEvent => Err(ApiError::not_found("id", "no event has this id: if just published, try again")),
         Erasure::UnderWay => {

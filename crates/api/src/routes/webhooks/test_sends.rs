@@ -1,10 +1,6 @@
 //! `/api/v1/webhooks/{id}/test`: a test event, rendered, signed and sent like a real event.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::State;
 use bytes::Bytes;
@@ -14,7 +10,7 @@ use fanfare_domain::{
     delivery::FailureReason,
     dialect::Sending,
     event::{Content, Event, EventType, with_suggestion},
-    ids::{ApplicationId, DeliveryId, EventId, LeaseId},
+    ids::{DeliveryId, EventId, LeaseId},
     outcome::Verdict,
     traceparent::Traceparent,
 };
@@ -27,19 +23,19 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::{
-    ApiError, Console, ErrorCode, Failures,
-    answer::Answer,
-    body::OptionalFields,
-    event_types::checked_data,
-    request::{Manager, Path},
-    webhooks::no_such_webhook,
+    http::{
+        answer::Answer,
+        authentication::AuthorizedApplication,
+        body::OptionalJsonBody,
+        error::{ApiError, ErrorCode, Failures},
+        parameters::Path,
+    },
+    routes::{event_types::checked_data, webhooks::no_such_webhook},
+    state::ApiState,
 };
 
 /// The largest data of a test event, in bytes.
 const MAX_DATA: usize = 256 * 1024;
-
-/// The maximum number of concurrent tests of an application.
-const MAX_TRIALS: usize = 4;
 
 /// The test event.
 #[derive(Default, Deserialize, ToSchema)]
@@ -60,8 +56,7 @@ fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option
 }
 
 #[derive(Serialize, ToSchema)]
-#[schema(as = TestResult)]
-pub(crate) struct Trial {
+pub(crate) struct TestResult {
     /// True if the webhook accepted the event.
     delivered: bool,
     #[schema(value_type = String)]
@@ -110,86 +105,46 @@ struct Phases {
 /// Sends a test event to a webhook once, whatever the webhook's status. The answer has the result.
 #[utoipa::path(post, path = "/webhooks/{id}/test", operation_id = "test_webhook", tag = "webhooks",
     params(("id" = String, Path)), request_body = Option<New>,
-    responses((status = 200, body = Answer<Trial>), Failures))]
-pub(crate) async fn test(
-    State(console): State<Console>,
-    manager: Manager,
+    responses((status = 200, body = Answer<TestResult>), Failures))]
+pub(crate) async fn send(
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
-    OptionalFields(new): OptionalFields<New>,
-) -> Result<Answer<Trial>, ApiError> {
-    let row = console.endpoint(&manager, &webhook).await?;
-    let dialect = console.dialect_of(&manager).await?;
-    let catalogue = console.catalogue(&manager, &dialect).await?;
-    let (event_type, data) = what_to_send(new, &row.event_types, &catalogue)?;
+    OptionalJsonBody(new): OptionalJsonBody<New>,
+) -> Result<Answer<TestResult>, ApiError> {
+    let row = api.endpoint(&authorized, &webhook).await?;
+    let dialect = api.dialect_of(&authorized).await?;
+    let catalogue = api.catalogue(&authorized, &dialect).await?;
+    let (event_type, data) = type_and_data(new, &row.event_types, &catalogue)?;
     // The test must use settings that were changed a moment ago.
-    if !console.directory.refresh().await {
+    if !api.directory.refresh().await {
         let message = "the settings of the webhook cannot be read now: try again later";
         return Err(ApiError::new(ErrorCode::DatabaseUnavailable, message).retry_after(5));
     }
     // The database has the webhook. If the directory lacks the webhook, this process cannot read the settings, or the
     // webhook was deleted just now.
-    let is_unreadable = console.directory.is_unreadable(manager.application);
+    let is_unreadable = api.directory.is_unreadable(authorized.application);
     let gone = || if is_unreadable { ApiError::unreadable_application() } else { no_such_webhook() };
-    let application = console.directory.application(manager.application).ok_or_else(gone)?;
+    let application = api.directory.application(authorized.application).ok_or_else(gone)?;
     let endpoint = Arc::clone(application.endpoint(row.id).ok_or_else(gone)?);
-    let new = trial_event(&application, event_type, data, console.store.now())?;
-    let turn = console.trials.turn(manager.application)?;
+    let new = test_event(&application, event_type, data, api.store.now())?;
+    let permit = api.test_sends.begin(authorized.application)?;
     // A separate task records the test even if the client hangs up.
-    let trial = tokio::spawn(async move {
-        let (record, probe) = console.send(&endpoint, &new).await;
-        drop(turn);
+    let result = tokio::spawn(async move {
+        let (record, probe) = api.send(&endpoint, &new).await;
+        drop(permit);
         // The event is sent: the client gets the result even if the test cannot be recorded.
-        if let Err(error) = console.store.record_test_send(&new, &record).await {
+        if let Err(error) = api.store.record_test_send(&new, &record).await {
             tracing::error!(%error, delivery = %record.delivery, "cannot record a test event: lists lack this test");
         }
-        Trial::new(&new, &record, &endpoint, probe)
+        TestResult::new(&new, &record, &endpoint, probe)
     });
     let ended = |_| ApiError::new(ErrorCode::InternalError, "internal fault during the test, logged: try again");
-    trial.await.map(Answer::of).map_err(ended)
-}
-
-/// The running tests by application. The limit is per application: tests of hanging endpoints do not block other
-/// applications' tests.
-#[derive(Clone, Default)]
-pub(crate) struct Trials(Arc<Mutex<HashMap<ApplicationId, usize>>>);
-
-/// The permit of a running test.
-struct Turn {
-    trials: Trials,
-    application: ApplicationId,
-}
-
-impl Trials {
-    fn turn(&self, application: ApplicationId) -> Result<Turn, ApiError> {
-        let mut under_way = self.under_way();
-        let own = under_way.entry(application).or_default();
-        if *own >= MAX_TRIALS {
-            let message = format!("the application already runs {MAX_TRIALS} tests: wait until a test ends");
-            return Err(ApiError::new(ErrorCode::TooManyTests, message).retry_after(5));
-        }
-        *own += 1;
-        Ok(Turn { trials: self.clone(), application })
-    }
-
-    fn under_way(&self) -> MutexGuard<'_, HashMap<ApplicationId, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut under_way = self.trials.under_way();
-        if let Entry::Occupied(mut own) = under_way.entry(self.application) {
-            *own.get_mut() -= 1;
-            if *own.get() == 0 {
-                own.remove();
-            }
-        }
-    }
+    result.await.map(Answer::of).map_err(ended)
 }
 
 /// The type and the data of the test event, with defaults.
-fn what_to_send(new: New, subscribed: &[String], catalogue: &Catalogue) -> Result<(EventType, String), ApiError> {
+fn type_and_data(new: New, subscribed: &[String], catalogue: &Catalogue) -> Result<(EventType, String), ApiError> {
     let wanted = match &new.r#type {
         Some(name) => EventType::parse(name)?,
         None => first_wanted(subscribed, catalogue)?,
@@ -210,9 +165,9 @@ fn first_wanted(subscribed: &[String], catalogue: &Catalogue) -> Result<EventTyp
     use fanfare_domain::subscription::Subscription;
     let subscriptions: Vec<Subscription> =
         subscribed.iter().filter_map(|text| Subscription::parse(text).ok()).collect();
-    let described = catalogue.names().find(|name| subscriptions.iter().any(|one| one.covers(name)));
+    let described = catalogue.names().find(|name| subscriptions.iter().any(|subscription| subscription.covers(name)));
     let exact = || {
-        subscriptions.iter().find_map(|one| match one {
+        subscriptions.iter().find_map(|subscription| match subscription {
             Subscription::Exact(name) => Some(name),
             _ => None,
         })
@@ -222,7 +177,7 @@ fn first_wanted(subscribed: &[String], catalogue: &Catalogue) -> Result<EventTyp
     described.or_else(exact).cloned().ok_or_else(missing)
 }
 
-fn trial_event(
+fn test_event(
     application: &Application,
     event_type: EventType,
     data: String,
@@ -245,7 +200,7 @@ fn trial_event(
     Ok(NewEvent { event, accepted_at, body, redacted, content, matches: 1, is_wide: false, deliveries: Vec::new() })
 }
 
-impl Console {
+impl ApiState {
     async fn send(&self, endpoint: &Arc<Endpoint>, new: &NewEvent) -> (AttemptRecord, Probe) {
         let started_at = self.store.now();
         let delivery = DeliveryId::derive(new.accepted_at, new.event.id, endpoint.id);
@@ -287,7 +242,7 @@ impl Console {
     }
 }
 
-impl Trial {
+impl TestResult {
     fn new(new: &NewEvent, record: &AttemptRecord, endpoint: &Endpoint, probe: Probe) -> Self {
         let Probe { exchange, timings, request_headers } = probe;
         let response = exchange.outcome.status().map(|status| Received {

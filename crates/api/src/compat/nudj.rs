@@ -7,22 +7,28 @@ use fanfare_domain::{
     application::EndpointStatus,
     catalogue::Catalogue,
     dialect::Dialect,
-    ids::{AttemptId, DeliveryId, EndpointId, EventId, SecretId},
+    ids::{EndpointId, SecretId},
     secret::SigningSecret,
 };
-use fanfare_store::{AttemptFilter, EndpointRow, EndpointSettings, LoggedAttempt, NewEndpoint, Put, PutEndpoint};
+use fanfare_store::{AttemptFilter, EndpointRow, EndpointSettings, NewEndpoint, Put, PutEndpoint};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    ApiError, Console, ErrorCode, Failures,
-    answer::{Answer, Page, readable},
-    body::{Bare, from_json, malformed, missing},
-    request::{Manager, Query, id, page_size},
-    webhooks::Change,
+    http::{
+        answer::{Answer, Page},
+        authentication::AuthorizedApplication,
+        body::{RawJson, from_json, malformed, missing},
+        error::{ApiError, ErrorCode, Failures},
+        paging::{PageQuery, page_size},
+        parameters::{Query, id},
+    },
+    routes::{attempts::AttemptLog, webhooks::settings::Change},
+    state::ApiState,
 };
 
 /// The maximum number of configurations in a request, and on a page.
@@ -87,7 +93,8 @@ pub(crate) struct PutConfig {
 #[derive(ToSchema)]
 #[schema(as = WebhookConfigPuts)]
 #[serde(untagged)]
-#[allow(dead_code)] // for the OpenAPI document; entries are parsed singly, so that an error names the entry at fault
+// Entries are parsed singly, so that an error names the entry at fault.
+#[expect(dead_code, reason = "for the OpenAPI document")]
 pub(crate) enum PutConfigs {
     /// A single configuration.
     One(PutConfig),
@@ -95,56 +102,51 @@ pub(crate) enum PutConfigs {
     Several(Vec<PutConfig>),
 }
 
+/// The routes of Nudj's configuration API. Ingest serves the routes at the root and below `/api/v2/admin`.
+pub fn nudj_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(list, put)).routes(routes!(logs))
+}
+
 /// Lists the webhook configurations, newest first.
 #[utoipa::path(get, path = "/webhooks/configs", operation_id = "list_webhook_configs", tag = "webhook configs",
     params(PageQuery), responses((status = 200, body = Page<Config>), Failures))]
 pub(crate) async fn list(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Query(page): Query<PageQuery>,
 ) -> Result<Page<Config>, ApiError> {
     let before = page.before.as_deref().map(|text| id("before", text)).transpose()?;
     let size = page_size(page.limit.or(Some(MAX_CONFIGS)))?;
-    let rows = console.store.endpoints(manager.application, before, size.rows()).await?;
+    let rows = api.store.endpoints(authorized.application, before, size.rows()).await?;
     let configs = rows.into_iter().map(|row| Config::new(row, None)).collect();
     Ok(Page::of(configs, size, |config| config.id.to_string()))
-}
-
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct PageQuery {
-    /// The `next` of the previous page.
-    pub(crate) before: Option<String>,
-    /// 1 to 100. Default: 100.
-    pub(crate) limit: Option<usize>,
 }
 
 /// Creates or changes webhook configurations, all or none.
 #[utoipa::path(put, path = "/webhooks/configs", operation_id = "put_webhook_configs", tag = "webhook configs",
     request_body = PutConfigs, responses((status = 200, body = Answer<Vec<Config>>), Failures))]
 pub(crate) async fn put(
-    State(console): State<Console>,
-    manager: Manager,
-    Bare(body): Bare,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
+    RawJson(body): RawJson,
 ) -> Result<Answer<Vec<Config>>, ApiError> {
     let configs = configs(&body)?;
     let is_list = configs.is_list;
-    let dialect = console.dialect_of(&manager).await?;
-    let catalogue = console.catalogue(&manager, &dialect).await?;
+    let dialect = api.dialect_of(&authorized).await?;
+    let catalogue = api.catalogue(&authorized, &dialect).await?;
     let mut puts = Vec::new();
     for (position, config) in configs.all.into_iter().enumerate() {
-        let put = console.put_of(&manager, config, &dialect, &catalogue);
+        let put = api.put_of(&authorized, config, &dialect, &catalogue);
         puts.push(put.map_err(|error| placed(error, is_list, position))?);
     }
-    let vetted = join_all(puts.iter().map(|put| console.vet(&put.settings))).await;
+    let vetted = join_all(puts.iter().map(|put| api.vet(&put.settings))).await;
     for (position, vetted) in vetted.into_iter().enumerate() {
         vetted.map_err(|error| placed(error, is_list, position))?;
     }
     let mut answers = Vec::new();
-    let put = console.store.put_endpoints(manager.application, &puts, console.max_webhooks).await?;
+    let put = api.store.put_endpoints(authorized.application, &puts, api.max_webhooks).await?;
     for (position, put) in put.into_iter().enumerate() {
-        answers.push(console.config_of(put).map_err(|error| placed(error, is_list, position))?);
+        answers.push(api.config_of(put).map_err(|error| placed(error, is_list, position))?);
     }
     Ok(Answer::of(answers))
 }
@@ -175,10 +177,10 @@ fn placed(error: ApiError, is_list: bool, position: usize) -> ApiError {
     if is_list { error.within(&format!("[{position}]")) } else { error }
 }
 
-impl Console {
+impl ApiState {
     fn put_of(
         &self,
-        manager: &Manager,
+        authorized: &AuthorizedApplication,
         config: PutConfig,
         dialect: &Dialect,
         catalogue: &Catalogue,
@@ -205,7 +207,7 @@ impl Console {
         let (now, is_whole) = (self.store.now(), settings.url.is_some() && settings.event_types.is_some());
         let new = is_whole.then(|| NewEndpoint {
             id: EndpointId::new(now, rand::random()),
-            application: manager.application,
+            application: authorized.application,
             settings: settings.clone(),
             secret_id: SecretId::new(now, rand::random()),
             secret: given_secret.clone().unwrap_or_else(|| SigningSecret::from_random(rand::random())),
@@ -229,67 +231,6 @@ impl Console {
     }
 }
 
-/// An attempt, with the request and the response.
-#[derive(Serialize, ToSchema)]
-#[schema(as = WebhookLog)]
-pub(crate) struct Log {
-    #[schema(value_type = String, example = "att_01h455vb4pex5vsknk084sn02q")]
-    id: AttemptId,
-    #[schema(value_type = String)]
-    config_id: EndpointId,
-    #[schema(value_type = String)]
-    delivery_id: DeliveryId,
-    #[schema(value_type = String)]
-    event_id: EventId,
-    event_type: String,
-    /// The number of the attempt, from 1.
-    attempt: u32,
-    /// The URL of the request; `null` if the dispatcher died before the result was recorded.
-    url: Option<String>,
-    /// The body of the request; `null` for a body above 64 KiB: `GET /api/v1/deliveries/{id}` shows the body.
-    #[schema(value_type = Value)]
-    payload: Option<Box<RawValue>>,
-    /// `answered`, or the kind of failure, such as `timed_out`.
-    #[schema(example = "answered")]
-    outcome: String,
-    response_status: Option<i32>,
-    response_body: Option<String>,
-    /// The cause of a missing or incomplete response.
-    error: Option<String>,
-    duration_ms: Option<i32>,
-    #[schema(value_type = String, format = DateTime)]
-    pub(crate) created_at: Timestamp,
-    #[schema(value_type = Option<String>, format = DateTime)]
-    next_attempt_at: Option<Timestamp>,
-    /// The list's cursor at this attempt.
-    #[serde(skip)]
-    place: String,
-}
-
-impl Log {
-    pub(crate) fn new(logged: LoggedAttempt) -> Self {
-        let LoggedAttempt { delivery, event, event_type, endpoint, body, place, attempt } = logged;
-        Self {
-            id: AttemptId::derive(delivery, attempt.attempt),
-            config_id: endpoint,
-            delivery_id: delivery,
-            event_id: event,
-            event_type,
-            attempt: attempt.attempt,
-            url: attempt.url,
-            payload: body.and_then(|body| readable(&body)),
-            outcome: attempt.outcome,
-            response_status: attempt.status,
-            response_body: attempt.response_body.map(|body| String::from_utf8_lossy(&body).into_owned()),
-            error: attempt.error,
-            duration_ms: attempt.duration_ms,
-            created_at: attempt.started_at,
-            next_attempt_at: attempt.next_due_at,
-            place: place.to_string(),
-        }
-    }
-}
-
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -306,12 +247,12 @@ pub(crate) struct LogFilter {
 
 /// Lists all attempts, newest first.
 #[utoipa::path(get, path = "/webhooks/logs", operation_id = "list_webhook_logs", tag = "webhook configs",
-    params(LogFilter), responses((status = 200, body = Page<Log>), Failures))]
+    params(LogFilter), responses((status = 200, body = Page<AttemptLog>), Failures))]
 pub(crate) async fn logs(
-    State(console): State<Console>,
-    manager: Manager,
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
     Query(filter): Query<LogFilter>,
-) -> Result<Page<Log>, ApiError> {
+) -> Result<Page<AttemptLog>, ApiError> {
     let size = page_size(filter.limit)?;
     let filter = AttemptFilter {
         endpoint: filter.config.as_deref().map(|text| id("config", text)).transpose()?,
@@ -324,7 +265,7 @@ pub(crate) async fn logs(
             .map_err(|fault| ApiError::invalid("before", fault))?,
         limit: size.rows(),
     };
-    let rows = console.store.attempt_log(manager.application, &filter).await?;
-    let logs = rows.into_iter().map(Log::new).collect();
-    Ok(Page::of(logs, size, |log: &Log| log.place.clone()))
+    let rows = api.store.attempt_log(authorized.application, &filter).await?;
+    let logs = rows.into_iter().map(AttemptLog::new).collect();
+    Ok(Page::of(logs, size, |log: &AttemptLog| log.place.clone()))
 }

@@ -1,0 +1,20 @@
+//! The refresh of the directory after a write.
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use fanfare_store::Directory;
+
+/// Refreshes the directory after a change and before the answer. An event published after the answer then carries the
+/// new version of the configuration. A dispatcher with an older copy detects the gap by the version.
+pub async fn refresh_after_write(State(directory): State<Directory>, request: Request, next: Next) -> Response {
+    let is_write = !request.method().is_safe();
+    let response = next.run(request).await;
+    if is_write && response.status().is_success() {
+        // While the database is away, the refresh fails. The directory then refreshes when the database returns.
+        directory.refresh().await;
+    }
+    response
+}

@@ -1,0 +1,27 @@
+//! The management API: applications, event types, webhooks, events, deliveries, tests, replays, parked messages and the
+//! audit log.
+//!
+//! `http` has the common parts of all routes, and imports neither `state` nor `routes`. `routes` has a file for each
+//! subject, with the descriptions for the OpenAPI document. `compat` serves replaced systems' APIs by the code of
+//! `routes`.
+
+mod compat;
+mod http;
+mod routes;
+mod state;
+
+pub use crate::{
+    compat::nudj::nudj_routes,
+    http::{
+        answer::Answer,
+        audit::{Audit, audited},
+        authentication::{application_of, authenticate},
+        body::{discard, read_body},
+        error::{ApiError, ErrorCode, Failures},
+        fallback::{method_not_allowed, not_found},
+        openapi::{describe, document_routes},
+        refresh::refresh_after_write,
+    },
+    routes::routes,
+    state::{ApiState, test_sends::TestSends},
+};

@@ -1,0 +1,47 @@
+//! The state of the routes.
+
+pub(crate) mod test_sends;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::FromRef;
+use fanfare_broker::{Publisher, Topology};
+use fanfare_domain::{dialect::Dialects, endpoint_url::UrlPolicy};
+use fanfare_outbound::Client;
+use fanfare_store::{Directory, Store};
+
+use crate::state::test_sends::TestSends;
+
+/// The connections and settings of the routes. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The database.
+    pub store: Store,
+    /// The services' copy of the configuration.
+    pub directory: Directory,
+    /// The dialects available to applications.
+    pub dialects: Arc<Dialects>,
+    /// The rules for URLs of endpoints.
+    pub url_policy: Arc<UrlPolicy>,
+    /// The maximum number of webhooks of an application.
+    pub max_webhooks: usize,
+    /// The HTTP client for test events.
+    pub client: Client,
+    /// The publisher for parked messages.
+    pub publisher: Publisher,
+    /// The exchanges and queues of the broker.
+    pub topology: Topology,
+    /// The time from the end of a schedule until an unfinished delivery expires.
+    pub expiry: Duration,
+    /// The retention of events and deliveries.
+    pub retention: Duration,
+    /// The running tests of webhooks.
+    pub test_sends: TestSends,
+}
+
+/// Authentication needs the directory only.
+impl FromRef<ApiState> for Directory {
+    fn from_ref(api: &ApiState) -> Self {
+        api.directory.clone()
+    }
+}
