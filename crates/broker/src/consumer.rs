@@ -114,8 +114,8 @@ enum Ended {
 
 /// States of consumers: the state of each, and true if all get messages.
 struct States {
-    each: Mutex<Vec<bool>>,
-    all: watch::Sender<bool>,
+    consuming: Mutex<Vec<bool>>,
+    all_consuming: watch::Sender<bool>,
 }
 
 /// State of a consumer.
@@ -127,9 +127,9 @@ struct State {
 impl State {
     /// Changes the state, and returns the former state.
     fn replace(&self, is_consuming: bool) -> bool {
-        let mut each = self.states.each.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_consuming = std::mem::replace(&mut each[self.index], is_consuming);
-        self.states.all.send_replace(each.iter().all(|one| *one));
+        let mut consuming = self.states.consuming.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_consuming = std::mem::replace(&mut consuming[self.index], is_consuming);
+        self.states.all_consuming.send_replace(consuming.iter().all(|consumes| *consumes));
         was_consuming
     }
 }
@@ -151,8 +151,8 @@ impl Consumers {
         wanted: watch::Receiver<bool>,
         stop: CancellationToken,
     ) -> Self {
-        let (all, consuming) = watch::channel(false);
-        let states = Arc::new(States { each: Mutex::new(vec![false; feeds.len()]), all });
+        let (all_consuming, consuming) = watch::channel(false);
+        let states = Arc::new(States { consuming: Mutex::new(vec![false; feeds.len()]), all_consuming });
         let signals = Signals { wanted, stop, close: CancellationToken::new() };
         let start = |(index, feed)| {
             let state = State { index, states: Arc::clone(&states) };

@@ -25,8 +25,8 @@ impl FromStr for BrokerUrls {
     fn from_str(text: &str) -> Result<Self, String> {
         let texts = split(text);
         let (mut urls, mut complaints) = (Vec::new(), Vec::new());
-        for (index, one) in texts.iter().enumerate() {
-            match parse(one) {
+        for (index, text) in texts.iter().enumerate() {
+            match parse(text) {
                 Ok(url) => urls.push(url),
                 Err(complaint) if texts.len() == 1 => complaints.push(complaint),
                 Err(complaint) => complaints.push(format!("URL {} of {}: {complaint}", index + 1, texts.len())),
@@ -97,7 +97,7 @@ fn parse(text: &str) -> Result<Node, String> {
 fn without_file(text: &str) -> Result<(String, Option<String>), String> {
     const NAME: &str = "cacertfile=";
     let Some((address, query)) = text.split_once('?') else { return Ok((text.to_owned(), None)) };
-    let (ours, others): (Vec<&str>, Vec<&str>) = query.split('&').partition(|one| one.starts_with(NAME));
+    let (ours, others): (Vec<&str>, Vec<&str>) = query.split('&').partition(|parameter| parameter.starts_with(NAME));
     let rest = if others.is_empty() { address.to_owned() } else { format!("{address}?{}", others.join("&")) };
     let Some(file) = ours.last() else { return Ok((rest, None)) };
     let file = percent_encoding::percent_decode_str(&file[NAME.len()..]).decode_utf8();
@@ -180,8 +180,8 @@ mod tests {
 
         #[test]
         fn each_round_has_all_of_them(count in 1_usize..6, first in 0_usize..6, past in 0_usize..20) {
-            let all: Vec<String> = (1..=count).map(|port| format!("amqp://host:{port}")).collect();
-            let urls: BrokerUrls = all.join(",").parse().expect("URLs");
+            let texts: Vec<String> = (1..=count).map(|port| format!("amqp://host:{port}")).collect();
+            let urls: BrokerUrls = texts.join(",").parse().expect("URLs");
             let mut turns = urls.turns(first).map(|node| usize::from(node.url.authority.port));
             prop_assert_eq!(turns.next(), Some(first % count + 1));
             let mut round: Vec<usize> = turns.skip(past).take(count).collect();

@@ -4,12 +4,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fanfare_broker::BrokerSettings;
 use fanfare_domain::{delay::DelayQueues, dialect::Dialects, lane};
+use fanfare_mailer::{Sender, SmtpServer};
 use fanfare_outbound as outbound;
 use fanfare_service::{Environment, TelemetrySettings, agreed_settings};
 use fanfare_store::StoreSettings;
-use lettre::message::Mailbox;
 
-use crate::{jobs::SmtpServer, lanes::PlaceLimits};
+use crate::lanes::PlaceLimits;
 
 /// Minimum retention of the audit log: the database refuses to delete younger entries.
 const AUDIT_KEPT: Duration = Duration::from_secs(90 * 86400);
@@ -45,7 +45,7 @@ pub(crate) struct HeldLimits {
 /// Settings of failure mails to owners of endpoints.
 pub(crate) struct Mails {
     /// Mail server and sender; `None` sends no mails.
-    pub(crate) server: Option<(SmtpServer, Mailbox)>,
+    pub(crate) server: Option<(SmtpServer, Sender)>,
     /// Minimum time between two mails to a recipient.
     pub(crate) interval: Duration,
 }

@@ -8,10 +8,15 @@ use fanfare_domain::{
     dialect::Dialects,
     ids::{EndpointId, ProcessId},
 };
+use fanfare_mailer::Mailer;
 use fanfare_outbound::Client;
 use fanfare_service::Operations;
 use fanfare_store::{Directory, Store};
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -59,7 +64,7 @@ pub(crate) struct Dispatcher {
     retention: Duration,
     audit_retention: Duration,
     held: HeldLimits,
-    mail: jobs::Mail,
+    mails: jobs::FailureMails,
     takeover_after: Duration,
     settings: String,
     grace: Duration,
@@ -87,10 +92,10 @@ impl Dispatcher {
         let limits = configuration.limits;
         let database = Database::new(Store::new(configuration.store)?);
         let extra_roots = configuration.outbound.extra_roots.as_deref();
-        let mailer = |(server, from)| jobs::Mailer::new(server, from, extra_roots);
+        let mailer = |(server, sender)| Mailer::new(server, sender, extra_roots);
         let mailer = configuration.mails.server.map(mailer).transpose()?;
         Ok(Self {
-            mail: jobs::Mail { database: database.clone(), mailer, interval: configuration.mails.interval },
+            mails: jobs::FailureMails { database: database.clone(), mailer, interval: configuration.mails.interval },
             database,
             client: Client::new(&configuration.outbound)?,
             dialects: configuration.dialects,
@@ -117,14 +122,7 @@ impl Dispatcher {
         let consumers = Consumers::start(self.broker.clone(), work, wanted.clone(), stop.clone());
         // Separate: readiness does not depend on these consumers.
         let others = Consumers::start(self.broker.clone(), others, wanted, stop.clone());
-        let ready = consumers.consuming();
-        let (ready_publisher, ready_database) = (publisher.clone(), self.database.availability());
-        let is_ready = move || match (*ready_database.borrow(), *ready.borrow(), ready_publisher.is_ready()) {
-            (false, ..) => Err("the database is away, or not migrated".to_owned()),
-            (_, false, _) => Err("not consuming from the broker".to_owned()),
-            (.., false) => Err("cannot publish to the broker".to_owned()),
-            _ => Ok(()),
-        };
+        let is_ready = readiness(self.database.availability(), consumers.consuming(), publisher.clone());
         tokio::spawn(operations.run(is_ready, end.clone()));
 
         let loading = async {
@@ -135,16 +133,7 @@ impl Dispatcher {
         let checked = self.database.until_answered("checking durability", || self.database.store.check_durability());
         checked.await.result.context("the database may lose committed data")?;
         let (wake, wakes) = mpsc::unbounded_channel();
-        let context = Context::new(Parts {
-            process: ProcessId::new(self.database.now(), rand::random()),
-            database: self.database.clone(),
-            directory,
-            lanes: Lanes::new(self.limits.lane, self.limits.places, wake),
-            publisher,
-            topology: self.broker.topology().clone(),
-            expiry: self.expiry,
-            prefetch: usize::from(self.limits.prefetch),
-        });
+        let context = self.context(directory, publisher, wake);
         self.database.open();
         let sight = jobs::Sight::new(self.takeover_after);
         let running = Running { context: Arc::clone(&context), wakes, sight, stop: stop.clone() };
@@ -182,6 +171,25 @@ impl Dispatcher {
         }
         tracing::info!("drained");
         Ok(())
+    }
+
+    /// Endpoints with room in the lane are sent to `wake`.
+    fn context(
+        &self,
+        directory: Directory,
+        publisher: Publisher,
+        wake: mpsc::UnboundedSender<EndpointId>,
+    ) -> Arc<Context> {
+        Context::new(Parts {
+            process: ProcessId::new(self.database.now(), rand::random()),
+            database: self.database.clone(),
+            directory,
+            lanes: Lanes::new(self.limits.lane, self.limits.places, wake),
+            publisher,
+            topology: self.broker.topology().clone(),
+            expiry: self.expiry,
+            prefetch: usize::from(self.limits.prefetch),
+        })
     }
 
     /// Feeds of the work queues, feeds of the parked and unrouted queues, and the channels of all messages.
@@ -260,8 +268,22 @@ impl Dispatcher {
         let (retention, audit_retention) = (self.retention, self.audit_retention);
         let partitions = jobs::Partitions { database: database(), retention, audit_retention };
         background.spawn(partitions.run(stop.clone()));
-        background.spawn(self.mail.clone().run(stop.clone()));
+        background.spawn(self.mails.clone().run(stop.clone()));
         background.close();
+    }
+}
+
+/// Check of `/readyz`. An error names the missing server.
+fn readiness(
+    database: watch::Receiver<bool>,
+    consuming: watch::Receiver<bool>,
+    publisher: Publisher,
+) -> impl Fn() -> Result<(), String> {
+    move || match (*database.borrow(), *consuming.borrow(), publisher.is_ready()) {
+        (false, ..) => Err("the database is away, or not migrated".to_owned()),
+        (_, false, _) => Err("not consuming from the broker".to_owned()),
+        (.., false) => Err("cannot publish to the broker".to_owned()),
+        _ => Ok(()),
     }
 }
 

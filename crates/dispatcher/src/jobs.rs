@@ -15,7 +15,7 @@ use std::{future::Future, time::Duration};
 use fanfare_store::{AdvisoryLock, Job, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use failure_mails::{Mail, Mailer, SmtpServer};
+pub(crate) use failure_mails::FailureMails;
 pub(crate) use holding::Holding;
 pub(crate) use partitions::Partitions;
 pub(crate) use presence::{Presence, Sight, leave, release};

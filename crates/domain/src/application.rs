@@ -89,8 +89,8 @@ pub struct EndpointSecret {
 impl Endpoint {
     /// Secrets that sign an attempt at this moment, newest first.
     pub fn live_secrets(&self, at: Timestamp) -> Vec<&SigningSecret> {
-        let live = self.secrets.iter().filter(|one| one.expires_at.is_none_or(|end| at < end));
-        live.map(|one| &one.secret).collect()
+        let live = self.secrets.iter().filter(|secret| secret.expires_at.is_none_or(|end| at < end));
+        live.map(|secret| &secret.secret).collect()
     }
 }
 

@@ -34,12 +34,12 @@ impl Catalogue {
     /// Creates a catalogue. If two types have the same name, the later replaces the earlier, in place.
     pub fn new(described: impl IntoIterator<Item = EventTypeDescription>) -> Self {
         let mut catalogue = Self::default();
-        for one in described {
-            match catalogue.positions.get(&one.name) {
-                Some(&position) => catalogue.types[position] = one,
+        for description in described {
+            match catalogue.positions.get(&description.name) {
+                Some(&position) => catalogue.types[position] = description,
                 None => {
-                    catalogue.positions.insert(one.name.clone(), catalogue.types.len());
-                    catalogue.types.push(one);
+                    catalogue.positions.insert(description.name.clone(), catalogue.types.len());
+                    catalogue.types.push(description);
                 }
             }
         }
@@ -58,7 +58,7 @@ impl Catalogue {
 
     /// Names of all event types.
     pub fn names(&self) -> impl Iterator<Item = &EventType> {
-        self.types.iter().map(|one| &one.name)
+        self.types.iter().map(|description| &description.name)
     }
 
     /// True if the subscription can match an event: always for `*`, otherwise if a described type matches.
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_later_description_takes_the_place_of_the_first() {
         let catalogue = Catalogue::new([described("a", "1"), described("b", "2"), described("a", "3")]);
-        let samples: Vec<&str> = catalogue.types().iter().map(|one| one.sample.as_str()).collect();
+        let samples: Vec<&str> = catalogue.types().iter().map(|description| description.sample.as_str()).collect();
         assert_eq!(samples, ["3", "2"]);
     }
 

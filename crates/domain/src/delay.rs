@@ -98,7 +98,7 @@ mod tests {
         let queues = DelayQueues::new([Duration::from_secs(1800)]);
         let names: Vec<String> = queues.delays().map(delay_name).collect();
         for name in ["1s", "60s", "5m", "15m", "30m", "60m", "120m"] {
-            assert!(names.iter().any(|one| one == name), "{name} in {names:?}");
+            assert!(names.iter().any(|queue| queue == name), "{name} in {names:?}");
         }
     }
 

@@ -237,8 +237,8 @@ impl Dialect {
     /// An example event, of the catalogue's first type if the catalogue has any.
     fn example(&self) -> Event {
         let described = self.catalogue.types().first();
-        let data = described.map_or(r#"{"n":1}"#, |one| one.sample.as_str()).to_owned();
-        Event::example(described.map(|one| one.name.clone()), data)
+        let data = described.map_or(r#"{"n":1}"#, |description| description.sample.as_str()).to_owned();
+        Event::example(described.map(|description| description.name.clone()), data)
     }
 
     /// Renders the body for the catalogue's first type, with the sample's data.
@@ -291,9 +291,9 @@ impl Dialects {
 
     /// All dialects, sorted by name.
     pub fn all(&self) -> Vec<&Arc<Dialect>> {
-        let mut all: Vec<_> = self.0.values().collect();
-        all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        all
+        let mut dialects: Vec<_> = self.0.values().collect();
+        dialects.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+        dialects
     }
 
     /// Every wait of every schedule. Each has a delay queue.

@@ -27,7 +27,6 @@ pub const MAX_DEPTH: usize = 100;
 
 /// The fault in a refused text, with the byte offset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)] // the messages describe the fields
 pub enum JsonFault {
     /// The text is not JSON.
     #[error("invalid JSON at byte {offset}: {what}")]
@@ -243,9 +242,9 @@ impl Printer<'_> {
         self.byte()
     }
 
-    /// Consumes the next byte if `these` contains the byte.
-    fn skip(&mut self, these: &[u8]) -> bool {
-        let found = self.byte().is_some_and(|b| these.contains(&b));
+    /// Consumes the next byte if `bytes` contains the byte.
+    fn skip(&mut self, bytes: &[u8]) -> bool {
+        let found = self.byte().is_some_and(|b| bytes.contains(&b));
         self.at += usize::from(found);
         found
     }
@@ -305,9 +304,9 @@ fn float(number: &str) -> f64 {
     if number.len() > DIGITS {
         let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let all = [whole, fraction].concat();
-        let digits = all.trim_start_matches(['-', '0']);
-        let point = whole.len() as i64 - (all.len() - digits.len()) as i64;
+        let joined = [whole, fraction].concat();
+        let digits = joined.trim_start_matches(['-', '0']);
+        let point = whole.len() as i64 - (joined.len() - digits.len()) as i64;
         let digits = digits.trim_end_matches('0');
         let kept = &digits[..digits.len().min(DIGITS)];
         let rest = u8::from(kept.len() < digits.len());

@@ -130,7 +130,7 @@ impl Pattern {
             (Self::Status(status), Self::Class(class)) | (Self::Class(class), Self::Status(status)) => {
                 status / 100 == class
             }
-            (one, other) => one == other,
+            (pattern, other) => pattern == other,
         }
     }
 }
@@ -161,7 +161,8 @@ impl Judgement {
         for (list, given, others) in
             [("final", rejecting, &judgement.rejecting), ("disabling", disabling, &judgement.disabling)]
         {
-            let both = others.iter().position(|one| judgement.success.iter().any(|other| one.overlaps(*other)));
+            let both =
+                others.iter().position(|pattern| judgement.success.iter().any(|success| pattern.overlaps(*success)));
             if let Some(place) = both {
                 let text = given[place].as_ref().to_owned();
                 return Err(NotAJudgement { list, text, expected: "a failure: it is in the list success" });

@@ -82,7 +82,7 @@ impl Redaction {
     }
 
     fn names(&self, path: &[String]) -> bool {
-        let alike = |(one, other): (&String, &String)| one.eq_ignore_ascii_case(other);
+        let alike = |(word, member): (&String, &String)| word.eq_ignore_ascii_case(member);
         self.0.iter().any(|name| name.len() <= path.len() && name.iter().rev().zip(path.iter().rev()).all(alike))
     }
 }

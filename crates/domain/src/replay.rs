@@ -69,7 +69,7 @@ impl Replayed {
 
     /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.as_str() == text)
+        Self::ALL.into_iter().find(|replayed| replayed.as_str() == text)
     }
 }
 
@@ -85,12 +85,12 @@ pub struct Selection {
 impl Selection {
     /// Endpoints for an event: selected, subscribed to the type now, and not disabled.
     pub fn endpoints(&self, application: &Application, event_type: &EventType) -> Vec<Arc<Endpoint>> {
-        if !self.types.is_empty() && !self.types.iter().any(|one| one.covers(event_type)) {
+        if !self.types.is_empty() && !self.types.iter().any(|subscription| subscription.covers(event_type)) {
             return Vec::new();
         }
         let mut endpoints = application.matches(event_type);
-        endpoints.retain(|one| {
-            self.endpoint.is_none_or(|wanted| wanted == one.id) && one.status != EndpointStatus::Disabled
+        endpoints.retain(|endpoint| {
+            self.endpoint.is_none_or(|wanted| wanted == endpoint.id) && endpoint.status != EndpointStatus::Disabled
         });
         endpoints
     }
@@ -105,8 +105,8 @@ mod tests {
         for state in ReplayState::ALL {
             assert_eq!(ReplayState::parse(state.as_str()), Some(state));
         }
-        for one in Replayed::ALL {
-            assert_eq!(Replayed::parse(one.as_str()), Some(one));
+        for replayed in Replayed::ALL {
+            assert_eq!(Replayed::parse(replayed.as_str()), Some(replayed));
         }
         assert_eq!((ReplayState::parse("over"), Replayed::parse("sending")), (None, None));
     }

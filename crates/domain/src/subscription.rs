@@ -126,7 +126,7 @@ mod tests {
             let event_type = EventType::parse(&event_type).expect("event type");
             let index = SubscriptionIndex::new(endpoints.iter().map(Vec::as_slice));
             let expected: Vec<usize> = (0..endpoints.len())
-                .filter(|&position| endpoints[position].iter().any(|one| one.covers(&event_type)))
+                .filter(|&position| endpoints[position].iter().any(|subscription| subscription.covers(&event_type)))
                 .collect();
             prop_assert_eq!(index.matches(&event_type), expected);
         }

@@ -285,7 +285,7 @@ fn listed(headers: &HeaderMap) -> Vec<(String, String)> {
         .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     // A stable sort keeps the order of a name's values.
-    listed.sort_by(|(one, _), (other, _)| one.cmp(other));
+    listed.sort_by(|(left, _), (right, _)| left.cmp(right));
     listed
 }
 

@@ -9,15 +9,15 @@ pub fn argument(service: &str, known: &[&'static str]) -> Option<&'static str> {
     let usage = format!("usage: {service} [{} | --help | --version]", known.join(" | "));
     match given.as_slice() {
         [] => None,
-        [one] if one == "--help" => {
+        [argument] if argument == "--help" => {
             println!("{usage}\n\nRuns the service. The settings are environment variables: see deploy/settings.md.");
             exit(0);
         }
-        [one] if one == "--version" => {
+        [argument] if argument == "--version" => {
             println!("{service} {}", env!("CARGO_PKG_VERSION"));
             exit(0);
         }
-        [one] => known.iter().find(|known| *known == one).copied().or_else(|| refuse(&usage)),
+        [argument] => known.iter().find(|known| *known == argument).copied().or_else(|| refuse(&usage)),
         _ => refuse(&usage),
     }
 }

@@ -113,8 +113,9 @@ impl Telemetry {
         let traces = settings.otlp_endpoint.as_ref().map(|endpoint| provider(service, endpoint)).transpose()?;
         let spans = traces.as_ref().map(|provider| {
             // The exporter's own requests must not create spans.
-            let ours =
-                filter_fn(|metadata| metadata.is_span() && OURS.iter().any(|one| metadata.target().starts_with(one)));
+            let ours = filter_fn(|metadata| {
+                metadata.is_span() && OURS.iter().any(|prefix| metadata.target().starts_with(prefix))
+            });
             tracing_opentelemetry::layer().with_tracer(provider.tracer(service)).with_filter(ours)
         });
         tracing_subscriber::registry()

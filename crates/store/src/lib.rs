@@ -12,6 +12,7 @@ mod directory;
 mod history;
 mod operations;
 mod pipeline;
+mod requests;
 
 pub use configuration::{
     applications::{ApplicationChange, ApplicationRow, NewApplication},
@@ -40,7 +41,6 @@ pub use operations::{
 };
 pub use pipeline::{
     backlogs::{BacklogRow, Probed, ReleasedBacklog, TakenBacklog, TouchedBacklog},
-    erase::Erasure,
     fan_out::FanOut,
     finish::{End, EndLeased},
     lease::{Demand, Floor, Leased, LeasedEvent},
@@ -48,9 +48,12 @@ pub use pipeline::{
     processes::{LivingProcess, NewProcess, ProcessKind},
     queue::{GiveBack, Recovered},
     record::{AttemptRecord, INLINE_WITHIN, NextState},
+    retries::{DueRetry, TakenRetries},
+    sweep::{PAGES, Swept},
+};
+pub use requests::{
+    erase::Erasure,
     replay_advance::{PastEvent, Step, Wanted},
     replays::{NewReplay, Replay},
     resend::{ResendFilter, ResentDelivery},
-    retries::{DueRetry, TakenRetries},
-    sweep::{PAGES, Swept},
 };

@@ -80,7 +80,7 @@ async fn a_statement_behind_the_end_creates_the_backlog_anew() {
     ends.batch_execute("COMMIT").await.expect("a commit");
     let first = first.await.expect("a task").expect("a commit");
     second.await.expect("a task").expect("a commit");
-    assert_eq!(first.backlogs.iter().map(|one| one.owner).collect::<Vec<_>>(), [Some(TWO)]);
+    assert_eq!(first.backlogs.iter().map(|backlog| backlog.owner).collect::<Vec<_>>(), [Some(TWO)]);
     assert_eq!(database.open(ids.0).await.expect("a row").state, "queued");
     assert_eq!(database.open(ids.1).await.expect("a row").state, "sending", "the backlog had ended");
     assert_eq!((database.owner(endpoint(1)).await, database.queued_without_backlog().await), (Some(Some(TWO)), 0));
@@ -185,7 +185,7 @@ async fn a_backlog_changes_its_owner() {
     assert_eq!(database.owner(endpoint(1)).await, Some(Some(ONE)), "another process gives up nothing");
     database.store.release_backlogs(ONE, &released).await.expect("a commit");
     let taken = database.store.take_backlogs(TWO, 10).await.expect("a commit");
-    assert_eq!(taken.iter().map(|one| one.endpoint).collect::<Vec<_>>(), [endpoint(1)], "the other is not due");
+    assert_eq!(taken.iter().map(|backlog| backlog.endpoint).collect::<Vec<_>>(), [endpoint(1)], "the other is not due");
     let row = database.store.backlog(endpoint(2), 100).await.expect("a look").expect("a backlog");
     assert_eq!((row.reason.as_str(), row.owner, row.queued), ("paused", None, 1));
     let row = database.store.backlog(endpoint(1), 100).await.expect("a look").expect("a backlog");
@@ -248,7 +248,7 @@ async fn a_takeover_waits_for_nobody() {
     let by_hand = database.connect().await;
     by_hand.batch_execute("BEGIN; UPDATE endpoint_backlogs SET failures = 1 WHERE endpoint_id = '00000000-0000-0000-0000-000000000001'").await.expect("a lock");
     let taken = database.store.take_backlogs(TWO, 9).await.expect("a commit");
-    assert_eq!(taken.iter().map(|one| one.endpoint).collect::<Vec<_>>(), [endpoint(2)]);
+    assert_eq!(taken.iter().map(|backlog| backlog.endpoint).collect::<Vec<_>>(), [endpoint(2)]);
     by_hand.batch_execute("COMMIT").await.expect("a commit");
 }
 

@@ -28,10 +28,10 @@ async fn all_copies_go_and_open_deliveries_fail() {
         &[(endpoint(1), starting(1)), (endpoint(2), queued), (endpoint(3), starting(1)), (endpoint(4), starting(1))],
     );
     database.store.persist(ONE, &[&new]).await.expect("a commit");
-    let sent = new.deliveries.iter().map(|one| crate::database::Sent {
-        delivery: one.id,
+    let sent = new.deliveries.iter().map(|delivery| crate::database::Sent {
+        delivery: delivery.id,
         event: new.event.id,
-        endpoint: one.endpoint,
+        endpoint: delivery.endpoint,
     });
     let sent: Vec<_> = sent.collect();
     for record in [delivered(&sent[0], 1, 1), scheduled(&sent[2], 1, 1), failed(&sent[3], 1, 1)] {
@@ -39,8 +39,8 @@ async fn all_copies_go_and_open_deliveries_fail() {
     }
     assert_eq!(database.store.erase_event(APPLICATION, new.event.id).await.expect("a commit"), Erasure::Done);
     let mut states = Vec::new();
-    for one in &sent {
-        let row = database.finished(one.delivery).await.expect("a finished row");
+    for sent in &sent {
+        let row = database.finished(sent.delivery).await.expect("a finished row");
         states.push((row.state, row.reason.unwrap_or_default(), row.attempt, row.failures));
     }
     let row = |state: &str, reason: &str, attempt, failures| (state.to_owned(), reason.to_owned(), attempt, failures);

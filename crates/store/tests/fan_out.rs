@@ -26,21 +26,21 @@ async fn each_chunk_is_written_once_and_the_last_ends_the_fan_out() {
     let id = event.event.id;
     assert_eq!((database.count("fan_outs").await, database.count("open_deliveries").await), (1, 0));
     let queued = Start::Queued(QueueReason::LaneFull);
-    let all = to(
+    let new = to(
         event,
         &[(endpoint(1), starting(1)), (endpoint(2), queued), (endpoint(3), Start::Skipped), (endpoint(4), starting(1))],
     );
-    let first = chunk(id, &all.deliveries[..2], EndpointId::LEAST, endpoint(2), false);
+    let first = chunk(id, &new.deliveries[..2], EndpointId::LEAST, endpoint(2), false);
     assert!(database.store.persist_chunk(TWO, &first).await.expect("a look").is_none(), "another owner");
     let written = database.store.persist_chunk(ONE, &first).await.expect("a commit").expect("a chunk");
     assert_eq!((written.queued.len(), written.backlogs.len(), written.backlogs[0].owner), (0, 1, Some(ONE)));
     // The first delivery finishes before the chunk is repeated.
     database.run("DELETE FROM open_deliveries WHERE state = 'sending'").await;
     assert!(database.store.persist_chunk(ONE, &first).await.expect("a look").is_none(), "a repeated chunk");
-    let wrong = chunk(id, &all.deliveries[3..], endpoint(3), endpoint(4), true);
+    let wrong = chunk(id, &new.deliveries[3..], endpoint(3), endpoint(4), true);
     assert!(database.store.persist_chunk(ONE, &wrong).await.expect("a look").is_none(), "a chunk is left out");
     assert_eq!((database.count("open_deliveries").await, database.count("fan_outs").await), (1, 1));
-    let last = chunk(id, &all.deliveries[2..], endpoint(2), endpoint(4), true);
+    let last = chunk(id, &new.deliveries[2..], endpoint(2), endpoint(4), true);
     assert!(database.store.persist_chunk(ONE, &last).await.expect("a commit").is_some());
     assert!(database.store.persist_chunk(ONE, &last).await.expect("a look").is_none(), "the last chunk repeated");
     assert_eq!((database.count("open_deliveries").await, database.count("deliveries").await), (2, 1));
@@ -61,7 +61,7 @@ async fn a_chunk_of_no_deliveries_moves_the_mark() {
 #[tokio::test]
 async fn of_two_owners_at_once_one_writes_the_chunk() {
     let database = Database::new().await;
-    let all = to(wide(&database).await, &[(endpoint(1), starting(1))]);
+    let new = to(wide(&database).await, &[(endpoint(1), starting(1))]);
     let by_hand = database.connect().await;
     by_hand
         .batch_execute("BEGIN; UPDATE fan_outs SET owner = '00000000-0000-0000-0000-000000000102'")
@@ -69,7 +69,7 @@ async fn of_two_owners_at_once_one_writes_the_chunk() {
         .expect("a lock");
     let store = database.store.clone();
     let waiting = tokio::spawn(async move {
-        store.persist_chunk(ONE, &chunk(all.event.id, &all.deliveries, EndpointId::LEAST, endpoint(1), true)).await
+        store.persist_chunk(ONE, &chunk(new.event.id, &new.deliveries, EndpointId::LEAST, endpoint(1), true)).await
     });
     database.await_waiting(1).await;
     by_hand.batch_execute("COMMIT").await.expect("a commit");

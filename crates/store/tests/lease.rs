@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use crate::database::{APPLICATION, Database, ONE, Sent, TWO, endpoint, lease_id, lease_of, starting};
 
 fn ids(leased: &[Leased]) -> Vec<fanfare_domain::ids::DeliveryId> {
-    leased.iter().map(|one| one.delivery).collect()
+    leased.iter().map(|leased| leased.delivery).collect()
 }
 
 fn of(sent: &[Sent]) -> Vec<fanfare_domain::ids::DeliveryId> {
-    sent.iter().map(|one| one.delivery).collect()
+    sent.iter().map(|sent| sent.delivery).collect()
 }
 
 #[tokio::test]
@@ -104,14 +104,14 @@ async fn two_drains_at_once_share_no_delivery() {
         let store = database.store.clone();
         tasks.push(tokio::spawn(async move { store.lease(ONE, lease_id(lease), &[lease_of(endpoint(1), 5)]).await }));
     }
-    let mut all = Vec::new();
+    let mut drained = Vec::new();
     for task in tasks {
-        all.extend(ids(&task.await.expect("a task").expect("leases")));
+        drained.extend(ids(&task.await.expect("a task").expect("leases")));
     }
-    all.extend(ids(&database.drain(9, endpoint(1), 40).await));
-    all.sort_unstable();
-    all.dedup();
-    assert_eq!(all.len(), 40);
+    drained.extend(ids(&database.drain(9, endpoint(1), 40).await));
+    drained.sort_unstable();
+    drained.dedup();
+    assert_eq!(drained.len(), 40);
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn a_delivery_that_killed_processes_is_leased_alone() {
     assert!(suspect(2).await.is_none(), "not within a minute after an unreadable application");
     database.run("UPDATE open_deliveries SET reason = 'retry' WHERE state = 'queued'").await;
     assert!(database.store.has_suspect().await.expect("a look"));
-    assert_eq!(suspect(2).await.map(|one| one.delivery), Some(sent[1].delivery));
+    assert_eq!(suspect(2).await.map(|suspect| suspect.delivery), Some(sent[1].delivery));
     assert!(suspect(3).await.is_none() && !database.store.has_suspect().await.expect("a look"));
     let row = database.open(sent[1].delivery).await.expect("a row");
     assert_eq!((row.place(), row.unknowns, row.lease), (("sending", 1), 2, Some(lease_id(2).0)));
@@ -150,7 +150,7 @@ async fn an_expired_delivery_is_leased_and_told() {
     let expiry = "UPDATE open_deliveries SET since = now() - interval '20 s' WHERE id = $1";
     database.rows(expiry, &[&sent[1].delivery.0]).await;
     let leased = database.drain(1, endpoint(1), 9).await;
-    assert_eq!(leased.iter().map(|one| one.is_expired).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(leased.iter().map(|leased| leased.is_expired).collect::<Vec<_>>(), [true, false, true]);
     let left = leased[1].expires_at.duration_since(Timestamp::now()).as_secs();
     assert!((3580..3591).contains(&left), "an hour from the resumption on: {left} s");
     assert_eq!(database.open(sent[1].delivery).await.expect("a row").expires_at, leased[1].expires_at);
@@ -183,6 +183,6 @@ async fn an_event_that_is_gone_has_no_payload() {
     database.rows("DELETE FROM events WHERE id = $1", &[&sent[1].event.0]).await;
     let leased = database.drain(2, endpoint(1), 9).await;
     let has_payload =
-        |one: &Sent| leased.iter().find(|row| row.delivery == one.delivery).map(|row| row.payload.is_some());
+        |sent: &Sent| leased.iter().find(|row| row.delivery == sent.delivery).map(|row| row.payload.is_some());
     assert_eq!(sent.iter().map(has_payload).collect::<Vec<_>>(), [Some(false), Some(false), Some(true)]);
 }

@@ -117,16 +117,17 @@ async fn page(loaded: &Database, name: &str, filter: DeliveryFilter) -> Vec<Deli
     println!("{name}: {buffers} buffers");
     assert!(buffers <= MAX_BUFFERS, "{name}: {buffers} buffers");
     let rows = rows.expect(name);
-    assert!(rows.is_sorted_by(|one, next| one.id > next.id), "{name}: newest first, and once each");
+    assert!(rows.is_sorted_by(|row, next| row.id > next.id), "{name}: newest first, and once each");
     rows
 }
 
 async fn deliveries(loaded: &Database) {
-    let all = DeliveryFilter::default;
-    let newest = page(loaded, "newest", all()).await;
+    let unfiltered = DeliveryFilter::default;
+    let newest = page(loaded, "newest", unfiltered()).await;
     assert_eq!((newest.len(), newest[0].id, newest[0].state), (51, delivery(FINISHED + 22_999), State::Queued));
     let middle =
-        page(loaded, "middle", DeliveryFilter { before: Some(delivery(100_001)), with_bodies: true, ..all() }).await;
+        page(loaded, "middle", DeliveryFilter { before: Some(delivery(100_001)), with_bodies: true, ..unfiltered() })
+            .await;
     assert_eq!(
         (middle[0].id, middle[0].state, middle[0].response_status),
         (delivery(100_000), State::Failed, Some(502))
@@ -135,7 +136,7 @@ async fn deliveries(loaded: &Database) {
     assert_eq!(middle[1].body.as_deref().map(str::len), Some(440));
     for state in State::ALL {
         for endpoint in [None, Some(HEALTHY), Some(OTHER), Some(DEAD), Some(PAUSED)] {
-            let filter = DeliveryFilter { state: Some(state), endpoint, ..all() };
+            let filter = DeliveryFilter { state: Some(state), endpoint, ..unfiltered() };
             let rows = page(loaded, &format!("{} of {endpoint:?}", state.as_str()), filter).await;
             assert!(rows.iter().all(|row| row.state == state && endpoint.is_none_or(|id| id == row.endpoint)));
             let is_expected = match endpoint {
@@ -149,9 +150,9 @@ async fn deliveries(loaded: &Database) {
         }
     }
     for endpoint in [HEALTHY, OTHER, DEAD, PAUSED] {
-        page(loaded, &format!("all of {endpoint}"), DeliveryFilter { endpoint: Some(endpoint), ..all() }).await;
+        page(loaded, &format!("all of {endpoint}"), DeliveryFilter { endpoint: Some(endpoint), ..unfiltered() }).await;
     }
-    let of_event = DeliveryFilter { event: Some(event(FINISHED + 2501)), ..all() };
+    let of_event = DeliveryFilter { event: Some(event(FINISHED + 2501)), ..unfiltered() };
     assert_eq!(page(loaded, "an event's", of_event).await[0].state, State::Sending, "not listed, and shown");
     let store = loaded.another_store();
     let (row, attempts) = store.delivery(APPLICATION, delivery(7)).await.expect("a look").expect("a delivery");
@@ -180,14 +181,14 @@ async fn attempts(loaded: &Database) {
                 break;
             }
         }
-        assert!(seen.is_sorted_by(|one, next| one > next), "{name}: newest first, and once each");
+        assert!(seen.is_sorted_by(|place, next| place > next), "{name}: newest first, and once each");
         assert_eq!(seen.len(), if event.is_some() { 2 } else { 200 }, "{name}");
     }
     let (last, buffers) = measured(loaded, async |store| store.last_attempts(APPLICATION, HEALTHY, 5).await).await;
     println!("last attempts: {buffers} buffers");
     assert!(buffers <= MAX_BUFFERS);
     let last = last.expect("a look");
-    assert!(last.len() == 5 && last.is_sorted_by(|one, next| one.attempt.started_at >= next.attempt.started_at));
+    assert!(last.len() == 5 && last.is_sorted_by(|row, next| row.attempt.started_at >= next.attempt.started_at));
 }
 
 async fn events(loaded: &Database) {
@@ -228,7 +229,7 @@ async fn resend(loaded: &Database) {
     };
     let send = async |filter: &ResendFilter| {
         let resent = store.resend(APPLICATION, filter, &lifetimes, Duration::from_secs(7200)).await.expect("a resend");
-        resent.iter().map(|one| (one.delivery, one.attempt)).collect::<Vec<_>>()
+        resent.iter().map(|resent| (resent.delivery, resent.attempt)).collect::<Vec<_>>()
     };
     // Delivered, failed, scheduled, sending, held.
     let ids = [7, 10, FINISHED, FINISHED + 2500, FINISHED + 2000];

@@ -28,7 +28,7 @@ async fn a_process_sees_those_that_live() {
     kill(&database, DEAD, "1 s").await;
     let living = database.store.renew(ONE, 7, LIFE).await.expect("a commit").expect("life");
     assert_eq!(
-        living.iter().map(|one| (one.id, one.kind)).collect::<Vec<_>>(),
+        living.iter().map(|process| (process.id, process.kind)).collect::<Vec<_>>(),
         [(ONE, ProcessKind::Dispatcher), (TWO, ProcessKind::Ingest)]
     );
     let living = database.store.renew(TWO, 0, LIFE).await.expect("a commit").expect("life");
@@ -46,10 +46,10 @@ async fn a_process_that_was_declared_dead_stays_dead() {
     assert!(database.store.renew(ONE, 0, LIFE).await.expect("a look").is_none());
     assert!(database.store.renew(TWO, 0, LIFE).await.expect("a look").is_none(), "the process never registered");
     register(&database, TWO, ProcessKind::Dispatcher).await;
-    assert_eq!(database.store.renew(TWO, 0, LIFE).await.expect("a commit").map(|all| all.len()), Some(1));
+    assert_eq!(database.store.renew(TWO, 0, LIFE).await.expect("a commit").map(|living| living.len()), Some(1));
     kill(&database, ONE, "-10 s").await;
     assert_eq!(
-        database.store.renew(TWO, 0, LIFE).await.expect("a commit").map(|all| all.len()),
+        database.store.renew(TWO, 0, LIFE).await.expect("a commit").map(|living| living.len()),
         Some(1),
         "dead is dead"
     );
@@ -78,11 +78,11 @@ async fn what_the_dead_owned_is_released() {
     let wide = fanfare_store::NewEvent { is_wide: true, ..timed() };
     database.store.persist(DEAD, &[&wide]).await.expect("a commit");
     let owned: Vec<EndpointId> = (2..=4).map(endpoint).collect();
-    for one in &owned {
+    for endpoint in &owned {
         database
             .rows(
                 "UPDATE endpoint_backlogs SET owner = $1, next_look = now() + interval '1 h' WHERE endpoint_id = $2",
-                &[&DEAD.0, &one.0],
+                &[&DEAD.0, &endpoint.0],
             )
             .await;
     }

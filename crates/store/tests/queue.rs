@@ -163,7 +163,7 @@ async fn a_delivery_that_was_alone_at_its_last_deaths_is_aborted() {
         } else {
             assert!(database.drain(2, endpoint(1), 1).await.is_empty());
             let suspect = database.store.lease_suspect(lease_id(3), Duration::from_secs(30)).await.expect("a lease");
-            assert_eq!(suspect.map(|one| one.attempt), Some(attempt + 1));
+            assert_eq!(suspect.map(|suspect| suspect.attempt), Some(attempt + 1));
         }
     }
     end_leases(&database).await;
@@ -201,11 +201,12 @@ async fn two_recoveries_at_once_share_no_delivery() {
         let store = database.another_store();
         tokio::spawn(async move { store.recover_leases(process, None, 100).await })
     };
-    let (one, two) = (recover(ONE), recover(TWO));
-    let (one, two) = (one.await.expect("a task").expect("a commit"), two.await.expect("a task").expect("a commit"));
-    assert_eq!(one.queued + two.queued, 20);
-    let all = "open_deliveries WHERE state = 'queued' AND attempt = 2 AND unknowns = 1";
-    assert_eq!((database.count(all).await, database.count("attempts").await), (20, 20));
+    let (first, second) = (recover(ONE), recover(TWO));
+    let (first, second) =
+        (first.await.expect("a task").expect("a commit"), second.await.expect("a task").expect("a commit"));
+    assert_eq!(first.queued + second.queued, 20);
+    let requeued = "open_deliveries WHERE state = 'queued' AND attempt = 2 AND unknowns = 1";
+    assert_eq!((database.count(requeued).await, database.count("attempts").await), (20, 20));
 }
 
 #[tokio::test]

@@ -16,9 +16,9 @@ use crate::database::{APPLICATION, Database, ONE, Sent, TWO, endpoint, failed, m
 async fn prepared(database: &Database) -> (NewReplay, Vec<Wanted>, Vec<Sent>) {
     let mut sent = Vec::new();
     for _ in 0..3 {
-        let one = database.persist_one(endpoint(1), starting(1)).await;
-        database.store.record(&[&failed(&one, 1, 1)]).await.expect("a commit");
-        sent.push(one);
+        let delivery = database.persist_one(endpoint(1), starting(1)).await;
+        database.store.record(&[&failed(&delivery, 1, 1)]).await.expect("a commit");
+        sent.push(delivery);
     }
     let replay = NewReplay {
         id: ReplayId(Uuid::from_u128(7)),
@@ -31,17 +31,17 @@ async fn prepared(database: &Database) -> (NewReplay, Vec<Wanted>, Vec<Sent>) {
         rate_per_second: 10,
     };
     database.store.create_replay(&replay, 5).await.expect("a commit").expect("room");
-    let wanted = sent.iter().map(|one| Wanted {
-        event: one.event,
-        accepted_at: one.delivery.accepted_at(),
-        endpoint: one.endpoint,
+    let wanted = sent.iter().map(|sent| Wanted {
+        event: sent.event,
+        accepted_at: sent.delivery.accepted_at(),
+        endpoint: sent.endpoint,
         expires_at: Timestamp::now() + Duration::from_secs(60),
     });
     (replay, wanted.collect(), sent)
 }
 
 fn step(wanted: &[Wanted], is_last: bool) -> Step {
-    let last = wanted.iter().map(|one| (one.accepted_at, one.event)).max();
+    let last = wanted.iter().map(|delivery| (delivery.accepted_at, delivery.event)).max();
     Step { from: None, reached: last, events: wanted.len(), is_last }
 }
 
@@ -53,10 +53,11 @@ async fn of_two_processes_at_once_one_takes_the_step() {
         let (store, replay, wanted) = (database.another_store(), replay.clone(), wanted.clone());
         tokio::spawn(async move { store.advance_replay(&replay, step(&wanted, true), &wanted, Some(process)).await })
     };
-    let (one, two) = (advance(ONE), advance(TWO));
-    let (one, two) = (one.await.expect("a task").expect("a commit"), two.await.expect("a task").expect("a commit"));
-    assert!(one.is_some() != two.is_some());
-    let advanced = one.or(two).expect("a step");
+    let (first, second) = (advance(ONE), advance(TWO));
+    let (first, second) =
+        (first.await.expect("a task").expect("a commit"), second.await.expect("a task").expect("a commit"));
+    assert!(first.is_some() != second.is_some());
+    let advanced = first.or(second).expect("a step");
     assert_eq!((advanced.queued, advanced.backlogs.len()), (3, 1));
     let row = database.open(sent[0].delivery).await.expect("an open row");
     assert_eq!((row.place(), row.finished_once), (("queued", 2), true));

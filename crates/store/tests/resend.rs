@@ -26,7 +26,7 @@ async fn finish(database: &Database, number: u128) -> Sent {
 async fn requests_at_once_open_one_row() {
     let database = Database::new().await;
     let sent = [finish(&database, 1).await, finish(&database, 2).await];
-    let ids = sent.map(|one| one.delivery);
+    let ids = sent.map(|sent| sent.delivery);
     let mut tasks = Vec::new();
     for _ in 0..6 {
         let store = database.another_store();
@@ -34,13 +34,13 @@ async fn requests_at_once_open_one_row() {
     }
     for task in tasks {
         let resent = task.await.expect("a task").expect("a commit");
-        assert!(resent.iter().all(|one| one.attempt == 2));
+        assert!(resent.iter().all(|resent| resent.attempt == 2));
     }
     assert_eq!(database.count("open_deliveries").await, 2);
-    for one in sent {
-        let row = database.open(one.delivery).await.expect("an open row");
+    for Sent { delivery, endpoint, .. } in sent {
+        let row = database.open(delivery).await.expect("an open row");
         assert_eq!((row.place(), row.finished_once, row.failures, row.listed), (("queued", 2), true, 0, true));
-        assert_eq!(database.owner(one.endpoint).await, Some(None), "a dispatcher will take over the backlog");
+        assert_eq!(database.owner(endpoint).await, Some(None), "a dispatcher will take over the backlog");
     }
 }
 
@@ -102,9 +102,9 @@ async fn what_cannot_be_sent_is_left_out() {
     database.rows("UPDATE endpoints SET deleted_at = now() WHERE id = $1", &[&endpoint(2).0]).await;
     assert_eq!(database.store.erase_event(APPLICATION, ids[2].event).await.expect("a commit"), Erasure::Done);
     database.rows("UPDATE endpoints SET status = 'paused' WHERE id = $1", &[&endpoint(4).0]).await;
-    let named: Vec<DeliveryId> = ids.iter().map(|one| one.delivery).chain([sending.delivery]).collect();
+    let named: Vec<DeliveryId> = ids.iter().map(|sent| sent.delivery).chain([sending.delivery]).collect();
     let resent = resend(&database.store, &named).await.expect("a commit");
-    let mut found: Vec<DeliveryId> = resent.iter().map(|one| one.delivery).collect();
+    let mut found: Vec<DeliveryId> = resent.iter().map(|resent| resent.delivery).collect();
     found.sort_unstable();
     let mut expected = vec![ids[3].delivery, ids[4].delivery];
     expected.sort_unstable();
@@ -120,7 +120,7 @@ async fn nothing_is_opened_below_the_line() {
     database.store.record(&[&failed(&old, 1, 1)]).await.expect("a commit");
     assert!(database.store.raise_line(moment(0)).await.expect("a commit"));
     let resent = resend(&database.store, &[old.delivery, new.delivery]).await.expect("a commit");
-    assert_eq!(resent.iter().map(|one| one.delivery).collect::<Vec<_>>(), [new.delivery]);
+    assert_eq!(resent.iter().map(|resent| resent.delivery).collect::<Vec<_>>(), [new.delivery]);
 }
 
 /// A resend waits for an uncommitted erasure, and opens nothing afterwards.

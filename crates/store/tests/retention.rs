@@ -12,14 +12,14 @@ const DAY: u64 = 86400;
 #[tokio::test]
 async fn partitions_are_made_once() {
     let database = Database::fresh().await;
-    let all = "pg_class WHERE relkind = 'r' AND relispartition";
-    let before = database.count(all).await;
+    let partitions = "pg_class WHERE relkind = 'r' AND relispartition";
+    let before = database.count(partitions).await;
     assert_eq!(before, 33, "ten days of three tables, and three months");
     database.store.create_partitions(moment(0)).await.expect("partitions");
-    assert_eq!(database.count(all).await, before);
+    assert_eq!(database.count(partitions).await, before);
     let ahead = jiff::Timestamp::now() + Duration::from_secs(DAY);
     database.store.create_partitions(ahead).await.expect("partitions");
-    assert!((before + 3..=before + 4).contains(&database.count(all).await));
+    assert!((before + 3..=before + 4).contains(&database.count(partitions).await));
 }
 
 #[tokio::test]
@@ -68,8 +68,8 @@ async fn open_deliveries_below_the_line_end() {
     let line = database.store.line().await.expect("a look").expect("a line");
     assert!(database.store.has_below_line().await.expect("a look"));
     assert_eq!(database.store.end_below_line(line).await.expect("a commit"), 2);
-    for one in [old, queued] {
-        let row = database.finished(one.delivery).await.expect("a finished row");
+    for sent in [old, queued] {
+        let row = database.finished(sent.delivery).await.expect("a finished row");
         assert_eq!((row.state.as_str(), row.reason.as_deref(), row.attempt), ("failed", Some("expired"), 0));
     }
     assert!(database.open(new.delivery).await.is_some());

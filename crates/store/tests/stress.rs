@@ -61,10 +61,10 @@ async fn persist(store: Store, shared: Arc<Shared>, process: ProcessId, seed: u6
         shared.persisted.fetch_add(6, Ordering::Relaxed);
         let mut sent = Vec::new();
         for new in &events {
-            for one in &new.deliveries {
-                if matches!(one.start, Start::Sending(_)) && !persisted.queued.contains(&one.id) {
-                    Shared::note(&shared.leased, one.id);
-                    sent.push(Sent { delivery: one.id, event: new.event.id, endpoint: one.endpoint });
+            for delivery in &new.deliveries {
+                if matches!(delivery.start, Start::Sending(_)) && !persisted.queued.contains(&delivery.id) {
+                    Shared::note(&shared.leased, delivery.id);
+                    sent.push(Sent { delivery: delivery.id, event: new.event.id, endpoint: delivery.endpoint });
                 }
             }
         }
@@ -75,7 +75,7 @@ async fn persist(store: Store, shared: Arc<Shared>, process: ProcessId, seed: u6
 /// Records two of three deliveries, and gives the third back.
 async fn finish(store: &Store, shared: &Shared, process: ProcessId, lease: u128, sent: &[Sent]) {
     let mut records: Vec<_> =
-        sent.iter().enumerate().filter(|(n, _)| n % 3 < 2).map(|(_, one)| delivered(one, 1, lease)).collect();
+        sent.iter().enumerate().filter(|(n, _)| n % 3 < 2).map(|(_, sent)| delivered(sent, 1, lease)).collect();
     records.sort_unstable_by_key(|record| record.delivery);
     let moved = store.record(&records.iter().collect::<Vec<_>>()).await.expect("no deadlock");
     assert_eq!(moved.len(), records.len(), "no process records under a foreign lease");
@@ -83,9 +83,9 @@ async fn finish(store: &Store, shared: &Shared, process: ProcessId, lease: u128,
         .iter()
         .enumerate()
         .filter(|(n, _)| n % 3 == 2)
-        .map(|(_, one)| {
-            Shared::note(&shared.given_back, one.delivery);
-            GiveBack { delivery: one.delivery, lease: lease_id(lease), reason: QueueReason::LaneFull }
+        .map(|(_, sent)| {
+            Shared::note(&shared.given_back, sent.delivery);
+            GiveBack { delivery: sent.delivery, lease: lease_id(lease), reason: QueueReason::LaneFull }
         })
         .collect();
     back.sort_unstable_by_key(|back| back.delivery);
@@ -93,7 +93,10 @@ async fn finish(store: &Store, shared: &Shared, process: ProcessId, lease: u128,
 }
 
 fn sent(leased: &[Leased]) -> Vec<Sent> {
-    leased.iter().map(|one| Sent { delivery: one.delivery, event: one.event, endpoint: one.endpoint }).collect()
+    leased
+        .iter()
+        .map(|leased| Sent { delivery: leased.delivery, event: leased.event, endpoint: leased.endpoint })
+        .collect()
 }
 
 /// Drains the backlogs of a process, takes over and releases some, and ends the empty backlogs.
@@ -105,11 +108,11 @@ async fn drain(store: Store, shared: Arc<Shared>, process: ProcessId) {
         }
         store.take_backlogs(process, 8).await.expect("no deadlock");
         let owned: Vec<_> =
-            store.owned_backlogs(process).await.expect("a look").iter().map(|one| one.endpoint).collect();
+            store.owned_backlogs(process).await.expect("a look").iter().map(|backlog| backlog.endpoint).collect();
         let lease = shared.lease();
         let demands: Vec<_> = owned.iter().map(|&endpoint| lease_of(endpoint, 4)).collect();
         let leased = store.lease(process, lease_id(lease), &demands).await.expect("no deadlock");
-        leased.iter().for_each(|one| Shared::note(&shared.leased, one.delivery));
+        leased.iter().for_each(|leased| Shared::note(&shared.leased, leased.delivery));
         finish(&store, &shared, process, lease, &sent(&leased)).await;
         store.end_backlogs(process, &owned).await.expect("no deadlock");
         if round % 10 == 9 {

@@ -115,8 +115,8 @@ fn nothing_is_put_back_under_another_key() {
     assert_eq!(back(&key, &Edit::default()).err(), Some(not_utf8("the routing key")));
     assert_eq!(back(&id, &Edit::default()).err(), Some(not_utf8("the property message_id")));
     let edit = Edit { routing_key: Some(KEY.to_owned()), message_id: Some("order-2".to_owned()), body: None };
-    for one in [key, id] {
-        assert_eq!(refusal(&back(&one, &edit).expect("a message").detached()), None);
+    for put_back in [key, id] {
+        assert_eq!(refusal(&back(&put_back, &edit).expect("a message").detached()), None);
     }
 }
 

@@ -122,8 +122,8 @@ fn what_is_nested_too_deep_becomes_bytes() {
         mend_header(&mut payload);
         assert_eq!(payload == before, is_kept, "{depth}");
         assert!(is_read(&payload), "{depth}");
-        let changed: Vec<_> = before.iter().zip(&payload).filter(|(one, other)| one != other).collect();
-        assert!(changed.iter().all(|one| *one == (&LIST, &BYTES)) && changed.len() <= 1, "{depth}: {changed:?}");
+        let changed: Vec<_> = before.iter().zip(&payload).filter(|(old, new)| old != new).collect();
+        assert!(changed.iter().all(|pair| *pair == (&LIST, &BYTES)) && changed.len() <= 1, "{depth}: {changed:?}");
     }
 }
 
@@ -138,7 +138,7 @@ fn a_method_that_is_no_delivery_stays() {
 
 /// True if only bytes beyond ASCII changed, and only to the replacement.
 fn is_mended_only(before: &[u8], after: &[u8]) -> bool {
-    let is_sound = |(one, other): (&u8, &u8)| one == other || !one.is_ascii() && *other == SUBSTITUTE_BYTE;
+    let is_sound = |(old, new): (&u8, &u8)| old == new || !old.is_ascii() && *new == SUBSTITUTE_BYTE;
     before.len() == after.len() && before.iter().zip(after).all(is_sound)
 }
 

@@ -48,12 +48,12 @@ pub(crate) async fn run(
     while stop.run_until_cancelled(unsendable.recv_many(&mut batch, TOGETHER)).await.is_some_and(|count| count > 0) {
         let handled = handle(&context, std::mem::take(&mut batch));
         let Some(ends) = stop.run_until_cancelled(handled).await else { return };
-        for (one, how) in ends {
+        for (backlog, how) in ends {
             let (context, stop, permits) = (Arc::clone(&context), stop.clone(), Arc::clone(&permits));
             context.clone().tasks.spawn(async move {
                 let ending = async {
                     let _permit = permits.acquire().await;
-                    end(&context, one, how).await;
+                    end(&context, backlog, how).await;
                 };
                 stop.run_until_cancelled(ending).await;
             });
@@ -64,24 +64,24 @@ pub(crate) async fn run(
 /// Releases the backlogs of paused endpoints and unreadable applications. Returns the backlogs to end.
 async fn handle(context: &Context, mut batch: Vec<Unsendable>) -> Vec<(Unsendable, End)> {
     // An unknown endpoint may be new: refresh the configuration before the deliveries fail.
-    if batch.iter().any(|one| one.status.is_none()) {
+    if batch.iter().any(|backlog| backlog.status.is_none()) {
         while !context.directory.refresh().await {
             let _ = context.database.until_answered("looking for an endpoint", || context.database.store.ping()).await;
         }
     }
     let (mut released, mut ends) = (Vec::new(), Vec::new());
-    for one in &mut batch {
+    for backlog in &mut batch {
         // The status may have changed since the drain's check.
-        one.status = context.endpoint(one.application, one.endpoint).map(|endpoint| endpoint.status);
-        let release = |look_in, reason| ReleasedBacklog { endpoint: one.endpoint, look_in, reason: Some(reason) };
-        match one.status {
-            Some(EndpointStatus::Enabled) => context.backlogs.is_ready(one.endpoint),
+        backlog.status = context.endpoint(backlog.application, backlog.endpoint).map(|endpoint| endpoint.status);
+        let release = |look_in, reason| ReleasedBacklog { endpoint: backlog.endpoint, look_in, reason: Some(reason) };
+        match backlog.status {
+            Some(EndpointStatus::Enabled) => context.backlogs.is_ready(backlog.endpoint),
             Some(EndpointStatus::Paused) => released.push(release(LONGEST_LOOK, QueueReason::Paused)),
-            Some(EndpointStatus::Disabled) => ends.push((*one, End::Skipped)),
-            None if context.directory.is_unreadable(one.application) => {
+            Some(EndpointStatus::Disabled) => ends.push((*backlog, End::Skipped)),
+            None if context.directory.is_unreadable(backlog.application) => {
                 released.push(release(UNREADABLE_LOOK, QueueReason::ApplicationUnreadable));
             }
-            None => ends.push((*one, End::Failed(FailureReason::EndpointDeleted))),
+            None => ends.push((*backlog, End::Failed(FailureReason::EndpointDeleted))),
         }
     }
     if !released.is_empty() {
@@ -91,21 +91,21 @@ async fn handle(context: &Context, mut batch: Vec<Unsendable>) -> Vec<(Unsendabl
 }
 
 async fn release(context: &Context, mut released: Vec<ReleasedBacklog>) {
-    released.sort_unstable_by_key(|one| one.endpoint);
+    released.sort_unstable_by_key(|backlog| backlog.endpoint);
     let (process, store) = (context.process(), &context.database.store);
     let tried = context.database.until_answered("releasing backlogs", || store.release_backlogs(process, &released));
     if let Err(error) = tried.await.result {
         tracing::error!(%error, "cannot release backlogs of paused endpoints; trying again within 10 s");
     }
-    let endpoints: HashSet<EndpointId> = released.iter().map(|one| one.endpoint).collect();
+    let endpoints: HashSet<EndpointId> = released.iter().map(|backlog| backlog.endpoint).collect();
     for endpoint in endpoints {
         context.end_backlog(endpoint);
     }
 }
 
 /// Ends the deliveries of a backlog, then the backlog. If the backlog does not end, the drain tries again.
-async fn end(context: &Context, one: Unsendable, end: End) {
-    let (endpoint, store) = (one.endpoint, &context.database.store);
+async fn end(context: &Context, backlog: Unsendable, end: End) {
+    let (endpoint, store) = (backlog.endpoint, &context.database.store);
     loop {
         let ending = || store.end_queued(endpoint, end, false, BATCH);
         let ended = match context.database.until_answered("ending deliveries", ending).await.result {

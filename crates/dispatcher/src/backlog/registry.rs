@@ -410,10 +410,10 @@ mod tests {
     #[tokio::test]
     async fn applications_take_turns_and_so_do_their_endpoints() {
         let backlogs = Backlogs::new();
-        let all = [touched(1, 1, 1), touched(1, 2, 1), touched(1, 3, 1), touched(2, 4, 1), touched(2, 5, 2)];
-        assert_eq!(backlogs.touched(process(1), &all, false).len(), 4, "another process owns a backlog");
+        let touched = [touched(1, 1, 1), touched(1, 2, 1), touched(1, 3, 1), touched(2, 4, 1), touched(2, 5, 2)];
+        assert_eq!(backlogs.touched(process(1), &touched, false).len(), 4, "another process owns a backlog");
         assert_eq!(order(&backlogs), [1, 4, 2, 3].map(endpoint));
-        assert_eq!(backlogs.touched(process(1), &all, false).len(), 0);
+        assert_eq!(backlogs.touched(process(1), &touched, false).len(), 0);
         assert_eq!(order(&backlogs), [], "the drain has taken all backlogs");
         for number in [1, 4] {
             backlogs.waits_for_place(endpoint(number));
@@ -461,14 +461,14 @@ mod tests {
     #[tokio::test]
     async fn a_backlog_that_was_queued_into_while_it_ended_is_looked_for() {
         let backlogs = Backlogs::new();
-        let one = [touched(1, 1, 1)];
-        backlogs.touched(process(1), &one, false);
+        let touched = [touched(1, 1, 1)];
+        backlogs.touched(process(1), &touched, false);
         assert_eq!(order(&backlogs), [endpoint(1)]);
         backlogs.forget(endpoint(1));
         assert!(!backlogs.takes_look_for_more());
-        backlogs.touched(process(1), &one, false);
+        backlogs.touched(process(1), &touched, false);
         assert_eq!(order(&backlogs), [endpoint(1)]);
-        backlogs.touched(process(1), &one, false);
+        backlogs.touched(process(1), &touched, false);
         backlogs.forget(endpoint(1));
         assert!(backlogs.takes_look_for_more());
     }
@@ -476,19 +476,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_floor_is_forgotten_in_time_and_when_rows_return() {
         let backlogs = Backlogs::new();
-        let one = [touched(1, 1, 1)];
+        let touched = [touched(1, 1, 1)];
         let floor = Floor { class: 0, delivery: fanfare_domain::ids::DeliveryId(endpoint(9).0) };
         let next = || {
             backlogs.is_ready(endpoint(1));
             backlogs.next(&HashSet::new()).map(|next| next.floor)
         };
-        backlogs.touched(process(1), &one, false);
+        backlogs.touched(process(1), &touched, false);
         assert_eq!(next(), Some(Floor::START));
         backlogs.leased(endpoint(1), floor, 100);
         assert_eq!(next(), Some(floor));
-        backlogs.touched(process(1), &one, false);
+        backlogs.touched(process(1), &touched, false);
         assert_eq!(next(), Some(floor));
-        backlogs.touched(process(1), &one, true);
+        backlogs.touched(process(1), &touched, true);
         assert_eq!(next(), Some(Floor::START));
         backlogs.leased(endpoint(1), floor, 100);
         tokio::time::advance(FLOOR_HOLDS).await;

@@ -1,21 +1,18 @@
 //! Failure mails to owners of endpoints. The first mail reports a failure within seconds, each further mail all
 //! failures since. An unavailable mail server delays mails, and nothing else.
 
-mod letter;
-mod smtp;
+mod digest;
 
 use std::time::Duration;
 
+use fanfare_mailer::{Mail, Mailer, SendError, SmtpError};
 use fanfare_store::{Job, Notices, StoreError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use smtp::{Mailer, SmtpServer};
-
 use super::Schedule;
 use crate::{database::Database, metric};
-use letter::{BOUNDS, Letter};
-use smtp::{Cause, NotSent};
+use digest::{BOUNDS, FailureDigest};
 
 /// Interval of the job.
 const EVERY: Duration = Duration::from_secs(5);
@@ -27,20 +24,20 @@ const GATHERING: Duration = Duration::from_secs(5);
 const RECIPIENTS: usize = 20;
 
 /// Age from which on a notice is deleted unreported.
-const OLD_NEWS: Duration = Duration::from_secs(7 * 86400);
+const NOTICE_MAX_AGE: Duration = Duration::from_secs(7 * 86400);
 
 /// The same for a process without a mail server. A process with a mail server has had time to send the mail by then.
-const NOBODYS_NEWS: Duration = Duration::from_secs(3600);
+const NOTICE_MAX_AGE_WITHOUT_SERVER: Duration = Duration::from_secs(3600);
 
 /// Maximum of notices deleted by a statement.
 const DELETED_AT_ONCE: usize = 50_000;
 
-/// Rest of an unusable mail server, doubled with each failure up to the longest.
-const FIRST_REST: Duration = Duration::from_secs(5);
-const LONGEST_REST: Duration = Duration::from_secs(60);
+/// Wait after a failure of the mail server, doubled with each failure up to the longest.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
-pub(crate) struct Mail {
+pub(crate) struct FailureMails {
     pub(crate) database: Database,
     /// `None` without a mail server.
     pub(crate) mailer: Option<Mailer>,
@@ -48,25 +45,25 @@ pub(crate) struct Mail {
     pub(crate) interval: Duration,
 }
 
-impl Mail {
+impl FailureMails {
     /// Sends mails until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         if self.mailer.is_none() {
             tracing::info!("FANFARE_SMTP_URL is not set: no failure mails are sent");
         }
         let schedule = Schedule { database: self.database.clone(), job: Job::Mail, every: EVERY, stop: stop.clone() };
-        let mut rest = Rest::default();
+        let mut backoff = Backoff::default();
         while let Some(lock) = schedule.next().await {
-            schedule.run(lock, self.look(&mut rest, &stop)).await;
+            schedule.run(lock, self.send_due(&mut backoff, &stop)).await;
         }
     }
 
-    async fn look(&self, rest: &mut Rest, stop: &CancellationToken) -> Result<(), StoreError> {
+    async fn send_due(&self, backoff: &mut Backoff, stop: &CancellationToken) -> Result<(), StoreError> {
         let store = &self.database.store;
         let Some(mailer) = &self.mailer else {
-            return store.forget_notices(NOBODYS_NEWS, DELETED_AT_ONCE).await.map(drop);
+            return store.forget_notices(NOTICE_MAX_AGE_WITHOUT_SERVER, DELETED_AT_ONCE).await.map(drop);
         };
-        let forgotten = store.forget_notices(OLD_NEWS, DELETED_AT_ONCE).await?;
+        let forgotten = store.forget_notices(NOTICE_MAX_AGE, DELETED_AT_ONCE).await?;
         if forgotten > 0 {
             tracing::warn!(
                 deliveries = forgotten,
@@ -74,34 +71,34 @@ impl Mail {
             );
         }
         store.tidy_mails(self.interval, DELETED_AT_ONCE).await?;
-        if !rest.is_over() {
+        if !backoff.is_over() {
             return Ok(());
         }
         for address in store.owed_mails(self.interval, GATHERING, RECIPIENTS).await? {
             if stop.is_cancelled() {
                 break;
             }
-            if let Err(cause) = self.tell(mailer, &address, stop).await? {
-                rest.lengthen();
+            if let Err(cause) = self.notify(mailer, &address, stop).await? {
+                backoff.lengthen();
                 metrics::counter!(metric::MAILS, "result" => "failed").increment(1);
-                tracing::warn!(%cause, wait = ?rest.wait, "the mail server cannot be used; mails wait");
+                tracing::warn!(%cause, wait = ?backoff.wait, "the mail server cannot be used; mails wait");
                 break;
             }
-            *rest = Rest::default();
+            *backoff = Backoff::default();
         }
         Ok(())
     }
 
     /// Sends a mail to a recipient. The inner error concerns the server, not this mail.
-    async fn tell(
+    async fn notify(
         &self,
         mailer: &Mailer,
         address: &str,
         stop: &CancellationToken,
-    ) -> Result<Result<(), Cause>, StoreError> {
+    ) -> Result<Result<(), SmtpError>, StoreError> {
         let store = &self.database.store;
         let notices = store.notices(address, BOUNDS).await?;
-        let Some(newest) = notices.told.last() else { return Ok(Ok(())) };
+        let Some(newest) = notices.notified.last() else { return Ok(Ok(())) };
         let id = format!("{}.{}", newest.failed_at.as_microsecond(), newest.delivery);
         let connection = match stop.run_until_cancelled(mailer.connect()).await {
             Some(Ok(connection)) => connection,
@@ -112,17 +109,18 @@ impl Mail {
         if !store.reserve_mail(address, self.interval).await? {
             return Ok(Ok(()));
         }
-        let sent = mailer.send(connection, address, Letter::about(&notices), &id).await;
+        let FailureDigest { subject, text } = FailureDigest::new(&notices);
+        let sent = mailer.send(connection, Mail { recipient: address.to_owned(), subject, text, id }).await;
         let (result, is_settled) = match sent {
             Ok(()) => ("sent", true),
-            Err(NotSent::Recipient(_)) => ("refused", true),
-            Err(NotSent::Mail(_)) => ("failed", false),
-            Err(NotSent::Server(cause)) => return Ok(Err(cause)),
+            Err(SendError::Recipient(_)) => ("refused", true),
+            Err(SendError::Mail(_)) => ("failed", false),
+            Err(SendError::Server(cause)) => return Ok(Err(cause)),
         };
         metrics::counter!(metric::MAILS, "result" => result).increment(1);
         log(&notices, &sent);
         if is_settled {
-            let settle = || store.settle_notices(address, &notices.told);
+            let settle = || store.settle_notices(address, &notices.notified);
             let settling = self.database.until_answered("settling notices", settle);
             // A stopping process does not wait for the database. The price is a second mail about the same failures.
             if let Some(settled) = stop.run_until_cancelled(settling).await {
@@ -133,16 +131,16 @@ impl Mail {
     }
 }
 
-/// Rest of the mail server, longer after each consecutive failure.
+/// Wait of all mails, longer after each consecutive failure of the mail server.
 #[derive(Default)]
-struct Rest {
+struct Backoff {
     wait: Duration,
     until: Option<Instant>,
 }
 
-impl Rest {
+impl Backoff {
     fn lengthen(&mut self) {
-        self.wait = (self.wait * 2).clamp(FIRST_REST, LONGEST_REST);
+        self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
         self.until = Some(Instant::now() + self.wait);
     }
 
@@ -152,19 +150,19 @@ impl Rest {
 }
 
 /// Logs the result of a mail, without the address: an address is personal data.
-fn log(notices: &Notices, sent: &Result<(), NotSent>) {
-    let Some(first) = notices.told.first() else { return };
+fn log(notices: &Notices, sent: &Result<(), SendError>) {
+    let Some(first) = notices.notified.first() else { return };
     let (application, endpoint) = (first.application, first.endpoint);
-    let (deliveries, endpoints) = (notices.told.len(), notices.endpoint_count);
+    let (deliveries, endpoints) = (notices.notified.len(), notices.endpoint_count);
     match sent {
         Ok(()) => tracing::info!(deliveries, endpoints, %application, %endpoint, "sent a failure mail to an owner"),
-        Err(NotSent::Recipient(cause)) => {
+        Err(SendError::Recipient(cause)) => {
             tracing::warn!(
                 %cause, deliveries, endpoints, %application, %endpoint,
                 "the mail server refuses an owner's address for good; no mail reports these failed deliveries"
             );
         }
-        Err(NotSent::Mail(cause) | NotSent::Server(cause)) => {
+        Err(SendError::Mail(cause) | SendError::Server(cause)) => {
             tracing::warn!(
                 %cause, deliveries, endpoints, %application, %endpoint,
                 "the mail server does not accept a mail; the next mail reports these failed deliveries"
@@ -178,12 +176,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_left_alone_for_longer_each_time_and_at_most_a_minute() {
-        let mut rest = Rest::default();
-        assert!(rest.is_over());
+    fn each_failure_doubles_the_wait_up_to_a_minute() {
+        let mut backoff = Backoff::default();
+        assert!(backoff.is_over());
         for seconds in [5, 10, 20, 40, 60, 60] {
-            rest.lengthen();
-            assert_eq!((rest.wait, rest.is_over()), (Duration::from_secs(seconds), false));
+            backoff.lengthen();
+            assert_eq!((backoff.wait, backoff.is_over()), (Duration::from_secs(seconds), false));
         }
     }
 }

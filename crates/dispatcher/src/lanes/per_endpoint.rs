@@ -36,7 +36,7 @@ impl<T> PerEndpoint<T> {
     pub(crate) async fn retain(&self, mut is_kept: impl FnMut(&T) -> bool) {
         for part in &self.parts {
             // The lock keeps `get` from handing out a value meanwhile.
-            lock(part).retain(|_, one| is_kept(one) || Arc::strong_count(one) > 1);
+            lock(part).retain(|_, value| is_kept(value) || Arc::strong_count(value) > 1);
             tokio::task::yield_now().await;
         }
     }

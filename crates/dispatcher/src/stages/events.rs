@@ -132,7 +132,8 @@ impl Events {
         match application.dialect.render_body(&event, accepted_at) {
             // The send fails only if the process stops. The broker then redelivers the message to another process.
             Ok(body) => {
-                drop(planned.send(self.plan(message, event, accepted_at, body, application, entered)).await);
+                let (new, direct) = self.plan(event, accepted_at, body, application);
+                drop(planned.send(Planned { message, new, direct, entered }).await);
             }
             Err(fault) => {
                 park::park(&self.context, message, Unreadable::new("malformed_json", fault.to_string()));
@@ -140,15 +141,14 @@ impl Events {
         }
     }
 
+    /// Decides the rows of an event, and the attempts that follow the commit at once.
     fn plan(
         &self,
-        message: Incoming,
         event: Event,
         accepted_at: Timestamp,
         body: String,
         application: &Application,
-        entered: Entered,
-    ) -> Planned {
+    ) -> (NewEvent, Vec<(usize, Direct)>) {
         let endpoints = application.matches(&event.event_type);
         let is_wide = endpoints.len() > MAX_DIRECT;
         let redacted = application.redaction.redact(&body);
@@ -175,7 +175,7 @@ impl Events {
             }
             new.deliveries.push(delivery);
         }
-        Planned { message, new, direct, entered }
+        (new, direct)
     }
 }
 

@@ -56,8 +56,8 @@ impl Store {
         // Two concurrent upserts of the same URL must not both create the endpoint.
         transaction.execute(LOCK_OWNER, &[&application.0]).await?;
         let mut answers = Vec::new();
-        for one in endpoints {
-            let put = self.put_endpoint(&transaction, application, one, row_count(most)).await?;
+        for endpoint in endpoints {
+            let put = self.put_endpoint(&transaction, application, endpoint, row_count(most)).await?;
             let is_done = matches!(put, Put::Created(..) | Put::Changed(_));
             answers.push(put);
             if !is_done {
@@ -88,7 +88,7 @@ impl Store {
                         let row = self.create_endpoint_in(client, new).await?;
                         return Ok(Put::Created(Box::new(row), new.secret.clone()));
                     }
-                    ([one], _) => EndpointId(one.get(0)),
+                    ([row], _) => EndpointId(row.get(0)),
                     _ => return Ok(Put::Ambiguous),
                 }
             }

@@ -207,8 +207,8 @@ impl Source {
             .collect();
         let mut applications = current.applications.clone();
         let mut unreadable = HashSet::new();
-        for some in changed.chunks(1000) {
-            for (id, application) in self.store.in_time(STEP_TIMEOUT, self.load(some)).await? {
+        for chunk in changed.chunks(1000) {
+            for (id, application) in self.store.in_time(STEP_TIMEOUT, self.load(chunk)).await? {
                 match application {
                     Ok(application) => drop(applications.insert(id, Arc::new(application))),
                     Err(error) => {

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Notices {
     /// Reported deliveries, oldest failure first.
-    pub told: Vec<Notice>,
+    pub notified: Vec<Notice>,
     /// Details of the first reported deliveries.
     pub failures: Vec<FailedDelivery>,
     /// Endpoints of the reported deliveries, most failures first, up to [`NoticeBounds::endpoints`].
@@ -162,16 +162,16 @@ impl Store {
              WHERE r.address = $1 ORDER BY n.failed_at, n.delivery_id LIMIT $2"
         );
         let rows = self.connection().await?.query(&statement, &[&address, &row_count(bounds.deliveries)]).await?;
-        let told: Vec<Notice> = rows.iter().map(read_notice).collect();
+        let notified: Vec<Notice> = rows.iter().map(read_notice).collect();
         let mut failures: HashMap<EndpointId, usize> = HashMap::new();
-        for notice in &told {
+        for notice in &notified {
             *failures.entry(notice.endpoint).or_default() += 1;
         }
         Ok(Notices {
-            failures: self.failed_deliveries(told.iter().take(bounds.in_detail), bounds.body_bytes).await?,
+            failures: self.failed_deliveries(notified.iter().take(bounds.in_detail), bounds.body_bytes).await?,
             endpoint_count: failures.len(),
             endpoints: self.failed_endpoints(failures, bounds.endpoints).await?,
-            told,
+            notified,
         })
     }
 
@@ -214,13 +214,13 @@ impl Store {
         Ok(self.connection().await?.execute(statement, &[&address, &milliseconds(interval)]).await? == 1)
     }
 
-    /// Deletes the notices in `told`, which a mail reported or no mail can report. May be repeated.
+    /// Deletes the notices in `notified`, which a mail reported or no mail can report. May be repeated.
     ///
     /// # Errors
     /// After any error the deletion may have committed.
-    pub async fn settle_notices(&self, address: &str, told: &[Notice]) -> Result<(), StoreError> {
-        let endpoints: Vec<Uuid> = told.iter().map(|notice| notice.endpoint.0).collect();
-        let deliveries: Vec<Uuid> = told.iter().map(|notice| notice.delivery.0).collect();
+    pub async fn settle_notices(&self, address: &str, notified: &[Notice]) -> Result<(), StoreError> {
+        let endpoints: Vec<Uuid> = notified.iter().map(|notice| notice.endpoint.0).collect();
+        let deliveries: Vec<Uuid> = notified.iter().map(|notice| notice.delivery.0).collect();
         let statement = "WITH settled AS (
                              DELETE FROM failure_notices n
                              USING unnest($1::uuid[], $2::uuid[], $4::timestamptz[]) AS t(endpoint_id, delivery_id, failed_at)
@@ -229,7 +229,7 @@ impl Store {
                                AND n.failed_at <= t.failed_at
                          )
                          UPDATE mailed SET last_at = now() WHERE address = $3";
-        let failed: Vec<Timestamp> = told.iter().map(|notice| notice.failed_at).collect();
+        let failed: Vec<Timestamp> = notified.iter().map(|notice| notice.failed_at).collect();
         self.writer().await?.execute(statement, &[&endpoints, &deliveries, &address, &failed]).await?;
         Ok(())
     }

@@ -9,8 +9,6 @@ use tokio_postgres::{Client, error::SqlState};
 use crate::{Store, StoreError};
 
 mod embedded {
-    // Output of the macro, without documentation.
-    #![allow(missing_docs, unreachable_pub)]
     refinery::embed_migrations!("migrations");
 }
 
@@ -48,7 +46,12 @@ impl Store {
     /// slower, but correct.
     pub async fn is_migrated(&self) -> Result<bool, StoreError> {
         let connection = self.connection().await?;
-        let known = embedded::migrations::runner().get_migrations().iter().map(|one| one.version()).max().unwrap_or(0);
+        let known = embedded::migrations::runner()
+            .get_migrations()
+            .iter()
+            .map(|migration| migration.version())
+            .max()
+            .unwrap_or(0);
         let present = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
         if !connection.query_one(present, &[]).await?.get::<_, bool>(0) {
             return Ok(false);

@@ -146,9 +146,9 @@ impl Store {
     /// Releases backlogs of a process.
     pub async fn release_backlogs(&self, process: ProcessId, released: &[ReleasedBacklog]) -> Result<(), StoreError> {
         let columns = Columns::new(released, 2)
-            .column("endpoint_id", "uuid", |one| one.endpoint.0)
-            .column("look_ms", "bigint", |one| milliseconds(one.look_in))
-            .column("reason", "text", |one| one.reason.map(QueueReason::as_str));
+            .column("endpoint_id", "uuid", |backlog| backlog.endpoint.0)
+            .column("look_ms", "bigint", |backlog| milliseconds(backlog.look_in))
+            .column("reason", "text", |backlog| backlog.reason.map(QueueReason::as_str));
         let statement = format!(
             "UPDATE endpoint_backlogs b
              SET owner = NULL, reason = coalesce(i.reason, b.reason),
@@ -211,9 +211,9 @@ impl Store {
     /// Writes the breakers of a process's backlogs, for the API and for the next owner.
     pub async fn note_probes(&self, process: ProcessId, probed: &[Probed]) -> Result<(), StoreError> {
         let columns = Columns::new(probed, 2)
-            .column("endpoint_id", "uuid", |one| one.endpoint.0)
-            .column("failures", "int", |one| one.failures.cast_signed())
-            .column("next_ms", "bigint", |one| one.next_in.map(milliseconds));
+            .column("endpoint_id", "uuid", |backlog| backlog.endpoint.0)
+            .column("failures", "int", |backlog| backlog.failures.cast_signed())
+            .column("next_ms", "bigint", |backlog| backlog.next_in.map(milliseconds));
         let statement = format!(
             "UPDATE endpoint_backlogs b
              SET failures = i.failures, next_probe = now() + i.next_ms * interval '1 millisecond',

@@ -163,8 +163,10 @@ impl Store {
         let statement = writer.prepare_cached(&statement).await?;
         let rows = writer.query(&statement, &columns.values().collect::<Vec<_>>()).await?;
         let moved: HashSet<DeliveryId> = rows.iter().map(|row| DeliveryId(row.get(0))).collect();
-        let late = batch.iter().filter(|one| one.next == NextState::Delivered && !moved.contains(&one.delivery));
-        let (applications, ids): (Vec<Uuid>, Vec<Uuid>) = late.map(|one| (one.application.0, one.delivery.0)).unzip();
+        let late =
+            batch.iter().filter(|record| record.next == NextState::Delivered && !moved.contains(&record.delivery));
+        let (applications, ids): (Vec<Uuid>, Vec<Uuid>) =
+            late.map(|record| (record.application.0, record.delivery.0)).unzip();
         if !ids.is_empty() {
             let statement = writer.prepare_cached(LATE_SUCCESS).await?;
             writer.execute(&statement, &[&applications, &ids]).await?;

@@ -121,7 +121,7 @@ impl Database {
         for _ in 0..count {
             sent.push(self.persist_one(endpoint, Start::Queued(QueueReason::LaneFull)).await);
         }
-        sent.sort_unstable_by_key(|one| one.delivery);
+        sent.sort_unstable_by_key(|sent| sent.delivery);
         sent
     }
 

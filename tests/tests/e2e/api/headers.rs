@@ -70,6 +70,7 @@ async fn assert_encrypted(world: &World, value: &str) {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a list of header names")]
 async fn headers_that_are_not_the_endpoints_are_refused() {
     let world = World::new().await;
     let client = world.client();

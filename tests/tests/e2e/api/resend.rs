@@ -160,6 +160,7 @@ async fn what_had_ended_begins_anew_and_what_is_being_sent_goes_on() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "each filter continues from the state that the last filter left")]
 async fn many_are_sent_again_by_a_filter_and_no_others() {
     let world = Arc::new(patient_world(&[]).await);
     let (_, other) = world.other_application().await;

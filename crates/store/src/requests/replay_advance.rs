@@ -181,8 +181,9 @@ impl Store {
         process: Option<ProcessId>,
     ) -> Result<Option<Advanced>, StoreError> {
         let mut sorted = wanted.to_vec();
-        sorted.sort_unstable_by_key(|one| one.id().0);
-        let columns = columns(&sorted, FIRST_COLUMN).column("expires_at", "timestamptz", |one| one.expires_at);
+        sorted.sort_unstable_by_key(|delivery| delivery.id().0);
+        let columns =
+            columns(&sorted, FIRST_COLUMN).column("expires_at", "timestamptz", |delivery| delivery.expires_at);
         let statement = advance_statement(&columns);
         let (moment, event) = step.reached.map(|(moment, event)| (moment, event.0)).unzip();
         let (from_moment, from_event) = step.from.map(|(moment, event)| (moment, event.0)).unzip();
@@ -260,10 +261,10 @@ FROM noted LEFT JOIN touched t ON true"
 
 fn columns(wanted: &[Wanted], first: usize) -> Columns<'_, Wanted> {
     Columns::new(wanted, first)
-        .column("id", "uuid", |one| one.id().0)
-        .column("accepted_at", "timestamptz", |one| one.accepted_at)
-        .column("event_id", "uuid", |one| one.event.0)
-        .column("endpoint_id", "uuid", |one| one.endpoint.0)
+        .column("id", "uuid", |delivery| delivery.id().0)
+        .column("accepted_at", "timestamptz", |delivery| delivery.accepted_at)
+        .column("event_id", "uuid", |delivery| delivery.event.0)
+        .column("endpoint_id", "uuid", |delivery| delivery.endpoint.0)
 }
 
 fn past_event(row: &Row) -> Result<PastEvent, StoreError> {

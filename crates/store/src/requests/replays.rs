@@ -68,7 +68,7 @@ impl NewReplay {
     }
 
     pub(crate) fn states(&self) -> Vec<&'static str> {
-        self.states.iter().map(|one| one.as_str()).collect()
+        self.states.iter().map(|state| state.as_str()).collect()
     }
 }
 

@@ -26,7 +26,7 @@ const REASONS: [(&str, &str); 8] = [
     ("too_many_held", "the endpoint was paused, and too many deliveries waited for it"),
 ];
 
-const WHAT_TO_DO: &str = "\
+const STEPS: &str = "\
 What to do
   1. Make sure that the endpoint answers with a 2xx status, in time.
   2. Read the request and the response of a delivery:
@@ -37,19 +37,18 @@ What to do
        POST /api/v1/deliveries/resend  {\"webhook\": \"<id of the endpoint>\"}
 ";
 
-/// A mail without addresses.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Letter {
+/// Subject and text of a failure mail.
+pub(super) struct FailureDigest {
     pub(super) subject: String,
     pub(super) text: String,
 }
 
-impl Letter {
-    /// Writes a mail about `notices`. Foreign text is bounded, and free of control characters.
-    pub(super) fn about(notices: &Notices) -> Self {
+impl FailureDigest {
+    /// Foreign text is bounded, and free of control characters.
+    pub(super) fn new(notices: &Notices) -> Self {
         let sections = [
             summary(notices),
-            WHAT_TO_DO.to_owned(),
+            STEPS.to_owned(),
             heading(notices),
             notices.failures.iter().map(failure).collect::<Vec<_>>().join("\n"),
         ];
@@ -58,9 +57,9 @@ impl Letter {
 }
 
 fn subject(notices: &Notices) -> String {
-    match (notices.told.len(), notices.endpoints.as_slice()) {
-        (count, [one]) => {
-            let name = plain(&called(one.name.as_deref(), &one.url), SUBJECT_NAME_CHARACTERS);
+    match (notices.notified.len(), notices.endpoints.as_slice()) {
+        (count, [endpoint]) => {
+            let name = plain(&display_name(endpoint.name.as_deref(), &endpoint.url), SUBJECT_NAME_CHARACTERS);
             match count {
                 1 => format!("A delivery to {name} failed"),
                 count => format!("{count} deliveries to {name} failed"),
@@ -71,7 +70,7 @@ fn subject(notices: &Notices) -> String {
 }
 
 fn summary(notices: &Notices) -> String {
-    let deliveries = number(notices.told.len(), "delivery", "deliveries");
+    let deliveries = number(notices.notified.len(), "delivery", "deliveries");
     let endpoints = number(notices.endpoint_count, "endpoint", "endpoints");
     let mut text = format!("{deliveries} to {endpoints} failed. We make no further attempt without a request.\n\n");
     for endpoint in &notices.endpoints {
@@ -89,7 +88,7 @@ fn endpoint_line(endpoint: &FailedEndpoint) -> String {
 }
 
 fn heading(notices: &Notices) -> String {
-    match (notices.failures.len(), notices.told.len()) {
+    match (notices.failures.len(), notices.notified.len()) {
         (shown, all) if shown < all => format!("The first {shown} of them:\n"),
         _ => "In detail:\n".to_owned(),
     }
@@ -106,8 +105,8 @@ fn failure(failure: &FailedDelivery) -> String {
         failure.event,
         failure.delivery,
     );
-    if let Some(came_back) = came_back(failure) {
-        text += &format!("  Response   {came_back}\n");
+    if let Some(result) = last_result(failure) {
+        text += &format!("  Response   {result}\n");
     }
     for line in body_lines(&failure.response_body) {
         text += &format!("           | {line}\n");
@@ -115,8 +114,8 @@ fn failure(failure: &FailedDelivery) -> String {
     text
 }
 
-/// Result of the last attempt; `None` without an attempt.
-fn came_back(failure: &FailedDelivery) -> Option<String> {
+/// `None` without an attempt.
+fn last_result(failure: &FailedDelivery) -> Option<String> {
     match (failure.status, &failure.error, &failure.outcome) {
         (Some(status), ..) => Some(format!("HTTP status {status}")),
         (None, Some(error), _) => Some(format!("no answer: {}", plain(error, LINE_CHARACTERS))),
@@ -144,19 +143,20 @@ fn named(name: Option<&str>, url: &str, id: impl std::fmt::Display) -> String {
     }
 }
 
-/// Display name of an endpoint; without a name, the host.
-fn called(name: Option<&str>, url: &str) -> String {
+/// The host stands for a missing name.
+fn display_name(name: Option<&str>, url: &str) -> String {
     let host = || Url::parse(url).ok()?.host_str().map(str::to_owned);
     name.map(str::to_owned).or_else(host).unwrap_or_else(|| "an endpoint".to_owned())
 }
 
-fn number(count: usize, one: &str, several: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { several })
+fn number(count: usize, singular: &str, plural: &str) -> String {
+    format!("{count} {}", if count == 1 { singular } else { plural })
 }
 
 /// Puts foreign text on a single line: at most `most` characters, with a space for each invisible character.
 fn plain(text: &str, most: usize) -> String {
-    let mut kept: String = text.chars().take(most).map(|one| if is_unseen(one) { ' ' } else { one }).collect();
+    let visible = |character| if is_invisible(character) { ' ' } else { character };
+    let mut kept: String = text.chars().take(most).map(visible).collect();
     if text.chars().nth(most).is_some() {
         kept.push('…');
     }
@@ -165,9 +165,9 @@ fn plain(text: &str, most: usize) -> String {
 
 /// True for control characters, line and paragraph separators, invisible characters, and marks that change the
 /// direction of the text.
-fn is_unseen(one: char) -> bool {
-    one.is_control()
-        || matches!(one, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -209,20 +209,20 @@ mod tests {
     /// Notices of deliveries to as many endpoints.
     fn notices(failures: Vec<FailedDelivery>) -> Notices {
         let application = ApplicationId::new(failed_at(), [0; 10]);
-        let told = |one: &FailedDelivery| Notice {
-            delivery: one.delivery,
+        let notice = |failure: &FailedDelivery| Notice {
+            delivery: failure.delivery,
             application,
-            endpoint: one.endpoint,
-            failed_at: one.failed_at,
+            endpoint: failure.endpoint,
+            failed_at: failure.failed_at,
         };
-        let endpoint = |one: &FailedDelivery| FailedEndpoint {
-            id: one.endpoint,
-            name: one.endpoint_name.clone(),
-            url: one.url.clone(),
+        let endpoint = |failure: &FailedDelivery| FailedEndpoint {
+            id: failure.endpoint,
+            name: failure.endpoint_name.clone(),
+            url: failure.url.clone(),
             failures: 1,
         };
         Notices {
-            told: failures.iter().map(told).collect(),
+            notified: failures.iter().map(notice).collect(),
             endpoints: failures.iter().map(endpoint).collect(),
             endpoint_count: failures.len(),
             failures,
@@ -230,14 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn says_which_endpoint_which_event_what_came_back_and_what_to_do() {
-        let one = failed(1);
-        let Letter { subject, text } = Letter::about(&notices(vec![one.clone()]));
+    fn names_endpoint_event_response_and_next_steps() {
+        let delivery = failed(1);
+        let FailureDigest { subject, text } = FailureDigest::new(&notices(vec![delivery.clone()]));
         assert_eq!(subject, "A delivery to Orders failed");
         let expected = format!(
             "1 delivery to 1 endpoint failed. We make no further attempt without a request.\n\n\
              \x20      1  Orders (https://shop.example/hooks)  {endpoint}\n\n\
-             {WHAT_TO_DO}\n\
+             {STEPS}\n\
              In detail:\n\n\
              \x20 Endpoint   Orders (https://shop.example/hooks)  {endpoint}\n\
              \x20 Event      points.awarded  {event}\n\
@@ -245,19 +245,19 @@ mod tests {
              \x20 Failed     2026-11-21 10:00:00 UTC, after 5 attempts: every attempt of the schedule failed\n\
              \x20 Response   HTTP status 503\n\
              \x20          | down for maintenance\n",
-            endpoint = one.endpoint,
-            event = one.event,
-            delivery = one.delivery,
+            endpoint = delivery.endpoint,
+            event = delivery.event,
+            delivery = delivery.delivery,
         );
         assert_eq!(text, expected);
     }
 
     #[test]
-    fn a_digest_names_the_number_and_says_what_it_leaves_out() {
+    fn a_digest_counts_all_deliveries_and_details_the_first() {
         let mut notices = notices((0..60).map(failed).collect());
         notices.failures.truncate(20);
         notices.endpoints.truncate(20);
-        let Letter { subject, text } = Letter::about(&notices);
+        let FailureDigest { subject, text } = FailureDigest::new(&notices);
         assert_eq!(subject, "60 deliveries failed");
         assert!(text.starts_with("60 deliveries to 60 endpoints failed."), "{text}");
         assert!(text.contains("and 40 other endpoints\n"), "{text}");
@@ -267,33 +267,34 @@ mod tests {
 
     #[test]
     fn an_endpoint_without_a_name_is_called_by_its_host() {
-        let mut one = failed(1);
-        one.endpoint_name = None;
-        assert_eq!(Letter::about(&notices(vec![one])).subject, "A delivery to shop.example failed");
+        let mut delivery = failed(1);
+        delivery.endpoint_name = None;
+        assert_eq!(FailureDigest::new(&notices(vec![delivery])).subject, "A delivery to shop.example failed");
     }
 
     #[test]
     fn says_in_words_why_there_was_no_answer() {
-        let mut one = failed(1);
-        (one.status, one.response_body) = (None, Vec::new());
-        one.outcome = Some("timed_out".to_owned());
-        assert_eq!(came_back(&one).as_deref(), Some("no answer: timed out"));
-        one.error = Some("no answer within 10s".to_owned());
-        assert_eq!(came_back(&one).as_deref(), Some("no answer: no answer within 10s"));
-        (one.outcome, one.error) = (None, None);
-        assert!(!failure(&one).contains("Response "));
+        let mut delivery = failed(1);
+        (delivery.status, delivery.response_body) = (None, Vec::new());
+        delivery.outcome = Some("timed_out".to_owned());
+        assert_eq!(last_result(&delivery).as_deref(), Some("no answer: timed out"));
+        delivery.error = Some("no answer within 10s".to_owned());
+        assert_eq!(last_result(&delivery).as_deref(), Some("no answer: no answer within 10s"));
+        (delivery.outcome, delivery.error) = (None, None);
+        assert!(!failure(&delivery).contains("Response "));
     }
 
     #[test]
-    fn what_others_chose_is_bounded_and_on_its_own_line() {
-        let mut one = failed(1);
-        one.endpoint_name = Some(format!("a\r\nBcc: b{}", "x".repeat(1000)));
-        one.response_body = [b"\x1b[31m\xff\0\r\n\n  \nsecond\xe2\x80\xaethird\n".as_slice(), &[b'y'; 5000]].concat();
-        one.response_body.extend_from_slice(&b"\nline".repeat(100));
-        let Letter { subject, text } = Letter::about(&notices(vec![one.clone()]));
+    fn foreign_text_is_bounded_and_on_its_own_line() {
+        let mut delivery = failed(1);
+        delivery.endpoint_name = Some(format!("a\r\nBcc: b{}", "x".repeat(1000)));
+        delivery.response_body =
+            [b"\x1b[31m\xff\0\r\n\n  \nsecond\xe2\x80\xaethird\n".as_slice(), &[b'y'; 5000]].concat();
+        delivery.response_body.extend_from_slice(&b"\nline".repeat(100));
+        let FailureDigest { subject, text } = FailureDigest::new(&notices(vec![delivery.clone()]));
         assert!(subject.chars().count() < 100 && !subject.contains(['\r', '\n']), "{subject}");
-        assert!(text.chars().all(|one| one == '\n' || !is_unseen(one)));
-        let lines = body_lines(&one.response_body);
+        assert!(text.chars().all(|character| character == '\n' || !is_invisible(character)));
+        let lines = body_lines(&delivery.response_body);
         assert_eq!(lines[..2], ["[31m\u{fffd}".to_owned(), "second third".to_owned()]);
         assert_eq!((lines.len(), lines[2].chars().count()), (BODY_LINES, LINE_CHARACTERS + 1));
     }
