@@ -47,7 +47,7 @@ INSERT INTO endpoint_backlogs (endpoint_id, application_id, owner, reason, next_
     UNION ALL SELECT endpoint(1), endpoint(10), endpoint(257), 'breaker_open', now()
     -- Empty and unowned backlogs: with a later look, and due now.
     UNION ALL SELECT endpoint(e), endpoint(10), NULL, 'paused', now() + interval '1 h' FROM generate_series(5000, 6999) e
-    UNION ALL SELECT endpoint(e), endpoint(10), NULL, 'lane_full', now() FROM generate_series(7000, 7099) e;
+    UNION ALL SELECT endpoint(e), endpoint(10), NULL, 'lane_full', now() FROM generate_series(7000, 7149) e;
 INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent)
     SELECT gen_random_uuid(), at - (i % 3) * interval '1 day' - i * interval '1 ms', endpoint(10), 'usual', repeat('x', 440), 1, ''
     FROM began, generate_series(0, 99999) i;
@@ -67,6 +67,9 @@ INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_i
 /// Tables without a sequential scan by any frequent statement.
 const LARGE: [&str; 5] = ["open_deliveries", "events", "event_keys", "deliveries", "attempts"];
 
+/// States of the planner's statistics.
+const PHASES: [&str; 3] = ["never analyzed", "analyzed", "vacuumed while empty"];
+
 struct Loaded {
     database: Database,
     began: Timestamp,
@@ -83,10 +86,27 @@ impl Loaded {
         Self { database, began, faults: Vec::new(), phase: "" }
     }
 
+    /// Empties the tables of open deliveries and backlogs, vacuums the tables, and fills the tables again: the planner
+    /// takes both tables for empty. So are both at night, with free space for the burst of the morning.
+    async fn vacuum_while_empty(&self) {
+        for table in ["open_deliveries", "endpoint_backlogs"] {
+            self.database.run(&format!("CREATE TABLE saved_{table} AS TABLE {table}; DELETE FROM {table}")).await;
+        }
+        self.database.run("VACUUM (TRUNCATE off, ANALYZE) open_deliveries, endpoint_backlogs").await;
+        for table in ["endpoint_backlogs", "open_deliveries"] {
+            self.database.run(&format!("INSERT INTO {table} SELECT * FROM saved_{table}")).await;
+        }
+    }
+
     /// Id of the load's `i`-th open delivery.
     fn delivery(&self, i: u32) -> DeliveryId {
         let at = self.began.as_millisecond() - 3_600_000 + i64::from(i) * 10;
         DeliveryId(Uuid::from_u128(u128::from(at.unsigned_abs()) << 80 | 0x8000_8000 << 48 | u128::from(i)))
+    }
+
+    /// The value of the present phase.
+    fn by_phase<T: Copy>(&self, values: [T; 3]) -> T {
+        values[PHASES.iter().position(|phase| *phase == self.phase).unwrap_or_default()]
     }
 
     /// Checks that a look scans no large table sequentially, and touches at most `most` buffers.
@@ -112,24 +132,29 @@ fn sent(events: &[NewEvent]) -> Vec<Sent> {
     let of = |new: &NewEvent| {
         new.deliveries
             .iter()
-            .map(|one| Sent { delivery: one.id, event: new.event.id, endpoint: one.endpoint })
+            .map(|delivery| Sent { delivery: delivery.id, event: new.event.id, endpoint: delivery.endpoint })
             .collect::<Vec<_>>()
     };
     let mut sent: Vec<Sent> = events.iter().flat_map(of).collect();
-    sent.sort_unstable_by_key(|one| one.delivery);
+    sent.sort_unstable_by_key(|sent| sent.delivery);
     sent
 }
 
 #[tokio::test]
 async fn frequent_statements_touch_few_buffers() {
     let mut loaded = Loaded::new().await;
-    for phase in ["never analyzed", "analyzed"] {
+    for phase in PHASES {
         loaded.phase = phase;
+        if phase == PHASES[2] {
+            loaded.vacuum_while_empty().await;
+        }
         persist_and_record(&mut loaded).await;
         drains(&mut loaded).await;
         queues(&mut loaded).await;
         looks(&mut loaded).await;
-        loaded.database.run("ANALYZE").await;
+        if phase == PHASES[0] {
+            loaded.database.run("ANALYZE").await;
+        }
     }
     assert!(loaded.faults.is_empty(), "{:#?}", loaded.faults);
 }
@@ -138,9 +163,9 @@ async fn persist_and_record(loaded: &mut Loaded) {
     let phase = loaded.phase;
     let timed = batch(256, |_| timed());
     let keyed = batch(256, |n| keyed(&format!("{phase} {n}")));
-    let one = batch(1, |_| accepted(moment(0)));
+    let single = batch(1, |_| accepted(moment(0)));
     for (name, events, most) in
-        [("256 timed events", &timed, 4_500), ("256 keyed events", &keyed, 9_000), ("one event", &one, 100)]
+        [("256 timed events", &timed, 4_500), ("256 keyed events", &keyed, 9_000), ("one event", &single, 100)]
     {
         let (batch, new) = (sorted(events), events.len());
         let persisted =
@@ -152,10 +177,10 @@ async fn persist_and_record(loaded: &mut Loaded) {
         assert_eq!(known.expect("a look").new.len(), 0);
     }
     let (timed, keyed) = (sent(&timed), sent(&keyed));
-    let ids: Vec<DeliveryId> = timed.iter().map(|one| one.delivery).collect();
+    let ids: Vec<DeliveryId> = timed.iter().map(|sent| sent.delivery).collect();
     let leases = loaded.check("leases of 256", 1_200, async |store| store.leases(&ids).await).await;
     assert_eq!(leases.expect("a look").len(), 256);
-    let records: Vec<_> = timed.iter().map(|one| delivered(one, 1, 1)).collect();
+    let records: Vec<_> = timed.iter().map(|sent| delivered(sent, 1, 1)).collect();
     let batch: Vec<_> = records.iter().collect();
     let moved = loaded.check("record 256 successes", 4_500, async |store| store.record(&batch).await).await;
     assert_eq!(moved.expect("a commit").len(), 256);
@@ -165,8 +190,8 @@ async fn persist_and_record(loaded: &mut Loaded) {
     loaded.check("record one success again", 300, async |store| store.record(&first).await).await.expect("a look");
     let records: Vec<_> = keyed[..128]
         .iter()
-        .map(|one| scheduled(one, 1, 1))
-        .chain(keyed[128..].iter().map(|one| failed(one, 1, 1)))
+        .map(|sent| scheduled(sent, 1, 1))
+        .chain(keyed[128..].iter().map(|sent| failed(sent, 1, 1)))
         .collect();
     let batch: Vec<_> = records.iter().collect();
     let moved = loaded.check("record 256 failures", 12_000, async |store| store.record(&batch).await).await;
@@ -212,11 +237,15 @@ async fn drains(loaded: &mut Loaded) {
     assert!(found.expect("a lease").len() >= 200);
     let back: Vec<_> = leased
         .iter()
-        .map(|one| GiveBack { delivery: one.delivery, lease, reason: fanfare_domain::delivery::QueueReason::LaneFull })
+        .map(|leased| GiveBack {
+            delivery: leased.delivery,
+            lease,
+            reason: fanfare_domain::delivery::QueueReason::LaneFull,
+        })
         .collect();
     loaded.check("give 16 back", 500, async |store| store.give_back(ONE, &back).await).await.expect("a commit");
     // Removes 50,000 rows behind the floor; the dead rows stay.
-    let (from, to) = if loaded.phase == "analyzed" { (50_000, 100_000) } else { (0, 50_000) };
+    let (from, to) = loaded.by_phase([(0, 50_000), (50_000, 100_000), (100_000, 150_000)]);
     assert_eq!(first, loaded.delivery(from));
     let gone = "DELETE FROM open_deliveries WHERE endpoint_id = endpoint(1) AND id < $1";
     let last = loaded.delivery(to);
@@ -246,7 +275,7 @@ async fn queues(loaded: &mut Loaded) {
         .check("recover no retry", 60, async |store| store.recover_scheduled(TWO, Duration::ZERO, floor, 1000).await)
         .await;
     assert_eq!(nothing.expect("a look").queued, 0);
-    let (sending, waiting) = if loaded.phase == "analyzed" { (230_500, 220_500) } else { (230_000, 220_000) };
+    let (sending, waiting) = loaded.by_phase([(230_000, 220_000), (230_500, 220_500), (231_000, 221_000)]);
     let late = |from: u32| {
         let (least, most) = (loaded.delivery(from).0, loaded.delivery(from + 99).0);
         format!("id BETWEEN '{least}' AND '{most}'")
@@ -269,20 +298,20 @@ async fn queues(loaded: &mut Loaded) {
         .await;
     assert!(suspect.expect("a look").is_none());
     let slow: Vec<DeliveryId> = (0..100).map(|i| loaded.delivery(231_000 + i)).collect();
-    loaded.check("list 100 slow deliveries", 500, async |store| store.list_slow(&slow).await).await.expect("a look");
+    loaded.check("list 100 slow deliveries", 900, async |store| store.list_slow(&slow).await).await.expect("a look");
 }
 
 async fn looks(loaded: &mut Loaded) {
-    let all: Vec<EndpointId> = (0..100).map(|n| endpoint(1000 + n)).collect();
+    let endpoints: Vec<EndpointId> = (0..100).map(|n| endpoint(1000 + n)).collect();
     let ended =
-        loaded.check("end none of 100 backlogs", 1_800, async |store| store.end_backlogs(ONE, &all).await).await;
+        loaded.check("end none of 100 backlogs", 1_800, async |store| store.end_backlogs(ONE, &endpoints).await).await;
     assert!(ended.expect("a look").is_empty());
     let taken = loaded
         .check("take 50 backlogs", 900, async |store| store.take_backlogs(TWO, 50).await)
         .await
         .expect("a commit");
     assert_eq!(taken.len(), 50);
-    let empty: Vec<EndpointId> = taken.iter().map(|one| one.endpoint).collect();
+    let empty: Vec<EndpointId> = taken.iter().map(|backlog| backlog.endpoint).collect();
     let ended = loaded.check("end 50 backlogs", 900, async |store| store.end_backlogs(TWO, &empty).await).await;
     assert_eq!(ended.expect("a commit").len(), 50);
     loaded.check("take no backlog", 50, async |store| store.take_backlogs(TWO, 0).await).await.expect("a look");

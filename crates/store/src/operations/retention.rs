@@ -41,7 +41,7 @@ impl Store {
             "WITH chosen AS MATERIALIZED (
     SELECT id FROM open_deliveries WHERE id < $1 ORDER BY id LIMIT $2 FOR UPDATE
 ), ended AS (
-    DELETE FROM open_deliveries o USING chosen c WHERE o.id = c.id
+    DELETE FROM open_deliveries o WHERE o.id = ANY (ARRAY(SELECT id FROM chosen))
     RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.finished_once, o.replay_id, o.failures,
               o.attempt - 1 AS attempt, 'failed' AS state, $3::text AS reason, true AS notifies
 ), {FINISH}
@@ -49,12 +49,12 @@ SELECT count(*) FROM ended"
         );
         let (first, reason) = (first_id(line), FailureReason::Expired.as_str());
         let parameters: [&(dyn ToSql + Sync); 3] = [&first, &BATCH, &reason];
-        let mut all = 0;
+        let mut total = 0;
         loop {
             let ended: i64 = self.connection().await?.query_one(&statement, &parameters).await?.get(0);
-            all += ended.unsigned_abs();
+            total += ended.unsigned_abs();
             if ended < BATCH {
-                return Ok(all);
+                return Ok(total);
             }
         }
     }

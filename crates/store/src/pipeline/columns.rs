@@ -46,6 +46,16 @@ impl<'a, T> Columns<'a, T> {
         format!("${}", self.first + position)
     }
 
+    /// The value of a column in the row whose column `key` equals `value`, both in SQL. Unlike a join, the look-up leaves
+    /// the planner no choice.
+    pub(crate) fn value(&self, name: &str, key: &str, value: &str) -> String {
+        let of = |name: &str| {
+            let kind = self.definitions.iter().find(|(column, _)| *column == name).map_or("", |(_, kind)| kind);
+            format!("({}::{kind}[])", self.parameter(name))
+        };
+        format!("{}[array_position({}, {value})]", of(name), of(key))
+    }
+
     /// Values of the columns, in the order of their parameters.
     pub(crate) fn values(&self) -> impl Iterator<Item = &(dyn ToSql + Sync)> {
         self.values.iter().map(|values| values.as_ref() as &(dyn ToSql + Sync))

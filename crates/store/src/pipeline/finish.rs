@@ -84,11 +84,11 @@ impl Store {
     /// [`StoreError::Data`] if the partition of a delivery is gone.
     pub async fn end_leased(&self, batch: &[EndLeased]) -> Result<u64, StoreError> {
         let columns = Columns::new(batch, 1)
-            .column("id", "uuid", |one| one.delivery.0)
-            .column("lease_id", "uuid", |one| one.lease.0)
-            .column("state", "text", |one| one.end.state().as_str())
-            .column("reason", "text", |one| one.end.reason())
-            .column("notifies", "bool", |one| one.notifies_owner);
+            .column("id", "uuid", |leased| leased.delivery.0)
+            .column("lease_id", "uuid", |leased| leased.lease.0)
+            .column("state", "text", |leased| leased.end.state().as_str())
+            .column("reason", "text", |leased| leased.end.reason())
+            .column("notifies", "bool", |leased| leased.notifies_owner);
         let statement = format!(
             "WITH ended AS (
     DELETE FROM open_deliveries o USING {}
@@ -168,7 +168,7 @@ SELECT count(*) FROM ended",
     ) -> Result<u64, StoreError> {
         let statement = format!(
             "WITH chosen AS MATERIALIZED ({chosen}), ended AS (
-    DELETE FROM open_deliveries o USING chosen c WHERE o.id = c.id
+    DELETE FROM open_deliveries o WHERE o.id = ANY (ARRAY(SELECT id FROM chosen))
     RETURNING {OF_OPEN_ROW}, $3::text AS state, $4::text AS reason, $5::bool AS notifies
 ), {FINISH}
 SELECT count(*) FROM ended"

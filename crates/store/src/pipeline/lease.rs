@@ -140,28 +140,30 @@ impl Store {
             .column("lifetime_ms", "bigint", |demand| milliseconds(demand.lifetime));
         let statement = format!(
             "WITH demand AS MATERIALIZED (SELECT * FROM {}), mine AS MATERIALIZED (
-    SELECT b.endpoint_id, b.resumed_at FROM endpoint_backlogs b
+    SELECT b.endpoint_id FROM endpoint_backlogs b
     WHERE b.endpoint_id = ANY ({}) AND b.owner = $1 ORDER BY b.endpoint_id FOR SHARE
 ), next AS MATERIALIZED (
-    SELECT n.id, d.lease_ms, m.resumed_at, d.lifetime_ms
-    FROM demand d JOIN mine m ON m.endpoint_id = d.endpoint_id
+    SELECT n.id FROM demand d JOIN mine m ON m.endpoint_id = d.endpoint_id
     CROSS JOIN LATERAL (
         SELECT o.id FROM open_deliveries o
         WHERE o.endpoint_id = d.endpoint_id AND o.state = 'queued' AND (o.class, o.id) > (d.class, d.after)
           AND o.unknowns < {ALONE_FROM}
         ORDER BY o.class, o.id LIMIT d.count FOR UPDATE SKIP LOCKED) n
 ), leased AS (
+    -- No join: with the statistics of an emptied table, the planner would scan all open deliveries.
     UPDATE open_deliveries o
     SET state = 'sending', reason = NULL, lease_id = $2, since = now(),
-        lease_until = now() + n.lease_ms * interval '1 millisecond',
-        expires_at = CASE WHEN o.since < n.resumed_at
-                          THEN greatest(o.expires_at, n.resumed_at + n.lifetime_ms * interval '1 millisecond')
-                          ELSE o.expires_at END
-    FROM next n WHERE o.id = n.id
+        lease_until = now() + {} * interval '1 millisecond',
+        expires_at = coalesce((SELECT greatest(o.expires_at, b.resumed_at + {} * interval '1 millisecond')
+                               FROM endpoint_backlogs b
+                               WHERE b.endpoint_id = o.endpoint_id AND o.since < b.resumed_at), o.expires_at)
+    WHERE o.id = ANY (ARRAY(SELECT id FROM next))
     RETURNING {LEASED_COLUMNS}
 ) {LEASED_WITH_EVENTS}",
             columns.table("d"),
-            columns.parameter("endpoint_id")
+            columns.parameter("endpoint_id"),
+            columns.value("lease_ms", "endpoint_id", "o.endpoint_id"),
+            columns.value("lifetime_ms", "endpoint_id", "o.endpoint_id"),
         );
         let connection = self.writer().await?;
         let statement = connection.prepare_cached(&statement).await?;
@@ -190,7 +192,7 @@ impl Store {
              ), leased AS (
                  UPDATE open_deliveries o SET state = 'sending', reason = NULL, lease_id = $1, since = now(),
                                               lease_until = now() + $2::bigint * interval '1 millisecond'
-                 FROM next n WHERE o.id = n.id RETURNING {LEASED_COLUMNS}
+                 WHERE o.id = ANY (ARRAY(SELECT id FROM next)) RETURNING {LEASED_COLUMNS}
              ) {LEASED_WITH_EVENTS}",
             suspects()
         );
@@ -209,7 +211,7 @@ impl Store {
     /// Reads rows of [`LEASED_WITH_EVENTS`], sorted by class and id.
     pub(crate) fn read_leased<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) -> Result<Vec<Leased>, StoreError> {
         let mut leased = rows.into_iter().map(|row| read(&self.keyring, row)).collect::<Result<Vec<_>, _>>()?;
-        leased.sort_unstable_by_key(|one| (one.class, one.delivery));
+        leased.sort_unstable_by_key(|leased| (leased.class, leased.delivery));
         Ok(leased)
     }
 }

@@ -99,17 +99,18 @@ impl Store {
     UPDATE open_deliveries o
     SET state = 'queued', reason = 'lease_expired', attempt = o.attempt + 1, unknowns = o.unknowns + 1, since = now(),
         lease_id = NULL, lease_until = NULL, listed = true
-    FROM expired e WHERE o.id = e.id AND NOT e.is_aborted
-    RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.reason, o.attempt - 1 AS attempt, e.since
+    WHERE o.id = ANY (ARRAY(SELECT id FROM expired WHERE NOT is_aborted))
+    RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.reason, o.attempt - 1 AS attempt
 ), ended AS (
-    DELETE FROM open_deliveries o USING expired e WHERE o.id = e.id AND e.is_aborted
+    DELETE FROM open_deliveries o WHERE o.id = ANY (ARRAY(SELECT id FROM expired WHERE is_aborted))
     RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.finished_once, o.replay_id, o.failures, o.attempt,
-              'failed' AS state, $5::text AS reason, true AS notifies, e.since
+              'failed' AS state, $5::text AS reason, true AS notifies
 ), {FINISH}, {}, unknown AS (
     INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, started_at, outcome)
-    SELECT id, attempt, event_id, application_id, endpoint_id, since, 'unknown' FROM queued
-    UNION ALL
-    SELECT id, attempt, event_id, application_id, endpoint_id, since, 'unknown' FROM ended
+    SELECT id, attempt, event_id, application_id, endpoint_id, since, 'unknown'
+    FROM (SELECT id, attempt, event_id, application_id, endpoint_id FROM queued
+          UNION ALL SELECT id, attempt, event_id, application_id, endpoint_id FROM ended) recovered
+    JOIN expired USING (id)
     ON CONFLICT DO NOTHING
 )
 SELECT 'backlog' AS kind, endpoint_id, application_id, owner, NULL::bigint AS count, NULL::timestamptz AS reached FROM touched
@@ -154,7 +155,7 @@ UNION ALL SELECT 'aborted', NULL, NULL, NULL, count(*), NULL FROM ended",
     ORDER BY o.due_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ), queued AS (
     UPDATE open_deliveries o SET state = 'queued', reason = 'retry', since = now(), due_at = NULL
-    FROM due WHERE o.id = due.id RETURNING o.id, o.endpoint_id, o.application_id, o.reason
+    WHERE o.id = ANY (ARRAY(SELECT id FROM due)) RETURNING o.id, o.endpoint_id, o.application_id, o.reason
 ), {}
 SELECT 'backlog' AS kind, endpoint_id, application_id, owner, NULL::bigint AS count, NULL::timestamptz AS reached FROM touched
 UNION ALL SELECT 'queued', NULL, NULL, NULL, count(*), (SELECT max(due_at) FROM due) FROM queued",

@@ -56,37 +56,37 @@ impl Store {
             .column("id", "uuid", |retry| retry.delivery.0)
             .column("attempt", "int", |retry| retry.attempt.cast_signed())
             .column("lease_ms", "bigint", |retry| retry.lease.map(milliseconds));
-        // Deliveries are locked before backlogs: a holder of backlogs never waits for a delivery.
+        // Deliveries are locked before backlogs: a holder of backlogs never waits for a delivery. No joins with the open
+        // deliveries: with the statistics of an emptied table, the planner would scan all of them.
         let statement = format!(
-            "WITH input AS MATERIALIZED (SELECT * FROM {}), due AS MATERIALIZED (
-    SELECT o.id, o.endpoint_id, CASE WHEN o.unknowns < {ALONE_FROM} THEN i.lease_ms END AS lease_ms
-    FROM input i JOIN open_deliveries o ON o.id = i.id
-    WHERE o.id = ANY ({ids}) AND o.attempt = i.attempt AND o.state || '' = 'scheduled'
-    ORDER BY o.id FOR UPDATE OF o
+            "WITH due AS MATERIALIZED (
+    SELECT o.id, o.endpoint_id, CASE WHEN o.unknowns < {ALONE_FROM} THEN {lease_ms} END AS lease_ms
+    FROM open_deliveries o
+    WHERE o.id = ANY ({}) AND o.attempt = {} AND o.state || '' = 'scheduled'
+    ORDER BY o.id FOR UPDATE
 ), blocked AS MATERIALIZED (
     SELECT b.endpoint_id FROM endpoint_backlogs b
     WHERE b.endpoint_id IN (SELECT endpoint_id FROM due WHERE lease_ms IS NOT NULL) AND NOT b.is_ending
     ORDER BY b.endpoint_id FOR KEY SHARE
 ), placed AS MATERIALIZED (
-    SELECT id, CASE WHEN endpoint_id NOT IN (SELECT endpoint_id FROM blocked) THEN lease_ms END AS lease_ms FROM due
-), taken AS (
-    UPDATE open_deliveries o
-    SET state = CASE WHEN p.lease_ms IS NULL THEN 'queued' ELSE 'sending' END,
-        reason = CASE WHEN p.lease_ms IS NULL THEN 'retry' END, since = now(), due_at = NULL,
-        lease_id = CASE WHEN p.lease_ms IS NOT NULL THEN $2::uuid END,
-        lease_until = now() + p.lease_ms * interval '1 millisecond'
-    FROM placed p WHERE o.id = p.id
-    RETURNING {LEASED_COLUMNS}, o.state, o.reason
-), queued AS (
-    SELECT endpoint_id, application_id, reason FROM taken WHERE state = 'queued'
+    SELECT id, lease_ms IS NOT NULL AND endpoint_id NOT IN (SELECT endpoint_id FROM blocked) AS at_once FROM due
 ), leased AS (
-    SELECT * FROM taken WHERE state = 'sending'
+    UPDATE open_deliveries o
+    SET state = 'sending', reason = NULL, since = now(), due_at = NULL, lease_id = $2,
+        lease_until = now() + {lease_ms} * interval '1 millisecond'
+    WHERE o.id = ANY (ARRAY(SELECT id FROM placed WHERE at_once))
+    RETURNING {LEASED_COLUMNS}
+), queued AS (
+    UPDATE open_deliveries o SET state = 'queued', reason = 'retry', since = now(), due_at = NULL
+    WHERE o.id = ANY (ARRAY(SELECT id FROM placed WHERE NOT at_once))
+    RETURNING o.endpoint_id, o.application_id, o.reason
 ), {}
 SELECT l.*, t.endpoint_id AS backlog, t.application_id AS backlog_of, t.owner
 FROM ({LEASED_WITH_EVENTS}) l FULL JOIN touched t ON false",
-            columns.table("i"),
+            columns.parameter("id"),
+            columns.value("attempt", "id", "o.id"),
             with_backlogs("$1"),
-            ids = columns.parameter("id"),
+            lease_ms = columns.value("lease_ms", "id", "o.id"),
         );
         let connection = self.writer().await?;
         let statement = connection.prepare_cached(&statement).await?;

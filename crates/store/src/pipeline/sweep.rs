@@ -43,7 +43,7 @@ impl Store {
       AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = o.endpoint_id AND o.since < b.resumed_at)
     LIMIT 5000 FOR UPDATE OF o SKIP LOCKED
 ), ended AS (
-    DELETE FROM open_deliveries o USING chosen c WHERE o.id = c.id
+    DELETE FROM open_deliveries o WHERE o.id = ANY (ARRAY(SELECT id FROM chosen))
     RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.finished_once, o.replay_id, o.failures,
               o.attempt - 1 AS attempt, 'failed' AS state, $3::text AS reason, true AS notifies
 ), {FINISH}
