@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -29,8 +29,6 @@ pub(crate) struct Places {
     used: Mutex<Used>,
     /// True while no delivery gets a place, except a delivery that is sent alone.
     is_closed: AtomicBool,
-    /// Number of places held by the drain.
-    drained: AtomicUsize,
     /// Notified when a place becomes free.
     pub(crate) freed: Arc<Notify>,
 }
@@ -46,6 +44,8 @@ struct Used {
 struct Amount {
     places: usize,
     bytes: usize,
+    /// Number of places held by drains.
+    drained: usize,
 }
 
 /// Room for an attempt, held until the attempt is recorded. After the death of a process, unrecorded attempts are sent
@@ -59,16 +59,11 @@ pub(crate) struct Place {
 
 impl Places {
     pub(crate) fn new(limits: PlaceLimits) -> Arc<Self> {
-        Arc::new(Self {
-            limits,
-            used: Mutex::default(),
-            is_closed: AtomicBool::new(false),
-            drained: AtomicUsize::new(0),
-            freed: Arc::default(),
-        })
+        Arc::new(Self { limits, used: Mutex::default(), is_closed: AtomicBool::new(false), freed: Arc::default() })
     }
 
-    /// Takes a place for an attempt to an endpoint with `pace`.
+    /// Takes a place for an attempt to an endpoint with `pace`. Drains hold at most three quarters of an application's
+    /// share: while many endpoints of the application drain, first attempts to the others still get a place.
     ///
     /// # Errors
     /// The reason to queue the delivery.
@@ -85,7 +80,8 @@ impl Places {
         let PlaceLimits { attempts, bytes: most_bytes } = self.limits;
         let mut used = self.used();
         let own = used.applications.get(&application).copied().unwrap_or_default();
-        if !fits(own, pace, bytes, share(attempts), share(most_bytes)) {
+        let is_drained_up = is_drained && own.drained >= drained_most(share(attempts));
+        if is_drained_up || !fits(own, pace, bytes, share(attempts), share(most_bytes)) {
             return Err(QueueReason::ApplicationBusy);
         }
         if !fits(used.whole, pace, bytes, attempts, most_bytes) {
@@ -100,9 +96,8 @@ impl Places {
     }
 
     fn taken(self: &Arc<Self>, used: &mut Used, application: ApplicationId, bytes: usize, is_drained: bool) -> Place {
-        used.whole.add(bytes);
-        used.applications.entry(application).or_default().add(bytes);
-        self.drained.fetch_add(usize::from(is_drained), Ordering::AcqRel);
+        used.whole.add(bytes, is_drained);
+        used.applications.entry(application).or_default().add(bytes, is_drained);
         Place { places: Arc::clone(self), application, bytes, is_drained }
     }
 
@@ -115,11 +110,11 @@ impl Places {
         self.limits.attempts.saturating_sub(self.used_places())
     }
 
-    /// Number of places that the drain may still take. While events wait to be persisted, the drain holds at most a
-    /// quarter of all places.
+    /// Number of places that drains may still take. While events wait to be persisted, drains hold at most a quarter of
+    /// all places, otherwise three quarters.
     pub(crate) fn left_to_drains(&self, events_wait: bool) -> usize {
-        let most = if events_wait { self.limits.attempts / 4 } else { self.limits.attempts };
-        most.saturating_sub(self.drained.load(Ordering::Acquire))
+        let most = if events_wait { self.limits.attempts / 4 } else { drained_most(self.limits.attempts) };
+        most.saturating_sub(self.used().whole.drained)
     }
 
     /// Stops or resumes giving places.
@@ -135,15 +130,22 @@ impl Places {
 }
 
 impl Amount {
-    fn add(&mut self, bytes: usize) {
+    fn add(&mut self, bytes: usize, is_drained: bool) {
         self.places += 1;
         self.bytes += bytes;
+        self.drained += usize::from(is_drained);
     }
 
-    fn remove(&mut self, bytes: usize) {
+    fn remove(&mut self, bytes: usize, is_drained: bool) {
         self.places -= 1;
         self.bytes -= bytes;
+        self.drained -= usize::from(is_drained);
     }
+}
+
+/// Maximum of places held by drains, of `places`.
+fn drained_most(places: usize) -> usize {
+    places - places / 4
 }
 
 /// True if another attempt fits. A payload larger than the bound fits if no other bytes are in use.
@@ -170,15 +172,14 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut used = self.places.used();
-        used.whole.remove(self.bytes);
+        used.whole.remove(self.bytes, self.is_drained);
         if let Some(own) = used.applications.get_mut(&self.application) {
-            own.remove(self.bytes);
+            own.remove(self.bytes, self.is_drained);
             if own.places == 0 {
                 used.applications.remove(&self.application);
             }
         }
         drop(used);
-        self.places.drained.fetch_sub(usize::from(self.is_drained), Ordering::AcqRel);
         self.places.freed.notify_one();
     }
 }
@@ -200,16 +201,28 @@ mod tests {
     #[test]
     fn an_application_has_half_and_gives_it_back() {
         let places = Places::new(PlaceLimits { attempts: 16, bytes: 10_000 });
-        let [one, two, three] = [1, 2, 3].map(application);
-        let slow = fill(&places, one, Pace::Slow);
-        let fast = fill(&places, one, Pace::Fast);
+        let [first, second, third] = [1, 2, 3].map(application);
+        let slow = fill(&places, first, Pace::Slow);
+        let fast = fill(&places, first, Pace::Fast);
         assert_eq!((slow.len(), fast.len()), (4, 4), "half of the share is reserved for faster endpoints");
-        assert_eq!(places.take(one, Pace::Fast, 1, false).err(), Some(QueueReason::ApplicationBusy));
-        let other = fill(&places, two, Pace::Fast);
+        assert_eq!(places.take(first, Pace::Fast, 1, false).err(), Some(QueueReason::ApplicationBusy));
+        let other = fill(&places, second, Pace::Fast);
         assert_eq!((other.len(), places.free()), (8, 0));
-        assert_eq!(places.take(three, Pace::Fast, 1, false).err(), Some(QueueReason::ProcessBusy));
+        assert_eq!(places.take(third, Pace::Fast, 1, false).err(), Some(QueueReason::ProcessBusy));
         drop((slow, fast, other));
         assert_eq!((places.free(), places.used().applications.len()), (16, 0));
+    }
+
+    #[test]
+    fn drains_of_an_application_leave_places_to_its_first_attempts() {
+        let places = Places::new(PlaceLimits { attempts: 16, bytes: 1000 });
+        let application = application(1);
+        let drained: Vec<_> = std::iter::from_fn(|| places.take(application, Pace::Fast, 1, true).ok()).collect();
+        assert_eq!(drained.len(), 6, "three quarters of the share");
+        let first = fill(&places, application, Pace::Fast);
+        assert_eq!(first.len(), 2);
+        drop(drained);
+        assert!(places.take(application, Pace::Fast, 1, true).is_ok());
     }
 
     #[test]
@@ -229,7 +242,7 @@ mod tests {
     fn drains_leave_places_to_events_that_wait() {
         let places = Places::new(PlaceLimits { attempts: 16, bytes: 1000 });
         let drained: Vec<_> = (0..3).filter_map(|_| places.take(application(1), Pace::Fast, 1, true).ok()).collect();
-        assert_eq!((places.left_to_drains(true), places.left_to_drains(false)), (1, 13));
+        assert_eq!((places.left_to_drains(true), places.left_to_drains(false)), (1, 9));
         drop(drained);
         places.close(true);
         assert_eq!(places.take(application(1), Pace::Fast, 1, false).err(), Some(QueueReason::Isolated));
