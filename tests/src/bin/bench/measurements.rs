@@ -5,8 +5,8 @@ use futures_util::future::LocalBoxFuture;
 use crate::{
     figures::Figures,
     rows::{
-        dead, growth, isolation, latency, lists, locks, outages, rates, raw, retries, slow, storage, throughput,
-        way_back,
+        beside, dead, growth, isolation, latency, lists, locks, outages, rates, raw, retries, slow, storage,
+        throughput, way_back,
     },
     scene::machine::Machine,
 };
@@ -30,10 +30,11 @@ pub(crate) const MEASUREMENTS: &[Measurement] = measurements! {
     "latency", latency::measure, "from publishing to receipt, beside the ceiling";
     "storage", storage::measure, "log, broker's files and disk per delivery";
     "slow-receivers", slow::receivers, "200 endpoints answer in 300 ms, and as in life";
-    "beside-slow", slow::beside, "another application beside slow receivers, and beside a flood";
+    "loud", beside::loud, "another application publishes 100 times as much";
+    "beside-slow", beside::slow, "another application's receivers answer in 300 ms";
+    "flood", beside::flood, "another application publishes four times as much as its endpoints take";
     "one-of-ten", isolation::one_of_ten, "one of ten endpoints hangs, is slow, refuses, drips";
     "half-of-many", isolation::half_of_many, "half of 1,000 endpoints hang";
-    "loud", isolation::loud, "another application publishes 100 times as much";
     "malformed", isolation::malformed, "a malformed message a second";
     "replay", isolation::replay, "a replay of 100,000 events";
     "recovery", isolation::recovery, "1,000 endpoints come back at the same moment";

@@ -1,5 +1,6 @@
 //! The measurements. Each adds its rows to the table.
 
+pub(crate) mod beside;
 pub(crate) mod dead;
 pub(crate) mod growth;
 pub(crate) mod isolation;

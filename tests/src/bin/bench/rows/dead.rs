@@ -74,6 +74,7 @@ pub(crate) async fn many(machine: &Machine, figures: &mut Figures) {
     let dead_types: Vec<String> = (0..endpoints).map(|number| format!("bench.{number}")).collect();
     scene.publish(Way::Amqp, &dead_types, endpoints * each, None).await;
     scene.all_taken().await;
+    // Longer than the waits of a breaker grow.
     sleep(machine.wait(SETTLED)).await;
 
     let (probes, messages, began) = (scene.world.count(PROBES).await, machine.messages(), Instant::now());
@@ -98,6 +99,7 @@ pub(crate) async fn many(machine: &Machine, figures: &mut Figures) {
 /// The growth of a number of the database.
 async fn per_second(scene: &Scene, query: &str, seconds: f64) -> f64 {
     let (before, began) = (scene.world.count(query).await, Instant::now());
+    // The time over which the growth is measured.
     sleep(Duration::from_secs_f64(seconds)).await;
     (scene.world.count(query).await - before) as f64 / began.elapsed().as_secs_f64()
 }

@@ -52,19 +52,6 @@ pub(crate) async fn half_of_many(machine: &Machine, figures: &mut Figures) {
     enter(figures, "half of 1,000 hang, 100/s: p99 of the others", with, without, 2.0);
 }
 
-/// Another application publishes a hundred times as much.
-pub(crate) async fn loud(machine: &Machine, figures: &mut Figures) {
-    let mut scene = Scene::set(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1)).await;
-    let loud = scene.other(&subscribers("loud", "ok", 10)).await;
-    let seconds = machine.seconds(SECONDS);
-    let without = flow(&mut scene, &types(10), QUIETLY, seconds).await;
-    let publishing = scene.publish_beside(&loud, QUIETLY * 100.0, seconds).await;
-    let with = flow(&mut scene, &types(10), QUIETLY, seconds).await;
-    let took = publishing.await.expect("the events are published");
-    enter(figures, "another application publishes 2,000/s: p99 of one with 20/s", with, without, 2.0);
-    figures.note(format!("it published {:.0}/s", QUIETLY * 100.0 * seconds / took.as_secs_f64()));
-}
-
 /// A publisher whose message ids are Latin-1, a message a second.
 pub(crate) async fn malformed(machine: &Machine, figures: &mut Figures) {
     let mut scene = Scene::set(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1)).await;
@@ -90,6 +77,7 @@ pub(crate) async fn malformed(machine: &Machine, figures: &mut Figures) {
     let with = flow(&mut scene, &types(10), QUIETLY, seconds).await;
     publishing.await.expect("the messages are published");
     enter(figures, "a malformed message a second, 20/s: p99 of the others", with, without, 2.0);
+    // The time in which messages must be parked, with the second that `flow` waits.
     sleep(machine.wait(4)).await;
     let parked = scene.world.count("SELECT count(*) FROM parked WHERE reason = 'not_utf8'").await;
     let goal = Goal::at_least_of(1.0, count as f64, 0.0, parked as f64);

@@ -1,10 +1,9 @@
 //! Waits for locks: while a day is dropped, and behind a transaction that stays open.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use fanfare_tests::process::Process;
+use fanfare_tests::{patience::until_within, process::Process};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
-use tokio::time::sleep;
 
 use crate::{
     figures::{Figures, Goal},
@@ -47,16 +46,18 @@ pub(crate) async fn dropped_day(machine: &Machine, figures: &mut Figures) {
     let watch = scene.watch().await;
     let began = Instant::now();
     let _dropping = drop_days(&scene).await;
-    let gone = scene.world.database().await;
-    let dropped = tokio::spawn(async move {
+    let (database, patience) = (scene.world.database().await, scene.patience);
+    let dropped = async {
         let tables = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE '%' || $1";
-        while gone.query_one(tables, &[&day_name()]).await.expect("a number").get::<_, i64>(0) > 0 {
-            sleep(Duration::from_millis(20)).await;
-        }
+        until_within(patience, "the day to be dropped", async || {
+            let left: i64 = database.query_one(tables, &[&day_name()]).await.expect("a number").get(0);
+            (left == 0).then_some(())
+        })
+        .await;
         began.elapsed().as_secs_f64()
-    });
-    let with = flow(&mut scene, &types(10), QUIETLY, seconds).await;
-    let took = dropped.await.expect("the day is dropped");
+    };
+    let types = types(10);
+    let (with, took) = tokio::join!(flow(&mut scene, &types, QUIETLY, seconds), dropped);
     let seen = watch.end().await;
     figures.add("a day is dropped", "s", took, None, Goal::at_most(10.0, took));
     figures.note(format!("{} deliveries and attempts, and the start of a dispatcher", 3 * rows));

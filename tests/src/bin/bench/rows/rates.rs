@@ -1,7 +1,5 @@
 //! Endpoints with a rate limit.
 
-use std::time::Duration;
-
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -31,9 +29,11 @@ pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
             let seconds = machine.seconds(STEADY) + machine.seconds(MEASURED);
             publishing.push(scene.publish_beside(&events, f64::from(*rate) * factor, seconds).await);
         }
+        // Neither rate reaches a state to wait for: time alone makes a rate steady.
         sleep(machine.wait(STEADY)).await;
         scene.received().await;
         let began = Instant::now();
+        // The time over which the rate is measured.
         sleep(machine.wait(MEASURED)).await;
         let received = scene.received().await;
         let took = began.elapsed().as_secs_f64();
@@ -46,7 +46,5 @@ pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
         for publishing in publishing {
             publishing.await.expect("the events are published");
         }
-        // The rest is not waited for.
-        sleep(Duration::from_millis(100)).await;
     }
 }

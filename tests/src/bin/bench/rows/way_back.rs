@@ -56,6 +56,7 @@ async fn way_back(machine: &Machine, scene: &mut Scene, rate: f64) -> (f64, i64)
     let watched = machine.wait(GOAL_SECONDS + 30);
     let seconds = machine.seconds(5) + machine.seconds(LATE_SECONDS) + watched.as_secs_f64();
     let publishing = scene.publish_beside(&events, rate, seconds).await;
+    // The load runs for a while before, and for a while with late answers.
     sleep(machine.wait(5)).await;
     scene.answer_late(LATE_MS.min((machine.seconds(LATE_SECONDS) * 1000.0) as u64)).await;
     sleep(machine.wait(LATE_SECONDS)).await;
@@ -67,6 +68,7 @@ async fn way_back(machine: &Machine, scene: &mut Scene, rate: f64) -> (f64, i64)
             last = began.elapsed().as_secs_f64();
         }
         most = backlogs.max(most);
+        // The pace of the looks: a backlog may return until the end.
         sleep(Duration::from_millis(200)).await;
     }
     publishing.await.expect("the events are published");
