@@ -12,10 +12,16 @@ threads := $(shell echo $$(( $$(nproc) > 4 ? $$(nproc) : 4 )))
 # The Debian release from which `make test-rabbitmq` takes RabbitMQ.
 SUITE := trixie
 cargo_deny := 0.20.2
+# End-to-end tests of `make test-fast`: from publishing over both entrances to delivery and retry.
+main_path := deliver::event_flow:: publish::amqp::the_documented_message publish::amqp::a_key_is_one_event \
+  publish::http::the_same_key publish::http::each_event_of_a_batch publish::amqp::what_cannot_be_read_is_parked \
+  api::resend::one_delivery_is_sent_again survive::drain::
+# The slowest tests of the store, which `make test-fast` leaves out.
+slow_store := stress:: plans:: retention::
 broker_faults := kill-broker,restart-broker,close-connections,memory-alarm,disk-alarm,purge-queues,lose-broker,older-broker,half-open-broker,silent-broker,reset-broker
-scripts := .ci/run tests/fuzz/run $(wildcard deploy/dev/*)
+scripts := .ci/run tests/check-dependencies tests/fuzz/run $(wildcard deploy/dev/*)
 
-.PHONY: help run test test-rabbitmq chaos fuzz bench check clean toolchain cargo-deny
+.PHONY: help run test test-fast test-rabbitmq smoke chaos fuzz bench check clean toolchain cargo-deny
 
 help: ## List these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -29,12 +35,27 @@ test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests
 	@cargo build --workspace --all-targets
 	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test --workspace
 
+test-fast: toolchain ## Run the quick tests: units, most of the store, and the main path end to end; a minute once built
+	@cargo build --workspace --all-targets
+	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) bash -euc '\
+	  cargo test --quiet --workspace --lib --bins; \
+	  cargo test --quiet --workspace --test main -- $(addprefix --skip ,$(slow_store)); \
+	  cargo test --quiet --workspace --test e2e -- $(main_path)'
+
 test-rabbitmq: toolchain $(node_clients)/node_modules/.package-lock.json ## Run the end-to-end tests and the broker faults with RabbitMQ from another Debian (SUITE=trixie: 4.0, SUITE=forky: 4.3)
 	@deploy/dev/install postgres python
 	@cargo build --workspace --all-targets
 	@FANFARE_RABBITMQ_ROOT=$$(deploy/dev/rabbitmq-from $(SUITE)); export FANFARE_RABBITMQ_ROOT; \
 	  env --unset=AMQP_URL deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test -p fanfare-tests; \
 	  AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos --only $(broker_faults)
+
+# The servers are private to each of the two commands. After `make test`, the build has nothing to do.
+smoke: toolchain ## Play each bench row and each fault for a moment
+	@deploy/dev/install
+	@deploy/dev/install faketime || echo "Continuing without the faults of wrong clocks." >&2
+	@cargo build --workspace --all-targets
+	@AMQP_URL=none DATABASE_URL=none deploy/dev/with-services $(target)/debug/bench --smoke
+	@AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos --smoke
 
 # Each chaos run starts private servers; no servers are shared.
 chaos: toolchain ## Inject faults under load, alone and mixed, and compare all accounts (CHAOS='--list' lists the faults)
@@ -58,10 +79,10 @@ check: toolchain cargo-deny ## Check format, lints, documentation, dependencies 
 	@cargo clippy --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	@tests/check-dependencies
-	@deploy/dev/install python
+	@deploy/dev/install python shellcheck
 	@tests/check-language
 	@cargo deny --locked --log-level error check licenses bans sources
-	@for script in $(scripts); do bash -n "$$script"; done
+	@shellcheck --external-sources $(scripts)
 
 clean: ## Remove all builds, and the servers and files of killed runs
 	@deploy/dev/with-services --sweep

@@ -147,6 +147,7 @@ impl Books {
             if is_still && (ended >= expected || since.elapsed() > quiet) {
                 break;
             }
+            // No `until`: the accounts are read even if the time limit passes, and tell more than a panic.
             sleep(Duration::from_millis(100)).await;
         }
         Self::read(world, accepted, subscribers).await

@@ -30,7 +30,10 @@ impl Servers {
     }
 }
 
-/// A private broker or database that a test may kill. Removed on drop.
+/// Lines of a server's log that a failing test prints.
+const REPORTED_LINES: usize = 50;
+
+/// A private broker or database that a test may kill. Removed on drop. A drop by a panic prints the end of the log.
 pub struct Instance {
     service: &'static str,
     folder: PathBuf,
@@ -154,6 +157,13 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let log = std::fs::read(self.folder.join("log")).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(REPORTED_LINES)..].join("\n");
+            eprintln!("=== {}, the end of its log:\n{end}", self.folder.display());
+        }
         let script = repository().join("deploy/dev").join(self.service);
         let _ = Command::new(script).arg("remove").arg(&self.folder).output();
     }

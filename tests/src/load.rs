@@ -172,6 +172,7 @@ impl Ledger {
                 return;
             }
             wait = (wait + AGAIN).min(LONGEST);
+            // The pace of a publisher that was refused.
             sleep(wait).await;
         }
     }
@@ -184,6 +185,7 @@ impl Ledger {
             // An unconfirmed event may have been accepted. The same key makes a repeat harmless.
             while !self.confirmed(&mut broker, &key).await {
                 broker = None;
+                // The pace of a publisher without a broker.
                 sleep(AGAIN).await;
             }
             lock(&self.accepted).push(key);

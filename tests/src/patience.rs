@@ -30,6 +30,7 @@ pub async fn until_within<T>(limit: Duration, what: &str, mut look: impl AsyncFn
             return found;
         }
         assert!(started.elapsed() < limit, "timed out after {:?} waiting for {what}", started.elapsed());
+        // The pace of the looks.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

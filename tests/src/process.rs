@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    thread::{JoinHandle, spawn},
 };
 
 use serde_json::Value;
@@ -20,11 +21,50 @@ pub type Variables = HashMap<String, String>;
 /// Log lines of a process. Outlives the process.
 pub type Logs = Arc<Mutex<Vec<Value>>>;
 
+/// Limits of the log lines in a [`Trail::report`].
+const REPORTED_LINES: usize = 200;
+const REPORTED_BYTES: usize = 64 * 1024;
+
 /// A running service. Killed on drop.
 pub struct Process {
-    name: &'static str,
     child: Child,
+    trail: Arc<Trail>,
+    /// The threads that read standard output and standard error.
+    readers: [Option<JoinHandle<()>>; 2],
+}
+
+/// Logs and exit of a process. Outlives the process.
+pub(crate) struct Trail {
+    name: &'static str,
+    id: u32,
     logs: Logs,
+    /// Empty while the process runs, and if the drop of the [`Process`] killed the process.
+    exit: OnceLock<ExitStatus>,
+}
+
+impl Trail {
+    /// Name, exit and newest log lines, for the output of a failing test.
+    pub(crate) fn report(&self) -> String {
+        let exit = self.exit.get().map_or_else(|| "ran until its drop".to_owned(), ToString::to_string);
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = newest(&logs);
+        let (shown, all) = (lines.len(), logs.len());
+        format!("=== {} {} ({exit}), {shown} of {all} log lines:\n{}\n", self.name, self.id, lines.join("\n"))
+    }
+}
+
+/// The newest log lines, in their order, at most [`REPORTED_LINES`] and [`REPORTED_BYTES`].
+fn newest(logs: &[Value]) -> Vec<String> {
+    let mut bytes = 0;
+    let lines = logs.iter().rev().take(REPORTED_LINES).map(Value::to_string);
+    let mut lines: Vec<String> = lines
+        .take_while(|line| {
+            bytes += line.len();
+            bytes <= REPORTED_BYTES
+        })
+        .collect();
+    lines.reverse();
+    lines
 }
 
 /// The path of a binary of the workspace.
@@ -69,31 +109,32 @@ impl Process {
     ///
     /// # Panics
     /// If the service cannot be started.
-    pub fn start(name: &'static str, variables: &Variables) -> Self {
+    pub(crate) fn start(name: &'static str, variables: &Variables) -> Self {
         let mut child = Command::new(binary(name))
             // The shell of the caller may have settings for Fanfare.
             .env_clear()
             .envs(variables)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the service starts");
         record(child.id());
         let logs: Logs = Arc::default();
         let kept = Arc::clone(&logs);
-        let lines = BufReader::new(child.stdout.take().expect("a piped standard output")).lines();
         let show = std::env::var_os("FANFARE_TEST_LOGS").is_some();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                if show {
-                    eprintln!("{name}: {line}");
-                }
-                let log = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                kept.lock().unwrap_or_else(PoisonError::into_inner).push(log);
+        let output = read(child.stdout.take().expect("a piped standard output"), move |line| {
+            if show {
+                eprintln!("{name}: {line}");
             }
+            let log = serde_json::from_str(&line).unwrap_or(Value::String(line));
+            kept.lock().unwrap_or_else(PoisonError::into_inner).push(log);
         });
-        Self { name, child, logs }
+        // The test harness keeps what a thread of a test prints, and shows the text if the test fails.
+        let errors =
+            read(child.stderr.take().expect("a piped standard error"), move |line| eprintln!("{name}: {line}"));
+        let trail = Arc::new(Trail { name, id: child.id(), logs, exit: OnceLock::new() });
+        Self { child, trail, readers: [Some(output), Some(errors)] }
     }
 
     /// The process id.
@@ -103,17 +144,21 @@ impl Process {
 
     /// All log lines so far.
     pub fn logs(&self) -> Vec<Value> {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trail.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The log lines so far and all later log lines.
     pub fn log_book(&self) -> Logs {
-        Arc::clone(&self.logs)
+        Arc::clone(&self.trail.logs)
+    }
+
+    pub(crate) fn trail(&self) -> Arc<Trail> {
+        Arc::clone(&self.trail)
     }
 
     /// Waits for a log line with this message.
     pub async fn logged(&self, message: &str) -> Value {
-        until(&format!("{} to log {message:?}", self.name), async || {
+        until(&format!("{} to log {message:?}", self.trail.name), async || {
             self.logs().into_iter().find(|log| log["message"] == message)
         })
         .await
@@ -150,8 +195,8 @@ impl Process {
     /// # Panics
     /// If a signal ended the process.
     pub async fn ended(mut self) -> i32 {
-        let status =
-            until(&format!("{} to end", self.name), async || self.child.try_wait().expect("the process status")).await;
+        let what = format!("{} to end", self.trail.name);
+        let status = until(&what, async || self.child.try_wait().expect("the process status")).await;
         status.code().expect("an exit code")
     }
 }
@@ -163,7 +208,7 @@ impl Process {
     /// If the process ends in another manner.
     pub async fn crashed(mut self) {
         const ABORT: i32 = 6;
-        let what = format!("{} to be killed", self.name);
+        let what = format!("{} to be killed", self.trail.name);
         let status = until(&what, async || self.child.try_wait().expect("the process status")).await;
         assert_eq!(status.signal(), Some(ABORT));
     }
@@ -171,9 +216,21 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            let _ = self.trail.exit.set(status);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // The last lines tell the most: they may still be in the pipes.
+        for reader in self.readers.iter_mut().filter_map(Option::take) {
+            let _ = reader.join();
+        }
     }
+}
+
+/// Starts a thread that hands over each line until the end of the output.
+fn read(output: impl Read + Send + 'static, take: impl Fn(String) + Send + 'static) -> JoinHandle<()> {
+    spawn(move || BufReader::new(output).lines().map_while(Result::ok).for_each(take))
 }
 
 /// Registers a process with `deploy/dev/with-services`, which ends the process if this program is killed first.
@@ -193,4 +250,26 @@ fn record(process: u32) {
 pub fn signal(name: &str, process: u32) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status();
     assert!(status.is_ok_and(|status| status.success()), "kill -{name} {process}");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{REPORTED_BYTES, REPORTED_LINES, newest};
+
+    #[test]
+    fn a_report_has_the_newest_lines_in_their_order() {
+        let logs: Vec<Value> = (0..REPORTED_LINES + 2).map(|number| json!(number)).collect();
+        let lines = newest(&logs);
+        assert_eq!(lines.len(), REPORTED_LINES);
+        assert_eq!(lines[..2], ["2", "3"]);
+        assert_eq!(lines.last().map(String::as_str), Some("201"));
+    }
+
+    #[test]
+    fn a_report_has_a_limit_in_bytes() {
+        let lines = newest(&vec![json!("x".repeat(REPORTED_BYTES / 4)); 10]);
+        assert_eq!(lines.len(), 3);
+    }
 }

@@ -142,6 +142,7 @@ async fn pass(
         }
         let delay = orders.borrow().delay;
         if !delay.is_zero() {
+            // The delay that the test ordered.
             sleep(delay).await;
         }
         if number < orders.borrow().reset_before {

@@ -200,6 +200,7 @@ impl Receiver {
         let response = Response::builder();
         match behaviour {
             Behaviour::Answer(status, wait) => {
+                // The answer time of the script.
                 tokio::time::sleep(wait).await;
                 response.status(status).body(full("noted")).map_err(std::io::Error::other)
             }
@@ -217,6 +218,7 @@ impl Receiver {
             }
             Behaviour::Drip => {
                 let drip = stream::unfold((), async |()| {
+                    // The pace of a slow body.
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     Some((Ok(Frame::data(Bytes::from_static(b"x"))), ()))
                 });

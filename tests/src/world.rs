@@ -5,7 +5,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
@@ -22,7 +22,7 @@ use crate::{
     dialects::{self, Waits},
     instance::Servers,
     patience::until,
-    process::{Process, Variables, fanfare},
+    process::{Process, Trail, Variables, fanfare},
     receiver::Receiver,
 };
 
@@ -62,7 +62,8 @@ impl Setup {
     }
 }
 
-/// An isolated Fanfare for a single test. Database, queues and files are removed on drop.
+/// An isolated Fanfare for a single test. Database, queues and files are removed on drop. A drop by a panic prints the
+/// logs of all processes.
 pub struct World {
     servers: Servers,
     database: String,
@@ -80,6 +81,8 @@ pub struct World {
     client: Option<Client>,
     /// Addresses of the dispatchers' metrics.
     dispatchers: Mutex<Vec<SocketAddr>>,
+    /// All started processes, also the ended processes.
+    trails: Mutex<Vec<Arc<Trail>>>,
 }
 
 /// An endpoint created by a test.
@@ -161,6 +164,7 @@ impl World {
             ingest: None,
             client: None,
             dispatchers: Mutex::default(),
+            trails: Mutex::default(),
         };
         world.start_ingest().await;
         world
@@ -214,7 +218,9 @@ impl World {
     pub fn process_with(&self, name: &'static str, variables: &[(&str, &str)]) -> Process {
         let mut all = self.variables.clone();
         all.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-        Process::start(name, &all)
+        let process = Process::start(name, &all);
+        self.trails.lock().unwrap_or_else(PoisonError::into_inner).push(process.trail());
+        process
     }
 
     /// A client with the application's key.
@@ -356,6 +362,10 @@ pub async fn get(address: SocketAddr, path: &str) -> Option<String> {
 impl Drop for World {
     fn drop(&mut self) {
         self.ingest = None;
+        if thread::panicking() {
+            let trails = self.trails.lock().unwrap_or_else(PoisonError::into_inner);
+            trails.iter().for_each(|trail| eprint!("{}", trail.report()));
+        }
         let (servers, name) = (self.servers.clone(), self.database.clone());
         let _ = fs::remove_dir_all(&self.folder);
         let waits = std::mem::take(&mut self.delays).into_iter().filter_map(|wait| parse_wait(&wait));

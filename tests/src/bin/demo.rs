@@ -134,6 +134,7 @@ async fn watch(world: &World, endpoints: &[&Endpoint]) {
             shown += 1;
             println!("  {} {}", received.path, line(received, endpoints));
         }
+        // The pace of the looks, until Ctrl-C.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -6,4 +6,5 @@ mod dialects;
 mod endpoints;
 mod operate;
 mod publish;
+mod report;
 mod survive;

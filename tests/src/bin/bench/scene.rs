@@ -14,6 +14,7 @@ use std::{
 use fanfare_tests::{
     client::Client,
     dialects::Waits,
+    patience::until_within,
     process::Process,
     world::{Setup, World, get},
 };
@@ -35,9 +36,6 @@ use crate::roles::{
 /// Confirms that a publisher over AMQP awaits at once, and connections of one over HTTP.
 const WINDOW: usize = 512;
 const CONNECTIONS: usize = 64;
-
-/// How often what was recorded is looked at.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// An endpoint of a measurement.
 #[derive(Debug, Clone)]
@@ -82,8 +80,9 @@ impl Default for Changes<'_> {
 }
 
 pub(crate) struct Scene {
-    pub(crate) world: World,
+    /// Dropped before the world, which reports their exits.
     pub(crate) dispatchers: Vec<Process>,
+    pub(crate) world: World,
     ceiling: Option<Child>,
     receiver: Child,
     /// The receiver's.
@@ -94,6 +93,8 @@ pub(crate) struct Scene {
     pub(crate) bytes: usize,
     /// Events of all orders so far.
     ordered: usize,
+    /// Time limit for a condition.
+    pub(crate) patience: Duration,
 }
 
 impl Scene {
@@ -133,6 +134,7 @@ impl Scene {
             servers,
             bytes: machine.bytes,
             ordered: 0,
+            patience: machine.patience(),
         };
         match subject {
             Subject::Fanfare(dispatchers) => {
@@ -245,9 +247,7 @@ impl Scene {
             publisher.ask(&order).await;
             (publisher, started.elapsed())
         });
-        while self.recorded().await < expected {
-            sleep(LOOK).await;
-        }
+        self.wait_for_recorded(expected).await;
         let took = started.elapsed();
         let costs = self.costs();
         let (publisher, published) = publishing.await.expect("it publishes");
@@ -271,42 +271,39 @@ impl Scene {
     /// Starts a dispatcher, and gives the deliveries a second that it makes of so many that wait, from its first one on.
     pub(crate) async fn work_off(&mut self, count: usize) -> f64 {
         self.dispatchers.push(self.world.dispatcher().await);
-        let mut first = 0;
-        while first == 0 {
-            sleep(LOOK).await;
-            first = self.recorded().await;
-        }
+        let first = self.wait_for_recorded(1).await;
         let (began, count) = (Instant::now(), count as u64);
-        while self.recorded().await < count {
-            sleep(LOOK).await;
-        }
+        self.wait_for_recorded(count).await;
         count.saturating_sub(first) as f64 / began.elapsed().as_secs_f64()
     }
 
     /// Waits until no event waits for a dispatcher.
     pub(crate) async fn all_taken(&self) {
         let broker = self.world.broker().await;
-        while broker.depth("events").await.expect("the broker") > 0 {
-            sleep(LOOK).await;
-        }
+        until_within(self.patience, "all events to be taken", async || {
+            (broker.depth("events").await.expect("the broker") == 0).then_some(())
+        })
+        .await;
     }
 
     /// Waits until no delivery waits for an attempt, or is being attempted.
     pub(crate) async fn all_delivered(&self) {
         let database = self.world.database().await;
         let open = "SELECT (SELECT count(*) FROM open_deliveries) + (SELECT count(*) FROM fan_outs)";
-        while database.query_one(open, &[]).await.expect("a number").get::<_, i64>(0) > 0 {
-            sleep(LOOK).await;
-        }
+        until_within(self.patience, "all deliveries to end", async || {
+            (database.query_one(open, &[]).await.expect("a number").get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
     }
 
     /// Waits until no delivery is queued, or is being attempted.
     pub(crate) async fn none_queued(&self) {
         let database = self.world.database().await;
         let queued = "SELECT EXISTS (SELECT FROM open_deliveries WHERE state IN ('queued', 'sending'))";
-        while database.query_one(queued, &[]).await.expect("an answer").get(0) {
-            sleep(LOOK).await;
-        }
+        until_within(self.patience, "no delivery to be queued", async || {
+            (!database.query_one(queued, &[]).await.expect("an answer").get::<_, bool>(0)).then_some(())
+        })
+        .await;
     }
 
     /// Waits until the servers have done what was left of earlier work, or go on with it for long.
@@ -314,6 +311,7 @@ impl Scene {
         let busy = || self.servers.iter().map(|(_, process)| processor_time(*process)).sum::<Duration>();
         for _ in 0..within.as_secs() {
             let before = busy();
+            // The second over which the processor time is measured.
             sleep(Duration::from_secs(1)).await;
             if busy() - before < Duration::from_millis(100) {
                 return;
@@ -324,6 +322,13 @@ impl Scene {
     /// Mebibytes that the dispatchers have now.
     pub(crate) fn memory(&self) -> f64 {
         self.dispatchers.iter().map(|one| memory(one.id())).sum::<u64>() as f64 / 1024.0 / 1024.0
+    }
+
+    /// Waits until at least `count` deliveries were recorded as delivered. Returns the number.
+    async fn wait_for_recorded(&mut self, count: u64) -> u64 {
+        let what = format!("{count} deliveries to be recorded");
+        until_within(self.patience, &what, async || Some(self.recorded().await).filter(|recorded| *recorded >= count))
+            .await
     }
 
     /// Deliveries that were recorded as delivered.

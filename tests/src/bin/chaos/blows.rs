@@ -101,6 +101,7 @@ impl Scene {
                 Act::TerminateBackends => self.terminate_backends().await,
                 _ => self.ways(fault.part).iter().for_each(Proxy::reset),
             }
+            // Each blow meets connections made after the last blow.
             sleep(BETWEEN).await;
         }
     }
@@ -138,6 +139,7 @@ impl Scene {
         });
         // Beside another fault nothing may flow.
         let _ = timeout(READY, self.again()).await;
+        // Time in which the servers take data that the copy lacks.
         sleep(self.extent.newer).await;
         block_in_place(|| {
             lose_data(server);

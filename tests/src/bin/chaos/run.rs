@@ -99,6 +99,7 @@ impl Run {
         self.suffered.extend(faults);
         let length = faults.iter().map(|fault| fault.length(scene.extent, draw)).max().unwrap_or_default();
         row.notes.push(format!("for {:.1} s", length.as_secs_f32()));
+        // The duration of the fault.
         sleep(length).await;
         let mut faults = faults.to_vec();
         faults.shuffle(draw);
@@ -114,6 +115,7 @@ impl Run {
             scene.again()
         );
         row.again = Some(again);
+        // Load after the fault, so that the accounts also cover later events.
         sleep(scene.extent.afterwards).await;
         let answers = scene.load().answers().split_off(answered);
         if faults.iter().all(|fault| fault.part != Part::Ingests) {

@@ -50,6 +50,7 @@ async fn each_dialect_gives_up_after_as_many_sends_as_its_document_says() {
     }
     let _dispatcher = world.dispatcher().await;
     join_all(tenants.iter().map(|(tenant, sends, webhooks)| gives_up_after(tenant, *sends, webhooks))).await;
+    // No further request may come.
     tokio::time::sleep(LONGER_THAN_ANY_WAIT).await;
     for (dialect, sends) in SENDS {
         assert_eq!(world.receiver.received(dialect).len(), sends, "{dialect}: a failed delivery is sent again");
@@ -150,6 +151,7 @@ async fn answers_mean_what_the_document_says() {
     }
     let _dispatcher = world.dispatcher().await;
     join_all(tenants.iter().map(|(tenant, webhooks)| assert_fates(&world, tenant, webhooks))).await;
+    // No further request may come.
     tokio::time::sleep(LONGER_THAN_ANY_WAIT).await;
     for (tenant, _) in &tenants {
         for (behaviour, _) in BEHAVIOURS {

@@ -245,6 +245,7 @@ async fn an_owner_is_told_once_what_failed_what_came_back_and_what_to_do() {
     assert!(!mail.text.contains(&fine.id), "{}", mail.text);
 
     wait_for_notices(&world, 0).await;
+    // No further mail may come.
     sleep(A_LOOK).await;
     assert_eq!(server.mails().len(), 1);
     let mut sent = 0.0;

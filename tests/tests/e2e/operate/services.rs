@@ -186,7 +186,7 @@ async fn services_wait_for_the_migration_and_say_so() {
     world.database().await.batch_execute(empty).await.expect("a database as if it were new");
 
     let dispatcher = world.dispatcher_starting();
-    let ingest = Process::start("ingest", &world.variables);
+    let ingest = world.process_with("ingest", &[]);
     for process in [&dispatcher, &ingest] {
         process.logged("connected to the broker for publishing").await;
         let address = operations(process).await;

@@ -265,6 +265,7 @@ async fn what_is_not_utf8_is_parked_at_once_and_holds_up_nothing() {
             let id = format!("healthy-{count}");
             assert!(broker.publish(&key, Some(&id), &[], r#"{"data":1}"#).await.expect("the broker"));
             count += 1;
+            // The pace of the load.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         count
@@ -273,6 +274,7 @@ async fn what_is_not_utf8_is_parked_at_once_and_holds_up_nothing() {
         for (number, (part, message)) in messages.iter().enumerate() {
             publisher.publish(message).await.expect(part);
             parked_soon(&world, number + 1).await;
+            // The pace of malformed messages: healthy events must flow between two of them.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         for _ in 0..BURST {

@@ -234,6 +234,7 @@ async fn a_database_away_for_longer_than_the_holds(name: &str, dispatchers: usiz
     let load = Load::start(&world, 60, PACE);
     world.receiver.wait_for("slow", 10).await;
     block_in_place(|| database.kill());
+    // The outage outlasts all leases.
     sleep(LEASE + Duration::from_secs(2)).await;
     block_in_place(|| database.start());
     let accepted = load.finish().await;
@@ -265,6 +266,7 @@ async fn a_commit_that_nobody_heard_of_is_no_attempt() {
     })
     .await;
     block_in_place(|| database.kill());
+    // The outage outlasts all leases.
     sleep(LEASE + Duration::from_secs(2)).await;
     block_in_place(|| database.start());
     set(&world, "ALTER SYSTEM RESET synchronous_standby_names").await;

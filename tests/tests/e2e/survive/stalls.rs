@@ -22,6 +22,7 @@ async fn an_answer_that_came_while_the_dispatcher_stood_still_is_no_failure() {
     }
     world.receiver.wait_for("slow", EVENTS).await;
     signal("STOP", dispatcher.id());
+    // The duration of the stop.
     sleep(STILL).await;
     signal("CONT", dispatcher.id());
     until("all events to be delivered at the first attempt", async || {

@@ -148,6 +148,7 @@ async fn answer(stream: &mut TcpStream, behaviour: &str) -> io::Result<()> {
             stream.write_all(DRIPPING).await?;
             loop {
                 stream.write_all(b".").await?;
+                // The pace of a slow body.
                 sleep(Duration::from_secs(1)).await;
             }
         }
@@ -158,6 +159,7 @@ async fn answer(stream: &mut TcpStream, behaviour: &str) -> io::Result<()> {
                 _ => waits.strip_prefix("wait-").and_then(|wait| wait.parse().ok()).expect("a behaviour"),
             };
             if milliseconds > 0 {
+                // The answer time that the measurement sets.
                 sleep(Duration::from_millis(milliseconds)).await;
             }
             stream.write_all(OK).await

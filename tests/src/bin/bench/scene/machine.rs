@@ -2,7 +2,10 @@
 
 use std::{fs, time::Duration};
 
-use fanfare_tests::instance::{Instance, Servers};
+use fanfare_tests::{
+    instance::{Instance, Servers},
+    patience::patience,
+};
 use tokio::task::block_in_place;
 
 /// How much a run measures.
@@ -14,6 +17,8 @@ pub(crate) enum Extent {
     /// The sizes of the goals: up to an hour and 20,000,000 rows.
     Long,
 }
+
+const LONGEST_WORK: Duration = Duration::from_secs(4 * 3600);
 
 /// The broker and the database of all measurements.
 pub(crate) struct Machine {
@@ -51,6 +56,11 @@ impl Machine {
     /// The same for a wait.
     pub(crate) fn wait(&self, usual: u32) -> Duration {
         Duration::from_secs_f64(self.seconds(usual))
+    }
+
+    /// Time limit for a condition. A run that is not brief may have hours of work.
+    pub(crate) fn patience(&self) -> Duration {
+        if self.extent == Extent::Smoke { patience() } else { LONGEST_WORK }
     }
 
     /// The servers' addresses.

@@ -65,6 +65,7 @@ async fn look(client: Client, stop: Arc<AtomicBool>) -> Seen {
         if row.get::<_, f64>(1) > seen.statement {
             (seen.statement, seen.text) = (row.get(1), row.get(2));
         }
+        // The pace of the looks, until the end of the watch.
         sleep(LOOK).await;
     }
     seen
