@@ -92,7 +92,7 @@ impl Outcome {
 
 /// Meaning of an outcome for the delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum OutcomeClass {
     /// The endpoint has the event.
     Delivered,
     /// The endpoint does not have the event, and may accept a later attempt.
@@ -106,13 +106,13 @@ pub enum Verdict {
 /// Classifies outcomes: successes, and outcomes that end a delivery at once. All other outcomes are failures with a
 /// retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judgement {
+pub struct OutcomeRules {
     success: Vec<Pattern>,
     rejecting: Vec<Pattern>,
     disabling: Vec<Pattern>,
 }
 
-/// A set of outcomes with the same verdict.
+/// A set of outcomes with the same class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pattern {
     /// Responses with this status.
@@ -138,55 +138,54 @@ impl Pattern {
 /// An invalid list of outcomes, named as in a dialect's file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("holds {text:?}, which is not {expected}")]
-pub struct NotAJudgement {
+pub struct InvalidOutcomeRules {
     /// Name of the list: `success`, `final` or `disabling`.
     pub list: &'static str,
     text: String,
     expected: &'static str,
 }
 
-impl Judgement {
+impl OutcomeRules {
     /// Parses the lists. Each contains statuses (`204`) and classes (`2xx`); the latter two may also contain outcomes
     /// without a response (`timed_out`). An outcome in `disabling` ends the delivery as well, and takes precedence over
     /// `rejecting`.
     ///
     /// # Errors
     /// If a list contains any other text, or if an outcome is a success and also ends the delivery.
-    pub fn parse<T: AsRef<str>>(success: &[T], rejecting: &[T], disabling: &[T]) -> Result<Self, NotAJudgement> {
-        let judgement = Self {
+    pub fn parse<T: AsRef<str>>(success: &[T], rejecting: &[T], disabling: &[T]) -> Result<Self, InvalidOutcomeRules> {
+        let rules = Self {
             success: patterns("success", success, &[])?,
             rejecting: patterns("final", rejecting, &UNANSWERED)?,
             disabling: patterns("disabling", disabling, &UNANSWERED)?,
         };
         for (list, given, others) in
-            [("final", rejecting, &judgement.rejecting), ("disabling", disabling, &judgement.disabling)]
+            [("final", rejecting, &rules.rejecting), ("disabling", disabling, &rules.disabling)]
         {
-            let both =
-                others.iter().position(|pattern| judgement.success.iter().any(|success| pattern.overlaps(*success)));
+            let both = others.iter().position(|pattern| rules.success.iter().any(|success| pattern.overlaps(*success)));
             if let Some(place) = both {
                 let text = given[place].as_ref().to_owned();
-                return Err(NotAJudgement { list, text, expected: "a failure: it is in the list success" });
+                return Err(InvalidOutcomeRules { list, text, expected: "a failure: it is in the list success" });
             }
         }
-        Ok(judgement)
+        Ok(rules)
     }
 
-    /// The verdict on an outcome.
-    pub fn of(&self, outcome: Outcome) -> Verdict {
+    /// The class on an outcome.
+    pub fn of(&self, outcome: Outcome) -> OutcomeClass {
         let holds = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.covers(outcome));
         if holds(&self.success) {
-            Verdict::Delivered
+            OutcomeClass::Delivered
         } else if holds(&self.disabling) {
-            Verdict::Gone
+            OutcomeClass::Gone
         } else if holds(&self.rejecting) {
-            Verdict::Rejected
+            OutcomeClass::Rejected
         } else {
-            Verdict::Failed
+            OutcomeClass::Failed
         }
     }
 }
 
-impl Default for Judgement {
+impl Default for OutcomeRules {
     /// 2xx is a success; all other outcomes are retried.
     fn default() -> Self {
         Self { success: vec![Pattern::Class(2)], rejecting: Vec::new(), disabling: Vec::new() }
@@ -220,7 +219,7 @@ fn patterns<T: AsRef<str>>(
     list: &'static str,
     texts: &[T],
     unanswered: &[Outcome],
-) -> Result<Vec<Pattern>, NotAJudgement> {
+) -> Result<Vec<Pattern>, InvalidOutcomeRules> {
     let pattern = |text: &T| {
         let text = text.as_ref();
         let status = || text.parse().ok().filter(|status| text.len() == 3 && (200..600).contains(status));
@@ -230,7 +229,7 @@ fn patterns<T: AsRef<str>>(
             .map(Pattern::Status)
             .or_else(|| class().map(Pattern::Class))
             .or_else(|| code().map(Pattern::Code))
-            .ok_or_else(|| NotAJudgement {
+            .ok_or_else(|| InvalidOutcomeRules {
                 list,
                 text: text.chars().take(32).collect(),
                 expected: match unanswered {
@@ -259,48 +258,48 @@ mod tests {
         assert_eq!(wait("soon"), None);
     }
 
-    fn verdict(judgement: &Judgement, status: u16) -> Verdict {
-        judgement.of(Outcome::Answered { status, retry_after: None })
+    fn class(rules: &OutcomeRules, status: u16) -> OutcomeClass {
+        rules.of(Outcome::Answered { status, retry_after: None })
     }
 
     #[test]
     fn by_default_2xx_is_received_and_all_else_is_tried_again() {
-        let judgement = Judgement::default();
+        let rules = OutcomeRules::default();
         for status in 100..600 {
-            let expected = if (200..300).contains(&status) { Verdict::Delivered } else { Verdict::Failed };
-            assert_eq!(verdict(&judgement, status), expected, "{status}");
+            let expected = if (200..300).contains(&status) { OutcomeClass::Delivered } else { OutcomeClass::Failed };
+            assert_eq!(class(&rules, status), expected, "{status}");
         }
-        assert_eq!(judgement.of(Outcome::TimedOut), Verdict::Failed);
+        assert_eq!(rules.of(Outcome::TimedOut), OutcomeClass::Failed);
     }
 
     #[test]
     fn a_success_cannot_end_a_delivery_as_failed() {
         let list = |success: &str, rejecting: &[&str], disabling: &[&str]| {
-            Judgement::parse(&[success], rejecting, disabling).expect_err(success).list
+            OutcomeRules::parse(&[success], rejecting, disabling).expect_err(success).list
         };
         assert_eq!(list("2xx", &["4xx", "204"], &[]), "final");
         assert_eq!(list("200", &["2xx"], &[]), "final");
         assert_eq!(list("410", &[], &["410"]), "disabling");
-        assert!(Judgement::parse(&["2xx"], &["4xx"], &["410"]).is_ok());
+        assert!(OutcomeRules::parse(&["2xx"], &["4xx"], &["410"]).is_ok());
     }
 
     #[test]
     fn lists_hold_statuses_classes_and_outcomes() {
-        let judgement = Judgement::parse(&["200", "202"], &["4xx", "tls_failed"], &["410"]).expect("judgement");
-        assert_eq!(verdict(&judgement, 202), Verdict::Delivered);
-        assert_eq!(verdict(&judgement, 201), Verdict::Failed);
-        assert_eq!(verdict(&judgement, 429), Verdict::Rejected);
-        assert_eq!(verdict(&judgement, 410), Verdict::Gone);
-        assert_eq!(verdict(&judgement, 503), Verdict::Failed);
-        assert_eq!(judgement.of(Outcome::TlsFailed), Verdict::Rejected);
-        assert_eq!(judgement.of(Outcome::TimedOut), Verdict::Failed);
+        let rules = OutcomeRules::parse(&["200", "202"], &["4xx", "tls_failed"], &["410"]).expect("rules");
+        assert_eq!(class(&rules, 202), OutcomeClass::Delivered);
+        assert_eq!(class(&rules, 201), OutcomeClass::Failed);
+        assert_eq!(class(&rules, 429), OutcomeClass::Rejected);
+        assert_eq!(class(&rules, 410), OutcomeClass::Gone);
+        assert_eq!(class(&rules, 503), OutcomeClass::Failed);
+        assert_eq!(rules.of(Outcome::TlsFailed), OutcomeClass::Rejected);
+        assert_eq!(rules.of(Outcome::TimedOut), OutcomeClass::Failed);
     }
 
     #[test]
     fn refuses_what_is_no_outcome() {
         for text in ["", "2", "2x", "1xx", "6xx", "xx", "0200", "+20", "2XX", "600", "unknown", "answered", "２xx"] {
-            assert!(Judgement::parse(&[], &[text], &[]).is_err(), "{text}");
+            assert!(OutcomeRules::parse(&[], &[text], &[]).is_err(), "{text}");
         }
-        assert!(Judgement::parse(&["timed_out"], &[], &[]).is_err());
+        assert!(OutcomeRules::parse(&["timed_out"], &[], &[]).is_err());
     }
 }

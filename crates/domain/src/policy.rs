@@ -1,4 +1,4 @@
-//! Decides the next step of a delivery after an attempt, by schedule and judgement.
+//! Decides the next step of a delivery after an attempt, by schedule and rules.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     delivery::FailureReason,
     moment::later,
-    outcome::{Judgement, Outcome, Verdict},
+    outcome::{Outcome, OutcomeClass, OutcomeRules},
     wait::{parse_wait, wait_name},
 };
 
@@ -84,7 +84,7 @@ pub struct Policy {
     /// Maximum attempts per second in all processes together; `None` for no limit.
     pub rate_per_second: Option<u32>,
     /// Classifies outcomes as success, failure, or the immediate end of a delivery.
-    pub judgement: Judgement,
+    pub rules: OutcomeRules,
 }
 
 /// The next step after an attempt.
@@ -121,11 +121,11 @@ impl Policy {
         now: Timestamp,
         chance: u32,
     ) -> Decision {
-        match self.judgement.of(outcome) {
-            Verdict::Delivered => return Decision::Delivered,
-            Verdict::Rejected => return Decision::Failed(FailureReason::Rejected),
-            Verdict::Gone => return Decision::Failed(FailureReason::EndpointGone),
-            Verdict::Failed => {}
+        match self.rules.of(outcome) {
+            OutcomeClass::Delivered => return Decision::Delivered,
+            OutcomeClass::Rejected => return Decision::Failed(FailureReason::Rejected),
+            OutcomeClass::Gone => return Decision::Failed(FailureReason::EndpointGone),
+            OutcomeClass::Failed => {}
         }
         let Some(&wait) = self.schedule.waits().get(failures as usize) else {
             return Decision::Failed(FailureReason::AttemptsExhausted);
@@ -170,7 +170,7 @@ mod tests {
             jitter_percent: 0,
             timeout: Duration::from_secs(10),
             rate_per_second: None,
-            judgement: Judgement::default(),
+            rules: OutcomeRules::default(),
         }
     }
 
@@ -214,8 +214,8 @@ mod tests {
 
     #[test]
     fn what_is_rejected_ends_at_once_and_what_is_gone_says_so() {
-        let judgement = Judgement::parse(&["2xx"], &["4xx"], &["410"]).expect("judgement");
-        let policy = Policy { judgement, ..policy(&DEFAULT) };
+        let rules = OutcomeRules::parse(&["2xx"], &["4xx"], &["410"]).expect("rules");
+        let policy = Policy { rules, ..policy(&DEFAULT) };
         let decide = |status| {
             let outcome = Outcome::Answered { status, retry_after: None };
             policy.decide(outcome, 0, None, Timestamp::UNIX_EPOCH, 0)

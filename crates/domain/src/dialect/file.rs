@@ -16,7 +16,7 @@ use crate::{
     catalogue::{Catalogue, EventTypeDescription},
     event::{Event, EventType},
     header, ids, json,
-    outcome::Judgement,
+    outcome::OutcomeRules,
     policy::{Policy, RATES, Schedule, TIMEOUTS},
     wait::parse_wait,
 };
@@ -312,7 +312,7 @@ fn policy(table: &DeliveryTable) -> Result<Policy, Fault> {
         return Err(fault("delivery.jitter_percent", "must be between 0 and 100"));
     }
     let timeout = parse_wait(&table.timeout).filter(|timeout| TIMEOUTS.contains(timeout));
-    let judgement = Judgement::parse(&table.success, &table.rejecting, &table.disabling)
+    let rules = OutcomeRules::parse(&table.success, &table.rejecting, &table.disabling)
         .map_err(|reason| fault(&format!("delivery.{}", reason.list), reason.to_string()))?;
     if table.rate_per_second.is_some_and(|rate| !RATES.contains(&rate)) {
         return Err(fault("delivery.rate_per_second", "must be between 1 and 10000"));
@@ -325,7 +325,7 @@ fn policy(table: &DeliveryTable) -> Result<Policy, Fault> {
         jitter_percent: table.jitter_percent,
         timeout: timeout.ok_or_else(|| fault("delivery.timeout", "must be between 100ms and 60s, such as \"10s\""))?,
         rate_per_second: table.rate_per_second,
-        judgement,
+        rules,
     })
 }
 

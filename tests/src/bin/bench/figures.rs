@@ -75,16 +75,16 @@ impl Figures {
         let goal = goal.filter(|_| self.is_judged);
         let figure = Figure { name: name.to_owned(), unit: unit.to_owned(), value, beside, goal, notes: Vec::new() };
         let share = figure.beside.map_or(String::new(), |beside| format!("{:.0} %", value / beside * 100.0));
-        let mut verdict = figure
+        let mut class = figure
             .goal
             .as_ref()
             .map_or(String::new(), |goal| format!("{} {}", goal.text, if goal.is_met { "reached" } else { "MISSED" }));
         if let Some(earlier) = self.earlier.get(name) {
-            verdict += &format!("  (before: {}, {:+.0} %)", Number(*earlier), (value / earlier - 1.0) * 100.0);
+            class += &format!("  (before: {}, {:+.0} %)", Number(*earlier), (value / earlier - 1.0) * 100.0);
         }
         let with_unit = |value: f64| format!("{} {unit}", Number(value));
         let beside = figure.beside.map_or(String::new(), with_unit);
-        Self::print_line([name, &with_unit(value), &beside, &share], &verdict);
+        Self::print_line([name, &with_unit(value), &beside, &share], &class);
         self.figures.push(figure);
     }
 
@@ -96,10 +96,10 @@ impl Figures {
         }
     }
 
-    fn print_line(cells: [&str; 4], verdict: &str) {
+    fn print_line(cells: [&str; 4], class: &str) {
         let [name, value, beside, share] = cells;
         let [first, second, third, fourth] = WIDTHS;
-        println!("{name:<first$}{value:>second$}{beside:>third$}{share:>fourth$}  {verdict}");
+        println!("{name:<first$}{value:>second$}{beside:>third$}{share:>fourth$}  {class}");
     }
 
     /// Writes them down as JSON.

@@ -23,7 +23,7 @@ const HEAD: [&str; 9] = ["accepted", "delivered", "missing", "repeats", "attempt
 
 impl fmt::Display for Row {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match (self.faults.len(), self.totals.map(|totals| totals.missing)) {
+        let class = match (self.faults.len(), self.totals.map(|totals| totals.missing)) {
             (0, Some(0)) => "kept all",
             (0, Some(_)) => "kept what it could",
             (0, None) => "went on",
@@ -37,7 +37,7 @@ impl fmt::Display for Row {
         });
         let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f32());
         let times = [self.again.map(seconds).unwrap_or_default(), seconds(self.took)];
-        line(formatter, &self.name, numbers.iter().chain(&times).map(String::as_str), verdict)
+        line(formatter, &self.name, numbers.iter().chain(&times).map(String::as_str), class)
     }
 }
 
@@ -45,11 +45,11 @@ fn line<'a>(
     formatter: &mut fmt::Formatter<'_>,
     name: &str,
     mut cells: impl Iterator<Item = &'a str>,
-    verdict: &str,
+    class: &str,
 ) -> fmt::Result {
     write!(formatter, "{name:<50}")?;
     cells.try_for_each(|cell| write!(formatter, "{cell:>10}"))?;
-    write!(formatter, "  {verdict}")
+    write!(formatter, "  {class}")
 }
 
 /// The most printed letters of a fault. The evidence has the whole text.
@@ -93,7 +93,7 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        line(formatter, "fault", HEAD.into_iter(), "verdict")?;
+        line(formatter, "fault", HEAD.into_iter(), "class")?;
         for row in &self.0 {
             write!(formatter, "\n{row}")?;
             if !row.notes.is_empty() {

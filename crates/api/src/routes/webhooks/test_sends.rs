@@ -11,7 +11,7 @@ use fanfare_domain::{
     dialect::Sending,
     event::{Content, Event, EventType, with_suggestion},
     ids::{DeliveryId, EventId, LeaseId},
-    outcome::Verdict,
+    outcome::OutcomeClass,
     traceparent::Traceparent,
 };
 use fanfare_outbound::{Probe, Request};
@@ -219,7 +219,7 @@ impl ApiState {
             probe.exchange.response_body = redacted.into();
         }
         let exchange = &probe.exchange;
-        let is_delivered = endpoint.policy.judgement.of(exchange.outcome) == Verdict::Delivered;
+        let is_delivered = endpoint.policy.rules.of(exchange.outcome) == OutcomeClass::Delivered;
         let record = AttemptRecord {
             delivery,
             event: new.event.id,
