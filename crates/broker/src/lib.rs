@@ -26,4 +26,4 @@ pub use frames::mended;
 pub use nodes::BrokerUrls;
 pub use parked::{DELIVERY_LIMIT, Parked, PutBack, decode_parked, encode_parked, encode_put_back, encode_rerouted};
 pub use publisher::{PublishError, Publisher};
-pub use topology::{NotAPrefix, Prefix, Topology};
+pub use topology::{InvalidPrefix, Prefix, Topology};

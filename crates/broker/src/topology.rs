@@ -42,15 +42,15 @@ pub struct Prefix(String);
 /// The text is not a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a prefix: use 1 to 64 letters, digits, _ or -")]
-pub struct NotAPrefix(String);
+pub struct InvalidPrefix(String);
 
 impl FromStr for Prefix {
-    type Err = NotAPrefix;
+    type Err = InvalidPrefix;
 
-    fn from_str(text: &str) -> Result<Self, NotAPrefix> {
+    fn from_str(text: &str) -> Result<Self, InvalidPrefix> {
         let fits = (1..=64).contains(&text.len());
         if !fits || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
-            return Err(NotAPrefix(text.to_owned()));
+            return Err(InvalidPrefix(text.to_owned()));
         }
         Ok(Self(text.to_owned()))
     }

@@ -55,7 +55,7 @@ pub type TokenDigest = [u8; 32];
 /// The text is not a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an API key of the form fanfare_<id>_<secret>")]
-pub struct NotAToken;
+pub struct InvalidToken;
 
 impl Token {
     /// Creates a key's token from 32 random bytes.
@@ -76,12 +76,13 @@ impl Token {
 }
 
 impl FromStr for Token {
-    type Err = NotAToken;
+    type Err = InvalidToken;
 
-    fn from_str(text: &str) -> Result<Self, NotAToken> {
-        let (key, secret) = text.strip_prefix(TOKEN_PREFIX).and_then(|rest| rest.split_once('_')).ok_or(NotAToken)?;
-        let key = format!("key_{key}").parse().map_err(|_| NotAToken)?;
-        let secret = URL_SAFE_NO_PAD.decode(secret).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(NotAToken)?;
+    fn from_str(text: &str) -> Result<Self, InvalidToken> {
+        let (key, secret) =
+            text.strip_prefix(TOKEN_PREFIX).and_then(|rest| rest.split_once('_')).ok_or(InvalidToken)?;
+        let key = format!("key_{key}").parse().map_err(|_| InvalidToken)?;
+        let secret = URL_SAFE_NO_PAD.decode(secret).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(InvalidToken)?;
         Ok(Self { key, secret })
     }
 }

@@ -5,17 +5,17 @@ use email_address::{EmailAddress, Options};
 /// The text is not an e-mail address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is not an e-mail address, such as owner@example.com")]
-pub struct NotAnEmail;
+pub struct InvalidEmail;
 
 /// Checks an address (RFC 5321): the mailbox alone, without a display name.
 ///
 /// # Errors
 /// If the text is anything else.
-pub fn check_email(text: &str) -> Result<(), NotAnEmail> {
+pub fn check_email(text: &str) -> Result<(), InvalidEmail> {
     let options = Options::default().without_display_text().without_domain_literal().with_required_tld();
-    let address = EmailAddress::parse_with_options(text, options).map_err(|_| NotAnEmail)?;
+    let address = EmailAddress::parse_with_options(text, options).map_err(|_| InvalidEmail)?;
     // The library accepts blanks and angle brackets around a mailbox, even without a display name.
-    if address.email() == text { Ok(()) } else { Err(NotAnEmail) }
+    if address.email() == text { Ok(()) } else { Err(InvalidEmail) }
 }
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ mod tests {
             "owner@[127.0.0.1]",
             &format!("{}@example.com", "a".repeat(65)),
         ] {
-            assert_eq!(check_email(text), Err(NotAnEmail), "{text}");
+            assert_eq!(check_email(text), Err(InvalidEmail), "{text}");
         }
     }
 }

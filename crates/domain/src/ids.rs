@@ -13,7 +13,7 @@ const ENCODED_LENGTH: usize = 26;
 /// The text is not an id of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected an id of the form {prefix}_ and 26 characters")]
-pub struct NotAnId {
+pub struct InvalidId {
     prefix: &'static str,
 }
 
@@ -36,14 +36,14 @@ macro_rules! id {
         }
 
         impl FromStr for $name {
-            type Err = NotAnId;
+            type Err = InvalidId;
 
-            fn from_str(text: &str) -> Result<Self, NotAnId> {
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
                 text.strip_prefix($prefix)
                     .and_then(|rest| rest.strip_prefix('_'))
                     .and_then(decode)
                     .map(Self)
-                    .ok_or(NotAnId { prefix: $prefix })
+                    .ok_or(InvalidId { prefix: $prefix })
             }
         }
 

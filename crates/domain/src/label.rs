@@ -6,15 +6,15 @@ const MAX_LENGTH: usize = 200;
 /// The text is not a display name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must have 1 to {MAX_LENGTH} bytes that are not all blank, without control characters")]
-pub struct NotALabel;
+pub struct InvalidDisplayName;
 
 /// Checks a display name.
 ///
 /// # Errors
 /// If the name is blank, longer than 200 bytes, or contains a control character.
-pub fn check_label(label: &str) -> Result<(), NotALabel> {
+pub fn check_label(label: &str) -> Result<(), InvalidDisplayName> {
     let is_sound = !label.trim().is_empty() && label.len() <= MAX_LENGTH && !label.chars().any(char::is_control);
-    if is_sound { Ok(()) } else { Err(NotALabel) }
+    if is_sound { Ok(()) } else { Err(InvalidDisplayName) }
 }
 
 #[cfg(test)]
@@ -27,7 +27,7 @@ mod tests {
             assert_eq!(check_label(label), Ok(()));
         }
         for label in ["", "  ", "a\tb", "a\0", &"a".repeat(201)] {
-            assert_eq!(check_label(label), Err(NotALabel), "{label:?}");
+            assert_eq!(check_label(label), Err(InvalidDisplayName), "{label:?}");
         }
     }
 }

@@ -23,7 +23,7 @@ pub struct Schedule(Vec<Duration>);
 
 /// The reason why texts are not a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotASchedule {
+pub enum InvalidSchedule {
     /// A text that is not a wait.
     #[error("holds {0:?}, which is not a wait: write a whole number and s, m or h, from \"1s\" to \"24h\"")]
     Wait(String),
@@ -37,14 +37,14 @@ impl Schedule {
     ///
     /// # Errors
     /// If a text is not a wait, or for more than 50 waits.
-    pub fn parse<T: AsRef<str>>(waits: &[T]) -> Result<Self, NotASchedule> {
+    pub fn parse<T: AsRef<str>>(waits: &[T]) -> Result<Self, InvalidSchedule> {
         let wait = |text: &T| {
             let wait = parse_wait(text.as_ref()).filter(|wait| wait.subsec_millis() == 0);
             wait.filter(|wait| (1..=86400).contains(&wait.as_secs()))
-                .ok_or_else(|| NotASchedule::Wait(text.as_ref().chars().take(32).collect()))
+                .ok_or_else(|| InvalidSchedule::Wait(text.as_ref().chars().take(32).collect()))
         };
         if waits.len() > MAX_WAITS {
-            return Err(NotASchedule::TooLong);
+            return Err(InvalidSchedule::TooLong);
         }
         waits.iter().map(wait).collect::<Result<_, _>>().map(Self)
     }

@@ -19,7 +19,7 @@ pub struct SigningSecret(String);
 
 /// The reason why a text is not a signing secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotASigningSecret {
+pub enum InvalidSigningSecret {
     /// The prefix of Standard Webhooks, without a valid secret behind.
     #[error("must be base64 of 24 to 64 bytes behind `whsec_`")]
     Encoding,
@@ -39,15 +39,15 @@ impl SigningSecret {
     /// # Errors
     /// If the text starts with `whsec_` and is not a Standard Webhooks secret, is too short or too long, or has
     /// characters that cannot be typed.
-    pub fn parse(text: &str) -> Result<Self, NotASigningSecret> {
+    pub fn parse(text: &str) -> Result<Self, InvalidSigningSecret> {
         if let Some(encoded) = text.strip_prefix(PREFIX) {
-            let bytes = STANDARD.decode(encoded).map_err(|_| NotASigningSecret::Encoding)?;
+            let bytes = STANDARD.decode(encoded).map_err(|_| InvalidSigningSecret::Encoding)?;
             if !(24..=64).contains(&bytes.len()) {
-                return Err(NotASigningSecret::Encoding);
+                return Err(InvalidSigningSecret::Encoding);
             }
         }
         let is_sound = GIVEN_LENGTH.contains(&text.len()) && text.bytes().all(is_printable) && text.trim() == text;
-        if is_sound { Ok(Self(text.to_owned())) } else { Err(NotASigningSecret::Text) }
+        if is_sound { Ok(Self(text.to_owned())) } else { Err(InvalidSigningSecret::Text) }
     }
 
     /// The whole text, `whsec_` included: the key of a dialect's own header.
@@ -97,10 +97,10 @@ mod tests {
     #[test]
     fn refuses_what_a_verifier_would_not_take() {
         for text in ["whsec_", "whsec_%%%", "whsec_c2hvcnQ="] {
-            assert_eq!(SigningSecret::parse(text), Err(NotASigningSecret::Encoding), "{text}");
+            assert_eq!(SigningSecret::parse(text), Err(InvalidSigningSecret::Encoding), "{text}");
         }
         for text in ["", "short", " spaced around ", "line\nbreak", &"a".repeat(257)] {
-            assert_eq!(SigningSecret::parse(text), Err(NotASigningSecret::Text), "{text}");
+            assert_eq!(SigningSecret::parse(text), Err(InvalidSigningSecret::Text), "{text}");
         }
     }
 }

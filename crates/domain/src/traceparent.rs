@@ -17,7 +17,7 @@ pub struct Traceparent {
 /// The text is not a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a traceparent of the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")]
-pub struct NotATraceparent;
+pub struct InvalidTraceparent;
 
 impl Traceparent {
     /// Starts a new trace, sampled, since no earlier caller could have asked for sampling.
@@ -35,18 +35,18 @@ impl fmt::Display for Traceparent {
 }
 
 impl FromStr for Traceparent {
-    type Err = NotATraceparent;
+    type Err = InvalidTraceparent;
 
-    fn from_str(text: &str) -> Result<Self, NotATraceparent> {
+    fn from_str(text: &str) -> Result<Self, InvalidTraceparent> {
         let parts: Vec<&str> = text.split('-').collect();
-        let [version, trace, span, flags] = parts[..] else { return Err(NotATraceparent) };
+        let [version, trace, span, flags] = parts[..] else { return Err(InvalidTraceparent) };
         let hex = |part: &str, length: usize| {
             let digits = part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-            digits.then(|| u128::from_str_radix(part, 16).ok()).flatten().ok_or(NotATraceparent)
+            digits.then(|| u128::from_str_radix(part, 16).ok()).flatten().ok_or(InvalidTraceparent)
         };
         let (version, trace, span, flags) = (hex(version, 2)?, hex(trace, 32)?, hex(span, 16)?, hex(flags, 2)?);
         if version != 0 || trace == 0 || span == 0 {
-            return Err(NotATraceparent);
+            return Err(InvalidTraceparent);
         }
         Ok(Self { trace: trace.to_be_bytes(), span: (span as u64).to_be_bytes(), flags: flags as u8 })
     }
@@ -82,7 +82,7 @@ mod tests {
             "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
         ] {
-            assert_eq!(text.parse::<Traceparent>(), Err(NotATraceparent), "{text}");
+            assert_eq!(text.parse::<Traceparent>(), Err(InvalidTraceparent), "{text}");
         }
     }
 }

@@ -39,23 +39,23 @@ pub struct ProxyAddress {
 /// The text is not a proxy's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected http://host:port or http://user:password@host:port, with user and password percent-encoded")]
-pub struct NotAProxy;
+pub struct InvalidProxy;
 
 impl FromStr for ProxyAddress {
-    type Err = NotAProxy;
+    type Err = InvalidProxy;
 
-    fn from_str(text: &str) -> Result<Self, NotAProxy> {
-        let url = Url::parse(text).map_err(|_| NotAProxy)?;
+    fn from_str(text: &str) -> Result<Self, InvalidProxy> {
+        let url = Url::parse(text).map_err(|_| InvalidProxy)?;
         let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         if url.scheme() != "http" || !is_bare {
-            return Err(NotAProxy);
+            return Err(InvalidProxy);
         }
-        let host = match url.host().ok_or(NotAProxy)? {
+        let host = match url.host().ok_or(InvalidProxy)? {
             Host::Domain(name) => name.to_owned(),
             Host::Ipv4(address) => address.to_string(),
             Host::Ipv6(address) => address.to_string(),
         };
-        let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(String::from).map_err(|_| NotAProxy);
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(String::from).map_err(|_| InvalidProxy);
         let authorization = match (url.username(), url.password()) {
             ("", None) => None,
             (user, password) => {
@@ -63,7 +63,7 @@ impl FromStr for ProxyAddress {
                 Some(format!("Basic {}", STANDARD.encode(pair)))
             }
         };
-        Ok(Self { host, port: url.port_or_known_default().ok_or(NotAProxy)?, authorization })
+        Ok(Self { host, port: url.port_or_known_default().ok_or(InvalidProxy)?, authorization })
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         let bare: ProxyAddress = "http://[::1]".parse().expect("proxy");
         assert_eq!((bare.host.as_str(), bare.port, bare.authorization), ("::1", 80, None));
         for text in ["", "proxy:3128", "https://proxy:3128", "http://proxy:3128/path", "http://proxy?x=1", "http://"] {
-            assert_eq!(text.parse::<ProxyAddress>(), Err(NotAProxy), "{text}");
+            assert_eq!(text.parse::<ProxyAddress>(), Err(InvalidProxy), "{text}");
         }
     }
 

@@ -22,7 +22,7 @@ mod timings;
 mod tls;
 
 pub use client::{Client, Exchange, MAX_RESPONSE_BODY, Probe, Request, Settings};
-pub use egress::{NotAProxy, Proxy, ProxyAddress};
-pub use names::{NameServer, NotANameServer};
+pub use egress::{InvalidProxy, Proxy, ProxyAddress};
+pub use names::{InvalidNameServer, NameServer};
 pub use timings::Timings;
 pub use tls::SetupError;

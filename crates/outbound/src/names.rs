@@ -37,14 +37,14 @@ pub struct NameServer(SocketAddr);
 /// The text is not the address of a name server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected the address of a name server, such as 9.9.9.9 or 127.0.0.1:5353")]
-pub struct NotANameServer;
+pub struct InvalidNameServer;
 
 impl FromStr for NameServer {
-    type Err = NotANameServer;
+    type Err = InvalidNameServer;
 
-    fn from_str(text: &str) -> Result<Self, NotANameServer> {
+    fn from_str(text: &str) -> Result<Self, InvalidNameServer> {
         let address = text.parse::<SocketAddr>().or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, PORT).into()));
-        address.map(Self).map_err(|_| NotANameServer)
+        address.map(Self).map_err(|_| InvalidNameServer)
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(NameServer(address.parse().expect("address"))));
         }
         for text in ["", "dns.example", "9.9.9", "9.9.9.9:"] {
-            assert_eq!(text.parse::<NameServer>(), Err(NotANameServer), "{text}");
+            assert_eq!(text.parse::<NameServer>(), Err(InvalidNameServer), "{text}");
         }
     }
 }

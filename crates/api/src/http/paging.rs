@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use fanfare_domain::ids::NotAnId;
+use fanfare_domain::ids::InvalidId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -30,7 +30,7 @@ pub(crate) struct Paging {
 
 impl Paging {
     /// The item before the page, and the size of the page.
-    pub(crate) fn parse<T: FromStr<Err = NotAnId>>(&self) -> Result<(Option<T>, PageSize), ApiError> {
+    pub(crate) fn parse<T: FromStr<Err = InvalidId>>(&self) -> Result<(Option<T>, PageSize), ApiError> {
         let before = self.before.as_deref().map(|text| id("before", text)).transpose()?;
         Ok((before, page_size(self.limit)?))
     }

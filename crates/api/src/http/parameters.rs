@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequestParts, rejection::PathRejection},
     http::request::Parts,
 };
-use fanfare_domain::{ids::NotAnId, label};
+use fanfare_domain::{ids::InvalidId, label};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
@@ -49,7 +49,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 }
 
 /// Parses an id in a path, query or body.
-pub(crate) fn id<T: FromStr<Err = NotAnId>>(field: &str, text: &str) -> Result<T, ApiError> {
+pub(crate) fn id<T: FromStr<Err = InvalidId>>(field: &str, text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|error| ApiError::invalid(field, format!("is not valid: {error}")))
 }
 

@@ -6,7 +6,7 @@ use deadpool_postgres::GenericClient;
 use fanfare_domain::{
     application::EndpointStatus,
     ids::{ApplicationId, AuditId, EndpointId, SecretId},
-    policy::{NotASchedule, Schedule},
+    policy::{InvalidSchedule, Schedule},
     secret::SigningSecret,
 };
 use jiff::Timestamp;
@@ -357,6 +357,6 @@ pub(crate) fn rate(row: &Row) -> Option<u32> {
     row.get::<_, Option<i32>>("rate_per_second").map(i32::cast_unsigned)
 }
 
-pub(crate) fn schedule(row: &Row) -> Result<Option<Schedule>, NotASchedule> {
+pub(crate) fn schedule(row: &Row) -> Result<Option<Schedule>, InvalidSchedule> {
     row.get::<_, Option<Vec<String>>>("schedule").map(|waits| Schedule::parse(&waits)).transpose()
 }

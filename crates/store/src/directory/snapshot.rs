@@ -16,7 +16,7 @@ use fanfare_domain::{
     dialect::Dialects,
     event::EventType,
     ids::{ApplicationId, EndpointId, KeyId},
-    policy::{NotASchedule, Policy},
+    policy::{InvalidSchedule, Policy},
     redaction::Redaction,
     subscription::Subscription,
 };
@@ -342,7 +342,7 @@ fn endpoint(
 }
 
 /// Policy of the dialect, with the endpoint's own values.
-fn policy(row: &Row, of_dialect: &Arc<Policy>) -> Result<Arc<Policy>, NotASchedule> {
+fn policy(row: &Row, of_dialect: &Arc<Policy>) -> Result<Arc<Policy>, InvalidSchedule> {
     let (schedule, timeout, rate) = (endpoints::schedule(row)?, endpoints::timeout(row), endpoints::rate(row));
     if schedule.is_none() && timeout.is_none() && rate.is_none() {
         return Ok(Arc::clone(of_dialect));

@@ -81,12 +81,12 @@ impl fmt::Display for AttemptPlace {
 /// A text that is not the place of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is not the `next` of a page")]
-pub struct NotAPlace;
+pub struct InvalidPosition;
 
 impl FromStr for AttemptPlace {
-    type Err = NotAPlace;
+    type Err = InvalidPosition;
 
-    fn from_str(text: &str) -> Result<Self, NotAPlace> {
+    fn from_str(text: &str) -> Result<Self, InvalidPosition> {
         let read = || {
             let (at, rest) = text.split_once('.')?;
             let (delivery, attempt) = rest.split_once('.')?;
@@ -97,7 +97,7 @@ impl FromStr for AttemptPlace {
                 attempt: i32::try_from(attempt).ok()?.cast_unsigned(),
             })
         };
-        read().ok_or(NotAPlace)
+        read().ok_or(InvalidPosition)
     }
 }
 
@@ -322,7 +322,7 @@ mod tests {
         let place = AttemptPlace { at, delivery: id(at, 7), attempt: 3 };
         assert_eq!(place.to_string().parse(), Ok(place));
         for text in ["", "1", "1.2", "1.dlv_x.3", "x.y.z"] {
-            assert_eq!(text.parse::<AttemptPlace>(), Err(NotAPlace), "{text}");
+            assert_eq!(text.parse::<AttemptPlace>(), Err(InvalidPosition), "{text}");
         }
     }
 
