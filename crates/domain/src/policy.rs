@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use crate::{
     delivery::FailureReason,
-    moment::later,
     outcome::{Outcome, OutcomeClass, OutcomeRules},
+    time::saturating_add,
     wait::{parse_wait, wait_name},
 };
 
@@ -131,7 +131,7 @@ impl Policy {
             return Decision::Failed(FailureReason::AttemptsExhausted);
         };
         let jitter = (self.longest(wait) - wait).mul_f64(f64::from(chance) / f64::from(u32::MAX));
-        let due = later(now, (wait + jitter).max(asked_wait(outcome, now)));
+        let due = saturating_add(now, (wait + jitter).max(asked_wait(outcome, now)));
         if expires_at.is_some_and(|end| due > end) {
             return Decision::Failed(FailureReason::Expired);
         }
@@ -189,7 +189,7 @@ mod tests {
                     break;
                 }
             }
-            now = later(now, Duration::from_secs(1));
+            now = saturating_add(now, Duration::from_secs(1));
         }
         assert_eq!(waits, [60, 300, 900, 3600, 7200]);
         assert_eq!(policy.schedule.max_attempts(), 6);
@@ -250,8 +250,8 @@ mod tests {
         #[test]
         fn every_delivery_ends(failures in 0u32..20, age in 0u64..400_000, status in 100u16..600, chance: u32) {
             let policy = Policy { jitter_percent: 10, ..policy(&DEFAULT) };
-            let now = later(Timestamp::UNIX_EPOCH, Duration::from_secs(age));
-            let expires_at = later(Timestamp::UNIX_EPOCH, policy.lifetime(Duration::from_secs(86400)));
+            let now = saturating_add(Timestamp::UNIX_EPOCH, Duration::from_secs(age));
+            let expires_at = saturating_add(Timestamp::UNIX_EPOCH, policy.lifetime(Duration::from_secs(86400)));
             let outcome = Outcome::Answered { status, retry_after: None };
             match policy.decide(outcome, failures, Some(expires_at), now, chance) {
                 Decision::Delivered => prop_assert!((200..300).contains(&status)),

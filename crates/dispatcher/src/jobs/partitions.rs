@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fanfare_domain::moment::earlier;
+use fanfare_domain::time::saturating_sub;
 use fanfare_store::{Job, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +41,7 @@ impl Partitions {
     async fn roll(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         let (now, store) = (self.database.now(), &self.database.store);
         store.create_partitions(now).await?;
-        let is_raised = store.raise_line(earlier(now, self.retention)).await?;
+        let is_raised = store.raise_line(saturating_sub(now, self.retention)).await?;
         let Some(line) = store.line().await? else { return Ok(()) };
         if store.has_below_line().await? {
             if is_raised {

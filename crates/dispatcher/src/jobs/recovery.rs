@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fanfare_domain::moment::earlier;
+use fanfare_domain::time::saturating_sub;
 use fanfare_service::crash_point;
 use fanfare_store::{Recovered, StoreError};
 use jiff::Timestamp;
@@ -79,7 +79,7 @@ impl Recovery {
             tracing::warn!(deliveries = recovered.queued, "queued retries whose message did not come");
             metrics::counter!(metric::RECOVERED, "kind" => "retry").increment(recovered.queued);
         }
-        self.finish(&recovered, floor, earlier(now, LATE));
+        self.finish(&recovered, floor, saturating_sub(now, LATE));
         Ok(recovered.queued)
     }
 

@@ -7,8 +7,8 @@ use fanfare_domain::{
     delivery::{FailureReason, QueueReason},
     dialect::Sending,
     ids::{AttemptId, DeliveryId},
-    moment::later,
     policy::Decision,
+    time::saturating_add,
 };
 use fanfare_outbound::{Client, Exchange, Request};
 use fanfare_service::{crash_point, parent_of};
@@ -164,7 +164,7 @@ impl Attempts {
             Decision::Retry { due } => {
                 let wait = Duration::try_from(due.duration_since(now)).unwrap_or_default();
                 let plan = self.context.topology.plan(wait);
-                let due = later(now, plan.iter().sum());
+                let due = saturating_add(now, plan.iter().sum());
                 (NextState::Scheduled { due }, Some(NextRetry::new(in_flight, plan)))
             }
         }

@@ -8,7 +8,7 @@ use fanfare_domain::{
     delivery::{QueueReason, lease_duration},
     event::{Content, Event},
     ids::{DeliveryId, LeaseId},
-    moment::{earlier, later, to_milliseconds},
+    time::{saturating_add, saturating_sub, to_milliseconds},
     traceparent::Traceparent,
 };
 use fanfare_service::crash_point;
@@ -122,7 +122,7 @@ impl Events {
     ) {
         let now = self.context.now();
         let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(now));
-        if accepted_at < earlier(now, self.oldest) {
+        if accepted_at < saturating_sub(now, self.oldest) {
             let sentence = format!(
                 "the event was accepted at {accepted_at}, and its deliveries would outlast its retention: publish the \
                  event again with a new id"
@@ -187,7 +187,7 @@ pub(super) fn admit(
     lease: LeaseId,
     bytes: usize,
 ) -> (NewDelivery, Option<Permit>) {
-    let expires_at = later(context.now(), endpoint.policy.lifetime(context.expiry));
+    let expires_at = saturating_add(context.now(), endpoint.policy.lifetime(context.expiry));
     let new = |start| NewDelivery { id, endpoint: endpoint.id, start, expires_at };
     match endpoint.status {
         EndpointStatus::Paused => (new(Start::Queued(QueueReason::Paused)), None),

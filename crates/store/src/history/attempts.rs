@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr};
 
 use fanfare_domain::{
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
-    moment::to_milliseconds,
+    time::to_milliseconds,
 };
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};

@@ -7,8 +7,8 @@ use fanfare_domain::{
     delivery::QueueReason,
     event::EventType,
     ids::{DeliveryId, EndpointId, EventId, ProcessId, ReplayId},
-    moment::later,
     replay::Selection,
+    time::saturating_add,
 };
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};
@@ -94,7 +94,7 @@ impl Wanted {
             let (id, accepted_at) = (event.id, event.accepted_at);
             let endpoints = selection.endpoints(application, &event.event_type).into_iter();
             endpoints.map(move |endpoint| {
-                let expires_at = later(now, endpoint.policy.lifetime(expiry));
+                let expires_at = saturating_add(now, endpoint.policy.lifetime(expiry));
                 Self { event: id, accepted_at, endpoint: endpoint.id, expires_at }
             })
         };

@@ -75,7 +75,7 @@ pub(crate) async fn rotate(
         Rotation::Done => Ok(Answer::of(Rotated {
             id: webhook,
             secret: secret.text().to_owned(),
-            previous_secret_expires_at: fanfare_domain::moment::later(now, overlap),
+            previous_secret_expires_at: fanfare_domain::time::saturating_add(now, overlap),
         })),
         Rotation::NoSuchEndpoint => Err(no_such_webhook()),
         Rotation::UnderWay => {

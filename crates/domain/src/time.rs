@@ -5,12 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// `moment` plus `wait`, or [`Timestamp::MAX`] on overflow.
-pub fn later(moment: Timestamp, wait: Duration) -> Timestamp {
+pub fn saturating_add(moment: Timestamp, wait: Duration) -> Timestamp {
     moment.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
 /// `moment` minus `wait`, or [`Timestamp::MIN`] on overflow.
-pub fn earlier(moment: Timestamp, wait: Duration) -> Timestamp {
+pub fn saturating_sub(moment: Timestamp, wait: Duration) -> Timestamp {
     moment.checked_sub(wait).unwrap_or(Timestamp::MIN)
 }
 
