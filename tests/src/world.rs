@@ -11,7 +11,7 @@ use std::{
 
 use fanfare_domain::{
     delay::{DelayQueues, delay_name},
-    wait::parse_wait,
+    duration::parse_duration,
 };
 use serde_json::{Value, json};
 
@@ -368,7 +368,7 @@ impl Drop for World {
         }
         let (servers, name) = (self.servers.clone(), self.database.clone());
         let _ = fs::remove_dir_all(&self.folder);
-        let waits = std::mem::take(&mut self.delays).into_iter().filter_map(|wait| parse_wait(&wait));
+        let waits = std::mem::take(&mut self.delays).into_iter().filter_map(|wait| parse_duration(&wait));
         let delays: Vec<String> = DelayQueues::new(waits).delays().map(delay_name).collect();
         // A separate thread and runtime: a drop cannot await on the runtime of the test.
         let _ = thread::spawn(move || {

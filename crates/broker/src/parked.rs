@@ -1,8 +1,8 @@
 //! Messages that are published again: parked, put back, or rerouted after no binding matched.
 
 use fanfare_domain::{
+    duration::parse_duration,
     parked::{Edit, Origin},
-    wait::parse_wait,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::Value;
@@ -231,7 +231,7 @@ pub fn encode_rerouted(topology: &Topology, incoming: &Incoming) -> Message {
         Origin::Deliveries if is_parked => (topology.deliveries_exchange(), PARKED.to_owned()),
         // The delay may be unknown to this process.
         Origin::Deliveries => {
-            (topology.deliveries_exchange(), topology.retry_routing_key(parse_wait(&incoming.routing_key)))
+            (topology.deliveries_exchange(), topology.retry_routing_key(parse_duration(&incoming.routing_key)))
         }
     };
     let mut headers = copied_headers(incoming);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::wait::wait_name;
+use crate::duration::duration_name;
 
 /// The default schedule (60s, 5m, 15m, 60m and 120m), and delays by which every wait up to 28 h is a sum of at most
 /// three, at most 5 % or 2 s late. A search found the delays; the property test below verifies the sums.
@@ -72,7 +72,7 @@ impl DelayQueues {
 
 /// Routing key on the deliveries exchange, and last part of the queue's name.
 pub fn delay_name(delay: Duration) -> String {
-    wait_name(delay)
+    duration_name(delay)
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 use crate::{
     delivery::FailureReason,
+    duration::{duration_name, parse_duration},
     outcome::{Outcome, OutcomeClass, OutcomeRules},
     time::saturating_add,
-    wait::{parse_wait, wait_name},
 };
 
 /// Longest wait for which an endpoint's `Retry-After` is heeded.
@@ -39,7 +39,7 @@ impl Schedule {
     /// If a text is not a wait, or for more than 50 waits.
     pub fn parse<T: AsRef<str>>(waits: &[T]) -> Result<Self, InvalidSchedule> {
         let wait = |text: &T| {
-            let wait = parse_wait(text.as_ref()).filter(|wait| wait.subsec_millis() == 0);
+            let wait = parse_duration(text.as_ref()).filter(|wait| wait.subsec_millis() == 0);
             wait.filter(|wait| (1..=86400).contains(&wait.as_secs()))
                 .ok_or_else(|| InvalidSchedule::Wait(text.as_ref().chars().take(32).collect()))
         };
@@ -56,7 +56,7 @@ impl Schedule {
 
     /// Waits as text.
     pub fn names(&self) -> Vec<String> {
-        self.0.iter().map(|&wait| wait_name(wait)).collect()
+        self.0.iter().map(|&wait| duration_name(wait)).collect()
     }
 
     /// Number of failed attempts after which the delivery fails.

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
-use fanfare_domain::wait::parse_wait;
+use fanfare_domain::duration::parse_duration;
 
 /// Environment of a process, and the settings read so far.
 pub struct Environment {
@@ -152,7 +152,7 @@ impl FromStr for Time {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const FORM: &str = "expected a whole number with the unit ms, s, m, h or d, such as 10s";
-        parse_wait(text).map(Self).ok_or(FORM)
+        parse_duration(text).map(Self).ok_or(FORM)
     }
 }
 

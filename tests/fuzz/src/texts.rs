@@ -4,13 +4,13 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 
 use fanfare_domain::{
     access::{Keys, Token},
+    duration::{duration_name, parse_duration},
     ids::{
         ApplicationId, AttemptId, DeliveryId, EndpointId, EventId, KeyId, LeaseId, ParkedId, ProcessId, ReplayId,
         SecretId, is_prefix, with_prefix,
     },
     outcome::RetryAfter,
     traceparent::Traceparent,
-    wait::{parse_wait, wait_name},
 };
 use uuid::Uuid;
 
@@ -84,9 +84,9 @@ pub(crate) fn retry_after(bytes: &[u8]) {
 /// The name of a wait parses to the wait in whole seconds.
 pub(crate) fn wait(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
-    if let Some(wait) = parse_wait(text) {
-        let name = wait_name(wait);
-        let read = parse_wait(&name).unwrap_or_else(|| panic!("{name} does not parse"));
+    if let Some(wait) = parse_duration(text) {
+        let name = duration_name(wait);
+        let read = parse_duration(&name).unwrap_or_else(|| panic!("{name} does not parse"));
         assert_eq!(read, Duration::from_secs(wait.as_secs()), "{name}");
     }
 }

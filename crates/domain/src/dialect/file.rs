@@ -14,11 +14,11 @@ use super::{
 };
 use crate::{
     catalogue::{Catalogue, EventTypeDescription},
+    duration::parse_duration,
     event::{Event, EventType},
     header, ids, json,
     outcome::OutcomeRules,
     policy::{Policy, RATES, Schedule, TIMEOUTS},
-    wait::parse_wait,
 };
 
 const BODY_PLACES: [(&str, BodyPlace); 5] = [
@@ -311,7 +311,7 @@ fn policy(table: &DeliveryTable) -> Result<Policy, Fault> {
     if table.jitter_percent > 100 {
         return Err(fault("delivery.jitter_percent", "must be between 0 and 100"));
     }
-    let timeout = parse_wait(&table.timeout).filter(|timeout| TIMEOUTS.contains(timeout));
+    let timeout = parse_duration(&table.timeout).filter(|timeout| TIMEOUTS.contains(timeout));
     let rules = OutcomeRules::parse(&table.success, &table.rejecting, &table.disabling)
         .map_err(|reason| fault(&format!("delivery.{}", reason.list), reason.to_string()))?;
     if table.rate_per_second.is_some_and(|rate| !RATES.contains(&rate)) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Parses a whole number and a unit: `500ms`, `10s`, `5m`, `24h` or `30d`.
-pub fn parse_wait(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let milliseconds = match unit {
@@ -19,7 +19,7 @@ pub fn parse_wait(text: &str) -> Option<Duration> {
 
 /// Formats whole seconds as in the names of the delay queues: seconds below two minutes, hours above 120 minutes,
 /// minutes between. A wait that the unit does not divide gets the next smaller unit.
-pub fn wait_name(wait: Duration) -> String {
+pub fn duration_name(wait: Duration) -> String {
     match wait.as_secs() {
         seconds if seconds < 120 || seconds % 60 != 0 => format!("{seconds}s"),
         seconds if seconds <= 7200 || seconds % 3600 != 0 => format!("{}m", seconds / 60),
@@ -35,10 +35,10 @@ mod tests {
 
     #[test]
     fn reads_numbers_with_a_unit_and_nothing_else() {
-        assert_eq!(parse_wait("1500ms"), Some(Duration::from_millis(1500)));
-        assert_eq!(parse_wait("30d"), Some(Duration::from_secs(30 * 86400)));
+        assert_eq!(parse_duration("1500ms"), Some(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("30d"), Some(Duration::from_secs(30 * 86400)));
         for text in ["", "60", "s", "-1s", "1.5s", "60 s", "１s", "9999999999999999999h", "1w", "1e2s"] {
-            assert_eq!(parse_wait(text), None, "{text}");
+            assert_eq!(parse_duration(text), None, "{text}");
         }
     }
 
@@ -46,7 +46,7 @@ mod tests {
         #[test]
         fn names_can_be_read(seconds in 0u64..1_000_000) {
             let wait = Duration::from_secs(seconds);
-            prop_assert_eq!(parse_wait(&wait_name(wait)), Some(wait));
+            prop_assert_eq!(parse_duration(&duration_name(wait)), Some(wait));
         }
     }
 }
