@@ -17,10 +17,10 @@ use fanfare_broker::BrokerSettings;
 use fanfare_domain::{
     catalogue::Catalogue,
     dialect::{DEFAULT_DIALECT, Dialect, Dialects},
+    display_name::check_display_name,
     email::check_email,
     endpoint_url::{UrlPolicy, check_url},
     ids::{ApplicationId, EndpointId, SecretId},
-    label::check_label,
     secret::SigningSecret,
 };
 use fanfare_service::Environment;
@@ -226,7 +226,7 @@ async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
 }
 
 async fn create_application(store: &Store, configuration: &Configuration, new: NewApplication) -> anyhow::Result<()> {
-    check_label(&new.name).map_err(|fault| anyhow!("the name {fault}"))?;
+    check_display_name(&new.name).map_err(|fault| anyhow!("the name {fault}"))?;
     if configuration.dialects.get(&new.dialect).is_none() {
         bail!("--dialect: unknown dialect {:?}; see `fanfare dialect list`", new.dialect);
     }

@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequestParts, rejection::PathRejection},
     http::request::Parts,
 };
-use fanfare_domain::{ids::InvalidId, label};
+use fanfare_domain::{display_name, ids::InvalidId};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
@@ -54,8 +54,8 @@ pub(crate) fn id<T: FromStr<Err = InvalidId>>(field: &str, text: &str) -> Result
 }
 
 /// Checks a display name.
-pub(crate) fn check_label(field: &str, text: &str) -> Result<(), ApiError> {
-    label::check_label(text).map_err(|fault| ApiError::invalid(field, fault))
+pub(crate) fn check_display_name(field: &str, text: &str) -> Result<(), ApiError> {
+    display_name::check_display_name(text).map_err(|fault| ApiError::invalid(field, fault))
 }
 
 /// Parses a time in a query or body.

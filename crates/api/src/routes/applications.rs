@@ -14,7 +14,7 @@ use crate::{
         body::{JsonBody, nullable},
         error::{ApiError, ErrorCode, Failures},
         paging::Paging,
-        parameters::{Path, Query, check_label, id},
+        parameters::{Path, Query, check_display_name, id},
     },
     state::ApiState,
 };
@@ -71,7 +71,7 @@ pub(crate) async fn create(
     _: Administrator,
     JsonBody(new): JsonBody<New>,
 ) -> Result<Response, ApiError> {
-    check_label("name", &new.name)?;
+    check_display_name("name", &new.name)?;
     let dialect = new.dialect.unwrap_or_else(|| DEFAULT_DIALECT.to_owned());
     api.check_dialect(&dialect)?;
     let new = NewApplication {
@@ -145,7 +145,7 @@ pub(crate) async fn change(
 ) -> Result<Answer<Application>, ApiError> {
     let application = reached(&application, application_of_key)?;
     if let Some(name) = &change.name {
-        check_label("name", name)?;
+        check_display_name("name", name)?;
     }
     if let Some(dialect) = &change.dialect {
         api.check_dialect(dialect)?;

@@ -19,7 +19,7 @@ use crate::{
         body::JsonBody,
         error::{ApiError, ErrorCode, Failures},
         paging::{PageQuery, page_size},
-        parameters::{Path, Query, check_label},
+        parameters::{Path, Query, check_display_name},
     },
     state::ApiState,
 };
@@ -105,8 +105,8 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     api.dialect_of(&authorized).await?;
     let name = EventType::parse(&new.name).map_err(|fault| ApiError::from(fault).at("name"))?;
-    check_label("category", &new.category)?;
-    check_label("description", &new.description)?;
+    check_display_name("category", &new.category)?;
+    check_display_name("description", &new.description)?;
     let described = EventTypeDescription {
         name,
         category: new.category,

@@ -19,7 +19,7 @@ use crate::{
         body::{JsonBody, OptionalJsonBody},
         error::{ApiError, ErrorCode, Failures},
         paging::page_size,
-        parameters::{Path, Query, check_label, id},
+        parameters::{Path, Query, check_display_name, id},
     },
     state::ApiState,
 };
@@ -89,7 +89,7 @@ pub(crate) async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Page<Parked>, ApiError> {
     let size = page_size(filter.limit)?;
-    filter.reason.as_deref().map(|reason| check_label("reason", reason)).transpose()?;
+    filter.reason.as_deref().map(|reason| check_display_name("reason", reason)).transpose()?;
     let filter = ParkedFilter {
         ids: None,
         reason: filter.reason,
@@ -224,7 +224,7 @@ impl From<NewEdit> for Edit {
 
 impl ApiState {
     async fn chosen(&self, choice: Choice) -> Result<Vec<ParkedId>, ApiError> {
-        choice.reason.as_deref().map(|reason| check_label("reason", reason)).transpose()?;
+        choice.reason.as_deref().map(|reason| check_display_name("reason", reason)).transpose()?;
         let ids = match (choice.ids, &choice.reason) {
             (None, None) => return Err(ApiError::new(ErrorCode::MissingField, "give `ids` or a `reason`").at("ids")),
             (Some(ids), _) if ids.is_empty() || ids.len() > MAX_AT_ONCE => {

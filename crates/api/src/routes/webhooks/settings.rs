@@ -20,7 +20,7 @@ use crate::{
         authentication::AuthorizedApplication,
         body::nullable,
         error::{ApiError, ErrorCode},
-        parameters::check_label,
+        parameters::check_display_name,
     },
     routes::applications::checked_email,
     state::ApiState,
@@ -159,7 +159,7 @@ impl ApiState {
             catalogue.check_subscriptions(events_field, events)?;
         }
         if let Some(Some(name)) = &change.name {
-            check_label("name", name)?;
+            check_display_name("name", name)?;
         }
         let schedule = |waits: Vec<String>| self.check_schedule(&waits, dialect);
         Ok(EndpointSettings {

@@ -12,7 +12,7 @@ pub struct InvalidDisplayName;
 ///
 /// # Errors
 /// If the name is blank, longer than 200 bytes, or contains a control character.
-pub fn check_label(label: &str) -> Result<(), InvalidDisplayName> {
+pub fn check_display_name(label: &str) -> Result<(), InvalidDisplayName> {
     let is_sound = !label.trim().is_empty() && label.len() <= MAX_LENGTH && !label.chars().any(char::is_control);
     if is_sound { Ok(()) } else { Err(InvalidDisplayName) }
 }
@@ -24,10 +24,10 @@ mod tests {
     #[test]
     fn names_are_for_people() {
         for label in ["a", "Bestellungen für Köln", &"a".repeat(200)] {
-            assert_eq!(check_label(label), Ok(()));
+            assert_eq!(check_display_name(label), Ok(()));
         }
         for label in ["", "  ", "a\tb", "a\0", &"a".repeat(201)] {
-            assert_eq!(check_label(label), Err(InvalidDisplayName), "{label:?}");
+            assert_eq!(check_display_name(label), Err(InvalidDisplayName), "{label:?}");
         }
     }
 }
