@@ -3,8 +3,8 @@
 //! Time, random bits and fresh ids are arguments of the functions here, so that property tests reach every decision.
 //! All I/O is in the crates that depend on this crate.
 
-pub mod access;
 pub mod address;
+pub mod api_key;
 pub mod application;
 pub mod breaker;
 pub mod catalogue;

@@ -3,7 +3,7 @@
 use std::{fmt::Display, str::FromStr, time::Duration};
 
 use fanfare_domain::{
-    access::{Keys, Token},
+    api_key::{Keys, Token},
     duration::{duration_name, parse_duration},
     ids::{
         ApplicationId, AttemptId, DeliveryId, EndpointId, EventId, KeyId, LeaseId, ParkedId, ProcessId, ReplayId,

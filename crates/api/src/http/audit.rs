@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fanfare_domain::{
-    access::{Caller, Role},
+    api_key::{Caller, Role},
     client_address::client_address,
     ids::{ApplicationId, AuditId},
 };

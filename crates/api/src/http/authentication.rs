@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 use fanfare_domain::{
-    access::{Caller, Role},
+    api_key::{Caller, Role},
     ids::ApplicationId,
 };
 use fanfare_store::Directory;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
-    access::{Role, Token},
+    api_key::{Role, Token},
     ids::{ApplicationId, KeyId},
 };
 use fanfare_store::KeyRow;

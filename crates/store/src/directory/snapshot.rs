@@ -11,7 +11,7 @@ use std::{
 };
 
 use fanfare_domain::{
-    access::{ApiKey, Caller, Keys, Role},
+    api_key::{ApiKey, Caller, Keys, Role},
     application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
     dialect::Dialects,
     event::EventType,
