@@ -30,7 +30,7 @@ pub(crate) struct Database {
 }
 
 /// Result of a statement after the last try.
-pub(crate) struct Tried<T> {
+pub(crate) struct RetryOutcome<T> {
     pub(crate) result: Result<T, StoreError>,
     /// True if an earlier try may have committed without an answer.
     pub(crate) unknown_commit: bool,
@@ -51,7 +51,11 @@ impl Database {
     /// Tries a statement until the database accepts the statement or refuses a value. Any other refusal (privileges, a
     /// missing schema or database) counts as an outage, since the messages are not at fault. A second commit of the
     /// statement must be harmless.
-    pub(crate) async fn until_answered<T, F>(&self, what: &'static str, statement: impl Fn() -> F) -> Tried<T>
+    pub(crate) async fn retry_until_available<T, F>(
+        &self,
+        what: &'static str,
+        statement: impl Fn() -> F,
+    ) -> RetryOutcome<T>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -61,12 +65,12 @@ impl Database {
         let first_tried_at = Instant::now();
         loop {
             let tried_at = if unknown_commit { first_tried_at } else { Instant::now() };
-            let error = match self.store.in_time(STATEMENT_TIMEOUT, statement()).await {
+            let error = match self.store.with_deadline(STATEMENT_TIMEOUT, statement()).await {
                 Err(error) if error.may_pass() => error,
                 result => {
                     drop(waiting);
-                    self.answers(true);
-                    return Tried { result, unknown_commit, tried_at };
+                    self.set_available(true);
+                    return RetryOutcome { result, unknown_commit, tried_at };
                 }
             };
             if !matches!(error, StoreError::Conflict(_)) {
@@ -74,7 +78,7 @@ impl Database {
                 // A single lost connection is no outage: messages go back to the broker only after a second failed try.
                 if wait > FIRST_WAIT && waiting.is_none() {
                     waiting = Some(Waiting::new(&self.waiting));
-                    self.answers(false);
+                    self.set_available(false);
                 }
                 tracing::warn!(%error, what, "waiting for the database");
             }
@@ -89,12 +93,12 @@ impl Database {
     }
 
     /// Lets messages come in. From now on only the database's answers decide.
-    pub(crate) fn open(&self) {
+    pub(crate) fn mark_loaded(&self) {
         self.open.store(true, Ordering::Release);
-        self.answers(true);
+        self.set_available(true);
     }
 
-    fn answers(&self, available: bool) {
+    fn set_available(&self, available: bool) {
         // Waiting statements go first, most importantly records of outcomes. New messages come in afterwards.
         let nobody_waits = self.waiting.load(Ordering::Acquire) == 0;
         let available = available && nobody_waits && self.open.load(Ordering::Acquire);

@@ -130,11 +130,12 @@ impl Dispatcher {
             Directory::follow(self.database.store.clone(), Arc::clone(&self.dialects), end.clone()).await
         };
         let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
-        let checked = self.database.until_answered("checking durability", || self.database.store.check_durability());
+        let checked =
+            self.database.retry_until_available("checking durability", || self.database.store.check_durability());
         checked.await.result.context("the database may lose committed data")?;
         let (wake, wakes) = mpsc::unbounded_channel();
         let context = self.context(directory, publisher, wake);
-        self.database.open();
+        self.database.mark_loaded();
         let sight = jobs::Sight::new(self.takeover_after);
         let running = Running { context: Arc::clone(&context), wakes, sight, stop: stop.clone() };
         let background = TaskTracker::new();
@@ -304,7 +305,7 @@ async fn report(context: Arc<Context>) {
             counted = Some(Instant::now());
             let waiting = &backlogs.waiting[..backlogs.waiting.len().min(MAX_COUNTED)];
             let store = &context.database.store;
-            if let Ok(count) = store.in_time(REPORTS_EVERY, store.count_queued(waiting, COUNTED_EACH)).await {
+            if let Ok(count) = store.with_deadline(REPORTS_EVERY, store.count_queued(waiting, COUNTED_EACH)).await {
                 metrics::gauge!(metric::BACKLOG_DELIVERIES).set(count as f64);
             }
         }

@@ -49,7 +49,7 @@ impl Schedule {
             if !*self.database.availability().borrow() {
                 continue;
             }
-            match self.store().in_time(LOCK_TIMEOUT, self.store().try_lock(self.job)).await {
+            match self.store().with_deadline(LOCK_TIMEOUT, self.store().try_lock(self.job)).await {
                 Ok(Some(lock)) => return Some(lock),
                 Ok(None) => {}
                 Err(error) => self.failed(&error),
@@ -60,7 +60,7 @@ impl Schedule {
     /// Runs the job until the end, the deadline or `stop`, then unlocks.
     async fn run(&self, lock: AdvisoryLock, work: impl Future<Output = Result<(), StoreError>>) {
         // Each job commits statement by statement: the next run continues an interrupted run.
-        if let Some(Err(error)) = self.stop.run_until_cancelled(self.store().in_time(RUN_TIMEOUT, work)).await {
+        if let Some(Err(error)) = self.stop.run_until_cancelled(self.store().with_deadline(RUN_TIMEOUT, work)).await {
             self.failed(&error);
         }
         // After the deadline the connection is closed, which ends the lock.

@@ -15,12 +15,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Renews the row of the process until `stop`, then removes the row.
 pub(crate) async fn run(store: Store, process: NewProcess, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        if let Err(error) = store.in_time(TIMEOUT, renew(&store, &process)).await {
+        if let Err(error) = store.with_deadline(TIMEOUT, renew(&store, &process)).await {
             tracing::debug!(%error, "the heartbeat failed");
         }
         stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
     }
-    if let Err(error) = store.in_time(TIMEOUT, store.unregister(process.id)).await {
+    if let Err(error) = store.with_deadline(TIMEOUT, store.unregister(process.id)).await {
         tracing::debug!(%error, "cannot remove the row of this process; the row expires");
     }
 }

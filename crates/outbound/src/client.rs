@@ -238,7 +238,7 @@ async fn exchange(
     let started = Instant::now();
     stopwatch.start();
     let mut exchange = match message {
-        Ok(message) => match in_time(deadline, http.request(message)).await {
+        Ok(message) => match with_deadline(deadline, http.request(message)).await {
             Some(Ok(response)) => {
                 stopwatch.lap(|timings| &mut timings.first_byte);
                 answered(response, deadline.saturating_sub(started.elapsed())).await
@@ -257,7 +257,7 @@ async fn exchange(
 
 /// Runs `answer` with a time limit. A response that arrived in time counts, even if the process was held up and reads
 /// late: the receiver is not at fault.
-async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Option<T> {
+async fn with_deadline<T>(limit: Duration, answer: impl Future<Output = T>) -> Option<T> {
     let started = Instant::now();
     let mut answer = std::pin::pin!(answer);
     if let Ok(answer) = timeout(limit, &mut answer).await {

@@ -66,7 +66,10 @@ async fn handle(context: &Context, mut batch: Vec<Unsendable>) -> Vec<(Unsendabl
     // An unknown endpoint may be new: refresh the configuration before the deliveries fail.
     if batch.iter().any(|backlog| backlog.status.is_none()) {
         while !context.directory.refresh().await {
-            let _ = context.database.until_answered("looking for an endpoint", || context.database.store.ping()).await;
+            let _ = context
+                .database
+                .retry_until_available("looking for an endpoint", || context.database.store.ping())
+                .await;
         }
     }
     let (mut released, mut ends) = (Vec::new(), Vec::new());
@@ -93,7 +96,8 @@ async fn handle(context: &Context, mut batch: Vec<Unsendable>) -> Vec<(Unsendabl
 async fn release(context: &Context, mut released: Vec<ReleasedBacklog>) {
     released.sort_unstable_by_key(|backlog| backlog.endpoint);
     let (process, store) = (context.process(), &context.database.store);
-    let tried = context.database.until_answered("releasing backlogs", || store.release_backlogs(process, &released));
+    let tried =
+        context.database.retry_until_available("releasing backlogs", || store.release_backlogs(process, &released));
     if let Err(error) = tried.await.result {
         tracing::error!(%error, "cannot release backlogs of paused endpoints; trying again within 10 s");
     }
@@ -108,7 +112,7 @@ async fn end(context: &Context, backlog: Unsendable, end: End) {
     let (endpoint, store) = (backlog.endpoint, &context.database.store);
     loop {
         let ending = || store.end_queued(endpoint, end, false, BATCH);
-        let ended = match context.database.until_answered("ending deliveries", ending).await.result {
+        let ended = match context.database.retry_until_available("ending deliveries", ending).await.result {
             Ok(ended) => ended,
             Err(error) => {
                 tracing::error!(%error, %endpoint, "cannot end the deliveries of an endpoint; trying again");
@@ -122,7 +126,8 @@ async fn end(context: &Context, backlog: Unsendable, end: End) {
         }
     }
     let (process, endpoints) = (context.process(), [endpoint]);
-    let tried = context.database.until_answered("ending backlogs", || store.end_backlogs(process, &endpoints)).await;
+    let tried =
+        context.database.retry_until_available("ending backlogs", || store.end_backlogs(process, &endpoints)).await;
     match tried.result {
         Ok(gone) if gone.contains(&endpoint) => context.end_backlog(endpoint),
         _ => context.backlogs.retry(endpoint),

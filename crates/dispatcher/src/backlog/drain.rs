@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{blocked::Unsendable, registry::Next};
 use crate::{
     context::Context,
-    database::Tried,
+    database::RetryOutcome,
     lanes::{Blocked, Permit},
     metric,
     stages::leased::{Leases, Unsent},
@@ -176,15 +176,15 @@ impl Drain {
         let lease = LeaseId::new(context.database.now(), rand::random());
         let demands: Vec<Demand> = planned.iter().map(|planned| self.demand(planned)).collect();
         let began = Instant::now();
-        let Tried { result, unknown_commit, tried_at } = context
+        let RetryOutcome { result, unknown_commit, tried_at } = context
             .database
-            .until_answered("leasing deliveries", || context.database.store.lease(process, lease, &demands))
+            .retry_until_available("leasing deliveries", || context.database.store.lease(process, lease, &demands))
             .await;
         let leased = match result {
             // An earlier try may have committed without an answer: the last answer lacks the rows of that lease.
             Ok(_) if unknown_commit => {
                 let store = &context.database.store;
-                context.database.until_answered("looking for leases", || store.leased_under(lease)).await.result
+                context.database.retry_until_available("looking for leases", || store.leased_under(lease)).await.result
             }
             result => result,
         };
@@ -271,7 +271,8 @@ impl Drain {
         empty.sort_unstable();
         let process = context.process();
         let database = &context.database;
-        let tried = database.until_answered("ending backlogs", || database.store.end_backlogs(process, &empty)).await;
+        let tried =
+            database.retry_until_available("ending backlogs", || database.store.end_backlogs(process, &empty)).await;
         let ended: HashSet<EndpointId> = tried.result.unwrap_or_default().into_iter().collect();
         crash_point("backlog.ended");
         let mut going_on = Vec::new();
@@ -300,7 +301,7 @@ impl Drain {
         endpoints.sort_unstable();
         let (process, store) = (context.process(), &context.database.store);
         let marking = || store.mark_ending(process, &endpoints, is_ending);
-        if let Err(error) = context.database.until_answered("marking backlogs", marking).await.result {
+        if let Err(error) = context.database.retry_until_available("marking backlogs", marking).await.result {
             tracing::warn!(%error, "cannot update the marks of ending backlogs");
         }
     }
@@ -314,7 +315,8 @@ impl Drain {
         }
         probed.sort_unstable_by_key(|probed| probed.endpoint);
         let (process, store) = (context.process(), &context.database.store);
-        let noted = context.database.until_answered("noting probes", || store.note_probes(process, &probed)).await;
+        let noted =
+            context.database.retry_until_available("noting probes", || store.note_probes(process, &probed)).await;
         if let Err(error) = noted.result {
             tracing::warn!(%error, "cannot write the breakers of backlogs; the next probe tries again");
         }

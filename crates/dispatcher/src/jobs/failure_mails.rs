@@ -121,7 +121,7 @@ impl FailureMails {
         log(&notices, &sent);
         if is_settled {
             let settle = || store.settle_notices(address, &notices.notified);
-            let settling = self.database.until_answered("settling notices", settle);
+            let settling = self.database.retry_until_available("settling notices", settle);
             // A stopping process does not wait for the database. The price is a second mail about the same failures.
             if let Some(settled) = stop.run_until_cancelled(settling).await {
                 settled.result?;

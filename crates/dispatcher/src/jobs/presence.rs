@@ -170,7 +170,7 @@ impl Presence {
         let free = self.context.lanes.places.free();
         if is_registered {
             let process = self.context.process();
-            if let Some(living) = store.in_time(SLOW, store.renew(process, free, LIFETIME)).await? {
+            if let Some(living) = store.with_deadline(SLOW, store.renew(process, free, LIFETIME)).await? {
                 return Ok(living);
             }
             let new = self.context.renew_process();
@@ -184,8 +184,8 @@ impl Presence {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             settings: self.settings.clone(),
         };
-        store.in_time(SLOW, store.register(&new, LIFETIME)).await?;
-        Ok(store.in_time(SLOW, store.renew(process, free, LIFETIME)).await?.unwrap_or_default())
+        store.with_deadline(SLOW, store.register(&new, LIFETIME)).await?;
+        Ok(store.with_deadline(SLOW, store.renew(process, free, LIFETIME)).await?.unwrap_or_default())
     }
 
     /// Shares each endpoint's bound and rate among the living dispatchers. If this process has few free places and
@@ -224,13 +224,13 @@ impl Presence {
             context.lanes.set_owned(endpoint, false);
         }
         tracing::info!(backlogs = released.len(), "handing backlogs over to dispatchers with free places");
-        self.tell(store.in_time(SLOW, store.release_backlogs(context.process(), &released)).await);
+        self.tell(store.with_deadline(SLOW, store.release_backlogs(context.process(), &released)).await);
     }
 
     /// Begins owned backlogs missing in memory.
     async fn look_at_own(&self) -> Result<(), StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
-        let owned = store.in_time(SLOW, store.owned_backlogs(context.process())).await?;
+        let owned = store.with_deadline(SLOW, store.owned_backlogs(context.process())).await?;
         context.begin(&owned);
         Ok(())
     }
@@ -238,7 +238,7 @@ impl Presence {
     async fn take_over(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
         if self.sight.is_clear() {
-            let released = store.in_time(SLOW, store.release_dead(MAX_TAKEN)).await?;
+            let released = store.with_deadline(SLOW, store.release_dead(MAX_TAKEN)).await?;
             if released > 0 {
                 tracing::warn!(backlogs = released, "a dispatcher died; its backlogs are released");
             }
@@ -246,13 +246,13 @@ impl Presence {
         if context.lanes.places.free() * FEW_PLACES < self.places {
             return Ok(());
         }
-        let taken = store.in_time(SLOW, store.take_backlogs(context.process(), MAX_TAKEN)).await?;
+        let taken = store.with_deadline(SLOW, store.take_backlogs(context.process(), MAX_TAKEN)).await?;
         self.sight.answered();
         if !taken.is_empty() {
             crash_point("backlog.taken");
             context.begin(&taken);
         }
-        let taken = store.in_time(SLOW, store.take_fan_outs(context.process(), MAX_FAN_OUTS)).await;
+        let taken = store.with_deadline(SLOW, store.take_fan_outs(context.process(), MAX_FAN_OUTS)).await;
         if taken.is_err() {
             // The takeover may have committed without an answer.
             self.fan_outs.abandon_later(stop);
@@ -274,7 +274,7 @@ impl Presence {
 /// Releases the backlogs of this process, when the drain of the process begins.
 pub(crate) async fn release(context: &Context) {
     let store = &context.database.store;
-    if let Err(error) = store.in_time(SLOW, store.release_all_backlogs(context.process())).await {
+    if let Err(error) = store.with_deadline(SLOW, store.release_all_backlogs(context.process())).await {
         tracing::warn!(%error, "cannot release backlogs yet; trying again at the end of the drain");
     }
 }
@@ -287,7 +287,7 @@ pub(crate) async fn leave(context: &Context) {
         store.release_fan_outs(process).await?;
         store.unregister(process).await
     };
-    if let Err(error) = store.in_time(SLOW, leaving).await {
+    if let Err(error) = store.with_deadline(SLOW, leaving).await {
         tracing::warn!(%error, "cannot release backlogs; other dispatchers take over when this process counts as dead");
     }
 }

@@ -53,7 +53,9 @@ impl Recovery {
                 Ok(())
             };
             let store = &self.context.database.store;
-            if let Err(error) = stop.run_until_cancelled(store.in_time(LOOK_TIMEOUT, looks)).await.unwrap_or(Ok(())) {
+            if let Err(error) =
+                stop.run_until_cancelled(store.with_deadline(LOOK_TIMEOUT, looks)).await.unwrap_or(Ok(()))
+            {
                 tracing::warn!(%error, "cannot look for deliveries to recover; trying again");
             }
         }

@@ -38,13 +38,13 @@ impl Suspects {
             if stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
                 return;
             }
-            let found = database.store.in_time(EVERY, database.store.has_suspect()).await.unwrap_or(false);
+            let found = database.store.with_deadline(EVERY, database.store.has_suspect()).await.unwrap_or(false);
             if !found || !self.sight.is_clear() {
                 continue;
             }
             let Some(lock) = schedule.next().await else { return };
             // Another process may have sent the suspect meanwhile.
-            if !database.store.in_time(EVERY, database.store.has_suspect()).await.unwrap_or(false) {
+            if !database.store.with_deadline(EVERY, database.store.has_suspect()).await.unwrap_or(false) {
                 let _ = tokio::time::timeout(EVERY, lock.unlock()).await;
                 continue;
             }

@@ -89,7 +89,7 @@ impl Events {
         let context = &self.context;
         while !context.directory.refresh().await {
             let store = &context.database.store;
-            let _ = context.database.until_answered("looking for an application", || store.ping()).await;
+            let _ = context.database.retry_until_available("looking for an application", || store.ping()).await;
         }
         let Some(application) = context.directory.application(event.application) else {
             let unreadable = no_application(&event, context.directory.is_unreadable(event.application));
@@ -108,7 +108,7 @@ impl Events {
         let (database, application, id) = (&self.context.database, event.application, event.id);
         let looking = || database.store.is_persisted(application, id);
         (message.redelivered || message.is_alone())
-            && database.until_answered("looking for an event", looking).await.result.unwrap_or(false)
+            && database.retry_until_available("looking for an event", looking).await.result.unwrap_or(false)
     }
 
     /// Passes an event on to persist, or parks the message.

@@ -100,7 +100,7 @@ impl FanOuts {
     pub(super) async fn abandon(&self) {
         let (process, database) = (self.context.process(), &self.context.database);
         let releasing = || database.store.release_fan_outs(process);
-        if let Err(error) = database.until_answered("releasing fan-outs", releasing).await.result {
+        if let Err(error) = database.retry_until_available("releasing fan-outs", releasing).await.result {
             tracing::error!(%error, "cannot release fan-outs; the fan-outs wait until this process stops");
         }
     }
@@ -141,7 +141,7 @@ impl FanOuts {
             };
             let (process, database) = (context.process(), &context.database);
             let writing = || database.store.persist_chunk(process, &chunk);
-            let tried = database.until_answered("fanning out an event", writing).await;
+            let tried = database.retry_until_available("fanning out an event", writing).await;
             match tried.result {
                 Ok(Some(persisted)) => {
                     crash_point("fan_out.written");

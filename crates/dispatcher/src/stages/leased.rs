@@ -69,7 +69,7 @@ async fn end(context: &Arc<Context>, mut ended: Vec<EndLeased>) {
     }
     ended.sort_unstable_by_key(|ended| ended.delivery);
     let database = &context.database;
-    let count = database.until_answered("ending deliveries", || database.store.end_leased(&ended)).await.result;
+    let count = database.retry_until_available("ending deliveries", || database.store.end_leased(&ended)).await.result;
     match count {
         Ok(_) => {
             for reason in ended.iter().filter_map(|ended| ended.end.reason()) {
@@ -80,7 +80,7 @@ async fn end(context: &Arc<Context>, mut ended: Vec<EndLeased>) {
         Err(error) if error.lacks_partition() && ended.len() == 1 => {
             let delivery = ended[0].delivery;
             let forgetting = || database.store.forget_dropped(delivery);
-            let _ = database.until_answered("forgetting a delivery", forgetting).await;
+            let _ = database.retry_until_available("forgetting a delivery", forgetting).await;
             tracing::warn!(%delivery, "removed a delivery that was open after its retention");
         }
         Err(error) if error.lacks_partition() => {
@@ -104,7 +104,8 @@ pub(crate) async fn give_back(context: &Arc<Context>, mut back: Vec<GiveBack>) {
     }
     back.sort_unstable_by_key(|given| given.delivery);
     let (process, database) = (context.process(), &context.database);
-    let tried = database.until_answered("giving deliveries back", || database.store.give_back(process, &back)).await;
+    let tried =
+        database.retry_until_available("giving deliveries back", || database.store.give_back(process, &back)).await;
     match tried.result {
         Ok(touched) => {
             crash_point("delivery.given_back");

@@ -60,7 +60,7 @@ pub(crate) async fn keep(context: Arc<Context>, mut messages: mpsc::Receiver<Inc
                     body: message.body.clone(),
                 };
                 let database = &context.database;
-                let kept = database.until_answered("parking a message", || database.store.park(&parked)).await;
+                let kept = database.retry_until_available("parking a message", || database.store.park(&parked)).await;
                 if let Err(error) = kept.result {
                     tracing::error!(
                         %error, parked = %parked.id,

@@ -15,7 +15,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{InFlight, batch, events::Planned, fan_out::FanOuts, in_flight::FirstAttempts, park};
-use crate::{context::Context, database::Tried, metric};
+use crate::{context::Context, database::RetryOutcome, metric};
 
 /// State of the stage. Cheap to clone.
 #[derive(Clone)]
@@ -58,8 +58,8 @@ impl Persist {
     async fn write(&self, mut batch: Vec<Planned>, stop: &CancellationToken) {
         let news: Vec<&NewEvent> = batch.iter().map(|planned| &planned.new).collect();
         let (process, database) = (self.context.process(), &self.context.database);
-        let Tried { result, unknown_commit, tried_at } =
-            database.until_answered("persisting events", || database.store.persist(process, &news)).await;
+        let RetryOutcome { result, unknown_commit, tried_at } =
+            database.retry_until_available("persisting events", || database.store.persist(process, &news)).await;
         match result {
             Ok(persisted) => {
                 crash_point("event.persisted");
@@ -97,7 +97,8 @@ impl Persist {
         let (persist, stop) = (self.clone(), stop.clone());
         self.context.tasks.spawn(async move {
             let (accepted_at, database) = (planned.new.accepted_at, &persist.context.database);
-            let line = database.until_answered("reading the line of retention", || database.store.line()).await.result;
+            let line =
+                database.retry_until_available("reading the line of retention", || database.store.line()).await.result;
             if line.is_ok_and(|line| line.is_some_and(|line| accepted_at < line)) {
                 let sentence = format!(
                     "the event was accepted at {accepted_at}, and its retention is over: publish the event again with \
@@ -106,7 +107,7 @@ impl Persist {
                 return park::park(&persist.context, planned.message, Unreadable::new("retention_over", sentence));
             }
             let making = || database.store.create_partitions_of(accepted_at);
-            let made = database.until_answered("creating partitions", making).await;
+            let made = database.retry_until_available("creating partitions", making).await;
             match made.result {
                 Ok(()) => persist.write_again(vec![planned], &stop).await,
                 Err(error) => {
@@ -179,7 +180,7 @@ impl Persist {
         context.backlogs.look_for_more();
         let ids: Vec<DeliveryId> = planned.new.deliveries.iter().map(|delivery| delivery.id).collect();
         let store = &context.database.store;
-        let tried = context.database.until_answered("looking for leases", || store.leases(&ids)).await;
+        let tried = context.database.retry_until_available("looking for leases", || store.leases(&ids)).await;
         let leases: HashMap<DeliveryId, LeaseId> = tried.result.unwrap_or_default();
         let is_ours = |position: usize| {
             let delivery = &planned.new.deliveries[position];
@@ -205,7 +206,7 @@ impl Persist {
             return known;
         }
         let database = &self.context.database;
-        let tried = database.until_answered("comparing known events", || database.store.reused(&contents)).await;
+        let tried = database.retry_until_available("comparing known events", || database.store.reused(&contents)).await;
         let reused = tried.result.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot compare copies of events with the persisted events; the copies are acked");
             HashSet::new()

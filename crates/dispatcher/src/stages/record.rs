@@ -53,7 +53,7 @@ pub(crate) async fn run(context: Arc<Context>, mut results: mpsc::Receiver<Attem
 async fn record(context: &Arc<Context>, mut batch: Vec<Sent>) {
     let records: Vec<&AttemptRecord> = batch.iter().map(|sent| sent.record.as_ref()).collect();
     let database = &context.database;
-    let tried = database.until_answered("recording attempts", || database.store.record(&records)).await;
+    let tried = database.retry_until_available("recording attempts", || database.store.record(&records)).await;
     match tried.result {
         Ok(moved) => {
             crash_point("attempt.recorded");
@@ -62,8 +62,8 @@ async fn record(context: &Arc<Context>, mut batch: Vec<Sent>) {
         Err(error) if batch.len() == 1 => {
             let record = &batch[0].record;
             if error.lacks_partition() {
-                let dropped =
-                    database.until_answered("forgetting a delivery", || database.store.forget_dropped(record.delivery));
+                let dropped = database
+                    .retry_until_available("forgetting a delivery", || database.store.forget_dropped(record.delivery));
                 let is_dropped = dropped.await.result.unwrap_or(false);
                 tracing::warn!(
                     delivery = %record.delivery, is_dropped,
@@ -113,7 +113,7 @@ fn disable(context: &Arc<Context>, record: &AttemptRecord) {
         let reason = FailureReason::EndpointGone.as_str();
         let database = &disabling.database;
         let disabling = || database.store.disable_endpoint(endpoint, reason, asked_at);
-        match database.until_answered("disabling an endpoint", disabling).await.result {
+        match database.retry_until_available("disabling an endpoint", disabling).await.result {
             Ok(true) => tracing::warn!(%endpoint, reason, "disabled an endpoint"),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, %endpoint, "cannot disable an endpoint; the next answer tries again"),
@@ -140,7 +140,7 @@ pub(crate) async fn list_slow(
     while stop.run_until_cancelled(slow.recv_many(&mut batch, 1000)).await.is_some_and(|count| count > 0) {
         batch.sort_unstable();
         let store = &context.database.store;
-        if let Err(error) = store.in_time(Duration::from_secs(5), store.list_slow(&batch)).await {
+        if let Err(error) = store.with_deadline(Duration::from_secs(5), store.list_slow(&batch)).await {
             tracing::debug!(%error, "cannot show slow deliveries in lists; lists show them after the record");
         }
         batch.clear();

@@ -20,7 +20,7 @@ use super::{
     leased::{Leases, Unsent},
     park, retry_messages,
 };
-use crate::{context::Context, database::Tried, lanes::Permit};
+use crate::{context::Context, database::RetryOutcome, lanes::Permit};
 
 /// A due retry, with the message.
 struct Due {
@@ -90,7 +90,8 @@ async fn take(leases: &Leases, mut batch: Vec<Due>) {
     let (process, database) = (context.process(), &context.database);
     let lease = LeaseId::new(context.now(), rand::random());
     let taking = || database.store.take_retries(process, lease, &retries);
-    let Tried { result, unknown_commit, tried_at } = database.until_answered("taking retries", taking).await;
+    let RetryOutcome { result, unknown_commit, tried_at } =
+        database.retry_until_available("taking retries", taking).await;
     match result {
         Ok(TakenRetries { mut leased, backlogs }) => {
             crash_point("retry.taken");
@@ -99,7 +100,7 @@ async fn take(leases: &Leases, mut batch: Vec<Due>) {
                 context.backlogs.look_for_more();
                 // An earlier try may have committed without an answer: the last answer lacks the rows of that lease.
                 let looking = || database.store.leased_under(lease);
-                leased = database.until_answered("looking for leases", looking).await.result.unwrap_or_default();
+                leased = database.retry_until_available("looking for leases", looking).await.result.unwrap_or_default();
             }
             for due in batch {
                 due.message.ack();

@@ -157,7 +157,7 @@ impl Store {
     ///
     /// # Errors
     /// Errors of `work`; [`StoreError::Unavailable`] after the deadline.
-    pub async fn in_time<T>(
+    pub async fn with_deadline<T>(
         &self,
         limit: Duration,
         work: impl Future<Output = Result<T, StoreError>>,
@@ -179,7 +179,7 @@ impl Store {
         }
     }
 
-    /// Fails all work in [`Self::in_time`]: silent connections never answer.
+    /// Fails all work in [`Self::with_deadline`]: silent connections never answer.
     pub(crate) fn leave_connections(&self) {
         self.close_unused();
         self.silence.send_replace(());

@@ -188,7 +188,7 @@ impl Source {
     async fn note_uses(&self) {
         let uses: Vec<_> = self.uses.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
         if !uses.is_empty()
-            && let Err(error) = self.store.in_time(STEP_TIMEOUT, self.store.note_key_uses(&uses)).await
+            && let Err(error) = self.store.with_deadline(STEP_TIMEOUT, self.store.note_key_uses(&uses)).await
         {
             tracing::debug!(%error, keys = uses.len(), "cannot note when keys were used");
         }
@@ -196,7 +196,7 @@ impl Source {
 
     /// Loads all changed applications and all keys.
     async fn refresh(&self, current: &mut Arc<Snapshot>) -> Result<(), StoreError> {
-        let versions = self.store.in_time(STEP_TIMEOUT, self.versions()).await?;
+        let versions = self.store.with_deadline(STEP_TIMEOUT, self.versions()).await?;
         let changed: Vec<Uuid> = versions
             .iter()
             .filter(|row| {
@@ -208,7 +208,7 @@ impl Source {
         let mut applications = current.applications.clone();
         let mut unreadable = HashSet::new();
         for chunk in changed.chunks(1000) {
-            for (id, application) in self.store.in_time(STEP_TIMEOUT, self.load(chunk)).await? {
+            for (id, application) in self.store.with_deadline(STEP_TIMEOUT, self.load(chunk)).await? {
                 match application {
                     Ok(application) => drop(applications.insert(id, Arc::new(application))),
                     Err(error) => {
@@ -220,7 +220,7 @@ impl Source {
                 }
             }
         }
-        let keys = Arc::new(self.store.in_time(STEP_TIMEOUT, load_keys(&self.store)).await?);
+        let keys = Arc::new(self.store.with_deadline(STEP_TIMEOUT, load_keys(&self.store)).await?);
         *current = Arc::new(Snapshot { applications, keys, unreadable });
         Ok(())
     }
