@@ -133,7 +133,7 @@ pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
         return Parked::Keep { reason: reason.to_owned(), message, routing_key, origin };
     }
     match died {
-        Some((origin, routing_key)) if !incoming.is_alone() => {
+        Some((origin, routing_key)) if !incoming.is_quarantined() => {
             let mut headers = copied_headers(incoming);
             headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
             Parked::PutBack(again(incoming, way_back(topology, origin, &routing_key), headers))
@@ -241,7 +241,7 @@ pub fn encode_rerouted(topology: &Topology, incoming: &Incoming) -> Message {
 
 impl Incoming {
     /// True if the message was parked and put back, and must be handled alone.
-    pub fn is_alone(&self) -> bool {
+    pub fn is_quarantined(&self) -> bool {
         self.headers.inner().contains_key(PUT_BACK)
     }
 

@@ -117,7 +117,7 @@ fn is_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) 
         return;
     };
     let back = back.detached();
-    assert!(!back.is_alone());
+    assert!(!back.is_quarantined());
     // Header names that are not UTF-8 are dropped on the return, after which the message may be readable.
     if reason != "not_utf8" && origin == Origin::Events {
         assert_eq!(read(&back).as_ref(), Err(unreadable));
@@ -130,7 +130,7 @@ pub(crate) fn parked(bytes: &[u8]) {
     let Some(incoming) = incoming(bytes, "") else { return };
     if let Parked::PutBack(message) = decode_parked(&topology, &incoming) {
         let back = message.detached();
-        assert!(back.is_alone());
+        assert!(back.is_quarantined());
         assert_eq!(back.body, incoming.body);
         assert!(matches!(decode_parked(&topology, &back), Parked::Keep { .. }));
     }

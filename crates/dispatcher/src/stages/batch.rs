@@ -39,7 +39,7 @@ pub(crate) struct Weight<K> {
     pub(crate) key: K,
     pub(crate) bytes: usize,
     /// True if processes have died with the item: no other item may share the commit.
-    pub(crate) is_alone: bool,
+    pub(crate) is_quarantined: bool,
 }
 
 /// Takes the next batch out of `waiting`, sorted by key: replicas that write the same rows in different orders would
@@ -50,11 +50,11 @@ pub(crate) fn next<T, K: Copy + Ord + Hash>(waiting: &mut Vec<T>, weigh: impl Fn
     let mut is_full = false;
     let (mut batch, rest): (Vec<T>, Vec<T>) = waiting.drain(..).partition(|item| {
         let weight = weigh(item);
-        let fits = keys.is_empty() || !weight.is_alone && bytes + weight.bytes <= MAX_BYTES;
+        let fits = keys.is_empty() || !weight.is_quarantined && bytes + weight.bytes <= MAX_BYTES;
         let is_taken = !is_full && fits && keys.insert(weight.key);
         if is_taken {
             bytes += weight.bytes;
-            is_full = weight.is_alone;
+            is_full = weight.is_quarantined;
         }
         is_taken
     });
@@ -69,8 +69,8 @@ mod tests {
 
     type Item = (u32, usize, bool);
 
-    fn weigh(&(key, bytes, is_alone): &Item) -> Weight<u32> {
-        Weight { key, bytes, is_alone }
+    fn weigh(&(key, bytes, is_quarantined): &Item) -> Weight<u32> {
+        Weight { key, bytes, is_quarantined }
     }
 
     fn batches(mut waiting: Vec<Item>) -> Vec<Vec<u32>> {

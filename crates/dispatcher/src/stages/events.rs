@@ -107,7 +107,7 @@ impl Events {
     async fn is_persisted(&self, message: &Incoming, event: &Event) -> bool {
         let (database, application, id) = (&self.context.database, event.application, event.id);
         let looking = || database.store.is_persisted(application, id);
-        (message.redelivered || message.is_alone())
+        (message.redelivered || message.is_quarantined())
             && database.retry_until_available("looking for an event", looking).await.result.unwrap_or(false)
     }
 

@@ -42,7 +42,7 @@ fn weigh(planned: &Planned) -> batch::Weight<EventId> {
         key: planned.new.event.id,
         // An event with redacted members has two bodies.
         bytes: planned.new.body.len() + planned.new.redacted.as_ref().map_or(0, String::len),
-        is_alone: planned.message.is_alone(),
+        is_quarantined: planned.message.is_quarantined(),
     }
 }
 

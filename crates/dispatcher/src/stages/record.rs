@@ -42,7 +42,7 @@ pub(crate) async fn run(context: Arc<Context>, mut results: mpsc::Receiver<Attem
             let batch = batch::next(&mut sent, |sent: &Sent| batch::Weight {
                 key: sent.record.delivery,
                 bytes: sent.record.response_body.len(),
-                is_alone: false,
+                is_quarantined: false,
             });
             record(&context, batch).await;
         }

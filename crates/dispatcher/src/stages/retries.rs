@@ -49,8 +49,11 @@ pub(crate) async fn run(leases: Leases, mut messages: mpsc::Receiver<Incoming>, 
         let mut waiting = Vec::new();
         while batch::gather(&mut to_take, &mut waiting).await > 0 {
             while !waiting.is_empty() {
-                let weigh =
-                    |due: &Due| batch::Weight { key: due.retry.delivery, bytes: 0, is_alone: due.message.is_alone() };
+                let weigh = |due: &Due| batch::Weight {
+                    key: due.retry.delivery,
+                    bytes: 0,
+                    is_quarantined: due.message.is_quarantined(),
+                };
                 take(&leases, batch::next(&mut waiting, weigh)).await;
             }
         }
@@ -136,7 +139,7 @@ fn admit(context: &Context, due: &Due, permits: &mut Permits) -> DueRetry {
     let has_room = context.lanes.places.left_to_drains(context.events_wait()) > 0;
     let admitted = context
         .endpoint(application, endpoint)
-        .filter(|endpoint| has_room && endpoint.status == EndpointStatus::Enabled && !due.message.is_alone())
+        .filter(|endpoint| has_room && endpoint.status == EndpointStatus::Enabled && !due.message.is_quarantined())
         .and_then(|endpoint| context.lanes.admit_retry(&endpoint).map(|permit| (endpoint, permit)));
     let lease = admitted.as_ref().map(|(endpoint, _)| lease_duration(endpoint.policy.timeout));
     permits.extend(admitted.map(|admitted| (delivery, admitted)));
