@@ -122,19 +122,19 @@ impl Lane {
     }
 
     /// Records that an attempt has been in flight for longer than [`SLOW_AFTER`].
-    pub fn is_late(&mut self) {
+    pub fn mark_slow(&mut self) {
         self.pace = Pace::Slow;
     }
 
     /// Records the end of an attempt. Returns a change of the breaker, if any.
-    pub fn ended(
+    pub fn record_outcome(
         &mut self,
         outcome: Outcome,
         is_failure: bool,
         took: Duration,
         now: Duration,
         random: f64,
-    ) -> Option<Switched> {
+    ) -> Option<BreakerTransition> {
         self.typical = (self.typical * 9 + took) / 10;
         match outcome {
             Outcome::Answered { .. } => {
@@ -150,9 +150,9 @@ impl Lane {
             _ => {}
         }
         if is_failure {
-            return self.breaker.record_failure(self.limits.failures, now, random).then_some(Switched::Opened);
+            return self.breaker.record_failure(self.limits.failures, now, random).then_some(BreakerTransition::Opened);
         }
-        self.breaker.record_success().then_some(Switched::Closed)
+        self.breaker.record_success().then_some(BreakerTransition::Closed)
     }
 }
 
@@ -182,7 +182,7 @@ pub fn bound_share(bound: usize, dispatchers: usize) -> usize {
 
 /// A change of the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Switched {
+pub enum BreakerTransition {
     /// Attempts no longer pass.
     Opened,
     /// The endpoint has recovered.
@@ -203,7 +203,7 @@ mod tests {
     fn grown() -> Lane {
         let mut lane = Lane::new(LIMITS);
         for _ in 0..LIMITS.attempts {
-            lane.ended(OK, false, QUICKLY, NOW, 0.0);
+            lane.record_outcome(OK, false, QUICKLY, NOW, 0.0);
         }
         lane
     }
@@ -222,19 +222,19 @@ mod tests {
     fn the_bound_follows_the_answers() {
         let mut lane = Lane::new(LIMITS);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Unknown, FIRST_BOUND));
-        lane.ended(OK, false, QUICKLY, NOW, 0.0);
+        lane.record_outcome(OK, false, QUICKLY, NOW, 0.0);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Fast, FIRST_BOUND + 1));
         let mut lane = grown();
         assert_eq!(lane.bound(), LIMITS.attempts);
         for bound in [8, 4, 2, 1, 1] {
-            lane.ended(Outcome::TimedOut, true, Duration::from_secs(10), NOW, 0.0);
+            lane.record_outcome(Outcome::TimedOut, true, Duration::from_secs(10), NOW, 0.0);
             assert_eq!((lane.pace(), lane.bound()), (Pace::Slow, bound));
         }
-        lane.ended(OK, false, QUICKLY, NOW, 0.0);
+        lane.record_outcome(OK, false, QUICKLY, NOW, 0.0);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Fast, 2));
-        lane.is_late();
+        lane.mark_slow();
         assert_eq!(lane.pace(), Pace::Slow);
-        lane.ended(OK, false, SLOW_AFTER, NOW, 0.0);
+        lane.record_outcome(OK, false, SLOW_AFTER, NOW, 0.0);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Slow, 3), "slow is not dead");
     }
 
@@ -243,11 +243,11 @@ mod tests {
         let mut lane = grown();
         let failed = Outcome::Answered { status: 500, retry_after: None };
         for _ in 1..LIMITS.failures {
-            assert_eq!(lane.ended(failed, true, QUICKLY, NOW, 0.0), None);
+            assert_eq!(lane.record_outcome(failed, true, QUICKLY, NOW, 0.0), None);
         }
-        assert_eq!(lane.ended(failed, true, QUICKLY, NOW, 0.0), Some(Switched::Opened));
+        assert_eq!(lane.record_outcome(failed, true, QUICKLY, NOW, 0.0), Some(BreakerTransition::Opened));
         assert!(lane.breaker().pass(NOW).is_err());
-        assert_eq!(lane.ended(OK, false, QUICKLY, NOW, 0.0), Some(Switched::Closed));
+        assert_eq!(lane.record_outcome(OK, false, QUICKLY, NOW, 0.0), Some(BreakerTransition::Closed));
         assert_eq!(lane.breaker().pass(NOW), Ok(()));
     }
 
@@ -258,9 +258,9 @@ mod tests {
         for kept in [KEPT, KEPT_FAILING] {
             assert!(!lane.is_forgettable(kept - QUICKLY));
             assert!(lane.is_forgettable(kept));
-            lane.ended(failed, true, QUICKLY, NOW, 0.0);
+            lane.record_outcome(failed, true, QUICKLY, NOW, 0.0);
         }
-        lane.ended(OK, false, QUICKLY, NOW, 0.0);
+        lane.record_outcome(OK, false, QUICKLY, NOW, 0.0);
         assert!(lane.is_forgettable(KEPT));
     }
 
@@ -270,7 +270,7 @@ mod tests {
             let mut lane = Lane::new(Limits { attempts, failures: 10 });
             for (end, milliseconds) in ends {
                 let outcome = [OK, Outcome::TimedOut, Outcome::NameNotResolved][usize::from(end)];
-                lane.ended(outcome, end > 0, Duration::from_millis(milliseconds), NOW, 0.0);
+                lane.record_outcome(outcome, end > 0, Duration::from_millis(milliseconds), NOW, 0.0);
                 prop_assert!((1..=attempts).contains(&lane.bound()));
                 prop_assert_eq!(lane.expected_wait(lane.bound() - 1, lane.bound(), Duration::MAX), Duration::ZERO, "a free lane admits");
             }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use fanfare_domain::{
     delivery::QueueReason,
-    lane::{SLOW_AFTER, Switched},
+    lane::{BreakerTransition, SLOW_AFTER},
     outcome::Outcome,
 };
 use tokio::{sync::oneshot, time::Instant};
@@ -76,7 +76,7 @@ impl Turn {
         tokio::time::sleep_until(self.started + SLOW_AFTER).await;
         let entry = &self.slot.entry;
         let mut lane = entry.lane();
-        lane.lane.is_late();
+        lane.lane.mark_slow();
         let sent_back = if lane.age(entry) >= SLOW_AFTER { std::mem::take(&mut lane.waiting) } else { VecDeque::new() };
         drop(lane);
         drop(sent_back);
@@ -87,12 +87,16 @@ impl Turn {
         let entry = &self.slot.entry;
         let switched = {
             let mut lane = entry.lane();
-            lane.lane.ended(outcome, is_failure, self.started.elapsed(), elapsed(), rand::random())
+            lane.lane.record_outcome(outcome, is_failure, self.started.elapsed(), elapsed(), rand::random())
         };
         let endpoint = entry.endpoint;
         match switched {
-            Some(Switched::Opened) => tracing::warn!(%endpoint, "an endpoint fails repeatedly; its breaker opens"),
-            Some(Switched::Closed) => tracing::info!(%endpoint, "an endpoint answers again; its breaker closes"),
+            Some(BreakerTransition::Opened) => {
+                tracing::warn!(%endpoint, "an endpoint fails repeatedly; its breaker opens")
+            }
+            Some(BreakerTransition::Closed) => {
+                tracing::info!(%endpoint, "an endpoint answers again; its breaker closes")
+            }
             None => {}
         }
         RecordPermit { _place: self.place }
