@@ -16,7 +16,7 @@ mod requests;
 
 pub use configuration::{
     applications::{ApplicationChange, ApplicationRow, NewApplication},
-    endpoint_upsert::{Put, PutEndpoint},
+    endpoint_upsert::{EndpointUpsert, Upserted},
     endpoints::{EndpointRow, EndpointSettings, NewEndpoint, OwnHeaders},
     keys::KeyRow,
     secrets::Rotation,

@@ -10,7 +10,7 @@ use fanfare_domain::{
     ids::{EndpointId, SecretId},
     secret::SigningSecret,
 };
-use fanfare_store::{AttemptFilter, EndpointRow, EndpointSettings, NewEndpoint, Put, PutEndpoint};
+use fanfare_store::{AttemptFilter, EndpointRow, EndpointSettings, EndpointUpsert, NewEndpoint, Upserted};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -184,7 +184,7 @@ impl ApiState {
         config: PutConfig,
         dialect: &Dialect,
         catalogue: &Catalogue,
-    ) -> Result<PutEndpoint, ApiError> {
+    ) -> Result<EndpointUpsert, ApiError> {
         let given_secret = config.secret.map(|secret| self.secret(Some(secret))).transpose()?;
         let endpoint = config.id.as_deref().map(|text| id("id", text)).transpose()?;
         if endpoint.is_none() && config.url.is_none() {
@@ -213,20 +213,20 @@ impl ApiState {
             secret: given_secret.clone().unwrap_or_else(|| SigningSecret::from_random(rand::random())),
         });
         let secret = given_secret.map(|secret| (SecretId::new(now, rand::random()), secret));
-        Ok(PutEndpoint { id: endpoint, settings, secret, new })
+        Ok(EndpointUpsert { id: endpoint, settings, secret, new })
     }
 
-    fn config_of(&self, put: Put) -> Result<Config, ApiError> {
-        match put {
-            Put::Created(row, secret) => Ok(Config::new(*row, Some(&secret))),
-            Put::Changed(row) => Ok(Config::new(*row, None)),
-            Put::NoSuchId => Err(ApiError::not_found("id", "no webhook configuration has this id")),
-            Put::NothingToCreate => Err(missing("event_types")),
-            Put::Ambiguous => {
+    fn config_of(&self, upserted: Upserted) -> Result<Config, ApiError> {
+        match upserted {
+            Upserted::Created(row, secret) => Ok(Config::new(*row, Some(&secret))),
+            Upserted::Changed(row) => Ok(Config::new(*row, None)),
+            Upserted::NoSuchId => Err(ApiError::not_found("id", "no webhook configuration has this id")),
+            Upserted::NothingToCreate => Err(missing("event_types")),
+            Upserted::Ambiguous => {
                 let message = "several webhook configurations have this URL: select a configuration by `id`";
                 Err(ApiError::new(ErrorCode::AmbiguousUrl, message).at("url"))
             }
-            Put::TooMany => Err(self.too_many_webhooks()),
+            Upserted::TooMany => Err(self.too_many_webhooks()),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 
 /// Upsert of an endpoint.
 #[derive(Debug, Clone)]
-pub struct PutEndpoint {
+pub struct EndpointUpsert {
     /// Id of the endpoint; `None` to find the endpoint by its URL.
     pub id: Option<EndpointId>,
     /// Changes of the endpoint.
@@ -27,7 +27,7 @@ pub struct PutEndpoint {
 
 /// Result of the upsert of an endpoint.
 #[derive(Debug, Clone)]
-pub enum Put {
+pub enum Upserted {
     /// The endpoint is new, and has this secret.
     Created(Box<EndpointRow>, SigningSecret),
     /// The endpoint was changed.
@@ -48,9 +48,9 @@ impl Store {
     pub async fn put_endpoints(
         &self,
         application: ApplicationId,
-        endpoints: &[PutEndpoint],
+        endpoints: &[EndpointUpsert],
         most: usize,
-    ) -> Result<Vec<Put>, StoreError> {
+    ) -> Result<Vec<Upserted>, StoreError> {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
         // Two concurrent upserts of the same URL must not both create the endpoint.
@@ -58,7 +58,7 @@ impl Store {
         let mut answers = Vec::new();
         for endpoint in endpoints {
             let put = self.put_endpoint(&transaction, application, endpoint, row_count(most)).await?;
-            let is_done = matches!(put, Put::Created(..) | Put::Changed(_));
+            let is_done = matches!(put, Upserted::Created(..) | Upserted::Changed(_));
             answers.push(put);
             if !is_done {
                 return Ok(answers);
@@ -72,9 +72,9 @@ impl Store {
         &self,
         client: &impl GenericClient,
         application: ApplicationId,
-        put: &PutEndpoint,
+        put: &EndpointUpsert,
         most: i64,
-    ) -> Result<Put, StoreError> {
+    ) -> Result<Upserted, StoreError> {
         let id = match put.id {
             Some(id) => id,
             None => {
@@ -82,24 +82,26 @@ impl Store {
                     "SELECT id FROM endpoints WHERE application_id = $1 AND url = $2 AND deleted_at IS NULL";
                 let found = client.query(statement, &[&application.0, &put.settings.url]).await?;
                 match (found.as_slice(), &put.new) {
-                    ([], None) => return Ok(Put::NothingToCreate),
-                    ([], Some(_)) if count_endpoints(client, application).await? >= most => return Ok(Put::TooMany),
+                    ([], None) => return Ok(Upserted::NothingToCreate),
+                    ([], Some(_)) if count_endpoints(client, application).await? >= most => {
+                        return Ok(Upserted::TooMany);
+                    }
                     ([], Some(new)) => {
                         let row = self.create_endpoint_in(client, new).await?;
-                        return Ok(Put::Created(Box::new(row), new.secret.clone()));
+                        return Ok(Upserted::Created(Box::new(row), new.secret.clone()));
                     }
                     ([row], _) => EndpointId(row.get(0)),
-                    _ => return Ok(Put::Ambiguous),
+                    _ => return Ok(Upserted::Ambiguous),
                 }
             }
         };
         let Some(row) = self.change_endpoint_in(client, application, id, &put.settings).await? else {
-            return Ok(Put::NoSuchId);
+            return Ok(Upserted::NoSuchId);
         };
         if let Some((secret_id, secret)) = &put.secret {
             client.execute("DELETE FROM endpoint_secrets WHERE endpoint_id = $1", &[&id.0]).await?;
             self.add_secret(client, id, *secret_id, secret).await?;
         }
-        Ok(Put::Changed(Box::new(row)))
+        Ok(Upserted::Changed(Box::new(row)))
     }
 }
