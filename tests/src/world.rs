@@ -10,7 +10,7 @@ use std::{
 };
 
 use fanfare_domain::{
-    delay::{DelayQueues, delay_name},
+    delivery::delay::{DelayQueues, delay_name},
     duration::parse_duration,
 };
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
 use fanfare_broker::{Publisher, Topology};
-use fanfare_domain::{dialect::Dialects, endpoint_url::UrlPolicy};
+use fanfare_domain::{dialect::Dialects, endpoint::url::UrlPolicy};
 use fanfare_outbound::Client;
 use fanfare_store::{Directory, Store};
 

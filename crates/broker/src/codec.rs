@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use fanfare_domain::{
-    event::{Event, EventFault, EventFields, EventType, check_accepted_at, check_key},
+    delivery::retry::RetryMessage,
+    event::{Event, EventFault, EventFields, EventType, check_accepted_at, check_key, traceparent::Traceparent},
     ids::{ApplicationId, EventId},
-    retry::RetryMessage,
-    traceparent::Traceparent,
 };
 use jiff::Timestamp;
 use lapin::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use fanfare_domain::delay::DelayQueues;
+use fanfare_domain::delivery::delay::DelayQueues;
 use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, tcp::OwnedTLSConfig, types::FieldTable};
 
 use crate::{BrokerUrls, Prefix, Topology, nodes::Node, stream::open};

@@ -2,7 +2,7 @@
 
 use fanfare_domain::{
     duration::parse_duration,
-    parked::{Edit, Origin},
+    event::parked::{Edit, Origin},
 };
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::Value;

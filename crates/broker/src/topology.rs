@@ -5,7 +5,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use fanfare_domain::delay::{DelayQueues, delay_name};
+use fanfare_domain::delivery::delay::{DelayQueues, delay_name};
 use lapin::{
     Channel, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},

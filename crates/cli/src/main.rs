@@ -15,13 +15,15 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand};
 use fanfare_broker::BrokerSettings;
 use fanfare_domain::{
-    catalogue::Catalogue,
     dialect::{DEFAULT_DIALECT, Dialect, Dialects},
     display_name::check_display_name,
-    email::check_email,
-    endpoint_url::{UrlPolicy, check_url},
+    endpoint::{
+        email::check_email,
+        secret::SigningSecret,
+        url::{UrlPolicy, check_url},
+    },
+    event::catalogue::Catalogue,
     ids::{ApplicationId, EndpointId, SecretId},
-    secret::SigningSecret,
 };
 use fanfare_service::Environment;
 use fanfare_store::{

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use fanfare_broker::{BrokerSettings, Publisher, PutBack, encode_put_back};
-use fanfare_domain::{delay::DelayQueues, ids::ParkedId, parked::Edit};
+use fanfare_domain::{delivery::delay::DelayQueues, event::parked::Edit, ids::ParkedId};
 use fanfare_service::Environment;
 use fanfare_store::{ParkedFilter, Store};
 use tokio_util::sync::CancellationToken;

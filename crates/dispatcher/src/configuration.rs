@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fanfare_broker::BrokerSettings;
-use fanfare_domain::{delay::DelayQueues, dialect::Dialects, lane};
+use fanfare_domain::{
+    delivery::{delay::DelayQueues, lane},
+    dialect::Dialects,
+};
 use fanfare_mailer::{Sender, SmtpServer};
 use fanfare_outbound as outbound;
 use fanfare_service::{Environment, TelemetrySettings, agreed_settings};

@@ -19,10 +19,12 @@ use std::{
 
 use fanfare_domain::{
     application::Endpoint,
-    delivery::QueueReason,
+    delivery::{
+        QueueReason,
+        lane::{self, Lane, MAX_EXPECTED_WAIT, Pace, bound_share},
+        rate::Tokens,
+    },
     ids::EndpointId,
-    lane::{self, Lane, MAX_EXPECTED_WAIT, Pace, bound_share},
-    rate::Tokens,
 };
 use tokio::{
     sync::{mpsc, oneshot},

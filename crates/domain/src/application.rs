@@ -10,14 +10,15 @@ use jiff::Timestamp;
 use url::Url;
 
 use crate::{
-    catalogue::nearest,
+    delivery::policy::Policy,
     dialect::Dialect,
-    event::{EventFault, EventType},
+    endpoint::{redaction::Redaction, secret::SigningSecret},
+    event::{
+        EventFault, EventType,
+        catalogue::nearest,
+        subscription::{Subscription, SubscriptionIndex},
+    },
     ids::{ApplicationId, EndpointId},
-    policy::Policy,
-    redaction::Redaction,
-    secret::SigningSecret,
-    subscription::{Subscription, SubscriptionIndex},
 };
 
 /// Status of an endpoint.

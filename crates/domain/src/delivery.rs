@@ -1,4 +1,13 @@
-//! States of a delivery, and the reasons for a state.
+//! States of a delivery, the reasons for a state, and the decisions on attempts.
+
+pub mod breaker;
+pub mod delay;
+pub mod lane;
+pub mod outcome;
+pub mod policy;
+pub mod rate;
+pub mod replay;
+pub mod retry;
 
 use std::time::Duration;
 

@@ -14,11 +14,10 @@ pub use self::{
     template::{Part, Template},
 };
 use crate::{
-    catalogue::Catalogue,
-    event::{Event, EventType},
+    delivery::policy::Policy,
+    event::{Event, EventType, catalogue::Catalogue},
     ids::{self, ApplicationId, DeliveryId, EventId, ReplayId},
     json,
-    policy::Policy,
 };
 
 /// Dialect of an application that picks none.

@@ -1,5 +1,10 @@
 //! An event as a publisher sends it, over HTTP or AMQP: the same form and the same checks.
 
+pub mod catalogue;
+pub mod parked;
+pub mod subscription;
+pub mod traceparent;
+
 use std::{borrow::Cow, fmt};
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,9 +16,9 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    event::traceparent::Traceparent,
     ids::{ApplicationId, EventId},
     json,
-    traceparent::Traceparent,
 };
 
 /// Maximum length of an event type, in bytes. Application and event type together must fit into an AMQP routing key.

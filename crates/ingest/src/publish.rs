@@ -14,9 +14,8 @@ use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
 use fanfare_domain::{
     api_key::Role,
     application::Application,
-    event::{Event, EventFields, check_accepted_at, check_key},
+    event::{Event, EventFields, check_accepted_at, check_key, traceparent::Traceparent},
     ids::EventId,
-    traceparent::Traceparent,
 };
 use fanfare_service::{crash_point, parent_of, trace_of};
 use fanfare_store::Directory;

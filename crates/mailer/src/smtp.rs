@@ -236,7 +236,7 @@ fn mail_refused(error: lettre::transport::smtp::Error) -> SendError {
 
 #[cfg(test)]
 mod tests {
-    use fanfare_domain::email::check_email;
+    use fanfare_domain::endpoint::email::check_email;
 
     use super::*;
 

@@ -5,10 +5,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use fanfare_domain::{
     application::Endpoint,
+    delivery::outcome::{Outcome, RetryAfter},
     dialect::Sending,
-    endpoint_url::{UrlFault, UrlPolicy},
-    header::OF_THE_MESSAGE,
-    outcome::{Outcome, RetryAfter},
+    endpoint::{
+        header::OF_THE_MESSAGE,
+        url::{UrlFault, UrlPolicy},
+    },
 };
 use http::{HeaderMap, HeaderValue, Method, Response, Uri, header};
 use http_body_util::{BodyExt, Full};
@@ -71,7 +73,7 @@ pub struct Settings {
 
 /// A POST to be made.
 pub struct Request {
-    /// Destination, as returned by [`check_url`](fanfare_domain::endpoint_url::check_url).
+    /// Destination, as returned by [`check_url`](fanfare_domain::endpoint::url::check_url).
     pub url: Url,
     /// The endpoint's own headers and the signatures. The client itself sets the headers that describe the message.
     pub headers: HeaderMap,
@@ -356,7 +358,7 @@ fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use fanfare_domain::endpoint_url::check_url;
+    use fanfare_domain::endpoint::url::check_url;
     use proptest::prelude::*;
 
     use super::*;

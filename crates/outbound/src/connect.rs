@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::{address::AddressPolicy, endpoint_url::UrlPolicy};
+use fanfare_domain::endpoint::{address::AddressPolicy, url::UrlPolicy};
 use http::{Uri, uri::Scheme};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;

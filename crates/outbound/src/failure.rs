@@ -4,7 +4,7 @@
 
 use std::{error::Error, io, iter};
 
-use fanfare_domain::outcome::Outcome;
+use fanfare_domain::delivery::outcome::Outcome;
 use rustls::pki_types::InvalidDnsNameError;
 
 use crate::{connect::DialError, egress::TunnelError};

@@ -10,7 +10,7 @@
 //! - `egress`: the operator's proxy for connections
 //! - `client`: a POST, from request to recorded response
 //! - `timings`: duration of each phase of a probe
-//! - `failure`: the [`Outcome`](fanfare_domain::outcome::Outcome) of an error
+//! - `failure`: the [`Outcome`](fanfare_domain::delivery::outcome::Outcome) of an error
 
 mod client;
 mod connect;

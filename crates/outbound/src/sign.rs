@@ -4,8 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use fanfare_domain::{
     application::Endpoint,
     dialect::{Part, Sending, SignatureEncoding, SignatureForm, SignatureKey, SignaturePlace, SignedPlace},
-    header::REPLAY,
-    secret::SigningSecret,
+    endpoint::{header::REPLAY, secret::SigningSecret},
 };
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -11,9 +11,11 @@ use std::{
 
 use anyhow::Context;
 use fanfare_domain::{
-    address::AddressPolicy,
     dialect::Dialects,
-    endpoint_url::{Ports, UrlPolicy},
+    endpoint::{
+        address::AddressPolicy,
+        url::{Ports, UrlPolicy},
+    },
 };
 
 use crate::Environment;

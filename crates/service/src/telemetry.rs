@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use axum::http::Uri;
-use fanfare_domain::traceparent::Traceparent;
+use fanfare_domain::event::traceparent::Traceparent;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing::Span;

@@ -3,9 +3,11 @@
 use std::{collections::HashMap, time::Duration};
 
 use fanfare_domain::{
-    delivery::State,
+    delivery::{
+        State,
+        replay::{ReplayState, Replayed},
+    },
     ids::{DeliveryId, EndpointId, EventId},
-    replay::{ReplayState, Replayed},
 };
 use fanfare_store::{AttemptFilter, DeliveryFilter, DeliveryRow, NewReplay, ResendFilter, Step, Store, Wanted};
 use jiff::Timestamp;

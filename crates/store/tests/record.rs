@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_domain::{delivery::QueueReason, outcome::Outcome};
+use fanfare_domain::delivery::{QueueReason, outcome::Outcome};
 use fanfare_store::{AttemptRecord, GiveBack, INLINE_WITHIN};
 
 use crate::database::{

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use fanfare_domain::{
-    delivery::State,
+    delivery::{
+        State,
+        replay::{ReplayState, Replayed},
+    },
     ids::ReplayId,
-    replay::{ReplayState, Replayed},
 };
 use fanfare_store::{NewReplay, Step, Wanted};
 use jiff::Timestamp;

@@ -11,10 +11,12 @@ use fanfare_broker::{
     encode_parked, encode_put_back, encode_rerouted, encode_retry, mended,
 };
 use fanfare_domain::{
-    delay::DelayQueues,
-    event::{Event, EventFields},
-    parked::{Edit, Origin},
-    traceparent::Traceparent,
+    delivery::delay::DelayQueues,
+    event::{
+        Event, EventFields,
+        parked::{Edit, Origin},
+        traceparent::Traceparent,
+    },
 };
 use lapin::{
     BasicProperties,

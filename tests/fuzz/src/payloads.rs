@@ -1,9 +1,9 @@
 //! JSON and events.
 
 use fanfare_domain::{
+    endpoint::redaction::Redaction,
     event::{Content, EventFields, EventType},
     json::{JsonFault, check, compact, print_as_node, readable},
-    redaction::Redaction,
 };
 use serde::de::IgnoredAny;
 use serde_json::{Value, json, value::RawValue};

@@ -1,17 +1,21 @@
 //! Settings of customers and operators.
 
 use fanfare_domain::{
-    address::AddressPolicy,
     dialect::{Dialect, HeaderPlace, Sending, Template},
-    email::check_email,
-    endpoint_url::{MAX_URL_LENGTH, UrlPolicy, check_url},
-    event::{Event, EventType},
-    header::{check_name, check_value},
+    endpoint::{
+        address::AddressPolicy,
+        email::check_email,
+        header::{check_name, check_value},
+        secret::SigningSecret,
+        url::{MAX_URL_LENGTH, UrlPolicy, check_url},
+    },
+    event::{
+        Event, EventType,
+        subscription::{Subscription, SubscriptionIndex},
+        traceparent::Traceparent,
+    },
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
     json,
-    secret::SigningSecret,
-    subscription::{Subscription, SubscriptionIndex},
-    traceparent::Traceparent,
 };
 use http::{HeaderValue, Uri};
 use lettre::{Address, address::Envelope, message::Message};

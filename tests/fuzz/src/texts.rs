@@ -4,13 +4,13 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 
 use fanfare_domain::{
     api_key::{Keys, Token},
+    delivery::outcome::RetryAfter,
     duration::{duration_name, parse_duration},
+    event::traceparent::Traceparent,
     ids::{
         ApplicationId, AttemptId, DeliveryId, EndpointId, EventId, KeyId, LeaseId, ParkedId, ProcessId, ReplayId,
         SecretId, is_prefix, with_prefix,
     },
-    outcome::RetryAfter,
-    traceparent::Traceparent,
 };
 use uuid::Uuid;
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use fanfare_domain::{
     application::EndpointStatus,
-    catalogue::Catalogue,
     dialect::Dialect,
+    endpoint::secret::SigningSecret,
+    event::catalogue::Catalogue,
     ids::{EndpointId, SecretId},
-    secret::SigningSecret,
 };
 use fanfare_store::{AttemptFilter, EndpointRow, EndpointSettings, EndpointUpsert, NewEndpoint, Upserted};
 use futures_util::future::join_all;

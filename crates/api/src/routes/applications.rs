@@ -1,7 +1,11 @@
 //! `/api/v1/applications` and `/api/v1/dialects`.
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use fanfare_domain::{dialect::DEFAULT_DIALECT, email::check_email, ids::ApplicationId, redaction::Redaction};
+use fanfare_domain::{
+    dialect::DEFAULT_DIALECT,
+    endpoint::{email::check_email, redaction::Redaction},
+    ids::ApplicationId,
+};
 use fanfare_store::{ApplicationChange, ApplicationRow, NewApplication};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

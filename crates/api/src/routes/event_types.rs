@@ -3,9 +3,11 @@
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
-    catalogue::{Catalogue, EventTypeDescription},
     dialect::Dialect,
-    event::EventType,
+    event::{
+        EventType,
+        catalogue::{Catalogue, EventTypeDescription},
+    },
     json,
 };
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@
 use axum::extract::State;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fanfare_broker::{PublishError, PutBack, Unreadable, encode_put_back};
-use fanfare_domain::{ids::ParkedId, parked::Edit};
+use fanfare_domain::{event::parked::Edit, ids::ParkedId};
 use fanfare_service::crash_point;
 use fanfare_store::{ParkedFilter, ParkedRow};
 use jiff::Timestamp;

@@ -2,10 +2,12 @@
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
-    delivery::State as DeliveryState,
+    delivery::{
+        State as DeliveryState,
+        replay::{RATES, ReplayState, Replayed},
+    },
+    event::subscription::Subscription,
     ids::{EndpointId, ReplayId},
-    replay::{RATES, ReplayState, Replayed},
-    subscription::Subscription,
 };
 use fanfare_store::{NewReplay, Replay, Wanted};
 use jiff::Timestamp;

@@ -8,9 +8,9 @@ pub(crate) mod test_sends;
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
     application::EndpointStatus,
+    delivery::policy::Schedule,
+    endpoint::secret::SigningSecret,
     ids::{EndpointId, SecretId},
-    policy::Schedule,
-    secret::SigningSecret,
 };
 use fanfare_store::{EndpointRow, EndpointSettings, NewEndpoint};
 use jiff::Timestamp;

@@ -1,7 +1,9 @@
 use fanfare_domain::{
-    delay::DelayQueues,
-    parked::{Edit, Origin},
-    traceparent::Traceparent,
+    delivery::delay::DelayQueues,
+    event::{
+        parked::{Edit, Origin},
+        traceparent::Traceparent,
+    },
 };
 use jiff::Timestamp;
 use lapin::{BasicProperties, types::LongString};

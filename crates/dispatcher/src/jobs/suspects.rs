@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use fanfare_domain::{
     application::EndpointStatus,
-    delivery::{QueueReason, lease_duration},
+    delivery::{QueueReason, lease_duration, policy::TIMEOUTS},
     ids::LeaseId,
-    policy::TIMEOUTS,
 };
 use fanfare_service::crash_point;
 use fanfare_store::{End, EndLeased, GiveBack, Job, Lease, StoreError};

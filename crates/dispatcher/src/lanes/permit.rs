@@ -2,8 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use fanfare_domain::{
-    delivery::QueueReason,
+use fanfare_domain::delivery::{
+    QueueReason,
     lane::{BreakerTransition, SLOW_AFTER},
     outcome::Outcome,
 };

@@ -9,9 +9,11 @@ use std::{
 };
 
 use fanfare_domain::{
-    delivery::QueueReason,
+    delivery::{
+        QueueReason,
+        lane::{Pace, has_room, share},
+    },
     ids::ApplicationId,
-    lane::{Pace, has_room, share},
 };
 use tokio::sync::Notify;
 

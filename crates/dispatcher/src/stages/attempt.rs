@@ -4,10 +4,9 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use fanfare_domain::{
     application::EndpointStatus,
-    delivery::{FailureReason, QueueReason},
+    delivery::{FailureReason, QueueReason, policy::Decision},
     dialect::Sending,
     ids::{AttemptId, DeliveryId},
-    policy::Decision,
     time::saturating_add,
 };
 use fanfare_outbound::{Client, Exchange, Request};

@@ -6,10 +6,9 @@ use fanfare_broker::{Incoming, Unreadable, decode_event};
 use fanfare_domain::{
     application::{Application, Endpoint, EndpointStatus},
     delivery::{QueueReason, lease_duration},
-    event::{Content, Event},
+    event::{Content, Event, traceparent::Traceparent},
     ids::{DeliveryId, LeaseId},
     time::{saturating_add, saturating_sub, to_milliseconds},
-    traceparent::Traceparent,
 };
 use fanfare_service::crash_point;
 use fanfare_store::{Lease, NewDelivery, NewEvent, Start};

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use fanfare_domain::{
     application::Endpoint,
     delivery::{BEGIN_WITHIN, QueueReason},
-    event::EventType,
+    event::{EventType, traceparent::Traceparent},
     ids::{ApplicationId, DeliveryId, EventId, LeaseId, ReplayId},
-    traceparent::Traceparent,
 };
 use fanfare_store::{GiveBack, Lease, Leased, NewDelivery, Start};
 use jiff::Timestamp;

@@ -6,9 +6,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use fanfare_broker::{Incoming, decode_retry};
 use fanfare_domain::{
     application::{Endpoint, EndpointStatus},
-    delivery::lease_duration,
+    delivery::{lease_duration, retry::RetryMessage},
     ids::{DeliveryId, LeaseId},
-    retry::RetryMessage,
 };
 use fanfare_service::crash_point;
 use fanfare_store::{DueRetry, Lease, Leased, TakenRetries};

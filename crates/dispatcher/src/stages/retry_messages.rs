@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fanfare_broker::encode_retry;
-use fanfare_domain::{retry::RetryMessage, traceparent::Traceparent};
+use fanfare_domain::{delivery::retry::RetryMessage, event::traceparent::Traceparent};
 use fanfare_service::crash_point;
 
 use super::InFlight;

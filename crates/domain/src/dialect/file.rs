@@ -13,12 +13,17 @@ use super::{
     SignedPlace, Template, TimeForm,
 };
 use crate::{
-    catalogue::{Catalogue, EventTypeDescription},
+    delivery::{
+        outcome::OutcomeRules,
+        policy::{Policy, RATES, Schedule, TIMEOUTS},
+    },
     duration::parse_duration,
-    event::{Event, EventType},
-    header, ids, json,
-    outcome::OutcomeRules,
-    policy::{Policy, RATES, Schedule, TIMEOUTS},
+    endpoint::header,
+    event::{
+        Event, EventType,
+        catalogue::{Catalogue, EventTypeDescription},
+    },
+    ids, json,
 };
 
 const BODY_PLACES: [(&str, BodyPlace); 5] = [

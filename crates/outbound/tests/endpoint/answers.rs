@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_domain::outcome::{Outcome, RetryAfter};
+use fanfare_domain::delivery::outcome::{Outcome, RetryAfter};
 use fanfare_outbound::MAX_RESPONSE_BODY;
 use http::HeaderValue;
 use tokio::{io::AsyncWriteExt, sync::mpsc, time::timeout};

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use fanfare_domain::outcome::Outcome;
+use fanfare_domain::delivery::outcome::Outcome;
 use fanfare_outbound::{Client, Proxy, Settings};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional, sink},

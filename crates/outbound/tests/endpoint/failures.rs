@@ -1,6 +1,6 @@
 //! Endpoints without a response.
 
-use fanfare_domain::outcome::Outcome;
+use fanfare_domain::delivery::outcome::Outcome;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,

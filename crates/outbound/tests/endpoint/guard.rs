@@ -1,6 +1,6 @@
 //! Forbidden addresses, ports and schemes are never called.
 
-use fanfare_domain::outcome::Outcome;
+use fanfare_domain::delivery::outcome::Outcome;
 use fanfare_outbound::{Client, Settings};
 
 use crate::receiver::{AMPLE, Receiver, allowing, https_only, request};

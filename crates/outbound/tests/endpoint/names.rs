@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_domain::outcome::Outcome;
+use fanfare_domain::delivery::outcome::Outcome;
 use fanfare_outbound::{Client, Settings};
 use tokio::{
     net::{TcpListener, UdpSocket},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_domain::outcome::Outcome;
+use fanfare_domain::delivery::outcome::Outcome;
 use fanfare_outbound::{Client, Probe, Settings};
 use http::HeaderValue;
 use tokio::{

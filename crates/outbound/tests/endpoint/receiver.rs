@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fanfare_domain::{address::AddressPolicy, endpoint_url::UrlPolicy};
+use fanfare_domain::endpoint::{address::AddressPolicy, url::UrlPolicy};
 use fanfare_outbound::{Client, Exchange, Request, Settings};
 use http::HeaderMap;
 use tokio::{
@@ -132,6 +132,6 @@ pub(crate) async fn post(url: &str, deadline: Duration) -> Exchange {
 }
 
 /// Outcome of a status without `Retry-After`.
-pub(crate) fn status(status: u16) -> fanfare_domain::outcome::Outcome {
-    fanfare_domain::outcome::Outcome::Answered { status, retry_after: None }
+pub(crate) fn status(status: u16) -> fanfare_domain::delivery::outcome::Outcome {
+    fanfare_domain::delivery::outcome::Outcome::Answered { status, retry_after: None }
 }

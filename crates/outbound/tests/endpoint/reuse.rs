@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use fanfare_domain::outcome::Outcome;
+use fanfare_domain::delivery::outcome::Outcome;
 use tokio::{io::AsyncWriteExt, sync::mpsc::unbounded_channel};
 
 use crate::receiver::{AMPLE, Receiver, client, read_request, request, status};

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use fanfare_domain::outcome::Outcome;
+use fanfare_domain::delivery::outcome::Outcome;
 use fanfare_outbound::{Client, Settings, SetupError};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{

@@ -2,8 +2,8 @@
 
 use deadpool_postgres::GenericClient;
 use fanfare_domain::{
+    endpoint::secret::SigningSecret,
     ids::{ApplicationId, EndpointId, SecretId},
-    secret::SigningSecret,
 };
 
 use crate::{

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use deadpool_postgres::GenericClient;
 use fanfare_domain::{
     application::EndpointStatus,
+    delivery::policy::{InvalidSchedule, Schedule},
+    endpoint::secret::SigningSecret,
     ids::{ApplicationId, AuditId, EndpointId, SecretId},
-    policy::{InvalidSchedule, Schedule},
-    secret::SigningSecret,
 };
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};

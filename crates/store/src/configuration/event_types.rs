@@ -1,6 +1,9 @@
 //! Event types described by an application, beside the event types of its dialect.
 
-use fanfare_domain::{catalogue::EventTypeDescription, event::EventType, ids::ApplicationId};
+use fanfare_domain::{
+    event::{EventType, catalogue::EventTypeDescription},
+    ids::ApplicationId,
+};
 
 use crate::{Store, StoreError, connection::store::row_count};
 

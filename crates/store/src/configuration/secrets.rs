@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
 use fanfare_domain::{
-    header,
+    endpoint::{header, secret::SigningSecret},
     ids::{ApplicationId, EndpointId, SecretId},
-    secret::SigningSecret,
 };
 use http::HeaderMap;
 use tokio_postgres::Row;

@@ -13,12 +13,11 @@ use std::{
 use fanfare_domain::{
     api_key::{ApiKey, Caller, Keys, Role},
     application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
+    delivery::policy::{InvalidSchedule, Policy},
     dialect::Dialects,
-    event::EventType,
+    endpoint::redaction::Redaction,
+    event::{EventType, subscription::Subscription},
     ids::{ApplicationId, EndpointId, KeyId},
-    policy::{InvalidSchedule, Policy},
-    redaction::Redaction,
-    subscription::Subscription,
 };
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -1,6 +1,6 @@
 //! Parked messages: unreadable messages, moved from the broker into a table.
 
-use fanfare_domain::{ids::ParkedId, parked::Origin};
+use fanfare_domain::{event::parked::Origin, ids::ParkedId};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 

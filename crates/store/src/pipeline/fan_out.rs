@@ -1,9 +1,8 @@
 //! Fan-outs: their owners and their progress.
 
 use fanfare_domain::{
-    event::EventType,
+    event::{EventType, traceparent::Traceparent},
     ids::{ApplicationId, EndpointId, EventId, ProcessId},
-    traceparent::Traceparent,
 };
 use jiff::Timestamp;
 use tokio_postgres::Row;

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use fanfare_domain::{
     delivery::{ALONE_FROM, FailureReason},
-    event::EventType,
+    event::{EventType, traceparent::Traceparent},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId, LeaseId, ProcessId, ReplayId},
-    traceparent::Traceparent,
 };
 use jiff::Timestamp;
 use tokio_postgres::Row;

@@ -3,9 +3,8 @@
 use std::{collections::HashSet, time::Duration};
 
 use fanfare_domain::{
-    delivery::{FailureReason, State},
+    delivery::{FailureReason, State, outcome::Outcome},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId, LeaseId},
-    outcome::Outcome,
 };
 use jiff::Timestamp;
 use uuid::Uuid;

@@ -4,10 +4,9 @@ use std::{collections::HashSet, time::Duration};
 
 use fanfare_domain::{
     application::Application,
-    delivery::QueueReason,
+    delivery::{QueueReason, replay::Selection},
     event::EventType,
     ids::{DeliveryId, EndpointId, EventId, ProcessId, ReplayId},
-    replay::Selection,
     time::saturating_add,
 };
 use jiff::Timestamp;

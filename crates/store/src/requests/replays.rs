@@ -1,9 +1,9 @@
 //! Replays: rows and changes of state. `replay_advance` queues the deliveries.
 
 use fanfare_domain::{
+    delivery::replay::{ReplayState, Replayed, Selection},
+    event::subscription::Subscription,
     ids::{ApplicationId, EndpointId, EventId, ReplayId},
-    replay::{ReplayState, Replayed, Selection},
-    subscription::Subscription,
 };
 use jiff::Timestamp;
 use tokio_postgres::Row;

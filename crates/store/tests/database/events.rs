@@ -6,11 +6,9 @@ use std::{
 };
 
 use fanfare_domain::{
-    delivery::{FailureReason, QueueReason},
-    event::{Content, Event, EventType},
+    delivery::{FailureReason, QueueReason, outcome::Outcome},
+    event::{Content, Event, EventType, traceparent::Traceparent},
     ids::{DeliveryId, EndpointId, EventId, LeaseId},
-    outcome::Outcome,
-    traceparent::Traceparent,
 };
 use fanfare_store::{AttemptRecord, Demand, Floor, Lease, Leased, NewDelivery, NewEvent, NextState, Start};
 use jiff::Timestamp;

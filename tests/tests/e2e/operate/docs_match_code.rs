@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use fanfare_domain::{event::EventFields, retry::RetryMessage};
+use fanfare_domain::{delivery::retry::RetryMessage, event::EventFields};
 use fanfare_tests::{instance::repository, process::binary};
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -4,12 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
     application::EndpointStatus,
-    catalogue::Catalogue,
+    delivery::policy::{Policy, RATES, Schedule, TIMEOUTS},
     dialect::Dialect,
-    endpoint_url::check_url,
-    header,
-    policy::{Policy, RATES, Schedule, TIMEOUTS},
-    secret::SigningSecret,
+    endpoint::{header, secret::SigningSecret, url::check_url},
+    event::catalogue::Catalogue,
 };
 use fanfare_store::{EndpointSettings, OwnHeaders};
 use serde::Deserialize;

@@ -6,13 +6,15 @@ use axum::extract::State;
 use bytes::Bytes;
 use fanfare_domain::{
     application::{Application, Endpoint},
-    catalogue::{Catalogue, nearest},
-    delivery::FailureReason,
+    delivery::{FailureReason, outcome::OutcomeClass},
     dialect::Sending,
-    event::{Content, Event, EventType, with_suggestion},
+    event::{
+        Content, Event, EventType,
+        catalogue::{Catalogue, nearest},
+        traceparent::Traceparent,
+        with_suggestion,
+    },
     ids::{DeliveryId, EventId, LeaseId},
-    outcome::OutcomeClass,
-    traceparent::Traceparent,
 };
 use fanfare_outbound::{Probe, Request};
 use fanfare_store::{AttemptRecord, NewEvent, NextState};
@@ -162,7 +164,7 @@ fn type_and_data(new: New, subscribed: &[String], catalogue: &Catalogue) -> Resu
 }
 
 fn first_wanted(subscribed: &[String], catalogue: &Catalogue) -> Result<EventType, ApiError> {
-    use fanfare_domain::subscription::Subscription;
+    use fanfare_domain::event::subscription::Subscription;
     let subscriptions: Vec<Subscription> =
         subscribed.iter().filter_map(|text| Subscription::parse(text).ok()).collect();
     let described = catalogue.names().find(|name| subscriptions.iter().any(|subscription| subscription.covers(name)));

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use fanfare_domain::{
+    delivery::retry::RetryMessage,
     ids::{ApplicationId, DeliveryId, EndpointId},
-    retry::RetryMessage,
 };
 use jiff::{SignedDuration, Timestamp};
 use lapin::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{breaker::Breaker, outcome::Outcome};
+use crate::delivery::{breaker::Breaker, outcome::Outcome};
 
 /// Longest expected wait with which a delivery still waits in the lane, so that a burst to a fast endpoint is not
 /// queued.

@@ -5,9 +5,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::{
-    delivery::FailureReason,
+    delivery::{
+        FailureReason,
+        outcome::{Outcome, OutcomeClass, OutcomeRules},
+    },
     duration::{duration_name, parse_duration},
-    outcome::{Outcome, OutcomeClass, OutcomeRules},
     time::saturating_add,
 };
 
@@ -160,7 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::outcome::RetryAfter;
+    use crate::delivery::outcome::RetryAfter;
 
     const DEFAULT: [&str; 5] = ["60s", "5m", "15m", "60m", "120m"];
 

@@ -15,7 +15,7 @@ use std::{
 
 use url::{Host, Url};
 
-use crate::address::AddressPolicy;
+use crate::endpoint::address::AddressPolicy;
 
 /// Maximum length of a URL, in bytes of the normalised form.
 pub const MAX_URL_LENGTH: usize = 2048;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use crate::{
     application::{Application, Endpoint, EndpointStatus},
     delivery::State,
-    event::EventType,
+    event::{EventType, subscription::Subscription},
     ids::EndpointId,
-    subscription::Subscription,
 };
 
 /// Permitted rates of a replay, in deliveries per second.

@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    event::{EventFault, EventType, FaultCode, MAX_TYPE_LENGTH, with_suggestion},
-    subscription::Subscription,
-};
+use crate::event::{EventFault, EventType, FaultCode, MAX_TYPE_LENGTH, subscription::Subscription, with_suggestion};
 
 /// Maximum entries in an endpoint's list of event types.
 const MAX_SUBSCRIPTIONS: usize = 200;

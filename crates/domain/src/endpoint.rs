@@ -1,0 +1,8 @@
+//! Parts of an endpoint: URL and address policy, headers, secrets, redaction.
+
+pub mod address;
+pub mod email;
+pub mod header;
+pub mod redaction;
+pub mod secret;
+pub mod url;
