@@ -73,7 +73,7 @@ impl Environment {
 
     /// Maximum database connections of the process.
     pub fn database_connections(&mut self) -> Option<usize> {
-        let meaning = "database connections of the process, in addition to four for batches and one that listens";
+        let meaning = "general database connections of the process; a dispatcher opens eight more, ingest six";
         self.number("FANFARE_DATABASE_CONNECTIONS", "6", 2..=100, meaning)
     }
 
