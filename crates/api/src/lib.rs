@@ -15,7 +15,7 @@ pub use crate::{
     http::{
         answer::Answer,
         audit::{Audit, audited},
-        authentication::{application_of, authenticate},
+        authentication::{application_of, authenticate, look_up_key},
         body::{discard, read_body},
         error::{ApiError, ErrorCode, Failures},
         fallback::{method_not_allowed, not_found},

@@ -115,8 +115,9 @@ impl Context {
 
     /// Forgets an ended or released backlog.
     pub(crate) fn end_backlog(&self, endpoint: EndpointId) {
-        self.backlogs.forget(endpoint);
+        // In this order: a backlog that begins meanwhile sets its lane owned after this.
         self.lanes.set_owned(endpoint, false);
+        self.backlogs.forget(endpoint);
     }
 
     /// Breaker of an endpoint, if the row of the backlog has another time of the next probe.

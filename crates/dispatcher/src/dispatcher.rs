@@ -293,7 +293,7 @@ async fn report(context: Arc<Context>) {
     let mut counted: Option<Instant> = None;
     loop {
         let lanes = context.lanes.report().await;
-        let backlogs = context.backlogs.report();
+        let backlogs = context.backlogs.report(context.lanes.places.left_to_drains(false) == 0);
         // All counts are exact in `f64`: the memory of a process holds fewer than 2^53 entries.
         metrics::gauge!(metric::LANES, "state" => "slow").set(lanes.slow as f64);
         metrics::gauge!(metric::LANES, "state" => "open").set(lanes.open as f64);

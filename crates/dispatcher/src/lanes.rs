@@ -37,6 +37,9 @@ pub(crate) use places::{PlaceLimits, Places};
 use per_endpoint::PerEndpoint;
 use permit::{Admission, Slot};
 
+/// Bytes of a payload, as expected before the lease.
+pub(crate) const EXPECTED_BYTES: usize = 2048;
+
 /// Origin of the lanes' time.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -150,7 +153,7 @@ impl Lanes {
     pub(crate) fn admit_retry(&self, endpoint: &Endpoint) -> Option<Permit> {
         let is_open = self.entry(endpoint.id).lane().lane.next_probe().is_some();
         // The payload's size is known only after the lease.
-        (!is_open).then(|| self.admit_as(endpoint, 0, true).ok())?
+        (!is_open).then(|| self.admit_as(endpoint, EXPECTED_BYTES, true).ok())?
     }
 
     fn admit_as(&self, endpoint: &Endpoint, bytes: usize, is_drained: bool) -> Result<Permit, QueueReason> {
@@ -232,6 +235,11 @@ impl Lanes {
         let entry = self.entry(endpoint);
         let mut lane = entry.lane();
         (lane.is_owned, lane.is_ending) = (is_owned, false);
+        drop(lane);
+        if is_owned {
+            // The last attempt in the lane may have ended before: only the end in an owned lane wakes the drain.
+            entry.wake_drain();
+        }
     }
 
     /// Permits or forbids first attempts beside the endpoint's backlog. True if the lane has changed.

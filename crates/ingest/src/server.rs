@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use axum::{Router, middleware::from_fn_with_state};
 use fanfare_api::{
     ApiState, Audit, TestSends, audited, document_routes, method_not_allowed, not_found, nudj_routes,
-    refresh_after_write,
+    look_up_key, refresh_after_write,
 };
 use fanfare_broker::Publisher;
 use fanfare_domain::ids::ProcessId;
@@ -125,6 +125,7 @@ fn router(
     let (events, management, api) = routes();
     let audit = Audit::new(store.clone(), directory.clone(), configuration.trusted_proxies, &api);
     let refresh = from_fn_with_state(directory.clone(), refresh_after_write);
+    let look_up = from_fn_with_state(directory.clone(), look_up_key);
     let state = ApiState {
         store,
         directory,
@@ -141,6 +142,7 @@ fn router(
     Ok(events
         .with_state(publish)
         .merge(management.with_state(state).layer(refresh).layer(from_fn_with_state(audit, audited)))
+        .layer(look_up)
         .merge(document_routes(&api)?)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed))

@@ -3,16 +3,21 @@
 mod database;
 
 mod backlogs;
+mod directory;
 mod erase;
 mod fan_out;
 mod lease;
-mod lists;
 mod persist;
-mod plans;
 mod processes;
 mod queue;
 mod record;
 mod replays;
 mod resend;
 mod retention;
-mod stress;
+
+/// Tests with filled tables, or under load.
+mod filled {
+    mod lists;
+    mod plans;
+    mod stress;
+}

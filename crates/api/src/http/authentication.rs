@@ -1,8 +1,10 @@
 //! Authentication, and the application of a request.
 
 use axum::{
-    extract::{FromRef, FromRequestParts},
+    extract::{FromRef, FromRequestParts, Request, State},
     http::{HeaderMap, header, request::Parts},
+    middleware::Next,
+    response::Response,
 };
 use fanfare_domain::{
     api_key::{Caller, Role},
@@ -90,6 +92,28 @@ where
 /// # Errors
 /// 401 without a valid key, 403 for a role outside `roles`.
 pub fn authenticate(headers: &HeaderMap, directory: &Directory, roles: &[Role]) -> Result<Caller, ApiError> {
+    let key = key_of(headers)?;
+    let caller = directory
+        .authenticate(key)
+        .ok_or_else(|| ApiError::new(ErrorCode::InvalidKey, "the API key is unknown, expired or revoked"))?;
+    if !roles.contains(&caller.role) {
+        let needed: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+        let message =
+            format!("use a key with the role {}: this key has the role {}", needed.join(" or "), caller.role.as_str());
+        return Err(ApiError::new(ErrorCode::Forbidden, message));
+    }
+    Ok(caller)
+}
+
+/// Looks up an unknown key before the routes refuse the key: a key works at once after its creation.
+pub async fn look_up_key(State(directory): State<Directory>, request: Request, next: Next) -> Response {
+    if let Ok(key) = key_of(request.headers()) {
+        directory.look_for_key(key).await;
+    }
+    next.run(request).await
+}
+
+fn key_of(headers: &HeaderMap) -> Result<&str, ApiError> {
     let missing = || ApiError::new(ErrorCode::MissingKey, "no API key: send the header `Authorization: Bearer <key>`");
     let key = match (headers.get(header::AUTHORIZATION), headers.get(X_API_TOKEN)) {
         (Some(header), _) => {
@@ -102,16 +126,7 @@ pub fn authenticate(headers: &HeaderMap, directory: &Directory, roles: &[Role]) 
         (None, Some(header)) => header.to_str().map_err(|_| missing())?,
         (None, None) => return Err(missing()),
     };
-    let caller = directory
-        .authenticate(key.trim())
-        .ok_or_else(|| ApiError::new(ErrorCode::InvalidKey, "the API key is unknown, expired or revoked"))?;
-    if !roles.contains(&caller.role) {
-        let needed: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
-        let message =
-            format!("use a key with the role {}: this key has the role {}", needed.join(" or "), caller.role.as_str());
-        return Err(ApiError::new(ErrorCode::Forbidden, message));
-    }
-    Ok(caller)
+    Ok(key.trim())
 }
 
 /// The application of a request: the key's application, or for an admin key the application in the query.

@@ -52,6 +52,15 @@ struct Planned {
     blocked: Option<Blocked>,
 }
 
+struct Plan {
+    planned: Vec<Planned>,
+    /// Endpoints whose open breaker permits no attempt.
+    closed: Vec<EndpointId>,
+    /// Endpoints without room in the lane. First attempts beside an ending backlog may take all room: the backlog no
+    /// longer ends.
+    crowded: Vec<EndpointId>,
+}
+
 impl Drain {
     /// Drains until `stop`. `wakes` yields endpoints with room in the lane.
     pub(crate) async fn run(self, mut wakes: mpsc::UnboundedReceiver<EndpointId>, stop: CancellationToken) {
@@ -62,8 +71,9 @@ impl Drain {
                 context.backlogs.lane_has_room(endpoint);
             }
             let next = context.backlogs.pass_time();
-            let (planned, closed) = self.plan();
+            let Plan { planned, closed, crowded } = self.plan();
             self.note_probes(closed.into_iter().chain(planned.iter().map(|planned| planned.endpoint.id))).await;
+            self.mark_ending(crowded, false).await;
             if !planned.is_empty() {
                 self.lease(planned).await;
                 if stop.is_cancelled() {
@@ -85,11 +95,10 @@ impl Drain {
         }
     }
 
-    /// Plans the next statement: the next backlogs with room, with a permit for each delivery. Also returns the
-    /// endpoints whose open breaker permits no attempt.
-    fn plan(&self) -> (Vec<Planned>, Vec<EndpointId>) {
+    /// Plans the next statement: the next backlogs with room, with a permit for each delivery.
+    fn plan(&self) -> Plan {
         let context = &self.context;
-        let (mut planned, mut closed) = (Vec::new(), Vec::new());
+        let (mut planned, mut closed, mut crowded) = (Vec::new(), Vec::new(), Vec::new());
         let mut busy: HashSet<ApplicationId> = HashSet::new();
         let (mut rows, mut aside) = (0, Vec::new());
         while planned.len() < MAX_BACKLOGS && rows < MAX_ROWS && aside.len() < MAX_ASIDE {
@@ -108,6 +117,7 @@ impl Drain {
                     busy.insert(next.application);
                 }
                 Some(Blocked::Until(_, QueueReason::BreakerOpen)) => closed.push(next.endpoint),
+                Some(Blocked::Lane) if is_empty => crowded.push(next.endpoint),
                 _ => {}
             }
             if is_empty && matches!(reserved.blocked, Some(Blocked::Application | Blocked::Process)) {
@@ -124,7 +134,7 @@ impl Drain {
         for endpoint in aside {
             context.backlogs.waits_for_place(endpoint);
         }
-        (planned, closed)
+        Plan { planned, closed, crowded }
     }
 
     /// Returns the endpoint of a backlog, if enabled. Otherwise passes the backlog on to [`super::handle_blocked`].

@@ -10,6 +10,8 @@ use fanfare_domain::ids::{ApplicationId, EndpointId, ProcessId};
 use fanfare_store::{Floor, TakenBacklog, TouchedBacklog};
 use tokio::{sync::Notify, time::Instant};
 
+use crate::lanes::EXPECTED_BYTES;
+
 /// Validity of a floor: rows may return below the floor.
 const FLOOR_HOLDS: Duration = Duration::from_secs(10);
 
@@ -17,9 +19,6 @@ const FLOOR_HOLDS: Duration = Duration::from_secs(10);
 /// another process meanwhile waits as long.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_millis(200);
-
-/// Expected bytes of a payload before the first lease of a backlog.
-const FIRST_BYTES: usize = 2048;
 
 /// The owned backlogs. Cheap to clone.
 #[derive(Clone)]
@@ -163,10 +162,14 @@ impl Backlogs {
         std::mem::take(&mut *self.inner()).backlogs.into_keys().collect()
     }
 
-    /// Reports the backlogs, for the metrics.
-    pub(crate) fn report(&self) -> BacklogReport {
-        let inner = self.inner();
-        let waiting = inner.backlogs.iter().filter_map(|(endpoint, backlog)| Some((backlog.waits_since?, *endpoint)));
+    /// Reports the backlogs. With `no_place`, drains have no place left, and all ready backlogs wait for one.
+    pub(crate) fn report(&self, no_place: bool) -> BacklogReport {
+        let (inner, now) = (self.inner(), Instant::now());
+        let since = |backlog: &Backlog| {
+            let is_waiting = no_place && backlog.state == State::Ready;
+            backlog.waits_since.or(is_waiting.then_some(now))
+        };
+        let waiting = inner.backlogs.iter().filter_map(|(endpoint, backlog)| Some((since(backlog)?, *endpoint)));
         let mut waiting: Vec<(Instant, EndpointId)> = waiting.collect();
         waiting.sort_unstable();
         let p95 = waiting.get(waiting.len() / 20).map(|(since, _)| since.elapsed()).unwrap_or_default();
@@ -174,11 +177,13 @@ impl Backlogs {
         BacklogReport { owned: inner.backlogs.len(), waiting, p95_wait: p95 }
     }
 
-    /// Removes up to `most` backlogs that wait for a place, for another process with free places.
-    pub(crate) fn hand_over(&self, most: usize) -> Vec<EndpointId> {
+    /// Removes half of the backlogs that wait for a place, for another process with free places.
+    pub(crate) fn hand_over(&self, no_place: bool) -> Vec<EndpointId> {
+        let mut endpoints = self.report(no_place).waiting;
+        endpoints.truncate(endpoints.len() / 2);
         let mut inner = self.inner();
-        let waiting = inner.backlogs.iter().filter(|(_, backlog)| backlog.waits_since.is_some());
-        let endpoints: Vec<EndpointId> = waiting.map(|(endpoint, _)| *endpoint).take(most).collect();
+        // The drain may have taken some of the backlogs meanwhile.
+        endpoints.retain(|endpoint| inner.backlogs.get(endpoint).is_some_and(|backlog| backlog.state == State::Ready));
         for endpoint in &endpoints {
             inner.unqueue(*endpoint);
             inner.backlogs.remove(endpoint);
@@ -321,7 +326,7 @@ impl Inner {
                 is_empty: false,
                 is_probing: false,
                 was_touched: false,
-                bytes: FIRST_BYTES,
+                bytes: EXPECTED_BYTES,
                 waits_since: None,
                 noted: None,
             };
@@ -420,9 +425,11 @@ mod tests {
         }
         let busy = HashSet::from([application(1)]);
         assert_eq!(backlogs.next(&busy).map(|next| next.endpoint), Some(endpoint(4)));
-        assert_eq!((backlogs.report().owned, backlogs.report().waiting.len()), (4, 2));
-        assert_eq!(backlogs.hand_over(5).len(), 2);
-        assert_eq!(backlogs.report().owned, 2);
+        assert_eq!((backlogs.report(false).owned, backlogs.report(false).waiting.len()), (4, 2));
+        backlogs.is_ready(endpoint(2));
+        assert_eq!(backlogs.report(true).waiting.len(), 3, "without a place, each ready backlog waits");
+        assert_eq!(backlogs.hand_over(false), [endpoint(1)], "half of the backlogs, and none that is being drained");
+        assert_eq!(backlogs.report(false).owned, 3);
     }
 
     #[tokio::test(start_paused = true)]

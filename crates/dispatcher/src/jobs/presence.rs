@@ -36,9 +36,6 @@ const SLOW: Duration = Duration::from_secs(5);
 const JUMP: Duration = Duration::from_secs(4);
 const AFTER_JUMP: Duration = Duration::from_secs(60);
 
-/// Divisor of the places: with less than a quarter free, a process takes over no more, and may hand backlogs over.
-const FEW_PLACES: usize = 4;
-
 pub(crate) struct Presence {
     pub(crate) context: Arc<Context>,
     pub(crate) fan_outs: FanOuts,
@@ -203,10 +200,9 @@ impl Presence {
             );
         }
         let has_room = |other: &&&LivingProcess| other.id != process && other.free_places * 2 > self.places;
-        let is_full = context.lanes.places.free() * FEW_PLACES < self.places;
-        if is_full && dispatchers.iter().any(|other| has_room(&other)) {
-            let waiting = context.backlogs.report().waiting.len();
-            self.hand_over(context.backlogs.hand_over(waiting / 2)).await;
+        let places = &context.lanes.places;
+        if places.is_nearly_full() && dispatchers.iter().any(|other| has_room(&other)) {
+            self.hand_over(context.backlogs.hand_over(places.left_to_drains(false) == 0)).await;
         }
     }
 
@@ -243,7 +239,7 @@ impl Presence {
                 tracing::warn!(backlogs = released, "a dispatcher died; its backlogs are released");
             }
         }
-        if context.lanes.places.free() * FEW_PLACES < self.places {
+        if context.lanes.places.is_nearly_full() {
             return Ok(());
         }
         let taken = store.with_deadline(SLOW, store.take_backlogs(context.process(), MAX_TAKEN)).await?;

@@ -76,17 +76,22 @@ impl Places {
         bytes: usize,
         is_drained: bool,
     ) -> Result<Place, QueueReason> {
+        let PlaceLimits { attempts, bytes: most_bytes } = self.limits;
+        let mut used = self.used();
         if self.is_closed.load(Ordering::Acquire) {
             return Err(QueueReason::Isolated);
         }
-        let PlaceLimits { attempts, bytes: most_bytes } = self.limits;
-        let mut used = self.used();
         let own = used.applications.get(&application).copied().unwrap_or_default();
-        let is_drained_up = is_drained && own.drained >= drained_most(share(attempts));
-        if is_drained_up || !fits(own, pace, bytes, share(attempts), share(most_bytes)) {
+        let drains_have_room = |drained: usize, places: usize| {
+            let most = drained_most(places);
+            !is_drained || has_room(pace, most.saturating_sub(drained), most)
+        };
+        if !drains_have_room(own.drained, share(attempts))
+            || !fits(own, pace, bytes, share(attempts), share(most_bytes))
+        {
             return Err(QueueReason::ApplicationBusy);
         }
-        if !fits(used.whole, pace, bytes, attempts, most_bytes) {
+        if !drains_have_room(used.whole.drained, attempts) || !fits(used.whole, pace, bytes, attempts, most_bytes) {
             return Err(QueueReason::ProcessBusy);
         }
         Ok(self.taken(&mut used, application, bytes, is_drained))
@@ -119,9 +124,18 @@ impl Places {
         most.saturating_sub(self.used().whole.drained)
     }
 
+    /// True if less than a quarter of all places is free, or of the drains' places.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        let places = self.limits.attempts;
+        self.free() * 4 < places || self.left_to_drains(false) * 4 < drained_most(places)
+    }
+
     /// Stops or resumes giving places.
     pub(crate) fn close(&self, is_closed: bool) {
+        // Behind the lock: no place is being given now.
+        let used = self.used();
         self.is_closed.store(is_closed, Ordering::Release);
+        drop(used);
         self.freed.notify_one();
     }
 

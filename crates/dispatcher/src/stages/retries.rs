@@ -102,7 +102,11 @@ async fn take(leases: &Leases, mut batch: Vec<Due>) {
                 context.backlogs.look_for_more();
                 // An earlier try may have committed without an answer: the last answer lacks the rows of that lease.
                 let looking = || database.store.leased_under(lease);
-                leased = database.retry_until_available("looking for leases", looking).await.result.unwrap_or_default();
+                let found = database.retry_until_available("looking for leases", looking).await.result;
+                leased = found.unwrap_or_else(|error| {
+                    tracing::error!(%error, "cannot find the leases of retries; recovery queues them");
+                    Vec::new()
+                });
             }
             for due in batch {
                 due.message.ack();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use fanfare_domain::{
-    api_key::{ApiKey, Caller, Keys, Role},
+    api_key::{ApiKey, Caller, Keys, Role, Token},
     application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
     delivery::policy::{InvalidSchedule, Policy},
     dialect::Dialects,
@@ -20,7 +20,10 @@ use fanfare_domain::{
     ids::{ApplicationId, EndpointId, KeyId},
 };
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -37,6 +40,12 @@ const POLL: Duration = Duration::from_secs(10);
 
 /// Deadline of a step of a refresh.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Shortest interval between two looks for unknown keys: random keys must not load the database.
+const KEY_LOOKS_EVERY: Duration = Duration::from_secs(1);
+
+/// Deadline of a look for an unknown key. While the database is away, the caller gets the refusal this late.
+const KEY_LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Wait between a failed refresh and the next.
 const RETRY: Duration = Duration::from_millis(500);
@@ -67,6 +76,8 @@ pub struct Directory {
     refresh: mpsc::Sender<oneshot::Sender<bool>>,
     clock: Arc<Clock>,
     uses: Uses,
+    /// Time of the last look for an unknown key.
+    looked_for_key: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Times of use per key, until the next write to the database.
@@ -95,7 +106,7 @@ impl Directory {
         let (requests, requested) = mpsc::channel(64);
         let following = keep_current(source, current, publish, requested, noticed);
         tokio::spawn(async move { stop.run_until_cancelled(following).await });
-        Self { snapshot, refresh: requests, clock, uses }
+        Self { snapshot, refresh: requests, clock, uses, looked_for_key: Arc::default() }
     }
 
     /// The newest snapshot, with a notification after each comparison with the database.
@@ -124,6 +135,22 @@ impl Directory {
         let caller = self.snapshot.borrow().keys.authenticate(text, now)?;
         self.uses.lock().unwrap_or_else(PoisonError::into_inner).insert(caller.key, now);
         Some(caller)
+    }
+
+    /// Refreshes the copy if `text` is an unknown key, as the key may be new: the notice of a new key needs a moment, or
+    /// is lost. Looks at most once a second.
+    pub async fn look_for_key(&self, text: &str) {
+        if text.parse::<Token>().is_err() || self.authenticate(text).is_some() {
+            return;
+        }
+        {
+            let mut looked = self.looked_for_key.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.is_some_and(|at| at.elapsed() < KEY_LOOKS_EVERY) {
+                return;
+            }
+            *looked = Some(Instant::now());
+        }
+        let _ = tokio::time::timeout(KEY_LOOK_TIMEOUT, self.refresh()).await;
     }
 
     /// True if this process cannot read the newest settings of the application. An endpoint missing in the copy may

@@ -139,7 +139,7 @@ impl Store {
             .column("lifetime_ms", "bigint", |demand| milliseconds(demand.lifetime));
         let statement = format!(
             "WITH demand AS MATERIALIZED (SELECT * FROM {}), mine AS MATERIALIZED (
-    SELECT b.endpoint_id FROM endpoint_backlogs b
+    SELECT b.endpoint_id, b.resumed_at FROM endpoint_backlogs b
     WHERE b.endpoint_id = ANY ({}) AND b.owner = $1 ORDER BY b.endpoint_id FOR SHARE
 ), next AS MATERIALIZED (
     SELECT n.id FROM demand d JOIN mine m ON m.endpoint_id = d.endpoint_id
@@ -154,7 +154,7 @@ impl Store {
     SET state = 'sending', reason = NULL, lease_id = $2, since = now(),
         lease_until = now() + {} * interval '1 millisecond',
         expires_at = coalesce((SELECT greatest(o.expires_at, b.resumed_at + {} * interval '1 millisecond')
-                               FROM endpoint_backlogs b
+                               FROM mine b
                                WHERE b.endpoint_id = o.endpoint_id AND o.since < b.resumed_at), o.expires_at)
     WHERE o.id = ANY (ARRAY(SELECT id FROM next))
     RETURNING {LEASED_COLUMNS}

@@ -1,0 +1,53 @@
+//! The services' copy of the configuration.
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_domain::{
+    api_key::{Role, Token},
+    dialect::Dialects,
+    ids::KeyId,
+};
+use fanfare_store::Directory;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::database::{APPLICATION, Database};
+
+fn token(number: u8) -> Token {
+    Token::from_random(KeyId(Uuid::from_u128(number.into())), [number; 32])
+}
+
+#[tokio::test]
+async fn a_new_key_works_before_its_notice_comes() {
+    let database = Database::new().await;
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let dialects = Arc::new(Dialects::read([]).expect("the built-in dialects"));
+    let directory = Directory::follow(database.another_store(), dialects, stop).await;
+    // The first poll is over, and the next comes after ten seconds.
+    directory.changes().changed().await.expect("the first poll");
+    // Without the trigger, no notice reports the key.
+    database.run("ALTER TABLE api_keys DISABLE TRIGGER announce").await;
+    let new = token(1);
+    database.store.create_key(&new, Role::Manage, Some(APPLICATION), None).await.expect("a key");
+    let text = new.reveal();
+    assert!(directory.authenticate(&text).is_none(), "the copy is older than the key");
+    directory.look_for_key("fanfare_no_key").await;
+    assert!(directory.authenticate(&text).is_none(), "no look for a text without the form of a key");
+    directory.look_for_key(&text).await;
+    assert_eq!(directory.authenticate(&text).map(|caller| caller.application), Some(Some(APPLICATION)));
+
+    // A second look within a second is refused: random keys must not load the database.
+    let later = token(2);
+    database.store.create_key(&later, Role::Manage, Some(APPLICATION), None).await.expect("a key");
+    directory.look_for_key(&later.reveal()).await;
+    assert!(directory.authenticate(&later.reveal()).is_none());
+    for _ in 0..100 {
+        directory.look_for_key(&later.reveal()).await;
+        if directory.authenticate(&later.reveal()).is_some() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no look for a key after a second");
+}
