@@ -70,7 +70,7 @@ impl Collector {
     pub async fn span(&self, service: &str, name: &str, trace: &str) -> Span {
         until(&format!("the span {name:?} of {service} in the trace {trace}"), async || {
             let spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
-            spans.iter().find(|one| (&*one.service, &*one.name, &*one.trace) == (service, name, trace)).cloned()
+            spans.iter().find(|span| (&*span.service, &*span.name, &*span.trace) == (service, name, trace)).cloned()
         })
         .await
     }

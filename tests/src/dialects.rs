@@ -54,7 +54,8 @@ pub fn write(folder: &Path, waits: &Waits, timeout: Option<&str>) -> Vec<String>
         }
         delays.extend(schedule);
         let types = dialect["event_types"].as_array_mut().expect("event types");
-        let known: Vec<String> = types.iter().map(|one| one["name"].as_str().expect("a name").to_owned()).collect();
+        let known: Vec<String> =
+            types.iter().map(|event_type| event_type["name"].as_str().expect("a name").to_owned()).collect();
         for name in MORE_TYPES.iter().filter(|name| !known.iter().any(|known| known == *name)) {
             let described =
                 [("name", *name), ("category", "Tests"), ("description", "For tests"), ("sample", "{\"n\":1}")];

@@ -144,7 +144,7 @@ impl Receiver {
     /// All requests to an endpoint.
     pub fn received(&self, path: &str) -> Vec<Received> {
         let path = format!("/{path}");
-        self.books().received.iter().filter(|one| one.path == path).cloned().collect()
+        self.books().received.iter().filter(|request| request.path == path).cloned().collect()
     }
 
     /// All requests.

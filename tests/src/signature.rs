@@ -17,7 +17,7 @@ pub fn is_signed(received: &Received, secret: &str) -> bool {
             .concat();
     let standard = format!("v1,{}", STANDARD.encode(hmac(&key, &signed)));
     let own: String = hmac(secret.as_bytes(), &received.body).iter().map(|byte| format!("{byte:02x}")).collect();
-    received.header("webhook-signature").split(' ').any(|one| one == standard)
+    received.header("webhook-signature").split(' ').any(|signature| signature == standard)
         && received.header("x-webhook-signature") == own
 }
 

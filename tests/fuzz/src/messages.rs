@@ -183,6 +183,7 @@ pub(crate) fn frames(bytes: &[u8]) {
     let once = mended(frames, &[usize::from(*piece)]);
     assert_eq!(once, mended(frames, &[frames.len()]));
     assert_eq!(once, mended(&once, &[once.len()]));
-    let is_sound = |(one, other): (&u8, &u8)| one == other || !one.is_ascii() && *other == 0x1a || *other == b'x';
+    let is_sound =
+        |(before, after): (&u8, &u8)| before == after || !before.is_ascii() && *after == 0x1a || *after == b'x';
     assert!(once.len() <= frames.len() && frames.iter().zip(&once).all(is_sound));
 }

@@ -63,7 +63,7 @@ fn holds(value: &Value, path: &[&str], end: &[&str]) -> bool {
         Value::Object(members) => members.iter().any(|(name, value)| {
             let path = [path, &[name.as_str()]].concat();
             let is_meant = path.len() >= end.len()
-                && path.iter().rev().zip(end.iter().rev()).all(|(one, other)| one.eq_ignore_ascii_case(other));
+                && path.iter().rev().zip(end.iter().rev()).all(|(name, wanted)| name.eq_ignore_ascii_case(wanted));
             is_meant && value != "[redacted]" || holds(value, &path, end)
         }),
         Value::Array(items) => items.iter().any(|item| holds(item, path, end)),

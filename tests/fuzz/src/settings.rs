@@ -97,10 +97,11 @@ pub(crate) fn subscription(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let mut lines = text.split('\n');
     let event_type = lines.next().and_then(|line| EventType::parse(line).ok());
-    let endpoints: Vec<_> = lines.filter_map(|line| Subscription::parse(line).ok()).map(|one| [one]).collect();
+    let endpoints: Vec<_> =
+        lines.filter_map(|line| Subscription::parse(line).ok()).map(|subscription| [subscription]).collect();
     let Some(event_type) = event_type else { return };
-    assert!(Subscription::parse(event_type.as_str()).is_ok_and(|one| one.covers(&event_type)));
-    let index = SubscriptionIndex::new(endpoints.iter().map(|one| &one[..]));
+    assert!(Subscription::parse(event_type.as_str()).is_ok_and(|subscription| subscription.covers(&event_type)));
+    let index = SubscriptionIndex::new(endpoints.iter().map(|endpoint| &endpoint[..]));
     let covered = |place: &usize| endpoints[*place][0].covers(&event_type);
     let expected: Vec<usize> = (0..endpoints.len()).filter(covered).collect();
     assert_eq!(index.matches(&event_type), expected);

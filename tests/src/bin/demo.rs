@@ -92,8 +92,9 @@ async fn show(world: &World, events: &HashMap<String, String>, endpoints: &[&End
             })
             .collect();
         let received = world.receiver.received(&endpoint.path);
-        let mut received = received.iter().filter(|one| one.event() == text("event"));
-        let verified = if received.all(|one| is_signed(one, &endpoint.secret)) { "all verified" } else { "WRONG" };
+        let mut received = received.iter().filter(|request| request.event() == text("event"));
+        let verified =
+            if received.all(|request| is_signed(request, &endpoint.secret)) { "all verified" } else { "WRONG" };
         let published = events.get(&text("event")).map_or("?", String::as_str);
         println!("  {published:<20} {:<9} {:<10} {:<21} {verified}", endpoint.path, text("state"), attempts.join(", "));
     }

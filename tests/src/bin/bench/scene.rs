@@ -184,7 +184,7 @@ impl Scene {
     pub(crate) async fn other(&self, subscribers: &[Subscriber]) -> Other {
         let (application, client) = self.world.other_application().await;
         subscribe(&client, &self.address, subscribers).await;
-        Other { application, types: subscribers.iter().flat_map(|one| one.types.clone()).collect() }
+        Other { application, types: subscribers.iter().flat_map(|subscriber| subscriber.types.clone()).collect() }
     }
 
     /// Event types of this application, to be published beside others.
@@ -321,7 +321,7 @@ impl Scene {
 
     /// Mebibytes that the dispatchers have now.
     pub(crate) fn memory(&self) -> f64 {
-        self.dispatchers.iter().map(|one| memory(one.id())).sum::<u64>() as f64 / 1024.0 / 1024.0
+        self.dispatchers.iter().map(|dispatcher| memory(dispatcher.id())).sum::<u64>() as f64 / 1024.0 / 1024.0
     }
 
     /// Waits until at least `count` deliveries were recorded as delivered. Returns the number.
@@ -387,7 +387,7 @@ impl Scene {
     fn costs(&self) -> Vec<(&'static str, Duration)> {
         let mut costs: Vec<_> = self.servers.iter().map(|(name, process)| (*name, processor_time(*process))).collect();
         costs.push(("ingest", processor_time(self.world.ingest().id())));
-        let dispatchers = self.dispatchers.iter().map(|one| processor_time(one.id())).sum();
+        let dispatchers = self.dispatchers.iter().map(|dispatcher| processor_time(dispatcher.id())).sum();
         costs.push(("dispatcher", dispatchers));
         if let Some(ceiling) = &self.ceiling {
             costs.push(("ceiling", processor_time(ceiling.id())));
@@ -420,12 +420,12 @@ fn refused_url() -> String {
 }
 
 async fn subscribe(client: &Client, address: &str, subscribers: &[Subscriber]) -> Vec<ceiling::Endpoint> {
-    let mut described: Vec<&String> = subscribers.iter().flat_map(|one| &one.types).collect();
+    let mut described: Vec<&String> = subscribers.iter().flat_map(|subscriber| &subscriber.types).collect();
     described.sort_unstable();
     described.dedup();
-    for one in described {
+    for name in described {
         let described =
-            json!({ "name": one, "category": "Bench", "description": "For the bench", "sample": { "n": 1 } });
+            json!({ "name": name, "category": "Bench", "description": "For the bench", "sample": { "n": 1 } });
         client.post("event-types", &described).await.data();
     }
     let mut endpoints = Vec::new();

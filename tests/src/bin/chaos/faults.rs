@@ -198,10 +198,10 @@ pub(crate) fn nodes(faults: &[Fault]) -> usize {
 
 /// The sum of the permitted losses of all faults.
 pub(crate) fn allowed(faults: &[Fault], extent: Extent) -> Allowed {
-    faults.iter().map(|fault| fault.allowed(extent)).fold(Allowed::default(), |sum, one| Allowed {
-        repeats: sum.repeats.saturating_add(one.repeats),
-        unknown: sum.unknown.saturating_add(one.unknown),
-        missing: sum.missing.max(one.missing),
+    faults.iter().map(|fault| fault.allowed(extent)).fold(Allowed::default(), |sum, permitted| Allowed {
+        repeats: sum.repeats.saturating_add(permitted.repeats),
+        unknown: sum.unknown.saturating_add(permitted.unknown),
+        missing: sum.missing.max(permitted.missing),
     })
 }
 

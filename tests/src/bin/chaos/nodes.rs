@@ -72,19 +72,19 @@ impl Scene {
         if again > HELD_UP {
             self.wrong.push(format!("deliveries flow again only {:.1} s after the nodes", again.as_secs_f32()));
         }
-        let fits = |one: &Answered| {
-            let answer = one.answer.as_ref();
-            one.took < ANSWERED
+        let fits = |answered: &Answered| {
+            let answer = answered.answer.as_ref();
+            answered.took < ANSWERED
                 && answer.is_some_and(|answer| {
                     answer.status == 202
                         || answer.status == 503 && answer.retry_after.is_some_and(|seconds| seconds > 0)
                 })
         };
-        let unfit: Vec<_> = answers.iter().filter(|one| !fits(one)).collect();
+        let unfit: Vec<_> = answers.iter().filter(|answered| !fits(answered)).collect();
         if let Some(first) = unfit.first() {
             self.wrong.push(format!("{} of {} answers are unfit: {first:?}", unfit.len(), answers.len()));
         }
-        if let Some(slowest) = answers.iter().map(|one| one.took).max() {
+        if let Some(slowest) = answers.iter().map(|answered| answered.took).max() {
             self.notes.push(format!("the slowest answer took {:.1} s", slowest.as_secs_f32()));
         }
     }
@@ -129,7 +129,7 @@ impl Scene {
         let (started, before) = (Instant::now(), self.load().answers().len());
         until("ingest to refuse", async || {
             let answers = self.load().answers().split_off(before);
-            (answers.iter().filter(|one| one.status() == 503).count() >= REFUSALS).then_some(())
+            (answers.iter().filter(|answered| answered.status() == 503).count() >= REFUSALS).then_some(())
         })
         .await;
         self.notes.push(format!("{REFUSALS} times 503 after {:.1} s", started.elapsed().as_secs_f32()));

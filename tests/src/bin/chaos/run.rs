@@ -119,8 +119,9 @@ impl Run {
         sleep(scene.extent.afterwards).await;
         let answers = scene.load().answers().split_off(answered);
         if faults.iter().all(|fault| fault.part != Part::Ingests) {
-            let slow = answers.iter().filter(|one| one.took > ANSWERED);
-            row.faults.extend(slow.map(|one| format!("ingest answered {} after {:?}", one.status(), one.took)));
+            let slow = answers.iter().filter(|answer| answer.took > ANSWERED);
+            row.faults
+                .extend(slow.map(|answer| format!("ingest answered {} after {:?}", answer.status(), answer.took)));
         }
         if faults::nodes(&faults) > 1 {
             scene.check_answers(again, &answers);

@@ -74,11 +74,11 @@ impl Script {
         let loss = |faults: &Vec<Fault>| faults.iter().map(|fault| fault.allowed(BRIEF).missing).max();
         runs.sort_by_key(|faults| (nodes(faults), loss(faults)));
         let mut times = Times::default();
-        let scenes = runs.chunk_by(|one, next| nodes(one) == nodes(next));
+        let scenes = runs.chunk_by(|faults, next| nodes(faults) == nodes(next));
         scenes
             .map(|runs| {
                 let mut steps = Vec::new();
-                for runs in runs.chunk_by(|one, next| loss(one) == loss(next)) {
+                for runs in runs.chunk_by(|faults, next| loss(faults) == loss(next)) {
                     steps.extend(runs.iter().map(|faults| times.step(&name_of(faults), faults.clone())));
                     steps.push(Step { closes_books: true, ..times.step("books", Vec::new()) });
                 }

@@ -62,7 +62,7 @@ async fn a_dialect_that_there_is_not_is_refused_with_those_that_there_are() {
     let administrator = admin(&world).await;
     let own = format!("applications/{}", world.application);
     let dialects = world.client().get("dialects").await.data().clone();
-    let names: Vec<&str> = list(&dialects).iter().map(|one| text(one, "name")).collect();
+    let names: Vec<&str> = list(&dialects).iter().map(|dialect| text(dialect, "name")).collect();
     assert_eq!(names, ["incenta", "incentable", "nudj", "ploints", "reward", "standard"]);
     for unknown in ["ploint", "", "Incenta", "../incenta", "incenta.toml", "a\0", "a".repeat(10_000).as_str()] {
         for answer in [
@@ -128,7 +128,7 @@ async fn another_dialect_is_that_of_the_next_events() {
     delivery_in(&world, text(&delivery, "id"), "delivered").await;
     world.client().post(&format!("deliveries/{}/resend", text(&delivery, "id")), &json!({})).await.data();
     let again = until("the resent delivery", async || {
-        world.receiver.received("a").into_iter().filter(|one| one.event() == before).nth(1)
+        world.receiver.received("a").into_iter().filter(|request| request.event() == before).nth(1)
     })
     .await;
     assert_eq!(again.body, first.body, "the same bytes");

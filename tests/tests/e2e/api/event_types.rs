@@ -14,7 +14,7 @@ fn described(name: &str) -> Value {
 /// The listed event type with this name. Fails if the name is listed twice.
 async fn listed(world: &World, name: &str) -> Option<Value> {
     let all = world.client().get("event-types").await.data().clone();
-    let found: Vec<_> = list(&all).iter().filter(|one| text(one, "name") == name).cloned().collect();
+    let found: Vec<_> = list(&all).iter().filter(|described| text(described, "name") == name).cloned().collect();
     assert!(found.len() < 2, "{found:?}");
     found.into_iter().next()
 }
@@ -43,7 +43,10 @@ async fn event_types_are_listed_described_and_removed() {
         "the application's own type overrides the dialect's type"
     );
     let all = other.get("event-types").await.data().clone();
-    assert!(list(&all).iter().all(|one| one["source"] == "dialect"), "another application lists the event type");
+    assert!(
+        list(&all).iter().all(|described| described["source"] == "dialect"),
+        "another application lists the event type"
+    );
 
     assert_refused("another's", &other.delete("event-types/points.earned").await, (404, "not_found", "name"));
     assert_eq!(
@@ -136,10 +139,10 @@ async fn an_event_that_nobody_wants_is_kept_and_says_so() {
     assert_eq!((text(&delivered, "status"), &delivered["matched_webhooks"]), ("fanned_out", &json!(1)));
     assert_eq!(list(&delivered["deliveries"]).len(), 1);
     let all = world.client().get("events").await.data().clone();
-    let ids: Vec<&str> = list(&all).iter().map(|one| text(one, "id")).collect();
+    let ids: Vec<&str> = list(&all).iter().map(|event| text(event, "id")).collect();
     assert_eq!(ids.len(), 3, "{ids:?}");
     let found = world.client().get("events?type=invoice.paid").await.data().clone();
-    assert_eq!(list(&found).iter().map(|one| text(one, "id")).collect::<Vec<_>>(), [unwanted]);
+    assert_eq!(list(&found).iter().map(|event| text(event, "id")).collect::<Vec<_>>(), [unwanted]);
     assert_eq!(text(&event(&world, &unknown).await, "key"), "mine");
     // A new endpoint gets no earlier event.
     world.endpoint("late", &["*"]).await;
@@ -189,7 +192,7 @@ async fn a_strict_application_takes_only_what_is_described() {
     for door in [r#""amqp""#, r#""http""#] {
         until(door, async || {
             let received = world.receiver.received(&endpoint.path);
-            received.iter().any(|one| String::from_utf8_lossy(&one.body).contains(door)).then_some(())
+            received.iter().any(|request| String::from_utf8_lossy(&request.body).contains(door)).then_some(())
         })
         .await;
     }
@@ -225,7 +228,8 @@ async fn what_was_accepted_is_not_judged_by_what_is_decided_later() {
     let unknown = "SELECT count(*) FROM parked WHERE reason = 'unknown_event_type' AND message_id = 'amqp'";
     assert_eq!(world.count(unknown).await, 1);
     assert_eq!(world.count("SELECT count(*) FROM parked").await, 1, "an accepted event was parked");
-    let received: Vec<_> = world.receiver.received(&endpoint.path).iter().map(|one| one.event().to_owned()).collect();
+    let received: Vec<_> =
+        world.receiver.received(&endpoint.path).iter().map(|request| request.event().to_owned()).collect();
     assert!(received.len() == 2 && accepted.iter().all(|id| received.contains(id)), "{received:?}");
 }
 

@@ -43,7 +43,7 @@ async fn headers_arrive_and_their_values_are_never_shown() {
         world.known().await;
         let id = world.publish(&json!({ "type": "a", "data": 1 })).await;
         let arrived =
-            until("the event", async || world.receiver.received("a").into_iter().find(|one| one.event() == id));
+            until("the event", async || world.receiver.received("a").into_iter().find(|request| request.event() == id));
         let arrived = arrived.await;
         assert_eq!((arrived.header("authorization"), arrived.header("x-tenant")), ("", tenant));
     }

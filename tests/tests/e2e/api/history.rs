@@ -57,7 +57,10 @@ async fn the_history_of_a_webhook_tells_payload_response_and_retries() {
 
     let received = world.receiver.wait_for("bad", 3).await;
     let body = std::str::from_utf8(&received[0].body).expect("text");
-    assert!(received.iter().all(|one| one.body == received[0].body && one.event() == event), "{received:?}");
+    assert!(
+        received.iter().all(|request| request.body == received[0].body && request.event() == event),
+        "{received:?}"
+    );
     let door = Door::of(&world).await;
     let path = format!("/api/v1/webhooks/{}/deliveries", bad.id);
     let shown = door.send(Method::GET, &path, &[], "").await.text;
@@ -96,13 +99,13 @@ async fn the_last_five_attempts_of_a_webhook_are_shown() {
 
     let shown = attempts("").await;
     let shown = list(&shown);
-    let numbers: Vec<_> = shown.iter().map(|one| (&one["payload"]["data"], &one["attempt"])).collect();
+    let numbers: Vec<_> = shown.iter().map(|attempt| (&attempt["payload"]["data"], &attempt["attempt"])).collect();
     let expected = [(5, 3), (5, 2), (5, 1), (4, 1), (3, 1)].map(|(data, attempt)| (json!(data), json!(attempt)));
     assert_eq!(numbers, expected.iter().map(|(data, attempt)| (data, attempt)).collect::<Vec<_>>());
-    for one in shown {
-        assert_eq!((text(one, "config_id"), text(one, "event_type")), (busy.id.as_str(), "a"));
-        assert_eq!(text(one, "url"), world.receiver.url("busy"));
-        assert!(one["duration_ms"].is_u64() && text(one, "id").starts_with("att_"), "{one}");
+    for attempt in shown {
+        assert_eq!((text(attempt, "config_id"), text(attempt, "event_type")), (busy.id.as_str(), "a"));
+        assert_eq!(text(attempt, "url"), world.receiver.url("busy"));
+        assert!(attempt["duration_ms"].is_u64() && text(attempt, "id").starts_with("att_"), "{attempt}");
     }
     let (ok, failed, reset) = (&shown[0], &shown[3], &shown[4]);
     assert_eq!((&ok["response_status"], text(ok, "response_body"), &ok["error"]), (&json!(200), "noted", &Value::Null));

@@ -97,12 +97,12 @@ async fn page_by_page_each_list_yields_everything_once() {
         let first = door.get(&path).await;
         assert_eq!(list(first.data()).len(), usual, "{path} without a limit");
         let largest = door.walk(&path, 100).await;
-        let ids: BTreeSet<&str> = largest.iter().map(|one| text(one, key)).collect();
+        let ids: BTreeSet<&str> = largest.iter().map(|item| text(item, key)).collect();
         let all = all.unwrap_or(largest.len());
         assert_eq!((largest.len(), ids.len()), (all, all), "{path}: an item is missing or repeated");
         assert!(all >= MANY, "{path}: {all}");
         // Only ids are compared, because the time of a key's last use changes.
-        let ids = |items: &[Value]| items.iter().map(|one| text(one, key).to_owned()).collect::<Vec<_>>();
+        let ids = |items: &[Value]| items.iter().map(|item| text(item, key).to_owned()).collect::<Vec<_>>();
         for limit in [7, 50] {
             assert_eq!(ids(&door.walk(&path, limit).await), ids(&largest), "{path} by {limit}");
         }
@@ -115,7 +115,7 @@ async fn page_by_page_each_list_yields_everything_once() {
         (format!("/api/v1/webhooks/{}/deliveries?state=delivered", things.webhook), MANY),
     ] {
         let found = manager.walk(&path, 9).await;
-        let ids: BTreeSet<&str> = found.iter().map(|one| text(one, "id")).collect();
+        let ids: BTreeSet<&str> = found.iter().map(|item| text(item, "id")).collect();
         assert_eq!((found.len(), ids.len()), (count, count), "{path}");
     }
     let attempts = format!("/api/v1/webhooks/{}/attempts", things.webhook);
@@ -128,7 +128,7 @@ async fn page_by_page_each_list_yields_everything_once() {
 /// Checks that items created and deleted between two pages do not shift the second page.
 async fn assert_steady(world: &World, door: &Door) {
     let ids = |answer: &fanfare_tests::client::Answer| -> Vec<String> {
-        list(answer.data()).iter().map(|one| text(one, "id").to_owned()).collect()
+        list(answer.data()).iter().map(|item| text(item, "id").to_owned()).collect()
     };
     let all = ids(&door.get("/api/v1/webhooks?limit=20").await);
     let first = door.get("/api/v1/webhooks?limit=10").await;
@@ -231,8 +231,12 @@ async fn a_long_payload_is_shown_alone_and_in_no_list() {
     world.wait_for_deliveries("state=delivered", 3).await;
     let webhook = format!("/api/v1/webhooks/{}", endpoint.id);
     for (id, length) in [(&listed, LONGEST), (&long, LONGEST + 1)] {
-        let received =
-            world.receiver.received("a").into_iter().find(|one| one.event() == id).expect("the event was delivered");
+        let received = world
+            .receiver
+            .received("a")
+            .into_iter()
+            .find(|request| request.event() == id)
+            .expect("the event was delivered");
         let sent: Value = serde_json::from_slice(&received.body).expect("JSON");
         assert_eq!(received.body.len(), length);
         let in_lists = if length > LONGEST { &Value::Null } else { &sent };

@@ -47,30 +47,30 @@ async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
 
     let of = |path: &str, attempt: usize| {
         let url = world.receiver.url(path);
-        list(&all).iter().filter(|one| one["url"] == *url && one["attempt"] == attempt).collect::<Vec<_>>()
+        list(&all).iter().filter(|log| log["url"] == *url && log["attempt"] == attempt).collect::<Vec<_>>()
     };
     let with = |logs: Vec<&Value>, status: Value, outcome: &str| {
-        let is = |one: &&&Value| one["response_status"] == status && one["outcome"] == outcome;
-        logs.iter().filter(is).map(|one| (*one).clone()).collect::<Vec<_>>()
+        let is = |log: &&&Value| log["response_status"] == status && log["outcome"] == outcome;
+        logs.iter().filter(is).map(|log| (*log).clone()).collect::<Vec<_>>()
     };
     let failed = with(of("flaky", 1), json!(500), "answered").remove(0);
     assert_eq!((text(&failed, "response_body"), &failed["error"]), ("noted", &Value::Null), "{failed}");
     assert!(text(&failed, "next_attempt_at") > text(&failed, "created_at"), "{failed}");
     let ended = with(of("rude", 1), json!(422), "answered");
-    assert!(ended.len() == 2 && ended.iter().all(|one| one["next_attempt_at"].is_null()), "{ended:?}");
+    assert!(ended.len() == 2 && ended.iter().all(|log| log["next_attempt_at"].is_null()), "{ended:?}");
     for (path, outcome) in [("closing", "connection_closed"), ("hanging", "timed_out")] {
         let without = with(of(path, 1), Value::Null, outcome).remove(0);
         assert_ne!(text(&without, "error"), "", "{without}");
         assert_eq!(with(of(path, 2), json!(200), "answered").len(), 1, "{path}");
     }
-    for one in list(&all) {
-        let endpoint = endpoints.iter().find(|endpoint| one["url"] == world.receiver.url(&endpoint.path));
-        assert_eq!(text(one, "config_id"), endpoint.expect("the endpoint of the attempt").id);
-        let number = events.iter().position(|event| one["event_id"] == **event).expect("the event of the attempt");
-        assert_eq!(one["payload"]["data"]["n"].as_f64(), Some(number as f64 + 1.0), "{one}");
-        assert!(text(one, "id").starts_with("att_") && text(one, "delivery_id").starts_with("dlv_"), "{one}");
+    for log in list(&all) {
+        let endpoint = endpoints.iter().find(|endpoint| log["url"] == world.receiver.url(&endpoint.path));
+        assert_eq!(text(log, "config_id"), endpoint.expect("the endpoint of the attempt").id);
+        let number = events.iter().position(|event| log["event_id"] == **event).expect("the event of the attempt");
+        assert_eq!(log["payload"]["data"]["n"].as_f64(), Some(number as f64 + 1.0), "{log}");
+        assert!(text(log, "id").starts_with("att_") && text(log, "delivery_id").starts_with("dlv_"), "{log}");
     }
-    let sent = world.receiver.received("flaky").iter().map(|one| one.body.clone()).collect::<BTreeSet<_>>();
+    let sent = world.receiver.received("flaky").iter().map(|request| request.body.clone()).collect::<BTreeSet<_>>();
     let shown = door.send(Method::GET, &format!("{LOGS}?limit=100"), &[], "").await.text;
     for body in sent {
         let body = String::from_utf8(body).expect("text");
@@ -80,19 +80,19 @@ async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
     assert_eq!(door.walk(LOGS, 2).await, list(&all), "the pages differ from the whole list");
     assert_eq!(door.walk("/api/v2/admin/webhooks/logs", 4).await, list(&all));
     let began: Vec<Timestamp> =
-        list(&all).iter().map(|one| text(one, "created_at").parse().expect("a timestamp")).collect();
+        list(&all).iter().map(|log| text(log, "created_at").parse().expect("a timestamp")).collect();
     // A prompt success is sorted by the acceptance of its event, at most ten seconds earlier.
     let slack = SignedDuration::from_secs(10);
     assert!(began.is_sorted_by(|newer, older| *newer + slack >= *older), "newest attempts first: {began:?}");
-    let numbers: Vec<_> = list(&all).iter().map(|one| (text(one, "delivery_id"), one["attempt"].as_u64())).collect();
+    let numbers: Vec<_> = list(&all).iter().map(|log| (text(log, "delivery_id"), log["attempt"].as_u64())).collect();
     let seconds = numbers.iter().position(|(_, attempt)| *attempt == Some(1)).expect("first attempts");
     assert_eq!(seconds, 3, "the three second attempts are not listed first: {numbers:?}");
     for endpoint in &endpoints {
         let found = door.walk(&format!("{LOGS}?config={}", endpoint.id), 1).await;
-        let expected: Vec<_> = list(&all).iter().filter(|one| one["config_id"] == endpoint.id).cloned().collect();
+        let expected: Vec<_> = list(&all).iter().filter(|log| log["config_id"] == endpoint.id).cloned().collect();
         assert_eq!(found, expected, "{}", endpoint.path);
         let found = door.walk(&format!("{LOGS}?event={}&config={}", events[0], endpoint.id), 1).await;
-        assert!(!found.is_empty() && found.iter().all(|one| one["event_id"] == *events[0]), "{found:?}");
+        assert!(!found.is_empty() && found.iter().all(|log| log["event_id"] == *events[0]), "{found:?}");
     }
     for (query, refusal) in [
         ("config=1", (422, "invalid_field", "config")),

@@ -33,8 +33,8 @@ async fn what_a_disabled_webhook_missed_is_recorded_and_can_be_sent_later() {
     world.known().await;
     let events = publish(&world, 3).await;
     let skipped = world.wait_for_deliveries("state=skipped", 3).await;
-    for one in &skipped {
-        let shown = world.delivery(text(one, "id")).await;
+    for delivery in &skipped {
+        let shown = world.delivery(text(delivery, "id")).await;
         assert_eq!((&shown["attempts"], &shown["next_attempt_at"]), (&json!([]), &Value::Null));
         assert!(!text(&shown, "finished_at").is_empty() && !text(&shown, "body").is_empty(), "{shown}");
     }
@@ -44,10 +44,14 @@ async fn what_a_disabled_webhook_missed_is_recorded_and_can_be_sent_later() {
     let filter = json!({ "webhook": endpoint.id, "state": "skipped" });
     let resent = world.client().post("deliveries/resend", &filter).await.data().clone();
     assert_eq!((&resent["resent"], &resent["has_more"]), (&json!(3), &json!(false)));
-    for one in world.wait_for_deliveries("state=delivered", 3).await {
-        assert_eq!(numbers(&world.delivery(text(&one, "id")).await), [1], "a skipped delivery starts with attempt 1");
+    for delivery in world.wait_for_deliveries("state=delivered", 3).await {
+        assert_eq!(
+            numbers(&world.delivery(text(&delivery, "id")).await),
+            [1],
+            "a skipped delivery starts with attempt 1"
+        );
     }
-    let mut received: Vec<_> = world.receiver.received("a").iter().map(|one| one.event().to_owned()).collect();
+    let mut received: Vec<_> = world.receiver.received("a").iter().map(|request| request.event().to_owned()).collect();
     let mut expected = events;
     received.sort();
     expected.sort();
@@ -60,9 +64,9 @@ async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_its_rate() {
     let endpoint = world.endpoint("a", &["*"]).await;
     let other = world.endpoint("other", &["*"]).await;
     let _dispatcher = world.dispatcher().await;
-    for one in [&endpoint, &other] {
-        world.change(one, &json!({ "rate_per_second": 1 })).await;
-        world.client().post(&format!("webhooks/{}/pause", one.id), &json!({})).await.data();
+    for webhook in [&endpoint, &other] {
+        world.change(webhook, &json!({ "rate_per_second": 1 })).await;
+        world.client().post(&format!("webhooks/{}/pause", webhook.id), &json!({})).await.data();
     }
     world.known().await;
     let before = Timestamp::now();
@@ -70,10 +74,10 @@ async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_its_rate() {
     // Each endpoint holds at most six deliveries; the oldest beyond six fail.
     let of = |webhook: &str, state: &str| format!("webhook={webhook}&state={state}");
     let failed = world.wait_for_deliveries(&of(&endpoint.id, "failed"), 3).await;
-    let given_up: Vec<_> = failed.iter().rev().map(|one| text(one, "event").to_owned()).collect();
+    let given_up: Vec<_> = failed.iter().rev().map(|delivery| text(delivery, "event").to_owned()).collect();
     assert_eq!(given_up, &events[..3], "the failed deliveries are not the oldest");
-    for one in &failed {
-        let shown = world.delivery(text(one, "id")).await;
+    for delivery in &failed {
+        let shown = world.delivery(text(delivery, "id")).await;
         assert_eq!((text(&shown, "reason"), &shown["attempts"]), ("too_many_held", &json!([])));
         assert_ne!(text(&shown, "finished_at"), "");
     }
@@ -96,7 +100,7 @@ async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_its_rate() {
         "the held deliveries were sent without a rate"
     );
     world.wait_for_deliveries(&of(&endpoint.id, "delivered"), 6).await;
-    let received: Vec<_> = world.receiver.received("a").iter().map(|one| one.event().to_owned()).collect();
+    let received: Vec<_> = world.receiver.received("a").iter().map(|request| request.event().to_owned()).collect();
     let mut sorted = received.clone();
     sorted.sort();
     sorted.dedup();
@@ -114,8 +118,8 @@ async fn what_is_held_for_too_long_is_given_up() {
     let _dispatcher = world.dispatcher().await;
     world.change(&endpoint, &json!({ "status": "paused" })).await;
     publish(&world, 2).await;
-    for one in world.wait_for_deliveries("state=failed", 2).await {
-        assert_eq!((text(&one, "reason"), &one["retry_count"]), ("held_too_long", &json!(0)), "{one}");
+    for delivery in world.wait_for_deliveries("state=failed", 2).await {
+        assert_eq!((text(&delivery, "reason"), &delivery["retry_count"]), ("held_too_long", &json!(0)), "{delivery}");
     }
     assert_eq!(show(&world, &endpoint.id).await.get("held"), None);
     // A delivery failed as `held_too_long` can be resent.
@@ -159,7 +163,7 @@ async fn what_is_let_go_goes_on_where_it_was_and_has_its_whole_time_again() {
         ("attempts_exhausted", vec![1, 2]),
         "the second attempt is the last"
     );
-    assert!(world.receiver.received("a").iter().all(|one| one.event() == first));
+    assert!(world.receiver.received("a").iter().all(|request| request.event() == first));
 }
 
 /// Endpoints resumed at the same time are served side by side, whatever the size of each backlog.
@@ -170,8 +174,8 @@ async fn one_that_missed_much_does_not_hold_up_one_that_missed_little() {
     let little = world.endpoint("little", &["order"]).await;
     world.receiver.script("much", &[Behaviour::Answer(200, Duration::from_millis(500))]);
     let _dispatcher = world.dispatcher().await;
-    for one in [&much, &little] {
-        world.change(one, &json!({ "status": "paused" })).await;
+    for endpoint in [&much, &little] {
+        world.change(endpoint, &json!({ "status": "paused" })).await;
     }
     // The larger backlog is older, and its endpoint id comes first: a common queue would serve this backlog first.
     for (kind, count) in [("a", 30), ("order", 2)] {
@@ -183,8 +187,8 @@ async fn one_that_missed_much_does_not_hold_up_one_that_missed_little() {
         );
         until("all deliveries to be queued", async || (world.count(&of_kind).await == count).then_some(())).await;
     }
-    for one in [&much, &little] {
-        world.client().post(&format!("webhooks/{}/enable", one.id), &json!({})).await.data();
+    for endpoint in [&much, &little] {
+        world.client().post(&format!("webhooks/{}/enable", endpoint.id), &json!({})).await.data();
     }
     world.receiver.wait_for("little", 2).await;
     let before = world.receiver.received("much").len();

@@ -76,8 +76,11 @@ async fn one_delivery_is_sent_again_from_whatever_state() {
             (1..=attempt as u64).collect::<Vec<_>>(),
             "{state}: the attempt numbers have a gap"
         );
-        assert!(received.iter().all(|one| one.event() == text(&delivery, "event")), "{state}: {received:?}");
-        assert!(received.iter().all(|one| one.body == text(&ended, "body").as_bytes()), "{state}: {received:?}");
+        assert!(received.iter().all(|request| request.event() == text(&delivery, "event")), "{state}: {received:?}");
+        assert!(
+            received.iter().all(|request| request.body == text(&ended, "body").as_bytes()),
+            "{state}: {received:?}"
+        );
         assert_eq!((received.len(), &ended["reason"]), (attempt, &Value::Null), "{state}");
     }
     assert_refused("none", &resend(&world, NO_DELIVERY).await, (404, "not_found", "id"));
@@ -115,7 +118,7 @@ async fn a_waiting_delivery_is_sent_at_once_and_not_a_second_time() {
     resend(&world, text(&failing, "id")).await.data();
     let failed = delivery_in(&world, text(&failing, "id"), "failed").await;
     assert_eq!((text(&failed, "reason"), numbers(&failed)), ("attempts_exhausted", vec![1, 2, 3, 4, 5]));
-    let sent = world.receiver.received("a").iter().filter(|one| one.event() == text(&failing, "event")).count();
+    let sent = world.receiver.received("a").iter().filter(|request| request.event() == text(&failing, "event")).count();
     assert_eq!(sent, 5, "requests and attempts differ in number");
 }
 
@@ -182,53 +185,61 @@ async fn many_are_sent_again_by_a_filter_and_no_others() {
     }
     let all = world.deliveries("state=failed").await;
     let accepted = |event: &str| {
-        let of = all.iter().find(|one| text(one, "event") == event).expect("the delivery of the event");
+        let of = all.iter().find(|delivery| text(delivery, "event") == event).expect("the delivery of the event");
         text(of, "accepted_at").to_owned()
     };
     // Each resent delivery fails again with a 500, so that the next filter finds the same deliveries.
     let found = async |filter: Value| {
         let resent = resend_many(&world, &filter).await;
-        for one in list(&resent["deliveries"]) {
-            let attempt = one["attempt"].as_u64().expect("a number") as usize;
+        for listed in list(&resent["deliveries"]) {
+            let attempt = listed["attempt"].as_u64().expect("a number") as usize;
             until("the resent delivery to fail again", async || {
-                let delivery = world.delivery(text(one, "id")).await;
+                let delivery = world.delivery(text(listed, "id")).await;
                 (delivery["state"] == "failed" && numbers(&delivery).len() == attempt).then_some(())
             })
             .await;
         }
-        let mut found: Vec<_> = list(&resent["deliveries"]).iter().map(|one| text(one, "id").to_owned()).collect();
+        let mut found: Vec<_> =
+            list(&resent["deliveries"]).iter().map(|delivery| text(delivery, "id").to_owned()).collect();
         found.sort();
         found
     };
     let expected = |keep: &dyn Fn(&Value) -> bool| {
-        let mut ids: Vec<_> = all.iter().filter(|one| keep(one)).map(|one| text(one, "id").to_owned()).collect();
+        let mut ids: Vec<_> =
+            all.iter().filter(|delivery| keep(delivery)).map(|delivery| text(delivery, "id").to_owned()).collect();
         ids.sort();
         ids
     };
     assert_eq!(found(json!({})).await, expected(&|_| true));
-    assert_eq!(found(json!({ "webhook": first.id })).await, expected(&|one| one["webhook"] == *first.id));
-    assert_eq!(found(json!({ "event": events[1] })).await, expected(&|one| one["event"] == *events[1]));
+    assert_eq!(found(json!({ "webhook": first.id })).await, expected(&|delivery| delivery["webhook"] == *first.id));
+    assert_eq!(found(json!({ "event": events[1] })).await, expected(&|delivery| delivery["event"] == *events[1]));
     let both = json!({ "event": events[1], "webhook": second.id, "state": "failed" });
-    assert_eq!(found(both).await, expected(&|one| one["event"] == *events[1] && one["webhook"] == *second.id));
+    assert_eq!(
+        found(both).await,
+        expected(&|delivery| delivery["event"] == *events[1] && delivery["webhook"] == *second.id)
+    );
     let since = json!({ "since": accepted(&events[2]) });
     assert_eq!(
         found(since).await,
-        expected(&|one| [&events[2], &events[3]].iter().any(|event| one["event"] == ***event))
+        expected(&|delivery| [&events[2], &events[3]].iter().any(|event| delivery["event"] == ***event))
     );
     let until_then = json!({ "until": accepted(&events[1]) });
-    assert_eq!(found(until_then).await, expected(&|one| one["event"] == *events[0]), "`until` is exclusive");
+    assert_eq!(found(until_then).await, expected(&|delivery| delivery["event"] == *events[0]), "`until` is exclusive");
     let between = json!({ "since": accepted(&events[1]), "until": accepted(&events[2]), "webhook": first.id });
-    assert_eq!(found(between).await, expected(&|one| one["event"] == *events[1] && one["webhook"] == *first.id));
+    assert_eq!(
+        found(between).await,
+        expected(&|delivery| delivery["event"] == *events[1] && delivery["webhook"] == *first.id)
+    );
     let named = [&all[0]["id"], &all[5]["id"]];
-    assert_eq!(found(json!({ "deliveries": named })).await, expected(&|one| named.contains(&&one["id"])));
+    assert_eq!(found(json!({ "deliveries": named })).await, expected(&|delivery| named.contains(&&delivery["id"])));
     for state in ["delivered", "scheduled", "held", "skipped"] {
         assert_eq!(found(json!({ "state": state })).await, Vec::<String>::new(), "{state}");
     }
     let limited = resend_many(&world, &json!({ "limit": 3 })).await;
     assert_eq!((&limited["resent"], &limited["has_more"]), (&json!(3), &json!(true)));
-    let newest: Vec<_> = all.iter().take(3).map(|one| &one["id"]).collect();
+    let newest: Vec<_> = all.iter().take(3).map(|delivery| &delivery["id"]).collect();
     assert!(
-        list(&limited["deliveries"]).iter().all(|one| newest.contains(&&one["id"])),
+        list(&limited["deliveries"]).iter().all(|delivery| newest.contains(&&delivery["id"])),
         "the resent deliveries are not the newest: {limited}"
     );
     assert_eq!(world.receiver.received("foreign").len(), 1, "a delivery of another application was resent");
@@ -287,7 +298,7 @@ async fn a_held_delivery_is_sent_once_its_webhook_is_resumed() {
     .await;
     let attempts = numbers(&ended);
     assert_eq!(attempts, (1..=attempts.len() as u64).collect::<Vec<_>>(), "{}", resent.body);
-    assert!(world.receiver.received("a").iter().all(|one| one.event() == text(&held, "event")));
+    assert!(world.receiver.received("a").iter().all(|request| request.event() == text(&held, "event")));
 }
 
 /// The expiry of a resent delivery follows the current schedule, whatever the age of the event and the number of
@@ -351,14 +362,14 @@ async fn who_sends_waiting_ones_again_until_there_are_no_more_comes_to_an_end() 
     let (mut found, mut calls) = (Vec::new(), 0);
     loop {
         let resent = resend_many(&world, &json!({ "webhook": endpoint.id, "state": "scheduled", "limit": 2 })).await;
-        found.extend(list(&resent["deliveries"]).iter().map(|one| text(one, "id").to_owned()));
+        found.extend(list(&resent["deliveries"]).iter().map(|delivery| text(delivery, "id").to_owned()));
         calls += 1;
         assert!(calls <= WAITING, "the filter finds resent deliveries again: {found:?}");
         if resent["has_more"] == false {
             break;
         }
     }
-    let mut expected: Vec<_> = waiting.iter().map(|one| text(one, "id").to_owned()).collect();
+    let mut expected: Vec<_> = waiting.iter().map(|delivery| text(delivery, "id").to_owned()).collect();
     expected.sort();
     found.sort();
     assert_eq!(found, expected, "a delivery is missing or repeated");
@@ -367,8 +378,8 @@ async fn who_sends_waiting_ones_again_until_there_are_no_more_comes_to_an_end() 
 
     world.receiver.script("a", &[Behaviour::OK]);
     let _dispatcher = world.dispatcher().await;
-    for one in world.wait_for_deliveries("state=delivered", WAITING).await {
-        assert_eq!(numbers(&world.delivery(text(&one, "id")).await), [1, 2]);
+    for delivery in world.wait_for_deliveries("state=delivered", WAITING).await {
+        assert_eq!(numbers(&world.delivery(text(&delivery, "id")).await), [1, 2]);
     }
     assert_eq!(world.receiver.received("a").len(), 2 * WAITING);
 }
@@ -393,7 +404,10 @@ async fn tests_that_failed_are_sent_again_only_by_name() {
     world.receiver.script("a", &[Behaviour::OK]);
     for filter in [json!({}), json!({ "webhook": endpoint.id, "state": "failed" })] {
         let resent = resend_many(&world, &filter).await;
-        assert!(list(&resent["deliveries"]).iter().all(|one| one["id"] == failed["id"]), "{filter}: {resent}");
+        assert!(
+            list(&resent["deliveries"]).iter().all(|delivery| delivery["id"] == failed["id"]),
+            "{filter}: {resent}"
+        );
         delivery_in(&world, text(&failed, "id"), "delivered").await;
     }
     assert_eq!(world.receiver.received("a").len(), 3);
@@ -411,6 +425,6 @@ async fn tests_that_were_delivered_are_sent_again_only_by_name() {
     let delivered = delivery_of(&world, &endpoint, "a", "delivered").await;
     test_of(&world, &endpoint).await;
     let resent = resend_many(&world, &json!({ "webhook": endpoint.id, "state": "delivered" })).await;
-    let ids: Vec<_> = list(&resent["deliveries"]).iter().map(|one| &one["id"]).collect();
+    let ids: Vec<_> = list(&resent["deliveries"]).iter().map(|delivery| &delivery["id"]).collect();
     assert_eq!(ids, [&delivered["id"]]);
 }

@@ -78,7 +78,10 @@ async fn a_test_is_shown_as_it_was_sent_and_as_it_was_answered() {
     assert!(["content-type", "user-agent", "webhook-id"].iter().all(|name| sent.contains_key(*name)), "{sent:?}");
     let body: Value = serde_json::from_slice(&received.body).expect("JSON");
     let described = world.client().get("event-types").await.data().clone();
-    let first = list(&described).iter().find(|one| text(one, "name").starts_with("order.")).expect("an order event");
+    let first = list(&described)
+        .iter()
+        .find(|event_type| text(event_type, "name").starts_with("order."))
+        .expect("an order event");
     assert_eq!((&body["event"], &body["data"]), (&first["name"], &first["sample"]));
 
     assert_eq!((&response["status"], text(response, "body")), (&json!(200), "noted"));
@@ -206,7 +209,8 @@ async fn a_test_that_fails_says_why_and_is_never_sent_again() {
         assert_eq!((text(&kept, "state"), text(&kept, "reason"), numbers(&kept)), ("failed", "test_failed", vec![1]));
         assert_eq!((&kept["next_attempt_at"], &kept["attempts"][0]["outcome"]), (&Value::Null, &result["outcome"]));
     }
-    let tests = world.receiver.received("failing").iter().filter(|one| one.event() == text(&failed, "event")).count();
+    let tests =
+        world.receiver.received("failing").iter().filter(|request| request.event() == text(&failed, "event")).count();
     assert_eq!((tests, world.receiver.received("hanging").len()), (1, 1));
 }
 

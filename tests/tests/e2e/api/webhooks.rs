@@ -38,7 +38,7 @@ async fn document_004s_request_is_answered_as_it_prints() {
     assert_refused("a misspelt event", &refused, (422, "unknown_event_type", "events"));
     let again = door.send(Method::POST, "/api/v1/webhooks", &[JSON], PRINTED).await.answer().data().clone();
     let listed = world.client().get("webhooks").await.data().clone();
-    let ids: Vec<&str> = list(&listed).iter().map(|one| text(one, "id")).collect();
+    let ids: Vec<&str> = list(&listed).iter().map(|webhook| text(webhook, "id")).collect();
     assert_eq!(ids, [text(&again, "id"), id], "two webhooks, newest first");
 }
 
@@ -92,7 +92,7 @@ async fn a_webhook_may_bring_its_secret_its_status_and_a_name() {
         world.publish(&json!({ "type": wanted, "data": 1 })).await;
     }
     let received = world.receiver.wait_for("a", 2).await;
-    assert!(received.iter().all(|one| is_signed(one, given)), "{received:?}");
+    assert!(received.iter().all(|request| is_signed(request, given)), "{received:?}");
 
     let path = format!("webhooks/{}", text(&made, "id"));
     let door = Door::of(&world).await;
@@ -167,7 +167,7 @@ async fn a_webhook_is_switched_by_routes_of_their_own_and_deleted() {
         assert_refused(gone, &client.post(&format!("{path}/{gone}"), &json!({})).await, (404, "not_found", "id"));
     }
     let listed = client.get("webhooks").await.data().clone();
-    assert_eq!(list(&listed).iter().map(|one| text(one, "id")).collect::<Vec<_>>(), [second.id]);
+    assert_eq!(list(&listed).iter().map(|webhook| text(webhook, "id")).collect::<Vec<_>>(), [second.id]);
     assert_eq!(
         world.count("SELECT count(*) FROM endpoint_secrets").await,
         1,

@@ -44,15 +44,15 @@ async fn a_failing_endpoint_is_retried_until_it_recovers() {
         .script("flaky", &[Behaviour::FAIL, Behaviour::Reset, Behaviour::Answer(302, Duration::ZERO), Behaviour::OK]);
     let id = world.publish(&json!({ "type": "a", "data": {} })).await;
     let received = world.receiver.wait_for("flaky", 4).await;
-    assert!(received.iter().all(|one| one.event() == id && is_signed(one, &endpoint.secret)));
-    assert!(received.iter().all(|one| one.body == received[0].body), "a retry has another body");
+    assert!(received.iter().all(|request| request.event() == id && is_signed(request, &endpoint.secret)));
+    assert!(received.iter().all(|request| request.body == received[0].body), "a retry has another body");
     let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
     let attempts = world.delivery(delivery["id"].as_str().expect("an id")).await["attempts"].clone();
     let outcomes: Vec<_> = attempts
         .as_array()
         .expect("attempts")
         .iter()
-        .map(|one| (one["outcome"].clone(), one["status"].clone()))
+        .map(|attempt| (attempt["outcome"].clone(), attempt["status"].clone()))
         .collect();
     assert_eq!(
         outcomes,

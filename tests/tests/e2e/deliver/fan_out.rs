@@ -44,8 +44,8 @@ async fn world() -> World {
 /// Number of requests at each of the ten thousand endpoints.
 fn requests(world: &World) -> HashMap<String, usize> {
     let mut requests = HashMap::new();
-    for one in world.receiver.all().into_iter().filter(|one| one.path.starts_with("/wide")) {
-        *requests.entry(one.path).or_default() += 1;
+    for request in world.receiver.all().into_iter().filter(|request| request.path.starts_with("/wide")) {
+        *requests.entry(request.path).or_default() += 1;
     }
     requests
 }
@@ -64,7 +64,7 @@ async fn wait_for_all(world: &World) {
 /// Delay of the other events over HTTP, in seconds: median and 99th percentile.
 fn delays(world: &World, load: &Load) -> [f64; 2] {
     let received: HashMap<String, Timestamp> =
-        world.receiver.received("other").iter().map(|one| (key_of(one), one.at)).collect();
+        world.receiver.received("other").iter().map(|request| (key_of(request), request.at)).collect();
     let (now, clock) = (Instant::now(), Timestamp::now());
     let delay = |answered: &Answered| {
         let sent = clock.checked_sub(now.duration_since(answered.sent)).ok()?;
@@ -111,7 +111,7 @@ async fn an_event_to_ten_thousand_endpoints_reaches_each_once_and_holds_up_no_ot
     let (delivered, wide) = until("ten further events to be delivered", async || {
         let keys = load.keys().split_off(before);
         let received = world.receiver.received("other");
-        let delivered = received.iter().filter(|one| keys.contains(&key_of(one))).count();
+        let delivered = received.iter().filter(|request| keys.contains(&key_of(request))).count();
         (delivered >= 10).then(|| (delivered, requests(&world).len()))
     })
     .await;

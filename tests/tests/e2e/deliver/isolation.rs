@@ -41,7 +41,7 @@ async fn publish(world: &World, event_type: &str, count: usize) {
 
 /// Number of requests at these endpoints.
 fn reached(world: &World, endpoints: &[Endpoint]) -> usize {
-    endpoints.iter().map(|one| world.receiver.received(&one.path).len()).sum()
+    endpoints.iter().map(|endpoint| world.receiver.received(&endpoint.path).len()).sum()
 }
 
 /// Waits until hanging endpoints use the application's whole share of the places, and further deliveries are queued.
@@ -50,7 +50,7 @@ async fn some_hang_and_others_wait(world: &World, hanging: &[Endpoint]) {
         .await;
     until("further deliveries to be queued", async || {
         let queued = world.deliveries("state=queued").await;
-        queued.iter().any(|one| one["reason"] == "application_busy").then_some(())
+        queued.iter().any(|delivery| delivery["reason"] == "application_busy").then_some(())
     })
     .await;
 }
@@ -58,7 +58,7 @@ async fn some_hang_and_others_wait(world: &World, hanging: &[Endpoint]) {
 /// The attempt numbers of a delivery.
 fn numbers(delivery: &Value) -> Vec<u64> {
     let attempts = delivery["attempts"].as_array().expect("attempts");
-    attempts.iter().map(|one| one["attempt"].as_u64().expect("a number")).collect()
+    attempts.iter().map(|attempt| attempt["attempt"].as_u64().expect("a number")).collect()
 }
 
 #[tokio::test]
@@ -138,8 +138,8 @@ async fn a_breaker_spares_an_endpoint_that_fails_and_lets_it_back_in() {
     world.receiver.script(&endpoint.path, &[Behaviour::OK]);
     world.wait_for_deliveries("state=delivered", EVENTS).await;
     until("the breaker to close", async || (metric(&dispatcher, OPEN).await == 0.0).then_some(())).await;
-    for one in queued {
-        let delivery = world.delivery(one["id"].as_str().expect("an id")).await;
+    for listed in queued {
+        let delivery = world.delivery(listed["id"].as_str().expect("an id")).await;
         let numbers = numbers(&delivery);
         assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "the backlog used up an attempt: {numbers:?}");
     }
@@ -153,8 +153,8 @@ async fn each_attempt_of_a_slow_endpoint_is_recorded_once() {
     let _dispatcher = world.dispatcher().await;
     publish(&world, "a", 3).await;
     let delivered = world.wait_for_deliveries("state=delivered", 3).await;
-    for one in delivered {
-        assert_eq!(numbers(&world.delivery(one["id"].as_str().expect("an id")).await), [1]);
+    for delivery in delivered {
+        assert_eq!(numbers(&world.delivery(delivery["id"].as_str().expect("an id")).await), [1]);
     }
     assert_eq!(world.receiver.received(&endpoint.path).len(), 3);
 }

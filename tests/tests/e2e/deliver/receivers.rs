@@ -32,7 +32,10 @@ async fn attempts(world: &World, delivery: &Value) -> Vec<Value> {
 }
 
 fn outcomes(attempts: &[Value]) -> Vec<(&str, Option<u64>)> {
-    attempts.iter().map(|one| (one["outcome"].as_str().unwrap_or_default(), one["status"].as_u64())).collect()
+    attempts
+        .iter()
+        .map(|attempt| (attempt["outcome"].as_str().unwrap_or_default(), attempt["status"].as_u64()))
+        .collect()
 }
 
 fn time(value: &Value) -> Timestamp {
@@ -102,7 +105,7 @@ async fn a_schedule_that_is_used_up_ends_as_failed() {
     assert!(!delivery["finished_at"].is_null() && delivery["next_attempt_at"].is_null(), "{delivery}");
     let received = world.receiver.received("dead");
     assert_at_least(&gaps(&received), &[1.0; 5]);
-    assert!(received.iter().all(|one| one.body == received[0].body && one.event() == received[0].event()));
+    assert!(received.iter().all(|request| request.body == received[0].body && request.event() == received[0].event()));
     let broker = world.broker().await;
     for queue in ["events", "deliveries", "delay.1s"] {
         until(&format!("{queue} to be empty"), async || (broker.depth(queue).await.ok()? == 0).then_some(())).await;
@@ -214,7 +217,7 @@ async fn a_hanging_endpoint_delays_nobody_else() {
     for delivery in queued {
         let delivery = world.delivery(delivery["id"].as_str().expect("an id")).await;
         let attempts = delivery["attempts"].as_array().expect("attempts");
-        let numbers: Vec<_> = attempts.iter().map(|one| one["attempt"].as_u64().unwrap_or_default()).collect();
+        let numbers: Vec<_> = attempts.iter().map(|attempt| attempt["attempt"].as_u64().unwrap_or_default()).collect();
         assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "the backlog used up an attempt: {numbers:?}");
     }
     assert_eq!(
@@ -242,12 +245,12 @@ async fn publish_at_a_pace(world: &World) -> Vec<Timestamp> {
 
 /// Seconds from publish to arrival, for each event at each healthy endpoint so far.
 fn delays(world: &World, sent: &[Timestamp]) -> Vec<f64> {
-    let healthy = world.receiver.all().into_iter().filter(|one| one.path.starts_with("/healthy/"));
+    let healthy = world.receiver.all().into_iter().filter(|request| request.path.starts_with("/healthy/"));
     healthy
-        .map(|one| {
-            let body: Value = serde_json::from_slice(&one.body).expect("JSON");
+        .map(|request| {
+            let body: Value = serde_json::from_slice(&request.body).expect("JSON");
             let number = body["data"].as_u64().expect("the event's number");
-            one.at.duration_since(sent[usize::try_from(number).expect("a number")]).as_secs_f64()
+            request.at.duration_since(sent[usize::try_from(number).expect("a number")]).as_secs_f64()
         })
         .collect()
 }

@@ -39,7 +39,10 @@ async fn is(world: &World, replay: &Value, state: &str) -> Value {
 }
 
 fn of_replay<'a>(received: &'a [Received], replay: &Value) -> Vec<&'a Received> {
-    received.iter().filter(|one| one.header("fanfare-replay") == replay["id"].as_str().expect("an id")).collect()
+    received
+        .iter()
+        .filter(|request| request.header("fanfare-replay") == replay["id"].as_str().expect("an id"))
+        .collect()
 }
 
 async fn turn(world: &World, replay: &Value, verb: &str) -> u16 {
@@ -74,21 +77,21 @@ async fn what_failed_was_skipped_or_never_matched_is_sent_again_and_marked() {
     assert_eq!((&done["events"], &done["deliveries"]), (&json!(EVENTS + 1), &json!(3 * EVENTS)));
     world.wait_for_deliveries("state=delivered", 4 * EVENTS + 1).await;
     let bodies = |endpoint: &Endpoint, received: &[&Received]| {
-        assert!(received.iter().all(|one| is_signed(one, &endpoint.secret)), "{}", endpoint.path);
-        let mut bodies: Vec<Vec<u8>> = received.iter().map(|one| one.body.clone()).collect();
+        assert!(received.iter().all(|request| is_signed(request, &endpoint.secret)), "{}", endpoint.path);
+        let mut bodies: Vec<Vec<u8>> = received.iter().map(|request| request.body.clone()).collect();
         bodies.sort();
         bodies.dedup();
         bodies
     };
     let straight = world.receiver.received(&healthy.path);
     assert_eq!(straight.len(), EVENTS + 1, "a delivered event was replayed");
-    assert!(straight.iter().all(|one| one.header("fanfare-replay").is_empty()));
-    let events: Vec<&str> = straight.iter().map(|one| one.event()).collect();
+    assert!(straight.iter().all(|request| request.header("fanfare-replay").is_empty()));
+    let events: Vec<&str> = straight.iter().map(|request| request.event()).collect();
     for endpoint in [&failing, &disabled, &later] {
         let received = world.receiver.received(&endpoint.path);
         let replayed = of_replay(&received, &first);
         assert_eq!(replayed.len(), EVENTS, "{}", endpoint.path);
-        assert!(replayed.iter().all(|one| events.contains(&one.event())), "a replayed event has another id");
+        assert!(replayed.iter().all(|request| events.contains(&request.event())), "a replayed event has another id");
         assert_eq!(bodies(endpoint, &replayed).len(), EVENTS);
     }
     assert_eq!(world.receiver.received(&failing.path).len(), failed_before + EVENTS);
@@ -113,21 +116,21 @@ async fn a_replay_waits_goes_on_and_ends_as_it_is_told() {
     until("the events", async || (world.count("SELECT count(*) FROM events").await == 5).then_some(())).await;
     let endpoint = world.endpoint("later", &["a"]).await;
     let new = json!({ "since": an_hour_ago(), "rate_per_second": 1 });
-    let one = replay(&world, &new).await;
+    let first = replay(&world, &new).await;
     world.receiver.wait_for(&endpoint.path, 1).await;
-    assert_eq!(turn(&world, &one, "pause").await, 200);
-    let paused = is(&world, &one, "paused").await;
+    assert_eq!(turn(&world, &first, "pause").await, 200);
+    let paused = is(&world, &first, "paused").await;
     assert!(paused["deliveries"].as_u64() < Some(EVENTS as u64), "{paused}");
-    assert_eq!(turn(&world, &one, "resume").await, 200);
-    is(&world, &one, "done").await;
+    assert_eq!(turn(&world, &first, "resume").await, 200);
+    is(&world, &first, "done").await;
     world.receiver.wait_for(&endpoint.path, EVENTS).await;
-    assert_eq!(turn(&world, &one, "resume").await, 409);
+    assert_eq!(turn(&world, &first, "resume").await, 409);
 
     let all = json!({ "since": an_hour_ago(), "rate_per_second": 1, "states": ["delivered"] });
-    let other = replay(&world, &all).await;
-    assert_eq!(turn(&world, &other, "cancel").await, 200);
-    assert_eq!(turn(&world, &other, "resume").await, 409);
-    let cancelled = is(&world, &other, "cancelled").await;
+    let second = replay(&world, &all).await;
+    assert_eq!(turn(&world, &second, "cancel").await, 200);
+    assert_eq!(turn(&world, &second, "resume").await, 409);
+    let cancelled = is(&world, &second, "cancelled").await;
     assert!(cancelled["finished_at"].is_string(), "{cancelled}");
 }
 
@@ -143,8 +146,8 @@ async fn an_endpoint_that_is_dead_does_not_hold_up_a_replay() {
     world.receiver.script(&dead.path, &[Behaviour::FAIL]);
     let healthy = world.endpoint("healthy", &["a"]).await;
     // Ten seconds of the rate allow fewer deliveries than the dead endpoint has queued.
-    let one = replay(&world, &json!({ "since": an_hour_ago(), "rate_per_second": 4 })).await;
-    is(&world, &one, "done").await;
+    let started = replay(&world, &json!({ "since": an_hour_ago(), "rate_per_second": 4 })).await;
+    is(&world, &started, "done").await;
     assert_eq!(world.receiver.wait_for(&healthy.path, MANY).await.len(), MANY);
 }
 

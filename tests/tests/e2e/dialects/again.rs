@@ -71,7 +71,7 @@ fn assert_all_the_same(dialect: &str, event: &str, received: &[Received]) {
     let time = |request: &Received| request.header("webhook-timestamp").parse::<i64>().expect("a time");
     let scheduled: Vec<i64> = received[..BEHAVIOURS.len()].iter().map(time).collect();
     assert!(
-        scheduled.is_sorted_by(|one, next| one < next),
+        scheduled.is_sorted_by(|earlier, later| earlier < later),
         "{dialect}: several attempts have the same timestamp: {scheduled:?}"
     );
 }
@@ -98,7 +98,7 @@ async fn what_was_written_is_sent_again_whatever_the_application_writes_now() {
     tenant.resend(&delivery).await;
     tenant.publish_as_it_is(EVENT).await;
     let received = world.receiver.wait_for("nudj", 3).await;
-    let (again, anew): (Vec<&Received>, Vec<_>) = received.iter().partition(|one| one.event() == event);
+    let (again, anew): (Vec<&Received>, Vec<_>) = received.iter().partition(|request| request.event() == event);
     assert_eq!((again.len(), anew.len()), (2, 1));
     assert_eq!(again[0].body, again[1].body);
     assert!(

@@ -143,7 +143,7 @@ async fn publish_over_http(half: &Half<'_>) {
         let headers = [("content-type", "application/json")];
         let body = format!("[{}]", bodies.join(","));
         let answer = half.tenant.client.send(Method::POST, "events/batch", &headers, body).await.expect("an answer");
-        let refused = answer.body["data"].as_array().into_iter().flatten().find(|one| one["success"] != true);
+        let refused = answer.body["data"].as_array().into_iter().flatten().find(|result| result["success"] != true);
         assert_eq!((answer.status, refused), (202, None), "{}", answer.body["error"]);
     }
 }

@@ -144,7 +144,8 @@ async fn its_event_types_are_there_and_their_samples_are_sent() {
     let world = acmes_world().await;
     let tenant = Tenant::new(&world, "acme").await;
     let types = tenant.client.get("event-types").await;
-    let names: Vec<&Value> = types.data().as_array().expect("types").iter().map(|one| &one["name"]).collect();
+    let names: Vec<&Value> =
+        types.data().as_array().expect("types").iter().map(|described| &described["name"]).collect();
     assert_eq!(names, ["order.created"]);
     let mut receivers = Verifiers::in_node().await;
     let webhook = tenant.webhook(&world, &receivers.url("acme"), &["order.created"]).await;

@@ -77,7 +77,7 @@ impl<'a> Rotating<'a> {
     async fn deliver(&self) -> Received {
         let event = self.tenant.publish(&json!({ "type": "order.created", "data": { "n": 1.50 } })).await;
         until(&format!("{event} in {}", self.tenant.dialect), async || {
-            self.world.receiver.received(self.tenant.dialect).into_iter().find(|one| one.event() == event)
+            self.world.receiver.received(self.tenant.dialect).into_iter().find(|request| request.event() == event)
         })
         .await
     }
@@ -158,7 +158,7 @@ async fn the_overlap_ends_by_itself_and_retries_are_signed_as_it_is_then() {
 
     let retries = until("attempts after the overlap", async || {
         let all = world.receiver.received("incenta");
-        Some(all).filter(|all| all.iter().filter(|one| one.at > end).count() > 2)
+        Some(all).filter(|all| all.iter().filter(|request| request.at > end).count() > 2)
     })
     .await;
     // The end is by the database's clock, and takes effect in each process no earlier: within a second of the end, both
@@ -172,7 +172,10 @@ async fn the_overlap_ends_by_itself_and_retries_are_signed_as_it_is_then() {
             rotating.assert_signed(request, SignedBy::New).await;
         }
     }
-    assert!(retries.iter().any(|one| one.at > end + seconds), "no request came more than 1 s after the overlap");
+    assert!(
+        retries.iter().any(|request| request.at > end + seconds),
+        "no request came more than 1 s after the overlap"
+    );
     assert_eq!(rotating.shown_end().await, Value::Null);
 }
 

@@ -26,7 +26,7 @@ async fn deliveries_are_found_by_filters_and_page_by_page() {
     world.wait_for_deliveries(&format!("webhook={}", bad.id), 7).await;
     let of_one = world.deliveries(&format!("event={}", events[0])).await;
     assert_eq!(of_one.len(), 2);
-    assert!(of_one.iter().all(|one| one["event"] == events[0].as_str()));
+    assert!(of_one.iter().all(|delivery| delivery["event"] == events[0].as_str()));
     assert_eq!(world.deliveries(&format!("event={}&webhook={}&state=delivered", events[3], good.id)).await.len(), 1);
     assert_eq!(world.deliveries(&format!("webhook={}&state=delivered", bad.id)).await.len(), 0);
 
@@ -36,7 +36,7 @@ async fn deliveries_are_found_by_filters_and_page_by_page() {
         let answer = world.client().get(&path).await;
         let page = answer.data().as_array().expect("a page");
         assert!(page.len() <= 4);
-        paged.extend(page.iter().map(|one| one["id"].as_str().expect("an id").to_owned()));
+        paged.extend(page.iter().map(|delivery| delivery["id"].as_str().expect("an id").to_owned()));
         let Some(next) = answer.body["next"].as_str() else { break };
         path = format!("deliveries?limit=4&before={next}");
     }

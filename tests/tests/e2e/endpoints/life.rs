@@ -50,7 +50,7 @@ async fn a_paused_endpoint_gets_what_it_missed_and_a_disabled_one_does_not() {
     let skipped = world.wait_for_deliveries("state=skipped", 1).await;
     assert_eq!(skipped.len(), 1);
 
-    let received: Vec<_> = world.receiver.received("a").iter().map(|one| one.event().to_owned()).collect();
+    let received: Vec<_> = world.receiver.received("a").iter().map(|request| request.event().to_owned()).collect();
     let missing = published.pop().expect("the last, which was skipped");
     assert_eq!(received.iter().collect::<BTreeSet<_>>(), published.iter().collect());
     assert_eq!(received.len(), published.len(), "an event was sent twice");
@@ -106,7 +106,8 @@ async fn an_endpoint_may_have_a_timeout_of_its_own() {
     world.publish(&json!({ "type": "a", "data": 1 })).await;
     for delivery in world.wait_for_deliveries("state=delivered", 2).await {
         let attempts = world.delivery(delivery["id"].as_str().expect("an id")).await["attempts"].clone();
-        let outcomes: Vec<_> = attempts.as_array().expect("attempts").iter().map(|one| &one["outcome"]).collect();
+        let outcomes: Vec<_> =
+            attempts.as_array().expect("attempts").iter().map(|attempt| &attempt["outcome"]).collect();
         let took = attempts[0]["duration_ms"].as_u64().expect("a duration");
         if delivery["url"] == world.receiver.url("hasty") {
             assert_eq!(outcomes, ["timed_out", "answered"]);
@@ -135,7 +136,7 @@ async fn an_event_reaches_each_of_very_many_endpoints_once() {
     for (position, endpoint) in endpoints.iter().enumerate() {
         let received = world.receiver.received(&endpoint.path);
         assert_eq!(received.len(), usize::from(position > 1), "{}", endpoint.path);
-        assert!(received.iter().all(|one| one.event() == id && is_signed(one, &endpoint.secret)));
+        assert!(received.iter().all(|request| request.event() == id && is_signed(request, &endpoint.secret)));
     }
     assert_eq!(world.deliveries("state=held").await[0]["webhook"], endpoints[0].id.as_str());
     assert_eq!(world.deliveries("state=skipped").await[0]["webhook"], endpoints[1].id.as_str());

@@ -115,7 +115,7 @@ fn every_place_of_the_crash_table_is_in_the_code_and_killed_at() {
     let (table, _) = table.split_once("\n## ").expect("the end of the table");
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
     let described: BTreeSet<&str> =
-        rows.flat_map(|(places, _)| places.split('`')).filter(|one| one.contains('.')).collect();
+        rows.flat_map(|(places, _)| places.split('`')).filter(|place| place.contains('.')).collect();
     let mut placed = BTreeSet::new();
     for file in files(&repository().join("crates"), "rs") {
         let source = read(file);

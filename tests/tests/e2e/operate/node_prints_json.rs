@@ -96,7 +96,7 @@ fn edges_of_floats() -> Vec<String> {
     let near = |float: f64| [float.next_down(), float, float.next_up()];
     let floats = twos.chain(tens).flat_map(near);
     let texts: Vec<String> = floats.map(|float| format!("{float:e}")).collect();
-    let list = |some: &[String]| format!("[{}]", some.join(","));
+    let list = |chunk: &[String]| format!("[{}]", chunk.join(","));
     texts.chunks(100).map(list).collect()
 }
 
@@ -318,14 +318,14 @@ impl Nasty {
             "\u{c}", "é", "1",
         ];
         let places: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
-        let (one, other) = (self.pick(&places), self.pick(&places));
+        let (place, other) = (self.pick(&places), self.pick(&places));
         match self.0.random_range(0..4) {
-            0 => text.insert_str(one, self.pick(SNIPPETS)),
-            1 => text.truncate(one),
-            2 => drop(text.drain(one.min(other)..one.max(other))),
+            0 => text.insert_str(place, self.pick(SNIPPETS)),
+            1 => text.truncate(place),
+            2 => drop(text.drain(place.min(other)..place.max(other))),
             _ => {
-                let end = one + text[one..].chars().next().map_or(0, char::len_utf8);
-                text.replace_range(one..end, self.pick(SNIPPETS));
+                let end = place + text[place..].chars().next().map_or(0, char::len_utf8);
+                text.replace_range(place..end, self.pick(SNIPPETS));
             }
         }
         text

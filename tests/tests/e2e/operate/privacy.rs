@@ -95,7 +95,7 @@ async fn redacted_members_are_sent_and_not_shown() {
     resend(&world, delivery).await;
     until("the last attempt to be recorded", async || {
         let attempts = world.delivery(delivery).await["attempts"].clone();
-        let last = attempts.as_array()?.iter().find(|one| one["attempt"] == 4)?.clone();
+        let last = attempts.as_array()?.iter().find(|attempt| attempt["attempt"] == 4)?.clone();
         assert!(last["response_body"].as_str()?.contains("not kept"), "{last}");
         Some(())
     })

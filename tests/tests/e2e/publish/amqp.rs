@@ -29,10 +29,10 @@ async fn the_documented_message_is_delivered() {
         assert!(broker.publish(&routing_key, Some(id), &[], body).await.expect("the broker"), "{id} is confirmed");
     }
     let mut received = world.receiver.wait_for(&endpoint.path, 2).await;
-    received.sort_by_key(|one| one.body.clone());
-    for (one, number) in received.iter().zip(1..) {
-        assert!(is_signed(one, &endpoint.secret), "{one:?}");
-        let body: Value = serde_json::from_slice(&one.body).expect("JSON");
+    received.sort_by_key(|request| request.body.clone());
+    for (request, number) in received.iter().zip(1..) {
+        assert!(is_signed(request, &endpoint.secret), "{request:?}");
+        let body: Value = serde_json::from_slice(&request.body).expect("JSON");
         assert_eq!((&body["event"], &body["data"]), (&json!("order.created"), &json!({ "n": number })));
     }
     assert_ne!(received[0].event(), received[1].event());
@@ -198,7 +198,7 @@ async fn a_key_is_one_event_whichever_door_it_comes_through() {
     counted(&dispatcher, r#"fanfare_events_total{result="known"}"#, 4).await;
     world.wait_for_deliveries("state=delivered", 3).await;
     let mut received: Vec<_> =
-        world.receiver.received(&endpoint.path).iter().map(|one| one.event().to_owned()).collect();
+        world.receiver.received(&endpoint.path).iter().map(|request| request.event().to_owned()).collect();
     let mut events = vec![keyed, named, late];
     received.sort();
     events.sort();
@@ -324,20 +324,20 @@ async fn what_is_not_utf8_is_put_back_under_a_key_that_is() {
         parked_soon(&world, number + 1).await;
     }
     let [key, header, id] = three_parked(&admin).await;
-    for one in [&key, &id] {
-        let refused = admin.post(&format!("parked/{one}/put-back"), &json!({})).await;
+    for parked_id in [&key, &id] {
+        let refused = admin.post(&format!("parked/{parked_id}/put-back"), &json!({})).await;
         assert_eq!((refused.status, refused.code()), (422, "invalid_field"), "{}", refused.body);
-        let (_, complaint) = try_fanfare(&world.variables, &["parked", "put-back", one]);
+        let (_, complaint) = try_fanfare(&world.variables, &["parked", "put-back", parked_id]);
         assert!(complaint.is_some_and(|complaint| complaint.contains("is not UTF-8")));
     }
     parked_soon(&world, 3).await;
     let routing_key = format!("{}.a", world.application);
-    for (one, edit) in [
+    for (parked_id, edit) in [
         (key, json!({ "routing_key": routing_key, "message_id": "key" })),
         (header, json!({ "message_id": "header" })),
         (id, json!({ "message_id": "id" })),
     ] {
-        let answer = admin.post(&format!("parked/{one}/put-back"), &edit).await;
+        let answer = admin.post(&format!("parked/{parked_id}/put-back"), &edit).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
     world.receiver.wait_for(&endpoint.path, 3).await;

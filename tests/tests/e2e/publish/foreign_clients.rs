@@ -65,7 +65,7 @@ async fn real_payloads_of_real_clients_arrive_verified_and_on_record() {
     let examples: Vec<Example> = examples.iter().map(|line| serde_json::from_str(line).expect("an example")).collect();
     assert!(examples.len() >= LEAST_EXAMPLES, "{} examples", examples.len());
     assert!(
-        examples.iter().all(|one| one.event().len() < MAX_EVENT_BYTES),
+        examples.iter().all(|example| example.event().len() < MAX_EVENT_BYTES),
         "an example exceeds FANFARE_MAX_EVENT_BYTES"
     );
     let world = World::new().await;
@@ -81,13 +81,14 @@ async fn real_payloads_of_real_clients_arrive_verified_and_on_record() {
     publish_over_amqp(&world, &examples).await;
 
     for (endpoint, events) in &endpoints {
-        let wanted: Vec<_> = examples.iter().filter(|one| one.is_wanted(events)).collect();
+        let wanted: Vec<_> = examples.iter().filter(|example| example.is_wanted(events)).collect();
         let received = world.receiver.wait_for(&endpoint.path, 2 * wanted.len()).await;
         assert_bodies_are_as_sent(&wanted, &received);
         verify(endpoint, &received).await;
         assert_each_is_on_record(&world, endpoint, &received).await;
     }
-    let received: Vec<usize> = endpoints.iter().map(|(one, _)| world.receiver.received(&one.path).len()).collect();
+    let received: Vec<usize> =
+        endpoints.iter().map(|(endpoint, _)| world.receiver.received(&endpoint.path).len()).collect();
     assert_eq!((received[0], received[3], received[4]), (2 * examples.len(), 2 * examples.len(), 0));
     assert!(received[1] > 20 && received[2] > 2, "the subscriptions match too few examples: {received:?}");
 }
@@ -118,14 +119,15 @@ async fn publish_over_amqp(world: &World, examples: &[Example]) {
 /// Verifies all requests with the code that customers use.
 async fn verify(endpoint: &Endpoint, received: &[Received]) {
     let mut input = String::new();
-    for one in received {
-        let delivery = json!({ "secret": endpoint.secret, "headers": one.headers, "body": STANDARD.encode(&one.body) });
+    for request in received {
+        let delivery =
+            json!({ "secret": endpoint.secret, "headers": request.headers, "body": STANDARD.encode(&request.body) });
         writeln!(input, "{delivery}").expect("writing to a String");
     }
     let answers = node("verify.mjs", &[], input).await;
     assert_eq!(answers.len(), received.len());
-    for (answer, one) in answers.iter().zip(received) {
-        assert_eq!(answer, r#"{"standard":true,"incenta":true}"#, "{}", String::from_utf8_lossy(&one.body));
+    for (answer, request) in answers.iter().zip(received) {
+        assert_eq!(answer, r#"{"standard":true,"incenta":true}"#, "{}", String::from_utf8_lossy(&request.body));
     }
     let distinct: HashSet<_> = received.iter().map(Received::event).collect();
     assert_eq!(distinct.len(), received.len(), "two events have the same id");
@@ -133,10 +135,10 @@ async fn verify(endpoint: &Endpoint, received: &[Received]) {
 
 /// Checks that each body has the exact bytes of the payload: Node printed the payloads, so that Fanfare changes none.
 fn assert_bodies_are_as_sent(wanted: &[&Example], received: &[Received]) {
-    let body = |one: &Example| format!(r#"{{"event":"{}","data":{}"#, one.event_type, one.payload);
-    let mut expected: Vec<String> = wanted.iter().flat_map(|one| [body(one), body(one)]).collect();
-    let until_timestamp = |one: &Received| {
-        let body = std::str::from_utf8(&one.body).expect("UTF-8");
+    let body = |example: &Example| format!(r#"{{"event":"{}","data":{}"#, example.event_type, example.payload);
+    let mut expected: Vec<String> = wanted.iter().flat_map(|example| [body(example), body(example)]).collect();
+    let until_timestamp = |request: &Received| {
+        let body = std::str::from_utf8(&request.body).expect("UTF-8");
         let (body, _) = body.rsplit_once(r#","timestamp":""#).expect("a timestamp at the end");
         body.to_owned()
     };
@@ -151,11 +153,12 @@ fn assert_bodies_are_as_sent(wanted: &[&Example], received: &[Received]) {
 async fn assert_each_is_on_record(world: &World, endpoint: &Endpoint, received: &[Received]) {
     let recorded = until(&format!("the record of /{}", endpoint.path), async || {
         let deliveries = all_deliveries(world, endpoint).await;
-        (deliveries.len() == received.len() && deliveries.iter().all(|one| one["state"] == "delivered"))
+        (deliveries.len() == received.len() && deliveries.iter().all(|delivery| delivery["state"] == "delivered"))
             .then_some(deliveries)
     })
     .await;
-    let bodies: HashMap<&str, &[u8]> = received.iter().map(|one| (one.event(), one.body.as_slice())).collect();
+    let bodies: HashMap<&str, &[u8]> =
+        received.iter().map(|request| (request.event(), request.body.as_slice())).collect();
     let mut details = stream::iter(&recorded)
         .map(async |delivery| world.delivery(delivery["id"].as_str().expect("an id")).await)
         .buffer_unordered(AT_ONCE);
@@ -172,7 +175,7 @@ async fn assert_each_is_on_record(world: &World, endpoint: &Endpoint, received: 
 async fn all_deliveries(world: &World, endpoint: &Endpoint) -> Vec<Value> {
     let mut deliveries: Vec<Value> = Vec::new();
     loop {
-        let last = deliveries.last().and_then(|one| one["id"].as_str());
+        let last = deliveries.last().and_then(|delivery| delivery["id"].as_str());
         let before = last.map(|id| format!("&before={id}")).unwrap_or_default();
         let page = world.deliveries(&format!("webhook={}{before}", endpoint.id)).await;
         if page.is_empty() {

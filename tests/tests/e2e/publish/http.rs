@@ -254,7 +254,7 @@ async fn the_same_key_is_the_same_event_and_delivered_once() {
     counted(&dispatcher, r#"fanfare_events_total{result="known"}"#, 4).await;
     world.wait_for_deliveries("state=delivered", 1).await;
     let received = world.receiver.received(&endpoint.path);
-    assert_eq!(received.iter().map(|one| one.event()).collect::<Vec<_>>(), [id]);
+    assert_eq!(received.iter().map(|request| request.event()).collect::<Vec<_>>(), [id]);
 }
 
 /// Keys are scoped to an application: another application's event with the same key is another event.
@@ -298,7 +298,7 @@ async fn each_event_of_a_batch_is_answered_for_itself() {
     assert_eq!(answer.status, 207, "the status must show that some events failed");
     let answers = answer.data().as_array().expect("a list");
     assert_eq!(answers.len(), 7);
-    let refused: Vec<_> = answers.iter().map(|one| refusal_in_batch(one).unwrap_or_default()).collect();
+    let refused: Vec<_> = answers.iter().map(|answer| refusal_in_batch(answer).unwrap_or_default()).collect();
     let none = (String::new(), String::new());
     let refusal = |code: &str, field: &str| (code.to_owned(), field.to_owned());
     let expected = [
@@ -315,7 +315,7 @@ async fn each_event_of_a_batch_is_answered_for_itself() {
 
     world.wait_for_deliveries("state=delivered", 3).await;
     let mut received: Vec<_> =
-        world.receiver.received(&endpoint.path).iter().map(|one| one.event().to_owned()).collect();
+        world.receiver.received(&endpoint.path).iter().map(|request| request.event().to_owned()).collect();
     let mut taken = [0, 2, 6].map(|at| answers[at]["data"]["id"].as_str().expect("an id").to_owned());
     received.sort();
     taken.sort();
@@ -350,6 +350,6 @@ async fn a_batch_has_limits_of_its_own() {
     let answer = world.client().post("events/batch", &events(1000)).await;
     assert_eq!(answer.status, 202, "{}", answer.body["error"]);
     let ids: std::collections::HashSet<_> =
-        answer.data().as_array().expect("a list").iter().map(|one| one["data"]["id"].to_string()).collect();
+        answer.data().as_array().expect("a list").iter().map(|accepted| accepted["data"]["id"].to_string()).collect();
     assert_eq!(ids.len(), 1000, "two events have the same id");
 }

@@ -74,9 +74,11 @@ async fn many_are_put_back_or_discarded_at_once() {
     let discarded = admin.post("parked/discard", &json!({ "reason": "malformed_json" })).await;
     assert_eq!(discarded.data()["handled"].as_array().map(Vec::len), Some(3));
     let left = admin.get("parked").await;
-    assert!(left.data().as_array().is_some_and(|left| left.iter().all(|one| one["reason"] == "missing_message_id")));
+    assert!(
+        left.data().as_array().is_some_and(|left| left.iter().all(|message| message["reason"] == "missing_message_id"))
+    );
 
-    let ids: Vec<&Value> = left.data().as_array().expect("a list").iter().map(|one| &one["id"]).collect();
+    let ids: Vec<&Value> = left.data().as_array().expect("a list").iter().map(|message| &message["id"]).collect();
     let first = ids[0].as_str().expect("an id");
     assert_eq!(admin.delete(&format!("parked/{first}")).await.status, 200);
     assert_eq!(admin.delete(&format!("parked/{first}")).await.code(), "not_found");

@@ -14,7 +14,7 @@ async fn an_event_without_a_binding_is_sent_on_once_the_topology_is_declared_aga
         events.push(world.publish(&json!({ "type": "a", "data": number })).await);
     }
     let received = world.receiver.wait_for(&endpoint.path, events.len()).await;
-    let mut delivered: Vec<&str> = received.iter().map(|one| one.event()).collect();
+    let mut delivered: Vec<&str> = received.iter().map(|request| request.event()).collect();
     delivered.sort_unstable();
     events.sort_unstable();
     assert_eq!(delivered, events);
@@ -39,7 +39,7 @@ async fn a_retry_without_its_delay_queue_is_not_lost() {
     world.broker().await.delete_queue("delay.1s").await.expect("the broker");
     let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
     let received = world.receiver.wait_for(&endpoint.path, 2).await;
-    assert!(received.iter().all(|one| one.event() == event));
+    assert!(received.iter().all(|request| request.event() == event));
     counted(&dispatcher, "fanfare_unrouted_total", 1).await;
     until("the delivery to have ended", async || (world.deliveries("state=delivered").await.len() == 1).then_some(()))
         .await;

@@ -151,7 +151,7 @@ async fn a_killed_broker_loses_nothing_and_ingest_says_so_meanwhile() {
         block_in_place(|| broker.kill());
         let refusals = until("ingest to refuse", async || {
             let refusals: Vec<Answered> = load.answers().split_off(before);
-            let count = refusals.iter().filter(|one| one.status() == 503).count();
+            let count = refusals.iter().filter(|refusal| refusal.status() == 503).count();
             (count >= 40).then_some(refusals)
         })
         .await;
@@ -161,8 +161,8 @@ async fn a_killed_broker_loses_nothing_and_ingest_says_so_meanwhile() {
         flowing(&world).await;
         println!("deliveries flow again {:?} after the broker", back.elapsed());
         let answers = load.answers();
-        let slowest = answers.iter().max_by_key(|one| one.took);
-        assert!(slowest.is_some_and(|one| one.took < Duration::from_secs(6)), "{slowest:?}");
+        let slowest = answers.iter().max_by_key(|answered| answered.took);
+        assert!(slowest.is_some_and(|slowest| slowest.took < Duration::from_secs(6)), "{slowest:?}");
         accepted.extend(load.finish().await);
     }
     // No process died: outcomes in flight are recorded, and each redelivered message finds its event.
@@ -173,21 +173,21 @@ async fn a_killed_broker_loses_nothing_and_ingest_says_so_meanwhile() {
 /// noticed the loss, each response comes within 500 ms.
 fn check_refusals(refusals: &[Answered]) {
     let mut known = None;
-    for one in refusals.iter().filter(|one| one.status() != 202) {
-        let answer = one.answer.as_ref().expect("ingest always answers");
+    for refusal in refusals.iter().filter(|refusal| refusal.status() != 202) {
+        let answer = refusal.answer.as_ref().expect("ingest always answers");
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(answer.retry_after.is_some_and(|seconds| seconds > 0), "{answer:?}");
-        assert_eq!(answer.body["error"]["id"], one.key, "{answer:?}");
-        if known.is_some_and(|known| one.sent > known) {
+        assert_eq!(answer.body["error"]["id"], refusal.key, "{answer:?}");
+        if known.is_some_and(|known| refusal.sent > known) {
             assert_eq!(answer.code(), "broker_unavailable");
             assert!(
-                one.took < Duration::from_millis(500),
+                refusal.took < Duration::from_millis(500),
                 "a response took {:?} although ingest had noticed the loss",
-                one.took
+                refusal.took
             );
         }
         if answer.code() == "broker_unavailable" {
-            known = known.or(Some(one.sent + one.took));
+            known = known.or(Some(refusal.sent + refusal.took));
         }
     }
     assert!(known.is_some(), "ingest never noticed the loss of the broker: {refusals:?}");
@@ -212,7 +212,7 @@ async fn a_killed_database_loses_nothing_and_ingest_goes_on_meanwhile() {
         let back = Instant::now();
         flowing(&world).await;
         println!("deliveries flow again {:?} after the database", back.elapsed());
-        let refused: Vec<_> = load.answers().into_iter().filter(|one| one.status() != 202).collect();
+        let refused: Vec<_> = load.answers().into_iter().filter(|answered| answered.status() != 202).collect();
         assert!(refused.is_empty(), "ingest does not need the database: {refused:?}");
         accepted.extend(load.finish().await);
     }

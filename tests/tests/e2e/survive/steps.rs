@@ -109,7 +109,7 @@ async fn a_dispatcher_killed_in_the_fan_out_of_a_wide_event_loses_nothing() {
     .await;
     for path in &paths {
         let received = world.receiver.received(path);
-        let mut events: Vec<&str> = received.iter().map(|one| one.event()).collect();
+        let mut events: Vec<&str> = received.iter().map(|request| request.event()).collect();
         events.sort_unstable();
         events.dedup();
         assert_eq!(events.len(), PLACES.len(), "{path}");
@@ -169,7 +169,7 @@ async fn a_resend_that_nobody_answered_is_sent_by_the_next_dispatcher() {
     assert_eq!(world.receiver.received("one").len(), 1);
     let _dispatcher = world.dispatcher().await;
     let received = world.receiver.wait_for("one", 2).await;
-    assert!(received.iter().all(|one| one.event() == event));
+    assert!(received.iter().all(|request| request.event() == event));
     world.wait_for_deliveries("state=delivered", 1).await;
     assert_eq!(world.receiver.received("one").len(), 2);
 }
@@ -247,7 +247,7 @@ async fn a_dispatcher_killed_in_a_slow_attempt_or_in_its_recovery_loses_nothing(
     kill_dispatcher_at(&world, "recovery.committed").await;
     let _dispatcher = world.dispatcher().await;
     let received = world.receiver.wait_for(&endpoint.path, 2).await;
-    assert!(received.iter().all(|one| one.event() == event));
+    assert!(received.iter().all(|request| request.event() == event));
     let delivered = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
     let delivery = world.delivery(delivered["id"].as_str().expect("an id")).await;
     assert_eq!(outcomes(&delivery), ["unknown", "answered"]);
@@ -255,7 +255,7 @@ async fn a_dispatcher_killed_in_a_slow_attempt_or_in_its_recovery_loses_nothing(
 
 fn outcomes(delivery: &Value) -> Vec<&str> {
     let attempts = delivery["attempts"].as_array().expect("attempts");
-    attempts.iter().map(|one| one["outcome"].as_str().expect("an outcome")).collect()
+    attempts.iter().map(|attempt| attempt["outcome"].as_str().expect("an outcome")).collect()
 }
 
 /// Kills two processes with the delivery among others, and two further processes with the delivery alone.

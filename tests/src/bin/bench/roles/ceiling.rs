@@ -131,7 +131,7 @@ async fn begin(work: Work, recorded: Arc<AtomicU64>) {
     for Endpoint { id, url, secret, types } in work.endpoints {
         let key = STANDARD.decode(secret.trim_start_matches("whsec_")).expect("a secret");
         let target = Arc::new(Target { id: id.parse().expect("an endpoint"), url, secret, key });
-        types.into_iter().for_each(|one| targets.entry(one).or_default().push(Arc::clone(&target)));
+        types.into_iter().for_each(|event_type| targets.entry(event_type).or_default().push(Arc::clone(&target)));
     }
     let (planned, to_persist) = mpsc::channel(BATCH * 2);
     let (sent, to_record) = mpsc::channel(BATCH * 2);
@@ -149,8 +149,8 @@ async fn begin(work: Work, recorded: Arc<AtomicU64>) {
     tokio::spawn(async move {
         let _connection = connection;
         while let Some(delivery) = consumer.next().await {
-            let one = plan(delivery.expect("a message"), application, &targets);
-            planned.send(one).await.unwrap_or_else(|_| panic!("persisting goes on"));
+            let plan = plan(delivery.expect("a message"), application, &targets);
+            planned.send(plan).await.unwrap_or_else(|_| panic!("persisting goes on"));
         }
     });
 }
@@ -189,17 +189,17 @@ async fn persist_all(
     let http = Client::builder(TokioExecutor::new()).build_http();
     let mut batch = Vec::new();
     while planned.recv_many(&mut batch, BATCH).await > 0 {
-        batch.sort_unstable_by_key(|one: &Planned| one.event);
-        let pairs = || batch.iter().flat_map(|one| one.endpoints.iter().map(move |target| (one, target)));
+        batch.sort_unstable_by_key(|plan: &Planned| plan.event);
+        let pairs = || batch.iter().flat_map(|plan| plan.endpoints.iter().map(move |target| (plan, target)));
         let delivery =
-            |(one, target): (&Planned, &Arc<Target>)| DeliveryId::derive(one.accepted_at, one.event, target.id);
-        let ids: Vec<Uuid> = batch.iter().map(|one| one.event.0).collect();
-        let accepted: Vec<Timestamp> = batch.iter().map(|one| one.accepted_at).collect();
-        let types: Vec<&str> = batch.iter().map(|one| one.event_type.as_str()).collect();
-        let keys: Vec<&str> = batch.iter().map(|one| one.key.as_str()).collect();
-        let bodies: Vec<&str> = batch.iter().map(|one| one.body.as_str()).collect();
+            |(plan, target): (&Planned, &Arc<Target>)| DeliveryId::derive(plan.accepted_at, plan.event, target.id);
+        let ids: Vec<Uuid> = batch.iter().map(|plan| plan.event.0).collect();
+        let accepted: Vec<Timestamp> = batch.iter().map(|plan| plan.accepted_at).collect();
+        let types: Vec<&str> = batch.iter().map(|plan| plan.event_type.as_str()).collect();
+        let keys: Vec<&str> = batch.iter().map(|plan| plan.key.as_str()).collect();
+        let bodies: Vec<&str> = batch.iter().map(|plan| plan.body.as_str()).collect();
         let deliveries: Vec<Uuid> = pairs().map(|pair| delivery(pair).0).collect();
-        let events: Vec<Uuid> = pairs().map(|(one, _)| one.event.0).collect();
+        let events: Vec<Uuid> = pairs().map(|(plan, _)| plan.event.0).collect();
         let endpoints: Vec<Uuid> = pairs().map(|(_, target)| target.id.0).collect();
         client
             .execute(
@@ -208,14 +208,14 @@ async fn persist_all(
             )
             .await
             .expect("persisted");
-        for one in batch.drain(..) {
-            one.acker.ack(BasicAckOptions::default()).await.expect("acked");
-            let body = Bytes::from(one.body);
-            for target in one.endpoints {
-                let delivery = DeliveryId::derive(one.accepted_at, one.event, target.id);
+        for plan in batch.drain(..) {
+            plan.acker.ack(BasicAckOptions::default()).await.expect("acked");
+            let body = Bytes::from(plan.body);
+            for target in plan.endpoints {
+                let delivery = DeliveryId::derive(plan.accepted_at, plan.event, target.id);
                 let (http, body, sent) = (http.clone(), body.clone(), sent.clone());
                 tokio::spawn(async move {
-                    let (started_at, status) = post(&http, &target, one.event, body).await;
+                    let (started_at, status) = post(&http, &target, plan.event, body).await;
                     let _ = sent.send(Sent { delivery, target, started_at, status }).await;
                 });
             }
@@ -261,11 +261,11 @@ async fn record_all(
 ) {
     let mut batch = Vec::new();
     while sent.recv_many(&mut batch, BATCH).await > 0 {
-        batch.sort_unstable_by_key(|one: &Sent| one.delivery);
-        let ids: Vec<Uuid> = batch.iter().map(|one| one.delivery.0).collect();
-        let urls: Vec<&str> = batch.iter().map(|one| one.target.url.as_str()).collect();
-        let started: Vec<Timestamp> = batch.iter().map(|one| one.started_at).collect();
-        let statuses: Vec<i32> = batch.iter().map(|one| one.status).collect();
+        batch.sort_unstable_by_key(|attempt: &Sent| attempt.delivery);
+        let ids: Vec<Uuid> = batch.iter().map(|attempt| attempt.delivery.0).collect();
+        let urls: Vec<&str> = batch.iter().map(|attempt| attempt.target.url.as_str()).collect();
+        let started: Vec<Timestamp> = batch.iter().map(|attempt| attempt.started_at).collect();
+        let statuses: Vec<i32> = batch.iter().map(|attempt| attempt.status).collect();
         let rows = client.execute(&statement, &[&ids, &urls, &started, &statuses]).await.expect("recorded");
         recorded.fetch_add(rows, Ordering::Relaxed);
         batch.clear();

@@ -117,7 +117,7 @@ pub(crate) async fn recovery(machine: &Machine, figures: &mut Figures) {
     let waits = Waits::of(&["5s"; 20].join(","));
     let mut scene =
         Scene::with(machine, &subscribers, Subject::Fanfare(1), Changes { waits, ..Changes::default() }).await;
-    let of_healthy: Vec<String> = subscribers[..10].iter().flat_map(|one| one.types.clone()).collect();
+    let of_healthy: Vec<String> = subscribers[..10].iter().flat_map(|subscriber| subscriber.types.clone()).collect();
     let seconds = machine.seconds(SECONDS);
     let without = flow(&mut scene, &of_healthy, QUIETLY, seconds).await;
     scene.publish(Way::Amqp, &types(pairs), pairs * EVENTS, None).await;

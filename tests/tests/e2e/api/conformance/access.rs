@@ -131,7 +131,7 @@ async fn assert_nothing_is_found(other: &Door, things: &Things) {
     let type_path = format!("/api/v1/event-types/{event_type}");
     assert_refused("another's", &other.call(Method::DELETE, &type_path, &json!({})).await, (404, "not_found", "name"));
     let types = other.get("/api/v1/event-types").await.data().clone();
-    assert!(list(&types).iter().all(|one| text(one, "name") != event_type), "{types}");
+    assert!(list(&types).iter().all(|described| text(described, "name") != event_type), "{types}");
 }
 
 #[tokio::test]

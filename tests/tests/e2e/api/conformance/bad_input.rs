@@ -85,7 +85,7 @@ fn may_be_empty(route: &Route) -> bool {
 /// Values with a type other than the property's type.
 fn wrong_values(property: &Value) -> Vec<Value> {
     let types: Vec<&str> = match &property["type"] {
-        Value::String(one) => vec![one],
+        Value::String(kind) => vec![kind],
         Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
         // Any JSON is valid.
         _ => return Vec::new(),
@@ -107,7 +107,7 @@ fn wrong_values(property: &Value) -> Vec<Value> {
     let is_right = |value: &Value| {
         let is_item =
             list(value).iter().all(|item| property["items"]["type"].as_str().is_none_or(|kind| is_of_type(item, kind)));
-        types.iter().any(|one| is_of_type(value, one)) && is_item && !(is_negative(value) && property["minimum"] == 0)
+        types.iter().any(|kind| is_of_type(value, kind)) && is_item && !(is_negative(value) && property["minimum"] == 0)
     };
     candidates.into_iter().filter(|value| !is_right(value)).collect()
 }

@@ -55,13 +55,15 @@ impl Route {
     /// The resolved schema of the request body. `None` for a route without a body.
     pub(crate) fn body(&self) -> Option<&'static Value> {
         let schema = &self.operation["requestBody"]["content"]["application/json"]["schema"];
-        let schema = list(&schema["oneOf"]).iter().find(|one| one["type"] != "null").unwrap_or(schema);
+        let schema = list(&schema["oneOf"]).iter().find(|choice| choice["type"] != "null").unwrap_or(schema);
         (!schema.is_null()).then(|| resolved(schema))
     }
 
     /// True if the query has this parameter.
     pub(crate) fn has_parameter(&self, name: &str) -> bool {
-        list(&self.operation["parameters"]).iter().any(|one| one["in"] == "query" && one["name"] == name)
+        list(&self.operation["parameters"])
+            .iter()
+            .any(|parameter| parameter["in"] == "query" && parameter["name"] == name)
     }
 
     /// True if the path matches the route.
@@ -117,18 +119,18 @@ fn resolved(schema: &'static Value) -> &'static Value {
 fn fault(schema: &'static Value, value: &Value, at: &str) -> Option<String> {
     let schema = resolved(schema);
     if let Some(choices) = schema["oneOf"].as_array() {
-        let faults: Vec<_> = choices.iter().map(|one| fault(one, value, at)).collect();
+        let faults: Vec<_> = choices.iter().map(|choice| fault(choice, value, at)).collect();
         return faults.iter().all(Option::is_some).then(|| format!("{at} matches no alternative: {faults:?}"));
     }
     if let Some(parts) = schema["allOf"].as_array() {
         return object_fault(&parts.iter().map(resolved).collect::<Vec<_>>(), value, at);
     }
     let types: Vec<&str> = match &schema["type"] {
-        Value::String(one) => vec![one],
+        Value::String(kind) => vec![kind],
         Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
         _ => return None,
     };
-    if !types.iter().any(|one| is_of_type(value, one)) {
+    if !types.iter().any(|kind| is_of_type(value, kind)) {
         return Some(format!("{at} is not of {types:?}"));
     }
     match value {

@@ -55,7 +55,7 @@ async fn one_key_is_one_event_over_both_doors() {
     counted(&dispatcher, r#"fanfare_events_total{result="known"}"#, 6).await;
     world.wait_for_deliveries("state=delivered", 1).await;
     assert_eq!(
-        world.receiver.received(&endpoint.path).iter().map(|one| one.event()).collect::<Vec<_>>(),
+        world.receiver.received(&endpoint.path).iter().map(|request| request.event()).collect::<Vec<_>>(),
         [id.as_str()]
     );
     assert_eq!(
@@ -110,7 +110,7 @@ async fn a_key_of_another_event_is_parked_and_delivered_to_nobody() {
     let last = world.publish(&json!({ "type": "a", "data": "last" })).await;
     world.receiver.wait_for(&endpoint.path, 2).await;
     let received = world.receiver.received(&endpoint.path);
-    assert_eq!(received.iter().map(|one| one.event()).collect::<Vec<_>>(), [id.as_str(), last.as_str()]);
+    assert_eq!(received.iter().map(|request| request.event()).collect::<Vec<_>>(), [id.as_str(), last.as_str()]);
     let kept: Value = event(&world, &id).await;
     assert_eq!((&kept["payload"]["data"], list_len(&kept)), (&json!({ "n": 1 }), 1), "the first event has changed");
 }

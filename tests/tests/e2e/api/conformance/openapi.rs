@@ -57,7 +57,7 @@ fn every_operation_has_a_name_of_its_own_and_says_what_it_does() {
         );
         assert_ne!(text(route.operation, "summary"), "", "{} has no summary", route.name());
         assert!(!list(&route.operation["tags"]).is_empty(), "{} has no tag", route.name());
-        let in_path = list(&route.operation["parameters"]).iter().filter(|one| one["in"] == "path").count();
+        let in_path = list(&route.operation["parameters"]).iter().filter(|parameter| parameter["in"] == "path").count();
         assert_eq!(in_path, route.path.matches('{').count(), "{}", route.name());
     }
 }
