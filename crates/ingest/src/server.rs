@@ -8,8 +8,8 @@ use std::sync::{
 use anyhow::{Context, bail};
 use axum::{Router, middleware::from_fn_with_state};
 use fanfare_api::{
-    ApiState, Audit, TestSends, audited, document_routes, method_not_allowed, not_found, nudj_routes,
-    look_up_key, refresh_after_write,
+    ApiState, Audit, TestSends, audited, document_routes, look_up_key, method_not_allowed, not_found, nudj_routes,
+    refresh_after_write,
 };
 use fanfare_broker::Publisher;
 use fanfare_domain::ids::ProcessId;

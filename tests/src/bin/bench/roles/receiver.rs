@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,7 +18,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpSocket, TcpStream},
     time::sleep,
 };
 
@@ -68,7 +69,11 @@ impl Book {
 /// Serves until its parent ends. Each question is answered with what has come in since the one before. `"open"` opens the
 /// gate; `{"late": 10000}` sets how late `late` answers.
 pub(crate) async fn run() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    // 1,000 endpoints that come back open thousands of connections at once. A connection that overflows the queue begins
+    // a second later, which is not Fanfare's latency.
+    let listener = socket.listen(65_535).expect("a listener");
     let address = listener.local_addr().expect("its address").to_string();
     let books = Books::default();
     let serving = Arc::clone(&books);
