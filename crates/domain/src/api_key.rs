@@ -130,6 +130,11 @@ impl FromIterator<ApiKey> for Keys {
 }
 
 impl Keys {
+    /// True if the text has the form of a key, and no key has its id.
+    pub fn lacks(&self, text: &str) -> bool {
+        text.parse::<Token>().is_ok_and(|token| !self.0.contains_key(&token.key))
+    }
+
     /// Authenticates a text as a key. `None` unless the key is valid at `now`.
     pub fn authenticate(&self, text: &str, now: Timestamp) -> Option<Caller> {
         let token: Token = text.parse().ok()?;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use fanfare_domain::{
-    api_key::{ApiKey, Caller, Keys, Role, Token},
+    api_key::{ApiKey, Caller, Keys, Role},
     application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
     delivery::policy::{InvalidSchedule, Policy},
     dialect::Dialects,
@@ -140,7 +140,7 @@ impl Directory {
     /// Refreshes the copy if `text` is an unknown key, as the key may be new: the notice of a new key needs a moment, or
     /// is lost. Looks at most once a second.
     pub async fn look_for_key(&self, text: &str) {
-        if text.parse::<Token>().is_err() || self.authenticate(text).is_some() {
+        if !self.snapshot.borrow().keys.lacks(text) {
             return;
         }
         {

@@ -26,15 +26,15 @@ const LONGEST_WAIT: f64 = 500.0;
 /// Deliveries of the dropped day that are open.
 const STILL_OPEN: usize = 50_000;
 
+/// A scene whose dispatcher keeps the day that another dispatcher drops.
+async fn scene(machine: &Machine) -> Scene {
+    let changes = Changes { variables: &LONG_RETENTION, ..Changes::default() };
+    Scene::with(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1), changes).await
+}
+
 /// A day of finished deliveries is dropped while events flow.
 pub(crate) async fn dropped_day(machine: &Machine, figures: &mut Figures) {
-    let mut scene = Scene::with(
-        machine,
-        &subscribers(HEALTHY, "ok", 10),
-        Subject::Fanfare(1),
-        Changes { variables: &LONG_RETENTION, ..Changes::default() },
-    )
-    .await;
+    let mut scene = scene(machine).await;
     let seconds = machine.seconds(SECONDS);
     let without = flow(&mut scene, &types(10), QUIETLY, seconds).await;
     create_day(&scene).await;
@@ -68,13 +68,7 @@ pub(crate) async fn dropped_day(machine: &Machine, figures: &mut Figures) {
 /// A SELECT in a transaction that stays open, while events flow and a day is to be dropped.
 pub(crate) async fn held_select(machine: &Machine, figures: &mut Figures) {
     const RATE: f64 = 500.0;
-    let mut scene = Scene::with(
-        machine,
-        &subscribers(HEALTHY, "ok", 10),
-        Subject::Fanfare(1),
-        Changes { variables: &LONG_RETENTION, ..Changes::default() },
-    )
-    .await;
+    let mut scene = scene(machine).await;
     let seconds = machine.seconds(SECONDS);
     let without = flow(&mut scene, &types(10), RATE, seconds).await;
     create_day(&scene).await;
