@@ -1,7 +1,7 @@
-//! Registry of the owned backlogs, in memory: ready backlogs, waiting backlogs, and the order of drains.
+//! Registry of the owned backlogs, in memory: ready, waiting, and draining.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,6 +10,7 @@ use fanfare_domain::ids::{ApplicationId, EndpointId, ProcessId};
 use fanfare_store::{Floor, TakenBacklog, TouchedBacklog};
 use tokio::{sync::Notify, time::Instant};
 
+use super::order::{Order, Position};
 use crate::lanes::EXPECTED_BYTES;
 
 /// Validity of a floor: rows may return below the floor.
@@ -31,10 +32,7 @@ pub(crate) struct Backlogs {
 #[derive(Default)]
 struct Inner {
     backlogs: HashMap<EndpointId, Backlog>,
-    /// Applications with ready backlogs, in the order of drains. `ready` holds each application's ready endpoints, in
-    /// order.
-    applications: VecDeque<ApplicationId>,
-    ready: HashMap<ApplicationId, VecDeque<EndpointId>>,
+    ready: Order,
     /// Backlogs that wait until an instant.
     timers: BTreeSet<(Instant, EndpointId)>,
     /// True if the process may own further backlogs in the database, such as after an unknown commit.
@@ -52,6 +50,8 @@ struct Backlog {
     is_empty: bool,
     /// True if the backlog waits for the next probe. The success of a probe in flight ends the wait.
     is_probing: bool,
+    /// True until the first lease.
+    is_new: bool,
     /// True if deliveries were queued since the last drain began.
     was_touched: bool,
     /// Average bytes of a payload.
@@ -65,7 +65,7 @@ struct Backlog {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Waiting for the drain.
-    Ready,
+    Ready(Position),
     /// Taken by the drain.
     Draining,
     /// Waiting for room in the lane: the end of an attempt makes the backlog ready.
@@ -132,7 +132,7 @@ impl Backlogs {
     pub(crate) fn rest(&self, endpoint: EndpointId, wait: Duration) {
         let mut inner = self.inner();
         if inner.backlogs.get(&endpoint).is_some_and(|backlog| backlog.state != State::Draining) {
-            inner.set_state(endpoint, State::Until(Instant::now() + wait));
+            inner.wait(endpoint, State::Until(Instant::now() + wait));
         }
         drop(inner);
         self.changed.notify_one();
@@ -152,7 +152,7 @@ impl Backlogs {
     /// backlogs, which may find the backlog again.
     pub(crate) fn forget(&self, endpoint: EndpointId) {
         let mut inner = self.inner();
-        inner.unqueue(endpoint);
+        inner.leave(endpoint);
         let was_touched = inner.backlogs.remove(&endpoint).is_some_and(|backlog| backlog.was_touched);
         inner.owns_more |= was_touched;
     }
@@ -166,7 +166,7 @@ impl Backlogs {
     pub(crate) fn report(&self, no_place: bool) -> BacklogReport {
         let (inner, now) = (self.inner(), Instant::now());
         let since = |backlog: &Backlog| {
-            let is_waiting = no_place && backlog.state == State::Ready;
+            let is_waiting = no_place && backlog.is_ready();
             backlog.waits_since.or(is_waiting.then_some(now))
         };
         let waiting = inner.backlogs.iter().filter_map(|(endpoint, backlog)| Some((since(backlog)?, *endpoint)));
@@ -183,9 +183,9 @@ impl Backlogs {
         endpoints.truncate(endpoints.len() / 2);
         let mut inner = self.inner();
         // The drain may have taken some of the backlogs meanwhile.
-        endpoints.retain(|endpoint| inner.backlogs.get(endpoint).is_some_and(|backlog| backlog.state == State::Ready));
+        endpoints.retain(|endpoint| inner.backlogs.get(endpoint).is_some_and(Backlog::is_ready));
         for endpoint in &endpoints {
-            inner.unqueue(*endpoint);
+            inner.leave(*endpoint);
             inner.backlogs.remove(endpoint);
         }
         endpoints
@@ -212,34 +212,16 @@ impl Backlogs {
         None
     }
 
-    /// Takes the next ready backlog. Applications alternate, and so do the endpoints of an application. Applications in
-    /// `busy` are passed over.
+    /// Takes the next ready backlog. Applications in `busy` are passed over.
     pub(super) fn next(&self, busy: &HashSet<ApplicationId>) -> Option<Next> {
         let mut inner = self.inner();
-        for _ in 0..inner.applications.len() {
-            let application = inner.applications.pop_front()?;
-            if busy.contains(&application) {
-                inner.applications.push_back(application);
-                continue;
-            }
-            let (endpoint, is_last) = {
-                let ready = inner.ready.get_mut(&application)?;
-                (ready.pop_front(), ready.is_empty())
-            };
-            if is_last {
-                inner.ready.remove(&application);
-            } else {
-                inner.applications.push_back(application);
-            }
-            let Some(backlog) = endpoint.and_then(|endpoint| inner.backlogs.get_mut(&endpoint)) else { continue };
-            (backlog.state, backlog.is_empty, backlog.was_touched) = (State::Draining, false, false);
-            if backlog.floor_since.elapsed() >= FLOOR_HOLDS {
-                (backlog.floor, backlog.floor_since) = (Floor::START, Instant::now());
-            }
-            let (floor, bytes) = (backlog.floor, backlog.bytes);
-            return endpoint.map(|endpoint| Next { endpoint, application, floor, bytes });
+        let (application, endpoint) = inner.ready.next(busy)?;
+        let backlog = inner.backlogs.get_mut(&endpoint)?;
+        (backlog.state, backlog.is_empty, backlog.was_touched) = (State::Draining, false, false);
+        if backlog.floor_since.elapsed() >= FLOOR_HOLDS {
+            (backlog.floor, backlog.floor_since) = (Floor::START, Instant::now());
         }
-        None
+        Some(Next { endpoint, application, floor: backlog.floor, bytes: backlog.bytes })
     }
 
     /// Makes a backlog ready again that got no place, and notes the start of the wait.
@@ -256,8 +238,7 @@ impl Backlogs {
         if let Some(backlog) = self.inner().backlogs.get_mut(&endpoint) {
             backlog.floor = floor;
             backlog.bytes = (backlog.bytes * 3 + bytes) / 4;
-            backlog.retry = FIRST_RETRY;
-            backlog.waits_since = None;
+            (backlog.retry, backlog.is_new, backlog.waits_since) = (FIRST_RETRY, false, None);
         }
     }
 
@@ -276,14 +257,14 @@ impl Backlogs {
 
     /// Makes a backlog wait for room in the lane.
     pub(super) fn waits_for_lane(&self, endpoint: EndpointId) {
-        self.inner().set_state(endpoint, State::Lane);
+        self.inner().wait(endpoint, State::Lane);
     }
 
     /// Makes a backlog wait for the next probe, at the latest until `at`. The success of a probe in flight ends the
     /// wait.
     pub(super) fn waits_for_probe(&self, endpoint: EndpointId, at: Instant) {
         let mut inner = self.inner();
-        inner.set_state(endpoint, State::Until(at));
+        inner.wait(endpoint, State::Until(at));
         if let Some(backlog) = inner.backlogs.get_mut(&endpoint) {
             backlog.is_probing = true;
         }
@@ -291,7 +272,7 @@ impl Backlogs {
 
     /// Makes a backlog wait until an instant.
     pub(super) fn waits_until(&self, endpoint: EndpointId, at: Instant) {
-        self.inner().set_state(endpoint, State::Until(at));
+        self.inner().wait(endpoint, State::Until(at));
     }
 
     /// Makes a backlog that was found empty and did not end begin anew, after a wait: the drain has missed rows.
@@ -302,7 +283,7 @@ impl Backlogs {
         let at = Instant::now() + backlog.retry;
         backlog.retry = (backlog.retry * 2).min(LONGEST_RETRY);
         backlog.is_empty = true;
-        inner.set_state(endpoint, State::Until(at));
+        inner.wait(endpoint, State::Until(at));
         drop(inner);
         self.changed.notify_one();
     }
@@ -325,6 +306,7 @@ impl Inner {
                 retry: FIRST_RETRY,
                 is_empty: false,
                 is_probing: false,
+                is_new: true,
                 was_touched: false,
                 bytes: EXPECTED_BYTES,
                 waits_since: None,
@@ -338,51 +320,43 @@ impl Inner {
             (backlog.floor, backlog.floor_since) = (Floor::START, Instant::now());
         }
         backlog.was_touched = true;
-        if std::mem::take(&mut backlog.is_empty) && backlog.state != State::Ready {
+        if std::mem::take(&mut backlog.is_empty) && !backlog.is_ready() {
             self.make_ready(endpoint);
         }
         false
     }
 
     fn make_ready(&mut self, endpoint: EndpointId) {
-        self.set_state(endpoint, State::Ready);
+        self.leave(endpoint);
+        let Some(backlog) = self.backlogs.get_mut(&endpoint) else { return };
+        let position = self.ready.push(backlog.application, endpoint, backlog.is_new);
+        (backlog.state, backlog.is_probing) = (State::Ready(position), false);
     }
 
-    fn set_state(&mut self, endpoint: EndpointId, state: State) {
-        self.unqueue(endpoint);
+    /// Makes a backlog wait in `state`.
+    fn wait(&mut self, endpoint: EndpointId, state: State) {
+        self.leave(endpoint);
         let Some(backlog) = self.backlogs.get_mut(&endpoint) else { return };
         (backlog.state, backlog.is_probing) = (state, false);
-        let application = backlog.application;
-        match state {
-            State::Ready => {
-                let ready = self.ready.entry(application).or_default();
-                if ready.is_empty() {
-                    self.applications.push_back(application);
-                }
-                ready.push_back(endpoint);
-            }
-            State::Until(at) => drop(self.timers.insert((at, endpoint))),
-            State::Draining | State::Lane => {}
+        if let State::Until(at) = state {
+            self.timers.insert((at, endpoint));
         }
     }
 
-    /// Removes a backlog from the queue or the timers, by the backlog's state.
-    fn unqueue(&mut self, endpoint: EndpointId) {
+    /// Removes a backlog from the order or the timers, by the backlog's state.
+    fn leave(&mut self, endpoint: EndpointId) {
         let Some(backlog) = self.backlogs.get(&endpoint) else { return };
         match backlog.state {
+            State::Ready(position) => self.ready.remove(backlog.application, position),
             State::Until(at) => drop(self.timers.remove(&(at, endpoint))),
-            State::Ready => {
-                let application = backlog.application;
-                if let Some(ready) = self.ready.get_mut(&application) {
-                    ready.retain(|other| *other != endpoint);
-                    if ready.is_empty() {
-                        self.ready.remove(&application);
-                        self.applications.retain(|other| *other != application);
-                    }
-                }
-            }
             State::Draining | State::Lane => {}
         }
+    }
+}
+
+impl Backlog {
+    fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready(_))
     }
 }
 
