@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use crate::duration::duration_name;
 
 /// The default schedule (60s, 5m, 15m, 60m and 120m), and delays by which every wait up to 28 h is a sum of at most
-/// three, at most 5 % or 2 s late. A search found the delays; the property test below verifies the sums.
-const FIXED: [u64; 19] =
-    [1, 5, 13, 22, 30, 60, 80, 200, 300, 410, 900, 1440, 2400, 3600, 5880, 7200, 15000, 34200, 57600];
+/// three, at most 5 % or 2 s late. A search found the delays; a test below verifies every wait.
+const FIXED: [u64; 20] =
+    [1, 4, 7, 12, 16, 26, 60, 80, 180, 300, 510, 900, 1560, 2880, 3600, 7200, 11400, 14400, 31200, 49200];
 
 /// Maximum passes through delay queues for a wait.
 const MAX_PASSES: usize = 3;
@@ -47,7 +47,9 @@ impl DelayQueues {
         }
         let tolerance = LATE.max(wait / LATE_PART);
         let fitting = (1..=MAX_PASSES).find_map(|passes| self.sum(left, passes, tolerance));
-        plan.extend(fitting.unwrap_or_else(|| vec![longest; MAX_PASSES]));
+        let sums = (1..=MAX_PASSES).filter_map(|passes| self.sum(left, passes, longest * 3));
+        let earliest = || sums.min_by_key(|plan| plan.iter().sum::<Duration>());
+        plan.extend(fitting.or_else(earliest).unwrap_or_else(|| vec![longest; MAX_PASSES]));
         plan
     }
 
@@ -109,10 +111,31 @@ mod tests {
         assert!(queues().plan(Duration::MAX).len() < 100);
     }
 
+    /// A plan for a wait is also a plan for each longer wait that does not exceed the plan's sum. The waits just above
+    /// the sums thus stand for all waits.
+    #[test]
+    fn every_wait_up_to_28_hours_has_a_plan_in_time() {
+        let (queues, mut wait) = (DelayQueues::new([]), Duration::from_millis(1));
+        while wait <= Duration::from_secs(28 * 3600) {
+            let plan = queues.plan(wait);
+            let whole: Duration = plan.iter().sum();
+            assert!(plan.len() <= MAX_PASSES && whole >= wait, "{plan:?} for {wait:?}");
+            assert!(whole - wait <= LATE.max(wait / LATE_PART), "{plan:?} for {wait:?}");
+            wait = whole + Duration::from_millis(1);
+        }
+    }
+
+    #[test]
+    fn a_wait_without_a_sum_in_time_ends_at_the_earliest_sum() {
+        let queues = DelayQueues([10, 1000].map(Duration::from_secs).into());
+        assert_eq!(queues.plan(Duration::from_secs(15)), [10, 10].map(Duration::from_secs));
+        assert_eq!(queues.plan(Duration::from_secs(31)), [1000].map(Duration::from_secs));
+    }
+
     proptest! {
         #[test]
-        fn no_wait_is_early_or_late(milliseconds in 1u64..104_000_000) {
-            let wait = Duration::from_millis(milliseconds);
+        fn no_wait_is_early_or_late(milliseconds in 1u64..100_800_000, fraction in 1u64..10_000) {
+            let wait = Duration::from_millis(milliseconds.div_ceil(fraction));
             let plan = DelayQueues::new([]).plan(wait);
             let whole: Duration = plan.iter().sum();
             prop_assert!((1..=MAX_PASSES).contains(&plan.len()), "{plan:?}");
