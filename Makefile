@@ -27,7 +27,7 @@ help: ## List these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile
 
 run: toolchain ## Build and run a demo with a private RabbitMQ and PostgreSQL; end with Ctrl-C
-	@cargo build --workspace --bins
+	@deploy/dev/build --workspace --bin ingest --bin dispatcher --bin fanfare --bin demo
 	@exec deploy/dev/with-services $(target)/debug/demo
 
 test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests with a private RabbitMQ and PostgreSQL
