@@ -5,8 +5,9 @@ use futures_util::future::LocalBoxFuture;
 use crate::{
     figures::Figures,
     rows::{
-        beside, dead, growth, isolation, latency, lists, locks, outages, rates, raw, retries, slow, storage,
-        throughput, way_back,
+        growth,
+        isolation::{beside, dead, failing},
+        latency, lists, locks, outages, rates, raw, retries, slow, storage, throughput, way_back,
     },
     scene::machine::Machine,
 };
@@ -33,11 +34,11 @@ pub(crate) const MEASUREMENTS: &[Measurement] = measurements! {
     "loud", beside::loud, "another application publishes 100 times as much";
     "beside-slow", beside::slow, "another application's receivers answer in 300 ms";
     "flood", beside::flood, "another application publishes four times as much as its endpoints take";
-    "one-of-ten", isolation::one_of_ten, "one of ten endpoints hangs, is slow, refuses, drips";
-    "half-of-many", isolation::half_of_many, "half of 1,000 endpoints hang";
-    "malformed", isolation::malformed, "a malformed message a second";
-    "replay", isolation::replay, "a replay of 100,000 events";
-    "recovery", isolation::recovery, "1,000 endpoints come back at the same moment";
+    "one-of-ten", failing::one_of_ten, "one of ten endpoints hangs, is slow, refuses, drips";
+    "half-of-many", failing::half_of_many, "half of 1,000 endpoints hang";
+    "malformed", failing::malformed, "a malformed message a second";
+    "replay", failing::replay, "a replay of 100,000 events";
+    "recovery", failing::recovery, "1,000 endpoints come back at the same moment";
     "dead", dead::one, "one endpoint is dead, with 30,000 deliveries (long: 360,000), and comes back";
     "dead-many", dead::many, "1,000 endpoints are dead, with 20 deliveries each (long: 10,000 with 100), and come back";
     "way-back", way_back::measure, "receivers answer 10 s late for 10 s, at 65 and 80 % of the capacity";

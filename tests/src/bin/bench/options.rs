@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::exit};
 
 use anyhow::{Context, bail};
-use fanfare_tests::instance::repository;
+use fanfare_tests::servers::instance::repository;
 
 use crate::{
     measurements::{MEASUREMENTS, Measurement},

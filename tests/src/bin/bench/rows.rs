@@ -1,7 +1,5 @@
 //! The measurements. Each adds its rows to the table.
 
-pub(crate) mod beside;
-pub(crate) mod dead;
 pub(crate) mod growth;
 pub(crate) mod isolation;
 pub(crate) mod latency;

@@ -1,4 +1,4 @@
-//! The publisher: events over one of the doors, as fast as they are taken or at a rate.
+//! The publisher: events over one of the entrances, as fast as they are taken or at a rate.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::roles::{child::Parent, receiver::microseconds};
 /// What is to be published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
-    pub(crate) door: Door,
+    pub(crate) entrance: Entrance,
     pub(crate) application: String,
     /// The events' types, in turn.
     pub(crate) types: Vec<String>,
@@ -35,7 +35,7 @@ pub(crate) struct Order {
 
 /// How they are published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Door {
+pub(crate) enum Entrance {
     /// On one channel, with so many confirms awaited at once.
     Amqp { url: String, exchange: String, window: usize },
     /// Each event a request of its own, over so many connections.
@@ -48,9 +48,9 @@ pub(crate) async fn run() {
     while let Some(order) = parent.question().await {
         let order: Order = serde_json::from_value(order).expect("an order");
         let started = Instant::now();
-        match &order.door {
-            Door::Amqp { url, exchange, window } => over_amqp(&order, url, exchange, *window).await,
-            Door::Http { address, key, connections } => over_http(&order, address, key, *connections).await,
+        match &order.entrance {
+            Entrance::Amqp { url, exchange, window } => over_amqp(&order, url, exchange, *window).await,
+            Entrance::Http { address, key, connections } => over_http(&order, address, key, *connections).await,
         }
         parent.answer(&json!({ "seconds": started.elapsed().as_secs_f64() })).await;
     }

@@ -34,8 +34,8 @@ static GATE: AtomicBool = AtomicBool::new(false);
 /// Milliseconds that `late` waits before it answers.
 static LATE: AtomicU64 = AtomicU64::new(0);
 
-/// The books of all groups, by their names.
-type Books = Arc<Mutex<HashMap<String, Book>>>;
+/// The ledger of all groups, by their names.
+type Ledger = Arc<Mutex<HashMap<String, Book>>>;
 
 /// The receipts of a group.
 #[derive(Default)]
@@ -75,8 +75,8 @@ pub(crate) async fn run() {
     // a second later, which is not Fanfare's latency.
     let listener = socket.listen(65_535).expect("a listener");
     let address = listener.local_addr().expect("its address").to_string();
-    let books = Books::default();
-    let serving = Arc::clone(&books);
+    let ledger = Ledger::default();
+    let serving = Arc::clone(&ledger);
     tokio::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };
@@ -89,15 +89,15 @@ pub(crate) async fn run() {
         if let Some(late) = question["late"].as_u64() {
             LATE.store(late, Ordering::Relaxed);
         }
-        let groups = read(&books);
+        let groups = read(&ledger);
         parent.answer(&json!({ "address": address, "groups": groups })).await;
     }
 }
 
 /// The receipts of each group since the last question, and its repeats since the start.
-fn read(books: &Books) -> serde_json::Map<String, Value> {
-    let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
-    let noted = books.iter_mut().filter(|(_, book)| !book.latencies.is_empty());
+fn read(ledger: &Ledger) -> serde_json::Map<String, Value> {
+    let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+    let noted = ledger.iter_mut().filter(|(_, book)| !book.latencies.is_empty());
     let answers = noted.map(|(group, book)| {
         let latencies = std::mem::take(&mut book.latencies);
         let count = latencies.len();
@@ -110,7 +110,7 @@ fn read(books: &Books) -> serde_json::Map<String, Value> {
     answers.collect()
 }
 
-async fn serve(mut stream: TcpStream, books: Books) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, ledger: Ledger) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(16 * 1024);
     loop {
@@ -124,10 +124,10 @@ async fn serve(mut stream: TcpStream, books: Books) -> io::Result<()> {
         let (behaviour, endpoint) = rest.split_once('?').unwrap_or((rest, "0"));
         if let Some(at) = request.published {
             let latency = u32::try_from(microseconds().saturating_sub(at)).unwrap_or(u32::MAX);
-            let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
-            let book = match books.get_mut(group) {
+            let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            let book = match ledger.get_mut(group) {
                 Some(book) => book,
-                None => books.entry(group.to_owned()).or_default(),
+                None => ledger.entry(group.to_owned()).or_default(),
             };
             book.latencies.push(latency);
             if behaviour != "gate" || GATE.load(Ordering::Relaxed) {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use fanfare_tests::{patience::until_within, process::Process};
+use fanfare_tests::{patience::until_within, world::process::Process};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use crate::{

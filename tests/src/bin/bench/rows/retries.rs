@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fanfare_tests::dialects::Waits;
+use fanfare_tests::world::dialects::Waits;
 use jiff::SignedDuration;
 use tokio::time::interval;
 

@@ -3,8 +3,8 @@
 use std::{fs, time::Duration};
 
 use fanfare_tests::{
-    instance::{Instance, Servers},
     patience::patience,
+    servers::instance::{Instance, Servers},
 };
 use tokio::task::block_in_place;
 
