@@ -4,7 +4,7 @@ mod applications;
 pub(crate) mod attempts;
 mod audit_log;
 mod deliveries;
-mod event_types;
+pub(crate) mod event_types;
 mod events;
 mod keys;
 mod parked;

@@ -269,7 +269,10 @@ async fn create_endpoint(
         dialect.with_context(|| format!("the dialect {:?} is missing here: check FANFARE_DIALECTS", row.dialect))?;
     let own = store.event_types(application).await.context("cannot read the event types")?;
     let catalogue = Catalogue::new(dialect.catalogue.types().iter().cloned().chain(own));
-    catalogue.check_subscriptions("--events", &events).map_err(|fault| anyhow!("{fault}"))?;
+    let checked = catalogue.check_subscriptions("--events", &events, row.is_strict);
+    for warning in checked.map_err(|fault| anyhow!("{fault}"))? {
+        eprintln!("warning: {warning}");
+    }
     let new = NewEndpoint {
         id: EndpointId::new(Timestamp::now(), rand::random()),
         application,

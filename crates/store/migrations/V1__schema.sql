@@ -81,8 +81,8 @@ CREATE INDEX endpoint_secrets_of_endpoint ON endpoint_secrets (endpoint_id);
 CREATE TABLE event_types (
     application_id uuid NOT NULL REFERENCES applications,
     name           text NOT NULL,
-    category       text NOT NULL,
-    description    text NOT NULL,
+    category       text,
+    description    text,
     -- Data of a test event, as JSON text.
     sample         text NOT NULL,
     created_at     timestamptz NOT NULL DEFAULT now(),

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use fanfare_domain::{
     application::EndpointStatus,
-    dialect::Dialect,
     endpoint::secret::SigningSecret,
-    event::catalogue::Catalogue,
     ids::{EndpointId, SecretId},
 };
 use fanfare_store::{AttemptFilter, EndpointRow, EndpointSettings, EndpointUpsert, NewEndpoint, Upserted};
@@ -27,7 +25,7 @@ use crate::{
         paging::{PageQuery, page_size},
         parameters::{Query, id},
     },
-    routes::{attempts::AttemptLog, webhooks::settings::Change},
+    routes::{attempts::AttemptLog, event_types::ApplicationRules, webhooks::settings::Change},
     state::ApiState,
 };
 
@@ -83,6 +81,7 @@ pub(crate) struct PutConfig {
     event_types: Option<Vec<String>>,
     /// The new signing secret; replaces all previous secrets at once. Default for a new configuration: a generated
     /// secret.
+    #[schema(write_only)]
     secret: Option<String>,
     enabled: Option<bool>,
     name: Option<String>,
@@ -132,11 +131,10 @@ pub(crate) async fn put(
 ) -> Result<Answer<Vec<Config>>, ApiError> {
     let configs = configs(&body)?;
     let is_list = configs.is_list;
-    let dialect = api.dialect_of(&authorized).await?;
-    let catalogue = api.catalogue(&authorized, &dialect).await?;
+    let rules = api.rules_of(&authorized).await?;
     let mut puts = Vec::new();
     for (position, config) in configs.all.into_iter().enumerate() {
-        let put = api.put_of(&authorized, config, &dialect, &catalogue);
+        let put = api.put_of(&authorized, config, &rules);
         puts.push(put.map_err(|error| placed(error, is_list, position))?);
     }
     let vetted = join_all(puts.iter().map(|put| api.vet(&put.settings))).await;
@@ -182,13 +180,16 @@ impl ApiState {
         &self,
         authorized: &AuthorizedApplication,
         config: PutConfig,
-        dialect: &Dialect,
-        catalogue: &Catalogue,
+        rules: &ApplicationRules,
     ) -> Result<EndpointUpsert, ApiError> {
         let given_secret = config.secret.map(|secret| self.secret(Some(secret))).transpose()?;
         let endpoint = config.id.as_deref().map(|text| id("id", text)).transpose()?;
         if endpoint.is_none() && config.url.is_none() {
             return Err(missing("url"));
+        }
+        if let Some(events) = &config.event_types {
+            // Nudj refuses undescribed types.
+            rules.catalogue.check_subscriptions("event_types", events, true)?;
         }
         let change = Change {
             url: config.url,
@@ -202,7 +203,7 @@ impl ApiState {
             status: config.enabled.map(status),
             // A paused webhook reads `enabled: true`: writing the same value back must not resume the webhook.
             keeps_pause: true,
-            ..self.settings("event_types", change, dialect, catalogue)?
+            ..self.settings(change, &rules.dialect)?
         };
         let (now, is_whole) = (self.store.now(), settings.url.is_some() && settings.event_types.is_some());
         let new = is_whole.then(|| NewEndpoint {

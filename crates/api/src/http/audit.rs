@@ -1,6 +1,8 @@
 //! The audit log. An entry records each request that may change something: caller, origin, operation and body before
 //! the request is served, the outcome afterwards. `crate::routes::audit_log` lists the entries.
 
+mod kept;
+
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use axum::{
@@ -27,50 +29,7 @@ use crate::http::{
     error::{ApiError, ErrorCode},
 };
 
-/// The longest request in an entry, in bytes.
-const MAX_KEPT: usize = 8 * 1024;
-
-/// Members of requests with values to keep: settings and selections. No member may hold a secret or a payload, or be
-/// mistaken for such a member. Objects, lists with objects, and the values of all other members are hidden.
-const KEPT: [&str; 34] = [
-    "application",
-    "category",
-    "deliveries",
-    "description",
-    "dialect",
-    "email",
-    "enabled",
-    "event",
-    "event_types",
-    "events",
-    "expires_in_seconds",
-    "id",
-    "ids",
-    "limit",
-    "name",
-    "overlap_seconds",
-    "publish_rate_per_second",
-    "rate_per_second",
-    "reason",
-    "redacted",
-    "role",
-    "routing_key",
-    "schedule",
-    "since",
-    "state",
-    "states",
-    "status",
-    "strict",
-    "timeout_ms",
-    "type",
-    "types",
-    "until",
-    "url",
-    "webhook",
-];
-
-/// Replaces a hidden value.
-const HIDDEN: &str = "…";
+use kept::KeptMembers;
 
 /// Writes the entries of requests.
 #[derive(Clone)]
@@ -79,44 +38,39 @@ pub struct Audit {
     directory: Directory,
     /// The operator's proxies: the only trusted sources of `X-Forwarded-For`.
     proxies: Arc<[IpNet]>,
-    /// Operation ids of the OpenAPI document, by method and path.
-    names: Arc<HashMap<(Method, String), String>>,
+    /// Operations of the OpenAPI document, by method and path.
+    operations: Arc<HashMap<(Method, String), Operation>>,
+}
+
+/// An operation that may change something.
+struct Operation {
+    /// Name of the action in entries.
+    name: String,
+    kept: KeptMembers,
 }
 
 impl Audit {
     /// Names the action of an entry by the operation ids of `api`. Trusts `X-Forwarded-For` of `proxies`.
     pub fn new(store: Store, directory: Directory, proxies: Vec<IpNet>, api: &OpenApi) -> Self {
-        let mut names = HashMap::new();
-        for (path, item) in &api.paths.paths {
-            let operations = [
-                (Method::PUT, &item.put),
-                (Method::POST, &item.post),
-                (Method::PATCH, &item.patch),
-                (Method::DELETE, &item.delete),
-            ];
-            for (method, operation) in operations {
-                if let Some(name) = operation.as_ref().and_then(|operation| operation.operation_id.clone()) {
-                    names.insert((method, path.clone()), name);
-                }
-            }
-        }
-        Self { store, directory, proxies: proxies.into(), names: Arc::new(names) }
+        Self { store, directory, proxies: proxies.into(), operations: Arc::new(operations(api)) }
     }
 
     fn entry(&self, caller: &Caller, route: &str, parts: &Parts, body: &[u8]) -> NewAuditEntry {
         let asked: Option<Value> = serde_json::from_slice(body).ok();
         // Nudj's configuration API has two paths; the OpenAPI document describes only the path without prefix.
         let route = route.strip_prefix("/api/v2/admin").unwrap_or(route);
-        let named = self.names.get(&(parts.method.clone(), route.to_owned())).cloned();
+        let operation = self.operations.get(&(parts.method.clone(), route.to_owned()));
+        let nothing = KeptMembers::default();
+        let kept = operation.map_or(&nothing, |operation| &operation.kept);
         NewAuditEntry {
             id: AuditId::new(self.store.now(), rand::random()),
             // A request with an application's key cannot choose the log of another application.
             application: caller.application.or_else(|| named_application(caller, parts, asked.as_ref())),
             key: Some(caller.key),
             origin: self.origin(parts).map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
-            action: named.unwrap_or_else(|| format!("{} {route}", parts.method)),
+            action: operation.map_or_else(|| format!("{} {route}", parts.method), |operation| operation.name.clone()),
             path: Some(parts.uri.path().to_owned()),
-            request: asked.map(without_secrets),
+            request: asked.map(|asked| kept.text(asked)),
         }
     }
 
@@ -186,39 +140,21 @@ fn named_application(caller: &Caller, parts: &Parts, asked: Option<&Value>) -> O
     of_path.or_else(of_body).or_else(|| application_of(caller, parts.uri.query()).ok())
 }
 
-/// The request as JSON text without hidden values. A text above [`MAX_KEPT`] is replaced by its length.
-fn without_secrets(asked: Value) -> String {
-    let text = kept(asked).to_string();
-    if text.len() <= MAX_KEPT { text } else { Value::from(format!("({} bytes)", text.len())).to_string() }
-}
-
-/// Hides the values of unlisted members, in an object or in each object of a list.
-fn kept(asked: Value) -> Value {
-    match asked {
-        Value::Object(members) => members.into_iter().map(|(name, value)| kept_member(name, value)).collect(),
-        Value::Array(items) => items.into_iter().map(kept).collect(),
-        Value::Null => Value::Null,
-        _ => Value::from(HIDDEN),
-    }
-}
-
-fn kept_member(name: String, value: Value) -> (String, Value) {
-    let is_plain = |value: &Value| !value.is_object() && !value.is_array();
-    let is_list = |value: &Value| value.as_array().is_some_and(|items| items.iter().all(is_plain));
-    if KEPT.contains(&name.as_str()) && (is_plain(&value) || is_list(&value)) {
-        return (name, value);
-    }
-    let value = match value {
-        // Names of headers are no secret: the API shows the names.
-        Value::Object(headers) if name == HEADERS => {
-            headers.into_iter().map(|(name, _)| (name, Value::from(HIDDEN))).collect()
+/// The operations of the document with unsafe methods.
+fn operations(api: &OpenApi) -> HashMap<(Method, String), Operation> {
+    let document = serde_json::to_value(api).unwrap_or_default();
+    let mut operations = HashMap::new();
+    for (path, item) in document["paths"].as_object().into_iter().flatten() {
+        let methods =
+            [(Method::PUT, "put"), (Method::POST, "post"), (Method::PATCH, "patch"), (Method::DELETE, "delete")];
+        for (method, member) in methods {
+            let Some(name) = item[member]["operationId"].as_str() else { continue };
+            let kept = KeptMembers::of_request(&document, &item[member]);
+            operations.insert((method, path.clone()), Operation { name: name.to_owned(), kept });
         }
-        _ => Value::from(HIDDEN),
-    };
-    (name, value)
+    }
+    operations
 }
-
-const HEADERS: &str = "headers";
 
 /// The ids of the changed objects, from the answer.
 fn subject(data: &Value) -> Option<String> {
@@ -226,37 +162,5 @@ fn subject(data: &Value) -> Option<String> {
     match data {
         Value::Array(things) => Some(things.iter().filter_map(id).collect::<Vec<_>>().join(" ")),
         thing => id(thing),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn keeps_only_listed_members() {
-        let asked = json!({
-            "url": "https://a.example", "events": ["a"], "secret": "whsec_x", "data": { "password": "x" },
-            "headers": { "authorization": "Bearer x" }, "Secret": "whsec_x", "name": { "secret": "x" },
-        });
-        let kept = json!({
-            "url": "https://a.example", "events": ["a"], "secret": "…", "data": "…",
-            "headers": { "authorization": "…" }, "Secret": "…", "name": "…",
-        });
-        assert_eq!(without_secrets(asked.clone()), kept.to_string());
-        assert_eq!(without_secrets(json!([asked.clone(), asked])), json!([kept.clone(), kept]).to_string());
-        assert_eq!(
-            without_secrets(json!({ "headers": ["x"], "events": [{ "x": 1 }] })),
-            r#"{"events":"…","headers":"…"}"#
-        );
-        assert_eq!(without_secrets(json!("whsec_x")), r#""…""#);
-    }
-
-    #[test]
-    fn replaces_a_long_request_by_its_length() {
-        let text = without_secrets(json!({ "name": "x".repeat(10_000) }));
-        assert_eq!(text, r#""(10011 bytes)""#);
     }
 }

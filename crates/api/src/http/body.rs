@@ -200,6 +200,11 @@ pub(crate) fn missing(field: &str) -> ApiError {
     ApiError::new(ErrorCode::MissingField, format!("`{field}` is missing")).at(field)
 }
 
+/// Deserializes any JSON value: reads `null` as data. serde would read `null` as an absent field.
+pub(crate) fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(deserializer).map(Some)
+}
+
 /// Parses `null` as `Some(None)`. With `serde(default)`, an absent field is `None`.
 pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where

@@ -1,8 +1,10 @@
 //! `/api/v1/applications` and `/api/v1/dialects`.
 
+use std::sync::Arc;
+
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
-    dialect::DEFAULT_DIALECT,
+    dialect::{DEFAULT_DIALECT, Dialect},
     endpoint::{email::check_email, redaction::Redaction},
     ids::ApplicationId,
 };
@@ -194,8 +196,10 @@ pub(crate) fn no_such_application() -> ApiError {
     ApiError::not_found("id", "no application has this id, or the key belongs to another application")
 }
 
+/// A dialect, as listed.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Dialect {
+#[schema(as = Dialect)]
+pub(crate) struct ListedDialect {
     /// The value of an application's field `dialect`.
     name: String,
     title: String,
@@ -215,9 +219,9 @@ pub(crate) struct Dialect {
 
 /// Lists the dialects available to applications.
 #[utoipa::path(get, path = "/dialects", operation_id = "list_dialects", tag = "applications",
-    responses((status = 200, body = Answer<Vec<Dialect>>), Failures))]
-pub(crate) async fn dialects(State(api): State<ApiState>, _: KeyApplication) -> Answer<Vec<Dialect>> {
-    let dialect = |dialect: &std::sync::Arc<fanfare_domain::dialect::Dialect>| Dialect {
+    responses((status = 200, body = Answer<Vec<ListedDialect>>), Failures))]
+pub(crate) async fn dialects(State(api): State<ApiState>, _: KeyApplication) -> Answer<Vec<ListedDialect>> {
+    let dialect = |dialect: &Arc<Dialect>| ListedDialect {
         name: dialect.name.clone(),
         title: dialect.title.clone(),
         description: dialect.description.clone(),
@@ -242,12 +246,18 @@ impl ApiState {
     }
 
     /// The dialect of the authorized application.
-    pub(crate) async fn dialect_of(
-        &self,
-        authorized: &AuthorizedApplication,
-    ) -> Result<std::sync::Arc<fanfare_domain::dialect::Dialect>, ApiError> {
+    pub(crate) async fn dialect_of(&self, authorized: &AuthorizedApplication) -> Result<Arc<Dialect>, ApiError> {
+        self.dialect(&self.application_of(authorized).await?)
+    }
+
+    /// The authorized application.
+    pub(crate) async fn application_of(&self, authorized: &AuthorizedApplication) -> Result<ApplicationRow, ApiError> {
         let missing = || ApiError::not_found("application", "no application has this id");
-        let row = self.store.application(authorized.application).await?.ok_or_else(missing)?;
+        self.store.application(authorized.application).await?.ok_or_else(missing)
+    }
+
+    /// The dialect of an application.
+    pub(crate) fn dialect(&self, row: &ApplicationRow) -> Result<Arc<Dialect>, ApiError> {
         self.dialects.get(&row.dialect).cloned().ok_or_else(|| {
             tracing::error!(
                 application = %row.id,

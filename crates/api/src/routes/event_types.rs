@@ -1,12 +1,14 @@
 //! `/api/v1/event-types`: the catalogue of an application, with the types of the dialect and the application's own
 //! types.
 
+use std::sync::Arc;
+
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
     dialect::Dialect,
     event::{
         EventType,
-        catalogue::{Catalogue, EventTypeDescription},
+        catalogue::{Catalogue, EMPTY_SAMPLE, EventTypeDescription},
     },
     json,
 };
@@ -18,7 +20,7 @@ use crate::{
     http::{
         answer::{Answer, Page},
         authentication::AuthorizedApplication,
-        body::JsonBody,
+        body::{JsonBody, even_null},
         error::{ApiError, ErrorCode, Failures},
         paging::{PageQuery, page_size},
         parameters::{Path, Query, check_display_name},
@@ -36,8 +38,8 @@ const MAX_SAMPLE: usize = 32 * 1024;
 pub(crate) struct DescribedType {
     #[schema(example = "points.earned")]
     name: String,
-    category: String,
-    description: String,
+    category: Option<String>,
+    description: Option<String>,
     /// The default data of a test event.
     #[schema(value_type = Value)]
     sample: Option<Box<RawValue>>,
@@ -65,11 +67,12 @@ pub(crate) struct New {
     /// 1 to 128 letters, digits and `_ - . : /`, without a dot at either end.
     #[schema(example = "invoice.paid")]
     name: String,
-    category: String,
-    description: String,
-    /// The default data of a test event: any JSON value.
+    category: Option<String>,
+    description: Option<String>,
+    /// The default data of a test event: any JSON value; `{}` if omitted.
+    #[serde(default, deserialize_with = "even_null")]
     #[schema(value_type = Value)]
-    sample: Box<RawValue>,
+    sample: Option<Box<RawValue>>,
 }
 
 /// Lists the event types: first the dialect's types, then the application's own types.
@@ -107,14 +110,14 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     api.dialect_of(&authorized).await?;
     let name = EventType::parse(&new.name).map_err(|fault| ApiError::from(fault).at("name"))?;
-    check_display_name("category", &new.category)?;
-    check_display_name("description", &new.description)?;
-    let described = EventTypeDescription {
-        name,
-        category: new.category,
-        description: new.description,
-        sample: checked_data("sample", &new.sample, MAX_SAMPLE)?,
+    for (field, text) in [("category", &new.category), ("description", &new.description)] {
+        text.as_ref().map_or(Ok(()), |text| check_display_name(field, text))?;
+    }
+    let sample = match &new.sample {
+        Some(sample) => checked_data("sample", sample, MAX_SAMPLE)?,
+        None => EMPTY_SAMPLE.to_owned(),
     };
+    let described = EventTypeDescription { name, category: new.category, description: new.description, sample };
     if !api.store.describe_event_type(authorized.application, &described, MAX_OWN).await? {
         return Err(ApiError::invalid("name", format!("exceeds {MAX_OWN} own event types: remove a type")));
     }
@@ -154,14 +157,22 @@ pub(crate) fn checked_data(field: &str, data: &RawValue, most: usize) -> Result<
     Ok(data)
 }
 
+/// The rules of an application for endpoints and test events.
+pub(crate) struct ApplicationRules {
+    pub(crate) dialect: Arc<Dialect>,
+    /// The dialect's types and the application's own types.
+    pub(crate) catalogue: Catalogue,
+    /// True if undescribed event types are refused.
+    pub(crate) is_strict: bool,
+}
+
 impl ApiState {
-    /// The catalogue of the authorized application: the dialect's types and the application's own types.
-    pub(crate) async fn catalogue(
-        &self,
-        authorized: &AuthorizedApplication,
-        dialect: &Dialect,
-    ) -> Result<Catalogue, ApiError> {
+    /// The rules of the authorized application.
+    pub(crate) async fn rules_of(&self, authorized: &AuthorizedApplication) -> Result<ApplicationRules, ApiError> {
+        let row = self.application_of(authorized).await?;
+        let dialect = self.dialect(&row)?;
         let own = self.store.event_types(authorized.application).await?;
-        Ok(Catalogue::new(dialect.catalogue.types().iter().cloned().chain(own)))
+        let catalogue = Catalogue::new(dialect.catalogue.types().iter().cloned().chain(own));
+        Ok(ApplicationRules { dialect, catalogue, is_strict: row.is_strict })
     }
 }

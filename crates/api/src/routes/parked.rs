@@ -125,6 +125,7 @@ pub(crate) struct NewEdit {
     routing_key: Option<String>,
     message_id: Option<String>,
     /// The complete new body, as text.
+    #[schema(write_only)]
     body: Option<String>,
 }
 

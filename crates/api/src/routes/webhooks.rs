@@ -66,6 +66,10 @@ pub(crate) struct Webhook {
     /// The held deliveries of a paused webhook; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<HeldDeliveries>,
+    /// The entries of `events` that match no described event type. Only after a creation or change of `events`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    warnings: Vec<String>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
@@ -97,6 +101,7 @@ impl Webhook {
             headers: row.header_names,
             previous_secret_expires_at: row.rotation_ends_at.map(|end| end.to_string()),
             held: None,
+            warnings: Vec::new(),
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
@@ -112,7 +117,7 @@ pub(crate) async fn create(
     JsonBody(mut new): JsonBody<New>,
 ) -> Result<Response, ApiError> {
     let secret = api.secret(new.secret.take())?;
-    let settings = api.check(&authorized, new.into()).await?;
+    let (settings, warnings) = api.check(&authorized, new.into()).await?;
     let new = NewEndpoint {
         id: EndpointId::new(api.store.now(), rand::random()),
         application: authorized.application,
@@ -122,7 +127,7 @@ pub(crate) async fn create(
     };
     let row = api.store.create_endpoint(&new, api.max_webhooks).await?;
     let row = row.ok_or_else(|| api.too_many_webhooks())?;
-    Ok(Answer::of(Webhook::new(row, Some(&new.secret))).with(StatusCode::CREATED))
+    Ok(Answer::of(Webhook { warnings, ..Webhook::new(row, Some(&new.secret)) }).with(StatusCode::CREATED))
 }
 
 /// Lists the webhooks, newest first.
@@ -169,8 +174,9 @@ pub(crate) async fn change(
     JsonBody(change): JsonBody<Change>,
 ) -> Result<Answer<Webhook>, ApiError> {
     let webhook = id("id", &webhook)?;
-    let settings = api.check(&authorized, change).await?;
-    api.change(&authorized, webhook, &settings).await
+    let (settings, warnings) = api.check(&authorized, change).await?;
+    let changed = api.change(&authorized, webhook, &settings).await?;
+    Ok(Answer::of(Webhook { warnings, ..changed }))
 }
 
 /// Changes a webhook, exactly like PATCH. Omitted fields keep their value.
@@ -194,7 +200,7 @@ pub(crate) async fn enable(
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
 ) -> Result<Answer<Webhook>, ApiError> {
-    api.set_status(&authorized, &webhook, EndpointStatus::Enabled).await
+    api.set_status(&authorized, &webhook, EndpointStatus::Enabled).await.map(Answer::of)
 }
 
 /// Disables a webhook. Deliveries are recorded as skipped, and can be resent later.
@@ -205,7 +211,7 @@ pub(crate) async fn disable(
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
 ) -> Result<Answer<Webhook>, ApiError> {
-    api.set_status(&authorized, &webhook, EndpointStatus::Disabled).await
+    api.set_status(&authorized, &webhook, EndpointStatus::Disabled).await.map(Answer::of)
 }
 
 /// Pauses a webhook. Deliveries are held until the webhook is enabled, up to a maximum age and number.
@@ -216,7 +222,7 @@ pub(crate) async fn pause(
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
 ) -> Result<Answer<Webhook>, ApiError> {
-    api.set_status(&authorized, &webhook, EndpointStatus::Paused).await
+    api.set_status(&authorized, &webhook, EndpointStatus::Paused).await.map(Answer::of)
 }
 
 #[derive(Serialize, ToSchema)]
@@ -258,9 +264,9 @@ impl ApiState {
         authorized: &AuthorizedApplication,
         webhook: EndpointId,
         settings: &EndpointSettings,
-    ) -> Result<Answer<Webhook>, ApiError> {
+    ) -> Result<Webhook, ApiError> {
         let row = self.store.change_endpoint(authorized.application, webhook, settings).await?;
-        Ok(Answer::of(Webhook::new(row.ok_or_else(no_such_webhook)?, None)))
+        Ok(Webhook::new(row.ok_or_else(no_such_webhook)?, None))
     }
 
     async fn set_status(
@@ -268,7 +274,7 @@ impl ApiState {
         authorized: &AuthorizedApplication,
         webhook: &str,
         status: EndpointStatus,
-    ) -> Result<Answer<Webhook>, ApiError> {
+    ) -> Result<Webhook, ApiError> {
         let settings = EndpointSettings { status: Some(status), ..EndpointSettings::default() };
         self.change(authorized, id("id", webhook)?, &settings).await
     }

@@ -345,8 +345,8 @@ fn catalogue(tables: Vec<EventTypeTable>) -> Result<Catalogue, Fault> {
         json::check(&table.sample).map_err(|reason| fault(&key("sample"), format!("cannot be sent: {reason}")))?;
         described.push(EventTypeDescription {
             name,
-            category: visible(&key("category"), table.category)?,
-            description: visible(&key("description"), table.description)?,
+            category: Some(visible(&key("category"), table.category)?),
+            description: Some(visible(&key("description"), table.description)?),
             sample: json::compact(&table.sample),
         });
     }

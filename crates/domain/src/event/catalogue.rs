@@ -13,12 +13,15 @@ pub struct EventTypeDescription {
     /// Name of the type.
     pub name: EventType,
     /// Category in lists.
-    pub category: String,
+    pub category: Option<String>,
     /// Explanation for people.
-    pub description: String,
+    pub description: Option<String>,
     /// Data of a test event: JSON text.
     pub sample: String,
 }
+
+/// Sample of an event type without one.
+pub const EMPTY_SAMPLE: &str = "{}";
 
 /// Event types in the order of description.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,32 +72,48 @@ impl Catalogue {
 }
 
 impl Catalogue {
-    /// Checks an endpoint's list of event types. Each entry must be a wildcard over described types or a described
-    /// type.
+    /// Checks an endpoint's list of event types. Each entry must be a wildcard or an event type. Returns a warning for
+    /// each entry that matches no described type, unless `is_strict`.
     ///
     /// # Errors
-    /// The first invalid entry, as a fault of `field`, with the nearest described type.
-    pub fn check_subscriptions(&self, field: &'static str, events: &[String]) -> Result<(), EventFault> {
+    /// The first invalid entry, as a fault of `field`. If `is_strict`, also the first entry that matches no described
+    /// type.
+    pub fn check_subscriptions(
+        &self,
+        field: &'static str,
+        events: &[String],
+        is_strict: bool,
+    ) -> Result<Vec<String>, EventFault> {
         if events.is_empty() || events.len() > MAX_SUBSCRIPTIONS {
             let message = format!("must name 1 to {MAX_SUBSCRIPTIONS} event types; use * for all");
             return Err(EventFault::new(FaultCode::InvalidField, field, &message));
         }
+        let mut warnings = Vec::new();
         for event in events {
             let subscription = Subscription::parse(event).map_err(|fault| {
                 let start: String = event.chars().take(MAX_TYPE_LENGTH).collect();
                 let message = format!("holds {start:?}, which {}", fault.message);
                 EventFault::new(FaultCode::InvalidField, field, &message)
             })?;
-            if !self.knows(&subscription) {
-                let meant = event.strip_suffix(".*").unwrap_or(event);
-                let message = format!(
-                    "holds {event:?}, which is not a described event type: GET /api/v1/event-types lists the described types, and a POST there describes another"
-                );
-                let message = with_suggestion(&message, nearest(meant, self.names().map(EventType::as_str)));
-                return Err(EventFault::new(FaultCode::UnknownEventType, field, &message));
+            if self.knows(&subscription) {
+                continue;
             }
+            if is_strict {
+                return Err(EventFault::new(FaultCode::UnknownEventType, field, &self.unknown(event)));
+            }
+            warnings.push(format!("`{field}` {}", self.unknown(event)));
         }
-        Ok(())
+        Ok(warnings)
+    }
+
+    /// Describes an entry that matches no described type, and suggests the nearest type.
+    fn unknown(&self, event: &str) -> String {
+        let message = format!(
+            "holds {event:?}, which matches no described event type: GET /api/v1/event-types lists the described types, \
+             and a POST there describes another"
+        );
+        let meant = event.strip_suffix(".*").unwrap_or(event);
+        with_suggestion(&message, nearest(meant, self.names().map(EventType::as_str)))
     }
 }
 
@@ -118,8 +137,8 @@ mod tests {
     fn described(name: &str, sample: &str) -> EventTypeDescription {
         EventTypeDescription {
             name: EventType::parse(name).expect("type"),
-            category: String::new(),
-            description: String::new(),
+            category: None,
+            description: None,
             sample: sample.to_owned(),
         }
     }
@@ -140,13 +159,19 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_to_what_is_not_described_is_an_error_with_the_nearest() {
+    fn a_subscription_to_an_undescribed_type_is_an_error_or_a_warning_with_the_nearest() {
         let catalogue = Catalogue::new([described("points.earned", "1")]);
-        let check = |events: &[&str]| {
+        let with = |events: &[&str], is_strict: bool| {
             let events: Vec<String> = events.iter().map(|&event| event.to_owned()).collect();
-            catalogue.check_subscriptions("events", &events)
+            catalogue.check_subscriptions("events", &events, is_strict)
         };
-        assert_eq!(check(&["*", "points.*", "points.earned"]), Ok(()));
+        let check = |events: &[&str]| with(events, true);
+        assert_eq!(check(&["*", "points.*", "points.earned"]), Ok(vec![]));
+        let warnings = with(&["points.earnt", "points.*"], false).expect("valid");
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].starts_with("`events` holds \"points.earnt\""), "{warnings:?}");
+        assert!(warnings[0].ends_with("did you mean points.earned?"), "{warnings:?}");
+        assert_eq!(with(&["a b"], false).expect_err("no type").code, FaultCode::InvalidField);
         let fault = check(&["*", "points.earnt"]).expect_err("unknown");
         assert_eq!(fault.code, FaultCode::UnknownEventType);
         assert!(fault.to_string().ends_with("did you mean points.earned?"), "{fault}");

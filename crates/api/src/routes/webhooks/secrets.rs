@@ -32,6 +32,7 @@ pub(crate) struct New {
     /// The time until the previous secret expires, in seconds: 0 to 2592000. Default: 86400 (a day).
     overlap_seconds: Option<u64>,
     /// The new secret. Default: a generated secret.
+    #[schema(write_only)]
     secret: Option<String>,
 }
 

@@ -7,7 +7,6 @@ use fanfare_domain::{
     delivery::policy::{Policy, RATES, Schedule, TIMEOUTS},
     dialect::Dialect,
     endpoint::{header, secret::SigningSecret, url::check_url},
-    event::catalogue::Catalogue,
 };
 use fanfare_store::{EndpointSettings, OwnHeaders};
 use serde::Deserialize;
@@ -20,7 +19,7 @@ use crate::{
         error::{ApiError, ErrorCode},
         parameters::check_display_name,
     },
-    routes::applications::checked_email,
+    routes::{applications::checked_email, event_types::ApplicationRules},
     state::ApiState,
 };
 
@@ -42,6 +41,7 @@ pub(crate) struct New {
     events: Vec<String>,
     name: Option<String>,
     /// A secret that the receivers already have. Default: a generated secret.
+    #[schema(write_only)]
     pub(super) secret: Option<String>,
     /// `enabled`, `paused` or `disabled`. Default: `enabled`.
     status: Option<String>,
@@ -115,17 +115,20 @@ impl ApiState {
         }
     }
 
-    /// Checks a change by the application's dialect and catalogue, and by a look-up of the URL's host name.
+    /// Checks a change by the application's rules, and by a look-up of the URL's host name. Returns warnings, too.
     pub(super) async fn check(
         &self,
         authorized: &AuthorizedApplication,
         change: Change,
-    ) -> Result<EndpointSettings, ApiError> {
-        let dialect = self.dialect_of(authorized).await?;
-        let catalogue = self.catalogue(authorized, &dialect).await?;
-        let settings = self.settings("events", change, &dialect, &catalogue)?;
+    ) -> Result<(EndpointSettings, Vec<String>), ApiError> {
+        let ApplicationRules { dialect, catalogue, is_strict } = self.rules_of(authorized).await?;
+        let warnings = match &change.events {
+            Some(events) => catalogue.check_subscriptions("events", events, is_strict)?,
+            None => Vec::new(),
+        };
+        let settings = self.settings(change, &dialect)?;
         self.vet(&settings).await?;
-        Ok(settings)
+        Ok((settings, warnings))
     }
 
     pub(crate) fn too_many_webhooks(&self) -> ApiError {
@@ -144,18 +147,8 @@ impl ApiState {
         }
     }
 
-    /// Checks a change without a look-up of the host name. `events_field` is the field of the event types in the
-    /// request.
-    pub(crate) fn settings(
-        &self,
-        events_field: &'static str,
-        change: Change,
-        dialect: &Dialect,
-        catalogue: &Catalogue,
-    ) -> Result<EndpointSettings, ApiError> {
-        if let Some(events) = &change.events {
-            catalogue.check_subscriptions(events_field, events)?;
-        }
+    /// Checks a change without the event types, and without a look-up of the host name.
+    pub(crate) fn settings(&self, change: Change, dialect: &Dialect) -> Result<EndpointSettings, ApiError> {
         if let Some(Some(name)) = &change.name {
             check_display_name("name", name)?;
         }

@@ -10,7 +10,7 @@ use fanfare_domain::{
     dialect::Sending,
     event::{
         Content, Event, EventType,
-        catalogue::{Catalogue, nearest},
+        catalogue::{Catalogue, EMPTY_SAMPLE, nearest},
         traceparent::Traceparent,
         with_suggestion,
     },
@@ -28,7 +28,7 @@ use crate::{
     http::{
         answer::Answer,
         authentication::AuthorizedApplication,
-        body::OptionalJsonBody,
+        body::{OptionalJsonBody, even_null},
         error::{ApiError, ErrorCode, Failures},
         parameters::Path,
     },
@@ -50,11 +50,6 @@ pub(crate) struct New {
     #[serde(default, deserialize_with = "even_null")]
     #[schema(value_type = Value)]
     data: Option<Box<RawValue>>,
-}
-
-/// Reads `null` as data. serde would read `null` as an absent field.
-fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::deserialize(deserializer).map(Some)
 }
 
 #[derive(Serialize, ToSchema)]
@@ -115,9 +110,8 @@ pub(crate) async fn send(
     OptionalJsonBody(new): OptionalJsonBody<New>,
 ) -> Result<Answer<TestResult>, ApiError> {
     let row = api.endpoint(&authorized, &webhook).await?;
-    let dialect = api.dialect_of(&authorized).await?;
-    let catalogue = api.catalogue(&authorized, &dialect).await?;
-    let (event_type, data) = type_and_data(new, &row.event_types, &catalogue)?;
+    let rules = api.rules_of(&authorized).await?;
+    let (event_type, data) = type_and_data(new, &row.event_types, &rules.catalogue)?;
     // The test must use settings that were changed a moment ago.
     if !api.directory.refresh().await {
         let message = "the settings of the webhook cannot be read now: try again later";
@@ -154,6 +148,7 @@ fn type_and_data(new: New, subscribed: &[String], catalogue: &Catalogue) -> Resu
     let data = match (&new.data, catalogue.get(&wanted)) {
         (Some(data), _) => checked_data("data", data, MAX_DATA)?,
         (None, Some(described)) => described.sample.clone(),
+        (None, None) if new.r#type.is_none() => EMPTY_SAMPLE.to_owned(),
         (None, None) => {
             let message = format!("{wanted} is not described and has no sample: give `data`");
             let message = with_suggestion(&message, nearest(wanted.as_str(), catalogue.names().map(EventType::as_str)));
