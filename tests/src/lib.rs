@@ -4,21 +4,10 @@
 //! Nothing in this library uses the inside of Fanfare. Tests run the binaries and use the API and the messages, as
 //! operators and clients do.
 
-pub mod books;
-pub mod broker;
-pub mod bytes;
-pub mod client;
-pub mod collector;
-pub mod database;
-pub mod dialects;
-pub mod instance;
-pub mod load;
+pub mod clients;
+pub mod ledger;
 pub mod metrics;
-pub mod node;
 pub mod patience;
-pub mod process;
-pub mod proxy;
-pub mod python;
 pub mod receiver;
-pub mod signature;
+pub mod servers;
 pub mod world;

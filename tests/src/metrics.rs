@@ -1,6 +1,9 @@
 //! Metrics of a process, read from `/metrics`.
 
-use crate::{patience::until, process::Process, world::get};
+use crate::{
+    patience::until,
+    world::{get, process::Process},
+};
 
 /// The value of a series, named with the labels as printed: `fanfare_parked_total{reason="too_deep"}`. Zero for an
 /// absent series, as a counter appears only after the first increment.

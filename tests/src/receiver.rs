@@ -1,5 +1,7 @@
 //! A receiver of webhooks that records all requests, independent of Fanfare.
 
+pub mod signature;
+
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -97,7 +99,7 @@ fn bomb() -> Bytes {
 }
 
 #[derive(Default)]
-struct Books {
+struct Ledger {
     received: Vec<Received>,
     /// Remaining answers of each path, in reverse order. The last answer stays.
     scripts: HashMap<String, Vec<Behaviour>>,
@@ -107,7 +109,7 @@ struct Books {
 #[derive(Clone)]
 pub struct Receiver {
     address: SocketAddr,
-    books: Arc<Mutex<Books>>,
+    ledger: Arc<Mutex<Ledger>>,
 }
 
 impl Receiver {
@@ -118,7 +120,7 @@ impl Receiver {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a local address");
-        let receiver = Self { address, books: Arc::default() };
+        let receiver = Self { address, ledger: Arc::default() };
         let server = receiver.clone();
         tokio::spawn(async move {
             loop {
@@ -138,18 +140,18 @@ impl Receiver {
     pub fn script(&self, path: &str, behaviours: &[Behaviour]) {
         let mut script = behaviours.to_vec();
         script.reverse();
-        self.books().scripts.insert(format!("/{path}"), script);
+        self.ledger().scripts.insert(format!("/{path}"), script);
     }
 
     /// All requests to an endpoint.
     pub fn received(&self, path: &str) -> Vec<Received> {
         let path = format!("/{path}");
-        self.books().received.iter().filter(|request| request.path == path).cloned().collect()
+        self.ledger().received.iter().filter(|request| request.path == path).cloned().collect()
     }
 
     /// All requests.
     pub fn all(&self) -> Vec<Received> {
-        self.books().received.clone()
+        self.ledger().received.clone()
     }
 
     /// Waits until an endpoint has at least `count` requests. Returns all requests.
@@ -161,8 +163,8 @@ impl Receiver {
         .await
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn serve(self, stream: TcpStream) {
@@ -185,13 +187,13 @@ impl Receiver {
         let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
         let path = parts.uri.path().to_owned();
         let behaviour = {
-            let mut books = self.books();
-            let behaviour = match books.scripts.get_mut(&path) {
+            let mut ledger = self.ledger();
+            let behaviour = match ledger.scripts.get_mut(&path) {
                 Some(script) if script.len() > 1 => script.pop().unwrap_or(Behaviour::OK),
                 Some(script) => script.last().copied().unwrap_or(Behaviour::OK),
                 None => Behaviour::OK,
             };
-            books.received.push(Received { at: Timestamp::now(), path, headers, body: body.to_vec(), behaviour });
+            ledger.received.push(Received { at: Timestamp::now(), path, headers, body: body.to_vec(), behaviour });
             behaviour
         };
         let full = |text: &'static str| {

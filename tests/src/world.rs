@@ -1,5 +1,9 @@
 //! An isolated environment for each test: a database, a prefix, processes, a receiver and clients.
 
+pub mod database;
+pub mod dialects;
+pub mod process;
+
 use std::{
     collections::HashMap,
     fs,
@@ -16,14 +20,15 @@ use fanfare_domain::{
 use serde_json::{Value, json};
 
 use crate::{
-    broker::Broker,
-    client::Client,
-    database::{self, connect},
-    dialects::{self, Waits},
-    instance::Servers,
+    clients::{amqp::Broker, api::Client},
     patience::until,
-    process::{Process, Trail, Variables, fanfare},
     receiver::Receiver,
+    servers::instance::Servers,
+    world::{
+        database::connect,
+        dialects::Waits,
+        process::{Process, Trail, Variables, fanfare},
+    },
 };
 
 /// Settings of a [`World`].

@@ -1,13 +1,11 @@
 //! `make run`: Fanfare at work. Starts ingest and dispatcher in a world of their own, publishes over both
-//! doors, shows what became of each event, and stays up until Ctrl-C.
+//! entrances, shows what became of each event, and stays up until Ctrl-C.
 
 use std::{collections::HashMap, time::Duration};
 
 use fanfare_tests::{
-    process::Process,
-    receiver::{Behaviour, Received},
-    signature::is_signed,
-    world::{Endpoint, World},
+    receiver::{Behaviour, Received, signature::is_signed},
+    world::{Endpoint, World, process::Process},
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, signal::unix};
@@ -54,7 +52,7 @@ fn step(what: &str) {
     println!("· {what}.");
 }
 
-/// Publishes over both doors; gives each event's id and how it came.
+/// Publishes over both entrances; gives each event's id and how it came.
 async fn publish(world: &World) -> HashMap<String, String> {
     step("Publishing two events over HTTP and two over AMQP");
     let mut events = HashMap::new();

@@ -4,7 +4,6 @@
 mod applications;
 mod configs;
 mod conformance;
-mod door;
 mod event_types;
 mod headers;
 mod history;
@@ -12,12 +11,13 @@ mod lists;
 mod logs;
 mod overrides;
 mod paused;
+mod raw_client;
 mod resend;
-mod trials;
+mod test_sends;
 mod webhooks;
 
 use fanfare_tests::{
-    client::{Answer, Client},
+    clients::api::{Answer, Client},
     patience::until,
     world::World,
 };
@@ -58,8 +58,8 @@ async fn admin(world: &World) -> Client {
 }
 
 /// Like [`admin`], as a client for whole paths.
-async fn admin_door(world: &World) -> door::Door {
-    let admin = door::Door::of(world).await.with_key(&world.create_key(&["--role", "admin"]));
+async fn admin_client(world: &World) -> raw_client::RawClient {
+    let admin = raw_client::RawClient::of(world).await.with_key(&world.create_key(&["--role", "admin"]));
     until("ingest to accept the admin key", async || {
         (admin.get("/api/v1/applications").await.status == 200).then_some(())
     })

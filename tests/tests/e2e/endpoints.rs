@@ -5,7 +5,7 @@ mod access;
 mod life;
 mod webhooks;
 
-use fanfare_tests::client::Answer;
+use fanfare_tests::clients::api::Answer;
 
 const NO_WEBHOOK: &str = "webhooks/wh_00000000000000000000000000";
 const NO_APPLICATION: &str = "app_00000000000000000000000000";

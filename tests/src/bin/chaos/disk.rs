@@ -9,7 +9,7 @@ use std::{
     sync::LazyLock,
 };
 
-use fanfare_tests::instance::Instance;
+use fanfare_tests::servers::instance::Instance;
 
 /// Several times the bytes written by a server in a run.
 const SIZE: &str = "size=400m";

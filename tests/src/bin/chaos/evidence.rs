@@ -7,20 +7,20 @@ use std::{
     sync::PoisonError,
 };
 
-use fanfare_tests::instance::{Instance, repository};
+use fanfare_tests::servers::instance::{Instance, repository};
 use serde_json::Value;
 use tokio::task::block_in_place;
 
 use crate::{scene::Scene, table::Row};
 
-/// Keeps the books, the logs of all processes and the folders of the servers, and kills the servers. Returns the folder.
+/// Keeps the ledger, the logs of all processes and the folders of the servers, and kills the servers. Returns the folder.
 pub(crate) fn keep(scene: &Scene, run: &str, row: &Row, lines: &[String]) -> PathBuf {
     let folder = repository().join(format!(".dev/chaos/{run}-{}", row.name));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("a folder for the evidence");
     let about = format!("seed and time: {run}\n{row}\n{}\n\n{}\n", row.notes.join("\n"), row.faults.join("\n"));
     write(&folder.join("faults"), &about);
-    write(&folder.join("books"), &lines.join("\n"));
+    write(&folder.join("ledger"), &lines.join("\n"));
     let requests: Vec<String> = scene.world.receiver.all().iter().map(|request| format!("{request:?}")).collect();
     write(&folder.join("requests"), &requests.join("\n"));
     for (name, log) in &scene.logs {

@@ -3,7 +3,7 @@
 use std::{ops::Range, path::PathBuf, time::Duration};
 
 use fanfare_tests::{
-    books::{Allowed, Missing},
+    ledger::{Allowed, Missing},
     receiver::Behaviour,
 };
 

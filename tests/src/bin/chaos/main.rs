@@ -1,10 +1,10 @@
-//! `make chaos`: faults, alone and mixed, drawn from a seed, under load. Each run ends with a comparison of the books of
+//! `make chaos`: faults, alone and mixed, drawn from a seed, under load. Each run ends with a comparison of the ledger of
 //! publishers, receivers and Fanfare. A table counts accepted, delivered and missing events.
 
-mod blows;
 mod disk;
 mod evidence;
 mod faults;
+mod injections;
 mod nodes;
 mod options;
 mod processes;

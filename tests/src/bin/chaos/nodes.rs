@@ -3,10 +3,9 @@
 use std::{thread, time::Duration};
 
 use fanfare_tests::{
-    broker::Broker,
-    instance::Instance,
-    load::Answered,
+    clients::{amqp::Broker, load::Answered},
     patience::{until, until_within},
+    servers::instance::Instance,
 };
 use rand::{RngExt, rngs::StdRng, seq::SliceRandom};
 use serde_json::Value;
@@ -94,7 +93,7 @@ impl Scene {
         self.down.extend(nodes);
     }
 
-    /// Although a node is down, events must be accepted and delivered over both doors, and unreadable messages parked.
+    /// Although a node is down, events must be accepted and delivered over both entrances, and unreadable messages parked.
     pub(crate) async fn goes_on(&mut self) {
         let (over_http, over_amqp, parked) =
             tokio::join!(self.again_over("http"), self.again_over("amqp"), self.parks());

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use fanfare_tests::{
+use fanfare_tests::world::{
     process::{Process, signal},
-    world::ready,
+    ready,
 };
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
@@ -12,8 +12,8 @@ use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    blows::READY,
     faults::{Ending, Part, clock_library},
+    injections::READY,
     scene::{PROCESSES, Scene},
 };
 

@@ -1,8 +1,8 @@
-//! A run: the steps of a script in one scene under load, and the comparison of the books.
+//! A run: the steps of a script in one scene under load, and the comparison of the ledger.
 
 use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
-use fanfare_tests::books::{Allowed, Books, Missing};
+use fanfare_tests::ledger::{Allowed, Ledger, Missing};
 use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use sha2::{Digest, Sha256};
@@ -48,7 +48,7 @@ struct Run {
     suffered: Vec<Fault>,
     /// The number of events accepted before the end of the last faults.
     mended: usize,
-    /// The books; empty unless the step has closed the books.
+    /// The ledger; empty unless the step has closed the ledger.
     lines: Vec<String>,
 }
 
@@ -82,19 +82,19 @@ impl Run {
             sleep(Duration::from_millis(draw.random_range(1500..3000))).await;
         }
         if !step.faults.is_empty() {
-            self.suffer(&step.faults, draw, row).await;
+            self.run_faults(&step.faults, draw, row).await;
         }
-        if step.closes_books {
+        if step.reads_ledger {
             self.close_books(row).await;
         }
     }
 
     /// Has the faults happen and end, and waits until all processes are ready and deliveries flow.
-    async fn suffer(&mut self, faults: &[Fault], draw: &mut StdRng, row: &mut Row) {
+    async fn run_faults(&mut self, faults: &[Fault], draw: &mut StdRng, row: &mut Row) {
         let scene = &mut self.scene;
         let answered = scene.load().answers().len();
         for fault in faults {
-            scene.strike(fault, draw).await;
+            scene.inject(fault, draw).await;
         }
         self.suffered.extend(faults);
         let length = faults.iter().map(|fault| fault.length(scene.extent, draw)).max().unwrap_or_default();
@@ -104,7 +104,7 @@ impl Run {
         let mut faults = faults.to_vec();
         faults.shuffle(draw);
         for fault in &faults {
-            scene.mend(fault).await;
+            scene.recover(fault).await;
         }
         self.mended = scene.accepted.len() + scene.load().accepted();
         let ((), again) = tokio::join!(
@@ -128,28 +128,28 @@ impl Run {
         }
     }
 
-    /// Ends the load, waits until all deliveries have ended, and compares the books of the whole run.
+    /// Ends the load, waits until all deliveries have ended, and compares the ledger of the whole run.
     async fn close_books(&mut self, row: &mut Row) {
         let scene = &mut self.scene;
         scene.finish().await;
         let allowed = faults::allowed(&self.suffered, scene.extent);
         let quiet = if allowed.missing == Missing::Nothing { Duration::MAX } else { QUIET };
-        let books = Books::closed_after(quiet, &scene.world, &scene.accepted, &scene.subscribers).await;
+        let ledger = Ledger::read_after(quiet, &scene.world, &scene.accepted, &scene.subscribers).await;
         // Messages without an id are the test's own.
         let parked = "SELECT reason, count(*) FROM parked WHERE reason <> 'missing_message_id' GROUP BY reason";
         for parked in scene.world.database().await.query(parked, &[]).await.expect("parked messages") {
             row.faults.push(format!("{} messages are parked as {}", parked.get::<_, i64>(1), parked.get::<_, &str>(0)));
         }
-        enter(&books, &scene.accepted[self.mended..], allowed, row);
-        self.lines.extend(books.lines());
+        enter(&ledger, &scene.accepted[self.mended..], allowed, row);
+        self.lines.extend(ledger.accounts());
     }
 }
 
-/// Enters the books in a row. No event accepted after the end of the faults may be missing.
-fn enter(books: &Books, afterwards: &[String], allowed: Allowed, row: &mut Row) {
-    row.totals = Some(books.totals(allowed));
-    row.faults.append(&mut books.faults(allowed));
-    let missing = books.missing(allowed);
+/// Enters the ledger in a row. No event accepted after the end of the faults may be missing.
+fn enter(ledger: &Ledger, afterwards: &[String], allowed: Allowed, row: &mut Row) {
+    row.totals = Some(ledger.totals(allowed));
+    row.faults.append(&mut ledger.faults(allowed));
+    let missing = ledger.missing(allowed);
     let lost = afterwards.iter().filter(|key| missing.contains_key(key.as_str()));
     row.faults.extend(lost.map(|key| format!("{key} is missing, and was accepted after the end of the fault")));
     if !missing.is_empty() {

@@ -3,15 +3,19 @@
 use std::{thread, time::Duration};
 
 use fanfare_tests::{
-    books::{Subscriber, key_of},
-    client::Client,
-    instance::{Instance, Servers},
-    load::Load,
+    clients::{api::Client, load::Load},
+    ledger::{Subscriber, key_of},
     patience::until,
-    process::{Logs, Process},
-    proxy::Proxy,
     receiver::{Behaviour, Receiver},
-    world::{World, get, ready},
+    servers::{
+        instance::{Instance, Servers},
+        proxy::Proxy,
+    },
+    world::{
+        World, get,
+        process::{Logs, Process},
+        ready,
+    },
 };
 use futures_util::future::join_all;
 use tokio::{task::block_in_place, time::Instant};
@@ -48,7 +52,7 @@ pub(crate) struct Scene {
     /// The logs of all processes, running or ended.
     pub(crate) logs: Vec<(String, Logs)>,
     pub(crate) notes: Vec<String>,
-    /// Faults outside of the books.
+    /// Faults outside of the ledger.
     pub(crate) wrong: Vec<String>,
     /// The URLs of the proxies.
     through: [(&'static str, String); 2],
@@ -144,7 +148,7 @@ impl Scene {
     pub(crate) fn spread(&self) {
         let clients: Vec<_> = self.ingests.iter().filter_map(|ingest| self.client_of(ingest)).collect();
         if !clients.is_empty() {
-            self.load().spread_over(clients);
+            self.load().use_clients(clients);
         }
     }
 
@@ -159,12 +163,12 @@ impl Scene {
         self.again_over("").await
     }
 
-    /// Waits for the same over one of the doors.
-    pub(crate) async fn again_over(&self, door: &str) -> Duration {
+    /// Waits for the same over one of the entrances.
+    pub(crate) async fn again_over(&self, entrance: &str) -> Duration {
         let (started, before) = (Instant::now(), self.load().accepted());
         until("deliveries to flow", async || {
             let mut keys = self.load().keys().split_off(before);
-            keys.retain(|key| key.starts_with(door));
+            keys.retain(|key| key.starts_with(entrance));
             let received = self.world.receiver.received("quick");
             received.iter().rev().any(|request| keys.contains(&key_of(request))).then_some(())
         })

@@ -1,16 +1,16 @@
-//! Scripts: the faults of a scene, their order, and the moments at which the books are closed.
+//! Scripts: the faults of a scene, their order, and the moments at which the ledger are closed.
 
 use std::{collections::HashMap, time::Duration};
 
 use crate::faults::{Fault, nodes};
 
-/// Simultaneous faults. A step without faults only closes the books.
+/// Simultaneous faults. A step without faults only closes the ledger.
 pub(crate) struct Step {
     pub(crate) name: String,
     /// The number of earlier steps with this name. Seed, name and number decide the draws.
     pub(crate) time: usize,
     pub(crate) faults: Vec<Fault>,
-    pub(crate) closes_books: bool,
+    pub(crate) reads_ledger: bool,
 }
 
 /// Steps that share a scene.
@@ -23,12 +23,12 @@ pub(crate) struct Script {
 /// Durations and repetitions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
-    /// From one event to the next over the same door. There are two doors.
+    /// From one event to the next over the same entrance. There are two entrances.
     pub(crate) pace: Duration,
     /// From a fault to its end; without a length the fault draws its own.
     pub(crate) length: Option<Duration>,
     /// Repetitions of a momentary fault.
-    pub(crate) blows: usize,
+    pub(crate) repeats: usize,
     /// Scalings of the dispatchers, up and down.
     pub(crate) scalings: usize,
     /// From the copy of a server's data to the loss of the data.
@@ -40,7 +40,7 @@ pub(crate) struct Extent {
 const WHOLE: Extent = Extent {
     pace: Duration::from_millis(50),
     length: None,
-    blows: 3,
+    repeats: 3,
     scalings: 10,
     newer: Duration::from_secs(2),
     afterwards: Duration::from_secs(1),
@@ -50,7 +50,7 @@ const BRIEF: Extent = Extent {
     // The slow receiver takes 40 events a second: half of them leaves room for backlogs to end.
     pace: Duration::from_millis(100),
     length: Some(Duration::from_millis(300)),
-    blows: 1,
+    repeats: 1,
     scalings: 1,
     newer: Duration::from_millis(300),
     afterwards: Duration::ZERO,
@@ -63,13 +63,13 @@ impl Script {
         let alone = |faults: Vec<Fault>| Self {
             extent: WHOLE,
             nodes: nodes(&faults),
-            steps: vec![Step { closes_books: true, ..times.step(&name_of(&faults), faults) }],
+            steps: vec![Step { reads_ledger: true, ..times.step(&name_of(&faults), faults) }],
         };
         runs.into_iter().map(alone).collect()
     }
 
     /// A scene for all runs with the same number of nodes; each run is a brief step. Steps with greater losses come
-    /// last, behind a closing of the books. The strict comparison thereby comes first.
+    /// last, behind a closing of the ledger. The strict comparison thereby comes first.
     pub(crate) fn together(mut runs: Vec<Vec<Fault>>) -> Vec<Self> {
         let loss = |faults: &Vec<Fault>| faults.iter().map(|fault| fault.allowed(BRIEF).missing).max();
         runs.sort_by_key(|faults| (nodes(faults), loss(faults)));
@@ -80,7 +80,7 @@ impl Script {
                 let mut steps = Vec::new();
                 for runs in runs.chunk_by(|faults, next| loss(faults) == loss(next)) {
                     steps.extend(runs.iter().map(|faults| times.step(&name_of(faults), faults.clone())));
-                    steps.push(Step { closes_books: true, ..times.step("books", Vec::new()) });
+                    steps.push(Step { reads_ledger: true, ..times.step("ledger", Vec::new()) });
                 }
                 Self { extent: BRIEF, nodes: nodes(&runs[0]), steps }
             })
@@ -95,7 +95,7 @@ impl Times {
     fn step(&mut self, name: &str, faults: Vec<Fault>) -> Step {
         let times = self.0.entry(name.to_owned()).or_default();
         *times += 1;
-        Step { name: name.to_owned(), time: *times - 1, faults, closes_books: false }
+        Step { name: name.to_owned(), time: *times - 1, faults, reads_ledger: false }
     }
 }
 

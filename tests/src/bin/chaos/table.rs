@@ -2,13 +2,13 @@
 
 use std::{fmt, path::PathBuf, process::ExitCode, time::Duration};
 
-use fanfare_tests::books::Totals;
+use fanfare_tests::ledger::Totals;
 
 /// The result of a step.
 #[derive(Default)]
 pub(crate) struct Row {
     pub(crate) name: String,
-    /// The sums of the books; none unless the step has closed the books.
+    /// The sums of the ledger; none unless the step has closed the ledger.
     pub(crate) totals: Option<Totals>,
     /// From the end of the fault to the delivery of a later event.
     pub(crate) again: Option<Duration>,

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::api::{
-    Refusal, assert_refused,
-    door::{Door, JSON},
-    list, text,
+    Refusal, assert_refused, list,
+    raw_client::{JSON, RawClient},
+    text,
 };
 
 const CONFIGS: &str = "/webhooks/configs";
@@ -27,10 +27,10 @@ fn is_signed(received: &Received, secret: &str) -> bool {
 #[tokio::test]
 async fn a_configuration_is_created_and_changed_by_its_url_or_its_id() {
     let world = World::of_dialect("nudj", &[]).await;
-    let door = Door::of(&world).await;
+    let client = RawClient::of(&world).await;
     let url = world.receiver.url("a");
     let new = json!({ "url": url, "event_types": ["user.*"], "headers": { "X-Tenant": "blue" }, "name": "Users" });
-    let created = door.put(CONFIGS, &new).await.data()[0].clone();
+    let created = client.put(CONFIGS, &new).await.data()[0].clone();
     let secret = text(&created, "secret");
     assert!(secret.starts_with("whsec_") && text(&created, "id").starts_with("wh_"), "{created}");
     assert_eq!((text(&created, "name"), &created["enabled"]), ("Users", &json!(true)));
@@ -39,7 +39,8 @@ async fn a_configuration_is_created_and_changed_by_its_url_or_its_id() {
     world.publish(&json!({ "type": "user.authenticated", "data": 1 })).await;
     assert!(is_signed(&world.receiver.wait_for("a", 1).await[0], secret));
 
-    let changed = door.put(CONFIGS, &json!({ "url": url, "event_types": ["reward.claimed"] })).await.data()[0].clone();
+    let changed =
+        client.put(CONFIGS, &json!({ "url": url, "event_types": ["reward.claimed"] })).await.data()[0].clone();
     let member = |config: &Value, name: &str| config[name].clone();
     for kept in ["id", "url", "name", "enabled", "headers", "created_at"] {
         assert_eq!(member(&changed, kept), member(&created, kept), "{kept} has changed");
@@ -48,7 +49,7 @@ async fn a_configuration_is_created_and_changed_by_its_url_or_its_id() {
 
     let (elsewhere, brought) = (world.receiver.url("b"), "brought along");
     let change = json!({ "id": created["id"], "url": elsewhere, "enabled": false, "secret": brought, "headers": {} });
-    let moved = door.put(CONFIGS, &change).await.data()[0].clone();
+    let moved = client.put(CONFIGS, &change).await.data()[0].clone();
     assert_eq!(
         (text(&moved, "url"), &moved["enabled"], &moved["headers"]),
         (elsewhere.as_str(), &json!(false), &json!([]))
@@ -56,8 +57,8 @@ async fn a_configuration_is_created_and_changed_by_its_url_or_its_id() {
     assert_eq!(moved.get("secret"), None, "the answer repeats a secret that the client set");
     let webhook = world.client().get(&format!("webhooks/{}", text(&created, "id"))).await.data().clone();
     assert_eq!((text(&webhook, "status"), text(&webhook, "url")), ("disabled", elsewhere.as_str()));
-    let enabled = door.put(CONFIGS, &json!([{ "id": created["id"], "enabled": true }])).await.data().clone();
-    assert_eq!(door.get(CONFIGS).await.data(), &enabled, "the list differs from the answer of the PUT");
+    let enabled = client.put(CONFIGS, &json!([{ "id": created["id"], "enabled": true }])).await.data().clone();
+    assert_eq!(client.get(CONFIGS).await.data(), &enabled, "the list differs from the answer of the PUT");
     world.known().await;
     world.publish(&json!({ "type": "reward.claimed", "data": 1 })).await;
     let received = world.receiver.wait_for("b", 1).await.remove(0);
@@ -68,10 +69,10 @@ async fn a_configuration_is_created_and_changed_by_its_url_or_its_id() {
 #[tokio::test]
 async fn several_are_put_at_once_or_none_of_them() {
     let world = World::of_dialect("nudj", &[]).await;
-    let door = Door::of(&world).await;
+    let client = RawClient::of(&world).await;
     let put = |path: &str, event: &str| json!({ "url": world.receiver.url(path), "event_types": [event] });
     let both = json!([put("a", "user.*"), put("b", "reward.*"), put("a", "action.completed")]);
-    let answer = door.put(CONFIGS, &both).await.data().clone();
+    let answer = client.put(CONFIGS, &both).await.data().clone();
     let [first, second, again] = list(&answer) else { panic!("three answers: {answer}") };
     assert_eq!(
         (&first["id"], &again["event_types"]),
@@ -79,7 +80,7 @@ async fn several_are_put_at_once_or_none_of_them() {
         "the answers are not in the order of the request"
     );
     assert!(first.get("secret").is_some() && second.get("secret").is_some() && again.get("secret").is_none());
-    let before = door.get(CONFIGS).await.data().clone();
+    let before = client.get(CONFIGS).await.data().clone();
     assert_eq!(list(&before).len(), 2);
 
     let unknown = "wh_00000000000000000000000000";
@@ -89,23 +90,23 @@ async fn several_are_put_at_once_or_none_of_them() {
         ("half of a new one", json!({ "url": world.receiver.url("c") }), (422, "missing_field", "[2].event_types")),
     ] {
         let body = json!([put("a", "user.*"), put("new", "*"), last]);
-        let refused = door.put(CONFIGS, &body).await;
+        let refused = client.put(CONFIGS, &body).await;
         assert_refused(what, &refused, refusal);
-        assert_eq!(door.get(CONFIGS).await.data(), &before, "{what}: a refused list had an effect");
+        assert_eq!(client.get(CONFIGS).await.data(), &before, "{what}: a refused list had an effect");
     }
     // Two endpoints may share a URL, created by other routes. Then only an id is unambiguous.
     world.endpoint("a", &["*"]).await;
-    assert_refused("two", &door.put(CONFIGS, &put("a", "user.*")).await, (409, "ambiguous_url", "url"));
+    assert_refused("two", &client.put(CONFIGS, &put("a", "user.*")).await, (409, "ambiguous_url", "url"));
     let listed = json!([put("b", "*"), put("a", "user.*")]);
-    assert_refused("two, listed", &door.put(CONFIGS, &listed).await, (409, "ambiguous_url", "[1].url"));
+    assert_refused("two, listed", &client.put(CONFIGS, &listed).await, (409, "ambiguous_url", "[1].url"));
     let named = json!({ "id": first["id"], "url": first["url"], "enabled": false });
-    assert_eq!(door.put(CONFIGS, &named).await.data()[0]["enabled"], false);
+    assert_eq!(client.put(CONFIGS, &named).await.data()[0]["enabled"], false);
 }
 
 #[tokio::test]
 async fn what_cannot_be_put_is_refused_with_code_and_field() {
     let world = World::of_dialect("nudj", &[]).await;
-    let door = Door::of(&world).await;
+    let client = RawClient::of(&world).await;
     let url = world.receiver.url("a");
     let with = |name: &str, value: Value| {
         let mut config = json!({ "url": url, "event_types": ["user.*"] });
@@ -137,10 +138,10 @@ async fn what_cannot_be_put_is_refused_with_code_and_field() {
         ("no id", with("id", json!("1")), invalid("id")),
     ];
     for (what, body, (status, code, field)) in &cases {
-        let alone = door.send(Method::PUT, CONFIGS, &[JSON], body.clone()).await.answer();
+        let alone = client.send(Method::PUT, CONFIGS, &[JSON], body.clone()).await.answer();
         assert_refused(what, &alone, (*status, code, field));
         let listed = format!(r#" [{{"url":"{}","event_types":["*"]}},{body}]"#, world.receiver.url("good"));
-        let listed = door.send(Method::PUT, CONFIGS, &[JSON], listed).await.answer();
+        let listed = client.send(Method::PUT, CONFIGS, &[JSON], listed).await.answer();
         assert_refused(what, &listed, (*status, code, &format!("[1].{field}")));
     }
     let many = format!("[{}]", vec![with("enabled", json!(true)); 101].join(","));
@@ -154,17 +155,17 @@ async fn what_cannot_be_put_is_refused_with_code_and_field() {
         ("a list of a list", "[[]]".to_owned(), (400, "not_an_object", "[0]")),
         ("a list with null", format!("[{},null]", with("enabled", json!(true))), (400, "not_an_object", "[1]")),
     ] {
-        assert_refused(what, &door.send(Method::PUT, CONFIGS, &[JSON], body).await.answer(), refusal);
+        assert_refused(what, &client.send(Method::PUT, CONFIGS, &[JSON], body).await.answer(), refusal);
     }
-    assert_eq!(door.get(CONFIGS).await.data(), &json!([]), "a refused configuration was created");
+    assert_eq!(client.get(CONFIGS).await.data(), &json!([]), "a refused configuration was created");
 }
 
 /// Both key headers work on both path prefixes.
 #[tokio::test]
 async fn the_routes_are_below_the_admin_api_as_well() {
     let world = World::of_dialect("nudj", &[]).await;
-    let door = Door::of(&world).await;
-    let nobody = door.with_key("");
+    let client = RawClient::of(&world).await;
+    let nobody = client.with_key("");
     let bearer = format!("Bearer {}", world.key);
     let keys = [("authorization", bearer.as_str()), ("x-api-token", world.key.as_str()), ("X-API-Token", &world.key)];
     for prefix in ["", "/api/v2/admin"] {
@@ -185,26 +186,26 @@ async fn the_routes_are_below_the_admin_api_as_well() {
         }
     }
     assert_eq!(
-        list(door.get("/api/v2/admin/webhooks/configs").await.data()).len(),
+        list(client.get("/api/v2/admin/webhooks/configs").await.data()).len(),
         1,
         "a repeated PUT of a URL made another configuration"
     );
     // Only the routes of Nudj's API exist below the prefix.
-    assert_refused("elsewhere", &door.get("/api/v2/admin/webhooks").await, (404, "not_found", "route"));
+    assert_refused("elsewhere", &client.get("/api/v2/admin/webhooks").await, (404, "not_found", "route"));
 }
 
 #[tokio::test]
 async fn two_who_put_one_url_at_once_make_one_configuration() {
     let world = World::of_dialect("nudj", &[]).await;
-    let door = Door::of(&world).await;
+    let client = RawClient::of(&world).await;
     for round in 0..3 {
         let config = json!({ "url": world.receiver.url(&format!("round/{round}")), "event_types": ["user.*"] });
-        let answers = join_all((0..8).map(|_| door.put(CONFIGS, &config))).await;
+        let answers = join_all((0..8).map(|_| client.put(CONFIGS, &config))).await;
         let configs: Vec<&Value> = answers.iter().map(|answer| &answer.data()[0]).collect();
         assert!(configs.iter().all(|config| config["id"] == configs[0]["id"]), "{configs:?}");
         let secrets = configs.iter().filter(|config| config.get("secret").is_some()).count();
         assert_eq!(secrets, 1, "exactly one of the requests creates the configuration: {configs:?}");
-        assert_eq!(list(door.get(CONFIGS).await.data()).len(), round + 1);
+        assert_eq!(list(client.get(CONFIGS).await.data()).len(), round + 1);
     }
     assert_eq!(world.count("SELECT count(*) FROM endpoint_secrets").await, 3);
 }
@@ -214,12 +215,12 @@ async fn two_who_put_one_url_at_once_make_one_configuration() {
 #[tokio::test]
 async fn to_put_back_what_was_read_leaves_a_paused_one_paused() {
     let world = World::of_dialect("nudj", &[]).await;
-    let door = Door::of(&world).await;
+    let client = RawClient::of(&world).await;
     let endpoint = world.endpoint("a", &["user.*"]).await;
     let path = format!("/api/v1/webhooks/{}", endpoint.id);
-    let status = async || text(door.get(&path).await.data(), "status").to_owned();
+    let status = async || text(client.get(&path).await.data(), "status").to_owned();
     world.change(&endpoint, &json!({ "status": "paused" })).await;
-    let read = door.get(CONFIGS).await.data()[0].clone();
+    let read = client.get(CONFIGS).await.data()[0].clone();
     assert_eq!(read["enabled"], true, "{read}");
     let members = |names: &[&str]| {
         names.iter().map(|name| ((*name).to_owned(), read[*name].clone())).collect::<serde_json::Map<_, _>>()
@@ -229,12 +230,12 @@ async fn to_put_back_what_was_read_leaves_a_paused_one_paused() {
         ("by its URL", members(&["url", "event_types", "enabled"])),
         ("`enabled` alone", members(&["id", "enabled"])),
     ] {
-        let answer = door.put(CONFIGS, &put.into()).await.data()[0].clone();
+        let answer = client.put(CONFIGS, &put.into()).await.data()[0].clone();
         assert_eq!((&answer["id"], &answer["enabled"]), (&read["id"], &json!(true)), "{what}");
         assert_eq!(status().await, "paused", "{what}");
     }
     for (enabled, expected) in [(false, "disabled"), (false, "disabled"), (true, "enabled"), (true, "enabled")] {
-        door.put(CONFIGS, &json!({ "id": endpoint.id, "enabled": enabled })).await.data();
+        client.put(CONFIGS, &json!({ "id": endpoint.id, "enabled": enabled })).await.data();
         assert_eq!(status().await, expected);
     }
 }

@@ -1,11 +1,14 @@
 //! Event types of an application: the dialect's types, the application's own types, subscriptions, and events with an
 //! undescribed or unsubscribed type.
 
-use fanfare_tests::{patience::until, process::fanfare, world::World};
+use fanfare_tests::{
+    patience::until,
+    world::{World, process::fanfare},
+};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{assert_refused, door::JSON, event, known, list, text};
+use crate::api::{assert_refused, event, known, list, raw_client::JSON, text};
 
 fn described(name: &str) -> Value {
     json!({ "name": name, "category": "Loyalty", "description": "What it says", "sample": { "n": [1, 2.50] } })
@@ -71,7 +74,7 @@ async fn event_types_are_listed_described_and_removed() {
         ("a line break", with("description", json!("a\nb")), (422, "invalid_field", "description")),
         ("a number", with("description", json!(1)), (422, "wrong_type", "description")),
         ("a large sample", with("sample", json!("a".repeat(32 * 1024))), (422, "field_too_long", "sample")),
-        ("no sample", json!({ "name": "a", "category": "a", "description": "a" }), (422, "missing_field", "sample")),
+        ("no name", json!({ "category": "a", "description": "a" }), (422, "missing_field", "name")),
         ("another field", with("schema", json!({})), (422, "unknown_field", "schema")),
     ] {
         assert_refused(what, &client.post("event-types", &new).await, refusal);
@@ -82,9 +85,50 @@ async fn event_types_are_listed_described_and_removed() {
 }
 
 #[tokio::test]
-async fn one_subscribes_to_what_there_is() {
+async fn an_event_type_needs_only_a_name() {
+    let world = World::new().await;
+    let made = world.client().post("event-types", &json!({ "name": "invoice.voided" })).await;
+    let expected = json!({ "name": "invoice.voided", "category": null, "description": null, "sample": {},
+        "source": "application" });
+    assert_eq!((made.status, made.data()), (201, &expected));
+    assert_eq!(listed(&world, "invoice.voided").await, Some(expected));
+    let endpoint = world.endpoint("a", &["invoice.voided"]).await;
+    let sent = world.client().post(&format!("webhooks/{}/test", endpoint.id), &json!({})).await;
+    assert_eq!(sent.status, 200, "the sample of the type is sent: {}", sent.body);
+    let request = world.receiver.wait_for("a", 1).await.remove(0);
+    assert_eq!(serde_json::from_slice::<Value>(&request.body).expect("JSON")["data"], json!({}));
+}
+
+/// The subscription is created. The answer warns, and suggests the nearest described type.
+#[tokio::test]
+async fn a_subscription_to_an_undescribed_type_has_a_warning() {
     let world = World::of_dialect("ploints", &[]).await;
     let client = world.client();
+    let new = json!({ "url": world.receiver.url("a"), "events": ["points.*", "points.earnt"] });
+    let made = client.post("webhooks", &new).await;
+    assert_eq!((made.status, list(&made.data()["warnings"]).len()), (201, 1), "{}", made.body);
+    let warning = made.data()["warnings"][0].as_str().expect("a text");
+    assert!(warning.contains("points.earnt") && warning.ends_with("did you mean points.earned?"), "{warning}");
+    let path = format!("webhooks/{}", text(made.data(), "id"));
+    assert_eq!(client.get(&path).await.data().get("warnings"), None, "only the answer of a change has warnings");
+    let changed = client.patch(&path, &json!({ "events": ["points.earned"] })).await;
+    assert_eq!((changed.status, changed.data().get("warnings")), (200, None), "{}", changed.body);
+
+    let _dispatcher = world.dispatcher().await;
+    client.patch(&path, &json!({ "events": ["never.described"] })).await.data();
+    world.known().await;
+    world.publish(&json!({ "type": "never.described", "data": 1 })).await;
+    world.receiver.wait_for("a", 1).await;
+    // Without a described type, the test event has an empty object.
+    let sent = client.post(&format!("{path}/test"), &json!({})).await;
+    assert_eq!(sent.status, 200, "{}", sent.body);
+}
+
+#[tokio::test]
+async fn a_strict_application_subscribes_only_to_described_types() {
+    let world = World::of_dialect("ploints", &[]).await;
+    let client = world.client();
+    client.patch(&format!("applications/{}", world.application), &json!({ "strict": true })).await.data();
     let url = world.receiver.url("a");
     let subscribe = async |events: Value| client.post("webhooks", &json!({ "url": url, "events": events })).await;
     for (events, nearest) in [
@@ -99,7 +143,8 @@ async fn one_subscribes_to_what_there_is() {
         let refused = subscribe(events.clone()).await;
         assert_refused(&events.to_string(), &refused, (422, "unknown_event_type", "events"));
         let message = text(&refused.body["error"], "message");
-        assert!(message.contains(text(&events[list(&events).len() - 1], "").trim()), "{message}");
+        let last = list(&events).last().and_then(Value::as_str).expect("a text");
+        assert!(message.contains(last), "{message}");
         let is_suggested = nearest.is_empty() || message.ends_with(&format!("did you mean {nearest}?"));
         assert!(is_suggested, "{events}: {message}");
     }
@@ -115,6 +160,7 @@ async fn one_subscribes_to_what_there_is() {
     assert_eq!(client.patch(&path, &json!({ "name": "Loyalty" })).await.status, 200);
     let again = client.patch(&path, &json!({ "events": ["loyalty.*"] })).await;
     assert_refused("anew", &again, (422, "unknown_event_type", "events"));
+    client.patch(&format!("applications/{}", world.application), &json!({ "strict": false })).await.data();
     world.known().await;
     let id = world.publish(&json!({ "type": "loyalty.tier.reached", "data": 1 })).await;
     world.wait_for_deliveries(&format!("event={id}&state=delivered"), 2).await;
@@ -189,10 +235,10 @@ async fn a_strict_application_takes_only_what_is_described() {
         (client.post("events", &over_http).await.status == 202).then_some(())
     })
     .await;
-    for door in [r#""amqp""#, r#""http""#] {
-        until(door, async || {
+    for client in [r#""amqp""#, r#""http""#] {
+        until(client, async || {
             let received = world.receiver.received(&endpoint.path);
-            received.iter().any(|request| String::from_utf8_lossy(&request.body).contains(door)).then_some(())
+            received.iter().any(|request| String::from_utf8_lossy(&request.body).contains(client)).then_some(())
         })
         .await;
     }

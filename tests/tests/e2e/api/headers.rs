@@ -1,17 +1,17 @@
 //! Custom headers of an endpoint: sent with each delivery, never shown again, and unable to replace headers of Fanfare,
 //! HTTP or the dialect.
 
-use fanfare_tests::{patience::until, signature::is_signed, world::World};
+use fanfare_tests::{patience::until, receiver::signature::is_signed, world::World};
 use serde_json::{Value, json};
 
-use crate::api::{assert_refused, delivery_in, door::Door, event, patient_world, text};
+use crate::api::{assert_refused, delivery_in, event, patient_world, raw_client::RawClient, text};
 
 const CREDENTIAL: &str = "Bearer s3cr3t-of-the-receiver";
 
 #[tokio::test]
 async fn headers_arrive_and_their_values_are_never_shown() {
     let world = patient_world(&[]).await;
-    let door = Door::of(&world).await;
+    let client = RawClient::of(&world).await;
     let new = json!({
         "url": world.receiver.url("a"), "events": ["*"],
         "headers": { "Authorization": CREDENTIAL, "X-Tenant": "blue ~!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}" },
@@ -26,7 +26,7 @@ async fn headers_arrive_and_their_values_are_never_shown() {
     assert!(is_signed(&received, text(&made, "secret")) && received.header("content-type") == "application/json");
 
     let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
-    for (what, answer) in door.everything(text(&made, "id"), text(&delivery, "id"), &id).await {
+    for (what, answer) in client.everything(text(&made, "id"), text(&delivery, "id"), &id).await {
         assert!(!answer.contains("s3cr3t") && !answer.contains("blue ~"), "{what} shows a value: {answer}");
     }
     assert_encrypted(&world, "s3cr3t").await;

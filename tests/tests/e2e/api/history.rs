@@ -5,7 +5,7 @@ use fanfare_tests::{patience::until, receiver::Behaviour, world::World};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{door::Door, list, patient_world, text};
+use crate::api::{list, patient_world, raw_client::RawClient, text};
 
 /// Waits until a webhook's only delivery has this state and number of retries. Returns its entry.
 async fn history(world: &World, webhook: &str, state: &str, retries: u64) -> Value {
@@ -32,7 +32,7 @@ async fn the_history_of_a_webhook_tells_payload_response_and_retries() {
     assert_eq!(client.get(&format!("webhooks/{}/deliveries", bad.id)).await.data(), &json!([]));
     // A body that changes when a program parses and prints the JSON.
     let event = r#"{ "type": "order.created", "data": { "z": 1.50, "a": [1e2, "ü\u00fc"], "b": {} } }"#;
-    let event = client.send(Method::POST, "events", &[crate::api::door::JSON], event).await.expect("an answer");
+    let event = client.send(Method::POST, "events", &[crate::api::raw_client::JSON], event).await.expect("an answer");
     let event = text(event.data(), "id").to_owned();
 
     let waiting = history(&world, &bad.id, "scheduled", 0).await;
@@ -61,9 +61,9 @@ async fn the_history_of_a_webhook_tells_payload_response_and_retries() {
         received.iter().all(|request| request.body == received[0].body && request.event() == event),
         "{received:?}"
     );
-    let door = Door::of(&world).await;
+    let raw = RawClient::of(&world).await;
     let path = format!("/api/v1/webhooks/{}/deliveries", bad.id);
-    let shown = door.send(Method::GET, &path, &[], "").await.text;
+    let shown = raw.send(Method::GET, &path, &[], "").await.text;
     assert!(shown.contains(&format!(r#""payload":{body}"#)), "{shown} lacks the exact bytes of {body}");
     for (state, count) in [("delivered", 1), ("failed", 0), ("scheduled", 0)] {
         let filtered = client.get(&format!("webhooks/{}/deliveries?state={state}", bad.id)).await;

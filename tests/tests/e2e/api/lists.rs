@@ -7,7 +7,9 @@ use futures_util::future::join_all;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{assert_refused, conformance::contract, conformance::samples::Things, door::Door, list, text};
+use crate::api::{
+    assert_refused, conformance::contract, conformance::samples::Things, list, raw_client::RawClient, text,
+};
 
 /// Number of items of each kind: more than the largest page.
 const MANY: usize = 101;
@@ -25,7 +27,7 @@ struct List {
 
 /// Creates many webhooks with a delivery each, a webhook with many deliveries, and many events, applications, parked
 /// messages, replays and keys.
-async fn many_of_each(world: &World, administrator: &Door) -> Things {
+async fn many_of_each(world: &World, administrator: &RawClient) -> Things {
     join_all((1..MANY).map(async |number| {
         let url = world.receiver.url(&format!("wide/{number}"));
         let new = json!({ "url": url, "events": ["order.created"] });
@@ -88,15 +90,15 @@ fn lists(things: &Things) -> Vec<List> {
 async fn page_by_page_each_list_yields_everything_once() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
-    let administrator = crate::api::admin_door(&world).await;
+    let administrator = crate::api::admin_client(&world).await;
     let things = many_of_each(&world, &administrator).await;
-    let manager = Door::of(&world).await;
+    let manager = RawClient::of(&world).await;
     for List { path, usual, all, key } in lists(&things) {
         let is_of_all = ["/applications", "/parked", "/keys"].iter().any(|end| path.ends_with(end));
-        let door = if is_of_all { &administrator } else { &manager };
-        let first = door.get(&path).await;
+        let client = if is_of_all { &administrator } else { &manager };
+        let first = client.get(&path).await;
         assert_eq!(list(first.data()).len(), usual, "{path} without a limit");
-        let largest = door.walk(&path, 100).await;
+        let largest = client.walk(&path, 100).await;
         let ids: BTreeSet<&str> = largest.iter().map(|item| text(item, key)).collect();
         let all = all.unwrap_or(largest.len());
         assert_eq!((largest.len(), ids.len()), (all, all), "{path}: an item is missing or repeated");
@@ -104,7 +106,7 @@ async fn page_by_page_each_list_yields_everything_once() {
         // Only ids are compared, because the time of a key's last use changes.
         let ids = |items: &[Value]| items.iter().map(|item| text(item, key).to_owned()).collect::<Vec<_>>();
         for limit in [7, 50] {
-            assert_eq!(ids(&door.walk(&path, limit).await), ids(&largest), "{path} by {limit}");
+            assert_eq!(ids(&client.walk(&path, limit).await), ids(&largest), "{path} by {limit}");
         }
         assert_eq!(ids(&largest[..usual]), ids(list(first.data())), "{path}");
     }
@@ -126,18 +128,18 @@ async fn page_by_page_each_list_yields_everything_once() {
 }
 
 /// Checks that items created and deleted between two pages do not shift the second page.
-async fn assert_steady(world: &World, door: &Door) {
-    let ids = |answer: &fanfare_tests::client::Answer| -> Vec<String> {
+async fn assert_steady(world: &World, client: &RawClient) {
+    let ids = |answer: &fanfare_tests::clients::api::Answer| -> Vec<String> {
         list(answer.data()).iter().map(|item| text(item, "id").to_owned()).collect()
     };
-    let all = ids(&door.get("/api/v1/webhooks?limit=20").await);
-    let first = door.get("/api/v1/webhooks?limit=10").await;
+    let all = ids(&client.get("/api/v1/webhooks?limit=20").await);
+    let first = client.get("/api/v1/webhooks?limit=10").await;
     let next = text(&first.body, "next").to_owned();
     world.endpoint("newer", &["a"]).await;
-    door.call(Method::DELETE, &format!("/api/v1/webhooks/{}", all[0]), &json!({})).await.data();
+    client.call(Method::DELETE, &format!("/api/v1/webhooks/{}", all[0]), &json!({})).await.data();
     // The item of the cursor may be deleted, too.
-    door.call(Method::DELETE, &format!("/api/v1/webhooks/{}", all[9]), &json!({})).await.data();
-    let second = door.get(&format!("/api/v1/webhooks?limit=10&before={next}")).await;
+    client.call(Method::DELETE, &format!("/api/v1/webhooks/{}", all[9]), &json!({})).await.data();
+    let second = client.get(&format!("/api/v1/webhooks?limit=10&before={next}")).await;
     assert_eq!(ids(&second), all[10..], "the next page has shifted");
 }
 
@@ -145,7 +147,7 @@ async fn assert_steady(world: &World, door: &Door) {
 #[tokio::test]
 async fn the_last_page_says_that_it_is_the_last() {
     let world = World::new().await;
-    let door = Door::of(&world).await;
+    let client = RawClient::of(&world).await;
     for path in ["a", "b", "c", "d"] {
         world.endpoint(path, &["a"]).await;
     }
@@ -154,10 +156,10 @@ async fn the_last_page_says_that_it_is_the_last() {
     world.wait_for_deliveries("state=delivered", 4).await;
     let mut wrong = Vec::new();
     for path in ["/api/v1/webhooks", "/webhooks/configs", "/api/v1/deliveries", "/webhooks/logs"] {
-        let first = door.get(&format!("{path}?limit=2")).await;
+        let first = client.get(&format!("{path}?limit=2")).await;
         let next = text(&first.body, "next");
         assert_ne!(next, "", "{path}: the first page has no next page");
-        let last = door.get(&format!("{path}?limit=2&before={next}")).await;
+        let last = client.get(&format!("{path}?limit=2&before={next}")).await;
         assert_eq!(list(last.data()).len(), 2, "{path}");
         if !last.body["next"].is_null() {
             wrong.push(path);
@@ -169,7 +171,7 @@ async fn the_last_page_says_that_it_is_the_last() {
 #[tokio::test]
 async fn what_is_no_page_is_refused() {
     let world = World::new().await;
-    let (door, administrator) = (Door::of(&world).await, crate::api::admin_door(&world).await);
+    let (client, administrator) = (RawClient::of(&world).await, crate::api::admin_client(&world).await);
     let endpoint = world.endpoint("a", &["a"]).await;
     let things = Things { webhook: endpoint.id, ..Things::unknown() };
     let lists = contract::routes().into_iter().filter(|route| {
@@ -179,30 +181,30 @@ async fn what_is_no_page_is_refused() {
     });
     for route in lists.filter(|route| !WHOLE.contains(&route.name())) {
         assert!(route.has_parameter("limit") && route.has_parameter("before"), "{} has no pages", route.name());
-        let door = if route.takes_admin() { &administrator } else { &door };
+        let client = if route.takes_admin() { &administrator } else { &client };
         let path = things.path(&route);
         let long = "0".repeat(2000);
         for before in
             ["1", "", "wh_", "usr_00000000000000000000000000", "%00", "null", "2026-13-18T12:00:00Z", long.as_str()]
         {
             let path = format!("{path}?before={before}");
-            assert_refused(&path, &door.get(&path).await, (422, "invalid_field", "before"));
+            assert_refused(&path, &client.get(&path).await, (422, "invalid_field", "before"));
         }
         for limit in ["0", "101", "18446744073709551615"] {
             let path = format!("{path}?limit={limit}");
-            assert_refused(&path, &door.get(&path).await, (422, "invalid_field", "limit"));
+            assert_refused(&path, &client.get(&path).await, (422, "invalid_field", "limit"));
         }
         for limit in ["-1", "1.5", "many", "", "%00", "99999999999999999999999"] {
             let path = format!("{path}?limit={limit}");
-            assert_refused(&path, &door.get(&path).await, (400, "invalid_query", "limit"));
+            assert_refused(&path, &client.get(&path).await, (400, "invalid_query", "limit"));
         }
         for (query, field) in [("limt=1", "limt"), ("offset=1", "offset"), ("limit=1&page=2", "page")] {
             let path = format!("{path}?{query}");
-            assert_refused(&path, &door.get(&path).await, (400, "invalid_query", field));
+            assert_refused(&path, &client.get(&path).await, (400, "invalid_query", field));
         }
-        let twice = door.get(&format!("{path}?limit=1&limit=2")).await;
+        let twice = client.get(&format!("{path}?limit=1&limit=2")).await;
         assert_eq!((twice.status, twice.code()), (400, "invalid_query"), "{path}: {}", twice.body);
-        assert_eq!(door.get(&format!("{path}?limit=100")).await.status, 200, "{path}");
+        assert_eq!(client.get(&format!("{path}?limit=100")).await.status, 200, "{path}");
     }
     let webhook = format!("/api/v1/webhooks/{}", things.webhook);
     for (path, refusal) in [
@@ -212,7 +214,7 @@ async fn what_is_no_page_is_refused() {
         (format!("{webhook}/attempts?before=1"), (400, "invalid_query", "before")),
         ("/api/v1/deliveries?state=delivered&state=failed".to_owned(), (400, "invalid_query", "")),
     ] {
-        assert_refused(&path, &door.get(&path).await, refusal);
+        assert_refused(&path, &client.get(&path).await, refusal);
     }
 }
 
@@ -221,7 +223,7 @@ async fn what_is_no_page_is_refused() {
 async fn a_long_payload_is_shown_alone_and_in_no_list() {
     const LONGEST: usize = 64 * 1024;
     let world = World::new().await;
-    let door = Door::of(&world).await;
+    let client = RawClient::of(&world).await;
     let endpoint = world.endpoint("a", &["a"]).await;
     let _dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "a", "data": "" })).await;
@@ -246,7 +248,7 @@ async fn a_long_payload_is_shown_alone_and_in_no_list() {
             (format!("{webhook}/attempts"), "event_id"),
             ("/webhooks/logs".to_owned(), "event_id"),
         ] {
-            let answer = door.get(&path).await;
+            let answer = client.get(&path).await;
             let item = list(answer.data()).iter().find(|item| item[name] == **id).expect("the event is listed");
             assert!(item["payload"] == *in_lists, "{path}: with {length} bytes");
         }

@@ -11,7 +11,7 @@ use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::api::{assert_refused, door::Door, list, text};
+use crate::api::{assert_refused, list, raw_client::RawClient, text};
 
 const LOGS: &str = "/webhooks/logs";
 
@@ -20,8 +20,8 @@ const LOGS: &str = "/webhooks/logs";
 async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
     let setup = Setup { dialect: "nudj".to_owned(), timeout: Some("300ms".to_owned()), ..Setup::new(&[]) };
     let world = World::of(setup).await;
-    let door = Door::of(&world).await;
-    assert_eq!(door.get(LOGS).await.data(), &json!([]));
+    let client = RawClient::of(&world).await;
+    assert_eq!(client.get(LOGS).await.data(), &json!([]));
     // A server error, a final client error, a closed connection, and a timeout.
     let mut endpoints = Vec::new();
     for (path, script) in [
@@ -40,7 +40,7 @@ async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
     ];
     // Two deliveries for each endpoint; three deliveries have a second attempt.
     let all = until("every attempt", async || {
-        let all = door.get(&format!("{LOGS}?limit=100")).await.data().clone();
+        let all = client.get(&format!("{LOGS}?limit=100")).await.data().clone();
         (list(&all).len() == 11).then_some(all)
     })
     .await;
@@ -71,14 +71,14 @@ async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
         assert!(text(log, "id").starts_with("att_") && text(log, "delivery_id").starts_with("dlv_"), "{log}");
     }
     let sent = world.receiver.received("flaky").iter().map(|request| request.body.clone()).collect::<BTreeSet<_>>();
-    let shown = door.send(Method::GET, &format!("{LOGS}?limit=100"), &[], "").await.text;
+    let shown = client.send(Method::GET, &format!("{LOGS}?limit=100"), &[], "").await.text;
     for body in sent {
         let body = String::from_utf8(body).expect("text");
         assert!(shown.contains(&format!(r#""payload":{body}"#)), "{shown} lacks the exact bytes of {body}");
     }
 
-    assert_eq!(door.walk(LOGS, 2).await, list(&all), "the pages differ from the whole list");
-    assert_eq!(door.walk("/api/v2/admin/webhooks/logs", 4).await, list(&all));
+    assert_eq!(client.walk(LOGS, 2).await, list(&all), "the pages differ from the whole list");
+    assert_eq!(client.walk("/api/v2/admin/webhooks/logs", 4).await, list(&all));
     let began: Vec<Timestamp> =
         list(&all).iter().map(|log| text(log, "created_at").parse().expect("a timestamp")).collect();
     // A prompt success is sorted by the acceptance of its event, at most ten seconds earlier.
@@ -88,10 +88,10 @@ async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
     let seconds = numbers.iter().position(|(_, attempt)| *attempt == Some(1)).expect("first attempts");
     assert_eq!(seconds, 3, "the three second attempts are not listed first: {numbers:?}");
     for endpoint in &endpoints {
-        let found = door.walk(&format!("{LOGS}?config={}", endpoint.id), 1).await;
+        let found = client.walk(&format!("{LOGS}?config={}", endpoint.id), 1).await;
         let expected: Vec<_> = list(&all).iter().filter(|log| log["config_id"] == endpoint.id).cloned().collect();
         assert_eq!(found, expected, "{}", endpoint.path);
-        let found = door.walk(&format!("{LOGS}?event={}&config={}", events[0], endpoint.id), 1).await;
+        let found = client.walk(&format!("{LOGS}?event={}&config={}", events[0], endpoint.id), 1).await;
         assert!(!found.is_empty() && found.iter().all(|log| log["event_id"] == *events[0]), "{found:?}");
     }
     for (query, refusal) in [
@@ -102,6 +102,6 @@ async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
         ("before=1.dlv_00000000000000000000000000.4294967295", (422, "invalid_field", "before")),
         ("webhook=wh_1", (400, "invalid_query", "webhook")),
     ] {
-        assert_refused(query, &door.get(&format!("{LOGS}?{query}")).await, refusal);
+        assert_refused(query, &client.get(&format!("{LOGS}?{query}")).await, refusal);
     }
 }

@@ -17,7 +17,7 @@ use crate::api::{NEVER, assert_refused, delivery_in, list, numbers, patient_worl
 
 const NO_DELIVERY: &str = "dlv_00000000000000000000000000";
 
-async fn resend(world: &World, delivery: &str) -> fanfare_tests::client::Answer {
+async fn resend(world: &World, delivery: &str) -> fanfare_tests::clients::api::Answer {
     world.client().post(&format!("deliveries/{delivery}/resend"), &json!({})).await
 }
 

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use fanfare_tests::{
-    client::Client,
-    dialects::Waits,
+    clients::api::Client,
     metrics::metric,
     patience::until,
     receiver::Behaviour,
-    world::{Endpoint, Setup, World},
+    world::{Endpoint, Setup, World, dialects::Waits},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use fanfare_tests::{receiver::Behaviour, signature::is_signed, world::World};
+use fanfare_tests::{
+    receiver::{Behaviour, signature::is_signed},
+    world::World,
+};
 use serde_json::json;
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use fanfare_tests::{
-    books::key_of,
-    load::{Answered, Load},
+    clients::load::{Answered, Load},
+    ledger::key_of,
     patience::until,
     world::{Setup, World},
 };

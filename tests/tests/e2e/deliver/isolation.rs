@@ -120,7 +120,7 @@ async fn an_application_whose_endpoints_hang_leaves_half_to_another_one() {
 async fn a_breaker_spares_an_endpoint_that_fails_and_lets_it_back_in() {
     const EVENTS: usize = 30;
     let world = World::of(Setup {
-        waits: fanfare_tests::dialects::Waits::of(&["1s"; 40].join(",")),
+        waits: fanfare_tests::world::dialects::Waits::of(&["1s"; 40].join(",")),
         ..Setup::new(&[("FANFARE_BREAKER_AFTER", "5")])
     })
     .await;

@@ -2,8 +2,7 @@
 
 use fanfare_tests::{
     patience::until,
-    receiver::{Behaviour, Received},
-    signature::is_signed,
+    receiver::{Behaviour, Received, signature::is_signed},
     world::{Endpoint, World},
 };
 use hyper::Method;

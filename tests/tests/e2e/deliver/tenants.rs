@@ -2,11 +2,14 @@
 //! loses no event.
 
 use fanfare_tests::{
-    client::{Answer, Client},
+    clients::api::{Answer, Client},
     patience::until,
-    process::{Process, fanfare},
     receiver::Behaviour,
-    world::{World, ready},
+    world::{
+        World,
+        process::{Process, fanfare},
+        ready,
+    },
 };
 use serde_json::{Value, json};
 

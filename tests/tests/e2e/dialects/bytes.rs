@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Write};
 
 use bytes::Bytes;
 use fanfare_tests::{
-    node::node,
+    clients::node::node,
     patience::until,
     receiver::Received,
     world::{Setup, World},

@@ -8,9 +8,11 @@ use std::{
 
 use fanfare_tests::{
     patience::{patience, until},
-    process::{Variables, binary, try_fanfare},
     receiver::Behaviour,
-    world::World,
+    world::{
+        World,
+        process::{Variables, binary, try_fanfare},
+    },
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use fanfare_tests::dialects::Waits;
+use fanfare_tests::world::dialects::Waits;
 use fanfare_tests::{
     patience::until,
     receiver::Behaviour,

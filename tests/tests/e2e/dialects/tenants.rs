@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use fanfare_tests::{
-    client::Client,
-    dialects::Waits,
+    clients::api::Client,
     patience::{patience, until, until_within},
-    process::fanfare,
-    world::{Setup, World},
+    world::{Setup, World, dialects::Waits, process::fanfare},
 };
 use hyper::Method;
 use serde_json::{Value, json};

@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use fanfare_tests::{node, python::python, receiver::Received};
+use fanfare_tests::{
+    clients::{node, python::python},
+    receiver::Received,
+};
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper_util::{client::legacy, rt::TokioExecutor};

@@ -1,11 +1,13 @@
 //! Visibility of deliveries, and creation of applications, keys and endpoints.
 
 use fanfare_tests::{
-    client::Client,
+    clients::api::Client,
     patience::until,
-    process::{fanfare, try_fanfare},
     receiver::Behaviour,
-    world::World,
+    world::{
+        World,
+        process::{fanfare, try_fanfare},
+    },
 };
 use serde_json::json;
 
@@ -166,13 +168,12 @@ async fn the_command_makes_endpoints_and_says_what_is_wrong() {
     assert_eq!(fanfare(&world.variables, &["migrate"]), "the schema is up to date");
 
     let key = |role, application| ["key", "create", "--role", role, "--application", application];
-    let wrong: [(&[&str], &str); 9] = [
+    let wrong: [(&[&str], &str); 8] = [
         (&endpoint(NO_APPLICATION, &url, "*"), "no application has the id app_00000000000000000000000000"),
         (&endpoint("mine", &url, "*"), "--application"),
         (&endpoint(application, "http://10.0.0.1/", "*"), "--url is invalid"),
         (&endpoint(application, "nowhere", "*"), "write it like https://"),
         (&endpoint(application, &url, "a b"), "`--events` holds \"a b\""),
-        (&endpoint(application, &url, "order.creatd"), "did you mean order.created?"),
         (&key("manage", NO_APPLICATION), "no application has the id"),
         (&key("admin", application), "an admin key has none"),
         (&key("root", application), "publish, manage, admin"),
@@ -183,6 +184,9 @@ async fn the_command_makes_endpoints_and_says_what_is_wrong() {
         assert!(failed.contains(expected), "{arguments:?} prints another error: {failed}");
     }
     assert_eq!(world.client().get("webhooks").await.data().as_array().map(Vec::len), Some(1));
+    let strict = fanfare(&world.variables, &["app", "create", "strict", "--strict"]);
+    let (_, failed) = try_fanfare(&world.variables, &endpoint(&strict, &url, "order.creatd"));
+    assert!(failed.is_some_and(|text| text.contains("did you mean order.created?")), "a strict application");
 
     let mut strict = world.variables.clone();
     strict.insert("FANFARE_HTTPS_ONLY".to_owned(), "true".to_owned());

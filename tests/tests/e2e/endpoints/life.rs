@@ -4,8 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fanfare_tests::{
     patience::until,
-    receiver::Behaviour,
-    signature::is_signed,
+    receiver::{Behaviour, signature::is_signed},
     world::{Endpoint, World},
 };
 use futures_util::{StreamExt, stream};

@@ -1,7 +1,11 @@
 //! The audit log: author, time, origin and content of each change. An entry is written before the change and is
 //! immutable.
 
-use fanfare_tests::{client::Client, patience::until, process::try_fanfare, world::World};
+use fanfare_tests::{
+    clients::api::Client,
+    patience::until,
+    world::{World, process::try_fanfare},
+};
 use hyper::Method;
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fanfare_domain::{delivery::retry::RetryMessage, event::EventFields};
-use fanfare_tests::{instance::repository, process::binary};
+use fanfare_tests::{servers::instance::repository, world::process::binary};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

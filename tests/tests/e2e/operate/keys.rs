@@ -1,10 +1,12 @@
 //! API keys: created, listed, rotated with an overlap, expired, revoked, and the time of last use.
 
 use fanfare_tests::{
-    client::Client,
+    clients::api::Client,
     patience::until,
-    process::{fanfare, try_fanfare},
-    world::World,
+    world::{
+        World,
+        process::{fanfare, try_fanfare},
+    },
 };
 use hyper::Method;
 use serde_json::{Value, json};
@@ -89,12 +91,12 @@ async fn a_key_with_a_lifetime_ends_by_itself() {
         assert_eq!((answer.status, answer.code(), answer.field()), (422, "invalid_field", "expires_in_seconds"));
     }
     let short = admin.post("keys", &new(60)).await.data().clone();
-    let door = admin.with_key(text(&short["key"]));
-    opens(&door, "webhooks").await;
+    let client = admin.with_key(text(&short["key"]));
+    opens(&client, "webhooks").await;
     assert!(!short["expires_at"].is_null());
     let sooner = "UPDATE api_keys SET expires_at = now() + interval '1 second' WHERE expires_at IS NOT NULL";
     world.database().await.batch_execute(sooner).await.expect("sooner");
-    is_shut(&door).await;
+    is_shut(&client).await;
 }
 
 #[tokio::test]

@@ -12,13 +12,11 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fanfare_tests::{
-    dialects::Waits,
+    clients::python::python,
     metrics::{counted, metric},
     patience::until,
-    process::Process,
-    python::python,
     receiver::Behaviour,
-    world::{Endpoint, Setup, World},
+    world::{Endpoint, Setup, World, dialects::Waits, process::Process},
 };
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde::Deserialize;
@@ -59,7 +57,7 @@ enum Report {
 }
 
 #[derive(Default)]
-struct Books {
+struct Ledger {
     heard: String,
     mails: Vec<(SystemTime, Mail)>,
 }
@@ -67,7 +65,7 @@ struct Books {
 /// A private mail server. Ends on drop.
 struct MailServer {
     port: u16,
-    books: Arc<Mutex<Books>>,
+    ledger: Arc<Mutex<Ledger>>,
     input: ChildStdin,
     _process: Child,
 }
@@ -86,9 +84,9 @@ impl MailServer {
         let first = lines.next_line().await.expect("the server's output").expect("a line");
         let first: Value = serde_json::from_str(&first).expect("JSON");
         let port = first["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
-        let books = Arc::default();
-        tokio::spawn(keep(lines, Arc::clone(&books)));
-        Self { port, books, input, _process: process }
+        let ledger = Arc::default();
+        tokio::spawn(keep(lines, Arc::clone(&ledger)));
+        Self { port, ledger, input, _process: process }
     }
 
     /// Makes a server started with `--later` listen.
@@ -97,17 +95,17 @@ impl MailServer {
     }
 
     fn mails(&self) -> Vec<Mail> {
-        lock(&self.books).mails.iter().map(|(_, mail)| mail.clone()).collect()
+        lock(&self.ledger).mails.iter().map(|(_, mail)| mail.clone()).collect()
     }
 
     /// Arrival time of the newest mail.
     fn newest_at(&self) -> SystemTime {
-        lock(&self.books).mails.last().expect("a mail").0
+        lock(&self.ledger).mails.last().expect("a mail").0
     }
 
     /// All text received from clients.
     fn heard(&self) -> String {
-        lock(&self.books).heard.clone()
+        lock(&self.ledger).heard.clone()
     }
 
     async fn wait_for(&self, count: usize) -> Vec<Mail> {
@@ -115,17 +113,17 @@ impl MailServer {
     }
 }
 
-fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
-    books.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn keep(mut lines: Lines<BufReader<ChildStdout>>, books: Arc<Mutex<Books>>) {
+async fn keep(mut lines: Lines<BufReader<ChildStdout>>, ledger: Arc<Mutex<Ledger>>) {
     while let Ok(Some(line)) = lines.next_line().await {
         let report = serde_json::from_str(&line).expect("a report");
-        let mut books = lock(&books);
+        let mut ledger = lock(&ledger);
         match report {
-            Report::Heard(heard) => books.heard += &heard,
-            Report::Mail(mail) => books.mails.push((SystemTime::now(), mail)),
+            Report::Heard(heard) => ledger.heard += &heard,
+            Report::Mail(mail) => ledger.mails.push((SystemTime::now(), mail)),
         }
     }
 }

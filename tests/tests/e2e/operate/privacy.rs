@@ -4,12 +4,13 @@
 use std::{fs, path::Path};
 
 use fanfare_tests::{
-    instance::{Instance, Servers},
     patience::until,
-    process::{fanfare, try_fanfare},
-    receiver::Behaviour,
-    signature::is_signed,
-    world::{Endpoint, Setup, World},
+    receiver::{Behaviour, signature::is_signed},
+    servers::instance::{Instance, Servers},
+    world::{
+        Endpoint, Setup, World,
+        process::{fanfare, try_fanfare},
+    },
 };
 use hyper::Method;
 use serde_json::{Value, json};
@@ -127,7 +128,7 @@ async fn an_erased_event_is_gone_and_sent_no_more() {
     let delivered = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
     let (_, other) = world.other_application().await;
     let path = format!("events/{event}");
-    let erase = async |client: &fanfare_tests::client::Client| {
+    let erase = async |client: &fanfare_tests::clients::api::Client| {
         client.send(Method::DELETE, &path, &[], "").await.expect("an answer")
     };
     assert_eq!(erase(&other).await.status, 404, "the event belongs to another application");

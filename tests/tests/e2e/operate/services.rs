@@ -3,11 +3,14 @@
 use std::{collections::BTreeSet, fs, net::SocketAddr, process::Stdio};
 
 use fanfare_tests::{
-    collector::Collector,
     metrics::counted,
     patience::{patience, until},
-    process::{Process, Variables, binary, fanfare},
-    world::{World, get, ready},
+    servers::collector::Collector,
+    world::{
+        World, get,
+        process::{Process, Variables, binary, fanfare},
+        ready,
+    },
 };
 use hyper::Method;
 use serde_json::json;

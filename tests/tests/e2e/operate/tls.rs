@@ -8,10 +8,13 @@ use std::{
 };
 
 use fanfare_tests::{
-    instance::{Instance, Servers},
     patience::until,
-    process::{Variables, try_fanfare},
-    world::{World, ready},
+    servers::instance::{Instance, Servers},
+    world::{
+        World,
+        process::{Variables, try_fanfare},
+        ready,
+    },
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 

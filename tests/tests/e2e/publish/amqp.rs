@@ -4,13 +4,17 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_tests::{
-    bytes::{BytePublisher, Message, header, nested_header},
-    client::Client,
+    clients::{
+        api::Client,
+        raw_amqp::{BytePublisher, Message, header, nested_header},
+    },
     metrics::{counted, metric},
     patience::{until, until_within},
-    process::{Process, fanfare, try_fanfare},
-    signature::is_signed,
-    world::World,
+    receiver::signature::is_signed,
+    world::{
+        World,
+        process::{Process, fanfare, try_fanfare},
+    },
 };
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use fanfare_tests::{
-    node::node,
+    clients::node::node,
     patience::until,
     receiver::Received,
     world::{Endpoint, World},

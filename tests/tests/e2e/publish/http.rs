@@ -2,11 +2,10 @@
 //! on `code` and `field`, so both are part of the contract.
 
 use fanfare_tests::{
-    client::{Answer, Client},
+    clients::api::{Answer, Client},
     metrics::{counted, metric},
     patience::until,
-    process::fanfare,
-    world::{World, get},
+    world::{World, get, process::fanfare},
 };
 use hyper::Method;
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use fanfare_tests::{
-    client::Client,
+    clients::api::Client,
     metrics::counted,
     patience::{patience, until},
     world::World,

@@ -1,10 +1,12 @@
 //! Parked messages: listed, edited, put back and discarded, over the API and the command.
 
 use fanfare_tests::{
-    client::Client,
+    clients::api::Client,
     patience::until,
-    process::{fanfare, try_fanfare},
-    world::World,
+    world::{
+        World,
+        process::{fanfare, try_fanfare},
+    },
 };
 use serde_json::{Value, json};
 

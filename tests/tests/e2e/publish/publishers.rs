@@ -4,9 +4,9 @@
 use std::fs;
 
 use fanfare_tests::{
-    broker::Broker,
-    instance::{Instance, Servers, repository},
+    clients::amqp::Broker,
     receiver::Behaviour,
+    servers::instance::{Instance, Servers, repository},
     world::World,
 };
 use lapin::{

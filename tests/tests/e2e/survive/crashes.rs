@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use fanfare_tests::{
-    books::{Allowed, Books, Subscriber},
-    instance::{Instance, Servers},
-    load::{Answered, Load},
+    clients::load::{Answered, Load},
+    ledger::{Allowed, Ledger, Subscriber},
     metrics::metric,
     patience::{until, until_within},
-    process::Process,
     receiver::Behaviour,
-    world::World,
+    servers::instance::{Instance, Servers},
+    world::{World, process::Process},
 };
 use lapin::{
     Channel, Connection, ConnectionProperties,
@@ -68,7 +67,7 @@ async fn a_dispatcher_killed_again_and_again_loses_nothing() {
         dispatcher = world.dispatcher().await;
     }
     let accepted = load.finish().await;
-    Books::closed(&world, &accepted, &subscribers).await.check(allowed(KILLS));
+    Ledger::read(&world, &accepted, &subscribers).await.check(allowed(KILLS));
 }
 
 /// While nothing can be recorded, the application's places bound the number of sent requests, and thereby the repeats
@@ -93,8 +92,8 @@ async fn attempts_that_are_not_recorded_count_as_on_their_way() {
     lock.rollback().await.expect("the end of the lock");
 
     let _dispatcher = world.dispatcher().await;
-    let books = Books::closed(&world, &accepted, &[subscriber]).await;
-    books.check(allowed(1));
+    let ledger = Ledger::read(&world, &accepted, &[subscriber]).await;
+    ledger.check(allowed(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +114,7 @@ async fn one_of_two_dispatchers_killed_loses_nothing() {
         survivor = world.dispatcher().await;
     }
     let accepted = load.finish().await;
-    Books::closed(&world, &accepted, &subscribers).await.check(allowed(KILLS));
+    Ledger::read(&world, &accepted, &subscribers).await.check(allowed(KILLS));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,10 +127,10 @@ async fn a_killed_ingest_loses_nothing_that_it_accepted() {
         load.reached(kill * 80).await;
         world.take_ingest().kill();
         world.start_ingest().await;
-        load.turn_to(world.client());
+        load.use_client(world.client());
     }
     let accepted = load.finish().await;
-    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+    Ledger::read(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +165,7 @@ async fn a_killed_broker_loses_nothing_and_ingest_says_so_meanwhile() {
         accepted.extend(load.finish().await);
     }
     // No process died: outcomes in flight are recorded, and each redelivered message finds its event.
-    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+    Ledger::read(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
 /// Checks the responses while the broker is unavailable: 503 with `Retry-After` and the event id. Once ingest has
@@ -217,7 +216,7 @@ async fn a_killed_database_loses_nothing_and_ingest_goes_on_meanwhile() {
         accepted.extend(load.finish().await);
     }
     // Outcomes waited in memory, and were recorded once the database had returned.
-    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+    Ledger::read(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
 /// Outcomes wait in memory. Dispatchers record them before recovery treats the expired leases as lost.
@@ -238,7 +237,7 @@ async fn a_database_away_for_longer_than_the_holds(name: &str, dispatchers: usiz
     sleep(LEASE + Duration::from_secs(2)).await;
     block_in_place(|| database.start());
     let accepted = load.finish().await;
-    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+    Ledger::read(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
 /// Runs a statement and reloads the server settings. The commit waits for no standby.
@@ -271,7 +270,7 @@ async fn a_commit_that_nobody_heard_of_is_no_attempt() {
     block_in_place(|| database.start());
     set(&world, "ALTER SYSTEM RESET synchronous_standby_names").await;
     let accepted = load.finish().await;
-    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+    Ledger::read(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,11 +306,11 @@ async fn everything_killed_at_once_loses_nothing() {
             _ => block_in_place(|| [broker.start(), database.start()]),
         };
         world.start_ingest().await;
-        load.turn_to(world.client());
+        load.use_client(world.client());
         flowing(&world).await;
         accepted.extend(load.finish().await);
     }
-    Books::closed(&world, &accepted, &subscribers).await.check(allowed(2));
+    Ledger::read(&world, &accepted, &subscribers).await.check(allowed(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,7 +340,7 @@ async fn a_rolling_restart_repeats_nothing_and_leaves_nothing_behind() {
 
     let _third = world.dispatcher().await;
     let accepted = load.finish().await;
-    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+    Ledger::read(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
 /// A world in which each event has failed once. Each retry is scheduled 5 s later.
@@ -356,7 +355,7 @@ async fn with_scheduled(events: usize) -> (World, Process, Subscriber, Vec<Strin
     (world, dispatcher, subscriber, accepted)
 }
 
-/// A separate AMQP channel, for operations that [`fanfare_tests::broker::Broker`] lacks.
+/// A separate AMQP channel, for operations that [`fanfare_tests::clients::amqp::Broker`] lacks.
 async fn channel(world: &World) -> (Connection, Channel) {
     let connection = Connection::connect(&world.variables["AMQP_URL"], ConnectionProperties::default()).await;
     let connection = connection.expect("the broker");
@@ -390,8 +389,8 @@ async fn deliveries_whose_retry_messages_are_gone_are_recovered() {
     let (_connection, channel) = channel(&world).await;
     let purged = channel.queue_purge(queue(&world, "delay.5s"), QueuePurgeOptions::default()).await.expect("a purge");
     assert_eq!(purged, 30);
-    let books = Books::closed(&world, &accepted, &[subscriber]).await;
-    books.check(Allowed::default());
+    let ledger = Ledger::read(&world, &accepted, &[subscriber]).await;
+    ledger.check(Allowed::default());
     assert_eq!(recovered(&dispatcher).await, [0.0, 30.0]);
 }
 
@@ -404,8 +403,8 @@ async fn a_delivery_whose_process_died_is_recovered() {
     world.receiver.wait_for("slow", 1).await;
     dispatcher.kill();
     let dispatcher = world.dispatcher().await;
-    let books = Books::closed(&world, &["one".to_owned()], &[subscriber]).await;
-    books.check(Allowed { repeats: 1, unknown: 1, ..Allowed::default() });
+    let ledger = Ledger::read(&world, &["one".to_owned()], &[subscriber]).await;
+    ledger.check(Allowed { repeats: 1, unknown: 1, ..Allowed::default() });
     assert_eq!(recovered(&dispatcher).await, [1.0, 0.0]);
 }
 
@@ -433,7 +432,7 @@ async fn a_retry_message_that_was_only_slow_makes_no_second_send() {
         let back = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
         assert!(message.acker.nack(back).await.expect("the broker"));
     }
-    let books = Books::closed(&world, &accepted, &[subscriber]).await;
-    books.check(Allowed::default());
+    let ledger = Ledger::read(&world, &accepted, &[subscriber]).await;
+    ledger.check(Allowed::default());
     assert_eq!(recovered(&dispatcher).await, [0.0, 30.0]);
 }

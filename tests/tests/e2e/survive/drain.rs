@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fanfare_tests::{
-    books::{Allowed, Books, Subscriber},
-    load::Load,
+    clients::load::Load,
+    ledger::{Allowed, Ledger, Subscriber},
     patience::until,
     receiver::Behaviour,
     world::{Setup, World, get},
@@ -58,5 +58,5 @@ async fn a_dispatcher_ended_under_full_load_finishes_what_it_sends_and_leaves_th
         world.receiver.script(path, &[Behaviour::OK]);
     }
     let _next = world.dispatcher().await;
-    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+    Ledger::read(&world, &accepted, &subscribers).await.check(Allowed::default());
 }

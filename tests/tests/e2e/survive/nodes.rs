@@ -1,7 +1,7 @@
 //! A broker with several nodes that fail one after the other. Each node is a proxy to the same server; `make chaos`
 //! runs a real cluster.
 
-use fanfare_tests::{patience::until, proxy::Proxy, world::World};
+use fanfare_tests::{patience::until, servers::proxy::Proxy, world::World};
 use futures_util::future::join_all;
 use serde_json::json;
 

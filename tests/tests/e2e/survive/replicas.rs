@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use fanfare_tests::{
-    books::{Allowed, Books, Subscriber},
-    load::Load,
+    clients::load::Load,
+    ledger::{Allowed, Ledger, Subscriber},
     metrics::metric,
-    process::Process,
-    world::{World, get},
+    world::{World, get, process::Process},
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -27,7 +26,7 @@ async fn two_dispatchers_share_the_work_and_send_nothing_twice() {
     let replicas = [world.dispatcher().await, world.dispatcher().await];
     let load = Load::start(&world, 400, Duration::from_millis(10));
     let accepted = load.finish().await;
-    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+    Ledger::read(&world, &accepted, &subscribers).await.check(Allowed::default());
 
     let [one, other] = [attempts(&replicas[0]).await, attempts(&replicas[1]).await];
     println!("attempts: {one} and {other}");
@@ -60,5 +59,5 @@ async fn an_event_published_over_both_doors_is_delivered_once() {
         }
     };
     tokio::join!(over_http, over_amqp);
-    Books::closed(&world, &keys, &subscribers).await.check(Allowed::default());
+    Ledger::read(&world, &keys, &subscribers).await.check(Allowed::default());
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use fanfare_tests::{patience::until, process::signal, receiver::Behaviour, world::World};
+use fanfare_tests::{
+    patience::until,
+    receiver::Behaviour,
+    world::{World, process::signal},
+};
 use serde_json::json;
 use tokio::time::sleep;
 

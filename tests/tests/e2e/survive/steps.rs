@@ -7,8 +7,8 @@ use std::{
 };
 
 use fanfare_tests::{
-    books::{Allowed, Books, Subscriber},
-    load::Load,
+    clients::load::Load,
+    ledger::{Allowed, Ledger, Subscriber},
     patience::until,
     receiver::Behaviour,
     world::{Setup, World},
@@ -81,7 +81,7 @@ async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
     }
     let _dispatcher = world.dispatcher().await;
     let allowed = Allowed { repeats: 2 * EVENTS * PLACES.len(), unknown: i64::MAX, ..Allowed::default() };
-    Books::closed(&world, &accepted, &subscribers).await.check(allowed);
+    Ledger::read(&world, &accepted, &subscribers).await.check(allowed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,11 +129,11 @@ async fn an_ingest_killed_before_or_after_the_confirm_loses_nothing_that_it_acce
         let load = Load::start(&world, EVENTS, PACE);
         world.take_ingest().crashed().await;
         world.start_ingest().await;
-        load.turn_to(world.client());
+        load.use_client(world.client());
         accepted.extend(load.finish().await);
     }
     // Publishers repeat an unanswered event under the same key, and Fanfare persists a single event.
-    Books::closed(&world, &accepted, &subscribers).await.check(Allowed::default());
+    Ledger::read(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
 /// Publishes an event to a single endpoint. Returns the event id and the delivery, scheduled in an hour.

@@ -1,7 +1,7 @@
 //! Invalid requests to every route with a body. The cases are generated from the OpenAPI document, so that the tests
 //! include each new route and field.
 
-use fanfare_tests::{client::Answer, patience::until, world::World};
+use fanfare_tests::{clients::api::Answer, patience::until, world::World};
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -10,15 +10,16 @@ use crate::api::{
     conformance::contract,
     conformance::contract::{Route, is_of_type},
     conformance::samples::Things,
-    door::{Door, JSON},
-    list, text,
+    list,
+    raw_client::{JSON, RawClient},
+    text,
 };
 
 /// A world with data of every kind, and an admin's client.
 struct Target {
     world: World,
     things: Things,
-    door: Door,
+    client: RawClient,
 }
 
 impl Target {
@@ -27,8 +28,8 @@ impl Target {
         let dispatcher = world.dispatcher().await;
         let things = Things::of(&world).await;
         drop(dispatcher);
-        let door = crate::api::admin_door(&world).await;
-        Self { world, things, door }
+        let client = crate::api::admin_client(&world).await;
+        Self { world, things, client }
     }
 
     fn path(&self, route: &Route) -> String {
@@ -36,7 +37,7 @@ impl Target {
     }
 
     async fn send(&self, route: &Route, body: impl Into<bytes::Bytes>) -> Answer {
-        self.door.send(route.method.clone(), &self.path(route), &[JSON], body).await.answer()
+        self.client.send(route.method.clone(), &self.path(route), &[JSON], body).await.answer()
     }
 
     async fn send_json(&self, route: &Route, body: &Value) -> Answer {
@@ -49,7 +50,7 @@ impl Target {
         let body = format!("{{\"a\":\"{}\"}}", "a".repeat(512 * 1024));
         let path = self.path(route);
         until("an answer", async || {
-            let answer = self.door.try_send(route.method.clone(), &path, &[JSON], body.clone()).await;
+            let answer = self.client.try_send(route.method.clone(), &path, &[JSON], body.clone()).await;
             answer.ok().map(|raw| raw.answer())
         })
         .await
@@ -142,7 +143,7 @@ async fn a_body_that_is_no_object_is_refused() {
         assert_refused(&what, &target.too_large(&route).await, (413, "body_too_large", ""));
         let good = target.things.body(&route).expect("a body").to_string();
         for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "json", ""] {
-            let answer = target.door.send(route.method.clone(), &what, &[("content-type", kind)], good.clone()).await;
+            let answer = target.client.send(route.method.clone(), &what, &[("content-type", kind)], good.clone()).await;
             assert_refused(&what, &answer.answer(), (415, "unsupported_content_type", ""));
         }
     }
@@ -291,7 +292,7 @@ async fn what_is_no_id_is_not_looked_for() {
         let body = target.things.body(route).map(|body| body.to_string()).unwrap_or_default();
         let send = async |id: &str| {
             let path = format!("{}?application={}", route.path.replace("{id}", id), target.things.application);
-            let answer = target.door.send(route.method.clone(), &path, &[JSON], body.clone()).await.answer();
+            let answer = target.client.send(route.method.clone(), &path, &[JSON], body.clone()).await.answer();
             (path, answer)
         };
         let long = "a".repeat(4000);
@@ -307,11 +308,15 @@ async fn what_is_no_id_is_not_looked_for() {
         assert_refused(&path, &answer, (400, "invalid_path", ""));
         let unknown = Things::unknown().path(route);
         let path = format!("{unknown}?application={}", target.things.application);
-        let answer = target.door.send(route.method.clone(), &path, &[JSON], body.clone()).await.answer();
+        let answer = target.client.send(route.method.clone(), &path, &[JSON], body.clone()).await.answer();
         assert_refused(&path, &answer, (404, "not_found", "id"));
     }
     for path in ["/", "/api", "/api/v1", "/api/v1/", "/api/v1/webhooks/", "/API/v1/webhooks", "/api/v2/webhooks"] {
-        assert_refused(path, &target.door.send(Method::GET, path, &[], "").await.answer(), (404, "not_found", "route"));
+        assert_refused(
+            path,
+            &target.client.send(Method::GET, path, &[], "").await.answer(),
+            (404, "not_found", "route"),
+        );
     }
     assert_eq!(target.state().await, before, "a refused request had an effect");
 }

@@ -2,12 +2,12 @@
 
 use std::{fs, sync::LazyLock};
 
-use fanfare_tests::instance::repository;
+use fanfare_tests::servers::instance::repository;
 use hyper::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::api::{door::Raw, list, text};
+use crate::api::{list, raw_client::Raw, text};
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let text = fs::read_to_string(repository().join("proto/openapi.json")).expect("proto/openapi.json");

@@ -3,10 +3,10 @@
 
 use std::{fmt::Write, fs};
 
-use fanfare_tests::{patience::until, python::python_module, world::World};
+use fanfare_tests::{clients::python::python_module, patience::until, world::World};
 use hyper::Method;
 
-use crate::api::{conformance::contract, conformance::samples::Things, door::Door};
+use crate::api::{conformance::contract, conformance::samples::Things, raw_client::RawClient};
 
 /// Maximal number of generated requests for each operation, in addition to the requests for each parameter.
 const EXAMPLES: &str = "20";
@@ -67,7 +67,7 @@ async fn no_request_is_answered_otherwise_than_described() {
     let _dispatcher = world.dispatcher().await;
     let things = Things::of(&world).await;
     let key = world.create_key(&["--role", "admin"]);
-    let admin = Door::of(&world).await.with_key(&key);
+    let admin = RawClient::of(&world).await.with_key(&key);
     until("ingest to accept the admin key", async || {
         (admin.get("/api/v1/applications").await.status == 200).then_some(())
     })

@@ -9,10 +9,10 @@ use fanfare_tests::{
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{assert_refused, door::JSON, event, text};
+use crate::api::{assert_refused, event, raw_client::JSON, text};
 
 /// Publishes a raw body over HTTP, with an optional `Idempotency-Key`.
-async fn publish(world: &World, key: Option<&str>, body: &str) -> fanfare_tests::client::Answer {
+async fn publish(world: &World, key: Option<&str>, body: &str) -> fanfare_tests::clients::api::Answer {
     let headers: Vec<_> = [JSON].into_iter().chain(key.map(|key| ("idempotency-key", key))).collect();
     world.client().send(Method::POST, "events", &headers, body.to_owned()).await.expect("an answer")
 }

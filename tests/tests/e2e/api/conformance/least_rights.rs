@@ -4,7 +4,7 @@
 use std::fs;
 
 use fanfare_tests::{
-    instance::{Instance, Servers, repository},
+    servers::instance::{Instance, Servers, repository},
     world::World,
 };
 use tokio::task::block_in_place;
@@ -12,7 +12,7 @@ use tokio::task::block_in_place;
 use crate::api::{
     conformance::contract,
     conformance::samples::Things,
-    door::{Door, JSON},
+    raw_client::{JSON, RawClient},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,7 +30,7 @@ async fn ingest_needs_no_more_rights_than_it_is_given() {
     world.start_ingest_with(&[("DATABASE_URL", &restricted)]).await;
     let _dispatcher = world.dispatcher().await;
     let things = Things::of(&world).await;
-    let administrator = crate::api::admin_door(&world).await;
+    let administrator = crate::api::admin_client(&world).await;
 
     let mut routes = contract::routes();
     // DELETE routes come last, because other routes need the objects.
@@ -55,7 +55,7 @@ async fn ingest_needs_no_more_rights_than_it_is_given() {
         let error = ingest.batch_execute(statement).await.expect_err(statement);
         assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{statement}: {error}");
     }
-    assert_eq!(Door::of(&world).await.get("/api/v1/events").await.status, 200);
+    assert_eq!(RawClient::of(&world).await.get("/api/v1/events").await.status, 200);
 }
 
 async fn connect(url: &str) -> tokio_postgres::Client {

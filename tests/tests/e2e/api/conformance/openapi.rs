@@ -1,4 +1,4 @@
-//! The OpenAPI document: served to everybody, complete, and true for all routes. Each answer through a `Door` is
+//! The OpenAPI document: served to everybody, complete, and true for all routes. Each answer through a `RawClient` is
 //! checked, too.
 
 use std::collections::BTreeSet;
@@ -11,15 +11,15 @@ use crate::api::{
     assert_refused,
     conformance::contract,
     conformance::samples::{self, Things},
-    delivery_in,
-    door::{Door, JSON},
-    list, text,
+    delivery_in, list,
+    raw_client::{JSON, RawClient},
+    text,
 };
 
 #[tokio::test]
 async fn the_description_and_its_page_are_served_to_anybody() {
     let world = World::new().await;
-    let anybody = Door::of(&world).await.with_key("");
+    let anybody = RawClient::of(&world).await.with_key("");
     let served = anybody.send(Method::GET, "/api/v1/openapi.json", &[], "").await;
     assert_eq!((served.status, &served.headers["content-type"]), (200, &"application/json".parse().expect("a value")));
     assert_eq!(&served.answer().body, contract::document());
@@ -65,21 +65,21 @@ fn every_operation_has_a_name_of_its_own_and_says_what_it_does() {
 #[tokio::test]
 async fn each_route_exists_with_its_methods_and_no_others() {
     let world = World::new().await;
-    let door = Door::of(&world).await;
+    let client = RawClient::of(&world).await;
     let (routes, unknown) = (contract::routes(), Things::unknown());
     for route in &routes {
         let path = unknown.path(route);
         let of_path: Vec<_> =
             routes.iter().filter(|other| other.path == route.path).map(|other| &other.method).collect();
         for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            let answer = door.with_key("").send(method.clone(), &path, &[JSON], "{}").await.answer();
+            let answer = client.with_key("").send(method.clone(), &path, &[JSON], "{}").await.answer();
             if of_path.contains(&&method) {
                 assert_refused(&path, &answer, (401, "missing_key", ""));
             } else {
                 assert_refused(&path, &answer, (405, "method_not_allowed", ""));
             }
         }
-        let below = door.send(route.method.clone(), &format!("{path}/nothing/here"), &[JSON], "{}").await.answer();
+        let below = client.send(route.method.clone(), &format!("{path}/nothing/here"), &[JSON], "{}").await.answer();
         assert_refused(&path, &below, (404, "not_found", "route"));
     }
 }
@@ -89,8 +89,8 @@ async fn every_route_answers_as_it_is_described() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
     let mut things = Things::of(&world).await;
-    let door = Door::of(&world).await;
-    let administrator = crate::api::admin_door(&world).await;
+    let client = RawClient::of(&world).await;
+    let administrator = crate::api::admin_client(&world).await;
     let mut routes = contract::routes();
     // DELETE routes come last, because other routes need the objects.
     routes.sort_by_key(|route| route.method == Method::DELETE);
@@ -106,13 +106,13 @@ async fn every_route_answers_as_it_is_described() {
             // An earlier route put the parked message back, or discarded the message.
             things.parked = samples::park(&world).await;
         }
-        let door = if route.takes_admin() { &administrator } else { &door };
+        let client = if route.takes_admin() { &administrator } else { &client };
         let body = things.body(&route).map(|body| body.to_string()).unwrap_or_default();
-        let answer = door.send(route.method.clone(), &things.path(&route), &[JSON], body).await;
+        let answer = client.send(route.method.clone(), &things.path(&route), &[JSON], body).await;
         let mut met = vec![answer.status];
         if route.name() == "publish_events" {
             let half = json!([{ "type": "a", "data": 1 }, {}]);
-            met.push(door.call(Method::POST, &things.path(&route), &half).await.status);
+            met.push(client.call(Method::POST, &things.path(&route), &half).await.status);
         }
         assert_eq!(met, route.successes(), "{} {}: {}", route.method, route.path, answer.text);
     }

@@ -125,7 +125,7 @@ pub(crate) async fn replay(world: &World) -> String {
 
 /// Publishes a message that a dispatcher parks. Returns the id. Needs a running dispatcher.
 pub(crate) async fn park(world: &World) -> String {
-    let admin = crate::api::admin_door(world).await;
+    let admin = crate::api::admin_client(world).await;
     let newest = async || text(&admin.get("/api/v1/parked?limit=1").await.data()[0], "id").to_owned();
     let before = newest().await;
     let routing_key = format!("{}.{CONFIDENTIAL}", world.application);

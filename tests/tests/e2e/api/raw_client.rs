@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use fanfare_tests::{client::Answer, world::World};
+use fanfare_tests::{clients::api::Answer, world::World};
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request};
 use hyper_util::{
@@ -19,7 +19,7 @@ pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Sends requests with whole paths to ingest, with a key.
 #[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct RawClient {
     http: Client<HttpConnector, Full<Bytes>>,
     address: SocketAddr,
     key: String,
@@ -40,7 +40,7 @@ impl Raw {
     }
 }
 
-impl Door {
+impl RawClient {
     /// A client of a world's ingest, with the key that manages the world's application.
     pub(crate) async fn of(world: &World) -> Self {
         let address = world.ingest().address("serving the API").await;

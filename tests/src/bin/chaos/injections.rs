@@ -2,7 +2,11 @@
 
 use std::{fs, time::Duration};
 
-use fanfare_tests::{instance::Instance, process::Process, proxy::Proxy, receiver::Behaviour};
+use fanfare_tests::{
+    receiver::Behaviour,
+    servers::{instance::Instance, proxy::Proxy},
+    world::process::Process,
+};
 use rand::{RngExt, rngs::StdRng};
 use tokio::{
     task::block_in_place,
@@ -23,7 +27,7 @@ pub(crate) const READY: Duration = Duration::from_secs(5);
 
 impl Scene {
     /// Begins a fault.
-    pub(crate) async fn strike(&mut self, fault: &Fault, draw: &mut StdRng) {
+    pub(crate) async fn inject(&mut self, fault: &Fault, draw: &mut StdRng) {
         match (fault.act, fault.part) {
             (Act::Kill, Part::Ingests | Part::Dispatchers) => {
                 self.processes(fault.part).swap_remove(draw.random_range(0..PROCESSES)).kill()
@@ -54,7 +58,7 @@ impl Scene {
     }
 
     /// Ends a fault.
-    pub(crate) async fn mend(&mut self, fault: &Fault) {
+    pub(crate) async fn recover(&mut self, fault: &Fault) {
         match (fault.act, fault.part) {
             (Act::Kill | Act::Restart | Act::LoseData | Act::OlderCopy, Part::Broker | Part::Database) => {
                 block_in_place(|| self.server(fault.part).start());
@@ -94,14 +98,14 @@ impl Scene {
 
     /// Repeats a momentary fault.
     async fn repeat(&self, fault: &Fault) {
-        for _ in 0..self.extent.blows {
+        for _ in 0..self.extent.repeats {
             match fault.act {
                 Act::CloseConnections => self.rabbitmqctl(&["close_all_connections", "chaos"]),
                 Act::Purge => self.purge().await,
                 Act::TerminateBackends => self.terminate_backends().await,
                 _ => self.ways(fault.part).iter().for_each(Proxy::reset),
             }
-            // Each blow meets connections made after the last blow.
+            // Each injection meets connections made after the last injection.
             sleep(BETWEEN).await;
         }
     }

@@ -16,8 +16,10 @@ use tokio::{
 };
 
 use crate::{
-    broker::Broker,
-    client::{Answer, Client},
+    clients::{
+        amqp::Broker,
+        api::{Answer, Client},
+    },
     patience::{patience, until},
     world::World,
 };
@@ -86,8 +88,9 @@ impl Load {
             application: world.application.clone(),
         };
         let run: u32 = rand::random();
-        let keys =
-            |door: &'static str, count: usize| (0..count).map(move |number| format!("{door}-{run:08x}-{number}"));
+        let keys = |entrance: &'static str, count: usize| {
+            (0..count).map(move |number| format!("{entrance}-{run:08x}-{number}"))
+        };
         let mut publishers = JoinSet::new();
         publishers.spawn(ledger.clone().over_http(keys("http", over_http), pace));
         publishers.spawn(ledger.clone().over_amqp(keys("amqp", over_amqp), pace));
@@ -95,12 +98,12 @@ impl Load {
     }
 
     /// Sends all further HTTP requests to another ingest.
-    pub fn turn_to(&self, client: &Client) {
-        self.spread_over(vec![client.clone()]);
+    pub fn use_client(&self, client: &Client) {
+        self.use_clients(vec![client.clone()]);
     }
 
     /// Sends each further HTTP request to a random ingest of `clients`.
-    pub fn spread_over(&self, clients: Vec<Client>) {
+    pub fn use_clients(&self, clients: Vec<Client>) {
         *lock(&self.ledger.clients) = clients;
     }
 

@@ -4,10 +4,9 @@
 use std::{collections::HashMap, fs, path::PathBuf, process::Stdio, time::Duration};
 
 use fanfare_tests::{
-    client::Client,
+    clients::api::Client,
     patience::until,
-    receiver::{Behaviour, Received},
-    signature::is_signed,
+    receiver::{Behaviour, Received, signature::is_signed},
     world::World,
 };
 use futures_util::future::join_all;
@@ -22,9 +21,9 @@ use tokio::{
 };
 
 use crate::api::{
-    assert_refused,
-    door::{Door, JSON},
-    event, list, numbers, text,
+    assert_refused, event, list, numbers,
+    raw_client::{JSON, RawClient},
+    text,
 };
 
 /// Sends a test event. Returns the data of the answer.
@@ -46,9 +45,10 @@ async fn a_test_is_shown_as_it_was_sent_and_as_it_was_answered() {
     let new = json!({ "url": world.receiver.url("a?b=c"), "events": ["order.*"], "headers": { "X-Token": "s3cr3t" } });
     let webhook = world.client().post("webhooks", &new).await.data().clone();
     let (id, secret) = (text(&webhook, "id"), text(&webhook, "secret"));
-    let door = Door::of(&world).await;
+    let client = RawClient::of(&world).await;
     // Without a body: the first event type of the subscription, with its sample.
-    let result = door.send(Method::POST, &format!("/api/v1/webhooks/{id}/test"), &[], "").await.answer().data().clone();
+    let result =
+        client.send(Method::POST, &format!("/api/v1/webhooks/{id}/test"), &[], "").await.answer().data().clone();
     let received = world.receiver.wait_for("a", 1).await.remove(0);
     assert_eq!(
         (&result["delivered"], text(&result, "outcome"), &result["error"]),

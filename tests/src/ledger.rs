@@ -10,13 +10,13 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    broker::Broker,
+    clients::amqp::Broker,
     patience::patience,
     receiver::{Behaviour, Received},
     world::World,
 };
 
-/// Retries of the default dialect ([`crate::dialects::Waits::Short`]).
+/// Retries of the default dialect ([`crate::world::dialects::Waits::Short`]).
 const SHORT_WAITS: usize = 5;
 
 /// An endpoint subscribed to all event types, with scripted answers.
@@ -87,7 +87,7 @@ pub struct Totals {
 
 /// All accounts of a delivery.
 #[derive(Debug, Default)]
-struct Line {
+struct DeliveryAccount {
     accepted: bool,
     /// For each request: true if the answer was a 2xx.
     requests: Vec<bool>,
@@ -100,8 +100,8 @@ struct Line {
 }
 
 /// The accounts of all deliveries of a world, by event key and endpoint.
-pub struct Books {
-    lines: BTreeMap<(String, String), Line>,
+pub struct Ledger {
+    accounts: BTreeMap<(String, String), DeliveryAccount>,
     /// Event keys whose requests differ in the event id or in the body.
     unlike: Vec<String>,
 }
@@ -114,7 +114,7 @@ JOIN endpoints p ON p.id = d.endpoint_id
 LEFT JOIN all_attempts a ON a.delivery_id = d.id AND a.accepted_at = d.accepted_at
 GROUP BY d.id, d.accepted_at, e.key, p.url, d.state, d.reason, d.failures";
 
-impl Books {
+impl Ledger {
     /// Waits until every delivery of the events has ended, in any state, and the queues are empty. Then reads the
     /// accounts.
     ///
@@ -122,16 +122,16 @@ impl Books {
     ///
     /// # Panics
     /// If the broker or the database is unavailable.
-    pub async fn closed(world: &World, accepted: &[String], subscribers: &[Subscriber]) -> Self {
-        Self::closed_after(patience(), world, accepted, subscribers).await
+    pub async fn read(world: &World, accepted: &[String], subscribers: &[Subscriber]) -> Self {
+        Self::read_after(patience(), world, accepted, subscribers).await
     }
 
-    /// Like [`Self::closed`], for events that may be missing for ever: waits no longer once nothing changed for
+    /// Like [`Self::read`], for events that may be missing for ever: waits no longer once nothing changed for
     /// `quiet`.
     ///
     /// # Panics
     /// If the broker or the database is unavailable.
-    pub async fn closed_after(quiet: Duration, world: &World, accepted: &[String], subscribers: &[Subscriber]) -> Self {
+    pub async fn read_after(quiet: Duration, world: &World, accepted: &[String], subscribers: &[Subscriber]) -> Self {
         let ended = "SELECT count(*) FROM deliveries";
         let unfinished = "SELECT (SELECT count(*) FROM open_deliveries) + (SELECT count(*) FROM fan_outs)";
         let expected = i64::try_from(accepted.len() * subscribers.len()).expect("a small number");
@@ -150,37 +150,37 @@ impl Books {
             // No `until`: the accounts are read even if the time limit passes, and tell more than a panic.
             sleep(Duration::from_millis(100)).await;
         }
-        Self::read(world, accepted, subscribers).await
+        Self::read_now(world, accepted, subscribers).await
     }
 
-    async fn read(world: &World, accepted: &[String], subscribers: &[Subscriber]) -> Self {
-        let mut books = Self { lines: BTreeMap::new(), unlike: Vec::new() };
+    async fn read_now(world: &World, accepted: &[String], subscribers: &[Subscriber]) -> Self {
+        let mut ledger = Self { accounts: BTreeMap::new(), unlike: Vec::new() };
         let mut bodies: HashMap<String, (String, Vec<u8>)> = HashMap::new();
         for subscriber in subscribers {
             for key in accepted {
-                books.line(key, subscriber.path).accepted = true;
+                ledger.account(key, subscriber.path).accepted = true;
             }
             for request in world.receiver.received(subscriber.path) {
                 let key = key_of(&request);
-                books.line(&key, subscriber.path).requests.push(request.behaviour.succeeds());
+                ledger.account(&key, subscriber.path).requests.push(request.behaviour.succeeds());
                 let same = (request.event().to_owned(), request.body);
                 if *bodies.entry(key.clone()).or_insert_with(|| same.clone()) != same {
-                    books.unlike.push(key);
+                    ledger.unlike.push(key);
                 }
             }
         }
         for row in world.database().await.query(RECORDED, &[]).await.expect("the deliveries") {
             let path = row.get::<_, &str>(1).rsplit('/').next().unwrap_or_default();
-            let line = books.line(row.get(0), path);
-            line.rows += 1;
-            (line.state, line.reason) = (row.get(2), row.get(3));
-            (line.failures, line.attempts, line.unknown) = (row.get(4), row.get(5), row.get(6));
+            let account = ledger.account(row.get(0), path);
+            account.rows += 1;
+            (account.state, account.reason) = (row.get(2), row.get(3));
+            (account.failures, account.attempts, account.unknown) = (row.get(4), row.get(5), row.get(6));
         }
-        books
+        ledger
     }
 
-    fn line(&mut self, key: &str, path: &str) -> &mut Line {
-        self.lines.entry((path.to_owned(), key.to_owned())).or_default()
+    fn account(&mut self, key: &str, path: &str) -> &mut DeliveryAccount {
+        self.accounts.entry((path.to_owned(), key.to_owned())).or_default()
     }
 
     /// Prints the ledger and compares the accounts.
@@ -197,8 +197,8 @@ impl Books {
     /// Lists all differences beyond `allowed`.
     pub fn faults(&self, allowed: Allowed) -> Vec<String> {
         let mut faults: Vec<String> = Vec::new();
-        for ((path, key), line) in self.lines.iter().filter(|(_, line)| !line.is_missing(allowed.missing)) {
-            faults.extend(line.faults(allowed.missing).map(|fault| format!("{path} {key}: {fault} in {line:?}")));
+        for ((path, key), account) in self.accounts.iter().filter(|(_, account)| !account.is_missing(allowed.missing)) {
+            faults.extend(account.faults(allowed.missing).map(|fault| format!("{path} {key}: {fault} in {account:?}")));
         }
         // Fanfare renders a body again if the row with the body was lost.
         if !self.unlike.is_empty() && allowed.missing != Missing::Rows {
@@ -214,14 +214,14 @@ impl Books {
     /// Sums over all deliveries. Counts losses within `allowed` as missing.
     pub fn totals(&self, allowed: Allowed) -> Totals {
         let mut totals = Totals::default();
-        for line in self.lines.values() {
-            totals.accepted += usize::from(line.accepted);
-            totals.delivered += usize::from(line.state == "delivered");
-            totals.requests += line.requests.len();
-            totals.repeats += line.repeats();
-            totals.attempts += line.attempts;
-            totals.unknown += line.unknown;
-            totals.missing += usize::from(line.is_missing(allowed.missing));
+        for account in self.accounts.values() {
+            totals.accepted += usize::from(account.accepted);
+            totals.delivered += usize::from(account.state == "delivered");
+            totals.requests += account.requests.len();
+            totals.repeats += account.repeats();
+            totals.attempts += account.attempts;
+            totals.unknown += account.unknown;
+            totals.missing += usize::from(account.is_missing(allowed.missing));
         }
         totals
     }
@@ -229,19 +229,19 @@ impl Books {
     /// Keys of missing events within `allowed`. The value is true if the receiver nevertheless got a request.
     pub fn missing(&self, allowed: Allowed) -> BTreeMap<&str, bool> {
         let mut missing = BTreeMap::new();
-        for ((_, key), line) in self.lines.iter().filter(|(_, line)| line.is_missing(allowed.missing)) {
-            *missing.entry(key.as_str()).or_default() |= !line.requests.is_empty();
+        for ((_, key), account) in self.accounts.iter().filter(|(_, account)| account.is_missing(allowed.missing)) {
+            *missing.entry(key.as_str()).or_default() |= !account.requests.is_empty();
         }
         missing
     }
 
-    /// A line of text for each delivery.
-    pub fn lines(&self) -> impl Iterator<Item = String> {
-        self.lines.iter().map(|((path, key), line)| format!("{path} {key} {line:?}"))
+    /// A account of text for each delivery.
+    pub fn accounts(&self) -> impl Iterator<Item = String> {
+        self.accounts.iter().map(|((path, key), account)| format!("{path} {key} {account:?}"))
     }
 }
 
-impl Line {
+impl DeliveryAccount {
     /// Requests after the first request that was answered with a 2xx.
     fn repeats(&self) -> usize {
         let first = self.requests.iter().position(|success| *success).unwrap_or(self.requests.len());
@@ -274,7 +274,7 @@ impl Line {
     }
 }
 
-impl fmt::Display for Books {
+impl fmt::Display for Ledger {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut row = |cells: [&str; 8]| {
             let [path, numbers @ ..] = cells;
@@ -283,20 +283,25 @@ impl fmt::Display for Books {
             writeln!(formatter)
         };
         row(["endpoint", "accepted", "delivered", "requests", "repeats", "attempts", "unknown", "failures"])?;
-        let paths: BTreeSet<&String> = self.lines.keys().map(|(path, _)| path).collect();
+        let paths: BTreeSet<&String> = self.accounts.keys().map(|(path, _)| path).collect();
         for path in paths {
-            let sum = |of: fn(&Line) -> i64| {
-                self.lines.iter().filter(|((at, _), _)| at == path).map(|(_, line)| of(line)).sum::<i64>().to_string()
+            let sum = |of: fn(&DeliveryAccount) -> i64| {
+                self.accounts
+                    .iter()
+                    .filter(|((at, _), _)| at == path)
+                    .map(|(_, account)| of(account))
+                    .sum::<i64>()
+                    .to_string()
             };
             row([
                 path,
-                &sum(|line| line.accepted.into()),
-                &sum(|line| (line.state == "delivered").into()),
-                &sum(|line| i64::try_from(line.requests.len()).unwrap_or(0)),
-                &sum(|line| i64::try_from(line.repeats()).unwrap_or(0)),
-                &sum(|line| line.attempts),
-                &sum(|line| line.unknown),
-                &sum(|line| line.failures.into()),
+                &sum(|account| account.accepted.into()),
+                &sum(|account| (account.state == "delivered").into()),
+                &sum(|account| i64::try_from(account.requests.len()).unwrap_or(0)),
+                &sum(|account| i64::try_from(account.repeats()).unwrap_or(0)),
+                &sum(|account| account.attempts),
+                &sum(|account| account.unknown),
+                &sum(|account| account.failures.into()),
             ])?;
         }
         Ok(())

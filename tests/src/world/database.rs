@@ -7,9 +7,9 @@ use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls, error::SqlState};
 
 use crate::{
-    instance::Servers,
     patience::until,
-    process::{Variables, fanfare},
+    servers::instance::Servers,
+    world::process::{Variables, fanfare},
 };
 
 /// Views over deliveries and attempts in all tables.
