@@ -36,8 +36,8 @@ pub(crate) enum KeyCommand {
     Rotate {
         /// Id of the old key.
         key: KeyId,
-        /// Seconds until the old key expires.
-        #[arg(long, default_value_t = 86_400)]
+        /// Seconds until the old key expires, at most 2592000 (30 days).
+        #[arg(long, default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(..=2_592_000))]
         overlap: u64,
     },
     /// Revokes a key. All processes refuse the key within seconds.

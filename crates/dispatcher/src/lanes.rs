@@ -1,8 +1,8 @@
 //! Lanes: bounds on the attempts to each endpoint. A slow or dead endpoint delays no other endpoint.
 //!
 //! An attempt needs a place in the process and room in the endpoint's lane. A first attempt or a due retry gets both at
-//! once, or the delivery is queued ([`Lanes::admit`], [`Lanes::admit_retry`]). The owner of a backlog reserves as many permits as the lane has room for
-//! ([`Lanes::reserve`]).
+//! once, or the delivery is queued ([`Lanes::admit`], [`Lanes::admit_retry`]). The owner of a backlog reserves as many
+//! permits as the lane has room for ([`Lanes::reserve`]).
 
 mod per_endpoint;
 mod permit;

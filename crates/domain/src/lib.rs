@@ -14,5 +14,5 @@ pub mod endpoint;
 pub mod event;
 pub mod ids;
 pub mod json;
-pub mod quota;
+pub mod rate_limit;
 pub mod time;

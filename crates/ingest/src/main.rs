@@ -4,7 +4,7 @@ mod configuration;
 mod metric;
 mod presence;
 mod publish;
-mod quotas;
+mod publish_rates;
 mod server;
 
 use fanfare_service::{Environment, Operations, Telemetry, argument, reference, stop_signal};

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, info_span};
 use utoipa::ToSchema;
 
-use crate::{metric, quotas::Quotas};
+use crate::{metric, publish_rates::PublishRates};
 
 /// The maximum number of events in a batch.
 pub(crate) const MAX_BATCH: u16 = 1000;
@@ -42,7 +42,7 @@ pub(crate) struct Publish {
     pub(crate) topology: Topology,
     pub(crate) directory: Directory,
     pub(crate) max_event_bytes: usize,
-    pub(crate) quotas: Arc<Quotas>,
+    pub(crate) publish_rates: Arc<PublishRates>,
 }
 
 /// An event to publish.
@@ -169,9 +169,9 @@ impl Publish {
         })
     }
 
-    /// Takes `events` from the quota of the application.
+    /// Takes `events` from the rate of the application.
     fn take(&self, application: &Application, events: usize) -> Result<(), ApiError> {
-        self.quotas.take(application, events).map_err(|wait| {
+        self.publish_rates.take(application, events).map_err(|wait| {
             count("limited");
             let message = "the application exceeds its publish rate: send the request again later";
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

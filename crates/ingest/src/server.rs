@@ -25,7 +25,7 @@ use crate::{
     configuration::Configuration,
     presence,
     publish::{self, MAX_BATCH, Publish},
-    quotas::Quotas,
+    publish_rates::PublishRates,
 };
 
 /// The path of the API.
@@ -120,7 +120,7 @@ fn router(
         topology: topology.clone(),
         directory: directory.clone(),
         max_event_bytes,
-        quotas: Arc::new(Quotas::new(configuration.publish_rate, MAX_BATCH.into())),
+        publish_rates: Arc::new(PublishRates::new(configuration.publish_rate, MAX_BATCH.into())),
     };
     let (events, management, api) = routes();
     let audit = Audit::new(store.clone(), directory.clone(), configuration.trusted_proxies, &api);

@@ -36,6 +36,17 @@ async fn deliveries_come_by_class_and_age() {
 }
 
 #[tokio::test]
+async fn a_corrupt_event_spoils_no_other_lease() {
+    let database = Database::new().await;
+    let sent = database.queue(endpoint(1), 3).await;
+    database.rows("UPDATE events SET type = 'a b' WHERE id = $1", &[&sent[1].event.0]).await;
+    let leased = database.drain(1, endpoint(1), 9).await;
+    assert_eq!(ids(&leased), of(&sent));
+    let is_readable = |leased: &Leased| leased.payload.as_ref().is_some_and(|event| event.event_type.is_some());
+    assert_eq!(leased.iter().map(is_readable).collect::<Vec<_>>(), [true, false, true]);
+}
+
+#[tokio::test]
 async fn a_drain_continues_behind_its_floor() {
     let database = Database::new().await;
     let sent = database.queue(endpoint(1), 4).await;

@@ -94,7 +94,7 @@ impl InFlight {
             application: leased.application,
             endpoint,
             event: leased.event,
-            event_type: payload.event_type,
+            event_type: payload.event_type?,
             trace: payload.traceparent,
             body: Bytes::from(payload.body?),
             replay: leased.replay,

@@ -85,8 +85,8 @@ pub struct Leased {
 /// Event of a leased delivery.
 #[derive(Debug, Clone)]
 pub struct LeasedEvent {
-    /// Type of the event.
-    pub event_type: EventType,
+    /// Type of the event; `None` if the row is corrupt.
+    pub event_type: Option<EventType>,
     /// Payload; `None` if this process lacks the encryption key.
     pub body: Option<String>,
     /// Trace of the event.
@@ -168,7 +168,7 @@ impl Store {
         let statement = connection.prepare_cached(&statement).await?;
         let parameters: Vec<_> = [&process.0 as _, &lease.0 as _].into_iter().chain(columns.values()).collect();
         let rows = connection.query(&statement, &parameters).await?;
-        self.read_leased(&rows)
+        Ok(self.read_leased(&rows))
     }
 
     /// Lists the deliveries in state `sending` under a lease, after a commit of unknown outcome.
@@ -178,7 +178,7 @@ impl Store {
              {LEASED_WITH_EVENTS}"
         );
         let rows = self.connection().await?.query(&statement, &[&lease.0]).await?;
-        self.read_leased(&rows)
+        Ok(self.read_leased(&rows))
     }
 
     /// Leases the oldest suspect: a queued delivery with which processes have died. The caller holds the lock of
@@ -196,7 +196,7 @@ impl Store {
             suspects()
         );
         let rows = self.writer().await?.query(&statement, &[&lease.0, &milliseconds(duration)]).await?;
-        Ok(self.read_leased(&rows)?.pop())
+        Ok(self.read_leased(&rows).pop())
     }
 
     /// True if a suspect is queued.
@@ -208,16 +208,16 @@ impl Store {
     }
 
     /// Reads rows of [`LEASED_WITH_EVENTS`], sorted by class and id.
-    pub(crate) fn read_leased<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) -> Result<Vec<Leased>, StoreError> {
-        let mut leased = rows.into_iter().map(|row| read(&self.keyring, row)).collect::<Result<Vec<_>, _>>()?;
+    pub(crate) fn read_leased<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) -> Vec<Leased> {
+        let mut leased: Vec<_> = rows.into_iter().map(|row| read(&self.keyring, row)).collect();
         leased.sort_unstable_by_key(|leased| (leased.class, leased.delivery));
-        Ok(leased)
+        leased
     }
 }
 
-fn read(keyring: &Keyring, row: &Row) -> Result<Leased, StoreError> {
+fn read(keyring: &Keyring, row: &Row) -> Leased {
     let event = EventId(row.get("event_id"));
-    Ok(Leased {
+    Leased {
         delivery: DeliveryId(row.get("id")),
         event,
         application: ApplicationId(row.get("application_id")),
@@ -228,24 +228,23 @@ fn read(keyring: &Keyring, row: &Row) -> Result<Leased, StoreError> {
         expires_at: row.get("expires_at"),
         is_expired: row.get("is_expired"),
         replay: row.get::<_, Option<Uuid>>("replay_id").map(ReplayId),
-        payload: payload(keyring, event, row)?,
+        payload: payload(keyring, event, row),
         is_erased: row.get::<_, Option<Timestamp>>("erased_at").is_some(),
-    })
+    }
 }
 
-fn payload(keyring: &Keyring, event: EventId, row: &Row) -> Result<Option<LeasedEvent>, StoreError> {
-    let Some(event_type) = row.get::<_, Option<&str>>("type") else { return Ok(None) };
+/// The event of a leased row. An unreadable event is leased like all others of the batch: the caller gives the delivery
+/// back, and the others are sent.
+fn payload(keyring: &Keyring, event: EventId, row: &Row) -> Option<LeasedEvent> {
+    let event_type: &str = row.get::<_, Option<&str>>("type")?;
     if row.get::<_, Option<Timestamp>>("erased_at").is_some() {
-        return Ok(None);
+        return None;
     }
-    // The row is leased like all others of the batch: the caller gives the delivery back.
     let body = open_body(keyring, event, row)
         .inspect_err(|error| tracing::error!(%error, %event, "cannot decrypt a payload"))
         .ok();
-    Ok(Some(LeasedEvent {
-        event_type: EventType::parse(event_type)
-            .map_err(|fault| StoreError::corrupt("events", format!("type {event_type:?}, which {}", fault.message)))?,
-        body,
-        traceparent: row.get::<_, &str>("traceparent").parse().ok(),
-    }))
+    let event_type = EventType::parse(event_type)
+        .inspect_err(|fault| tracing::error!(%event, %fault, "cannot read the type of an event"))
+        .ok();
+    Some(LeasedEvent { event_type, body, traceparent: row.get::<_, &str>("traceparent").parse().ok() })
 }

@@ -2,27 +2,27 @@
 
 use std::time::Duration;
 
-/// Level of a leaky bucket. The bucket holds one second of the rate, or `least` if larger.
+/// Level of a leaky bucket. The bucket holds one second of the rate, or `burst` if larger.
 ///
 /// Times are durations since any fixed moment.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Quota {
+pub struct LeakyBucket {
     /// Level at the moment `at`.
     taken: f64,
     at: Duration,
 }
 
-impl Quota {
-    /// Takes `count` at `now` from a rate of `per_second`: all or nothing. `count` must not exceed `least`, or the
+impl LeakyBucket {
+    /// Takes `count` at `now` from a rate of `per_second`: all or nothing. `count` must not exceed `burst`, or the
     /// bucket might never have room.
     ///
     /// # Errors
     /// The wait until the bucket has room, if no other caller takes the room first.
-    pub fn take(&mut self, now: Duration, per_second: u32, least: u32, count: u32) -> Result<(), Duration> {
+    pub fn take(&mut self, now: Duration, per_second: u32, burst: u32, count: u32) -> Result<(), Duration> {
         let per_second = per_second.max(1);
         let leaked = now.saturating_sub(self.at).as_secs_f64() * f64::from(per_second);
         *self = Self { taken: (self.taken - leaked).max(0.0), at: now.max(self.at) };
-        let excess = self.taken + f64::from(count) - f64::from(per_second.max(least));
+        let excess = self.taken + f64::from(count) - f64::from(per_second.max(burst));
         if excess > 0.0 {
             return Err(Duration::from_secs_f64(excess / f64::from(per_second)));
         }
@@ -39,15 +39,15 @@ mod tests {
 
     #[test]
     fn a_second_is_worth_its_rate() {
-        let (mut quota, start) = (Quota::default(), Duration::from_secs(100));
-        assert_eq!((0..50).filter(|_| quota.take(start, 10, 1, 1).is_ok()).count(), 10);
-        let wait = quota.take(start, 10, 1, 1).expect_err("nothing is left");
+        let (mut bucket, start) = (LeakyBucket::default(), Duration::from_secs(100));
+        assert_eq!((0..50).filter(|_| bucket.take(start, 10, 1, 1).is_ok()).count(), 10);
+        let wait = bucket.take(start, 10, 1, 1).expect_err("nothing is left");
         assert_eq!(wait, Duration::from_millis(100));
-        assert_eq!(quota.take(start + wait, 10, 1, 1), Ok(()));
-        assert_eq!(quota.take(start + Duration::from_secs(60), 10, 1000, 1000), Ok(()), "a batch passes a low rate");
+        assert_eq!(bucket.take(start + wait, 10, 1, 1), Ok(()));
+        assert_eq!(bucket.take(start + Duration::from_secs(60), 10, 1000, 1000), Ok(()), "a batch passes a low rate");
         let then = start + Duration::from_secs(60);
-        assert!(quota.take(then, 10, 1000, 1).is_err());
-        assert!(quota.take(then + Duration::from_millis(1), 1_000_000, 1000, 1).is_ok(), "another rate counts at once");
+        assert!(bucket.take(then, 10, 1000, 1).is_err());
+        assert!(bucket.take(then + Duration::from_millis(1), 1_000_000, 1000, 1).is_ok(), "another rate counts at once");
     }
 
     proptest! {
@@ -55,21 +55,21 @@ mod tests {
         /// passes.
         #[test]
         fn never_more_than_its_rate(
-            per_second in 1u32..5000, least in 1u32..1000,
+            per_second in 1u32..5000, burst in 1u32..1000,
             asked in proptest::collection::vec((0u64..500, 1u32..1000), 1..60),
         ) {
-            let (mut quota, mut now, mut taken) = (Quota::default(), Duration::ZERO, 0);
+            let (mut bucket, mut now, mut taken) = (LeakyBucket::default(), Duration::ZERO, 0);
             for (later, count) in asked {
                 now += Duration::from_millis(later);
-                let count = count.min(least);
-                match quota.take(now, per_second, least, count) {
+                let count = count.min(burst);
+                match bucket.take(now, per_second, burst, count) {
                     Ok(()) => taken += count,
                     Err(wait) => {
                         let rounding = Duration::from_micros(1);
-                        prop_assert_eq!(quota.clone().take(now + wait + rounding, per_second, least, count), Ok(()));
+                        prop_assert_eq!(bucket.clone().take(now + wait + rounding, per_second, burst, count), Ok(()));
                     }
                 }
-                let most = now.as_secs_f64() * f64::from(per_second) + f64::from(per_second.max(least));
+                let most = now.as_secs_f64() * f64::from(per_second) + f64::from(per_second.max(burst));
                 prop_assert!(f64::from(taken) <= most + 0.01, "{} of {}", taken, most);
             }
         }

@@ -1,0 +1,36 @@
+//! Publish rate limits of applications.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use fanfare_domain::{application::Application, ids::ApplicationId, rate_limit::LeakyBucket};
+
+/// The publish rates in this process. Processes do not share them.
+pub(crate) struct PublishRates {
+    /// The default limit of an application, in events per second. `None` for no limit.
+    per_second: Option<u32>,
+    /// The minimum burst, even for a lower limit.
+    at_once: u32,
+    since: Instant,
+    /// Buckets of applications that have published with a valid key. The number of applications bounds the map.
+    buckets: Mutex<HashMap<ApplicationId, LeakyBucket>>,
+}
+
+impl PublishRates {
+    /// Creates rates of `per_second` events, 0 for no limit, with bursts of at least `at_once` events.
+    pub(crate) fn new(per_second: u32, at_once: u32) -> Self {
+        let per_second = (per_second > 0).then_some(per_second);
+        Self { per_second, at_once, since: Instant::now(), buckets: Mutex::default() }
+    }
+
+    /// Takes `count` events from the application's rate. The error is the wait until the rate permits `count` events.
+    pub(crate) fn take(&self, application: &Application, count: usize) -> Result<(), Duration> {
+        let Some(per_second) = application.publish_rate.or(self.per_second) else { return Ok(()) };
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.entry(application.id).or_default().take(self.since.elapsed(), per_second, self.at_once, count)
+    }
+}
