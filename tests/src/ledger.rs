@@ -140,7 +140,7 @@ impl Ledger {
         let (mut last, mut since) = (0, Instant::now());
         while Instant::now() < limit {
             let ended = world.count(ended).await;
-            let is_still = world.count(unfinished).await == 0 && waiting(&broker).await == 0;
+            let is_still = world.count(unfinished).await == 0 && waiting(world, &broker).await == 0;
             if ended != last || !is_still {
                 (last, since) = (ended, Instant::now());
             }
@@ -235,7 +235,7 @@ impl Ledger {
         missing
     }
 
-    /// A account of text for each delivery.
+    /// Formats the accounts of each delivery.
     pub fn accounts(&self) -> impl Iterator<Item = String> {
         self.accounts.iter().map(|((path, key), account)| format!("{path} {key} {account:?}"))
     }
@@ -308,17 +308,17 @@ impl fmt::Display for Ledger {
     }
 }
 
-/// The event key of a request. [`crate::load`] writes the key into the data.
+/// The event key of a request. [`crate::clients::load`] writes the key into the data.
 pub fn key_of(request: &Received) -> String {
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
     body["data"]["key"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Messages that are ready or delayed in the queues of a test with short waits.
-async fn waiting(broker: &Broker) -> u32 {
+/// Messages that are ready or delayed in the queues of a world.
+async fn waiting(world: &World, broker: &Broker) -> u32 {
     let mut waiting = 0;
-    for queue in ["events", "deliveries", "delay.1s", "delay.5s", "delay.30s"] {
-        waiting += broker.depth(queue).await.expect("the broker");
+    for queue in world.queues() {
+        waiting += broker.depth(&queue).await.expect("the broker");
     }
     waiting
 }

@@ -364,6 +364,20 @@ pub async fn get(address: SocketAddr, path: &str) -> Option<String> {
     String::from_utf8(bytes.to_vec()).ok()
 }
 
+impl World {
+    /// Names of the delay queues, such as `60s`.
+    fn delays(&self) -> Vec<String> {
+        let waits = self.delays.iter().filter_map(|wait| parse_duration(wait));
+        DelayQueues::new(waits).delays().map(delay_name).collect()
+    }
+
+    /// Queues in which events and retries wait, without the prefix.
+    pub fn queues(&self) -> Vec<String> {
+        let delays = self.delays().into_iter().map(|delay| format!("delay.{delay}"));
+        ["events", "deliveries"].map(str::to_owned).into_iter().chain(delays).collect()
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         self.ingest = None;
@@ -373,8 +387,7 @@ impl Drop for World {
         }
         let (servers, name) = (self.servers.clone(), self.database.clone());
         let _ = fs::remove_dir_all(&self.folder);
-        let waits = std::mem::take(&mut self.delays).into_iter().filter_map(|wait| parse_duration(&wait));
-        let delays: Vec<String> = DelayQueues::new(waits).delays().map(delay_name).collect();
+        let delays = self.delays();
         // A separate thread and runtime: a drop cannot await on the runtime of the test.
         let _ = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

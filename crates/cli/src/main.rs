@@ -82,7 +82,7 @@ enum AppCommand {
         /// E-mail address for failure notices, if the dialect sends notices.
         #[arg(long)]
         email: Option<String>,
-        /// Refuse events of undescribed types.
+        /// Refuse events of undescribed types, and subscriptions to undescribed types.
         #[arg(long)]
         strict: bool,
     },

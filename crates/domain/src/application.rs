@@ -104,7 +104,7 @@ pub struct ApplicationSettings {
     pub version: i64,
     /// Form of the deliveries.
     pub dialect: Arc<Dialect>,
-    /// True if events of undescribed types are refused.
+    /// True if events of undescribed types are refused, and subscriptions to undescribed types.
     pub is_strict: bool,
     /// Event types described in addition to the dialect's.
     pub own_event_types: HashSet<EventType>,
@@ -123,7 +123,7 @@ pub struct Application {
     pub version: i64,
     /// Form of the deliveries.
     pub dialect: Arc<Dialect>,
-    /// True if events of undescribed types are refused.
+    /// True if events of undescribed types are refused, and subscriptions to undescribed types.
     pub is_strict: bool,
     /// Maximum events per second over HTTP at each ingest; `None` for the general limit.
     pub publish_rate: Option<u32>,

@@ -318,7 +318,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event for trials and samples.
+    /// An event for tests and samples.
     pub(crate) fn example(event_type: Option<EventType>, data: String) -> Self {
         Self {
             id: EventId(uuid::Uuid::nil()),

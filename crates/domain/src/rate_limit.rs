@@ -47,7 +47,10 @@ mod tests {
         assert_eq!(bucket.take(start + Duration::from_secs(60), 10, 1000, 1000), Ok(()), "a batch passes a low rate");
         let then = start + Duration::from_secs(60);
         assert!(bucket.take(then, 10, 1000, 1).is_err());
-        assert!(bucket.take(then + Duration::from_millis(1), 1_000_000, 1000, 1).is_ok(), "another rate counts at once");
+        assert!(
+            bucket.take(then + Duration::from_millis(1), 1_000_000, 1000, 1).is_ok(),
+            "another rate counts at once"
+        );
     }
 
     proptest! {

@@ -6,7 +6,7 @@ CREATE TABLE applications (
     -- Grows with each change of the application or its endpoints. The services compare their copy by the version.
     version      bigint NOT NULL DEFAULT 1,
     dialect      text NOT NULL DEFAULT 'incenta',
-    -- Refuses events of undescribed types.
+    -- Refuses events of undescribed types, and subscriptions to undescribed types.
     strict       boolean NOT NULL DEFAULT false,
     -- Receives failure mails of endpoints without an own address.
     email        text,

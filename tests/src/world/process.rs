@@ -148,7 +148,7 @@ impl Process {
     }
 
     /// The log lines so far and all later log lines.
-    pub fn log_book(&self) -> Logs {
+    pub fn log_lines(&self) -> Logs {
         Arc::clone(&self.trail.logs)
     }
 

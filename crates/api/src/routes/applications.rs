@@ -36,7 +36,7 @@ pub(crate) struct Application {
     /// The dialect: the format of deliveries, the default retry schedule, and the built-in event types.
     #[schema(example = "incenta")]
     dialect: String,
-    /// True if events of undescribed types are refused.
+    /// True if events of undescribed types are refused, and subscriptions to undescribed types.
     strict: bool,
     /// The e-mail address for failure notices, if the dialect sends notices.
     email: Option<String>,

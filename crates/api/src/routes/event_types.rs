@@ -100,7 +100,7 @@ pub(crate) async fn list(
     Ok(Page::of(all, size, |described| described.name.clone()))
 }
 
-/// Describes an event type of the application. Replaces a previous description of the same name.
+/// Describes an event type of the application. Replaces all of a previous description of the same name.
 #[utoipa::path(post, path = "/event-types", operation_id = "describe_event_type", tag = "event types",
     request_body = New, responses((status = 201, body = Answer<DescribedType>), Failures))]
 pub(crate) async fn create(

@@ -123,6 +123,7 @@ pub(crate) async fn show(
 pub(crate) struct NewEdit {
     /// `<application>.<event type>`.
     routing_key: Option<String>,
+    #[schema(write_only)]
     message_id: Option<String>,
     /// The complete new body, as text.
     #[schema(write_only)]

@@ -10,7 +10,7 @@ pub(super) struct Order {
     /// Applications with ready backlogs.
     applications: VecDeque<ApplicationId>,
     ready: HashMap<ApplicationId, Turns>,
-    /// Position of the next backlog.
+    /// Number of the last position.
     last: u64,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Position {
 /// Ready backlogs of an application, by their numbers.
 #[derive(Default)]
 struct Turns {
-    /// Backlogs without a lease yet: mostly a few deliveries of healthy endpoints.
+    /// Backlogs without a lease yet, of this process's own making: mostly a few deliveries of healthy endpoints.
     new: BTreeMap<u64, EndpointId>,
     /// Backlogs with earlier leases: mostly many deliveries of endpoints that come back.
     begun: BTreeMap<u64, EndpointId>,

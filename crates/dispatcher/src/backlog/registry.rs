@@ -50,7 +50,7 @@ struct Backlog {
     is_empty: bool,
     /// True if the backlog waits for the next probe. The success of a probe in flight ends the wait.
     is_probing: bool,
-    /// True until the first lease.
+    /// True until the first lease. False for a backlog that was taken over.
     is_new: bool,
     /// True if deliveries were queued since the last drain began.
     was_touched: bool,
@@ -109,7 +109,7 @@ impl Backlogs {
         let mut inner = self.inner();
         let mut begun = Vec::new();
         for backlog in touched.iter().filter(|backlog| backlog.owner == Some(process)) {
-            if inner.touch(backlog.endpoint, backlog.application, is_below_floor) {
+            if inner.touch(backlog.endpoint, backlog.application, is_below_floor, true) {
                 begun.push(backlog.endpoint);
             }
         }
@@ -122,7 +122,7 @@ impl Backlogs {
     pub(crate) fn begin<'a>(&self, taken: &'a [TakenBacklog]) -> Vec<&'a TakenBacklog> {
         let mut inner = self.inner();
         let begun: Vec<_> =
-            taken.iter().filter(|backlog| inner.touch(backlog.endpoint, backlog.application, true)).collect();
+            taken.iter().filter(|backlog| inner.touch(backlog.endpoint, backlog.application, true, false)).collect();
         drop(inner);
         self.changed.notify_one();
         begun
@@ -295,8 +295,9 @@ impl Backlogs {
 }
 
 impl Inner {
-    /// Notes that deliveries were queued. True if the backlog begins.
-    fn touch(&mut self, endpoint: EndpointId, application: ApplicationId, is_below_floor: bool) -> bool {
+    /// Notes that deliveries were queued. True if the backlog begins in this process. `is_new` tells whether the
+    /// backlog is new in the database, too.
+    fn touch(&mut self, endpoint: EndpointId, application: ApplicationId, is_below_floor: bool, is_new: bool) -> bool {
         let Some(backlog) = self.backlogs.get_mut(&endpoint) else {
             let backlog = Backlog {
                 application,
@@ -306,7 +307,7 @@ impl Inner {
                 retry: FIRST_RETRY,
                 is_empty: false,
                 is_probing: false,
-                is_new: true,
+                is_new,
                 was_touched: false,
                 bytes: EXPECTED_BYTES,
                 waits_since: None,
@@ -404,6 +405,27 @@ mod tests {
         assert_eq!(backlogs.report(true).waiting.len(), 3, "without a place, each ready backlog waits");
         assert_eq!(backlogs.hand_over(false), [endpoint(1)], "half of the backlogs, and none that is being drained");
         assert_eq!(backlogs.report(false).owned, 3);
+    }
+
+    #[tokio::test]
+    async fn a_new_backlog_takes_turns_with_the_others_until_the_first_lease() {
+        let backlogs = Backlogs::new();
+        let taken: Vec<_> = (1..4)
+            .map(|number| TakenBacklog {
+                endpoint: endpoint(number),
+                application: application(1),
+                failures: 0,
+                next_probe: None,
+            })
+            .collect();
+        assert_eq!(backlogs.begin(&taken).len(), 3);
+        backlogs.touched(process(1), &[touched(1, 4, 1), touched(1, 5, 1)], false);
+        assert_eq!(order(&backlogs), [4, 1, 5, 2, 3].map(endpoint));
+        backlogs.leased(endpoint(4), Floor::START, 100);
+        for number in [1, 4, 5] {
+            backlogs.is_ready(endpoint(number));
+        }
+        assert_eq!(order(&backlogs), [5, 1, 4].map(endpoint), "a lease ends the precedence");
     }
 
     #[tokio::test(start_paused = true)]

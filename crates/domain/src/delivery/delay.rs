@@ -10,7 +10,7 @@ const FIXED: [u64; 20] =
     [1, 4, 7, 12, 16, 26, 60, 80, 180, 300, 510, 900, 1560, 2880, 3600, 7200, 11400, 14400, 31200, 49200];
 
 /// Maximum passes through delay queues for a wait.
-const MAX_PASSES: usize = 3;
+const MAX_PASSES: u32 = 3;
 
 /// Longest planned wait, since a message may ask for any number.
 const LONGEST: Duration = Duration::from_secs(30 * 86400);
@@ -49,17 +49,18 @@ impl DelayQueues {
         let fitting = (1..=MAX_PASSES).find_map(|passes| self.sum(left, passes, tolerance));
         let sums = (1..=MAX_PASSES).filter_map(|passes| self.sum(left, passes, longest * 3));
         let earliest = || sums.min_by_key(|plan| plan.iter().sum::<Duration>());
-        plan.extend(fitting.or_else(earliest).unwrap_or_else(|| vec![longest; MAX_PASSES]));
+        plan.extend(fitting.or_else(earliest).unwrap_or_else(|| vec![longest; MAX_PASSES as usize]));
         plan
     }
 
     /// The smallest sum of `passes` delays that is at least `wait`, and at most `tolerance` more.
-    fn sum(&self, wait: Duration, passes: usize, tolerance: Duration) -> Option<Vec<Duration>> {
+    fn sum(&self, wait: Duration, passes: u32, tolerance: Duration) -> Option<Vec<Duration>> {
         if passes == 1 {
             let delay = self.0.range(wait..=wait + tolerance).next()?;
             return Some(vec![*delay]);
         }
-        let shorter = self.0.range(..wait + tolerance).rev();
+        // The longest delay comes first, and is at least the mean.
+        let shorter = self.0.range(wait / passes..wait + tolerance).rev();
         let rest = |&delay: &Duration| {
             let mut plan = self.sum(wait.saturating_sub(delay), passes - 1, tolerance)?;
             // Longest first, so that each plan is found once.
@@ -119,7 +120,7 @@ mod tests {
         while wait <= Duration::from_secs(28 * 3600) {
             let plan = queues.plan(wait);
             let whole: Duration = plan.iter().sum();
-            assert!(plan.len() <= MAX_PASSES && whole >= wait, "{plan:?} for {wait:?}");
+            assert!(plan.len() <= MAX_PASSES as usize && whole >= wait, "{plan:?} for {wait:?}");
             assert!(whole - wait <= LATE.max(wait / LATE_PART), "{plan:?} for {wait:?}");
             wait = whole + Duration::from_millis(1);
         }
@@ -138,7 +139,7 @@ mod tests {
             let wait = Duration::from_millis(milliseconds.div_ceil(fraction));
             let plan = DelayQueues::new([]).plan(wait);
             let whole: Duration = plan.iter().sum();
-            prop_assert!((1..=MAX_PASSES).contains(&plan.len()), "{plan:?}");
+            prop_assert!((1..=MAX_PASSES as usize).contains(&plan.len()), "{plan:?}");
             prop_assert!(whole >= wait && whole - wait <= LATE.max(wait / LATE_PART), "{plan:?} for {wait:?}");
         }
     }

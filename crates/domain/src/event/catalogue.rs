@@ -7,6 +7,9 @@ use crate::event::{EventFault, EventType, FaultCode, MAX_TYPE_LENGTH, subscripti
 /// Maximum entries in an endpoint's list of event types.
 const MAX_SUBSCRIPTIONS: usize = 200;
 
+/// Number of warnings with a suggestion. Bounds the cost of a list of unknown types.
+const MAX_SUGGESTIONS: usize = 5;
+
 /// An event type, as described to subscribers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventTypeDescription {
@@ -98,22 +101,24 @@ impl Catalogue {
             if self.knows(&subscription) {
                 continue;
             }
+            let message = self.unknown(event, warnings.len() < MAX_SUGGESTIONS);
             if is_strict {
-                return Err(EventFault::new(FaultCode::UnknownEventType, field, &self.unknown(event)));
+                return Err(EventFault::new(FaultCode::UnknownEventType, field, &message));
             }
-            warnings.push(format!("`{field}` {}", self.unknown(event)));
+            warnings.push(format!("`{field}` {message}"));
         }
         Ok(warnings)
     }
 
-    /// Describes an entry that matches no described type, and suggests the nearest type.
-    fn unknown(&self, event: &str) -> String {
+    /// Describes an entry that matches no described type, and may suggest the nearest type.
+    fn unknown(&self, event: &str, suggests: bool) -> String {
         let message = format!(
             "holds {event:?}, which matches no described event type: GET /api/v1/event-types lists the described types, \
              and a POST there describes another"
         );
         let meant = event.strip_suffix(".*").unwrap_or(event);
-        with_suggestion(&message, nearest(meant, self.names().map(EventType::as_str)))
+        let nearest = || nearest(meant, self.names().map(EventType::as_str));
+        with_suggestion(&message, suggests.then(nearest).flatten())
     }
 }
 
@@ -122,10 +127,17 @@ pub fn nearest<'a>(meant: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     // Bounds the cost of an error message.
     const MAX_COMPARED: usize = 2000;
     let meant = meant.to_ascii_lowercase();
+    let is_near = |distance: usize, candidate: &str| distance * 3 <= candidate.len().max(meant.len());
     let distance = |candidate: &str| strsim::osa_distance(&meant, &candidate.to_ascii_lowercase());
-    let candidates = known.into_iter().take(MAX_COMPARED).map(|candidate| (distance(candidate), candidate));
-    let (distance, candidate) = candidates.min_by_key(|(distance, _)| *distance)?;
-    (distance * 3 <= candidate.len().max(meant.len())).then_some(candidate)
+    known
+        .into_iter()
+        .take(MAX_COMPARED)
+        // The lengths differ by no more than the distance.
+        .filter(|candidate| is_near(candidate.len().abs_diff(meant.len()), candidate))
+        .map(|candidate| (distance(candidate), candidate))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, candidate)| is_near(*distance, candidate))
+        .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]

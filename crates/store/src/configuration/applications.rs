@@ -15,7 +15,7 @@ pub struct NewApplication {
     pub name: String,
     /// Name of a known dialect.
     pub dialect: String,
-    /// True if events of undescribed types are refused.
+    /// True if events of undescribed types are refused, and subscriptions to undescribed types.
     pub is_strict: bool,
     /// Address for failure mails.
     pub email: Option<String>,
@@ -28,7 +28,7 @@ pub struct ApplicationChange {
     pub name: Option<String>,
     /// New dialect, by the name of a known dialect.
     pub dialect: Option<String>,
-    /// True if events of undescribed types are refused.
+    /// True if events of undescribed types are refused, and subscriptions to undescribed types.
     pub is_strict: Option<bool>,
     /// New address for failure mails; `Some(None)` removes the address.
     pub email: Option<Option<String>>,
@@ -47,7 +47,7 @@ pub struct ApplicationRow {
     pub name: String,
     /// Name of the dialect.
     pub dialect: String,
-    /// True if events of undescribed types are refused.
+    /// True if events of undescribed types are refused, and subscriptions to undescribed types.
     pub is_strict: bool,
     /// Address for failure mails.
     pub email: Option<String>,

@@ -112,8 +112,8 @@ impl Scene {
 
     async fn purge(&self) {
         let broker = self.world.broker().await;
-        for queue in ["events", "deliveries", "delay.1s", "delay.5s", "delay.30s"] {
-            broker.purge(queue).await.expect("a purge");
+        for queue in self.world.queues() {
+            broker.purge(&queue).await.expect("a purge");
         }
     }
 

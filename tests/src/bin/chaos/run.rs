@@ -28,7 +28,7 @@ const NAMED: usize = 8;
 /// Sets a scene, plays the script and adds its rows, until a step fails.
 pub(crate) async fn play(script: Script, seed: u64, table: &mut Table) {
     let scene = Scene::set("chaos", script.nodes, script.extent).await;
-    let mut run = Run { scene, suffered: Vec::new(), mended: 0, lines: Vec::new() };
+    let mut run = Run { scene, injected: Vec::new(), recovered: 0, lines: Vec::new() };
     let mut steps = script.steps.into_iter();
     for step in steps.by_ref() {
         let row = run.take(&step, seed).await;
@@ -45,9 +45,9 @@ pub(crate) async fn play(script: Script, seed: u64, table: &mut Table) {
 struct Run {
     scene: Scene,
     /// The faults of all steps so far.
-    suffered: Vec<Fault>,
+    injected: Vec<Fault>,
     /// The number of events accepted before the end of the last faults.
-    mended: usize,
+    recovered: usize,
     /// The ledger; empty unless the step has closed the ledger.
     lines: Vec<String>,
 }
@@ -77,7 +77,7 @@ impl Run {
         if self.scene.load.is_none() {
             self.scene.begin().await;
         }
-        if self.suffered.is_empty() {
+        if self.injected.is_empty() {
             // RabbitMQ 3.10.8 forgets queues that were declared less than a second before it was killed.
             sleep(Duration::from_millis(draw.random_range(1500..3000))).await;
         }
@@ -85,7 +85,7 @@ impl Run {
             self.run_faults(&step.faults, draw, row).await;
         }
         if step.reads_ledger {
-            self.close_books(row).await;
+            self.read_ledger(row).await;
         }
     }
 
@@ -96,7 +96,7 @@ impl Run {
         for fault in faults {
             scene.inject(fault, draw).await;
         }
-        self.suffered.extend(faults);
+        self.injected.extend(faults);
         let length = faults.iter().map(|fault| fault.length(scene.extent, draw)).max().unwrap_or_default();
         row.notes.push(format!("for {:.1} s", length.as_secs_f32()));
         // The duration of the fault.
@@ -106,7 +106,7 @@ impl Run {
         for fault in &faults {
             scene.recover(fault).await;
         }
-        self.mended = scene.accepted.len() + scene.load().accepted();
+        self.recovered = scene.accepted.len() + scene.load().accepted();
         let ((), again) = tokio::join!(
             async {
                 scene.ready().await;
@@ -129,10 +129,10 @@ impl Run {
     }
 
     /// Ends the load, waits until all deliveries have ended, and compares the ledger of the whole run.
-    async fn close_books(&mut self, row: &mut Row) {
+    async fn read_ledger(&mut self, row: &mut Row) {
         let scene = &mut self.scene;
         scene.finish().await;
-        let allowed = faults::allowed(&self.suffered, scene.extent);
+        let allowed = faults::allowed(&self.injected, scene.extent);
         let quiet = if allowed.missing == Missing::Nothing { Duration::MAX } else { QUIET };
         let ledger = Ledger::read_after(quiet, &scene.world, &scene.accepted, &scene.subscribers).await;
         // Messages without an id are the test's own.
@@ -140,7 +140,7 @@ impl Run {
         for parked in scene.world.database().await.query(parked, &[]).await.expect("parked messages") {
             row.faults.push(format!("{} messages are parked as {}", parked.get::<_, i64>(1), parked.get::<_, &str>(0)));
         }
-        enter(&ledger, &scene.accepted[self.mended..], allowed, row);
+        enter(&ledger, &scene.accepted[self.recovered..], allowed, row);
         self.lines.extend(ledger.accounts());
     }
 }

@@ -136,7 +136,7 @@ impl Scene {
     pub(crate) fn start(&mut self, name: &'static str, more: &[(&str, &str)]) -> Process {
         let through = self.through.each_ref().map(|(name, url)| (*name, url.as_str()));
         let process = self.world.process_with(name, &[&through, more].concat());
-        self.logs.push((format!("{name}-{}", process.id()), process.log_book()));
+        self.logs.push((format!("{name}-{}", process.id()), process.log_lines()));
         process
     }
 

@@ -1,10 +1,10 @@
-//! Scripts: the faults of a scene, their order, and the moments at which the ledger are closed.
+//! Scripts: the faults of a scene, their order, and the moments at which the ledger is read.
 
 use std::{collections::HashMap, time::Duration};
 
 use crate::faults::{Fault, nodes};
 
-/// Simultaneous faults. A step without faults only closes the ledger.
+/// Simultaneous faults. A step without faults only reads the ledger.
 pub(crate) struct Step {
     pub(crate) name: String,
     /// The number of earlier steps with this name. Seed, name and number decide the draws.

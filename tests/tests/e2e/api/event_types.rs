@@ -115,13 +115,17 @@ async fn a_subscription_to_an_undescribed_type_has_a_warning() {
     assert_eq!((changed.status, changed.data().get("warnings")), (200, None), "{}", changed.body);
 
     let _dispatcher = world.dispatcher().await;
-    client.patch(&path, &json!({ "events": ["never.described"] })).await.data();
+    let changed = client.patch(&path, &json!({ "events": ["never.described"] })).await;
+    assert_eq!((changed.status, list(&changed.data()["warnings"]).len()), (200, 1), "{}", changed.body);
     world.known().await;
     world.publish(&json!({ "type": "never.described", "data": 1 })).await;
     world.receiver.wait_for("a", 1).await;
     // Without a described type, the test event has an empty object.
     let sent = client.post(&format!("{path}/test"), &json!({})).await;
     assert_eq!(sent.status, 200, "{}", sent.body);
+    let test = world.receiver.wait_for("a", 2).await.remove(1);
+    let test: Value = serde_json::from_slice(&test.body).expect("JSON");
+    assert_eq!((text(&test, "type"), &test["data"]), ("never.described", &json!({})));
 }
 
 #[tokio::test]
@@ -235,10 +239,10 @@ async fn a_strict_application_takes_only_what_is_described() {
         (client.post("events", &over_http).await.status == 202).then_some(())
     })
     .await;
-    for client in [r#""amqp""#, r#""http""#] {
-        until(client, async || {
+    for entrance in [r#""amqp""#, r#""http""#] {
+        until(entrance, async || {
             let received = world.receiver.received(&endpoint.path);
-            received.iter().any(|request| String::from_utf8_lossy(&request.body).contains(client)).then_some(())
+            received.iter().any(|request| String::from_utf8_lossy(&request.body).contains(entrance)).then_some(())
         })
         .await;
     }

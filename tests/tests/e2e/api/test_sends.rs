@@ -251,7 +251,7 @@ const OVER_TLS: &str = "
 async fn over_https_the_time_of_tls_is_told_too() {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("trial-{:032x}", rand::random::<u128>()));
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("test-{:032x}", rand::random::<u128>()));
     fs::create_dir_all(&folder).expect("a folder");
     let file = folder.join("certificate.pem");
     fs::write(&file, cert.pem()).expect("written");

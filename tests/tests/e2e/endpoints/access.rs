@@ -1,12 +1,14 @@
 //! Visibility of deliveries, and creation of applications, keys and endpoints.
 
+use std::process::Command;
+
 use fanfare_tests::{
     clients::api::Client,
     patience::until,
     receiver::Behaviour,
     world::{
         World,
-        process::{fanfare, try_fanfare},
+        process::{binary, fanfare, try_fanfare},
     },
 };
 use serde_json::json;
@@ -184,6 +186,15 @@ async fn the_command_makes_endpoints_and_says_what_is_wrong() {
         assert!(failed.contains(expected), "{arguments:?} prints another error: {failed}");
     }
     assert_eq!(world.client().get("webhooks").await.data().as_array().map(Vec::len), Some(1));
+
+    let made = Command::new(binary("fanfare"))
+        .args(endpoint(application, &url, "order.creatd"))
+        .env_clear()
+        .envs(&world.variables)
+        .output()
+        .expect("fanfare starts");
+    let warning = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(made.status.success() && warning.contains("did you mean order.created?"), "{warning}");
     let strict = fanfare(&world.variables, &["app", "create", "strict", "--strict"]);
     let (_, failed) = try_fanfare(&world.variables, &endpoint(&strict, &url, "order.creatd"));
     assert!(failed.is_some_and(|text| text.contains("did you mean order.created?")), "a strict application");

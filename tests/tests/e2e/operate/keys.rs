@@ -49,8 +49,8 @@ async fn a_rotated_key_opens_until_the_overlap_ends_and_a_revoked_one_no_more() 
     let admin = administrator(&world).await;
     let new = json!({ "role": "manage", "application": world.application });
     let first = admin.post("keys", &new).await.data().clone();
-    let first_door = admin.with_key(text(&first["key"]));
-    opens(&first_door, "webhooks").await;
+    let first_client = admin.with_key(text(&first["key"]));
+    opens(&first_client, "webhooks").await;
     let shown = until("the time of last use", async || {
         let shown = listed(&admin, &first["id"]).await;
         (!shown["last_used_at"].is_null()).then_some(shown)
@@ -60,23 +60,23 @@ async fn a_rotated_key_opens_until_the_overlap_ends_and_a_revoked_one_no_more() 
     assert!(shown.get("key").is_none() && !shown.to_string().contains(&text(&first["key"])[40..]), "{shown}");
 
     let second = rotate(&admin, &first["id"], 3600).await;
-    let second_door = admin.with_key(text(&second["key"]));
-    opens(&second_door, "webhooks").await;
+    let second_client = admin.with_key(text(&second["key"]));
+    opens(&second_client, "webhooks").await;
     assert_eq!((&second["role"], &second["application"]), (&json!("manage"), &json!(world.application)));
-    assert_eq!(first_door.get("webhooks").await.status, 200, "both are valid");
+    assert_eq!(first_client.get("webhooks").await.status, 200, "both are valid");
     assert!(!listed(&admin, &first["id"]).await["expires_at"].is_null());
 
     let third = rotate(&admin, &second["id"], 0).await;
-    is_shut(&second_door).await;
+    is_shut(&second_client).await;
     let again = admin.post(&format!("keys/{}/rotate", text(&second["id"])), &json!({})).await;
     assert_eq!((again.status, again.code()), (404, "not_found"), "an ended key was rotated");
 
-    let third_door = admin.with_key(text(&third["key"]));
-    opens(&third_door, "webhooks").await;
+    let third_client = admin.with_key(text(&third["key"]));
+    opens(&third_client, "webhooks").await;
     let path = format!("keys/{}", text(&third["id"]));
     let revoked = admin.delete(&path).await.data()["revoked_at"].clone();
     assert!(!revoked.is_null());
-    is_shut(&third_door).await;
+    is_shut(&third_client).await;
     assert_eq!(admin.delete(&path).await.data()["revoked_at"], revoked, "a second revocation changed the time");
 }
 

@@ -184,7 +184,7 @@ async fn an_application_is_known_as_soon_as_it_exists() {
 }
 
 #[tokio::test]
-async fn a_key_is_one_event_whichever_door_it_comes_through() {
+async fn a_key_is_one_event_over_both_entrances() {
     let world = World::new().await;
     let endpoint = world.endpoint("once", &["*"]).await;
     let dispatcher = world.dispatcher().await;

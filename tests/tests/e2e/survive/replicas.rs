@@ -39,7 +39,7 @@ async fn two_dispatchers_share_the_work_and_send_nothing_twice() {
 
 /// The copies arrive at the same time, so that both dispatchers persist the same event concurrently.
 #[tokio::test]
-async fn an_event_published_over_both_doors_is_delivered_once() {
+async fn an_event_published_over_both_entrances_is_delivered_once() {
     const EVENTS: usize = 100;
     let world = World::new().await;
     let subscribers = Subscriber::three(&world, Duration::from_millis(100)).await;

@@ -35,8 +35,8 @@ const MAX_HEADERS: usize = 20;
 #[schema(as = NewWebhook)]
 pub(crate) struct New {
     url: String,
-    /// Subscriptions to described event types. `points.*` covers all types with the prefix `points.`; at least one type
-    /// must match. `*` covers all types.
+    /// Subscriptions to event types. `points.*` covers all types with the prefix `points.`, `*` covers all types. A
+    /// subscription that matches no described type gets a warning; a strict application refuses it.
     #[schema(example = json!(["REFERRAL_CREATED"]))]
     events: Vec<String>,
     name: Option<String>,

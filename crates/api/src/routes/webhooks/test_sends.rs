@@ -44,9 +44,10 @@ const MAX_DATA: usize = 256 * 1024;
 #[serde(deny_unknown_fields)]
 #[schema(as = Test)]
 pub(crate) struct New {
-    /// The event type. Default: the first described type among the webhook's subscriptions.
+    /// The event type. Default: the first described type among the webhook's subscriptions, else the first subscribed
+    /// type.
     r#type: Option<String>,
-    /// The data: any JSON value. Default: the sample of the type.
+    /// The data: any JSON value. Default: the sample of the type; `{}` for a subscribed type without description.
     #[serde(default, deserialize_with = "even_null")]
     #[schema(value_type = Value)]
     data: Option<Box<RawValue>>,

@@ -35,11 +35,11 @@ static GATE: AtomicBool = AtomicBool::new(false);
 static LATE: AtomicU64 = AtomicU64::new(0);
 
 /// The ledger of all groups, by their names.
-type Ledger = Arc<Mutex<HashMap<String, Book>>>;
+type Ledger = Arc<Mutex<HashMap<String, Account>>>;
 
 /// The receipts of a group.
 #[derive(Default)]
-struct Book {
+struct Account {
     /// Microseconds from publishing to receipt, since the last question.
     latencies: Vec<u32>,
     /// Receipts that were answered with a success, since the start: endpoint and number.
@@ -52,7 +52,7 @@ struct Book {
     disordered: u64,
 }
 
-impl Book {
+impl Account {
     /// Numbers that a receipt may be behind: requests to one endpoint overtake each other.
     const BEHIND: u64 = 200;
 
@@ -97,12 +97,12 @@ pub(crate) async fn run() {
 /// The receipts of each group since the last question, and its repeats since the start.
 fn read(ledger: &Ledger) -> serde_json::Map<String, Value> {
     let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-    let noted = ledger.iter_mut().filter(|(_, book)| !book.latencies.is_empty());
-    let answers = noted.map(|(group, book)| {
-        let latencies = std::mem::take(&mut book.latencies);
+    let noted = ledger.iter_mut().filter(|(_, account)| !account.latencies.is_empty());
+    let answers = noted.map(|(group, account)| {
+        let latencies = std::mem::take(&mut account.latencies);
         let count = latencies.len();
         let [p50, p99, p100] = percentiles(latencies, [50.0, 99.0, 100.0]);
-        let (repeats, disordered) = (book.repeats, book.disordered);
+        let (repeats, disordered) = (account.repeats, account.disordered);
         let answer = json!({ "count": count, "p50": p50, "p99": p99, "max": p100, "repeats": repeats,
                              "disordered": disordered });
         (group.clone(), answer)
@@ -125,13 +125,13 @@ async fn serve(mut stream: TcpStream, ledger: Ledger) -> io::Result<()> {
         if let Some(at) = request.published {
             let latency = u32::try_from(microseconds().saturating_sub(at)).unwrap_or(u32::MAX);
             let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            let book = match ledger.get_mut(group) {
-                Some(book) => book,
+            let account = match ledger.get_mut(group) {
+                Some(account) => account,
                 None => ledger.entry(group.to_owned()).or_default(),
             };
-            book.latencies.push(latency);
+            account.latencies.push(latency);
             if behaviour != "gate" || GATE.load(Ordering::Relaxed) {
-                book.take(endpoint.parse().expect("a number"), request.number.unwrap_or_default());
+                account.take(endpoint.parse().expect("a number"), request.number.unwrap_or_default());
             }
         }
         let behaviour = behaviour.to_owned();

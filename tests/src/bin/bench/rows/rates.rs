@@ -8,7 +8,7 @@ use crate::{
     scene::{Scene, Subject, Subscriber, machine::Machine},
 };
 
-/// Attempts a second, the name of the book, and the events published for each permitted attempt.
+/// Attempts a second, the name of the account, and the events published for each permitted attempt.
 const RATES: [(u32, &str, f64); 2] = [(10, "ten", 2.0), (1_000, "thousand", 1.5)];
 
 /// Seconds after which a rate is steady, and for which it is measured.

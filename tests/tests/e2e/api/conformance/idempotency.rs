@@ -31,7 +31,7 @@ async fn parked(world: &World, count: usize) -> Vec<(String, String, String, Str
 }
 
 #[tokio::test]
-async fn one_key_is_one_event_over_both_doors() {
+async fn one_key_is_one_event_over_both_entrances() {
     let world = World::new().await;
     let endpoint = world.endpoint("once", &["*"]).await;
     let dispatcher = world.dispatcher().await;

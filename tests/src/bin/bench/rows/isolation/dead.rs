@@ -124,13 +124,13 @@ async fn come_back(
     enter(figures, &format!("{name}: p99 of the others"), with, without, 2.0);
     scene.none_queued().await;
     let drained = opened.elapsed().as_secs_f64();
-    // A success is noted with the last book that the receiver gave.
+    // A success is noted with the last account that the receiver gave.
     let last = scene.received().await;
     if last[DEAD].is_object() {
         received = last;
     }
-    let book = |field: &str| received[DEAD][field].as_f64().unwrap_or_default();
-    let repeats = book("repeats");
+    let account = |field: &str| received[DEAD][field].as_f64().unwrap_or_default();
+    let repeats = account("repeats");
     figures.add(&format!("{name}: sent twice"), "", repeats, None, Goal::at_most(0.0, repeats));
-    figures.note(format!("drained within {drained:.0} s; {:.0} out of order", book("disordered")));
+    figures.note(format!("drained within {drained:.0} s; {:.0} out of order", account("disordered")));
 }
