@@ -69,17 +69,38 @@ pub(crate) async fn endpoints(scene: &Scene, applications: usize, each: usize, g
                 SELECT gen_random_uuid(), id, $1, '{*}' FROM applications, generate_series(1, $2::int)
                 WHERE name LIKE $3 || '%'";
     let database = scene.world.database().await;
-    // The services would read all applications anew for each change.
-    let silent =
-        "ALTER TABLE applications DISABLE TRIGGER announce; ALTER TABLE endpoints DISABLE TRIGGER raise_version";
-    database.batch_execute(silent).await.expect("no notices");
-    database.execute(make, &[&(applications as i32), &group]).await.expect("applications");
     let url = format!("http://{}/{group}/ok", scene.address);
+    database.batch_execute(SILENT).await.expect("no notices");
+    database.execute(make, &[&(applications as i32), &group]).await.expect("applications");
     database.execute(fill, &[&url, &(each as i32), &group]).await.expect("endpoints");
-    let loud = "ALTER TABLE applications ENABLE TRIGGER announce; ALTER TABLE endpoints ENABLE TRIGGER raise_version;
-                NOTIFY fanfare_configuration";
-    database.batch_execute(loud).await.expect("notices");
+    database.batch_execute(LOUD).await.expect("notices");
 }
+
+/// Makes endpoints of the scene's application, without secrets. Each subscribes to one of the types, in turn.
+pub(crate) async fn subscribers(scene: &Scene, group: &str, behaviour: &str, types: &[String], count: usize) {
+    let fill = "INSERT INTO endpoints (id, application_id, url, event_types)
+                SELECT gen_random_uuid(), application.id, $1 || '?' || number,
+                       ARRAY[($2::text[])[1 + number % array_length($2::text[], 1)]]
+                FROM (SELECT id FROM applications ORDER BY created_at LIMIT 1) AS application,
+                     generate_series(1, $3::int) AS number";
+    let database = scene.world.database().await;
+    let url = format!("http://{}/{group}/{behaviour}", scene.address);
+    database.batch_execute(SILENT).await.expect("no notices");
+    database.execute(fill, &[&url, &types, &(count as i32)]).await.expect("endpoints");
+    database.batch_execute(LOUD).await.expect("notices");
+    let raise = "UPDATE applications SET version = version + 1
+                 WHERE id = (SELECT id FROM applications ORDER BY created_at LIMIT 1)";
+    database.execute(raise, &[]).await.expect("a new version");
+}
+
+/// Disables the notices of configuration: the services would read all applications anew for each change.
+const SILENT: &str =
+    "ALTER TABLE applications DISABLE TRIGGER announce; ALTER TABLE endpoints DISABLE TRIGGER raise_version";
+
+/// Enables the notices, and has the services read the configuration.
+const LOUD: &str =
+    "ALTER TABLE applications ENABLE TRIGGER announce; ALTER TABLE endpoints ENABLE TRIGGER raise_version;
+                    NOTIFY fanfare_configuration";
 
 /// Makes an owner-less backlog for each endpoint with queued deliveries.
 pub(crate) async fn backlogs(scene: &Scene) {

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use crate::{
     figures::{Figures, Goal},
     rows::latency::{HEALTHY, Latency, QUIETLY, SECONDS, enter, flow, receipts, subscriber, subscribers, types},
-    scene::{Scene, Subject, Way, machine::Machine},
+    scene::{Scene, Subject, Way, fill, machine::Machine},
 };
 
 /// The group of the endpoints that are dead.
@@ -68,11 +68,11 @@ pub(crate) async fn one(machine: &Machine, figures: &mut Figures) {
 pub(crate) async fn many(machine: &Machine, figures: &mut Figures) {
     let (endpoints, each) = (machine.count_or(1_000, 10_000), machine.count_or(20, 100).max(20));
     let dead_types = types(endpoints.min(MAX_TYPES));
-    let dead = (0..endpoints).map(|number| subscriber(DEAD, "gate", number % dead_types.len()));
     let healthy: Vec<_> = (0..10).map(|number| subscriber(HEALTHY, "ok", dead_types.len() + number)).collect();
     let of_healthy: Vec<String> = healthy.iter().flat_map(|healthy| healthy.types.clone()).collect();
-    let all: Vec<_> = healthy.into_iter().chain(dead).collect();
-    let mut scene = Scene::set(machine, &all, Subject::Fanfare(1)).await;
+    let mut scene = Scene::set(machine, &healthy, Subject::Fanfare(1)).await;
+    fill::subscribers(&scene, DEAD, "gate", &dead_types, endpoints).await;
+    fill::settle(machine, &scene).await;
     let seconds = machine.seconds(SECONDS);
     let without = flow(&mut scene, &of_healthy, QUIETLY, seconds).await;
     let idle = per_second(&scene, COMMITS, seconds).await;
