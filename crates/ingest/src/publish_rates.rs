@@ -8,7 +8,7 @@ use std::{
 
 use fanfare_domain::{application::Application, ids::ApplicationId, rate_limit::LeakyBucket};
 
-/// The publish rates in this process. Processes do not share them.
+/// The publish rates in this process. Each process counts alone.
 pub(crate) struct PublishRates {
     /// The default limit of an application, in events per second. `None` for no limit.
     per_second: Option<u32>,

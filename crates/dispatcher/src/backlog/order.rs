@@ -93,17 +93,17 @@ impl Turns {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn endpoint(number: u8) -> EndpointId {
+    pub(in crate::backlog) fn endpoint(number: u8) -> EndpointId {
         EndpointId::new(Timestamp::UNIX_EPOCH, [number; 10])
     }
 
-    fn application(number: u8) -> ApplicationId {
+    pub(in crate::backlog) fn application(number: u8) -> ApplicationId {
         ApplicationId::new(Timestamp::UNIX_EPOCH, [number; 10])
     }
 

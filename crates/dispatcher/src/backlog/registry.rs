@@ -366,14 +366,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-
-    fn endpoint(number: u8) -> EndpointId {
-        EndpointId::new(Timestamp::UNIX_EPOCH, [number; 10])
-    }
-
-    fn application(number: u8) -> ApplicationId {
-        ApplicationId::new(Timestamp::UNIX_EPOCH, [number; 10])
-    }
+    use crate::backlog::order::tests::{application, endpoint};
 
     fn process(number: u8) -> ProcessId {
         ProcessId::new(Timestamp::UNIX_EPOCH, [number; 10])

@@ -34,7 +34,7 @@ static GATE: AtomicBool = AtomicBool::new(false);
 /// Milliseconds that `late` waits before it answers.
 static LATE: AtomicU64 = AtomicU64::new(0);
 
-/// The ledger of all groups, by their names.
+/// Accounts of the groups of endpoints, by name.
 type Ledger = Arc<Mutex<HashMap<String, Account>>>;
 
 /// The receipts of a group.
