@@ -182,15 +182,11 @@ impl Store {
         let rows = format!(
             "logged AS MATERIALIZED (
                  SELECT {LOGGED} FROM attempts a WHERE a.endpoint_id = $2 ORDER BY a.started_at DESC LIMIT $3
-             ), inline AS MATERIALIZED (
-                 SELECT {INLINE} FROM deliveries d
-                 WHERE d.endpoint_id = $2 AND d.started_at IS NOT NULL AND d.id >= {}
-                 ORDER BY d.id DESC LIMIT $3 + $4
-             ), page AS MATERIALIZED (
+             ), inline AS MATERIALIZED ({}), page AS MATERIALIZED (
                  SELECT * FROM (SELECT * FROM logged UNION ALL SELECT * FROM inline) AS both_tables
                  ORDER BY started_at DESC, delivery_id DESC LIMIT $3
              )",
-            floor("$3::bigint", "interval '10 s'")
+            inline(&format!("d.endpoint_id = $2 AND d.id >= {}", floor("$3::bigint", "interval '10 s'")), "$3 + $4")
         );
         let statement = with_details(&rows, "started_at");
         let parameters: [&(dyn ToSql + Sync); 4] = [&application.0, &endpoint.0, &row_count(limit), &LOOK_BACK];
@@ -240,18 +236,27 @@ fn log_statement(filter: &AttemptFilter) -> String {
         ),
     };
     let rows = format!(
-        "{logged}, inline AS MATERIALIZED (
-             SELECT {INLINE} FROM deliveries d
-             WHERE {} AND d.started_at IS NOT NULL AND d.id BETWEEN greatest($4, {}) AND $6
-             ORDER BY d.id DESC LIMIT $10
-         ), page AS MATERIALIZED (
+        "{logged}, inline AS MATERIALIZED ({}), page AS MATERIALIZED (
              SELECT * FROM (SELECT * FROM logged UNION ALL SELECT * FROM inline) AS both_tables
              ORDER BY at DESC, delivery_id DESC, attempt DESC LIMIT $10
          )",
-        conditions("d"),
-        floor("$10", "interval '0'")
+        inline(
+            &format!("{} AND d.id BETWEEN greatest($4, {}) AND $6", conditions("d"), floor("$10", "interval '0'")),
+            "$10"
+        )
     );
     with_details(&rows, "at")
+}
+
+/// Inline successes of the deliveries `d` with a condition, newest first.
+///
+/// OFFSET 0 keeps `started_at` out of the choice of a plan. If a day has no inline success, the planner would expect a
+/// single row, and read and sort all deliveries of the endpoint (681 ms at 10,000,000).
+fn inline(condition: &str, limit: &str) -> String {
+    format!(
+        "SELECT {INLINE} FROM (SELECT * FROM deliveries d WHERE {condition} ORDER BY d.id DESC OFFSET 0) AS d
+         WHERE d.started_at IS NOT NULL LIMIT {limit}"
+    )
 }
 
 /// Least id of an inline success that can be on the page: if `attempts` fills the page, the walk ends there.
@@ -327,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn inline_successes_behind_a_place_end_where_it_is() {
+    fn inline_successes_behind_a_place_end_at_the_place() {
         let moment = Timestamp::from_millisecond(1_700_000_000_000).expect("moment");
         let (first, last) = DeliveryId::bounds(moment);
         let own = id(moment, 5);

@@ -72,7 +72,7 @@ INSERT INTO endpoint_backlogs (endpoint_id, application_id, reason, next_look) V
 ANALYZE;
 ";
 
-/// Result of a look, and the touched buffers.
+/// Runs a query. Returns the result, and the number of touched buffers.
 async fn measured<T>(loaded: &Database, look: impl AsyncFnOnce(Store) -> T) -> (T, i64) {
     let (found, touched) = loaded.measured(look).await;
     (found, touched.buffers)
@@ -111,6 +111,7 @@ async fn lists_show_each_delivery_once_and_read_a_page() {
     resend(&loaded).await;
     replay(&loaded).await;
     erase(&loaded).await;
+    attempts_of_slow_receivers(&loaded).await;
 }
 
 async fn page(loaded: &Database, name: &str, filter: DeliveryFilter) -> Vec<DeliveryRow> {
@@ -191,6 +192,26 @@ async fn attempts(loaded: &Database) {
     assert!(buffers <= MAX_BUFFERS);
     let last = last.expect("a look");
     assert!(last.len() == 5 && last.is_sorted_by(|row, next| row.attempt.started_at >= next.attempt.started_at));
+}
+
+/// Reads a log without inline successes: all attempts are rows of `attempts`.
+async fn attempts_of_slow_receivers(loaded: &Database) {
+    loaded
+        .run(
+            "INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms,
+                                   outcome, status)
+                 SELECT id, attempt, event_id, application_id, endpoint_id, url, started_at, 11000, 'answered', status
+                 FROM deliveries WHERE started_at IS NOT NULL;
+             UPDATE deliveries SET started_at = NULL;",
+        )
+        .await;
+    loaded.run("VACUUM ANALYZE deliveries, attempts").await;
+    let filter = AttemptFilter { endpoint: Some(HEALTHY), event: None, before: None, limit: 100 };
+    let (log, of_log) = measured(loaded, async |store| store.attempt_log(APPLICATION, &filter).await).await;
+    let (last, of_last) = measured(loaded, async |store| store.last_attempts(APPLICATION, HEALTHY, 100).await).await;
+    println!("attempts without an inline success: {of_log} buffers; the last: {of_last} buffers");
+    assert!(of_log <= MAX_BUFFERS && of_last <= MAX_BUFFERS);
+    assert_eq!((log.expect("a look").len(), last.expect("a look").len()), (100, 100));
 }
 
 async fn events(loaded: &Database) {
@@ -274,7 +295,7 @@ async fn replay(loaded: &Database) {
     assert_eq!(events.len(), 11);
     let expires_at = store.now();
     let wanted = |i: u32, endpoint| Wanted { event: event(i), accepted_at: moment(i), endpoint, expires_at };
-    // The ids of the load are not derived: none of these deliveries has existed.
+    // `LOAD` numbers its deliveries without `DeliveryId::derive`: the replay finds none of them, and inserts its own.
     let candidates: Vec<Wanted> = (30..41).map(|i| wanted(i, OTHER)).collect();
     assert_eq!(store.still_wanted(&new, &candidates).await.expect("a look").len(), 11);
     let step = Step { from: None, reached: Some((moment(40), event(40))), events: 11, is_last: true };
@@ -306,7 +327,7 @@ async fn erase(loaded: &Database) {
     let store = loaded.another_store();
     let erase = async |i: u32| store.erase_event(APPLICATION, event(i)).await.expect("an erasure");
     assert_eq!(erase(FINISHED + 2500).await, Erasure::UnderWay);
-    // Delivery 10 had failed and is queued again; the held delivery is queued for the first time.
+    // Delivery 10 had failed and was resent. The held delivery was resent before its first attempt.
     assert_eq!(
         (erase(10).await, erase(FINISHED + 2000).await, erase(9).await),
         (Erasure::Done, Erasure::Done, Erasure::Done)
