@@ -131,7 +131,7 @@ fn limits(environment: &mut Environment) -> Option<Limits> {
     let meaning = "maximum of concurrent attempts to an endpoint, in all processes together";
     let lane = environment.number("FANFARE_LANE_BOUND", "16", 1..=1000, meaning);
     let meaning = "consecutive failed attempts after which a process opens the endpoint's breaker: the endpoint then \
-                   gets only probes, with growing waits of at most a minute";
+                   gets only probes, with growing waits, in the end at most one a minute";
     let failures = environment.number("FANFARE_BREAKER_AFTER", "20", 1..=1_000_000, meaning);
     let meaning = "places: maximum of attempts in flight or not yet recorded, in each process. An application may use \
                    half; a quarter is reserved for endpoints that answer within a second";
