@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_in_its_order_is_told_at_once() {
+    fn messages_that_end_in_order_share_an_ack() {
         let (mut ends, mut broker) = begun(100);
         (1..=60).chain(62..=80).for_each(|tag| ends.end(tag));
         let (frames, is_all) = ends.take(false);

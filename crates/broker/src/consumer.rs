@@ -22,7 +22,7 @@ use crate::{
     BrokerSettings,
     acks::Acks,
     connection::backoff,
-    marked::mended_part,
+    marked::sanitized_part,
     watchdog::{Flow, Place, watch_connection, watch_consumer},
 };
 
@@ -45,8 +45,8 @@ pub struct Incoming {
     /// True if the message has been delivered to a consumer before.
     pub redelivered: bool,
     pub(crate) headers: FieldTable,
-    /// The part that was not UTF-8, and was mended.
-    pub(crate) mended: Option<&'static str>,
+    /// The part that was not UTF-8, and was sanitized.
+    pub(crate) sanitized: Option<&'static str>,
     tag: u64,
     acks: Arc<Acks>,
     _place: Place,
@@ -59,7 +59,7 @@ impl Incoming {
             tag: delivery.delivery_tag,
             acks,
             _place: place,
-            mended: mended_part(&delivery),
+            sanitized: sanitized_part(&delivery),
             exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),

@@ -1,6 +1,6 @@
-//! The bytes of a connection, split into frames and mended. The number of bytes stays the same.
+//! The bytes of a connection, split into frames and sanitized. The number of bytes stays the same.
 
-use crate::mend::{mend_header, mend_method};
+use crate::sanitize::{sanitize_header, sanitize_method};
 
 /// Bytes of a frame's head: type, channel and size.
 const HEAD: usize = 7;
@@ -20,14 +20,14 @@ const FIRST_ROOM: usize = 128 * 1024;
 /// Largest frame that is held until complete, in bytes. RabbitMQ's default limit is 128 KiB.
 const LARGEST: usize = 16 * 1024 * 1024;
 
-/// Buffered bytes: given out up to `given`, mended up to `ready`, read up to `filled`.
+/// Buffered bytes: given out up to `given`, sanitized up to `ready`, read up to `filled`.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     bytes: Vec<u8>,
     given: usize,
     ready: usize,
     filled: usize,
-    /// Number of following bytes that need no mending.
+    /// Number of following bytes that need no sanitizing.
     passing: usize,
 }
 
@@ -58,7 +58,7 @@ impl Frames {
         count
     }
 
-    /// Mends and readies the next frame, or the available part of a body; returns false if more bytes are needed.
+    /// Sanitizes and readies the next frame, or the available part of a body; returns false if more bytes are needed.
     fn step(&mut self) -> bool {
         let there = self.filled - self.ready;
         if there == 0 {
@@ -93,17 +93,17 @@ impl Frames {
         }
         let payload = &mut frame[HEAD..HEAD + size];
         if kind == METHOD {
-            mend_method(payload)
+            sanitize_method(payload)
         } else {
-            mend_header(payload)
+            sanitize_header(payload)
         }
         self.ready += whole;
         true
     }
 }
 
-/// Mends bytes that arrive in pieces of these sizes, in turn: for tests.
-pub fn mended(bytes: &[u8], pieces: &[usize]) -> Vec<u8> {
+/// Sanitizes bytes that arrive in pieces of these sizes, in turn: for tests.
+pub fn sanitized(bytes: &[u8], pieces: &[usize]) -> Vec<u8> {
     let (mut frames, mut out, mut rest) = (Frames::default(), Vec::new(), bytes);
     for piece in pieces.iter().cycle() {
         let room = frames.room();

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn one_url_is_what_it_always_was() {
+    fn a_url_without_a_list_is_a_single_node() {
         for text in
             ["amqp://", "amqp://u:a,b@host/v", "AMQPS://host:1/a,b?heartbeat=5", " amqp://u:p@127.0.0.1:5672/%2f\n"]
         {

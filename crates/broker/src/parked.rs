@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::{
     Incoming, Message, Topology, Unreadable,
     codec::text,
-    marked::{is_mended, not_utf8},
-    mend::mend,
+    marked::{is_sanitized, not_utf8},
+    sanitize::sanitize,
     topology::{DUE, PARKED},
 };
 
@@ -94,7 +94,7 @@ pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit)
     let mut headers = FieldTable::default();
     for (name, value) in kept.iter().filter_map(|(name, value)| Some((name, value.as_str()?))) {
         // A longer name cannot be a short string.
-        if name.len() <= MAX_SHORT_STRING && !is_acted_on(name) && !is_mended(name) {
+        if name.len() <= MAX_SHORT_STRING && !is_acted_on(name) && !is_sanitized(name) {
             headers.insert(name.as_str().into(), AMQPValue::LongString(LongString::from(value)));
         }
     }
@@ -104,10 +104,10 @@ pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit)
     let routing_key = edit.routing_key.as_deref().or(put_back.routing_key).unwrap_or_default();
     let (exchange, routing_key) = way_back(topology, put_back.origin, routing_key);
     let message_id = edit.message_id.as_deref().or(put_back.message_id);
-    if is_mended(&routing_key) {
+    if is_sanitized(&routing_key) {
         return Err(not_utf8("the routing key"));
     }
-    if message_id.is_some_and(is_mended) {
+    if message_id.is_some_and(is_sanitized) {
         return Err(not_utf8("the property message_id"));
     }
     Ok(Message {
@@ -154,7 +154,7 @@ pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
 fn check_died(incoming: &Incoming, died: Option<&(Origin, String)>) -> Result<(), Unreadable> {
     incoming.check_utf8()?;
     match died {
-        Some((_, routing_key)) if is_mended(routing_key) => Err(not_utf8("the routing key")),
+        Some((_, routing_key)) if is_sanitized(routing_key) => Err(not_utf8("the routing key")),
         _ => Ok(()),
     }
 }
@@ -205,7 +205,7 @@ fn copied_headers(incoming: &Incoming) -> FieldTable {
     headers
 }
 
-/// Source of a dead-lettered message, and the routing key of the publish, mended.
+/// Source of a dead-lettered message, and the routing key of the publish, sanitized.
 fn death(topology: &Topology, headers: &FieldTable) -> Option<(Origin, String)> {
     let AMQPValue::FieldArray(deaths) = headers.inner().get(DEATHS)? else { return None };
     let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
@@ -214,7 +214,7 @@ fn death(topology: &Topology, headers: &FieldTable) -> Option<(Origin, String)> 
     let origin = if is_event { Origin::Events } else { Origin::Deliveries };
     let AMQPValue::LongString(key) = keys.as_slice().first()? else { return None };
     let mut key = key.as_bytes().to_vec();
-    mend(&mut key);
+    sanitize(&mut key);
     Some((origin, String::from_utf8(key).ok()?))
 }
 

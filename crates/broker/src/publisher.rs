@@ -28,8 +28,9 @@ const MAX_IN_FLIGHT: usize = 1024;
 /// Interval between checks of an idle connection.
 const WATCH: Duration = Duration::from_millis(250);
 
-/// Minimum age of a channel that is replaced after a refusal. RabbitMQ 3.10 may refuse, on a channel, every publish for
-/// a queue whose first publish arrived while the queue had no leader, until the last leader's node is back.
+/// Minimum age of a channel that is replaced after a refusal. If a channel's
+/// first publish for a queue finds no leader, RabbitMQ 3.10 may refuse all further publishes of the channel for the
+/// queue. Only a new channel, or the return of the last leader's node, ends the refusals.
 const RENEW_AFTER: Duration = Duration::from_secs(1);
 
 /// The reason why a publish was not confirmed.
@@ -42,7 +43,7 @@ pub enum PublishError {
     #[error("the broker refused the message")]
     Refused,
     /// No answer in time: the broker may have accepted the message. Publish again; a copy does no harm.
-    #[error("the broker did not confirm in time; the message may have been taken")]
+    #[error("the broker did not confirm in time; the message may have been accepted")]
     Unknown,
 }
 
@@ -141,7 +142,7 @@ async fn supervise(settings: BrokerSettings, mut queue: mpsc::Receiver<Job>, sta
             }
             Err(error) => tracing::warn!(%error, "cannot connect to the broker for publishing; trying again"),
         }
-        // Fails the queued publishes at once instead of at the next connection.
+        // Fails the queued publishes now: otherwise they would wait for the next connection.
         while let Ok(job) = queue.try_recv() {
             let _ = job.done.send(Err(PublishError::Unavailable));
         }
@@ -217,8 +218,8 @@ async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> la
             Err(lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Error, "no confirms").into()),
         ),
         Ok(Err(error)) => (Err(PublishError::Unknown), Err(error)),
-        // A blocked connection is kept: lapin has recorded the blocked state, and a new connection would have to find
-        // out.
+        // A blocked connection is kept: lapin has recorded the block, and a new connection learns of
+        // the block only after a publish.
         Err(_) if status.blocked() => (Err(PublishError::Unknown), Ok(Verdict::Fine)),
         Err(_) => (Err(PublishError::Unknown), Err(timed_out())),
     };

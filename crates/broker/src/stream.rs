@@ -1,4 +1,4 @@
-//! The stream between TLS and lapin. The stream mends the bytes that the broker writes.
+//! The stream between TLS and lapin. The stream sanitizes the bytes that the broker writes.
 
 use std::{
     future::Future,
@@ -36,7 +36,7 @@ pub(crate) async fn open(
     let transport = Runtime::tokio_current();
     let connect = async move |url: AMQPUri, _: Runtime<Kit>| {
         let stream = url.connect_with_config_async(tls.as_ref(), &transport).await?;
-        Ok(AsyncTcpStream::Plain(Mended::new(stream)))
+        Ok(AsyncTcpStream::Plain(Sanitized::new(stream)))
     };
     Connection::connector(url, Runtime::new(Kit(Tokio::current())), connect, properties).await
 }
@@ -45,18 +45,18 @@ pub(crate) async fn open(
 type Transport = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
 /// A stream of frames in which every short string of a message is UTF-8.
-pub(crate) struct Mended<S> {
+pub(crate) struct Sanitized<S> {
     transport: S,
     frames: Frames,
 }
 
-impl<S> Mended<S> {
+impl<S> Sanitized<S> {
     fn new(transport: S) -> Self {
         Self { transport, frames: Frames::default() }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Mended<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Sanitized<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         loop {
@@ -73,7 +73,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Mended<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Mended<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Sanitized<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.transport).poll_write(context, bytes)
     }
@@ -118,7 +118,7 @@ impl Executor for Kit {
 }
 
 impl Reactor for Kit {
-    type TcpStream = Mended<Transport>;
+    type TcpStream = Sanitized<Transport>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
@@ -141,6 +141,6 @@ impl Reactor for Kit {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Mended::new(AsyncTcpStream::Plain(connecting.await?))) }
+        async move { Ok(Sanitized::new(AsyncTcpStream::Plain(connecting.await?))) }
     }
 }

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_consumer_with_room_that_got_nothing_for_long_is_silent() {
+    fn a_consumer_with_room_and_no_message_for_long_is_silent() {
         let flow = Flow::new("queue".to_owned(), 2);
         let silent_at = || Instant::now() + SILENT_AFTER;
         assert!(!flow.is_silent(Instant::now()));

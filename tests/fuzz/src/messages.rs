@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fanfare_broker::{
     Incoming, Parked, PutBack, Topology, Unreadable, decode_event, decode_parked, decode_retry, encode_event,
-    encode_parked, encode_put_back, encode_rerouted, encode_retry, mended,
+    encode_parked, encode_put_back, encode_rerouted, encode_retry, sanitized,
 };
 use fanfare_domain::{
     delivery::delay::DelayQueues,
@@ -180,9 +180,9 @@ pub(crate) fn put_back(bytes: &[u8]) {
 /// chunk size.
 pub(crate) fn frames(bytes: &[u8]) {
     let Some((piece, frames)) = bytes.split_first() else { return };
-    let once = mended(frames, &[usize::from(*piece)]);
-    assert_eq!(once, mended(frames, &[frames.len()]));
-    assert_eq!(once, mended(&once, &[once.len()]));
+    let once = sanitized(frames, &[usize::from(*piece)]);
+    assert_eq!(once, sanitized(frames, &[frames.len()]));
+    assert_eq!(once, sanitized(&once, &[once.len()]));
     let is_sound =
         |(before, after): (&u8, &u8)| before == after || !before.is_ascii() && *after == 0x1a || *after == b'x';
     assert!(once.len() <= frames.len() && frames.iter().zip(&once).all(is_sound));

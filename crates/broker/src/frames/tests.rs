@@ -1,7 +1,7 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::mend::tests::{delivers, headers};
+use crate::sanitize::tests::{delivers, headers};
 
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let size = u32::try_from(payload.len()).expect("a frame");
@@ -61,7 +61,7 @@ fn the_start_of_a_message_waits_for_its_rest_and_a_body_does_not() {
 }
 
 #[test]
-fn what_is_no_frame_passes() {
+fn bytes_without_a_frame_pass_unchanged() {
     let bytes = b"AMQP\0\0\x09\x01\x02\0\0\0\0\0\x01";
     assert_eq!(passed(bytes, &[3], &[2]), bytes);
 }
@@ -74,15 +74,15 @@ fn a_frame_beyond_any_size_passes() {
 }
 
 #[test]
-fn a_large_frame_is_held_as_a_whole() {
+fn a_large_frame_is_buffered_whole() {
     let table = [&[4][..], b"caf\xe9S", &200_000_u32.to_be_bytes(), &[b'a'; 200_000]].concat();
     let size = u32::try_from(table.len()).expect("a size").to_be_bytes();
     let payload = [&[0; 12][..], &0x2000_u16.to_be_bytes(), &size, &table].concat();
     let out = passed(&frame(HEADER, &payload), &[65_536], &[4096]);
-    let mut mended = payload;
-    mend_header(&mut mended);
-    assert_eq!(out, frame(HEADER, &mended));
-    assert_eq!(&mended[18..23], b"\x04caf\x1a");
+    let mut sanitized = payload;
+    sanitize_header(&mut sanitized);
+    assert_eq!(out, frame(HEADER, &sanitized));
+    assert_eq!(&sanitized[18..23], b"\x04caf\x1a");
 }
 
 proptest! {
@@ -93,16 +93,16 @@ proptest! {
     }
 
     #[test]
-    fn any_frames_are_mended_however_they_come(frames in frames(false), pieces in sizes(), reads in sizes()) {
-        let mut mended = frames.clone();
-        for (kind, payload) in &mut mended {
+    fn any_frames_are_sanitized_however_they_come(frames in frames(false), pieces in sizes(), reads in sizes()) {
+        let mut sanitized = frames.clone();
+        for (kind, payload) in &mut sanitized {
             match *kind {
-                METHOD => mend_method(payload),
-                HEADER => mend_header(payload),
+                METHOD => sanitize_method(payload),
+                HEADER => sanitize_header(payload),
                 _ => {}
             }
         }
-        prop_assert_eq!(passed(&written(&frames), &pieces, &reads), written(&mended));
+        prop_assert_eq!(passed(&written(&frames), &pieces, &reads), written(&sanitized));
     }
 
     #[test]

@@ -47,8 +47,8 @@ fn table() -> FieldTable {
     table
 }
 
-/// Messages, each with a different mended part.
-fn mended() -> Vec<(&'static str, Delivery)> {
+/// Messages, each with a different sanitized part.
+fn sanitized() -> Vec<(&'static str, Delivery)> {
     let (mut key, mut exchange) = (event(&topology()), event(&topology()));
     key.routing_key = format!("{KEY}{BAD}").into();
     exchange.exchange = BAD.into();
@@ -81,8 +81,8 @@ fn refusal(incoming: &Incoming) -> Option<Unreadable> {
 }
 
 #[test]
-fn each_part_that_was_mended_is_the_reason_to_park_a_message() {
-    for (part, delivery) in mended() {
+fn each_part_that_was_sanitized_is_the_reason_to_park_a_message() {
+    for (part, delivery) in sanitized() {
         let incoming = Incoming::detached(delivery);
         assert_eq!(refusal(&incoming), Some(not_utf8(part)));
         assert_eq!(decode_retry(&incoming), Err(not_utf8(part)));
@@ -143,7 +143,7 @@ fn a_message_that_died_under_a_key_of_other_bytes_is_kept() {
 }
 
 #[test]
-fn a_parked_one_is_parked_as_before_when_it_is_read_again() {
+fn a_parked_message_is_parked_unchanged_when_read_again() {
     let unreadable = not_utf8("the property message_id");
     let incoming = Incoming::detached(with(|properties| properties.with_message_id(BAD.into())));
     let parked = encode_parked(&topology(), &incoming, &unreadable).detached();

@@ -1,4 +1,4 @@
-//! Mends short strings that are not UTF-8 within a frame's payload. All lengths stay the same.
+//! Sanitizes short strings that are not UTF-8 within a frame's payload. All lengths stay the same.
 //!
 //! RabbitMQ accepts any bytes as a short string; lapin ends the whole connection at a short string that is not UTF-8.
 //! Fanfare's stream therefore replaces such bytes before lapin reads them. The replacement also marks the message for
@@ -49,7 +49,7 @@ enum Property {
 }
 
 /// Replaces each byte that is not part of UTF-8.
-pub(crate) fn mend(bytes: &mut [u8]) {
+pub(crate) fn sanitize(bytes: &mut [u8]) {
     let mut from = 0;
     while let Err(error) = str::from_utf8(&bytes[from..]) {
         let bad = from + error.valid_up_to();
@@ -59,8 +59,8 @@ pub(crate) fn mend(bytes: &mut [u8]) {
     }
 }
 
-/// Mends the payload of a `basic.deliver` method frame. No other method carries a publisher's bytes to a consumer.
-pub(crate) fn mend_method(payload: &mut [u8]) {
+/// Sanitizes the payload of a `basic.deliver` method frame. No other method carries a publisher's bytes to a consumer.
+pub(crate) fn sanitize_method(payload: &mut [u8]) {
     let mut walk = Walk { bytes: payload, at: 0 };
     if walk.take(DELIVER.len()).is_some_and(|method| *method == DELIVER) {
         // lapin refuses a payload that ends early.
@@ -68,8 +68,8 @@ pub(crate) fn mend_method(payload: &mut [u8]) {
     }
 }
 
-/// Mends the payload of a content header frame.
-pub(crate) fn mend_header(payload: &mut [u8]) {
+/// Sanitizes the payload of a content header frame.
+pub(crate) fn sanitize_header(payload: &mut [u8]) {
     let _ = Walk { bytes: payload, at: 0 }.header();
 }
 
@@ -97,7 +97,7 @@ impl Walk<'_> {
 
     fn short_string(&mut self) -> Option<()> {
         let [length] = self.number()?;
-        mend(self.take(length.into())?);
+        sanitize(self.take(length.into())?);
         Some(())
     }
 

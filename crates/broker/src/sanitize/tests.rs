@@ -108,18 +108,18 @@ fn each_byte_that_is_not_utf8_is_replaced() {
         (b"\xe2\x82", "\u{1a}\u{1a}"),
         (b"\xff\xfe\xc3\xa9\xf0\x9f", "\u{1a}\u{1a}é\u{1a}\u{1a}"),
     ] {
-        let mut mended = bytes.to_vec();
-        mend(&mut mended);
-        assert_eq!(str::from_utf8(&mended), Ok(expected));
+        let mut sanitized = bytes.to_vec();
+        sanitize(&mut sanitized);
+        assert_eq!(str::from_utf8(&sanitized), Ok(expected));
     }
 }
 
 #[test]
-fn what_is_nested_too_deep_becomes_bytes() {
+fn a_value_nested_too_deep_becomes_bytes() {
     for (depth, is_kept) in [(1, true), (MAX_DEPTH, true), (MAX_DEPTH + 1, false), (20_000, false)] {
         let mut payload = nested(depth);
         let before = payload.clone();
-        mend_header(&mut payload);
+        sanitize_header(&mut payload);
         assert_eq!(payload == before, is_kept, "{depth}");
         assert!(is_read(&payload), "{depth}");
         let changed: Vec<_> = before.iter().zip(&payload).filter(|(old, new)| old != new).collect();
@@ -132,12 +132,12 @@ fn a_method_that_is_no_delivery_stays() {
     // connection.close with a reply text that is not UTF-8.
     let mut payload = [&[0, 10, 0, 50, 1, 64][..], &short_string(b"\xff\xff"), &[0; 4]].concat();
     let before = payload.clone();
-    mend_method(&mut payload);
+    sanitize_method(&mut payload);
     assert_eq!(payload, before);
 }
 
 /// True if only bytes beyond ASCII changed, and only to the replacement.
-fn is_mended_only(before: &[u8], after: &[u8]) -> bool {
+fn is_sanitized_only(before: &[u8], after: &[u8]) -> bool {
     let is_sound = |(old, new): (&u8, &u8)| old == new || !old.is_ascii() && *new == SUBSTITUTE_BYTE;
     before.len() == after.len() && before.iter().zip(after).all(is_sound)
 }
@@ -146,8 +146,8 @@ proptest! {
     #[test]
     fn a_sound_message_stays(header in headers(true), deliver in delivers(true)) {
         let (mut header_after, mut deliver_after) = (header.clone(), deliver.clone());
-        mend_header(&mut header_after);
-        mend_method(&mut deliver_after);
+        sanitize_header(&mut header_after);
+        sanitize_method(&mut deliver_after);
         prop_assert!(is_read(&header));
         prop_assert_eq!((header_after, deliver_after), (header, deliver));
     }
@@ -155,17 +155,17 @@ proptest! {
     #[test]
     fn any_message_can_be_read_afterwards(header in headers(false)) {
         let mut after = header.clone();
-        mend_header(&mut after);
+        sanitize_header(&mut after);
         prop_assert!(is_read(&after));
-        prop_assert!(is_mended_only(&header, &after));
+        prop_assert!(is_sanitized_only(&header, &after));
         prop_assert_eq!(is_read(&header), header == after);
     }
 
     #[test]
     fn any_delivery_is_utf8_afterwards(deliver in delivers(false)) {
         let mut after = deliver.clone();
-        mend_method(&mut after);
-        prop_assert!(is_mended_only(&deliver, &after));
+        sanitize_method(&mut after);
+        prop_assert!(is_sanitized_only(&deliver, &after));
         let mut walk = Walk { bytes: &mut after, at: DELIVER.len() };
         for skipped in [0, 9, 0] {
             walk.take(skipped).expect("bytes");
@@ -178,10 +178,10 @@ proptest! {
     #[test]
     fn no_bytes_end_it(bytes in vec(any::<u8>(), 0..300), flags in any::<u16>()) {
         let mut header = [&[0; 12][..], &flags.to_be_bytes(), &bytes].concat();
-        mend_header(&mut header);
+        sanitize_header(&mut header);
         let mut deliver = [&DELIVER[..], &bytes].concat();
-        mend_method(&mut deliver);
-        mend_method(&mut bytes.clone());
-        mend_header(&mut bytes.clone());
+        sanitize_method(&mut deliver);
+        sanitize_method(&mut bytes.clone());
+        sanitize_header(&mut bytes.clone());
     }
 }
