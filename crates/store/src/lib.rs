@@ -43,11 +43,12 @@ pub use pipeline::{
     backlogs::{BacklogRow, Probed, ReleasedBacklog, TakenBacklog, TouchedBacklog},
     fan_out::FanOut,
     finish::{End, EndLeased},
+    give_back::GiveBack,
     lease::{Demand, Floor, Leased, LeasedEvent},
     persist::{Chunk, Lease, NewDelivery, NewEvent, Persisted, Start},
     processes::{LivingProcess, NewProcess, ProcessKind},
-    queue::{GiveBack, Recovered},
     record::{AttemptRecord, INLINE_WITHIN, NextState},
+    recovery::Recovered,
     retries::{DueRetry, TakenRetries},
     sweep::{PAGES, Swept},
 };

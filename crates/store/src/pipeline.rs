@@ -1,4 +1,4 @@
-//! The pipeline of an event: persist, lease, record, queue, finish.
+//! The pipeline of an event: persist, lease, give back, record, finish, recover.
 //!
 //! Only `persist`, `retries` and `lease` grant leases. Each statement that queues a delivery ends with
 //! [`backlogs::with_backlogs`].
@@ -8,10 +8,11 @@ pub(crate) mod bodies;
 pub(crate) mod columns;
 pub(crate) mod fan_out;
 pub(crate) mod finish;
+pub(crate) mod give_back;
 pub(crate) mod lease;
 pub(crate) mod persist;
 pub(crate) mod processes;
-pub(crate) mod queue;
 pub(crate) mod record;
+pub(crate) mod recovery;
 pub(crate) mod retries;
 pub(crate) mod sweep;

@@ -240,7 +240,7 @@ async fn a_takeover_passes_the_locks_of_persists() {
 }
 
 #[tokio::test]
-async fn a_takeover_waits_for_nobody() {
+async fn a_takeover_skips_locked_backlogs() {
     let database = Database::new().await;
     database.queue(endpoint(1), 1).await;
     database.queue(endpoint(2), 1).await;
@@ -289,7 +289,7 @@ async fn a_backlog_that_was_resumed_is_looked_at_soon() {
 
 /// Concurrent releases, probes and leases of the same backlogs take locks in the same order.
 #[tokio::test]
-async fn statements_of_one_owner_do_not_deadlock() {
+async fn statements_of_the_same_owner_do_not_deadlock() {
     let database = Database::new().await;
     let numbers: Vec<u128> = (1..=20).collect();
     for &number in &numbers {

@@ -68,7 +68,7 @@ async fn all_copies_go_and_open_deliveries_fail() {
 
 /// A lease is uncommitted at the start of the erasure.
 #[tokio::test]
-async fn an_erasure_behind_a_lease_finds_it() {
+async fn an_erasure_waits_for_an_uncommitted_lease_and_is_refused() {
     let database = Database::new().await;
     let sent = database.persist_one(endpoint(1), Start::Queued(QueueReason::LaneFull)).await;
     let by_hand = database.connect().await;

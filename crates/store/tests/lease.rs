@@ -1,9 +1,9 @@
-//! Leases of queued deliveries.
+//! Leases of queued deliveries, and their ends without an attempt.
 
 use std::time::Duration;
 
 use fanfare_domain::delivery::QueueReason;
-use fanfare_store::{Demand, Erasure, Floor, Leased, Start};
+use fanfare_store::{Demand, Erasure, Floor, GiveBack, Leased, Start};
 use jiff::Timestamp;
 
 use crate::database::{APPLICATION, Database, ONE, Sent, TWO, endpoint, lease_id, lease_of, starting};
@@ -196,4 +196,62 @@ async fn an_event_that_is_gone_has_no_payload() {
     let has_payload =
         |sent: &Sent| leased.iter().find(|row| row.delivery == sent.delivery).map(|row| row.payload.is_some());
     assert_eq!(sent.iter().map(has_payload).collect::<Vec<_>>(), [Some(false), Some(false), Some(true)]);
+}
+
+#[tokio::test]
+async fn a_lease_is_given_back_under_its_id_only() {
+    let database = Database::new().await;
+    let sent = database.persist_one(endpoint(1), starting(1)).await;
+    let back = |lease| [GiveBack { delivery: sent.delivery, lease: lease_id(lease), reason: QueueReason::LaneFull }];
+    assert!(database.store.give_back(ONE, &back(2)).await.expect("a look").is_empty());
+    assert_eq!(database.open(sent.delivery).await.expect("a row").state, "sending");
+    let backlogs = database.store.give_back(ONE, &back(1)).await.expect("a commit");
+    assert_eq!(backlogs.len(), 1);
+    let row = database.open(sent.delivery).await.expect("a row");
+    assert_eq!(
+        (row.place(), row.reason.as_deref(), row.listed, row.lease),
+        (("queued", 1), Some("lane_full"), true, None)
+    );
+    assert!(database.store.give_back(ONE, &back(1)).await.expect("a look").is_empty(), "once");
+    database.drain(3, endpoint(1), 1).await;
+    assert!(database.store.give_back(ONE, &back(1)).await.expect("a look").is_empty(), "the delivery is leased anew");
+}
+
+#[tokio::test]
+async fn a_delivery_of_a_paused_endpoint_gets_a_backlog_without_an_owner() {
+    let database = Database::new().await;
+    let sent = database.persist_one(endpoint(1), starting(1)).await;
+    let back = [GiveBack { delivery: sent.delivery, lease: lease_id(1), reason: QueueReason::Paused }];
+    assert_eq!(database.store.give_back(ONE, &back).await.expect("a commit")[0].owner, None);
+    assert_eq!(database.owner(endpoint(1)).await, Some(None));
+}
+
+#[tokio::test]
+async fn a_delivery_ends_without_an_attempt() {
+    use fanfare_domain::delivery::FailureReason::{Expired, HeldTooLong, TooManyHeld};
+    use fanfare_store::{End, EndLeased};
+    let database = Database::new().await;
+    let sent = database.persist_one(endpoint(1), starting(1)).await;
+    let end = |lease, end| [EndLeased { delivery: sent.delivery, lease: lease_id(lease), end, notifies_owner: true }];
+    assert_eq!(database.store.end_leased(&end(2, End::Failed(Expired))).await.expect("a look"), 0);
+    assert_eq!(database.store.end_leased(&end(1, End::Failed(Expired))).await.expect("a commit"), 1);
+    let row = database.finished(sent.delivery).await.expect("a finished row");
+    assert_eq!((row.state.as_str(), row.reason.as_deref(), row.attempt), ("failed", Some("expired"), 0));
+    assert_eq!(database.count("failure_notices").await, 1);
+    let queued = database.queue(endpoint(2), 5).await;
+    assert_eq!(database.store.end_queued(endpoint(2), End::Skipped, true, 2).await.expect("a commit"), 2);
+    assert_eq!(database.finished(queued[0].delivery).await.map(|row| row.state).as_deref(), Some("skipped"));
+    // Of the remaining three deliveries, the oldest exceeds the maximum.
+    assert_eq!(database.store.end_too_many_held(endpoint(2), 2, true, 10).await.expect("a commit"), 1);
+    let row = database.finished(queued[2].delivery).await.expect("a finished row");
+    assert_eq!(row.reason.as_deref(), Some(TooManyHeld.as_str()));
+    database
+        .rows("UPDATE open_deliveries SET since = now() + interval '2 h' WHERE id <> $1", &[&queued[4].delivery.0])
+        .await;
+    let age = Duration::from_millis(1);
+    assert_eq!(database.store.end_held_too_long(endpoint(2), age, true, 10).await.expect("a commit"), 1);
+    let row = database.finished(queued[4].delivery).await.expect("a finished row");
+    assert_eq!(row.reason.as_deref(), Some(HeldTooLong.as_str()));
+    assert_eq!(database.count("open_deliveries").await, 1);
+    assert_eq!(database.count("failure_notices").await, 3, "a skipped delivery is not reported");
 }

@@ -9,11 +9,12 @@ mod fan_out;
 mod lease;
 mod persist;
 mod processes;
-mod queue;
 mod record;
+mod recovery;
 mod replays;
 mod resend;
 mod retention;
+mod retries;
 
 /// Tests with filled tables, or under load.
 mod filled {

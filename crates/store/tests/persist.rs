@@ -81,7 +81,7 @@ async fn of_two_copies_at_once_one_is_new() {
 }
 
 #[tokio::test]
-async fn a_copy_waits_for_the_one_that_is_not_committed() {
+async fn a_copy_waits_for_the_uncommitted_event() {
     let database = Database::new().await;
     let by_hand = database.connect().await;
     let insert = "INSERT INTO event_keys SELECT $1, date_trunc('month', now() AT TIME ZONE 'UTC')::date, now()";

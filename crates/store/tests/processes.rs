@@ -20,7 +20,7 @@ async fn kill(database: &Database, id: ProcessId, ago: &str) {
 }
 
 #[tokio::test]
-async fn a_process_sees_those_that_live() {
+async fn a_process_sees_the_live_processes() {
     let database = Database::new().await;
     register(&database, ONE, ProcessKind::Dispatcher).await;
     register(&database, TWO, ProcessKind::Ingest).await;
@@ -67,7 +67,7 @@ async fn a_renewal_lasts_as_long_as_told() {
 }
 
 #[tokio::test]
-async fn what_the_dead_owned_is_released() {
+async fn backlogs_of_a_dead_process_are_released() {
     let database = Database::new().await;
     register(&database, ONE, ProcessKind::Dispatcher).await;
     register(&database, DEAD, ProcessKind::Dispatcher).await;

@@ -96,7 +96,7 @@ impl NextDue for AttemptRecord {
 }
 
 #[tokio::test]
-async fn a_failure_is_noticed_where_its_owner_wants_it() {
+async fn a_failure_is_reported_to_owners_who_want_notices() {
     let database = Database::new().await;
     let sent = database.persist_one(endpoint(1), starting(1)).await;
     store(&database, &[AttemptRecord { notifies_owner: false, ..failed(&sent, 1, 1) }]).await;
@@ -104,7 +104,7 @@ async fn a_failure_is_noticed_where_its_owner_wants_it() {
 }
 
 #[tokio::test]
-async fn a_failure_under_another_lease_or_attempt_moves_nothing() {
+async fn a_failure_under_another_lease_or_attempt_changes_no_state() {
     let database = Database::new().await;
     let sent = database.persist_one(endpoint(1), starting(1)).await;
     let before = database.open(sent.delivery).await;
@@ -133,7 +133,7 @@ async fn a_late_failure_completes_the_row_of_its_attempt() {
 }
 
 #[tokio::test]
-async fn a_late_success_ends_what_another_process_sends() {
+async fn a_late_success_ends_a_delivery_leased_by_another_process() {
     let database = Database::new().await;
     let sent = database.persist_one(endpoint(1), starting(1)).await;
     take_over(&database, &sent, 2).await;
@@ -153,7 +153,7 @@ async fn a_late_success_ends_what_another_process_sends() {
 }
 
 #[tokio::test]
-async fn a_late_success_ends_what_waits() {
+async fn a_late_success_ends_a_scheduled_delivery() {
     let database = Database::new().await;
     let sent = database.persist_one(endpoint(1), starting(1)).await;
     store(&database, &[scheduled(&sent, 1, 1)]).await;
@@ -163,7 +163,7 @@ async fn a_late_success_ends_what_waits() {
 }
 
 #[tokio::test]
-async fn a_late_success_mends_a_failed_delivery() {
+async fn a_late_success_ends_a_failed_delivery_as_delivered() {
     let database = Database::new().await;
     let sent = database.persist_one(endpoint(1), starting(1)).await;
     take_over(&database, &sent, 2).await;
@@ -239,7 +239,7 @@ async fn an_attempt_without_an_answer_is_recorded() {
 }
 
 #[tokio::test]
-async fn what_was_erased_stays_erased() {
+async fn a_late_record_does_not_restore_an_erased_event() {
     let database = Database::new().await;
     let sent = database.persist_one(endpoint(1), starting(1)).await;
     database.rows("UPDATE open_deliveries SET lease_until = now() - interval '1 s'", &[]).await;

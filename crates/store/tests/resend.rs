@@ -91,7 +91,7 @@ async fn a_late_success_ends_a_resend() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_left_out() {
+async fn deliveries_that_cannot_be_sent_are_left_out() {
     let database = Database::new().await;
     let mut ids = Vec::new();
     for number in 1..=5 {

@@ -80,7 +80,7 @@ async fn open_deliveries_below_the_line_end() {
 }
 
 #[tokio::test]
-async fn tables_below_the_line_are_dropped_when_they_are_free() {
+async fn tables_below_the_line_are_dropped_once_unlocked() {
     let database = Database::fresh().await;
     database.persist_at(moment(2 * DAY), endpoint(1), Start::Skipped).await;
     let new = database.persist_at(moment(0), endpoint(1), Start::Skipped).await;

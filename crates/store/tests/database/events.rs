@@ -13,7 +13,7 @@ use fanfare_domain::{
 use fanfare_store::{AttemptRecord, Demand, Floor, Lease, Leased, NewDelivery, NewEvent, NextState, Start};
 use jiff::Timestamp;
 
-use super::{APPLICATION, Database, ONE, lease_id};
+use super::{APPLICATION, Database, ONE, endpoint, lease_id};
 
 /// Duration of a lease in tests.
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
@@ -120,6 +120,13 @@ impl Database {
             sent.push(self.persist_one(endpoint, Start::Queued(QueueReason::LaneFull)).await);
         }
         sent.sort_unstable_by_key(|sent| sent.delivery);
+        sent
+    }
+
+    /// Writes a delivery whose first attempt failed: the second attempt is due in 60 s.
+    pub(crate) async fn schedule(&self, number: u128) -> Sent {
+        let sent = self.persist_one(endpoint(number), starting(1)).await;
+        self.store.record(&[&scheduled(&sent, 1, 1)]).await.expect("a commit");
         sent
     }
 

@@ -82,7 +82,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (name, url) = (self.name.clone(), self.url.clone());
-        // Neither branch waits for the test's own runtime.
+        // `block_on` panics within the test's runtime: both branches run on a thread of their own.
         if self.is_kept && !std::thread::panicking() {
             apart(async move {
                 connect(&url).await.batch_execute(RESET).await.expect("an empty database");
@@ -95,7 +95,7 @@ impl Drop for Database {
     }
 }
 
-/// Runs on a thread with its own runtime, whose end closes the connections.
+/// Runs `work` on a new thread and runtime, and waits for the end. The runtime's end closes the connections.
 fn apart(work: impl Future<Output = ()> + Send + 'static) {
     let work = move || runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work);
     if std::thread::spawn(work).join().is_err() {

@@ -1,4 +1,4 @@
-//! Concurrent statements that queue, lease, record and end backlogs: no delivery is lost or sent twice.
+//! Concurrent statements that queue, lease and record deliveries and end backlogs. No delivery is lost or sent twice.
 
 use std::{
     collections::HashMap,
@@ -99,7 +99,7 @@ fn sent(leased: &[Leased]) -> Vec<Sent> {
         .collect()
 }
 
-/// Drains the backlogs of a process, takes over and releases some, and ends the empty backlogs.
+/// Takes free backlogs, leases and records deliveries, and ends empty backlogs. Each tenth round releases all backlogs.
 async fn drain(store: Store, shared: Arc<Shared>, process: ProcessId) {
     let until = Instant::now() + LASTS;
     for round in 0_u64.. {

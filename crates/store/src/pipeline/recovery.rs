@@ -1,34 +1,22 @@
-//! Statements that queue deliveries: given-back leases, recovered deliveries.
+//! Recovery: deliveries whose lease has expired, or whose retry message is overdue, are queued.
 
 use std::time::Duration;
 
 use fanfare_domain::{
-    delivery::{FailureReason, MAX_UNKNOWN_ATTEMPTS, QueueReason},
-    ids::{DeliveryId, LeaseId, ProcessId},
+    delivery::{FailureReason, MAX_UNKNOWN_ATTEMPTS},
+    ids::ProcessId,
 };
 use jiff::Timestamp;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, types::ToSql};
 
 use crate::{
     Store, StoreError,
     connection::store::{milliseconds, row_count},
     pipeline::{
         backlogs::{TouchedBacklog, touched, with_backlogs},
-        columns::Columns,
         finish::FINISH,
     },
 };
-
-/// A leased delivery to give back unsent.
-#[derive(Debug, Clone, Copy)]
-pub struct GiveBack {
-    /// Id of the delivery.
-    pub delivery: DeliveryId,
-    /// Lease to end.
-    pub lease: LeaseId,
-    /// Reason of the give-back.
-    pub reason: QueueReason,
-}
 
 /// Result of a recovery.
 #[derive(Debug, Default)]
@@ -47,34 +35,6 @@ pub struct Recovered {
 const FLOOR_MARGIN: &str = "interval '30 s'";
 
 impl Store {
-    /// Gives leased deliveries back unsent. A lease already recovered changes nothing.
-    ///
-    /// The batch must be sorted by delivery.
-    ///
-    /// # Errors
-    /// After [`StoreError::Unavailable`] the batch may have been queued.
-    pub async fn give_back(&self, process: ProcessId, batch: &[GiveBack]) -> Result<Vec<TouchedBacklog>, StoreError> {
-        let columns = Columns::new(batch, 2)
-            .column("id", "uuid", |back| back.delivery.0)
-            .column("lease_id", "uuid", |back| back.lease.0)
-            .column("reason", "text", |back| back.reason.as_str());
-        let statement = format!(
-            "WITH input AS MATERIALIZED (SELECT * FROM {}), queued AS (
-    UPDATE open_deliveries o
-    SET state = 'queued', reason = i.reason, since = now(), lease_id = NULL, lease_until = NULL, listed = true
-    FROM input i WHERE o.id = i.id AND o.id = ANY ({}) AND o.lease_id = i.lease_id AND o.state || '' = 'sending'
-    RETURNING o.id, o.endpoint_id, o.application_id, o.reason
-), {} SELECT * FROM touched",
-            columns.table("i"),
-            columns.parameter("id"),
-            with_backlogs("$1")
-        );
-        let writer = self.writer().await?;
-        let statement = writer.prepare_cached(&statement).await?;
-        let parameters: Vec<_> = [&process.0 as _].into_iter().chain(columns.values()).collect();
-        Ok(writer.query(&statement, &parameters).await?.iter().map(touched).collect())
-    }
-
     /// Queues up to `limit` deliveries with an expired lease, each with the next attempt number, and writes the
     /// `unknown` attempts. A delivery that was sent alone at its last deaths fails as aborted. Earlier looks have
     /// covered all leases that ended before `floor`.
@@ -122,17 +82,7 @@ UNION ALL SELECT 'aborted', NULL, NULL, NULL, count(*), NULL FROM ended",
         let statement = writer.prepare_cached(&statement).await?;
         let (most, aborted) = (MAX_UNKNOWN_ATTEMPTS.cast_signed(), FailureReason::Aborted.as_str());
         let parameters: [&(dyn ToSql + Sync); 5] = [&process.0, &floor, &row_count(limit), &most, &aborted];
-        let rows = writer.query(&statement, &parameters).await?;
-        let mut recovered = Recovered::default();
-        for row in &rows {
-            let count = || row.get::<_, i64>("count").unsigned_abs();
-            match row.get::<_, &str>("kind") {
-                "queued" => (recovered.queued, recovered.reached) = (count(), row.get("reached")),
-                "aborted" => recovered.aborted = count(),
-                _ => recovered.backlogs.push(touched(row)),
-            }
-        }
-        Ok(recovered)
+        Ok(recovered(&writer.query(&statement, &parameters).await?))
     }
 
     /// Queues up to `limit` scheduled deliveries that are overdue by more than `late`: their retry message did not
@@ -164,17 +114,19 @@ UNION ALL SELECT 'queued', NULL, NULL, NULL, count(*), (SELECT max(due_at) FROM 
         let writer = self.writer().await?;
         let statement = writer.prepare_cached(&statement).await?;
         let parameters: [&(dyn ToSql + Sync); 4] = [&process.0, &floor, &row_count(limit), &milliseconds(late)];
-        let rows = writer.query(&statement, &parameters).await?;
-        let mut recovered = Recovered::default();
-        for row in &rows {
-            match row.get::<_, &str>("kind") {
-                "queued" => {
-                    recovered.queued = row.get::<_, i64>("count").unsigned_abs();
-                    recovered.reached = row.get("reached");
-                }
-                _ => recovered.backlogs.push(touched(row)),
-            }
-        }
-        Ok(recovered)
+        Ok(recovered(&writer.query(&statement, &parameters).await?))
     }
+}
+
+fn recovered(rows: &[Row]) -> Recovered {
+    let mut recovered = Recovered::default();
+    for row in rows {
+        let count = || row.get::<_, i64>("count").unsigned_abs();
+        match row.get::<_, &str>("kind") {
+            "queued" => (recovered.queued, recovered.reached) = (count(), row.get("reached")),
+            "aborted" => recovered.aborted = count(),
+            _ => recovered.backlogs.push(touched(row)),
+        }
+    }
+    recovered
 }
