@@ -14,7 +14,7 @@ SUITE := trixie
 cargo_deny := 0.20.2
 # End-to-end tests of `make test-fast`: from publishing over both entrances to delivery and retry.
 main_path := deliver::event_flow:: publish::amqp::the_documented_message publish::amqp::a_key_is_one_event \
-  publish::http::the_same_key publish::http::each_event_of_a_batch publish::amqp::what_cannot_be_read_is_parked \
+  publish::http::the_same_key publish::http::each_event_of_a_batch publish::amqp::invalid_messages_are_parked \
   api::resend::one_delivery_is_sent_again survive::drain::
 # The slowest tests of the store, which `make test-fast` leaves out.
 slow_store := stress:: plans:: retention::

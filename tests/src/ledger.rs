@@ -189,26 +189,30 @@ impl Ledger {
     /// If the accounts differ by more than `allowed`.
     pub fn check(&self, allowed: Allowed) {
         println!("{self}");
-        let faults = self.faults(allowed);
-        let shown: Vec<_> = faults.iter().take(20).cloned().collect();
-        assert!(faults.is_empty(), "{} faults in the ledger:\n{}", faults.len(), shown.join("\n"));
+        let differences = self.differences(allowed);
+        let shown: Vec<_> = differences.iter().take(20).cloned().collect();
+        assert!(differences.is_empty(), "{} differences in the ledger:\n{}", differences.len(), shown.join("\n"));
     }
 
     /// Lists all differences beyond `allowed`.
-    pub fn faults(&self, allowed: Allowed) -> Vec<String> {
-        let mut faults: Vec<String> = Vec::new();
+    pub fn differences(&self, allowed: Allowed) -> Vec<String> {
+        let mut differences: Vec<String> = Vec::new();
         for ((path, key), account) in self.accounts.iter().filter(|(_, account)| !account.is_missing(allowed.missing)) {
-            faults.extend(account.faults(allowed.missing).map(|fault| format!("{path} {key}: {fault} in {account:?}")));
+            differences.extend(
+                account
+                    .differences(allowed.missing)
+                    .map(|difference| format!("{path} {key}: {difference} in {account:?}")),
+            );
         }
         // Fanfare renders a body again if the row with the body was lost.
         if !self.unlike.is_empty() && allowed.missing != Missing::Rows {
-            faults.push(format!("a repeated request has another body or event id: {:?}", self.unlike));
+            differences.push(format!("a repeated request has another body or event id: {:?}", self.unlike));
         }
         let Totals { repeats, unknown, .. } = self.totals(allowed);
         if repeats > allowed.repeats || unknown > allowed.unknown {
-            faults.push(format!("{repeats} repeats and {unknown} unknown attempts, but {allowed:?}"));
+            differences.push(format!("{repeats} repeats and {unknown} unknown attempts, but {allowed:?}"));
         }
-        faults
+        differences
     }
 
     /// Sums over all deliveries. Counts losses within `allowed` as missing.
@@ -254,7 +258,7 @@ impl DeliveryAccount {
         self.rows == 0 && (allowed == Missing::Rows || (allowed == Missing::Untaken && !was_sent))
     }
 
-    fn faults(&self, missing: Missing) -> impl Iterator<Item = &'static str> {
+    fn differences(&self, missing: Missing) -> impl Iterator<Item = &'static str> {
         let has_all_rows = missing != Missing::Rows;
         let requests = i64::try_from(self.requests.len()).unwrap_or(i64::MAX);
         let failed = self.requests.iter().filter(|success| !**success).count();

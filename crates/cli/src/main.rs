@@ -195,7 +195,7 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
     Ok(None)
 }
 
-/// Repeats until a round finds nothing: a process with another first key may write meanwhile.
+/// Re-encrypts in rounds until nothing is left: meanwhile, a process with another first key may write.
 async fn reencrypt(store: &Store) -> anyhow::Result<()> {
     const MAX_ROUNDS: usize = 20;
     for _ in 0..MAX_ROUNDS {

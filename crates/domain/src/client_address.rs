@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_trusted_proxy_says_counts() {
+    fn only_forwarded_addresses_of_trusted_proxies_count() {
         assert_eq!(of("8.8.8.8", &["1.1.1.1"], &[]), "8.8.8.8");
         assert_eq!(of("8.8.8.8", &["1.1.1.1"], &["10.0.0.0/8"]), "8.8.8.8");
         assert_eq!(of("10.0.0.1", &["9.9.9.9, 1.1.1.1"], &["10.0.0.0/8"]), "1.1.1.1");
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_ends_the_way_back() {
+    fn an_invalid_forwarded_address_ends_the_walk() {
         assert_eq!(of("10.0.0.1", &[], &["10.0.0.0/8"]), "10.0.0.1");
         assert_eq!(of("10.0.0.1", &["1.1.1.1, unknown"], &["10.0.0.0/8"]), "10.0.0.1");
         assert_eq!(of("10.0.0.1", &["10.0.0.3, 10.0.0.2"], &["10.0.0.0/8"]), "10.0.0.3");

@@ -329,7 +329,7 @@ mod tests {
 
     /// Compares keys, their order, ids and times with each system's envelope.
     #[test]
-    fn each_document_has_its_envelope() {
+    fn each_dialect_has_its_envelope() {
         let id = "01h455vb4pex5vsknk084sn02q";
         let sent = r#"{"b":1.0,"a":"\u00e9"}"#;
         assert_eq!(body("incenta"), r#"{"event":"a.b","data":{"b":1,"a":"é"},"timestamp":"2026-06-18T12:00:00.500Z"}"#);
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn each_document_has_its_schedule_and_its_deadline() {
+    fn each_dialect_has_its_schedule_and_its_deadline() {
         let form = |name: &str| {
             let policy = &shipped(name).policy;
             (policy.schedule.names().join(" "), policy.jitter_percent, policy.timeout.as_secs())

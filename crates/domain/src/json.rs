@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_and_where() {
+    fn an_error_names_the_fault_and_the_place() {
         let syntax = |offset, what| Err(JsonFault::Syntax { offset, what });
         assert_eq!(check("[1,]"), syntax(3, "a value is expected"));
         assert_eq!(check("{\"a\":"), syntax(5, "the text ends too early"));

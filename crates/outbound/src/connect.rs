@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn judges_what_a_host_stands_for() {
+    async fn a_host_is_judged_by_its_address() {
         for host in ["127.0.0.1", "[::ffff:127.0.0.1]", "[::1]", "localhost", "LOCALHOST."] {
             let uri: Uri = format!("http://{host}:1/").parse().expect("URI");
             let addresses = look_up(&route(&[]).names, &uri).await.expect("addresses");

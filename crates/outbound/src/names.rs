@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_server_is_read_as_it_is_written() {
+    fn a_name_server_is_parsed_as_written() {
         for (text, address) in [
             ("9.9.9.9", "9.9.9.9:53"),
             ("127.0.0.1:5353", "127.0.0.1:5353"),

@@ -213,7 +213,7 @@ mod tests {
 
     /// The expected value comes from Node: `createHmac("sha256", secret).update(body).digest("hex")`.
     #[test]
-    fn each_documents_header_has_its_form() {
+    fn each_dialects_header_has_its_form() {
         let hex = "78dd34208881d421fa3a5c6234cab4568e4b390c903fc1a2668d1e71c68fb9c9";
         let sent = |dialect, name| headers(dialect, &[(OLD, None)], 5)[name].to_str().expect("ASCII").to_owned();
         assert_eq!(sent("incenta", "x-webhook-signature"), hex);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_secret_nothing_pretends_to_be_signed() {
+    fn without_a_secret_no_signature_header_is_sent() {
         let headers = headers("incenta", &[(OLD, Some(5))], 5);
         assert!(!headers.contains_key("webhook-signature") && !headers.contains_key("x-webhook-signature"));
         assert_eq!(headers["webhook-timestamp"], "5");

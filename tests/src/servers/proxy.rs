@@ -66,12 +66,12 @@ impl Proxy {
     }
 
     /// Drops all data of all connections, including new connections; both sides stay connected.
-    pub fn part(&self) {
+    pub fn partition(&self) {
         self.orders.send_modify(|orders| orders.silent_before = u64::MAX);
     }
 
-    /// Ends [`Self::part`] and resets all open connections, like a machine that returns without the old connections.
-    pub fn join(&self) {
+    /// Ends [`Self::partition`] and resets all open connections, like a machine that returns without the old connections.
+    pub fn heal(&self) {
         self.orders.send_modify(|orders| (orders.silent_before, orders.reset_before) = (0, orders.next));
     }
 

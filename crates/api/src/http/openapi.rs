@@ -12,7 +12,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::http::error::ErrorCode;
 
-/// Completes the routes' descriptions to the document of the API.
+/// Adds title, error table, tags, security and the parameter `application` to the document generated from the routes.
 pub fn describe(mut api: OpenApi) -> OpenApi {
     let description = format!(
         "Publish events. Configure and test webhooks. Inspect and resend deliveries.\n\n\
@@ -38,11 +38,7 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
     ]);
     for path in api.paths.paths.values_mut() {
         let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.patch, &mut path.delete];
-        operations
-            .into_iter()
-            .flatten()
-            .filter(|operation| is_of_one_application(operation))
-            .for_each(name_application);
+        operations.into_iter().flatten().filter(|operation| lacks_application(operation)).for_each(name_application);
     }
     let components = api.components.get_or_insert_default();
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
@@ -55,7 +51,7 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
 }
 
 /// True if an operation is about a single application and lacks the parameter `application`.
-fn is_of_one_application(operation: &Operation) -> bool {
+fn lacks_application(operation: &Operation) -> bool {
     let is_of_all = |tag: &String| tag == "applications" || tag == "parked messages";
     let names_application =
         |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.name == "application");

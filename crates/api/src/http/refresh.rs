@@ -13,7 +13,7 @@ pub async fn refresh_after_write(State(directory): State<Directory>, request: Re
     let is_write = !request.method().is_safe();
     let response = next.run(request).await;
     if is_write && response.status().is_success() {
-        // While the database is away, the refresh fails. The directory then refreshes when the database returns.
+        // Without the database, the refresh fails. The directory then refreshes as soon as the database answers.
         directory.refresh().await;
     }
     response

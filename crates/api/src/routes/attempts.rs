@@ -91,7 +91,7 @@ pub(crate) struct AttemptsQuery {
     limit: Option<usize>,
 }
 
-/// Lists the last attempts of all deliveries to a webhook. `/webhooks/logs` lists all attempts.
+/// Lists the newest attempts of a webhook, across all deliveries. `/webhooks/logs` lists all attempts.
 #[utoipa::path(get, path = "/webhooks/{id}/attempts", operation_id = "list_webhook_attempts", tag = "webhooks",
     params(("id" = String, Path), AttemptsQuery), responses((status = 200, body = Answer<Vec<AttemptLog>>), Failures))]
 pub(crate) async fn list(

@@ -119,7 +119,7 @@ pub(crate) async fn create(
     };
     let described = EventTypeDescription { name, category: new.category, description: new.description, sample };
     if !api.store.describe_event_type(authorized.application, &described, MAX_OWN).await? {
-        return Err(ApiError::invalid("name", format!("exceeds {MAX_OWN} own event types: remove a type")));
+        return Err(ApiError::invalid("name", format!("is beyond the {MAX_OWN} own event types: remove a type")));
     }
     Ok(Answer::of(DescribedType::new(&described, "application")).with(StatusCode::CREATED))
 }

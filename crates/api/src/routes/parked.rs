@@ -239,8 +239,8 @@ impl ApiState {
         Ok(self.store.parked(&filter).await?.iter().map(|row| row.id).collect())
     }
 
-    /// Publishes a parked message, then deletes the row. A crash between the two steps can only put the message back
-    /// twice, and both copies are the same event.
+    /// Publishes a parked message, then deletes the row. After a crash between the two steps, the
+    /// message can be put back again. Both copies become a single event.
     async fn put_back(&self, parked: ParkedId, edit: &Edit) -> Result<(), ApiError> {
         let (row, headers, body) = self.store.parked_message(parked).await?.ok_or_else(no_such_parked)?;
         let put_back = PutBack {
@@ -252,21 +252,21 @@ impl ApiState {
             body: &body,
         };
         let message = encode_put_back(&self.topology, &put_back, edit);
-        let message = message.map_err(|unreadable| not_to_put_back(parked, &unreadable))?;
+        let message = message.map_err(|unreadable| invalid_put_back(parked, &unreadable))?;
         let published = self.publisher.publish(message).await;
-        published.map_err(not_put_back)?;
+        published.map_err(not_published)?;
         crash_point("put_back.confirmed");
         self.store.discard_parked(parked).await?;
         Ok(())
     }
 }
 
-fn not_to_put_back(parked: ParkedId, unreadable: &Unreadable) -> ApiError {
+fn invalid_put_back(parked: ParkedId, unreadable: &Unreadable) -> ApiError {
     let message = format!("{parked} stays parked: {unreadable}; put the message back with another value");
     ApiError::new(ErrorCode::InvalidField, message)
 }
 
-fn not_put_back(error: PublishError) -> ApiError {
+fn not_published(error: PublishError) -> ApiError {
     let code = match error {
         PublishError::Unavailable => ErrorCode::BrokerUnavailable,
         PublishError::Refused => ErrorCode::BrokerRefused,

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_kept_is_forgotten_unless_somebody_holds_it() {
+    async fn an_entry_is_forgotten_unless_kept_or_held() {
         let numbers = PerEndpoint::new();
         for number in 0..1000 {
             assert_eq!(*numbers.get(endpoint(number), || number), number);

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn not_too_many_bytes_and_never_nothing() {
+    fn a_batch_is_bounded_in_bytes_and_never_empty() {
         assert_eq!(
             batches(vec![(1, MAX_BYTES * 2, false), (2, MAX_BYTES, false), (3, 1, false)]),
             [vec![1], vec![2], vec![3]]
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_alone_stays_alone() {
+    fn an_item_marked_alone_gets_a_batch_of_its_own() {
         assert_eq!(
             batches(vec![(1, 1, false), (2, 1, true), (3, 1, false), (4, 1, true)]),
             [vec![1, 3], vec![2], vec![4]]

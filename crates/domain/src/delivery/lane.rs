@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_failing_endpoint_is_kept_for_longer() {
+    fn the_lane_of_a_failing_endpoint_is_kept_longer() {
         let mut lane = grown();
         let failed = Outcome::Answered { status: 500, retry_after: None };
         for kept in [KEPT, KEPT_FAILING] {

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_outcome() {
+    fn invalid_outcomes_are_refused() {
         for text in ["", "2", "2x", "1xx", "6xx", "xx", "0200", "+20", "2XX", "600", "unknown", "answered", "２xx"] {
             assert!(OutcomeRules::parse(&[], &[text], &[]).is_err(), "{text}");
         }

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rejected_ends_at_once_and_what_is_gone_says_so() {
+    fn a_rejection_ends_at_once_and_410_is_endpoint_gone() {
         let rules = OutcomeRules::parse(&["2xx"], &["4xx"], &["410"]).expect("rules");
         let policy = Policy { rules, ..policy(&DEFAULT) };
         let decide = |status| {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_schedule() {
+    fn invalid_schedules_are_refused() {
         for text in ["", "60", "0s", "1500ms", "25h", "2d", "1m "] {
             assert!(Schedule::parse(&["60s", text]).is_err(), "{text}");
         }

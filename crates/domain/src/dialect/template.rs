@@ -68,7 +68,7 @@ mod tests {
     const PLACES: [(&str, u8); 2] = [("one", 1), ("two", 2)];
 
     #[test]
-    fn fills_what_it_knows_and_refuses_the_rest() {
+    fn known_places_are_filled_and_unknown_places_refused() {
         let template = Template::parse("a<one>b<two><one>", &PLACES).expect("a template");
         assert_eq!(template.fill(|place, text| text.push_str(&place.to_string())), "a1b21");
         let unknown = Template::parse("<three>", &PLACES).expect_err("unknown");

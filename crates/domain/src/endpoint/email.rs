@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_a_mailbox_and_nothing_around_it() {
+    fn an_address_is_a_mailbox_without_further_text() {
         assert_eq!(check_email("owner+fanfare@mail.example.com"), Ok(()));
         for text in [
             "",

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_is_not_the_customers() {
+    fn reserved_and_invalid_headers_are_refused() {
         for name in OF_THE_MESSAGE.into_iter().chain(OF_STANDARD_WEBHOOKS).chain([
             "Host",
             "WEBHOOK-ID",

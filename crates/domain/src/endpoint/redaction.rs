@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_looked_through_is_not_kept() {
+    fn an_unreadable_response_is_replaced() {
         let redaction = of(&["password"]);
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
         for body in ["password=x", r#"{"password":"#, "{\"a\":\"\u{1}\"}", r#"{"\ud800":1}"#, &deep] {

@@ -88,14 +88,14 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_a_system_that_is_replaced_brings() {
+    fn secrets_of_replaced_systems_are_accepted() {
         let key = |text: &str| SigningSecret::parse(text).expect(text).key();
         assert_eq!(key("not base64!"), b"not base64!");
         assert_eq!(key("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
     }
 
     #[test]
-    fn refuses_what_a_verifier_would_not_take() {
+    fn secrets_that_verifiers_refuse_are_refused() {
         for text in ["whsec_", "whsec_%%%", "whsec_c2hvcnQ="] {
             assert_eq!(SigningSecret::parse(text), Err(InvalidSigningSecret::Encoding), "{text}");
         }

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_read_as_they_are_written() {
+    fn ports_are_parsed_as_written() {
         assert_eq!(Ports::DEFAULT.parse(), Ok(Ports::default()));
         assert_eq!(" 25, 8000 - 8999".parse(), Ok(Ports(vec![25..=25, 8000..=8999])));
         for text in ["", "0", "80,", "http", "90-80", "65536", "-80", "80-"] {

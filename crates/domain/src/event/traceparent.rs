@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_the_recommendation_refuses() {
+    fn values_that_the_recommendation_forbids_are_refused() {
         assert!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse::<Traceparent>().is_ok());
         for text in [
             "00-00000000000000000000000000000000-00f067aa0ba902b7-01",

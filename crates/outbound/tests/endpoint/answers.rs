@@ -25,7 +25,7 @@ async fn a_200_is_success_and_is_recorded_with_what_helps() {
 }
 
 #[tokio::test]
-async fn sends_the_request_that_it_should() {
+async fn the_request_has_the_expected_method_headers_and_body() {
     let (heard, mut requests) = mpsc::unbounded_channel();
     let receiver = Receiver::start(move |mut stream| {
         let heard = heard.clone();

@@ -69,7 +69,7 @@ async fn the_proxy_gets_the_address_that_was_vetted() {
 }
 
 #[tokio::test]
-async fn what_may_not_be_called_is_not_asked_for() {
+async fn a_forbidden_address_is_not_requested_from_the_proxy() {
     let receiver = Receiver::answering(OK).await;
     let (proxy, asked) = proxy(ESTABLISHED).await;
     let client = through(&proxy, false, Settings::default());

@@ -40,7 +40,7 @@ async fn no_spelling_reaches_the_loopback() {
 }
 
 #[tokio::test]
-async fn an_exception_opens_what_it_names() {
+async fn an_allowed_network_permits_only_its_addresses() {
     let receiver = Receiver::answering(OK).await;
     let only = |net: &str| Client::new(&allowing(&[net])).expect("client");
     let url = format!("http://127.1:{}/", receiver.address.port());

@@ -149,7 +149,7 @@ async fn a_name_that_changes_its_address_is_judged_at_each_attempt() {
 }
 
 #[tokio::test]
-async fn all_addresses_of_a_name_are_judged_whatever_way_they_come() {
+async fn all_addresses_of_a_name_are_checked_in_every_notation() {
     let receiver = Receiver::answering(OK).await;
     let inside = inside(&receiver).await;
     let zone: Zone = [
@@ -195,7 +195,7 @@ async fn all_addresses_of_a_name_are_judged_whatever_way_they_come() {
 /// Many unanswered names do not delay other names. The number exceeds the threads of a process, on which the system's
 /// own look-ups would wait.
 #[tokio::test]
-async fn silent_name_servers_hold_up_nobody_else() {
+async fn silent_name_servers_do_not_delay_other_endpoints() {
     const MORE_THAN_THREADS: usize = 600;
     let receiver = Receiver::answering(OK).await;
     let server = NameServer::start([("one.example", vec![vec![is("127.0.0.1")]])].into()).await;

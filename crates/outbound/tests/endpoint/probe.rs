@@ -33,7 +33,7 @@ fn reached(probe: &Probe) -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn over_http_there_is_all_but_tls() {
+async fn a_probe_over_http_has_all_steps_except_tls() {
     let receiver =
         Receiver::answering("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok").await;
     let probe = probe(&receiver.url(), AMPLE).await;
@@ -44,7 +44,7 @@ async fn over_http_there_is_all_but_tls() {
 }
 
 #[tokio::test]
-async fn over_https_there_is_everything() {
+async fn a_probe_over_https_has_all_steps() {
     let (receiver, roots) = receiver_named("127.0.0.1").await;
     let client = trusting(&roots).expect("client");
     let probe = client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await;
@@ -93,7 +93,7 @@ async fn tells_the_headers_that_the_receiver_gets() {
 }
 
 #[tokio::test]
-async fn where_nobody_listens_the_name_was_looked_up() {
+async fn a_probe_of_a_closed_port_has_the_lookup_only() {
     let (_held, address) = closed_port();
     let probe = probe(&format!("http://{address}/"), AMPLE).await;
     assert_eq!(probe.exchange.outcome, Outcome::ConnectionFailed);
@@ -102,7 +102,7 @@ async fn where_nobody_listens_the_name_was_looked_up() {
 }
 
 #[tokio::test]
-async fn what_is_forbidden_is_not_called() {
+async fn a_forbidden_address_is_not_called() {
     let receiver = Receiver::answering(NO_CONTENT).await;
     let client = Client::new(&Settings::default()).expect("client");
     for host in ["127.0.0.1", "127.1", "localhost", "[::ffff:127.0.0.1]"] {
@@ -118,7 +118,7 @@ async fn what_is_forbidden_is_not_called() {
 }
 
 #[tokio::test]
-async fn a_name_without_an_address_is_as_far_as_it_goes() {
+async fn a_probe_of_a_name_without_an_address_ends_at_the_lookup() {
     // A label of more than 63 characters is refused without a resolver.
     let probe = probe(&format!("http://{}.example/", "a".repeat(64)), AMPLE).await;
     assert_eq!(probe.exchange.outcome, Outcome::NameNotResolved, "{:?}", probe.exchange.error);
@@ -164,7 +164,7 @@ async fn the_deadline_is_over_the_body_too() {
 }
 
 #[tokio::test]
-async fn where_no_request_can_be_made_there_is_nothing_to_tell() {
+async fn a_probe_of_an_unsendable_url_has_no_steps() {
     let client = Client::new(&https_only(Settings::default())).expect("client");
     let probe = client.probe(request("http://127.0.0.1/", AMPLE)).await;
     assert_eq!(probe.exchange.outcome, Outcome::NotSendable);

@@ -70,7 +70,7 @@ fn answer_one(listener: &TcpListener) -> TcpStream {
 
 /// A receiver that reads a request on a reused connection and then dies may have accepted the event.
 #[tokio::test(flavor = "current_thread")]
-async fn what_was_sent_is_not_sent_again() {
+async fn a_request_that_was_sent_is_not_repeated_on_another_connection() {
     let (heard, mut requests) = unbounded_channel();
     let receiver = Receiver::start(move |mut stream| {
         let heard = heard.clone();

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_is_what_the_database_said_and_goes_on() {
+    fn the_time_follows_the_database_and_advances() {
         let clock = Clock::default();
         let between = |from: Timestamp, to: Timestamp| (from..=to).contains(&clock.now());
         assert!(

@@ -50,7 +50,7 @@ impl StoreError {
         matches!(self, Self::Unavailable(_) | Self::Conflict(_))
     }
 
-    /// True if the statement may succeed later, at the latest after an operator mends the database's configuration.
+    /// True if the statement may succeed later, at the latest after an operator repairs the database's configuration.
     pub fn may_pass(&self) -> bool {
         self.is_transient() || matches!(self, Self::Refused(_))
     }

@@ -18,7 +18,7 @@ pub(crate) fn keep(scene: &Scene, run: &str, row: &Row, lines: &[String]) -> Pat
     let folder = repository().join(format!(".dev/chaos/{run}-{}", row.name));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("a folder for the evidence");
-    let about = format!("seed and time: {run}\n{row}\n{}\n\n{}\n", row.notes.join("\n"), row.faults.join("\n"));
+    let about = format!("seed and time: {run}\n{row}\n{}\n\n{}\n", row.notes.join("\n"), row.failures.join("\n"));
     write(&folder.join("faults"), &about);
     write(&folder.join("ledger"), &lines.join("\n"));
     let requests: Vec<String> = scene.world.receiver.all().iter().map(|request| format!("{request:?}")).collect();

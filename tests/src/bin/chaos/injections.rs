@@ -50,7 +50,7 @@ impl Scene {
             (Act::DiskAlarm, _) => self.rabbitmqctl(&["set_disk_free_limit", "900000GB"]),
             (Act::CloseConnections | Act::Purge | Act::TerminateBackends | Act::Reset, _) => self.repeat(fault).await,
             (Act::ReadOnly, _) => self.database_says("ALTER SYSTEM SET default_transaction_read_only = on").await,
-            (Act::HalfOpen, part) => self.ways(part).iter().for_each(Proxy::part),
+            (Act::HalfOpen, part) => self.ways(part).iter().for_each(Proxy::partition),
             (Act::Silence, part) => self.ways(part).iter().for_each(Proxy::silence),
             (Act::Delay, part) => self.delay(part, Duration::from_millis(draw.random_range(50..400))),
             (Act::Answer(behaviour), _) => self.answer(behaviour, behaviour),
@@ -58,7 +58,7 @@ impl Scene {
     }
 
     /// Ends a fault.
-    pub(crate) async fn recover(&mut self, fault: &Fault) {
+    pub(crate) async fn end_fault(&mut self, fault: &Fault) {
         match (fault.act, fault.part) {
             (Act::Kill | Act::Restart | Act::LoseData | Act::OlderCopy, Part::Broker | Part::Database) => {
                 block_in_place(|| self.server(fault.part).start());
@@ -89,7 +89,7 @@ impl Scene {
             (Act::MemoryAlarm, _) => self.rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "2GB"]),
             (Act::DiskAlarm, _) => self.rabbitmqctl(&["set_disk_free_limit", "50MB"]),
             (Act::ReadOnly, _) => self.database_says("ALTER SYSTEM RESET default_transaction_read_only").await,
-            (Act::HalfOpen, part) => self.ways(part).iter().for_each(Proxy::join),
+            (Act::HalfOpen, part) => self.ways(part).iter().for_each(Proxy::heal),
             (Act::Delay, part) => self.delay(part, Duration::ZERO),
             (Act::Answer(_), _) => self.answer(Behaviour::OK, Behaviour::Answer(200, SLOW)),
             _ => {}

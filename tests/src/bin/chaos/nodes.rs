@@ -69,7 +69,7 @@ impl Scene {
     /// Ingest must soon answer 202, or 503 with `Retry-After`. Deliveries must flow soon after the return of the nodes.
     pub(crate) fn check_answers(&mut self, again: Duration, answers: &[Answered]) {
         if again > HELD_UP {
-            self.wrong.push(format!("deliveries flow again only {:.1} s after the nodes", again.as_secs_f32()));
+            self.failures.push(format!("deliveries flow again only {:.1} s after the nodes", again.as_secs_f32()));
         }
         let fits = |answered: &Answered| {
             let answer = answered.answer.as_ref();
@@ -81,7 +81,7 @@ impl Scene {
         };
         let unfit: Vec<_> = answers.iter().filter(|answered| !fits(answered)).collect();
         if let Some(first) = unfit.first() {
-            self.wrong.push(format!("{} of {} answers are unfit: {first:?}", unfit.len(), answers.len()));
+            self.failures.push(format!("{} of {} answers are unfit: {first:?}", unfit.len(), answers.len()));
         }
         if let Some(slowest) = answers.iter().map(|answered| answered.took).max() {
             self.notes.push(format!("the slowest answer took {:.1} s", slowest.as_secs_f32()));
@@ -103,7 +103,7 @@ impl Scene {
             "without node {:?} {over_http:.1} s over HTTP, {over_amqp:.1} s over AMQP, {parked:.1} s to park",
             self.down
         );
-        if held_up > HELD_UP { self.wrong.push(told) } else { self.notes.push(told) }
+        if held_up > HELD_UP { self.failures.push(told) } else { self.notes.push(told) }
     }
 
     /// Publishes a message without an id, which is unreadable, and waits until it is in the table.

@@ -52,7 +52,7 @@ impl Scene {
                 Ending::Terminate => self.end(ended).await,
             }
             // Beside another fault no dispatcher may be able to drain: each would take all its grace.
-            if !self.wrong.is_empty() {
+            if !self.failures.is_empty() {
                 break;
             }
         }
@@ -110,9 +110,9 @@ impl Scene {
             match timeout(DRAINED, process.ended()).await {
                 Ok(0) => {}
                 Ok(code) => {
-                    self.wrong.push(format!("process {id} ended with {code}, {:?} after SIGTERM", started.elapsed()))
+                    self.failures.push(format!("process {id} ended with {code}, {:?} after SIGTERM", started.elapsed()))
                 }
-                Err(_) => self.wrong.push(format!("process {id} did not end within {DRAINED:?} of SIGTERM")),
+                Err(_) => self.failures.push(format!("process {id} did not end within {DRAINED:?} of SIGTERM")),
             }
         }
     }

@@ -32,7 +32,7 @@ pub(crate) async fn play(script: Script, seed: u64, table: &mut Table) {
     let mut steps = script.steps.into_iter();
     for step in steps.by_ref() {
         let row = run.take(&step, seed).await;
-        let failed = !row.faults.is_empty();
+        let failed = !row.failures.is_empty();
         table.add(row);
         if failed {
             break;
@@ -60,14 +60,14 @@ impl Run {
         let mut row = Row { name: step.name.clone(), ..Row::default() };
         self.lines.clear();
         if let Err(panic) = AssertUnwindSafe(self.perform(step, &mut draw, &mut row)).catch_unwind().await {
-            row.faults.push(message(&*panic));
+            row.failures.push(message(&*panic));
         }
         row.notes.append(&mut self.scene.notes);
         // A fault may hold up the end of another.
-        let wrong = if step.faults.len() > 1 { &mut row.notes } else { &mut row.faults };
-        wrong.append(&mut self.scene.wrong);
+        let failures = if step.faults.len() > 1 { &mut row.notes } else { &mut row.failures };
+        failures.append(&mut self.scene.failures);
         row.took = started.elapsed();
-        if !row.faults.is_empty() {
+        if !row.failures.is_empty() {
             row.evidence = Some(evidence::keep(&self.scene, &format!("{seed}-{}", step.time), &row, &self.lines));
         }
         row
@@ -104,7 +104,7 @@ impl Run {
         let mut faults = faults.to_vec();
         faults.shuffle(draw);
         for fault in &faults {
-            scene.recover(fault).await;
+            scene.end_fault(fault).await;
         }
         self.recovered = scene.accepted.len() + scene.load().accepted();
         let ((), again) = tokio::join!(
@@ -120,7 +120,7 @@ impl Run {
         let answers = scene.load().answers().split_off(answered);
         if faults.iter().all(|fault| fault.part != Part::Ingests) {
             let slow = answers.iter().filter(|answer| answer.took > ANSWERED);
-            row.faults
+            row.failures
                 .extend(slow.map(|answer| format!("ingest answered {} after {:?}", answer.status(), answer.took)));
         }
         if faults::nodes(&faults) > 1 {
@@ -138,7 +138,11 @@ impl Run {
         // Messages without an id are the test's own.
         let parked = "SELECT reason, count(*) FROM parked WHERE reason <> 'missing_message_id' GROUP BY reason";
         for parked in scene.world.database().await.query(parked, &[]).await.expect("parked messages") {
-            row.faults.push(format!("{} messages are parked as {}", parked.get::<_, i64>(1), parked.get::<_, &str>(0)));
+            row.failures.push(format!(
+                "{} messages are parked as {}",
+                parked.get::<_, i64>(1),
+                parked.get::<_, &str>(0)
+            ));
         }
         enter(&ledger, &scene.accepted[self.recovered..], allowed, row);
         self.lines.extend(ledger.accounts());
@@ -148,10 +152,10 @@ impl Run {
 /// Enters the ledger in a row. No event accepted after the end of the faults may be missing.
 fn enter(ledger: &Ledger, afterwards: &[String], allowed: Allowed, row: &mut Row) {
     row.totals = Some(ledger.totals(allowed));
-    row.faults.append(&mut ledger.faults(allowed));
+    row.failures.append(&mut ledger.differences(allowed));
     let missing = ledger.missing(allowed);
     let lost = afterwards.iter().filter(|key| missing.contains_key(key.as_str()));
-    row.faults.extend(lost.map(|key| format!("{key} is missing, and was accepted after the end of the fault")));
+    row.failures.extend(lost.map(|key| format!("{key} is missing, and was accepted after the end of the fault")));
     if !missing.is_empty() {
         let received = missing.values().filter(|received| **received).count();
         let keys: Vec<_> = missing.keys().copied().take(NAMED).collect();

@@ -52,8 +52,8 @@ pub(crate) struct Scene {
     /// The logs of all processes, running or ended.
     pub(crate) logs: Vec<(String, Logs)>,
     pub(crate) notes: Vec<String>,
-    /// Faults outside of the ledger.
-    pub(crate) wrong: Vec<String>,
+    /// Failures beside the differences of the ledger.
+    pub(crate) failures: Vec<String>,
     /// The URLs of the proxies.
     through: [(&'static str, String); 2],
     pub(crate) brokers: Vec<Instance>,
@@ -96,7 +96,7 @@ impl Scene {
             stopped: Vec::new(),
             logs: Vec::new(),
             notes: Vec::new(),
-            wrong: Vec::new(),
+            failures: Vec::new(),
             through,
             brokers,
             down: Vec::new(),

@@ -14,7 +14,7 @@ pub(crate) struct Row {
     pub(crate) again: Option<Duration>,
     pub(crate) took: Duration,
     pub(crate) notes: Vec<String>,
-    pub(crate) faults: Vec<String>,
+    pub(crate) failures: Vec<String>,
     /// The folder with the evidence of a failure.
     pub(crate) evidence: Option<PathBuf>,
 }
@@ -23,7 +23,7 @@ const HEAD: [&str; 9] = ["accepted", "delivered", "missing", "repeats", "attempt
 
 impl fmt::Display for Row {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let class = match (self.faults.len(), self.totals.map(|totals| totals.missing)) {
+        let class = match (self.failures.len(), self.totals.map(|totals| totals.missing)) {
             (0, Some(0)) => "kept all",
             (0, Some(_)) => "kept what it could",
             (0, None) => "went on",
@@ -69,11 +69,11 @@ impl Table {
     /// Adds and prints a row.
     pub(crate) fn add(&mut self, row: Row) {
         println!("{row}");
-        for fault in row.faults.iter().take(5) {
+        for fault in row.failures.iter().take(5) {
             println!("    {}", fault.chars().take(SHOWN).collect::<String>());
         }
         if let Some(evidence) = &row.evidence {
-            println!("    {} faults; the evidence is in {}", row.faults.len(), evidence.display());
+            println!("    {} faults; the evidence is in {}", row.failures.len(), evidence.display());
         }
         self.0.push(row);
     }
@@ -87,7 +87,7 @@ impl Table {
 
     /// Success where no step failed.
     pub(crate) fn ends_well(&self) -> ExitCode {
-        if self.0.iter().all(|row| row.faults.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.0.iter().all(|row| row.failures.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 

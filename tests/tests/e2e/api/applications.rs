@@ -59,7 +59,7 @@ async fn an_application_is_made_by_the_command_and_changed_over_the_api() {
 }
 
 #[tokio::test]
-async fn a_dialect_that_there_is_not_is_refused_with_those_that_there_are() {
+async fn an_unknown_dialect_is_refused_with_the_list_of_dialects() {
     let world = World::new().await;
     let administrator = admin(&world).await;
     let own = format!("applications/{}", world.application);

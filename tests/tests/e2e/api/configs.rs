@@ -104,7 +104,7 @@ async fn several_are_put_at_once_or_none_of_them() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_put_is_refused_with_code_and_field() {
+async fn an_invalid_configuration_is_refused_with_code_and_field() {
     let world = World::of_dialect("nudj", &[]).await;
     let client = RawClient::of(&world).await;
     let url = world.receiver.url("a");
@@ -195,7 +195,7 @@ async fn the_routes_are_below_the_admin_api_as_well() {
 }
 
 #[tokio::test]
-async fn two_who_put_one_url_at_once_make_one_configuration() {
+async fn concurrent_puts_of_a_url_create_a_single_configuration() {
     let world = World::of_dialect("nudj", &[]).await;
     let client = RawClient::of(&world).await;
     for round in 0..3 {
@@ -213,7 +213,7 @@ async fn two_who_put_one_url_at_once_make_one_configuration() {
 /// A PUT with unchanged values changes nothing: `enabled` of a paused endpoint is true, as a paused endpoint is not
 /// disabled.
 #[tokio::test]
-async fn to_put_back_what_was_read_leaves_a_paused_one_paused() {
+async fn a_put_of_unchanged_values_leaves_an_endpoint_paused() {
     let world = World::of_dialect("nudj", &[]).await;
     let client = RawClient::of(&world).await;
     let endpoint = world.endpoint("a", &["user.*"]).await;

@@ -171,7 +171,7 @@ async fn a_strict_application_subscribes_only_to_described_types() {
 }
 
 #[tokio::test]
-async fn an_event_that_nobody_wants_is_kept_and_says_so() {
+async fn an_event_without_subscribers_is_kept_and_shown_as_such() {
     let world = World::new().await;
     let endpoint = world.endpoint("a", &["order.*"]).await;
     let _dispatcher = world.dispatcher().await;
@@ -202,7 +202,7 @@ async fn an_event_that_nobody_wants_is_kept_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_strict_application_takes_only_what_is_described() {
+async fn a_strict_application_accepts_only_described_events() {
     let world = World::new().await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let _dispatcher = world.dispatcher().await;
@@ -256,7 +256,7 @@ async fn a_strict_application_takes_only_what_is_described() {
 /// An event with a 202 is not judged by later settings. A message over AMQP is judged when a dispatcher reads the
 /// message.
 #[tokio::test]
-async fn what_was_accepted_is_not_judged_by_what_is_decided_later() {
+async fn an_accepted_event_is_delivered_despite_later_settings() {
     let world = World::new().await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let (client, broker) = (world.client(), world.broker().await);

@@ -145,7 +145,7 @@ async fn assert_steady(world: &World, client: &RawClient) {
 
 /// A last page that is full has no `next`, so that a client offers no empty page.
 #[tokio::test]
-async fn the_last_page_says_that_it_is_the_last() {
+async fn the_last_page_has_no_next() {
     let world = World::new().await;
     let client = RawClient::of(&world).await;
     for path in ["a", "b", "c", "d"] {
@@ -169,7 +169,7 @@ async fn the_last_page_says_that_it_is_the_last() {
 }
 
 #[tokio::test]
-async fn what_is_no_page_is_refused() {
+async fn invalid_page_parameters_are_refused() {
     let world = World::new().await;
     let (client, administrator) = (RawClient::of(&world).await, crate::api::admin_client(&world).await);
     let endpoint = world.endpoint("a", &["a"]).await;

@@ -17,7 +17,7 @@ const LOGS: &str = "/webhooks/logs";
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one list of attempts, compared entry by entry")]
-async fn every_attempt_is_in_the_log_with_what_was_sent_and_what_came_back() {
+async fn every_attempt_is_in_the_log_with_request_and_response() {
     let setup = Setup { dialect: "nudj".to_owned(), timeout: Some("300ms".to_owned()), ..Setup::new(&[]) };
     let world = World::of(setup).await;
     let client = RawClient::of(&world).await;

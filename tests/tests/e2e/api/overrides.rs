@@ -68,7 +68,7 @@ async fn retries_follow_the_endpoints_own_schedule_and_then_the_dialects_again()
 }
 
 #[tokio::test]
-async fn a_timeout_of_its_own_ends_where_null_is_set() {
+async fn a_null_timeout_restores_the_timeout_of_the_dialect() {
     let world = World::new().await;
     world.receiver.script("slow", &[Behaviour::Answer(200, Duration::from_millis(700))]);
     let new = json!({ "url": world.receiver.url("slow"), "events": ["*"], "timeout_ms": 100, "schedule": [] });
@@ -87,7 +87,7 @@ async fn a_timeout_of_its_own_ends_where_null_is_set() {
 }
 
 #[tokio::test]
-async fn what_is_no_schedule_and_no_timeout_is_refused() {
+async fn invalid_schedules_and_timeouts_are_refused() {
     let world = World::new().await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let path = format!("webhooks/{}", endpoint.id);

@@ -25,7 +25,7 @@ async fn publish(world: &World, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_a_disabled_webhook_missed_is_recorded_and_can_be_sent_later() {
+async fn deliveries_skipped_for_a_disabled_webhook_can_be_resent() {
     let world = World::new().await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let _dispatcher = world.dispatcher().await;
@@ -59,7 +59,7 @@ async fn what_a_disabled_webhook_missed_is_recorded_and_can_be_sent_later() {
 }
 
 #[tokio::test]
-async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_its_rate() {
+async fn a_paused_webhook_holds_a_limited_number_and_releases_at_its_rate() {
     let world = World::on_shared(&[("FANFARE_MAX_HELD", "6")]).await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let other = world.endpoint("other", &["*"]).await;
@@ -112,7 +112,7 @@ async fn a_paused_webhook_collects_so_many_and_lets_them_go_at_its_rate() {
 }
 
 #[tokio::test]
-async fn what_is_held_for_too_long_is_given_up() {
+async fn deliveries_held_for_too_long_fail() {
     let world = World::on_shared(&[("FANFARE_MAX_HELD_AGE", "1s")]).await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let _dispatcher = world.dispatcher().await;
@@ -131,7 +131,7 @@ async fn what_is_held_for_too_long_is_given_up() {
 
 /// A released delivery keeps its position in the schedule, and its expiry starts anew.
 #[tokio::test]
-async fn what_is_let_go_goes_on_where_it_was_and_has_its_whole_time_again() {
+async fn a_released_delivery_keeps_its_attempts_and_gets_a_new_expiry() {
     let world = World::on_shared(&[("FANFARE_EXPIRY", "1s")]).await;
     let new = json!({
         "url": world.receiver.url("a"), "events": ["*"], "timeout_ms": 200, "schedule": ["1s"], "status": "paused",
@@ -168,7 +168,7 @@ async fn what_is_let_go_goes_on_where_it_was_and_has_its_whole_time_again() {
 
 /// Endpoints resumed at the same time are served side by side, whatever the size of each backlog.
 #[tokio::test]
-async fn one_that_missed_much_does_not_hold_up_one_that_missed_little() {
+async fn a_large_backlog_does_not_delay_a_small_backlog() {
     let world = World::new().await;
     let much = world.endpoint("much", &["a"]).await;
     let little = world.endpoint("little", &["order"]).await;

@@ -124,7 +124,7 @@ async fn a_waiting_delivery_is_sent_at_once_and_not_a_second_time() {
 
 /// A resent delivery that had failed starts the schedule anew. A delivery in flight cannot be resent.
 #[tokio::test]
-async fn what_had_ended_begins_anew_and_what_is_being_sent_goes_on() {
+async fn a_resend_restarts_a_failed_delivery_and_is_refused_in_flight() {
     let world = World::of_waits("1s", &[]).await;
     let endpoint = world.endpoint("a", &["a"]).await;
     world.receiver.script("a", &[Behaviour::FAIL]);
@@ -164,7 +164,7 @@ async fn what_had_ended_begins_anew_and_what_is_being_sent_goes_on() {
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "each filter continues from the state that the last filter left")]
-async fn many_are_sent_again_by_a_filter_and_no_others() {
+async fn a_bulk_resend_sends_exactly_the_deliveries_of_its_filter() {
     let world = Arc::new(patient_world(&[]).await);
     let (_, other) = world.other_application().await;
     let foreign = json!({ "url": world.receiver.url("foreign"), "events": ["*"], "schedule": [] });
@@ -304,7 +304,7 @@ async fn a_held_delivery_is_sent_once_its_webhook_is_resumed() {
 /// The expiry of a resent delivery follows the current schedule, whatever the age of the event and the number of
 /// resends.
 #[tokio::test]
-async fn what_is_sent_again_has_the_time_of_its_schedule_and_no_more() {
+async fn a_resent_delivery_expires_by_its_current_schedule() {
     let world = World::on_shared(&[("FANFARE_EXPIRY", "1h")]).await;
     let endpoint = world.endpoint("a", &["a"]).await;
     let _dispatcher = world.dispatcher().await;
@@ -346,7 +346,7 @@ async fn what_is_sent_again_has_the_time_of_its_schedule_and_no_more() {
 
 /// A resent delivery is not found again by the same filter, so that a client's loop over `has_more` ends.
 #[tokio::test]
-async fn who_sends_waiting_ones_again_until_there_are_no_more_comes_to_an_end() {
+async fn repeated_bulk_resends_of_scheduled_deliveries_end() {
     const WAITING: usize = 4;
     let world = patient_world(&[]).await;
     let endpoint = world.endpoint("a", &["a"]).await;

@@ -40,7 +40,7 @@ fn headers(value: &Value) -> HashMap<String, String> {
 }
 
 #[tokio::test]
-async fn a_test_is_shown_as_it_was_sent_and_as_it_was_answered() {
+async fn a_test_is_shown_with_its_request_and_response() {
     let world = World::new().await;
     let new = json!({ "url": world.receiver.url("a?b=c"), "events": ["order.*"], "headers": { "X-Token": "s3cr3t" } });
     let webhook = world.client().post("webhooks", &new).await.data().clone();
@@ -106,7 +106,7 @@ async fn a_test_is_shown_as_it_was_sent_and_as_it_was_answered() {
 }
 
 #[tokio::test]
-async fn a_test_may_have_a_type_and_a_payload_of_its_own() {
+async fn a_test_may_have_a_given_type_and_payload() {
     let world = World::new().await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let sent = async |body: Value| {
@@ -159,7 +159,7 @@ async fn a_payload_with_an_infinite_number_is_refused_as_such() {
 
 /// A payload of `null` differs from an absent payload.
 #[tokio::test]
-async fn a_payload_of_ones_own_may_be_null() {
+async fn a_given_payload_may_be_null() {
     let world = World::new().await;
     let endpoint = world.endpoint("a", &["order.created"]).await;
     test(&world, &endpoint.id, &json!({ "data": null })).await;
@@ -288,7 +288,7 @@ const AT_ONCE: usize = 4;
 
 /// Hanging tests of an application block only further tests of the same application.
 #[tokio::test]
-async fn so_many_tests_of_one_application_are_under_way_and_another_has_its_own() {
+async fn concurrent_tests_are_limited_per_application() {
     let world = World::new().await;
     let (_, other) = world.other_application().await;
     // The listener accepts connections, and answers no request until dropped.

@@ -18,7 +18,7 @@ const PRINTED: &str = r#"{
   }"#;
 
 #[tokio::test]
-async fn document_004s_request_is_answered_as_it_prints() {
+async fn the_request_of_nudjs_documentation_is_answered_as_documented() {
     let world = World::of_dialect("ploints", &[]).await;
     let client = RawClient::of(&world).await;
     let made = client.send(Method::POST, "/api/v1/webhooks", &[JSON], PRINTED).await;
@@ -132,7 +132,7 @@ fn merge(object: &Value, changed: &Value) -> Value {
 
 /// The switches of Incenta's dashboard.
 #[tokio::test]
-async fn a_webhook_is_switched_by_routes_of_their_own_and_deleted() {
+async fn a_webhook_is_enabled_disabled_and_deleted_by_its_routes() {
     let world = World::new().await;
     let (_, other) = world.other_application().await;
     let (first, second) = (world.endpoint("first", &["*"]).await, world.endpoint("second", &["*"]).await);

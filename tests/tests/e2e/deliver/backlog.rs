@@ -42,7 +42,7 @@ async fn publish(world: &World, count: usize) {
 }
 
 #[tokio::test]
-async fn what_is_queued_is_shown_until_it_is_sent() {
+async fn a_backlog_is_shown_until_all_deliveries_are_sent() {
     const EVENTS: usize = 16;
     let world = World::on_shared(&[("FANFARE_LANE_BOUND", "1")]).await;
     let endpoint = world.endpoint("one", &["a"]).await;
@@ -82,7 +82,7 @@ async fn an_endpoint_that_hangs_is_counted_as_slow_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn an_open_breaker_is_shown_until_the_endpoint_is_back_whatever_dispatcher_dies() {
+async fn an_open_breaker_is_shown_across_dispatchers_until_the_endpoint_is_back() {
     let setup = Setup { waits: Waits::of(&["1s"; 40].join(",")), ..Setup::new(&[("FANFARE_BREAKER_AFTER", "3")]) };
     let world = World::of(setup).await;
     let endpoint = world.endpoint("failing", &["a"]).await;

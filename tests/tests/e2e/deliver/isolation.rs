@@ -95,7 +95,7 @@ async fn endpoints_that_hang_leave_places_to_those_that_are_fast() {
 }
 
 #[tokio::test]
-async fn an_application_whose_endpoints_hang_leaves_half_to_another_one() {
+async fn an_application_with_hanging_endpoints_leaves_half_of_the_places() {
     let world = patient_world(&[PLACES]).await;
     let hanging = hanging(&world, SHARE).await;
     let (_, other) = world.other_application().await;

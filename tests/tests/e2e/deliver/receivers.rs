@@ -115,7 +115,7 @@ async fn a_schedule_that_is_used_up_ends_as_failed() {
 
 /// Only the status decides about success, not the body or the headers.
 #[tokio::test]
-async fn a_success_is_one_whatever_comes_with_it() {
+async fn a_2xx_is_a_success_with_any_body_and_headers() {
     let world = World::new().await;
     world.endpoint("endless", &["*"]).await;
     world.endpoint("slow", &["*"]).await;

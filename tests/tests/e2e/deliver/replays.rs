@@ -28,7 +28,7 @@ async fn replay(world: &World, new: &Value) -> Value {
 }
 
 /// Waits until a replay is in this state. Returns the replay.
-async fn is(world: &World, replay: &Value, state: &str) -> Value {
+async fn wait_for_state(world: &World, replay: &Value, state: &str) -> Value {
     let path = format!("replays/{}", replay["id"].as_str().expect("an id"));
     until(&format!("the replay to be {state}"), async || {
         let now = world.client().get(&path).await.data().clone();
@@ -44,13 +44,13 @@ fn of_replay<'a>(received: &'a [Received], replay: &Value) -> Vec<&'a Received> 
         .collect()
 }
 
-async fn turn(world: &World, replay: &Value, verb: &str) -> u16 {
+async fn control(world: &World, replay: &Value, verb: &str) -> u16 {
     let path = format!("replays/{}/{verb}", replay["id"].as_str().expect("an id"));
     world.client().send(Method::POST, &path, &[], "").await.expect("an answer").status
 }
 
 #[tokio::test]
-async fn what_failed_was_skipped_or_never_matched_is_sent_again_and_marked() {
+async fn failed_skipped_and_unmatched_events_are_replayed_and_marked() {
     let world = World::of_waits("1s", &[]).await;
     let failing = world.endpoint("failing", &["a"]).await;
     let disabled = world.endpoint("disabled", &["a"]).await;
@@ -72,7 +72,7 @@ async fn what_failed_was_skipped_or_never_matched_is_sent_again_and_marked() {
     let failed_before = world.receiver.received(&failing.path).len();
 
     let first = replay(&world, &new).await;
-    let done = is(&world, &first, "done").await;
+    let done = wait_for_state(&world, &first, "done").await;
     assert_eq!((&done["events"], &done["deliveries"]), (&json!(EVENTS + 1), &json!(3 * EVENTS)));
     world.wait_for_deliveries("state=delivered", 4 * EVENTS + 1).await;
     let bodies = |endpoint: &Endpoint, received: &[&Received]| {
@@ -98,17 +98,17 @@ async fn what_failed_was_skipped_or_never_matched_is_sent_again_and_marked() {
     // A replay of delivered events of a single webhook sends exactly these events again.
     let only = json!({ "since": an_hour_ago(), "webhook": later.id, "states": ["delivered"] });
     let second = replay(&world, &only).await;
-    assert_eq!(is(&world, &second, "done").await["deliveries"], EVENTS);
+    assert_eq!(wait_for_state(&world, &second, "done").await["deliveries"], EVENTS);
     until("the second replay to send all events", async || {
         (of_replay(&world.receiver.received(&later.path), &second).len() == EVENTS).then_some(())
     })
     .await;
     let third = replay(&world, &new).await;
-    assert_eq!(is(&world, &third, "done").await["deliveries"], 0, "a third replay found deliveries");
+    assert_eq!(wait_for_state(&world, &third, "done").await["deliveries"], 0, "a third replay found deliveries");
 }
 
 #[tokio::test]
-async fn a_replay_waits_goes_on_and_ends_as_it_is_told() {
+async fn a_replay_can_be_paused_resumed_and_cancelled() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
     publish(&world, "a", EVENTS).await;
@@ -117,19 +117,19 @@ async fn a_replay_waits_goes_on_and_ends_as_it_is_told() {
     let new = json!({ "since": an_hour_ago(), "rate_per_second": 1 });
     let first = replay(&world, &new).await;
     world.receiver.wait_for(&endpoint.path, 1).await;
-    assert_eq!(turn(&world, &first, "pause").await, 200);
-    let paused = is(&world, &first, "paused").await;
+    assert_eq!(control(&world, &first, "pause").await, 200);
+    let paused = wait_for_state(&world, &first, "paused").await;
     assert!(paused["deliveries"].as_u64() < Some(EVENTS as u64), "{paused}");
-    assert_eq!(turn(&world, &first, "resume").await, 200);
-    is(&world, &first, "done").await;
+    assert_eq!(control(&world, &first, "resume").await, 200);
+    wait_for_state(&world, &first, "done").await;
     world.receiver.wait_for(&endpoint.path, EVENTS).await;
-    assert_eq!(turn(&world, &first, "resume").await, 409);
+    assert_eq!(control(&world, &first, "resume").await, 409);
 
     let all = json!({ "since": an_hour_ago(), "rate_per_second": 1, "states": ["delivered"] });
     let second = replay(&world, &all).await;
-    assert_eq!(turn(&world, &second, "cancel").await, 200);
-    assert_eq!(turn(&world, &second, "resume").await, 409);
-    let cancelled = is(&world, &second, "cancelled").await;
+    assert_eq!(control(&world, &second, "cancel").await, 200);
+    assert_eq!(control(&world, &second, "resume").await, 409);
+    let cancelled = wait_for_state(&world, &second, "cancelled").await;
     assert!(cancelled["finished_at"].is_string(), "{cancelled}");
 }
 
@@ -144,14 +144,14 @@ async fn an_endpoint_that_is_dead_does_not_hold_up_a_replay() {
     let dead = world.endpoint("dead", &["a"]).await;
     world.receiver.script(&dead.path, &[Behaviour::FAIL]);
     let healthy = world.endpoint("healthy", &["a"]).await;
-    // Ten seconds of the rate allow fewer deliveries than the dead endpoint has queued.
+    // A replay has at most 10 s of its rate queued: 40 deliveries, fewer than the dead endpoint alone would queue.
     let started = replay(&world, &json!({ "since": an_hour_ago(), "rate_per_second": 4 })).await;
-    is(&world, &started, "done").await;
+    wait_for_state(&world, &started, "done").await;
     assert_eq!(world.receiver.wait_for(&healthy.path, MANY).await.len(), MANY);
 }
 
 #[tokio::test]
-async fn what_is_no_replay_is_refused() {
+async fn an_invalid_replay_is_refused_with_its_field() {
     let world = World::new().await;
     let since = an_hour_ago();
     for (new, field) in [

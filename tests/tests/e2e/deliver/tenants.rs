@@ -89,7 +89,7 @@ async fn dispatcher(world: &World) -> Process {
 
 /// Both services start without any readable settings of the application.
 #[tokio::test]
-async fn services_start_without_an_application_that_they_cannot_read_and_serve_all_others() {
+async fn services_serve_all_applications_except_an_unreadable_one() {
     let mut world = World::of_waits(WAITS, &[]).await;
     let broken = Tenant::new(&world, "broken").await;
     let healthy = world.endpoint("healthy", &["a"]).await;
@@ -204,7 +204,7 @@ async fn a_webhook_is_not_taken_for_deleted_where_the_newest_settings_cannot_be_
 
 /// The API does not answer 404 either, because the client would search for the webhook or create another.
 #[tokio::test]
-async fn a_webhook_whose_settings_cannot_be_read_is_not_said_to_be_missing() {
+async fn a_webhook_with_unreadable_settings_is_not_reported_as_missing() {
     let mut world = World::new().await;
     let endpoint = world.endpoint("a", &["a"]).await;
     drop(world.take_ingest());

@@ -23,7 +23,7 @@ const EVENT: &str = "{\"type\":\"order.created\",\"time\":\"2026-06-18T14:00:00.
 const BEHAVIOURS: [Behaviour; 4] = [Behaviour::FAIL, Behaviour::Reset, Behaviour::FAIL, Behaviour::OK];
 
 #[tokio::test]
-async fn bytes_and_own_signature_stay_the_same_however_often_a_delivery_is_sent() {
+async fn body_and_dialect_signature_are_the_same_at_every_attempt() {
     let world = World::new().await;
     let mut receivers = [Verifiers::in_node().await, Verifiers::in_python().await];
     let mut tenants = Vec::new();
@@ -83,7 +83,7 @@ fn without_time(request: &Received) -> HashMap<String, String> {
 }
 
 #[tokio::test]
-async fn what_was_written_is_sent_again_whatever_the_application_writes_now() {
+async fn a_resend_repeats_the_stored_body_after_a_change_of_dialect() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
     let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));

@@ -273,7 +273,7 @@ const COMMON_HEADERS: [&str; 7] =
     ["content-length", "content-type", "host", "user-agent", "webhook-id", "webhook-signature", "webhook-timestamp"];
 
 #[tokio::test]
-async fn bodies_and_headers_are_those_of_the_documents_and_no_others() {
+async fn bodies_and_headers_are_exactly_those_of_each_dialect() {
     let world = World::new().await;
     let event = r#"{"type":"order.created", "time":"2026-06-18T14:00:00.987654321+02:00",
         "data": { "2" : 1.0, "\u00e9":[ 1e21 , "\u0000\/" ],"1":-0 } }"#;

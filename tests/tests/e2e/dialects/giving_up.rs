@@ -34,7 +34,7 @@ fn event() -> Value {
 }
 
 #[tokio::test]
-async fn each_dialect_gives_up_after_as_many_sends_as_its_document_says() {
+async fn each_dialect_gives_up_after_its_number_of_attempts() {
     let world = World::on_shared(&[("FANFARE_PORTS", "1-65535")]).await;
     let redirecting = redirecting_to(world.receiver.url("elsewhere")).await;
     let mut tenants = Vec::new();
@@ -143,7 +143,7 @@ fn fate(dialect: &str, behaviour: &str) -> Fate {
 }
 
 #[tokio::test]
-async fn answers_mean_what_the_document_says() {
+async fn answers_have_the_outcomes_of_each_dialect() {
     let world = World::new().await;
     let mut tenants = Vec::new();
     for dialect in DIALECTS {
@@ -218,7 +218,7 @@ const TIMEOUTS: [(&str, u64); 6] =
     [("incenta", 10), ("incentable", 10), ("nudj", 30), ("reward", 10), ("ploints", 10), ("standard", 20)];
 
 #[tokio::test]
-async fn a_receiver_has_as_long_as_its_system_gave_it() {
+async fn each_dialect_keeps_the_timeout_of_its_system() {
     let world = shipped_world().await;
     let mut tenants = Vec::new();
     for (dialect, seconds) in TIMEOUTS {

@@ -78,7 +78,7 @@ async fn acmes_world() -> World {
 }
 
 #[tokio::test]
-async fn a_system_that_nobody_knows_is_a_file_and_its_receivers_verify() {
+async fn an_unknown_system_is_a_dialect_file_and_its_receivers_verify() {
     assert_verified_in_both(&acmes_world().await, &["acme"]).await;
 }
 
@@ -159,7 +159,7 @@ async fn its_event_types_are_there_and_their_samples_are_sent() {
 }
 
 #[test]
-fn the_command_checks_a_file_and_shows_what_would_be_sent() {
+fn the_command_checks_a_file_and_shows_an_example_delivery() {
     let folder = Folder::new();
     let file = folder.write("acme.toml", ACME);
     let (printed, failed) = try_fanfare(&Variables::new(), &["dialect", "check", &file]);

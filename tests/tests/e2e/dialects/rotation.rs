@@ -146,7 +146,7 @@ async fn both_secrets_sign_until_the_owner_ends_the_old_one() {
 }
 
 #[tokio::test]
-async fn the_overlap_ends_by_itself_and_retries_are_signed_as_it_is_then() {
+async fn the_overlap_ends_and_retries_are_signed_by_the_secrets_of_the_moment() {
     let world = World::of_waits(&["1s"; 30].join(","), &[]).await;
     let _dispatcher = world.dispatcher().await;
     let mut rotating = Rotating::new(&world, "incenta", None).await;

@@ -137,7 +137,7 @@ impl DelayQueues {
 }
 
 #[tokio::test]
-async fn each_delay_queue_holds_messages_for_as_long_as_its_name_says() {
+async fn each_delay_queue_holds_messages_for_the_time_in_its_name() {
     let world = shipped_world().await;
     let queues = DelayQueues::of(&world).await;
     for (name, seconds) in QUEUES {
@@ -233,7 +233,7 @@ fn moment(value: &Value) -> Timestamp {
 
 /// Measures real waits, all short and different.
 #[tokio::test]
-async fn a_delivery_waits_as_long_as_its_schedule_says() {
+async fn a_retry_waits_for_the_time_of_its_schedule() {
     const WAITS: [i64; 3] = [1, 2, 3];
     let world = World::of(Setup { waits: Waits::of("1s,2s,3s"), ..Setup::new(&[]) }).await;
     let mut tenants = Vec::new();
@@ -258,7 +258,7 @@ async fn a_delivery_waits_as_long_as_its_schedule_says() {
 
 /// The only wait of a shipped dialect that is short enough for a test, with jitter.
 #[tokio::test]
-async fn what_is_shipped_is_what_is_waited() {
+async fn the_first_retry_of_a_shipped_dialect_starts_when_due() {
     let world = shipped_world().await;
     let _dispatcher = world.dispatcher().await;
     let tenant = Tenant::new(&world, "standard").await;

@@ -155,7 +155,7 @@ async fn applications_and_keys_are_made_by_admins() {
 }
 
 #[tokio::test]
-async fn the_command_makes_endpoints_and_says_what_is_wrong() {
+async fn the_command_creates_endpoints_and_reports_mistakes() {
     let world = World::new().await;
     let application = world.application.as_str();
     let url = world.receiver.url("command");

@@ -33,7 +33,7 @@ async fn set_status(world: &World, endpoint: &Endpoint, status: &str) {
 }
 
 #[tokio::test]
-async fn a_paused_endpoint_gets_what_it_missed_and_a_disabled_one_does_not() {
+async fn a_resumed_endpoint_gets_held_events_and_a_disabled_endpoint_gets_none() {
     let world = World::new().await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let _dispatcher = world.dispatcher().await;
@@ -58,7 +58,7 @@ async fn a_paused_endpoint_gets_what_it_missed_and_a_disabled_one_does_not() {
 
 /// A scheduled retry follows the endpoint's current status.
 #[tokio::test]
-async fn a_waiting_retry_heeds_what_becomes_of_its_endpoint() {
+async fn a_scheduled_retry_follows_the_status_of_its_endpoint() {
     let world = World::of_waits("3s,3s,3s", &[]).await;
     let mut endpoints = Vec::new();
     for path in ["deleted", "disabled", "paused"] {
@@ -144,7 +144,7 @@ async fn an_event_reaches_each_of_very_many_endpoints_once() {
 
 /// An event published after the answer to a change follows the change, without a wait for the processes.
 #[tokio::test]
-async fn what_was_answered_is_in_force_for_the_next_event() {
+async fn a_change_applies_to_the_next_event_after_the_answer() {
     let world = World::new().await;
     let _dispatchers = (world.dispatcher().await, world.dispatcher().await);
     let client = world.client();

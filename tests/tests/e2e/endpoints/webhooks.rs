@@ -45,7 +45,7 @@ async fn a_webhook_is_made_shown_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn what_is_no_webhook_is_refused_with_code_and_field() {
+async fn an_invalid_webhook_is_refused_with_code_and_field() {
     let world = World::new().await;
     let url = world.receiver.url("a");
     let at = |url: &str| json!({ "url": url, "events": ["*"] });

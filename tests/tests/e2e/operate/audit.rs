@@ -29,7 +29,7 @@ async fn administrator(world: &World) -> Client {
 }
 
 #[tokio::test]
-async fn each_change_is_told_with_who_asked_for_what_from_where() {
+async fn each_change_is_logged_with_actor_action_and_address() {
     let mut world = World::new().await;
     drop(world.take_ingest());
     world.start_ingest_with(&[("FANFARE_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
@@ -116,7 +116,7 @@ async fn each_application_reads_its_own_and_an_administrator_all() {
 
 /// A client cannot hide the outcome of a request by closing the connection early.
 #[tokio::test]
-async fn who_hangs_up_is_told_of_as_well() {
+async fn a_request_of_a_disconnected_client_is_logged_with_its_outcome() {
     let world = World::new().await;
     let address = world.ingest().address("serving the API").await;
     let body = json!({ "url": world.receiver.url("a"), "events": ["order.created"] }).to_string();
@@ -146,7 +146,7 @@ async fn who_hangs_up_is_told_of_as_well() {
 }
 
 #[tokio::test]
-async fn what_is_in_it_stays_as_it_is() {
+async fn audit_entries_cannot_be_changed_or_deleted_before_90_days() {
     let world = World::new().await;
     let database = world.database().await;
     for statement in [
@@ -171,7 +171,7 @@ async fn what_is_in_it_stays_as_it_is() {
 
 /// A change that cannot be logged is refused.
 #[tokio::test]
-async fn without_the_log_nothing_is_changed() {
+async fn a_change_is_refused_while_the_audit_log_is_unavailable() {
     let world = World::new().await;
     let database = world.database().await;
     database.batch_execute("ALTER TABLE audit_log RENAME TO elsewhere").await.expect("renamed");

@@ -154,7 +154,7 @@ fn the_openapi_document_is_that_of_the_code() {
 }
 
 #[test]
-fn the_example_of_a_dialect_is_one() {
+fn the_example_dialect_is_valid() {
     let text = read("crates/domain/dialects/README.md");
     let (_, rest) = text.split_once("```toml\n").expect("an example");
     let (example, _) = rest.split_once("```").expect("the end of the example");
@@ -174,7 +174,7 @@ fn the_example_of_a_dialect_is_one() {
 }
 
 #[test]
-fn the_examples_are_taken_and_refused_as_they_say() {
+fn examples_are_accepted_or_refused_as_labelled() {
     let schema: Value = serde_json::from_str(&read("proto/event.schema.json")).expect("a schema");
     let accepted = |text: &str| EventFields::parse(text.as_bytes()).and_then(|fields| fields.require_type().cloned());
     let valid = files(&repository().join("proto/examples/valid"), "json");

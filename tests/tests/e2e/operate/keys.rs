@@ -44,7 +44,7 @@ fn text(value: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn a_rotated_key_opens_until_the_overlap_ends_and_a_revoked_one_no_more() {
+async fn a_rotated_key_works_until_the_overlap_ends_and_a_revoked_key_does_not() {
     let world = World::new().await;
     let admin = administrator(&world).await;
     let new = json!({ "role": "manage", "application": world.application });

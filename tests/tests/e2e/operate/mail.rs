@@ -207,7 +207,7 @@ fn assert_silent(dispatcher: &Process, secrets: &[String]) {
 
 /// Either of two dispatchers sends the mail. Both log at debug level, so that the search for secrets is complete.
 #[tokio::test]
-async fn an_owner_is_told_once_what_failed_what_came_back_and_what_to_do() {
+async fn an_owner_gets_one_mail_with_failures_answers_and_the_next_step() {
     let certificate = Certificate::new();
     let server = certificate.server(&["--user", USER, "--password", PASSWORD]).await;
     let url = format!("smtp://{CREDENTIALS}@127.0.0.1:{}", server.port);
@@ -266,7 +266,7 @@ fn assert_envelope(mail: &Mail) {
 /// Shortens the digest interval only after all deliveries have failed, so that a slow machine makes a single digest,
 /// too.
 #[tokio::test]
-async fn a_flood_of_failures_makes_one_digest_when_its_time_has_come() {
+async fn many_failures_make_one_digest_after_the_interval() {
     const REST: Duration = Duration::from_secs(8);
     const ALMOST_DUE: &str = "
         UPDATE mailed SET last_at = now() - interval '15 minutes' + interval '8 seconds';
@@ -366,7 +366,7 @@ async fn nothing_is_lost_where_the_password_is_wrong() {
 /// A permanent refusal of the address drops the notices; any other refusal keeps them. An endpoint without an address
 /// delays no mail.
 #[tokio::test]
-async fn an_address_that_is_refused_for_good_is_in_nobodys_way() {
+async fn a_recipient_refused_for_good_does_not_delay_others() {
     let server = MailServer::start(&[]).await;
     let url = format!("smtp://127.0.0.1:{}?tls=none", server.port);
     let world = World::of(Setup { arguments: Vec::new(), ..setup(&url) }).await;
@@ -398,7 +398,7 @@ async fn an_address_that_is_refused_for_good_is_in_nobodys_way() {
 
 /// Without notifications in the dialect, no notice is stored: checked in the database, without a wait for mails.
 #[tokio::test]
-async fn a_dialect_that_tells_nobody_sends_no_mail() {
+async fn a_dialect_without_notices_sends_no_mail() {
     let server = MailServer::start(&[]).await;
     let url = format!("smtp://127.0.0.1:{}?tls=none", server.port);
     let world = World::of(Setup { dialect: "incenta".to_owned(), ..setup(&url) }).await;

@@ -166,7 +166,7 @@ async fn an_erased_event_is_gone_and_sent_no_more() {
 
 /// A delivery that is still `scheduled` after the erasure ends as well.
 #[tokio::test]
-async fn what_is_due_of_an_erased_event_ends() {
+async fn a_scheduled_delivery_of_an_erased_event_fails() {
     let world = World::of_waits("3s", &[]).await;
     world.receiver.script("a", &[Behaviour::FAIL, Behaviour::OK]);
     world.endpoint("a", &["order.created"]).await;
@@ -216,7 +216,7 @@ async fn an_event_is_not_erased_while_it_is_sent() {
 }
 
 #[tokio::test]
-async fn what_is_encrypted_gets_another_key_while_everything_runs() {
+async fn data_is_reencrypted_with_a_new_key_while_services_run() {
     let mut world = World::on_shared(&[("FANFARE_SECRET_KEYS", OLD)]).await;
     let endpoint = guarded(&world).await;
     let dispatcher = world.dispatcher().await;

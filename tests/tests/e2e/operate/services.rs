@@ -285,7 +285,7 @@ fn is_traceparent(text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_service_ends_when_it_is_told_to() {
+async fn a_service_ends_at_sigterm() {
     let mut world = World::new().await;
     let dispatcher = world.dispatcher().await;
     for process in [dispatcher, world.take_ingest()] {

@@ -102,7 +102,7 @@ fn bad_messages(application: &str) -> Vec<Bad> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_parked_as_it_was_with_its_reason() {
+async fn invalid_messages_are_parked_unchanged_with_a_reason() {
     let world = World::new().await;
     let endpoint = world.endpoint("all", &["*"]).await;
     let dispatcher = world.dispatcher().await;
@@ -253,7 +253,7 @@ async fn parked_soon(world: &World, count: usize) {
 
 /// A publisher that writes Latin-1 into short strings delays no event of other publishers.
 #[tokio::test]
-async fn what_is_not_utf8_is_parked_at_once_and_holds_up_nothing() {
+async fn non_utf8_messages_are_parked_at_once_and_delay_no_others() {
     const BURST: usize = 100;
     let world = World::new().await;
     let endpoint = world.endpoint("all", &["*"]).await;
@@ -317,7 +317,7 @@ async fn assert_are_told(world: &World, messages: &[(&str, Message)], more: usiz
 
 /// A message parked as not UTF-8 becomes an event only under a corrected key, never under the replaced bytes.
 #[tokio::test]
-async fn what_is_not_utf8_is_put_back_under_a_key_that_is() {
+async fn a_non_utf8_message_is_put_back_only_under_a_corrected_key() {
     let world = World::new().await;
     let endpoint = world.endpoint("all", &["*"]).await;
     let _dispatcher = world.dispatcher().await;

@@ -170,7 +170,7 @@ async fn a_request_of_the_wrong_form_is_refused() {
 }
 
 #[tokio::test]
-async fn a_key_opens_only_what_it_is_for() {
+async fn a_key_permits_only_its_role() {
     let world = World::new().await;
     let other = fanfare(&world.variables, &["app", "create", "other"]);
     let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));

@@ -38,7 +38,7 @@ async fn administrator(world: &World) -> Client {
 }
 
 #[tokio::test]
-async fn who_takes_too_long_for_a_request_is_not_waited_for() {
+async fn slow_requests_time_out_and_endless_heads_are_refused() {
     let world = World::new().await;
     let address = api(&world).await;
     let key = &world.key;

@@ -35,7 +35,7 @@ fn id(parked: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn a_parked_message_is_seen_mended_and_put_back() {
+async fn a_parked_message_is_shown_edited_and_put_back() {
     let world = World::new().await;
     let (admin, _dispatcher) = (admin(&world).await, world.dispatcher().await);
     let endpoint = world.endpoint("all", &["*"]).await;

@@ -118,7 +118,7 @@ async fn one_of_two_dispatchers_killed_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_ingest_loses_nothing_that_it_accepted() {
+async fn a_killed_ingest_loses_no_accepted_event() {
     let mut world = World::on_shared(&[]).await;
     let subscribers = Subscriber::three(&world, SLOW).await;
     let _dispatcher = world.dispatcher().await;
@@ -134,7 +134,7 @@ async fn a_killed_ingest_loses_nothing_that_it_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_broker_loses_nothing_and_ingest_says_so_meanwhile() {
+async fn a_killed_broker_loses_nothing_and_ingest_refuses_meanwhile() {
     let broker = block_in_place(|| Instance::rabbitmq("killed"));
     let world = World::with(Servers { amqp_url: broker.url(), ..Servers::shared() }, &[]).await;
     let subscribers = Subscriber::three(&world, SLOW).await;
@@ -193,7 +193,7 @@ fn check_refusals(refusals: &[Answered]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_database_loses_nothing_and_ingest_goes_on_meanwhile() {
+async fn a_killed_database_loses_nothing_and_ingest_accepts_meanwhile() {
     const EVENTS: usize = 300;
     let database = block_in_place(|| Instance::postgres("killed"));
     let world = World::with(Servers { database_url: database.url(), ..Servers::shared() }, &[]).await;
@@ -251,7 +251,7 @@ async fn set(world: &World, statement: &str) {
 /// The commit is durable, but the confirmation was lost. Deliveries leased by the commit were not sent, or are sent
 /// after recovery.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_nobody_heard_of_is_no_attempt() {
+async fn a_commit_without_an_answer_is_not_an_attempt() {
     let database = block_in_place(|| Instance::postgres("unheard"));
     let world = World::with(Servers { database_url: database.url(), ..Servers::shared() }, &[]).await;
     let subscribers = [Subscriber::new(&world, "all", vec![Behaviour::OK]).await];

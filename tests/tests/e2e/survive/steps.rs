@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 /// Time between two events of a publisher.
 const PACE: Duration = Duration::from_millis(10);
 
-/// Events in flight when a process is killed. The death may repeat each request.
+/// Events of a load. After a kill, each request of the load may be sent again.
 const EVENTS: usize = 20;
 
 /// A world with a short attempt timeout, hence short leases.
@@ -63,7 +63,7 @@ async fn a_dispatcher_killed_at_each_step_of_an_event_loses_nothing() {
     let subscribers = subscribers(&world).await;
     let mut accepted = Vec::new();
     for place in PLACES {
-        // Each dispatcher needs events before its crash point is reached; its first messages come from the predecessor.
+        // A dispatcher reaches its crash point only with events. The messages of the killed dispatcher come first.
         accepted.extend(Load::start(&world, EVENTS, PACE).finish().await);
         let dispatcher = world.process_with("dispatcher", &[("FANFARE_CRASH_AT", place)]);
         let is_killed = AtomicBool::new(false);
@@ -118,7 +118,7 @@ async fn a_dispatcher_killed_in_the_fan_out_of_a_wide_event_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ingest_killed_before_or_after_the_confirm_loses_nothing_that_it_accepted() {
+async fn an_ingest_killed_around_the_confirm_loses_no_accepted_event() {
     let mut world = world(&[]).await;
     let subscribers = [Subscriber::new(&world, "quick", vec![Behaviour::OK]).await];
     let _dispatcher = world.dispatcher().await;
@@ -136,7 +136,7 @@ async fn an_ingest_killed_before_or_after_the_confirm_loses_nothing_that_it_acce
     Ledger::read(&world, &accepted, &subscribers).await.check(Allowed::default());
 }
 
-/// Publishes an event to a single endpoint. Returns the event id and the delivery, scheduled in an hour.
+/// Publishes an event to a single endpoint. Returns the event id, and the delivery in state `scheduled`.
 async fn scheduled(world: &World, behaviours: &[Behaviour]) -> (String, Value) {
     let endpoint = world.endpoint("one", &["a"]).await;
     world.receiver.script("one", behaviours);
@@ -147,7 +147,7 @@ async fn scheduled(world: &World, behaviours: &[Behaviour]) -> (String, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resend_that_nobody_answered_is_sent_by_the_next_dispatcher() {
+async fn a_resend_committed_without_an_answer_is_sent_by_the_next_dispatcher() {
     let mut world = World::of_waits(&["1h"; 5].join(","), &[]).await;
     let first = world.dispatcher().await;
     let (event, delivery) = scheduled(&world, &[Behaviour::FAIL, Behaviour::OK]).await;
@@ -175,7 +175,7 @@ async fn a_resend_that_nobody_answered_is_sent_by_the_next_dispatcher() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dispatcher_killed_while_it_releases_what_was_held_loses_nothing() {
+async fn a_dispatcher_killed_while_it_releases_held_deliveries_loses_nothing() {
     let world = world(&[]).await;
     let first = world.dispatcher().await;
     let endpoint = world.endpoint("one", &["a"]).await;
@@ -258,7 +258,7 @@ fn outcomes(delivery: &Value) -> Vec<&str> {
     attempts.iter().map(|attempt| attempt["outcome"].as_str().expect("an outcome")).collect()
 }
 
-/// Kills two processes with the delivery among others, and two further processes with the delivery alone.
+/// Kills two dispatchers after an ordinary attempt, and two further dispatchers that lease the delivery as a suspect.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_kills_each_process_is_given_up_and_holds_up_no_other() {
     let world = world(&[]).await;
@@ -306,7 +306,7 @@ async fn a_dispatcher_killed_while_it_parks_or_sends_on_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dispatcher_killed_while_it_returns_what_others_died_with_loses_nothing() {
+async fn a_dispatcher_killed_while_it_returns_exhausted_messages_loses_nothing() {
     let world = world(&[]).await;
     let endpoint = world.endpoint("one", &["a"]).await;
     let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
@@ -320,7 +320,7 @@ async fn a_dispatcher_killed_while_it_returns_what_others_died_with_loses_nothin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ingest_killed_while_it_puts_back_does_so_twice_rather_than_not() {
+async fn an_ingest_killed_during_a_put_back_loses_nothing() {
     let mut world = world(&[]).await;
     let endpoint = world.endpoint("one", &["a"]).await;
     let _dispatcher = world.dispatcher().await;

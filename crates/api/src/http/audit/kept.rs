@@ -1,8 +1,8 @@
 //! Members of requests whose values the audit log keeps.
 //!
-//! A request type decides by the OpenAPI document: a described member is kept if the values are texts, numbers,
-//! booleans, or lists of these, and the member is not `writeOnly`. Secrets, and payloads and keys of events in texts,
-//! are `writeOnly`. The values of all other members are hidden, such as payloads of any JSON type.
+//! The OpenAPI document decides. A described member is kept if it holds texts, numbers, booleans or lists of these.
+//! A `writeOnly` member is hidden: secrets, event keys, and payloads that are texts. All other values are hidden,
+//! such as payloads of any JSON type.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ const MAX_KEPT: usize = 8 * 1024;
 /// Replaces a hidden value.
 const HIDDEN: &str = "…";
 
-/// A member whose names are kept, and whose values are hidden: the API shows the names of headers.
+/// The headers of an endpoint: the log keeps their names, as the API does, and hides their values.
 const HEADERS: &str = "headers";
 
 /// Names of the kept members of an operation's request.
@@ -35,7 +35,7 @@ impl KeptMembers {
         if text.len() <= MAX_KEPT { text } else { Value::from(format!("({} bytes)", text.len())).to_string() }
     }
 
-    /// Hides the values of the other members, in an object or in each object of a list.
+    /// Hides all values that are not kept, in an object or in each object of a list.
     fn kept(&self, asked: Value) -> Value {
         match asked {
             Value::Object(members) => members.into_iter().map(|(name, value)| self.member(name, value)).collect(),
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(KeptMembers::default().text(json!({ "url": "x" })), r#"{"url":"…"}"#);
     }
 
-    /// A member that is new in this list holds neither a secret nor the content or the key of an event.
+    /// Before you add a member, make sure that it never holds a secret, or the payload or key of an event.
     #[test]
     fn the_kept_members_of_the_api_are_these() {
         let api = crate::routes().merge(crate::nudj_routes()).split_for_parts().1;

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn says_in_words_why_there_was_no_answer() {
+    fn a_missing_answer_has_a_reason_in_words() {
         let mut delivery = failed(1);
         (delivery.status, delivery.response_body) = (None, Vec::new());
         delivery.outcome = Some("timed_out".to_owned());
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_is_bounded_and_on_its_own_line() {
+    fn foreign_text_is_bounded_and_on_a_separate_line() {
         let mut delivery = failed(1);
         delivery.endpoint_name = Some(format!("a\r\nBcc: b{}", "x".repeat(1000)));
         delivery.response_body =

@@ -139,7 +139,7 @@ async fn assert_nothing_is_found(other: &RawClient, things: &Things) {
 }
 
 #[tokio::test]
-async fn without_a_key_that_may_nothing_is_done() {
+async fn a_key_without_the_right_is_refused_everywhere() {
     let world = World::new().await;
     let client = RawClient::of(&world).await;
     let publisher = client.with_key(&world.create_key(&["--role", "publish", "--application", &world.application]));

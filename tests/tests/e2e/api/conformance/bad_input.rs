@@ -284,7 +284,7 @@ async fn a_batch_that_is_no_list_of_events_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_id_is_not_looked_for() {
+async fn an_invalid_id_is_refused_and_an_unknown_id_is_not_found() {
     let target = Target::new().await;
     let before = target.state().await;
     let routes = contract::routes();

@@ -182,7 +182,7 @@ pub(crate) fn is_of_type(value: &Value, name: &str) -> bool {
 }
 
 #[test]
-fn what_is_not_as_described_is_found() {
+fn the_schema_check_finds_deviations() {
     let schema = json!({
         "type": "object", "required": ["id"],
         "properties": { "id": { "type": "string" }, "at": { "type": ["string", "null"], "format": "date-time" } },

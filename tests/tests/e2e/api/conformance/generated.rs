@@ -62,7 +62,7 @@ async fn assert_as_described(world: &World, things: &Things, key: &str, applicat
 }
 
 #[tokio::test]
-async fn no_request_is_answered_otherwise_than_described() {
+async fn answers_to_generated_requests_match_the_openapi_document() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
     let things = Things::of(&world).await;

@@ -17,7 +17,7 @@ use crate::api::{
 };
 
 #[tokio::test]
-async fn the_description_and_its_page_are_served_to_anybody() {
+async fn the_openapi_document_and_its_page_need_no_key() {
     let world = World::new().await;
     let anybody = RawClient::of(&world).await.with_key("");
     let served = anybody.send(Method::GET, "/api/v1/openapi.json", &[], "").await;
@@ -45,7 +45,7 @@ async fn the_description_and_its_page_are_served_to_anybody() {
 
 /// Generators of client code derive function names from operation ids.
 #[test]
-fn every_operation_has_a_name_of_its_own_and_says_what_it_does() {
+fn every_operation_has_a_unique_name_and_a_summary() {
     let mut names = BTreeSet::new();
     for route in contract::routes() {
         assert!(
@@ -85,7 +85,7 @@ async fn each_route_exists_with_its_methods_and_no_others() {
 }
 
 #[tokio::test]
-async fn every_route_answers_as_it_is_described() {
+async fn every_route_answers_as_documented() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
     let mut things = Things::of(&world).await;
