@@ -224,7 +224,7 @@ impl Dispatcher {
         let oldest = self.retention.saturating_sub(self.dialects.longest_lifetime(self.expiry));
         let events = Events { context: shared(), max_bytes: self.limits.event_bytes, oldest };
         let persist = Persist { context: shared(), attempts: attempts.clone(), fan_outs: fan_outs.clone() };
-        let leases = Leases { context: shared(), attempts: attempts.clone() };
+        let leases = Leases::new(shared(), attempts.clone());
         let drain = Drain { context: shared(), leases: leases.clone(), unsendable };
         let attempting = Attempts { context: shared(), client: self.client.clone(), results, slow };
 

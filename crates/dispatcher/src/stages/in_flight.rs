@@ -11,7 +11,7 @@ use fanfare_domain::{
 };
 use fanfare_store::{GiveBack, Lease, Leased, NewDelivery, Start};
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::lanes::Permit;
 
@@ -37,6 +37,8 @@ pub(crate) struct InFlight {
     pub(crate) is_listed: bool,
     /// `None` after the wait for a slot has begun.
     pub(crate) permit: Option<Permit>,
+    /// Permit of a drained delivery to begin; `None` for a first attempt, and once the attempt has begun to run.
+    pub(crate) starting: Option<OwnedSemaphorePermit>,
 }
 
 /// Common part of the first attempts of an event's deliveries.
@@ -74,6 +76,7 @@ impl FirstAttempts {
             begin_by: leased_at + BEGIN_WITHIN,
             is_listed: false,
             permit: Some(direct.permit),
+            starting: None,
         })
     }
 }
@@ -104,6 +107,7 @@ impl InFlight {
             begin_by: leased_at + BEGIN_WITHIN,
             is_listed: true,
             permit: Some(permit),
+            starting: None,
         })
     }
 

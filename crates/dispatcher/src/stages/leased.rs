@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use fanfare_domain::{application::Endpoint, delivery::QueueReason};
 use fanfare_service::crash_point;
 use fanfare_store::{End, EndLeased, GiveBack, Lease, Leased};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 
 use super::InFlight;
 use crate::{context::Context, lanes::Permit, metric};
@@ -13,11 +16,18 @@ use crate::{context::Context, lanes::Permit, metric};
 /// Rest of a backlog after a delivery was given back, before the next drain.
 const GIVEN_BACK_REST: Duration = Duration::from_secs(1);
 
+/// Maximum of attempts passed on that have not begun to run.
+///
+/// A lease of 512 deliveries would otherwise be ready to run at once, and each other task of the process would wait for
+/// all of them. The bound paces drains by the process's own speed; attempts that wait for a receiver do not count.
+const STARTING: usize = 64;
+
 /// Sends leased deliveries on. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Leases {
     pub(crate) context: Arc<Context>,
-    pub(crate) attempts: mpsc::Sender<InFlight>,
+    attempts: mpsc::Sender<InFlight>,
+    starting: Arc<Semaphore>,
 }
 
 /// Leased deliveries that are not sent.
@@ -28,6 +38,10 @@ pub(crate) struct Unsent {
 }
 
 impl Leases {
+    pub(crate) fn new(context: Arc<Context>, attempts: mpsc::Sender<InFlight>) -> Self {
+        Self { context, attempts, starting: Arc::new(Semaphore::new(STARTING)) }
+    }
+
     /// Passes a delivery, leased at `leased_at`, on to the attempt, or adds the delivery to `unsent`. Returns the bytes
     /// of the payload.
     pub(crate) async fn pass_on(
@@ -47,7 +61,10 @@ impl Leases {
         let bytes = leased.payload.as_ref().and_then(|payload| payload.body.as_ref()).map_or(0, String::len);
         permit.set_bytes(bytes);
         match InFlight::drained(leased, endpoint, lease, leased_at, permit) {
-            Some(in_flight) => drop(self.attempts.send(in_flight).await),
+            Some(mut in_flight) => {
+                in_flight.starting = Arc::clone(&self.starting).acquire_owned().await.ok();
+                drop(self.attempts.send(in_flight).await);
+            }
             None => {
                 let reason = QueueReason::ApplicationUnreadable;
                 unsent.back.push(GiveBack { delivery, lease: lease.id, reason });
