@@ -1,10 +1,10 @@
-//! The figures, their goals, and the table that comes out.
+//! Figures, their goals, and the table of figures.
 
 use std::{collections::HashMap, fmt, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-/// What a figure is to reach.
+/// Goal of a figure, and the result of the comparison.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Goal {
     text: String,
@@ -16,13 +16,13 @@ impl Goal {
         Some(Self { text: format!("≤ {}", Number(most)), is_met: value <= most })
     }
 
-    /// A number, up to a share more or less.
+    /// Accepts `wanted`, plus or minus `share` of `wanted`.
     pub(crate) fn within(share: f64, wanted: f64, value: f64) -> Option<Self> {
         let text = format!("{} ± {:.0} %", Number(wanted), share * 100.0);
         Some(Self { text, is_met: (value - wanted).abs() <= share * wanted })
     }
 
-    /// A share of the ceiling, and a least number beside it.
+    /// Accepts values from `share` of the ceiling on. A `least` above 0 is a second minimum.
     pub(crate) fn at_least_of(share: f64, ceiling: f64, least: f64, value: f64) -> Option<Self> {
         let mut text = format!("≥ {:.0} %", share * 100.0);
         if least > 0.0 {
@@ -32,41 +32,42 @@ impl Goal {
     }
 }
 
-/// A figure that was measured.
+/// Row of the table and of the JSON file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Figure {
     name: String,
     unit: String,
     value: f64,
-    /// What it is compared with: the ceiling, or the same without what is measured.
+    /// Value of the comparison: the ceiling, or the same measurement without the load.
     beside: Option<f64>,
     goal: Option<Goal>,
     notes: Vec<String>,
 }
 
-/// All of them. Each is printed as it comes.
+/// Figures of a run. Each figure is printed at once.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     figures: Vec<Figure>,
+    /// Values of an earlier run, by the names of the figures.
     earlier: HashMap<String, f64>,
-    /// Goals count.
+    /// False in a smoke run: figures get no goals.
     is_judged: bool,
 }
 
 const WIDTHS: [usize; 4] = [58, 12, 12, 8];
 
 impl Figures {
-    /// Begins, with the figures of an earlier run to compare with; `None` where figures are not judged.
+    /// Prints the table's header, and reads the figures of an earlier run for comparison. `None` ignores all goals.
     ///
     /// # Errors
-    /// When there is such a file and it holds none.
+    /// If the file of the earlier run exists, and does not contain figures.
     pub(crate) fn begin(earlier: Option<&Path>) -> anyhow::Result<Self> {
         let is_judged = earlier.is_some();
         let earlier: Vec<Figure> = match earlier.map(fs::read) {
             Some(Ok(bytes)) => serde_json::from_slice(&bytes)?,
             _ => Vec::new(),
         };
-        Self::print_line(["figure", "measured", "beside", "share"], "goal");
+        Self::print_line(["figure", "measured", "comparison", "share"], "goal");
         let earlier = earlier.into_iter().map(|figure| (figure.name, figure.value)).collect();
         Ok(Self { figures: Vec::new(), earlier, is_judged })
     }
@@ -75,20 +76,20 @@ impl Figures {
         let goal = goal.filter(|_| self.is_judged);
         let figure = Figure { name: name.to_owned(), unit: unit.to_owned(), value, beside, goal, notes: Vec::new() };
         let share = figure.beside.map_or(String::new(), |beside| format!("{:.0} %", value / beside * 100.0));
-        let mut class = figure
+        let mut judgement = figure
             .goal
             .as_ref()
             .map_or(String::new(), |goal| format!("{} {}", goal.text, if goal.is_met { "reached" } else { "MISSED" }));
         if let Some(earlier) = self.earlier.get(name) {
-            class += &format!("  (before: {}, {:+.0} %)", Number(*earlier), (value / earlier - 1.0) * 100.0);
+            judgement += &format!("  (before: {}, {:+.0} %)", Number(*earlier), (value / earlier - 1.0) * 100.0);
         }
         let with_unit = |value: f64| format!("{} {unit}", Number(value));
         let beside = figure.beside.map_or(String::new(), with_unit);
-        Self::print_line([name, &with_unit(value), &beside, &share], &class);
+        Self::print_line([name, &with_unit(value), &beside, &share], &judgement);
         self.figures.push(figure);
     }
 
-    /// Says more about the last figure.
+    /// Prints a note, and adds the note to the last figure.
     pub(crate) fn note(&mut self, note: String) {
         println!("    {note}");
         if let Some(figure) = self.figures.last_mut() {
@@ -96,16 +97,16 @@ impl Figures {
         }
     }
 
-    fn print_line(cells: [&str; 4], class: &str) {
+    fn print_line(cells: [&str; 4], judgement: &str) {
         let [name, value, beside, share] = cells;
         let [first, second, third, fourth] = WIDTHS;
-        println!("{name:<first$}{value:>second$}{beside:>third$}{share:>fourth$}  {class}");
+        println!("{name:<first$}{value:>second$}{beside:>third$}{share:>fourth$}  {judgement}");
     }
 
-    /// Writes them down as JSON.
+    /// Writes the figures as JSON.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub(crate) fn write(&self, file: &Path) -> anyhow::Result<()> {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)?;
@@ -113,13 +114,13 @@ impl Figures {
         Ok(fs::write(file, serde_json::to_vec_pretty(&self.figures)?)?)
     }
 
-    /// Those that missed their goal.
+    /// Returns the number of missed goals.
     pub(crate) fn missed(&self) -> usize {
         self.figures.iter().filter(|figure| figure.goal.as_ref().is_some_and(|goal| !goal.is_met)).count()
     }
 }
 
-/// A number with as many digits as say something.
+/// Number for the table: with a decimal place below 100, with grouped thousands otherwise.
 struct Number(f64);
 
 impl fmt::Display for Number {

@@ -1,6 +1,6 @@
-//! `make bench`: the figures that Fanfare reaches on this machine, beside the figures that can be reached on it.
+//! `make bench`: figures of Fanfare on this machine, beside the best figures of the machine.
 //!
-//! Receiver, publisher and ceiling are processes of their own, so that each one's cost can be told.
+//! Receiver, publisher and ceiling are separate processes: the bench measures the processor time of each.
 
 mod figures;
 mod measurements;
@@ -37,27 +37,27 @@ async fn main() -> anyhow::Result<ExitCode> {
 
 async fn bench(options: &Options) -> anyhow::Result<ExitCode> {
     if cfg!(debug_assertions) && options.extent != Extent::Smoke {
-        bail!("this is a debug build, whose figures say nothing: run `make bench`, or pass --smoke");
+        bail!("figures of a debug build are meaningless: run `make bench`, or pass --smoke");
     }
     let mut stop = unix::signal(unix::SignalKind::terminate())?;
     tokio::select! {
-        figures = all(options) => report(options, &figures?),
+        figures = measure_all(options) => report(options, &figures?),
         _ = tokio::signal::ctrl_c() => Ok(ExitCode::FAILURE),
         _ = stop.recv() => Ok(ExitCode::FAILURE),
     }
 }
 
-async fn all(options: &Options) -> anyhow::Result<Figures> {
+async fn measure_all(options: &Options) -> anyhow::Result<Figures> {
     let machine = Machine::start(options.extent, options.times, options.bytes);
     let is_judged = options.extent != Extent::Smoke;
     let mut figures = Figures::begin(is_judged.then_some(&options.against))?;
-    for measurement in MEASUREMENTS.iter().filter(|measurement| options.wants(measurement)) {
+    for measurement in MEASUREMENTS.iter().filter(|measurement| options.selects(measurement)) {
         (measurement.run)(&machine, &mut figures).await;
     }
     Ok(figures)
 }
 
-/// The figures of a smoke run say nothing: it succeeds when every measurement came to its end.
+/// Writes the figures and prints the number of missed goals. A smoke run does neither: its figures are meaningless.
 fn report(options: &Options, figures: &Figures) -> anyhow::Result<ExitCode> {
     if options.extent != Extent::Smoke {
         figures.write(&last_run())?;

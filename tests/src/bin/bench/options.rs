@@ -1,4 +1,4 @@
-//! The command line of the bench.
+//! Command line of the bench.
 
 use std::{path::PathBuf, process::exit};
 
@@ -14,15 +14,15 @@ const USAGE: &str =
     "Usage: bench [--only MEASUREMENT[+MEASUREMENT...]] [--smoke | --long] [--times NUMBER] [--bytes NUMBER]
              [--against FILE] [--list]
 
-  --only     only these measurements
-  --smoke    a hundredth of each measurement, to see that it works; its figures say nothing
-  --long     the full sizes of the goals, and the measurements that only run so: hours, 50 GB of disk
-  --times    the number of runs of each throughput, of which the median counts; 3 by default
-  --bytes    the size of an event's message; 440 by default
-  --against  the JSON of an earlier run to compare with; the last run by default
+  --only     runs only these measurements
+  --smoke    runs a hundredth of each measurement, and judges no figure
+  --long     runs the full sizes of the goals, and the measurements that need them: hours, 50 GB of disk
+  --times    number of runs of each throughput, of which the median counts; default 3
+  --bytes    size of an event's message; default 440
+  --against  JSON of an earlier run to compare with; default: the last run
   --list     lists the measurements";
 
-/// The usual bytes of an event's message. The design's figures are for this size.
+/// Default size of an event's message, in bytes. The design's figures are for this size.
 const BYTES: usize = 440;
 
 pub(crate) struct Options {
@@ -37,7 +37,7 @@ impl Options {
     /// Reads the arguments. `--list` prints the measurements and ends the process.
     ///
     /// # Errors
-    /// When an argument is unknown, or lacks its value.
+    /// If an argument is unknown, or lacks its value.
     pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
         let mut options = Self { only: None, extent: Extent::Usual, times: 3, bytes: BYTES, against: last_run() };
         while let Some(name) = arguments.next() {
@@ -58,7 +58,7 @@ impl Options {
             }
             let value = arguments.next().context(USAGE)?;
             match name.as_str() {
-                "--only" => options.only = Some(value.split('+').map(named).collect::<anyhow::Result<_>>()?),
+                "--only" => options.only = Some(value.split('+').map(known_name).collect::<anyhow::Result<_>>()?),
                 "--times" => options.times = value.parse().ok().filter(|times| *times > 0).context(USAGE)?,
                 "--bytes" => options.bytes = value.parse().ok().filter(|bytes| *bytes >= 120).context(USAGE)?,
                 "--against" => options.against = value.into(),
@@ -68,19 +68,19 @@ impl Options {
         Ok(options)
     }
 
-    pub(crate) fn wants(&self, measurement: &Measurement) -> bool {
+    pub(crate) fn selects(&self, measurement: &Measurement) -> bool {
         self.only.as_ref().is_none_or(|only| only.iter().any(|name| name == measurement.name))
     }
 }
 
-fn named(name: &str) -> anyhow::Result<String> {
+fn known_name(name: &str) -> anyhow::Result<String> {
     match MEASUREMENTS.iter().any(|known| known.name == name) {
         true => Ok(name.to_owned()),
-        false => bail!("there is no measurement {name}: --list names all"),
+        false => bail!("unknown measurement {name}: --list lists the measurements"),
     }
 }
 
-/// The file that keeps the figures of the last run.
+/// Returns the path of the file with the figures of the last run.
 pub(crate) fn last_run() -> PathBuf {
     repository().join(".dev/bench/last.json")
 }

@@ -1,4 +1,4 @@
-//! The processes that the bench starts beside Fanfare: this program, started with the name of a role.
+//! Processes beside Fanfare: the bench starts its own program with the name of a role.
 
 pub(crate) mod ceiling;
 pub(crate) mod child;

@@ -1,4 +1,4 @@
-//! The measurements. Each adds its rows to the table.
+//! Measurements. Each measurement adds its rows to the table.
 
 pub(crate) mod growth;
 pub(crate) mod isolation;

@@ -1,4 +1,4 @@
-//! The scene of a measurement: a Fanfare of its own on the bench's servers, a receiver, a publisher.
+//! Scene of a measurement: a separate Fanfare on the bench's servers, a receiver, a publisher.
 
 pub(crate) mod delivered;
 pub(crate) mod fill;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use fanfare_tests::world::{Setup, World, dialects::Waits, process::Process};
 use serde_json::{Value, json};
 
-pub(crate) use self::publishing::Way;
+pub(crate) use self::publishing::Via;
 use self::{
     machine::{Extent, Machine},
     subscribing::subscribe,
@@ -26,31 +26,31 @@ use crate::roles::{
     child::Child,
 };
 
-/// An endpoint of a measurement.
+/// Endpoint of a measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Subscriber {
-    /// The account of its receipts.
+    /// Name of the receiver's account for the endpoint's receipts.
     pub(crate) group: &'static str,
-    /// How the receiver answers it; `refuse` for a port without a listener.
+    /// Behaviour of the receiver; `refuse` for a port without a listener.
     pub(crate) behaviour: &'static str,
     pub(crate) types: Vec<String>,
-    /// Attempts a second at most; `None` for no limit.
+    /// Limit of attempts per second; `None` for no limit.
     pub(crate) rate: Option<u32>,
 }
 
-/// What delivers.
+/// System under measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// So many dispatchers.
+    /// Fanfare with this number of dispatchers.
     Fanfare(usize),
     Ceiling,
 }
 
-/// Settings that differ from a deployment's.
+/// Settings that differ from the settings of a deployment.
 pub(crate) struct Changes<'a> {
     /// Waits between attempts.
     pub(crate) waits: Waits,
-    /// Deadline of attempts; `None` for the dialect's.
+    /// Deadline of attempts; `None` for the dialect's deadline.
     pub(crate) timeout: Option<String>,
     pub(crate) variables: &'a [(&'a str, &'a str)],
 }
@@ -62,12 +62,12 @@ impl Default for Changes<'_> {
 }
 
 pub(crate) struct Scene {
-    /// Dropped before the world, which reports their exits.
+    /// Dropped before `world`: the world reports the exits of dispatchers.
     pub(crate) dispatchers: Vec<Process>,
     pub(crate) world: World,
     ceiling: Option<Child>,
     receiver: Child,
-    /// The receiver's.
+    /// Address of the receiver.
     pub(crate) address: String,
     publisher: Child,
     servers: [(&'static str, u32); 2],
@@ -80,12 +80,12 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Sets the scene, with every process ready.
+    /// Sets a scene. All processes are ready.
     pub(crate) async fn set(machine: &Machine, subscribers: &[Subscriber], subject: Subject) -> Self {
         Self::with(machine, subscribers, subject, Changes::default()).await
     }
 
-    /// Sets the scene with other settings.
+    /// Sets a scene with changed settings. All processes are ready.
     pub(crate) async fn with(
         machine: &Machine,
         subscribers: &[Subscriber],
@@ -101,7 +101,7 @@ impl Scene {
         let setup = Setup { waits, timeout, ..Setup::on(machine.servers(), &[&usual, variables].concat()) };
         let world = World::of(setup).await;
         let mut receiver = Child::start("receiver");
-        let address = receiver.ask(&Value::Null).await["address"].as_str().expect("an address").to_owned();
+        let address = receiver.request(&Value::Null).await["address"].as_str().expect("an address").to_owned();
         let endpoints = subscribe(world.client(), &address, subscribers).await;
         let servers = [("rabbitmq", machine.broker_process()), ("postgres", machine.database_process())];
         let publisher = Child::start("publisher");
@@ -139,21 +139,21 @@ impl Scene {
             endpoints,
         };
         let mut ceiling = Child::start("ceiling");
-        ceiling.ask(&json!(work)).await;
+        ceiling.request(&json!(work)).await;
         ceiling
     }
 
-    /// Lets the endpoints behind the receiver's gate succeed from now on.
+    /// Opens the receiver's gate: endpoints behind the gate succeed from now on. Returns the receipts.
     pub(crate) async fn open_gate(&mut self) -> Value {
-        self.receiver.ask(&json!("open")).await["groups"].clone()
+        self.receiver.request(&json!("open")).await["groups"].clone()
     }
 
-    /// Has the receiver answer `late` after this time.
+    /// Sets the delay of the receiver's `late` answers.
     pub(crate) async fn answer_late(&mut self, milliseconds: u64) {
-        self.receiver.ask(&json!({ "late": milliseconds })).await;
+        self.receiver.request(&json!({ "late": milliseconds })).await;
     }
 
-    /// Begins to watch the database's sessions.
+    /// Starts a watch over the database's sessions.
     pub(crate) async fn watch(&self) -> Watch {
         Watch::begin(self.world.database().await)
     }

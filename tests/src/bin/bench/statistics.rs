@@ -1,6 +1,6 @@
-//! Numbers of many.
+//! Percentiles of samples.
 
-/// These percentiles of values, by nearest rank; zeros where there are none.
+/// Returns the wanted percentiles by nearest rank; zeros if there are no values.
 pub(crate) fn percentiles<const N: usize>(mut values: Vec<u32>, wanted: [f64; N]) -> [u32; N] {
     values.sort_unstable();
     wanted.map(|percent| {
@@ -14,7 +14,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn by_nearest_rank() {
+    fn percentiles_are_the_values_of_nearest_rank() {
         let values = (1..=200).rev().collect();
         assert_eq!(percentiles(values, [50.0, 99.0, 100.0]), [100, 198, 200]);
         assert_eq!(percentiles(Vec::new(), [50.0]), [0]);

@@ -1,6 +1,7 @@
-//! The ceiling: the least code that does the same steps on the same schema in one process. It consumes, writes event
-//! and delivery, signs, POSTs, records and acks, and does nothing of what makes a system of that: no lanes, no retries,
-//! no checks, no settings that change, no metrics.
+//! Ceiling: the minimal code for the same steps on the same schema in a single process.
+//!
+//! The ceiling consumes, writes event and delivery, signs, POSTs, records and acks. The ceiling has no lanes, retries,
+//! checks, changeable settings or metrics.
 
 use std::{
     collections::HashMap,
@@ -37,11 +38,11 @@ use uuid::Uuid;
 
 use crate::roles::child::Parent;
 
-/// As many as the dispatcher has.
+/// Prefetch and batch size of the dispatcher.
 const PREFETCH: u16 = 512;
 const BATCH: usize = 256;
 
-/// What it works on.
+/// Input of the ceiling.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Work {
     pub(crate) amqp_url: String,
@@ -51,7 +52,6 @@ pub(crate) struct Work {
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
-/// Where events go.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Endpoint {
     pub(crate) id: String,
@@ -88,16 +88,16 @@ SELECT application_id, id, event_id, endpoint_id, 'delivered', 1, 0, url, starte
 const KEY_LOOKUPS_ONLY: &str =
     "SET enable_seqscan=off; SET enable_bitmapscan=off; SET enable_hashjoin=off; SET enable_mergejoin=off";
 
-/// Works until nobody asks any more. Each question is answered with how many deliveries were recorded.
+/// Delivers until the parent ends. The response to each request is the number of recorded deliveries.
 pub(crate) async fn run() {
     let mut parent = Parent::new();
-    let Some(work) = parent.question().await else { return };
-    let work: Work = serde_json::from_value(work).expect("work");
+    let Some(work) = parent.next_request().await else { return };
+    let work: Work = serde_json::from_value(work).expect("the input of the ceiling");
     let recorded = Arc::new(AtomicU64::new(0));
     begin(work, Arc::clone(&recorded)).await;
-    parent.answer(&Value::Null).await;
-    while parent.question().await.is_some() {
-        parent.answer(&json!({ "recorded": recorded.load(Ordering::Relaxed) })).await;
+    parent.respond(&Value::Null).await;
+    while parent.next_request().await.is_some() {
+        parent.respond(&json!({ "recorded": recorded.load(Ordering::Relaxed) })).await;
     }
 }
 
@@ -135,10 +135,10 @@ async fn begin(work: Work, recorded: Arc<AtomicU64>) {
     }
     let (planned, to_persist) = mpsc::channel(BATCH * 2);
     let (sent, to_record) = mpsc::channel(BATCH * 2);
-    let (persists, persist) = database(&work.database_url, PERSIST).await;
-    let (records, record_one) = database(&work.database_url, RECORD).await;
-    tokio::spawn(persist_all((persists, persist), application, to_persist, sent));
-    tokio::spawn(record_all((records, record_one), to_record, recorded));
+    let (persist_client, persist) = database(&work.database_url, PERSIST).await;
+    let (record_client, record) = database(&work.database_url, RECORD).await;
+    tokio::spawn(persist_all((persist_client, persist), application, to_persist, sent));
+    tokio::spawn(record_all((record_client, record), to_record, recorded));
 
     let connection = Connection::connect(&work.amqp_url, ConnectionProperties::default()).await.expect("the broker");
     let channel = connection.create_channel().await.expect("a channel");
@@ -150,7 +150,7 @@ async fn begin(work: Work, recorded: Arc<AtomicU64>) {
         let _connection = connection;
         while let Some(delivery) = consumer.next().await {
             let plan = plan(delivery.expect("a message"), application, &targets);
-            planned.send(plan).await.unwrap_or_else(|_| panic!("persisting goes on"));
+            planned.send(plan).await.unwrap_or_else(|_| panic!("the task that persists has ended"));
         }
     });
 }
@@ -173,7 +173,7 @@ fn plan(delivery: Delivery, application: ApplicationId, targets: &HashMap<String
     let key = delivery.properties.message_id().as_ref().expect("a message id").to_string();
     let fields: Fields<'_> = serde_json::from_slice(&delivery.data).expect("an event");
     let now = Timestamp::now();
-    let accepted_at = Timestamp::from_millisecond(now.as_millisecond()).expect("now");
+    let accepted_at = Timestamp::from_millisecond(now.as_millisecond()).expect("a timestamp");
     let body = format!(r#"{{"event":"{event_type}","data":{},"timestamp":"{accepted_at:.3}"}}"#, fields.data.get());
     let endpoints = targets.get(&event_type).cloned().unwrap_or_default();
     let event = EventId::from_key(application, &key);
@@ -207,9 +207,9 @@ async fn persist_all(
                 &[&ids, &accepted, &application.0, &types, &keys, &bodies, &deliveries, &events, &endpoints],
             )
             .await
-            .expect("persisted");
+            .expect("persisted events");
         for plan in batch.drain(..) {
-            plan.acker.ack(BasicAckOptions::default()).await.expect("acked");
+            plan.acker.ack(BasicAckOptions::default()).await.expect("an acked message");
             let body = Bytes::from(plan.body);
             for target in plan.endpoints {
                 let delivery = DeliveryId::derive(plan.accepted_at, plan.event, target.id);
@@ -230,15 +230,15 @@ async fn post(
     body: Bytes,
 ) -> (Timestamp, i32) {
     let started_at = Timestamp::now();
-    let at = started_at.as_second();
-    let own: String = mac(target.secret.as_bytes(), &[&body]).iter().map(|byte| format!("{byte:02x}")).collect();
-    let standard = STANDARD.encode(mac(&target.key, &[format!("{event}.{at}.").as_bytes(), &body]));
+    let seconds = started_at.as_second();
+    let hex: String = mac(target.secret.as_bytes(), &[&body]).iter().map(|byte| format!("{byte:02x}")).collect();
+    let standard = STANDARD.encode(mac(&target.key, &[format!("{event}.{seconds}.").as_bytes(), &body]));
     let request = Request::post(&target.url)
         .header("content-type", "application/json")
         .header("user-agent", "ceiling")
-        .header("x-webhook-signature", own)
+        .header("x-webhook-signature", hex)
         .header("webhook-id", event.to_string())
-        .header("webhook-timestamp", at)
+        .header("webhook-timestamp", seconds)
         .header("webhook-signature", format!("v1,{standard}"))
         .body(Full::new(body))
         .expect("a request");
@@ -266,7 +266,7 @@ async fn record_all(
         let urls: Vec<&str> = batch.iter().map(|attempt| attempt.target.url.as_str()).collect();
         let started: Vec<Timestamp> = batch.iter().map(|attempt| attempt.started_at).collect();
         let statuses: Vec<i32> = batch.iter().map(|attempt| attempt.status).collect();
-        let rows = client.execute(&statement, &[&ids, &urls, &started, &statuses]).await.expect("recorded");
+        let rows = client.execute(&statement, &[&ids, &urls, &started, &statuses]).await.expect("recorded deliveries");
         recorded.fetch_add(rows, Ordering::Relaxed);
         batch.clear();
     }

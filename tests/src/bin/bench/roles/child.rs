@@ -1,5 +1,6 @@
-//! The parts that a bench runs as processes of their own, so that what each of them costs can be told apart: the
-//! receiver, the publisher, and what is measured against. They are this program, started with the name of a role.
+//! Processes of the roles: the bench starts its own program with the name of a role.
+//!
+//! Receiver, publisher and ceiling are separate processes: the bench measures the processor time of each.
 
 use std::process::Stdio;
 
@@ -9,11 +10,11 @@ use tokio::{
     process::{ChildStdin, ChildStdout, Command},
 };
 
-/// A role in a process of its own: it answers each line of JSON with one. Killed when it is dropped.
+/// Process of a role. Responds to each line of JSON with a line of JSON. Killed when dropped.
 pub(crate) struct Child {
     process: tokio::process::Child,
-    questions: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    requests: ChildStdin,
+    responses: Lines<BufReader<ChildStdout>>,
 }
 
 impl Child {
@@ -26,42 +27,42 @@ impl Child {
             .kill_on_drop(true)
             .spawn()
             .expect("this program starts");
-        let questions = process.stdin.take().expect("its input is piped");
-        let answers = BufReader::new(process.stdout.take().expect("its output is piped")).lines();
-        Self { process, questions, answers }
+        let requests = process.stdin.take().expect("a piped standard input");
+        let responses = BufReader::new(process.stdout.take().expect("a piped standard output")).lines();
+        Self { process, requests, responses }
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.process.id().expect("it runs")
+        self.process.id().expect("a running process")
     }
 
-    /// Asks, and waits for the answer.
-    pub(crate) async fn ask(&mut self, question: &Value) -> Value {
-        self.questions.write_all(format!("{question}\n").as_bytes()).await.expect("it runs");
-        let answer = self.answers.next_line().await.expect("its output").expect("an answer");
-        serde_json::from_str(&answer).expect("JSON")
+    /// Sends a request, and waits for the response.
+    pub(crate) async fn request(&mut self, request: &Value) -> Value {
+        self.requests.write_all(format!("{request}\n").as_bytes()).await.expect("a running process");
+        let response = self.responses.next_line().await.expect("readable output").expect("a response");
+        serde_json::from_str(&response).expect("JSON")
     }
 }
 
-/// The other side: the questions that a role is asked, and its answers.
+/// Requests to a role, and its responses: the other end of [`Child`].
 pub(crate) struct Parent {
-    questions: Lines<BufReader<Stdin>>,
-    answers: Stdout,
+    requests: Lines<BufReader<Stdin>>,
+    responses: Stdout,
 }
 
 impl Parent {
     pub(crate) fn new() -> Self {
-        Self { questions: BufReader::new(tokio::io::stdin()).lines(), answers: tokio::io::stdout() }
+        Self { requests: BufReader::new(tokio::io::stdin()).lines(), responses: tokio::io::stdout() }
     }
 
-    /// The next question; none once nobody asks any more.
-    pub(crate) async fn question(&mut self) -> Option<Value> {
-        let line = self.questions.next_line().await.ok()??;
+    /// Returns the next request; `None` once the parent has ended.
+    pub(crate) async fn next_request(&mut self) -> Option<Value> {
+        let line = self.requests.next_line().await.ok()??;
         Some(serde_json::from_str(&line).expect("JSON"))
     }
 
-    pub(crate) async fn answer(&mut self, answer: &Value) {
-        self.answers.write_all(format!("{answer}\n").as_bytes()).await.expect("somebody listens");
-        self.answers.flush().await.expect("somebody listens");
+    pub(crate) async fn respond(&mut self, response: &Value) {
+        self.responses.write_all(format!("{response}\n").as_bytes()).await.expect("a running parent");
+        self.responses.flush().await.expect("a running parent");
     }
 }

@@ -1,4 +1,4 @@
-//! The publisher: events over one of the entrances, as fast as they are taken or at a rate.
+//! Publisher: publishes events over AMQP or HTTP, at a rate or as fast as the entrance accepts.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -17,46 +17,46 @@ use tokio::{
 
 use crate::roles::{child::Parent, receiver::microseconds};
 
-/// What is to be published.
+/// Events to publish, and their entrance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) entrance: Entrance,
     pub(crate) application: String,
-    /// The events' types, in turn.
+    /// Event types, in turn.
     pub(crate) types: Vec<String>,
     pub(crate) count: usize,
-    /// Events in a second; as fast as they are taken where there is none.
+    /// Events per second; `None` for as fast as accepted.
     pub(crate) rate: Option<f64>,
     /// Bytes of an event's message.
     pub(crate) bytes: usize,
-    /// The number of its first event. Keys and bodies hold the numbers.
+    /// Number of the first event. Keys and bodies contain the numbers.
     pub(crate) first: usize,
 }
 
-/// How they are published.
+/// Protocol and address of an entrance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Entrance {
-    /// On one channel, with so many confirms awaited at once.
+    /// A single channel, with at most `window` unconfirmed messages.
     Amqp { url: String, exchange: String, window: usize },
-    /// Each event a request of its own, over so many connections.
+    /// A request per event, over `connections` connections.
     Http { address: String, key: String, connections: usize },
 }
 
-/// Publishes what it is told to, one order after the other.
+/// Publishes the orders of the parent in sequence.
 pub(crate) async fn run() {
     let mut parent = Parent::new();
-    while let Some(order) = parent.question().await {
+    while let Some(order) = parent.next_request().await {
         let order: Order = serde_json::from_value(order).expect("an order");
         let started = Instant::now();
         match &order.entrance {
             Entrance::Amqp { url, exchange, window } => over_amqp(&order, url, exchange, *window).await,
             Entrance::Http { address, key, connections } => over_http(&order, address, key, *connections).await,
         }
-        parent.answer(&json!({ "seconds": started.elapsed().as_secs_f64() })).await;
+        parent.respond(&json!({ "seconds": started.elapsed().as_secs_f64() })).await;
     }
 }
 
-/// Waits for each event's turn, where there is a rate.
+/// Pace of the events; `None` for no limit.
 struct Pace(Option<tokio::time::Interval>);
 
 impl Pace {
@@ -75,7 +75,7 @@ impl Pace {
     }
 }
 
-/// The JSON of an event's data, padded so that the whole message has the size that is wanted.
+/// Returns the JSON of an event's data, padded to a message of `bytes` bytes. `around` is the size without the data.
 fn data(number: usize, bytes: usize, around: usize) -> String {
     let head = format!("{{\"at\":{},\"n\":{number},\"text\":\"", microseconds());
     let padding = bytes.saturating_sub(around + head.len() + 2);
@@ -101,10 +101,10 @@ async fn over_amqp(order: &Order, url: &str, exchange: &str, window: usize) {
         let confirm = channel
             .basic_publish(exchange.into(), routing_key.into(), options, body.as_bytes(), properties)
             .await
-            .expect("published");
+            .expect("a published message");
         confirms.push_back(confirm);
         if confirms.len() >= window {
-            assert!(confirms.pop_front().expect("one").await.expect("a confirm").is_ack());
+            assert!(confirms.pop_front().expect("an unconfirmed message").await.expect("a confirm").is_ack());
         }
     }
     for confirm in confirms {
@@ -117,10 +117,10 @@ async fn over_http(order: &Order, address: &str, key: &str, connections: usize) 
     for worker in 0..connections {
         let (order, address, key) = (order.clone(), address.to_owned(), key.to_owned());
         workers.spawn(async move {
-            let mut stream = TcpStream::connect(&address).await.expect("ingest");
+            let mut stream = TcpStream::connect(&address).await.expect("a connection to ingest");
             stream.set_nodelay(true).expect("a socket");
             let mut pace = Pace::new(order.rate.map(|rate| rate / connections as f64));
-            let mut answer = Vec::new();
+            let mut response = Vec::new();
             for number in (worker..order.count).step_by(connections) {
                 pace.next().await;
                 let event_type = &order.types[number % order.types.len()];
@@ -132,7 +132,7 @@ async fn over_http(order: &Order, address: &str, key: &str, connections: usize) 
                     body.len()
                 );
                 stream.write_all(request.as_bytes()).await.expect("a request");
-                take_answer(&mut stream, &mut answer).await;
+                read_response(&mut stream, &mut response).await;
             }
         });
     }
@@ -141,17 +141,17 @@ async fn over_http(order: &Order, address: &str, key: &str, connections: usize) 
     }
 }
 
-/// Reads one answer, which must be a 202.
-async fn take_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) {
-    answer.clear();
+/// Reads a response. Its status must be 202.
+async fn read_response(stream: &mut TcpStream, response: &mut Vec<u8>) {
+    response.clear();
     loop {
-        assert!(stream.read_buf(answer).await.expect("an answer") > 0, "ingest closed the connection");
-        let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-        let text = std::str::from_utf8(&answer[..head]).expect("a head");
-        assert!(text.starts_with("HTTP/1.1 202"), "{}", String::from_utf8_lossy(answer));
+        assert!(stream.read_buf(response).await.expect("a response") > 0, "ingest closed the connection");
+        let Some(head) = response.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let text = std::str::from_utf8(&response[..head]).expect("a head");
+        assert!(text.starts_with("HTTP/1.1 202"), "{}", String::from_utf8_lossy(response));
         let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
         let length: usize = length.and_then(|length| length.parse().ok()).expect("a length");
-        if answer.len() >= head + 4 + length {
+        if response.len() >= head + 4 + length {
             return;
         }
     }

@@ -1,8 +1,8 @@
-//! The receiver: the least HTTP that serves, so that nothing waits for it.
+//! Receiver: a minimal HTTP server, so that no sender waits for the receiver.
 //!
-//! A path is `/<group>/<behaviour>?<endpoint>`. The publisher writes the moment of publishing and a number into the event:
-//! `"at":<microseconds since 1970>,"n":<number>`. The receiver notes for each group how long events took, and which endpoint
-//! took which number before.
+//! A path is `/<group>/<behaviour>?<endpoint>`. The publisher writes the time of publish and a number into the event:
+//! `"at":<microseconds since 1970>,"n":<number>`. For each group, the receiver records the latencies of the events and
+//! the numbers that each endpoint has accepted.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,36 +28,36 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const FAIL: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\nno";
 const DRIPPING: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n";
 
-/// Whether endpoints behind the gate succeed.
+/// True if endpoints behind the gate succeed.
 static GATE: AtomicBool = AtomicBool::new(false);
 
-/// Milliseconds that `late` waits before it answers.
+/// Delay of `late` answers, in milliseconds.
 static LATE: AtomicU64 = AtomicU64::new(0);
 
 /// Accounts of the groups of endpoints, by name.
 type Ledger = Arc<Mutex<HashMap<String, Account>>>;
 
-/// The receipts of a group.
+/// Receipts of a group.
 #[derive(Default)]
 struct Account {
-    /// Microseconds from publishing to receipt, since the last question.
+    /// Microseconds from publish to receipt, for receipts since the last request of the parent.
     latencies: Vec<u32>,
-    /// Receipts that were answered with a success, since the start: endpoint and number.
-    taken: HashSet<(u32, u64)>,
-    /// The highest number that each endpoint took.
+    /// Endpoint and number of each successful receipt since the start.
+    succeeded: HashSet<(u32, u64)>,
+    /// Highest number of each endpoint's successful receipts.
     highest: HashMap<u32, u64>,
-    /// Receipts of a number that the endpoint had taken before.
+    /// Successful receipts of a number after the endpoint's first successful receipt of that number.
     repeats: u64,
-    /// Receipts far behind the highest number of their endpoint.
+    /// Successful receipts more than `BEHIND` numbers behind the highest number of their endpoint.
     disordered: u64,
 }
 
 impl Account {
-    /// Numbers that a receipt may be behind: requests to one endpoint overtake each other.
+    /// Permitted distance to the highest number: requests to an endpoint overtake each other.
     const BEHIND: u64 = 200;
 
-    fn take(&mut self, endpoint: u32, number: u64) {
-        if !self.taken.insert((endpoint, number)) {
+    fn record_success(&mut self, endpoint: u32, number: u64) {
+        if !self.succeeded.insert((endpoint, number)) {
             self.repeats += 1;
         }
         let highest = self.highest.entry(endpoint).or_default();
@@ -66,15 +66,15 @@ impl Account {
     }
 }
 
-/// Serves until its parent ends. Each question is answered with what has come in since the one before. `"open"` opens the
-/// gate; `{"late": 10000}` sets how late `late` answers.
+/// Serves until the parent ends. The response to each request of the parent has the receipts since the last request.
+/// `"open"` opens the gate; `{"late": 10000}` sets the delay of `late` answers.
 pub(crate) async fn run() {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
-    // 1,000 endpoints that come back open thousands of connections at once. A connection that overflows the queue begins
-    // a second later, which is not Fanfare's latency.
+    // Recovery of 1,000 endpoints opens thousands of connections at once. A connection beyond a full queue opens a
+    // second later, and this second is not Fanfare's latency.
     let listener = socket.listen(65_535).expect("a listener");
-    let address = listener.local_addr().expect("its address").to_string();
+    let address = listener.local_addr().expect("an address").to_string();
     let ledger = Ledger::default();
     let serving = Arc::clone(&ledger);
     tokio::spawn(async move {
@@ -84,17 +84,17 @@ pub(crate) async fn run() {
         }
     });
     let mut parent = Parent::new();
-    while let Some(question) = parent.question().await {
-        GATE.fetch_or(question == "open", Ordering::Relaxed);
-        if let Some(late) = question["late"].as_u64() {
+    while let Some(request) = parent.next_request().await {
+        GATE.fetch_or(request == "open", Ordering::Relaxed);
+        if let Some(late) = request["late"].as_u64() {
             LATE.store(late, Ordering::Relaxed);
         }
         let groups = read(&ledger);
-        parent.answer(&json!({ "address": address, "groups": groups })).await;
+        parent.respond(&json!({ "address": address, "groups": groups })).await;
     }
 }
 
-/// The receipts of each group since the last question, and its repeats since the start.
+/// Returns the receipts of each group since the last request of the parent, and its repeats since the start.
 fn read(ledger: &Ledger) -> serde_json::Map<String, Value> {
     let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
     let noted = ledger.iter_mut().filter(|(_, account)| !account.latencies.is_empty());
@@ -131,7 +131,7 @@ async fn serve(mut stream: TcpStream, ledger: Ledger) -> io::Result<()> {
             };
             account.latencies.push(latency);
             if behaviour != "gate" || GATE.load(Ordering::Relaxed) {
-                account.take(endpoint.parse().expect("a number"), request.number.unwrap_or_default());
+                account.record_success(endpoint.parse().expect("a number"), request.number.unwrap_or_default());
             }
         }
         let behaviour = behaviour.to_owned();
@@ -141,8 +141,10 @@ async fn serve(mut stream: TcpStream, ledger: Ledger) -> io::Result<()> {
     }
 }
 
-/// Answers as `ok`, `gate`, `hang`, `drip`, `late`, `life` or `wait-<milliseconds>`. Endpoints behind the gate fail until it
-/// opens. Waits of `life` are spread lognormally from 50 ms to 5 s, half of them below 200 ms.
+/// Answers as `ok`, `gate`, `hang`, `drip`, `late`, `life` or `wait-<milliseconds>`.
+///
+/// Endpoints behind the gate fail until the gate opens. The delays of `life` are lognormal from 50 ms to 5 s, with a
+/// median of 200 ms.
 async fn answer(stream: &mut TcpStream, behaviour: &str) -> io::Result<()> {
     match behaviour {
         "ok" => stream.write_all(OK).await,
@@ -153,7 +155,7 @@ async fn answer(stream: &mut TcpStream, behaviour: &str) -> io::Result<()> {
             stream.write_all(DRIPPING).await?;
             loop {
                 stream.write_all(b".").await?;
-                // The pace of a slow body.
+                // The pace of the slow body.
                 sleep(Duration::from_secs(1)).await;
             }
         }
@@ -172,13 +174,13 @@ async fn answer(stream: &mut TcpStream, behaviour: &str) -> io::Result<()> {
     }
 }
 
-/// A random number of the lognormal distribution, by the transform of Box and Muller.
+/// Returns a random number of the lognormal distribution, by the Box-Muller transform.
 fn lognormal(median: f64, sigma: f64) -> f64 {
     let (first, second): (f64, f64) = (1.0 - rand::random::<f64>(), rand::random());
     median * (sigma * (-2.0 * first.ln()).sqrt() * (std::f64::consts::TAU * second).cos()).exp()
 }
 
-/// A request at the beginning of what has come in.
+/// Complete request at the beginning of a buffer.
 struct Request<'a> {
     path: &'a str,
     published: Option<u64>,
@@ -187,20 +189,19 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// None where it is not complete yet.
+    /// Returns `None` if the request is incomplete.
     fn find(buffer: &'a [u8]) -> Option<Self> {
         let head_end = position(buffer, b"\r\n\r\n")? + 4;
         let head = std::str::from_utf8(&buffer[..head_end]).ok()?;
-        let length = after(head.as_bytes(), b"content-length: ")?;
+        let length = number_after(head.as_bytes(), b"content-length: ")?;
         let end = head_end + usize::try_from(length).ok()?;
         let body = buffer.get(head_end..end)?;
         let path = head.split(' ').nth(1)?;
-        Some(Self { path, published: after(body, b"\"at\":"), number: after(body, b"\"n\":"), end })
+        Some(Self { path, published: number_after(body, b"\"at\":"), number: number_after(body, b"\"n\":"), end })
     }
 }
 
-/// The number behind a text.
-fn after(bytes: &[u8], text: &[u8]) -> Option<u64> {
+fn number_after(bytes: &[u8], text: &[u8]) -> Option<u64> {
     let start = position(bytes, text)? + text.len();
     let digits = bytes[start..].iter().take_while(|byte| byte.is_ascii_digit());
     Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
@@ -210,7 +211,7 @@ fn position(bytes: &[u8], text: &[u8]) -> Option<usize> {
     bytes.windows(text.len()).position(|window| window == text)
 }
 
-/// Microseconds since 1970.
+/// Returns the microseconds since 1970.
 pub(crate) fn microseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)

@@ -1,4 +1,4 @@
-//! The latency of healthy endpoints beside others.
+//! Latency of healthy endpoints beside loads and failing endpoints.
 
 pub(crate) mod beside;
 pub(crate) mod dead;

@@ -1,4 +1,4 @@
-//! The pages of the API's lists.
+//! Pages of the API's lists.
 
 use std::time::Instant;
 
@@ -14,14 +14,14 @@ use crate::{
     },
 };
 
-/// Pages of each list that are read, and the times that each is read; the first time warms the caches.
+/// Pages per list, and reads per page. The first read warms the caches.
 const PAGES: usize = 5;
 const TIMES: usize = 5;
 
-/// Open deliveries beside the finished ones.
+/// Open deliveries beside the finished deliveries.
 const OPEN: usize = 20_000;
 
-/// The slowest page of each list, warm.
+/// Measures the slowest page of each list, with warm caches.
 pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
     let scene = Scene::set(machine, &[subscriber("all", "ok", 0)], Subject::Fanfare(0)).await;
     let rows = machine.count_or(200_000, 10_000_000);
@@ -48,14 +48,14 @@ pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
         let name = format!("slowest page of {}", list.trim_end_matches(['?', '&']));
         figures.add(&name, "ms", slowest, None, Goal::at_most(50.0, slowest));
     }
-    figures.note(format!("{rows} finished deliveries of one application"));
+    figures.note(format!("{rows} finished deliveries of an application"));
 }
 
-/// The milliseconds of the slowest of some pages, each by the fastest of its warm reads.
+/// Returns the time of the slowest page in milliseconds. The fastest read of a page counts.
 async fn slowest_page(scene: &Scene, list: &str) -> f64 {
-    let (mut slowest, mut before) = (0.0_f64, String::new());
+    let (mut slowest, mut cursor) = (0.0_f64, String::new());
     for _ in 0..PAGES {
-        let path = format!("{list}limit=100{before}");
+        let path = format!("{list}limit=100{cursor}");
         let (mut fastest, mut page) = (f64::MAX, Value::Null);
         for _ in 0..TIMES {
             let began = Instant::now();
@@ -65,7 +65,7 @@ async fn slowest_page(scene: &Scene, list: &str) -> f64 {
         assert_eq!(page["success"], true, "{path}: {page}");
         slowest = slowest.max(fastest);
         let Some(next) = page["next"].as_str() else { break };
-        before = format!("&before={next}");
+        cursor = format!("&before={next}");
     }
     slowest
 }

@@ -1,4 +1,4 @@
-//! The most that each server and library does on this machine, alone.
+//! Maximum rate of each server and library on this machine, alone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,13 +22,13 @@ use uuid::Uuid;
 use crate::{
     figures::Figures,
     rows::latency::{subscriber, types},
-    scene::{Scene, Subject, Way, machine::Machine},
+    scene::{Scene, Subject, Via, machine::Machine},
 };
 
 /// Messages, POSTs and rows of each figure.
 const COUNT: usize = 30_000;
 
-/// Rows of one insert, messages of one ack, and POSTs at once.
+/// Rows per insert and messages per ack, and concurrent POSTs.
 const BATCH: usize = 256;
 const POSTS: usize = 64;
 
@@ -36,12 +36,12 @@ const INSERT: &str = "
 INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent, content)
 SELECT id, now(), id, 'bench.0', body, 1, '', '' FROM unnest($1::uuid[], $2::text[]) AS i(id, body)";
 
-/// The ceilings of the servers.
+/// Measures the maximum rates of broker, HTTP client and database.
 pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
     let mut scene = Scene::set(machine, &[subscriber("raw", "ok", 0)], Subject::Fanfare(0)).await;
     let count = machine.count(COUNT);
     let mut add = |name: &str, took: Duration| figures.add(name, "/s", count as f64 / took.as_secs_f64(), None, None);
-    add("raw: persistent messages published with confirms", scene.publish(Way::Amqp, &types(1), count, None).await);
+    add("raw: persistent messages published with confirms", scene.publish(Via::Amqp, &types(1), count, None).await);
     add("raw: the same messages consumed and acked", consume(&scene, count).await);
     add("raw: POSTs over kept connections", post(&scene, count).await);
     add("raw: events inserted in batches", insert(&scene, count).await);
@@ -59,7 +59,7 @@ async fn consume(scene: &Scene, count: usize) -> Duration {
     for number in 1..=count {
         let message = consumer.next().await.expect("a message").expect("a message");
         if number % BATCH == 0 || number == count {
-            message.acker.ack(BasicAckOptions { multiple: true }).await.expect("acked");
+            message.acker.ack(BasicAckOptions { multiple: true }).await.expect("an acked message");
         }
     }
     started.elapsed()
@@ -92,11 +92,11 @@ async fn insert(scene: &Scene, count: usize) -> Duration {
     let started = Instant::now();
     for first in (0..count).step_by(BATCH) {
         let rows = BATCH.min(count - first);
-        // As Fanfare's own ids: by time.
+        // Ordered by time, like Fanfare's ids.
         let now = Timestamp::now().as_nanosecond().cast_unsigned();
         let ids: Vec<Uuid> = (0..rows as u128).map(|number| Uuid::from_u128(now << 60 | number)).collect();
         let bodies = vec![body.as_str(); rows];
-        database.execute(&statement, &[&ids, &bodies]).await.expect("inserted");
+        database.execute(&statement, &[&ids, &bodies]).await.expect("inserted events");
     }
     started.elapsed()
 }

@@ -8,25 +8,25 @@ use tokio::time::interval;
 
 use crate::{
     figures::{Figures, Goal},
-    rows::latency::{HEALTHY, Latency, QUIETLY, SECONDS, enter, flow, subscribers, types},
+    rows::latency::{HEALTHY, Latency, QUIET_RATE, SECONDS, add_latency, healthy_latency, subscribers, types},
     scene::{
-        Changes, Scene, Subject, Way,
+        Changes, Scene, Subject, Via,
         fill::{self, Filler},
         machine::Machine,
     },
 };
 
-/// Retries a second that come due, and the seconds for which they do.
+/// Due retries per second, and their duration in seconds.
 const RETRIES: usize = 2_000;
 const DUE_SECONDS: u32 = 20;
 
-/// The parts of a second in which they are published.
+/// Portions per second in which the retries are published.
 const PARTS: u32 = 20;
 
-/// The delay queue of the retries.
+/// Delay queue of the retries.
 const WAIT: &str = "5s";
 
-/// 2,000 retries a second come due over 100,000 endpoints.
+/// Measures the delay of retries, and the latency, while 2,000 retries a second come due over 100,000 endpoints.
 pub(crate) async fn due(machine: &Machine, figures: &mut Figures) {
     let waits = Waits::of(&[WAIT; 8].join(","));
     let mut scene = Scene::with(
@@ -39,47 +39,47 @@ pub(crate) async fn due(machine: &Machine, figures: &mut Figures) {
     fill::endpoints(&scene, machine.count(10_000), 10, "due").await;
     fill::settle(machine, &scene).await;
     let seconds = machine.seconds(DUE_SECONDS);
-    let without = flow(&mut scene, &types(10), QUIETLY, seconds).await;
+    let without = healthy_latency(&mut scene, &types(10), QUIET_RATE, seconds).await;
     let mut filler = Filler::new(&scene, "due").await;
     let parts = (seconds * f64::from(PARTS)) as u32;
-    let each = machine.count(RETRIES) / PARTS as usize + 1;
+    let per_part = machine.count(RETRIES) / PARTS as usize + 1;
     let publishing = tokio::spawn(async move {
         let mut ticks = interval(Duration::from_secs(1) / PARTS);
         for _ in 0..parts {
             ticks.tick().await;
-            let written = filler.scheduled(each, SignedDuration::from_secs(5)).await;
+            let written = filler.scheduled(per_part, SignedDuration::from_secs(5)).await;
             filler.publish(&written, WAIT).await;
         }
-        filler.confirmed(0).await;
+        filler.wait_for_confirms(0).await;
     });
     scene.received().await;
     let seconds = seconds + 5.0;
-    scene.publish(Way::Amqp, &types(10), (seconds * QUIETLY) as usize, Some(QUIETLY)).await;
+    scene.publish(Via::Amqp, &types(10), (seconds * QUIET_RATE) as usize, Some(QUIET_RATE)).await;
     publishing.await.expect("the retries are published");
-    scene.all_delivered().await;
+    scene.wait_until_ended().await;
     let received = scene.received().await;
-    let (late, with) = (Latency::of(&received, "due"), Latency::of(&received, HEALTHY));
-    let name = "2,000 retries a second come due over 100,000 endpoints: late";
+    let (late, with) = (Latency::from_receipts(&received, "due"), Latency::from_receipts(&received, HEALTHY));
+    let name = "2,000 retries a second over 100,000 endpoints: late, p99";
     figures.add(name, "ms", late.p99, None, Goal::at_most(2_000.0, late.p99));
-    figures.note(format!("half of them by less than {:.0} ms", late.p50));
-    enter(figures, "2,000 retries a second come due, 20/s: p99 of the others", with, without, 2.0);
+    figures.note(format!("p50 {:.0} ms", late.p50));
+    add_latency(figures, "2,000 retries a second come due, 20/s: p99 of the others", with, without, 2.0);
 }
 
-/// An application with 50,000 endpoints, each with a backlog.
+/// Measures the latency while 50,000 endpoints of an application have backlogs.
 pub(crate) async fn backlogs(machine: &Machine, figures: &mut Figures) {
-    const EACH: usize = 4;
+    const PER_ENDPOINT: usize = 4;
     let mut scene = Scene::set(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1)).await;
     let endpoints = machine.count(50_000);
     fill::endpoints(&scene, 1, endpoints, "many").await;
-    let without = flow(&mut scene, &types(10), QUIETLY, machine.seconds(SECONDS)).await;
+    let without = healthy_latency(&mut scene, &types(10), QUIET_RATE, machine.seconds(SECONDS)).await;
     let mut filler = Filler::new(&scene, "many").await;
-    filler.queued(EACH * endpoints).await;
+    filler.queued(PER_ENDPOINT * endpoints).await;
     fill::settle(machine, &scene).await;
     fill::backlogs(&scene).await;
     let began = Instant::now();
-    let with = flow(&mut scene, &types(10), QUIETLY, machine.seconds(SECONDS)).await;
-    scene.all_delivered().await;
-    enter(figures, "50,000 endpoints have a backlog, 20/s: p99 of the others", with, without, 2.0);
-    let rate = (EACH * endpoints) as f64 / began.elapsed().as_secs_f64();
+    let with = healthy_latency(&mut scene, &types(10), QUIET_RATE, machine.seconds(SECONDS)).await;
+    scene.wait_until_ended().await;
+    add_latency(figures, "50,000 endpoints have backlogs, 20/s: p99 of the others", with, without, 2.0);
+    let rate = (PER_ENDPOINT * endpoints) as f64 / began.elapsed().as_secs_f64();
     figures.note(format!("{endpoints} backlogs drained at {rate:.0} deliveries/s"));
 }

@@ -1,4 +1,4 @@
-//! Receivers that are slow to answer, as in life.
+//! Slow receivers: with constant and with realistic answer times.
 
 use crate::{
     figures::{Figures, Goal},
@@ -6,36 +6,36 @@ use crate::{
         latency::{subscribers, types},
         throughput::WARM_UP,
     },
-    scene::{Scene, Subject, Way, delivered::Delivered, machine::Machine},
+    scene::{Scene, Subject, Via, delivered::Delivered, machine::Machine},
 };
 
-/// Endpoints that answer slowly.
+/// Endpoints with slow answers.
 const ENDPOINTS: usize = 200;
 
-/// Events to the endpoints.
+/// Measured events.
 const EVENTS: usize = 30_000;
 
 async fn delivered(machine: &Machine, behaviour: &'static str) -> (Delivered, f64) {
     let mut scene = Scene::set(machine, &subscribers("all", behaviour, ENDPOINTS), Subject::Fanfare(1)).await;
-    scene.deliver(Way::Amqp, &types(ENDPOINTS), machine.count(WARM_UP), 1, None).await;
+    scene.deliver(Via::Amqp, &types(ENDPOINTS), machine.count(WARM_UP), 1, None).await;
     let before = scene.queued().await;
-    let delivered = scene.deliver(Way::Amqp, &types(ENDPOINTS), machine.count(EVENTS), 1, None).await;
+    let delivered = scene.deliver(Via::Amqp, &types(ENDPOINTS), machine.count(EVENTS), 1, None).await;
     let queued = (scene.queued().await - before) / delivered.deliveries;
     (delivered, queued)
 }
 
-/// The rate with receivers that answer in 300 ms, and with receivers of all speeds, beside the rate with receivers that
-/// answer at once.
+/// Measures the throughput with receivers that answer in 300 ms, and with receivers of all speeds. The comparison has
+/// receivers that answer at once.
 pub(crate) async fn receivers(machine: &Machine, figures: &mut Figures) {
     let (at_once, _) = delivered(machine, "ok").await;
     for (behaviour, share, name) in [
         ("wait-300", Some(0.85), "200 endpoints answer in 300 ms, 1:1 over AMQP"),
         ("life", None, "200 endpoints answer in 50 ms to 5 s"),
     ] {
-        let (slowly, queued) = delivered(machine, behaviour).await;
-        let goal = share.and_then(|share| Goal::at_least_of(share, at_once.per_second, 0.0, slowly.per_second));
-        figures.add(name, "/s", slowly.per_second, Some(at_once.per_second), goal);
-        figures.note(format!("{}; at once: {}", slowly.costs_in_words(), at_once.costs_in_words()));
+        let (slow, queued) = delivered(machine, behaviour).await;
+        let goal = share.and_then(|share| Goal::at_least_of(share, at_once.per_second, 0.0, slow.per_second));
+        figures.add(name, "/s", slow.per_second, Some(at_once.per_second), goal);
+        figures.note(format!("{}; at once: {}", slow.costs_in_words(), at_once.costs_in_words()));
         figures.note(format!("{:.0} % of the deliveries were queued first", queued * 100.0));
     }
 }

@@ -1,4 +1,4 @@
-//! The way back: receivers were late for a while, every endpoint has a backlog, and the load goes on.
+//! Way back: time until no endpoint has a backlog, after a period of late answers. The load goes on.
 
 use std::time::{Duration, Instant};
 
@@ -10,53 +10,54 @@ use crate::{
         latency::{subscribers, types},
         throughput::WARM_UP,
     },
-    scene::{Changes, Scene, Subject, Way, machine::Machine},
+    scene::{Changes, Scene, Subject, Via, machine::Machine},
 };
 
 const ENDPOINTS: usize = 100;
 
-/// Events by which the capacity is measured.
+/// Events that measure the capacity.
 const EVENTS: usize = 30_000;
 
-/// Deadline of attempts: no attempt fails by lateness.
+/// Deadline of attempts: no attempt with a late answer fails.
 const DEADLINE: &str = "30s";
 
-/// Receivers answer so late, for so many seconds.
+/// Delay of late answers in milliseconds, and duration of the late answers in seconds.
 const LATE_MS: u64 = 10_000;
 const LATE_SECONDS: u32 = 10;
 
-/// Seconds within which every event must be sent directly again.
+/// Goal of the way back, in seconds: every event is sent directly again.
 const GOAL_SECONDS: u32 = 60;
 
 const BACKLOGS: &str = "SELECT count(*) FROM endpoint_backlogs";
 
-/// One and four dispatchers, at 65 and 80 % of their capacity.
+/// Measures the way back of a single dispatcher and of four, at 65 and 80 % of their capacity.
 pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
     for dispatchers in [1, 4] {
         let all = subscribers("late", "late", ENDPOINTS);
         let changes = Changes { timeout: Some(DEADLINE.to_owned()), ..Changes::default() };
         let mut scene = Scene::with(machine, &all, Subject::Fanfare(dispatchers), changes).await;
-        scene.deliver(Way::Amqp, &types(ENDPOINTS), machine.count(WARM_UP), 1, None).await;
-        let capacity = scene.deliver(Way::Amqp, &types(ENDPOINTS), machine.count(EVENTS), 1, None).await.per_second;
+        scene.deliver(Via::Amqp, &types(ENDPOINTS), machine.count(WARM_UP), 1, None).await;
+        let capacity = scene.deliver(Via::Amqp, &types(ENDPOINTS), machine.count(EVENTS), 1, None).await.per_second;
         for percent in [65, 80] {
             let rate = capacity * f64::from(percent) / 100.0;
             let (seconds, most) = way_back(machine, &mut scene, rate).await;
             let goal = if percent == 65 { Goal::at_most(f64::from(GOAL_SECONDS), seconds) } else { None };
             let name = format!("the way back at {percent} % of the capacity, {dispatchers} dispatchers");
             figures.add(&name, "s", seconds, None, goal);
-            figures.note(format!("at {rate:.0}/s; {most} endpoints had a backlog"));
+            figures.note(format!("at {rate:.0}/s; maximum of endpoints with a backlog: {most}"));
         }
     }
 }
 
-/// The seconds after the end of lateness until no endpoint has a backlog any more, while the load goes on; and the most
-/// endpoints that had one.
+/// Returns the way back, and the maximum number of endpoints with a backlog.
+///
+/// The way back is the time from the end of late answers to the last backlog, in seconds.
 async fn way_back(machine: &Machine, scene: &mut Scene, rate: f64) -> (f64, i64) {
-    let events = scene.own(&types(ENDPOINTS));
+    let events = scene.own_application(&types(ENDPOINTS));
     let watched = machine.wait(GOAL_SECONDS + 30);
     let seconds = machine.seconds(5) + machine.seconds(LATE_SECONDS) + watched.as_secs_f64();
     let publishing = scene.publish_beside(&events, rate, seconds).await;
-    // The load runs for a while before, and for a while with late answers.
+    // The load runs first without and then with late answers.
     sleep(machine.wait(5)).await;
     scene.answer_late(LATE_MS.min((machine.seconds(LATE_SECONDS) * 1000.0) as u64)).await;
     sleep(machine.wait(LATE_SECONDS)).await;
@@ -68,10 +69,10 @@ async fn way_back(machine: &Machine, scene: &mut Scene, rate: f64) -> (f64, i64)
             last = began.elapsed().as_secs_f64();
         }
         most = backlogs.max(most);
-        // The pace of the looks: a backlog may return until the end.
+        // The interval of the polls: a backlog may return until the end.
         sleep(Duration::from_millis(200)).await;
     }
     publishing.await.expect("the events are published");
-    scene.all_delivered().await;
+    scene.wait_until_ended().await;
     (last, most)
 }

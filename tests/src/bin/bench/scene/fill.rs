@@ -1,4 +1,4 @@
-//! Rows and messages that stand for what has happened before, written straight to the servers.
+//! Rows and messages of earlier traffic, written directly to the servers.
 
 use std::collections::VecDeque;
 
@@ -16,13 +16,13 @@ use uuid::Uuid;
 
 use super::{Scene, machine::Machine};
 
-/// Rows of one insert.
+/// Rows per insert.
 const BATCH: usize = 1_000;
 
-/// Confirms that are awaited at once.
+/// Limit of unconfirmed messages.
 const WINDOW: usize = 1_024;
 
-/// Events, and an open delivery of each. The event's `at` is the time at which its delivery is due.
+/// Inserts events, each with an open delivery. `at` in an event's body is the due time of the delivery.
 const OPEN: &str = "
 WITH rows AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[])
                             AS rows(delivery, event, application, endpoint, body)),
@@ -34,7 +34,7 @@ SELECT delivery, event, application, endpoint, CASE WHEN $7::timestamptz IS NULL
        CASE WHEN $7 IS NULL THEN 'breaker_open' END, true, 2, 1, $7, now() + interval '3 days'
 FROM rows";
 
-/// Finished deliveries of a day before today (0: of today until now), with their events, and two attempts of each.
+/// Inserts finished deliveries of a past day, each with its event and two attempts. Day 0 is today until now.
 const FINISHED: &str = "
 CREATE TEMPORARY TABLE past AS
 SELECT (prefix || '7' || substr(md5('event' || number), 1, 3) || '8' || substr(md5('event' || number), 4, 15))::uuid AS event,
@@ -56,27 +56,27 @@ SELECT delivery, attempt, event, '$APPLICATION', '$ENDPOINT', 'http://receiver.e
 FROM past, generate_series(1, 2) AS attempt;
 DROP TABLE past";
 
-/// Rows of one statement that writes finished deliveries.
+/// Finished deliveries per statement.
 const FINISHED_AT_ONCE: usize = 500_000;
 
-/// Makes endpoints without secrets, since to decrypt a secret takes a microsecond: so many of each of so many new
-/// applications, at the receiver's group.
-pub(crate) async fn endpoints(scene: &Scene, applications: usize, each: usize, group: &str) {
+/// Inserts new applications with `per_application` endpoints each, at a group of the receiver.
+pub(crate) async fn endpoints(scene: &Scene, applications: usize, per_application: usize, group: &str) {
     let make = "INSERT INTO applications (id, name, dialect)
                 SELECT gen_random_uuid(), $2 || number, dialect
                 FROM generate_series(1, $1::int) AS number, (SELECT dialect FROM applications LIMIT 1) AS any_other";
+    // No secrets: to decrypt a secret takes a microsecond.
     let fill = "INSERT INTO endpoints (id, application_id, url, event_types)
                 SELECT gen_random_uuid(), id, $1, '{*}' FROM applications, generate_series(1, $2::int)
                 WHERE name LIKE $3 || '%'";
     let database = scene.world.database().await;
     let url = format!("http://{}/{group}/ok", scene.address);
-    database.batch_execute(SILENT).await.expect("no notices");
+    database.batch_execute(DISABLE_NOTICES).await.expect("disabled notices");
     database.execute(make, &[&(applications as i32), &group]).await.expect("applications");
-    database.execute(fill, &[&url, &(each as i32), &group]).await.expect("endpoints");
-    database.batch_execute(LOUD).await.expect("notices");
+    database.execute(fill, &[&url, &(per_application as i32), &group]).await.expect("endpoints");
+    database.batch_execute(ENABLE_NOTICES).await.expect("enabled notices");
 }
 
-/// Makes endpoints of the scene's application, without secrets. Each subscribes to one of the types, in turn.
+/// Inserts endpoints of the scene's application, without secrets. Each endpoint subscribes to a single type, in turn.
 pub(crate) async fn subscribers(scene: &Scene, group: &str, behaviour: &str, types: &[String], count: usize) {
     let fill = "INSERT INTO endpoints (id, application_id, url, event_types)
                 SELECT gen_random_uuid(), application.id, $1 || '?' || number,
@@ -85,24 +85,24 @@ pub(crate) async fn subscribers(scene: &Scene, group: &str, behaviour: &str, typ
                      generate_series(1, $3::int) AS number";
     let database = scene.world.database().await;
     let url = format!("http://{}/{group}/{behaviour}", scene.address);
-    database.batch_execute(SILENT).await.expect("no notices");
+    database.batch_execute(DISABLE_NOTICES).await.expect("disabled notices");
     database.execute(fill, &[&url, &types, &(count as i32)]).await.expect("endpoints");
-    database.batch_execute(LOUD).await.expect("notices");
+    database.batch_execute(ENABLE_NOTICES).await.expect("enabled notices");
     let raise = "UPDATE applications SET version = version + 1
                  WHERE id = (SELECT id FROM applications ORDER BY created_at LIMIT 1)";
     database.execute(raise, &[]).await.expect("a new version");
 }
 
-/// Disables the notices of configuration: the services would read all applications anew for each change.
-const SILENT: &str =
+/// Disables the notices of configuration: the services would read all applications again for each change.
+const DISABLE_NOTICES: &str =
     "ALTER TABLE applications DISABLE TRIGGER announce; ALTER TABLE endpoints DISABLE TRIGGER raise_version";
 
-/// Enables the notices, and has the services read the configuration.
-const LOUD: &str =
+/// Enables the notices, and makes the services read the configuration.
+const ENABLE_NOTICES: &str =
     "ALTER TABLE applications ENABLE TRIGGER announce; ALTER TABLE endpoints ENABLE TRIGGER raise_version;
                     NOTIFY fanfare_configuration";
 
-/// Makes an owner-less backlog for each endpoint with queued deliveries.
+/// Inserts a backlog without an owner for each endpoint with queued deliveries.
 pub(crate) async fn backlogs(scene: &Scene) {
     let make = "INSERT INTO endpoint_backlogs (endpoint_id, application_id, reason)
                 SELECT DISTINCT endpoint_id, application_id, 'breaker_open' FROM open_deliveries WHERE state = 'queued'
@@ -110,7 +110,7 @@ pub(crate) async fn backlogs(scene: &Scene) {
     scene.world.database().await.batch_execute(make).await.expect("backlogs");
 }
 
-/// Writes finished deliveries of one endpoint, accepted so many days ago.
+/// Inserts finished deliveries of a single endpoint, accepted `days` ago.
 pub(crate) async fn finished(scene: &Scene, days: i64, count: usize) {
     let database = scene.world.database().await;
     let endpoint =
@@ -123,19 +123,19 @@ pub(crate) async fn finished(scene: &Scene, days: i64, count: usize) {
             numbers.iter().fold(FINISHED.to_owned(), |text, (name, number)| text.replace(name, &number.to_string()));
         let statement =
             statement.replace("$APPLICATION", &application.to_string()).replace("$ENDPOINT", &endpoint.to_string());
-        database.batch_execute(&statement).await.expect("a log");
+        database.batch_execute(&statement).await.expect("finished deliveries");
     }
 }
 
-/// An open delivery that was written.
+/// Open delivery of a [`Filler`].
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Written {
+pub(crate) struct OpenDelivery {
     delivery: DeliveryId,
     application: ApplicationId,
     endpoint: EndpointId,
 }
 
-/// Writes open deliveries to some endpoints in turn, and publishes retry messages of them.
+/// Inserts open deliveries for the endpoints of a group in turn, and publishes their retry messages.
 pub(crate) struct Filler {
     database: Client,
     insert: Statement,
@@ -147,7 +147,7 @@ pub(crate) struct Filler {
 }
 
 impl Filler {
-    /// A filler for the endpoints of a group at the receiver.
+    /// Creates a filler for the endpoints of a group at the receiver.
     pub(crate) async fn new(scene: &Scene, group: &str) -> Self {
         let (database, variables) = (scene.world.database().await, &scene.world.variables);
         let pattern = format!("%/{group}/%");
@@ -169,25 +169,25 @@ impl Filler {
         }
     }
 
-    /// Writes `scheduled` deliveries that are due then.
-    pub(crate) async fn scheduled(&mut self, count: usize, due: SignedDuration) -> Vec<Written> {
+    /// Inserts `scheduled` deliveries. `due` is the duration from now to the due time.
+    pub(crate) async fn scheduled(&mut self, count: usize, due: SignedDuration) -> Vec<OpenDelivery> {
         self.write(count, Some(due)).await
     }
 
-    /// Writes `queued` deliveries.
-    pub(crate) async fn queued(&mut self, count: usize) -> Vec<Written> {
+    /// Inserts `queued` deliveries.
+    pub(crate) async fn queued(&mut self, count: usize) -> Vec<OpenDelivery> {
         self.write(count, None).await
     }
 
-    async fn write(&mut self, count: usize, due: Option<SignedDuration>) -> Vec<Written> {
+    async fn write(&mut self, count: usize, due: Option<SignedDuration>) -> Vec<OpenDelivery> {
         let mut all = Vec::with_capacity(count);
         while all.len() < count {
             let now = Timestamp::from_millisecond(Timestamp::now().as_millisecond()).expect("now");
             let due = due.map(|due| now + due);
             let rows = (0..BATCH.min(count - all.len()))
                 .map(|row| self.endpoints[(self.written + row) % self.endpoints.len()]);
-            let written: Vec<Written> = rows
-                .map(|(application, endpoint)| Written {
+            let written: Vec<OpenDelivery> = rows
+                .map(|(application, endpoint)| OpenDelivery {
                     delivery: DeliveryId(timed_id(now)),
                     application: ApplicationId(application),
                     endpoint: EndpointId(endpoint),
@@ -196,7 +196,7 @@ impl Filler {
             let at = due.unwrap_or(now).as_microsecond();
             let bodies: Vec<String> =
                 (0..written.len()).map(|row| format!("{{\"at\":{at},\"n\":{}}}", self.written + row)).collect();
-            let ids = |id: fn(&Written) -> Uuid| written.iter().map(id).collect::<Vec<_>>();
+            let ids = |id: fn(&OpenDelivery) -> Uuid| written.iter().map(id).collect::<Vec<_>>();
             let deliveries = ids(|row| row.delivery.0);
             let events: Vec<Uuid> = written.iter().map(|_| timed_id(now)).collect();
             let (applications, endpoints) = (ids(|row| row.application.0), ids(|row| row.endpoint.0));
@@ -210,25 +210,25 @@ impl Filler {
         all
     }
 
-    /// Publishes the retry messages of deliveries to the delay queue of a wait.
-    pub(crate) async fn publish(&mut self, written: &[Written], wait: &str) {
+    /// Publishes the retry messages of deliveries to the delay queue of `wait`.
+    pub(crate) async fn publish(&mut self, written: &[OpenDelivery], wait: &str) {
         for row in written {
-            let Written { delivery, application, endpoint } = *row;
+            let OpenDelivery { delivery, application, endpoint } = *row;
             let retry = RetryMessage { delivery, application, endpoint, attempt: 2, then: Vec::new() };
             let body = serde_json::to_vec(&retry).expect("JSON");
             let (options, properties) =
                 (BasicPublishOptions::default(), BasicProperties::default().with_delivery_mode(2));
             let published =
                 self.channel.basic_publish(self.exchange.as_str().into(), wait.into(), options, &body, properties);
-            self.confirms.push_back(published.await.expect("published"));
+            self.confirms.push_back(published.await.expect("a published message"));
             if self.confirms.len() >= WINDOW {
-                self.confirmed(WINDOW / 2).await;
+                self.wait_for_confirms(WINDOW / 2).await;
             }
         }
     }
 
-    /// Waits until at most so many messages are not confirmed.
-    pub(crate) async fn confirmed(&mut self, open: usize) {
+    /// Waits until at most `open` messages are unconfirmed.
+    pub(crate) async fn wait_for_confirms(&mut self, open: usize) {
         while self.confirms.len() > open {
             let confirm = self.confirms.pop_front().expect("a confirm").await.expect("a confirm");
             assert!(matches!(confirm, Confirmation::Ack(_)));
@@ -236,16 +236,16 @@ impl Filler {
     }
 }
 
-/// A random id that begins with a time in milliseconds.
+/// Returns a random id that begins with a time in milliseconds.
 fn timed_id(at: Timestamp) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(at.as_millisecond().unsigned_abs(), &rand::random()).into_uuid()
 }
 
-/// The wait until the servers have written what was filled in.
+/// Waits until the servers have written the new rows and messages.
 pub(crate) async fn settle(machine: &Machine, scene: &Scene) {
     let database = scene.world.database().await;
     for step in ["VACUUM ANALYZE", "CHECKPOINT"] {
         database.batch_execute(step).await.expect("a quiet database");
     }
-    scene.quiet(machine.wait(90)).await;
+    scene.wait_until_quiet(machine.wait(90)).await;
 }

@@ -1,4 +1,4 @@
-//! Publishing: orders for the publishers.
+//! Orders for the publishers.
 
 use std::time::Duration;
 
@@ -10,64 +10,64 @@ use crate::roles::{
     publisher::{Entrance, Order},
 };
 
-/// Confirms that a publisher over AMQP awaits at once, and connections of one over HTTP.
+/// Limit of unconfirmed messages of an AMQP publisher, and connections of an HTTP publisher.
 const WINDOW: usize = 512;
 const CONNECTIONS: usize = 64;
 
-/// The entrance of events.
+/// Protocol of an entrance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Via {
     Amqp,
     Http,
 }
 
-/// Another application.
-pub(crate) struct Other {
+/// Application and event types of a background load.
+pub(crate) struct Target {
     application: String,
     types: Vec<String>,
 }
 
 impl Scene {
-    /// Publishes, waits until that is done, and says how long it took.
-    pub(crate) async fn publish(&mut self, way: Way, types: &[String], count: usize, rate: Option<f64>) -> Duration {
-        let order = self.order(way, types, count, rate).await;
-        taken(&self.publisher.ask(&order).await)
+    /// Publishes events, and waits for the publisher. Returns the duration.
+    pub(crate) async fn publish(&mut self, via: Via, types: &[String], count: usize, rate: Option<f64>) -> Duration {
+        let order = self.order(via, types, count, rate).await;
+        order_duration(&self.publisher.request(&order).await)
     }
 
-    /// Publishes events of another application meanwhile, from a process of their own.
+    /// Starts to publish a background load from a separate process. The handle returns the duration.
     pub(crate) async fn publish_beside(
         &mut self,
-        other: &Other,
+        target: &Target,
         rate: f64,
         seconds: f64,
     ) -> tokio::task::JoinHandle<Duration> {
         let count = ((rate * seconds) as usize).max(1);
-        let mut order = self.order(Way::Amqp, &other.types, count, Some(rate)).await;
-        order["application"] = json!(other.application);
-        tokio::spawn(async move { taken(&Child::start("publisher").ask(&order).await) })
+        let mut order = self.order(Via::Amqp, &target.types, count, Some(rate)).await;
+        order["application"] = json!(target.application);
+        tokio::spawn(async move { order_duration(&Child::start("publisher").request(&order).await) })
     }
 
-    /// Another application with endpoints.
-    pub(crate) async fn other(&self, subscribers: &[Subscriber]) -> Other {
+    /// Creates another application with endpoints.
+    pub(crate) async fn other_application(&self, subscribers: &[Subscriber]) -> Target {
         let (application, client) = self.world.other_application().await;
         subscribe(&client, &self.address, subscribers).await;
-        Other { application, types: subscribers.iter().flat_map(|subscriber| subscriber.types.clone()).collect() }
+        Target { application, types: subscribers.iter().flat_map(|subscriber| subscriber.types.clone()).collect() }
     }
 
-    /// Event types of this application, to be published beside others.
-    pub(crate) fn own(&self, types: &[String]) -> Other {
-        Other { application: self.world.application.clone(), types: types.to_vec() }
+    /// Returns event types of the scene's application, for a background load.
+    pub(crate) fn own_application(&self, types: &[String]) -> Target {
+        Target { application: self.world.application.clone(), types: types.to_vec() }
     }
 
-    pub(super) async fn order(&mut self, way: Way, types: &[String], count: usize, rate: Option<f64>) -> Value {
+    pub(super) async fn order(&mut self, via: Via, types: &[String], count: usize, rate: Option<f64>) -> Value {
         let variable = |name: &str| self.world.variables[name].clone();
-        let entrance = match way {
-            Way::Amqp => Entrance::Amqp {
+        let entrance = match via {
+            Via::Amqp => Entrance::Amqp {
                 url: variable("AMQP_URL"),
                 exchange: format!("{}.events", variable("FANFARE_PREFIX")),
                 window: WINDOW,
             },
-            Way::Http => Entrance::Http {
+            Via::Http => Entrance::Http {
                 address: self.world.ingest().address("serving the API").await.to_string(),
                 key: self.world.key.clone(),
                 connections: CONNECTIONS,
@@ -79,7 +79,6 @@ impl Scene {
     }
 }
 
-/// Duration of an order.
-fn taken(answer: &Value) -> Duration {
+fn order_duration(answer: &Value) -> Duration {
     Duration::from_secs_f64(answer["seconds"].as_f64().expect("seconds"))
 }

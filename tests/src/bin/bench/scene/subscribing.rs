@@ -1,4 +1,4 @@
-//! Subscribing: event types and endpoints.
+//! Event types and endpoints of a scene.
 
 use std::sync::LazyLock;
 
@@ -9,18 +9,18 @@ use tokio::net::TcpSocket;
 use super::Subscriber;
 use crate::roles::ceiling;
 
-/// The URL of a port that refuses connections. The socket has the port for as long as the bench runs, and never listens:
-/// no other program can take the port.
+/// Returns the URL of a port that refuses connections.
 fn refused_url() -> String {
+    // The socket never listens. The socket exists until the bench ends: no other program can use the port.
     static BOUND: LazyLock<TcpSocket> = LazyLock::new(|| {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         socket
     });
-    format!("http://{}/", BOUND.local_addr().expect("a bound socket has an address"))
+    format!("http://{}/", BOUND.local_addr().expect("the address of a bound socket"))
 }
 
-/// Describes the event types, and creates the endpoints. Returns the endpoints for the ceiling.
+/// Describes the event types and creates the endpoints. Returns the endpoints for the ceiling.
 pub(super) async fn subscribe(client: &Client, address: &str, subscribers: &[Subscriber]) -> Vec<ceiling::Endpoint> {
     let mut described: Vec<&String> = subscribers.iter().flat_map(|subscriber| &subscriber.types).collect();
     described.sort_unstable();

@@ -1,4 +1,4 @@
-//! A watch over PostgreSQL's sessions while a load runs.
+//! Watch over PostgreSQL's sessions during a load.
 
 use std::{
     sync::{
@@ -11,10 +11,9 @@ use std::{
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_postgres::Client;
 
-/// How often the watch looks.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The longest wait for a lock, and the longest statement, of all sessions of this database but the watch's own.
+/// Selects the longest wait for a lock and the longest statement of all sessions, without vacuum and the bench.
 const SESSIONS: &str = "
 SELECT coalesce(max(waited) FILTER (WHERE is_waiting), 0), coalesce(max(waited), 0),
        coalesce((array_agg(query ORDER BY waited DESC))[1], '')
@@ -24,49 +23,49 @@ FROM (SELECT (extract(epoch FROM clock_timestamp() - query_start) * 1000)::float
       WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()
             AND query NOT ILIKE '%vacuum%' AND application_name <> 'bench') sessions";
 
-/// What a watch has seen.
+/// Peaks over all sessions and polls of a watch.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
-    /// The longest wait for a lock, in milliseconds.
+pub(crate) struct SessionPeaks {
+    /// Longest wait for a lock, in milliseconds.
     pub(crate) lock_wait: f64,
-    /// The longest statement, in milliseconds.
+    /// Longest statement, in milliseconds.
     pub(crate) statement: f64,
-    /// The beginning of its text.
+    /// Beginning of the longest statement's text.
     pub(crate) text: String,
 }
 
-/// A running watch.
+/// Task that polls the sessions.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
-    seen: JoinHandle<Seen>,
+    task: JoinHandle<SessionPeaks>,
 }
 
 impl Watch {
-    /// Begins to look.
+    /// Starts the task.
     pub(crate) fn begin(client: Client) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = tokio::spawn(look(client, Arc::clone(&stop)));
-        Self { stop, seen }
+        let task = tokio::spawn(poll_sessions(client, Arc::clone(&stop)));
+        Self { stop, task }
     }
 
-    /// Ends, and tells what was seen.
-    pub(crate) async fn end(self) -> Seen {
+    /// Stops the task. Returns its peaks.
+    pub(crate) async fn end(self) -> SessionPeaks {
         self.stop.store(true, Ordering::Relaxed);
-        self.seen.await.expect("the watch ends")
+        self.task.await.expect("the peaks of the watch")
     }
 }
 
-async fn look(client: Client, stop: Arc<AtomicBool>) -> Seen {
+async fn poll_sessions(client: Client, stop: Arc<AtomicBool>) -> SessionPeaks {
     let statement = client.prepare(SESSIONS).await.expect("a statement");
-    let mut seen = Seen::default();
+    let mut peaks = SessionPeaks::default();
     while !stop.load(Ordering::Relaxed) {
         let row = client.query_one(&statement, &[]).await.expect("the sessions");
-        seen.lock_wait = seen.lock_wait.max(row.get(0));
-        if row.get::<_, f64>(1) > seen.statement {
-            (seen.statement, seen.text) = (row.get(1), row.get(2));
+        peaks.lock_wait = peaks.lock_wait.max(row.get(0));
+        if row.get::<_, f64>(1) > peaks.statement {
+            (peaks.statement, peaks.text) = (row.get(1), row.get(2));
         }
-        // The pace of the looks, until the end of the watch.
-        sleep(LOOK).await;
+        // The interval of the polls, until the end of the watch.
+        sleep(POLL_INTERVAL).await;
     }
-    seen
+    peaks
 }

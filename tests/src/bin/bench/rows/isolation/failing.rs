@@ -1,4 +1,4 @@
-//! The latency of healthy endpoints while others are slow, dead, loud, malformed, or back again.
+//! Latency of healthy endpoints beside failing endpoints, malformed messages, a replay and a recovery.
 
 use std::time::Duration;
 
@@ -11,35 +11,37 @@ use tokio::time::{Instant, interval, sleep};
 
 use crate::{
     figures::{Figures, Goal},
-    rows::latency::{HEALTHY, Latency, QUIETLY, SECONDS, enter, flow, subscriber, subscribers, types},
-    scene::{Changes, Scene, Subject, Subscriber, Way, machine::Machine},
+    rows::latency::{
+        HEALTHY, Latency, QUIET_RATE, SECONDS, add_latency, healthy_latency, subscriber, subscribers, types,
+    },
+    scene::{Changes, Scene, Subject, Subscriber, Via, machine::Machine},
 };
 
-/// The healthy endpoints' latency while events flow to all of these, from cold.
-async fn beside(machine: &Machine, subscribers: &[Subscriber], count: usize, rate: f64) -> Latency {
+/// Publishes events to all subscribers from a cold start. Returns the latency of the healthy endpoints.
+async fn latency_from_cold(machine: &Machine, subscribers: &[Subscriber], count: usize, rate: f64) -> Latency {
     let mut scene = Scene::set(machine, subscribers, Subject::Fanfare(1)).await;
-    flow(&mut scene, &types(count), rate, machine.seconds(SECONDS)).await
+    healthy_latency(&mut scene, &types(count), rate, machine.seconds(SECONDS)).await
 }
 
-/// One of ten endpoints fails in a way of its own; the other nine, with and without.
+/// Measures the latency of nine endpoints while the tenth hangs, is slow, refuses or drips.
 pub(crate) async fn one_of_ten(machine: &Machine, figures: &mut Figures) {
-    let of_ten = |behaviour: &'static str| -> Vec<_> {
-        let odd = subscriber("odd", behaviour, 0);
-        std::iter::once(odd).chain((1..10).map(|number| subscriber(HEALTHY, "ok", number))).collect()
+    let ten_endpoints = |behaviour: &'static str| -> Vec<_> {
+        let failing = subscriber("odd", behaviour, 0);
+        std::iter::once(failing).chain((1..10).map(|number| subscriber(HEALTHY, "ok", number))).collect()
     };
-    let without = beside(machine, &of_ten("ok"), 10, 80.0).await;
+    let without = latency_from_cold(machine, &ten_endpoints("ok"), 10, 80.0).await;
     for (behaviour, name) in [
         ("hang", "one of ten hangs, 80/s: p99 of the others"),
         ("wait-3000", "one of ten takes 3 s, 80/s: p99 of the others"),
         ("refuse", "one of ten refuses connections, 80/s: p99 of the others"),
         ("drip", "one of ten drips a byte a second, 80/s: p99 of the others"),
     ] {
-        let with = beside(machine, &of_ten(behaviour), 10, 80.0).await;
-        enter(figures, name, with, without, 1.5);
+        let with = latency_from_cold(machine, &ten_endpoints(behaviour), 10, 80.0).await;
+        add_latency(figures, name, with, without, 1.5);
     }
 }
 
-/// Half of a thousand endpoints hang, from cold.
+/// Measures the latency of half of 1,000 endpoints while the other half hangs, from a cold start.
 pub(crate) async fn half_of_many(machine: &Machine, figures: &mut Figures) {
     let count = machine.count(500);
     let pairs = |behaviour: &'static str| -> Vec<_> {
@@ -47,16 +49,16 @@ pub(crate) async fn half_of_many(machine: &Machine, figures: &mut Figures) {
             .flat_map(|number| [subscriber(HEALTHY, "ok", number), subscriber("odd", behaviour, number)])
             .collect()
     };
-    let without = beside(machine, &pairs("ok"), count, 100.0).await;
-    let with = beside(machine, &pairs("hang"), count, 100.0).await;
-    enter(figures, "half of 1,000 hang, 100/s: p99 of the others", with, without, 2.0);
+    let without = latency_from_cold(machine, &pairs("ok"), count, 100.0).await;
+    let with = latency_from_cold(machine, &pairs("hang"), count, 100.0).await;
+    add_latency(figures, "half of 1,000 endpoints hang, 100/s: p99 of the others", with, without, 2.0);
 }
 
-/// A publisher whose message ids are Latin-1, a message a second.
+/// Measures the latency beside a publisher with Latin-1 message ids, at a message per second.
 pub(crate) async fn malformed(machine: &Machine, figures: &mut Figures) {
     let mut scene = Scene::set(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1)).await;
     let seconds = machine.seconds(SECONDS);
-    let without = flow(&mut scene, &types(10), QUIETLY, seconds).await;
+    let without = healthy_latency(&mut scene, &types(10), QUIET_RATE, seconds).await;
     let variables = &scene.world.variables;
     let message = Message {
         exchange: format!("{}.events", variables["FANFARE_PREFIX"]),
@@ -74,41 +76,41 @@ pub(crate) async fn malformed(machine: &Machine, figures: &mut Figures) {
             publisher.publish(&message).await.expect("published");
         }
     });
-    let with = flow(&mut scene, &types(10), QUIETLY, seconds).await;
+    let with = healthy_latency(&mut scene, &types(10), QUIET_RATE, seconds).await;
     publishing.await.expect("the messages are published");
-    enter(figures, "a malformed message a second, 20/s: p99 of the others", with, without, 2.0);
-    // The time in which messages must be parked, with the second that `flow` waits.
+    add_latency(figures, "a malformed message a second, 20/s: p99 of the others", with, without, 2.0);
+    // Time limit to park messages: these 4 s and the second in `receipts`.
     sleep(machine.wait(4)).await;
     let parked = scene.world.count("SELECT count(*) FROM parked WHERE reason = 'not_utf8'").await;
     let goal = Goal::at_least_of(1.0, count as f64, 0.0, parked as f64);
-    figures.add("malformed messages that are parked 5 s later", "", parked as f64, Some(count as f64), goal);
+    figures.add("malformed messages parked within 5 s", "", parked as f64, Some(count as f64), goal);
 }
 
-/// A replay of many events in the background.
+/// Measures the latency during a replay of many events.
 pub(crate) async fn replay(machine: &Machine, figures: &mut Figures) {
     let mut scene = Scene::set(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1)).await;
     let seconds = machine.seconds(SECONDS);
-    let without = flow(&mut scene, &types(10), QUIETLY, seconds).await;
-    let late = subscriber("replayed", "ok", 10);
-    scene.world.describe(&late.types[0]).await;
-    scene.publish(Way::Amqp, &late.types, machine.count(100_000), None).await;
-    scene.all_taken().await;
+    let without = healthy_latency(&mut scene, &types(10), QUIET_RATE, seconds).await;
+    let replayed = subscriber("replayed", "ok", 10);
+    scene.world.describe(&replayed.types[0]).await;
+    scene.publish(Via::Amqp, &replayed.types, machine.count(100_000), None).await;
+    scene.wait_until_consumed().await;
     let url = format!("http://{}/replayed/ok", scene.address);
-    scene.world.client().post("webhooks", &json!({ "url": url, "events": late.types })).await.data();
-    let replay = json!({ "since": "2020-01-01T00:00:00Z", "types": late.types, "rate_per_second": 1000 });
+    scene.world.client().post("webhooks", &json!({ "url": url, "events": replayed.types })).await.data();
+    let replay = json!({ "since": "2020-01-01T00:00:00Z", "types": replayed.types, "rate_per_second": 1000 });
     let started = Instant::now();
     let replay = scene.world.client().post("replays", &replay).await.data()["id"].clone();
-    let with = flow(&mut scene, &types(10), QUIETLY, seconds).await;
-    enter(figures, "a replay of 100,000 events goes on, 20/s: p99 of the others", with, without, 2.0);
+    let with = healthy_latency(&mut scene, &types(10), QUIET_RATE, seconds).await;
+    add_latency(figures, "a replay of 100,000 events runs, 20/s: p99 of the others", with, without, 2.0);
     let path = format!("replays/{}", replay.as_str().expect("an id"));
     let done = scene.world.client().get(&path).await.data()["deliveries"].clone();
     let seconds = started.elapsed().as_secs_f64();
     figures.note(format!("{done} deliveries of the replay within {seconds:.0} s, at a rate of 1,000/s"));
 }
 
-/// Very many endpoints come back at the same moment, with much due to each.
+/// Measures the latency while very many endpoints come back at once, each with many due deliveries.
 pub(crate) async fn recovery(machine: &Machine, figures: &mut Figures) {
-    // Each fails so often that its breaker opens.
+    // Enough events to open the breaker of each endpoint.
     const EVENTS: usize = 30;
     let pairs = machine.count(500);
     let healthy = (pairs..pairs + 10).map(|number| subscriber(HEALTHY, "ok", number));
@@ -117,15 +119,15 @@ pub(crate) async fn recovery(machine: &Machine, figures: &mut Figures) {
     let waits = Waits::of(&["5s"; 20].join(","));
     let mut scene =
         Scene::with(machine, &subscribers, Subject::Fanfare(1), Changes { waits, ..Changes::default() }).await;
-    let of_healthy: Vec<String> = subscribers[..10].iter().flat_map(|subscriber| subscriber.types.clone()).collect();
+    let healthy_types: Vec<String> = subscribers[..10].iter().flat_map(|subscriber| subscriber.types.clone()).collect();
     let seconds = machine.seconds(SECONDS);
-    let without = flow(&mut scene, &of_healthy, QUIETLY, seconds).await;
-    scene.publish(Way::Amqp, &types(pairs), pairs * EVENTS, None).await;
-    scene.all_taken().await;
+    let without = healthy_latency(&mut scene, &healthy_types, QUIET_RATE, seconds).await;
+    scene.publish(Via::Amqp, &types(pairs), pairs * EVENTS, None).await;
+    scene.wait_until_consumed().await;
     scene.open_gate().await;
     let opened = Instant::now();
-    let with = flow(&mut scene, &of_healthy, QUIETLY, seconds).await;
-    enter(figures, "1,000 endpoints come back at once, 20/s: p99 of the others", with, without, 5.0);
-    scene.all_delivered().await;
-    figures.note(format!("all that was due to them was delivered within {:.0} s", opened.elapsed().as_secs_f64()));
+    let with = healthy_latency(&mut scene, &healthy_types, QUIET_RATE, seconds).await;
+    add_latency(figures, "1,000 endpoints come back at once, 20/s: p99 of the others", with, without, 5.0);
+    scene.wait_until_ended().await;
+    figures.note(format!("all due deliveries ended within {:.0} s", opened.elapsed().as_secs_f64()));
 }
