@@ -139,7 +139,8 @@ impl EventFault {
     }
 
     pub(crate) fn unknown_type(event_type: &EventType, nearest: Option<&str>) -> Self {
-        let message = format!("is {event_type}, which is not described, and this application takes no others");
+        let message =
+            format!("is {event_type}, which is not described: this application accepts described event types only");
         Self::new(FaultCode::UnknownEventType, "type", &with_suggestion(&message, nearest))
     }
 

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_marked_alone_gets_a_batch_of_its_own() {
+    fn a_quarantined_item_gets_a_batch_of_its_own() {
         assert_eq!(
             batches(vec![(1, 1, false), (2, 1, true), (3, 1, false), (4, 1, true)]),
             [vec![1, 3], vec![2], vec![4]]

@@ -37,7 +37,8 @@ pub(crate) struct InFlight {
     pub(crate) is_listed: bool,
     /// `None` after the wait for a slot has begun.
     pub(crate) permit: Option<Permit>,
-    /// Permit of a drained delivery to begin; `None` for a first attempt, and once the attempt has begun to run.
+    /// Permit to begin, of a delivery passed on by [`super::leased::Leases`]. `None` for first attempts and suspects, and
+    /// once the attempt runs.
     pub(crate) starting: Option<OwnedSemaphorePermit>,
 }
 

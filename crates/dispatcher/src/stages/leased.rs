@@ -7,7 +7,7 @@ use fanfare_service::crash_point;
 use fanfare_store::{End, EndLeased, GiveBack, Lease, Leased};
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 
 use super::InFlight;
@@ -21,6 +21,10 @@ const GIVEN_BACK_REST: Duration = Duration::from_secs(1);
 /// A lease of 512 deliveries would otherwise be ready to run at once, and each other task of the process would wait for
 /// all of them. The bound paces drains by the process's own speed; attempts that wait for a receiver do not count.
 const STARTING: usize = 64;
+
+/// Longest wait of a lease's attempts to begin within [`STARTING`]. The attempts of an overloaded process then begin
+/// without the bound, rather than too late for their lease.
+const PACED: Duration = Duration::from_secs(1);
 
 /// Sends leased deliveries on. Cheap to clone.
 #[derive(Clone)]
@@ -62,7 +66,8 @@ impl Leases {
         permit.set_bytes(bytes);
         match InFlight::drained(leased, endpoint, lease, leased_at, permit) {
             Some(mut in_flight) => {
-                in_flight.starting = Arc::clone(&self.starting).acquire_owned().await.ok();
+                let starting = Arc::clone(&self.starting).acquire_owned();
+                in_flight.starting = timeout_at(leased_at + PACED, starting).await.ok().and_then(Result::ok);
                 drop(self.attempts.send(in_flight).await);
             }
             None => {

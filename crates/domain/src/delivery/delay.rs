@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn delay_names_are_the_names_of_queues() {
+    fn delays_are_named_by_their_duration() {
         let queues = DelayQueues::new([Duration::from_secs(1800)]);
         let names: Vec<String> = queues.delays().map(delay_name).collect();
         for name in ["1s", "60s", "5m", "15m", "30m", "60m", "120m"] {

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_denied_by_the_operator_is_refused_first() {
+    fn a_denied_address_is_refused_even_if_allowed() {
         let net = |text: &str| text.parse::<IpNet>().expect("network");
         let allow = vec![net("10.0.0.0/8"), net("64:ff9b::/96")];
         let policy = AddressPolicy::new(allow, vec![net("10.0.0.0/16"), net("8.8.0.0/16"), net("2a00:1450::/32")]);

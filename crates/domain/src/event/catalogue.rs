@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_matches_its_types_only() {
+    fn a_subscription_is_known_if_it_matches_a_described_type() {
         let catalogue = Catalogue::new([described("points.earned", "1")]);
         let knows = |text: &str| catalogue.knows(&Subscription::parse(text).expect("subscription"));
         assert!(knows("*") && knows("points.*") && knows("points.earned"));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_name_is_suggested_and_no_distant_name() {
+    fn a_near_name_is_suggested_and_a_distant_name_is_not() {
         let known = ["points.earned", "points.redeemed", "customer.created", "REFERRAL_CREATED"];
         assert_eq!(nearest("point.earnt", known), Some("points.earned"));
         assert_eq!(nearest("customer.craeted", known), Some("customer.created"));

@@ -195,7 +195,7 @@ async fn all_addresses_of_a_name_are_checked_in_every_notation() {
 /// Many unanswered names do not delay other names. The number exceeds the threads of a process, on which the system's
 /// own look-ups would wait.
 #[tokio::test]
-async fn silent_name_servers_do_not_delay_other_endpoints() {
+async fn unanswered_names_do_not_delay_other_names() {
     const MORE_THAN_THREADS: usize = 600;
     let receiver = Receiver::answering(OK).await;
     let server = NameServer::start([("one.example", vec![vec![is("127.0.0.1")]])].into()).await;

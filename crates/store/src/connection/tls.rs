@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_tls_parameters_are_removed_from_the_url() {
+    fn other_parameters_stay_and_sslmode_comes_last() {
         let url = "postgres://u:p@h:5432/d?application_name=x&sslmode=require&connect_timeout=3";
         let (rest, _) = split(url).expect("a URL");
         assert_eq!(rest, "postgres://u:p@h:5432/d?application_name=x&connect_timeout=3&sslmode=require");

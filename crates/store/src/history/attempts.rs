@@ -255,7 +255,7 @@ fn log_statement(filter: &AttemptFilter) -> String {
 fn inline(condition: &str, limit: &str) -> String {
     format!(
         "SELECT {INLINE} FROM (SELECT * FROM deliveries d WHERE {condition} ORDER BY d.id DESC OFFSET 0) AS d
-         WHERE d.started_at IS NOT NULL LIMIT {limit}"
+         WHERE d.started_at IS NOT NULL ORDER BY d.id DESC LIMIT {limit}"
     )
 }
 

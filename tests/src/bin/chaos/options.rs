@@ -12,14 +12,14 @@ const MIXES: usize = 6;
 const USAGE: &str =
     "Usage: chaos [--seed NUMBER] [--runs NUMBER] [--only FAULT[+FAULT...][,...]] [--mixes] [--smoke] [--list]
 
-Without options each fault happens once alone, then there are mixes of two or three, drawn from the seed.
-  --seed  the seed of an earlier run, to have the same again
-  --runs  so many mixes; with --only, so many runs of it
-  --only  nothing but this fault or mix, or these, separated by commas
-  --mixes the mixes and nothing before them
-  --smoke each fault briefly, one after the other on the same servers; the faults of nodes on three others;
-          no mixes without --runs or --mixes
-  --list  says which faults there are";
+Without options: each fault alone, then mixes of two or three faults, drawn from the seed.
+  --seed  draws as in the earlier run with this seed
+  --runs  number of mixes; with --only, number of runs
+  --only  runs only these faults and mixes
+  --mixes runs only mixes
+  --smoke runs each fault briefly, one after the other on the same servers, the faults of nodes on three other servers;
+          mixes only with --runs or --mixes
+  --list  lists the faults";
 
 pub(crate) struct Options {
     pub(crate) seed: u64,
@@ -83,7 +83,7 @@ fn named(name: &str) -> Result<Fault, String> {
     fault.left_out().map_or(Ok(fault), |why| Err(format!("{name} cannot be had: {why}")))
 }
 
-/// Draws so many faults, each of another part.
+/// Draws `size` faults, each of another part.
 fn mix(possible: &[Fault], size: usize, draw: &mut StdRng) -> Vec<Fault> {
     let mut mix: Vec<Fault> = Vec::new();
     while mix.len() < size {

@@ -63,7 +63,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Sets a scene with a broker of so many nodes, without processes and load.
+    /// Sets a scene with a broker of `nodes` nodes, without processes and load.
     pub(crate) async fn set(name: &str, nodes: usize, extent: Extent) -> Self {
         let (brokers, database) = block_in_place(|| {
             thread::scope(|scope| {

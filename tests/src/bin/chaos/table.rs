@@ -73,7 +73,7 @@ impl Table {
             println!("    {}", fault.chars().take(SHOWN).collect::<String>());
         }
         if let Some(evidence) = &row.evidence {
-            println!("    {} faults; the evidence is in {}", row.failures.len(), evidence.display());
+            println!("    {} failures; the evidence is in {}", row.failures.len(), evidence.display());
         }
         self.0.push(row);
     }

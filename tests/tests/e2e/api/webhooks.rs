@@ -18,7 +18,7 @@ const PRINTED: &str = r#"{
   }"#;
 
 #[tokio::test]
-async fn the_request_of_nudjs_documentation_is_answered_as_documented() {
+async fn the_request_of_ploints_documentation_is_answered_as_documented() {
     let world = World::of_dialect("ploints", &[]).await;
     let client = RawClient::of(&world).await;
     let made = client.send(Method::POST, "/api/v1/webhooks", &[JSON], PRINTED).await;
