@@ -250,12 +250,12 @@ fn log_statement(filter: &AttemptFilter) -> String {
 
 /// Inline successes of the deliveries `d` with a condition, newest first.
 ///
-/// OFFSET 0 keeps `started_at` out of the choice of a plan. If a day has no inline success, the planner would expect a
-/// single row, and read and sort all deliveries of the endpoint (681 ms at 10,000,000).
+/// COALESCE keeps the statistics of `started_at` out of the choice of a plan. On a day without inline successes, the
+/// planner would expect a single row, and read and sort all deliveries of the endpoint (681 ms at 10,000,000).
 fn inline(condition: &str, limit: &str) -> String {
     format!(
-        "SELECT {INLINE} FROM (SELECT * FROM deliveries d WHERE {condition} ORDER BY d.id DESC OFFSET 0) AS d
-         WHERE d.started_at IS NOT NULL ORDER BY d.id DESC LIMIT {limit}"
+        "SELECT {INLINE} FROM deliveries d
+         WHERE {condition} AND coalesce(d.started_at, '-infinity') > '-infinity' ORDER BY d.id DESC LIMIT {limit}"
     )
 }
 
