@@ -1,5 +1,5 @@
-//! `make run`: Fanfare at work. Starts ingest and dispatcher in a world of their own, publishes over both
-//! entrances, shows what became of each event, and stays up until Ctrl-C.
+//! `make run`: starts ingest and dispatcher in a `World`, publishes over both entrances, shows the deliveries of each
+//! event, and runs until Ctrl-C.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,10 +10,10 @@ use fanfare_tests::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, signal::unix};
 
-/// Short waits, so that a retry can be watched. The default is 60s,5m,15m,60m,120m.
+/// Short waits, to watch a retry. The default is 60s,5m,15m,60m,120m.
 const SCHEDULE: &str = "2s,5s,15s,30s,60s";
 
-/// The port that the README names; another one where it is taken.
+/// Port in the README. If the port is taken, the demo takes another.
 const ADDRESS: &str = "127.0.0.1:8080";
 
 #[tokio::main]
@@ -29,7 +29,7 @@ async fn main() {
     }
 }
 
-/// Runs until it is dropped, which ends what it started.
+/// Runs the demo without end. The drop of its `World` ends all started processes.
 async fn demonstrate() {
     step("Creating a database and queues of this run's own, and starting ingest");
     let address = if TcpListener::bind(ADDRESS).await.is_ok() { ADDRESS } else { "127.0.0.1:0" };
@@ -52,7 +52,7 @@ fn step(what: &str) {
     println!("· {what}.");
 }
 
-/// Publishes over both entrances; gives each event's id and how it came.
+/// Publishes over both entrances. Returns the id and the entrance of each event.
 async fn publish(world: &World) -> HashMap<String, String> {
     step("Publishing two events over HTTP and two over AMQP");
     let mut events = HashMap::new();
@@ -125,7 +125,7 @@ What the receiver gets is shown below. Ctrl-C ends everything.
     );
 }
 
-/// Shows each further request to the receiver, for ever.
+/// Prints each further request to the receiver, without end.
 async fn watch(world: &World, endpoints: &[&Endpoint]) {
     let mut shown = world.receiver.all().len();
     loop {

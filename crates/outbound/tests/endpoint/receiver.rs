@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
 };
 
-/// Deadline for requests that end long before.
+/// Deadline for requests with a prompt end.
 pub(crate) const AMPLE: Duration = Duration::from_secs(20);
 
 /// Deadline for requests that time out.
@@ -51,7 +51,7 @@ impl Receiver {
         Self { address, accepted }
     }
 
-    /// Answers each request on a connection with these bytes, and keeps the connection open.
+    /// Answers each request on a connection with the given bytes, and keeps the connection open.
     pub(crate) async fn answering(response: impl Into<Bytes>) -> Self {
         let response = response.into();
         Self::start(move |mut stream| {
@@ -100,7 +100,7 @@ pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> io::R
     Ok(text)
 }
 
-/// Settings that permit calls to these networks.
+/// Settings with exceptions for the given networks.
 pub(crate) fn allowing(nets: &[&str]) -> Settings {
     let allow = nets.iter().map(|net| net.parse().expect("network")).collect();
     let policy = UrlPolicy { addresses: AddressPolicy::new(allow, Vec::new()), ..UrlPolicy::default() };

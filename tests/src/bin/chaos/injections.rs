@@ -123,7 +123,7 @@ impl Scene {
         self.world.count(others).await;
     }
 
-    /// Changes a setting of the server, which must not apply to this session.
+    /// Changes a setting of the server. The session of the change must not use the setting.
     async fn database_says(&self, statement: &str) {
         let client = self.world.database().await;
         for statement in ["SET default_transaction_read_only = off", statement, "SELECT pg_reload_conf()"] {

@@ -36,7 +36,7 @@ impl Scene {
         self.goes_on().await;
     }
 
-    /// Kills each node and starts it before the next, except the last.
+    /// Kills one node after the other. Each node except the last starts again before the next kill.
     pub(crate) async fn roll_nodes(&mut self, draw: &mut StdRng) {
         self.all_online().await;
         for node in shuffled(self.brokers.len(), draw) {
@@ -106,7 +106,7 @@ impl Scene {
         if held_up > HELD_UP { self.failures.push(told) } else { self.notes.push(told) }
     }
 
-    /// Publishes a message without an id, which is unreadable, and waits until it is in the table.
+    /// Publishes an unreadable message, without an id, and waits for its row in `parked`.
     async fn parks(&self) -> Duration {
         const PARKED: &str = "SELECT count(*) FROM parked";
         let (started, before) = (Instant::now(), self.world.count(PARKED).await);

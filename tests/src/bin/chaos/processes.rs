@@ -17,19 +17,19 @@ use crate::{
     scene::{PROCESSES, Scene},
 };
 
-/// The longest permitted drain of a process: its own grace and some more.
+/// Longest permitted drain of a process: the grace of the process, and a margin.
 const DRAINED: Duration = Duration::from_secs(30);
 
 /// Dispatchers before each scaling down to a single dispatcher.
 const SCALED: usize = 4;
 
-/// Dispatchers that each scaling ends.
+/// Number of dispatchers ended by each scaling.
 pub(crate) const ENDED: usize = SCALED - 1;
 
 const CLOCKS: [&str; 10] = ["+40d", "-40d", "+3d", "-3d", "+1h", "-1h", "+90s", "-90s", "+5s", "-5s"];
 
 impl Scene {
-    /// Replaces each process by a new one.
+    /// Replaces each process by a new process.
     pub(crate) async fn roll(&mut self, part: Part) {
         for _ in 0..PROCESSES {
             let new = self.start(service(part), &[]);
@@ -37,7 +37,7 @@ impl Scene {
         }
     }
 
-    /// Scales from four dispatchers to one and back, again and again.
+    /// Scales from four dispatchers to a single dispatcher and back, repeatedly.
     pub(crate) async fn scale(&mut self, ending: Ending) {
         for _ in 0..self.extent.scalings {
             while self.dispatchers.len() < SCALED {
@@ -65,7 +65,7 @@ impl Scene {
         self.end(more).await;
     }
 
-    /// SIGSTOP of one of the processes.
+    /// Stops a drawn process by SIGSTOP.
     pub(crate) fn stop_process(&mut self, part: Part, draw: &mut StdRng) {
         let index = draw.random_range(0..PROCESSES);
         let process = self.processes(part)[index].id();
@@ -73,7 +73,7 @@ impl Scene {
         self.stopped.push(process);
     }
 
-    /// SIGCONT of the stopped processes.
+    /// Continues the stopped processes by SIGCONT.
     pub(crate) fn resume_processes(&mut self) {
         self.stopped.drain(..).for_each(|process| signal("CONT", process));
     }
@@ -92,7 +92,7 @@ impl Scene {
         self.replace(part, index, wrong).await;
     }
 
-    /// Ends a process when the new process, which becomes the last, is ready or late.
+    /// Ends a process when the new process is ready or late. The new process becomes the last.
     async fn replace(&mut self, part: Part, index: usize, new: Process) {
         let _ = timeout(READY, ready(&new)).await;
         let old = self.processes(part).remove(index);
@@ -101,7 +101,7 @@ impl Scene {
         self.end(vec![old]).await;
     }
 
-    /// SIGTERM to these processes, after which they must drain.
+    /// Sends SIGTERM to `processes`. Each must drain and exit.
     pub(crate) async fn end(&mut self, processes: Vec<Process>) {
         processes.iter().for_each(Process::terminate);
         let started = Instant::now();

@@ -163,7 +163,7 @@ impl Scene {
         self.again_over("").await
     }
 
-    /// Waits for the same over one of the entrances.
+    /// Waits for the delivery of an event over a single entrance.
     pub(crate) async fn again_over(&self, entrance: &str) -> Duration {
         let (started, before) = (Instant::now(), self.load().accepted());
         until("deliveries to flow", async || {
