@@ -25,23 +25,23 @@ async fn main() {
         _ = stop.recv() => true,
     };
     if stopped {
-        println!("\nStopped. Everything that was started is gone.");
+        println!("\nEnded. All started servers, processes and data are removed.");
     }
 }
 
 /// Runs the demo without end. The drop of its `World` ends all started processes.
 async fn demonstrate() {
-    step("Creating a database and queues of this run's own, and starting ingest");
+    step("Creating a database and queues for this run, and starting ingest");
     let address = if TcpListener::bind(ADDRESS).await.is_ok() { ADDRESS } else { "127.0.0.1:0" };
     let world = World::of_waits(SCHEDULE, &[("FANFARE_ADDRESS", address)]).await;
     step("Starting the dispatcher");
     let dispatcher = world.dispatcher().await;
-    step("Creating two endpoints: one for order.*, and one for everything, which first fails twice");
+    step("Creating two endpoints: for order.*, and for all events; the second fails twice at first");
     let orders = world.endpoint("orders", &["order.*"]).await;
     let flaky = world.endpoint("flaky", &["*"]).await;
     world.receiver.script("flaky", &[Behaviour::FAIL, Behaviour::FAIL, Behaviour::OK]);
     let events = publish(&world).await;
-    step("Waiting for the deliveries; the failed ones come back from the delay queues");
+    step("Waiting for the deliveries; retries come back from the delay queues");
     let deliveries = world.wait_for_deliveries("state=delivered", 7).await;
     show(&world, &events, &[&orders, &flaky], &deliveries).await;
     explain(&world, &dispatcher).await;
@@ -111,12 +111,12 @@ Publish an event of your own:
     -H 'Content-Type: application/json' \\
     -d '{{\"type\": \"order.created\", \"data\": {{\"order\": 1003}}}}'
 
-and see what became of it:
+List the deliveries:
 
   curl http://{api}/api/v1/deliveries -H 'Authorization: Bearer {key}'
 
 Over AMQP: exchange {prefix}.events at {amqp}, routing key {application}.order.created.
-What the receiver gets is shown below. Ctrl-C ends everything.
+The requests at the receiver follow. Ctrl-C ends the demo.
 ",
         key = world.key,
         prefix = world.variables["FANFARE_PREFIX"],
