@@ -15,7 +15,8 @@ pub fn patience() -> Duration {
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Polls `look` until `look` returns a value. The pause between two polls is an eighth of the time since the first.
+/// Polls `look` until `look` returns a value. The pause between two polls is an eighth of the time since the first
+/// poll, from 20 to 250 ms.
 ///
 /// # Panics
 /// If `look` returns no value within [`patience`].
@@ -27,14 +28,26 @@ pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
 ///
 /// # Panics
 /// If `look` returns no value within `limit`.
-pub async fn until_within<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn until_within<T>(limit: Duration, what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    poll(limit, LONGEST_PAUSE, what, look).await
+}
+
+/// Like [`until_within`], with short pauses throughout: for a wait whose duration is measured.
+///
+/// # Panics
+/// If `look` returns no value within `limit`.
+pub async fn until_promptly<T>(limit: Duration, what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    poll(limit, SHORTEST_PAUSE, what, look).await
+}
+
+async fn poll<T>(limit: Duration, longest: Duration, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = look().await {
             return found;
         }
         assert!(started.elapsed() < limit, "timed out after {:?} waiting for {what}", started.elapsed());
-        // The pause grows with the wait: a long wait ends at most an eighth later.
-        tokio::time::sleep((started.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
+        // The pause grows with the wait, so that the end of a wait is noticed at most an eighth, or 20 ms, later.
+        tokio::time::sleep((started.elapsed() / 8).clamp(SHORTEST_PAUSE, longest)).await;
     }
 }

@@ -28,9 +28,10 @@ const MAX_IN_FLIGHT: usize = 1024;
 /// Interval between checks of an idle connection.
 const WATCH: Duration = Duration::from_millis(250);
 
-/// Minimum age of a channel that is replaced after a refusal. If a channel's
-/// first publish for a queue finds no leader, RabbitMQ 3.10 may refuse all further publishes of the channel for the
-/// queue. Only a new channel, or the return of the last leader's node, ends the refusals.
+/// Minimum age of a channel that is replaced after a refusal.
+///
+/// If a channel's first publish for a queue finds no leader, RabbitMQ 3.10 may refuse all further publishes of the
+/// channel for the queue. Only a new channel, or the return of the last leader's node, ends the refusals.
 const RENEW_AFTER: Duration = Duration::from_secs(1);
 
 /// The reason why a publish was not confirmed.
@@ -218,8 +219,8 @@ async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> la
             Err(lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Error, "no confirms").into()),
         ),
         Ok(Err(error)) => (Err(PublishError::Unknown), Err(error)),
-        // A blocked connection is kept: lapin has recorded the block, and a new connection learns of
-        // the block only after a publish.
+        // A blocked connection is kept: lapin has recorded the block, and a new connection learns of the block only
+        // after a publish.
         Err(_) if status.blocked() => (Err(PublishError::Unknown), Ok(Verdict::Fine)),
         Err(_) => (Err(PublishError::Unknown), Err(timed_out())),
     };

@@ -18,8 +18,8 @@ use crate::connection::answered;
 /// each message at the first return.
 const DELIVERY_LIMIT: i64 = 20;
 
-/// Delivery limit of queues without dead-lettering. Without an explicit limit, RabbitMQ 4 deletes
-/// a message after 20 returns.
+/// Delivery limit of queues without dead-lettering. Without an explicit limit, RabbitMQ 4 deletes a message after 20
+/// returns.
 const NO_LIMIT: i64 = 1_000_000_000;
 
 /// Routing key on the deliveries exchange for retries that are due.
@@ -98,9 +98,9 @@ impl Topology {
         self.delays.plan(wait)
     }
 
-    /// Routing key on the deliveries exchange for a retry with this delay, or for a due retry. A retry
-    /// message from another process may have a delay that this process does not declare. The first delay of
-    /// [`Self::plan`] then replaces the delay.
+    /// Routing key on the deliveries exchange for a retry with this delay, or for a due retry. A retry message from
+    /// another process may have a delay that this process does not declare. The first delay of [`Self::plan`] then
+    /// replaces the delay.
     pub(crate) fn retry_routing_key(&self, delay: Option<Duration>) -> String {
         match delay {
             None => DUE.to_owned(),

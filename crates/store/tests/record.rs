@@ -96,7 +96,7 @@ impl NextDue for AttemptRecord {
 }
 
 #[tokio::test]
-async fn a_failure_makes_no_notice_without_a_wish_for_notices() {
+async fn no_notice_is_written_unless_the_owner_wants_notices() {
     let database = Database::new().await;
     let sent = database.persist_one(endpoint(1), starting(1)).await;
     store(&database, &[AttemptRecord { notifies_owner: false, ..failed(&sent, 1, 1) }]).await;

@@ -239,8 +239,8 @@ impl ApiState {
         Ok(self.store.parked(&filter).await?.iter().map(|row| row.id).collect())
     }
 
-    /// Publishes a parked message, then deletes the row. After a crash between the two steps, the
-    /// message can be put back again. Both copies become a single event.
+    /// Publishes a parked message, then deletes the row. After a crash between the two steps, the message can be put
+    /// back again. Both copies become a single event.
     async fn put_back(&self, parked: ParkedId, edit: &Edit) -> Result<(), ApiError> {
         let (row, headers, body) = self.store.parked_message(parked).await?.ok_or_else(no_such_parked)?;
         let put_back = PutBack {

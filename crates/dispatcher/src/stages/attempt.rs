@@ -69,6 +69,7 @@ pub(crate) async fn run(attempts: Attempts, mut deliveries: mpsc::Receiver<InFli
 
 impl Attempts {
     async fn process(self: Arc<Self>, mut in_flight: InFlight, stop: CancellationToken) {
+        // The attempt runs: the next drained attempt may begin.
         in_flight.starting = None;
         let turn = stop.run_until_cancelled(self.turn(&mut in_flight)).await;
         let result = match turn.filter(|_| !stop.is_cancelled()).unwrap_or(Err(QueueReason::ShuttingDown)) {

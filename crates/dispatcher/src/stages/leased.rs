@@ -6,7 +6,7 @@ use fanfare_domain::{application::Endpoint, delivery::QueueReason};
 use fanfare_service::crash_point;
 use fanfare_store::{End, EndLeased, GiveBack, Lease, Leased};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, timeout_at},
 };
 
@@ -31,7 +31,22 @@ const PACED: Duration = Duration::from_secs(1);
 pub(crate) struct Leases {
     pub(crate) context: Arc<Context>,
     attempts: mpsc::Sender<InFlight>,
-    starting: Arc<Semaphore>,
+    pacer: Pacer,
+}
+
+/// Paces leased deliveries. Cheap to clone.
+#[derive(Clone)]
+struct Pacer(Arc<Semaphore>);
+
+impl Pacer {
+    fn new() -> Self {
+        Self(Arc::new(Semaphore::new(STARTING)))
+    }
+
+    /// Waits for a permit to begin; `None` if no permit was free within [`PACED`] of the lease.
+    async fn permit(&self, leased_at: Instant) -> Option<OwnedSemaphorePermit> {
+        timeout_at(leased_at + PACED, Arc::clone(&self.0).acquire_owned()).await.ok()?.ok()
+    }
 }
 
 /// Leased deliveries that are not sent.
@@ -43,7 +58,7 @@ pub(crate) struct Unsent {
 
 impl Leases {
     pub(crate) fn new(context: Arc<Context>, attempts: mpsc::Sender<InFlight>) -> Self {
-        Self { context, attempts, starting: Arc::new(Semaphore::new(STARTING)) }
+        Self { context, attempts, pacer: Pacer::new() }
     }
 
     /// Passes a delivery, leased at `leased_at`, on to the attempt, or adds the delivery to `unsent`. Returns the bytes
@@ -66,8 +81,7 @@ impl Leases {
         permit.set_bytes(bytes);
         match InFlight::drained(leased, endpoint, lease, leased_at, permit) {
             Some(mut in_flight) => {
-                let starting = Arc::clone(&self.starting).acquire_owned();
-                in_flight.starting = timeout_at(leased_at + PACED, starting).await.ok().and_then(Result::ok);
+                in_flight.starting = self.pacer.permit(leased_at).await;
                 drop(self.attempts.send(in_flight).await);
             }
             None => {
@@ -146,5 +160,24 @@ pub(crate) async fn give_back(context: &Arc<Context>, mut back: Vec<GiveBack>) {
                 "cannot give deliveries back; recovery queues them when the leases end"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_wait_for_a_permit_to_begin_for_at_most_a_second() {
+        let (pacer, leased_at) = (Pacer::new(), Instant::now());
+        let mut permits = Vec::new();
+        for _ in 0..STARTING {
+            permits.push(pacer.permit(leased_at).await.expect("a free permit"));
+        }
+        assert_eq!(leased_at.elapsed(), Duration::ZERO);
+        assert!(pacer.permit(leased_at).await.is_none());
+        assert!(leased_at.elapsed() >= PACED && leased_at.elapsed() < PACED * 2);
+        permits.pop();
+        assert!(pacer.permit(leased_at).await.is_some(), "a free permit is given after the second, too");
     }
 }

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use fanfare_tests::{
     clients::{amqp::Broker, load::Answered},
-    patience::{until, until_within},
+    patience::{patience, until, until_promptly, until_within},
     servers::instance::Instance,
 };
 use rand::{RngExt, rngs::StdRng, seq::SliceRandom};
@@ -119,7 +119,7 @@ impl Scene {
         })
         .await;
         let parked = async || (self.world.count(PARKED).await > before).then_some(());
-        until("an unreadable message to be parked", parked).await;
+        until_promptly(patience(), "an unreadable message to be parked", parked).await;
         started.elapsed()
     }
 

@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use fanfare_tests::{
     clients::{api::Client, load::Load},
     ledger::{Subscriber, key_of},
-    patience::until,
+    patience::{patience, until_promptly},
     receiver::{Behaviour, Receiver},
     servers::{
         instance::{Instance, Servers},
@@ -166,7 +166,7 @@ impl Scene {
     /// Waits for the delivery of an event over a single entrance.
     pub(crate) async fn again_over(&self, entrance: &str) -> Duration {
         let (started, before) = (Instant::now(), self.load().accepted());
-        until("deliveries to flow", async || {
+        until_promptly(patience(), "deliveries to flow", async || {
             let mut keys = self.load().keys().split_off(before);
             keys.retain(|key| key.starts_with(entrance));
             let received = self.world.receiver.received("quick");

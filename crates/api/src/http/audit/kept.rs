@@ -1,8 +1,8 @@
 //! Members of requests whose values the audit log keeps.
 //!
-//! The OpenAPI document decides. A described member is kept if it holds texts, numbers, booleans or lists of these.
-//! A `writeOnly` member is hidden: secrets, event keys, and payloads that are texts. All other values are hidden,
-//! such as payloads of any JSON type.
+//! The OpenAPI document decides. A described member is kept if it holds texts, numbers, booleans or lists of these. A
+//! `writeOnly` member is hidden: secrets, event keys, and payloads that are texts. All other values are hidden, such as
+//! payloads of any JSON type.
 
 use std::collections::HashSet;
 

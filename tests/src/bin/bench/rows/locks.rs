@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use fanfare_tests::{patience::until_within, world::process::Process};
+use fanfare_tests::{patience::until_promptly, world::process::Process};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use crate::{
@@ -49,7 +49,7 @@ pub(crate) async fn dropped_day(machine: &Machine, figures: &mut Figures) {
     let (database, patience) = (scene.world.database().await, scene.patience);
     let dropped = async {
         let tables = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE '%' || $1";
-        until_within(patience, "the drop of the day", async || {
+        until_promptly(patience, "the drop of the day", async || {
             let left: i64 = database.query_one(tables, &[&partition_suffix()]).await.expect("a number").get(0);
             (left == 0).then_some(())
         })

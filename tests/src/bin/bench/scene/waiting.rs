@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_tests::patience::until_within;
+use fanfare_tests::patience::until_promptly;
 use tokio::time::sleep;
 
 use super::{Scene, processes::processor_time};
@@ -11,7 +11,7 @@ impl Scene {
     /// Waits until no event waits for a dispatcher.
     pub(crate) async fn wait_until_consumed(&self) {
         let broker = self.world.broker().await;
-        until_within(self.patience, "the consumption of all events", async || {
+        until_promptly(self.patience, "the consumption of all events", async || {
             (broker.depth("events").await.expect("the broker") == 0).then_some(())
         })
         .await;
@@ -21,7 +21,7 @@ impl Scene {
     pub(crate) async fn wait_until_ended(&self) {
         let database = self.world.database().await;
         let open = "SELECT (SELECT count(*) FROM open_deliveries) + (SELECT count(*) FROM fan_outs)";
-        until_within(self.patience, "the end of all deliveries", async || {
+        until_promptly(self.patience, "the end of all deliveries", async || {
             (database.query_one(open, &[]).await.expect("a number").get::<_, i64>(0) == 0).then_some(())
         })
         .await;
@@ -31,7 +31,7 @@ impl Scene {
     pub(crate) async fn wait_until_none_queued(&self) {
         let database = self.world.database().await;
         let queued = "SELECT EXISTS (SELECT FROM open_deliveries WHERE state IN ('queued', 'sending'))";
-        until_within(self.patience, "the end of all queued deliveries", async || {
+        until_promptly(self.patience, "the end of all queued deliveries", async || {
             (!database.query_one(queued, &[]).await.expect("an answer").get::<_, bool>(0)).then_some(())
         })
         .await;
@@ -53,7 +53,7 @@ impl Scene {
     /// Waits until at least `count` deliveries are recorded as delivered. Returns the number of recorded deliveries.
     pub(super) async fn wait_for_recorded(&mut self, count: u64) -> u64 {
         let text = format!("the record of {count} deliveries");
-        until_within(self.patience, &text, async || Some(self.recorded().await).filter(|recorded| *recorded >= count))
+        until_promptly(self.patience, &text, async || Some(self.recorded().await).filter(|recorded| *recorded >= count))
             .await
     }
 }
