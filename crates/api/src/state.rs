@@ -1,5 +1,6 @@
 //! The state of the routes.
 
+pub(crate) mod applications;
 pub(crate) mod test_sends;
 
 use std::{sync::Arc, time::Duration};

@@ -25,8 +25,8 @@ use crate::{
         paging::{PageQuery, page_size},
         parameters::{Query, id},
     },
-    routes::{attempts::AttemptLog, event_types::ApplicationRules, webhooks::settings::Change},
-    state::ApiState,
+    routes::{attempts::AttemptLog, webhooks::settings::Change},
+    state::{ApiState, applications::ApplicationRules},
 };
 
 /// The maximum number of configurations in a request, and on a page.

@@ -1,7 +1,5 @@
 //! `/api/v1/applications` and `/api/v1/dialects`.
 
-use std::sync::Arc;
-
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
     dialect::{DEFAULT_DIALECT, Dialect},
@@ -16,7 +14,7 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         answer::{Answer, Page},
-        authentication::{Administrator, AuthorizedApplication, KeyApplication},
+        authentication::{Administrator, KeyApplication},
         body::{JsonBody, nullable},
         error::{ApiError, ErrorCode, Failures},
         paging::Paging,
@@ -217,22 +215,27 @@ pub(crate) struct ListedDialect {
     example: String,
 }
 
+impl ListedDialect {
+    fn new(dialect: &Dialect) -> Self {
+        Self {
+            name: dialect.name.clone(),
+            title: dialect.title.clone(),
+            description: dialect.description.clone(),
+            schedule: dialect.policy.schedule.names(),
+            jitter_percent: dialect.policy.jitter_percent,
+            max_attempts: dialect.policy.schedule.max_attempts(),
+            timeout_ms: dialect.policy.timeout.as_millis(),
+            signature_header: dialect.signature.as_ref().map(|signature| signature.header.to_string()),
+            example: dialect.example_body().unwrap_or_default(),
+        }
+    }
+}
+
 /// Lists the dialects available to applications.
 #[utoipa::path(get, path = "/dialects", operation_id = "list_dialects", tag = "applications",
     responses((status = 200, body = Answer<Vec<ListedDialect>>), Failures))]
 pub(crate) async fn dialects(State(api): State<ApiState>, _: KeyApplication) -> Answer<Vec<ListedDialect>> {
-    let dialect = |dialect: &Arc<Dialect>| ListedDialect {
-        name: dialect.name.clone(),
-        title: dialect.title.clone(),
-        description: dialect.description.clone(),
-        schedule: dialect.policy.schedule.names(),
-        jitter_percent: dialect.policy.jitter_percent,
-        max_attempts: dialect.policy.schedule.max_attempts(),
-        timeout_ms: dialect.policy.timeout.as_millis(),
-        signature_header: dialect.signature.as_ref().map(|signature| signature.header.to_string()),
-        example: dialect.example_body().unwrap_or_default(),
-    };
-    Answer::of(api.dialects.all().into_iter().map(dialect).collect())
+    Answer::of(api.dialects.all().into_iter().map(|dialect| ListedDialect::new(dialect)).collect())
 }
 
 impl ApiState {
@@ -243,28 +246,5 @@ impl ApiState {
         let all = self.dialects.all();
         let known: Vec<&str> = all.iter().map(|dialect| dialect.name.as_str()).collect();
         Err(ApiError::invalid("dialect", format!("must be one of {}", known.join(", "))))
-    }
-
-    /// The dialect of the authorized application.
-    pub(crate) async fn dialect_of(&self, authorized: &AuthorizedApplication) -> Result<Arc<Dialect>, ApiError> {
-        self.dialect(&self.application_of(authorized).await?)
-    }
-
-    /// The authorized application.
-    pub(crate) async fn application_of(&self, authorized: &AuthorizedApplication) -> Result<ApplicationRow, ApiError> {
-        let missing = || ApiError::not_found("application", "no application has this id");
-        self.store.application(authorized.application).await?.ok_or_else(missing)
-    }
-
-    /// The dialect of an application.
-    pub(crate) fn dialect(&self, row: &ApplicationRow) -> Result<Arc<Dialect>, ApiError> {
-        self.dialects.get(&row.dialect).cloned().ok_or_else(|| {
-            tracing::error!(
-                application = %row.id,
-                dialect = row.dialect,
-                "the dialect of an application is missing in this process: check FANFARE_DIALECTS"
-            );
-            ApiError::unreadable_application()
-        })
     }
 }

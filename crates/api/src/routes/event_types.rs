@@ -1,11 +1,8 @@
 //! `/api/v1/event-types`: the catalogue of an application, with the types of the dialect and the application's own
 //! types.
 
-use std::sync::Arc;
-
 use axum::{extract::State, http::StatusCode, response::Response};
 use fanfare_domain::{
-    dialect::Dialect,
     event::{
         EventType,
         catalogue::{Catalogue, EMPTY_SAMPLE, EventTypeDescription},
@@ -155,24 +152,4 @@ pub(crate) fn checked_data(field: &str, data: &RawValue, most: usize) -> Result<
     }
     json::check(&data).map_err(|fault| ApiError::invalid(field, format!("cannot be sent: {fault}")))?;
     Ok(data)
-}
-
-/// The rules of an application for endpoints and test events.
-pub(crate) struct ApplicationRules {
-    pub(crate) dialect: Arc<Dialect>,
-    /// The dialect's types and the application's own types.
-    pub(crate) catalogue: Catalogue,
-    /// True if undescribed event types are refused.
-    pub(crate) is_strict: bool,
-}
-
-impl ApiState {
-    /// The rules of the authorized application.
-    pub(crate) async fn rules_of(&self, authorized: &AuthorizedApplication) -> Result<ApplicationRules, ApiError> {
-        let row = self.application_of(authorized).await?;
-        let dialect = self.dialect(&row)?;
-        let own = self.store.event_types(authorized.application).await?;
-        let catalogue = Catalogue::new(dialect.catalogue.types().iter().cloned().chain(own));
-        Ok(ApplicationRules { dialect, catalogue, is_strict: row.is_strict })
-    }
 }

@@ -19,8 +19,8 @@ use crate::{
         error::{ApiError, ErrorCode},
         parameters::check_display_name,
     },
-    routes::{applications::checked_email, event_types::ApplicationRules},
-    state::ApiState,
+    routes::applications::checked_email,
+    state::{ApiState, applications::ApplicationRules},
 };
 
 /// The minimum time from the end of a schedule to the end of the event's retention.
