@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use fanfare_domain::delivery::delay::DelayQueues;
-use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, tcp::OwnedTLSConfig, types::FieldTable};
+use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
 
 use crate::{BrokerUrls, Prefix, Topology, nodes::Node, stream::open};
 
@@ -92,8 +92,7 @@ impl BrokerSettings {
         url.query.heartbeat = Some(url.query.heartbeat.unwrap_or(HEARTBEAT));
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
-        let tls = OwnedTLSConfig { identity: None, cert_chain: node.roots.clone() };
-        let connection = answered(open(url, properties, tls)).await?;
+        let connection = answered(open(node, url, properties)).await?;
         if let Some(topology) = declare {
             let channel = answered(connection.create_channel()).await?;
             topology.declare(&channel).await?;

@@ -1,8 +1,10 @@
 //! The broker's nodes, and the order of connection attempts.
 
-use std::{fmt, fs, str::FromStr};
+use std::{fmt, path::Path, str::FromStr, sync::Arc};
 
-use lapin::uri::AMQPUri;
+use fanfare_tls::{add_roots, client_config, system_roots};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use rustls::{ClientConfig, pki_types::ServerName};
 
 /// URL of the broker: `amqp://user:password@host:port/vhost`, or the URLs of a cluster's nodes, separated by commas.
 /// With `amqps:`, the parameter `cacertfile` (RabbitMQ's own name) names a PEM file of certificates to trust in
@@ -14,8 +16,16 @@ pub struct BrokerUrls(Vec<Node>);
 #[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) url: AMQPUri,
-    /// Additional root certificates, PEM.
-    pub(crate) roots: Option<String>,
+    /// For `amqps:`.
+    pub(crate) tls: Option<Tls>,
+}
+
+/// TLS to a node.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    /// The name in the node's certificate.
+    pub(crate) name: ServerName<'static>,
+    pub(crate) settings: Arc<ClientConfig>,
 }
 
 impl FromStr for BrokerUrls {
@@ -60,7 +70,8 @@ impl BrokerUrls {
 impl Node {
     /// Host and port, without the password.
     pub(crate) fn address(&self) -> String {
-        format!("{}:{}", self.url.authority.host, self.url.authority.port)
+        let (host, port) = (&self.url.authority.host, self.url.authority.port);
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 }
 
@@ -90,7 +101,16 @@ fn parse(text: &str) -> Result<Node, String> {
         _ => return Err("it begins with neither amqp:// nor amqps://".to_owned()),
     }
     let (text, file) = without_file(text)?;
-    Ok(Node { url: text.parse()?, roots: file.map(|file| read(&file)).transpose()? })
+    let mut url: AMQPUri = text.parse()?;
+    if let Some(host) = ipv6_host(&text) {
+        url.authority.host = host.to_owned();
+    }
+    let tls = match (&url.scheme, file) {
+        (AMQPScheme::AMQPS, file) => Some(tls(&url.authority.host, file.as_deref())?),
+        (AMQPScheme::AMQP, None) => None,
+        (AMQPScheme::AMQP, Some(_)) => return Err("its cacertfile needs amqps://".to_owned()),
+    };
+    Ok(Node { url, tls })
 }
 
 /// Splits off the value of `cacertfile`, unknown to lapin.
@@ -104,9 +124,26 @@ fn without_file(text: &str) -> Result<(String, Option<String>), String> {
     Ok((rest, Some(file.map_err(|_| "its cacertfile is not UTF-8")?.into_owned())))
 }
 
-fn read(file: &str) -> Result<String, String> {
-    let pem = fs::read_to_string(file).map_err(|error| format!("its cacertfile {file} cannot be read: {error}"))?;
-    if pem.contains("BEGIN CERTIFICATE") { Ok(pem) } else { Err(format!("its cacertfile {file} holds no certificate")) }
+/// The IPv6 address of a URL. lapin's parser takes such a host for no host, and connects to localhost.
+fn ipv6_host(url: &str) -> Option<&str> {
+    let authority = url.split_once("://")?.1.split(['/', '?']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    Some(host.strip_prefix('[')?.split_once(']')?.0)
+}
+
+/// TLS that trusts the system's root certificates and the certificates in the file.
+fn tls(host: &str, file: Option<&str>) -> Result<Tls, String> {
+    let name = ServerName::try_from(host.to_owned());
+    let name = name.map_err(|_| format!("its host {host} cannot be the name of a certificate"))?;
+    let mut roots = system_roots();
+    if let Some(file) = file {
+        add_roots(&mut roots, Path::new(file)).map_err(|error| format!("its cacertfile cannot be used: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err("this system has no root certificates: name a file by cacertfile".to_owned());
+    }
+    let settings = client_config(roots).map_err(|error| error.to_string())?;
+    Ok(Tls { name, settings: Arc::new(settings) })
 }
 
 #[cfg(test)]
@@ -123,10 +160,21 @@ mod tests {
     fn a_file_of_certificates_is_taken_out_and_must_be_one() {
         let (url, file) = without_file("amqps://h/v?heartbeat=5&cacertfile=%2Fa%20b&x=1").expect("a URL");
         assert_eq!((url.as_str(), file.as_deref()), ("amqps://h/v?heartbeat=5&x=1", Some("/a b")));
-        for (file, complaint) in [("/nowhere", "/nowhere cannot be read"), ("/dev/null", "holds no certificate")] {
-            let fault = format!("amqps://u:secret@h/v?cacertfile={file}").parse::<BrokerUrls>().expect_err("no file");
+        for (scheme, file, complaint) in [
+            ("amqps", "/nowhere", "cannot be used: cannot read root certificates from /nowhere"),
+            ("amqps", "/dev/null", "/dev/null holds no PEM certificate"),
+            ("amqp", "/dev/null", "needs amqps://"),
+        ] {
+            let fault =
+                format!("{scheme}://u:secret@h/v?cacertfile={file}").parse::<BrokerUrls>().expect_err("no file");
             assert!(fault.contains(complaint) && !fault.contains("secret"), "{fault}");
         }
+    }
+
+    #[test]
+    fn an_ipv6_address_is_a_host() {
+        assert_eq!(hosts("amqp://u:p@[2001:db8::1]:5673/v,amqp://[::1]"), ["[2001:db8::1]:5673", "[::1]:5672"]);
+        assert_eq!(hosts("amqp://u:p%5B@host/[v]"), ["host:5672"]);
     }
 
     #[test]

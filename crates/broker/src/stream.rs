@@ -1,12 +1,13 @@
-//! The stream between TLS and lapin. The stream sanitizes the bytes that the broker writes.
+//! The stream between the transport and lapin. The stream sanitizes the bytes that the broker writes.
 
 use std::{
-    future::Future,
+    future::{Future, ready},
     io::{self, IoSlice, Read, Write},
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
     pin::Pin,
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{self, Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -19,30 +20,41 @@ use futures_util::{
     Stream,
     io::{AsyncRead, AsyncWrite},
 };
-use lapin::{
-    AsyncTcpStream, Connection, ConnectionProperties,
-    tcp::{AMQPUriTcpExt, OwnedTLSConfig},
-    uri::AMQPUri,
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties, uri::AMQPUri};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::{
+    compat::{Compat, TokioAsyncReadCompatExt},
+    either::Either,
 };
 
-use crate::frames::Frames;
+use crate::{
+    connection::answered,
+    frames::Frames,
+    nodes::{Node, Tls},
+};
 
-/// Opens a connection whose messages lapin can parse.
-pub(crate) async fn open(
-    url: AMQPUri,
-    properties: ConnectionProperties,
-    tls: OwnedTLSConfig,
-) -> lapin::Result<Connection> {
-    let transport = Runtime::tokio_current();
+/// Opens a connection to a node whose messages lapin can parse.
+pub(crate) async fn open(node: &Node, url: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
+    let tls = node.tls.clone();
     let connect = async move |url: AMQPUri, _: Runtime<Kit>| {
-        let stream = url.connect_with_config_async(tls.as_ref(), &transport).await?;
-        Ok(AsyncTcpStream::Plain(Sanitized::new(stream)))
+        let address = (url.authority.host.as_str(), url.authority.port);
+        // lapin runs this on a thread of its own, which the end of the caller's wait does not end.
+        let transport = answered(async { Ok(connect(address, tls.as_ref()).await?) }).await?;
+        Ok(AsyncTcpStream::Plain(Sanitized::new(transport.compat())))
     };
     Connection::connector(url, Runtime::new(Kit(Tokio::current())), connect, properties).await
 }
 
 /// A transport, with or without TLS.
-type Transport = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
+type Transport = Either<TcpStream, TlsStream<TcpStream>>;
+
+async fn connect(address: (&str, u16), tls: Option<&Tls>) -> io::Result<Transport> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let Some(Tls { name, settings }) = tls else { return Ok(Either::Left(stream)) };
+    Ok(Either::Right(TlsConnector::from(Arc::clone(settings)).connect(name.clone(), stream).await?))
+}
 
 /// A stream of frames in which every short string of a message is UTF-8.
 pub(crate) struct Sanitized<S> {
@@ -64,7 +76,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Sanitized<S> {
             if given > 0 || into.is_empty() {
                 return Poll::Ready(Ok(given));
             }
-            match ready!(Pin::new(&mut this.transport).poll_read(context, this.frames.room()))? {
+            match task::ready!(Pin::new(&mut this.transport).poll_read(context, this.frames.room()))? {
                 // lapin cannot use the beginning of a frame.
                 0 => return Poll::Ready(Ok(0)),
                 count => this.frames.fill(count),
@@ -118,7 +130,7 @@ impl Executor for Kit {
 }
 
 impl Reactor for Kit {
-    type TcpStream = Sanitized<Transport>;
+    type TcpStream = Sanitized<Compat<Transport>>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
@@ -140,7 +152,7 @@ impl Reactor for Kit {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Sanitized::new(AsyncTcpStream::Plain(connecting.await?))) }
+        // lapin connects by this function only where it got no connector.
+        ready(Err(io::Error::new(io::ErrorKind::Unsupported, format!("the connector does not connect to {address}"))))
     }
 }

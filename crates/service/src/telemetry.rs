@@ -1,12 +1,21 @@
 //! Logs and traces.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use anyhow::Context;
+use async_trait::async_trait;
 use axum::http::Uri;
 use fanfare_domain::event::traceparent::Traceparent;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use tokio::{runtime::Handle, time::timeout};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
@@ -103,6 +112,9 @@ impl Telemetry {
     ///
     /// # Errors
     /// If the filter or the endpoint is unusable, or logging was started before.
+    ///
+    /// # Panics
+    /// If an endpoint is set, outside a runtime of Tokio.
     pub fn start(service: &'static str, settings: &TelemetrySettings) -> anyhow::Result<Self> {
         let filter = EnvFilter::try_new(&settings.filter.0).context("RUST_LOG is not a filter")?;
         let logs = tracing_subscriber::fmt::layer().with_target(false).with_ansi(false);
@@ -133,11 +145,39 @@ impl Telemetry {
     }
 }
 
+/// The longest wait for an answer of the collector: less than the 5 s that the end of a process waits.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The largest answer of the collector, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// Sends traces on the runtime of the service: the exporter's own thread has no runtime.
+#[derive(Debug)]
+struct TraceClient {
+    client: Client<HttpConnector, Full<Bytes>>,
+    runtime: Handle,
+}
+
+#[async_trait]
+impl HttpClient for TraceClient {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let answer = self.client.request(request.map(Full::new));
+        let exchange = async {
+            let (head, body) = answer.await?.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
+            Ok(Response::from_parts(head, body))
+        };
+        self.runtime.spawn(async move { timeout(EXPORT_TIMEOUT, exchange).await }).await??
+    }
+}
+
 fn provider(service: &'static str, endpoint: &OtlpEndpoint) -> anyhow::Result<SdkTracerProvider> {
-    use opentelemetry_otlp::WithExportConfig;
     let url = format!("{}/v1/traces", endpoint.0.to_string().trim_end_matches('/'));
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let client = TraceClient { client, runtime: Handle::current() };
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
+        .with_http_client(client)
         .with_endpoint(url)
         .build()
         .context("OTEL_EXPORTER_OTLP_ENDPOINT cannot be used")?;

@@ -12,6 +12,7 @@ use std::{
 
 use fanfare_domain::delivery::outcome::Outcome;
 use fanfare_outbound::{Client, Settings, SetupError};
+use fanfare_tls::InvalidRoots;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{
     HandshakeKind, ServerConfig,
@@ -115,8 +116,8 @@ async fn plain_http_on_the_port_is_no_tls() {
 #[test]
 fn extra_roots_that_are_none_stop_the_start() {
     let missing = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("missing.pem");
-    assert!(matches!(reading(Some(missing)), Err(SetupError::Unreadable { .. })));
-    assert!(matches!(trusting("no certificate in here"), Err(SetupError::Empty(_))));
+    assert!(matches!(reading(Some(missing)), Err(SetupError::Roots(InvalidRoots::Unreadable { .. }))));
+    assert!(matches!(trusting("no certificate in here"), Err(SetupError::Roots(InvalidRoots::Empty(_)))));
     let unusable = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    assert!(matches!(trusting(unusable), Err(SetupError::Unusable { .. })));
+    assert!(matches!(trusting(unusable), Err(SetupError::Roots(InvalidRoots::Unusable { .. }))));
 }

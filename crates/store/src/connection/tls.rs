@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use fanfare_tls::{add_roots, system_roots};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
@@ -9,7 +10,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{self, CryptoProvider, ring},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -64,13 +65,13 @@ fn decoded(value: &str) -> Result<String, String> {
 }
 
 fn client_config(check: Check, file: Option<&Path>) -> Result<ClientConfig, String> {
+    if check == Check::Name {
+        return fanfare_tls::client_config(roots(file)?).map_err(|error| error.to_string());
+    }
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    if check == Check::Name {
-        return Ok(builder.with_root_certificates(roots(file)?).with_no_client_auth());
-    }
     let authority = (check == Check::Authority).then(|| {
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots(file)?), Arc::clone(&provider))
             .build()
@@ -82,18 +83,14 @@ fn client_config(check: Check, file: Option<&Path>) -> Result<ClientConfig, Stri
 
 /// Root certificates of the file, or of the system.
 fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
     let Some(file) = file else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let roots = system_roots();
         let nothing = "this system has no root certificates: name a file by sslrootcert";
         return if roots.is_empty() { Err(nothing.to_owned()) } else { Ok(roots) };
     };
-    let unusable = |error: &dyn std::fmt::Display| format!("sslrootcert {} cannot be used: {error}", file.display());
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unusable(&error))? {
-        let certificate = certificate.map_err(|error| unusable(&error))?;
-        roots.add(certificate).map_err(|error| unusable(&error))?;
-    }
-    if roots.is_empty() { Err(unusable(&"it holds no PEM certificate")) } else { Ok(roots) }
+    let mut roots = RootCertStore::empty();
+    add_roots(&mut roots, file).map_err(|error| format!("sslrootcert cannot be used: {error}"))?;
+    Ok(roots)
 }
 
 /// Verifier for [`Check::None`] and [`Check::Authority`], which check less than rustls does.
