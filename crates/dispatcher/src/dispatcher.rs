@@ -317,7 +317,7 @@ async fn report(context: Arc<Context>) {
 async fn show_version(directory: Directory) {
     let mut changes = directory.changes();
     loop {
-        let version = changes.borrow_and_update().version();
+        let version = changes.borrow_and_update().version;
         // Exact up to 2^53 changes.
         metrics::gauge!(metric::CONFIGURATION_VERSION).set(version as f64);
         if changes.changed().await.is_err() {

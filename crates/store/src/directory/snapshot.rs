@@ -60,13 +60,8 @@ pub struct Snapshot {
     /// Applications with newest settings unreadable here: this process lacks the dialect or the encryption key. An
     /// older readable copy stays in use.
     unreadable: HashSet<ApplicationId>,
-}
-
-impl Snapshot {
     /// Sum of all applications' versions. The sum grows with each change, and is equal in processes with equal copies.
-    pub fn version(&self) -> i64 {
-        self.applications.values().map(|application| application.version).sum()
-    }
+    pub version: i64,
 }
 
 /// Access to the newest snapshot, and the database's time. Cheap to clone.
@@ -247,7 +242,14 @@ impl Source {
             }
         }
         let keys = Arc::new(self.store.with_deadline(STEP_TIMEOUT, load_keys(&self.store)).await?);
-        *current = Arc::new(Snapshot { applications, keys, unreadable });
+        // The versions of the list, read at once before the rows: one application's newer row would hide another's old
+        // row in the sum.
+        let version = versions.iter().map(|row| match ApplicationId(row.get(0)) {
+            id if unreadable.contains(&id) => applications.get(&id).map_or(0, |application| application.version),
+            _ => row.get(1),
+        });
+        let version = version.sum();
+        *current = Arc::new(Snapshot { applications, keys, unreadable, version });
         Ok(())
     }
 
