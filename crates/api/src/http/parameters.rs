@@ -17,13 +17,15 @@ use crate::http::error::{ApiError, ErrorCode};
 pub(crate) const APPLICATION: &str = "application";
 
 /// The parameters in the path.
-#[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Path), rejection(ApiError))]
 pub(crate) struct Path<T>(pub(crate) T);
 
-impl From<PathRejection> for ApiError {
-    fn from(rejection: PathRejection) -> Self {
-        Self::new(ErrorCode::InvalidPath, rejection.body_text())
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::from_request_parts(parts, state).await;
+        let invalid = |rejection: PathRejection| ApiError::new(ErrorCode::InvalidPath, rejection.body_text());
+        path.map(|axum::extract::Path(value)| Self(value)).map_err(invalid)
     }
 }
 

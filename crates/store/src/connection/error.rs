@@ -38,7 +38,7 @@ pub enum StoreError {
     },
     /// A migration failed.
     #[error("the migration failed: {0}")]
-    Migration(#[from] refinery::Error),
+    Migration(#[from] refinery_core::Error),
     /// Any other error: a fault of this program or of the database's configuration.
     #[error("the database refused a statement: {0}")]
     Refused(#[source] tokio_postgres::Error),
