@@ -2,7 +2,7 @@
 
 use crate::{
     patience::until,
-    world::{get, process::Process},
+    world::process::{Process, get},
 };
 
 /// The value of a series, named with the labels as printed: `fanfare_parked_total{reason="too_deep"}`. Zero for an

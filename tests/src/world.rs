@@ -1,23 +1,15 @@
-//! An isolated environment for each test: a database, a prefix, processes, a receiver and clients.
+//! The environment of a test: an application with a receiver and clients, in a stack of its own or in a shared stack.
 
 pub mod database;
 pub mod dialects;
 pub mod process;
+mod stack;
 
-use std::{
-    collections::HashMap,
-    fs,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-};
+use std::{sync::Arc, thread};
 
-use fanfare_domain::{
-    delivery::delay::{DelayQueues, delay_name},
-    duration::parse_duration,
-};
+use fanfare_domain::ids::ApplicationId;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::{
     clients::{amqp::Broker, api::Client},
@@ -27,7 +19,8 @@ use crate::{
     world::{
         database::connect,
         dialects::Waits,
-        process::{Process, Trail, Variables, fanfare},
+        process::{Process, Variables, fanfare, get},
+        stack::Stack,
     },
 };
 
@@ -51,7 +44,7 @@ pub struct Setup {
 impl Setup {
     /// The shared servers, the default dialect, short waits.
     pub fn new(variables: &[(&str, &str)]) -> Self {
-        Self::on(Servers::shared(), variables)
+        Self::on(Servers::given(), variables)
     }
 
     /// Like [`Self::new`], on these servers.
@@ -67,13 +60,10 @@ impl Setup {
     }
 }
 
-/// An isolated Fanfare for a single test. Database, queues and files are removed on drop. A drop by a panic prints the
-/// logs of all processes.
+/// An application with a receiver and a client, in a stack of its own or in a shared stack. The drop of the last world of
+/// a stack removes database, queues and files. A drop by a panic prints the logs of all processes.
 pub struct World {
-    servers: Servers,
-    database: String,
-    folder: PathBuf,
-    delays: Vec<String>,
+    stack: Arc<Stack>,
     /// Environment variables of the processes.
     pub variables: Variables,
     /// The receiver of all endpoints.
@@ -82,12 +72,11 @@ pub struct World {
     pub application: String,
     /// A key with the role `manage` for the application.
     pub key: String,
+    /// The own ingest. Ends before the stack.
     ingest: Option<Process>,
     client: Option<Client>,
-    /// Addresses of the dispatchers' metrics.
-    dispatchers: Mutex<Vec<SocketAddr>>,
-    /// All started processes, also the ended processes.
-    trails: Mutex<Vec<Arc<Trail>>>,
+    /// The connection of [`Self::count`].
+    connection: Mutex<Option<tokio_postgres::Client>>,
 }
 
 /// An endpoint created by a test.
@@ -102,14 +91,14 @@ pub struct Endpoint {
 }
 
 impl World {
-    /// A world on the shared servers, with an application and a running ingest.
+    /// A world of its own, on the servers of `make test`, with an application and a running ingest.
     pub async fn new() -> Self {
-        Self::with(Servers::shared(), &[]).await
+        Self::with(Servers::given(), &[]).await
     }
 
     /// Like [`Self::new`], with environment variables for the processes.
-    pub async fn on_shared(variables: &[(&str, &str)]) -> Self {
-        Self::with(Servers::shared(), variables).await
+    pub async fn of_variables(variables: &[(&str, &str)]) -> Self {
+        Self::with(Servers::given(), variables).await
     }
 
     /// Like [`Self::new`], on these servers, with environment variables for the processes.
@@ -117,62 +106,47 @@ impl World {
         Self::of(Setup::on(servers, variables)).await
     }
 
-    /// Like [`Self::on_shared`], with the comma-separated waits (`5s,5s`) in all dialects.
+    /// Like [`Self::of_variables`], with the comma-separated waits (`5s,5s`) in all dialects.
     pub async fn of_waits(waits: &str, variables: &[(&str, &str)]) -> Self {
         Self::of(Setup { waits: Waits::of(waits), ..Setup::new(variables) }).await
     }
 
-    /// Like [`Self::on_shared`], with this dialect for the application.
-    pub async fn of_dialect(dialect: &str, variables: &[(&str, &str)]) -> Self {
-        Self::of(Setup { dialect: dialect.to_owned(), ..Setup::new(variables) }).await
-    }
-
     /// Creates database, dialects and application, and starts ingest.
     pub async fn of(setup: Setup) -> Self {
-        let Setup { servers, variables, dialect, arguments, waits, timeout } = setup;
-        let name = format!("t{:032x}", rand::random::<u128>());
-        let database_url = database::create(&servers, &name).await;
-        let folder = std::env::temp_dir().join(format!("fanfare-{name}"));
-        let delays = dialects::write(&folder, &waits, timeout.as_deref());
-        let mut all: Variables = HashMap::from(
-            [
-                ("AMQP_URL", servers.amqp_url.as_str()),
-                ("DATABASE_URL", &database_url),
-                ("FANFARE_PREFIX", &name),
-                ("FANFARE_SECRET_KEYS", "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
-                ("FANFARE_DIALECTS", &folder.to_string_lossy()),
-                ("FANFARE_ALLOW_ADDRESSES", "127.0.0.0/8"),
-                ("FANFARE_HTTPS_ONLY", "false"),
-                // Many tests let endpoints fail repeatedly in quick succession: the breaker must stay closed.
-                ("FANFARE_BREAKER_AFTER", "1000"),
-                ("FANFARE_TAKEOVER_AFTER", "2s"),
-                ("FANFARE_ADDRESS", "127.0.0.1:0"),
-                ("FANFARE_OPERATIONS_ADDRESS", "127.0.0.1:0"),
-            ]
-            .map(|(name, value)| (name.to_owned(), value.to_owned())),
-        );
-        all.extend(variables);
-        let arguments = arguments.iter().map(String::as_str);
-        let create: Vec<&str> = ["app", "create", "test", "--dialect", &dialect].into_iter().chain(arguments).collect();
-        let application = fanfare(&all, &create);
-        let key = fanfare(&all, &["key", "create", "--role", "manage", "--application", &application]);
-        let receiver = Receiver::start().await;
-        let mut world = Self {
-            servers,
-            database: name,
-            folder,
-            delays,
-            variables: all,
-            receiver,
-            application,
-            key,
-            ingest: None,
-            client: None,
-            dispatchers: Mutex::default(),
-            trails: Mutex::default(),
-        };
+        let mut world = Self::with_stack(Arc::new(Stack::create(&setup).await), &setup).await;
         world.start_ingest().await;
         world
+    }
+
+    /// An application in a stack that other running tests use, too, with ingest and dispatcher. For tests that stop no
+    /// process, and read only rows of their own application.
+    pub async fn shared() -> Self {
+        Self::shared_of(Setup::new(&[])).await
+    }
+
+    /// Like [`Self::shared`], with this dialect for the application.
+    pub async fn shared_of_dialect(dialect: &str) -> Self {
+        Self::shared_of(Setup { dialect: dialect.to_owned(), ..Setup::new(&[]) }).await
+    }
+
+    /// Like [`Self::shared`], beside tests with the same servers, variables, waits and timeout.
+    pub async fn shared_of(setup: Setup) -> Self {
+        let mut world = Self::with_stack(Stack::shared(&setup).await, &setup).await;
+        let address = world.ingest().address("serving the API").await;
+        let client = Client::new(address, &world.key);
+        client.accepted().await;
+        world.client = Some(client);
+        world
+    }
+
+    async fn with_stack(stack: Arc<Stack>, Setup { dialect, arguments, .. }: &Setup) -> Self {
+        let variables = stack.variables.clone();
+        let arguments = arguments.iter().map(String::as_str);
+        let create: Vec<&str> = ["app", "create", "test", "--dialect", dialect].into_iter().chain(arguments).collect();
+        let application = fanfare(&variables, &create);
+        let key = fanfare(&variables, &["key", "create", "--role", "manage", "--application", &application]);
+        let receiver = Receiver::start().await;
+        Self { stack, variables, receiver, application, key, ingest: None, client: None, connection: Mutex::default() }
     }
 
     /// Starts an ingest, in place of a running ingest, and waits until the new ingest is ready.
@@ -184,7 +158,7 @@ impl World {
     pub async fn start_ingest_with(&mut self, variables: &[(&str, &str)]) {
         let ingest = self.process_with("ingest", variables);
         let address = ingest.address("serving the API").await;
-        ready(&ingest).await;
+        ingest.ready().await;
         self.client = Some(Client::new(address, &self.key));
         self.ingest = Some(ingest);
     }
@@ -194,7 +168,7 @@ impl World {
     /// # Panics
     /// If [`Self::take_ingest`] removed the process.
     pub fn ingest(&self) -> &Process {
-        self.ingest.as_ref().expect("ingest runs")
+        self.ingest.as_ref().or_else(|| self.stack.ingest()).expect("ingest runs")
     }
 
     /// Removes the running ingest, to be killed or ended.
@@ -208,9 +182,9 @@ impl World {
     /// Starts a dispatcher and waits until the dispatcher is ready.
     pub async fn dispatcher(&self) -> Process {
         let dispatcher = self.dispatcher_starting();
-        ready(&dispatcher).await;
+        dispatcher.ready().await;
         let address = dispatcher.address("serving health and metrics").await;
-        self.dispatchers.lock().unwrap_or_else(PoisonError::into_inner).push(address);
+        self.stack.dispatchers().push(address);
         dispatcher
     }
 
@@ -221,11 +195,10 @@ impl World {
 
     /// Starts a service with further environment variables, without waiting.
     pub fn process_with(&self, name: &'static str, variables: &[(&str, &str)]) -> Process {
+        assert!(!self.stack.is_shared(), "other tests use the stack: this test needs World::new() or World::of()");
         let mut all = self.variables.clone();
         all.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-        let process = Process::start(name, &all);
-        self.trails.lock().unwrap_or_else(PoisonError::into_inner).push(process.trail());
-        process
+        self.stack.start(name, &all)
     }
 
     /// A client with the application's key.
@@ -239,11 +212,20 @@ impl World {
     /// Creates another application. Returns its id and a client with the role `manage`, once ingest accepts the key.
     pub async fn other_application(&self) -> (String, Client) {
         let application = fanfare(&self.variables, &["app", "create", "other"]);
-        let key = self.create_key(&["--role", "manage", "--application", &application]);
-        let client = self.client().with_key(&key);
-        until("ingest to accept the new key", async || (client.get("webhooks").await.status == 200).then_some(()))
-            .await;
+        let client = self.client_of(&["--role", "manage", "--application", &application]).await;
         (application, client)
+    }
+
+    /// A client with a new key of the role `admin`.
+    pub async fn admin(&self) -> Client {
+        self.client_of(&["--role", "admin"]).await
+    }
+
+    /// A client with a new key of these arguments of `fanfare key create`.
+    pub async fn client_of(&self, arguments: &[&str]) -> Client {
+        let client = self.client().with_key(&self.create_key(arguments));
+        client.accepted().await;
+        client
     }
 
     /// Creates a key with these arguments of `fanfare key create`.
@@ -256,7 +238,7 @@ impl World {
     /// # Panics
     /// If the broker is unavailable.
     pub async fn broker(&self) -> Broker {
-        Broker::connect(&self.variables["AMQP_URL"], &self.database).await.expect("the broker")
+        Broker::connect(&self.variables["AMQP_URL"], &self.stack.name).await.expect("the broker")
     }
 
     /// Adds an event type to the application, so that endpoints can subscribe to the type.
@@ -284,7 +266,7 @@ impl World {
     /// apply the previous configuration.
     pub async fn known(&self) {
         let version = self.count("SELECT sum(version)::bigint FROM applications").await;
-        let addresses = self.dispatchers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let addresses = self.stack.dispatchers().clone();
         for address in addresses {
             until("a dispatcher to load the newest configuration", async || {
                 // A killed dispatcher does not answer and has nothing to load.
@@ -327,6 +309,11 @@ impl World {
         self.client().get(&format!("deliveries/{id}")).await.data().clone()
     }
 
+    /// Queues in which events and retries wait, without the prefix.
+    pub fn queues(&self) -> Vec<String> {
+        self.stack.queues()
+    }
+
     /// A connection to the world's database, for facts that the API does not show.
     ///
     /// # Panics
@@ -335,72 +322,38 @@ impl World {
         connect(&self.variables["DATABASE_URL"]).await.expect("the database")
     }
 
-    /// A single number from the database.
+    /// Number of the application's rows in a table that fulfil a condition.
+    ///
+    /// # Panics
+    /// If the table has no application, or the condition is invalid.
+    pub async fn rows(&self, table: &str, condition: &str) -> i64 {
+        let application = self.application.parse::<ApplicationId>().expect("an id").0;
+        self.count(&format!("SELECT count(*) FROM {table} WHERE application_id = '{application}' AND ({condition})"))
+            .await
+    }
+
+    /// A single number from the database, about all applications of the stack.
     ///
     /// # Panics
     /// If the query returns no single row with a number.
     pub async fn count(&self, query: &str) -> i64 {
-        self.database().await.query_one(query, &[]).await.expect("a number").get(0)
-    }
-}
-
-/// Waits until `/readyz` of a process reports ready.
-pub async fn ready(process: &Process) {
-    let address = process.address("serving health and metrics").await;
-    until("a process to be ready", async || {
-        let answer = get(address, "readyz").await?;
-        answer.starts_with("ready").then_some(())
-    })
-    .await;
-}
-
-/// Body of a GET response from a process's operations listener. `None` without a response.
-pub async fn get(address: SocketAddr, path: &str) -> Option<String> {
-    use http_body_util::BodyExt;
-    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
-        .build_http::<http_body_util::Empty<bytes::Bytes>>();
-    let response = client.get(format!("http://{address}/{path}").parse().ok()?).await.ok()?;
-    let bytes = response.into_body().collect().await.ok()?.to_bytes();
-    String::from_utf8(bytes.to_vec()).ok()
-}
-
-impl World {
-    /// Names of the delay queues, such as `60s`.
-    fn delays(&self) -> Vec<String> {
-        let waits = self.delays.iter().filter_map(|wait| parse_duration(wait));
-        DelayQueues::new(waits).delays().map(delay_name).collect()
-    }
-
-    /// Queues in which events and retries wait, without the prefix.
-    pub fn queues(&self) -> Vec<String> {
-        let delays = self.delays().into_iter().map(|delay| format!("delay.{delay}"));
-        ["events", "deliveries"].map(str::to_owned).into_iter().chain(delays).collect()
+        let mut connection = self.connection.lock().await;
+        // Each new connection costs PostgreSQL 50 ms: the caches of all partitions.
+        let connection = match connection.take().filter(|connection| !connection.is_closed()) {
+            Some(open) => connection.insert(open),
+            None => connection.insert(self.database().await),
+        };
+        connection.query_one(query, &[]).await.expect("a number").get(0)
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
+        // The report needs the last log lines of ingest.
         self.ingest = None;
-        if thread::panicking() {
-            let trails = self.trails.lock().unwrap_or_else(PoisonError::into_inner);
-            trails.iter().for_each(|trail| eprint!("{}", trail.report()));
+        // A stack of its own reports itself.
+        if thread::panicking() && self.stack.is_shared() {
+            self.stack.report();
         }
-        let (servers, name) = (self.servers.clone(), self.database.clone());
-        let _ = fs::remove_dir_all(&self.folder);
-        let delays = self.delays();
-        // A separate thread and runtime: a drop cannot await on the runtime of the test.
-        let _ = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let Ok(runtime) = runtime else { return };
-            runtime.block_on(async {
-                if let Ok(broker) = Broker::connect(&servers.amqp_url, &name).await {
-                    broker.remove_topology(&delays).await;
-                }
-                if let Ok(client) = connect(&servers.database_url).await {
-                    let _ = client.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
-                }
-            });
-        })
-        .join();
     }
 }

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request};
+use hyper::{HeaderMap, Method, Request};
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use serde_json::Value;
+
+use crate::patience::until;
 
 /// Sends requests to the API with a key. Cheap to clone.
 #[derive(Clone)]
@@ -24,9 +26,11 @@ pub struct Client {
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// `Retry-After` in seconds.
-    pub retry_after: Option<u32>,
-    /// The body, `null` if the body is not JSON.
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as sent: parsed JSON shows neither the order of members nor the form of numbers.
+    pub text: String,
+    /// The parsed body, `null` if the body is not JSON.
     pub body: Value,
 }
 
@@ -39,6 +43,11 @@ impl Answer {
     /// The field at fault; empty if the error names no field.
     pub fn field(&self) -> &str {
         self.body["error"]["field"].as_str().unwrap_or_default()
+    }
+
+    /// `Retry-After` in seconds.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.headers.get("retry-after")?.to_str().ok()?.parse().ok()
     }
 
     /// The data of a successful response.
@@ -63,10 +72,10 @@ impl Client {
         Self { key: key.to_owned(), ..self.clone() }
     }
 
-    /// Sends a request with a raw body.
+    /// Sends a request with a raw body to a path below `/api/v1/`.
     ///
     /// # Errors
-    /// If no response arrives.
+    /// If no response arrives, or the body is not UTF-8.
     pub async fn send(
         &self,
         method: Method,
@@ -74,7 +83,21 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> anyhow::Result<Answer> {
-        let mut request = Request::builder().method(method).uri(format!("http://{}/api/v1/{path}", self.address));
+        self.send_to(method, &format!("/api/v1/{path}"), headers, body).await
+    }
+
+    /// Like [`Self::send`], to a whole path.
+    ///
+    /// # Errors
+    /// If no response arrives, or the body is not UTF-8.
+    pub async fn send_to(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> anyhow::Result<Answer> {
+        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
         if !self.key.is_empty() {
             request = request.header("authorization", format!("Bearer {}", self.key));
         }
@@ -82,10 +105,15 @@ impl Client {
             request = request.header(*name, *value);
         }
         let response = self.http.request(request.body(Full::new(body.into()))?).await?;
-        let status = response.status().as_u16();
-        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-        let bytes = response.into_body().collect().await?.to_bytes();
-        Ok(Answer { status, retry_after, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
+        let (head, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await?.to_bytes().into())?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, text, body })
+    }
+
+    /// Waits until the API accepts the key: the notice of a new key needs a moment.
+    pub async fn accepted(&self) {
+        until("ingest to accept the key", async || (self.get("webhooks").await.status != 401).then_some(())).await;
     }
 
     /// Sends a POST request with a JSON body.

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The URLs of a broker and a database.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Servers {
     /// The broker's URL.
     pub amqp_url: String,
@@ -20,7 +20,7 @@ impl Servers {
     ///
     /// # Panics
     /// If a variable is not set.
-    pub fn shared() -> Self {
+    pub fn given() -> Self {
         let variable = |name: &str| {
             std::env::var(name).unwrap_or_else(|_| {
                 panic!("{name} is not set: run the tests with `make test`, which starts broker and database")

@@ -8,7 +8,7 @@ use toml::Table;
 const MORE_TYPES: [&str; 6] = ["a", "order", "order.created", "order.shipped", "invoice.paid", "points.earned"];
 
 /// The retry schedule of a world's dialects.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Waits {
     /// The shipped number of retries, with a wait of 1 s each.
     Short,

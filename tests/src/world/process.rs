@@ -11,6 +11,9 @@ use std::{
     thread::{JoinHandle, spawn},
 };
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 
 use crate::patience::until;
@@ -105,7 +108,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 impl Process {
-    /// Starts a service and keeps its JSON log lines.
+    /// Starts a service and keeps its log lines, and the lines of standard error.
     ///
     /// # Panics
     /// If the service cannot be started.
@@ -121,18 +124,19 @@ impl Process {
             .expect("the service starts");
         record(child.id());
         let logs: Logs = Arc::default();
-        let kept = Arc::clone(&logs);
         let show = std::env::var_os("FANFARE_TEST_LOGS").is_some();
-        let output = read(child.stdout.take().expect("a piped standard output"), move |line| {
-            if show {
-                eprintln!("{name}: {line}");
+        let keep = {
+            let kept = Arc::clone(&logs);
+            move |line: String| {
+                if show {
+                    eprintln!("{name}: {line}");
+                }
+                let log = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                kept.lock().unwrap_or_else(PoisonError::into_inner).push(log);
             }
-            let log = serde_json::from_str(&line).unwrap_or(Value::String(line));
-            kept.lock().unwrap_or_else(PoisonError::into_inner).push(log);
-        });
-        // The test harness keeps what a thread of a test prints, and shows the text if the test fails.
-        let errors =
-            read(child.stderr.take().expect("a piped standard error"), move |line| eprintln!("{name}: {line}"));
+        };
+        let output = read(child.stdout.take().expect("a piped standard output"), keep.clone());
+        let errors = read(child.stderr.take().expect("a piped standard error"), keep);
         let trail = Arc::new(Trail { name, id: child.id(), logs, exit: OnceLock::new() });
         Self { child, trail, readers: [Some(output), Some(errors)] }
     }
@@ -171,6 +175,20 @@ impl Process {
     pub async fn address(&self, message: &str) -> SocketAddr {
         let log = self.logged(message).await;
         log["address"].as_str().and_then(|text| text.parse().ok()).expect("an address")
+    }
+
+    /// True until the process ends.
+    pub(crate) fn runs(&self) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/stat", self.id())).is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    /// Waits until `/readyz` reports ready.
+    pub async fn ready(&self) {
+        let address = self.address("serving health and metrics").await;
+        until(&format!("{} to be ready", self.trail.name), async || {
+            get(address, "readyz").await?.starts_with("ready").then_some(())
+        })
+        .await;
     }
 
     /// Sends SIGKILL and waits for the end of the process.
@@ -241,6 +259,14 @@ fn record(process: u32) {
     let started = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(19)).unwrap_or_default();
     let file = PathBuf::from(folder).join("pids").join(process.to_string());
     let _ = std::fs::write(file, format!("{started}\n"));
+}
+
+/// Body of a GET response from a process's operations listener. `None` without a response.
+pub async fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let response = client.get(format!("http://{address}/{path}").parse().ok()?).await.ok()?;
+    let bytes = response.into_body().collect().await.ok()?.to_bytes();
+    String::from_utf8(bytes.to_vec()).ok()
 }
 
 /// Sends a signal to a process.

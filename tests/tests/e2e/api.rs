@@ -2,6 +2,7 @@
 //! document. A file for each subject.
 
 mod applications;
+mod checked_client;
 mod configs;
 mod conformance;
 mod event_types;
@@ -11,15 +12,14 @@ mod lists;
 mod logs;
 mod overrides;
 mod paused;
-mod raw_client;
 mod resend;
 mod test_sends;
 mod webhooks;
 
 use fanfare_tests::{
-    clients::api::{Answer, Client},
+    clients::api::Answer,
     patience::until,
-    world::World,
+    world::{Setup, World, dialects::Waits},
 };
 use serde_json::Value;
 
@@ -45,31 +45,9 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// A world whose retries never become due, so that only a resend makes a further attempt.
-async fn patient_world(variables: &[(&str, &str)]) -> World {
-    World::of_waits(&[NEVER; 5].join(","), variables).await
-}
-
-/// A client with the role `admin`.
-async fn admin(world: &World) -> Client {
-    let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
-    known(&admin, "applications").await;
-    admin
-}
-
-/// Like [`admin`], as a client for whole paths.
-async fn admin_client(world: &World) -> raw_client::RawClient {
-    let admin = raw_client::RawClient::of(world).await.with_key(&world.create_key(&["--role", "admin"]));
-    until("ingest to accept the admin key", async || {
-        (admin.get("/api/v1/applications").await.status == 200).then_some(())
-    })
-    .await;
-    admin
-}
-
-/// Waits until ingest accepts a client's key.
-async fn known(client: &Client, path: &str) {
-    until("ingest to accept the key", async || (client.get(path).await.status == 200).then_some(())).await;
+/// Settings with retries that never become due, so that only a resend makes a further attempt.
+fn patient(variables: &[(&str, &str)]) -> Setup {
+    Setup { waits: Waits::of(&[NEVER; 5].join(",")), ..Setup::new(variables) }
 }
 
 /// Waits until an event is persisted. Returns the event as the API shows it.

@@ -76,7 +76,7 @@ impl Scene {
             answered.took < ANSWERED
                 && answer.is_some_and(|answer| {
                     answer.status == 202
-                        || answer.status == 503 && answer.retry_after.is_some_and(|seconds| seconds > 0)
+                        || answer.status == 503 && answer.retry_after().is_some_and(|seconds| seconds > 0)
                 })
         };
         let unfit: Vec<_> = answers.iter().filter(|answered| !fits(answered)).collect();

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_tests::world::{
-    process::{Process, signal},
-    ready,
-};
+use fanfare_tests::world::process::{Process, signal};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
@@ -44,7 +41,7 @@ impl Scene {
                 let dispatcher = self.start("dispatcher", &[]);
                 self.dispatchers.push(dispatcher);
             }
-            let _ = timeout(READY, join_all(self.dispatchers.iter().map(ready))).await;
+            let _ = timeout(READY, join_all(self.dispatchers.iter().map(Process::ready))).await;
             let _ = timeout(READY, self.again()).await;
             let ended = self.dispatchers.drain(..ENDED).collect();
             match ending {
@@ -94,7 +91,7 @@ impl Scene {
 
     /// Ends a process when the new process is ready or late. The new process becomes the last.
     async fn replace(&mut self, part: Part, index: usize, new: Process) {
-        let _ = timeout(READY, ready(&new)).await;
+        let _ = timeout(READY, new.ready()).await;
         let old = self.processes(part).remove(index);
         self.processes(part).push(new);
         self.spread();

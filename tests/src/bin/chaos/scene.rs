@@ -12,9 +12,8 @@ use fanfare_tests::{
         proxy::Proxy,
     },
     world::{
-        World, get,
-        process::{Logs, Process},
-        ready,
+        World,
+        process::{Logs, Process, get},
     },
 };
 use futures_util::future::join_all;
@@ -116,7 +115,7 @@ impl Scene {
     /// Waits until all processes are ready.
     pub(crate) async fn ready(&self) {
         for process in self.ingests.iter().chain(&self.dispatchers) {
-            ready(process).await;
+            process.ready().await;
         }
     }
 

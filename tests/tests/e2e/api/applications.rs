@@ -10,7 +10,7 @@ use fanfare_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::api::{admin, assert_refused, delivery_in, known, list, text};
+use crate::api::{assert_refused, delivery_in, list, text};
 
 #[tokio::test]
 async fn an_application_is_made_by_the_command_and_changed_over_the_api() {
@@ -22,7 +22,7 @@ async fn an_application_is_made_by_the_command_and_changed_over_the_api() {
     assert_eq!((text(&made, "dialect"), &made["strict"]), ("reward", &json!(true)));
     assert_eq!(text(&made, "email"), "owner@example.com");
     let plain = fanfare(&world.variables, &["app", "create", "plain"]);
-    let administrator = admin(&world).await;
+    let administrator = world.admin().await;
     let plain = administrator.get(&format!("applications/{plain}")).await.data().clone();
     assert_eq!((text(&plain, "dialect"), &plain["strict"], &plain["email"]), ("incenta", &json!(false), &Value::Null));
 
@@ -61,7 +61,7 @@ async fn an_application_is_made_by_the_command_and_changed_over_the_api() {
 #[tokio::test]
 async fn an_unknown_dialect_is_refused_with_the_list_of_dialects() {
     let world = World::new().await;
-    let administrator = admin(&world).await;
+    let administrator = world.admin().await;
     let own = format!("applications/{}", world.application);
     let dialects = world.client().get("dialects").await.data().clone();
     let names: Vec<&str> = list(&dialects).iter().map(|dialect| text(dialect, "name")).collect();
@@ -90,9 +90,7 @@ async fn an_unknown_dialect_is_refused_with_the_list_of_dialects() {
     for member in ["name", "dialect", "strict", "email"] {
         assert_eq!(made[member], new[member], "{member}");
     }
-    let key = world.create_key(&["--role", "manage", "--application", text(&made, "id")]);
-    let client = world.client().with_key(&key);
-    known(&client, "webhooks").await;
+    let client = world.client_of(&["--role", "manage", "--application", text(&made, "id")]).await;
     assert_eq!(client.get(&format!("applications/{}", text(&made, "id"))).await.data(), &made);
     let refused = client.post("events", &json!({ "type": "user.authenticatd", "data": 1 })).await;
     assert_refused("strict", &refused, (422, "unknown_event_type", "type"));
@@ -104,9 +102,8 @@ async fn an_unknown_dialect_is_refused_with_the_list_of_dialects() {
 /// Events accepted before keep their bodies. Signatures and schedule follow the new dialect.
 #[tokio::test]
 async fn another_dialect_is_that_of_the_next_events() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["order.created"]).await;
-    let _dispatcher = world.dispatcher().await;
     let new = json!({ "type": "order.created", "data": { "n": 1.50 }, "time": "2026-06-18T12:00:00Z" });
     let before = world.publish(&new).await;
     let first = world.receiver.wait_for("a", 1).await.remove(0);

@@ -1,16 +1,11 @@
-//! A client for any path that keeps the raw answer: parsed JSON shows neither the order of members nor the original
-//! bytes. Checks each answer against the OpenAPI document.
-
-use std::net::SocketAddr;
+//! A client for any path that checks each answer against the OpenAPI document.
 
 use bytes::Bytes;
-use fanfare_tests::{clients::api::Answer, world::World};
-use http_body_util::{BodyExt, Full};
-use hyper::{HeaderMap, Method, Request};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+use fanfare_tests::{
+    clients::api::{Answer, Client},
+    world::World,
 };
+use hyper::Method;
 use serde_json::Value;
 
 use crate::api::{conformance::contract, list};
@@ -19,37 +14,27 @@ pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Sends requests with whole paths to ingest, with a key.
 #[derive(Clone)]
-pub(crate) struct RawClient {
-    http: Client<HttpConnector, Full<Bytes>>,
-    address: SocketAddr,
-    key: String,
-}
+pub(crate) struct CheckedClient(Client);
 
-/// A raw answer.
-#[derive(Debug)]
-pub(crate) struct Raw {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    pub(crate) text: String,
-}
-
-impl Raw {
-    /// The parsed answer.
-    pub(crate) fn answer(&self) -> Answer {
-        Answer { status: self.status, retry_after: None, body: serde_json::from_str(&self.text).unwrap_or(Value::Null) }
+impl CheckedClient {
+    /// A client with the key that manages the world's application.
+    pub(crate) fn new(world: &World) -> Self {
+        Self(world.client().clone())
     }
-}
 
-impl RawClient {
-    /// A client of a world's ingest, with the key that manages the world's application.
-    pub(crate) async fn of(world: &World) -> Self {
-        let address = world.ingest().address("serving the API").await;
-        Self { http: Client::builder(TokioExecutor::new()).build_http(), address, key: world.key.clone() }
+    /// A client with a new key of the role `admin`.
+    pub(crate) async fn admin(world: &World) -> Self {
+        Self(world.admin().await)
+    }
+
+    /// A client with a new key of these arguments of `fanfare key create`.
+    pub(crate) async fn of(world: &World, arguments: &[&str]) -> Self {
+        Self(world.client_of(arguments).await)
     }
 
     /// A client with another key. An empty key sends no `Authorization`.
     pub(crate) fn with_key(&self, key: &str) -> Self {
-        Self { key: key.to_owned(), ..self.clone() }
+        Self(self.0.with_key(key))
     }
 
     /// Sends a request with a raw body.
@@ -59,7 +44,7 @@ impl RawClient {
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
-    ) -> Raw {
+    ) -> Answer {
         self.try_send(method, path, headers, body).await.expect("an answer")
     }
 
@@ -70,25 +55,15 @@ impl RawClient {
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
-    ) -> anyhow::Result<Raw> {
-        let mut request = Request::builder().method(&method).uri(format!("http://{}{path}", self.address));
-        if !self.key.is_empty() {
-            request = request.header("authorization", format!("Bearer {}", self.key));
-        }
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = self.http.request(request.body(Full::new(body.into()))?).await?;
-        let (head, body) = response.into_parts();
-        let text = String::from_utf8(body.collect().await?.to_bytes().to_vec())?;
-        let raw = Raw { status: head.status.as_u16(), headers: head.headers, text };
-        contract::check(&method, path, &raw);
-        Ok(raw)
+    ) -> anyhow::Result<Answer> {
+        let answer = self.0.send_to(method.clone(), path, headers, body).await?;
+        contract::check(&method, path, &answer);
+        Ok(answer)
     }
 
     /// Sends a JSON body.
     pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> Answer {
-        self.send(method, path, &[JSON], body.to_string()).await.answer()
+        self.send(method, path, &[JSON], body.to_string()).await
     }
 
     /// Sends a PUT request with a JSON body.
@@ -98,7 +73,7 @@ impl RawClient {
 
     /// Sends a GET request.
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        self.send(Method::GET, path, &[], "").await.answer()
+        self.send(Method::GET, path, &[], "").await
     }
 
     /// All items of a list, read page by page until a page has no `next`.

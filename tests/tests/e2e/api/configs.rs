@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::api::{
-    Refusal, assert_refused, list,
-    raw_client::{JSON, RawClient},
-    text,
+    Refusal, assert_refused,
+    checked_client::{CheckedClient, JSON},
+    list, text,
 };
 
 const CONFIGS: &str = "/webhooks/configs";
@@ -26,8 +26,8 @@ fn is_signed(received: &Received, secret: &str) -> bool {
 
 #[tokio::test]
 async fn a_configuration_is_created_and_changed_by_its_url_or_its_id() {
-    let world = World::of_dialect("nudj", &[]).await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared_of_dialect("nudj").await;
+    let client = CheckedClient::new(&world);
     let url = world.receiver.url("a");
     let new = json!({ "url": url, "event_types": ["user.*"], "headers": { "X-Tenant": "blue" }, "name": "Users" });
     let created = client.put(CONFIGS, &new).await.data()[0].clone();
@@ -35,7 +35,6 @@ async fn a_configuration_is_created_and_changed_by_its_url_or_its_id() {
     assert!(secret.starts_with("whsec_") && text(&created, "id").starts_with("wh_"), "{created}");
     assert_eq!((text(&created, "name"), &created["enabled"]), ("Users", &json!(true)));
     assert_eq!((&created["event_types"], &created["headers"]), (&json!(["user.*"]), &json!(["x-tenant"])));
-    let _dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "user.authenticated", "data": 1 })).await;
     assert!(is_signed(&world.receiver.wait_for("a", 1).await[0], secret));
 
@@ -68,8 +67,8 @@ async fn a_configuration_is_created_and_changed_by_its_url_or_its_id() {
 
 #[tokio::test]
 async fn several_are_put_at_once_or_none_of_them() {
-    let world = World::of_dialect("nudj", &[]).await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared_of_dialect("nudj").await;
+    let client = CheckedClient::new(&world);
     let put = |path: &str, event: &str| json!({ "url": world.receiver.url(path), "event_types": [event] });
     let both = json!([put("a", "user.*"), put("b", "reward.*"), put("a", "action.completed")]);
     let answer = client.put(CONFIGS, &both).await.data().clone();
@@ -105,8 +104,8 @@ async fn several_are_put_at_once_or_none_of_them() {
 
 #[tokio::test]
 async fn an_invalid_configuration_is_refused_with_code_and_field() {
-    let world = World::of_dialect("nudj", &[]).await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared_of_dialect("nudj").await;
+    let client = CheckedClient::new(&world);
     let url = world.receiver.url("a");
     let with = |name: &str, value: Value| {
         let mut config = json!({ "url": url, "event_types": ["user.*"] });
@@ -138,10 +137,10 @@ async fn an_invalid_configuration_is_refused_with_code_and_field() {
         ("no id", with("id", json!("1")), invalid("id")),
     ];
     for (what, body, (status, code, field)) in &cases {
-        let alone = client.send(Method::PUT, CONFIGS, &[JSON], body.clone()).await.answer();
+        let alone = client.send(Method::PUT, CONFIGS, &[JSON], body.clone()).await;
         assert_refused(what, &alone, (*status, code, field));
         let listed = format!(r#" [{{"url":"{}","event_types":["*"]}},{body}]"#, world.receiver.url("good"));
-        let listed = client.send(Method::PUT, CONFIGS, &[JSON], listed).await.answer();
+        let listed = client.send(Method::PUT, CONFIGS, &[JSON], listed).await;
         assert_refused(what, &listed, (*status, code, &format!("[1].{field}")));
     }
     let many = format!("[{}]", vec![with("enabled", json!(true)); 101].join(","));
@@ -155,7 +154,7 @@ async fn an_invalid_configuration_is_refused_with_code_and_field() {
         ("a list of a list", "[[]]".to_owned(), (400, "not_an_object", "[0]")),
         ("a list with null", format!("[{},null]", with("enabled", json!(true))), (400, "not_an_object", "[1]")),
     ] {
-        assert_refused(what, &client.send(Method::PUT, CONFIGS, &[JSON], body).await.answer(), refusal);
+        assert_refused(what, &client.send(Method::PUT, CONFIGS, &[JSON], body).await, refusal);
     }
     assert_eq!(client.get(CONFIGS).await.data(), &json!([]), "a refused configuration was created");
 }
@@ -163,8 +162,8 @@ async fn an_invalid_configuration_is_refused_with_code_and_field() {
 /// Both key headers work on both path prefixes.
 #[tokio::test]
 async fn the_routes_are_below_the_admin_api_as_well() {
-    let world = World::of_dialect("nudj", &[]).await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared_of_dialect("nudj").await;
+    let client = CheckedClient::new(&world);
     let nobody = client.with_key("");
     let bearer = format!("Bearer {}", world.key);
     let keys = [("authorization", bearer.as_str()), ("x-api-token", world.key.as_str()), ("X-API-Token", &world.key)];
@@ -175,12 +174,12 @@ async fn the_routes_are_below_the_admin_api_as_well() {
             assert_eq!(put.status, 200, "{prefix} {name}: {}", put.text);
             for route in ["configs", "logs"] {
                 let path = format!("{prefix}/webhooks/{route}");
-                let got = nobody.send(Method::GET, &path, &[(name, key)], "").await.answer();
+                let got = nobody.send(Method::GET, &path, &[(name, key)], "").await;
                 assert_eq!(got.status, 200, "{path} {name}: {}", got.body);
                 let missing = nobody.send(Method::GET, &path, &[], "").await;
-                assert_refused(&path, &missing.answer(), (401, "missing_key", ""));
+                assert_refused(&path, &missing, (401, "missing_key", ""));
                 assert_eq!(missing.headers["www-authenticate"], "Bearer");
-                let wrong = nobody.send(Method::GET, &path, &[(name, "Bearer no")], "").await.answer();
+                let wrong = nobody.send(Method::GET, &path, &[(name, "Bearer no")], "").await;
                 assert_refused(&path, &wrong, (401, "invalid_key", ""));
             }
         }
@@ -196,8 +195,8 @@ async fn the_routes_are_below_the_admin_api_as_well() {
 
 #[tokio::test]
 async fn concurrent_puts_of_a_url_create_a_single_configuration() {
-    let world = World::of_dialect("nudj", &[]).await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared_of_dialect("nudj").await;
+    let client = CheckedClient::new(&world);
     for round in 0..3 {
         let config = json!({ "url": world.receiver.url(&format!("round/{round}")), "event_types": ["user.*"] });
         let answers = join_all((0..8).map(|_| client.put(CONFIGS, &config))).await;
@@ -207,15 +206,15 @@ async fn concurrent_puts_of_a_url_create_a_single_configuration() {
         assert_eq!(secrets, 1, "exactly one of the requests creates the configuration: {configs:?}");
         assert_eq!(list(client.get(CONFIGS).await.data()).len(), round + 1);
     }
-    assert_eq!(world.count("SELECT count(*) FROM endpoint_secrets").await, 3);
+    assert_eq!(world.rows("endpoints JOIN endpoint_secrets secret ON endpoint_id = endpoints.id", "true").await, 3);
 }
 
 /// A PUT with unchanged values changes nothing: `enabled` of a paused endpoint is true, as a paused endpoint is not
 /// disabled.
 #[tokio::test]
 async fn a_put_of_unchanged_values_leaves_an_endpoint_paused() {
-    let world = World::of_dialect("nudj", &[]).await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared_of_dialect("nudj").await;
+    let client = CheckedClient::new(&world);
     let endpoint = world.endpoint("a", &["user.*"]).await;
     let path = format!("/api/v1/webhooks/{}", endpoint.id);
     let status = async || text(client.get(&path).await.data(), "status").to_owned();

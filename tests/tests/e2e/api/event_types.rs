@@ -8,7 +8,7 @@ use fanfare_tests::{
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{assert_refused, event, known, list, raw_client::JSON, text};
+use crate::api::{assert_refused, checked_client::JSON, event, list, text};
 
 fn described(name: &str) -> Value {
     json!({ "name": name, "category": "Loyalty", "description": "What it says", "sample": { "n": [1, 2.50] } })
@@ -24,7 +24,7 @@ async fn listed(world: &World, name: &str) -> Option<Value> {
 
 #[tokio::test]
 async fn event_types_are_listed_described_and_removed() {
-    let world = World::of_dialect("ploints", &[]).await;
+    let world = World::shared_of_dialect("ploints").await;
     let (_, other) = world.other_application().await;
     let client = world.client();
     let earned = listed(&world, "points.earned").await.expect("the dialect's event type");
@@ -86,7 +86,7 @@ async fn event_types_are_listed_described_and_removed() {
 
 #[tokio::test]
 async fn an_event_type_needs_only_a_name() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let made = world.client().post("event-types", &json!({ "name": "invoice.voided" })).await;
     let expected = json!({ "name": "invoice.voided", "category": null, "description": null, "sample": {},
         "source": "application" });
@@ -102,7 +102,7 @@ async fn an_event_type_needs_only_a_name() {
 /// The subscription is created. The answer warns, and suggests the nearest described type.
 #[tokio::test]
 async fn a_subscription_to_an_undescribed_type_has_a_warning() {
-    let world = World::of_dialect("ploints", &[]).await;
+    let world = World::shared_of_dialect("ploints").await;
     let client = world.client();
     let new = json!({ "url": world.receiver.url("a"), "events": ["points.*", "points.earnt"] });
     let made = client.post("webhooks", &new).await;
@@ -114,7 +114,6 @@ async fn a_subscription_to_an_undescribed_type_has_a_warning() {
     let changed = client.patch(&path, &json!({ "events": ["points.earned"] })).await;
     assert_eq!((changed.status, changed.data().get("warnings")), (200, None), "{}", changed.body);
 
-    let _dispatcher = world.dispatcher().await;
     let changed = client.patch(&path, &json!({ "events": ["never.described"] })).await;
     assert_eq!((changed.status, list(&changed.data()["warnings"]).len()), (200, 1), "{}", changed.body);
     world.known().await;
@@ -130,7 +129,7 @@ async fn a_subscription_to_an_undescribed_type_has_a_warning() {
 
 #[tokio::test]
 async fn a_strict_application_subscribes_only_to_described_types() {
-    let world = World::of_dialect("ploints", &[]).await;
+    let world = World::shared_of_dialect("ploints").await;
     let client = world.client();
     client.patch(&format!("applications/{}", world.application), &json!({ "strict": true })).await.data();
     let url = world.receiver.url("a");
@@ -158,7 +157,6 @@ async fn a_strict_application_subscribes_only_to_described_types() {
     assert_eq!(made.status, 201, "{}", made.body);
 
     // A subscription to a removed event type stays, and other fields can still be changed.
-    let _dispatcher = world.dispatcher().await;
     client.delete("event-types/loyalty.tier.reached").await.data();
     let path = format!("webhooks/{}", text(made.data(), "id"));
     assert_eq!(client.patch(&path, &json!({ "name": "Loyalty" })).await.status, 200);
@@ -172,9 +170,8 @@ async fn a_strict_application_subscribes_only_to_described_types() {
 
 #[tokio::test]
 async fn an_event_without_subscribers_is_kept_and_shown_as_such() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["order.*"]).await;
-    let _dispatcher = world.dispatcher().await;
     let unknown = world.publish(&json!({ "type": "nobody.described.this", "data": { "n": 1 }, "id": "mine" })).await;
     let unwanted = world.publish(&json!({ "type": "invoice.paid", "data": { "n": 2 } })).await;
     let wanted = world.publish(&json!({ "type": "order.created", "data": { "n": 3 } })).await;
@@ -203,9 +200,8 @@ async fn an_event_without_subscribers_is_kept_and_shown_as_such() {
 
 #[tokio::test]
 async fn a_strict_application_accepts_only_described_events() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["*"]).await;
-    let _dispatcher = world.dispatcher().await;
     let broker = world.broker().await;
     let client = world.client();
     let strict = client.patch(&format!("applications/{}", world.application), &json!({ "strict": true })).await;
@@ -225,10 +221,13 @@ async fn a_strict_application_accepts_only_described_events() {
     let key = |kind: &str| format!("{}.{kind}", world.application);
     assert!(broker.publish(&key("order.creatd"), Some("1"), &[], r#"{"data":1}"#).await.expect("the broker"));
     // Other messages may be parked: events that ingest accepted before the setting was loaded.
-    let parked = "SELECT count(*) FROM parked WHERE reason = 'unknown_event_type' AND message_id = '1'
-                  AND message LIKE '%order.created?'";
-    until("the parked message", async || (world.count(parked).await == 1).then_some(())).await;
-    assert_eq!(world.count("SELECT count(*) FROM events WHERE key = '1'").await, 0);
+    let parked = format!(
+        "SELECT count(*) FROM parked WHERE reason = 'unknown_event_type' AND message_id = '1'
+         AND routing_key = '{}' AND message LIKE '%order.created?'",
+        key("order.creatd")
+    );
+    until("the parked message", async || (world.count(&parked).await == 1).then_some(())).await;
+    assert_eq!(world.rows("events", "key = '1'").await, 0);
 
     // The application's own event types are accepted over HTTP and AMQP.
     client.post("event-types", &described("order.creatd")).await.data();
@@ -248,8 +247,7 @@ async fn a_strict_application_accepts_only_described_events() {
     }
 
     let made = fanfare(&world.variables, &["app", "create", "strict", "--strict"]);
-    let other = client.with_key(&world.create_key(&["--role", "manage", "--application", &made]));
-    known(&other, "webhooks").await;
+    let other = world.client_of(&["--role", "manage", "--application", &made]).await;
     assert_refused("of the command", &other.post("events", &new).await, (422, "unknown_event_type", "type"));
 }
 

@@ -4,14 +4,14 @@
 use fanfare_tests::{patience::until, receiver::signature::is_signed, world::World};
 use serde_json::{Value, json};
 
-use crate::api::{assert_refused, delivery_in, event, patient_world, raw_client::RawClient, text};
+use crate::api::{assert_refused, checked_client::CheckedClient, delivery_in, event, patient, text};
 
 const CREDENTIAL: &str = "Bearer s3cr3t-of-the-receiver";
 
 #[tokio::test]
 async fn headers_arrive_and_their_values_are_never_shown() {
-    let world = patient_world(&[]).await;
-    let client = RawClient::of(&world).await;
+    let world = World::of(patient(&[])).await;
+    let client = CheckedClient::new(&world);
     let new = json!({
         "url": world.receiver.url("a"), "events": ["*"],
         "headers": { "Authorization": CREDENTIAL, "X-Tenant": "blue ~!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}" },
@@ -164,11 +164,10 @@ async fn headers_that_are_not_the_endpoints_are_refused() {
 /// header.
 #[tokio::test]
 async fn a_header_that_the_next_dialect_sets_gives_way() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let headers = json!({ "X-Ploints-Signature": "mine", "X-Kept": "yes" });
     let new = json!({ "url": world.receiver.url("a"), "events": ["*"], "headers": headers });
     let made = world.client().post("webhooks", &new).await.data().clone();
-    let _dispatcher = world.dispatcher().await;
     let change = json!({ "dialect": "ploints" });
     assert_eq!(world.client().patch(&format!("applications/{}", world.application), &change).await.status, 200);
     world.known().await;

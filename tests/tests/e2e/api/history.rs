@@ -5,7 +5,7 @@ use fanfare_tests::{patience::until, receiver::Behaviour, world::World};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{list, patient_world, raw_client::RawClient, text};
+use crate::api::{checked_client::CheckedClient, list, patient, text};
 
 /// Waits until a webhook's only delivery has this state and number of retries. Returns its entry.
 async fn history(world: &World, webhook: &str, state: &str, retries: u64) -> Value {
@@ -24,15 +24,15 @@ async fn resend(world: &World, delivery: &Value) {
 
 #[tokio::test]
 async fn the_history_of_a_webhook_tells_payload_response_and_retries() {
-    let world = patient_world(&[]).await;
+    let world = World::shared_of(patient(&[])).await;
     let (bad, good) = (world.endpoint("bad", &["*"]).await, world.endpoint("good", &["*"]).await);
     world.receiver.script("bad", &[Behaviour::FAIL, Behaviour::Reset, Behaviour::OK]);
-    let _dispatcher = world.dispatcher().await;
     let client = world.client();
     assert_eq!(client.get(&format!("webhooks/{}/deliveries", bad.id)).await.data(), &json!([]));
     // A body that changes when a program parses and prints the JSON.
     let event = r#"{ "type": "order.created", "data": { "z": 1.50, "a": [1e2, "ü\u00fc"], "b": {} } }"#;
-    let event = client.send(Method::POST, "events", &[crate::api::raw_client::JSON], event).await.expect("an answer");
+    let event =
+        client.send(Method::POST, "events", &[crate::api::checked_client::JSON], event).await.expect("an answer");
     let event = text(event.data(), "id").to_owned();
 
     let waiting = history(&world, &bad.id, "scheduled", 0).await;
@@ -61,7 +61,7 @@ async fn the_history_of_a_webhook_tells_payload_response_and_retries() {
         received.iter().all(|request| request.body == received[0].body && request.event() == event),
         "{received:?}"
     );
-    let raw = RawClient::of(&world).await;
+    let raw = CheckedClient::new(&world);
     let path = format!("/api/v1/webhooks/{}/deliveries", bad.id);
     let shown = raw.send(Method::GET, &path, &[], "").await.text;
     assert!(shown.contains(&format!(r#""payload":{body}"#)), "{shown} lacks the exact bytes of {body}");
@@ -73,12 +73,11 @@ async fn the_history_of_a_webhook_tells_payload_response_and_retries() {
 
 #[tokio::test]
 async fn the_last_five_attempts_of_a_webhook_are_shown() {
-    let world = patient_world(&[]).await;
+    let world = World::shared_of(patient(&[])).await;
     let (busy, other) = (world.endpoint("busy", &["a"]).await, world.endpoint("other", &["order"]).await);
     world
         .receiver
         .script("busy", &[Behaviour::FAIL, Behaviour::FAIL, Behaviour::Reset, Behaviour::FAIL, Behaviour::OK]);
-    let _dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "order", "data": "to the other" })).await;
     world.wait_for_deliveries(&format!("webhook={}&state=delivered", other.id), 1).await;
     let attempts =

@@ -8,7 +8,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::api::{
-    assert_refused, conformance::contract, conformance::samples::Things, list, raw_client::RawClient, text,
+    assert_refused, checked_client::CheckedClient, conformance::contract, conformance::samples::Things, list, text,
 };
 
 /// Number of items of each kind: more than the largest page.
@@ -27,7 +27,7 @@ struct List {
 
 /// Creates many webhooks with a delivery each, a webhook with many deliveries, and many events, applications, parked
 /// messages, replays and keys.
-async fn many_of_each(world: &World, administrator: &RawClient) -> Things {
+async fn many_of_each(world: &World, administrator: &CheckedClient) -> Things {
     join_all((1..MANY).map(async |number| {
         let url = world.receiver.url(&format!("wide/{number}"));
         let new = json!({ "url": url, "events": ["order.created"] });
@@ -90,9 +90,9 @@ fn lists(things: &Things) -> Vec<List> {
 async fn page_by_page_each_list_yields_everything_once() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
-    let administrator = crate::api::admin_client(&world).await;
+    let administrator = CheckedClient::admin(&world).await;
     let things = many_of_each(&world, &administrator).await;
-    let manager = RawClient::of(&world).await;
+    let manager = CheckedClient::new(&world);
     for List { path, usual, all, key } in lists(&things) {
         let is_of_all = ["/applications", "/parked", "/keys"].iter().any(|end| path.ends_with(end));
         let client = if is_of_all { &administrator } else { &manager };
@@ -128,7 +128,7 @@ async fn page_by_page_each_list_yields_everything_once() {
 }
 
 /// Checks that items created and deleted between two pages do not shift the second page.
-async fn assert_steady(world: &World, client: &RawClient) {
+async fn assert_steady(world: &World, client: &CheckedClient) {
     let ids = |answer: &fanfare_tests::clients::api::Answer| -> Vec<String> {
         list(answer.data()).iter().map(|item| text(item, "id").to_owned()).collect()
     };
@@ -146,12 +146,11 @@ async fn assert_steady(world: &World, client: &RawClient) {
 /// A last page that is full has no `next`, so that a client offers no empty page.
 #[tokio::test]
 async fn the_last_page_has_no_next() {
-    let world = World::new().await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared().await;
+    let client = CheckedClient::new(&world);
     for path in ["a", "b", "c", "d"] {
         world.endpoint(path, &["a"]).await;
     }
-    let _dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "a", "data": 1 })).await;
     world.wait_for_deliveries("state=delivered", 4).await;
     let mut wrong = Vec::new();
@@ -170,8 +169,8 @@ async fn the_last_page_has_no_next() {
 
 #[tokio::test]
 async fn invalid_page_parameters_are_refused() {
-    let world = World::new().await;
-    let (client, administrator) = (RawClient::of(&world).await, crate::api::admin_client(&world).await);
+    let world = World::shared().await;
+    let (client, administrator) = (CheckedClient::new(&world), CheckedClient::admin(&world).await);
     let endpoint = world.endpoint("a", &["a"]).await;
     let things = Things { webhook: endpoint.id, ..Things::unknown() };
     let lists = contract::routes().into_iter().filter(|route| {
@@ -222,10 +221,9 @@ async fn invalid_page_parameters_are_refused() {
 #[tokio::test]
 async fn a_long_payload_is_shown_alone_and_in_no_list() {
     const LONGEST: usize = 64 * 1024;
-    let world = World::new().await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared().await;
+    let client = CheckedClient::new(&world);
     let endpoint = world.endpoint("a", &["a"]).await;
-    let _dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "a", "data": "" })).await;
     let around = world.receiver.wait_for("a", 1).await[0].body.len();
     let listed = world.publish(&json!({ "type": "a", "data": "x".repeat(LONGEST - around) })).await;

@@ -11,7 +11,7 @@ use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::api::{assert_refused, list, raw_client::RawClient, text};
+use crate::api::{assert_refused, checked_client::CheckedClient, list, text};
 
 const LOGS: &str = "/webhooks/logs";
 
@@ -20,7 +20,7 @@ const LOGS: &str = "/webhooks/logs";
 async fn every_attempt_is_in_the_log_with_request_and_response() {
     let setup = Setup { dialect: "nudj".to_owned(), timeout: Some("300ms".to_owned()), ..Setup::new(&[]) };
     let world = World::of(setup).await;
-    let client = RawClient::of(&world).await;
+    let client = CheckedClient::new(&world);
     assert_eq!(client.get(LOGS).await.data(), &json!([]));
     // A server error, a final client error, a closed connection, and a timeout.
     let mut endpoints = Vec::new();

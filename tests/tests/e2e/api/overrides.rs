@@ -6,7 +6,7 @@ use fanfare_tests::{receiver::Behaviour, world::World};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::api::{assert_refused, delivery_in, list, numbers, patient_world, text};
+use crate::api::{assert_refused, delivery_in, list, numbers, patient, text};
 
 /// Checks each wait up to the next attempt, in seconds, plus at most 30 s for the attempt itself.
 fn assert_waits(delivery: &Value, expected: &[i64]) {
@@ -22,7 +22,7 @@ fn assert_waits(delivery: &Value, expected: &[i64]) {
 
 #[tokio::test]
 async fn retries_follow_the_endpoints_own_schedule_and_then_the_dialects_again() {
-    let world = patient_world(&[]).await;
+    let world = World::shared_of(patient(&[])).await;
     let mut endpoints = Vec::new();
     for (path, schedule) in
         [("dialect", Value::Null), ("own", json!(["1s", "2s"])), ("once", json!([])), ("later", json!(["90m"]))]
@@ -33,7 +33,6 @@ async fn retries_follow_the_endpoints_own_schedule_and_then_the_dialects_again()
         assert_eq!(made["schedule"], schedule);
         endpoints.push(text(&made, "id").to_owned());
     }
-    let _dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "a", "data": 1 })).await;
     let ended = async |endpoint: &str, state: &str| {
         let found = world.wait_for_deliveries(&format!("webhook={endpoint}&state={state}"), 1).await.remove(0);
@@ -69,11 +68,10 @@ async fn retries_follow_the_endpoints_own_schedule_and_then_the_dialects_again()
 
 #[tokio::test]
 async fn a_null_timeout_restores_the_timeout_of_the_dialect() {
-    let world = World::new().await;
+    let world = World::shared().await;
     world.receiver.script("slow", &[Behaviour::Answer(200, Duration::from_millis(700))]);
     let new = json!({ "url": world.receiver.url("slow"), "events": ["*"], "timeout_ms": 100, "schedule": [] });
     let endpoint = world.client().post("webhooks", &new).await.data().clone();
-    let _dispatcher = world.dispatcher().await;
     let outcome = async |state: &str| {
         let id = world.publish(&json!({ "type": "a", "data": 1 })).await;
         let found = world.wait_for_deliveries(&format!("event={id}&state={state}"), 1).await.remove(0);
@@ -88,7 +86,7 @@ async fn a_null_timeout_restores_the_timeout_of_the_dialect() {
 
 #[tokio::test]
 async fn invalid_schedules_and_timeouts_are_refused() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let path = format!("webhooks/{}", endpoint.id);
     let invalid = (422, "invalid_field");

@@ -26,9 +26,8 @@ async fn publish(world: &World, count: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn deliveries_skipped_for_a_disabled_webhook_can_be_resent() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["*"]).await;
-    let _dispatcher = world.dispatcher().await;
     world.client().post(&format!("webhooks/{}/disable", endpoint.id), &json!({})).await.data();
     world.known().await;
     let events = publish(&world, 3).await;
@@ -60,7 +59,7 @@ async fn deliveries_skipped_for_a_disabled_webhook_can_be_resent() {
 
 #[tokio::test]
 async fn a_paused_webhook_holds_a_limited_number_and_releases_at_its_rate() {
-    let world = World::on_shared(&[("FANFARE_MAX_HELD", "6")]).await;
+    let world = World::of_variables(&[("FANFARE_MAX_HELD", "6")]).await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let other = world.endpoint("other", &["*"]).await;
     let _dispatcher = world.dispatcher().await;
@@ -113,7 +112,7 @@ async fn a_paused_webhook_holds_a_limited_number_and_releases_at_its_rate() {
 
 #[tokio::test]
 async fn deliveries_held_for_too_long_fail() {
-    let world = World::on_shared(&[("FANFARE_MAX_HELD_AGE", "1s")]).await;
+    let world = World::of_variables(&[("FANFARE_MAX_HELD_AGE", "1s")]).await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let _dispatcher = world.dispatcher().await;
     world.change(&endpoint, &json!({ "status": "paused" })).await;
@@ -132,7 +131,7 @@ async fn deliveries_held_for_too_long_fail() {
 /// A released delivery keeps its position in the schedule, and its expiry starts anew.
 #[tokio::test]
 async fn a_released_delivery_keeps_its_attempts_and_gets_a_new_expiry() {
-    let world = World::on_shared(&[("FANFARE_EXPIRY", "1s")]).await;
+    let world = World::of_variables(&[("FANFARE_EXPIRY", "1s")]).await;
     let new = json!({
         "url": world.receiver.url("a"), "events": ["*"], "timeout_ms": 200, "schedule": ["1s"], "status": "paused",
     });
@@ -169,11 +168,10 @@ async fn a_released_delivery_keeps_its_attempts_and_gets_a_new_expiry() {
 /// Endpoints resumed at the same time are served side by side, whatever the size of each backlog.
 #[tokio::test]
 async fn a_large_backlog_does_not_delay_a_small_backlog() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let much = world.endpoint("much", &["a"]).await;
     let little = world.endpoint("little", &["order"]).await;
     world.receiver.script("much", &[Behaviour::Answer(200, Duration::from_millis(500))]);
-    let _dispatcher = world.dispatcher().await;
     for endpoint in [&much, &little] {
         world.change(endpoint, &json!({ "status": "paused" })).await;
     }
@@ -181,11 +179,11 @@ async fn a_large_backlog_does_not_delay_a_small_backlog() {
     for (kind, count) in [("a", 30), ("order", 2)] {
         let events: Vec<_> = (0..count).map(|number| json!({ "type": kind, "data": number })).collect();
         assert_eq!(world.client().post("events/batch", &json!(events)).await.status, 202);
-        let of_kind = format!(
-            "SELECT count(*) FROM all_deliveries d JOIN events e ON e.id = d.event_id
-             WHERE e.type = '{kind}' AND d.state = 'queued'"
-        );
-        until("all deliveries to be queued", async || (world.count(&of_kind).await == count).then_some(())).await;
+        let of_kind = format!("state = 'queued' AND event_id IN (SELECT id FROM events WHERE type = '{kind}')");
+        until("all deliveries to be queued", async || {
+            (world.rows("all_deliveries", &of_kind).await == count).then_some(())
+        })
+        .await;
     }
     for endpoint in [&much, &little] {
         world.client().post(&format!("webhooks/{}/enable", endpoint.id), &json!({})).await.data();

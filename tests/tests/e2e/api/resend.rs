@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::api::{NEVER, assert_refused, delivery_in, list, numbers, patient_world, text};
+use crate::api::{NEVER, assert_refused, delivery_in, list, numbers, patient, text};
 
 const NO_DELIVERY: &str = "dlv_00000000000000000000000000";
 
@@ -38,7 +38,7 @@ async fn delivery_of(world: &World, endpoint: &Endpoint, kind: &str, state: &str
 
 #[tokio::test]
 async fn one_delivery_is_sent_again_from_whatever_state() {
-    let world = patient_world(&[]).await;
+    let world = World::shared_of(patient(&[])).await;
     let mut endpoints = Vec::new();
     for (path, kind, script) in [
         ("delivered", "a", [Behaviour::OK, Behaviour::OK]),
@@ -49,7 +49,6 @@ async fn one_delivery_is_sent_again_from_whatever_state() {
         world.receiver.script(path, &script);
         endpoints.push(world.endpoint(path, &[kind]).await);
     }
-    let _dispatcher = world.dispatcher().await;
     world.change(&endpoints[1], &json!({ "schedule": [] })).await;
     world.change(&endpoints[3], &json!({ "status": "disabled" })).await;
     for (endpoint, kind, attempt) in [
@@ -165,7 +164,7 @@ async fn a_resend_restarts_a_failed_delivery_and_is_refused_in_flight() {
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "each filter continues from the state that the last filter left")]
 async fn a_bulk_resend_sends_exactly_the_deliveries_of_its_filter() {
-    let world = Arc::new(patient_world(&[]).await);
+    let world = Arc::new(World::of(patient(&[])).await);
     let (_, other) = world.other_application().await;
     let foreign = json!({ "url": world.receiver.url("foreign"), "events": ["*"], "schedule": [] });
     let foreign = other.post("webhooks", &foreign).await.data().clone();
@@ -305,7 +304,7 @@ async fn a_held_delivery_is_sent_once_its_webhook_is_resumed() {
 /// resends.
 #[tokio::test]
 async fn a_resent_delivery_expires_by_its_current_schedule() {
-    let world = World::on_shared(&[("FANFARE_EXPIRY", "1h")]).await;
+    let world = World::of_variables(&[("FANFARE_EXPIRY", "1h")]).await;
     let endpoint = world.endpoint("a", &["a"]).await;
     let _dispatcher = world.dispatcher().await;
     world.change(&endpoint, &json!({ "schedule": ["1s"], "timeout_ms": 1000 })).await;
@@ -348,7 +347,7 @@ async fn a_resent_delivery_expires_by_its_current_schedule() {
 #[tokio::test]
 async fn repeated_bulk_resends_of_scheduled_deliveries_end() {
     const WAITING: usize = 4;
-    let world = patient_world(&[]).await;
+    let world = World::of(patient(&[])).await;
     let endpoint = world.endpoint("a", &["a"]).await;
     world.receiver.script("a", &[Behaviour::FAIL]);
     let dispatcher = world.dispatcher().await;
@@ -393,10 +392,9 @@ async fn test_of(world: &World, endpoint: &Endpoint) -> String {
 /// A failed test event is resent only by id, so that a bulk resend sends only real events.
 #[tokio::test]
 async fn tests_that_failed_are_sent_again_only_by_name() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["a"]).await;
     world.receiver.script("a", &[Behaviour::FAIL]);
-    let _dispatcher = world.dispatcher().await;
     world.change(&endpoint, &json!({ "schedule": [] })).await;
     let failed = delivery_of(&world, &endpoint, "a", "failed").await;
     let test = test_of(&world, &endpoint).await;
@@ -419,9 +417,8 @@ async fn tests_that_failed_are_sent_again_only_by_name() {
 /// A delivered test event is resent only by id, too.
 #[tokio::test]
 async fn tests_that_were_delivered_are_sent_again_only_by_name() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["a"]).await;
-    let _dispatcher = world.dispatcher().await;
     let delivered = delivery_of(&world, &endpoint, "a", "delivered").await;
     test_of(&world, &endpoint).await;
     let resent = resend_many(&world, &json!({ "webhook": endpoint.id, "state": "delivered" })).await;

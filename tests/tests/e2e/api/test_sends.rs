@@ -21,9 +21,9 @@ use tokio::{
 };
 
 use crate::api::{
-    assert_refused, event, list, numbers,
-    raw_client::{JSON, RawClient},
-    text,
+    assert_refused,
+    checked_client::{CheckedClient, JSON},
+    event, list, numbers, text,
 };
 
 /// Sends a test event. Returns the data of the answer.
@@ -41,14 +41,13 @@ fn headers(value: &Value) -> HashMap<String, String> {
 
 #[tokio::test]
 async fn a_test_is_shown_with_its_request_and_response() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let new = json!({ "url": world.receiver.url("a?b=c"), "events": ["order.*"], "headers": { "X-Token": "s3cr3t" } });
     let webhook = world.client().post("webhooks", &new).await.data().clone();
     let (id, secret) = (text(&webhook, "id"), text(&webhook, "secret"));
-    let client = RawClient::of(&world).await;
+    let client = CheckedClient::new(&world);
     // Without a body: the first event type of the subscription, with its sample.
-    let result =
-        client.send(Method::POST, &format!("/api/v1/webhooks/{id}/test"), &[], "").await.answer().data().clone();
+    let result = client.send(Method::POST, &format!("/api/v1/webhooks/{id}/test"), &[], "").await.data().clone();
     let received = world.receiver.wait_for("a", 1).await.remove(0);
     assert_eq!(
         (&result["delivered"], text(&result, "outcome"), &result["error"]),
@@ -107,7 +106,7 @@ async fn a_test_is_shown_with_its_request_and_response() {
 
 #[tokio::test]
 async fn a_test_may_have_a_given_type_and_payload() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let sent = async |body: Value| {
         test(&world, &endpoint.id, &body).await;
@@ -124,7 +123,7 @@ async fn a_test_may_have_a_given_type_and_payload() {
     }
     let event = sent(json!({ "type": "nobody.described", "data": 1 })).await;
     assert_eq!(text(&event, "event"), "nobody.described", "an undescribed event type is refused");
-    let recorded = world.count("SELECT count(*) FROM all_deliveries WHERE state = 'delivered'").await;
+    let recorded = world.rows("all_deliveries", "state = 'delivered'").await;
     assert_eq!(recorded as usize, world.receiver.received("a").len(), "a test has no delivery");
 
     let path = format!("webhooks/{}/test", endpoint.id);
@@ -146,7 +145,7 @@ async fn a_test_may_have_a_given_type_and_payload() {
 /// An infinite number is valid JSON, and a fault of the data, as in a published event.
 #[tokio::test]
 async fn a_payload_with_an_infinite_number_is_refused_as_such() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["order.created"]).await;
     let path = format!("webhooks/{}/test", endpoint.id);
     for data in ["1e999", "[-1e400]"] {
@@ -160,7 +159,7 @@ async fn a_payload_with_an_infinite_number_is_refused_as_such() {
 /// A payload of `null` differs from an absent payload.
 #[tokio::test]
 async fn a_given_payload_may_be_null() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["order.created"]).await;
     test(&world, &endpoint.id, &json!({ "data": null })).await;
     let received = world.receiver.received("a").pop().expect("the test event was sent");
@@ -170,7 +169,7 @@ async fn a_given_payload_may_be_null() {
 
 #[tokio::test]
 async fn a_test_that_fails_says_why_and_is_never_sent_again() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let failing = world.endpoint("failing", &["*"]).await;
     world.receiver.script("failing", &[Behaviour::FAIL]);
     let hasty = json!({ "url": world.receiver.url("hanging"), "events": ["invoice.paid"], "timeout_ms": 200 });
@@ -180,7 +179,6 @@ async fn a_test_that_fails_says_why_and_is_never_sent_again() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("a local address");
     let refusing = json!({ "url": format!("http://{closed}/"), "events": ["invoice.paid"] });
     let refusing = world.client().post("webhooks", &refusing).await.data().clone();
-    let _dispatcher = world.dispatcher().await;
 
     let failed = test(&world, &failing.id, &json!({})).await;
     assert_eq!(
@@ -261,7 +259,8 @@ async fn over_https_the_time_of_tls_is_told_too() {
     let mut lines = BufReader::new(node.stdout.take().expect("a piped standard output")).lines();
     let port = lines.next_line().await.expect("the server's output").expect("a port");
 
-    let world = World::on_shared(&[("FANFARE_CA_FILE", &file.to_string_lossy()), ("FANFARE_HTTPS_ONLY", "true")]).await;
+    let world =
+        World::of_variables(&[("FANFARE_CA_FILE", &file.to_string_lossy()), ("FANFARE_HTTPS_ONLY", "true")]).await;
     let made = async |url: String| {
         let new = json!({ "url": url, "events": ["a"] });
         text(world.client().post("webhooks", &new).await.data(), "id").to_owned()
@@ -289,7 +288,7 @@ const AT_ONCE: usize = 4;
 /// Hanging tests of an application block only further tests of the same application.
 #[tokio::test]
 async fn concurrent_tests_are_limited_per_application() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let (_, other) = world.other_application().await;
     // The listener accepts connections, and answers no request until dropped.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -312,7 +311,7 @@ async fn concurrent_tests_are_limited_per_application() {
         for path in [&hanging, &own] {
             let refused = world.client().post(path, &no_fields).await;
             assert_refused("one more", &refused, (429, "too_many_tests", ""));
-            assert!(refused.retry_after.is_some_and(|seconds| seconds > 0), "{refused:?}");
+            assert!(refused.retry_after().is_some_and(|seconds| seconds > 0), "{refused:?}");
         }
         assert_eq!(other.post(&foreign, &no_fields).await.data()["delivered"], true);
     };
@@ -326,7 +325,7 @@ async fn concurrent_tests_are_limited_per_application() {
 /// A test is recorded even if the client closes the connection before the answer.
 #[tokio::test]
 async fn a_test_is_on_record_where_its_caller_hangs_up() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["a"]).await;
     world.receiver.script("a", &[Behaviour::Answer(200, Duration::from_secs(1))]);
     let address = world.ingest().address("serving the API").await;

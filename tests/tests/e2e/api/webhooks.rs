@@ -6,9 +6,9 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::api::{
-    assert_refused, list,
-    raw_client::{JSON, RawClient},
-    text,
+    assert_refused,
+    checked_client::{CheckedClient, JSON},
+    list, text,
 };
 
 /// The request in Ploints' documentation, byte for byte.
@@ -19,11 +19,11 @@ const PRINTED: &str = r#"{
 
 #[tokio::test]
 async fn the_request_of_ploints_documentation_is_answered_as_documented() {
-    let world = World::of_dialect("ploints", &[]).await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared_of_dialect("ploints").await;
+    let client = CheckedClient::new(&world);
     let made = client.send(Method::POST, "/api/v1/webhooks", &[JSON], PRINTED).await;
     assert_eq!((made.status, &made.headers["content-type"]), (201, &"application/json".parse().expect("a value")));
-    let webhook = made.answer().data().clone();
+    let webhook = made.data().clone();
     let (id, secret) = (text(&webhook, "id"), text(&webhook, "secret"));
     assert!(id.starts_with("wh_") && secret.starts_with("whsec_") && secret.len() == 50, "{}", made.text);
     // Members come in the documented order.
@@ -32,7 +32,7 @@ async fn the_request_of_ploints_documentation_is_answered_as_documented() {
     );
     assert!(made.text.starts_with(&start), "{}", made.text);
 
-    let again = client.send(Method::POST, "/api/v1/webhooks", &[JSON], PRINTED).await.answer().data().clone();
+    let again = client.send(Method::POST, "/api/v1/webhooks", &[JSON], PRINTED).await.data().clone();
     let listed = world.client().get("webhooks").await.data().clone();
     let ids: Vec<&str> = list(&listed).iter().map(|webhook| text(webhook, "id")).collect();
     assert_eq!(ids, [text(&again, "id"), id], "two webhooks, newest first");
@@ -40,10 +40,9 @@ async fn the_request_of_ploints_documentation_is_answered_as_documented() {
 
 #[tokio::test]
 async fn a_secret_is_shown_when_it_is_made_and_never_again() {
-    let world = World::new().await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared().await;
+    let client = CheckedClient::new(&world);
     let endpoint = world.endpoint("a", &["*"]).await;
-    let _dispatcher = world.dispatcher().await;
     let event = world.publish(&json!({ "type": "a", "data": 1 })).await;
     let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
 
@@ -73,7 +72,7 @@ async fn a_secret_is_shown_when_it_is_made_and_never_again() {
 
 #[tokio::test]
 async fn a_webhook_may_bring_its_secret_its_status_and_a_name() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let client = world.client();
     let given = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8G";
     let new = json!({
@@ -83,7 +82,6 @@ async fn a_webhook_may_bring_its_secret_its_status_and_a_name() {
     let made = client.post("webhooks", &new).await.data().clone();
     assert_eq!((text(&made, "secret"), text(&made, "name")), (given, "Orders, Zürich"));
     assert_eq!((text(&made, "status"), text(&made, "email")), ("enabled", "owner@example.com"));
-    let _dispatcher = world.dispatcher().await;
     for wanted in ["a", "order.created", "invoice.paid"] {
         world.publish(&json!({ "type": wanted, "data": 1 })).await;
     }
@@ -91,7 +89,7 @@ async fn a_webhook_may_bring_its_secret_its_status_and_a_name() {
     assert!(received.iter().all(|request| is_signed(request, given)), "{received:?}");
 
     let path = format!("webhooks/{}", text(&made, "id"));
-    let raw = RawClient::of(&world).await;
+    let raw = CheckedClient::new(&world);
     let renamed = client.patch(&path, &json!({ "name": "Invoices", "events": ["invoice.*"] })).await.data().clone();
     assert_eq!((text(&renamed, "name"), &renamed["events"]), ("Invoices", &json!(["invoice.*"])));
     let put = raw.put(&format!("/api/v1/{path}"), &json!({ "name": null, "email": null })).await.data().clone();
@@ -133,7 +131,7 @@ fn merge(object: &Value, changed: &Value) -> Value {
 /// The switches of Incenta's dashboard.
 #[tokio::test]
 async fn a_webhook_is_enabled_disabled_and_deleted_by_its_routes() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let (_, other) = world.other_application().await;
     let (first, second) = (world.endpoint("first", &["*"]).await, world.endpoint("second", &["*"]).await);
     let client = world.client();
@@ -165,7 +163,7 @@ async fn a_webhook_is_enabled_disabled_and_deleted_by_its_routes() {
     let listed = client.get("webhooks").await.data().clone();
     assert_eq!(list(&listed).iter().map(|webhook| text(webhook, "id")).collect::<Vec<_>>(), [second.id]);
     assert_eq!(
-        world.count("SELECT count(*) FROM endpoint_secrets").await,
+        world.rows("endpoints JOIN endpoint_secrets secret ON endpoint_id = endpoints.id", "true").await,
         1,
         "the secret of the deleted webhook is left"
     );

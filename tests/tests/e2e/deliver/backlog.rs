@@ -44,7 +44,7 @@ async fn publish(world: &World, count: usize) {
 #[tokio::test]
 async fn a_backlog_is_shown_until_all_deliveries_are_sent() {
     const EVENTS: usize = 16;
-    let world = World::on_shared(&[("FANFARE_LANE_BOUND", "1")]).await;
+    let world = World::of_variables(&[("FANFARE_LANE_BOUND", "1")]).await;
     let endpoint = world.endpoint("one", &["a"]).await;
     world.receiver.script(&endpoint.path, &[Behaviour::Answer(200, Duration::from_millis(1500))]);
     publish(&world, EVENTS).await;
@@ -119,7 +119,7 @@ async fn an_open_breaker_is_shown_across_dispatchers_until_the_endpoint_is_back(
 
 #[tokio::test]
 async fn a_dispatcher_that_ends_leaves_its_backlogs_to_the_next() {
-    let world = World::on_shared(&[("FANFARE_LANE_BOUND", "1")]).await;
+    let world = World::of_variables(&[("FANFARE_LANE_BOUND", "1")]).await;
     let endpoint = world.endpoint("slow", &["a"]).await;
     world.receiver.script(&endpoint.path, &[Behaviour::Answer(200, Duration::from_millis(1500)), Behaviour::OK]);
     let dispatcher = world.dispatcher().await;

@@ -11,8 +11,7 @@ use serde_json::json;
 
 #[tokio::test]
 async fn an_event_over_http_reaches_every_subscribed_endpoint() {
-    let world = World::new().await;
-    let _dispatcher = world.dispatcher().await;
+    let world = World::shared().await;
     let exact = world.endpoint("exact", &["order.created"]).await;
     let prefix = world.endpoint("prefix", &["order.*"]).await;
     let all = world.endpoint("all", &["*"]).await;
@@ -39,8 +38,7 @@ async fn an_event_over_http_reaches_every_subscribed_endpoint() {
 
 #[tokio::test]
 async fn a_failing_endpoint_is_retried_until_it_recovers() {
-    let world = World::new().await;
-    let _dispatcher = world.dispatcher().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("flaky", &["*"]).await;
     world
         .receiver

@@ -55,9 +55,8 @@ fn assert_at_least(gaps: &[f64], waits: &[f64]) {
 
 #[tokio::test]
 async fn each_kind_of_failure_is_recorded_and_retried_until_it_ends() {
-    let world = World::new().await;
+    let world = World::shared().await;
     world.endpoint("flaky", &["*"]).await;
-    let _dispatcher = world.dispatcher().await;
     let behaviours = [
         Behaviour::FAIL,
         Behaviour::Reset,
@@ -116,7 +115,7 @@ async fn a_schedule_that_is_used_up_ends_as_failed() {
 /// Only the status decides about success, not the body or the headers.
 #[tokio::test]
 async fn a_2xx_is_a_success_with_any_body_and_headers() {
-    let world = World::new().await;
+    let world = World::shared().await;
     world.endpoint("endless", &["*"]).await;
     world.endpoint("slow", &["*"]).await;
     world.endpoint("created", &["*"]).await;
@@ -126,7 +125,6 @@ async fn a_2xx_is_a_success_with_any_body_and_headers() {
     world.receiver.script("endless", &[Behaviour::EndlessBody]);
     world.receiver.script("slow", &[Behaviour::Answer(200, Duration::from_secs(1))]);
     world.receiver.script("created", &[Behaviour::Answer(201, Duration::ZERO)]);
-    let _dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "a", "data": {} })).await;
 
     for delivery in world.wait_for_deliveries("state=delivered", 4).await {

@@ -109,10 +109,9 @@ async fn failed_skipped_and_unmatched_events_are_replayed_and_marked() {
 
 #[tokio::test]
 async fn a_replay_can_be_paused_resumed_and_cancelled() {
-    let world = World::new().await;
-    let _dispatcher = world.dispatcher().await;
+    let world = World::shared().await;
     publish(&world, "a", EVENTS).await;
-    until("the events", async || (world.count("SELECT count(*) FROM events").await == 5).then_some(())).await;
+    until("the events", async || (world.rows("events", "true").await == 5).then_some(())).await;
     let endpoint = world.endpoint("later", &["a"]).await;
     let new = json!({ "since": an_hour_ago(), "rate_per_second": 1 });
     let first = replay(&world, &new).await;
@@ -179,5 +178,5 @@ async fn an_invalid_replay_is_refused_with_its_field() {
         replay(&world, &json!({ "since": since })).await;
     }
     let answer = world.client().post("replays", &json!({ "since": since })).await;
-    assert_eq!((answer.status, answer.code(), answer.retry_after.is_some()), (429, "too_many_replays", true));
+    assert_eq!((answer.status, answer.code(), answer.retry_after().is_some()), (429, "too_many_replays", true));
 }

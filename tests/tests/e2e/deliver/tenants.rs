@@ -8,7 +8,6 @@ use fanfare_tests::{
     world::{
         World,
         process::{Process, fanfare},
-        ready,
     },
 };
 use serde_json::{Value, json};
@@ -32,8 +31,7 @@ impl Tenant {
         let application = fanfare(&world.variables, &["app", "create", name]);
         let key = world.create_key(&["--role", "manage", "--application", &application]);
         let client = world.client().with_key(&key);
-        until("ingest to accept the new key", async || (client.get("webhooks").await.status == 200).then_some(()))
-            .await;
+        client.accepted().await;
         create_webhook(world, &client, name).await;
         world.known().await;
         Self { name, application, key }
@@ -83,7 +81,7 @@ async fn create_webhook(world: &World, client: &Client, path: &str) -> String {
 /// A ready dispatcher that [`World::known`] does not wait for: the newest settings are unreadable.
 async fn dispatcher(world: &World) -> Process {
     let dispatcher = world.dispatcher_starting();
-    ready(&dispatcher).await;
+    dispatcher.ready().await;
     dispatcher
 }
 
@@ -122,7 +120,7 @@ async fn services_serve_all_applications_except_an_unreadable_one() {
 
     let refused = broken.publish(&world).await;
     assert_eq!((refused.status, refused.code()), (503, "application_unavailable"), "{}", refused.body);
-    assert!(refused.retry_after.is_some_and(|seconds| seconds > 0), "{refused:?}");
+    assert!(refused.retry_after().is_some_and(|seconds| seconds > 0), "{refused:?}");
     let key = format!("{}.a", broken.application);
     assert!(world.broker().await.publish(&key, Some("1"), &[], r#"{"data":1}"#).await.expect("the broker"));
     let parked = "SELECT count(*) FROM parked WHERE reason = 'application_unreadable' AND message_id = '1'";

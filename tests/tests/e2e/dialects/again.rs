@@ -24,7 +24,7 @@ const BEHAVIOURS: [Behaviour; 4] = [Behaviour::FAIL, Behaviour::Reset, Behaviour
 
 #[tokio::test]
 async fn body_and_dialect_signature_are_the_same_at_every_attempt() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let mut receivers = [Verifiers::in_node().await, Verifiers::in_python().await];
     let mut tenants = Vec::new();
     for dialect in DIALECTS {
@@ -36,7 +36,6 @@ async fn body_and_dialect_signature_are_the_same_at_every_attempt() {
         }
         tenants.push((tenant, webhook));
     }
-    let _dispatcher = world.dispatcher().await;
     let events = join_all(tenants.iter().map(|(tenant, webhook)| sent_twice(&world, tenant, webhook))).await;
     for ((tenant, _), event) in tenants.iter().zip(&events) {
         let received = world.receiver.received(tenant.dialect);
@@ -84,8 +83,7 @@ fn without_time(request: &Received) -> HashMap<String, String> {
 
 #[tokio::test]
 async fn a_resend_repeats_the_stored_body_after_a_change_of_dialect() {
-    let world = World::new().await;
-    let _dispatcher = world.dispatcher().await;
+    let world = World::shared().await;
     let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
     let tenant = Tenant::new(&world, "nudj").await;
     let webhook = tenant.webhook(&world, &world.receiver.url("nudj"), &["*"]).await;

@@ -274,11 +274,10 @@ const COMMON_HEADERS: [&str; 7] =
 
 #[tokio::test]
 async fn bodies_and_headers_are_exactly_those_of_each_dialect() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let event = r#"{"type":"order.created", "time":"2026-06-18T14:00:00.987654321+02:00",
         "data": { "2" : 1.0, "\u00e9":[ 1e21 , "\u0000\/" ],"1":-0 } }"#;
     let data = r#"{"2":1.0,"\u00e9":[1e21,"\u0000\/"],"1":-0}"#;
-    let _dispatcher = world.dispatcher().await;
     for (dialect, expected) in EXPECTED {
         let tenant = Tenant::new(&world, dialect).await;
         tenant.webhook(&world, &world.receiver.url(dialect), &["*"]).await;

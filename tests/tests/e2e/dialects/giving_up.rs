@@ -35,7 +35,7 @@ fn event() -> Value {
 
 #[tokio::test]
 async fn each_dialect_gives_up_after_its_number_of_attempts() {
-    let world = World::on_shared(&[("FANFARE_PORTS", "1-65535")]).await;
+    let world = World::of_variables(&[("FANFARE_PORTS", "1-65535")]).await;
     let redirecting = redirecting_to(world.receiver.url("elsewhere")).await;
     let mut tenants = Vec::new();
     for (dialect, sends) in SENDS {
@@ -144,12 +144,11 @@ fn fate(dialect: &str, behaviour: &str) -> Fate {
 
 #[tokio::test]
 async fn answers_have_the_outcomes_of_each_dialect() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let mut tenants = Vec::new();
     for dialect in DIALECTS {
         tenants.push(listening_to_all(&world, dialect).await);
     }
-    let _dispatcher = world.dispatcher().await;
     join_all(tenants.iter().map(|(tenant, webhooks)| assert_fates(&world, tenant, webhooks))).await;
     // No further request may come.
     tokio::time::sleep(LONGER_THAN_ANY_WAIT).await;

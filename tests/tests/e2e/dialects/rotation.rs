@@ -123,8 +123,7 @@ fn failing(dialect: &str, own: bool, standard: bool) -> Vec<&'static str> {
 
 #[tokio::test]
 async fn both_secrets_sign_until_the_owner_ends_the_old_one() {
-    let world = World::new().await;
-    let _dispatcher = world.dispatcher().await;
+    let world = World::shared().await;
     for dialect in DIALECTS {
         let mut rotating = Rotating::new(&world, dialect, None).await;
         rotating.assert_signed(&rotating.deliver().await, SignedBy::Old).await;
@@ -181,8 +180,7 @@ async fn the_overlap_ends_and_retries_are_signed_by_the_secrets_of_the_moment() 
 
 #[tokio::test]
 async fn a_secret_that_another_system_gave_away_can_be_kept_and_changed() {
-    let world = World::new().await;
-    let _dispatcher = world.dispatcher().await;
+    let world = World::shared().await;
     let mut rotating = Rotating::new(&world, "nudj", Some("the secret of 2019, & no base64")).await;
     rotating.assert_signed(&rotating.deliver().await, SignedBy::Old).await;
     rotating.rotate(Duration::from_secs(3600)).await;
@@ -191,8 +189,7 @@ async fn a_secret_that_another_system_gave_away_can_be_kept_and_changed() {
 
 #[tokio::test]
 async fn without_an_overlap_the_old_secret_ends_at_once() {
-    let world = World::new().await;
-    let _dispatcher = world.dispatcher().await;
+    let world = World::shared().await;
     let mut rotating = Rotating::new(&world, "ploints", None).await;
     rotating.rotate(Duration::ZERO).await;
     rotating.assert_signed(&rotating.deliver().await, SignedBy::New).await;

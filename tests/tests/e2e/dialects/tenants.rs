@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanfare_tests::{
     clients::api::Client,
-    patience::{patience, until, until_within},
+    patience::{patience, until_within},
     world::{Setup, World, dialects::Waits, process::fanfare},
 };
 use hyper::Method;
@@ -34,10 +34,7 @@ impl Tenant {
     /// Creates the application and a key, as an operator does.
     pub(crate) async fn new(world: &World, dialect: &'static str) -> Self {
         let application = fanfare(&world.variables, &["app", "create", dialect, "--dialect", dialect]);
-        let key = world.create_key(&["--role", "manage", "--application", &application]);
-        let client = world.client().with_key(&key);
-        until("ingest to accept the new key", async || (client.get("webhooks").await.status == 200).then_some(()))
-            .await;
+        let client = world.client_of(&["--role", "manage", "--application", &application]).await;
         Self { dialect, application, client }
     }
 

@@ -4,7 +4,6 @@ use std::process::Command;
 
 use fanfare_tests::{
     clients::api::Client,
-    patience::until,
     receiver::Behaviour,
     world::{
         World,
@@ -17,11 +16,10 @@ use crate::endpoints::{NO_APPLICATION, assert_refused};
 
 #[tokio::test]
 async fn deliveries_are_found_by_filters_and_page_by_page() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let good = world.endpoint("good", &["*"]).await;
     let bad = world.endpoint("bad", &["*"]).await;
     world.receiver.script("bad", &[Behaviour::FAIL]);
-    let _dispatcher = world.dispatcher().await;
     let mut events = Vec::new();
     for number in 0..7 {
         events.push(world.publish(&json!({ "type": "a", "data": number, "id": number.to_string() })).await);
@@ -73,25 +71,17 @@ async fn application_by_api(world: &World, admin: &Client, name: &str) -> Client
     let key = admin.post("keys", &json!({ "role": "manage", "application": made.data()["id"] })).await;
     assert_eq!((key.status, &key.data()["application"]), (201, &made.data()["id"]));
     let client = world.client().with_key(key.data()["key"].as_str().expect("a key"));
-    until("ingest to accept the new key", async || (client.get("webhooks").await.status == 200).then_some(())).await;
+    client.accepted().await;
     client
-}
-
-async fn admin(world: &World) -> Client {
-    let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
-    until("ingest to accept the admin key", async || (admin.get("applications").await.status == 200).then_some(()))
-        .await;
-    admin
 }
 
 #[tokio::test]
 async fn another_applications_webhooks_and_deliveries_are_not_there() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["*"]).await;
-    let _dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "a", "data": 1 })).await;
     let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
-    let admin = admin(&world).await;
+    let admin = world.admin().await;
     let other = application_by_api(&world, &admin, "other").await;
 
     let webhook = format!("webhooks/{}", endpoint.id);
@@ -115,7 +105,7 @@ async fn another_applications_webhooks_and_deliveries_are_not_there() {
 #[tokio::test]
 async fn applications_and_keys_are_made_by_admins() {
     let world = World::new().await;
-    let admin = admin(&world).await;
+    let admin = world.admin().await;
     for name in ["second", "third"] {
         application_by_api(&world, &admin, name).await;
     }

@@ -34,9 +34,8 @@ async fn set_status(world: &World, endpoint: &Endpoint, status: &str) {
 
 #[tokio::test]
 async fn a_resumed_endpoint_gets_held_events_and_a_disabled_endpoint_gets_none() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["*"]).await;
-    let _dispatcher = world.dispatcher().await;
     set_status(&world, &endpoint, "paused").await;
     let mut published = publish_until(&world, "held").await;
     let held = world.wait_for_deliveries("state=held", 1).await.remove(0);
@@ -93,7 +92,7 @@ async fn a_scheduled_retry_follows_the_status_of_its_endpoint() {
 
 #[tokio::test]
 async fn an_endpoint_may_have_a_timeout_of_its_own() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let slow = Behaviour::Answer(200, Duration::from_secs(3));
     for (path, timeout) in [("patient", 10_000), ("hasty", 300)] {
         world.receiver.script(path, &[slow, Behaviour::OK]);
@@ -101,7 +100,6 @@ async fn an_endpoint_may_have_a_timeout_of_its_own() {
         let change = json!({ "timeout_ms": timeout });
         assert_eq!(world.client().patch(&format!("webhooks/{}", endpoint.id), &change).await.status, 200);
     }
-    let _dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "a", "data": 1 })).await;
     for delivery in world.wait_for_deliveries("state=delivered", 2).await {
         let attempts = world.delivery(delivery["id"].as_str().expect("an id")).await["attempts"].clone();
@@ -169,10 +167,7 @@ async fn a_change_applies_to_the_next_event_after_the_answer() {
         becomes("delivered").await;
         assert_eq!((world.receiver.received(&path).len(), world.receiver.received(&moved).len()), (1, 2));
     }
-    let key = world.create_key(&["--role", "admin"]);
-    let admin = client.with_key(&key);
-    until("ingest to accept the admin key", async || (admin.get("applications").await.status == 200).then_some(()))
-        .await;
+    let admin = world.admin().await;
     for _ in 0..10 {
         let application = admin.post("applications", &json!({ "name": "new" })).await.data()["id"].clone();
         let new = json!({ "role": "publish", "application": application });

@@ -8,7 +8,7 @@ use crate::endpoints::{NO_WEBHOOK, Refusal, assert_refused};
 
 #[tokio::test]
 async fn a_webhook_is_made_shown_changed_and_deleted() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let client = world.client();
     let url = world.receiver.url("a?b=c");
     let made = client.post("webhooks", &json!({ "url": url, "events": ["order.*", "*"] })).await;
@@ -46,7 +46,7 @@ async fn a_webhook_is_made_shown_changed_and_deleted() {
 
 #[tokio::test]
 async fn an_invalid_webhook_is_refused_with_code_and_field() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let url = world.receiver.url("a");
     let at = |url: &str| json!({ "url": url, "events": ["*"] });
     let on = |events: Value| json!({ "url": url, "events": events });
@@ -91,7 +91,7 @@ async fn an_invalid_webhook_is_refused_with_code_and_field() {
 
 #[tokio::test]
 async fn a_change_that_cannot_be_made_is_refused() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let path = format!("webhooks/{}", endpoint.id);
     let before = world.client().get(&path).await.data().clone();

@@ -22,12 +22,6 @@ fn key_of(token: &str) -> String {
     format!("key_{}", token.split('_').nth(1).expect("an id"))
 }
 
-async fn administrator(world: &World) -> Client {
-    let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
-    until("ingest to accept the admin key", async || (admin.get("keys").await.status == 200).then_some(())).await;
-    admin
-}
-
 #[tokio::test]
 async fn each_change_is_logged_with_actor_action_and_address() {
     let mut world = World::new().await;
@@ -82,7 +76,7 @@ async fn each_application_reads_its_own_and_an_administrator_all() {
     let (other_application, other) = world.other_application().await;
     let publisher =
         world.client().with_key(&world.create_key(&["--role", "publish", "--application", &world.application]));
-    let admin = administrator(&world).await;
+    let admin = world.admin().await;
     // A request of a bound key is logged for the key's own application, whichever application the path names.
     let path = format!("applications/{}", world.application);
     assert_eq!(other.patch(&path, &json!({ "name": "taken over" })).await.status, 404);

@@ -11,18 +11,6 @@ use fanfare_tests::{
 use hyper::Method;
 use serde_json::{Value, json};
 
-/// A client with the role `admin`, once ingest accepts the key.
-async fn administrator(world: &World) -> Client {
-    let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
-    opens(&admin, "keys").await;
-    admin
-}
-
-/// Waits until ingest accepts a key.
-async fn opens(client: &Client, path: &str) {
-    until("ingest to accept the key", async || (client.get(path).await.status == 200).then_some(())).await;
-}
-
 async fn is_shut(client: &Client) {
     until("ingest to refuse the ended key", async || (client.get("webhooks").await.status == 401).then_some(())).await;
 }
@@ -46,11 +34,11 @@ fn text(value: &Value) -> &str {
 #[tokio::test]
 async fn a_rotated_key_works_until_the_overlap_ends_and_a_revoked_key_does_not() {
     let world = World::new().await;
-    let admin = administrator(&world).await;
+    let admin = world.admin().await;
     let new = json!({ "role": "manage", "application": world.application });
     let first = admin.post("keys", &new).await.data().clone();
     let first_client = admin.with_key(text(&first["key"]));
-    opens(&first_client, "webhooks").await;
+    first_client.accepted().await;
     let shown = until("the time of last use", async || {
         let shown = listed(&admin, &first["id"]).await;
         (!shown["last_used_at"].is_null()).then_some(shown)
@@ -61,7 +49,7 @@ async fn a_rotated_key_works_until_the_overlap_ends_and_a_revoked_key_does_not()
 
     let second = rotate(&admin, &first["id"], 3600).await;
     let second_client = admin.with_key(text(&second["key"]));
-    opens(&second_client, "webhooks").await;
+    second_client.accepted().await;
     assert_eq!((&second["role"], &second["application"]), (&json!("manage"), &json!(world.application)));
     assert_eq!(first_client.get("webhooks").await.status, 200, "both are valid");
     assert!(!listed(&admin, &first["id"]).await["expires_at"].is_null());
@@ -72,7 +60,7 @@ async fn a_rotated_key_works_until_the_overlap_ends_and_a_revoked_key_does_not()
     assert_eq!((again.status, again.code()), (404, "not_found"), "an ended key was rotated");
 
     let third_client = admin.with_key(text(&third["key"]));
-    opens(&third_client, "webhooks").await;
+    third_client.accepted().await;
     let path = format!("keys/{}", text(&third["id"]));
     let revoked = admin.delete(&path).await.data()["revoked_at"].clone();
     assert!(!revoked.is_null());
@@ -83,7 +71,7 @@ async fn a_rotated_key_works_until_the_overlap_ends_and_a_revoked_key_does_not()
 #[tokio::test]
 async fn a_key_with_a_lifetime_ends_by_itself() {
     let world = World::new().await;
-    let admin = administrator(&world).await;
+    let admin = world.admin().await;
     let new =
         |seconds: u64| json!({ "role": "manage", "application": world.application, "expires_in_seconds": seconds });
     for seconds in [0, 59, 31_622_401] {
@@ -92,7 +80,7 @@ async fn a_key_with_a_lifetime_ends_by_itself() {
     }
     let short = admin.post("keys", &new(60)).await.data().clone();
     let client = admin.with_key(text(&short["key"]));
-    opens(&client, "webhooks").await;
+    client.accepted().await;
     assert!(!short["expires_at"].is_null());
     let sooner = "UPDATE api_keys SET expires_at = now() + interval '1 second' WHERE expires_at IS NOT NULL";
     world.database().await.batch_execute(sooner).await.expect("sooner");

@@ -411,7 +411,7 @@ async fn a_dialect_without_notices_sends_no_mail() {
 
 #[tokio::test]
 async fn without_a_server_notices_do_not_pile_up() {
-    let world = World::of_dialect("incentable", &[]).await;
+    let world = World::of(Setup { dialect: "incentable".to_owned(), ..Setup::new(&[]) }).await;
     let insert = "INSERT INTO failure_notices (delivery_id, application_id, endpoint_id, failed_at)
                   SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now() - age
                   FROM unnest(ARRAY['1 minute', '2 hours', '3 days']::interval[]) AS age";

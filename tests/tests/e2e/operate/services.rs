@@ -7,9 +7,8 @@ use fanfare_tests::{
     patience::{patience, until},
     servers::collector::Collector,
     world::{
-        World, get,
-        process::{Process, Variables, binary, fanfare},
-        ready,
+        World,
+        process::{Process, Variables, binary, fanfare, get},
     },
 };
 use hyper::Method;
@@ -206,8 +205,8 @@ async fn services_wait_for_the_migration_and_say_so() {
     assert_eq!(readiness.as_deref(), Some("not ready: the database is away, or not migrated\n"));
 
     assert!(fanfare(&world.variables, &["migrate"]).contains("applied"));
-    ready(&dispatcher).await;
-    ready(&ingest).await;
+    dispatcher.ready().await;
+    ingest.ready().await;
     ingest.logged("serving the API").await;
 }
 
@@ -219,7 +218,7 @@ fn traceparent(trace: &str, span: &str) -> String {
 #[tokio::test]
 async fn one_trace_leads_from_publishing_to_the_attempt() {
     let collector = Collector::start().await;
-    let world = World::on_shared(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())]).await;
+    let world = World::of_variables(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())]).await;
     world.endpoint("a", &["*"]).await;
     let _dispatcher = world.dispatcher().await;
     let (http, amqp, span) =

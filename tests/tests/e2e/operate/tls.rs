@@ -13,7 +13,6 @@ use fanfare_tests::{
     world::{
         World,
         process::{Variables, try_fanfare},
-        ready,
     },
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -78,7 +77,7 @@ fn authority() -> (String, Issuer<'static, KeyPair>) {
 async fn database(certificates: &Certificates, name: &str) -> (Instance, World) {
     let instance = Instance::postgres(name);
     certificates.hand_over(&instance.data());
-    let servers = Servers { database_url: instance.url(), ..Servers::shared() };
+    let servers = Servers { database_url: instance.url(), ..Servers::given() };
     let world = World::with(servers, &[]).await;
     let database = world.database().await;
     database.batch_execute("ALTER SYSTEM SET ssl = on").await.expect("TLS");
@@ -116,7 +115,7 @@ async fn a_database_with_a_certificate_in_order_is_worked_with() {
     world.start_ingest_with(&[("DATABASE_URL", &url)]).await;
     let endpoint = world.endpoint("one", &["a"]).await;
     let dispatcher = world.process_with("dispatcher", &[("DATABASE_URL", &url)]);
-    ready(&dispatcher).await;
+    dispatcher.ready().await;
     world.publish(&serde_json::json!({ "type": "a", "data": 1 })).await;
     world.receiver.wait_for(&endpoint.path, 1).await;
     until("all connections to have TLS", async || (world.count(plainly).await == 0).then_some(())).await;
@@ -167,12 +166,12 @@ fn broker(certificates: &Certificates, name: &str) -> (Instance, String) {
 async fn a_broker_is_worked_with_where_its_certificate_is_in_order_and_refused_where_not() {
     let certificates = Certificates::new("broker", "127.0.0.1");
     let (instance, url) = broker(&certificates, "tls");
-    let servers = Servers { amqp_url: instance.url(), ..Servers::shared() };
+    let servers = Servers { amqp_url: instance.url(), ..Servers::given() };
     let world = World::with(servers, &[]).await;
     let endpoint = world.endpoint("one", &["a"]).await;
     let trusting = format!("{url}?cacertfile={}", certificates.authority.display());
     let dispatcher = world.process_with("dispatcher", &[("AMQP_URL", &trusting)]);
-    ready(&dispatcher).await;
+    dispatcher.ready().await;
     world.publish(&serde_json::json!({ "type": "a", "data": 1 })).await;
     world.receiver.wait_for(&endpoint.path, 1).await;
 

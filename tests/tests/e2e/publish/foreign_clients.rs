@@ -68,7 +68,7 @@ async fn real_payloads_of_real_clients_arrive_verified_and_on_record() {
         examples.iter().all(|example| example.event().len() < MAX_EVENT_BYTES),
         "an example exceeds FANFARE_MAX_EVENT_BYTES"
     );
-    let world = World::new().await;
+    let world = World::shared().await;
     let mut endpoints = Vec::new();
     for (path, events) in ENDPOINTS {
         for event in events.iter().filter(|event| **event != "*") {
@@ -76,7 +76,6 @@ async fn real_payloads_of_real_clients_arrive_verified_and_on_record() {
         }
         endpoints.push((world.endpoint(path, events).await, events));
     }
-    let _dispatcher = world.dispatcher().await;
     publish_over_http(&world, &examples).await;
     publish_over_amqp(&world, &examples).await;
 

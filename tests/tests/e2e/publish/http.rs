@@ -4,8 +4,10 @@
 use fanfare_tests::{
     clients::api::{Answer, Client},
     metrics::{counted, metric},
-    patience::until,
-    world::{World, get, process::fanfare},
+    world::{
+        World,
+        process::{fanfare, get},
+    },
 };
 use hyper::Method;
 use serde_json::{Value, json};
@@ -108,7 +110,7 @@ async fn an_event_that_cannot_be_taken_is_refused_with_code_and_field() {
 
 #[tokio::test]
 async fn the_limits_themselves_are_taken() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let longest =
         json!({ "type": "a".repeat(128), "data": null, "id": "ä".repeat(127), "time": "2026-06-18T14:00:00.5+02:00" });
     for (what, body) in [
@@ -124,7 +126,7 @@ async fn the_limits_themselves_are_taken() {
 
 #[tokio::test]
 async fn a_request_of_the_wrong_form_is_refused() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let good = r#"{"type":"a","data":1}"#;
     let large = sized(MAX_EVENT_BYTES + 1);
     let long = "k".repeat(256);
@@ -171,15 +173,10 @@ async fn a_request_of_the_wrong_form_is_refused() {
 
 #[tokio::test]
 async fn a_key_permits_only_its_role() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let other = fanfare(&world.variables, &["app", "create", "other"]);
-    let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
-    let publisher =
-        world.client().with_key(&world.create_key(&["--role", "publish", "--application", &world.application]));
-    until("ingest to accept the keys", async || {
-        (admin.get("applications").await.status == 200 && publisher.get("deliveries").await.status == 403).then_some(())
-    })
-    .await;
+    let admin = world.admin().await;
+    let publisher = world.client_of(&["--role", "publish", "--application", &world.application]).await;
     let event = json!({ "type": "a", "data": 1 });
     let at = |application: &str| format!("events?application={application}");
     let no_application = "app_00000000000000000000000000";
@@ -220,7 +217,7 @@ fn forged(key: &str) -> String {
 /// A refused query has an error body like all other errors.
 #[tokio::test]
 async fn a_query_that_cannot_be_read_is_an_error_like_any_other() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let twice = format!("application={0}&application={0}", world.application);
     for path in [format!("events?{twice}"), format!("events/batch?{twice}"), "events?application=%ff".to_owned()] {
         let answer = world.client().post(&path, &json!({ "type": "a", "data": 1 })).await;
@@ -259,15 +256,12 @@ async fn the_same_key_is_the_same_event_and_delivered_once() {
 /// Keys are scoped to an application: another application's event with the same key is another event.
 #[tokio::test]
 async fn applications_do_not_share_keys() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let other = fanfare(&world.variables, &["app", "create", "other"]);
-    let key = world.create_key(&["--role", "manage", "--application", &other]);
-    let client = world.client().with_key(&key);
-    until("ingest to accept the new key", async || (client.get("webhooks").await.status == 200).then_some(())).await;
+    let client = world.client_of(&["--role", "manage", "--application", &other]).await;
     world.endpoint("first", &["*"]).await;
     let url = world.receiver.url("second");
     assert_eq!(client.post("webhooks", &json!({ "url": url, "events": ["*"] })).await.status, 201);
-    let _dispatcher = world.dispatcher().await;
 
     let own_id = world.publish(&json!({ "type": "a", "data": 1 })).await;
     world.receiver.wait_for("first", 1).await;
@@ -281,9 +275,8 @@ async fn applications_do_not_share_keys() {
 
 #[tokio::test]
 async fn each_event_of_a_batch_is_answered_for_itself() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("batch", &["*"]).await;
-    let _dispatcher = world.dispatcher().await;
     let batch = json!([
         { "type": "first", "data": 1 },
         { "type": "a b", "data": 1 },
@@ -331,7 +324,7 @@ fn refusal_in_batch(answer: &Value) -> Option<(String, String)> {
 
 #[tokio::test]
 async fn a_batch_has_limits_of_its_own() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let event = json!({ "type": "a", "data": 1 });
     let events = |count: usize| json!(vec![event.clone(); count]);
     let large = json!(vec![json!({ "type": "a", "data": "x".repeat(MAX_EVENT_BYTES - 100) }); 17]);

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, time::Duration};
 
 use fanfare_tests::{
-    clients::api::Client,
     metrics::counted,
     patience::{patience, until},
     world::World,
@@ -29,12 +28,6 @@ async fn answer_to(address: SocketAddr, sent: &str) -> (String, Duration) {
     let mut answer = Vec::new();
     let _ = timeout(patience(), stream.read_to_end(&mut answer)).await.expect("the end of the connection");
     (String::from_utf8_lossy(&answer).into_owned(), started.elapsed())
-}
-
-async fn administrator(world: &World) -> Client {
-    let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
-    until("ingest to accept the admin key", async || (admin.get("keys").await.status == 200).then_some(())).await;
-    admin
 }
 
 #[tokio::test]
@@ -109,9 +102,13 @@ async fn an_application_publishes_no_more_in_a_second_than_it_may() {
     for (path, body, least) in
         [("events", &event, 1), ("events/batch", &json!([event]), 1), ("events/batch", &batch, 900)]
     {
-        let refused = world.client().post(path, body).await;
+        // On a busy machine, a second passes between two requests, and one more event is accepted.
+        let refused = until("a refusal", async || {
+            Some(world.client().post(path, body).await).filter(|answer| answer.status != 202)
+        })
+        .await;
         assert_eq!((refused.status, refused.code()), (429, "too_many_events"), "{path}: {}", refused.body);
-        assert!(refused.retry_after.is_some_and(|seconds| seconds >= least), "{path}: {:?}", refused.retry_after);
+        assert!(refused.retry_after().is_some_and(|seconds| seconds >= least), "{path}: {:?}", refused.retry_after());
     }
     counted(world.ingest(), r#"fanfare_published_total{result="limited"}"#, 3).await;
     let (_, other) = world.other_application().await;
@@ -126,7 +123,7 @@ async fn an_application_publishes_no_more_in_a_second_than_it_may() {
     let more = json!({ "publish_rate_per_second": 100_000 });
     let refused = world.client().patch(&path, &more).await;
     assert_eq!((refused.status, refused.field()), (403, "publish_rate_per_second"), "{}", refused.body);
-    let admin = administrator(&world).await;
+    let admin = world.admin().await;
     for rate in [json!(0), json!(1_000_001), json!(-1), json!("1")] {
         assert_eq!(admin.patch(&path, &json!({ "publish_rate_per_second": rate })).await.status, 422, "{rate}");
     }

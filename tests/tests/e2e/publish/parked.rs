@@ -10,12 +10,6 @@ use fanfare_tests::{
 };
 use serde_json::{Value, json};
 
-async fn admin(world: &World) -> Client {
-    let admin = world.client().with_key(&world.create_key(&["--role", "admin"]));
-    until("ingest to accept the admin key", async || (admin.get("parked").await.status == 200).then_some(())).await;
-    admin
-}
-
 /// Publishes an unreadable message. Returns the message as listed, once parked.
 async fn park(world: &World, admin: &Client, message_id: Option<&str>, body: &str) -> Value {
     let routing_key = format!("{}.order.created", world.application);
@@ -37,7 +31,7 @@ fn id(parked: &Value) -> &str {
 #[tokio::test]
 async fn a_parked_message_is_shown_edited_and_put_back() {
     let world = World::new().await;
-    let (admin, _dispatcher) = (admin(&world).await, world.dispatcher().await);
+    let (admin, _dispatcher) = (world.admin().await, world.dispatcher().await);
     let endpoint = world.endpoint("all", &["*"]).await;
     let parked = park(&world, &admin, None, r#"{"data":{"n":1}}"#).await;
     assert_eq!((&parked["reason"], &parked["origin"]), (&json!("missing_message_id"), &json!("events")));
@@ -68,7 +62,7 @@ async fn a_parked_message_is_shown_edited_and_put_back() {
 #[tokio::test]
 async fn many_are_put_back_or_discarded_at_once() {
     let world = World::new().await;
-    let (admin, _dispatcher) = (admin(&world).await, world.dispatcher().await);
+    let (admin, _dispatcher) = (world.admin().await, world.dispatcher().await);
     for number in 0..3 {
         park(&world, &admin, None, "{}").await;
         park(&world, &admin, Some(&format!("{number}")), "nope").await;
@@ -97,7 +91,7 @@ async fn many_are_put_back_or_discarded_at_once() {
 #[tokio::test]
 async fn the_same_is_done_from_a_shell() {
     let world = World::new().await;
-    let (admin, _dispatcher) = (admin(&world).await, world.dispatcher().await);
+    let (admin, _dispatcher) = (world.admin().await, world.dispatcher().await);
     let endpoint = world.endpoint("all", &["*"]).await;
     let parked = park(&world, &admin, None, r#"{"data":1}"#).await;
     let id = id(&parked);

@@ -43,7 +43,7 @@ fn url_of(world: &World, user: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_reaches_its_own_application_and_nothing_else() {
     let rabbitmq = block_in_place(|| Instance::rabbitmq("rights"));
-    let mut world = World::with(Servers { amqp_url: rabbitmq.url(), ..Servers::shared() }, &[]).await;
+    let mut world = World::with(Servers { amqp_url: rabbitmq.url(), ..Servers::given() }, &[]).await;
     let prefix = world.variables["FANFARE_PREFIX"].clone();
     let commands = commands(&prefix, &world.application);
     assert_eq!(commands.len(), 5, "{commands:?}");

@@ -56,7 +56,7 @@ async fn flowing(world: &World) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_again_and_again_loses_nothing() {
     const KILLS: usize = 3;
-    let world = World::on_shared(&bounds()).await;
+    let world = World::of_variables(&bounds()).await;
     let subscribers = Subscriber::three(&world, SLOW).await;
     let mut dispatcher = world.dispatcher().await;
     let load = Load::start(&world, 400, PACE);
@@ -77,7 +77,7 @@ async fn attempts_that_are_not_recorded_count_as_on_their_way() {
     const EVENTS: usize = 200;
     const FAST: usize = 16;
     let [_, places] = bounds();
-    let world = World::on_shared(&[("FANFARE_LANE_BOUND", "100"), places]).await;
+    let world = World::of_variables(&[("FANFARE_LANE_BOUND", "100"), places]).await;
     let subscriber = Subscriber::new(&world, "quick", vec![Behaviour::OK]).await;
     let dispatcher = world.dispatcher().await;
     let mut database = world.database().await;
@@ -99,7 +99,7 @@ async fn attempts_that_are_not_recorded_count_as_on_their_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_dispatchers_killed_loses_nothing() {
     const KILLS: usize = 3;
-    let world = World::on_shared(&bounds()).await;
+    let world = World::of_variables(&bounds()).await;
     let subscribers = Subscriber::three(&world, SLOW).await;
     let mut survivor = world.dispatcher().await;
     let mut victim = world.dispatcher().await;
@@ -119,7 +119,7 @@ async fn one_of_two_dispatchers_killed_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_ingest_loses_no_accepted_event() {
-    let mut world = World::on_shared(&[]).await;
+    let mut world = World::of_variables(&[]).await;
     let subscribers = Subscriber::three(&world, SLOW).await;
     let _dispatcher = world.dispatcher().await;
     let load = Load::start(&world, 400, PACE);
@@ -136,7 +136,7 @@ async fn a_killed_ingest_loses_no_accepted_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_broker_loses_nothing_and_ingest_refuses_meanwhile() {
     let broker = block_in_place(|| Instance::rabbitmq("killed"));
-    let world = World::with(Servers { amqp_url: broker.url(), ..Servers::shared() }, &[]).await;
+    let world = World::with(Servers { amqp_url: broker.url(), ..Servers::given() }, &[]).await;
     let subscribers = Subscriber::three(&world, SLOW).await;
     let _dispatcher = world.dispatcher().await;
     let mut accepted = Vec::new();
@@ -175,7 +175,7 @@ fn check_refusals(refusals: &[Answered]) {
     for refusal in refusals.iter().filter(|refusal| refusal.status() != 202) {
         let answer = refusal.answer.as_ref().expect("ingest always answers");
         assert_eq!(answer.status, 503, "{answer:?}");
-        assert!(answer.retry_after.is_some_and(|seconds| seconds > 0), "{answer:?}");
+        assert!(answer.retry_after().is_some_and(|seconds| seconds > 0), "{answer:?}");
         assert_eq!(answer.body["error"]["id"], refusal.key, "{answer:?}");
         if known.is_some_and(|known| refusal.sent > known) {
             assert_eq!(answer.code(), "broker_unavailable");
@@ -196,7 +196,7 @@ fn check_refusals(refusals: &[Answered]) {
 async fn a_killed_database_loses_nothing_and_ingest_accepts_meanwhile() {
     const EVENTS: usize = 300;
     let database = block_in_place(|| Instance::postgres("killed"));
-    let world = World::with(Servers { database_url: database.url(), ..Servers::shared() }, &[]).await;
+    let world = World::with(Servers { database_url: database.url(), ..Servers::given() }, &[]).await;
     let subscribers = Subscriber::three(&world, SLOW).await;
     let _dispatcher = world.dispatcher().await;
     let mut accepted = Vec::new();
@@ -222,7 +222,7 @@ async fn a_killed_database_loses_nothing_and_ingest_accepts_meanwhile() {
 /// Outcomes wait in memory. Dispatchers record them before recovery treats the expired leases as lost.
 async fn a_database_away_for_longer_than_the_holds(name: &str, dispatchers: usize) {
     let database = block_in_place(|| Instance::postgres(name));
-    let world = World::with(Servers { database_url: database.url(), ..Servers::shared() }, &[]).await;
+    let world = World::with(Servers { database_url: database.url(), ..Servers::given() }, &[]).await;
     // Slow answers: the first outcome comes long after the kill, so that record and persist wait independently.
     let slow = vec![Behaviour::Answer(200, Duration::from_millis(1500))];
     let subscribers = [Subscriber::new(&world, "slow", slow).await];
@@ -253,7 +253,7 @@ async fn set(world: &World, statement: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_without_an_answer_is_not_an_attempt() {
     let database = block_in_place(|| Instance::postgres("unheard"));
-    let world = World::with(Servers { database_url: database.url(), ..Servers::shared() }, &[]).await;
+    let world = World::with(Servers { database_url: database.url(), ..Servers::given() }, &[]).await;
     let subscribers = [Subscriber::new(&world, "all", vec![Behaviour::OK]).await];
     let _dispatcher = world.dispatcher().await;
     set(&world, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
@@ -315,7 +315,7 @@ async fn everything_killed_at_once_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_repeats_nothing_and_leaves_nothing_behind() {
-    let world = World::on_shared(&[]).await;
+    let world = World::of_variables(&[]).await;
     let subscribers = Subscriber::three(&world, Duration::from_millis(700)).await;
     let first = world.dispatcher().await;
     let load = Load::start(&world, 300, PACE * 2);
@@ -396,7 +396,7 @@ async fn deliveries_whose_retry_messages_are_gone_are_recovered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_whose_process_died_is_recovered() {
-    let world = World::on_shared(&[]).await;
+    let world = World::of_variables(&[]).await;
     let subscriber = Subscriber::new(&world, "slow", vec![Behaviour::Answer(200, Duration::from_secs(1))]).await;
     let dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "a", "id": "one", "data": { "key": "one" } })).await;

@@ -7,7 +7,7 @@ use fanfare_tests::{
     ledger::{Allowed, Ledger, Subscriber},
     patience::until,
     receiver::Behaviour,
-    world::{Setup, World, get},
+    world::{Setup, World, process::get},
 };
 use tokio::time::Instant;
 

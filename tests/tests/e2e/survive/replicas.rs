@@ -6,7 +6,10 @@ use fanfare_tests::{
     clients::load::Load,
     ledger::{Allowed, Ledger, Subscriber},
     metrics::metric,
-    world::{World, get, process::Process},
+    world::{
+        World,
+        process::{Process, get},
+    },
 };
 use futures_util::future::join_all;
 use serde_json::json;

@@ -219,7 +219,7 @@ async fn a_dispatcher_killed_while_it_gives_back_loses_nothing() {
     // A lane with a single slot, used by a slow attempt: the other leased deliveries wait, and are given back at
     // SIGTERM.
     let bounds = [("FANFARE_LANE_BOUND", "1")];
-    let world = World::on_shared(&bounds).await;
+    let world = World::of_variables(&bounds).await;
     let endpoint = world.endpoint("slow", &["a"]).await;
     world.receiver.script(&endpoint.path, &[Behaviour::Answer(200, Duration::from_millis(1500)), Behaviour::OK]);
     let mut events = Vec::new();

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use fanfare_tests::world::ready;
 use jiff::SignedDuration;
 
 use crate::{
@@ -91,7 +90,7 @@ pub(crate) async fn endpoints(machine: &Machine, figures: &mut Figures) {
     scene.dispatchers.clear();
     let started = Instant::now();
     let dispatcher = scene.world.dispatcher_starting();
-    ready(&dispatcher).await;
+    dispatcher.ready().await;
     let took = started.elapsed().as_secs_f64();
     figures.add("start with 100,000 endpoints of 10,000 applications", "s", took, None, Goal::at_most(5.0, took));
     scene.dispatchers.push(dispatcher);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fanfare_tests::world::get;
+use fanfare_tests::world::process::get;
 use serde_json::Value;
 
 use super::{

@@ -10,25 +10,25 @@ use serde_json::{Value, json};
 
 use crate::api::{
     assert_refused,
+    checked_client::{CheckedClient, JSON},
     conformance::contract,
     conformance::contract::Route,
     conformance::samples::{CONFIDENTIAL, Things},
-    list,
-    raw_client::{JSON, RawClient},
-    text,
+    list, text,
 };
 
 /// A client with the role `manage` for another application.
-async fn other_manager(world: &World) -> RawClient {
+async fn other_manager(world: &World) -> CheckedClient {
     let application = fanfare(&world.variables, &["app", "create", "other"]);
-    let key = world.create_key(&["--role", "manage", "--application", &application]);
-    let other = RawClient::of(world).await.with_key(&key);
-    until("ingest to accept the new key", async || (other.get("/api/v1/webhooks").await.status == 200).then_some(()))
-        .await;
-    other
+    CheckedClient::of(world, &["--role", "manage", "--application", &application]).await
 }
 
-async fn request(client: &RawClient, route: &Route, path: &str, things: &Things) -> crate::api::raw_client::Raw {
+async fn request(
+    client: &CheckedClient,
+    route: &Route,
+    path: &str,
+    things: &Things,
+) -> fanfare_tests::clients::api::Answer {
     let body = things.body(route).map(|body| body.to_string()).unwrap_or_default();
     client.send(route.method.clone(), path, &[JSON], body).await
 }
@@ -38,7 +38,7 @@ fn publishes(route: &Route) -> bool {
 }
 
 /// All data of an application that its own key can read.
-async fn seen(client: &RawClient, things: &Things) -> Vec<Value> {
+async fn seen(client: &CheckedClient, things: &Things) -> Vec<Value> {
     let mut seen = Vec::new();
     for path in [
         format!("/api/v1/applications/{}", things.application),
@@ -61,7 +61,7 @@ async fn nothing_of_an_application_is_reached_with_the_key_of_another() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
     let things = Things::of(&world).await;
-    let owner = RawClient::of(&world).await;
+    let owner = CheckedClient::new(&world);
     let before = seen(&owner, &things).await;
     let requests = world.receiver.all().len();
     let other = other_manager(&world).await;
@@ -78,7 +78,7 @@ async fn nothing_of_an_application_is_reached_with_the_key_of_another() {
         for told in [&answer.text, &named.text] {
             assert!(!told.contains(CONFIDENTIAL) || is_echo, "{path} reveals: {told}");
         }
-        let (what, answer) = (format!("{} {path}", route.method), answer.answer());
+        let what = format!("{} {path}", route.method);
         if route.takes_admin() {
             assert_refused(&what, &answer, (403, "forbidden", ""));
         } else if route.path.contains("{name}") {
@@ -99,7 +99,7 @@ async fn nothing_of_an_application_is_reached_with_the_key_of_another() {
 }
 
 /// Filters, cursors and suggestions reveal nothing of another application.
-async fn assert_nothing_is_found(other: &RawClient, things: &Things) {
+async fn assert_nothing_is_found(other: &CheckedClient, things: &Things) {
     let Things { webhook, delivery, event, event_type, .. } = things;
     for path in [
         format!("/api/v1/deliveries?webhook={webhook}"),
@@ -141,12 +141,8 @@ async fn assert_nothing_is_found(other: &RawClient, things: &Things) {
 #[tokio::test]
 async fn a_key_without_the_right_is_refused_everywhere() {
     let world = World::new().await;
-    let client = RawClient::of(&world).await;
-    let publisher = client.with_key(&world.create_key(&["--role", "publish", "--application", &world.application]));
-    until("ingest to accept the publish key", async || {
-        (publisher.get("/api/v1/webhooks").await.status == 403).then_some(())
-    })
-    .await;
+    let client = CheckedClient::new(&world);
+    let publisher = CheckedClient::of(&world, &["--role", "publish", "--application", &world.application]).await;
     let endpoint = world.endpoint("a", &["order.created"]).await;
     let things = Things { webhook: endpoint.id, application: world.application.clone(), ..Things::unknown() };
     let before = client.get("/api/v1/webhooks").await.data().clone();
@@ -159,20 +155,20 @@ async fn a_key_without_the_right_is_refused_everywhere() {
             }
             let path = format!("{prefix}{}", things.path(&route));
             let nobody = request(&client.with_key(""), &route, &path, &things).await;
-            assert_refused(&path, &nobody.answer(), (401, "missing_key", ""));
+            assert_refused(&path, &nobody, (401, "missing_key", ""));
             assert_eq!(nobody.headers["www-authenticate"], "Bearer", "{path}");
             for key in &wrong {
-                let answer = request(&client.with_key(key), &route, &path, &things).await.answer();
+                let answer = request(&client.with_key(key), &route, &path, &things).await;
                 assert_refused(&path, &answer, (401, "invalid_key", ""));
             }
-            let answer = request(&publisher, &route, &path, &things).await.answer();
+            let answer = request(&publisher, &route, &path, &things).await;
             if publishes(&route) {
                 assert_eq!(answer.status, 202, "{path}: {}", answer.body);
             } else {
                 assert_refused(&path, &answer, (403, "forbidden", ""));
             }
             if route.takes_admin() {
-                assert_refused(&path, &request(&client, &route, &path, &things).await.answer(), (403, "forbidden", ""));
+                assert_refused(&path, &request(&client, &route, &path, &things).await, (403, "forbidden", ""));
             }
         }
     }
@@ -183,8 +179,8 @@ async fn a_key_without_the_right_is_refused_everywhere() {
 /// `x-api-token` works like `Authorization`. The scheme of `Authorization` may have any case.
 #[tokio::test]
 async fn a_key_may_be_given_in_either_header() {
-    let world = World::new().await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared().await;
+    let client = CheckedClient::new(&world);
     let (anybody, unknown) = (client.with_key(""), Things::unknown());
     let key = &world.key;
     for (name, value) in [
@@ -207,7 +203,7 @@ async fn a_key_may_be_given_in_either_header() {
         ("authorization", "Bearer".to_owned()),
         ("authorization", String::new()),
     ] {
-        let answer = anybody.send(Method::GET, "/api/v1/webhooks", &[(name, &value)], "").await.answer();
+        let answer = anybody.send(Method::GET, "/api/v1/webhooks", &[(name, &value)], "").await;
         assert_refused(&value, &answer, (401, "missing_key", ""));
     }
     for (name, value) in [
@@ -215,7 +211,7 @@ async fn a_key_may_be_given_in_either_header() {
         ("x-api-token", String::new()),
         ("x-api-token", format!("Bearer {key}")),
     ] {
-        let answer = anybody.send(Method::GET, "/api/v1/webhooks", &[(name, &value)], "").await.answer();
+        let answer = anybody.send(Method::GET, "/api/v1/webhooks", &[(name, &value)], "").await;
         assert_eq!(answer.status, 401, "{name}: {value}: {}", answer.body);
     }
 }
@@ -226,7 +222,7 @@ async fn each_route_that_changes_something_is_in_the_audit_log() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
     let things = Things::of(&world).await;
-    let administrator = crate::api::admin_client(&world).await;
+    let administrator = CheckedClient::admin(&world).await;
     for route in contract::routes().iter().filter(|route| route.method != Method::GET && !publishes(route)) {
         for prefix in ["", "/api/v2/admin"] {
             if !prefix.is_empty() && !route.path.starts_with("/webhooks") {
@@ -254,10 +250,10 @@ async fn each_route_that_changes_something_is_in_the_audit_log() {
 /// No route accepts a revoked or expired key, of any role.
 #[tokio::test]
 async fn an_ended_key_opens_no_route() {
-    let world = World::new().await;
+    let world = World::shared().await;
     let endpoint = world.endpoint("a", &["order.created"]).await;
     let things = Things { webhook: endpoint.id, application: world.application.clone(), ..Things::unknown() };
-    let administrator = crate::api::admin_client(&world).await;
+    let administrator = CheckedClient::admin(&world).await;
     let mut ended = Vec::new();
     for role in ["publish", "manage", "admin"] {
         for way in ["revoked", "expired"] {
@@ -285,7 +281,7 @@ async fn an_ended_key_opens_no_route() {
         .await;
         for route in contract::routes() {
             let path = things.path(&route);
-            let answer = request(client, &route, &path, &things).await.answer();
+            let answer = request(client, &route, &path, &things).await;
             assert_refused(&format!("{what} at {path}"), &answer, (401, "invalid_key", ""));
         }
     }

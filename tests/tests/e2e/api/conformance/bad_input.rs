@@ -7,19 +7,18 @@ use serde_json::{Value, json};
 
 use crate::api::{
     assert_refused,
+    checked_client::{CheckedClient, JSON},
     conformance::contract,
     conformance::contract::{Route, is_of_type},
     conformance::samples::Things,
-    list,
-    raw_client::{JSON, RawClient},
-    text,
+    list, text,
 };
 
 /// A world with data of every kind, and an admin's client.
 struct Target {
     world: World,
     things: Things,
-    client: RawClient,
+    client: CheckedClient,
 }
 
 impl Target {
@@ -28,7 +27,7 @@ impl Target {
         let dispatcher = world.dispatcher().await;
         let things = Things::of(&world).await;
         drop(dispatcher);
-        let client = crate::api::admin_client(&world).await;
+        let client = CheckedClient::admin(&world).await;
         Self { world, things, client }
     }
 
@@ -37,7 +36,7 @@ impl Target {
     }
 
     async fn send(&self, route: &Route, body: impl Into<bytes::Bytes>) -> Answer {
-        self.client.send(route.method.clone(), &self.path(route), &[JSON], body).await.answer()
+        self.client.send(route.method.clone(), &self.path(route), &[JSON], body).await
     }
 
     async fn send_json(&self, route: &Route, body: &Value) -> Answer {
@@ -51,7 +50,7 @@ impl Target {
         let path = self.path(route);
         until("an answer", async || {
             let answer = self.client.try_send(route.method.clone(), &path, &[JSON], body.clone()).await;
-            answer.ok().map(|raw| raw.answer())
+            answer.ok()
         })
         .await
     }
@@ -144,7 +143,7 @@ async fn a_body_that_is_no_object_is_refused() {
         let good = target.things.body(&route).expect("a body").to_string();
         for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "json", ""] {
             let answer = target.client.send(route.method.clone(), &what, &[("content-type", kind)], good.clone()).await;
-            assert_refused(&what, &answer.answer(), (415, "unsupported_content_type", ""));
+            assert_refused(&what, &answer, (415, "unsupported_content_type", ""));
         }
     }
     assert_eq!(target.state().await, before, "a refused request had an effect");
@@ -292,7 +291,7 @@ async fn an_invalid_id_is_refused_and_an_unknown_id_is_not_found() {
         let body = target.things.body(route).map(|body| body.to_string()).unwrap_or_default();
         let send = async |id: &str| {
             let path = format!("{}?application={}", route.path.replace("{id}", id), target.things.application);
-            let answer = target.client.send(route.method.clone(), &path, &[JSON], body.clone()).await.answer();
+            let answer = target.client.send(route.method.clone(), &path, &[JSON], body.clone()).await;
             (path, answer)
         };
         let long = "a".repeat(4000);
@@ -308,15 +307,11 @@ async fn an_invalid_id_is_refused_and_an_unknown_id_is_not_found() {
         assert_refused(&path, &answer, (400, "invalid_path", ""));
         let unknown = Things::unknown().path(route);
         let path = format!("{unknown}?application={}", target.things.application);
-        let answer = target.client.send(route.method.clone(), &path, &[JSON], body.clone()).await.answer();
+        let answer = target.client.send(route.method.clone(), &path, &[JSON], body.clone()).await;
         assert_refused(&path, &answer, (404, "not_found", "id"));
     }
     for path in ["/", "/api", "/api/v1", "/api/v1/", "/api/v1/webhooks/", "/API/v1/webhooks", "/api/v2/webhooks"] {
-        assert_refused(
-            path,
-            &target.client.send(Method::GET, path, &[], "").await.answer(),
-            (404, "not_found", "route"),
-        );
+        assert_refused(path, &target.client.send(Method::GET, path, &[], "").await, (404, "not_found", "route"));
     }
     assert_eq!(target.state().await, before, "a refused request had an effect");
 }

@@ -2,12 +2,12 @@
 
 use std::{fs, sync::LazyLock};
 
-use fanfare_tests::servers::instance::repository;
+use fanfare_tests::{clients::api::Answer, servers::instance::repository};
 use hyper::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::api::{list, raw_client::Raw, text};
+use crate::api::{list, text};
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let text = fs::read_to_string(repository().join("proto/openapi.json")).expect("proto/openapi.json");
@@ -88,24 +88,23 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 /// Checks an answer against the documentation of its route. Ignores undocumented paths.
-pub(crate) fn check(method: &Method, path: &str, raw: &Raw) {
+pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
     let path = path.split('?').next().unwrap_or_default();
     // Routes below the prefix are documented once, without the prefix.
     let path = path.strip_prefix("/api/v2/admin").unwrap_or(path);
     let of_path = routes().into_iter().filter(|route| route.method == method && route.is_of(path));
     let Some(route) = of_path.min_by_key(|route| route.path.matches('{').count()) else { return };
     let responses = &route.operation["responses"];
-    let (exact, kind) = (raw.status.to_string(), format!("{}XX", raw.status / 100));
+    let (exact, kind) = (answer.status.to_string(), format!("{}XX", answer.status / 100));
     let response = responses.get(&exact).or_else(|| responses.get(&kind));
-    let response = response.unwrap_or_else(|| panic!("{method} {path}: {exact} is not documented: {}", raw.text));
-    assert_eq!(raw.headers["content-type"], "application/json", "{method} {path}");
-    let answer = raw.answer();
+    let response = response.unwrap_or_else(|| panic!("{method} {path}: {exact} is not documented: {}", answer.text));
+    assert_eq!(answer.headers["content-type"], "application/json", "{method} {path}");
     let found = fault(&response["content"]["application/json"]["schema"], &answer.body, "answer");
-    assert_eq!(found, None, "{method} {path}: {exact} {}", raw.text);
-    if raw.status >= 400 {
+    assert_eq!(found, None, "{method} {path}: {exact} {}", answer.text);
+    if answer.status >= 400 {
         let row = format!("| `{}` | {exact} | ", answer.code());
         let table = text(&DOCUMENT["info"], "description");
-        assert!(table.contains(&row), "{method} {path}: {row:?} is not in the table of errors: {}", raw.text);
+        assert!(table.contains(&row), "{method} {path}: {row:?} is not in the table of errors: {}", answer.text);
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::{fmt::Write, fs};
 
-use fanfare_tests::{clients::python::python_module, patience::until, world::World};
+use fanfare_tests::{clients::python::python_module, world::World};
 use hyper::Method;
 
-use crate::api::{conformance::contract, conformance::samples::Things, raw_client::RawClient};
+use crate::api::{conformance::contract, conformance::samples::Things};
 
 /// Maximal number of generated requests for each operation, in addition to the requests for each parameter. With
 /// 20 requests, the test took three quarters of the time of a whole run.
@@ -68,11 +68,7 @@ async fn answers_to_generated_requests_match_the_openapi_document() {
     let _dispatcher = world.dispatcher().await;
     let things = Things::of(&world).await;
     let key = world.create_key(&["--role", "admin"]);
-    let admin = RawClient::of(&world).await.with_key(&key);
-    until("ingest to accept the admin key", async || {
-        (admin.get("/api/v1/applications").await.status == 200).then_some(())
-    })
-    .await;
+    world.client().with_key(&key).accepted().await;
     assert_as_described(&world, &things, &key, Some(&things.application)).await;
     assert_as_described(&world, &things, &world.key, None).await;
 }

@@ -9,7 +9,7 @@ use fanfare_tests::{
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{assert_refused, event, raw_client::JSON, text};
+use crate::api::{assert_refused, checked_client::JSON, event, text};
 
 /// Publishes a raw body over HTTP, with an optional `Idempotency-Key`.
 async fn publish(world: &World, key: Option<&str>, body: &str) -> fanfare_tests::clients::api::Answer {

@@ -10,9 +10,9 @@ use fanfare_tests::{
 use tokio::task::block_in_place;
 
 use crate::api::{
+    checked_client::{CheckedClient, JSON},
     conformance::contract,
     conformance::samples::Things,
-    raw_client::{JSON, RawClient},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,7 +22,7 @@ async fn ingest_needs_no_more_rights_than_it_is_given() {
     let roles = "CREATE ROLE fanfare_owner LOGIN CREATEDB; CREATE ROLE fanfare_ingest LOGIN";
     connect(&superuser).await.batch_execute(roles).await.expect("roles");
     let owner = superuser.replace("//fanfare@", "//fanfare_owner@");
-    let mut world = World::with(Servers { database_url: owner, ..Servers::shared() }, &[]).await;
+    let mut world = World::with(Servers { database_url: owner, ..Servers::given() }, &[]).await;
     let rights = fs::read_to_string(repository().join("deploy/roles.sql")).expect("the rights");
     world.database().await.batch_execute(&rights).await.expect("the rights are given");
     drop(world.take_ingest());
@@ -30,7 +30,7 @@ async fn ingest_needs_no_more_rights_than_it_is_given() {
     world.start_ingest_with(&[("DATABASE_URL", &restricted)]).await;
     let _dispatcher = world.dispatcher().await;
     let things = Things::of(&world).await;
-    let administrator = crate::api::admin_client(&world).await;
+    let administrator = CheckedClient::admin(&world).await;
 
     let mut routes = contract::routes();
     // DELETE routes come last, because other routes need the objects.
@@ -55,7 +55,7 @@ async fn ingest_needs_no_more_rights_than_it_is_given() {
         let error = ingest.batch_execute(statement).await.expect_err(statement);
         assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{statement}: {error}");
     }
-    assert_eq!(RawClient::of(&world).await.get("/api/v1/events").await.status, 200);
+    assert_eq!(CheckedClient::new(&world).get("/api/v1/events").await.status, 200);
 }
 
 async fn connect(url: &str) -> tokio_postgres::Client {

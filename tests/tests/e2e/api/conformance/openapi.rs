@@ -1,4 +1,4 @@
-//! The OpenAPI document: served to everybody, complete, and true for all routes. Each answer through a `RawClient` is
+//! The OpenAPI document: served to everybody, complete, and true for all routes. Each answer through a `CheckedClient` is
 //! checked, too.
 
 use std::collections::BTreeSet;
@@ -9,20 +9,19 @@ use serde_json::json;
 
 use crate::api::{
     assert_refused,
+    checked_client::{CheckedClient, JSON},
     conformance::contract,
     conformance::samples::{self, Things},
-    delivery_in, list,
-    raw_client::{JSON, RawClient},
-    text,
+    delivery_in, list, text,
 };
 
 #[tokio::test]
 async fn the_openapi_document_and_its_page_need_no_key() {
-    let world = World::new().await;
-    let anybody = RawClient::of(&world).await.with_key("");
+    let world = World::shared().await;
+    let anybody = CheckedClient::new(&world).with_key("");
     let served = anybody.send(Method::GET, "/api/v1/openapi.json", &[], "").await;
     assert_eq!((served.status, &served.headers["content-type"]), (200, &"application/json".parse().expect("a value")));
-    assert_eq!(&served.answer().body, contract::document());
+    assert_eq!(&served.body, contract::document());
 
     let page = anybody.send(Method::GET, "/docs", &[], "").await;
     let page = match page.headers.get("location") {
@@ -64,22 +63,22 @@ fn every_operation_has_a_unique_name_and_a_summary() {
 
 #[tokio::test]
 async fn each_route_exists_with_its_methods_and_no_others() {
-    let world = World::new().await;
-    let client = RawClient::of(&world).await;
+    let world = World::shared().await;
+    let client = CheckedClient::new(&world);
     let (routes, unknown) = (contract::routes(), Things::unknown());
     for route in &routes {
         let path = unknown.path(route);
         let of_path: Vec<_> =
             routes.iter().filter(|other| other.path == route.path).map(|other| &other.method).collect();
         for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            let answer = client.with_key("").send(method.clone(), &path, &[JSON], "{}").await.answer();
+            let answer = client.with_key("").send(method.clone(), &path, &[JSON], "{}").await;
             if of_path.contains(&&method) {
                 assert_refused(&path, &answer, (401, "missing_key", ""));
             } else {
                 assert_refused(&path, &answer, (405, "method_not_allowed", ""));
             }
         }
-        let below = client.send(route.method.clone(), &format!("{path}/nothing/here"), &[JSON], "{}").await.answer();
+        let below = client.send(route.method.clone(), &format!("{path}/nothing/here"), &[JSON], "{}").await;
         assert_refused(&path, &below, (404, "not_found", "route"));
     }
 }
@@ -89,8 +88,8 @@ async fn every_route_answers_as_documented() {
     let world = World::new().await;
     let _dispatcher = world.dispatcher().await;
     let mut things = Things::of(&world).await;
-    let client = RawClient::of(&world).await;
-    let administrator = crate::api::admin_client(&world).await;
+    let client = CheckedClient::new(&world);
+    let administrator = CheckedClient::admin(&world).await;
     let mut routes = contract::routes();
     // DELETE routes come last, because other routes need the objects.
     routes.sort_by_key(|route| route.method == Method::DELETE);

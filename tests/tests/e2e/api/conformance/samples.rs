@@ -3,7 +3,7 @@
 use fanfare_tests::{patience::until, world::World};
 use serde_json::{Value, json};
 
-use crate::api::{conformance::contract::Route, text};
+use crate::api::{checked_client::CheckedClient, conformance::contract::Route, text};
 
 /// Objects that the requests refer to: an object of each kind, all of the same application.
 #[derive(Debug, Clone)]
@@ -125,7 +125,7 @@ pub(crate) async fn replay(world: &World) -> String {
 
 /// Publishes a message that a dispatcher parks. Returns the id. Needs a running dispatcher.
 pub(crate) async fn park(world: &World) -> String {
-    let admin = crate::api::admin_client(world).await;
+    let admin = CheckedClient::admin(world).await;
     let newest = async || text(&admin.get("/api/v1/parked?limit=1").await.data()[0], "id").to_owned();
     let before = newest().await;
     let routing_key = format!("{}.{CONFIDENTIAL}", world.application);
