@@ -66,8 +66,9 @@ async fn a_look_for_expired_leases_is_bounded_and_has_a_floor() {
     assert_eq!(database.store.recover_leases(ONE, None, 2).await.expect("a commit").queued, 2);
     let floor = Timestamp::now() + Duration::from_secs(3600);
     assert_eq!(database.store.recover_leases(ONE, Some(floor), 9).await.expect("a look").queued, 0);
-    let floor = Timestamp::now() + Duration::from_secs(20);
-    assert_eq!(database.store.recover_leases(ONE, Some(floor), 9).await.expect("a commit").queued, 3, "30 s behind");
+    // The leases ended a second ago: a look begins 5 s before its floor.
+    let floor = Timestamp::now() + Duration::from_secs(1);
+    assert_eq!(database.store.recover_leases(ONE, Some(floor), 9).await.expect("a commit").queued, 3);
 }
 
 #[tokio::test]
@@ -122,9 +123,9 @@ async fn a_scheduled_delivery_whose_message_is_lost_is_recovered() {
     let taken = database.store.take_retries(ONE, lease_id(9), &retry).await.expect("a look");
     assert_eq!((taken.leased.len(), taken.backlogs.len()), (0, 0));
     due(early.delivery, "20 s").await;
-    let floor = |ahead: u64| Some(Timestamp::now() + Duration::from_secs(ahead));
-    assert_eq!(database.store.recover_scheduled(ONE, wait, floor(60), 10).await.expect("a look").queued, 0);
-    assert_eq!(database.store.recover_scheduled(ONE, wait, floor(5), 10).await.expect("a commit").queued, 1);
+    let floor = |ago: u64| Some(Timestamp::now() - Duration::from_secs(ago));
+    assert_eq!(database.store.recover_scheduled(ONE, wait, floor(10), 10).await.expect("a look").queued, 0);
+    assert_eq!(database.store.recover_scheduled(ONE, wait, floor(18), 10).await.expect("a commit").queued, 1);
 }
 
 #[tokio::test]

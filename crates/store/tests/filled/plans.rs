@@ -281,7 +281,7 @@ async fn queues(loaded: &mut Loaded) {
         format!("id BETWEEN '{least}' AND '{most}'")
     };
     loaded.database.run(&format!("UPDATE open_deliveries SET lease_until = now() - interval '1 s' WHERE state = 'sending' AND {};
-                                  UPDATE open_deliveries SET due_at = now() - interval '20 s' WHERE state = 'scheduled' AND {}",
+                                  UPDATE open_deliveries SET due_at = now() - interval '1 s' WHERE state = 'scheduled' AND {}",
                                  late(sending), late(waiting))).await;
     let recovered =
         loaded.check("recover 100 leases", 5_000, async |store| store.recover_leases(TWO, floor, 1000).await).await;
