@@ -49,13 +49,17 @@ test-rabbitmq: toolchain $(node_clients)/node_modules/.package-lock.json ## Run 
 	  env --unset=AMQP_URL deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test -p fanfare-tests; \
 	  AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos --only $(broker_faults)
 
-# The servers are private to each of the two commands. After `make test`, the build has nothing to do.
+# Bench and chaos start private servers, and mostly wait: both run side by side. After `make test`, the build has nothing
+# to do.
 smoke: toolchain ## Play each bench row and each fault for a moment
 	@deploy/dev/install
 	@deploy/dev/install faketime || echo "Continuing without the faults of wrong clocks." >&2
 	@cargo build --workspace --all-targets
-	@AMQP_URL=none DATABASE_URL=none deploy/dev/with-services $(target)/debug/bench --smoke
-	@AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos --smoke
+	@AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services bash -euc '\
+	  $(target)/debug/bench --smoke > >(sed --unbuffered "s/^/bench: /") 2>&1 & bench=$$!; \
+	  trap "kill $$bench 2>/dev/null || true; wait" EXIT; \
+	  $(target)/debug/chaos --smoke; \
+	  wait $$bench'
 
 # Each chaos run starts private servers; no servers are shared.
 chaos: toolchain ## Inject faults under load, alone and mixed, and compare all accounts (CHAOS='--list' lists the faults)
