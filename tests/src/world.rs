@@ -339,10 +339,10 @@ impl World {
     pub async fn count(&self, query: &str) -> i64 {
         let mut connection = self.connection.lock().await;
         // Each new connection costs PostgreSQL 50 ms: the caches of all partitions.
-        let connection = match connection.take().filter(|connection| !connection.is_closed()) {
-            Some(open) => connection.insert(open),
-            None => connection.insert(self.database().await),
-        };
+        if connection.as_ref().is_none_or(tokio_postgres::Client::is_closed) {
+            *connection = Some(self.database().await);
+        }
+        let connection = connection.as_ref().expect("opened above");
         connection.query_one(query, &[]).await.expect("a number").get(0)
     }
 }
@@ -351,7 +351,7 @@ impl Drop for World {
     fn drop(&mut self) {
         // The report needs the last log lines of ingest.
         self.ingest = None;
-        // A stack of its own reports itself.
+        // Other worlds keep a shared stack. All other stacks print their logs when they are dropped.
         if thread::panicking() && self.stack.is_shared() {
             self.stack.report();
         }

@@ -39,7 +39,7 @@ pub(crate) async fn open(node: &Node, url: AMQPUri, properties: ConnectionProper
     let tls = node.tls.clone();
     let connect = async move |url: AMQPUri, _: Runtime<Kit>| {
         let address = (url.authority.host.as_str(), url.authority.port);
-        // lapin runs this on a thread of its own, which the end of the caller's wait does not end.
+        // lapin runs the connector on a thread. The end of the caller's wait does not end the thread.
         let transport = answered(async { Ok(connect(address, tls.as_ref()).await?) }).await?;
         Ok(AsyncTcpStream::Plain(Sanitized::new(transport.compat())))
     };
@@ -152,7 +152,7 @@ impl Reactor for Kit {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        // lapin connects by this function only where it got no connector.
+        // lapin calls this function only without a connector.
         ready(Err(io::Error::new(io::ErrorKind::Unsupported, format!("the connector does not connect to {address}"))))
     }
 }

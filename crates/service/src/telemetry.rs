@@ -145,7 +145,7 @@ impl Telemetry {
     }
 }
 
-/// The longest wait for an answer of the collector: less than the 5 s that the end of a process waits.
+/// The longest wait for an answer of the collector: less than the 5 s for which the shutdown of the exporter waits.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The largest answer of the collector, in bytes.

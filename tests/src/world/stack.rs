@@ -157,7 +157,7 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         if self.services.take().is_none() && thread::panicking() {
-            // No world reports a stack that did not become ready.
+            // The logs of a shared stack are printed by the failing world.
             self.report();
         }
         let (servers, name) = (self.servers.clone(), self.name.clone());

@@ -8,8 +8,8 @@ use tokio_postgres::{Client, error::SqlState};
 
 use crate::{Store, StoreError};
 
-/// Migrations of this release, in their order: name and SQL. A list instead of refinery's macro saves half a minute of
-/// a first build.
+/// Migrations of this release, in their order: name and SQL. A list instead of refinery's macro: the macro compiles
+/// refinery and its regular expressions a second time.
 const MIGRATIONS: [(&str, &str); 1] = [("V1__schema", include_str!("../../migrations/V1__schema.sql"))];
 
 /// Advisory lock of a migration: a second `fanfare migrate` waits for the first.
