@@ -7,6 +7,7 @@
 --
 -- Create both (CREATE ROLE … LOGIN PASSWORD …) and the database (CREATE DATABASE … OWNER fanfare), run `fanfare migrate` as
 -- fanfare, and then this as fanfare: after the first migration, and again after each, for the tables that are new.
+-- `fanfare migrate --ingest-role fanfare_ingest` does both.
 
 BEGIN;
 

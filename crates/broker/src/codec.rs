@@ -86,6 +86,17 @@ pub fn encode_event(topology: &Topology, event: &Event, version: i64, body: &[u8
     }
 }
 
+/// Encodes an event as a foreign publisher does: without headers of Fanfare.
+pub fn encode_published(topology: &Topology, routing_key: &str, id: &str, body: &[u8]) -> Message {
+    Message {
+        exchange: topology.events_exchange(),
+        routing_key: routing_key.to_owned(),
+        body: body.to_vec(),
+        message_id: Some(id.to_owned()),
+        headers: FieldTable::default(),
+    }
+}
+
 /// Decodes a message from the events exchange, from any publisher. `fresh` is the trace of an event without a trace;
 /// `max_bytes` bounds the body.
 ///

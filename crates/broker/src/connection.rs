@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use fanfare_credentials::Credentials;
 use fanfare_domain::delivery::delay::DelayQueues;
 use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
 
-use crate::{BrokerUrls, Prefix, Topology, nodes::Node, stream::open};
+use crate::{BrokerUrls, Prefix, Topology, nodes::Node, utf8::open};
 
 /// Longest wait for a node's answer at each step; then the next node is tried. All steps together may take longer:
 /// otherwise a busy broker that answers each step late would be left before the last step, each time anew.
@@ -20,6 +21,7 @@ const HEARTBEAT: u16 = 5;
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
     urls: BrokerUrls,
+    credentials: Credentials,
     /// Declared at every connection.
     topology: Topology,
     name: String,
@@ -27,8 +29,13 @@ pub struct BrokerSettings {
 
 impl BrokerSettings {
     /// Creates the settings of a process. The broker's list of connections shows `name`.
-    pub fn new(urls: BrokerUrls, prefix: Prefix, delays: DelayQueues, name: &str) -> Self {
-        Self { urls, topology: Topology::new(prefix, delays), name: name.to_owned() }
+    pub fn new(
+        (urls, credentials): (BrokerUrls, Credentials),
+        prefix: Prefix,
+        delays: DelayQueues,
+        name: &str,
+    ) -> Self {
+        Self { urls, credentials, topology: Topology::new(prefix, delays), name: name.to_owned() }
     }
 
     /// Exchanges and queues.
@@ -44,15 +51,9 @@ impl BrokerSettings {
         self.connect(&mut self.turns(), "declares").await?.close(200, "".into()).await
     }
 
-    /// Number of messages in a queue that are not delivered to a consumer.
-    ///
-    /// # Errors
-    /// If the broker is away or the queue does not exist.
-    pub async fn queue_depth(&self, queue: &str) -> lapin::Result<u32> {
-        let connection = self.first(&mut self.turns(), "looks", None).await?;
-        let depth = ready(&connection, queue).await?;
-        connection.close(200, "".into()).await?;
-        Ok(depth)
+    /// Connects without declaring the topology.
+    pub(crate) async fn look(&self) -> lapin::Result<Connection> {
+        self.first(&mut self.turns(), "looks", None).await
     }
 
     /// The nodes in turn, from a random node on, so that connections spread over the nodes. A reconnect continues the
@@ -87,8 +88,19 @@ impl BrokerSettings {
         failed
     }
 
-    async fn connect_to(&self, node: &Node, purpose: &str, declare: Option<&Topology>) -> lapin::Result<Connection> {
+    /// All nodes.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.urls.turns(0).take(self.urls.count())
+    }
+
+    pub(crate) async fn connect_to(
+        &self,
+        node: &Node,
+        purpose: &str,
+        declare: Option<&Topology>,
+    ) -> lapin::Result<Connection> {
         let mut url = node.url.clone();
+        url.authority.userinfo = node.login(&self.credentials);
         url.query.heartbeat = Some(url.query.heartbeat.unwrap_or(HEARTBEAT));
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());

@@ -22,7 +22,7 @@ use crate::{
     BrokerSettings,
     acks::Acks,
     connection::backoff,
-    marked::sanitized_part,
+    utf8::sanitized_part,
     watchdog::{Flow, Place, watch_connection, watch_consumer},
 };
 
@@ -100,6 +100,7 @@ pub struct Feed {
 /// Consumers, each on a separate connection: a failed connection holds up a single queue.
 pub struct Consumers {
     consuming: watch::Receiver<bool>,
+    states: Arc<States>,
     supervisors: Vec<JoinHandle<()>>,
     close: CancellationToken,
 }
@@ -112,25 +113,50 @@ enum Ended {
     Closed,
 }
 
-/// States of consumers: the state of each, and true if all get messages.
+/// State of a consumer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConsumerState {
+    /// True while messages can arrive.
+    pub is_consuming: bool,
+    /// Times that the consumer was set up so far, each with a connection.
+    pub connections: u64,
+    /// Messages received and not yet acked.
+    pub in_hand: usize,
+}
+
+/// States of consumers, in the order of the feeds, and true if all get messages.
 struct States {
-    consuming: Mutex<Vec<bool>>,
+    consumers: Mutex<Vec<(ConsumerState, Option<Arc<Flow>>)>>,
     all_consuming: watch::Sender<bool>,
 }
 
-/// State of a consumer.
+/// Place of a consumer's state.
 struct State {
     index: usize,
     states: Arc<States>,
 }
 
 impl State {
-    /// Changes the state, and returns the former state.
-    fn replace(&self, is_consuming: bool) -> bool {
-        let mut consuming = self.states.consuming.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_consuming = std::mem::replace(&mut consuming[self.index], is_consuming);
-        self.states.all_consuming.send_replace(consuming.iter().all(|consumes| *consumes));
+    /// Stores that messages arrive by this flow.
+    fn begin(&self, flow: &Arc<Flow>) {
+        let mut consumers = self.states.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (state, current) = &mut consumers[self.index];
+        state.is_consuming = true;
+        state.connections += 1;
+        *current = Some(Arc::clone(flow));
+        self.tell(&consumers);
+    }
+
+    /// Stores that no more messages arrive. Returns true if messages arrived before.
+    fn end(&self) -> bool {
+        let mut consumers = self.states.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_consuming = std::mem::replace(&mut consumers[self.index].0.is_consuming, false);
+        self.tell(&consumers);
         was_consuming
+    }
+
+    fn tell(&self, consumers: &[(ConsumerState, Option<Arc<Flow>>)]) {
+        self.states.all_consuming.send_replace(consumers.iter().all(|(state, _)| state.is_consuming));
     }
 }
 
@@ -152,19 +178,33 @@ impl Consumers {
         stop: CancellationToken,
     ) -> Self {
         let (all_consuming, consuming) = watch::channel(false);
-        let states = Arc::new(States { consuming: Mutex::new(vec![false; feeds.len()]), all_consuming });
+        let consumers = feeds.iter().map(|_| (ConsumerState::default(), None)).collect();
+        let states = Arc::new(States { consumers: Mutex::new(consumers), all_consuming });
         let signals = Signals { wanted, stop, close: CancellationToken::new() };
         let start = |(index, feed)| {
             let state = State { index, states: Arc::clone(&states) };
             tokio::spawn(supervise(settings.clone(), feed, signals.clone(), state))
         };
         let supervisors = feeds.into_iter().enumerate().map(start).collect();
-        Self { consuming, supervisors, close: signals.close }
+        Self { consuming, states, supervisors, close: signals.close }
     }
 
     /// Watches the consumers: true while messages can arrive from all queues.
     pub fn consuming(&self) -> watch::Receiver<bool> {
         self.consuming.clone()
+    }
+
+    /// Reader of the states, in the order of the feeds.
+    pub fn states(&self) -> impl Fn() -> Vec<ConsumerState> + Send + 'static {
+        let states = Arc::clone(&self.states);
+        move || {
+            let consumers = states.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = |(state, flow): &(ConsumerState, Option<Arc<Flow>>)| ConsumerState {
+                in_hand: flow.as_ref().map_or(0, |flow| flow.in_hand()),
+                ..*state
+            };
+            consumers.iter().map(state).collect()
+        }
     }
 
     /// Closes the channels, and waits until the close has finished. Later acks have no effect.
@@ -197,7 +237,7 @@ async fn supervise(settings: BrokerSettings, feed: Feed, mut signals: Signals, s
             }
             Err(error) => Err(error),
         };
-        let was_consuming = state.replace(false);
+        let was_consuming = state.end();
         let error = match ended {
             Ok(Ended::Closed) => return,
             Ok(Ended::Paused) => {
@@ -219,12 +259,12 @@ async fn consume(connection: &Connection, feed: &Feed, signals: &mut Signals, st
     let Line { channel, flow, mut pump, mut acks, close: close_acks } =
         set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
     tracing::info!(queue = feed.queue, "consuming from the broker");
-    state.replace(true);
+    state.begin(&flow);
     let ended = tokio::select! {
         biased;
         () = signals.stop.cancelled() => {
             cancel(&channel, &feed.queue).await;
-            state.replace(false);
+            state.end();
             signals.close.cancelled().await;
             Ended::Closed
         }

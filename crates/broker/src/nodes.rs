@@ -2,8 +2,9 @@
 
 use std::{fmt, path::Path, str::FromStr, sync::Arc};
 
+use fanfare_credentials::{Credentials, Secret};
 use fanfare_tls::{add_roots, client_config, system_roots};
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::{AMQPScheme, AMQPUri, AMQPUserInfo};
 use rustls::{ClientConfig, pki_types::ServerName};
 
 /// URL of the broker: `amqp://user:password@host:port/vhost`, or the URLs of a cluster's nodes, separated by commas.
@@ -73,6 +74,27 @@ impl Node {
         let (host, port) = (&self.url.authority.host, self.url.authority.port);
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
+
+    /// User and password for the next login. The file of the URLs may have changed since the start.
+    pub(crate) fn login(&self, credentials: &Credentials) -> AMQPUserInfo {
+        let (username, password) = credentials.apart();
+        let of_url = &self.url.authority.userinfo;
+        let of_file = || self.login_in(&credentials.url).unwrap_or_else(|| of_url.clone());
+        let of_url = if credentials.url.is_in_file() { of_file() } else { of_url.clone() };
+        AMQPUserInfo { username: username.unwrap_or(of_url.username), password: password.unwrap_or(of_url.password) }
+    }
+
+    /// User and password of this node in a file of URLs.
+    fn login_in(&self, urls: &Secret) -> Option<AMQPUserInfo> {
+        let nodes = split(&urls.text()).into_iter().filter_map(|url| read_uri(&url).ok());
+        let found = nodes
+            .map(|(url, _)| url.authority)
+            .find(|authority| (&authority.host, authority.port) == (&self.url.authority.host, self.url.authority.port));
+        if found.is_none() {
+            tracing::warn!(node = self.address(), "the file of AMQP_URL_FILE has lost this node; keeping the login");
+        }
+        Some(found?.userinfo)
+    }
 }
 
 /// Splits a text into URLs. A comma without a URL behind belongs to the URL before, since a password may contain
@@ -100,17 +122,23 @@ fn parse(text: &str) -> Result<Node, String> {
         Some((scheme, _)) if ["amqp", "amqps"].contains(&scheme.to_lowercase().as_str()) => {}
         _ => return Err("it begins with neither amqp:// nor amqps://".to_owned()),
     }
-    let (text, file) = without_file(text)?;
-    let mut url: AMQPUri = text.parse()?;
-    if let Some(host) = ipv6_host(&text) {
-        url.authority.host = host.to_owned();
-    }
+    let (url, file) = read_uri(text)?;
     let tls = match (&url.scheme, file) {
         (AMQPScheme::AMQPS, file) => Some(tls(&url.authority.host, file.as_deref())?),
         (AMQPScheme::AMQP, None) => None,
         (AMQPScheme::AMQP, Some(_)) => return Err("its cacertfile needs amqps://".to_owned()),
     };
     Ok(Node { url, tls })
+}
+
+/// Reads a URL, and the path of its `cacertfile`.
+fn read_uri(text: &str) -> Result<(AMQPUri, Option<String>), String> {
+    let (text, file) = without_file(text)?;
+    let mut url: AMQPUri = text.parse()?;
+    if let Some(host) = ipv6_host(&text) {
+        url.authority.host = host.to_owned();
+    }
+    Ok((url, file))
 }
 
 /// Splits off the value of `cacertfile`, unknown to lapin.
@@ -175,6 +203,35 @@ mod tests {
     fn an_ipv6_address_is_a_host() {
         assert_eq!(hosts("amqp://u:p@[2001:db8::1]:5673/v,amqp://[::1]"), ["[2001:db8::1]:5673", "[::1]:5672"]);
         assert_eq!(hosts("amqp://u:p%5B@host/[v]"), ["host:5672"]);
+    }
+
+    #[test]
+    fn settings_beat_the_login_of_the_url() {
+        let node = &"amqp://u:p@host".parse::<BrokerUrls>().expect("a URL").0[0];
+        let login = |credentials: &Credentials| {
+            let AMQPUserInfo { username, password } = node.login(credentials);
+            (username, password)
+        };
+        let mut credentials = Credentials::of_url("amqp://u:p@host");
+        assert_eq!(login(&credentials), ("u".to_owned(), "p".to_owned()));
+        credentials.password = Some(Secret::new("p@ss/w"));
+        assert_eq!(login(&credentials), ("u".to_owned(), "p@ss/w".to_owned()));
+        credentials.username = Some(Secret::new("us er"));
+        assert_eq!(login(&credentials), ("us er".to_owned(), "p@ss/w".to_owned()));
+    }
+
+    #[test]
+    fn the_file_of_the_urls_is_read_at_each_login() {
+        let path = std::env::temp_dir().join(format!("fanfare-urls-{}", std::process::id()));
+        std::fs::write(&path, "amqp://u:first@a,amqp://u:other@b\n").expect("a file");
+        let credentials = Credentials { url: Secret::in_file(&path).expect("a file"), username: None, password: None };
+        let urls: BrokerUrls = credentials.url.text().parse().expect("URLs");
+        assert_eq!(urls.0[0].login(&credentials).password, "first");
+        std::fs::write(&path, "amqp://u:second@a").expect("a file");
+        assert_eq!(urls.0[0].login(&credentials).password, "second");
+        // The node is missing in the file.
+        assert_eq!(urls.0[1].login(&credentials).password, "other");
+        std::fs::remove_file(&path).expect("a file");
     }
 
     #[test]

@@ -10,9 +10,8 @@ use serde_json::Value;
 use crate::{
     Incoming, Message, Topology, Unreadable,
     codec::text,
-    marked::{is_sanitized, not_utf8},
-    sanitize::sanitize,
     topology::{DUE, PARKED},
+    utf8::{is_sanitized, not_utf8, sanitize},
 };
 
 const PARKED_REASON: &str = "fanfare-reason";

@@ -1,6 +1,12 @@
 //! Publishing with confirms.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{
@@ -55,6 +61,18 @@ pub enum PublishError {
 pub struct Publisher {
     jobs: mpsc::Sender<Job>,
     link: watch::Receiver<Link>,
+    connections: Arc<AtomicU64>,
+}
+
+/// State of the connection for publishing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublisherState {
+    /// True while connected.
+    pub is_connected: bool,
+    /// True while the broker accepts no messages, because of its memory or disk.
+    pub is_blocked: bool,
+    /// Connections made so far.
+    pub connections: u64,
 }
 
 struct Job {
@@ -84,8 +102,10 @@ impl Publisher {
     pub fn start(settings: BrokerSettings, stop: CancellationToken) -> Self {
         let (jobs, queue) = mpsc::channel(MAX_IN_FLIGHT);
         let (state, link) = watch::channel(Link::Away);
-        tokio::spawn(async move { stop.run_until_cancelled(supervise(settings, queue, state)).await });
-        Self { jobs, link }
+        let connections = Arc::<AtomicU64>::default();
+        let count = Arc::clone(&connections);
+        tokio::spawn(async move { stop.run_until_cancelled(supervise(settings, queue, state, &count)).await });
+        Self { jobs, link, connections }
     }
 
     /// Publishes a persistent message, and waits for the broker's confirm.
@@ -119,18 +139,34 @@ impl Publisher {
         }
     }
 
+    /// State of the connection.
+    pub fn state(&self) -> PublisherState {
+        let connections = self.connections.load(Ordering::Relaxed);
+        let (is_connected, is_blocked) = match &*self.link.borrow() {
+            Link::Away => (false, false),
+            Link::Connected(status) => (status.connected(), status.blocked()),
+        };
+        PublisherState { is_connected, is_blocked, connections }
+    }
+
     /// True if a publish can succeed now.
     pub fn is_ready(&self) -> bool {
         self.link.borrow().accepts()
     }
 }
 
-async fn supervise(settings: BrokerSettings, mut queue: mpsc::Receiver<Job>, state: watch::Sender<Link>) {
+async fn supervise(
+    settings: BrokerSettings,
+    mut queue: mpsc::Receiver<Job>,
+    state: watch::Sender<Link>,
+    connections: &AtomicU64,
+) {
     let (mut waits, mut turns) = (backoff(), settings.turns());
     loop {
         match settings.connect(&mut turns, "publishes").await {
             Ok(connection) => {
                 tracing::info!("connected to the broker for publishing");
+                connections.fetch_add(1, Ordering::Relaxed);
                 state.send_replace(Link::Connected(Arc::new(connection.status().clone())));
                 waits = backoff();
                 let ended = publish_on(&connection, &mut queue).await;

@@ -117,6 +117,17 @@ impl Topology {
         format!("{}.{what}", self.prefix.0)
     }
 
+    /// Name of a queue that is no part of the topology.
+    pub(crate) fn private_queue(&self, name: &str) -> String {
+        self.named(name)
+    }
+
+    /// Names of all queues, without and with the prefix.
+    pub(crate) fn queue_names(&self) -> Vec<(String, String)> {
+        let short = |name: &str| name[self.prefix.0.len() + 1..].to_owned();
+        self.queues().into_iter().map(|queue| (short(&queue.name), queue.name)).collect()
+    }
+
     fn queues(&self) -> Vec<Queue> {
         let deliveries = |key: &str| (self.deliveries_exchange(), key.to_owned());
         let plain = || {

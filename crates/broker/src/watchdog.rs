@@ -53,11 +53,15 @@ impl Flow {
         Arc::clone(&self.places)
     }
 
+    /// Messages that have not ended.
+    pub(crate) fn in_hand(&self) -> usize {
+        Arc::strong_count(&self.places) - 1
+    }
+
     /// True if the consumer has room, but has not got any message for long.
     fn is_silent(&self, now: Instant) -> bool {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let on_their_way = Arc::strong_count(&self.places) - 1;
-        on_their_way < self.prefetch && now.saturating_duration_since(last) >= SILENT_AFTER
+        self.in_hand() < self.prefetch && now.saturating_duration_since(last) >= SILENT_AFTER
     }
 }
 

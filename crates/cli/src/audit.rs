@@ -26,7 +26,9 @@ impl Command {
             Self::Key(KeyCommand::List)
             | Self::Parked(ParkedCommand::List { .. } | ParkedCommand::Show { .. })
             | Self::Dialect(_)
-            | Self::Migrate { .. } => None,
+            | Self::Doctor(_)
+            | Self::Verify(_)
+            | Self::Migrate(_) => None,
         }
     }
 }

@@ -1,14 +1,17 @@
 //! The command `fanfare`: administration from a shell.
 
 mod audit;
+mod doctor;
+mod json_client;
 mod keys;
+mod migrate;
 mod parked;
+mod verify;
 
 use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -31,7 +34,7 @@ use fanfare_store::{
 };
 use jiff::Timestamp;
 
-use crate::parked::ParkedCommand;
+use crate::{doctor::DoctorSettings, parked::ParkedCommand, verify::VerifySettings};
 
 /// Administers Fanfare. Reads DATABASE_URL from the environment. Some commands also read settings of the services:
 /// see deploy/settings.md.
@@ -45,11 +48,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Brings the schema of the database up to date.
-    Migrate {
-        /// Seconds to wait for a database that does not answer yet.
-        #[arg(long, default_value_t = 0)]
-        wait: u64,
-    },
+    Migrate(migrate::MigrateArguments),
     /// Manages applications.
     #[command(subcommand)]
     App(AppCommand),
@@ -65,6 +64,12 @@ enum Command {
     /// Manages parked messages, which Fanfare could not process.
     #[command(subcommand)]
     Parked(ParkedCommand),
+    /// Examines broker, database, agreement of the processes, and network, and names each fault with the remedy. Needs
+    /// the settings of a dispatcher.
+    Doctor(doctor::DoctorArguments),
+    /// Publishes through a running deployment, receives the deliveries, and compares both: proves that no accepted event
+    /// is lost, also while processes or servers are killed. Needs AMQP_URL, too.
+    Verify(verify::VerifyArguments),
     /// Re-encrypts all secrets, headers and bodies with the first key of FANFARE_SECRET_KEYS. Services may run
     /// meanwhile.
     Reencrypt,
@@ -127,7 +132,7 @@ impl Configuration {
     /// Reads the keys only for `endpoint` and `reencrypt`, and the broker only for `parked put-back`. All other
     /// commands work without keys and broker.
     fn read(environment: &mut Environment, command: &Command) -> Option<Self> {
-        let url = environment.database_url();
+        let database = environment.database();
         let keyring = match command {
             Command::Endpoint(_) | Command::Reencrypt => environment.secret_keys(),
             _ => Some(Keyring::empty()),
@@ -138,9 +143,10 @@ impl Configuration {
             Command::Parked(ParkedCommand::PutBack { .. }) => Some(parked::broker(environment)),
             _ => None,
         };
+        let (url, credentials) = database?;
         Some(Self {
             broker: broker.map_or(Some(None), |broker| broker.map(Some))?,
-            store: StoreSettings { url: url?, connections: 2, keyring: keyring? },
+            store: StoreSettings { url, credentials, connections: 2, keyring: keyring? },
             dialects: dialects?,
             url_policy: url_policy?,
         })
@@ -160,12 +166,22 @@ async fn main() -> anyhow::Result<()> {
         }
         _ => {}
     }
-    let configuration = Configuration::read(&mut environment, &arguments.command);
+    let command = match arguments.command {
+        Command::Doctor(arguments) => {
+            let settings = DoctorSettings::read(&mut environment);
+            return doctor::run(environment.finish(settings)?, arguments).await;
+        }
+        Command::Verify(arguments) => {
+            let settings = VerifySettings::read(&mut environment);
+            return verify::run(environment.finish(settings)?, arguments).await;
+        }
+        command => command,
+    };
+    let configuration = Configuration::read(&mut environment, &command);
     let configuration = environment.finish(configuration)?;
     let store = Store::new(configuration.store.clone())?;
-    let entry =
-        audit::begin(&store, &arguments.command).await.context("cannot write the audit log; nothing changed")?;
-    let done = run(&store, configuration, arguments.command).await;
+    let entry = audit::begin(&store, &command).await.context("cannot write the audit log; nothing changed")?;
+    let done = run(&store, configuration, command).await;
     if let Some(entry) = entry {
         audit::end(&store, entry, &done).await.context("the command has ended, but the audit log lacks the outcome")?;
     }
@@ -176,7 +192,7 @@ async fn main() -> anyhow::Result<()> {
 async fn run(store: &Store, configuration: Configuration, command: Command) -> anyhow::Result<Option<String>> {
     match command {
         Command::Parked(command) => parked::run(store, configuration.broker, command).await?,
-        Command::Migrate { wait } => migrate(store, Duration::from_secs(wait)).await?,
+        Command::Migrate(arguments) => migrate::run(store, &arguments).await?,
         Command::App(AppCommand::Create { name, dialect, email, strict }) => {
             let id = ApplicationId::new(Timestamp::now(), rand::random());
             create_application(store, &configuration, NewApplication { id, name, dialect, is_strict: strict, email })
@@ -184,8 +200,8 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
             return Ok(Some(id.to_string()));
         }
         Command::Reencrypt => reencrypt(store).await?,
-        // `main` has run these commands: dialects need no database.
-        Command::Dialect(_) => {}
+        // `main` has run these commands: dialects need no database, and doctor and verify need further settings.
+        Command::Dialect(_) | Command::Doctor(_) | Command::Verify(_) => {}
         Command::Key(command) => return Ok(keys::run(store, command).await?.map(|key| key.to_string())),
         Command::Endpoint(EndpointCommand::Create { application, url, events }) => {
             let endpoint = create_endpoint(store, &configuration, application, &url, events).await?;
@@ -208,23 +224,6 @@ async fn reencrypt(store: &Store) -> anyhow::Result<()> {
         println!("re-encrypted: {secrets} secrets, the headers of {headers} endpoints, {bodies} bodies of events");
     }
     bail!("a process still encrypts with another key: give all processes the same FANFARE_SECRET_KEYS, then try again")
-}
-
-async fn migrate(store: &Store, wait: Duration) -> anyhow::Result<()> {
-    let started = tokio::time::Instant::now();
-    loop {
-        match store.migrate(Timestamp::now()).await {
-            Ok(applied) if applied.is_empty() => println!("the schema is up to date"),
-            Ok(applied) => applied.iter().for_each(|name| println!("applied {name}")),
-            Err(error) if error.is_transient() && started.elapsed() < wait => {
-                eprintln!("waiting for the database: {error}");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                continue;
-            }
-            Err(error) => return Err(error).context("cannot bring the schema up to date"),
-        }
-        return Ok(());
-    }
 }
 
 async fn create_application(store: &Store, configuration: &Configuration, new: NewApplication) -> anyhow::Result<()> {

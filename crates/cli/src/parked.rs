@@ -70,8 +70,8 @@ pub(crate) struct Choice {
 
 /// Reads the settings of the broker.
 pub(crate) fn broker(environment: &mut Environment) -> Option<BrokerSettings> {
-    let (urls, prefix) = (environment.amqp_urls(), environment.prefix());
-    Some(BrokerSettings::new(urls?, prefix?, DelayQueues::new([]), "fanfare command"))
+    let (broker, prefix) = (environment.broker(), environment.prefix());
+    Some(BrokerSettings::new(broker?, prefix?, DelayQueues::new([]), "fanfare command"))
 }
 
 /// Runs a command. `put-back` needs `broker`.

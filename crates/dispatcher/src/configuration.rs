@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fanfare_broker::BrokerSettings;
+use fanfare_credentials::Secret;
 use fanfare_domain::{
     delivery::{delay::DelayQueues, lane},
     dialect::Dialects,
@@ -48,7 +49,7 @@ pub(crate) struct HeldLimits {
 /// Settings of failure mails to owners of endpoints.
 pub(crate) struct Mails {
     /// Mail server and sender; `None` sends no mails.
-    pub(crate) server: Option<(SmtpServer, Sender)>,
+    pub(crate) server: Option<((SmtpServer, Secret), Sender)>,
     /// Minimum time between two mails to a recipient.
     pub(crate) interval: Duration,
 }
@@ -68,9 +69,9 @@ pub(crate) struct Limits {
 
 impl Configuration {
     pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
-        let amqp_urls = environment.amqp_urls();
+        let broker = environment.broker();
         let prefix = environment.prefix();
-        let database_url = environment.database_url();
+        let database = environment.database();
         let connections = environment.database_connections();
         let keyring = environment.secret_keys();
         let dialects = environment.dialects();
@@ -93,9 +94,10 @@ impl Configuration {
         check_retention(environment, kept, lifetime.max(held.as_ref()?.max_age));
         let settings = agreed_settings(&dialects, expiry?, kept);
         let delays = DelayQueues::new(dialects.waits());
+        let (url, credentials) = database?;
         Some(Self {
-            broker: BrokerSettings::new(amqp_urls?, prefix?, delays, "fanfare dispatcher"),
-            store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
+            broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare dispatcher"),
+            store: StoreSettings { url, credentials, connections: connections?, keyring: keyring? },
             outbound: outbound?,
             dialects,
             expiry: expiry?,
@@ -161,7 +163,7 @@ fn mails(environment: &mut Environment) -> Option<Mails> {
                    `smtp://user:password@host:587` (STARTTLS is required) or `smtp://host:25?tls=none` (not encrypted, \
                    for a relay on the same machine); user and password are percent-encoded, and may be left out \
                    together. Without a server, no mails are sent";
-    let server = environment.optional("FANFARE_SMTP_URL", meaning);
+    let server = environment.secret("FANFARE_SMTP_URL", meaning);
     let meaning = "sender of failure mails, such as `Fanfare <fanfare@example.com>`; required with `FANFARE_SMTP_URL`";
     let from = match server {
         Some(_) => environment.required("FANFARE_MAIL_FROM", meaning),
@@ -176,6 +178,7 @@ fn outbound_settings(environment: &mut Environment) -> Option<outbound::Settings
     let policy = environment.url_policy();
     let extra_roots = environment.extra_roots();
     let name_servers = environment.name_servers();
-    let proxy = environment.egress_proxy().map(|(address, gives_names)| outbound::Proxy { address, gives_names });
+    let proxy = environment.egress_proxy();
+    let proxy = proxy.map(|((address, url), gives_names)| outbound::Proxy { address, url, gives_names });
     Some(outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy })
 }

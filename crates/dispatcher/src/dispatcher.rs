@@ -3,19 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use fanfare_broker::{BrokerSettings, Consumers, Feed, Incoming, Publisher};
+use fanfare_broker::{BrokerSettings, ConsumerState, Consumers, Feed, Incoming, Publisher};
 use fanfare_domain::{
     dialect::Dialects,
     ids::{EndpointId, ProcessId},
 };
 use fanfare_mailer::Mailer;
 use fanfare_outbound::Client;
-use fanfare_service::Operations;
+use fanfare_service::{Operations, Readiness};
 use fanfare_store::{Directory, Store};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -26,7 +25,7 @@ use crate::{
     database::Database,
     jobs,
     lanes::Lanes,
-    metric,
+    report::{self, Connections},
     stages::{
         InFlight,
         attempt::{self, Attempts},
@@ -44,14 +43,6 @@ const CHANNEL: usize = 512;
 
 /// Prefetch of the parked queue, and of the unrouted queue.
 const ODD_PREFETCH: u16 = 16;
-
-/// Interval of the reports of lanes and backlogs to the metrics.
-const REPORTS_EVERY: Duration = Duration::from_secs(2);
-
-/// Interval of the counts of deliveries in waiting backlogs, number of counted backlogs, and bound of each count.
-const COUNTS_EVERY: Duration = Duration::from_secs(10);
-const MAX_COUNTED: usize = 200;
-const COUNTED_EACH: usize = 1000;
 
 /// A configured process, ready to run.
 pub(crate) struct Dispatcher {
@@ -124,6 +115,7 @@ impl Dispatcher {
         let others = Consumers::start(self.broker.clone(), others, wanted, stop.clone());
         let is_ready = readiness(self.database.availability(), consumers.consuming(), publisher.clone());
         tokio::spawn(operations.run(is_ready, end.clone()));
+        tokio::spawn(report::connections(self.connections(&publisher, consumers.states(), others.states())));
 
         let loading = async {
             self.database.store.wait_until_migrated().await;
@@ -139,8 +131,9 @@ impl Dispatcher {
         let sight = jobs::Sight::new(self.takeover_after);
         let running = Running { context: Arc::clone(&context), wakes, sight, stop: stop.clone() };
         let background = TaskTracker::new();
-        tokio::spawn(show_version(context.directory.clone()));
-        tokio::spawn(report(Arc::clone(&context)));
+        tokio::spawn(report::version(Arc::clone(&context)));
+        tokio::spawn(report::work(Arc::clone(&context), self.limits.places));
+        tokio::spawn(report::depths(self.broker.clone()));
         let mut stages = self.start(running, inlets, &background);
         tracing::info!(process = %context.process(), "dispatching");
 
@@ -172,6 +165,19 @@ impl Dispatcher {
         }
         tracing::info!("drained");
         Ok(())
+    }
+
+    fn connections(
+        &self,
+        publisher: &Publisher,
+        work: impl Fn() -> Vec<ConsumerState> + Send + 'static,
+        others: impl Fn() -> Vec<ConsumerState> + Send + 'static,
+    ) -> Connections {
+        Connections {
+            database: self.database.clone(),
+            publisher: publisher.clone(),
+            consumers: Box::new(move || [work(), others()].concat()),
+        }
     }
 
     /// Endpoints with room in the lane are sent to `wake`.
@@ -263,6 +269,8 @@ impl Dispatcher {
         background.spawn(jobs::Suspects { context: shared(), attempts, sight }.run(stop.clone()));
         background.spawn(jobs::Sweep { database: database() }.run(stop.clone()));
         background.spawn(jobs::vacuum(database(), stop.clone()));
+        background.spawn(jobs::census(database(), stop.clone()));
+        background.spawn(jobs::build_indexes(database(), stop.clone()));
         let (directory, limits) = (context.directory.clone(), self.held);
         background.spawn(jobs::Holding { database: database(), directory, limits }.run(stop.clone()));
         background.spawn(jobs::Replays { context: shared() }.run(stop.clone()));
@@ -279,49 +287,13 @@ fn readiness(
     database: watch::Receiver<bool>,
     consuming: watch::Receiver<bool>,
     publisher: Publisher,
-) -> impl Fn() -> Result<(), String> {
-    move || match (*database.borrow(), *consuming.borrow(), publisher.is_ready()) {
-        (false, ..) => Err("the database is away, or not migrated".to_owned()),
-        (_, false, _) => Err("not consuming from the broker".to_owned()),
-        (.., false) => Err("cannot publish to the broker".to_owned()),
-        _ => Ok(()),
-    }
-}
-
-/// Reports lanes and backlogs to the metrics, until the process exits.
-async fn report(context: Arc<Context>) {
-    let mut counted: Option<Instant> = None;
-    loop {
-        let lanes = context.lanes.report().await;
-        let backlogs = context.backlogs.report(context.lanes.places.left_to_drains(false) == 0);
-        // All counts are exact in `f64`: the memory of a process holds fewer than 2^53 entries.
-        metrics::gauge!(metric::LANES, "state" => "slow").set(lanes.slow as f64);
-        metrics::gauge!(metric::LANES, "state" => "open").set(lanes.open as f64);
-        metrics::gauge!(metric::PLACES_USED).set(lanes.places as f64);
-        metrics::gauge!(metric::BACKLOGS, "state" => "owned").set(backlogs.owned as f64);
-        metrics::gauge!(metric::BACKLOGS, "state" => "waiting").set(backlogs.waiting.len() as f64);
-        metrics::gauge!(metric::BACKLOG_WAIT).set(backlogs.p95_wait.as_secs_f64());
-        if counted.is_none_or(|counted| counted.elapsed() >= COUNTS_EVERY) {
-            counted = Some(Instant::now());
-            let waiting = &backlogs.waiting[..backlogs.waiting.len().min(MAX_COUNTED)];
-            let store = &context.database.store;
-            if let Ok(count) = store.with_deadline(REPORTS_EVERY, store.count_queued(waiting, COUNTED_EACH)).await {
-                metrics::gauge!(metric::BACKLOG_DELIVERIES).set(count as f64);
-            }
-        }
-        tokio::time::sleep(REPORTS_EVERY).await;
-    }
-}
-
-/// Reports the version of the loaded configuration to the metrics, at each change.
-async fn show_version(directory: Directory) {
-    let mut changes = directory.changes();
-    loop {
-        let version = changes.borrow_and_update().version;
-        // Exact up to 2^53 changes.
-        metrics::gauge!(metric::CONFIGURATION_VERSION).set(version as f64);
-        if changes.changed().await.is_err() {
-            return;
+) -> impl Fn() -> Readiness {
+    let unless = |is_good: bool, reason: &str| if is_good { Ok(()) } else { Err(reason.to_owned()) };
+    move || {
+        let consuming = unless(*consuming.borrow(), "not consuming from the broker");
+        Readiness {
+            process: unless(*database.borrow(), "the database is away, or not migrated"),
+            broker: consuming.and(unless(publisher.is_ready(), "cannot publish to the broker")),
         }
     }
 }

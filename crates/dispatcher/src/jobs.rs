@@ -1,8 +1,10 @@
 //! Background jobs. `presence` and `recovery` run in each process. Every other job runs in a single process at a time,
 //! under an advisory lock.
 
+mod census;
 mod failure_mails;
 mod holding;
+mod indexes;
 mod partitions;
 mod presence;
 mod recovery;
@@ -15,8 +17,10 @@ use std::{future::Future, time::Duration};
 use fanfare_store::{AdvisoryLock, Job, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use census::census;
 pub(crate) use failure_mails::FailureMails;
 pub(crate) use holding::Holding;
+pub(crate) use indexes::build_indexes;
 pub(crate) use partitions::Partitions;
 pub(crate) use presence::{Presence, Sight, leave, release};
 pub(crate) use recovery::Recovery;
@@ -24,7 +28,7 @@ pub(crate) use replays::Replays;
 pub(crate) use suspects::Suspects;
 pub(crate) use sweep::{Sweep, vacuum};
 
-use crate::database::Database;
+use crate::{database::Database, metric, report::unix_seconds};
 
 /// Deadline of a run.
 const RUN_TIMEOUT: Duration = Duration::from_secs(120);
@@ -60,8 +64,10 @@ impl Schedule {
     /// Runs the job until the end, the deadline or `stop`, then unlocks.
     async fn run(&self, lock: AdvisoryLock, work: impl Future<Output = Result<(), StoreError>>) {
         // Each job commits statement by statement: the next run continues an interrupted run.
-        if let Some(Err(error)) = self.stop.run_until_cancelled(self.store().with_deadline(RUN_TIMEOUT, work)).await {
-            self.failed(&error);
+        match self.stop.run_until_cancelled(self.store().with_deadline(RUN_TIMEOUT, work)).await {
+            Some(Ok(())) => metrics::gauge!(metric::JOB_SUCCESS, "task" => self.job.name()).set(unix_seconds()),
+            Some(Err(error)) => self.failed(&error),
+            None => {}
         }
         // After the deadline the connection is closed, which ends the lock.
         let _ = tokio::time::timeout(LOCK_TIMEOUT, lock.unlock()).await;

@@ -58,15 +58,13 @@ pub(crate) struct Lanes {
     wakes: mpsc::UnboundedSender<EndpointId>,
 }
 
-/// Lanes and places at an instant, for metrics.
+/// Lanes at an instant, for metrics.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct LaneReport {
     /// Number of lanes with [`Pace::Slow`].
     pub(crate) slow: usize,
     /// Number of lanes with an open breaker.
     pub(crate) open: usize,
-    /// Number of places in use.
-    pub(crate) places: usize,
 }
 
 /// Permits for a backlog, and the reason for not reserving more.
@@ -294,7 +292,7 @@ impl Lanes {
 
     /// Reports all lanes, and forgets lanes without an attempt for long.
     pub(crate) async fn report(&self) -> LaneReport {
-        let mut report = LaneReport { places: self.places.used_places(), ..LaneReport::default() };
+        let mut report = LaneReport::default();
         let now = Instant::now();
         let is_kept = |entry: &Entry| {
             let lane = entry.lane();

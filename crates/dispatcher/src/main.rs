@@ -9,6 +9,7 @@ mod dispatcher;
 mod jobs;
 mod lanes;
 mod metric;
+mod report;
 mod stages;
 
 use fanfare_service::{Environment, Operations, Telemetry, argument, raise_open_files, reference, stop_signal};

@@ -1,20 +1,31 @@
 //! Metrics of the dispatcher.
 
-use fanfare_service::{Metric, MetricKind};
+use fanfare_service::{Labels, Metric, MetricKind};
 
 pub(crate) const EVENTS: &str = "fanfare_events_total";
 pub(crate) const ATTEMPTS: &str = "fanfare_attempts_total";
 pub(crate) const ATTEMPT_SECONDS: &str = "fanfare_attempt_seconds";
+pub(crate) const FIRST_ATTEMPT_LAG: &str = "fanfare_first_attempt_lag_seconds";
 pub(crate) const ATTEMPTS_IN_FLIGHT: &str = "fanfare_attempts_in_flight";
-pub(crate) const PLACES_USED: &str = "fanfare_places_used";
+pub(crate) const PLACES: &str = "fanfare_places";
+pub(crate) const PLACE_BYTES: &str = "fanfare_place_bytes";
 pub(crate) const LANES: &str = "fanfare_lanes";
-pub(crate) const DELIVERIES: &str = "fanfare_deliveries_ended_total";
-pub(crate) const QUEUED: &str = "fanfare_queued_total";
+pub(crate) const BREAKERS_OPENED: &str = "fanfare_breakers_opened_total";
 pub(crate) const BACKLOGS: &str = "fanfare_backlogs";
 pub(crate) const BACKLOG_WAIT: &str = "fanfare_backlog_wait_seconds";
 pub(crate) const BACKLOG_DELIVERIES: &str = "fanfare_backlog_deliveries";
 pub(crate) const LEASE_SECONDS: &str = "fanfare_lease_seconds";
+pub(crate) const COMMIT_SECONDS: &str = "fanfare_commit_seconds";
+pub(crate) const COMMIT_ROWS: &str = "fanfare_commit_rows";
+pub(crate) const MESSAGES_IN_HAND: &str = "fanfare_messages_in_hand";
+pub(crate) const QUEUE_READY: &str = "fanfare_queue_ready";
+pub(crate) const QUEUE_CONSUMERS: &str = "fanfare_queue_consumers";
+pub(crate) const LOOKED: &str = "fanfare_looked_timestamp_seconds";
+pub(crate) const DATABASE_AVAILABLE: &str = "fanfare_database_available";
 pub(crate) const DISPATCHERS: &str = "fanfare_dispatchers";
+pub(crate) const DISAGREEING: &str = "fanfare_disagreeing_processes";
+pub(crate) const DELIVERIES: &str = "fanfare_deliveries_ended_total";
+pub(crate) const QUEUED: &str = "fanfare_queued_total";
 pub(crate) const UNCONFIRMED_RETRIES: &str = "fanfare_unconfirmed_retries_total";
 pub(crate) const PARKED: &str = "fanfare_parked_total";
 pub(crate) const UNROUTED: &str = "fanfare_unrouted_total";
@@ -22,88 +33,331 @@ pub(crate) const CONFIGURATION_VERSION: &str = "fanfare_configuration_version";
 pub(crate) const RECOVERED: &str = "fanfare_recovered_total";
 pub(crate) const RECOVERY_SECONDS: &str = "fanfare_recovery_seconds";
 pub(crate) const MAILS: &str = "fanfare_mails_total";
+pub(crate) const JOB_SUCCESS: &str = "fanfare_job_success_timestamp_seconds";
+pub(crate) const HELD: &str = "fanfare_held_deliveries";
+pub(crate) const PARKED_MESSAGES: &str = "fanfare_parked_messages";
+pub(crate) const NOTICES: &str = "fanfare_failure_notices";
+pub(crate) const REPLAYS: &str = "fanfare_replays_running";
+pub(crate) const ENDPOINTS: &str = "fanfare_endpoints";
+pub(crate) const PARTITIONS_AHEAD: &str = "fanfare_partitions_ahead_days";
+pub(crate) const STORAGE: &str = "fanfare_storage_bytes";
 
-pub(crate) const ALL: [Metric; 20] = [
+/// Consumed queues, in the order of the consumers.
+pub(crate) const CONSUMED: [&str; 4] = ["events", "deliveries", "parked", "unrouted"];
+
+/// Stages that commit in batches.
+const STAGES: [&str; 3] = [PERSIST, RETRIES, RECORD];
+pub(crate) const PERSIST: &str = "persist";
+pub(crate) const RETRIES: &str = "retries";
+pub(crate) const RECORD: &str = "record";
+
+const OUTCOMES: [&str; 9] = [
+    "answered",
+    "timed_out",
+    "connection_failed",
+    "connection_closed",
+    "name_not_resolved",
+    "address_forbidden",
+    "tls_failed",
+    "not_http",
+    "not_sendable",
+];
+
+const ENDS: [[&str; 2]; 11] = [
+    ["delivered", ""],
+    ["skipped", ""],
+    ["failed", "attempts_exhausted"],
+    ["failed", "expired"],
+    ["failed", "aborted"],
+    ["failed", "endpoint_deleted"],
+    ["failed", "rejected"],
+    ["failed", "endpoint_gone"],
+    ["failed", "held_too_long"],
+    ["failed", "too_many_held"],
+    ["failed", "erased"],
+];
+
+const QUEUE_REASONS: [&str; 14] = [
+    "lane_full",
+    "application_busy",
+    "process_busy",
+    "rate_limited",
+    "breaker_open",
+    "backlog",
+    "paused",
+    "retry",
+    "shutting_down",
+    "lease_expired",
+    "resent",
+    "replayed",
+    "application_unreadable",
+    "isolated",
+];
+
+const PARK_REASONS: [&str; 24] = [
+    "invalid_routing_key",
+    "unknown_application",
+    "application_unreadable",
+    "missing_message_id",
+    "not_utf8",
+    "body_too_large",
+    "malformed_json",
+    "not_an_object",
+    "missing_field",
+    "unknown_field",
+    "duplicate_field",
+    "wrong_type",
+    "field_too_long",
+    "invalid_field",
+    "too_deep",
+    "infinite_number",
+    "unknown_event_type",
+    "key_reused",
+    "type_mismatch",
+    "id_mismatch",
+    "not_storable",
+    "delivery_limit",
+    "retention_over",
+    "invalid_retry",
+];
+
+pub(crate) const ALL: [Metric; 39] = [
     Metric {
         name: EVENTS,
         kind: MetricKind::Counter,
+        labels: Labels::One("result", &["new", "known"]),
         meaning: "events consumed from the broker, by `result`: new, or known (a copy)",
     },
-    Metric { name: ATTEMPTS, kind: MetricKind::Counter, meaning: "attempts made, by `outcome`" },
-    Metric { name: ATTEMPT_SECONDS, kind: MetricKind::Histogram, meaning: "duration of attempts" },
-    Metric { name: ATTEMPTS_IN_FLIGHT, kind: MetricKind::Gauge, meaning: "attempts in flight" },
     Metric {
-        name: PLACES_USED,
+        name: ATTEMPTS,
+        kind: MetricKind::Counter,
+        labels: Labels::One("outcome", &OUTCOMES),
+        meaning: "attempts made, by `outcome`",
+    },
+    Metric { name: ATTEMPT_SECONDS, kind: MetricKind::Seconds, labels: Labels::None, meaning: "duration of attempts" },
+    Metric {
+        name: FIRST_ATTEMPT_LAG,
+        kind: MetricKind::Delays,
+        labels: Labels::One("queued", &["no", "yes"]),
+        meaning: "time from the acceptance of an event to the start of a first attempt, by `queued`: yes, \
+                  if the delivery was queued before",
+    },
+    Metric { name: ATTEMPTS_IN_FLIGHT, kind: MetricKind::Gauge, labels: Labels::None, meaning: "attempts in flight" },
+    Metric {
+        name: PLACES,
         kind: MetricKind::Gauge,
-        meaning: "places in use, of `FANFARE_PLACES`; updated every two seconds",
+        labels: Labels::One("state", &["used", "limit"]),
+        meaning: "places for attempts, by `state`: used, limit (`FANFARE_PLACES`)",
+    },
+    Metric {
+        name: PLACE_BYTES,
+        kind: MetricKind::Gauge,
+        labels: Labels::One("state", &["used", "limit"]),
+        meaning: "bytes of payloads in flight, by `state`: used, limit (`FANFARE_PLACES_MIB`)",
     },
     Metric {
         name: LANES,
         kind: MetricKind::Gauge,
-        meaning: "endpoints, by `state`: slow (no answer within a second), open (the breaker of this process is open: \
-                  only probes are sent); updated every two seconds",
+        labels: Labels::One("state", &["slow", "open"]),
+        meaning: "endpoints, by `state`: slow (no answer within a second), open (the breaker of this \
+                  process is open: only probes are sent)",
+    },
+    Metric {
+        name: BREAKERS_OPENED,
+        kind: MetricKind::Counter,
+        labels: Labels::None,
+        meaning: "breakers opened by this process, after consecutive failed attempts",
     },
     Metric {
         name: BACKLOGS,
         kind: MetricKind::Gauge,
-        meaning: "endpoints with queued deliveries, by `state`: owned (this process drains the backlog), waiting (the \
-                  backlog waits for a place: add dispatchers if the value stays above 0)",
+        labels: Labels::One("state", &["owned", "waiting"]),
+        meaning: "endpoints with queued deliveries, by `state`: owned (this process drains the backlog), \
+                  waiting (the backlog waits for a place: add dispatchers if the value stays above 0)",
     },
     Metric {
         name: BACKLOG_WAIT,
         kind: MetricKind::Gauge,
+        labels: Labels::None,
         meaning: "time for which backlogs have waited for a place so far, in seconds: the 95th percentile",
     },
     Metric {
         name: BACKLOG_DELIVERIES,
         kind: MetricKind::Gauge,
-        meaning: "deliveries in backlogs that wait for a place, of 200 backlogs, each counted up to 1,000; updated \
-                  every ten seconds",
+        labels: Labels::None,
+        meaning: "deliveries in backlogs that wait for a place, of 200 backlogs, each counted up to 1,000; \
+                  updated every ten seconds",
     },
-    Metric { name: LEASE_SECONDS, kind: MetricKind::Histogram, meaning: "duration of the drain's lease statement" },
-    Metric { name: DISPATCHERS, kind: MetricKind::Gauge, meaning: "living dispatchers, as counted by this process" },
-    Metric { name: DELIVERIES, kind: MetricKind::Counter, meaning: "ended deliveries, by `state` and `reason`" },
+    Metric {
+        name: LEASE_SECONDS,
+        kind: MetricKind::Seconds,
+        labels: Labels::None,
+        meaning: "duration of the drain's lease statement",
+    },
+    Metric {
+        name: COMMIT_SECONDS,
+        kind: MetricKind::Seconds,
+        labels: Labels::One("stage", &STAGES),
+        meaning: "duration of a batch statement with its commit, by `stage`: persist, retries, record",
+    },
+    Metric {
+        name: COMMIT_ROWS,
+        kind: MetricKind::Rows,
+        labels: Labels::One("stage", &STAGES),
+        meaning: "events, retries or attempts in a commit, by `stage`: few rows in each commit mean little \
+                  load",
+    },
+    Metric {
+        name: MESSAGES_IN_HAND,
+        kind: MetricKind::Gauge,
+        labels: Labels::One("queue", &CONSUMED),
+        meaning: "messages received and not yet acked, of `FANFARE_PREFETCH`, by `queue`",
+    },
+    Metric {
+        name: QUEUE_READY,
+        kind: MetricKind::Gauge,
+        labels: Labels::Open,
+        meaning: "messages that wait in the broker, by `queue`; looked up every ten seconds. A delay queue \
+                  holds retries until their time",
+    },
+    Metric {
+        name: QUEUE_CONSUMERS,
+        kind: MetricKind::Gauge,
+        labels: Labels::Open,
+        meaning: "consumers of all processes, by `queue`",
+    },
+    Metric {
+        name: LOOKED,
+        kind: MetricKind::Gauge,
+        labels: Labels::One("at", &["broker", "database"]),
+        meaning: "Unix time of the last successful look, by `at`: broker (queue depths), database \
+                  (deliveries to recover)",
+    },
+    Metric {
+        name: DATABASE_AVAILABLE,
+        kind: MetricKind::Gauge,
+        labels: Labels::None,
+        meaning: "1 while the database answers, and the process takes messages in",
+    },
+    Metric {
+        name: DISPATCHERS,
+        kind: MetricKind::Gauge,
+        labels: Labels::None,
+        meaning: "living dispatchers, as counted by this process",
+    },
+    Metric {
+        name: DISAGREEING,
+        kind: MetricKind::Gauge,
+        labels: Labels::None,
+        meaning: "living processes with other settings than this process",
+    },
+    Metric {
+        name: DELIVERIES,
+        kind: MetricKind::Counter,
+        labels: Labels::Two(["state", "reason"], &ENDS),
+        meaning: "ended deliveries, by `state` and `reason`",
+    },
     Metric {
         name: QUEUED,
         kind: MetricKind::Counter,
+        labels: Labels::One("reason", &QUEUE_REASONS),
         meaning: "deliveries queued by this process instead of sent, by `reason`",
     },
     Metric {
         name: UNCONFIRMED_RETRIES,
         kind: MetricKind::Counter,
-        meaning: "retry messages without a confirm of the broker within 5 s: recovery queues the deliveries up to 10 s \
-                  late",
+        labels: Labels::None,
+        meaning: "retry messages without a confirm of the broker within 5 s: recovery queues the \
+                  deliveries up to 10 s late",
     },
     Metric {
         name: PARKED,
         kind: MetricKind::Counter,
+        labels: Labels::One("reason", &PARK_REASONS),
         meaning: "parked messages, which Fanfare could not process, by `reason`; alarm on growth",
     },
     Metric {
         name: UNROUTED,
         kind: MetricKind::Counter,
-        meaning: "messages that matched no binding, sent on after a new declaration of the topology; alarm on growth",
+        labels: Labels::None,
+        meaning: "messages that matched no binding, sent on after a new declaration of the topology; alarm \
+                  on growth",
     },
     Metric {
         name: CONFIGURATION_VERSION,
         kind: MetricKind::Gauge,
-        meaning: "sum of the versions of all applications, equal in all dispatchers with the same configuration",
+        labels: Labels::None,
+        meaning: "sum of the versions of all applications, equal in all dispatchers with the same \
+                  configuration",
     },
     Metric {
         name: RECOVERED,
         kind: MetricKind::Counter,
-        meaning: "recovered deliveries, by `kind`: lease (the process died), retry (the retry message did not come), \
-                  sweep (an invariant was broken: report the fault)",
+        labels: Labels::One("kind", &["lease", "retry", "sweep"]),
+        meaning: "recovered deliveries, by `kind`: lease (the process died), retry (the retry message did \
+                  not come), sweep (an invariant was broken: report the fault)",
     },
     Metric {
         name: RECOVERY_SECONDS,
-        kind: MetricKind::Histogram,
+        kind: MetricKind::Seconds,
+        labels: Labels::None,
         meaning: "duration of a look for deliveries to recover; two looks a second",
     },
     Metric {
         name: MAILS,
         kind: MetricKind::Counter,
-        meaning: "failure mails to owners of endpoints, by `result`: sent, refused (permanently), or failed (tried \
-                  again)",
+        labels: Labels::One("result", &["sent", "refused", "failed"]),
+        meaning: "failure mails to owners of endpoints, by `result`: sent, refused (permanently), or \
+                  failed (tried again)",
+    },
+    Metric {
+        name: JOB_SUCCESS,
+        kind: MetricKind::Gauge,
+        labels: Labels::Open,
+        meaning: "Unix time of the last success of a background job in this process, by `task`",
+    },
+    Metric {
+        name: HELD,
+        kind: MetricKind::Gauge,
+        labels: Labels::None,
+        meaning: "deliveries held for paused endpoints, counted up to 100,000",
+    },
+    Metric {
+        name: PARKED_MESSAGES,
+        kind: MetricKind::Gauge,
+        labels: Labels::None,
+        meaning: "parked messages in the database, counted up to 100,000",
+    },
+    Metric {
+        name: NOTICES,
+        kind: MetricKind::Gauge,
+        labels: Labels::None,
+        meaning: "failure notices that wait for a mail, counted up to 100,000",
+    },
+    Metric {
+        name: REPLAYS,
+        kind: MetricKind::Gauge,
+        labels: Labels::None,
+        meaning: "running replays, counted every minute",
+    },
+    Metric {
+        name: ENDPOINTS,
+        kind: MetricKind::Gauge,
+        labels: Labels::One("status", &["enabled", "paused", "disabled"]),
+        meaning: "endpoints, by `status`, counted every minute",
+    },
+    Metric {
+        name: PARTITIONS_AHEAD,
+        kind: MetricKind::Gauge,
+        labels: Labels::None,
+        meaning: "days from today on for which all partitions exist, counted every minute; at 0 nothing \
+                  can be stored from tomorrow on",
+    },
+    Metric {
+        name: STORAGE,
+        kind: MetricKind::Gauge,
+        labels: Labels::Open,
+        meaning: "bytes on the database's disk, by `table`, with indexes and partitions, measured every \
+                  ten minutes",
     },
 ];

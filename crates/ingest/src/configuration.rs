@@ -39,17 +39,18 @@ impl Configuration {
         let publish_rate = environment.number("FANFARE_PUBLISH_RATE", "5000", 0..=1_000_000, meaning);
         let meaning = "maximum number of webhooks of an application";
         let max_webhooks = environment.number("FANFARE_MAX_WEBHOOKS", "1000", 1..=1_000_000, meaning);
-        let amqp_urls = environment.amqp_urls();
+        let broker = environment.broker();
         let prefix = environment.prefix();
         let dialects = environment.dialects();
-        let database_url = environment.database_url();
+        let database = environment.database();
         let connections = environment.database_connections();
         let keyring = environment.secret_keys();
         let max_event_bytes = environment.max_event_bytes();
         let policy = environment.url_policy();
         let extra_roots = environment.extra_roots();
         let name_servers = environment.name_servers();
-        let proxy = environment.egress_proxy().map(|(address, gives_names)| outbound::Proxy { address, gives_names });
+        let proxy = environment.egress_proxy();
+        let proxy = proxy.map(|((address, url), gives_names)| outbound::Proxy { address, url, gives_names });
         let expiry = environment.expiry();
         let retention = environment.retention();
         let grace = environment.grace();
@@ -57,14 +58,15 @@ impl Configuration {
         let telemetry = TelemetrySettings::read(environment);
         let dialects = dialects?;
         let delays = DelayQueues::new(dialects.waits());
+        let (url, credentials) = database?;
         Some(Self {
             address: address?,
             max_connections: max_connections?,
             publish_rate: u32::try_from(publish_rate?).ok()?,
             max_webhooks: max_webhooks?,
             trusted_proxies: trusted_proxies?,
-            broker: BrokerSettings::new(amqp_urls?, prefix?, delays, "fanfare ingest"),
-            store: StoreSettings { url: database_url?, connections: connections?, keyring: keyring? },
+            broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare ingest"),
+            store: StoreSettings { url, credentials, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,
             outbound: outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy },
             dialects,

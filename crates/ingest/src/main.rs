@@ -5,6 +5,7 @@ mod metric;
 mod presence;
 mod publish;
 mod publish_rates;
+mod report;
 mod server;
 
 use fanfare_service::{Environment, Operations, Telemetry, argument, reference, stop_signal};

@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use anyhow::{Context, bail};
-use axum::{Router, middleware::from_fn_with_state};
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+};
 use fanfare_api::{
     ApiState, Audit, TestSends, audited, document_routes, look_up_key, method_not_allowed, not_found, nudj_routes,
     refresh_after_write,
@@ -14,7 +17,7 @@ use fanfare_api::{
 use fanfare_broker::Publisher;
 use fanfare_domain::ids::ProcessId;
 use fanfare_outbound::Client;
-use fanfare_service::{Operations, agreed_settings, serve};
+use fanfare_service::{Operations, Readiness, Room, agreed_settings, serve};
 use fanfare_store::{Directory, NewProcess, ProcessKind, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +29,7 @@ use crate::{
     presence,
     publish::{self, MAX_BATCH, Publish},
     publish_rates::PublishRates,
+    report,
 };
 
 /// The path of the API.
@@ -46,9 +50,11 @@ pub(crate) async fn run(
     let _end = end.clone().drop_guard();
     let publisher = Publisher::start(configuration.broker.clone(), end.clone());
     let is_serving = Arc::new(AtomicBool::new(false));
-    tokio::spawn(operations.run(is_ready(publisher.clone(), Arc::clone(&is_serving)), end.clone()));
+    tokio::spawn(operations.run(readiness(publisher.clone(), Arc::clone(&is_serving)), end.clone()));
 
     let store = Store::new(configuration.store.clone())?;
+    let room = Room::new(max_connections);
+    tokio::spawn(report::connections(publisher.clone(), store.clone(), room.clone()));
     let loading = async {
         store.wait_until_migrated().await;
         Directory::follow(store.clone(), Arc::clone(&configuration.dialects), end.clone()).await
@@ -71,7 +77,7 @@ pub(crate) async fn run(
         tokio::time::sleep(grace).await
     };
     tokio::select! {
-        () = serve(listener, router, max_connections, stop.clone()) => {}
+        () = serve(listener, router, room, stop.clone()) => {}
         () = draining => bail!("not drained within {grace:?}: some requests were not answered; raise FANFARE_GRACE"),
     }
     // Ends within the deadline of a heartbeat.
@@ -80,11 +86,11 @@ pub(crate) async fn run(
     Ok(())
 }
 
-fn is_ready(publisher: Publisher, is_serving: Arc<AtomicBool>) -> impl Fn() -> Result<(), String> + Send + Sync {
-    move || match (is_serving.load(Ordering::Acquire), publisher.is_ready()) {
-        (false, _) => Err("applications and keys are not loaded yet".to_owned()),
-        (_, false) => Err("cannot publish to the broker".to_owned()),
-        _ => Ok(()),
+fn readiness(publisher: Publisher, is_serving: Arc<AtomicBool>) -> impl Fn() -> Readiness + Send + Sync {
+    let unless = |is_good: bool, reason: &str| if is_good { Ok(()) } else { Err(reason.to_owned()) };
+    move || Readiness {
+        process: unless(is_serving.load(Ordering::Acquire), "applications and keys are not loaded yet"),
+        broker: unless(publisher.is_ready(), "cannot publish to the broker"),
     }
 }
 
@@ -145,5 +151,6 @@ fn router(
         .layer(look_up)
         .merge(document_routes(&api)?)
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn(report::measured)))
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use fanfare_credentials::Secret;
 use lettre::{
     Address, Message,
     address::Envelope,
@@ -15,7 +16,7 @@ use lettre::{
         header::{HeaderName, HeaderValue},
     },
     transport::smtp::{
-        authentication::DEFAULT_MECHANISMS,
+        authentication::{Credentials, DEFAULT_MECHANISMS},
         client::{AsyncSmtpConnection, Certificate, TlsParameters},
         commands::{self, Data, Rcpt},
         extension::{ClientId, Extension, MailParameter},
@@ -119,6 +120,8 @@ pub struct Connection(AsyncSmtpConnection);
 #[derive(Clone)]
 pub struct Mailer {
     server: SmtpServer,
+    /// URL of the server, for user and password.
+    url: Secret,
     tls: Option<TlsParameters>,
     sender: Sender,
 }
@@ -129,7 +132,11 @@ impl Mailer {
     ///
     /// # Errors
     /// If the file is unreadable, or TLS cannot be set up.
-    pub fn new(server: SmtpServer, sender: Sender, extra_roots: Option<&Path>) -> Result<Self, SetupError> {
+    pub fn new(
+        (server, url): (SmtpServer, Secret),
+        sender: Sender,
+        extra_roots: Option<&Path>,
+    ) -> Result<Self, SetupError> {
         let tls = match server.encryption {
             Encryption::None => None,
             Encryption::Tls | Encryption::StartTls => {
@@ -143,7 +150,7 @@ impl Mailer {
                 Some(parameters.build().map_err(SetupError::Tls)?)
             }
         };
-        Ok(Self { server, tls, sender })
+        Ok(Self { server, url, tls, sender })
     }
 
     /// Connects, with encryption and authentication.
@@ -152,7 +159,7 @@ impl Mailer {
     }
 
     async fn connect_in_time(&self) -> Result<Connection, SmtpError> {
-        let Self { server, tls, sender } = self;
+        let Self { server, tls, sender, .. } = self;
         // The domain of the sender: some relays identify customers by this name, and a machine may have no name.
         let hello = ClientId::Domain(sender.0.email.domain().to_owned());
         let implicit = tls.clone().filter(|_| server.encryption == Encryption::Tls);
@@ -162,10 +169,21 @@ impl Mailer {
         if let Some(tls) = tls.clone().filter(|_| server.encryption == Encryption::StartTls) {
             connection.starttls(tls, &hello).await?;
         }
-        if let Some(credentials) = &server.credentials {
-            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+        if let Some(credentials) = self.credentials() {
+            connection.auth(DEFAULT_MECHANISMS, &credentials).await?;
         }
         Ok(Connection(connection))
+    }
+
+    /// User and password for the next login. The file of the URL may have changed since the start.
+    fn credentials(&self) -> Option<Credentials> {
+        if self.url.is_in_file() {
+            match self.url.text().parse::<SmtpServer>() {
+                Ok(server) => return server.credentials,
+                Err(_) => tracing::warn!("the file of FANFARE_SMTP_URL_FILE is no URL any more; keeping the login"),
+            }
+        }
+        self.server.credentials.clone()
     }
 
     /// Sends a mail, and closes the connection.
@@ -242,7 +260,8 @@ mod tests {
 
     #[test]
     fn writes_to_every_accepted_address() {
-        let server = "smtp://127.0.0.1?tls=none".parse().expect("a server");
+        let url = "smtp://127.0.0.1?tls=none";
+        let server = (url.parse().expect("a server"), Secret::new(url));
         let mailer = Mailer::new(server, "fanfare@example.com".parse().expect("a sender"), None).expect("a mailer");
         for text in ["owner+fanfare@example.com", "\"a b\"@example.com", "\"a\\\"b\"@example.com", "ö@bücher.example"]
         {

@@ -128,7 +128,7 @@ impl Service<Uri> for Dialer {
             let stream = match &route.proxy {
                 Some(proxy) if proxy.gives_names => {
                     let (host, port) = host_and_port(&uri);
-                    proxy.address.tunnel(&format!("{host}:{port}")).await?
+                    proxy.tunnel(&format!("{host}:{port}")).await?
                 }
                 _ => {
                     let addresses = look_up(&route.names, &uri).await?;
@@ -189,7 +189,7 @@ async fn dial(route: &Route, addresses: &[SocketAddr]) -> Result<TcpStream, Dial
 
 async fn dial_one(route: &Route, address: SocketAddr) -> Result<TcpStream, DialError> {
     if let Some(proxy) = &route.proxy {
-        return Ok(proxy.address.tunnel(&address.to_string()).await?);
+        return Ok(proxy.tunnel(&address.to_string()).await?);
     }
     let stream = TcpStream::connect(address).await.map_err(DialError::ConnectFailed)?;
     // The kernel may connect elsewhere than asked, as for `0.0.0.0`: the check of the peer decides.

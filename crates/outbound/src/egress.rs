@@ -8,6 +8,7 @@
 use std::{fmt, io, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use fanfare_credentials::Secret;
 use percent_encoding::percent_decode_str;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,11 +19,16 @@ use url::{Host, Url};
 /// Longest response of a proxy that is read, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
 
+/// Status of a proxy that refuses the credentials, or misses them (RFC 9110, 15.5.8).
+const WRONG_CREDENTIALS: u16 = 407;
+
 /// The operator's egress proxy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Proxy {
     /// Host, port and credentials.
     pub address: ProxyAddress,
+    /// URL of the proxy, for later credentials.
+    pub url: Secret,
     /// True if the proxy gets host names and guards by itself, instead of addresses vetted here.
     pub gives_names: bool,
 }
@@ -86,13 +92,31 @@ pub(crate) enum TunnelError {
     NotHttp,
 }
 
-impl ProxyAddress {
-    /// Connects to `authority`, a host and port, through the proxy.
+impl Proxy {
+    /// Connects to `authority`, a host and port, through the proxy. If the proxy refuses the
+    /// credentials, reads the file of the URL again, and tries other credentials once.
     pub(crate) async fn tunnel(&self, authority: &str) -> Result<TcpStream, TunnelError> {
+        let given = self.authorization(&self.url.last_text());
+        let tunnelled = self.address.tunnel(authority, given.as_deref()).await;
+        if self.url.is_in_file() && matches!(tunnelled, Err(TunnelError::Failed(WRONG_CREDENTIALS))) {
+            let authorization = self.authorization(&self.url.text());
+            if authorization != given {
+                return self.address.tunnel(authority, authorization.as_deref()).await;
+            }
+        }
+        tunnelled
+    }
+
+    fn authorization(&self, url: &str) -> Option<String> {
+        url.parse::<ProxyAddress>().unwrap_or_else(|_| self.address.clone()).authorization
+    }
+}
+
+impl ProxyAddress {
+    async fn tunnel(&self, authority: &str, authorization: Option<&str>) -> Result<TcpStream, TunnelError> {
         let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
         let mut stream = connected.map_err(TunnelError::Unreachable)?;
-        let authorization =
-            self.authorization.as_ref().map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
+        let authorization = authorization.map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
         let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{authorization}\r\n");
         stream.write_all(request.as_bytes()).await.map_err(TunnelError::Unreachable)?;
         match status(&read_head(&mut stream).await?).ok_or(TunnelError::NotHttp)? {

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
+use fanfare_credentials::Secret;
 use fanfare_domain::duration::parse_duration;
 
 /// Environment of a process, and the settings read so far.
@@ -16,6 +17,14 @@ struct Setting {
     name: &'static str,
     default: &'static str,
     meaning: &'static str,
+    /// True if a file may hold the value.
+    is_secret: bool,
+}
+
+impl Setting {
+    fn new(name: &'static str, default: &'static str, meaning: &'static str) -> Self {
+        Self { name, default, meaning, is_secret: false }
+    }
 }
 
 /// All mistakes in the environment of a process.
@@ -38,18 +47,63 @@ impl Environment {
     /// Reads a setting that must be set.
     pub fn required<T: FromStr<Err: fmt::Display>>(&mut self, name: &'static str, meaning: &'static str) -> Option<T> {
         let value = self.optional(name, meaning);
+        self.require(name, meaning);
+        value
+    }
+
+    /// Reads a secret that must be set.
+    pub fn required_secret<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        name: &'static str,
+        meaning: &'static str,
+    ) -> Option<(T, Secret)> {
+        let secret = self.secret(name, meaning);
+        self.require(name, meaning);
+        secret
+    }
+
+    /// Reads a secret that may be absent: from the variable, or from the file named by the variable `<name>_FILE`.
+    /// Returns the value, and the source for later readings.
+    pub fn secret<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        name: &'static str,
+        meaning: &'static str,
+    ) -> Option<(T, Secret)> {
+        self.settings.push(Setting { is_secret: true, ..Setting::new(name, "", meaning) });
+        let (file_name, value) = (file_variable(name), self.values.get(name));
+        let (source, secret) = match (value, self.values.get(&file_name)) {
+            (None, None) => return None,
+            (Some(_), Some(_)) => {
+                self.mistakes.push(format!("{name} and {file_name} are both set: set only one of them"));
+                return None;
+            }
+            (Some(value), None) => (name, Secret::new(value)),
+            (None, Some(path)) => match Secret::in_file(path) {
+                Ok(secret) => (file_name.as_str(), secret),
+                Err(error) => {
+                    self.mistakes.push(format!("{file_name}: cannot read {path}: {error}"));
+                    return None;
+                }
+            },
+        };
+        let value = secret.text().parse().map_err(|error| self.mistakes.push(format!("{source}: {error}"))).ok()?;
+        Some((value, secret))
+    }
+
+    fn require(&mut self, name: &'static str, meaning: &'static str) {
         if let Some(setting) = self.settings.last_mut() {
             setting.default = "(required)";
         }
-        if !self.values.contains_key(name) {
+        let is_secret = self.settings.last().is_some_and(|setting| setting.is_secret);
+        let is_set = |name: &str| self.values.contains_key(name);
+        if !(is_set(name) || is_secret && is_set(&file_variable(name))) {
             self.mistakes.push(format!("{name} is not set: {meaning}"));
         }
-        value
     }
 
     /// Reads a setting that may be absent.
     pub fn optional<T: FromStr<Err: fmt::Display>>(&mut self, name: &'static str, meaning: &'static str) -> Option<T> {
-        self.settings.push(Setting { name, default: "", meaning });
+        self.settings.push(Setting::new(name, "", meaning));
         let value = self.values.get(name)?;
         // The message omits the value, which may be a secret.
         value.parse().map_err(|error| self.mistakes.push(format!("{name}: {error}"))).ok()
@@ -62,7 +116,7 @@ impl Environment {
         default: &'static str,
         meaning: &'static str,
     ) -> Option<T> {
-        self.settings.push(Setting { name, default, meaning });
+        self.settings.push(Setting::new(name, default, meaning));
         let value = self.values.get(name).map_or(default, String::as_str);
         value.parse().map_err(|error| self.mistakes.push(format!("{name}: {error}"))).ok()
     }
@@ -106,7 +160,7 @@ impl Environment {
 
     /// Reads a list separated by commas, empty if the variable is unset.
     pub fn list<T: FromStr<Err: fmt::Display>>(&mut self, name: &'static str, meaning: &'static str) -> Option<Vec<T>> {
-        self.settings.push(Setting { name, default: "", meaning });
+        self.settings.push(Setting::new(name, "", meaning));
         let value = self.values.get(name).map_or("", String::as_str);
         let entries = value.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         entries
@@ -138,11 +192,18 @@ impl Environment {
                 "(required)" => "(required)".to_owned(),
                 default => format!("`{default}`"),
             };
-            format!("| `{}` | {default} | {} |\n", setting.name, setting.meaning)
+            let or_file =
+                if setting.is_secret { format!(" or `{}`", file_variable(setting.name)) } else { String::new() };
+            format!("| `{}`{or_file} | {default} | {} |\n", setting.name, setting.meaning)
         };
         let rows: String = self.settings.iter().map(row).collect();
         format!("| variable | default | meaning |\n|---|---|---|\n{rows}")
     }
+}
+
+/// Name of the variable that names a secret's file.
+fn file_variable(name: &str) -> String {
+    format!("{name}_FILE")
 }
 
 struct Time(Duration);
@@ -176,6 +237,36 @@ mod tests {
             assert!(error.contains(name), "{error}");
         }
         assert!(!error.contains("s3cret"));
+    }
+
+    #[test]
+    fn a_secret_is_a_value_or_a_file() {
+        let path = std::env::temp_dir().join(format!("fanfare-port-{}", std::process::id()));
+        std::fs::write(&path, "8080\n").expect("a file");
+        let path = path.to_str().expect("a path");
+        let mut environment = environment(&[
+            ("VALUE", "80"),
+            ("FILE_FILE", path),
+            ("BOTH", "80"),
+            ("BOTH_FILE", path),
+            ("LOST_FILE", "/nowhere"),
+            ("BAD", "s3cret"),
+        ]);
+        let read = |environment: &mut Environment, name| environment.required_secret::<u16>(name, "a port");
+        assert_eq!(read(&mut environment, "VALUE").map(|(port, _)| port), Some(80));
+        assert!(environment.mistakes.is_empty());
+        let (port, secret) = read(&mut environment, "FILE").expect("a port");
+        assert_eq!((port, secret.is_in_file()), (8080, true));
+        assert!(environment.mistakes.is_empty());
+        for name in ["BOTH", "LOST", "BAD", "ABSENT"] {
+            assert!(read(&mut environment, name).is_none(), "{name}");
+        }
+        assert!(environment.secret::<u16>("ABSENT_TOO", "a port").is_none());
+        assert!(environment.reference().contains("| `FILE` or `FILE_FILE` | (required) | a port |"));
+        let error = environment.finish::<()>(None).expect_err("mistakes").to_string();
+        assert_eq!(error.lines().count(), 6, "{error}");
+        assert!(error.contains("LOST_FILE: cannot read /nowhere") && !error.contains("s3cret"), "{error}");
+        std::fs::remove_file(path).expect("a file");
     }
 
     #[test]

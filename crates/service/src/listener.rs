@@ -46,23 +46,46 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves up to `connections` at once. Further connections wait in the kernel until others end. After `stop`, accepts
-/// no more requests, and returns when all accepted requests are answered.
-pub async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
+/// Room for connections. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Room {
+    free: Arc<Semaphore>,
+    limit: usize,
+}
+
+impl Room {
+    /// Room for up to `limit` connections.
+    pub fn new(limit: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(limit)), limit }
+    }
+
+    /// Number of open connections. A connection that is awaited counts, too.
+    pub fn used(&self) -> usize {
+        self.limit - self.free.available_permits()
+    }
+
+    /// Maximum of connections.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+/// Serves while there is room. Further connections wait in the kernel until others end. After `stop`, accepts no more
+/// requests, and returns when all accepted requests are answered.
+pub async fn serve(listener: TcpListener, router: Router, room: Room, stop: CancellationToken) {
     // Done once, or each connection would copy the whole router.
     let router = router.with_state(());
-    let room = Arc::new(Semaphore::new(connections));
     let graceful = GracefulShutdown::new();
     let accepted = async || {
         // The semaphore is never closed.
-        let permit = Arc::clone(&room).acquire_owned().await.ok();
+        let permit = Arc::clone(&room.free).acquire_owned().await.ok();
         (listener.accept().await, permit)
     };
     let mut was_full = false;
     while let Some((accepted, permit)) = stop.run_until_cancelled(accepted()).await {
-        let is_full = room.available_permits() == 0;
+        let is_full = room.free.available_permits() == 0;
         if is_full && !was_full {
-            tracing::warn!(connections, "the limit of connections is reached; further connections wait");
+            tracing::warn!(connections = room.limit, "the limit of connections is reached; further connections wait");
         }
         was_full = is_full;
         match accepted {

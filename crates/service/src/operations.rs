@@ -1,55 +1,65 @@
 //! The listener for operators: `/healthz`, `/readyz` and `/metrics`, on a separate port.
 
-use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::{RawQuery, State},
+    http::StatusCode,
+    routing::get,
+};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Environment, listener::serve};
+use crate::{
+    Metric, PROCESS_METRICS,
+    listener::{Room, serve},
+};
 
-/// Upper bounds of the buckets of every histogram, in seconds.
-const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Age of a gauge without a report after which the gauge ends: an old number would be a lie.
+const GAUGE_AGE: Duration = Duration::from_secs(180);
 
 /// Maximum connections: enough for scrapers and probes.
 const MAX_CONNECTIONS: usize = 256;
 
-/// Kind of a metric's series.
-#[derive(Debug, Clone, Copy)]
-pub enum MetricKind {
-    /// Only increases.
-    Counter,
-    /// Increases and decreases.
-    Gauge,
-    /// Counts of durations, in seconds.
-    Histogram,
+/// Answers to `/readyz`. Each error names the reason.
+#[derive(Debug)]
+pub struct Readiness {
+    /// Error if the process cannot work, whatever the broker does.
+    pub process: Result<(), String>,
+    /// Error if the broker cannot be used.
+    pub broker: Result<(), String>,
 }
 
-/// A metric exported by a process. A label never contains the id of an endpoint or application: the number of ids has
-/// no bound.
-#[derive(Debug, Clone, Copy)]
-pub struct Metric {
-    /// Name of the metric.
-    pub name: &'static str,
-    /// Kind of series.
-    pub kind: MetricKind,
-    /// Explanation for operators.
-    pub meaning: &'static str,
-}
+type ReadyCheck = dyn Fn() -> Readiness + Send + Sync;
 
-type ReadyCheck = dyn Fn() -> Result<(), String> + Send + Sync;
+/// Query of `/readyz` that asks for readiness without the broker.
+const WITHOUT_BROKER: &str = "exclude=broker";
 
 /// The listener, bound and ready to run.
 pub struct Operations {
     listener: TcpListener,
     metrics: PrometheusHandle,
+    /// Reads CPU, memory and open files of the process.
+    process: metrics_process::Collector,
 }
 
 #[derive(Clone)]
 struct Shared {
     metrics: PrometheusHandle,
+    process: metrics_process::Collector,
     ready: Arc<ReadyCheck>,
+    /// True once the broker could be used.
+    had_broker: Arc<AtomicBool>,
 }
 
 impl Operations {
@@ -61,23 +71,26 @@ impl Operations {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| anyhow::anyhow!("cannot listen on {address} for health and metrics: {error}"))?;
-        let metrics = PrometheusBuilder::new().set_buckets(&BUCKETS)?.install_recorder()?;
-        for metric in described {
-            match metric.kind {
-                MetricKind::Counter => metrics::describe_counter!(metric.name, metric.meaning),
-                MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.meaning),
-                MetricKind::Histogram => metrics::describe_histogram!(metric.name, metric.meaning),
-            }
-        }
-        Ok(Self { listener, metrics })
+        let all = || PROCESS_METRICS.iter().chain(described);
+        let builder = PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(GAUGE_AGE));
+        let metrics = all().try_fold(builder, |builder, metric| metric.set_buckets(builder))?.install_recorder()?;
+        all().for_each(Metric::begin);
+        let process = metrics_process::Collector::default();
+        process.describe();
+        Ok(Self { listener, metrics, process })
     }
 
-    /// Serves until `stop`. `ready` returns the reason if the process cannot work at the moment.
-    pub async fn run(self, ready: impl Fn() -> Result<(), String> + Send + Sync + 'static, stop: CancellationToken) {
+    /// Serves until `stop`.
+    pub async fn run(self, ready: impl Fn() -> Readiness + Send + Sync + 'static, stop: CancellationToken) {
         if let Ok(address) = self.listener.local_addr() {
             tracing::info!(%address, "serving health and metrics");
         }
-        let shared = Shared { metrics: self.metrics.clone(), ready: Arc::new(ready) };
+        let shared = Shared {
+            metrics: self.metrics.clone(),
+            process: self.process,
+            ready: Arc::new(ready),
+            had_broker: Arc::default(),
+        };
         let router = Router::new()
             .route("/healthz", get(|| async { "alive\n" }))
             .route("/readyz", get(readyz))
@@ -89,33 +102,29 @@ impl Operations {
                 self.metrics.run_upkeep();
             }
         });
-        serve(self.listener, router, MAX_CONNECTIONS, stop).await;
+        serve(self.listener, router, Room::new(MAX_CONNECTIONS), stop).await;
         upkeep.abort();
     }
 }
 
-async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
-    match (shared.ready)() {
+/// With `?exclude=broker`, a process stays ready after the broker was usable once. An outage of the broker would
+/// otherwise take all replicas out of the load balancer, and callers would get no answer of Fanfare.
+async fn readyz(State(shared): State<Shared>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let Readiness { process, broker } = (shared.ready)();
+    let had_broker = shared.had_broker.fetch_or(broker.is_ok(), Ordering::Relaxed) || broker.is_ok();
+    let broker = match query.as_deref().unwrap_or_default() {
+        "" => broker,
+        WITHOUT_BROKER if had_broker => Ok(()),
+        WITHOUT_BROKER => broker,
+        other => return (StatusCode::BAD_REQUEST, format!("unknown query {other:?}; known: {WITHOUT_BROKER}\n")),
+    };
+    match process.and(broker) {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }
 }
 
 async fn render(State(shared): State<Shared>) -> String {
+    shared.process.collect();
     shared.metrics.render()
-}
-
-/// Settings and metrics of a process, in Markdown: the text required in `deploy/settings.md`.
-pub fn reference(environment: &Environment, metrics: &[Metric]) -> String {
-    let mut text = environment.reference();
-    text.push_str("\n| metric | kind | meaning |\n|---|---|---|\n");
-    for metric in metrics {
-        let kind = match metric.kind {
-            MetricKind::Counter => "counter",
-            MetricKind::Gauge => "gauge",
-            MetricKind::Histogram => "histogram",
-        };
-        let _ = writeln!(text, "| `{}` | {kind} | {} |", metric.name, metric.meaning);
-    }
-    text
 }

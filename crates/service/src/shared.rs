@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
+use fanfare_credentials::{Credentials, Secret};
 use fanfare_domain::{
     dialect::Dialects,
     endpoint::{
@@ -27,12 +28,16 @@ const LONGEST_RETENTION: Duration = Duration::from_secs(400 * 86400);
 const DAY: Duration = Duration::from_secs(86400);
 
 impl Environment {
-    /// URLs of the broker.
-    pub fn amqp_urls<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
+    /// URLs of the broker, and the credentials.
+    pub fn broker<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<(T, Credentials)> {
         let meaning = "URL of the broker: `amqp://user:password@host:5672/vhost`, or `amqps://…` for TLS, where \
                        `?cacertfile=/path` adds trusted certificates (PEM) to the system's; for a cluster the URLs of \
                        the nodes, separated by commas";
-        self.required("AMQP_URL", meaning)
+        let urls = self.required_secret("AMQP_URL", meaning);
+        let username = self.secret("AMQP_USERNAME", "user at the broker, instead of the user in `AMQP_URL`");
+        let meaning = "password at the broker, not percent-encoded, instead of the password in `AMQP_URL`";
+        let password = self.secret("AMQP_PASSWORD", meaning);
+        with_credentials(urls, username, password)
     }
 
     /// Prefix of all names in the broker.
@@ -63,12 +68,16 @@ impl Environment {
         self.number("FANFARE_MAX_EVENT_BYTES", "262144", 1024..=15_728_640, "largest body of an event, in bytes")
     }
 
-    /// URL of the database.
-    pub fn database_url<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
+    /// URL of the database, and the credentials.
+    pub fn database<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<(T, Credentials)> {
         let meaning = "URL of the database: `postgres://user:password@host:5432/database`; `?sslmode=verify-full` \
                        requires TLS and a certificate for that host, by an authority of the system or of \
                        `&sslrootcert=/path` (PEM); `require`, `prefer` and the other modes are as in libpq";
-        self.required("DATABASE_URL", meaning)
+        let url = self.required_secret("DATABASE_URL", meaning);
+        let username = self.secret("DATABASE_USERNAME", "user of the database, instead of the user in `DATABASE_URL`");
+        let meaning = "password of the database, not percent-encoded, instead of the password in `DATABASE_URL`";
+        let password = self.secret("DATABASE_PASSWORD", meaning);
+        with_credentials(url, username, password)
     }
 
     /// Maximum database connections of the process.
@@ -81,7 +90,8 @@ impl Environment {
     pub fn secret_keys<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
         let meaning = "keys for the encryption of secrets: `name:base64 of 32 bytes`, several separated by commas, the \
                        current key first";
-        self.required("FANFARE_SECRET_KEYS", meaning)
+        // Read only at the start: another key must be in all processes before a process uses the key.
+        self.required_secret("FANFARE_SECRET_KEYS", meaning).map(|(keys, _)| keys)
     }
 
     /// Permitted URLs and addresses of endpoints.
@@ -104,11 +114,11 @@ impl Environment {
         self.list("FANFARE_NAME_SERVERS", meaning)
     }
 
-    /// Proxy for all requests to endpoints, and true if the proxy gets host names.
-    pub fn egress_proxy<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<(T, bool)> {
+    /// Proxy for all requests to endpoints with its URL's source, and true if the proxy gets host names.
+    pub fn egress_proxy<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<((T, Secret), bool)> {
         let meaning = "proxy for all requests to endpoints, by CONNECT: `http://host:3128` or \
                        `http://user:password@host:3128`";
-        let proxy = self.optional("FANFARE_EGRESS_PROXY", meaning);
+        let proxy = self.secret("FANFARE_EGRESS_PROXY", meaning);
         let meaning = "`true` gives that proxy host names, for networks without look-up of public names: the proxy \
                        must then refuse private addresses, as Fanfare cannot check the addresses of names";
         let gets_names = self.with_default("FANFARE_EGRESS_PROXY_GETS_NAMES", "false", meaning);
@@ -151,6 +161,17 @@ impl Environment {
         let meaning = "address of the listener for `/healthz`, `/readyz` and `/metrics`";
         self.with_default("FANFARE_OPERATIONS_ADDRESS", "0.0.0.0:9090", meaning)
     }
+}
+
+/// The value of a URL, and all credentials of the server.
+fn with_credentials<T>(
+    url: Option<(T, Secret)>,
+    username: Option<(String, Secret)>,
+    password: Option<(String, Secret)>,
+) -> Option<(T, Credentials)> {
+    let source = |secret: Option<(String, Secret)>| secret.map(|(_, source)| source);
+    let (value, url) = url?;
+    Some((value, Credentials { url, username: source(username), password: source(password) }))
 }
 
 /// The settings that all processes must share, as a JSON object. Each process publishes the object for comparison.

@@ -1,3 +1,5 @@
+-- The schema of the first release. Locks: none on existing tables.
+
 -- The configuration: applications, keys, endpoints.
 
 CREATE TABLE applications (

@@ -1,6 +1,7 @@
 //! Connections: pools, TLS, the database's clock, keys and errors.
 
 pub(crate) mod clock;
+pub(crate) mod dialler;
 pub(crate) mod error;
 pub(crate) mod keyring;
 pub(crate) mod store;

@@ -24,7 +24,7 @@ pub use configuration::{
 pub use connection::{
     error::StoreError,
     keyring::{Keyring, KeyringError},
-    store::{DatabaseUrl, Store, StoreSettings},
+    store::{DatabaseUrl, PoolState, Store, StoreSettings},
 };
 pub use directory::snapshot::{Directory, Snapshot};
 pub use history::{
@@ -37,6 +37,9 @@ pub use history::{
 };
 pub use operations::{
     advisory_locks::{AdvisoryLock, Job},
+    census::Census,
+    examine::{DatabaseFacts, SeenProcess},
+    migrations::PlannedMigration,
     reencrypt::Reencrypted,
 };
 pub use pipeline::{

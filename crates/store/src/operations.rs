@@ -1,6 +1,8 @@
 //! Operation: migrations, partitions, retention, advisory locks, re-encryption.
 
 pub(crate) mod advisory_locks;
+pub(crate) mod census;
+pub(crate) mod examine;
 pub(crate) mod migrations;
 pub(crate) mod partitions;
 pub(crate) mod reencrypt;

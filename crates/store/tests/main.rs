@@ -13,8 +13,14 @@ mod record;
 mod recovery;
 mod replays;
 mod resend;
-mod retention;
 mod retries;
+
+/// Migrations, partitions, and numbers for operators.
+mod operations {
+    mod census;
+    mod migrations;
+    mod retention;
+}
 
 /// Tests with filled tables, or under load.
 mod filled {

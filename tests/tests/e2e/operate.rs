@@ -1,10 +1,13 @@
-//! Operation: settings, keys, mail, TLS, privacy, the audit log, and documents that match the code.
+//! Operation: settings, secrets, keys, mail, TLS, privacy, the audit log, and documents that match the code.
 
 mod audit;
 mod docs_match_code;
+mod doctor;
 mod keys;
 mod mail;
 mod node_prints_json;
 mod privacy;
+mod secrets;
 mod services;
 mod tls;
+mod verify;

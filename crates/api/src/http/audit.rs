@@ -17,7 +17,7 @@ use fanfare_domain::{
     client_address::client_address,
     ids::{ApplicationId, AuditId},
 };
-use fanfare_service::Peer;
+use fanfare_service::{Labels, Metric, MetricKind, Peer};
 use fanfare_store::{AuditOutcome, Directory, NewAuditEntry, Store};
 use ipnet::IpNet;
 use serde_json::Value;
@@ -81,6 +81,14 @@ impl Audit {
     }
 }
 
+/// Counter of changes that were refused.
+pub const AUDIT_FAILURES: Metric = Metric {
+    name: "fanfare_audit_failures_total",
+    kind: MetricKind::Counter,
+    labels: Labels::None,
+    meaning: "changes over the API that were refused because the audit log could not be written",
+};
+
 /// Records a request with an unsafe method before serving, and the outcome afterwards. Refuses a request if the record
 /// fails.
 pub async fn audited(State(audit): State<Audit>, route: MatchedPath, request: Request, next: Next) -> Response {
@@ -101,6 +109,7 @@ pub async fn audited(State(audit): State<Audit>, route: MatchedPath, request: Re
     let request = Request::from_parts(parts, Body::from(body));
     let served = tokio::spawn(async move {
         if let Err(error) = audit.store.begin_audit(&entry).await {
+            metrics::counter!(AUDIT_FAILURES.name).increment(1);
             return ApiError::from(error).into_response();
         }
         let response = next.run(request).await;

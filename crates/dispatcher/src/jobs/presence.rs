@@ -193,7 +193,9 @@ impl Presence {
         let dispatchers: Vec<_> = living.iter().filter(|other| other.kind == ProcessKind::Dispatcher).collect();
         context.lanes.set_dispatchers(dispatchers.len());
         metrics::gauge!(metric::DISPATCHERS).set(dispatchers.len() as f64);
-        for other in living.iter().filter(|other| other.settings != self.settings) {
+        let disagreeing: Vec<_> = living.iter().filter(|other| other.settings != self.settings).collect();
+        metrics::gauge!(metric::DISAGREEING).set(disagreeing.len() as f64);
+        for other in disagreeing {
             tracing::warn!(
                 other = %other.id, theirs = other.settings, ours = self.settings,
                 "another process runs with other settings; give all processes the same settings"

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::presence::Sight;
-use crate::{context::Context, metric};
+use crate::{context::Context, metric, report::looked};
 
 /// Interval of looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -53,10 +53,10 @@ impl Recovery {
                 Ok(())
             };
             let store = &self.context.database.store;
-            if let Err(error) =
-                stop.run_until_cancelled(store.with_deadline(LOOK_TIMEOUT, looks)).await.unwrap_or(Ok(()))
-            {
-                tracing::warn!(%error, "cannot look for deliveries to recover; trying again");
+            match stop.run_until_cancelled(store.with_deadline(LOOK_TIMEOUT, looks)).await {
+                Some(Ok(())) => looked("database"),
+                Some(Err(error)) => tracing::warn!(%error, "cannot look for deliveries to recover; trying again"),
+                None => {}
             }
         }
     }

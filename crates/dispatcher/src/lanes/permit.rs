@@ -10,6 +10,7 @@ use fanfare_domain::delivery::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Entry, elapsed, places::Place};
+use crate::metric;
 
 /// A place for an attempt, and room in the endpoint's lane. The drop of a permit releases both.
 pub(crate) struct Permit {
@@ -92,7 +93,8 @@ impl Turn {
         let endpoint = entry.endpoint;
         match switched {
             Some(BreakerTransition::Opened) => {
-                tracing::warn!(%endpoint, "an endpoint fails repeatedly; its breaker opens")
+                metrics::counter!(metric::BREAKERS_OPENED).increment(1);
+                tracing::warn!(%endpoint, "an endpoint fails repeatedly; its breaker opens");
             }
             Some(BreakerTransition::Closed) => {
                 tracing::info!(%endpoint, "an endpoint answers again; its breaker closes")

@@ -112,6 +112,12 @@ impl Places {
         self.used().whole.places
     }
 
+    /// Number of places in use, and bytes of their payloads.
+    pub(crate) fn used_amount(&self) -> (usize, usize) {
+        let Amount { places, bytes, .. } = self.used().whole;
+        (places, bytes)
+    }
+
     /// Number of free places.
     pub(crate) fn free(&self) -> usize {
         self.limits.attempts.saturating_sub(self.used_places())

@@ -136,6 +136,12 @@ impl Attempts {
             replay: in_flight.replay,
             at: started_at,
         };
+        if in_flight.attempt == 1 {
+            let lag =
+                Duration::try_from(started_at.duration_since(in_flight.delivery.accepted_at())).unwrap_or_default();
+            let queued = if in_flight.is_listed { "yes" } else { "no" };
+            metrics::histogram!(metric::FIRST_ATTEMPT_LAG, "queued" => queued).record(lag);
+        }
         let request = Request::of_delivery(endpoint, &sending, body.clone());
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(1);
         let exchange = self.client.post(request).await;

@@ -2,7 +2,12 @@
 
 use std::{collections::HashSet, hash::Hash, time::Duration};
 
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+
+use crate::metric;
 
 /// Maximum of items received at once, and thus in a commit.
 const MAX_ITEMS: usize = 256;
@@ -31,6 +36,16 @@ pub(crate) async fn gather<T>(channel: &mut mpsc::Receiver<T>, waiting: &mut Vec
         }
     }
     waiting.len()
+}
+
+/// Measures a batch statement of a stage, with the commit and all tries.
+pub(crate) async fn timed<T>(stage: &'static str, rows: usize, statement: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let done = statement.await;
+    metrics::histogram!(metric::COMMIT_SECONDS, "stage" => stage).record(began.elapsed());
+    // Exact: a batch has at most 256 rows.
+    metrics::histogram!(metric::COMMIT_ROWS, "stage" => stage).record(rows as f64);
+    done
 }
 
 /// Properties of an item for the bounds of a commit.

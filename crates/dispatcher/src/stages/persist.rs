@@ -58,8 +58,9 @@ impl Persist {
     async fn write(&self, mut batch: Vec<Planned>, stop: &CancellationToken) {
         let news: Vec<&NewEvent> = batch.iter().map(|planned| &planned.new).collect();
         let (process, database) = (self.context.process(), &self.context.database);
+        let persisting = database.retry_until_available("persisting events", || database.store.persist(process, &news));
         let RetryOutcome { result, unknown_commit, tried_at } =
-            database.retry_until_available("persisting events", || database.store.persist(process, &news)).await;
+            batch::timed(metric::PERSIST, news.len(), persisting).await;
         match result {
             Ok(persisted) => {
                 crash_point("event.persisted");

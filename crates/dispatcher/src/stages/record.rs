@@ -53,7 +53,8 @@ pub(crate) async fn run(context: Arc<Context>, mut results: mpsc::Receiver<Attem
 async fn record(context: &Arc<Context>, mut batch: Vec<Sent>) {
     let records: Vec<&AttemptRecord> = batch.iter().map(|sent| sent.record.as_ref()).collect();
     let database = &context.database;
-    let tried = database.retry_until_available("recording attempts", || database.store.record(&records)).await;
+    let recording = database.retry_until_available("recording attempts", || database.store.record(&records));
+    let tried = batch::timed(metric::RECORD, records.len(), recording).await;
     match tried.result {
         Ok(moved) => {
             crash_point("attempt.recorded");

@@ -19,7 +19,7 @@ use super::{
     leased::{Leases, Unsent},
     park, retry_messages,
 };
-use crate::{context::Context, database::RetryOutcome, lanes::Permit};
+use crate::{context::Context, database::RetryOutcome, lanes::Permit, metric};
 
 /// A due retry, with the message.
 struct Due {
@@ -92,8 +92,8 @@ async fn take(leases: &Leases, mut batch: Vec<Due>) {
     let (process, database) = (context.process(), &context.database);
     let lease = LeaseId::new(context.now(), rand::random());
     let taking = || database.store.take_retries(process, lease, &retries);
-    let RetryOutcome { result, unknown_commit, tried_at } =
-        database.retry_until_available("taking retries", taking).await;
+    let taking = database.retry_until_available("taking retries", taking);
+    let RetryOutcome { result, unknown_commit, tried_at } = batch::timed(metric::RETRIES, retries.len(), taking).await;
     match result {
         Ok(TakenRetries { mut leased, backlogs }) => {
             crash_point("retry.taken");

@@ -1,7 +1,11 @@
 //! Requests through the operator's egress proxy.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+};
 
+use fanfare_credentials::Secret;
 use fanfare_domain::delivery::outcome::Outcome;
 use fanfare_outbound::{Client, Proxy, Settings};
 use tokio::{
@@ -18,16 +22,24 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 /// A proxy with a fixed answer, and the requests that the proxy received. An answer with status 200 opens a tunnel.
 async fn proxy(answer: &'static str) -> (Receiver, Arc<Mutex<Vec<String>>>) {
+    proxy_by(move |_| answer).await
+}
+
+/// Starts a proxy that chooses the answer by the head of the request.
+async fn proxy_by(
+    answer: impl Fn(&str) -> &'static str + Clone + Send + 'static,
+) -> (Receiver, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let heads = Arc::clone(&asked);
     let proxy = Receiver::start(move |mut stream| {
-        let heads = Arc::clone(&heads);
+        let (heads, answer) = (Arc::clone(&heads), answer.clone());
         async move {
             let mut head = String::new();
             while !head.ends_with("\r\n\r\n") {
                 head.push(char::from(stream.read_u8().await?));
             }
             let authority = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            let answer = answer(&head);
             heads.lock().expect("heads").push(head);
             stream.write_all(answer.as_bytes()).await?;
             if answer.contains(" 200 ") {
@@ -42,8 +54,9 @@ async fn proxy(answer: &'static str) -> (Receiver, Arc<Mutex<Vec<String>>>) {
 }
 
 fn with_proxy(proxy: &Receiver, gives_names: bool, settings: Settings) -> Settings {
-    let address = format!("http://user:word@{}", proxy.address).parse().expect("a proxy");
-    Settings { proxy: Some(Proxy { address, gives_names }), ..settings }
+    let url = format!("http://user:word@{}", proxy.address);
+    let address = url.parse().expect("a proxy");
+    Settings { proxy: Some(Proxy { address, url: Secret::new(url), gives_names }), ..settings }
 }
 
 fn through(proxy: &Receiver, gives_names: bool, settings: Settings) -> Client {
@@ -66,6 +79,29 @@ async fn the_proxy_gets_the_address_that_was_vetted() {
     assert!(asked.iter().any(|head| head.starts_with(&format!("CONNECT 127.0.0.1:{port} HTTP/1.1\r\n"))), "{asked:?}");
     assert!(asked.iter().all(|head| head.contains("\r\nProxy-Authorization: Basic dXNlcjp3b3Jk\r\n")), "{asked:?}");
     assert!(asked.iter().all(|head| !head.contains("localhost")), "{asked:?}");
+}
+
+#[tokio::test]
+async fn changed_credentials_are_read_again_when_the_proxy_refuses() {
+    let receiver = Receiver::answering(OK).await;
+    // `user:next` in base64.
+    let is_next = |head: &str| head.contains("Basic dXNlcjpuZXh0\r\n");
+    let refused = "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n";
+    let (proxy, asked) = proxy_by(move |head| if is_next(head) { ESTABLISHED } else { refused }).await;
+    let path = std::env::temp_dir().join(format!("fanfare-proxy-{}", std::process::id()));
+    fs::write(&path, format!("http://user:word@{}\n", proxy.address)).expect("a file");
+    let url = Secret::in_file(&path).expect("a file");
+    let address = url.text().parse().expect("a proxy");
+    let proxy_settings = Proxy { address, url, gives_names: false };
+    let client = Client::new(&Settings { proxy: Some(proxy_settings), ..allowing(&["127.0.0.0/8"]) }).expect("client");
+    let send = async || client.post(request(&format!("http://{}/", receiver.address), AMPLE)).await.outcome;
+
+    assert_eq!(send().await, Outcome::ConnectionFailed);
+    assert_eq!(asked.lock().expect("heads").len(), 1);
+    fs::write(&path, format!("http://user:next@{}\n", proxy.address)).expect("a file");
+    assert_eq!(send().await, status(200));
+    assert_eq!(asked.lock().expect("heads").len(), 3);
+    fs::remove_file(&path).expect("a file");
 }
 
 #[tokio::test]

@@ -29,6 +29,11 @@ impl Clock {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(heard);
     }
 
+    /// Deviation of the machine's clock.
+    pub(crate) fn offset(&self) -> Duration {
+        Timestamp::now().duration_since(self.now()).unsigned_abs()
+    }
+
     /// Logs a warning if the machine's clock deviates by more than [`WRONG`].
     pub(crate) fn compare(&self) {
         let error = Timestamp::now().duration_since(self.now());

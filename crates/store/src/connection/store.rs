@@ -3,14 +3,19 @@
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use fanfare_credentials::Credentials;
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio_postgres::{Client, Config, Connection, Socket, tls::MakeTlsConnect};
+use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
     Keyring, StoreError,
-    connection::{clock::Clock, tls},
+    connection::{
+        clock::Clock,
+        dialler::{Dialled, Dialler},
+        tls,
+    },
 };
 
 /// Settings of a process for its database.
@@ -18,6 +23,8 @@ use crate::{
 pub struct StoreSettings {
     /// URL of the database.
     pub url: DatabaseUrl,
+    /// User and password.
+    pub credentials: Credentials,
     /// Maximum of general connections. A process opens eight more: seven for batch statements and heartbeat, and the
     /// listener.
     pub connections: usize,
@@ -55,11 +62,26 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
+/// Connections of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolState {
+    /// Name of the pool.
+    pub name: &'static str,
+    /// Connections in use.
+    pub used: usize,
+    /// Open connections without work.
+    pub idle: usize,
+    /// Statements that wait for a connection.
+    pub waiting: usize,
+    /// Maximum of connections.
+    pub limit: usize,
+}
+
 /// All statements of Fanfare. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     config: Config,
-    tls: MakeRustlsConnect,
+    dialler: Dialler,
     pool: Pool,
     inserts: Pool,
     writers: Pool,
@@ -69,9 +91,6 @@ pub struct Store {
     /// Changes when the listener finds the open connections silent.
     silence: watch::Sender<()>,
 }
-
-/// Driver of a connection: moves the bytes.
-pub(crate) type Dialled = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
 /// Deadline of a statement. A longer statement would hold up all statements behind it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -101,6 +120,7 @@ impl Store {
     /// If the settings yield no pool.
     pub fn new(settings: StoreSettings) -> Result<Self, StoreError> {
         let DatabaseUrl { mut config, tls } = settings.url;
+        let dialler = Dialler::new(tls, settings.credentials);
         let given = config.get_options().unwrap_or_default().to_owned();
         config
             .options(format!("{given} {LOST_CLIENTS}"))
@@ -109,12 +129,12 @@ impl Store {
             .tcp_user_timeout(Duration::from_secs(15))
             .application_name("fanfare");
         Ok(Self {
-            pool: pool(&config, &tls, "", settings.connections)?,
-            inserts: pool(&config, &tls, INDEXES_ONLY, BATCH_CONNECTIONS)?,
-            writers: pool(&config, &tls, KEY_LOOKUPS_ONLY, WRITERS)?,
-            heartbeats: pool(&config, &tls, "", 1)?,
+            pool: pool(&config, &dialler, "", settings.connections)?,
+            inserts: pool(&config, &dialler, INDEXES_ONLY, BATCH_CONNECTIONS)?,
+            writers: pool(&config, &dialler, KEY_LOOKUPS_ONLY, WRITERS)?,
+            heartbeats: pool(&config, &dialler, "", 1)?,
             config,
-            tls,
+            dialler,
             keyring: Arc::new(settings.keyring),
             clock: Arc::default(),
             silence: watch::Sender::new(()),
@@ -126,9 +146,29 @@ impl Store {
         self.clock.now()
     }
 
+    /// Deviation of the machine's clock from the database's clock.
+    pub fn clock_offset(&self) -> Duration {
+        self.clock.offset()
+    }
+
+    /// States of the connections, by pool.
+    pub fn pools(&self) -> [PoolState; 3] {
+        let state = |name, pool: &Pool| {
+            let status = pool.status();
+            PoolState {
+                name,
+                used: status.size.saturating_sub(status.available),
+                idle: status.available,
+                waiting: status.waiting,
+                limit: status.max_size,
+            }
+        };
+        [state("general", &self.pool), state("batch", &self.writers), state("events", &self.inserts)]
+    }
+
     /// Dials a connection outside the pools. The client gets answers only while the caller polls the driver.
     pub(crate) async fn dial(&self) -> Result<(Client, Dialled), StoreError> {
-        Ok(self.config.connect(self.tls.clone()).await?)
+        Ok(self.dialler.dial(&self.config).await?)
     }
 
     /// Connection for all statements except batch statements.
@@ -213,13 +253,14 @@ impl Store {
     }
 }
 
-fn pool(config: &Config, tls: &MakeRustlsConnect, planner: &str, size: usize) -> Result<Pool, StoreError> {
+fn pool(config: &Config, dialler: &Dialler, planner: &str, size: usize) -> Result<Pool, StoreError> {
     let mut config = config.clone();
     let given = config.get_options().unwrap_or_default().to_owned();
     let timeout = STATEMENT_TIMEOUT.as_millis();
     // Without JIT: a disabled scan of a small table counts as so expensive that PostgreSQL would compile each plan.
     config.options(format!("{given} -c statement_timeout={timeout} -c lock_timeout=5000 -c jit=off {planner}"));
-    let manager = Manager::from_config(config, tls.clone(), ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_connect(config, dialler.clone(), recycling);
     // deadpool waits for ever by default.
     let timeouts = Timeouts {
         wait: Some(Duration::from_secs(5)),

@@ -25,6 +25,24 @@ pub enum Job {
     Suspects,
     /// Removes dead rows of the open deliveries.
     Vacuum,
+    /// Counts rows for the metrics.
+    Census,
+}
+
+impl Job {
+    /// Name of the job in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sweep => "sweep",
+            Self::Holding => "holding",
+            Self::Partitions => "partitions",
+            Self::Mail => "mail",
+            Self::Replays => "replays",
+            Self::Suspects => "suspects",
+            Self::Vacuum => "vacuum",
+            Self::Census => "census",
+        }
+    }
 }
 
 /// An advisory lock of a session. The lock ends with this value, or with the session.
@@ -63,6 +81,7 @@ impl Store {
             Job::Replays => 5,
             Job::Suspects => 6,
             Job::Vacuum => 7,
+            Job::Census => 8,
         };
         let connection = self.connection().await?;
         let statement = "SELECT pg_try_advisory_lock($1, $2::int)";

@@ -15,6 +15,13 @@ const MIGRATIONS: [(&str, &str); 1] = [("V1__schema", include_str!("../../migrat
 /// Advisory lock of a migration: a second `fanfare migrate` waits for the first.
 const LOCK: i64 = 0x66616e66617265;
 
+/// Advisory lock of the building of indexes. Another lock, since a migration must not wait for hours.
+const INDEXES_LOCK: i64 = LOCK + 1;
+
+/// Rights of ingest's role, in the form for operators: the role is called [`INGEST_ROLE`].
+const ROLES: &str = include_str!("../../../../deploy/roles.sql");
+const INGEST_ROLE: &str = "fanfare_ingest";
+
 /// Interval between two checks of the schema at a process's start, and between two tries of a migration.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -22,9 +29,18 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_TRIES: usize = 30;
 
+/// The work of a migration that has not run yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedMigration {
+    /// Version and name.
+    pub name: String,
+    /// Purpose, locks and their duration: the first comment of the migration's file.
+    pub purpose: String,
+}
+
 impl Store {
     /// Brings the schema up to date, and creates the partitions of the coming days. Returns the names of the migrations
-    /// run by this call.
+    /// run by this call. Indexes of partitioned tables may be missing afterwards: [`Self::build_indexes`].
     ///
     /// # Errors
     /// [`StoreError::Migration`] if a migration fails. Finished migrations stay.
@@ -34,7 +50,6 @@ impl Store {
         let connection = tokio::spawn(connection);
         client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
         let report = run(&mut client).await?;
-        build_indexes(&client).await?;
         drop(client);
         // The session's end releases the lock.
         let _ = connection.await;
@@ -42,17 +57,69 @@ impl Store {
         Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
     }
 
+    /// Builds the missing indexes of partitioned tables, without blocking writes. Returns the number of built indexes;
+    /// `None` while another process builds.
+    ///
+    /// # Errors
+    /// If the database is away, or an index cannot be built. The next call continues.
+    pub async fn build_indexes(&self) -> Result<Option<usize>, StoreError> {
+        let (client, connection) = self.dial().await?;
+        tokio::spawn(connection);
+        let is_alone: bool = client.query_one("SELECT pg_try_advisory_lock($1)", &[&INDEXES_LOCK]).await?.get(0);
+        if !is_alone {
+            return Ok(None);
+        }
+        let built = build_indexes(&client).await?;
+        // The session's end would release the lock later than this call returns.
+        client.execute("SELECT pg_advisory_unlock($1)", &[&INDEXES_LOCK]).await?;
+        Ok(Some(built))
+    }
+
+    /// Gives a role the rights of ingest, and takes all other rights on tables away.
+    ///
+    /// # Errors
+    /// If the role does not exist, or the tables have another owner.
+    pub async fn grant_ingest(&self, role: &str) -> Result<(), StoreError> {
+        // A connection outside the pool: an error leaves the transaction of the file open.
+        let (client, connection) = self.dial().await?;
+        tokio::spawn(connection);
+        let quoted: String = client.query_one("SELECT quote_ident($1)", &[&role]).await?.get(0);
+        // Without the comments, which a line break in the role's name would end.
+        let statements: Vec<&str> = ROLES.lines().filter(|line| !line.starts_with("--")).collect();
+        Ok(client.batch_execute(&statements.join("\n").replace(INGEST_ROLE, &quoted)).await?)
+    }
+
+    /// Migrations that [`Self::migrate`] would run, and indexes that [`Self::build_indexes`] would build, each as
+    /// `index on partition`. Changes and locks nothing.
+    pub async fn planned(&self) -> Result<(Vec<PlannedMigration>, Vec<String>), StoreError> {
+        let newest = self.newest_migration().await?;
+        let missing = migrations()?.into_iter().filter(|migration| i64::from(migration.version()) > newest);
+        let planned = missing.map(|migration| PlannedMigration {
+            name: migration.to_string(),
+            purpose: first_comment(migration.sql().unwrap_or_default()),
+        });
+        let connection = self.connection().await?;
+        let indexes = connection.query(MISSING_INDEXES, &[]).await?;
+        let indexes =
+            indexes.iter().map(|row| format!("{} on {}", row.get::<_, &str>("child"), row.get::<_, &str>("partition")));
+        Ok((planned.collect(), indexes.collect()))
+    }
+
+    /// Version of the newest migration in the database; 0 without a schema.
+    pub(super) async fn newest_migration(&self) -> Result<i64, StoreError> {
+        let connection = self.connection().await?;
+        let present = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
+        if !connection.query_one(present, &[]).await?.get::<_, bool>(0) {
+            return Ok(0);
+        }
+        let newest = "SELECT coalesce(max(version), 0)::bigint FROM refinery_schema_history";
+        Ok(connection.query_one(newest, &[]).await?.get(0))
+    }
+
     /// True if the schema has all migrations of this release. Indexes may still be missing: without them statements are
     /// slower, but correct.
     pub async fn is_migrated(&self) -> Result<bool, StoreError> {
-        let connection = self.connection().await?;
-        let known = migrations()?.iter().map(Migration::version).max().unwrap_or(0);
-        let present = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
-        if !connection.query_one(present, &[]).await?.get::<_, bool>(0) {
-            return Ok(false);
-        }
-        let newest = "SELECT coalesce(max(version), 0)::bigint FROM refinery_schema_history";
-        Ok(connection.query_one(newest, &[]).await?.get::<_, i64>(0) >= i64::from(known))
+        Ok(self.newest_migration().await? >= newest_known()?)
     }
 
     /// Waits at a process's start until the database answers and has this release's schema.
@@ -85,6 +152,11 @@ fn migrations() -> Result<Vec<Migration>, Error> {
     MIGRATIONS.iter().map(|(name, sql)| Migration::unapplied(name, sql)).collect()
 }
 
+/// Version of the newest migration of this release.
+pub(super) fn newest_known() -> Result<i64, Error> {
+    Ok(migrations()?.iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0))
+}
+
 /// Ignores unknown migrations: an operator may return to this release, whose `fanfare migrate` then does nothing.
 fn runner() -> Result<Runner, Error> {
     Ok(Runner::new(&migrations()?).set_abort_missing(false))
@@ -105,10 +177,14 @@ fn lacks_lock(error: &Error) -> bool {
     code == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
-/// Builds the indexes declared `ON ONLY` a partitioned table, one partition after the other, without blocking writes.
-/// Within the migration, all writes would wait for all indexes. Rebuilds an index left half-built by an earlier run.
-async fn build_indexes(client: &Client) -> Result<(), StoreError> {
-    let missing = "SELECT format('%I', i.relname) AS parent, format('%I', i.relname || replace(p.relname, t.relname, '')) AS child,
+/// The first comment of a migration, without the marks.
+fn first_comment(sql: &str) -> String {
+    let lines = sql.lines().map_while(|line| line.strip_prefix("--"));
+    lines.map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// Indexes declared `ON ONLY` a partitioned table that a partition lacks, or that are half built there.
+const MISSING_INDEXES: &str = "SELECT format('%I', i.relname) AS parent, format('%I', i.relname || replace(p.relname, t.relname, '')) AS child,
                           format('%I', p.relname) AS partition, substring(pg_get_indexdef(i.oid) FROM ' USING .*') AS definition,
                           half.indexrelid IS NOT NULL AS is_half_built
                    FROM pg_index x
@@ -122,7 +198,12 @@ async fn build_indexes(client: &Client) -> Result<(), StoreError> {
                    WHERE NOT EXISTS (SELECT FROM pg_inherits a JOIN pg_index b ON b.indexrelid = a.inhrelid
                                      WHERE a.inhparent = i.oid AND b.indrelid = p.oid)
                    ORDER BY i.relname, p.relname";
-    for row in client.query(missing, &[]).await? {
+
+/// Builds the missing indexes one partition after the other, without blocking writes. Within the migration, all writes
+/// would wait for all indexes. Rebuilds an index left half-built by an earlier run.
+async fn build_indexes(client: &Client) -> Result<usize, StoreError> {
+    let missing = client.query(MISSING_INDEXES, &[]).await?;
+    for row in &missing {
         let text = |column: &str| row.get::<_, &str>(column);
         let (parent, child, partition, definition) =
             (text("parent"), text("child"), text("partition"), text("definition"));
@@ -137,7 +218,7 @@ async fn build_indexes(client: &Client) -> Result<(), StoreError> {
             .await?;
         attach(client, parent, child).await?;
     }
-    Ok(())
+    Ok(missing.len())
 }
 
 /// Attaches a built index to the index of the whole table. All other users of that index wait behind this statement, so
@@ -158,7 +239,16 @@ async fn attach(client: &Client, parent: &str, child: &str) -> Result<(), StoreE
 mod tests {
     use std::{fs, path::Path};
 
-    use super::{MIGRATIONS, migrations};
+    use super::{INGEST_ROLE, MIGRATIONS, ROLES, first_comment, migrations};
+
+    #[test]
+    fn each_migration_begins_with_its_purpose_and_locks() {
+        for (name, sql) in MIGRATIONS {
+            let purpose = first_comment(sql);
+            assert!(purpose.contains("Locks: "), "{name} begins with {purpose:?}");
+        }
+        assert!(ROLES.contains(INGEST_ROLE));
+    }
 
     #[test]
     fn the_list_has_each_file_once_in_order() {

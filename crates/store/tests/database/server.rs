@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use fanfare_credentials::Credentials;
 use fanfare_store::{Store, StoreSettings};
 use tokio::{
     runtime,
@@ -157,6 +158,7 @@ fn url(name: &str) -> String {
 pub(super) fn store(url: &str) -> Store {
     let settings = StoreSettings {
         url: url.parse().expect("a URL"),
+        credentials: Credentials::of_url(url),
         connections: 4,
         keyring: format!("test:{}=", "A".repeat(43)).parse().expect("a key"),
     };

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const OWNED: &str = r#"fanfare_backlogs{state="owned"}"#;
 const SLOW: &str = r#"fanfare_lanes{state="slow"}"#;
 const OPEN: &str = r#"fanfare_lanes{state="open"}"#;
-const PLACES_USED: &str = "fanfare_places_used";
+const PLACES_USED: &str = r#"fanfare_places{state="used"}"#;
 
 /// The backlog of an endpoint; null without a backlog.
 async fn backlog_of(client: &Client, endpoint: &Endpoint) -> Value {

@@ -133,6 +133,9 @@ async fn a_service_tells_its_health_and_its_metrics() {
         let address = operations(process).await;
         assert_eq!(get(address, "healthz").await.as_deref(), Some("alive\n"));
         assert_eq!(get(address, "readyz").await.as_deref(), Some("ready\n"));
+        assert_eq!(get(address, "readyz?exclude=broker").await.as_deref(), Some("ready\n"));
+        let refused = get(address, "readyz?exclude=all").await.expect("an answer");
+        assert!(refused.contains("exclude=broker"), "{refused}");
         let metrics = get(address, "metrics").await.expect("the metrics");
         assert!(metrics.contains(&format!("{histogram}_bucket{{le=")), "{metrics}");
         assert!(metrics.contains(&format!("# HELP {histogram} ")), "{metrics}");
@@ -140,6 +143,36 @@ async fn a_service_tells_its_health_and_its_metrics() {
             assert!(!metrics.contains(id), "a label contains an id, and ids are unbounded: {metrics}");
         }
     }
+}
+
+/// Every metric of the reference is there soon after the start: PromQL's `increase` does not see a counter that begins at
+/// 1, and an alert on an absent gauge never fires.
+#[tokio::test]
+async fn all_metrics_exist_soon_after_the_start() {
+    let world = World::new().await;
+    // The first request to the API.
+    world.endpoint("a", &["*"]).await;
+    let dispatcher = world.dispatcher().await;
+    for (service, process) in [("ingest", world.ingest()), ("dispatcher", &dispatcher)] {
+        let reference =
+            Command::new(binary(service)).arg("--reference").env_clear().output().await.expect("a reference");
+        let reference = String::from_utf8(reference.stdout).expect("text");
+        let names: Vec<&str> = reference.lines().filter_map(metric_row).collect();
+        assert!(names.len() > 10, "{names:?}");
+        let address = operations(process).await;
+        until(&format!("all metrics of {service}"), async || {
+            let metrics = get(address, "metrics").await?;
+            let missing = names.iter().find(|name| !metrics.contains(&format!("# TYPE {name} ")));
+            missing.is_none().then_some(())
+        })
+        .await;
+    }
+}
+
+/// Name of the metric in a row of the reference.
+fn metric_row(line: &str) -> Option<&str> {
+    let (name, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+    ["counter |", "gauge |", "histogram |"].iter().any(|kind| rest.starts_with(kind)).then_some(name)
 }
 
 /// Publishers keep connections open, and open further connections while waiting for an answer.

@@ -10,7 +10,10 @@ use fanfare_tests::{
     patience::{until, until_within},
     receiver::Behaviour,
     servers::instance::{Instance, Servers},
-    world::{World, process::Process},
+    world::{
+        World,
+        process::{Process, get},
+    },
 };
 use lapin::{
     Channel, Connection, ConnectionProperties,
@@ -155,6 +158,10 @@ async fn a_killed_broker_loses_nothing_and_ingest_refuses_meanwhile() {
         })
         .await;
         check_refusals(&refusals);
+        // Ingest stays in the load balancer, so that callers get these answers.
+        let operations = world.ingest().address("serving health and metrics").await;
+        assert_eq!(get(operations, "readyz").await.as_deref(), Some("not ready: cannot publish to the broker\n"));
+        assert_eq!(get(operations, "readyz?exclude=broker").await.as_deref(), Some("ready\n"));
         block_in_place(|| broker.start());
         let back = Instant::now();
         flowing(&world).await;

@@ -1,11 +1,12 @@
 //! The whole API, served by an ingest with only the database rights of `deploy/roles.sql`. The dispatcher's user is no
 //! superuser either.
 
-use std::fs;
-
 use fanfare_tests::{
-    servers::instance::{Instance, Servers, repository},
-    world::World,
+    servers::instance::{Instance, Servers},
+    world::{
+        World,
+        process::{fanfare, try_fanfare},
+    },
 };
 use tokio::task::block_in_place;
 
@@ -23,8 +24,10 @@ async fn ingest_needs_no_more_rights_than_it_is_given() {
     connect(&superuser).await.batch_execute(roles).await.expect("roles");
     let owner = superuser.replace("//fanfare@", "//fanfare_owner@");
     let mut world = World::with(Servers { database_url: owner, ..Servers::given() }, &[]).await;
-    let rights = fs::read_to_string(repository().join("deploy/roles.sql")).expect("the rights");
-    world.database().await.batch_execute(&rights).await.expect("the rights are given");
+    let given = fanfare(&world.variables, &["migrate", "--ingest-role", "fanfare_ingest"]);
+    assert!(given.contains("fanfare_ingest has the rights of ingest"), "{given}");
+    let (_, refused) = try_fanfare(&world.variables, &["migrate", "--ingest-role", "no\nbody"]);
+    assert!(refused.is_some_and(|refused| refused.contains("create it")));
     drop(world.take_ingest());
     let restricted = world.variables["DATABASE_URL"].replace("//fanfare_owner@", "//fanfare_ingest@");
     world.start_ingest_with(&[("DATABASE_URL", &restricted)]).await;

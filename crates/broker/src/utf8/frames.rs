@@ -1,6 +1,6 @@
 //! The bytes of a connection, split into frames and sanitized. The number of bytes stays the same.
 
-use crate::sanitize::{sanitize_header, sanitize_method};
+use super::sanitize::{sanitize_header, sanitize_method};
 
 /// Bytes of a frame's head: type, channel and size.
 const HEAD: usize = 7;

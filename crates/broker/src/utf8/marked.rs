@@ -5,7 +5,8 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use crate::{Incoming, Unreadable, sanitize::SUBSTITUTE};
+use super::sanitize::SUBSTITUTE;
+use crate::{Incoming, Unreadable};
 
 /// Reason for parking a message with a short string that is not UTF-8.
 pub(crate) const NOT_UTF8: &str = "not_utf8";

@@ -1,7 +1,7 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::sanitize::tests::{delivers, headers};
+use crate::utf8::sanitize::tests::{delivers, headers};
 
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let size = u32::try_from(payload.len()).expect("a frame");

@@ -28,9 +28,9 @@ use tokio_util::{
     either::Either,
 };
 
+use super::frames::Frames;
 use crate::{
     connection::answered,
-    frames::Frames,
     nodes::{Node, Tls},
 };
 

@@ -1,0 +1,234 @@
+//! The database: version, durability, rights, schema, partitions and transactions.
+
+use std::time::Duration;
+
+use fanfare_store::{Census, DatabaseFacts, Store};
+
+use super::{Finding, Findings, spread};
+
+/// Oldest tried version.
+const OLDEST: i32 = 140_000;
+
+/// Deviation of a machine's clock above which TLS and times in logs are in danger.
+const CLOCK: Duration = Duration::from_secs(2);
+
+/// Days of partitions below which the partitions job has failed for long.
+const PARTITIONS: i32 = 4;
+
+pub(super) async fn examine(store: &Store) -> Vec<Finding> {
+    let mut findings = Findings::new("database");
+    match store.examine().await {
+        Ok(facts) => {
+            judge(&facts, &mut findings);
+            if facts.migration >= facts.known_migration {
+                match store.census().await {
+                    Ok(census) => judge_census(&census, &mut findings),
+                    Err(error) => findings.fail(format!("the tables cannot be read: {error}")),
+                }
+            }
+        }
+        Err(error) => findings.fail(format!("cannot be examined: {error}")),
+    }
+    findings.into_vec()
+}
+
+fn judge(facts: &DatabaseFacts, findings: &mut Findings) {
+    let DatabaseFacts { version, user, .. } = facts;
+    let tls = facts.tls.as_deref().unwrap_or("not encrypted");
+    findings.check(
+        facts.version_number >= OLDEST,
+        format!("PostgreSQL {version}, {tls}, logged in as {user}"),
+        format!("PostgreSQL {version} is older than 14"),
+    );
+    findings.check(
+        facts.is_primary,
+        format!("primary; commits {}", spread(&facts.commits)),
+        "the server is a standby: DATABASE_URL must lead to the primary",
+    );
+    judge_durability(facts, findings);
+    judge_schema(facts, findings);
+    if facts.tls.is_none() {
+        findings.warn("the connection is not encrypted: add ?sslmode=verify-full to DATABASE_URL");
+    }
+    if facts.is_superuser {
+        findings.warn(format!("{user} is a superuser: give Fanfare a role of its own (deploy/security.md)"));
+    }
+    if facts.changes_session {
+        findings.fail("a pooler changes the session between transactions: LISTEN and advisory locks are lost. Connect directly, or pool by session");
+    }
+    for slot in &facts.idle_slots {
+        findings.warn(format!("the replication slot {slot} has no receiver: the log grows until the disk is full"));
+    }
+    for (process, seconds) in &facts.old_transactions {
+        findings.warn(format!(
+            "process {process} has had a transaction open for {seconds} s: dead rows stay until the end"
+        ));
+    }
+    if facts.clock_offset > CLOCK {
+        let seconds = facts.clock_offset.as_secs_f64();
+        findings.warn(format!("this machine's clock differs from the database's by {seconds:.1} s: synchronise both"));
+    }
+    let most: i64 = setting(facts, "max_connections").parse().unwrap_or(0);
+    let is_tight = facts.sessions * 10 > most * 9;
+    let used = format!("{} of {most} connections are open", facts.sessions);
+    if is_tight { findings.warn(format!("{used}: raise max_connections")) } else { findings.good(used) }
+}
+
+fn judge_durability(facts: &DatabaseFacts, findings: &mut Findings) {
+    for name in ["fsync", "full_page_writes", "synchronous_commit"] {
+        if setting(facts, name) == "off" {
+            findings.fail(format!("{name} is off: a crash of the server loses acknowledged events"));
+        }
+    }
+    if facts.standbys > 0 && setting(facts, "synchronous_standby_names").is_empty() {
+        findings.fail(format!(
+            "{} standbys are attached, and synchronous_standby_names is empty: a failover loses commits",
+            facts.standbys
+        ));
+    }
+    if setting(facts, "autovacuum") == "off" {
+        findings.fail("autovacuum is off: tables and indexes grow without end");
+    }
+    let logs_statements = ["mod", "all"].contains(&setting(facts, "log_statement"));
+    let logs_slow = setting(facts, "log_min_duration_statement") != "-1";
+    if (logs_statements || logs_slow) && setting(facts, "log_parameter_max_length") != "0" {
+        findings.warn(
+            "statements are logged with their parameters, which hold payloads: set log_parameter_max_length to 0",
+        );
+    }
+}
+
+fn judge_schema(facts: &DatabaseFacts, findings: &mut Findings) {
+    let DatabaseFacts { migration, known_migration, .. } = facts;
+    findings.check(
+        migration >= known_migration,
+        format!("schema {migration} of {known_migration}"),
+        format!("the schema has {migration} of {known_migration} migrations: run `fanfare migrate`"),
+    );
+    if !facts.owns_tables {
+        findings.warn(format!(
+            "{} does not own all tables: only ingest may run with this user; dispatchers need the owner",
+            facts.user
+        ));
+    }
+    for index in &facts.invalid_indexes {
+        findings.warn(format!("the index {index} is not built; a dispatcher builds it, or `fanfare migrate`"));
+    }
+}
+
+fn judge_census(census: &Census, findings: &mut Findings) {
+    let days = census.partitions_ahead;
+    findings.check(
+        days >= PARTITIONS,
+        format!("partitions for {days} days ahead"),
+        format!(
+            "partitions exist for {days} days ahead: then nothing can be stored. Run `fanfare migrate`, and look at the \
+             log of the dispatchers for the job Partitions"
+        ),
+    );
+    if census.parked > 0 {
+        findings.warn(format!("{} messages are parked: see `fanfare parked list`", census.parked));
+    }
+}
+
+fn setting<'a>(facts: &'a DatabaseFacts, name: &str) -> &'a str {
+    facts.settings.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    fn sound() -> DatabaseFacts {
+        let settings = [
+            ("autovacuum", "on"),
+            ("fsync", "on"),
+            ("full_page_writes", "on"),
+            ("log_min_duration_statement", "-1"),
+            ("log_parameter_max_length", "-1"),
+            ("log_statement", "none"),
+            ("max_connections", "100"),
+            ("synchronous_commit", "on"),
+            ("synchronous_standby_names", ""),
+        ];
+        DatabaseFacts {
+            version: "17.5".to_owned(),
+            version_number: 170_005,
+            is_primary: true,
+            tls: Some("TLSv1.3".to_owned()),
+            user: "fanfare".to_owned(),
+            is_superuser: false,
+            owns_tables: true,
+            changes_session: false,
+            migration: 1,
+            known_migration: 1,
+            invalid_indexes: Vec::new(),
+            settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            standbys: 0,
+            sessions: 20,
+            idle_slots: Vec::new(),
+            old_transactions: Vec::new(),
+            commits: vec![Duration::from_millis(1)],
+            clock_offset: Duration::ZERO,
+        }
+    }
+
+    /// Verdicts and texts of findings that are not good.
+    fn bad(facts: &DatabaseFacts) -> Vec<(Verdict, String)> {
+        let mut findings = Findings::new("database");
+        judge(facts, &mut findings);
+        let found = findings.into_vec().into_iter().filter(|finding| finding.verdict != Verdict::Good);
+        found.map(|finding| (finding.verdict, finding.text)).collect()
+    }
+
+    fn with(name: &str, value: &str) -> DatabaseFacts {
+        let mut facts = sound();
+        let setting = facts.settings.iter_mut().find(|(known, _)| known == name).expect("a setting");
+        setting.1 = value.to_owned();
+        facts
+    }
+
+    #[test]
+    fn a_sound_database_has_no_bad_findings() {
+        assert_eq!(bad(&sound()), []);
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        let cases = [
+            (with("fsync", "off"), Verdict::Failure, "fsync is off"),
+            (with("synchronous_commit", "off"), Verdict::Failure, "synchronous_commit is off"),
+            (with("full_page_writes", "off"), Verdict::Failure, "full_page_writes is off"),
+            (with("autovacuum", "off"), Verdict::Failure, "autovacuum is off"),
+            (with("log_statement", "all"), Verdict::Warning, "log_parameter_max_length"),
+            (with("max_connections", "21"), Verdict::Warning, "max_connections"),
+            (DatabaseFacts { standbys: 2, ..sound() }, Verdict::Failure, "2 standbys"),
+            (DatabaseFacts { is_primary: false, ..sound() }, Verdict::Failure, "standby"),
+            (DatabaseFacts { version_number: 130_000, ..sound() }, Verdict::Failure, "older than 14"),
+            (DatabaseFacts { tls: None, ..sound() }, Verdict::Warning, "not encrypted"),
+            (DatabaseFacts { is_superuser: true, ..sound() }, Verdict::Warning, "superuser"),
+            (DatabaseFacts { owns_tables: false, ..sound() }, Verdict::Warning, "does not own"),
+            (DatabaseFacts { changes_session: true, ..sound() }, Verdict::Failure, "pooler"),
+            (DatabaseFacts { known_migration: 2, ..sound() }, Verdict::Failure, "fanfare migrate"),
+            (DatabaseFacts { invalid_indexes: vec!["half".to_owned()], ..sound() }, Verdict::Warning, "half"),
+            (DatabaseFacts { idle_slots: vec!["old".to_owned()], ..sound() }, Verdict::Warning, "slot old"),
+            (DatabaseFacts { clock_offset: CLOCK * 2, ..sound() }, Verdict::Warning, "clock differs"),
+            (DatabaseFacts { old_transactions: vec![(7, 400)], ..sound() }, Verdict::Warning, "process 7"),
+        ];
+        for (facts, verdict, text) in cases {
+            let found = bad(&facts);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert!(found[0].0 == verdict && found[0].1.contains(text), "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn missing_partitions_are_a_failure() {
+        let mut findings = Findings::new("database");
+        let census = Census { held: 0, parked: 3, notices: 0, replays: 0, endpoints: [1, 0, 0], partitions_ahead: 3 };
+        judge_census(&census, &mut findings);
+        let verdicts: Vec<Verdict> = findings.into_vec().iter().map(|finding| finding.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Failure, Verdict::Warning]);
+    }
+}

@@ -1,0 +1,62 @@
+//! The outside: endpoints' addresses, and the network's own guard. Sends no request.
+
+use std::time::Duration;
+
+use fanfare_outbound::{Client, Settings};
+use fanfare_store::Store;
+use tokio::{net::TcpStream, time::timeout};
+use url::Url;
+
+use super::{Finding, Findings};
+
+/// Number of endpoints whose addresses are checked.
+const ENDPOINTS: usize = 20;
+
+/// Metadata service of most clouds.
+const METADATA: &str = "169.254.169.254:80";
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) async fn examine(store: &Store, settings: &Settings) -> Vec<Finding> {
+    let mut findings = Findings::new("outside");
+    match Client::new(settings) {
+        Ok(client) => endpoints(store, &client, settings, &mut findings).await,
+        Err(error) => findings.fail(format!("no requests can be sent: {error}")),
+    }
+    if settings.proxy.is_some() {
+        findings.good("requests leave through the egress proxy");
+    } else if reaches(METADATA).await {
+        findings.warn(format!(
+            "{METADATA} answers: Fanfare refuses the address, your network does not (deploy/security.md)"
+        ));
+    } else {
+        findings.good("the network refuses the metadata service of clouds");
+    }
+    findings.into_vec()
+}
+
+async fn endpoints(store: &Store, client: &Client, settings: &Settings, findings: &mut Findings) {
+    let urls = match store.sample_urls(ENDPOINTS).await {
+        Ok(urls) => urls,
+        Err(error) => return findings.fail(format!("the endpoints cannot be read: {error}")),
+    };
+    let mut permitted = 0;
+    for text in urls {
+        let Ok(url) = text.parse::<Url>() else { continue };
+        // The path and the query of a URL may hold secrets.
+        let host = url.host_str().unwrap_or_default().to_owned();
+        match settings.policy.check(&url) {
+            Err(fault) => findings.warn(format!("the URL of an endpoint at {host} is not permitted: {fault}")),
+            Ok(()) => match client.refusal(&url).await {
+                Some(reason) => findings.warn(format!("the endpoint at {host} is not permitted: {reason}")),
+                None => permitted += 1,
+            },
+        }
+    }
+    findings.good(format!("{permitted} endpoints have permitted addresses"));
+}
+
+async fn reaches(address: &str) -> bool {
+    matches!(timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await, Ok(Ok(_)))
+}

@@ -1,0 +1,51 @@
+//! Receiver of a proof.
+
+use std::sync::Arc;
+
+use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
+use fanfare_service::{Room, serve as serve_router};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::books::Books;
+
+/// Maximum of connections.
+const CONNECTIONS: usize = 1024;
+
+#[derive(Clone)]
+struct Shared {
+    books: Arc<Books>,
+    /// Percentage of requests that are answered with 503.
+    fail: u8,
+}
+
+/// Receives deliveries on all paths until `stop`.
+pub(crate) async fn serve(listener: TcpListener, books: Arc<Books>, fail: u8, stop: CancellationToken) {
+    let shared = Shared { books, fail };
+    let router = Router::new().route("/", post(receive)).route("/{*path}", post(receive)).with_state(shared);
+    serve_router(listener, router, Room::new(CONNECTIONS), stop).await;
+}
+
+async fn receive(State(Shared { books, fail }): State<Shared>, body: Bytes) -> StatusCode {
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    // The test event has no number.
+    let Some(number) = find_number(&body) else { return StatusCode::OK };
+    if rand::random_range(0..100) < fail {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    books.received(number);
+    StatusCode::OK
+}
+
+/// The number of the event: each dialect has another envelope.
+fn find_number(body: &Value) -> Option<u64> {
+    match body {
+        Value::Object(members) => {
+            let own = members.get("number").and_then(Value::as_u64);
+            own.or_else(|| members.values().find_map(find_number))
+        }
+        Value::Array(items) => items.iter().find_map(find_number),
+        _ => None,
+    }
+}

@@ -1,0 +1,132 @@
+//! Gauges of the process. Every gauge is set anew at each report: a gauge without a report for three minutes ends.
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_broker::{BrokerSettings, ConsumerState, Publisher, QueueDepths};
+use fanfare_service::{report_blocked, report_broker, report_build, report_clock, report_pool};
+use jiff::Timestamp;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use crate::{context::Context, database::Database, lanes::PlaceLimits, metric};
+
+/// Interval of the reports.
+const REPORTS_EVERY: Duration = Duration::from_secs(2);
+
+/// Interval of the looks at the depths of queues.
+const DEPTHS_EVERY: Duration = Duration::from_secs(10);
+
+/// Interval of the counts of deliveries in waiting backlogs, number of counted backlogs, and bound of each count.
+const COUNTS_EVERY: Duration = Duration::from_secs(10);
+const MAX_COUNTED: usize = 200;
+const COUNTED_EACH: usize = 1000;
+
+/// Connections of the process.
+pub(crate) struct Connections {
+    pub(crate) database: Database,
+    pub(crate) publisher: Publisher,
+    /// States of the consumers, in the order of [`metric::CONSUMED`].
+    pub(crate) consumers: Box<dyn Fn() -> Vec<ConsumerState> + Send>,
+}
+
+/// Reports the connections, until the process exits.
+pub(crate) async fn connections(connections: Connections) {
+    let Connections { database, publisher, consumers } = connections;
+    let available: watch::Receiver<bool> = database.availability();
+    loop {
+        report_build("dispatcher");
+        let publishing = publisher.state();
+        report_broker("publish", publishing.is_connected, publishing.connections);
+        report_blocked(publishing.is_blocked);
+        for (queue, state) in metric::CONSUMED.into_iter().zip(consumers()) {
+            report_broker(queue, state.is_consuming, state.connections);
+            // All counts are exact in `f64`: the memory of a process holds fewer than 2^53 entries.
+            metrics::gauge!(metric::MESSAGES_IN_HAND, "queue" => queue).set(state.in_hand as f64);
+        }
+        metrics::gauge!(metric::DATABASE_AVAILABLE).set(f64::from(u8::from(*available.borrow())));
+        for pool in database.store.pools() {
+            let states = [("used", pool.used), ("idle", pool.idle), ("waiting", pool.waiting), ("limit", pool.limit)];
+            report_pool(pool.name, states);
+        }
+        report_clock(database.store.clock_offset());
+        sleep(REPORTS_EVERY).await;
+    }
+}
+
+/// Reports lanes, places, backlogs and the loaded configuration, until the process exits.
+pub(crate) async fn work(context: Arc<Context>, limits: PlaceLimits) {
+    let mut counted: Option<Instant> = None;
+    loop {
+        let lanes = context.lanes.report().await;
+        let backlogs = context.backlogs.report(context.lanes.places.left_to_drains(false) == 0);
+        let (places, bytes) = context.lanes.places.used_amount();
+        for (state, count) in [("slow", lanes.slow), ("open", lanes.open)] {
+            metrics::gauge!(metric::LANES, "state" => state).set(count as f64);
+        }
+        for (state, count) in [("used", places), ("limit", limits.attempts)] {
+            metrics::gauge!(metric::PLACES, "state" => state).set(count as f64);
+        }
+        for (state, count) in [("used", bytes), ("limit", limits.bytes)] {
+            metrics::gauge!(metric::PLACE_BYTES, "state" => state).set(count as f64);
+        }
+        for (state, count) in [("owned", backlogs.owned), ("waiting", backlogs.waiting.len())] {
+            metrics::gauge!(metric::BACKLOGS, "state" => state).set(count as f64);
+        }
+        metrics::gauge!(metric::BACKLOG_WAIT).set(backlogs.p95_wait.as_secs_f64());
+        metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(0);
+        // Exact up to 2^53 changes.
+        metrics::gauge!(metric::CONFIGURATION_VERSION).set(context.directory.snapshot().version as f64);
+        if counted.is_none_or(|counted| counted.elapsed() >= COUNTS_EVERY) {
+            counted = Some(Instant::now());
+            let waiting = &backlogs.waiting[..backlogs.waiting.len().min(MAX_COUNTED)];
+            let store = &context.database.store;
+            if let Ok(count) = store.with_deadline(REPORTS_EVERY, store.count_queued(waiting, COUNTED_EACH)).await {
+                metrics::gauge!(metric::BACKLOG_DELIVERIES).set(count as f64);
+            }
+        }
+        sleep(REPORTS_EVERY).await;
+    }
+}
+
+/// Reports the version of the loaded configuration at each change.
+pub(crate) async fn version(context: Arc<Context>) {
+    let mut changes = context.directory.changes();
+    loop {
+        let version = changes.borrow_and_update().version;
+        metrics::gauge!(metric::CONFIGURATION_VERSION).set(version as f64);
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reports the depths of the queues, until the process exits.
+pub(crate) async fn depths(settings: BrokerSettings) {
+    let mut depths = QueueDepths::new(settings);
+    loop {
+        sleep(DEPTHS_EVERY).await;
+        match depths.read().await {
+            Ok(read) => {
+                for depth in read {
+                    metrics::gauge!(metric::QUEUE_READY, "queue" => depth.queue.clone()).set(depth.ready);
+                    metrics::gauge!(metric::QUEUE_CONSUMERS, "queue" => depth.queue).set(depth.consumers);
+                }
+                looked("broker");
+            }
+            // The supervisors of publisher and consumers log an outage.
+            Err(error) => tracing::debug!(%error, "cannot read the depths of the queues"),
+        }
+    }
+}
+
+/// Reports the success of a look.
+pub(crate) fn looked(at: &'static str) {
+    metrics::gauge!(metric::LOOKED, "at" => at).set(unix_seconds());
+}
+
+/// The machine's time: Prometheus compares the value with its own clock.
+pub(crate) fn unix_seconds() -> f64 {
+    Timestamp::now().as_duration().as_secs_f64()
+}

@@ -1,0 +1,66 @@
+//! Metrics of requests, and gauges of the process. Every gauge is set anew at each report: a gauge without a report for
+//! three minutes ends.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{MatchedPath, Request},
+    middleware::Next,
+    response::Response,
+};
+use fanfare_broker::Publisher;
+use fanfare_service::{Room, report_blocked, report_broker, report_build, report_clock, report_pool};
+use fanfare_store::Store;
+use tokio::time::{Instant, sleep};
+
+use crate::metric;
+
+/// Interval of the reports.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Reports connections and clock, until the process exits.
+pub(crate) async fn connections(publisher: Publisher, store: Store, room: Room) {
+    loop {
+        report_build("ingest");
+        let publishing = publisher.state();
+        report_broker("publish", publishing.is_connected, publishing.connections);
+        report_blocked(publishing.is_blocked);
+        for pool in store.pools() {
+            let states = [("used", pool.used), ("idle", pool.idle), ("waiting", pool.waiting), ("limit", pool.limit)];
+            report_pool(pool.name, states);
+        }
+        report_clock(store.clock_offset());
+        for (state, count) in [("open", room.used()), ("limit", room.limit())] {
+            // Exact: a process has fewer than 2^53 connections.
+            metrics::gauge!(metric::API_CONNECTIONS, "state" => state).set(count as f64);
+        }
+        sleep(EVERY).await;
+    }
+}
+
+/// Measures a request.
+pub(crate) async fn measured(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let route =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    // A caller may invent methods: only known methods become labels.
+    let method = match request.method().as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    let status = match response.status().as_u16() {
+        ..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        _ => "5xx",
+    };
+    let labels = [("route", route), ("method", method.to_owned()), ("status", status.to_owned())];
+    metrics::histogram!(metric::HTTP_REQUEST_SECONDS, &labels).record(began.elapsed());
+    response
+}

@@ -1,0 +1,67 @@
+//! Numbers for operators: counts of rows, partitions ahead, and storage.
+
+use crate::{Store, StoreError, connection::store::row_count, operations::partitions::DAILY};
+
+/// Bound of each count: an exact large number helps nobody, and costs a scan.
+const COUNTED: usize = 100_000;
+
+/// Numbers of a deployment. Counts of deliveries, messages and notices end at 100,000.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Census {
+    /// Deliveries held for paused endpoints.
+    pub held: i64,
+    /// Parked messages.
+    pub parked: i64,
+    /// Failure notices that wait for a mail.
+    pub notices: i64,
+    /// Running replays.
+    pub replays: i64,
+    /// Endpoints that are enabled, paused and disabled.
+    pub endpoints: [i64; 3],
+    /// Days from today on for which all partitions exist.
+    pub partitions_ahead: i32,
+}
+
+impl Store {
+    /// Counts rows and partitions.
+    pub async fn census(&self) -> Result<Census, StoreError> {
+        let statement = "
+SELECT (SELECT count(*) FROM (
+            SELECT FROM endpoint_backlogs b JOIN endpoints p ON p.id = b.endpoint_id AND p.status = 'paused'
+            CROSS JOIN LATERAL (SELECT FROM open_deliveries o
+                                WHERE o.endpoint_id = b.endpoint_id AND o.state = 'queued' LIMIT $1) o
+            LIMIT $1) rows) AS held,
+       (SELECT count(*) FROM (SELECT FROM parked LIMIT $1) rows) AS parked,
+       (SELECT count(*) FROM (SELECT FROM failure_notices LIMIT $1) rows) AS notices,
+       (SELECT count(*) FROM replays WHERE state = 'running') AS replays,
+       e.*, ahead.days
+FROM (SELECT count(*) FILTER (WHERE status = 'enabled') AS enabled, count(*) FILTER (WHERE status = 'paused') AS paused,
+             count(*) FILTER (WHERE status = 'disabled') AS disabled
+      FROM endpoints WHERE deleted_at IS NULL) e,
+     (SELECT min(coalesce(newest, today)) - today AS days FROM (
+          SELECT max(to_date(substring(c.relname FROM 'p([0-9]{8})$'), 'YYYYMMDD')) AS newest,
+                 (now() AT TIME ZONE 'UTC')::date AS today
+          FROM unnest($2::text[]) AS parent LEFT JOIN pg_inherits i ON i.inhparent = to_regclass(parent)
+          LEFT JOIN pg_class c ON c.oid = i.inhrelid GROUP BY parent) tables GROUP BY today) ahead";
+        let connection = self.connection().await?;
+        let row = connection.query_one(statement, &[&row_count(COUNTED), &DAILY.as_slice()]).await?;
+        Ok(Census {
+            held: row.get("held"),
+            parked: row.get("parked"),
+            notices: row.get("notices"),
+            replays: row.get("replays"),
+            endpoints: [row.get("enabled"), row.get("paused"), row.get("disabled")],
+            partitions_ahead: row.get("days"),
+        })
+    }
+
+    /// Bytes of each table on disk, with indexes and partitions.
+    pub async fn storage(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        let statement = "
+SELECT coalesce(t.relname, c.relname)::text AS name, sum(pg_total_relation_size(c.oid))::bigint AS bytes
+FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_class t ON t.oid = i.inhparent
+WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace GROUP BY 1 ORDER BY 1";
+        let rows = self.connection().await?.query(statement, &[]).await?;
+        Ok(rows.iter().map(|row| (row.get("name"), row.get("bytes"))).collect())
+    }
+}

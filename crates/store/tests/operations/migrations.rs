@@ -1,0 +1,55 @@
+//! Migrations: the plan, and indexes built partition by partition.
+
+use jiff::Timestamp;
+
+use crate::database::Database;
+
+/// An index as a migration declares it, without indexes on the partitions.
+const DECLARE_INDEX: &str = "DROP INDEX attempts_of_endpoint;
+                             CREATE INDEX attempts_of_endpoint ON ONLY attempts (endpoint_id, started_at DESC)";
+
+/// Indexes that cannot be used.
+const INVALID: &str = "pg_index WHERE NOT indisvalid OR NOT indisready";
+
+#[tokio::test]
+async fn a_plan_names_the_missing_indexes_and_changes_nothing() {
+    let database = Database::fresh().await;
+    assert_eq!(database.store.planned().await.expect("a plan"), (vec![], vec![]));
+    database.connect().await.batch_execute(DECLARE_INDEX).await.expect("an index");
+    for _ in 0..2 {
+        let (migrations, indexes) = database.store.planned().await.expect("a plan");
+        assert_eq!(migrations, []);
+        assert_eq!(indexes.len(), 10, "{indexes:?}");
+        assert!(indexes[0].starts_with("attempts_of_endpoint_p20"), "{indexes:?}");
+        assert!(indexes[0].contains(" on attempts_p20"), "{indexes:?}");
+    }
+    let forget = "DELETE FROM refinery_schema_history WHERE version = 1";
+    database.connect().await.batch_execute(forget).await.expect("no schema");
+    let (migrations, _) = database.store.planned().await.expect("a plan");
+    assert_eq!(migrations[0].name, "V1__schema");
+    assert_eq!(migrations[0].purpose, "The schema of the first release. Locks: none on existing tables.");
+}
+
+#[tokio::test]
+async fn an_interrupted_build_of_indexes_continues() {
+    let database = Database::fresh().await;
+    let by_hand = database.connect().await;
+    by_hand.batch_execute(DECLARE_INDEX).await.expect("an index");
+    let partition: String = by_hand
+        .query_one("SELECT min(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'attempts'::regclass", &[])
+        .await
+        .expect("a partition")
+        .get(0);
+    let day = partition.trim_start_matches("attempts_");
+    let half = format!(
+        "CREATE INDEX attempts_of_endpoint_{day} ON {partition} (endpoint_id, started_at DESC);
+         UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'attempts_of_endpoint_{day}'::regclass"
+    );
+    by_hand.batch_execute(&half).await.expect("an invalid index");
+    assert!(database.count(INVALID).await >= 2);
+
+    assert_eq!(database.store.build_indexes().await.expect("indexes"), Some(10));
+    assert_eq!(database.count(INVALID).await, 0);
+    assert_eq!(database.store.build_indexes().await.expect("indexes"), Some(0));
+    assert_eq!(database.store.migrate(Timestamp::now()).await.expect("the schema"), Vec::<String>::new());
+}
