@@ -19,9 +19,9 @@ main_path := deliver::event_flow:: publish::amqp::the_documented_message publish
 # The slowest tests of the store, which `make test-fast` leaves out.
 slow_store := stress:: plans:: retention::
 broker_faults := kill-broker,restart-broker,close-connections,memory-alarm,disk-alarm,purge-queues,lose-broker,older-broker,half-open-broker,silent-broker,reset-broker
-scripts := .ci/run tests/check-dependencies tests/fuzz/run $(wildcard deploy/dev/*)
+scripts := .ci/run tests/check-dependencies tests/deploy/run tests/fuzz/run $(filter-out %.md,$(wildcard deploy/dev/*))
 
-.PHONY: help run test test-fast test-rabbitmq smoke chaos fuzz bench check clean toolchain cargo-deny
+.PHONY: help image run test test-deploy test-fast test-rabbitmq smoke chaos fuzz bench check clean toolchain cargo-deny
 
 help: ## List these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -48,6 +48,10 @@ test-rabbitmq: toolchain $(node_clients)/node_modules/.package-lock.json ## Run 
 	@FANFARE_RABBITMQ_ROOT=$$(deploy/dev/rabbitmq-from $(SUITE)); export FANFARE_RABBITMQ_ROOT; \
 	  env --unset=AMQP_URL deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test -p fanfare-tests; \
 	  AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos --only $(broker_faults)
+
+test-deploy: toolchain ## Test chart, alerts, dashboards and YAML for operators
+	@cargo build --workspace --all-targets
+	@env --unset=AMQP_URL --unset=DATABASE_URL deploy/dev/with-services tests/deploy/run
 
 # Bench and chaos start private servers, and mostly wait: both run side by side. After `make test`, the build has nothing
 # to do.
@@ -77,6 +81,9 @@ bench: toolchain ## Measure throughput, latency and isolation in release, beside
 	@deploy/dev/install
 	@cargo build --release --workspace --bins
 	@AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/release/bench $(BENCH)
+
+image: ## Build the image with docker, podman or buildah
+	@deploy/dev/image
 
 check: toolchain cargo-deny ## Check format, lints, documentation, dependencies and licences
 	@cargo fmt --all --check
