@@ -1,6 +1,7 @@
 """The chart: lint, strict validation of each object, values, checks, and arithmetic."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -15,7 +16,8 @@ from schemas import SCHEMAS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/helm/fanfare"
-HELM = ROOT / "target/deploy/helm"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+HELM = TARGET / "deploy/helm"
 VERSIONS = ["1.30", "1.33", "1.35"]
 # Values that each profile leaves to the operator.
 SECRETS = {
@@ -262,7 +264,7 @@ class Values(unittest.TestCase):
         computed = {"FANFARE_GRACE", "FANFARE_ADDRESS", "FANFARE_OPERATIONS_ADDRESS", "FANFARE_DIALECTS"}
         for service in ["ingest", "dispatcher"]:
             reference = subprocess.run(
-                [str(ROOT / f"target/debug/{service}"), "--reference"], capture_output=True, text=True, check=True
+                [str(TARGET / f"debug/{service}"), "--reference"], capture_output=True, text=True, check=True
             ).stdout
             # A secret has a second variable, for its file.
             found = re.findall(r"^\| `([A-Z_]+)` \|", reference, re.MULTILINE)

@@ -101,7 +101,7 @@ class Scrape(unittest.TestCase):
             "FANFARE_ADDRESS": "127.0.0.1:0",
             "FANFARE_OPERATIONS_ADDRESS": "127.0.0.1:0",
         }
-        programs = ROOT / "target/debug"
+        programs = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
         subprocess.run([programs / "fanfare", "migrate"], env=environment, check=True, capture_output=True)
         for service in ["ingest", "dispatcher"]:
             process = subprocess.Popen([programs / service], env=environment, stdout=subprocess.PIPE, text=True)
