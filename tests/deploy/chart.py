@@ -208,6 +208,7 @@ class Checks(unittest.TestCase):
 
     def test_what_an_option_needs(self):
         self.refuses("FANFARE_MAIL_FROM is required", {"mail": {"urlSecret": {"name": "mail"}}})
+        self.refuses("database.ingestRole is required", {"database": {"ingestRole": ""}})
         self.refuses("ingress.hosts is required", {"ingress": {"enabled": True}})
 
     def test_settings_in_two_places(self):

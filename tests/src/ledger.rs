@@ -32,15 +32,22 @@ impl Subscriber {
         Self { path }
     }
 
-    /// Three endpoints: `quick` answers at once, `flaky` fails each tenth request, `slow` answers after a delay.
+    /// Three endpoints: `quick` answers at once, `flaky` fails one of ten requests, `slow` answers after a delay.
     pub async fn three(world: &World, slow: Duration) -> [Self; 3] {
-        let flaky = (1..2000).map(|number| if number % 10 == 0 { Behaviour::FAIL } else { Behaviour::OK });
         [
             Self::new(world, "quick", vec![Behaviour::OK]).await,
-            Self::new(world, "flaky", flaky.collect()).await,
+            Self::new(world, "flaky", flaky(10, 2000)).await,
             Self::new(world, "slow", vec![Behaviour::Answer(200, slow)]).await,
         ]
     }
+}
+
+/// Answers to `requests` requests: one of `period` fails, at varying distances. With a fixed distance, a retry that comes
+/// after as many other requests each time would fail each time. The last answer, which all further requests get, is good.
+pub fn flaky(period: usize, requests: usize) -> Vec<Behaviour> {
+    let fails = |number: usize| number % period == (number / period).pow(2) % period;
+    let answers = (1..requests).map(|number| if fails(number) { Behaviour::FAIL } else { Behaviour::OK });
+    answers.chain([Behaviour::OK]).collect()
 }
 
 /// Deviations that a test permits, caused by killed processes or by a server that lost its disk.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lapin::{
-    BasicProperties, Channel, Confirmation,
+    BasicProperties, Channel, Confirmation, Connection,
     options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable, LongString},
 };
@@ -20,6 +20,9 @@ const PUBLISHES: usize = 50;
 /// Time to live of the message that is dead-lettered, and longest wait for the message behind.
 const DELAY: Duration = Duration::from_secs(1);
 const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait for the close of a connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time after which the broker deletes the queues of an interrupted examination.
 const QUEUE_EXPIRES: Duration = Duration::from_secs(60);
@@ -43,7 +46,7 @@ impl BrokerSettings {
             let connected = self.connect_to(node, "examines", None).await;
             let result = match connected {
                 Ok(connection) => {
-                    let _ = connection.close(200, "".into()).await;
+                    let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "".into())).await;
                     Ok(())
                 }
                 Err(error) => Err(error.to_string()),
@@ -54,12 +57,18 @@ impl BrokerSettings {
     }
 
     /// Declares the topology, and sends messages through two queues of its own: `largest` is the size of the largest
-    /// event in bytes.
+    /// event in bytes. The inner error is about these messages.
     ///
     /// # Errors
     /// If no node can be used, or the broker refuses the topology.
-    pub async fn examine(&self, largest: usize, random: u64) -> lapin::Result<BrokerFacts> {
+    pub async fn examine(&self, largest: usize, random: u64) -> lapin::Result<Result<BrokerFacts, lapin::Error>> {
         let connection = self.connect(&mut self.turns(), "examines").await?;
+        let facts = self.send_messages(&connection, largest, random).await;
+        let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "".into())).await;
+        Ok(facts)
+    }
+
+    async fn send_messages(&self, connection: &Connection, largest: usize, random: u64) -> lapin::Result<BrokerFacts> {
         let names = [1, 2].map(|number| self.topology().private_queue(&format!("doctor.{random:016x}.{number}")));
         let channel = answered(connection.create_channel()).await?;
         declare(&channel, &names[1], FieldTable::default()).await?;
@@ -92,7 +101,6 @@ impl BrokerSettings {
                 let _ = answered(channel.queue_delete(name.into(), QueueDeleteOptions::default())).await;
             }
         }
-        let _ = connection.close(200, "".into()).await;
         Ok(BrokerFacts { confirms, largest, delay })
     }
 }

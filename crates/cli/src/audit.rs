@@ -23,11 +23,11 @@ impl Command {
             Self::Parked(ParkedCommand::PutBack { .. }) => Some(("parked put-back", None)),
             Self::Parked(ParkedCommand::Discard { .. }) => Some(("parked discard", None)),
             Self::Reencrypt => Some(("reencrypt", None)),
+            Self::Verify(_) => Some(("verify", None)),
             Self::Key(KeyCommand::List)
             | Self::Parked(ParkedCommand::List { .. } | ParkedCommand::Show { .. })
             | Self::Dialect(_)
             | Self::Doctor(_)
-            | Self::Verify(_)
             | Self::Migrate(_) => None,
         }
     }

@@ -20,7 +20,7 @@ use serde_json::json;
 #[derive(Args)]
 pub(crate) struct DoctorArguments {
     /// URL of RabbitMQ's management API, such as http://rabbitmq:15672. User and password are those of the broker,
-    /// unless the URL has others.
+    /// unless the URL has others, which the list of processes then shows.
     #[arg(long)]
     management: Option<String>,
     /// Prints findings as JSON, one object per line.
@@ -147,9 +147,12 @@ pub(crate) async fn run(settings: DoctorSettings, arguments: DoctorArguments) ->
     if let Some(url) = &arguments.management {
         tell(management::examine(url, &credentials, &broker).await);
     }
-    tell(database::examine(&store).await);
-    tell(agreement::examine(&store).await);
-    tell(outside::examine(&store, &outbound).await);
+    let (findings, is_migrated) = database::examine(&store).await;
+    tell(findings);
+    if is_migrated {
+        tell(agreement::examine(&store).await);
+        tell(outside::examine(&store, &outbound).await);
+    }
     let [good, warnings, failures] = counts;
     if !arguments.json {
         println!("{failures} failures, {warnings} warnings, {good} checks passed.");

@@ -34,7 +34,7 @@ use fanfare_store::{
 };
 use jiff::Timestamp;
 
-use crate::{doctor::DoctorSettings, parked::ParkedCommand, verify::VerifySettings};
+use crate::{doctor::DoctorSettings, parked::ParkedCommand};
 
 /// Administers Fanfare. Reads DATABASE_URL from the environment. Some commands also read settings of the services:
 /// see deploy/settings.md.
@@ -67,8 +67,8 @@ enum Command {
     /// Examines broker, database, agreement of the processes, and network, and names each fault with the remedy. Needs
     /// the settings of a dispatcher.
     Doctor(doctor::DoctorArguments),
-    /// Publishes through a running deployment, receives the deliveries, and compares both: proves that no accepted event
-    /// is lost, also while processes or servers are killed. Needs AMQP_URL, too.
+    /// Publishes through a running deployment, receives the deliveries, and compares the accounts, also while processes
+    /// or servers are killed. Needs AMQP_URL, too.
     Verify(verify::VerifyArguments),
     /// Re-encrypts all secrets, headers and bodies with the first key of FANFARE_SECRET_KEYS. Services may run
     /// meanwhile.
@@ -124,13 +124,13 @@ struct Configuration {
     store: StoreSettings,
     dialects: Arc<Dialects>,
     url_policy: UrlPolicy,
-    /// Only for `parked put-back`.
+    /// Only for `parked put-back` and `verify`.
     broker: Option<BrokerSettings>,
 }
 
 impl Configuration {
-    /// Reads the keys only for `endpoint` and `reencrypt`, and the broker only for `parked put-back`. All other
-    /// commands work without keys and broker.
+    /// Reads the keys only for `endpoint` and `reencrypt`, and the broker only for `parked put-back` and
+    /// `verify`. All other commands work without keys and broker.
     fn read(environment: &mut Environment, command: &Command) -> Option<Self> {
         let database = environment.database();
         let keyring = match command {
@@ -140,7 +140,7 @@ impl Configuration {
         let dialects = environment.dialects();
         let url_policy = environment.url_policy();
         let broker = match command {
-            Command::Parked(ParkedCommand::PutBack { .. }) => Some(parked::broker(environment)),
+            Command::Parked(ParkedCommand::PutBack { .. }) | Command::Verify(_) => Some(parked::broker(environment)),
             _ => None,
         };
         let (url, credentials) = database?;
@@ -171,10 +171,6 @@ async fn main() -> anyhow::Result<()> {
             let settings = DoctorSettings::read(&mut environment);
             return doctor::run(environment.finish(settings)?, arguments).await;
         }
-        Command::Verify(arguments) => {
-            let settings = VerifySettings::read(&mut environment);
-            return verify::run(environment.finish(settings)?, arguments).await;
-        }
         command => command,
     };
     let configuration = Configuration::read(&mut environment, &command);
@@ -200,8 +196,12 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
             return Ok(Some(id.to_string()));
         }
         Command::Reencrypt => reencrypt(store).await?,
-        // `main` has run these commands: dialects need no database, and doctor and verify need further settings.
-        Command::Dialect(_) | Command::Doctor(_) | Command::Verify(_) => {}
+        // `main` has run these commands: dialects need no database, and the doctor needs further settings.
+        Command::Dialect(_) | Command::Doctor(_) => {}
+        Command::Verify(arguments) => {
+            let broker = configuration.broker.context("AMQP_URL is not set")?;
+            verify::run(store, broker, arguments).await?;
+        }
         Command::Key(command) => return Ok(keys::run(store, command).await?.map(|key| key.to_string())),
         Command::Endpoint(EndpointCommand::Create { application, url, events }) => {
             let endpoint = create_endpoint(store, &configuration, application, &url, events).await?;

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::{self, Write},
-    path::PathBuf,
+    io::{self, Read, Write, stdin},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -47,7 +47,7 @@ pub(crate) enum ParkedCommand {
         /// New message_id, for a single message.
         #[arg(long)]
         message_id: Option<String>,
-        /// File with a new body, for a single message.
+        /// File with a new body, for a single message; `-` reads the standard input.
         #[arg(long)]
         body: Option<PathBuf>,
     },
@@ -80,8 +80,7 @@ pub(crate) async fn run(store: &Store, broker: Option<BrokerSettings>, command: 
         ParkedCommand::List { reason, limit } => list(store, reason, limit).await,
         ParkedCommand::Show { id } => show(store, id).await,
         ParkedCommand::PutBack { choice, routing_key, message_id, body } => {
-            let body = body.map(|file| fs::read(&file).with_context(|| format!("cannot read {}", file.display())));
-            let edit = Edit { routing_key, message_id, body: body.transpose()? };
+            let edit = Edit { routing_key, message_id, body: body.map(|file| read(&file)).transpose()? };
             edit.check().context("the edited message would be parked again: correct the edit")?;
             let is_edited = edit.routing_key.is_some() || edit.message_id.is_some() || edit.body.is_some();
             if is_edited && choice.ids.len() != 1 {
@@ -92,6 +91,17 @@ pub(crate) async fn run(store: &Store, broker: Option<BrokerSettings>, command: 
         }
         ParkedCommand::Discard { choice } => discard(store, &choice).await,
     }
+}
+
+/// Content of a file, or of the standard input.
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    if file == Path::new("-") {
+        stdin().read_to_end(&mut content).context("cannot read the standard input")?;
+    } else {
+        content = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    }
+    Ok(content)
 }
 
 async fn list(store: &Store, reason: Option<String>, limit: usize) -> anyhow::Result<()> {

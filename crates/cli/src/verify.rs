@@ -1,6 +1,6 @@
-//! `fanfare verify`: proves on a running deployment that no accepted event is lost.
+//! `fanfare verify`: publishes through a running deployment, receives the deliveries, and compares the accounts.
 
-mod books;
+mod accounts;
 mod publish;
 mod receiver;
 
@@ -11,25 +11,25 @@ use clap::{Args, ValueEnum};
 use fanfare_broker::{BrokerSettings, Publisher};
 use fanfare_domain::{
     api_key::{Role, Token},
-    delivery::delay::DelayQueues,
+    application::EndpointStatus,
     dialect::DEFAULT_DIALECT,
     duration::parse_duration,
-    ids::{ApplicationId, KeyId},
+    ids::{ApplicationId, EndpointId, KeyId},
 };
-use fanfare_service::Environment;
-use fanfare_store::{Keyring, NewApplication, Store, StoreSettings};
+use fanfare_service::stop_signal;
+use fanfare_store::{ApplicationCounts, EndpointSettings, NewApplication, Store};
 use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
-    time::{Instant, interval, sleep},
+    time::{Instant, interval, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     json_client::JsonClient,
-    verify::{books::Books, publish::Doors},
+    verify::{accounts::Accounts, publish::Interfaces},
 };
 
 /// Interval of progress lines.
@@ -41,26 +41,36 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Longest wait until ingest knows the new key.
 const KEY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Lifetime of the key beyond the times of publishing and settling, in case the command is killed.
+const KEY_REST: Duration = Duration::from_secs(3600);
+
+/// Number of waits of 5 s in the endpoint's schedule: enough for a receiver that refuses most requests.
+const WAITS: usize = 50;
+
+/// Ids of missing events in the result.
+const SHOWN: usize = 5;
+
 #[derive(Args)]
 pub(crate) struct VerifyArguments {
     /// URL of the API.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     api: String,
-    /// URL at which dispatchers reach the receiver of this command. Default: http:// and the address of --listen.
+    /// URL at which dispatchers reach the receiver of this command; a path of this run is added. Default: http:// and the
+    /// address of --listen.
     #[arg(long)]
     url: Option<String>,
     /// Address and port of the receiver.
     #[arg(long, default_value = "127.0.0.1:8099")]
     listen: SocketAddr,
-    /// Events a second.
+    /// Events per second.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
     /// Time of publishing, such as 30s or 10m.
     #[arg(long = "for", default_value = "1m", value_parser = duration)]
     time: Duration,
-    /// Doors for events: http, amqp or both.
+    /// Interfaces for events: http, amqp or both.
     #[arg(long, value_delimiter = ',', default_value = "http,amqp")]
-    doors: Vec<Door>,
+    interfaces: Vec<Interface>,
     /// Percentage of requests that the receiver answers with 503.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
     fail: u8,
@@ -73,7 +83,7 @@ pub(crate) struct VerifyArguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Door {
+pub(crate) enum Interface {
     Http,
     Amqp,
 }
@@ -82,77 +92,79 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "expected a whole number with the unit ms, s, m, h or d, such as 10m".to_owned())
 }
 
-/// Servers of the deployment.
-pub(crate) struct VerifySettings {
-    broker: BrokerSettings,
-    store: StoreSettings,
-}
-
-impl VerifySettings {
-    pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
-        let (broker, prefix, database) = (environment.broker(), environment.prefix(), environment.database());
-        let dialects = environment.dialects();
-        let (url, credentials) = database?;
-        let delays = DelayQueues::new(dialects?.waits());
-        Some(Self {
-            broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare verify"),
-            store: StoreSettings { url, credentials, connections: 2, keyring: Keyring::empty() },
-        })
-    }
-}
-
-/// Runs the whole proof.
+/// Runs until the end of the given times, or until SIGINT or SIGTERM; then waits for the last deliveries. A second signal
+/// ends the process.
 ///
 /// # Errors
-/// If the endpoint cannot be set up, an accepted event is lost, or a repeat has no explanation.
-pub(crate) async fn run(settings: VerifySettings, arguments: VerifyArguments) -> anyhow::Result<()> {
-    let VerifySettings { broker, store } = settings;
-    let store = Store::new(store)?;
-    let books = Arc::new(Books::default());
-    let stop = CancellationToken::new();
-    let _stop = stop.clone().drop_guard();
+/// If the endpoint cannot be set up, or the deployment breaks a promise.
+pub(crate) async fn run(store: &Store, broker: BrokerSettings, arguments: VerifyArguments) -> anyhow::Result<()> {
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
+    let stop = stop_signal()?;
     let listener = TcpListener::bind(arguments.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", arguments.listen))?;
-    let address = listener.local_addr()?;
-    tokio::spawn(receiver::serve(listener, Arc::clone(&books), arguments.fail, stop.clone()));
-    let trial = Trial::begin(&store, &arguments, address).await?;
-    let result = trial.prove(&store, broker, &arguments, &books, &stop).await;
-    trial.end(&store).await;
+    let path = format!("/{:016x}", rand::random::<u64>());
+    let base = match &arguments.url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("http://{}", listener.local_addr()?),
+    };
+    let accounts = Arc::<Accounts>::default();
+    tokio::spawn(receiver::serve(listener, path.clone(), Arc::clone(&accounts), arguments.fail, end.clone()));
+    let mut run = Run::new(store, &arguments, accounts).await?;
+    let result = match run.set_up(&format!("{base}{path}")).await {
+        Ok(()) => run.verify(store, broker, &arguments, &stop, &end).await,
+        Err(error) => Err(error),
+    };
+    run.clean_up(store).await;
     result
 }
 
-/// The application, the endpoint and the key of a proof.
-struct Trial {
+/// Application, key, endpoint and accounts of a run.
+struct Run {
     application: ApplicationId,
     key: KeyId,
-    webhook: String,
+    endpoint: Option<EndpointId>,
     api: String,
     client: JsonClient,
+    accounts: Arc<Accounts>,
+    json: bool,
 }
 
-impl Trial {
-    async fn begin(store: &Store, arguments: &VerifyArguments, address: SocketAddr) -> anyhow::Result<Self> {
-        let id = ApplicationId::new(Timestamp::now(), rand::random());
+impl Run {
+    /// Creates the application and the key.
+    async fn new(store: &Store, arguments: &VerifyArguments, accounts: Arc<Accounts>) -> anyhow::Result<Self> {
+        let application = ApplicationId::new(Timestamp::now(), rand::random());
         let name = format!("verify-{:08x}", rand::random::<u32>());
-        let new = NewApplication { id, name, dialect: DEFAULT_DIALECT.to_owned(), is_strict: false, email: None };
+        let new = NewApplication {
+            id: application,
+            name,
+            dialect: DEFAULT_DIALECT.to_owned(),
+            is_strict: false,
+            email: None,
+        };
         store.create_application(&new).await.context("cannot create an application")?;
         let token = Token::from_random(KeyId::new(Timestamp::now(), rand::random()), rand::random());
-        store.create_key(&token, Role::Manage, Some(id), None).await.context("cannot create a key")?;
+        let lifetime = Some(arguments.time + arguments.settle + KEY_REST);
+        store.create_key(&token, Role::Manage, Some(application), lifetime).await.context("cannot create a key")?;
         let client = JsonClient::new(format!("Bearer {}", token.reveal()))?;
         let api = format!("{}/api/v1", arguments.api.trim_end_matches('/'));
-        let url = arguments.url.clone().unwrap_or_else(|| format!("http://{address}/"));
-        let mut trial = Self { application: id, key: token.key, webhook: String::new(), api, client };
-        trial.await_key().await?;
-        let webhook = json!({ "url": url, "events": ["*"], "schedule": ["5s", "5s", "60s", "60s", "5m"] });
-        let webhook = trial.call(Method::POST, "webhooks", &webhook).await;
+        Ok(Self { application, key: token.key, endpoint: None, api, client, accounts, json: arguments.json })
+    }
+
+    /// Creates the endpoint, and sends a test event.
+    async fn set_up(&mut self, url: &str) -> anyhow::Result<()> {
+        self.await_key().await?;
+        let webhook = json!({ "url": url, "events": ["*"], "schedule": vec!["5s"; WAITS] });
+        let webhook = self.call(Method::POST, "webhooks", &webhook).await;
         let webhook = webhook.with_context(|| format!("the endpoint {url} is not permitted"))?;
-        trial.webhook = webhook["id"].as_str().unwrap_or_default().to_owned();
-        let path = format!("webhooks/{}/test", trial.webhook);
-        let tested = trial.call(Method::POST, &path, &json!({ "type": "verify.test", "data": {} })).await?;
-        if tested["delivered"] != true && arguments.fail == 0 {
+        let id = webhook["id"].as_str().unwrap_or_default();
+        self.endpoint = Some(id.parse().context("the API answers without the id of the endpoint")?);
+        let test = json!({ "type": "verify.test", "data": {} });
+        let tested = self.call(Method::POST, &format!("webhooks/{id}/test"), &test).await?;
+        if tested["delivered"] != true {
             bail!("a test event does not reach {url} ({}): give the URL of this command by --url", tested["outcome"]);
         }
-        Ok(trial)
+        Ok(())
     }
 
     /// Waits until ingest has loaded the key.
@@ -179,88 +191,110 @@ impl Trial {
         Ok(answer["data"].clone())
     }
 
-    async fn prove(
+    async fn verify(
         &self,
         store: &Store,
         broker: BrokerSettings,
         arguments: &VerifyArguments,
-        books: &Arc<Books>,
         stop: &CancellationToken,
+        end: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let doors = Doors {
-            doors: arguments.doors.clone(),
+        let interfaces = Interfaces {
+            interfaces: arguments.interfaces.clone(),
             topology: broker.topology().clone(),
-            publisher: Publisher::start(broker, stop.clone()),
+            publisher: Publisher::start(broker, end.clone()),
             client: self.client.clone(),
             events: format!("{}/events", self.api),
             application: self.application,
         };
-        let publishing = CancellationToken::new();
-        let began = Instant::now();
-        let publish = tokio::spawn(publish::run(doors, arguments.rate, Arc::clone(books), publishing.clone()));
+        let (began, publishing) = (Instant::now(), CancellationToken::new());
+        let accounts = Arc::clone(&self.accounts);
+        let publish = tokio::spawn(publish::run(interfaces, arguments.rate, accounts, publishing.clone()));
+        let publishing_ends = async {
+            let _ = tokio::time::timeout(arguments.time, stop.cancelled()).await;
+        };
+        self.with_progress(began, publishing_ends).await;
+        publishing.cancel();
+        let settled = async {
+            // Events that are not accepted yet are published until they are.
+            let _ = publish.await;
+            while self.accounts.missing() > 0 || store.application_counts(self.application).await.is_ok_and(is_open) {
+                sleep(LOOK).await;
+            }
+        };
+        let deadline = Instant::now() + arguments.settle;
+        let _ = timeout_at(deadline, self.with_progress(began, settled)).await;
+        let counts = self.counts(store, deadline).await.context("the accounts of the database cannot be read")?;
+        self.conclude(counts, arguments.fail > 0)
+    }
+
+    /// Prints progress until `work` ends.
+    async fn with_progress(&self, began: Instant, work: impl Future<Output = ()>) {
+        let mut work = std::pin::pin!(work);
         let mut progress = interval(PROGRESS);
         progress.tick().await;
         loop {
             tokio::select! {
-                () = sleep(arguments.time.saturating_sub(began.elapsed())) => break,
-                _ = tokio::signal::ctrl_c() => break,
-                _ = progress.tick() => tell(books, began, arguments.json),
+                () = &mut work => return,
+                _ = progress.tick() => self.tell(began.elapsed()),
             }
         }
-        publishing.cancel();
-        let settled = async {
-            // Publishes that were not accepted go on until they are.
-            let _ = publish.await;
-            while books.waiting() > 0 {
-                sleep(LOOK).await;
-            }
-        };
-        let _ = tokio::time::timeout(arguments.settle, settled).await;
-        tell(books, began, arguments.json);
-        let unknown = store.unknown_attempts(self.application).await.context("cannot read the attempts")?;
-        self.conclude(books, usize::try_from(unknown).unwrap_or(0), arguments.json)
     }
 
-    /// Prints the result, and fails if an event is lost or a repeat has no explanation.
-    fn conclude(&self, books: &Books, unknown: usize, is_json: bool) -> anyhow::Result<()> {
-        let result = books.result();
-        if is_json {
-            println!("{}", result.to_json(unknown));
+    fn tell(&self, elapsed: Duration) {
+        let (sums, seconds) = (self.accounts.sums(), elapsed.as_secs());
+        if self.json {
+            println!("{}", json!({ "seconds": seconds, "progress": sums.to_json() }));
         } else {
-            println!("{}", result.to_text(unknown));
+            println!("{:>3}:{:02}  {}", seconds / 60, seconds % 60, sums.line());
         }
-        if result.lost > 0 {
-            bail!(
-                "{} accepted events did not arrive, such as {}: GET {}/events/ID shows their deliveries",
-                result.lost,
-                books.lost(5).join(", "),
-                self.api
-            );
-        }
-        if result.repeats > unknown {
-            bail!("{} repeats, but only {unknown} attempts whose process died", result.repeats);
-        }
-        Ok(())
     }
 
-    /// Disables the endpoint, and revokes the key.
-    async fn end(&self, store: &Store) {
-        let disabled = self.call(Method::POST, &format!("webhooks/{}/disable", self.webhook), &Value::Null).await;
-        if let Err(error) = disabled {
-            eprintln!("cannot disable the endpoint of the application {}: {error:#}", self.application);
+    /// Counts of the database. Tries again until the deadline, at least once.
+    async fn counts(&self, store: &Store, deadline: Instant) -> anyhow::Result<ApplicationCounts> {
+        loop {
+            match store.application_counts(self.application).await {
+                Err(error) if error.is_transient() && Instant::now() < deadline => sleep(LOOK).await,
+                counts => return Ok(counts?),
+            }
+        }
+    }
+
+    /// Prints the result.
+    ///
+    /// # Errors
+    /// If the deployment breaks a promise.
+    fn conclude(&self, counts: ApplicationCounts, may_fail: bool) -> anyhow::Result<()> {
+        let sums = self.accounts.sums();
+        let faults = sums.faults(counts, may_fail);
+        if self.json {
+            println!("{}", json!({ "result": sums.to_json(), "attempts": counts.attempts, "faults": faults }));
+        } else {
+            println!("{}; attempts on record {}, requests {}", sums.line(), counts.attempts, sums.requests);
+            println!("longest silence {:.1} s", sums.longest_silence.as_secs_f64());
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let missing = self.accounts.missing_ids(SHOWN);
+        let application = self.application;
+        bail!("the application {application}: {}; missing: [{}]", faults.join("; "), missing.join(", "))
+    }
+
+    /// Disables the endpoint, and revokes the key. The API may be away.
+    async fn clean_up(&self, store: &Store) {
+        if let Some(endpoint) = self.endpoint {
+            let settings = EndpointSettings { status: Some(EndpointStatus::Disabled), ..EndpointSettings::default() };
+            if let Err(error) = store.change_endpoint(self.application, endpoint, &settings).await {
+                eprintln!("cannot disable the endpoint {endpoint} of the application {}: {error}", self.application);
+            }
         }
         if let Err(error) = store.revoke_key(self.key).await {
-            eprintln!("cannot revoke the key {}: {error}", self.key);
+            eprintln!("cannot revoke the key {}, which expires by itself: {error}", self.key);
         }
     }
 }
 
-fn tell(books: &Books, began: Instant, is_json: bool) {
-    let seconds = began.elapsed().as_secs();
-    let result = books.result();
-    if is_json {
-        println!("{}", json!({ "seconds": seconds, "progress": result.progress() }));
-    } else {
-        println!("{:>3}:{:02}  {}", seconds / 60, seconds % 60, result.line());
-    }
+fn is_open(counts: ApplicationCounts) -> bool {
+    counts.open > 0
 }

@@ -7,7 +7,7 @@ use fanfare_service::{report_blocked, report_broker, report_build, report_clock,
 use jiff::Timestamp;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{context::Context, database::Database, lanes::PlaceLimits, metric};
@@ -55,7 +55,7 @@ pub(crate) async fn connections(connections: Connections) {
     }
 }
 
-/// Reports lanes, places, backlogs and the loaded configuration, until the process exits.
+/// Reports lanes, places and backlogs, until the process exits.
 pub(crate) async fn work(context: Arc<Context>, limits: PlaceLimits) {
     let mut counted: Option<Instant> = None;
     loop {
@@ -76,8 +76,6 @@ pub(crate) async fn work(context: Arc<Context>, limits: PlaceLimits) {
         }
         metrics::gauge!(metric::BACKLOG_WAIT).set(backlogs.p95_wait.as_secs_f64());
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(0);
-        // Exact up to 2^53 changes.
-        metrics::gauge!(metric::CONFIGURATION_VERSION).set(context.directory.snapshot().version as f64);
         if counted.is_none_or(|counted| counted.elapsed() >= COUNTS_EVERY) {
             counted = Some(Instant::now());
             let waiting = &backlogs.waiting[..backlogs.waiting.len().min(MAX_COUNTED)];
@@ -95,8 +93,9 @@ pub(crate) async fn version(context: Arc<Context>) {
     let mut changes = context.directory.changes();
     loop {
         let version = changes.borrow_and_update().version;
+        // Exact up to 2^53 changes.
         metrics::gauge!(metric::CONFIGURATION_VERSION).set(version as f64);
-        if changes.changed().await.is_err() {
+        if let Ok(Err(_)) = timeout(REPORTS_EVERY, changes.changed()).await {
             return;
         }
     }

@@ -38,7 +38,7 @@ pub use history::{
 pub use operations::{
     advisory_locks::{AdvisoryLock, Job},
     census::Census,
-    examine::{DatabaseFacts, SeenProcess},
+    examine::{ApplicationCounts, DatabaseFacts, SeenProcess},
     migrations::PlannedMigration,
     reencrypt::Reencrypted,
 };

@@ -1,6 +1,6 @@
 //! The broker: nodes, topology, sizes, delays and confirms.
 
-use fanfare_broker::{BrokerFacts, BrokerSettings};
+use fanfare_broker::{BrokerFacts, BrokerSettings, QueueDepths};
 
 use super::{Finding, Findings, spread};
 
@@ -12,8 +12,16 @@ pub(super) async fn examine(settings: &BrokerSettings, max_event_bytes: usize) -
             Err(error) => findings.fail(format!("{address} cannot be used: {error}")),
         }
     }
+    if let Err(error) = QueueDepths::new(settings.clone()).read().await {
+        // The broker's text names the queue.
+        findings.warn(format!("a queue is missing, and is declared now: {error}"));
+    }
     match settings.examine(max_event_bytes, rand::random()).await {
-        Ok(facts) => judge(&facts, max_event_bytes, &mut findings),
+        Ok(Ok(facts)) => judge(&facts, max_event_bytes, &mut findings),
+        Ok(Err(error)) => findings.fail(format!(
+            "messages cannot be sent through queues of the doctor: {error}. Look at the alarms for memory and disk, and at \
+             the rights of the user"
+        )),
         // The broker's text names the argument of a queue that differs.
         Err(error) => findings.fail(format!("the topology cannot be declared: {error}")),
     }

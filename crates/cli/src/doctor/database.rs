@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use fanfare_store::{Census, DatabaseFacts, Store};
+use tokio::time::timeout;
 
 use super::{Finding, Findings, spread};
+
+/// Longest wait for all answers, and for all commits.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Oldest tried version.
 const OLDEST: i32 = 140_000;
@@ -15,21 +19,42 @@ const CLOCK: Duration = Duration::from_secs(2);
 /// Days of partitions below which the partitions job has failed for long.
 const PARTITIONS: i32 = 4;
 
-pub(super) async fn examine(store: &Store) -> Vec<Finding> {
+/// Returns the findings, and true if the tables of this release can be read.
+pub(super) async fn examine(store: &Store) -> (Vec<Finding>, bool) {
     let mut findings = Findings::new("database");
-    match store.examine().await {
-        Ok(facts) => {
-            judge(&facts, &mut findings);
-            if facts.migration >= facts.known_migration {
-                match store.census().await {
-                    Ok(census) => judge_census(&census, &mut findings),
-                    Err(error) => findings.fail(format!("the tables cannot be read: {error}")),
-                }
-            }
+    let facts = match timeout(ANSWER_TIMEOUT, store.examine()).await {
+        Ok(Ok(facts)) => facts,
+        Ok(Err(error)) => {
+            findings.fail(format!("cannot be examined: {error}"));
+            return (findings.into_vec(), false);
         }
-        Err(error) => findings.fail(format!("cannot be examined: {error}")),
+        Err(_) => {
+            findings.fail("does not answer");
+            return (findings.into_vec(), false);
+        }
+    };
+    judge(&facts, &mut findings);
+    if facts.is_primary {
+        commits(store, &mut findings).await;
     }
-    findings.into_vec()
+    let is_migrated = facts.migration >= facts.known_migration;
+    if is_migrated {
+        match store.census().await {
+            Ok(census) => judge_census(&census, &mut findings),
+            Err(error) => findings.fail(format!("the tables cannot be read: {error}")),
+        }
+    }
+    (findings.into_vec(), is_migrated)
+}
+
+async fn commits(store: &Store, findings: &mut Findings) {
+    match timeout(ANSWER_TIMEOUT, store.measure_commits()).await {
+        Ok(Ok(commits)) => findings.good(format!("commits {}", spread(&commits))),
+        Ok(Err(error)) => findings.fail(format!("cannot commit: {error}")),
+        Err(_) => {
+            findings.fail("commits do not end: a full disk, or the standbys of synchronous_standby_names are away")
+        }
+    }
 }
 
 fn judge(facts: &DatabaseFacts, findings: &mut Findings) {
@@ -40,11 +65,7 @@ fn judge(facts: &DatabaseFacts, findings: &mut Findings) {
         format!("PostgreSQL {version}, {tls}, logged in as {user}"),
         format!("PostgreSQL {version} is older than 14"),
     );
-    findings.check(
-        facts.is_primary,
-        format!("primary; commits {}", spread(&facts.commits)),
-        "the server is a standby: DATABASE_URL must lead to the primary",
-    );
+    findings.check(facts.is_primary, "primary", "the server is a standby: DATABASE_URL must lead to the primary");
     judge_durability(facts, findings);
     judge_schema(facts, findings);
     if facts.tls.is_none() {
@@ -82,9 +103,12 @@ fn judge_durability(facts: &DatabaseFacts, findings: &mut Findings) {
     }
     if facts.standbys > 0 && setting(facts, "synchronous_standby_names").is_empty() {
         findings.fail(format!(
-            "{} standbys are attached, and synchronous_standby_names is empty: a failover loses commits",
+            "{} standbys are attached, and synchronous_standby_names is empty: a failover to a standby loses commits",
             facts.standbys
         ));
+    }
+    if facts.standbys > 0 && setting(facts, "synchronous_commit") == "local" {
+        findings.fail("synchronous_commit is local: a failover to a standby loses commits");
     }
     if setting(facts, "autovacuum") == "off" {
         findings.fail("autovacuum is off: tables and indexes grow without end");
@@ -105,6 +129,9 @@ fn judge_schema(facts: &DatabaseFacts, findings: &mut Findings) {
         format!("schema {migration} of {known_migration}"),
         format!("the schema has {migration} of {known_migration} migrations: run `fanfare migrate`"),
     );
+    if migration > known_migration {
+        findings.warn("this command is older than the schema: use the command of the newest release");
+    }
     if !facts.owns_tables {
         findings.warn(format!(
             "{} does not own all tables: only ingest may run with this user; dispatchers need the owner",
@@ -169,7 +196,6 @@ mod tests {
             sessions: 20,
             idle_slots: Vec::new(),
             old_transactions: Vec::new(),
-            commits: vec![Duration::from_millis(1)],
             clock_offset: Duration::ZERO,
         }
     }
@@ -211,6 +237,7 @@ mod tests {
             (DatabaseFacts { owns_tables: false, ..sound() }, Verdict::Warning, "does not own"),
             (DatabaseFacts { changes_session: true, ..sound() }, Verdict::Failure, "pooler"),
             (DatabaseFacts { known_migration: 2, ..sound() }, Verdict::Failure, "fanfare migrate"),
+            (DatabaseFacts { migration: 2, ..sound() }, Verdict::Warning, "older than the schema"),
             (DatabaseFacts { invalid_indexes: vec!["half".to_owned()], ..sound() }, Verdict::Warning, "half"),
             (DatabaseFacts { idle_slots: vec!["old".to_owned()], ..sound() }, Verdict::Warning, "slot old"),
             (DatabaseFacts { clock_offset: CLOCK * 2, ..sound() }, Verdict::Warning, "clock differs"),

@@ -69,17 +69,17 @@ impl Api {
             let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
             (decoded(url.username()), decoded(url.password().unwrap_or_default()))
         };
-        let broker: Option<Url> = credentials.url.text().split(',').next().and_then(|url| url.trim().parse().ok());
-        let (user, password) = match (url.username(), broker.as_ref()) {
-            ("", Some(broker)) => of_url(broker),
-            _ => of_url(&url),
-        };
-        let (username, secret) = credentials.apart();
         let (user, password) = if url.username().is_empty() {
+            let broker: Option<Url> = credentials.url.text().split(',').next().and_then(|url| url.trim().parse().ok());
+            let (user, password) = broker.as_ref().map(of_url).unwrap_or_default();
+            let (username, secret) = credentials.apart();
             (username.unwrap_or(user), secret.unwrap_or(password))
         } else {
-            (user, password)
+            of_url(&url)
         };
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
         // No URL of these schemes refuses the change.
         let _ = (url.set_username(""), url.set_password(None));
         let authorization = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
@@ -99,7 +99,8 @@ impl Api {
 
 fn judge_nodes(overview: &Value, nodes: &Value, flags: &Value, findings: &mut Findings) {
     let version = overview["rabbitmq_version"].as_str().unwrap_or("unknown");
-    let numbers: Vec<u32> = version.split('.').filter_map(|part| part.parse().ok()).collect();
+    let leading = |part: &str| part.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok();
+    let numbers: Vec<u32> = version.split('.').map_while(leading).collect();
     let nodes: Vec<&Value> = nodes.as_array().into_iter().flatten().collect();
     findings.check(
         numbers >= vec![3, 10],
@@ -146,9 +147,8 @@ fn judge_queues(queues: &Value, events: &str, nodes: usize, findings: &mut Findi
             findings.warn(format!("{name} has {online} of {members} members online"));
         }
         if members > 0 && members < nodes.min(3) {
-            findings.warn(format!(
-                "{name} has {members} member on {nodes} nodes, and is lost with that node: rabbitmq-queues grow"
-            ));
+            let risk = if members == 1 { "is lost with its node" } else { "blocks after the loss of a node" };
+            findings.warn(format!("{name} has {members} members on {nodes} nodes, and {risk}: rabbitmq-queues grow"));
         }
         let policy = queue["policy"].as_str().unwrap_or_default();
         for (argument, value) in queue["effective_policy_definition"].as_object().into_iter().flatten() {
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(found[0].contains("2 of 3 members"));
         assert!(found[1].contains("max-length 10 on fanfare.events") && found[1].contains("^fanfare\\."));
-        assert!(found[2].contains("fanfare.delay.60m has 1 member on 3 nodes"));
+        assert!(found[2].contains("fanfare.delay.60m has 1 members on 3 nodes, and is lost"));
         let mut findings = Findings::new("broker");
         judge_queues(&json!([]), "fanfare.events", 1, &mut findings);
         assert_eq!(bad(findings).len(), 1);

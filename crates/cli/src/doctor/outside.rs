@@ -31,7 +31,7 @@ pub(super) async fn examine(store: &Store, settings: &Settings) -> Vec<Finding> 
             "{METADATA} answers: Fanfare refuses the address, your network does not (deploy/security.md)"
         ));
     } else {
-        findings.good("the network refuses the metadata service of clouds");
+        findings.good(format!("{METADATA}, the metadata service of clouds, does not answer"));
     }
     findings.into_vec()
 }
@@ -41,7 +41,7 @@ async fn endpoints(store: &Store, client: &Client, settings: &Settings, findings
         Ok(urls) => urls,
         Err(error) => return findings.fail(format!("the endpoints cannot be read: {error}")),
     };
-    let mut permitted = 0;
+    let (count, mut permitted) = (urls.len(), 0);
     for text in urls {
         let Ok(url) = text.parse::<Url>() else { continue };
         // The path and the query of a URL may hold secrets.
@@ -54,7 +54,7 @@ async fn endpoints(store: &Store, client: &Client, settings: &Settings, findings
             },
         }
     }
-    findings.good(format!("{permitted} endpoints have permitted addresses"));
+    findings.good(format!("{permitted} of the {count} newest endpoints have no forbidden address"));
 }
 
 async fn reaches(address: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Publishers of a proof: a steady rate, and each event again until it is accepted.
+//! Publishers: a steady rate, and each event again until it is accepted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,10 +6,13 @@ use fanfare_broker::{Publisher, Topology, encode_published};
 use fanfare_domain::ids::ApplicationId;
 use http::Method;
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{MissedTickBehavior, interval, sleep},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Door, books::Books};
+use super::{Interface, accounts::Accounts};
 use crate::json_client::JsonClient;
 
 /// Type of all events.
@@ -18,9 +21,12 @@ const EVENT_TYPE: &str = "verify.event";
 /// Wait before an event is sent again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Doors of the deployment.
-pub(crate) struct Doors {
-    pub(crate) doors: Vec<Door>,
+/// Maximum of events that are not accepted yet. At the maximum, the pace waits.
+const MAX_IN_FLIGHT: usize = 2000;
+
+/// Publish interfaces of the deployment.
+pub(crate) struct Interfaces {
+    pub(crate) interfaces: Vec<Interface>,
     pub(crate) topology: Topology,
     pub(crate) publisher: Publisher,
     pub(crate) client: JsonClient,
@@ -29,48 +35,61 @@ pub(crate) struct Doors {
     pub(crate) application: ApplicationId,
 }
 
-/// Publishes `rate` events a second until `stop`, alternately through the doors. Ends when all events are accepted.
-pub(crate) async fn run(doors: Doors, rate: u32, books: Arc<Books>, stop: CancellationToken) {
-    let doors = Arc::new(doors);
-    let tasks = TaskTracker::new();
+/// Publishes `rate` events per second until `stop`, alternately by the interfaces. Ends when all events are accepted.
+pub(crate) async fn run(interfaces: Interfaces, rate: u32, accounts: Arc<Accounts>, stop: CancellationToken) {
+    let interfaces = Arc::new(interfaces);
+    let (tasks, room) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_IN_FLIGHT)));
     let mut pace = interval(Duration::from_secs(1) / rate);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for number in 0.. {
-        if stop.run_until_cancelled(pace.tick()).await.is_none() {
-            break;
-        }
-        books.begin(number);
-        tasks.spawn(until_accepted(Arc::clone(&doors), number, Arc::clone(&books)));
+        let next = async {
+            pace.tick().await;
+            // The semaphore is never closed.
+            Arc::clone(&room).acquire_owned().await.ok()
+        };
+        let Some(permit) = stop.run_until_cancelled(next).await else { break };
+        accounts.begin(number);
+        let (interfaces, accounts) = (Arc::clone(&interfaces), Arc::clone(&accounts));
+        tasks.spawn(async move {
+            until_accepted(&interfaces, number, &accounts).await;
+            drop(permit);
+        });
     }
     tasks.close();
     tasks.wait().await;
 }
 
-async fn until_accepted(doors: Arc<Doors>, number: u64, books: Arc<Books>) {
-    let turn = usize::try_from(number).unwrap_or_default() % doors.doors.len().max(1);
-    let door = doors.doors.get(turn).copied().unwrap_or(Door::Http);
-    while !doors.publish(door, number).await {
-        books.refused();
+async fn until_accepted(interfaces: &Interfaces, number: u64, accounts: &Accounts) {
+    let turn = usize::try_from(number).unwrap_or_default() % interfaces.interfaces.len().max(1);
+    let interface = interfaces.interfaces.get(turn).copied().unwrap_or(Interface::Http);
+    while let Err(error) = interfaces.publish(interface, number).await {
+        accounts.refused(error);
         sleep(AGAIN).await;
     }
-    books.accepted(number);
+    accounts.accepted(number);
 }
 
-impl Doors {
-    /// True if the event is accepted. The same id in each try makes the event one.
-    async fn publish(&self, door: Door, number: u64) -> bool {
+impl Interfaces {
+    /// Publishes an event. The same id in each try makes a single event of all tries.
+    async fn publish(&self, interface: Interface, number: u64) -> Result<(), String> {
         let id = format!("verify-{number}");
-        match door {
-            Door::Http => {
+        match interface {
+            Interface::Http => {
                 let event = json!({ "type": EVENT_TYPE, "id": id, "data": { "number": number } });
                 let sent = self.client.send(Method::POST, &self.events, Some(&event)).await;
-                sent.is_ok_and(|(status, _)| status.as_u16() == 202)
+                match sent.map_err(|error| format!("{error:#}"))? {
+                    (status, _) if status.as_u16() == 202 => Ok(()),
+                    (status, answer) => {
+                        let message = answer["error"]["message"].as_str().unwrap_or_default();
+                        Err(format!("{} answers {}: {message}", self.events, status.as_u16()))
+                    }
+                }
             }
-            Door::Amqp => {
+            Interface::Amqp => {
                 let routing_key = format!("{}.{EVENT_TYPE}", self.application);
                 let body = json!({ "data": { "number": number } }).to_string();
                 let message = encode_published(&self.topology, &routing_key, &id, body.as_bytes());
-                self.publisher.publish(message).await.is_ok()
+                self.publisher.publish(message).await.map_err(|error| error.to_string())
             }
         }
     }

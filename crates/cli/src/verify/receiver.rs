@@ -1,4 +1,4 @@
-//! Receiver of a proof.
+//! Receiver of the deliveries.
 
 use std::sync::Arc;
 
@@ -8,34 +8,37 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::books::Books;
+use super::accounts::Accounts;
 
 /// Maximum of connections.
 const CONNECTIONS: usize = 1024;
 
 #[derive(Clone)]
 struct Shared {
-    books: Arc<Books>,
+    accounts: Arc<Accounts>,
     /// Percentage of requests that are answered with 503.
     fail: u8,
 }
 
-/// Receives deliveries on all paths until `stop`.
-pub(crate) async fn serve(listener: TcpListener, books: Arc<Books>, fail: u8, stop: CancellationToken) {
-    let shared = Shared { books, fail };
-    let router = Router::new().route("/", post(receive)).route("/{*path}", post(receive)).with_state(shared);
+/// Receives deliveries at `path` until `stop`. The path is part of this run: deliveries of an earlier run do not count.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    path: String,
+    accounts: Arc<Accounts>,
+    fail: u8,
+    stop: CancellationToken,
+) {
+    let router = Router::new().route(&path, post(receive)).with_state(Shared { accounts, fail });
     serve_router(listener, router, Room::new(CONNECTIONS), stop).await;
 }
 
-async fn receive(State(Shared { books, fail }): State<Shared>, body: Bytes) -> StatusCode {
+async fn receive(State(Shared { accounts, fail }): State<Shared>, body: Bytes) -> StatusCode {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     // The test event has no number.
     let Some(number) = find_number(&body) else { return StatusCode::OK };
-    if rand::random_range(0..100) < fail {
-        return StatusCode::SERVICE_UNAVAILABLE;
-    }
-    books.received(number);
-    StatusCode::OK
+    let is_accepted = rand::random_range(0..100) >= fail;
+    accounts.received(number, is_accepted);
+    if is_accepted { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 /// The number of the event: each dialect has another envelope.

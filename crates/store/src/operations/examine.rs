@@ -1,4 +1,4 @@
-//! Facts about the database for `fanfare doctor`. Reads only, but for messages in the log that measure commits.
+//! Facts about the database, for `fanfare doctor` and `fanfare verify`.
 
 use std::{
     collections::BTreeSet,
@@ -49,10 +49,19 @@ pub struct DatabaseFacts {
     pub idle_slots: Vec<String>,
     /// Process ids and ages in seconds of transactions older than five minutes.
     pub old_transactions: Vec<(i32, i64)>,
-    /// Durations of commits, sorted.
-    pub commits: Vec<Duration>,
     /// Deviation of this machine's clock.
     pub clock_offset: Duration,
+}
+
+/// Counts of an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApplicationCounts {
+    /// Open deliveries.
+    pub open: usize,
+    /// Failed deliveries.
+    pub failed: usize,
+    /// Attempts on record.
+    pub attempts: usize,
 }
 
 /// A process that has renewed its row, with the settings to agree on.
@@ -90,7 +99,9 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        NOT EXISTS (SELECT FROM pg_class c
                    WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
                      AND NOT pg_has_role(c.relowner, 'USAGE')) AS owns_tables,
-       (SELECT count(*) FROM pg_stat_replication) AS standbys,
+       (SELECT count(*) FROM pg_stat_replication r
+        WHERE NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
+          AND r.application_name NOT IN ('pg_basebackup', 'pg_receivewal')) AS standbys,
        (SELECT coalesce(sum(numbackends), 0)::bigint FROM pg_stat_database) AS sessions
 FROM pg_roles r WHERE r.rolname = current_user";
 
@@ -124,14 +135,12 @@ impl Store {
             client.query(OLD_TRANSACTIONS, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
         let settings = "SELECT name, setting FROM pg_settings WHERE name = ANY ($1) ORDER BY name";
         let settings = client.query(settings, &[&SETTINGS.as_slice()]).await?;
-        let is_primary = row.get("is_primary");
-        let commits = if is_primary { measure_commits(&client).await? } else { Vec::new() };
         let now: Timestamp = client.query_one("SELECT clock_timestamp()", &[]).await?.get(0);
         let clock_offset = Timestamp::now().duration_since(now).unsigned_abs();
         Ok(DatabaseFacts {
             version: row.get("version"),
             version_number: row.get("number"),
-            is_primary,
+            is_primary: row.get("is_primary"),
             tls: row.get("tls"),
             user: row.get("user"),
             is_superuser: row.get("is_superuser"),
@@ -145,9 +154,26 @@ impl Store {
             sessions: row.get("sessions"),
             idle_slots,
             old_transactions,
-            commits,
             clock_offset,
         })
+    }
+
+    /// Durations of commits, sorted. Each commit writes to the log, and leaves no row. A commit waits for a synchronous
+    /// standby without a limit: the caller sets the limit.
+    ///
+    /// # Errors
+    /// If the database is away, or a standby.
+    pub async fn measure_commits(&self) -> Result<Vec<Duration>, StoreError> {
+        let (client, connection) = self.dial().await?;
+        tokio::spawn(connection);
+        let mut commits = Vec::new();
+        for _ in 0..COMMITS {
+            let began = Instant::now();
+            client.execute("SELECT pg_logical_emit_message(true, 'fanfare doctor', '')", &[]).await?;
+            commits.push(began.elapsed());
+        }
+        commits.sort_unstable();
+        Ok(commits)
     }
 
     /// All living processes.
@@ -164,10 +190,16 @@ impl Store {
         Ok(rows.iter().map(seen).collect())
     }
 
-    /// Number of attempts of an application whose process died: each may be a repeat at the receiver.
-    pub async fn unknown_attempts(&self, application: ApplicationId) -> Result<i64, StoreError> {
-        let statement = "SELECT count(*) FROM attempts WHERE application_id = $1 AND outcome = 'unknown'";
-        Ok(self.connection().await?.query_one(statement, &[&application.0]).await?.get(0))
+    /// Counts the deliveries and attempts of an application.
+    pub async fn application_counts(&self, application: ApplicationId) -> Result<ApplicationCounts, StoreError> {
+        let statement = "
+SELECT (SELECT count(*) FROM open_deliveries WHERE application_id = $1),
+       (SELECT count(*) FROM deliveries WHERE application_id = $1 AND state = 'failed'),
+       (SELECT count(*) FROM attempts WHERE application_id = $1)
+           + (SELECT count(*) FROM deliveries WHERE application_id = $1 AND started_at IS NOT NULL)";
+        let row = self.connection().await?.query_one(statement, &[&application.0]).await?;
+        let count = |column| usize::try_from(row.get::<_, i64>(column)).unwrap_or_default();
+        Ok(ApplicationCounts { open: count(0), failed: count(1), attempts: count(2) })
     }
 
     /// URLs of up to `limit` enabled endpoints, the newest first.
@@ -186,16 +218,4 @@ async fn changes_session(client: &Client) -> Result<bool, StoreError> {
         sessions.insert(client.query_one("SELECT pg_backend_pid()", &[]).await?.get::<_, i32>(0));
     }
     Ok(sessions.len() > 1)
-}
-
-/// Durations of commits, sorted. Each commit writes to the log, and leaves no row.
-async fn measure_commits(client: &Client) -> Result<Vec<Duration>, StoreError> {
-    let mut commits = Vec::new();
-    for _ in 0..COMMITS {
-        let began = Instant::now();
-        client.execute("SELECT pg_logical_emit_message(true, 'fanfare doctor', '')", &[]).await?;
-        commits.push(began.elapsed());
-    }
-    commits.sort_unstable();
-    Ok(commits)
 }

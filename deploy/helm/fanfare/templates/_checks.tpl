@@ -21,6 +21,9 @@
 {{- if and .Values.mail.urlSecret.name (not (index .Values.dispatcher.settings "FANFARE_MAIL_FROM")) -}}
 {{- fail "dispatcher.settings.FANFARE_MAIL_FROM is required with mail.urlSecret: the sender of failure mails" -}}
 {{- end -}}
+{{- if and .Values.database.ingestCredentialsSecret.name .Values.dispatcher.migrate (not .Values.database.ingestRole) -}}
+{{- fail "database.ingestRole is required with database.ingestCredentialsSecret: the migration gives the role its rights" -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.hosts is required with ingress.enabled" -}}
 {{- end -}}

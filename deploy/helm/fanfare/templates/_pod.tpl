@@ -1,6 +1,6 @@
-{{/* A variable from a Secret: (list NAME SECRET KEY). Nothing without a Secret. */}}
+{{/* A variable from a Secret: (list NAME SECRET KEY). Nothing without a Secret or a key. */}}
 {{- define "fanfare.secretVariable" -}}
-{{- if index . 1 }}
+{{- if and (index . 1) (index . 2) }}
 - name: {{ index . 0 }}
   valueFrom:
     secretKeyRef:

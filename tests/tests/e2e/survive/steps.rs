@@ -8,7 +8,7 @@ use std::{
 
 use fanfare_tests::{
     clients::load::Load,
-    ledger::{Allowed, Ledger, Subscriber},
+    ledger::{Allowed, Ledger, Subscriber, flaky},
     patience::until,
     receiver::Behaviour,
     world::{Setup, World},
@@ -32,10 +32,10 @@ async fn kill_dispatcher_at(world: &World, place: &str) {
     world.process_with("dispatcher", &[("FANFARE_CRASH_AT", place)]).crashed().await;
 }
 
-/// An endpoint that always succeeds, and an endpoint that fails each seventh request.
+/// An endpoint that always succeeds, and an endpoint that fails one of seven requests.
 async fn subscribers(world: &World) -> [Subscriber; 2] {
-    let flaky = (1..4000).map(|number| if number % 7 == 0 { Behaviour::FAIL } else { Behaviour::OK });
-    [Subscriber::new(world, "quick", vec![Behaviour::OK]).await, Subscriber::new(world, "flaky", flaky.collect()).await]
+    let quick = Subscriber::new(world, "quick", vec![Behaviour::OK]).await;
+    [quick, Subscriber::new(world, "flaky", flaky(7, 4000)).await]
 }
 
 #[tokio::test(flavor = "multi_thread")]
