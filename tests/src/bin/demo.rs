@@ -104,6 +104,12 @@ async fn explain(world: &World, dispatcher: &Process) {
     println!(
         "
 The API is at http://{api}/api/v1 and the dispatcher's metrics are at http://{operations}/metrics.
+The README's examples use these variables. KEY has the role manage, ADMIN_KEY the role admin:
+
+  export API=http://{api}/api/v1 KEY={key}
+  export APPLICATION={application} EXCHANGE={prefix}.events BROKER={amqp}
+  export ADMIN_KEY={admin}
+
 Publish an event of your own:
 
   curl http://{api}/api/v1/events \\
@@ -115,13 +121,14 @@ List the deliveries:
 
   curl http://{api}/api/v1/deliveries -H 'Authorization: Bearer {key}'
 
-Over AMQP: exchange {prefix}.events at {amqp}, routing key {application}.order.created.
-The requests at the receiver follow. Ctrl-C ends the demo.
+Endpoints on this machine are permitted here, such as http://127.0.0.1:9000/hooks, and the waits between attempts are
+short. The requests at the demo's receiver follow. Ctrl-C ends the demo.
 ",
         key = world.key,
         prefix = world.variables["FANFARE_PREFIX"],
         amqp = world.variables["AMQP_URL"],
         application = world.application,
+        admin = world.create_key(&["--role", "admin"]),
     );
 }
 

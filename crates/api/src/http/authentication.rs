@@ -18,6 +18,10 @@ use crate::http::{
     parameters::{APPLICATION, id},
 };
 
+/// Answer to an invalid key, with the next step.
+const INVALID_KEY: &str = "the API key is unknown, expired or revoked: send the whole key as it was printed; \
+                           `fanfare key list` shows the keys";
+
 /// An alternative header for the API key, for clients of some replaced systems.
 const X_API_TOKEN: &str = "x-api-token";
 
@@ -93,9 +97,7 @@ where
 /// 401 without a valid key, 403 for a role outside `roles`.
 pub fn authenticate(headers: &HeaderMap, directory: &Directory, roles: &[Role]) -> Result<Caller, ApiError> {
     let key = key_of(headers)?;
-    let caller = directory
-        .authenticate(key)
-        .ok_or_else(|| ApiError::new(ErrorCode::InvalidKey, "the API key is unknown, expired or revoked"))?;
+    let caller = directory.authenticate(key).ok_or_else(|| ApiError::new(ErrorCode::InvalidKey, INVALID_KEY))?;
     if !roles.contains(&caller.role) {
         let needed: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
         let message =
