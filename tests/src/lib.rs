@@ -5,6 +5,7 @@
 //! operators and clients do.
 
 pub mod clients;
+pub mod folder;
 pub mod ledger;
 pub mod metrics;
 pub mod patience;

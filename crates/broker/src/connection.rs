@@ -13,6 +13,9 @@ use crate::{BrokerUrls, Prefix, Topology, nodes::Node, utf8::open};
 /// otherwise a busy broker that answers each step late would be left before the last step, each time anew.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest wait for the close of a connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Seconds between heartbeats. A silent broker is noticed after two heartbeats. RabbitMQ's own default of 60 s would
 /// take two minutes, and less than 5 s could mistake a busy broker for a silent broker.
 const HEARTBEAT: u16 = 5;
@@ -112,6 +115,11 @@ impl BrokerSettings {
         }
         Ok(connection)
     }
+}
+
+/// Closes a connection, and waits at most [`CLOSE_TIMEOUT`]: a broken connection never answers.
+pub(crate) async fn close(connection: Connection) {
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "".into())).await;
 }
 
 /// A node's answer, or an error after [`ANSWER_TIMEOUT`].

@@ -7,14 +7,11 @@ use tokio::time::timeout;
 
 use crate::{
     BrokerSettings,
-    connection::{answered, timed_out},
+    connection::{answered, close, timed_out},
 };
 
 /// Longest duration of a look at all queues.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Longest wait for the close of a failed connection.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Depth of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +45,7 @@ impl QueueDepths {
         if read.is_err()
             && let Some((connection, _)) = self.open.take()
         {
-            let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "".into())).await;
+            close(connection).await;
         }
         read
     }

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     BrokerSettings,
-    connection::{answered, timed_out},
+    connection::{answered, close, timed_out},
 };
 
 /// Number of publishes that are measured.
@@ -20,9 +20,6 @@ const PUBLISHES: usize = 50;
 /// Time to live of the message that is dead-lettered, and longest wait for the message behind.
 const DELAY: Duration = Duration::from_secs(1);
 const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest wait for the close of a connection.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time after which the broker deletes the queues of an interrupted examination.
 const QUEUE_EXPIRES: Duration = Duration::from_secs(60);
@@ -46,7 +43,7 @@ impl BrokerSettings {
             let connected = self.connect_to(node, "examines", None).await;
             let result = match connected {
                 Ok(connection) => {
-                    let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "".into())).await;
+                    close(connection).await;
                     Ok(())
                 }
                 Err(error) => Err(error.to_string()),
@@ -64,7 +61,7 @@ impl BrokerSettings {
     pub async fn examine(&self, largest: usize, random: u64) -> lapin::Result<Result<BrokerFacts, lapin::Error>> {
         let connection = self.connect(&mut self.turns(), "examines").await?;
         let facts = self.send_messages(&connection, largest, random).await;
-        let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "".into())).await;
+        close(connection).await;
         Ok(facts)
     }
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     BrokerSettings,
     codec::Message,
-    connection::{backoff, timed_out},
+    connection::{backoff, close, timed_out},
 };
 
 /// Longest duration of a publish, including the wait for a place and the confirm.
@@ -175,7 +175,7 @@ async fn supervise(
                     Ok(()) => return,
                     Err(error) => tracing::warn!(%error, "the connection for publishing failed; connecting again"),
                 }
-                let _ = tokio::time::timeout(Duration::from_secs(1), connection.close(200, "".into())).await;
+                close(connection).await;
             }
             Err(error) => tracing::warn!(%error, "cannot connect to the broker for publishing; trying again"),
         }

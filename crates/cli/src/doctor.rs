@@ -11,6 +11,7 @@ use std::{fmt, time::Duration};
 use anyhow::bail;
 use clap::Args;
 use fanfare_broker::BrokerSettings;
+use fanfare_credentials::Credentials;
 use fanfare_domain::delivery::delay::DelayQueues;
 use fanfare_outbound as outbound;
 use fanfare_service::Environment;
@@ -34,7 +35,7 @@ pub(crate) struct DoctorArguments {
 /// Settings of the processes that the doctor examines.
 pub(crate) struct DoctorSettings {
     broker: BrokerSettings,
-    credentials: fanfare_credentials::Credentials,
+    credentials: Credentials,
     store: StoreSettings,
     max_event_bytes: usize,
     outbound: outbound::Settings,

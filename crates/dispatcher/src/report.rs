@@ -47,8 +47,7 @@ pub(crate) async fn connections(connections: Connections) {
         }
         metrics::gauge!(metric::DATABASE_AVAILABLE).set(f64::from(u8::from(*available.borrow())));
         for pool in database.store.pools() {
-            let states = [("used", pool.used), ("idle", pool.idle), ("waiting", pool.waiting), ("limit", pool.limit)];
-            report_pool(pool.name, states);
+            report_pool(pool.name, pool.states);
         }
         report_clock(database.store.clock_offset());
         sleep(REPORTS_EVERY).await;

@@ -26,8 +26,7 @@ pub(crate) async fn connections(publisher: Publisher, store: Store, room: Room) 
         report_broker("publish", publishing.is_connected, publishing.connections);
         report_blocked(publishing.is_blocked);
         for pool in store.pools() {
-            let states = [("used", pool.used), ("idle", pool.idle), ("waiting", pool.waiting), ("limit", pool.limit)];
-            report_pool(pool.name, states);
+            report_pool(pool.name, pool.states);
         }
         report_clock(store.clock_offset());
         for (state, count) in [("open", room.used()), ("limit", room.limit())] {
@@ -60,7 +59,8 @@ pub(crate) async fn measured(request: Request, next: Next) -> Response {
         400..500 => "4xx",
         _ => "5xx",
     };
-    let labels = [("route", route), ("method", method.to_owned()), ("status", status.to_owned())];
-    metrics::histogram!(metric::HTTP_REQUEST_SECONDS, &labels).record(began.elapsed());
+    let histogram =
+        metrics::histogram!(metric::HTTP_REQUEST_SECONDS, "route" => route, "method" => method, "status" => status);
+    histogram.record(began.elapsed());
     response
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use fanfare_domain::time::saturating_add;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 /// Deviation of the machine's clock above which a warning is logged.
@@ -29,14 +29,14 @@ impl Clock {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(heard);
     }
 
-    /// Deviation of the machine's clock.
-    pub(crate) fn offset(&self) -> Duration {
-        Timestamp::now().duration_since(self.now()).unsigned_abs()
+    /// Deviation of the machine's clock; negative if the clock is behind.
+    pub(crate) fn offset(&self) -> SignedDuration {
+        Timestamp::now().duration_since(self.now())
     }
 
     /// Logs a warning if the machine's clock deviates by more than [`WRONG`].
     pub(crate) fn compare(&self) {
-        let error = Timestamp::now().duration_since(self.now());
+        let error = self.offset();
         if error.unsigned_abs() > WRONG {
             tracing::warn!(
                 seconds = error.as_secs(),

@@ -1,4 +1,4 @@
-//! Dials connections with the credentials of the moment.
+//! Dials connections with the current credentials.
 
 use std::{pin::Pin, str::FromStr};
 
@@ -7,6 +7,8 @@ use fanfare_credentials::Credentials;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Connection, Error, Socket, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::connection::tls::without_tls;
 
 /// Driver of a connection: moves the bytes.
 pub(crate) type Dialled = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
@@ -71,15 +73,6 @@ fn with_login(config: &Config, credentials: &Credentials) -> Config {
         config.password(password);
     }
     config
-}
-
-/// A URL without the parameters of TLS, which `tokio-postgres` does not know.
-fn without_tls(url: &str) -> String {
-    let Some((address, query)) = url.split_once('?').filter(|(address, _)| address.contains("://")) else {
-        return url.to_owned();
-    };
-    let is_other = |parameter: &&str| !parameter.starts_with("sslmode=") && !parameter.starts_with("sslrootcert=");
-    format!("{address}?{}", query.split('&').filter(is_other).collect::<Vec<_>>().join("&"))
 }
 
 #[cfg(test)]

@@ -67,14 +67,8 @@ impl fmt::Debug for DatabaseUrl {
 pub struct PoolState {
     /// Name of the pool.
     pub name: &'static str,
-    /// Connections in use.
-    pub used: usize,
-    /// Open connections without work.
-    pub idle: usize,
-    /// Statements that wait for a connection.
-    pub waiting: usize,
-    /// Maximum of connections.
-    pub limit: usize,
+    /// Counts by state: `used` and `idle` connections, `waiting` statements, and the `limit` of connections.
+    pub states: [(&'static str, usize); 4],
 }
 
 /// All statements of Fanfare. Cheap to clone.
@@ -148,20 +142,16 @@ impl Store {
 
     /// Deviation of the machine's clock from the database's clock.
     pub fn clock_offset(&self) -> Duration {
-        self.clock.offset()
+        self.clock.offset().unsigned_abs()
     }
 
     /// States of the connections, by pool.
     pub fn pools(&self) -> [PoolState; 3] {
         let state = |name, pool: &Pool| {
             let status = pool.status();
-            PoolState {
-                name,
-                used: status.size.saturating_sub(status.available),
-                idle: status.available,
-                waiting: status.waiting,
-                limit: status.max_size,
-            }
+            let (used, idle) = (status.size.saturating_sub(status.available), status.available);
+            let states = [("used", used), ("idle", idle), ("waiting", status.waiting), ("limit", status.max_size)];
+            PoolState { name, states }
         };
         [state("general", &self.pool), state("batch", &self.writers), state("events", &self.inserts)]
     }

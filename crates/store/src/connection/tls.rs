@@ -35,12 +35,12 @@ pub(crate) fn split(url: &str) -> Result<(String, MakeRustlsConnect), String> {
         // Key-value form such as `host=…`, which `tokio-postgres` reads without our help.
         return Ok((url.to_owned(), MakeRustlsConnect::new(client_config(Check::None, None)?)));
     }
-    let (mut mode, mut roots, mut rest) = ("prefer", None, Vec::new());
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+    let (mut mode, mut roots) = ("prefer", None);
+    for parameter in query.split('&').filter(|parameter| is_tls(parameter)) {
         match parameter.split_once('=') {
             Some(("sslmode", value)) => mode = value,
-            Some(("sslrootcert", value)) => roots = Some(decoded(value)?),
-            _ => rest.push(parameter.to_owned()),
+            Some((_, value)) => roots = Some(decoded(value)?),
+            None => {}
         }
     }
     let (plain, check) = match mode {
@@ -54,9 +54,23 @@ pub(crate) fn split(url: &str) -> Result<(String, MakeRustlsConnect), String> {
             return Err(format!("sslmode={other}; expected disable, prefer, require, verify-ca or verify-full"));
         }
     };
-    rest.push(format!("sslmode={plain}"));
     let connector = MakeRustlsConnect::new(client_config(check, roots.as_deref().map(Path::new))?);
-    Ok((format!("{address}?{}", rest.join("&")), connector))
+    let rest = without_tls(url);
+    let separator = if rest.contains('?') { '&' } else { '?' };
+    Ok((format!("{rest}{separator}sslmode={plain}"), connector))
+}
+
+/// A URL without the parameters of TLS, which `tokio-postgres` does not know.
+pub(crate) fn without_tls(url: &str) -> String {
+    let Some((address, query)) = url.split_once('?').filter(|(address, _)| address.contains("://")) else {
+        return url.to_owned();
+    };
+    let others = query.split('&').filter(|parameter| !parameter.is_empty() && !is_tls(parameter)).collect::<Vec<_>>();
+    if others.is_empty() { address.to_owned() } else { format!("{address}?{}", others.join("&")) }
+}
+
+fn is_tls(parameter: &str) -> bool {
+    parameter.starts_with("sslmode=") || parameter.starts_with("sslrootcert=")
 }
 
 fn decoded(value: &str) -> Result<String, String> {

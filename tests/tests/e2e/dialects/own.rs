@@ -7,6 +7,7 @@ use std::{
 };
 
 use fanfare_tests::{
+    folder::Folder,
     patience::{patience, until},
     receiver::Behaviour,
     world::{
@@ -160,7 +161,7 @@ async fn its_event_types_are_there_and_their_samples_are_sent() {
 
 #[test]
 fn the_command_checks_a_file_and_shows_an_example_delivery() {
-    let folder = Folder::new();
+    let folder = Folder::new("dialects");
     let file = folder.write("acme.toml", ACME);
     let (printed, failed) = try_fanfare(&Variables::new(), &["dialect", "check", &file]);
     assert_eq!(failed, None);
@@ -256,28 +257,4 @@ async fn complaint_at_the_start(process: &str, variables: &Variables) -> String 
     let output = output.unwrap_or_else(|_| panic!("{process} has started")).expect("the process output");
     assert!(!output.status.success(), "{process} ended without a failure status");
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A temporary folder, removed on drop.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("fanfare-dialects-{:032x}", rand::random::<u128>()));
-        fs::create_dir(&folder).expect("a folder");
-        Self(folder)
-    }
-
-    /// Writes a file. Returns the path.
-    fn write(&self, name: &str, text: &str) -> String {
-        let file = self.0.join(name);
-        fs::write(&file, text).expect("a file");
-        file.display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -1,35 +1,11 @@
 //! Secrets in files: read at the start, and again at each login.
 
-use std::{fs, path::PathBuf};
-
 use fanfare_tests::{
+    folder::Folder,
     servers::instance::{Instance, Servers},
     world::World,
 };
 use serde_json::json;
-
-/// A folder of secret files. Removed on drop.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("fanfare-secrets-{:032x}", rand::random::<u128>()));
-        fs::create_dir(&folder).expect("a folder");
-        Self(folder)
-    }
-
-    fn write(&self, name: &str, secret: &str) -> String {
-        let file = self.0.join(name);
-        fs::write(&file, format!("{secret}\n")).expect("written");
-        file.display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_password_needs_no_restart() {
@@ -39,8 +15,8 @@ async fn a_changed_password_needs_no_restart() {
     let world = World::with(Servers { amqp_url: broker.url(), ..Servers::given() }, &[]).await;
     let endpoint = world.endpoint("one", &["a"]).await;
 
-    let folder = Folder::new();
-    let password = folder.write("password", "f%rst");
+    let folder = Folder::new("secrets");
+    let password = folder.write("password", "f%rst\n");
     let database = folder.write("database", &world.variables["DATABASE_URL"]);
     let keys = folder.write("keys", &world.variables["FANFARE_SECRET_KEYS"]);
     let variables = [
@@ -59,7 +35,7 @@ async fn a_changed_password_needs_no_restart() {
     broker.rabbitmqctl(&["change_password", "webhooks", "sec,nd"]);
     broker.rabbitmqctl(&["close_all_user_connections", "webhooks", "the password changed"]);
     dispatcher.logged("cannot connect to the broker for publishing; trying again").await;
-    folder.write("password", "sec,nd");
+    folder.write("password", "sec,nd\n");
     world.publish(&json!({ "type": "a", "data": 2 })).await;
     world.receiver.wait_for(&endpoint.path, 2).await;
 }
