@@ -33,6 +33,7 @@ run: toolchain ## Build and run a demo with a private RabbitMQ and PostgreSQL; e
 test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests with a private RabbitMQ and PostgreSQL
 	@deploy/dev/install python
 	@cargo build --workspace --all-targets
+	@deploy/dev/previous >/dev/null
 	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test --workspace
 
 test-fast: toolchain ## Run the quick tests: units, most of the store, and the main path end to end; a minute once built
@@ -59,6 +60,7 @@ smoke: toolchain ## Play each bench row and each fault for a moment
 	@deploy/dev/install
 	@deploy/dev/install faketime || echo "Continuing without the faults of wrong clocks." >&2
 	@cargo build --workspace --all-targets
+	@deploy/dev/previous >/dev/null
 	@AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services bash -euc '\
 	  $(target)/debug/bench --smoke > >(sed --unbuffered "s/^/bench: /") 2>&1 & bench=$$!; \
 	  trap "kill $$bench 2>/dev/null || true; wait" EXIT; \
@@ -70,6 +72,7 @@ chaos: toolchain ## Inject faults under load, alone and mixed, and compare all a
 	@deploy/dev/install
 	@deploy/dev/install faketime || echo "Continuing without the faults of wrong clocks." >&2
 	@cargo build --workspace --bins
+	@deploy/dev/previous >/dev/null
 	@AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos $(CHAOS)
 
 fuzz: toolchain ## Fuzz all parsers of untrusted input, coverage-guided (FUZZ='--seconds 60 --only url,json')

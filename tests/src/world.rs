@@ -3,6 +3,7 @@
 pub mod database;
 pub mod dialects;
 pub mod process;
+pub mod release;
 mod stack;
 
 use std::{sync::Arc, thread};
@@ -19,7 +20,8 @@ use crate::{
     world::{
         database::connect,
         dialects::Waits,
-        process::{Process, Variables, fanfare, get},
+        process::{Process, Variables, get},
+        release::Release,
         stack::Stack,
     },
 };
@@ -39,6 +41,8 @@ pub struct Setup {
     pub waits: Waits,
     /// The attempt timeout of all dialects. `None` keeps each dialect's own timeout.
     pub timeout: Option<String>,
+    /// The programs, and the schema at the beginning.
+    pub release: Release,
 }
 
 impl Setup {
@@ -56,6 +60,7 @@ impl Setup {
             arguments: Vec::new(),
             waits: Waits::Short,
             timeout: Some("2s".to_owned()),
+            release: Release::present(),
         }
     }
 }
@@ -66,6 +71,8 @@ pub struct World {
     stack: Arc<Stack>,
     /// Environment variables of the processes.
     pub variables: Variables,
+    /// The programs of all processes started from now on.
+    pub release: Release,
     /// The receiver of all endpoints.
     pub receiver: Receiver,
     /// The application's id.
@@ -139,14 +146,16 @@ impl World {
         world
     }
 
-    async fn with_stack(stack: Arc<Stack>, Setup { dialect, arguments, .. }: &Setup) -> Self {
+    async fn with_stack(stack: Arc<Stack>, Setup { dialect, arguments, release, .. }: &Setup) -> Self {
         let variables = stack.variables.clone();
         let arguments = arguments.iter().map(String::as_str);
         let create: Vec<&str> = ["app", "create", "test", "--dialect", dialect].into_iter().chain(arguments).collect();
-        let application = fanfare(&variables, &create);
-        let key = fanfare(&variables, &["key", "create", "--role", "manage", "--application", &application]);
+        let application = release.fanfare(&variables, &create);
+        let key = release.fanfare(&variables, &["key", "create", "--role", "manage", "--application", &application]);
         let receiver = Receiver::start().await;
-        Self { stack, variables, receiver, application, key, ingest: None, client: None, connection: Mutex::default() }
+        let release = release.clone();
+        let (ingest, client, connection) = (None, None, Mutex::default());
+        Self { stack, variables, release, receiver, application, key, ingest, client, connection }
     }
 
     /// Starts an ingest, in place of a running ingest, and waits until the new ingest is ready.
@@ -198,7 +207,7 @@ impl World {
         assert!(!self.stack.is_shared(), "other tests use the stack: this test needs World::new() or World::of()");
         let mut all = self.variables.clone();
         all.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-        self.stack.start(name, &all)
+        self.stack.start(&self.release, name, &all)
     }
 
     /// A client with the application's key.
@@ -211,7 +220,7 @@ impl World {
 
     /// Creates another application. Returns its id and a client with the role `manage`, once ingest accepts the key.
     pub async fn other_application(&self) -> (String, Client) {
-        let application = fanfare(&self.variables, &["app", "create", "other"]);
+        let application = self.release.fanfare(&self.variables, &["app", "create", "other"]);
         let client = self.client_of(&["--role", "manage", "--application", &application]).await;
         (application, client)
     }
@@ -230,7 +239,7 @@ impl World {
 
     /// Creates a key with these arguments of `fanfare key create`.
     pub fn create_key(&self, arguments: &[&str]) -> String {
-        fanfare(&self.variables, &[&["key", "create"], arguments].concat())
+        self.release.fanfare(&self.variables, &[&["key", "create"], arguments].concat())
     }
 
     /// Connects an AMQP publisher with the world's prefix.

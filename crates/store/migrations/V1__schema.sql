@@ -1,5 +1,3 @@
--- The schema of the first release. Locks: none on existing tables.
-
 -- The configuration: applications, keys, endpoints.
 
 CREATE TABLE applications (

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, NoTls, error::SqlState};
 use crate::{
     patience::until,
     servers::instance::Servers,
-    world::process::{Variables, fanfare},
+    world::{process::Variables, release::Release},
 };
 
 /// Views over deliveries and attempts in all tables.
@@ -29,21 +29,22 @@ UNION ALL
 SELECT id, 1, delivery_accepted_at(id), endpoint_id, started_at, 'answered', status, NULL
 FROM deliveries WHERE started_at IS NOT NULL";
 
-/// The template of each server, by the server's URL.
-static TEMPLATES: LazyLock<Mutex<HashMap<String, String>>> = LazyLock::new(Mutex::default);
+/// The template of each server and release, by the server's URL.
+static TEMPLATES: LazyLock<Mutex<HashMap<(String, Release), String>>> = LazyLock::new(Mutex::default);
 
-/// Creates a database with the schema. Returns its URL.
+/// Creates a database with the schema of a release. Returns its URL.
 ///
 /// # Panics
 /// If the database's user must not create databases.
-pub async fn create(servers: &Servers, name: &str) -> String {
+pub async fn create(servers: &Servers, name: &str, release: &Release) -> String {
     let url = &servers.database_url;
     let mut templates = TEMPLATES.lock().await;
-    let template = match templates.get(url) {
+    let key = (url.clone(), release.clone());
+    let template = match templates.get(&key) {
         Some(template) => template.clone(),
         None => {
-            let template = create_template(servers).await;
-            templates.insert(url.clone(), template.clone());
+            let template = create_template(servers, release).await;
+            templates.insert(key, template.clone());
             template
         }
     };
@@ -64,10 +65,14 @@ pub async fn create(servers: &Servers, name: &str) -> String {
 
 /// Creates the template of a server, unless an earlier run left one with the same schema. A run that was killed leaves an
 /// incomplete template: `migrate` and the views complete the schema.
-async fn create_template(servers: &Servers) -> String {
-    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/store/migrations/V1__schema.sql");
-    let schema = fs::read(migrations).expect("the migration");
-    let digest = Sha256::new().chain_update(schema).chain_update(VIEWS).finalize();
+async fn create_template(servers: &Servers, release: &Release) -> String {
+    let mut digest = Sha256::new().chain_update(VIEWS);
+    if *release == Release::present() {
+        digest.update(migrations());
+    } else {
+        digest.update(release.program("fanfare").to_string_lossy().as_bytes());
+    }
+    let digest = digest.finalize();
     let name = format!("fanfare_template_{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
     let client = connect(&servers.database_url).await.expect("the database answers");
     let exists = client.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&name]).await.expect("an answer");
@@ -76,10 +81,19 @@ async fn create_template(servers: &Servers) -> String {
         client.batch_execute(&create).await.expect("the database's user may create databases");
     }
     let url = of_name(&servers.database_url, &name);
-    fanfare(&Variables::from([("DATABASE_URL".to_owned(), url.clone())]), &["migrate"]);
+    release.fanfare(&Variables::from([("DATABASE_URL".to_owned(), url.clone())]), &["migrate"]);
     let client = connect(&url).await.expect("the template answers");
     client.batch_execute(VIEWS).await.expect("the views");
     name
+}
+
+/// The migrations of this release, in their order.
+fn migrations() -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/store/migrations");
+    let files = fs::read_dir(folder).expect("the migrations").map(|file| file.expect("a file").path());
+    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "sql")).collect();
+    files.sort();
+    files.iter().flat_map(|path| fs::read(path).expect("a migration")).collect()
 }
 
 /// Connects to a database.

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 
-use crate::patience::until;
+use crate::{patience::until, world::release::Release};
 
 /// Environment variables of a process.
 pub type Variables = HashMap<String, String>;
@@ -70,50 +70,27 @@ fn newest(logs: &[Value]) -> Vec<String> {
     lines
 }
 
-/// The path of a binary of the workspace.
-///
-/// # Panics
-/// If the binary has not been built.
-pub fn binary(name: &str) -> PathBuf {
-    let mut folder = std::env::current_exe().expect("the path of this program");
-    folder.pop();
-    if folder.ends_with("deps") {
-        folder.pop();
-    }
-    let path = folder.join(name);
-    assert!(path.exists(), "{} is missing: run the tests with `make test`, which builds all binaries", path.display());
-    path
-}
-
-/// Runs `fanfare` with these arguments. Returns the printed text.
+/// Runs `fanfare` of this release with these arguments. Returns the printed text.
 ///
 /// # Panics
 /// If the command fails.
 pub fn fanfare(variables: &Variables, arguments: &[&str]) -> String {
-    let (printed, failed) = try_fanfare(variables, arguments);
-    assert!(failed.is_none(), "fanfare {arguments:?} failed: {}", failed.unwrap_or_default());
-    printed
+    Release::present().fanfare(variables, arguments)
 }
 
-/// Runs `fanfare` with these arguments. Returns the printed text, and standard error if the command fails.
+/// Runs `fanfare` of this release with these arguments. Returns the printed text, and standard error if the command
+/// fails.
 pub fn try_fanfare(variables: &Variables, arguments: &[&str]) -> (String, Option<String>) {
-    let mut command = Command::new(binary("fanfare"));
-    let output = command.args(arguments).env_clear().envs(variables).output().expect("fanfare starts");
-    let failed = (!output.status.success()).then(|| text(&output.stderr));
-    (text(&output.stdout), failed)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim().to_owned()
+    Release::present().try_fanfare(variables, arguments)
 }
 
 impl Process {
-    /// Starts a service and keeps its log lines, and the lines of standard error.
+    /// Starts a service of a release and keeps its log lines, and the lines of standard error.
     ///
     /// # Panics
     /// If the service cannot be started.
-    pub(crate) fn start(name: &'static str, variables: &Variables) -> Self {
-        let mut child = Command::new(binary(name))
+    pub(crate) fn start(release: &Release, name: &'static str, variables: &Variables) -> Self {
+        let mut child = Command::new(release.program(name))
             // The shell of the caller may have settings for Fanfare.
             .env_clear()
             .envs(variables)

@@ -22,11 +22,12 @@ use crate::{
         database::{self, connect},
         dialects::{self, Waits},
         process::{Process, Trail, Variables},
+        release::Release,
     },
 };
 
 /// Settings that the worlds of a shared stack have in common.
-type Key = (Servers, Vec<(String, String)>, Waits, Option<String>);
+type Key = (Servers, Vec<(String, String)>, Waits, Option<String>, Release);
 
 /// Stacks that running tests share. A stack ends with its last world: nothing is left at the end.
 static SHARED: LazyLock<tokio::sync::Mutex<HashMap<Key, Weak<Stack>>>> = LazyLock::new(Default::default);
@@ -51,9 +52,9 @@ pub(super) struct Stack {
 impl Stack {
     /// Creates database and dialects, without processes.
     pub(super) async fn create(setup: &Setup) -> Self {
-        let Setup { servers, variables, waits, timeout, .. } = setup;
+        let Setup { servers, variables, waits, timeout, release, .. } = setup;
         let name = format!("t{:032x}", rand::random::<u128>());
-        let database_url = database::create(servers, &name).await;
+        let database_url = database::create(servers, &name, release).await;
         let folder = std::env::temp_dir().join(format!("fanfare-{name}"));
         let delays = dialects::write(&folder, waits, timeout.as_deref());
         let mut all: Variables = HashMap::from(
@@ -89,14 +90,14 @@ impl Stack {
     /// The stack that running tests with the same servers, variables, waits and timeout share, with an ingest and a
     /// dispatcher.
     pub(super) async fn shared(setup: &Setup) -> Arc<Self> {
-        let Setup { servers, variables, waits, timeout, dialect: _, arguments: _ } = setup.clone();
-        let key = (servers, variables, waits, timeout);
+        let Setup { servers, variables, waits, timeout, release, dialect: _, arguments: _ } = setup.clone();
+        let key = (servers, variables, waits, timeout, release);
         let mut shared = SHARED.lock().await;
         if let Some(stack) = shared.get(&key).and_then(Weak::upgrade).filter(|stack| stack.is_well()) {
             return stack;
         }
         let mut stack = Self::create(setup).await;
-        let services = ["ingest", "dispatcher"].map(|name| stack.start(name, &stack.variables));
+        let services = ["ingest", "dispatcher"].map(|name| stack.start(&setup.release, name, &stack.variables));
         for service in &services {
             service.ready().await;
         }
@@ -123,9 +124,9 @@ impl Stack {
         self.services.as_ref().map(|[ingest, _]| ingest)
     }
 
-    /// Starts a service and keeps its logs.
-    pub(super) fn start(&self, name: &'static str, variables: &Variables) -> Process {
-        let process = Process::start(name, variables);
+    /// Starts a service of a release and keeps its logs.
+    pub(super) fn start(&self, release: &Release, name: &'static str, variables: &Variables) -> Process {
+        let process = Process::start(release, name, variables);
         self.trails.lock().unwrap_or_else(PoisonError::into_inner).push(process.trail());
         process
     }

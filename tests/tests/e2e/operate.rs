@@ -10,4 +10,5 @@ mod privacy;
 mod secrets;
 mod services;
 mod tls;
+mod upgrade;
 mod verify;

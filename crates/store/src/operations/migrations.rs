@@ -8,9 +8,22 @@ use tokio_postgres::{Client, error::SqlState};
 
 use crate::{Store, StoreError};
 
-/// Migrations of this release, in their order: name and SQL. A list instead of refinery's macro: the macro compiles
-/// refinery and its regular expressions a second time.
-const MIGRATIONS: [(&str, &str); 1] = [("V1__schema", include_str!("../../migrations/V1__schema.sql"))];
+/// A migration of this release.
+struct Embedded {
+    /// Name of the file, `V<version>__<name>`.
+    name: &'static str,
+    /// Purpose, locks and their duration, for `fanfare migrate --plan`. Not in the file: a released file never changes.
+    purpose: &'static str,
+    sql: &'static str,
+}
+
+/// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
+/// regular expressions a second time.
+const MIGRATIONS: [Embedded; 1] = [Embedded {
+    name: "V1__schema",
+    purpose: "The schema of the first release. Locks: none on existing tables.",
+    sql: include_str!("../../migrations/V1__schema.sql"),
+}];
 
 /// Advisory lock of a migration: a second `fanfare migrate` waits for the first.
 const LOCK: i64 = 0x66616e66617265;
@@ -34,8 +47,8 @@ const MAX_TRIES: usize = 30;
 pub struct PlannedMigration {
     /// Version and name.
     pub name: String,
-    /// Purpose, locks and their duration: the first comment of the migration's file.
-    pub purpose: String,
+    /// Purpose, locks and their duration.
+    pub purpose: &'static str,
 }
 
 impl Store {
@@ -93,11 +106,10 @@ impl Store {
     /// `index on partition`. Changes and locks nothing.
     pub async fn planned(&self) -> Result<(Vec<PlannedMigration>, Vec<String>), StoreError> {
         let newest = self.newest_migration().await?;
-        let missing = migrations()?.into_iter().filter(|migration| i64::from(migration.version()) > newest);
-        let planned = missing.map(|migration| PlannedMigration {
-            name: migration.to_string(),
-            purpose: first_comment(migration.sql().unwrap_or_default()),
-        });
+        let all = migrations()?.into_iter().zip(MIGRATIONS);
+        let missing = all.filter(|(migration, _)| i64::from(migration.version()) > newest);
+        let planned = missing
+            .map(|(migration, Embedded { purpose, .. })| PlannedMigration { name: migration.to_string(), purpose });
         let connection = self.connection().await?;
         let indexes = connection.query(MISSING_INDEXES, &[]).await?;
         let indexes =
@@ -149,7 +161,7 @@ async fn run(client: &mut Client) -> Result<Report, StoreError> {
 }
 
 fn migrations() -> Result<Vec<Migration>, Error> {
-    MIGRATIONS.iter().map(|(name, sql)| Migration::unapplied(name, sql)).collect()
+    MIGRATIONS.iter().map(|migration| Migration::unapplied(migration.name, migration.sql)).collect()
 }
 
 /// Version of the newest migration of this release.
@@ -175,12 +187,6 @@ fn lacks_lock(error: &Error) -> bool {
     let Kind::Connection(_, source) = error.kind() else { return false };
     let code = source.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code);
     code == Some(&SqlState::LOCK_NOT_AVAILABLE)
-}
-
-/// The first comment of a migration, without the marks.
-fn first_comment(sql: &str) -> String {
-    let lines = sql.lines().map_while(|line| line.strip_prefix("--"));
-    lines.map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 /// Indexes declared `ON ONLY` a partitioned table that a partition lacks, or that are half built there.
@@ -239,13 +245,12 @@ async fn attach(client: &Client, parent: &str, child: &str) -> Result<(), StoreE
 mod tests {
     use std::{fs, path::Path};
 
-    use super::{INGEST_ROLE, MIGRATIONS, ROLES, first_comment, migrations};
+    use super::{INGEST_ROLE, MIGRATIONS, ROLES, migrations};
 
     #[test]
-    fn each_migration_begins_with_its_purpose_and_locks() {
-        for (name, sql) in MIGRATIONS {
-            let purpose = first_comment(sql);
-            assert!(purpose.contains("Locks: "), "{name} begins with {purpose:?}");
+    fn each_migration_names_its_locks() {
+        for migration in MIGRATIONS {
+            assert!(migration.purpose.contains("Locks: "), "{}: {}", migration.name, migration.purpose);
         }
         assert!(ROLES.contains(INGEST_ROLE));
     }
@@ -258,7 +263,7 @@ mod tests {
         let mut names: Vec<String> =
             files.map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned()).collect();
         names.sort_by_key(|name| name[1..].split("__").next().and_then(|number| number.parse::<u32>().ok()));
-        assert_eq!(names, MIGRATIONS.map(|(name, _)| name));
+        assert_eq!(names, MIGRATIONS.map(|migration| migration.name));
         let versions =
             migrations().expect("valid names").iter().map(|migration| migration.version()).collect::<Vec<_>>();
         assert!(versions.is_sorted_by(|one, next| one < next), "{versions:?}");

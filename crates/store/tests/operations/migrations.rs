@@ -1,5 +1,7 @@
 //! Migrations: the plan, and indexes built partition by partition.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use crate::database::Database;
@@ -52,4 +54,47 @@ async fn an_interrupted_build_of_indexes_continues() {
     assert_eq!(database.count(INVALID).await, 0);
     assert_eq!(database.store.build_indexes().await.expect("indexes"), Some(0));
     assert_eq!(database.store.migrate(Timestamp::now()).await.expect("the schema"), Vec::<String>::new());
+}
+
+/// Two attempts of today, so that an index has rows.
+const ATTEMPTS: &str = "
+INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, started_at, outcome)
+SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint), 12, '0') || substr(md5(n::text), 13))::uuid, 1,
+       gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now(), 'answered'
+FROM generate_series(1, 2) n";
+
+/// Waits until a session of the database waits for a lock with a statement like `pattern`.
+async fn until_blocked(database: &Database, pattern: &str) {
+    let blocked = format!(
+        "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '{pattern}'"
+    );
+    while database.count(&blocked).await == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The attachment of an index needs a lock that waits for each open transaction of the partition, however long.
+#[tokio::test]
+async fn writes_do_not_wait_for_an_index_that_waits_for_others() {
+    let database = Database::fresh().await;
+    database.run(ATTEMPTS).await;
+    database.run(DECLARE_INDEX).await;
+    let (writer, reader) = (database.connect().await, database.connect().await);
+    let write =
+        format!("SET lock_timeout = '20s'; {}", ATTEMPTS.replace("md5(n::text)", "md5(gen_random_uuid()::text)"));
+    writer.batch_execute(&format!("BEGIN; {write}")).await.expect("an open transaction");
+    let building = tokio::spawn({
+        let store = database.another_store();
+        async move { store.build_indexes().await }
+    });
+    until_blocked(&database, "CREATE INDEX CONCURRENTLY%").await;
+    database.run(&write).await;
+
+    reader.batch_execute("BEGIN; SELECT count(*) FROM attempts").await.expect("an open transaction");
+    writer.batch_execute("COMMIT").await.expect("a commit");
+    until_blocked(&database, "ALTER INDEX%").await;
+    database.run(&write).await;
+    reader.batch_execute("COMMIT").await.expect("a commit");
+    assert_eq!(building.await.expect("a build").expect("indexes"), Some(10));
+    assert_eq!(database.count(INVALID).await, 0);
 }

@@ -30,6 +30,8 @@ pub(crate) enum Part {
     ToBroker,
     ToDatabase,
     Receivers,
+    /// All processes, which begin as processes of the previous release. A fault of the release happens alone.
+    Release,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +60,8 @@ pub(crate) enum Act {
     Delay,
     Reset,
     Answer(Behaviour),
+    RollForward,
+    RollBack,
 }
 
 /// The end of superfluous dispatchers.
@@ -88,10 +92,10 @@ const fn fault(name: &'static str, part: Part, act: Act, about: &'static str) ->
 
 use Act::{
     Answer, CloseConnections, Delay, DiskAlarm, FillDisk, HalfOpen, Kill, KillAll, LoseData, LoseMajority, LoseNode,
-    MemoryAlarm, OlderCopy, Purge, ReadOnly, Reset, Restart, Roll, RollNodes, Scale, Silence, Stop, TerminateBackends,
-    WrongClock,
+    MemoryAlarm, OlderCopy, Purge, ReadOnly, Reset, Restart, Roll, RollBack, RollForward, RollNodes, Scale, Silence,
+    Stop, TerminateBackends, WrongClock,
 };
-use Part::{Broker, Database, Dispatchers, Ingests, Nodes, Receivers, ToBroker, ToDatabase};
+use Part::{Broker, Database, Dispatchers, Ingests, Nodes, Receivers, Release, ToBroker, ToDatabase};
 
 pub(crate) const FAULTS: &[Fault] = &[
     fault("kill-ingest", Ingests, Kill, "kill -9 of one of two ingests"),
@@ -139,6 +143,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("receivers-drip", Receivers, Answer(Behaviour::Drip), "receivers answer a byte a second"),
     fault("receivers-endless", Receivers, Answer(Behaviour::EndlessBody), "receivers answer a body without end"),
     fault("receivers-bomb", Receivers, Answer(Behaviour::Bomb), "receivers answer a compressed bomb"),
+    fault("roll-back", Release, RollBack, "the previous release is replaced by this release, and comes back"),
+    fault("roll-release", Release, RollForward, "the previous release is replaced by this release"),
 ];
 
 impl Fault {
@@ -176,7 +182,7 @@ impl Fault {
     }
 
     pub(crate) fn happens_alone(&self) -> bool {
-        self.part == Nodes
+        matches!(self.part, Nodes | Release)
     }
 
     /// The reason why this machine cannot have the fault.
@@ -194,6 +200,11 @@ impl Fault {
 /// The number of broker nodes in the scene of the faults.
 pub(crate) fn nodes(faults: &[Fault]) -> usize {
     if faults.iter().any(|fault| fault.part == Nodes) { 3 } else { 1 }
+}
+
+/// True if the processes in the scene of the faults begin as processes of the previous release.
+pub(crate) fn begin_with_previous(faults: &[Fault]) -> bool {
+    faults.iter().any(|fault| fault.part == Release)
 }
 
 /// The sum of the permitted losses of all faults.

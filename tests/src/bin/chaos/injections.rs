@@ -54,6 +54,8 @@ impl Scene {
             (Act::Silence, part) => self.ways(part).iter().for_each(Proxy::silence),
             (Act::Delay, part) => self.delay(part, Duration::from_millis(draw.random_range(50..400))),
             (Act::Answer(behaviour), _) => self.answer(behaviour, behaviour),
+            (Act::RollForward, _) => self.roll_forward().await,
+            (Act::RollBack, _) => self.roll_back().await,
         }
     }
 

@@ -8,6 +8,7 @@ mod injections;
 mod nodes;
 mod options;
 mod processes;
+mod releases;
 mod run;
 mod scene;
 mod script;

@@ -2,7 +2,10 @@
 
 use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
-use fanfare_tests::ledger::{Allowed, Ledger, Missing};
+use fanfare_tests::{
+    ledger::{Allowed, Ledger, Missing},
+    world::release::Release,
+};
 use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use sha2::{Digest, Sha256};
@@ -27,7 +30,8 @@ const NAMED: usize = 8;
 
 /// Sets a scene, plays the script and adds its rows, until a step fails.
 pub(crate) async fn play(script: Script, seed: u64, table: &mut Table) {
-    let scene = Scene::set("chaos", script.nodes, script.extent).await;
+    let release = if script.begins_with_previous { Release::previous() } else { Release::present() };
+    let scene = Scene::set("chaos", script.nodes, script.extent, release).await;
     let mut run = Run { scene, injected: Vec::new(), recovered: 0, lines: Vec::new() };
     let mut steps = script.steps.into_iter();
     for step in steps.by_ref() {

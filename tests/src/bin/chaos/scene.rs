@@ -12,8 +12,9 @@ use fanfare_tests::{
         proxy::Proxy,
     },
     world::{
-        World,
+        Setup, World,
         process::{Logs, Process, get},
+        release::Release,
     },
 };
 use futures_util::future::join_all;
@@ -62,8 +63,8 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Sets a scene with a broker of `nodes` nodes, without processes and load.
-    pub(crate) async fn set(name: &str, nodes: usize, extent: Extent) -> Self {
+    /// Sets a scene with a broker of `nodes` nodes and the schema of a release, without processes and load.
+    pub(crate) async fn set(name: &str, nodes: usize, extent: Extent, release: Release) -> Self {
         let (brokers, database) = block_in_place(|| {
             thread::scope(|scope| {
                 let brokers = scope.spawn(|| Instance::cluster(name, nodes));
@@ -73,7 +74,7 @@ impl Scene {
         });
         let urls: Vec<String> = brokers.iter().map(Instance::url).collect();
         let servers = Servers { amqp_url: urls.join(","), database_url: database.url() };
-        let mut world = World::with(servers, &VARIABLES).await;
+        let mut world = World::of(Setup { release, ..Setup::on(servers, &VARIABLES) }).await;
         pack_bomb(&world.receiver).await;
         let subscribers = Subscriber::three(&world, SLOW).await;
         // All processes of a scene go through the proxies; this ingest does not.
@@ -152,7 +153,7 @@ impl Scene {
     }
 
     /// A client of an ingest; none before the ingest serves.
-    fn client_of(&self, ingest: &Process) -> Option<Client> {
+    pub(crate) fn client_of(&self, ingest: &Process) -> Option<Client> {
         let log = ingest.logs().into_iter().find(|log| log["message"] == "serving the API")?;
         Some(Client::new(log["address"].as_str()?.parse().ok()?, &self.world.key))
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::faults::{Fault, nodes};
+use crate::faults::{Fault, begin_with_previous, nodes};
 
 /// Simultaneous faults. A step without faults only reads the ledger.
 pub(crate) struct Step {
@@ -17,6 +17,7 @@ pub(crate) struct Step {
 pub(crate) struct Script {
     pub(crate) extent: Extent,
     pub(crate) nodes: usize,
+    pub(crate) begins_with_previous: bool,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -63,18 +64,20 @@ impl Script {
         let alone = |faults: Vec<Fault>| Self {
             extent: WHOLE,
             nodes: nodes(&faults),
+            begins_with_previous: begin_with_previous(&faults),
             steps: vec![Step { reads_ledger: true, ..times.step(&name_of(&faults), faults) }],
         };
         runs.into_iter().map(alone).collect()
     }
 
-    /// A scene for all runs with the same number of nodes; each run is a brief step. Steps with greater losses come
-    /// last, behind a closing of the ledger. The strict comparison thereby comes first.
+    /// A scene for all runs with the same number of nodes and the same first release; each run is a brief step. Steps
+    /// with greater losses come last, behind a closing of the ledger. The strict comparison thereby comes first.
     pub(crate) fn together(mut runs: Vec<Vec<Fault>>) -> Vec<Self> {
         let loss = |faults: &Vec<Fault>| faults.iter().map(|fault| fault.allowed(BRIEF).missing).max();
-        runs.sort_by_key(|faults| (nodes(faults), loss(faults)));
+        let scene = |faults: &[Fault]| (begin_with_previous(faults), nodes(faults));
+        runs.sort_by_key(|faults| (scene(faults), loss(faults)));
         let mut times = Times::default();
-        let scenes = runs.chunk_by(|faults, next| nodes(faults) == nodes(next));
+        let scenes = runs.chunk_by(|faults, next| scene(faults) == scene(next));
         scenes
             .map(|runs| {
                 let mut steps = Vec::new();
@@ -82,7 +85,8 @@ impl Script {
                     steps.extend(runs.iter().map(|faults| times.step(&name_of(faults), faults.clone())));
                     steps.push(Step { reads_ledger: true, ..times.step("ledger", Vec::new()) });
                 }
-                Self { extent: BRIEF, nodes: nodes(&runs[0]), steps }
+                let (begins_with_previous, nodes) = scene(&runs[0]);
+                Self { extent: BRIEF, nodes, begins_with_previous, steps }
             })
             .collect()
     }

@@ -12,7 +12,8 @@ use fanfare_tests::{
     receiver::Behaviour,
     world::{
         World,
-        process::{Variables, binary, try_fanfare},
+        process::{Variables, try_fanfare},
+        release::Release,
     },
 };
 use futures_util::future::join_all;
@@ -251,7 +252,7 @@ async fn all_broken_files_are_told_at_once_and_beside_other_mistakes() {
 
 /// The error output of a process that must refuse to start.
 async fn complaint_at_the_start(process: &str, variables: &Variables) -> String {
-    let mut command = Command::new(binary(process));
+    let mut command = Command::new(Release::present().program(process));
     command.env_clear().envs(variables).kill_on_drop(true);
     let output = tokio::time::timeout(patience(), command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{process} has started")).expect("the process output");

@@ -7,7 +7,8 @@ use fanfare_tests::{
     receiver::Behaviour,
     world::{
         World,
-        process::{binary, fanfare, try_fanfare},
+        process::{fanfare, try_fanfare},
+        release::Release,
     },
 };
 use serde_json::json;
@@ -177,7 +178,7 @@ async fn the_command_creates_endpoints_and_reports_mistakes() {
     }
     assert_eq!(world.client().get("webhooks").await.data().as_array().map(Vec::len), Some(1));
 
-    let made = Command::new(binary("fanfare"))
+    let made = Command::new(Release::present().program("fanfare"))
         .args(endpoint(application, &url, "order.creatd"))
         .env_clear()
         .envs(&world.variables)

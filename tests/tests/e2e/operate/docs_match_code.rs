@@ -9,7 +9,7 @@ use std::{
 };
 
 use fanfare_domain::{delivery::retry::RetryMessage, event::EventFields};
-use fanfare_tests::{servers::instance::repository, world::process::binary};
+use fanfare_tests::{servers::instance::repository, world::release::Release};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -52,7 +52,11 @@ fn the_settings_hold_every_setting_and_metric() {
     let settings = read("deploy/settings.md");
     let lines: BTreeSet<&str> = settings.lines().collect();
     for service in ["ingest", "dispatcher"] {
-        let output = Command::new(binary(service)).arg("--reference").env_clear().output().expect("the service starts");
+        let output = Command::new(Release::present().program(service))
+            .arg("--reference")
+            .env_clear()
+            .output()
+            .expect("the service starts");
         assert!(output.status.success(), "{service} --reference failed");
         let reference = String::from_utf8(output.stdout).expect("text");
         let (start, end) = (format!("<!-- {service} --reference -->"), "<!-- end -->");
@@ -143,7 +147,11 @@ fn every_reason_of_a_delivery_is_explained() {
 
 #[test]
 fn the_openapi_document_is_that_of_the_code() {
-    let output = Command::new(binary("ingest")).arg("--openapi").env_clear().output().expect("ingest starts");
+    let output = Command::new(Release::present().program("ingest"))
+        .arg("--openapi")
+        .env_clear()
+        .output()
+        .expect("ingest starts");
     assert!(output.status.success(), "ingest --openapi failed");
     let made = String::from_utf8(output.stdout).expect("text");
     // The message omits both texts: each has thousands of lines.
@@ -162,8 +170,11 @@ fn the_example_dialect_is_valid() {
     fs::create_dir_all(&folder).expect("a folder");
     let file = folder.join("acme.toml");
     fs::write(&file, example).expect("a file");
-    let output =
-        Command::new(binary("fanfare")).args(["dialect", "check"]).arg(&file).output().expect("fanfare starts");
+    let output = Command::new(Release::present().program("fanfare"))
+        .args(["dialect", "check"])
+        .arg(&file)
+        .output()
+        .expect("fanfare starts");
     let _ = fs::remove_dir_all(&folder);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -8,7 +8,8 @@ use fanfare_tests::{
     servers::collector::Collector,
     world::{
         World,
-        process::{Process, Variables, binary, fanfare, get},
+        process::{Process, Variables, fanfare, get},
+        release::Release,
     },
 };
 use hyper::Method;
@@ -21,7 +22,7 @@ use tokio::{
 
 /// Runs a service that must refuse to start. Returns all output.
 async fn complaint(service: &str, variables: &Variables) -> String {
-    let mut command = Command::new(binary(service));
+    let mut command = Command::new(Release::present().program(service));
     command.env_clear().envs(variables).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(patience(), command.output());
     let output =
@@ -154,8 +155,12 @@ async fn all_metrics_exist_soon_after_the_start() {
     world.endpoint("a", &["*"]).await;
     let dispatcher = world.dispatcher().await;
     for (service, process) in [("ingest", world.ingest()), ("dispatcher", &dispatcher)] {
-        let reference =
-            Command::new(binary(service)).arg("--reference").env_clear().output().await.expect("a reference");
+        let reference = Command::new(Release::present().program(service))
+            .arg("--reference")
+            .env_clear()
+            .output()
+            .await
+            .expect("a reference");
         let reference = String::from_utf8(reference.stdout).expect("text");
         let names: Vec<&str> = reference.lines().filter_map(metric_row).collect();
         assert!(names.len() > 10, "{names:?}");
