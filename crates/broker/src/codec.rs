@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanfare_domain::{
     delivery::retry::RetryMessage,
-    event::{Event, EventFault, EventFields, EventType, check_accepted_at, check_key, traceparent::Traceparent},
+    event::{Event, EventFault, EventFields, EventType, check_accepted_at, check_key, trace_context::TraceContext},
     ids::{ApplicationId, EventId},
 };
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use lapin::{
 use crate::{Incoming, Topology};
 
 const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
 const ACCEPTED: &str = "fanfare-accepted";
 
 /// A message to be published.
@@ -77,12 +78,14 @@ impl From<EventFault> for Unreadable {
 /// Encodes an event for the events exchange, with the publisher's body. `version` is the version of the application's
 /// settings that accepted the event.
 pub fn encode_event(topology: &Topology, event: &Event, version: i64, body: &[u8]) -> Message {
+    let state = event.trace.state.as_deref().map(|state| (TRACESTATE, state.to_owned()));
+    let parent = (TRACEPARENT, event.trace.parent.to_string());
     Message {
         exchange: topology.events_exchange(),
         routing_key: event.routing_key(),
         body: body.to_vec(),
         message_id: Some(event.key.clone().unwrap_or_else(|| event.id.to_string())),
-        headers: headers([(TRACEPARENT, event.traceparent.to_string()), (ACCEPTED, version.to_string())]),
+        headers: headers([parent, (ACCEPTED, version.to_string())].into_iter().chain(state)),
     }
 }
 
@@ -105,7 +108,7 @@ pub fn encode_published(topology: &Topology, routing_key: &str, id: &str, body: 
 pub fn decode_event(
     incoming: &Incoming,
     max_bytes: usize,
-    fresh: Traceparent,
+    fresh: TraceContext,
     now: Timestamp,
 ) -> Result<Event, Unreadable> {
     incoming.check_utf8()?;
@@ -146,7 +149,7 @@ pub fn decode_event(
         key: id.accepted_at().is_none().then_some(key),
         data: fields.data,
         occurred_at: fields.occurred_at,
-        traceparent: traceparent(incoming).unwrap_or(fresh),
+        trace: trace(incoming).unwrap_or(fresh),
     })
 }
 
@@ -154,21 +157,13 @@ pub fn decode_event(
 ///
 /// # Errors
 /// Never in practice: a retry is a flat record.
-pub fn encode_retry(
-    topology: &Topology,
-    retry: &RetryMessage,
-    delay: Option<Duration>,
-    trace: Option<Traceparent>,
-) -> serde_json::Result<Message> {
+pub fn encode_retry(topology: &Topology, retry: &RetryMessage, delay: Option<Duration>) -> serde_json::Result<Message> {
     Ok(Message {
         exchange: topology.deliveries_exchange(),
         routing_key: topology.retry_routing_key(delay),
         body: serde_json::to_vec(retry)?,
         message_id: None,
-        headers: match trace {
-            Some(trace) => headers([(TRACEPARENT, trace.to_string())]),
-            None => FieldTable::default(),
-        },
+        headers: FieldTable::default(),
     })
 }
 
@@ -176,11 +171,10 @@ pub fn encode_retry(
 ///
 /// # Errors
 /// The reason to park the message.
-pub fn decode_retry(incoming: &Incoming) -> Result<(RetryMessage, Option<Traceparent>), Unreadable> {
+pub fn decode_retry(incoming: &Incoming) -> Result<RetryMessage, Unreadable> {
     incoming.check_utf8()?;
-    let retry = serde_json::from_slice(&incoming.body)
-        .map_err(|error| Unreadable::new("invalid_retry", format!("not a retry: {error}")))?;
-    Ok((retry, traceparent(incoming)))
+    serde_json::from_slice(&incoming.body)
+        .map_err(|error| Unreadable::new("invalid_retry", format!("not a retry: {error}")))
 }
 
 pub(crate) fn text(value: &AMQPValue) -> Option<String> {
@@ -204,11 +198,11 @@ impl Incoming {
     }
 }
 
-fn traceparent(incoming: &Incoming) -> Option<Traceparent> {
-    incoming.header(TRACEPARENT)?.parse().ok()
+fn trace(incoming: &Incoming) -> Option<TraceContext> {
+    TraceContext::of_headers(&incoming.header(TRACEPARENT)?, incoming.header(TRACESTATE).as_deref())
 }
 
-fn headers<const N: usize>(entries: [(&str, String); N]) -> FieldTable {
+fn headers<'a>(entries: impl IntoIterator<Item = (&'a str, String)>) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in entries {
         table.insert(name.into(), AMQPValue::LongString(LongString::from(value)));

@@ -54,6 +54,17 @@ pub enum PublishError {
     Unknown,
 }
 
+impl PublishError {
+    /// The word for metrics and traces.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Handle for publishing. Cheap to clone.
 ///
 /// A single task owns the channel: lapin mixes up the confirms of tasks that share a channel.

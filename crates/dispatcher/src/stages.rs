@@ -21,6 +21,7 @@ pub(crate) mod persist;
 pub(crate) mod record;
 pub(crate) mod retries;
 mod retry_messages;
+mod spans;
 pub(crate) mod unrouted;
 
 pub(crate) use in_flight::InFlight;

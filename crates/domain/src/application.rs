@@ -74,6 +74,8 @@ pub struct Endpoint {
     pub policy: Arc<Policy>,
     /// Members removed from recorded responses: the application's.
     pub redaction: Arc<Redaction>,
+    /// True if attempts carry the event's trace context, in `traceparent` and `tracestate`.
+    pub sends_trace: bool,
     /// True if the owner gets a mail when a delivery is given up.
     pub notifies_owner: bool,
 }

@@ -15,7 +15,7 @@ pub use self::{
 };
 use crate::{
     delivery::policy::Policy,
-    event::{Event, EventType, catalogue::Catalogue},
+    event::{Event, EventType, catalogue::Catalogue, trace_context::TraceContext},
     ids::{self, ApplicationId, DeliveryId, EventId, ReplayId},
     json,
 };
@@ -177,6 +177,8 @@ pub struct Sending<'a> {
     pub attempt: u32,
     /// Replay that sends the delivery, if any.
     pub replay: Option<ReplayId>,
+    /// Trace context of the attempt, for endpoints that receive it.
+    pub trace: Option<&'a TraceContext>,
     /// Time of the attempt.
     pub at: Timestamp,
 }
@@ -394,6 +396,7 @@ mod tests {
             delivery,
             attempt: 3,
             replay: None,
+            trace: None,
             at: Timestamp::UNIX_EPOCH,
         };
         let dialect = shipped("nudj");

@@ -3,7 +3,7 @@
 pub mod catalogue;
 pub mod parked;
 pub mod subscription;
-pub mod traceparent;
+pub mod trace_context;
 
 use std::{borrow::Cow, fmt};
 
@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    event::traceparent::Traceparent,
+    event::trace_context::TraceContext,
     ids::{ApplicationId, EventId},
     json,
 };
@@ -315,7 +315,7 @@ pub struct Event {
     /// Time of the event according to the publisher.
     pub occurred_at: Option<Timestamp>,
     /// Trace of the publish.
-    pub traceparent: Traceparent,
+    pub trace: TraceContext,
 }
 
 impl Event {
@@ -328,7 +328,7 @@ impl Event {
             key: None,
             data,
             occurred_at: None,
-            traceparent: Traceparent::from_random([1; 16], [1; 8]),
+            trace: TraceContext::from_random([1; 16], [1; 8]),
         }
     }
 

@@ -14,17 +14,17 @@ use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
 use fanfare_domain::{
     api_key::Role,
     application::Application,
-    event::{Event, EventFields, check_accepted_at, check_key, traceparent::Traceparent},
+    event::{Event, EventFields, check_accepted_at, check_key, trace_context::TraceContext},
     ids::EventId,
 };
-use fanfare_service::{crash_point, parent_of, trace_of};
+use fanfare_service::{crash_point, incoming_trace, trace_of};
 use fanfare_store::Directory;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
-use tracing::{Instrument, Span, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span};
 use utoipa::ToSchema;
 
 use crate::{metric, publish_rates::PublishRates};
@@ -105,8 +105,7 @@ pub(crate) async fn single(
     }
     let body = read_body(&headers, body, publish.max_event_bytes).await?;
     let idempotency_key = idempotency_key(&headers)?;
-    let span = span(&headers, "publish");
-    let id = publish.event(&application, &body, idempotency_key, &headers).instrument(span).await?;
+    let id = publish.event(&application, &body, idempotency_key, &headers).await?;
     Ok(Answer::of(Published { id }).with(StatusCode::ACCEPTED))
 }
 
@@ -141,9 +140,8 @@ pub(crate) async fn batch(
         return Err(ApiError::new(ErrorCode::InvalidBatch, format!("the batch must have 1 to {MAX_BATCH} events")));
     }
     publish.take(&application, events.len())?;
-    let span = span(&headers, "publish batch");
     let published = events.iter().map(|event| publish.event_of_batch(&application, event.get(), &headers));
-    let published = join_all(published).instrument(span).await;
+    let published = join_all(published).await;
     let is_complete = published.iter().all(Result::is_ok);
     let answers: Vec<_> = published
         .into_iter()
@@ -201,11 +199,13 @@ impl Publish {
         headers: &HeaderMap,
     ) -> Result<EventId, ApiError> {
         let event = event(application, body, idempotency_key, headers, self.directory.now());
-        let event = event.inspect_err(|_| count("invalid"))?;
+        let mut event = event.inspect_err(|_| count("invalid"))?;
+        let span = send_span(&self.topology, &event);
+        event.trace = trace_of(&span).unwrap_or(event.trace);
         let message = encode_event(&self.topology, &event, application.version, body);
         let started = Instant::now();
         crash_point("ingest.checked");
-        let published = self.publisher.publish(message).await;
+        let published = self.publisher.publish(message).instrument(span.clone()).await;
         metrics::histogram!(metric::PUBLISH_SECONDS).record(started.elapsed());
         match published {
             Ok(()) => {
@@ -213,7 +213,10 @@ impl Publish {
                 count("accepted");
                 Ok(event.id)
             }
-            Err(error) => Err(unpublished(error, &event)),
+            Err(error) => {
+                span.record("error.type", error.as_str()).record("otel.status_code", "ERROR");
+                Err(unpublished(error, &event))
+            }
         }
     }
 }
@@ -240,28 +243,27 @@ fn event(
         None => EventId::new(application, now, rand::random()),
     };
     check_accepted_at("id", id, now)?;
-    let fresh = || Traceparent::from_random(rand::random(), rand::random());
-    let traceparent = trace_of(&Span::current()).or_else(|| incoming_trace(headers)).unwrap_or_else(fresh);
-    Ok(Event { id, application, event_type, key, data: fields.data, occurred_at: fields.occurred_at, traceparent })
+    let fresh = || TraceContext::from_random(rand::random(), rand::random());
+    let trace = incoming_trace(headers).unwrap_or_else(fresh);
+    Ok(Event { id, application, event_type, key, data: fields.data, occurred_at: fields.occurred_at, trace })
 }
 
 fn unpublished(error: PublishError, event: &Event) -> ApiError {
     tracing::warn!(%error, event = %event.id, "an event was not published: the publisher must send the event again");
-    let (result, code, message, seconds) = match error {
+    count(error.as_str());
+    let (code, message, seconds) = match error {
         PublishError::Unavailable => {
-            ("unavailable", ErrorCode::BrokerUnavailable, "the broker is unavailable: send the event again later", 5)
+            (ErrorCode::BrokerUnavailable, "the broker is unavailable: send the event again later", 5)
         }
         PublishError::Refused => {
-            ("refused", ErrorCode::BrokerRefused, "the broker refused the event: send the event again later", 30)
+            (ErrorCode::BrokerRefused, "the broker refused the event: send the event again later", 30)
         }
         PublishError::Unknown => (
-            "unknown",
             ErrorCode::OutcomeUnknown,
             "the event may be accepted: send the event again with the `id` of this error, to be delivered once",
             5,
         ),
     };
-    count(result);
     ApiError::new(code, message).retry_after(seconds).about(event.key.clone().unwrap_or_else(|| event.id.to_string()))
 }
 
@@ -279,14 +281,21 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     Ok(Some(check_key("Idempotency-Key", text.to_owned())?))
 }
 
-fn span(headers: &HeaderMap, name: &'static str) -> Span {
-    let span = info_span!("publish", otel.name = name);
-    if let Some(parent) = incoming_trace(headers) {
-        parent_of(&span, parent);
-    }
-    span
-}
-
-fn incoming_trace(headers: &HeaderMap) -> Option<Traceparent> {
-    headers.get("traceparent")?.to_str().ok()?.parse().ok()
+/// The span of an event's message, in the [conventions for RabbitMQ](https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/).
+fn send_span(topology: &Topology, event: &Event) -> Span {
+    let exchange = topology.events_exchange();
+    info_span!(
+        "send",
+        otel.name = format!("send {exchange}"),
+        otel.kind = "producer",
+        otel.status_code = Empty,
+        "messaging.system" = "rabbitmq",
+        "messaging.operation.name" = "send",
+        "messaging.operation.type" = "send",
+        "messaging.destination.name" = format!("{exchange}:{}", event.routing_key()),
+        "messaging.rabbitmq.destination.routing_key" = event.routing_key(),
+        "messaging.message.id" = event.key.clone().unwrap_or_else(|| event.id.to_string()),
+        "fanfare.event" = %event.id,
+        "error.type" = Empty,
+    )
 }

@@ -1,4 +1,4 @@
-//! Metrics of requests, and gauges of the process. Every gauge is set anew at each report: a gauge without a report for
+//! Metrics and spans of requests, and gauges of the process. Every gauge is set anew at each report: a gauge without a report for
 //! three minutes ends.
 
 use std::time::Duration;
@@ -9,9 +9,12 @@ use axum::{
     response::Response,
 };
 use fanfare_broker::Publisher;
-use fanfare_service::{Room, report_blocked, report_broker, report_build, report_clock, report_pool};
+use fanfare_service::{
+    Room, incoming_trace, report_blocked, report_broker, report_build, report_clock, report_pool, set_parent,
+};
 use fanfare_store::Store;
 use tokio::time::{Instant, sleep};
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::metric;
 
@@ -37,7 +40,7 @@ pub(crate) async fn connections(publisher: Publisher, store: Store, room: Room) 
     }
 }
 
-/// Measures a request.
+/// Measures and traces a request.
 pub(crate) async fn measured(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route =
@@ -51,7 +54,12 @@ pub(crate) async fn measured(request: Request, next: Next) -> Response {
         "DELETE" => "DELETE",
         _ => "other",
     };
-    let response = next.run(request).await;
+    let span = request_span(&request, method, &route);
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", i64::from(response.status().as_u16()));
+    if response.status().is_server_error() {
+        span.record("error.type", response.status().as_str()).record("otel.status_code", "ERROR");
+    }
     let status = match response.status().as_u16() {
         ..200 => "1xx",
         200..300 => "2xx",
@@ -63,4 +71,24 @@ pub(crate) async fn measured(request: Request, next: Next) -> Response {
         metrics::histogram!(metric::HTTP_REQUEST_SECONDS, "route" => route, "method" => method, "status" => status);
     histogram.record(began.elapsed());
     response
+}
+
+/// The span of a request, in the [conventions for HTTP servers](https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
+fn request_span(request: &Request, method: &'static str, route: &str) -> Span {
+    let span = info_span!(
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        "http.request.method" = if method == "other" { "_OTHER" } else { method },
+        "http.route" = route,
+        "url.scheme" = "http",
+        "url.path" = request.uri().path(),
+        "http.response.status_code" = Empty,
+        "error.type" = Empty,
+    );
+    if let Some(parent) = incoming_trace(request.headers()) {
+        set_parent(&span, &parent);
+    }
+    span
 }

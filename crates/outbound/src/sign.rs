@@ -13,6 +13,8 @@ use sha2::Sha256;
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Headers of an attempt: the endpoint's own headers, then the dialect's, then those of Standard Webhooks; later
 /// headers replace earlier headers of the same name. Only secrets that are live at the time of the attempt sign.
@@ -23,6 +25,9 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 ///   The oldest secret signs: a receiver without the new secret can verify until the old secret ends.
 ///
 /// Without secrets, the headers have no signatures, only the id and the time.
+///
+/// An endpoint that asks for trace contexts gets `traceparent` and `tracestate` of
+/// [W3C Trace Context](https://www.w3.org/TR/trace-context/).
 pub(crate) fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body: &[u8]) -> HeaderMap {
     let dialect = &endpoint.dialect;
     let mut headers = endpoint.headers.clone();
@@ -43,6 +48,14 @@ pub(crate) fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body:
     }
     if let Some(replay) = sending.replay {
         headers.insert(REPLAY, visible_ascii(replay.to_string()));
+    }
+    if let Some(trace) = sending.trace.filter(|_| endpoint.sends_trace) {
+        headers.insert(TRACEPARENT, visible_ascii(trace.parent.to_string()));
+        // Without an own state, a state among the endpoint's own headers would belong to another trace.
+        headers.remove(TRACESTATE);
+        if let Some(state) = &trace.state {
+            headers.insert(TRACESTATE, visible_ascii(state.to_string()));
+        }
     }
     headers.insert(WEBHOOK_ID, visible_ascii(id));
     headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(seconds));
@@ -169,6 +182,7 @@ mod tests {
                 .collect(),
             policy: Arc::clone(&dialect.policy),
             redaction: Arc::default(),
+            sends_trace: false,
             notifies_owner: false,
             dialect,
         };
@@ -180,6 +194,7 @@ mod tests {
             delivery,
             attempt: 2,
             replay: None,
+            trace: None,
             at: Timestamp::from_second(at).expect("timestamp"),
         };
         delivery_headers(&endpoint, &sending, BODY)

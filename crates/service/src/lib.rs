@@ -11,6 +11,7 @@ mod process;
 mod shared;
 mod shutdown;
 mod telemetry;
+mod traces;
 
 pub use argument::argument;
 pub use crash::crash_point;
@@ -22,4 +23,5 @@ pub use operations::{Operations, Readiness};
 pub use process::{PROCESS_METRICS, report_blocked, report_broker, report_build, report_clock, report_pool};
 pub use shared::agreed_settings;
 pub use shutdown::stop_signal;
-pub use telemetry::{Telemetry, TelemetrySettings, parent_of, trace_of};
+pub use telemetry::{Telemetry, TelemetrySettings};
+pub use traces::{incoming_trace, link_to, set_parent, trace_of};

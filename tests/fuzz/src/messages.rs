@@ -15,7 +15,7 @@ use fanfare_domain::{
     event::{
         Event, EventFields,
         parked::{Edit, Origin},
-        traceparent::Traceparent,
+        trace_context::TraceContext,
     },
 };
 use lapin::{
@@ -33,8 +33,8 @@ fn topology() -> Topology {
     Topology::new("fanfare".parse().expect("a prefix"), DelayQueues::new([]))
 }
 
-fn fresh() -> Traceparent {
-    Traceparent::from_random([1; 16], [1; 8])
+fn fresh() -> TraceContext {
+    TraceContext::from_random([1; 16], [1; 8])
 }
 
 /// An AMQP short string: at most 255 bytes of UTF-8.
@@ -81,14 +81,14 @@ pub(crate) fn retry(bytes: &[u8]) {
     let topology = topology();
     let Some(incoming) = incoming(bytes, &topology.deliveries_exchange()) else { return };
     match decode_retry(&incoming) {
-        Ok((retry, trace)) => {
+        Ok(retry) => {
             let next = retry.clone().next_delay();
             assert_eq!(next.is_err(), retry.then.is_empty());
             let delay = next.ok().map(|(seconds, _)| Duration::from_secs(seconds));
-            let again = encode_retry(&topology, &retry, delay, trace).expect("a message").detached();
-            assert_eq!(decode_retry(&again), Ok((retry.clone(), trace)));
+            let again = encode_retry(&topology, &retry, delay).expect("a message").detached();
+            assert_eq!(decode_retry(&again), Ok(retry.clone()));
             let rerouted = encode_rerouted(&topology, &incoming).detached();
-            assert_eq!(decode_retry(&rerouted), Ok((retry, trace)));
+            assert_eq!(decode_retry(&rerouted), Ok(retry));
         }
         Err(unreadable) => is_parked(&topology, &incoming, &unreadable),
     }

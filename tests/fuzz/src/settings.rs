@@ -12,7 +12,7 @@ use fanfare_domain::{
     event::{
         Event, EventType,
         subscription::{Subscription, SubscriptionIndex},
-        traceparent::Traceparent,
+        trace_context::TraceContext,
     },
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
     json,
@@ -122,7 +122,7 @@ pub(crate) fn dialect(bytes: &[u8]) {
         key: None,
         data: r#"{"text":"\"<data>","number":1.0,"list":[null]}"#.to_owned(),
         occurred_at: None,
-        traceparent: Traceparent::from_random([1; 16], [1; 8]),
+        trace: TraceContext::from_random([1; 16], [1; 8]),
     };
     let body = dialect.render_body(&event, now()).expect("a body");
     assert_eq!(json::check(&body), Ok(()), "{body}");
@@ -133,6 +133,7 @@ pub(crate) fn dialect(bytes: &[u8]) {
         delivery: DeliveryId::derive(now(), event.id, EndpointId(Uuid::nil())),
         attempt: 1,
         replay: None,
+        trace: None,
         at: now(),
     };
     let is_sendable =

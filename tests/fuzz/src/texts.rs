@@ -6,7 +6,7 @@ use fanfare_domain::{
     api_key::{Keys, Token},
     delivery::outcome::RetryAfter,
     duration::{duration_name, parse_duration},
-    event::traceparent::Traceparent,
+    event::trace_context::Traceparent,
     ids::{
         ApplicationId, AttemptId, DeliveryId, EndpointId, EventId, KeyId, LeaseId, ParkedId, ProcessId, ReplayId,
         SecretId, is_prefix, with_prefix,

@@ -10,5 +10,6 @@ mod privacy;
 mod secrets;
 mod services;
 mod tls;
+mod traces;
 mod upgrade;
 mod verify;

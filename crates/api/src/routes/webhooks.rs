@@ -61,6 +61,8 @@ pub(crate) struct Webhook {
     email: Option<String>,
     /// The names of the webhook's own headers. The values are never shown.
     headers: Vec<String>,
+    /// True if deliveries carry `traceparent` and `tracestate`.
+    trace_context: bool,
     /// The end of a rotation's overlap: until then, the previous secret signs, too.
     previous_secret_expires_at: Option<String>,
     /// The held deliveries of a paused webhook; absent in lists.
@@ -99,6 +101,7 @@ impl Webhook {
             rate_per_second: row.rate,
             email: row.email,
             headers: row.header_names,
+            trace_context: row.sends_trace,
             previous_secret_expires_at: row.rotation_ends_at.map(|end| end.to_string()),
             held: None,
             warnings: Vec::new(),

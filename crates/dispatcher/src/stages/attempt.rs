@@ -10,14 +10,14 @@ use fanfare_domain::{
     time::saturating_add,
 };
 use fanfare_outbound::{Client, Exchange, Request};
-use fanfare_service::{crash_point, parent_of};
+use fanfare_service::{crash_point, trace_of};
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use jiff::Timestamp;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use super::{InFlight, retry_messages::NextRetry};
+use super::{InFlight, retry_messages::NextRetry, spans};
 use crate::{
     context::Context,
     lanes::{RecordPermit, Turn},
@@ -51,17 +51,7 @@ pub(crate) async fn run(attempts: Attempts, mut deliveries: mpsc::Receiver<InFli
     let attempts = Arc::new(attempts);
     let tasks = TaskTracker::new();
     while let Some(in_flight) = deliveries.recv().await {
-        let span = tracing::info_span!(
-            "attempt",
-            delivery = %in_flight.delivery,
-            endpoint = %in_flight.endpoint.id,
-            attempt = in_flight.attempt,
-            outcome = tracing::field::Empty,
-        );
-        if let Some(trace) = in_flight.trace {
-            parent_of(&span, trace);
-        }
-        tasks.spawn(Arc::clone(&attempts).process(in_flight, stop.clone()).instrument(span));
+        tasks.spawn(Arc::clone(&attempts).process(in_flight, stop.clone()));
     }
     tasks.close();
     tasks.wait().await;
@@ -127,6 +117,8 @@ impl Attempts {
         let InFlight { endpoint, body, .. } = in_flight;
         let context = &self.context;
         let started_at = context.now();
+        let span = spans::attempt(in_flight);
+        let trace = trace_of(&span).or_else(|| in_flight.trace.clone());
         let sending = Sending {
             event: in_flight.event,
             event_type: &in_flight.event_type,
@@ -134,6 +126,7 @@ impl Attempts {
             delivery: in_flight.delivery,
             attempt: in_flight.attempt,
             replay: in_flight.replay,
+            trace: trace.as_ref(),
             at: started_at,
         };
         if in_flight.attempt == 1 {
@@ -144,12 +137,12 @@ impl Attempts {
         }
         let request = Request::of_delivery(endpoint, &sending, body.clone());
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(1);
-        let exchange = self.client.post(request).await;
+        let exchange = self.client.post(request).instrument(span.clone()).await;
         crash_point("attempt.answered");
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).decrement(1);
         metrics::counter!(metric::ATTEMPTS, "outcome" => exchange.outcome.code()).increment(1);
         metrics::histogram!(metric::ATTEMPT_SECONDS).record(exchange.duration);
-        tracing::Span::current().record("outcome", exchange.outcome.code());
+        spans::end_attempt(&span, exchange.outcome);
         let now = context.now();
         let decision = endpoint.policy.decide(
             exchange.outcome,

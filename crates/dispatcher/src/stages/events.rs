@@ -6,7 +6,7 @@ use fanfare_broker::{Incoming, Unreadable, decode_event};
 use fanfare_domain::{
     application::{Application, Endpoint, EndpointStatus},
     delivery::{QueueReason, lease_duration},
-    event::{Content, Event, traceparent::Traceparent},
+    event::{Content, Event, trace_context::TraceContext},
     ids::{DeliveryId, LeaseId},
     time::{saturating_add, saturating_sub, to_milliseconds},
 };
@@ -15,8 +15,9 @@ use fanfare_store::{Lease, NewDelivery, NewEvent, Start};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Span;
 
-use super::{in_flight::Direct, park};
+use super::{in_flight::Direct, park, spans};
 use crate::{
     context::{Context, Entered},
     lanes::Permit,
@@ -34,6 +35,9 @@ pub(crate) struct Events {
     pub(crate) oldest: Duration,
 }
 
+/// A message, its event, and the span from the message to the ack.
+type Received = (Incoming, Event, Span);
+
 /// An event to persist, with the permits for the first attempts.
 pub(crate) struct Planned {
     pub(crate) message: Incoming,
@@ -41,6 +45,8 @@ pub(crate) struct Planned {
     /// Deliveries to send at once, by position in `new.deliveries`.
     pub(crate) direct: Vec<(usize, Direct)>,
     pub(crate) entered: Entered,
+    /// From the message to the ack.
+    pub(crate) span: Span,
 }
 
 /// Decodes messages until `stop`, and passes events on to persist.
@@ -55,9 +61,9 @@ pub(crate) async fn run(
     while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
         let context = &events.context;
         let entered = context.enter();
-        let fresh = Traceparent::from_random(rand::random(), rand::random());
-        let event = match decode_event(&message, events.max_bytes, fresh, context.now()) {
-            Ok(event) => event,
+        let fresh = TraceContext::from_random(rand::random(), rand::random());
+        let (event, span) = match decode_event(&message, events.max_bytes, fresh.clone(), context.now()) {
+            Ok(event) => spans::process(&context.topology, &message, event, &fresh),
             Err(unreadable) => {
                 park::park(context, message, unreadable);
                 continue;
@@ -66,13 +72,13 @@ pub(crate) async fn run(
         crash_point("event.received");
         match context.directory.application(event.application) {
             Some(application) if is_up_to_date(&application, &message, &event) => {
-                events.accept(message, event, &application, &planned, entered).await;
+                events.accept((message, event, span), &application, &planned, entered).await;
             }
             // In a separate task: no other event waits for the database.
             _ => {
                 let (events, planned, stop) = (Arc::clone(&events), planned.clone(), stop.clone());
                 look_ups.spawn(async move {
-                    stop.run_until_cancelled(events.look_up(message, event, &planned, entered)).await;
+                    stop.run_until_cancelled(events.look_up((message, event, span), &planned, entered)).await;
                 });
             }
         }
@@ -84,21 +90,22 @@ pub(crate) async fn run(
 impl Events {
     /// Refreshes the configuration before the decision on an event, and waits for the database as long as necessary. An
     /// unknown application, setting or type may be new.
-    async fn look_up(&self, message: Incoming, event: Event, planned: &mpsc::Sender<Planned>, entered: Entered) {
+    async fn look_up(&self, received: Received, planned: &mpsc::Sender<Planned>, entered: Entered) {
+        let (message, event, _) = &received;
         let context = &self.context;
         while !context.directory.refresh().await {
             let store = &context.database.store;
             let _ = context.database.retry_until_available("looking for an application", || store.ping()).await;
         }
         let Some(application) = context.directory.application(event.application) else {
-            let unreadable = no_application(&event, context.directory.is_unreadable(event.application));
-            return park::park(context, message, unreadable);
+            let unreadable = no_application(event, context.directory.is_unreadable(event.application));
+            return park::park(context, received.0, unreadable);
         };
         match application.check_type(&event.event_type) {
-            Err(fault) if message.accepted_by().is_none() && !self.is_persisted(&message, &event).await => {
-                park::park(context, message, fault.into());
+            Err(fault) if message.accepted_by().is_none() && !self.is_persisted(message, event).await => {
+                park::park(context, received.0, fault.into());
             }
-            _ => self.accept(message, event, &application, planned, entered).await,
+            _ => self.accept(received, &application, planned, entered).await,
         }
     }
 
@@ -113,8 +120,7 @@ impl Events {
     /// Passes an event on to persist, or parks the message.
     async fn accept(
         &self,
-        message: Incoming,
-        event: Event,
+        (message, event, span): Received,
         application: &Application,
         planned: &mpsc::Sender<Planned>,
         entered: Entered,
@@ -132,7 +138,7 @@ impl Events {
             // The send fails only if the process stops. The broker then redelivers the message to another process.
             Ok(body) => {
                 let (new, direct) = self.plan(event, accepted_at, body, application);
-                drop(planned.send(Planned { message, new, direct, entered }).await);
+                drop(planned.send(Planned { message, new, direct, entered, span }).await);
             }
             Err(fault) => {
                 park::park(&self.context, message, Unreadable::new("malformed_json", fault.to_string()));

@@ -69,7 +69,7 @@ impl FanOuts {
     /// Resumes a fan-out taken over by this process. If the payload is unreadable here, releases the fan-outs later,
     /// for another process.
     pub(crate) fn resume(&self, taken: FanOut, stop: &CancellationToken) {
-        let FanOut { event, application, accepted_at, mark, event_type, body, traceparent } = taken;
+        let FanOut { event, application, accepted_at, mark, event_type, body, trace } = taken;
         let Some(body) = body else {
             tracing::error!(
                 %event,
@@ -77,7 +77,7 @@ impl FanOuts {
             );
             return self.abandon_later(stop);
         };
-        let first = FirstAttempts { application, event, event_type, trace: traceparent, body: Bytes::from(body) };
+        let first = FirstAttempts { application, event, event_type, trace, body: Bytes::from(body) };
         self.spawn(Wide { accepted_at, first }, mark, stop);
     }
 

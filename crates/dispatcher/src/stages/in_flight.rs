@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fanfare_domain::{
     application::Endpoint,
     delivery::{BEGIN_WITHIN, QueueReason},
-    event::{EventType, traceparent::Traceparent},
+    event::{EventType, trace_context::TraceContext},
     ids::{ApplicationId, DeliveryId, EventId, LeaseId, ReplayId},
 };
 use fanfare_store::{GiveBack, Lease, Leased, NewDelivery, Start};
@@ -23,7 +23,7 @@ pub(crate) struct InFlight {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) event: EventId,
     pub(crate) event_type: EventType,
-    pub(crate) trace: Option<Traceparent>,
+    pub(crate) trace: Option<TraceContext>,
     pub(crate) body: Bytes,
     /// Replay that requested the delivery.
     pub(crate) replay: Option<ReplayId>,
@@ -47,7 +47,7 @@ pub(crate) struct FirstAttempts {
     pub(crate) application: ApplicationId,
     pub(crate) event: EventId,
     pub(crate) event_type: EventType,
-    pub(crate) trace: Option<Traceparent>,
+    pub(crate) trace: Option<TraceContext>,
     pub(crate) body: Bytes,
 }
 
@@ -68,7 +68,7 @@ impl FirstAttempts {
             endpoint: direct.endpoint,
             event: self.event,
             event_type: self.event_type.clone(),
-            trace: self.trace,
+            trace: self.trace.clone(),
             body: self.body.clone(),
             replay: None,
             lease: lease.id,
@@ -99,7 +99,7 @@ impl InFlight {
             endpoint,
             event: leased.event,
             event_type: payload.event_type?,
-            trace: payload.traceparent,
+            trace: payload.trace,
             body: Bytes::from(payload.body?),
             replay: leased.replay,
             lease: lease.id,

@@ -148,16 +148,16 @@ impl Persist {
         leased_at: Instant,
         stop: &CancellationToken,
     ) {
-        let Planned { message, mut new, direct, entered } = planned;
+        let Planned { message, mut new, direct, entered, span } = planned;
         end(message);
-        drop(entered);
+        drop((entered, span));
         let skipped = new.deliveries.iter().filter(|delivery| delivery.start == Start::Skipped).count();
         metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(skipped as u64);
         let first = FirstAttempts {
             application: new.event.application,
             event: new.event.id,
             event_type: new.event.event_type.clone(),
-            trace: Some(new.event.traceparent),
+            trace: Some(new.event.trace.clone()),
             body: Bytes::from(std::mem::take(&mut new.body)),
         };
         if new.is_wide {

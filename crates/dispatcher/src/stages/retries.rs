@@ -63,7 +63,7 @@ pub(crate) async fn run(leases: Leases, mut messages: mpsc::Receiver<Incoming>, 
 /// Decodes a message. Publishes a message with further delays into the next delay queue, and parks an unreadable
 /// message.
 fn read(context: &Arc<Context>, message: Incoming) -> Option<Due> {
-    let (retry, trace) = match decode_retry(&message) {
+    let retry = match decode_retry(&message) {
         Ok(retry) => retry,
         Err(unreadable) => {
             park::park(context, message, unreadable);
@@ -76,7 +76,7 @@ fn read(context: &Arc<Context>, message: Incoming) -> Option<Due> {
         Ok((delay, retry)) => {
             let publishing = Arc::clone(context);
             context.tasks.spawn(async move {
-                retry_messages::send(&publishing, &retry, Some(Duration::from_secs(delay)), trace).await;
+                retry_messages::send(&publishing, &retry, Some(Duration::from_secs(delay))).await;
                 message.ack();
             });
             None

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fanfare_broker::encode_retry;
-use fanfare_domain::{delivery::retry::RetryMessage, event::traceparent::Traceparent};
+use fanfare_domain::delivery::retry::RetryMessage;
 use fanfare_service::crash_point;
 
 use super::InFlight;
@@ -16,7 +16,6 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct NextRetry {
     message: RetryMessage,
     delay: Option<Duration>,
-    trace: Option<Traceparent>,
 }
 
 impl NextRetry {
@@ -31,28 +30,23 @@ impl NextRetry {
             attempt: in_flight.attempt + 1,
             then: delays.map(|delay| delay.as_secs()).collect(),
         };
-        Self { message, delay, trace: in_flight.trace }
+        Self { message, delay }
     }
 }
 
 /// Publishes a retry in a task beside the stages: no stage waits for the confirm.
 pub(super) fn publish(context: &Arc<Context>, retry: NextRetry) {
-    let NextRetry { message, delay, trace } = retry;
+    let NextRetry { message, delay } = retry;
     let publishing = Arc::clone(context);
     context.tasks.spawn(async move {
-        send(&publishing, &message, delay, trace).await;
+        send(&publishing, &message, delay).await;
         crash_point("retry.confirmed");
     });
 }
 
 /// Publishes a retry into the next delay queue. A broken queue only makes the retry late: recovery queues the delivery.
-pub(super) async fn send(
-    context: &Context,
-    message: &RetryMessage,
-    delay: Option<Duration>,
-    trace: Option<Traceparent>,
-) {
-    let encoded = match encode_retry(&context.topology, message, delay, trace) {
+pub(super) async fn send(context: &Context, message: &RetryMessage, delay: Option<Duration>) {
+    let encoded = match encode_retry(&context.topology, message, delay) {
         Ok(encoded) => encoded,
         Err(error) => {
             return tracing::error!(

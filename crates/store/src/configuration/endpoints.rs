@@ -63,6 +63,8 @@ pub struct EndpointSettings {
     pub email: Option<Option<String>>,
     /// Custom headers of deliveries, which replace all earlier custom headers.
     pub headers: Option<OwnHeaders>,
+    /// True if attempts carry the event's trace context.
+    pub sends_trace: Option<bool>,
 }
 
 /// An endpoint without its secret.
@@ -92,6 +94,8 @@ pub struct EndpointRow {
     pub email: Option<String>,
     /// Names of the custom headers.
     pub header_names: Vec<String>,
+    /// True if attempts carry the event's trace context.
+    pub sends_trace: bool,
     /// Until then the previous secret signs, too.
     pub rotation_ends_at: Option<Timestamp>,
     /// Time of creation.
@@ -101,8 +105,8 @@ pub struct EndpointRow {
 }
 
 const COLUMNS: &str = "id, application_id, name, url, event_types, status, status_reason, timeout_ms, schedule, \
-                       rate_per_second, email, \
-                       header_names, created_at, updated_at, \
+                       rate_per_second, email, header_names, trace_context, \
+                       created_at, updated_at, \
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
 
@@ -205,40 +209,14 @@ impl Store {
         id: EndpointId,
         settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
-        let statement = format!(
-            "{OWNER}, before AS MATERIALIZED (
-                 SELECT e.id AS endpoint, e.status AS was FROM owner JOIN endpoints e ON e.application_id = owner.application
-                 WHERE e.id = $1 AND e.deleted_at IS NULL FOR NO KEY UPDATE OF e
-             ), changed AS (
-             UPDATE endpoints
-             SET url = coalesce($3, url), event_types = coalesce($4, event_types),
-                 status = CASE WHEN $19 AND $5 = 'enabled' AND status = 'paused' THEN status ELSE coalesce($5, status) END,
-                 status_reason = CASE WHEN $5 IS NULL THEN status_reason END,
-                 name = CASE WHEN $6 THEN $7 ELSE name END,
-                 timeout_ms = CASE WHEN $8 THEN $9 ELSE timeout_ms END,
-                 schedule = CASE WHEN $10 THEN $11 ELSE schedule END,
-                 email = CASE WHEN $12 THEN $13 ELSE email END,
-                 header_names = coalesce($14, header_names),
-                 headers_key_name = CASE WHEN $14 IS NULL THEN headers_key_name ELSE $15 END,
-                 headers_ciphertext = CASE WHEN $14 IS NULL THEN headers_ciphertext ELSE $16 END,
-                 rate_per_second = CASE WHEN $17 THEN $18 ELSE rate_per_second END, updated_at = now()
-             FROM before WHERE id = before.endpoint RETURNING {COLUMNS}, before.was
-             ), looked AS (
-                 UPDATE endpoint_backlogs b
-                 SET next_look = now(),
-                     resumed_at = CASE WHEN c.was = 'paused' AND c.status <> 'paused' THEN now() ELSE b.resumed_at END
-                 FROM changed c WHERE b.endpoint_id = c.id AND c.was <> c.status
-             )
-             SELECT * FROM changed"
-        );
-        let EndpointSettings { name, url, event_types, status, keeps_pause, timeout, schedule, rate, email, headers } =
-            settings;
+        let EndpointSettings { name, url, event_types, status, keeps_pause, timeout, schedule, rate, .. } = settings;
+        let EndpointSettings { email, headers, sends_trace, .. } = settings;
         let timeout_ms = timeout.flatten().map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
         let sealed = headers.as_ref().map(|headers| seal_headers(&self.keyring, id, headers)).transpose()?.flatten();
         let (key_name, ciphertext) = sealed.map(|sealed| (sealed.key_name, sealed.ciphertext)).unzip();
         let row = client
             .query_opt(
-                &statement,
+                &change_statement(),
                 &[
                     &id.0,
                     &application.0,
@@ -259,6 +237,7 @@ impl Store {
                     &rate.is_some(),
                     &rate.flatten().map(u32::cast_signed),
                     keeps_pause,
+                    sends_trace,
                 ],
             )
             .await?;
@@ -322,6 +301,37 @@ pub(crate) async fn count_endpoints(
     Ok(client.query_one(statement, &[&application.0]).await?.get(0))
 }
 
+/// Changes an endpoint under the lock of its application.
+fn change_statement() -> String {
+    format!(
+        "{OWNER}, before AS MATERIALIZED (
+             SELECT e.id AS endpoint, e.status AS was FROM owner JOIN endpoints e ON e.application_id = owner.application
+             WHERE e.id = $1 AND e.deleted_at IS NULL FOR NO KEY UPDATE OF e
+         ), changed AS (
+         UPDATE endpoints
+         SET url = coalesce($3, url), event_types = coalesce($4, event_types),
+             status = CASE WHEN $19 AND $5 = 'enabled' AND status = 'paused' THEN status ELSE coalesce($5, status) END,
+             status_reason = CASE WHEN $5 IS NULL THEN status_reason END,
+             name = CASE WHEN $6 THEN $7 ELSE name END,
+             timeout_ms = CASE WHEN $8 THEN $9 ELSE timeout_ms END,
+             schedule = CASE WHEN $10 THEN $11 ELSE schedule END,
+             email = CASE WHEN $12 THEN $13 ELSE email END,
+             header_names = coalesce($14, header_names),
+             headers_key_name = CASE WHEN $14 IS NULL THEN headers_key_name ELSE $15 END,
+             headers_ciphertext = CASE WHEN $14 IS NULL THEN headers_ciphertext ELSE $16 END,
+             rate_per_second = CASE WHEN $17 THEN $18 ELSE rate_per_second END,
+             trace_context = coalesce($20, trace_context), updated_at = now()
+         FROM before WHERE id = before.endpoint RETURNING {COLUMNS}, before.was
+         ), looked AS (
+             UPDATE endpoint_backlogs b
+             SET next_look = now(),
+                 resumed_at = CASE WHEN c.was = 'paused' AND c.status <> 'paused' THEN now() ELSE b.resumed_at END
+             FROM changed c WHERE b.endpoint_id = c.id AND c.was <> c.status
+         )
+         SELECT * FROM changed"
+    )
+}
+
 fn read(row: &Row) -> Result<EndpointRow, StoreError> {
     let id = EndpointId(row.get("id"));
     Ok(EndpointRow {
@@ -337,6 +347,7 @@ fn read(row: &Row) -> Result<EndpointRow, StoreError> {
         rate: rate(row),
         email: row.get("email"),
         header_names: row.get("header_names"),
+        sends_trace: row.get("trace_context"),
         rotation_ends_at: row.get("rotation_ends_at"),
         created_at: row.get("created_at"),
         updated_at: row.get("updated_at"),

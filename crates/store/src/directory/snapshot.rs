@@ -272,7 +272,7 @@ impl Source {
                          FROM applications a WHERE a.id = ANY($1)";
         let applications = transaction.query(statement, &[&ids]).await?;
         let statement = "SELECT e.id, e.application_id, e.url, e.event_types, e.status, e.timeout_ms, e.schedule, e.rate_per_second,
-                                e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email,
+                                e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email, e.trace_context,
                                 s.id AS secret_id, s.key_name, s.ciphertext, s.expires_at
                          FROM endpoints e
                          LEFT JOIN endpoint_secrets s ON s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > now())
@@ -365,6 +365,7 @@ fn endpoint(
         dialect: Arc::clone(dialect),
         policy: policy(row, &dialect.policy).map_err(|fault| corrupt(fault.to_string()))?,
         redaction: Arc::clone(&settings.redaction),
+        sends_trace: row.get("trace_context"),
         notifies_owner: dialect.notifies_owner && (owner_has_email || row.get("has_email")),
     })
 }

@@ -19,11 +19,18 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 1] = [Embedded {
-    name: "V1__schema",
-    purpose: "The schema of the first release. Locks: none on existing tables.",
-    sql: include_str!("../../migrations/V1__schema.sql"),
-}];
+const MIGRATIONS: [Embedded; 2] = [
+    Embedded {
+        name: "V1__schema",
+        purpose: "The schema of the first release. Locks: none on existing tables.",
+        sql: include_str!("../../migrations/V1__schema.sql"),
+    },
+    Embedded {
+        name: "V2__trace_context",
+        purpose: "Columns for trace contexts. Locks: endpoints and events, exclusively, for milliseconds.",
+        sql: include_str!("../../migrations/V2__trace_context.sql"),
+    },
+];
 
 /// Advisory lock of a migration: a second `fanfare migrate` waits for the first.
 const LOCK: i64 = 0x66616e66617265;

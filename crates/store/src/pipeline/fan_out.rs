@@ -1,13 +1,17 @@
 //! Fan-outs: their owners and their progress.
 
 use fanfare_domain::{
-    event::{EventType, traceparent::Traceparent},
+    event::{EventType, trace_context::TraceContext},
     ids::{ApplicationId, EndpointId, EventId, ProcessId},
 };
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use crate::{Keyring, Store, StoreError, connection::store::row_count, pipeline::bodies::open_body};
+use crate::{
+    Keyring, Store, StoreError,
+    connection::store::row_count,
+    pipeline::{bodies::open_body, lease::trace_context},
+};
 
 /// A fan-out taken over by a process.
 #[derive(Debug, Clone)]
@@ -25,7 +29,7 @@ pub struct FanOut {
     /// Payload; `None` if this process lacks the encryption key.
     pub body: Option<String>,
     /// Trace of the event.
-    pub traceparent: Option<Traceparent>,
+    pub trace: Option<TraceContext>,
 }
 
 impl Store {
@@ -38,7 +42,7 @@ impl Store {
                              WHERE f.event_id = free.event_id
                              RETURNING f.event_id, f.application_id, f.accepted_at, f.mark
                          )
-                         SELECT t.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent
+                         SELECT t.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent, e.tracestate
                          FROM taken t JOIN events e ON e.application_id = t.application_id
                                                    AND e.accepted_at = t.accepted_at AND e.id = t.event_id";
         let rows = self.writer().await?.query(statement, &[&process.0, &row_count(limit)]).await?;
@@ -63,6 +67,6 @@ fn fan_out(keyring: &Keyring, row: &Row) -> Result<FanOut, StoreError> {
         event_type: EventType::parse(event_type)
             .map_err(|fault| StoreError::corrupt("events", format!("type {event_type:?}, which {}", fault.message)))?,
         body: open_body(keyring, event, row).ok(),
-        traceparent: row.get::<_, &str>("traceparent").parse().ok(),
+        trace: trace_context(row),
     })
 }

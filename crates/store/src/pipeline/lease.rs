@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanfare_domain::{
     delivery::{ALONE_FROM, FailureReason},
-    event::{EventType, traceparent::Traceparent},
+    event::{EventType, trace_context::TraceContext},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId, LeaseId, ProcessId, ReplayId},
 };
 use jiff::Timestamp;
@@ -90,7 +90,7 @@ pub struct LeasedEvent {
     /// Payload; `None` if this process lacks the encryption key.
     pub body: Option<String>,
     /// Trace of the event.
-    pub traceparent: Option<Traceparent>,
+    pub trace: Option<TraceContext>,
 }
 
 impl Leased {
@@ -114,7 +114,7 @@ pub(crate) const LEASED_COLUMNS: &str = "o.id, o.event_id, o.application_id, o.e
 
 /// Rows of the CTE `leased`, with the events.
 pub(crate) const LEASED_WITH_EVENTS: &str = "
-SELECT l.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent, e.erased_at
+SELECT l.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent, e.tracestate, e.erased_at
 FROM leased l LEFT JOIN events e ON e.application_id = l.application_id
     AND e.accepted_at = delivery_accepted_at(l.id) AND e.id = l.event_id";
 
@@ -246,5 +246,10 @@ fn payload(keyring: &Keyring, event: EventId, row: &Row) -> Option<LeasedEvent> 
     let event_type = EventType::parse(event_type)
         .inspect_err(|fault| tracing::error!(%event, %fault, "cannot read the type of an event"))
         .ok();
-    Some(LeasedEvent { event_type, body, traceparent: row.get::<_, &str>("traceparent").parse().ok() })
+    Some(LeasedEvent { event_type, body, trace: trace_context(row) })
+}
+
+/// The trace context of an event's row; `None` if the row is corrupt.
+pub(super) fn trace_context(row: &Row) -> Option<TraceContext> {
+    TraceContext::of_headers(row.get("traceparent"), row.get("tracestate"))
 }

@@ -167,7 +167,8 @@ fn event_columns<'a>(
         .column("occurred_at", "timestamptz", |(new, _)| new.event.occurred_at)
         .column("body", "text", |(_, body)| body.shown)
         .column("matches", "int", |(new, _)| i32::try_from(new.matches).unwrap_or(i32::MAX))
-        .column("traceparent", "text", |(new, _)| new.event.traceparent.to_string())
+        .column("traceparent", "text", |(new, _)| new.event.trace.parent.to_string())
+        .column("tracestate", "text", |(new, _)| new.event.trace.state.as_deref())
         .column("content", "bytea", |(new, _)| new.content.as_ref().map(|content| content.0.as_slice()))
         .column("body_key_name", "text", |(_, body)| body.key_name())
         .column("body_ciphertext", "bytea", |(_, body)| body.ciphertext())
@@ -198,17 +199,17 @@ known AS MATERIALIZED (
     ON CONFLICT DO NOTHING RETURNING event_id
 ), fresh_derived AS (
     -- The keys guard these events: no second check for a conflict.
-    INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, content,
-                        body_key_name, body_ciphertext)
-    SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, content, body_key_name,
-           body_ciphertext
+    INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate,
+                        content, body_key_name, body_ciphertext)
+    SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate, content,
+           body_key_name, body_ciphertext
     FROM input WHERE derived AND id IN (SELECT event_id FROM keyed) ORDER BY id
     RETURNING id, application_id, accepted_at
 ), fresh_timed AS (
-    INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, content,
-                        body_key_name, body_ciphertext)
-    SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, content, body_key_name,
-           body_ciphertext
+    INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate,
+                        content, body_key_name, body_ciphertext)
+    SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate, content,
+           body_key_name, body_ciphertext
     FROM input WHERE NOT derived ORDER BY id
     ON CONFLICT DO NOTHING RETURNING id, application_id, accepted_at
 ), fresh AS (

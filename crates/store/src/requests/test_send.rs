@@ -57,7 +57,7 @@ impl Store {
                     &event.application.0,
                     &event.event_type.as_str(),
                     &body.shown,
-                    &event.traceparent.to_string(),
+                    &event.trace.parent.to_string(),
                     &new.content.as_ref().map(|content| content.0.as_slice()),
                     &body.key_name(),
                     &body.ciphertext(),

@@ -1,18 +1,16 @@
-//! Operation: invalid settings, health and metrics pages, a database without the schema, and traces.
+//! Operation: invalid settings, health and metrics pages, a database without the schema.
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, process::Stdio};
+use std::{fs, net::SocketAddr, process::Stdio};
 
 use fanfare_tests::{
     metrics::counted,
     patience::{patience, until},
-    servers::collector::Collector,
     world::{
         World,
         process::{Process, Variables, fanfare, get},
         release::Release,
     },
 };
-use hyper::Method;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -246,79 +244,6 @@ async fn services_wait_for_the_migration_and_say_so() {
     dispatcher.ready().await;
     ingest.ready().await;
     ingest.logged("serving the API").await;
-}
-
-/// A `traceparent` header: version, trace, span, flags.
-fn traceparent(trace: &str, span: &str) -> String {
-    format!("00-{trace}-{span}-01")
-}
-
-#[tokio::test]
-async fn one_trace_leads_from_publishing_to_the_attempt() {
-    let collector = Collector::start().await;
-    let world = World::of_variables(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())]).await;
-    world.endpoint("a", &["*"]).await;
-    let _dispatcher = world.dispatcher().await;
-    let (http, amqp, span) =
-        ("4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7");
-
-    let headers = [("content-type", "application/json"), ("traceparent", &*traceparent(http, span))];
-    let event = r#"{"type":"a","data":1}"#;
-    let answer = world.client().send(Method::POST, "events", &headers, event).await.expect("an answer");
-    assert_eq!(answer.status, 202);
-    let headers = [("traceparent", &*traceparent(amqp, span))];
-    let routing_key = format!("{}.a", world.application);
-    world.broker().await.publish(&routing_key, Some("1"), &headers, event).await.expect("the broker");
-    world.wait_for_deliveries("state=delivered", 2).await;
-
-    let published = collector.span("ingest", "publish", http).await;
-    assert_eq!(published.parent, span, "the parent is not the publisher's span");
-    let attempt = collector.span("dispatcher", "attempt", http).await;
-    assert_eq!(attempt.parent, published.id, "the parent is not the span of the publish request");
-    let attempt = collector.span("dispatcher", "attempt", amqp).await;
-    assert_eq!(attempt.parent, span, "over AMQP, the parent is not the publisher's span");
-}
-
-/// An event's trace is stored for the retries. An event without a trace gets a new trace.
-#[tokio::test]
-async fn every_event_has_a_trace() {
-    let world = World::new().await;
-    let _dispatcher = world.dispatcher().await;
-    let broker = world.broker().await;
-    let routing_key = format!("{}.a", world.application);
-    let own = traceparent("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
-    world.publish(&json!({ "type": "a", "data": 1, "id": "http" })).await;
-    for (id, header) in [("amqp", None), ("own", Some(&*own)), ("broken", Some("00-0-0-01"))] {
-        let headers: Vec<_> = header.map(|value| ("traceparent", value)).into_iter().collect();
-        broker.publish(&routing_key, Some(id), &headers, r#"{"data":1}"#).await.expect("the broker");
-    }
-    let database = world.database().await;
-    let rows = until("four events", async || {
-        let rows = database.query("SELECT key, traceparent FROM events", &[]).await.expect("the events");
-        (rows.len() == 4).then_some(rows)
-    })
-    .await;
-    for row in &rows {
-        let (key, trace): (&str, &str) = (row.get("key"), row.get("traceparent"));
-        assert!(is_traceparent(trace), "{key} has {trace:?}");
-        assert_eq!(key == "own", trace == own, "{key} has {trace:?}");
-    }
-    let traces: BTreeSet<&str> = rows.iter().map(|row| &row.get::<_, &str>("traceparent")[3..35]).collect();
-    assert_eq!(traces.len(), 4, "two events share a trace");
-}
-
-/// True if a text follows the specification (<https://www.w3.org/TR/trace-context/#traceparent-header>).
-fn is_traceparent(text: &str) -> bool {
-    let is_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let is_some = |part: &str| part.bytes().any(|byte| byte != b'0');
-    match text.split('-').collect::<Vec<_>>()[..] {
-        ["00", trace, span, flags] => {
-            [(trace, 32), (span, 16), (flags, 2)].iter().all(|&(part, length)| part.len() == length && is_hex(part))
-                && is_some(trace)
-                && is_some(span)
-        }
-        _ => false,
-    }
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use fanfare_tests::{
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 /// Certificate files for a server and its clients. Removed on drop.
-struct Certificates {
+pub(super) struct Certificates {
     folder: PathBuf,
     /// The authority that issued the server's certificate.
     authority: PathBuf,
@@ -28,7 +28,7 @@ struct Certificates {
 
 impl Certificates {
     /// Creates a certificate for a host, and writes all files.
-    fn new(name: &str, host: &str) -> Self {
+    pub(super) fn new(name: &str, host: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("fanfare-tls-{name}-{:032x}", rand::random::<u128>()));
         fs::create_dir(&folder).expect("a folder");
         let authority = authority();
@@ -44,6 +44,16 @@ impl Certificates {
         write("server.key", &key.serialize_pem());
         let other = write("other.pem", &self::authority().0);
         Self { authority: write("authority.pem", &authority.0), other, folder }
+    }
+
+    /// Folder of `server.crt` and `server.key`.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// File of the authority that issued the server's certificate.
+    pub(super) fn authority(&self) -> &Path {
+        &self.authority
     }
 
     /// Copies certificate and key to the server's folder, readable only by the server's user.

@@ -149,8 +149,8 @@ mod tests {
         kept.sort_unstable();
         let expected = "application category deliveries description dialect email enabled event event_types events \
                         expires_in_seconds id ids limit name overlap_seconds publish_rate_per_second rate_per_second \
-                        reason redacted role routing_key schedule since state states status strict timeout_ms type \
-                        types until url webhook";
+                        reason redacted role routing_key schedule since state states status strict timeout_ms \
+                        trace_context type types until url webhook";
         assert_eq!(kept.join(" "), expected);
     }
 

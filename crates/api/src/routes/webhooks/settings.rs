@@ -56,6 +56,9 @@ pub(crate) struct New {
     email: Option<String>,
     /// Additional headers of all deliveries, at most 20. The values are stored encrypted, and never shown.
     headers: Option<BTreeMap<String, String>>,
+    /// `true`: deliveries carry `traceparent` and `tracestate` (W3C Trace Context), so that the receiver's spans join
+    /// the event's trace. Default: `false`.
+    trace_context: Option<bool>,
 }
 
 /// Changes to a webhook. Omitted fields keep their value.
@@ -88,6 +91,8 @@ pub(crate) struct Change {
     pub(crate) email: Option<Option<String>>,
     /// The complete set of additional headers, at most 20. Replaces all previous headers.
     pub(crate) headers: Option<BTreeMap<String, String>>,
+    /// `true`: deliveries carry `traceparent` and `tracestate` (W3C Trace Context).
+    pub(crate) trace_context: Option<bool>,
 }
 
 impl From<New> for Change {
@@ -102,6 +107,7 @@ impl From<New> for Change {
             rate_per_second: new.rate_per_second.map(Some),
             email: new.email.map(Some),
             headers: new.headers,
+            trace_context: new.trace_context,
         }
     }
 }
@@ -163,6 +169,7 @@ impl ApiState {
             rate: change.rate_per_second.map(check_rate).transpose()?,
             email: change.email.map(|email| email.map(checked_email).transpose()).transpose()?,
             headers: change.headers.map(|headers| check_headers(headers, dialect)).transpose()?,
+            sends_trace: change.trace_context,
             keeps_pause: false,
         })
     }

@@ -11,7 +11,7 @@ use fanfare_domain::{
     event::{
         Content, Event, EventType,
         catalogue::{Catalogue, EMPTY_SAMPLE, nearest},
-        traceparent::Traceparent,
+        trace_context::TraceContext,
         with_suggestion,
     },
     ids::{DeliveryId, EventId, LeaseId},
@@ -188,7 +188,7 @@ fn test_event(
         key: None,
         data,
         occurred_at: None,
-        traceparent: Traceparent::from_random(rand::random(), rand::random()),
+        trace: TraceContext::from_random(rand::random(), rand::random()),
     };
     let accepted_at = event.id.accepted_at().unwrap_or(now);
     let body = application.dialect.render_body(&event, accepted_at);
@@ -209,6 +209,7 @@ impl ApiState {
             delivery,
             attempt: 1,
             replay: None,
+            trace: Some(&new.event.trace),
             at: started_at,
         };
         let body = Bytes::copy_from_slice(new.body.as_bytes());

@@ -2,7 +2,7 @@ use fanfare_domain::{
     delivery::delay::DelayQueues,
     event::{
         parked::{Edit, Origin},
-        traceparent::Traceparent,
+        trace_context::TraceContext,
     },
 };
 use jiff::Timestamp;
@@ -77,7 +77,7 @@ fn now() -> Timestamp {
 
 /// Reason for parking an event.
 fn refusal(incoming: &Incoming) -> Option<Unreadable> {
-    decode_event(incoming, 1000, Traceparent::from_random([1; 16], [1; 8]), now()).err()
+    decode_event(incoming, 1000, TraceContext::from_random([1; 16], [1; 8]), now()).err()
 }
 
 #[test]

@@ -1,6 +1,34 @@
 //! W3C trace context of an event, from publishing to the last attempt.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// Largest kept `tracestate`, in bytes. The recommendation asks for 512 at least.
+const MAX_STATE: usize = 512;
+
+/// The trace context of an event: the headers `traceparent` and `tracestate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The span that published the event, or handled the event last.
+    pub parent: Traceparent,
+    /// State of the publisher's tracing systems, in their form. Passed on unchanged.
+    pub state: Option<Arc<str>>,
+}
+
+impl TraceContext {
+    /// Starts a new trace without a state.
+    pub fn from_random(trace: [u8; 16], span: [u8; 8]) -> Self {
+        Self { parent: Traceparent::from_random(trace, span), state: None }
+    }
+
+    /// Reads the two headers. `None` without a valid `traceparent`; an unusable `tracestate` is dropped, as the
+    /// recommendation permits.
+    pub fn of_headers(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
+        let is_usable = |state: &&str| {
+            !state.is_empty() && state.len() <= MAX_STATE && state.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        };
+        Some(Self { parent: traceparent.parse().ok()?, state: tracestate.filter(is_usable).map(Arc::from) })
+    }
+}
 
 /// A `traceparent` of version 00: `00-<trace id>-<span id>-<flags>`, lower-case hex
 /// (<https://www.w3.org/TR/trace-context/>).
@@ -70,6 +98,18 @@ mod tests {
         fn never_panics(text in ".{0,60}") {
             let _ = text.parse::<Traceparent>();
         }
+    }
+
+    #[test]
+    fn a_state_is_kept_with_a_valid_parent() {
+        const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let state = |state: Option<&str>| TraceContext::of_headers(PARENT, state).expect("a valid parent").state;
+        assert_eq!(state(Some("vendor=1,other=a b")).as_deref(), Some("vendor=1,other=a b"));
+        let long = "a".repeat(MAX_STATE + 1);
+        for unusable in [None, Some(""), Some("a=\u{e9}"), Some("a=1\r\nx: y"), Some(long.as_str())] {
+            assert_eq!(state(unusable), None, "{unusable:?}");
+        }
+        assert_eq!(TraceContext::of_headers("00-0-0-01", Some("vendor=1")), None);
     }
 
     #[test]

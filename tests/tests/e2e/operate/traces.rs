@@ -1,0 +1,325 @@
+//! Traces: one trace from publishing to the first attempt, linked later attempts, export by OTLP, and trace contexts
+//! for endpoints.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+    process::Stdio,
+    sync::Arc,
+};
+
+use fanfare_tests::{
+    clients::python::python,
+    folder::Folder,
+    patience::until,
+    receiver::Behaviour,
+    servers::collector::{Collector, Span},
+    world::World,
+};
+use hyper::Method;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    process::Child,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
+
+use super::tls::Certificates;
+
+/// Flags of a `traceparent`.
+const SAMPLED: &str = "01";
+const UNSAMPLED: &str = "00";
+
+/// The publisher's span, and trace ids of three events.
+const PUBLISHER: &str = "00f067aa0ba902b7";
+const HTTP: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const AMQP: &str = "0af7651916cd43dd8448eb211c80319c";
+const OTHER: &str = "1bf92f3577b34da6a3ce929d0e0e4737";
+
+/// Kinds of spans in OTLP.
+const SERVER: u64 = 2;
+const CLIENT: u64 = 3;
+const PRODUCER: u64 = 4;
+const CONSUMER: u64 = 5;
+
+/// A `traceparent` header: version, trace, span, flags.
+fn traceparent(trace: &str, flags: &str) -> String {
+    format!("00-{trace}-{PUBLISHER}-{flags}")
+}
+
+/// A foreign collector that passes all spans on to ours.
+struct Rotel {
+    ours: Collector,
+    http: SocketAddr,
+    grpc: SocketAddr,
+    /// Ends the program on drop.
+    _program: Child,
+}
+
+impl Rotel {
+    async fn start() -> Self {
+        let ours = Collector::start().await;
+        let mut program = python("collector.py").await;
+        let mut program = program.arg(ours.url()).stdout(Stdio::piped()).spawn().expect("the collector starts");
+        let output = program.stdout.take().expect("a piped standard output");
+        let line = BufReader::new(output).lines().next_line().await.expect("a line").expect("the collector's ports");
+        let ports: Value = serde_json::from_str(&line).expect("JSON");
+        let address = |name: &str| {
+            let port = ports[name].as_u64().and_then(|port| port.try_into().ok()).expect("a port");
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+        };
+        let (http, grpc) = (address("http"), address("grpc"));
+        for address in [http, grpc] {
+            until("the collector to listen", async || TcpStream::connect(address).await.ok()).await;
+        }
+        Self { ours, http, grpc, _program: program }
+    }
+}
+
+/// Settings that export each span at once.
+fn exporting<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    [&[("OTEL_BSP_SCHEDULE_DELAY", "100")], more].concat()
+}
+
+/// Publishes over HTTP with trace headers.
+async fn publish(world: &World, event_type: &str, trace: &str, flags: &str) {
+    let headers = [
+        ("content-type", "application/json"),
+        ("traceparent", &*traceparent(trace, flags)),
+        ("tracestate", "vendor=1"),
+        ("tracestate", "other=2"),
+    ];
+    let event = json!({ "type": event_type, "data": 1 }).to_string();
+    let answer = world.client().send(Method::POST, "events", &headers, event).await.expect("an answer");
+    assert_eq!(answer.status, 202, "{}", answer.body);
+}
+
+fn has(span: &Span, attributes: &[(&str, &str)]) {
+    for (name, value) in attributes {
+        assert_eq!(span.attributes.get(*name).map(String::as_str), Some(*value), "{name} of {span:#?}");
+    }
+}
+
+#[tokio::test]
+async fn one_trace_leads_from_publishing_to_the_first_attempt() {
+    let rotel = Rotel::start().await;
+    let (collector, url) = (&rotel.ours, format!("http://{}", rotel.http));
+    let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*url), ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")];
+    let world = World::of_variables(&exporting(&settings)).await;
+    let endpoint = world.endpoint("a", &["*"]).await;
+    world.change(&endpoint, &json!({ "trace_context": true })).await;
+    let _dispatcher = world.dispatcher().await;
+    let exchange = format!("{}.events", world.variables["FANFARE_PREFIX"]);
+
+    publish(&world, "a", HTTP, SAMPLED).await;
+    let headers = [("traceparent", &*traceparent(AMQP, SAMPLED))];
+    let routing_key = format!("{}.a", world.application);
+    let broker = world.broker().await;
+    broker.publish(&routing_key, Some("1"), &headers, r#"{"data":1}"#).await.expect("the broker");
+    world.wait_for_deliveries("state=delivered", 2).await;
+
+    let request = collector.span("ingest", "POST /api/v1/events", HTTP).await;
+    assert_eq!((&*request.parent, request.kind), (PUBLISHER, SERVER));
+    has(&request, &[("http.route", "/api/v1/events"), ("http.response.status_code", "202"), ("url.scheme", "http")]);
+    let send = collector.span("ingest", &format!("send {exchange}"), HTTP).await;
+    assert_eq!((&send.parent, send.kind), (&request.id, PRODUCER));
+    let destination = format!("{exchange}:{routing_key}");
+    has(&send, &[("messaging.system", "rabbitmq"), ("messaging.destination.name", &*destination)]);
+    let process = collector.span("dispatcher", &format!("process {exchange}"), HTTP).await;
+    assert_eq!((&process.parent, process.kind), (&send.id, CONSUMER));
+    has(
+        &process,
+        &[("messaging.operation.type", "process"), ("messaging.rabbitmq.destination.routing_key", &*routing_key)],
+    );
+    let attempt = collector.span("dispatcher", "POST", HTTP).await;
+    assert_eq!((&attempt.parent, attempt.kind), (&process.id, CLIENT));
+    has(&attempt, &[("http.response.status_code", "200"), ("server.address", "127.0.0.1"), ("fanfare.attempt", "1")]);
+    assert!(attempt.attributes["url.full"].ends_with("/REDACTED"), "{attempt:#?}");
+    assert_eq!(attempt.state, "vendor=1,other=2");
+
+    // Over AMQP, the publisher's span is the parent of the dispatcher's.
+    let process = collector.span("dispatcher", &format!("process {exchange}"), AMQP).await;
+    assert_eq!(process.parent, PUBLISHER);
+    let attempt_over_amqp = collector.span("dispatcher", "POST", AMQP).await;
+    assert_eq!(attempt_over_amqp.parent, process.id);
+
+    let received = world.receiver.wait_for("a", 2).await;
+    for (attempt, state) in [(attempt, "vendor=1,other=2"), (attempt_over_amqp, "")] {
+        let sent = format!("00-{}-{}-{SAMPLED}", attempt.trace, attempt.id);
+        let request = received.iter().find(|request| request.header("traceparent") == sent);
+        assert_eq!(request.map(|request| request.header("tracestate")), Some(state), "no request with {sent}");
+    }
+}
+
+#[tokio::test]
+async fn later_attempts_are_linked_and_sampled_with_their_event() {
+    let collector = Collector::start().await;
+    let world = World::of_variables(&exporting(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())])).await;
+    let _dispatcher = world.dispatcher().await;
+    world.endpoint("unsampled", &["unsampled"]).await;
+    world.endpoint("sampled", &["sampled"]).await;
+    for path in ["unsampled", "sampled"] {
+        world.receiver.script(path, &[Behaviour::FAIL, Behaviour::OK]);
+    }
+    publish(&world, "unsampled", OTHER, UNSAMPLED).await;
+    world.wait_for_deliveries("state=delivered", 1).await;
+    publish(&world, "sampled", HTTP, SAMPLED).await;
+    world.wait_for_deliveries("state=delivered", 2).await;
+
+    let first = collector.span("dispatcher", "POST", HTTP).await;
+    assert!(first.is_error, "{first:#?}");
+    has(&first, &[("error.type", "500"), ("http.response.status_code", "500")]);
+    let second =
+        collector.span_of("the second attempt", |span| span.attributes.contains_key("http.request.resend_count")).await;
+    has(&second, &[("http.request.resend_count", "1"), ("fanfare.attempt", "2"), ("http.response.status_code", "200")]);
+    assert_ne!(second.trace, HTTP);
+    assert_eq!(second.parent, "");
+    assert_eq!(second.links, [(HTTP.to_owned(), first.parent.clone())]);
+    let spans = collector.spans();
+    assert!(
+        spans.iter().all(|span| span.trace != OTHER && span.links.iter().all(|(trace, _)| trace != OTHER)),
+        "{spans:#?}"
+    );
+}
+
+/// A listener with TLS, for HTTP/2, before another server.
+async fn terminate_tls(certificates: &Certificates, server: SocketAddr) -> SocketAddr {
+    let file = |name: &str| certificates.folder().join(name);
+    let chain =
+        CertificateDer::pem_file_iter(file("server.crt")).expect("a file").map(|der| der.expect("a certificate"));
+    let key = PrivateKeyDer::from_pem_file(file("server.key")).expect("a key");
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("TLS").with_no_client_auth();
+    let mut settings = builder.with_single_cert(chain.collect(), key).expect("a certificate");
+    settings.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(settings));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let (Ok(mut stream), Ok(mut server)) =
+                    (acceptor.accept(stream).await, TcpStream::connect(server).await)
+                else {
+                    return;
+                };
+                let _ = copy_bidirectional(&mut stream, &mut server).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn traces_are_exported_over_grpc_with_tls_and_compression() {
+    let rotel = Rotel::start().await;
+    let certificates = Certificates::new("collector", "127.0.0.1");
+    let url = format!("https://{}", terminate_tls(&certificates, rotel.grpc).await);
+    let authority = certificates.authority().display().to_string();
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*url),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", &*authority),
+        ("OTEL_SERVICE_NAME", "webhooks"),
+    ];
+    let world = World::of_variables(&exporting(&settings)).await;
+    world.endpoint("a", &["*"]).await;
+    let dispatcher = world.dispatcher().await;
+    publish(&world, "a", HTTP, SAMPLED).await;
+    world.wait_for_deliveries("state=delivered", 1).await;
+    rotel.ours.span("webhooks", "POST /api/v1/events", HTTP).await;
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, 0);
+    rotel.ours.span("webhooks", "POST", HTTP).await;
+}
+
+#[tokio::test]
+async fn exports_carry_the_headers_of_a_file() {
+    let collector = Collector::start().await;
+    let folder = Folder::new("otlp-headers");
+    let file = folder.write("headers", "api-key=a%2Cb,tenant=7\n");
+    let whole = format!("{}/v1/traces", collector.url());
+    let settings = [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &*whole), ("OTEL_EXPORTER_OTLP_HEADERS_FILE", &*file)];
+    let world = World::of_variables(&exporting(&settings)).await;
+    publish(&world, "a", HTTP, SAMPLED).await;
+    collector.span("ingest", "POST /api/v1/events", HTTP).await;
+    assert_eq!(collector.header("api-key").as_deref(), Some("a,b"));
+    assert_eq!(collector.header("tenant").as_deref(), Some("7"));
+}
+
+/// Without an exporter, an endpoint gets the publisher's own context, in each attempt.
+#[tokio::test]
+async fn an_endpoint_gets_the_trace_context_only_on_request() {
+    let world = World::shared().await;
+    let asks = json!({ "url": world.receiver.url("asks"), "events": ["a"], "trace_context": true });
+    let webhook = world.client().post("webhooks", &asks).await;
+    assert_eq!(webhook.data()["trace_context"], true);
+    let other = world.endpoint("other", &["a"]).await;
+    world.known().await;
+    world.receiver.script("asks", &[Behaviour::FAIL, Behaviour::OK]);
+    publish(&world, "a", HTTP, SAMPLED).await;
+    for request in world.receiver.wait_for("asks", 2).await {
+        assert_eq!(request.header("traceparent"), traceparent(HTTP, SAMPLED));
+        assert_eq!(request.header("tracestate"), "vendor=1,other=2");
+    }
+    let request = &world.receiver.wait_for("other", 1).await[0];
+    assert_eq!((request.header("traceparent"), request.header("tracestate")), ("", ""));
+
+    world.change(&other, &json!({ "trace_context": true })).await;
+    let shown = world.client().get(&format!("webhooks/{}", other.id)).await;
+    assert_eq!(shown.data()["trace_context"], true);
+    let refused = world.client().patch(&format!("webhooks/{}", other.id), &json!({ "trace_context": "yes" })).await;
+    assert_eq!(refused.status, 422, "{}", refused.body);
+}
+
+/// An event's trace is stored for the retries. An event without a trace gets a new trace.
+#[tokio::test]
+async fn every_event_has_a_trace() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let broker = world.broker().await;
+    let routing_key = format!("{}.a", world.application);
+    let own = traceparent("4bf92f3577b34da6a3ce929d0e0e4736", SAMPLED);
+    world.publish(&json!({ "type": "a", "data": 1, "id": "http" })).await;
+    for (id, header) in [("amqp", None), ("own", Some(&*own)), ("broken", Some("00-0-0-01"))] {
+        let headers: Vec<_> = header.map(|value| ("traceparent", value)).into_iter().collect();
+        broker.publish(&routing_key, Some(id), &headers, r#"{"data":1}"#).await.expect("the broker");
+    }
+    let database = world.database().await;
+    let rows = until("four events", async || {
+        let rows = database.query("SELECT key, traceparent FROM events", &[]).await.expect("the events");
+        (rows.len() == 4).then_some(rows)
+    })
+    .await;
+    for row in &rows {
+        let (key, trace): (&str, &str) = (row.get("key"), row.get("traceparent"));
+        assert!(is_traceparent(trace), "{key} has {trace:?}");
+        assert_eq!(key == "own", trace == own, "{key} has {trace:?}");
+    }
+    let traces: BTreeSet<&str> = rows.iter().map(|row| &row.get::<_, &str>("traceparent")[3..35]).collect();
+    assert_eq!(traces.len(), 4, "two events share a trace");
+}
+
+/// True if a text follows the specification (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+fn is_traceparent(text: &str) -> bool {
+    let is_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_some = |part: &str| part.bytes().any(|byte| byte != b'0');
+    match text.split('-').collect::<Vec<_>>()[..] {
+        ["00", trace, span, flags] => {
+            [(trace, 32), (span, 16), (flags, 2)].iter().all(|&(part, length)| part.len() == length && is_hex(part))
+                && is_some(trace)
+                && is_some(span)
+        }
+        _ => false,
+    }
+}
