@@ -1,6 +1,7 @@
-"""Strict schemas of the fields that the chart uses of other projects' resources.
+"""Strict schemas of the fields that chart and examples use of other projects' resources.
 
-From the models of KEDA 2.16, prometheus-operator 0.80 and the Gateway API 1.2.
+From the models of KEDA 2.16, prometheus-operator 0.80, the Gateway API 1.2, RabbitMQ's cluster operator 2.12 and topology
+operator 1.15, CloudNativePG 1.27 and Argo CD 2.13.
 """
 
 STRING = {"type": "string"}
@@ -21,6 +22,7 @@ def items(schema):
     return {"type": "array", "minItems": 1, "items": schema}
 
 
+NAMED = closed(["name"], name=STRING)
 METADATA = closed(["name"], name=STRING, namespace=STRING, labels=LABELS, annotations=LABELS)
 
 
@@ -127,6 +129,73 @@ SCHEMAS = {
             hostnames=items(STRING),
             rules=items(
                 closed(backendRefs=items(closed(["name", "port"], name=STRING, port={"type": "integer"})))
+            ),
+        )
+    ),
+    "RabbitmqCluster": resource(
+        closed(
+            ["replicas", "persistence"],
+            replicas={"type": "integer", "minimum": 1},
+            persistence=closed(storage=STRING, storageClassName=STRING),
+            resources=closed(requests=LABELS, limits=LABELS),
+            rabbitmq=closed(additionalConfig=STRING),
+        )
+    ),
+    "User": resource(closed(["rabbitmqClusterReference"], rabbitmqClusterReference=NAMED)),
+    "Permission": resource(
+        closed(
+            ["vhost", "permissions", "rabbitmqClusterReference"],
+            vhost=STRING,
+            userReference=NAMED,
+            permissions=closed(configure=STRING, write=STRING, read=STRING),
+            rabbitmqClusterReference=NAMED,
+        )
+    ),
+    "Cluster": resource(
+        closed(
+            ["instances", "storage"],
+            instances={"type": "integer", "minimum": 1},
+            storage=closed(size=STRING),
+            walStorage=closed(size=STRING),
+            bootstrap=closed(initdb=closed(["database", "owner"], database=STRING, owner=STRING)),
+            managed=closed(
+                roles=items(
+                    closed(
+                        ["name"],
+                        name=STRING,
+                        ensure={"enum": ["present", "absent"]},
+                        login={"type": "boolean"},
+                        passwordSecret=NAMED,
+                    )
+                )
+            ),
+            postgresql=closed(
+                synchronous=closed(
+                    ["method", "number"],
+                    method={"enum": ["any", "first"]},
+                    number={"type": "integer"},
+                    dataDurability={"enum": ["required", "preferred"]},
+                    failoverQuorum={"type": "boolean"},
+                ),
+                # PostgreSQL's parameters are texts, also the numbers.
+                parameters=LABELS,
+            ),
+        )
+    ),
+    "Application": resource(
+        closed(
+            ["project", "source", "destination"],
+            project=STRING,
+            source=closed(
+                ["repoURL", "path"],
+                repoURL=STRING,
+                targetRevision=STRING,
+                path=STRING,
+                helm=closed(valueFiles=items(STRING), valuesObject={"type": "object"}),
+            ),
+            destination=closed(server=STRING, namespace=STRING),
+            syncPolicy=closed(
+                automated=closed(prune={"type": "boolean"}, selfHeal={"type": "boolean"}), syncOptions=items(STRING)
             ),
         )
     ),

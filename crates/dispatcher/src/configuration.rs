@@ -10,8 +10,8 @@ use fanfare_domain::{
 };
 use fanfare_mailer::{Sender, SmtpServer};
 use fanfare_outbound as outbound;
-use fanfare_service::{Environment, TelemetrySettings, agreed_settings};
-use fanfare_store::StoreSettings;
+use fanfare_service::{Environment, TelemetrySettings};
+use fanfare_store::{Keyring, StoreSettings};
 
 use crate::lanes::PlaceLimits;
 
@@ -73,7 +73,7 @@ impl Configuration {
         let prefix = environment.prefix();
         let database = environment.database();
         let connections = environment.database_connections();
-        let keyring = environment.secret_keys();
+        let keyring: Option<Keyring> = environment.secret_keys();
         let dialects = environment.dialects();
         let expiry = environment.expiry();
         let limits = limits(environment);
@@ -92,7 +92,7 @@ impl Configuration {
         let dialects = dialects?;
         let (lifetime, kept) = (dialects.longest_lifetime(expiry?), retention?);
         check_retention(environment, kept, lifetime.max(held.as_ref()?.max_age));
-        let settings = agreed_settings(&dialects, expiry?, kept);
+        let settings = environment.agreed_settings(&dialects, keyring.as_ref()?.names());
         let delays = DelayQueues::new(dialects.waits());
         let (url, credentials) = database?;
         Some(Self {

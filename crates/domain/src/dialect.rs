@@ -4,10 +4,16 @@
 mod file;
 mod template;
 
-use std::{collections::HashMap, fmt::Write, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::HeaderName;
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 
 pub use self::{
     file::DialectFault,
@@ -264,7 +270,10 @@ impl TimeForm {
 
 /// All dialects of a process, by name.
 #[derive(Debug, Clone)]
-pub struct Dialects(HashMap<String, Arc<Dialect>>);
+pub struct Dialects {
+    by_name: HashMap<String, Arc<Dialect>>,
+    digests: BTreeMap<String, String>,
+}
 
 impl Dialects {
     /// Reads the built-in dialects and `files`, given as path, name and content. A file replaces the built-in dialect
@@ -273,39 +282,52 @@ impl Dialects {
     /// # Errors
     /// The first fault of each faulty file.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>) -> Result<Self, Vec<DialectFault>> {
-        let mut dialects = HashMap::new();
+        let (mut by_name, mut digests) = (HashMap::new(), BTreeMap::new());
         let mut faults = Vec::new();
         let shipped = SHIPPED.iter().map(|&(name, text)| (name, name, text));
         for (path, name, text) in shipped.chain(files) {
             match Dialect::parse(path, name, text) {
-                Ok(dialect) => drop(dialects.insert(name.to_owned(), Arc::new(dialect))),
+                Ok(dialect) => {
+                    by_name.insert(name.to_owned(), Arc::new(dialect));
+                    digests.insert(name.to_owned(), digest(text));
+                }
                 Err(fault) => faults.push(fault),
             }
         }
-        if faults.is_empty() { Ok(Self(dialects)) } else { Err(faults) }
+        if faults.is_empty() { Ok(Self { by_name, digests }) } else { Err(faults) }
     }
 
     /// Finds a dialect by name.
     pub fn get(&self, name: &str) -> Option<&Arc<Dialect>> {
-        self.0.get(name)
+        self.by_name.get(name)
     }
 
     /// All dialects, sorted by name.
     pub fn all(&self) -> Vec<&Arc<Dialect>> {
-        let mut dialects: Vec<_> = self.0.values().collect();
+        let mut dialects: Vec<_> = self.by_name.values().collect();
         dialects.sort_unstable_by(|left, right| left.name.cmp(&right.name));
         dialects
     }
 
+    /// Name and digest of each dialect. Two processes with the same digests render and sign alike.
+    pub fn digests(&self) -> &BTreeMap<String, String> {
+        &self.digests
+    }
+
     /// Every wait of every schedule. Each has a delay queue.
     pub fn waits(&self) -> impl Iterator<Item = Duration> {
-        self.0.values().flat_map(|dialect| dialect.policy.schedule.waits()).copied()
+        self.by_name.values().flat_map(|dialect| dialect.policy.schedule.waits()).copied()
     }
 
     /// The longest lifetime of a delivery in any dialect, with `expiry` for waits that the endpoint does not cause.
     pub fn longest_lifetime(&self, expiry: Duration) -> Duration {
-        self.0.values().map(|dialect| dialect.policy.lifetime(expiry)).max().unwrap_or(expiry)
+        self.by_name.values().map(|dialect| dialect.policy.lifetime(expiry)).max().unwrap_or(expiry)
     }
+}
+
+/// The first four bytes of SHA-256, in hex: enough to tell two files of the same name apart.
+fn digest(text: &str) -> String {
+    Sha256::digest(text)[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use fanfare_broker::BrokerSettings;
 use fanfare_domain::{delivery::delay::DelayQueues, dialect::Dialects};
 use fanfare_outbound as outbound;
 use fanfare_service::{Environment, TelemetrySettings};
-use fanfare_store::StoreSettings;
+use fanfare_store::{Keyring, StoreSettings};
 use ipnet::IpNet;
 
 pub(crate) struct Configuration {
@@ -20,6 +20,8 @@ pub(crate) struct Configuration {
     pub(crate) max_event_bytes: usize,
     pub(crate) outbound: outbound::Settings,
     pub(crate) dialects: Arc<Dialects>,
+    /// The settings that all processes must share, for the comparison with others.
+    pub(crate) settings: String,
     pub(crate) expiry: Duration,
     pub(crate) retention: Duration,
     pub(crate) grace: Duration,
@@ -44,7 +46,7 @@ impl Configuration {
         let dialects = environment.dialects();
         let database = environment.database();
         let connections = environment.database_connections();
-        let keyring = environment.secret_keys();
+        let keyring: Option<Keyring> = environment.secret_keys();
         let max_event_bytes = environment.max_event_bytes();
         let policy = environment.url_policy();
         let extra_roots = environment.extra_roots();
@@ -57,6 +59,7 @@ impl Configuration {
         let operations_address = environment.operations_address();
         let telemetry = TelemetrySettings::read(environment);
         let dialects = dialects?;
+        let settings = environment.agreed_settings(&dialects, keyring.as_ref()?.names());
         let delays = DelayQueues::new(dialects.waits());
         let (url, credentials) = database?;
         Some(Self {
@@ -70,6 +73,7 @@ impl Configuration {
             max_event_bytes: max_event_bytes?,
             outbound: outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy },
             dialects,
+            settings,
             expiry: expiry?,
             retention: retention?,
             grace: grace?,

@@ -17,7 +17,7 @@ use fanfare_api::{
 use fanfare_broker::Publisher;
 use fanfare_domain::ids::ProcessId;
 use fanfare_outbound::Client;
-use fanfare_service::{Operations, Readiness, Room, agreed_settings, serve};
+use fanfare_service::{Operations, Readiness, Room, serve};
 use fanfare_store::{Directory, NewProcess, ProcessKind, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -64,7 +64,7 @@ pub(crate) async fn run(
         id: ProcessId::new(store.now(), rand::random()),
         kind: ProcessKind::Ingest,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        settings: agreed_settings(&configuration.dialects, configuration.expiry, configuration.retention),
+        settings: configuration.settings.clone(),
     };
     let present = tokio::spawn(presence::run(store.clone(), process, stop.clone()));
     let router = router(configuration, publisher, store, directory)?;

@@ -168,6 +168,13 @@ impl Environment {
             .collect()
     }
 
+    /// Text of a setting that was read: the variable, or the default.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        let default =
+            || self.settings.iter().find(|setting| setting.name == name).map_or("", |setting| setting.default);
+        self.values.get(name).map_or_else(default, String::as_str)
+    }
+
     /// Adds a mistake found behind a setting, such as in a file named by the setting.
     pub fn mistake(&mut self, mistake: impl fmt::Display) {
         self.mistakes.push(mistake.to_string());

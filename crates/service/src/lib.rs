@@ -21,7 +21,6 @@ pub use metric::{Labels, Metric, MetricKind, reference};
 pub use open_files::{TooFewFiles, raise_open_files};
 pub use operations::{Operations, Readiness};
 pub use process::{PROCESS_METRICS, report_blocked, report_broker, report_build, report_clock, report_pool};
-pub use shared::agreed_settings;
 pub use shutdown::stop_signal;
 pub use telemetry::{Telemetry, TelemetrySettings};
 pub use traces::{incoming_trace, link_to, set_parent, trace_of};

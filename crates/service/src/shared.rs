@@ -18,8 +18,21 @@ use fanfare_domain::{
         url::{Ports, UrlPolicy},
     },
 };
+use serde_json::{Value, json};
 
 use crate::Environment;
+
+/// Plain settings that all processes must share. Addresses of servers are missing: a URL holds a password.
+const AGREED: [&str; 8] = [
+    "FANFARE_ALLOW_ADDRESSES",
+    "FANFARE_DENY_ADDRESSES",
+    "FANFARE_EXPIRY",
+    "FANFARE_HTTPS_ONLY",
+    "FANFARE_MAX_EVENT_BYTES",
+    "FANFARE_PORTS",
+    "FANFARE_PREFIX",
+    "FANFARE_RETENTION",
+];
 
 /// Longest retention. Each event's key is looked up in every month of the retention.
 const LONGEST_RETENTION: Duration = Duration::from_secs(400 * 86400);
@@ -150,6 +163,17 @@ impl Environment {
         Some(retention)
     }
 
+    /// The settings that all processes must share, as a JSON object: the texts of plain settings, the names of the keys,
+    /// and the digests of the dialects. Each process publishes the object for comparison.
+    pub fn agreed_settings(&self, dialects: &Dialects, mut key_names: Vec<&str>) -> String {
+        // The order differs for a while whenever a new key is introduced.
+        key_names.sort_unstable();
+        let plain = AGREED.into_iter().map(|name| (name.to_owned(), Value::from(self.text(name))));
+        let others = [("FANFARE_DIALECTS", json!(dialects.digests())), ("FANFARE_SECRET_KEYS", json!(key_names))];
+        let others = others.into_iter().map(|(name, value)| (name.to_owned(), value));
+        Value::Object(plain.chain(others).collect()).to_string()
+    }
+
     /// Longest drain of the process.
     pub fn grace(&mut self) -> Option<Duration> {
         let meaning = "longest drain after SIGTERM; stay below the orchestrator's own limit";
@@ -174,17 +198,6 @@ fn with_credentials<T>(
     Some((value, Credentials { url, username: source(username), password: source(password) }))
 }
 
-/// The settings that all processes must share, as a JSON object. Each process publishes the object for comparison.
-pub fn agreed_settings(dialects: &Dialects, expiry: Duration, retention: Duration) -> String {
-    let names: Vec<String> = dialects.all().iter().map(|dialect| format!("{:?}", dialect.name)).collect();
-    format!(
-        r#"{{"FANFARE_DIALECTS":[{}],"FANFARE_EXPIRY":{},"FANFARE_RETENTION":{}}}"#,
-        names.join(","),
-        expiry.as_secs(),
-        retention.as_secs()
-    )
-}
-
 /// Path, name and content of each dialect file in a folder.
 fn dialect_files(folder: &Path) -> anyhow::Result<Vec<(String, String, String)>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
@@ -199,4 +212,40 @@ fn dialect_files(folder: &Path) -> anyhow::Result<Vec<(String, String, String)>>
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agreed(variables: &[(&str, &str)], keys: Vec<&str>) -> Value {
+        let variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let mut environment = Environment::new(variables);
+        environment.prefix::<String>();
+        environment.max_event_bytes();
+        environment.url_policy();
+        (environment.expiry(), environment.retention());
+        let dialects = environment.dialects().expect("the dialects");
+        serde_json::from_str(&environment.agreed_settings(&dialects, keys)).expect("JSON")
+    }
+
+    #[test]
+    fn agreed_settings_have_texts_and_defaults_and_no_secrets() {
+        let ours = agreed(&[("FANFARE_MAX_EVENT_BYTES", "131072")], vec!["new", "old"]);
+        assert_eq!(ours["FANFARE_MAX_EVENT_BYTES"], "131072");
+        assert_eq!(ours["FANFARE_RETENTION"], "30d");
+        assert_eq!(ours["FANFARE_DENY_ADDRESSES"], "");
+        assert_eq!(ours["FANFARE_SECRET_KEYS"], json!(["new", "old"]));
+        assert_eq!(ours["FANFARE_DIALECTS"]["standard"].as_str().map(str::len), Some(8));
+        assert_eq!(ours, agreed(&[("FANFARE_MAX_EVENT_BYTES", "131072")], vec!["old", "new"]));
+        assert_ne!(ours, agreed(&[], vec!["new", "old"]));
+    }
+
+    #[test]
+    fn each_agreed_setting_is_read() {
+        let ours = agreed(&[], Vec::new());
+        for name in AGREED.into_iter().filter(|name| !name.ends_with("ADDRESSES")) {
+            assert_ne!(ours[name], "", "{name} has no default, or is not read");
+        }
+    }
 }

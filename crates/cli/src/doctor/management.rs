@@ -33,7 +33,7 @@ pub(super) async fn examine(url: &str, credentials: &Credentials, settings: &Bro
     let examined = async {
         let api = Api::new(url, credentials)?;
         let (overview, nodes) = (api.get("overview").await?, api.get("nodes").await?);
-        let queues = api.get("queues").await?;
+        let queues = api.get(&format!("queues/{}", api.vhost)).await?;
         let flags = api.get("feature-flags").await.unwrap_or_default();
         anyhow::Ok((overview, nodes, queues, flags))
     };
@@ -56,6 +56,8 @@ pub(super) async fn examine(url: &str, credentials: &Credentials, settings: &Bro
 struct Api {
     url: Url,
     client: JsonClient,
+    /// Virtual host of Fanfare, percent-encoded.
+    vhost: String,
 }
 
 impl Api {
@@ -69,8 +71,11 @@ impl Api {
             let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
             (decoded(url.username()), decoded(url.password().unwrap_or_default()))
         };
+        let broker: Option<Url> = credentials.url.text().split(',').next().and_then(|url| url.trim().parse().ok());
+        let vhost = broker.as_ref().map_or("", |broker| broker.path().trim_start_matches('/'));
+        // Without a path, the virtual host is `/`.
+        let vhost = if vhost.is_empty() { "%2f" } else { vhost }.to_owned();
         let (user, password) = if url.username().is_empty() {
-            let broker: Option<Url> = credentials.url.text().split(',').next().and_then(|url| url.trim().parse().ok());
             let (user, password) = broker.as_ref().map(of_url).unwrap_or_default();
             let (username, secret) = credentials.apart();
             (username.unwrap_or(user), secret.unwrap_or(password))
@@ -83,7 +88,7 @@ impl Api {
         // No URL of these schemes refuses the change.
         let _ = (url.set_username(""), url.set_password(None));
         let authorization = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
-        Ok(Self { url, client: JsonClient::new(authorization)? })
+        Ok(Self { url, client: JsonClient::new(authorization)?, vhost })
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -92,6 +97,7 @@ impl Api {
         match status.as_u16() {
             200 => Ok(answer),
             401 | 403 => bail!("{url} answers {}: the user needs the tag monitoring", status.as_u16()),
+            404 => bail!("{url} answers 404: RabbitMQ has not this virtual host, or the user may not see it"),
             status => bail!("{url} answers {status}"),
         }
     }
@@ -165,7 +171,7 @@ fn judge_queues(queues: &Value, events: &str, nodes: usize, findings: &mut Findi
     findings.check(
         count > 0,
         format!("{count} queues looked at"),
-        format!("no queue begins with {prefix}: the user sees another vhost, or FANFARE_PREFIX differs"),
+        format!("no queue begins with {prefix}: FANFARE_PREFIX differs, or no process of Fanfare has run"),
     );
 }
 

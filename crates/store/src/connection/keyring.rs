@@ -69,6 +69,11 @@ impl Keyring {
         Self(Vec::new())
     }
 
+    /// Names of the keys, the current key first.
+    pub fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
     pub(crate) fn current(&self) -> Result<&str, KeyringError> {
         self.0.first().map(|(name, _)| name.as_str()).ok_or(KeyringError::Empty)
     }
