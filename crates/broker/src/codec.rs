@@ -78,14 +78,14 @@ impl From<EventFault> for Unreadable {
 /// Encodes an event for the events exchange, with the publisher's body. `version` is the version of the application's
 /// settings that accepted the event.
 pub fn encode_event(topology: &Topology, event: &Event, version: i64, body: &[u8]) -> Message {
-    let state = event.trace.state.as_deref().map(|state| (TRACESTATE, state.to_owned()));
-    let parent = (TRACEPARENT, event.trace.parent.to_string());
+    let parent = event.trace.as_ref().map(|trace| (TRACEPARENT, trace.parent.to_string()));
+    let state = event.trace.as_ref().and_then(|trace| Some((TRACESTATE, trace.state.as_deref()?.to_owned())));
     Message {
         exchange: topology.events_exchange(),
         routing_key: event.routing_key(),
         body: body.to_vec(),
         message_id: Some(event.key.clone().unwrap_or_else(|| event.id.to_string())),
-        headers: headers([parent, (ACCEPTED, version.to_string())].into_iter().chain(state)),
+        headers: headers([(ACCEPTED, version.to_string())].into_iter().chain(parent).chain(state)),
     }
 }
 
@@ -100,17 +100,11 @@ pub fn encode_published(topology: &Topology, routing_key: &str, id: &str, body: 
     }
 }
 
-/// Decodes a message from the events exchange, from any publisher. `fresh` is the trace of an event without a trace;
-/// `max_bytes` bounds the body.
+/// Decodes a message from the events exchange, from any publisher. `max_bytes` bounds the body.
 ///
 /// # Errors
 /// The reason to park the message.
-pub fn decode_event(
-    incoming: &Incoming,
-    max_bytes: usize,
-    fresh: TraceContext,
-    now: Timestamp,
-) -> Result<Event, Unreadable> {
+pub fn decode_event(incoming: &Incoming, max_bytes: usize, now: Timestamp) -> Result<Event, Unreadable> {
     incoming.check_utf8()?;
     let (application, event_type) = incoming
         .routing_key
@@ -149,7 +143,7 @@ pub fn decode_event(
         key: id.accepted_at().is_none().then_some(key),
         data: fields.data,
         occurred_at: fields.occurred_at,
-        trace: trace(incoming).unwrap_or(fresh),
+        trace: incoming.trace(),
     })
 }
 
@@ -192,14 +186,15 @@ impl Incoming {
         self.header(ACCEPTED)?.parse().ok()
     }
 
+    /// Trace context of the publisher.
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::of_headers(&self.header(TRACEPARENT)?, self.header(TRACESTATE).as_deref())
+    }
+
     /// Text of a header.
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         self.headers.inner().get(name).and_then(text)
     }
-}
-
-fn trace(incoming: &Incoming) -> Option<TraceContext> {
-    TraceContext::of_headers(&incoming.header(TRACEPARENT)?, incoming.header(TRACESTATE).as_deref())
 }
 
 fn headers<'a>(entries: impl IntoIterator<Item = (&'a str, String)>) -> FieldTable {

@@ -315,7 +315,7 @@ pub struct Event {
     /// Time of the event according to the publisher.
     pub occurred_at: Option<Timestamp>,
     /// Trace of the publish.
-    pub trace: TraceContext,
+    pub trace: Option<TraceContext>,
 }
 
 impl Event {
@@ -328,7 +328,7 @@ impl Event {
             key: None,
             data,
             occurred_at: None,
-            trace: TraceContext::from_random([1; 16], [1; 8]),
+            trace: None,
         }
     }
 

@@ -14,7 +14,7 @@ use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
 use fanfare_domain::{
     api_key::Role,
     application::Application,
-    event::{Event, EventFields, check_accepted_at, check_key, trace_context::TraceContext},
+    event::{Event, EventFields, check_accepted_at, check_key},
     ids::EventId,
 };
 use fanfare_service::{crash_point, incoming_trace, trace_of};
@@ -90,6 +90,7 @@ pub(crate) enum PublishedOrNot {
         ("application" = Option<String>, Query, description = "id of the application, for an admin key"),
         ("Idempotency-Key" = Option<String>, Header, description = "the same as `id` in the body"),
         ("traceparent" = Option<String>, Header, description = "W3C trace context of the event"),
+        ("tracestate" = Option<String>, Header, description = "W3C trace context of the event"),
     ),
     request_body = New, responses((status = 202, body = Answer<Published>), Failures))]
 pub(crate) async fn single(
@@ -115,6 +116,7 @@ pub(crate) async fn single(
     params(
         ("application" = Option<String>, Query, description = "id of the application, for an admin key"),
         ("traceparent" = Option<String>, Header, description = "W3C trace context of the events"),
+        ("tracestate" = Option<String>, Header, description = "W3C trace context of the events"),
     ),
     request_body = Vec<New>,
     responses(
@@ -201,7 +203,7 @@ impl Publish {
         let event = event(application, body, idempotency_key, headers, self.directory.now());
         let mut event = event.inspect_err(|_| count("invalid"))?;
         let span = send_span(&self.topology, &event);
-        event.trace = trace_of(&span).unwrap_or(event.trace);
+        event.trace = trace_of(&span).or(event.trace);
         let message = encode_event(&self.topology, &event, application.version, body);
         let started = Instant::now();
         crash_point("ingest.checked");
@@ -243,8 +245,7 @@ fn event(
         None => EventId::new(application, now, rand::random()),
     };
     check_accepted_at("id", id, now)?;
-    let fresh = || TraceContext::from_random(rand::random(), rand::random());
-    let trace = incoming_trace(headers).unwrap_or_else(fresh);
+    let trace = incoming_trace(headers);
     Ok(Event { id, application, event_type, key, data: fields.data, occurred_at: fields.occurred_at, trace })
 }
 
@@ -281,18 +282,18 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     Ok(Some(check_key("Idempotency-Key", text.to_owned())?))
 }
 
-/// The span of an event's message, in the [conventions for RabbitMQ](https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/).
+/// The span of an event's message, in the conventions of OpenTelemetry for
+/// [RabbitMQ](https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/).
 fn send_span(topology: &Topology, event: &Event) -> Span {
-    let exchange = topology.events_exchange();
     info_span!(
         "send",
-        otel.name = format!("send {exchange}"),
+        otel.name = format!("send {}", topology.events_exchange()),
         otel.kind = "producer",
         otel.status_code = Empty,
         "messaging.system" = "rabbitmq",
         "messaging.operation.name" = "send",
         "messaging.operation.type" = "send",
-        "messaging.destination.name" = format!("{exchange}:{}", event.routing_key()),
+        "messaging.destination.name" = format!("{}:{}", topology.events_exchange(), event.routing_key()),
         "messaging.rabbitmq.destination.routing_key" = event.routing_key(),
         "messaging.message.id" = event.key.clone().unwrap_or_else(|| event.id.to_string()),
         "fanfare.event" = %event.id,

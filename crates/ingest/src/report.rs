@@ -1,18 +1,20 @@
-//! Metrics and spans of requests, and gauges of the process. Every gauge is set anew at each report: a gauge without a report for
-//! three minutes ends.
+//! Metrics and spans of requests, and gauges of the process. Every gauge is set anew at each report: a gauge without a
+//! report for three minutes ends.
 
 use std::time::Duration;
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::Response,
 };
+use fanfare_api::authenticate;
 use fanfare_broker::Publisher;
+use fanfare_domain::api_key::Role;
 use fanfare_service::{
     Room, incoming_trace, report_blocked, report_broker, report_build, report_clock, report_pool, set_parent,
 };
-use fanfare_store::Store;
+use fanfare_store::{Directory, Store};
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
@@ -41,10 +43,9 @@ pub(crate) async fn connections(publisher: Publisher, store: Store, room: Room) 
 }
 
 /// Measures and traces a request.
-pub(crate) async fn measured(request: Request, next: Next) -> Response {
+pub(crate) async fn measured(State(directory): State<Directory>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let route =
-        request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    let route = request.extensions().get::<MatchedPath>().cloned();
     // A caller may invent methods: only known methods become labels.
     let method = match request.method().as_str() {
         "GET" => "GET",
@@ -52,9 +53,18 @@ pub(crate) async fn measured(request: Request, next: Next) -> Response {
         "PUT" => "PUT",
         "PATCH" => "PATCH",
         "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
         _ => "other",
     };
-    let span = request_span(&request, method, &route);
+    let span = route.as_ref().map_or_else(Span::none, |route| request_span(&request, method, route.as_str()));
+    // A caller without a key must not decide about sampling.
+    if !span.is_disabled()
+        && let Some(parent) = incoming_trace(request.headers())
+        && authenticate(request.headers(), &directory, &Role::ALL).is_ok()
+    {
+        set_parent(&span, &parent);
+    }
     let response = next.run(request).instrument(span.clone()).await;
     span.record("http.response.status_code", i64::from(response.status().as_u16()));
     if response.status().is_server_error() {
@@ -67,28 +77,32 @@ pub(crate) async fn measured(request: Request, next: Next) -> Response {
         400..500 => "4xx",
         _ => "5xx",
     };
+    let route = route.map_or_else(|| "other".to_owned(), |route| route.as_str().to_owned());
     let histogram =
         metrics::histogram!(metric::HTTP_REQUEST_SECONDS, "route" => route, "method" => method, "status" => status);
     histogram.record(began.elapsed());
     response
 }
 
-/// The span of a request, in the [conventions for HTTP servers](https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
+/// The span of a request, in the conventions of OpenTelemetry for
+/// [HTTP servers](https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
 fn request_span(request: &Request, method: &'static str, route: &str) -> Span {
+    let is_known = method != "other";
     let span = info_span!(
         "request",
-        otel.name = format!("{method} {route}"),
+        otel.name = format!("{} {route}", if is_known { method } else { "HTTP" }),
         otel.kind = "server",
         otel.status_code = Empty,
-        "http.request.method" = if method == "other" { "_OTHER" } else { method },
+        "http.request.method" = if is_known { method } else { "_OTHER" },
+        "http.request.method_original" = Empty,
         "http.route" = route,
         "url.scheme" = "http",
         "url.path" = request.uri().path(),
         "http.response.status_code" = Empty,
         "error.type" = Empty,
     );
-    if let Some(parent) = incoming_trace(request.headers()) {
-        set_parent(&span, &parent);
+    if !is_known {
+        span.record("http.request.method_original", request.method().as_str());
     }
     span
 }

@@ -6,10 +6,7 @@ use std::sync::{
 };
 
 use anyhow::{Context, bail};
-use axum::{
-    Router,
-    middleware::{from_fn, from_fn_with_state},
-};
+use axum::{Router, middleware::from_fn_with_state};
 use fanfare_api::{
     ApiState, Audit, TestSends, audited, document_routes, look_up_key, method_not_allowed, not_found, nudj_routes,
     refresh_after_write,
@@ -131,6 +128,7 @@ fn router(
     let (events, management, api) = routes();
     let audit = Audit::new(store.clone(), directory.clone(), configuration.trusted_proxies, &api);
     let refresh = from_fn_with_state(directory.clone(), refresh_after_write);
+    let measured = from_fn_with_state(directory.clone(), report::measured);
     let look_up = from_fn_with_state(directory.clone(), look_up_key);
     let state = ApiState {
         store,
@@ -152,5 +150,5 @@ fn router(
         .merge(document_routes(&api)?)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn(report::measured)))
+        .layer(measured))
 }

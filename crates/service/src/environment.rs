@@ -168,6 +168,11 @@ impl Environment {
             .collect()
     }
 
+    /// True if a variable is set.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     /// Text of a setting that was read: the variable, or the default.
     pub(crate) fn text(&self, name: &str) -> &str {
         let default =

@@ -224,7 +224,8 @@ mod tests {
         environment.prefix::<String>();
         environment.max_event_bytes();
         environment.url_policy();
-        (environment.expiry(), environment.retention());
+        environment.expiry();
+        environment.retention();
         let dialects = environment.dialects().expect("the dialects");
         serde_json::from_str(&environment.agreed_settings(&dialects, keys)).expect("JSON")
     }

@@ -97,7 +97,14 @@ impl Telemetry {
             let ours = filter_fn(|metadata| {
                 metadata.is_span() && OURS.iter().any(|prefix| metadata.target().starts_with(prefix))
             });
-            tracing_opentelemetry::layer().with_tracer(provider.tracer(service)).with_filter(ours)
+            tracing_opentelemetry::layer()
+                .with_tracer(provider.tracer(service))
+                // Source lines, threads and idle times would double each span.
+                .with_location(false)
+                .with_threads(false)
+                .with_target(false)
+                .with_tracked_inactivity(false)
+                .with_filter(ours)
         });
         tracing_subscriber::registry()
             .with(spans)

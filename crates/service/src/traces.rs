@@ -12,9 +12,13 @@ use opentelemetry::{
     KeyValue,
     trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
 };
-use opentelemetry_sdk::{Resource, resource::EnvResourceDetector, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    resource::{EnvResourceDetector, TelemetryResourceDetector},
+    trace::SdkTracerProvider,
+};
 use percent_encoding::percent_decode_str;
-use sampling::{FollowLinks, SamplerName};
+use sampling::FollowLinks;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -23,6 +27,7 @@ use crate::Environment;
 /// Destination and sampling of traces. The SDK itself reads `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_BSP_…` and `OTEL_SPAN_…`.
 #[derive(Debug, Clone)]
 pub(crate) struct TraceSettings {
+    /// `None`: no traces are made.
     destination: Option<Destination>,
     sampler: FollowLinks,
     service_name: Option<String>,
@@ -34,7 +39,7 @@ struct Destination {
     /// For HTTP with the path.
     url: Uri,
     protocol: Protocol,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: HeaderMap,
     is_compressed: bool,
     /// The longest wait for an answer.
     timeout: Duration,
@@ -42,118 +47,35 @@ struct Destination {
     certificate: Option<PathBuf>,
 }
 
+/// Variables of OpenTelemetry that are not supported.
+const CLIENT_CERTIFICATES: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE"];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Http,
     Grpc,
 }
 
-impl FromStr for Protocol {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "http/protobuf" => Ok(Self::Http),
-            "grpc" => Ok(Self::Grpc),
-            _ => Err("expected http/protobuf or grpc"),
-        }
-    }
-}
-
-struct Exporter {
-    is_otlp: bool,
-}
-
-impl FromStr for Exporter {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "otlp" => Ok(Self { is_otlp: true }),
-            "none" => Ok(Self { is_otlp: false }),
-            _ => Err("expected otlp or none"),
-        }
-    }
-}
-
-struct Compression {
-    is_gzip: bool,
-}
-
-impl FromStr for Compression {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "gzip" => Ok(Self { is_gzip: true }),
-            "none" => Ok(Self { is_gzip: false }),
-            _ => Err("expected gzip or none"),
-        }
-    }
-}
-
-#[derive(Clone)]
-struct Collector(Uri);
-
-impl FromStr for Collector {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let uri: Option<Uri> = text.trim_end_matches('/').parse().ok();
-        uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
-            .map(Self)
-            .ok_or("expected a URL such as http://127.0.0.1:4318")
-    }
-}
-
-/// Headers in the form of OpenTelemetry: `name=value,name=value`, the values percent-encoded.
-struct Headers(Vec<(HeaderName, HeaderValue)>);
-
-impl FromStr for Headers {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let header = |pair: &str| {
-            let (name, value) = pair.split_once('=')?;
-            let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
-            let mut value = HeaderValue::from_str(&value).ok()?;
-            // Keeps the value out of debug output.
-            value.set_sensitive(true);
-            Some((name.trim().parse().ok()?, value))
-        };
-        let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
-        let headers: Option<Vec<_>> = pairs.map(header).collect();
-        headers.map(Self).ok_or("expected headers such as api-key=secret,tenant=7")
-    }
-}
-
 impl TraceSettings {
-    /// Reads the settings.
+    /// Reads the settings. An injector may set the variables of OpenTelemetry for all programs of a cluster: without a
+    /// destination, and with traces switched off, no value is a mistake.
     pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
-        let is_disabled: Option<bool> =
+        let is_disabled: Option<String> =
             environment.with_default("OTEL_SDK_DISABLED", "false", "`true`: no traces are made");
-        let exporter: Option<Exporter> =
+        let exporters: Option<String> =
             environment.with_default("OTEL_TRACES_EXPORTER", "otlp", "`otlp`, or `none`: no traces are made");
-        let destination = Destination::read(environment)?;
-        let sampler: Option<SamplerName> = environment.with_default(
-            "OTEL_TRACES_SAMPLER",
-            "parentbased_always_on",
-            "sampling of new traces: `always_on`, `always_off`, `traceidratio`; with the prefix `parentbased_`, a \
-             publisher's trace is sampled exactly if the publisher samples the trace",
-        );
-        let ratio = environment.with_default(
-            "OTEL_TRACES_SAMPLER_ARG",
-            "1.0",
-            "sampled part of all traces, 0.0 to 1.0, for `traceidratio` and `parentbased_traceidratio`",
-        );
-        let service_name =
-            environment.optional("OTEL_SERVICE_NAME", "name of the process in traces; default: its program");
-        let is_on = !is_disabled? && exporter?.is_otlp;
-        Some(Self {
-            destination: destination.filter(|_| is_on),
-            sampler: FollowLinks::new(sampler?, ratio?),
-            service_name,
-        })
+        let texts = Texts::read(environment)?;
+        let is_on = !is_disabled?.eq_ignore_ascii_case("true")
+            && exporters?.split(',').any(|exporter| exporter.trim() == "otlp")
+            && (texts.endpoint_for_traces.is_some() || texts.endpoint.is_some());
+        let service_name = texts.service_name.clone();
+        if !is_on {
+            return Some(Self { destination: None, sampler: FollowLinks::default(), service_name });
+        }
+        let checked = texts.check();
+        let (destination, sampler) = checked.map_err(|mistake| environment.mistake(mistake)).ok()?;
+        Some(Self { destination: Some(destination), sampler, service_name })
     }
 
     /// Starts the export; `None` without a destination.
@@ -165,13 +87,16 @@ impl TraceSettings {
     /// With a destination, outside a runtime of Tokio.
     pub(crate) fn provider(&self, service: &'static str) -> anyhow::Result<Option<SdkTracerProvider>> {
         let Some(destination) = &self.destination else { return Ok(None) };
+        let instance: u64 = rand::random();
         let ours = [
             KeyValue::new("service.name", service),
             KeyValue::new("service.namespace", "fanfare"),
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", format!("{instance:016x}")),
         ];
-        let resource =
-            Resource::builder_empty().with_attributes(ours).with_detector(Box::new(EnvResourceDetector::new()));
+        let resource = Resource::builder_empty()
+            .with_attributes(ours)
+            .with_detectors(&[Box::new(TelemetryResourceDetector), Box::new(EnvResourceDetector::new())]);
         let resource = match &self.service_name {
             Some(name) => resource.with_service_name(name.clone()),
             None => resource,
@@ -184,64 +109,172 @@ impl TraceSettings {
     }
 }
 
-impl Destination {
-    /// Reads the destination. A variable for traces alone comes before the variable for all signals. The outer `None`
-    /// stands for a mistake.
-    fn read(environment: &mut Environment) -> Option<Option<Self>> {
-        let for_traces: Option<Collector> = environment.optional(
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            "destination of traces, with the whole path, such as `http://127.0.0.1:4318/v1/traces`",
+/// Variables of the destination and of sampling, not yet checked. A variable for traces alone comes before the variable
+/// for all signals.
+struct Texts {
+    endpoint_for_traces: Option<String>,
+    endpoint: Option<String>,
+    protocol: String,
+    headers: Option<String>,
+    compression: String,
+    timeout: String,
+    certificate: Option<PathBuf>,
+    has_client_certificate: bool,
+    sampler: String,
+    ratio: String,
+    service_name: Option<String>,
+}
+
+impl Texts {
+    fn read(environment: &mut Environment) -> Option<Self> {
+        let (endpoint_for_traces, endpoint) = endpoints(environment);
+        let protocol = for_traces(
+            environment,
+            ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"],
+            "http/protobuf",
+            ["the same as `OTEL_EXPORTER_OTLP_PROTOCOL`", "`http/protobuf` or `grpc`"],
         );
-        let for_all: Option<Collector> = environment.optional(
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "destination of traces, such as `http://127.0.0.1:4318`; over HTTP, `/v1/traces` is added. Without a \
-             destination no traces are made",
+        let compression = for_traces(
+            environment,
+            ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"],
+            "none",
+            ["the same as `OTEL_EXPORTER_OTLP_COMPRESSION`", "`none` or `gzip`"],
         );
-        let protocol_for_traces: Option<Protocol> =
-            environment.optional("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "the same as `OTEL_EXPORTER_OTLP_PROTOCOL`");
-        let protocol: Option<Protocol> =
-            environment.with_default("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "`http/protobuf` or `grpc`");
-        let headers_for_traces: Option<(Headers, Secret)> =
+        let timeout = for_traces(
+            environment,
+            ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"],
+            "10000",
+            [
+                "the same as `OTEL_EXPORTER_OTLP_TIMEOUT`",
+                "longest wait for an answer of the collector, in milliseconds",
+            ],
+        );
+        let headers_for_traces: Option<(String, Secret)> =
             environment.secret("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "the same as `OTEL_EXPORTER_OTLP_HEADERS`");
-        let headers: Option<(Headers, Secret)> = environment.secret(
+        let headers: Option<(String, Secret)> = environment.secret(
             "OTEL_EXPORTER_OTLP_HEADERS",
             "headers of all exports, such as `api-key=secret,tenant=7`, with percent-encoded values",
-        );
-        let compression: Option<Compression> =
-            environment.with_default("OTEL_EXPORTER_OTLP_COMPRESSION", "none", "`none` or `gzip`");
-        let timeout = environment.number(
-            "OTEL_EXPORTER_OTLP_TIMEOUT",
-            "10000",
-            1..=600_000,
-            "longest wait for an answer of the collector, in milliseconds",
         );
         let certificate = environment.optional(
             "OTEL_EXPORTER_OTLP_CERTIFICATE",
             "PEM file of further root certificates, for a collector with an own authority",
         );
-        let protocol = protocol_for_traces.or(protocol);
-        let url =
-            for_traces.map(|collector| Some(collector.0)).or_else(|| for_all.map(|all| with_path(&all.0, protocol?)));
-        let settings = (protocol?, compression?.is_gzip, timeout?);
-        let Some(url) = url else { return Some(None) };
-        let (protocol, is_compressed, timeout) = settings;
-        Some(Some(Self {
-            url: url?,
-            protocol,
-            headers: headers_for_traces.or(headers).map(|(headers, _)| headers.0).unwrap_or_default(),
-            is_compressed,
-            timeout: Duration::from_millis(u64::try_from(timeout).unwrap_or(u64::MAX)),
+        let (sampler, ratio) = sampling(environment);
+        let meaning = "name of the process in traces; default: its program";
+        let service_name = environment.optional("OTEL_SERVICE_NAME", meaning);
+        Some(Self {
+            endpoint_for_traces,
+            endpoint,
+            protocol: protocol?,
+            headers: headers_for_traces.or(headers).map(|(headers, _)| headers),
+            compression: compression?,
+            timeout: timeout?,
             certificate,
-        }))
+            has_client_certificate: CLIENT_CERTIFICATES.iter().any(|name| environment.is_set(name)),
+            sampler: sampler?,
+            ratio: ratio?,
+            service_name,
+        })
+    }
+
+    /// Checks the values; the error names the variable, and no value.
+    fn check(self) -> Result<(Destination, FollowLinks), String> {
+        let fault = |name: &str, expected: &str| format!("{name}: expected {expected}");
+        let protocol = match self.protocol.as_str() {
+            "http/protobuf" => Protocol::Http,
+            "grpc" => Protocol::Grpc,
+            _ => return Err(fault("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf or grpc")),
+        };
+        let url = match (&self.endpoint_for_traces, &self.endpoint) {
+            (Some(whole), _) => collector(whole, ""),
+            (None, Some(base)) if protocol == Protocol::Http => collector(base, "/v1/traces"),
+            (None, base) => collector(base.as_deref().unwrap_or_default(), ""),
+        };
+        if self.has_client_certificate {
+            return Err("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: client certificates are not supported".to_owned());
+        }
+        let form = "a URL such as http://127.0.0.1:4318, without a query";
+        let destination = Destination {
+            url: url.ok_or_else(|| fault("OTEL_EXPORTER_OTLP_ENDPOINT", form))?,
+            protocol,
+            headers: headers(self.headers.as_deref().unwrap_or_default())
+                .ok_or_else(|| fault("OTEL_EXPORTER_OTLP_HEADERS", "headers such as api-key=secret,tenant=7"))?,
+            is_compressed: match self.compression.as_str() {
+                "gzip" => true,
+                "none" => false,
+                _ => return Err(fault("OTEL_EXPORTER_OTLP_COMPRESSION", "none or gzip")),
+            },
+            timeout: self
+                .timeout
+                .parse()
+                .map(Duration::from_millis)
+                .map_err(|_| fault("OTEL_EXPORTER_OTLP_TIMEOUT", "milliseconds, such as 10000"))?,
+            certificate: self.certificate,
+        };
+        let sampler = FollowLinks::new(&self.sampler, &self.ratio);
+        Ok((destination, sampler.map_err(|(name, expected)| fault(name, expected))?))
     }
 }
 
-/// The URL for traces below a collector's base URL.
-fn with_path(base: &Uri, protocol: Protocol) -> Option<Uri> {
-    match protocol {
-        Protocol::Grpc => Some(base.clone()),
-        Protocol::Http => format!("{}/v1/traces", base.to_string().trim_end_matches('/')).parse().ok(),
-    }
+/// The destination for traces alone, and for all signals.
+fn endpoints(environment: &mut Environment) -> (Option<String>, Option<String>) {
+    let endpoint_for_traces = environment.optional(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "destination of traces, with the whole path, such as `http://127.0.0.1:4318/v1/traces`",
+    );
+    let endpoint = environment.optional(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "destination of traces, such as `http://127.0.0.1:4318`; over HTTP, `/v1/traces` is added. Without a \
+         destination no traces are made",
+    );
+    (endpoint_for_traces, endpoint)
+}
+
+/// Name and argument of the sampler.
+fn sampling(environment: &mut Environment) -> (Option<String>, Option<String>) {
+    let sampler = environment.with_default(
+        "OTEL_TRACES_SAMPLER",
+        "parentbased_always_on",
+        "sampling of new traces: `always_on`, `always_off`, `traceidratio`; with the prefix `parentbased_`, a \
+         publisher's trace is sampled exactly if the publisher samples the trace",
+    );
+    let ratio = environment.with_default(
+        "OTEL_TRACES_SAMPLER_ARG",
+        "1.0",
+        "sampled part of all traces, 0.0 to 1.0, for `traceidratio` and `parentbased_traceidratio`",
+    );
+    (sampler, ratio)
+}
+
+/// The first set variable of `names`, else `default`.
+fn for_traces(
+    environment: &mut Environment,
+    [for_traces, for_all]: [&'static str; 2],
+    default: &'static str,
+    [meaning, meaning_for_all]: [&'static str; 2],
+) -> Option<String> {
+    let own: Option<String> = environment.optional(for_traces, meaning);
+    own.or(environment.with_default(for_all, default, meaning_for_all))
+}
+
+/// The URL of a collector, with `path` behind its own path.
+fn collector(text: &str, path: &str) -> Option<Uri> {
+    let uri: Uri = format!("{}{path}", text.trim_end_matches('/')).parse().ok()?;
+    let is_usable = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none();
+    is_usable.then_some(uri)
+}
+
+/// Headers in the form of OpenTelemetry: `name=value,name=value`, the values percent-encoded.
+fn headers(text: &str) -> Option<HeaderMap> {
+    let header = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+        let mut value = HeaderValue::from_str(&value).ok().filter(|value| value.to_str().is_ok())?;
+        // Keeps the value out of debug output.
+        value.set_sensitive(true);
+        Some((name.trim().parse::<HeaderName>().ok()?, value))
+    };
+    text.split(',').filter(|pair| !pair.trim().is_empty()).map(header).collect()
 }
 
 /// Reads the trace context of a request.
@@ -253,13 +286,18 @@ pub fn incoming_trace(headers: &HeaderMap) -> Option<TraceContext> {
 
 /// Makes a span a child of `parent`. The span must not have begun.
 pub fn set_parent(span: &Span, parent: &TraceContext) {
-    // Without an exporter, the span has no trace to join.
+    if span.is_disabled() {
+        return;
+    }
+    // A span that has begun keeps its parent.
     let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(span_context(parent)));
 }
 
 /// Links a span that begins a trace of its own to `other`. The span must not have begun: the link decides the sampling.
 pub fn link_to(span: &Span, other: &TraceContext) {
-    span.add_link(span_context(other));
+    if !span.is_disabled() {
+        span.add_link(span_context(other));
+    }
 }
 
 /// The trace context of `span`; `None` without an exporter.
@@ -308,7 +346,8 @@ mod tests {
         const BASE: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318/otlp/");
         let url = |values: &[(&str, &str)]| destination(values).expect("a destination").url.to_string();
         assert_eq!(url(&[BASE]), "https://collector:4318/otlp/v1/traces");
-        assert_eq!(url(&[BASE, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]), "https://collector:4318/otlp");
+        const GRPC: (&str, &str) = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc");
+        assert_eq!(url(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317"), GRPC]), "http://collector:4317/");
         let whole = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:1/x");
         assert_eq!(url(&[BASE, whole]), "http://traces:1/x");
     }
@@ -324,30 +363,37 @@ mod tests {
 
     #[test]
     fn headers_are_percent_decoded() {
-        let headers = "api-key=a%2Cb%3D,tenant = 7,".parse::<Headers>().expect("headers").0;
-        let headers: Vec<_> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
-        assert_eq!(headers, [("api-key", "a,b="), ("tenant", "7")]);
-        for bad in ["api-key", "a b=1", "a=%0A"] {
-            assert!(bad.parse::<Headers>().is_err(), "{bad}");
+        let read = headers("api-key=a%2Cb%3D,tenant = 7,").expect("headers");
+        let value = |name: &str| read.get(name).and_then(|value| value.to_str().ok());
+        assert_eq!((value("api-key"), value("tenant"), read.len()), (Some("a,b="), Some("7"), 2));
+        for bad in ["api-key", "a b=1", "a=%0A", "a=%C3%BC"] {
+            assert!(headers(bad).is_none(), "{bad}");
         }
     }
 
     #[test]
     fn each_mistake_is_named() {
-        for (name, value) in [
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        const BASE: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+        let mistakes = [
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
-            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "hunter2"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
-            ("OTEL_TRACES_EXPORTER", "zipkin"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/pem"),
             ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
             ("OTEL_TRACES_SAMPLER_ARG", "2"),
-            ("OTEL_SDK_DISABLED", "yes"),
-        ] {
-            let error = read(&[(name, value)]).expect_err(value);
+        ];
+        for (name, value) in mistakes {
+            let error = read(&[BASE, (name, value)]).expect_err(value);
             assert!(error.contains(name) && !error.contains("hunter2"), "{error}");
+            assert!(read(&[(name, value)]).is_ok(), "{name} is a mistake without a destination");
+            assert!(
+                read(&[BASE, (name, value), ("OTEL_SDK_DISABLED", "True")]).is_ok(),
+                "{name} is a mistake if disabled"
+            );
+        }
+        for url in ["collector:4318", "ftp://collector", "http://collector/?key=1"] {
+            assert!(read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", url)]).is_err(), "{url}");
         }
     }
 }

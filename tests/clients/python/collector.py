@@ -7,15 +7,25 @@ and becomes the collector.
 import json
 import os
 import pathlib
+import random
 import socket
 import sys
 
 import rotel
 
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-http, grpc = (each.getsockname()[1] for each in sockets)
-for each in sockets:
-    each.close()
+
+def free_port():
+    """A port below the range of outgoing connections, which no other program takes by chance."""
+    while True:
+        port = random.randrange(20000, 32000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
+        except OSError:
+            continue
+
+
+http, grpc = free_port(), free_port()
 print(json.dumps({"http": http, "grpc": grpc}), flush=True)
 agent = pathlib.Path(rotel.__file__).with_name("rotel-agent")
 arguments = [

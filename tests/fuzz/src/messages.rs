@@ -15,7 +15,6 @@ use fanfare_domain::{
     event::{
         Event, EventFields,
         parked::{Edit, Origin},
-        trace_context::TraceContext,
     },
 };
 use lapin::{
@@ -31,10 +30,6 @@ const LARGEST: usize = 4096;
 
 fn topology() -> Topology {
     Topology::new("fanfare".parse().expect("a prefix"), DelayQueues::new([]))
-}
-
-fn fresh() -> TraceContext {
-    TraceContext::from_random([1; 16], [1; 8])
 }
 
 /// An AMQP short string: at most 255 bytes of UTF-8.
@@ -54,7 +49,7 @@ fn incoming(bytes: &[u8], exchange: &str) -> Option<Incoming> {
 }
 
 fn read(incoming: &Incoming) -> Result<Event, Unreadable> {
-    decode_event(incoming, LARGEST, fresh(), now())
+    decode_event(incoming, LARGEST, now())
 }
 
 /// A decoded event keeps its meaning when encoded again or rerouted. An unreadable message is parked with the reason.

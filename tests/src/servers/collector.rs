@@ -15,6 +15,7 @@ use flate2::read::GzDecoder;
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::patience::until;
@@ -38,8 +39,8 @@ pub struct Span {
     pub kind: u64,
     /// True if the status is an error.
     pub is_error: bool,
-    /// Text and number attributes, as texts.
-    pub attributes: BTreeMap<String, String>,
+    /// Attributes: texts, and whole numbers.
+    pub attributes: BTreeMap<String, Value>,
     /// Trace id and span id of each link, in hex.
     pub links: Vec<(String, String)>,
 }
@@ -135,7 +136,7 @@ fn spans(request: &[u8]) -> Vec<Span> {
     for resource_spans in all(request, 1) {
         let of_resource: BTreeMap<_, _> =
             all(resource_spans, 1).flat_map(|resource| all(resource, 1)).map(attribute).collect();
-        let service = of_resource.get("service.name").cloned().unwrap_or_default();
+        let service = of_resource.get("service.name").and_then(Value::as_str).unwrap_or_default().to_owned();
         spans.extend(all(resource_spans, 2).flat_map(|scope| all(scope, 2)).map(|span| Span {
             service: service.clone(),
             trace: hex(first(span, 1)),
@@ -152,11 +153,11 @@ fn spans(request: &[u8]) -> Vec<Span> {
     spans
 }
 
-/// The key and the value of an attribute: a text, a truth value, or a whole number.
-fn attribute(attribute: &[u8]) -> (String, String) {
+/// The key and the value of an attribute: a text or a whole number.
+fn attribute(attribute: &[u8]) -> (String, Value) {
     let value = first(attribute, 2);
-    let number = number(value, 3).or_else(|| number(value, 2)).map(|number| number.to_string());
-    (text(first(attribute, 1)), number.unwrap_or_else(|| text(first(value, 1))))
+    let number = number(value, 3).map(|number| number.cast_signed());
+    (text(first(attribute, 1)), number.map_or_else(|| text(first(value, 1)).into(), Value::from))
 }
 
 enum Field<'a> {

@@ -6,7 +6,7 @@ use fanfare_broker::{Incoming, Unreadable, decode_event};
 use fanfare_domain::{
     application::{Application, Endpoint, EndpointStatus},
     delivery::{QueueReason, lease_duration},
-    event::{Content, Event, trace_context::TraceContext},
+    event::{Content, Event},
     ids::{DeliveryId, LeaseId},
     time::{saturating_add, saturating_sub, to_milliseconds},
 };
@@ -61,11 +61,11 @@ pub(crate) async fn run(
     while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
         let context = &events.context;
         let entered = context.enter();
-        let fresh = TraceContext::from_random(rand::random(), rand::random());
-        let (event, span) = match decode_event(&message, events.max_bytes, fresh.clone(), context.now()) {
-            Ok(event) => spans::process(&context.topology, &message, event, &fresh),
+        let span = spans::process(&context.topology, &message);
+        let event = match decode_event(&message, events.max_bytes, context.now()) {
+            Ok(event) => spans::continued(&span, event),
             Err(unreadable) => {
-                park::park(context, message, unreadable);
+                park::park(context, message, unreadable, span);
                 continue;
             }
         };
@@ -91,7 +91,7 @@ impl Events {
     /// Refreshes the configuration before the decision on an event, and waits for the database as long as necessary. An
     /// unknown application, setting or type may be new.
     async fn look_up(&self, received: Received, planned: &mpsc::Sender<Planned>, entered: Entered) {
-        let (message, event, _) = &received;
+        let (message, event, span) = &received;
         let context = &self.context;
         while !context.directory.refresh().await {
             let store = &context.database.store;
@@ -99,11 +99,13 @@ impl Events {
         }
         let Some(application) = context.directory.application(event.application) else {
             let unreadable = no_application(event, context.directory.is_unreadable(event.application));
-            return park::park(context, received.0, unreadable);
+            let span = span.clone();
+            return park::park(context, received.0, unreadable, span);
         };
         match application.check_type(&event.event_type) {
             Err(fault) if message.accepted_by().is_none() && !self.is_persisted(message, event).await => {
-                park::park(context, received.0, fault.into());
+                let span = span.clone();
+                park::park(context, received.0, fault.into(), span);
             }
             _ => self.accept(received, &application, planned, entered).await,
         }
@@ -132,7 +134,7 @@ impl Events {
                 "the event was accepted at {accepted_at}, and its deliveries would outlast its retention: publish the \
                  event again with a new id"
             );
-            return park::park(&self.context, message, Unreadable::new("retention_over", sentence));
+            return park::park(&self.context, message, Unreadable::new("retention_over", sentence), span);
         }
         match application.dialect.render_body(&event, accepted_at) {
             // The send fails only if the process stops. The broker then redelivers the message to another process.
@@ -141,7 +143,7 @@ impl Events {
                 drop(planned.send(Planned { message, new, direct, entered, span }).await);
             }
             Err(fault) => {
-                park::park(&self.context, message, Unreadable::new("malformed_json", fault.to_string()));
+                park::park(&self.context, message, Unreadable::new("malformed_json", fault.to_string()), span);
             }
         }
     }

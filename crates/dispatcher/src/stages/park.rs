@@ -8,14 +8,17 @@ use fanfare_service::crash_point;
 use fanfare_store::ParkedMessage;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
+use super::spans;
 use crate::{context::Context, metric};
 
 /// Rest of a message before the hand-back to the broker, if the database refuses the row.
 const REST: Duration = Duration::from_secs(5);
 
-/// Publishes an unreadable message to the parked queue, then acks the original.
-pub(crate) fn park(context: &Arc<Context>, message: Incoming, unreadable: Unreadable) {
+/// Publishes an unreadable message to the parked queue, then acks the original and ends its span.
+pub(crate) fn park(context: &Arc<Context>, message: Incoming, unreadable: Unreadable, span: Span) {
+    spans::fail(&span, unreadable.reason);
     tracing::warn!(
         reason = unreadable.reason,
         routing_key = message.routing_key,
@@ -30,6 +33,7 @@ pub(crate) fn park(context: &Arc<Context>, message: Incoming, unreadable: Unread
         parking.publisher.publish_until_confirmed(&parked).await;
         crash_point("park.confirmed");
         message.ack();
+        drop(span);
     });
 }
 

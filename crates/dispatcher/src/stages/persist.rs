@@ -93,7 +93,12 @@ impl Persist {
     /// creates the partitions and writes the event again.
     async fn refused(&self, planned: Planned, error: StoreError, stop: &CancellationToken) {
         if !error.lacks_partition() {
-            return park::park(&self.context, planned.message, Unreadable::new("not_storable", error.to_string()));
+            return park::park(
+                &self.context,
+                planned.message,
+                Unreadable::new("not_storable", error.to_string()),
+                planned.span,
+            );
         }
         let (persist, stop) = (self.clone(), stop.clone());
         self.context.tasks.spawn(async move {
@@ -105,7 +110,12 @@ impl Persist {
                     "the event was accepted at {accepted_at}, and its retention is over: publish the event again with \
                      a new id"
                 );
-                return park::park(&persist.context, planned.message, Unreadable::new("retention_over", sentence));
+                return park::park(
+                    &persist.context,
+                    planned.message,
+                    Unreadable::new("retention_over", sentence),
+                    planned.span,
+                );
             }
             let making = || database.store.create_partitions_of(accepted_at);
             let made = database.retry_until_available("creating partitions", making).await;
@@ -113,7 +123,7 @@ impl Persist {
                 Ok(()) => persist.write_again(vec![planned], &stop).await,
                 Err(error) => {
                     let unreadable = Unreadable::new("not_storable", error.to_string());
-                    park::park(&persist.context, planned.message, unreadable);
+                    park::park(&persist.context, planned.message, unreadable, planned.span);
                 }
             }
         });
@@ -157,7 +167,7 @@ impl Persist {
             application: new.event.application,
             event: new.event.id,
             event_type: new.event.event_type.clone(),
-            trace: Some(new.event.trace.clone()),
+            trace: new.event.trace.clone(),
             body: Bytes::from(std::mem::take(&mut new.body)),
         };
         if new.is_wide {
@@ -214,12 +224,12 @@ impl Persist {
         });
         let (reused, known): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|planned| reused.contains(&planned.new.event.id));
-        for Planned { message, new, .. } in reused {
+        for Planned { message, new, span, .. } in reused {
             let sentence = format!(
                 "the key belongs to event {}, which has another type or other data: publish the event with a new key",
                 new.event.id
             );
-            park::park(&self.context, message, Unreadable::new("key_reused", sentence));
+            park::park(&self.context, message, Unreadable::new("key_reused", sentence), span);
         }
         known
     }

@@ -13,6 +13,7 @@ use fanfare_service::crash_point;
 use fanfare_store::{DueRetry, Lease, Leased, TakenRetries};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::{
     batch,
@@ -66,7 +67,7 @@ fn read(context: &Arc<Context>, message: Incoming) -> Option<Due> {
     let retry = match decode_retry(&message) {
         Ok(retry) => retry,
         Err(unreadable) => {
-            park::park(context, message, unreadable);
+            park::park(context, message, unreadable, Span::none());
             return None;
         }
     };

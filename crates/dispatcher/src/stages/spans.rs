@@ -1,44 +1,44 @@
 //! Spans of an event's way, in the conventions of OpenTelemetry for
 //! [RabbitMQ](https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/) and for
-//! [HTTP clients](https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
+//! [HTTP clients](https://opentelemetry.io/docs/specs/semconv/http/http-spans/). Numbers are signed: the exporter makes
+//! texts of unsigned numbers.
 
 use fanfare_broker::{Incoming, Topology};
-use fanfare_domain::{
-    delivery::outcome::Outcome,
-    event::{Event, trace_context::TraceContext},
-};
+use fanfare_domain::{delivery::outcome::Outcome, event::Event};
 use fanfare_service::{link_to, set_parent, trace_of};
 use tracing::{Span, field::Empty, info_span};
 
 use super::InFlight;
 
-/// The span of a message, from its receipt to the ack, as a child of the publisher's span. The event continues the trace
-/// from the new span. An event with the trace `fresh` came without a trace.
-pub(super) fn process(
-    topology: &Topology,
-    message: &Incoming,
-    mut event: Event,
-    fresh: &TraceContext,
-) -> (Event, Span) {
-    let (exchange, queue) = (topology.events_exchange(), topology.events_queue());
+/// The span of a message, from its receipt to the ack, as a child of the publisher's span.
+pub(super) fn process(topology: &Topology, message: &Incoming) -> Span {
     let span = info_span!(
         "process",
-        otel.name = format!("process {queue}"),
+        otel.name = format!("process {}", topology.events_queue()),
         otel.kind = "consumer",
+        otel.status_code = Empty,
         "messaging.system" = "rabbitmq",
         "messaging.operation.name" = "process",
         "messaging.operation.type" = "process",
-        "messaging.destination.name" = format!("{exchange}:{}:{queue}", message.routing_key),
+        "messaging.destination.name" =
+            format!("{}:{}:{}", topology.events_exchange(), message.routing_key, topology.events_queue()),
         "messaging.rabbitmq.destination.routing_key" = message.routing_key,
         "messaging.message.id" = message.message_id,
-        "messaging.message.body.size" = message.body.len(),
-        "fanfare.event" = %event.id,
+        "messaging.message.body.size" = i64::try_from(message.body.len()).unwrap_or(i64::MAX),
+        "error.type" = Empty,
+        "fanfare.event" = Empty,
     );
-    if event.trace != *fresh {
-        set_parent(&span, &event.trace);
+    if let Some(parent) = message.trace() {
+        set_parent(&span, &parent);
     }
-    event.trace = trace_of(&span).unwrap_or(event.trace);
-    (event, span)
+    span
+}
+
+/// The event, with a trace that continues from the span of its message.
+pub(super) fn continued(span: &Span, mut event: Event) -> Event {
+    span.record("fanfare.event", tracing::field::display(event.id));
+    event.trace = trace_of(span).or(event.trace);
+    event
 }
 
 /// The span of an attempt. The first attempt belongs to the event's trace. A later attempt may come days later: it begins
@@ -53,17 +53,17 @@ pub(super) fn attempt(in_flight: &InFlight) -> Span {
         "http.request.method" = "POST",
         // Paths and queries of customers' URLs hold secrets.
         "url.full" = format!("{}/REDACTED", url.origin().ascii_serialization()),
-        "server.address" = url.host_str(),
-        "server.port" = url.port_or_known_default(),
+        "server.address" = url.host_str().map(|host| host.trim_matches(['[', ']'])),
+        "server.port" = url.port_or_known_default().map(i64::from),
         "http.request.resend_count" = Empty,
         "http.response.status_code" = Empty,
         "error.type" = Empty,
         "fanfare.delivery" = %in_flight.delivery,
         "fanfare.endpoint" = %in_flight.endpoint.id,
-        "fanfare.attempt" = in_flight.attempt,
+        "fanfare.attempt" = i64::from(in_flight.attempt),
     );
     if in_flight.attempt > 1 {
-        span.record("http.request.resend_count", in_flight.attempt - 1);
+        span.record("http.request.resend_count", i64::from(in_flight.attempt - 1));
     }
     match &in_flight.trace {
         Some(trace) if in_flight.attempt == 1 => set_parent(&span, trace),
@@ -75,12 +75,18 @@ pub(super) fn attempt(in_flight: &InFlight) -> Span {
 
 /// Records the outcome of an attempt in its span.
 pub(super) fn end_attempt(span: &Span, outcome: Outcome) {
-    if let Some(status) = outcome.status() {
-        span.record("http.response.status_code", status);
-    }
     match outcome.status() {
-        Some(..400) => {}
-        Some(status) => _ = span.record("error.type", status.to_string()).record("otel.status_code", "ERROR"),
-        None => _ = span.record("error.type", outcome.code()).record("otel.status_code", "ERROR"),
+        Some(status) => {
+            span.record("http.response.status_code", i64::from(status));
+            if status >= 400 {
+                fail(span, &status.to_string());
+            }
+        }
+        None => fail(span, outcome.code()),
     }
+}
+
+/// Marks a span as failed.
+pub(super) fn fail(span: &Span, error: &str) {
+    span.record("error.type", error).record("otel.status_code", "ERROR");
 }

@@ -15,11 +15,6 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Starts a new trace without a state.
-    pub fn from_random(trace: [u8; 16], span: [u8; 8]) -> Self {
-        Self { parent: Traceparent::from_random(trace, span), state: None }
-    }
-
     /// Reads the two headers. `None` without a valid `traceparent`; an unusable `tracestate` is dropped, as the
     /// recommendation permits.
     pub fn of_headers(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
@@ -46,13 +41,6 @@ pub struct Traceparent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a traceparent of the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")]
 pub struct InvalidTraceparent;
-
-impl Traceparent {
-    /// Starts a new trace, sampled, since no earlier caller could have asked for sampling.
-    pub fn from_random(trace: [u8; 16], span: [u8; 8]) -> Self {
-        Self { trace, span, flags: 1 }
-    }
-}
 
 impl fmt::Display for Traceparent {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

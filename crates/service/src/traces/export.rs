@@ -1,9 +1,15 @@
 //! Export of traces by OTLP, over HTTP or gRPC.
 
-use std::time::Duration;
+use std::{
+    error::Error,
+    mem,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use anyhow::Context;
 use async_trait::async_trait;
+use axum::http::HeaderMap;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -18,6 +24,9 @@ use tokio::{runtime::Handle, time::timeout};
 use tonic::transport::Endpoint;
 
 use super::{Destination, Protocol};
+
+/// Interval of pings on a connection over gRPC.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// The largest answer of the collector, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -42,17 +51,12 @@ fn over_http(destination: &Destination, connector: HttpsConnector<HttpConnector>
     let client = TraceClient {
         client: Client::builder(TokioExecutor::new()).build(connector),
         runtime: Handle::current(),
+        headers: destination.headers.clone(),
         timeout: destination.timeout,
+        is_failing: AtomicBool::new(false),
     };
-    let headers = destination.headers.iter().map(|(name, value)| {
-        let value = value.to_str().expect("checked when read");
-        (name.to_string(), value.to_owned())
-    });
-    let mut builder = SpanExporter::builder()
-        .with_http()
-        .with_http_client(client)
-        .with_endpoint(destination.url.to_string())
-        .with_headers(headers.collect());
+    let mut builder =
+        SpanExporter::builder().with_http().with_http_client(client).with_endpoint(destination.url.to_string());
     if destination.is_compressed {
         builder = builder.with_compression(Compression::Gzip);
     }
@@ -60,13 +64,24 @@ fn over_http(destination: &Destination, connector: HttpsConnector<HttpConnector>
 }
 
 fn over_grpc(destination: &Destination, connector: HttpsConnector<HttpConnector>) -> anyhow::Result<SpanExporter> {
-    let endpoint = Endpoint::from(destination.url.clone()).timeout(destination.timeout);
-    let metadata = MetadataMap::from_headers(destination.headers.iter().cloned().collect());
+    let endpoint = Endpoint::from(destination.url.clone())
+        .timeout(destination.timeout)
+        .connect_timeout(destination.timeout)
+        // Without pings, a silent connection would fail all exports for many minutes.
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(destination.timeout);
+    let metadata = MetadataMap::from_headers(destination.headers.clone());
     let mut builder = SpanExporter::builder()
         .with_tonic()
         .with_channel(endpoint.connect_with_connector_lazy(connector))
         .with_timeout(destination.timeout)
-        .with_metadata(metadata);
+        // Behind the headers that the library itself reads from the environment.
+        .with_interceptor(move |mut request: tonic::Request<()>| {
+            let mut headers = mem::take(request.metadata_mut()).into_headers();
+            headers.extend(metadata.clone().into_headers());
+            *request.metadata_mut() = MetadataMap::from_headers(headers);
+            Ok(request)
+        });
     if destination.is_compressed {
         builder = builder.with_compression(Compression::Gzip);
     }
@@ -91,19 +106,45 @@ fn connector(destination: &Destination) -> anyhow::Result<HttpsConnector<HttpCon
 struct TraceClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: Handle,
+    headers: HeaderMap,
     timeout: Duration,
+    /// True after a failed export. The exporter logs no causes.
+    is_failing: AtomicBool,
 }
 
 #[async_trait]
 impl HttpClient for TraceClient {
-    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        // In place of the headers that the library itself reads from the environment.
+        request.headers_mut().extend(self.headers.clone());
         let answer = self.client.request(request.map(Full::new));
         let exchange = async {
             let (head, body) = answer.await?.into_parts();
             let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
-            Ok(Response::from_parts(head, body))
+            Ok::<_, HttpError>(Response::from_parts(head, body))
         };
         let limit = self.timeout;
-        self.runtime.spawn(async move { timeout(limit, exchange).await }).await??
+        let sent = self.runtime.spawn(async move { timeout(limit, exchange).await }).await?;
+        let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {limit:?}").into()));
+        let was_failing = self.is_failing.swap(sent.is_err(), Ordering::Relaxed);
+        match &sent {
+            Err(error) if !was_failing => {
+                tracing::warn!(error = causes(&**error), "traces cannot be exported");
+            }
+            Ok(_) if was_failing => tracing::info!("traces are exported again"),
+            _ => {}
+        }
+        sent
     }
+}
+
+/// An error with its causes.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
 }

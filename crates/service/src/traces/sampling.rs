@@ -1,69 +1,40 @@
 //! Sampling of traces.
 
-use std::str::FromStr;
-
 use opentelemetry::{
     Context, KeyValue,
     trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState},
 };
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
-/// Name of a sampler, in the words of OpenTelemetry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SamplerName {
-    AlwaysOn,
-    AlwaysOff,
-    Ratio,
-    ParentBasedAlwaysOn,
-    ParentBasedAlwaysOff,
-    ParentBasedRatio,
-}
-
-impl FromStr for SamplerName {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "always_on" => Ok(Self::AlwaysOn),
-            "always_off" => Ok(Self::AlwaysOff),
-            "traceidratio" => Ok(Self::Ratio),
-            "parentbased_always_on" => Ok(Self::ParentBasedAlwaysOn),
-            "parentbased_always_off" => Ok(Self::ParentBasedAlwaysOff),
-            "parentbased_traceidratio" => Ok(Self::ParentBasedRatio),
-            _ => Err("expected always_on, always_off or traceidratio, alone or behind parentbased_"),
-        }
-    }
-}
-
-/// Sampled part of all traces, from 0 to 1.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ratio(f64);
-
-impl FromStr for Ratio {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
-        ratio.map(Self).ok_or("expected a number from 0.0 to 1.0")
-    }
-}
-
-/// Samples a span that begins a trace and has a link exactly if the linked trace is sampled: the attempts of an event are
-/// sampled all or none. The sampler of the settings decides all other spans.
+/// Samples a span that begins a trace and has a link exactly if the linked trace is sampled: either all attempts of an
+/// event are sampled, or none. The sampler of the settings decides all other spans.
 #[derive(Debug, Clone)]
 pub(super) struct FollowLinks(Sampler);
 
+impl Default for FollowLinks {
+    fn default() -> Self {
+        Self(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
+    }
+}
+
 impl FollowLinks {
-    pub(super) fn new(name: SamplerName, Ratio(ratio): Ratio) -> Self {
-        let parent_based = |root| Sampler::ParentBased(Box::new(root));
-        Self(match name {
-            SamplerName::AlwaysOn => Sampler::AlwaysOn,
-            SamplerName::AlwaysOff => Sampler::AlwaysOff,
-            SamplerName::Ratio => Sampler::TraceIdRatioBased(ratio),
-            SamplerName::ParentBasedAlwaysOn => parent_based(Sampler::AlwaysOn),
-            SamplerName::ParentBasedAlwaysOff => parent_based(Sampler::AlwaysOff),
-            SamplerName::ParentBasedRatio => parent_based(Sampler::TraceIdRatioBased(ratio)),
-        })
+    /// Picks a sampler by the values of `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`.
+    ///
+    /// # Errors
+    /// The variable with a wrong value, and the permitted values.
+    pub(super) fn new(name: &str, ratio: &str) -> Result<Self, (&'static str, &'static str)> {
+        let ratio = ratio.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+        let ratio = ratio.ok_or(("OTEL_TRACES_SAMPLER_ARG", "a number from 0.0 to 1.0"))?;
+        let root = match name.strip_prefix("parentbased_").unwrap_or(name) {
+            "always_on" => Sampler::AlwaysOn,
+            "always_off" => Sampler::AlwaysOff,
+            "traceidratio" => Sampler::TraceIdRatioBased(ratio),
+            _ => {
+                let expected = "always_on, always_off or traceidratio, alone or behind parentbased_";
+                return Err(("OTEL_TRACES_SAMPLER", expected));
+            }
+        };
+        Ok(Self(if name.starts_with("parentbased_") { Sampler::ParentBased(Box::new(root)) } else { root }))
     }
 }
 
@@ -104,7 +75,7 @@ mod tests {
             let (trace, span) = (TraceId::from_bytes([1; 16]), SpanId::from_bytes([1; 8]));
             SpanContext::new(trace, span, flags, true, TraceState::default())
         };
-        let sampler = FollowLinks::new(name.parse().expect("a sampler"), Ratio(0.0));
+        let sampler = FollowLinks::new(name, "0.0").expect("a sampler");
         let parent = parent.map(|flags| Context::new().with_remote_span_context(context(flags)));
         let links: Vec<Link> = link.map(|flags| Link::new(context(flags), Vec::new(), 0)).into_iter().collect();
         let trace = TraceId::from_bytes([255; 16]);

@@ -19,16 +19,23 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 2] = [
+const MIGRATIONS: [Embedded; 3] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
         sql: include_str!("../../migrations/V1__schema.sql"),
     },
     Embedded {
-        name: "V2__trace_context",
-        purpose: "Columns for trace contexts. Locks: endpoints and events, exclusively, for milliseconds.",
-        sql: include_str!("../../migrations/V2__trace_context.sql"),
+        name: "V2__tracestate",
+        purpose: "A column for the trace state of events. Locks: events and all its partitions, exclusively, for \
+                  milliseconds. The migration waits at most 2 s for each lock, and tries again up to 30 times. Writes of \
+                  events wait as long as the migration.",
+        sql: include_str!("../../migrations/V2__tracestate.sql"),
+    },
+    Embedded {
+        name: "V3__trace_context",
+        purpose: "A column for endpoints that receive trace contexts. Locks: endpoints, exclusively, for milliseconds.",
+        sql: include_str!("../../migrations/V3__trace_context.sql"),
     },
 ];
 

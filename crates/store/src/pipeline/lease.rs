@@ -249,7 +249,7 @@ fn payload(keyring: &Keyring, event: EventId, row: &Row) -> Option<LeasedEvent> 
     Some(LeasedEvent { event_type, body, trace: trace_context(row) })
 }
 
-/// The trace context of an event's row; `None` if the row is corrupt.
+/// The trace context of an event's row, if the event has one.
 pub(super) fn trace_context(row: &Row) -> Option<TraceContext> {
     TraceContext::of_headers(row.get("traceparent"), row.get("tracestate"))
 }

@@ -167,13 +167,18 @@ fn event_columns<'a>(
         .column("occurred_at", "timestamptz", |(new, _)| new.event.occurred_at)
         .column("body", "text", |(_, body)| body.shown)
         .column("matches", "int", |(new, _)| i32::try_from(new.matches).unwrap_or(i32::MAX))
-        .column("traceparent", "text", |(new, _)| new.event.trace.parent.to_string())
-        .column("tracestate", "text", |(new, _)| new.event.trace.state.as_deref())
+        .column("traceparent", "text", |(new, _)| traceparent(&new.event))
+        .column("tracestate", "text", |(new, _)| new.event.trace.as_ref().and_then(|trace| trace.state.as_deref()))
         .column("content", "bytea", |(new, _)| new.content.as_ref().map(|content| content.0.as_slice()))
         .column("body_key_name", "text", |(_, body)| body.key_name())
         .column("body_ciphertext", "bytea", |(_, body)| body.ciphertext())
         .column("derived", "bool", |(new, _)| new.event.id.accepted_at().is_none())
         .column("is_wide", "bool", |(new, _)| new.is_wide)
+}
+
+/// Text of the column `traceparent`: empty without a trace, since the first release reads no NULL there.
+pub(crate) fn traceparent(event: &Event) -> String {
+    event.trace.as_ref().map(|trace| trace.parent.to_string()).unwrap_or_default()
 }
 
 /// Inserts the new events of `input`. The CTE `fresh` yields (id, application_id, accepted_at) of each new event.

@@ -3,8 +3,9 @@
 use fanfare_domain::delivery::{FailureReason, State};
 
 use crate::{
-    AttemptRecord, NewEvent, NextState, Store, StoreError, connection::store::milliseconds,
-    pipeline::bodies::StoredBody,
+    AttemptRecord, NewEvent, NextState, Store, StoreError,
+    connection::store::milliseconds,
+    pipeline::{bodies::StoredBody, persist::traceparent},
 };
 
 // A success is inline in the delivery's row, as any prompt success of attempt 1.
@@ -57,7 +58,7 @@ impl Store {
                     &event.application.0,
                     &event.event_type.as_str(),
                     &body.shown,
-                    &event.trace.parent.to_string(),
+                    &traceparent(event),
                     &new.content.as_ref().map(|content| content.0.as_slice()),
                     &body.key_name(),
                     &body.ciphertext(),

@@ -18,8 +18,8 @@ use crate::scene::Scene;
 /// Time in which all attempts at an endpoint fail. Retry messages and scheduled deliveries of both releases then wait.
 const FAILING: Duration = Duration::from_millis(700);
 
-/// Newest requests that must show a change of the configuration. Each of the four dispatchers sent one of them, but for
-/// a chance of 4 × 0.75^40.
+/// Newest requests that must show a change of the configuration. The chance that one of four dispatchers sent no request
+/// of so many is 4 × 0.75^40.
 const SHOW_CHANGE: usize = 40;
 
 /// Messages without a `message_id` in each roll. The dispatcher that parks a message is chance.
@@ -44,6 +44,7 @@ impl Scene {
     /// Starts processes of `new` beside the running processes, has both work on the same events, and ends the old ones.
     async fn roll_to(&mut self, new: Release) {
         let old = mem::replace(&mut self.world.release, new.clone());
+        assert_ne!(old, new, "both releases are the same");
         let (old_ingests, old_dispatchers) = (mem::take(&mut self.ingests), mem::take(&mut self.dispatchers));
         self.fail_for_a_while().await;
         self.fill();

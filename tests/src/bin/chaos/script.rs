@@ -70,14 +70,15 @@ impl Script {
         runs.into_iter().map(alone).collect()
     }
 
-    /// A scene for all runs with the same number of nodes and the same first release; each run is a brief step. Steps
-    /// with greater losses come last, behind a closing of the ledger. The strict comparison thereby comes first.
+    /// A scene for all runs with the same number of nodes; each run is a brief step. A fault of the release has a scene of
+    /// its own. Steps with greater losses come last, behind a closing of the ledger. The strict comparison thereby comes
+    /// first.
     pub(crate) fn together(mut runs: Vec<Vec<Fault>>) -> Vec<Self> {
         let loss = |faults: &Vec<Fault>| faults.iter().map(|fault| fault.allowed(BRIEF).missing).max();
         let scene = |faults: &[Fault]| (begin_with_previous(faults), nodes(faults));
         runs.sort_by_key(|faults| (scene(faults), loss(faults)));
         let mut times = Times::default();
-        let scenes = runs.chunk_by(|faults, next| scene(faults) == scene(next));
+        let scenes = runs.chunk_by(|faults, next| scene(faults) == scene(next) && !begin_with_previous(faults));
         scenes
             .map(|runs| {
                 let mut steps = Vec::new();

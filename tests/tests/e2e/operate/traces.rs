@@ -2,7 +2,6 @@
 //! for endpoints.
 
 use std::{
-    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     process::Stdio,
     sync::Arc,
@@ -16,7 +15,7 @@ use fanfare_tests::{
     servers::collector::{Collector, Span},
     world::World,
 };
-use hyper::Method;
+use hyper::{Method, Uri};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, copy_bidirectional},
@@ -102,9 +101,10 @@ async fn publish(world: &World, event_type: &str, trace: &str, flags: &str) {
     assert_eq!(answer.status, 202, "{}", answer.body);
 }
 
-fn has(span: &Span, attributes: &[(&str, &str)]) {
-    for (name, value) in attributes {
-        assert_eq!(span.attributes.get(*name).map(String::as_str), Some(*value), "{name} of {span:#?}");
+/// Asserts that a span has the members of `attributes`, each with the right type.
+fn has(span: &Span, attributes: &Value) {
+    for (name, value) in attributes.as_object().expect("an object") {
+        assert_eq!(span.attributes.get(name), Some(value), "{name} of {span:#?}");
     }
 }
 
@@ -128,21 +128,32 @@ async fn one_trace_leads_from_publishing_to_the_first_attempt() {
 
     let request = collector.span("ingest", "POST /api/v1/events", HTTP).await;
     assert_eq!((&*request.parent, request.kind), (PUBLISHER, SERVER));
-    has(&request, &[("http.route", "/api/v1/events"), ("http.response.status_code", "202"), ("url.scheme", "http")]);
+    let attributes = json!({ "http.route": "/api/v1/events", "http.response.status_code": 202, "url.scheme": "http" });
+    has(&request, &attributes);
     let send = collector.span("ingest", &format!("send {exchange}"), HTTP).await;
     assert_eq!((&send.parent, send.kind), (&request.id, PRODUCER));
     let destination = format!("{exchange}:{routing_key}");
-    has(&send, &[("messaging.system", "rabbitmq"), ("messaging.destination.name", &*destination)]);
+    has(&send, &json!({ "messaging.system": "rabbitmq", "messaging.destination.name": destination }));
     let process = collector.span("dispatcher", &format!("process {exchange}"), HTTP).await;
     assert_eq!((&process.parent, process.kind), (&send.id, CONSUMER));
-    has(
-        &process,
-        &[("messaging.operation.type", "process"), ("messaging.rabbitmq.destination.routing_key", &*routing_key)],
-    );
+    let size = json!({ "type": "a", "data": 1 }).to_string().len();
+    let attributes = json!({
+        "messaging.operation.type": "process",
+        "messaging.rabbitmq.destination.routing_key": routing_key,
+        "messaging.message.body.size": size,
+    });
+    has(&process, &attributes);
     let attempt = collector.span("dispatcher", "POST", HTTP).await;
     assert_eq!((&attempt.parent, attempt.kind), (&process.id, CLIENT));
-    has(&attempt, &[("http.response.status_code", "200"), ("server.address", "127.0.0.1"), ("fanfare.attempt", "1")]);
-    assert!(attempt.attributes["url.full"].ends_with("/REDACTED"), "{attempt:#?}");
+    let receiver: Uri = world.receiver.url("").parse().expect("a URL");
+    let attributes = json!({
+        "http.response.status_code": 200,
+        "server.address": "127.0.0.1",
+        "server.port": receiver.port_u16(),
+        "url.full": format!("{receiver}REDACTED"),
+        "fanfare.attempt": 1,
+    });
+    has(&attempt, &attributes);
     assert_eq!(attempt.state, "vendor=1,other=2");
 
     // Over AMQP, the publisher's span is the parent of the dispatcher's.
@@ -176,10 +187,10 @@ async fn later_attempts_are_linked_and_sampled_with_their_event() {
 
     let first = collector.span("dispatcher", "POST", HTTP).await;
     assert!(first.is_error, "{first:#?}");
-    has(&first, &[("error.type", "500"), ("http.response.status_code", "500")]);
+    has(&first, &json!({ "error.type": "500", "http.response.status_code": 500 }));
     let second =
         collector.span_of("the second attempt", |span| span.attributes.contains_key("http.request.resend_count")).await;
-    has(&second, &[("http.request.resend_count", "1"), ("fanfare.attempt", "2"), ("http.response.status_code", "200")]);
+    has(&second, &json!({ "http.request.resend_count": 1, "fanfare.attempt": 2, "http.response.status_code": 200 }));
     assert_ne!(second.trace, HTTP);
     assert_eq!(second.parent, "");
     assert_eq!(second.links, [(HTTP.to_owned(), first.parent.clone())]);
@@ -282,44 +293,44 @@ async fn an_endpoint_gets_the_trace_context_only_on_request() {
     assert_eq!(refused.status, 422, "{}", refused.body);
 }
 
-/// An event's trace is stored for the retries. An event without a trace gets a new trace.
+/// A message that cannot be processed ends its span with the reason. A caller without a key begins no trace.
 #[tokio::test]
-async fn every_event_has_a_trace() {
-    let world = World::new().await;
+async fn failures_are_visible_and_strangers_decide_nothing() {
+    let collector = Collector::start().await;
+    let world = World::of_variables(&exporting(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())])).await;
     let _dispatcher = world.dispatcher().await;
+    let headers = [("traceparent", &*traceparent(AMQP, SAMPLED))];
+    let routing_key = format!("{}.a", world.application);
+    world.broker().await.publish(&routing_key, None, &headers, r#"{"data":1}"#).await.expect("the broker");
+    let parked = collector.span_of("the parked message", |span| span.trace == AMQP).await;
+    assert!(parked.is_error, "{parked:#?}");
+    has(&parked, &json!({ "error.type": "missing_message_id" }));
+
+    let headers = [("traceparent", &*traceparent(OTHER, SAMPLED))];
+    let stranger = world.client().with_key("fk_unknown");
+    let answer = stranger.send(Method::GET, "webhooks", &headers, "").await.expect("an answer");
+    assert_eq!(answer.status, 401);
+    let is_refusal = |span: &Span| span.attributes.get("http.response.status_code") == Some(&json!(401));
+    let refused = collector.span_of("the refused request", is_refusal).await;
+    assert_ne!(refused.trace, OTHER);
+    assert_eq!(refused.parent, "");
+}
+
+/// Without an exporter, Fanfare invents no trace: a receiver would look for a parent that does not exist.
+#[tokio::test]
+async fn an_event_without_a_trace_gets_none() {
+    let world = World::shared().await;
+    let asks = json!({ "url": world.receiver.url("asks"), "events": ["*"], "trace_context": true });
+    world.client().post("webhooks", &asks).await.data();
+    world.known().await;
     let broker = world.broker().await;
     let routing_key = format!("{}.a", world.application);
-    let own = traceparent("4bf92f3577b34da6a3ce929d0e0e4736", SAMPLED);
-    world.publish(&json!({ "type": "a", "data": 1, "id": "http" })).await;
-    for (id, header) in [("amqp", None), ("own", Some(&*own)), ("broken", Some("00-0-0-01"))] {
+    world.publish(&json!({ "type": "a", "data": 1 })).await;
+    for (id, header) in [("none", None), ("broken", Some("00-0-0-01"))] {
         let headers: Vec<_> = header.map(|value| ("traceparent", value)).into_iter().collect();
         broker.publish(&routing_key, Some(id), &headers, r#"{"data":1}"#).await.expect("the broker");
     }
-    let database = world.database().await;
-    let rows = until("four events", async || {
-        let rows = database.query("SELECT key, traceparent FROM events", &[]).await.expect("the events");
-        (rows.len() == 4).then_some(rows)
-    })
-    .await;
-    for row in &rows {
-        let (key, trace): (&str, &str) = (row.get("key"), row.get("traceparent"));
-        assert!(is_traceparent(trace), "{key} has {trace:?}");
-        assert_eq!(key == "own", trace == own, "{key} has {trace:?}");
-    }
-    let traces: BTreeSet<&str> = rows.iter().map(|row| &row.get::<_, &str>("traceparent")[3..35]).collect();
-    assert_eq!(traces.len(), 4, "two events share a trace");
-}
-
-/// True if a text follows the specification (<https://www.w3.org/TR/trace-context/#traceparent-header>).
-fn is_traceparent(text: &str) -> bool {
-    let is_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let is_some = |part: &str| part.bytes().any(|byte| byte != b'0');
-    match text.split('-').collect::<Vec<_>>()[..] {
-        ["00", trace, span, flags] => {
-            [(trace, 32), (span, 16), (flags, 2)].iter().all(|&(part, length)| part.len() == length && is_hex(part))
-                && is_some(trace)
-                && is_some(span)
-        }
-        _ => false,
-    }
+    let received = world.receiver.wait_for("asks", 3).await;
+    assert!(received.iter().all(|request| request.header("traceparent").is_empty()), "{received:#?}");
+    assert_eq!(world.rows("events", "traceparent <> ''").await, 0);
 }

@@ -56,8 +56,8 @@ pub(crate) struct New {
     email: Option<String>,
     /// Additional headers of all deliveries, at most 20. The values are stored encrypted, and never shown.
     headers: Option<BTreeMap<String, String>>,
-    /// `true`: deliveries carry `traceparent` and `tracestate` (W3C Trace Context), so that the receiver's spans join
-    /// the event's trace. Default: `false`.
+    /// `true`: deliveries carry `traceparent` and `tracestate` (W3C Trace Context), if the event or the attempt has a
+    /// trace. Default: `false`.
     trace_context: Option<bool>,
 }
 

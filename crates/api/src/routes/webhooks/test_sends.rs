@@ -11,17 +11,18 @@ use fanfare_domain::{
     event::{
         Content, Event, EventType,
         catalogue::{Catalogue, EMPTY_SAMPLE, nearest},
-        trace_context::TraceContext,
         with_suggestion,
     },
     ids::{DeliveryId, EventId, LeaseId},
 };
 use fanfare_outbound::{Probe, Request};
+use fanfare_service::trace_of;
 use fanfare_store::{AttemptRecord, NewEvent, NextState};
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tracing::Span;
 use utoipa::ToSchema;
 
 use crate::{
@@ -188,7 +189,7 @@ fn test_event(
         key: None,
         data,
         occurred_at: None,
-        trace: TraceContext::from_random(rand::random(), rand::random()),
+        trace: None,
     };
     let accepted_at = event.id.accepted_at().unwrap_or(now);
     let body = application.dialect.render_body(&event, accepted_at);
@@ -202,6 +203,8 @@ impl ApiState {
     async fn send(&self, endpoint: &Arc<Endpoint>, new: &NewEvent) -> (AttemptRecord, Probe) {
         let started_at = self.store.now();
         let delivery = DeliveryId::derive(new.accepted_at, new.event.id, endpoint.id);
+        // The span of the request.
+        let trace = trace_of(&Span::current());
         let sending = Sending {
             event: new.event.id,
             event_type: &new.event.event_type,
@@ -209,7 +212,7 @@ impl ApiState {
             delivery,
             attempt: 1,
             replay: None,
-            trace: Some(&new.event.trace),
+            trace: trace.as_ref(),
             at: started_at,
         };
         let body = Bytes::copy_from_slice(new.body.as_bytes());

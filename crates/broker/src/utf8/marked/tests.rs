@@ -1,9 +1,6 @@
 use fanfare_domain::{
     delivery::delay::DelayQueues,
-    event::{
-        parked::{Edit, Origin},
-        trace_context::TraceContext,
-    },
+    event::parked::{Edit, Origin},
 };
 use jiff::Timestamp;
 use lapin::{BasicProperties, types::LongString};
@@ -77,7 +74,7 @@ fn now() -> Timestamp {
 
 /// Reason for parking an event.
 fn refusal(incoming: &Incoming) -> Option<Unreadable> {
-    decode_event(incoming, 1000, TraceContext::from_random([1; 16], [1; 8]), now()).err()
+    decode_event(incoming, 1000, now()).err()
 }
 
 #[test]

@@ -1,0 +1,2 @@
+-- The publisher's `tracestate`, beside `traceparent`.
+ALTER TABLE events ADD COLUMN tracestate text;
