@@ -50,7 +50,7 @@ test-rabbitmq: toolchain $(node_clients)/node_modules/.package-lock.json ## Run 
 	  env --unset=AMQP_URL deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test -p fanfare-tests; \
 	  AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos --only $(broker_faults)
 
-test-deploy: toolchain ## Test chart, alerts, dashboards and YAML for operators
+test-deploy: toolchain ## Test chart, image, pods, alerts and dashboards for operators; the image and the pods need root
 	@cargo build --workspace --all-targets
 	@env --unset=AMQP_URL --unset=DATABASE_URL deploy/dev/with-services tests/deploy/run
 
