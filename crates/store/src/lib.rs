@@ -37,6 +37,7 @@ pub use history::{
 };
 pub use operations::{
     advisory_locks::{AdvisoryLock, Job},
+    archive::{ArchivedRow, DailyTable, ExpiredDay},
     census::Census,
     examine::{ApplicationCounts, DatabaseFacts, SeenProcess},
     migrations::PlannedMigration,

@@ -1,6 +1,7 @@
-//! Operation: migrations, partitions, retention, advisory locks, re-encryption.
+//! Operation: migrations, partitions, retention, advisory locks, re-encryption, pages for the archive.
 
 pub(crate) mod advisory_locks;
+pub(crate) mod archive;
 pub(crate) mod census;
 pub(crate) mod examine;
 pub(crate) mod migrations;

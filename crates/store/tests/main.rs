@@ -17,6 +17,7 @@ mod retries;
 
 /// Migrations, partitions, and numbers for operators.
 mod operations {
+    mod archive;
     mod census;
     mod migrations;
     mod retention;

@@ -51,6 +51,17 @@ pub struct AdvisoryLock {
 }
 
 impl AdvisoryLock {
+    /// Checks that the session, and thereby the lock, still exists.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the session has ended: another process may hold the lock.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        if let Some(connection) = &self.connection {
+            connection.batch_execute("SELECT 1").await?;
+        }
+        Ok(())
+    }
+
     /// Unlocks, and returns the connection to the pool.
     pub async fn unlock(mut self) {
         let Some(connection) = &self.connection else { return };

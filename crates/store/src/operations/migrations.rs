@@ -132,7 +132,7 @@ impl Store {
     }
 
     /// Version of the newest migration in the database; 0 without a schema.
-    pub(super) async fn newest_migration(&self) -> Result<i64, StoreError> {
+    pub async fn newest_migration(&self) -> Result<i64, StoreError> {
         let connection = self.connection().await?;
         let present = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
         if !connection.query_one(present, &[]).await?.get::<_, bool>(0) {

@@ -68,12 +68,27 @@ SELECT count(*) FROM ended"
         let limit = Day::of(line, 0).name();
         let mut dropped = Vec::new();
         for table in DAILY {
-            dropped.extend(self.drop_before(table, &format!("{table}_{limit}"), 8).await?);
+            for name in self.tables_before(table, &format!("{table}_{limit}"), 8).await? {
+                self.drop_partition(table, &name).await?;
+                dropped.push(name);
+            }
         }
-        // A key outlives the events of its month.
-        let month = &limit[..7];
-        dropped.extend(self.drop_before("event_keys", &format!("event_keys_{month}"), 6).await?);
+        dropped.extend(self.drop_event_keys(line).await?);
         Ok(dropped)
+    }
+
+    /// Detaches and drops the keys of events of the months before a moment. A key outlives the events of its month.
+    /// Returns the names of the dropped tables.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] after the lock timeout.
+    pub async fn drop_event_keys(&self, before: Timestamp) -> Result<Vec<String>, StoreError> {
+        let month = &Day::of(before, 0).name()[..7];
+        let names = self.tables_before("event_keys", &format!("event_keys_{month}"), 6).await?;
+        for name in &names {
+            self.drop_partition("event_keys", name).await?;
+        }
+        Ok(names)
     }
 
     /// Removes open deliveries below the line whose partitions are gone. Returns the number of removed deliveries.
@@ -82,30 +97,31 @@ SELECT count(*) FROM ended"
         Ok(self.connection().await?.execute(statement, &[&first_id(line)]).await?)
     }
 
-    async fn drop_before(&self, table: &str, limit: &str, digits: usize) -> Result<Vec<String>, StoreError> {
-        let mut connection = self.connection().await?;
-        // The name finds a table that was detached before its process died.
-        let statement = "SELECT relname::text, relispartition FROM pg_class
+    /// Names of a table's partitions before `limit`, sorted. The name finds a table that was detached before its process
+    /// died.
+    async fn tables_before(&self, table: &str, limit: &str, digits: i32) -> Result<Vec<String>, StoreError> {
+        let statement = "SELECT relname::text FROM pg_class
                          WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
                            AND relname ~ ('^' || $1 || '_p[0-9]{' || $3 || '}$') AND relname < $2 ORDER BY 1";
-        let old = connection.query(statement, &[&table, &limit, &digits.to_string()]).await?;
-        let mut dropped = Vec::new();
-        for row in old {
-            let (name, is_attached): (String, bool) = (row.get(0), row.get(1));
-            if is_attached {
-                let transaction = connection.transaction().await?;
-                transaction.batch_execute(LOCK_TIMEOUT).await?;
-                transaction.batch_execute(&format!("ALTER TABLE {table} DETACH PARTITION {name}")).await?;
-                transaction.commit().await?;
-            }
-            let indexes = "SELECT indexrelid::regclass::text FROM pg_index
-                           WHERE indrelid = $1::text::regclass AND NOT indisprimary";
-            for index in connection.query(indexes, &[&name]).await? {
-                connection.batch_execute(&format!("DROP INDEX {}", index.get::<_, &str>(0))).await?;
-            }
-            connection.batch_execute(&format!("DROP TABLE {name}")).await?;
-            dropped.push(name);
+        let rows = self.connection().await?.query(statement, &[&table, &limit, &digits.to_string()]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Detaches a partition, unless detached, and drops the partition.
+    pub(super) async fn drop_partition(&self, table: &str, name: &str) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        let is_attached = "SELECT relispartition FROM pg_class WHERE oid = $1::text::regclass";
+        if connection.query_one(is_attached, &[&name]).await?.get(0) {
+            let transaction = connection.transaction().await?;
+            transaction.batch_execute(LOCK_TIMEOUT).await?;
+            transaction.batch_execute(&format!("ALTER TABLE {table} DETACH PARTITION {name}")).await?;
+            transaction.commit().await?;
         }
-        Ok(dropped)
+        let indexes = "SELECT indexrelid::regclass::text FROM pg_index
+                       WHERE indrelid = $1::text::regclass AND NOT indisprimary";
+        for index in connection.query(indexes, &[&name]).await? {
+            connection.batch_execute(&format!("DROP INDEX {}", index.get::<_, &str>(0))).await?;
+        }
+        Ok(connection.batch_execute(&format!("DROP TABLE {name}")).await?)
     }
 }

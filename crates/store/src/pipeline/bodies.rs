@@ -33,8 +33,18 @@ impl<'a> StoredBody<'a> {
 /// Reads the complete body from `body`, `body_key_name` and `body_ciphertext`.
 pub(crate) fn open_body(keyring: &Keyring, event: EventId, row: &Row) -> Result<String, StoreError> {
     let Some(key_name) = row.get::<_, Option<&str>>("body_key_name") else { return Ok(row.get("body")) };
-    let plain = keyring.open(key_name, row.get("body_ciphertext"), &identity(event))?;
-    String::from_utf8(plain).map_err(|_| StoreError::corrupt("events", format!("{event}: body")))
+    keyring.open_body(event, key_name, row.get("body_ciphertext"))
+}
+
+impl Keyring {
+    /// Decrypts the complete body of an event, of `body_key_name` and `body_ciphertext`.
+    ///
+    /// # Errors
+    /// If the key is missing or another key, or the ciphertext is another event's.
+    pub fn open_body(&self, event: EventId, key_name: &str, ciphertext: &[u8]) -> Result<String, StoreError> {
+        let plain = self.open(key_name, ciphertext, &identity(event))?;
+        String::from_utf8(plain).map_err(|_| StoreError::corrupt("events", format!("{event}: body")))
+    }
 }
 
 /// Associated data of a body: binds the ciphertext to its row.
