@@ -26,6 +26,7 @@ impl Command {
             Self::Verify(_) => Some(("verify", None)),
             Self::Key(KeyCommand::List)
             | Self::Parked(ParkedCommand::List { .. } | ParkedCommand::Show { .. })
+            | Self::Archive(_)
             | Self::Dialect(_)
             | Self::Doctor(_)
             | Self::Migrate(_) => None,

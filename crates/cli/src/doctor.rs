@@ -10,6 +10,7 @@ use std::{fmt, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
+use fanfare_archive::ArchiveUrl;
 use fanfare_broker::BrokerSettings;
 use fanfare_credentials::Credentials;
 use fanfare_domain::delivery::delay::DelayQueues;
@@ -39,6 +40,7 @@ pub(crate) struct DoctorSettings {
     store: StoreSettings,
     max_event_bytes: usize,
     outbound: outbound::Settings,
+    archive: Option<ArchiveUrl>,
 }
 
 impl DoctorSettings {
@@ -54,6 +56,7 @@ impl DoctorSettings {
         let name_servers = environment.name_servers();
         let proxy = environment.egress_proxy();
         let proxy = proxy.map(|((address, url), gives_names)| outbound::Proxy { address, url, gives_names });
+        let archive = environment.archive();
         let (urls, credentials) = broker?;
         let delays = DelayQueues::new(dialects?.waits());
         let (url, of_database) = database?;
@@ -63,6 +66,7 @@ impl DoctorSettings {
             store: StoreSettings { url, credentials: of_database, connections: 2, keyring: Keyring::empty() },
             max_event_bytes: max_event_bytes?,
             outbound: outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy },
+            archive,
         })
     }
 }
@@ -135,7 +139,7 @@ impl fmt::Display for Verdict {
 /// # Errors
 /// If a check fails; with `--strict`, also on a warning.
 pub(crate) async fn run(settings: DoctorSettings, arguments: DoctorArguments) -> anyhow::Result<()> {
-    let DoctorSettings { broker, credentials, store, max_event_bytes, outbound } = settings;
+    let DoctorSettings { broker, credentials, store, max_event_bytes, outbound, archive } = settings;
     let store = Store::new(store)?;
     let mut counts = [0_usize; 3];
     let mut tell = |findings: Vec<Finding>| {
@@ -152,7 +156,7 @@ pub(crate) async fn run(settings: DoctorSettings, arguments: DoctorArguments) ->
     tell(findings);
     if is_migrated {
         tell(agreement::examine(&store).await);
-        tell(outside::examine(&store, &outbound).await);
+        tell(outside::examine(&store, &outbound, archive.as_ref()).await);
     }
     let [good, warnings, failures] = counts;
     if !arguments.json {

@@ -1,5 +1,6 @@
 //! The command `fanfare`: administration from a shell.
 
+mod archive;
 mod audit;
 mod doctor;
 mod json_client;
@@ -64,6 +65,9 @@ enum Command {
     /// Manages parked messages, which Fanfare could not process.
     #[command(subcommand)]
     Parked(ParkedCommand),
+    /// Reads the archive of days at the end of their retention.
+    #[command(subcommand)]
+    Archive(archive::ArchiveCommand),
     /// Examines broker, database, agreement of the processes, and network, and names each fault with the remedy. Needs
     /// the settings of a dispatcher.
     Doctor(doctor::DoctorArguments),
@@ -171,6 +175,10 @@ async fn main() -> anyhow::Result<()> {
             let settings = DoctorSettings::read(&mut environment);
             return doctor::run(environment.finish(settings)?, arguments).await;
         }
+        Command::Archive(command) => {
+            let settings = archive::ArchiveSettings::read(&mut environment, &command);
+            return archive::run(environment.finish(settings)?, command).await;
+        }
         command => command,
     };
     let configuration = Configuration::read(&mut environment, &command);
@@ -196,8 +204,8 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
             return Ok(Some(id.to_string()));
         }
         Command::Reencrypt => reencrypt(store).await?,
-        // `main` has run these commands: dialects need no database, and the doctor needs further settings.
-        Command::Dialect(_) | Command::Doctor(_) => {}
+        // `main` has run these commands: dialects and archive need no database, and the doctor needs further settings.
+        Command::Dialect(_) | Command::Archive(_) | Command::Doctor(_) => {}
         Command::Verify(arguments) => {
             let broker = configuration.broker.context("AMQP_URL is not set")?;
             verify::run(store, broker, arguments).await?;

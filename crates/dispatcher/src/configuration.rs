@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use fanfare_archive::ArchiveUrl;
 use fanfare_broker::BrokerSettings;
 use fanfare_credentials::Secret;
 use fanfare_domain::{
@@ -27,6 +28,7 @@ pub(crate) struct Configuration {
     pub(crate) limits: Limits,
     pub(crate) retention: Duration,
     pub(crate) audit_retention: Duration,
+    pub(crate) archive: Option<ArchiveUrl>,
     pub(crate) held: HeldLimits,
     pub(crate) mails: Mails,
     pub(crate) takeover_after: Duration,
@@ -81,6 +83,7 @@ impl Configuration {
         let retention = environment.retention();
         let meaning = "retention of entries in the audit log, 90 days or more";
         let audit_retention = environment.duration_of_at_least("FANFARE_AUDIT_RETENTION", "400d", AUDIT_KEPT, meaning);
+        let archive = environment.archive();
         let held = held(environment);
         let mails = mails(environment);
         let meaning = "time for which the database must have answered without a break before the process takes over \
@@ -104,6 +107,7 @@ impl Configuration {
             limits: limits?,
             retention: retention?,
             audit_retention: audit_retention?,
+            archive,
             held: held?,
             mails: mails?,
             takeover_after: takeover_after?,

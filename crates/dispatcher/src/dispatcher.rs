@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use fanfare_archive::Archive;
 use fanfare_broker::{BrokerSettings, ConsumerState, Consumers, Feed, Incoming, Publisher};
 use fanfare_domain::{
     dialect::Dialects,
@@ -54,6 +55,7 @@ pub(crate) struct Dispatcher {
     limits: Limits,
     retention: Duration,
     audit_retention: Duration,
+    archive: Option<Archive>,
     held: HeldLimits,
     mails: jobs::FailureMails,
     takeover_after: Duration,
@@ -85,6 +87,7 @@ impl Dispatcher {
         let extra_roots = configuration.outbound.extra_roots.as_deref();
         let mailer = |(server, sender)| Mailer::new(server, sender, extra_roots);
         let mailer = configuration.mails.server.map(mailer).transpose()?;
+        let archive = configuration.archive.map(|url| Archive::open(&url, extra_roots)).transpose()?;
         Ok(Self {
             mails: jobs::FailureMails { database: database.clone(), mailer, interval: configuration.mails.interval },
             database,
@@ -96,6 +99,7 @@ impl Dispatcher {
             broker: configuration.broker,
             retention: configuration.retention,
             audit_retention: configuration.audit_retention,
+            archive,
             takeover_after: configuration.takeover_after,
             settings: configuration.settings,
             grace: configuration.grace,
@@ -275,7 +279,8 @@ impl Dispatcher {
         background.spawn(jobs::Holding { database: database(), directory, limits }.run(stop.clone()));
         background.spawn(jobs::Replays { context: shared() }.run(stop.clone()));
         let (retention, audit_retention) = (self.retention, self.audit_retention);
-        let partitions = jobs::Partitions { database: database(), retention, audit_retention };
+        let archive = self.archive.clone();
+        let partitions = jobs::Partitions { database: database(), retention, audit_retention, archive };
         background.spawn(partitions.run(stop.clone()));
         background.spawn(self.mails.clone().run(stop.clone()));
         background.close();

@@ -41,6 +41,9 @@ pub(crate) const REPLAYS: &str = "fanfare_replays_running";
 pub(crate) const ENDPOINTS: &str = "fanfare_endpoints";
 pub(crate) const PARTITIONS_AHEAD: &str = "fanfare_partitions_ahead_days";
 pub(crate) const STORAGE: &str = "fanfare_storage_bytes";
+pub(crate) const ARCHIVED_ROWS: &str = "fanfare_archived_rows_total";
+pub(crate) const ARCHIVED_BYTES: &str = "fanfare_archived_bytes_total";
+pub(crate) const ARCHIVE_FAILURES: &str = "fanfare_archive_failures_total";
 
 /// Consumed queues, in the order of the consumers.
 pub(crate) const CONSUMED: [&str; 4] = ["events", "deliveries", "parked", "unrouted"];
@@ -121,7 +124,7 @@ const PARK_REASONS: [&str; 24] = [
     "invalid_retry",
 ];
 
-pub(crate) const ALL: [Metric; 39] = [
+pub(crate) const ALL: [Metric; 42] = [
     Metric {
         name: EVENTS,
         kind: MetricKind::Counter,
@@ -359,5 +362,24 @@ pub(crate) const ALL: [Metric; 39] = [
         labels: Labels::Open,
         meaning: "bytes on the database's disk, by `table`, with indexes and partitions, measured every \
                   ten minutes",
+    },
+    Metric {
+        name: ARCHIVED_ROWS,
+        kind: MetricKind::Counter,
+        labels: Labels::One("table", &["events", "deliveries", "attempts"]),
+        meaning: "rows in days that were archived completely, by `table`",
+    },
+    Metric {
+        name: ARCHIVED_BYTES,
+        kind: MetricKind::Counter,
+        labels: Labels::None,
+        meaning: "compressed bytes in days that were archived completely",
+    },
+    Metric {
+        name: ARCHIVE_FAILURES,
+        kind: MetricKind::Counter,
+        labels: Labels::None,
+        meaning: "days that could not be archived, counted at each try: the day is kept, and tried again after ten \
+                  minutes",
     },
 ];

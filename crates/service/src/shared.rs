@@ -40,6 +40,12 @@ const LONGEST_RETENTION: Duration = Duration::from_secs(400 * 86400);
 /// Shortest retention, since each day's partition is dropped as a whole.
 const DAY: Duration = Duration::from_secs(86400);
 
+/// Meaning of the archive's URL.
+const ARCHIVE_URL: &str = "archive of days at the end of their retention: `s3://bucket/prefix`, `gs://bucket/prefix`, \
+                           `az://container/prefix` or `file:///folder`, with the credentials in the cloud's own \
+                           variables (`AWS_…`, `GOOGLE_…`, `AZURE_…`). Each deployment needs a prefix of its own. \
+                           Without a value, days are dropped without a copy";
+
 impl Environment {
     /// URLs of the broker, and the credentials.
     pub fn broker<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<(T, Credentials)> {
@@ -172,6 +178,16 @@ impl Environment {
         let others = [("FANFARE_DIALECTS", json!(dialects.digests())), ("FANFARE_SECRET_KEYS", json!(key_names))];
         let others = others.into_iter().map(|(name, value)| (name.to_owned(), value));
         Value::Object(plain.chain(others).collect()).to_string()
+    }
+
+    /// URL of the archive.
+    pub fn archive<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
+        self.optional("FANFARE_ARCHIVE_URL", ARCHIVE_URL)
+    }
+
+    /// URL of the archive, for commands that need an archive.
+    pub fn required_archive<T: FromStr<Err: fmt::Display>>(&mut self) -> Option<T> {
+        self.required("FANFARE_ARCHIVE_URL", ARCHIVE_URL)
     }
 
     /// Longest drain of the process.

@@ -1,5 +1,6 @@
-//! Operation: settings, secrets, keys, mail, TLS, privacy, the audit log, and documents that match the code.
+//! Operation: settings, secrets, keys, mail, TLS, privacy, archive, audit log, and documents that match the code.
 
+mod archive;
 mod audit;
 mod docs_match_code;
 mod doctor;

@@ -1,7 +1,8 @@
-//! The outside: endpoints' addresses, and the network's own guard. Sends no request.
+//! The outside: endpoints' addresses, the network's own guard, and the archive. Sends no request to an endpoint.
 
 use std::time::Duration;
 
+use fanfare_archive::{Archive, ArchiveUrl};
 use fanfare_outbound::{Client, Settings};
 use fanfare_store::Store;
 use tokio::{net::TcpStream, time::timeout};
@@ -18,7 +19,7 @@ const METADATA: &str = "169.254.169.254:80";
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) async fn examine(store: &Store, settings: &Settings) -> Vec<Finding> {
+pub(super) async fn examine(store: &Store, settings: &Settings, archive: Option<&ArchiveUrl>) -> Vec<Finding> {
     let mut findings = Findings::new("outside");
     match Client::new(settings) {
         Ok(client) => endpoints(store, &client, settings, &mut findings).await,
@@ -33,7 +34,17 @@ pub(super) async fn examine(store: &Store, settings: &Settings) -> Vec<Finding> 
     } else {
         findings.good(format!("{METADATA}, the metadata service of clouds, does not answer"));
     }
+    if let Some(url) = archive {
+        match try_archive(url, settings).await {
+            Ok(()) => findings.good(format!("the archive {url} takes, gives back and deletes an object")),
+            Err(error) => findings.fail(format!("the archive {url} does not work: {error:#} (deploy/archive.md)")),
+        }
+    }
     findings.into_vec()
+}
+
+async fn try_archive(url: &ArchiveUrl, settings: &Settings) -> anyhow::Result<()> {
+    Ok(Archive::open(url, settings.extra_roots.as_deref())?.probe().await?)
 }
 
 async fn endpoints(store: &Store, client: &Client, settings: &Settings, findings: &mut Findings) {
