@@ -7,7 +7,7 @@ use std::time::Duration;
 pub enum ArchiveError {
     /// The settings yield no object storage.
     #[error("cannot use the archive: {0}")]
-    Settings(#[source] object_store::Error),
+    Settings(object_store::Error),
     /// Certificates for the connections cannot be used.
     #[error("cannot use the archive: {0}")]
     Roots(#[from] fanfare_tls::InvalidRoots),
@@ -15,14 +15,14 @@ pub enum ArchiveError {
     #[error("cannot use the archive: {0}")]
     Tls(#[from] rustls::Error),
     /// The object storage refused a request, or did not answer.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {cause}")]
     Storage {
         /// The failed action, such as `write`.
         action: &'static str,
         /// Path of the object.
         path: String,
         /// Cause.
-        source: object_store::Error,
+        cause: object_store::Error,
     },
     /// The object storage did not answer in time.
     #[error("cannot {action} {path}: no answer within {limit:?}")]

@@ -134,16 +134,17 @@ impl Archive {
     ) -> Result<T, ArchiveError> {
         let path = || path.to_string();
         match timeout(ACTION_TIMEOUT, work).await {
-            Ok(done) => done.map_err(|source| ArchiveError::Storage { action, path: path(), source }),
+            Ok(done) => done.map_err(|cause| ArchiveError::Storage { action, path: path(), cause }),
             Err(_) => Err(ArchiveError::TimedOut { action, path: path(), limit: ACTION_TIMEOUT }),
         }
     }
 
-    /// Writes, reads and deletes a small object.
+    /// Lists the days, and writes, reads and deletes a small object.
     ///
     /// # Errors
     /// The first step that failed.
     pub async fn probe(&self) -> Result<(), ProbeError> {
+        self.days().await?;
         let content = format!("fanfare doctor {:032x}", rand::random::<u128>());
         let path = self.prefix.clone().join(content.replace(' ', "-"));
         self.act("write", &path, self.store.put(&path, PutPayload::from(content.clone()))).await?;

@@ -121,7 +121,7 @@ impl Archive {
         let read = self.act("read", &path, async { self.store.get(&path).await?.bytes().await }).await;
         match read {
             Ok(bytes) => parse(&path, &bytes).map(Some),
-            Err(ArchiveError::Storage { source: object_store::Error::NotFound { .. }, .. }) => Ok(None),
+            Err(ArchiveError::Storage { cause: object_store::Error::NotFound { .. }, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

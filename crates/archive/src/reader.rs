@@ -70,7 +70,7 @@ impl Archive {
 
     /// Reads an object in chunks.
     async fn read(&self, path: &Path, mut take: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), ArchiveError> {
-        let storage = |source| ArchiveError::Storage { action: "read", path: path.to_string(), source };
+        let storage = |cause| ArchiveError::Storage { action: "read", path: path.to_string(), cause };
         let mut chunks = self.act("read", path, self.store.get(path)).await?.into_stream();
         loop {
             let next = timeout(READ_TIMEOUT, chunks.next()).await;

@@ -36,7 +36,7 @@ pub(crate) struct FindArguments {
     #[arg(required_unless_present = "key", conflicts_with = "key")]
     event: Option<EventId>,
     /// Application of the event. With the application, fewer objects are read.
-    #[arg(long, required_unless_present = "event")]
+    #[arg(long)]
     application: Option<ApplicationId>,
     /// The publisher's id of the event, in place of the event's id.
     #[arg(long, requires = "application")]
@@ -82,10 +82,11 @@ pub(crate) async fn run(settings: ArchiveSettings, command: ArchiveCommand) -> a
 }
 
 async fn list(archive: &Archive, is_json: bool) -> anyhow::Result<()> {
+    let days = archive.days().await?;
     if !is_json {
         println!("{:<12}{:>12}{:>12}{:>12}{:>16}  state", "day", "events", "deliveries", "attempts", "bytes");
     }
-    for day in archive.days().await? {
+    for day in days {
         let manifest = archive.manifest(day).await?;
         let rows = |table| manifest.as_ref().map(|manifest| manifest.rows(table));
         let [events, deliveries, attempts] = Table::ALL.map(rows);
