@@ -15,6 +15,8 @@ class Service:
         self.lock, self.end = threading.Lock(), threading.Event()
         # Failed probes of each member since the last success.
         self.failures = {}
+        # Connections for which no ready pod listened.
+        self.refused = 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         for work in [self.accept, self.watch]:
@@ -59,6 +61,7 @@ class Service:
                 pod = socket.create_connection(("127.0.0.1", ready[turn % len(ready)].ports["api"]), timeout=5)
             except (OSError, ZeroDivisionError):
                 # The client sees a closed connection, as from a Service without a ready pod.
+                self.refused += 1
                 client.close()
                 continue
             threading.Thread(target=forward, args=(client, pod), daemon=True).start()

@@ -164,6 +164,12 @@ impl Publisher {
     pub fn is_ready(&self) -> bool {
         self.link.borrow().accepts()
     }
+
+    /// Waits until the broker is connected and accepts messages.
+    pub async fn until_ready(&self) {
+        // The link ends only with the process's publisher.
+        let _ = self.link.clone().wait_for(Link::accepts).await;
+    }
 }
 
 async fn supervise(

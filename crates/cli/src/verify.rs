@@ -35,6 +35,9 @@ use crate::{
 /// Interval of progress lines.
 const PROGRESS: Duration = Duration::from_secs(10);
 
+/// Longest wait for the connection to the broker before the first event.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
 /// Interval of looks while deliveries settle.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -199,10 +202,13 @@ impl Run {
         stop: &CancellationToken,
         end: &CancellationToken,
     ) -> anyhow::Result<()> {
+        let (topology, publisher) = (broker.topology().clone(), Publisher::start(broker, end.clone()));
+        // Events before the connection would be refused. A broker that is away is reported with each refused event.
+        let _ = tokio::time::timeout(CONNECT_WITHIN, publisher.until_ready()).await;
         let interfaces = Interfaces {
             interfaces: arguments.interfaces.clone(),
-            topology: broker.topology().clone(),
-            publisher: Publisher::start(broker, end.clone()),
+            topology,
+            publisher,
             client: self.client.clone(),
             events: format!("{}/events", self.api),
             application: self.application,

@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, http::Request};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, Request, Response, header::CONNECTION},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -38,6 +42,10 @@ const UNREAD: Duration = Duration::from_secs(30);
 
 /// Maximum size of a request's head, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
+
+/// Time after the stop in which open connections still take requests. Each answer ends its connection by `connection:
+/// close`: the end of a connection without an answer would cross the next request of its client.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// Wait after a failed accept. Most such failures, such as a lack of file descriptors, last for a while.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -68,10 +76,17 @@ impl Room {
     pub fn limit(&self) -> usize {
         self.limit
     }
+
+    /// Waits until no connection is open.
+    async fn until_empty(&self) {
+        let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let _ = self.free.acquire_many(all).await;
+    }
 }
 
 /// Serves while there is room. Further connections wait in the kernel until others end. After `stop`, accepts no more
-/// requests, and returns when all accepted requests are answered.
+/// connections, a second later no more requests, and returns when all accepted requests are answered.
 pub async fn serve(listener: TcpListener, router: Router, room: Room, stop: CancellationToken) {
     // Done once, or each connection would copy the whole router.
     let router = router.with_state(());
@@ -90,7 +105,8 @@ pub async fn serve(listener: TcpListener, router: Router, room: Room, stop: Canc
         was_full = is_full;
         match accepted {
             Ok((stream, peer)) => {
-                tokio::spawn(connection(stream, peer, router.clone(), graceful.watcher(), permit));
+                let serving = Serving { router: router.clone(), stop: stop.clone() };
+                tokio::spawn(connection(stream, peer, serving, graceful.watcher(), permit));
             }
             // A client that disconnected before the accept.
             Err(error) if is_of_the_connection(&error) => {}
@@ -101,7 +117,28 @@ pub async fn serve(listener: TcpListener, router: Router, room: Room, stop: Canc
         }
     }
     drop(listener);
+    tokio::select! {
+        () = room.until_empty() => {}
+        () = sleep(LAST_REQUESTS) => {}
+    }
     graceful.shutdown().await;
+}
+
+/// Answers the requests of a connection.
+#[derive(Clone)]
+struct Serving {
+    router: Router,
+    stop: CancellationToken,
+}
+
+impl Serving {
+    async fn answer(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let mut answer = self.router.call(request.map(Body::new)).await?;
+        if self.stop.is_cancelled() {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(answer)
+    }
 }
 
 fn is_of_the_connection(error: &io::Error) -> bool {
@@ -112,7 +149,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    router: Router,
+    serving: Serving,
     watcher: Watcher,
     _permit: Option<OwnedSemaphorePermit>,
 ) {
@@ -124,8 +161,7 @@ async fn connection(
     let service = service_fn(move |mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(Peer(peer));
-        let mut router = router.clone();
-        async move { Ok::<_, Infallible>(router.call(request.map(Body::new)).await.unwrap_or_else(|never| match never {})) }
+        serving.clone().answer(request)
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

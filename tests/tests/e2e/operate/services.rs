@@ -208,6 +208,29 @@ async fn ask(connection: &mut TcpStream) {
     assert!(connection.read(&mut [0; 1024]).await.expect("an answer") > 0);
 }
 
+/// A proxy that still sends on an open connection gets an answer, and the end of the connection.
+#[tokio::test]
+async fn a_kept_connection_is_answered_after_sigterm_and_then_ends() {
+    let mut world = World::new().await;
+    let ingest = world.take_ingest();
+    let address = ingest.address("serving the API").await;
+    let mut connection = TcpStream::connect(address).await.expect("a connection");
+    let request =
+        format!("GET /api/v1/webhooks HTTP/1.1\r\nhost: ingest\r\nauthorization: Bearer {}\r\n\r\n", world.key);
+    let mut answer = vec![0; 64 * 1024];
+    connection.write_all(request.as_bytes()).await.expect("a request");
+    let length = connection.read(&mut answer).await.expect("an answer");
+    assert!(!String::from_utf8_lossy(&answer[..length]).contains("connection: close"));
+
+    ingest.terminate();
+    until("ingest to accept no more connections", async || TcpStream::connect(address).await.err()).await;
+    connection.write_all(request.as_bytes()).await.expect("a request");
+    let mut last = String::new();
+    connection.read_to_string(&mut last).await.expect("an answer, and the end");
+    assert!(last.starts_with("HTTP/1.1 200") && last.contains("connection: close"), "{last}");
+    assert_eq!(ingest.ended().await, 0);
+}
+
 /// Resident memory of a process, in kB.
 fn memory(process: &Process) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("the process status");
