@@ -28,7 +28,9 @@ CAP_SYS_ADMIN = 1 << 21
 MAX_PROCESSES = 4096
 # A stage of the image: the tag keeps the stage from the removal of older images.
 PACKAGES = "localhost/fanfare-packages"
-ENVIRONMENT = os.environ | {
+# Variables that lead podman and buildah to other engines, storage or settings: the tests remove all containers.
+FOREIGN = ("CONTAINER", "STORAGE_", "DOCKER_", "BUILDAH_", "REGISTRY_AUTH")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)} | {
     "CONTAINERS_CONF": str(FOLDER / "containers.conf"),
     "CONTAINERS_STORAGE_CONF": str(FOLDER / "storage.conf"),
     # Runs the steps of a build without a container of their own, also inside of a container.
@@ -48,7 +50,7 @@ def run(*command, stdin=None):
 
 
 def podman(*arguments, stdin=None):
-    return run("podman", *arguments, stdin=stdin)
+    return run("podman", "--remote=false", *arguments, stdin=stdin)
 
 
 def logs(name):
@@ -59,11 +61,8 @@ def logs(name):
 
 
 @functools.cache
-def build_image():
-    """Builds the image from the programs of the target folder, once.
-
-    A machine that cannot run containers fails here, with the reason and a remedy.
-    """
+def prove_containers():
+    """Fails on a machine that cannot run containers, with the reason and a remedy."""
     check_rights()
     configure()
     try:
@@ -72,6 +71,12 @@ def build_image():
         podman("run", "--rm", "--network=host", "--entrypoint=/catatonit", PAUSE, "--version")
     except AssertionError as error:
         raise AssertionError(f"This machine cannot run containers. {REMEDY} {error}") from None
+
+
+@functools.cache
+def build_image():
+    """Builds the image from the programs of the target folder, once."""
+    prove_containers()
     base = make_base()
     # Without debug information the layer is half as large. Buildah compares times to find a layer of an earlier run.
     (FOLDER / "context/programs").mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,12 @@ pub enum ArchiveError {
         /// The fault.
         fault: String,
     },
+    /// Another deployment archived the day.
+    #[error("{path} is the day of another deployment: give each deployment a FANFARE_ARCHIVE_URL of its own")]
+    OtherDeployment {
+        /// Path of the day.
+        path: String,
+    },
     /// Another release wrote the manifest.
     #[error("{path} has the format {format}, and this release reads format {known}: use the release that wrote it")]
     Format {

@@ -223,7 +223,7 @@ mod tests {
         for (table, row) in rows {
             writer.append(table, vec![row]).await.expect("written");
         }
-        let manifest = writer.finish(at, 1).await.expect("a manifest");
+        let manifest = writer.finish(at, 1, Uuid::nil()).await.expect("a manifest");
         for application in [None, Some(application(2))] {
             let found = archive.find(&manifest, &Wanted { event, application }).await.expect("a look");
             let found = found.expect("the event");

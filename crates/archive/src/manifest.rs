@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::{Timestamp, civil::Date};
 use object_store::{ObjectStoreExt, path::Path};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{Archive, ArchiveError};
 
@@ -51,6 +52,8 @@ impl fmt::Display for Table {
 pub struct Manifest {
     /// Format of manifest and objects.
     pub format: u32,
+    /// The deployment that wrote the day.
+    pub deployment: Uuid,
     /// The day of acceptance, in UTC.
     pub day: Date,
     /// Time of the manifest.
@@ -99,11 +102,6 @@ impl Manifest {
     /// Bytes of all objects.
     pub fn bytes(&self) -> u64 {
         self.objects.iter().map(|object| object.bytes).sum()
-    }
-
-    /// First and last key of a table; `None` without rows.
-    pub fn range(&self, table: Table) -> Option<(&str, &str)> {
-        Some((self.of(table).next()?.first.as_str(), self.of(table).last()?.last.as_str()))
     }
 
     pub(crate) fn of(&self, table: Table) -> impl Iterator<Item = &ObjectEntry> {

@@ -1,13 +1,13 @@
 //! Rows into compressed objects of bounded size.
 
-use std::{collections::BTreeMap, fmt::Write as _, io::Write as _, mem};
+use std::{collections::HashMap, fmt::Write as _, io::Write as _, mem};
 
 use flate2::{Compression, write::GzEncoder};
-use futures_util::TryStreamExt;
 use jiff::{Timestamp, civil::Date};
-use object_store::{ObjectStoreExt, PutPayload, path::Path};
+use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
+use uuid::Uuid;
 
 use crate::{
     Archive, ArchiveError, Manifest, ObjectEntry, Table,
@@ -32,11 +32,12 @@ struct Limits {
     bytes: u64,
 }
 
-/// Writes a day. A writer that is dropped leaves objects without a manifest; the next writer of the day replaces the
-/// objects.
+/// Writes a day. A writer that is dropped leaves objects without a manifest; the next writer of the day deletes them.
 pub struct DayWriter<'a> {
     archive: &'a Archive,
     day: Date,
+    /// Part of the names of all objects: two writers of a day replace no object of each other.
+    run: String,
     limits: Limits,
     open: Option<OpenObject>,
     objects: Vec<ObjectEntry>,
@@ -55,7 +56,8 @@ struct OpenObject {
 impl Archive {
     /// Begins to write a day.
     pub fn write_day(&self, day: Date) -> DayWriter<'_> {
-        DayWriter { archive: self, day, limits: LIMITS, open: None, objects: Vec::new() }
+        let run = format!("{:08x}", rand::random::<u32>());
+        DayWriter { archive: self, day, run, limits: LIMITS, open: None, objects: Vec::new() }
     }
 }
 
@@ -84,31 +86,43 @@ impl DayWriter<'_> {
         Ok(())
     }
 
-    /// Writes the last object and the manifest, and deletes objects of an interrupted writer.
+    /// Writes the last object and the manifest, and deletes the objects of interrupted writers. If another writer of the
+    /// deployment was quicker, its manifest counts.
     ///
     /// # Errors
-    /// If the object storage fails, or lacks an object that was written. The day is then incomplete.
-    pub async fn finish(mut self, written_at: Timestamp, schema: i64) -> Result<Manifest, ArchiveError> {
+    /// If the object storage fails, lacks an object that was written, or has the day of another deployment. The day is
+    /// then not archived.
+    pub async fn finish(
+        mut self,
+        written_at: Timestamp,
+        schema: i64,
+        deployment: Uuid,
+    ) -> Result<Manifest, ArchiveError> {
         self.close().await?;
         let Self { archive, day, objects, .. } = self;
-        let folder = archive.folder(day);
-        let listed: Vec<_> = archive.act("list", &folder, archive.store.list(Some(&folder)).try_collect()).await?;
-        let mut sizes: BTreeMap<Path, u64> = listed.into_iter().map(|found| (found.location, found.size)).collect();
-        for object in &objects {
-            let path = folder.clone().join(object.name.as_str());
-            if sizes.remove(&path) != Some(object.bytes) {
-                let fault = format!("the object storage does not list the {} bytes that were written", object.bytes);
-                return Err(ArchiveError::Damaged { path: path.to_string(), fault });
-            }
+        // A quicker writer has deleted objects of this one.
+        if let Some(other) = archive.manifest(day).await? {
+            let manifest = archive.adopt(other, deployment).await?;
+            archive.delete_strays(&manifest).await?;
+            return Ok(manifest);
         }
-        for path in sizes.into_keys() {
-            archive.act("delete", &path, archive.store.delete(&path)).await?;
-        }
-        let manifest = Manifest { format: FORMAT, day, written_at, schema, objects };
-        let path = folder.join(NAME);
+        let manifest = Manifest { format: FORMAT, deployment, day, written_at, schema, objects };
+        archive.check_listed(&manifest).await?;
+        let path = archive.folder(day).join(NAME);
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| ArchiveError::Damaged { path: path.to_string(), fault: error.to_string() })?;
-        archive.act("write", &path, archive.store.put(&path, PutPayload::from(text))).await?;
+        let create = PutOptions::from(PutMode::Create);
+        let put = archive.act("write", &path, archive.store.put_opts(&path, PutPayload::from(text), create)).await;
+        let manifest = match put {
+            Ok(_) => manifest,
+            Err(ArchiveError::Storage { cause: object_store::Error::AlreadyExists { .. }, .. }) => {
+                let other = archive.manifest(day).await?;
+                let gone = || ArchiveError::Damaged { path: path.to_string(), fault: "it comes and goes".to_owned() };
+                archive.adopt(other.ok_or_else(gone)?, deployment).await?
+            }
+            Err(error) => return Err(error),
+        };
+        archive.delete_strays(&manifest).await?;
         Ok(manifest)
     }
 
@@ -116,13 +130,69 @@ impl DayWriter<'_> {
     async fn close(&mut self) -> Result<(), ArchiveError> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let number = self.objects.iter().filter(|object| object.table == open.table).count() + 1;
-        let name = format!("{}-{number:04}.jsonl.gz", open.table);
+        let name = format!("{}-{}-{number:04}.jsonl.gz", open.table, self.run);
         let (entry, content) = joined(spawn_blocking(move || open.finish(name)).await);
         let path = self.archive.folder(self.day).join(entry.name.as_str());
         self.archive.act("write", &path, self.archive.store.put(&path, PutPayload::from(content))).await?;
         self.objects.push(entry);
         Ok(())
     }
+}
+
+impl Archive {
+    /// Takes the manifest of an earlier writer of the deployment for the day's archive.
+    ///
+    /// # Errors
+    /// If another deployment wrote the day, or an object is missing.
+    pub async fn adopt(&self, manifest: Manifest, deployment: Uuid) -> Result<Manifest, ArchiveError> {
+        if manifest.deployment != deployment {
+            return Err(ArchiveError::OtherDeployment { path: self.folder(manifest.day).to_string() });
+        }
+        self.check_listed(&manifest).await?;
+        Ok(manifest)
+    }
+
+    /// Compares the sizes of all objects with the list of the object storage.
+    async fn check_listed(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
+        let sizes: HashMap<Path, u64> = self.listed(manifest.day).await?.into_iter().collect();
+        for object in &manifest.objects {
+            let path = self.folder(manifest.day).join(object.name.as_str());
+            if sizes.get(&path) != Some(&object.bytes) {
+                let fault = format!("the object storage does not list the {} bytes that were written", object.bytes);
+                return Err(ArchiveError::Damaged { path: path.to_string(), fault });
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes objects of the day that the manifest does not name, and whose names a writer gave.
+    async fn delete_strays(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
+        for (path, _) in self.listed(manifest.day).await? {
+            let name = path.filename().unwrap_or_default();
+            if is_of_a_writer(name) && manifest.objects.iter().all(|object| object.name != name) {
+                self.act("delete", &path, self.store.delete(&path)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn listed(&self, day: Date) -> Result<Vec<(Path, u64)>, ArchiveError> {
+        let folder = self.folder(day);
+        let listed = self.act("list", &folder, self.store.list_with_delimiter(Some(&folder))).await?;
+        Ok(listed.objects.into_iter().map(|found| (found.location, found.size)).collect())
+    }
+}
+
+/// True for names in the form `events-0123abcd-0001.jsonl.gz`.
+fn is_of_a_writer(name: &str) -> bool {
+    let Some((table, rest)) = name.split_once('-') else { return false };
+    let Some((run, number)) = rest.strip_suffix(".jsonl.gz").and_then(|rest| rest.split_once('-')) else {
+        return false;
+    };
+    Table::ALL.iter().any(|known| known.name() == table)
+        && run.len() == 8
+        && run.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl OpenObject {
@@ -227,6 +297,7 @@ mod tests {
     }
 
     const DAY: Date = jiff::civil::date(2026, 10, 26);
+    const DEPLOYMENT: Uuid = Uuid::from_u128(1);
 
     fn rows(numbers: std::ops::Range<u32>) -> Vec<Row> {
         let row = |n| Row { key: format!("{n:04}"), json: format!(r#"{{"id":{n},"body":"a body, \"quoted\""}}"#) };
@@ -241,7 +312,7 @@ mod tests {
             writer.append(Table::Events, rows(page)).await.expect("written");
         }
         writer.append(Table::Attempts, rows(0..3)).await.expect("written");
-        writer.finish(Timestamp::UNIX_EPOCH, 7).await.expect("a manifest")
+        writer.finish(Timestamp::UNIX_EPOCH, 7, DEPLOYMENT).await.expect("a manifest")
     }
 
     #[tokio::test]
@@ -252,20 +323,23 @@ mod tests {
         let ranges: Vec<_> = manifest
             .objects
             .iter()
-            .map(|object| (object.name.as_str(), object.rows, object.first.as_str(), object.last.as_str()))
+            .map(|object| {
+                assert!(is_of_a_writer(&object.name), "{}", object.name);
+                let number = &object.name[object.name.len() - "0001.jsonl.gz".len()..];
+                (object.table, number, object.rows, object.first.as_str(), object.last.as_str())
+            })
             .collect();
         assert_eq!(
             ranges,
             [
-                ("events-0001.jsonl.gz", 3, "0000", "0002"),
-                ("events-0002.jsonl.gz", 3, "0003", "0005"),
-                ("events-0003.jsonl.gz", 3, "0006", "0008"),
-                ("events-0004.jsonl.gz", 1, "0009", "0009"),
-                ("attempts-0001.jsonl.gz", 3, "0000", "0002"),
+                (Table::Events, "0001.jsonl.gz", 3, "0000", "0002"),
+                (Table::Events, "0002.jsonl.gz", 3, "0003", "0005"),
+                (Table::Events, "0003.jsonl.gz", 3, "0006", "0008"),
+                (Table::Events, "0004.jsonl.gz", 1, "0009", "0009"),
+                (Table::Attempts, "0001.jsonl.gz", 3, "0000", "0002"),
             ]
         );
         assert_eq!((manifest.rows(Table::Events), manifest.rows(Table::Deliveries)), (10, 0));
-        assert_eq!(manifest.range(Table::Events), Some(("0000", "0009")));
         assert_eq!(archive.manifest(DAY).await.expect("a look"), Some(manifest.clone()));
         assert_eq!(archive.days().await.expect("a list"), [DAY]);
         for object in &manifest.objects {
@@ -283,7 +357,7 @@ mod tests {
         let mut writer = archive.write_day(DAY);
         writer.limits.bytes = 60;
         writer.append(Table::Events, rows(0..5)).await.expect("written");
-        let manifest = writer.finish(Timestamp::UNIX_EPOCH, 7).await.expect("a manifest");
+        let manifest = writer.finish(Timestamp::UNIX_EPOCH, 7, DEPLOYMENT).await.expect("a manifest");
         let rows: Vec<u64> = manifest.objects.iter().map(|object| object.rows).collect();
         assert_eq!(rows, [2, 2, 1]);
     }
@@ -303,8 +377,34 @@ mod tests {
         let mut names: Vec<_> = manifest.objects.iter().map(|object| object.name.clone()).collect();
         names.push(NAME.to_owned());
         names.sort_unstable();
-        assert_eq!(folder.names(), names, "events-0005 and events-0006 are deleted");
+        assert_eq!(folder.names(), names, "the six objects are deleted");
         assert_eq!(archive.lines(DAY, &manifest.objects[0], |_| true).await.expect("lines").len(), 3);
+    }
+
+    #[tokio::test]
+    async fn the_first_manifest_counts() {
+        let folder = Folder::new();
+        let archive = folder.archive();
+        let begin = async || {
+            let mut writer = archive.write_day(DAY);
+            writer.limits.rows = 1;
+            writer.append(Table::Events, rows(0..2)).await.expect("written");
+            writer
+        };
+        let [first, second, foreign] = [begin().await, begin().await, begin().await];
+        fs::write(folder.0.join("2026-10-26/events.csv"), "of another program").expect("a file");
+        let manifest = first.finish(Timestamp::UNIX_EPOCH, 7, DEPLOYMENT).await.expect("a manifest");
+        let adopted = second.finish(Timestamp::UNIX_EPOCH, 8, DEPLOYMENT).await.expect("the first manifest");
+        assert_eq!(adopted, manifest);
+        let other = Uuid::from_u128(2);
+        let error = foreign.finish(Timestamp::UNIX_EPOCH, 7, other).await.expect_err("the day of another deployment");
+        assert!(matches!(error, ArchiveError::OtherDeployment { .. }), "{error}");
+        assert_eq!(archive.manifest(DAY).await.expect("a look"), Some(manifest.clone()));
+        archive.check(DAY, &manifest.objects[0]).await.expect("an unchanged object");
+        assert!(folder.names().contains(&"events.csv".to_owned()), "a foreign object stays");
+        fs::remove_file(folder.0.join("2026-10-26").join(&manifest.objects[0].name)).expect("a loss");
+        let error = archive.adopt(manifest, DEPLOYMENT).await.expect_err("a lost object");
+        assert!(matches!(error, ArchiveError::Damaged { .. }), "{error}");
     }
 
     #[tokio::test]
@@ -319,7 +419,7 @@ mod tests {
         fs::write(path(&manifest.objects[0]), content).expect("a change");
         let error = archive.check(DAY, &manifest.objects[0]).await.expect_err("a changed object");
         assert!(matches!(error, ArchiveError::Damaged { .. }), "{error}");
-        assert!(error.to_string().starts_with("2026-10-26/events-0001.jsonl.gz is damaged: "), "{error}");
+        assert!(error.to_string().contains("-0001.jsonl.gz is damaged: "), "{error}");
         let content = fs::read(path(&manifest.objects[1])).expect("an object");
         fs::write(path(&manifest.objects[1]), &content[..content.len() - 9]).expect("a change");
         let error = archive.lines(DAY, &manifest.objects[1], |_| true).await.expect_err("a cut object");

@@ -1,4 +1,4 @@
-//! `fanfare archive`: days that were archived at the end of their retention. Needs no database.
+//! `fanfare archive`: days that were archived at the end of their retention. Only `off` needs a database.
 
 mod show;
 
@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use fanfare_archive::{Archive, ArchiveUrl, Found, Manifest, Table, Wanted};
 use fanfare_domain::ids::{ApplicationId, EventId};
 use fanfare_service::Environment;
-use fanfare_store::Keyring;
+use fanfare_store::{Keyring, Store};
 use jiff::civil::Date;
 use serde_json::json;
 
@@ -28,6 +28,14 @@ pub(crate) enum ArchiveCommand {
         #[arg(long)]
         day: Option<Date>,
     },
+    /// Permits dispatchers to drop days without archiving, once no dispatcher has FANFARE_ARCHIVE_URL any more.
+    Off,
+}
+
+impl ArchiveCommand {
+    pub(crate) fn needs_database(&self) -> bool {
+        matches!(self, Self::Off)
+    }
 }
 
 #[derive(Args)]
@@ -78,7 +86,17 @@ pub(crate) async fn run(settings: ArchiveSettings, command: ArchiveCommand) -> a
         ArchiveCommand::List { json } => list(&archive, json).await,
         ArchiveCommand::Find(arguments) => find(&archive, keyring.as_ref(), arguments).await,
         ArchiveCommand::Check { day } => check(&archive, day).await,
+        // `off` has run with the database.
+        ArchiveCommand::Off => Ok(()),
     }
+}
+
+pub(crate) async fn off(store: &Store) -> anyhow::Result<()> {
+    match store.release_archive().await.context("cannot switch the archive off")? {
+        true => println!("days are dropped without archiving, until a dispatcher starts with FANFARE_ARCHIVE_URL"),
+        false => println!("the archive was off already"),
+    }
+    Ok(())
 }
 
 async fn list(archive: &Archive, is_json: bool) -> anyhow::Result<()> {
@@ -86,8 +104,16 @@ async fn list(archive: &Archive, is_json: bool) -> anyhow::Result<()> {
     if !is_json {
         println!("{:<12}{:>12}{:>12}{:>12}{:>16}  state", "day", "events", "deliveries", "attempts", "bytes");
     }
+    let mut unreadable = 0;
     for day in days {
-        let manifest = archive.manifest(day).await?;
+        let (manifest, state) = match archive.manifest(day).await {
+            Ok(Some(manifest)) => (Some(manifest), "complete".to_owned()),
+            Ok(None) => (None, "incomplete".to_owned()),
+            Err(error) => {
+                unreadable += 1;
+                (None, error.to_string())
+            }
+        };
         let rows = |table| manifest.as_ref().map(|manifest| manifest.rows(table));
         let [events, deliveries, attempts] = Table::ALL.map(rows);
         let bytes = manifest.as_ref().map(Manifest::bytes);
@@ -95,13 +121,13 @@ async fn list(archive: &Archive, is_json: bool) -> anyhow::Result<()> {
             println!(
                 "{}",
                 json!({
-                    "day": day, "is_complete": manifest.is_some(), "events": events, "deliveries": deliveries,
-                    "attempts": attempts, "bytes": bytes, "written_at": manifest.map(|manifest| manifest.written_at),
+                    "day": day, "is_complete": manifest.is_some(), "state": state, "events": events,
+                    "deliveries": deliveries, "attempts": attempts, "bytes": bytes,
+                    "written_at": manifest.map(|manifest| manifest.written_at),
                 })
             );
         } else {
             let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-            let state = if manifest.is_some() { "complete" } else { "incomplete" };
             println!(
                 "{:<12}{:>12}{:>12}{:>12}{:>16}  {state}",
                 day.to_string(),
@@ -112,7 +138,7 @@ async fn list(archive: &Archive, is_json: bool) -> anyhow::Result<()> {
             );
         }
     }
-    Ok(())
+    if unreadable > 0 { bail!("{unreadable} manifests cannot be read") } else { Ok(()) }
 }
 
 async fn find(archive: &Archive, keyring: Option<&Keyring>, arguments: FindArguments) -> anyhow::Result<()> {
@@ -157,10 +183,18 @@ fn tell(found: Found, day: Date, keyring: Option<&Keyring>, is_json: bool) -> an
 async fn check(archive: &Archive, day: Option<Date>) -> anyhow::Result<()> {
     let (mut objects, mut faults, mut incomplete) = (0, 0, 0);
     for day in chosen(archive, day).await? {
-        let Some(manifest) = archive.manifest(day).await? else {
-            eprintln!("{day} is incomplete: the dispatcher writes the day anew, if the database still has the day");
-            incomplete += 1;
-            continue;
+        let manifest = match archive.manifest(day).await {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => {
+                eprintln!("{day} is incomplete: the dispatcher writes the day anew, if the database still has the day");
+                incomplete += 1;
+                continue;
+            }
+            Err(error) => {
+                (objects, faults) = (objects + 1, faults + 1);
+                println!("{error}");
+                continue;
+            }
         };
         eprintln!("checking {day}: {} objects, {} bytes", manifest.objects.len(), manifest.bytes());
         for object in &manifest.objects {

@@ -6,7 +6,7 @@ use fanfare_domain::ids::{ApplicationId, AuditId};
 use fanfare_store::{AuditOutcome, NewAuditEntry, Store};
 use jiff::Timestamp;
 
-use crate::{AppCommand, Command, EndpointCommand, keys::KeyCommand, parked::ParkedCommand};
+use crate::{AppCommand, Command, EndpointCommand, archive::ArchiveCommand, keys::KeyCommand, parked::ParkedCommand};
 
 impl Command {
     /// The words and the application of a command with an entry in the audit log. `None` for a command that changes
@@ -24,6 +24,7 @@ impl Command {
             Self::Parked(ParkedCommand::Discard { .. }) => Some(("parked discard", None)),
             Self::Reencrypt => Some(("reencrypt", None)),
             Self::Verify(_) => Some(("verify", None)),
+            Self::Archive(ArchiveCommand::Off) => Some(("archive off", None)),
             Self::Key(KeyCommand::List)
             | Self::Parked(ParkedCommand::List { .. } | ParkedCommand::Show { .. })
             | Self::Archive(_)

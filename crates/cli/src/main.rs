@@ -175,7 +175,7 @@ async fn main() -> anyhow::Result<()> {
             let settings = DoctorSettings::read(&mut environment);
             return doctor::run(environment.finish(settings)?, arguments).await;
         }
-        Command::Archive(command) => {
+        Command::Archive(command) if !command.needs_database() => {
             let settings = archive::ArchiveSettings::read(&mut environment, &command);
             return archive::run(environment.finish(settings)?, command).await;
         }
@@ -204,8 +204,9 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
             return Ok(Some(id.to_string()));
         }
         Command::Reencrypt => reencrypt(store).await?,
-        // `main` has run these commands: dialects and archive need no database, and the doctor needs further settings.
-        Command::Dialect(_) | Command::Archive(_) | Command::Doctor(_) => {}
+        Command::Archive(_) => archive::off(store).await?,
+        // `main` has run these commands: dialects need no database, and the doctor needs further settings.
+        Command::Dialect(_) | Command::Doctor(_) => {}
         Command::Verify(arguments) => {
             let broker = configuration.broker.context("AMQP_URL is not set")?;
             verify::run(store, broker, arguments).await?;

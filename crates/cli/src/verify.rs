@@ -204,7 +204,10 @@ impl Run {
     ) -> anyhow::Result<()> {
         let (topology, publisher) = (broker.topology().clone(), Publisher::start(broker, end.clone()));
         // Events before the connection would be refused. A broker that is away is reported with each refused event.
-        let _ = tokio::time::timeout(CONNECT_WITHIN, publisher.until_ready()).await;
+        if arguments.interfaces.contains(&Interface::Amqp) {
+            let connected = tokio::time::timeout(CONNECT_WITHIN, publisher.until_ready());
+            let _ = stop.run_until_cancelled(connected).await;
+        }
         let interfaces = Interfaces {
             interfaces: arguments.interfaces.clone(),
             topology,

@@ -279,9 +279,12 @@ impl Dispatcher {
         background.spawn(jobs::Holding { database: database(), directory, limits }.run(stop.clone()));
         background.spawn(jobs::Replays { context: shared() }.run(stop.clone()));
         let (retention, audit_retention) = (self.retention, self.audit_retention);
-        let archive = self.archive.clone();
-        let partitions = jobs::Partitions { database: database(), retention, audit_retention, archive };
+        let has_archive = self.archive.is_some();
+        let partitions = jobs::Partitions { database: database(), retention, audit_retention, has_archive };
         background.spawn(partitions.run(stop.clone()));
+        if let Some(archive) = self.archive.clone() {
+            background.spawn(jobs::ArchiveDays { archive, database: database() }.run(stop.clone()));
+        }
         background.spawn(self.mails.clone().run(stop.clone()));
         background.close();
     }

@@ -1,7 +1,7 @@
 //! Background jobs. `presence` and `recovery` run in each process. Every other job runs in a single process at a time,
 //! under an advisory lock.
 
-mod archive_days;
+mod archive;
 mod census;
 mod failure_mails;
 mod holding;
@@ -18,6 +18,7 @@ use std::{future::Future, time::Duration};
 use fanfare_store::{AdvisoryLock, Job, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use archive::ArchiveDays;
 pub(crate) use census::census;
 pub(crate) use failure_mails::FailureMails;
 pub(crate) use holding::Holding;
@@ -64,18 +65,18 @@ impl Schedule {
 
     /// Runs the job until the end, the deadline or `stop`, then unlocks.
     async fn run(&self, lock: AdvisoryLock, work: impl Future<Output = Result<(), StoreError>>) {
-        self.run_within(RUN_TIMEOUT, lock, async |_| work.await).await;
+        self.run_within(RUN_TIMEOUT, lock, work).await;
     }
 
-    /// Like [`Self::run`], with another deadline, and with the lock for the job.
+    /// Like [`Self::run`], with another deadline.
     async fn run_within(
         &self,
         limit: Duration,
         lock: AdvisoryLock,
-        work: impl AsyncFnOnce(&AdvisoryLock) -> Result<(), StoreError>,
+        work: impl Future<Output = Result<(), StoreError>>,
     ) {
         // Each job commits statement by statement: the next run continues an interrupted run.
-        match self.stop.run_until_cancelled(self.store().with_deadline(limit, work(&lock))).await {
+        match self.stop.run_until_cancelled(self.store().with_deadline(limit, work)).await {
             Some(Ok(())) => metrics::gauge!(metric::JOB_SUCCESS, "task" => self.job.name()).set(unix_seconds()),
             Some(Err(error)) => self.failed(&error),
             None => {}

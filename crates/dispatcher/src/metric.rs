@@ -41,6 +41,7 @@ pub(crate) const REPLAYS: &str = "fanfare_replays_running";
 pub(crate) const ENDPOINTS: &str = "fanfare_endpoints";
 pub(crate) const PARTITIONS_AHEAD: &str = "fanfare_partitions_ahead_days";
 pub(crate) const STORAGE: &str = "fanfare_storage_bytes";
+pub(crate) const DAYS_TO_ARCHIVE: &str = "fanfare_days_to_archive";
 pub(crate) const ARCHIVED_ROWS: &str = "fanfare_archived_rows_total";
 pub(crate) const ARCHIVED_BYTES: &str = "fanfare_archived_bytes_total";
 pub(crate) const ARCHIVE_FAILURES: &str = "fanfare_archive_failures_total";
@@ -124,7 +125,7 @@ const PARK_REASONS: [&str; 24] = [
     "invalid_retry",
 ];
 
-pub(crate) const ALL: [Metric; 42] = [
+pub(crate) const ALL: [Metric; 43] = [
     Metric {
         name: EVENTS,
         kind: MetricKind::Counter,
@@ -362,6 +363,13 @@ pub(crate) const ALL: [Metric; 42] = [
         labels: Labels::Open,
         meaning: "bytes on the database's disk, by `table`, with indexes and partitions, measured every \
                   ten minutes",
+    },
+    Metric {
+        name: DAYS_TO_ARCHIVE,
+        kind: MetricKind::Gauge,
+        labels: Labels::None,
+        meaning: "days at the end of their retention that wait for the archive, and are kept until then, counted every \
+                  minute",
     },
     Metric {
         name: ARCHIVED_ROWS,

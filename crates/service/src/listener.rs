@@ -16,6 +16,7 @@ use axum::{
     body::Body,
     http::{HeaderValue, Request, Response, header::CONNECTION},
 };
+use futures_util::FutureExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -25,7 +26,7 @@ use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -44,8 +45,12 @@ const UNREAD: Duration = Duration::from_secs(30);
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Time after the stop in which open connections still take requests. Each answer ends its connection by `connection:
-/// close`: the end of a connection without an answer would cross the next request of its client.
+/// close`: the end of a connection without an answer would cross the next request of its client. A client that sends
+/// less often meets the end of an idle connection, as ever.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+/// Interval of looks whether a connection is still open after the stop.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Wait after a failed accept. Most such failures, such as a lack of file descriptors, last for a while.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -76,13 +81,6 @@ impl Room {
     pub fn limit(&self) -> usize {
         self.limit
     }
-
-    /// Waits until no connection is open.
-    async fn until_empty(&self) {
-        let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
-        // The semaphore is never closed.
-        let _ = self.free.acquire_many(all).await;
-    }
 }
 
 /// Serves while there is room. Further connections wait in the kernel until others end. After `stop`, accepts no more
@@ -96,6 +94,10 @@ pub async fn serve(listener: TcpListener, router: Router, room: Room, stop: Canc
         let permit = Arc::clone(&room.free).acquire_owned().await.ok();
         (listener.accept().await, permit)
     };
+    let begin = |stream, peer, permit| {
+        let serving = Serving { router: router.clone(), stop: stop.clone() };
+        tokio::spawn(connection(stream, peer, serving, graceful.watcher(), permit));
+    };
     let mut was_full = false;
     while let Some((accepted, permit)) = stop.run_until_cancelled(accepted()).await {
         let is_full = room.free.available_permits() == 0;
@@ -104,10 +106,7 @@ pub async fn serve(listener: TcpListener, router: Router, room: Room, stop: Canc
         }
         was_full = is_full;
         match accepted {
-            Ok((stream, peer)) => {
-                let serving = Serving { router: router.clone(), stop: stop.clone() };
-                tokio::spawn(connection(stream, peer, serving, graceful.watcher(), permit));
-            }
+            Ok((stream, peer)) => begin(stream, peer, permit),
             // A client that disconnected before the accept.
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
@@ -116,10 +115,14 @@ pub async fn serve(listener: TcpListener, router: Router, room: Room, stop: Canc
             }
         }
     }
+    // Clients whose connection the kernel has accepted may have sent a request.
+    while let Some((Ok((stream, peer)), permit)) = accepted().now_or_never() {
+        begin(stream, peer, permit);
+    }
     drop(listener);
-    tokio::select! {
-        () = room.until_empty() => {}
-        () = sleep(LAST_REQUESTS) => {}
+    let end = Instant::now() + LAST_REQUESTS;
+    while room.used() > 0 && Instant::now() < end {
+        sleep(LOOK).await;
     }
     graceful.shutdown().await;
 }

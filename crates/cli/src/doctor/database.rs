@@ -156,6 +156,12 @@ fn judge_census(census: &Census, findings: &mut Findings) {
     if census.parked > 0 {
         findings.warn(format!("{} messages are parked: see `fanfare parked list`", census.parked));
     }
+    if census.days_to_archive > 1 {
+        findings.warn(format!(
+            "{} days at the end of their retention wait for the archive: see the log of the dispatchers",
+            census.days_to_archive
+        ));
+    }
 }
 
 fn setting<'a>(facts: &'a DatabaseFacts, name: &str) -> &'a str {
@@ -253,9 +259,17 @@ mod tests {
     #[test]
     fn missing_partitions_are_a_failure() {
         let mut findings = Findings::new("database");
-        let census = Census { held: 0, parked: 3, notices: 0, replays: 0, endpoints: [1, 0, 0], partitions_ahead: 3 };
+        let census = Census {
+            held: 0,
+            parked: 3,
+            notices: 0,
+            replays: 0,
+            endpoints: [1, 0, 0],
+            partitions_ahead: 3,
+            days_to_archive: 2,
+        };
         judge_census(&census, &mut findings);
         let verdicts: Vec<Verdict> = findings.into_vec().iter().map(|finding| finding.verdict).collect();
-        assert_eq!(verdicts, [Verdict::Failure, Verdict::Warning]);
+        assert_eq!(verdicts, [Verdict::Failure, Verdict::Warning, Verdict::Warning]);
     }
 }

@@ -41,6 +41,7 @@ async fn count(database: &Database, storage: &mut Storage) -> Result<(), StoreEr
         (metric::PARKED_MESSAGES, census.parked),
         (metric::NOTICES, census.notices),
         (metric::REPLAYS, census.replays),
+        (metric::DAYS_TO_ARCHIVE, census.days_to_archive),
     ];
     // Counts and bytes are exact in `f64` up to 2^53.
     for (name, count) in counts {

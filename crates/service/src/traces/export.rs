@@ -1,7 +1,6 @@
 //! Export of traces by OTLP, over HTTP or gRPC.
 
 use std::{
-    error::Error,
     mem,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -126,25 +125,14 @@ impl HttpClient for TraceClient {
         let limit = self.timeout;
         let sent = self.runtime.spawn(async move { timeout(limit, exchange).await }).await?;
         let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {limit:?}").into()));
+        // Prints an error with its causes.
+        let sent = sent.map_err(anyhow::Error::from_boxed);
         let was_failing = self.is_failing.swap(sent.is_err(), Ordering::Relaxed);
         match &sent {
-            Err(error) if !was_failing => {
-                tracing::warn!(error = causes(&**error), "traces cannot be exported");
-            }
+            Err(error) if !was_failing => tracing::warn!(error = format!("{error:#}"), "traces cannot be exported"),
             Ok(_) if was_failing => tracing::info!("traces are exported again"),
             _ => {}
         }
-        sent
+        Ok(sent?)
     }
-}
-
-/// An error with its causes.
-fn causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }

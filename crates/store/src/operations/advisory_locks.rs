@@ -27,6 +27,8 @@ pub enum Job {
     Vacuum,
     /// Counts rows for the metrics.
     Census,
+    /// Archives days below the line of retention.
+    Archive,
 }
 
 impl Job {
@@ -41,6 +43,7 @@ impl Job {
             Self::Suspects => "suspects",
             Self::Vacuum => "vacuum",
             Self::Census => "census",
+            Self::Archive => "archive",
         }
     }
 }
@@ -51,17 +54,6 @@ pub struct AdvisoryLock {
 }
 
 impl AdvisoryLock {
-    /// Checks that the session, and thereby the lock, still exists.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] if the session has ended: another process may hold the lock.
-    pub async fn check(&self) -> Result<(), StoreError> {
-        if let Some(connection) = &self.connection {
-            connection.batch_execute("SELECT 1").await?;
-        }
-        Ok(())
-    }
-
     /// Unlocks, and returns the connection to the pool.
     pub async fn unlock(mut self) {
         let Some(connection) = &self.connection else { return };
@@ -93,6 +85,7 @@ impl Store {
             Job::Suspects => 6,
             Job::Vacuum => 7,
             Job::Census => 8,
+            Job::Archive => 9,
         };
         let connection = self.connection().await?;
         let statement = "SELECT pg_try_advisory_lock($1, $2::int)";

@@ -1,9 +1,10 @@
 //! Pages of an expired day's rows, for the archive. The rows are read straight from the day's partitions, also after a
 //! detach.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use uuid::Uuid;
 
 use crate::{
     Store, StoreError,
@@ -37,7 +38,7 @@ pub struct ExpiredDay {
     /// The day, in UTC.
     pub date: Date,
     /// Names of the remaining tables, in the order of the drop.
-    tables: Vec<String>,
+    pub(super) tables: Vec<String>,
 }
 
 /// A row for the archive.
@@ -102,6 +103,53 @@ impl ExpiredDay {
 }
 
 impl Store {
+    /// Forbids the drop of days that are not archived, also to other processes. Returns the id of this deployment.
+    pub async fn require_archive(&self) -> Result<Uuid, StoreError> {
+        let connection = self.connection().await?;
+        connection.execute("UPDATE retention SET archives = true WHERE NOT archives", &[]).await?;
+        Ok(connection.query_one("SELECT deployment FROM retention", &[]).await?.get(0))
+    }
+
+    /// Permits the drop of days that are not archived. False if that was permitted already.
+    pub async fn release_archive(&self) -> Result<bool, StoreError> {
+        let statement = "UPDATE retention SET archives = false WHERE archives";
+        Ok(self.connection().await?.execute(statement, &[]).await? > 0)
+    }
+
+    /// Marks a day as archived: the day may be dropped.
+    pub async fn mark_archived(&self, day: &ExpiredDay) -> Result<(), StoreError> {
+        let statement = "INSERT INTO archived_days (day) VALUES ($1::text::date) ON CONFLICT DO NOTHING";
+        self.connection().await?.execute(statement, &[&day.date.to_string()]).await?;
+        Ok(())
+    }
+
+    /// Days below the line that are not archived, oldest first.
+    pub async fn days_to_archive(&self, line: Timestamp) -> Result<Vec<ExpiredDay>, StoreError> {
+        let archived = self.archived_days().await?;
+        let days = self.expired_days(line).await?;
+        Ok(days.into_iter().filter(|day| !archived.contains(&day.date)).collect())
+    }
+
+    /// Days below the line that may be dropped, oldest first, and the beginning of the oldest day that may not.
+    pub(super) async fn days_to_drop(&self, line: Timestamp) -> Result<(Vec<ExpiredDay>, Timestamp), StoreError> {
+        let days = self.expired_days(line).await?;
+        let archives: bool = self.connection().await?.query_one("SELECT archives FROM retention", &[]).await?.get(0);
+        if !archives {
+            return Ok((days, line));
+        }
+        let archived = self.archived_days().await?;
+        let (archived, kept): (Vec<_>, Vec<_>) = days.into_iter().partition(|day| archived.contains(&day.date));
+        Ok((archived, kept.first().map_or(line, ExpiredDay::begin)))
+    }
+
+    async fn archived_days(&self) -> Result<HashSet<Date>, StoreError> {
+        let rows = self.connection().await?.query("SELECT day::text FROM archived_days", &[]).await?;
+        let date = |text: &str| {
+            text.parse().map_err(|error| StoreError::corrupt("archived_days", format!("{text:?}: {error}")))
+        };
+        rows.iter().map(|row| date(row.get(0))).collect()
+    }
+
     /// Days below the line of retention with tables that are not dropped, oldest first.
     pub async fn expired_days(&self, line: Timestamp) -> Result<Vec<ExpiredDay>, StoreError> {
         let statement = format!(
@@ -154,25 +202,8 @@ impl Store {
         Ok(rows.iter().map(|row| ArchivedRow { key: row.get(0), json: row.get(1) }).collect())
     }
 
-    /// Keys of the day's first and last event. `None` without events, and after the drop of the table.
-    pub async fn event_range(&self, day: &ExpiredDay) -> Result<Option<[Vec<String>; 2]>, StoreError> {
-        let Some(partition) = day.table(DailyTable::Events) else { return Ok(None) };
-        let [key, texts, ..] = DailyTable::Events.parts();
-        let end = |order: &str| {
-            let columns: Vec<String> = key.split(", ").map(|column| format!("{column} {order}")).collect();
-            format!("(SELECT ARRAY[{texts}] FROM {partition} ORDER BY {} LIMIT 1)", columns.join(", "))
-        };
-        let mut connection = self.connection().await?;
-        let transaction = connection.build_transaction().read_only(true).start().await?;
-        transaction.batch_execute(INDEX_ONLY).await?;
-        let row = transaction.query_one(&format!("SELECT {}, {}", end("ASC"), end("DESC")), &[]).await?;
-        transaction.commit().await?;
-        let (first, last): (Option<_>, Option<_>) = (row.get(0), row.get(1));
-        Ok(first.zip(last).map(|(first, last)| [first, last]))
-    }
-
-    /// Detaches and drops the tables of a day: the events last. After an error, a call with the remaining tables
-    /// continues.
+    /// Detaches and drops the tables of a day, the events last, and the mark of the day. After an error, a call with the
+    /// remaining tables continues.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] after the lock timeout.
@@ -181,6 +212,9 @@ impl Store {
             let parent = table.split_once("_p").map_or(table.as_str(), |(parent, _)| parent);
             self.drop_partition(parent, table).await?;
         }
+        // A day that is loaded again from a backup is archived again.
+        let statement = "DELETE FROM archived_days WHERE day = $1::text::date";
+        self.connection().await?.execute(statement, &[&day.date.to_string()]).await?;
         Ok(())
     }
 }

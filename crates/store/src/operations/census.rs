@@ -20,6 +20,8 @@ pub struct Census {
     pub endpoints: [i64; 3],
     /// Days from today on for which all partitions exist.
     pub partitions_ahead: i32,
+    /// Days below the line of retention that wait for the archive.
+    pub days_to_archive: i64,
 }
 
 impl Store {
@@ -34,7 +36,12 @@ SELECT (SELECT count(*) FROM (
        (SELECT count(*) FROM (SELECT FROM parked LIMIT $1) rows) AS parked,
        (SELECT count(*) FROM (SELECT FROM failure_notices LIMIT $1) rows) AS notices,
        (SELECT count(*) FROM replays WHERE state = 'running') AS replays,
-       e.*, ahead.days
+       e.*, ahead.days, (
+           SELECT count(DISTINCT right(c.relname::text, 8)) FROM pg_class c, retention r
+           WHERE r.archives AND c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
+             AND c.relname ~ '^(events|deliveries|attempts)_p[0-9]{8}$'
+             AND right(c.relname::text, 8) < to_char(r.line AT TIME ZONE 'UTC', 'YYYYMMDD')
+             AND to_date(right(c.relname::text, 8), 'YYYYMMDD') NOT IN (SELECT day FROM archived_days)) AS to_archive
 FROM (SELECT count(*) FILTER (WHERE status = 'enabled') AS enabled, count(*) FILTER (WHERE status = 'paused') AS paused,
              count(*) FILTER (WHERE status = 'disabled') AS disabled
       FROM endpoints WHERE deleted_at IS NULL) e,
@@ -52,6 +59,7 @@ FROM (SELECT count(*) FILTER (WHERE status = 'enabled') AS enabled, count(*) FIL
             replays: row.get("replays"),
             endpoints: [row.get("enabled"), row.get("paused"), row.get("disabled")],
             partitions_ahead: row.get("days"),
+            days_to_archive: row.get("to_archive"),
         })
     }
 

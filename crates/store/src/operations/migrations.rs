@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 3] = [
+const MIGRATIONS: [Embedded; 4] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -36,6 +36,11 @@ const MIGRATIONS: [Embedded; 3] = [
         name: "V3__trace_context",
         purpose: "A column for endpoints that receive trace contexts. Locks: endpoints, exclusively, for milliseconds.",
         sql: include_str!("../../migrations/V3__trace_context.sql"),
+    },
+    Embedded {
+        name: "V4__archived_days",
+        purpose: "Marks of archived days. Locks: retention, exclusively, for milliseconds.",
+        sql: include_str!("../../migrations/V4__archived_days.sql"),
     },
 ];
 

@@ -7,7 +7,10 @@ use tokio_postgres::types::ToSql;
 
 use crate::{
     Store, StoreError,
-    operations::partitions::{DAILY, Day, LOCK_TIMEOUT, first_id},
+    operations::{
+        archive::ExpiredDay,
+        partitions::{Day, LOCK_TIMEOUT, first_id},
+    },
     pipeline::finish::FINISH,
 };
 
@@ -59,42 +62,33 @@ SELECT count(*) FROM ended"
         }
     }
 
-    /// Detaches and drops the partitions below the line, each table in transactions of its own. Returns the names of
-    /// the dropped tables. A call repeated after an error continues with the remaining tables.
+    /// Detaches and drops the partitions below the line, each table in transactions of its own; while the database
+    /// requires the archive, only of archived days. Returns the names of the dropped tables. A call repeated after an
+    /// error continues with the remaining tables.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] after the lock timeout.
     pub async fn drop_below_line(&self, line: Timestamp) -> Result<Vec<String>, StoreError> {
-        let limit = Day::of(line, 0).name();
+        let (days, kept_from) = self.days_to_drop(line).await?;
         let mut dropped = Vec::new();
-        for table in DAILY {
-            for name in self.tables_before(table, &format!("{table}_{limit}"), 8).await? {
-                self.drop_partition(table, &name).await?;
-                dropped.push(name);
-            }
+        for day in days {
+            self.drop_day(&day).await?;
+            dropped.extend(day.tables);
         }
-        dropped.extend(self.drop_event_keys(line).await?);
+        // A key outlives the events of its month.
+        let month = &Day::of(kept_from, 0).name()[..7];
+        for name in self.tables_before("event_keys", &format!("event_keys_{month}"), 6).await? {
+            self.drop_partition("event_keys", &name).await?;
+            dropped.push(name);
+        }
         Ok(dropped)
-    }
-
-    /// Detaches and drops the keys of events of the months before a moment. A key outlives the events of its month.
-    /// Returns the names of the dropped tables.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] after the lock timeout.
-    pub async fn drop_event_keys(&self, before: Timestamp) -> Result<Vec<String>, StoreError> {
-        let month = &Day::of(before, 0).name()[..7];
-        let names = self.tables_before("event_keys", &format!("event_keys_{month}"), 6).await?;
-        for name in &names {
-            self.drop_partition("event_keys", name).await?;
-        }
-        Ok(names)
     }
 
     /// Removes open deliveries below the line whose partitions are gone. Returns the number of removed deliveries.
     pub async fn purge_below_line(&self, line: Timestamp) -> Result<u64, StoreError> {
+        let oldest = self.expired_days(line).await?.first().map_or(line, ExpiredDay::begin);
         let statement = "DELETE FROM open_deliveries WHERE id < $1";
-        Ok(self.connection().await?.execute(statement, &[&first_id(line)]).await?)
+        Ok(self.connection().await?.execute(statement, &[&first_id(oldest)]).await?)
     }
 
     /// Names of a table's partitions before `limit`, sorted. The name finds a table that was detached before its process

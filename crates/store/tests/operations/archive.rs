@@ -61,8 +61,6 @@ async fn a_row_is_archived_as_the_database_writes_the_row() {
         );
         assert_eq!(database.rows(&same, &[&rows[0].json]).await[0].get::<_, i64>(0), 1, "{json}");
     }
-    let range = database.store.event_range(&day).await.expect("a look").expect("an event");
-    assert_eq!(range[0], range[1]);
 }
 
 /// Fills the day before yesterday: 20,000 rows of each table. Each tenth body has 100 kB, stored outside the row.
@@ -133,15 +131,38 @@ async fn a_single_day_is_dropped_also_when_detached() {
 }
 
 #[tokio::test]
-async fn a_lost_lock_is_noticed() {
+async fn while_the_archive_is_required_only_archived_days_are_dropped() {
     let database = Database::fresh().await;
-    let lock = database.store.try_lock(fanfare_store::Job::Partitions).await.expect("a look").expect("a free lock");
-    lock.check().await.expect("a living session");
-    database
-        .run(
-            "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database d ON d.oid = database
-             WHERE locktype = 'advisory' AND classid = 6683 AND datname = current_database()",
-        )
-        .await;
-    assert!(lock.check().await.expect_err("a lost session").is_transient());
+    let store = &database.store;
+    for at in [moment(2 * DAY), moment(DAY)] {
+        let sent = database.persist_at(at, endpoint(1), starting(1)).await;
+        store.record(&[&delivered(&sent, 1, 1)]).await.expect("a commit");
+    }
+    let line = moment(0);
+    let deployment = store.require_archive().await.expect("a commit");
+    assert_eq!(store.require_archive().await.expect("a commit"), deployment);
+    let days = store.days_to_archive(line).await.expect("a look");
+    assert_eq!(days.len(), 2, "{days:?}");
+    assert_eq!(store.census().await.expect("a count").days_to_archive, 0, "the line was not raised");
+    store.raise_line(line).await.expect("a line");
+    assert_eq!(store.census().await.expect("a count").days_to_archive, 2);
+    let dropped = async || {
+        let mut dropped = store.drop_below_line(line).await.expect("a drop");
+        // The keys of last month's events.
+        dropped.retain(|name| !name.starts_with("event_keys"));
+        dropped
+    };
+    assert!(dropped().await.is_empty());
+    assert_eq!(store.purge_below_line(line).await.expect("a look"), 0);
+
+    store.mark_archived(&days[1]).await.expect("a mark");
+    assert_eq!(store.census().await.expect("a count").days_to_archive, 1);
+    let second = dropped().await;
+    let name = days[1].date.strftime("%Y%m%d").to_string();
+    assert!(second.len() == 3 && second.iter().all(|table| table.ends_with(&name)), "{second:?}");
+    assert_eq!(store.days_to_archive(line).await.expect("a look"), days[..1]);
+    assert_eq!(database.count("archived_days").await, 0, "a day that is loaded again is archived again");
+
+    assert!(store.release_archive().await.expect("a commit") && !store.release_archive().await.expect("a commit"));
+    assert_eq!(dropped().await.len(), 3);
 }

@@ -8,7 +8,15 @@ use crate::database::{Database, endpoint};
 async fn counts_what_operators_ask_for() {
     let database = Database::fresh().await;
     let before = database.store.census().await.expect("a census");
-    let empty = Census { held: 0, parked: 0, notices: 0, replays: 0, endpoints: [20, 0, 0], partitions_ahead: 7 };
+    let empty = Census {
+        held: 0,
+        parked: 0,
+        notices: 0,
+        replays: 0,
+        endpoints: [20, 0, 0],
+        partitions_ahead: 7,
+        days_to_archive: 0,
+    };
     assert_eq!(before, empty);
     database.queue(endpoint(1), 3).await;
     database.run("UPDATE endpoints SET status = 'paused' WHERE id = '00000000-0000-0000-0000-000000000001'").await;

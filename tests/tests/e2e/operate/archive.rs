@@ -5,6 +5,7 @@ use std::process::Stdio;
 use fanfare_tests::{
     clients::python::python,
     metrics::counted,
+    patience::until,
     receiver::Behaviour,
     world::{
         World,
@@ -112,7 +113,7 @@ async fn delivered_event(world: &World) -> String {
     let event = world.publish(&order).await;
     world.wait_for_deliveries("state=delivered", 1).await;
     // The next dispatcher's run finds the line, and need not wait for statements that read an older line.
-    counted(&dispatcher, r#"fanfare_job_success_timestamp_seconds{task="partitions"}"#, 1).await;
+    counted_partitions(&dispatcher).await;
     end(dispatcher).await;
     event
 }
@@ -149,9 +150,9 @@ async fn a_day_is_archived_before_the_drop() {
     // The server is back.
     server.listen().await;
     let dispatcher = world.dispatcher().await;
-    let dropped = dispatcher.logged("dropped an archived day").await;
-    assert_eq!((&dropped["day"], tables_of(&world, day).await), (&json!(day), 0));
     let archived = dispatcher.logged("archived a day").await;
+    assert_eq!(archived["day"], json!(day));
+    until("the day to be dropped", async || (tables_of(&world, day).await == 0).then_some(())).await;
     let rows = ["events", "deliveries", "attempts"].map(|table| archived[table].as_u64());
     assert_eq!(rows, [Some(1), Some(1), Some(2)], "{archived}");
     counted(&dispatcher, r#"fanfare_archived_rows_total{table="attempts"}"#, 2).await;
@@ -159,17 +160,35 @@ async fn a_day_is_archived_before_the_drop() {
     end(dispatcher).await;
     check_commands(&world, &event, day);
 
-    // Another deployment with the same prefix: its day is no copy of the archived day.
+    // Another deployment with the same prefix: its day is no copy of the archived day. A dispatcher without the setting
+    // keeps the day, too, until an operator switches the archive off.
     create_partitions(&world, day).await;
     let statement = format!(
-        "INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent)
+        "UPDATE retention SET deployment = gen_random_uuid();
+         INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent)
          VALUES (gen_random_uuid(), '{day}', gen_random_uuid(), 'other', '', 0, '')"
     );
     world.database().await.batch_execute(&statement).await.expect("an event");
     let dispatcher = world.dispatcher().await;
     let failed = dispatcher.logged("cannot archive a day; the day is kept, and the next run tries again").await;
-    assert!(failed["error"].as_str().expect("a reason").contains("with other events"), "{failed}");
+    assert!(failed["error"].as_str().expect("a reason").contains("of another deployment"), "{failed}");
+    counted(&dispatcher, "fanfare_days_to_archive", 1).await;
+    end(dispatcher).await;
+    let without = || world.process_with("dispatcher", &[("FANFARE_ARCHIVE_URL", "")]);
+    let dispatcher = without();
+    counted_partitions(&dispatcher).await;
     assert_eq!(tables_of(&world, day).await, 3);
+    end(dispatcher).await;
+    assert!(fanfare(&world.variables, &["archive", "off"]).contains("without archiving"));
+    let dispatcher = without();
+    counted_partitions(&dispatcher).await;
+    assert_eq!(tables_of(&world, day).await, 0);
+    end(dispatcher).await;
+}
+
+/// Waits for a run of the partitions job.
+async fn counted_partitions(dispatcher: &Process) {
+    counted(dispatcher, r#"fanfare_job_success_timestamp_seconds{task="partitions"}"#, 1).await;
 }
 
 /// Checks `fanfare archive` on the archive with a single day and event, and the doctor.
