@@ -66,6 +66,9 @@ pub enum ProbeError {
     /// An action failed.
     #[error(transparent)]
     Failed(#[from] ArchiveError),
+    /// The storage replaced an object that was to be created: two writers could replace each other's manifest.
+    #[error("{0} was created twice: the object storage ignores the condition If-None-Match")]
+    Replaced(String),
     /// The object that was read is not the object that was written.
     #[error("{0} was written, and read with another content")]
     Changed(String),

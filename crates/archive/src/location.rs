@@ -10,7 +10,7 @@ use std::{
 
 use jiff::civil::Date;
 use object_store::{
-    ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload, RetryConfig, aws::AmazonS3Builder,
+    ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutPayload, RetryConfig, aws::AmazonS3Builder,
     azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path,
 };
 use tokio::time::timeout;
@@ -139,7 +139,7 @@ impl Archive {
         }
     }
 
-    /// Lists the days, and writes, reads and deletes a small object.
+    /// Lists the days, and creates, reads and deletes a small object.
     ///
     /// # Errors
     /// The first step that failed.
@@ -147,9 +147,14 @@ impl Archive {
         self.days().await?;
         let content = format!("fanfare doctor {:032x}", rand::random::<u128>());
         let path = self.prefix.clone().join(content.replace(' ', "-"));
-        self.act("write", &path, self.store.put(&path, PutPayload::from(content.clone()))).await?;
+        let create = || self.store.put_opts(&path, PutPayload::from(content.clone()), PutMode::Create.into());
+        self.act("write", &path, create()).await?;
+        let again = self.act("write", &path, create()).await;
         let read = self.act("read", &path, async { self.store.get(&path).await?.bytes().await }).await;
         self.act("delete", &path, self.store.delete(&path)).await?;
+        if !matches!(again, Err(ArchiveError::Storage { cause: object_store::Error::AlreadyExists { .. }, .. })) {
+            return Err(ProbeError::Replaced(path.to_string()));
+        }
         if read? == content.as_bytes() { Ok(()) } else { Err(ProbeError::Changed(path.to_string())) }
     }
 }

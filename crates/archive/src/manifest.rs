@@ -104,6 +104,11 @@ impl Manifest {
         self.objects.iter().map(|object| object.bytes).sum()
     }
 
+    /// First and last key of a table; `None` without rows.
+    pub fn range(&self, table: Table) -> Option<(&str, &str)> {
+        Some((self.of(table).next()?.first.as_str(), self.of(table).last()?.last.as_str()))
+    }
+
     pub(crate) fn of(&self, table: Table) -> impl Iterator<Item = &ObjectEntry> {
         self.objects.iter().filter(move |object| object.table == table)
     }

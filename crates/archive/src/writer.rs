@@ -93,37 +93,43 @@ impl DayWriter<'_> {
     /// If the object storage fails, lacks an object that was written, or has the day of another deployment. The day is
     /// then not archived.
     pub async fn finish(
-        mut self,
+        &mut self,
         written_at: Timestamp,
         schema: i64,
         deployment: Uuid,
     ) -> Result<Manifest, ArchiveError> {
         self.close().await?;
-        let Self { archive, day, objects, .. } = self;
+        let (archive, day) = (self.archive, self.day);
         // A quicker writer has deleted objects of this one.
         if let Some(other) = archive.manifest(day).await? {
-            let manifest = archive.adopt(other, deployment).await?;
-            archive.delete_strays(&manifest).await?;
-            return Ok(manifest);
+            return archive.adopt(other, deployment).await;
         }
-        let manifest = Manifest { format: FORMAT, deployment, day, written_at, schema, objects };
+        let manifest =
+            Manifest { format: FORMAT, deployment, day, written_at, schema, objects: mem::take(&mut self.objects) };
         archive.check_listed(&manifest).await?;
         let path = archive.folder(day).join(NAME);
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| ArchiveError::Damaged { path: path.to_string(), fault: error.to_string() })?;
         let create = PutOptions::from(PutMode::Create);
-        let put = archive.act("write", &path, archive.store.put_opts(&path, PutPayload::from(text), create)).await;
-        let manifest = match put {
-            Ok(_) => manifest,
-            Err(ArchiveError::Storage { cause: object_store::Error::AlreadyExists { .. }, .. }) => {
-                let other = archive.manifest(day).await?;
-                let gone = || ArchiveError::Damaged { path: path.to_string(), fault: "it comes and goes".to_owned() };
-                archive.adopt(other.ok_or_else(gone)?, deployment).await?
-            }
+        match archive.act("write", &path, archive.store.put_opts(&path, PutPayload::from(text), create)).await {
+            Ok(_) | Err(ArchiveError::Storage { cause: object_store::Error::AlreadyExists { .. }, .. }) => {}
             Err(error) => return Err(error),
-        };
-        archive.delete_strays(&manifest).await?;
-        Ok(manifest)
+        }
+        // The manifest that is there counts, also on a server that replaces objects in spite of the condition.
+        let lost =
+            || ArchiveError::Damaged { path: path.to_string(), fault: "it was written, and is missing".to_owned() };
+        archive.adopt(archive.manifest(day).await?.ok_or_else(lost)?, deployment).await
+    }
+
+    /// Deletes all objects of this writer, as far as the object storage answers: a day that fails at each try must not
+    /// fill the bucket.
+    pub async fn discard(self) {
+        let run = format!("-{}-", self.run);
+        for (path, _) in self.archive.listed(self.day).await.unwrap_or_default() {
+            if path.filename().is_some_and(|name| is_of_a_writer(name) && name.contains(&run)) {
+                let _ = self.archive.act("delete", &path, self.archive.store.delete(&path)).await;
+            }
+        }
     }
 
     /// Writes the open object. A single request: an interrupted write leaves no part that costs and is not listed.
@@ -140,7 +146,7 @@ impl DayWriter<'_> {
 }
 
 impl Archive {
-    /// Takes the manifest of an earlier writer of the deployment for the day's archive.
+    /// Takes a manifest for the day's archive, and deletes the objects of other writers.
     ///
     /// # Errors
     /// If another deployment wrote the day, or an object is missing.
@@ -149,6 +155,7 @@ impl Archive {
             return Err(ArchiveError::OtherDeployment { path: self.folder(manifest.day).to_string() });
         }
         self.check_listed(&manifest).await?;
+        self.delete_strays(&manifest).await?;
         Ok(manifest)
     }
 
@@ -340,6 +347,7 @@ mod tests {
             ]
         );
         assert_eq!((manifest.rows(Table::Events), manifest.rows(Table::Deliveries)), (10, 0));
+        assert_eq!(manifest.range(Table::Events), Some(("0000", "0009")));
         assert_eq!(archive.manifest(DAY).await.expect("a look"), Some(manifest.clone()));
         assert_eq!(archive.days().await.expect("a list"), [DAY]);
         for object in &manifest.objects {
@@ -382,6 +390,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_discarded_writer_leaves_nothing() {
+        let folder = Folder::new();
+        let archive = folder.archive();
+        let manifest = write(&archive).await;
+        let mut writer = archive.write_day(DAY);
+        writer.limits.rows = 1;
+        writer.append(Table::Events, rows(0..6)).await.expect("written");
+        writer.discard().await;
+        assert_eq!(folder.names().len(), manifest.objects.len() + 1);
+    }
+
+    #[tokio::test]
     async fn the_first_manifest_counts() {
         let folder = Folder::new();
         let archive = folder.archive();
@@ -391,7 +411,7 @@ mod tests {
             writer.append(Table::Events, rows(0..2)).await.expect("written");
             writer
         };
-        let [first, second, foreign] = [begin().await, begin().await, begin().await];
+        let [mut first, mut second, mut foreign] = [begin().await, begin().await, begin().await];
         fs::write(folder.0.join("2026-10-26/events.csv"), "of another program").expect("a file");
         let manifest = first.finish(Timestamp::UNIX_EPOCH, 7, DEPLOYMENT).await.expect("a manifest");
         let adopted = second.finish(Timestamp::UNIX_EPOCH, 8, DEPLOYMENT).await.expect("the first manifest");
@@ -399,6 +419,7 @@ mod tests {
         let other = Uuid::from_u128(2);
         let error = foreign.finish(Timestamp::UNIX_EPOCH, 7, other).await.expect_err("the day of another deployment");
         assert!(matches!(error, ArchiveError::OtherDeployment { .. }), "{error}");
+        foreign.discard().await;
         assert_eq!(archive.manifest(DAY).await.expect("a look"), Some(manifest.clone()));
         archive.check(DAY, &manifest.objects[0]).await.expect("an unchanged object");
         assert!(folder.names().contains(&"events.csv".to_owned()), "a foreign object stays");

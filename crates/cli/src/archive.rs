@@ -93,7 +93,9 @@ pub(crate) async fn run(settings: ArchiveSettings, command: ArchiveCommand) -> a
 
 pub(crate) async fn off(store: &Store) -> anyhow::Result<()> {
     match store.release_archive().await.context("cannot switch the archive off")? {
-        true => println!("days are dropped without archiving, until a dispatcher starts with FANFARE_ARCHIVE_URL"),
+        true => println!(
+            "days are dropped without archiving; a dispatcher with FANFARE_ARCHIVE_URL switches the archive on again"
+        ),
         false => println!("the archive was off already"),
     }
     Ok(())

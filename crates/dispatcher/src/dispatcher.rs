@@ -14,7 +14,7 @@ use fanfare_outbound::Client;
 use fanfare_service::{Operations, Readiness};
 use fanfare_store::{Directory, Store};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -279,11 +279,17 @@ impl Dispatcher {
         background.spawn(jobs::Holding { database: database(), directory, limits }.run(stop.clone()));
         background.spawn(jobs::Replays { context: shared() }.run(stop.clone()));
         let (retention, audit_retention) = (self.retention, self.audit_retention);
-        let has_archive = self.archive.is_some();
-        let partitions = jobs::Partitions { database: database(), retention, audit_retention, has_archive };
+        let (has_archive, archived) = (self.archive.is_some(), Arc::<Notify>::default());
+        let partitions = jobs::Partitions {
+            database: database(),
+            retention,
+            audit_retention,
+            has_archive,
+            archived: Arc::clone(&archived),
+        };
         background.spawn(partitions.run(stop.clone()));
         if let Some(archive) = self.archive.clone() {
-            background.spawn(jobs::ArchiveDays { archive, database: database() }.run(stop.clone()));
+            background.spawn(jobs::ArchiveDays { archive, database: database(), archived }.run(stop.clone()));
         }
         background.spawn(self.mails.clone().run(stop.clone()));
         background.close();

@@ -13,9 +13,10 @@ mod replays;
 mod suspects;
 mod sweep;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use fanfare_store::{AdvisoryLock, Job, Store, StoreError};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use archive::ArchiveDays;
@@ -44,14 +45,21 @@ struct Schedule {
     job: Job,
     every: Duration,
     stop: CancellationToken,
+    /// Begins the next run at once.
+    wake: Arc<Notify>,
 }
 
 impl Schedule {
+    fn new(database: Database, job: Job, every: Duration, stop: CancellationToken) -> Self {
+        Self { database, job, every, stop, wake: Arc::default() }
+    }
+
     /// Waits for the next run, and locks the job; `None` after `stop`. Skips a run during an outage of the database, or
     /// while another process holds the lock.
     async fn next(&self) -> Option<AdvisoryLock> {
         loop {
-            self.stop.run_until_cancelled(tokio::time::sleep(self.every)).await?;
+            let woken = tokio::time::timeout(self.every, self.wake.notified());
+            let _ = self.stop.run_until_cancelled(woken).await?;
             if !*self.database.availability().borrow() {
                 continue;
             }

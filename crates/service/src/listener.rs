@@ -16,7 +16,6 @@ use axum::{
     body::Body,
     http::{HeaderValue, Request, Response, header::CONNECTION},
 };
-use futures_util::FutureExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -115,11 +114,21 @@ pub async fn serve(listener: TcpListener, router: Router, room: Room, stop: Canc
             }
         }
     }
-    // Clients whose connection the kernel has accepted may have sent a request.
-    while let Some((Ok((stream, peer)), permit)) = accepted().now_or_never() {
-        begin(stream, peer, permit);
+    // Clients whose connection the kernel has accepted may have sent a request. Without room, they meet a reset.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok(permit) = Arc::clone(&room.free).try_acquire_owned() {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                    if let Ok(stream) = stream {
+                        begin(stream, peer, Some(permit));
+                    }
+                }
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(_) => break,
+            }
+        }
     }
-    drop(listener);
     let end = Instant::now() + LAST_REQUESTS;
     while room.used() > 0 && Instant::now() < end {
         sleep(LOOK).await;

@@ -279,9 +279,10 @@ fn headers(text: &str) -> Option<HeaderMap> {
 
 /// Reads the trace context of a request.
 pub fn incoming_trace(headers: &HeaderMap) -> Option<TraceContext> {
+    let parent = headers.get("traceparent")?.to_str().ok()?;
     let states = headers.get_all("tracestate").iter().filter_map(|value| value.to_str().ok());
     let state = states.collect::<Vec<_>>().join(",");
-    TraceContext::of_headers(headers.get("traceparent")?.to_str().ok()?, Some(&state))
+    TraceContext::of_headers(parent, Some(&state))
 }
 
 /// Makes a span a child of `parent`. The span must not have begun.

@@ -1,16 +1,18 @@
 //! The archive: writes the days below the line of retention, under a lock of its own. The partitions job drops a day
 //! once the database marks the day as archived.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use fanfare_archive::{Archive, ArchiveError, Manifest, Row, Table};
+use fanfare_archive::{Archive, ArchiveError, DayWriter, Manifest, Row, Table};
 use fanfare_store::{DailyTable, ExpiredDay, Job, StoreError};
-use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{RUN_TIMEOUT, Schedule, partitions::drop_days};
+use super::{RUN_TIMEOUT, Schedule};
 use crate::{database::Database, metric};
 
 /// Interval of the job.
@@ -19,8 +21,9 @@ const EVERY: Duration = Duration::from_secs(600);
 /// Wait before the first run.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// Deadline of a run. Each statement and each request has a deadline of its own.
-const LONGEST_RUN: Duration = Duration::from_secs(24 * 3600);
+/// Deadline of a run: many days may wait after an outage of the object storage. Each statement and each request has a
+/// deadline of its own.
+const LONGEST_RUN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Deadline of a page. The server ends the statement earlier.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -39,6 +42,8 @@ const TABLES: [(DailyTable, Table); 3] = [
 pub(crate) struct ArchiveDays {
     pub(crate) archive: Archive,
     pub(crate) database: Database,
+    /// Wakes the partitions job, which drops archived days.
+    pub(crate) archived: Arc<Notify>,
 }
 
 /// The reason why a day was not archived.
@@ -48,27 +53,31 @@ enum DayError {
     Archive(#[from] ArchiveError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(
+        "the archive has this day with other events: a copy of the database needs a FANFARE_ARCHIVE_URL of its own"
+    )]
+    OtherEvents,
 }
 
 impl ArchiveDays {
     /// Runs the job until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut schedule = Schedule { database: self.database.clone(), job: Job::Archive, every: FIRST, stop };
+        let mut schedule = Schedule::new(self.database.clone(), Job::Archive, FIRST, stop);
         while let Some(lock) = schedule.next().await {
             schedule.run_within(LONGEST_RUN, lock, self.archive_all()).await;
             schedule.every = EVERY;
         }
     }
 
-    /// Archives all days below the line, oldest first, and drops them. A day that cannot be archived is kept, and does
-    /// not delay the others.
+    /// Archives all days below the line whose deliveries are ended, oldest first. A day that cannot be archived is kept,
+    /// and does not delay the others.
     async fn archive_all(&self) -> Result<(), StoreError> {
         let store = &self.database.store;
         let deployment = store.with_deadline(RUN_TIMEOUT, store.require_archive()).await?;
-        let Some(line) = store.line().await? else { return Ok(()) };
+        let Some(line) = store.ended_line().await? else { return Ok(()) };
         for day in store.with_deadline(RUN_TIMEOUT, store.days_to_archive(line)).await? {
             match self.archive_day(&day, deployment).await {
-                Ok(()) => self.drop_archived(line).await?,
+                Ok(()) => self.archived.notify_one(),
                 Err(error) => {
                     metrics::counter!(metric::ARCHIVE_FAILURES).increment(1);
                     tracing::error!(
@@ -86,8 +95,13 @@ impl ArchiveDays {
     async fn archive_day(&self, day: &ExpiredDay, deployment: Uuid) -> Result<(), DayError> {
         let (store, began) = (&self.database.store, Instant::now());
         let manifest = match self.archive.manifest(day.date).await? {
-            // An earlier run was interrupted behind the manifest.
-            Some(manifest) => self.archive.adopt(manifest, deployment).await?,
+            // An earlier run was interrupted behind the manifest, or the manifest is another deployment's.
+            Some(manifest) => {
+                if manifest.deployment == deployment {
+                    self.check_same_events(day, &manifest).await?;
+                }
+                self.archive.adopt(manifest, deployment).await?
+            }
             None => self.write(day, deployment).await?,
         };
         store.with_deadline(RUN_TIMEOUT, store.mark_archived(day)).await?;
@@ -95,10 +109,33 @@ impl ArchiveDays {
         Ok(())
     }
 
+    /// Refuses a manifest of other events. A copy of the database has the same deployment.
+    async fn check_same_events(&self, day: &ExpiredDay, manifest: &Manifest) -> Result<(), DayError> {
+        let store = &self.database.store;
+        let range = store.with_deadline(PAGE_TIMEOUT, store.event_range(day)).await?;
+        let range = range.map(|keys| keys.map(|key| key.join("/")));
+        let here = range.as_ref().map(|[first, last]| (first.as_str(), last.as_str()));
+        // The table of events is dropped last.
+        let is_same = !day.has(DailyTable::Events) || here == manifest.range(Table::Events);
+        if is_same { Ok(()) } else { Err(DayError::OtherEvents) }
+    }
+
     async fn write(&self, day: &ExpiredDay, deployment: Uuid) -> Result<Manifest, DayError> {
         let store = &self.database.store;
         let schema = store.with_deadline(PAGE_TIMEOUT, store.newest_migration()).await?;
         let mut writer = self.archive.write_day(day.date);
+        let written = match self.append_all(day, &mut writer).await {
+            Ok(()) => writer.finish(self.database.now(), schema, deployment).await.map_err(DayError::from),
+            Err(error) => Err(error),
+        };
+        if written.is_err() {
+            writer.discard().await;
+        }
+        written
+    }
+
+    async fn append_all(&self, day: &ExpiredDay, writer: &mut DayWriter<'_>) -> Result<(), DayError> {
+        let store = &self.database.store;
         for (source, table) in TABLES {
             if !day.has(source) {
                 tracing::warn!(day = %day.date, %table, "a table of the day was dropped before the archiving");
@@ -115,18 +152,7 @@ impl ArchiveDays {
                 sleep(began.elapsed().min(LONGEST_PAUSE)).await;
             }
         }
-        Ok(writer.finish(self.database.now(), schema, deployment).await?)
-    }
-
-    /// Drops archived days, unless the partitions job runs meanwhile, and does the same.
-    async fn drop_archived(&self, line: Timestamp) -> Result<(), StoreError> {
-        let store = &self.database.store;
-        let Some(lock) = store.with_deadline(RUN_TIMEOUT, store.try_lock(Job::Partitions)).await? else {
-            return Ok(());
-        };
-        let dropped = store.with_deadline(RUN_TIMEOUT, drop_days(store, line)).await;
-        lock.unlock().await;
-        dropped
+        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ const STORAGE_EVERY: Duration = Duration::from_secs(600);
 
 /// Counts until `stop`.
 pub(crate) async fn census(database: Database, stop: CancellationToken) {
-    let mut schedule = Schedule { database: database.clone(), job: Job::Census, every: FIRST, stop };
+    let mut schedule = Schedule::new(database.clone(), Job::Census, FIRST, stop);
     let mut storage = Storage { bytes: Vec::new(), measured: None };
     while let Some(lock) = schedule.next().await {
         schedule.run(lock, count(&database, &mut storage)).await;

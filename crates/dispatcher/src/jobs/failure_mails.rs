@@ -51,7 +51,7 @@ impl FailureMails {
         if self.mailer.is_none() {
             tracing::info!("FANFARE_SMTP_URL is not set: no failure mails are sent");
         }
-        let schedule = Schedule { database: self.database.clone(), job: Job::Mail, every: EVERY, stop: stop.clone() };
+        let schedule = Schedule::new(self.database.clone(), Job::Mail, EVERY, stop.clone());
         let mut backoff = Backoff::default();
         while let Some(lock) = schedule.next().await {
             schedule.run(lock, self.send_due(&mut backoff, &stop)).await;

@@ -24,7 +24,7 @@ pub(crate) struct Holding {
 impl Holding {
     /// Runs the job until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let schedule = Schedule { database: self.database.clone(), job: Job::Holding, every: EVERY, stop };
+        let schedule = Schedule::new(self.database.clone(), Job::Holding, EVERY, stop);
         while let Some(lock) = schedule.next().await {
             schedule.run(lock, self.look()).await;
         }

@@ -1,11 +1,11 @@
 //! Partitions: creates the partitions of the coming days, and ends the retention of old partitions and of the audit
 //! log. With an archive, a day is dropped after its archiving.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fanfare_domain::time::saturating_sub;
-use fanfare_store::{Job, Store, StoreError};
-use jiff::Timestamp;
+use fanfare_store::{Job, StoreError};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Schedule;
@@ -29,35 +29,41 @@ pub(crate) struct Partitions {
     pub(crate) audit_retention: Duration,
     /// True if this process archives days. The first run may come before the first run of the archive.
     pub(crate) has_archive: bool,
+    /// Notified of archived days, which can be dropped.
+    pub(crate) archived: Arc<Notify>,
 }
 
 impl Partitions {
     /// Runs the job until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut schedule = Schedule { database: self.database.clone(), job: Job::Partitions, every: FIRST, stop };
+        let mut schedule = Schedule::new(self.database.clone(), Job::Partitions, FIRST, stop);
+        schedule.wake = Arc::clone(&self.archived);
         while let Some(lock) = schedule.next().await {
-            schedule.run(lock, self.roll(&schedule.stop)).await;
+            schedule.run(lock, self.roll()).await;
             schedule.every = EVERY;
         }
     }
 
-    async fn roll(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+    async fn roll(&self) -> Result<(), StoreError> {
         let (now, store) = (self.database.now(), &self.database.store);
         store.create_partitions(now).await?;
-        let is_raised = store.raise_line(saturating_sub(now, self.retention)).await?;
+        store.raise_line(saturating_sub(now, self.retention)).await?;
         let Some(line) = store.line().await? else { return Ok(()) };
         if store.has_below_line().await? {
-            if is_raised {
-                stop.run_until_cancelled(tokio::time::sleep(LINE_WAIT)).await;
+            if store.ended_line().await? < Some(line) {
+                tokio::time::sleep(LINE_WAIT).await;
             }
             let expired = store.end_below_line(line).await?;
             if expired > 0 {
                 tracing::warn!(deliveries = expired, "deliveries open at the end of their retention have failed");
             }
-            if self.has_archive {
-                store.require_archive().await?;
-            }
-            drop_days(store, line).await?;
+        }
+        store.mark_ended(line).await?;
+        if self.has_archive {
+            store.require_archive().await?;
+        }
+        for table in store.drop_below_line(line).await? {
+            tracing::info!(table, "dropped a table at the end of its retention");
         }
         let purged = store.purge_below_line(line).await?;
         if purged > 0 {
@@ -66,12 +72,4 @@ impl Partitions {
         while store.drop_audit_entries(self.audit_retention, AUDIT_ENTRIES).await? > 0 {}
         Ok(())
     }
-}
-
-/// Drops the days below the line, except days that are still to be archived. Under the lock of the partitions job.
-pub(super) async fn drop_days(store: &Store, line: Timestamp) -> Result<(), StoreError> {
-    for table in store.drop_below_line(line).await? {
-        tracing::info!(table, "dropped a table at the end of its retention");
-    }
-    Ok(())
 }

@@ -38,8 +38,7 @@ pub(crate) struct Replays {
 impl Replays {
     /// Runs the job until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let schedule =
-            Schedule { database: self.context.database.clone(), job: Job::Replays, every: EVERY, stop: stop.clone() };
+        let schedule = Schedule::new(self.context.database.clone(), Job::Replays, EVERY, stop.clone());
         while let Some(lock) = schedule.next().await {
             schedule.run(lock, self.replay(&stop)).await;
         }

@@ -32,7 +32,7 @@ impl Suspects {
     /// Sends suspects until `stop`, in order, in a single process at a time.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let database = self.context.database.clone();
-        let schedule = Schedule { database: database.clone(), job: Job::Suspects, every: EVERY, stop: stop.clone() };
+        let schedule = Schedule::new(database.clone(), Job::Suspects, EVERY, stop.clone());
         loop {
             if stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
                 return;

@@ -22,7 +22,7 @@ pub(crate) struct Sweep {
 impl Sweep {
     /// Runs the job until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let schedule = Schedule { database: self.database.clone(), job: Job::Sweep, every: EVERY, stop };
+        let schedule = Schedule::new(self.database.clone(), Job::Sweep, EVERY, stop);
         while let Some(lock) = schedule.next().await {
             schedule.run(lock, self.walk()).await;
         }
@@ -51,7 +51,7 @@ impl Sweep {
 
 /// Vacuums the open deliveries until `stop`.
 pub(crate) async fn vacuum(database: Database, stop: CancellationToken) {
-    let schedule = Schedule { database: database.clone(), job: Job::Vacuum, every: VACUUMS_EVERY, stop };
+    let schedule = Schedule::new(database.clone(), Job::Vacuum, VACUUMS_EVERY, stop);
     while let Some(lock) = schedule.next().await {
         schedule.run(lock, database.store.vacuum_open()).await;
     }

@@ -143,7 +143,7 @@ impl Store {
     }
 
     async fn archived_days(&self) -> Result<HashSet<Date>, StoreError> {
-        let rows = self.connection().await?.query("SELECT day::text FROM archived_days", &[]).await?;
+        let rows = self.connection().await?.query("SELECT to_char(day, 'YYYY-MM-DD') FROM archived_days", &[]).await?;
         let date = |text: &str| {
             text.parse().map_err(|error| StoreError::corrupt("archived_days", format!("{text:?}: {error}")))
         };
@@ -202,6 +202,23 @@ impl Store {
         Ok(rows.iter().map(|row| ArchivedRow { key: row.get(0), json: row.get(1) }).collect())
     }
 
+    /// Keys of the day's first and last event. `None` without events, and after the drop of the table.
+    pub async fn event_range(&self, day: &ExpiredDay) -> Result<Option<[Vec<String>; 2]>, StoreError> {
+        let Some(partition) = day.table(DailyTable::Events) else { return Ok(None) };
+        let [key, texts, ..] = DailyTable::Events.parts();
+        let end = |order: &str| {
+            let columns: Vec<String> = key.split(", ").map(|column| format!("{column} {order}")).collect();
+            format!("(SELECT ARRAY[{texts}] FROM {partition} ORDER BY {} LIMIT 1)", columns.join(", "))
+        };
+        let mut connection = self.connection().await?;
+        let transaction = connection.build_transaction().read_only(true).start().await?;
+        transaction.batch_execute(INDEX_ONLY).await?;
+        let row = transaction.query_one(&format!("SELECT {}, {}", end("ASC"), end("DESC")), &[]).await?;
+        transaction.commit().await?;
+        let (first, last): (Option<_>, Option<_>) = (row.get(0), row.get(1));
+        Ok(first.zip(last).map(|(first, last)| [first, last]))
+    }
+
     /// Detaches and drops the tables of a day, the events last, and the mark of the day. After an error, a call with the
     /// remaining tables continues.
     ///
@@ -212,7 +229,6 @@ impl Store {
             let parent = table.split_once("_p").map_or(table.as_str(), |(parent, _)| parent);
             self.drop_partition(parent, table).await?;
         }
-        // A day that is loaded again from a backup is archived again.
         let statement = "DELETE FROM archived_days WHERE day = $1::text::date";
         self.connection().await?.execute(statement, &[&day.date.to_string()]).await?;
         Ok(())

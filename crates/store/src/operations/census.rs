@@ -41,7 +41,7 @@ SELECT (SELECT count(*) FROM (
            WHERE r.archives AND c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
              AND c.relname ~ '^(events|deliveries|attempts)_p[0-9]{8}$'
              AND right(c.relname::text, 8) < to_char(r.line AT TIME ZONE 'UTC', 'YYYYMMDD')
-             AND to_date(right(c.relname::text, 8), 'YYYYMMDD') NOT IN (SELECT day FROM archived_days)) AS to_archive
+             AND right(c.relname::text, 8) NOT IN (SELECT to_char(day, 'YYYYMMDD') FROM archived_days)) AS to_archive
 FROM (SELECT count(*) FILTER (WHERE status = 'enabled') AS enabled, count(*) FILTER (WHERE status = 'paused') AS paused,
              count(*) FILTER (WHERE status = 'disabled') AS disabled
       FROM endpoints WHERE deleted_at IS NULL) e,

@@ -30,6 +30,19 @@ impl Store {
         Ok(self.connection().await?.query_one(statement, &[]).await?.get(0))
     }
 
+    /// The line below which all deliveries are ended; `None` at first.
+    pub async fn ended_line(&self) -> Result<Option<Timestamp>, StoreError> {
+        let statement = "SELECT nullif(ended, '-infinity') FROM retention";
+        Ok(self.connection().await?.query_one(statement, &[]).await?.get(0))
+    }
+
+    /// Marks that all deliveries below a line are ended: nothing below changes any more.
+    pub async fn mark_ended(&self, line: Timestamp) -> Result<(), StoreError> {
+        let statement = "UPDATE retention SET ended = $1 WHERE ended < $1";
+        self.connection().await?.execute(statement, &[&line]).await?;
+        Ok(())
+    }
+
     /// True if a partition lies below the line.
     pub async fn has_below_line(&self) -> Result<bool, StoreError> {
         let statement = "SELECT EXISTS (SELECT FROM pg_class, retention
