@@ -8,9 +8,11 @@
 //! - `connector`: HTTP for the clouds, by hyper and rustls
 //! - `manifest`: the list of a day's objects
 //! - `writer`: rows into compressed objects of bounded size
+//! - `adopt`: a manifest that counts; objects of other writers are deleted
 //! - `reader`: days, rows and checks
 //! - `find`: an event with its deliveries and attempts
 
+mod adopt;
 mod connector;
 mod error;
 mod find;

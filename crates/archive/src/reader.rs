@@ -1,6 +1,6 @@
 //! Days, rows and checks.
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, mem, time::Duration};
 
 use flate2::write::GzDecoder;
 use futures_util::StreamExt;
@@ -98,7 +98,7 @@ impl<K: Fn(&[u8]) -> bool> Write for Lines<K> {
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             self.line.extend_from_slice(&rest[..end]);
             if (self.keep)(&self.line) {
-                self.kept.push(self.line.clone());
+                self.kept.push(mem::take(&mut self.line));
             }
             self.line.clear();
             rest = &rest[end + 1..];

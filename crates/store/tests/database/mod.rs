@@ -96,13 +96,24 @@ impl Database {
 
     /// Waits until `sessions` sessions of the database wait for a lock.
     pub(crate) async fn await_waiting(&self, sessions: i64) {
-        let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        for _ in 0..400 {
-            if self.count(waiting).await >= sessions {
+        self.await_sessions(sessions, "%", 400).await;
+    }
+
+    /// Waits until a session of the database waits for a lock with a statement like `pattern`.
+    pub(crate) async fn await_waiting_statement(&self, pattern: &str) {
+        self.await_sessions(1, pattern, 6_000).await;
+    }
+
+    async fn await_sessions(&self, sessions: i64, pattern: &str, looks: u32) {
+        let waiting = format!(
+            "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '{pattern}'"
+        );
+        for _ in 0..looks {
+            if self.count(&waiting).await >= sessions {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("fewer than {sessions} sessions wait for a lock");
+        panic!("fewer than {sessions} sessions wait for a lock with a statement like {pattern}");
     }
 }

@@ -1,7 +1,5 @@
 //! Migrations: the plan, and indexes built partition by partition.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use crate::database::Database;
@@ -64,16 +62,6 @@ SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint), 12, '0') || sub
        gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now(), 'answered'
 FROM generate_series(1, 2) n";
 
-/// Waits until a session of the database waits for a lock with a statement like `pattern`.
-async fn until_blocked(database: &Database, pattern: &str) {
-    let blocked = format!(
-        "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '{pattern}'"
-    );
-    while database.count(&blocked).await == 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// The attachment of an index needs a lock that waits for each open transaction of the partition, however long.
 #[tokio::test]
 async fn writes_do_not_wait_for_an_index_that_waits_for_others() {
@@ -88,12 +76,12 @@ async fn writes_do_not_wait_for_an_index_that_waits_for_others() {
         let store = database.another_store();
         async move { store.build_indexes().await }
     });
-    until_blocked(&database, "CREATE INDEX CONCURRENTLY%").await;
+    database.await_waiting_statement("CREATE INDEX CONCURRENTLY%").await;
     database.run(&write).await;
 
     reader.batch_execute("BEGIN; SELECT count(*) FROM attempts").await.expect("an open transaction");
     writer.batch_execute("COMMIT").await.expect("a commit");
-    until_blocked(&database, "ALTER INDEX%").await;
+    database.await_waiting_statement("ALTER INDEX%").await;
     database.run(&write).await;
     reader.batch_execute("COMMIT").await.expect("a commit");
     assert_eq!(building.await.expect("a build").expect("indexes"), Some(10));
