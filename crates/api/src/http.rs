@@ -1,12 +1,12 @@
 //! The common parts of all routes.
 
-pub(crate) mod answer;
+pub mod answer;
 pub(crate) mod audit;
-pub(crate) mod authentication;
-pub(crate) mod body;
-pub(crate) mod error;
+pub mod authentication;
+pub mod body;
+pub mod error;
 pub(crate) mod fallback;
 pub(crate) mod openapi;
-pub(crate) mod paging;
-pub(crate) mod parameters;
+pub mod paging;
+pub mod parameters;
 pub(crate) mod refresh;

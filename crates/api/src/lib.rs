@@ -6,8 +6,8 @@
 //! `routes`.
 
 mod compat;
-mod http;
-mod routes;
+pub mod http;
+pub mod routes;
 mod state;
 
 pub use crate::{

@@ -1,16 +1,16 @@
 //! The routes of the API by subject.
 
-mod applications;
-pub(crate) mod attempts;
-mod audit_log;
-mod deliveries;
-pub(crate) mod event_types;
-mod events;
-mod keys;
-mod parked;
-mod replays;
-mod resend;
-pub(crate) mod webhooks;
+pub mod applications;
+pub mod attempts;
+pub mod audit_log;
+pub mod deliveries;
+pub mod event_types;
+pub mod events;
+pub mod keys;
+pub mod parked;
+pub mod replays;
+pub mod resend;
+pub mod webhooks;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 

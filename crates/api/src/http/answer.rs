@@ -23,17 +23,23 @@ pub(crate) fn readable(body: &str) -> Option<Box<RawValue>> {
 pub struct Answer<T> {
     #[schema(example = true)]
     success: bool,
-    data: T,
+    /// The content.
+    pub data: T,
 }
+
+/// A successful answer with status 201.
+#[derive(Debug)]
+pub struct Created<T>(pub T);
 
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Page<T> {
+pub struct Page<T> {
     #[schema(example = true)]
     success: bool,
-    data: Vec<T>,
+    /// The items.
+    pub data: Vec<T>,
     /// `before` of the next page; `null` on the last page.
-    next: Option<String>,
+    pub next: Option<String>,
 }
 
 impl<T: Serialize> Answer<T> {
@@ -51,6 +57,12 @@ impl<T: Serialize> Answer<T> {
 impl<T: Serialize> IntoResponse for Answer<T> {
     fn into_response(self) -> Response {
         Json(self).into_response()
+    }
+}
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        Answer::of(self.0).with(StatusCode::CREATED)
     }
 }
 

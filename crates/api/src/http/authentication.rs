@@ -26,8 +26,8 @@ const INVALID_KEY: &str = "the API key is unknown, expired or revoked: send the 
 const X_API_TOKEN: &str = "x-api-token";
 
 /// The application of a request by a caller with a `manage` or `admin` key.
-pub(crate) struct AuthorizedApplication {
-    pub(crate) application: ApplicationId,
+pub struct AuthorizedApplication {
+    pub application: ApplicationId,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for AuthorizedApplication
@@ -43,7 +43,7 @@ where
 }
 
 /// Like [`AuthorizedApplication`], but `None` if an administrator names no application: all applications.
-pub(crate) struct Scope(pub(crate) Option<ApplicationId>);
+pub struct Scope(pub Option<ApplicationId>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Scope
 where
@@ -63,7 +63,7 @@ where
 }
 
 /// The application of a key. `None` for an admin key: all applications.
-pub(crate) struct KeyApplication(pub(crate) Option<ApplicationId>);
+pub struct KeyApplication(pub Option<ApplicationId>);
 
 impl<S: Send + Sync> FromRequestParts<S> for KeyApplication
 where
@@ -78,7 +78,7 @@ where
 }
 
 /// A caller with an `admin` key.
-pub(crate) struct Administrator;
+pub struct Administrator;
 
 impl<S: Send + Sync> FromRequestParts<S> for Administrator
 where

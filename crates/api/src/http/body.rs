@@ -24,7 +24,7 @@ use utoipa::{
 use crate::http::error::{ApiError, ErrorCode};
 
 /// The largest body of a management request, in bytes.
-pub(crate) const MAX_MANAGEMENT_BODY: usize = 512 * 1024;
+pub const MAX_MANAGEMENT_BODY: usize = 512 * 1024;
 
 /// The time for a body: [`BODY_TIME`], and a second more for each [`BYTES_PER_SECOND`] received. A slower client would
 /// occupy a connection for too long.
@@ -89,7 +89,7 @@ pub async fn discard(mut body: Body) {
 }
 
 /// The JSON body of a management request, checked against the schema of `T`.
-pub(crate) struct JsonBody<T>(pub(crate) T);
+pub struct JsonBody<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
@@ -101,7 +101,7 @@ impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for JsonBody
 }
 
 /// The optional JSON body of a management request. Without a body, the default of `T`.
-pub(crate) struct OptionalJsonBody<T>(pub(crate) T);
+pub struct OptionalJsonBody<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + ToSchema + Default> FromRequest<S> for OptionalJsonBody<T> {
     type Rejection = ApiError;
@@ -116,7 +116,7 @@ impl<S: Send + Sync, T: DeserializeOwned + ToSchema + Default> FromRequest<S> fo
 }
 
 /// The unparsed body of a management request.
-pub(crate) struct RawJson(pub(crate) Bytes);
+pub struct RawJson(pub Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for RawJson {
     type Rejection = ApiError;

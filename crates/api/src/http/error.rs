@@ -154,7 +154,7 @@ impl ErrorCode {
     }
 
     /// A Markdown table of all codes, for the OpenAPI document.
-    pub(crate) fn table() -> String {
+    pub fn table() -> String {
         let row = |code: &Self| {
             let (status, meaning) = code.meaning();
             format!("| `{}` | {status} | {meaning} |\n", code.as_text())
@@ -190,25 +190,25 @@ impl From<FaultCode> for ErrorCode {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Error)]
 pub struct ApiError {
-    code: ErrorCode,
+    pub code: ErrorCode,
     /// The fault and the next step, for people.
-    message: String,
+    pub message: String,
     /// The field, parameter or header at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<String>,
+    pub field: Option<String>,
     /// The `id` for publishing the event again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
+    pub id: Option<String>,
     #[serde(skip)]
-    retry_after: Option<u32>,
+    pub retry_after: Option<u32>,
 }
 
 /// The answer to a failed request.
 #[derive(Serialize, ToSchema)]
 pub struct Failure {
     #[schema(example = false)]
-    success: bool,
-    error: ApiError,
+    pub success: bool,
+    pub error: ApiError,
 }
 
 /// Error responses of all routes.
@@ -238,7 +238,8 @@ impl ApiError {
         Self::new(ErrorCode::NotFound, message).at(what)
     }
 
-    pub(crate) fn is_not_found(&self) -> bool {
+    /// True for an unknown object, or an object of another application.
+    pub fn is_not_found(&self) -> bool {
         self.code == ErrorCode::NotFound
     }
 
@@ -257,7 +258,7 @@ impl ApiError {
 
     /// Prefixes the field at fault with a position in a list.
     #[must_use]
-    pub(crate) fn within(mut self, place: &str) -> Self {
+    pub fn within(mut self, place: &str) -> Self {
         self.field = Some(match self.field {
             Some(field) => format!("{place}.{field}"),
             None => place.to_owned(),

@@ -8,24 +8,26 @@ use utoipa::IntoParams;
 
 use crate::http::{error::ApiError, parameters::id};
 
+/// Page of a list with texts as cursors.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct PageQuery {
+pub struct PageQuery {
     /// The `next` of the previous page.
-    pub(crate) before: Option<String>,
+    pub before: Option<String>,
     /// 1 to 100. Default: 100.
-    pub(crate) limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
+/// Page of a list with ids as cursors.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Paging {
+pub struct Paging {
     /// The `next` of the previous page.
-    before: Option<String>,
+    pub before: Option<String>,
     /// 1 to 100. Default: 50.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 impl Paging {

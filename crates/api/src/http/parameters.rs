@@ -14,10 +14,10 @@ use url::form_urlencoded;
 use crate::http::error::{ApiError, ErrorCode};
 
 /// The query parameter for the application. An admin key belongs to no application.
-pub(crate) const APPLICATION: &str = "application";
+pub const APPLICATION: &str = "application";
 
 /// The parameters in the path.
-pub(crate) struct Path<T>(pub(crate) T);
+pub struct Path<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
     type Rejection = ApiError;
@@ -31,7 +31,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 
 /// The parameters in the query, except `application`. Unknown parameters are errors: otherwise a misspelt filter would
 /// find everything.
-pub(crate) struct Query<T>(pub(crate) T);
+pub struct Query<T>(pub T);
 
 impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
@@ -51,17 +51,17 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 }
 
 /// Parses an id in a path, query or body.
-pub(crate) fn id<T: FromStr<Err = InvalidId>>(field: &str, text: &str) -> Result<T, ApiError> {
+pub fn id<T: FromStr<Err = InvalidId>>(field: &str, text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|error| ApiError::invalid(field, format!("is not valid: {error}")))
 }
 
 /// Checks a display name.
-pub(crate) fn check_display_name(field: &str, text: &str) -> Result<(), ApiError> {
+pub fn check_display_name(field: &str, text: &str) -> Result<(), ApiError> {
     display_name::check_display_name(text).map_err(|fault| ApiError::invalid(field, fault))
 }
 
 /// Parses a time in a query or body.
-pub(crate) fn timestamp(field: &str, text: &str) -> Result<Timestamp, ApiError> {
+pub fn timestamp(field: &str, text: &str) -> Result<Timestamp, ApiError> {
     let fault = || ApiError::invalid(field, "must be an RFC 3339 time with an offset, such as 2026-06-18T12:00:00Z");
     text.parse().map_err(|_| fault())
 }

@@ -1,6 +1,6 @@
 //! `/api/v1/applications` and `/api/v1/dialects`.
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::extract::State;
 use fanfare_domain::{
     dialect::{DEFAULT_DIALECT, Dialect},
     endpoint::{email::check_email, redaction::Redaction},
@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::{
     http::{
-        answer::{Answer, Page},
+        answer::{Answer, Created, Page},
         authentication::{Administrator, KeyApplication},
         body::{JsonBody, nullable},
         error::{ApiError, ErrorCode, Failures},
@@ -26,26 +26,27 @@ use crate::{
 /// Publish rates that an application may have, in events per second.
 const RATES: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 
+/// An application: the tenant that owns webhooks, event types and keys.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Application {
+pub struct Application {
     #[schema(value_type = String, example = "app_01h455vb4pex5vsknk084sn02q")]
-    id: ApplicationId,
-    name: String,
+    pub id: ApplicationId,
+    pub name: String,
     /// The dialect: the format of deliveries, the default retry schedule, and the built-in event types.
     #[schema(example = "incenta")]
-    dialect: String,
+    pub dialect: String,
     /// True if events of undescribed types are refused, and subscriptions to undescribed types.
-    strict: bool,
+    pub strict: bool,
     /// The e-mail address for failure notices, if the dialect sends notices.
-    email: Option<String>,
+    pub email: Option<String>,
     /// The maximum of events per second over HTTP, at each ingest process; `null` for the deployment's limit.
-    publish_rate_per_second: Option<u32>,
+    pub publish_rate_per_second: Option<u32>,
     /// Members of bodies with values to hide: `password` at any depth, `card.number` in each `card`. Webhooks receive
     /// the values. Fanfare stores the values encrypted, and neither the API nor the database shows a value. Responses
     /// of webhooks are stored without the values.
-    redacted: Vec<String>,
+    pub redacted: Vec<String>,
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub created_at: Timestamp,
 }
 
 impl From<ApplicationRow> for Application {
@@ -56,25 +57,26 @@ impl From<ApplicationRow> for Application {
     }
 }
 
+/// An application to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewApplication)]
-pub(crate) struct New {
-    name: String,
+pub struct New {
+    pub name: String,
     /// A dialect of `GET /api/v1/dialects`. Default: `incenta`.
-    dialect: Option<String>,
-    strict: Option<bool>,
-    email: Option<String>,
+    pub dialect: Option<String>,
+    pub strict: Option<bool>,
+    pub email: Option<String>,
 }
 
 /// Creates an application. Requires an admin key.
 #[utoipa::path(post, path = "/applications", operation_id = "create_application", tag = "applications",
     request_body = New, responses((status = 201, body = Answer<Application>), Failures))]
-pub(crate) async fn create(
+pub async fn create(
     State(api): State<ApiState>,
     _: Administrator,
     JsonBody(new): JsonBody<New>,
-) -> Result<Response, ApiError> {
+) -> Result<Created<Application>, ApiError> {
     check_display_name("name", &new.name)?;
     let dialect = new.dialect.unwrap_or_else(|| DEFAULT_DIALECT.to_owned());
     api.check_dialect(&dialect)?;
@@ -86,13 +88,13 @@ pub(crate) async fn create(
         email: new.email.map(checked_email).transpose()?,
     };
     let created = api.store.create_application(&new).await?;
-    Ok(Answer::of(Application::from(created)).with(StatusCode::CREATED))
+    Ok(Created(Application::from(created)))
 }
 
 /// Lists the applications, newest first. Requires an admin key.
 #[utoipa::path(get, path = "/applications", operation_id = "list_applications", tag = "applications",
     params(Paging), responses((status = 200, body = Page<Application>), Failures))]
-pub(crate) async fn list(
+pub async fn list(
     State(api): State<ApiState>,
     _: Administrator,
     Query(paging): Query<Paging>,
@@ -106,7 +108,7 @@ pub(crate) async fn list(
 /// Shows an application.
 #[utoipa::path(get, path = "/applications/{id}", operation_id = "show_application", tag = "applications",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Application>), Failures))]
-pub(crate) async fn show(
+pub async fn show(
     State(api): State<ApiState>,
     Path(application): Path<String>,
     KeyApplication(application_of_key): KeyApplication,
@@ -116,32 +118,33 @@ pub(crate) async fn show(
     Ok(Answer::of(row.into()))
 }
 
+/// Changes to an application. Omitted fields keep their value.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ApplicationChange)]
-pub(crate) struct Change {
-    name: Option<String>,
+pub struct Change {
+    pub name: Option<String>,
     /// The dialect of future events. Events accepted before keep their body; the new dialect signs and retries their
     /// deliveries.
-    dialect: Option<String>,
-    strict: Option<bool>,
+    pub dialect: Option<String>,
+    pub strict: Option<bool>,
     /// `null` removes the address.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
-    email: Option<Option<String>>,
+    pub email: Option<Option<String>>,
     /// 1 to 1000000; `null` for the deployment's limit. Requires an admin key.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>)]
-    publish_rate_per_second: Option<Option<u32>>,
+    pub publish_rate_per_second: Option<Option<u32>>,
     /// The complete list, at most 100 members. Stored events and responses do not change.
-    redacted: Option<Vec<String>>,
+    pub redacted: Option<Vec<String>>,
 }
 
 /// Changes an application. Omitted fields keep their value.
 #[utoipa::path(patch, path = "/applications/{id}", operation_id = "change_application", tag = "applications",
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Application>), Failures))]
-pub(crate) async fn change(
+pub async fn change(
     State(api): State<ApiState>,
     Path(application): Path<String>,
     KeyApplication(application_of_key): KeyApplication,
@@ -197,22 +200,22 @@ pub(crate) fn no_such_application() -> ApiError {
 /// A dialect, as listed.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Dialect)]
-pub(crate) struct ListedDialect {
+pub struct ListedDialect {
     /// The value of an application's field `dialect`.
-    name: String,
-    title: String,
-    description: String,
+    pub name: String,
+    pub title: String,
+    pub description: String,
     /// The wait after each failed attempt.
-    schedule: Vec<String>,
+    pub schedule: Vec<String>,
     /// The maximum random increase of each wait, in percent.
-    jitter_percent: u8,
+    pub jitter_percent: u8,
     /// The number of failed attempts after which a delivery fails.
-    max_attempts: usize,
-    timeout_ms: u128,
+    pub max_attempts: usize,
+    pub timeout_ms: u128,
     /// The header of the dialect's own signature; `null` for a dialect without.
-    signature_header: Option<String>,
+    pub signature_header: Option<String>,
     /// An example of a delivery's body.
-    example: String,
+    pub example: String,
 }
 
 impl ListedDialect {
@@ -234,7 +237,7 @@ impl ListedDialect {
 /// Lists the dialects available to applications.
 #[utoipa::path(get, path = "/dialects", operation_id = "list_dialects", tag = "applications",
     responses((status = 200, body = Answer<Vec<ListedDialect>>), Failures))]
-pub(crate) async fn dialects(State(api): State<ApiState>, _: KeyApplication) -> Answer<Vec<ListedDialect>> {
+pub async fn dialects(State(api): State<ApiState>, _: KeyApplication) -> Answer<Vec<ListedDialect>> {
     Answer::of(api.dialects.all().into_iter().map(|dialect| ListedDialect::new(dialect)).collect())
 }
 

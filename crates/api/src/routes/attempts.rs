@@ -25,38 +25,38 @@ const LAST_ATTEMPTS: usize = 5;
 /// An attempt, with the request and the response.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WebhookLog)]
-pub(crate) struct AttemptLog {
+pub struct AttemptLog {
     #[schema(value_type = String, example = "att_01h455vb4pex5vsknk084sn02q")]
-    id: AttemptId,
+    pub id: AttemptId,
     #[schema(value_type = String)]
-    config_id: EndpointId,
+    pub config_id: EndpointId,
     #[schema(value_type = String)]
-    delivery_id: DeliveryId,
+    pub delivery_id: DeliveryId,
     #[schema(value_type = String)]
-    event_id: EventId,
-    event_type: String,
+    pub event_id: EventId,
+    pub event_type: String,
     /// The number of the attempt, from 1.
-    attempt: u32,
+    pub attempt: u32,
     /// The URL of the request; `null` if the dispatcher died before the result was recorded.
-    url: Option<String>,
+    pub url: Option<String>,
     /// The body of the request; `null` for a body above 64 KiB: `GET /api/v1/deliveries/{id}` shows the body.
     #[schema(value_type = Value)]
-    payload: Option<Box<RawValue>>,
+    pub payload: Option<Box<RawValue>>,
     /// `answered`, or the kind of failure, such as `timed_out`.
     #[schema(example = "answered")]
-    outcome: String,
-    response_status: Option<i32>,
-    response_body: Option<String>,
+    pub outcome: String,
+    pub response_status: Option<i32>,
+    pub response_body: Option<String>,
     /// The cause of a missing or incomplete response.
-    error: Option<String>,
-    duration_ms: Option<i32>,
+    pub error: Option<String>,
+    pub duration_ms: Option<i32>,
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub created_at: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
-    next_attempt_at: Option<Timestamp>,
+    pub next_attempt_at: Option<Timestamp>,
     /// The list's cursor at this attempt.
     #[serde(skip)]
-    pub(crate) place: String,
+    pub place: String,
 }
 
 impl AttemptLog {
@@ -83,18 +83,19 @@ impl AttemptLog {
     }
 }
 
+/// Number of attempts.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct AttemptsQuery {
+pub struct AttemptsQuery {
     /// 1 to 100. Default: 5.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 /// Lists the newest attempts of a webhook, across all deliveries. `/webhooks/logs` lists all attempts.
 #[utoipa::path(get, path = "/webhooks/{id}/attempts", operation_id = "list_webhook_attempts", tag = "webhooks",
     params(("id" = String, Path), AttemptsQuery), responses((status = 200, body = Answer<Vec<AttemptLog>>), Failures))]
-pub(crate) async fn list(
+pub async fn list(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,

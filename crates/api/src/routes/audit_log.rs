@@ -22,31 +22,31 @@ use crate::{
 /// A change, or an attempt at a change.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
-pub(crate) struct Shown {
+pub struct Shown {
     #[schema(value_type = String, example = "aud_01h455vb4pex5vsknk084sn02q")]
-    id: AuditId,
+    pub id: AuditId,
     #[schema(value_type = String, format = DateTime)]
-    at: Timestamp,
+    pub at: Timestamp,
     #[schema(value_type = Option<String>)]
-    application: Option<ApplicationId>,
+    pub application: Option<ApplicationId>,
     /// The API key of the request; `null` for an operator's command, and for Fanfare itself.
     #[schema(value_type = Option<String>)]
-    key: Option<KeyId>,
+    pub key: Option<KeyId>,
     /// The IP address of the client, `user@host` of a command, or `fanfare`.
     #[schema(example = "203.0.113.7")]
-    origin: String,
+    pub origin: String,
     /// The `operationId` in this document, or the command.
     #[schema(example = "change_webhook")]
-    action: String,
-    path: Option<String>,
+    pub action: String,
+    pub path: Option<String>,
     /// The body of the request, or the arguments of the command, without secrets.
     #[schema(value_type = Value)]
-    request: Option<Box<RawValue>>,
+    pub request: Option<Box<RawValue>>,
     /// The ids of the changed objects.
-    subject: Vec<String>,
+    pub subject: Vec<String>,
     /// `done`, `refused` or `failed`; `null` while the request runs, or after the process died during the request.
     #[schema(example = "done")]
-    outcome: Option<String>,
+    pub outcome: Option<String>,
 }
 
 impl From<AuditEntry> for Shown {
@@ -63,7 +63,7 @@ impl From<AuditEntry> for Shown {
 /// the application in the query.
 #[utoipa::path(get, path = "/audit-log", operation_id = "list_audit_log", tag = "audit log",
     params(Paging), responses((status = 200, body = Page<Shown>), Failures))]
-pub(crate) async fn list(
+pub async fn list(
     State(api): State<ApiState>,
     Scope(application): Scope,
     Query(paging): Query<Paging>,

@@ -22,36 +22,37 @@ use crate::{
     state::ApiState,
 };
 
+/// A delivery: one event to one webhook.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Delivery {
+pub struct Delivery {
     #[schema(value_type = String, example = "dlv_01h455vb4pex5vsknk084sn02q")]
-    id: DeliveryId,
+    pub id: DeliveryId,
     #[schema(value_type = String)]
-    event: EventId,
+    pub event: EventId,
     #[serde(rename = "type")]
-    event_type: String,
+    pub event_type: String,
     #[schema(value_type = String)]
-    webhook: EndpointId,
-    url: String,
+    pub webhook: EndpointId,
+    pub url: String,
     /// `sending`; `scheduled`: waits for a retry; `queued`: the webhook cannot take the delivery now; `held`: queued,
     /// and the webhook is paused; `delivered`, `failed` or `skipped`.
     #[schema(example = "delivered")]
-    state: &'static str,
+    pub state: &'static str,
     /// The reason for the state `queued` or `failed`.
-    reason: Option<String>,
+    pub reason: Option<String>,
     /// The number of the current attempt; else of the next attempt; for a finished delivery, of the last attempt.
-    attempt: u32,
+    pub attempt: u32,
     /// The number of attempts after the first.
-    retry_count: u32,
+    pub retry_count: u32,
     /// The status of the last response.
-    response_status: Option<i32>,
+    pub response_status: Option<i32>,
     /// The time of the next attempt of a scheduled delivery.
     #[schema(value_type = Option<String>, format = DateTime)]
-    next_attempt_at: Option<Timestamp>,
+    pub next_attempt_at: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
-    accepted_at: Timestamp,
+    pub accepted_at: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
-    finished_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
 }
 
 impl From<DeliveryRow> for Delivery {
@@ -74,25 +75,26 @@ impl From<DeliveryRow> for Delivery {
     }
 }
 
+/// An attempt of a delivery.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Attempt {
+pub struct Attempt {
     #[schema(value_type = String)]
-    id: AttemptId,
-    attempt: u32,
-    url: Option<String>,
+    pub id: AttemptId,
+    pub attempt: u32,
+    pub url: Option<String>,
     #[schema(value_type = String, format = DateTime)]
-    started_at: Timestamp,
-    duration_ms: Option<i32>,
+    pub started_at: Timestamp,
+    pub duration_ms: Option<i32>,
     /// `answered`, or the kind of failure, such as `timed_out`.
-    outcome: String,
-    status: Option<i32>,
-    error: Option<String>,
+    pub outcome: String,
+    pub status: Option<i32>,
+    pub error: Option<String>,
     #[schema(value_type = Option<Object>)]
-    response_headers: Option<Box<RawValue>>,
+    pub response_headers: Option<Box<RawValue>>,
     /// The stored part of the response's body. Invalid UTF-8 is replaced.
-    response_body: Option<String>,
+    pub response_body: Option<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
-    next_attempt_at: Option<Timestamp>,
+    pub next_attempt_at: Option<Timestamp>,
 }
 
 impl Attempt {
@@ -113,29 +115,31 @@ impl Attempt {
     }
 }
 
+/// A delivery with body and attempts.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct DeliveryDetail {
+pub struct DeliveryDetail {
     #[serde(flatten)]
-    delivery: Delivery,
+    pub delivery: Delivery,
     /// The body of the request. Each attempt sends the same bytes.
-    body: String,
-    attempts: Vec<Attempt>,
+    pub body: String,
+    pub attempts: Vec<Attempt>,
 }
 
+/// Selects the deliveries of a list.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Filter {
+pub struct Filter {
     /// Only deliveries to this webhook.
-    webhook: Option<String>,
+    pub webhook: Option<String>,
     /// Only deliveries of this event.
-    event: Option<String>,
+    pub event: Option<String>,
     /// Only deliveries in this state.
-    state: Option<String>,
+    pub state: Option<String>,
     /// The `next` of the previous page.
-    before: Option<String>,
+    pub before: Option<String>,
     /// 1 to 100. Default: 50.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 impl Filter {
@@ -162,7 +166,7 @@ pub(crate) fn delivery_state(field: &str, text: &str) -> Result<DeliveryState, A
 /// Lists the deliveries, newest first. During the first attempt, a delivery may be missing for 2 seconds.
 #[utoipa::path(get, path = "/deliveries", operation_id = "list_deliveries", tag = "deliveries",
     params(Filter), responses((status = 200, body = Page<Delivery>), Failures))]
-pub(crate) async fn list(
+pub async fn list(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Query(filter): Query<Filter>,
@@ -175,7 +179,7 @@ pub(crate) async fn list(
 /// Shows a delivery with body and attempts.
 #[utoipa::path(get, path = "/deliveries/{id}", operation_id = "show_delivery", tag = "deliveries",
     params(("id" = String, Path)), responses((status = 200, body = Answer<DeliveryDetail>), Failures))]
-pub(crate) async fn show(
+pub async fn show(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(delivery): Path<String>,
@@ -192,32 +196,34 @@ pub(crate) fn no_such_delivery() -> ApiError {
     ApiError::not_found("id", "the application has no delivery with this id")
 }
 
+/// A delivery of a webhook, with its body.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct HistoryEntry {
+pub struct HistoryEntry {
     #[serde(flatten)]
-    delivery: Delivery,
+    pub delivery: Delivery,
     /// The body of the request; `null` for a body above 64 KiB: `GET /api/v1/deliveries/{id}` shows the body.
     #[schema(value_type = Value)]
-    payload: Option<Box<RawValue>>,
+    pub payload: Option<Box<RawValue>>,
 }
 
+/// Selects the deliveries of a webhook's list.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct HistoryFilter {
+pub struct HistoryFilter {
     /// Only deliveries in this state.
-    state: Option<String>,
+    pub state: Option<String>,
     /// The `next` of the previous page.
-    before: Option<String>,
+    pub before: Option<String>,
     /// 1 to 100. Default: 50.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 /// Lists the delivery history of a webhook, newest first: payload, last response status and retries of each delivery.
 #[utoipa::path(get, path = "/webhooks/{id}/deliveries", operation_id = "list_webhook_deliveries", tag = "webhooks",
     params(("id" = String, Path), HistoryFilter),
     responses((status = 200, body = Page<HistoryEntry>), Failures))]
-pub(crate) async fn history(
+pub async fn history(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,

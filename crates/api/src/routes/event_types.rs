@@ -1,7 +1,7 @@
 //! `/api/v1/event-types`: the catalogue of an application, with the types of the dialect and the application's own
 //! types.
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::extract::State;
 use fanfare_domain::{
     event::{
         EventType,
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use crate::{
     http::{
-        answer::{Answer, Page},
+        answer::{Answer, Created, Page},
         authentication::AuthorizedApplication,
         body::{JsonBody, even_null},
         error::{ApiError, ErrorCode, Failures},
@@ -31,18 +31,19 @@ const MAX_OWN: usize = 1000;
 /// The largest sample, in bytes.
 const MAX_SAMPLE: usize = 32 * 1024;
 
+/// A described event type.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct DescribedType {
+pub struct DescribedType {
     #[schema(example = "points.earned")]
-    name: String,
-    category: Option<String>,
-    description: Option<String>,
+    pub name: String,
+    pub category: Option<String>,
+    pub description: Option<String>,
     /// The default data of a test event.
     #[schema(value_type = Value)]
-    sample: Option<Box<RawValue>>,
+    pub sample: Option<Box<RawValue>>,
     /// `dialect`, or `application` for the application's own types.
     #[schema(example = "dialect")]
-    source: &'static str,
+    pub source: &'static str,
 }
 
 impl DescribedType {
@@ -57,25 +58,26 @@ impl DescribedType {
     }
 }
 
+/// Description of an event type.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewEventType)]
-pub(crate) struct New {
+pub struct New {
     /// 1 to 128 letters, digits and `_ - . : /`, without a dot at either end.
     #[schema(example = "invoice.paid")]
-    name: String,
-    category: Option<String>,
-    description: Option<String>,
+    pub name: String,
+    pub category: Option<String>,
+    pub description: Option<String>,
     /// The default data of a test event: any JSON value; `{}` if omitted.
     #[serde(default, deserialize_with = "even_null")]
     #[schema(value_type = Value)]
-    sample: Option<Box<RawValue>>,
+    pub sample: Option<Box<RawValue>>,
 }
 
 /// Lists the event types: first the dialect's types, then the application's own types.
 #[utoipa::path(get, path = "/event-types", operation_id = "list_event_types", tag = "event types",
     params(PageQuery), responses((status = 200, body = Page<DescribedType>), Failures))]
-pub(crate) async fn list(
+pub async fn list(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Query(paging): Query<PageQuery>,
@@ -100,11 +102,11 @@ pub(crate) async fn list(
 /// Describes an event type of the application. Replaces all of a previous description of the same name.
 #[utoipa::path(post, path = "/event-types", operation_id = "describe_event_type", tag = "event types",
     request_body = New, responses((status = 201, body = Answer<DescribedType>), Failures))]
-pub(crate) async fn create(
+pub async fn create(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     JsonBody(new): JsonBody<New>,
-) -> Result<Response, ApiError> {
+) -> Result<Created<DescribedType>, ApiError> {
     api.dialect_of(&authorized).await?;
     let name = EventType::parse(&new.name).map_err(|fault| ApiError::from(fault).at("name"))?;
     for (field, text) in [("category", &new.category), ("description", &new.description)] {
@@ -118,20 +120,21 @@ pub(crate) async fn create(
     if !api.store.describe_event_type(authorized.application, &described, MAX_OWN).await? {
         return Err(ApiError::invalid("name", format!("is beyond the {MAX_OWN} own event types: remove a type")));
     }
-    Ok(Answer::of(DescribedType::new(&described, "application")).with(StatusCode::CREATED))
+    Ok(Created(DescribedType::new(&described, "application")))
 }
 
+/// Result of the removal of an event type.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Removed {
-    name: String,
+pub struct Removed {
+    pub name: String,
     #[schema(example = true)]
-    deleted: bool,
+    pub deleted: bool,
 }
 
 /// Removes an event type of the application. Subscriptions to the type stay.
 #[utoipa::path(delete, path = "/event-types/{name}", operation_id = "remove_event_type", tag = "event types",
     params(("name" = String, Path)), responses((status = 200, body = Answer<Removed>), Failures))]
-pub(crate) async fn delete(
+pub async fn delete(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(name): Path<String>,

@@ -23,34 +23,35 @@ use crate::{
 /// The maximum number of deliveries shown with an event.
 const MAX_DELIVERIES: usize = 100;
 
+/// An accepted event.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Event {
+pub struct Event {
     #[schema(value_type = String, example = "evt_01h455vb4pex5vsknk084sn02q")]
-    id: EventId,
+    pub id: EventId,
     #[serde(rename = "type")]
-    event_type: String,
+    pub event_type: String,
     /// The publisher's id of the event.
-    key: Option<String>,
+    pub key: Option<String>,
     /// The publisher's time of the event.
     #[schema(value_type = Option<String>, format = DateTime)]
-    time: Option<Timestamp>,
+    pub time: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
-    accepted_at: Timestamp,
+    pub accepted_at: Timestamp,
     /// The number of matching webhooks.
-    matched_webhooks: i32,
+    pub matched_webhooks: i32,
     /// `unmatched`: no webhook matched, and the event is kept; `fanning_out`: deliveries are being created;
     /// `fanned_out`: all deliveries exist.
     #[schema(example = "fanned_out")]
-    status: &'static str,
+    pub status: &'static str,
     /// True for a test event.
-    test: bool,
+    pub test: bool,
     /// The body of the deliveries, without redacted members; in a list `null` for a body above 64 KiB.
     #[schema(value_type = Value)]
-    payload: Option<Box<RawValue>>,
+    pub payload: Option<Box<RawValue>>,
     /// The time of the erasure.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    erased_at: Option<Timestamp>,
+    pub erased_at: Option<Timestamp>,
 }
 
 impl From<EventRow> for Event {
@@ -75,31 +76,33 @@ impl From<EventRow> for Event {
     }
 }
 
+/// An event with deliveries.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct EventDetail {
+pub struct EventDetail {
     #[serde(flatten)]
-    event: Event,
+    pub event: Event,
     /// At most 100 deliveries of the event. `GET /api/v1/deliveries?event=…` lists all deliveries.
-    deliveries: Vec<Delivery>,
+    pub deliveries: Vec<Delivery>,
 }
 
+/// Selects the events of a list.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Filter {
+pub struct Filter {
     /// Only events of this type.
-    r#type: Option<String>,
+    pub r#type: Option<String>,
     /// The `next` of the previous page.
-    before: Option<String>,
+    pub before: Option<String>,
     /// 1 to 100. Default: 50.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 /// Lists the events, newest first. A page of a list by type searches at most 10,000 events: the page may have few
 /// events or none, and still a `next`.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "events",
     params(Filter), responses((status = 200, body = Page<Event>), Failures))]
-pub(crate) async fn list(
+pub async fn list(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Query(filter): Query<Filter>,
@@ -117,7 +120,7 @@ pub(crate) async fn list(
 /// Shows an event with deliveries.
 #[utoipa::path(get, path = "/events/{id}", operation_id = "show_event", tag = "events",
     params(("id" = String, Path)), responses((status = 200, body = Answer<EventDetail>), Failures))]
-pub(crate) async fn show(
+pub async fn show(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(event): Path<String>,
@@ -131,13 +134,14 @@ pub(crate) async fn show(
     Ok(Answer::of(EventDetail { event: row.into(), deliveries }))
 }
 
+/// Result of an erasure.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ErasedEvent)]
-pub(crate) struct Erased {
+pub struct Erased {
     #[schema(value_type = String)]
-    id: EventId,
+    pub id: EventId,
     #[schema(example = true)]
-    erased: bool,
+    pub erased: bool,
 }
 
 /// Erases the content of an event: the body, the publisher's id, and the responses of webhooks. The event's type and
@@ -145,7 +149,7 @@ pub(crate) struct Erased {
 /// again.
 #[utoipa::path(delete, path = "/events/{id}", operation_id = "erase_event", tag = "events",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Erased>), Failures))]
-pub(crate) async fn erase(
+pub async fn erase(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(event): Path<String>,

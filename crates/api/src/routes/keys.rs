@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::extract::State;
 use fanfare_domain::{
     api_key::{Role, Token},
     ids::{ApplicationId, KeyId},
@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     http::{
-        answer::{Answer, Page},
+        answer::{Answer, Created, Page},
         authentication::Administrator,
         body::{JsonBody, OptionalJsonBody, missing},
         error::{ApiError, Failures},
@@ -28,69 +28,72 @@ use crate::{
 /// Lifetimes that a key may have, in seconds.
 const LIFETIMES: std::ops::RangeInclusive<u64> = 60..=366 * 24 * 3600;
 
+/// An API key to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewKey)]
-pub(crate) struct New {
+pub struct New {
     /// `publish`, `manage` or `admin`.
     #[schema(example = "publish")]
-    role: String,
+    pub role: String,
     /// The application of the key. Required for `publish` and `manage`; an admin key has no application.
-    application: Option<String>,
+    pub application: Option<String>,
     /// The lifetime in seconds, 60 to 31622400, for example of a key for a customer's page. Default: until the key is
     /// revoked.
-    expires_in_seconds: Option<u64>,
+    pub expires_in_seconds: Option<u64>,
 }
 
+/// Rotation of an API key.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = KeyRotation)]
-pub(crate) struct NewRotation {
+pub struct NewRotation {
     /// The time until the previous key expires, in seconds: 0 to 2592000. Default: 86400 (a day).
-    overlap_seconds: Option<u64>,
+    pub overlap_seconds: Option<u64>,
 }
 
+/// Selects the keys of a list.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Filter {
+pub struct Filter {
     /// Only keys of this application.
-    application: Option<String>,
+    pub application: Option<String>,
     /// The `next` of the previous page.
-    before: Option<String>,
+    pub before: Option<String>,
     /// 1 to 100. Default: 50.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 /// A new API key.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Key {
+pub struct Key {
     #[serde(flatten)]
-    shown: Shown,
+    pub shown: Shown,
     /// The text of the key, shown only in this answer.
-    key: String,
+    pub key: String,
 }
 
 /// An API key, without the text of the key.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ApiKey)]
-pub(crate) struct Shown {
+pub struct Shown {
     #[schema(value_type = String)]
-    id: KeyId,
+    pub id: KeyId,
     #[schema(example = "publish")]
-    role: &'static str,
+    pub role: &'static str,
     #[schema(value_type = Option<String>)]
-    application: Option<ApplicationId>,
+    pub application: Option<ApplicationId>,
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub created_at: Timestamp,
     /// The time of expiry, in the future or the past.
     #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
     #[schema(value_type = Option<String>, format = DateTime)]
-    revoked_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
     /// The time of the last use, accurate to a few seconds.
     #[schema(value_type = Option<String>, format = DateTime)]
-    last_used_at: Option<Timestamp>,
+    pub last_used_at: Option<Timestamp>,
 }
 
 impl From<KeyRow> for Shown {
@@ -103,11 +106,11 @@ impl From<KeyRow> for Shown {
 /// Creates an API key. Requires an admin key.
 #[utoipa::path(post, path = "/keys", operation_id = "create_key", tag = "applications",
     request_body = New, responses((status = 201, body = Answer<Key>), Failures))]
-pub(crate) async fn create(
+pub async fn create(
     State(api): State<ApiState>,
     _: Administrator,
     JsonBody(new): JsonBody<New>,
-) -> Result<Response, ApiError> {
+) -> Result<Created<Key>, ApiError> {
     let role = Role::parse(&new.role).ok_or_else(|| ApiError::invalid("role", "must be publish, manage or admin"))?;
     let application = new.application.as_deref().map(|text| id::<ApplicationId>("application", text)).transpose()?;
     match (role, application) {
@@ -129,13 +132,13 @@ pub(crate) async fn create(
     let token = api.token();
     let lifetime = new.expires_in_seconds.map(Duration::from_secs);
     let shown = api.store.create_key(&token, role, application, lifetime).await?.into();
-    Ok(Answer::of(Key { shown, key: token.reveal() }).with(StatusCode::CREATED))
+    Ok(Created(Key { shown, key: token.reveal() }))
 }
 
 /// Lists API keys, newest first, with expired and revoked keys. Requires an admin key.
 #[utoipa::path(get, path = "/keys", operation_id = "list_keys", tag = "applications",
     params(Filter), responses((status = 200, body = Page<Shown>), Failures))]
-pub(crate) async fn list(
+pub async fn list(
     State(api): State<ApiState>,
     _: Administrator,
     Query(filter): Query<Filter>,
@@ -152,24 +155,24 @@ pub(crate) async fn list(
 #[utoipa::path(post, path = "/keys/{id}/rotate", operation_id = "rotate_key", tag = "applications",
     params(("id" = String, Path)), request_body = Option<NewRotation>,
     responses((status = 201, body = Answer<Key>), Failures))]
-pub(crate) async fn rotate(
+pub async fn rotate(
     State(api): State<ApiState>,
     _: Administrator,
     Path(key): Path<String>,
     OptionalJsonBody(new): OptionalJsonBody<NewRotation>,
-) -> Result<Response, ApiError> {
+) -> Result<Created<Key>, ApiError> {
     let overlap = overlap(new.overlap_seconds)?;
     let token = api.token();
     let rotated = api.store.rotate_key(id("id", &key)?, &token, overlap).await?;
     let gone = || ApiError::not_found("id", "no valid key has this id");
     let shown = rotated.ok_or_else(gone)?.into();
-    Ok(Answer::of(Key { shown, key: token.reveal() }).with(StatusCode::CREATED))
+    Ok(Created(Key { shown, key: token.reveal() }))
 }
 
 /// Revokes an API key. All processes refuse the key within seconds. Requires an admin key.
 #[utoipa::path(delete, path = "/keys/{id}", operation_id = "revoke_key", tag = "applications",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
-pub(crate) async fn revoke(
+pub async fn revoke(
     State(api): State<ApiState>,
     _: Administrator,
     Path(key): Path<String>,

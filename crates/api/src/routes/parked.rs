@@ -29,23 +29,23 @@ const MAX_AT_ONCE: usize = 100;
 
 /// A message that Fanfare could not process.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Parked {
+pub struct Parked {
     #[schema(value_type = String, example = "prk_01h455vb4pex5vsknk084sn02q")]
-    id: ParkedId,
+    pub id: ParkedId,
     #[schema(value_type = String, format = DateTime)]
-    parked_at: Timestamp,
+    pub parked_at: Timestamp,
     /// The code of the fault.
     #[schema(example = "missing_message_id")]
-    reason: String,
+    pub reason: String,
     /// The fault, for people.
-    message: String,
+    pub message: String,
     /// The exchange that received the message, also used by a put-back: `events` or `deliveries`.
     #[schema(example = "events")]
-    origin: &'static str,
-    routing_key: Option<String>,
-    message_id: Option<String>,
+    pub origin: &'static str,
+    pub routing_key: Option<String>,
+    pub message_id: Option<String>,
     /// The length of the body, in bytes.
-    bytes: i32,
+    pub bytes: i32,
 }
 
 impl From<ParkedRow> for Parked {
@@ -55,35 +55,37 @@ impl From<ParkedRow> for Parked {
     }
 }
 
+/// A parked message with headers and body.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ParkedDetail {
+pub struct ParkedDetail {
     #[serde(flatten)]
-    parked: Parked,
+    pub parked: Parked,
     /// The AMQP headers of the message.
     #[schema(value_type = Object)]
-    headers: Option<Box<RawValue>>,
+    pub headers: Option<Box<RawValue>>,
     /// The body, if valid UTF-8.
-    body: Option<String>,
+    pub body: Option<String>,
     /// The body in Base64, if not valid UTF-8.
-    body_base64: Option<String>,
+    pub body_base64: Option<String>,
 }
 
+/// Selects the parked messages of a list.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Filter {
+pub struct Filter {
     /// Only messages with this reason.
-    reason: Option<String>,
+    pub reason: Option<String>,
     /// The `next` of the previous page.
-    before: Option<String>,
+    pub before: Option<String>,
     /// 1 to 100. Default: 50.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 /// Lists the parked messages, newest first. Requires an admin key.
 #[utoipa::path(get, path = "/parked", operation_id = "list_parked", tag = "parked messages",
     params(Filter), responses((status = 200, body = Page<Parked>), Failures))]
-pub(crate) async fn list(
+pub async fn list(
     State(api): State<ApiState>,
     _: Administrator,
     Query(filter): Query<Filter>,
@@ -103,7 +105,7 @@ pub(crate) async fn list(
 /// Shows a parked message with headers and body. Requires an admin key.
 #[utoipa::path(get, path = "/parked/{id}", operation_id = "show_parked", tag = "parked messages",
     params(("id" = String, Path)), responses((status = 200, body = Answer<ParkedDetail>), Failures))]
-pub(crate) async fn show(
+pub async fn show(
     State(api): State<ApiState>,
     _: Administrator,
     Path(parked): Path<String>,
@@ -120,23 +122,23 @@ pub(crate) async fn show(
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ParkedEdit)]
-pub(crate) struct NewEdit {
+pub struct NewEdit {
     /// `<application>.<event type>`.
-    routing_key: Option<String>,
+    pub routing_key: Option<String>,
     #[schema(write_only)]
-    message_id: Option<String>,
+    pub message_id: Option<String>,
     /// The complete new body, as text.
     #[schema(write_only)]
-    body: Option<String>,
+    pub body: Option<String>,
 }
 
 /// The messages put back or discarded by a request.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Handled {
+pub struct Handled {
     #[schema(value_type = Vec<String>)]
-    handled: Vec<ParkedId>,
+    pub handled: Vec<ParkedId>,
     /// True if more messages may match: the request reached the limit of 100.
-    has_more: bool,
+    pub has_more: bool,
 }
 
 /// Puts a message back into its exchange, unchanged or edited. If Fanfare still cannot process the message, the message
@@ -145,7 +147,7 @@ pub(crate) struct Handled {
 #[utoipa::path(post, path = "/parked/{id}/put-back", operation_id = "put_back_parked", tag = "parked messages",
     params(("id" = String, Path)), request_body = Option<NewEdit>,
     responses((status = 200, body = Answer<Handled>), Failures))]
-pub(crate) async fn put_back(
+pub async fn put_back(
     State(api): State<ApiState>,
     _: Administrator,
     Path(parked): Path<String>,
@@ -161,7 +163,7 @@ pub(crate) async fn put_back(
 /// Discards a parked message for good. Requires an admin key.
 #[utoipa::path(delete, path = "/parked/{id}", operation_id = "discard_parked", tag = "parked messages",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Handled>), Failures))]
-pub(crate) async fn discard(
+pub async fn discard(
     State(api): State<ApiState>,
     _: Administrator,
     Path(parked): Path<String>,
@@ -177,16 +179,16 @@ pub(crate) async fn discard(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ParkedChoice)]
-pub(crate) struct Choice {
+pub struct Choice {
     /// At most 100 ids.
-    ids: Option<Vec<String>>,
-    reason: Option<String>,
+    pub ids: Option<Vec<String>>,
+    pub reason: Option<String>,
 }
 
 /// Puts many messages back unchanged, at most 100 per request. Requires an admin key.
 #[utoipa::path(post, path = "/parked/put-back", operation_id = "put_back_many_parked", tag = "parked messages",
     request_body = Choice, responses((status = 200, body = Answer<Handled>), Failures))]
-pub(crate) async fn put_back_many(
+pub async fn put_back_many(
     State(api): State<ApiState>,
     _: Administrator,
     JsonBody(choice): JsonBody<Choice>,
@@ -205,7 +207,7 @@ pub(crate) async fn put_back_many(
 /// Discards many parked messages for good, at most 100 per request. Requires an admin key.
 #[utoipa::path(post, path = "/parked/discard", operation_id = "discard_many_parked", tag = "parked messages",
     request_body = Choice, responses((status = 200, body = Answer<Handled>), Failures))]
-pub(crate) async fn discard_many(
+pub async fn discard_many(
     State(api): State<ApiState>,
     _: Administrator,
     JsonBody(choice): JsonBody<Choice>,

@@ -1,6 +1,6 @@
 //! `/api/v1/replays`: past events, sent again by a job.
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::extract::State;
 use fanfare_domain::{
     delivery::{
         State as DeliveryState,
@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use crate::{
     http::{
-        answer::{Answer, Page},
+        answer::{Answer, Created, Page},
         authentication::AuthorizedApplication,
         body::JsonBody,
         error::{ApiError, ErrorCode, Failures},
@@ -42,53 +42,53 @@ const CHUNK: usize = 1000;
 /// Selects past events and deliveries to send again.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct New {
+pub struct New {
     /// Only deliveries to this webhook. Default: all webhooks with a subscription to the event's type.
-    webhook: Option<String>,
+    pub webhook: Option<String>,
     /// Only events of these types or wildcards, at most 100. Default: all types.
-    types: Option<Vec<String>>,
+    pub types: Option<Vec<String>>,
     /// Only deliveries in these states: `failed`, `skipped`, `delivered` or `unmatched`. An `unmatched` delivery was
     /// never created: the webhook is newer, or had other subscriptions. Default: `failed`, `skipped` and `unmatched`.
-    states: Option<Vec<String>>,
+    pub states: Option<Vec<String>>,
     /// Only events accepted at or after this time.
     #[schema(format = DateTime)]
-    since: String,
+    pub since: String,
     /// Only events accepted before this time. Default: now.
     #[schema(format = DateTime)]
-    until: Option<String>,
+    pub until: Option<String>,
     /// Deliveries per second, 1 to 1000. Default: 50.
-    rate_per_second: Option<u32>,
+    pub rate_per_second: Option<u32>,
 }
 
 /// A replay with progress.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Replay)]
-pub(crate) struct Shown {
+pub struct Shown {
     #[schema(value_type = String, example = "rpl_01h455vb4pex5vsknk084sn02q")]
-    id: ReplayId,
+    pub id: ReplayId,
     /// `running`, `paused`, `cancelled` or `done`.
     #[schema(example = "running")]
-    state: &'static str,
+    pub state: &'static str,
     #[schema(value_type = Option<String>)]
-    webhook: Option<EndpointId>,
-    types: Vec<String>,
-    states: Vec<&'static str>,
+    pub webhook: Option<EndpointId>,
+    pub types: Vec<String>,
+    pub states: Vec<&'static str>,
     #[schema(value_type = String, format = DateTime)]
-    since: Timestamp,
+    pub since: Timestamp,
     #[schema(value_type = String, format = DateTime)]
-    until: Timestamp,
-    rate_per_second: u32,
+    pub until: Timestamp,
+    pub rate_per_second: u32,
     /// The acceptance time of the last event read by the replay.
     #[schema(value_type = Option<String>, format = DateTime)]
-    reached: Option<Timestamp>,
+    pub reached: Option<Timestamp>,
     /// The number of events read.
-    events: i64,
+    pub events: i64,
     /// The number of deliveries sent again or created.
-    deliveries: i64,
+    pub deliveries: i64,
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub created_at: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
-    finished_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
 }
 
 impl From<Replay> for Shown {
@@ -114,36 +114,36 @@ impl From<Replay> for Shown {
 
 /// The result of a dry run.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Counted {
+pub struct Counted {
     /// The number of events read.
-    events: usize,
+    pub events: usize,
     /// The number of deliveries to send.
-    deliveries: usize,
+    pub deliveries: usize,
     /// True if more events may match: a dry run reads at most 20,000 events.
-    has_more: bool,
+    pub has_more: bool,
 }
 
 /// Starts a replay: a job sends past events again at the replay's rate, after all other deliveries. A replay survives
 /// restarts. Attempts of the replay have the header `fanfare-replay`, and the `webhook-id` of the original event.
 #[utoipa::path(post, path = "/replays", operation_id = "create_replay", tag = "replays",
     request_body = New, responses((status = 201, body = Answer<Shown>), Failures))]
-pub(crate) async fn create(
+pub async fn create(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     JsonBody(new): JsonBody<New>,
-) -> Result<Response, ApiError> {
+) -> Result<Created<Shown>, ApiError> {
     let new = new.parse(&api, &authorized).await?;
     let replay = api.store.create_replay(&new, MOST).await?.ok_or_else(|| {
         let message = format!("the application has {MOST} unfinished replays: wait, or cancel a replay");
         ApiError::new(ErrorCode::TooManyReplays, message).retry_after(60)
     })?;
-    Ok(Answer::of(Shown::from(replay)).with(StatusCode::CREATED))
+    Ok(Created(Shown::from(replay)))
 }
 
 /// Counts the deliveries of a replay, without sending.
 #[utoipa::path(post, path = "/replays/dry-run", operation_id = "count_replay", tag = "replays",
     request_body = New, responses((status = 200, body = Answer<Counted>), Failures))]
-pub(crate) async fn count(
+pub async fn count(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     JsonBody(new): JsonBody<New>,
@@ -170,7 +170,7 @@ pub(crate) async fn count(
 /// Lists the replays, newest first.
 #[utoipa::path(get, path = "/replays", operation_id = "list_replays", tag = "replays",
     params(Paging), responses((status = 200, body = Page<Shown>), Failures))]
-pub(crate) async fn list(
+pub async fn list(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Query(paging): Query<Paging>,
@@ -183,7 +183,7 @@ pub(crate) async fn list(
 /// Shows a replay.
 #[utoipa::path(get, path = "/replays/{id}", operation_id = "show_replay", tag = "replays",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
-pub(crate) async fn show(
+pub async fn show(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(replay): Path<String>,
@@ -195,7 +195,7 @@ pub(crate) async fn show(
 /// Pauses a replay. Deliveries already queued by the replay are still sent.
 #[utoipa::path(post, path = "/replays/{id}/pause", operation_id = "pause_replay", tag = "replays",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
-pub(crate) async fn pause(
+pub async fn pause(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(replay): Path<String>,
@@ -206,7 +206,7 @@ pub(crate) async fn pause(
 /// Resumes a paused replay.
 #[utoipa::path(post, path = "/replays/{id}/resume", operation_id = "resume_replay", tag = "replays",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
-pub(crate) async fn resume(
+pub async fn resume(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(replay): Path<String>,
@@ -217,7 +217,7 @@ pub(crate) async fn resume(
 /// Cancels a replay for good. Deliveries already queued by the replay are still sent.
 #[utoipa::path(post, path = "/replays/{id}/cancel", operation_id = "cancel_replay", tag = "replays",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
-pub(crate) async fn cancel(
+pub async fn cancel(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(replay): Path<String>,

@@ -41,16 +41,17 @@ const RESENDABLE: [DeliveryState; 6] = [
     DeliveryState::Skipped,
 ];
 
+/// A delivery that was requested again.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Resent {
+pub struct Resent {
     #[schema(value_type = String)]
-    id: DeliveryId,
+    pub id: DeliveryId,
     #[schema(value_type = String)]
-    event: EventId,
+    pub event: EventId,
     #[schema(value_type = String)]
-    webhook: EndpointId,
+    pub webhook: EndpointId,
     /// The number of the next attempt.
-    attempt: u32,
+    pub attempt: u32,
 }
 
 impl From<&ResentDelivery> for Resent {
@@ -63,7 +64,7 @@ impl From<&ResentDelivery> for Resent {
 /// finished delivery restarts the schedule. A scheduled delivery keeps the position in the schedule.
 #[utoipa::path(post, path = "/deliveries/{id}/resend", operation_id = "resend_delivery", tag = "deliveries",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Resent>), Failures))]
-pub(crate) async fn delivery(
+pub async fn delivery(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(delivery): Path<String>,
@@ -97,38 +98,39 @@ pub(crate) async fn delivery(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Resend)]
-pub(crate) struct Filter {
+pub struct Filter {
     /// Only deliveries with these ids, 1 to 1000.
-    deliveries: Option<Vec<String>>,
+    pub deliveries: Option<Vec<String>>,
     /// Only deliveries to this webhook.
-    webhook: Option<String>,
+    pub webhook: Option<String>,
     /// Only deliveries of this event.
-    event: Option<String>,
+    pub event: Option<String>,
     /// Only deliveries in this state: `failed`, `skipped`, `delivered`, `scheduled`, `queued` or `held`. Default:
     /// `failed`; with `deliveries`, any of these states.
-    state: Option<String>,
+    pub state: Option<String>,
     /// Only deliveries of events accepted at or after this time.
     #[schema(format = DateTime)]
-    since: Option<String>,
+    pub since: Option<String>,
     /// Only deliveries of events accepted before this time.
     #[schema(format = DateTime)]
-    until: Option<String>,
+    pub until: Option<String>,
     /// 1 to 1000. Default: 1000.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
+/// Deliveries that were requested again.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ManyResent {
-    resent: usize,
+pub struct ManyResent {
+    pub resent: usize,
     /// True if more deliveries may match: the request reached the limit.
-    has_more: bool,
-    deliveries: Vec<Resent>,
+    pub has_more: bool,
+    pub deliveries: Vec<Resent>,
 }
 
 /// Resends the selected deliveries; by default the failed deliveries.
 #[utoipa::path(post, path = "/deliveries/resend", operation_id = "resend_deliveries", tag = "deliveries",
     request_body = Filter, responses((status = 200, body = Answer<ManyResent>), Failures))]
-pub(crate) async fn deliveries(
+pub async fn deliveries(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     JsonBody(filter): JsonBody<Filter>,

@@ -1,11 +1,11 @@
 //! `/api/v1/webhooks`: the endpoints of an application. The API calls an endpoint a webhook.
 
-pub(crate) mod backlog;
-pub(crate) mod secrets;
-pub(crate) mod settings;
-pub(crate) mod test_sends;
+pub mod backlog;
+pub mod secrets;
+pub mod settings;
+pub mod test_sends;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::extract::State;
 use fanfare_domain::{
     application::EndpointStatus,
     delivery::policy::Schedule,
@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 
 use crate::{
     http::{
-        answer::{Answer, Page},
+        answer::{Answer, Created, Page},
         authentication::AuthorizedApplication,
         body::JsonBody,
         error::{ApiError, Failures},
@@ -36,54 +36,55 @@ const MAX_COUNTED: usize = 10_000;
 /// A webhook.
 // `id`, `url`, `events` and `secret` come first, in the order of Ploints' documentation.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Webhook {
+pub struct Webhook {
     #[schema(value_type = String, example = "wh_01h455vb4pex5vsknk084sn02q")]
-    id: EndpointId,
-    url: String,
-    events: Vec<String>,
+    pub id: EndpointId,
+    pub url: String,
+    pub events: Vec<String>,
     /// The signing secret, shown only when the webhook is created.
     #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
-    name: Option<String>,
+    pub secret: Option<String>,
+    pub name: Option<String>,
     /// `enabled`; `paused`: deliveries are held until the webhook is enabled; `disabled`: deliveries are recorded as
     /// skipped.
     #[schema(example = "enabled")]
-    status: &'static str,
+    pub status: &'static str,
     /// The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook.
-    status_reason: Option<String>,
+    pub status_reason: Option<String>,
     /// The webhook's own deadline of an attempt, in milliseconds; `null` for the dialect's deadline.
-    timeout_ms: Option<u128>,
+    pub timeout_ms: Option<u128>,
     /// The webhook's own wait after each failed attempt; `null` for the dialect's schedule.
-    schedule: Option<Vec<String>>,
+    pub schedule: Option<Vec<String>>,
     /// The webhook's own maximum of attempts per second; `null` for the dialect's limit, if any.
-    rate_per_second: Option<u32>,
+    pub rate_per_second: Option<u32>,
     /// The webhook's own address for failure notices; `null` for the application's address.
-    email: Option<String>,
+    pub email: Option<String>,
     /// The names of the webhook's own headers. The values are never shown.
-    headers: Vec<String>,
+    pub headers: Vec<String>,
     /// True if deliveries carry `traceparent` and `tracestate`.
-    trace_context: bool,
+    pub trace_context: bool,
     /// The end of a rotation's overlap: until then, the previous secret signs, too.
-    previous_secret_expires_at: Option<String>,
+    pub previous_secret_expires_at: Option<String>,
     /// The held deliveries of a paused webhook; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    held: Option<HeldDeliveries>,
+    pub held: Option<HeldDeliveries>,
     /// The entries of `events` that match no described event type. Only after a creation or change of `events`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
-    warnings: Vec<String>,
+    pub warnings: Vec<String>,
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub created_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
-    updated_at: Timestamp,
+    pub updated_at: Timestamp,
 }
 
+/// Held deliveries of a paused webhook.
 #[derive(Serialize, ToSchema)]
-struct HeldDeliveries {
+pub struct HeldDeliveries {
     /// The number of held deliveries, counted up to 10,000.
-    deliveries: i64,
+    pub deliveries: i64,
     #[schema(value_type = Option<String>, format = DateTime)]
-    oldest_accepted_at: Option<Timestamp>,
+    pub oldest_accepted_at: Option<Timestamp>,
 }
 
 impl Webhook {
@@ -114,11 +115,11 @@ impl Webhook {
 /// Creates a webhook. Only this answer shows the secret.
 #[utoipa::path(post, path = "/webhooks", operation_id = "create_webhook", tag = "webhooks",
     request_body = New, responses((status = 201, body = Answer<Webhook>), Failures))]
-pub(crate) async fn create(
+pub async fn create(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     JsonBody(mut new): JsonBody<New>,
-) -> Result<Response, ApiError> {
+) -> Result<Created<Webhook>, ApiError> {
     let secret = api.secret(new.secret.take())?;
     let (settings, warnings) = api.check(&authorized, new.into()).await?;
     let new = NewEndpoint {
@@ -130,13 +131,13 @@ pub(crate) async fn create(
     };
     let row = api.store.create_endpoint(&new, api.max_webhooks).await?;
     let row = row.ok_or_else(|| api.too_many_webhooks())?;
-    Ok(Answer::of(Webhook { warnings, ..Webhook::new(row, Some(&new.secret)) }).with(StatusCode::CREATED))
+    Ok(Created(Webhook { warnings, ..Webhook::new(row, Some(&new.secret)) }))
 }
 
 /// Lists the webhooks, newest first.
 #[utoipa::path(get, path = "/webhooks", operation_id = "list_webhooks", tag = "webhooks",
     params(Paging), responses((status = 200, body = Page<Webhook>), Failures))]
-pub(crate) async fn list(
+pub async fn list(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Query(paging): Query<Paging>,
@@ -150,7 +151,7 @@ pub(crate) async fn list(
 /// Shows a webhook.
 #[utoipa::path(get, path = "/webhooks/{id}", operation_id = "show_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
-pub(crate) async fn show(
+pub async fn show(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
@@ -170,7 +171,7 @@ pub(crate) async fn show(
 #[utoipa::path(patch, path = "/webhooks/{id}", operation_id = "change_webhook", tag = "webhooks",
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Webhook>), Failures))]
-pub(crate) async fn change(
+pub async fn change(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
@@ -186,7 +187,7 @@ pub(crate) async fn change(
 #[utoipa::path(put, path = "/webhooks/{id}", operation_id = "put_webhook", tag = "webhooks",
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Webhook>), Failures))]
-pub(crate) async fn put(
+pub async fn put(
     api: State<ApiState>,
     authorized: AuthorizedApplication,
     webhook: Path<String>,
@@ -198,7 +199,7 @@ pub(crate) async fn put(
 /// Enables a webhook. Held deliveries are sent, oldest first, as fast as the webhook takes deliveries.
 #[utoipa::path(post, path = "/webhooks/{id}/enable", operation_id = "enable_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
-pub(crate) async fn enable(
+pub async fn enable(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
@@ -209,7 +210,7 @@ pub(crate) async fn enable(
 /// Disables a webhook. Deliveries are recorded as skipped, and can be resent later.
 #[utoipa::path(post, path = "/webhooks/{id}/disable", operation_id = "disable_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
-pub(crate) async fn disable(
+pub async fn disable(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
@@ -220,7 +221,7 @@ pub(crate) async fn disable(
 /// Pauses a webhook. Deliveries are held until the webhook is enabled, up to a maximum age and number.
 #[utoipa::path(post, path = "/webhooks/{id}/pause", operation_id = "pause_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
-pub(crate) async fn pause(
+pub async fn pause(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
@@ -228,18 +229,19 @@ pub(crate) async fn pause(
     api.set_status(&authorized, &webhook, EndpointStatus::Paused).await.map(Answer::of)
 }
 
+/// Result of the deletion of a webhook.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Deleted {
+pub struct Deleted {
     #[schema(value_type = String)]
-    id: EndpointId,
+    pub id: EndpointId,
     #[schema(example = true)]
-    deleted: bool,
+    pub deleted: bool,
 }
 
 /// Deletes a webhook. Unfinished deliveries fail.
 #[utoipa::path(delete, path = "/webhooks/{id}", operation_id = "delete_webhook", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Deleted>), Failures))]
-pub(crate) async fn delete(
+pub async fn delete(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,

@@ -22,35 +22,35 @@ const MAX_COUNTED: usize = 10_000;
 /// The backlog of a webhook: deliveries are queued because the webhook cannot take more now.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WebhookBacklog)]
-pub(crate) struct Backlog {
+pub struct Backlog {
     #[schema(value_type = String)]
-    webhook: EndpointId,
+    pub webhook: EndpointId,
     /// The number of queued deliveries, counted up to 10,000.
     #[schema(example = 120)]
-    queued: i64,
+    pub queued: i64,
     /// The reason for the backlog: `breaker_open`, `rate_limited`, `lane_full`, `paused` and others.
     #[schema(example = "breaker_open")]
-    reason: String,
+    pub reason: String,
     /// The start of the backlog.
     #[schema(value_type = String, format = DateTime)]
-    since: Timestamp,
+    pub since: Timestamp,
     /// The dispatcher that sends the backlog; `null` if no dispatcher does now. A dispatcher gets a new id at each
     /// start, and logs the id.
     #[schema(value_type = Option<String>)]
-    owner: Option<ProcessId>,
+    pub owner: Option<ProcessId>,
     /// The number of consecutive failed attempts.
-    failures: u32,
+    pub failures: u32,
     /// The time of the next attempt after many consecutive failures; `null` without such a wait.
     #[schema(value_type = Option<String>, format = DateTime)]
-    next_probe_at: Option<Timestamp>,
+    pub next_probe_at: Option<Timestamp>,
     /// The maximum of attempts per second over all dispatchers, from the webhook or the dialect; `null` for no limit.
-    rate_per_second: Option<u32>,
+    pub rate_per_second: Option<u32>,
 }
 
 /// Shows the backlog of a webhook: the number of queued deliveries, and the reason. `data` is `null` without a backlog.
 #[utoipa::path(get, path = "/webhooks/{id}/backlog", operation_id = "get_webhook_backlog", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Option<Backlog>>), Failures))]
-pub(crate) async fn show(
+pub async fn show(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,

@@ -25,27 +25,29 @@ use crate::{
 const OVERLAP: u64 = 24 * 3600;
 const MAX_OVERLAP: u64 = 30 * 24 * 3600;
 
+/// Rotation of a signing secret.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = SecretRotation)]
-pub(crate) struct New {
+pub struct New {
     /// The time until the previous secret expires, in seconds: 0 to 2592000. Default: 86400 (a day).
-    overlap_seconds: Option<u64>,
+    pub overlap_seconds: Option<u64>,
     /// The new secret. Default: a generated secret.
     #[schema(write_only)]
-    secret: Option<String>,
+    pub secret: Option<String>,
 }
 
+/// Result of a rotation.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Rotated {
+pub struct Rotated {
     #[schema(value_type = String)]
-    id: EndpointId,
+    pub id: EndpointId,
     /// The new secret, shown only in this answer.
-    secret: String,
+    pub secret: String,
     /// The end of the overlap. Until then, `webhook-signature` has a signature by each secret, and the dialect's own
     /// header a signature by the previous secret.
     #[schema(value_type = String, format = DateTime)]
-    previous_secret_expires_at: Timestamp,
+    pub previous_secret_expires_at: Timestamp,
 }
 
 /// Checks the requested overlap of a rotation.
@@ -61,7 +63,7 @@ pub(crate) fn overlap(seconds: Option<u64>) -> Result<Duration, ApiError> {
 #[utoipa::path(post, path = "/webhooks/{id}/rotate-secret", operation_id = "rotate_secret", tag = "webhooks",
     params(("id" = String, Path)), request_body = Option<New>,
     responses((status = 200, body = Answer<Rotated>), Failures))]
-pub(crate) async fn rotate(
+pub async fn rotate(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
@@ -89,7 +91,7 @@ pub(crate) async fn rotate(
 /// Ends the overlap of a rotation at once. From then on only the current secret signs.
 #[utoipa::path(post, path = "/webhooks/{id}/end-rotation", operation_id = "end_rotation", tag = "webhooks",
     params(("id" = String, Path)), responses((status = 200, body = Answer<Webhook>), Failures))]
-pub(crate) async fn end(
+pub async fn end(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,

@@ -33,66 +33,66 @@ const MAX_HEADERS: usize = 20;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewWebhook)]
-pub(crate) struct New {
-    url: String,
+pub struct New {
+    pub url: String,
     /// Subscriptions to event types. `points.*` covers all types with the prefix `points.`, `*` covers all types. A
     /// subscription that matches no described type gets a warning; a strict application refuses it.
     #[schema(example = json!(["REFERRAL_CREATED"]))]
-    events: Vec<String>,
-    name: Option<String>,
+    pub events: Vec<String>,
+    pub name: Option<String>,
     /// A secret that the receivers already have. Default: a generated secret.
     #[schema(write_only)]
-    pub(super) secret: Option<String>,
+    pub secret: Option<String>,
     /// `enabled`, `paused` or `disabled`. Default: `enabled`.
-    status: Option<String>,
+    pub status: Option<String>,
     /// The deadline of an attempt in milliseconds, 100 to 60000. Default: the dialect's deadline.
-    timeout_ms: Option<u64>,
+    pub timeout_ms: Option<u64>,
     /// The wait after each failed attempt. Default: the dialect's schedule.
     #[schema(example = json!(["60s", "5m", "24h"]))]
-    schedule: Option<Vec<String>>,
+    pub schedule: Option<Vec<String>>,
     /// The maximum of attempts per second, 1 to 10000. Default: the dialect's limit, if any.
-    rate_per_second: Option<u32>,
+    pub rate_per_second: Option<u32>,
     /// The e-mail address for failure notices. Default: the application's address.
-    email: Option<String>,
+    pub email: Option<String>,
     /// Additional headers of all deliveries, at most 20. The values are stored encrypted, and never shown.
-    headers: Option<BTreeMap<String, String>>,
+    pub headers: Option<BTreeMap<String, String>>,
     /// `true`: deliveries carry `traceparent` and `tracestate` (W3C Trace Context), if the event or the attempt has a
     /// trace. Default: `false`.
-    trace_context: Option<bool>,
+    pub trace_context: Option<bool>,
 }
 
 /// Changes to a webhook. Omitted fields keep their value.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = WebhookChange)]
-pub(crate) struct Change {
-    pub(crate) url: Option<String>,
-    pub(crate) events: Option<Vec<String>>,
+pub struct Change {
+    pub url: Option<String>,
+    pub events: Option<Vec<String>>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
-    pub(crate) name: Option<Option<String>>,
-    pub(crate) status: Option<String>,
+    pub name: Option<Option<String>>,
+    pub status: Option<String>,
     /// The deadline of an attempt in milliseconds, 100 to 60000; `null` for the dialect's deadline.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>)]
-    pub(crate) timeout_ms: Option<Option<u64>>,
+    pub timeout_ms: Option<Option<u64>>,
     /// The wait after each failed attempt; `null` for the dialect's schedule. Scheduled deliveries follow the new
     /// schedule from the next attempt on.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Vec<String>>)]
-    pub(crate) schedule: Option<Option<Vec<String>>>,
+    pub schedule: Option<Option<Vec<String>>>,
     /// The maximum of attempts per second, 1 to 10000; `null` for the dialect's limit, if any.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>)]
-    pub(crate) rate_per_second: Option<Option<u32>>,
+    pub rate_per_second: Option<Option<u32>>,
     /// The e-mail address for failure notices; `null` for the application's address.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
-    pub(crate) email: Option<Option<String>>,
+    pub email: Option<Option<String>>,
     /// The complete set of additional headers, at most 20. Replaces all previous headers.
-    pub(crate) headers: Option<BTreeMap<String, String>>,
+    pub headers: Option<BTreeMap<String, String>>,
     /// `true`: deliveries carry `traceparent` and `tracestate` (W3C Trace Context).
-    pub(crate) trace_context: Option<bool>,
+    pub trace_context: Option<bool>,
 }
 
 impl From<New> for Change {

@@ -44,68 +44,71 @@ const MAX_DATA: usize = 256 * 1024;
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Test)]
-pub(crate) struct New {
+pub struct New {
     /// The event type. Default: the first described type among the webhook's subscriptions, else the first subscribed
     /// type.
-    r#type: Option<String>,
+    pub r#type: Option<String>,
     /// The data: any JSON value. Default: the sample of the type; `{}` for a subscribed type without description.
     #[serde(default, deserialize_with = "even_null")]
     #[schema(value_type = Value)]
-    data: Option<Box<RawValue>>,
+    pub data: Option<Box<RawValue>>,
 }
 
+/// Result of a test.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct TestResult {
+pub struct TestResult {
     /// True if the webhook accepted the event.
-    delivered: bool,
+    pub delivered: bool,
     #[schema(value_type = String)]
-    event: EventId,
+    pub event: EventId,
     /// The id of the recorded delivery, with a single attempt.
     #[schema(value_type = String)]
-    delivery: DeliveryId,
-    request: Sent,
+    pub delivery: DeliveryId,
+    pub request: Sent,
     /// The response of the webhook; `null` without a response.
-    response: Option<Received>,
+    pub response: Option<Received>,
     /// `answered`, or the kind of failure, such as `timed_out`.
     #[schema(example = "answered")]
-    outcome: &'static str,
-    error: Option<String>,
-    timings: Phases,
+    pub outcome: &'static str,
+    pub error: Option<String>,
+    pub timings: Phases,
 }
 
+/// Request of a test.
 #[derive(Serialize, ToSchema)]
-struct Sent {
-    url: String,
+pub struct Sent {
+    pub url: String,
     /// Names and values. The values of the webhook's own headers are hidden.
-    headers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
     /// The bytes of the body, except redacted members.
-    body: String,
+    pub body: String,
 }
 
+/// Response to a test.
 #[derive(Serialize, ToSchema)]
-struct Received {
-    status: Option<u16>,
-    headers: Vec<(String, String)>,
+pub struct Received {
+    pub status: Option<u16>,
+    pub headers: Vec<(String, String)>,
     /// The body of the response. Invalid UTF-8 is replaced.
-    body: String,
+    pub body: String,
 }
 
 /// Durations of the phases, in milliseconds; `null` for an absent or incomplete phase.
 #[derive(Serialize, ToSchema)]
-struct Phases {
-    dns_ms: Option<f64>,
-    connect_ms: Option<f64>,
-    tls_ms: Option<f64>,
+pub struct Phases {
+    pub dns_ms: Option<f64>,
+    pub connect_ms: Option<f64>,
+    pub tls_ms: Option<f64>,
     /// From the start of the request on the connection to the head of the response.
-    first_byte_ms: Option<f64>,
-    total_ms: f64,
+    pub first_byte_ms: Option<f64>,
+    pub total_ms: f64,
 }
 
 /// Sends a test event to a webhook once, whatever the webhook's status. The answer has the result.
 #[utoipa::path(post, path = "/webhooks/{id}/test", operation_id = "test_webhook", tag = "webhooks",
     params(("id" = String, Path)), request_body = Option<New>,
     responses((status = 200, body = Answer<TestResult>), Failures))]
-pub(crate) async fn send(
+pub async fn send(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
