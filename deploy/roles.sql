@@ -29,7 +29,10 @@ GRANT DELETE ON parked TO fanfare_ingest;
 GRANT INSERT, UPDATE, DELETE ON open_deliveries TO fanfare_ingest;
 GRANT INSERT, UPDATE ON endpoint_backlogs TO fanfare_ingest;
 
--- Its own row among the processes.
+-- Sessions of the web pages. The partitions job deletes old sessions.
+GRANT INSERT, UPDATE ON sessions TO fanfare_ingest;
+
+-- Its own row among the processes. Counts for charts, depths of queues and runs of jobs are written by dispatchers only.
 GRANT INSERT, UPDATE, DELETE ON processes TO fanfare_ingest;
 
 -- Append-only, also without the trigger that enforces it.

@@ -14,7 +14,7 @@ pub use crate::{
     compat::nudj::nudj_routes,
     http::{
         answer::Answer,
-        audit::{AUDIT_FAILURES, Audit, audited},
+        audit::{AUDIT_FAILURES, Audit, Author, audited},
         authentication::{application_of, authenticate, look_up_key},
         body::{discard, read_body},
         error::{ApiError, ErrorCode, Failures},

@@ -7,9 +7,14 @@ pub mod deliveries;
 pub mod event_types;
 pub mod events;
 pub mod keys;
+pub mod names;
+pub mod overview;
 pub mod parked;
+pub mod portal_links;
 pub mod replays;
 pub mod resend;
+pub mod search;
+pub mod sessions;
 pub mod webhooks;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -24,11 +29,14 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(applications::dialects))
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::rotate))
-        .routes(routes!(keys::revoke))
+        .routes(routes!(keys::show, keys::revoke))
         .routes(routes!(event_types::list, event_types::create))
         .routes(routes!(event_types::delete))
         .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::health::list))
+        .routes(routes!(webhooks::health::show))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::put, webhooks::delete))
+        .routes(routes!(webhooks::preview::show))
         .routes(routes!(webhooks::enable))
         .routes(routes!(webhooks::disable))
         .routes(routes!(webhooks::pause))
@@ -36,22 +44,35 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(webhooks::secrets::rotate))
         .routes(routes!(webhooks::secrets::end))
         .routes(routes!(webhooks::test_sends::send))
+        .routes(routes!(webhooks::verify::verify))
         .routes(routes!(deliveries::history))
         .routes(routes!(attempts::list))
         .routes(routes!(events::list))
         .routes(routes!(events::show, events::erase))
+        .routes(routes!(events::why::by_key))
+        .routes(routes!(events::why::by_id))
+        .routes(routes!(events::send::send))
         .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::counts::show))
         .routes(routes!(deliveries::show))
         .routes(routes!(resend::delivery))
         .routes(routes!(resend::deliveries))
+        .routes(routes!(search::search))
         .routes(routes!(replays::create, replays::list))
         .routes(routes!(replays::count))
         .routes(routes!(replays::show))
         .routes(routes!(replays::pause))
         .routes(routes!(replays::resume))
         .routes(routes!(replays::cancel))
+        .routes(routes!(overview::show))
+        .routes(routes!(overview::of_application))
+        .routes(routes!(overview::stats::show))
         .routes(routes!(audit_log::list))
+        .routes(routes!(portal_links::create))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::end))
         .routes(routes!(parked::list))
+        .routes(routes!(parked::groups))
         .routes(routes!(parked::show, parked::discard))
         .routes(routes!(parked::put_back))
         .routes(routes!(parked::put_back_many))

@@ -10,6 +10,7 @@ use fanfare_broker::{Publisher, Topology};
 use fanfare_domain::{dialect::Dialects, endpoint::url::UrlPolicy};
 use fanfare_outbound::Client;
 use fanfare_store::{Directory, Store};
+use url::Url;
 
 use crate::state::test_sends::TestSends;
 
@@ -36,6 +37,8 @@ pub struct ApiState {
     pub expiry: Duration,
     /// The retention of events and deliveries.
     pub retention: Duration,
+    /// Address of the web pages, without a path; `None` without the pages.
+    pub console_url: Option<Url>,
     /// The running tests of webhooks.
     pub test_sends: TestSends,
 }

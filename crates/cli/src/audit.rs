@@ -22,6 +22,7 @@ impl Command {
             Self::Key(KeyCommand::Revoke { .. }) => Some(("key revoke", None)),
             Self::Parked(ParkedCommand::PutBack { .. }) => Some(("parked put-back", None)),
             Self::Parked(ParkedCommand::Discard { .. }) => Some(("parked discard", None)),
+            Self::SignIn(arguments) => Some(("sign-in", arguments.application)),
             Self::Reencrypt => Some(("reencrypt", None)),
             Self::Verify(_) => Some(("verify", None)),
             Self::Archive(ArchiveCommand::Off) => Some(("archive off", None)),
@@ -44,6 +45,7 @@ pub(crate) async fn begin(store: &Store, command: &Command) -> anyhow::Result<Op
         id: AuditId::new(Timestamp::now(), rand::random()),
         application,
         key: None,
+        visitor: None,
         origin: origin(),
         action: format!("fanfare {words}"),
         path: None,
@@ -63,7 +65,7 @@ pub(crate) async fn end(store: &Store, entry: AuditId, done: &anyhow::Result<Opt
 }
 
 /// `user@host`, with `unknown` for a missing part.
-fn origin() -> String {
+pub(crate) fn origin() -> String {
     let user = env::var("USER").or_else(|_| env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
     let host = fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| env::var("HOSTNAME"));
     format!("{user}@{}", host.as_deref().map_or("unknown", str::trim))

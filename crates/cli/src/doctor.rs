@@ -1,9 +1,9 @@
 //! `fanfare doctor`: examines servers, settings and network, and names each fault with the remedy.
 
-mod agreement;
 mod broker;
 mod database;
 mod management;
+mod operation;
 mod outside;
 
 use std::{fmt, time::Duration};
@@ -155,7 +155,7 @@ pub(crate) async fn run(settings: DoctorSettings, arguments: DoctorArguments) ->
     let (findings, is_migrated) = database::examine(&store).await;
     tell(findings);
     if is_migrated {
-        tell(agreement::examine(&store).await);
+        tell(operation::examine_operation(&store).await);
         tell(outside::examine(&store, &outbound, archive.as_ref()).await);
     }
     let [good, warnings, failures] = counts;

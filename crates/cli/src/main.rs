@@ -7,6 +7,7 @@ mod json_client;
 mod keys;
 mod migrate;
 mod parked;
+mod sign_in;
 mod verify;
 
 use std::{
@@ -31,9 +32,11 @@ use fanfare_domain::{
 };
 use fanfare_service::Environment;
 use fanfare_store::{
-    ApplicationRow, EndpointSettings, Keyring, NewApplication, NewEndpoint, Reencrypted, Store, StoreSettings,
+    ApplicationRow, EndpointCreation, EndpointSettings, Keyring, NewApplication, NewEndpoint, Reencrypted, Store,
+    StoreSettings,
 };
 use jiff::Timestamp;
+use url::Url;
 
 use crate::{doctor::DoctorSettings, parked::ParkedCommand};
 
@@ -59,6 +62,8 @@ enum Command {
     /// Manages API keys.
     #[command(subcommand)]
     Key(keys::KeyCommand),
+    /// Prints a link that signs in to the web console, once and within 5 minutes. Needs FANFARE_CONSOLE_URL.
+    SignIn(sign_in::SignInArguments),
     /// Manages endpoints. The API calls an endpoint a webhook.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
@@ -68,8 +73,8 @@ enum Command {
     /// Reads the archive of days at the end of their retention.
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
-    /// Examines broker, database, agreement of the processes, and network, and names each fault with the remedy. Needs
-    /// the settings of a dispatcher.
+    /// Examines broker, database, operation and network, and names each fault with the remedy. Needs the settings of a
+    /// dispatcher.
     Doctor(doctor::DoctorArguments),
     /// Publishes through a running deployment, receives the deliveries, and compares the accounts, also while processes
     /// or servers are killed. Needs AMQP_URL, too.
@@ -128,6 +133,8 @@ struct Configuration {
     store: StoreSettings,
     dialects: Arc<Dialects>,
     url_policy: UrlPolicy,
+    /// Address of the web pages, only for `sign-in`.
+    console: Option<Url>,
     /// Only for `parked put-back` and `verify`.
     broker: Option<BrokerSettings>,
 }
@@ -147,8 +154,13 @@ impl Configuration {
             Command::Parked(ParkedCommand::PutBack { .. }) | Command::Verify(_) => Some(parked::broker(environment)),
             _ => None,
         };
+        let console = match command {
+            Command::SignIn(_) => environment.console_url(),
+            _ => None,
+        };
         let (url, credentials) = database?;
         Some(Self {
+            console,
             broker: broker.map_or(Some(None), |broker| broker.map(Some))?,
             store: StoreSettings { url, credentials, connections: 2, keyring: keyring? },
             dialects: dialects?,
@@ -202,6 +214,10 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
             create_application(store, &configuration, NewApplication { id, name, dialect, is_strict: strict, email })
                 .await?;
             return Ok(Some(id.to_string()));
+        }
+        Command::SignIn(arguments) => {
+            let session = sign_in::run(store, configuration.console, &arguments).await?;
+            return Ok(Some(session.to_string()));
         }
         Command::Reencrypt => reencrypt(store).await?,
         Command::Archive(_) => archive::off(store).await?,
@@ -289,7 +305,7 @@ async fn create_endpoint(
         secret: SigningSecret::from_random(rand::random()),
     };
     let endpoint = store.create_endpoint(&new, usize::MAX).await.context("cannot create the endpoint")?;
-    let endpoint = endpoint.context("the application has too many endpoints")?;
+    let EndpointCreation::Created(endpoint) = endpoint else { bail!("the application has too many endpoints") };
     println!("{}\n{}", endpoint.id, new.secret.text());
     Ok(endpoint.id)
 }

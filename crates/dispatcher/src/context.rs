@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -13,15 +13,15 @@ use fanfare_domain::{
     application::Endpoint,
     ids::{ApplicationId, EndpointId, ProcessId},
 };
+use fanfare_service::RecentCount;
 use fanfare_store::{Directory, Probed, TakenBacklog, TouchedBacklog};
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::{backlog::Backlogs, database::Database, lanes::Lanes};
+use crate::{backlog::Backlogs, database::Database, lanes::Lanes, report::SharedReport};
 
 pub(crate) struct Context {
-    process: Mutex<ProcessId>,
     pub(crate) database: Database,
     pub(crate) directory: Directory,
     pub(crate) lanes: Lanes,
@@ -32,6 +32,11 @@ pub(crate) struct Context {
     pub(crate) expiry: Duration,
     /// Tasks beside the stages. The process waits for all tasks before the exit.
     pub(crate) tasks: TaskTracker,
+    /// State of the process for its row in the database.
+    pub(crate) report: SharedReport,
+    /// Events persisted, and attempts made.
+    pub(crate) persisted: RecentCount,
+    pub(crate) attempted: RecentCount,
     /// Number of un-acked event messages, at most `prefetch`.
     events: Arc<AtomicUsize>,
     prefetch: usize,
@@ -42,7 +47,6 @@ pub(crate) struct Entered(Arc<AtomicUsize>);
 
 /// Arguments of [`Context::new`].
 pub(crate) struct Parts {
-    pub(crate) process: ProcessId,
     pub(crate) database: Database,
     pub(crate) directory: Directory,
     pub(crate) lanes: Lanes,
@@ -50,13 +54,13 @@ pub(crate) struct Parts {
     pub(crate) topology: Topology,
     pub(crate) expiry: Duration,
     pub(crate) prefetch: usize,
+    pub(crate) report: SharedReport,
 }
 
 impl Context {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { process, database, directory, lanes, publisher, topology, expiry, prefetch } = parts;
+        let Parts { database, directory, lanes, publisher, topology, expiry, prefetch, report } = parts;
         Arc::new(Self {
-            process: Mutex::new(process),
             database,
             directory,
             lanes,
@@ -65,6 +69,9 @@ impl Context {
             topology,
             expiry,
             tasks: TaskTracker::new(),
+            report,
+            persisted: RecentCount::default(),
+            attempted: RecentCount::default(),
             events: Arc::default(),
             prefetch,
         })
@@ -72,13 +79,12 @@ impl Context {
 
     /// Id of this process in the database.
     pub(crate) fn process(&self) -> ProcessId {
-        *self.process.lock().unwrap_or_else(PoisonError::into_inner)
+        self.database.process()
     }
 
     /// Continues under a new id, after the process was declared dead. Statements under the old id match nothing.
     pub(crate) fn renew_process(&self) -> ProcessId {
-        let new = ProcessId::new(self.now(), rand::random());
-        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        let new = self.database.renew_process();
         for endpoint in self.backlogs.forget_all() {
             self.lanes.set_owned(endpoint, false);
         }

@@ -3,12 +3,13 @@
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use fanfare_domain::ids::ProcessId;
 use fanfare_store::{Store, StoreError};
 use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
@@ -24,6 +25,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub(crate) struct Database {
     pub(crate) store: Store,
+    process: Arc<Mutex<ProcessId>>,
     available: watch::Sender<bool>,
     open: Arc<AtomicBool>,
     waiting: Arc<AtomicUsize>,
@@ -40,7 +42,20 @@ pub(crate) struct RetryOutcome<T> {
 
 impl Database {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, available: watch::Sender::new(false), open: Arc::default(), waiting: Arc::default() }
+        let process = Arc::new(Mutex::new(ProcessId::new(store.now(), rand::random())));
+        Self { store, process, available: watch::Sender::new(false), open: Arc::default(), waiting: Arc::default() }
+    }
+
+    /// Id of this process in the database.
+    pub(crate) fn process(&self) -> ProcessId {
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives this process a new id.
+    pub(crate) fn renew_process(&self) -> ProcessId {
+        let new = ProcessId::new(self.now(), rand::random());
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        new
     }
 
     /// True while messages may come in: all is loaded, the database answers, and no statement waits.

@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use fanfare_archive::Archive;
 use fanfare_broker::{BrokerSettings, ConsumerState, Consumers, Feed, Incoming, Publisher};
-use fanfare_domain::{
-    dialect::Dialects,
-    ids::{EndpointId, ProcessId},
-};
+use fanfare_domain::{dialect::Dialects, ids::EndpointId};
 use fanfare_mailer::Mailer;
 use fanfare_outbound::Client;
 use fanfare_service::{Operations, Readiness};
@@ -26,7 +23,7 @@ use crate::{
     database::Database,
     jobs,
     lanes::Lanes,
-    report::{self, Connections},
+    report::{self, Connections, SharedReport},
     stages::{
         InFlight,
         attempt::{self, Attempts},
@@ -111,6 +108,7 @@ impl Dispatcher {
         // Cancelled after the drain: ends the tasks that the drain needs.
         let end = CancellationToken::new();
         let _end = end.clone().drop_guard();
+        let shared = SharedReport::default();
         let publisher = Publisher::start(self.broker.clone(), end.clone());
         let wanted = self.database.availability();
         let (work, others, inlets) = self.feeds();
@@ -119,7 +117,12 @@ impl Dispatcher {
         let others = Consumers::start(self.broker.clone(), others, wanted, stop.clone());
         let is_ready = readiness(self.database.availability(), consumers.consuming(), publisher.clone());
         tokio::spawn(operations.run(is_ready, end.clone()));
-        tokio::spawn(report::connections(self.connections(&publisher, consumers.states(), others.states())));
+        tokio::spawn(report::connections(self.connections(
+            &publisher,
+            consumers.states(),
+            others.states(),
+            shared.clone(),
+        )));
 
         let loading = async {
             self.database.store.wait_until_migrated().await;
@@ -130,14 +133,12 @@ impl Dispatcher {
             self.database.retry_until_available("checking durability", || self.database.store.check_durability());
         checked.await.result.context("the database may lose committed data")?;
         let (wake, wakes) = mpsc::unbounded_channel();
-        let context = self.context(directory, publisher, wake);
+        let context = self.context(directory, publisher, wake, shared);
         self.database.mark_loaded();
         let sight = jobs::Sight::new(self.takeover_after);
         let running = Running { context: Arc::clone(&context), wakes, sight, stop: stop.clone() };
         let background = TaskTracker::new();
-        tokio::spawn(report::version(Arc::clone(&context)));
-        tokio::spawn(report::work(Arc::clone(&context), self.limits.places));
-        tokio::spawn(report::depths(self.broker.clone()));
+        self.start_reports(&context);
         let mut stages = self.start(running, inlets, &background);
         tracing::info!(process = %context.process(), "dispatching");
 
@@ -171,16 +172,24 @@ impl Dispatcher {
         Ok(())
     }
 
+    fn start_reports(&self, context: &Arc<Context>) {
+        tokio::spawn(report::version(Arc::clone(context)));
+        tokio::spawn(report::work(Arc::clone(context), self.limits, self.held));
+        tokio::spawn(report::depths(self.broker.clone(), self.database.store.clone()));
+    }
+
     fn connections(
         &self,
         publisher: &Publisher,
         work: impl Fn() -> Vec<ConsumerState> + Send + 'static,
         others: impl Fn() -> Vec<ConsumerState> + Send + 'static,
+        report: SharedReport,
     ) -> Connections {
         Connections {
             database: self.database.clone(),
             publisher: publisher.clone(),
             consumers: Box::new(move || [work(), others()].concat()),
+            report,
         }
     }
 
@@ -190,9 +199,9 @@ impl Dispatcher {
         directory: Directory,
         publisher: Publisher,
         wake: mpsc::UnboundedSender<EndpointId>,
+        report: SharedReport,
     ) -> Arc<Context> {
         Context::new(Parts {
-            process: ProcessId::new(self.database.now(), rand::random()),
             database: self.database.clone(),
             directory,
             lanes: Lanes::new(self.limits.lane, self.limits.places, wake),
@@ -200,6 +209,7 @@ impl Dispatcher {
             topology: self.broker.topology().clone(),
             expiry: self.expiry,
             prefetch: usize::from(self.limits.prefetch),
+            report,
         })
     }
 
@@ -274,6 +284,7 @@ impl Dispatcher {
         background.spawn(jobs::Sweep { database: database() }.run(stop.clone()));
         background.spawn(jobs::vacuum(database(), stop.clone()));
         background.spawn(jobs::census(database(), stop.clone()));
+        background.spawn(jobs::rollups(database(), stop.clone()));
         background.spawn(jobs::build_indexes(database(), stop.clone()));
         let (directory, limits) = (context.directory.clone(), self.held);
         background.spawn(jobs::Holding { database: database(), directory, limits }.run(stop.clone()));

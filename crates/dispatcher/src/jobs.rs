@@ -10,13 +10,14 @@ mod partitions;
 mod presence;
 mod recovery;
 mod replays;
+mod rollups;
 mod suspects;
 mod sweep;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use fanfare_store::{AdvisoryLock, Job, Store, StoreError};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use archive::ArchiveDays;
@@ -28,6 +29,7 @@ pub(crate) use partitions::Partitions;
 pub(crate) use presence::{Presence, Sight, leave, release};
 pub(crate) use recovery::Recovery;
 pub(crate) use replays::Replays;
+pub(crate) use rollups::rollups;
 pub(crate) use suspects::Suspects;
 pub(crate) use sweep::{Sweep, vacuum};
 
@@ -83,14 +85,28 @@ impl Schedule {
         lock: AdvisoryLock,
         work: impl Future<Output = Result<(), StoreError>>,
     ) {
+        let began = Instant::now();
         // Each job commits statement by statement: the next run continues an interrupted run.
-        match self.stop.run_until_cancelled(self.store().with_deadline(limit, work)).await {
+        let result = self.stop.run_until_cancelled(self.store().with_deadline(limit, work)).await;
+        match &result {
             Some(Ok(())) => metrics::gauge!(metric::JOB_SUCCESS, "task" => self.job.name()).set(unix_seconds()),
-            Some(Err(error)) => self.failed(&error),
+            Some(Err(error)) => self.failed(error),
             None => {}
+        }
+        if let Some(result) = result {
+            self.note(began.elapsed(), result.err().map(|error| error.to_string())).await;
         }
         // After the deadline the connection is closed, which ends the lock.
         let _ = tokio::time::timeout(LOCK_TIMEOUT, lock.unlock()).await;
+    }
+
+    /// Notes the run for operators.
+    async fn note(&self, duration: Duration, error: Option<String>) {
+        let (process, error) = (self.database.process(), error.as_deref());
+        let noting = self.store().note_run(self.job, process, duration, error);
+        if let Err(error) = self.store().with_deadline(LOCK_TIMEOUT, noting).await {
+            tracing::debug!(%error, job = ?self.job, "cannot note the run of a job");
+        }
     }
 
     fn store(&self) -> &Store {

@@ -1,16 +1,25 @@
 //! Gauges of the process. Every gauge is set anew at each report: a gauge without a report for three minutes ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use fanfare_broker::{BrokerSettings, ConsumerState, Publisher, QueueDepths};
 use fanfare_service::{report_blocked, report_broker, report_build, report_clock, report_pool};
+use fanfare_store::{ProcessReport, Store};
 use jiff::Timestamp;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 
-use crate::{context::Context, database::Database, lanes::PlaceLimits, metric};
+use crate::{
+    configuration::{HeldLimits, Limits},
+    context::Context,
+    database::Database,
+    metric,
+};
 
 /// Interval of the reports.
 const REPORTS_EVERY: Duration = Duration::from_secs(2);
@@ -23,24 +32,41 @@ const COUNTS_EVERY: Duration = Duration::from_secs(10);
 const MAX_COUNTED: usize = 200;
 const COUNTED_EACH: usize = 1000;
 
+/// State of the process for its row in the database, gathered by the reports. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct SharedReport(Arc<Mutex<ProcessReport>>);
+
+impl SharedReport {
+    /// The last state.
+    pub(crate) fn get(&self) -> ProcessReport {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, change: impl FnOnce(&mut ProcessReport)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 /// Connections of the process.
 pub(crate) struct Connections {
     pub(crate) database: Database,
     pub(crate) publisher: Publisher,
     /// States of the consumers, in the order of [`metric::CONSUMED`].
     pub(crate) consumers: Box<dyn Fn() -> Vec<ConsumerState> + Send>,
+    pub(crate) report: SharedReport,
 }
 
 /// Reports the connections, until the process exits.
 pub(crate) async fn connections(connections: Connections) {
-    let Connections { database, publisher, consumers } = connections;
+    let Connections { database, publisher, consumers, report } = connections;
     let available: watch::Receiver<bool> = database.availability();
     loop {
         report_build("dispatcher");
         let publishing = publisher.state();
         report_broker("publish", publishing.is_connected, publishing.connections);
         report_blocked(publishing.is_blocked);
-        for (queue, state) in metric::CONSUMED.into_iter().zip(consumers()) {
+        let states = consumers();
+        for (queue, state) in metric::CONSUMED.into_iter().zip(&states) {
             report_broker(queue, state.is_consuming, state.connections);
             // All counts are exact in `f64`: the memory of a process holds fewer than 2^53 entries.
             metrics::gauge!(metric::MESSAGES_IN_HAND, "queue" => queue).set(state.in_hand as f64);
@@ -50,12 +76,20 @@ pub(crate) async fn connections(connections: Connections) {
             report_pool(pool.name, pool.states);
         }
         report_clock(database.store.clock_offset());
+        let in_hand = |queue: usize| states.get(queue).map_or(0, |state| state.in_hand);
+        report.set(|report| {
+            (report.events_in_hand, report.retries_in_hand) = (in_hand(0), in_hand(1));
+            report.has_broker = publisher.is_ready();
+            report.has_database = *available.borrow();
+            report.clock_offset = database.store.clock_offset();
+        });
         sleep(REPORTS_EVERY).await;
     }
 }
 
 /// Reports lanes, places and backlogs, until the process exits.
-pub(crate) async fn work(context: Arc<Context>, limits: PlaceLimits) {
+pub(crate) async fn work(context: Arc<Context>, limits: Limits, held: HeldLimits) {
+    let limits = limits.places;
     let mut counted: Option<Instant> = None;
     loop {
         let lanes = context.lanes.report().await;
@@ -81,8 +115,19 @@ pub(crate) async fn work(context: Arc<Context>, limits: PlaceLimits) {
             let store = &context.database.store;
             if let Ok(count) = store.with_deadline(REPORTS_EVERY, store.count_queued(waiting, COUNTED_EACH)).await {
                 metrics::gauge!(metric::BACKLOG_DELIVERIES).set(count as f64);
+                context.report.set(|report| report.due = count);
             }
         }
+        context.report.set(|report| {
+            (report.events, report.attempts) = (context.persisted.read(), context.attempted.read());
+            (report.places_used, report.places) = (places, limits.attempts);
+            (report.bytes_used, report.bytes) = (bytes, limits.bytes);
+            (report.lanes_slow, report.lanes_open) = (lanes.slow, lanes.open);
+            (report.backlogs, report.backlogs_waiting) = (backlogs.owned, backlogs.waiting.len());
+            report.longest_wait = backlogs.longest_wait;
+            report.configuration = context.directory.snapshot().version;
+            (report.max_held, report.max_held_age) = (Some(held.most), Some(held.max_age));
+        });
         sleep(REPORTS_EVERY).await;
     }
 }
@@ -100,13 +145,18 @@ pub(crate) async fn version(context: Arc<Context>) {
     }
 }
 
-/// Reports the depths of the queues, until the process exits.
-pub(crate) async fn depths(settings: BrokerSettings) {
+/// Reports the depths of the queues, as metrics and in the database, until the process exits.
+pub(crate) async fn depths(settings: BrokerSettings, store: Store) {
     let mut depths = QueueDepths::new(settings);
     loop {
         sleep(DEPTHS_EVERY).await;
         match depths.read().await {
             Ok(read) => {
+                let noted: Vec<_> =
+                    read.iter().map(|depth| (depth.queue.clone(), depth.ready, depth.consumers)).collect();
+                if let Err(error) = store.with_deadline(REPORTS_EVERY, store.note_depths(&noted)).await {
+                    tracing::debug!(%error, "cannot note the depths of the queues");
+                }
                 for depth in read {
                     metrics::gauge!(metric::QUEUE_READY, "queue" => depth.queue.clone()).set(depth.ready);
                     metrics::gauge!(metric::QUEUE_CONSUMERS, "queue" => depth.queue).set(depth.consumers);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::HeaderMap;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
 use crate::{
@@ -85,6 +85,8 @@ pub struct Endpoint {
 pub struct EndpointSecret {
     /// Secret that signs.
     pub secret: SigningSecret,
+    /// Time of creation.
+    pub created_at: Timestamp,
     /// End of the secret's use; `None` for the current secret.
     pub expires_at: Option<Timestamp>,
 }
@@ -94,6 +96,24 @@ impl Endpoint {
     pub fn live_secrets(&self, at: Timestamp) -> Vec<&SigningSecret> {
         let live = self.secrets.iter().filter(|secret| secret.expires_at.is_none_or(|end| at < end));
         live.map(|secret| &secret.secret).collect()
+    }
+}
+
+/// Age of the services' copy of the configuration, at most: an attempt may lack a secret that is newer than this.
+const LAG: SignedDuration = SignedDuration::from_secs(10);
+
+impl Endpoint {
+    /// True if an attempt at `at` was certainly signed by the secrets in [`Self::live_secrets`] of `at`. `created_at` is
+    /// the creation of the endpoint. `previous_until` is the end of the last secret that is no longer in force.
+    pub fn knows_signatures_of(&self, at: Timestamp, created_at: Timestamp, previous_until: Timestamp) -> bool {
+        let Some(newest) = self.secrets.first() else { return false };
+        // The first secret is created with the endpoint.
+        if newest.created_at <= created_at {
+            return true;
+        }
+        // During an overlap no other secret is in force: another rotation is refused.
+        let since = if self.secrets.len() > 1 { newest.created_at } else { newest.created_at.max(previous_until) };
+        at.duration_since(since) >= LAG
     }
 }
 
@@ -190,5 +210,47 @@ impl Application {
     /// Finds an endpoint by id.
     pub fn endpoint(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
         self.positions.get(&id).map(|&position| &self.endpoints[position])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::Dialects;
+
+    #[test]
+    fn signatures_are_known_unless_the_secrets_changed() {
+        let at = |seconds| Timestamp::from_second(seconds).expect("timestamp");
+        let dialects = Dialects::read([]).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let dialect = Arc::clone(dialects.get("standard").expect("a dialect"));
+        let secret = |(created, end): (i64, Option<i64>)| EndpointSecret {
+            secret: SigningSecret::from_random([1; 32]),
+            created_at: at(created),
+            expires_at: end.map(at),
+        };
+        let knows = |secrets: &[(i64, Option<i64>)], moment, previous_until| {
+            let endpoint = Endpoint {
+                id: EndpointId::LEAST,
+                application: ApplicationId(uuid::Uuid::nil()),
+                url: "https://example.com/".parse().expect("URL"),
+                status: EndpointStatus::Enabled,
+                subscriptions: Vec::new(),
+                secrets: secrets.iter().copied().map(secret).collect(),
+                headers: HeaderMap::new(),
+                policy: Arc::clone(&dialect.policy),
+                redaction: Arc::default(),
+                sends_trace: false,
+                notifies_owner: false,
+                dialect: Arc::clone(&dialect),
+            };
+            endpoint.knows_signatures_of(at(moment), at(100), at(previous_until))
+        };
+        assert!(!knows(&[], 200, 0));
+        assert!(knows(&[(100, None)], 100, 0), "the first secret");
+        let rotating = [(1000, None), (100, Some(2000))];
+        assert!(!knows(&rotating, 999, 0) && !knows(&rotating, 1009, 0) && knows(&rotating, 1010, 0));
+        let rotated = [(1000, None)];
+        assert!(!knows(&rotated, 2009, 2000) && knows(&rotated, 2010, 2000), "the previous secret signed until 2000");
+        assert!(knows(&rotated, 1010, 0), "rotated without an overlap");
     }
 }

@@ -105,6 +105,20 @@ pub enum FailureReason {
 }
 
 impl FailureReason {
+    /// All reasons.
+    pub const ALL: [Self; 10] = [
+        Self::AttemptsExhausted,
+        Self::Expired,
+        Self::Aborted,
+        Self::EndpointDeleted,
+        Self::Rejected,
+        Self::EndpointGone,
+        Self::HeldTooLong,
+        Self::TooManyHeld,
+        Self::TestFailed,
+        Self::Erased,
+    ];
+
     /// Name in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -119,6 +133,11 @@ impl FailureReason {
             Self::TestFailed => "test_failed",
             Self::Erased => "erased",
         }
+    }
+
+    /// Parses the name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
 }
 
@@ -212,6 +231,9 @@ mod tests {
         assert_eq!(State::parse("lost"), None);
         for reason in QueueReason::ALL {
             assert_eq!(QueueReason::parse(reason.as_str()), Some(reason));
+        }
+        for reason in FailureReason::ALL {
+            assert_eq!(FailureReason::parse(reason.as_str()), Some(reason));
         }
     }
 }

@@ -216,9 +216,19 @@ impl Dialect {
         }))
     }
 
+    /// The prefix of event ids in this dialect, without the underscore.
+    pub fn event_id_prefix(&self) -> &str {
+        &self.event_id_prefix
+    }
+
     /// Formats an event id with the dialect's prefix.
     pub fn event_id(&self, event: EventId) -> String {
         ids::with_prefix(&self.event_id_prefix, event.0)
+    }
+
+    /// Parses an event id with the dialect's prefix.
+    pub fn parse_event_id(&self, text: &str) -> Option<EventId> {
+        ids::parse_with_prefix(&self.event_id_prefix, text).map(EventId)
     }
 
     /// Fills in the value of a header.

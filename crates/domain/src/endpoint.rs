@@ -3,6 +3,7 @@
 pub mod address;
 pub mod email;
 pub mod header;
+pub mod health;
 pub mod redaction;
 pub mod secret;
 pub mod url;

@@ -129,12 +129,17 @@ id!(
     "prc"
 );
 id!(
+    /// A session of the web pages.
+    SessionId,
+    "ses"
+);
+id!(
     /// A lease: the right to send deliveries and to record outcomes, until the lease ends.
     LeaseId,
     "lse"
 );
 
-made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, AuditId, ReplayId, ProcessId, LeaseId);
+made_anew!(ApplicationId, EndpointId, KeyId, SecretId, ParkedId, AuditId, ReplayId, ProcessId, SessionId, LeaseId);
 
 impl EndpointId {
     /// The smallest id.
@@ -211,11 +216,21 @@ impl AttemptId {
         let digest = digest_to_uuid(&[delivery.0.as_bytes(), &attempt.to_be_bytes()]);
         Self(with_leading_timestamp(digest, delivery.accepted_at()))
     }
+
+    /// Acceptance of the delivery's event, in whole milliseconds.
+    pub fn accepted_at(self) -> Timestamp {
+        leading_timestamp(self.0).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
 }
 
 /// Formats a TypeID with any prefix, for dialects with other prefixes.
 pub fn with_prefix(prefix: &str, id: Uuid) -> String {
     format!("{prefix}_{}", encode(id))
+}
+
+/// Parses a TypeID with the given prefix.
+pub fn parse_with_prefix(prefix: &str, text: &str) -> Option<Uuid> {
+    text.strip_prefix(prefix)?.strip_prefix('_').and_then(decode)
 }
 
 /// True if the text is a TypeID prefix (TypeID specification 0.3, except for the empty prefix).
@@ -303,6 +318,8 @@ mod tests {
             let id = EventId(Uuid::from_u128(value));
             prop_assert_eq!(id.to_string().parse::<EventId>(), Ok(id));
             prop_assert!(id.to_string().parse::<DeliveryId>().is_err());
+            prop_assert_eq!(parse_with_prefix("we", &with_prefix("we", id.0)), Some(id.0));
+            prop_assert_eq!(parse_with_prefix("w", &with_prefix("we", id.0)), None);
         }
 
         #[test]
@@ -320,6 +337,7 @@ mod tests {
             prop_assert_eq!(id == DeliveryId::derive(moment, event, other), endpoint == other);
             let (least, greatest) = DeliveryId::bounds(moment);
             prop_assert!(least <= id && id <= greatest);
+            prop_assert_eq!(AttemptId::derive(id, 3).accepted_at(), moment);
         }
 
         #[test]

@@ -3,6 +3,7 @@
 //! Time, random bits and fresh ids are arguments of the functions here, so that property tests reach every decision.
 //! All I/O is in the crates that depend on this crate.
 
+pub mod access;
 pub mod api_key;
 pub mod application;
 pub mod client_address;
@@ -12,7 +13,12 @@ pub mod display_name;
 pub mod duration;
 pub mod endpoint;
 pub mod event;
+pub mod findings;
 pub mod ids;
 pub mod json;
 pub mod rate_limit;
+pub mod rollup;
+pub mod session;
+pub mod theme;
 pub mod time;
+pub mod why;

@@ -17,7 +17,7 @@ use fanfare_domain::{
     event::{Event, EventFields, check_accepted_at, check_key},
     ids::EventId,
 };
-use fanfare_service::{crash_point, incoming_trace, trace_of};
+use fanfare_service::{RecentCount, crash_point, incoming_trace, trace_of};
 use fanfare_store::Directory;
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -43,6 +43,8 @@ pub(crate) struct Publish {
     pub(crate) directory: Directory,
     pub(crate) max_event_bytes: usize,
     pub(crate) publish_rates: Arc<PublishRates>,
+    /// Events accepted.
+    pub(crate) published: Arc<RecentCount>,
 }
 
 /// An event to publish.
@@ -213,6 +215,7 @@ impl Publish {
             Ok(()) => {
                 crash_point("ingest.confirmed");
                 count("accepted");
+                self.published.add(1);
                 Ok(event.id)
             }
             Err(error) => {

@@ -1,8 +1,12 @@
 //! The server of the API: the publish routes and the routes of the management API.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -12,18 +16,20 @@ use fanfare_api::{
     refresh_after_write,
 };
 use fanfare_broker::Publisher;
+use fanfare_console::{Console, console_routes, portal_routes};
 use fanfare_domain::ids::ProcessId;
 use fanfare_outbound::Client;
-use fanfare_service::{Operations, Readiness, Room, serve};
+use fanfare_service::{Operations, Readiness, RecentCount, Room, host_name, serve};
 use fanfare_store::{Directory, NewProcess, ProcessKind, Store};
+use futures_util::future::{OptionFuture, join};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    configuration::Configuration,
-    presence,
+    configuration::{Configuration, ConsoleSettings},
+    presence::{self, Reported},
     publish::{self, MAX_BATCH, Publish},
     publish_rates::PublishRates,
     report,
@@ -31,6 +37,10 @@ use crate::{
 
 /// The path of the API.
 const API: &str = "/api/v1";
+
+/// Database connections of the web pages, and the deadline of their statements: a visitor holds up no publisher.
+const PAGE_CONNECTIONS: usize = 2;
+const PAGE_STATEMENT: Duration = Duration::from_secs(3);
 
 /// The second path of Nudj's configuration API.
 const ADMIN_API: &str = "/api/v2/admin";
@@ -57,30 +67,63 @@ pub(crate) async fn run(
         Directory::follow(store.clone(), Arc::clone(&configuration.dialects), end.clone()).await
     };
     let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
-    let process = NewProcess {
-        id: ProcessId::new(store.now(), rand::random()),
-        kind: ProcessKind::Ingest,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        settings: configuration.settings.clone(),
+    let process = process(&store, &configuration);
+    let published = Arc::<RecentCount>::default();
+    let reported = Reported {
+        store: store.clone(),
+        directory: directory.clone(),
+        publisher: publisher.clone(),
+        published: Arc::clone(&published),
     };
-    let present = tokio::spawn(presence::run(store.clone(), process, stop.clone()));
-    let router = router(configuration, publisher, store, directory)?;
+    let present = tokio::spawn(presence::run(reported, process, stop.clone()));
+    let publish = Publish {
+        publisher: publisher.clone(),
+        topology: configuration.broker.topology().clone(),
+        directory: directory.clone(),
+        max_event_bytes: configuration.max_event_bytes,
+        publish_rates: Arc::new(PublishRates::new(configuration.publish_rate, MAX_BATCH.into())),
+        published,
+    };
+    let Served { api, console } = router(configuration, publish, store, directory)?;
     // Listens only now: before the directory is loaded, requests cannot be authenticated.
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = listen(address).await?;
     tracing::info!(address = %listener.local_addr()?, "serving the API");
+    let serving_api = serve(listener, api, room.clone(), stop.clone());
+    let serving_console = match console {
+        Some((address, console)) => {
+            let listener = listen(address).await?;
+            tracing::info!(address = %listener.local_addr()?, "serving the console");
+            Some(serve(listener, console, room, stop.clone()))
+        }
+        None => None,
+    };
     is_serving.store(true, Ordering::Release);
     let draining = async {
         stop.cancelled().await;
         tokio::time::sleep(grace).await
     };
     tokio::select! {
-        () = serve(listener, router, room, stop.clone()) => {}
+        _ = join(serving_api, OptionFuture::from(serving_console)) => {}
         () = draining => bail!("not drained within {grace:?}: some requests were not answered; raise FANFARE_GRACE"),
     }
     // Ends within the deadline of a heartbeat.
     let _ = present.await;
     tracing::info!("drained");
     Ok(())
+}
+
+fn process(store: &Store, configuration: &Configuration) -> NewProcess {
+    NewProcess {
+        id: ProcessId::new(store.now(), rand::random()),
+        kind: ProcessKind::Ingest,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        settings: configuration.settings.clone(),
+        host: host_name(),
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 fn readiness(publisher: Publisher, is_serving: Arc<AtomicBool>) -> impl Fn() -> Readiness + Send + Sync {
@@ -109,22 +152,22 @@ pub(crate) fn document() -> anyhow::Result<String> {
     Ok(api.to_pretty_json()? + "\n")
 }
 
+/// The routes of the listeners.
+struct Served {
+    /// For the listener of the API.
+    api: Router,
+    /// For the listener of the console, if the console has its own.
+    console: Option<(SocketAddr, Router)>,
+}
+
 fn router(
     configuration: Configuration,
-    publisher: Publisher,
+    publish: Publish,
     store: Store,
     directory: Directory,
-) -> anyhow::Result<Router> {
-    let Configuration { broker, max_event_bytes, outbound, dialects, max_webhooks, expiry, retention, .. } =
-        configuration;
-    let topology = broker.topology().clone();
-    let publish = Publish {
-        publisher: publisher.clone(),
-        topology: topology.clone(),
-        directory: directory.clone(),
-        max_event_bytes,
-        publish_rates: Arc::new(PublishRates::new(configuration.publish_rate, MAX_BATCH.into())),
-    };
+) -> anyhow::Result<Served> {
+    let Configuration { outbound, dialects, max_webhooks, expiry, retention, .. } = configuration;
+    let (publisher, topology) = (publish.publisher.clone(), publish.topology.clone());
     let (events, management, api) = routes();
     let audit = Audit::new(store.clone(), directory.clone(), configuration.trusted_proxies, &api);
     let refresh = from_fn_with_state(directory.clone(), refresh_after_write);
@@ -141,14 +184,36 @@ fn router(
         topology,
         expiry,
         retention,
+        console_url: configuration.console.as_ref().map(|console| console.pages.url.clone()),
         test_sends: TestSends::default(),
     };
-    Ok(events
+    let (pages, console) = pages(configuration.console, &state, &audit)?;
+    let api = events
         .with_state(publish)
         .merge(management.with_state(state).layer(refresh).layer(from_fn_with_state(audit, audited)))
         .layer(look_up)
         .merge(document_routes(&api)?)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(measured))
+        .merge(pages)
+        .layer(measured.clone());
+    Ok(Served { api, console: console.map(|(address, console)| (address, console.layer(measured))) })
+}
+
+/// The web pages for the listener of the API, and for a listener of the console alone.
+fn pages(
+    settings: Option<ConsoleSettings>,
+    state: &ApiState,
+    audit: &Audit,
+) -> anyhow::Result<(Router, Option<(SocketAddr, Router)>)> {
+    let Some(ConsoleSettings { pages, address }) = settings else { return Ok((Router::new(), None)) };
+    let store = state.store.beside(PAGE_CONNECTIONS, PAGE_STATEMENT)?;
+    let api = ApiState { store, ..state.clone() };
+    let console = Console { api, audit: audit.clone(), settings: Arc::new(pages) };
+    let portal = portal_routes(console.clone());
+    let console = console_routes(console);
+    Ok(match address {
+        Some(address) => (portal, Some((address, console))),
+        None => (portal.merge(console), None),
+    })
 }

@@ -95,6 +95,14 @@ impl Request {
     }
 }
 
+/// Headers of an attempt's request, by name, as [`Probe::request_headers`] has them. Every attempt with the same
+/// arguments has the same headers.
+pub fn attempt_headers(endpoint: &Endpoint, sending: &Sending<'_>, body: &[u8]) -> Vec<(String, String)> {
+    let mut headers = delivery_headers(endpoint, sending, body);
+    set_our_headers(&mut headers);
+    listed(&headers)
+}
+
 /// Result of a POST.
 #[derive(Debug, Clone)]
 pub struct Exchange {

@@ -5,6 +5,7 @@
 //! reports the request and the duration of each phase.
 //!
 //! - `sign`: headers by which a receiver recognises a genuine delivery
+//! - `mistakes`: mistakes in a receiver's check of signatures
 //! - `connect`: from a host name to a connection to a permitted address, with TLS
 //! - `names`: from host names to addresses
 //! - `egress`: the operator's proxy for connections
@@ -16,12 +17,13 @@ mod client;
 mod connect;
 mod egress;
 mod failure;
+pub mod mistakes;
 mod names;
 mod sign;
 mod timings;
 mod tls;
 
-pub use client::{Client, Exchange, MAX_RESPONSE_BODY, Probe, Request, Settings};
+pub use client::{Client, Exchange, MAX_RESPONSE_BODY, Probe, Request, Settings, attempt_headers};
 pub use egress::{InvalidProxy, Proxy, ProxyAddress};
 pub use names::{InvalidNameServer, NameServer};
 pub use timings::Timings;

@@ -10,9 +10,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
 
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+pub(crate) const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+pub(crate) const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+pub(crate) const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -71,17 +71,7 @@ fn dialect_signature(
     body: &[u8],
 ) -> String {
     let seconds = seconds.to_string();
-    let signed: Vec<&[u8]> = form
-        .signs
-        .parts()
-        .iter()
-        .map(|part| match part {
-            Part::Text(text) => text.as_bytes(),
-            Part::Place(SignedPlace::Body) => body,
-            Part::Place(SignedPlace::EventId) => event_id.as_bytes(),
-            Part::Place(SignedPlace::Timestamp) => seconds.as_bytes(),
-        })
-        .collect();
+    let signed = signed_parts(form, event_id, &seconds, body);
     let digest = match form.key {
         SignatureKey::Text => hmac_sha256(secret.text().as_bytes(), &signed),
         SignatureKey::Bytes => hmac_sha256(&secret.key(), &signed),
@@ -98,13 +88,29 @@ fn dialect_signature(
     })
 }
 
+/// Parts of the text that a dialect signs.
+pub(crate) fn signed_parts<'a>(
+    form: &'a SignatureForm,
+    event_id: &'a str,
+    seconds: &'a str,
+    body: &'a [u8],
+) -> Vec<&'a [u8]> {
+    let part = |part: &'a Part<SignedPlace>| match part {
+        Part::Text(text) => text.as_bytes(),
+        Part::Place(SignedPlace::Body) => body,
+        Part::Place(SignedPlace::EventId) => event_id.as_bytes(),
+        Part::Place(SignedPlace::Timestamp) => seconds.as_bytes(),
+    };
+    form.signs.parts().iter().map(part).collect()
+}
+
 /// Standard Webhooks signature: `v1,` and base64 of the HMAC over `id.seconds.body`.
 fn standard_signature(key: &[u8], id: &str, seconds: i64, body: &[u8]) -> String {
     let prefix = format!("{id}.{seconds}.");
     format!("v1,{}", STANDARD.encode(hmac_sha256(key, &[prefix.as_bytes(), body])))
 }
 
-fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
     for part in parts {
         mac.update(part);
@@ -167,6 +173,7 @@ mod tests {
         let application: ApplicationId = "app_01h455vb4pex5vsknk084sn02q".parse().expect("id");
         let secret = |&(text, end): &(&str, Option<i64>)| EndpointSecret {
             secret: secret(text),
+            created_at: Timestamp::UNIX_EPOCH,
             expires_at: end.map(|end| Timestamp::from_second(end).expect("timestamp")),
         };
         let endpoint = Endpoint {

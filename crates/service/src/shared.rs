@@ -19,6 +19,7 @@ use fanfare_domain::{
     },
 };
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::Environment;
 
@@ -45,6 +46,22 @@ const ARCHIVE_URL: &str = "archive of days at the end of their retention: `s3://
                            `az://container/prefix` or `file:///folder`, with the credentials in the cloud's own \
                            variables (`AWS_…`, `GOOGLE_…`, `AZURE_…`). Each deployment needs a prefix of its own. \
                            Without a value, days are dropped without a copy";
+
+/// Address of the web pages: scheme, host and port.
+struct ConsoleUrl(Url);
+
+impl FromStr for ConsoleUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let url: Url = text.parse().map_err(|error| format!("{error}"))?;
+        let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        if !matches!(url.scheme(), "http" | "https") || !is_bare || !url.username().is_empty() {
+            return Err("write it like https://fanfare.example.com, without a path".to_owned());
+        }
+        Ok(Self(url))
+    }
+}
 
 impl Environment {
     /// URLs of the broker, and the credentials.
@@ -80,6 +97,13 @@ impl Environment {
         let files = files.iter().map(|(path, name, text)| (path.as_str(), name.as_str(), text.as_str()));
         let read = Dialects::read(files);
         read.map(Arc::new).map_err(|faults| faults.iter().for_each(|fault| self.mistake(fault))).ok()
+    }
+
+    /// Address of the web pages; `None` without the pages.
+    pub fn console_url(&mut self) -> Option<Url> {
+        let meaning = "address of the web pages in browsers, such as `https://fanfare.example.com`, without a path; \
+                       without a value, ingest serves no pages";
+        self.optional::<ConsoleUrl>("FANFARE_CONSOLE_URL", meaning).map(|ConsoleUrl(url)| url)
     }
 
     /// Largest body of an event, in bytes.

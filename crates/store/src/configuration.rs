@@ -1,8 +1,11 @@
-//! Statements on the configuration: applications, keys, endpoints, event types, secrets.
+//! Statements on the configuration: applications, keys, endpoints, event types, secrets,
+//! sessions, names.
 
 pub(crate) mod applications;
 pub(crate) mod endpoint_upsert;
 pub(crate) mod endpoints;
 pub(crate) mod event_types;
 pub(crate) mod keys;
+pub(crate) mod names;
 pub(crate) mod secrets;
+pub(crate) mod sessions;

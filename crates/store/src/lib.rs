@@ -15,11 +15,13 @@ mod pipeline;
 mod requests;
 
 pub use configuration::{
-    applications::{ApplicationChange, ApplicationRow, NewApplication},
+    applications::{ApplicationChange, ApplicationPage, ApplicationRow, NewApplication},
     endpoint_upsert::{EndpointUpsert, Upserted},
-    endpoints::{EndpointRow, EndpointSettings, NewEndpoint, OwnHeaders},
+    endpoints::{EndpointCreation, EndpointFilter, EndpointRow, EndpointSettings, NewEndpoint, OwnHeaders},
     keys::KeyRow,
+    names::Names,
     secrets::Rotation,
+    sessions::NewSession,
 };
 pub use connection::{
     error::StoreError,
@@ -29,19 +31,26 @@ pub use connection::{
 pub use directory::snapshot::{Directory, Snapshot};
 pub use history::{
     attempts::{AttemptFilter, AttemptRow, LoggedAttempt},
-    audit::{AuditEntry, AuditOutcome, NewAuditEntry},
-    deliveries::{DeliveryFilter, DeliveryRow},
-    events::EventRow,
+    audit::{AuditEntry, AuditOutcome, AuditPage, NewAuditEntry},
+    deliveries::{DeliveryFilter, DeliveryPage, DeliveryRow},
+    delivery_counts::{CountFilter, MAX_COUNTED, StateCount},
+    events::{EventFilter, EventPage, EventPlace, EventRow, RecentTypes},
     failure_notices::{FailedDelivery, FailedEndpoint, Notice, NoticeBounds, Notices},
-    parked::{ParkedFilter, ParkedMessage, ParkedRow},
+    health::{EndpointHealth, LastFailed},
+    parked::{ParkedFilter, ParkedGroup, ParkedGroups, ParkedMessage, ParkedRow},
+    search::{Hit, MAX_APPLICATIONS, MAX_ATTEMPTS, MAX_WALKED, Searched},
+    stats::{StatsStep, StatsSubject},
+    why::{Explained, ExplainedWebhook},
 };
 pub use operations::{
     advisory_locks::{AdvisoryLock, Job},
     archive::{ArchivedRow, DailyTable, ExpiredDay},
     census::Census,
-    examine::{ApplicationCounts, DatabaseFacts, SeenProcess},
+    examine::{ApplicationCounts, DatabaseFacts},
     migrations::PlannedMigration,
     reencrypt::Reencrypted,
+    runs::{JobRun, QueueDepthRow},
+    troubled::TroubledEndpoint,
 };
 pub use pipeline::{
     backlogs::{BacklogRow, Probed, ReleasedBacklog, TakenBacklog, TouchedBacklog},
@@ -50,7 +59,7 @@ pub use pipeline::{
     give_back::GiveBack,
     lease::{Demand, Floor, Leased, LeasedEvent},
     persist::{Chunk, Lease, NewDelivery, NewEvent, Persisted, Start},
-    processes::{LivingProcess, NewProcess, ProcessKind},
+    processes::{LivingProcess, NewProcess, ProcessKind, ProcessReport, ProcessRow},
     record::{AttemptRecord, INLINE_WITHIN, NextState},
     recovery::Recovered,
     retries::{DueRetry, TakenRetries},
@@ -61,4 +70,5 @@ pub use requests::{
     replay_advance::{PastEvent, Step, Wanted},
     replays::{NewReplay, Replay},
     resend::{ResendFilter, ResentDelivery},
+    send::Opened,
 };

@@ -4,4 +4,5 @@ pub(crate) mod erase;
 pub(crate) mod replay_advance;
 pub(crate) mod replays;
 pub(crate) mod resend;
+pub(crate) mod send;
 pub(crate) mod test_send;

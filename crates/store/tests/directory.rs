@@ -5,16 +5,36 @@ use std::{sync::Arc, time::Duration};
 use fanfare_domain::{
     api_key::{Role, Token},
     dialect::Dialects,
-    ids::KeyId,
+    ids::{ApplicationId, KeyId},
 };
 use fanfare_store::Directory;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::database::{APPLICATION, Database};
+use crate::database::{APPLICATION, Database, endpoint};
 
 fn token(number: u8) -> Token {
     Token::from_random(KeyId(Uuid::from_u128(number.into())), [number; 32])
+}
+
+#[tokio::test]
+async fn keys_and_names_are_found_by_their_ids() {
+    let database = Database::new().await;
+    let new = token(1);
+    let key = database.store.create_key(&new, Role::Manage, Some(APPLICATION), None).await.expect("a key");
+    let found = database.store.key(key.id).await.expect("a look").expect("the key");
+    assert_eq!((found.id, found.application, found.revoked_at), (key.id, Some(APPLICATION), None));
+    assert!(database.store.key(KeyId(Uuid::from_u128(2))).await.expect("a look").is_none());
+
+    let names = |only| {
+        let store = database.store.clone();
+        async move { store.names(only, &[APPLICATION], &[endpoint(1)]).await.expect("names") }
+    };
+    let all = names(None).await;
+    assert_eq!((all.applications.len(), all.endpoints.len()), (1, 1));
+    assert_eq!(names(Some(APPLICATION)).await, all, "the application's own");
+    let other = names(Some(ApplicationId(Uuid::from_u128(99)))).await;
+    assert_eq!((other.applications.len(), other.endpoints.len()), (0, 0), "another application learns nothing");
 }
 
 #[tokio::test]

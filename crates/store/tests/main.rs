@@ -14,6 +14,8 @@ mod recovery;
 mod replays;
 mod resend;
 mod retries;
+mod send;
+mod sessions;
 
 /// Migrations, partitions, and numbers for operators.
 mod operations {
@@ -21,11 +23,15 @@ mod operations {
     mod census;
     mod migrations;
     mod retention;
+    mod rollups;
+    mod runs;
 }
 
 /// Tests with filled tables, or under load.
 mod filled {
     mod lists;
+    mod overview;
     mod plans;
+    mod searches;
     mod stress;
 }

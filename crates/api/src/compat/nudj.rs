@@ -8,7 +8,9 @@ use fanfare_domain::{
     endpoint::secret::SigningSecret,
     ids::{EndpointId, SecretId},
 };
-use fanfare_store::{AttemptFilter, EndpointRow, EndpointSettings, EndpointUpsert, NewEndpoint, Upserted};
+use fanfare_store::{
+    AttemptFilter, EndpointFilter, EndpointRow, EndpointSettings, EndpointUpsert, NewEndpoint, Upserted,
+};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -116,7 +118,8 @@ pub(crate) async fn list(
 ) -> Result<Page<Config>, ApiError> {
     let before = page.before.as_deref().map(|text| id("before", text)).transpose()?;
     let size = page_size(page.limit.or(Some(MAX_CONFIGS)))?;
-    let rows = api.store.endpoints(authorized.application, before, size.rows()).await?;
+    let filter = EndpointFilter { before, limit: size.rows(), ..EndpointFilter::default() };
+    let rows = api.store.endpoints(authorized.application, &filter).await?;
     let configs = rows.into_iter().map(|row| Config::new(row, None)).collect();
     Ok(Page::of(configs, size, |config| config.id.to_string()))
 }

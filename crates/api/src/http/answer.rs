@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fanfare_domain::json;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -40,6 +41,10 @@ pub struct Page<T> {
     pub data: Vec<T>,
     /// `before` of the next page; `null` on the last page.
     pub next: Option<String>,
+    /// The time back to which a bounded search looked. `next` goes on from there; absent when all was looked through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub searched_until: Option<Timestamp>,
 }
 
 impl<T: Serialize> Answer<T> {
@@ -73,7 +78,7 @@ impl<T: Serialize> Page<T> {
         let goes_on = data.len() > size.items();
         data.truncate(size.items());
         let next = data.last().filter(|_| goes_on).map(key);
-        Self { success: true, data, next }
+        Self { success: true, data, next, searched_until: None }
     }
 }
 
@@ -81,6 +86,11 @@ impl<T> Page<T> {
     /// Sets `next` if the page has none: a search with a limit may end before the page is full.
     pub(crate) fn or_next(self, next: Option<String>) -> Self {
         Self { next: self.next.or(next), ..self }
+    }
+
+    /// Sets the time back to which a search looked.
+    pub(crate) fn searched_until(self, searched_until: Option<Timestamp>) -> Self {
+        Self { searched_until, ..self }
     }
 }
 

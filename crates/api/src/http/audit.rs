@@ -15,11 +15,12 @@ use axum::{
 use fanfare_domain::{
     api_key::{Caller, Role},
     client_address::client_address,
-    ids::{ApplicationId, AuditId},
+    ids::{ApplicationId, AuditId, KeyId},
 };
 use fanfare_service::{Labels, Metric, MetricKind, Peer};
 use fanfare_store::{AuditOutcome, Directory, NewAuditEntry, Store};
 use ipnet::IpNet;
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::OpenApi;
 
@@ -67,14 +68,22 @@ impl Audit {
             // A request with an application's key cannot choose the log of another application.
             application: caller.application.or_else(|| named_application(caller, parts, asked.as_ref())),
             key: Some(caller.key),
-            origin: self.origin(parts).map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
+            visitor: None,
+            origin: origin_text(self.origin(parts)),
             action: operation.map_or_else(|| format!("{} {route}", parts.method), |operation| operation.name.clone()),
             path: Some(parts.uri.path().to_owned()),
             request: asked.map(|asked| kept.text(asked)),
         }
     }
 
-    fn origin(&self, parts: &Parts) -> Option<IpAddr> {
+    /// True if the operator's proxy sent the request itself.
+    pub fn is_of_proxy(&self, parts: &Parts) -> bool {
+        let peer = parts.extensions.get().map(|Peer(peer)| peer.ip().to_canonical());
+        peer.is_some_and(|peer| self.proxies.iter().any(|net| net.contains(&peer)))
+    }
+
+    /// Address of the client, behind the operator's proxies.
+    pub fn origin(&self, parts: &Parts) -> Option<IpAddr> {
         let Peer(peer) = parts.extensions.get()?;
         let forwarded = parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
         Some(client_address(peer.ip(), forwarded, &self.proxies))
@@ -108,38 +117,110 @@ pub async fn audited(State(audit): State<Audit>, route: MatchedPath, request: Re
     // A separate task records the outcome even if the client hangs up.
     let request = Request::from_parts(parts, Body::from(body));
     let served = tokio::spawn(async move {
-        if let Err(error) = audit.store.begin_audit(&entry).await {
-            metrics::counter!(AUDIT_FAILURES.name).increment(1);
-            return ApiError::from(error).into_response();
+        if let Err(error) = audit.begin(&entry).await {
+            return error.into_response();
         }
         let response = next.run(request).await;
         audit.finish(entry.id, response).await
     });
-    let message = "internal fault, logged: report the request to the operator";
-    let ended = |_| ApiError::new(ErrorCode::InternalError, message).into_response();
-    served.await.unwrap_or_else(ended)
+    served.await.unwrap_or_else(|_| ended().into_response())
+}
+
+fn ended() -> ApiError {
+    ApiError::new(ErrorCode::InternalError, "internal fault, logged: report the request to the operator")
+}
+
+/// Author of a change over the web pages.
+#[derive(Debug, Clone)]
+pub struct Author {
+    /// Application of the change; `None` for a change that concerns no single application.
+    pub application: Option<ApplicationId>,
+    /// Key of the session's sign-in.
+    pub key: Option<KeyId>,
+    /// Name of the session's visitor.
+    pub visitor: String,
+    /// Address of the client.
+    pub origin: Option<IpAddr>,
+    /// Path of the request.
+    pub path: String,
 }
 
 impl Audit {
-    async fn finish(&self, entry: AuditId, response: Response) -> Response {
-        let outcome = match response.status().as_u16() {
-            200..300 => AuditOutcome::Done,
-            400..500 => AuditOutcome::Refused,
-            _ => AuditOutcome::Failed,
+    /// Makes a change over the web pages, with an entry like the entry of a request to the API. `operation` is the name
+    /// in the OpenAPI document, `asked` the request's body. The change goes on even if the client hangs up.
+    ///
+    /// # Errors
+    /// Errors of `work`; an error before `work` begins if the audit log cannot be written.
+    pub async fn around<T: Serialize + Send + 'static>(
+        &self,
+        author: Author,
+        operation: &'static str,
+        asked: Value,
+        work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let kept = self.operations.values().find(|known| known.name == operation).map(|known| &known.kept);
+        let entry = NewAuditEntry {
+            id: AuditId::new(self.store.now(), rand::random()),
+            application: author.application,
+            key: author.key,
+            visitor: Some(author.visitor),
+            origin: origin_text(author.origin),
+            action: operation.to_owned(),
+            path: Some(author.path),
+            request: kept.filter(|_| !asked.is_null()).map(|kept| kept.text(asked)),
         };
+        let audit = self.clone();
+        let served = tokio::spawn(async move {
+            audit.begin(&entry).await?;
+            let done = work.await;
+            let outcome = match &done {
+                Ok(_) => AuditOutcome::Done,
+                Err(error) => outcome_of(error.status().as_u16()),
+            };
+            let data = done.as_ref().ok().and_then(|data| serde_json::to_value(data).ok());
+            audit.end(entry.id, outcome, data.as_ref()).await;
+            done
+        });
+        served.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    async fn begin(&self, entry: &NewAuditEntry) -> Result<(), ApiError> {
+        self.store.begin_audit(entry).await.map_err(|error| {
+            metrics::counter!(AUDIT_FAILURES.name).increment(1);
+            error.into()
+        })
+    }
+
+    async fn finish(&self, entry: AuditId, response: Response) -> Response {
+        let outcome = outcome_of(response.status().as_u16());
         let (head, body) = response.into_parts();
         // The whole body is in memory already, so a limit would save nothing.
         let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
         let answer: Option<Value> = serde_json::from_slice(&body).ok();
-        let data = answer.as_ref().and_then(|answer| answer.get("data"));
+        self.end(entry, outcome, answer.as_ref().and_then(|answer| answer.get("data"))).await;
+        Response::from_parts(head, Body::from(body))
+    }
+
+    async fn end(&self, entry: AuditId, outcome: AuditOutcome, data: Option<&Value>) {
         let subject = data.and_then(subject);
         let application = data.and_then(|data| data.get("application")?.as_str()?.parse().ok());
         // The request is served: the client gets the answer even if the outcome cannot be recorded.
         if let Err(error) = self.store.end_audit(entry, outcome, subject.as_deref(), application).await {
             tracing::warn!(%error, %entry, "cannot record the outcome of a request in the audit log");
         }
-        Response::from_parts(head, Body::from(body))
     }
+}
+
+fn outcome_of(status: u16) -> AuditOutcome {
+    match status {
+        200..300 => AuditOutcome::Done,
+        400..500 => AuditOutcome::Refused,
+        _ => AuditOutcome::Failed,
+    }
+}
+
+fn origin_text(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
 }
 
 /// The application of an administrator's request: from the path, else from the body, else from the query.

@@ -8,7 +8,7 @@ use axum::{
 };
 use fanfare_domain::{
     api_key::{Caller, Role},
-    ids::ApplicationId,
+    ids::{ApplicationId, KeyId},
 };
 use fanfare_store::Directory;
 use url::form_urlencoded;
@@ -27,6 +27,7 @@ const X_API_TOKEN: &str = "x-api-token";
 
 /// The application of a request by a caller with a `manage` or `admin` key.
 pub struct AuthorizedApplication {
+    /// The application.
     pub application: ApplicationId,
 }
 
@@ -39,6 +40,21 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let caller = authenticate(&parts.headers, &Directory::from_ref(state), &[Role::Manage, Role::Admin])?;
         Ok(Self { application: application_of(&caller, parts.uri.query())? })
+    }
+}
+
+/// The key of a request; `None` for a visitor of the web pages without a key.
+pub struct CallingKey(pub Option<KeyId>);
+
+impl<S: Send + Sync> FromRequestParts<S> for CallingKey
+where
+    Directory: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let roles = [Role::Manage, Role::Admin];
+        Ok(Self(Some(authenticate(&parts.headers, &Directory::from_ref(state), &roles)?.key)))
     }
 }
 
@@ -105,6 +121,15 @@ pub fn authenticate(headers: &HeaderMap, directory: &Directory, roles: &[Role]) 
         return Err(ApiError::new(ErrorCode::Forbidden, message));
     }
     Ok(caller)
+}
+
+/// Authenticates a text as a key of any role. Looks up an unknown key first.
+///
+/// # Errors
+/// 401 for an unknown, expired or revoked key.
+pub async fn key_of_text(directory: &Directory, key: &str) -> Result<Caller, ApiError> {
+    directory.look_for_key(key).await;
+    directory.authenticate(key).ok_or_else(|| ApiError::new(ErrorCode::InvalidKey, INVALID_KEY))
 }
 
 /// Looks up an unknown key before the routes refuse the key: a key works at once after its creation.

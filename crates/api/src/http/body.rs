@@ -14,7 +14,7 @@ use serde::{
     Deserialize,
     de::{DeserializeOwned, MapAccess, Visitor},
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use tokio::time::{Instant, timeout_at};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -125,6 +125,14 @@ impl<S: Send + Sync> FromRequest<S> for RawJson {
         let (parts, body) = request.into_parts();
         read_body(&parts.headers, body, MAX_MANAGEMENT_BODY).await.map(Self)
     }
+}
+
+/// Parses the JSON object of a page's form, like the body of the same request to the API.
+///
+/// # Errors
+/// The errors of a body: a missing, unknown or invalid field.
+pub fn from_value<T: DeserializeOwned + ToSchema>(asked: &Value) -> Result<T, ApiError> {
+    from_json(asked.to_string().as_bytes())
 }
 
 /// Parses a JSON object by the schema of `T`. Required fields must be present. Unknown fields are errors: otherwise a

@@ -34,6 +34,7 @@ pub enum ErrorCode {
     EventErased,
     EventUnderWay,
     TooManyWebhooks,
+    PagesOff,
     BodyTooSlow,
     BodyTooLarge,
     UnsupportedContentType,
@@ -60,7 +61,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in the order of the API's documentation.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -81,6 +82,7 @@ impl ErrorCode {
         Self::EventErased,
         Self::EventUnderWay,
         Self::TooManyWebhooks,
+        Self::PagesOff,
         Self::BodyTooSlow,
         Self::BodyTooLarge,
         Self::UnsupportedContentType,
@@ -122,12 +124,15 @@ impl ErrorCode {
             Self::MethodNotAllowed => (405, "the path does not support the method"),
             Self::RotationUnderWay => (409, "the previous secret still signs: end the rotation first"),
             Self::EndpointDisabled => (409, "the webhook is disabled or deleted"),
-            Self::NotResendable => (409, "the delivery is being sent, or its event is past the retention"),
+            Self::NotResendable => {
+                (409, "the delivery is being sent or exists already, or the event is past its retention")
+            }
             Self::ReplayEnded => (409, "the replay is done or cancelled"),
             Self::AmbiguousUrl => (409, "several webhooks have this URL: select a webhook by `id`"),
             Self::EventErased => (409, "the event is erased"),
             Self::EventUnderWay => (409, "the event is being sent: try again later"),
             Self::TooManyWebhooks => (409, "the application has the maximum number of webhooks"),
+            Self::PagesOff => (409, "Fanfare serves no web pages: the operator sets `FANFARE_CONSOLE_URL`"),
             Self::BodyTooSlow => (408, "the body arrived too slowly"),
             Self::BodyTooLarge => (413, "the body is too large"),
             Self::UnsupportedContentType => (415, "the content type is not `application/json`"),
@@ -243,6 +248,11 @@ impl ApiError {
         self.code == ErrorCode::NotFound
     }
 
+    /// The HTTP status of the answer.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.code.meaning().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// An application with settings that this process cannot read. The log has the cause.
     pub fn unreadable_application() -> Self {
         let message = "the settings of the application cannot be read: the operator finds the cause in the log";
@@ -305,8 +315,7 @@ impl From<StoreError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, _) = self.code.meaning();
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = self.status();
         let retry_after = self.retry_after;
         let mut response = (status, Json(Failure { success: false, error: self })).into_response();
         if let Some(seconds) = retry_after {

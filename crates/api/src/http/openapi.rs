@@ -30,10 +30,13 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
         tag("webhooks", "Receivers of deliveries: configure, test, pause, rotate secrets."),
         tag("webhook configs", "Webhooks by the paths of Nudj's Admin API, also below `/api/v2/admin`."),
         tag("deliveries", "State and attempts of each event at each webhook; resends."),
+        tag("search", "Objects by an id, a publisher's id of an event, a name or a URL."),
         tag("replays", "Past events, sent again at a limited rate."),
         tag("event types", "Event types that webhooks subscribe to."),
         tag("parked messages", "Messages that Fanfare could not process: inspect, edit, put back, discard."),
         tag("audit log", "Changes with caller, time, origin and outcome."),
+        tag("stats", "Counts of attempts and events over time."),
+        tag("operation", "The state of the deployment, for administrators."),
         tag("applications", "Tenants with dialects and API keys."),
     ]);
     for path in api.paths.paths.values_mut() {
@@ -52,7 +55,7 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
 
 /// True if an operation is about a single application and lacks the parameter `application`.
 fn lacks_application(operation: &Operation) -> bool {
-    let is_of_all = |tag: &String| tag == "applications" || tag == "parked messages";
+    let is_of_all = |tag: &String| ["applications", "parked messages", "operation"].contains(&tag.as_str());
     let names_application =
         |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.name == "application");
     !operation.tags.iter().flatten().any(is_of_all) && !operation.parameters.iter().flatten().any(names_application)

@@ -9,7 +9,7 @@ use fanfare_domain::{
 use fanfare_store::{ApplicationChange, ApplicationRow, NewApplication};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     http::{
@@ -17,7 +17,7 @@ use crate::{
         authentication::{Administrator, KeyApplication},
         body::{JsonBody, nullable},
         error::{ApiError, ErrorCode, Failures},
-        paging::Paging,
+        paging::page_size,
         parameters::{Path, Query, check_display_name, id},
     },
     state::ApiState,
@@ -77,32 +77,54 @@ pub async fn create(
     _: Administrator,
     JsonBody(new): JsonBody<New>,
 ) -> Result<Created<Application>, ApiError> {
+    let id = ApplicationId::new(api.store.now(), rand::random());
+    create_as(&api, id, new).await.map(Created)
+}
+
+/// Creates an application under an id. If the id is known, an earlier request created the application: changes nothing.
+///
+/// # Errors
+/// Errors of the same request to the API.
+pub async fn create_as(api: &ApiState, id: ApplicationId, new: New) -> Result<Application, ApiError> {
     check_display_name("name", &new.name)?;
     let dialect = new.dialect.unwrap_or_else(|| DEFAULT_DIALECT.to_owned());
     api.check_dialect(&dialect)?;
-    let new = NewApplication {
-        id: ApplicationId::new(api.store.now(), rand::random()),
-        name: new.name,
-        dialect,
-        is_strict: new.strict.unwrap_or_default(),
-        email: new.email.map(checked_email).transpose()?,
-    };
-    let created = api.store.create_application(&new).await?;
-    Ok(Created(Application::from(created)))
+    let email = new.email.map(checked_email).transpose()?;
+    if let Some(known) = api.store.application(id).await? {
+        return Ok(known.into());
+    }
+    let new = NewApplication { id, name: new.name, dialect, is_strict: new.strict.unwrap_or_default(), email };
+    Ok(api.store.create_application(&new).await?.into())
+}
+
+/// Selects the applications of a list.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListFilter {
+    /// Only applications with this text in their name, in any case. A page looks through at most 10,000 applications.
+    pub name: Option<String>,
+    /// The `next` of the previous page.
+    pub before: Option<String>,
+    /// 1 to 100. Default: 50.
+    pub limit: Option<usize>,
 }
 
 /// Lists the applications, newest first. Requires an admin key.
 #[utoipa::path(get, path = "/applications", operation_id = "list_applications", tag = "applications",
-    params(Paging), responses((status = 200, body = Page<Application>), Failures))]
+    params(ListFilter), responses((status = 200, body = Page<Application>), Failures))]
 pub async fn list(
     State(api): State<ApiState>,
     _: Administrator,
-    Query(paging): Query<Paging>,
+    Query(filter): Query<ListFilter>,
 ) -> Result<Page<Application>, ApiError> {
-    let (before, size) = paging.parse()?;
-    let rows = api.store.applications(before, size.rows()).await?;
-    let applications = rows.into_iter().map(Application::from).collect();
-    Ok(Page::of(applications, size, |application| application.id.to_string()))
+    let size = page_size(filter.limit)?;
+    let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
+    filter.name.as_deref().map(|name| check_display_name("name", name)).transpose()?;
+    let page = api.store.applications(before, filter.name.as_deref(), size.rows()).await?;
+    let applications = page.applications.into_iter().map(Application::from).collect();
+    let passed = page.passed.map(|passed| passed.to_string());
+    Ok(Page::of(applications, size, |application| application.id.to_string()).or_next(passed))
 }
 
 /// Shows an application.
@@ -151,21 +173,10 @@ pub async fn change(
     JsonBody(change): JsonBody<Change>,
 ) -> Result<Answer<Application>, ApiError> {
     let application = reached(&application, application_of_key)?;
-    if let Some(name) = &change.name {
-        check_display_name("name", name)?;
-    }
-    if let Some(dialect) = &change.dialect {
-        api.check_dialect(dialect)?;
-    }
-    if let Some(names) = &change.redacted {
-        Redaction::parse(names).map_err(|fault| ApiError::invalid("redacted", fault))?;
-    }
+    check(&api, &change)?;
     if change.publish_rate_per_second.is_some() && application_of_key.is_some() {
         let message = "only an admin key may change the publish rate of an application";
         return Err(ApiError::new(ErrorCode::Forbidden, message).at("publish_rate_per_second"));
-    }
-    if change.publish_rate_per_second.flatten().is_some_and(|rate| !RATES.contains(&rate)) {
-        return Err(ApiError::invalid("publish_rate_per_second", "must be between 1 and 1000000"));
     }
     let change = ApplicationChange {
         name: change.name,
@@ -179,8 +190,28 @@ pub async fn change(
     Ok(Answer::of(row.into()))
 }
 
+/// Checks the values of a change.
+///
+/// # Errors
+/// Errors of the same request to the API.
+pub fn check(api: &ApiState, change: &Change) -> Result<(), ApiError> {
+    if let Some(name) = &change.name {
+        check_display_name("name", name)?;
+    }
+    if let Some(dialect) = &change.dialect {
+        api.check_dialect(dialect)?;
+    }
+    if let Some(names) = &change.redacted {
+        Redaction::parse(names).map_err(|fault| ApiError::invalid("redacted", fault))?;
+    }
+    if change.publish_rate_per_second.flatten().is_some_and(|rate| !RATES.contains(&rate)) {
+        return Err(ApiError::invalid("publish_rate_per_second", "must be between 1 and 1000000"));
+    }
+    change.email.clone().flatten().map(checked_email).transpose().map(drop)
+}
+
 /// The application in the path. A key of another application gets 404, as for an unknown id.
-fn reached(application: &str, of_key: Option<ApplicationId>) -> Result<ApplicationId, ApiError> {
+pub(crate) fn reached(application: &str, of_key: Option<ApplicationId>) -> Result<ApplicationId, ApiError> {
     let application = id("id", application)?;
     match of_key {
         Some(own) if own != application => Err(no_such_application()),

@@ -1,24 +1,29 @@
 //! `/api/v1/deliveries`, and the deliveries and attempts of a webhook.
 
+pub mod counts;
+pub mod filter;
+mod request_headers;
+
 use axum::extract::State;
 use fanfare_domain::{
     delivery::State as DeliveryState,
     ids::{AttemptId, DeliveryId, EndpointId, EventId},
 };
-use fanfare_store::{AttemptRow, DeliveryFilter, DeliveryRow};
+use fanfare_store::{AttemptRow, DeliveryFilter, DeliveryPage, DeliveryRow};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::{
     http::{
         answer::{Answer, Page, readable},
         authentication::AuthorizedApplication,
         error::{ApiError, Failures},
-        paging::{PageSize, page_size},
+        paging::PageSize,
         parameters::{Path, Query, id},
     },
+    routes::deliveries::filter::{Filter, HistoryFilter},
     state::ApiState,
 };
 
@@ -33,6 +38,8 @@ pub struct Delivery {
     pub event_type: String,
     #[schema(value_type = String)]
     pub webhook: EndpointId,
+    /// The name of the webhook.
+    pub webhook_name: Option<String>,
     pub url: String,
     /// `sending`; `scheduled`: waits for a retry; `queued`: the webhook cannot take the delivery now; `held`: queued,
     /// and the webhook is paused; `delivered`, `failed` or `skipped`.
@@ -62,6 +69,7 @@ impl From<DeliveryRow> for Delivery {
             event: row.event,
             event_type: row.event_type,
             webhook: row.endpoint,
+            webhook_name: row.endpoint_name,
             url: row.url,
             state: row.state.as_str(),
             reason: row.reason,
@@ -89,6 +97,10 @@ pub struct Attempt {
     pub outcome: String,
     pub status: Option<i32>,
     pub error: Option<String>,
+    /// Names and values of the request's headers, rebuilt from the settings and secrets now in force. The values of the
+    /// webhook's own headers are hidden; `traceparent`, `tracestate` and `fanfare-replay` are left out. `null` if the
+    /// secrets were changed since, if the body is long or redacted, or if the webhook is deleted or unreadable.
+    pub request_headers: Option<Vec<(String, String)>>,
     #[schema(value_type = Option<Object>)]
     pub response_headers: Option<Box<RawValue>>,
     /// The stored part of the response's body. Invalid UTF-8 is replaced.
@@ -108,6 +120,7 @@ impl Attempt {
             outcome: row.outcome,
             status: row.status,
             error: row.error,
+            request_headers: None,
             response_headers: row.response_headers.and_then(|headers| RawValue::from_string(headers).ok()),
             response_body: row.response_body.map(|body| String::from_utf8_lossy(&body).into_owned()),
             next_attempt_at: row.next_due_at,
@@ -125,45 +138,11 @@ pub struct DeliveryDetail {
     pub attempts: Vec<Attempt>,
 }
 
-/// Selects the deliveries of a list.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Filter {
-    /// Only deliveries to this webhook.
-    pub webhook: Option<String>,
-    /// Only deliveries of this event.
-    pub event: Option<String>,
-    /// Only deliveries in this state.
-    pub state: Option<String>,
-    /// The `next` of the previous page.
-    pub before: Option<String>,
-    /// 1 to 100. Default: 50.
-    pub limit: Option<usize>,
-}
-
-impl Filter {
-    fn parse(&self) -> Result<(DeliveryFilter, PageSize), ApiError> {
-        let size = page_size(self.limit)?;
-        let filter = DeliveryFilter {
-            endpoint: self.webhook.as_deref().map(|text| id("webhook", text)).transpose()?,
-            event: self.event.as_deref().map(|text| id("event", text)).transpose()?,
-            state: self.state.as_deref().map(|text| delivery_state("state", text)).transpose()?,
-            before: self.before.as_deref().map(|text| id("before", text)).transpose()?,
-            with_bodies: false,
-            limit: size.rows(),
-        };
-        Ok((filter, size))
-    }
-}
-
-/// Parses the state of a delivery in a query or body.
-pub(crate) fn delivery_state(field: &str, text: &str) -> Result<DeliveryState, ApiError> {
-    let words: Vec<&str> = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
-    DeliveryState::parse(text).ok_or_else(|| ApiError::invalid(field, format!("must be one of {}", words.join(", "))))
-}
-
 /// Lists the deliveries, newest first. During the first attempt, a delivery may be missing for 2 seconds.
+///
+/// A list by `type`, `status`, `outcome`, `reason` or `contains` is a search: a page looks through the newest 20,000
+/// deliveries that meet the other conditions; 10,000 by `type` and answer together, and 5,000 by `contains`. The page
+/// may have few deliveries or none, and still a `next`.
 #[utoipa::path(get, path = "/deliveries", operation_id = "list_deliveries", tag = "deliveries",
     params(Filter), responses((status = 200, body = Page<Delivery>), Failures))]
 pub async fn list(
@@ -172,8 +151,8 @@ pub async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Page<Delivery>, ApiError> {
     let (filter, size) = filter.parse()?;
-    let rows = api.store.deliveries(authorized.application, &filter).await?;
-    Ok(Page::of(rows.into_iter().map(Delivery::from).collect(), size, |delivery| delivery.id.to_string()))
+    let page = api.store.deliveries(authorized.application, &filter).await?;
+    Ok(of_page(page, &filter, size, Delivery::from, |delivery| delivery.id))
 }
 
 /// Shows a delivery with body and attempts.
@@ -187,9 +166,24 @@ pub async fn show(
     let delivery: DeliveryId = id("id", &delivery)?;
     let found = api.store.delivery(authorized.application, delivery).await?;
     let (row, attempts) = found.ok_or_else(no_such_delivery)?;
-    let attempts = attempts.into_iter().map(|row| Attempt::new(delivery, row)).collect();
+    let mut attempts: Vec<Attempt> = attempts.into_iter().map(|row| Attempt::new(delivery, row)).collect();
+    api.rebuild_headers(&authorized, &row, &mut attempts).await?;
     let body = row.body.clone().unwrap_or_default();
     Ok(Answer::of(DeliveryDetail { delivery: row.into(), body, attempts }))
+}
+
+/// The page of a list or of a search.
+fn of_page<T: Serialize>(
+    page: DeliveryPage,
+    filter: &DeliveryFilter,
+    size: PageSize,
+    item: impl Fn(DeliveryRow) -> T,
+    delivery: impl Fn(&T) -> DeliveryId,
+) -> Page<T> {
+    let items = page.deliveries.into_iter().map(item).collect();
+    let page = Page::of(items, size, |item| delivery(item).to_string()).or_next(page.passed.map(|id| id.to_string()));
+    let next: Option<DeliveryId> = page.next.as_deref().filter(|_| filter.is_search()).and_then(|id| id.parse().ok());
+    page.searched_until(next.map(DeliveryId::accepted_at))
 }
 
 pub(crate) fn no_such_delivery() -> ApiError {
@@ -206,19 +200,6 @@ pub struct HistoryEntry {
     pub payload: Option<Box<RawValue>>,
 }
 
-/// Selects the deliveries of a webhook's list.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct HistoryFilter {
-    /// Only deliveries in this state.
-    pub state: Option<String>,
-    /// The `next` of the previous page.
-    pub before: Option<String>,
-    /// 1 to 100. Default: 50.
-    pub limit: Option<usize>,
-}
-
 /// Lists the delivery history of a webhook, newest first: payload, last response status and retries of each delivery.
 #[utoipa::path(get, path = "/webhooks/{id}/deliveries", operation_id = "list_webhook_deliveries", tag = "webhooks",
     params(("id" = String, Path), HistoryFilter),
@@ -230,13 +211,12 @@ pub async fn history(
     Query(filter): Query<HistoryFilter>,
 ) -> Result<Page<HistoryEntry>, ApiError> {
     let endpoint = api.endpoint(&authorized, &webhook).await?;
-    let HistoryFilter { state, before, limit } = filter;
-    let (filter, size) = Filter { webhook: None, event: None, state, before, limit }.parse()?;
+    let (filter, size) = Filter::from(filter).parse()?;
     let filter = DeliveryFilter { endpoint: Some(endpoint.id), with_bodies: true, ..filter };
-    let rows = api.store.deliveries(authorized.application, &filter).await?;
+    let page = api.store.deliveries(authorized.application, &filter).await?;
     let entry = |mut row: DeliveryRow| {
         let payload = row.body.take().and_then(|body| readable(&body));
         HistoryEntry { delivery: row.into(), payload }
     };
-    Ok(Page::of(rows.into_iter().map(entry).collect(), size, |entry| entry.delivery.id.to_string()))
+    Ok(of_page(page, &filter, size, entry, |entry| entry.delivery.id))
 }

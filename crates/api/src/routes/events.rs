@@ -1,8 +1,11 @@
 //! `/api/v1/events`: lists, shows and erases events. Ingest has the routes to publish events.
 
+pub mod send;
+pub mod why;
+
 use axum::extract::State;
-use fanfare_domain::{event::EventType, ids::EventId};
-use fanfare_store::{DeliveryFilter, Erasure, EventRow};
+use fanfare_domain::{event::check_key, ids::EventId};
+use fanfare_store::{DeliveryFilter, Erasure, EventFilter, EventPlace, EventRow};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -14,9 +17,9 @@ use crate::{
         authentication::AuthorizedApplication,
         error::{ApiError, ErrorCode, Failures},
         paging::page_size,
-        parameters::{Path, Query, id},
+        parameters::{Path, Query, id, timestamp},
     },
-    routes::deliveries::Delivery,
+    routes::deliveries::{Delivery, filter::event_types},
     state::ApiState,
 };
 
@@ -85,21 +88,31 @@ pub struct EventDetail {
     pub deliveries: Vec<Delivery>,
 }
 
-/// Selects the events of a list.
-#[derive(Deserialize, IntoParams)]
+/// Selects the events of a list. An event must meet all conditions.
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
-    /// Only events of this type.
+    /// Only events of this type, or of types such as `order.*`.
     pub r#type: Option<String>,
+    /// Only the event with this publisher's id.
+    pub key: Option<String>,
+    /// Only events accepted at or after this time.
+    pub since: Option<String>,
+    /// Only events accepted before this time.
+    pub until: Option<String>,
+    /// `true` for events that no webhook matched.
+    pub unmatched: Option<bool>,
     /// The `next` of the previous page.
     pub before: Option<String>,
+    /// Only events newer than this event.
+    pub after: Option<String>,
     /// 1 to 100. Default: 50.
     pub limit: Option<usize>,
 }
 
-/// Lists the events, newest first. A page of a list by type searches at most 10,000 events: the page may have few
-/// events or none, and still a `next`.
+/// Lists the events, newest first. A list by `type` or `unmatched` is a search: a page looks through at most 10,000
+/// events. The page may have few events or none, and still a `next`.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "events",
     params(Filter), responses((status = 200, body = Page<Event>), Failures))]
 pub async fn list(
@@ -108,13 +121,41 @@ pub async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Page<Event>, ApiError> {
     let size = page_size(filter.limit)?;
-    let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
-    let event_type = filter.r#type.as_deref().map(EventType::parse).transpose()?;
-    let event_type = event_type.as_ref().map(EventType::as_str);
-    let page = api.store.events(authorized.application, event_type, before, size.rows()).await?;
-    let page = page.ok_or_else(|| ApiError::invalid("before", "must be the `next` of a previous page"))?;
-    let events = page.events.into_iter().map(Event::from).collect();
-    Ok(Page::of(events, size, |event| event.id.to_string()).or_next(page.passed.map(|event| event.to_string())))
+    let key = filter.key.map(|key| check_key("key", key)).transpose()?;
+    let only = match key {
+        None => None,
+        Some(key) => match api.store.event_place(EventId::from_key(authorized.application, &key)).await? {
+            Some(place) => Some(place),
+            None => return Ok(Page::of(Vec::new(), size, |_| String::new())),
+        },
+    };
+    let filter = EventFilter {
+        event_type: filter.r#type.as_deref().map(event_types).transpose()?,
+        only,
+        since: filter.since.as_deref().map(|text| timestamp("since", text)).transpose()?,
+        until: filter.until.as_deref().map(|text| timestamp("until", text)).transpose()?,
+        is_unmatched: filter.unmatched.unwrap_or_default(),
+        before: api.place("before", filter.before.as_deref()).await?,
+        after: api.place("after", filter.after.as_deref()).await?,
+        limit: size.rows(),
+    };
+    let page = api.store.events(authorized.application, &filter).await?;
+    let passed = page.passed;
+    let events: Vec<Event> = page.events.into_iter().map(Event::from).collect();
+    let last = events.get(size.items().saturating_sub(1)).map(|event| event.accepted_at);
+    let page = Page::of(events, size, |event| event.id.to_string());
+    let searched_until = if page.next.is_some() { last } else { passed.map(|place| place.accepted_at) };
+    let page = page.or_next(passed.map(|place| place.event.to_string()));
+    Ok(if filter.is_search() { page.searched_until(searched_until) } else { page })
+}
+
+impl ApiState {
+    /// The place of an event named by a query, such as a cursor.
+    async fn place(&self, field: &str, text: Option<&str>) -> Result<Option<EventPlace>, ApiError> {
+        let Some(text) = text else { return Ok(None) };
+        let place = self.store.event_place(id(field, text)?).await?;
+        place.map(Some).ok_or_else(|| ApiError::invalid(field, "must be the id of an event of a previous page"))
+    }
 }
 
 /// Shows an event with deliveries.
@@ -130,7 +171,7 @@ pub async fn show(
     let row = api.store.event(authorized.application, event).await?.ok_or_else(missing)?;
     let filter = DeliveryFilter { event: Some(event), limit: MAX_DELIVERIES, ..DeliveryFilter::default() };
     let deliveries = api.store.deliveries(authorized.application, &filter).await?;
-    let deliveries = deliveries.into_iter().map(Delivery::from).collect();
+    let deliveries = deliveries.deliveries.into_iter().map(Delivery::from).collect();
     Ok(Answer::of(EventDetail { event: row.into(), deliveries }))
 }
 

@@ -15,9 +15,9 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     http::{
         answer::{Answer, Created, Page},
-        authentication::Administrator,
+        authentication::{Administrator, Scope},
         body::{JsonBody, OptionalJsonBody, missing},
-        error::{ApiError, Failures},
+        error::{ApiError, ErrorCode, Failures},
         paging::page_size,
         parameters::{Path, Query, id},
     },
@@ -57,8 +57,6 @@ pub struct NewRotation {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
-    /// Only keys of this application.
-    pub application: Option<String>,
     /// The `next` of the previous page.
     pub before: Option<String>,
     /// 1 to 100. Default: 50.
@@ -111,6 +109,14 @@ pub async fn create(
     _: Administrator,
     JsonBody(new): JsonBody<New>,
 ) -> Result<Created<Key>, ApiError> {
+    create_as(&api, api.new_key(), new).await.map(Created)
+}
+
+/// Creates an API key under an id.
+///
+/// # Errors
+/// Errors of the same request to the API. Also if the id is known: an earlier request created the key.
+pub async fn create_as(api: &ApiState, key: KeyId, new: New) -> Result<Key, ApiError> {
     let role = Role::parse(&new.role).ok_or_else(|| ApiError::invalid("role", "must be publish, manage or admin"))?;
     let application = new.application.as_deref().map(|text| id::<ApplicationId>("application", text)).transpose()?;
     match (role, application) {
@@ -129,22 +135,36 @@ pub async fn create(
         let message = format!("must be between {} and {}", LIFETIMES.start(), LIFETIMES.end());
         return Err(ApiError::invalid("expires_in_seconds", message));
     }
-    let token = api.token();
+    api.check_unknown(key).await?;
+    let token = Token::from_random(key, rand::random());
     let lifetime = new.expires_in_seconds.map(Duration::from_secs);
     let shown = api.store.create_key(&token, role, application, lifetime).await?.into();
-    Ok(Created(Key { shown, key: token.reveal() }))
+    Ok(Key { shown, key: token.reveal() })
+}
+
+/// Shows an API key, without the text of the key. Requires an admin key.
+#[utoipa::path(get, path = "/keys/{id}", operation_id = "show_key", tag = "applications",
+    params(("id" = String, Path)), responses((status = 200, body = Answer<Shown>), Failures))]
+pub async fn show(
+    State(api): State<ApiState>,
+    _: Administrator,
+    Path(key): Path<String>,
+) -> Result<Answer<Shown>, ApiError> {
+    let found = api.store.key(id("id", &key)?).await?;
+    Ok(Answer::of(found.ok_or_else(no_such_key)?.into()))
 }
 
 /// Lists API keys, newest first, with expired and revoked keys. Requires an admin key.
 #[utoipa::path(get, path = "/keys", operation_id = "list_keys", tag = "applications",
-    params(Filter), responses((status = 200, body = Page<Shown>), Failures))]
+    params(("application" = Option<String>, Query, description = "Only keys of this application."), Filter),
+    responses((status = 200, body = Page<Shown>), Failures))]
 pub async fn list(
     State(api): State<ApiState>,
     _: Administrator,
+    Scope(application): Scope,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Shown>, ApiError> {
     let size = page_size(filter.limit)?;
-    let application = filter.application.as_deref().map(|text| id("application", text)).transpose()?;
     let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
     let rows = api.store.keys(application, before, size.rows()).await?;
     Ok(Page::of(rows.into_iter().map(Shown::from).collect(), size, |key| key.id.to_string()))
@@ -161,12 +181,20 @@ pub async fn rotate(
     Path(key): Path<String>,
     OptionalJsonBody(new): OptionalJsonBody<NewRotation>,
 ) -> Result<Created<Key>, ApiError> {
+    rotate_as(&api, id("id", &key)?, api.new_key(), new).await.map(Created)
+}
+
+/// Rotates an API key. The new key gets the id `next`.
+///
+/// # Errors
+/// Errors of the same request to the API. Also if `next` is known: an earlier request rotated the key.
+pub async fn rotate_as(api: &ApiState, key: KeyId, next: KeyId, new: NewRotation) -> Result<Key, ApiError> {
     let overlap = overlap(new.overlap_seconds)?;
-    let token = api.token();
-    let rotated = api.store.rotate_key(id("id", &key)?, &token, overlap).await?;
+    api.check_unknown(next).await?;
+    let token = Token::from_random(next, rand::random());
+    let rotated = api.store.rotate_key(key, &token, overlap).await?;
     let gone = || ApiError::not_found("id", "no valid key has this id");
-    let shown = rotated.ok_or_else(gone)?.into();
-    Ok(Created(Key { shown, key: token.reveal() }))
+    Ok(Key { shown: rotated.ok_or_else(gone)?.into(), key: token.reveal() })
 }
 
 /// Revokes an API key. All processes refuse the key within seconds. Requires an admin key.
@@ -178,11 +206,26 @@ pub async fn revoke(
     Path(key): Path<String>,
 ) -> Result<Answer<Shown>, ApiError> {
     let revoked = api.store.revoke_key(id("id", &key)?).await?;
-    Ok(Answer::of(revoked.ok_or_else(|| ApiError::not_found("id", "no key has this id"))?.into()))
+    Ok(Answer::of(revoked.ok_or_else(no_such_key)?.into()))
+}
+
+fn no_such_key() -> ApiError {
+    ApiError::not_found("id", "no key has this id")
 }
 
 impl ApiState {
-    fn token(&self) -> Token {
-        Token::from_random(KeyId::new(self.store.now(), rand::random()), rand::random())
+    fn new_key(&self) -> KeyId {
+        KeyId::new(self.store.now(), rand::random())
+    }
+
+    /// Refuses the id of a known key: the text of a key is shown once, and no second request may replace the key.
+    async fn check_unknown(&self, key: KeyId) -> Result<(), ApiError> {
+        match self.store.key(key).await? {
+            None => Ok(()),
+            Some(_) => {
+                let message = format!("{key} was created by an earlier request: rotate the key if its text is lost");
+                Err(ApiError::new(ErrorCode::InvalidField, message))
+            }
+        }
     }
 }

@@ -19,13 +19,16 @@ use crate::{
         body::{JsonBody, OptionalJsonBody},
         error::{ApiError, ErrorCode, Failures},
         paging::page_size,
-        parameters::{Path, Query, check_display_name, id},
+        parameters::{Path, Query, check_display_name, id, timestamp},
     },
     state::ApiState,
 };
 
 /// The maximum number of messages in a request to put back or discard.
 const MAX_AT_ONCE: usize = 100;
+
+/// The longest routing key in bytes: of AMQP 255, each replaced by a character of three bytes if invalid.
+const MAX_ROUTING_KEY: usize = 765;
 
 /// A message that Fanfare could not process.
 #[derive(Serialize, ToSchema)]
@@ -76,6 +79,12 @@ pub struct ParkedDetail {
 pub struct Filter {
     /// Only messages with this reason.
     pub reason: Option<String>,
+    /// Only messages with this routing key.
+    pub routing_key: Option<String>,
+    /// `true`: only messages without a routing key.
+    pub without_routing_key: Option<bool>,
+    /// Only messages parked at or after this time.
+    pub since: Option<String>,
     /// The `next` of the previous page.
     pub before: Option<String>,
     /// 1 to 100. Default: 50.
@@ -91,15 +100,60 @@ pub async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Page<Parked>, ApiError> {
     let size = page_size(filter.limit)?;
-    filter.reason.as_deref().map(|reason| check_display_name("reason", reason)).transpose()?;
+    check_choice(filter.reason.as_deref(), filter.routing_key.as_deref())?;
     let filter = ParkedFilter {
         ids: None,
         reason: filter.reason,
+        routing_key: chosen_key(filter.without_routing_key, filter.routing_key)?,
+        since: filter.since.as_deref().map(|text| timestamp("since", text)).transpose()?,
         before: filter.before.as_deref().map(|text| id("before", text)).transpose()?,
         limit: size.rows(),
     };
     let rows = api.store.parked(&filter).await?;
     Ok(Page::of(rows.into_iter().map(Parked::from).collect(), size, |parked| parked.id.to_string()))
+}
+
+/// Parked messages with the same reason and routing key.
+#[derive(Serialize, ToSchema)]
+pub struct ParkedGroup {
+    #[schema(example = "missing_message_id")]
+    pub reason: String,
+    /// `null` for messages without a routing key.
+    pub routing_key: Option<String>,
+    /// The number of messages.
+    pub messages: i64,
+    #[schema(value_type = String, format = DateTime)]
+    pub oldest_parked_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    pub newest_parked_at: Timestamp,
+}
+
+/// Parked messages by reason and routing key.
+#[derive(Serialize, ToSchema)]
+pub struct ParkedGroups {
+    /// At most 100 groups, the largest first.
+    pub groups: Vec<ParkedGroup>,
+    /// True if there are more groups.
+    pub has_more: bool,
+    /// The time back to which messages were counted; `null` if all messages were counted.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub searched_until: Option<Timestamp>,
+}
+
+/// Counts the parked messages by reason and routing key, among the newest 20,000. Requires an admin key.
+#[utoipa::path(get, path = "/parked/groups", operation_id = "group_parked", tag = "parked messages",
+    responses((status = 200, body = Answer<ParkedGroups>), Failures))]
+pub async fn groups(State(api): State<ApiState>, _: Administrator) -> Result<Answer<ParkedGroups>, ApiError> {
+    let found = api.store.parked_groups().await?;
+    let group = |group: fanfare_store::ParkedGroup| ParkedGroup {
+        reason: group.reason,
+        routing_key: group.routing_key,
+        messages: group.messages,
+        oldest_parked_at: group.oldest,
+        newest_parked_at: group.newest,
+    };
+    let groups = found.groups.into_iter().map(group).collect();
+    Ok(Answer::of(ParkedGroups { groups, has_more: found.has_more, searched_until: found.searched_until }))
 }
 
 /// Shows a parked message with headers and body. Requires an admin key.
@@ -137,8 +191,19 @@ pub struct NewEdit {
 pub struct Handled {
     #[schema(value_type = Vec<String>)]
     pub handled: Vec<ParkedId>,
+    /// Messages that stay parked, with the reason: Fanfare could not process these messages unchanged.
+    pub refused: Vec<Refused>,
     /// True if more messages may match: the request reached the limit of 100.
     pub has_more: bool,
+}
+
+/// A message that stays parked.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RefusedPutBack)]
+pub struct Refused {
+    #[schema(value_type = String)]
+    pub id: ParkedId,
+    pub message: String,
 }
 
 /// Puts a message back into its exchange, unchanged or edited. If Fanfare still cannot process the message, the message
@@ -157,7 +222,7 @@ pub async fn put_back(
     let edit = Edit::from(edit);
     edit.check()?;
     api.put_back(parked, &edit).await?;
-    Ok(Answer::of(Handled { handled: vec![parked], has_more: false }))
+    Ok(Answer::of(Handled { handled: vec![parked], refused: Vec::new(), has_more: false }))
 }
 
 /// Discards a parked message for good. Requires an admin key.
@@ -172,10 +237,10 @@ pub async fn discard(
     if !api.store.discard_parked(parked).await? {
         return Err(no_such_parked());
     }
-    Ok(Answer::of(Handled { handled: vec![parked], has_more: false }))
+    Ok(Answer::of(Handled { handled: vec![parked], refused: Vec::new(), has_more: false }))
 }
 
-/// Selects messages, newest first: by ids, by reason, or by both.
+/// Selects messages, newest first, by at least one condition. A message must meet all conditions.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ParkedChoice)]
@@ -183,9 +248,13 @@ pub struct Choice {
     /// At most 100 ids.
     pub ids: Option<Vec<String>>,
     pub reason: Option<String>,
+    pub routing_key: Option<String>,
+    /// `true`: only messages without a routing key.
+    pub without_routing_key: Option<bool>,
 }
 
-/// Puts many messages back unchanged, at most 100 per request. Requires an admin key.
+/// Puts many messages back unchanged, at most 100 per request. A message that Fanfare could not process unchanged stays
+/// parked. Requires an admin key.
 #[utoipa::path(post, path = "/parked/put-back", operation_id = "put_back_many_parked", tag = "parked messages",
     request_body = Choice, responses((status = 200, body = Answer<Handled>), Failures))]
 pub async fn put_back_many(
@@ -194,14 +263,20 @@ pub async fn put_back_many(
     JsonBody(choice): JsonBody<Choice>,
 ) -> Result<Answer<Handled>, ApiError> {
     let chosen = api.chosen(choice).await?;
+    let (mut handled, mut refused) = (Vec::new(), Vec::new());
     for parked in &chosen {
         match api.put_back(*parked, &Edit::default()).await {
+            Err(error) if error.code == ErrorCode::InvalidField => {
+                refused.push(Refused { id: *parked, message: error.message });
+                continue;
+            }
             // Another request has put back or discarded this message.
             Err(error) if error.is_not_found() => {}
             done => done?,
         }
+        handled.push(*parked);
     }
-    Ok(Answer::of(Handled { has_more: chosen.len() == MAX_AT_ONCE, handled: chosen }))
+    Ok(Answer::of(Handled { handled, refused, has_more: chosen.len() == MAX_AT_ONCE }))
 }
 
 /// Discards many parked messages for good, at most 100 per request. Requires an admin key.
@@ -216,7 +291,8 @@ pub async fn discard_many(
     for parked in &chosen {
         api.store.discard_parked(*parked).await?;
     }
-    Ok(Answer::of(Handled { has_more: chosen.len() == MAX_AT_ONCE, handled: chosen }))
+    let has_more = chosen.len() == MAX_AT_ONCE;
+    Ok(Answer::of(Handled { handled: chosen, refused: Vec::new(), has_more }))
 }
 
 impl From<NewEdit> for Edit {
@@ -228,16 +304,26 @@ impl From<NewEdit> for Edit {
 
 impl ApiState {
     async fn chosen(&self, choice: Choice) -> Result<Vec<ParkedId>, ApiError> {
-        choice.reason.as_deref().map(|reason| check_display_name("reason", reason)).transpose()?;
-        let ids = match (choice.ids, &choice.reason) {
-            (None, None) => return Err(ApiError::new(ErrorCode::MissingField, "give `ids` or a `reason`").at("ids")),
+        check_choice(choice.reason.as_deref(), choice.routing_key.as_deref())?;
+        let key = chosen_key(choice.without_routing_key, choice.routing_key)?;
+        let ids = match (choice.ids, choice.reason.is_some() || key.is_some()) {
+            (None, false) => {
+                let message = "give `ids`, a `reason` or a `routing_key`";
+                return Err(ApiError::new(ErrorCode::MissingField, message).at("ids"));
+            }
             (Some(ids), _) if ids.is_empty() || ids.len() > MAX_AT_ONCE => {
                 return Err(ApiError::invalid("ids", format!("must have 1 to {MAX_AT_ONCE} ids")));
             }
             (ids, _) => ids,
         };
         let ids = ids.map(|ids| ids.iter().map(|text| id("ids", text)).collect::<Result<Vec<_>, _>>()).transpose()?;
-        let filter = ParkedFilter { ids, reason: choice.reason, before: None, limit: MAX_AT_ONCE };
+        let filter = ParkedFilter {
+            ids,
+            reason: choice.reason,
+            routing_key: key,
+            limit: MAX_AT_ONCE,
+            ..ParkedFilter::default()
+        };
         Ok(self.store.parked(&filter).await?.iter().map(|row| row.id).collect())
     }
 
@@ -260,6 +346,28 @@ impl ApiState {
         crash_point("put_back.confirmed");
         self.store.discard_parked(parked).await?;
         Ok(())
+    }
+}
+
+/// The routing key of a choice; empty for messages without a routing key.
+fn chosen_key(without: Option<bool>, routing_key: Option<String>) -> Result<Option<String>, ApiError> {
+    match (without.unwrap_or_default(), routing_key) {
+        (true, Some(_)) => Err(ApiError::invalid("without_routing_key", "excludes `routing_key`: give one of both")),
+        (true, None) => Ok(Some(String::new())),
+        (false, key) => Ok(key),
+    }
+}
+
+/// Checks a reason and a routing key.
+fn check_choice(reason: Option<&str>, routing_key: Option<&str>) -> Result<(), ApiError> {
+    reason.map(|reason| check_display_name("reason", reason)).transpose()?;
+    let is_sound = |key: &str| (1..=MAX_ROUTING_KEY).contains(&key.len()) && !key.chars().any(char::is_control);
+    match routing_key {
+        Some(key) if !is_sound(key) => Err(ApiError::invalid(
+            "routing_key",
+            format!("must have 1 to {MAX_ROUTING_KEY} bytes, without control characters"),
+        )),
+        _ => Ok(()),
     }
 }
 

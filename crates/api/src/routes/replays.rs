@@ -58,6 +58,9 @@ pub struct New {
     pub until: Option<String>,
     /// Deliveries per second, 1 to 1000. Default: 50.
     pub rate_per_second: Option<u32>,
+    /// The id of the replay, given by a form of the web pages: the form sent twice is one replay.
+    #[serde(skip)]
+    pub id: Option<ReplayId>,
 }
 
 /// A replay with progress.
@@ -278,7 +281,7 @@ impl New {
             return Err(ApiError::invalid("rate_per_second", format!("must be between {least} and {most}")));
         }
         Ok(NewReplay {
-            id: ReplayId::new(now, rand::random()),
+            id: self.id.unwrap_or_else(|| ReplayId::new(now, rand::random())),
             application: authorized.application,
             endpoint,
             event_types,

@@ -9,7 +9,8 @@ use fanfare_domain::{
     ids::{DeliveryId, EndpointId, EventId},
 };
 use fanfare_service::crash_point;
-use fanfare_store::{ResendFilter, ResentDelivery};
+use fanfare_store::{DeliveryFilter, ResendFilter, ResentDelivery};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -19,9 +20,9 @@ use crate::{
         authentication::AuthorizedApplication,
         body::JsonBody,
         error::{ApiError, ErrorCode, Failures},
-        parameters::{Path, id, timestamp},
+        parameters::{Path, id},
     },
-    routes::deliveries::{delivery_state, no_such_delivery},
+    routes::deliveries::{self, no_such_delivery},
     state::ApiState,
 };
 
@@ -95,7 +96,7 @@ pub async fn delivery(
 }
 
 /// Selects the deliveries to resend, newest first. A delivery must meet all conditions.
-#[derive(Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Resend)]
 pub struct Filter {
@@ -105,29 +106,56 @@ pub struct Filter {
     pub webhook: Option<String>,
     /// Only deliveries of this event.
     pub event: Option<String>,
-    /// Only deliveries in this state: `failed`, `skipped`, `delivered`, `scheduled`, `queued` or `held`. Default:
-    /// `failed`; with `deliveries`, any of these states.
+    /// Only deliveries in this state, or in one of several states separated by commas: `failed`, `skipped`,
+    /// `delivered`, `scheduled`, `queued` or `held`. Default: `failed`; with `deliveries`, any of these states.
     pub state: Option<String>,
+    /// Only deliveries of events of this type, or of types such as `order.*`.
+    pub r#type: Option<String>,
+    /// Only deliveries whose last response has this status, such as `503`, or a status of this class, such as `5xx`.
+    pub status: Option<String>,
+    /// Only deliveries whose last attempt has this outcome, such as `timed_out`.
+    pub outcome: Option<String>,
+    /// Only deliveries with this reason.
+    pub reason: Option<String>,
+    /// Only deliveries with this text in the body or in a response, as in the list of deliveries.
+    #[schema(write_only)]
+    pub contains: Option<String>,
     /// Only deliveries of events accepted at or after this time.
     #[schema(format = DateTime)]
     pub since: Option<String>,
     /// Only deliveries of events accepted before this time.
     #[schema(format = DateTime)]
     pub until: Option<String>,
+    /// The `next` of an earlier answer: only older deliveries.
+    pub before: Option<String>,
+    /// Only deliveries newer than this delivery.
+    pub after: Option<String>,
     /// 1 to 1000. Default: 1000.
     pub limit: Option<usize>,
+    /// True to send nothing: the answer then has the deliveries that would be resent.
+    pub count_only: Option<bool>,
 }
 
 /// Deliveries that were requested again.
 #[derive(Serialize, ToSchema)]
 pub struct ManyResent {
+    /// The number of `deliveries`.
     pub resent: usize,
-    /// True if more deliveries may match: the request reached the limit.
+    /// True if more deliveries may match: the request reached the limit, or the bound of a search.
     pub has_more: bool,
+    /// `before` of a request that goes on; `null` if `has_more` is false.
+    pub next: Option<String>,
+    /// The time back to which a bounded search looked; `null` when all was looked through, or without a search.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub searched_until: Option<Timestamp>,
+    /// The deliveries; with `count_only`, the deliveries that would be resent.
     pub deliveries: Vec<Resent>,
 }
 
 /// Resends the selected deliveries; by default the failed deliveries.
+///
+/// A request by `type`, `status`, `outcome`, `reason` or `contains` is a search, as in the list of deliveries: the
+/// request resends no delivery beyond the bound of the search.
 #[utoipa::path(post, path = "/deliveries/resend", operation_id = "resend_deliveries", tag = "deliveries",
     request_body = Filter, responses((status = 200, body = Answer<ManyResent>), Failures))]
 pub async fn deliveries(
@@ -135,14 +163,29 @@ pub async fn deliveries(
     authorized: AuthorizedApplication,
     JsonBody(filter): JsonBody<Filter>,
 ) -> Result<Answer<ManyResent>, ApiError> {
-    let filter = filter.parse()?;
-    let resent = api.resend(&authorized, &filter).await?;
+    let count_only = filter.count_only.unwrap_or_default();
+    let wanted = filter.parse()?;
+    let (filter, searched) = api.looked_through(&authorized, wanted).await?;
+    let resent = match count_only {
+        true => api.store.resendable(authorized.application, &filter).await?,
+        false => api.resend(&authorized, &filter).await?,
+    };
+    let last = resent.last().map(|resent| resent.delivery);
+    // A search knows its own end. Another request goes on behind its last delivery.
+    let next = searched.unwrap_or_else(|| last.filter(|_| resent.len() == filter.limit));
     let deliveries: Vec<Resent> = resent.iter().map(Resent::from).collect();
-    Ok(Answer::of(ManyResent { resent: deliveries.len(), has_more: deliveries.len() == filter.limit, deliveries }))
+    Ok(Answer::of(ManyResent {
+        resent: deliveries.len(),
+        has_more: next.is_some(),
+        next: next.map(|next| next.to_string()),
+        searched_until: next.filter(|_| searched.is_some()).map(DeliveryId::accepted_at),
+        deliveries,
+    }))
 }
 
 impl Filter {
-    fn parse(self) -> Result<ResendFilter, ApiError> {
+    /// The deliveries as in a list.
+    fn parse(self) -> Result<DeliveryFilter, ApiError> {
         let limit = self.limit.unwrap_or(MAX_RESENT);
         if !(1..=MAX_RESENT).contains(&limit) {
             return Err(ApiError::invalid("limit", format!("must be between 1 and {MAX_RESENT}")));
@@ -151,29 +194,68 @@ impl Filter {
             return Err(ApiError::invalid("deliveries", format!("must have 1 to {MAX_RESENT} ids")));
         }
         let ids = |ids: Vec<String>| ids.iter().map(|text| id("deliveries", text)).collect::<Result<Vec<_>, _>>();
-        let state = self.state.as_deref().map(|text| delivery_state("state", text)).transpose()?;
-        if state == Some(DeliveryState::Sending) {
+        let ids = self.deliveries.map(ids).transpose()?;
+        let Self {
+            webhook, event, state, r#type, status, outcome, reason, contains, since, until, before, after, ..
+        } = self;
+        let filter = deliveries::filter::Filter {
+            webhook,
+            event,
+            state,
+            r#type,
+            status,
+            outcome,
+            reason,
+            since,
+            until,
+            contains,
+            ids: None,
+            before,
+            after,
+            limit: None,
+        };
+        let (mut filter, _) = filter.parse()?;
+        if filter.states.contains(&DeliveryState::Sending) {
             return Err(ApiError::invalid("state", "must not be sending: wait until these deliveries are sent"));
         }
         // Without a state, named deliveries are resent from any state, other deliveries only from `failed`.
-        let states = match (state, &self.deliveries) {
-            (Some(state), _) => vec![state],
-            (None, Some(_)) => RESENDABLE.to_vec(),
-            (None, None) => vec![DeliveryState::Failed],
-        };
-        Ok(ResendFilter {
-            deliveries: self.deliveries.map(ids).transpose()?,
-            endpoint: self.webhook.as_deref().map(|text| id("webhook", text)).transpose()?,
-            event: self.event.as_deref().map(|text| id("event", text)).transpose()?,
-            states,
-            since: self.since.as_deref().map(|text| timestamp("since", text)).transpose()?,
-            until: self.until.as_deref().map(|text| timestamp("until", text)).transpose()?,
-            limit,
-        })
+        if filter.states.is_empty() {
+            filter.states = if ids.is_some() { RESENDABLE.to_vec() } else { vec![DeliveryState::Failed] };
+        }
+        Ok(DeliveryFilter { ids, limit, ..filter })
     }
 }
 
 impl ApiState {
+    /// Looks through the deliveries for a search. Returns the found deliveries as a filter of a resend, and of a search
+    /// the delivery where the next request begins, if any.
+    async fn looked_through(
+        &self,
+        authorized: &AuthorizedApplication,
+        wanted: DeliveryFilter,
+    ) -> Result<(ResendFilter, Option<Option<DeliveryId>>), ApiError> {
+        let mut filter = ResendFilter {
+            deliveries: wanted.ids.clone(),
+            is_found: false,
+            endpoint: wanted.endpoint,
+            event: wanted.event,
+            states: wanted.states.clone(),
+            since: wanted.since,
+            until: wanted.until,
+            before: wanted.before,
+            after: wanted.after,
+            limit: wanted.limit,
+        };
+        if !wanted.is_search() {
+            return Ok((filter, None));
+        }
+        let page = self.store.deliveries(authorized.application, &wanted).await?;
+        let last = page.deliveries.last().map(|row| row.id).filter(|_| page.deliveries.len() == wanted.limit);
+        filter.is_found = wanted.ids.is_none();
+        filter.deliveries = Some(page.deliveries.iter().map(|row| row.id).collect());
+        Ok((filter, Some(last.or(page.passed))))
+    }
+
     /// Queues deliveries again. A dispatcher takes the new backlogs within a second.
     async fn resend(
         &self,
@@ -187,7 +269,7 @@ impl ApiState {
     }
 
     /// The lifetime of a delivery from now on, by endpoint; and the lifetime for an endpoint missing in the directory.
-    fn lifetimes(&self, authorized: &AuthorizedApplication) -> (HashMap<EndpointId, Duration>, Duration) {
+    pub(crate) fn lifetimes(&self, authorized: &AuthorizedApplication) -> (HashMap<EndpointId, Duration>, Duration) {
         let Some(application) = self.directory.application(authorized.application) else {
             return (HashMap::new(), UNKNOWN_SCHEDULE + self.expiry);
         };

@@ -1,9 +1,12 @@
 //! `/api/v1/webhooks`: the endpoints of an application. The API calls an endpoint a webhook.
 
 pub mod backlog;
+pub mod health;
+pub mod preview;
 pub mod secrets;
 pub mod settings;
 pub mod test_sends;
+pub mod verify;
 
 use axum::extract::State;
 use fanfare_domain::{
@@ -12,10 +15,10 @@ use fanfare_domain::{
     endpoint::secret::SigningSecret,
     ids::{EndpointId, SecretId},
 };
-use fanfare_store::{EndpointRow, EndpointSettings, NewEndpoint};
+use fanfare_store::{EndpointCreation, EndpointFilter, EndpointRow, EndpointSettings, NewEndpoint};
 use jiff::Timestamp;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     http::{
@@ -23,8 +26,8 @@ use crate::{
         authentication::AuthorizedApplication,
         body::JsonBody,
         error::{ApiError, Failures},
-        paging::Paging,
-        parameters::{Path, Query, id},
+        paging::{PageSize, page_size},
+        parameters::{Path, Query, check_display_name, id},
     },
     routes::webhooks::settings::{Change, New},
     state::ApiState,
@@ -118,32 +121,82 @@ impl Webhook {
 pub async fn create(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
-    JsonBody(mut new): JsonBody<New>,
+    JsonBody(new): JsonBody<New>,
 ) -> Result<Created<Webhook>, ApiError> {
+    let id = EndpointId::new(api.store.now(), rand::random());
+    create_with_id(&api, &authorized, id, new).await.map(Created)
+}
+
+/// Creates a webhook with a given id: a form that is sent twice creates one webhook. The second answer has no secret.
+///
+/// # Errors
+/// Like [`create`], and for an id of a deleted webhook or of another application.
+pub async fn create_with_id(
+    api: &ApiState,
+    authorized: &AuthorizedApplication,
+    id: EndpointId,
+    mut new: New,
+) -> Result<Webhook, ApiError> {
     let secret = api.secret(new.secret.take())?;
-    let (settings, warnings) = api.check(&authorized, new.into()).await?;
+    let (settings, warnings) = api.check(authorized, new.into()).await?;
     let new = NewEndpoint {
-        id: EndpointId::new(api.store.now(), rand::random()),
+        id,
         application: authorized.application,
         settings,
         secret_id: SecretId::new(api.store.now(), rand::random()),
         secret,
     };
-    let row = api.store.create_endpoint(&new, api.max_webhooks).await?;
-    let row = row.ok_or_else(|| api.too_many_webhooks())?;
-    Ok(Created(Webhook { warnings, ..Webhook::new(row, Some(&new.secret)) }))
+    match api.store.create_endpoint(&new, api.max_webhooks).await? {
+        EndpointCreation::Created(row) => Ok(Webhook { warnings, ..Webhook::new(*row, Some(&new.secret)) }),
+        EndpointCreation::IdTaken => Ok(Webhook::new(api.endpoint(authorized, &id.to_string()).await?, None)),
+        EndpointCreation::TooMany => Err(api.too_many_webhooks()),
+    }
+}
+
+/// Selects the webhooks of a list. A webhook must meet all conditions.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Filter {
+    /// Only webhooks with this status: `enabled`, `paused` or `disabled`.
+    pub state: Option<String>,
+    /// Only webhooks with this text in name or URL, in any case.
+    pub contains: Option<String>,
+    /// The `next` of the previous page.
+    pub before: Option<String>,
+    /// 1 to 100. Default: 50.
+    pub limit: Option<usize>,
+}
+
+impl Filter {
+    /// The filter of the store, and the size of the page.
+    pub(crate) fn parse(self) -> Result<(EndpointFilter, PageSize), ApiError> {
+        let size = page_size(self.limit)?;
+        self.contains.as_deref().map(|text| check_display_name("contains", text)).transpose()?;
+        let status = |text: &str| {
+            EndpointStatus::parse(text)
+                .ok_or_else(|| ApiError::invalid("state", "must be one of enabled, paused, disabled"))
+        };
+        let filter = EndpointFilter {
+            status: self.state.as_deref().map(status).transpose()?,
+            contains: self.contains,
+            before: self.before.as_deref().map(|text| id("before", text)).transpose()?,
+            limit: size.rows(),
+        };
+        Ok((filter, size))
+    }
 }
 
 /// Lists the webhooks, newest first.
 #[utoipa::path(get, path = "/webhooks", operation_id = "list_webhooks", tag = "webhooks",
-    params(Paging), responses((status = 200, body = Page<Webhook>), Failures))]
+    params(Filter), responses((status = 200, body = Page<Webhook>), Failures))]
 pub async fn list(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
-    Query(paging): Query<Paging>,
+    Query(filter): Query<Filter>,
 ) -> Result<Page<Webhook>, ApiError> {
-    let (before, size) = paging.parse()?;
-    let rows = api.store.endpoints(authorized.application, before, size.rows()).await?;
+    let (filter, size) = filter.parse()?;
+    let rows = api.store.endpoints(authorized.application, &filter).await?;
     let webhooks = rows.into_iter().map(|row| Webhook::new(row, None)).collect();
     Ok(Page::of(webhooks, size, |webhook| webhook.id.to_string()))
 }

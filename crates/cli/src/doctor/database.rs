@@ -1,8 +1,8 @@
-//! The database: version, durability, rights, schema, partitions and transactions.
+//! The database: version, durability, rights, schema and transactions.
 
 use std::time::Duration;
 
-use fanfare_store::{Census, DatabaseFacts, Store};
+use fanfare_store::{DatabaseFacts, Store};
 use tokio::time::timeout;
 
 use super::{Finding, Findings, spread};
@@ -15,9 +15,6 @@ const OLDEST: i32 = 140_000;
 
 /// Deviation of a machine's clock above which TLS and times in logs are in danger.
 const CLOCK: Duration = Duration::from_secs(2);
-
-/// Days of partitions below which the partitions job has failed for long.
-const PARTITIONS: i32 = 4;
 
 /// Returns the findings, and true if the tables of this release can be read.
 pub(super) async fn examine(store: &Store) -> (Vec<Finding>, bool) {
@@ -37,14 +34,7 @@ pub(super) async fn examine(store: &Store) -> (Vec<Finding>, bool) {
     if facts.is_primary {
         commits(store, &mut findings).await;
     }
-    let is_migrated = facts.migration >= facts.known_migration;
-    if is_migrated {
-        match store.census().await {
-            Ok(census) => judge_census(&census, &mut findings),
-            Err(error) => findings.fail(format!("the tables cannot be read: {error}")),
-        }
-    }
-    (findings.into_vec(), is_migrated)
+    (findings.into_vec(), facts.migration >= facts.known_migration)
 }
 
 async fn commits(store: &Store, findings: &mut Findings) {
@@ -143,27 +133,6 @@ fn judge_schema(facts: &DatabaseFacts, findings: &mut Findings) {
     }
 }
 
-fn judge_census(census: &Census, findings: &mut Findings) {
-    let days = census.partitions_ahead;
-    findings.check(
-        days >= PARTITIONS,
-        format!("partitions for {days} days ahead"),
-        format!(
-            "partitions exist for {days} days ahead: then nothing can be stored. Run `fanfare migrate`, and look at the \
-             log of the dispatchers for the job Partitions"
-        ),
-    );
-    if census.parked > 0 {
-        findings.warn(format!("{} messages are parked: see `fanfare parked list`", census.parked));
-    }
-    if census.days_to_archive > 1 {
-        findings.warn(format!(
-            "{} days at the end of their retention wait for the archive: see the log of the dispatchers",
-            census.days_to_archive
-        ));
-    }
-}
-
 fn setting<'a>(facts: &'a DatabaseFacts, name: &str) -> &'a str {
     facts.settings.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
 }
@@ -254,22 +223,5 @@ mod tests {
             assert_eq!(found.len(), 1, "{text}: {found:?}");
             assert!(found[0].0 == verdict && found[0].1.contains(text), "{text}: {found:?}");
         }
-    }
-
-    #[test]
-    fn missing_partitions_are_a_failure() {
-        let mut findings = Findings::new("database");
-        let census = Census {
-            held: 0,
-            parked: 3,
-            notices: 0,
-            replays: 0,
-            endpoints: [1, 0, 0],
-            partitions_ahead: 3,
-            days_to_archive: 2,
-        };
-        judge_census(&census, &mut findings);
-        let verdicts: Vec<Verdict> = findings.into_vec().iter().map(|finding| finding.verdict).collect();
-        assert_eq!(verdicts, [Verdict::Failure, Verdict::Warning, Verdict::Warning]);
     }
 }

@@ -82,6 +82,8 @@ pub(crate) struct BacklogReport {
     pub(crate) waiting: Vec<EndpointId>,
     /// 95th percentile of the waits for a place.
     pub(crate) p95_wait: Duration,
+    /// Longest wait for a place.
+    pub(crate) longest_wait: Duration,
 }
 
 /// The next backlog to drain.
@@ -172,9 +174,10 @@ impl Backlogs {
         let waiting = inner.backlogs.iter().filter_map(|(endpoint, backlog)| Some((since(backlog)?, *endpoint)));
         let mut waiting: Vec<(Instant, EndpointId)> = waiting.collect();
         waiting.sort_unstable();
+        let longest_wait = waiting.first().map(|(since, _)| since.elapsed()).unwrap_or_default();
         let p95 = waiting.get(waiting.len() / 20).map(|(since, _)| since.elapsed()).unwrap_or_default();
         let waiting = waiting.into_iter().map(|(_, endpoint)| endpoint).collect();
-        BacklogReport { owned: inner.backlogs.len(), waiting, p95_wait: p95 }
+        BacklogReport { owned: inner.backlogs.len(), waiting, p95_wait: p95, longest_wait }
     }
 
     /// Removes half of the backlogs that wait for a place, for another process with free places.

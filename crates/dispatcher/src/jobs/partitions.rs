@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fanfare_domain::time::saturating_sub;
+use fanfare_domain::{rollup, time::saturating_sub};
 use fanfare_store::{Job, StoreError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -65,10 +65,14 @@ impl Partitions {
         for table in store.drop_below_line(line).await? {
             tracing::info!(table, "dropped a table at the end of its retention");
         }
+        for table in store.drop_rollups(saturating_sub(now, rollup::KEPT), line).await? {
+            tracing::info!(table, "dropped counts at the end of their retention");
+        }
         let purged = store.purge_below_line(line).await?;
         if purged > 0 {
             tracing::warn!(deliveries = purged, "removed open deliveries below the line of retention");
         }
+        store.drop_sessions().await?;
         while store.drop_audit_entries(self.audit_retention, AUDIT_ENTRIES).await? > 0 {}
         Ok(())
     }

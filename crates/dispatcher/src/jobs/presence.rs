@@ -7,8 +7,8 @@ use std::{
 };
 
 use fanfare_domain::ids::EndpointId;
-use fanfare_service::crash_point;
-use fanfare_store::{LivingProcess, NewProcess, ProcessKind, ReleasedBacklog, StoreError};
+use fanfare_service::{crash_point, host_name};
+use fanfare_store::{LivingProcess, NewProcess, ProcessKind, ProcessReport, ReleasedBacklog, StoreError};
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -164,10 +164,10 @@ impl Presence {
 
     async fn renew(&self, is_registered: bool) -> Result<Vec<LivingProcess>, StoreError> {
         let store = &self.context.database.store;
-        let free = self.context.lanes.places.free();
+        let report = ProcessReport { free_places: self.context.lanes.places.free(), ..self.context.report.get() };
         if is_registered {
             let process = self.context.process();
-            if let Some(living) = store.with_deadline(SLOW, store.renew(process, free, LIFETIME)).await? {
+            if let Some(living) = store.with_deadline(SLOW, store.renew(process, &report, LIFETIME)).await? {
                 return Ok(living);
             }
             let new = self.context.renew_process();
@@ -180,9 +180,10 @@ impl Presence {
             kind: ProcessKind::Dispatcher,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             settings: self.settings.clone(),
+            host: host_name(),
         };
         store.with_deadline(SLOW, store.register(&new, LIFETIME)).await?;
-        Ok(store.with_deadline(SLOW, store.renew(process, free, LIFETIME)).await?.unwrap_or_default())
+        Ok(store.with_deadline(SLOW, store.renew(process, &report, LIFETIME)).await?.unwrap_or_default())
     }
 
     /// Shares each endpoint's bound and rate among the living dispatchers. If this process has few free places and

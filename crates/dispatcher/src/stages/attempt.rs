@@ -140,6 +140,7 @@ impl Attempts {
         let exchange = self.client.post(request).instrument(span.clone()).await;
         crash_point("attempt.answered");
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).decrement(1);
+        context.attempted.add(1);
         metrics::counter!(metric::ATTEMPTS, "outcome" => exchange.outcome.code()).increment(1);
         metrics::histogram!(metric::ATTEMPT_SECONDS).record(exchange.duration);
         spans::end_attempt(&span, exchange.outcome);

@@ -133,6 +133,7 @@ impl Persist {
         let Written { persisted, unknown_commit, tried_at } = written;
         let (new, known): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|planned| persisted.new.contains(&planned.new.event.id));
+        self.context.persisted.add(new.len());
         metrics::counter!(metric::EVENTS, "result" => "new").increment(new.len() as u64);
         metrics::counter!(metric::EVENTS, "result" => "known").increment(known.len() as u64);
         self.context.touched(&persisted.backlogs, false);

@@ -65,6 +65,20 @@ impl RetryAfter {
 }
 
 impl Outcome {
+    /// Names of all outcomes.
+    pub const CODES: [&'static str; 10] = [
+        "answered",
+        "timed_out",
+        "connection_failed",
+        "connection_closed",
+        "name_not_resolved",
+        "address_forbidden",
+        "tls_failed",
+        "not_http",
+        "not_sendable",
+        "unknown",
+    ];
+
     /// Name in the log, the API and the metrics.
     pub fn code(self) -> &'static str {
         match self {
@@ -79,6 +93,13 @@ impl Outcome {
             Self::NotSendable => "not_sendable",
             Self::Unknown => "unknown",
         }
+    }
+
+    /// Outcome of a recorded attempt, by code and status. `None` for any other code, and for a missing status.
+    pub fn of_record(code: &str, status: Option<u16>) -> Option<Self> {
+        let answered = || status.map(|status| Self::Answered { status, retry_after: None });
+        let unanswered = || UNANSWERED.into_iter().chain([Self::Unknown]).find(|outcome| outcome.code() == code);
+        if code == "answered" { answered() } else { unanswered() }
     }
 
     /// The status code, if the endpoint answered.
@@ -246,6 +267,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_outcome_has_a_listed_name() {
+        let answered = Outcome::Answered { status: 200, retry_after: None };
+        let all = [
+            answered,
+            Outcome::TimedOut,
+            Outcome::ConnectionFailed,
+            Outcome::ConnectionClosed,
+            Outcome::NameNotResolved,
+            Outcome::AddressForbidden,
+            Outcome::TlsFailed,
+            Outcome::NotHttp,
+            Outcome::NotSendable,
+            Outcome::Unknown,
+        ];
+        assert_eq!(all.map(Outcome::code), Outcome::CODES);
+    }
+
+    #[test]
     fn retry_after_in_both_forms() {
         let now: Timestamp = "2026-11-21T10:00:00Z".parse().expect("timestamp");
         let wait = |text: &str| RetryAfter::parse(text).map(|after| after.wait(now));
@@ -256,6 +295,15 @@ mod tests {
         assert_eq!(wait("99999999999999999999999"), Some(Duration::from_secs(u64::from(u32::MAX))));
         assert_eq!(wait("-5"), None);
         assert_eq!(wait("soon"), None);
+    }
+
+    #[test]
+    fn records_round_trip() {
+        let answered = Outcome::Answered { status: 204, retry_after: None };
+        for outcome in UNANSWERED.into_iter().chain([Outcome::Unknown, answered]) {
+            assert_eq!(Outcome::of_record(outcome.code(), outcome.status()), Some(outcome));
+        }
+        assert_eq!((Outcome::of_record("answered", None), Outcome::of_record("lost", Some(200))), (None, None));
     }
 
     fn class(rules: &OutcomeRules, status: u16) -> OutcomeClass {

@@ -20,6 +20,11 @@ use crate::endpoint::address::AddressPolicy;
 /// Maximum length of a URL, in bytes of the normalised form.
 pub const MAX_URL_LENGTH: usize = 2048;
 
+/// Host of a saved URL, in ASCII; `None` for a text that is no URL.
+pub fn host_of(url: &str) -> Option<String> {
+    Url::parse(url).ok()?.host_str().map(str::to_owned)
+}
+
 /// The deployment's rules for URLs: the same for a saved URL, a tested URL and every attempt.
 #[derive(Debug, Clone, Default)]
 pub struct UrlPolicy {

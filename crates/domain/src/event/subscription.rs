@@ -1,6 +1,6 @@
 //! Subscriptions: an endpoint chooses events by exact type, by prefix (`points.*`), or all (`*`).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use crate::event::{EventFault, EventType};
 
@@ -36,6 +36,16 @@ impl Subscription {
             Self::All => true,
             Self::Prefix(prefix) => event_type.as_str().starts_with(prefix),
             Self::Exact(exact) => exact == event_type,
+        }
+    }
+}
+
+impl fmt::Display for Subscription {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => formatter.write_str("*"),
+            Self::Prefix(prefix) => write!(formatter, "{prefix}*"),
+            Self::Exact(exact) => fmt::Display::fmt(exact, formatter),
         }
     }
 }
@@ -97,6 +107,9 @@ mod tests {
         assert!(!covers("points.*", "pointsearned"));
         assert!(covers("points.earned", "points.earned"));
         assert!(!covers("points", "points.earned"));
+        for pattern in ["*", "points.*", "points.earned"] {
+            assert_eq!(Subscription::parse(pattern).map(|parsed| parsed.to_string()).as_deref(), Ok(pattern));
+        }
         for pattern in ["", ".*", "points*", "*.earned", "**", "a b"] {
             assert!(Subscription::parse(pattern).is_err(), "{pattern}");
         }

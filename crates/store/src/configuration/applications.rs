@@ -2,7 +2,8 @@
 
 use fanfare_domain::ids::ApplicationId;
 use jiff::Timestamp;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
+use uuid::Uuid;
 
 use crate::{Store, StoreError, connection::store::row_count};
 
@@ -58,6 +59,18 @@ pub struct ApplicationRow {
     /// Time of creation.
     pub created_at: Timestamp,
 }
+
+/// A page of applications.
+#[derive(Debug, Clone)]
+pub struct ApplicationPage {
+    /// Applications, newest first.
+    pub applications: Vec<ApplicationRow>,
+    /// Last application that a list by name looked at, if its bound ended the page early.
+    pub passed: Option<ApplicationId>,
+}
+
+/// Applications that a page by name looks through.
+const MAX_WALKED: usize = 10_000;
 
 const COLUMNS: &str = "id, name, dialect, strict, email, publish_rate, redacted, created_at";
 
@@ -125,17 +138,33 @@ impl Store {
         Ok(row.as_ref().map(read))
     }
 
-    /// Lists all applications, newest first: one page of applications older than `before`.
+    /// Lists all applications, newest first: one page of applications older than `before`, with `name` in their names.
+    /// A page by name looks through a bounded number of applications.
     pub async fn applications(
         &self,
         before: Option<ApplicationId>,
+        name: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<ApplicationRow>, StoreError> {
-        let statement =
-            format!("SELECT {COLUMNS} FROM applications WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2");
-        let limit = row_count(limit);
-        let rows = self.connection().await?.query(&statement, &[&before.map(|id| id.0), &limit]).await?;
-        Ok(rows.iter().map(read).collect())
+    ) -> Result<ApplicationPage, StoreError> {
+        let walked = if name.is_some() { MAX_WALKED } else { limit };
+        let statement = format!(
+            "WITH walked AS MATERIALIZED (
+                 SELECT {COLUMNS} FROM applications WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2),
+             page AS MATERIALIZED (
+                 SELECT * FROM walked WHERE $3::text IS NULL OR strpos(lower(name), lower($3)) > 0
+                 ORDER BY id DESC LIMIT $4)
+             SELECT last.id AS passed, page.*
+             FROM (VALUES (true)) AS one
+             LEFT JOIN (SELECT id FROM walked ORDER BY id DESC OFFSET $2 - 1 LIMIT 1) last
+                 ON $3::text IS NOT NULL AND (SELECT count(*) FROM page) < $4
+             LEFT JOIN page ON true ORDER BY page.id DESC"
+        );
+        let (walked, limit) = (row_count(walked), row_count(limit));
+        let parameters: [&(dyn ToSql + Sync); 4] = [&before.map(|id| id.0), &walked, &name, &limit];
+        let rows = self.connection().await?.query(&statement, &parameters).await?;
+        let passed = rows.first().and_then(|row| row.get::<_, Option<Uuid>>("passed")).map(ApplicationId);
+        let found = rows.iter().filter(|row| row.get::<_, Option<Uuid>>("id").is_some());
+        Ok(ApplicationPage { applications: found.map(read).collect(), passed })
     }
 }
 

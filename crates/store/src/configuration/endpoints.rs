@@ -67,6 +67,19 @@ pub struct EndpointSettings {
     pub sends_trace: Option<bool>,
 }
 
+/// Selects the endpoints of a list. An endpoint must meet all conditions.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointFilter {
+    /// Endpoints with this status.
+    pub status: Option<EndpointStatus>,
+    /// Endpoints with this text in name or URL, in any case.
+    pub contains: Option<String>,
+    /// Last endpoint of the previous page.
+    pub before: Option<EndpointId>,
+    /// Size of the page.
+    pub limit: usize,
+}
+
 /// An endpoint without its secret.
 #[derive(Debug, Clone)]
 pub struct EndpointRow {
@@ -110,6 +123,17 @@ const COLUMNS: &str = "id, application_id, name, url, event_types, status, statu
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
 
+/// Result of the creation of an endpoint.
+#[derive(Debug, Clone)]
+pub enum EndpointCreation {
+    /// The endpoint was created.
+    Created(Box<EndpointRow>),
+    /// An endpoint has the id already: the same request arrived before.
+    IdTaken,
+    /// The application has the maximum of endpoints.
+    TooMany,
+}
+
 /// Deliveries held for a paused endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
@@ -120,21 +144,24 @@ pub struct Held {
 }
 
 impl Store {
-    /// Creates an endpoint with its secret; `None` if the application already has `most` endpoints.
+    /// Creates an endpoint with its secret, unless the application has `most` endpoints.
     ///
     /// # Errors
     /// [`StoreError::Data`] for an unknown application.
-    pub async fn create_endpoint(&self, new: &NewEndpoint, most: usize) -> Result<Option<EndpointRow>, StoreError> {
+    pub async fn create_endpoint(&self, new: &NewEndpoint, most: usize) -> Result<EndpointCreation, StoreError> {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
         // Two concurrent requests must not both create the last permitted endpoint.
         transaction.execute(LOCK_OWNER, &[&new.application.0]).await?;
+        if transaction.query_opt("SELECT FROM endpoints WHERE id = $1", &[&new.id.0]).await?.is_some() {
+            return Ok(EndpointCreation::IdTaken);
+        }
         if count_endpoints(&transaction, new.application).await? >= row_count(most) {
-            return Ok(None);
+            return Ok(EndpointCreation::TooMany);
         }
         let row = self.create_endpoint_in(&transaction, new).await?;
         transaction.commit().await?;
-        Ok(Some(row))
+        Ok(EndpointCreation::Created(Box::new(row)))
     }
 
     pub(crate) async fn create_endpoint_in(
@@ -162,20 +189,24 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Lists an application's endpoints, newest first: one page of endpoints older than `before`.
+    /// Lists an application's endpoints, newest first.
     pub async fn endpoints(
         &self,
         application: ApplicationId,
-        before: Option<EndpointId>,
-        limit: usize,
+        filter: &EndpointFilter,
     ) -> Result<Vec<EndpointRow>, StoreError> {
         let statement = format!(
             "SELECT {COLUMNS} FROM endpoints
-             WHERE application_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"
+             WHERE application_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR id < $2)
+               AND ($4::text IS NULL OR status = $4)
+               AND ($5::text IS NULL OR strpos(lower(url), lower($5)) > 0
+                    OR strpos(lower(coalesce(name, '')), lower($5)) > 0)
+             ORDER BY id DESC LIMIT $3"
         );
-        let limit = row_count(limit);
-        let before = before.map(|id| id.0);
-        let rows = self.connection().await?.query(&statement, &[&application.0, &before, &limit]).await?;
+        let (before, limit) = (filter.before.map(|id| id.0), row_count(filter.limit));
+        let status = filter.status.map(EndpointStatus::as_str);
+        let parameters: [&(dyn ToSql + Sync); 5] = [&application.0, &before, &limit, &status, &filter.contains];
+        let rows = self.connection().await?.query(&statement, &parameters).await?;
         rows.iter().map(read).collect()
     }
 

@@ -68,6 +68,13 @@ impl Store {
         read(&row)
     }
 
+    /// Finds a key, ended or not.
+    pub async fn key(&self, id: KeyId) -> Result<Option<KeyRow>, StoreError> {
+        let statement = format!("{SELECT} WHERE k.id = $1");
+        let row = self.connection().await?.query_opt(&statement, &[&id.0]).await?;
+        row.as_ref().map(read).transpose()
+    }
+
     /// Lists keys, newest first: one page of keys older than `before`, of `application` if given.
     pub async fn keys(
         &self,

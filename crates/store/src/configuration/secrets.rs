@@ -8,6 +8,7 @@ use fanfare_domain::{
     ids::{ApplicationId, EndpointId, SecretId},
 };
 use http::HeaderMap;
+use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use crate::{
@@ -68,6 +69,12 @@ impl Store {
         self.add_secret(&transaction, endpoint, id, secret).await?;
         transaction.commit().await?;
         Ok(Rotation::Done)
+    }
+
+    /// End of the last secret before the secrets in force; `None` if no row is left.
+    pub async fn previous_secret_end(&self, endpoint: EndpointId) -> Result<Option<Timestamp>, StoreError> {
+        let statement = "SELECT max(expires_at) FROM endpoint_secrets WHERE endpoint_id = $1 AND expires_at <= now()";
+        Ok(self.connection().await?.query_one(statement, &[&endpoint.0]).await?.get(0))
     }
 
     /// Ends the overlap of a rotation now: only the current secret signs from here on. False if the endpoint does not

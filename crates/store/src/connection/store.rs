@@ -123,16 +123,25 @@ impl Store {
             .tcp_user_timeout(Duration::from_secs(15))
             .application_name("fanfare");
         Ok(Self {
-            pool: pool(&config, &dialler, "", settings.connections)?,
-            inserts: pool(&config, &dialler, INDEXES_ONLY, BATCH_CONNECTIONS)?,
-            writers: pool(&config, &dialler, KEY_LOOKUPS_ONLY, WRITERS)?,
-            heartbeats: pool(&config, &dialler, "", 1)?,
+            pool: pool(&config, &dialler, "", settings.connections, STATEMENT_TIMEOUT)?,
+            inserts: pool(&config, &dialler, INDEXES_ONLY, BATCH_CONNECTIONS, STATEMENT_TIMEOUT)?,
+            writers: pool(&config, &dialler, KEY_LOOKUPS_ONLY, WRITERS, STATEMENT_TIMEOUT)?,
+            heartbeats: pool(&config, &dialler, "", 1, STATEMENT_TIMEOUT)?,
             config,
             dialler,
             keyring: Arc::new(settings.keyring),
             clock: Arc::default(),
             silence: watch::Sender::new(()),
         })
+    }
+
+    /// The same database over general connections of their own, for statements that must hold up no others. A longer
+    /// statement than `statement_timeout` fails.
+    ///
+    /// # Errors
+    /// If the settings yield no pool.
+    pub fn beside(&self, connections: usize, statement_timeout: Duration) -> Result<Self, StoreError> {
+        Ok(Self { pool: pool(&self.config, &self.dialler, "", connections, statement_timeout)?, ..self.clone() })
     }
 
     /// The database's time, while a [`Directory`](crate::Directory) follows the clock.
@@ -243,10 +252,16 @@ impl Store {
     }
 }
 
-fn pool(config: &Config, dialler: &Dialler, planner: &str, size: usize) -> Result<Pool, StoreError> {
+fn pool(
+    config: &Config,
+    dialler: &Dialler,
+    planner: &str,
+    size: usize,
+    statement_timeout: Duration,
+) -> Result<Pool, StoreError> {
     let mut config = config.clone();
     let given = config.get_options().unwrap_or_default().to_owned();
-    let timeout = STATEMENT_TIMEOUT.as_millis();
+    let timeout = statement_timeout.as_millis();
     // Without JIT: a disabled scan of a small table counts as so expensive that PostgreSQL would compile each plan.
     config.options(format!("{given} -c statement_timeout={timeout} -c lock_timeout=5000 -c jit=off {planner}"));
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };

@@ -273,7 +273,7 @@ impl Source {
         let applications = transaction.query(statement, &[&ids]).await?;
         let statement = "SELECT e.id, e.application_id, e.url, e.event_types, e.status, e.timeout_ms, e.schedule, e.rate_per_second,
                                 e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email, e.trace_context,
-                                s.id AS secret_id, s.key_name, s.ciphertext, s.expires_at
+                                s.id AS secret_id, s.key_name, s.ciphertext, s.created_at, s.expires_at
                          FROM endpoints e
                          LEFT JOIN endpoint_secrets s ON s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > now())
                          WHERE e.application_id = ANY($1) AND e.deleted_at IS NULL
@@ -333,7 +333,8 @@ impl Source {
             }
             if let (Some(endpoint), Some(_)) = (read.last_mut(), row.get::<_, Option<Uuid>>("secret_id")) {
                 let secret = secrets::open(keyring, id, row)?;
-                endpoint.secrets.push(EndpointSecret { secret, expires_at: row.get("expires_at") });
+                let (created_at, expires_at) = (row.get("created_at"), row.get("expires_at"));
+                endpoint.secrets.push(EndpointSecret { secret, created_at, expires_at });
             }
         }
         Ok(read)

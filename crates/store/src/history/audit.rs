@@ -19,6 +19,8 @@ pub struct NewAuditEntry {
     pub application: Option<ApplicationId>,
     /// Key of the caller; `None` for the command `fanfare`.
     pub key: Option<KeyId>,
+    /// Name of the visitor, for a request of the web pages.
+    pub visitor: Option<String>,
     /// Address of the caller, or user and host of the command.
     pub origin: String,
     /// Operation in the API's description, or the command.
@@ -63,18 +65,30 @@ pub struct AuditEntry {
     pub outcome: Option<String>,
 }
 
+/// Maximum of entries about other things that a page about one thing may pass.
+const MAX_WALKED: usize = 1_000;
+
+/// A page of entries about one thing.
+#[derive(Debug, Clone)]
+pub struct AuditPage {
+    /// Entries, newest first.
+    pub entries: Vec<AuditEntry>,
+    /// Last entry passed, if the bound of a search ended the page early. The next page begins behind it.
+    pub passed: Option<AuditId>,
+}
+
 impl Store {
     /// Writes the entry of a change about to be made.
     ///
     /// # Errors
     /// After any error the caller must not make the change.
     pub async fn begin_audit(&self, entry: &NewAuditEntry) -> Result<(), StoreError> {
-        let statement = "INSERT INTO audit_log (id, application_id, key_id, origin, action, path, request)
-                         VALUES ($1, $2, $3, $4, $5, $6, $7)";
-        let NewAuditEntry { id, application, key, origin, action, path, request } = entry;
+        let statement = "INSERT INTO audit_log (id, application_id, key_id, visitor, origin, action, path, request)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let NewAuditEntry { id, application, key, visitor, origin, action, path, request } = entry;
         let (application, key) = (application.map(|id| id.0), key.map(|id| id.0));
         let connection = self.connection().await?;
-        connection.execute(statement, &[&id.0, &application, &key, origin, action, path, request]).await?;
+        connection.execute(statement, &[&id.0, &application, &key, visitor, origin, action, path, request]).await?;
         Ok(())
     }
 
@@ -103,13 +117,46 @@ impl Store {
         before: Option<AuditId>,
         limit: usize,
     ) -> Result<Vec<AuditEntry>, StoreError> {
-        let statement = "SELECT id, at, application_id, key_id, origin, action, path, request, subject, outcome
+        let statement =
+            "SELECT id, at, application_id, key_id, visitor, origin, action, path, request, subject, outcome
                          FROM audit_log
                          WHERE ($1::uuid IS NULL OR application_id = $1) AND ($2::uuid IS NULL OR id < $2)
                          ORDER BY id DESC LIMIT $3";
         let (application, before) = (application.map(|id| id.0), before.map(|id| id.0));
         let rows = self.connection().await?.query(statement, &[&application, &before, &row_count(limit)]).await?;
         Ok(rows.iter().map(read).collect())
+    }
+
+    /// Lists the entries of `application` about `subject`, newest first: one page of entries older than `before`. A
+    /// refused change has no subject, but a path with the subject.
+    pub async fn audit_log_of(
+        &self,
+        application: ApplicationId,
+        subject: &str,
+        before: Option<AuditId>,
+        limit: usize,
+    ) -> Result<AuditPage, StoreError> {
+        let statement = "WITH walked AS MATERIALIZED (
+                             SELECT id, at, application_id, key_id, visitor, origin, action, path, request, subject,
+                                    outcome
+                             FROM audit_log WHERE application_id = $1 AND ($2::uuid IS NULL OR id < $2)
+                             ORDER BY id DESC LIMIT $3
+                         ), passed AS (SELECT count(*) AS number, min(id::text)::uuid AS last FROM walked)
+                         SELECT page.*, passed.number, passed.last
+                         FROM passed LEFT JOIN LATERAL (
+                             SELECT * FROM walked
+                             WHERE position($4 IN subject) > 0 OR position($4 IN path) > 0
+                             ORDER BY id DESC LIMIT $5
+                         ) page ON true ORDER BY page.id DESC";
+        let before = before.map(|id| id.0);
+        let (most, limit) = (row_count(MAX_WALKED), row_count(limit));
+        let rows =
+            self.connection().await?.query(statement, &[&application.0, &before, &most, &subject, &limit]).await?;
+        let passed = rows.first().filter(|row| row.get::<_, i64>("number") == most);
+        Ok(AuditPage {
+            passed: passed.and_then(|row| row.get::<_, Option<Uuid>>("last")).map(AuditId),
+            entries: rows.iter().filter(|row| row.get::<_, Option<Uuid>>("id").is_some()).map(read).collect(),
+        })
     }
 
     /// Deletes up to `limit` entries older than `age`, which must be at least 90 days. Returns the number of deleted
@@ -131,6 +178,7 @@ fn read(row: &Row) -> AuditEntry {
             id: AuditId(row.get("id")),
             application: row.get::<_, Option<Uuid>>("application_id").map(ApplicationId),
             key: row.get::<_, Option<Uuid>>("key_id").map(KeyId),
+            visitor: row.get("visitor"),
             origin: row.get("origin"),
             action: row.get("action"),
             path: row.get("path"),

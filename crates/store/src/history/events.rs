@@ -1,8 +1,12 @@
 //! Events, as the API shows them.
 
-use fanfare_domain::ids::{ApplicationId, EventId};
+use fanfare_domain::{
+    event::subscription::Subscription,
+    ids::{ApplicationId, EventId},
+};
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};
+use uuid::Uuid;
 
 use crate::{Store, StoreError, connection::store::row_count};
 
@@ -41,79 +45,120 @@ pub(crate) const LISTED_BODY: &str =
 /// Body of a single event.
 pub(crate) const SHOWN_BODY: &str = "CASE WHEN e.erased_at IS NULL THEN e.body END AS body";
 
-/// Maximum of events of other types that a page of a list by type may pass.
-const MAX_PASSED: usize = 10_000;
+/// Exact type and prefix of a condition on types.
+pub(crate) fn type_condition(types: Option<&Subscription>) -> (Option<&str>, Option<&str>) {
+    match types {
+        None | Some(Subscription::All) => (None, None),
+        Some(Subscription::Prefix(prefix)) => (None, Some(prefix)),
+        Some(Subscription::Exact(exact)) => (Some(exact.as_str()), None),
+    }
+}
+
+/// Events that a page of a search walks.
+const MAX_WALKED: usize = 10_000;
+
+/// Place of an event in the order of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventPlace {
+    /// Moment of acceptance.
+    pub accepted_at: Timestamp,
+    /// Id of the event.
+    pub event: EventId,
+}
+
+/// Selects the events of a list. An event must meet all conditions.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Events of these types.
+    pub event_type: Option<Subscription>,
+    /// Only this event.
+    pub only: Option<EventPlace>,
+    /// Events accepted from this moment on.
+    pub since: Option<Timestamp>,
+    /// Events accepted before this moment.
+    pub until: Option<Timestamp>,
+    /// True for events without a matching endpoint.
+    pub is_unmatched: bool,
+    /// Events older than this event.
+    pub before: Option<EventPlace>,
+    /// Events newer than this event.
+    pub after: Option<EventPlace>,
+    /// Size of the page.
+    pub limit: usize,
+}
+
+impl EventFilter {
+    /// True if no index serves the filter: a page looks through a bounded number of events.
+    pub fn is_search(&self) -> bool {
+        self.event_type.is_some() || self.is_unmatched
+    }
+}
 
 /// A page of events.
 #[derive(Debug, Clone)]
 pub struct EventPage {
     /// Events, newest first.
     pub events: Vec<EventRow>,
-    /// Last event passed by a list by type, if `MAX_PASSED` ended the page early. The next page begins behind it.
-    pub passed: Option<EventId>,
+    /// Last event that a search looked at, if its bound ended the page early. The next page begins behind it.
+    pub passed: Option<EventPlace>,
+}
+
+/// Types of an application's newest events.
+#[derive(Debug, Clone)]
+pub struct RecentTypes {
+    /// Type, number of events, number of events of the last hour.
+    pub types: Vec<(String, i64, i64)>,
+    /// Acceptance of the oldest event.
+    pub since: Option<Timestamp>,
 }
 
 impl Store {
-    /// Lists an application's events, newest first: one page of events older than `before`, of `event_type` if given.
-    /// `None` if the event `before` does not exist.
-    pub async fn events(
-        &self,
-        application: ApplicationId,
-        event_type: Option<&str>,
-        before: Option<EventId>,
-        limit: usize,
-    ) -> Result<Option<EventPage>, StoreError> {
-        let bound = match before {
-            None => None,
-            Some(before) => match self.accepted_at(before).await? {
-                Some(accepted_at) => Some((accepted_at, before.0)),
-                None => return Ok(None),
-            },
-        };
-        let (accepted_before, id_before) = bound.unzip();
-        // `accepted_at <=` prunes the partitions; the comparison of rows does not.
-        let place = match bound {
-            Some(_) => "accepted_at <= $2 AND (accepted_at, id) < ($2, $3)",
-            None => "$2::timestamptz IS NULL AND $3::uuid IS NULL",
-        };
-        let walk = |columns: &str| {
-            format!(
-                "SELECT {columns} FROM events WHERE application_id = $1 AND {place} ORDER BY accepted_at DESC, id DESC"
-            )
-        };
-        let most = if event_type.is_some() { MAX_PASSED } else { limit };
-        let statement = format!(
-            "WITH walked AS MATERIALIZED ({} LIMIT $4), page AS MATERIALIZED (
-                 SELECT id, accepted_at FROM walked WHERE $5::text IS NULL OR type = $5
-                 ORDER BY accepted_at DESC, id DESC LIMIT $6
-             )
-             SELECT {COLUMNS}, {LISTED_BODY} FROM page
-             CROSS JOIN LATERAL (
-                 SELECT * FROM events e
-                 WHERE e.application_id = $1 AND e.accepted_at = page.accepted_at AND e.id = page.id LIMIT 1) e
-             ORDER BY e.accepted_at DESC, e.id DESC",
-            walk("id, accepted_at, type")
-        );
-        let mut connection = self.connection().await?;
-        // One snapshot for both statements: the next page begins exactly behind the last passed event.
-        let transaction = connection
-            .build_transaction()
-            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await?;
-        let (most, limit) = (row_count(most), row_count(limit));
-        let parameters: [&(dyn ToSql + Sync); 6] =
-            [&application.0, &accepted_before, &id_before, &most, &event_type, &limit];
-        let rows = transaction.query(&statement, &parameters).await?;
-        let mut passed = None;
-        if event_type.is_some() && row_count(rows.len()) < limit {
-            let statement = format!("{} OFFSET $4 LIMIT 1", walk("id"));
-            let parameters: [&(dyn ToSql + Sync); 4] = [&application.0, &accepted_before, &id_before, &(most - 1)];
-            passed = transaction.query_opt(&statement, &parameters).await?.map(|row| EventId(row.get(0)));
-        }
-        transaction.commit().await?;
-        Ok(Some(EventPage { events: rows.iter().map(read).collect(), passed }))
+    /// Counts the newest `most` events of an application by type, without tests.
+    pub async fn recent_types(&self, application: ApplicationId, most: usize) -> Result<RecentTypes, StoreError> {
+        let statement = "SELECT type, count(*), count(*) FILTER (WHERE accepted_at >= now() - interval '1 hour'),
+                                min(accepted_at)
+                         FROM (SELECT type, accepted_at, is_test FROM events WHERE application_id = $1
+                               ORDER BY accepted_at DESC, id DESC LIMIT $2) newest
+                         WHERE NOT is_test GROUP BY type";
+        let rows = self.connection().await?.query(statement, &[&application.0, &row_count(most)]).await?;
+        let since = rows.iter().map(|row| row.get(3)).min();
+        Ok(RecentTypes { types: rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect(), since })
+    }
+
+    /// Lists an application's events, newest first.
+    pub async fn events(&self, application: ApplicationId, filter: &EventFilter) -> Result<EventPage, StoreError> {
+        let place = |place: Option<EventPlace>| place.map(|place| (place.accepted_at, place.event.0)).unzip();
+        let ((before_at, before), (after_at, after), (only_at, only)) =
+            (place(filter.before), place(filter.after), place(filter.only));
+        let (exact, prefix) = type_condition(filter.event_type.as_ref());
+        let limit = row_count(filter.limit);
+        let parameters: [&(dyn ToSql + Sync); 13] = [
+            &application.0,
+            &before_at,
+            &before,
+            &limit,
+            &exact,
+            &prefix,
+            &filter.is_unmatched,
+            &after_at,
+            &after,
+            &filter.since,
+            &filter.until,
+            &only_at,
+            &only,
+        ];
+        let rows = self.connection().await?.query(&list_statement(filter), &parameters).await?;
+        let passed = rows.first().and_then(|row| {
+            let event = row.get::<_, Option<Uuid>>("passed").map(EventId)?;
+            Some(EventPlace { accepted_at: row.get("passed_at"), event })
+        });
+        let found = rows.iter().filter(|row| row.get::<_, Option<Uuid>>("id").is_some());
+        Ok(EventPage { events: found.map(read).collect(), passed })
+    }
+
+    /// Finds the place of an event in lists; `None` if no event has this id.
+    pub async fn event_place(&self, event: EventId) -> Result<Option<EventPlace>, StoreError> {
+        Ok(self.accepted_at(event).await?.map(|accepted_at| EventPlace { accepted_at, event }))
     }
 
     /// Finds an event of an application.
@@ -135,6 +180,52 @@ impl Store {
         let statement = "SELECT accepted_at FROM event_keys WHERE event_id = $1 ORDER BY month LIMIT 1";
         Ok(self.connection().await?.query_opt(statement, &[&event.0]).await?.map(|row| row.get(0)))
     }
+}
+
+/// Statement of a list. Parameters: application, place before, limit, exact type, prefix of types, unmatched, place
+/// after, first moment, end of the moments, place of the only event.
+///
+/// Each row has the last event walked in `passed`, if the bound of a step ended a search early. Without an event, the
+/// only row has NULL as id.
+fn list_statement(filter: &EventFilter) -> String {
+    // The comparison of moments prunes the partitions; the comparison of rows does not.
+    let before = match filter.before {
+        Some(_) => "accepted_at <= $2 AND (accepted_at, id) < ($2, $3)",
+        None => "$2::timestamptz IS NULL AND $3::uuid IS NULL",
+    };
+    let after = match filter.after {
+        Some(_) => "accepted_at >= $8 AND (accepted_at, id) > ($8, $9)",
+        None => "$8::timestamptz IS NULL AND $9::uuid IS NULL",
+    };
+    let walked = if filter.is_search() { MAX_WALKED } else { filter.limit };
+    format!(
+        "WITH walked AS MATERIALIZED (
+             SELECT id, accepted_at, type, matches FROM events
+             WHERE application_id = $1 AND {before} AND {after}
+               AND ($10::timestamptz IS NULL OR accepted_at >= $10) AND ($11::timestamptz IS NULL OR accepted_at < $11)
+               AND ($12::timestamptz IS NULL OR accepted_at = $12) AND ($13::uuid IS NULL OR id = $13)
+             ORDER BY accepted_at DESC, id DESC LIMIT {walked}
+         ), page AS MATERIALIZED (
+             SELECT id, accepted_at FROM walked
+             WHERE ($5::text IS NULL OR type = $5) AND ($6::text IS NULL OR starts_with(type, $6))
+               AND (NOT $7::boolean OR matches = 0)
+             ORDER BY accepted_at DESC, id DESC LIMIT $4
+         ), last AS MATERIALIZED (
+             SELECT id, accepted_at FROM walked ORDER BY accepted_at DESC, id DESC OFFSET {} LIMIT 1
+         )
+         SELECT last.id AS passed, last.accepted_at AS passed_at, shown.*
+         FROM (VALUES (true)) AS one
+         LEFT JOIN last ON {} AND (SELECT count(*) FROM page) < $4
+         LEFT JOIN (
+             SELECT {COLUMNS}, {LISTED_BODY} FROM page
+             CROSS JOIN LATERAL (
+                 SELECT * FROM events e
+                 WHERE e.application_id = $1 AND e.accepted_at = page.accepted_at AND e.id = page.id LIMIT 1) e) shown
+             ON true
+         ORDER BY shown.accepted_at DESC, shown.id DESC",
+        walked.saturating_sub(1),
+        filter.is_search()
+    )
 }
 
 fn read(row: &Row) -> EventRow {

@@ -1,10 +1,12 @@
 //! Parked messages: unreadable messages, moved from the broker into a table.
 
+use std::time::Duration;
+
 use fanfare_domain::{event::parked::Origin, ids::ParkedId};
 use jiff::Timestamp;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Store, StoreError, connection::store::row_count};
+use crate::{Store, StoreError, connection::store::row_count, operations::partitions::first_id};
 
 /// A message to park.
 #[derive(Debug, Clone)]
@@ -55,11 +57,51 @@ pub struct ParkedFilter {
     pub ids: Option<Vec<ParkedId>>,
     /// Messages with this reason.
     pub reason: Option<String>,
+    /// Messages with this routing key.
+    pub routing_key: Option<String>,
+    /// Messages parked from this time on.
+    pub since: Option<Timestamp>,
     /// Last message of the previous page.
     pub before: Option<ParkedId>,
     /// Size of the page; the newest messages first.
     pub limit: usize,
 }
+
+/// Parked messages with the same reason and routing key.
+#[derive(Debug, Clone)]
+pub struct ParkedGroup {
+    /// Code of the fault.
+    pub reason: String,
+    /// Routing key of the messages, if known.
+    pub routing_key: Option<String>,
+    /// Number of messages.
+    pub messages: i64,
+    /// Time of parking of the oldest message.
+    pub oldest: Timestamp,
+    /// Time of parking of the newest message.
+    pub newest: Timestamp,
+}
+
+/// Groups of parked messages.
+#[derive(Debug, Clone)]
+pub struct ParkedGroups {
+    /// The largest groups first.
+    pub groups: Vec<ParkedGroup>,
+    /// True if there are more groups.
+    pub has_more: bool,
+    /// Time back to which messages were counted; `None` if all messages were counted.
+    pub searched_until: Option<Timestamp>,
+}
+
+/// Parked messages that a count of groups looks through.
+const MAX_WALKED: usize = 20_000;
+
+/// Groups in an answer.
+const MAX_GROUPS: usize = 100;
+
+/// Tolerance for the clock of the process that made an id: ids begin with the process's time, and `parked_at` is the
+/// database's.
+const CLOCKS: Duration = Duration::from_secs(600);
 
 // The routing key tells the origin of a message without `origin`.
 const COLUMNS: &str = "id, parked_at, reason, message, routing_key, message_id, octet_length(body) AS bytes,
@@ -98,14 +140,46 @@ impl Store {
         let statement = format!(
             "SELECT {COLUMNS} FROM parked
              WHERE ($1::uuid[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR reason = $2)
-               AND ($3::uuid IS NULL OR id < $3)
+               AND ($3::uuid IS NULL OR id < $3) AND ($5::text IS NULL OR routing_key = $5)
+               AND ($6::timestamptz IS NULL OR parked_at >= $6 AND id >= $7)
              ORDER BY id DESC LIMIT $4"
         );
         let ids = filter.ids.as_ref().map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>());
         let before = filter.before.map(|id| id.0);
         let limit = row_count(filter.limit);
-        let rows = self.connection().await?.query(&statement, &[&ids, &filter.reason, &before, &limit]).await?;
+        let least = filter.since.map(|since| first_id(since - CLOCKS));
+        let parameters: [&(dyn ToSql + Sync); 7] =
+            [&ids, &filter.reason, &before, &limit, &filter.routing_key, &filter.since, &least];
+        let rows = self.connection().await?.query(&statement, &parameters).await?;
         rows.iter().map(read).collect()
+    }
+
+    /// Counts the parked messages by reason and routing key, the largest groups first. Looks through a bounded number
+    /// of messages, newest first.
+    pub async fn parked_groups(&self) -> Result<ParkedGroups, StoreError> {
+        let statement = format!(
+            "WITH walked AS MATERIALIZED (
+                 SELECT reason, routing_key, parked_at FROM parked
+                 ORDER BY id DESC LIMIT {MAX_WALKED}
+             )
+             SELECT reason, routing_key, count(*) AS messages, min(parked_at) AS oldest, max(parked_at) AS newest,
+                    (SELECT CASE WHEN count(*) = {MAX_WALKED} THEN min(parked_at) END FROM walked) AS searched_until
+             FROM walked GROUP BY 1, 2 ORDER BY messages DESC, newest DESC LIMIT {}",
+            MAX_GROUPS + 1
+        );
+        let rows = self.connection().await?.query(&statement, &[]).await?;
+        let group = |row: &Row| ParkedGroup {
+            reason: row.get("reason"),
+            routing_key: row.get("routing_key"),
+            messages: row.get("messages"),
+            oldest: row.get("oldest"),
+            newest: row.get("newest"),
+        };
+        Ok(ParkedGroups {
+            groups: rows.iter().take(MAX_GROUPS).map(group).collect(),
+            has_more: rows.len() > MAX_GROUPS,
+            searched_until: rows.first().and_then(|row| row.get("searched_until")),
+        })
     }
 
     /// Finds a parked message, with its kept headers as a JSON object and its bytes.

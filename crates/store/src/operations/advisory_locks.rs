@@ -29,6 +29,8 @@ pub enum Job {
     Census,
     /// Archives days below the line of retention.
     Archive,
+    /// Counts attempts and events for charts.
+    Rollups,
 }
 
 impl Job {
@@ -44,6 +46,7 @@ impl Job {
             Self::Vacuum => "vacuum",
             Self::Census => "census",
             Self::Archive => "archive",
+            Self::Rollups => "rollups",
         }
     }
 }
@@ -86,6 +89,7 @@ impl Store {
             Job::Vacuum => 7,
             Job::Census => 8,
             Job::Archive => 9,
+            Job::Rollups => 10,
         };
         let connection = self.connection().await?;
         let statement = "SELECT pg_try_advisory_lock($1, $2::int)";

@@ -5,6 +5,20 @@ use crate::{Store, StoreError, connection::store::row_count, operations::partiti
 /// Bound of each count: an exact large number helps nobody, and costs a scan.
 const COUNTED: usize = 100_000;
 
+/// Days from today on for which all partitions of the tables $1 exist, and days that wait for the archive.
+pub(crate) const DAYS: &str = "
+SELECT ahead.days AS ahead, (
+           SELECT count(DISTINCT right(c.relname::text, 8)) FROM pg_class c, retention r
+           WHERE r.archives AND c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
+             AND c.relname ~ '^(events|deliveries|attempts)_p[0-9]{8}$'
+             AND right(c.relname::text, 8) < to_char(r.line AT TIME ZONE 'UTC', 'YYYYMMDD')
+             AND right(c.relname::text, 8) NOT IN (SELECT to_char(day, 'YYYYMMDD') FROM archived_days)) AS to_archive
+FROM (SELECT min(coalesce(newest, today)) - today AS days FROM (
+          SELECT max(to_date(substring(c.relname FROM 'p([0-9]{8})$'), 'YYYYMMDD')) AS newest,
+                 (now() AT TIME ZONE 'UTC')::date AS today
+          FROM unnest($1::text[]) AS parent LEFT JOIN pg_inherits i ON i.inhparent = to_regclass(parent)
+          LEFT JOIN pg_class c ON c.oid = i.inhrelid GROUP BY parent) tables GROUP BY today) ahead";
+
 /// Numbers of a deployment. Counts of deliveries, messages and notices end at 100,000.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Census {
@@ -36,30 +50,21 @@ SELECT (SELECT count(*) FROM (
        (SELECT count(*) FROM (SELECT FROM parked LIMIT $1) rows) AS parked,
        (SELECT count(*) FROM (SELECT FROM failure_notices LIMIT $1) rows) AS notices,
        (SELECT count(*) FROM replays WHERE state = 'running') AS replays,
-       e.*, ahead.days, (
-           SELECT count(DISTINCT right(c.relname::text, 8)) FROM pg_class c, retention r
-           WHERE r.archives AND c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
-             AND c.relname ~ '^(events|deliveries|attempts)_p[0-9]{8}$'
-             AND right(c.relname::text, 8) < to_char(r.line AT TIME ZONE 'UTC', 'YYYYMMDD')
-             AND right(c.relname::text, 8) NOT IN (SELECT to_char(day, 'YYYYMMDD') FROM archived_days)) AS to_archive
+       e.*
 FROM (SELECT count(*) FILTER (WHERE status = 'enabled') AS enabled, count(*) FILTER (WHERE status = 'paused') AS paused,
              count(*) FILTER (WHERE status = 'disabled') AS disabled
-      FROM endpoints WHERE deleted_at IS NULL) e,
-     (SELECT min(coalesce(newest, today)) - today AS days FROM (
-          SELECT max(to_date(substring(c.relname FROM 'p([0-9]{8})$'), 'YYYYMMDD')) AS newest,
-                 (now() AT TIME ZONE 'UTC')::date AS today
-          FROM unnest($2::text[]) AS parent LEFT JOIN pg_inherits i ON i.inhparent = to_regclass(parent)
-          LEFT JOIN pg_class c ON c.oid = i.inhrelid GROUP BY parent) tables GROUP BY today) ahead";
+      FROM endpoints WHERE deleted_at IS NULL) e";
         let connection = self.connection().await?;
-        let row = connection.query_one(statement, &[&row_count(COUNTED), &DAILY.as_slice()]).await?;
+        let row = connection.query_one(statement, &[&row_count(COUNTED)]).await?;
+        let days = connection.query_one(DAYS, &[&DAILY.as_slice()]).await?;
         Ok(Census {
             held: row.get("held"),
             parked: row.get("parked"),
             notices: row.get("notices"),
             replays: row.get("replays"),
             endpoints: [row.get("enabled"), row.get("paused"), row.get("disabled")],
-            partitions_ahead: row.get("days"),
-            days_to_archive: row.get("to_archive"),
+            partitions_ahead: days.get("ahead"),
+            days_to_archive: days.get("to_archive"),
         })
     }
 

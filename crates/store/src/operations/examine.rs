@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fanfare_domain::ids::{ApplicationId, ProcessId};
+use fanfare_domain::ids::ApplicationId;
 use jiff::Timestamp;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Client;
 
 use crate::{Store, StoreError, connection::store::row_count, operations::migrations::newest_known};
 
@@ -62,19 +62,6 @@ pub struct ApplicationCounts {
     pub failed: usize,
     /// Attempts on record.
     pub attempts: usize,
-}
-
-/// A process that has renewed its row, with the settings to agree on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenProcess {
-    /// Id, as in logs.
-    pub id: String,
-    /// `ingest` or `dispatcher`.
-    pub kind: String,
-    /// Version of Fanfare.
-    pub version: String,
-    /// Settings on which all processes must agree, as a JSON object.
-    pub settings: String,
 }
 
 /// Settings of the server that the doctor judges.
@@ -174,20 +161,6 @@ impl Store {
         }
         commits.sort_unstable();
         Ok(commits)
-    }
-
-    /// All living processes.
-    pub async fn seen_processes(&self) -> Result<Vec<SeenProcess>, StoreError> {
-        let statement = "SELECT id, kind, version, settings FROM processes
-                         WHERE alive_until > now() AND NOT is_dead ORDER BY kind, id";
-        let rows = self.connection().await?.query(statement, &[]).await?;
-        let seen = |row: &Row| SeenProcess {
-            id: ProcessId(row.get("id")).to_string(),
-            kind: row.get("kind"),
-            version: row.get("version"),
-            settings: row.get("settings"),
-        };
-        Ok(rows.iter().map(seen).collect())
     }
 
     /// Counts the deliveries and attempts of an application.

@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 4] = [
+const MIGRATIONS: [Embedded; 7] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -41,6 +41,27 @@ const MIGRATIONS: [Embedded; 4] = [
         name: "V4__archived_days",
         purpose: "Marks of archived days. Locks: retention, exclusively, for milliseconds.",
         sql: include_str!("../../migrations/V4__archived_days.sql"),
+    },
+    Embedded {
+        name: "V5__sessions",
+        purpose: "Sessions of the web pages, and the visitor in the audit log. Locks: audit_log, exclusively, for \
+                  milliseconds.",
+        sql: include_str!("../../migrations/V5__sessions.sql"),
+    },
+    Embedded {
+        name: "V6__rollups",
+        purpose: "Counts of attempts and events for charts, the state of processes, queues and jobs, and three indexes \
+                  that `fanfare migrate` builds afterwards. Locks: processes, exclusively, and writes of secrets, events, \
+                  deliveries and attempts, for milliseconds. The migration waits at most 2 s for each lock, and tries \
+                  again up to 30 times.",
+        sql: include_str!("../../migrations/V6__rollups.sql"),
+    },
+    Embedded {
+        name: "V7__search",
+        purpose: "Indexes for searches: parked messages by message id, reason and routing key, and scheduled \
+                  deliveries by endpoint. Locks: parked and open_deliveries, against writes, while the indexes are \
+                  built: about a second for each million of open deliveries.",
+        sql: include_str!("../../migrations/V7__search.sql"),
     },
 ];
 

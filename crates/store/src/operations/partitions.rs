@@ -1,4 +1,4 @@
-//! Partitions: days of events, deliveries and attempts, and months of event keys.
+//! Partitions: days of events, deliveries, attempts and rollups, and months of event keys.
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use uuid::Uuid;
@@ -7,6 +7,9 @@ use crate::{Store, StoreError, operations::advisory_locks::LOCK_SPACE};
 
 /// Tables partitioned by the day of acceptance.
 pub(super) const DAILY: [&str; 3] = ["attempts", "deliveries", "events"];
+
+/// Tables partitioned by the day of the counted time.
+const ROLLUPS: [&str; 2] = ["rollups", "rollups_hourly"];
 
 /// Days for which partitions are created ahead: the partitions job may fail unnoticed for as long.
 const DAYS_AHEAD: i64 = 7;
@@ -39,16 +42,16 @@ impl Day {
     }
 }
 
-/// Least id of a delivery whose event was accepted at `moment`.
-pub(super) fn first_id(moment: Timestamp) -> Uuid {
+/// Least id that begins with `moment`, such as the id of a delivery whose event was accepted then.
+pub(crate) fn first_id(moment: Timestamp) -> Uuid {
     Uuid::from_u128(u128::from(moment.as_millisecond().max(0).unsigned_abs()) << 80)
 }
 
 /// Bounds of a table's partition for a day, in the syntax of the statement.
 fn bounds(table: &str, day: Day) -> String {
     match table {
-        "events" => format!("FROM ('{}') TO ('{}')", day.from, day.to),
-        _ => format!("FROM ('{}') TO ('{}')", first_id(day.from), first_id(day.to)),
+        "deliveries" | "attempts" => format!("FROM ('{}') TO ('{}')", first_id(day.from), first_id(day.to)),
+        _ => format!("FROM ('{}') TO ('{}')", day.from, day.to),
     }
 }
 
@@ -66,7 +69,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`] after the lock timeout.
     pub async fn create_partitions(&self, now: Timestamp) -> Result<(), StoreError> {
-        for table in DAILY {
+        for table in DAILY.into_iter().chain(ROLLUPS) {
             let days = (-DAYS_BACK..=DAYS_AHEAD).map(|offset| Day::of(now, offset));
             let wanted = days.map(|day| (format!("{table}_{}", day.name()), bounds(table, day)));
             self.attach_missing(table, "INCLUDING ALL", wanted.collect()).await?;

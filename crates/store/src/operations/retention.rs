@@ -97,6 +97,23 @@ SELECT count(*) FROM ended"
         Ok(dropped)
     }
 
+    /// Drops the partitions of rollups at the end of their time: rollups of five minutes before `oldest`, and hourly
+    /// rollups below the line. Returns the names of the dropped tables.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] after the lock timeout.
+    pub async fn drop_rollups(&self, oldest: Timestamp, line: Timestamp) -> Result<Vec<String>, StoreError> {
+        let mut dropped = Vec::new();
+        for (table, kept_from) in [("rollups", oldest), ("rollups_hourly", line)] {
+            let limit = format!("{table}_{}", Day::of(kept_from, 0).name());
+            for name in self.tables_before(table, &limit, 8).await? {
+                self.drop_partition(table, &name).await?;
+                dropped.push(name);
+            }
+        }
+        Ok(dropped)
+    }
+
     /// Removes open deliveries below the line whose partitions are gone. Returns the number of removed deliveries.
     pub async fn purge_below_line(&self, line: Timestamp) -> Result<u64, StoreError> {
         let oldest = self.expired_days(line).await?.first().map_or(line, ExpiredDay::begin);

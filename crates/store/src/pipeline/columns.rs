@@ -35,6 +35,12 @@ impl<'a, T> Columns<'a, T> {
         format!("unnest({}) AS {alias}({})", arrays.join(", "), names.join(", "))
     }
 
+    /// Assignments of all columns in an UPDATE, from the rows `alias`.
+    pub(crate) fn assignments(&self, alias: &str) -> String {
+        let assignments = self.definitions.iter().map(|(name, _)| format!("{name} = {alias}.{name}"));
+        assignments.collect::<Vec<_>>().join(", ")
+    }
+
     /// Number of the first parameter behind the columns.
     pub(crate) fn end(&self) -> usize {
         self.first + self.definitions.len()

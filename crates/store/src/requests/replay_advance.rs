@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     NewReplay, Store, StoreError,
     connection::store::row_count,
-    history::deliveries::IS_OPEN,
+    history::delivery_pages::IS_OPEN,
     pipeline::{
         backlogs::{TouchedBacklog, touched, with_backlogs},
         columns::Columns,

@@ -11,13 +11,13 @@ use fanfare_domain::{
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
 };
 use jiff::Timestamp;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use crate::{
     Store, StoreError,
     connection::store::{milliseconds, row_count},
-    history::deliveries::IS_OPEN,
+    history::delivery_pages::IS_OPEN,
     pipeline::backlogs::with_backlogs,
 };
 
@@ -26,6 +26,9 @@ use crate::{
 pub struct ResendFilter {
     /// Deliveries with these ids; `None` for all ids.
     pub deliveries: Option<Vec<DeliveryId>>,
+    /// True if a search found the ids. Like a request without ids, the request then leaves out tests, and resent
+    /// deliveries that are still waiting.
+    pub is_found: bool,
     /// Deliveries to this endpoint.
     pub endpoint: Option<EndpointId>,
     /// Deliveries of this event.
@@ -36,11 +39,15 @@ pub struct ResendFilter {
     pub since: Option<Timestamp>,
     /// Deliveries of events accepted before this moment.
     pub until: Option<Timestamp>,
+    /// Deliveries older than this delivery.
+    pub before: Option<DeliveryId>,
+    /// Deliveries newer than this delivery.
+    pub after: Option<DeliveryId>,
     /// Maximum of deliveries, the newest first.
     pub limit: usize,
 }
 
-/// A delivery queued again.
+/// A delivery queued again, or to be queued again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResentDelivery {
     /// Id of the delivery.
@@ -72,16 +79,7 @@ impl Store {
         lifetimes: &HashMap<EndpointId, Duration>,
         otherwise: Duration,
     ) -> Result<Vec<ResentDelivery>, StoreError> {
-        let mut least = filter.since.map_or(Uuid::nil(), |since| DeliveryId::bounds(since).0.0);
-        let mut greatest = filter.until.map_or(Uuid::max(), |until| DeliveryId::bounds(until).0.0);
-        if let Some(event) = filter.event {
-            let Some(accepted_at) = self.accepted_at(event).await? else { return Ok(Vec::new()) };
-            let (first, last) = DeliveryId::bounds(accepted_at);
-            (least, greatest) = (least.max(first.0), greatest.min(last.0));
-        }
-        if let Some((first, last)) = filter.deliveries.as_ref().and_then(|ids| ids.iter().min().zip(ids.iter().max())) {
-            (least, greatest) = (least.max(first.0), greatest.min(last.0));
-        }
+        let Some((least, greatest)) = self.bounds_of_resend(filter).await? else { return Ok(Vec::new()) };
         let ids = filter.deliveries.as_ref().map(|ids| ids.iter().map(|id| id.0).collect::<Vec<Uuid>>());
         let (endpoint, event) = (filter.endpoint.map(|id| id.0), filter.event.map(|id| id.0));
         let endpoints: Vec<Uuid> = lifetimes.keys().map(|id| id.0).collect();
@@ -93,14 +91,78 @@ impl Store {
         // Writer connections plan look-ups by index only: the statement joins a short list with partitioned tables.
         let connection = self.writer().await?;
         let rows = connection.query(&statement(filter), &parameters).await?;
-        let read = |row: &tokio_postgres::Row| ResentDelivery {
-            delivery: DeliveryId(row.get("id")),
-            event: EventId(row.get("event_id")),
-            endpoint: EndpointId(row.get("endpoint_id")),
-            attempt: row.get::<_, i32>("attempt").cast_unsigned(),
-        };
         Ok(rows.iter().map(read).collect())
     }
+
+    /// Finds the deliveries that [`Self::resend`] would queue now. Changes nothing.
+    pub async fn resendable(
+        &self,
+        application: ApplicationId,
+        filter: &ResendFilter,
+    ) -> Result<Vec<ResentDelivery>, StoreError> {
+        let Some((least, greatest)) = self.bounds_of_resend(filter).await? else { return Ok(Vec::new()) };
+        let ids = filter.deliveries.as_ref().map(|ids| ids.iter().map(|id| id.0).collect::<Vec<Uuid>>());
+        let (endpoint, event) = (filter.endpoint.map(|id| id.0), filter.event.map(|id| id.0));
+        let (limit, reason) = (row_count(filter.limit), QueueReason::Resent.as_str());
+        let parameters: [&(dyn ToSql + Sync); 8] =
+            [&application.0, &least, &greatest, &ids, &endpoint, &event, &limit, &reason];
+        let rows = self.writer().await?.query(&count_statement(filter), &parameters).await?;
+        Ok(rows.iter().map(read).collect())
+    }
+
+    /// Least and greatest id of the deliveries of a filter; `None` if the event does not exist.
+    async fn bounds_of_resend(&self, filter: &ResendFilter) -> Result<Option<(Uuid, Uuid)>, StoreError> {
+        let mut least = filter.since.map_or(Uuid::nil(), |since| DeliveryId::bounds(since).0.0);
+        let mut greatest = filter.until.map_or(Uuid::max(), |until| DeliveryId::bounds(until).0.0);
+        if let Some(event) = filter.event {
+            let Some(accepted_at) = self.accepted_at(event).await? else { return Ok(None) };
+            let (first, last) = DeliveryId::bounds(accepted_at);
+            (least, greatest) = (least.max(first.0), greatest.min(last.0));
+        }
+        if let Some((first, last)) = filter.deliveries.as_ref().and_then(|ids| ids.iter().min().zip(ids.iter().max())) {
+            (least, greatest) = (least.max(first.0), greatest.min(last.0));
+        }
+        if let Some(before) = filter.before {
+            greatest = greatest.min(Uuid::from_u128(before.0.as_u128().saturating_sub(1)));
+        }
+        if let Some(after) = filter.after {
+            least = least.max(Uuid::from_u128(after.0.as_u128().saturating_add(1)));
+        }
+        Ok(Some((least, greatest)))
+    }
+}
+
+fn read(row: &Row) -> ResentDelivery {
+    ResentDelivery {
+        delivery: DeliveryId(row.get("id")),
+        event: EventId(row.get("event_id")),
+        endpoint: EndpointId(row.get("endpoint_id")),
+        attempt: row.get::<_, i32>("attempt").cast_unsigned(),
+    }
+}
+
+/// Statement that only finds the deliveries of a resend. Parameters: the first eight of a resend.
+fn count_statement(filter: &ResendFilter) -> String {
+    format!(
+        "WITH found AS MATERIALIZED ({})
+SELECT found.id, coalesce(o.event_id, d.event_id) AS event_id, coalesce(o.endpoint_id, d.endpoint_id) AS endpoint_id,
+       coalesce(o.attempt, d.attempt + 1) AS attempt
+FROM found
+LEFT JOIN open_deliveries o ON o.id = found.id
+LEFT JOIN deliveries d ON d.application_id = $1 AND d.id = found.id
+WHERE ($4::uuid[] IS NULL OR $5::uuid IS NULL OR $6::uuid IS NULL OR $8::text IS NULL OR true)
+ORDER BY id DESC",
+        found(filter)
+    )
+}
+
+/// Ids of the deliveries to queue, newest first.
+fn found(filter: &ResendFilter) -> String {
+    format!(
+        "SELECT id FROM (({}) UNION ({})) AS both_tables ORDER BY id DESC LIMIT $7",
+        finished_rows(filter),
+        open_rows(filter)
+    )
 }
 
 /// Statement of a resend. Parameters: application, least id, greatest id, ids, endpoint, event, limit, reason,
@@ -114,7 +176,7 @@ fn statement(filter: &ResendFilter) -> String {
     -- Names each parameter with its type: the conditions below may lack some parameters.
     WHERE p.application_id = $1 AND ($4::uuid[] IS NULL OR $5::uuid IS NULL OR $6::uuid IS NULL OR true)
 ), found AS MATERIALIZED (
-    SELECT id FROM (({}) UNION ({})) AS both_tables ORDER BY id DESC LIMIT $7
+    {}
 ), chosen AS MATERIALIZED (
     SELECT d.id, d.event_id, d.endpoint_id, d.attempt
     FROM found
@@ -145,8 +207,7 @@ UNION ALL
 SELECT o.id, o.event_id, o.endpoint_id, o.attempt FROM found JOIN open_deliveries o ON o.id = found.id
 WHERE o.state = 'queued'
 ORDER BY id DESC",
-        finished_rows(filter),
-        open_rows(filter),
+        found(filter),
         finished_states(filter)
     )
 }
@@ -155,7 +216,11 @@ ORDER BY id DESC",
 /// text holds only applicable conditions. `table` is the alias of `deliveries` or `open_deliveries`.
 fn source(filter: &ResendFilter, name: &str, table: &str) -> String {
     match filter.deliveries {
-        Some(_) => format!("unnest($4) AS named(id) JOIN {name} {table} ON {table}.id = named.id"),
+        // OFFSET keeps the look-up by primary key: the planner would rather walk the rows between the ids.
+        Some(_) => format!(
+            "unnest($4::uuid[]) AS named(id)
+             CROSS JOIN LATERAL (SELECT * FROM {name} x WHERE x.application_id = $1 AND x.id = named.id OFFSET 0) {table}"
+        ),
         None => format!("{name} {table}"),
     }
 }
@@ -166,7 +231,7 @@ fn conditions(filter: &ResendFilter, table: &str) -> String {
     let endpoint = filter.endpoint.map(|_| format!("AND {table}.endpoint_id = $5")).unwrap_or_default();
     let of_event = filter.event.map(|_| format!("AND {table}.event_id = $6")).unwrap_or_default();
     // A request without ids means neither tests nor resent deliveries that are still waiting.
-    let is_named = filter.deliveries.is_some();
+    let is_named = filter.deliveries.is_some() && !filter.is_found;
     let event = if is_named { "e.erased_at IS NULL" } else { "e.erased_at IS NULL AND NOT e.is_test" };
     let again = if is_named || table == "d" { "" } else { "AND o.reason IS DISTINCT FROM $8" };
     format!(

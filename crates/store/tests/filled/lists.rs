@@ -7,24 +7,27 @@ use fanfare_domain::{
         State,
         replay::{ReplayState, Replayed},
     },
+    event::subscription::Subscription,
     ids::{DeliveryId, EndpointId, EventId},
 };
-use fanfare_store::{AttemptFilter, DeliveryFilter, DeliveryRow, NewReplay, ResendFilter, Step, Store, Wanted};
+use fanfare_store::{
+    AttemptFilter, DeliveryFilter, DeliveryRow, EventFilter, EventPlace, NewReplay, ResendFilter, Step, Store, Wanted,
+};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::database::{APPLICATION, Database};
 
 /// Finished deliveries; each tenth has failed.
-const FINISHED: u32 = 200_000;
+pub(super) const FINISHED: u32 = 200_000;
 
 /// Maximum of buffers touched by a page.
-const MAX_BUFFERS: i64 = 2_000;
+pub(super) const MAX_BUFFERS: i64 = 2_000;
 
-const HEALTHY: EndpointId = EndpointId(Uuid::from_u128(1));
-const OTHER: EndpointId = EndpointId(Uuid::from_u128(2));
-const DEAD: EndpointId = EndpointId(Uuid::from_u128(3));
-const PAUSED: EndpointId = EndpointId(Uuid::from_u128(4));
+pub(super) const HEALTHY: EndpointId = EndpointId(Uuid::from_u128(1));
+pub(super) const OTHER: EndpointId = EndpointId(Uuid::from_u128(2));
+pub(super) const DEAD: EndpointId = EndpointId(Uuid::from_u128(3));
+pub(super) const PAUSED: EndpointId = EndpointId(Uuid::from_u128(4));
 
 /// Acceptance of delivery 0; each following delivery was accepted 10 ms later.
 const FIRST_MS: i64 = 1_790_000_000_000;
@@ -73,12 +76,12 @@ ANALYZE;
 ";
 
 /// Runs a query. Returns the result, and the number of touched buffers.
-async fn measured<T>(loaded: &Database, look: impl AsyncFnOnce(Store) -> T) -> (T, i64) {
+pub(super) async fn measured<T>(loaded: &Database, look: impl AsyncFnOnce(Store) -> T) -> (T, i64) {
     let (found, touched) = loaded.measured(look).await;
     (found, touched.buffers)
 }
 
-async fn load() -> Database {
+pub(super) async fn load() -> Database {
     let database = Database::fresh().await;
     let first = Timestamp::from_millisecond(FIRST_MS).expect("a moment");
     database.store.create_partitions(first).await.expect("partitions");
@@ -89,11 +92,11 @@ async fn load() -> Database {
     database
 }
 
-fn delivery(i: u32) -> DeliveryId {
+pub(super) fn delivery(i: u32) -> DeliveryId {
     id(i, 0x8000).map(DeliveryId).expect("an id")
 }
 
-fn event(i: u32) -> EventId {
+pub(super) fn event(i: u32) -> EventId {
     id(i, 0x7000).map(EventId).expect("an id")
 }
 
@@ -119,7 +122,7 @@ async fn page(loaded: &Database, name: &str, filter: DeliveryFilter) -> Vec<Deli
     let (rows, buffers) = measured(loaded, async |store| store.deliveries(APPLICATION, &filter).await).await;
     println!("{name}: {buffers} buffers");
     assert!(buffers <= MAX_BUFFERS, "{name}: {buffers} buffers");
-    let rows = rows.expect(name);
+    let rows = rows.expect(name).deliveries;
     assert!(rows.is_sorted_by(|row, next| row.id > next.id), "{name}: newest first, and once each");
     rows
 }
@@ -139,7 +142,7 @@ async fn deliveries(loaded: &Database) {
     assert_eq!(middle[1].body.as_deref().map(str::len), Some(440));
     for state in State::ALL {
         for endpoint in [None, Some(HEALTHY), Some(OTHER), Some(DEAD), Some(PAUSED)] {
-            let filter = DeliveryFilter { state: Some(state), endpoint, ..unfiltered() };
+            let filter = DeliveryFilter { states: vec![state], endpoint, ..unfiltered() };
             let rows = page(loaded, &format!("{} of {endpoint:?}", state.as_str()), filter).await;
             assert!(rows.iter().all(|row| row.state == state && endpoint.is_none_or(|id| id == row.endpoint)));
             let is_expected = match endpoint {
@@ -215,22 +218,43 @@ async fn attempts_of_slow_receivers(loaded: &Database) {
 }
 
 async fn events(loaded: &Database) {
-    let mut before = None;
-    for kind in [None, Some("usual"), Some("rare")] {
-        let (page, buffers) = measured(loaded, async |store| store.events(APPLICATION, kind, None, 51).await).await;
-        println!("events of type {kind:?}: {buffers} buffers");
+    let types = |text: &str| Some(Subscription::parse(text).expect("a type"));
+    let mut passed = Vec::new();
+    for (name, filter) in [
+        ("all", EventFilter::default()),
+        ("usual", EventFilter { event_type: types("usual"), ..EventFilter::default() }),
+        ("rare", EventFilter { event_type: types("rare"), ..EventFilter::default() }),
+        ("of a prefix", EventFilter { event_type: types("rare.*"), ..EventFilter::default() }),
+        ("unmatched", EventFilter { is_unmatched: true, ..EventFilter::default() }),
+    ] {
+        let filter = EventFilter { limit: 51, ..filter };
+        let (page, buffers) = measured(loaded, async |store| store.events(APPLICATION, &filter).await).await;
+        println!("events, {name}: {buffers} buffers");
         assert!(buffers <= MAX_BUFFERS);
-        let page = page.expect("a look").expect("a page");
-        assert_eq!(
-            (page.events.len(), page.passed.is_some()),
-            if kind == Some("rare") { (0, true) } else { (51, false) }
-        );
-        before = page.passed.or(before);
+        let page = page.expect("a look");
+        assert!(page.events.is_sorted_by(|row, next| row.accepted_at > next.accepted_at), "{name}");
+        assert_eq!(page.events.len(), if ["all", "usual"].contains(&name) { 51 } else { 0 }, "{name}");
+        passed.extend(page.passed);
     }
-    assert_eq!(before, Some(event(FINISHED + 30_000 - 9_999)));
-    let page = loaded.another_store().events(APPLICATION, Some("rare"), Some(event(6_000)), 51).await.expect("a look");
-    let page = page.expect("a page");
-    assert_eq!((page.events.len(), page.passed), (1, None));
+    let behind = event(FINISHED + 30_000 - 9_999);
+    assert_eq!(passed, [EventPlace { accepted_at: behind.accepted_at().expect("a moment"), event: behind }; 3]);
+    let store = loaded.another_store();
+    let place = async |i: u32| store.event_place(event(i)).await.expect("a look");
+    let ids = async |filter: EventFilter| {
+        let page = store.events(APPLICATION, &EventFilter { limit: 51, ..filter }).await.expect("a look");
+        assert_eq!(page.passed, None);
+        page.events.iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    let rare = EventFilter { event_type: types("rare"), before: place(6_000).await, ..EventFilter::default() };
+    assert_eq!(ids(rare.clone()).await, [event(5)]);
+    let moment = |i: u32| event(i).accepted_at();
+    let range = EventFilter { since: moment(3), until: moment(6), ..EventFilter::default() };
+    assert_eq!(ids(range.clone()).await, [event(5), event(4), event(3)]);
+    assert_eq!(ids(EventFilter { event_type: types("rare"), ..range.clone() }).await, [event(5)]);
+    assert_eq!(ids(EventFilter { after: place(4).await, ..range.clone() }).await, [event(5)]);
+    assert_eq!(ids(EventFilter { only: place(4).await, ..range.clone() }).await, [event(4)]);
+    assert_eq!(ids(EventFilter { only: place(7).await, ..range }).await, []);
+    let page = store.events(APPLICATION, &EventFilter { limit: 1, ..rare }).await.expect("a look");
     assert!(page.events[0].fanned_out);
 }
 

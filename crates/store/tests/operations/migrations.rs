@@ -26,7 +26,7 @@ async fn a_plan_names_the_missing_indexes_and_changes_nothing() {
     let forget = "DELETE FROM refinery_schema_history";
     database.connect().await.batch_execute(forget).await.expect("no schema");
     let (migrations, _) = database.store.planned().await.expect("a plan");
-    assert_eq!(migrations.len(), 4, "{migrations:?}");
+    assert_eq!(migrations.len(), 7, "{migrations:?}");
     assert_eq!(migrations[0].name, "V1__schema");
     assert_eq!(migrations[0].purpose, "The schema of the first release. Locks: none on existing tables.");
 }

@@ -23,7 +23,7 @@ use crate::{
 
 /// The default and the longest overlap of a rotation, in seconds. The previous key or secret stays valid meanwhile.
 const OVERLAP: u64 = 24 * 3600;
-const MAX_OVERLAP: u64 = 30 * 24 * 3600;
+pub(crate) const MAX_OVERLAP: u64 = 30 * 24 * 3600;
 
 /// Rotation of a signing secret.
 #[derive(Default, Deserialize, ToSchema)]

@@ -6,10 +6,15 @@ use fanfare_domain::{
     application::EndpointStatus,
     delivery::policy::{Policy, RATES, Schedule, TIMEOUTS},
     dialect::Dialect,
-    endpoint::{header, secret::SigningSecret, url::check_url},
+    endpoint::{
+        header,
+        secret::SigningSecret,
+        url::{UrlFault, check_url},
+    },
 };
 use fanfare_store::{EndpointSettings, OwnHeaders};
 use serde::Deserialize;
+use url::Url;
 use utoipa::ToSchema;
 
 use crate::{
@@ -146,11 +151,24 @@ impl ApiState {
     /// Refuses a URL if the host name now resolves to a forbidden address. An unresolved name passes: each attempt
     /// checks the address again.
     pub(crate) async fn vet(&self, settings: &EndpointSettings) -> Result<(), ApiError> {
-        let Some(url) = settings.url.as_deref().and_then(|url| url.parse().ok()) else { return Ok(()) };
-        match self.client.refusal(&url).await {
+        match settings.url.as_deref().and_then(|url| url.parse().ok()) {
+            Some(url) => self.vet_url(&url).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn vet_url(&self, url: &Url) -> Result<(), ApiError> {
+        match self.client.refusal(url).await {
             Some(reason) => Err(ApiError::new(ErrorCode::InvalidUrl, reason).at("url")),
             None => Ok(()),
         }
+    }
+
+    /// Checks the URL of a test like the URL of a webhook. The attempt is guarded in addition.
+    pub(super) async fn url_to_try(&self, url: &str) -> Result<Url, ApiError> {
+        let url = self.check_url(url)?;
+        self.vet_url(&url).await?;
+        Ok(url)
     }
 
     /// Checks a change without the event types, and without a look-up of the host name.
@@ -160,7 +178,7 @@ impl ApiState {
         }
         let schedule = |waits: Vec<String>| self.check_schedule(&waits, dialect);
         Ok(EndpointSettings {
-            url: change.url.map(|url| self.check_url(&url)).transpose()?,
+            url: change.url.map(|url| self.check_url(&url).map(String::from)).transpose()?,
             event_types: change.events,
             name: change.name,
             status: change.status.map(|status| check_status(&status)).transpose()?,
@@ -196,9 +214,9 @@ impl ApiState {
         ))
     }
 
-    fn check_url(&self, url: &str) -> Result<String, ApiError> {
-        let checked = check_url(url, &self.url_policy);
-        checked.map(String::from).map_err(|fault| ApiError::new(ErrorCode::InvalidUrl, fault.to_string()).at("url"))
+    fn check_url(&self, url: &str) -> Result<Url, ApiError> {
+        let invalid = |fault: UrlFault| ApiError::new(ErrorCode::InvalidUrl, fault.to_string()).at("url");
+        check_url(url, &self.url_policy).map_err(invalid)
     }
 }
 

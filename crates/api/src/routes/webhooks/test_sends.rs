@@ -13,7 +13,7 @@ use fanfare_domain::{
         catalogue::{Catalogue, EMPTY_SAMPLE, nearest},
         with_suggestion,
     },
-    ids::{DeliveryId, EventId, LeaseId},
+    ids::{DeliveryId, EndpointId, EventId, LeaseId},
 };
 use fanfare_outbound::{Probe, Request};
 use fanfare_service::trace_of;
@@ -52,6 +52,8 @@ pub struct New {
     #[serde(default, deserialize_with = "even_null")]
     #[schema(value_type = Value)]
     pub data: Option<Box<RawValue>>,
+    /// Another URL for this test, to try a change before saving. Default: the webhook's URL.
+    pub url: Option<String>,
 }
 
 /// Result of a test.
@@ -116,18 +118,15 @@ pub async fn send(
 ) -> Result<Answer<TestResult>, ApiError> {
     let row = api.endpoint(&authorized, &webhook).await?;
     let rules = api.rules_of(&authorized).await?;
+    let url = match &new.url {
+        Some(url) => Some(api.url_to_try(url).await?),
+        None => None,
+    };
     let (event_type, data) = type_and_data(new, &row.event_types, &rules.catalogue)?;
-    // The test must use settings that were changed a moment ago.
-    if !api.directory.refresh().await {
-        let message = "the settings of the webhook cannot be read now: try again later";
-        return Err(ApiError::new(ErrorCode::DatabaseUnavailable, message).retry_after(5));
+    let (application, mut endpoint) = api.current_endpoint(&authorized, row.id).await?;
+    if let Some(url) = url {
+        endpoint = Arc::new(Endpoint { url, ..Endpoint::clone(&endpoint) });
     }
-    // The database has the webhook. If the directory lacks the webhook, this process cannot read the settings, or the
-    // webhook was deleted just now.
-    let is_unreadable = api.directory.is_unreadable(authorized.application);
-    let gone = || if is_unreadable { ApiError::unreadable_application() } else { no_such_webhook() };
-    let application = api.directory.application(authorized.application).ok_or_else(gone)?;
-    let endpoint = Arc::clone(application.endpoint(row.id).ok_or_else(gone)?);
     let new = test_event(&application, event_type, data, api.store.now())?;
     let permit = api.test_sends.begin(authorized.application)?;
     // A separate task records the test even if the client hangs up.
@@ -203,6 +202,25 @@ fn test_event(
 }
 
 impl ApiState {
+    /// The webhook with the present settings, even if changed a moment ago.
+    pub(super) async fn current_endpoint(
+        &self,
+        authorized: &AuthorizedApplication,
+        webhook: EndpointId,
+    ) -> Result<(Arc<Application>, Arc<Endpoint>), ApiError> {
+        if !self.directory.refresh().await {
+            let message = "the settings of the webhook cannot be read now: try again later";
+            return Err(ApiError::new(ErrorCode::DatabaseUnavailable, message).retry_after(5));
+        }
+        // The database has the webhook. If the directory lacks the webhook, this process cannot read the settings, or
+        // the webhook was deleted just now.
+        let is_unreadable = self.directory.is_unreadable(authorized.application);
+        let gone = || if is_unreadable { ApiError::unreadable_application() } else { no_such_webhook() };
+        let application = self.directory.application(authorized.application).ok_or_else(gone)?;
+        let endpoint = Arc::clone(application.endpoint(webhook).ok_or_else(gone)?);
+        Ok((application, endpoint))
+    }
+
     async fn send(&self, endpoint: &Arc<Endpoint>, new: &NewEvent) -> (AttemptRecord, Probe) {
         let started_at = self.store.now();
         let delivery = DeliveryId::derive(new.accepted_at, new.event.id, endpoint.id);
@@ -279,7 +297,7 @@ impl TestResult {
 }
 
 /// Hides the values of the endpoint's own headers: a value may be a credential.
-fn shown(headers: Vec<(String, String)>, own: &HeaderMap) -> Vec<(String, String)> {
+pub(crate) fn shown(headers: Vec<(String, String)>, own: &HeaderMap) -> Vec<(String, String)> {
     let is_own = |name: &str| name.parse::<HeaderName>().is_ok_and(|name| own.contains_key(name));
     let show = |(name, value): (String, String)| if is_own(&name) { (name, "…".to_owned()) } else { (name, value) };
     headers.into_iter().map(show).collect()

@@ -1,0 +1,45 @@
+//! The pages of one application, in the console and in the portal.
+
+mod changes;
+mod deliveries;
+mod event_types;
+mod events;
+mod overview;
+mod portal;
+mod replays;
+mod search;
+mod settings;
+mod webhooks;
+mod why;
+
+use axum::routing::{get, post};
+
+use crate::{Console, routes::list::Routes};
+
+/// The pages below `/console/{app}` and below `/portal/{app}`.
+pub(crate) fn routes() -> Routes<Console> {
+    Routes::new()
+        .route("/", get(overview::show))
+        .route("/changes", get(changes::list))
+        .route("/search", get(search::show))
+        .route("/settings", get(settings::form).post(settings::save))
+        .route("/deliveries", get(deliveries::list))
+        .route("/deliveries/resend", get(deliveries::ask_many).post(deliveries::resend_many))
+        .route("/deliveries/{delivery}", get(deliveries::show))
+        .route("/deliveries/{delivery}/resend", post(deliveries::resend))
+        .route("/events", get(events::list))
+        .route("/events/{event}", get(events::show))
+        .route("/replays", get(replays::list))
+        .route("/replays/new", get(replays::ask).post(replays::start))
+        .route("/replays/{replay}", get(replays::show))
+        .route("/replays/{replay}/{action}", post(replays::steer))
+        .route("/events/{event}/send", post(why::send_there))
+        .route("/why", get(why::show))
+        .route("/event-types", get(event_types::list))
+        .route("/event-types/describe", get(event_types::ask).post(event_types::describe))
+        .route("/event-types/{name}/remove", post(event_types::remove))
+        .route("/events/{event}/erase", get(events::ask_erasure).post(events::erase))
+        .route("/portal", get(portal::show).post(portal::create))
+        .route("/portal/{session}/end", post(portal::end))
+        .merge(webhooks::routes())
+}

@@ -1,0 +1,167 @@
+//! The delivery log, a delivery with its timeline, and the resend of one or many.
+
+mod resend;
+mod timeline;
+
+use askama::Template;
+use axum::{extract::State, response::Response};
+use fanfare_api::{
+    http::{
+        error::ApiError,
+        parameters::{Path, Query},
+    },
+    routes::{
+        deliveries::{self, Delivery, DeliveryDetail},
+        events,
+    },
+};
+use fanfare_domain::{delivery::outcome::Outcome, session::Right};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::{
+    Console,
+    frame::{
+        Frame,
+        body::BodyView,
+        fault::Fault,
+        filters,
+        form::{self, Fields, with_parameter},
+        marks,
+        place::Place,
+        respond::page,
+        words,
+    },
+};
+
+pub(crate) use resend::{ask_many, resend, resend_many};
+use timeline::Point;
+
+/// The choices of the log's filter by state.
+const STATES: [&str; 7] = ["failed", "scheduled", "queued", "held", "skipped", "delivered", "sending"];
+
+/// Parameters of the log's filter.
+const FILTERS: [&str; 9] = ["state", "type", "webhook", "status", "outcome", "reason", "contains", "since", "until"];
+
+#[derive(Template)]
+#[template(path = "application/deliveries/log.html")]
+struct Log {
+    frame: Frame,
+    deliveries: Vec<Delivery>,
+    filter: Fields,
+    searched_until: Option<Timestamp>,
+    next: Option<String>,
+    /// Address of the page that resends the deliveries of this filter.
+    resend: String,
+}
+
+impl Log {
+    fn is_filtered(&self) -> bool {
+        FILTERS.iter().any(|name| self.filter.given(name).is_some())
+    }
+
+    /// True if a resend of exactly the shown set makes sense.
+    fn is_resendable(&self) -> bool {
+        self.is_filtered()
+            && !self.deliveries.is_empty()
+            && !self.filter.has("state", "sending")
+            && self.frame.may(&Right::Resend)
+    }
+
+    /// The set in words: "failed deliveries of order.*".
+    fn set(&self) -> String {
+        let mut words = match self.filter.given("state") {
+            Some(state) => format!("{} deliveries", state.replace(',', " or ")),
+            None => "deliveries".to_owned(),
+        };
+        for (name, before) in [("type", "of type"), ("status", "answered"), ("reason", "with the reason")] {
+            if let Some(value) = self.filter.given(name) {
+                words.push_str(&format!(" {before} {value}"));
+            }
+        }
+        words
+    }
+}
+
+/// Refuses a search of payloads to a session that may not see payloads: the hits would tell the payloads.
+fn check_contains(place: &Place, fields: &Fields) -> Result<(), ApiError> {
+    if fields.given("contains").is_some() { place.visitor.require(Right::Payloads) } else { Ok(()) }
+}
+
+/// Lists deliveries.
+pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
+    let address = &place.visitor.address;
+    check_contains(&place, &Fields::of_address(address))?;
+    let found = deliveries::list(State(console.api), place.authorized(), Query(form::query(address)?)).await?;
+    let shown = Log {
+        frame: place.frame("Delivery log").live().call(form::call("/deliveries", address)),
+        filter: Fields::of_address(address),
+        searched_until: found.searched_until,
+        next: found.next.map(|before| with_parameter(address, "before", &before)),
+        resend: form::call(&format!("{}/deliveries/resend", place.base), address),
+        deliveries: found.data,
+    };
+    page(&place.visitor, &shown)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Named {
+    pub(super) delivery: String,
+}
+
+#[derive(Template)]
+#[template(path = "application/deliveries/delivery.html")]
+struct Shown {
+    frame: Frame,
+    delivery: Delivery,
+    key: Option<String>,
+    is_erased: bool,
+    points: Vec<Point>,
+    body: Option<BodyView>,
+    exact: String,
+    indented: String,
+    whole: String,
+}
+
+impl Shown {
+    /// True if the delivery can be sent again.
+    fn is_resendable(&self) -> bool {
+        self.delivery.state != "sending" && !self.is_erased && self.frame.may(&Right::Resend)
+    }
+
+    /// The word of the button: a delivery that waits is sent before its time.
+    fn resend(&self) -> &'static str {
+        match self.delivery.state {
+            "scheduled" | "queued" | "held" => "Send now",
+            _ => "Resend",
+        }
+    }
+}
+
+/// Shows a delivery.
+pub(crate) async fn show(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+) -> Result<Response, Fault> {
+    let call = format!("/deliveries/{}", named.delivery);
+    let found = deliveries::show(State(console.api.clone()), place.authorized(), Path(named.delivery)).await?.data;
+    let DeliveryDetail { delivery, body, attempts } = found;
+    let event =
+        events::show(State(console.api), place.authorized(), Path(delivery.event.to_string())).await?.data.event;
+    let address = &place.visitor.address;
+    let shows_bodies = place.visitor.may(Right::Payloads);
+    let is_erased = event.erased_at.is_some();
+    let shown = Shown {
+        frame: place.frame("Delivery").live().call(call),
+        key: event.key.filter(|_| place.visitor.may(Right::Keys)),
+        points: timeline::points(&delivery, attempts, shows_bodies),
+        body: (shows_bodies && !is_erased).then(|| BodyView::new(&body, address)),
+        exact: with_parameter(address, "form", ""),
+        indented: with_parameter(address, "form", "indented"),
+        whole: with_parameter(address, "body", "whole"),
+        is_erased,
+        delivery,
+    };
+    page(&place.visitor, &shown)
+}

@@ -1,0 +1,137 @@
+//! Resends: of a delivery, and of exactly the deliveries of a filter.
+
+use askama::Template;
+use axum::{body::Bytes, extract::State, response::Response};
+use fanfare_api::{
+    http::{
+        body::{JsonBody, from_value},
+        error::ApiError,
+        parameters::Path,
+    },
+    routes::resend::{self, ManyResent},
+};
+use fanfare_domain::session::Right;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::{FILTERS, Named, check_contains};
+use crate::{
+    Console,
+    frame::{
+        Frame,
+        fault::Fault,
+        filters,
+        form::{Fields, call},
+        marks,
+        place::Place,
+        respond::{back_to, page_with},
+    },
+};
+
+/// The highest number of deliveries in a resend; above, a replay is better.
+const MOST: usize = 1000;
+
+/// Resends a delivery.
+pub(crate) async fn resend(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+) -> Result<Response, Fault> {
+    let to = format!("{}/deliveries/{}?done=resent", place.base, named.delivery);
+    let (api, authorized) = (console.api.clone(), place.authorized());
+    let work =
+        async move { resend::delivery(State(api), authorized, Path(named.delivery)).await.map(|done| done.data) };
+    place.change(&console, Right::Resend, ("resend_delivery", Value::Null), work).await?;
+    Ok(back_to(to))
+}
+
+#[derive(Template)]
+#[template(path = "application/deliveries/resend.html")]
+struct Ask {
+    frame: Frame,
+    counted: usize,
+    has_more: bool,
+    searched_until: Option<Timestamp>,
+    fields: Fields,
+    conditions: Vec<(&'static str, String)>,
+    log: String,
+    replay: String,
+}
+
+/// Shows how many deliveries of the filter would be sent.
+pub(crate) async fn ask_many(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
+    let fields = Fields::of_address(&place.visitor.address);
+    question(&console, &place, fields).await
+}
+
+async fn question(console: &Console, place: &Place, fields: Fields) -> Result<Response, Fault> {
+    place.visitor.require(Right::Resend)?;
+    check_contains(place, &fields)?;
+    let mut asked = filter(&fields);
+    asked.insert("count_only".to_owned(), Value::from(true));
+    let filter = from_value(&Value::Object(asked))?;
+    let counted = resend::deliveries(State(console.api.clone()), place.authorized(), JsonBody(filter)).await?.data;
+    let conditions = FILTERS.iter().filter_map(|name| Some((*name, fields.given(name)?.to_owned()))).collect();
+    let parameters = parameters(&fields);
+    let shown = Ask {
+        frame: place.frame("Resend deliveries"),
+        counted: counted.resent,
+        has_more: counted.has_more,
+        searched_until: counted.searched_until,
+        conditions,
+        log: call(&format!("{}/deliveries", place.base), &format!("?{parameters}")),
+        replay: call(&format!("{}/replays/new", place.base), &format!("?{parameters}")),
+        fields,
+    };
+    page_with(shown.fields.status(), &place.visitor, &shown)
+}
+
+/// Resends the deliveries of the filter, if the typed number is still their number.
+pub(crate) async fn resend_many(State(console): State<Console>, place: Place, body: Bytes) -> Result<Response, Fault> {
+    let fields = Fields::of_body(&body);
+    let expected: Option<usize> = fields.given("expected").and_then(|text| text.parse().ok());
+    let Some(expected) = expected.filter(|_| fields.given("confirm") == fields.given("expected")) else {
+        let error = ApiError::invalid("confirm", "must be the number of deliveries");
+        return question(&console, &place, fields.refused(error)).await;
+    };
+    check_contains(&place, &fields)?;
+    let mut asked = filter(&fields);
+    asked.insert("limit".to_owned(), Value::from(expected.clamp(1, MOST)));
+    let asked = Value::Object(asked);
+    let filter = from_value(&asked)?;
+    let (api, authorized) = (console.api.clone(), place.authorized());
+    let work =
+        async move { resend::deliveries(State(api), authorized, JsonBody(filter)).await.map(|done| Done(done.data)) };
+    let Done(done) = place.change(&console, Right::Resend, ("resend_deliveries", asked), work).await?;
+    let parameters = parameters(&fields);
+    Ok(back_to(format!("{}/deliveries?{parameters}&done=resent&n={}", place.base, done.resent)))
+}
+
+/// The result of a resend. The audit log keeps the ids of the deliveries.
+struct Done(ManyResent);
+
+impl serde::Serialize for Done {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.deliveries.serialize(serializer)
+    }
+}
+
+/// The API's filter of the form's fields. Without a state, the log shows all states, and a resend all but `sending`.
+fn filter(fields: &Fields) -> Map<String, Value> {
+    let given = |name: &str| Some((name.to_owned(), Value::from(fields.given(name)?)));
+    let names = FILTERS.into_iter().chain(["event", "before"]);
+    let mut filter: Map<String, Value> = names.filter_map(given).collect();
+    filter.entry("state").or_insert(Value::from("failed,skipped,delivered,scheduled,queued,held"));
+    filter
+}
+
+/// The filter as parameters of an address.
+fn parameters(fields: &Fields) -> String {
+    let mut kept = url::form_urlencoded::Serializer::new(String::new());
+    for name in FILTERS.into_iter().chain(["event"]) {
+        if let Some(value) = fields.given(name) {
+            kept.append_pair(name, value);
+        }
+    }
+    kept.finish()
+}

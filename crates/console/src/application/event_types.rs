@@ -1,0 +1,154 @@
+//! Event types: the catalogue of the application, descriptions, and samples as real events.
+
+use askama::Template;
+use axum::{body::Bytes, extract::State, response::Response};
+use fanfare_api::{
+    http::{
+        body::{JsonBody, from_value},
+        error::ApiError,
+        paging::PageQuery,
+        parameters::{Path, Query},
+    },
+    routes::event_types::{self, DescribedType},
+};
+use fanfare_domain::session::Right;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    Console,
+    frame::{
+        Frame,
+        body::indented,
+        fault::Fault,
+        filters,
+        form::Fields,
+        place::Place,
+        respond::{back_to, page, page_with},
+    },
+};
+
+/// The types of a category.
+struct Group {
+    category: Option<String>,
+    types: Vec<DescribedType>,
+}
+
+#[derive(Template)]
+#[template(path = "application/event_types/list.html")]
+struct List {
+    frame: Frame,
+    groups: Vec<Group>,
+    next: Option<String>,
+}
+
+impl List {
+    fn sample(&self, described: &DescribedType) -> Option<String> {
+        described.sample.as_ref().map(|sample| indented(sample.get()))
+    }
+}
+
+/// Lists the event types by category.
+pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
+    let before = Fields::of_address(&place.visitor.address).given("before").map(str::to_owned);
+    let paging = PageQuery { before, limit: Some(100) };
+    let found = event_types::list(State(console.api), place.authorized(), Query(paging)).await?;
+    let shown = List {
+        frame: place.frame("Event types").call("/event-types"),
+        next: found.next.map(|before| crate::frame::form::with_parameter(&place.visitor.address, "before", &before)),
+        groups: grouped(found.data),
+    };
+    page(&place.visitor, &shown)
+}
+
+/// Groups types by category, in the order of the first type of each category.
+fn grouped(types: Vec<DescribedType>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for described in types {
+        match groups.iter_mut().find(|group| group.category == described.category) {
+            Some(group) => group.types.push(described),
+            None => groups.push(Group { category: described.category.clone(), types: vec![described] }),
+        }
+    }
+    groups
+}
+
+#[derive(Template)]
+#[template(path = "application/event_types/describe.html")]
+struct Describe {
+    frame: Frame,
+    fields: Fields,
+}
+
+/// Shows the form for a description.
+pub(crate) async fn ask(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
+    place.visitor.require(Right::Operate)?;
+    let mut fields = Fields::of_address(&place.visitor.address);
+    if let Some(name) = fields.given("name").map(str::to_owned) {
+        let paging = PageQuery { before: None, limit: Some(100) };
+        let found = event_types::list(State(console.api), place.authorized(), Query(paging)).await?;
+        if let Some(known) = found.data.into_iter().find(|known| known.name == name) {
+            let sample = known.sample.map(|sample| indented(sample.get())).unwrap_or_default();
+            fields = fields
+                .with("category", known.category.unwrap_or_default())
+                .with("description", known.description.unwrap_or_default())
+                .with("sample", sample);
+        }
+    }
+    form(&place, fields)
+}
+
+fn form(place: &Place, fields: Fields) -> Result<Response, Fault> {
+    let shown = Describe { frame: place.frame("Describe an event type"), fields };
+    page_with(shown.fields.status(), &place.visitor, &shown)
+}
+
+/// Describes an event type.
+pub(crate) async fn describe(State(console): State<Console>, place: Place, body: Bytes) -> Result<Response, Fault> {
+    let fields = Fields::of_body(&body);
+    let done = match request(&fields) {
+        Ok((asked, new)) => {
+            let (api, authorized) = (console.api.clone(), place.authorized());
+            let work =
+                async move { event_types::create(State(api), authorized, JsonBody(new)).await.map(|made| made.0) };
+            place.change(&console, Right::Operate, ("describe_event_type", asked), work).await.map(|_| ())
+        }
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(()) => Ok(back_to(format!("{}/event-types?done=described", place.base))),
+        Err(error) => form(&place, fields.refused(error)),
+    }
+}
+
+fn request(fields: &Fields) -> Result<(Value, event_types::New), ApiError> {
+    let mut asked = json!({ "name": fields.value("name").trim() });
+    for name in ["category", "description"] {
+        if let Some(text) = fields.given(name) {
+            asked[name] = Value::from(text);
+        }
+    }
+    if let Some(sample) = fields.given("sample") {
+        let parsed = serde_json::from_str(sample);
+        asked["sample"] = parsed.map_err(|error| ApiError::invalid("sample", format!("must be JSON: {error}")))?;
+    }
+    let new = from_value(&asked)?;
+    Ok((asked, new))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Named {
+    name: String,
+}
+
+/// Removes a description.
+pub(crate) async fn remove(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+) -> Result<Response, Fault> {
+    let (api, authorized) = (console.api.clone(), place.authorized());
+    let work = async move { event_types::delete(State(api), authorized, Path(named.name)).await.map(|done| done.data) };
+    place.change(&console, Right::Operate, ("remove_event_type", Value::Null), work).await?;
+    Ok(back_to(format!("{}/event-types?done=removed", place.base)))
+}

@@ -1,0 +1,158 @@
+//! Events: the list, an event with its deliveries, and the erasure.
+
+use askama::Template;
+use axum::{body::Bytes, extract::State, response::Response};
+use fanfare_api::{
+    http::{
+        error::ApiError,
+        parameters::{Path, Query},
+    },
+    routes::{
+        deliveries::Delivery,
+        events::{self, Event, EventDetail},
+    },
+};
+use fanfare_domain::session::Right;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    Console,
+    frame::{
+        Frame,
+        body::BodyView,
+        fault::Fault,
+        filters,
+        form::{self, Fields, with_parameter},
+        marks,
+        place::Place,
+        respond::{back_to, page, page_with},
+    },
+};
+
+#[derive(Template)]
+#[template(path = "application/events/events.html")]
+struct Events {
+    frame: Frame,
+    events: Vec<Event>,
+    filter: Fields,
+    searched_until: Option<jiff::Timestamp>,
+    next: Option<String>,
+    command: String,
+}
+
+impl Events {
+    fn is_filtered(&self) -> bool {
+        ["type", "key", "since", "until", "unmatched"].iter().any(|name| self.filter.given(name).is_some())
+    }
+}
+
+/// Lists events.
+pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
+    let address = &place.visitor.address;
+    let found = events::list(State(console.api), place.authorized(), Query(form::query(address)?)).await?;
+    let frame = place.frame("Events").live().call(form::call("/events", address));
+    let shown = Events {
+        command: publish_command(&frame),
+        frame,
+        filter: Fields::of_address(address),
+        searched_until: found.searched_until,
+        next: found.next.map(|before| with_parameter(address, "before", &before)),
+        events: found.data,
+    };
+    page(&place.visitor, &shown)
+}
+
+/// The command that publishes an event, for a page without events.
+pub(crate) fn publish_command(frame: &Frame) -> String {
+    let (api, application) = (&frame.api, frame.application.as_ref().map_or("", |shown| shown.id.as_str()));
+    format!(
+        "curl '{api}/events?application={application}' -H \"Authorization: Bearer $KEY\" \\\n  \
+         -H 'Content-Type: application/json' -d '{{\"type\": \"order.created\", \"data\": {{\"order\": 1}}}}'"
+    )
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Named {
+    event: String,
+}
+
+#[derive(Template)]
+#[template(path = "application/events/event.html")]
+struct Shown {
+    frame: Frame,
+    event: Event,
+    deliveries: Vec<Delivery>,
+    body: Option<BodyView>,
+    exact: String,
+    indented: String,
+    whole: String,
+}
+
+/// Shows an event, where it went, and its body.
+pub(crate) async fn show(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+) -> Result<Response, Fault> {
+    let EventDetail { event, deliveries } =
+        events::show(State(console.api), place.authorized(), Path(named.event)).await?.data;
+    let address = &place.visitor.address;
+    let payload = event.payload.as_ref().filter(|_| place.visitor.may(Right::Payloads));
+    let shown = Shown {
+        frame: place.frame("Event").live().call(format!("/events/{}", event.id)),
+        body: payload.map(|payload| BodyView::new(payload.get(), address)),
+        exact: with_parameter(address, "form", ""),
+        indented: with_parameter(address, "form", "indented"),
+        whole: with_parameter(address, "body", "whole"),
+        event,
+        deliveries,
+    };
+    page(&place.visitor, &shown)
+}
+
+#[derive(Template)]
+#[template(path = "application/events/erase.html")]
+struct Erase {
+    frame: Frame,
+    event: Event,
+    deliveries: usize,
+    fields: Fields,
+}
+
+/// Shows the consequences of an erasure.
+pub(crate) async fn ask_erasure(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+) -> Result<Response, Fault> {
+    erasure_page(&console, &place, named.event, Fields::default()).await
+}
+
+async fn erasure_page(console: &Console, place: &Place, event: String, fields: Fields) -> Result<Response, Fault> {
+    place.visitor.require(Right::Operate)?;
+    let found = events::show(State(console.api.clone()), place.authorized(), Path(event)).await?.data;
+    let shown =
+        Erase { frame: place.frame("Erase the event"), event: found.event, deliveries: found.deliveries.len(), fields };
+    let status = shown.fields.status();
+    page_with(status, &place.visitor, &shown)
+}
+
+/// Erases an event whose type was typed.
+pub(crate) async fn erase(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+    body: Bytes,
+) -> Result<Response, Fault> {
+    let fields = Fields::of_body(&body);
+    let found = events::show(State(console.api.clone()), place.authorized(), Path(named.event.clone())).await?.data;
+    if fields.value("confirm").trim() != found.event.event_type {
+        let error = ApiError::invalid("confirm", "must be the event's type");
+        return erasure_page(&console, &place, named.event, fields.refused(error)).await;
+    }
+    let (api, authorized, event) = (console.api.clone(), place.authorized(), named.event.clone());
+    let work = async move { events::erase(State(api), authorized, Path(event)).await.map(|answer| answer.data) };
+    place.change(&console, Right::Operate, ("erase_event", Value::Null), work).await?;
+    Ok(back_to(format!("{}/events/{}?done=erased", place.base, named.event)))
+}

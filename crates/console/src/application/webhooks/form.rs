@@ -1,0 +1,109 @@
+//! The form of a webhook, for a new and for a known webhook.
+
+use axum::extract::State;
+use fanfare_api::{
+    http::{
+        body::{JsonBody, from_value},
+        error::ApiError,
+        paging::PageQuery,
+        parameters::Query,
+    },
+    routes::{
+        event_types::{self, DescribedType},
+        webhooks::preview::{self, CheckedUrl, CountedEvents},
+    },
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Console,
+    application::webhooks::picker::{Picker, subscriptions},
+    frame::{form::Fields, marks, place::Place},
+};
+
+/// The content of the form.
+pub(crate) struct WebhookForm {
+    pub(crate) fields: Fields,
+    pub(crate) picker: Picker,
+    pub(crate) checked: Checked,
+    /// True before the webhook is created.
+    pub(crate) is_new: bool,
+    /// Names of the present headers.
+    pub(crate) headers: String,
+}
+
+/// Result of the checks that the form asks for.
+#[derive(Default)]
+pub(crate) struct Checked {
+    pub(crate) url: Option<CheckedUrl>,
+    pub(crate) events: Option<CountedEvents>,
+}
+
+impl WebhookForm {
+    pub(crate) fn new(described: &[DescribedType], fields: Fields) -> Self {
+        let picker = Picker::new(described, &fields);
+        Self { picker, fields, checked: Checked::default(), is_new: true, headers: String::new() }
+    }
+
+    /// The form of a known webhook with these headers.
+    pub(crate) fn of_known(self, headers: &[String]) -> Self {
+        Self { is_new: false, headers: headers.join(", "), ..self }
+    }
+
+    /// Adds the result of the checks.
+    pub(crate) fn checked(self, checked: Checked) -> Self {
+        Self { checked, ..self }
+    }
+
+    /// True if the further settings are shown open: a field has a value or an error.
+    pub(crate) fn has_more(&self) -> bool {
+        const MORE: [&str; 8] =
+            ["secret", "schedule", "timeout_ms", "rate_per_second", "headers", "email", "paused", "trace_context"];
+        MORE.iter().any(|name| self.fields.given(name).is_some() || self.fields.error_of(name).is_some())
+    }
+}
+
+/// The number of matched events, as a sentence.
+pub(crate) fn counted_in_words(counted: &CountedEvents) -> String {
+    if counted.of == 0 {
+        return "No event was published yet.".to_owned();
+    }
+    format!(
+        "This endpoint would have got {} of the last {} events, {} in the last hour.",
+        marks::number(&counted.matched),
+        marks::number(&counted.of),
+        marks::number(&counted.matched_last_hour)
+    )
+}
+
+/// All described event types.
+pub(crate) async fn described(console: &Console, place: &Place) -> Result<Vec<DescribedType>, ApiError> {
+    let mut all = Vec::new();
+    let mut before = None;
+    loop {
+        let paging = PageQuery { before, limit: Some(100) };
+        let page = event_types::list(State(console.api.clone()), place.authorized(), Query(paging)).await?;
+        all.extend(page.data);
+        before = page.next;
+        if before.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Checks the URL and the subscriptions of the form, if given.
+pub(crate) async fn check(
+    console: &Console,
+    place: &Place,
+    fields: &Fields,
+    described: &[DescribedType],
+) -> Result<Checked, ApiError> {
+    let events = subscriptions(described, fields);
+    let asked = json!({
+        "url": fields.given("url"),
+        "events": if events.is_empty() { Value::Null } else { Value::from(events) },
+    });
+    let body = JsonBody(from_value(&asked)?);
+    let found = preview::show(State(console.api.clone()), place.authorized(), body).await?.data;
+    Ok(Checked { url: found.url, events: found.events })
+}

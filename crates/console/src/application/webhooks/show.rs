@@ -1,0 +1,247 @@
+//! The page of a webhook: state, diagnosis, chart, attempts, settings, changes and actions.
+
+mod diagnosis;
+
+use askama::Template;
+use axum::{extract::State, response::Response};
+use fanfare_api::{
+    http::{
+        authentication::Scope,
+        error::ApiError,
+        parameters::{Path, Query},
+    },
+    routes::{
+        attempts::{self, AttemptLog, AttemptsQuery},
+        audit_log::{self, Shown as Change},
+        overview::stats::{self, Stats, StatsBucket, StatsQuery},
+        webhooks::{
+            Webhook,
+            backlog::{self, Backlog},
+            health::{self, WebhookHealth},
+        },
+    },
+};
+use fanfare_domain::{session::Right, time::saturating_add};
+use jiff::Timestamp;
+
+use crate::{
+    Console,
+    application::webhooks::{
+        Named, find, in_words,
+        secret::overlap,
+        show::diagnosis::{Drain, Facts, attempt_in_words, diagnosis, drain_in_words},
+        title,
+    },
+    frame::{Frame, chart, fault::Fault, filters, marks, place::Place, respond::page},
+};
+
+/// Length of a bar of the chart.
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// Actions of the audit log that change nothing.
+const NO_CHANGES: [&str; 3] = ["test_webhook", "verify_signature", "preview_webhook"];
+
+/// Number of changes on the page.
+const MAX_CHANGES: usize = 5;
+
+#[derive(Template)]
+#[template(path = "application/webhooks/show.html")]
+struct Shown {
+    frame: Frame,
+    title: String,
+    webhook: Webhook,
+    health: WebhookHealth,
+    backlog: Option<Backlog>,
+    stats: Stats,
+    chart: marks::Mark,
+    attempts: Vec<AttemptLog>,
+    changes: Vec<Change>,
+    diagnosis: Vec<String>,
+    /// Number of held deliveries, and the time of their drain.
+    held: Option<String>,
+    drain: Option<Drain>,
+    overlap: Option<Timestamp>,
+}
+
+impl Shown {
+    /// Waiting deliveries of a webhook that is not paused.
+    fn waiting(&self) -> i64 {
+        if self.webhook.status == "paused" { 0 } else { self.backlog.as_ref().map_or(0, |backlog| backlog.queued) }
+    }
+
+    /// Held deliveries of a paused webhook.
+    fn held(&self) -> i64 {
+        self.webhook.held.as_ref().map_or(0, |held| held.deliveries)
+    }
+
+    /// The share of taken attempts in percent.
+    fn taken(&self) -> String {
+        let (taken, failed) = (self.stats.total.taken, self.stats.total.failed);
+        let tenths = (taken * 1000).checked_div(taken + failed);
+        tenths.map_or_else(|| "–".to_owned(), |tenths| format!("{}.{} %", tenths / 10, tenths % 10))
+    }
+
+    /// The failures of the day by kind, the most frequent first.
+    fn failures(&self) -> String {
+        let kinds = &self.stats.total.failures;
+        let mut kinds = [
+            ("3xx", kinds.status_3xx),
+            ("4xx", kinds.status_4xx),
+            ("5xx", kinds.status_5xx),
+            ("timeout", kinds.timed_out),
+            ("no connection", kinds.no_connection),
+            ("TLS", kinds.tls_failed),
+            ("forbidden address", kinds.address_forbidden),
+            ("unknown", kinds.unknown),
+            ("other", kinds.other),
+        ]
+        .to_vec();
+        kinds.retain(|(_, number)| *number > 0);
+        kinds.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
+        let kinds: Vec<String> = kinds.iter().map(|(kind, number)| format!("{kind} ×{number}")).collect();
+        if kinds.is_empty() { "none".to_owned() } else { kinds.join(" · ") }
+    }
+
+    /// The median and the 95th percentile of the answer time.
+    fn answer_times(&self) -> Option<(String, String)> {
+        // Durations of attempts are far below the limit of the number.
+        let took = |milliseconds: f64| marks::took(milliseconds as u64);
+        self.stats.total.duration.map(|duration| (took(duration.p50_ms), took(duration.p95_ms)))
+    }
+
+    fn timeout(&self) -> String {
+        let own = self.webhook.timeout_ms.and_then(|timeout| u64::try_from(timeout).ok());
+        own.map_or_else(|| "the usual".to_owned(), marks::took)
+    }
+
+    /// The reason of the backlog in words.
+    fn reason(&self) -> String {
+        self.backlog.as_ref().map(|backlog| backlog.reason.replace('_', " ")).unwrap_or_default()
+    }
+
+    fn result(&self, attempt: &AttemptLog) -> String {
+        attempt_in_words(attempt)
+    }
+}
+
+/// Shows a webhook.
+pub(crate) async fn show(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+) -> Result<Response, Fault> {
+    let found = Found::read(&console, &place, &named.webhook).await?;
+    let Found { webhook, health, backlog, stats, attempts, changes } = found;
+    let facts =
+        Facts { webhook: &webhook, health: &health, backlog: backlog.as_ref(), attempts: &attempts, changes: &changes };
+    let diagnosis = diagnosis(&facts);
+    let answer_ms = stats.total.duration.map(|duration| duration.p50_ms);
+    let held = webhook.held.as_ref().map(|held| drain_in_words(held.deliveries, webhook.rate_per_second, answer_ms));
+    let was_held = draining(&place.visitor.address);
+    let queued = backlog.as_ref().map_or(0, |backlog| backlog.queued);
+    let shown = Shown {
+        frame: place
+            .frame("Webhook")
+            .live()
+            .call(format!("/webhooks/{}", named.webhook))
+            .call(format!("/webhooks/{}/health", named.webhook)),
+        title: title(webhook.name.as_deref(), &webhook.url),
+        drain: Drain::new(was_held, queued).filter(|_| webhook.status == "enabled"),
+        overlap: overlap(&webhook),
+        chart: chart(&place, &named.webhook, &stats, &changes),
+        webhook,
+        health,
+        backlog,
+        stats,
+        attempts,
+        changes: changes.into_iter().take(MAX_CHANGES).collect(),
+        diagnosis,
+        held,
+    };
+    page(&place.visitor, &shown)
+}
+
+/// The facts of the page.
+struct Found {
+    webhook: Webhook,
+    health: WebhookHealth,
+    backlog: Option<Backlog>,
+    stats: Stats,
+    attempts: Vec<AttemptLog>,
+    /// Changes of the webhook, newest first.
+    changes: Vec<Change>,
+}
+
+impl Found {
+    async fn read(console: &Console, place: &Place, webhook: &str) -> Result<Self, ApiError> {
+        let api = || State(console.api.clone());
+        let path = || Path(webhook.to_owned());
+        let shown = find(console, place, webhook).await?;
+        let health = health::show(api(), place.authorized(), path()).await?.data;
+        let backlog = backlog::show(api(), place.authorized(), path()).await?.data;
+        let of_webhook = StatsQuery { webhook: Some(webhook.to_owned()), ..StatsQuery::default() };
+        let scope = Scope(Some(place.application));
+        let stats = stats::show(api(), scope, Query(of_webhook)).await?.data;
+        let attempts =
+            attempts::list(api(), place.authorized(), path(), Query(AttemptsQuery { limit: None })).await?.data;
+        let about = audit_log::Filter { subject: Some(webhook.to_owned()), ..audit_log::Filter::default() };
+        let entries = audit_log::list(api(), Scope(Some(place.application)), Query(about)).await?.data;
+        let is_change =
+            |entry: &Change| !NO_CHANGES.contains(&entry.action.as_str()) && entry.outcome.as_deref() == Some("done");
+        let changes = entries.into_iter().filter(is_change).collect();
+        Ok(Self { webhook: shown, health, backlog, stats, attempts, changes })
+    }
+}
+
+/// The number of deliveries that were held before a resume, from the address.
+fn draining(address: &str) -> i64 {
+    let query = address.split_once('?').map_or("", |(_, query)| query);
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(name, _)| name == "draining").and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+}
+
+/// The chart of a day: each bar leads to the deliveries of its hour.
+fn chart(place: &Place, webhook: &str, stats: &Stats, changes: &[Change]) -> marks::Mark {
+    let bar = |bucket: &StatsBucket| {
+        let end = saturating_add(bucket.at, HOUR);
+        let within = changes.iter().filter(|change| change.at >= bucket.at && change.at < end);
+        let within: Vec<String> = within.map(|change| change.action.replace('_', " ")).collect();
+        chart::LinkedBar {
+            bar: chart::Bar { taken: bucket.taken, failed: bucket.failed },
+            href: log_of_hour(&place.base, webhook, bucket.at),
+            label: format!("{}: {} taken, {} failed", hour(bucket.at), bucket.taken, bucket.failed),
+            change: (!within.is_empty()).then(|| within.join(", ")),
+        }
+    };
+    let bars: Vec<chart::LinkedBar> = stats.buckets.iter().map(bar).collect();
+    chart::linked(&bars, "Attempts of the last 24 hours: taken above the line, failed below")
+}
+
+/// The delivery log of an hour.
+fn log_of_hour(base: &str, webhook: &str, at: Timestamp) -> String {
+    let (since, until) = (at, saturating_add(at, HOUR));
+    format!("{base}/deliveries?webhook={webhook}&since={since}&until={until}")
+}
+
+/// The hour of a bar, such as `14:00`.
+fn hour(at: Timestamp) -> String {
+    at.strftime("%H:%M").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_before_a_drain_is_in_the_address() {
+        assert_eq!(draining("/x?done=enabled&draining=50"), 50);
+        assert_eq!(draining("/x?draining=many"), 0);
+    }
+
+    #[test]
+    fn a_bar_leads_to_its_hour() {
+        let at = "2026-06-18T14:00:00Z".parse().expect("a time");
+        let expected = "/portal/deliveries?webhook=wh_1&since=2026-06-18T14:00:00Z&until=2026-06-18T15:00:00Z";
+        assert_eq!(log_of_hour("/portal", "wh_1", at), expected);
+    }
+}

@@ -1,0 +1,190 @@
+//! Test events: type, editable sample, and the result by phase.
+
+use askama::Template;
+use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
+use fanfare_api::{
+    http::{
+        body::OptionalJsonBody,
+        error::{ApiError, ErrorCode},
+        parameters::Path,
+    },
+    routes::{
+        event_types::DescribedType,
+        webhooks::{
+            Webhook,
+            test_sends::{self, New, TestResult},
+        },
+    },
+};
+use fanfare_domain::{
+    event::{EventType, subscription::Subscription},
+    session::Right,
+};
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
+
+use crate::{
+    Console,
+    application::webhooks::{Named, find, form::described, test_view::TestView, title},
+    frame::{
+        Frame,
+        fault::Fault,
+        filters,
+        form::{self, Fields},
+        marks,
+        place::Place,
+        respond::page_with,
+    },
+};
+
+#[derive(Template)]
+#[template(path = "application/webhooks/test_send.html")]
+struct TestSend {
+    frame: Frame,
+    webhook: Webhook,
+    title: String,
+    /// Types that the webhook gets.
+    wanted: Vec<String>,
+    /// Other described types.
+    others: Vec<String>,
+    fields: Fields,
+    test: Option<TestView>,
+}
+
+/// The chosen type.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Choice {
+    r#type: Option<String>,
+}
+
+/// Shows the form with the sample of the chosen type.
+pub(crate) async fn show(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+) -> Result<Response, Fault> {
+    place.visitor.require(Right::Test)?;
+    let webhook = find(&console, &place, &named.webhook).await?;
+    let described = described(&console, &place).await?;
+    let choice: Choice = form::query(&place.visitor.address)?;
+    answer(&place, webhook, &described, Sent { chosen: choice.r#type, ..Sent::default() })
+}
+
+/// Sends the test event, and shows the result.
+pub(crate) async fn send(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+    body: Bytes,
+) -> Result<Response, Fault> {
+    let fields = Fields::of_body(&body);
+    let webhook = find(&console, &place, &named.webhook).await?;
+    let described = described(&console, &place).await?;
+    let sent = try_out(&console, &place, &named.webhook, &fields).await;
+    let chosen = fields.given("type").map(str::to_owned);
+    match sent {
+        Ok(result) => {
+            let sent = Sent { chosen, fields, test: Some(TestView::new(result)) };
+            answer(&place, webhook, &described, sent)
+        }
+        Err(error) => {
+            let sent = Sent { chosen, fields: fields.refused(error), test: None };
+            answer(&place, webhook, &described, sent)
+        }
+    }
+}
+
+/// Sends a test event with the fields `type`, `data` and `url`, each optional.
+pub(crate) async fn try_out(
+    console: &Console,
+    place: &Place,
+    webhook: &str,
+    fields: &Fields,
+) -> Result<TestResult, ApiError> {
+    let data = match fields.given("data") {
+        Some(text) => Some(RawValue::from_string(text.to_owned()).map_err(|error| {
+            ApiError::new(ErrorCode::MalformedJson, format!("the data is not JSON: {error}")).at("data")
+        })?),
+        None => None,
+    };
+    let text = |name: &str| fields.given(name).map(str::to_owned);
+    let new = New { r#type: text("type"), data, url: text("url") };
+    // The audit log hides the data in any case.
+    let asked = json!({ "type": new.r#type, "url": new.url });
+    let (api, authorized, path) = (State(console.api.clone()), place.authorized(), Path(webhook.to_owned()));
+    let work =
+        async move { test_sends::send(api, authorized, path, OptionalJsonBody(new)).await.map(|answer| answer.data) };
+    place.change(console, Right::Test, ("test_webhook", asked), work).await
+}
+
+/// The state of the page.
+#[derive(Default)]
+struct Sent {
+    chosen: Option<String>,
+    fields: Fields,
+    test: Option<TestView>,
+}
+
+fn answer(place: &Place, webhook: Webhook, described: &[DescribedType], sent: Sent) -> Result<Response, Fault> {
+    let (wanted, others) = types(&webhook.events, described);
+    let Sent { chosen, mut fields, test } = sent;
+    let chosen = chosen.or_else(|| wanted.first().or(others.first()).cloned()).unwrap_or_default();
+    if fields.given("type").is_none() {
+        fields = fields.with("type", &chosen);
+    }
+    if fields.given("data").is_none() {
+        let sample = described.iter().find(|described| described.name == chosen);
+        let sample = sample.and_then(|described| described.sample.as_ref());
+        fields = fields.with("data", sample.map_or("{}", |sample| sample.get().trim()));
+    }
+    let status = fields.error().map_or(StatusCode::OK, ApiError::status);
+    let shown = TestSend {
+        frame: place.frame("Test event"),
+        title: title(webhook.name.as_deref(), &webhook.url),
+        webhook,
+        wanted,
+        others,
+        fields,
+        test,
+    };
+    page_with(status, &place.visitor, &shown)
+}
+
+/// The types that the webhook gets, described types first, and the other described types.
+fn types(events: &[String], described: &[DescribedType]) -> (Vec<String>, Vec<String>) {
+    let subscriptions: Vec<Subscription> = events.iter().filter_map(|text| Subscription::parse(text).ok()).collect();
+    let is_wanted = |name: &str| {
+        EventType::parse(name).is_ok_and(|name| subscriptions.iter().any(|subscription| subscription.covers(&name)))
+    };
+    let names = described.iter().map(|described| described.name.clone());
+    let (mut wanted, others): (Vec<String>, Vec<String>) = names.partition(|name| is_wanted(name));
+    for subscription in &subscriptions {
+        if let Subscription::Exact(name) = subscription
+            && !wanted.iter().any(|known| known == name.as_str())
+        {
+            wanted.push(name.to_string());
+        }
+    }
+    (wanted, others)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn described_types_come_before_other_subscriptions() {
+        let described = ["a.b", "c", "d"].map(|name| DescribedType {
+            name: name.to_owned(),
+            category: None,
+            description: None,
+            sample: None,
+            source: "dialect",
+        });
+        let events = ["z", "a.*", "d"].map(str::to_owned);
+        let (wanted, others) = types(&events, &described);
+        assert_eq!(wanted, ["a.b", "d", "z"]);
+        assert_eq!(others, ["c"]);
+    }
+}

@@ -1,0 +1,276 @@
+//! Facts for findings: bounded looks at tables of open deliveries, backlogs, processes, queues, jobs and counts.
+
+use std::collections::HashMap;
+
+use fanfare_domain::{
+    findings::{
+        ApplicationFacts, ApplicationLoad, DueDeliveries, ExpiringFact, Facts, HeldFact, JobFact, ParkedGroup,
+        ProcessFact, QueueFact, RotationFact,
+    },
+    ids::{ApplicationId, EndpointId},
+    rollup::{Counts, HOUR, STEP, floor},
+    time::saturating_sub,
+};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    ProcessKind, ProcessRow, QueueDepthRow, Store, StoreError, TroubledEndpoint,
+    history::stats::{StatsStep, StatsSubject},
+    operations::{
+        census::DAYS,
+        partitions::DAILY,
+        troubled::{MAX_COUNTED, host},
+    },
+};
+
+/// Maximum of parked messages, and of late retries, that are counted.
+const MAX_ROWS: i64 = 1000;
+
+/// Maximum of applications, endpoints and rotations of a list.
+const MAX_LISTED: i64 = 20;
+
+/// Backlogs whose oldest delivery is looked at for its expiry: the oldest.
+const MAX_BACKLOGS: i64 = 100;
+
+impl Store {
+    /// Facts on the whole deployment, with `endpoints` in trouble ([`Self::troubled_endpoints`]) and `processes`.
+    pub async fn facts(
+        &self,
+        endpoints: &[TroubledEndpoint],
+        processes: &[ProcessRow],
+        queues: &[QueueDepthRow],
+    ) -> Result<Facts, StoreError> {
+        let counted_until = self.rollup_marks().await?.counted;
+        let since = saturating_sub(floor(counted_until, STEP), STEP);
+        let recent = self.sum(StatsSubject::All, (since, counted_until)).await?;
+        let days = self.connection().await?.query_one(DAYS, &[&DAILY.as_slice()]).await?;
+        let jobs = self.job_runs().await?.into_iter();
+        Ok(Facts {
+            now: self.now(),
+            due: self.due_deliveries().await?,
+            processes: processes.iter().map(process_fact).collect(),
+            queues: queues.iter().map(queue_fact).collect(),
+            parked: self.newest_parked_groups().await?,
+            endpoints: endpoints.iter().map(|endpoint| endpoint.fact.clone()).collect(),
+            applications: self.loads((since, counted_until), recent.events).await?,
+            rotations: self.ending_rotations(None).await?,
+            held: self.held_backlogs(None).await?,
+            expiring: self.oldest_expiries(None).await?,
+            partitions_ahead: days.get("ahead"),
+            days_to_archive: days.get("to_archive"),
+            jobs: jobs.map(|run| JobFact { job: run.job, error: run.error, succeeded_at: run.succeeded_at }).collect(),
+            counted_until,
+            recent,
+        })
+    }
+
+    /// Facts on an application.
+    pub async fn application_facts(&self, application: ApplicationId) -> Result<ApplicationFacts, StoreError> {
+        let now = self.now();
+        let endpoints = self.troubled_endpoints(Some(application)).await?;
+        let subject = StatsSubject::Application(application);
+        Ok(ApplicationFacts {
+            application,
+            now,
+            endpoints: endpoints.into_iter().map(|endpoint| endpoint.fact).collect(),
+            rotations: self.ending_rotations(Some(application)).await?,
+            held: self.held_backlogs(Some(application)).await?,
+            expiring: self.oldest_expiries(Some(application)).await?,
+            recent: self.sum(subject, (saturating_sub(now, HOUR), now)).await?,
+        })
+    }
+
+    async fn sum(&self, subject: StatsSubject, time: (Timestamp, Timestamp)) -> Result<Counts, StoreError> {
+        let mut sum = Counts::default();
+        for counts in self.stats(subject, time, StatsStep::FiveMinutes).await?.values() {
+            sum.add(counts);
+        }
+        Ok(sum)
+    }
+
+    async fn due_deliveries(&self) -> Result<DueDeliveries, StoreError> {
+        let statement = "
+SELECT late.count, late.oldest,
+       (SELECT min(next_look) FROM endpoint_backlogs WHERE owner IS NULL AND next_look < now()) AS unowned
+FROM (SELECT count(*), min(due_at) AS oldest FROM (
+          SELECT due_at FROM open_deliveries WHERE state = 'scheduled' AND due_at < now() - interval '10 s'
+          ORDER BY due_at LIMIT $1) rows) late";
+        let row = self.connection().await?.query_one(statement, &[&MAX_ROWS]).await?;
+        Ok(DueDeliveries {
+            retries: row.get::<_, i64>("count").unsigned_abs(),
+            oldest_retry: row.get("oldest"),
+            unowned_since: row.get("unowned"),
+        })
+    }
+
+    /// The newest parked messages by reason.
+    async fn newest_parked_groups(&self) -> Result<Vec<ParkedGroup>, StoreError> {
+        let statement = "SELECT reason, count(*), max(parked_at), min(parked_at)
+                         FROM (SELECT reason, parked_at FROM parked ORDER BY id DESC LIMIT $1) rows
+                         GROUP BY reason ORDER BY 3 DESC";
+        let group = |row: &Row| ParkedGroup {
+            reason: row.get(0),
+            messages: row.get::<_, i64>(1).unsigned_abs(),
+            newest: row.get(2),
+            oldest: row.get(3),
+        };
+        Ok(self.connection().await?.query(statement, &[&MAX_ROWS]).await?.iter().map(group).collect())
+    }
+
+    /// The loudest applications of a time, and applications whose backlogs wait for us.
+    async fn loads(
+        &self,
+        (since, until): (Timestamp, Timestamp),
+        events: u64,
+    ) -> Result<Vec<ApplicationLoad>, StoreError> {
+        let statement = "
+WITH loud AS (
+    SELECT subject AS id, sum(events) AS events FROM rollups WHERE kind = 1 AND at >= $1 AND at < $2
+    GROUP BY 1 HAVING sum(events) > 0 ORDER BY 2 DESC LIMIT $3
+), busy AS (
+    SELECT application_id AS id, count(*) FILTER (WHERE reason = 'application_busy') AS busy,
+           count(*) FILTER (WHERE reason = 'application_unreadable') AS unreadable
+    FROM endpoint_backlogs
+    WHERE reason IN ('application_busy', 'application_unreadable') AND since < now() - interval '30 s' GROUP BY 1 LIMIT $3
+)
+SELECT a.id, a.name, a.publish_rate, coalesce(l.events, 0)::bigint AS events, coalesce(b.busy, 0) AS busy,
+       coalesce(b.unreadable, 0) AS unreadable
+FROM loud l FULL JOIN busy b ON b.id = l.id JOIN applications a ON a.id = coalesce(l.id, b.id) ORDER BY 4 DESC";
+        let rows = self.connection().await?.query(statement, &[&since, &until, &MAX_LISTED]).await?;
+        let seconds = until.duration_since(since).as_secs_f64().max(1.0);
+        let load = |row: &Row| {
+            let count = |column: &str| row.get::<_, i64>(column).unsigned_abs();
+            let own = count("events");
+            ApplicationLoad {
+                application: ApplicationId(row.get("id")),
+                name: row.get("name"),
+                // Counts are exact in `f64` up to 2^53.
+                events_per_second: own as f64 / seconds,
+                share: own as f64 / events.max(1) as f64,
+                limit: row.get::<_, Option<i32>>("publish_rate").map(i32::unsigned_abs),
+                busy_backlogs: count("busy"),
+                unreadable_backlogs: count("unreadable"),
+            }
+        };
+        Ok(rows.iter().map(load).collect())
+    }
+
+    async fn ending_rotations(&self, application: Option<ApplicationId>) -> Result<Vec<RotationFact>, StoreError> {
+        let statement = "SELECT p.application_id, p.id, p.url, s.expires_at FROM endpoint_secrets s
+                         JOIN endpoints p ON p.id = s.endpoint_id AND p.deleted_at IS NULL
+                         WHERE s.expires_at > now() AND s.expires_at < now() + interval '1 hour'
+                           AND ($1::uuid IS NULL OR p.application_id = $1) ORDER BY s.expires_at LIMIT $2";
+        let rows = self.of_application(statement, application, MAX_LISTED).await?;
+        let rotation = |row: &Row| {
+            let (application, endpoint, host) = place(row);
+            RotationFact { application, endpoint, host, ends_at: row.get("expires_at") }
+        };
+        Ok(rows.iter().map(rotation).collect())
+    }
+
+    /// The longest paused endpoints with held deliveries.
+    async fn held_backlogs(&self, application: Option<ApplicationId>) -> Result<Vec<HeldFact>, StoreError> {
+        let statement = format!(
+            "WITH paused AS MATERIALIZED (
+                 SELECT b.application_id, p.id, p.url, b.since FROM endpoint_backlogs b
+                 JOIN endpoints p ON p.id = b.endpoint_id AND p.status = 'paused' AND p.deleted_at IS NULL
+                 WHERE b.owner IS NULL AND ($1::uuid IS NULL OR b.application_id = $1) ORDER BY b.since LIMIT $2
+             )
+             SELECT paused.*, m.max_held, m.max_held_age_s,
+                    (SELECT count(*) FROM (SELECT FROM open_deliveries o WHERE o.endpoint_id = paused.id
+                                           AND o.state = 'queued' LIMIT {MAX_COUNTED}) rows) AS held
+             FROM paused, (SELECT min(max_held) AS max_held, min(max_held_age_s) AS max_held_age_s FROM processes
+                           WHERE alive_until > now() AND NOT is_dead) m"
+        );
+        let rows = self.of_application(&statement, application, MAX_LISTED).await?;
+        let held = |row: &Row| {
+            let (application, endpoint, host) = place(row);
+            let bound = |column: &str| row.get::<_, Option<i64>>(column).map(i64::unsigned_abs);
+            HeldFact {
+                application,
+                endpoint,
+                host,
+                held: row.get::<_, i64>("held").unsigned_abs(),
+                since: row.get("since"),
+                max_held: bound("max_held"),
+                max_age: bound("max_held_age_s").map(std::time::Duration::from_secs),
+            }
+        };
+        Ok(rows.iter().map(held).collect())
+    }
+
+    /// Expiries within the hour of the first delivery in the oldest backlogs.
+    async fn oldest_expiries(&self, application: Option<ApplicationId>) -> Result<Vec<ExpiringFact>, StoreError> {
+        let statement = "
+WITH oldest AS MATERIALIZED (
+    SELECT application_id, endpoint_id FROM endpoint_backlogs
+    WHERE $1::uuid IS NULL OR application_id = $1 ORDER BY since LIMIT $2
+)
+SELECT oldest.application_id, p.id, p.url, o.expires_at FROM oldest
+JOIN endpoints p ON p.id = oldest.endpoint_id AND p.status = 'enabled' AND p.deleted_at IS NULL
+CROSS JOIN LATERAL (SELECT expires_at FROM open_deliveries o WHERE o.endpoint_id = p.id AND o.state = 'queued'
+                    ORDER BY o.class, o.id LIMIT 1) o
+WHERE o.expires_at < now() + interval '1 hour' ORDER BY o.expires_at LIMIT 20";
+        let rows = self.of_application(statement, application, MAX_BACKLOGS).await?;
+        let expiring = |row: &Row| {
+            let (application, endpoint, host) = place(row);
+            ExpiringFact { application, endpoint, host, expires_at: row.get("expires_at") }
+        };
+        Ok(rows.iter().map(expiring).collect())
+    }
+
+    async fn of_application(
+        &self,
+        statement: &str,
+        application: Option<ApplicationId>,
+        limit: i64,
+    ) -> Result<Vec<Row>, StoreError> {
+        let application: Option<Uuid> = application.map(|id| id.0);
+        Ok(self.connection().await?.query(statement, &[&application, &limit]).await?)
+    }
+
+    /// Names of applications.
+    pub async fn application_names(
+        &self,
+        applications: &[ApplicationId],
+    ) -> Result<HashMap<ApplicationId, String>, StoreError> {
+        let ids: Vec<Uuid> = applications.iter().map(|id| id.0).collect();
+        let statement = "SELECT id, name FROM applications WHERE id = ANY ($1)";
+        let rows = self.connection().await?.query(statement, &[&ids]).await?;
+        Ok(rows.iter().map(|row| (ApplicationId(row.get(0)), row.get(1))).collect())
+    }
+}
+
+fn place(row: &Row) -> (ApplicationId, EndpointId, String) {
+    (ApplicationId(row.get("application_id")), EndpointId(row.get("id")), host(row.get("url")))
+}
+
+fn process_fact(row: &ProcessRow) -> ProcessFact {
+    ProcessFact {
+        id: row.id,
+        is_dispatcher: row.kind == ProcessKind::Dispatcher,
+        host: row.host.clone(),
+        version: row.version.clone(),
+        settings: row.settings.clone(),
+        is_alive: row.is_alive,
+        seen_at: row.seen_at,
+        has_broker: row.report.has_broker,
+        has_database: row.report.has_database,
+        places: (row.report.places_used, row.report.places),
+        events_in_hand: row.report.events_in_hand,
+        longest_wait: row.report.longest_wait,
+        due: row.report.due,
+        clock_offset: row.report.clock_offset,
+    }
+}
+
+fn queue_fact(row: &QueueDepthRow) -> QueueFact {
+    QueueFact {
+        queue: row.queue.clone(),
+        ready: row.ready.unsigned_abs(),
+        ready_before: row.ready_before.unsigned_abs(),
+        consumers: row.consumers.unsigned_abs(),
+    }
+}
