@@ -7,6 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 target := $(or $(CARGO_TARGET_DIR),target)
 node_clients := tests/clients/node
+browser := tests/browser
 # At least four threads: most tests wait for other processes or for time to pass.
 threads := $(shell echo $$(( $$(nproc) > 4 ? $$(nproc) : 4 )))
 # The Debian release from which `make test-rabbitmq` takes RabbitMQ.
@@ -21,7 +22,7 @@ slow_store := stress:: plans:: retention::
 broker_faults := kill-broker,restart-broker,close-connections,memory-alarm,disk-alarm,purge-queues,lose-broker,older-broker,half-open-broker,silent-broker,reset-broker
 scripts := .ci/run tests/check-dependencies tests/deploy/run tests/fuzz/run $(filter-out %.md,$(wildcard deploy/dev/*))
 
-.PHONY: help image run test test-deploy test-fast test-rabbitmq smoke chaos fuzz bench check clean toolchain cargo-deny
+.PHONY: help image run test test-browser test-deploy test-fast test-oidc test-rabbitmq screenshot smoke chaos fuzz bench check clean toolchain cargo-deny
 
 help: ## List these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -34,7 +35,19 @@ test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests
 	@deploy/dev/install python
 	@cargo build --workspace --all-targets
 	@deploy/dev/previous >/dev/null
-	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test --workspace
+	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test --workspace -- --skip browser::
+
+# Chromium takes much of two cores: more tests at once only wait for each other.
+test-browser: toolchain $(browser)/node_modules/.package-lock.json ## Run the tests of the web pages in Chromium; pictures in target/screens
+	@deploy/dev/install postgres rabbitmq chromium
+	@cargo build --workspace --all-targets
+	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test -p fanfare-tests --test e2e browser::
+
+screenshot: toolchain $(browser)/node_modules/.package-lock.json ## Take the README's picture of the console anew
+	@deploy/dev/install postgres rabbitmq chromium
+	@cargo build --workspace --all-targets
+	@deploy/dev/with-services cargo test -p fanfare-tests --test e2e browser::screenshot::the_picture_of
+	@cp $(target)/screens/console.png .github/console.png
 
 test-fast: toolchain ## Run the quick tests: units, most of the store, and the main path end to end; a minute once built
 	@cargo build --workspace --all-targets
@@ -47,8 +60,16 @@ test-rabbitmq: toolchain $(node_clients)/node_modules/.package-lock.json ## Run 
 	@deploy/dev/install postgres python
 	@cargo build --workspace --all-targets
 	@FANFARE_RABBITMQ_ROOT=$$(deploy/dev/rabbitmq-from $(SUITE)); export FANFARE_RABBITMQ_ROOT; \
-	  env --unset=AMQP_URL deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test -p fanfare-tests; \
+	  env --unset=AMQP_URL deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test -p fanfare-tests -- --skip browser::; \
 	  AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos --only $(broker_faults)
+
+# Ingest is built without this feature: a provider's library has some 40 crates.
+test-oidc: toolchain $(node_clients)/node_modules/.package-lock.json ## Test the sign-in by a provider of OpenID Connect, with an ingest of the feature oidc
+	@cargo build --workspace --all-targets
+	@cargo clippy -p fanfare-ingest --features oidc -- -D warnings
+	@cargo test -p fanfare-console --features oidc
+	@cargo build -p fanfare-ingest --features oidc
+	@exec deploy/dev/with-services cargo test -p fanfare-tests --test e2e -- --ignored provider_of_openid_connect
 
 test-deploy: toolchain ## Test chart, image, pods, alerts and dashboards for operators; the image and the pods need root
 	@cargo build --workspace --all-targets
@@ -100,7 +121,7 @@ check: toolchain cargo-deny ## Check format, lints, documentation, dependencies 
 
 clean: ## Remove all builds, and the servers and files of killed runs
 	@deploy/dev/with-services --sweep
-	@rm -rf $(target) $(node_clients)/node_modules .dev/chaos .dev/bench .dev/fuzz .dev/rabbitmq-*
+	@rm -rf $(target) $(node_clients)/node_modules $(browser)/node_modules .dev/chaos .dev/bench .dev/fuzz .dev/rabbitmq-*
 
 toolchain:
 	@command -v cargo >/dev/null || { \
@@ -115,6 +136,7 @@ cargo-deny: toolchain
 	  CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --profile dev --no-default-features \
 	    --version $(cargo_deny) cargo-deny; }
 
-$(node_clients)/node_modules/.package-lock.json: $(node_clients)/package-lock.json
+$(node_clients)/node_modules/.package-lock.json $(browser)/node_modules/.package-lock.json: \
+  %/node_modules/.package-lock.json: %/package-lock.json
 	@deploy/dev/install node
-	@cd $(node_clients) && { log=$$(npm ci --no-audit --no-fund 2>&1) || { echo "$$log" >&2; exit 1; }; }
+	@cd $* && { log=$$(npm ci --no-audit --no-fund 2>&1) || { echo "$$log" >&2; exit 1; }; }

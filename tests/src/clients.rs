@@ -2,6 +2,7 @@
 
 pub mod amqp;
 pub mod api;
+pub mod browser;
 pub mod load;
 pub mod node;
 pub mod python;

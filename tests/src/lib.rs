@@ -10,5 +10,6 @@ pub mod ledger;
 pub mod metrics;
 pub mod patience;
 pub mod receiver;
+pub mod scene;
 pub mod servers;
 pub mod world;

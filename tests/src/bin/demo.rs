@@ -32,8 +32,9 @@ async fn main() {
 /// Runs the demo without end. The drop of its `World` ends all started processes.
 async fn demonstrate() {
     step("Creating a database and queues for this run, and starting ingest");
-    let address = if TcpListener::bind(ADDRESS).await.is_ok() { ADDRESS } else { "127.0.0.1:0" };
-    let world = World::of_waits(SCHEDULE, &[("FANFARE_ADDRESS", address)]).await;
+    let address = free_address().await;
+    let url = format!("http://{address}");
+    let world = World::of_waits(SCHEDULE, &[("FANFARE_ADDRESS", &address), ("FANFARE_CONSOLE_URL", &url)]).await;
     step("Starting the dispatcher");
     let dispatcher = world.dispatcher().await;
     step("Creating two endpoints: for order.*, and for all events; the second fails twice at first");
@@ -46,6 +47,15 @@ async fn demonstrate() {
     show(&world, &events, &[&orders, &flaky], &deliveries).await;
     explain(&world, &dispatcher).await;
     watch(&world, &[&orders, &flaky]).await;
+}
+
+/// The address in the README if its port is free, else another free address.
+async fn free_address() -> String {
+    let listener = match TcpListener::bind(ADDRESS).await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind("127.0.0.1:0").await.expect("a free port"),
+    };
+    listener.local_addr().expect("an address").to_string()
 }
 
 fn step(what: &str) {
@@ -123,7 +133,12 @@ List the deliveries:
 
 Endpoints on this machine are permitted here, such as http://127.0.0.1:9000/hooks, and the waits between attempts are
 short. The requests at the demo's receiver follow. Ctrl-C ends the demo.
+
+The console is at http://{api}/console. This link signs in, once and within 5 minutes:
+
+  {link}
 ",
+        link = world.release.fanfare(&world.variables, &["sign-in"]).lines().next().unwrap_or_default(),
         key = world.key,
         prefix = world.variables["FANFARE_PREFIX"],
         amqp = world.variables["AMQP_URL"],

@@ -70,6 +70,7 @@ impl Stack {
                 ("FANFARE_BREAKER_AFTER", "1000"),
                 ("FANFARE_TAKEOVER_AFTER", "2s"),
                 ("FANFARE_ADDRESS", "127.0.0.1:0"),
+                ("FANFARE_CONSOLE_URL", "http://127.0.0.1"),
                 ("FANFARE_OPERATIONS_ADDRESS", "127.0.0.1:0"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),

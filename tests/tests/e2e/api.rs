@@ -16,6 +16,13 @@ mod resend;
 mod test_sends;
 mod webhooks;
 
+/// Explanations for customers: why an event did not arrive, why a signature does not verify.
+mod explanations {
+    mod request_headers;
+    mod verify;
+    mod why;
+}
+
 use fanfare_tests::{
     clients::api::Answer,
     patience::until,

@@ -7,6 +7,7 @@ mod giving_up;
 mod own;
 mod payloads;
 mod rotation;
+mod samples;
 mod schedules;
 mod tenants;
 mod verifiers;

@@ -7,6 +7,7 @@ mod doctor;
 mod keys;
 mod mail;
 mod node_prints_json;
+mod overview;
 mod privacy;
 mod secrets;
 mod services;

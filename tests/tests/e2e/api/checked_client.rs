@@ -111,6 +111,8 @@ impl CheckedClient {
             (Method::POST, format!("/api/v1/deliveries/{delivery}/resend"), ""),
             (Method::GET, "/api/v1/events".to_owned(), ""),
             (Method::GET, format!("/api/v1/events/{event}"), ""),
+            (Method::GET, format!("/api/v1/events/{event}/why"), ""),
+            (Method::POST, format!("/api/v1/webhooks/{webhook}/verify"), r#"{"headers":{"a":"b"},"body":"{}"}"#),
         ];
         let mut shown = Vec::new();
         for (method, path, body) in routes {

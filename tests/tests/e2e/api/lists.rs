@@ -1,5 +1,9 @@
 //! Lists: the pages yield each item once, newest first, with the requested number of items. Invalid pages are refused.
 
+mod deliveries;
+mod others;
+mod search;
+
 use std::collections::BTreeSet;
 
 use fanfare_tests::{patience::until, world::World};
@@ -26,7 +30,7 @@ struct List {
 }
 
 /// Creates many webhooks with a delivery each, a webhook with many deliveries, and many events, applications, parked
-/// messages, replays and keys.
+/// messages, replays, keys and sessions.
 async fn many_of_each(world: &World, administrator: &CheckedClient) -> Things {
     join_all((1..MANY).map(async |number| {
         let url = world.receiver.url(&format!("wide/{number}"));
@@ -56,6 +60,12 @@ async fn many_of_each(world: &World, administrator: &CheckedClient) -> Things {
          SELECT gen_random_uuid(), 'admin', sha256('') FROM generate_series(1, {MANY} - (SELECT count(*) FROM api_keys))"
     );
     world.database().await.batch_execute(&keys).await.expect("keys");
+    let sessions = format!(
+        "INSERT INTO sessions (id, face, digest, application_id, rights, name, sign_in, lifetime_seconds, idle_seconds)
+         SELECT gen_random_uuid(), 'portal', sha256(''), id, '{{view}}', 'ada', 'link', 3600, 3600
+         FROM applications, generate_series(1, {MANY}) WHERE name = 'test'"
+    );
+    world.database().await.batch_execute(&sessions).await.expect("sessions");
     let types = format!(
         "INSERT INTO event_types (application_id, name, category, description, sample)
          SELECT id, 'type.' || n, 'a', 'b', '1' FROM applications, generate_series(1, {MANY}) n WHERE name = 'test'"
@@ -78,6 +88,8 @@ fn lists(things: &Things) -> Vec<List> {
             "list_webhook_deliveries" => (50, Some(MANY), "id"),
             "list_deliveries" | "list_webhook_logs" => (50, Some(2 * MANY - 1), "id"),
             "list_audit_log" => (50, None, "id"),
+            "list_sessions" => (50, Some(MANY), "id"),
+            "list_webhook_health" => (50, Some(MANY), "webhook"),
             "list_event_types" => (100, None, "name"),
             other => panic!("the size of the list {other} is unknown: add the list to this test"),
         };

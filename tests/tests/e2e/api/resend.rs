@@ -263,7 +263,7 @@ async fn a_bulk_resend_sends_exactly_the_deliveries_of_its_filter() {
         ("none", json!({ "limit": 0 }), (422, "invalid_field", "limit")),
         ("too many", json!({ "limit": 1001 }), (422, "invalid_field", "limit")),
         ("less than none", json!({ "limit": -1 }), (422, "wrong_type", "limit")),
-        ("another field", json!({ "status": "failed" }), (422, "unknown_field", "status")),
+        ("another field", json!({ "states": "failed" }), (422, "unknown_field", "states")),
     ] {
         assert_refused(what, &world.client().post("deliveries/resend", &filter).await, refusal);
     }

@@ -223,6 +223,7 @@ fn check_commands(world: &World, event: &str, day: Date) {
     let failed = failed.expect("no such event");
     assert!(failed.contains(&format!("is not in the archive; searched {day}")), "{failed}");
     assert!(run(&["check"]).starts_with("3 objects are as written"));
-    let doctor = fanfare(&world.variables, &["doctor"]);
+    // The doctor may find a trouble: no dispatcher runs at times.
+    let (doctor, _) = try_fanfare(&world.variables, &["doctor"]);
     assert!(doctor.contains("the archive s3://archive/production takes, gives back and deletes an object"), "{doctor}");
 }

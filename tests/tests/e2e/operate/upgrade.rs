@@ -34,11 +34,14 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
     let planned = plan();
     assert_eq!(plan(), planned, "a plan changes nothing");
     let names: Vec<&str> = planned.lines().filter_map(|line| Some(line.split_once(": ")?.0)).collect();
-    assert_eq!(names, ["V2__tracestate", "V3__trace_context", "V4__archived_days"]);
+    assert_eq!(
+        names,
+        ["V2__tracestate", "V3__trace_context", "V4__archived_days", "V5__sessions", "V6__rollups", "V7__search"]
+    );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");
     let migrated = fanfare(&world.variables, &["migrate"]);
     assert_eq!(
-        migrated.lines().collect::<Vec<_>>(),
+        migrated.lines().filter(|line| line.starts_with("applied ")).collect::<Vec<_>>(),
         names.iter().map(|name| format!("applied {name}")).collect::<Vec<_>>()
     );
     assert_eq!(fanfare(&world.variables, &["migrate"]), "the schema is up to date");

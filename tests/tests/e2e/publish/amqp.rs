@@ -333,6 +333,12 @@ async fn a_non_utf8_message_is_put_back_only_under_a_corrected_key() {
         let (_, complaint) = try_fanfare(&world.variables, &["parked", "put-back", parked_id]);
         assert!(complaint.is_some_and(|complaint| complaint.contains("is not UTF-8")));
     }
+    // Among many, such a message stays parked, and the request tells the reason.
+    let many = admin.post("parked/put-back", &json!({ "ids": [key, id] })).await;
+    assert_eq!((many.status, &many.data()["handled"]), (200, &json!([])), "{}", many.body);
+    let refused: Vec<&str> =
+        many.data()["refused"].as_array().into_iter().flatten().filter_map(|one| one["id"].as_str()).collect();
+    assert!(refused.len() == 2 && refused.contains(&key.as_str()) && refused.contains(&id.as_str()), "{}", many.body);
     parked_soon(&world, 3).await;
     let routing_key = format!("{}.a", world.application);
     for (parked_id, edit) in [

@@ -105,6 +105,8 @@ async fn assert_nothing_is_found(other: &CheckedClient, things: &Things) {
         format!("/api/v1/deliveries?webhook={webhook}"),
         format!("/api/v1/deliveries?event={event}"),
         format!("/api/v1/deliveries?before={delivery}"),
+        format!("/api/v1/deliveries?ids={delivery}"),
+        format!("/api/v1/deliveries?type={event_type}&contains={CONFIDENTIAL}"),
         "/api/v1/deliveries?state=delivered".to_owned(),
         format!("/api/v1/events?type={event_type}"),
         format!("/webhooks/logs?config={webhook}"),
@@ -115,6 +117,13 @@ async fn assert_nothing_is_found(other: &CheckedClient, things: &Things) {
     ] {
         assert_eq!(other.get(&path).await.data(), &json!([]), "{path}");
     }
+    for text in [webhook, delivery, event, event_type, &things.application, &things.replay, &things.parked, &things.key]
+    {
+        let found = other.get(&format!("/api/v1/search?q={text}")).await;
+        assert_eq!(found.data()["hits"], json!([]), "{text}");
+    }
+    let counts = other.get("/api/v1/deliveries/counts").await.data().clone();
+    assert!(counts.as_object().into_iter().flatten().all(|(_, count)| count["deliveries"] == 0), "{counts}");
     for filter in [json!({}), json!({ "webhook": webhook }), json!({ "event": event }), json!({ "state": "delivered" })]
     {
         let resent = other.call(Method::POST, "/api/v1/deliveries/resend", &filter).await;

@@ -36,8 +36,17 @@ impl Route {
 
     /// True if the route requires a key with the role `admin`.
     pub(crate) fn takes_admin(&self) -> bool {
-        ["create_application", "list_applications", "create_key", "list_keys", "rotate_key", "revoke_key"]
-            .contains(&self.name())
+        [
+            "create_application",
+            "list_applications",
+            "show_overview",
+            "create_key",
+            "list_keys",
+            "show_key",
+            "rotate_key",
+            "revoke_key",
+        ]
+        .contains(&self.name())
             || self.is_about_parked()
     }
 

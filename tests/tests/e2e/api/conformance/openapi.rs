@@ -11,8 +11,8 @@ use crate::api::{
     assert_refused,
     checked_client::{CheckedClient, JSON},
     conformance::contract,
-    conformance::samples::{self, Things},
-    delivery_in, list, text,
+    conformance::samples::{self, CONFIDENTIAL, Things},
+    delivery_in, event, list, text,
 };
 
 #[tokio::test]
@@ -83,6 +83,13 @@ async fn each_route_exists_with_its_methods_and_no_others() {
     }
 }
 
+/// Publishes an event that no webhook wants. Returns the id.
+async fn unmatched(world: &World) -> String {
+    let id = world.publish(&json!({ "type": "nobody.wants.it", "data": 1 })).await;
+    event(world, &id).await;
+    id
+}
+
 #[tokio::test]
 async fn every_route_answers_as_documented() {
     let world = World::new().await;
@@ -107,7 +114,14 @@ async fn every_route_answers_as_documented() {
         }
         let client = if route.takes_admin() { &administrator } else { &client };
         let body = things.body(&route).map(|body| body.to_string()).unwrap_or_default();
-        let answer = client.send(route.method.clone(), &things.path(&route), &[JSON], body).await;
+        let path = match route.name() {
+            // The webhook has a delivery of the other event.
+            "send_event" => Things { event: unmatched(&world).await, ..things.clone() }.path(&route),
+            "explain_event_by_key" => format!("{}?key={CONFIDENTIAL}", route.path),
+            "search" => format!("{}?q=order", route.path),
+            _ => things.path(&route),
+        };
+        let answer = client.send(route.method.clone(), &path, &[JSON], body).await;
         let mut met = vec![answer.status];
         if route.name() == "publish_events" {
             let half = json!([{ "type": "a", "data": 1 }, {}]);

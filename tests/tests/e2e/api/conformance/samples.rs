@@ -17,6 +17,8 @@ pub(crate) struct Things {
     pub(crate) replay: String,
     /// The id of a key that no client uses.
     pub(crate) key: String,
+    /// The id of a session that nobody has opened.
+    pub(crate) session: String,
     /// The URL for a new webhook.
     pub(crate) url: String,
 }
@@ -38,8 +40,10 @@ impl Things {
         let event = world.publish(&json!({ "type": event_type, "data": CONFIDENTIAL, "id": CONFIDENTIAL })).await;
         let delivery = text(&world.wait_for_deliveries("state=delivered", 1).await[0], "id").to_owned();
         let (parked, replay, key) = (park(world).await, replay(world).await, key(world));
+        let link = world.client().post("portal-links", &json!({ "name": CONFIDENTIAL })).await;
+        let session = text(link.data(), "id").to_owned();
         let (application, url) = (world.application.clone(), world.receiver.url("another"));
-        Self { application, webhook, delivery, event, event_type, parked, replay, key, url }
+        Self { application, webhook, delivery, event, event_type, parked, replay, key, session, url }
     }
 
     /// Ids of objects that do not exist.
@@ -54,6 +58,7 @@ impl Things {
             parked: id("prk"),
             replay: id("rpl"),
             key: id("key"),
+            session: id("ses"),
             url: "https://example.com/".to_owned(),
         }
     }
@@ -70,6 +75,7 @@ impl Things {
             "parked" => &self.parked,
             "replays" => &self.replay,
             "keys" => &self.key,
+            "sessions" => &self.session,
             other => panic!("the test has no id for {other}: add one to Things"),
         };
         route.path.replace("{id}", id).replace("{name}", id)
@@ -87,10 +93,14 @@ impl Things {
             "publish_event" => event,
             "publish_events" => json!([event]),
             "create_webhook" => json!({ "url": url, "events": ["order.created"] }),
+            "preview_webhook" => json!({ "url": url, "events": ["order.created"] }),
             "put_webhook_configs" => json!({ "id": webhook, "name": "renamed" }),
+            "create_portal_link" => json!({ "name": "another" }),
             "rotate_key" => json!({ "overlap_seconds": 60 }),
             "rotate_secret" => json!({ "overlap_seconds": 0 }),
             "test_webhook" => json!({ "data": { "n": 1 } }),
+            "verify_signature" => json!({ "headers": { "webhook-id": event_type }, "body": "{}" }),
+            "send_event" => json!({ "webhook": webhook }),
             "put_back_parked" => json!({ "message_id": "mended" }),
             "put_back_many_parked" | "discard_many_parked" => json!({ "ids": [parked] }),
             "create_replay" | "count_replay" => json!({ "since": "2020-01-01T00:00:00Z", "types": [event_type] }),

@@ -1,0 +1,241 @@
+//! Scenarios 2, 3, 5, 8 and 9: a new endpoint, tests that fail in each phase, a pause, a rotation, a wrong signature.
+
+use fanfare_tests::{
+    clients::browser::{Manner, Visit},
+    folder::Folder,
+    receiver::{
+        Behaviour, Received,
+        signature::{is_signed, is_signed_as_standard},
+    },
+    world::World,
+};
+use serde_json::json;
+use tokio::{net::TcpListener, process::Command};
+
+use crate::console::visitor::Visitor;
+
+/// Deliveries that a paused endpoint holds.
+const HELD: usize = 50;
+
+async fn begin(world: &World, name: &str, manner: Manner) -> Visit {
+    let visitor = Visitor::by_key(world, &world.key).await;
+    Visit::begin(world, name, &visitor.cookie, manner).await
+}
+
+/// Runs the page's code sample in Node. Returns the printed result.
+async fn run_sample(code: &str, secret: &str, received: &Received) -> String {
+    let folder = Folder::new("sample");
+    let body = String::from_utf8(received.body.clone()).expect("UTF-8");
+    let call = format!(
+        "{code}\nconsole.log(verify({}, {}, Buffer.from({})))\n",
+        json!(secret),
+        json!(received.headers),
+        json!(body)
+    );
+    let output = Command::new("node").arg(folder.write("verify.mjs", &call)).output().await.expect("Node");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned()
+}
+
+async fn an_endpoint_is_added(manner: Manner) {
+    let world = World::shared().await;
+    world.describe("order.paid").await;
+    let visit = begin(&world, "add", manner).await;
+    visit.open(&format!("/console/{}/webhooks", world.application)).await;
+    visit.follow("Add endpoint").await;
+    visit.fill("Name", "shop").await;
+    visit.fill("URL", "ftp://example.com/").await;
+    visit.act("check", json!({ "label": "These" })).await;
+    visit
+        .act("run", json!({ "script": "document.querySelectorAll('details').forEach(part => { part.open = true })" }))
+        .await;
+    visit.act("check", json!({ "label": "order.paid" })).await;
+    visit.follow("Add endpoint").await;
+    visit.finds("#error-summary").await;
+    visit.fill("URL", &world.receiver.url("shop")).await;
+    visit.follow("Add endpoint").await;
+    visit.sees("Copy the secret now").await;
+    let secret = visit.text(".facts code.copy").await;
+    let code = visit.text("details[open] pre").await;
+    visit.follow("Send test event").await;
+    let received = world.receiver.wait_for("shop", 1).await;
+    assert!(is_signed(&received[0], &secret));
+    assert_eq!(run_sample(&code, &secret, &received[0]).await, "true", "{code}");
+    assert_eq!(run_sample(&code, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &received[0]).await, "false");
+    let webhooks = world.client().get("webhooks").await;
+    assert_eq!(webhooks.data().as_array().map(Vec::len), Some(1));
+    assert_eq!(webhooks.data()[0]["events"], json!(["order.paid"]));
+    let id = webhooks.data()[0]["id"].as_str().expect("an id").to_owned();
+    for page in ["", "/secret", "/edit"] {
+        visit.open(&format!("/console/{}/webhooks/{id}{page}", world.application)).await;
+        let shown = visit.text("body").await;
+        assert!(!shown.contains(&secret), "the secret is shown twice, at {page}");
+    }
+    visit.end().await;
+}
+
+#[tokio::test]
+async fn is_added() {
+    an_endpoint_is_added(Manner::USUAL).await;
+}
+
+#[tokio::test]
+async fn is_added_without_scripts() {
+    an_endpoint_is_added(Manner::WITHOUT_SCRIPTS).await;
+}
+
+#[tokio::test]
+async fn is_added_over_a_slow_network() {
+    an_endpoint_is_added(Manner::SLOW).await;
+}
+
+async fn tests_name_the_failing_phase(manner: Manner) {
+    let world = World::shared().await;
+    let closed = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        listener.local_addr().expect("an address").port()
+    };
+    let visit = begin(&world, "phases", manner).await;
+    world.receiver.script("hanging", &[Behaviour::Hang]);
+    world.receiver.script("failing", &[Behaviour::FAIL]);
+    let plain = world.receiver.url("tls").replace("http://", "https://");
+    for (url, phase) in [
+        ("http://no-such-host.invalid/".to_owned(), "name"),
+        (format!("http://127.0.0.1:{closed}/"), "onnection"),
+        (plain, "TLS"),
+        (world.receiver.url("hanging"), "timeout"),
+        (world.receiver.url("failing"), "500"),
+    ] {
+        let new = json!({ "url": url, "events": ["a"] });
+        let webhook = world.client().post("webhooks", &new).await.data()["id"].as_str().expect("an id").to_owned();
+        visit.open(&format!("/console/{}/webhooks/{webhook}", world.application)).await;
+        visit.follow("Send test event").await;
+        visit.finds("#result .notice.bad").await;
+        let result = visit.text("#result").await;
+        assert!(result.contains(phase), "{url}: {result}");
+    }
+    visit.end().await;
+}
+
+#[tokio::test]
+async fn tests_name_the_phase() {
+    tests_name_the_failing_phase(Manner::USUAL).await;
+}
+
+#[tokio::test]
+async fn tests_name_the_phase_without_scripts() {
+    tests_name_the_failing_phase(Manner::WITHOUT_SCRIPTS).await;
+}
+
+async fn a_pause_holds_and_a_resumption_sends(manner: Manner) {
+    let world = World::shared().await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    let visit = begin(&world, "pause", manner).await;
+    let page = format!("/console/{}/webhooks/{}", world.application, endpoint.id);
+    visit.open(&page).await;
+    visit.follow("Pause").await;
+    visit.finds("h1:has-text('paused')").await;
+    world.known().await;
+    for number in 0..HELD {
+        world.publish(&json!({ "type": "a", "data": { "n": number } })).await;
+    }
+    world.wait_for_deliveries("state=held", HELD).await;
+    visit.open(&page).await;
+    visit.sees(&format!("{HELD}")).await;
+    assert_eq!(world.receiver.received("a").len(), 0);
+    visit.follow("Resume").await;
+    world.receiver.wait_for("a", HELD).await;
+    world.wait_for_deliveries("state=delivered", HELD).await;
+    visit.open(&page).await;
+    visit.finds("h1:has-text('enabled')").await;
+    visit.end().await;
+}
+
+#[tokio::test]
+async fn a_pause_holds() {
+    a_pause_holds_and_a_resumption_sends(Manner::USUAL).await;
+}
+
+#[tokio::test]
+async fn a_pause_holds_without_scripts() {
+    a_pause_holds_and_a_resumption_sends(Manner::WITHOUT_SCRIPTS).await;
+}
+
+async fn both_secrets_verify_until_the_end(manner: Manner) {
+    let world = World::shared().await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    let visit = begin(&world, "rotate", manner).await;
+    let page = format!("/console/{}/webhooks/{}", world.application, endpoint.id);
+    visit.open(&page).await;
+    visit.follow("Secret").await;
+    visit.follow("Rotate the secret").await;
+    let fresh = visit.text(".facts code.copy").await;
+    assert_ne!(fresh, endpoint.secret);
+    world.known().await;
+    world.publish(&json!({ "type": "a", "data": {} })).await;
+    let received = world.receiver.wait_for("a", 1).await;
+    assert!(
+        is_signed_as_standard(&received[0], &fresh) && is_signed_as_standard(&received[0], &endpoint.secret),
+        "both secrets sign"
+    );
+
+    visit.open(&page).await;
+    visit.sees("A rotation is running").await;
+    visit.follow("End now").await;
+    visit.fill("Type the host's name", "127.0.0.1").await;
+    visit.follow("End the rotation").await;
+    visit.sees("The previous secret no longer signs.").await;
+    world.known().await;
+    world.publish(&json!({ "type": "a", "data": {} })).await;
+    let received = world.receiver.wait_for("a", 2).await;
+    assert!(is_signed_as_standard(&received[1], &fresh) && !is_signed_as_standard(&received[1], &endpoint.secret));
+    visit.open(&page).await;
+    visit.sees("rotate secret").await;
+    visit.end().await;
+}
+
+#[tokio::test]
+async fn both_secrets_verify() {
+    both_secrets_verify_until_the_end(Manner::USUAL).await;
+}
+
+#[tokio::test]
+async fn both_secrets_verify_without_scripts() {
+    both_secrets_verify_until_the_end(Manner::WITHOUT_SCRIPTS).await;
+}
+
+async fn a_wrong_signature_is_diagnosed(manner: Manner) {
+    let world = World::shared().await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    world.publish(&json!({ "type": "a", "data": { "n": 1.0 } })).await;
+    let received = world.receiver.wait_for("a", 1).await.remove(0);
+    let visit = begin(&world, "signature", manner).await;
+    visit.open(&format!("/console/{}/webhooks/{}", world.application, endpoint.id)).await;
+    visit.follow("Signature").await;
+    let headers: Vec<String> = ["webhook-id", "webhook-timestamp", "webhook-signature"]
+        .map(|name| format!("{name}: {}", received.header(name)))
+        .to_vec();
+    let body = String::from_utf8(received.body.clone()).expect("UTF-8");
+    visit.fill("Headers", &headers.join("\n")).await;
+    visit.fill("Body", &body).await;
+    visit.follow("Verify").await;
+    visit.sees("The signature verifies.").await;
+    for (changed, told) in [(format!("{body}\n"), "new line"), (body.replace("\":", "\": "), "parsed")] {
+        visit.fill("Body", &changed).await;
+        visit.follow("Verify").await;
+        visit.sees("The signature does not verify.").await;
+        let result = visit.text("#result").await;
+        assert!(result.contains("ody"), "{told}: {result}");
+        assert!(!result.contains(endpoint.secret.trim_start_matches("whsec_")), "the secret is shown: {result}");
+    }
+    visit.end().await;
+}
+
+#[tokio::test]
+async fn a_signature_is_diagnosed() {
+    a_wrong_signature_is_diagnosed(Manner::USUAL).await;
+}
+
+#[tokio::test]
+async fn a_signature_is_diagnosed_without_scripts() {
+    a_wrong_signature_is_diagnosed(Manner::WITHOUT_SCRIPTS).await;
+}

@@ -1,0 +1,12 @@
+//! The web pages, without a browser: sign-in, guard, each page and form, and pages during an outage.
+
+mod away;
+mod changes;
+pub(crate) mod crawl;
+mod guard;
+pub(crate) mod html;
+mod pages;
+mod portal;
+mod sign_in;
+mod sign_in_by_others;
+pub(crate) mod visitor;

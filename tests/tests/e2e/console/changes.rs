@@ -1,0 +1,49 @@
+//! Changes over the pages: the same entries in the audit log as over the API.
+
+use fanfare_tests::world::World;
+use serde_json::{Value, json};
+
+use super::visitor::{Visitor, location};
+
+/// The newest entry of the audit log.
+async fn newest(world: &World) -> Value {
+    world.client().get("audit-log?limit=1").await.data()[0].clone()
+}
+
+#[tokio::test]
+async fn changes_have_the_entries_of_the_api() {
+    let world = World::shared().await;
+    let endpoint = world.endpoint("a", &["*"]).await;
+    world.publish(&json!({ "type": "a", "data": {} })).await;
+    let delivery = world.wait_for_deliveries("state=delivered", 1).await[0]["id"].as_str().expect("an id").to_owned();
+    let visitor = Visitor::by_link(&world, &["--application", &world.application]).await;
+    let named = Visitor::by_key(&world, &world.key).await;
+    let base = format!("/console/{}", world.application);
+
+    let answer = visitor.post(&format!("{base}/deliveries/{delivery}/resend"), &[]).await;
+    assert_eq!(location(&answer), format!("{base}/deliveries/{delivery}?done=resent"), "{}", answer.text);
+    let entry = newest(&world).await;
+    assert_eq!((&entry["action"], &entry["outcome"]), (&json!("resend_delivery"), &json!("done")), "{entry}");
+    assert!(entry["visitor"].as_str().is_some_and(|name| name.contains('@')) && entry["key"].is_null(), "{entry}");
+    assert_eq!(entry["application"], json!(world.application));
+    world.receiver.wait_for(&endpoint.path, 2).await;
+
+    let described = [("name", "order.paid"), ("sample", "{\"secret\": \"in-the-sample\"}")];
+    let answer = named.post(&format!("{base}/event-types/describe"), &described).await;
+    assert_eq!(answer.status, 303, "{}", answer.text);
+    let entry = newest(&world).await;
+    assert_eq!((&entry["action"], &entry["outcome"]), (&json!("describe_event_type"), &json!("done")), "{entry}");
+    assert!(entry["key"].as_str().is_some_and(|key| key.starts_with("key_")), "{entry}");
+    assert_eq!(entry["request"]["name"], "order.paid");
+    assert!(!entry.to_string().contains("in-the-sample"), "{entry}");
+
+    // A refused change is logged as the API logs it, and the form keeps the typed values.
+    let wrong = [("name", "no spaces please"), ("description", "kept")];
+    let answer = named.post(&format!("{base}/event-types/describe"), &wrong).await;
+    assert_eq!(answer.status, 422, "{}", answer.text);
+    let page = super::html::Html::parse(&answer.text);
+    let field = page.all("input").find(|field| field.get("name") == Some("name")).expect("the field");
+    assert_eq!((field.get("value"), field.get("aria-invalid")), (Some("no spaces please"), Some("true")));
+    assert!(page.all("div").any(|part| part.get("id") == Some("error-summary")));
+    assert_eq!(newest(&world).await["outcome"], "refused");
+}
