@@ -4,6 +4,8 @@ pub mod findings;
 pub mod rows;
 pub mod stats;
 
+use std::collections::HashMap;
+
 use axum::extract::State;
 use fanfare_domain::{
     findings::{Facts, application_findings, differing_settings, examine, summary},
@@ -101,7 +103,7 @@ pub async fn show(State(api): State<ApiState>, _: Administrator) -> Result<Answe
     let jobs = api.store.job_runs().await?;
     let mut ids: Vec<ApplicationId> = endpoints.iter().map(|endpoint| endpoint.fact.application).collect();
     ids.dedup();
-    let names = api.store.application_names(&ids).await?;
+    let names: HashMap<_, _> = api.store.names(None, &ids, &[]).await?.applications.into_iter().collect();
     let differing = differing_settings(&facts.processes);
     let examined = examine(&facts);
     let name_of = |application| names.get(&application).cloned().unwrap_or_default();

@@ -1,7 +1,5 @@
 //! Facts for findings: bounded looks at tables of open deliveries, backlogs, processes, queues, jobs and counts.
 
-use std::collections::HashMap;
-
 use fanfare_domain::{
     findings::{
         ApplicationFacts, ApplicationLoad, DueDeliveries, ExpiringFact, Facts, HeldFact, JobFact, ParkedGroup,
@@ -229,17 +227,6 @@ WHERE o.expires_at < now() + interval '1 hour' ORDER BY o.expires_at LIMIT 20";
     ) -> Result<Vec<Row>, StoreError> {
         let application: Option<Uuid> = application.map(|id| id.0);
         Ok(self.connection().await?.query(statement, &[&application, &limit]).await?)
-    }
-
-    /// Names of applications.
-    pub async fn application_names(
-        &self,
-        applications: &[ApplicationId],
-    ) -> Result<HashMap<ApplicationId, String>, StoreError> {
-        let ids: Vec<Uuid> = applications.iter().map(|id| id.0).collect();
-        let statement = "SELECT id, name FROM applications WHERE id = ANY ($1)";
-        let rows = self.connection().await?.query(statement, &[&ids]).await?;
-        Ok(rows.iter().map(|row| (ApplicationId(row.get(0)), row.get(1))).collect())
     }
 }
 
