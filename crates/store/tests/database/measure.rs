@@ -15,9 +15,27 @@ pub(crate) struct Touched {
     pub(crate) scanned: HashMap<String, i64>,
 }
 
+/// Keeps autovacuum away from all tables and BRIN indexes: the statistics of a table contain the buffers of its vacuum.
+const WITHOUT_AUTOVACUUM: &str = r"
+DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT oid::regclass FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+        EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = off)', name);
+    END LOOP;
+    FOR name IN SELECT i.oid::regclass FROM pg_class i JOIN pg_am a ON a.oid = i.relam
+                WHERE a.amname = 'brin' AND i.relkind = 'i' LOOP
+        EXECUTE format('ALTER INDEX %s SET (autosummarize = off)', name);
+    END LOOP;
+END $$;
+";
+
 type Figures = HashMap<String, (i64, i64)>;
 
 impl Database {
+    /// Keeps autovacuum away from the present tables and partitions. A test calls this before it fills the tables.
+    pub(crate) async fn without_autovacuum(&self) {
+        self.run(WITHOUT_AUTOVACUUM).await;
+    }
+
     /// Runs `look` with a separate store, whose sessions report their statistics when they end. Other sessions of the
     /// test may report meanwhile: a test with narrow bounds keeps no other session.
     pub(crate) async fn measured<T>(&self, look: impl AsyncFnOnce(Store) -> T) -> (T, Touched) {

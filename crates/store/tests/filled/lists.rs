@@ -85,6 +85,7 @@ pub(super) async fn load() -> Database {
     let database = Database::fresh().await;
     let first = Timestamp::from_millisecond(FIRST_MS).expect("a moment");
     database.store.create_partitions(first).await.expect("partitions");
+    database.without_autovacuum().await;
     let values =
         [("{FIRST}", FIRST_MS.to_string()), ("{STEP}", STEP_MS.to_string()), ("{FINISHED}", FINISHED.to_string())];
     let load = values.iter().fold(LOAD.to_owned(), |text, (name, value)| text.replace(name, value));

@@ -94,6 +94,7 @@ async fn measured<T>(loaded: &Database, name: &str, look: impl AsyncFnOnce(Store
 #[tokio::test]
 async fn pages_of_a_large_application_read_little() {
     let loaded = Database::fresh().await;
+    loaded.without_autovacuum().await;
     loaded.run(&LOAD.replace("SUBJECT", &endpoint(1001).to_string())).await;
     // As every 10 s by a dispatcher: counts of queued deliveries then read the index only.
     loaded.run("VACUUM open_deliveries").await;

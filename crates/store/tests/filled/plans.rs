@@ -17,13 +17,8 @@ use crate::database::{
 /// Open deliveries of one endpoint, of 2,000 other endpoints, scheduled, and being sent; finished deliveries over three
 /// days.
 ///
-/// The ids of queued deliveries begin an hour ago. Autovacuum neither analyzes nor cleans the tables.
+/// The ids of queued deliveries begin an hour ago.
 const LOAD: &str = r"
-DO $$ DECLARE name text; BEGIN
-    FOR name IN SELECT oid::regclass FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
-        EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = off)', name);
-    END LOOP;
-END $$;
 CREATE FUNCTION id_at(at timestamptz, i int) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
     SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '80008000' || lpad(to_hex(i), 12, '0'))::uuid $$;
 CREATE FUNCTION endpoint(n int) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
@@ -81,6 +76,7 @@ struct Loaded {
 impl Loaded {
     async fn new() -> Self {
         let database = Database::fresh().await;
+        database.without_autovacuum().await;
         database.run(LOAD).await;
         let began = database.rows("SELECT at FROM began", &[]).await[0].get(0);
         Self { database, began, faults: Vec::new(), phase: "" }

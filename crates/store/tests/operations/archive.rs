@@ -80,6 +80,7 @@ INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_i
 #[tokio::test]
 async fn pages_are_bounded_and_sort_no_day() {
     let database = Database::fresh().await;
+    database.without_autovacuum().await;
     let begin = moment(2 * DAY).to_zoned(TimeZone::UTC).start_of_day().expect("a day").timestamp();
     database
         .run(&format!("CREATE TABLE filled AS SELECT '{begin}'::timestamptz AS at, gen_random_uuid() AS app"))
