@@ -2,7 +2,7 @@
 //!
 //! Bounds count buffers of tables and indexes. A sequential scan of a large table touches thousands.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use fanfare_domain::ids::{DeliveryId, EndpointId};
 use fanfare_store::{Demand, DueRetry, Floor, GiveBack, NewEvent, Store};
@@ -192,21 +192,7 @@ async fn persist_and_record(loaded: &mut Loaded) {
     let batch: Vec<_> = records.iter().collect();
     let moved = loaded.check("record 256 failures", 12_000, async |store| store.record(&batch).await).await;
     assert_eq!(moved.expect("a commit").len(), 256);
-    let retries = |range: std::ops::Range<usize>, lease| -> Vec<_> {
-        keyed[range].iter().map(|sent| DueRetry { delivery: sent.delivery, attempt: 2, lease }).collect()
-    };
-    let (leased, queued) = (retries(0..64, Some(Duration::from_secs(21))), retries(64..128, None));
-    for (batch, name, again) in [
-        (&leased, "lease 64 retries", "lease 64 retries again"),
-        (&queued, "queue 64 retries", "queue 64 retries again"),
-    ] {
-        let taking = async |store: Store| store.take_retries(TWO, lease_id(7), batch).await;
-        let taken = loaded.check(name, 4_500, taking).await.expect("a commit");
-        assert_eq!(taken.leased.len(), if name.starts_with("lease") { 64 } else { 0 });
-        assert_eq!(taken.backlogs.len(), if name.starts_with("lease") { 0 } else { 16 });
-        let taken = loaded.check(again, 1_200, taking).await.expect("a look");
-        assert_eq!((taken.leased.len(), taken.backlogs.len()), (0, 0));
-    }
+    retries(loaded, &keyed[..128]).await;
     // Removes the endpoints' backlogs for the next phase.
     loaded
         .database
@@ -215,6 +201,25 @@ async fn persist_and_record(loaded: &mut Loaded) {
                          DELETE FROM endpoint_backlogs WHERE endpoint_id BETWEEN endpoint(5) AND endpoint(20)",
         )
         .await;
+}
+
+async fn retries(loaded: &mut Loaded, scheduled: &[Sent]) {
+    let retries = |range: std::ops::Range<usize>, lease| -> Vec<_> {
+        scheduled[range].iter().map(|sent| DueRetry { delivery: sent.delivery, attempt: 2, lease }).collect()
+    };
+    let (leased, queued) = (retries(0..64, Some(Duration::from_secs(21))), retries(64..128, None));
+    let endpoints: HashSet<EndpointId> = scheduled[64..].iter().map(|sent| sent.endpoint).collect();
+    for (batch, name, again) in [
+        (&leased, "lease 64 retries", "lease 64 retries again"),
+        (&queued, "queue 64 retries", "queue 64 retries again"),
+    ] {
+        let taking = async |store: Store| store.take_retries(TWO, lease_id(7), batch).await;
+        let taken = loaded.check(name, 4_500, taking).await.expect("a commit");
+        assert_eq!(taken.leased.len(), if name.starts_with("lease") { 64 } else { 0 });
+        assert_eq!(taken.backlogs.len(), if name.starts_with("lease") { 0 } else { endpoints.len() });
+        let taken = loaded.check(again, 1_200, taking).await.expect("a look");
+        assert_eq!((taken.leased.len(), taken.backlogs.len()), (0, 0));
+    }
 }
 
 async fn drains(loaded: &mut Loaded) {
