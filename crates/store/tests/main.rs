@@ -2,20 +2,31 @@
 
 mod database;
 
-mod backlogs;
-mod directory;
-mod erase;
-mod fan_out;
-mod lease;
-mod persist;
-mod processes;
-mod record;
-mod recovery;
-mod replays;
-mod resend;
-mod retries;
-mod send;
-mod sessions;
+/// Reading and changing of settings, and sessions.
+mod configuration {
+    mod directory;
+    mod sessions;
+}
+
+/// The way of an event: persist, lease, record, retry, recover.
+mod pipeline {
+    mod backlogs;
+    mod fan_out;
+    mod lease;
+    mod persist;
+    mod processes;
+    mod record;
+    mod recovery;
+    mod retries;
+}
+
+/// Requests of customers and operators for deliveries.
+mod requests {
+    mod erase;
+    mod replays;
+    mod resend;
+    mod send;
+}
 
 /// Migrations, partitions, and numbers for operators.
 mod operations {

@@ -7,6 +7,7 @@ mod deliver;
 mod dialects;
 mod endpoints;
 mod operate;
+mod protect;
 mod publish;
 mod report;
 mod survive;

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use fanfare_domain::{
-    findings::{ApplicationFacts, Subject, application_findings, examine},
+    diagnosis::{
+        findings::{ApplicationFacts, Subject, application_findings, examine},
+        rollup::{STEP, floor},
+    },
     ids::EndpointId,
-    rollup::{STEP, floor},
 };
 use fanfare_store::{StatsStep, StatsSubject, Store};
 use jiff::Timestamp;

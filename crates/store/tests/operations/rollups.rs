@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanfare_domain::{
     delivery::outcome::Outcome,
-    rollup::{HOUR, STEP, floor},
+    diagnosis::rollup::{HOUR, STEP, floor},
 };
 use fanfare_store::{AttemptRecord, Store};
 use jiff::Timestamp;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fanfare_domain::session::Face;
+use fanfare_domain::access::session::Face;
 use fanfare_tests::{
     clients::browser::{Manner, Visit},
     scene::{self, Scene},

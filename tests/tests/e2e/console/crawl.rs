@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fanfare_console::{guarded_paths, open_paths};
-use fanfare_domain::session::Face;
+use fanfare_domain::access::session::Face;
 
 use super::{
     html::Html,

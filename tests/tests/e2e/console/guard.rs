@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fanfare_console::{guarded_paths, open_paths};
-use fanfare_domain::session::Face;
+use fanfare_domain::access::session::Face;
 use fanfare_tests::{
     clients::api::Answer,
     scene::{self, Scene},

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fanfare_domain::session::Face;
+use fanfare_domain::access::session::Face;
 use fanfare_tests::{
     clients::api::Client,
     scene::{self, Scene},

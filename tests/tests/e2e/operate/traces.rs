@@ -31,7 +31,7 @@ use tokio_rustls::{
     },
 };
 
-use super::tls::Certificates;
+use crate::protect::tls::Certificates;
 
 /// Flags of a `traceparent`.
 const SAMPLED: &str = "01";

@@ -18,7 +18,7 @@ use fanfare_tests::{
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 /// Certificate files for a server and its clients. Removed on drop.
-pub(super) struct Certificates {
+pub(crate) struct Certificates {
     folder: PathBuf,
     /// The authority that issued the server's certificate.
     authority: PathBuf,
@@ -28,7 +28,7 @@ pub(super) struct Certificates {
 
 impl Certificates {
     /// Creates a certificate for a host, and writes all files.
-    pub(super) fn new(name: &str, host: &str) -> Self {
+    pub(crate) fn new(name: &str, host: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("fanfare-tls-{name}-{:032x}", rand::random::<u128>()));
         fs::create_dir(&folder).expect("a folder");
         let authority = authority();
@@ -47,12 +47,12 @@ impl Certificates {
     }
 
     /// Folder of `server.crt` and `server.key`.
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// File of the authority that issued the server's certificate.
-    pub(super) fn authority(&self) -> &Path {
+    pub(crate) fn authority(&self) -> &Path {
         &self.authority
     }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fanfare_domain::{
-    api_key::{Role, Token},
+    access::api_key::{Role, Token},
     dialect::Dialects,
     ids::{ApplicationId, KeyId},
 };

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use fanfare_domain::{
-    api_key::{Role, Token},
+    access::{
+        api_key::{Role, Token},
+        session::{Face, Right, Rights, SessionToken, SignIn},
+    },
     ids::{ApplicationId, KeyId, SessionId},
-    session::{Face, Right, Rights, SessionToken, SignIn},
 };
 use fanfare_store::NewSession;
 use uuid::Uuid;
