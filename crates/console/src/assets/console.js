@@ -10,16 +10,12 @@
 
   // Times in the browser's zone.
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone
-  const pad = number => String(number).padStart(2, '0')
+  // Date and time in UTC or in the browser's zone.
+  const parts = (date, isLocal) =>
+    new Date(date - (isLocal ? date.getTimezoneOffset() * 60000 : 0)).toISOString().slice(0, 19).split('T')
   const inZone = (date, isLocal) => {
-    const get = name => isLocal ? date['get' + name]() : date['getUTC' + name]()
-    const now = new Date()
-    const day = `${get('FullYear')}-${pad(get('Month') + 1)}-${pad(get('Date'))}`
-    const today = isLocal
-      ? `${now.getFullYear()}-${pad(now.getMonth() + 1)}-${pad(now.getDate())}`
-      : now.toISOString().slice(0, 10)
-    const time = `${pad(get('Hours'))}:${pad(get('Minutes'))}:${pad(get('Seconds'))}`
-    return day === today ? time : `${day} ${time}`
+    const [day, time] = parts(date, isLocal)
+    return day === parts(new Date(), isLocal)[0] ? time : `${day} ${time}`
   }
   const isLocal = () => page.dataset.time === 'local'
   const showTimes = within => {
@@ -27,7 +23,7 @@
       const shown = time.querySelector('b')
       const date = new Date(time.dateTime)
       if (shown) shown.textContent = inZone(date, isLocal())
-      time.title = `${time.dateTime.replace('T', ' ').replace('Z', ' UTC')}`
+      time.title = time.dateTime.replace('T', ' ').replace('Z', ' UTC')
     }
   }
   const zoneButton = by('zone')
@@ -86,18 +82,22 @@
   // A request that is under way: its button says so, and a bar appears after 300 ms.
   const bar = document.querySelector('.progress')
   let sending = 0
-  const begin = () => { sending = setTimeout(() => { if (bar) bar.hidden = false }, 300) }
-  const end = () => { clearTimeout(sending); if (bar) bar.hidden = true }
-  addEventListener('beforeunload', begin)
-  addEventListener('pageshow', event => {
-    end()
-    if (event.persisted) for (const button of all('button[data-was]')) restore(button)
+  addEventListener('beforeunload', () => { sending = setTimeout(() => { bar?.removeAttribute('hidden') }, 300) })
+  // The browser's back button shows a page as it was left.
+  addEventListener('pageshow', () => {
+    clearTimeout(sending)
+    bar?.setAttribute('hidden', '')
+    for (const form of all('form[data-sent]')) delete form.dataset.sent
+    for (const button of all('button[data-was]')) {
+      button.disabled = false
+      button.textContent = button.dataset.was
+      delete button.dataset.was
+    }
   })
-  const restore = button => { button.disabled = false; button.textContent = button.dataset.was; delete button.dataset.was }
   document.addEventListener('submit', event => {
     const form = event.target
-    if (form.method === 'dialog' || form.dataset.sent) { if (form.dataset.sent) event.preventDefault(); return }
-    if (form.method !== 'post') return
+    if (form.dataset.sent) event.preventDefault()
+    if (form.dataset.sent || form.method !== 'post') return
     form.dataset.sent = 'yes'
     const button = event.submitter
     // The button's own value must be sent: the button is disabled after the submission.
@@ -109,7 +109,6 @@
     })
   })
   for (const form of all('form[data-send]')) form.requestSubmit()
-  addEventListener('pageshow', () => { for (const form of all('form[data-sent]')) delete form.dataset.sent })
 
   // A filter over the boxes of a fieldset.
   for (const field of all('input[data-filters]')) {
@@ -154,8 +153,12 @@
     setTimeout(() => part.classList.remove('changed'), 2000)
   }
   const same = (a, b) => {
-    const plain = part => { const copied = part.cloneNode(true); for (const time of all('time', copied)) time.textContent = ''; return copied.innerHTML }
-    return plain(a) === plain(b)
+    const withoutTimes = part => {
+      const copied = part.cloneNode(true)
+      for (const time of all('time', copied)) time.textContent = ''
+      return copied.innerHTML
+    }
+    return withoutTimes(a) === withoutTimes(b)
   }
   const replace = (old, fresh) => {
     if (isBusy(old)) return
@@ -205,7 +208,7 @@
   }
   const ask = async () => {
     try {
-      const answer = await fetch(location.href, { headers: { 'x-fanfare-live': known }, credentials: 'same-origin' })
+      const answer = await fetch(location.href, { headers: { 'x-fanfare-live': known } })
       if (answer.status === 401) { stop('The session has ended.'); tellParent({ fanfare: 'expired' }); return }
       if (answer.status === 200) {
         known = answer.headers.get('x-fanfare-content') || 'none'
@@ -228,23 +231,24 @@
   const stop = text => { turnLive(false); say(text) }
   const turnLive = wanted => {
     isOn = wanted && Number(document.body.dataset.live || 0) > 0
-    if (liveButton) liveButton.setAttribute('aria-pressed', String(isOn))
+    if (liveButton) liveButton.setAttribute('aria-pressed', isOn)
     lastTouch = Date.now()
     if (isOn) { pace = Number(document.body.dataset.live); next() } else clearTimeout(timer)
   }
-  document.addEventListener('visibilitychange', () => { if (!document.hidden) ask0() ; else clearTimeout(timer) })
-  const ask0 = () => { if (isOn) { clearTimeout(timer); ask() } }
+  document.addEventListener('visibilitychange', () => {
+    clearTimeout(timer)
+    if (isOn && !document.hidden) ask()
+  })
   if (liveButton) {
     liveButton.hidden = false
     liveButton.addEventListener('click', () => turnLive(!isOn))
   }
 
   // Shortcuts.
-  const rows = () => all('main tbody tr a[data-row]')
-  const move = by => {
-    const links = rows()
+  const move = step => {
+    const links = all('main tbody tr a[data-row]')
     const at = links.indexOf(document.activeElement)
-    const wanted = links[at < 0 ? (by > 0 ? 0 : links.length - 1) : at + by]
+    const wanted = links[at < 0 && step < 0 ? links.length - 1 : at + step]
     if (wanted) { wanted.focus(); wanted.scrollIntoView({ block: 'nearest' }) }
   }
   let awaitsPage = false
@@ -270,8 +274,7 @@
       if (link) { event.preventDefault(); link.click() }
       return
     }
-    const shortcut = Object.hasOwn(shortcuts, event.key) && shortcuts[event.key]
-    if (shortcut) { event.preventDefault(); shortcut() }
+    if (Object.hasOwn(shortcuts, event.key)) { event.preventDefault(); shortcuts[event.key]() }
   })
 
   // A page in a frame tells its parent height, address and end. The page lists the permitted parents.
