@@ -41,12 +41,12 @@ test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests
 test-browser: toolchain $(browser)/node_modules/.package-lock.json ## Run the tests of the web pages in Chromium; pictures in target/screens
 	@deploy/dev/install postgres rabbitmq chromium
 	@cargo build --workspace --all-targets
-	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test -p fanfare-tests --test e2e browser::
+	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test --workspace --test e2e browser::
 
 screenshot: toolchain $(browser)/node_modules/.package-lock.json ## Take the README's picture of the console anew
 	@deploy/dev/install postgres rabbitmq chromium
 	@cargo build --workspace --all-targets
-	@deploy/dev/with-services cargo test -p fanfare-tests --test e2e browser::screenshot::the_picture_of
+	@deploy/dev/with-services cargo test --workspace --test e2e browser::screenshot::the_picture_of
 	@cp $(target)/screens/console.png .github/console.png
 
 test-fast: toolchain ## Run the quick tests: units, most of the store, and the main path end to end; a minute once built
@@ -60,7 +60,7 @@ test-rabbitmq: toolchain $(node_clients)/node_modules/.package-lock.json ## Run 
 	@deploy/dev/install postgres python
 	@cargo build --workspace --all-targets
 	@FANFARE_RABBITMQ_ROOT=$$(deploy/dev/rabbitmq-from $(SUITE)); export FANFARE_RABBITMQ_ROOT; \
-	  env --unset=AMQP_URL deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test -p fanfare-tests -- --skip browser::; \
+	  env --unset=AMQP_URL deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test --workspace --test e2e -- --skip browser::; \
 	  AMQP_URL=none DATABASE_URL=none exec deploy/dev/with-services $(target)/debug/chaos --only $(broker_faults)
 
 # Ingest is built without this feature: a provider's library has some 40 crates.
@@ -69,7 +69,7 @@ test-oidc: toolchain $(node_clients)/node_modules/.package-lock.json ## Test the
 	@cargo clippy -p fanfare-ingest --features oidc -- -D warnings
 	@cargo test -p fanfare-console --features oidc
 	@cargo build -p fanfare-ingest --features oidc
-	@exec deploy/dev/with-services cargo test -p fanfare-tests --test e2e -- --ignored provider_of_openid_connect
+	@exec deploy/dev/with-services cargo test --workspace --test e2e -- --ignored provider_of_openid_connect
 
 test-deploy: toolchain ## Test chart, image, pods, alerts and dashboards for operators; the image and the pods need root
 	@cargo build --workspace --all-targets
