@@ -1,18 +1,14 @@
 //! The routes of the API by subject.
 
 pub mod applications;
-pub mod attempts;
 pub mod audit_log;
 pub mod deliveries;
 pub mod event_types;
 pub mod events;
 pub mod keys;
-pub mod names;
 pub mod overview;
 pub mod parked;
-pub mod portal_links;
 pub mod replays;
-pub mod resend;
 pub mod search;
 pub mod sessions;
 pub mod webhooks;
@@ -46,7 +42,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(webhooks::test_sends::send))
         .routes(routes!(webhooks::verify::verify))
         .routes(routes!(deliveries::history))
-        .routes(routes!(attempts::list))
+        .routes(routes!(deliveries::attempts::list))
         .routes(routes!(events::list))
         .routes(routes!(events::show, events::erase))
         .routes(routes!(events::why::by_key))
@@ -55,8 +51,8 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::counts::show))
         .routes(routes!(deliveries::show))
-        .routes(routes!(resend::delivery))
-        .routes(routes!(resend::deliveries))
+        .routes(routes!(deliveries::resend::delivery))
+        .routes(routes!(deliveries::resend::deliveries))
         .routes(routes!(search::search))
         .routes(routes!(replays::create, replays::list))
         .routes(routes!(replays::count))
@@ -68,7 +64,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(overview::of_application))
         .routes(routes!(overview::stats::show))
         .routes(routes!(audit_log::list))
-        .routes(routes!(portal_links::create))
+        .routes(routes!(sessions::portal_links::create))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::end))
         .routes(routes!(parked::list))

@@ -1,8 +1,8 @@
 //! Messages that are published again: parked, put back, or rerouted after no binding matched.
 
 use fanfare_domain::{
-    duration::parse_duration,
     event::parked::{Edit, Origin},
+    time::parse_duration,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::Value;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
 use fanfare_domain::{
-    api_key::{Role, Token},
+    access::api_key::{Role, Token},
     ids::{ApplicationId, KeyId},
 };
 use fanfare_store::{KeyRow, Store};

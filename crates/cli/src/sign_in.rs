@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use fanfare_domain::{
+    access::session::{Face, Rights, SessionToken, SignIn},
     ids::{ApplicationId, SessionId},
-    session::{Face, Rights, SessionToken, SignIn},
 };
 use fanfare_store::{NewSession, Store};
 use jiff::Timestamp;

@@ -10,11 +10,11 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use fanfare_broker::{BrokerSettings, Publisher};
 use fanfare_domain::{
-    api_key::{Role, Token},
+    access::api_key::{Role, Token},
     application::EndpointStatus,
     dialect::DEFAULT_DIALECT,
-    duration::parse_duration,
     ids::{ApplicationId, EndpointId, KeyId},
+    time::parse_duration,
 };
 use fanfare_service::stop_signal;
 use fanfare_store::{ApplicationCounts, EndpointSettings, NewApplication, Store};

@@ -1,11 +1,9 @@
 //! The frame of all pages: navigation, search, messages, twins; and the forms of an answer.
 
 pub(crate) mod body;
-pub(crate) mod change_list;
 pub(crate) mod changes;
 pub(crate) mod chart;
 pub(crate) mod fault;
-pub(crate) mod filters;
 pub(crate) mod form;
 pub(crate) mod marks;
 pub(crate) mod notices;
@@ -13,9 +11,8 @@ pub(crate) mod place;
 pub(crate) mod respond;
 pub(crate) mod search;
 pub(crate) mod text;
-pub(crate) mod words;
 
-use fanfare_domain::session::{Face, Right, Rights};
+use fanfare_domain::access::session::{Face, Right, Rights};
 use jiff::Timestamp;
 
 use crate::{

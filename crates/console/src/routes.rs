@@ -12,7 +12,7 @@ use axum::{
     routing::{get, post},
 };
 use fanfare_api::http::error::{ApiError, ErrorCode};
-use fanfare_domain::{ids::ApplicationId, session::Face};
+use fanfare_domain::{access::session::Face, ids::ApplicationId};
 
 use crate::{
     Console, application, assets,
@@ -106,7 +106,7 @@ fn open(face: Face) -> Routes<(Console, Face)> {
 /// The sign-in by a provider of OpenID Connect.
 #[cfg(feature = "oidc")]
 fn of_provider() -> Routes<(Console, Face)> {
-    use crate::session::provider;
+    use crate::session::sign_in::provider;
     Routes::new().route("/sign-in/provider", get(provider::start)).route("/sign-in/callback", get(provider::finish))
 }
 
@@ -125,7 +125,7 @@ async fn unknown_method() -> Fault {
 }
 
 #[derive(Template)]
-#[template(path = "session/ended.html")]
+#[template(path = "session/sign_in/ended.html")]
 struct Ended {
     root: &'static str,
     style: &'static str,

@@ -1,10 +1,14 @@
-//! Access of visitors whom another system names: rules from groups or names to rights.
+//! Access to the API and the pages: keys, sessions, and rules from groups or names to rights.
+
+pub mod api_key;
+pub mod client_address;
+pub mod session;
 
 use std::str::FromStr;
 
 use crate::{
+    access::session::{Right, Rights},
     ids::ApplicationId,
-    session::{Right, Rights},
 };
 
 /// Access to the console.

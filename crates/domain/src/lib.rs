@@ -4,21 +4,15 @@
 //! All I/O is in the crates that depend on this crate.
 
 pub mod access;
-pub mod api_key;
 pub mod application;
-pub mod client_address;
 pub mod delivery;
+pub mod diagnosis;
 pub mod dialect;
 pub mod display_name;
-pub mod duration;
 pub mod endpoint;
 pub mod event;
-pub mod findings;
 pub mod ids;
 pub mod json;
 pub mod rate_limit;
-pub mod rollup;
-pub mod session;
 pub mod theme;
 pub mod time;
-pub mod why;

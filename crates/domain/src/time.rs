@@ -1,4 +1,4 @@
-//! Timestamp arithmetic, without a clock.
+//! Timestamp arithmetic without a clock, and durations as text: `60s`, `5m`, `120m`, `12h`.
 
 use std::time::Duration;
 
@@ -17,4 +17,53 @@ pub fn saturating_sub(moment: Timestamp, wait: Duration) -> Timestamp {
 /// Truncates to whole milliseconds, the unit of ids and partitions.
 pub fn to_milliseconds(moment: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(moment.as_millisecond()).unwrap_or(moment)
+}
+
+/// Parses a whole number and a unit: `500ms`, `10s`, `5m`, `24h` or `30d`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(milliseconds).map(Duration::from_millis)
+}
+
+/// Formats whole seconds as in the names of the delay queues: seconds below two minutes, hours above 120 minutes,
+/// minutes between. A wait that the unit does not divide gets the next smaller unit.
+pub fn duration_name(wait: Duration) -> String {
+    match wait.as_secs() {
+        seconds if seconds < 120 || seconds % 60 != 0 => format!("{seconds}s"),
+        seconds if seconds <= 7200 || seconds % 3600 != 0 => format!("{}m", seconds / 60),
+        seconds => format!("{}h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_numbers_with_a_unit_and_nothing_else() {
+        assert_eq!(parse_duration("1500ms"), Some(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("30d"), Some(Duration::from_secs(30 * 86400)));
+        for text in ["", "60", "s", "-1s", "1.5s", "60 s", "１s", "9999999999999999999h", "1w", "1e2s"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn names_can_be_read(seconds in 0u64..1_000_000) {
+            let wait = Duration::from_secs(seconds);
+            prop_assert_eq!(parse_duration(&duration_name(wait)), Some(wait));
+        }
+    }
 }

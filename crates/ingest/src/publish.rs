@@ -12,7 +12,7 @@ use axum::{
 use fanfare_api::{Answer, ApiError, ErrorCode, Failures, application_of, authenticate, discard, read_body};
 use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
 use fanfare_domain::{
-    api_key::Role,
+    access::api_key::Role,
     application::Application,
     event::{Event, EventFields, check_accepted_at, check_key},
     ids::EventId,

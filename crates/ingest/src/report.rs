@@ -10,7 +10,7 @@ use axum::{
 };
 use fanfare_api::authenticate;
 use fanfare_broker::Publisher;
-use fanfare_domain::api_key::Role;
+use fanfare_domain::access::api_key::Role;
 use fanfare_service::{
     Room, incoming_trace, report_blocked, report_broker, report_build, report_clock, report_pool, set_parent,
 };

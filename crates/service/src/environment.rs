@@ -4,7 +4,7 @@
 use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
 
 use fanfare_credentials::Secret;
-use fanfare_domain::duration::parse_duration;
+use fanfare_domain::time::parse_duration;
 
 /// Environment of a process, and the settings read so far.
 pub struct Environment {

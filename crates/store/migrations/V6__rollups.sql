@@ -24,7 +24,7 @@ CREATE TABLE rollups (
     -- Events and events without a matching endpoint; 0 in the rows of endpoints.
     events        integer NOT NULL,
     unmatched     integer NOT NULL,
-    -- Buckets of durations, and of times from acceptance to the first attempt. fanfare_domain::rollup has the bounds.
+    -- Buckets of durations, and of times from acceptance to the first attempt. fanfare_domain::diagnosis::rollup has the bounds.
     d0 integer NOT NULL, d1 integer NOT NULL, d2 integer NOT NULL, d3 integer NOT NULL, d4 integer NOT NULL, d5 integer NOT NULL, d6 integer NOT NULL,
     d7 integer NOT NULL, d8 integer NOT NULL, d9 integer NOT NULL, d10 integer NOT NULL, d11 integer NOT NULL, d12 integer NOT NULL, d13 integer NOT NULL,
     l0 integer NOT NULL, l1 integer NOT NULL, l2 integer NOT NULL, l3 integer NOT NULL, l4 integer NOT NULL, l5 integer NOT NULL, l6 integer NOT NULL,

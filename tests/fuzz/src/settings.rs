@@ -146,6 +146,6 @@ pub(crate) fn dialect(bytes: &[u8]) {
         is_sendable(form.value.fill(|_, value| value.push_str("1781784000")));
     }
     for wait in dialect.policy.schedule.names() {
-        assert!(fanfare_domain::duration::parse_duration(&wait).is_some(), "{wait}");
+        assert!(fanfare_domain::time::parse_duration(&wait).is_some(), "{wait}");
     }
 }

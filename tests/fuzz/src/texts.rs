@@ -3,14 +3,14 @@
 use std::{fmt::Display, str::FromStr, time::Duration};
 
 use fanfare_domain::{
-    api_key::{Keys, Token},
+    access::api_key::{Keys, Token},
     delivery::outcome::RetryAfter,
-    duration::{duration_name, parse_duration},
     event::trace_context::Traceparent,
     ids::{
         ApplicationId, AttemptId, DeliveryId, EndpointId, EventId, KeyId, LeaseId, ParkedId, ProcessId, ReplayId,
         SecretId, is_prefix, with_prefix,
     },
+    time::{duration_name, parse_duration},
 };
 use uuid::Uuid;
 

@@ -11,7 +11,7 @@ use std::{
 
 use fanfare_domain::{
     delivery::delay::{DelayQueues, delay_name},
-    duration::parse_duration,
+    time::parse_duration,
 };
 
 use crate::{

@@ -27,7 +27,7 @@ use crate::{
         paging::{PageQuery, page_size},
         parameters::{Query, id},
     },
-    routes::{attempts::AttemptLog, webhooks::settings::Change},
+    routes::{deliveries::attempts::AttemptLog, webhooks::settings::Change},
     state::{ApiState, applications::ApplicationRules},
 };
 

@@ -13,8 +13,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fanfare_domain::{
-    api_key::{Caller, Role},
-    client_address::client_address,
+    access::{
+        api_key::{Caller, Role},
+        client_address::client_address,
+    },
     ids::{ApplicationId, AuditId, KeyId},
 };
 use fanfare_service::{Labels, Metric, MetricKind, Peer};

@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use fanfare_domain::{
-    api_key::{Caller, Role},
+    access::api_key::{Caller, Role},
     ids::{ApplicationId, KeyId},
 };
 use fanfare_store::Directory;

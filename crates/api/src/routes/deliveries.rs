@@ -1,8 +1,10 @@
 //! `/api/v1/deliveries`, and the deliveries and attempts of a webhook.
 
+pub mod attempts;
 pub mod counts;
 pub mod filter;
 mod request_headers;
+pub mod resend;
 
 use axum::extract::State;
 use fanfare_domain::{

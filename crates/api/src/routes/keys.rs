@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use fanfare_domain::{
-    api_key::{Role, Token},
+    access::api_key::{Role, Token},
     ids::{ApplicationId, KeyId},
 };
 use fanfare_store::KeyRow;

@@ -8,9 +8,11 @@ use std::collections::HashMap;
 
 use axum::extract::State;
 use fanfare_domain::{
-    findings::{Facts, application_findings, differing_settings, examine, summary},
+    diagnosis::{
+        findings::{Facts, application_findings, differing_settings, examine, summary},
+        rollup::LAG_BOUNDS_MS,
+    },
     ids::ApplicationId,
-    rollup::LAG_BOUNDS_MS,
 };
 use fanfare_store::{ProcessRow, QueueDepthRow};
 use jiff::Timestamp;

@@ -1,5 +1,7 @@
 //! `/api/v1/search`: finds an object by an id, by the publisher's id of an event, or by a name, URL or `message_id`.
 
+pub mod names;
+
 use std::str::FromStr;
 
 use axum::extract::State;

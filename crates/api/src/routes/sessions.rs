@@ -1,9 +1,11 @@
 //! `/api/v1/sessions`: sessions of the web pages.
 
+pub mod portal_links;
+
 use axum::extract::State;
 use fanfare_domain::{
+    access::session::{Face, Session},
     ids::{ApplicationId, KeyId, SessionId},
-    session::{Face, Session},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! The findings of the overview: processes, queues, jobs, parked messages, endpoints and the rest.
 
-use fanfare_domain::findings::{Examined, Finding, Severity, Whose, examine};
+use fanfare_domain::diagnosis::findings::{Examined, Finding, Severity, Whose, examine};
 use fanfare_store::{Store, StoreError};
 
 use super::Findings;
@@ -41,7 +41,7 @@ fn judge(examined: Examined, findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
-    use fanfare_domain::findings::Subject;
+    use fanfare_domain::diagnosis::findings::Subject;
 
     use super::*;
     use crate::doctor::Verdict;

@@ -11,9 +11,10 @@ use crate::{
     Console,
     frame::{
         Frame,
-        change_list::{Change, Reader, rows},
+        changes::list::{Change, Reader, rows},
         fault::Fault,
-        filters, form, marks,
+        form,
+        marks::{self, filters},
         place::Place,
         respond::page,
     },

@@ -15,7 +15,7 @@ use fanfare_api::{
         events,
     },
 };
-use fanfare_domain::{delivery::outcome::Outcome, session::Right};
+use fanfare_domain::{access::session::Right, delivery::outcome::Outcome};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -25,12 +25,10 @@ use crate::{
         Frame,
         body::BodyView,
         fault::Fault,
-        filters,
         form::{self, Fields, with_parameter},
-        marks,
+        marks::{self, filters, words},
         place::Place,
         respond::page,
-        words,
     },
 };
 

@@ -11,7 +11,7 @@ use fanfare_api::{
     },
     routes::event_types::{self, DescribedType},
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -21,8 +21,8 @@ use crate::{
         Frame,
         body::indented,
         fault::Fault,
-        filters,
         form::Fields,
+        marks::filters,
         place::Place,
         respond::{back_to, page, page_with},
     },

@@ -12,7 +12,7 @@ use fanfare_api::{
         events::{self, Event, EventDetail},
     },
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -22,9 +22,8 @@ use crate::{
         Frame,
         body::BodyView,
         fault::Fault,
-        filters,
         form::{self, Fields, with_parameter},
-        marks,
+        marks::{self, filters},
         place::Place,
         respond::{back_to, page, page_with},
     },

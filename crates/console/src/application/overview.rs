@@ -23,7 +23,7 @@ use fanfare_api::{
         webhooks::{self, health, health::WebhookHealth},
     },
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -33,8 +33,7 @@ use crate::{
         Frame,
         chart::{self, Bar, LinkedBar},
         fault::Fault,
-        filters,
-        marks::{self, Mark},
+        marks::{self, Mark, filters},
         place::Place,
         respond::page,
     },

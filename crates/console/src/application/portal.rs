@@ -14,12 +14,12 @@ use fanfare_api::{
         error::ApiError,
         parameters::{Path, Query},
     },
-    routes::{
+    routes::sessions::{
+        self, Filter, Shown,
         portal_links::{self, PortalLink},
-        sessions::{self, Filter, Shown},
     },
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -28,9 +28,8 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::{self, Fields},
-        marks,
+        marks::{self, filters},
         place::Place,
         respond::{back_to, page_with},
     },

@@ -10,7 +10,7 @@ use fanfare_api::{
     },
     routes::replays::{self, Counted, Shown},
 };
-use fanfare_domain::{delivery::replay::Replayed, ids::ReplayId, session::Right};
+use fanfare_domain::{access::session::Right, delivery::replay::Replayed, ids::ReplayId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,9 +19,8 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::{Fields, call, query, with_parameter},
-        marks,
+        marks::{self, filters},
         place::Place,
         respond::{back_to, page, page_with},
     },

@@ -6,7 +6,7 @@ use fanfare_api::{
     http::{authentication::KeyApplication, body::from_value, error::ApiError, parameters::Path},
     routes::applications::{self, Application, Change},
 };
-use fanfare_domain::session::{Face, Right};
+use fanfare_domain::access::session::{Face, Right};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -14,8 +14,8 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::Fields,
+        marks::filters,
         place::Place,
         respond::{back_to, page, page_with},
     },

@@ -1,19 +1,13 @@
 //! The pages of webhooks.
 
-mod creation;
 mod deletion;
-mod edit;
 mod form;
 mod list;
-mod picker;
-mod samples;
 mod secret;
-mod settings;
 mod show;
 mod signature;
 mod status;
 mod test_send;
-mod test_view;
 
 use axum::{extract::State, routing::get, routing::post};
 use fanfare_api::{
@@ -32,9 +26,9 @@ use crate::{
 pub(crate) fn routes() -> Routes<Console> {
     Routes::new()
         .route("/webhooks", get(list::list))
-        .route("/webhooks/new", get(creation::show).post(creation::create))
+        .route("/webhooks/new", get(form::creation::show).post(form::creation::create))
         .route("/webhooks/{webhook}", get(show::show))
-        .route("/webhooks/{webhook}/edit", get(edit::show).post(edit::change))
+        .route("/webhooks/{webhook}/edit", get(form::edit::show).post(form::edit::change))
         .route("/webhooks/{webhook}/status", post(status::change))
         .route("/webhooks/{webhook}/delete", get(deletion::show).post(deletion::delete))
         .route("/webhooks/{webhook}/test", get(test_send::show).post(test_send::send))

@@ -14,8 +14,8 @@ use fanfare_api::{
     },
 };
 use fanfare_domain::{
+    access::session::{Face, Right},
     ids::EventId,
-    session::{Face, Right},
 };
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -26,9 +26,8 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::{Fields, query},
-        marks,
+        marks::{self, filters},
         place::Place,
         respond::{back_to, page},
     },

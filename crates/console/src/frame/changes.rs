@@ -1,5 +1,7 @@
 //! Entries of the audit log as sentences. Pure.
 
+pub(crate) mod list;
+
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 

@@ -6,11 +6,11 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use fanfare_api::http::error::{ApiError, ErrorCode};
-use fanfare_domain::session::Face;
+use fanfare_domain::access::session::Face;
 
 use crate::{
     assets,
-    frame::{Frame, filters, respond::page_with},
+    frame::{Frame, marks::filters, respond::page_with},
     session::{
         cookie::Preferences,
         visitor::{LIVE, Visitor},
@@ -83,7 +83,7 @@ fn words(error: &ApiError) -> (&'static str, &'static str) {
 }
 
 #[derive(Template)]
-#[template(path = "frame/fault.html")]
+#[template(path = "frame/fault/fault.html")]
 struct FaultPage<'a> {
     frame: Frame,
     message: &'a str,
@@ -91,7 +91,7 @@ struct FaultPage<'a> {
 }
 
 #[derive(Template)]
-#[template(path = "frame/bare_fault.html")]
+#[template(path = "frame/fault/bare.html")]
 struct BareFault<'a> {
     root: &'static str,
     style: &'static str,

@@ -1,11 +1,14 @@
 //! Small marks of the pages: times, durations, states, ids. All are pure.
 
+pub(crate) mod filters;
+pub(crate) mod words;
+
 use std::{fmt, time::Duration};
 
 use askama::filters::HtmlSafe;
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::frame::filters::visible;
+use crate::frame::marks::filters::visible;
 
 /// HTML that a function of the pages made from escaped texts.
 pub(crate) struct Mark(String);

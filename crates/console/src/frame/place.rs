@@ -7,7 +7,7 @@ use axum::{
     http::request::Parts,
 };
 use fanfare_api::http::{authentication::AuthorizedApplication, error::ApiError};
-use fanfare_domain::{ids::ApplicationId, session::Right};
+use fanfare_domain::{access::session::Right, ids::ApplicationId};
 use serde::Serialize;
 use serde_json::Value;
 

@@ -8,12 +8,12 @@ use fanfare_api::{
         authentication::{KeyApplication, Scope},
         parameters::Query,
     },
-    routes::{
+    routes::search::{
+        self, Found, HitKind, SearchHit, SearchQuery,
         names::{Names, names},
-        search::{self, Found, HitKind, SearchHit, SearchQuery},
     },
 };
-use fanfare_domain::{ids::ApplicationId, session::Face};
+use fanfare_domain::{access::session::Face, ids::ApplicationId};
 use serde::Deserialize;
 
 use crate::{
@@ -21,7 +21,8 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters, form, marks,
+        form,
+        marks::{self, filters},
         respond::{back_to, page_with},
     },
     session::visitor::Visitor,
@@ -35,7 +36,7 @@ struct Asked {
 }
 
 #[derive(Template)]
-#[template(path = "frame/search.html")]
+#[template(path = "frame/search/search.html")]
 struct Results {
     frame: Frame,
     /// The searched text; `None` for the empty form.

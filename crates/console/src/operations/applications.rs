@@ -8,11 +8,17 @@ use fanfare_api::{
     http::parameters::Query,
     routes::applications::{self, Application, ListFilter},
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 
 use crate::{
     Console,
-    frame::{Frame, fault::Fault, filters, form, marks, respond::page},
+    frame::{
+        Frame,
+        fault::Fault,
+        form,
+        marks::{self, filters},
+        respond::page,
+    },
     routes::list::Routes,
     session::visitor::Visitor,
 };

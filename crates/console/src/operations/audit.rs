@@ -4,18 +4,19 @@ use askama::Template;
 use axum::{extract::State, response::Response};
 use fanfare_api::{
     http::{authentication::Scope, error::ApiError, parameters::Query},
-    routes::{audit_log, names::names},
+    routes::{audit_log, search::names::names},
 };
-use fanfare_domain::{ids::ApplicationId, session::Face};
+use fanfare_domain::{access::session::Face, ids::ApplicationId};
 use serde::Deserialize;
 
 use crate::{
     Console,
     frame::{
         Frame,
-        change_list::{Change, Reader, rows},
+        changes::list::{Change, Reader, rows},
         fault::Fault,
-        filters, form, marks,
+        form,
+        marks::{self, filters},
         respond::page,
     },
     session::visitor::Visitor,

@@ -14,16 +14,22 @@ use fanfare_api::{
     http::{authentication::Scope, parameters::Query},
     routes::{
         keys::{self, Filter, Shown},
-        names::{Names, names},
+        search::names::{Names, names},
     },
 };
-use fanfare_domain::{ids::ApplicationId, session::Right};
+use fanfare_domain::{access::session::Right, ids::ApplicationId};
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
     Console,
-    frame::{Frame, fault::Fault, filters, form, marks, respond::page},
+    frame::{
+        Frame,
+        fault::Fault,
+        form,
+        marks::{self, filters},
+        respond::page,
+    },
     operations::audit::chosen,
     routes::list::Routes,
     session::visitor::Visitor,

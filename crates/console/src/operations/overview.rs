@@ -12,16 +12,15 @@ use fanfare_api::{
         stats::{self, StatsQuery},
     },
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 
 use crate::{
     Console,
     frame::{
         Frame,
         fault::Fault,
-        filters, marks,
+        marks::{self, filters, words},
         respond::{back_to, page},
-        words,
     },
     routes::list::Routes,
     session::visitor::Visitor,

@@ -18,12 +18,18 @@ use fanfare_api::{
     http::parameters::Query,
     routes::parked::{self, Filter, Parked, ParkedGroup, ParkedGroups},
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 use serde::Deserialize;
 
 use crate::{
     Console,
-    frame::{Frame, fault::Fault, filters, form, marks, respond::page},
+    frame::{
+        Frame,
+        fault::Fault,
+        form,
+        marks::{self, filters},
+        respond::page,
+    },
     routes::list::Routes,
     session::visitor::Visitor,
 };

@@ -12,13 +12,13 @@ use fanfare_api::{
         parameters::{Path, Query},
     },
     routes::{
-        names::{Names, names},
+        search::names::{Names, names},
         sessions::{self, Shown},
     },
 };
 use fanfare_domain::{
+    access::session::Right,
     ids::{ApplicationId, SessionId},
-    session::Right,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -28,7 +28,8 @@ use crate::{
     frame::{
         Frame, changes,
         fault::Fault,
-        filters, form, marks,
+        form,
+        marks::{self, filters},
         respond::{back_to, page},
     },
     operations::audit::chosen,

@@ -1,7 +1,7 @@
 //! Cookies: the session's token, and the visitor's preferences.
 
 use axum::http::{HeaderMap, header};
-use fanfare_domain::session::{Face, SessionToken};
+use fanfare_domain::access::session::{Face, SessionToken};
 
 use crate::{
     Settings,

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use fanfare_api::http::error::{ApiError, ErrorCode};
-use fanfare_domain::session::{Face, Session, SessionToken, SignIn};
+use fanfare_domain::access::session::{Face, Session, SessionToken, SignIn};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
@@ -17,8 +17,7 @@ use crate::{
     session::{
         cookie::{self, Preferences},
         home::Home,
-        proxy,
-        sign_in::parents,
+        sign_in::{parents, proxy},
         visitor::{LIVE, Visitor, Wanted},
     },
 };

@@ -1,8 +1,8 @@
 //! The home of a session: the path before all its pages, and the name of its cookie.
 
 use fanfare_domain::{
+    access::session::{Face, Session},
     ids::ApplicationId,
-    session::{Face, Session},
 };
 
 /// The console has one session in a browser. The portal has a session for each application: staff of a site may look at

@@ -5,7 +5,12 @@ use axum::response::Response;
 use jiff::Timestamp;
 
 use crate::{
-    frame::{Frame, fault::Fault, filters, marks, respond::page},
+    frame::{
+        Frame,
+        fault::Fault,
+        marks::{self, filters},
+        respond::page,
+    },
     session::{cookie::SCHEMES, visitor::Visitor},
 };
 

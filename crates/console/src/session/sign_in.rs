@@ -1,5 +1,11 @@
 //! The sign-in: by an API key, or by a link that opens once. And the sign-out.
 
+#[cfg(feature = "oidc")]
+mod attempt;
+#[cfg(feature = "oidc")]
+pub(crate) mod provider;
+pub(crate) mod proxy;
+
 use std::time::Duration;
 
 use askama::Template;
@@ -14,9 +20,11 @@ use fanfare_api::http::{
     error::{ApiError, ErrorCode},
 };
 use fanfare_domain::{
-    api_key::Role,
+    access::{
+        api_key::Role,
+        session::{self, Face, Rights, SessionToken},
+    },
     ids::SessionId,
-    session::{self, Face, Rights, SessionToken},
 };
 use fanfare_store::NewSession;
 use serde::Deserialize;
@@ -24,7 +32,10 @@ use url::form_urlencoded;
 
 use crate::{
     Console, assets,
-    frame::{fault::Fault, filters, marks},
+    frame::{
+        fault::Fault,
+        marks::{self, filters},
+    },
     session::{
         cookie::{self, Preferences, SCHEMES},
         guard::check_origin,
@@ -40,7 +51,7 @@ pub(crate) const IDLE: Duration = Duration::from_secs(2 * 3600);
 pub(crate) const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 #[derive(Template)]
-#[template(path = "session/sign_in.html")]
+#[template(path = "session/sign_in/sign_in.html")]
 struct SignIn {
     root: &'static str,
     style: &'static str,
@@ -58,7 +69,7 @@ struct SignIn {
 }
 
 #[derive(Template)]
-#[template(path = "session/open.html")]
+#[template(path = "session/sign_in/open.html")]
 struct Open {
     root: &'static str,
     style: &'static str,
@@ -72,7 +83,7 @@ struct Open {
 
 /// The page of a browser that keeps no cookie: the link is not used up.
 #[derive(Template)]
-#[template(path = "session/no_cookie.html")]
+#[template(path = "session/sign_in/no_cookie.html")]
 struct NoCookie {
     root: &'static str,
     style: &'static str,

@@ -14,8 +14,8 @@ use fanfare_api::{
     },
 };
 use fanfare_domain::{
+    access::session::{Face, Right, Session},
     ids::ApplicationId,
-    session::{Face, Right, Session},
 };
 use jiff::Timestamp;
 use serde::Serialize;

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fanfare_domain::{rollup, time::saturating_sub};
+use fanfare_domain::{diagnosis::rollup, time::saturating_sub};
 use fanfare_store::{Job, StoreError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::duration::duration_name;
+use crate::time::duration_name;
 
 /// The default schedule (60s, 5m, 15m, 60m and 120m), and delays by which every wait up to 28 h is a sum of at most
 /// three, at most 5 % or 2 s late. A search found the delays; a test below verifies every wait.

@@ -9,8 +9,7 @@ use crate::{
         FailureReason,
         outcome::{Outcome, OutcomeClass, OutcomeRules},
     },
-    duration::{duration_name, parse_duration},
-    time::saturating_add,
+    time::{duration_name, parse_duration, saturating_add},
 };
 
 /// Longest wait for which an endpoint's `Retry-After` is heeded.

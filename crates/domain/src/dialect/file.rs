@@ -17,13 +17,13 @@ use crate::{
         outcome::OutcomeRules,
         policy::{Policy, RATES, Schedule, TIMEOUTS},
     },
-    duration::parse_duration,
     endpoint::header,
     event::{
         Event, EventType,
         catalogue::{Catalogue, EventTypeDescription},
     },
     ids, json,
+    time::parse_duration,
 };
 
 const BODY_PLACES: [(&str, BodyPlace); 5] = [

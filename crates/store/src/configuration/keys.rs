@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanfare_domain::{
-    api_key::{Role, Token},
+    access::api_key::{Role, Token},
     ids::{ApplicationId, KeyId},
 };
 use jiff::Timestamp;

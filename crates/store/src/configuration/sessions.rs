@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fanfare_domain::{
+    access::session::{Face, Right, Rights, Session, SessionToken, SignIn},
     ids::{ApplicationId, KeyId, SessionId},
-    session::{Face, Right, Rights, Session, SessionToken, SignIn},
     theme::Theme,
 };
 use tokio_postgres::{Row, types::ToSql};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use fanfare_domain::{
-    api_key::{ApiKey, Caller, Keys, Role},
+    access::api_key::{ApiKey, Caller, Keys, Role},
     application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
     delivery::policy::{InvalidSchedule, Policy},
     dialect::Dialects,

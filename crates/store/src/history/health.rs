@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use deadpool_postgres::Object;
 use fanfare_domain::{
+    diagnosis::rollup::{HOUR, KEPT, floor},
     ids::{ApplicationId, DeliveryId, EndpointId},
-    rollup::{HOUR, KEPT, floor},
     time::saturating_sub,
 };
 use jiff::Timestamp;

@@ -2,7 +2,7 @@
 //! rows.
 
 use fanfare_domain::{
-    api_key::Role,
+    access::api_key::Role,
     delivery::State,
     ids::{ApplicationId, AttemptId, DeliveryId, EndpointId, EventId, KeyId, ParkedId, ReplayId},
 };

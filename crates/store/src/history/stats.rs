@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use fanfare_domain::{
+    diagnosis::rollup::{BUCKETS, Counts, FailureCounts, HOUR, Histogram, STEP},
     ids::{ApplicationId, EndpointId},
-    rollup::{BUCKETS, Counts, FailureCounts, HOUR, Histogram, STEP},
 };
 use jiff::Timestamp;
 use tokio_postgres::Row;

@@ -6,9 +6,9 @@ use std::{collections::HashMap, time::Duration};
 use fanfare_domain::{
     application::EndpointStatus,
     delivery::{FailureReason, QueueReason, State, outcome::Outcome},
+    diagnosis::why::{AttemptFacts, BacklogFacts, ChangeFacts, DeliveryFacts, ParkedFacts, WebhookFacts},
     event::subscription::Subscription,
     ids::{ApplicationId, AuditId, DeliveryId, EndpointId, EventId, ParkedId, ReplayId},
-    why::{AttemptFacts, BacklogFacts, ChangeFacts, DeliveryFacts, ParkedFacts, WebhookFacts},
 };
 use jiff::Timestamp;
 use tokio_postgres::Row;

@@ -1,12 +1,14 @@
 //! Facts for findings: bounded looks at tables of open deliveries, backlogs, processes, queues, jobs and counts.
 
 use fanfare_domain::{
-    findings::{
-        ApplicationFacts, ApplicationLoad, DueDeliveries, ExpiringFact, Facts, HeldFact, JobFact, ParkedGroup,
-        ProcessFact, QueueFact, RotationFact,
+    diagnosis::{
+        findings::{
+            ApplicationFacts, ApplicationLoad, DueDeliveries, ExpiringFact, Facts, HeldFact, JobFact, ParkedGroup,
+            ProcessFact, QueueFact, RotationFact,
+        },
+        rollup::{Counts, HOUR, STEP, floor},
     },
     ids::{ApplicationId, EndpointId},
-    rollup::{Counts, HOUR, STEP, floor},
     time::saturating_sub,
 };
 use jiff::Timestamp;

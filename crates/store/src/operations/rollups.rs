@@ -5,7 +5,7 @@
 
 use deadpool_postgres::{Object, Transaction};
 use fanfare_domain::{
-    rollup::{BUCKETS, Count, DURATION_BOUNDS_MS, HOUR, LAG_BOUNDS_MS, Marks, STEP, next_count},
+    diagnosis::rollup::{BUCKETS, Count, DURATION_BOUNDS_MS, HOUR, LAG_BOUNDS_MS, Marks, STEP, next_count},
     time::{saturating_add, saturating_sub},
 };
 use jiff::Timestamp;

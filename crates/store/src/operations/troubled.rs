@@ -1,10 +1,12 @@
 //! Endpoints in trouble: an open breaker, or only failures in the last minutes.
 
 use fanfare_domain::{
+    diagnosis::{
+        findings::{CAUSE_WITHIN, ChangeFact, EndpointFact},
+        rollup::{BUCKETS, Histogram, KEPT, STEP},
+    },
     endpoint::url::host_of,
-    findings::{CAUSE_WITHIN, ChangeFact, EndpointFact},
     ids::{ApplicationId, EndpointId, KeyId},
-    rollup::{BUCKETS, Histogram, KEPT, STEP},
     time::{saturating_add, saturating_sub},
 };
 use jiff::Timestamp;

@@ -14,7 +14,7 @@ use crate::{
         error::{ApiError, ErrorCode, Failures},
         parameters::{Path, id},
     },
-    routes::resend::Resent,
+    routes::deliveries::resend::Resent,
     state::ApiState,
 };
 

@@ -3,9 +3,9 @@
 
 use axum::extract::State;
 use fanfare_domain::{
+    diagnosis::why::{self, EventFacts, Reader, WebhookFacts},
     event::{EventType, check_key},
     ids::{DeliveryId, EndpointId, EventId, ParkedId},
-    why::{self, EventFacts, Reader, WebhookFacts},
 };
 use fanfare_store::{DeliveryFilter, EndpointFilter, EventRow, ExplainedWebhook};
 use jiff::Timestamp;

@@ -1,7 +1,7 @@
 //! Findings, as the API shows them.
 
 use fanfare_domain::{
-    findings::{Finding, Subject},
+    diagnosis::findings::{Finding, Subject},
     ids::{ApplicationId, EndpointId},
 };
 use jiff::Timestamp;

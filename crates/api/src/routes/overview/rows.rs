@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use fanfare_domain::{
-    findings::{ApplicationLoad, EndpointFact, Values},
+    diagnosis::{
+        findings::{ApplicationLoad, EndpointFact, Values},
+        rollup::DURATION_BOUNDS_MS,
+    },
     ids::{ApplicationId, EndpointId, ProcessId},
-    rollup::DURATION_BOUNDS_MS,
 };
 use fanfare_store::{JobRun, ProcessRow, QueueDepthRow, TroubledEndpoint};
 use jiff::Timestamp;

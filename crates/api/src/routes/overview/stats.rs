@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use fanfare_domain::{
-    rollup::{Counts, DURATION_BOUNDS_MS, FailureCounts, LAG_BOUNDS_MS, floor},
+    diagnosis::rollup::{Counts, DURATION_BOUNDS_MS, FailureCounts, LAG_BOUNDS_MS, floor},
     time::{saturating_add, saturating_sub},
 };
 use fanfare_store::{StatsStep, StatsSubject};

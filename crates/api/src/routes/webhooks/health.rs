@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use fanfare_domain::{
+    diagnosis::rollup::{HOUR, floor},
     endpoint::health::Health,
     ids::{DeliveryId, EndpointId},
-    rollup::{HOUR, floor},
     time::{saturating_add, saturating_sub},
 };
 use fanfare_store::{EndpointHealth, EndpointRow, LastFailed};

@@ -8,9 +8,9 @@ use fanfare_api::{
         error::ApiError,
         parameters::Path,
     },
-    routes::resend::{self, ManyResent},
+    routes::deliveries::resend::{self, ManyResent},
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -20,9 +20,8 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::{Fields, call},
-        marks,
+        marks::{self, filters},
         place::Place,
         respond::{back_to, page_with},
     },

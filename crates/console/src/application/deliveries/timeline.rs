@@ -4,7 +4,7 @@ use fanfare_api::routes::deliveries::{Attempt, Delivery};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::frame::{marks, words};
+use crate::frame::marks::{self, words};
 
 /// A point of the timeline.
 pub(crate) struct Point {

@@ -6,7 +6,7 @@ use fanfare_api::{
     http::{error::ApiError, parameters::Path},
     routes::webhooks::{self, Webhook, backlog},
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 use serde_json::Value;
 
 use crate::{
@@ -15,16 +15,15 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::Fields,
-        marks,
+        marks::{self, filters},
         place::Place,
         respond::{back_to, page_with},
     },
 };
 
 #[derive(Template)]
-#[template(path = "application/webhooks/deletion.html")]
+#[template(path = "application/webhooks/deletion/deletion.html")]
 struct Deletion {
     frame: Frame,
     webhook: Webhook,

@@ -1,5 +1,10 @@
 //! The form of a webhook, for a new and for a known webhook.
 
+pub(crate) mod creation;
+pub(crate) mod edit;
+pub(crate) mod picker;
+pub(crate) mod settings;
+
 use axum::extract::State;
 use fanfare_api::{
     http::{
@@ -17,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Console,
-    application::webhooks::picker::{Picker, subscriptions},
+    application::webhooks::form::picker::{Picker, subscriptions},
     frame::{form::Fields, marks, place::Place},
 };
 

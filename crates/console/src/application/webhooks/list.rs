@@ -9,19 +9,26 @@ use fanfare_api::{
         health::{self, WebhookHealth},
     },
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 
 use crate::{
     Console,
     application::webhooks::{in_words, title},
-    frame::{Frame, chart, fault::Fault, filters, form, marks, place::Place, respond::page},
+    frame::{
+        Frame, chart,
+        fault::Fault,
+        form,
+        marks::{self, filters},
+        place::Place,
+        respond::page,
+    },
 };
 
 /// Statuses of the filter.
 const STATUSES: [&str; 3] = ["enabled", "paused", "disabled"];
 
 #[derive(Template)]
-#[template(path = "application/webhooks/list.html")]
+#[template(path = "application/webhooks/list/list.html")]
 struct Webhooks {
     frame: Frame,
     webhooks: Vec<Row>,

@@ -10,7 +10,7 @@ use fanfare_api::{
     },
     routes::webhooks::{self, Webhook, secrets::Rotated},
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -18,15 +18,14 @@ use crate::{
     Console,
     application::webhooks::{
         Named, find,
-        samples::{self, Samples},
+        signature::samples::{self, Samples},
         title,
     },
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::Fields,
-        marks,
+        marks::{self, filters},
         place::Place,
         respond::{back_to, page_with},
     },
@@ -39,7 +38,7 @@ const OVERLAPS: [(u64, &str); 4] =
     [(HOUR, "1 hour"), (24 * HOUR, "1 day"), (7 * 24 * HOUR, "7 days"), (30 * 24 * HOUR, "30 days")];
 
 #[derive(Template)]
-#[template(path = "application/webhooks/secret.html")]
+#[template(path = "application/webhooks/secret/secret.html")]
 struct Secret {
     frame: Frame,
     webhook: Webhook,
@@ -51,7 +50,7 @@ struct Secret {
 }
 
 #[derive(Template)]
-#[template(path = "application/webhooks/rotated.html")]
+#[template(path = "application/webhooks/secret/rotated.html")]
 struct NewSecret {
     frame: Frame,
     webhook: Webhook,
@@ -61,7 +60,7 @@ struct NewSecret {
 }
 
 #[derive(Template)]
-#[template(path = "application/webhooks/end_rotation.html")]
+#[template(path = "application/webhooks/secret/end_rotation.html")]
 struct EndRotation {
     frame: Frame,
     webhook: Webhook,

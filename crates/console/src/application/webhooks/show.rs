@@ -11,8 +11,8 @@ use fanfare_api::{
         parameters::{Path, Query},
     },
     routes::{
-        attempts::{self, AttemptLog, AttemptsQuery},
         audit_log::{self, Shown as Change},
+        deliveries::attempts::{self, AttemptLog, AttemptsQuery},
         overview::stats::{self, Stats, StatsBucket, StatsQuery},
         webhooks::{
             Webhook,
@@ -21,7 +21,7 @@ use fanfare_api::{
         },
     },
 };
-use fanfare_domain::{session::Right, time::saturating_add};
+use fanfare_domain::{access::session::Right, time::saturating_add};
 use jiff::Timestamp;
 
 use crate::{
@@ -32,7 +32,13 @@ use crate::{
         show::diagnosis::{Drain, Facts, attempt_in_words, diagnosis, drain_in_words},
         title,
     },
-    frame::{Frame, chart, fault::Fault, filters, marks, place::Place, respond::page},
+    frame::{
+        Frame, chart,
+        fault::Fault,
+        marks::{self, filters},
+        place::Place,
+        respond::page,
+    },
 };
 
 /// Length of a bar of the chart.
@@ -45,7 +51,7 @@ const NO_CHANGES: [&str; 3] = ["test_webhook", "verify_signature", "preview_webh
 const MAX_CHANGES: usize = 5;
 
 #[derive(Template)]
-#[template(path = "application/webhooks/show.html")]
+#[template(path = "application/webhooks/show/show.html")]
 struct Shown {
     frame: Frame,
     title: String,

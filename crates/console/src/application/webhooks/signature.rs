@@ -1,5 +1,7 @@
 //! The check of a signature: a request as it came, and the mistake in the receiver's code.
 
+pub(crate) mod samples;
+
 use askama::Template;
 use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
 use fanfare_api::{
@@ -13,17 +15,24 @@ use fanfare_api::{
         verify::{self, Verification},
     },
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 use serde_json::{Map, Value};
 
 use crate::{
     Console,
-    application::webhooks::{Named, find, settings::pairs, title},
-    frame::{Frame, fault::Fault, filters, form::Fields, marks, place::Place, respond::page_with},
+    application::webhooks::{Named, find, form::settings::pairs, title},
+    frame::{
+        Frame,
+        fault::Fault,
+        form::Fields,
+        marks::{self, filters},
+        place::Place,
+        respond::page_with,
+    },
 };
 
 #[derive(Template)]
-#[template(path = "application/webhooks/signature.html")]
+#[template(path = "application/webhooks/signature/signature.html")]
 struct Signature {
     frame: Frame,
     webhook: Webhook,

@@ -5,7 +5,7 @@ use fanfare_api::{
     http::{error::ApiError, parameters::Path},
     routes::webhooks,
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 use serde_json::Value;
 
 use crate::{

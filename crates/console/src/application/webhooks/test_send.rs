@@ -1,5 +1,7 @@
 //! Test events: type, editable sample, and the result by phase.
 
+pub(crate) mod result;
+
 use askama::Template;
 use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
 use fanfare_api::{
@@ -17,28 +19,27 @@ use fanfare_api::{
     },
 };
 use fanfare_domain::{
+    access::session::Right,
     event::{EventType, subscription::Subscription},
-    session::Right,
 };
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use crate::{
     Console,
-    application::webhooks::{Named, find, form::described, test_view::TestView, title},
+    application::webhooks::{Named, find, form::described, test_send::result::TestView, title},
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::{self, Fields},
-        marks,
+        marks::{self, filters},
         place::Place,
         respond::page_with,
     },
 };
 
 #[derive(Template)]
-#[template(path = "application/webhooks/test_send.html")]
+#[template(path = "application/webhooks/test_send/form.html")]
 struct TestSend {
     frame: Frame,
     webhook: Webhook,

@@ -6,7 +6,7 @@ use fanfare_api::{
     http::{authentication::KeyApplication, body::from_value, error::ApiError},
     routes::applications::{self, Application, ListedDialect},
 };
-use fanfare_domain::{dialect::DEFAULT_DIALECT, ids::ApplicationId, session::Right};
+use fanfare_domain::{access::session::Right, dialect::DEFAULT_DIALECT, ids::ApplicationId};
 use serde_json::json;
 
 use crate::{
@@ -14,8 +14,8 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::Fields,
+        marks::filters,
         respond::{back_to, page, page_with},
     },
     session::visitor::Visitor,

@@ -7,15 +7,21 @@ use fanfare_api::{
     routes::keys::{self, Key},
 };
 use fanfare_domain::{
+    access::session::Right,
     ids::{ApplicationId, KeyId},
-    session::Right,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     Console,
-    frame::{Frame, fault::Fault, filters, form, form::Fields, marks, respond::page, respond::page_with},
+    frame::{
+        Frame,
+        fault::Fault,
+        form::{self, Fields},
+        marks::{self, filters},
+        respond::{page, page_with},
+    },
     session::visitor::Visitor,
 };
 

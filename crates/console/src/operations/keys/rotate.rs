@@ -9,7 +9,7 @@ use fanfare_api::{
     },
     routes::keys::{self, Key},
 };
-use fanfare_domain::{ids::KeyId, session::Right};
+use fanfare_domain::{access::session::Right, ids::KeyId};
 use serde_json::json;
 
 use crate::{

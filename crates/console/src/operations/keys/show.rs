@@ -9,10 +9,10 @@ use fanfare_api::{
     },
     routes::{
         keys::{self, Shown},
-        names::names,
+        search::names::names,
     },
 };
-use fanfare_domain::{ids::KeyId, session::Right};
+use fanfare_domain::{access::session::Right, ids::KeyId};
 use serde_json::Value;
 
 use crate::{
@@ -20,9 +20,8 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::Fields,
-        marks,
+        marks::{self, filters},
         respond::{back_to, page, page_with},
     },
     operations::keys::state,

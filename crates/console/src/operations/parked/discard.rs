@@ -7,7 +7,7 @@ use fanfare_api::{
     http::parameters::Path,
     routes::parked::{self, ParkedDetail},
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 use serde_json::Value;
 
 use crate::{
@@ -15,9 +15,8 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::Fields,
-        marks,
+        marks::{self, filters},
         respond::{back_to, page, page_with},
     },
     operations::parked::show::detail,

@@ -10,7 +10,7 @@ use fanfare_api::{
     },
     routes::parked::{self, NewEdit, ParkedDetail},
 };
-use fanfare_domain::{event::parked::Edit, session::Right};
+use fanfare_domain::{access::session::Right, event::parked::Edit};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -18,9 +18,8 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters,
         form::Fields,
-        marks::Mark,
+        marks::{Mark, filters},
         respond::{back_to, page, page_with},
     },
     operations::parked::{difference, show::detail},

@@ -14,7 +14,7 @@ use fanfare_api::{
     },
     routes::parked::{self, Handled, Refused},
 };
-use fanfare_domain::{ids::ParkedId, session::Right};
+use fanfare_domain::{access::session::Right, ids::ParkedId};
 use serde_json::{Value, json};
 
 use crate::{
@@ -22,9 +22,8 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        filters, form,
-        form::Fields,
-        marks,
+        form::{self, Fields},
+        marks::{self, filters},
         respond::{back_to, page, page_with},
     },
     operations::parked::{Chosen, counted},

@@ -8,7 +8,7 @@ use fanfare_api::{
     http::parameters::Path,
     routes::parked::{self, ParkedDetail},
 };
-use fanfare_domain::session::Right;
+use fanfare_domain::access::session::Right;
 
 use crate::{
     Console,
@@ -16,9 +16,8 @@ use crate::{
         Frame,
         body::{BodyView, indented},
         fault::Fault,
-        filters,
         form::with_parameter,
-        marks,
+        marks::{self, filters},
         respond::page,
     },
     operations::parked::hex,

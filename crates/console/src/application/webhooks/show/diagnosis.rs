@@ -1,14 +1,14 @@
 //! The state of a webhook in words: the diagnosis, and the time of a drain. All is pure.
 
 use fanfare_api::routes::{
-    attempts::AttemptLog,
     audit_log::Shown as Change,
+    deliveries::attempts::AttemptLog,
     webhooks::{Webhook, backlog::Backlog, health::WebhookHealth},
 };
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    application::webhooks::test_view::in_words,
+    application::webhooks::test_send::result::in_words,
     frame::marks::{self, exactly, number},
 };
 

@@ -1,0 +1,83 @@
+//! Steps about the match: the event's type against the webhook's subscriptions.
+
+use crate::{
+    application::EndpointStatus,
+    diagnosis::why::{ChangeFacts, DeliveryFacts, EventFacts, Fault, Remedy, Step, WebhookFacts},
+};
+
+/// Maximum number of subscriptions and of changes in the evidence.
+const SHOWN: usize = 10;
+
+/// Step of a webhook with a delivery.
+pub(super) fn with_delivery(event: &EventFacts, webhook: &WebhookFacts, delivery: &DeliveryFacts) -> Step {
+    let step = match delivery.replay {
+        Some(replay) => Step::done("replayed", "A replay requested the event for the webhook.").with("replay", replay),
+        None if event.is_test => Step::done("tested", "The test event was sent to the webhook."),
+        None if webhook.created_at > event.accepted_at => {
+            Step::done("requested", "The event is older than the webhook, and was sent on request.")
+        }
+        None => Step::done("matched", "The event was meant for the webhook."),
+    };
+    step.with("delivery", delivery.id)
+}
+
+/// Steps of a webhook without a delivery.
+pub(super) fn without_delivery(event: &EventFacts, webhook: &WebhookFacts) -> Vec<Step> {
+    if event.is_test {
+        return vec![Step::info("test_of_another", "The event was a test of another webhook.")];
+    }
+    if webhook.created_at <= event.accepted_at && !event.is_fanned_out && webhook.deleted_at.is_none() {
+        let sentence = "Fanfare has not yet created all deliveries of the event.";
+        return vec![Step::pending("fanning_out", sentence).by(Fault::Ours)];
+    }
+    let mut steps = vec![reason(event, webhook)];
+    steps.extend(send_there(event, webhook));
+    steps
+}
+
+fn reason(event: &EventFacts, webhook: &WebhookFacts) -> Step {
+    if let Some(at) = webhook.deleted_at {
+        let sentence = "The webhook is deleted.";
+        return Step::problem("deleted", sentence).with("deleted_at", at).by(Fault::Theirs);
+    }
+    if webhook.created_at > event.accepted_at {
+        let sentence = "The webhook was created after Fanfare accepted the event.";
+        return Step::problem("created_later", sentence).with("created_at", webhook.created_at).by(Fault::Theirs);
+    }
+    let changed = webhook.changes.iter().filter(|change| change.names_types).take(SHOWN);
+    if webhook.subscriptions.iter().any(|subscription| subscription.covers(&event.event_type)) {
+        let sentence = "The webhook wants the type now. At the time of the match, Fanfare knew no such subscription: a \
+                        change takes effect within seconds.";
+        return changed.fold(Step::problem("changed_later", sentence), changed_step).by(Fault::Theirs);
+    }
+    let listed: Vec<String> = webhook.subscriptions.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = if webhook.subscriptions.len() > SHOWN { ", …" } else { "" };
+    let sentence = format!("The webhook does not want {}.", event.event_type);
+    let step = Step::problem("other_types", sentence).with("subscriptions", listed.join(", ") + more);
+    changed.fold(step, changed_step).by(Fault::Theirs).mend(Remedy::ChangeSubscriptions(webhook.id))
+}
+
+fn changed_step(step: Step, change: &ChangeFacts) -> Step {
+    step.with("change", format_args!("{} {}", change.id, change.action)).with("changed_at", change.at)
+}
+
+/// Step with the way to send the event to the webhook.
+fn send_there(event: &EventFacts, webhook: &WebhookFacts) -> Option<Step> {
+    if webhook.deleted_at.is_some() || event.erased_at.is_some() {
+        return None;
+    }
+    if !event.is_retained {
+        let sentence = "The event is past its retention, and cannot be sent to the webhook any more.";
+        return Some(Step::info("too_old", sentence).mend(Remedy::PublishAgain));
+    }
+    Some(match webhook.status {
+        EndpointStatus::Disabled => {
+            let sentence = "The webhook is disabled. Enable the webhook, then send the event to the webhook.";
+            Step::info("disabled", sentence).mend(Remedy::Enable(webhook.id))
+        }
+        EndpointStatus::Enabled | EndpointStatus::Paused => {
+            let sentence = "The event can still be sent to this webhook alone.";
+            Step::info("sendable", sentence).mend(Remedy::SendThere(event.id, webhook.id))
+        }
+    })
+}

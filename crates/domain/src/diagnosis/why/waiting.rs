@@ -1,0 +1,89 @@
+//! Steps about an open delivery: the reason of the wait, and its end.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    delivery::{QueueReason, State},
+    diagnosis::why::{BacklogFacts, DeliveryFacts, Fault, Remedy, Step, WebhookFacts},
+};
+
+/// Lateness from which an overdue retry is a fault of Fanfare.
+const OVERDUE: SignedDuration = SignedDuration::from_secs(30);
+
+/// Steps of an open delivery; none for a finished delivery.
+pub(super) fn steps(webhook: &WebhookFacts, delivery: &DeliveryFacts, now: Timestamp) -> Vec<Step> {
+    let step = match delivery.state {
+        State::Sending => Step::pending("sending", "An attempt is in flight."),
+        State::Scheduled => scheduled(delivery, now),
+        State::Queued => match delivery.queued {
+            Some(reason) => queued(reason),
+            None => Step::pending("queued", "The delivery waits for its turn.").by(Fault::Ours),
+        },
+        State::Held => {
+            let sentence = "The webhook is paused: the delivery is held until the webhook is resumed.";
+            Step::problem("held", sentence).by(Fault::Theirs).mend(Remedy::Resume(webhook.id))
+        }
+        State::Delivered | State::Failed | State::Skipped => return Vec::new(),
+    };
+    let mut step = step.with("since_at", delivery.since);
+    if let Some(end) = delivery.expires_at {
+        step = step.with("expires_at", end);
+    }
+    let breaker = webhook.backlog.as_ref().filter(|_| delivery.state == State::Queued).and_then(breaker);
+    [step].into_iter().chain(breaker).collect()
+}
+
+fn scheduled(delivery: &DeliveryFacts, now: Timestamp) -> Step {
+    let Some(due) = delivery.due_at else {
+        return Step::pending("scheduled", "The delivery waits for the next attempt.");
+    };
+    if now.duration_since(due) > OVERDUE {
+        let sentence = "The next attempt is overdue: Fanfare is late.";
+        return Step::pending("overdue", sentence).with("due_at", due).by(Fault::Ours);
+    }
+    let sentence = "The next attempt follows after the wait of the schedule.";
+    Step::pending("scheduled", sentence).with("due_at", due).by(Fault::Theirs).mend(Remedy::WaitUntil(due))
+}
+
+/// The open breaker of a backlog.
+fn breaker(backlog: &BacklogFacts) -> Option<Step> {
+    let probe = backlog.next_probe?;
+    let sentence = "The webhook failed many times in a row. Until an attempt succeeds, Fanfare makes single attempts.";
+    let step = Step::pending("probing", sentence).with("failures", backlog.failures);
+    let step = step.with("backlog_since_at", backlog.since).with("next_probe_at", probe);
+    Some(step.by(Fault::Theirs).mend(Remedy::WaitUntil(probe)))
+}
+
+fn queued(reason: QueueReason) -> Step {
+    let (sentence, fault) = match reason {
+        QueueReason::LaneFull => {
+            ("The webhook answers no faster: the maximum of attempts is in flight.", Some(Fault::Theirs))
+        }
+        QueueReason::ApplicationBusy => {
+            ("The maximum of attempts to the application's webhooks is in flight.", Some(Fault::Theirs))
+        }
+        QueueReason::ProcessBusy => ("Fanfare deferred the delivery: all places are in use.", Some(Fault::Ours)),
+        QueueReason::RateLimited => ("The rate of the webhook permits no attempt yet.", Some(Fault::Theirs)),
+        QueueReason::BreakerOpen => {
+            ("The webhook failed many times in a row, and gets only single attempts.", Some(Fault::Theirs))
+        }
+        QueueReason::Backlog => ("Earlier deliveries to the webhook wait, and go first.", Some(Fault::Theirs)),
+        QueueReason::Paused => ("The webhook was paused. The delivery waits for its turn.", Some(Fault::Theirs)),
+        QueueReason::Retry => ("The time of the retry has come. The delivery waits for its turn.", Some(Fault::Ours)),
+        QueueReason::ShuttingDown => {
+            ("Fanfare deferred the delivery: a process stopped before the attempt.", Some(Fault::Ours))
+        }
+        QueueReason::LeaseExpired => {
+            ("Fanfare deferred the delivery: a process recorded no result in time.", Some(Fault::Ours))
+        }
+        QueueReason::Resent => ("The delivery was requested, and waits for its turn.", None),
+        QueueReason::Replayed => ("A replay sends the delivery, behind all other deliveries.", None),
+        QueueReason::ApplicationUnreadable => {
+            ("Fanfare deferred the delivery: a process cannot read the application's settings.", Some(Fault::Ours))
+        }
+        QueueReason::Isolated => {
+            ("Fanfare deferred the delivery: another delivery is sent alone first.", Some(Fault::Ours))
+        }
+    };
+    Step { fault, ..Step::pending(reason.as_str(), sentence) }
+}
