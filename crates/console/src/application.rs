@@ -27,6 +27,8 @@ pub(crate) fn routes() -> Routes<Console> {
         .route("/deliveries/resend", get(deliveries::ask_many).post(deliveries::resend_many))
         .route("/deliveries/{delivery}", get(deliveries::show))
         .route("/deliveries/{delivery}/resend", post(deliveries::resend))
+        .route("/deliveries/{delivery}/body", get(deliveries::download))
+        .route("/deliveries/{delivery}/request", get(deliveries::signed))
         .route("/events", get(events::list))
         .route("/events/{event}", get(events::show))
         .route("/replays", get(replays::list))

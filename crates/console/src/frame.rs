@@ -128,9 +128,17 @@ impl Frame {
         self
     }
 
-    /// Names a request to the API that answers the content of the page: the path below `/api/v1`.
+    /// Names a request to the API that answers the content of the page: the path below `/api/v1`. A key of all
+    /// applications needs the page's application as a parameter.
     pub(crate) fn call(mut self, path: impl Into<String>) -> Self {
-        self.calls.push(path.into());
+        let path = path.into();
+        self.calls.push(match &self.application {
+            Some(application) => {
+                let separator = if path.contains('?') { '&' } else { '?' };
+                format!("{path}{separator}application={}", application.id)
+            }
+            None => path,
+        });
         self
     }
 

@@ -7,6 +7,7 @@ mod guard;
 pub(crate) mod html;
 mod pages;
 mod portal;
+mod request;
 mod sign_in;
 mod sign_in_by_others;
 pub(crate) mod visitor;

@@ -3,7 +3,7 @@
 pub mod attempts;
 pub mod counts;
 pub mod filter;
-mod request_headers;
+pub mod request;
 pub mod resend;
 
 use axum::extract::State;

@@ -83,13 +83,7 @@ pub async fn list(
     Query(paging): Query<PageQuery>,
 ) -> Result<Page<DescribedType>, ApiError> {
     let size = page_size(paging.limit.or(Some(100)))?;
-    let dialect = api.dialect_of(&authorized).await?;
-    let own = Catalogue::new(api.store.event_types(authorized.application).await?);
-    let of_dialect = dialect.catalogue.types().iter().filter(|described| own.get(&described.name).is_none());
-    let all = of_dialect
-        .map(|described| DescribedType::new(described, "dialect"))
-        .chain(own.types().iter().map(|described| DescribedType::new(described, "application")));
-    let mut all: Vec<DescribedType> = all.collect();
+    let mut all = all(&api, &authorized).await?;
     if let Some(before) = paging.before {
         let position = all.iter().position(|described| described.name == before);
         let position = position.ok_or_else(|| ApiError::invalid("before", "must be the `next` of a previous page"))?;
@@ -97,6 +91,33 @@ pub async fn list(
     }
     all.truncate(size.rows());
     Ok(Page::of(all, size, |described| described.name.clone()))
+}
+
+/// All event types of an application, in the order of [`list`].
+///
+/// # Errors
+/// For an unknown dialect, and while the database is away.
+pub async fn all(api: &ApiState, authorized: &AuthorizedApplication) -> Result<Vec<DescribedType>, ApiError> {
+    let dialect = api.dialect_of(authorized).await?;
+    let own = Catalogue::new(api.store.event_types(authorized.application).await?);
+    let of_dialect = dialect.catalogue.types().iter().filter(|described| own.get(&described.name).is_none());
+    let all = of_dialect
+        .map(|described| DescribedType::new(described, "dialect"))
+        .chain(own.types().iter().map(|described| DescribedType::new(described, "application")));
+    Ok(all.collect())
+}
+
+/// Shows the description of an event type.
+#[utoipa::path(get, path = "/event-types/{name}", operation_id = "show_event_type", tag = "event types",
+    params(("name" = String, Path)), responses((status = 200, body = Answer<DescribedType>), Failures))]
+pub async fn show(
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
+    Path(name): Path<String>,
+) -> Result<Answer<DescribedType>, ApiError> {
+    let found = all(&api, &authorized).await?.into_iter().find(|described| described.name == name);
+    let missing = || ApiError::not_found("name", "no event type of this name is described");
+    Ok(Answer::of(found.ok_or_else(missing)?))
 }
 
 /// Describes an event type of the application. Replaces all of a previous description of the same name.

@@ -1,5 +1,6 @@
 //! The delivery log, a delivery with its timeline, and the resend of one or many.
 
+mod request;
 mod resend;
 mod timeline;
 
@@ -11,7 +12,7 @@ use fanfare_api::{
         parameters::{Path, Query},
     },
     routes::{
-        deliveries::{self, Delivery, DeliveryDetail},
+        deliveries::{self, Delivery, DeliveryDetail, filter::Filter},
         events,
     },
 };
@@ -32,6 +33,7 @@ use crate::{
     },
 };
 
+pub(crate) use request::{download, signed};
 pub(crate) use resend::{ask_many, resend, resend_many};
 use timeline::Point;
 
@@ -39,7 +41,11 @@ use timeline::Point;
 const STATES: [&str; 7] = ["failed", "scheduled", "queued", "held", "skipped", "delivered", "sending"];
 
 /// Parameters of the log's filter.
-const FILTERS: [&str; 9] = ["state", "type", "webhook", "status", "outcome", "reason", "contains", "since", "until"];
+const FILTERS: [&str; 10] =
+    ["state", "type", "webhook", "event", "status", "outcome", "reason", "contains", "since", "until"];
+
+/// Parameters without an index.
+const SEARCHED: [&str; 5] = ["type", "status", "outcome", "reason", "contains"];
 
 #[derive(Template)]
 #[template(path = "application/deliveries/log.html")]
@@ -66,6 +72,12 @@ impl Log {
             && self.frame.may(&Right::Resend)
     }
 
+    /// The word of the button, with the number if the page shows all deliveries of the filter.
+    fn resend_all(&self) -> String {
+        let is_whole = self.next.is_none() && !self.filter.names("before");
+        if is_whole { format!("Resend these {}", self.deliveries.len()) } else { "Resend these".to_owned() }
+    }
+
     /// The set in words: "failed deliveries of order.*".
     fn set(&self) -> String {
         let mut words = match self.filter.given("state") {
@@ -82,17 +94,23 @@ impl Log {
 }
 
 /// Refuses a search of payloads to a session that may not see payloads: the hits would tell the payloads.
-fn check_contains(place: &Place, fields: &Fields) -> Result<(), ApiError> {
-    if fields.given("contains").is_some() { place.visitor.require(Right::Payloads) } else { Ok(()) }
+fn check_contains(place: &Place, contains: Option<&str>) -> Result<(), ApiError> {
+    if contains.is_some() { place.visitor.require(Right::Payloads) } else { Ok(()) }
 }
 
 /// Lists deliveries.
 pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
     let address = &place.visitor.address;
-    check_contains(&place, &Fields::of_address(address))?;
-    let found = deliveries::list(State(console.api), place.authorized(), Query(form::query(address)?)).await?;
+    let filter: Filter = form::query(address)?;
+    check_contains(&place, filter.contains.as_deref())?;
+    let found = deliveries::list(State(console.api), place.authorized(), Query(filter)).await?;
+    let mut frame = place.frame("Delivery log").call(form::call("/deliveries", address));
+    // A search looks through thousands of deliveries: it is repeated when asked for only.
+    if !SEARCHED.iter().any(|name| Fields::of_address(address).given(name).is_some()) {
+        frame = frame.live();
+    }
     let shown = Log {
-        frame: place.frame("Delivery log").live().call(form::call("/deliveries", address)),
+        frame,
         filter: Fields::of_address(address),
         searched_until: found.searched_until,
         next: found.next.map(|before| with_parameter(address, "before", &before)),
@@ -116,9 +134,6 @@ struct Shown {
     is_erased: bool,
     points: Vec<Point>,
     body: Option<BodyView>,
-    exact: String,
-    indented: String,
-    whole: String,
 }
 
 impl Shown {
@@ -154,10 +169,8 @@ pub(crate) async fn show(
         frame: place.frame("Delivery").live().call(call),
         key: event.key.filter(|_| place.visitor.may(Right::Keys)),
         points: timeline::points(&delivery, attempts, shows_bodies),
-        body: (shows_bodies && !is_erased).then(|| BodyView::new(&body, address)),
-        exact: with_parameter(address, "form", ""),
-        indented: with_parameter(address, "form", "indented"),
-        whole: with_parameter(address, "body", "whole"),
+        body: (shows_bodies && !is_erased)
+            .then(|| BodyView::new(&body, address).of_delivery(format!("{}/deliveries/{}", place.base, delivery.id))),
         is_erased,
         delivery,
     };

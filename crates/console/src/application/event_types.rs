@@ -9,20 +9,28 @@ use fanfare_api::{
         paging::PageQuery,
         parameters::{Path, Query},
     },
-    routes::event_types::{self, DescribedType},
+    routes::{
+        event_types::{self, DescribedType},
+        webhooks::{self, Webhook},
+    },
 };
-use fanfare_domain::access::session::Right;
+use fanfare_domain::{
+    access::session::Right,
+    event::{EventType, subscription::Subscription},
+    ids::EndpointId,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     Console,
+    application::webhooks::{form::picker::fits, title},
     frame::{
         Frame,
         body::indented,
         fault::Fault,
         form::Fields,
-        marks::filters,
+        marks::{filters, size},
         place::Place,
         respond::{back_to, page, page_with},
     },
@@ -31,7 +39,60 @@ use crate::{
 /// The types of a category.
 struct Group {
     category: Option<String>,
-    types: Vec<DescribedType>,
+    types: Vec<Row>,
+}
+
+/// A type, and the first webhooks that want the type.
+struct Row {
+    described: DescribedType,
+    sample: Sample,
+    webhooks: Vec<(EndpointId, String)>,
+    /// Number of further webhooks.
+    more: usize,
+}
+
+/// The most webhooks beside a type.
+const MAX_WEBHOOKS: usize = 3;
+
+impl Row {
+    fn new(described: DescribedType, left: &mut usize, webhooks: &[Subscriber]) -> Self {
+        let text = described.sample.as_ref().map(|sample| indented(sample.get()));
+        let sample = match text {
+            Some(text) if fits(&text, left) => Sample::Shown(text),
+            Some(text) => Sample::Large(size(text.len())),
+            None => Sample::None,
+        };
+        let name = EventType::parse(&described.name).ok();
+        let wants = |subscriber: &&Subscriber| {
+            name.as_ref().is_some_and(|name| subscriber.wants.iter().any(|wanted| wanted.covers(name)))
+        };
+        let mut webhooks: Vec<_> =
+            webhooks.iter().filter(wants).map(|webhook| (webhook.id, webhook.title.clone())).collect();
+        let more = webhooks.len().saturating_sub(MAX_WEBHOOKS);
+        webhooks.truncate(MAX_WEBHOOKS);
+        Self { described, sample, webhooks, more }
+    }
+}
+
+/// A webhook with its subscriptions.
+struct Subscriber {
+    id: EndpointId,
+    title: String,
+    wants: Vec<Subscription>,
+}
+
+impl Subscriber {
+    /// The newest webhooks.
+    async fn newest(console: &Console, place: &Place) -> Result<Vec<Self>, ApiError> {
+        let filter = webhooks::Filter { limit: Some(100), ..webhooks::Filter::default() };
+        let found = webhooks::list(State(console.api.clone()), place.authorized(), Query(filter)).await?.data;
+        let subscriber = |webhook: Webhook| Self {
+            id: webhook.id,
+            title: title(webhook.name.as_deref(), &webhook.url),
+            wants: webhook.events.iter().filter_map(|text| Subscription::parse(text).ok()).collect(),
+        };
+        Ok(found.into_iter().map(subscriber).collect())
+    }
 }
 
 #[derive(Template)]
@@ -42,32 +103,41 @@ struct List {
     next: Option<String>,
 }
 
-impl List {
-    fn sample(&self, described: &DescribedType) -> Option<String> {
-        described.sample.as_ref().map(|sample| indented(sample.get()))
-    }
+/// Largest sum of the samples on a page, in bytes. The page of a test event has each sample.
+const MAX_SAMPLES: usize = 40 * 1024;
+
+/// The sample of a type.
+enum Sample {
+    None,
+    Shown(String),
+    /// The size of a sample that is too large for the page.
+    Large(String),
 }
 
 /// Lists the event types by category.
 pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
     let before = Fields::of_address(&place.visitor.address).given("before").map(str::to_owned);
     let paging = PageQuery { before, limit: Some(100) };
-    let found = event_types::list(State(console.api), place.authorized(), Query(paging)).await?;
+    let found = event_types::list(State(console.api.clone()), place.authorized(), Query(paging)).await?;
+    let webhooks = Subscriber::newest(&console, &place).await?;
     let shown = List {
         frame: place.frame("Event types").call("/event-types"),
         next: found.next.map(|before| crate::frame::form::with_parameter(&place.visitor.address, "before", &before)),
-        groups: grouped(found.data),
+        groups: grouped(found.data, &webhooks),
     };
     page(&place.visitor, &shown)
 }
 
 /// Groups types by category, in the order of the first type of each category.
-fn grouped(types: Vec<DescribedType>) -> Vec<Group> {
+fn grouped(types: Vec<DescribedType>, webhooks: &[Subscriber]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
+    let mut left = MAX_SAMPLES;
     for described in types {
-        match groups.iter_mut().find(|group| group.category == described.category) {
-            Some(group) => group.types.push(described),
-            None => groups.push(Group { category: described.category.clone(), types: vec![described] }),
+        let category = described.category.clone();
+        let row = Row::new(described, &mut left, webhooks);
+        match groups.iter_mut().find(|group| group.category == category) {
+            Some(group) => group.types.push(row),
+            None => groups.push(Group { category, types: vec![row] }),
         }
     }
     groups
@@ -85,15 +155,12 @@ pub(crate) async fn ask(State(console): State<Console>, place: Place) -> Result<
     place.visitor.require(Right::Operate)?;
     let mut fields = Fields::of_address(&place.visitor.address);
     if let Some(name) = fields.given("name").map(str::to_owned) {
-        let paging = PageQuery { before: None, limit: Some(100) };
-        let found = event_types::list(State(console.api), place.authorized(), Query(paging)).await?;
-        if let Some(known) = found.data.into_iter().find(|known| known.name == name) {
-            let sample = known.sample.map(|sample| indented(sample.get())).unwrap_or_default();
-            fields = fields
-                .with("category", known.category.unwrap_or_default())
-                .with("description", known.description.unwrap_or_default())
-                .with("sample", sample);
-        }
+        let known = event_types::show(State(console.api), place.authorized(), Path(name)).await?.data;
+        let sample = known.sample.map(|sample| indented(sample.get())).unwrap_or_default();
+        fields = fields
+            .with("category", known.category.unwrap_or_default())
+            .with("description", known.description.unwrap_or_default())
+            .with("sample", sample);
     }
     form(&place, fields)
 }

@@ -10,14 +10,16 @@ use fanfare_api::{
     routes::{
         deliveries::Delivery,
         events::{self, Event, EventDetail},
+        webhooks::{self, Webhook},
     },
 };
-use fanfare_domain::access::session::Right;
+use fanfare_domain::{access::session::Right, ids::EndpointId};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     Console,
+    application::webhooks::{in_words, title},
     frame::{
         Frame,
         body::BodyView,
@@ -82,10 +84,35 @@ struct Shown {
     frame: Frame,
     event: Event,
     deliveries: Vec<Delivery>,
+    /// The first webhooks without a delivery of the event.
+    unsent: Vec<Unsent>,
     body: Option<BodyView>,
-    exact: String,
-    indented: String,
-    whole: String,
+}
+
+/// The most webhooks without a delivery on the page.
+const MAX_UNSENT: usize = 20;
+
+/// A webhook that did not get the event.
+struct Unsent {
+    id: EndpointId,
+    title: String,
+    wants: String,
+}
+
+impl Unsent {
+    /// The first webhooks that the deliveries leave out.
+    async fn find(console: &Console, place: &Place, deliveries: &[Delivery]) -> Result<Vec<Self>, ApiError> {
+        let filter = webhooks::Filter { limit: Some(100), ..webhooks::Filter::default() };
+        let known = webhooks::list(State(console.api.clone()), place.authorized(), Query(filter)).await?.data;
+        let has = |webhook: &Webhook| deliveries.iter().any(|delivery| delivery.webhook == webhook.id);
+        let unsent = known.into_iter().filter(|webhook| !has(webhook)).take(MAX_UNSENT);
+        let shown = unsent.map(|webhook| Self {
+            id: webhook.id,
+            title: title(webhook.name.as_deref(), &webhook.url),
+            wants: in_words(&webhook.events),
+        });
+        Ok(shown.collect())
+    }
 }
 
 /// Shows an event, where it went, and its body.
@@ -95,17 +122,16 @@ pub(crate) async fn show(
     Path(named): Path<Named>,
 ) -> Result<Response, Fault> {
     let EventDetail { event, deliveries } =
-        events::show(State(console.api), place.authorized(), Path(named.event)).await?.data;
+        events::show(State(console.api.clone()), place.authorized(), Path(named.event)).await?.data;
+    let unsent = if event.test { Vec::new() } else { Unsent::find(&console, &place, &deliveries).await? };
     let address = &place.visitor.address;
     let payload = event.payload.as_ref().filter(|_| place.visitor.may(Right::Payloads));
     let shown = Shown {
         frame: place.frame("Event").live().call(format!("/events/{}", event.id)),
         body: payload.map(|payload| BodyView::new(payload.get(), address)),
-        exact: with_parameter(address, "form", ""),
-        indented: with_parameter(address, "form", "indented"),
-        whole: with_parameter(address, "body", "whole"),
         event,
         deliveries,
+        unsent,
     };
     page(&place.visitor, &shown)
 }

@@ -10,7 +10,11 @@ use fanfare_api::{
     },
     routes::replays::{self, Counted, Shown},
 };
-use fanfare_domain::{access::session::Right, delivery::replay::Replayed, ids::ReplayId};
+use fanfare_domain::{
+    access::session::{Face, Right},
+    delivery::replay::Replayed,
+    ids::ReplayId,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -34,8 +38,17 @@ struct List {
     next: Option<String>,
 }
 
+/// Checks the right of a portal's visitor. In the console, a session that may only look sees replays, too.
+fn require_in_portal(place: &Place) -> Result<(), ApiError> {
+    match place.visitor.session.face {
+        Face::Portal => place.visitor.require(Right::Replay),
+        Face::Console => Ok(()),
+    }
+}
+
 /// Lists the replays.
 pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
+    require_in_portal(&place)?;
     let address = &place.visitor.address;
     let found = replays::list(State(console.api), place.authorized(), Query(query(address)?)).await?;
     let shown = List {
@@ -185,6 +198,7 @@ pub(crate) async fn show(
     place: Place,
     Path(named): Path<Named>,
 ) -> Result<Response, Fault> {
+    require_in_portal(&place)?;
     let frame = place.frame("Replay").live().call(format!("/replays/{}", named.replay));
     let replay = replays::show(State(console.api), place.authorized(), Path(named.replay)).await?.data;
     page(&place.visitor, &One { frame, replay })

@@ -1,26 +1,18 @@
 //! The pages of webhooks.
 
 mod deletion;
-mod form;
+pub(crate) mod form;
 mod list;
 mod secret;
 mod show;
 mod signature;
 mod status;
+mod subject;
 mod test_send;
 
-use axum::{extract::State, routing::get, routing::post};
-use fanfare_api::{
-    http::{error::ApiError, parameters::Path},
-    routes::webhooks::{self, Webhook},
-};
-use serde::Deserialize;
+use axum::routing::{get, post};
 
-use crate::{
-    Console,
-    frame::{marks, place::Place},
-    routes::list::Routes,
-};
+use crate::{Console, frame::marks, routes::list::Routes};
 
 /// The pages below `…/webhooks`.
 pub(crate) fn routes() -> Routes<Console> {
@@ -37,25 +29,13 @@ pub(crate) fn routes() -> Routes<Console> {
         .route("/webhooks/{webhook}/signature", get(signature::show).post(signature::verify))
 }
 
-/// The webhook in the path.
-#[derive(Deserialize)]
-pub(crate) struct Named {
-    webhook: String,
-}
-
-/// Finds the webhook of a page.
-async fn find(console: &Console, place: &Place, webhook: &str) -> Result<Webhook, ApiError> {
-    let found = webhooks::show(State(console.api.clone()), place.authorized(), Path(webhook.to_owned())).await?;
-    Ok(found.data)
-}
-
 /// Title of a webhook: the name, else the host.
-fn title(name: Option<&str>, url: &str) -> String {
+pub(crate) fn title(name: Option<&str>, url: &str) -> String {
     name.map_or_else(|| marks::host(url), str::to_owned)
 }
 
 /// Subscriptions in a few words.
-fn in_words(events: &[String]) -> String {
+pub(crate) fn in_words(events: &[String]) -> String {
     const MOST: usize = 3;
     match events {
         [all] if all == "*" => "all events".to_owned(),

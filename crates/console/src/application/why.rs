@@ -90,6 +90,7 @@ pub(crate) async fn show(State(console): State<Console>, place: Place) -> Result
     if Fields::of_address(address).given("event").is_none() {
         return page(&place.visitor, &AskPage { frame: place.frame("Why did it not arrive?") });
     }
+    let call = why_call(address);
     let Parameters { event, webhook } = query(address)?;
     // An administrator also reads of parked messages.
     let key = KeyApplication(if place.visitor.is_administrator() { None } else { Some(place.application) });
@@ -99,8 +100,25 @@ pub(crate) async fn show(State(console): State<Console>, place: Place) -> Result
         true => why::by_id(api, authorized, key, Path(event.clone()), Query(Asked { webhook })).await?.data,
         false => why::by_key(api, authorized, key, Query(AskedByKey { key: event.clone(), webhook })).await?.data,
     };
-    let call = if is_id { format!("/events/{event}/why") } else { format!("/events/why?key={event}") };
     page(&place.visitor, &WhyPage::new(&place, found, event, call))
+}
+
+/// The request to the API with the parameters of the page's address.
+fn why_call(address: &str) -> String {
+    let fields = Fields::of_address(address);
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    let event = fields.value("event");
+    let path = if event.parse::<EventId>().is_ok() {
+        format!("/events/{event}/why")
+    } else {
+        query.append_pair("key", event);
+        "/events/why".to_owned()
+    };
+    if let Some(webhook) = fields.given("webhook") {
+        query.append_pair("webhook", webhook);
+    }
+    let query = query.finish();
+    if query.is_empty() { path } else { format!("{path}?{query}") }
 }
 
 impl WhyPage {
@@ -138,7 +156,10 @@ impl ShownStep {
             Some("publisher") => "The fault is at the publisher.",
             _ => "",
         };
-        let evidence = step.evidence.into_iter().map(|fact| (fact.name.replace('_', " "), fact.value)).collect();
+        // The error of an attempt may quote the answer.
+        let is_shown = |name: &str| name != "error" || place.visitor.may(Right::Payloads);
+        let evidence = step.evidence.into_iter().filter(|fact| is_shown(fact.name));
+        let evidence = evidence.map(|fact| (fact.name.replace('_', " "), fact.value)).collect();
         let action = step.remedy.and_then(|remedy| Action::new(remedy, place));
         Self { class, sentence: step.sentence, whose, evidence, action }
     }

@@ -258,7 +258,7 @@
     '?': () => by('help')?.showModal?.(),
     j: () => move(1),
     k: () => move(-1),
-    '[': () => press('a[rel=prev]'),
+    '[': () => history.back(),
     ']': () => press('a[rel=next]'),
     r: () => press('[data-resend]'),
     l: () => turnLive(!isOn),

@@ -1,6 +1,6 @@
 //! Bodies of requests and answers: the exact bytes, or indented JSON.
 
-use crate::frame::marks::size;
+use crate::frame::{form::with_parameter, marks::size};
 
 /// The longest part of a body that a page shows without being asked, in bytes.
 const SHOWN: usize = 64 * 1024;
@@ -17,6 +17,12 @@ pub(crate) struct BodyView {
     pub(crate) is_cut: bool,
     pub(crate) is_json: bool,
     pub(crate) is_indented: bool,
+    /// Addresses of the same page: exact bytes, indented, and whole.
+    pub(crate) exact: String,
+    pub(crate) indented: String,
+    pub(crate) whole: String,
+    /// Path of the page of a delivery, for the download and the signed request.
+    pub(crate) delivery: Option<String>,
 }
 
 impl BodyView {
@@ -30,7 +36,22 @@ impl BodyView {
         let text = if is_indented { indented(body) } else { body.to_owned() };
         let limit = if has("body=whole") { MOST } else { SHOWN };
         let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-        Self { is_cut: end < text.len(), text: text[..end].to_owned(), size: size(body.len()), is_json, is_indented }
+        Self {
+            is_cut: end < text.len(),
+            text: text[..end].to_owned(),
+            size: size(body.len()),
+            is_json,
+            is_indented,
+            exact: with_parameter(address, "form", ""),
+            indented: with_parameter(address, "form", "indented"),
+            whole: with_parameter(address, "body", "whole"),
+            delivery: None,
+        }
+    }
+
+    /// The body of a delivery, whose page has this path.
+    pub(crate) fn of_delivery(self, path: String) -> Self {
+        Self { delivery: Some(path), ..self }
     }
 }
 

@@ -6,7 +6,10 @@ use axum::{
     extract::{FromRequestParts, Path},
     http::request::Parts,
 };
-use fanfare_api::http::{authentication::AuthorizedApplication, error::ApiError};
+use fanfare_api::{
+    http::{authentication::AuthorizedApplication, error::ApiError},
+    routes::event_types::{self, DescribedType},
+};
 use fanfare_domain::{access::session::Right, ids::ApplicationId};
 use serde::Serialize;
 use serde_json::Value;
@@ -31,6 +34,11 @@ impl Place {
     /// The API's proof of access.
     pub(crate) fn authorized(&self) -> AuthorizedApplication {
         AuthorizedApplication { application: self.application }
+    }
+
+    /// All described event types.
+    pub(crate) async fn event_types(&self, console: &Console) -> Result<Vec<DescribedType>, ApiError> {
+        event_types::all(&console.api, &self.authorized()).await
     }
 
     /// The frame of a page.

@@ -44,6 +44,9 @@ pub(crate) async fn crawl(visitor: &Visitor, face: Face, first: &str) -> Vec<Pag
             continue;
         }
         assert_eq!(answer.status, 200, "{address}: {}", answer.text);
+        if answer.headers.contains_key("content-disposition") {
+            continue;
+        }
         let html = Html::parse(&answer.text);
         for target in targets(&html, &address) {
             assert!(route_of(face, &target).is_some(), "{address}: no route serves the link to {target}");

@@ -27,8 +27,8 @@ use crate::{
     },
 };
 
-/// The highest number of deliveries in a resend; above, a replay is better.
-const MOST: usize = 1000;
+/// Conditions of the log that a replay lacks.
+const NOT_REPLAYED: [&str; 5] = ["event", "status", "outcome", "reason", "contains"];
 
 /// Resends a delivery.
 pub(crate) async fn resend(
@@ -53,8 +53,11 @@ struct Ask {
     searched_until: Option<Timestamp>,
     fields: Fields,
     conditions: Vec<(&'static str, String)>,
+    /// The ids of the counted deliveries, separated by commas.
+    ids: String,
     log: String,
-    replay: String,
+    /// Address of a replay of the same deliveries, if a replay has all conditions of the filter.
+    replay: Option<String>,
 }
 
 /// Shows how many deliveries of the filter would be sent.
@@ -65,37 +68,40 @@ pub(crate) async fn ask_many(State(console): State<Console>, place: Place) -> Re
 
 async fn question(console: &Console, place: &Place, fields: Fields) -> Result<Response, Fault> {
     place.visitor.require(Right::Resend)?;
-    check_contains(place, &fields)?;
-    let mut asked = filter(&fields);
-    asked.insert("count_only".to_owned(), Value::from(true));
-    let filter = from_value(&Value::Object(asked))?;
+    check_contains(place, fields.given("contains"))?;
+    let filter = from_value(&Value::Object(filter(&fields)))?;
     let counted = resend::deliveries(State(console.api.clone()), place.authorized(), JsonBody(filter)).await?.data;
+    let ids: Vec<String> = counted.deliveries.iter().map(|delivery| delivery.id.to_string()).collect();
     let conditions = FILTERS.iter().filter_map(|name| Some((*name, fields.given(name)?.to_owned()))).collect();
     let parameters = parameters(&fields);
+    let is_replayable = !NOT_REPLAYED.iter().any(|name| fields.given(name).is_some());
     let shown = Ask {
         frame: place.frame("Resend deliveries"),
         counted: counted.resent,
         has_more: counted.has_more,
         searched_until: counted.searched_until,
         conditions,
+        ids: ids.join(","),
         log: call(&format!("{}/deliveries", place.base), &format!("?{parameters}")),
-        replay: call(&format!("{}/replays/new", place.base), &format!("?{parameters}")),
+        replay: is_replayable.then(|| call(&format!("{}/replays/new", place.base), &format!("?{parameters}"))),
         fields,
     };
     page_with(shown.fields.status(), &place.visitor, &shown)
 }
 
-/// Resends the deliveries of the filter, if the typed number is still their number.
+/// Resends the deliveries that the question counted, and no others. A delivery that has left the state of the filter
+/// meanwhile is left out.
 pub(crate) async fn resend_many(State(console): State<Console>, place: Place, body: Bytes) -> Result<Response, Fault> {
     let fields = Fields::of_body(&body);
-    let expected: Option<usize> = fields.given("expected").and_then(|text| text.parse().ok());
-    let Some(expected) = expected.filter(|_| fields.given("confirm") == fields.given("expected")) else {
-        let error = ApiError::invalid("confirm", "must be the number of deliveries");
+    let ids: Vec<&str> = fields.value("deliveries").split(',').collect();
+    if fields.given("confirm") != Some(ids.len().to_string().as_str()) {
+        let error = ApiError::invalid("confirm", format!("must be {}, the number of deliveries", ids.len()));
         return question(&console, &place, fields.refused(error)).await;
-    };
-    check_contains(&place, &fields)?;
-    let mut asked = filter(&fields);
-    asked.insert("limit".to_owned(), Value::from(expected.clamp(1, MOST)));
+    }
+    let mut asked = Map::from_iter([("deliveries".to_owned(), Value::from(ids))]);
+    if let Some(state) = fields.given("state") {
+        asked.insert("state".to_owned(), Value::from(state));
+    }
     let asked = Value::Object(asked);
     let filter = from_value(&asked)?;
     let (api, authorized) = (console.api.clone(), place.authorized());
@@ -115,19 +121,19 @@ impl serde::Serialize for Done {
     }
 }
 
-/// The API's filter of the form's fields. Without a state, the log shows all states, and a resend all but `sending`.
+/// The API's filter of the question. Without a state, the log shows all states, and a resend all but `sending`.
 fn filter(fields: &Fields) -> Map<String, Value> {
     let given = |name: &str| Some((name.to_owned(), Value::from(fields.given(name)?)));
-    let names = FILTERS.into_iter().chain(["event", "before"]);
-    let mut filter: Map<String, Value> = names.filter_map(given).collect();
+    let mut filter: Map<String, Value> = FILTERS.into_iter().filter_map(given).collect();
     filter.entry("state").or_insert(Value::from("failed,skipped,delivered,scheduled,queued,held"));
+    filter.insert("count_only".to_owned(), Value::from(true));
     filter
 }
 
 /// The filter as parameters of an address.
 fn parameters(fields: &Fields) -> String {
     let mut kept = url::form_urlencoded::Serializer::new(String::new());
-    for name in FILTERS.into_iter().chain(["event"]) {
+    for name in FILTERS {
         if let Some(value) = fields.given(name) {
             kept.append_pair(name, value);
         }

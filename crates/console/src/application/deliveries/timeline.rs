@@ -15,17 +15,24 @@ pub(crate) struct Point {
     pub(crate) detail: Option<Detail>,
 }
 
+/// The most characters of an answer, and of all answers of a page. The API has the whole answers.
+const MAX_ANSWER: usize = 4 * 1024;
+const MAX_ANSWERS: usize = 32 * 1024;
+
 /// Request and answer of an attempt.
 pub(crate) struct Detail {
     pub(crate) url: Option<String>,
     pub(crate) request: Vec<(String, String)>,
     pub(crate) answer: Vec<(String, String)>,
     pub(crate) body: Option<String>,
+    /// Size of an answer of which the page shows the beginning only.
+    pub(crate) cut: Option<String>,
     pub(crate) error: Option<String>,
 }
 
-/// The points, in order.
-pub(crate) fn points(delivery: &Delivery, attempts: Vec<Attempt>, shows_bodies: bool) -> Vec<Point> {
+/// The points, in order. `shows_details` is false for a session that may not see requests and answers.
+pub(crate) fn points(delivery: &Delivery, attempts: Vec<Attempt>, shows_details: bool) -> Vec<Point> {
+    let mut left = MAX_ANSWERS;
     let accepted =
         Point { class: "", at: delivery.accepted_at, sentence: "The event was accepted.".into(), detail: None };
     let mut points = vec![accepted];
@@ -33,7 +40,11 @@ pub(crate) fn points(delivery: &Delivery, attempts: Vec<Attempt>, shows_bodies: 
     for attempt in attempts {
         let answer = (attempt.outcome.clone(), attempt.status, attempt.response_body.clone());
         let is_repeated = before.as_ref() == Some(&answer);
-        points.push(point(attempt, is_repeated, shows_bodies));
+        let mut point = point(&attempt, is_repeated);
+        if shows_details {
+            point.detail = Some(detail(attempt, is_repeated, &mut left));
+        }
+        points.push(point);
         before = Some(answer);
     }
     if let Some(at) = delivery.next_attempt_at {
@@ -46,21 +57,29 @@ pub(crate) fn points(delivery: &Delivery, attempts: Vec<Attempt>, shows_bodies: 
     points
 }
 
-fn point(attempt: Attempt, is_repeated: bool, shows_bodies: bool) -> Point {
+fn point(attempt: &Attempt, is_repeated: bool) -> Point {
     let is_taken = attempt.status.is_some_and(|status| (200..300).contains(&status));
     let took = attempt.duration_ms.map(|ms| format!(" after {}", marks::took(u64::from(ms.unsigned_abs()))));
     let again = if is_repeated { ", as before" } else { "" };
     let outcome = words::outcome(&attempt.outcome, attempt.status);
     let sentence = format!("Attempt {}: {outcome}{}{again}.", attempt.attempt, took.unwrap_or_default());
+    Point { class: if is_taken { "good" } else { "bad" }, at: attempt.started_at, sentence, detail: None }
+}
+
+/// The details of an attempt. `left` is the number of characters that answers may still have.
+fn detail(attempt: Attempt, is_repeated: bool, left: &mut usize) -> Detail {
     let answer = attempt.response_headers.as_ref().and_then(|headers| serde_json::from_str(headers.get()).ok());
-    let detail = Detail {
+    let body = attempt.response_body.filter(|body| !is_repeated && !body.is_empty());
+    let shown: Option<String> = body.as_ref().map(|body| body.chars().take(MAX_ANSWER.min(*left)).collect());
+    *left -= shown.as_ref().map_or(0, |shown| shown.chars().count());
+    Detail {
         url: attempt.url,
         request: attempt.request_headers.unwrap_or_default(),
         answer: answer.map(headers).unwrap_or_default(),
-        body: attempt.response_body.filter(|body| shows_bodies && !is_repeated && !body.is_empty()),
+        cut: body.filter(|body| Some(body) != shown.as_ref()).map(|body| marks::size(body.len())),
+        body: shown,
         error: attempt.error,
-    };
-    Point { class: if is_taken { "good" } else { "bad" }, at: attempt.started_at, sentence, detail: Some(detail) }
+    }
 }
 
 fn end(delivery: &Delivery, at: Timestamp) -> Point {

@@ -1,23 +1,18 @@
 //! The deletion of a webhook: a page of its own, confirmed by the host's name.
 
 use askama::Template;
-use axum::{body::Bytes, extract::State, response::Response};
-use fanfare_api::{
-    http::{error::ApiError, parameters::Path},
-    routes::webhooks::{self, Webhook, backlog},
-};
+use axum::{body::Bytes, response::Response};
+use fanfare_api::routes::webhooks::{self, Webhook, backlog};
 use fanfare_domain::access::session::Right;
 use serde_json::Value;
 
 use crate::{
-    Console,
-    application::webhooks::{Named, find, title},
+    application::webhooks::subject::Subject,
     frame::{
         Frame,
         fault::Fault,
         form::Fields,
         marks::{self, filters},
-        place::Place,
         respond::{back_to, page_with},
     },
 };
@@ -35,47 +30,33 @@ struct Deletion {
 }
 
 /// Tells the consequences, and asks for the host's name.
-pub(crate) async fn show(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-) -> Result<Response, Fault> {
-    place.visitor.require(Right::Endpoints)?;
-    ask(&console, &place, &named.webhook, Fields::default()).await
+pub(crate) async fn show(subject: Subject) -> Result<Response, Fault> {
+    subject.place.visitor.require(Right::Endpoints)?;
+    ask(subject, Fields::default()).await
 }
 
 /// Deletes the webhook.
-pub(crate) async fn delete(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-    body: Bytes,
-) -> Result<Response, Fault> {
+pub(crate) async fn delete(subject: Subject, body: Bytes) -> Result<Response, Fault> {
     let fields = Fields::of_body(&body);
-    let webhook = find(&console, &place, &named.webhook).await?;
-    let host = marks::host(&webhook.url);
-    if fields.given("host") != Some(&host) {
-        let error = ApiError::invalid("host", format!("must be `{host}`: type the host's name to delete the webhook"));
-        return ask(&console, &place, &named.webhook, fields.refused(error)).await;
+    if let Err(error) = subject.check_host(&fields, "delete the webhook") {
+        return ask(subject, fields.refused(error)).await;
     }
-    let (api, authorized, path) = (State(console.api.clone()), place.authorized(), Path(named.webhook));
+    let (api, authorized, path) = subject.arguments();
     let work = async move { webhooks::delete(api, authorized, path).await.map(|answer| answer.data) };
-    place.change(&console, Right::Endpoints, ("delete_webhook", Value::Null), work).await?;
-    Ok(back_to(format!("{}/webhooks?done=deleted", place.base)))
+    subject.change(Right::Endpoints, ("delete_webhook", Value::Null), work).await?;
+    Ok(back_to(format!("{}/webhooks?done=deleted", subject.place.base)))
 }
 
-async fn ask(console: &Console, place: &Place, webhook: &str, fields: Fields) -> Result<Response, Fault> {
-    let path = Path(webhook.to_owned());
-    let backlog = backlog::show(State(console.api.clone()), place.authorized(), path).await?.data;
-    let webhook = find(console, place, webhook).await?;
-    let status = fields.error().map_or(http::StatusCode::OK, ApiError::status);
+async fn ask(subject: Subject, fields: Fields) -> Result<Response, Fault> {
+    let (api, authorized, path) = subject.arguments();
+    let backlog = backlog::show(api, authorized, path).await?.data;
     let shown = Deletion {
-        frame: place.frame("Delete webhook"),
-        title: title(webhook.name.as_deref(), &webhook.url),
-        host: marks::host(&webhook.url),
+        frame: subject.place.frame("Delete webhook"),
+        title: subject.title(),
+        host: subject.host(),
         queued: backlog.map_or(0, |backlog| backlog.queued),
-        webhook,
+        webhook: subject.webhook,
         fields,
     };
-    page_with(status, &place.visitor, &shown)
+    page_with(shown.fields.status(), &subject.place.visitor, &shown)
 }

@@ -10,11 +10,9 @@ use fanfare_api::{
     http::{
         body::{JsonBody, from_value},
         error::ApiError,
-        paging::PageQuery,
-        parameters::Query,
     },
     routes::{
-        event_types::{self, DescribedType},
+        event_types::DescribedType,
         webhooks::preview::{self, CheckedUrl, CountedEvents},
     },
 };
@@ -79,21 +77,6 @@ pub(crate) fn counted_in_words(counted: &CountedEvents) -> String {
         marks::number(&counted.of),
         marks::number(&counted.matched_last_hour)
     )
-}
-
-/// All described event types.
-pub(crate) async fn described(console: &Console, place: &Place) -> Result<Vec<DescribedType>, ApiError> {
-    let mut all = Vec::new();
-    let mut before = None;
-    loop {
-        let paging = PageQuery { before, limit: Some(100) };
-        let page = event_types::list(State(console.api.clone()), place.authorized(), Query(paging)).await?;
-        all.extend(page.data);
-        before = page.next;
-        if before.is_none() {
-            return Ok(all);
-        }
-    }
 }
 
 /// Checks the URL and the subscriptions of the form, if given.

@@ -1,12 +1,11 @@
 //! The signing secret: rotation with an overlap, the new secret, and the end of the overlap.
 
 use askama::Template;
-use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
+use axum::{body::Bytes, response::Response};
 use fanfare_api::{
     http::{
         body::{OptionalJsonBody, from_value},
         error::ApiError,
-        parameters::Path,
     },
     routes::webhooks::{self, Webhook, secrets::Rotated},
 };
@@ -15,19 +14,16 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::{
-    Console,
     application::webhooks::{
-        Named, find,
         signature::samples::{self, Samples},
-        title,
+        subject::Subject,
     },
     frame::{
         Frame,
         fault::Fault,
         form::Fields,
         marks::{self, filters},
-        place::Place,
-        respond::{back_to, page_with},
+        respond::{back_to, page, page_with},
     },
 };
 
@@ -71,38 +67,29 @@ struct EndRotation {
 }
 
 /// Shows the rotation, and the form to rotate.
-pub(crate) async fn show(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-) -> Result<Response, Fault> {
-    place.visitor.require(Right::Endpoints)?;
-    let webhook = find(&console, &place, &named.webhook).await?;
-    let fields = Fields::default().with("overlap_seconds", (24 * HOUR).to_string());
-    answer(&console, &place, webhook, fields).await
+pub(crate) async fn show(subject: Subject) -> Result<Response, Fault> {
+    subject.place.visitor.require(Right::Endpoints)?;
+    answer(subject, Fields::default().with("overlap_seconds", (24 * HOUR).to_string())).await
 }
 
 /// Rotates the secret, and shows the new secret: the answer to the request itself, as no other address may show it.
-pub(crate) async fn rotate(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-    body: Bytes,
-) -> Result<Response, Fault> {
+pub(crate) async fn rotate(subject: Subject, body: Bytes) -> Result<Response, Fault> {
     let fields = Fields::of_body(&body);
-    let webhook = find(&console, &place, &named.webhook).await?;
-    match begin(&console, &place, &named.webhook, &fields).await {
-        Ok(rotated) => {
-            let samples = samples::of_application(&console, &place).await?;
-            let title = title(webhook.name.as_deref(), &webhook.url);
-            let shown = NewSecret { frame: place.frame("New secret"), webhook, title, rotated, samples };
-            page_with(StatusCode::OK, &place.visitor, &shown)
-        }
-        Err(error) => answer(&console, &place, webhook, fields.refused(error)).await,
-    }
+    let rotated = match begin(&subject, &fields).await {
+        Ok(rotated) => rotated,
+        Err(error) => return answer(subject, fields.refused(error)).await,
+    };
+    let shown = NewSecret {
+        frame: subject.place.frame("New secret"),
+        title: subject.title(),
+        samples: samples::of_application(&subject.console, &subject.place).await?,
+        webhook: subject.webhook,
+        rotated,
+    };
+    page(&subject.place.visitor, &shown)
 }
 
-async fn begin(console: &Console, place: &Place, webhook: &str, fields: &Fields) -> Result<Rotated, ApiError> {
+async fn begin(subject: &Subject, fields: &Fields) -> Result<Rotated, ApiError> {
     let overlap = fields.number("overlap_seconds")?;
     // Without an overlap, a form that is sent twice would rotate twice.
     if !OVERLAPS.iter().any(|(seconds, _)| overlap == *seconds) {
@@ -114,22 +101,21 @@ async fn begin(console: &Console, place: &Place, webhook: &str, fields: &Fields)
     }
     let asked = Value::Object(asked);
     let body = OptionalJsonBody(from_value(&asked)?);
-    let (api, authorized, path) = (State(console.api.clone()), place.authorized(), Path(webhook.to_owned()));
+    let (api, authorized, path) = subject.arguments();
     let work = async move { webhooks::secrets::rotate(api, authorized, path, body).await.map(|answer| answer.data) };
-    place.change(console, Right::Endpoints, ("rotate_secret", asked), work).await
+    subject.change(Right::Endpoints, ("rotate_secret", asked), work).await
 }
 
-async fn answer(console: &Console, place: &Place, webhook: Webhook, fields: Fields) -> Result<Response, Fault> {
+async fn answer(subject: Subject, fields: Fields) -> Result<Response, Fault> {
     let shown = Secret {
-        frame: place.frame("Secret"),
-        title: title(webhook.name.as_deref(), &webhook.url),
-        overlap: overlap(&webhook),
-        samples: samples::of_application(console, place).await?,
-        webhook,
+        frame: subject.place.frame("Secret"),
+        title: subject.title(),
+        overlap: overlap(&subject.webhook),
+        samples: samples::of_application(&subject.console, &subject.place).await?,
+        webhook: subject.webhook,
         fields,
     };
-    let status = shown.fields.error().map_or(StatusCode::OK, ApiError::status);
-    page_with(status, &place.visitor, &shown)
+    page_with(shown.fields.status(), &subject.place.visitor, &shown)
 }
 
 /// The end of a running overlap.
@@ -138,48 +124,35 @@ pub(crate) fn overlap(webhook: &Webhook) -> Option<Timestamp> {
 }
 
 /// Tells the consequences of the end of the overlap, and asks for the host's name.
-pub(crate) async fn ask_end(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-) -> Result<Response, Fault> {
-    place.visitor.require(Right::Endpoints)?;
-    let webhook = find(&console, &place, &named.webhook).await?;
-    confirm_end(&place, webhook, Fields::default())
+pub(crate) async fn ask_end(subject: Subject) -> Result<Response, Fault> {
+    subject.place.visitor.require(Right::Endpoints)?;
+    confirm_end(subject, Fields::default())
 }
 
 /// Ends the overlap at once.
-pub(crate) async fn end(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-    body: Bytes,
-) -> Result<Response, Fault> {
+pub(crate) async fn end(subject: Subject, body: Bytes) -> Result<Response, Fault> {
     let fields = Fields::of_body(&body);
-    let webhook = find(&console, &place, &named.webhook).await?;
-    let host = marks::host(&webhook.url);
-    if overlap(&webhook).is_some() && fields.given("host") != Some(&host) {
-        let error = ApiError::invalid("host", format!("must be `{host}`: type the host's name to end the overlap"));
-        return confirm_end(&place, webhook, fields.refused(error));
+    let checked = subject.check_host(&fields, "end the overlap");
+    if let (Some(_), Err(error)) = (overlap(&subject.webhook), checked) {
+        return confirm_end(subject, fields.refused(error));
     }
-    let (api, authorized, path) = (State(console.api.clone()), place.authorized(), Path(named.webhook.clone()));
+    let (api, authorized, path) = subject.arguments();
     let work = async move { webhooks::secrets::end(api, authorized, path).await.map(|answer| answer.data) };
-    place.change(&console, Right::Endpoints, ("end_rotation", Value::Null), work).await?;
-    Ok(back_to(format!("{}/webhooks/{}/secret?done=rotation-ended", place.base, named.webhook)))
+    subject.change(Right::Endpoints, ("end_rotation", Value::Null), work).await?;
+    Ok(back_to(subject.path("/secret?done=rotation-ended")))
 }
 
-fn confirm_end(place: &Place, webhook: Webhook, fields: Fields) -> Result<Response, Fault> {
-    let Some(overlap) = overlap(&webhook) else {
-        return Ok(back_to(format!("{}/webhooks/{}/secret", place.base, webhook.id)));
+fn confirm_end(subject: Subject, fields: Fields) -> Result<Response, Fault> {
+    let Some(overlap) = overlap(&subject.webhook) else {
+        return Ok(back_to(subject.path("/secret")));
     };
-    let status = fields.error().map_or(StatusCode::OK, ApiError::status);
     let shown = EndRotation {
-        frame: place.frame("End the rotation"),
-        title: title(webhook.name.as_deref(), &webhook.url),
-        host: marks::host(&webhook.url),
+        frame: subject.place.frame("End the rotation"),
+        title: subject.title(),
+        host: subject.host(),
         overlap,
-        webhook,
+        webhook: subject.webhook,
         fields,
     };
-    page_with(status, &place.visitor, &shown)
+    page_with(shown.fields.status(), &subject.place.visitor, &shown)
 }

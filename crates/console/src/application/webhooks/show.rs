@@ -5,11 +5,7 @@ mod diagnosis;
 use askama::Template;
 use axum::{extract::State, response::Response};
 use fanfare_api::{
-    http::{
-        authentication::Scope,
-        error::ApiError,
-        parameters::{Path, Query},
-    },
+    http::{authentication::Scope, error::ApiError, parameters::Query},
     routes::{
         audit_log::{self, Shown as Change},
         deliveries::attempts::{self, AttemptLog, AttemptsQuery},
@@ -25,12 +21,11 @@ use fanfare_domain::{access::session::Right, time::saturating_add};
 use jiff::Timestamp;
 
 use crate::{
-    Console,
     application::webhooks::{
-        Named, find, in_words,
+        in_words,
         secret::overlap,
         show::diagnosis::{Drain, Facts, attempt_in_words, diagnosis, drain_in_words},
-        title,
+        subject::Subject,
     },
     frame::{
         Frame, chart,
@@ -131,13 +126,10 @@ impl Shown {
 }
 
 /// Shows a webhook.
-pub(crate) async fn show(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-) -> Result<Response, Fault> {
-    let found = Found::read(&console, &place, &named.webhook).await?;
-    let Found { webhook, health, backlog, stats, attempts, changes } = found;
+pub(crate) async fn show(subject: Subject) -> Result<Response, Fault> {
+    let Found { health, backlog, stats, attempts, changes } = Found::read(&subject).await?;
+    let title = subject.title();
+    let Subject { place, webhook, .. } = subject;
     let facts =
         Facts { webhook: &webhook, health: &health, backlog: backlog.as_ref(), attempts: &attempts, changes: &changes };
     let diagnosis = diagnosis(&facts);
@@ -149,12 +141,12 @@ pub(crate) async fn show(
         frame: place
             .frame("Webhook")
             .live()
-            .call(format!("/webhooks/{}", named.webhook))
-            .call(format!("/webhooks/{}/health", named.webhook)),
-        title: title(webhook.name.as_deref(), &webhook.url),
+            .call(format!("/webhooks/{}", webhook.id))
+            .call(format!("/webhooks/{}/health", webhook.id)),
+        title,
         drain: Drain::new(was_held, queued).filter(|_| webhook.status == "enabled"),
         overlap: overlap(&webhook),
-        chart: chart(&place, &named.webhook, &stats, &changes),
+        chart: chart(&place, &webhook.id.to_string(), &stats, &changes),
         webhook,
         health,
         backlog,
@@ -169,7 +161,6 @@ pub(crate) async fn show(
 
 /// The facts of the page.
 struct Found {
-    webhook: Webhook,
     health: WebhookHealth,
     backlog: Option<Backlog>,
     stats: Stats,
@@ -179,23 +170,23 @@ struct Found {
 }
 
 impl Found {
-    async fn read(console: &Console, place: &Place, webhook: &str) -> Result<Self, ApiError> {
-        let api = || State(console.api.clone());
-        let path = || Path(webhook.to_owned());
-        let shown = find(console, place, webhook).await?;
-        let health = health::show(api(), place.authorized(), path()).await?.data;
-        let backlog = backlog::show(api(), place.authorized(), path()).await?.data;
-        let of_webhook = StatsQuery { webhook: Some(webhook.to_owned()), ..StatsQuery::default() };
-        let scope = Scope(Some(place.application));
-        let stats = stats::show(api(), scope, Query(of_webhook)).await?.data;
-        let attempts =
-            attempts::list(api(), place.authorized(), path(), Query(AttemptsQuery { limit: None })).await?.data;
-        let about = audit_log::Filter { subject: Some(webhook.to_owned()), ..audit_log::Filter::default() };
-        let entries = audit_log::list(api(), Scope(Some(place.application)), Query(about)).await?.data;
+    async fn read(subject: &Subject) -> Result<Self, ApiError> {
+        let webhook = subject.webhook.id.to_string();
+        let (api, authorized, path) = subject.arguments();
+        let health = health::show(api, authorized, path).await?.data;
+        let (api, authorized, path) = subject.arguments();
+        let backlog = backlog::show(api, authorized, path).await?.data;
+        let (api, authorized, path) = subject.arguments();
+        let attempts = attempts::list(api, authorized, path, Query(AttemptsQuery { limit: None })).await?.data;
+        let (api, scope) = (|| State(subject.console.api.clone()), || Scope(Some(subject.place.application)));
+        let of_webhook = StatsQuery { webhook: Some(webhook.clone()), ..StatsQuery::default() };
+        let stats = stats::show(api(), scope(), Query(of_webhook)).await?.data;
+        let about = audit_log::Filter { subject: Some(webhook), ..audit_log::Filter::default() };
+        let entries = audit_log::list(api(), scope(), Query(about)).await?.data;
         let is_change =
             |entry: &Change| !NO_CHANGES.contains(&entry.action.as_str()) && entry.outcome.as_deref() == Some("done");
         let changes = entries.into_iter().filter(is_change).collect();
-        Ok(Self { webhook: shown, health, backlog, stats, attempts, changes })
+        Ok(Self { health, backlog, stats, attempts, changes })
     }
 }
 

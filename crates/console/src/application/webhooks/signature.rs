@@ -3,12 +3,11 @@
 pub(crate) mod samples;
 
 use askama::Template;
-use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
+use axum::{body::Bytes, response::Response};
 use fanfare_api::{
     http::{
         body::{JsonBody, from_value},
         error::ApiError,
-        parameters::Path,
     },
     routes::webhooks::{
         Webhook,
@@ -19,14 +18,12 @@ use fanfare_domain::access::session::Right;
 use serde_json::{Map, Value};
 
 use crate::{
-    Console,
-    application::webhooks::{Named, find, form::settings::pairs, title},
+    application::webhooks::{form::settings::pairs, subject::Subject},
     frame::{
         Frame,
         fault::Fault,
         form::Fields,
         marks::{self, filters},
-        place::Place,
         respond::page_with,
     },
 };
@@ -42,42 +39,33 @@ struct Signature {
 }
 
 /// Shows the form.
-pub(crate) async fn show(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-) -> Result<Response, Fault> {
-    place.visitor.require(Right::Test)?;
-    let webhook = find(&console, &place, &named.webhook).await?;
-    answer(&place, webhook, Fields::default(), None)
+pub(crate) async fn show(subject: Subject) -> Result<Response, Fault> {
+    require(&subject)?;
+    answer(subject, Fields::default(), None)
 }
 
 /// Verifies the request of the form.
-pub(crate) async fn verify(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-    body: Bytes,
-) -> Result<Response, Fault> {
+pub(crate) async fn verify(subject: Subject, body: Bytes) -> Result<Response, Fault> {
+    require(&subject)?;
     let fields = Fields::of_body(&body);
-    let webhook = find(&console, &place, &named.webhook).await?;
-    match diagnose(&console, &place, named.webhook, &fields).await {
-        Ok(found) => answer(&place, webhook, fields, Some(found)),
-        Err(error) => answer(&place, webhook, fields.refused(error), None),
+    match diagnose(&subject, &fields).await {
+        Ok(found) => answer(subject, fields, Some(found)),
+        Err(error) => answer(subject, fields.refused(error), None),
     }
 }
 
-async fn diagnose(
-    console: &Console,
-    place: &Place,
-    webhook: String,
-    fields: &Fields,
-) -> Result<Verification, ApiError> {
+/// Checks the rights. A verified signature confirms a body, which the right to payloads permits to see.
+fn require(subject: &Subject) -> Result<(), ApiError> {
+    subject.place.visitor.require(Right::Test)?;
+    subject.place.visitor.require(Right::Payloads)
+}
+
+async fn diagnose(subject: &Subject, fields: &Fields) -> Result<Verification, ApiError> {
     let asked = request(fields)?;
     let body = JsonBody(from_value(&asked)?);
-    let (api, authorized) = (State(console.api.clone()), place.authorized());
-    let work = async move { verify::verify(api, authorized, Path(webhook), body).await.map(|answer| answer.data) };
-    place.change(console, Right::Test, ("verify_signature", asked), work).await
+    let (api, authorized, path) = subject.arguments();
+    let work = async move { verify::verify(api, authorized, path, body).await.map(|answer| answer.data) };
+    subject.change(Right::Test, ("verify_signature", asked), work).await
 }
 
 /// The body of `POST /webhooks/{id}/verify`.
@@ -100,10 +88,10 @@ fn request(fields: &Fields) -> Result<Value, ApiError> {
     Ok(Value::Object(asked))
 }
 
-fn answer(place: &Place, webhook: Webhook, fields: Fields, found: Option<Verification>) -> Result<Response, Fault> {
-    let status = fields.error().map_or(StatusCode::OK, ApiError::status);
-    let title = title(webhook.name.as_deref(), &webhook.url);
-    page_with(status, &place.visitor, &Signature { frame: place.frame("Signature"), webhook, title, fields, found })
+fn answer(subject: Subject, fields: Fields, found: Option<Verification>) -> Result<Response, Fault> {
+    let (frame, title) = (subject.place.frame("Signature"), subject.title());
+    let shown = Signature { frame, title, webhook: subject.webhook, fields, found };
+    page_with(shown.fields.status(), &subject.place.visitor, &shown)
 }
 
 #[cfg(test)]

@@ -3,12 +3,11 @@
 pub(crate) mod result;
 
 use askama::Template;
-use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
+use axum::{body::Bytes, response::Response};
 use fanfare_api::{
     http::{
         body::OptionalJsonBody,
         error::{ApiError, ErrorCode},
-        parameters::Path,
     },
     routes::{
         event_types::DescribedType,
@@ -26,14 +25,12 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use crate::{
-    Console,
-    application::webhooks::{Named, find, form::described, test_send::result::TestView, title},
+    application::webhooks::{subject::Subject, test_send::result::TestView},
     frame::{
         Frame,
         fault::Fault,
         form::{self, Fields},
         marks::{self, filters},
-        place::Place,
         respond::page_with,
     },
 };
@@ -60,63 +57,40 @@ struct Choice {
 }
 
 /// Shows the form with the sample of the chosen type.
-pub(crate) async fn show(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-) -> Result<Response, Fault> {
-    place.visitor.require(Right::Test)?;
-    let webhook = find(&console, &place, &named.webhook).await?;
-    let described = described(&console, &place).await?;
-    let choice: Choice = form::query(&place.visitor.address)?;
-    answer(&place, webhook, &described, Sent { chosen: choice.r#type, ..Sent::default() })
+pub(crate) async fn show(subject: Subject) -> Result<Response, Fault> {
+    subject.place.visitor.require(Right::Test)?;
+    let choice: Choice = form::query(&subject.place.visitor.address)?;
+    answer(subject, Sent { chosen: choice.r#type, ..Sent::default() }).await
 }
 
-/// Sends the test event, and shows the result.
-pub(crate) async fn send(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-    body: Bytes,
-) -> Result<Response, Fault> {
+/// Sends the test event to the webhook's URL, and shows the result.
+pub(crate) async fn send(subject: Subject, body: Bytes) -> Result<Response, Fault> {
     let fields = Fields::of_body(&body);
-    let webhook = find(&console, &place, &named.webhook).await?;
-    let described = described(&console, &place).await?;
-    let sent = try_out(&console, &place, &named.webhook, &fields).await;
     let chosen = fields.given("type").map(str::to_owned);
-    match sent {
-        Ok(result) => {
-            let sent = Sent { chosen, fields, test: Some(TestView::new(result)) };
-            answer(&place, webhook, &described, sent)
-        }
-        Err(error) => {
-            let sent = Sent { chosen, fields: fields.refused(error), test: None };
-            answer(&place, webhook, &described, sent)
-        }
-    }
+    let sent = match try_out(&subject, &fields, None).await {
+        Ok(result) => Sent { chosen, fields, test: Some(TestView::new(result)) },
+        Err(error) => Sent { chosen, fields: fields.refused(error), test: None },
+    };
+    answer(subject, sent).await
 }
 
-/// Sends a test event with the fields `type`, `data` and `url`, each optional.
-pub(crate) async fn try_out(
-    console: &Console,
-    place: &Place,
-    webhook: &str,
-    fields: &Fields,
-) -> Result<TestResult, ApiError> {
+/// Sends a test event with the fields `type` and `data`, each optional. Another URL than the webhook's needs the right
+/// to change webhooks.
+pub(crate) async fn try_out(subject: &Subject, fields: &Fields, url: Option<&str>) -> Result<TestResult, ApiError> {
     let data = match fields.given("data") {
         Some(text) => Some(RawValue::from_string(text.to_owned()).map_err(|error| {
             ApiError::new(ErrorCode::MalformedJson, format!("the data is not JSON: {error}")).at("data")
         })?),
         None => None,
     };
-    let text = |name: &str| fields.given(name).map(str::to_owned);
-    let new = New { r#type: text("type"), data, url: text("url") };
+    let new = New { r#type: fields.given("type").map(str::to_owned), data, url: url.map(str::to_owned) };
+    let right = if url.is_some() { Right::Endpoints } else { Right::Test };
     // The audit log hides the data in any case.
     let asked = json!({ "type": new.r#type, "url": new.url });
-    let (api, authorized, path) = (State(console.api.clone()), place.authorized(), Path(webhook.to_owned()));
+    let (api, authorized, path) = subject.arguments();
     let work =
         async move { test_sends::send(api, authorized, path, OptionalJsonBody(new)).await.map(|answer| answer.data) };
-    place.change(console, Right::Test, ("test_webhook", asked), work).await
+    subject.change(right, ("test_webhook", asked), work).await
 }
 
 /// The state of the page.
@@ -127,8 +101,9 @@ struct Sent {
     test: Option<TestView>,
 }
 
-fn answer(place: &Place, webhook: Webhook, described: &[DescribedType], sent: Sent) -> Result<Response, Fault> {
-    let (wanted, others) = types(&webhook.events, described);
+async fn answer(subject: Subject, sent: Sent) -> Result<Response, Fault> {
+    let described = subject.place.event_types(&subject.console).await?;
+    let (wanted, others) = types(&subject.webhook.events, &described);
     let Sent { chosen, mut fields, test } = sent;
     let chosen = chosen.or_else(|| wanted.first().or(others.first()).cloned()).unwrap_or_default();
     if fields.given("type").is_none() {
@@ -139,17 +114,9 @@ fn answer(place: &Place, webhook: Webhook, described: &[DescribedType], sent: Se
         let sample = sample.and_then(|described| described.sample.as_ref());
         fields = fields.with("data", sample.map_or("{}", |sample| sample.get().trim()));
     }
-    let status = fields.error().map_or(StatusCode::OK, ApiError::status);
-    let shown = TestSend {
-        frame: place.frame("Test event"),
-        title: title(webhook.name.as_deref(), &webhook.url),
-        webhook,
-        wanted,
-        others,
-        fields,
-        test,
-    };
-    page_with(status, &place.visitor, &shown)
+    let (frame, title) = (subject.place.frame("Test event"), subject.title());
+    let shown = TestSend { frame, title, webhook: subject.webhook, wanted, others, fields, test };
+    page_with(shown.fields.status(), &subject.place.visitor, &shown)
 }
 
 /// The types that the webhook gets, described types first, and the other described types.

@@ -16,7 +16,6 @@ use crate::{
         Frame,
         body::{BodyView, indented},
         fault::Fault,
-        form::with_parameter,
         marks::{self, filters},
         respond::page,
     },
@@ -35,9 +34,6 @@ struct Message {
     dump: Option<String>,
     /// True if the dump leaves out bytes.
     is_cut: bool,
-    exact: String,
-    indented: String,
-    whole: String,
 }
 
 /// Finds a parked message.
@@ -62,9 +58,6 @@ pub(super) async fn show(
         body: of.body.as_ref().map(|body| BodyView::new(body, address)),
         is_cut: bytes.as_ref().is_some_and(|bytes| bytes.len() > hex::MAX_SHOWN),
         dump: bytes.map(|bytes| hex::dump(&bytes)),
-        exact: with_parameter(address, "form", ""),
-        indented: with_parameter(address, "form", "indented"),
-        whole: with_parameter(address, "body", "whole"),
         of,
     };
     page(&visitor, &shown)

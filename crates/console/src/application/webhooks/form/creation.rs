@@ -13,7 +13,10 @@ use fanfare_api::{
         error::ApiError,
         parameters::{Path, id},
     },
-    routes::webhooks::{self, Webhook},
+    routes::{
+        event_types::DescribedType,
+        webhooks::{self, Webhook},
+    },
 };
 use fanfare_domain::{access::session::Right, ids::EndpointId};
 
@@ -54,22 +57,22 @@ struct Created {
 /// Shows the form of a new webhook.
 pub(crate) async fn show(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
     place.visitor.require(Right::Endpoints)?;
-    let described = form::described(&console, &place).await?;
+    let described = place.event_types(&console).await?;
     // The id makes a form that is sent twice one webhook.
     let id = EndpointId::new(console.api.store.now(), rand::random());
     let fields = Fields::default().with("id", id.to_string()).with("which", "these");
-    answer(&place, WebhookForm::new(&described, fields), StatusCode::OK)
+    answer(&place, WebhookForm::new(&described, fields))
 }
 
 /// Creates the webhook, or only checks the fields.
 pub(crate) async fn create(State(console): State<Console>, place: Place, body: Bytes) -> Result<Response, Fault> {
     place.visitor.require(Right::Endpoints)?;
     let fields = Fields::of_body(&body);
-    let described = form::described(&console, &place).await?;
+    let described = place.event_types(&console).await?;
     if fields.has("intent", "check") {
         let checked = form::check(&console, &place, &fields, &described).await;
         return match checked {
-            Ok(checked) => answer(&place, WebhookForm::new(&described, fields).checked(checked), StatusCode::OK),
+            Ok(checked) => answer(&place, WebhookForm::new(&described, fields).checked(checked)),
             Err(error) => refuse(&place, &described, fields, error),
         };
     }
@@ -98,7 +101,7 @@ async fn save(
     place: &Place,
     id: EndpointId,
     fields: &Fields,
-    described: &[fanfare_api::routes::event_types::DescribedType],
+    described: &[DescribedType],
 ) -> Result<Webhook, ApiError> {
     let asked = settings::creation(fields, described)?;
     let new = from_value(&asked)?;
@@ -118,16 +121,10 @@ async fn created(console: &Console, place: &Place, mut webhook: Webhook) -> Resu
     Ok(page_with(StatusCode::CREATED, &place.visitor, &shown)?.into_response())
 }
 
-fn refuse(
-    place: &Place,
-    described: &[fanfare_api::routes::event_types::DescribedType],
-    fields: Fields,
-    error: ApiError,
-) -> Result<Response, Fault> {
-    let status = error.status();
-    answer(place, WebhookForm::new(described, fields.refused(error)), status)
+fn refuse(place: &Place, described: &[DescribedType], fields: Fields, error: ApiError) -> Result<Response, Fault> {
+    answer(place, WebhookForm::new(described, fields.refused(error)))
 }
 
-fn answer(place: &Place, form: WebhookForm, status: StatusCode) -> Result<Response, Fault> {
-    page_with(status, &place.visitor, &Creation { frame: place.frame("Add endpoint"), form })
+fn answer(place: &Place, form: WebhookForm) -> Result<Response, Fault> {
+    page_with(form.fields.status(), &place.visitor, &Creation { frame: place.frame("Add endpoint"), form })
 }

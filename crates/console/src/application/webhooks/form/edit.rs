@@ -1,39 +1,35 @@
 //! Changes of a webhook: the form, and the confirmation of another URL with a test.
 
 use askama::Template;
-use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
+use axum::{body::Bytes, response::Response};
 use fanfare_api::{
     http::{
         body::{JsonBody, from_value},
         error::{ApiError, ErrorCode},
-        parameters::Path,
     },
     routes::{
         event_types::DescribedType,
-        webhooks::{self, Webhook},
+        webhooks::{self, Webhook, test_sends::TestResult},
     },
 };
 use fanfare_domain::access::session::Right;
 use serde_json::Value;
 
 use crate::{
-    Console,
     application::webhooks::{
-        Named, find,
         form::{
-            self, WebhookForm,
+            self, Checked, WebhookForm,
             settings::{self, Difference},
         },
+        subject::Subject,
         test_send::{result::TestView, try_out},
-        title,
     },
     frame::{
         Frame,
         fault::Fault,
         form::Fields,
         marks::{self, filters},
-        place::Place,
-        respond::{back_to, page, page_with},
+        respond::{back_to, page_with},
     },
 };
 
@@ -54,6 +50,7 @@ struct Confirmation {
     title: String,
     fields: Fields,
     differences: Vec<Difference>,
+    is_new_url: bool,
     test: Option<TestView>,
     /// Error of the test.
     refusal: Option<String>,
@@ -61,96 +58,93 @@ struct Confirmation {
 
 /// A webhook, and the types to choose from.
 struct Known {
-    webhook: Webhook,
+    subject: Subject,
     described: Vec<DescribedType>,
 }
 
 impl Known {
-    async fn find(console: &Console, place: &Place, webhook: &str) -> Result<Self, ApiError> {
-        place.visitor.require(Right::Endpoints)?;
-        let webhook = find(console, place, webhook).await?;
-        Ok(Self { webhook, described: form::described(console, place).await? })
+    async fn new(subject: Subject) -> Result<Self, ApiError> {
+        subject.place.visitor.require(Right::Endpoints)?;
+        let described = subject.place.event_types(&subject.console).await?;
+        Ok(Self { subject, described })
     }
 
     fn form(&self, fields: Fields) -> WebhookForm {
-        WebhookForm::new(&self.described, fields).of_known(&self.webhook.headers)
+        WebhookForm::new(&self.described, fields).of_known(&self.subject.webhook.headers)
     }
 
-    fn answer(self, place: &Place, form: WebhookForm) -> Result<Response, Fault> {
-        let status = form.fields.error().map_or(StatusCode::OK, ApiError::status);
-        let title = title(self.webhook.name.as_deref(), &self.webhook.url);
-        let shown = Edit { frame: place.frame("Edit webhook"), webhook: self.webhook, title, form };
-        page_with(status, &place.visitor, &shown)
+    fn answer(self, form: WebhookForm) -> Result<Response, Fault> {
+        let (frame, title) = (self.subject.place.frame("Edit webhook"), self.subject.title());
+        let shown = Edit { frame, title, webhook: self.subject.webhook, form };
+        page_with(shown.form.fields.status(), &self.subject.place.visitor, &shown)
     }
 
-    fn refuse(self, place: &Place, fields: Fields, error: ApiError) -> Result<Response, Fault> {
+    fn refuse(self, fields: Fields, error: ApiError) -> Result<Response, Fault> {
         let form = self.form(fields.refused(error));
-        self.answer(place, form)
+        self.answer(form)
+    }
+
+    async fn check(&self, fields: &Fields) -> Result<Checked, ApiError> {
+        form::check(&self.subject.console, &self.subject.place, fields, &self.described).await
     }
 }
 
 /// Shows the form with the present settings.
-pub(crate) async fn show(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-) -> Result<Response, Fault> {
-    let known = Known::find(&console, &place, &named.webhook).await?;
-    let form = known.form(settings::fields_of(&known.webhook, &known.described));
-    known.answer(&place, form)
+pub(crate) async fn show(subject: Subject) -> Result<Response, Fault> {
+    let known = Known::new(subject).await?;
+    let form = known.form(settings::fields_of(&known.subject.webhook, &known.described));
+    known.answer(form)
 }
 
-/// Changes the webhook. Another URL is confirmed first.
-pub(crate) async fn change(
-    State(console): State<Console>,
-    place: Place,
-    Path(named): Path<Named>,
-    body: Bytes,
-) -> Result<Response, Fault> {
+/// Changes the webhook, after a confirmation of the differences.
+pub(crate) async fn change(subject: Subject, body: Bytes) -> Result<Response, Fault> {
     let fields = Fields::of_body(&body);
-    let known = Known::find(&console, &place, &named.webhook).await?;
-    let asked = match settings::change(&fields, &known.webhook, &known.described) {
+    let known = Known::new(subject).await?;
+    let asked = match settings::change(&fields, &known.subject.webhook, &known.described) {
         Ok(asked) => asked,
-        Err(error) => return known.refuse(&place, fields, error),
+        Err(error) => return known.refuse(fields, error),
     };
     match fields.value("intent") {
         "edit" => {
             let form = known.form(fields);
-            known.answer(&place, form)
+            known.answer(form)
         }
-        "check" => match form::check(&console, &place, &fields, &known.described).await {
+        "check" => match known.check(&fields).await {
             Ok(checked) => {
                 let form = known.form(fields).checked(checked);
-                known.answer(&place, form)
+                known.answer(form)
             }
-            Err(error) => known.refuse(&place, fields, error),
+            Err(error) => known.refuse(fields, error),
         },
         "test" => {
-            let url = Fields::default().with("url", fields.value("url"));
-            let test = try_out(&console, &place, &named.webhook, &url).await;
-            confirm(&place, known.webhook, (fields, &asked), Some(test))
+            let test = try_out(&known.subject, &Fields::default(), fields.given("url")).await;
+            confirm(known.subject, (fields, &asked), Some(test))
         }
-        _ if asked.get("url").is_some() && !fields.has("confirmed", "yes") => {
-            match refusal(&console, &place, &fields, &known.described).await? {
-                Some(error) => known.refuse(&place, fields, error),
-                None => confirm(&place, known.webhook, (fields, &asked), None),
-            }
+        _ if is_empty(&asked) => Ok(back_to(known.subject.path(""))),
+        _ if !fields.has("confirmed", "yes") => match refusal(&known, &fields).await? {
+            Some(error) => known.refuse(fields, error),
+            None => confirm(known.subject, (fields, &asked), None),
+        },
+        _ if fields.value("updated_at") != known.subject.webhook.updated_at.to_string() => {
+            let message = "was changed meanwhile: look at the differences again, and save";
+            let error = ApiError::invalid("webhook", message);
+            confirm(known.subject, (fields.refused(error), &asked), None)
         }
-        _ => match save(&console, &place, &named.webhook, asked).await {
-            Ok(()) => Ok(back_to(format!("{}/webhooks/{}?done=saved", place.base, named.webhook))),
-            Err(error) => known.refuse(&place, fields, error),
+        _ => match save(&known.subject, asked).await {
+            Ok(()) => Ok(back_to(known.subject.path("?done=saved"))),
+            Err(error) => known.refuse(fields, error),
         },
     }
 }
 
-/// The refusal of the new URL, before the confirmation.
-async fn refusal(
-    console: &Console,
-    place: &Place,
-    fields: &Fields,
-    described: &[DescribedType],
-) -> Result<Option<ApiError>, ApiError> {
-    let checked = match form::check(console, place, fields, described).await {
+/// True if the form changes nothing.
+fn is_empty(asked: &Value) -> bool {
+    asked.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+/// The refusal of the new settings, before the confirmation.
+async fn refusal(known: &Known, fields: &Fields) -> Result<Option<ApiError>, ApiError> {
+    let checked = match known.check(fields).await {
         Ok(checked) => checked,
         Err(error) => return Ok(Some(error)),
     };
@@ -158,30 +152,33 @@ async fn refusal(
     Ok(problem.map(|problem| ApiError::new(ErrorCode::InvalidUrl, problem).at("url")))
 }
 
-async fn save(console: &Console, place: &Place, webhook: &str, asked: Value) -> Result<(), ApiError> {
-    if asked.as_object().is_some_and(serde_json::Map::is_empty) {
-        return Ok(());
-    }
+async fn save(subject: &Subject, asked: Value) -> Result<(), ApiError> {
     let body = JsonBody(from_value(&asked)?);
-    let (api, authorized, path) = (State(console.api.clone()), place.authorized(), Path(webhook.to_owned()));
+    let (api, authorized, path) = subject.arguments();
     let work = async move { webhooks::change(api, authorized, path, body).await.map(|answer| answer.data) };
-    place.change(console, Right::Endpoints, ("change_webhook", asked), work).await.map(|_| ())
+    subject.change(Right::Endpoints, ("change_webhook", asked), work).await.map(|_| ())
 }
 
 /// Shows the change before it is made, with the result of a test.
 fn confirm(
-    place: &Place,
-    webhook: Webhook,
+    subject: Subject,
     (fields, asked): (Fields, &Value),
-    test: Option<Result<fanfare_api::routes::webhooks::test_sends::TestResult, ApiError>>,
+    test: Option<Result<TestResult, ApiError>>,
 ) -> Result<Response, Fault> {
-    let differences = settings::differences(asked, &webhook);
     let (test, refusal) = match test {
         Some(Ok(result)) => (Some(TestView::new(result)), None),
         Some(Err(error)) => (None, Some(error.message)),
         None => (None, None),
     };
-    let title = title(webhook.name.as_deref(), &webhook.url);
-    let frame = place.frame("Confirm the change");
-    page(&place.visitor, &Confirmation { frame, webhook, title, fields, differences, test, refusal })
+    let shown = Confirmation {
+        frame: subject.place.frame("Confirm the change"),
+        title: subject.title(),
+        differences: settings::differences(asked, &subject.webhook),
+        is_new_url: asked.get("url").is_some(),
+        webhook: subject.webhook,
+        fields,
+        test,
+        refusal,
+    };
+    page_with(shown.fields.status(), &subject.place.visitor, &shown)
 }

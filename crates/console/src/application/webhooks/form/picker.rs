@@ -6,8 +6,12 @@ use fanfare_api::routes::event_types::DescribedType;
 
 use crate::frame::form::Fields;
 
-/// Largest sum of the samples on a page, in bytes. Further samples are on the page of the event types.
+/// The most types with a box. Further types are written as text.
+const MAX_TYPES: usize = 200;
+
+/// Largest sum of the samples, and of the descriptions, on a page, in bytes. The page of the event types has all.
 const MAX_SAMPLES: usize = 12 * 1024;
+const MAX_DESCRIPTIONS: usize = 12 * 1024;
 
 /// An event type of the picker.
 pub(crate) struct Choosable {
@@ -43,23 +47,22 @@ pub(crate) struct Picker {
     pub(crate) is_all: bool,
     pub(crate) groups: Vec<Group>,
     pub(crate) types: usize,
+    /// Number of types without a box.
+    pub(crate) more: usize,
 }
 
 impl Picker {
     /// Shows the choice of a form.
     pub(crate) fn new(described: &[DescribedType], fields: &Fields) -> Self {
-        let mut left = MAX_SAMPLES;
+        let (mut samples, mut descriptions) = (MAX_SAMPLES, MAX_DESCRIPTIONS);
         let mut groups: Vec<Group> = Vec::new();
-        for described in described {
+        for described in described.iter().take(MAX_TYPES) {
             let sample = described.sample.as_ref().map(|sample| sample.get().trim().to_owned());
-            let sample = sample.filter(|sample| {
-                let fits = sample.len() <= left;
-                left -= if fits { sample.len() } else { 0 };
-                fits
-            });
+            let sample = sample.filter(|sample| fits(sample, &mut samples));
+            let description = described.description.clone().filter(|text| fits(text, &mut descriptions));
             let choosable = Choosable {
                 is_chosen: fields.has("events", &described.name),
-                description: described.description.clone().unwrap_or_default(),
+                description: description.unwrap_or_default(),
                 name: described.name.clone(),
                 sample,
             };
@@ -74,13 +77,25 @@ impl Picker {
             let boxed = group.prefix.as_deref().is_some_and(|prefix| fields.has("events", prefix));
             group.is_whole = boxed || fields.has("group", &group.title);
         }
-        Self { is_all: fields.has("which", "all"), groups, types: described.len() }
+        Self {
+            is_all: fields.has("which", "all"),
+            groups,
+            types: described.len(),
+            more: described.len().saturating_sub(MAX_TYPES),
+        }
     }
 
     /// Number of chosen types.
     pub(crate) fn chosen(&self) -> usize {
         if self.is_all { self.types } else { self.groups.iter().map(Group::chosen).sum() }
     }
+}
+
+/// True if the text fits into the bytes that are left, which become fewer.
+pub(crate) fn fits(text: &str, left: &mut usize) -> bool {
+    let rest = left.checked_sub(text.len());
+    *left = rest.unwrap_or(*left);
+    rest.is_some()
 }
 
 /// The group of a type: the category, else the first word of the name.
