@@ -165,12 +165,14 @@ pub(crate) async fn show(
     let address = &place.visitor.address;
     let shows_bodies = place.visitor.may(Right::Payloads);
     let is_erased = event.erased_at.is_some();
+    let path = format!("{}/deliveries/{}", place.base, delivery.id);
+    // Without rebuilt headers, the request cannot be signed: an event with hidden members, for example.
+    let may_sign = place.visitor.may(Right::Test) && attempts.iter().any(|attempt| attempt.request_headers.is_some());
     let shown = Shown {
         frame: place.frame("Delivery").live().call(call),
         key: event.key.filter(|_| place.visitor.may(Right::Keys)),
         points: timeline::points(&delivery, attempts, shows_bodies),
-        body: (shows_bodies && !is_erased)
-            .then(|| BodyView::new(&body, address).of_delivery(format!("{}/deliveries/{}", place.base, delivery.id))),
+        body: (shows_bodies && !is_erased).then(|| BodyView::new(&body, address).of_delivery(&path, may_sign)),
         is_erased,
         delivery,
     };

@@ -151,7 +151,7 @@ async fn shown(
     let filter = Filter { pages: Some("portal".to_owned()), ..form::query(&place.visitor.address)? };
     let found = sessions::list(State(console.api.clone()), Scope(Some(place.application)), Query(filter)).await?;
     let page = Portal {
-        frame: place.frame("Portal").call(format!("/sessions?pages=portal&application={}", place.application)),
+        frame: place.frame("Portal").call("/sessions?pages=portal"),
         parents: console.settings.portal_origins.clone(),
         link,
         fields,

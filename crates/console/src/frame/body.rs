@@ -21,8 +21,10 @@ pub(crate) struct BodyView {
     pub(crate) exact: String,
     pub(crate) indented: String,
     pub(crate) whole: String,
-    /// Path of the page of a delivery, for the download and the signed request.
-    pub(crate) delivery: Option<String>,
+    /// Address of the body as a file.
+    pub(crate) download: Option<String>,
+    /// Address of the signed request.
+    pub(crate) request: Option<String>,
 }
 
 impl BodyView {
@@ -45,13 +47,14 @@ impl BodyView {
             exact: with_parameter(address, "form", ""),
             indented: with_parameter(address, "form", "indented"),
             whole: with_parameter(address, "body", "whole"),
-            delivery: None,
+            download: None,
+            request: None,
         }
     }
 
     /// The body of a delivery, whose page has this path.
-    pub(crate) fn of_delivery(self, path: String) -> Self {
-        Self { delivery: Some(path), ..self }
+    pub(crate) fn of_delivery(self, path: &str, may_sign: bool) -> Self {
+        Self { download: Some(format!("{path}/body")), request: may_sign.then(|| format!("{path}/request")), ..self }
     }
 }
 

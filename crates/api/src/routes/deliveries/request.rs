@@ -36,6 +36,7 @@ const MAX_ATTEMPTS: usize = 50;
 pub struct SignedRequest {
     pub url: String,
     /// Names and values of the headers. The values of the webhook's own headers are hidden.
+    #[schema(value_type = Vec<Vec<String>>)]
     pub headers: Vec<(String, String)>,
     pub body: String,
     /// The time in the signature. Most receivers accept a signature for five minutes.
