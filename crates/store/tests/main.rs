@@ -33,6 +33,7 @@ mod operations {
     mod archive;
     mod census;
     mod migrations;
+    mod parked;
     mod retention;
     mod rollups;
     mod runs;

@@ -57,7 +57,7 @@ pub struct ParkedFilter {
     pub ids: Option<Vec<ParkedId>>,
     /// Messages with this reason.
     pub reason: Option<String>,
-    /// Messages with this routing key.
+    /// Messages with this routing key; an empty key selects the messages without a routing key.
     pub routing_key: Option<String>,
     /// Messages parked from this time on.
     pub since: Option<Timestamp>,
@@ -72,7 +72,7 @@ pub struct ParkedFilter {
 pub struct ParkedGroup {
     /// Code of the fault.
     pub reason: String,
-    /// Routing key of the messages, if known.
+    /// Routing key of the messages; `None` for messages without a routing key.
     pub routing_key: Option<String>,
     /// Number of messages.
     pub messages: i64,
@@ -140,7 +140,7 @@ impl Store {
         let statement = format!(
             "SELECT {COLUMNS} FROM parked
              WHERE ($1::uuid[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR reason = $2)
-               AND ($3::uuid IS NULL OR id < $3) AND ($5::text IS NULL OR routing_key = $5)
+               AND ($3::uuid IS NULL OR id < $3) AND ($5::text IS NULL OR coalesce(routing_key, '') = $5)
                AND ($6::timestamptz IS NULL OR parked_at >= $6 AND id >= $7)
              ORDER BY id DESC LIMIT $4"
         );
@@ -159,7 +159,8 @@ impl Store {
     pub async fn parked_groups(&self) -> Result<ParkedGroups, StoreError> {
         let statement = format!(
             "WITH walked AS MATERIALIZED (
-                 SELECT reason, routing_key, parked_at FROM parked
+                 -- A message over AMQP has at least an empty key.
+                 SELECT reason, nullif(routing_key, '') AS routing_key, parked_at FROM parked
                  ORDER BY id DESC LIMIT {MAX_WALKED}
              )
              SELECT reason, routing_key, count(*) AS messages, min(parked_at) AS oldest, max(parked_at) AS newest,

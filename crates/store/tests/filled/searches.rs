@@ -324,6 +324,7 @@ async fn parked(loaded: &Database) {
             5,
             ParkedFilter { reason: text("rare"), routing_key: text("rare.key"), ..ParkedFilter::default() },
         ),
+        ("without a key", 0, ParkedFilter { routing_key: text(""), ..ParkedFilter::default() }),
         ("of no reason", 0, ParkedFilter { reason: text("none"), ..ParkedFilter::default() }),
         (
             "of an hour",
