@@ -1,6 +1,13 @@
 -- Rollups: counts of attempts and events, for charts. The job `rollups` writes the rows from `attempts`, `deliveries` and
 -- `events`; the stages of an event's way write none.
 
+-- Written with the attempt, since the rules of the dialect are known then.
+ALTER TABLE attempts
+    -- True if the dialect took the answer for a success.
+    ADD COLUMN taken   boolean NOT NULL DEFAULT false,
+    -- True for a delivery of a test event. Charts count the attempts of publishers' events only.
+    ADD COLUMN is_test boolean NOT NULL DEFAULT false;
+
 -- Counts of five minutes, partitioned by day and kept for two days.
 CREATE TABLE rollups (
     -- Endpoint, application, or the nil id for the whole deployment.
@@ -9,8 +16,8 @@ CREATE TABLE rollups (
     at            timestamptz NOT NULL,
     -- 0: the whole deployment, 1: an application, 2: an endpoint.
     kind          smallint NOT NULL,
-    -- Attempts by result: taken (2xx without a retry), failed by status, and failed without a response. `unknown`: the
-    -- process died. `other`: a response that is not HTTP, or a request that cannot be made.
+    -- Attempts by result: taken, failed by status, and failed without a response. `unknown`: the process died. `other`: a
+    -- response that is not HTTP, or that the dialect refuses, or a request that cannot be made.
     taken         integer NOT NULL,
     failed_3xx    integer NOT NULL,
     failed_4xx    integer NOT NULL,

@@ -208,5 +208,6 @@ fn record(in_flight: &InFlight, started_at: Timestamp, exchange: Exchange, next:
         response_body: redacted.unwrap_or_else(|| exchange.response_body.to_vec()),
         next,
         notifies_owner: in_flight.endpoint.notifies_owner,
+        is_test: in_flight.is_test,
     }
 }

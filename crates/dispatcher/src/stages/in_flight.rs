@@ -25,6 +25,8 @@ pub(crate) struct InFlight {
     pub(crate) event_type: EventType,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) body: Bytes,
+    /// True for a test event, whose delivery was requested again.
+    pub(crate) is_test: bool,
     /// Replay that requested the delivery.
     pub(crate) replay: Option<ReplayId>,
     pub(crate) lease: LeaseId,
@@ -70,6 +72,7 @@ impl FirstAttempts {
             event_type: self.event_type.clone(),
             trace: self.trace.clone(),
             body: self.body.clone(),
+            is_test: false,
             replay: None,
             lease: lease.id,
             failures: 0,
@@ -101,6 +104,7 @@ impl InFlight {
             event_type: payload.event_type?,
             trace: payload.trace,
             body: Bytes::from(payload.body?),
+            is_test: payload.is_test,
             replay: leased.replay,
             lease: lease.id,
             failures: leased.failures,

@@ -35,13 +35,12 @@ pub(crate) const FAILED: &str =
 const MATCHED: usize = 10;
 const UNMATCHED: usize = 11;
 
-/// Class of an attempt `a`. A 2xx with a retry is a failure by the rules of the application's dialect.
-const CLASS: &str = "CASE a.outcome
-        WHEN 'answered' THEN CASE a.status / 100 WHEN 2 THEN CASE WHEN a.next_due_at IS NULL THEN 0 ELSE 9 END
-                                                 WHEN 3 THEN 1 WHEN 4 THEN 2 WHEN 5 THEN 3 ELSE 9 END
+/// Class of an attempt `a`. The rules of the application's dialect decided whether the attempt was taken.
+const CLASS: &str = "CASE WHEN a.taken THEN 0 ELSE CASE a.outcome
+        WHEN 'answered' THEN CASE a.status / 100 WHEN 3 THEN 1 WHEN 4 THEN 2 WHEN 5 THEN 3 ELSE 9 END
         WHEN 'timed_out' THEN 4
         WHEN 'connection_failed' THEN 5 WHEN 'connection_closed' THEN 5 WHEN 'name_not_resolved' THEN 5
-        WHEN 'tls_failed' THEN 6 WHEN 'address_forbidden' THEN 7 WHEN 'unknown' THEN 8 ELSE 9 END";
+        WHEN 'tls_failed' THEN 6 WHEN 'address_forbidden' THEN 7 WHEN 'unknown' THEN 8 ELSE 9 END END";
 
 impl Store {
     /// Takes the next step of the counting. False if nothing was due. A mark moves in the commit that counts: a repeated or
@@ -144,7 +143,7 @@ fn counted(replaces: bool) -> String {
     SELECT a.application_id, a.endpoint_id, a.started_at, {CLASS}, width_bucket(a.duration_ms, $3::int[]),
            CASE WHEN a.attempt = 1
                 THEN width_bucket(a.started_at - delivery_accepted_at(a.delivery_id), $4::text[]::interval[]) END
-    FROM attempts a WHERE a.started_at >= $1 AND a.started_at < $2
+    FROM attempts a WHERE a.started_at >= $1 AND a.started_at < $2 AND NOT a.is_test
     UNION ALL
     SELECT e.application_id, NULL, e.accepted_at, CASE WHEN e.matches = 0 THEN {UNMATCHED} ELSE {MATCHED} END, NULL, NULL
     FROM events e WHERE e.accepted_at >= $1 AND e.accepted_at < $2 AND NOT e.is_test

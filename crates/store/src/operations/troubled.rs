@@ -77,6 +77,7 @@ LEFT JOIN endpoint_backlogs b ON b.endpoint_id = e.id
 CROSS JOIN LATERAL (SELECT count(*) FROM (SELECT FROM open_deliveries o WHERE o.endpoint_id = e.id AND o.state = 'queued'
                                           LIMIT $3) rows) q
 LEFT JOIN LATERAL (SELECT a.outcome, a.status FROM attempts a WHERE a.endpoint_id = e.id AND a.delivery_id >= $4
+                     AND NOT a.taken AND NOT a.is_test
                    ORDER BY a.started_at DESC LIMIT 1) a ON true
 CROSS JOIN LATERAL (SELECT {} FROM rollups r WHERE r.subject = e.id AND r.at >= $6) d
 WHERE b.next_probe IS NOT NULL OR failing.since IS NOT NULL

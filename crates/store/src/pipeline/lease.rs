@@ -91,6 +91,8 @@ pub struct LeasedEvent {
     pub body: Option<String>,
     /// Trace of the event.
     pub trace: Option<TraceContext>,
+    /// True for a test event, whose delivery was requested again.
+    pub is_test: bool,
 }
 
 impl Leased {
@@ -114,7 +116,8 @@ pub(crate) const LEASED_COLUMNS: &str = "o.id, o.event_id, o.application_id, o.e
 
 /// Rows of the CTE `leased`, with the events.
 pub(crate) const LEASED_WITH_EVENTS: &str = "
-SELECT l.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent, e.tracestate, e.erased_at
+SELECT l.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent, e.tracestate, e.erased_at,
+       e.is_test
 FROM leased l LEFT JOIN events e ON e.application_id = l.application_id
     AND e.accepted_at = delivery_accepted_at(l.id) AND e.id = l.event_id";
 
@@ -246,7 +249,7 @@ fn payload(keyring: &Keyring, event: EventId, row: &Row) -> Option<LeasedEvent> 
     let event_type = EventType::parse(event_type)
         .inspect_err(|fault| tracing::error!(%event, %fault, "cannot read the type of an event"))
         .ok();
-    Some(LeasedEvent { event_type, body, trace: trace_context(row) })
+    Some(LeasedEvent { event_type, body, trace: trace_context(row), is_test: row.get("is_test") })
 }
 
 /// The trace context of an event's row, if the event has one.

@@ -48,6 +48,8 @@ pub struct AttemptRecord {
     pub next: NextState,
     /// True if the endpoint's owner gets a notice of a failure.
     pub notifies_owner: bool,
+    /// True for a test event: charts do not count the attempt.
+    pub is_test: bool,
 }
 
 /// State of a delivery after an attempt.
@@ -98,9 +100,9 @@ ended AS (
     RETURNING o.id
 ), logged AS (
     INSERT INTO attempts AS a (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms,
-                               outcome, status, error, response_headers, response_body, next_due_at)
+                               outcome, status, error, response_headers, response_body, next_due_at, taken, is_test)
     SELECT id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms, outcome, status, error,
-           response_headers, response_body, due_at
+           response_headers, response_body, due_at, state = 'delivered', is_test
     FROM input i
     WHERE NOT EXISTS (SELECT FROM ended e WHERE e.id = i.id AND e.inline)
       -- A repetition after an unknown commit finds the inline success of the first record.
@@ -111,7 +113,8 @@ ended AS (
     ON CONFLICT (delivery_id, attempt) DO UPDATE
     SET url = excluded.url, started_at = excluded.started_at, duration_ms = excluded.duration_ms,
         outcome = excluded.outcome, status = excluded.status, error = excluded.error,
-        response_headers = excluded.response_headers, response_body = excluded.response_body
+        response_headers = excluded.response_headers, response_body = excluded.response_body, taken = excluded.taken,
+        is_test = excluded.is_test
     -- An event erased meanwhile keeps nothing of its attempts.
     WHERE a.outcome = 'unknown' AND a.error IS DISTINCT FROM 'erased'
 ), noticed AS (
@@ -156,7 +159,8 @@ impl Store {
             .column("reason", "text", |record| record.next.reason())
             .column("due_at", "timestamptz", |record| record.next.due())
             .column("notifies", "bool", |record| record.notifies_owner)
-            .column("prompt", "bool", |record| record.is_prompt());
+            .column("prompt", "bool", |record| record.is_prompt())
+            .column("is_test", "bool", |record| record.is_test);
         let statement = format!("WITH input AS MATERIALIZED (SELECT * FROM {}), {RECORD}", columns.table("i"));
         let writer = self.writer().await?;
         let statement = writer.prepare_cached(&statement).await?;

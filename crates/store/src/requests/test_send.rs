@@ -8,31 +8,19 @@ use crate::{
     pipeline::{bodies::StoredBody, persist::traceparent},
 };
 
-// A success is inline in the delivery's row, as any prompt success of attempt 1.
+// The attempt has a row of its own, also a success: charts count each attempt that is inline in a delivery's row.
 const RECORD_TEST_SEND: &str = "
 WITH event AS (
     INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent, content, is_test,
                         body_key_name, body_ciphertext)
     VALUES ($1, $2, $3, $4, $5, 1, $6, $7, true, $8, $9)
-), attempt AS (
-    SELECT $10::uuid AS delivery_id, $11::uuid AS endpoint_id, $12::text AS url, $13::timestamptz AS started_at,
-           $14::int AS duration_ms, $15::text AS outcome, $16::int AS status, $17::text AS error,
-           $18::text AS response_headers, $19::bytea AS response_body, $20::text AS state
-), delivered AS (
-    INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, attempt, failures, url, started_at,
-                            duration_ms, status, response_headers, response_body)
-    SELECT $3, delivery_id, $1, endpoint_id, state, 1, 0, url, started_at, duration_ms, status, response_headers,
-           response_body
-    FROM attempt WHERE state = 'delivered'
-), failed AS (
+), delivery AS (
     INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, reason, attempt, failures)
-    SELECT $3, delivery_id, $1, endpoint_id, state, $21, 1, 1 FROM attempt WHERE state <> 'delivered'
+    VALUES ($3, $10, $1, $11, $20, $21, 1, ($20::text = 'failed')::int)
 )
 INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms, outcome,
-                      status, error, response_headers, response_body)
-SELECT delivery_id, 1, $1, $3, endpoint_id, url, started_at, duration_ms, outcome, status, error, response_headers,
-       response_body
-FROM attempt WHERE state <> 'delivered'";
+                      status, error, response_headers, response_body, taken, is_test)
+VALUES ($10, 1, $1, $3, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20 = 'delivered', true)";
 
 impl Store {
     /// Records a test event with its only attempt.

@@ -159,6 +159,7 @@ fn record(sent: &Sent, attempt: u32, lease: LeaseId, status: u16, next: NextStat
         response_body: b"ok".to_vec(),
         next,
         notifies_owner: true,
+        is_test: false,
     }
 }
 

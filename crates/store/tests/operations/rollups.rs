@@ -1,12 +1,12 @@
 //! Rollups: each minute counts once, and the rows tell what the tables hold.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use fanfare_domain::{
-    delivery::outcome::Outcome,
+    delivery::{FailureReason, State, outcome::Outcome},
     diagnosis::rollup::{HOUR, STEP, floor},
 };
-use fanfare_store::{AttemptRecord, Store};
+use fanfare_store::{AttemptRecord, NextState, ResendFilter, Store};
 use jiff::Timestamp;
 
 use crate::database::{
@@ -101,6 +101,57 @@ async fn every_result_is_counted_by_its_kind() {
     assert_eq!(sums(&database, "unmatched", "rollups").await, [1, 1, 0]);
     let rows = database.rows("SELECT subject FROM rollups WHERE kind = 1 GROUP BY 1", &[]).await;
     assert_eq!((rows.len(), rows[0].get::<_, uuid::Uuid>(0)), (1, APPLICATION.0));
+}
+
+#[tokio::test]
+async fn the_rules_of_the_dialect_decide_which_answers_are_taken() {
+    let database = Database::new().await;
+    begin_counting(&database).await;
+    let answered = |status| Outcome::Answered { status, retry_after: None };
+    // The rules take 409, and refuse 204 at the end of the schedule.
+    for (status, next) in [(409, NextState::Delivered), (204, NextState::Failed(FailureReason::AttemptsExhausted))] {
+        let sent = persist(&database, 300, 1).await;
+        database.store.record(&[&scheduled(&sent, 1, 1)]).await.expect("a commit");
+        database
+            .run("UPDATE open_deliveries SET state = 'sending', lease_id = '00000000-0000-0000-0000-000000001002'")
+            .await;
+        let second = AttemptRecord { outcome: answered(status), next, ..delivered(&sent, 2, 2) };
+        database.store.record(&[&second]).await.expect("a commit");
+    }
+    count_all(&database.store, Timestamp::now()).await;
+    for (column, expected) in [("taken", 1), ("other", 1), ("failed_5xx", 2), ("failed_4xx", 0)] {
+        assert_eq!(sums(&database, column, "rollups").await, [expected; 3], "{column}");
+    }
+}
+
+#[tokio::test]
+async fn tests_of_a_quiet_endpoint_are_not_counted() {
+    let database = Database::new().await;
+    begin_counting(&database).await;
+    for make in [delivered, failed] {
+        let new = to(accepted(moment(300)), &[(endpoint(1), starting(1))]);
+        let sent = Sent { delivery: new.deliveries[0].id, event: new.event.id, endpoint: endpoint(1) };
+        database.store.record_test_send(&new, &make(&sent, 1, 1)).await.expect("a commit");
+        // A request for the delivery sends the test again.
+        let named = ResendFilter {
+            deliveries: Some(vec![sent.delivery]),
+            states: vec![State::Delivered, State::Failed],
+            limit: 1,
+            ..ResendFilter::default()
+        };
+        let resent = database.store.resend(APPLICATION, &named, &HashMap::new(), DAY).await.expect("a commit");
+        assert_eq!(resent.len(), 1);
+        database.run("UPDATE endpoint_backlogs SET owner = '00000000-0000-0000-0000-000000000101'").await;
+        let leased = database.drain(2, endpoint(1), 1).await.remove(0);
+        let is_test = leased.payload.expect("the event").is_test;
+        let again = AttemptRecord { is_test, ..at(failed(&sent, 2, 2), moment(200)) };
+        assert_eq!(database.store.record(&[&again]).await.expect("a commit").len(), 1);
+    }
+    assert_eq!(database.count("attempts WHERE is_test").await, 4);
+    count_all(&database.store, Timestamp::now()).await;
+    assert_eq!(database.count("rollups").await, 0);
+    let health = database.store.endpoint_health(APPLICATION, &[endpoint(1)], 10).await.expect("a look");
+    assert_eq!(health[&endpoint(1)].failing_since, None);
 }
 
 #[tokio::test]

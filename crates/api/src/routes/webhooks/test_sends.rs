@@ -260,6 +260,7 @@ impl ApiState {
             response_body: exchange.response_body.to_vec(),
             next: if is_delivered { NextState::Delivered } else { NextState::Failed(FailureReason::TestFailed) },
             notifies_owner: false,
+            is_test: true,
         };
         (record, probe)
     }

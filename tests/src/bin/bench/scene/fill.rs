@@ -50,9 +50,9 @@ INSERT INTO deliveries (id, event_id, application_id, endpoint_id, state, reason
 SELECT delivery, event, '$APPLICATION', '$ENDPOINT', CASE WHEN number % 100 = 0 THEN 'failed' ELSE 'delivered' END,
        CASE WHEN number % 100 = 0 THEN 'rejected' END, 2, 1, at FROM past;
 INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms, outcome, status,
-                      response_headers, response_body)
+                      response_headers, response_body, taken)
 SELECT delivery, attempt, event, '$APPLICATION', '$ENDPOINT', 'http://receiver.example/', at, 1, 'answered',
-       CASE attempt WHEN 1 THEN 500 ELSE 200 END, '{}', 'ok'
+       CASE attempt WHEN 1 THEN 500 ELSE 200 END, '{}', 'ok', attempt = 2
 FROM past, generate_series(1, 2) AS attempt;
 DROP TABLE past";
 
