@@ -1,5 +1,6 @@
-//! Diagnosis of a deployment: counts by minute, findings, and why an event did not arrive.
+//! Diagnosis of a deployment: counts by minute, findings, changes before a failure, and why an event did not arrive.
 
+pub mod changes;
 pub mod findings;
 pub mod rollup;
 pub mod why;

@@ -101,8 +101,8 @@ pub struct ApplicationOverview {
 pub async fn show(State(api): State<ApiState>, _: Administrator) -> Result<Answer<Overview>, ApiError> {
     let endpoints = api.store.troubled_endpoints(None).await?;
     let (processes, queues) = (api.store.processes().await?, api.store.queue_depths().await?);
-    let facts = api.store.facts(&endpoints, &processes, &queues).await?;
     let jobs = api.store.job_runs().await?;
+    let facts = api.store.facts(&endpoints, &processes, &queues, &jobs).await?;
     let mut ids: Vec<ApplicationId> = endpoints.iter().map(|endpoint| endpoint.fact.application).collect();
     ids.dedup();
     let names: HashMap<_, _> = api.store.names(None, &ids, &[]).await?.applications.into_iter().collect();

@@ -22,7 +22,8 @@ async fn look(store: &Store) -> Result<Option<Examined>, StoreError> {
     if processes.is_empty() {
         return Ok(None);
     }
-    Ok(Some(examine(&store.facts(&endpoints, &processes, &queues).await?)))
+    let jobs = store.job_runs().await?;
+    Ok(Some(examine(&store.facts(&endpoints, &processes, &queues, &jobs).await?)))
 }
 
 /// A trouble of our own fails the doctor if deliveries stand still; every other finding is a warning.

@@ -15,8 +15,10 @@ use jiff::Timestamp;
 use crate::ids::{ApplicationId, EndpointId};
 
 pub use application::{ApplicationFacts, application_findings};
-pub use deployment::{ApplicationLoad, DueDeliveries, Facts, JobFact, ParkedGroup, QueueFact, examine, summary};
-pub use endpoints::{CAUSE_WITHIN, ChangeFact, EndpointFact, ExpiringFact, HeldFact, RotationFact};
+pub use deployment::{
+    ApplicationLoad, DueDeliveries, Facts, JobFact, MAX_LATE, MAX_PARKED, ParkedGroup, QueueFact, examine, summary,
+};
+pub use endpoints::{ChangeFact, EndpointFact, ExpiringFact, HeldFact, MAX_HELD, MAX_WAITING, RotationFact};
 pub use processes::{ProcessFact, differing_settings};
 
 /// Urgency of a finding. The most urgent is the least.

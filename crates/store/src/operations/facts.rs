@@ -3,8 +3,8 @@
 use fanfare_domain::{
     diagnosis::{
         findings::{
-            ApplicationFacts, ApplicationLoad, DueDeliveries, ExpiringFact, Facts, HeldFact, JobFact, ParkedGroup,
-            ProcessFact, QueueFact, RotationFact,
+            ApplicationFacts, ApplicationLoad, DueDeliveries, ExpiringFact, Facts, HeldFact, JobFact, MAX_HELD,
+            MAX_LATE, MAX_PARKED, ParkedGroup, ProcessFact, QueueFact, RotationFact,
         },
         rollup::{Counts, HOUR, STEP, floor},
     },
@@ -16,17 +16,10 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    ProcessKind, ProcessRow, QueueDepthRow, Store, StoreError, TroubledEndpoint,
+    JobRun, ProcessKind, ProcessRow, QueueDepthRow, Store, StoreError, TroubledEndpoint,
     history::stats::{StatsStep, StatsSubject},
-    operations::{
-        census::DAYS,
-        partitions::DAILY,
-        troubled::{MAX_COUNTED, host},
-    },
+    operations::{census::DAYS, partitions::DAILY, troubled::host},
 };
-
-/// Maximum of parked messages, and of late retries, that are counted.
-const MAX_ROWS: i64 = 1000;
 
 /// Maximum of applications, endpoints and rotations of a list.
 const MAX_LISTED: i64 = 20;
@@ -35,18 +28,19 @@ const MAX_LISTED: i64 = 20;
 const MAX_BACKLOGS: i64 = 100;
 
 impl Store {
-    /// Facts on the whole deployment, with `endpoints` in trouble ([`Self::troubled_endpoints`]) and `processes`.
+    /// Facts on the whole deployment, with `endpoints` in trouble ([`Self::troubled_endpoints`]), processes, queues and
+    /// jobs.
     pub async fn facts(
         &self,
         endpoints: &[TroubledEndpoint],
         processes: &[ProcessRow],
         queues: &[QueueDepthRow],
+        jobs: &[JobRun],
     ) -> Result<Facts, StoreError> {
         let counted_until = self.rollup_marks().await?.counted;
         let since = saturating_sub(floor(counted_until, STEP), STEP);
         let recent = self.sum(StatsSubject::All, (since, counted_until)).await?;
         let days = self.connection().await?.query_one(DAYS, &[&DAILY.as_slice()]).await?;
-        let jobs = self.job_runs().await?.into_iter();
         Ok(Facts {
             now: self.now(),
             due: self.due_deliveries().await?,
@@ -60,7 +54,7 @@ impl Store {
             expiring: self.oldest_expiries(None).await?,
             partitions_ahead: days.get("ahead"),
             days_to_archive: days.get("to_archive"),
-            jobs: jobs.map(|run| JobFact { job: run.job, error: run.error, succeeded_at: run.succeeded_at }).collect(),
+            jobs: jobs.iter().map(job_fact).collect(),
             counted_until,
             recent,
         })
@@ -91,13 +85,15 @@ impl Store {
     }
 
     async fn due_deliveries(&self) -> Result<DueDeliveries, StoreError> {
-        let statement = "
+        let statement = format!(
+            "
 SELECT late.count, late.oldest,
        (SELECT min(next_look) FROM endpoint_backlogs WHERE owner IS NULL AND next_look < now()) AS unowned
 FROM (SELECT count(*), min(due_at) AS oldest FROM (
           SELECT due_at FROM open_deliveries WHERE state = 'scheduled' AND due_at < now() - interval '10 s'
-          ORDER BY due_at LIMIT $1) rows) late";
-        let row = self.connection().await?.query_one(statement, &[&MAX_ROWS]).await?;
+          ORDER BY due_at LIMIT {MAX_LATE}) rows) late"
+        );
+        let row = self.connection().await?.query_one(&statement, &[]).await?;
         Ok(DueDeliveries {
             retries: row.get::<_, i64>("count").unsigned_abs(),
             oldest_retry: row.get("oldest"),
@@ -107,16 +103,18 @@ FROM (SELECT count(*), min(due_at) AS oldest FROM (
 
     /// The newest parked messages by reason.
     async fn newest_parked_groups(&self) -> Result<Vec<ParkedGroup>, StoreError> {
-        let statement = "SELECT reason, count(*), max(parked_at), min(parked_at)
-                         FROM (SELECT reason, parked_at FROM parked ORDER BY id DESC LIMIT $1) rows
-                         GROUP BY reason ORDER BY 3 DESC";
+        let statement = format!(
+            "SELECT reason, count(*), max(parked_at), min(parked_at)
+             FROM (SELECT reason, parked_at FROM parked ORDER BY id DESC LIMIT {MAX_PARKED}) rows
+             GROUP BY reason ORDER BY 3 DESC"
+        );
         let group = |row: &Row| ParkedGroup {
             reason: row.get(0),
             messages: row.get::<_, i64>(1).unsigned_abs(),
             newest: row.get(2),
             oldest: row.get(3),
         };
-        Ok(self.connection().await?.query(statement, &[&MAX_ROWS]).await?.iter().map(group).collect())
+        Ok(self.connection().await?.query(&statement, &[]).await?.iter().map(group).collect())
     }
 
     /// The loudest applications of a time, and applications whose backlogs wait for us.
@@ -170,7 +168,8 @@ FROM loud l FULL JOIN busy b ON b.id = l.id JOIN applications a ON a.id = coales
         Ok(rows.iter().map(rotation).collect())
     }
 
-    /// The longest paused endpoints with held deliveries.
+    /// The longest paused endpoints with held deliveries. Counts no further than the findings need, at most half of what
+    /// the job that bounds held deliveries reads every 5 s.
     async fn held_backlogs(&self, application: Option<ApplicationId>) -> Result<Vec<HeldFact>, StoreError> {
         let statement = format!(
             "WITH paused AS MATERIALIZED (
@@ -180,7 +179,7 @@ FROM loud l FULL JOIN busy b ON b.id = l.id JOIN applications a ON a.id = coales
              )
              SELECT paused.*, m.max_held, m.max_held_age_s,
                     (SELECT count(*) FROM (SELECT FROM open_deliveries o WHERE o.endpoint_id = paused.id
-                                           AND o.state = 'queued' LIMIT {MAX_COUNTED}) rows) AS held
+                                           AND o.state = 'queued' LIMIT least(m.max_held / 2 + 1, {MAX_HELD})) rows) AS held
              FROM paused, (SELECT min(max_held) AS max_held, min(max_held_age_s) AS max_held_age_s FROM processes
                            WHERE alive_until > now() AND NOT is_dead) m"
         );
@@ -253,6 +252,10 @@ fn process_fact(row: &ProcessRow) -> ProcessFact {
         due: row.report.due,
         clock_offset: row.report.clock_offset,
     }
+}
+
+fn job_fact(run: &JobRun) -> JobFact {
+    JobFact { job: run.job.clone(), error: run.error.clone(), succeeded_at: run.succeeded_at }
 }
 
 fn queue_fact(row: &QueueDepthRow) -> QueueFact {

@@ -1,13 +1,16 @@
 //! Endpoints in trouble: an open breaker, or only failures in the last minutes.
 
+use std::collections::HashMap;
+
 use fanfare_domain::{
     diagnosis::{
-        findings::{CAUSE_WITHIN, ChangeFact, EndpointFact},
-        rollup::{BUCKETS, Histogram, KEPT, STEP},
+        changes::{CHANGES, causes_of},
+        findings::{ChangeFact, EndpointFact, MAX_WAITING},
+        rollup::{BUCKETS, Histogram, KEPT},
     },
     endpoint::url::host_of,
     ids::{ApplicationId, EndpointId, KeyId},
-    time::{saturating_add, saturating_sub},
+    time::saturating_sub,
 };
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};
@@ -17,16 +20,14 @@ use crate::{
     Store, StoreError,
     history::health::failing_since,
     operations::{partitions::first_id, rollups::FAILED},
+    pipeline::columns::Columns,
 };
-
-/// Bound of the count of an endpoint's queued deliveries.
-pub(super) const MAX_COUNTED: i64 = 1000;
 
 /// Maximum of endpoints with an open breaker, and of endpoints without a success.
 const MAX_LISTED: i64 = 25;
 
-/// Maximum of changes of an application that are searched for the endpoint.
-const MAX_CHANGES: i64 = 50;
+/// Maximum of entries of the audit log that are searched for the change before a failure, the newest first.
+const MAX_ENTRIES: i64 = 1000;
 
 /// Attempts of deliveries accepted within this time are searched for the cause: an older day is another partition.
 const CAUSE_DAYS: std::time::Duration = std::time::Duration::from_secs(2 * 86400);
@@ -66,7 +67,7 @@ impl Store {
     WHERE next_probe IS NOT NULL AND ($1::uuid IS NULL OR application_id = $1) ORDER BY since LIMIT $2
 ), failing AS MATERIALIZED (
     SELECT r.subject AS id FROM rollups r JOIN endpoints p ON p.id = r.subject
-    WHERE r.kind = 2 AND r.taken = 0 AND r.at >= $6 AND {FAILED} > 0
+    WHERE r.kind = 2 AND r.taken = 0 AND r.at >= $5 AND {FAILED} > 0
       AND ($1::uuid IS NULL OR p.application_id = $1) GROUP BY 1 ORDER BY max(r.at) DESC, 1 LIMIT $2
 ), e AS (SELECT id FROM open UNION SELECT id FROM failing)
 SELECT p.id, p.application_id, p.name, p.url, failing.since AS failing_since, b.since, b.reason, b.failures, b.next_probe,
@@ -75,49 +76,73 @@ FROM e JOIN endpoints p ON p.id = e.id AND p.status = 'enabled' AND p.deleted_at
 {}
 LEFT JOIN endpoint_backlogs b ON b.endpoint_id = e.id
 CROSS JOIN LATERAL (SELECT count(*) FROM (SELECT FROM open_deliveries o WHERE o.endpoint_id = e.id AND o.state = 'queued'
-                                          LIMIT $3) rows) q
-LEFT JOIN LATERAL (SELECT a.outcome, a.status FROM attempts a WHERE a.endpoint_id = e.id AND a.delivery_id >= $4
+                                          LIMIT {MAX_WAITING}) rows) q
+LEFT JOIN LATERAL (SELECT a.outcome, a.status FROM attempts a WHERE a.endpoint_id = e.id AND a.delivery_id >= $3
                      AND NOT a.taken AND NOT a.is_test
                    ORDER BY a.started_at DESC LIMIT 1) a ON true
-CROSS JOIN LATERAL (SELECT {} FROM rollups r WHERE r.subject = e.id AND r.at >= $6) d
+CROSS JOIN LATERAL (SELECT {} FROM rollups r WHERE r.subject = e.id AND r.at >= $5) d
 WHERE b.next_probe IS NOT NULL OR failing.since IS NOT NULL
 ORDER BY least(failing.since, b.since), p.id",
-            failing_since("$5"),
+            failing_since("$4"),
             buckets.join(", ")
         );
         let application = application.map(|id| id.0);
         let recent = first_id(saturating_sub(now, CAUSE_DAYS));
         let (oldest, newest) = (saturating_sub(now, KEPT), saturating_sub(now, NEWEST));
-        let parameters: [&(dyn ToSql + Sync); 6] = [&application, &MAX_LISTED, &MAX_COUNTED, &recent, &oldest, &newest];
+        let parameters: [&(dyn ToSql + Sync); 5] = [&application, &MAX_LISTED, &recent, &oldest, &newest];
         let rows = self.connection().await?.query(&statement, &parameters).await?;
         let mut endpoints: Vec<TroubledEndpoint> = rows.iter().map(read).collect();
+        let mut changes = self.changes_before(&endpoints).await?;
         for endpoint in &mut endpoints {
-            if let Some(since) = endpoint.fact.since {
-                endpoint.fact.change = self.change_before(&endpoint.fact, since).await?;
-            }
+            endpoint.fact.change = changes.remove(&endpoint.fact.endpoint);
         }
         Ok(endpoints)
     }
 
-    /// The last change of an endpoint that may have caused its failure.
-    async fn change_before(&self, fact: &EndpointFact, since: Timestamp) -> Result<Option<ChangeFact>, StoreError> {
-        let statement = "SELECT at, action, key_id, origin FROM (
-                             SELECT at, action, key_id, origin, path, subject FROM audit_log
-                             WHERE application_id = $1 AND id >= $2 AND id < $3 AND outcome = 'done'
-                             ORDER BY id DESC LIMIT $4) changes
-                         WHERE (subject LIKE '%' || $5 || '%' OR path LIKE '%' || $5 || '%') AND action NOT IN
-                             ('test_webhook', 'resend_delivery', 'resend_deliveries')
-                         LIMIT 1";
-        // Ids of entries begin with the time of the request.
-        let (from, to) = (first_id(saturating_sub(since, CAUSE_WITHIN)), first_id(saturating_add(since, STEP)));
-        let endpoint = fact.endpoint.to_string();
-        let parameters: [&(dyn ToSql + Sync); 5] = [&fact.application.0, &from, &to, &MAX_CHANGES, &endpoint];
-        let row = self.connection().await?.query_opt(statement, &parameters).await?;
-        Ok(row.map(|row| ChangeFact {
-            at: row.get("at"),
-            action: row.get("action"),
-            by: row.get::<_, Option<Uuid>>("key_id").map_or_else(|| row.get("origin"), |key| KeyId(key).to_string()),
-        }))
+    /// The last change of each endpoint that may have caused its failure.
+    async fn changes_before(
+        &self,
+        endpoints: &[TroubledEndpoint],
+    ) -> Result<HashMap<EndpointId, ChangeFact>, StoreError> {
+        let failing: Vec<_> = endpoints
+            .iter()
+            .filter_map(|endpoint| {
+                let (first, last) = causes_of(endpoint.fact.since?);
+                Some((&endpoint.fact, first, last))
+            })
+            .collect();
+        let columns = Columns::new(&failing, 1)
+            .column("endpoint_id", "uuid", |failing| failing.0.endpoint.0)
+            .column("name", "text", |failing| failing.0.endpoint.to_string())
+            .column("application_id", "uuid", |failing| failing.0.application.0)
+            // Ids of entries begin with the time of the request.
+            .column("first", "uuid", |failing| first_id(failing.1))
+            .column("last", "uuid", |failing| first_id(failing.2));
+        let statement = format!(
+            "SELECT f.endpoint_id, change.* FROM {} CROSS JOIN LATERAL (
+                 SELECT at, action, visitor, key_id, origin FROM (
+                     SELECT id, at, action, visitor, key_id, origin, path, subject, outcome FROM audit_log
+                     WHERE application_id = f.application_id AND id >= f.first AND id < f.last
+                     ORDER BY id DESC LIMIT {MAX_ENTRIES}) entries
+                 WHERE outcome = 'done' AND action = ANY (${})
+                   AND (position(f.name IN subject) > 0 OR position(f.name IN path) > 0)
+                 ORDER BY id DESC LIMIT 1) change",
+            columns.table("f"),
+            columns.end()
+        );
+        let operations = CHANGES.as_slice();
+        let parameters: Vec<&(dyn ToSql + Sync)> = columns.values().chain([&operations as _]).collect();
+        let rows = self.connection().await?.query(&statement, &parameters).await?;
+        Ok(rows.iter().map(|row| (EndpointId(row.get("endpoint_id")), change(row))).collect())
+    }
+}
+
+fn change(row: &Row) -> ChangeFact {
+    let key = row.get::<_, Option<Uuid>>("key_id").map(|key| KeyId(key).to_string());
+    ChangeFact {
+        at: row.get("at"),
+        action: row.get("action"),
+        by: row.get::<_, Option<String>>("visitor").or(key).unwrap_or_else(|| row.get("origin")),
     }
 }
 

@@ -78,6 +78,12 @@ INSERT INTO parked (id, reason, message, headers, body)
 INSERT INTO audit_log (id, application_id, origin, action, path, subject, outcome, at)
     SELECT id_at(now() - interval '95 minutes', 1), endpoint(10), 'ops@host', 'rotate_secret', '/api/v1/webhooks/SUBJECT/secret',
            'SUBJECT', 'done', now() - interval '95 minutes';
+INSERT INTO audit_log (id, application_id, origin, visitor, action, path, subject, outcome, at)
+    SELECT id_at(now() - interval '94 minutes' + i * interval '1 ms', i), endpoint(10), 'ops@host', 'mia',
+           (ARRAY['verify_signature', 'test_webhook', 'resend_deliveries', 'change_webhook'])[1 + i % 4],
+           '/api/v1/webhooks/SUBJECT/x', 'SUBJECT', CASE i % 4 WHEN 3 THEN 'refused' ELSE 'done' END,
+           now() - interval '94 minutes'
+    FROM generate_series(1, 400) i;
 ";
 
 async fn measured<T>(loaded: &Database, name: &str, look: impl AsyncFnOnce(Store) -> T) -> T {
@@ -154,7 +160,7 @@ async fn facts(loaded: &Database) {
     );
     let change = dead.fact.change.as_ref().expect("the change before");
     assert_eq!((change.action.as_str(), change.by.as_str()), ("rotate_secret", "ops@host"));
-    let look = async |store: Store| store.facts(&endpoints, &[], &[]).await;
+    let look = async |store: Store| store.facts(&endpoints, &[], &[], &[]).await;
     let facts = measured(loaded, "facts of the deployment", look).await.expect("facts");
     assert_eq!((facts.applications[0].application, facts.parked[0].messages), (APPLICATION, 1000));
     assert!((0.89..0.91).contains(&facts.applications[0].share), "{:?}", facts.applications[0]);

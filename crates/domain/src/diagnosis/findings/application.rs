@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 
 use super::{
-    Check, EndpointFact, Examined, ExpiringFact, Finding, HeldFact, RotationFact, Severity, Subject, Whose, endpoints,
-    run, text::count,
+    Check, EndpointFact, Examined, ExpiringFact, Finding, HeldFact, RotationFact, Severity, Subject, Whose,
+    endpoints::{self, Reader},
+    run,
+    text::count,
 };
 use crate::{diagnosis::rollup::Counts, ids::ApplicationId};
 
@@ -28,7 +30,7 @@ pub struct ApplicationFacts {
 }
 
 const CHECKS: [Check<ApplicationFacts>; 4] = [
-    ("No endpoint fails.", |facts| endpoints::failing(&facts.endpoints, facts.now)),
+    ("No endpoint fails.", |facts| endpoints::failing(&facts.endpoints, facts.now, Reader::Customer)),
     ("No held or queued delivery is about to fail.", |facts| {
         [endpoints::held(&facts.held, facts.now), endpoints::expiring(&facts.expiring, facts.now)].concat()
     }),

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 
 use super::{
     Check, EndpointFact, Examined, ExpiringFact, Finding, HeldFact, ProcessFact, RotationFact, Severity, Subject,
-    Whose, endpoints, processes, run,
+    Whose,
+    endpoints::{self, Reader},
+    processes, run,
     text::{bounded, count, duration, time},
 };
 use crate::{diagnosis::rollup::Counts, ids::ApplicationId, time::saturating_add};
@@ -31,8 +33,11 @@ const FEW_PARTITIONS: i32 = 1;
 /// Least events a second of a loud application.
 const LOUD: f64 = 10.0;
 
-/// Bound of the counts of parked messages.
-const MAX_PARKED: u64 = 10_000;
+/// Bound of the count of parked messages, over all reasons.
+pub const MAX_PARKED: u64 = 1000;
+
+/// Bound of the count of late retries.
+pub const MAX_LATE: u64 = 1000;
 
 /// Everything that the checks look at.
 #[derive(Debug, Clone)]
@@ -72,7 +77,7 @@ pub struct Facts {
 /// Deliveries that wait for us, not for an endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DueDeliveries {
-    /// Retries past their time, counted up to a bound.
+    /// Retries past their time, counted up to [`MAX_LATE`].
     pub retries: u64,
     /// Time of the oldest such retry.
     pub oldest_retry: Option<Timestamp>,
@@ -98,7 +103,7 @@ pub struct QueueFact {
 pub struct ParkedGroup {
     /// Reason of the parking.
     pub reason: String,
-    /// Number of messages, counted up to 10,000 over all reasons.
+    /// Number of messages among the newest [`MAX_PARKED`].
     pub messages: u64,
     /// Time of the newest message.
     pub newest: Timestamp,
@@ -158,7 +163,7 @@ const CHECKS: [Check<Facts>; 23] = [
     ("Charts are up to date.", counts_late),
     ("All messages can be read.", parked),
     ("No application takes more than its share.", loud),
-    ("No endpoint fails.", |facts| endpoints::failing(&facts.endpoints, facts.now)),
+    ("No endpoint fails.", |facts| endpoints::failing(&facts.endpoints, facts.now, Reader::Operator)),
     ("No held or queued delivery is about to fail.", |facts| {
         [endpoints::held(&facts.held, facts.now), endpoints::expiring(&facts.expiring, facts.now)].concat()
     }),
@@ -201,8 +206,7 @@ fn ours(severity: Severity, subject: Subject, sentence: String, action: &str) ->
 }
 
 fn waits_for_places(facts: &Facts) -> Vec<Finding> {
-    let living = facts.processes.iter().filter(|process| process.is_alive);
-    let (due, longest) = living.fold((0_u64, Duration::ZERO), |(due, longest), process| {
+    let (due, longest) = processes::living(facts).fold((0_u64, Duration::ZERO), |(due, longest), process| {
         (due.saturating_add(process.due), longest.max(process.longest_wait))
     });
     if longest <= WAIT {
@@ -219,7 +223,7 @@ fn late_retries(facts: &Facts) -> Vec<Finding> {
     let Some(oldest) = facts.due.oldest_retry.filter(|oldest| saturating_add(*oldest, LATE) < facts.now) else {
         return Vec::new();
     };
-    let retries = count(facts.due.retries, "retry is", "retries are");
+    let retries = bounded(facts.due.retries, MAX_LATE, "retry is", "retries are");
     let sentence = format!("{retries} late, the oldest since {}.", time(oldest, facts.now));
     let action =
         "Look at RabbitMQ and at the delay queues: retry messages are late or lost. Recovery queues the deliveries.";
@@ -237,7 +241,7 @@ fn unowned_backlogs(facts: &Facts) -> Vec<Finding> {
 }
 
 fn events_wait(facts: &Facts) -> Vec<Finding> {
-    let in_hand: u64 = facts.processes.iter().map(|process| process.events_in_hand as u64).fold(0, u64::saturating_add);
+    let in_hand = processes::living(facts).map(|process| process.events_in_hand as u64).fold(0, u64::saturating_add);
     let is_waiting = |queue: &&QueueFact| queue.queue == "events" && queue.ready.min(queue.ready_before) > in_hand;
     let found = |queue: &QueueFact| {
         let events = count(queue.ready, "event waits", "events wait");
@@ -309,6 +313,8 @@ fn counts_late(facts: &Facts) -> Vec<Finding> {
 }
 
 fn parked(facts: &Facts) -> Vec<Finding> {
+    // Beyond the bound, the older messages may have any of the reasons.
+    let all = facts.parked.iter().map(|group| group.messages).fold(0, u64::saturating_add);
     let found = |group: &ParkedGroup| {
         let is_recent = saturating_add(group.newest, RECENT) >= facts.now;
         let severity = if is_recent { Severity::Warning } else { Severity::Notice };
@@ -319,7 +325,8 @@ fn parked(facts: &Facts) -> Vec<Finding> {
                 (Whose::Publisher, "Tell the publisher, and put the messages back after an edit, or discard them.")
             }
         };
-        let messages = bounded(group.messages, MAX_PARKED, "message is", "messages are");
+        let bound = if all >= MAX_PARKED { group.messages } else { MAX_PARKED };
+        let messages = bounded(group.messages, bound, "message is", "messages are");
         let newest = time(group.newest, facts.now);
         let sentence = format!("{messages} parked: {}, the newest at {newest}.", group.reason);
         let subject = Subject::Parked(group.reason.clone());

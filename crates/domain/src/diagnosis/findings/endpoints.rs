@@ -6,21 +6,20 @@ use jiff::Timestamp;
 
 use super::{
     Finding, Severity, Subject, Whose,
-    text::{bounded, count, duration, time},
+    text::{bounded, duration, time},
 };
 use crate::{
-    diagnosis::rollup::STEP,
+    diagnosis::changes::may_have_caused,
     endpoint::health::FAILING_AFTER,
     ids::{ApplicationId, EndpointId},
-    time::{saturating_add, saturating_sub},
+    time::saturating_add,
 };
 
-/// Bound of the counts of waiting deliveries.
-const MAX_COUNTED: u64 = 1000;
+/// Bound of the count of an endpoint's waiting deliveries.
+pub const MAX_WAITING: u64 = 1000;
 
-/// A change counts as a likely cause of a failure that began within this time. The begin of a failure is known to
-/// [`STEP`].
-pub const CAUSE_WITHIN: Duration = Duration::from_secs(1800);
+/// Bound of the count of an endpoint's held deliveries: half of the usual maximum of held deliveries.
+pub const MAX_HELD: u64 = 50_000;
 
 /// An expiry or an end of a rotation within this time is a finding.
 const SOON: Duration = Duration::from_secs(3600);
@@ -38,7 +37,7 @@ pub struct EndpointFact {
     pub since: Option<Timestamp>,
     /// Status or outcome of the last failed attempt.
     pub cause: Option<String>,
-    /// Queued deliveries, counted up to 1,000.
+    /// Queued deliveries, counted up to [`MAX_WAITING`].
     pub waiting: u64,
     /// Time of the next probe; `None` if the breaker is closed.
     pub next_probe: Option<Timestamp>,
@@ -53,7 +52,7 @@ pub struct ChangeFact {
     pub at: Timestamp,
     /// Operation in the API's description, or the command.
     pub action: String,
-    /// Key or origin of the change.
+    /// Visitor, key or origin of the change. Only operators may see the author.
     pub by: String,
 }
 
@@ -66,7 +65,7 @@ pub struct HeldFact {
     pub endpoint: EndpointId,
     /// Host of the URL.
     pub host: String,
-    /// Held deliveries.
+    /// Held deliveries, counted up to [`MAX_HELD`].
     pub held: u64,
     /// Longest time of a delivery in the backlog.
     pub since: Timestamp,
@@ -102,15 +101,24 @@ pub struct RotationFact {
     pub ends_at: Timestamp,
 }
 
+/// The reader of a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// The operators of Fanfare.
+    Operator,
+    /// The owner of an application, who must not see names and addresses of others.
+    Customer,
+}
+
 /// Endpoints that have failed for ten minutes, or behind an open breaker.
-pub(super) fn failing(endpoints: &[EndpointFact], now: Timestamp) -> Vec<Finding> {
+pub(super) fn failing(endpoints: &[EndpointFact], now: Timestamp, reader: Reader) -> Vec<Finding> {
     let is_failing = |fact: &&EndpointFact| {
         fact.next_probe.is_some() || fact.since.is_some_and(|since| saturating_add(since, FAILING_AFTER) <= now)
     };
-    endpoints.iter().filter(is_failing).map(|fact| fails(fact, now)).collect()
+    endpoints.iter().filter(is_failing).map(|fact| fails(fact, now, reader)).collect()
 }
 
-fn fails(fact: &EndpointFact, now: Timestamp) -> Finding {
+fn fails(fact: &EndpointFact, now: Timestamp, reader: Reader) -> Finding {
     let mut sentence = format!("{} fails", fact.host);
     if let Some(since) = fact.since {
         sentence = format!("{} has failed since {}", fact.host, time(since, now));
@@ -118,19 +126,15 @@ fn fails(fact: &EndpointFact, now: Timestamp) -> Finding {
     if let Some(cause) = &fact.cause {
         sentence += &format!(" ({cause})");
     }
-    let is_likely = |change: &&ChangeFact| {
-        fact.since.is_some_and(|since| {
-            change.at >= saturating_sub(since, CAUSE_WITHIN) && change.at <= saturating_add(since, STEP)
-        })
-    };
+    let is_likely = |change: &&ChangeFact| fact.since.is_some_and(|since| may_have_caused(change.at, since));
     let change = fact.change.as_ref().filter(is_likely);
     if let Some(change) = change {
-        sentence +=
-            &format!(", right after {} ({}, by {})", described(&change.action), time(change.at, now), change.by);
+        let author = if reader == Reader::Operator { format!(", by {}", change.by) } else { String::new() };
+        sentence += &format!(", right after {} ({}{author})", described(&change.action), time(change.at, now));
     }
     sentence += ".";
     if fact.waiting > 0 {
-        sentence += &format!(" {}", bounded(fact.waiting, MAX_COUNTED, "delivery waits", "deliveries wait"));
+        sentence += &format!(" {}", bounded(fact.waiting, MAX_WAITING, "delivery waits", "deliveries wait"));
         if let Some(next) = fact.next_probe {
             sentence += &format!(", the next is tried at {}", time(next, now));
         }
@@ -156,16 +160,16 @@ fn described(action: &str) -> String {
     }
 }
 
-/// Endpoints whose held deliveries reach half of a bound.
+/// Endpoints whose held deliveries reach half of a bound, or the bound of the count.
 pub(super) fn held(facts: &[HeldFact], now: Timestamp) -> Vec<Finding> {
     let found = |fact: &HeldFact| {
         let age = Duration::try_from(now.duration_since(fact.since)).unwrap_or_default();
-        let is_many = fact.max_held.is_some_and(|most| most > 0 && fact.held >= most.div_ceil(2));
+        let is_many = fact.max_held.is_some_and(|most| most > 0 && fact.held >= most.div_ceil(2).min(MAX_HELD));
         let is_old = fact.max_age.is_some_and(|most| age >= most / 2);
         if !is_many && !is_old || fact.held == 0 {
             return None;
         }
-        let held = count(fact.held, "delivery is", "deliveries are");
+        let held = bounded(fact.held, MAX_HELD, "delivery is", "deliveries are");
         let mut sentence = format!("{held} held for {}, paused for {}", fact.host, duration(age));
         match (is_old.then_some(fact.max_age).flatten(), fact.max_held) {
             (Some(most), _) => sentence += &format!(": deliveries fail after {}.", duration(most)),

@@ -54,7 +54,8 @@ impl ProcessFact {
     }
 }
 
-fn living(facts: &Facts) -> impl Iterator<Item = &ProcessFact> {
+/// Processes that are alive. A dead process has neither places nor messages.
+pub(super) fn living(facts: &Facts) -> impl Iterator<Item = &ProcessFact> {
     facts.processes.iter().filter(|process| process.is_alive)
 }
 

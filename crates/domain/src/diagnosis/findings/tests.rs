@@ -101,6 +101,18 @@ fn sound() -> Facts {
     }
 }
 
+fn application_facts() -> ApplicationFacts {
+    ApplicationFacts {
+        application: application(),
+        now: at(NOW),
+        endpoints: Vec::new(),
+        rotations: Vec::new(),
+        held: Vec::new(),
+        expiring: Vec::new(),
+        recent: Counts::default(),
+    }
+}
+
 #[test]
 fn a_sound_deployment_keeps_up() {
     let examined = examine(&sound());
@@ -218,6 +230,61 @@ fn a_failing_endpoint_is_explained_by_the_change_before() {
 }
 
 #[test]
+fn a_customer_does_not_see_the_author_of_a_change() {
+    let facts = ApplicationFacts { endpoints: vec![failing()], ..application_facts() };
+    let sentence = &application_findings(&facts).findings[0].sentence;
+    assert!(sentence.contains("right after its secret was rotated (07:29 UTC)."), "{sentence}");
+}
+
+#[test]
+fn messages_of_a_dead_process_are_not_in_hand() {
+    let mut facts = sound();
+    facts.processes.push(ProcessFact { is_alive: false, events_in_hand: 1000, ..process(true) });
+    facts.queues[0] = queue("events", 11, 1);
+    let sentences: Vec<String> = examine(&facts).findings.into_iter().map(|finding| finding.sentence).collect();
+    assert!(sentences.iter().any(|sentence| sentence.contains("and 10 are in hand")), "{sentences:?}");
+}
+
+#[test]
+fn a_count_that_reaches_its_bound_is_no_exact_number() {
+    let mut facts = sound();
+    let group =
+        |reason: &str, messages| ParkedGroup { reason: reason.to_owned(), messages, newest: ago(60), oldest: ago(600) };
+    facts.parked = vec![group("malformed_json", 3), group("missing_message_id", MAX_PARKED - 3)];
+    facts.due = DueDeliveries { retries: MAX_LATE, oldest_retry: Some(ago(60)), unowned_since: None };
+    facts.endpoints = vec![EndpointFact { waiting: MAX_WAITING, ..failing() }];
+    let sentences: Vec<String> = examine(&facts).findings.into_iter().map(|finding| finding.sentence).collect();
+    for expected in [
+        "3 or more messages are parked: malformed_json",
+        "997 or more messages are parked",
+        "1000 or more retries are late",
+        "1000 or more deliveries wait, the next",
+    ] {
+        assert!(sentences.iter().any(|sentence| sentence.contains(expected)), "{expected}: {sentences:?}");
+    }
+}
+
+#[test]
+fn many_held_deliveries_are_found_at_half_of_the_usual_bound() {
+    let (application, endpoint, host) = (application(), webhook(), "a.example".to_owned());
+    let held = HeldFact {
+        application,
+        endpoint,
+        host,
+        held: MAX_HELD,
+        since: ago(60),
+        max_held: Some(1_000_000),
+        max_age: None,
+    };
+    let mut facts = sound();
+    facts.held = vec![HeldFact { held: MAX_HELD - 1, ..held.clone() }, held];
+    let found = examine(&facts).findings;
+    assert_eq!(found.len(), 1, "{found:?}");
+    let expected = "50000 or more deliveries are held for a.example, paused for 60 s: the oldest fail beyond 1000000.";
+    assert_eq!(found[0].sentence, expected);
+}
+
+#[test]
 fn held_and_expiring_deliveries_are_found_before_their_end() {
     let (application, endpoint, host) = (application(), webhook(), "a.example".to_owned());
     let held = HeldFact {
@@ -242,15 +309,7 @@ fn held_and_expiring_deliveries_are_found_before_their_end() {
 #[test]
 fn events_without_an_endpoint_are_told_to_the_application() {
     let recent = Counts { events: 10, unmatched: 1, ..Counts::default() };
-    let facts = ApplicationFacts {
-        application: application(),
-        now: at(NOW),
-        endpoints: vec![failing()],
-        rotations: Vec::new(),
-        held: Vec::new(),
-        expiring: Vec::new(),
-        recent,
-    };
+    let facts = ApplicationFacts { endpoints: vec![failing()], recent, ..application_facts() };
     let Examined { findings, well } = application_findings(&facts);
     assert_eq!((findings.len(), well.len()), (2, 2));
     assert_eq!(findings[1].sentence, "1 event of the last hour, of 10, matched no endpoint.");

@@ -30,7 +30,7 @@ pub(super) fn count(number: u64, one: &str, many: &str) -> String {
 
 /// A number that is counted up to a bound, with a noun.
 pub(super) fn bounded(number: u64, bound: u64, one: &str, many: &str) -> String {
-    if number >= bound { format!("{bound} {many} or more") } else { count(number, one, many) }
+    if number >= bound { format!("{bound} or more {many}") } else { count(number, one, many) }
 }
 
 #[cfg(test)]
@@ -45,6 +45,6 @@ mod tests {
         let of = |seconds| duration(Duration::from_secs(seconds));
         assert_eq!([of(5), of(119), of(120), of(7200), of(172_800)], ["5.0 s", "119 s", "2 min", "2 h", "2 days"]);
         assert_eq!((count(1, "event", "events"), count(0, "event", "events")), ("1 event".into(), "0 events".into()));
-        assert_eq!(bounded(10, 10, "event", "events"), "10 events or more");
+        assert_eq!(bounded(10, 10, "event", "events"), "10 or more events");
     }
 }
