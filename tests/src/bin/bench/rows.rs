@@ -1,5 +1,6 @@
 //! Measurements. Each measurement adds its rows to the table.
 
+pub(crate) mod console;
 pub(crate) mod growth;
 pub(crate) mod isolation;
 pub(crate) mod latency;

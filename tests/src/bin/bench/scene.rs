@@ -1,5 +1,6 @@
 //! Scene of a measurement: a separate Fanfare on the bench's servers, a receiver, a publisher.
 
+pub(crate) mod days;
 pub(crate) mod delivered;
 pub(crate) mod fill;
 pub(crate) mod machine;

@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use fanfare_tests::{patience::until_promptly, world::process::Process};
-use jiff::{SignedDuration, Timestamp, tz::TimeZone};
-
 use crate::{
     figures::{Figures, Goal},
     rows::latency::{HEALTHY, QUIET_RATE, SECONDS, add_latency, healthy_latency, subscribers, types},
     scene::{
-        Changes, Scene, Subject, Via, fill,
+        Changes, Scene, Subject, Via,
+        days::{DAILY, Day},
+        fill,
         machine::{Extent, Machine},
         watch::SessionPeaks,
     },
 };
+use fanfare_tests::{patience::until_promptly, world::process::Process};
 
 /// Age of the dropped day in days, and the retention that drops the day.
 const DROPPED: i64 = 60;
@@ -109,25 +109,7 @@ async fn drop_days(scene: &Scene) -> Process {
 
 /// Creates the partitions of the dropped day.
 async fn create_day(scene: &Scene) {
-    let day = dropped_day_start();
-    let id = |at: Timestamp| format!("lpad(to_hex({}::bigint), 12, '0') || repeat('0', 20)", at.as_millisecond());
-    let next = day + SignedDuration::from_hours(24);
-    let database = scene.world.database().await;
-    let ids = format!("SELECT (({})::uuid)::text, (({})::uuid)::text", id(day), id(next));
-    let ids = database.query_one(&ids, &[]).await.expect("ids");
-    let (from, to): (String, String) = (ids.get(0), ids.get(1));
-    for (table, from, to) in [
-        ("events", day.to_string(), next.to_string()),
-        ("deliveries", from.clone(), to.clone()),
-        ("attempts", from, to),
-    ] {
-        let create = format!(
-            "CREATE TABLE {table}_{name} (LIKE {table} INCLUDING ALL);
-             ALTER TABLE {table} ATTACH PARTITION {table}_{name} FOR VALUES FROM ('{from}') TO ('{to}')",
-            name = partition_suffix()
-        );
-        database.batch_execute(&create).await.expect("a partition");
-    }
+    Day::ago(DROPPED).create(&scene.world.database().await, &DAILY).await;
 }
 
 /// Reopens `count` finished deliveries of the dropped day.
@@ -143,13 +125,7 @@ async fn reopen(scene: &Scene, count: usize) {
     scene.world.database().await.execute(&open, &[&(count as i64)]).await.expect("open deliveries");
 }
 
-fn dropped_day_start() -> Timestamp {
-    let day = SignedDuration::from_hours(24);
-    let today = Timestamp::now().as_second().div_euclid(day.as_secs());
-    Timestamp::from_second((today - DROPPED) * day.as_secs()).expect("a day")
-}
-
 /// Returns the last part of the names of the dropped day's partitions.
 fn partition_suffix() -> String {
-    dropped_day_start().to_zoned(TimeZone::UTC).strftime("p%Y%m%d").to_string()
+    Day::ago(DROPPED).suffix()
 }
