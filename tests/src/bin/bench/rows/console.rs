@@ -7,6 +7,7 @@ mod visit;
 
 use fanfare_domain::ids::ApplicationId;
 use fanfare_tests::clients::api::Answer;
+use jiff::SignedDuration;
 
 use self::{
     pages::{Kind, Page},
@@ -50,11 +51,15 @@ pub(crate) async fn measure(machine: &Machine, figures: &mut Figures) {
     let application: ApplicationId = scene.world.application.parse().expect("an id");
     fill::endpoints(&scene, machine.count(OTHERS), OTHER_WEBHOOKS, "other").await;
     history::fill(&scene, application, count).await;
-    let due = jiff::SignedDuration::from_hours(2);
-    for group in ["dead", "paused"] {
-        Filler::new(&scene, group).await.queued(machine.count(OPEN)).await;
+    // A search walks finished deliveries, too, not only the open deliveries.
+    for (group, hours) in [("dead", 12), ("paused", 72), ("late", 2)] {
+        let filler = Filler::new(&scene, group).await;
+        let mut filler = filler.accepted(SignedDuration::from_hours(hours));
+        match group {
+            "late" => filler.scheduled(machine.count(OPEN), SignedDuration::from_hours(2)).await,
+            _ => filler.queued(machine.count(OPEN)).await,
+        };
     }
-    Filler::new(&scene, "late").await.scheduled(machine.count(OPEN), due).await;
     fill::backlogs(&scene).await;
     operations::fill(machine, &scene).await;
     fill::settle(machine, &scene).await;

@@ -142,6 +142,8 @@ pub(crate) struct Filler {
     channel: Channel,
     exchange: String,
     endpoints: Vec<(Uuid, Uuid)>,
+    /// Age of the inserted events.
+    age: SignedDuration,
     written: usize,
     confirms: VecDeque<PublisherConfirm>,
 }
@@ -164,9 +166,15 @@ impl Filler {
             channel,
             exchange: format!("{}.deliveries", variables["FANFARE_PREFIX"]),
             endpoints: endpoints.iter().map(|row| (row.get(0), row.get(1))).collect(),
+            age: SignedDuration::ZERO,
             written: 0,
             confirms: VecDeque::new(),
         }
+    }
+
+    /// Inserts events accepted `age` ago.
+    pub(crate) fn accepted(self, age: SignedDuration) -> Self {
+        Self { age, ..self }
     }
 
     /// Inserts `scheduled` deliveries. `due` is the duration from now to the due time.
@@ -182,26 +190,27 @@ impl Filler {
     async fn write(&mut self, count: usize, due: Option<SignedDuration>) -> Vec<OpenDelivery> {
         let mut all = Vec::with_capacity(count);
         while all.len() < count {
-            let now = Timestamp::from_millisecond(Timestamp::now().as_millisecond()).expect("now");
-            let due = due.map(|due| now + due);
+            let due = due.map(|due| Timestamp::now() + due);
+            let accepted =
+                Timestamp::from_millisecond((Timestamp::now() - self.age).as_millisecond()).expect("a moment");
             let rows = (0..BATCH.min(count - all.len()))
                 .map(|row| self.endpoints[(self.written + row) % self.endpoints.len()]);
             let written: Vec<OpenDelivery> = rows
                 .map(|(application, endpoint)| OpenDelivery {
-                    delivery: DeliveryId(timed_id(now)),
+                    delivery: DeliveryId(timed_id(accepted)),
                     application: ApplicationId(application),
                     endpoint: EndpointId(endpoint),
                 })
                 .collect();
-            let at = due.unwrap_or(now).as_microsecond();
+            let at = due.unwrap_or(accepted).as_microsecond();
             let bodies: Vec<String> =
                 (0..written.len()).map(|row| format!("{{\"at\":{at},\"n\":{}}}", self.written + row)).collect();
             let ids = |id: fn(&OpenDelivery) -> Uuid| written.iter().map(id).collect::<Vec<_>>();
             let deliveries = ids(|row| row.delivery.0);
-            let events: Vec<Uuid> = written.iter().map(|_| timed_id(now)).collect();
+            let events: Vec<Uuid> = written.iter().map(|_| timed_id(accepted)).collect();
             let (applications, endpoints) = (ids(|row| row.application.0), ids(|row| row.endpoint.0));
             self.database
-                .execute(&self.insert, &[&deliveries, &events, &applications, &endpoints, &bodies, &now, &due])
+                .execute(&self.insert, &[&deliveries, &events, &applications, &endpoints, &bodies, &accepted, &due])
                 .await
                 .expect("deliveries");
             self.written += written.len();
