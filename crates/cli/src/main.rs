@@ -305,7 +305,11 @@ async fn create_endpoint(
         secret: SigningSecret::from_random(rand::random()),
     };
     let endpoint = store.create_endpoint(&new, usize::MAX).await.context("cannot create the endpoint")?;
-    let EndpointCreation::Created(endpoint) = endpoint else { bail!("the application has too many endpoints") };
+    let endpoint = match endpoint {
+        EndpointCreation::Created(endpoint) => endpoint,
+        EndpointCreation::IdTaken => bail!("the random id is taken: run the command again"),
+        EndpointCreation::TooMany => bail!("the application has too many endpoints: delete an endpoint first"),
+    };
     println!("{}\n{}", endpoint.id, new.secret.text());
     Ok(endpoint.id)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use fanfare_domain::{
-    access::session::{Face, Rights, SessionToken, SignIn},
+    access::session::{Rights, SessionToken, SignIn},
     ids::{ApplicationId, SessionId},
 };
 use fanfare_store::{NewSession, Store};
@@ -16,10 +16,6 @@ use crate::{audit::origin, require};
 
 /// Time in which the link opens.
 const OPENS_WITHIN: Duration = Duration::from_secs(300);
-
-/// Time from the sign-in to the end of the session, and from the last request to the end.
-const LIFETIME: Duration = Duration::from_secs(12 * 3600);
-const IDLE: Duration = Duration::from_secs(2 * 3600);
 
 #[derive(Args)]
 pub(crate) struct SignInArguments {
@@ -38,18 +34,8 @@ pub(crate) async fn run(store: &Store, url: Option<Url>, arguments: &SignInArgum
         require(store, application).await?;
     }
     let token = SessionToken::from_random(SessionId::new(Timestamp::now(), rand::random()), rand::random());
-    let new = NewSession {
-        face: Face::Console,
-        application: arguments.application,
-        rights: if arguments.look_only { Rights::look_only() } else { Rights::all() },
-        key: None,
-        name: origin(),
-        sign_in: SignIn::Link,
-        lifetime: LIFETIME,
-        idle: IDLE,
-        back: None,
-        theme: None,
-    };
+    let rights = if arguments.look_only { Rights::look_only() } else { Rights::all() };
+    let new = NewSession::of_console(origin(), SignIn::Link, arguments.application, rights);
     store.create_session(&token, &new, Some(OPENS_WITHIN)).await.context("cannot create the link")?;
     println!("{}", url.join(&format!("console/open/{}", token.reveal()))?);
     eprintln!("The link opens once, within 5 minutes.");

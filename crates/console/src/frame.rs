@@ -1,5 +1,6 @@
 //! The frame of all pages: navigation, search, messages, twins; and the forms of an answer.
 
+pub(crate) mod bare;
 pub(crate) mod body;
 pub(crate) mod changes;
 pub(crate) mod chart;

@@ -16,7 +16,10 @@ use std::{fmt, path::PathBuf, sync::Arc};
 use fanfare_api::{ApiState, Audit};
 use fanfare_domain::access::Rule;
 use http::HeaderName;
+use ipnet::IpNet;
 use url::{Host, Url};
+
+use crate::session::places::Places;
 
 pub use routes::{console_routes, guarded_paths, open_paths, portal_routes};
 
@@ -72,6 +75,8 @@ pub struct ProxySignIn {
     pub groups: Option<HeaderName>,
     /// Access by group; without the header of groups, by the visitor's name.
     pub rules: Vec<Rule>,
+    /// Networks of the proxies. The headers of other peers are not believed.
+    pub proxies: Vec<IpNet>,
 }
 
 impl Settings {
@@ -85,15 +90,9 @@ impl Settings {
         format!("{}/api/v1", self.origin())
     }
 
-    /// True if nobody on the way can read a session: over https, or on the machine of the browser.
+    /// True if nobody on the way can read a session.
     fn is_private(&self) -> bool {
-        let is_loopback = match self.url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        self.is_secure() || is_loopback
+        is_private(&self.url)
     }
 
     /// True if cookies may require https.
@@ -102,13 +101,38 @@ impl Settings {
     }
 }
 
+/// True if nobody on the way can read requests to a URL: over https, or on this machine.
+pub fn is_private(url: &Url) -> bool {
+    let is_loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "https" || is_loopback && url.scheme() == "http"
+}
+
 /// State of the pages. Cheap to clone.
 #[derive(Clone)]
 pub struct Console {
-    /// The API's state, over connections of their own: a visitor holds up no publisher.
-    pub api: ApiState,
-    /// The audit log.
-    pub audit: Audit,
-    /// Settings of the pages.
-    pub settings: Arc<Settings>,
+    api: ApiState,
+    audit: Audit,
+    settings: Arc<Settings>,
+    places: Places,
+    #[cfg(feature = "oidc")]
+    metadata: session::sign_in::provider::KeptMetadata,
+}
+
+impl Console {
+    /// Pages over the API's state. The state needs database connections of its own: a visitor holds up no publisher.
+    pub fn new(api: ApiState, audit: Audit, settings: Arc<Settings>) -> Self {
+        Self {
+            api,
+            audit,
+            settings,
+            places: Places::default(),
+            #[cfg(feature = "oidc")]
+            metadata: session::sign_in::provider::KeptMetadata::default(),
+        }
+    }
 }

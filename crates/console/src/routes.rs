@@ -2,13 +2,11 @@
 
 pub(crate) mod list;
 
-use askama::Template;
 use axum::{
     Router,
-    extract::{Path, State},
-    http::HeaderMap,
+    extract::Path,
     middleware::from_fn_with_state,
-    response::{Html, IntoResponse, Redirect, Response},
+    response::Redirect,
     routing::{get, post},
 };
 use fanfare_api::http::error::{ApiError, ErrorCode};
@@ -20,9 +18,10 @@ use crate::{
     operations,
     routes::list::Routes,
     session::{
-        cookie::Preferences,
         guard::{guard, headers},
-        page, sign_in, theme,
+        page,
+        sign_in::{self, link},
+        theme,
     },
 };
 
@@ -88,18 +87,18 @@ fn guarded(face: Face) -> Routes<Console> {
 fn of_session() -> Routes<Console> {
     Routes::new()
         .route("/session", get(page::show))
-        .route("/session/preferences", post(sign_in::prefer))
-        .route("/sign-out", post(sign_in::sign_out))
+        .route("/session/preferences", post(page::prefer))
+        .route("/sign-out", post(page::sign_out))
 }
 
 /// The sign-in, links that open a session, and the assets.
 fn open(face: Face) -> Routes<(Console, Face)> {
     let routes = Routes::new()
-        .route("/open/{token}", get(sign_in::show_link).post(sign_in::open_link))
+        .route("/open/{token}", get(link::show).post(link::open))
         .route("/assets/{name}", get(assets::serve));
     match face {
         Face::Console => routes.route("/sign-in", get(sign_in::show).post(sign_in::by_key)).merge(of_provider()),
-        Face::Portal => routes.route("/ended", get(ended)),
+        Face::Portal => routes.route("/ended", get(link::ended)),
     }
 }
 
@@ -122,26 +121,4 @@ async fn unknown_page() -> Fault {
 async fn unknown_method() -> Fault {
     let message = "the address belongs to a form: open the form's page, and send the form";
     Fault::from(ApiError::new(ErrorCode::MethodNotAllowed, message))
-}
-
-#[derive(Template)]
-#[template(path = "session/sign_in/ended.html")]
-struct Ended {
-    root: &'static str,
-    style: &'static str,
-    script: &'static str,
-    scheme: &'static str,
-    parents: String,
-}
-
-/// Tells that the portal's session has ended. The script tells the parent of a frame.
-async fn ended(State((console, _)): State<(Console, Face)>, headers: HeaderMap) -> Result<Response, Fault> {
-    let page = Ended {
-        root: Face::Portal.root(),
-        style: &assets::STYLE.address,
-        script: &assets::SCRIPT.address,
-        scheme: Preferences::of(&headers).scheme,
-        parents: sign_in::parents(&console, Face::Portal),
-    };
-    Ok(Html(page.render().map_err(Fault::of_template)?).into_response())
 }

@@ -272,6 +272,11 @@ fn encode(uuid: Uuid) -> String {
     (0..ENCODED_LENGTH).rev().map(|position| char::from(ALPHABET[(value >> (5 * position)) as usize & 31])).collect()
 }
 
+/// True for the text of an id, of any kind.
+pub fn is_id(text: &str) -> bool {
+    text.split_once('_').is_some_and(|(_, rest)| decode(rest).is_some())
+}
+
 fn decode(text: &str) -> Option<Uuid> {
     // 26 characters have 130 bits: a first character above 7 would not fit into 128.
     if text.len() != ENCODED_LENGTH || text.as_bytes()[0] > b'7' {
@@ -306,6 +311,12 @@ mod tests {
         ] {
             assert_eq!(decode(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_is_no_id() {
+        assert!(is_id(&KeyId(Uuid::max()).to_string()) && is_id(&ApplicationId(Uuid::nil()).to_string()));
+        assert!(["ada", "ops@host", "key_1", "key_", "_"].iter().all(|name| !is_id(name)));
     }
 
     fn moments() -> impl Strategy<Value = Timestamp> {

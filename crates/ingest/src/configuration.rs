@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duratio
 
 use axum::http::HeaderName;
 use fanfare_broker::BrokerSettings;
-use fanfare_console::{ProviderSignIn, ProxySignIn};
+use fanfare_console::{ProviderSignIn, ProxySignIn, is_private};
 use fanfare_domain::{access::Rule, delivery::delay::DelayQueues, dialect::Dialects};
 use fanfare_outbound as outbound;
 use fanfare_service::{Environment, TelemetrySettings};
@@ -43,7 +43,7 @@ pub(crate) struct ConsoleSettings {
 
 impl ConsoleSettings {
     /// Reads the settings; `Some(None)` without the pages.
-    fn read(environment: &mut Environment, proxies: &[IpNet], extra_roots: Option<&PathBuf>) -> Option<Option<Self>> {
+    fn read(environment: &mut Environment, extra_roots: Option<&PathBuf>) -> Option<Option<Self>> {
         let url = environment.console_url();
         let meaning = "address and port of a listener for the console alone, inside the operator's network; without a \
                        value, the console is at `FANFARE_ADDRESS`";
@@ -60,7 +60,7 @@ impl ConsoleSettings {
                        all applications, all without a change, or one application. The first rule that matches counts; \
                        without a match nobody gets in";
         let rules = environment.list::<Rule>("FANFARE_CONSOLE_ROLES", meaning)?;
-        let proxy = proxy_sign_in(environment, proxies, &rules);
+        let proxy = proxy_sign_in(environment, &rules);
         let provider = provider_sign_in(environment, rules, extra_roots);
         let (proxy, provider) = (proxy?, provider?);
         let pages = url.map(|url| fanfare_console::Settings { url, portal_origins, broker_console, proxy, provider });
@@ -84,8 +84,11 @@ impl FromStr for PageUrl {
 }
 
 /// Reads the sign-in by an authenticating proxy; `Some(None)` without such a proxy.
-fn proxy_sign_in(environment: &mut Environment, proxies: &[IpNet], rules: &[Rule]) -> Option<Option<ProxySignIn>> {
-    let meaning = "header in which an authenticating proxy of `FANFARE_TRUSTED_PROXIES` tells the user's name, such as \
+fn proxy_sign_in(environment: &mut Environment, rules: &[Rule]) -> Option<Option<ProxySignIn>> {
+    let meaning = "authenticating proxies (CIDR) that tell the user of the console; only these are trusted with the \
+                   headers of `FANFARE_CONSOLE_USER_HEADER` and `FANFARE_CONSOLE_GROUPS_HEADER`";
+    let proxies = environment.list::<IpNet>("FANFARE_CONSOLE_PROXIES", meaning)?;
+    let meaning = "header in which an authenticating proxy of `FANFARE_CONSOLE_PROXIES` tells the user's name, such as \
                    `X-Forwarded-User`; signs in to the console. The proxy must replace this header in each request";
     let user = environment.optional::<HeaderName>("FANFARE_CONSOLE_USER_HEADER", meaning);
     let meaning = "header in which the proxy tells the user's groups, separated by commas or bars; the proxy must \
@@ -93,12 +96,13 @@ fn proxy_sign_in(environment: &mut Environment, proxies: &[IpNet], rules: &[Rule
     let groups = environment.optional::<HeaderName>("FANFARE_CONSOLE_GROUPS_HEADER", meaning);
     let mistake = match &user {
         None if groups.is_some() => "FANFARE_CONSOLE_GROUPS_HEADER needs FANFARE_CONSOLE_USER_HEADER",
+        None if !proxies.is_empty() => "FANFARE_CONSOLE_PROXIES needs FANFARE_CONSOLE_USER_HEADER",
         None => return Some(None),
         Some(_) if proxies.is_empty() => {
-            "FANFARE_CONSOLE_USER_HEADER needs FANFARE_TRUSTED_PROXIES: the header of other peers is not believed"
+            "FANFARE_CONSOLE_USER_HEADER needs FANFARE_CONSOLE_PROXIES: the header of other peers is not believed"
         }
         Some(_) if rules.is_empty() => "FANFARE_CONSOLE_USER_HEADER needs FANFARE_CONSOLE_ROLES: nobody has access",
-        Some(_) => return Some(user.map(|user| ProxySignIn { user, groups, rules: rules.to_vec() })),
+        Some(_) => return Some(user.map(|user| ProxySignIn { user, groups, rules: rules.to_vec(), proxies })),
     };
     environment.mistake(mistake);
     None
@@ -123,7 +127,9 @@ fn provider_sign_in(
         "scopes to ask for beside `openid`, as the provider needs them for the claim, such as `profile,groups`";
     let scopes = environment.list::<String>("FANFARE_OIDC_SCOPES", meaning)?;
     let Some(issuer) = issuer else { return Some(None) };
-    let mistake = if !fanfare_console::HAS_PROVIDERS {
+    let mistake = if !issuer.parse().is_ok_and(|issuer| is_private(&issuer)) {
+        "FANFARE_OIDC_ISSUER must be a URL with https: over http, anybody on the way could sign in"
+    } else if !fanfare_console::HAS_PROVIDERS {
         "FANFARE_OIDC_ISSUER needs an ingest that was built with the Cargo feature oidc"
     } else if rules.is_empty() {
         "FANFARE_OIDC_ISSUER needs FANFARE_CONSOLE_ROLES: nobody has access"
@@ -158,8 +164,7 @@ impl Configuration {
         let address = environment.with_default("FANFARE_ADDRESS", "0.0.0.0:8080", "address and port of the API");
         let meaning = "maximum of concurrent connections to the API; further connections wait";
         let max_connections = environment.number("FANFARE_MAX_CONNECTIONS", "4096", 1..=1_000_000, meaning);
-        let meaning = "proxies (CIDR) in front of the API; only these are trusted with `X-Forwarded-For`, and with the \
-                       header of `FANFARE_CONSOLE_USER_HEADER`";
+        let meaning = "proxies (CIDR) in front of the API; only these are trusted with `X-Forwarded-For`";
         let trusted_proxies = environment.list::<IpNet>("FANFARE_TRUSTED_PROXIES", meaning);
         let meaning = "maximum of events per second that an application without its own limit may publish over HTTP \
                        at each ingest; the burst is one second's events, and at least 1000; `0` for no limit";
@@ -175,8 +180,7 @@ impl Configuration {
         let max_event_bytes = environment.max_event_bytes();
         let policy = environment.url_policy();
         let extra_roots = environment.extra_roots();
-        let proxies = trusted_proxies.as_deref().unwrap_or_default();
-        let console = ConsoleSettings::read(environment, proxies, extra_roots.as_ref());
+        let console = ConsoleSettings::read(environment, extra_roots.as_ref());
         let name_servers = environment.name_servers();
         let proxy = environment.egress_proxy();
         let proxy = proxy.map(|((address, url), gives_names)| outbound::Proxy { address, url, gives_names });

@@ -38,9 +38,13 @@ use crate::{
 /// The path of the API.
 const API: &str = "/api/v1";
 
-/// Database connections of the web pages, and the deadline of their statements: a visitor holds up no publisher.
+/// Database connections of the console and of the portal, and the deadline of their statements: a visitor holds up no
+/// publisher, and a customer no operator.
 const PAGE_CONNECTIONS: usize = 2;
 const PAGE_STATEMENT: Duration = Duration::from_secs(3);
+
+/// Maximum of concurrent connections to a listener of the console alone: visitors take no room of publishers.
+const CONSOLE_CONNECTIONS: usize = 512;
 
 /// The second path of Nudj's configuration API.
 const ADMIN_API: &str = "/api/v2/admin";
@@ -88,12 +92,12 @@ pub(crate) async fn run(
     // Listens only now: before the directory is loaded, requests cannot be authenticated.
     let listener = listen(address).await?;
     tracing::info!(address = %listener.local_addr()?, "serving the API");
-    let serving_api = serve(listener, api, room.clone(), stop.clone());
+    let serving_api = serve(listener, api, room, stop.clone());
     let serving_console = match console {
         Some((address, console)) => {
             let listener = listen(address).await?;
             tracing::info!(address = %listener.local_addr()?, "serving the console");
-            Some(serve(listener, console, room, stop.clone()))
+            Some(serve(listener, console, Room::new(CONSOLE_CONNECTIONS), stop.clone()))
         }
         None => None,
     };
@@ -207,11 +211,12 @@ fn pages(
     audit: &Audit,
 ) -> anyhow::Result<(Router, Option<(SocketAddr, Router)>)> {
     let Some(ConsoleSettings { pages, address }) = settings else { return Ok((Router::new(), None)) };
-    let store = state.store.beside(PAGE_CONNECTIONS, PAGE_STATEMENT)?;
-    let api = ApiState { store, ..state.clone() };
-    let console = Console { api, audit: audit.clone(), settings: Arc::new(pages) };
-    let portal = portal_routes(console.clone());
-    let console = console_routes(console);
+    let settings = Arc::new(pages);
+    let pages = || -> anyhow::Result<Console> {
+        let store = state.store.beside(PAGE_CONNECTIONS, PAGE_STATEMENT)?;
+        Ok(Console::new(ApiState { store, ..state.clone() }, audit.clone(), Arc::clone(&settings)))
+    };
+    let (portal, console) = (portal_routes(pages()?), console_routes(pages()?));
     Ok(match address {
         Some(address) => (portal, Some((address, console))),
         None => (portal.merge(console), None),

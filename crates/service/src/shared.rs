@@ -125,7 +125,7 @@ impl Environment {
 
     /// Maximum database connections of the process.
     pub fn database_connections(&mut self) -> Option<usize> {
-        let meaning = "general database connections of the process; a dispatcher opens eight more, ingest six";
+        let meaning = "general database connections of the process; a dispatcher opens eight more, ingest up to ten";
         self.number("FANFARE_DATABASE_CONNECTIONS", "6", 2..=100, meaning)
     }
 

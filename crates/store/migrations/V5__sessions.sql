@@ -9,6 +9,8 @@ CREATE TABLE sessions (
     rights           text[] NOT NULL,
     -- The session ends with its key.
     key_id           uuid REFERENCES api_keys,
+    -- A session without a key made the link to this session: the session ends with its creator.
+    creator_id       uuid,
     name             text NOT NULL,
     -- A session of a proxy lives only while the proxy names the same visitor.
     sign_in          text NOT NULL CHECK (sign_in IN ('key', 'link', 'proxy', 'provider')),

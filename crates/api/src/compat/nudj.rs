@@ -87,6 +87,7 @@ pub(crate) struct PutConfig {
     secret: Option<String>,
     enabled: Option<bool>,
     name: Option<String>,
+    /// Required for another origin of the `url` (scheme, host or port), if the configuration has own headers.
     headers: Option<BTreeMap<String, String>>,
 }
 
@@ -143,6 +144,11 @@ pub(crate) async fn put(
     let vetted = join_all(puts.iter().map(|put| api.vet(&put.settings))).await;
     for (position, vetted) in vetted.into_iter().enumerate() {
         vetted.map_err(|error| placed(error, is_list, position))?;
+    }
+    for (position, put) in puts.iter().enumerate() {
+        let Some(id) = put.id else { continue };
+        let checked = api.check_headers_of_move(&authorized, id, &put.settings).await;
+        checked.map_err(|error| placed(error, is_list, position))?;
     }
     let mut answers = Vec::new();
     let put = api.store.put_endpoints(authorized.application, &puts, api.max_webhooks).await?;

@@ -78,12 +78,6 @@ impl Audit {
         }
     }
 
-    /// True if the operator's proxy sent the request itself.
-    pub fn is_of_proxy(&self, parts: &Parts) -> bool {
-        let peer = parts.extensions.get().map(|Peer(peer)| peer.ip().to_canonical());
-        peer.is_some_and(|peer| self.proxies.iter().any(|net| net.contains(&peer)))
-    }
-
     /// Address of the client, behind the operator's proxies.
     pub fn origin(&self, parts: &Parts) -> Option<IpAddr> {
         let Peer(peer) = parts.extensions.get()?;

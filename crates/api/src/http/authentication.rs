@@ -7,8 +7,11 @@ use axum::{
     response::Response,
 };
 use fanfare_domain::{
-    access::api_key::{Caller, Role},
-    ids::{ApplicationId, KeyId},
+    access::{
+        api_key::{Caller, Role},
+        session::Session,
+    },
+    ids::{ApplicationId, KeyId, SessionId},
 };
 use fanfare_store::Directory;
 use url::form_urlencoded;
@@ -43,10 +46,22 @@ where
     }
 }
 
-/// The key of a request; `None` for a visitor of the web pages without a key.
-pub struct CallingKey(pub Option<KeyId>);
+/// The creator of a link to the portal. The link's session ends with the creator.
+pub struct Creator {
+    /// The key of the request, or of the visitor's session.
+    pub key: Option<KeyId>,
+    /// The visitor's session, if the session has no key.
+    pub session: Option<SessionId>,
+}
 
-impl<S: Send + Sync> FromRequestParts<S> for CallingKey
+impl Creator {
+    /// A visitor of the web pages.
+    pub fn of_session(session: &Session) -> Self {
+        Self { key: session.key, session: session.key.is_none().then_some(session.id) }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Creator
 where
     Directory: FromRef<S>,
 {
@@ -54,7 +69,8 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let roles = [Role::Manage, Role::Admin];
-        Ok(Self(Some(authenticate(&parts.headers, &Directory::from_ref(state), &roles)?.key)))
+        let caller = authenticate(&parts.headers, &Directory::from_ref(state), &roles)?;
+        Ok(Self { key: Some(caller.key), session: None })
     }
 }
 

@@ -51,7 +51,10 @@ pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Res
 }
 
 /// Reads a body of at most `max_bytes`, of any content type.
-pub(crate) async fn read_bytes(mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+///
+/// # Errors
+/// 413 for a larger body, 408 for a body that arrives too slowly, 400 for an incomplete body.
+pub async fn read_bytes(mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
     let mut bytes = BytesMut::new();
     let started = Instant::now();
     let too_slow = |_| {

@@ -48,6 +48,7 @@ pub enum ErrorCode {
     InvalidBatch,
     InfiniteNumber,
     UnknownEventType,
+    TooManyRequests,
     TooManyTests,
     TooManyReplays,
     TooManyEvents,
@@ -61,7 +62,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in the order of the API's documentation.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -96,6 +97,7 @@ impl ErrorCode {
         Self::InvalidBatch,
         Self::InfiniteNumber,
         Self::UnknownEventType,
+        Self::TooManyRequests,
         Self::TooManyTests,
         Self::TooManyReplays,
         Self::TooManyEvents,
@@ -146,6 +148,7 @@ impl ErrorCode {
             Self::InvalidBatch => (422, "a list is empty or too long"),
             Self::InfiniteNumber => (422, "a number is beyond the range of receivers' JSON parsers"),
             Self::UnknownEventType => (422, "the event type is not described"),
+            Self::TooManyRequests => (429, "the portal's visitors of the application open too many pages at once"),
             Self::TooManyTests => (429, "the application runs the maximum number of tests"),
             Self::TooManyReplays => (429, "the application has the maximum number of unfinished replays"),
             Self::TooManyEvents => (429, "the application exceeds its publish rate"),

@@ -220,7 +220,8 @@ pub async fn show(
     Ok(Answer::of(Webhook { held, ..Webhook::new(row, None) }))
 }
 
-/// Changes a webhook. Omitted fields keep their value.
+/// Changes a webhook. Omitted fields keep their value. Another origin of `url` (scheme, host or port) needs `headers` in
+/// the same request, if the webhook has own headers.
 #[utoipa::path(patch, path = "/webhooks/{id}", operation_id = "change_webhook", tag = "webhooks",
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Webhook>), Failures))]
@@ -232,6 +233,7 @@ pub async fn change(
 ) -> Result<Answer<Webhook>, ApiError> {
     let webhook = id("id", &webhook)?;
     let (settings, warnings) = api.check(&authorized, change).await?;
+    api.check_headers_of_move(&authorized, webhook, &settings).await?;
     let changed = api.change(&authorized, webhook, &settings).await?;
     Ok(Answer::of(Webhook { warnings, ..changed }))
 }

@@ -9,7 +9,7 @@ use axum::{
 };
 use fanfare_api::{
     http::{
-        authentication::{CallingKey, Scope},
+        authentication::{Creator, Scope},
         body::{JsonBody, from_value},
         error::ApiError,
         parameters::{Path, Query},
@@ -93,9 +93,11 @@ pub(super) async fn create(State(console): State<Console>, place: Place, body: B
 async fn link(console: &Console, place: &Place, fields: &Fields) -> Result<PortalLink, ApiError> {
     let asked = asked(fields)?;
     let new = from_value(&asked)?;
-    let (api, application, key) = (console.api.clone(), place.authorized(), CallingKey(place.visitor.session.key));
-    let work =
-        async move { portal_links::create(State(api), application, key, JsonBody(new)).await.map(|created| created.0) };
+    let (api, application) = (console.api.clone(), place.authorized());
+    let creator = Creator::of_session(&place.visitor.session);
+    let work = async move {
+        portal_links::create(State(api), application, creator, JsonBody(new)).await.map(|created| created.0)
+    };
     place.change(console, Right::Operate, ("create_portal_link", asked), work).await
 }
 

@@ -74,6 +74,9 @@ const ALL: &[Words] = &[
     words("discard_many_parked", DISCARD, "parked messages", ""),
     words("create_portal_link", CREATE, "a link to the portal", "ses"),
     words("end_session", END, "the session", "ses"),
+    words("sign_in", ("began", "begin"), "the session", "ses"),
+    words("open_link", ("opened", "open"), "the link of the session", "ses"),
+    words("sign_out", ("signed out of", "sign out of"), "the session", "ses"),
 ];
 
 /// Ids that a sentence names.

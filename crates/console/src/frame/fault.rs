@@ -9,12 +9,8 @@ use fanfare_api::http::error::{ApiError, ErrorCode};
 use fanfare_domain::access::session::Face;
 
 use crate::{
-    assets,
-    frame::{Frame, marks::filters, respond::page_with},
-    session::{
-        cookie::Preferences,
-        visitor::{LIVE, Visitor},
-    },
+    frame::{Frame, bare::Bare, marks::filters, respond::page_with},
+    session::visitor::{LIVE, Visitor},
 };
 
 /// The error of a page. The guard shows the error within the frame of the visitor.
@@ -33,9 +29,14 @@ impl Fault {
         let status = self.0.status();
         let (title, advice) = words(&self.0);
         let page = FaultPage { frame: Frame::new(visitor, title), message: &self.0.message, advice };
-        let mut response = page_with(status, visitor, &page).unwrap_or_else(|fault| fault.0.into_response());
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        let response = page_with(status, visitor, &page).unwrap_or_else(|fault| fault.0.into_response());
+        self.with_retry_after(response)
+    }
+
+    fn with_retry_after(&self, mut response: Response) -> Response {
+        let is_brief = self.0.status() == StatusCode::SERVICE_UNAVAILABLE;
+        if let Some(seconds) = self.0.retry_after.or(is_brief.then_some(5)) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -44,22 +45,15 @@ impl Fault {
     pub(crate) fn without_session(self, face: Face, headers: &HeaderMap) -> Response {
         let status = self.0.status();
         if headers.contains_key(LIVE) {
-            return status.into_response();
+            return self.with_retry_after(status.into_response());
         }
         let (title, advice) = words(&self.0);
-        let page = BareFault {
-            root: face.root(),
-            style: &assets::STYLE.address,
-            script: &assets::SCRIPT.address,
-            scheme: Preferences::of(headers).scheme,
-            title,
-            message: &self.0.message,
-            advice,
-        };
-        match page.render() {
+        let page = BareFault { bare: Bare::new(face, headers), title, message: &self.0.message, advice };
+        let response = match page.render() {
             Ok(page) => (status, Html(page)).into_response(),
             Err(_) => status.into_response(),
-        }
+        };
+        self.with_retry_after(response)
     }
 }
 
@@ -93,10 +87,7 @@ struct FaultPage<'a> {
 #[derive(Template)]
 #[template(path = "frame/fault/bare.html")]
 struct BareFault<'a> {
-    root: &'static str,
-    style: &'static str,
-    script: &'static str,
-    scheme: &'static str,
+    bare: Bare,
     title: &'static str,
     message: &'a str,
     advice: &'static str,

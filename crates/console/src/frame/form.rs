@@ -1,9 +1,37 @@
 //! Forms: the values of the fields, and the error beside its field.
 
-use axum::http::StatusCode;
-use fanfare_api::http::error::{ApiError, ErrorCode};
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, StatusCode, header},
+};
+use fanfare_api::http::{
+    body::read_bytes,
+    error::{ApiError, ErrorCode},
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+/// The maximum of fields of a form. The largest form has a box for each event type.
+const MAX_FIELDS: usize = 2000;
+
+/// Reads the body of a form of at most `max_bytes`.
+///
+/// # Errors
+/// 415 for another content type, 413 for a larger body or too many fields, 408 for a body that arrives too slowly, 400
+/// for an incomplete body.
+pub(crate) async fn read(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if !content_type.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
+        let message = "the request is no form of these pages: use the page's button";
+        return Err(ApiError::new(ErrorCode::UnsupportedContentType, message));
+    }
+    let body = read_bytes(body, max_bytes).await?;
+    if body.split(|byte| *byte == b'&').nth(MAX_FIELDS).is_some() {
+        let message = format!("the form has more than {MAX_FIELDS} fields: choose fewer, or use the API");
+        return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
+    }
+    Ok(body)
+}
 
 /// The fields of a form, as sent or as shown first.
 #[derive(Debug, Clone, Default)]
@@ -157,6 +185,19 @@ mod tests {
     struct Filter {
         state: Option<String>,
         limit: Option<usize>,
+    }
+
+    #[tokio::test]
+    async fn a_form_with_too_many_fields_is_refused_before_its_page() {
+        let mut headers = HeaderMap::new();
+        let of = async |headers: &HeaderMap, body: String| {
+            read(headers, Body::from(body), 10_000).await.map(|body| body.len()).map_err(|error| error.status())
+        };
+        assert_eq!(of(&headers, "a=1".to_owned()).await, Err(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-www-form-urlencoded"));
+        assert_eq!(of(&headers, "&".repeat(MAX_FIELDS - 1)).await, Ok(MAX_FIELDS - 1));
+        assert_eq!(of(&headers, "&".repeat(MAX_FIELDS)).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+        assert_eq!(of(&headers, "a".repeat(10_001)).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use fanfare_api::{
 };
 use fanfare_domain::{
     access::session::Right,
-    ids::{ApplicationId, SessionId},
+    ids::{ApplicationId, KeyId, SessionId},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -70,7 +70,8 @@ impl Sessions {
     }
 
     fn visitor(&self, session: &Shown) -> String {
-        if session.key.is_some() { changes::short(&session.name) } else { session.name.clone() }
+        let is_key = session.name.parse::<KeyId>().is_ok();
+        if is_key { changes::short(&session.name) } else { session.name.clone() }
     }
 }
 

@@ -1,12 +1,9 @@
 //! Cookies: the session's token, and the visitor's preferences.
 
 use axum::http::{HeaderMap, header};
-use fanfare_domain::access::session::{Face, SessionToken};
+use fanfare_domain::access::session::{CONSOLE_LIFETIME, Face, SessionToken};
 
-use crate::{
-    Settings,
-    session::{home::Home, sign_in::LIFETIME},
-};
+use crate::{Settings, session::home::Home};
 
 /// Name of the cookie of the visitor's preferences.
 const PREFERENCES: &str = "fanfare-view";
@@ -31,7 +28,7 @@ pub(crate) fn of_token(settings: &Settings, home: Home, token: &SessionToken) ->
     let (name, site) = (name(settings, home), site(settings, home.face()));
     let lifetime = match home {
         Home::Console => String::new(),
-        Home::Portal(_) => format!("Max-Age={}; ", LIFETIME.as_secs()),
+        Home::Portal(_) => format!("Max-Age={}; ", CONSOLE_LIFETIME.as_secs()),
     };
     format!("{name}={}; Path=/; {lifetime}HttpOnly; {site}", token.reveal())
 }

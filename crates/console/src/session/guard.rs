@@ -1,9 +1,9 @@
 //! The guard of all requests: session, origin, form token, rights to change, and headers of the answer.
 
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     extract::{OriginalUri, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
@@ -13,11 +13,11 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
     Console, Settings,
-    frame::fault::Fault,
+    frame::{fault::Fault, form},
     session::{
         cookie::{self, Preferences},
         home::Home,
-        sign_in::{parents, proxy},
+        sign_in::{link::parents, proxy},
         visitor::{LIVE, Visitor, Wanted},
     },
 };
@@ -37,6 +37,11 @@ pub(crate) async fn guard(State((console, face)): State<(Console, Face)>, reques
     let Entered { session, token, is_new } = match enter(&console, home, &parts).await {
         Ok(Some(entered)) => entered,
         Ok(None) => return without_session(face, &parts.headers, &whole),
+        Err(error) => return Fault::from(error).without_session(face, &parts.headers),
+    };
+    // Held until the answer.
+    let _places = match console.places.take(&session).await {
+        Ok(places) => places,
         Err(error) => return Fault::from(error).without_session(face, &parts.headers),
     };
     let visitor = Visitor {
@@ -103,17 +108,27 @@ async fn enter(console: &Console, home: Home, parts: &Parts) -> Result<Option<En
         return Ok(known);
     }
     let Some(named) = proxy::named(console, parts)? else { return Ok(None) };
-    match known {
-        Some(known) if named.owns(&known.session) => return Ok(Some(known)),
+    if let Some(known) = known {
+        if named.owns(&known.session) {
+            return Ok(Some(known));
+        }
         // The proxy names another visitor, or another access.
-        Some(known) => drop(store.end_session(known.session.id, None).await?),
-        // A page that asks by itself begins no session: otherwise the session would never be idle.
-        None if parts.headers.contains_key(LIVE) => return Ok(None),
-        None => {}
+        store.end_session(known.session.id, None).await?;
     }
-    let token = named.begin(console).await?;
+    if !is_visit(parts) {
+        return Ok(None);
+    }
+    let token = named.begin(console, parts).await?;
     let session = store.session(&token).await?;
     Ok(session.map(|session| Entered { session, token, is_new: true }))
+}
+
+/// True if a person opens a page, by an own page, the address or a bookmark. Other requests begin no session: another
+/// site, or a page that asks by itself, would begin one session after another.
+fn is_visit(parts: &Parts) -> bool {
+    let is = |name: &str, wanted: &str| parts.headers.get(name).is_none_or(|value| value == wanted);
+    let is_foreign = parts.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    parts.method == Method::GET && is("sec-fetch-mode", "navigate") && !is_foreign && !parts.headers.contains_key(LIVE)
 }
 
 /// Adds the security headers to each answer.
@@ -131,8 +146,11 @@ pub(crate) async fn headers(State((console, face)): State<(Console, Face)>, requ
     if let Ok(policy) = HeaderValue::from_str(&policy) {
         answer.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    let fixed: [(HeaderName, &str); 3] = [
-        (header::REFERRER_POLICY, "no-referrer"),
+    let fixed: [(HeaderName, &str); 4] = [
+        // With `no-referrer`, browsers send forms of the pages with `Origin: null` (Fetch, "append a request `Origin`
+        // header"), and a form over plain http has no `Sec-Fetch-Site`.
+        (header::REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
@@ -175,14 +193,7 @@ async fn checked(
 ) -> Result<Request, ApiError> {
     check_origin(settings, request.headers())?;
     let (parts, body) = request.into_parts();
-    let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if !content_type.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
-        let message = "the request is no form of these pages: use the page's button";
-        return Err(ApiError::new(ErrorCode::UnsupportedContentType, message));
-    }
-    let body = to_bytes(body, MAX_FORM).await.map_err(|_| {
-        ApiError::new(ErrorCode::BodyTooLarge, "the form is incomplete or too large: send less text, or use the API")
-    })?;
+    let body = form::read(&parts.headers, body, MAX_FORM).await?;
     let mut fields = url::form_urlencoded::parse(&body);
     if !fields.any(|(name, value)| name == FORM_TOKEN && token.accepts(&value)) {
         let message = "the form is not of this session: open the page again, and send the form again";

@@ -116,7 +116,8 @@ impl Visitor {
     }
 
     /// Makes a change with an entry in the audit log. `operation` is the API's name of the change, `asked` the body of
-    /// the same request to the API. Afterwards the services' copy of the configuration is fresh.
+    /// the same request to the API. A missing right is an outcome, too. Afterwards the services' copy of the configuration
+    /// is fresh.
     pub(crate) async fn change<T: Serialize + Send + 'static>(
         &self,
         console: &Console,
@@ -125,17 +126,25 @@ impl Visitor {
         application: Option<ApplicationId>,
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.require(right)?;
-        let author = Author {
+        let permitted = self.require(right);
+        let work = async move {
+            permitted?;
+            work.await
+        };
+        let done = console.audit.around(self.author(application), operation, asked, work).await?;
+        console.api.directory.refresh().await;
+        Ok(done)
+    }
+
+    /// The author of a change for the audit log.
+    pub(crate) fn author(&self, application: Option<ApplicationId>) -> Author {
+        Author {
             application,
             key: self.session.key,
             visitor: self.session.name.clone(),
             origin: self.origin,
             path: self.address.split('?').next().unwrap_or_default().to_owned(),
-        };
-        let done = console.audit.around(author, operation, asked, work).await?;
-        console.api.directory.refresh().await;
-        Ok(done)
+        }
     }
 }
 

@@ -12,6 +12,12 @@ use crate::{
     theme::Theme,
 };
 
+/// Time from the sign-in to the end of a session of the console.
+pub const CONSOLE_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+
+/// Time from the last request to the end of a session of the console.
+pub const CONSOLE_IDLE: Duration = Duration::from_secs(2 * 3600);
+
 /// The pages of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Face {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanfare_domain::{
-    access::session::{Face, Right, Rights, Session, SessionToken, SignIn},
+    access::session::{CONSOLE_IDLE, CONSOLE_LIFETIME, Face, Right, Rights, Session, SessionToken, SignIn},
     ids::{ApplicationId, KeyId, SessionId},
     theme::Theme,
 };
@@ -23,6 +23,8 @@ pub struct NewSession {
     pub rights: Rights,
     /// Key of the sign-in. The session ends with its key.
     pub key: Option<KeyId>,
+    /// Session without a key that creates the link. The session ends with its creator.
+    pub creator: Option<SessionId>,
     /// Name of the visitor.
     pub name: String,
     /// The proof of the visitor.
@@ -37,15 +39,46 @@ pub struct NewSession {
     pub theme: Option<Theme>,
 }
 
+impl NewSession {
+    /// A session of the console, without a key.
+    pub fn of_console(name: String, sign_in: SignIn, application: Option<ApplicationId>, rights: Rights) -> Self {
+        Self {
+            face: Face::Console,
+            application,
+            rights,
+            key: None,
+            creator: None,
+            name,
+            sign_in,
+            lifetime: CONSOLE_LIFETIME,
+            idle: CONSOLE_IDLE,
+            back: None,
+            theme: None,
+        }
+    }
+}
+
 const COLUMNS: &str =
     "s.id, s.face, s.application_id, s.rights, s.key_id, s.name, s.sign_in, s.opens_until, s.created_at, s.seen_at,
                        s.idle_seconds, s.created_at + s.lifetime_seconds * interval '1 second' AS ends_at, s.back, s.theme";
 
 /// Condition of a session that has not ended.
-const LIVES: &str = "s.ended_at IS NULL AND s.created_at + s.lifetime_seconds * interval '1 second' > now()
-                     AND s.seen_at + s.idle_seconds * interval '1 second' > now()
-                     AND NOT EXISTS (SELECT FROM api_keys k WHERE k.id = s.key_id
-                                     AND (k.revoked_at IS NOT NULL OR k.expires_at <= now()))";
+fn lives() -> String {
+    let own = |session: &str| {
+        format!(
+            "{session}.ended_at IS NULL
+             AND {session}.created_at + {session}.lifetime_seconds * interval '1 second' > now()
+             AND {session}.seen_at + {session}.idle_seconds * interval '1 second' > now()"
+        )
+    };
+    format!(
+        "{} AND NOT EXISTS (SELECT FROM api_keys k WHERE k.id = s.key_id
+                            AND (k.revoked_at IS NOT NULL OR k.expires_at <= now()))
+         AND (s.creator_id IS NULL OR EXISTS (SELECT FROM sessions c WHERE c.id = s.creator_id AND {}))",
+        own("s"),
+        own("c")
+    )
+}
 
 impl Store {
     /// Begins a session. With `opens_within`, `token` is the token of a link, which opens the session once.
@@ -56,9 +89,9 @@ impl Store {
         opens_within: Option<Duration>,
     ) -> Result<(), StoreError> {
         let statement = "INSERT INTO sessions (id, face, digest, application_id, rights, key_id, name, sign_in,
-                                               opens_until, lifetime_seconds, idle_seconds, back, theme)
+                                               opens_until, lifetime_seconds, idle_seconds, back, theme, creator_id)
                          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now() + $9::bigint * interval '1 second', $10, $11,
-                                 $12, $13)";
+                                 $12, $13, $14)";
         let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
         let (application, key) = (new.application.map(|id| id.0), new.key.map(|id| id.0));
         // A theme has only texts and numbers, and prints always.
@@ -82,6 +115,7 @@ impl Store {
                     &seconds(new.idle),
                     &new.back,
                     &theme,
+                    &new.creator.map(|id| id.0),
                 ],
             )
             .await?;
@@ -93,7 +127,8 @@ impl Store {
     pub async fn open_session(&self, link: &SessionToken, token: &SessionToken) -> Result<Option<Session>, StoreError> {
         let statement = format!(
             "UPDATE sessions s SET digest = $3, opens_until = NULL, created_at = now(), seen_at = now()
-             WHERE s.id = $1 AND s.digest = $2 AND s.opens_until > now() AND {LIVES} RETURNING {COLUMNS}"
+             WHERE s.id = $1 AND s.digest = $2 AND s.opens_until > now() AND {} RETURNING {COLUMNS}",
+            lives()
         );
         let (old, new) = (link.digest(), token.digest());
         let connection = self.connection().await?;
@@ -113,9 +148,10 @@ impl Store {
 
     async fn find_session(&self, token: &SessionToken, opened: &str) -> Result<Option<Session>, StoreError> {
         let statement =
-            format!("SELECT {COLUMNS} FROM sessions s WHERE s.id = $1 AND s.digest = $2 AND {opened} AND {LIVES}");
+            format!("SELECT {COLUMNS} FROM sessions s WHERE s.id = $1 AND s.digest = $2 AND {opened} AND {}", lives());
         let digest = token.digest();
-        let connection = self.connection().await?;
+        // Pages that wait for their statements hold up no sign-in, and no other page's look for its session.
+        let connection = self.writer().await?;
         let row = connection.query_opt(&statement, &[&token.session.0, &digest.as_slice()]).await?;
         row.as_ref().map(read).transpose()
     }
@@ -123,7 +159,7 @@ impl Store {
     /// Notes a request of a session: the idle time begins again.
     pub async fn touch_session(&self, id: SessionId) -> Result<(), StoreError> {
         let statement = "UPDATE sessions SET seen_at = now() WHERE id = $1 AND seen_at < now() - interval '30 s'";
-        self.connection().await?.execute(statement, &[&id.0]).await?;
+        self.writer().await?.execute(statement, &[&id.0]).await?;
         Ok(())
     }
 
@@ -139,8 +175,9 @@ impl Store {
         let statement = format!(
             "SELECT {COLUMNS} FROM sessions s
              WHERE ($1::uuid IS NULL OR s.application_id = $1) AND ($2::uuid IS NULL OR s.id < $2)
-               AND ($3::text IS NULL OR s.face = $3) AND (s.opens_until IS NULL OR s.opens_until > now()) AND {LIVES}
-             ORDER BY s.id DESC LIMIT $4"
+               AND ($3::text IS NULL OR s.face = $3) AND (s.opens_until IS NULL OR s.opens_until > now()) AND {}
+             ORDER BY s.id DESC LIMIT $4",
+            lives()
         );
         let (application, face, before) = (application.map(|id| id.0), face.map(Face::as_str), before.map(|id| id.0));
         let parameters: [&(dyn ToSql + Sync); 4] = [&application, &before, &face, &row_count(limit)];
@@ -156,14 +193,23 @@ impl Store {
         Ok(self.connection().await?.execute(statement, &[&id.0, &application]).await? == 1)
     }
 
-    /// Ends all sessions of a visitor, by key or by name. Returns the number of ended sessions.
+    /// Ends the session of a token.
+    pub async fn end_session_of(&self, token: &SessionToken) -> Result<(), StoreError> {
+        let statement = "UPDATE sessions SET ended_at = coalesce(ended_at, now()) WHERE id = $1 AND digest = $2";
+        self.writer().await?.execute(statement, &[&token.session.0, &token.digest().as_slice()]).await?;
+        Ok(())
+    }
+
+    /// Ends all sessions of a visitor: with the same kind of sign-in, name and key. A link proves no person, and the
+    /// sender chooses the name: of a link, only the session itself ends. Returns the number of ended sessions.
     pub async fn end_sessions_of(&self, session: &Session) -> Result<u64, StoreError> {
         let statement = "UPDATE sessions SET ended_at = now()
-                         WHERE ended_at IS NULL AND face = $1 AND name = $2 AND key_id IS NOT DISTINCT FROM $3
-                           AND application_id IS NOT DISTINCT FROM $4";
-        let (key, application) = (session.key.map(|id| id.0), session.application.map(|id| id.0));
+                         WHERE ended_at IS NULL
+                           AND (id = $1 OR $2 <> 'link' AND sign_in = $2 AND name = $3
+                                           AND key_id IS NOT DISTINCT FROM $4)";
+        let (sign_in, key) = (session.sign_in.as_str(), session.key.map(|id| id.0));
         let connection = self.connection().await?;
-        Ok(connection.execute(statement, &[&session.face.as_str(), &session.name, &key, &application]).await?)
+        Ok(connection.execute(statement, &[&session.id.0, &sign_in, &session.name, &key]).await?)
     }
 
     /// Deletes sessions that ended at least a day ago. Returns the number of deleted sessions.

@@ -24,6 +24,7 @@ fn new() -> NewSession {
         application: Some(APPLICATION),
         rights: [Right::Test].into_iter().collect(),
         key: None,
+        creator: None,
         sign_in: SignIn::Key,
         name: "somebody@example".to_owned(),
         lifetime: Duration::from_secs(3600),
@@ -118,8 +119,42 @@ async fn sessions_are_listed_and_ended_by_application() {
     assert!(!store.end_session(token(20).session, other).await.expect("an answer"));
     assert!(store.end_session(token(20).session, Some(APPLICATION)).await.expect("an answer"));
     let session = store.session(&token(21)).await.expect("a look").expect("a session");
-    assert_eq!(store.end_sessions_of(&session).await.expect("an answer"), 2, "of the same visitor");
-    assert_eq!(ids(None, None).await, [23]);
+    assert_eq!(store.end_sessions_of(&session).await.expect("an answer"), 3, "of the same visitor");
+    assert!(ids(None, None).await.is_empty());
+}
+
+/// A sender chooses the name of a link, and two ways to sign in may know the same name.
+#[tokio::test]
+async fn a_name_alone_is_no_visitor() {
+    let database = Database::new().await;
+    let store = &database.store;
+    let ways = [SignIn::Link, SignIn::Link, SignIn::Proxy, SignIn::Proxy, SignIn::Provider];
+    for (number, sign_in) in (40..).zip(ways) {
+        store.create_session(&token(number), &NewSession { sign_in, ..new() }, None).await.expect("a session");
+    }
+    for (number, ended) in [(40, 1), (42, 2)] {
+        let session = store.session(&token(number)).await.expect("a look").expect("a session");
+        assert_eq!(store.end_sessions_of(&session).await.expect("an answer"), ended, "{:?}", session.sign_in);
+    }
+    let left = store.sessions(None, None, None, 10).await.expect("a list");
+    assert_eq!(left.iter().map(|session| session.id.0.as_u128()).collect::<Vec<_>>(), [44, 41]);
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_creator() {
+    let database = Database::new().await;
+    let store = &database.store;
+    for (number, creator) in [(50, None), (51, Some(50)), (52, None), (53, Some(52))] {
+        let creator = creator.map(|number| token(number).session);
+        store.create_session(&token(number), &NewSession { creator, ..new() }, None).await.expect("a session");
+    }
+    store.end_session_of(&SessionToken::from_random(token(50).session, [9; 32])).await.expect("an answer");
+    assert!(store.session(&token(51)).await.expect("a look").is_some(), "another token ended the session");
+    store.end_session_of(&token(50)).await.expect("an answer");
+    database.run(&format!("DELETE FROM sessions WHERE id = '{}'", token(52).session.0)).await;
+    for number in [50, 51, 53] {
+        assert!(store.session(&token(number)).await.expect("a look").is_none(), "{number}");
+    }
 }
 
 #[tokio::test]

@@ -1,10 +1,19 @@
 //! Custom headers of an endpoint: sent with each delivery, never shown again, and unable to replace headers of Fanfare,
 //! HTTP or the dialect.
 
-use fanfare_tests::{patience::until, receiver::signature::is_signed, world::World};
+use fanfare_tests::{
+    patience::until,
+    receiver::{Receiver, signature::is_signed},
+    world::World,
+};
+use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{assert_refused, checked_client::CheckedClient, delivery_in, event, patient, text};
+use crate::api::{
+    assert_refused,
+    checked_client::{CheckedClient, JSON},
+    delivery_in, event, patient, text,
+};
 
 const CREDENTIAL: &str = "Bearer s3cr3t-of-the-receiver";
 
@@ -179,4 +188,31 @@ async fn a_header_that_the_next_dialect_sets_gives_way() {
     let refused =
         world.client().patch(&format!("webhooks/{}", text(&made, "id")), &json!({ "headers": headers })).await;
     assert_refused("from now on", &refused, (422, "invalid_field", "headers"));
+}
+
+/// The values are hidden from the caller, and may be credentials of the present origin alone.
+#[tokio::test]
+async fn headers_go_to_no_other_origin() {
+    let world = World::shared().await;
+    let (client, other) = (world.client(), Receiver::start().await);
+    let new = json!({ "url": world.receiver.url("a"), "events": ["a"], "headers": { "Authorization": CREDENTIAL } });
+    let id = text(client.post("webhooks", &new).await.data(), "id").to_owned();
+    let (webhook, test) = (format!("webhooks/{id}"), format!("webhooks/{id}/test"));
+
+    for (receiver, path, sent) in [(&world.receiver, "b", CREDENTIAL), (&other, "b", "")] {
+        let tested = client.post(&test, &json!({ "url": receiver.url(path) })).await;
+        assert_eq!(tested.data()["delivered"], true, "{}", tested.body);
+        assert_eq!(receiver.received(path)[0].header("authorization"), sent);
+    }
+
+    let moved = json!({ "url": other.url("a") });
+    assert_refused("a move", &client.patch(&webhook, &moved).await, (422, "missing_field", "headers"));
+    let config = json!({ "id": id, "url": other.url("a") });
+    let put = client.send_to(Method::PUT, "/webhooks/configs", &[JSON], config.to_string()).await.expect("an answer");
+    assert_refused("a move of a configuration", &put, (422, "missing_field", "headers"));
+    let beside = client.patch(&webhook, &json!({ "url": world.receiver.url("c") })).await;
+    assert_eq!(beside.data()["headers"], json!(["authorization"]));
+    let moved = json!({ "url": other.url("a"), "headers": {} });
+    assert_eq!(client.patch(&webhook, &moved).await.data()["headers"], json!([]));
+    assert_eq!(client.patch(&webhook, &json!({ "url": world.receiver.url("c") })).await.status, 200);
 }

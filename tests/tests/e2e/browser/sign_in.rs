@@ -40,9 +40,7 @@ async fn a_link_signs_in(manner: Manner) {
     let world = World::shared().await;
     let visit = Visit::begin(&world, "link", "", manner).await;
     visit.open(&link(&world, &["--application", &world.application, "--look-only"])).await;
-    if manner.without_scripts {
-        visit.follow("Open").await;
-    }
+    visit.follow("Open").await;
     visit.sees("(look only)").await;
     visit.open("/console/session").await;
     visit.follow("Sign out").await;

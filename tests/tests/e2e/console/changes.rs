@@ -47,3 +47,29 @@ async fn changes_have_the_entries_of_the_api() {
     assert!(page.all("div").any(|part| part.get("id") == Some("error-summary")));
     assert_eq!(newest(&world).await["outcome"], "refused");
 }
+
+#[tokio::test]
+async fn sign_ins_links_sign_outs_and_missing_rights_have_entries() {
+    let world = World::shared().await;
+    let endpoint = world.endpoint("a", &["a"]).await;
+    let entry = async |action: &str, outcome: &str| {
+        let entry = newest(&world).await;
+        assert_eq!((&entry["action"], &entry["outcome"]), (&json!(action), &json!(outcome)), "{entry}");
+        assert_eq!(entry["origin"], "127.0.0.1", "{entry}");
+        entry
+    };
+    let visitor = Visitor::by_key(&world, &world.key).await;
+    let (_, token) = visitor.cookie.split_once('=').expect("a cookie");
+    let session = token.split('.').next().expect("an id");
+    let of_session = json!([session]);
+    assert_eq!(entry("sign_in", "done").await["subject"], of_session);
+    assert_eq!(visitor.post("/console/sign-out", &[]).await.status, 303);
+    assert_eq!(entry("sign_out", "done").await["subject"], of_session);
+
+    let customer = Visitor::of_portal(&world, &["view"]).await;
+    let opened = entry("open_link", "done").await;
+    assert_eq!((&opened["visitor"], &opened["path"]), (&json!("Ada of Acme"), &json!("/portal/open")));
+    let path = format!("/portal/{}/webhooks/{}/test", world.application, endpoint.id);
+    assert_eq!(customer.post(&path, &[("type", "a"), ("data", "{}")]).await.status, 403);
+    entry("test_webhook", "refused").await;
+}

@@ -169,7 +169,8 @@ fn assert_headers(what: &str, answer: &Answer, kept: &str) {
     let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     assert_eq!(header("content-security-policy"), POLICY, "{what}");
     assert_eq!(header("x-content-type-options"), "nosniff", "{what}");
-    assert_eq!(header("referrer-policy"), "no-referrer", "{what}");
+    assert_eq!(header("referrer-policy"), "same-origin", "{what}");
+    assert_eq!(header("cross-origin-resource-policy"), "same-origin", "{what}");
     assert_eq!(header("cross-origin-opener-policy"), "same-origin", "{what}");
     assert_eq!(header("cache-control"), kept, "{what}: {}", answer.status);
 }

@@ -1,11 +1,16 @@
 //! The portal: links, sessions in paths and cookies of their own, themes, and pages that are not a customer's.
 
+use std::time::Duration;
+
 use fanfare_tests::{
     clients::api::{Answer, Client},
+    receiver::Behaviour,
     world::World,
 };
 use hyper::Method;
 use serde_json::{Value, json};
+
+use super::visitor::Visitor;
 
 /// The header by which a browser tells that a page of the same site sent the form.
 const SAME_ORIGIN: (&str, &str) = ("sec-fetch-site", "same-origin");
@@ -145,6 +150,7 @@ async fn a_link_is_checked() {
     for (new, field) in [
         (json!({}), "name"),
         (json!({ "name": " " }), "name"),
+        (json!({ "name": "key_01h455vb4pex5vsknk084sn02q" }), "name"),
         (with("rights", json!(["view", "operate"])), "rights[1]"),
         (with("expires_in_seconds", json!(43201)), "expires_in_seconds"),
         (with("back", json!("javascript:alert(1)")), "back"),
@@ -168,4 +174,52 @@ async fn without_pages_there_is_no_link() {
     let answer = world.client().post("portal-links", &json!({ "name": "Ada" })).await;
     assert_eq!((answer.status, answer.code()), (409, "pages_off"), "{}", answer.text);
     assert!(answer.text.contains("FANFARE_CONSOLE_URL"));
+}
+
+/// A session without a key makes a link on the page of the console.
+#[tokio::test]
+async fn a_session_of_the_portal_ends_with_its_creator() {
+    let world = World::shared().await;
+    let creator = Visitor::by_link(&world, &["--application", &world.application]).await;
+    let page = creator.post(&format!("/console/{}/portal", world.application), &[("name", "Ada")]).await;
+    let (_, path) = page.text.split_once("/portal/open/").expect("a link");
+    let secret: String = path.chars().take_while(|letter| !matches!(letter, '"' | '<' | ' ')).collect();
+    let session = open(&world, &format!("/portal/open/{secret}")).await;
+    let shown = async || get(&world, &format!("/portal/{}/session", world.application), &session).await.status;
+    assert_eq!(shown().await, 200);
+    assert_eq!(creator.post("/console/sign-out", &[]).await.status, 303);
+    assert_eq!(shown().await, 303, "the session outlives its creator");
+}
+
+/// The visitors of an application wait for each other, and hold up no other application.
+#[tokio::test]
+async fn requests_of_a_session_beyond_its_places_are_refused() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("own", &["a"]).await;
+    world.receiver.script("own", &[Behaviour::Answer(200, Duration::from_secs(6)); 3]);
+    let visitor = Visitor::of_portal(&world, &["test"]).await;
+    let path = format!("/portal/{}/webhooks/{}/test", world.application, endpoint.id);
+    let sent = async || visitor.post(&path, &[("type", "a"), ("data", "{}")]).await;
+    let (one, two, three) = tokio::join!(sent(), sent(), async {
+        world.receiver.wait_for("own", 2).await;
+        visitor.get(&format!("/portal/{}/session", world.application)).await
+    });
+    assert_eq!((one.status, two.status), (200, 200));
+    assert_eq!((three.status, header(&three, "retry-after")), (429, "2"), "{}", three.text);
+    assert_eq!(visitor.get(&format!("/portal/{}/session", world.application)).await.status, 200);
+}
+
+/// The receiver of another URL would get a valid signature.
+#[tokio::test]
+async fn the_right_to_test_sends_to_the_webhooks_url_alone() {
+    let world = World::shared().await;
+    let endpoint = world.endpoint("own", &["a"]).await;
+    let visitor = Visitor::of_portal(&world, &["test"]).await;
+    let path = format!("/portal/{}/webhooks/{}/test", world.application, endpoint.id);
+    let elsewhere = world.receiver.url("elsewhere");
+    let fields = [("type", "a"), ("data", "{}"), ("url", elsewhere.as_str())];
+    assert_eq!(visitor.post(&path, &fields).await.status, 200);
+    assert_eq!((world.receiver.received("own").len(), world.receiver.received("elsewhere").len()), (1, 0));
+    let edit = path.replace("/test", "/edit");
+    assert_eq!(visitor.post(&edit, &[("intent", "test"), fields[2]]).await.status, 403);
 }

@@ -139,6 +139,34 @@ async fn a_link_may_be_of_one_application_and_look_only() {
 }
 
 #[tokio::test]
+async fn another_sign_in_ends_the_former_session_of_the_browser() {
+    let world = World::shared().await;
+    let former = Visitor::by_key(&world, &world.key).await;
+    let by_key = former.send_form("/console/sign-in", &[("key", &world.key)]).await;
+    assert!(by_key.status == 303 && is_out(&former).await, "{}", by_key.text);
+    let mut second = former.clone();
+    second.take_session(&by_key).await;
+    let by_link = second.send_form(&link(&world, &[]), &[]).await;
+    assert!(by_link.status == 303 && is_out(&second).await, "{}", by_link.text);
+    let mut third = second.clone();
+    third.take_session(&by_link).await;
+    assert!(!is_out(&third).await);
+}
+
+/// Another site could sign a browser in unnoticed, if a link opened without a click.
+#[tokio::test]
+async fn a_link_names_its_session_and_opens_by_itself_only_in_a_frame() {
+    let world = World::shared().await;
+    let stranger = Visitor::stranger(&world);
+    let address = link(&world, &["--application", &world.application]);
+    for (target, is_sent) in [("document", false), ("iframe", true)] {
+        let answer = stranger.send(Method::GET, &address, &[("sec-fetch-dest", target)], String::new()).await;
+        assert_eq!(answer.text.contains("data-send"), is_sent, "{target}: {}", answer.text);
+        assert!(answer.text.contains('@') && answer.text.contains("once"), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn a_sign_out_ends_one_session_or_all_sessions_at_each_ingest() {
     let world = World::new().await;
     let second = world.process_with("ingest", &[]);

@@ -31,7 +31,7 @@ const SETTINGS: [(&str, &str); 3] = [
 ];
 
 fn settings(proxies: &'static str) -> Vec<(&'static str, &'static str)> {
-    [SETTINGS.as_slice(), &[("FANFARE_TRUSTED_PROXIES", proxies)]].concat()
+    [SETTINGS.as_slice(), &[("FANFARE_CONSOLE_PROXIES", proxies)]].concat()
 }
 
 #[tokio::test]
@@ -62,6 +62,45 @@ async fn a_trusted_proxy_signs_its_users_in() {
     let live = [("x-user", "ada"), ("x-groups", "operators"), ("x-fanfare-live", "none")];
     let live = client.with_key("").send_to(Method::GET, page, &live, "").await.expect("an answer");
     assert_eq!((live.status, header(&live, "set-cookie")), (401, ""));
+
+    // Only a visit begins a session: another site, a script or a form would begin one session after another.
+    let begun = world.count("SELECT count(*) FROM sessions").await;
+    let of = async |method: Method, mode: &str, site: &str| {
+        let headers = [
+            ("x-user", "ada"),
+            ("x-groups", "operators"),
+            ("sec-fetch-mode", mode),
+            ("sec-fetch-site", site),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ];
+        client.with_key("").send_to(method, page, &headers, "").await.expect("an answer")
+    };
+    let others = [
+        of(Method::GET, "navigate", "cross-site").await,
+        of(Method::GET, "no-cors", "same-origin").await,
+        of(Method::HEAD, "navigate", "none").await,
+        of(Method::POST, "navigate", "same-origin").await,
+    ];
+    for answer in &others {
+        assert!(header(answer, "location").starts_with("/console/sign-in?to="), "{answer:?}");
+    }
+    let told = get_page(client, header(&others[0], "location")).await;
+    assert!(told.contains("The next page signs you in"), "{told}");
+    assert_eq!(world.count("SELECT count(*) FROM sessions").await, begun);
+    assert_eq!(of(Method::GET, "navigate", "none").await.status, 200);
+}
+
+async fn get_page(client: &Client, path: &str) -> String {
+    ask(client, Method::GET, path, "").await.text
+}
+
+/// A load balancer that passes headers on is trusted with addresses alone.
+#[tokio::test]
+async fn a_proxy_of_addresses_names_nobody() {
+    let trusted = [settings("10.0.0.0/8").as_slice(), &[("FANFARE_TRUSTED_PROXIES", "127.0.0.0/8")]].concat();
+    let world = World::of_variables(&trusted).await;
+    let answer = through(world.client(), "/console/session", "ada", "operators", "").await;
+    assert!(header(&answer, "location").starts_with("/console/sign-in"), "{}", answer.status);
 }
 
 #[tokio::test]

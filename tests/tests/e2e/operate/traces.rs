@@ -306,6 +306,12 @@ async fn failures_are_visible_and_strangers_decide_nothing() {
     assert!(parked.is_error, "{parked:#?}");
     has(&parked, &json!({ "error.type": "missing_message_id" }));
 
+    // The path of a link that signs in holds the secret of the session.
+    let link = world.client().with_key("").send_to(Method::GET, "/portal/open/s3cret", &[], "").await;
+    assert_eq!(link.expect("an answer").status, 404);
+    let is_link = |span: &Span| span.attributes.get("http.route") == Some(&json!("/portal/open/{token}"));
+    has(&collector.span_of("the link", is_link).await, &json!({ "url.path": "/portal/open/{token}" }));
+
     let headers = [("traceparent", &*traceparent(OTHER, SAMPLED))];
     let stranger = world.client().with_key("fk_unknown");
     let answer = stranger.send(Method::GET, "webhooks", &headers, "").await.expect("an answer");

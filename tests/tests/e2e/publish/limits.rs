@@ -45,8 +45,24 @@ async fn slow_requests_time_out_and_endless_heads_are_refused() {
         "POST /api/v1/webhooks HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\
          content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{{\"url\r\n"
     );
-    let (silent, half_a_head, publish, manage) =
-        tokio::join!(silent, half_a_head, answer_to(address, &publish), answer_to(address, &manage));
+    let form = |site: &str| {
+        format!(
+            "POST /console/sign-in HTTP/1.1\r\nhost: x\r\nsec-fetch-site: {site}\r\nconnection: close\r\n\
+             content-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\nkey="
+        )
+    };
+    let (own, foreign) = (form("same-origin"), form("cross-site"));
+    let (silent, half_a_head, publish, manage, own, foreign) = tokio::join!(
+        silent,
+        half_a_head,
+        answer_to(address, &publish),
+        answer_to(address, &manage),
+        answer_to(address, &own),
+        answer_to(address, &foreign)
+    );
+    // Anybody can send a form: the origin is checked first, and the body has a deadline.
+    assert!(own.0.starts_with("HTTP/1.1 408 ") && own.1 >= Duration::from_secs(14), "{own:?}");
+    assert!(foreign.0.starts_with("HTTP/1.1 403 ") && foreign.1 < Duration::from_secs(9), "{foreign:?}");
     for (what, (answer, took)) in [("nothing", silent), ("half a head", half_a_head)] {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{what}: {answer}");
         assert!(took >= Duration::from_secs(9), "{what}: after {took:?}");

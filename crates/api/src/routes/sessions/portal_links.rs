@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use axum::extract::State;
 use fanfare_domain::{
     access::session::{Face, Right, Rights, SessionToken, SignIn},
-    ids::SessionId,
+    ids::{SessionId, is_id},
     theme::{Color, Density, Font, Radius, Scheme, Theme},
 };
 use fanfare_store::NewSession;
@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         answer::{Answer, Created},
-        authentication::{AuthorizedApplication, CallingKey},
+        authentication::{AuthorizedApplication, Creator},
         body::JsonBody,
         error::{ApiError, ErrorCode, Failures},
         parameters::check_display_name,
@@ -45,7 +45,7 @@ const USUAL_RIGHTS: [Right; 4] = [Right::View, Right::Payloads, Right::Test, Rig
 #[serde(deny_unknown_fields)]
 #[schema(as = NewPortalLink)]
 pub struct New {
-    /// The person who gets the link, for the audit log and the list of sessions.
+    /// The person who gets the link, for the audit log and the list of sessions. Not an id.
     #[schema(example = "Ada of Acme")]
     pub name: String,
     /// `view`, `payloads`, `keys`, `test`, `resend`, `endpoints` and `replay`. Every session may view. Default: `view`,
@@ -102,11 +102,15 @@ pub struct PortalLink {
 pub async fn create(
     State(api): State<ApiState>,
     AuthorizedApplication { application }: AuthorizedApplication,
-    CallingKey(key): CallingKey,
+    creator: Creator,
     JsonBody(new): JsonBody<New>,
 ) -> Result<Created<PortalLink>, ApiError> {
     let pages = api.console_url.as_ref().ok_or_else(pages_off)?;
     check_display_name("name", &new.name)?;
+    // The audit log and the list of sessions show a key by its id.
+    if is_id(new.name.trim()) {
+        return Err(ApiError::invalid("name", "must be the name of a person, not an id"));
+    }
     let seconds = new.expires_in_seconds.unwrap_or(*LIFETIMES.end());
     if !LIFETIMES.contains(&seconds) {
         let message = format!("must be between {} and {}", LIFETIMES.start(), LIFETIMES.end());
@@ -116,7 +120,8 @@ pub async fn create(
         face: Face::Portal,
         application: Some(application),
         rights: rights(new.rights.as_deref())?,
-        key,
+        key: creator.key,
+        creator: creator.session,
         name: new.name,
         sign_in: SignIn::Link,
         lifetime: Duration::from_secs(seconds),

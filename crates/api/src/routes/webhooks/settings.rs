@@ -11,6 +11,7 @@ use fanfare_domain::{
         secret::SigningSecret,
         url::{UrlFault, check_url},
     },
+    ids::EndpointId,
 };
 use fanfare_store::{EndpointSettings, OwnHeaders};
 use serde::Deserialize;
@@ -94,7 +95,8 @@ pub struct Change {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     pub email: Option<Option<String>>,
-    /// The complete set of additional headers, at most 20. Replaces all previous headers.
+    /// The complete set of additional headers, at most 20. Replaces all previous headers. Required with another origin
+    /// of `url` (scheme, host or port), if the webhook has own headers.
     pub headers: Option<BTreeMap<String, String>>,
     /// `true`: deliveries carry `traceparent` and `tracestate` (W3C Trace Context).
     pub trace_context: Option<bool>,
@@ -162,6 +164,25 @@ impl ApiState {
             Some(reason) => Err(ApiError::new(ErrorCode::InvalidUrl, reason).at("url")),
             None => Ok(()),
         }
+    }
+
+    /// Refuses another origin for stored headers: the values may be credentials of the present origin, and are hidden
+    /// from the caller. Accepts an unknown webhook, which the change itself refuses.
+    pub(crate) async fn check_headers_of_move(
+        &self,
+        authorized: &AuthorizedApplication,
+        webhook: EndpointId,
+        settings: &EndpointSettings,
+    ) -> Result<(), ApiError> {
+        let (Some(url), None) = (&settings.url, &settings.headers) else { return Ok(()) };
+        let Some(row) = self.store.endpoint(authorized.application, webhook).await? else { return Ok(()) };
+        let origin = |url: &str| url.parse::<Url>().map(|url| url.origin());
+        if row.header_names.is_empty() || origin(url) == origin(&row.url) {
+            return Ok(());
+        }
+        let message = "`url` leads to another origin, and the headers may be credentials of the present one: give \
+                       `headers` in the same request, or an empty object to remove the headers";
+        Err(ApiError::new(ErrorCode::MissingField, message).at("headers"))
     }
 
     /// Checks the URL of a test like the URL of a webhook. The attempt is guarded in addition.

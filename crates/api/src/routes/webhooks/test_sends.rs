@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::Span;
+use url::Url;
 use utoipa::ToSchema;
 
 use crate::{
@@ -52,7 +53,8 @@ pub struct New {
     #[serde(default, deserialize_with = "even_null")]
     #[schema(value_type = Value)]
     pub data: Option<Box<RawValue>>,
-    /// Another URL for this test, to try a change before saving. Default: the webhook's URL.
+    /// Another URL for this test, to try a change before saving. At another origin (scheme, host or port) the webhook's
+    /// own headers are not sent. Default: the webhook's URL.
     pub url: Option<String>,
 }
 
@@ -125,7 +127,7 @@ pub async fn send(
     let (event_type, data) = type_and_data(new, &row.event_types, &rules.catalogue)?;
     let (application, mut endpoint) = api.current_endpoint(&authorized, row.id).await?;
     if let Some(url) = url {
-        endpoint = Arc::new(Endpoint { url, ..Endpoint::clone(&endpoint) });
+        endpoint = Arc::new(at(url, &endpoint));
     }
     let new = test_event(&application, event_type, data, api.store.now())?;
     let permit = api.test_sends.begin(authorized.application)?;
@@ -141,6 +143,12 @@ pub async fn send(
     });
     let ended = |_| ApiError::new(ErrorCode::InternalError, "internal fault during the test, logged: try again");
     result.await.map(Answer::of).map_err(ended)
+}
+
+/// The endpoint at another URL. The headers may be credentials of the present origin, and go to no other.
+fn at(url: Url, endpoint: &Endpoint) -> Endpoint {
+    let headers = if url.origin() == endpoint.url.origin() { endpoint.headers.clone() } else { HeaderMap::new() };
+    Endpoint { url, headers, ..endpoint.clone() }
 }
 
 /// The type and the data of the test event, with defaults.

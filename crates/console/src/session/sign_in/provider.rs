@@ -1,10 +1,14 @@
 //! The sign-in by a provider of OpenID Connect: code flow with PKCE, state and nonce.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{Query, State},
-    http::{HeaderMap, header},
+    http::{HeaderMap, header, request::Parts},
     response::{AppendHeaders, IntoResponse, Redirect, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -37,7 +41,7 @@ use crate::{
     session::{
         cookie::of_token,
         home::Home,
-        sign_in::{IDLE, LIFETIME, To, attempt::Attempt, local, new_token, sign_in_page},
+        sign_in::{To, attempt::Attempt, begin, local, sign_in_page},
     },
 };
 
@@ -52,7 +56,7 @@ pub(crate) async fn start(
     headers: HeaderMap,
 ) -> Response {
     let to = local(query.to);
-    match beginning(&console.settings, &to).await {
+    match beginning(&console, &to).await {
         Ok((address, attempt)) => {
             let cookie = [(header::SET_COOKIE, attempt.header(&console.settings))];
             (AppendHeaders(cookie), Redirect::to(&address)).into_response()
@@ -73,24 +77,24 @@ pub(crate) struct Answered {
 pub(crate) async fn finish(
     State((console, _)): State<(Console, Face)>,
     Query(answered): Query<Answered>,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Response {
-    match session(&console, answered, &headers).await {
+    match session(&console, answered, &parts).await {
         Ok((token, to)) => {
             let settings = &console.settings;
             let cookies =
                 [of_token(settings, Home::Console, &token), Attempt::end(settings)].map(|c| (header::SET_COOKIE, c));
             (AppendHeaders(cookies), Redirect::to(&to)).into_response()
         }
-        Err(error) => sign_in_page(&console, &headers, None, Some(error)),
+        Err(error) => sign_in_page(&console, &parts.headers, None, Some(error)),
     }
 }
 
 /// The address at the provider, and the attempt that the browser keeps.
-async fn beginning(settings: &Settings, to: &str) -> Result<(String, Attempt), ApiError> {
+async fn beginning(console: &Console, to: &str) -> Result<(String, Attempt), ApiError> {
+    let settings = &*console.settings;
     let provider = provider(settings)?;
-    let http = Http::new(provider).map_err(|error| unreachable(&error))?;
-    let metadata = metadata(provider, &http).await?;
+    let metadata = console.metadata.of(provider).await?;
     let client = CoreClient::from_provider_metadata(
         metadata,
         ClientId::new(provider.client_id.clone()),
@@ -114,13 +118,9 @@ async fn beginning(settings: &Settings, to: &str) -> Result<(String, Attempt), A
     Ok((url.into(), attempt))
 }
 
-async fn session(
-    console: &Console,
-    answered: Answered,
-    headers: &HeaderMap,
-) -> Result<(SessionToken, String), ApiError> {
+async fn session(console: &Console, answered: Answered, parts: &Parts) -> Result<(SessionToken, String), ApiError> {
     let provider = provider(&console.settings)?;
-    let attempt = Attempt::of(&console.settings, headers)
+    let attempt = Attempt::of(&console.settings, &parts.headers)
         .ok_or_else(|| refused("the sign-in took longer than ten minutes, or began in another browser: begin again"))?;
     if answered.state.as_ref() != Some(&attempt.state) {
         return Err(refused("the answer belongs to another sign-in: begin again"));
@@ -131,20 +131,8 @@ async fn session(
     })?;
     let claims = claims(&console.settings, provider, &attempt, code).await?;
     let (name, access) = visitor(provider, &claims)?;
-    let new = NewSession {
-        face: Face::Console,
-        application: access.application(),
-        rights: access.rights(),
-        key: None,
-        name,
-        sign_in: SignIn::Provider,
-        lifetime: LIFETIME,
-        idle: IDLE,
-        back: None,
-        theme: None,
-    };
-    let token = new_token(console);
-    console.api.store.create_session(&token, &new, None).await?;
+    let new = NewSession::of_console(name, SignIn::Provider, access.application(), access.rights());
+    let token = begin(console, parts, new).await?;
     Ok((token, local(Some(attempt.to))))
 }
 
@@ -182,11 +170,13 @@ async fn claims(
     payload.and_then(|payload| serde_json::from_slice(&payload).ok()).ok_or_else(invalid)
 }
 
-/// The visitor's name, and the access by the claim of the settings.
+/// The visitor's name, and the access by the claim of the settings. A user may choose every name but `sub`.
 fn visitor(provider: &ProviderSignIn, claims: &Value) -> Result<(String, Access), ApiError> {
-    let names = ["preferred_username", "email", "sub"];
-    let name = names.iter().find_map(|name| claims[name].as_str().filter(|name| check_display_name(name).is_ok()));
-    let name = name.ok_or_else(|| refused("the provider names no user: the ID token lacks sub"))?;
+    let claim = |name: &str| claims[name].as_str().filter(|name| check_display_name(name).is_ok());
+    let subject = claim("sub").ok_or_else(|| refused("the provider names no user: the ID token lacks sub"))?;
+    let chosen = claim("preferred_username").or_else(|| claim("email"));
+    let name = chosen.map(|chosen| format!("{chosen} ({subject})")).filter(|name| check_display_name(name).is_ok());
+    let name = name.unwrap_or_else(|| subject.to_owned());
     let words: Vec<&str> = match &claims[&provider.claim] {
         // Anybody may give an address at some providers.
         Value::String(_) if provider.claim == "email" && claims["email_verified"] != true => Vec::new(),
@@ -200,7 +190,7 @@ fn visitor(provider: &ProviderSignIn, claims: &Value) -> Result<(String, Access)
             "{name} has no access: the operator names a value of the claim {claim} in FANFARE_CONSOLE_ROLES"
         ))
     })?;
-    Ok((name.to_owned(), access))
+    Ok((name, access))
 }
 
 fn provider(settings: &Settings) -> Result<&ProviderSignIn, ApiError> {
@@ -213,7 +203,27 @@ fn redirect(settings: &Settings) -> Result<RedirectUrl, ApiError> {
     RedirectUrl::new(format!("{}/console/sign-in/callback", settings.origin())).map_err(|error| unreachable(&error))
 }
 
-/// Reads addresses and keys of the provider. A sign-in is rare, and the keys may have changed.
+/// Time until the metadata of the provider are read anew to begin a sign-in. Anybody can begin sign-ins.
+const METADATA_KEPT: Duration = Duration::from_secs(300);
+
+/// The metadata of the provider, as read last.
+#[derive(Clone, Default)]
+pub(crate) struct KeptMetadata(Arc<Mutex<Option<(Instant, CoreProviderMetadata)>>>);
+
+impl KeptMetadata {
+    async fn of(&self, provider: &ProviderSignIn) -> Result<CoreProviderMetadata, ApiError> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, metadata)) = kept.filter(|(read_at, _)| read_at.elapsed() < METADATA_KEPT) {
+            return Ok(metadata);
+        }
+        let http = Http::new(provider).map_err(|error| unreachable(&error))?;
+        let metadata = metadata(provider, &http).await?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), metadata.clone()));
+        Ok(metadata)
+    }
+}
+
+/// Reads addresses and keys of the provider. The end of a sign-in needs the present keys.
 async fn metadata(provider: &ProviderSignIn, http: &Http) -> Result<CoreProviderMetadata, ApiError> {
     let issuer = IssuerUrl::new(provider.issuer.clone()).map_err(|error| unreachable(&error))?;
     let send = |request| http.clone().send(request);
@@ -264,8 +274,8 @@ mod tests {
 
     use super::*;
 
-    fn access_of(claim: &str, claims: &Value) -> Option<Access> {
-        let provider = ProviderSignIn {
+    fn provider_of(claim: &str) -> ProviderSignIn {
+        ProviderSignIn {
             issuer: "https://id.example.com".to_owned(),
             client_id: "fanfare".to_owned(),
             client_secret: "secret".to_owned(),
@@ -273,8 +283,11 @@ mod tests {
             scopes: Vec::new(),
             rules: ["ops=admin", "ada@example.com=look"].map(|rule| rule.parse().expect("a rule")).to_vec(),
             extra_roots: None,
-        };
-        visitor(&provider, claims).ok().map(|(_, access)| access)
+        }
+    }
+
+    fn access_of(claim: &str, claims: &Value) -> Option<Access> {
+        visitor(&provider_of(claim), claims).ok().map(|(_, access)| access)
     }
 
     #[test]
@@ -285,6 +298,21 @@ mod tests {
         assert_eq!(groups(json!(["staff"])), None);
         assert_eq!(groups(json!({ "ops": true })), None);
         assert_eq!(access_of("groups", &json!({ "groups": ["ops"] })), None);
+    }
+
+    #[test]
+    fn a_chosen_name_stands_beside_the_subject() {
+        let of = |claims: Value| {
+            let provider = provider_of("groups");
+            visitor(&provider, &claims).ok().map(|(name, _)| name)
+        };
+        let ops = json!(["ops"]);
+        let name = of(json!({ "sub": "1", "preferred_username": "key_01h455vb4pex5vsknk084sn02q", "groups": ops }));
+        assert_eq!(name.as_deref(), Some("key_01h455vb4pex5vsknk084sn02q (1)"));
+        assert_eq!(of(json!({ "sub": "1", "groups": ops })).as_deref(), Some("1"));
+        let long = json!({ "sub": "1", "email": "a".repeat(199), "groups": ops });
+        assert_eq!(of(long).as_deref(), Some("1"));
+        assert_eq!(of(json!({ "preferred_username": "ada", "groups": ops })), None);
     }
 
     #[test]

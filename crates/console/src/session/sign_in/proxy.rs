@@ -1,6 +1,6 @@
 //! The sign-in by the header of an authenticating proxy.
 //!
-//! The header counts only in a request that comes from a trusted proxy itself. The session lives only while the proxy
+//! The header counts only in a request that comes from a proxy of the settings itself. The session lives only while the proxy
 //! names the same visitor with the same access: a change of groups takes effect at the next request.
 
 use axum::http::{HeaderMap, HeaderName, request::Parts};
@@ -8,18 +8,17 @@ use fanfare_api::http::error::{ApiError, ErrorCode};
 use fanfare_domain::{
     access::{
         Access, access,
-        session::{Face, Session, SessionToken, SignIn},
+        session::{Session, SessionToken, SignIn},
     },
     display_name::check_display_name,
+    ids::is_id,
 };
+use fanfare_service::Peer;
 use fanfare_store::NewSession;
 
-use crate::{
-    Console, ProxySignIn,
-    session::sign_in::{IDLE, LIFETIME, new_token},
-};
+use crate::{Console, ProxySignIn, session::sign_in::begin};
 
-/// A visitor whom a trusted proxy names.
+/// A visitor whom a proxy names.
 pub(crate) struct Named {
     name: String,
     access: Access,
@@ -35,32 +34,20 @@ impl Named {
     }
 
     /// Begins a session of the visitor.
-    pub(crate) async fn begin(&self, console: &Console) -> Result<SessionToken, ApiError> {
-        let new = NewSession {
-            face: Face::Console,
-            application: self.access.application(),
-            rights: self.access.rights(),
-            key: None,
-            name: self.name.clone(),
-            sign_in: SignIn::Proxy,
-            lifetime: LIFETIME,
-            idle: IDLE,
-            back: None,
-            theme: None,
-        };
-        let token = new_token(console);
-        console.api.store.create_session(&token, &new, None).await?;
-        Ok(token)
+    pub(crate) async fn begin(self, console: &Console, parts: &Parts) -> Result<SessionToken, ApiError> {
+        let (application, rights) = (self.access.application(), self.access.rights());
+        begin(console, parts, NewSession::of_console(self.name, SignIn::Proxy, application, rights)).await
     }
 }
 
-/// The visitor whom a trusted proxy names in the request. `None` for another peer, or without the header.
+/// The visitor whom a proxy of the settings names in the request. `None` for another peer, or without the header.
 ///
 /// # Errors
 /// 403 for a header that is given twice or is no name, and for a visitor without access.
 pub(crate) fn named(console: &Console, parts: &Parts) -> Result<Option<Named>, ApiError> {
     let Some(settings) = &console.settings.proxy else { return Ok(None) };
-    if !console.audit.is_of_proxy(parts) {
+    let peer = parts.extensions.get().map(|Peer(peer)| peer.ip().to_canonical());
+    if !peer.is_some_and(|peer| settings.proxies.iter().any(|network| network.contains(&peer))) {
         return Ok(None);
     }
     of_headers(settings, &parts.headers)
@@ -68,7 +55,8 @@ pub(crate) fn named(console: &Console, parts: &Parts) -> Result<Option<Named>, A
 
 fn of_headers(settings: &ProxySignIn, headers: &HeaderMap) -> Result<Option<Named>, ApiError> {
     let Some(name) = only(headers, &settings.user)? else { return Ok(None) };
-    if check_display_name(name).is_err() {
+    // The audit log shows a key by its id.
+    if check_display_name(name).is_err() || is_id(name) {
         return Err(forbidden(format!("the proxy's header {} is no name of a person", settings.user)));
     }
     let words: Vec<&str> = match &settings.groups {
@@ -107,6 +95,7 @@ mod tests {
         ProxySignIn {
             user: HeaderName::from_static("x-user"),
             groups: groups.map(HeaderName::from_static),
+            proxies: Vec::new(),
             rules: ["ops=admin", "ada=look"].map(|rule| rule.parse().expect("a rule")).to_vec(),
         }
     }
@@ -139,6 +128,10 @@ mod tests {
         assert_eq!(found(None, &[]), Ok(None));
         assert_eq!(found(None, &[("x-user", " ")]), Ok(None));
         assert_eq!(found(None, &[("x-user", "ada"), ("x-user", "ops")]), Err(()));
+        assert_eq!(
+            found(Some("x-groups"), &[("x-user", "key_01h455vb4pex5vsknk084sn02q"), ("x-groups", "ops")]),
+            Err(())
+        );
         let twice = [("x-user", "ada"), ("x-groups", "ops"), ("x-groups", "staff")];
         assert_eq!(found(Some("x-groups"), &twice), Err(()));
     }
