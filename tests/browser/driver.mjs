@@ -6,7 +6,8 @@ import fs from 'node:fs'
 import path from 'node:path'
 import readline from 'node:readline'
 import { chromium } from 'playwright-core'
-import { examine } from './examine.mjs'
+import { examine, wide } from './examine.mjs'
+import * as fronts from './front.mjs'
 
 const screens = process.env.FANFARE_SCREENS
 const patience = Number(process.env.FANFARE_TEST_PATIENCE || 30) * 1000
@@ -19,6 +20,7 @@ const starting = chromium.launch({
     '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
     // The action `foreign` stands for a site of the internet, which may lead to this machine here.
     '--disable-features=LocalNetworkAccessChecks',
+    '--host-resolver-rules=MAP *.test 127.0.0.1',
   ],
 })
 
@@ -29,6 +31,7 @@ async function begin({ visit, name, origin, cookie, scripts = true, slow = false
   const browser = await starting
   const context = await browser.newContext({
     baseURL: origin, javaScriptEnabled: scripts, colorScheme: scheme, viewport: { width, height: 800 }, reducedMotion: 'reduce',
+    ignoreHTTPSErrors: true,
   })
   context.setDefaultTimeout(patience)
   if (cookie) {
@@ -90,6 +93,19 @@ const actions = {
   type: async ({ page }, { text }) => page.keyboard.type(text),
   // Presses a key that leads to another page.
   enter: async ({ page }, { key }) => leading(page, () => page.keyboard.press(key)),
+  // Presses Tab until the control of this name has the focus; `…` at the end stands for the rest of a name.
+  tab_to: async ({ page }, { name }) => {
+    for (let pressed = 0; pressed < 200; pressed++) {
+      await page.keyboard.press('Tab')
+      const focused = await page.evaluate(() => {
+        const element = document.activeElement
+        const name = element.getAttribute('aria-label') || element.labels?.[0]?.textContent || element.textContent || ''
+        return name.replace(/\s+/g, ' ').trim()
+      })
+      if (name.endsWith('…') ? focused.startsWith(name.slice(0, -1)) : focused === name) return
+    }
+    throw new Error('Tab does not reach the control')
+  },
   sees: async ({ page }, { text }) => {
     const end = Date.now() + patience
     // The text of a page that is being replaced cannot be read.
@@ -102,6 +118,8 @@ const actions = {
   finds: async ({ page }, { selector }) => page.locator(selector).first().waitFor({ state: 'visible' }),
   count: async ({ page }, { selector }) => page.locator(selector).count(),
   text: async ({ page }, { selector }) => page.locator(selector).first().innerText(),
+  // The text of an element that is not laid out, such as the title of a shape.
+  title: async ({ page }, { selector }) => page.locator(selector).first().textContent(),
   address: async ({ page }) => { const url = new URL(page.url()); return url.pathname + url.search },
   // Paths of the requests since the last call.
   requests: async seen => seen.requests.splice(0),
@@ -114,6 +132,8 @@ const actions = {
   forward: async ({ page }, { seconds }) => page.clock.runFor(seconds * 1000),
   // Tells all faults of the page: accessibility, widths, colours, motion, keyboard.
   examine: async ({ page }, { name }) => examine(page, path.join(screens, name)),
+  // Tells the elements that stand out of the window.
+  wide: async ({ page }) => page.evaluate(wide),
   // Keeps a picture of the page in a file.
   picture: async ({ page }, { file, height }) => {
     if (height) await page.setViewportSize({ width: page.viewportSize().width, height })
@@ -130,6 +150,13 @@ const actions = {
   frame: async ({ page }) => {
     await page.frames()[1].waitForLoadState('load')
     return page.frames()[1].locator('body').innerText()
+  },
+  // Clicks a button or link of the page in the first frame.
+  click_in_frame: async ({ page }, { name }) => button(page.frames()[1], name).click(),
+  // Names of the cookies that the browser keeps for pages of a site alone.
+  partitioned: async ({ context }, { site }) => {
+    const cookies = await context.cookies()
+    return cookies.filter(cookie => cookie.partitionKey === site).map(cookie => cookie.name)
   },
   reload_frame: async ({ page }) => page.frames()[1].evaluate(() => location.reload()),
   // Runs an expression in the page.
@@ -152,6 +179,8 @@ async function keep(seen) {
 
 async function answer(request) {
   if (request.do === 'begin') return begin(request)
+  if (request.do === 'front') return fronts.open(request.secure)
+  if (request.do === 'lead') return fronts.lead(request.port, request.target)
   const seen = visits.get(request.visit)
   try {
     return await actions[request.do](seen, request)

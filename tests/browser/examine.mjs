@@ -42,7 +42,7 @@ async function violations(page) {
 }
 
 // Elements that stand out of a narrow window.
-function wide() {
+export function wide() {
   const over = document.documentElement.scrollWidth - innerWidth
   if (over <= 0) return []
   const outside = [...document.querySelectorAll('body *')].filter(element => element.getBoundingClientRect().right > innerWidth + 1)

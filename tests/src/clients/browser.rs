@@ -92,15 +92,19 @@ pub struct Manner {
     pub is_slow: bool,
     /// True for a page whose clock the test moves.
     pub has_clock: bool,
+    /// True for a window of 320 px.
+    pub is_narrow: bool,
 }
 
 impl Manner {
     /// A usual browser.
-    pub const USUAL: Self = Self { without_scripts: false, is_slow: false, has_clock: false };
+    pub const USUAL: Self = Self { without_scripts: false, is_slow: false, has_clock: false, is_narrow: false };
     /// A browser without JavaScript.
-    pub const WITHOUT_SCRIPTS: Self = Self { without_scripts: true, is_slow: false, has_clock: false };
+    pub const WITHOUT_SCRIPTS: Self = Self { without_scripts: true, ..Self::USUAL };
     /// A browser over a slow network.
-    pub const SLOW: Self = Self { without_scripts: false, is_slow: true, has_clock: false };
+    pub const SLOW: Self = Self { is_slow: true, ..Self::USUAL };
+    /// A browser on a small phone.
+    pub const NARROW: Self = Self { is_narrow: true, ..Self::USUAL };
 }
 
 /// A browser window with cookies of its own. Each action waits for its element, and panics after the driver's patience.
@@ -114,11 +118,17 @@ impl Visit {
     /// cookie of a session, `name=value`, or empty.
     pub async fn begin(world: &World, name: &str, cookie: &str, manner: Manner) -> Self {
         let address = world.ingest().address("serving the API").await;
+        Self::at(&format!("http://{address}"), name, cookie, manner).await
+    }
+
+    /// Like [`Self::begin`], on the pages at an origin.
+    pub async fn at(origin: &str, name: &str, cookie: &str, manner: Manner) -> Self {
         let visit = Self { id: NEXT.fetch_add(1, Ordering::Relaxed), is_ended: false };
         let name = format!("{name}{}", if manner.without_scripts { "-without-scripts" } else { "" });
         let mut request = json!({
-            "do": "begin", "name": name, "origin": format!("http://{address}"),
+            "do": "begin", "name": name, "origin": origin,
             "scripts": !manner.without_scripts, "slow": manner.is_slow, "clock": manner.has_clock,
+            "width": if manner.is_narrow { 320 } else { 1100 },
         });
         if !cookie.is_empty() {
             request["cookie"] = json!(cookie);
@@ -129,9 +139,7 @@ impl Visit {
 
     async fn send(&self, mut request: Value) -> Value {
         request["visit"] = json!(self.id);
-        let answer = DRIVER.send(request).await.expect("the driver of the browser has ended");
-        assert!(answer["error"].is_null(), "{}", answer["error"].as_str().unwrap_or_default());
-        answer["value"].clone()
+        ask(request).await
     }
 
     /// Does an action of the driver with these members.
@@ -216,6 +224,35 @@ impl Visit {
         self.is_ended = true;
         let messages = self.act("end", json!({})).await;
         assert_eq!(messages, json!([]), "messages of the browser's console");
+    }
+}
+
+/// Sends a request to the driver. Returns the value of the answer.
+async fn ask(request: Value) -> Value {
+    let answer = DRIVER.send(request).await.expect("the driver of the browser has ended");
+    assert!(answer["error"].is_null(), "{}", answer["error"].as_str().unwrap_or_default());
+    answer["value"].clone()
+}
+
+/// A proxy in front of an ingest, which the browser reaches by a host name.
+#[derive(Debug)]
+pub struct Front {
+    port: u64,
+    /// Address of the pages: `https://fanfare.test:1234`.
+    pub origin: String,
+}
+
+impl Front {
+    /// Opens a front over `https` or `http`. The origin is known before the ingest is started.
+    pub async fn open(scheme: &str) -> Self {
+        let port = ask(json!({ "do": "front", "secure": scheme == "https" })).await.as_u64().unwrap_or_default();
+        Self { port, origin: format!("{scheme}://fanfare.test:{port}") }
+    }
+
+    /// Hands all requests on to the world's ingest.
+    pub async fn lead_to(&self, world: &World) {
+        let target = world.ingest().address("serving the API").await.to_string();
+        ask(json!({ "do": "lead", "port": self.port, "target": target })).await;
     }
 }
 
