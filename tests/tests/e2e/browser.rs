@@ -2,6 +2,7 @@
 
 mod away;
 mod live;
+mod operations;
 mod pages;
 mod parked;
 mod portal;
