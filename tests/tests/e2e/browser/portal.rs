@@ -1,7 +1,8 @@
-//! Scenario 14: the portal in a frame of another origin; its rights; the message of its end; a parent that is refused.
+//! Scenario 14: the portal in a frame of another origin and of another site, its rights, the message of the session's end,
+//! and a refused parent.
 
 use fanfare_tests::{
-    clients::browser::{Manner, Visit},
+    clients::browser::{Front, Manner, Visit},
     patience::until,
     world::World,
 };
@@ -9,6 +10,10 @@ use serde_json::json;
 
 /// The origin that may frame the portal. The driver serves its page.
 const PARENT: &str = "http://127.0.0.1:1111";
+
+/// The site of another company, and a site without permission to frame the portal.
+const SHOP: &str = "https://shop.test";
+const STRANGER: &str = "https://stranger.test";
 
 /// The parent's page with a frame, which keeps the messages of the frame.
 fn parent(link: &str) -> String {
@@ -58,4 +63,62 @@ async fn in_a_frame_of_another_origin() {
     assert!(!frame.contains("Webhooks") && !frame.contains("Open"), "{frame}");
     assert_eq!(told(&other).await, "[]");
     visit.end().await;
+}
+
+/// The text of the page in the frame.
+async fn frame(visit: &Visit) -> String {
+    visit.act("frame", json!({})).await.as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits until the page in the frame has a text.
+async fn frame_has(visit: &Visit, wanted: &str) {
+    until(&format!("{wanted:?} in the frame"), async || frame(visit).await.contains(wanted).then_some(())).await;
+}
+
+async fn a_frame_of_another_site_keeps_its_session(manner: Manner) {
+    let front = Front::open("https").await;
+    let variables = [("FANFARE_PORTAL_ORIGINS", SHOP), ("FANFARE_CONSOLE_URL", &front.origin)];
+    let world = World::of_variables(&variables).await;
+    front.lead_to(&world).await;
+    world.endpoint("a", &["a"]).await;
+    let link = async || {
+        let new = json!({ "name": "Ada", "rights": ["view", "test"] });
+        let url = world.client().post("portal-links", &new).await.data()["url"].as_str().expect("a URL").to_owned();
+        assert!(url.starts_with(&front.origin), "{url}");
+        url
+    };
+    let visit = Visit::at(&front.origin, "portal-site", "", manner).await;
+    visit.act("foreign", json!({ "address": format!("{SHOP}/"), "html": parent(&link().await) })).await;
+    if manner.without_scripts {
+        frame_has(&visit, "The link opens a session once.").await;
+        visit.act("click_in_frame", json!({ "name": "Open" })).await;
+    }
+    frame_has(&visit, "Webhooks").await;
+    let kept = visit.act("partitioned", json!({ "site": SHOP })).await;
+    let session = format!("__Host-fanfare-portal-{}", world.application);
+    assert!(kept.as_array().is_some_and(|kept| kept.contains(&json!(session))), "{kept}");
+
+    visit.act("click_in_frame", json!({ "name": "Webhooks" })).await;
+    frame_has(&visit, "Send test event").await;
+    visit.act("reload_frame", json!({})).await;
+    frame_has(&visit, "Send test event").await;
+    visit.act("click_in_frame", json!({ "name": "Send test event" })).await;
+    frame_has(&visit, "The webhook took the event: it answered 200.").await;
+    assert_eq!(world.receiver.received("a").len(), 1);
+    visit.end().await;
+
+    let other = Visit::at(&front.origin, "portal-stranger", "", manner).await;
+    other.act("foreign", json!({ "address": format!("{STRANGER}/"), "html": parent(&link().await) })).await;
+    let shown = frame(&other).await;
+    assert!(!shown.contains("Webhooks") && !shown.contains("Open"), "{shown}");
+}
+
+#[tokio::test]
+async fn in_a_frame_of_another_site() {
+    a_frame_of_another_site_keeps_its_session(Manner::USUAL).await;
+}
+
+#[tokio::test]
+async fn in_a_frame_of_another_site_without_scripts() {
+    a_frame_of_another_site_keeps_its_session(Manner::WITHOUT_SCRIPTS).await;
 }

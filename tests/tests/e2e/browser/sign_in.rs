@@ -1,7 +1,7 @@
 //! Scenario 1: sign in, a wrong key, and a key that is revoked while signed in.
 
 use fanfare_tests::{
-    clients::browser::{Manner, Visit},
+    clients::browser::{Front, Manner, Visit},
     world::World,
 };
 
@@ -67,4 +67,22 @@ async fn by_link() {
 #[tokio::test]
 async fn by_link_without_scripts() {
     a_link_signs_in(Manner::WITHOUT_SCRIPTS).await;
+}
+
+/// Over plain http, a browser sends no `Sec-Fetch-Site` to a host that is not loopback: only `Origin` tells the site.
+#[tokio::test]
+async fn by_key_over_plain_http() {
+    let front = Front::open("http").await;
+    let world = World::of_variables(&[("FANFARE_CONSOLE_URL", &front.origin)]).await;
+    front.lead_to(&world).await;
+    world.endpoint("a", &["a"]).await;
+    let visit = Visit::at(&front.origin, "plain-http", "", Manner::USUAL).await;
+    visit.open("/console/").await;
+    visit.fill("API key", &world.key).await;
+    visit.follow("Sign in").await;
+    visit.sees("These pages use http").await;
+    visit.open(&format!("/console/{}/webhooks", world.application)).await;
+    visit.follow("Send test event").await;
+    visit.sees("The webhook took the event: it answered 200.").await;
+    visit.end().await;
 }
