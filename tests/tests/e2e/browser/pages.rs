@@ -1,5 +1,8 @@
 //! Each page: accessibility in light and dark, silence of console and policy, keyboard, widths, colours, motion.
 
+mod hostile;
+mod keyboard;
+
 use std::collections::BTreeMap;
 
 use fanfare_domain::access::session::Face;
