@@ -260,7 +260,8 @@
     k: () => move(-1),
     '[': () => history.back(),
     ']': () => press('a[rel=next]'),
-    r: () => press('[data-resend]'),
+    // The key leads to the button: Enter sends.
+    r: () => document.querySelector('[data-resend]')?.focus(),
     l: () => turnLive(!isOn),
     u: turnZone,
     g: () => { awaitsPage = true; setTimeout(() => { awaitsPage = false }, 1500) },

@@ -57,7 +57,8 @@ pub(crate) fn linked(bars: &[LinkedBar], label: &str) -> Mark {
     for (index, LinkedBar { bar, href, label, change }) in bars.iter().enumerate() {
         let x = index * WIDTH;
         let (up, down) = (height(bar.taken, most) * SCALE, (height(bar.failed, most) * SCALE).min(below - SCALE));
-        let (href, label) = (super::marks::escaped(href), super::marks::escaped(label));
+        let label = change.as_ref().map_or_else(|| label.clone(), |change| format!("{label}; changed: {change}"));
+        let (href, label) = (super::marks::escaped(href), super::marks::escaped(&label));
         shapes.push_str(&format!(
             "<a href=\"{href}\" aria-label=\"{label}\"><title>{label}</title><path class=\"hit\" d=\"M{x} 0h{WIDTH}v{all}h-{WIDTH}z\"/>",
             all = above + below

@@ -146,16 +146,20 @@ pub(crate) async fn headers(State((console, face)): State<(Console, Face)>, requ
     if let Ok(policy) = HeaderValue::from_str(&policy) {
         answer.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    let fixed: [(HeaderName, &str); 4] = [
+    let fixed: [(HeaderName, &str); 3] = [
         // With `no-referrer`, browsers send forms of the pages with `Origin: null` (Fetch, "append a request `Origin`
         // header"), and a form over plain http has no `Sec-Fetch-Site`.
         (header::REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
     for (name, value) in fixed {
         answer.insert(name, HeaderValue::from_static(value));
+    }
+    // Over plain http from another machine, browsers ignore the header with an error in the console of each page.
+    if console.settings.is_private() {
+        let name = HeaderName::from_static("cross-origin-opener-policy");
+        answer.insert(name, HeaderValue::from_static("same-origin"));
     }
     answer.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response

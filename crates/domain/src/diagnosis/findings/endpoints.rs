@@ -124,7 +124,7 @@ fn fails(fact: &EndpointFact, now: Timestamp, reader: Reader) -> Finding {
         sentence = format!("{} has failed since {}", fact.host, time(since, now));
     }
     if let Some(cause) = &fact.cause {
-        sentence += &format!(" ({cause})");
+        sentence += &format!(" ({})", cause.replace('_', " "));
     }
     let is_likely = |change: &&ChangeFact| fact.since.is_some_and(|since| may_have_caused(change.at, since));
     let change = fact.change.as_ref().filter(is_likely);
