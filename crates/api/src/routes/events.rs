@@ -4,7 +4,10 @@ pub mod send;
 pub mod why;
 
 use axum::extract::State;
-use fanfare_domain::{event::check_key, ids::EventId};
+use fanfare_domain::{
+    event::check_key,
+    ids::{ApplicationId, EventId},
+};
 use fanfare_store::{DeliveryFilter, Erasure, EventFilter, EventPlace, EventRow};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -120,11 +123,12 @@ pub async fn list(
     authorized: AuthorizedApplication,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Event>, ApiError> {
+    let application = authorized.application;
     let size = page_size(filter.limit)?;
     let key = filter.key.map(|key| check_key("key", key)).transpose()?;
     let only = match key {
         None => None,
-        Some(key) => match api.store.event_place(EventId::from_key(authorized.application, &key)).await? {
+        Some(key) => match api.store.event_place(application, EventId::from_key(application, &key)).await? {
             Some(place) => Some(place),
             None => return Ok(Page::of(Vec::new(), size, |_| String::new())),
         },
@@ -135,11 +139,11 @@ pub async fn list(
         since: filter.since.as_deref().map(|text| timestamp("since", text)).transpose()?,
         until: filter.until.as_deref().map(|text| timestamp("until", text)).transpose()?,
         is_unmatched: filter.unmatched.unwrap_or_default(),
-        before: api.place("before", filter.before.as_deref()).await?,
-        after: api.place("after", filter.after.as_deref()).await?,
+        before: api.place(application, ("before", filter.before.as_deref())).await?,
+        after: api.place(application, ("after", filter.after.as_deref())).await?,
         limit: size.rows(),
     };
-    let page = api.store.events(authorized.application, &filter).await?;
+    let page = api.store.events(application, &filter).await?;
     let passed = page.passed;
     let events: Vec<Event> = page.events.into_iter().map(Event::from).collect();
     let last = events.get(size.items().saturating_sub(1)).map(|event| event.accepted_at);
@@ -151,9 +155,13 @@ pub async fn list(
 
 impl ApiState {
     /// The place of an event named by a query, such as a cursor.
-    async fn place(&self, field: &str, text: Option<&str>) -> Result<Option<EventPlace>, ApiError> {
+    async fn place(
+        &self,
+        application: ApplicationId,
+        (field, text): (&str, Option<&str>),
+    ) -> Result<Option<EventPlace>, ApiError> {
         let Some(text) = text else { return Ok(None) };
-        let place = self.store.event_place(id(field, text)?).await?;
+        let place = self.store.event_place(application, id(field, text)?).await?;
         place.map(Some).ok_or_else(|| ApiError::invalid(field, "must be the id of an event of a previous page"))
     }
 }

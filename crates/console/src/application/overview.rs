@@ -9,7 +9,7 @@ use fanfare_api::{
         parameters::{Path, Query},
     },
     routes::{
-        audit_log,
+        audit_log::{self, Shown},
         deliveries::{
             self,
             counts::{self, Count, CountQuery},
@@ -23,7 +23,7 @@ use fanfare_api::{
         webhooks::{self, health, health::WebhookHealth},
     },
 };
-use fanfare_domain::access::session::Right;
+use fanfare_domain::{access::session::Right, diagnosis::changes::CHANGES};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -42,20 +42,8 @@ use crate::{
 /// Webhooks on the page; the page of webhooks has all.
 const WEBHOOKS: usize = 10;
 
-/// Changes that the chart marks.
-const CHANGES: usize = 20;
-
-/// The operations that a chart marks: they change how webhooks take events.
-const MARKED: [&str; 8] = [
-    "change_webhook",
-    "put_webhook",
-    "enable_webhook",
-    "disable_webhook",
-    "pause_webhook",
-    "rotate_secret",
-    "end_rotation",
-    "change_application",
-];
+/// Entries of the audit log that are searched for changes to mark.
+const MAX_ENTRIES: usize = 100;
 
 /// A number that leads to its rows.
 struct Number {
@@ -194,16 +182,18 @@ async fn first_steps(
 
 /// The chart of the last day: each bar leads to the deliveries of its hour, changes are marked.
 async fn day_chart(console: &Console, place: &Place, stats: &Stats) -> Result<Mark, Fault> {
-    let filter = audit_log::Filter { subject: None, before: None, limit: Some(CHANGES) };
+    let filter = audit_log::Filter { subject: None, before: None, limit: Some(MAX_ENTRIES) };
     let scope = Scope(Some(place.application));
     let changes = audit_log::list(State(console.api.clone()), scope, Query(filter)).await?.data;
+    let is_change =
+        |entry: &Shown| CHANGES.contains(&entry.action.as_str()) && entry.outcome.as_deref() == Some("done");
     let hour = SignedDuration::from_hours(1);
     let bar = |bucket: &StatsBucket| {
         let end = bucket.at.saturating_add(hour).unwrap_or(bucket.at);
         let is_within = |at: Timestamp| at >= bucket.at && at < end;
         let change = changes
             .iter()
-            .find(|change| MARKED.contains(&change.action.as_str()) && is_within(change.at))
+            .find(|change| is_change(change) && is_within(change.at))
             .map(|change| change.action.replace('_', " "));
         LinkedBar {
             bar: Bar { taken: bucket.taken, failed: bucket.failed },

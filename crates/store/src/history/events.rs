@@ -156,9 +156,18 @@ impl Store {
         Ok(EventPage { events: found.map(read).collect(), passed })
     }
 
-    /// Finds the place of an event in lists; `None` if no event has this id.
-    pub async fn event_place(&self, event: EventId) -> Result<Option<EventPlace>, StoreError> {
-        Ok(self.accepted_at(event).await?.map(|accepted_at| EventPlace { accepted_at, event }))
+    /// Finds the place of an event in lists; `None` if the application has no event with this id.
+    pub async fn event_place(
+        &self,
+        application: ApplicationId,
+        event: EventId,
+    ) -> Result<Option<EventPlace>, StoreError> {
+        let accepted_at = match event.accepted_at() {
+            Some(moment) => Some(moment),
+            // Anybody can derive the id of another application's key: the answer must not tell whether the event exists.
+            None => self.event(application, event).await?.map(|event| event.accepted_at),
+        };
+        Ok(accepted_at.map(|accepted_at| EventPlace { accepted_at, event }))
     }
 
     /// Finds an event of an application.

@@ -240,7 +240,7 @@ async fn events(loaded: &Database) {
     let behind = event(FINISHED + 30_000 - 9_999);
     assert_eq!(passed, [EventPlace { accepted_at: behind.accepted_at().expect("a moment"), event: behind }; 3]);
     let store = loaded.another_store();
-    let place = async |i: u32| store.event_place(event(i)).await.expect("a look");
+    let place = async |i: u32| store.event_place(APPLICATION, event(i)).await.expect("a look");
     let ids = async |filter: EventFilter| {
         let page = store.events(APPLICATION, &EventFilter { limit: 51, ..filter }).await.expect("a look");
         assert_eq!(page.passed, None);

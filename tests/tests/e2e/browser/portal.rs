@@ -90,7 +90,7 @@ async fn a_frame_of_another_site_keeps_its_session(manner: Manner) {
     let visit = Visit::at(&front.origin, "portal-site", "", manner).await;
     visit.act("foreign", json!({ "address": format!("{SHOP}/"), "html": parent(&link().await) })).await;
     if manner.without_scripts {
-        frame_has(&visit, "The link opens a session once.").await;
+        frame_has(&visit, "The link opens the pages of").await;
         visit.act("click_in_frame", json!({ "name": "Open" })).await;
     }
     frame_has(&visit, "Webhooks").await;

@@ -66,7 +66,7 @@ async fn sign_ins_links_sign_outs_and_missing_rights_have_entries() {
     assert_eq!(visitor.post("/console/sign-out", &[]).await.status, 303);
     assert_eq!(entry("sign_out", "done").await["subject"], of_session);
 
-    let customer = Visitor::of_portal(&world, &["view"]).await;
+    let customer = Visitor::of_portal(&world, &["resend"]).await;
     let opened = entry("open_link", "done").await;
     assert_eq!((&opened["visitor"], &opened["path"]), (&json!("Ada of Acme"), &json!("/portal/open")));
     let path = format!("/portal/{}/webhooks/{}/test", world.application, endpoint.id);

@@ -195,10 +195,12 @@ async fn a_session_of_the_portal_ends_with_its_creator() {
 #[tokio::test]
 async fn requests_of_a_session_beyond_its_places_are_refused() {
     let world = World::new().await;
-    let endpoint = world.endpoint("own", &["a"]).await;
+    // The usual deadline of an attempt is shorter than the wait for a place.
+    let new = json!({ "url": world.receiver.url("own"), "events": ["a"], "timeout_ms": 60000 });
+    let endpoint = world.client().post("webhooks", &new).await.data()["id"].as_str().expect("an id").to_owned();
     world.receiver.script("own", &[Behaviour::Answer(200, Duration::from_secs(6)); 3]);
     let visitor = Visitor::of_portal(&world, &["test"]).await;
-    let path = format!("/portal/{}/webhooks/{}/test", world.application, endpoint.id);
+    let path = format!("/portal/{}/webhooks/{endpoint}/test", world.application);
     let sent = async || visitor.post(&path, &[("type", "a"), ("data", "{}")]).await;
     let (one, two, three) = tokio::join!(sent(), sent(), async {
         world.receiver.wait_for("own", 2).await;

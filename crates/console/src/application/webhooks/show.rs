@@ -17,7 +17,7 @@ use fanfare_api::{
         },
     },
 };
-use fanfare_domain::{access::session::Right, time::saturating_add};
+use fanfare_domain::{access::session::Right, diagnosis::changes::CHANGES, time::saturating_add};
 use jiff::Timestamp;
 
 use crate::{
@@ -38,9 +38,6 @@ use crate::{
 
 /// Length of a bar of the chart.
 const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
-
-/// Actions of the audit log that change nothing.
-const NO_CHANGES: [&str; 3] = ["test_webhook", "verify_signature", "preview_webhook"];
 
 /// Number of changes on the page.
 const MAX_CHANGES: usize = 5;
@@ -181,10 +178,10 @@ impl Found {
         let (api, scope) = (|| State(subject.console.api.clone()), || Scope(Some(subject.place.application)));
         let of_webhook = StatsQuery { webhook: Some(webhook.clone()), ..StatsQuery::default() };
         let stats = stats::show(api(), scope(), Query(of_webhook)).await?.data;
-        let about = audit_log::Filter { subject: Some(webhook), ..audit_log::Filter::default() };
+        let about = audit_log::Filter { subject: Some(webhook), limit: Some(100), ..audit_log::Filter::default() };
         let entries = audit_log::list(api(), scope(), Query(about)).await?.data;
         let is_change =
-            |entry: &Change| !NO_CHANGES.contains(&entry.action.as_str()) && entry.outcome.as_deref() == Some("done");
+            |entry: &Change| CHANGES.contains(&entry.action.as_str()) && entry.outcome.as_deref() == Some("done");
         let changes = entries.into_iter().filter(is_change).collect();
         Ok(Self { health, backlog, stats, attempts, changes })
     }

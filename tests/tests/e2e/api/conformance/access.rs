@@ -117,6 +117,12 @@ async fn assert_nothing_is_found(other: &CheckedClient, things: &Things) {
     ] {
         assert_eq!(other.get(&path).await.data(), &json!([]), "{path}");
     }
+    // The id of an event is derived from its key: a cursor must not tell whether the other application has the key.
+    assert_refused(
+        "a cursor",
+        &other.get(&format!("/api/v1/events?before={event}")).await,
+        (422, "invalid_field", "before"),
+    );
     for text in [webhook, delivery, event, event_type, &things.application, &things.replay, &things.parked, &things.key]
     {
         let found = other.get(&format!("/api/v1/search?q={text}")).await;

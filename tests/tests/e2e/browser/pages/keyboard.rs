@@ -100,10 +100,11 @@ async fn failed_deliveries_are_sent_again() {
     let (world, _) = world_with_failures().await;
     let mut keyboard = Keyboard::begin(&world, "keyboard-resend").await;
     keyboard.activate(&format!("{FAILED} Failed")).await;
-    // A row, and the resend of its delivery, by shortcuts.
+    // A row, and the button of its delivery's resend, by shortcuts.
     keyboard.visit.press("j").await;
     keyboard.enter().await;
-    keyboard.visit.enter("r").await;
+    keyboard.visit.press("r").await;
+    keyboard.visit.enter("Enter").await;
     keyboard.visit.sees("1 delivery will be sent again").await;
     world.wait_for_deliveries("state=delivered", 1).await;
 

@@ -5,15 +5,12 @@ use fanfare_api::routes::{
     deliveries::attempts::AttemptLog,
     webhooks::{Webhook, backlog::Backlog, health::WebhookHealth},
 };
-use jiff::{SignedDuration, Timestamp};
+use fanfare_domain::diagnosis::changes::may_have_caused;
 
 use crate::{
     application::webhooks::test_send::result::in_words,
     frame::marks::{self, exactly, number},
 };
-
-/// A change counts as a possible cause of failures that began within this time.
-const CAUSE: SignedDuration = SignedDuration::from_mins(15);
 
 /// The facts of a diagnosis.
 pub(crate) struct Facts<'a> {
@@ -38,7 +35,7 @@ pub(crate) fn diagnosis(facts: &Facts<'_>) -> Vec<String> {
     if let Some(since) = facts.health.failing_since {
         let last = last_results(facts.attempts);
         sentences.push(format!("Each attempt has failed since {}{last}.", exactly(&since)));
-        if let Some(change) = facts.changes.iter().find(|change| is_cause(change.at, since)) {
+        if let Some(change) = facts.changes.iter().find(|change| may_have_caused(change.at, since)) {
             let action = change.action.replace('_', " ");
             sentences.push(format!("Changed just before: {action}, at {}.", exactly(&change.at)));
         }
@@ -52,11 +49,6 @@ pub(crate) fn diagnosis(facts: &Facts<'_>) -> Vec<String> {
         ));
     }
     sentences
-}
-
-/// True if the change is shortly before the beginning of the failures, which is known to five minutes.
-fn is_cause(change: Timestamp, since: Timestamp) -> bool {
-    change.duration_until(since).abs() <= CAUSE
 }
 
 /// The result that the last attempts share, for the end of a sentence.
@@ -138,12 +130,5 @@ mod tests {
         assert_eq!(words, "50 deliveries are held. At 5 attempts in a second they take 10.0 s.");
         let words = drain_in_words(1, None, Some(40.0));
         assert_eq!(words, "1 delivery is held. At the present answer time of 40 ms they take at most 40 ms.");
-    }
-
-    #[test]
-    fn a_change_around_the_beginning_may_be_the_cause() {
-        let at = |seconds| Timestamp::from_second(seconds).expect("a time");
-        assert!(is_cause(at(1000), at(1120)) && is_cause(at(1120), at(1000)));
-        assert!(!is_cause(at(1000), at(3000)));
     }
 }
