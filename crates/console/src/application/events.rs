@@ -64,7 +64,7 @@ pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result
     page(&place.visitor, &shown)
 }
 
-/// The command that publishes an event, for a page without events.
+/// The command to publish an event, for a page without events.
 pub(crate) fn publish_command(frame: &Frame) -> String {
     let (api, application) = (&frame.api, frame.application.as_ref().map_or("", |shown| shown.id.as_str()));
     format!(
@@ -92,7 +92,7 @@ struct Shown {
 /// The most webhooks without a delivery on the page.
 const MAX_UNSENT: usize = 20;
 
-/// A webhook that did not get the event.
+/// A webhook without a delivery of the event.
 struct Unsent {
     id: EndpointId,
     title: String,
@@ -100,7 +100,7 @@ struct Unsent {
 }
 
 impl Unsent {
-    /// The first webhooks that the deliveries leave out.
+    /// The first webhooks without a delivery.
     async fn find(console: &Console, place: &Place, deliveries: &[Delivery]) -> Result<Vec<Self>, ApiError> {
         let filter = webhooks::Filter { limit: Some(100), ..webhooks::Filter::default() };
         let known = webhooks::list(State(console.api.clone()), place.authorized(), Query(filter)).await?.data;
@@ -115,7 +115,7 @@ impl Unsent {
     }
 }
 
-/// Shows an event, where it went, and its body.
+/// Shows an event, its deliveries, and its body.
 pub(crate) async fn show(
     State(console): State<Console>,
     place: Place,
