@@ -17,7 +17,7 @@ use crate::{
         authentication::{Administrator, KeyApplication},
         body::{JsonBody, nullable},
         error::{ApiError, ErrorCode, Failures},
-        paging::page_size,
+        paging::Paging,
         parameters::{Path, Query, check_display_name, id},
     },
     state::ApiState,
@@ -118,8 +118,7 @@ pub async fn list(
     _: Administrator,
     Query(filter): Query<ListFilter>,
 ) -> Result<Page<Application>, ApiError> {
-    let size = page_size(filter.limit)?;
-    let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
+    let (before, size) = Paging { before: filter.before, limit: filter.limit }.parse()?;
     filter.name.as_deref().map(|name| check_display_name("name", name)).transpose()?;
     let page = api.store.applications(before, filter.name.as_deref(), size.rows()).await?;
     let applications = page.applications.into_iter().map(Application::from).collect();

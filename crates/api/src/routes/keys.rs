@@ -18,7 +18,7 @@ use crate::{
         authentication::{Administrator, Scope},
         body::{JsonBody, OptionalJsonBody, missing},
         error::{ApiError, ErrorCode, Failures},
-        paging::page_size,
+        paging::Paging,
         parameters::{Path, Query, id},
     },
     routes::webhooks::secrets::overlap,
@@ -164,8 +164,7 @@ pub async fn list(
     Scope(application): Scope,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Shown>, ApiError> {
-    let size = page_size(filter.limit)?;
-    let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
+    let (before, size) = Paging { before: filter.before, limit: filter.limit }.parse()?;
     let rows = api.store.keys(application, before, size.rows()).await?;
     Ok(Page::of(rows.into_iter().map(Shown::from).collect(), size, |key| key.id.to_string()))
 }

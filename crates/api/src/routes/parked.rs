@@ -18,7 +18,7 @@ use crate::{
         authentication::Administrator,
         body::{JsonBody, OptionalJsonBody},
         error::{ApiError, ErrorCode, Failures},
-        paging::page_size,
+        paging::Paging,
         parameters::{Path, Query, check_display_name, id, timestamp},
     },
     state::ApiState,
@@ -99,14 +99,14 @@ pub async fn list(
     _: Administrator,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Parked>, ApiError> {
-    let size = page_size(filter.limit)?;
+    let (before, size) = Paging { before: filter.before, limit: filter.limit }.parse()?;
     check_choice(filter.reason.as_deref(), filter.routing_key.as_deref())?;
     let filter = ParkedFilter {
         ids: None,
         reason: filter.reason,
         routing_key: chosen_key(filter.without_routing_key, filter.routing_key)?,
         since: filter.since.as_deref().map(|text| timestamp("since", text)).transpose()?,
-        before: filter.before.as_deref().map(|text| id("before", text)).transpose()?,
+        before,
         limit: size.rows(),
     };
     let rows = api.store.parked(&filter).await?;

@@ -16,7 +16,7 @@ use crate::{
         answer::{Answer, Page},
         authentication::Scope,
         error::{ApiError, Failures},
-        paging::page_size,
+        paging::Paging,
         parameters::{Path, Query, id},
     },
     state::ApiState,
@@ -88,8 +88,7 @@ pub async fn list(
     Scope(application): Scope,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Shown>, ApiError> {
-    let size = page_size(filter.limit)?;
-    let before = filter.before.as_deref().map(|text| id("before", text)).transpose()?;
+    let (before, size) = Paging { before: filter.before, limit: filter.limit }.parse()?;
     let invalid = || ApiError::invalid("pages", "must be console or portal");
     let face = filter.pages.as_deref().map(|text| Face::parse(text).ok_or_else(invalid)).transpose()?;
     let rows = api.store.sessions(application, face, before, size.rows()).await?;

@@ -26,7 +26,7 @@ use crate::{
         authentication::AuthorizedApplication,
         body::JsonBody,
         error::{ApiError, Failures},
-        paging::{PageSize, page_size},
+        paging::{PageSize, Paging},
         parameters::{Path, Query, check_display_name, id},
     },
     routes::webhooks::settings::{Change, New},
@@ -171,7 +171,7 @@ pub struct Filter {
 impl Filter {
     /// The filter of the store, and the size of the page.
     pub(crate) fn parse(self) -> Result<(EndpointFilter, PageSize), ApiError> {
-        let size = page_size(self.limit)?;
+        let (before, size) = Paging { before: self.before, limit: self.limit }.parse()?;
         self.contains.as_deref().map(|text| check_display_name("contains", text)).transpose()?;
         let status = |text: &str| {
             EndpointStatus::parse(text)
@@ -180,7 +180,7 @@ impl Filter {
         let filter = EndpointFilter {
             status: self.state.as_deref().map(status).transpose()?,
             contains: self.contains,
-            before: self.before.as_deref().map(|text| id("before", text)).transpose()?,
+            before,
             limit: size.rows(),
         };
         Ok((filter, size))

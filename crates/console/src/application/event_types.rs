@@ -11,7 +11,7 @@ use fanfare_api::{
     },
     routes::{
         event_types::{self, DescribedType},
-        webhooks::{self, Webhook},
+        webhooks::Webhook,
     },
 };
 use fanfare_domain::{
@@ -82,16 +82,12 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    /// The newest webhooks.
-    async fn newest(console: &Console, place: &Place) -> Result<Vec<Self>, ApiError> {
-        let filter = webhooks::Filter { limit: Some(100), ..webhooks::Filter::default() };
-        let found = webhooks::list(State(console.api.clone()), place.authorized(), Query(filter)).await?.data;
-        let subscriber = |webhook: Webhook| Self {
+    fn new(webhook: &Webhook) -> Self {
+        Self {
             id: webhook.id,
             title: title(webhook.name.as_deref(), &webhook.url),
             wants: webhook.events.iter().filter_map(|text| Subscription::parse(text).ok()).collect(),
-        };
-        Ok(found.into_iter().map(subscriber).collect())
+        }
     }
 }
 
@@ -119,7 +115,7 @@ pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result
     let before = Fields::of_address(&place.visitor.address).given("before").map(str::to_owned);
     let paging = PageQuery { before, limit: Some(100) };
     let found = event_types::list(State(console.api.clone()), place.authorized(), Query(paging)).await?;
-    let webhooks = Subscriber::newest(&console, &place).await?;
+    let webhooks: Vec<Subscriber> = place.webhooks(&console).await?.iter().map(Subscriber::new).collect();
     let shown = List {
         frame: place.frame("Event types").call("/event-types"),
         next: found.next.map(|before| crate::frame::form::with_parameter(&place.visitor.address, "before", &before)),

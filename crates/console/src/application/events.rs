@@ -10,7 +10,7 @@ use fanfare_api::{
     routes::{
         deliveries::Delivery,
         events::{self, Event, EventDetail},
-        webhooks::{self, Webhook},
+        webhooks::Webhook,
     },
 };
 use fanfare_domain::{access::session::Right, ids::EndpointId};
@@ -102,8 +102,7 @@ struct Unsent {
 impl Unsent {
     /// The first webhooks without a delivery.
     async fn find(console: &Console, place: &Place, deliveries: &[Delivery]) -> Result<Vec<Self>, ApiError> {
-        let filter = webhooks::Filter { limit: Some(100), ..webhooks::Filter::default() };
-        let known = webhooks::list(State(console.api.clone()), place.authorized(), Query(filter)).await?.data;
+        let known = place.webhooks(console).await?;
         let has = |webhook: &Webhook| deliveries.iter().any(|delivery| delivery.webhook == webhook.id);
         let unsent = known.into_iter().filter(|webhook| !has(webhook)).take(MAX_UNSENT);
         let shown = unsent.map(|webhook| Self {

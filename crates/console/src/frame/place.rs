@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 
 use axum::{
-    extract::{FromRequestParts, Path},
+    extract::{FromRequestParts, Path, State},
     http::request::Parts,
 };
 use fanfare_api::{
-    http::{authentication::AuthorizedApplication, error::ApiError},
-    routes::event_types::{self, DescribedType},
+    http::{authentication::AuthorizedApplication, error::ApiError, parameters::Query},
+    routes::{
+        event_types::{self, DescribedType},
+        webhooks::{self, Webhook},
+    },
 };
 use fanfare_domain::{access::session::Right, ids::ApplicationId};
 use serde::Serialize;
@@ -39,6 +42,12 @@ impl Place {
     /// All described event types.
     pub(crate) async fn event_types(&self, console: &Console) -> Result<Vec<DescribedType>, ApiError> {
         event_types::all(&console.api, &self.authorized()).await
+    }
+
+    /// The newest webhooks, at most 100.
+    pub(crate) async fn webhooks(&self, console: &Console) -> Result<Vec<Webhook>, ApiError> {
+        let filter = webhooks::Filter { limit: Some(100), ..webhooks::Filter::default() };
+        Ok(webhooks::list(State(console.api.clone()), self.authorized(), Query(filter)).await?.data)
     }
 
     /// The frame of a page.

@@ -127,8 +127,8 @@ pub(super) async fn revoke(
     if fields.value("end").trim() != shown.end {
         let message = format!("type {}, the last four letters of the key", shown.end);
         let error = ApiError::new(ErrorCode::InvalidField, message).at("end");
-        let status = error.status();
-        return page_with(status, &visitor, &Revoke { fields: fields.refused(error), ..shown });
+        let refused = Revoke { fields: fields.refused(error), ..shown };
+        return page_with(refused.fields.status(), &visitor, &refused);
     }
     let (api, id) = (console.api.clone(), key.clone());
     let work = async move { keys::revoke(State(api), administrator, Path(id)).await.map(|answer| answer.data) };

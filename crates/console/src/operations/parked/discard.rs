@@ -17,7 +17,7 @@ use crate::{
         fault::Fault,
         form::Fields,
         marks::{self, filters},
-        respond::{back_to, page, page_with},
+        respond::{back_to, page_with},
     },
     operations::parked::show::detail,
     session::visitor::Visitor,
@@ -38,8 +38,13 @@ pub(super) async fn ask(
     Path(parked): Path<String>,
 ) -> Result<Response, Fault> {
     visitor.require(Right::Operate)?;
-    let of = detail(&console, &visitor, &parked).await?;
-    page(&visitor, &Ask { frame: Frame::new(&visitor, "Discard a message"), of, fields: Fields::default() })
+    question(&console, &visitor, &parked, Fields::default()).await
+}
+
+async fn question(console: &Console, visitor: &Visitor, parked: &str, fields: Fields) -> Result<Response, Fault> {
+    let of = detail(console, visitor, parked).await?;
+    let shown = Ask { frame: Frame::new(visitor, "Discard a message"), of, fields };
+    page_with(shown.fields.status(), visitor, &shown)
 }
 
 /// Discards a message.
@@ -52,10 +57,8 @@ pub(super) async fn discard(
     let administrator = visitor.administrator()?;
     let fields = Fields::of_body(&body);
     if fields.value("word").trim() != "discard" {
-        let of = detail(&console, &visitor, &parked).await?;
         let error = ApiError::invalid("word", "must be: discard");
-        let (status, fields) = (error.status(), fields.refused(error));
-        return page_with(status, &visitor, &Ask { frame: Frame::new(&visitor, "Discard a message"), of, fields });
+        return question(&console, &visitor, &parked, fields.refused(error)).await;
     }
     let api = console.api.clone();
     let work = async move { parked::discard(State(api), administrator, Path(parked)).await.map(|answer| answer.data) };
