@@ -7,7 +7,7 @@ use crate::{
     rows::{
         console, growth,
         isolation::{beside, dead, failing},
-        latency, lists, locks, outages, rates, raw, retries, slow, storage, throughput, way_back,
+        latency, lists, locks, outages, rates, raw, retries, rollups, slow, storage, throughput, way_back,
     },
     scene::machine::Machine,
 };
@@ -53,6 +53,7 @@ pub(crate) const MEASUREMENTS: &[Measurement] = measurements! {
     "endpoints", growth::endpoints, "100,000 endpoints of 10,000 applications";
     "lists", lists::measure, "lists of the API over 200,000 deliveries (long: 10,000,000)";
     "console", console::measure, "pages over 1,000,000 deliveries of 30 days (long: 10,000,000)";
+    "rollups", rollups::measure, "throughput with and without the console's rollups and indexes";
     "dropped-day", locks::dropped_day, "a day of 500,000 deliveries and attempts (long: 20,000,000) is dropped";
     "held-select", locks::held_select, "a SELECT stays open for a minute (long: an hour)";
 };

@@ -10,6 +10,7 @@ pub(crate) mod outages;
 pub(crate) mod rates;
 pub(crate) mod raw;
 pub(crate) mod retries;
+pub(crate) mod rollups;
 pub(crate) mod slow;
 pub(crate) mod storage;
 pub(crate) mod throughput;
