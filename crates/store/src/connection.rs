@@ -3,6 +3,7 @@
 pub(crate) mod clock;
 pub(crate) mod dialler;
 pub(crate) mod error;
+pub(crate) mod kept_plan;
 pub(crate) mod keyring;
 pub(crate) mod store;
 pub(crate) mod tls;

@@ -50,7 +50,8 @@ impl Store {
         let (least, below) = (filter.since.map_or(Uuid::nil(), first), filter.until.map_or(Uuid::max(), first));
         let endpoint = filter.endpoint.map(|id| id.0);
         let parameters: [&(dyn ToSql + Sync); 5] = [&application.0, &least, &below, &endpoint, &(MAX_COUNTED + 1)];
-        let row = self.connection().await?.query_one(&statement(filter.endpoint.is_some()), &parameters).await?;
+        let rows = self.query_by_kept_plan(&statement(filter.endpoint.is_some()), &parameters).await?;
+        let row = rows.first().ok_or_else(|| StoreError::corrupt("deliveries", "no row of counts"))?;
         let states = [State::Sending, State::Scheduled, State::Queued, State::Held, State::Failed, State::Skipped];
         let count = |state: State| {
             let counted: i64 = row.get(state.as_str());

@@ -83,7 +83,6 @@ impl Store {
         most: usize,
     ) -> Result<HashMap<EndpointId, EndpointHealth>, StoreError> {
         let ids: Vec<Uuid> = endpoints.iter().map(|endpoint| endpoint.0).collect();
-        let connection = self.connection().await?;
         let statement = format!(
             "SELECT e.id, failing.since AS failing_since, q.count AS queued, b.reason, b.since, b.failures, b.next_probe,
                     f.id AS delivery, f.event_id, f.reason AS failure, f.finished_at
@@ -97,10 +96,10 @@ impl Store {
             failing_since("$2")
         );
         let oldest = saturating_sub(self.now(), KEPT);
-        let rows = connection.query(&statement, &[&ids, &oldest, &row_count(most)]).await?;
+        let rows = self.query_by_kept_plan(&statement, &[&ids, &oldest, &row_count(most)]).await?;
         let mut found: HashMap<EndpointId, EndpointHealth> =
             rows.iter().map(|row| (EndpointId(row.get("id")), read(row))).collect();
-        add_details(&connection, application, &rows, &mut found).await?;
+        add_details(&self.connection().await?, application, &rows, &mut found).await?;
         let since = floor(saturating_sub(self.now(), HOUR * (HOURS - 1)), HOUR);
         let statement = format!(
             "SELECT subject, at, taken::bigint, ({FAILED})::bigint AS failed FROM rollups_hourly
@@ -109,7 +108,7 @@ impl Store {
              SELECT subject, date_bin('1 hour', at, 'epoch'), sum(taken), sum({FAILED}) FROM rollups
              WHERE subject = ANY ($1) AND at >= greatest($2, (SELECT hourly FROM rollup_marks)) GROUP BY 1, 2"
         );
-        for row in connection.query(&statement, &[&ids, &since]).await? {
+        for row in self.query_by_kept_plan(&statement, &[&ids, &since]).await? {
             let health = found.entry(EndpointId(row.get(0))).or_default();
             let count = |column| row.get::<_, i64>(column).unsigned_abs();
             health.hours.insert(row.get(1), (count(2), count(3)));

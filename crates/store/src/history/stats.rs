@@ -74,7 +74,7 @@ impl Store {
                 fine("greatest($2, (SELECT hourly FROM rollup_marks))", "date_bin('1 hour', at, 'epoch')")
             ),
         };
-        let rows = self.connection().await?.query(&statement, &[&subject.id(), &since, &until]).await?;
+        let rows = self.query_by_kept_plan(&statement, &[&subject.id(), &since, &until]).await?;
         let mut steps: BTreeMap<Timestamp, Counts> = BTreeMap::new();
         for row in &rows {
             steps.entry(row.get("step")).or_default().add(&counts(row));

@@ -14,7 +14,11 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, configuration::endpoints, connection::store::row_count};
+use crate::{
+    Store, StoreError,
+    configuration::endpoints,
+    connection::{kept_plan, store::row_count},
+};
 
 /// A webhook with the facts about an event, deleted webhooks included.
 #[derive(Debug, Clone)]
@@ -100,15 +104,12 @@ impl Store {
         let deliveries: Vec<Uuid> = webhooks.iter().map(|id| DeliveryId::derive(accepted_at, event, *id).0).collect();
         let first = AuditId::new(accepted_at.checked_sub(BEFORE).unwrap_or(accepted_at), [0; 10]);
         let mut connection = self.connection().await?;
-        let transaction = connection
-            .build_transaction()
-            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await?;
+        let transaction = kept_plan::begin(&mut connection).await?;
         let line = transaction.query_one("SELECT line <= $1 FROM retention", &[&accepted_at]).await?;
-        let rows = transaction.query(WEBHOOKS, &[&application.0, &endpoints, &deliveries]).await?;
-        let attempts = transaction.query(ATTEMPTS, &[&application.0, &deliveries, &row_count(MAX_ATTEMPTS)]).await?;
+        let webhooks = transaction.prepare_cached(WEBHOOKS).await?;
+        let rows = transaction.query(&webhooks, &[&application.0, &endpoints, &deliveries]).await?;
+        let attempts = transaction.prepare_cached(ATTEMPTS).await?;
+        let attempts = transaction.query(&attempts, &[&application.0, &deliveries, &row_count(MAX_ATTEMPTS)]).await?;
         let (entries, most) = (row_count(MAX_ENTRIES), row_count(MAX_CHANGES));
         let changes = transaction.query(CHANGES, &[&application.0, &first.0, &entries, &most]).await?;
         transaction.commit().await?;

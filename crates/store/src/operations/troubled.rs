@@ -90,7 +90,7 @@ ORDER BY least(failing.since, b.since), p.id",
         let recent = first_id(saturating_sub(now, CAUSE_DAYS));
         let (oldest, newest) = (saturating_sub(now, KEPT), saturating_sub(now, NEWEST));
         let parameters: [&(dyn ToSql + Sync); 5] = [&application, &MAX_LISTED, &recent, &oldest, &newest];
-        let rows = self.connection().await?.query(&statement, &parameters).await?;
+        let rows = self.query_by_kept_plan(&statement, &parameters).await?;
         let mut endpoints: Vec<TroubledEndpoint> = rows.iter().map(read).collect();
         let mut changes = self.changes_before(&endpoints).await?;
         for endpoint in &mut endpoints {
