@@ -62,10 +62,16 @@ pub struct Delivery {
     pub accepted_at: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
+    /// The time of the last mail to an owner that reported a failure of the delivery.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub mailed_at: Option<Timestamp>,
+    /// The address of this mail.
+    pub mailed_to: Option<String>,
 }
 
 impl From<DeliveryRow> for Delivery {
     fn from(row: DeliveryRow) -> Self {
+        let (mailed_at, mailed_to) = row.mailed.unzip();
         Self {
             id: row.id,
             event: row.event,
@@ -81,6 +87,8 @@ impl From<DeliveryRow> for Delivery {
             next_attempt_at: row.due_at.filter(|_| row.state == DeliveryState::Scheduled),
             accepted_at: row.accepted_at,
             finished_at: row.finished_at,
+            mailed_at,
+            mailed_to,
         }
     }
 }

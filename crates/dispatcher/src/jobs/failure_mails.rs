@@ -111,16 +111,17 @@ impl FailureMails {
         }
         let FailureDigest { subject, text } = FailureDigest::new(&notices);
         let sent = mailer.send(connection, Mail { recipient: address.to_owned(), subject, text, id }).await;
-        let (result, is_settled) = match sent {
-            Ok(()) => ("sent", true),
-            Err(SendError::Recipient(_)) => ("refused", true),
-            Err(SendError::Mail(_)) => ("failed", false),
+        // `None` for a mail that a later mail repeats.
+        let (result, are_reported) = match sent {
+            Ok(()) => ("sent", Some(true)),
+            Err(SendError::Recipient(_)) => ("refused", Some(false)),
+            Err(SendError::Mail(_)) => ("failed", None),
             Err(SendError::Server(cause)) => return Ok(Err(cause)),
         };
         metrics::counter!(metric::MAILS, "result" => result).increment(1);
         log(&notices, &sent);
-        if is_settled {
-            let settle = || store.settle_notices(address, &notices.notified);
+        if let Some(are_reported) = are_reported {
+            let settle = || store.settle_notices(address, &notices.notified, are_reported);
             let settling = self.database.retry_until_available("settling notices", settle);
             // A stopping process does not wait for the database. The price is a second mail about the same failures.
             if let Some(settled) = stop.run_until_cancelled(settling).await {

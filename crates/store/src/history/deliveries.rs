@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     Store, StoreError,
-    connection::store::row_count,
+    connection::{kept_plan, store::row_count},
     history::{
         attempts::{AttemptRow, SELECT_ATTEMPTS, read_attempt},
         delivery_pages::{FINISHED, OPEN, detailed, list_statement, max_walked},
@@ -62,6 +62,12 @@ impl DeliveryFilter {
     /// True if no index serves the filter: a page looks through a bounded number of deliveries.
     pub fn is_search(&self) -> bool {
         max_walked(self).is_some()
+    }
+
+    /// True if the statement has one of few texts, so that each connection may keep the plan. A search takes so long that
+    /// its planning is a small part.
+    fn has_kept_plan(&self) -> bool {
+        self.states.len() <= 1 && max_walked(self).is_none() && self.ids.is_none()
     }
 
     /// Least and greatest id of a match. `accepted_at` is the acceptance of `event`.
@@ -131,6 +137,8 @@ pub struct DeliveryRow {
     pub attempts: u32,
     /// Status of the last response.
     pub response_status: Option<i32>,
+    /// The last mail to an owner that reported a failure of the delivery: time and address.
+    pub mailed: Option<(Timestamp, String)>,
     /// True if `body` lacks the values of redacted members.
     pub is_redacted: bool,
     /// Body as sent; `None` for a long body in a list.
@@ -175,7 +183,12 @@ impl Store {
             &text,
             &bytes,
         ];
-        let rows = self.connection().await?.query(&list_statement(filter), &parameters).await?;
+        let statement = list_statement(filter);
+        let rows = if filter.has_kept_plan() {
+            self.query_by_kept_plan(&statement, &parameters).await?
+        } else {
+            self.connection().await?.query(&statement, &parameters).await?
+        };
         let passed = rows.first().and_then(|row| row.get::<_, Option<Uuid>>("passed")).map(DeliveryId);
         let found = rows.iter().filter(|row| row.get::<_, Option<Uuid>>("id").is_some());
         Ok(DeliveryPage { deliveries: found.map(read).collect::<Result<_, _>>()?, passed })
@@ -189,12 +202,7 @@ impl Store {
     ) -> Result<Option<(DeliveryRow, Vec<AttemptRow>)>, StoreError> {
         let mut connection = self.connection().await?;
         // One snapshot for both statements, so that the delivery counts exactly the attempts returned.
-        let transaction = connection
-            .build_transaction()
-            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await?;
+        let transaction = kept_plan::begin(&mut connection).await?;
         let page = format!(
             "SELECT {FINISHED} FROM deliveries d WHERE d.application_id = $1 AND d.id = $2
              UNION ALL
@@ -202,8 +210,10 @@ impl Store {
              ORDER BY is_open DESC LIMIT 1"
         );
         let statement = format!("WITH page AS MATERIALIZED ({page}), {} SELECT * FROM detailed", detailed(SHOWN_BODY));
+        let statement = transaction.prepare_cached(&statement).await?;
         let Some(row) = transaction.query_opt(&statement, &[&application.0, &id.0]).await? else { return Ok(None) };
-        let attempts = transaction.query(SELECT_ATTEMPTS, &[&application.0, &id.0]).await?;
+        let statement = transaction.prepare_cached(SELECT_ATTEMPTS).await?;
+        let attempts = transaction.query(&statement, &[&application.0, &id.0]).await?;
         transaction.commit().await?;
         Ok(Some((read(&row)?, attempts.iter().map(read_attempt).collect())))
     }
@@ -228,6 +238,7 @@ fn read(row: &Row) -> Result<DeliveryRow, StoreError> {
         finished_at: row.get("finished_at"),
         attempts: u32::try_from(row.get::<_, i32>("attempts")).unwrap_or_default(),
         response_status: row.get("response_status"),
+        mailed: row.get::<_, Option<Timestamp>>("mailed_at").zip(row.get("mailed_to")),
         is_redacted: row.get("is_redacted"),
         body: row.get("body"),
     })

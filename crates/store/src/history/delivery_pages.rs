@@ -22,12 +22,13 @@ pub(crate) const MAX_TEXT: usize = 8_192;
 /// Columns of a finished delivery on a page.
 pub(super) const FINISHED: &str = "d.id, d.event_id, d.endpoint_id, d.state, d.reason, d.attempt, d.failures, \
      NULL::timestamptz AS due_at, d.finished_at, d.attempt AS attempts, d.status, \
-     d.started_at IS NOT NULL AS is_inline, false AS is_open, false AS finished_once";
+     d.started_at IS NOT NULL AS is_inline, false AS is_open, false AS finished_once, d.mailed_at, d.mailed_to";
 
 /// Columns of an open delivery, in the order of [`FINISHED`].
 pub(super) const OPEN: &str = "o.id, o.event_id, o.endpoint_id, o.state, o.reason, o.attempt, o.failures, o.due_at, \
      NULL::timestamptz AS finished_at, o.attempt - (o.state <> 'sending')::int AS attempts, \
-     NULL::int AS status, false AS is_inline, true AS is_open, o.finished_once";
+     NULL::int AS status, false AS is_inline, true AS is_open, o.finished_once, \
+     NULL::timestamptz AS mailed_at, NULL::text AS mailed_to";
 
 /// Paused endpoints of application $1.
 const PAUSED_ENDPOINTS: &str =
@@ -258,7 +259,7 @@ pub(super) fn detailed(body: &str) -> String {
          SELECT page.id, page.event_id, coalesce(e.type, '') AS type, page.endpoint_id, p.url, p.name, page.reason, page.attempt,
                 CASE WHEN page.state = 'queued' AND p.status = 'paused' AND p.deleted_at IS NULL THEN 'held'
                      ELSE page.state END AS state,
-                page.failures, page.due_at, page.finished_at, page.attempts, e.body,
+                page.failures, page.due_at, page.finished_at, page.attempts, page.mailed_at, page.mailed_to, e.body,
                 coalesce(e.is_redacted, false) AS is_redacted,
                 CASE WHEN last.attempt IS NOT NULL THEN last.status ELSE coalesce(page.status, once.status) END
                     AS response_status

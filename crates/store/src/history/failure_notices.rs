@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use fanfare_domain::ids::{ApplicationId, DeliveryId, EndpointId, EventId};
 use jiff::Timestamp;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use crate::{
@@ -214,23 +214,36 @@ impl Store {
         Ok(self.connection().await?.execute(statement, &[&address, &milliseconds(interval)]).await? == 1)
     }
 
-    /// Deletes the notices in `notified`, which a mail reported or no mail can report. May be repeated.
+    /// Deletes the notices in `notified`. A mail reported them, and the deliveries tell so, or no mail can report them.
+    /// May be repeated.
     ///
     /// # Errors
     /// After any error the deletion may have committed.
-    pub async fn settle_notices(&self, address: &str, notified: &[Notice]) -> Result<(), StoreError> {
+    pub async fn settle_notices(
+        &self,
+        address: &str,
+        notified: &[Notice],
+        are_reported: bool,
+    ) -> Result<(), StoreError> {
         let endpoints: Vec<Uuid> = notified.iter().map(|notice| notice.endpoint.0).collect();
         let deliveries: Vec<Uuid> = notified.iter().map(|notice| notice.delivery.0).collect();
+        let applications: Vec<Uuid> = notified.iter().map(|notice| notice.application.0).collect();
         let statement = "WITH settled AS (
                              DELETE FROM failure_notices n
                              USING unnest($1::uuid[], $2::uuid[], $4::timestamptz[]) AS t(endpoint_id, delivery_id, failed_at)
                              WHERE n.endpoint_id = t.endpoint_id AND n.delivery_id = t.delivery_id
                                -- A delivery that has failed again meanwhile is reported again.
                                AND n.failed_at <= t.failed_at
+                         ), reported AS (
+                             UPDATE deliveries d SET mailed_at = now(), mailed_to = $3
+                             FROM unnest($5::uuid[], $2::uuid[]) AS t(application_id, delivery_id)
+                             WHERE $6 AND d.application_id = t.application_id AND d.id = t.delivery_id
                          )
                          UPDATE mailed SET last_at = now() WHERE address = $3";
         let failed: Vec<Timestamp> = notified.iter().map(|notice| notice.failed_at).collect();
-        self.writer().await?.execute(statement, &[&endpoints, &deliveries, &address, &failed]).await?;
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&endpoints, &deliveries, &address, &failed, &applications, &are_reported];
+        self.writer().await?.execute(statement, &parameters).await?;
         Ok(())
     }
 

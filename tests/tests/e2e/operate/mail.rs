@@ -243,6 +243,9 @@ async fn an_owner_gets_one_mail_with_failures_answers_and_the_next_step() {
     assert!(!mail.text.contains(&fine.id), "{}", mail.text);
 
     wait_for_notices(&world, 0).await;
+    let reported = world.client().get(&format!("deliveries/{delivery}")).await.data().clone();
+    assert_eq!(reported["mailed_to"], OWNER);
+    assert!(reported["mailed_at"].as_str() >= reported["finished_at"].as_str(), "{reported}");
     // No further mail may come.
     sleep(A_LOOK).await;
     assert_eq!(server.mails().len(), 1);

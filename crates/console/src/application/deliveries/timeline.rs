@@ -31,7 +31,7 @@ pub(crate) struct Detail {
 }
 
 /// The points, in order. `shows_details` is false for a session that may not see requests and answers.
-pub(crate) fn points(delivery: &Delivery, attempts: Vec<Attempt>, shows_details: bool) -> Vec<Point> {
+pub(crate) fn points(delivery: &Delivery, attempts: Vec<Attempt>, shows_details: bool, is_portal: bool) -> Vec<Point> {
     let mut left = MAX_ANSWERS;
     let accepted =
         Point { class: "", at: delivery.accepted_at, sentence: "The event was accepted.".into(), detail: None };
@@ -53,6 +53,15 @@ pub(crate) fn points(delivery: &Delivery, attempts: Vec<Attempt>, shows_details:
     }
     if let Some(at) = delivery.finished_at {
         points.push(end(delivery, at));
+    }
+    if let Some(at) = delivery.mailed_at {
+        // The address may be the application's own, which customers do not read.
+        let address = delivery.mailed_to.as_deref().filter(|_| !is_portal);
+        let sentence = match address {
+            Some(address) => format!("A mail to {address} reported the failure."),
+            None => "A mail reported the failure.".to_owned(),
+        };
+        points.push(Point { class: "", at, sentence, detail: None });
     }
     points
 }
