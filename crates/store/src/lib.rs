@@ -31,7 +31,7 @@ pub use connection::{
 pub use directory::snapshot::{Directory, Snapshot};
 pub use history::{
     attempts::{AttemptFilter, AttemptRow, LoggedAttempt},
-    audit::{AuditEntry, AuditOutcome, AuditPage, NewAuditEntry},
+    audit::{AuditEntry, AuditFilter, AuditOutcome, AuditPage, NewAuditEntry},
     deliveries::{DeliveryFilter, DeliveryPage, DeliveryRow},
     delivery_counts::{CountFilter, MAX_COUNTED, StateCount},
     events::{EventFilter, EventPage, EventPlace, EventRow, RecentTypes},

@@ -1,8 +1,11 @@
 //! `/api/v1/audit-log`: the entries of the audit log.
 
 use axum::extract::State;
-use fanfare_domain::ids::{ApplicationId, AuditId, KeyId};
-use fanfare_store::{AuditEntry, NewAuditEntry};
+use fanfare_domain::{
+    diagnosis::changes::CHANGES,
+    ids::{ApplicationId, AuditId, KeyId},
+};
+use fanfare_store::{AuditEntry, AuditFilter, AuditOutcome, NewAuditEntry};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -12,9 +15,9 @@ use crate::{
     http::{
         answer::Page,
         authentication::Scope,
-        error::{ApiError, ErrorCode, Failures},
+        error::{ApiError, Failures},
         paging::Paging,
-        parameters::{APPLICATION, Query},
+        parameters::{Query, check_display_name, timestamp},
     },
     state::ApiState,
 };
@@ -61,22 +64,42 @@ impl From<AuditEntry> for Shown {
     }
 }
 
-/// Selects entries.
+/// Selects entries. An entry must meet all conditions.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
-    /// Only entries about the thing with this id, such as a webhook. Requires an application.
+    /// Only entries about the object with this id, such as a webhook.
     pub subject: Option<String>,
+    /// Only entries of this action, or of one of several actions separated by commas.
+    pub action: Option<String>,
+    /// Only entries with this outcome: `done`, `refused` or `failed`.
+    pub outcome: Option<String>,
+    /// Only entries from this time on.
+    pub since: Option<String>,
     /// The `next` of the previous page.
     pub before: Option<String>,
     /// 1 to 100. Default: 50.
     pub limit: Option<usize>,
 }
 
+impl Filter {
+    /// Selects changes that may explain a failure, about an object or all, since a moment.
+    pub fn of_changes(subject: Option<String>, since: Option<Timestamp>) -> Self {
+        Self {
+            subject,
+            action: Some(CHANGES.join(",")),
+            outcome: Some(AuditOutcome::Done.as_str().to_owned()),
+            since: since.map(|since| since.to_string()),
+            before: None,
+            limit: Some(100),
+        }
+    }
+}
+
 /// Lists the audit log, newest first: entries of the key's application; with an admin key, of all applications, or of
-/// the application in the query. A page of a list by subject searches at most 1,000 entries: the page may have few
-/// entries or none, and still a `next`.
+/// the application in the query. A list by `subject`, `action` or `outcome` is a search: a page looks through at most
+/// 1,000 entries. The page may have few entries or none, and still a `next`.
 #[utoipa::path(get, path = "/audit-log", operation_id = "list_audit_log", tag = "audit log",
     params(Filter), responses((status = 200, body = Page<Shown>), Failures))]
 pub async fn list(
@@ -84,21 +107,41 @@ pub async fn list(
     Scope(application): Scope,
     Query(filter): Query<Filter>,
 ) -> Result<Page<Shown>, ApiError> {
-    let Filter { subject, before, limit } = filter;
+    let Filter { subject, action, outcome, since, before, limit } = filter;
     let (before, size) = Paging { before, limit }.parse()?;
-    if let Some(subject) = subject {
-        let message = "`subject` requires an application: name it by ?application=app_…";
-        let missing = || ApiError::new(ErrorCode::MissingApplication, message).at(APPLICATION);
-        if !is_id(&subject) {
-            return Err(ApiError::invalid("subject", "must be an id, such as wh_01h455vb4pex5vsknk084sn02q"));
-        }
-        let application = application.ok_or_else(missing)?;
-        let page = api.store.audit_log_of(application, &subject, before, size.rows()).await?;
-        let entries = page.entries.into_iter().map(Shown::from).collect();
-        return Ok(Page::of(entries, size, |entry| entry.id.to_string()).or_next(page.passed.map(|id| id.to_string())));
+    if subject.as_deref().is_some_and(|subject| !is_id(subject)) {
+        return Err(ApiError::invalid("subject", "must be an id, such as wh_01h455vb4pex5vsknk084sn02q"));
     }
-    let entries = api.store.audit_log(application, before, size.rows()).await?;
-    Ok(Page::of(entries.into_iter().map(Shown::from).collect(), size, |entry| entry.id.to_string()))
+    let filter = AuditFilter {
+        application,
+        subject,
+        actions: action.as_deref().map(actions).transpose()?.unwrap_or_default(),
+        outcome: outcome.as_deref().map(audit_outcome).transpose()?,
+        since: since.as_deref().map(|text| timestamp("since", text)).transpose()?,
+        before,
+        limit: size.rows(),
+    };
+    let page = api.store.audit_log(&filter).await?;
+    let entries = page.entries.into_iter().map(Shown::from).collect();
+    Ok(Page::of(entries, size, |entry| entry.id.to_string()).or_next(page.passed.map(|id| id.to_string())))
+}
+
+/// The maximum number of actions in a list.
+const MAX_ACTIONS: usize = 50;
+
+fn actions(text: &str) -> Result<Vec<String>, ApiError> {
+    let actions: Vec<String> = text.split(',').map(|action| action.trim().to_owned()).collect();
+    actions.iter().try_for_each(|action| check_display_name("action", action))?;
+    if actions.len() > MAX_ACTIONS {
+        return Err(ApiError::invalid("action", format!("must have at most {MAX_ACTIONS} actions")));
+    }
+    Ok(actions)
+}
+
+fn audit_outcome(text: &str) -> Result<AuditOutcome, ApiError> {
+    let known = AuditOutcome::ALL.into_iter().find(|outcome| outcome.as_str() == text);
+    let words = AuditOutcome::ALL.map(AuditOutcome::as_str).join(", ");
+    known.ok_or_else(|| ApiError::invalid("outcome", format!("must be one of {words}")))
 }
 
 /// True for a text in the form of an id: a search for another text would match by chance.

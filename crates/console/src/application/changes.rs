@@ -13,7 +13,7 @@ use crate::{
         Frame,
         changes::list::{Change, Reader, rows},
         fault::Fault,
-        form,
+        form::{self, Fields},
         marks::{self, filters},
         place::Place,
         respond::page,
@@ -26,7 +26,7 @@ struct Changes {
     frame: Frame,
     changes: Vec<Change>,
     shows_application: bool,
-    has_filter: bool,
+    filter: Fields,
     /// The id of the only object whose changes are shown.
     subject: Option<String>,
     next: Option<String>,
@@ -48,7 +48,7 @@ pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result
         frame: place.frame("Changes").live().call(form::call("/audit-log", address)),
         changes: rows(&console.api, reader, found.data).await?,
         shows_application: false,
-        has_filter: subject.is_some(),
+        filter: Fields::of_address(address),
         subject,
         next: found.next.map(|before| form::with_parameter(address, "before", &before)),
     };

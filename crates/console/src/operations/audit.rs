@@ -3,11 +3,14 @@
 use askama::Template;
 use axum::{extract::State, response::Response};
 use fanfare_api::{
-    http::{authentication::Scope, error::ApiError, parameters::Query},
+    http::{
+        authentication::Scope,
+        error::ApiError,
+        parameters::{Query, id},
+    },
     routes::{audit_log, search::names::names},
 };
 use fanfare_domain::{access::session::Face, ids::ApplicationId};
-use serde::Deserialize;
 
 use crate::{
     Console,
@@ -15,21 +18,12 @@ use crate::{
         Frame,
         changes::list::{Change, Reader, rows},
         fault::Fault,
-        form,
+        form::{self, Fields},
         marks::{self, filters},
         respond::page,
     },
     session::visitor::Visitor,
 };
-
-/// The address of the page.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Asked {
-    application: Option<ApplicationId>,
-    before: Option<String>,
-    limit: Option<usize>,
-}
 
 #[derive(Template)]
 #[template(path = "operations/audit.html")]
@@ -37,7 +31,7 @@ struct Changes {
     frame: Frame,
     changes: Vec<Change>,
     shows_application: bool,
-    has_filter: bool,
+    filter: Fields,
     /// Name and id of the chosen application.
     chosen: Option<(String, String)>,
     next: Option<String>,
@@ -46,19 +40,16 @@ struct Changes {
 /// Lists who changed what, newest first.
 pub(crate) async fn list(State(console): State<Console>, visitor: Visitor) -> Result<Response, Fault> {
     visitor.administrator()?;
-    let Asked { application, before, limit } = form::query(&visitor.address)?;
-    let paging = audit_log::Filter { subject: None, before, limit };
-    let found = audit_log::list(State(console.api.clone()), Scope(application), Query(paging)).await?;
+    let fields = Fields::of_address(&visitor.address);
+    let application = fields.given("application").map(|text| id("application", text)).transpose()?;
+    let filter = form::query_besides(&visitor.address, &["application"])?;
+    let found = audit_log::list(State(console.api.clone()), Scope(application), Query(filter)).await?;
     let reader = Reader { face: Face::Console, is_administrator: true, application: None };
-    let call = match application {
-        Some(id) => format!("/audit-log?application={id}"),
-        None => "/audit-log".to_owned(),
-    };
     let shown = Changes {
-        frame: Frame::new(&visitor, "Changes").live().call(call),
+        frame: Frame::new(&visitor, "Changes").live().call(form::call("/audit-log", &visitor.address)),
         changes: rows(&console.api, reader, found.data).await?,
         shows_application: application.is_none(),
-        has_filter: application.is_some(),
+        filter: fields,
         chosen: chosen(&console, application).await?,
         next: found.next.map(|before| form::with_parameter(&visitor.address, "before", &before)),
     };

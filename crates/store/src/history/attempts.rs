@@ -9,13 +9,15 @@ use std::{fmt, str::FromStr};
 
 use fanfare_domain::{
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
-    time::to_milliseconds,
+    time::{saturating_sub, to_milliseconds},
 };
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use crate::{Store, StoreError, connection::store::row_count, history::events::LISTED_BODY};
+use crate::{
+    Store, StoreError, connection::store::row_count, history::events::LISTED_BODY, pipeline::record::INLINE_WITHIN,
+};
 
 /// An attempt of a delivery.
 #[derive(Debug, Clone)]
@@ -108,6 +110,12 @@ pub struct AttemptFilter {
     pub endpoint: Option<EndpointId>,
     /// Attempts of this event.
     pub event: Option<EventId>,
+    /// Attempts that started at or after this time.
+    pub since: Option<Timestamp>,
+    /// Attempts that started before this time.
+    pub until: Option<Timestamp>,
+    /// No attempts of test events, as in the rollups.
+    pub without_tests: bool,
     /// Last attempt of the previous page.
     pub before: Option<AttemptPlace>,
     /// Size of the page.
@@ -147,7 +155,13 @@ impl Store {
             let (first, last) = DeliveryId::bounds(accepted_at);
             (least, greatest) = (first.0, last.0);
         }
-        let inline_greatest = filter.before.map_or(greatest, |place| greatest.min(last_inline(place)));
+        let since = filter.since.unwrap_or_default().max(Timestamp::UNIX_EPOCH);
+        let until = filter.until.unwrap_or(Timestamp::MAX);
+        // An inline success starts soon after its acceptance: the bounds spare the other partitions.
+        let inline_least =
+            filter.since.map_or(least, |since| least.max(DeliveryId::bounds(saturating_sub(since, INLINE_WITHIN)).0.0));
+        let inline_greatest = filter.until.map_or(greatest, |until| greatest.min(DeliveryId::bounds(until).1.0));
+        let inline_greatest = filter.before.map_or(inline_greatest, |place| inline_greatest.min(last_inline(place)));
         let before = filter.before.unwrap_or(AttemptPlace {
             at: Timestamp::MAX,
             delivery: DeliveryId(Uuid::max()),
@@ -155,7 +169,7 @@ impl Store {
         });
         let (before_delivery, before_attempt) = (before.delivery.0, before.attempt.cast_signed());
         let (endpoint, event) = (filter.endpoint.map(|id| id.0), filter.event.map(|id| id.0));
-        let parameters: [&(dyn ToSql + Sync); 10] = [
+        let parameters: [&(dyn ToSql + Sync); 13] = [
             &application.0,
             &endpoint,
             &event,
@@ -166,9 +180,12 @@ impl Store {
             &before_delivery,
             &before_attempt,
             &row_count(filter.limit),
+            &inline_least,
+            &since,
+            &until,
         ];
-        let statement = log_statement(filter);
-        let rows = self.connection().await?.query(&statement, &parameters).await?;
+        // A plan for all parameters would walk all deliveries of a day without inline successes.
+        let rows = self.connection().await?.query(&log_statement(filter), &parameters).await?;
         Ok(rows.iter().map(read_logged).collect())
     }
 
@@ -190,7 +207,7 @@ impl Store {
         );
         let statement = with_details(&rows, "started_at");
         let parameters: [&(dyn ToSql + Sync); 4] = [&application.0, &endpoint.0, &row_count(limit), &LOOK_BACK];
-        let rows = self.connection().await?.query(&statement, &parameters).await?;
+        let rows = self.query_by_kept_plan(&statement, &parameters).await?;
         Ok(rows.iter().map(read_logged).collect())
     }
 }
@@ -211,7 +228,7 @@ fn last_inline(place: AttemptPlace) -> Uuid {
 }
 
 /// Statement of the log. Parameters: application, endpoint, event, least and greatest id, greatest id of an inline
-/// success, place (three), limit.
+/// success, place (three), limit, least id of an inline success, first and last start.
 fn log_statement(filter: &AttemptFilter) -> String {
     let behind = "a.started_at <= $7 AND (a.started_at, a.delivery_id, a.attempt) < ($7, $8, $9)";
     let newest = "ORDER BY a.started_at DESC, a.delivery_id DESC, a.attempt DESC LIMIT $10";
@@ -224,7 +241,11 @@ fn log_statement(filter: &AttemptFilter) -> String {
         };
         format!("{scope} AND ($3::uuid IS NULL OR {table}.event_id = $3)")
     };
-    let of_attempts = format!("{} AND a.delivery_id BETWEEN $4 AND $5", conditions("a"));
+    let tests = if filter.without_tests { "AND NOT a.is_test" } else { "" };
+    let of_attempts = format!(
+        "{} AND a.delivery_id BETWEEN $4 AND $5 AND a.started_at >= $12 AND a.started_at < $13 {tests}",
+        conditions("a")
+    );
     let logged = match filter.event {
         // The few attempts of one event are found by the ids of its deliveries, and sorted afterwards.
         Some(_) => format!(
@@ -241,7 +262,12 @@ fn log_statement(filter: &AttemptFilter) -> String {
              ORDER BY at DESC, delivery_id DESC, attempt DESC LIMIT $10
          )",
         inline(
-            &format!("{} AND d.id BETWEEN greatest($4, {}) AND $6", conditions("d"), floor("$10", "interval '0'")),
+            &format!(
+                "{} AND d.id BETWEEN greatest($11, {}) AND $6
+                 AND coalesce(d.started_at >= $12 AND d.started_at < $13, false)",
+                conditions("d"),
+                floor("$10", "interval '0'")
+            ),
             "$10"
         )
     );

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
-use fanfare_domain::ids::{ApplicationId, AuditId, KeyId};
+use fanfare_domain::{
+    ids::{ApplicationId, AuditId, KeyId},
+    time::saturating_sub,
+};
 use jiff::{SignedDuration, Timestamp};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use crate::{Store, StoreError, connection::store::row_count};
@@ -43,7 +46,11 @@ pub enum AuditOutcome {
 }
 
 impl AuditOutcome {
-    fn as_str(self) -> &'static str {
+    /// All outcomes.
+    pub const ALL: [Self; 3] = [Self::Done, Self::Refused, Self::Failed];
+
+    /// Name in the database and the API.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Refused => "refused",
@@ -65,10 +72,39 @@ pub struct AuditEntry {
     pub outcome: Option<String>,
 }
 
-/// Maximum of entries about other things that a page about one thing may pass.
+/// Selects entries of the audit log.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    /// Entries of this application.
+    pub application: Option<ApplicationId>,
+    /// Entries about the object with this id. A refused change has no subject, but a path with the subject.
+    pub subject: Option<String>,
+    /// Entries of these operations and commands; all without one.
+    pub actions: Vec<String>,
+    /// Entries with this outcome.
+    pub outcome: Option<AuditOutcome>,
+    /// Entries from this moment on.
+    pub since: Option<Timestamp>,
+    /// Entries older than this entry.
+    pub before: Option<AuditId>,
+    /// Size of the page.
+    pub limit: usize,
+}
+
+impl AuditFilter {
+    /// True for a filter without an index.
+    fn is_search(&self) -> bool {
+        self.subject.is_some() || !self.actions.is_empty() || self.outcome.is_some()
+    }
+}
+
+/// Longest time from the request, with which the id of an entry begins, to the entry's `at`.
+const BEFORE_ENTRY: Duration = Duration::from_secs(60);
+
+/// Maximum of entries that a page of a search walks.
 const MAX_WALKED: usize = 1_000;
 
-/// A page of entries about one thing.
+/// A page of entries.
 #[derive(Debug, Clone)]
 pub struct AuditPage {
     /// Entries, newest first.
@@ -110,49 +146,34 @@ impl Store {
         Ok(())
     }
 
-    /// Lists the audit log, newest first: one page of entries older than `before`, of `application` if given.
-    pub async fn audit_log(
-        &self,
-        application: Option<ApplicationId>,
-        before: Option<AuditId>,
-        limit: usize,
-    ) -> Result<Vec<AuditEntry>, StoreError> {
-        let statement =
-            "SELECT id, at, application_id, key_id, visitor, origin, action, path, request, subject, outcome
-                         FROM audit_log
-                         WHERE ($1::uuid IS NULL OR application_id = $1) AND ($2::uuid IS NULL OR id < $2)
-                         ORDER BY id DESC LIMIT $3";
-        let (application, before) = (application.map(|id| id.0), before.map(|id| id.0));
-        let rows = self.connection().await?.query(statement, &[&application, &before, &row_count(limit)]).await?;
-        Ok(rows.iter().map(read).collect())
-    }
-
-    /// Lists the entries of `application` about `subject`, newest first: one page of entries older than `before`. A
-    /// refused change has no subject, but a path with the subject.
-    pub async fn audit_log_of(
-        &self,
-        application: ApplicationId,
-        subject: &str,
-        before: Option<AuditId>,
-        limit: usize,
-    ) -> Result<AuditPage, StoreError> {
+    /// Lists the audit log, newest first.
+    pub async fn audit_log(&self, filter: &AuditFilter) -> Result<AuditPage, StoreError> {
         let statement = "WITH walked AS MATERIALIZED (
                              SELECT id, at, application_id, key_id, visitor, origin, action, path, request, subject,
                                     outcome
-                             FROM audit_log WHERE application_id = $1 AND ($2::uuid IS NULL OR id < $2)
-                             ORDER BY id DESC LIMIT $3
+                             FROM audit_log
+                             WHERE ($1::uuid IS NULL OR application_id = $1) AND id < $2 AND id >= $3 AND at >= $9
+                             ORDER BY id DESC LIMIT $4
                          ), passed AS (SELECT count(*) AS number, min(id::text)::uuid AS last FROM walked)
                          SELECT page.*, passed.number, passed.last
                          FROM passed LEFT JOIN LATERAL (
                              SELECT * FROM walked
-                             WHERE position($4 IN subject) > 0 OR position($4 IN path) > 0
-                             ORDER BY id DESC LIMIT $5
+                             WHERE ($5::text IS NULL OR position($5 IN subject) > 0 OR position($5 IN path) > 0)
+                               AND (cardinality($6::text[]) = 0 OR action = ANY($6))
+                               AND ($7::text IS NULL OR outcome = $7)
+                             ORDER BY id DESC LIMIT $8
                          ) page ON true ORDER BY page.id DESC";
-        let before = before.map(|id| id.0);
-        let (most, limit) = (row_count(MAX_WALKED), row_count(limit));
-        let rows =
-            self.connection().await?.query(statement, &[&application.0, &before, &most, &subject, &limit]).await?;
-        let passed = rows.first().filter(|row| row.get::<_, i64>("number") == most);
+        let AuditFilter { application, subject, actions, outcome, since, before, limit } = filter;
+        let application = application.map(|id| id.0);
+        let before = before.map_or(Uuid::max(), |id| id.0);
+        let first = since.map_or(Uuid::nil(), |since| AuditId::new(saturating_sub(since, BEFORE_ENTRY), [0; 10]).0);
+        let since = since.unwrap_or(Timestamp::UNIX_EPOCH);
+        let walked = row_count(if filter.is_search() { MAX_WALKED } else { *limit });
+        let outcome = outcome.map(AuditOutcome::as_str);
+        let parameters: [&(dyn ToSql + Sync); 9] =
+            [&application, &before, &first, &walked, subject, actions, &outcome, &row_count(*limit), &since];
+        let rows = self.connection().await?.query(statement, &parameters).await?;
+        let passed = rows.first().filter(|row| filter.is_search() && row.get::<_, i64>("number") == walked);
         Ok(AuditPage {
             passed: passed.and_then(|row| row.get::<_, Option<Uuid>>("last")).map(AuditId),
             entries: rows.iter().filter(|row| row.get::<_, Option<Uuid>>("id").is_some()).map(read).collect(),
@@ -162,8 +183,8 @@ impl Store {
     /// Deletes up to `limit` entries older than `age`, which must be at least 90 days. Returns the number of deleted
     /// entries.
     pub async fn drop_audit_entries(&self, age: Duration, limit: usize) -> Result<u64, StoreError> {
-        // By the sorted ids, which begin with the time of the request. A minute more, since that time precedes `at`.
-        let age = SignedDuration::try_from(age + Duration::from_secs(60)).unwrap_or(SignedDuration::MAX);
+        // By the sorted ids.
+        let age = SignedDuration::try_from(age + BEFORE_ENTRY).unwrap_or(SignedDuration::MAX);
         let first = AuditId::new(self.now().checked_sub(age).unwrap_or(Timestamp::UNIX_EPOCH), [0; 10]);
         let statement = "DELETE FROM audit_log WHERE id IN (
                              SELECT id FROM audit_log WHERE id < $1 ORDER BY id LIMIT $2

@@ -175,7 +175,7 @@ async fn attempts(loaded: &Database) {
     for (name, endpoint, event) in
         [("all", None, None), ("one endpoint's", Some(OTHER), None), ("one event's", None, Some(event(10)))]
     {
-        let mut filter = AttemptFilter { endpoint, event, before: None, limit: 40 };
+        let mut filter = AttemptFilter { endpoint, event, limit: 40, ..AttemptFilter::default() };
         let mut seen = Vec::new();
         for _ in 0..5 {
             let (rows, buffers) = measured(loaded, async |store| store.attempt_log(APPLICATION, &filter).await).await;
@@ -210,7 +210,7 @@ async fn attempts_of_slow_receivers(loaded: &Database) {
         )
         .await;
     loaded.run("VACUUM ANALYZE deliveries, attempts").await;
-    let filter = AttemptFilter { endpoint: Some(HEALTHY), event: None, before: None, limit: 100 };
+    let filter = AttemptFilter { endpoint: Some(HEALTHY), limit: 100, ..AttemptFilter::default() };
     let (log, of_log) = measured(loaded, async |store| store.attempt_log(APPLICATION, &filter).await).await;
     let (last, of_last) = measured(loaded, async |store| store.last_attempts(APPLICATION, HEALTHY, 100).await).await;
     println!("attempts without an inline success: {of_log} buffers; the last: {of_last} buffers");

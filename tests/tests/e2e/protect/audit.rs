@@ -108,6 +108,37 @@ async fn each_application_reads_its_own_and_an_administrator_all() {
     assert_eq!(other.get(&format!("audit-log?application={}", world.application)).await.status, 403);
 }
 
+#[tokio::test]
+async fn entries_are_found_by_action_outcome_object_and_time() {
+    let world = World::new().await;
+    let webhooks = [world.endpoint("a", &["a"]).await.id, world.endpoint("b", &["b"]).await.id];
+    for webhook in &webhooks {
+        world.client().post(&format!("webhooks/{webhook}/pause"), &Value::Null).await.data();
+        assert_eq!(world.client().patch(&format!("webhooks/{webhook}"), &json!({ "name": 1 })).await.status, 422);
+    }
+    let all = entries(world.client()).await;
+    let expect = async |query: &str, is_expected: &dyn Fn(&Value) -> bool| {
+        let found = world.client().get(&format!("audit-log?{query}")).await.data().clone();
+        let expected: Vec<&Value> = all.iter().filter(|entry| is_expected(entry)).collect();
+        assert!(!expected.is_empty() && expected.len() < all.len(), "{query} tests nothing");
+        assert_eq!(found.as_array().expect("a list").iter().collect::<Vec<_>>(), expected, "{query}");
+    };
+    expect("action=pause_webhook", &|entry| entry["action"] == "pause_webhook").await;
+    expect("action=pause_webhook,change_webhook&outcome=refused", &|entry| entry["outcome"] == "refused").await;
+    let about = |entry: &Value| entry.to_string().contains(&webhooks[0]);
+    expect(&format!("subject={}", webhooks[0]), &about).await;
+    let done = |entry: &Value| about(entry) && entry["outcome"] == "done";
+    expect(&format!("subject={}&outcome=done", webhooks[0]), &done).await;
+    let since = all[1]["at"].as_str().expect("a time").to_owned();
+    expect(&format!("since={since}"), &|entry| entry["at"].as_str() >= Some(since.as_str())).await;
+    for (query, field) in
+        [("outcome=lost", "outcome"), ("action=%00", "action"), ("since=today", "since"), ("subject=x", "subject")]
+    {
+        let refused = world.client().get(&format!("audit-log?{query}")).await;
+        assert_eq!((refused.status, refused.field()), (422, field), "{query}");
+    }
+}
+
 /// A client cannot hide the outcome of a request by closing the connection early.
 #[tokio::test]
 async fn a_request_of_a_disconnected_client_is_logged_with_its_outcome() {
