@@ -1,6 +1,7 @@
 //! The pages of one application, in the console and in the portal.
 
 mod changes;
+mod day;
 mod deliveries;
 mod event_types;
 mod events;
@@ -23,6 +24,7 @@ pub(crate) fn routes() -> Routes<Console> {
         .route("/changes", get(changes::list))
         .route("/search", get(search::show))
         .route("/settings", get(settings::form).post(settings::save))
+        .route("/attempts", get(deliveries::attempts::list))
         .route("/deliveries", get(deliveries::list))
         .route("/deliveries/resend", get(deliveries::ask_many).post(deliveries::resend_many))
         .route("/deliveries/{delivery}", get(deliveries::show))
@@ -39,6 +41,7 @@ pub(crate) fn routes() -> Routes<Console> {
         .route("/why", get(why::show))
         .route("/event-types", get(event_types::list))
         .route("/event-types/describe", get(event_types::ask).post(event_types::describe))
+        .route("/event-types/{name}/publish", post(event_types::publish))
         .route("/event-types/{name}/remove", post(event_types::remove))
         .route("/events/{event}/erase", get(events::ask_erasure).post(events::erase))
         .route("/portal", get(portal::show).post(portal::create))

@@ -15,13 +15,13 @@ pub(crate) struct Asset {
     pub(crate) address: String,
     name: String,
     kind: &'static str,
-    content: &'static [u8],
+    content: String,
 }
 
 macro_rules! asset {
     ($name:ident, $file:literal, $kind:literal) => {
         pub(crate) static $name: LazyLock<Asset> =
-            LazyLock::new(|| Asset::new($file, $kind, include_bytes!(concat!("assets/", $file))));
+            LazyLock::new(|| Asset::new($file, $kind, include_str!(concat!("assets/", $file))));
     };
 }
 
@@ -30,8 +30,9 @@ asset!(SCRIPT, "console.js", "text/javascript; charset=utf-8");
 asset!(ICON, "icon.svg", "image/svg+xml");
 
 impl Asset {
-    fn new(file: &'static str, kind: &'static str, content: &'static [u8]) -> Self {
-        let digest: String = Sha256::digest(content).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    fn new(file: &'static str, kind: &'static str, source: &str) -> Self {
+        let content = served(source);
+        let digest: String = Sha256::digest(&content).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let name = format!("{digest}-{file}");
         Self { address: format!("/assets/{name}"), name, kind, content }
     }
@@ -43,5 +44,30 @@ pub(crate) async fn serve(Path(name): Path<String>) -> Response {
     let Some(asset) = known else { return StatusCode::NOT_FOUND.into_response() };
     let kept = HeaderValue::from_static("public, max-age=31536000, immutable");
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(asset.kind)), (header::CACHE_CONTROL, kept)];
-    (headers, asset.content).into_response()
+    (headers, asset.content.as_str()).into_response()
+}
+
+/// The source without indentation and lines of comment.
+fn served(source: &str) -> String {
+    let lines = source.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn style_and_script_are_small() {
+        let sizes = [&*STYLE, &*SCRIPT, &*ICON].map(|asset| asset.content.len());
+        assert!(sizes[0] <= 16_000 && sizes[1] <= 12_000 && sizes[2] <= 2_000, "{sizes:?}");
+    }
+
+    #[test]
+    fn comments_are_not_served() {
+        assert_eq!(
+            served("'use strict'\n{\n  // A comment.\n\n  const a = 'b' // c\n}\n"),
+            "'use strict'\n{\nconst a = 'b' // c\n}\n"
+        );
+    }
 }

@@ -8,9 +8,7 @@ use fanfare_domain::{
     endpoint::secret::SigningSecret,
     ids::{EndpointId, SecretId},
 };
-use fanfare_store::{
-    AttemptFilter, EndpointFilter, EndpointRow, EndpointSettings, EndpointUpsert, NewEndpoint, Upserted,
-};
+use fanfare_store::{EndpointFilter, EndpointRow, EndpointSettings, EndpointUpsert, NewEndpoint, Upserted};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,7 +25,10 @@ use crate::{
         paging::{PageQuery, page_size},
         parameters::{Query, id},
     },
-    routes::{deliveries::attempts::AttemptLog, webhooks::settings::Change},
+    routes::{
+        deliveries::attempts::{self, AttemptLog},
+        webhooks::settings::Change,
+    },
     state::{ApiState, applications::ApplicationRules},
 };
 
@@ -263,19 +264,9 @@ pub(crate) async fn logs(
     authorized: AuthorizedApplication,
     Query(filter): Query<LogFilter>,
 ) -> Result<Page<AttemptLog>, ApiError> {
-    let size = page_size(filter.limit)?;
-    let filter = AttemptFilter {
-        endpoint: filter.config.as_deref().map(|text| id("config", text)).transpose()?,
-        event: filter.event.as_deref().map(|text| id("event", text)).transpose()?,
-        before: filter
-            .before
-            .as_deref()
-            .map(str::parse)
-            .transpose()
-            .map_err(|fault| ApiError::invalid("before", fault))?,
-        limit: size.rows(),
-    };
-    let rows = api.store.attempt_log(authorized.application, &filter).await?;
-    let logs = rows.into_iter().map(AttemptLog::new).collect();
-    Ok(Page::of(logs, size, |log: &AttemptLog| log.place.clone()))
+    let LogFilter { config, event, before, limit } = filter;
+    let webhook: Option<EndpointId> = config.as_deref().map(|text| id("config", text)).transpose()?;
+    let webhook = webhook.map(|webhook| webhook.to_string());
+    let filter = attempts::LogFilter { webhook, event, before, limit, ..attempts::LogFilter::default() };
+    attempts::log(State(api), authorized, Query(filter)).await
 }

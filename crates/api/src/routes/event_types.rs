@@ -2,15 +2,19 @@
 //! types.
 
 use axum::extract::State;
+use fanfare_broker::{PublishError, encode_event};
 use fanfare_domain::{
     event::{
-        EventType,
+        Event, EventType,
         catalogue::{Catalogue, EMPTY_SAMPLE, EventTypeDescription},
     },
+    ids::EventId,
     json,
 };
+use fanfare_service::trace_of;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
+use tracing::Span;
 use utoipa::ToSchema;
 
 use crate::{
@@ -142,6 +146,56 @@ pub async fn create(
         return Err(ApiError::invalid("name", format!("is beyond the {MAX_OWN} own event types: remove a type")));
     }
     Ok(Created(DescribedType::new(&described, "application")))
+}
+
+/// The published sample of an event type.
+#[derive(Serialize, ToSchema)]
+pub struct PublishedSample {
+    /// The id of the event.
+    #[schema(value_type = String, example = "evt_01h455vb4pex5vsknk084sn02q")]
+    pub event: EventId,
+}
+
+/// Publishes the sample of a described event type as a real event, to all webhooks that want the type. For a single
+/// webhook, send a test event.
+#[utoipa::path(post, path = "/event-types/{name}/publish", operation_id = "publish_sample", tag = "event types",
+    params(("name" = String, Path)), responses((status = 200, body = Answer<PublishedSample>), Failures))]
+pub async fn publish(
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
+    Path(name): Path<String>,
+) -> Result<Answer<PublishedSample>, ApiError> {
+    let id = authorized.application;
+    let described = show(State(api.clone()), authorized, Path(name)).await?.data;
+    let sample = described.sample.map_or_else(|| EMPTY_SAMPLE.to_owned(), |sample| sample.get().to_owned());
+    let event_type = EventType::parse(&described.name).map_err(|fault| ApiError::from(fault).at("name"))?;
+    let missing = || ApiError::not_found("application", "no application has this id");
+    let application = api.directory.application(id).ok_or_else(missing)?;
+    application.check_type(&event_type)?;
+    let body = format!("{{\"type\":{},\"data\":{sample}}}", Value::from(event_type.as_str()));
+    let event = Event {
+        id: EventId::new(application.id, api.directory.now(), rand::random()),
+        application: application.id,
+        event_type,
+        key: None,
+        data: sample,
+        occurred_at: None,
+        trace: trace_of(&Span::current()),
+    };
+    let message = encode_event(&api.topology, &event, application.version, body.as_bytes());
+    api.publisher.publish(message).await.map_err(not_published)?;
+    Ok(Answer::of(PublishedSample { event: event.id }))
+}
+
+fn not_published(error: PublishError) -> ApiError {
+    let (code, message) = match error {
+        PublishError::Unavailable => (ErrorCode::BrokerUnavailable, "the broker is unavailable: publish again later"),
+        PublishError::Refused => (ErrorCode::BrokerRefused, "the broker refused the event: publish again later"),
+        PublishError::Unknown => {
+            (ErrorCode::OutcomeUnknown, "the event may be accepted: look at the events before you publish again")
+        }
+    };
+    ApiError::new(code, message).retry_after(5)
 }
 
 /// Result of the removal of an event type.

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The highest count of held deliveries.
-const MAX_COUNTED: usize = 10_000;
+pub const MAX_COUNTED: usize = 10_000;
 
 /// A webhook.
 // `id`, `url`, `events` and `secret` come first, in the order of Ploints' documentation.

@@ -1,5 +1,6 @@
 //! The delivery log, a delivery with its timeline, and the resend of one or many.
 
+pub(crate) mod attempts;
 mod request;
 mod resend;
 mod timeline;
@@ -57,11 +58,13 @@ struct Log {
     next: Option<String>,
     /// Address of the page that resends the deliveries of this filter.
     resend: String,
+    /// The query of the list, percent-encoded: the page of a delivery finds the neighbours in the list.
+    list: String,
 }
 
 impl Log {
     fn is_filtered(&self) -> bool {
-        FILTERS.iter().any(|name| self.filter.given(name).is_some())
+        self.filter.gives_any(&FILTERS)
     }
 
     /// True if a resend of exactly the shown set makes sense.
@@ -106,15 +109,17 @@ pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result
     let found = deliveries::list(State(console.api), place.authorized(), Query(filter)).await?;
     let mut frame = place.frame("Delivery log").call(form::call("/deliveries", address));
     // A search looks through thousands of deliveries: it is repeated when asked for only.
-    if !SEARCHED.iter().any(|name| Fields::of_address(address).given(name).is_some()) {
+    if !Fields::of_address(address).gives_any(&SEARCHED) {
         frame = frame.live();
     }
+    let query = address.split_once('?').map_or("", |(_, query)| query);
     let shown = Log {
         frame,
         filter: Fields::of_address(address),
         searched_until: found.searched_until,
         next: found.next.map(|before| with_parameter(address, "before", &before)),
-        resend: form::call(&format!("{}/deliveries/resend", place.base), address),
+        list: url::form_urlencoded::byte_serialize(query.as_bytes()).collect(),
+        resend: with_parameter(&form::call(&format!("{}/deliveries/resend", place.base), address), "before", ""),
         deliveries: found.data,
     };
     page(&place.visitor, &shown)
@@ -171,7 +176,7 @@ pub(crate) async fn show(
     let shown = Shown {
         frame: place.frame("Delivery").live().call(call),
         key: event.key.filter(|_| place.visitor.may(Right::Keys)),
-        points: timeline::points(&delivery, attempts, shows_bodies),
+        points: timeline::points(&delivery, attempts, shows_bodies, place.visitor.is_of_portal()),
         body: (shows_bodies && !is_erased).then(|| BodyView::new(&body, address).of_delivery(&path, may_sign)),
         is_erased,
         delivery,

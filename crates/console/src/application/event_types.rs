@@ -215,3 +215,16 @@ pub(crate) async fn remove(
     place.change(&console, Right::Operate, ("remove_event_type", Value::Null), work).await?;
     Ok(back_to(format!("{}/event-types?done=removed", place.base)))
 }
+
+/// Publishes the sample of a type as a real event.
+pub(crate) async fn publish(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+) -> Result<Response, Fault> {
+    let (api, authorized) = (console.api.clone(), place.authorized());
+    let work =
+        async move { event_types::publish(State(api), authorized, Path(named.name)).await.map(|done| done.data) };
+    place.change(&console, Right::Operate, ("publish_sample", Value::Null), work).await?;
+    Ok(back_to(format!("{}/events?done=published", place.base)))
+}

@@ -44,7 +44,7 @@ struct Events {
 
 impl Events {
     fn is_filtered(&self) -> bool {
-        ["type", "key", "since", "until", "unmatched"].iter().any(|name| self.filter.given(name).is_some())
+        self.filter.gives_any(&["type", "key", "since", "until", "unmatched"])
     }
 }
 

@@ -9,7 +9,6 @@ use fanfare_api::{
         parameters::{Path, Query},
     },
     routes::{
-        audit_log::{self, Shown},
         deliveries::{
             self,
             counts::{self, Count, CountQuery},
@@ -23,15 +22,14 @@ use fanfare_api::{
         webhooks::{self, health, health::WebhookHealth},
     },
 };
-use fanfare_domain::{access::session::Right, diagnosis::changes::CHANGES};
-use jiff::{SignedDuration, Timestamp};
+use fanfare_domain::access::session::Right;
 
 use crate::{
     Console,
-    application::events::publish_command,
+    application::{day, events::publish_command},
     frame::{
         Frame,
-        chart::{self, Bar, LinkedBar},
+        chart::{self, Bar},
         fault::Fault,
         marks::{self, Mark, filters},
         place::Place,
@@ -41,9 +39,6 @@ use crate::{
 
 /// Webhooks on the page; the page of webhooks has all.
 const WEBHOOKS: usize = 10;
-
-/// Entries of the audit log that are searched for changes to mark.
-const MAX_ENTRIES: usize = 100;
 
 /// A number that leads to its rows.
 struct Number {
@@ -65,9 +60,7 @@ struct Overview {
     frame: Frame,
     findings: Vec<FindingView>,
     chart: Mark,
-    buckets: Vec<StatsBucket>,
-    total: StatsBucket,
-    counted_until: Timestamp,
+    stats: Stats,
     numbers: Vec<Number>,
     webhooks: Vec<WebhookHealth>,
     has_more: bool,
@@ -78,8 +71,8 @@ struct Overview {
 impl Overview {
     /// The share of attempts that webhooks took.
     fn share(&self) -> Option<String> {
-        let all = self.total.taken + self.total.failed;
-        (all > 0).then(|| share(self.total.taken, all))
+        let all = self.stats.total.taken + self.stats.total.failed;
+        (all > 0).then(|| day::share(self.stats.total.taken, all))
     }
 
     /// The page about the finding, and the link's text.
@@ -96,16 +89,19 @@ impl Overview {
         chart::sparkline(&bars, &format!("last 24 hours: {taken} taken, {failed} failed"))
     }
 
-    /// Time of a bucket, as its row of the table.
     fn hour(&self, bucket: &StatsBucket) -> String {
-        marks::exactly(&bucket.at)[..16].to_owned()
+        day::hour(bucket)
     }
-}
 
-/// A share in percent with one decimal, never rounded up to 100.
-fn share(part: u64, all: u64) -> String {
-    let tenths = u128::from(part) * 1000 / u128::from(all.max(1));
-    format!("{}.{} %", tenths / 10, tenths % 10)
+    fn attempts(&self, bucket: &StatsBucket) -> String {
+        day::attempts(&self.frame.base, None, &self.stats, bucket)
+    }
+
+    /// The address of the events of the day without a webhook.
+    fn unmatched(&self) -> String {
+        let Stats { since, counted_until, .. } = self.stats;
+        format!("{}/events?unmatched=true&since={since}&until={counted_until}", self.frame.base)
+    }
 }
 
 /// Shows the page.
@@ -127,16 +123,15 @@ pub(crate) async fn show(State(console): State<Console>, place: Place) -> Result
         number("Failed", &counted.failed, "failed"),
         number("Skipped", &counted.skipped, "skipped"),
     ];
+    let changes = day::changes(&console, &place, None, Some(stats.since)).await?;
     let frame = place.frame("Overview").live();
     let frame = frame.call(format!("/applications/{}/overview", place.application)).call("/stats");
     let frame = frame.call("/deliveries/counts").call("/webhooks/health");
     let shown = Overview {
         findings,
-        chart: day_chart(&console, &place, &stats).await?,
-        counted_until: stats.counted_until,
+        chart: day::chart(&place.base, None, &stats, &changes),
         first_steps: first_steps(&console, &place, &stats, !webhooks.data.is_empty()).await?,
-        buckets: stats.buckets,
-        total: stats.total,
+        stats,
         numbers,
         has_more: webhooks.next.is_some(),
         webhooks: webhooks.data,
@@ -178,47 +173,4 @@ async fn first_steps(
         step(has_events, "Publish an event.", "/events"),
         step(false, "See the delivery arrive.", "/deliveries"),
     ])
-}
-
-/// The chart of the last day: each bar leads to the deliveries of its hour, changes are marked.
-async fn day_chart(console: &Console, place: &Place, stats: &Stats) -> Result<Mark, Fault> {
-    let filter = audit_log::Filter { subject: None, before: None, limit: Some(MAX_ENTRIES) };
-    let scope = Scope(Some(place.application));
-    let changes = audit_log::list(State(console.api.clone()), scope, Query(filter)).await?.data;
-    let is_change =
-        |entry: &Shown| CHANGES.contains(&entry.action.as_str()) && entry.outcome.as_deref() == Some("done");
-    let hour = SignedDuration::from_hours(1);
-    let bar = |bucket: &StatsBucket| {
-        let end = bucket.at.saturating_add(hour).unwrap_or(bucket.at);
-        let is_within = |at: Timestamp| at >= bucket.at && at < end;
-        let change = changes
-            .iter()
-            .find(|change| is_change(change) && is_within(change.at))
-            .map(|change| change.action.replace('_', " "));
-        LinkedBar {
-            bar: Bar { taken: bucket.taken, failed: bucket.failed },
-            href: format!("{}/deliveries?since={}&until={end}", place.base, bucket.at),
-            label: format!(
-                "{} UTC: {} attempts taken, {} failed",
-                &marks::exactly(&bucket.at)[11..16],
-                bucket.taken,
-                bucket.failed
-            ),
-            change,
-        }
-    };
-    let bars: Vec<LinkedBar> = stats.buckets.iter().map(bar).collect();
-    Ok(chart::linked(&bars, "Attempts of the last 24 hours, by hour"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::share;
-
-    #[test]
-    fn a_share_below_all_is_below_a_hundred_percent() {
-        assert_eq!(share(99_999, 100_000), "99.9 %");
-        assert_eq!(share(100_000, 100_000), "100.0 %");
-        assert_eq!(share(0, 0), "0.0 %");
-    }
 }

@@ -215,6 +215,8 @@
         merge(await answer.text())
         pace = Number(document.body.dataset.live)
       } else {
+        for (const time of all('time[data-passing]')) time.dateTime = new Date().toISOString()
+        showTimes(document)
         pace = Math.min(pace * 1.5, LONGEST)
       }
     } catch {
@@ -251,6 +253,16 @@
     const wanted = links[at < 0 && step < 0 ? links.length - 1 : at + step]
     if (wanted) { wanted.focus(); wanted.scrollIntoView({ block: 'nearest' }) }
   }
+  // The neighbour of a delivery in the list from which the visitor came.
+  const neighbour = async step => {
+    const list = new URLSearchParams(location.search).get('list')
+    if (list === null) return step < 0 ? history.back() : press('a[rel=next]')
+    const page = new DOMParser().parseFromString(await (await fetch(`../deliveries?${list}`)).text(), 'text/html')
+    const links = all('a[data-row]', page)
+    const at = links.findIndex(link => link.pathname === location.pathname)
+    if (at >= 0 && links[at + step]) location.href = links[at + step].href
+    else say('The list ends here.')
+  }
   let awaitsPage = false
   const press = selector => document.querySelector(selector)?.click()
   const shortcuts = {
@@ -258,8 +270,8 @@
     '?': () => by('help')?.showModal?.(),
     j: () => move(1),
     k: () => move(-1),
-    '[': () => history.back(),
-    ']': () => press('a[rel=next]'),
+    '[': () => neighbour(-1),
+    ']': () => neighbour(1),
     // The key leads to the button: Enter sends.
     r: () => document.querySelector('[data-resend]')?.focus(),
     l: () => turnLive(!isOn),

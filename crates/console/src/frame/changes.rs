@@ -44,6 +44,7 @@ const ALL: &[Words] = &[
     words("revoke_key", ("revoked", "revoke"), "the key", "key"),
     words("describe_event_type", ("described", "describe"), "the event type", ""),
     words("remove_event_type", ("removed", "remove"), "the description of the event type", ""),
+    words("publish_sample", ("published", "publish"), "the sample of the event type", "evt"),
     words("publish_event", ("published", "publish"), "an event", "evt"),
     words("publish_events", ("published", "publish"), "events", "evt"),
     words("erase_event", ("erased", "erase"), "the content of the event", "evt"),

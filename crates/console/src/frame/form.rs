@@ -11,6 +11,8 @@ use fanfare_api::http::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+type Query = url::form_urlencoded::Serializer<'static, String>;
+
 /// The maximum of fields of a form. The largest form has a box for each event type.
 const MAX_FIELDS: usize = 2000;
 
@@ -72,6 +74,11 @@ impl Fields {
     /// The value of a field, without space around; `None` for an empty field.
     pub(crate) fn given(&self, name: &str) -> Option<&str> {
         Some(self.value(name).trim()).filter(|value| !value.is_empty())
+    }
+
+    /// True if one of the fields has a value.
+    pub(crate) fn gives_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.given(name).is_some())
     }
 
     /// True if the form has the field, empty or not.
@@ -136,41 +143,51 @@ impl Fields {
     }
 }
 
+/// Parameters of all pages: the message about a change with its number, plain text, and the seconds between reloads.
+const OF_PAGES: [&str; 4] = ["done", "n", "as", "refresh"];
+
 /// Reads the filter of a list from an address. Empty fields are left out, as a form sends all fields.
 ///
 /// # Errors
-/// Like the API, for an unknown parameter. `done`, `n` and `as` belong to the pages.
+/// Like the API, for an unknown parameter.
 pub(crate) fn query<T: DeserializeOwned>(address: &str) -> Result<T, ApiError> {
-    let query = address.split_once('?').map_or("", |(_, query)| query);
-    let mut kept = url::form_urlencoded::Serializer::new(String::new());
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        if !value.is_empty() && !["done", "n", "as"].contains(&name.as_ref()) {
-            kept.append_pair(&name, &value);
-        }
-    }
-    serde_urlencoded::from_str(&kept.finish())
+    query_besides(address, &[])
+}
+
+/// Like [`query`], without the parameters that the page reads itself.
+pub(crate) fn query_besides<T: DeserializeOwned>(address: &str, own: &[&str]) -> Result<T, ApiError> {
+    serde_urlencoded::from_str(&kept(address, own).finish())
         .map_err(|error| ApiError::new(ErrorCode::InvalidQuery, format!("the address: {error}")))
 }
 
 /// The request to the API with the same parameters as the address.
 pub(crate) fn call(path: &str, address: &str) -> String {
-    let query = with_parameter(address, "", "");
-    query.split_once('?').map_or_else(|| path.to_owned(), |(_, query)| format!("{path}?{query}"))
+    with_query(path, kept(address, &[]))
 }
 
 /// The address with a parameter set, or removed by an empty value. The cursor of a page is removed.
 pub(crate) fn with_parameter(address: &str, parameter: &str, value: &str) -> String {
-    let (path, query) = address.split_once('?').unwrap_or((address, ""));
-    let mut kept = url::form_urlencoded::Serializer::new(String::new());
-    for (name, known) in url::form_urlencoded::parse(query.as_bytes()) {
-        if name != parameter && !known.is_empty() && !["before", "done", "n", "as"].contains(&name.as_ref()) {
-            kept.append_pair(&name, &known);
+    let mut query = kept(address, &["before", parameter]);
+    if !value.is_empty() {
+        query.append_pair(parameter, value);
+    }
+    with_query(address.split('?').next().unwrap_or_default(), query)
+}
+
+/// The parameters of an address, without empty parameters and the named.
+fn kept(address: &str, left_out: &[&str]) -> Query {
+    let query = address.split_once('?').map_or("", |(_, query)| query);
+    let mut kept = Query::new(String::new());
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if !value.is_empty() && !OF_PAGES.contains(&name.as_ref()) && !left_out.contains(&name.as_ref()) {
+            kept.append_pair(&name, &value);
         }
     }
-    if !value.is_empty() {
-        kept.append_pair(parameter, value);
-    }
-    let query = kept.finish();
+    kept
+}
+
+fn with_query(path: &str, mut query: Query) -> String {
+    let query = query.finish();
     if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
@@ -214,6 +231,7 @@ mod tests {
     fn a_parameter_replaces_its_old_value_and_begins_the_list_anew() {
         assert_eq!(with_parameter("/a?x=1&y=2&before=3", "x", "4 5"), "/a?y=2&x=4+5");
         assert_eq!(with_parameter("/a?x=1", "x", ""), "/a");
+        assert_eq!(call("/b", "/a?x=1&y=&before=3&done=saved"), "/b?x=1&before=3");
     }
 
     #[test]

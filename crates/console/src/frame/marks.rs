@@ -54,6 +54,12 @@ pub(crate) fn when(at: &Timestamp, now: &Timestamp) -> Mark {
     Mark(format!("<time datetime=\"{exact}\"><b>{shown}</b> <i>{}</i></time>", distance(*at, *now)))
 }
 
+/// Like [`when`], for a time that changes with each answer, such as the last heartbeat: a change of the time alone is no
+/// new content.
+pub(crate) fn passing(at: &Timestamp, now: &Timestamp) -> Mark {
+    Mark(when(at, now).0.replacen("<time", "<time data-passing", 1))
+}
+
 /// The time in UTC, as a person copies it: `2026-06-18 14:02:11.402 UTC`.
 pub(crate) fn exactly(at: &Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S%.3f UTC").to_string()
@@ -128,6 +134,12 @@ pub(crate) fn number(value: &i64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A number that was counted up to a bound: `10,000+` at the bound.
+pub(crate) fn bounded(value: &i64, most: usize) -> String {
+    let is_bounded = usize::try_from(*value).is_ok_and(|value| value >= most);
+    format!("{}{}", number(value), if is_bounded { "+" } else { "" })
 }
 
 /// Word, class and icon of a state.

@@ -31,6 +31,7 @@ pub(crate) fn of(address: &str) -> Option<String> {
         "put-back" => format!("{messages} put back."),
         "discarded" => format!("{messages} discarded."),
         "described" => "The event type is described.".to_owned(),
+        "published" => "The sample is published. The event appears here in a moment.".to_owned(),
         "removed" => "The description is removed.".to_owned(),
         "revoked" => "Revoked. All processes refuse the key within seconds.".to_owned(),
         "ended" => "The session has ended.".to_owned(),

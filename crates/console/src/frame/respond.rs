@@ -8,7 +8,7 @@ use axum::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    frame::{fault::Fault, text},
+    frame::{fault::Fault, form::Fields, text},
     session::visitor::{Visitor, Wanted},
 };
 
@@ -31,11 +31,12 @@ pub(crate) fn page<T: Template>(visitor: &Visitor, template: &T) -> Result<Respo
 pub(crate) fn page_with<T: Template>(status: StatusCode, visitor: &Visitor, template: &T) -> Result<Response, Fault> {
     let whole = template.render().map_err(Fault::of_template)?;
     let content = content_of(&whole);
+    let refresh = refresh(&visitor.address).map(|seconds| [(header::REFRESH, HeaderValue::from(seconds))]);
     Ok(match &visitor.wanted {
-        Wanted::Page => (status, Html(whole)).into_response(),
+        Wanted::Page => (status, refresh, Html(whole)).into_response(),
         Wanted::Text => {
             let plain = [(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))];
-            (status, plain, text::of(content)).into_response()
+            (status, refresh, plain, text::of(content)).into_response()
         }
         Wanted::Live { known } => {
             let digest = digest(content);
@@ -45,6 +46,12 @@ pub(crate) fn page_with<T: Template>(status: StatusCode, visitor: &Visitor, temp
             (status, [(DIGEST, digest)], Html(content.to_owned())).into_response()
         }
     })
+}
+
+/// The seconds until the browser loads the page again, for a screen without the script: `?refresh=10`, 5 to 3,600.
+fn refresh(address: &str) -> Option<u32> {
+    let fields = Fields::of_address(address);
+    fields.given("refresh")?.parse().ok().filter(|seconds| (5..=3600).contains(seconds))
 }
 
 /// Leads back to a page after a change.
@@ -58,14 +65,16 @@ fn content_of(whole: &str) -> &str {
     after.split_once(END).map_or(after, |(content, _)| content)
 }
 
-/// Digest of a page's content without the texts of times: "2 min ago" is no change.
+/// Digest of a page's content without the texts of times: "2 min ago" is no change. A passing time is left out.
 fn digest(content: &str) -> String {
     let mut digest = Sha256::new();
     let mut rest = content;
     while let Some((before, after)) = rest.split_once("<time") {
         digest.update(before);
         let (head, after) = after.split_once('>').unwrap_or((after, ""));
-        digest.update(head);
+        if !head.contains("data-passing") {
+            digest.update(head);
+        }
         rest = after.split_once("</time>").map_or("", |(_, rest)| rest);
     }
     digest.update(rest);
@@ -83,6 +92,18 @@ mod tests {
         assert_ne!(digest(&at("1 min ago", "x")), digest(&at("1 min ago", "y")));
         assert_ne!(digest(&at("1 min ago", "x")), digest(&format!("{}c", at("1 min ago", "x"))));
         assert_eq!(digest("<time"), digest("<time"));
+        let passing = |moment: &str| digest(&format!("<p><time data-passing datetime=\"{moment}\">1 s ago</time></p>"));
+        assert_eq!(passing("x"), passing("y"));
+    }
+
+    #[test]
+    fn a_page_is_loaded_again_at_a_sound_pace() {
+        assert_eq!(refresh("/console/?a=b&refresh=10"), Some(10));
+        for address in
+            ["/console/", "/console/?refresh=", "/console/?refresh=4", "/console/?refresh=3601", "/?refresh=-9"]
+        {
+            assert_eq!(refresh(address), None, "{address}");
+        }
     }
 
     #[test]

@@ -99,6 +99,28 @@ async fn an_event_type_needs_only_a_name() {
     assert_eq!(serde_json::from_slice::<Value>(&request.body).expect("JSON")["data"], json!({}));
 }
 
+#[tokio::test]
+async fn the_sample_of_a_type_is_published_as_a_real_event() {
+    let world = World::shared_of_dialect("ploints").await;
+    let (client, (_, other)) = (world.client(), world.other_application().await);
+    client.post("event-types", &described("order/paid:eu")).await.data();
+    let wants = world.endpoint("wants", &["order/paid:eu"]).await;
+    world.endpoint("others", &["points.earned"]).await;
+    world.known().await;
+    let published = client.post("event-types/order%2Fpaid:eu/publish", &Value::Null).await;
+    assert_eq!(published.status, 200, "{}", published.body);
+    let request = world.receiver.wait_for("wants", 1).await.remove(0);
+    assert_eq!(serde_json::from_slice::<Value>(&request.body).expect("JSON")["data"], json!({ "n": [1, 2.5] }));
+    assert!(fanfare_tests::receiver::signature::is_signed_as_standard(&request, &wants.secret));
+    let made = event(&world, text(published.data(), "event")).await;
+    assert_eq!((text(&made, "type"), &made["test"]), ("order/paid:eu", &json!(false)));
+    assert_eq!(world.receiver.received("others").len(), 0);
+    let unknown = client.post("event-types/never.described/publish", &Value::Null).await;
+    assert_refused("an undescribed type", &unknown, (404, "not_found", "name"));
+    let foreign = other.post("event-types/order%2Fpaid:eu/publish", &Value::Null).await;
+    assert_refused("another application's type", &foreign, (404, "not_found", "name"));
+}
+
 /// The subscription is created. The answer warns, and suggests the nearest described type.
 #[tokio::test]
 async fn a_subscription_to_an_undescribed_type_has_a_warning() {

@@ -86,7 +86,7 @@ fn lists(things: &Things) -> Vec<List> {
             }
             "list_webhook_configs" => (100, Some(MANY), "id"),
             "list_webhook_deliveries" => (50, Some(MANY), "id"),
-            "list_deliveries" | "list_webhook_logs" => (50, Some(2 * MANY - 1), "id"),
+            "list_deliveries" | "list_webhook_logs" | "list_attempts" => (50, Some(2 * MANY - 1), "id"),
             "list_audit_log" => (50, None, "id"),
             "list_sessions" => (50, Some(MANY), "id"),
             "list_webhook_health" => (50, Some(MANY), "webhook"),

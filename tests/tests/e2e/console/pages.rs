@@ -1,10 +1,11 @@
 //! Each page: valid, complete, without secrets, with its twins; and the texts of others.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use fanfare_domain::access::session::Face;
 use fanfare_tests::{
     clients::api::Client,
+    patience::until,
     scene::{self, Scene},
     world::World,
 };
@@ -237,5 +238,29 @@ async fn an_empty_application_has_pages_that_tell_the_next_step() {
         }
         let tables = page.html.all("tbody").filter(|body| body.text.trim().is_empty()).count();
         assert_eq!(tables, 0, "{} shows an empty table", page.address);
+    }
+}
+
+/// Heartbeats alone are no new content, also on the page of operations. A screen without the script loads pages again.
+#[tokio::test]
+async fn a_quiet_page_answers_live_requests_with_nothing() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let visitor = Visitor::by_link(&world, &[]).await;
+    for page in ["/console/".to_owned(), format!("/console/{}/deliveries", world.application)] {
+        until(&format!("a request without new content of {page}"), async || {
+            let live =
+                async |known: &str| visitor.send(Method::GET, &page, &[("x-fanfare-live", known)], String::new()).await;
+            let first = live("none").await;
+            let known = first.headers["x-fanfare-content"].to_str().expect("a digest");
+            // The dispatcher renews its heartbeat meanwhile.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let next = live(known).await;
+            assert!(next.status == 200 || next.text.is_empty(), "{} {}", next.status, next.text);
+            (next.status == 204).then_some(())
+        })
+        .await;
+        let again = visitor.get(&format!("{page}?refresh=10")).await;
+        assert_eq!((again.status, again.headers["refresh"].as_bytes()), (200, b"10".as_slice()), "{page}");
     }
 }

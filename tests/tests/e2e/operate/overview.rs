@@ -5,6 +5,8 @@ use std::time::Duration;
 use fanfare_tests::{patience::until, receiver::Behaviour, world::World};
 use serde_json::{Value, json};
 
+use crate::console::{html::Html, visitor::Visitor};
+
 /// A member of an object as text.
 fn text<'a>(value: &'a Value, member: &str) -> &'a str {
     value[member].as_str().unwrap_or_default()
@@ -56,6 +58,28 @@ async fn the_overview_names_processes_queues_jobs_and_troubles() {
     assert!(sentences(&found).iter().any(|sentence| sentence.starts_with("The process dispatcher")), "{found}");
 }
 
+/// Each bar of the application's chart leads to as many rows as the bar counts, `all` together.
+async fn assert_bars_lead_to_their_attempts(world: &World, all: usize) {
+    let visitor = Visitor::by_key(world, &world.key).await;
+    let page = Html::parse(&visitor.get(&format!("/console/{}/", world.application)).await.text);
+    let bars: Vec<(&str, &str)> = page
+        .all("a")
+        .filter_map(|link| Some((link.get("href")?, link.get("aria-label")?)))
+        .filter(|(href, _)| href.contains("/attempts?"))
+        .collect();
+    assert_eq!(bars.len(), 24);
+    let mut found = 0;
+    for (href, label) in bars {
+        let numbers = label.split_once(": ").map_or("", |(_, numbers)| numbers).split([' ', ',', ';']);
+        let counted: usize = numbers.filter_map(|word| word.parse::<usize>().ok()).sum();
+        let list = Html::parse(&visitor.get(href).await.text);
+        let rows = list.all("tr").filter(|row| row.get("id").is_some()).count();
+        assert_eq!(rows, counted, "{label}: {href}");
+        found += rows;
+    }
+    assert_eq!(found, all);
+}
+
 #[tokio::test]
 async fn attempts_are_counted_and_a_failing_webhook_is_explained() {
     let world = World::new().await;
@@ -65,8 +89,12 @@ async fn attempts_are_counted_and_a_failing_webhook_is_explained() {
     let dispatcher = world.dispatcher().await;
     world.publish(&json!({ "type": "a", "data": 1 })).await;
     world.wait_for_deliveries("state=scheduled", 1).await;
+    // A test is in the list of attempts, and not in the counts.
+    world.client().post(&format!("webhooks/{}/test", endpoint.id), &json!({})).await;
     dispatcher.terminate();
     assert_eq!(dispatcher.ended().await, 0);
+    let listed = async |query: &str| world.client().get(query).await.data().as_array().map_or(0, Vec::len);
+    assert_eq!(listed("attempts?limit=100").await, listed("attempts?limit=100&tests=false").await + 1);
     // The job counts the attempt as one of a while ago, soon after its start.
     let earlier = "UPDATE attempts SET started_at = started_at - interval '12 minutes';
                    UPDATE rollup_marks SET counted = counted - interval '1 hour', hourly = hourly - interval '1 hour'";
@@ -87,6 +115,8 @@ async fn attempts_are_counted_and_a_failing_webhook_is_explained() {
     assert_eq!(client.get("stats?step=1m").await.status, 422);
     let far = "stats?step=5m&since=2020-01-01T00:00:00Z";
     assert_eq!(client.get(far).await.status, 422);
+
+    assert_bars_lead_to_their_attempts(&world, 1).await;
 
     let health = client.get("webhooks/health").await.data()[0].clone();
     assert_eq!((text(&health, "webhook"), text(&health, "state")), (endpoint.id.as_str(), "failing"));

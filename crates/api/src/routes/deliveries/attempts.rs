@@ -1,8 +1,8 @@
-//! `/api/v1/webhooks/{id}/attempts`: the last attempts of a webhook.
+//! `/api/v1/attempts`, and the last attempts of a webhook.
 
 use axum::extract::State;
 use fanfare_domain::ids::{AttemptId, DeliveryId, EndpointId, EventId};
-use fanfare_store::LoggedAttempt;
+use fanfare_store::{AttemptFilter, LoggedAttempt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -10,11 +10,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     http::{
-        answer::{Answer, readable},
+        answer::{Answer, Page, readable},
         authentication::AuthorizedApplication,
         error::{ApiError, Failures},
         paging::page_size,
-        parameters::{Path, Query},
+        parameters::{Path, Query, id, timestamp},
     },
     state::ApiState,
 };
@@ -83,6 +83,51 @@ impl AttemptLog {
     }
 }
 
+/// Selects the attempts of a list. An attempt must meet all conditions.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct LogFilter {
+    /// Only attempts to this webhook.
+    pub webhook: Option<String>,
+    /// Only attempts of this event.
+    pub event: Option<String>,
+    /// Only attempts that started at or after this time.
+    pub since: Option<String>,
+    /// Only attempts that started before this time.
+    pub until: Option<String>,
+    /// `false` for no attempts of test events: charts and statistics count no test events.
+    pub tests: Option<bool>,
+    /// The `next` of the previous page.
+    pub before: Option<String>,
+    /// 1 to 100. Default: 50.
+    pub limit: Option<usize>,
+}
+
+/// Lists the attempts of an application, newest first.
+#[utoipa::path(get, path = "/attempts", operation_id = "list_attempts", tag = "deliveries",
+    params(LogFilter), responses((status = 200, body = Page<AttemptLog>), Failures))]
+pub async fn log(
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
+    Query(filter): Query<LogFilter>,
+) -> Result<Page<AttemptLog>, ApiError> {
+    let size = page_size(filter.limit)?;
+    let before = filter.before.as_deref().map(str::parse).transpose();
+    let filter = AttemptFilter {
+        endpoint: filter.webhook.as_deref().map(|text| id("webhook", text)).transpose()?,
+        event: filter.event.as_deref().map(|text| id("event", text)).transpose()?,
+        since: filter.since.as_deref().map(|text| timestamp("since", text)).transpose()?,
+        until: filter.until.as_deref().map(|text| timestamp("until", text)).transpose()?,
+        without_tests: filter.tests == Some(false),
+        before: before.map_err(|fault| ApiError::invalid("before", fault))?,
+        limit: size.rows(),
+    };
+    let rows = api.store.attempt_log(authorized.application, &filter).await?;
+    let logs = rows.into_iter().map(AttemptLog::new).collect();
+    Ok(Page::of(logs, size, |log: &AttemptLog| log.place.clone()))
+}
+
 /// Number of attempts.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -92,7 +137,7 @@ pub struct AttemptsQuery {
     pub limit: Option<usize>,
 }
 
-/// Lists the newest attempts of a webhook, across all deliveries. `/webhooks/logs` lists all attempts.
+/// Lists the newest attempts of a webhook, across all deliveries. `/attempts` lists all attempts.
 #[utoipa::path(get, path = "/webhooks/{id}/attempts", operation_id = "list_webhook_attempts", tag = "webhooks",
     params(("id" = String, Path), AttemptsQuery), responses((status = 200, body = Answer<Vec<AttemptLog>>), Failures))]
 pub async fn list(

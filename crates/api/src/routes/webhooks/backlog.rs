@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The highest count of queued deliveries.
-const MAX_COUNTED: usize = 10_000;
+pub const MAX_COUNTED: usize = 10_000;
 
 /// The backlog of a webhook: deliveries are queued because the webhook cannot take more now.
 #[derive(Serialize, ToSchema)]

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The highest count of queued deliveries of a webhook.
-const MAX_COUNTED: usize = 1000;
+pub const MAX_COUNTED: usize = 1000;
 
 /// The hours of the chart.
 const HOURS: u32 = 24;

@@ -74,7 +74,7 @@ async fn question(console: &Console, place: &Place, fields: Fields) -> Result<Re
     let ids: Vec<String> = counted.deliveries.iter().map(|delivery| delivery.id.to_string()).collect();
     let conditions = FILTERS.iter().filter_map(|name| Some((*name, fields.given(name)?.to_owned()))).collect();
     let parameters = parameters(&fields);
-    let is_replayable = !NOT_REPLAYED.iter().any(|name| fields.given(name).is_some());
+    let is_replayable = !fields.gives_any(&NOT_REPLAYED);
     let shown = Ask {
         frame: place.frame("Resend deliveries"),
         counted: counted.resent,

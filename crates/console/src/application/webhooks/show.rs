@@ -7,37 +7,36 @@ use axum::{extract::State, response::Response};
 use fanfare_api::{
     http::{authentication::Scope, error::ApiError, parameters::Query},
     routes::{
-        audit_log::{self, Shown as Change},
+        audit_log::Shown as Change,
         deliveries::attempts::{self, AttemptLog, AttemptsQuery},
         overview::stats::{self, Stats, StatsBucket, StatsQuery},
         webhooks::{
-            Webhook,
+            self, Webhook,
             backlog::{self, Backlog},
             health::{self, WebhookHealth},
         },
     },
 };
-use fanfare_domain::{access::session::Right, diagnosis::changes::CHANGES, time::saturating_add};
+use fanfare_domain::access::session::Right;
 use jiff::Timestamp;
 
 use crate::{
-    application::webhooks::{
-        in_words,
-        secret::overlap,
-        show::diagnosis::{Drain, Facts, attempt_in_words, diagnosis, drain_in_words},
-        subject::Subject,
+    application::{
+        day,
+        webhooks::{
+            in_words,
+            secret::overlap,
+            show::diagnosis::{Drain, Facts, attempt_in_words, diagnosis, drain_in_words},
+            subject::Subject,
+        },
     },
     frame::{
-        Frame, chart,
+        Frame,
         fault::Fault,
         marks::{self, filters},
-        place::Place,
         respond::page,
     },
 };
-
-/// Length of a bar of the chart.
-const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// Number of changes on the page.
 const MAX_CHANGES: usize = 5;
@@ -75,8 +74,16 @@ impl Shown {
     /// The share of taken attempts in percent.
     fn taken(&self) -> String {
         let (taken, failed) = (self.stats.total.taken, self.stats.total.failed);
-        let tenths = (taken * 1000).checked_div(taken + failed);
-        tenths.map_or_else(|| "–".to_owned(), |tenths| format!("{}.{} %", tenths / 10, tenths % 10))
+        if taken + failed == 0 { "–".to_owned() } else { day::share(taken, taken + failed) }
+    }
+
+    fn hour(&self, bucket: &StatsBucket) -> String {
+        day::hour(bucket)
+    }
+
+    /// The address of the attempts that a bucket counts.
+    fn counted(&self, bucket: &StatsBucket) -> String {
+        day::attempts(&self.frame.base, Some(&self.webhook.id.to_string()), &self.stats, bucket)
     }
 
     /// The failures of the day by kind, the most frequent first.
@@ -143,7 +150,7 @@ pub(crate) async fn show(subject: Subject) -> Result<Response, Fault> {
         title,
         drain: Drain::new(was_held, queued).filter(|_| webhook.status == "enabled"),
         overlap: overlap(&webhook),
-        chart: chart(&place, &webhook.id.to_string(), &stats, &changes),
+        chart: day::chart(&place.base, Some(&webhook.id.to_string()), &stats, &changes),
         webhook,
         health,
         backlog,
@@ -178,11 +185,7 @@ impl Found {
         let (api, scope) = (|| State(subject.console.api.clone()), || Scope(Some(subject.place.application)));
         let of_webhook = StatsQuery { webhook: Some(webhook.clone()), ..StatsQuery::default() };
         let stats = stats::show(api(), scope(), Query(of_webhook)).await?.data;
-        let about = audit_log::Filter { subject: Some(webhook), limit: Some(100), ..audit_log::Filter::default() };
-        let entries = audit_log::list(api(), scope(), Query(about)).await?.data;
-        let is_change =
-            |entry: &Change| CHANGES.contains(&entry.action.as_str()) && entry.outcome.as_deref() == Some("done");
-        let changes = entries.into_iter().filter(is_change).collect();
+        let changes = day::changes(&subject.console, &subject.place, Some(webhook), None).await?;
         Ok(Self { health, backlog, stats, attempts, changes })
     }
 }
@@ -194,34 +197,6 @@ fn draining(address: &str) -> i64 {
     pairs.find(|(name, _)| name == "draining").and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
-/// The chart of a day: each bar leads to the deliveries of its hour.
-fn chart(place: &Place, webhook: &str, stats: &Stats, changes: &[Change]) -> marks::Mark {
-    let bar = |bucket: &StatsBucket| {
-        let end = saturating_add(bucket.at, HOUR);
-        let within = changes.iter().filter(|change| change.at >= bucket.at && change.at < end);
-        let within: Vec<String> = within.map(|change| change.action.replace('_', " ")).collect();
-        chart::LinkedBar {
-            bar: chart::Bar { taken: bucket.taken, failed: bucket.failed },
-            href: log_of_hour(&place.base, webhook, bucket.at),
-            label: format!("{}: {} taken, {} failed", hour(bucket.at), bucket.taken, bucket.failed),
-            change: (!within.is_empty()).then(|| within.join(", ")),
-        }
-    };
-    let bars: Vec<chart::LinkedBar> = stats.buckets.iter().map(bar).collect();
-    chart::linked(&bars, "Attempts of the last 24 hours: taken above the line, failed below")
-}
-
-/// The delivery log of an hour.
-fn log_of_hour(base: &str, webhook: &str, at: Timestamp) -> String {
-    let (since, until) = (at, saturating_add(at, HOUR));
-    format!("{base}/deliveries?webhook={webhook}&since={since}&until={until}")
-}
-
-/// The hour of a bar, such as `14:00`.
-fn hour(at: Timestamp) -> String {
-    at.strftime("%H:%M").to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,12 +205,5 @@ mod tests {
     fn the_number_before_a_drain_is_in_the_address() {
         assert_eq!(draining("/x?done=enabled&draining=50"), 50);
         assert_eq!(draining("/x?draining=many"), 0);
-    }
-
-    #[test]
-    fn a_bar_leads_to_its_hour() {
-        let at = "2026-06-18T14:00:00Z".parse().expect("a time");
-        let expected = "/portal/deliveries?webhook=wh_1&since=2026-06-18T14:00:00Z&until=2026-06-18T15:00:00Z";
-        assert_eq!(log_of_hour("/portal", "wh_1", at), expected);
     }
 }

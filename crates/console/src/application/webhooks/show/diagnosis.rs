@@ -3,13 +3,13 @@
 use fanfare_api::routes::{
     audit_log::Shown as Change,
     deliveries::attempts::AttemptLog,
-    webhooks::{Webhook, backlog::Backlog, health::WebhookHealth},
+    webhooks::{MAX_COUNTED, Webhook, backlog::Backlog, health::WebhookHealth},
 };
 use fanfare_domain::diagnosis::changes::may_have_caused;
 
 use crate::{
     application::webhooks::test_send::result::in_words,
-    frame::marks::{self, exactly, number},
+    frame::marks::{self, bounded, exactly},
 };
 
 /// The facts of a diagnosis.
@@ -73,7 +73,8 @@ pub(crate) fn attempt_in_words(attempt: &AttemptLog) -> String {
 /// The time that held deliveries take after a resume: at the rate, or at most one after the other.
 pub(crate) fn drain_in_words(held: i64, rate: Option<u32>, answer_ms: Option<f64>) -> String {
     let held_count = held.max(0).unsigned_abs();
-    let things = if held == 1 { "1 delivery is".to_owned() } else { format!("{} deliveries are", number(&held)) };
+    let things =
+        if held == 1 { "1 delivery is".to_owned() } else { format!("{} deliveries are", bounded(&held, MAX_COUNTED)) };
     match (rate, answer_ms) {
         (Some(rate), _) if rate > 0 => {
             let seconds = held_count.div_ceil(rate.into());
