@@ -150,7 +150,7 @@ pub struct DeliveryDetail {
 
 /// Lists the deliveries, newest first. During the first attempt, a delivery may be missing for 2 seconds.
 ///
-/// A list by `type`, `status`, `outcome`, `reason` or `contains` is a search: a page looks through the newest 20,000
+/// A list by `type`, `status`, `outcome`, `reason` or `contains` is a search: a page looks through the newest 15,000
 /// deliveries that meet the other conditions; 10,000 by `type` and answer together, and 5,000 by `contains`. The page
 /// may have few deliveries or none, and still a `next`.
 #[utoipa::path(get, path = "/deliveries", operation_id = "list_deliveries", tag = "deliveries",

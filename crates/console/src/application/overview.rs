@@ -108,12 +108,15 @@ impl Overview {
 pub(crate) async fn show(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
     let api = || State(console.api.clone());
     let id = Path(place.application.to_string());
-    let findings = overview::of_application(api(), id, KeyApplication(Some(place.application))).await?.data.findings;
-    let day = StatsQuery { webhook: None, since: None, until: None, step: None };
-    let stats = stats::show(api(), Scope(Some(place.application)), Query(day)).await?.data;
-    let counted = counts::show(api(), place.authorized(), Query(CountQuery::default())).await?.data;
     let filter = webhooks::Filter { limit: Some(WEBHOOKS), ..webhooks::Filter::default() };
-    let webhooks = health::list(api(), place.authorized(), Query(filter)).await?;
+    // At the same time: the pages have two connections to the database.
+    let (findings, stats, counted, webhooks) = tokio::try_join!(
+        overview::of_application(api(), id, KeyApplication(Some(place.application))),
+        stats::show(api(), Scope(Some(place.application)), Query(StatsQuery::default())),
+        counts::show(api(), place.authorized(), Query(CountQuery::default())),
+        health::list(api(), place.authorized(), Query(filter)),
+    )?;
+    let (findings, stats, counted) = (findings.data.findings, stats.data, counted.data);
     let log = |state: &str| format!("{}/deliveries?state={state}", place.base);
     let number = |label, count: &Count, state: &str| Number { label, value: text(count), href: log(state) };
     let numbers = vec![

@@ -8,7 +8,7 @@ use fanfare_domain::delivery::State;
 use crate::history::{deliveries::DeliveryFilter, events::LISTED_BODY};
 
 /// Deliveries that a search walks in a step, newest first.
-const MAX_WALKED: usize = 20_000;
+const MAX_WALKED: usize = 15_000;
 
 /// Deliveries that a search by type and answer walks: each needs two look-ups.
 const MAX_WALKED_TWICE: usize = 10_000;

@@ -191,11 +191,49 @@ async fn attempts(loaded: &Database) {
         assert!(seen.is_sorted_by(|place, next| place > next), "{name}: newest first, and once each");
         assert_eq!(seen.len(), if event.is_some() { 2 } else { 200 }, "{name}");
     }
+    attempts_of_a_time(loaded).await;
     let (last, buffers) = measured(loaded, async |store| store.last_attempts(APPLICATION, HEALTHY, 5).await).await;
     println!("last attempts: {buffers} buffers");
     assert!(buffers <= MAX_BUFFERS);
     let last = last.expect("a look");
     assert!(last.len() == 5 && last.is_sorted_by(|row, next| row.attempt.started_at >= next.attempt.started_at));
+}
+
+/// Reads the attempts of a minute, page by page, and compares with all attempts.
+async fn attempts_of_a_time(loaded: &Database) {
+    let page = async |filter: &AttemptFilter| {
+        let (rows, buffers) = measured(loaded, async |store| store.attempt_log(APPLICATION, filter).await).await;
+        println!("attempts of a time: {buffers} buffers");
+        assert!(buffers <= MAX_BUFFERS, "attempts of a time: {buffers} buffers");
+        rows.expect("a look")
+    };
+    let newest = page(&AttemptFilter { limit: 100, ..AttemptFilter::default() }).await;
+    let mut started: Vec<_> = newest.iter().map(|row| row.attempt.started_at).collect();
+    started.sort();
+    let (since, until) = (started[20], started[80]);
+    let mut filter = AttemptFilter {
+        since: Some(since),
+        until: Some(until),
+        without_tests: true,
+        limit: 25,
+        ..AttemptFilter::default()
+    };
+    let mut seen = Vec::new();
+    loop {
+        let rows = page(&filter).await;
+        filter.before = rows.last().map(|row| row.place);
+        seen.extend(rows.iter().map(|row| row.attempt.started_at));
+        if rows.len() < 25 {
+            break;
+        }
+    }
+    assert!(seen.iter().all(|at| *at >= since && *at < until));
+    let expected = format!(
+        "(SELECT started_at FROM attempts UNION ALL
+          SELECT started_at FROM deliveries WHERE started_at IS NOT NULL) AS both_tables
+         WHERE started_at >= '{since}' AND started_at < '{until}'"
+    );
+    assert_eq!(seen.len() as i64, loaded.count(&expected).await);
 }
 
 /// Reads a log without inline successes: all attempts are rows of `attempts`.

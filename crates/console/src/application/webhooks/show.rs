@@ -176,16 +176,18 @@ struct Found {
 impl Found {
     async fn read(subject: &Subject) -> Result<Self, ApiError> {
         let webhook = subject.webhook.id.to_string();
-        let (api, authorized, path) = subject.arguments();
-        let health = health::show(api, authorized, path).await?.data;
-        let (api, authorized, path) = subject.arguments();
-        let backlog = backlog::show(api, authorized, path).await?.data;
-        let (api, authorized, path) = subject.arguments();
-        let attempts = attempts::list(api, authorized, path, Query(AttemptsQuery { limit: None })).await?.data;
-        let (api, scope) = (|| State(subject.console.api.clone()), || Scope(Some(subject.place.application)));
+        let [of_health, of_backlog, of_attempts] = [(); 3].map(|()| subject.arguments());
+        let scope = Scope(Some(subject.place.application));
         let of_webhook = StatsQuery { webhook: Some(webhook.clone()), ..StatsQuery::default() };
-        let stats = stats::show(api(), scope(), Query(of_webhook)).await?.data;
-        let changes = day::changes(&subject.console, &subject.place, Some(webhook), None).await?;
+        // At the same time: the pages have two connections to the database.
+        let (health, backlog, attempts, stats, changes) = tokio::try_join!(
+            health::show(of_health.0, of_health.1, of_health.2),
+            backlog::show(of_backlog.0, of_backlog.1, of_backlog.2),
+            attempts::list(of_attempts.0, of_attempts.1, of_attempts.2, Query(AttemptsQuery { limit: None })),
+            stats::show(State(subject.console.api.clone()), scope, Query(of_webhook)),
+            day::changes(&subject.console, &subject.place, Some(webhook), None),
+        )?;
+        let (health, backlog, attempts, stats) = (health.data, backlog.data, attempts.data, stats.data);
         Ok(Self { health, backlog, stats, attempts, changes })
     }
 }

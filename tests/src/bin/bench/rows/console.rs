@@ -95,7 +95,7 @@ fn webhooks(machine: &Machine) -> Vec<Subscriber> {
 /// Adds the figure of a page. Returns the page's size in bytes.
 async fn measure_page(machine: &Machine, figures: &mut Figures, visit: &Visit, face: &str, page: &Page) -> usize {
     let known = match page.kind {
-        Kind::Live => Some(visit.content(&page.address).await),
+        Kind::LiveList | Kind::LivePage => Some(visit.content(&page.address).await),
         _ => None,
     };
     for _ in 0..machine.count(WARM_UP) {
@@ -114,7 +114,7 @@ async fn measure_page(machine: &Machine, figures: &mut Figures, visit: &Visit, f
     let [p50, p95] = percentiles(times, [50.0, 95.0]).map(|time| f64::from(time) / 1000.0);
     figures.add(&format!("{face}: {}, p95", page.name), "ms", p95, None, Goal::at_most(page.kind.budget(), p95));
     let content = match page.kind {
-        Kind::Live => format!("{unchanged} of {requests} without new content"),
+        Kind::LiveList | Kind::LivePage => format!("{unchanged} of {requests} without new content"),
         _ => format!("{:.1} kB of HTML", bytes as f64 / 1000.0),
     };
     figures.note(format!("p50 {p50:.1} ms, {content}"));

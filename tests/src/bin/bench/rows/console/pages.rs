@@ -11,17 +11,19 @@ pub(super) enum Kind {
     Page,
     /// A step of a search, which reads a bounded number of rows.
     Step,
-    /// The script's request for new content, without new content.
-    Live,
+    /// The script's request for new rows of a list, without new rows.
+    LiveList,
+    /// The script's request for new content of another page, without new content. Costs as much as the page.
+    LivePage,
 }
 
 impl Kind {
     /// Returns the goal of the 95th percentile, in milliseconds.
     pub(super) fn budget(self) -> f64 {
         match self {
-            Self::Page => 50.0,
+            Self::Page | Self::LivePage => 50.0,
             Self::Step => 150.0,
-            Self::Live => 5.0,
+            Self::LiveList => 5.0,
         }
     }
 }
@@ -94,7 +96,7 @@ pub(super) fn of_console(found: &Found) -> Vec<Page> {
     pages.extend(of_application(found, &format!("/console/{}", found.application)));
     pages.push(page("settings of an application", &format!("/{}/settings", found.application)));
     pages.push(page("portal's links and sessions", &format!("/{}/portal", found.application)));
-    pages.push(Page { name: "operations, live", address: "/console/".to_owned(), kind: Kind::Live });
+    pages.push(Page { name: "operations, live", address: "/console/".to_owned(), kind: Kind::LivePage });
     pages
 }
 
@@ -148,10 +150,10 @@ fn of_application(found: &Found, base: &str) -> Vec<Page> {
         ("changes", Kind::Page, "/changes".to_owned()),
         ("search by key", Kind::Page, format!("/search?q={key}")),
         ("search by text", Kind::Page, "/search?q=receiver".to_owned()),
-        ("overview, live", Kind::Live, "/".to_owned()),
-        ("delivery log, live", Kind::Live, "/deliveries".to_owned()),
-        ("delivery, live", Kind::Live, format!("/deliveries/{failed}")),
-        ("webhook, live", Kind::Live, format!("/webhooks/{busy}")),
+        ("overview, live", Kind::LivePage, "/".to_owned()),
+        ("delivery log, live", Kind::LiveList, "/deliveries".to_owned()),
+        ("delivery, live", Kind::LivePage, format!("/deliveries/{failed}")),
+        ("webhook, live", Kind::LivePage, format!("/webhooks/{busy}")),
     ];
     pages.into_iter().map(|(name, kind, path)| page(name, kind, &path)).collect()
 }
