@@ -286,7 +286,7 @@ CREATE TABLE processes (
 ) WITH (fillfactor = 50);
 
 -- Finished deliveries, partitioned by ranges of the id, which begins with the moment of acceptance. A delivery's end
--- inserts the row once. Only a late 2xx, an erasure, the end of a resend or replay, or a failure mail changes the row.
+-- inserts the row once. Only a late 2xx, an erasure, or the end of a resend or replay changes the row.
 CREATE TABLE deliveries (
     application_id   uuid NOT NULL,
     id               uuid NOT NULL,
@@ -306,9 +306,6 @@ CREATE TABLE deliveries (
     status           integer,
     response_headers text,
     response_body    bytea,
-    -- The last mail to an owner that reported a failure of the delivery.
-    mailed_at        timestamptz,
-    mailed_to        text,
     PRIMARY KEY (application_id, id)
 ) PARTITION BY RANGE (id);
 CREATE INDEX deliveries_of_endpoint ON deliveries (endpoint_id, id DESC);

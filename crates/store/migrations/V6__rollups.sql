@@ -8,6 +8,11 @@ ALTER TABLE attempts
     -- True for a delivery of a test event. Charts count the attempts of publishers' events only.
     ADD COLUMN is_test boolean NOT NULL DEFAULT false;
 
+-- The last mail to an owner that reported a failure of the delivery. Such a mail changes the finished row.
+ALTER TABLE deliveries
+    ADD COLUMN mailed_at timestamptz,
+    ADD COLUMN mailed_to text;
+
 -- Counts of five minutes, partitioned by day and kept for two days.
 CREATE TABLE rollups (
     -- Endpoint, application, or the nil id for the whole deployment.

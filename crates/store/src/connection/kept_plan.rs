@@ -6,9 +6,10 @@ use tokio_postgres::{Row, types::ToSql};
 
 use crate::{Store, StoreError};
 
-/// Look-ups by keys, as planned once for all parameters. `LOCAL` spares the other statements of the connection.
-const KEPT_PLAN: &str =
-    "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
+/// Look-ups by keys, as planned once for all parameters. A plan that was made while the day's partition was empty must
+/// not scan the partition later. `LOCAL` spares the other statements of the connection.
+const KEPT_PLAN: &str = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; \
+     SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
 impl Store {
     /// Runs a reading statement by a kept plan. `statement` must be one of few texts: a connection keeps a plan of

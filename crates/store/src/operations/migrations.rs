@@ -51,7 +51,7 @@ const MIGRATIONS: [Embedded; 7] = [
     Embedded {
         name: "V6__rollups",
         purpose: "Counts of attempts and events for charts, the state of processes, queues and jobs, and three indexes \
-                  that `fanfare migrate` builds afterwards. Locks: processes and attempts, exclusively, and writes of \
+                  that `fanfare migrate` builds afterwards. Locks: processes, attempts and deliveries, exclusively, and writes of \
                   secrets, events and deliveries, for milliseconds. The migration waits at most 2 s for each lock, and \
                   tries again up to 30 times.",
         sql: include_str!("../../migrations/V6__rollups.sql"),
