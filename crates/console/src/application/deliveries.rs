@@ -107,15 +107,16 @@ pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result
     let filter: Filter = form::query(address)?;
     check_contains(&place, filter.contains.as_deref())?;
     let found = deliveries::list(State(console.api), place.authorized(), Query(filter)).await?;
+    let fields = Fields::of_address(address);
     let mut frame = place.frame("Delivery log").call(form::call("/deliveries", address));
     // A search looks through thousands of deliveries: it is repeated when asked for only.
-    if !Fields::of_address(address).gives_any(&SEARCHED) {
+    if !fields.gives_any(&SEARCHED) {
         frame = frame.live();
     }
     let query = address.split_once('?').map_or("", |(_, query)| query);
     let shown = Log {
         frame,
-        filter: Fields::of_address(address),
+        filter: fields,
         searched_until: found.searched_until,
         next: found.next.map(|before| with_parameter(address, "before", &before)),
         list: url::form_urlencoded::byte_serialize(query.as_bytes()).collect(),

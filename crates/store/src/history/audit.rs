@@ -98,7 +98,7 @@ impl AuditFilter {
     }
 }
 
-/// Longest time from the request, with which the id of an entry begins, to the entry's `at`.
+/// An id begins with the time of the request. The entry's `at` is at most this much later.
 const BEFORE_ENTRY: Duration = Duration::from_secs(60);
 
 /// Maximum of entries that a page of a search walks.

@@ -214,8 +214,8 @@ impl Store {
         Ok(self.connection().await?.execute(statement, &[&address, &milliseconds(interval)]).await? == 1)
     }
 
-    /// Deletes the notices in `notified`. A mail reported them, and the deliveries tell so, or no mail can report them.
-    /// May be repeated.
+    /// Deletes the notices in `notified`. With `are_reported`, the deliveries record the mail. Otherwise no mail can report
+    /// the failures. May be repeated.
     ///
     /// # Errors
     /// After any error the deletion may have committed.
