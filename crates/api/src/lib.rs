@@ -1,5 +1,5 @@
-//! The management API: applications, event types, webhooks, events, deliveries, tests, replays, parked messages and the
-//! audit log.
+//! The HTTP API: publishing, and the management of applications, event types, webhooks, events, deliveries, tests, replays,
+//! parked messages and the audit log.
 //!
 //! `http` has the common parts of all routes, and imports neither `state` nor `routes`. `routes` has a file for each
 //! subject, with the descriptions for the OpenAPI document. `compat` serves replaced systems' APIs by the code of
@@ -13,15 +13,17 @@ mod state;
 pub use crate::{
     compat::nudj::nudj_routes,
     http::{
-        answer::Answer,
         audit::{AUDIT_FAILURES, Audit, Author, audited},
-        authentication::{application_of, authenticate, look_up_key},
-        body::{discard, read_body},
+        authentication::{authenticate, look_up_key},
         error::{ApiError, ErrorCode, Failures},
         fallback::{method_not_allowed, not_found},
         openapi::{describe, document_routes},
         refresh::refresh_after_write,
     },
-    routes::routes,
-    state::{ApiState, test_sends::TestSends},
+    routes::{events::publish::publish_routes, routes},
+    state::{
+        ApiState,
+        publishing::{PUBLISH_SECONDS, PUBLISHED, Publishing},
+        test_sends::TestSends,
+    },
 };

@@ -1,18 +1,18 @@
 //! The state of the routes.
 
 pub(crate) mod applications;
+pub(crate) mod publishing;
 pub(crate) mod test_sends;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
-use fanfare_broker::{Publisher, Topology};
 use fanfare_domain::{dialect::Dialects, endpoint::url::UrlPolicy};
 use fanfare_outbound::Client;
 use fanfare_store::{Directory, Store};
 use url::Url;
 
-use crate::state::test_sends::TestSends;
+use crate::state::{publishing::Publishing, test_sends::TestSends};
 
 /// The connections and settings of the routes. Cheap to clone.
 #[derive(Clone)]
@@ -29,10 +29,8 @@ pub struct ApiState {
     pub max_webhooks: usize,
     /// The HTTP client for test events.
     pub client: Client,
-    /// The publisher for parked messages.
-    pub publisher: Publisher,
-    /// The exchanges and queues of the broker.
-    pub topology: Topology,
+    /// The publisher, for samples of event types and for parked messages that are put back.
+    pub publishing: Publishing,
     /// The time from the end of a schedule until an unfinished delivery expires.
     pub expiry: Duration,
     /// The retention of events and deliveries.

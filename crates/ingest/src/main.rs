@@ -1,10 +1,8 @@
-//! Ingest: accepts events over HTTP, publishes events to the broker, and serves the management API.
+//! Ingest: serves the HTTP API, the console and the portal.
 
 mod configuration;
 mod metric;
 mod presence;
-mod publish;
-mod publish_rates;
 mod report;
 mod server;
 

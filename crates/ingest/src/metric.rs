@@ -1,27 +1,14 @@
 //! Metrics of ingest.
 
-use fanfare_api::AUDIT_FAILURES;
+use fanfare_api::{AUDIT_FAILURES, PUBLISH_SECONDS, PUBLISHED};
 use fanfare_service::{Labels, Metric, MetricKind};
 
-pub(crate) const PUBLISHED: &str = "fanfare_published_total";
-pub(crate) const PUBLISH_SECONDS: &str = "fanfare_publish_seconds";
 pub(crate) const HTTP_REQUEST_SECONDS: &str = "fanfare_http_request_seconds";
 pub(crate) const API_CONNECTIONS: &str = "fanfare_api_connections";
 
 pub(crate) const ALL: [Metric; 5] = [
-    Metric {
-        name: PUBLISHED,
-        kind: MetricKind::Counter,
-        labels: Labels::One("result", &["accepted", "invalid", "unavailable", "refused", "unknown", "limited"]),
-        meaning: "events published over HTTP, by `result`: accepted, invalid, unavailable, refused or unknown; \
-                  also requests above the publish rate: limited",
-    },
-    Metric {
-        name: PUBLISH_SECONDS,
-        kind: MetricKind::Seconds,
-        labels: Labels::None,
-        meaning: "time until the broker confirmed an event, or the publish failed",
-    },
+    PUBLISHED,
+    PUBLISH_SECONDS,
     Metric {
         name: HTTP_REQUEST_SECONDS,
         kind: MetricKind::Seconds,

@@ -12,26 +12,24 @@ use std::{
 use anyhow::{Context, bail};
 use axum::{Router, middleware::from_fn_with_state};
 use fanfare_api::{
-    ApiState, Audit, TestSends, audited, document_routes, look_up_key, method_not_allowed, not_found, nudj_routes,
-    refresh_after_write,
+    ApiState, Audit, Publishing, TestSends, audited, document_routes, look_up_key, method_not_allowed, not_found,
+    nudj_routes, publish_routes, refresh_after_write,
 };
 use fanfare_broker::Publisher;
 use fanfare_console::{Console, console_routes, portal_routes};
 use fanfare_domain::ids::ProcessId;
 use fanfare_outbound::Client;
-use fanfare_service::{Operations, Readiness, RecentCount, Room, host_name, serve};
+use fanfare_service::{Operations, Readiness, Room, host_name, serve};
 use fanfare_store::{Directory, NewProcess, ProcessKind, Store};
 use futures_util::future::{OptionFuture, join};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     configuration::{Configuration, ConsoleSettings},
     presence::{self, Reported},
-    publish::{self, MAX_BATCH, Publish},
-    publish_rates::PublishRates,
     report,
 };
 
@@ -72,23 +70,17 @@ pub(crate) async fn run(
     };
     let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
     let process = process(&store, &configuration);
-    let published = Arc::<RecentCount>::default();
+    let to_broker = (publisher.clone(), configuration.broker.topology().clone());
+    let rate = configuration.publish_rate;
+    let publishing = Publishing::new(to_broker, directory.clone(), configuration.max_event_bytes, rate);
     let reported = Reported {
         store: store.clone(),
         directory: directory.clone(),
         publisher: publisher.clone(),
-        published: Arc::clone(&published),
+        published: Arc::clone(&publishing.published),
     };
     let present = tokio::spawn(presence::run(reported, process, stop.clone()));
-    let publish = Publish {
-        publisher: publisher.clone(),
-        topology: configuration.broker.topology().clone(),
-        directory: directory.clone(),
-        max_event_bytes: configuration.max_event_bytes,
-        publish_rates: Arc::new(PublishRates::new(configuration.publish_rate, MAX_BATCH.into())),
-        published,
-    };
-    let Served { api, console } = router(configuration, publish, store, directory)?;
+    let Served { api, console } = router(configuration, publishing, store, directory)?;
     // Listens only now: before the directory is loaded, requests cannot be authenticated.
     let listener = listen(address).await?;
     tracing::info!(address = %listener.local_addr()?, "serving the API");
@@ -139,9 +131,8 @@ fn readiness(publisher: Publisher, is_serving: Arc<AtomicBool>) -> impl Fn() -> 
 }
 
 /// The publish routes and the management routes, both without state, and the OpenAPI document of all routes.
-fn routes() -> (Router<Publish>, Router<ApiState>, OpenApi) {
-    let events = OpenApiRouter::new().routes(routes!(publish::single)).routes(routes!(publish::batch));
-    let (events, mut api) = OpenApiRouter::new().nest(API, events).split_for_parts();
+fn routes() -> (Router<Publishing>, Router<ApiState>, OpenApi) {
+    let (events, mut api) = OpenApiRouter::new().nest(API, publish_routes()).split_for_parts();
     let management = OpenApiRouter::new().nest(API, fanfare_api::routes()).merge(nudj_routes());
     let (management, of_management) = management.split_for_parts();
     api.merge(of_management);
@@ -166,12 +157,11 @@ struct Served {
 
 fn router(
     configuration: Configuration,
-    publish: Publish,
+    publishing: Publishing,
     store: Store,
     directory: Directory,
 ) -> anyhow::Result<Served> {
     let Configuration { outbound, dialects, max_webhooks, expiry, retention, .. } = configuration;
-    let (publisher, topology) = (publish.publisher.clone(), publish.topology.clone());
     let (events, management, api) = routes();
     let audit = Audit::new(store.clone(), directory.clone(), configuration.trusted_proxies, &api);
     let refresh = from_fn_with_state(directory.clone(), refresh_after_write);
@@ -184,8 +174,7 @@ fn router(
         client: Client::new(&outbound)?,
         url_policy: Arc::new(outbound.policy),
         max_webhooks,
-        publisher,
-        topology,
+        publishing: publishing.clone(),
         expiry,
         retention,
         console_url: configuration.console.as_ref().map(|console| console.pages.url.clone()),
@@ -193,7 +182,7 @@ fn router(
     };
     let (pages, console) = pages(configuration.console, &state, &audit)?;
     let api = events
-        .with_state(publish)
+        .with_state(publishing)
         .merge(management.with_state(state).layer(refresh).layer(from_fn_with_state(audit, audited)))
         .layer(look_up)
         .merge(document_routes(&api)?)

@@ -32,6 +32,9 @@ pub struct Answer<T> {
 #[derive(Debug)]
 pub struct Created<T>(pub T);
 
+/// An answer with status 202.
+pub struct Accepted<T>(pub T);
+
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
@@ -68,6 +71,12 @@ impl<T: Serialize> IntoResponse for Answer<T> {
 impl<T: Serialize> IntoResponse for Created<T> {
     fn into_response(self) -> Response {
         Answer::of(self.0).with(StatusCode::CREATED)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Accepted<T> {
+    fn into_response(self) -> Response {
+        Answer::of(self.0).with(StatusCode::ACCEPTED)
     }
 }
 

@@ -2,7 +2,6 @@
 //! types.
 
 use axum::extract::State;
-use fanfare_broker::{PublishError, encode_event};
 use fanfare_domain::{
     event::{
         Event, EventType,
@@ -19,13 +18,14 @@ use utoipa::ToSchema;
 
 use crate::{
     http::{
-        answer::{Answer, Created, Page},
+        answer::{Accepted, Answer, Created, Page},
         authentication::AuthorizedApplication,
         body::{JsonBody, even_null},
         error::{ApiError, ErrorCode, Failures},
         paging::{PageQuery, page_size},
         parameters::{Path, Query, check_display_name},
     },
+    routes::events::publish::Published,
     state::ApiState,
 };
 
@@ -148,54 +148,33 @@ pub async fn create(
     Ok(Created(DescribedType::new(&described, "application")))
 }
 
-/// The published sample of an event type.
-#[derive(Serialize, ToSchema)]
-pub struct PublishedSample {
-    /// The id of the event.
-    #[schema(value_type = String, example = "evt_01h455vb4pex5vsknk084sn02q")]
-    pub event: EventId,
-}
-
 /// Publishes the sample of a described event type as a real event, to all webhooks that want the type. For a single
 /// webhook, send a test event.
 #[utoipa::path(post, path = "/event-types/{name}/publish", operation_id = "publish_sample", tag = "event types",
-    params(("name" = String, Path)), responses((status = 200, body = Answer<PublishedSample>), Failures))]
+    params(("name" = String, Path)), responses((status = 202, body = Answer<Published>), Failures))]
 pub async fn publish(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(name): Path<String>,
-) -> Result<Answer<PublishedSample>, ApiError> {
-    let id = authorized.application;
+) -> Result<Accepted<Published>, ApiError> {
+    let application = api.publishing.application(authorized.application)?;
     let described = show(State(api.clone()), authorized, Path(name)).await?.data;
-    let sample = described.sample.map_or_else(|| EMPTY_SAMPLE.to_owned(), |sample| sample.get().to_owned());
     let event_type = EventType::parse(&described.name).map_err(|fault| ApiError::from(fault).at("name"))?;
-    let missing = || ApiError::not_found("application", "no application has this id");
-    let application = api.directory.application(id).ok_or_else(missing)?;
     application.check_type(&event_type)?;
-    let body = format!("{{\"type\":{},\"data\":{sample}}}", Value::from(event_type.as_str()));
+    api.publishing.take(&application, 1)?;
+    let data = described.sample.map_or_else(|| EMPTY_SAMPLE.to_owned(), |sample| sample.get().to_owned());
+    let body = format!("{{\"type\":{},\"data\":{data}}}", Value::from(event_type.as_str()));
     let event = Event {
         id: EventId::new(application.id, api.directory.now(), rand::random()),
         application: application.id,
         event_type,
         key: None,
-        data: sample,
+        data,
         occurred_at: None,
         trace: trace_of(&Span::current()),
     };
-    let message = encode_event(&api.topology, &event, application.version, body.as_bytes());
-    api.publisher.publish(message).await.map_err(not_published)?;
-    Ok(Answer::of(PublishedSample { event: event.id }))
-}
-
-fn not_published(error: PublishError) -> ApiError {
-    let (code, message) = match error {
-        PublishError::Unavailable => (ErrorCode::BrokerUnavailable, "the broker is unavailable: publish again later"),
-        PublishError::Refused => (ErrorCode::BrokerRefused, "the broker refused the event: publish again later"),
-        PublishError::Unknown => {
-            (ErrorCode::OutcomeUnknown, "the event may be accepted: look at the events before you publish again")
-        }
-    };
-    ApiError::new(code, message).retry_after(5)
+    let event = api.publishing.send(&application, event, body.as_bytes()).await?;
+    Ok(Accepted(Published { id: event.id }))
 }
 
 /// Result of the removal of an event type.

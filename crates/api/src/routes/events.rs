@@ -1,5 +1,6 @@
-//! `/api/v1/events`: lists, shows and erases events. Ingest has the routes to publish events.
+//! `/api/v1/events`: lists, shows and erases events.
 
+pub mod publish;
 pub mod send;
 pub mod why;
 

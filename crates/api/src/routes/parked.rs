@@ -339,9 +339,9 @@ impl ApiState {
             headers: &headers,
             body: &body,
         };
-        let message = encode_put_back(&self.topology, &put_back, edit);
+        let message = encode_put_back(&self.publishing.topology, &put_back, edit);
         let message = message.map_err(|unreadable| invalid_put_back(parked, &unreadable))?;
-        let published = self.publisher.publish(message).await;
+        let published = self.publishing.publisher.publish(message).await;
         published.map_err(not_published)?;
         crash_point("put_back.confirmed");
         self.store.discard_parked(parked).await?;

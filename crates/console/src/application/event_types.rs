@@ -223,8 +223,7 @@ pub(crate) async fn publish(
     Path(named): Path<Named>,
 ) -> Result<Response, Fault> {
     let (api, authorized) = (console.api.clone(), place.authorized());
-    let work =
-        async move { event_types::publish(State(api), authorized, Path(named.name)).await.map(|done| done.data) };
+    let work = async move { event_types::publish(State(api), authorized, Path(named.name)).await.map(|done| done.0) };
     place.change(&console, Right::Operate, ("publish_sample", Value::Null), work).await?;
     Ok(back_to(format!("{}/events?done=published", place.base)))
 }

@@ -108,13 +108,15 @@ async fn the_sample_of_a_type_is_published_as_a_real_event() {
     world.endpoint("others", &["points.earned"]).await;
     world.known().await;
     let published = client.post("event-types/order%2Fpaid:eu/publish", &Value::Null).await;
-    assert_eq!(published.status, 200, "{}", published.body);
+    assert_eq!(published.status, 202, "{}", published.body);
     let request = world.receiver.wait_for("wants", 1).await.remove(0);
     assert_eq!(serde_json::from_slice::<Value>(&request.body).expect("JSON")["data"], json!({ "n": [1, 2.5] }));
     assert!(fanfare_tests::receiver::signature::is_signed_as_standard(&request, &wants.secret));
-    let made = event(&world, text(published.data(), "event")).await;
+    let made = event(&world, text(published.data(), "id")).await;
     assert_eq!((text(&made, "type"), &made["test"]), ("order/paid:eu", &json!(false)));
     assert_eq!(world.receiver.received("others").len(), 0);
+    let entries = client.get("audit-log?action=publish_sample").await;
+    assert_eq!(entries.data()[0]["subject"], json!([made["id"]]), "{}", entries.body);
     let unknown = client.post("event-types/never.described/publish", &Value::Null).await;
     assert_refused("an undescribed type", &unknown, (404, "not_found", "name"));
     let foreign = other.post("event-types/order%2Fpaid:eu/publish", &Value::Null).await;

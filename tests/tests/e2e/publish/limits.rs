@@ -127,6 +127,12 @@ async fn an_application_publishes_no_more_in_a_second_than_it_may() {
         assert!(refused.retry_after().is_some_and(|seconds| seconds >= least), "{path}: {:?}", refused.retry_after());
     }
     counted(world.ingest(), r#"fanfare_published_total{result="limited"}"#, 3).await;
+    assert_eq!(world.client().post("event-types", &json!({ "name": "a" })).await.status, 201);
+    let sample = until("a refusal of a sample", async || {
+        Some(world.client().post("event-types/a/publish", &Value::Null).await).filter(|answer| answer.status != 202)
+    });
+    let sample = sample.await;
+    assert_eq!((sample.status, sample.code()), (429, "too_many_events"), "{}", sample.body);
     let (_, other) = world.other_application().await;
     assert_eq!(other.post("events", &event).await.status, 202, "the other application has a separate limit");
     // Publishing is accepted again at the configured rate.

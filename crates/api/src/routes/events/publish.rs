@@ -9,43 +9,32 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     response::Response,
 };
-use fanfare_api::{Answer, ApiError, ErrorCode, Failures, application_of, authenticate, discard, read_body};
-use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
 use fanfare_domain::{
     access::api_key::Role,
     application::Application,
     event::{Event, EventFields, check_accepted_at, check_key},
     ids::EventId,
 };
-use fanfare_service::{RecentCount, crash_point, incoming_trace, trace_of};
-use fanfare_store::Directory;
+use fanfare_service::incoming_trace;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
-use tracing::{Instrument, Span, field::Empty, info_span};
 use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{metric, publish_rates::PublishRates};
-
-/// The maximum number of events in a batch.
-pub(crate) const MAX_BATCH: u16 = 1000;
+use crate::{
+    http::{
+        answer::{Accepted, Answer},
+        authentication::{application_of, authenticate},
+        body::{discard, read_body},
+        error::{ApiError, ErrorCode, Failures},
+    },
+    state::publishing::{MAX_BATCH, Publishing, count},
+};
 
 /// The largest batch, in multiples of the largest event.
 const BATCH_SIZE_FACTOR: usize = 16;
-
-/// The state of the routes. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Publish {
-    pub(crate) publisher: Publisher,
-    pub(crate) topology: Topology,
-    pub(crate) directory: Directory,
-    pub(crate) max_event_bytes: usize,
-    pub(crate) publish_rates: Arc<PublishRates>,
-    /// Events accepted.
-    pub(crate) published: Arc<RecentCount>,
-}
 
 /// An event to publish.
 #[derive(ToSchema)]
@@ -67,15 +56,15 @@ struct New {
 
 /// An accepted event.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Published {
+pub struct Published {
     #[schema(value_type = String, example = "evt_01h455vb4pex5vsknk084sn02q")]
-    id: EventId,
+    pub id: EventId,
 }
 
 /// The result of an event in a batch.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-pub(crate) enum PublishedOrNot {
+enum PublishedOrNot {
     /// The event is accepted.
     Published(Answer<Published>),
     /// The event is not accepted.
@@ -84,6 +73,11 @@ pub(crate) enum PublishedOrNot {
         success: bool,
         error: ApiError,
     },
+}
+
+/// The routes below `/api/v1` that publish events.
+pub fn publish_routes() -> OpenApiRouter<Publishing> {
+    OpenApiRouter::new().routes(routes!(single)).routes(routes!(batch))
 }
 
 /// Publishes an event. Once answered with 202, the event is not lost.
@@ -95,21 +89,21 @@ pub(crate) enum PublishedOrNot {
         ("tracestate" = Option<String>, Header, description = "W3C trace context of the event"),
     ),
     request_body = New, responses((status = 202, body = Answer<Published>), Failures))]
-pub(crate) async fn single(
-    State(publish): State<Publish>,
+async fn single(
+    State(publishing): State<Publishing>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, ApiError> {
-    let application = publish.application(&headers, &uri)?;
-    if let Err(error) = publish.take(&application, 1) {
+) -> Result<Accepted<Published>, ApiError> {
+    let application = publishing.authenticated(&headers, &uri)?;
+    if let Err(error) = publishing.take(&application, 1) {
         discard(body).await;
         return Err(error);
     }
-    let body = read_body(&headers, body, publish.max_event_bytes).await?;
+    let body = read_body(&headers, body, publishing.max_event_bytes).await?;
     let idempotency_key = idempotency_key(&headers)?;
-    let id = publish.event(&application, &body, idempotency_key, &headers).await?;
-    Ok(Answer::of(Published { id }).with(StatusCode::ACCEPTED))
+    let id = publishing.publish(&application, &body, idempotency_key, &headers).await?;
+    Ok(Accepted(Published { id }))
 }
 
 /// Publishes 1 to 1000 events. The answer has a result for each event, in order. Status 207: some events are not
@@ -126,14 +120,14 @@ pub(crate) async fn single(
         (status = 207, body = Answer<Vec<PublishedOrNot>>),
         Failures,
     ))]
-pub(crate) async fn batch(
-    State(publish): State<Publish>,
+async fn batch(
+    State(publishing): State<Publishing>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let application = publish.application(&headers, &uri)?;
-    let body = read_body(&headers, body, publish.max_event_bytes.saturating_mul(BATCH_SIZE_FACTOR)).await?;
+    let application = publishing.authenticated(&headers, &uri)?;
+    let body = read_body(&headers, body, publishing.max_event_bytes.saturating_mul(BATCH_SIZE_FACTOR)).await?;
     if idempotency_key(&headers)?.is_some() {
         return Err(ApiError::invalid("Idempotency-Key", "does not apply to a batch: give each event an `id`"));
     }
@@ -143,8 +137,8 @@ pub(crate) async fn batch(
     if events.is_empty() || events.len() > usize::from(MAX_BATCH) {
         return Err(ApiError::new(ErrorCode::InvalidBatch, format!("the batch must have 1 to {MAX_BATCH} events")));
     }
-    publish.take(&application, events.len())?;
-    let published = events.iter().map(|event| publish.event_of_batch(&application, event.get(), &headers));
+    publishing.take(&application, events.len())?;
+    let published = events.iter().map(|event| publishing.event_of_batch(&application, event.get(), &headers));
     let published = join_all(published).await;
     let is_complete = published.iter().all(Result::is_ok);
     let answers: Vec<_> = published
@@ -159,26 +153,11 @@ pub(crate) async fn batch(
     Ok(Answer::of(answers).with(status))
 }
 
-impl Publish {
-    fn application(&self, headers: &HeaderMap, uri: &Uri) -> Result<Arc<Application>, ApiError> {
+impl Publishing {
+    /// The application of a request.
+    fn authenticated(&self, headers: &HeaderMap, uri: &Uri) -> Result<Arc<Application>, ApiError> {
         let caller = authenticate(headers, &self.directory, &Role::ALL)?;
-        let id = application_of(&caller, uri.query())?;
-        self.directory.application(id).ok_or_else(|| {
-            if self.directory.is_unreadable(id) {
-                return ApiError::unreadable_application();
-            }
-            ApiError::not_found("application", "no application has this id")
-        })
-    }
-
-    /// Takes `events` from the rate of the application.
-    fn take(&self, application: &Application, events: usize) -> Result<(), ApiError> {
-        self.publish_rates.take(application, events).map_err(|wait| {
-            count("limited");
-            let message = "the application exceeds its publish rate: send the request again later";
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            ApiError::new(ErrorCode::TooManyEvents, message).retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
-        })
+        self.application(application_of(&caller, uri.query())?)
     }
 
     async fn event_of_batch(
@@ -191,11 +170,11 @@ impl Publish {
             let message = format!("the event is larger than {} bytes: send less data", self.max_event_bytes);
             return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
         }
-        self.event(application, body.as_bytes(), None, headers).await
+        self.publish(application, body.as_bytes(), None, headers).await
     }
 
     /// Checks and publishes an event.
-    async fn event(
+    async fn publish(
         &self,
         application: &Application,
         body: &[u8],
@@ -203,26 +182,8 @@ impl Publish {
         headers: &HeaderMap,
     ) -> Result<EventId, ApiError> {
         let event = event(application, body, idempotency_key, headers, self.directory.now());
-        let mut event = event.inspect_err(|_| count("invalid"))?;
-        let span = send_span(&self.topology, &event);
-        event.trace = trace_of(&span).or(event.trace);
-        let message = encode_event(&self.topology, &event, application.version, body);
-        let started = Instant::now();
-        crash_point("ingest.checked");
-        let published = self.publisher.publish(message).instrument(span.clone()).await;
-        metrics::histogram!(metric::PUBLISH_SECONDS).record(started.elapsed());
-        match published {
-            Ok(()) => {
-                crash_point("ingest.confirmed");
-                count("accepted");
-                self.published.add(1);
-                Ok(event.id)
-            }
-            Err(error) => {
-                span.record("error.type", error.as_str()).record("otel.status_code", "ERROR");
-                Err(unpublished(error, &event))
-            }
-        }
+        let event = event.inspect_err(|_| count("invalid"))?;
+        self.send(application, event, body).await.map(|event| event.id)
     }
 }
 
@@ -252,29 +213,6 @@ fn event(
     Ok(Event { id, application, event_type, key, data: fields.data, occurred_at: fields.occurred_at, trace })
 }
 
-fn unpublished(error: PublishError, event: &Event) -> ApiError {
-    tracing::warn!(%error, event = %event.id, "an event was not published: the publisher must send the event again");
-    count(error.as_str());
-    let (code, message, seconds) = match error {
-        PublishError::Unavailable => {
-            (ErrorCode::BrokerUnavailable, "the broker is unavailable: send the event again later", 5)
-        }
-        PublishError::Refused => {
-            (ErrorCode::BrokerRefused, "the broker refused the event: send the event again later", 30)
-        }
-        PublishError::Unknown => (
-            ErrorCode::OutcomeUnknown,
-            "the event may be accepted: send the event again with the `id` of this error, to be delivered once",
-            5,
-        ),
-    };
-    ApiError::new(code, message).retry_after(seconds).about(event.key.clone().unwrap_or_else(|| event.id.to_string()))
-}
-
-fn count(result: &'static str) {
-    metrics::counter!(metric::PUBLISHED, "result" => result).increment(1);
-}
-
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -283,23 +221,4 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
     let text = value.to_str().map_err(|_| ApiError::invalid("Idempotency-Key", "must be visible ASCII"))?;
     Ok(Some(check_key("Idempotency-Key", text.to_owned())?))
-}
-
-/// The span of an event's message, in the conventions of OpenTelemetry for
-/// [RabbitMQ](https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/).
-fn send_span(topology: &Topology, event: &Event) -> Span {
-    info_span!(
-        "send",
-        otel.name = format!("send {}", topology.events_exchange()),
-        otel.kind = "producer",
-        otel.status_code = Empty,
-        "messaging.system" = "rabbitmq",
-        "messaging.operation.name" = "send",
-        "messaging.operation.type" = "send",
-        "messaging.destination.name" = format!("{}:{}", topology.events_exchange(), event.routing_key()),
-        "messaging.rabbitmq.destination.routing_key" = event.routing_key(),
-        "messaging.message.id" = event.key.clone().unwrap_or_else(|| event.id.to_string()),
-        "fanfare.event" = %event.id,
-        "error.type" = Empty,
-    )
 }

@@ -8,29 +8,30 @@ use std::{
 
 use fanfare_domain::{application::Application, ids::ApplicationId, rate_limit::LeakyBucket};
 
+use crate::state::publishing::MAX_BATCH;
+
 /// The publish rates in this process. Each process counts alone.
-pub(crate) struct PublishRates {
+pub(super) struct PublishRates {
     /// The default limit of an application, in events per second. `None` for no limit.
     per_second: Option<u32>,
-    /// The minimum burst, even for a lower limit.
-    at_once: u32,
     since: Instant,
     /// Buckets of applications that have published with a valid key. The number of applications bounds the map.
     buckets: Mutex<HashMap<ApplicationId, LeakyBucket>>,
 }
 
 impl PublishRates {
-    /// Creates rates of `per_second` events, 0 for no limit, with bursts of at least `at_once` events.
-    pub(crate) fn new(per_second: u32, at_once: u32) -> Self {
+    /// Creates rates of `per_second` events, 0 for no limit.
+    pub(super) fn new(per_second: u32) -> Self {
         let per_second = (per_second > 0).then_some(per_second);
-        Self { per_second, at_once, since: Instant::now(), buckets: Mutex::default() }
+        Self { per_second, since: Instant::now(), buckets: Mutex::default() }
     }
 
     /// Takes `count` events from the application's rate. The error is the wait until the rate permits `count` events.
-    pub(crate) fn take(&self, application: &Application, count: usize) -> Result<(), Duration> {
+    pub(super) fn take(&self, application: &Application, count: usize) -> Result<(), Duration> {
         let Some(per_second) = application.publish_rate.or(self.per_second) else { return Ok(()) };
+        // The least burst is a whole batch, even for a lower limit.
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets.entry(application.id).or_default().take(self.since.elapsed(), per_second, self.at_once, count)
+        buckets.entry(application.id).or_default().take(self.since.elapsed(), per_second, MAX_BATCH.into(), count)
     }
 }

@@ -1,0 +1,167 @@
+//! Publishing of events within the rates of applications. Does not touch the database.
+
+mod rates;
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
+use fanfare_domain::{application::Application, event::Event, ids::ApplicationId};
+use fanfare_service::{Labels, Metric, MetricKind, RecentCount, crash_point, trace_of};
+use fanfare_store::Directory;
+use tokio::time::Instant;
+use tracing::{Instrument, Span, field::Empty, info_span};
+
+use crate::{
+    http::error::{ApiError, ErrorCode},
+    state::publishing::rates::PublishRates,
+};
+
+/// The maximum number of events in a batch.
+pub(crate) const MAX_BATCH: u16 = 1000;
+
+/// The metric of published events.
+pub const PUBLISHED: Metric = Metric {
+    name: "fanfare_published_total",
+    kind: MetricKind::Counter,
+    labels: Labels::One("result", &["accepted", "invalid", "unavailable", "refused", "unknown", "limited"]),
+    meaning: "events published over HTTP, by `result`: accepted, invalid, unavailable, refused or unknown; \
+              also requests above the publish rate: limited",
+};
+
+/// The metric of the broker's confirms.
+pub const PUBLISH_SECONDS: Metric = Metric {
+    name: "fanfare_publish_seconds",
+    kind: MetricKind::Seconds,
+    labels: Labels::None,
+    meaning: "time until the broker confirmed an event, or the publish failed",
+};
+
+/// The state of the publish routes. Cheap to clone.
+#[derive(Clone)]
+pub struct Publishing {
+    /// Publisher to the broker.
+    pub publisher: Publisher,
+    /// The exchanges and queues of the broker.
+    pub topology: Topology,
+    /// The services' copy of the configuration.
+    pub directory: Directory,
+    /// Largest event, in bytes.
+    pub max_event_bytes: usize,
+    /// Events accepted by this process.
+    pub published: Arc<RecentCount>,
+    rates: Arc<PublishRates>,
+}
+
+impl Publishing {
+    /// Creates the state. `per_second` is the maximum of events per second of an application without its own limit, 0
+    /// for no limit.
+    pub fn new(
+        (publisher, topology): (Publisher, Topology),
+        directory: Directory,
+        max_event_bytes: usize,
+        per_second: u32,
+    ) -> Self {
+        let rates = Arc::new(PublishRates::new(per_second));
+        Self { publisher, topology, directory, max_event_bytes, published: Arc::default(), rates }
+    }
+
+    /// Finds an application.
+    ///
+    /// # Errors
+    /// For an unknown application, and for an application whose configuration cannot be read.
+    pub(crate) fn application(&self, id: ApplicationId) -> Result<Arc<Application>, ApiError> {
+        self.directory.application(id).ok_or_else(|| {
+            if self.directory.is_unreadable(id) {
+                return ApiError::unreadable_application();
+            }
+            ApiError::not_found("application", "no application has this id")
+        })
+    }
+
+    /// Takes `events` from the rate of the application.
+    ///
+    /// # Errors
+    /// 429 above the rate.
+    pub(crate) fn take(&self, application: &Application, events: usize) -> Result<(), ApiError> {
+        self.rates.take(application, events).map_err(|wait: Duration| {
+            count("limited");
+            let message = "the application exceeds its publish rate: send the request again later";
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            ApiError::new(ErrorCode::TooManyEvents, message).retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
+        })
+    }
+
+    /// Publishes an event, and waits for the broker's confirm. `body` is the publisher's JSON.
+    ///
+    /// # Errors
+    /// If the broker has not confirmed the event. The event may be accepted nevertheless.
+    pub(crate) async fn send(
+        &self,
+        application: &Application,
+        mut event: Event,
+        body: &[u8],
+    ) -> Result<Event, ApiError> {
+        let span = send_span(&self.topology, &event);
+        event.trace = trace_of(&span).or(event.trace);
+        let message = encode_event(&self.topology, &event, application.version, body);
+        let started = Instant::now();
+        crash_point("ingest.checked");
+        let published = self.publisher.publish(message).instrument(span.clone()).await;
+        metrics::histogram!(PUBLISH_SECONDS.name).record(started.elapsed());
+        match published {
+            Ok(()) => {
+                crash_point("ingest.confirmed");
+                count("accepted");
+                self.published.add(1);
+                Ok(event)
+            }
+            Err(error) => {
+                span.record("error.type", error.as_str()).record("otel.status_code", "ERROR");
+                Err(unpublished(error, &event))
+            }
+        }
+    }
+}
+
+/// Counts an event, or a request, by its result.
+pub(crate) fn count(result: &'static str) {
+    metrics::counter!(PUBLISHED.name, "result" => result).increment(1);
+}
+
+fn unpublished(error: PublishError, event: &Event) -> ApiError {
+    tracing::warn!(%error, event = %event.id, "an event was not published: the publisher must send the event again");
+    count(error.as_str());
+    let (code, message, seconds) = match error {
+        PublishError::Unavailable => {
+            (ErrorCode::BrokerUnavailable, "the broker is unavailable: send the event again later", 5)
+        }
+        PublishError::Refused => {
+            (ErrorCode::BrokerRefused, "the broker refused the event: send the event again later", 30)
+        }
+        PublishError::Unknown => (
+            ErrorCode::OutcomeUnknown,
+            "the event may be accepted: send the event again with the `id` of this error, to be delivered once",
+            5,
+        ),
+    };
+    ApiError::new(code, message).retry_after(seconds).about(event.key.clone().unwrap_or_else(|| event.id.to_string()))
+}
+
+/// The span of an event's message, in the conventions of OpenTelemetry for
+/// [RabbitMQ](https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/).
+fn send_span(topology: &Topology, event: &Event) -> Span {
+    info_span!(
+        "send",
+        otel.name = format!("send {}", topology.events_exchange()),
+        otel.kind = "producer",
+        otel.status_code = Empty,
+        "messaging.system" = "rabbitmq",
+        "messaging.operation.name" = "send",
+        "messaging.operation.type" = "send",
+        "messaging.destination.name" = format!("{}:{}", topology.events_exchange(), event.routing_key()),
+        "messaging.rabbitmq.destination.routing_key" = event.routing_key(),
+        "messaging.message.id" = event.key.clone().unwrap_or_else(|| event.id.to_string()),
+        "fanfare.event" = %event.id,
+        "error.type" = Empty,
+    )
+}
