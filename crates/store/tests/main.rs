@@ -31,6 +31,7 @@ mod requests {
 /// Migrations, partitions, and numbers for operators.
 mod operations {
     mod archive;
+    mod audit;
     mod census;
     mod migrations;
     mod parked;

@@ -60,8 +60,9 @@ pub fn check_display_name(field: &str, text: &str) -> Result<(), ApiError> {
     display_name::check_display_name(text).map_err(|fault| ApiError::invalid(field, fault))
 }
 
-/// Parses a time in a query or body.
+/// Parses a time in a query or body. A time before 1970 becomes the first moment of 1970: nothing here is older, and
+/// PostgreSQL has no time before 4714 BC.
 pub fn timestamp(field: &str, text: &str) -> Result<Timestamp, ApiError> {
     let fault = || ApiError::invalid(field, "must be an RFC 3339 time with an offset, such as 2026-06-18T12:00:00Z");
-    text.parse().map_err(|_| fault())
+    text.parse().map(|at: Timestamp| at.max(Timestamp::UNIX_EPOCH)).map_err(|_| fault())
 }

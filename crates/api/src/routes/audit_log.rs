@@ -73,7 +73,7 @@ pub struct Filter {
     pub subject: Option<String>,
     /// Only entries of this action, or of one of several actions separated by commas.
     pub action: Option<String>,
-    /// Only entries with this outcome: `done`, `refused` or `failed`.
+    /// Only entries with this outcome: `done`, `refused` or `failed`; `unknown`: without an outcome.
     pub outcome: Option<String>,
     /// Only entries from this time on.
     pub since: Option<String>,
@@ -126,6 +126,9 @@ pub async fn list(
     Ok(Page::of(entries, size, |entry| entry.id.to_string()).or_next(page.passed.map(|id| id.to_string())))
 }
 
+/// The word for entries without an outcome.
+const UNKNOWN: &str = "unknown";
+
 /// The maximum number of actions in a list.
 const MAX_ACTIONS: usize = 50;
 
@@ -138,10 +141,14 @@ fn actions(text: &str) -> Result<Vec<String>, ApiError> {
     Ok(actions)
 }
 
-fn audit_outcome(text: &str) -> Result<AuditOutcome, ApiError> {
+/// Parses an outcome; `None` for entries without an outcome.
+fn audit_outcome(text: &str) -> Result<Option<AuditOutcome>, ApiError> {
+    if text == UNKNOWN {
+        return Ok(None);
+    }
     let known = AuditOutcome::ALL.into_iter().find(|outcome| outcome.as_str() == text);
     let words = AuditOutcome::ALL.map(AuditOutcome::as_str).join(", ");
-    known.ok_or_else(|| ApiError::invalid("outcome", format!("must be one of {words}")))
+    known.map(Some).ok_or_else(|| ApiError::invalid("outcome", format!("must be one of {words}, {UNKNOWN}")))
 }
 
 /// True for a text in the form of an id: a search for another text would match by chance.

@@ -117,7 +117,7 @@ pub(crate) fn sentence(entry: &Entry<'_>) -> Sentence {
     let object = match known.operation {
         "change_application" | "change_webhook" => changed(&request, known.object),
         "describe_event_type" => with_text(known.object, request["name"].as_str()),
-        "remove_event_type" => with_text(known.object, after(entry.path, "event-types").as_deref()),
+        "remove_event_type" | "publish_sample" => with_text(known.object, after(entry.path, "event-types").as_deref()),
         "create_key" => with_text(&article(request["role"].as_str(), "key"), None),
         "put_back_many_parked" | "discard_many_parked" => group(&request, known.object),
         _ => known.object.to_owned(),

@@ -81,8 +81,8 @@ pub struct AuditFilter {
     pub subject: Option<String>,
     /// Entries of these operations and commands; all without one.
     pub actions: Vec<String>,
-    /// Entries with this outcome.
-    pub outcome: Option<AuditOutcome>,
+    /// Entries with this outcome. `Some(None)`: entries without an outcome.
+    pub outcome: Option<Option<AuditOutcome>>,
     /// Entries from this moment on.
     pub since: Option<Timestamp>,
     /// Entries older than this entry.
@@ -160,7 +160,7 @@ impl Store {
                              SELECT * FROM walked
                              WHERE ($5::text IS NULL OR position($5 IN subject) > 0 OR position($5 IN path) > 0)
                                AND (cardinality($6::text[]) = 0 OR action = ANY($6))
-                               AND ($7::text IS NULL OR outcome = $7)
+                               AND ($7::text IS NULL OR coalesce(outcome, 'unknown') = $7)
                              ORDER BY id DESC LIMIT $8
                          ) page ON true ORDER BY page.id DESC";
         let AuditFilter { application, subject, actions, outcome, since, before, limit } = filter;
@@ -169,7 +169,7 @@ impl Store {
         let first = since.map_or(Uuid::nil(), |since| AuditId::new(saturating_sub(since, BEFORE_ENTRY), [0; 10]).0);
         let since = since.unwrap_or(Timestamp::UNIX_EPOCH);
         let walked = row_count(if filter.is_search() { MAX_WALKED } else { *limit });
-        let outcome = outcome.map(AuditOutcome::as_str);
+        let outcome = outcome.map(|outcome| outcome.map_or("unknown", AuditOutcome::as_str));
         let parameters: [&(dyn ToSql + Sync); 9] =
             [&application, &before, &first, &walked, subject, actions, &outcome, &row_count(*limit), &since];
         let rows = self.connection().await?.query(statement, &parameters).await?;

@@ -1,12 +1,14 @@
 //! The audit log: author, time, origin and content of each change. An entry is written before the change and is
 //! immutable.
 
+use fanfare_domain::ids::AuditId;
 use fanfare_tests::{
     clients::api::Client,
     patience::until,
     world::{World, process::try_fanfare},
 };
 use hyper::Method;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 async fn entries(client: &Client) -> Vec<Value> {
@@ -116,6 +118,12 @@ async fn entries_are_found_by_action_outcome_object_and_time() {
         world.client().post(&format!("webhooks/{webhook}/pause"), &Value::Null).await.data();
         assert_eq!(world.client().patch(&format!("webhooks/{webhook}"), &json!({ "name": 1 })).await.status, 422);
     }
+    // The process of a request died before the answer.
+    let lost = "INSERT INTO audit_log (id, application_id, origin, action)
+                SELECT $1, application_id, '127.0.0.1', 'pause_webhook' FROM audit_log
+                WHERE application_id IS NOT NULL LIMIT 1";
+    let id = AuditId::new(Timestamp::now(), [7; 10]).0;
+    world.database().await.execute(lost, &[&id]).await.expect("an entry");
     let all = entries(world.client()).await;
     let expect = async |query: &str, is_expected: &dyn Fn(&Value) -> bool| {
         let found = world.client().get(&format!("audit-log?{query}")).await.data().clone();
@@ -129,8 +137,23 @@ async fn entries_are_found_by_action_outcome_object_and_time() {
     expect(&format!("subject={}", webhooks[0]), &about).await;
     let done = |entry: &Value| about(entry) && entry["outcome"] == "done";
     expect(&format!("subject={}&outcome=done", webhooks[0]), &done).await;
+    expect("outcome=unknown", &|entry| entry["outcome"].is_null()).await;
     let since = all[1]["at"].as_str().expect("a time").to_owned();
     expect(&format!("since={since}"), &|entry| entry["at"].as_str() >= Some(since.as_str())).await;
+    let before = all[2]["id"].as_str().expect("an id");
+    let first = all[4]["at"].as_str().expect("a time");
+    let within = |entry: &Value| entry["at"].as_str() >= Some(first) && entry["id"].as_str() < Some(before);
+    expect(&format!("since={first}&before={before}"), &within).await;
+    // PostgreSQL has no time before 4714 BC.
+    let ancient = world.client().get("audit-log?since=-004800-01-01T00:00:00Z").await;
+    assert_eq!(ancient.data().as_array().map(Vec::len), Some(all.len()));
+    for query in ["attempts?until=-004800-01-01T00:00:00Z", "events?until=-004800-01-01T00:00:00Z"] {
+        assert_eq!(world.client().get(query).await.data(), &json!([]), "{query}");
+    }
+    // Over all applications.
+    let of_admin = world.admin().await.get(&format!("audit-log?subject={}", webhooks[1])).await;
+    let of_second = all.iter().filter(|entry| entry.to_string().contains(&webhooks[1]));
+    assert_eq!(of_admin.data().as_array().expect("a list").iter().collect::<Vec<_>>(), of_second.collect::<Vec<_>>());
     for (query, field) in
         [("outcome=lost", "outcome"), ("action=%00", "action"), ("since=today", "since"), ("subject=x", "subject")]
     {
