@@ -65,13 +65,10 @@ pub struct Delivery {
     /// The time of the last mail to an owner that reported a failure of the delivery.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub mailed_at: Option<Timestamp>,
-    /// The address of this mail.
-    pub mailed_to: Option<String>,
 }
 
 impl From<DeliveryRow> for Delivery {
     fn from(row: DeliveryRow) -> Self {
-        let (mailed_at, mailed_to) = row.mailed.unzip();
         Self {
             id: row.id,
             event: row.event,
@@ -87,8 +84,7 @@ impl From<DeliveryRow> for Delivery {
             next_attempt_at: row.due_at.filter(|_| row.state == DeliveryState::Scheduled),
             accepted_at: row.accepted_at,
             finished_at: row.finished_at,
-            mailed_at,
-            mailed_to,
+            mailed_at: row.mailed.map(|(at, _)| at),
         }
     }
 }
@@ -143,6 +139,8 @@ impl Attempt {
 pub struct DeliveryDetail {
     #[serde(flatten)]
     pub delivery: Delivery,
+    /// The address of the last mail that reported a failure.
+    pub mailed_to: Option<String>,
     /// The body of the request. Each attempt sends the same bytes.
     pub body: String,
     pub attempts: Vec<Attempt>,
@@ -179,7 +177,8 @@ pub async fn show(
     let mut attempts: Vec<Attempt> = attempts.into_iter().map(|row| Attempt::new(delivery, row)).collect();
     api.rebuild_headers(&authorized, &row, &mut attempts).await?;
     let body = row.body.clone().unwrap_or_default();
-    Ok(Answer::of(DeliveryDetail { delivery: row.into(), body, attempts }))
+    let mailed_to = row.mailed.as_ref().map(|(_, address)| address.clone());
+    Ok(Answer::of(DeliveryDetail { delivery: row.into(), mailed_to, body, attempts }))
 }
 
 /// The page of a list or of a search.

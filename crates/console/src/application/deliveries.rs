@@ -140,6 +140,8 @@ struct Shown {
     is_erased: bool,
     points: Vec<Point>,
     body: Option<BodyView>,
+    /// Address of the resend, with the list from which the visitor came.
+    resend: String,
 }
 
 impl Shown {
@@ -149,7 +151,7 @@ impl Shown {
     }
 
     /// The word of the button: a delivery that waits is sent before its time.
-    fn resend(&self) -> &'static str {
+    fn resend_word(&self) -> &'static str {
         match self.delivery.state {
             "scheduled" | "queued" | "held" => "Send now",
             _ => "Resend",
@@ -165,7 +167,7 @@ pub(crate) async fn show(
 ) -> Result<Response, Fault> {
     let call = format!("/deliveries/{}", named.delivery);
     let found = deliveries::show(State(console.api.clone()), place.authorized(), Path(named.delivery)).await?.data;
-    let DeliveryDetail { delivery, body, attempts } = found;
+    let DeliveryDetail { delivery, mailed_to, body, attempts } = found;
     let event =
         events::show(State(console.api), place.authorized(), Path(delivery.event.to_string())).await?.data.event;
     let address = &place.visitor.address;
@@ -174,13 +176,17 @@ pub(crate) async fn show(
     let path = format!("{}/deliveries/{}", place.base, delivery.id);
     // Without rebuilt headers, the request cannot be signed: an event with hidden members, for example.
     let may_sign = place.visitor.may(Right::Test) && attempts.iter().any(|attempt| attempt.request_headers.is_some());
+    // The address may be the application's own, which customers do not read.
+    let address_of_mail = mailed_to.filter(|_| !place.visitor.is_of_portal());
+    let list = Fields::of_address(address).value("list").to_owned();
     let shown = Shown {
         frame: place.frame("Delivery").live().call(call),
         key: event.key.filter(|_| place.visitor.may(Right::Keys)),
-        points: timeline::points(&delivery, attempts, shows_bodies, place.visitor.is_of_portal()),
+        points: timeline::points(&delivery, address_of_mail.as_deref(), attempts, shows_bodies),
         body: (shows_bodies && !is_erased).then(|| BodyView::new(&body, address).of_delivery(&path, may_sign)),
         is_erased,
         delivery,
+        resend: with_parameter(&format!("{path}/resend"), "list", &list),
     };
     page(&place.visitor, &shown)
 }

@@ -259,7 +259,9 @@ pub(super) fn detailed(body: &str) -> String {
          SELECT page.id, page.event_id, coalesce(e.type, '') AS type, page.endpoint_id, p.url, p.name, page.reason, page.attempt,
                 CASE WHEN page.state = 'queued' AND p.status = 'paused' AND p.deleted_at IS NULL THEN 'held'
                      ELSE page.state END AS state,
-                page.failures, page.due_at, page.finished_at, page.attempts, page.mailed_at, page.mailed_to, e.body,
+                page.failures, page.due_at, page.finished_at, page.attempts,
+                coalesce(page.mailed_at, once.mailed_at) AS mailed_at,
+                coalesce(page.mailed_to, once.mailed_to) AS mailed_to, e.body,
                 coalesce(e.is_redacted, false) AS is_redacted,
                 CASE WHEN last.attempt IS NOT NULL THEN last.status ELSE coalesce(page.status, once.status) END
                     AS response_status
@@ -273,7 +275,8 @@ pub(super) fn detailed(body: &str) -> String {
              SELECT a.attempt, a.status FROM attempts a WHERE a.delivery_id = page.id
              ORDER BY a.attempt DESC LIMIT 1) last ON page.attempts > page.is_inline::int
          LEFT JOIN LATERAL (
-             SELECT d.status FROM deliveries d WHERE d.application_id = $1 AND d.id = page.id
+             SELECT d.status, d.mailed_at, d.mailed_to FROM deliveries d
+             WHERE d.application_id = $1 AND d.id = page.id
              LIMIT 1) once ON page.finished_once)"
     )
 }

@@ -54,9 +54,10 @@ INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, reason
            CASE WHEN i % 10 > 0 THEN 'https://a.example/' END, CASE WHEN i % 10 > 0 THEN moment(i) + interval '3 ms' END,
            5, CASE WHEN i % 10 > 0 THEN 204 END, '{}', NULL
     FROM generate_series(0, {FINISHED} - 1) i;
-INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms, outcome, status)
+INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms, outcome, status,
+                      is_test)
     SELECT delivery_id(i), n, event_id(i), endpoint(10), endpoint(1 + i % 2), 'https://a.example/',
-           moment(i) + n * interval '60 s', 5, 'answered', 500 + n
+           moment(i) + n * interval '60 s', 5, 'answered', 500 + n, i % 30 = 0
     FROM generate_series(0, {FINISHED} - 1, 10) i, generate_series(1, 2) n;
 INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, reason, listed, attempt, due_at, expires_at)
     SELECT delivery_id({FINISHED} + i), event_id({FINISHED} + i), endpoint(10), endpoint(e), state, reason, listed, attempt,
@@ -229,11 +230,12 @@ async fn attempts_of_a_time(loaded: &Database) {
     }
     assert!(seen.iter().all(|at| *at >= since && *at < until));
     let expected = format!(
-        "(SELECT started_at FROM attempts UNION ALL
-          SELECT started_at FROM deliveries WHERE started_at IS NOT NULL) AS both_tables
+        "(SELECT started_at, is_test FROM attempts UNION ALL
+          SELECT started_at, false FROM deliveries WHERE started_at IS NOT NULL) AS both_tables
          WHERE started_at >= '{since}' AND started_at < '{until}'"
     );
-    assert_eq!(seen.len() as i64, loaded.count(&expected).await);
+    assert_eq!(seen.len() as i64, loaded.count(&format!("{expected} AND NOT is_test")).await);
+    assert!(loaded.count(&format!("{expected} AND is_test")).await > 5, "the time has test attempts");
 }
 
 /// Reads a log without inline successes: all attempts are rows of `attempts`.

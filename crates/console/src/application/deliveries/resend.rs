@@ -20,7 +20,7 @@ use crate::{
     frame::{
         Frame,
         fault::Fault,
-        form::{Fields, call},
+        form::{Fields, call, with_parameter},
         marks::{self, filters},
         place::Place,
         respond::{back_to, page_with},
@@ -36,7 +36,9 @@ pub(crate) async fn resend(
     place: Place,
     Path(named): Path<Named>,
 ) -> Result<Response, Fault> {
-    let to = format!("{}/deliveries/{}?done=resent", place.base, named.delivery);
+    let list = Fields::of_address(&place.visitor.address).value("list").to_owned();
+    let to = with_parameter(&format!("{}/deliveries/{}", place.base, named.delivery), "list", &list);
+    let to = with_parameter(&to, "done", "resent");
     let (api, authorized) = (console.api.clone(), place.authorized());
     let work =
         async move { resend::delivery(State(api), authorized, Path(named.delivery)).await.map(|done| done.data) };

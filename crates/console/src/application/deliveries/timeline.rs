@@ -30,8 +30,14 @@ pub(crate) struct Detail {
     pub(crate) error: Option<String>,
 }
 
-/// The points, in order. `shows_details` is false for a session that may not see requests and answers.
-pub(crate) fn points(delivery: &Delivery, attempts: Vec<Attempt>, shows_details: bool, is_portal: bool) -> Vec<Point> {
+/// The points, in order. `address` is the address of the mail, if the visitor may see the address. `shows_details` is
+/// false for a session that may not see requests and answers.
+pub(crate) fn points(
+    delivery: &Delivery,
+    address: Option<&str>,
+    attempts: Vec<Attempt>,
+    shows_details: bool,
+) -> Vec<Point> {
     let mut left = MAX_ANSWERS;
     let accepted =
         Point { class: "", at: delivery.accepted_at, sentence: "The event was accepted.".into(), detail: None };
@@ -55,14 +61,14 @@ pub(crate) fn points(delivery: &Delivery, attempts: Vec<Attempt>, shows_details:
         points.push(end(delivery, at));
     }
     if let Some(at) = delivery.mailed_at {
-        // The address may be the application's own, which customers do not read.
-        let address = delivery.mailed_to.as_deref().filter(|_| !is_portal);
         let sentence = match address {
             Some(address) => format!("A mail to {address} reported the failure."),
             None => "A mail reported the failure.".to_owned(),
         };
         points.push(Point { class: "", at, sentence, detail: None });
     }
+    // A delivery may be sent again after its end and after the mail. Nothing comes before the acceptance.
+    points[1..].sort_by_key(|point| point.at);
     points
 }
 
@@ -115,4 +121,63 @@ fn headers(object: Value) -> Vec<(String, String)> {
             value => (name, text(&value)),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_domain::ids::{ApplicationId, AttemptId, DeliveryId, EndpointId, EventId};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_790_000_000 + second).expect("a moment")
+    }
+
+    fn attempt(delivery: DeliveryId, number: u32, second: i64) -> Attempt {
+        Attempt {
+            id: AttemptId::derive(delivery, number),
+            attempt: number,
+            url: None,
+            started_at: at(second),
+            duration_ms: Some(5),
+            outcome: "answered".to_owned(),
+            status: Some(500),
+            error: None,
+            request_headers: None,
+            response_headers: None,
+            response_body: None,
+            next_attempt_at: None,
+        }
+    }
+
+    #[test]
+    fn points_are_in_the_order_of_time_after_a_resend() {
+        let event = EventId::new(ApplicationId::new(at(0), [1; 10]), at(0), [2; 10]);
+        let endpoint = EndpointId::new(at(0), [3; 10]);
+        let id = DeliveryId::derive(at(1), event, endpoint);
+        let delivery = Delivery {
+            id,
+            event,
+            event_type: "a".to_owned(),
+            webhook: endpoint,
+            webhook_name: None,
+            url: String::new(),
+            state: "failed",
+            reason: None,
+            attempt: 2,
+            retry_count: 1,
+            response_status: Some(500),
+            next_attempt_at: None,
+            accepted_at: at(1),
+            finished_at: Some(at(40)),
+            mailed_at: Some(at(20)),
+        };
+        // The clock of the first attempt's process is behind.
+        let attempts = vec![attempt(id, 1, 0), attempt(id, 2, 30)];
+        let points = points(&delivery, Some("ops@a.example"), attempts, false);
+        let sentences: Vec<&str> = points.iter().map(|point| point.sentence.as_str()).collect();
+        let begin = ["The event was accepted.", "Attempt 1:", "A mail to ops@a.example", "Attempt 2:", "Given up."];
+        assert_eq!(sentences.len(), begin.len(), "{sentences:?}");
+        assert!(sentences.iter().zip(begin).all(|(sentence, begin)| sentence.starts_with(begin)), "{sentences:?}");
+    }
 }
