@@ -215,7 +215,9 @@
         merge(await answer.text())
         pace = Number(document.body.dataset.live)
       } else {
-        for (const time of all('time[data-passing]')) time.dateTime = new Date().toISOString()
+        // Nothing is new. The clock of the browser may be wrong.
+        const date = new Date(answer.headers.get('date') || Date.now()).toISOString()
+        for (const time of all('time[data-passing]')) time.dateTime = date
         showTimes(document)
         pace = Math.min(pace * 1.5, LONGEST)
       }
@@ -253,16 +255,32 @@
     const wanted = links[at < 0 && step < 0 ? links.length - 1 : at + step]
     if (wanted) { wanted.focus(); wanted.scrollIntoView({ block: 'nearest' }) }
   }
-  // The neighbour of a delivery in the list from which the visitor came.
+  // The neighbour of a delivery in the list from which the visitor came. The next one begins the page behind the
+  // delivery. The previous one is found from the beginning of the list, within some pages.
+  const MAX_PAGES = 5
   const neighbour = async step => {
     const list = new URLSearchParams(location.search).get('list')
     if (list === null) return step < 0 ? history.back() : press('a[rel=next]')
-    const page = new DOMParser().parseFromString(await (await fetch(`../deliveries?${list}`)).text(), 'text/html')
-    const links = all('a[data-row]', page)
-    const at = links.findIndex(link => link.pathname === location.pathname)
-    if (at >= 0 && links[at + step]) location.href = links[at + step].href
-    else say('The list ends here.')
+    const query = new URLSearchParams(list)
+    if (step > 0) query.set('before', location.pathname.split('/').pop())
+    let address = `../deliveries?${query}`
+    let newer
+    for (let pages = 0; pages < MAX_PAGES; pages++) {
+      const answer = await fetch(address)
+      if (!answer.ok || answer.redirected) throw new Error(`status ${answer.status}`)
+      const page = new DOMParser().parseFromString(await answer.text(), 'text/html')
+      const links = all('a[data-row]', page)
+      const at = links.findIndex(link => link.pathname === location.pathname)
+      const wanted = step > 0 ? links[0] : at > 0 ? links[at - 1] : at === 0 && newer
+      if (wanted) { location.href = `${wanted.pathname}?list=${encodeURIComponent(list)}`; return }
+      if (at === 0) return say(query.has('before') ? 'The page of the list begins here.' : 'The list begins here.')
+      newer = links.at(-1) || newer
+      address = page.querySelector('a[rel=next]')?.getAttribute('href')
+      if (!address) return say(step > 0 ? 'The list ends here.' : 'The list does not have this delivery now.')
+    }
+    say(`No neighbour was found within ${MAX_PAGES} pages of the list.`)
   }
+  const lead = step => neighbour(step).catch(() => say('The list cannot be read now: try again.'))
   let awaitsPage = false
   const press = selector => document.querySelector(selector)?.click()
   const shortcuts = {
@@ -270,8 +288,8 @@
     '?': () => by('help')?.showModal?.(),
     j: () => move(1),
     k: () => move(-1),
-    '[': () => neighbour(-1),
-    ']': () => neighbour(1),
+    '[': () => lead(-1),
+    ']': () => lead(1),
     // The key leads to the button: Enter sends.
     r: () => document.querySelector('[data-resend]')?.focus(),
     l: () => turnLive(!isOn),

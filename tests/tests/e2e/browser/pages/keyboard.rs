@@ -128,18 +128,34 @@ async fn the_neighbours_of_a_delivery_are_those_of_its_list() {
     let mut keyboard = Keyboard::begin(&world, "keyboard-neighbours").await;
     let base = format!("/console/{}/deliveries", world.application);
     let failed = world.wait_for_deliveries("state=failed", FAILED).await;
-    let address = |at: usize| format!("{base}/{}?list=state%3Dfailed", failed[at]["id"].as_str().expect("an id"));
-    keyboard.visit.open(&format!("{base}?state=failed")).await;
+    let list = "list=state%3Dfailed%26limit%3D2";
+    let address = |at: usize| format!("{base}/{}?{list}", failed[at]["id"].as_str().expect("an id"));
+    // Two rows a page: the neighbours are found beyond the page.
+    keyboard.visit.open(&format!("{base}?state=failed&limit=2")).await;
     keyboard.visit.press("j").await;
     keyboard.enter().await;
     assert_eq!(keyboard.visit.address().await, address(0));
-    for (key, at) in [("]", 1), ("]", 2), ("[", 1)] {
+    for (key, at) in [("]", 1), ("]", 2), ("[", 1), ("[", 0)] {
         keyboard.visit.enter(key).await;
         assert_eq!(keyboard.visit.address().await, address(at));
     }
-    keyboard.visit.enter("]").await;
+    keyboard.visit.press("[").await;
+    keyboard.visit.sees("The list begins here.").await;
+    for at in 1..FAILED {
+        keyboard.visit.enter("]").await;
+        assert_eq!(keyboard.visit.address().await, address(at));
+    }
     keyboard.visit.press("]").await;
     keyboard.visit.sees("The list ends here.").await;
+    // A resend keeps the list.
+    keyboard.visit.press("r").await;
+    keyboard.visit.enter("Enter").await;
+    keyboard.visit.sees("1 delivery will be sent again").await;
+    assert_eq!(keyboard.visit.address().await, format!("{}&done=resent", address(FAILED - 1)));
+    // The resent delivery has left the list.
+    world.wait_for_deliveries("state=delivered", 2).await;
+    keyboard.visit.press("[").await;
+    keyboard.visit.sees("The list does not have this delivery now.").await;
     keyboard.end(1).await;
 }
 
