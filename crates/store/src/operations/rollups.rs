@@ -5,11 +5,12 @@
 
 use deadpool_postgres::{Object, Transaction};
 use fanfare_domain::{
-    diagnosis::rollup::{BUCKETS, Count, DURATION_BOUNDS_MS, HOUR, LAG_BOUNDS_MS, Marks, STEP, next_count},
+    diagnosis::rollup::{BUCKETS, Count, DURATION_BOUNDS_MS, HOUR, LAG_BOUNDS_MS, Marks, STEP, floor, next_count},
     time::{saturating_add, saturating_sub},
 };
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 use crate::{Store, StoreError, operations::partitions::first_id, pipeline::record::INLINE_WITHIN};
 
@@ -72,15 +73,17 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Counts an hour anew. Each commit replaces rows, so that a repetition is harmless; a long transaction would hold up
-    /// the vacuum of the open deliveries.
+    /// Counts an hour anew, except steps without rows recorded late. Each commit replaces rows, so that a repetition is
+    /// harmless; a long transaction would hold up the vacuum of the open deliveries.
     async fn count_hour(&self, from: Timestamp, is_last: bool) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let (mut begins, to) = (from, saturating_add(from, HOUR));
         while begins < to {
             let ends = saturating_add(begins, STEP);
             let transaction = begin(&mut connection).await?;
-            count(&transaction, (begins, ends), true).await?;
+            if !is_complete(&transaction, (begins, ends)).await? {
+                count(&transaction, (begins, ends), true).await?;
+            }
             transaction.commit().await?;
             begins = ends;
         }
@@ -100,20 +103,44 @@ async fn begin(connection: &mut Object) -> Result<Transaction<'_>, StoreError> {
     Ok(transaction)
 }
 
-/// Counts a time within five minutes. Adds to the rows, or replaces the rows.
+/// Counts a time within a step. Adds to the rows, or replaces the rows.
 async fn count(
     transaction: &Transaction<'_>,
     (from, to): (Timestamp, Timestamp),
     replaces: bool,
 ) -> Result<(), StoreError> {
-    let lags = LAG_BOUNDS_MS.map(|bound| format!("{bound} milliseconds"));
-    // An inline success begins soon after its acceptance: the bounds spare the other partitions.
-    let (first, last) = (first_id(saturating_sub(from, INLINE_WITHIN)), first_id(to));
-    let parameters: [&(dyn ToSql + Sync); 6] =
-        [&from, &to, &DURATION_BOUNDS_MS.as_slice(), &lags.as_slice(), &first, &last];
+    let durations = DURATION_BOUNDS_MS.map(f64::from);
+    let lags = LAG_BOUNDS_MS.map(|bound| f64::from(bound) / 1000.0);
+    let (first, last) = ids_of_inline(from, to);
+    let at = floor(from, STEP);
+    let parameters: [&(dyn ToSql + Sync); 7] =
+        [&from, &to, &first, &last, &at, &durations.as_slice(), &lags.as_slice()];
     transaction.execute(&counted(replaces), &parameters).await?;
     Ok(())
 }
+
+/// True if the row of a step counts all attempts and events. To count rows takes a third of the time of [`count`].
+async fn is_complete(transaction: &Transaction<'_>, (from, to): (Timestamp, Timestamp)) -> Result<bool, StoreError> {
+    let statement = format!(
+        "SELECT coalesce(sum(r.taken + {FAILED}), 0) = (SELECT count(*) FROM deliveries d WHERE {OF_DELIVERIES})
+                                                       + (SELECT count(*) FROM attempts a WHERE {OF_ATTEMPTS})
+            AND coalesce(sum(r.events), 0) = (SELECT count(*) FROM events e WHERE {OF_EVENTS})
+         FROM rollups r WHERE r.subject = '00000000-0000-0000-0000-000000000000' AND r.at = $1"
+    );
+    let (first, last) = ids_of_inline(from, to);
+    Ok(transaction.query_one(&statement, &[&from, &to, &first, &last]).await?.get(0))
+}
+
+/// First and last id of the inline successes of a time. An inline success begins soon after its acceptance: the bounds
+/// spare the other partitions.
+fn ids_of_inline(from: Timestamp, to: Timestamp) -> (Uuid, Uuid) {
+    (first_id(saturating_sub(from, INLINE_WITHIN)), first_id(to))
+}
+
+/// Counted rows from $1 to $2. $3 and $4 are the ids of [`ids_of_inline`].
+const OF_DELIVERIES: &str = "d.started_at >= $1 AND d.started_at < $2 AND d.id >= $3 AND d.id < $4";
+const OF_ATTEMPTS: &str = "a.started_at >= $1 AND a.started_at < $2 AND NOT a.is_test";
+const OF_EVENTS: &str = "e.accepted_at >= $1 AND e.accepted_at < $2 AND NOT e.is_test";
 
 /// Columns of all counts.
 pub(crate) fn count_columns() -> Vec<String> {
@@ -121,7 +148,9 @@ pub(crate) fn count_columns() -> Vec<String> {
     RESULTS.into_iter().chain(["events", "unmatched"]).map(str::to_owned).chain(buckets).collect()
 }
 
-/// Counts the rows from $1 to $2. First by few columns: the many sums then read few rows.
+/// Counts the rows from $1 to $2, within the step that begins at $5. First by few columns: the many sums then read few
+/// rows. $6 and $7 are the bounds of durations in milliseconds and of lags in seconds, as `float8`: PostgreSQL finds
+/// buckets of other types much slower.
 fn counted(replaces: bool) -> String {
     let sum = |condition: String| format!("coalesce(sum(n) FILTER (WHERE {condition}), 0)::int");
     let results = (0..RESULTS.len()).map(|class| sum(format!("class = {class}")));
@@ -135,28 +164,28 @@ fn counted(replaces: bool) -> String {
     };
     let updates: Vec<String> = columns.iter().map(added).collect();
     format!(
-        "WITH seen AS (
-    SELECT d.application_id, d.endpoint_id, d.started_at AS moment, 0 AS class, width_bucket(d.duration_ms, $3::int[]) AS d,
-           width_bucket(d.started_at - delivery_accepted_at(d.id), $4::text[]::interval[]) AS l
-    FROM deliveries d WHERE d.started_at >= $1 AND d.started_at < $2 AND d.id >= $5 AND d.id < $6
+        "WITH counted AS MATERIALIZED (
+    SELECT d.application_id, d.endpoint_id, 0 AS class, width_bucket(d.duration_ms::float8, $6::float8[]) AS d,
+           width_bucket(date_part('epoch', d.started_at - delivery_accepted_at(d.id)), $7::float8[]) AS l, count(*) AS n
+    FROM deliveries d WHERE {OF_DELIVERIES} GROUP BY 1, 2, 4, 5
     UNION ALL
-    SELECT a.application_id, a.endpoint_id, a.started_at, {CLASS}, width_bucket(a.duration_ms, $3::int[]),
+    SELECT a.application_id, a.endpoint_id, {CLASS}, width_bucket(a.duration_ms::float8, $6::float8[]),
            CASE WHEN a.attempt = 1
-                THEN width_bucket(a.started_at - delivery_accepted_at(a.delivery_id), $4::text[]::interval[]) END
-    FROM attempts a WHERE a.started_at >= $1 AND a.started_at < $2 AND NOT a.is_test
+                THEN width_bucket(date_part('epoch', a.started_at - delivery_accepted_at(a.delivery_id)), $7::float8[])
+                END,
+           count(*)
+    FROM attempts a WHERE {OF_ATTEMPTS} GROUP BY 1, 2, 3, 4, 5
     UNION ALL
-    SELECT e.application_id, NULL, e.accepted_at, CASE WHEN e.matches = 0 THEN {UNMATCHED} ELSE {MATCHED} END, NULL, NULL
-    FROM events e WHERE e.accepted_at >= $1 AND e.accepted_at < $2 AND NOT e.is_test
-), counted AS MATERIALIZED (
-    SELECT application_id, endpoint_id, date_bin('5 minutes', moment, 'epoch') AS at, class, d, l, count(*) AS n
-    FROM seen GROUP BY 1, 2, 3, 4, 5, 6
+    SELECT e.application_id, NULL::uuid, CASE WHEN e.matches = 0 THEN {UNMATCHED} ELSE {MATCHED} END, NULL::int, NULL::int,
+           count(*)
+    FROM events e WHERE {OF_EVENTS} GROUP BY 1, 3
 )
 INSERT INTO rollups AS r (subject, at, kind, {})
-SELECT coalesce(endpoint_id, application_id, '00000000-0000-0000-0000-000000000000'), at,
+SELECT coalesce(endpoint_id, application_id, '00000000-0000-0000-0000-000000000000'), $5,
        CASE grouping(application_id, endpoint_id) WHEN 0 THEN 2 WHEN 1 THEN 1 ELSE 0 END, {}
-FROM counted GROUP BY GROUPING SETS ((at, application_id, endpoint_id), (at, application_id), (at))
--- Events have no endpoint.
-HAVING grouping(endpoint_id) = 1 OR endpoint_id IS NOT NULL
+FROM counted GROUP BY GROUPING SETS ((application_id, endpoint_id), (application_id), ())
+-- Events have no endpoint, and the whole deployment may have no row.
+HAVING count(*) > 0 AND (grouping(endpoint_id) = 1 OR endpoint_id IS NOT NULL)
 ON CONFLICT (subject, at) DO UPDATE SET {}",
         columns.join(", "),
         sums.join(",\n       "),

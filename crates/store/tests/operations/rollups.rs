@@ -198,6 +198,8 @@ async fn attempts_recorded_late_are_counted_with_the_hour() {
     assert_eq!(sums(&database, "taken", "rollups").await, [2; 3]);
     assert_eq!(database.count("rollups_hourly").await, 0);
 
+    // The second step has no row recorded late: its row is left.
+    database.run("UPDATE rollups SET d5 = 777 WHERE kind = 2 AND at >= date_trunc('hour', at) + interval '5 minutes'").await;
     record(20, 1).await;
     assert!(count_all(&database.store, soon).await == 0, "the minute is counted");
     count_all(&database.store, begin + 2 * HOUR + STEP).await;
@@ -205,6 +207,7 @@ async fn attempts_recorded_late_are_counted_with_the_hour() {
     assert_eq!(sums(&database, "taken", "rollups_hourly").await, [3; 3]);
     let of_first = "rollups_hourly WHERE kind = 2 AND taken = 2";
     assert_eq!(database.count(of_first).await, 1);
+    assert_eq!(sums(&database, "d5", "rollups").await, [0, 0, 777]);
 
     record(30, 2).await;
     count_all(&database.store, begin + DAY).await;
