@@ -53,7 +53,7 @@ pub(crate) const MEASUREMENTS: &[Measurement] = measurements! {
     "endpoints", growth::endpoints, "100,000 endpoints of 10,000 applications";
     "lists", lists::measure, "lists of the API over 200,000 deliveries (long: 10,000,000)";
     "console", console::measure, "pages over 1,000,000 deliveries of 30 days (long: 10,000,000)";
-    "rollups", rollups::measure, "throughput with and without the indexes of charts and searches";
+    "rollups", rollups::measure, "throughput with and without the data for charts and searches";
     "dropped-day", locks::dropped_day, "a day of 500,000 deliveries and attempts (long: 20,000,000) is dropped";
     "held-select", locks::held_select, "a SELECT stays open for a minute (long: an hour)";
 };
