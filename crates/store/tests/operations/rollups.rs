@@ -199,7 +199,9 @@ async fn attempts_recorded_late_are_counted_with_the_hour() {
     assert_eq!(database.count("rollups_hourly").await, 0);
 
     // The second step has no row recorded late: its row is left.
-    database.run("UPDATE rollups SET d5 = 777 WHERE kind = 2 AND at >= date_trunc('hour', at) + interval '5 minutes'").await;
+    database
+        .run("UPDATE rollups SET d5 = 777 WHERE kind = 2 AND at >= date_trunc('hour', at) + interval '5 minutes'")
+        .await;
     record(20, 1).await;
     assert!(count_all(&database.store, soon).await == 0, "the minute is counted");
     count_all(&database.store, begin + 2 * HOUR + STEP).await;
