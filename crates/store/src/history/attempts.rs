@@ -94,7 +94,8 @@ impl FromStr for AttemptPlace {
             let (delivery, attempt) = rest.split_once('.')?;
             let attempt: u32 = attempt.parse().ok()?;
             Some(Self {
-                at: Timestamp::from_microsecond(at.parse().ok()?).ok()?,
+                // No attempt is older than 1970.
+                at: Timestamp::from_microsecond(at.parse::<u64>().ok()?.try_into().ok()?).ok()?,
                 delivery: delivery.parse().ok()?,
                 attempt: i32::try_from(attempt).ok()?.cast_unsigned(),
             })

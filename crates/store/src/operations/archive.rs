@@ -46,7 +46,7 @@ pub struct ExpiredDay {
 pub struct ArchivedRow {
     /// Key of the table, in parts of a fixed width: a page's last key begins the next page.
     pub key: Vec<String>,
-    /// All columns, as PostgreSQL writes a row in JSON.
+    /// The row as PostgreSQL writes a row in JSON, without `mailed_to`.
     pub json: String,
 }
 

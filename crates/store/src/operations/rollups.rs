@@ -73,7 +73,7 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Counts an hour anew, except steps without rows recorded late. Each commit replaces rows, so that a repetition is
+    /// Counts an hour anew, except steps without attempts recorded late. Each commit replaces rows, so that a repetition is
     /// harmless; a long transaction would hold up the vacuum of the open deliveries.
     async fn count_hour(&self, from: Timestamp, is_last: bool) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
@@ -119,11 +119,14 @@ async fn count(
     Ok(())
 }
 
-/// True if the row of a step counts all attempts and events. To count rows takes a third of the time of [`count`].
+/// True if the row of a step counts all attempts and events. A late record adds a row, or completes an `unknown` row. To
+/// count rows takes a third of the time of [`count`].
 async fn is_complete(transaction: &Transaction<'_>, (from, to): (Timestamp, Timestamp)) -> Result<bool, StoreError> {
     let statement = format!(
         "SELECT coalesce(sum(r.taken + {FAILED}), 0) = (SELECT count(*) FROM deliveries d WHERE {OF_DELIVERIES})
                                                        + (SELECT count(*) FROM attempts a WHERE {OF_ATTEMPTS})
+            AND coalesce(sum(r.unknown), 0)
+                = (SELECT count(*) FROM attempts a WHERE {OF_ATTEMPTS} AND a.outcome = 'unknown')
             AND coalesce(sum(r.events), 0) = (SELECT count(*) FROM events e WHERE {OF_EVENTS})
          FROM rollups r WHERE r.subject = '00000000-0000-0000-0000-000000000000' AND r.at = $1"
     );

@@ -218,6 +218,26 @@ async fn attempts_recorded_late_are_counted_with_the_hour() {
     assert_eq!(sums(&database, "taken", "rollups_hourly").await, [4; 3]);
 }
 
+/// A late record completes the row of an `unknown` attempt: the number of rows stays.
+#[tokio::test]
+async fn an_unknown_attempt_recorded_late_is_counted_with_the_hour() {
+    let database = Database::new().await;
+    let begin = begin_counting(&database).await;
+    let sent = database.persist_at(begin, endpoint(1), starting(1)).await;
+    let unknown = AttemptRecord { outcome: Outcome::Unknown, ..at(failed(&sent, 1, 1), begin) };
+    database.store.record(&[&unknown]).await.expect("a commit");
+    let soon = begin + 2 * HOUR - Duration::from_secs(1);
+    count_all(&database.store, soon).await;
+    assert_eq!(sums(&database, "unknown", "rollups").await, [1; 3]);
+    database.store.record(&[&at(delivered(&sent, 1, 1), begin)]).await.expect("a commit");
+    assert_eq!(database.count("attempts WHERE outcome = 'answered'").await, 1);
+    count_all(&database.store, begin + 2 * HOUR + STEP).await;
+    for (column, expected) in [("unknown", 0), ("taken", 1)] {
+        assert_eq!(sums(&database, column, "rollups").await, [expected; 3], "{column}");
+        assert_eq!(sums(&database, column, "rollups_hourly").await, [expected; 3], "{column}");
+    }
+}
+
 #[tokio::test]
 async fn rollups_end_with_their_days() {
     let database = Database::fresh().await;
