@@ -126,6 +126,18 @@ pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result
     page(&place.visitor, &shown)
 }
 
+/// The path with the list from which the visitor came. The list without a filter has an empty query.
+fn with_list(path: &str, address: &str) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    match Fields::of_address(address).names("list") {
+        true => {
+            query.append_pair("list", Fields::of_address(address).value("list"));
+            format!("{path}?{}", query.finish())
+        }
+        false => path.to_owned(),
+    }
+}
+
 #[derive(Deserialize)]
 pub(crate) struct Named {
     pub(super) delivery: String,
@@ -178,7 +190,6 @@ pub(crate) async fn show(
     let may_sign = place.visitor.may(Right::Test) && attempts.iter().any(|attempt| attempt.request_headers.is_some());
     // The address may be the application's own, which customers do not read.
     let address_of_mail = mailed_to.filter(|_| !place.visitor.is_of_portal());
-    let list = Fields::of_address(address).value("list").to_owned();
     let shown = Shown {
         frame: place.frame("Delivery").live().call(call),
         key: event.key.filter(|_| place.visitor.may(Right::Keys)),
@@ -186,7 +197,7 @@ pub(crate) async fn show(
         body: (shows_bodies && !is_erased).then(|| BodyView::new(&body, address).of_delivery(&path, may_sign)),
         is_erased,
         delivery,
-        resend: with_parameter(&format!("{path}/resend"), "list", &list),
+        resend: with_list(&format!("{path}/resend"), address),
     };
     page(&place.visitor, &shown)
 }

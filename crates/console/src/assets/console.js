@@ -216,8 +216,8 @@
         pace = Number(document.body.dataset.live)
       } else {
         // Nothing is new. The clock of the browser may be wrong.
-        const date = new Date(answer.headers.get('date') || Date.now()).toISOString()
-        for (const time of all('time[data-passing]')) time.dateTime = date
+        const date = answer.status === 204 && answer.headers.get('date')
+        if (date) for (const time of all('time[data-passing]')) time.dateTime = new Date(date).toISOString()
         showTimes(document)
         pace = Math.min(pace * 1.5, LONGEST)
       }
@@ -280,7 +280,13 @@
     }
     say(`No neighbour was found within ${MAX_PAGES} pages of the list.`)
   }
-  const lead = step => neighbour(step).catch(() => say('The list cannot be read now: try again.'))
+  let isLeading = false
+  const lead = async step => {
+    if (isLeading) return
+    isLeading = true
+    await neighbour(step).catch(() => say('The list cannot be read now: try again.'))
+    isLeading = false
+  }
   let awaitsPage = false
   const press = selector => document.querySelector(selector)?.click()
   const shortcuts = {

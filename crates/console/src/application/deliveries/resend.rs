@@ -14,13 +14,13 @@ use fanfare_domain::access::session::Right;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{FILTERS, Named, check_contains};
+use super::{FILTERS, Named, check_contains, with_list};
 use crate::{
     Console,
     frame::{
         Frame,
         fault::Fault,
-        form::{Fields, call, with_parameter},
+        form::{Fields, call},
         marks::{self, filters},
         place::Place,
         respond::{back_to, page_with},
@@ -36,9 +36,8 @@ pub(crate) async fn resend(
     place: Place,
     Path(named): Path<Named>,
 ) -> Result<Response, Fault> {
-    let list = Fields::of_address(&place.visitor.address).value("list").to_owned();
-    let to = with_parameter(&format!("{}/deliveries/{}", place.base, named.delivery), "list", &list);
-    let to = with_parameter(&to, "done", "resent");
+    let to = with_list(&format!("{}/deliveries/{}", place.base, named.delivery), &place.visitor.address);
+    let to = format!("{to}{}done=resent", if to.contains('?') { '&' } else { '?' });
     let (api, authorized) = (console.api.clone(), place.authorized());
     let work =
         async move { resend::delivery(State(api), authorized, Path(named.delivery)).await.map(|done| done.data) };

@@ -156,6 +156,13 @@ async fn the_neighbours_of_a_delivery_are_those_of_its_list() {
     world.wait_for_deliveries("state=delivered", 2).await;
     keyboard.visit.press("[").await;
     keyboard.visit.sees("The list does not have this delivery now.").await;
+    // So does a resend from the list without a filter.
+    let unfiltered = format!("{base}/{}?list=", failed[0]["id"].as_str().expect("an id"));
+    keyboard.visit.open(&unfiltered).await;
+    keyboard.visit.press("r").await;
+    keyboard.visit.enter("Enter").await;
+    keyboard.visit.sees("1 delivery will be sent again").await;
+    assert_eq!(keyboard.visit.address().await, format!("{unfiltered}&done=resent"));
     keyboard.end(1).await;
 }
 
