@@ -1,4 +1,4 @@
-//! The server of the API: the publish routes and the routes of the management API.
+//! The listeners of the API and of the web pages.
 
 use std::{
     net::SocketAddr,

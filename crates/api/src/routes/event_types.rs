@@ -173,7 +173,14 @@ pub async fn publish(
         occurred_at: None,
         trace: trace_of(&Span::current()),
     };
-    let event = api.publishing.send(&application, event, body.as_bytes()).await?;
+    let event = api.publishing.send(&application, event, body.as_bytes()).await.map_err(|error| match error.code {
+        // A repetition has another id.
+        ErrorCode::OutcomeUnknown => {
+            let message = "the event may be accepted: look at the events before you publish again";
+            ApiError::new(ErrorCode::OutcomeUnknown, message).retry_after(5)
+        }
+        _ => error,
+    })?;
     Ok(Accepted(Published { id: event.id }))
 }
 

@@ -246,6 +246,13 @@ async fn an_owner_gets_one_mail_with_failures_answers_and_the_next_step() {
     let reported = world.client().get(&format!("deliveries/{delivery}")).await.data().clone();
     assert_eq!(reported["mailed_to"], OWNER);
     assert!(reported["mailed_at"].as_str() >= reported["finished_at"].as_str(), "{reported}");
+    let listed = world.deliveries("state=failed").await.remove(0);
+    assert_eq!((&listed["mailed_at"], listed.get("mailed_to")), (&reported["mailed_at"], None));
+    // The mail stays on record while a resend is open.
+    world.client().post(&format!("webhooks/{}/pause", endpoint.id), &Value::Null).await.data();
+    assert_eq!(world.client().post(&format!("deliveries/{delivery}/resend"), &Value::Null).await.status, 200);
+    let open = world.client().get(&format!("deliveries/{delivery}")).await.data().clone();
+    assert_eq!((&open["state"], &open["mailed_at"]), (&json!("held"), &reported["mailed_at"]), "{open}");
     // No further mail may come.
     sleep(A_LOOK).await;
     assert_eq!(server.mails().len(), 1);

@@ -150,6 +150,9 @@ async fn entries_are_found_by_action_outcome_object_and_time() {
     for query in ["attempts?until=-004800-01-01T00:00:00Z", "events?until=-004800-01-01T00:00:00Z"] {
         assert_eq!(world.client().get(query).await.data(), &json!([]), "{query}");
     }
+    let place = format!("attempts?before=-300000000000000000.dlv_{}.1", "0".repeat(26));
+    let refused = world.client().get(&place).await;
+    assert_eq!((refused.status, refused.field()), (422, "before"), "{}", refused.body);
     // Over all applications.
     let of_admin = world.admin().await.get(&format!("audit-log?subject={}", webhooks[1])).await;
     let of_second = all.iter().filter(|entry| entry.to_string().contains(&webhooks[1]));

@@ -104,8 +104,8 @@ pub struct LogFilter {
     pub limit: Option<usize>,
 }
 
-/// Lists the attempts of an application, newest first. A first attempt that succeeded within 10 seconds of the
-/// acceptance is placed by the acceptance.
+/// Lists the attempts of an application, newest first. A successful first attempt that began within 10 seconds of the
+/// acceptance is sorted by the acceptance.
 #[utoipa::path(get, path = "/attempts", operation_id = "list_attempts", tag = "deliveries",
     params(LogFilter), responses((status = 200, body = Page<AttemptLog>), Failures))]
 pub async fn log(
