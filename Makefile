@@ -32,7 +32,7 @@ run: toolchain ## Build and run a demo with a private RabbitMQ and PostgreSQL; e
 	@exec deploy/dev/with-services $(target)/debug/demo
 
 test: toolchain $(node_clients)/node_modules/.package-lock.json ## Run all tests with a private RabbitMQ and PostgreSQL
-	@deploy/dev/install python
+	@deploy/dev/install python pgbouncer
 	@cargo build --workspace --all-targets
 	@deploy/dev/previous >/dev/null
 	@exec deploy/dev/with-services env RUST_TEST_THREADS=$(threads) cargo test --workspace -- --skip browser::

@@ -124,14 +124,8 @@ impl Dispatcher {
             shared.clone(),
         )));
 
-        let loading = async {
-            self.database.store.wait_until_migrated().await;
-            Directory::follow(self.database.store.clone(), Arc::clone(&self.dialects), end.clone()).await
-        };
-        let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
-        let checked =
-            self.database.retry_until_available("checking durability", || self.database.store.check_durability());
-        checked.await.result.context("the database may lose committed data")?;
+        let loading = stop.run_until_cancelled(self.load(end.clone())).await;
+        let Some(directory) = loading.transpose()? else { return Ok(()) };
         let (wake, wakes) = mpsc::unbounded_channel();
         let context = self.context(directory, publisher, wake, shared);
         self.database.mark_loaded();
@@ -170,6 +164,15 @@ impl Dispatcher {
         }
         tracing::info!("drained");
         Ok(())
+    }
+
+    /// Waits for the database, checks its settings, and loads the configuration.
+    async fn load(&self, end: CancellationToken) -> anyhow::Result<Directory> {
+        let database = &self.database;
+        database.store.wait_until_migrated().await?;
+        let checked = database.retry_until_available("checking durability", || database.store.check_durability());
+        checked.await.result.context("the database may lose committed data")?;
+        Ok(Directory::follow(database.store.clone(), Arc::clone(&self.dialects), end).await)
     }
 
     fn start_reports(&self, context: &Arc<Context>) {

@@ -20,7 +20,7 @@ use fanfare_console::{Console, console_routes, portal_routes};
 use fanfare_domain::ids::ProcessId;
 use fanfare_outbound::Client;
 use fanfare_service::{Operations, Readiness, Room, host_name, serve};
-use fanfare_store::{Directory, NewProcess, ProcessKind, Store};
+use fanfare_store::{Directory, NewProcess, ProcessKind, Store, StoreError};
 use futures_util::future::{OptionFuture, join};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -65,10 +65,10 @@ pub(crate) async fn run(
     let room = Room::new(max_connections);
     tokio::spawn(report::connections(publisher.clone(), store.clone(), room.clone()));
     let loading = async {
-        store.wait_until_migrated().await;
-        Directory::follow(store.clone(), Arc::clone(&configuration.dialects), end.clone()).await
+        store.wait_until_migrated().await?;
+        Ok::<_, StoreError>(Directory::follow(store.clone(), Arc::clone(&configuration.dialects), end.clone()).await)
     };
-    let Some(directory) = stop.run_until_cancelled(loading).await else { return Ok(()) };
+    let Some(directory) = stop.run_until_cancelled(loading).await.transpose()? else { return Ok(()) };
     let process = process(&store, &configuration);
     let to_broker = (publisher.clone(), configuration.broker.topology().clone());
     let rate = configuration.publish_rate;

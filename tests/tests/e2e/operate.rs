@@ -6,6 +6,7 @@ mod doctor;
 mod mail;
 mod node_prints_json;
 mod overview;
+mod poolers;
 mod services;
 mod traces;
 mod upgrade;

@@ -64,9 +64,6 @@ fn judge(facts: &DatabaseFacts, findings: &mut Findings) {
     if facts.is_superuser {
         findings.warn(format!("{user} is a superuser: give Fanfare a role of its own (deploy/security.md)"));
     }
-    if facts.changes_session {
-        findings.fail("a pooler changes the session between transactions: LISTEN and advisory locks are lost. Connect directly, or pool by session");
-    }
     for slot in &facts.idle_slots {
         findings.warn(format!("the replication slot {slot} has no receiver: the log grows until the disk is full"));
     }
@@ -162,7 +159,6 @@ mod tests {
             user: "fanfare".to_owned(),
             is_superuser: false,
             owns_tables: true,
-            changes_session: false,
             migration: 1,
             known_migration: 1,
             invalid_indexes: Vec::new(),
@@ -210,7 +206,6 @@ mod tests {
             (DatabaseFacts { tls: None, ..sound() }, Verdict::Warning, "not encrypted"),
             (DatabaseFacts { is_superuser: true, ..sound() }, Verdict::Warning, "superuser"),
             (DatabaseFacts { owns_tables: false, ..sound() }, Verdict::Warning, "does not own"),
-            (DatabaseFacts { changes_session: true, ..sound() }, Verdict::Failure, "pooler"),
             (DatabaseFacts { known_migration: 2, ..sound() }, Verdict::Failure, "fanfare migrate"),
             (DatabaseFacts { migration: 2, ..sound() }, Verdict::Warning, "older than the schema"),
             (DatabaseFacts { invalid_indexes: vec!["half".to_owned()], ..sound() }, Verdict::Warning, "half"),

@@ -36,6 +36,12 @@ pub enum StoreError {
         /// Value of the setting.
         value: String,
     },
+    /// A pooler lends the sessions of PostgreSQL to transactions.
+    #[error(
+        "the connections share sessions of PostgreSQL, as behind PgBouncer in transaction mode; locks, notices and settings \
+         need a session: connect to PostgreSQL itself, or set pool_mode to session"
+    )]
+    SharedSessions,
     /// A migration failed.
     #[error("the migration failed: {0}")]
     Migration(#[from] refinery_core::Error),

@@ -2,11 +2,11 @@
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use fanfare_credentials::Credentials;
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
@@ -89,6 +89,9 @@ pub struct Store {
 /// Deadline of a statement. A longer statement would hold up all statements behind it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Comparisons of two sessions. A busy pooler may lend two sessions by chance.
+const COMPARED: usize = 10;
+
 /// Connections for the batches of events.
 const BATCH_CONNECTIONS: usize = 2;
 
@@ -96,15 +99,17 @@ const BATCH_CONNECTIONS: usize = 2;
 const WRITERS: usize = 4;
 
 /// On a partition without statistics the planner may choose a scan, which is slower by an order of magnitude.
-const INDEXES_ONLY: &str = "-c enable_seqscan=off -c enable_bitmapscan=off";
+const INDEXES_ONLY: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off;";
 
 /// Batch statements join a small list with a partitioned table by its primary key. On a partition without statistics
 /// the planner may choose a scan, which is slower by an order of magnitude.
-const KEY_LOOKUPS_ONLY: &str = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c plan_cache_mode=force_generic_plan";
+const KEY_LOOKUPS_ONLY: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \
+                                SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan;";
 
 /// The server ends the session of a vanished process after a minute, and frees its locks. By its own defaults the
 /// server needs two hours.
-const LOST_CLIENTS: &str = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3";
+const LOST_CLIENTS: &str =
+    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;";
 
 impl Store {
     /// Prepares the pools without connecting. Each statement waits for its connection, so that a database may be away
@@ -115,9 +120,7 @@ impl Store {
     pub fn new(settings: StoreSettings) -> Result<Self, StoreError> {
         let DatabaseUrl { mut config, tls } = settings.url;
         let dialler = Dialler::new(tls, settings.credentials);
-        let given = config.get_options().unwrap_or_default().to_owned();
         config
-            .options(format!("{given} {LOST_CLIENTS}"))
             .connect_timeout(Duration::from_secs(5))
             .keepalives_idle(Duration::from_secs(30))
             .tcp_user_timeout(Duration::from_secs(15))
@@ -167,7 +170,16 @@ impl Store {
 
     /// Dials a connection outside the pools. The client gets answers only while the caller polls the driver.
     pub(crate) async fn dial(&self) -> Result<(Client, Dialled), StoreError> {
-        Ok(self.dialler.dial(&self.config).await?)
+        let (client, mut connection) = self.dialler.dial(&self.config).await?;
+        tokio::select! {
+            biased;
+            set = client.batch_execute(LOST_CLIENTS) => set?,
+            ended = &mut connection => {
+                ended?;
+                return Err(StoreError::Unavailable("the database ended a new connection".into()));
+            }
+        }
+        Ok((client, connection))
     }
 
     /// Connection for all statements except batch statements.
@@ -245,11 +257,38 @@ impl Store {
         Ok(())
     }
 
+    /// Checks that each connection has a session of PostgreSQL: locks, notices and settings belong to sessions.
+    ///
+    /// # Errors
+    /// [`StoreError::SharedSessions`] behind a pooler that lends sessions to transactions.
+    pub async fn check_sessions(&self) -> Result<(), StoreError> {
+        let (one, driver_of_one) = self.dial().await?;
+        let (other, driver_of_other) = self.dial().await?;
+        tokio::spawn(driver_of_one);
+        tokio::spawn(driver_of_other);
+        for _ in 0..COMPARED {
+            if session(&one).await? == session(&other).await? {
+                return Err(StoreError::SharedSessions);
+            }
+        }
+        Ok(())
+    }
+
     /// Asks the database for an answer.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.connection().await?.simple_query("SELECT 1").await?;
         Ok(())
     }
+}
+
+/// The process of the session. A simple query: a pooler may lose prepared statements.
+async fn session(client: &Client) -> Result<Option<String>, StoreError> {
+    let messages = client.simple_query("SELECT pg_backend_pid()").await?;
+    let process = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    };
+    Ok(messages.iter().find_map(process))
 }
 
 fn pool(
@@ -259,13 +298,17 @@ fn pool(
     size: usize,
     statement_timeout: Duration,
 ) -> Result<Pool, StoreError> {
-    let mut config = config.clone();
-    let given = config.get_options().unwrap_or_default().to_owned();
     let timeout = statement_timeout.as_millis();
-    // Without JIT: a disabled scan of a small table counts as so expensive that PostgreSQL would compile each plan.
-    config.options(format!("{given} -c statement_timeout={timeout} -c lock_timeout=5000 -c jit=off {planner}"));
+    // Statements instead of options of the connection, which poolers refuse. Without JIT: a disabled scan of a small table
+    // counts as so expensive that PostgreSQL would compile each plan.
+    let settings =
+        format!("{LOST_CLIENTS} SET statement_timeout = {timeout}; SET lock_timeout = 5000; SET jit = off; {planner}");
+    let set_up = Hook::async_fn(move |object: &mut deadpool_postgres::ClientWrapper, _| {
+        let settings = settings.clone();
+        Box::pin(async move { object.batch_execute(&settings).await.map_err(HookError::Backend) })
+    });
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_connect(config, dialler.clone(), recycling);
+    let manager = Manager::from_connect(config.clone(), dialler.clone(), recycling);
     // deadpool waits for ever by default.
     let timeouts = Timeouts {
         wait: Some(Duration::from_secs(5)),
@@ -275,6 +318,7 @@ fn pool(
     Pool::builder(manager)
         .max_size(size.max(1))
         .timeouts(timeouts)
+        .post_create(set_up)
         .runtime(Runtime::Tokio1)
         .build()
         .map_err(|error| StoreError::Unavailable(Box::new(error)))

@@ -1,13 +1,9 @@
 //! Facts about the database, for `fanfare doctor` and `fanfare verify`.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use fanfare_domain::ids::ApplicationId;
 use jiff::Timestamp;
-use tokio_postgres::Client;
 
 use crate::{Store, StoreError, connection::store::row_count, operations::migrations::newest_known};
 
@@ -31,8 +27,6 @@ pub struct DatabaseFacts {
     pub is_superuser: bool,
     /// True if the user owns all tables, or there are none.
     pub owns_tables: bool,
-    /// True if a pooler changes the session between transactions.
-    pub changes_session: bool,
     /// Newest migration in the database; 0 for none.
     pub migration: i64,
     /// Newest migration of this release.
@@ -107,8 +101,9 @@ impl Store {
     /// Gathers facts about the database.
     ///
     /// # Errors
-    /// If the database is away, or refuses a question.
+    /// If the database is away, or refuses a question; [`StoreError::SharedSessions`].
     pub async fn examine(&self) -> Result<DatabaseFacts, StoreError> {
+        self.check_sessions().await?;
         let migration = self.newest_migration().await?;
         // A connection outside the pools: the facts of a pooled session would be the pool's settings.
         let (client, connection) = self.dial().await?;
@@ -132,7 +127,6 @@ impl Store {
             user: row.get("user"),
             is_superuser: row.get("is_superuser"),
             owns_tables: row.get("owns_tables"),
-            changes_session: changes_session(&client).await?,
             migration,
             known_migration: newest_known()?,
             invalid_indexes,
@@ -182,13 +176,4 @@ SELECT (SELECT count(*) FROM open_deliveries WHERE application_id = $1),
         let rows = self.connection().await?.query(statement, &[&row_count(limit)]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
-}
-
-/// True if a pooler changes the session between transactions.
-async fn changes_session(client: &Client) -> Result<bool, StoreError> {
-    let mut sessions = BTreeSet::new();
-    for _ in 0..5 {
-        sessions.insert(client.query_one("SELECT pg_backend_pid()", &[]).await?.get::<_, i32>(0));
-    }
-    Ok(sessions.len() > 1)
 }

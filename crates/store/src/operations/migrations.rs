@@ -98,6 +98,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Migration`] if a migration fails. Finished migrations stay.
     pub async fn migrate(&self, now: Timestamp) -> Result<Vec<String>, StoreError> {
+        self.check_sessions().await?;
         // A connection outside the pool: a migration may take longer than the pool's statement timeout.
         let (mut client, connection) = self.dial().await?;
         let connection = tokio::spawn(connection);
@@ -175,10 +176,18 @@ impl Store {
     }
 
     /// Waits at a process's start until the database answers and has this release's schema.
-    pub async fn wait_until_migrated(&self) {
+    ///
+    /// # Errors
+    /// [`StoreError::SharedSessions`]: no wait helps.
+    pub async fn wait_until_migrated(&self) -> Result<(), StoreError> {
+        let is_migrated = async || {
+            self.check_sessions().await?;
+            self.is_migrated().await
+        };
         loop {
-            match self.is_migrated().await {
-                Ok(true) => return,
+            match is_migrated().await {
+                Ok(true) => return Ok(()),
+                Err(error @ StoreError::SharedSessions) => return Err(error),
                 Ok(false) => tracing::warn!("the database has not the schema of this release; run: fanfare migrate"),
                 Err(error) => tracing::warn!(%error, "waiting for the database"),
             }
