@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody},
     extract::{FromRequest, Request},
     http::{HeaderMap, header},
 };
@@ -61,19 +61,26 @@ pub async fn read_bytes(mut body: Body, max_bytes: usize) -> Result<Bytes, ApiEr
         let message = "the body arrived too slowly: send the request again";
         ApiError::new(ErrorCode::BodyTooSlow, message)
     };
+    // The announced length, before anything is read.
+    if body.size_hint().lower() > max_bytes as u64 {
+        return Err(too_large(body, max_bytes).await);
+    }
     loop {
         let deadline = started + BODY_TIME + Duration::from_secs((bytes.len() / BYTES_PER_SECOND) as u64);
         let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(too_slow)? else { break };
         let incomplete = |_| ApiError::new(ErrorCode::IncompleteBody, "the body is incomplete: send the request again");
         let data = frame.map_err(incomplete)?.into_data().unwrap_or_default();
         if bytes.len() + data.len() > max_bytes {
-            discard(body).await;
-            let message = format!("the body is larger than {max_bytes} bytes: send less data");
-            return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
+            return Err(too_large(body, max_bytes).await);
         }
         bytes.extend_from_slice(&data);
     }
     Ok(bytes.freeze())
+}
+
+async fn too_large(body: Body, max_bytes: usize) -> ApiError {
+    discard(body).await;
+    ApiError::new(ErrorCode::BodyTooLarge, format!("the body is larger than {max_bytes} bytes: send less data"))
 }
 
 /// Reads and drops the rest of a refused body, within limits. If the connection closes while the client still sends,
@@ -110,7 +117,6 @@ impl<S: Send + Sync, T: DeserializeOwned + ToSchema + Default> FromRequest<S> fo
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        use axum::body::HttpBody;
         if request.body().is_end_stream() {
             return Ok(Self(T::default()));
         }

@@ -83,12 +83,15 @@ impl Publishing {
     /// # Errors
     /// 429 above the rate.
     pub(crate) fn take(&self, application: &Application, events: usize) -> Result<(), ApiError> {
-        self.rates.take(application, events).map_err(|wait: Duration| {
-            count("limited");
-            let message = "the application exceeds its publish rate: send the request again later";
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            ApiError::new(ErrorCode::TooManyEvents, message).retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
-        })
+        self.rates.take(application, events).map_err(limited)
+    }
+
+    /// Refuses an application without room for an event, before its batch is read.
+    ///
+    /// # Errors
+    /// 429 above the rate.
+    pub(crate) fn check_rate(&self, application: &Application) -> Result<(), ApiError> {
+        self.rates.check(application).map_err(limited)
     }
 
     /// Publishes an event, and waits for the broker's confirm. `body` is the publisher's JSON.
@@ -126,6 +129,13 @@ impl Publishing {
 /// Counts an event, or a request, by its result.
 pub(crate) fn count(result: &'static str) {
     metrics::counter!(PUBLISHED.name, "result" => result).increment(1);
+}
+
+fn limited(wait: Duration) -> ApiError {
+    count("limited");
+    let message = "the application exceeds its publish rate: send the request again later";
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    ApiError::new(ErrorCode::TooManyEvents, message).retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
 fn unpublished(error: PublishError, event: &Event) -> ApiError {

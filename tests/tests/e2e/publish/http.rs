@@ -131,7 +131,7 @@ async fn a_request_of_the_wrong_form_is_refused() {
     let large = sized(MAX_EVENT_BYTES + 1);
     let long = "k".repeat(256);
     let chunked = ("transfer-encoding", "chunked");
-    let cases: [(&str, Headers<'_>, &str, Refusal); 9] = [
+    let cases: [(&str, Headers<'_>, &str, Refusal); 10] = [
         ("no content type", &[], good, (415, "unsupported_content_type", "")),
         ("text", &[("content-type", "text/plain")], good, (415, "unsupported_content_type", "")),
         (
@@ -149,6 +149,7 @@ async fn a_request_of_the_wrong_form_is_refused() {
             good,
             (422, "field_too_long", "Idempotency-Key"),
         ),
+        ("a delivery of a webhook", &[JSON, ("webhook-id", "dlv_1")], good, (422, "invalid_field", "webhook-id")),
         ("a key beyond ASCII", &[JSON, ("idempotency-key", "ä")], good, (422, "invalid_field", "Idempotency-Key")),
         (
             "two ids",

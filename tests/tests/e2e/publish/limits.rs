@@ -78,6 +78,33 @@ async fn slow_requests_time_out_and_endless_heads_are_refused() {
     assert_eq!(world.client().get("webhooks").await.status, 200);
 }
 
+/// A batch may be large, and its sender slow: both refusals come before the body.
+#[tokio::test]
+async fn a_batch_is_refused_before_it_is_read() {
+    let mut world = World::new().await;
+    drop(world.take_ingest());
+    world.start_ingest_with(&[("FANFARE_PUBLISH_RATE", "1")]).await;
+    let address = api(&world).await;
+    let announced = |bytes: usize| {
+        let key = &world.key;
+        format!(
+            "POST /api/v1/events/batch HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/json\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n["
+        )
+    };
+    let (answer, took) = answer_to(address, &announced(100_000_000)).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && took < Duration::from_secs(9), "after {took:?}: {answer}");
+    let batch = json!(vec![json!({ "type": "a", "data": 1 }); 1000]);
+    assert_eq!(world.client().post("events/batch", &batch).await.status, 202);
+    // On a busy machine, a second passes, and an event is admitted.
+    let refused = until("a refusal before the body", async || {
+        let (answer, took) = answer_to(address, &announced(1000)).await;
+        (answer.starts_with("HTTP/1.1 429 ")).then_some((answer, took))
+    });
+    let (answer, took) = refused.await;
+    assert!(took < Duration::from_secs(9), "after {took:?}: {answer}");
+}
+
 #[tokio::test]
 async fn further_connections_wait_until_others_end() {
     let mut world = World::new().await;

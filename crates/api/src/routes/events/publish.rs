@@ -36,6 +36,9 @@ use crate::{
 /// The largest batch, in multiples of the largest event.
 const BATCH_SIZE_FACTOR: usize = 16;
 
+/// Header of each delivery (Standard Webhooks).
+const WEBHOOK_ID: &str = "webhook-id";
+
 /// An event to publish.
 #[derive(ToSchema)]
 #[schema(as = NewEvent)]
@@ -127,6 +130,10 @@ async fn batch(
     body: Body,
 ) -> Result<Response, ApiError> {
     let application = publishing.authenticated(&headers, &uri)?;
+    if let Err(error) = publishing.check_rate(&application) {
+        discard(body).await;
+        return Err(error);
+    }
     let body = read_body(&headers, body, publishing.max_event_bytes.saturating_mul(BATCH_SIZE_FACTOR)).await?;
     if idempotency_key(&headers)?.is_some() {
         return Err(ApiError::invalid("Idempotency-Key", "does not apply to a batch: give each event an `id`"));
@@ -194,6 +201,7 @@ fn event(
     headers: &HeaderMap,
     now: Timestamp,
 ) -> Result<Event, ApiError> {
+    refuse_delivery(headers)?;
     let fields = EventFields::parse(body)?;
     let event_type = fields.require_type()?.clone();
     application.check_type(&event_type)?;
@@ -221,4 +229,15 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
     let text = value.to_str().map_err(|_| ApiError::invalid("Idempotency-Key", "must be visible ASCII"))?;
     Ok(Some(check_key("Idempotency-Key", text.to_owned())?))
+}
+
+/// Refuses a delivery of a webhook, whose body may be a valid event: an endpoint that points at this route would feed
+/// itself for ever.
+fn refuse_delivery(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.contains_key(WEBHOOK_ID) {
+        true => {
+            Err(ApiError::invalid(WEBHOOK_ID, "marks a delivery of a webhook: publish the event without the header"))
+        }
+        false => Ok(()),
+    }
 }

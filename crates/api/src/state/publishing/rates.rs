@@ -26,6 +26,14 @@ impl PublishRates {
         Self { per_second, since: Instant::now(), buckets: Mutex::default() }
     }
 
+    /// Checks that the rate permits an event now. The error is the wait until then.
+    pub(super) fn check(&self, application: &Application) -> Result<(), Duration> {
+        let Some(per_second) = application.publish_rate.or(self.per_second) else { return Ok(()) };
+        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut copy = buckets.get(&application.id).copied().unwrap_or_default();
+        copy.take(self.since.elapsed(), per_second, MAX_BATCH.into(), 1)
+    }
+
     /// Takes `count` events from the application's rate. The error is the wait until the rate permits `count` events.
     pub(super) fn take(&self, application: &Application, count: usize) -> Result<(), Duration> {
         let Some(per_second) = application.publish_rate.or(self.per_second) else { return Ok(()) };
