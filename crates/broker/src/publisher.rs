@@ -1,6 +1,7 @@
 //! Publishing with confirms.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,8 +15,8 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::Instant,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,10 +26,15 @@ use crate::{
     connection::{backoff, close, timed_out},
 };
 
-/// Longest duration of a publish, including the wait for a place and the confirm.
+/// Longest duration of a publish for its caller, including the wait for a place and the confirm.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum publishes that await confirms.
+/// Longest wait for a late confirm. A late confirm is no reason to leave the connection: a broker with too much to do
+/// would get all messages again, and more to do. Heartbeats find a silent broker.
+const LATEST_CONFIRM: Duration = Duration::from_secs(60);
+
+/// Maximum publishes that await confirms in time. Late publishes have left the window: a queue that takes nothing leaves
+/// the places to others.
 const MAX_IN_FLIGHT: usize = 1024;
 
 /// Interval between checks of an idle connection.
@@ -124,23 +130,26 @@ impl Publisher {
     /// # Errors
     /// At once without a connection or while the broker blocks the connection, otherwise within 5 s.
     pub async fn publish(&self, message: Message) -> Result<(), PublishError> {
+        timeout(CONFIRM_TIMEOUT, self.confirmed(message)).await.unwrap_or(Err(PublishError::Unknown))
+    }
+
+    /// Publishes a message, and waits for a late confirm, too.
+    async fn confirmed(&self, message: Message) -> Result<(), PublishError> {
         if !self.is_ready() {
             return Err(PublishError::Unavailable);
         }
         let (done, confirmed) = oneshot::channel();
-        let published = tokio::time::timeout(CONFIRM_TIMEOUT, async {
-            if self.jobs.send(Job { message, done }).await.is_err() {
-                return Err(PublishError::Unavailable);
-            }
-            confirmed.await.unwrap_or(Err(PublishError::Unknown))
-        });
-        published.await.unwrap_or(Err(PublishError::Unknown))
+        if self.jobs.send(Job { message, done }).await.is_err() {
+            return Err(PublishError::Unavailable);
+        }
+        confirmed.await.unwrap_or(Err(PublishError::Unknown))
     }
 
-    /// Publishes a message repeatedly until the broker confirms, without a time limit.
+    /// Publishes a message until the broker confirms, without a time limit: again only after a refusal, without a
+    /// connection, or without a confirm for a minute.
     pub async fn publish_until_confirmed(&self, message: &Message) {
         let mut waits = backoff();
-        while let Err(error) = self.publish(message.clone()).await {
+        while let Err(error) = self.confirmed(message.clone()).await {
             let wait = waits.next().unwrap_or_default();
             // The supervisor logs a missing connection once, instead of once per message.
             if error != PublishError::Unavailable {
@@ -208,6 +217,7 @@ async fn supervise(
 async fn publish_on(connection: &Connection, queue: &mut mpsc::Receiver<Job>) -> lapin::Result<()> {
     let (mut channel, mut opened) = (open(connection).await?, Instant::now());
     let mut in_flight: FuturesUnordered<BoxFuture<'static, lapin::Result<Verdict>>> = FuturesUnordered::new();
+    let window = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     let mut watch = tokio::time::interval(WATCH);
     loop {
         tokio::select! {
@@ -218,9 +228,9 @@ async fn publish_on(connection: &Connection, queue: &mut mpsc::Receiver<Job>) ->
                     (channel, opened) = (open(connection).await?, Instant::now());
                 }
             }
-            job = queue.recv(), if in_flight.len() < MAX_IN_FLIGHT => match job {
-                Some(job) if job.done.is_closed() => {}
-                Some(job) => in_flight.push(Box::pin(publish_one(channel.clone(), connection.status().clone(), job))),
+            next = next_job(&window, queue) => match next {
+                Some((job, _)) if job.done.is_closed() => {}
+                Some((job, place)) => in_flight.push(Box::pin(publish_one(channel.clone(), job, place))),
                 None => return Ok(()),
             },
             _ = watch.tick() => {
@@ -232,10 +242,16 @@ async fn publish_on(connection: &Connection, queue: &mut mpsc::Receiver<Job>) ->
     }
 }
 
+/// Waits for a place in the window and a job. `None` after the last publisher was dropped.
+async fn next_job(window: &Arc<Semaphore>, queue: &mut mpsc::Receiver<Job>) -> Option<(Job, OwnedSemaphorePermit)> {
+    let place = Arc::clone(window).acquire_owned().await.ok()?;
+    Some((queue.recv().await?, place))
+}
+
 /// Opens a channel with confirms.
 async fn open(connection: &Connection) -> lapin::Result<Channel> {
     // lapin may never answer if the connection fails meanwhile.
-    let opened = tokio::time::timeout(CONFIRM_TIMEOUT, async {
+    let opened = timeout(CONFIRM_TIMEOUT, async {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(channel)
@@ -253,17 +269,24 @@ enum Verdict {
 }
 
 /// Publishes a message and answers the job. Fails if the channel is no longer usable.
-async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> lapin::Result<Verdict> {
+async fn publish_one(channel: Channel, job: Job, place: OwnedSemaphorePermit) -> lapin::Result<Verdict> {
     let Job { message, done } = job;
-    let confirmed = tokio::time::timeout(CONFIRM_TIMEOUT, async {
+    let confirmed = timeout(LATEST_CONFIRM, async {
         let options = BasicPublishOptions::default();
         let properties = message.properties();
-        channel
-            .basic_publish(message.exchange.into(), message.routing_key.into(), options, &message.body, properties)
-            .await?
-            .await
+        let Message { exchange, routing_key, body, .. } = message;
+        let sent = channel.basic_publish(exchange.into(), routing_key.into(), options, &body, properties).await?;
+        drop(body);
+        sent.await
     });
-    let (answer, ended) = match confirmed.await {
+    let mut confirmed = pin!(confirmed);
+    let in_time = timeout(CONFIRM_TIMEOUT, &mut confirmed).await;
+    drop(place);
+    let confirmed = match in_time {
+        Ok(confirmed) => confirmed,
+        Err(_) => confirmed.await,
+    };
+    let (answer, ended) = match confirmed {
         // An unroutable message goes to the alternate exchange, so an ack means that the message is in a queue.
         Ok(Ok(Confirmation::Ack(_))) => (Ok(()), Ok(Verdict::Fine)),
         Ok(Ok(Confirmation::Nack(_))) => (Err(PublishError::Refused), Ok(Verdict::Refused)),
@@ -272,10 +295,8 @@ async fn publish_one(channel: Channel, status: ConnectionStatus, job: Job) -> la
             Err(lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Error, "no confirms").into()),
         ),
         Ok(Err(error)) => (Err(PublishError::Unknown), Err(error)),
-        // A blocked connection is kept: lapin has recorded the block, and a new connection learns of the block only
-        // after a publish.
-        Err(_) if status.blocked() => (Err(PublishError::Unknown), Ok(Verdict::Fine)),
-        Err(_) => (Err(PublishError::Unknown), Err(timed_out())),
+        // The broker answers heartbeats, and not this publish: the queue may have no leader, or the connection is blocked.
+        Err(_) => (Err(PublishError::Unknown), Ok(Verdict::Fine)),
     };
     let _ = done.send(answer);
     ended
