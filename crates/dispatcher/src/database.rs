@@ -1,11 +1,10 @@
 //! Statements of the stages, tried until the database answers.
 
+mod gate;
+
 use std::{
     future::Future,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -13,6 +12,9 @@ use fanfare_domain::ids::ProcessId;
 use fanfare_store::{Store, StoreError};
 use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use self::gate::Gate;
 
 /// Waits between two tries of a statement, doubled up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -26,9 +28,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Database {
     pub(crate) store: Store,
     process: Arc<Mutex<ProcessId>>,
-    available: watch::Sender<bool>,
-    open: Arc<AtomicBool>,
-    waiting: Arc<AtomicUsize>,
+    gate: Gate,
 }
 
 /// Result of a statement after the last try.
@@ -43,7 +43,7 @@ pub(crate) struct RetryOutcome<T> {
 impl Database {
     pub(crate) fn new(store: Store) -> Self {
         let process = Arc::new(Mutex::new(ProcessId::new(store.now(), rand::random())));
-        Self { store, process, available: watch::Sender::new(false), open: Arc::default(), waiting: Arc::default() }
+        Self { store, process, gate: Gate::new() }
     }
 
     /// Id of this process in the database.
@@ -60,7 +60,7 @@ impl Database {
 
     /// True while messages may come in: all is loaded, the database answers, and no statement waits.
     pub(crate) fn availability(&self) -> watch::Receiver<bool> {
-        self.available.subscribe()
+        self.gate.watch()
     }
 
     /// Tries a statement until the database accepts the statement or refuses a value. Any other refusal (privileges, a
@@ -84,7 +84,7 @@ impl Database {
                 Err(error) if error.may_pass() => error,
                 result => {
                     drop(waiting);
-                    self.set_available(true);
+                    self.gate.answered();
                     return RetryOutcome { result, unknown_commit, tried_at };
                 }
             };
@@ -92,8 +92,7 @@ impl Database {
                 unknown_commit = true;
                 // A single lost connection is no outage: messages go back to the broker only after a second failed try.
                 if wait > FIRST_WAIT && waiting.is_none() {
-                    waiting = Some(Waiting::new(&self.waiting));
-                    self.set_available(false);
+                    waiting = Some(self.gate.shut());
                 }
                 tracing::warn!(%error, what, "waiting for the database");
             }
@@ -107,32 +106,14 @@ impl Database {
         self.store.now()
     }
 
-    /// Lets messages come in. From now on only the database's answers decide.
+    /// Lets messages come in.
     pub(crate) fn mark_loaded(&self) {
-        self.open.store(true, Ordering::Release);
-        self.set_available(true);
+        self.gate.mark_loaded();
     }
 
-    fn set_available(&self, available: bool) {
-        // Waiting statements go first, most importantly records of outcomes. New messages come in afterwards.
-        let nobody_waits = self.waiting.load(Ordering::Acquire) == 0;
-        let available = available && nobody_waits && self.open.load(Ordering::Acquire);
-        self.available.send_if_modified(|before| std::mem::replace(before, available) != available);
-    }
-}
-
-/// Counts a waiting statement until dropped.
-struct Waiting(Arc<AtomicUsize>);
-
-impl Waiting {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+    /// Lets messages come in again after an outage whose last waiting statement was cancelled. Runs until `stop`.
+    pub(crate) async fn reopen(self, stop: CancellationToken) {
+        let answers = || async { self.store.with_deadline(STATEMENT_TIMEOUT, self.store.ping()).await.is_ok() };
+        stop.run_until_cancelled(self.gate.reopen(answers)).await;
     }
 }

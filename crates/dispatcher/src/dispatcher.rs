@@ -282,6 +282,7 @@ impl Dispatcher {
             settings: self.settings.clone(),
         };
         background.spawn(presence.run(stop.clone()));
+        background.spawn(database().reopen(stop.clone()));
         background.spawn(jobs::Recovery { context: shared(), sight: sight.clone() }.run(stop.clone()));
         background.spawn(jobs::Suspects { context: shared(), attempts, sight }.run(stop.clone()));
         background.spawn(jobs::Sweep { database: database() }.run(stop.clone()));
