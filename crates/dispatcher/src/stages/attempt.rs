@@ -24,6 +24,10 @@ use crate::{
     metric,
 };
 
+/// Bytes kept of a successful response's body. An endpoint that answers 64 KiB of HTML to each event would otherwise
+/// fill the disk.
+const MAX_KEPT_OF_SUCCESS: usize = 1024;
+
 /// Result of a leased delivery.
 pub(crate) enum AttemptResult {
     /// The delivery was sent. The permit ends with the record of the attempt.
@@ -191,7 +195,12 @@ fn log(in_flight: &InFlight, exchange: &Exchange, decision: Decision) {
 }
 
 fn record(in_flight: &InFlight, started_at: Timestamp, exchange: Exchange, next: NextState) -> AttemptRecord {
+    // Redacted before the cut: a member is found in the whole body only.
     let redacted = in_flight.endpoint.redaction.redact_response(&exchange.response_body);
+    let mut response_body = redacted.unwrap_or_else(|| exchange.response_body.to_vec());
+    if matches!(next, NextState::Delivered) {
+        response_body.truncate(MAX_KEPT_OF_SUCCESS);
+    }
     AttemptRecord {
         delivery: in_flight.delivery,
         event: in_flight.event,
@@ -205,7 +214,7 @@ fn record(in_flight: &InFlight, started_at: Timestamp, exchange: Exchange, next:
         outcome: exchange.outcome,
         response_headers: exchange.response_headers_as_json(),
         error: exchange.error,
-        response_body: redacted.unwrap_or_else(|| exchange.response_body.to_vec()),
+        response_body,
         next,
         notifies_owner: in_flight.endpoint.notifies_owner,
         is_test: in_flight.is_test,
