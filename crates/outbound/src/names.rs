@@ -11,7 +11,7 @@ use std::{
 };
 
 use hickory_resolver::{
-    TokioResolver,
+    ResolverBuilder, TokioResolver,
     config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts},
     net::{NetError, runtime::TokioRuntimeProvider},
 };
@@ -67,13 +67,17 @@ impl Names {
     /// Creates a resolver for `servers`, or for the system's name servers if empty, with the system's `hosts` file and
     /// search domains.
     pub(crate) fn new(servers: &[NameServer]) -> Result<Self, SetupError> {
-        let mut builder = if servers.is_empty() {
+        let builder = if servers.is_empty() {
             TokioResolver::builder_tokio().map_err(SetupError::NoNameServers)?
         } else {
             let servers = servers.iter().map(|NameServer(address)| configured(*address)).collect();
             let config = ResolverConfig::from_parts(None, Vec::new(), servers);
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         };
+        Self::of(builder)
+    }
+
+    fn of(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<Self, SetupError> {
         limit(builder.options_mut());
         Ok(Self(builder.build().map_err(SetupError::NoNameServers)?))
     }
@@ -83,7 +87,11 @@ impl Names {
         if let Ok(literal) = host.parse() {
             return Ok(vec![literal]);
         }
-        let found = self.0.lookup_ip(host).await.map_err(|error| match error {
+        // A name with a dot is absolute. With search domains, a wildcard there would answer for customers' names, and in a
+        // pod each look-up would ask three to five wrong names first.
+        let is_absolute = host.contains('.') && !host.ends_with('.');
+        let name = if is_absolute { format!("{host}.") } else { host.to_owned() };
+        let found = self.0.lookup_ip(name).await.map_err(|error| match error {
             error if error.is_nx_domain() => NameError::Unknown,
             error if error.is_no_records_found() => NameError::NoAddress,
             error => NameError::NoAnswer(error),
@@ -119,7 +127,50 @@ fn limit(options: &mut ResolverOpts) {
 
 #[cfg(test)]
 mod tests {
+    use hickory_resolver::proto::rr::Name;
+    use tokio::net::UdpSocket;
+
     use super::*;
+
+    /// Answers each question with NXDOMAIN (RFC 1035, 4.1). Returns the name of each question.
+    async fn unknown(socket: &UdpSocket) -> String {
+        let mut message = [0; 512];
+        let (length, from) = socket.recv_from(&mut message).await.expect("a question");
+        let (mut labels, mut at) = (Vec::new(), 12);
+        while message[at] > 0 {
+            let end = at + 1 + usize::from(message[at]);
+            labels.push(String::from_utf8_lossy(&message[at + 1..end]).into_owned());
+            at = end;
+        }
+        message[2..4].copy_from_slice(&[0x81, 0x83]);
+        socket.send_to(&message[..length], from).await.expect("an answer");
+        labels.join(".")
+    }
+
+    #[tokio::test]
+    async fn search_domains_serve_only_names_without_a_dot() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        let server = configured(socket.local_addr().expect("an address"));
+        let search = vec![Name::from_ascii("search.example.").expect("a name")];
+        let config = ResolverConfig::from_parts(None, search, vec![server]);
+        let names = Names::of(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()));
+        let names = names.expect("a resolver");
+        let asked = tokio::spawn(async move {
+            let mut asked = std::collections::BTreeSet::new();
+            loop {
+                let name = unknown(&socket).await;
+                if name == "end.example" {
+                    return asked;
+                }
+                asked.insert(name);
+            }
+        });
+        for host in ["hooks.customer.example", "short", "end.example"] {
+            assert!(names.addresses(host).await.is_err(), "{host}");
+        }
+        let expected = ["hooks.customer.example", "short", "short.search.example"].map(str::to_owned);
+        assert_eq!(asked.await.expect("the names"), expected.into());
+    }
 
     #[test]
     fn a_name_server_is_parsed_as_written() {
