@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Metric, PROCESS_METRICS,
     listener::{Room, serve},
+    process::report_log,
 };
 
 /// Age of a gauge without a report after which the gauge ends: an old number would be a lie.
@@ -126,5 +127,6 @@ async fn readyz(State(shared): State<Shared>, RawQuery(query): RawQuery) -> (Sta
 
 async fn render(State(shared): State<Shared>) -> String {
     shared.process.collect();
+    report_log();
     shared.metrics.render()
 }

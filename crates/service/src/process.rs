@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use crate::{Labels, Metric, MetricKind};
+use crate::{Labels, Metric, MetricKind, telemetry::dropped_lines};
 
 const BUILD_INFO: &str = "fanfare_build_info";
 const BROKER_CONNECTED: &str = "fanfare_broker_connected";
 const BROKER_BLOCKED: &str = "fanfare_broker_blocked";
 const BROKER_CONNECTIONS: &str = "fanfare_broker_connections_total";
 const DATABASE_CONNECTIONS: &str = "fanfare_database_connections";
+const LOG_LINES_DROPPED: &str = "fanfare_log_lines_dropped_total";
 const CLOCK_OFFSET: &str = "fanfare_clock_offset_seconds";
 
 /// Commit of the build, given by the build of an image.
@@ -20,7 +21,7 @@ const COMMIT: &str = match option_env!("FANFARE_COMMIT") {
 const PURPOSES: [&str; 5] = ["publish", "events", "deliveries", "parked", "unrouted"];
 
 /// Metrics of every process.
-pub const PROCESS_METRICS: [Metric; 6] = [
+pub const PROCESS_METRICS: [Metric; 7] = [
     Metric {
         name: BUILD_INFO,
         kind: MetricKind::Gauge,
@@ -57,6 +58,12 @@ pub const PROCESS_METRICS: [Metric; 6] = [
         kind: MetricKind::Gauge,
         labels: Labels::None,
         meaning: "deviation of the machine's clock from the database's clock, which Fanfare uses, in seconds",
+    },
+    Metric {
+        name: LOG_LINES_DROPPED,
+        kind: MetricKind::Counter,
+        labels: Labels::None,
+        meaning: "lines of the log that were dropped, because nothing read the standard output",
     },
 ];
 
@@ -100,6 +107,11 @@ pub fn report_pool(pool: &'static str, states: [(&'static str, usize); 4]) {
         // Exact: a process has fewer than 2^53 connections.
         metrics::gauge!(DATABASE_CONNECTIONS, "pool" => pool, "state" => state).set(count as f64);
     }
+}
+
+/// Reports the number of dropped lines of the log.
+pub(crate) fn report_log() {
+    metrics::counter!(LOG_LINES_DROPPED).absolute(dropped_lines());
 }
 
 /// Reports the deviation of the machine's clock, before or behind the database's clock.

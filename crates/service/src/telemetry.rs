@@ -1,10 +1,11 @@
 //! Logs and traces.
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::OnceLock};
 
 use anyhow::Context;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{FilterExt, filter_fn},
@@ -16,6 +17,18 @@ use crate::{Environment, traces::TraceSettings};
 
 /// Prefixes of the targets of exported spans: the libraries and the two services.
 const OURS: [&str; 3] = ["fanfare", "ingest", "dispatcher"];
+
+/// Lines of the log that wait for the reader of the standard output. A reader that stops must not stop the process:
+/// further lines are dropped and counted.
+const MAX_WAITING_LINES: usize = 8192;
+
+/// Count of dropped lines.
+static DROPPED_LINES: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Number of lines of the log that were dropped.
+pub(crate) fn dropped_lines() -> u64 {
+    DROPPED_LINES.get().map_or(0, |counter| counter.dropped_lines() as u64)
+}
 
 /// Log format, log filter, and the settings of traces.
 #[derive(Debug, Clone)]
@@ -74,6 +87,8 @@ impl TelemetrySettings {
 /// Running telemetry of a process.
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
+    /// Writes the waiting lines when dropped, for at most a second.
+    _log: WorkerGuard,
 }
 
 impl Telemetry {
@@ -86,7 +101,10 @@ impl Telemetry {
     /// If a destination is set, outside a runtime of Tokio.
     pub fn start(service: &'static str, settings: &TelemetrySettings) -> anyhow::Result<Self> {
         let filter = EnvFilter::try_new(&settings.filter.0).context("RUST_LOG is not a filter")?;
-        let logs = tracing_subscriber::fmt::layer().with_target(false).with_ansi(false);
+        let (writer, log) =
+            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_WAITING_LINES).finish(std::io::stdout());
+        DROPPED_LINES.get_or_init(|| writer.error_counter());
+        let logs = tracing_subscriber::fmt::layer().with_target(false).with_ansi(false).with_writer(writer);
         let logs = match settings.format {
             LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).boxed(),
             LogFormat::Text => logs.boxed(),
@@ -110,7 +128,7 @@ impl Telemetry {
             .with(spans)
             .with(logs.with_filter(filter.and(filter_fn(|metadata| metadata.is_event()))))
             .try_init()?;
-        Ok(Self { traces })
+        Ok(Self { traces, _log: log })
     }
 
     /// Sends the remaining traces.

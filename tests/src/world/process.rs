@@ -7,7 +7,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
     thread::{JoinHandle, spawn},
 };
 
@@ -34,6 +34,27 @@ pub struct Process {
     trail: Arc<Trail>,
     /// The threads that read standard output and standard error.
     readers: [Option<JoinHandle<()>>; 2],
+    reading: Arc<Reading>,
+}
+
+/// Whether the threads read.
+#[derive(Default)]
+struct Reading {
+    is_stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Reading {
+    fn set(&self, reads: bool) {
+        *self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = !reads;
+        self.changed.notify_all();
+    }
+
+    /// Waits while nothing is to be read.
+    fn wait(&self) {
+        let stopped = self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_while(stopped, |is_stopped| *is_stopped));
+    }
 }
 
 /// Logs and exit of a process. Outlives the process.
@@ -102,9 +123,11 @@ impl Process {
         record(child.id());
         let logs: Logs = Arc::default();
         let show = std::env::var_os("FANFARE_TEST_LOGS").is_some();
+        let reading = Arc::<Reading>::default();
         let keep = {
-            let kept = Arc::clone(&logs);
+            let (kept, reading) = (Arc::clone(&logs), Arc::clone(&reading));
             move |line: String| {
+                reading.wait();
                 if show {
                     eprintln!("{name}: {line}");
                 }
@@ -115,7 +138,12 @@ impl Process {
         let output = read(child.stdout.take().expect("a piped standard output"), keep.clone());
         let errors = read(child.stderr.take().expect("a piped standard error"), keep);
         let trail = Arc::new(Trail { name, id: child.id(), logs, exit: OnceLock::new() });
-        Self { child, trail, readers: [Some(output), Some(errors)] }
+        Self { child, trail, readers: [Some(output), Some(errors)], reading }
+    }
+
+    /// Reads the output of the process, or lets the output wait, as a log driver that takes nothing.
+    pub fn read_log(&self, reads: bool) {
+        self.reading.set(reads);
     }
 
     /// The process id.
@@ -216,6 +244,7 @@ impl Drop for Process {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.reading.set(true);
         // The last lines tell the most: they may still be in the pipes.
         for reader in self.readers.iter_mut().filter_map(Option::take) {
             let _ = reader.join();

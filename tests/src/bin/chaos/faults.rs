@@ -42,6 +42,7 @@ pub(crate) enum Act {
     Roll,
     Scale(Ending),
     WrongClock,
+    StopLog,
     Restart,
     CloseConnections,
     MemoryAlarm,
@@ -58,6 +59,7 @@ pub(crate) enum Act {
     HalfOpen,
     Silence,
     Delay,
+    Late,
     Reset,
     Answer(Behaviour),
     RollForward,
@@ -91,9 +93,9 @@ const fn fault(name: &'static str, part: Part, act: Act, about: &'static str) ->
 }
 
 use Act::{
-    Answer, CloseConnections, Delay, DiskAlarm, FillDisk, HalfOpen, Kill, KillAll, LoseData, LoseMajority, LoseNode,
-    MemoryAlarm, OlderCopy, Purge, ReadOnly, Reset, Restart, Roll, RollBack, RollForward, RollNodes, Scale, Silence,
-    Stop, TerminateBackends, WrongClock,
+    Answer, CloseConnections, Delay, DiskAlarm, FillDisk, HalfOpen, Kill, KillAll, Late, LoseData, LoseMajority,
+    LoseNode, MemoryAlarm, OlderCopy, Purge, ReadOnly, Reset, Restart, Roll, RollBack, RollForward, RollNodes, Scale,
+    Silence, Stop, StopLog, TerminateBackends, WrongClock,
 };
 use Part::{Broker, Database, Dispatchers, Ingests, Nodes, Receivers, Release, ToBroker, ToDatabase};
 
@@ -133,11 +135,13 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("silent-broker", ToBroker, Silence, "connections to RabbitMQ are silent for ever; new ones work"),
     fault("silent-database", ToDatabase, Silence, "connections to PostgreSQL are silent for ever; new ones work"),
     fault("slow-broker", ToBroker, Delay, "everything to and from RabbitMQ is late"),
+    fault("late-confirms", ToBroker, Late, "everything to and from RabbitMQ is 3 s late: a confirm takes 6 s"),
     fault("slow-database", ToDatabase, Delay, "everything to and from PostgreSQL is late"),
     fault("reset-broker", ToBroker, Reset, "connections to RabbitMQ are reset within a frame, several times"),
     fault("reset-database", ToDatabase, Reset, "connections to PostgreSQL are reset within a message, several times"),
     fault("clock-of-ingest", Ingests, WrongClock, "the clock of one of two ingests is wrong"),
     fault("clock-of-dispatcher", Dispatchers, WrongClock, "the clock of one of two dispatchers is wrong"),
+    fault("log-stops", Dispatchers, StopLog, "nothing reads the logs of both dispatchers"),
     fault("receivers-hang", Receivers, Answer(Behaviour::Hang), "receivers take requests and never answer"),
     fault("receivers-reset", Receivers, Answer(Behaviour::Reset), "receivers take requests and close the connection"),
     fault("receivers-drip", Receivers, Answer(Behaviour::Drip), "receivers answer a byte a second"),

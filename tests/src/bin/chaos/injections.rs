@@ -22,6 +22,9 @@ use crate::{
 /// From a repetition of a momentary fault to the next.
 const BETWEEN: Duration = Duration::from_millis(700);
 
+/// Delay of [`Act::Late`]: a publish and its confirm together are later than any caller waits.
+const LATE: Duration = Duration::from_secs(3);
+
 /// The longest wait for a condition that another fault can prevent: a process is ready, deliveries flow.
 pub(crate) const READY: Duration = Duration::from_secs(5);
 
@@ -37,6 +40,7 @@ impl Scene {
             (Act::Roll, part) => self.roll(part).await,
             (Act::Scale(ending), _) => self.scale(ending).await,
             (Act::WrongClock, part) => self.change_clock(part, draw).await,
+            (Act::StopLog, _) => self.stop_logs().await,
             (Act::Kill, part) => block_in_place(|| self.server(part).kill()),
             (Act::Stop, part) => block_in_place(|| self.server(part).pause()),
             (Act::Restart, part) => block_in_place(|| self.server(part).stop()),
@@ -53,6 +57,7 @@ impl Scene {
             (Act::HalfOpen, part) => self.ways(part).iter().for_each(Proxy::partition),
             (Act::Silence, part) => self.ways(part).iter().for_each(Proxy::silence),
             (Act::Delay, part) => self.delay(part, Duration::from_millis(draw.random_range(50..400))),
+            (Act::Late, part) => self.delay(part, LATE),
             (Act::Answer(behaviour), _) => self.answer(behaviour, behaviour),
             (Act::RollForward, _) => self.roll_forward().await,
             (Act::RollBack, _) => self.roll_back().await,
@@ -92,7 +97,11 @@ impl Scene {
             (Act::DiskAlarm, _) => self.rabbitmqctl(&["set_disk_free_limit", "50MB"]),
             (Act::ReadOnly, _) => self.database_says("ALTER SYSTEM RESET default_transaction_read_only").await,
             (Act::HalfOpen, part) => self.ways(part).iter().for_each(Proxy::heal),
-            (Act::Delay, part) => self.delay(part, Duration::ZERO),
+            (Act::Delay | Act::Late, part) => self.delay(part, Duration::ZERO),
+            (Act::StopLog, part) => {
+                self.dispatchers.iter().for_each(|dispatcher| dispatcher.read_log(true));
+                self.roll(part).await;
+            }
             (Act::Answer(_), _) => self.answer(Behaviour::OK, Behaviour::Answer(200, SLOW)),
             _ => {}
         }

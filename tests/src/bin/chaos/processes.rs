@@ -89,6 +89,15 @@ impl Scene {
         self.replace(part, index, wrong).await;
     }
 
+    /// Replaces the dispatchers by dispatchers that log all, and whose logs nothing reads.
+    pub(crate) async fn stop_logs(&mut self) {
+        for _ in 0..PROCESSES {
+            let new = self.start("dispatcher", &[("RUST_LOG", "trace")]);
+            self.replace(Part::Dispatchers, 0, new).await;
+        }
+        self.dispatchers.iter().for_each(|dispatcher| dispatcher.read_log(false));
+    }
+
     /// Ends a process when the new process is ready or late. The new process becomes the last.
     async fn replace(&mut self, part: Part, index: usize, new: Process) {
         let _ = timeout(READY, new.ready()).await;

@@ -11,9 +11,9 @@ use fanfare_tests::{
         release::Release,
     },
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::Command,
 };
@@ -277,4 +277,35 @@ async fn a_service_ends_at_sigterm() {
         process.terminate();
         assert_eq!(process.ended().await, 0);
     }
+}
+
+/// A log driver that takes nothing fills the pipe. Deliveries go on, and the lost lines are counted.
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_no_delivery() {
+    let world = World::new().await;
+    world.endpoint("a", &["*"]).await;
+    world.known().await;
+    let mut dispatcher = Command::new(Release::present().program("dispatcher"));
+    dispatcher.env_clear().envs(&world.variables).env("RUST_LOG", "trace");
+    let mut dispatcher = dispatcher.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("a dispatcher");
+    let mut lines = BufReader::new(dispatcher.stdout.take().expect("a standard output")).lines();
+    let address: SocketAddr = loop {
+        let line = lines.next_line().await.expect("a log").expect("a line with the address");
+        let log: Value = serde_json::from_str(&line).expect("JSON");
+        if log["message"] == "serving health and metrics" {
+            break log["address"].as_str().and_then(|address| address.parse().ok()).expect("an address");
+        }
+    };
+    // From here on, nothing reads the log.
+    const EVENTS: usize = 500;
+    let events: Vec<Value> = (0..EVENTS).map(|number| json!({ "type": "a", "data": number })).collect();
+    assert_eq!(world.client().post("events/batch", &json!(events)).await.status, 202);
+    world.receiver.wait_for("a", EVENTS).await;
+    until("a count of dropped lines", async || {
+        let metrics = get(address, "metrics").await.expect("the metrics");
+        let dropped = metrics.lines().find_map(|line| line.strip_prefix("fanfare_log_lines_dropped_total "))?;
+        (dropped.parse::<f64>().expect("a number") > 0.0).then_some(())
+    })
+    .await;
+    drop(lines);
 }
