@@ -1,5 +1,5 @@
-//! The HTTP API: publishing, and the management of applications, event types, webhooks, events, deliveries, tests, replays,
-//! parked messages and the audit log.
+//! The HTTP API: publishing, and the management of applications, event types, webhooks, events, deliveries, tests,
+//! replays, parked messages and the audit log.
 //!
 //! `http` has the common parts of all routes, and imports neither `state` nor `routes`. `routes` has a file for each
 //! subject, with the descriptions for the OpenAPI document. `compat` serves replaced systems' APIs by the code of

@@ -275,18 +275,18 @@ async fn publish_one(channel: Channel, job: Job, place: OwnedSemaphorePermit) ->
         let options = BasicPublishOptions::default();
         let properties = message.properties();
         let Message { exchange, routing_key, body, .. } = message;
+        // Keeps the place until the message is written: only written messages leave the memory.
         let sent = channel.basic_publish(exchange.into(), routing_key.into(), options, &body, properties).await?;
         drop(body);
-        sent.await
+        let mut sent = pin!(sent);
+        let in_time = timeout(CONFIRM_TIMEOUT, &mut sent).await;
+        drop(place);
+        match in_time {
+            Ok(confirmed) => confirmed,
+            Err(_) => sent.await,
+        }
     });
-    let mut confirmed = pin!(confirmed);
-    let in_time = timeout(CONFIRM_TIMEOUT, &mut confirmed).await;
-    drop(place);
-    let confirmed = match in_time {
-        Ok(confirmed) => confirmed,
-        Err(_) => confirmed.await,
-    };
-    let (answer, ended) = match confirmed {
+    let (answer, ended) = match confirmed.await {
         // An unroutable message goes to the alternate exchange, so an ack means that the message is in a queue.
         Ok(Ok(Confirmation::Ack(_))) => (Ok(()), Ok(Verdict::Fine)),
         Ok(Ok(Confirmation::Nack(_))) => (Err(PublishError::Refused), Ok(Verdict::Refused)),

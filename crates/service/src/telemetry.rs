@@ -1,6 +1,11 @@
 //! Logs and traces.
 
-use std::{str::FromStr, sync::OnceLock};
+use std::{
+    str::FromStr,
+    sync::{OnceLock, mpsc},
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context;
 use opentelemetry::trace::TracerProvider;
@@ -87,9 +92,11 @@ impl TelemetrySettings {
 /// Running telemetry of a process.
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
-    /// Writes the waiting lines when dropped, for at most a second.
-    _log: WorkerGuard,
+    log: WorkerGuard,
 }
+
+/// Longest wait for the last lines of the log.
+const LAST_LINES: Duration = Duration::from_millis(1200);
 
 impl Telemetry {
     /// Starts logging, and exports traces if a destination is set.
@@ -128,13 +135,20 @@ impl Telemetry {
             .with(spans)
             .with(logs.with_filter(filter.and(filter_fn(|metadata| metadata.is_event()))))
             .try_init()?;
-        Ok(Self { traces, _log: log })
+        Ok(Self { traces, log })
     }
 
-    /// Sends the remaining traces.
+    /// Sends the remaining traces, and writes the remaining lines of the log.
     pub fn finish(self) {
         if let Some(Err(error)) = self.traces.map(|provider| provider.shutdown()) {
             tracing::warn!(%error, "some traces were not exported");
         }
+        // The drop of the guard waits without a limit while nothing reads the standard output.
+        let (written, is_written) = mpsc::channel();
+        thread::spawn(move || {
+            drop(self.log);
+            let _ = written.send(());
+        });
+        let _ = is_written.recv_timeout(LAST_LINES);
     }
 }

@@ -13,8 +13,8 @@ ALTER TABLE deliveries
     ADD COLUMN mailed_at timestamptz,
     ADD COLUMN mailed_to text;
 
--- The moment of acceptance at the beginning of a delivery's id. Without `numeric`, the function takes a third of the time:
--- the rollups call it for each attempt.
+-- The moment of acceptance at the beginning of a delivery's id, without `numeric`: a third of the time. The rollups call
+-- the function for each attempt.
 CREATE OR REPLACE FUNCTION delivery_accepted_at(id uuid) RETURNS timestamptz LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
     SELECT to_timestamp(('x' || encode(substr(uuid_send(id), 1, 6), 'hex'))::bit(48)::bigint / 1000::float8)
 $$;

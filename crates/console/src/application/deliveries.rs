@@ -128,14 +128,12 @@ pub(crate) async fn list(State(console): State<Console>, place: Place) -> Result
 
 /// The path with the list from which the visitor came. The list without a filter has an empty query.
 fn with_list(path: &str, address: &str) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    match Fields::of_address(address).names("list") {
-        true => {
-            query.append_pair("list", Fields::of_address(address).value("list"));
-            format!("{path}?{}", query.finish())
-        }
-        false => path.to_owned(),
+    let fields = Fields::of_address(address);
+    if !fields.names("list") {
+        return path.to_owned();
     }
+    let list: String = url::form_urlencoded::byte_serialize(fields.value("list").as_bytes()).collect();
+    format!("{path}?list={list}")
 }
 
 #[derive(Deserialize)]

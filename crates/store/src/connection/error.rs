@@ -38,8 +38,8 @@ pub enum StoreError {
     },
     /// A pooler lends the sessions of PostgreSQL to transactions.
     #[error(
-        "the connections share sessions of PostgreSQL, as behind PgBouncer in transaction mode; locks, notices and settings \
-         need a session: connect to PostgreSQL itself, or set pool_mode to session"
+        "the connections share sessions of PostgreSQL, as behind PgBouncer in transaction mode: connect to PostgreSQL \
+         itself, or set pool_mode to session"
     )]
     SharedSessions,
     /// A migration failed.

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use fanfare_credentials::Credentials;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -89,6 +89,9 @@ pub struct Store {
 /// Deadline of a statement. A longer statement would hold up all statements behind it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Longest set-up of a connection. A pooler without a free session lets the first statement wait.
+const SET_UP_LIMIT: Duration = Duration::from_secs(5);
+
 /// Comparisons of two sessions. A busy pooler may lend two sessions by chance.
 const COMPARED: usize = 10;
 
@@ -170,16 +173,19 @@ impl Store {
 
     /// Dials a connection outside the pools. The client gets answers only while the caller polls the driver.
     pub(crate) async fn dial(&self) -> Result<(Client, Dialled), StoreError> {
-        let (client, mut connection) = self.dialler.dial(&self.config).await?;
-        tokio::select! {
-            biased;
-            set = client.batch_execute(LOST_CLIENTS) => set?,
-            ended = &mut connection => {
-                ended?;
-                return Err(StoreError::Unavailable("the database ended a new connection".into()));
+        let dialled = timeout(SET_UP_LIMIT, async {
+            let (client, mut connection) = self.dialler.dial(&self.config).await?;
+            tokio::select! {
+                biased;
+                set = client.batch_execute(LOST_CLIENTS) => set?,
+                ended = &mut connection => {
+                    ended?;
+                    return Err(StoreError::Unavailable("the database ended a new connection".into()));
+                }
             }
-        }
-        Ok((client, connection))
+            Ok((client, connection))
+        });
+        dialled.await.unwrap_or_else(|late| Err(StoreError::Unavailable(late.into())))
     }
 
     /// Connection for all statements except batch statements.
@@ -266,12 +272,18 @@ impl Store {
         let (other, driver_of_other) = self.dial().await?;
         tokio::spawn(driver_of_one);
         tokio::spawn(driver_of_other);
-        for _ in 0..COMPARED {
-            if session(&one).await? == session(&other).await? {
-                return Err(StoreError::SharedSessions);
+        let compared = timeout(SET_UP_LIMIT, async {
+            let first = [session(&one).await?, session(&other).await?];
+            for _ in 0..COMPARED {
+                let now = [session(&one).await?, session(&other).await?];
+                // A quiet pooler lends both connections the same session; a busy one lends others from time to time.
+                if now != first || now[0] == now[1] {
+                    return Err(StoreError::SharedSessions);
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        compared.await.unwrap_or_else(|late| Err(StoreError::Unavailable(late.into())))
     }
 
     /// Asks the database for an answer.
@@ -298,14 +310,18 @@ fn pool(
     size: usize,
     statement_timeout: Duration,
 ) -> Result<Pool, StoreError> {
-    let timeout = statement_timeout.as_millis();
-    // Statements instead of options of the connection, which poolers refuse. Without JIT: a disabled scan of a small table
-    // counts as so expensive that PostgreSQL would compile each plan.
+    let deadline = statement_timeout.as_millis();
+    // Statements, since poolers refuse options of a connection. Without JIT: a disabled scan of a small table counts as so
+    // expensive that PostgreSQL would compile each plan.
     let settings =
-        format!("{LOST_CLIENTS} SET statement_timeout = {timeout}; SET lock_timeout = 5000; SET jit = off; {planner}");
+        format!("{LOST_CLIENTS} SET statement_timeout = {deadline}; SET lock_timeout = 5000; SET jit = off; {planner}");
     let set_up = Hook::async_fn(move |object: &mut deadpool_postgres::ClientWrapper, _| {
         let settings = settings.clone();
-        Box::pin(async move { object.batch_execute(&settings).await.map_err(HookError::Backend) })
+        Box::pin(async move {
+            let set = timeout(SET_UP_LIMIT, object.batch_execute(&settings)).await;
+            set.map_err(|_| HookError::message("the database did not take the settings of a connection in time"))?
+                .map_err(HookError::Backend)
+        })
     });
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_connect(config.clone(), dialler.clone(), recycling);

@@ -43,6 +43,11 @@ const CLASS: &str = "CASE WHEN a.taken THEN 0 ELSE CASE a.outcome
         WHEN 'connection_failed' THEN 5 WHEN 'connection_closed' THEN 5 WHEN 'name_not_resolved' THEN 5
         WHEN 'tls_failed' THEN 6 WHEN 'address_forbidden' THEN 7 WHEN 'unknown' THEN 8 ELSE 9 END END";
 
+/// Counted rows from $1 to $2. $3 and $4 are the ids of [`ids_of_inline`].
+const OF_DELIVERIES: &str = "d.started_at >= $1 AND d.started_at < $2 AND d.id >= $3 AND d.id < $4";
+const OF_ATTEMPTS: &str = "a.started_at >= $1 AND a.started_at < $2 AND NOT a.is_test";
+const OF_EVENTS: &str = "e.accepted_at >= $1 AND e.accepted_at < $2 AND NOT e.is_test";
+
 impl Store {
     /// Takes the next step of the counting. False if nothing was due. A mark moves in the commit that counts: a repeated or
     /// interrupted call counts each minute once.
@@ -139,11 +144,6 @@ async fn is_complete(transaction: &Transaction<'_>, (from, to): (Timestamp, Time
 fn ids_of_inline(from: Timestamp, to: Timestamp) -> (Uuid, Uuid) {
     (first_id(saturating_sub(from, INLINE_WITHIN)), first_id(to))
 }
-
-/// Counted rows from $1 to $2. $3 and $4 are the ids of [`ids_of_inline`].
-const OF_DELIVERIES: &str = "d.started_at >= $1 AND d.started_at < $2 AND d.id >= $3 AND d.id < $4";
-const OF_ATTEMPTS: &str = "a.started_at >= $1 AND a.started_at < $2 AND NOT a.is_test";
-const OF_EVENTS: &str = "e.accepted_at >= $1 AND e.accepted_at < $2 AND NOT e.is_test";
 
 /// Columns of all counts.
 pub(crate) fn count_columns() -> Vec<String> {

@@ -22,7 +22,7 @@ const EARLY: f64 = 0.6;
 /// Tolerance for early retries, in seconds.
 const TOLERANCE: f64 = 1.0;
 
-/// Maximal stored length of a response body.
+/// Stored length of a successful answer, at most.
 const MAX_KEPT_OF_SUCCESS: usize = 1024;
 
 /// The attempts of a delivery, as shown by the API.

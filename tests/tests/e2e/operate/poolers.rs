@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -16,6 +17,7 @@ use tokio::net::TcpStream;
 /// A running PgBouncer. Killed on drop.
 struct Pooler {
     process: Child,
+    configuration: PathBuf,
     /// URL of the database through the pooler.
     url: String,
 }
@@ -50,7 +52,7 @@ impl Pooler {
         let process = pooler.arg(&file).spawn().expect("PgBouncer: run deploy/dev/install pgbouncer");
         until("PgBouncer to accept connections", async || TcpStream::connect(address).await.ok()).await;
         let through = url.replacen(&server.to_string(), &address.to_string(), 1);
-        Self { process, url: through }
+        Self { process, configuration: file, url: through }
     }
 }
 
@@ -58,6 +60,7 @@ impl Drop for Pooler {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let _ = fs::remove_file(&self.configuration);
     }
 }
 

@@ -7,7 +7,7 @@ use fanfare_tests::{
     patience::{patience, until},
     world::{
         World,
-        process::{Process, Variables, fanfare, get},
+        process::{Process, Variables, fanfare, get, signal},
         release::Release,
     },
 };
@@ -307,5 +307,9 @@ async fn a_log_that_nobody_reads_stops_no_delivery() {
         (dropped.parse::<f64>().expect("a number") > 0.0).then_some(())
     })
     .await;
+    // Nor does the log stop the end of the process.
+    signal("TERM", dispatcher.id().expect("a running process"));
+    let ended = tokio::time::timeout(patience(), dispatcher.wait()).await.expect("the end").expect("an exit");
+    assert!(ended.success(), "{ended}");
     drop(lines);
 }

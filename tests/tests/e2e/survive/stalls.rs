@@ -64,4 +64,7 @@ async fn a_late_confirm_is_no_reason_to_leave_the_connection() {
     .await;
     let connections = "fanfare_broker_connections_total{purpose=\"publish\"}";
     assert_eq!(metric(world.ingest(), connections).await, 1.0);
+    world.receiver.wait_for("a", EVENTS + 1).await;
+    world.wait_for_deliveries("state=delivered", EVENTS + 1).await;
+    assert_eq!(world.receiver.received("a").len(), EVENTS + 1, "an event was sent twice");
 }

@@ -234,10 +234,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 /// Refuses a delivery of a webhook, whose body may be a valid event: an endpoint that points at this route would feed
 /// itself for ever.
 fn refuse_delivery(headers: &HeaderMap) -> Result<(), ApiError> {
-    match headers.contains_key(WEBHOOK_ID) {
-        true => {
-            Err(ApiError::invalid(WEBHOOK_ID, "marks a delivery of a webhook: publish the event without the header"))
-        }
-        false => Ok(()),
+    if headers.contains_key(WEBHOOK_ID) {
+        return Err(ApiError::invalid(
+            WEBHOOK_ID,
+            "marks a delivery of a webhook: publish the event without the header",
+        ));
     }
+    Ok(())
 }
