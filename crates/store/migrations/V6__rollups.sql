@@ -1,6 +1,9 @@
 -- Rollups: counts of attempts and events, for charts. The job `rollups` writes the rows from `attempts`, `deliveries` and
 -- `events`; the stages of an event's way write none.
 
+-- First, as the stages lock `events` before `attempts`: another order causes deadlocks with running processes.
+LOCK TABLE ONLY events IN SHARE MODE;
+
 -- Written with the attempt, since the rules of the dialect are known then.
 ALTER TABLE attempts
     -- True if the dialect took the answer for a success.

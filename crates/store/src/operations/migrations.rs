@@ -197,7 +197,8 @@ impl Store {
 }
 
 /// Runs the missing migrations. All users of a table wait behind a migration's wait for a lock on the whole table. The
-/// migration therefore gives up after [`LOCK_TIMEOUT`], and tries again.
+/// migration therefore gives up after [`LOCK_TIMEOUT`], and tries again. It also tries again after a deadlock: a statement
+/// of the running processes may lock the same tables in another order.
 async fn run(client: &mut Client) -> Result<Report, StoreError> {
     be_impatient(client).await?;
     for _ in 1..MAX_TRIES {
@@ -235,7 +236,7 @@ async fn wait_for_lock() {
 fn lacks_lock(error: &Error) -> bool {
     let Kind::Connection(_, source) = error.kind() else { return false };
     let code = source.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code);
-    code == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    code.is_some_and(|code| [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].contains(code))
 }
 
 /// Indexes declared `ON ONLY` a partitioned table that a partition lacks, or that are half built there.

@@ -55,6 +55,26 @@ async fn an_interrupted_build_of_indexes_continues() {
     assert_eq!(database.store.migrate(Timestamp::now()).await.expect("the schema"), Vec::<String>::new());
 }
 
+/// The migration locks `parked`, then `open_deliveries`; the writer locks them in the other order. The migration looks for
+/// a deadlock first, so that PostgreSQL ends the migration's transaction.
+#[tokio::test]
+async fn a_migration_tries_again_after_a_deadlock() {
+    let database = Database::fresh().await;
+    let forget = "DELETE FROM refinery_schema_history WHERE version = 7;
+                  DROP INDEX parked_by_message_id, parked_by_reason, parked_by_routing_key, open_scheduled";
+    database.run(forget).await;
+    let writer = database.connect().await;
+    let lock = "SET deadlock_timeout = '20s'; BEGIN; LOCK TABLE open_deliveries IN ROW EXCLUSIVE MODE";
+    writer.batch_execute(lock).await.expect("a lock");
+    let migrating = tokio::spawn({
+        let store = database.another_store();
+        async move { store.migrate(Timestamp::now()).await }
+    });
+    database.await_waiting_statement("%CREATE INDEX%").await;
+    writer.batch_execute("LOCK TABLE parked IN ROW EXCLUSIVE MODE; COMMIT").await.expect("a lock");
+    assert_eq!(migrating.await.expect("a migration").expect("the schema"), ["V7__search".to_owned()]);
+}
+
 /// Two attempts of today, so that an index has rows.
 const ATTEMPTS: &str = "
 INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, started_at, outcome)
