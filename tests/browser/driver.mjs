@@ -158,7 +158,11 @@ const actions = {
     const cookies = await context.cookies()
     return cookies.filter(cookie => cookie.partitionKey === site).map(cookie => cookie.name)
   },
-  reload_frame: async ({ page }) => page.frames()[1].evaluate(() => location.reload()),
+  // The evaluation returns before the reload, which would destroy its context.
+  reload_frame: async ({ page }) => {
+    const frame = page.frames()[1]
+    await Promise.all([frame.waitForNavigation(), frame.evaluate(() => { setTimeout(() => location.reload()) })])
+  },
   // Runs an expression in the page.
   run: async ({ page }, { script }) => page.evaluate(script),
   // Ends the visit. Returns the messages of console and policy.
