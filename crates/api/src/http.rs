@@ -10,3 +10,4 @@ pub(crate) mod openapi;
 pub mod paging;
 pub mod parameters;
 pub(crate) mod refresh;
+pub(crate) mod shares;

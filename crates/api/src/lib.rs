@@ -19,6 +19,7 @@ pub use crate::{
         fallback::{method_not_allowed, not_found},
         openapi::{describe, document_routes},
         refresh::refresh_after_write,
+        shares::{Shares, end_with_caller, within_share},
     },
     routes::{events::publish::publish_routes, routes},
     state::{

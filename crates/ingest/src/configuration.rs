@@ -16,6 +16,7 @@ pub(crate) struct Configuration {
     pub(crate) address: SocketAddr,
     pub(crate) max_connections: usize,
     pub(crate) publish_rate: u32,
+    pub(crate) api_rate: u32,
     pub(crate) max_webhooks: usize,
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// Settings of the web pages; `None` without the pages.
@@ -169,6 +170,9 @@ impl Configuration {
         let meaning = "maximum of events per second that an application without its own limit may publish over HTTP \
                        at each ingest; the burst is one second's events, and at least 1000; `0` for no limit";
         let publish_rate = environment.number("FANFARE_PUBLISH_RATE", "5000", 0..=1_000_000, meaning);
+        let meaning = "maximum of requests per second to the management API by an application, or by an admin key, at \
+                       each ingest; `0` for no limit";
+        let api_rate = environment.number("FANFARE_API_RATE", "100", 0..=1_000_000, meaning);
         let meaning = "maximum number of webhooks of an application";
         let max_webhooks = environment.number("FANFARE_MAX_WEBHOOKS", "1000", 1..=1_000_000, meaning);
         let broker = environment.broker();
@@ -197,6 +201,7 @@ impl Configuration {
             address: address?,
             max_connections: max_connections?,
             publish_rate: u32::try_from(publish_rate?).ok()?,
+            api_rate: u32::try_from(api_rate?).ok()?,
             max_webhooks: max_webhooks?,
             trusted_proxies: trusted_proxies?,
             console: console?,

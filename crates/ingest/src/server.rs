@@ -10,17 +10,20 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use axum::{Router, middleware::from_fn_with_state};
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+};
 use fanfare_api::{
-    ApiState, Audit, Publishing, TestSends, audited, document_routes, look_up_key, method_not_allowed, not_found,
-    nudj_routes, publish_routes, refresh_after_write,
+    ApiState, Audit, Publishing, Shares, TestSends, audited, document_routes, end_with_caller, look_up_key,
+    method_not_allowed, not_found, nudj_routes, publish_routes, refresh_after_write, within_share,
 };
 use fanfare_broker::Publisher;
 use fanfare_console::{Console, console_routes, portal_routes};
 use fanfare_domain::ids::ProcessId;
 use fanfare_outbound::Client;
 use fanfare_service::{Operations, Readiness, Room, host_name, serve};
-use fanfare_store::{Directory, NewProcess, ProcessKind, Store, StoreError};
+use fanfare_store::{Directory, NewProcess, ProcessKind, Store, StoreError, StoreSettings};
 use futures_util::future::{OptionFuture, join};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -36,10 +39,17 @@ use crate::{
 /// The path of the API.
 const API: &str = "/api/v1";
 
-/// Database connections of the console and of the portal, and the deadline of their statements: a visitor holds up no
-/// publisher, and a customer no operator.
-const PAGE_CONNECTIONS: usize = 2;
+/// General database connections and writers of the console, the same number of the portal, and the deadline of their
+/// statements: a visitor holds up no publisher, and a customer no operator.
+const PAGE_CONNECTIONS: [usize; 2] = [2, 1];
 const PAGE_STATEMENT: Duration = Duration::from_secs(3);
+
+/// Database connections for the configuration, for keys and for the presence of the process. Callers of the management
+/// API hold up none of these.
+const OWN_CONNECTIONS: usize = 2;
+
+/// Deadline of a statement of the management API.
+const API_STATEMENT: Duration = Duration::from_secs(15);
 
 /// Maximum of concurrent connections to a listener of the console alone: visitors take no room of publishers.
 const CONSOLE_CONNECTIONS: usize = 512;
@@ -61,7 +71,8 @@ pub(crate) async fn run(
     let is_serving = Arc::new(AtomicBool::new(false));
     tokio::spawn(operations.run(readiness(publisher.clone(), Arc::clone(&is_serving)), end.clone()));
 
-    let store = Store::new(configuration.store.clone())?;
+    let own = StoreSettings { connections: OWN_CONNECTIONS, ..configuration.store.clone() };
+    let store = Store::new(own)?;
     let room = Room::new(max_connections);
     tokio::spawn(report::connections(publisher.clone(), store.clone(), room.clone()));
     let loading = async {
@@ -163,10 +174,13 @@ fn router(
 ) -> anyhow::Result<Served> {
     let Configuration { outbound, dialects, max_webhooks, expiry, retention, .. } = configuration;
     let (events, management, api) = routes();
+    let connections = api_connections(configuration.store.connections);
+    let store = store.beside("api", connections, API_STATEMENT)?;
     let audit = Audit::new(store.clone(), directory.clone(), configuration.trusted_proxies, &api);
     let refresh = from_fn_with_state(directory.clone(), refresh_after_write);
     let measured = from_fn_with_state(directory.clone(), report::measured);
     let look_up = from_fn_with_state(directory.clone(), look_up_key);
+    let shares = Shares::new(directory.clone(), connections, configuration.api_rate);
     let state = ApiState {
         store,
         directory,
@@ -183,7 +197,13 @@ fn router(
     let (pages, console) = pages(configuration.console, &state, &audit)?;
     let api = events
         .with_state(publishing)
-        .merge(management.with_state(state).layer(refresh).layer(from_fn_with_state(audit, audited)))
+        .merge(
+            management
+                .with_state(state)
+                .layer(refresh)
+                .layer(from_fn_with_state(audit, audited))
+                .layer(from_fn_with_state(shares, within_share)),
+        )
         .layer(look_up)
         .merge(document_routes(&api)?)
         .fallback(not_found)
@@ -191,6 +211,12 @@ fn router(
         .merge(pages)
         .layer(measured.clone());
     Ok(Served { api, console: console.map(|(address, console)| (address, console.layer(measured))) })
+}
+
+/// General database connections and writers of the management API: a third are writers.
+fn api_connections(connections: usize) -> [usize; 2] {
+    let writers = (connections / 3).max(1);
+    [connections - writers, writers]
 }
 
 /// The web pages for the listener of the API, and for a listener of the console alone.
@@ -201,11 +227,13 @@ fn pages(
 ) -> anyhow::Result<(Router, Option<(SocketAddr, Router)>)> {
     let Some(ConsoleSettings { pages, address }) = settings else { return Ok((Router::new(), None)) };
     let settings = Arc::new(pages);
-    let pages = || -> anyhow::Result<Console> {
-        let store = state.store.beside(PAGE_CONNECTIONS, PAGE_STATEMENT)?;
-        Ok(Console::new(ApiState { store, ..state.clone() }, audit.clone(), Arc::clone(&settings)))
+    let pages = |name| -> anyhow::Result<Console> {
+        let store = state.store.beside(name, PAGE_CONNECTIONS, PAGE_STATEMENT)?;
+        let audit = audit.over(store.clone());
+        Ok(Console::new(ApiState { store, ..state.clone() }, audit, Arc::clone(&settings)))
     };
-    let (portal, console) = (portal_routes(pages()?), console_routes(pages()?));
+    let routes = [portal_routes(pages("portal")?), console_routes(pages("console")?)];
+    let [portal, console] = routes.map(|routes| routes.layer(from_fn(end_with_caller)));
     Ok(match address {
         Some(address) => (portal, Some((address, console))),
         None => (portal.merge(console), None),

@@ -24,9 +24,11 @@ pub use configuration::{
     sessions::NewSession,
 };
 pub use connection::{
+    caller::{Share, spawn_for_caller, with_caller},
     error::StoreError,
     keyring::{Keyring, KeyringError},
-    store::{DatabaseUrl, PoolState, Store, StoreSettings},
+    pools::PoolState,
+    store::{DatabaseUrl, Store, StoreSettings},
 };
 pub use directory::snapshot::{Directory, Snapshot};
 pub use history::{

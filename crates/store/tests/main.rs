@@ -33,6 +33,7 @@ mod operations {
     mod archive;
     mod audit;
     mod census;
+    mod connections;
     mod migrations;
     mod parked;
     mod retention;

@@ -68,6 +68,7 @@ impl Stack {
                 ("FANFARE_HTTPS_ONLY", "false"),
                 // Many tests let endpoints fail repeatedly in quick succession: the breaker must stay closed.
                 ("FANFARE_BREAKER_AFTER", "1000"),
+                ("FANFARE_API_RATE", "0"),
                 ("FANFARE_TAKEOVER_AFTER", "2s"),
                 ("FANFARE_ADDRESS", "127.0.0.1:0"),
                 ("FANFARE_CONSOLE_URL", "http://127.0.0.1"),

@@ -20,7 +20,7 @@ use fanfare_domain::{
     ids::{ApplicationId, AuditId, KeyId},
 };
 use fanfare_service::{Labels, Metric, MetricKind, Peer};
-use fanfare_store::{AuditOutcome, Directory, NewAuditEntry, Store};
+use fanfare_store::{AuditOutcome, Directory, NewAuditEntry, Store, spawn_for_caller};
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::Value;
@@ -56,6 +56,11 @@ impl Audit {
     /// Names the action of an entry by the operation ids of `api`. Trusts `X-Forwarded-For` of `proxies`.
     pub fn new(store: Store, directory: Directory, proxies: Vec<IpNet>, api: &OpenApi) -> Self {
         Self { store, directory, proxies: proxies.into(), operations: Arc::new(operations(api)) }
+    }
+
+    /// The same log, written over other connections.
+    pub fn over(&self, store: Store) -> Self {
+        Self { store, ..self.clone() }
     }
 
     fn entry(&self, caller: &Caller, route: &str, parts: &Parts, body: &[u8]) -> NewAuditEntry {
@@ -110,9 +115,9 @@ pub async fn audited(State(audit): State<Audit>, route: MatchedPath, request: Re
         Err(error) => return error.into_response(),
     };
     let entry = audit.entry(&caller, route.as_str(), &parts, &body);
-    // A separate task records the outcome even if the client hangs up.
+    // A separate task: the change goes on even if the client hangs up, and its outcome is recorded.
     let request = Request::from_parts(parts, Body::from(body));
-    let served = tokio::spawn(async move {
+    let served = spawn_for_caller(async move {
         if let Err(error) = audit.begin(&entry).await {
             return error.into_response();
         }
@@ -166,7 +171,7 @@ impl Audit {
             request: kept.filter(|_| !asked.is_null()).map(|kept| kept.text(asked)),
         };
         let audit = self.clone();
-        let served = tokio::spawn(async move {
+        let served = spawn_for_caller(async move {
             audit.begin(&entry).await?;
             let done = work.await;
             let outcome = match &done {

@@ -148,7 +148,10 @@ impl ErrorCode {
             Self::InvalidBatch => (422, "a list is empty or too long"),
             Self::InfiniteNumber => (422, "a number is beyond the range of receivers' JSON parsers"),
             Self::UnknownEventType => (422, "the event type is not described"),
-            Self::TooManyRequests => (429, "the portal's visitors of the application open too many pages at once"),
+            Self::TooManyRequests => (
+                429,
+                "the caller sends more requests, or more at once, than its share of the management API or of the portal",
+            ),
             Self::TooManyTests => (429, "the application runs the maximum number of tests"),
             Self::TooManyReplays => (429, "the application has the maximum number of unfinished replays"),
             Self::TooManyEvents => (429, "the application exceeds its publish rate"),
@@ -306,6 +309,10 @@ impl From<EventFault> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::Busy) {
+            let message = "other requests of the application or admin key use all its connections: wait for answers";
+            return Self::new(ErrorCode::TooManyRequests, message).retry_after(2);
+        }
         if error.is_transient() {
             tracing::warn!(%error, "the database is unavailable for a request; the client may try again");
             let message = "the database is unavailable: try again later";

@@ -230,7 +230,7 @@ impl Store {
         id: EndpointId,
         settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
-        self.change_endpoint_in(&self.connection().await?, application, id, settings).await
+        self.change_endpoint_in(&*self.connection().await?, application, id, settings).await
     }
 
     pub(crate) async fn change_endpoint_in(

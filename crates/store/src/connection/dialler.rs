@@ -1,14 +1,17 @@
 //! Dials connections with the current credentials.
 
-use std::{pin::Pin, str::FromStr};
+use std::{pin::Pin, str::FromStr, time::Duration};
 
 use deadpool_postgres::Connect;
 use fanfare_credentials::Credentials;
-use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, Connection, Error, Socket, tls::MakeTlsConnect};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_postgres::{CancelToken, Client, Config, Connection, Error, Socket, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::connection::tls::without_tls;
+use crate::{StoreError, connection::tls::without_tls};
+
+/// Longest set-up of a connection. A pooler without a free session lets the first statement wait.
+pub(crate) const SET_UP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Driver of a connection: moves the bytes.
 pub(crate) type Dialled = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
@@ -28,6 +31,12 @@ impl Dialler {
     /// Dials a connection. The client gets answers only while the caller polls the driver.
     pub(crate) async fn dial(&self, config: &Config) -> Result<(Client, Dialled), Error> {
         with_login(config, &self.credentials).connect(self.tls.clone()).await
+    }
+
+    /// Cancels the running statement of a connection.
+    pub(crate) async fn cancel(&self, token: &CancelToken) -> Result<(), StoreError> {
+        let cancelled = timeout(SET_UP_LIMIT, token.cancel_query(self.tls.clone())).await;
+        Ok(cancelled.map_err(|late| StoreError::Unavailable(late.into()))??)
     }
 }
 

@@ -42,6 +42,9 @@ pub enum StoreError {
          itself, or set pool_mode to session"
     )]
     SharedSessions,
+    /// The caller's other statements use all connections of its share.
+    #[error("the caller's other statements use all its connections")]
+    Busy,
     /// A migration failed.
     #[error("the migration failed: {0}")]
     Migration(#[from] refinery_core::Error),

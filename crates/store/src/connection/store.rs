@@ -1,8 +1,8 @@
-//! Connections to the database: pools, deadlines, durability.
+//! The database of a process: connections, deadlines, durability.
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::Object;
 use fanfare_credentials::Credentials;
 use jiff::Timestamp;
 use tokio::{sync::watch, time::timeout};
@@ -12,8 +12,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::{
     Keyring, StoreError,
     connection::{
+        caller::{Leased, Share},
         clock::Clock,
-        dialler::{Dialled, Dialler},
+        dialler::{Dialled, Dialler, SET_UP_LIMIT},
+        pools::{LOST_CLIENTS, PoolState, Pools},
         tls,
     },
 };
@@ -25,8 +27,8 @@ pub struct StoreSettings {
     pub url: DatabaseUrl,
     /// User and password.
     pub credentials: Credentials,
-    /// Maximum of general connections. A process opens eight more: seven for batch statements and heartbeat, and the
-    /// listener.
+    /// Maximum of general connections. The store opens up to seven more, for batch statements and the heartbeat, and the
+    /// listener one.
     pub connections: usize,
     /// Keys for stored secrets.
     pub keyring: Keyring,
@@ -62,57 +64,20 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// Connections of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolState {
-    /// Name of the pool.
-    pub name: &'static str,
-    /// Counts by state: `used` and `idle` connections, `waiting` statements, and the `limit` of connections.
-    pub states: [(&'static str, usize); 4],
-}
-
 /// All statements of Fanfare. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     config: Config,
     dialler: Dialler,
-    pool: Pool,
-    inserts: Pool,
-    writers: Pool,
-    heartbeats: Pool,
+    pub(crate) pools: Pools,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: Arc<Clock>,
     /// Changes when the listener finds the open connections silent.
     silence: watch::Sender<()>,
 }
 
-/// Deadline of a statement. A longer statement would hold up all statements behind it.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Longest set-up of a connection. A pooler without a free session lets the first statement wait.
-const SET_UP_LIMIT: Duration = Duration::from_secs(5);
-
 /// Comparisons of two sessions. A busy pooler may lend two sessions by chance.
 const COMPARED: usize = 10;
-
-/// Connections for the batches of events.
-const BATCH_CONNECTIONS: usize = 2;
-
-/// Connections for the other batch statements: record, lease, retries and recovery.
-const WRITERS: usize = 4;
-
-/// On a partition without statistics the planner may choose a scan, which is slower by an order of magnitude.
-const INDEXES_ONLY: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off;";
-
-/// Batch statements join a small list with a partitioned table by its primary key. On a partition without statistics
-/// the planner may choose a scan, which is slower by an order of magnitude.
-const KEY_LOOKUPS_ONLY: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \
-                                SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan;";
-
-/// The server ends the session of a vanished process after a minute, and frees its locks. By its own defaults the
-/// server needs two hours.
-const LOST_CLIENTS: &str =
-    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;";
 
 impl Store {
     /// Prepares the pools without connecting. Each statement waits for its connection, so that a database may be away
@@ -129,10 +94,7 @@ impl Store {
             .tcp_user_timeout(Duration::from_secs(15))
             .application_name("fanfare");
         Ok(Self {
-            pool: pool(&config, &dialler, "", settings.connections, STATEMENT_TIMEOUT)?,
-            inserts: pool(&config, &dialler, INDEXES_ONLY, BATCH_CONNECTIONS, STATEMENT_TIMEOUT)?,
-            writers: pool(&config, &dialler, KEY_LOOKUPS_ONLY, WRITERS, STATEMENT_TIMEOUT)?,
-            heartbeats: pool(&config, &dialler, "", 1, STATEMENT_TIMEOUT)?,
+            pools: Pools::new(&config, &dialler, settings.connections)?,
             config,
             dialler,
             keyring: Arc::new(settings.keyring),
@@ -141,13 +103,19 @@ impl Store {
         })
     }
 
-    /// The same database over general connections of their own, for statements that must hold up no others. A longer
-    /// statement than `statement_timeout` fails.
+    /// The same database over `connections` of their own, general connections and writers, for statements that must hold
+    /// up no others. A longer statement than `statement_timeout` fails. [`Self::pools`] shows the connections as `name`.
     ///
     /// # Errors
     /// If the settings yield no pool.
-    pub fn beside(&self, connections: usize, statement_timeout: Duration) -> Result<Self, StoreError> {
-        Ok(Self { pool: pool(&self.config, &self.dialler, "", connections, statement_timeout)?, ..self.clone() })
+    pub fn beside(
+        &self,
+        name: &'static str,
+        connections: [usize; 2],
+        statement_timeout: Duration,
+    ) -> Result<Self, StoreError> {
+        let pools = self.pools.beside((&self.config, &self.dialler), name, connections, statement_timeout)?;
+        Ok(Self { pools, ..self.clone() })
     }
 
     /// The database's time, while a [`Directory`](crate::Directory) follows the clock.
@@ -160,15 +128,9 @@ impl Store {
         self.clock.offset().unsigned_abs()
     }
 
-    /// States of the connections, by pool.
-    pub fn pools(&self) -> [PoolState; 3] {
-        let state = |name, pool: &Pool| {
-            let status = pool.status();
-            let (used, idle) = (status.size.saturating_sub(status.available), status.available);
-            let states = [("used", used), ("idle", idle), ("waiting", status.waiting), ("limit", status.max_size)];
-            PoolState { name, states }
-        };
-        [state("general", &self.pool), state("batch", &self.writers), state("events", &self.inserts)]
+    /// States of the process's connections by user, also of [`Self::beside`].
+    pub fn pools(&self) -> Vec<PoolState> {
+        self.pools.states()
     }
 
     /// Dials a connection outside the pools. The client gets answers only while the caller polls the driver.
@@ -189,23 +151,28 @@ impl Store {
     }
 
     /// Connection for all statements except batch statements.
-    pub(crate) async fn connection(&self) -> Result<Object, StoreError> {
-        Ok(self.pool.get().await?)
+    pub(crate) async fn connection(&self) -> Result<Leased, StoreError> {
+        Leased::take(&self.pools.general, &self.dialler, Share::general()).await
+    }
+
+    /// Connection of a lock that a session holds: kept by the owner until the unlock.
+    pub(crate) async fn lock_connection(&self) -> Result<Object, StoreError> {
+        Ok(self.pools.general.get().await?)
     }
 
     /// Connection for the batches of events. No other statement may hold up a batch.
     pub(crate) async fn inserter(&self) -> Result<Object, StoreError> {
-        Ok(self.inserts.get().await?)
+        Ok(self.pools.inserts.get().await?)
     }
 
     /// Connection of the heartbeat. No other statement delays a heartbeat.
     pub(crate) async fn heartbeats(&self) -> Result<Object, StoreError> {
-        Ok(self.heartbeats.get().await?)
+        Ok(self.pools.heartbeats.get().await?)
     }
 
     /// Connection for statements that reach rows by primary key only.
-    pub(crate) async fn writer(&self) -> Result<Object, StoreError> {
-        Ok(self.writers.get().await?)
+    pub(crate) async fn writer(&self) -> Result<Leased, StoreError> {
+        Leased::take(&self.pools.writers, &self.dialler, Share::writers()).await
     }
 
     /// Runs `work` with a deadline, and fails early if the listener finds the connections silent. After either,
@@ -230,7 +197,7 @@ impl Store {
         match answered.await {
             Ok(Some(answered)) => answered,
             Ok(None) | Err(_) => {
-                self.close_unused();
+                self.pools.close_unused();
                 Err(StoreError::Unavailable("the database did not answer in time".into()))
             }
         }
@@ -238,14 +205,8 @@ impl Store {
 
     /// Fails all work in [`Self::with_deadline`]: silent connections never answer.
     pub(crate) fn leave_connections(&self) {
-        self.close_unused();
+        self.pools.close_unused();
         self.silence.send_replace(());
-    }
-
-    fn close_unused(&self) {
-        for pool in [&self.pool, &self.inserts, &self.writers, &self.heartbeats] {
-            pool.retain(|_, _| false);
-        }
     }
 
     /// Checks that commits are durable: an ack relies on a durable commit.
@@ -301,43 +262,6 @@ async fn session(client: &Client) -> Result<Option<String>, StoreError> {
         _ => None,
     };
     Ok(messages.iter().find_map(process))
-}
-
-fn pool(
-    config: &Config,
-    dialler: &Dialler,
-    planner: &str,
-    size: usize,
-    statement_timeout: Duration,
-) -> Result<Pool, StoreError> {
-    let deadline = statement_timeout.as_millis();
-    // Statements, since poolers refuse options of a connection. Without JIT: a disabled scan of a small table counts as so
-    // expensive that PostgreSQL would compile each plan.
-    let settings =
-        format!("{LOST_CLIENTS} SET statement_timeout = {deadline}; SET lock_timeout = 5000; SET jit = off; {planner}");
-    let set_up = Hook::async_fn(move |object: &mut deadpool_postgres::ClientWrapper, _| {
-        let settings = settings.clone();
-        Box::pin(async move {
-            let set = timeout(SET_UP_LIMIT, object.batch_execute(&settings)).await;
-            set.map_err(|_| HookError::message("the database did not take the settings of a connection in time"))?
-                .map_err(HookError::Backend)
-        })
-    });
-    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_connect(config.clone(), dialler.clone(), recycling);
-    // deadpool waits for ever by default.
-    let timeouts = Timeouts {
-        wait: Some(Duration::from_secs(5)),
-        create: Some(Duration::from_secs(5)),
-        recycle: Some(Duration::from_secs(2)),
-    };
-    Pool::builder(manager)
-        .max_size(size.max(1))
-        .timeouts(timeouts)
-        .post_create(set_up)
-        .runtime(Runtime::Tokio1)
-        .build()
-        .map_err(|error| StoreError::Unavailable(Box::new(error)))
 }
 
 /// Converts a number of rows to the type of SQL.

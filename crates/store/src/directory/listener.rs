@@ -64,6 +64,7 @@ async fn listen_once(store: &Store, notices: &mpsc::Sender<()>) -> Result<(), St
         let _ = notices.try_send(());
         loop {
             sleep(ASK).await;
+            store.pools.close_idle();
             if is_silent(store, &client).await? {
                 tracing::warn!("connections to the database fell silent; opening new connections");
                 store.leave_connections();

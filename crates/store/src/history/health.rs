@@ -99,7 +99,7 @@ impl Store {
         let rows = self.query_by_kept_plan(&statement, &[&ids, &oldest, &row_count(most)]).await?;
         let mut found: HashMap<EndpointId, EndpointHealth> =
             rows.iter().map(|row| (EndpointId(row.get("id")), read(row))).collect();
-        add_details(&self.connection().await?, application, &rows, &mut found).await?;
+        add_details(&*self.connection().await?, application, &rows, &mut found).await?;
         let since = floor(saturating_sub(self.now(), HOUR * (HOURS - 1)), HOUR);
         let statement = format!(
             "SELECT subject, at, taken::bigint, ({FAILED})::bigint AS failed FROM rollups_hourly

@@ -91,7 +91,7 @@ impl Store {
             Job::Archive => 9,
             Job::Rollups => 10,
         };
-        let connection = self.connection().await?;
+        let connection = self.lock_connection().await?;
         let statement = "SELECT pg_try_advisory_lock($1, $2::int)";
         let locked: bool = connection.query_one(statement, &[&LOCK_SPACE, &number]).await?.get(0);
         Ok(locked.then_some(AdvisoryLock { connection: Some(connection) }))

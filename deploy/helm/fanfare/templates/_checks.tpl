@@ -52,7 +52,7 @@
 {{- fail (printf "dispatcher.autoscaling.keda.waitingPerReplica (%d) must be greater than FANFARE_PREFETCH (%d): a dispatcher that only works would scale to the maximum" (int $keda.waitingPerReplica) $prefetch) -}}
 {{- end -}}
 {{- end -}}
-{{- $ingest := include "fanfare.connections" (list . "ingest" 6) | int -}}
+{{- $ingest := include "fanfare.connections" (list . "ingest" 10) | int -}}
 {{- $dispatcher := include "fanfare.connections" (list . "dispatcher" 8) | int -}}
 {{- if gt (add $ingest $dispatcher) (int .Values.database.connectionBudget) -}}
 {{- fail (printf "ingest may open %d and dispatchers %d connections to PostgreSQL, more than database.connectionBudget (%d): lower the replicas, the autoscaling maximum or FANFARE_DATABASE_CONNECTIONS, or raise max_connections of PostgreSQL and the budget" $ingest $dispatcher (int .Values.database.connectionBudget)) -}}
