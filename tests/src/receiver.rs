@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     process::Command,
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -109,6 +109,8 @@ struct Ledger {
 #[derive(Clone)]
 pub struct Receiver {
     address: SocketAddr,
+    /// Host of the URLs, instead of the address.
+    host: Arc<OnceLock<String>>,
     ledger: Arc<Mutex<Ledger>>,
 }
 
@@ -120,7 +122,7 @@ impl Receiver {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a local address");
-        let receiver = Self { address, ledger: Arc::default() };
+        let receiver = Self { address, host: Arc::default(), ledger: Arc::default() };
         let server = receiver.clone();
         tokio::spawn(async move {
             loop {
@@ -131,9 +133,25 @@ impl Receiver {
         receiver
     }
 
+    /// Address and port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Has all further URLs name this host instead of the address.
+    ///
+    /// # Panics
+    /// If the receiver has a name.
+    pub fn use_name(&self, host: &str) {
+        self.host.set(host.to_owned()).expect("no name yet");
+    }
+
     /// The URL of an endpoint at this receiver.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}/{path}", self.address)
+        match self.host.get() {
+            Some(host) => format!("http://{host}:{}/{path}", self.address.port()),
+            None => format!("http://{}/{path}", self.address),
+        }
     }
 
     /// Sets the answers of an endpoint. The last answer serves all further requests.

@@ -184,5 +184,5 @@ fn outbound_settings(environment: &mut Environment) -> Option<outbound::Settings
     let name_servers = environment.name_servers();
     let proxy = environment.egress_proxy();
     let proxy = proxy.map(|((address, url), gives_names)| outbound::Proxy { address, url, gives_names });
-    Some(outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy })
+    Some(outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy, ..outbound::Settings::default() })
 }

@@ -21,6 +21,7 @@ use crate::{
     configuration::{Configuration, HeldLimits, Limits},
     context::{Context, Parts},
     database::Database,
+    egress::Egress,
     jobs,
     lanes::Lanes,
     report::{self, Connections, SharedReport},
@@ -115,7 +116,9 @@ impl Dispatcher {
         let consumers = Consumers::start(self.broker.clone(), work, wanted.clone(), stop.clone());
         // Separate: readiness does not depend on these consumers.
         let others = Consumers::start(self.broker.clone(), others, wanted, stop.clone());
-        let is_ready = readiness(self.database.availability(), consumers.consuming(), publisher.clone());
+        let egress = Egress::new();
+        let (database, consuming) = (self.database.availability(), consumers.consuming());
+        let is_ready = readiness(database, consuming, publisher.clone(), egress.fault());
         tokio::spawn(operations.run(is_ready, end.clone()));
         tokio::spawn(report::connections(self.connections(
             &publisher,
@@ -127,7 +130,7 @@ impl Dispatcher {
         let loading = stop.run_until_cancelled(self.load(end.clone())).await;
         let Some(directory) = loading.transpose()? else { return Ok(()) };
         let (wake, wakes) = mpsc::unbounded_channel();
-        let context = self.context(directory, publisher, wake, shared);
+        let context = self.context(directory, publisher, Lanes::new(self.limits.lane, self.limits.places, egress, wake), shared);
         self.database.mark_loaded();
         let sight = jobs::Sight::new(self.takeover_after);
         let running = Running { context: Arc::clone(&context), wakes, sight, stop: stop.clone() };
@@ -196,18 +199,17 @@ impl Dispatcher {
         }
     }
 
-    /// Endpoints with room in the lane are sent to `wake`.
     fn context(
         &self,
         directory: Directory,
         publisher: Publisher,
-        wake: mpsc::UnboundedSender<EndpointId>,
+        lanes: Lanes,
         report: SharedReport,
     ) -> Arc<Context> {
         Context::new(Parts {
             database: self.database.clone(),
             directory,
-            lanes: Lanes::new(self.limits.lane, self.limits.places, wake),
+            lanes,
             publisher,
             topology: self.broker.topology().clone(),
             expiry: self.expiry,
@@ -316,12 +318,16 @@ fn readiness(
     database: watch::Receiver<bool>,
     consuming: watch::Receiver<bool>,
     publisher: Publisher,
+    egress: watch::Receiver<Option<String>>,
 ) -> impl Fn() -> Readiness {
     let unless = |is_good: bool, reason: &str| if is_good { Ok(()) } else { Err(reason.to_owned()) };
     move || {
         let consuming = unless(*consuming.borrow(), "not consuming from the broker");
         Readiness {
-            process: unless(*database.borrow(), "the database is away, or not migrated"),
+            process: unless(*database.borrow(), "the database is away, or not migrated").and_then(|()| {
+                let fault = egress.borrow().clone();
+                fault.map_or(Ok(()), |fault| Err(format!("can make no connections, for a reason of ours: {fault}")))
+            }),
             broker: consuming.and(unless(publisher.is_ready(), "cannot publish to the broker")),
         }
     }

@@ -21,6 +21,7 @@ use fanfare_domain::{
     application::Endpoint,
     delivery::{
         QueueReason,
+        egress::Passage,
         lane::{self, Lane, MAX_EXPECTED_WAIT, Pace, bound_share},
         rate::Tokens,
     },
@@ -34,6 +35,7 @@ use tokio::{
 pub(crate) use permit::{Permit, RecordPermit, Turn};
 pub(crate) use places::{PlaceLimits, Places};
 
+use crate::egress::Egress;
 use per_endpoint::PerEndpoint;
 use permit::{Admission, Slot};
 
@@ -53,6 +55,7 @@ pub(crate) struct Lanes {
     lanes: Arc<PerEndpoint<Entry>>,
     limits: lane::Limits,
     pub(crate) places: Arc<Places>,
+    pub(crate) egress: Egress,
     /// Number of living dispatchers, including this process.
     dispatchers: Arc<AtomicUsize>,
     wakes: mpsc::UnboundedSender<EndpointId>,
@@ -122,12 +125,18 @@ struct LaneState {
 }
 
 impl Lanes {
-    /// Creates lanes with `limits`. `wakes` receives the endpoint of an owned backlog when the lane has room again.
-    pub(crate) fn new(limits: lane::Limits, places: PlaceLimits, wakes: mpsc::UnboundedSender<EndpointId>) -> Self {
+    /// Creates lanes with `limits` behind the gate of our egress. `wakes` receives the endpoint of an owned backlog when the lane has room again.
+    pub(crate) fn new(
+        limits: lane::Limits,
+        places: PlaceLimits,
+        egress: Egress,
+        wakes: mpsc::UnboundedSender<EndpointId>,
+    ) -> Self {
         Self {
             lanes: Arc::new(PerEndpoint::new()),
             limits,
             places: Places::new(places),
+            egress,
             dispatchers: Arc::new(AtomicUsize::new(1)),
             wakes,
         }
@@ -170,6 +179,7 @@ impl Lanes {
             return Err(QueueReason::RateLimited);
         }
         let place = self.places.take(endpoint.application, lane.lane.pace(), bytes, is_drained)?;
+        self.egress.reserve().map_err(|_| QueueReason::EgressUnavailable)?;
         // The last check: an attempt that passes an open breaker is the probe, and must be made.
         lane.lane.breaker().pass(now).map_err(|_| QueueReason::BreakerOpen)?;
         if let Some(rate) = rate {
@@ -207,6 +217,17 @@ impl Lanes {
                 Err(QueueReason::ApplicationBusy) => reserved.blocked = Some(Blocked::Application),
                 Err(_) => reserved.blocked = Some(Blocked::Process),
                 Ok(place) => {
+                    match self.egress.reserve() {
+                        Ok(Passage::Open) => {}
+                        // A single probe for all endpoints.
+                        Ok(Passage::Probe) => {
+                            reserved.blocked = Some(Blocked::Until(Instant::now(), QueueReason::EgressUnavailable));
+                        }
+                        Err(at) => {
+                            reserved.blocked = Some(Blocked::Until(at, QueueReason::EgressUnavailable));
+                            break;
+                        }
+                    }
                     // The breaker permits the attempt: `next_probe` was checked above.
                     let _ = lane.lane.breaker().pass(now);
                     if let Some(rate) = rate {

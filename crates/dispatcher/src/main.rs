@@ -6,15 +6,20 @@ mod configuration;
 mod context;
 mod database;
 mod dispatcher;
+mod egress;
 mod jobs;
 mod lanes;
 mod metric;
 mod report;
 mod stages;
 
+use fanfare_outbound::MAX_IDLE;
 use fanfare_service::{Environment, Operations, Telemetry, argument, raise_open_files, reference, stop_signal};
 
 use crate::{configuration::Configuration, dispatcher::Dispatcher};
+
+/// Files of an attempt: its connection, or two sockets while its name is looked up.
+const FILES_OF_ATTEMPT: u64 = 2;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -25,9 +30,10 @@ async fn main() -> anyhow::Result<()> {
         print!("{}", reference(&environment, &metric::ALL));
         return Ok(());
     }
-    let configuration = environment.finish(configuration)?;
+    let mut configuration = environment.finish(configuration)?;
     let telemetry = Telemetry::start("dispatcher", &configuration.telemetry)?;
-    raise_open_files("FANFARE_PLACES", configuration.limits.places.attempts)?;
+    let spare_files = raise_open_files("FANFARE_PLACES", configuration.limits.places.attempts, FILES_OF_ATTEMPT)?;
+    configuration.outbound.max_idle = spare_files.min(MAX_IDLE);
     let stop = stop_signal()?;
     let operations = Operations::bind(configuration.operations_address, &metric::ALL).await?;
     let drained = Dispatcher::build(configuration)?.run(operations, stop).await;

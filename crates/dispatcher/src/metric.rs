@@ -3,6 +3,7 @@
 use fanfare_service::{Labels, Metric, MetricKind};
 
 pub(crate) const EVENTS: &str = "fanfare_events_total";
+pub(crate) const EGRESS_AVAILABLE: &str = "fanfare_egress_available";
 pub(crate) const ATTEMPTS: &str = "fanfare_attempts_total";
 pub(crate) const ATTEMPT_SECONDS: &str = "fanfare_attempt_seconds";
 pub(crate) const FIRST_ATTEMPT_LAG: &str = "fanfare_first_attempt_lag_seconds";
@@ -81,12 +82,13 @@ const ENDS: [[&str; 2]; 11] = [
     ["failed", "erased"],
 ];
 
-const QUEUE_REASONS: [&str; 14] = [
+const QUEUE_REASONS: [&str; 15] = [
     "lane_full",
     "application_busy",
     "process_busy",
     "rate_limited",
     "breaker_open",
+    "egress_unavailable",
     "backlog",
     "paused",
     "retry",
@@ -125,7 +127,13 @@ const PARK_REASONS: [&str; 24] = [
     "invalid_retry",
 ];
 
-pub(crate) const ALL: [Metric; 43] = [
+pub(crate) const ALL: [Metric; 44] = [
+    Metric {
+        name: EGRESS_AVAILABLE,
+        kind: MetricKind::Gauge,
+        labels: Labels::None,
+        meaning: "1; 0 while no connection can be made for a reason of ours: name servers, egress proxy, descriptors",
+    },
     Metric {
         name: EVENTS,
         kind: MetricKind::Counter,

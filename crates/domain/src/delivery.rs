@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod delay;
+pub mod egress;
 pub mod lane;
 pub mod outcome;
 pub mod policy;
@@ -154,6 +155,8 @@ pub enum QueueReason {
     RateLimited,
     /// The endpoint fails repeatedly: the breaker is open.
     BreakerOpen,
+    /// No connection can be made for a reason of ours: name servers, egress proxy, descriptors, ports or routes.
+    EgressUnavailable,
     /// The endpoint has a backlog, with precedence.
     Backlog,
     /// The endpoint is paused.
@@ -176,12 +179,13 @@ pub enum QueueReason {
 
 impl QueueReason {
     /// All reasons.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::LaneFull,
         Self::ApplicationBusy,
         Self::ProcessBusy,
         Self::RateLimited,
         Self::BreakerOpen,
+        Self::EgressUnavailable,
         Self::Backlog,
         Self::Paused,
         Self::Retry,
@@ -201,6 +205,7 @@ impl QueueReason {
             Self::ProcessBusy => "process_busy",
             Self::RateLimited => "rate_limited",
             Self::BreakerOpen => "breaker_open",
+            Self::EgressUnavailable => "egress_unavailable",
             Self::Backlog => "backlog",
             Self::Paused => "paused",
             Self::Retry => "retry",

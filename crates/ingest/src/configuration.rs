@@ -208,7 +208,7 @@ impl Configuration {
             broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare ingest"),
             store: StoreSettings { url, credentials, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,
-            outbound: outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy },
+            outbound: outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy, ..outbound::Settings::default() },
             dialects,
             settings,
             expiry: expiry?,

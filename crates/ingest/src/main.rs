@@ -6,7 +6,7 @@ mod presence;
 mod report;
 mod server;
 
-use fanfare_service::{Environment, Operations, Telemetry, argument, reference, stop_signal};
+use fanfare_service::{Environment, Operations, Telemetry, argument, raise_open_files, reference, stop_signal};
 
 use crate::configuration::Configuration;
 
@@ -28,6 +28,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let configuration = environment.finish(configuration)?;
     let telemetry = Telemetry::start("ingest", &configuration.telemetry)?;
+    raise_open_files("FANFARE_MAX_CONNECTIONS", configuration.max_connections, 1)?;
     let stop = stop_signal()?;
     let operations = Operations::bind(configuration.operations_address, &metric::ALL).await?;
     let served = server::run(configuration, operations, stop).await;

@@ -26,7 +26,7 @@ use url::Url;
 use crate::{
     connect::{Connector, Route, refusal},
     egress::Proxy,
-    failure::{classify, root_cause},
+    failure::{EgressUnavailable, Suspect, classify, root_cause, suspect},
     names::{NameServer, Names},
     sign::delivery_headers,
     timings::{Stopwatch, Timings},
@@ -40,11 +40,13 @@ pub const MAX_RESPONSE_BODY: usize = 64 * 1024;
 /// twice this size may pass.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
-/// Idle time and maximum number of unused connections per scheme, host and port. Many endpoints may share a host: with
-/// fewer connections than used at once, most attempts would need a new connection. Node, Apache and uvicorn close after
-/// 5 s: a request that crosses their end would be a failed attempt.
+/// Idle time of an unused connection. Node, Apache and uvicorn close after 5 s: a request that crosses their end would be
+/// a failed attempt.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-const IDLE_PER_HOST: usize = 512;
+
+/// Maximum number of unused connections, per scheme, host and port, and in total unless the settings say less. Many
+/// endpoints may share a host: with fewer connections than used at once, most attempts would need a new connection.
+pub const MAX_IDLE: usize = 512;
 
 /// Lateness from which a deadline counts as noticed late, because the whole process was held up.
 const LATE: Duration = Duration::from_millis(50);
@@ -57,10 +59,11 @@ const KEPT_HEADERS: [&str; 4] = ["content-type", "retry-after", "server", "x-req
 const MAX_KEPT_HEADERS: usize = 2 * 1024;
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("Fanfare/", env!("CARGO_PKG_VERSION")));
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Permissions and trust of the deployment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Permitted URLs and addresses.
     pub policy: UrlPolicy,
@@ -70,6 +73,20 @@ pub struct Settings {
     pub name_servers: Vec<NameServer>,
     /// Proxy for all requests, if any.
     pub proxy: Option<Proxy>,
+    /// Maximum number of unused connections in total. Beyond, a request closes its connection.
+    pub max_idle: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            policy: UrlPolicy::default(),
+            extra_roots: None,
+            name_servers: Vec::new(),
+            proxy: None,
+            max_idle: MAX_IDLE,
+        }
+    }
 }
 
 /// A POST to be made.
@@ -153,6 +170,7 @@ pub struct Client {
     /// Route and TLS configuration of probes; each probe makes a new connection.
     route: Arc<Route>,
     probe_tls: Arc<ClientConfig>,
+    max_idle: usize,
 }
 
 impl Client {
@@ -161,8 +179,8 @@ impl Client {
     /// # Errors
     /// If certificates or name servers cannot be read.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
-        let Settings { policy, extra_roots, name_servers, proxy } = settings;
-        let route = Arc::new(Route { names: Names::new(name_servers)?, policy: policy.clone(), proxy: proxy.clone() });
+        let Settings { policy, extra_roots, name_servers, proxy, max_idle } = settings;
+        let route = Arc::new(Route::new(Names::new(name_servers)?, policy.clone(), proxy.clone()));
         let tls = client_config(extra_roots.as_deref(), policy.https_only)?;
         let mut probe_tls = tls.clone();
         // A resumed session shows no certificate, but a probe must check the certificate.
@@ -171,25 +189,80 @@ impl Client {
             http: http_client(Connector::new(Arc::clone(&route), Arc::new(tls), Stopwatch::default())),
             route,
             probe_tls: Arc::new(probe_tls),
+            max_idle: *max_idle,
         })
     }
 
     /// Makes the POST, once; follows no redirect. Dropping the future drops the connection.
-    pub async fn post(&self, request: Request) -> Exchange {
+    ///
+    /// # Errors
+    /// If no connection was made for a reason of ours.
+    pub async fn post(&self, request: Request) -> Result<Exchange, EgressUnavailable> {
         let deadline = request.deadline;
-        exchange(&self.http, self.message(request), deadline, &Stopwatch::default()).await
+        self.exchange(&self.http, self.message(request), deadline, &Stopwatch::default()).await
     }
 
     /// Makes the POST like [`post`](Self::post), but over a new connection for this request only. Also reports the
     /// request headers and the duration of each phase.
-    pub async fn probe(&self, request: Request) -> Probe {
+    ///
+    /// # Errors
+    /// If no connection was made for a reason of ours.
+    pub async fn probe(&self, request: Request) -> Result<Probe, EgressUnavailable> {
         let deadline = request.deadline;
         let stopwatch = Stopwatch::new();
         let http = http_client(Connector::new(Arc::clone(&self.route), Arc::clone(&self.probe_tls), stopwatch.clone()));
         let message = self.message(request);
         let request_headers = message.as_ref().map(|message| listed(message.headers())).unwrap_or_default();
-        let exchange = exchange(&http, message, deadline, &stopwatch).await;
-        Probe { exchange, timings: stopwatch.timings(), request_headers }
+        let exchange = self.exchange(&http, message, deadline, &stopwatch).await?;
+        Ok(Probe { exchange, timings: stopwatch.timings(), request_headers })
+    }
+
+    /// Sends a message, or records the reason why there is none.
+    async fn exchange(
+        &self,
+        http: &HttpClient,
+        message: Result<Message, (Outcome, String)>,
+        deadline: Duration,
+        stopwatch: &Stopwatch,
+    ) -> Result<Exchange, EgressUnavailable> {
+        let started = Instant::now();
+        stopwatch.start();
+        let _in_use = self.route.connections.begin();
+        let mut exchange = match message {
+            Ok(mut message) => {
+                if self.route.connections.idle() >= self.max_idle {
+                    message.headers_mut().insert(header::CONNECTION, CLOSE);
+                }
+                let host = message.uri().host().unwrap_or_default().to_owned();
+                // Not dropped before the question: the drop ends the look-up.
+                let mut answer = std::pin::pin!(http.request(message));
+                match with_deadline(deadline, answer.as_mut()).await {
+                    Some(Ok(response)) => {
+                        stopwatch.lap(|timings| &mut timings.first_byte);
+                        answered(response, deadline.saturating_sub(started.elapsed())).await
+                    }
+                    Some(Err(error)) => {
+                        let (outcome, text) = classify(&error);
+                        self.blame(suspect(&error), &text).await?;
+                        unanswered(outcome, text)
+                    }
+                    None => {
+                        let text = format!("no complete response head within {deadline:?}");
+                        self.blame(self.route.awaited(&host), &text).await?;
+                        unanswered(Outcome::TimedOut, text)
+                    }
+                }
+            }
+            Err((outcome, reason)) => unanswered(outcome, reason),
+        };
+        exchange.duration = started.elapsed();
+        Ok(exchange)
+    }
+
+    /// Finds out whether the suspected part of ours is at fault.
+    async fn blame(&self, suspect: Option<Suspect>, text: &str) -> Result<(), EgressUnavailable> {
+        let Some(suspect) = suspect else { return Ok(()) };
+        if self.route.is_ours(suspect).await { Err(EgressUnavailable(text.to_owned())) } else { Ok(()) }
     }
 
     /// The reason why the URL is refused by the present addresses of the host, although [`UrlPolicy::check`] accepts
@@ -226,7 +299,7 @@ fn http_client(connector: Connector) -> HttpClient {
         // Without a timer, the idle timeout has no effect.
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_PER_HOST)
+        .pool_max_idle_per_host(MAX_IDLE)
         .http1_max_buf_size(MAX_RESPONSE_HEAD)
         // Despite the name, nothing is sent twice. `hyper` returns a request only while the request waits in the queue
         // of a pooled connection that turns out to be closed. `hyper-util` sends the returned, untouched request over
@@ -237,33 +310,6 @@ fn http_client(connector: Connector) -> HttpClient {
         // event and died looks the same.
         .retry_canceled_requests(true)
         .build(connector)
-}
-
-/// Sends a message, or records the reason why there is none.
-async fn exchange(
-    http: &HttpClient,
-    message: Result<Message, (Outcome, String)>,
-    deadline: Duration,
-    stopwatch: &Stopwatch,
-) -> Exchange {
-    let started = Instant::now();
-    stopwatch.start();
-    let mut exchange = match message {
-        Ok(message) => match with_deadline(deadline, http.request(message)).await {
-            Some(Ok(response)) => {
-                stopwatch.lap(|timings| &mut timings.first_byte);
-                answered(response, deadline.saturating_sub(started.elapsed())).await
-            }
-            Some(Err(error)) => {
-                let (outcome, text) = classify(&error);
-                unanswered(outcome, text)
-            }
-            None => unanswered(Outcome::TimedOut, format!("no complete response head within {deadline:?}")),
-        },
-        Err((outcome, reason)) => unanswered(outcome, reason),
-    };
-    exchange.duration = started.elapsed();
-    exchange
 }
 
 /// Runs `answer` with a time limit. A response that arrived in time counts, even if the process was held up and reads

@@ -8,7 +8,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,11 +18,17 @@ use http::{Uri, uri::Scheme};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tower::Service;
 
 use crate::{
+    connections::{Connections, Counting},
     egress::{Proxy, TunnelError},
+    evidence::Evidence,
+    failure::Suspect,
     names::{NameError, Names},
     timings::Stopwatch,
 };
@@ -41,7 +47,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// Longest look-up of a name while a client waits for a URL to be saved.
 const VETTING_LIMIT: Duration = Duration::from_secs(3);
 
-type Connecting = Pin<Box<dyn Future<Output = Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<MaybeHttpsStream<TokioIo<Counting>>, BoxError>> + Send>>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Guarded TCP, with TLS for `https`. The certificate is checked against the name in the URL.
@@ -65,11 +71,69 @@ impl Connector {
 pub(crate) struct Route {
     pub(crate) names: Names,
     pub(crate) policy: UrlPolicy,
-    pub(crate) proxy: Option<Proxy>,
+    proxy: Option<Proxy>,
+    pub(crate) connections: Connections,
+    tunnels: Arc<Evidence>,
+    /// Time of the last connection without a proxy.
+    connected: Mutex<Option<Instant>>,
+}
+
+/// Time for which a connection shows that routes and ports are there.
+const ROUTED: Duration = Duration::from_secs(10);
+
+impl Route {
+    pub(crate) fn new(names: Names, policy: UrlPolicy, proxy: Option<Proxy>) -> Self {
+        Self {
+            names,
+            policy,
+            proxy,
+            connections: Connections::default(),
+            tunnels: Arc::default(),
+            connected: Mutex::default(),
+        }
+    }
+
+    /// True if the suspected part of ours is at fault. May ask for up to 3 s.
+    pub(crate) async fn is_ours(&self, suspect: Suspect) -> bool {
+        match suspect {
+            Suspect::Machine => true,
+            Suspect::Names => !self.names.are_answering().await,
+            Suspect::Proxy => {
+                let proxy = self.proxy.as_ref();
+                let ask = |authority: String| async move {
+                    match proxy {
+                        Some(proxy) => proxy.tunnel(&authority).await.is_ok(),
+                        None => false,
+                    }
+                };
+                !self.tunnels.is_reached_again(None, ask).await
+            }
+            Suspect::Route => {
+                let connected = *self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+                connected.is_none_or(|at| at.elapsed() > ROUTED)
+            }
+        }
+    }
+
+    /// The part of ours for whose answer a connection to the host waits now.
+    pub(crate) fn awaited(&self, host: &str) -> Option<Suspect> {
+        if self.names.is_waiting(host) {
+            Some(Suspect::Names)
+        } else {
+            self.tunnels.is_open(None).then_some(Suspect::Proxy)
+        }
+    }
+
+    async fn tunnel(&self, proxy: &Proxy, authority: &str) -> Result<TcpStream, TunnelError> {
+        let _open = self.tunnels.begin(authority);
+        let stream = proxy.tunnel(authority).await?;
+        self.tunnels.note(authority);
+        Ok(stream)
+    }
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = MaybeHttpsStream<TokioIo<Counting>>;
     type Error = BoxError;
     type Future = Connecting;
 
@@ -114,7 +178,7 @@ struct Dialer {
 }
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Counting>;
     type Error = DialError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
 
@@ -128,7 +192,7 @@ impl Service<Uri> for Dialer {
             let stream = match &route.proxy {
                 Some(proxy) if proxy.gives_names => {
                     let (host, port) = host_and_port(&uri);
-                    proxy.tunnel(&format!("{host}:{port}")).await?
+                    route.tunnel(proxy, &format!("{host}:{port}")).await?
                 }
                 _ => {
                     let addresses = look_up(&route.names, &uri).await?;
@@ -140,7 +204,7 @@ impl Service<Uri> for Dialer {
             // A delivery is a small write that waits for the response: nothing to gather.
             stream.set_nodelay(true).map_err(DialError::ConnectFailed)?;
             stopwatch.lap(|timings| &mut timings.connect);
-            Ok(TokioIo::new(stream))
+            Ok(TokioIo::new(route.connections.open(stream)))
         })
     }
 }
@@ -189,12 +253,13 @@ async fn dial(route: &Route, addresses: &[SocketAddr]) -> Result<TcpStream, Dial
 
 async fn dial_one(route: &Route, address: SocketAddr) -> Result<TcpStream, DialError> {
     if let Some(proxy) = &route.proxy {
-        return Ok(proxy.tunnel(&address.to_string()).await?);
+        return Ok(route.tunnel(proxy, &address.to_string()).await?);
     }
     let stream = TcpStream::connect(address).await.map_err(DialError::ConnectFailed)?;
     // The kernel may connect elsewhere than asked, as for `0.0.0.0`: the check of the peer decides.
     let peer = stream.peer_addr().map_err(DialError::ConnectFailed)?;
     permit(&route.policy.addresses, &[peer])?;
+    *route.connected.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     Ok(stream)
 }
 
@@ -210,7 +275,7 @@ mod tests {
         let allow = allow.iter().map(|net| net.parse().expect("network")).collect();
         let names = Names::new(&[]).expect("name servers");
         let policy = UrlPolicy { addresses: AddressPolicy::new(allow, Vec::new()), ..UrlPolicy::default() };
-        Route { names, policy, proxy: None }
+        Route::new(names, policy, None)
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 //! up names, the proxy gets the name instead. The guard then covers only the text of the URL, and the proxy must refuse
 //! forbidden addresses.
 
-use std::{fmt, io, str::FromStr};
+use std::{fmt, io, str::FromStr, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use fanfare_credentials::Secret;
@@ -13,11 +13,15 @@ use percent_encoding::percent_decode_str;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 use url::{Host, Url};
 
 /// Longest response of a proxy that is read, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
+
+/// Longest time for the proxy to accept. A proxy is near.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 /// Status of a proxy that refuses the credentials, or misses them (RFC 9110, 15.5.8).
 const WRONG_CREDENTIALS: u16 = 407;
@@ -114,7 +118,8 @@ impl Proxy {
 
 impl ProxyAddress {
     async fn tunnel(&self, authority: &str, authorization: Option<&str>) -> Result<TcpStream, TunnelError> {
-        let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let connected = timeout(CONNECT_LIMIT, TcpStream::connect((self.host.as_str(), self.port))).await;
+        let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let mut stream = connected.map_err(TunnelError::Unreachable)?;
         let authorization = authorization.map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
         let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{authorization}\r\n");

@@ -7,7 +7,45 @@ use std::{error::Error, io, iter};
 use fanfare_domain::delivery::outcome::Outcome;
 use rustls::pki_types::InvalidDnsNameError;
 
-use crate::{connect::DialError, egress::TunnelError};
+use crate::{connect::DialError, egress::TunnelError, names::NameError};
+
+/// No connection was made for a reason of ours. The receiver is not at fault, and the attempt does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct EgressUnavailable(pub(crate) String);
+
+/// The part of ours that may be at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Suspect {
+    /// Descriptors or memory of this process or machine: certain.
+    Machine,
+    /// The name servers, unless they answer anything else.
+    Names,
+    /// The egress proxy, unless it reaches anything else.
+    Proxy,
+    /// Routes or ports of this machine, unless another endpoint was reached lately.
+    Route,
+}
+
+/// Errors of the operating system for missing descriptors, buffers and memory: EMFILE, ENFILE, ENOBUFS and ENOMEM.
+const MACHINE: [i32; 4] = [24, 23, 105, 12];
+
+/// The part of ours that may be the cause of an error; `None` if the receiver is at fault.
+pub(crate) fn suspect(error: &(dyn Error + 'static)) -> Option<Suspect> {
+    match causes(error).find_map(|cause| cause.downcast_ref::<DialError>())? {
+        DialError::LookupFailed(NameError::NoAnswer(_)) => Some(Suspect::Names),
+        DialError::NoTunnel(TunnelError::Refused(_)) => None,
+        DialError::NoTunnel(_) => Some(Suspect::Proxy),
+        DialError::ConnectFailed(error) if error.raw_os_error().is_some_and(|code| MACHINE.contains(&code)) => {
+            Some(Suspect::Machine)
+        }
+        DialError::ConnectFailed(error) => match error.kind() {
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => Some(Suspect::Route),
+            _ => None,
+        },
+        _ => None,
+    }
+}
 
 /// Longest recorded text of a cause, in characters. A certificate can name a hundred hosts.
 const MAX_TEXT: usize = 300;

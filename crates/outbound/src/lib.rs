@@ -1,21 +1,25 @@
 //! The only path to an endpoint: sign, guard, dial, POST.
 //!
 //! All calls of a URL chosen by a customer go through [`Client::post`], which bounds the exchange in time, size and
-//! reach, and returns an [`Exchange`], never an error. [`Client::probe`] makes the same call for people, and also
-//! reports the request and the duration of each phase.
+//! reach, and returns an [`Exchange`]. The only error is a reason of ours for which no connection was made.
+//! [`Client::probe`] makes the same call for people, and also reports the request and the duration of each phase.
 //!
 //! - `sign`: headers by which a receiver recognises a genuine delivery
 //! - `mistakes`: mistakes in a receiver's check of signatures
 //! - `connect`: from a host name to a connection to a permitted address, with TLS
+//! - `connections`: number of open connections
 //! - `names`: from host names to addresses
 //! - `egress`: the operator's proxy for connections
+//! - `evidence`: whether our own name servers and proxy work
 //! - `client`: a POST, from request to recorded response
 //! - `timings`: duration of each phase of a probe
 //! - `failure`: the [`Outcome`](fanfare_domain::delivery::outcome::Outcome) of an error
 
 mod client;
 mod connect;
+mod connections;
 mod egress;
+mod evidence;
 mod failure;
 pub mod mistakes;
 mod names;
@@ -23,7 +27,8 @@ mod sign;
 mod timings;
 mod tls;
 
-pub use client::{Client, Exchange, MAX_RESPONSE_BODY, Probe, Request, Settings, attempt_headers};
+pub use client::{Client, Exchange, MAX_IDLE, MAX_RESPONSE_BODY, Probe, Request, Settings, attempt_headers};
+pub use failure::EgressUnavailable;
 pub use egress::{InvalidProxy, Proxy, ProxyAddress};
 pub use names::{InvalidNameServer, NameServer};
 pub use timings::Timings;

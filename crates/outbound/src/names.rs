@@ -4,19 +4,33 @@
 //! some hundreds of such threads, so a customer with a few silent name servers would hold up all new connections.
 
 use std::{
-    fmt,
+    fmt, fs,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     str::FromStr,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, SystemTime},
 };
 
 use hickory_resolver::{
-    ResolverBuilder, TokioResolver,
+    TokioResolver,
     config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts},
     net::{NetError, runtime::TokioRuntimeProvider},
+    system_conf::parse_resolv_conf,
 };
+use tokio::time::Instant;
 
-use crate::SetupError;
+use crate::{SetupError, evidence::Evidence};
+
+/// The system's file of name servers, and the interval between two looks at it.
+const SYSTEM_FILE: &str = "/etc/resolv.conf";
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The root of all names, without the last dot.
+const ROOT: &str = "";
+
+/// Longest name that gets a question of our own in front: a name has at most 253 characters.
+const LONGEST_ASKED: usize = 220;
 
 /// Size and longest lifetimes of the cache, whatever TTL an answer has. A moved endpoint is found soon. A cached answer
 /// is used only for connections that are checked against the same answer.
@@ -59,27 +73,122 @@ pub(crate) enum NameError {
     NoAnswer(#[source] NetError),
 }
 
-/// Resolver of host names. A clone shares the cache.
+/// Resolver of host names.
+pub(crate) struct Names {
+    resolvers: RwLock<Resolvers>,
+    /// The file of the name servers, if they come from a file.
+    file: Option<ServerFile>,
+    evidence: Arc<Evidence>,
+}
+
 #[derive(Clone)]
-pub(crate) struct Names(TokioResolver);
+struct Resolvers {
+    cached: TokioResolver,
+    /// Asks the name servers each time.
+    fresh: TokioResolver,
+}
+
+/// A file of name servers. Its content changes with the network.
+struct ServerFile {
+    path: PathBuf,
+    /// Time of the last look, and the file's time of change then.
+    seen: Mutex<(Instant, Option<SystemTime>)>,
+}
+
+impl ServerFile {
+    fn changed_at(&self) -> Option<SystemTime> {
+        fs::metadata(&self.path).and_then(|file| file.modified()).ok()
+    }
+
+    /// True if the file has changed since the last look.
+    fn has_changed(&self) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0.elapsed() < LOOK {
+            return false;
+        }
+        let before = std::mem::replace(&mut *seen, (Instant::now(), self.changed_at())).1;
+        seen.1 != before
+    }
+
+    fn resolvers(&self) -> Result<Resolvers, NetError> {
+        let (config, options) = parse_resolv_conf(fs::read(&self.path)?)?;
+        Resolvers::new(config, options)
+    }
+}
+
+impl Resolvers {
+    fn new(config: ResolverConfig, mut options: ResolverOpts) -> Result<Self, NetError> {
+        limit(&mut options);
+        let build = |options: ResolverOpts| {
+            TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default())
+                .with_options(options)
+                .build()
+        };
+        let mut without_cache = options.clone();
+        without_cache.cache_size = 0;
+        Ok(Self { cached: build(options)?, fresh: build(without_cache)? })
+    }
+}
 
 impl Names {
     /// Creates a resolver for `servers`, or for the system's name servers if empty, with the system's `hosts` file and
     /// search domains.
     pub(crate) fn new(servers: &[NameServer]) -> Result<Self, SetupError> {
-        let builder = if servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(SetupError::NoNameServers)?
-        } else {
-            let servers = servers.iter().map(|NameServer(address)| configured(*address)).collect();
-            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
-        Self::of(builder)
+        if servers.is_empty() {
+            return Self::of_file(SYSTEM_FILE.into());
+        }
+        let servers = servers.iter().map(|NameServer(address)| configured(*address)).collect();
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+        Self::of(config).map_err(SetupError::NoNameServers)
     }
 
-    fn of(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<Self, SetupError> {
-        limit(builder.options_mut());
-        Ok(Self(builder.build().map_err(SetupError::NoNameServers)?))
+    fn of(config: ResolverConfig) -> Result<Self, NetError> {
+        let resolvers = RwLock::new(Resolvers::new(config, ResolverOpts::default())?);
+        Ok(Self { resolvers, file: None, evidence: Arc::default() })
+    }
+
+    fn of_file(path: PathBuf) -> Result<Self, SetupError> {
+        let file = ServerFile { path, seen: Mutex::new((Instant::now(), None)) };
+        file.seen.lock().unwrap_or_else(PoisonError::into_inner).1 = file.changed_at();
+        let resolvers = RwLock::new(file.resolvers().map_err(SetupError::NoNameServers)?);
+        Ok(Self { resolvers, file: Some(file), evidence: Arc::default() })
+    }
+
+    /// The resolvers of the file's present content. A file that cannot be read changes nothing.
+    fn resolvers(&self) -> Resolvers {
+        if let Some(file) = self.file.as_ref().filter(|file| file.has_changed()) {
+            match file.resolvers() {
+                Ok(resolvers) => {
+                    tracing::info!(path = %file.path.display(), "the name servers have changed");
+                    *self.resolvers.write().unwrap_or_else(PoisonError::into_inner) = resolvers;
+                }
+                Err(error) => tracing::warn!(%error, path = %file.path.display(), "keeping the previous name servers"),
+            }
+        }
+        self.resolvers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// True while a look-up of the host waits for an answer.
+    pub(crate) fn is_waiting(&self, host: &str) -> bool {
+        self.evidence.is_open(Some(host))
+    }
+
+    /// True if the name servers answer any question. Asks for names that no server has in a cache: random names below
+    /// names that were found lately, or else below the root. That a name does not exist is an answer, too.
+    pub(crate) async fn are_answering(&self) -> bool {
+        let fresh = self.resolvers().fresh;
+        let ask = |name: String| {
+            let fresh = fresh.clone();
+            async move {
+                let below = if name.is_empty() { String::new() } else { format!("{name}.") };
+                let unknown = format!("fanfare-{:016x}.{below}", rand::random::<u64>());
+                match fresh.lookup_ip(unknown).await {
+                    Ok(_) => true,
+                    Err(error) => error.is_nx_domain() || error.is_no_records_found(),
+                }
+            }
+        };
+        self.evidence.is_reached_again(Some(ROOT), ask).await
     }
 
     /// Every address of a host. IPv4 addresses come first, since more networks reach IPv4.
@@ -87,17 +196,21 @@ impl Names {
         if let Ok(literal) = host.parse() {
             return Ok(vec![literal]);
         }
+        let _waiting = self.evidence.begin(host);
         // A name with a dot is absolute. With search domains, a wildcard there would answer for customers' names, and in a
         // pod each look-up would ask three to five wrong names first.
         let is_absolute = host.contains('.') && !host.ends_with('.');
         let name = if is_absolute { format!("{host}.") } else { host.to_owned() };
-        let found = self.0.lookup_ip(name).await.map_err(|error| match error {
+        let found = self.resolvers().cached.lookup_ip(name).await.map_err(|error| match error {
             error if error.is_nx_domain() => NameError::Unknown,
             error if error.is_no_records_found() => NameError::NoAddress,
             error => NameError::NoAnswer(error),
         })?;
         let mut addresses: Vec<IpAddr> = found.iter().collect();
         addresses.sort_by_key(IpAddr::is_ipv6);
+        if is_absolute && host.len() <= LONGEST_ASKED {
+            self.evidence.note(host);
+        }
         if addresses.is_empty() { Err(NameError::NoAddress) } else { Ok(addresses) }
     }
 }
@@ -153,8 +266,7 @@ mod tests {
         let server = configured(socket.local_addr().expect("an address"));
         let search = vec![Name::from_ascii("search.example.").expect("a name")];
         let config = ResolverConfig::from_parts(None, search, vec![server]);
-        let names = Names::of(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()));
-        let names = names.expect("a resolver");
+        let names = Names::of(config).expect("a resolver");
         let asked = tokio::spawn(async move {
             let mut asked = std::collections::BTreeSet::new();
             loop {

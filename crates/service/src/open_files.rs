@@ -2,33 +2,38 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files in addition to the attempts' connections: listeners, pools, idle connections.
-const BESIDE: u64 = 512;
+/// Files beside the budget: listeners, the broker's and the database's connections, the log.
+const BESIDE: u64 = 96;
 
-/// The limit of open files is too low for the attempts.
+/// The limit of open files is too low for a budget.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the limit of open files is {limit}, and {setting} = {attempts} needs {needed}: raise the hard limit (ulimit -Hn, or \
-     LimitNOFILE of the service), or lower {setting}"
+    "the limit of open files is {limit}, and {setting} = {value} needs {needed}: raise the hard limit (ulimit -Hn, or \
+     LimitNOFILE of the service), or lower {setting} to at most {most}"
 )]
 pub struct TooFewFiles {
     limit: u64,
     needed: u64,
-    attempts: usize,
     setting: &'static str,
+    value: usize,
+    most: u64,
 }
 
-/// Raises the limit of open files to the hard limit. Each attempt in flight has a connection.
+/// Raises the limit of open files to the hard limit. Returns the number of files that remain beside a budget: `value` of
+/// `setting`, with `of_each` files each.
 ///
 /// # Errors
-/// If the limit stays below the need of `attempts`, the value of `setting`.
-pub fn raise_open_files(setting: &'static str, attempts: usize) -> Result<(), TooFewFiles> {
+/// If the limit stays below the need of the budget.
+pub fn raise_open_files(setting: &'static str, value: usize, of_each: u64) -> Result<usize, TooFewFiles> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let limit = if raised.is_ok() { maximum } else { current };
-    let needed = attempts as u64 + BESIDE;
-    match limit {
-        Some(limit) if limit < needed => Err(TooFewFiles { limit, needed, attempts, setting }),
-        _ => Ok(()),
+    let limit = if raised.is_ok() { maximum } else { current }.unwrap_or(u64::MAX);
+    let needed = value as u64 * of_each + BESIDE;
+    match limit.checked_sub(needed) {
+        Some(rest) => Ok(usize::try_from(rest).unwrap_or(usize::MAX)),
+        None => {
+            let most = limit.saturating_sub(BESIDE) / of_each;
+            Err(TooFewFiles { limit, needed, setting, value, most })
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Deliveries: the main path, isolation between endpoints and applications, backlogs, rates, and replays.
 
 mod backlog;
+mod egress;
 mod event_flow;
 mod fan_out;
 mod isolation;

@@ -58,11 +58,12 @@ pub enum ErrorCode {
     BrokerRefused,
     OutcomeUnknown,
     DatabaseUnavailable,
+    EgressUnavailable,
 }
 
 impl ErrorCode {
     /// All codes, in the order of the API's documentation.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -107,6 +108,7 @@ impl ErrorCode {
         Self::BrokerRefused,
         Self::OutcomeUnknown,
         Self::DatabaseUnavailable,
+        Self::EgressUnavailable,
     ];
 
     /// The HTTP status of an answer with this code, and the description in the API's documentation.
@@ -160,6 +162,7 @@ impl ErrorCode {
             Self::BrokerUnavailable => (503, "the broker is unavailable: send the event again later"),
             Self::BrokerRefused => (503, "the broker refused the event: send the event again later"),
             Self::OutcomeUnknown => (503, "the event may be accepted: send the event again with the answer's `id`"),
+            Self::EgressUnavailable => (503, "Fanfare can make no connections now: test again later"),
             Self::DatabaseUnavailable => (503, "the database is unavailable: try again later"),
         }
     }

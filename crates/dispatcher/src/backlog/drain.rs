@@ -165,7 +165,7 @@ impl Drain {
                     backlogs.lane_has_room(endpoint);
                 }
             }
-            Some(Blocked::Until(at, QueueReason::RateLimited)) => {
+            Some(Blocked::Until(at, QueueReason::RateLimited | QueueReason::EgressUnavailable)) => {
                 backlogs.waits_until(endpoint, at.max(Instant::now() + TOKENS_OF));
             }
             Some(Blocked::Until(at, _)) => {

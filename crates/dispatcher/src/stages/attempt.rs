@@ -4,12 +4,12 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use fanfare_domain::{
     application::EndpointStatus,
-    delivery::{FailureReason, QueueReason, policy::Decision},
+    delivery::{FailureReason, QueueReason, outcome::Outcome, policy::Decision},
     dialect::Sending,
     ids::{AttemptId, DeliveryId},
     time::saturating_add,
 };
-use fanfare_outbound::{Client, Exchange, Request};
+use fanfare_outbound::{Client, EgressUnavailable, Exchange, Request};
 use fanfare_service::{crash_point, trace_of};
 use fanfare_store::{AttemptRecord, GiveBack, NextState};
 use jiff::Timestamp;
@@ -67,12 +67,13 @@ impl Attempts {
         in_flight.starting = None;
         let turn = stop.run_until_cancelled(self.turn(&mut in_flight)).await;
         let result = match turn.filter(|_| !stop.is_cancelled()).unwrap_or(Err(QueueReason::ShuttingDown)) {
-            Ok(turn) => self.attempt(in_flight, turn).await,
-            Err(reason) => {
-                metrics::counter!(metric::QUEUED, "reason" => reason.as_str()).increment(1);
-                AttemptResult::GivenBack(in_flight.give_back(reason))
-            }
+            Ok(turn) => self.attempt(&in_flight, turn).await,
+            Err(reason) => Err(reason),
         };
+        let result = result.unwrap_or_else(|reason| {
+            metrics::counter!(metric::QUEUED, "reason" => reason.as_str()).increment(1);
+            AttemptResult::GivenBack(in_flight.give_back(reason))
+        });
         let _ = self.results.send(result).await;
     }
 
@@ -95,7 +96,9 @@ impl Attempts {
         Ok(turn)
     }
 
-    async fn attempt(&self, in_flight: InFlight, turn: Turn) -> AttemptResult {
+    /// Attempts. The error is the reason to give the delivery back: nothing was sent.
+    async fn attempt(&self, in_flight: &InFlight, turn: Turn) -> Result<AttemptResult, QueueReason> {
+        let passed = self.context.lanes.egress.begin().ok_or(QueueReason::EgressUnavailable)?;
         let slowly = async {
             turn.until_slow().await;
             if !in_flight.is_listed {
@@ -103,21 +106,32 @@ impl Attempts {
             }
             std::future::pending::<Infallible>().await
         };
-        let (record, retry) = tokio::select! {
+        let sent = tokio::select! {
             biased;
-            record = self.send(&in_flight) => record,
+            sent = self.send(in_flight) => sent,
             never = slowly => match never {},
         };
+        let (record, retry) = match sent {
+            Ok(sent) => sent,
+            Err(error) => {
+                passed.failed(&error.to_string());
+                return Err(QueueReason::EgressUnavailable);
+            }
+        };
+        // No sign of the network.
+        if !matches!(record.outcome, Outcome::TimedOut | Outcome::NotSendable | Outcome::AddressForbidden) {
+            passed.reached();
+        }
         let is_failure = !matches!(
             record.next,
             NextState::Delivered | NextState::Failed(FailureReason::Rejected | FailureReason::EndpointGone)
         );
         let permit = turn.end(record.outcome, is_failure);
-        AttemptResult::Sent { record: Box::new(record), retry, permit }
+        Ok(AttemptResult::Sent { record: Box::new(record), retry, permit })
     }
 
     /// Makes the attempt, and decides the next state.
-    async fn send(&self, in_flight: &InFlight) -> (AttemptRecord, Option<NextRetry>) {
+    async fn send(&self, in_flight: &InFlight) -> Result<(AttemptRecord, Option<NextRetry>), EgressUnavailable> {
         let InFlight { endpoint, body, .. } = in_flight;
         let context = &self.context;
         let started_at = context.now();
@@ -142,8 +156,9 @@ impl Attempts {
         let request = Request::of_delivery(endpoint, &sending, body.clone());
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(1);
         let exchange = self.client.post(request).instrument(span.clone()).await;
-        crash_point("attempt.answered");
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).decrement(1);
+        let exchange = exchange?;
+        crash_point("attempt.answered");
         context.attempted.add(1);
         metrics::counter!(metric::ATTEMPTS, "outcome" => exchange.outcome.code()).increment(1);
         metrics::histogram!(metric::ATTEMPT_SECONDS).record(exchange.duration);
@@ -158,7 +173,7 @@ impl Attempts {
         );
         log(in_flight, &exchange, decision);
         let (next, retry) = self.next(in_flight, decision, now);
-        (record(in_flight, started_at, exchange, next), retry)
+        Ok((record(in_flight, started_at, exchange, next), retry))
     }
 
     /// Returns the state after the attempt. A retry is due after all delays of the retry message.

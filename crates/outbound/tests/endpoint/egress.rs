@@ -72,7 +72,7 @@ async fn the_proxy_gets_the_address_that_was_vetted() {
     let client = through(&proxy, false, allowing(&["127.0.0.0/8", "::1/128"]));
     let port = receiver.address.port();
     // `localhost` has two addresses; the receiver listens on one, in any order of dialling.
-    let exchange = client.post(request(&format!("http://localhost:{port}/hook"), AMPLE)).await;
+    let exchange = client.post(request(&format!("http://localhost:{port}/hook"), AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, status(200), "{:?}", exchange.error);
     assert_eq!(receiver.accepted(), 1);
     let asked = asked.lock().expect("heads").clone();
@@ -94,12 +94,12 @@ async fn changed_credentials_are_read_again_when_the_proxy_refuses() {
     let address = url.text().parse().expect("a proxy");
     let proxy_settings = Proxy { address, url, gives_names: false };
     let client = Client::new(&Settings { proxy: Some(proxy_settings), ..allowing(&["127.0.0.0/8"]) }).expect("client");
-    let send = async || client.post(request(&format!("http://{}/", receiver.address), AMPLE)).await.outcome;
+    let send = async || client.post(request(&format!("http://{}/", receiver.address), AMPLE)).await;
 
-    assert_eq!(send().await, Outcome::ConnectionFailed);
+    assert!(send().await.is_err(), "the proxy refuses us");
     assert_eq!(asked.lock().expect("heads").len(), 1);
     fs::write(&path, format!("http://user:next@{}\n", proxy.address)).expect("a file");
-    assert_eq!(send().await, status(200));
+    assert_eq!(send().await.expect("our egress works").outcome, status(200));
     assert_eq!(asked.lock().expect("heads").len(), 3);
     fs::remove_file(&path).expect("a file");
 }
@@ -111,12 +111,12 @@ async fn a_forbidden_address_is_not_requested_from_the_proxy() {
     let client = through(&proxy, false, Settings::default());
     for host in ["localhost", "127.0.0.1", "[::ffff:7f00:1]"] {
         let url = format!("http://{host}:{}/", receiver.address.port());
-        assert_eq!(client.post(request(&url, AMPLE)).await.outcome, Outcome::AddressForbidden, "{host}");
+        assert_eq!(client.post(request(&url, AMPLE)).await.expect("our egress works").outcome, Outcome::AddressForbidden, "{host}");
     }
     // A proxy that looks up names does not replace the check of the URL itself.
     let client = through(&proxy, true, Settings::default());
     let url = format!("http://127.1:{}/", receiver.address.port());
-    assert_eq!(client.post(request(&url, AMPLE)).await.outcome, Outcome::AddressForbidden);
+    assert_eq!(client.post(request(&url, AMPLE)).await.expect("our egress works").outcome, Outcome::AddressForbidden);
     assert_eq!((asked.lock().expect("heads").len(), receiver.accepted()), (0, 0));
 }
 
@@ -126,7 +126,7 @@ async fn the_proxy_may_be_given_names() {
     let (proxy, asked) = proxy(ESTABLISHED).await;
     let client = through(&proxy, true, allowing(&["127.0.0.0/8"]));
     let url = format!("http://localhost:{}/", receiver.address.port());
-    assert_eq!(client.post(request(&url, AMPLE)).await.outcome, status(200));
+    assert_eq!(client.post(request(&url, AMPLE)).await.expect("our egress works").outcome, status(200));
     let asked = asked.lock().expect("heads").join("");
     assert!(asked.starts_with(&format!("CONNECT localhost:{} HTTP/1.1\r\n", receiver.address.port())), "{asked}");
 }
@@ -137,33 +137,43 @@ async fn tls_goes_from_end_to_end() {
     let (receiver, roots) = receiver_named("127.0.0.1").await;
     let (proxy, _) = proxy(ESTABLISHED).await;
     let client = trusting_in(&roots, with_proxy(&proxy, false, allowing(&["127.0.0.0/8"]))).expect("client");
-    let exchange = client.post(request(&format!("https://{}/", receiver.address), AMPLE)).await;
+    let exchange = client.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, status(200), "{:?}", exchange.error);
     let strangers = through(&proxy, false, allowing(&["127.0.0.0/8"]));
-    let exchange = strangers.post(request(&format!("https://{}/", receiver.address), AMPLE)).await;
+    let exchange = strangers.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, Outcome::TlsFailed);
 }
 
+/// A proxy that reaches nothing is ours. A proxy that reaches another endpoint is not.
 #[tokio::test]
 async fn a_proxy_that_gives_no_tunnel_is_told_from_an_endpoint_that_fails() {
     let flood: &'static str =
         Box::leak(format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(10_000)).into_boxed_str());
-    for (answer, outcome) in [
-        ("HTTP/1.1 403 Forbidden\r\n\r\n", Outcome::AddressForbidden),
-        ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", Outcome::ConnectionFailed),
-        ("HTTP/1.1 502 Bad Gateway\r\n\r\n", Outcome::ConnectionFailed),
-        ("220 smtp.example ESMTP\r\n\r\n", Outcome::ConnectionFailed),
-        ("", Outcome::ConnectionFailed),
-        (flood, Outcome::ConnectionFailed),
+    for answer in [
+        "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+        "HTTP/1.1 502 Bad Gateway\r\n\r\n",
+        "220 smtp.example ESMTP\r\n\r\n",
+        "",
+        flood,
     ] {
-        let (proxy, _) = proxy(answer).await;
+        let receiver = Receiver::answering(OK).await;
+        let good = format!("CONNECT {} ", receiver.address);
+        let (proxy, _) = proxy_by(move |head| if head.starts_with(&good) { ESTABLISHED } else { answer }).await;
         let client = through(&proxy, false, allowing(&["127.0.0.0/8"]));
-        let exchange = client.post(request("http://127.0.0.1:65000/", AMPLE)).await;
-        assert_eq!(exchange.outcome, outcome, "{answer:?}");
+        let dead = async || client.post(request("http://127.0.0.1:65000/", AMPLE)).await;
+        let error = dead().await.expect_err("nothing shows that the proxy works");
+        assert!(error.to_string().contains("egress proxy"), "{answer:?}: {error}");
+        let exchange = client.post(request(&format!("http://{}/", receiver.address), AMPLE)).await;
+        assert_eq!(exchange.expect("our egress works").outcome, status(200));
+        let exchange = dead().await.expect("the proxy reaches the receiver");
+        assert_eq!(exchange.outcome, Outcome::ConnectionFailed, "{answer:?}");
         assert!(exchange.error.is_some_and(|error| error.contains("egress proxy")), "{answer:?}");
     }
+    let (proxy, _) = proxy("HTTP/1.1 403 Forbidden\r\n\r\n").await;
+    let client = through(&proxy, false, allowing(&["127.0.0.0/8"]));
+    let exchange = client.post(request("http://127.0.0.1:65000/", AMPLE)).await.expect("an answer about the endpoint");
+    assert_eq!(exchange.outcome, Outcome::AddressForbidden);
     let silent = Receiver::start(|mut stream| async move { copy(&mut stream, &mut sink()).await.map(drop) }).await;
-    let exchange =
-        through(&silent, false, allowing(&["127.0.0.0/8"])).post(request("http://127.0.0.1:65000/", SHORT)).await;
-    assert_eq!(exchange.outcome, Outcome::TimedOut);
+    let client = through(&silent, false, allowing(&["127.0.0.0/8"]));
+    assert!(client.post(request("http://127.0.0.1:65000/", SHORT)).await.is_err());
 }

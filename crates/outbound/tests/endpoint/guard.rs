@@ -30,7 +30,7 @@ async fn no_spelling_reaches_the_loopback() {
         "[2606:4700::5efe:127.0.0.1]",
     ] {
         let url = format!("http://{host}:{}/", receiver.address.port());
-        let exchange = client.post(request(&url, AMPLE)).await;
+        let exchange = client.post(request(&url, AMPLE)).await.expect("our egress works");
         assert_eq!(exchange.outcome, Outcome::AddressForbidden, "{host}");
         let error = exchange.error.expect("a text");
         let is_name = host.eq_ignore_ascii_case("localhost");
@@ -44,8 +44,8 @@ async fn an_allowed_network_permits_only_its_addresses() {
     let receiver = Receiver::answering(OK).await;
     let only = |net: &str| Client::new(&allowing(&[net])).expect("client");
     let url = format!("http://127.1:{}/", receiver.address.port());
-    assert_eq!(only("127.0.0.2/32").post(request(&url, AMPLE)).await.outcome, Outcome::AddressForbidden);
-    let exchange = only("127.0.0.1/32").post(request(&url, AMPLE)).await;
+    assert_eq!(only("127.0.0.2/32").post(request(&url, AMPLE)).await.expect("our egress works").outcome, Outcome::AddressForbidden);
+    let exchange = only("127.0.0.1/32").post(request(&url, AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome.status(), Some(200));
     assert_eq!(receiver.accepted(), 1);
 }
@@ -54,9 +54,9 @@ async fn an_allowed_network_permits_only_its_addresses() {
 async fn only_https_where_the_deployment_wants_it() {
     let receiver = Receiver::answering(OK).await;
     let client = Client::new(&https_only(allowing(&["127.0.0.0/8"]))).expect("client");
-    let exchange = client.post(request(&receiver.url(), AMPLE)).await;
+    let exchange = client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, Outcome::NotSendable);
-    assert_eq!(client.post(request("ftp://example.com/", AMPLE)).await.outcome, Outcome::NotSendable);
+    assert_eq!(client.post(request("ftp://example.com/", AMPLE)).await.expect("our egress works").outcome, Outcome::NotSendable);
     assert_eq!(receiver.accepted(), 0);
 }
 
@@ -66,7 +66,7 @@ async fn only_ports_that_the_deployment_permits() {
     let mut settings = allowing(&["127.0.0.0/8"]);
     settings.policy.ports = "80,443".parse().expect("ports");
     let client = Client::new(&settings).expect("client");
-    let exchange = client.post(request(&receiver.url(), AMPLE)).await;
+    let exchange = client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, Outcome::NotSendable);
     assert!(exchange.error.is_some_and(|error| error.contains(&receiver.address.port().to_string())));
     assert_eq!(receiver.accepted(), 0);

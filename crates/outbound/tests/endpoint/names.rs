@@ -11,10 +11,11 @@ use fanfare_domain::delivery::outcome::Outcome;
 use fanfare_outbound::{Client, Settings};
 use tokio::{
     net::{TcpListener, UdpSocket},
+    task::AbortHandle,
     time::timeout,
 };
 
-use crate::receiver::{AMPLE, Receiver, allowing, request, status};
+use crate::receiver::{AMPLE, Receiver, SHORT, allowing, request, status};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -35,6 +36,7 @@ fn is(address: &str) -> Record {
 struct NameServer {
     address: SocketAddr,
     asked: Arc<Mutex<HashMap<(String, u16), usize>>>,
+    task: AbortHandle,
 }
 
 type Zone = HashMap<&'static str, Vec<Vec<Record>>>;
@@ -42,17 +44,18 @@ type Zone = HashMap<&'static str, Vec<Vec<Record>>>;
 impl NameServer {
     async fn start(zone: Zone) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
-        let server = Self { address: socket.local_addr().expect("address"), asked: Arc::default() };
-        let asked = Arc::clone(&server.asked);
-        tokio::spawn(async move {
+        let address = socket.local_addr().expect("address");
+        let asked = Arc::<Mutex<HashMap<(String, u16), usize>>>::default();
+        let counted = Arc::clone(&asked);
+        let task = tokio::spawn(async move {
             let mut question = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut question).await {
-                if let Some(answer) = answer(&zone, &asked, &question[..length]) {
+                if let Some(answer) = answer(&zone, &counted, &question[..length]) {
                     let _ = socket.send_to(&answer, from).await;
                 }
             }
         });
-        server
+        Self { address, asked, task: task.abort_handle() }
     }
 
     /// A client that asks this server, and may call only 127.0.0.1.
@@ -72,7 +75,12 @@ fn answer(zone: &Zone, asked: &Mutex<HashMap<(String, u16), usize>>, question: &
         *count += 1;
         *count
     };
-    let turns = zone.get(name.as_str())?;
+    let Some(turns) = zone.get(name.as_str()) else {
+        // A name below a known name does not exist. Other names get no answer.
+        let is_below = name.split_once('.').is_some_and(|(_, parent)| zone.contains_key(parent));
+        let unknown = || [&question[..2], &[0x81, 0x83], &question[4..6], &[0; 6], &question[12..end + 4]].concat();
+        return is_below.then(unknown);
+    };
     let turn = (count - 1).min(turns.len() - 1);
     let mut records = Vec::new();
     let mut count: u16 = 0;
@@ -139,7 +147,7 @@ async fn a_name_that_changes_its_address_is_judged_at_each_attempt() {
     let client = server.client();
     let url = format!("http://rebinding.example:{}/", receiver.address.port());
     for expected in [status(200), Outcome::AddressForbidden, status(200), Outcome::AddressForbidden] {
-        let exchange = client.post(request(&url, AMPLE)).await;
+        let exchange = client.post(request(&url, AMPLE)).await.expect("our egress works");
         assert_eq!(exchange.outcome, expected, "{:?}", exchange.error);
     }
     assert_eq!(receiver.accepted(), 2);
@@ -183,7 +191,7 @@ async fn all_addresses_of_a_name_are_checked_in_every_notation() {
         ("nothing.example", Outcome::NameNotResolved),
     ] {
         let url = format!("http://{name}:{}/", receiver.address.port());
-        let exchange = client.post(request(&url, AMPLE)).await;
+        let exchange = client.post(request(&url, AMPLE)).await.expect("our egress works");
         assert_eq!(exchange.outcome, expected, "{name}: {:?}", exchange.error);
         let ahead = client.refusal(&url.parse().expect("URL")).await;
         assert_eq!(ahead.is_some(), expected == forbidden, "{name}: {ahead:?}");
@@ -204,7 +212,7 @@ async fn unanswered_names_do_not_delay_other_names() {
     let silent: Vec<_> = (0..1000)
         .map(|number| {
             let (client, url) = (client.clone(), url(&format!("silent-{number}.example")));
-            tokio::spawn(async move { client.post(request(&url, AMPLE)).await.outcome })
+            tokio::spawn(async move { client.post(request(&url, AMPLE)).await.expect("our egress works").outcome })
         })
         .collect();
     timeout(AMPLE, async {
@@ -215,8 +223,25 @@ async fn unanswered_names_do_not_delay_other_names() {
     })
     .await
     .expect("the questions");
-    assert_eq!(client.post(request(&url("one.example"), AMPLE)).await.outcome, status(200));
+    assert_eq!(client.post(request(&url("one.example"), AMPLE)).await.expect("our egress works").outcome, status(200));
     let waiting = silent.iter().filter(|attempt| !attempt.is_finished()).count();
     assert!(waiting >= MORE_THAN_THREADS, "only {waiting} attempts still waited");
     silent.iter().for_each(|attempt| attempt.abort());
+}
+
+/// A name without an answer is the receiver's fault, unless no name has an answer.
+#[tokio::test]
+async fn name_servers_that_answer_nobody_are_our_fault() {
+    let receiver = Receiver::answering(OK).await;
+    let server = NameServer::start([("one.example", vec![vec![is("127.0.0.1")]])].into()).await;
+    let client = server.client();
+    let send = async |name: &str| client.post(request(&format!("http://{name}:{}/", receiver.address.port()), SHORT)).await;
+    assert!(send("silent.example").await.is_err(), "nothing was answered before");
+    assert_eq!(send("one.example").await.expect("our egress works").outcome, status(200));
+    assert_eq!(send("silent.example").await.expect("one.example is answered").outcome, Outcome::TimedOut);
+    server.task.abort();
+    // The answer of a moment ago still holds.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let error = send("one.example").await.expect_err("no name server answers");
+    assert!(error.to_string().contains("resolved") || error.to_string().contains("head"), "{error}");
 }

@@ -19,7 +19,7 @@ use crate::{
 const NO_CONTENT: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
 async fn probe(url: &str, deadline: Duration) -> Probe {
-    client().probe(request(url, deadline)).await
+    client().probe(request(url, deadline)).await.expect("our egress works")
 }
 
 /// The finished phases.
@@ -47,7 +47,7 @@ async fn a_probe_over_http_has_all_steps_except_tls() {
 async fn a_probe_over_https_has_all_steps() {
     let (receiver, roots) = receiver_named("127.0.0.1").await;
     let client = trusting(&roots).expect("client");
-    let probe = client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await;
+    let probe = client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
     assert_eq!(reached(&probe), ["dns", "connect", "tls", "first_byte"]);
     assert_eq!((probe.exchange.outcome, &probe.exchange.response_body[..]), (status(200), &b"ok"[..]));
 }
@@ -69,7 +69,7 @@ async fn tells_the_headers_that_the_receiver_gets() {
     {
         request.headers.append(name.parse::<http::HeaderName>().expect("name"), HeaderValue::from_static(value));
     }
-    let probe = client().probe(request).await;
+    let probe = client().probe(request).await.expect("our egress works");
     let headers = probe.request_headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let headers: Vec<_> = headers.collect();
     let agent = concat!("Fanfare/", env!("CARGO_PKG_VERSION"));
@@ -106,13 +106,13 @@ async fn a_forbidden_address_is_not_called() {
     let receiver = Receiver::answering(NO_CONTENT).await;
     let client = Client::new(&Settings::default()).expect("client");
     for host in ["127.0.0.1", "127.1", "localhost", "[::ffff:127.0.0.1]"] {
-        let probe = client.probe(request(&format!("http://{host}:{}/", receiver.address.port()), AMPLE)).await;
+        let probe = client.probe(request(&format!("http://{host}:{}/", receiver.address.port()), AMPLE)).await.expect("our egress works");
         assert_eq!(probe.exchange.outcome, Outcome::AddressForbidden, "{host}");
         assert_eq!(reached(&probe), [""; 0], "{host}: refused by the URL alone");
     }
     // The name passes if a loopback address is permitted; each address is then judged.
     let client = Client::new(&allowing(&["::1/128"])).expect("client");
-    let probe = client.probe(request(&format!("http://localhost:{}/", receiver.address.port()), AMPLE)).await;
+    let probe = client.probe(request(&format!("http://localhost:{}/", receiver.address.port()), AMPLE)).await.expect("our egress works");
     assert_eq!((probe.exchange.outcome, reached(&probe)), (Outcome::AddressForbidden, vec!["dns"]));
     assert_eq!(receiver.accepted(), 0);
 }
@@ -129,7 +129,7 @@ async fn a_probe_of_a_name_without_an_address_ends_at_the_lookup() {
 async fn a_certificate_that_is_not_trusted_ends_in_tls() {
     let (receiver, _) = receiver_named("127.0.0.1").await;
     let client = reading(None).expect("client");
-    let probe = client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await;
+    let probe = client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
     assert_eq!(probe.exchange.outcome, Outcome::TlsFailed);
     assert_eq!(reached(&probe), ["dns", "connect"]);
 }
@@ -166,7 +166,7 @@ async fn the_deadline_is_over_the_body_too() {
 #[tokio::test]
 async fn a_probe_of_an_unsendable_url_has_no_steps() {
     let client = Client::new(&https_only(Settings::default())).expect("client");
-    let probe = client.probe(request("http://127.0.0.1/", AMPLE)).await;
+    let probe = client.probe(request("http://127.0.0.1/", AMPLE)).await.expect("our egress works");
     assert_eq!(probe.exchange.outcome, Outcome::NotSendable);
     assert_eq!(reached(&probe), [""; 0]);
     assert_eq!(probe.request_headers, []);
@@ -189,15 +189,15 @@ async fn each_probe_has_a_connection_of_its_own() {
     })
     .await;
     let client = client();
-    assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.outcome, status(204));
+    assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works").outcome, status(204));
     for connections in [2, 3] {
-        let probe = client.probe(request(&receiver.url(), AMPLE)).await;
+        let probe = client.probe(request(&receiver.url(), AMPLE)).await.expect("our egress works");
         assert_eq!(probe.exchange.outcome, status(204));
         assert_eq!(reached(&probe), ["dns", "connect", "first_byte"]);
         assert_eq!(receiver.accepted(), connections);
         timeout(AMPLE, leavings.recv()).await.expect("the connection is closed after the probe");
     }
-    assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.outcome, status(204));
+    assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works").outcome, status(204));
     assert_eq!(receiver.accepted(), 3, "the first connection still serves");
 }
 
@@ -207,7 +207,7 @@ async fn each_probe_looks_at_the_certificate() {
     let (receiver, roots) = receiver_named("127.0.0.1").await;
     let client = trusting(&roots).expect("client");
     for _ in 0..2 {
-        let probe = client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await;
+        let probe = client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
         assert_eq!(probe.exchange.outcome, status(200), "{:?}", probe.exchange.error);
         assert_eq!(reached(&probe), ["dns", "connect", "tls", "first_byte"]);
     }

@@ -128,7 +128,7 @@ pub(crate) fn request(url: &str, deadline: Duration) -> Request {
 }
 
 pub(crate) async fn post(url: &str, deadline: Duration) -> Exchange {
-    client().post(request(url, deadline)).await
+    client().post(request(url, deadline)).await.expect("our egress works")
 }
 
 /// Outcome of a status without `Retry-After`.

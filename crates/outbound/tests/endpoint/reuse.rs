@@ -22,7 +22,7 @@ async fn two_posts_share_a_connection() {
     let receiver = Receiver::answering(NO_CONTENT).await;
     let client = client();
     for _ in 0..2 {
-        assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.outcome, status(204));
+        assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works").outcome, status(204));
     }
     assert_eq!(receiver.accepted(), 1);
 }
@@ -43,14 +43,14 @@ async fn a_stale_connection_costs_no_attempt() {
         answer_one(&listener);
     });
     let client = client();
-    assert_eq!(client.post(request(&url, AMPLE)).await.outcome, status(204));
+    assert_eq!(client.post(request(&url, AMPLE)).await.expect("our egress works").outcome, status(204));
 
     // Blocks the only thread until the kernel has the end of the connection. Yielding lets the runtime fetch the end,
     // and returns here before the connection's task has run.
     close.send(()).expect("the receiver listens");
     closings.recv().expect("closed");
     tokio::task::yield_now().await;
-    let exchange = client.post(request(&url, AMPLE)).await;
+    let exchange = client.post(request(&url, AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, status(204), "{:?}", exchange.error);
     receiver.join().expect("two requests on two connections");
 }
@@ -84,8 +84,8 @@ async fn a_request_that_was_sent_is_not_repeated_on_another_connection() {
     })
     .await;
     let client = client();
-    assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.outcome, status(204));
-    assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.outcome, Outcome::ConnectionClosed);
+    assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works").outcome, status(204));
+    assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works").outcome, Outcome::ConnectionClosed);
     assert_eq!(requests.recv().await, Some(()));
     assert_eq!(receiver.accepted(), 1);
 }

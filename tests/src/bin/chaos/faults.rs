@@ -5,6 +5,7 @@ use std::{ops::Range, path::PathBuf, time::Duration};
 use fanfare_tests::{
     ledger::{Allowed, Missing},
     receiver::Behaviour,
+    servers::{egress_proxy::Serves, name_server::Answers},
 };
 
 use rand::{RngExt, rngs::StdRng};
@@ -29,6 +30,8 @@ pub(crate) enum Part {
     Database,
     ToBroker,
     ToDatabase,
+    /// The name server and the egress proxy of the dispatchers.
+    Egress,
     Receivers,
     /// All processes, which begin as processes of the previous release. A fault of the release happens alone.
     Release,
@@ -61,6 +64,8 @@ pub(crate) enum Act {
     Delay,
     Late,
     Reset,
+    Resolve(Answers),
+    Tunnel(Serves),
     Answer(Behaviour),
     RollForward,
     RollBack,
@@ -94,10 +99,10 @@ const fn fault(name: &'static str, part: Part, act: Act, about: &'static str) ->
 
 use Act::{
     Answer, CloseConnections, Delay, DiskAlarm, FillDisk, HalfOpen, Kill, KillAll, Late, LoseData, LoseMajority,
-    LoseNode, MemoryAlarm, OlderCopy, Purge, ReadOnly, Reset, Restart, Roll, RollBack, RollForward, RollNodes, Scale,
-    Silence, Stop, StopLog, TerminateBackends, WrongClock,
+    LoseNode, MemoryAlarm, OlderCopy, Purge, ReadOnly, Reset, Resolve, Restart, Roll, RollBack, RollForward, RollNodes,
+    Scale, Silence, Stop, StopLog, TerminateBackends, Tunnel, WrongClock,
 };
-use Part::{Broker, Database, Dispatchers, Ingests, Nodes, Receivers, Release, ToBroker, ToDatabase};
+use Part::{Broker, Database, Dispatchers, Egress, Ingests, Nodes, Receivers, Release, ToBroker, ToDatabase};
 
 pub(crate) const FAULTS: &[Fault] = &[
     fault("kill-ingest", Ingests, Kill, "kill -9 of one of two ingests"),
@@ -142,6 +147,11 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("clock-of-ingest", Ingests, WrongClock, "the clock of one of two ingests is wrong"),
     fault("clock-of-dispatcher", Dispatchers, WrongClock, "the clock of one of two dispatchers is wrong"),
     fault("log-stops", Dispatchers, StopLog, "nothing reads the logs of both dispatchers"),
+    fault("resolver-away", Egress, Resolve(Answers::Nothing), "the name server answers nobody"),
+    fault("resolver-fails", Egress, Resolve(Answers::Failures), "the name server answers SERVFAIL"),
+    fault("proxy-away", Egress, Tunnel(Serves::Nobody), "the egress proxy closes all connections"),
+    fault("proxy-fails", Egress, Tunnel(Serves::Errors), "the egress proxy answers 503"),
+    fault("proxy-refuses", Egress, Tunnel(Serves::Strangers), "the egress proxy refuses the credentials"),
     fault("receivers-hang", Receivers, Answer(Behaviour::Hang), "receivers take requests and never answer"),
     fault("receivers-reset", Receivers, Answer(Behaviour::Reset), "receivers take requests and close the connection"),
     fault("receivers-drip", Receivers, Answer(Behaviour::Drip), "receivers answer a byte a second"),

@@ -148,6 +148,7 @@ impl Run {
                 parked.get::<_, &str>(0)
             ));
         }
+        row.failures.extend(scene.spent_by_us().await);
         enter(&ledger, &scene.accepted[self.recovered..], allowed, row);
         self.lines.extend(ledger.accounts());
     }

@@ -8,7 +8,9 @@ use fanfare_tests::{
     patience::{patience, until_promptly},
     receiver::{Behaviour, Receiver},
     servers::{
+        egress_proxy::EgressProxy,
         instance::{Instance, Servers},
+        name_server::NameServer,
         proxy::Proxy,
     },
     world::{
@@ -32,6 +34,9 @@ pub(crate) const PERMITS: usize = 24;
 /// The number of ingests, and of dispatchers.
 pub(crate) const PROCESSES: usize = 2;
 
+/// Name of the receiver, which the scene's name server knows.
+const HOST: &str = "chaos.receiver.test";
+
 const VARIABLES: [(&str, &str); 3] =
     [("FANFARE_BREAKER_AFTER", "20"), ("FANFARE_LANE_BOUND", "8"), ("FANFARE_PLACES", "48")];
 
@@ -45,6 +50,8 @@ pub(crate) struct Scene {
     /// A proxy before each node.
     pub(crate) to_broker: Vec<Proxy>,
     pub(crate) to_database: [Proxy; 1],
+    pub(crate) name_server: NameServer,
+    pub(crate) egress_proxy: EgressProxy,
     pub(crate) ingests: Vec<Process>,
     pub(crate) dispatchers: Vec<Process>,
     /// Ids of the processes under SIGSTOP.
@@ -74,7 +81,12 @@ impl Scene {
         });
         let urls: Vec<String> = brokers.iter().map(Instance::url).collect();
         let servers = Servers { amqp_url: urls.join(","), database_url: database.url() };
-        let mut world = World::of(Setup { release, ..Setup::on(servers, &VARIABLES) }).await;
+        let (name_server, egress_proxy) = (NameServer::start().await, EgressProxy::start().await);
+        let (names, egress) = (name_server.address().to_string(), egress_proxy.url());
+        let egress = [("FANFARE_NAME_SERVERS", names.as_str()), ("FANFARE_EGRESS_PROXY", &egress)];
+        let variables = [&VARIABLES[..], &egress].concat();
+        let mut world = World::of(Setup { release, ..Setup::on(servers, &variables) }).await;
+        world.receiver.use_name(HOST);
         pack_bomb(&world.receiver).await;
         let subscribers = Subscriber::three(&world, SLOW).await;
         // All processes of a scene go through the proxies; this ingest does not.
@@ -91,6 +103,8 @@ impl Scene {
             accepted: Vec::new(),
             to_broker,
             to_database: [to_database],
+            name_server,
+            egress_proxy,
             ingests: Vec::new(),
             dispatchers: Vec::new(),
             stopped: Vec::new(),
@@ -182,6 +196,13 @@ impl Scene {
         self.accepted.append(&mut self.load.take().expect("a load").finish().await);
     }
 
+    /// A sentence on attempts that failed for a reason of ours: the receiver has a name, and takes each connection.
+    pub(crate) async fn spent_by_us(&self) -> Option<String> {
+        let spent = "SELECT count(*) FROM attempts WHERE outcome IN ('name_not_resolved', 'connection_failed')";
+        let spent = self.world.count(spent).await;
+        (spent > 0).then(|| format!("{spent} attempts failed for a reason of ours"))
+    }
+
     /// Ends all processes and kills the servers, whose data go with them.
     pub(crate) fn clear(mut self) {
         self.load = None;
@@ -198,7 +219,5 @@ impl Scene {
 /// Has the receiver pack its bomb. Packing takes seconds, once, and must not hold up its answers later.
 async fn pack_bomb(receiver: &Receiver) {
     receiver.script("bomb", &[Behaviour::Bomb]);
-    let url = receiver.url("");
-    let address = url.trim_start_matches("http://").trim_end_matches('/').parse().expect("the receiver's address");
-    get(address, "bomb").await;
+    get(receiver.address(), "bomb").await;
 }

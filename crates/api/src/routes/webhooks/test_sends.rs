@@ -15,7 +15,7 @@ use fanfare_domain::{
     },
     ids::{DeliveryId, EndpointId, EventId, LeaseId},
 };
-use fanfare_outbound::{Probe, Request};
+use fanfare_outbound::{EgressUnavailable, Probe, Request};
 use fanfare_service::trace_of;
 use fanfare_store::{AttemptRecord, NewEvent, NextState};
 use http::{HeaderMap, HeaderName};
@@ -133,16 +133,21 @@ pub async fn send(
     let permit = api.test_sends.begin(authorized.application)?;
     // A separate task records the test even if the client hangs up.
     let result = tokio::spawn(async move {
-        let (record, probe) = api.send(&endpoint, &new).await;
+        let sent = api.send(&endpoint, &new).await;
         drop(permit);
+        let (record, probe) = sent?;
         // The event is sent: the client gets the result even if the test cannot be recorded.
         if let Err(error) = api.store.record_test_send(&new, &record).await {
             tracing::error!(%error, delivery = %record.delivery, "cannot record a test event: lists lack this test");
         }
-        TestResult::new(&new, &record, &endpoint, probe)
+        Ok(TestResult::new(&new, &record, &endpoint, probe))
     });
     let ended = |_| ApiError::new(ErrorCode::InternalError, "internal fault during the test, logged: try again");
-    result.await.map(Answer::of).map_err(ended)
+    let result: Result<TestResult, EgressUnavailable> = result.await.map_err(ended)?;
+    result.map(Answer::of).map_err(|error| {
+        let message = format!("Fanfare can make no connections now, for a reason of its own: {error}; test again later");
+        ApiError::new(ErrorCode::EgressUnavailable, message).retry_after(30)
+    })
 }
 
 /// The endpoint at another URL. The headers may be credentials of the present origin, and go to no other.
@@ -229,7 +234,11 @@ impl ApiState {
         Ok((application, endpoint))
     }
 
-    async fn send(&self, endpoint: &Arc<Endpoint>, new: &NewEvent) -> (AttemptRecord, Probe) {
+    async fn send(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        new: &NewEvent,
+    ) -> Result<(AttemptRecord, Probe), EgressUnavailable> {
         let started_at = self.store.now();
         let delivery = DeliveryId::derive(new.accepted_at, new.event.id, endpoint.id);
         // The span of the request.
@@ -245,7 +254,7 @@ impl ApiState {
             at: started_at,
         };
         let body = Bytes::copy_from_slice(new.body.as_bytes());
-        let mut probe = self.client.probe(Request::of_delivery(endpoint, &sending, body)).await;
+        let mut probe = self.client.probe(Request::of_delivery(endpoint, &sending, body)).await?;
         if let Some(redacted) = endpoint.redaction.redact_response(&probe.exchange.response_body) {
             probe.exchange.response_body = redacted.into();
         }
@@ -270,7 +279,7 @@ impl ApiState {
             notifies_owner: false,
             is_test: true,
         };
-        (record, probe)
+        Ok((record, probe))
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn reason(code: &str) -> String {
         "process_busy" => "Fanfare is at its limit of attempts",
         "rate_limited" => "the webhook's rate is used up",
         "breaker_open" => "the webhook failed often: one attempt at a time finds out when it is back",
+        "egress_unavailable" => "Fanfare can make no connections now",
         "backlog" => "older deliveries go first",
         "paused" => "the webhook is paused",
         "retry" => "the retry is due",

@@ -67,6 +67,9 @@ fn queued(reason: QueueReason) -> Step {
         QueueReason::BreakerOpen => {
             ("The webhook failed many times in a row, and gets only single attempts.", Some(Fault::Theirs))
         }
+        QueueReason::EgressUnavailable => {
+            ("Fanfare deferred the delivery: it can make no connections now.", Some(Fault::Ours))
+        }
         QueueReason::Backlog => ("Earlier deliveries to the webhook wait, and go first.", Some(Fault::Theirs)),
         QueueReason::Paused => ("The webhook was paused. The delivery waits for its turn.", Some(Fault::Theirs)),
         QueueReason::Retry => ("The time of the retry has come. The delivery waits for its turn.", Some(Fault::Ours)),

@@ -1,0 +1,154 @@
+//! Evidence that our own name servers, or our own egress proxy, work: then a failure is the receiver's.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout};
+
+/// Targets that were reached lately. Several, since a single one may fail by itself.
+const KEPT: usize = 4;
+
+/// Longest question.
+const QUESTION_LIMIT: Duration = Duration::from_secs(3);
+
+/// Validity of an answer: many attempts that fail at once ask once.
+const HOLDS: Duration = Duration::from_secs(1);
+
+/// Targets reached lately, and open questions.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    /// Targets reached lately, the newest last.
+    reached: Mutex<VecDeque<String>>,
+    /// Number of open questions by target.
+    open: Mutex<HashMap<String, usize>>,
+    /// The last answer.
+    answer: tokio::sync::Mutex<Option<(Instant, bool)>>,
+}
+
+/// An open question until dropped.
+pub(crate) struct Open {
+    evidence: Arc<Evidence>,
+    target: String,
+}
+
+impl Evidence {
+    /// Notes a question for a target.
+    pub(crate) fn begin(self: &Arc<Self>, target: &str) -> Open {
+        *lock(&self.open).entry(target.to_owned()).or_default() += 1;
+        Open { evidence: Arc::clone(self), target: target.to_owned() }
+    }
+
+    /// True while a question for the target is open; for any target without one.
+    pub(crate) fn is_open(&self, target: Option<&str>) -> bool {
+        let open = lock(&self.open);
+        target.map_or(!open.is_empty(), |target| open.contains_key(target))
+    }
+
+    /// Notes a reached target.
+    pub(crate) fn note(&self, target: &str) {
+        // Something was reached since the last answer.
+        if let Ok(mut answer) = self.answer.try_lock()
+            && answer.is_some_and(|(_, is_reached)| !is_reached)
+        {
+            *answer = None;
+        }
+        let mut reached = lock(&self.reached);
+        if reached.back().is_some_and(|newest| newest == target) {
+            return;
+        }
+        reached.retain(|known| known != target);
+        reached.push_back(target.to_owned());
+        while reached.len() > KEPT {
+            reached.pop_front();
+        }
+    }
+
+    /// Asks for the targets reached lately, all at once; for `otherwise` if none was reached. True if one of them is
+    /// reached: ours works. False without a target: nothing shows that ours works.
+    pub(crate) async fn is_reached_again<F: Future<Output = bool>>(
+        &self,
+        otherwise: Option<&str>,
+        ask: impl Fn(String) -> F,
+    ) -> bool {
+        let mut answer = self.answer.lock().await;
+        if let Some((at, is_reached)) = *answer
+            && at.elapsed() < HOLDS
+        {
+            return is_reached;
+        }
+        let mut targets: Vec<String> = lock(&self.reached).iter().cloned().collect();
+        if targets.is_empty() {
+            targets.extend(otherwise.map(str::to_owned));
+        }
+        let asked = targets.into_iter().map(|target| timeout(QUESTION_LIMIT, ask(target)));
+        let is_reached = join_all(asked).await.into_iter().any(|reached| reached.unwrap_or(false));
+        *answer = Some((Instant::now(), is_reached));
+        is_reached
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut open = lock(&self.evidence.open);
+        if let Some(count) = open.get_mut(&self.target) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.target);
+            }
+        }
+    }
+}
+
+/// Locks. No holder of a lock can panic halfway.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::ready,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_target_that_is_reached_again_is_enough() {
+        let evidence = Evidence::default();
+        assert!(!evidence.is_reached_again(None, |_| ready(true)).await, "nothing was reached before");
+        tokio::time::advance(HOLDS).await;
+        assert!(evidence.is_reached_again(Some("z"), |target| ready(target == "z")).await);
+        tokio::time::advance(HOLDS).await;
+        for target in ["a", "b", "c", "d", "e", "e", "b"] {
+            evidence.note(target);
+        }
+        let asked = AtomicUsize::new(0);
+        let ask = |target: String| {
+            asked.fetch_add(1, Ordering::AcqRel);
+            ready(target == "c")
+        };
+        assert!(evidence.is_reached_again(Some("z"), ask).await && evidence.is_reached_again(None, ask).await);
+        assert_eq!(asked.load(Ordering::Acquire), KEPT, "the answer holds for a second");
+        tokio::time::advance(HOLDS).await;
+        assert!(!evidence.is_reached_again(None, |target| ready(target == "a")).await, "the oldest is forgotten");
+        tokio::time::advance(HOLDS).await;
+        assert!(!evidence.is_reached_again(None, |_| std::future::pending()).await, "silence");
+    }
+
+    #[test]
+    fn a_question_is_open_until_its_drop() {
+        let evidence = Arc::<Evidence>::default();
+        let questions = [evidence.begin("a"), evidence.begin("a")];
+        assert!(evidence.is_open(Some("a")) && evidence.is_open(None) && !evidence.is_open(Some("b")));
+        let [first, second] = questions;
+        drop(first);
+        assert!(evidence.is_open(Some("a")));
+        drop(second);
+        assert!(!evidence.is_open(Some("a")) && !evidence.is_open(None));
+    }
+}
