@@ -7,7 +7,7 @@ use fanfare_credentials::Credentials;
 use fanfare_domain::delivery::delay::DelayQueues;
 use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
 
-use crate::{BrokerUrls, Prefix, Topology, nodes::Node, utf8::open};
+use crate::{BrokerUrls, HeaderKeys, Prefix, Topology, nodes::Node, utf8::open};
 
 /// Longest wait for a node's answer at each step; then the next node is tried. All steps together may take longer:
 /// otherwise a busy broker that answers each step late would be left before the last step, each time anew.
@@ -27,18 +27,30 @@ pub struct BrokerSettings {
     credentials: Credentials,
     /// Declared at every connection.
     topology: Topology,
+    keys: HeaderKeys,
     name: String,
 }
 
 impl BrokerSettings {
-    /// Creates the settings of a process. The broker's list of connections shows `name`.
+    /// Creates the settings of a process without keys for Fanfare's own headers. The broker's list of connections shows
+    /// `name`.
     pub fn new(
         (urls, credentials): (BrokerUrls, Credentials),
         prefix: Prefix,
         delays: DelayQueues,
         name: &str,
     ) -> Self {
-        Self { urls, credentials, topology: Topology::new(prefix, delays), name: name.to_owned() }
+        let topology = Topology::new(prefix, delays);
+        Self { urls, credentials, topology, keys: HeaderKeys::default(), name: name.to_owned() }
+    }
+
+    /// The same settings with keys for Fanfare's own headers.
+    pub fn with_keys(self, keys: HeaderKeys) -> Self {
+        Self { keys, ..self }
+    }
+
+    pub(crate) fn keys(&self) -> &HeaderKeys {
+        &self.keys
     }
 
     /// Exchanges and queues.

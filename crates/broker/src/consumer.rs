@@ -69,6 +69,13 @@ impl Incoming {
         }
     }
 
+    /// Removes Fanfare's own headers unless a process of this deployment wrote them.
+    fn believed(mut self, settings: &BrokerSettings) -> Self {
+        let (topology, id) = (settings.topology(), self.message_id.as_deref());
+        settings.keys().believe(topology, &self.exchange, &mut self.headers, id);
+        self
+    }
+
     /// Creates a message without a broker that expects an ack, for tests of decoders.
     pub fn detached(delivery: Delivery) -> Self {
         Self::new(delivery, Arc::default(), Place::default())
@@ -229,7 +236,7 @@ async fn supervise(settings: BrokerSettings, feed: Feed, mut signals: Signals, s
                 let ended = tokio::select! {
                     // First, since `consume` returns the cause of a failed connection.
                     biased;
-                    ended = consume(&connection, &feed, &mut signals, &state) => ended,
+                    ended = consume(&settings, &connection, &feed, &mut signals, &state) => ended,
                     silent = watch_connection(&settings, &connection) => Err(silent),
                 };
                 end(connection).await;
@@ -254,8 +261,14 @@ async fn supervise(settings: BrokerSettings, feed: Feed, mut signals: Signals, s
     }
 }
 
-async fn consume(connection: &Connection, feed: &Feed, signals: &mut Signals, state: &State) -> lapin::Result<Ended> {
-    let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(connection, feed));
+async fn consume(
+    settings: &BrokerSettings,
+    connection: &Connection,
+    feed: &Feed,
+    signals: &mut Signals,
+    state: &State,
+) -> lapin::Result<Ended> {
+    let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(settings, connection, feed));
     let Line { channel, flow, mut pump, mut acks, close: close_acks } =
         set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
     tracing::info!(queue = feed.queue, "consuming from the broker");
@@ -296,7 +309,7 @@ struct Line {
 }
 
 /// Opens a channel for a feed, and begins to forward messages.
-async fn set_up(connection: &Connection, feed: &Feed) -> lapin::Result<Line> {
+async fn set_up(settings: &BrokerSettings, connection: &Connection, feed: &Feed) -> lapin::Result<Line> {
     let channel = connection.create_channel().await?;
     channel.basic_qos(feed.prefetch, BasicQosOptions::default()).await?;
     let (queue, tag) = (feed.queue.clone().into(), feed.queue.clone().into());
@@ -304,7 +317,7 @@ async fn set_up(connection: &Connection, feed: &Feed) -> lapin::Result<Line> {
     let flow = Arc::new(Flow::new(feed.queue.clone(), usize::from(feed.prefetch)));
     let told = Arc::<Acks>::default();
     let (mut pump_task, mut acks, close) = (JoinSet::new(), JoinSet::new(), CancellationToken::new());
-    pump_task.spawn(pump(consumer, Arc::clone(&flow), Arc::clone(&told), feed.into.clone()));
+    pump_task.spawn(pump(settings.clone(), consumer, Arc::clone(&flow), Arc::clone(&told), feed.into.clone()));
     let (of_channel, until) = (channel.clone(), close.clone());
     acks.spawn(async move { told.tell(&of_channel, until).await });
     Ok(Line { channel, flow, pump: pump_task, acks, close })
@@ -318,13 +331,15 @@ async fn until(wanted: &mut watch::Receiver<bool>, state: bool) {
 }
 
 async fn pump(
+    settings: BrokerSettings,
     mut consumer: lapin::Consumer,
     flow: Arc<Flow>,
     acks: Arc<Acks>,
     into: mpsc::Sender<Incoming>,
 ) -> lapin::Result<()> {
     while let Some(delivery) = consumer.next().await {
-        if into.send(Incoming::new(delivery?, Arc::clone(&acks), flow.place())).await.is_err() {
+        let incoming = Incoming::new(delivery?, Arc::clone(&acks), flow.place()).believed(&settings);
+        if into.send(incoming).await.is_err() {
             break;
         }
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::{
     Incoming, Message, Topology, Unreadable,
     codec::text,
+    own_headers::SIGNATURE,
     topology::{DUE, PARKED},
     utf8::{is_sanitized, not_utf8, sanitize},
 };
@@ -20,10 +21,11 @@ const PARKED_ROUTING_KEY: &str = "fanfare-routing-key";
 const PARKED_ORIGIN: &str = "fanfare-origin";
 const REROUTED: &str = "fanfare-rerouted";
 const PUT_BACK: &str = "fanfare-put-back";
-const DEATHS: &str = "x-death";
+pub(crate) const DEATHS: &str = "x-death";
 
 /// Fanfare's own headers.
-const OURS: [&str; 6] = [PARKED_REASON, PARKED_MESSAGE, PARKED_ROUTING_KEY, PARKED_ORIGIN, PUT_BACK, REROUTED];
+const OURS: [&str; 7] =
+    [PARKED_REASON, PARKED_MESSAGE, PARKED_ROUTING_KEY, PARKED_ORIGIN, PUT_BACK, REROUTED, SIGNATURE];
 
 /// Reason of messages that repeatedly lost their consumers.
 pub const DELIVERY_LIMIT: &str = "delivery_limit";

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BrokerSettings,
+    BrokerSettings, HeaderKeys,
     codec::Message,
     connection::{backoff, close, timed_out},
 };
@@ -77,6 +77,7 @@ impl PublishError {
 #[derive(Clone)]
 pub struct Publisher {
     jobs: mpsc::Sender<Job>,
+    keys: HeaderKeys,
     link: watch::Receiver<Link>,
     connections: Arc<AtomicU64>,
 }
@@ -119,10 +120,10 @@ impl Publisher {
     pub fn start(settings: BrokerSettings, stop: CancellationToken) -> Self {
         let (jobs, queue) = mpsc::channel(MAX_IN_FLIGHT);
         let (state, link) = watch::channel(Link::Away);
-        let connections = Arc::<AtomicU64>::default();
+        let (keys, connections) = (settings.keys().clone(), Arc::<AtomicU64>::default());
         let count = Arc::clone(&connections);
         tokio::spawn(async move { stop.run_until_cancelled(supervise(settings, queue, state, &count)).await });
-        Self { jobs, link, connections }
+        Self { jobs, keys, link, connections }
     }
 
     /// Publishes a persistent message, and waits for the broker's confirm.
@@ -134,10 +135,11 @@ impl Publisher {
     }
 
     /// Publishes a message, and waits for a late confirm, too.
-    async fn confirmed(&self, message: Message) -> Result<(), PublishError> {
+    async fn confirmed(&self, mut message: Message) -> Result<(), PublishError> {
         if !self.is_ready() {
             return Err(PublishError::Unavailable);
         }
+        self.keys.sign(&mut message.headers, message.message_id.as_deref());
         let (done, confirmed) = oneshot::channel();
         if self.jobs.send(Job { message, done }).await.is_err() {
             return Err(PublishError::Unavailable);

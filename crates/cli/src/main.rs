@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand};
-use fanfare_broker::BrokerSettings;
+use fanfare_broker::{BrokerSettings, HeaderKeys};
 use fanfare_domain::{
     dialect::{DEFAULT_DIALECT, Dialect, Dialects},
     display_name::check_display_name,
@@ -140,14 +140,16 @@ struct Configuration {
 }
 
 impl Configuration {
-    /// Reads the keys only for `endpoint` and `reencrypt`, and the broker only for `parked put-back` and
-    /// `verify`. All other commands work without keys and broker.
+    /// Reads the keys only for `endpoint`, `reencrypt` and `parked put-back`, and the broker only for `parked put-back`
+    /// and `verify`. All other commands work without keys and broker.
     fn read(environment: &mut Environment, command: &Command) -> Option<Self> {
         let database = environment.database();
         let keyring = match command {
-            Command::Endpoint(_) | Command::Reencrypt => environment.secret_keys(),
+            Command::Endpoint(_) | Command::Reencrypt | Command::Parked(ParkedCommand::PutBack { .. }) => environment.secret_keys(),
             _ => Some(Keyring::empty()),
         };
+        let keyring: Option<Keyring> = keyring;
+        let keys = HeaderKeys::new(keyring.as_ref().map(Keyring::header_keys).unwrap_or_default());
         let dialects = environment.dialects();
         let url_policy = environment.url_policy();
         let broker = match command {
@@ -161,7 +163,7 @@ impl Configuration {
         let (url, credentials) = database?;
         Some(Self {
             console,
-            broker: broker.map_or(Some(None), |broker| broker.map(Some))?,
+            broker: broker.map_or(Some(None), |broker| Some(Some(broker?.with_keys(keys))))?,
             store: StoreSettings { url, credentials, connections: 2, keyring: keyring? },
             dialects: dialects?,
             url_policy: url_policy?,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fanfare_archive::ArchiveUrl;
-use fanfare_broker::BrokerSettings;
+use fanfare_broker::{BrokerSettings, HeaderKeys};
 use fanfare_credentials::Secret;
 use fanfare_domain::{
     delivery::{delay::DelayQueues, lane},
@@ -96,10 +96,11 @@ impl Configuration {
         let (lifetime, kept) = (dialects.longest_lifetime(expiry?), retention?);
         check_retention(environment, kept, lifetime.max(held.as_ref()?.max_age));
         let settings = environment.agreed_settings(&dialects, keyring.as_ref()?.names());
+        let keys = HeaderKeys::new(keyring.as_ref()?.header_keys());
         let delays = DelayQueues::new(dialects.waits());
         let (url, credentials) = database?;
         Some(Self {
-            broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare dispatcher"),
+            broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare dispatcher").with_keys(keys),
             store: StoreSettings { url, credentials, connections: connections?, keyring: keyring? },
             outbound: outbound?,
             dialects,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use axum::http::HeaderName;
-use fanfare_broker::BrokerSettings;
+use fanfare_broker::{BrokerSettings, HeaderKeys};
 use fanfare_console::{ProviderSignIn, ProxySignIn, is_private};
 use fanfare_domain::{access::Rule, delivery::delay::DelayQueues, dialect::Dialects};
 use fanfare_outbound as outbound;
@@ -195,6 +195,7 @@ impl Configuration {
         let telemetry = TelemetrySettings::read(environment);
         let dialects = dialects?;
         let settings = environment.agreed_settings(&dialects, keyring.as_ref()?.names());
+        let keys = HeaderKeys::new(keyring.as_ref()?.header_keys());
         let delays = DelayQueues::new(dialects.waits());
         let (url, credentials) = database?;
         Some(Self {
@@ -205,7 +206,7 @@ impl Configuration {
             max_webhooks: max_webhooks?,
             trusted_proxies: trusted_proxies?,
             console: console?,
-            broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare ingest"),
+            broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare ingest").with_keys(keys),
             store: StoreSettings { url, credentials, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,
             outbound: outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy, ..outbound::Settings::default() },

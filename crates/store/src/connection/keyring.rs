@@ -7,6 +7,8 @@ use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 
 const NONCE_LENGTH: usize = 24;
 
@@ -16,7 +18,18 @@ const NONCE_LENGTH: usize = 24;
 /// beside the ciphertext. The row's identity is the associated data: a ciphertext moved to another row cannot be
 /// decrypted there.
 #[derive(Clone)]
-pub struct Keyring(Vec<(String, XChaCha20Poly1305)>);
+pub struct Keyring(Vec<Key>);
+
+#[derive(Clone)]
+struct Key {
+    name: String,
+    cipher: XChaCha20Poly1305,
+    /// Derived key for the signatures of message headers.
+    of_headers: [u8; 32],
+}
+
+/// Purpose of [`Key::of_headers`]: the text that the key signs.
+const OF_HEADERS: &[u8] = b"fanfare message headers";
 
 /// Errors of a keyring, and of decryption.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,10 +67,10 @@ impl FromStr for Keyring {
             let (name, key) = entry.trim().split_once(':').ok_or(KeyringError::Malformed)?;
             let key = STANDARD.decode(key).map_err(|_| KeyringError::Malformed)?;
             let cipher = XChaCha20Poly1305::new_from_slice(&key).map_err(|_| KeyringError::Malformed)?;
-            if name.is_empty() || keys.iter().any(|(other, _)| other == name) {
+            if name.is_empty() || keys.iter().any(|other: &Key| other.name == name) {
                 return Err(KeyringError::Malformed);
             }
-            keys.push((name.to_owned(), cipher));
+            keys.push(Key { name: name.to_owned(), cipher, of_headers: derived(&key, OF_HEADERS) });
         }
         Ok(Self(keys))
     }
@@ -71,15 +84,20 @@ impl Keyring {
 
     /// Names of the keys, the current key first.
     pub fn names(&self) -> Vec<&str> {
-        self.0.iter().map(|(name, _)| name.as_str()).collect()
+        self.0.iter().map(|key| key.name.as_str()).collect()
+    }
+
+    /// Keys for the signatures of message headers, in the same order.
+    pub fn header_keys(&self) -> Vec<[u8; 32]> {
+        self.0.iter().map(|key| key.of_headers).collect()
     }
 
     pub(crate) fn current(&self) -> Result<&str, KeyringError> {
-        self.0.first().map(|(name, _)| name.as_str()).ok_or(KeyringError::Empty)
+        self.0.first().map(|key| key.name.as_str()).ok_or(KeyringError::Empty)
     }
 
     pub(crate) fn seal(&self, plain: &[u8], identity: &[u8]) -> Result<Sealed, KeyringError> {
-        let (name, cipher) = self.0.first().ok_or(KeyringError::Empty)?;
+        let Key { name, cipher, .. } = self.0.first().ok_or(KeyringError::Empty)?;
         let nonce: [u8; NONCE_LENGTH] = rand::random();
         let payload = Payload { msg: plain, aad: identity };
         let encrypted = cipher
@@ -89,10 +107,10 @@ impl Keyring {
     }
 
     pub(crate) fn open(&self, key_name: &str, ciphertext: &[u8], identity: &[u8]) -> Result<Vec<u8>, KeyringError> {
-        let (_, cipher) = self
+        let Key { cipher, .. } = self
             .0
             .iter()
-            .find(|(name, _)| name == key_name)
+            .find(|key| key.name == key_name)
             .ok_or_else(|| KeyringError::UnknownKey(key_name.to_owned()))?;
         let wrong = || KeyringError::WrongKey(key_name.to_owned());
         let (nonce, encrypted) = ciphertext.split_first_chunk::<NONCE_LENGTH>().ok_or_else(wrong)?;
@@ -101,9 +119,16 @@ impl Keyring {
     }
 }
 
+/// A key for another purpose, by HMAC-SHA256: the key itself only encrypts.
+fn derived(key: &[u8], purpose: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(purpose);
+    mac.finalize().into_bytes().into()
+}
+
 impl fmt::Debug for Keyring {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = self.0.iter().map(|key| key.name.as_str()).collect();
         write!(formatter, "Keyring({})", names.join(", "))
     }
 }
