@@ -138,7 +138,8 @@ impl Receiver {
         self.address
     }
 
-    /// Has all further URLs name this host instead of the address.
+    /// Has all further URLs name this host instead of the address. Each answer then ends its connection, so that each
+    /// request needs a look-up.
     ///
     /// # Panics
     /// If the receiver has a name.
@@ -189,7 +190,8 @@ impl Receiver {
         let _ = stream.set_nodelay(true);
         let service = service_fn(|request| self.clone().answer(request));
         // A behaviour that closes the connection yields an error here.
-        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        let keeps_alive = self.host.get().is_none();
+        let _ = http1::Builder::new().keep_alive(keeps_alive).serve_connection(TokioIo::new(stream), service).await;
     }
 
     async fn answer(

@@ -18,6 +18,9 @@ use crate::{Incoming, Topology};
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
+/// Reason of a message whose body is too long for an event.
+pub(crate) const TOO_LARGE: &str = "body_too_large";
+
 const ACCEPTED: &str = "fanfare-accepted";
 
 /// A message to be published.
@@ -123,9 +126,9 @@ pub fn decode_event(incoming: &Incoming, max_bytes: usize, now: Timestamp) -> Re
         Unreadable::new("missing_message_id", "the property message_id is missing; give each event a unique id")
     })?;
     let key = check_key("message_id", key)?;
-    if incoming.body.len() > max_bytes {
-        let message = format!("the body has {} bytes; {max_bytes} are allowed", incoming.body.len());
-        return Err(Unreadable::new("body_too_large", message));
+    if incoming.size > max_bytes {
+        let message = format!("the body has {} bytes; {max_bytes} are allowed", incoming.size);
+        return Err(Unreadable::new(TOO_LARGE, message));
     }
     let fields = EventFields::parse(&incoming.body)?;
     if fields.event_type.is_some_and(|given| given != event_type) {

@@ -7,7 +7,7 @@ use fanfare_credentials::Credentials;
 use fanfare_domain::delivery::delay::DelayQueues;
 use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
 
-use crate::{BrokerUrls, HeaderKeys, Prefix, Topology, nodes::Node, utf8::open};
+use crate::{BrokerUrls, HeaderKeys, Prefix, Topology, nodes::Node, wire::open};
 
 /// Longest wait for a node's answer at each step; then the next node is tried. All steps together may take longer:
 /// otherwise a busy broker that answers each step late would be left before the last step, each time anew.
@@ -28,6 +28,8 @@ pub struct BrokerSettings {
     /// Declared at every connection.
     topology: Topology,
     keys: HeaderKeys,
+    /// Longest body that a consumer gets whole, in bytes.
+    max_body: usize,
     name: String,
 }
 
@@ -41,12 +43,17 @@ impl BrokerSettings {
         name: &str,
     ) -> Self {
         let topology = Topology::new(prefix, delays);
-        Self { urls, credentials, topology, keys: HeaderKeys::default(), name: name.to_owned() }
+        Self { urls, credentials, topology, keys: HeaderKeys::default(), max_body: usize::MAX, name: name.to_owned() }
     }
 
     /// The same settings with keys for Fanfare's own headers.
     pub fn with_keys(self, keys: HeaderKeys) -> Self {
         Self { keys, ..self }
+    }
+
+    /// The same settings with a limit on the bodies of consumed messages, in bytes. A longer body is cut.
+    pub fn with_max_body(self, max_body: usize) -> Self {
+        Self { max_body, ..self }
     }
 
     pub(crate) fn keys(&self) -> &HeaderKeys {
@@ -119,7 +126,7 @@ impl BrokerSettings {
         url.query.heartbeat = Some(url.query.heartbeat.unwrap_or(HEARTBEAT));
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
-        let connection = answered(open(node, url, properties)).await?;
+        let connection = answered(open(node, url, properties, self.max_body)).await?;
         if let Some(topology) = declare {
             let channel = answered(connection.create_channel()).await?;
             topology.declare(&channel).await?;

@@ -22,8 +22,8 @@ use crate::{
     BrokerSettings,
     acks::Acks,
     connection::backoff,
-    utf8::sanitized_part,
     watchdog::{Flow, Place, watch_connection, watch_consumer},
+    wire::{sanitized_part, uncut},
 };
 
 /// Longest wait for the channels. lapin may never answer if the connection fails meanwhile.
@@ -34,8 +34,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A message from the broker. The broker delivers the message again unless the message is acked.
 pub struct Incoming {
-    /// Message body.
+    /// Message body: the whole body, or the first 64 KiB of a body that is too long for an event.
     pub body: Vec<u8>,
+    /// Bytes of the whole body.
+    pub size: usize,
     /// Exchange of the publish, or of the dead-lettering.
     pub(crate) exchange: String,
     /// Routing key.
@@ -53,9 +55,10 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) fn new(delivery: Delivery, acks: Arc<Acks>, place: Place) -> Self {
+    pub(crate) fn new(mut delivery: Delivery, acks: Arc<Acks>, place: Place) -> Self {
         acks.begin(delivery.delivery_tag);
         Self {
+            size: uncut(&mut delivery.data),
             tag: delivery.delivery_tag,
             acks,
             _place: place,
@@ -74,6 +77,11 @@ impl Incoming {
         let (topology, id) = (settings.topology(), self.message_id.as_deref());
         settings.keys().believe(topology, &self.exchange, &mut self.headers, id);
         self
+    }
+
+    /// True if the body is only the beginning of the message's body.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.size > self.body.len()
     }
 
     /// Creates a message without a broker that expects an ack, for tests of decoders.

@@ -16,8 +16,8 @@ mod own_headers;
 mod parked;
 mod publisher;
 mod topology;
-mod utf8;
 mod watchdog;
+mod wire;
 
 pub use codec::{Message, Unreadable, decode_event, decode_retry, encode_event, encode_published, encode_retry};
 pub use connection::BrokerSettings;
@@ -29,4 +29,4 @@ pub use own_headers::HeaderKeys;
 pub use parked::{DELIVERY_LIMIT, Parked, PutBack, decode_parked, encode_parked, encode_put_back, encode_rerouted};
 pub use publisher::{PublishError, Publisher, PublisherState};
 pub use topology::{InvalidPrefix, Prefix, Topology};
-pub use utf8::sanitized;
+pub use wire::sanitized;

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::{
     Incoming, Message, Topology, Unreadable,
-    codec::text,
+    codec::{TOO_LARGE, text},
     own_headers::SIGNATURE,
     topology::{DUE, PARKED},
-    utf8::{is_sanitized, not_utf8, sanitize},
+    wire::{is_sanitized, not_utf8, sanitize},
 };
 
 const PARKED_REASON: &str = "fanfare-reason";
@@ -21,11 +21,12 @@ const PARKED_ROUTING_KEY: &str = "fanfare-routing-key";
 const PARKED_ORIGIN: &str = "fanfare-origin";
 const REROUTED: &str = "fanfare-rerouted";
 const PUT_BACK: &str = "fanfare-put-back";
+const PARKED_SIZE: &str = "fanfare-size";
 pub(crate) const DEATHS: &str = "x-death";
 
 /// Fanfare's own headers.
-const OURS: [&str; 7] =
-    [PARKED_REASON, PARKED_MESSAGE, PARKED_ROUTING_KEY, PARKED_ORIGIN, PUT_BACK, REROUTED, SIGNATURE];
+const OURS: [&str; 8] =
+    [PARKED_REASON, PARKED_MESSAGE, PARKED_ROUTING_KEY, PARKED_ORIGIN, PARKED_SIZE, PUT_BACK, REROUTED, SIGNATURE];
 
 /// Reason of messages that repeatedly lost their consumers.
 pub const DELIVERY_LIMIT: &str = "delivery_limit";
@@ -36,7 +37,7 @@ const MAX_SHORT_STRING: usize = 255;
 /// Maximum size of headers copied to a republished message, in bytes.
 const MAX_COPIED_HEADERS: usize = 16 * 1024;
 
-/// Encodes an unreadable message for the parked queue, unchanged, with the reason.
+/// Encodes an unreadable message for the parked queue, unchanged, with the reason and the size of the body.
 pub fn encode_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) -> Message {
     let mut headers = copied_headers(incoming);
     let reason = [
@@ -44,6 +45,7 @@ pub fn encode_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unre
         (PARKED_MESSAGE, unreadable.message.clone()),
         (PARKED_ROUTING_KEY, incoming.routing_key.clone()),
         (PARKED_ORIGIN, origin(topology, incoming).as_str().to_owned()),
+        (PARKED_SIZE, incoming.size.to_string()),
     ];
     for (name, value) in reason {
         headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
@@ -66,6 +68,8 @@ pub enum Parked {
         routing_key: Option<String>,
         /// Source of the message.
         origin: Option<Origin>,
+        /// Bytes of the whole body.
+        size: usize,
     },
 }
 
@@ -82,14 +86,17 @@ pub struct PutBack<'a> {
     pub message_id: Option<&'a str>,
     /// Kept headers as a JSON object. Values that are not texts are left out.
     pub headers: &'a str,
-    /// Message body.
+    /// Kept bytes of the body.
     pub body: &'a [u8],
+    /// Bytes of the whole body.
+    pub size: usize,
 }
 
 /// Encodes an edited parked message for the source exchange. Headers whose names are not UTF-8 are left out.
 ///
 /// # Errors
-/// If the routing key or the `message_id` is not UTF-8 and is not edited: the event would get another key.
+/// If the routing key or the `message_id` is not UTF-8 and is not edited: the event would get another key. If only the
+/// beginning of the body was kept, and the body is not edited.
 pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit) -> Result<Message, Unreadable> {
     let kept: serde_json::Map<String, Value> = serde_json::from_str(put_back.headers).unwrap_or_default();
     let mut headers = FieldTable::default();
@@ -111,6 +118,10 @@ pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit)
     if message_id.is_some_and(is_sanitized) {
         return Err(not_utf8("the property message_id"));
     }
+    if edit.body.is_none() && put_back.size > put_back.body.len() {
+        let (kept, size) = (put_back.body.len(), put_back.size);
+        return Err(Unreadable::new(TOO_LARGE, format!("only the first {kept} of the body's {size} bytes are kept")));
+    }
     Ok(Message {
         exchange,
         routing_key,
@@ -126,12 +137,14 @@ pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
         let message = incoming.header(PARKED_MESSAGE).unwrap_or_default();
         let routing_key = incoming.header(PARKED_ROUTING_KEY);
         let origin = incoming.header(PARKED_ORIGIN).and_then(|origin| Origin::parse(&origin));
-        return Parked::Keep { reason, message, routing_key, origin };
+        let size = incoming.header(PARKED_SIZE).and_then(|size| size.parse().ok()).unwrap_or(incoming.size);
+        return Parked::Keep { reason, message, routing_key, origin, size };
     }
+    let size = incoming.size;
     let died = death(topology, &incoming.headers);
     if let Err(Unreadable { reason, message }) = check_died(incoming, died.as_ref()) {
         let (origin, routing_key) = died.unzip();
-        return Parked::Keep { reason: reason.to_owned(), message, routing_key, origin };
+        return Parked::Keep { reason: reason.to_owned(), message, routing_key, origin, size };
     }
     match died {
         Some((origin, routing_key)) if !incoming.is_quarantined() => {
@@ -146,18 +159,29 @@ pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
                 message: "each process that handled this message died or lost its connection with it".to_owned(),
                 routing_key,
                 origin,
+                size,
             }
         }
     }
 }
 
-/// Refuses a message that would be put back under a key of other bytes.
+/// Refuses a message that would be put back under a key of other bytes, or with a part of its body.
 fn check_died(incoming: &Incoming, died: Option<&(Origin, String)>) -> Result<(), Unreadable> {
     incoming.check_utf8()?;
+    check_whole(incoming)?;
     match died {
         Some((_, routing_key)) if is_sanitized(routing_key) => Err(not_utf8("the routing key")),
         _ => Ok(()),
     }
+}
+
+/// Refuses a message with a body that was cut.
+fn check_whole(incoming: &Incoming) -> Result<(), Unreadable> {
+    if incoming.is_cut() {
+        let message = format!("the body has {} bytes, more than an event may have", incoming.size);
+        return Err(Unreadable::new(TOO_LARGE, message));
+    }
+    Ok(())
 }
 
 /// Exchange and routing key that lead back to the source.
@@ -220,11 +244,11 @@ fn death(topology: &Topology, headers: &FieldTable) -> Option<(Origin, String)> 
 }
 
 /// Encodes an unrouted message for the original destination, now that the topology is restored. The headers are kept,
-/// so that a message that was put back stays alone. A message that is not UTF-8 is parked instead.
+/// so that a message that was put back stays alone. A message that is not UTF-8, or too long, is parked instead.
 pub fn encode_rerouted(topology: &Topology, incoming: &Incoming) -> Message {
     let origin = origin(topology, incoming);
     let is_parked = origin == Origin::Deliveries && incoming.routing_key == PARKED;
-    if !is_parked && let Err(unreadable) = incoming.check_utf8() {
+    if !is_parked && let Err(unreadable) = incoming.check_utf8().and_then(|()| check_whole(incoming)) {
         return encode_parked(topology, incoming, &unreadable);
     }
     let way = match origin {

@@ -65,7 +65,13 @@ impl DoctorSettings {
             credentials,
             store: StoreSettings { url, credentials: of_database, connections: 2, keyring: Keyring::empty() },
             max_event_bytes: max_event_bytes?,
-            outbound: outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy, ..outbound::Settings::default() },
+            outbound: outbound::Settings {
+                policy: policy?,
+                extra_roots,
+                name_servers: name_servers?,
+                proxy,
+                ..outbound::Settings::default()
+            },
             archive,
         })
     }

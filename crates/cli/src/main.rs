@@ -145,7 +145,9 @@ impl Configuration {
     fn read(environment: &mut Environment, command: &Command) -> Option<Self> {
         let database = environment.database();
         let keyring = match command {
-            Command::Endpoint(_) | Command::Reencrypt | Command::Parked(ParkedCommand::PutBack { .. }) => environment.secret_keys(),
+            Command::Endpoint(_) | Command::Reencrypt | Command::Parked(ParkedCommand::PutBack { .. }) => {
+                environment.secret_keys()
+            }
             _ => Some(Keyring::empty()),
         };
         let keyring: Option<Keyring> = keyring;

@@ -144,6 +144,7 @@ async fn put_back(store: &Store, broker: BrokerSettings, choice: &Choice, edit: 
             message_id: row.message_id.as_deref(),
             headers: &headers,
             body: &body,
+            size: usize::try_from(row.bytes).unwrap_or_default(),
         };
         let message = encode_put_back(&topology, &put_back, edit)
             .with_context(|| format!("{id} stays parked: give another --routing-key or --message-id"))?;

@@ -30,6 +30,7 @@ pub(crate) struct Configuration {
     pub(crate) audit_retention: Duration,
     pub(crate) archive: Option<ArchiveUrl>,
     pub(crate) held: HeldLimits,
+    pub(crate) parked: ParkedLimits,
     pub(crate) mails: Mails,
     pub(crate) takeover_after: Duration,
     /// Digests of the settings on which all processes must agree, as a JSON object.
@@ -69,6 +70,14 @@ pub(crate) struct Limits {
     pub(crate) event_bytes: usize,
 }
 
+/// Bounds on the parked messages whose publishers are at fault.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ParkedLimits {
+    pub(crate) messages: usize,
+    /// Bytes of kept bodies.
+    pub(crate) bytes: usize,
+}
+
 impl Configuration {
     pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
         let broker = environment.broker();
@@ -85,6 +94,7 @@ impl Configuration {
         let audit_retention = environment.duration_of_at_least("FANFARE_AUDIT_RETENTION", "400d", AUDIT_KEPT, meaning);
         let archive = environment.archive();
         let held = held(environment);
+        let parked = parked_limits(environment);
         let mails = mails(environment);
         let meaning = "time for which the database must have answered without a break before the process takes over \
                        leases and backlogs; after an outage, processes with unrecorded outcomes write first";
@@ -100,12 +110,15 @@ impl Configuration {
         let delays = DelayQueues::new(dialects.waits());
         let (url, credentials) = database?;
         Some(Self {
-            broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare dispatcher").with_keys(keys),
+            broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare dispatcher")
+                .with_keys(keys)
+                .with_max_body(limits?.event_bytes),
             store: StoreSettings { url, credentials, connections: connections?, keyring: keyring? },
             outbound: outbound?,
             dialects,
             expiry: expiry?,
             limits: limits?,
+            parked: parked?,
             retention: retention?,
             audit_retention: audit_retention?,
             archive,
@@ -179,11 +192,26 @@ fn mails(environment: &mut Environment) -> Option<Mails> {
     Some(Mails { server: server.zip(from), interval: interval? })
 }
 
+fn parked_limits(environment: &mut Environment) -> Option<ParkedLimits> {
+    let meaning = "maximum of parked messages; the oldest are deleted first. Messages whose publisher is not at fault \
+                   (`delivery_limit`, `application_unreadable`) are kept, and do not count";
+    let messages = environment.number("FANFARE_MAX_PARKED", "100000", 1..=10_000_000, meaning);
+    let meaning = "maximum MiB of parked messages' bodies; the oldest are deleted first";
+    let mebibytes = environment.number("FANFARE_MAX_PARKED_MIB", "1024", 1..=1_048_576, meaning);
+    Some(ParkedLimits { messages: messages?, bytes: mebibytes? * 1024 * 1024 })
+}
+
 fn outbound_settings(environment: &mut Environment) -> Option<outbound::Settings> {
     let policy = environment.url_policy();
     let extra_roots = environment.extra_roots();
     let name_servers = environment.name_servers();
     let proxy = environment.egress_proxy();
     let proxy = proxy.map(|((address, url), gives_names)| outbound::Proxy { address, url, gives_names });
-    Some(outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy, ..outbound::Settings::default() })
+    Some(outbound::Settings {
+        policy: policy?,
+        extra_roots,
+        name_servers: name_servers?,
+        proxy,
+        ..outbound::Settings::default()
+    })
 }

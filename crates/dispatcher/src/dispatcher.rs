@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     backlog::{self, Drain},
-    configuration::{Configuration, HeldLimits, Limits},
+    configuration::{Configuration, HeldLimits, Limits, ParkedLimits},
     context::{Context, Parts},
     database::Database,
     egress::Egress,
@@ -55,6 +55,7 @@ pub(crate) struct Dispatcher {
     audit_retention: Duration,
     archive: Option<Archive>,
     held: HeldLimits,
+    parked: ParkedLimits,
     mails: jobs::FailureMails,
     takeover_after: Duration,
     settings: String,
@@ -93,6 +94,7 @@ impl Dispatcher {
             dialects: configuration.dialects,
             expiry: configuration.expiry,
             held: configuration.held,
+            parked: configuration.parked,
             limits,
             broker: configuration.broker,
             retention: configuration.retention,
@@ -130,7 +132,8 @@ impl Dispatcher {
         let loading = stop.run_until_cancelled(self.load(end.clone())).await;
         let Some(directory) = loading.transpose()? else { return Ok(()) };
         let (wake, wakes) = mpsc::unbounded_channel();
-        let context = self.context(directory, publisher, Lanes::new(self.limits.lane, self.limits.places, egress, wake), shared);
+        let context =
+            self.context(directory, publisher, Lanes::new(self.limits.lane, self.limits.places, egress, wake), shared);
         self.database.mark_loaded();
         let sight = jobs::Sight::new(self.takeover_after);
         let running = Running { context: Arc::clone(&context), wakes, sight, stop: stop.clone() };
@@ -199,13 +202,7 @@ impl Dispatcher {
         }
     }
 
-    fn context(
-        &self,
-        directory: Directory,
-        publisher: Publisher,
-        lanes: Lanes,
-        report: SharedReport,
-    ) -> Arc<Context> {
+    fn context(&self, directory: Directory, publisher: Publisher, lanes: Lanes, report: SharedReport) -> Arc<Context> {
         Context::new(Parts {
             database: self.database.clone(),
             directory,
@@ -308,6 +305,7 @@ impl Dispatcher {
         if let Some(archive) = self.archive.clone() {
             background.spawn(jobs::ArchiveDays { archive, database: database(), archived }.run(stop.clone()));
         }
+        background.spawn(jobs::trim_parked(database(), self.parked, stop.clone()));
         background.spawn(self.mails.clone().run(stop.clone()));
         background.close();
     }

@@ -84,7 +84,10 @@ impl Passed {
         if has_shut {
             fault.send_replace(Some(error.to_owned()));
             metrics::gauge!(metric::EGRESS_AVAILABLE).set(0.0);
-            tracing::error!(error, "no connections can be made, for a reason of ours: deliveries wait, and use up no attempt");
+            tracing::error!(
+                error,
+                "no connections can be made, for a reason of ours: deliveries wait, and use up no attempt"
+            );
         }
     }
 

@@ -3,6 +3,7 @@
 use fanfare_service::{Labels, Metric, MetricKind};
 
 pub(crate) const EVENTS: &str = "fanfare_events_total";
+pub(crate) const PARKED_DELETED: &str = "fanfare_parked_deleted_total";
 pub(crate) const EGRESS_AVAILABLE: &str = "fanfare_egress_available";
 pub(crate) const ATTEMPTS: &str = "fanfare_attempts_total";
 pub(crate) const ATTEMPT_SECONDS: &str = "fanfare_attempt_seconds";
@@ -127,7 +128,13 @@ const PARK_REASONS: [&str; 24] = [
     "invalid_retry",
 ];
 
-pub(crate) const ALL: [Metric; 44] = [
+pub(crate) const ALL: [Metric; 45] = [
+    Metric {
+        name: PARKED_DELETED,
+        kind: MetricKind::Counter,
+        labels: Labels::None,
+        meaning: "parked messages deleted, the oldest first, beyond `FANFARE_MAX_PARKED` or `FANFARE_MAX_PARKED_MIB`",
+    },
     Metric {
         name: EGRESS_AVAILABLE,
         kind: MetricKind::Gauge,

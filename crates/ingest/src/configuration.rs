@@ -167,12 +167,7 @@ impl Configuration {
         let max_connections = environment.number("FANFARE_MAX_CONNECTIONS", "4096", 1..=1_000_000, meaning);
         let meaning = "proxies (CIDR) in front of the API; only these are trusted with `X-Forwarded-For`";
         let trusted_proxies = environment.list::<IpNet>("FANFARE_TRUSTED_PROXIES", meaning);
-        let meaning = "maximum of events per second that an application without its own limit may publish over HTTP \
-                       at each ingest; the burst is one second's events, and at least 1000; `0` for no limit";
-        let publish_rate = environment.number("FANFARE_PUBLISH_RATE", "5000", 0..=1_000_000, meaning);
-        let meaning = "maximum of requests per second to the management API by an application, or by an admin key, at \
-                       each ingest; `0` for no limit";
-        let api_rate = environment.number("FANFARE_API_RATE", "100", 0..=1_000_000, meaning);
+        let rates = rates(environment);
         let meaning = "maximum number of webhooks of an application";
         let max_webhooks = environment.number("FANFARE_MAX_WEBHOOKS", "1000", 1..=1_000_000, meaning);
         let broker = environment.broker();
@@ -198,18 +193,25 @@ impl Configuration {
         let keys = HeaderKeys::new(keyring.as_ref()?.header_keys());
         let delays = DelayQueues::new(dialects.waits());
         let (url, credentials) = database?;
+        let [publish_rate, api_rate] = rates?;
         Some(Self {
             address: address?,
             max_connections: max_connections?,
-            publish_rate: u32::try_from(publish_rate?).ok()?,
-            api_rate: u32::try_from(api_rate?).ok()?,
+            publish_rate,
+            api_rate,
             max_webhooks: max_webhooks?,
             trusted_proxies: trusted_proxies?,
             console: console?,
             broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare ingest").with_keys(keys),
             store: StoreSettings { url, credentials, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,
-            outbound: outbound::Settings { policy: policy?, extra_roots, name_servers: name_servers?, proxy, ..outbound::Settings::default() },
+            outbound: outbound::Settings {
+                policy: policy?,
+                extra_roots,
+                name_servers: name_servers?,
+                proxy,
+                ..outbound::Settings::default()
+            },
             dialects,
             settings,
             expiry: expiry?,
@@ -219,4 +221,15 @@ impl Configuration {
             telemetry: telemetry?,
         })
     }
+}
+
+/// Events per second of an application, and requests per second of a caller of the management API.
+fn rates(environment: &mut Environment) -> Option<[u32; 2]> {
+    let meaning = "maximum of events per second that an application without its own limit may publish over HTTP at \
+                   each ingest; the burst is one second's events, and at least 1000; `0` for no limit";
+    let publish_rate = environment.number("FANFARE_PUBLISH_RATE", "5000", 0..=1_000_000, meaning);
+    let meaning = "maximum of requests per second to the management API by an application, or by an admin key, at \
+                   each ingest; `0` for no limit";
+    let api_rate = environment.number("FANFARE_API_RATE", "100", 0..=1_000_000, meaning);
+    Some([u32::try_from(publish_rate?).ok()?, u32::try_from(api_rate?).ok()?])
 }

@@ -28,8 +28,8 @@ mod timings;
 mod tls;
 
 pub use client::{Client, Exchange, MAX_IDLE, MAX_RESPONSE_BODY, Probe, Request, Settings, attempt_headers};
-pub use failure::EgressUnavailable;
 pub use egress::{InvalidProxy, Proxy, ProxyAddress};
+pub use failure::EgressUnavailable;
 pub use names::{InvalidNameServer, NameServer};
 pub use timings::Timings;
 pub use tls::SetupError;

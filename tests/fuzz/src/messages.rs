@@ -93,11 +93,11 @@ pub(crate) fn retry(bytes: &[u8]) {
 fn is_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) {
     let parked = encode_parked(topology, incoming, unreadable).detached();
     assert_eq!(parked.body, incoming.body);
-    let Parked::Keep { reason, message, routing_key, origin } = decode_parked(topology, &parked) else {
+    let Parked::Keep { reason, message, routing_key, origin, size } = decode_parked(topology, &parked) else {
         panic!("a newly parked message is put back");
     };
     assert_eq!((reason.as_str(), message.as_str()), (unreadable.reason, unreadable.message.as_str()));
-    assert_eq!(routing_key.as_ref(), Some(&incoming.routing_key));
+    assert_eq!((routing_key.as_ref(), size), (Some(&incoming.routing_key), incoming.body.len()));
     let origin = origin.expect("an origin");
     let headers = parked.headers_as_json();
     assert!(serde_json::from_str::<Map<String, Value>>(&headers).is_ok(), "{headers}");
@@ -108,6 +108,7 @@ fn is_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) 
         message_id: parked.message_id.as_deref(),
         headers: &headers,
         body: &parked.body,
+        size,
     };
     let Ok(back) = encode_put_back(topology, &put_back, &Edit::default()) else {
         assert_eq!(reason, "not_utf8");
@@ -155,6 +156,7 @@ pub(crate) fn put_back(bytes: &[u8]) {
         message_id: None,
         headers,
         body: b"{\"data\":1}",
+        size: 10,
     };
     let back = encode_put_back(&topology, &put_back, &edit).expect("an edit that is sound").detached();
     // Each part is readable, although the parts together may be no event.

@@ -48,13 +48,13 @@ impl EgressProxy {
         format!("http://{}", self.address)
     }
 
-    /// Orders the answers from now on. Ends all tunnels, unless the proxy makes tunnels.
+    /// Orders the answers from now on. Open tunnels stay: a request in a tunnel that ends may have reached the receiver.
     pub fn serve(&self, serves: Serves) {
         self.serves.send_replace(serves);
     }
 }
 
-async fn accept(listener: TcpListener, mut serves: watch::Receiver<Serves>) {
+async fn accept(listener: TcpListener, serves: watch::Receiver<Serves>) {
     let mut tunnels = JoinSet::new();
     loop {
         tokio::select! {
@@ -62,14 +62,6 @@ async fn accept(listener: TcpListener, mut serves: watch::Receiver<Serves>) {
                 if let Ok((client, _)) = accepted {
                     let answers = *serves.borrow();
                     tunnels.spawn(serve(client, answers));
-                }
-            }
-            changed = serves.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                if *serves.borrow_and_update() != Serves::Tunnels {
-                    tunnels.abort_all();
                 }
             }
             _ = tunnels.join_next(), if !tunnels.is_empty() => {}

@@ -77,7 +77,13 @@ fn answer(question: &[u8], answers: Answers) -> Option<Vec<u8>> {
         Answers::Nothing => return None,
     };
     let exists = name.strip_suffix(ZONE).is_some_and(|host| !host.contains('.'));
-    let code = if fails { 2 } else if exists { 0 } else { 3 };
+    let code = if fails {
+        2
+    } else if exists {
+        0
+    } else {
+        3
+    };
     let records = u8::from(code == 0 && is_ipv4);
     let mut answer = question[..2].to_vec();
     answer.extend([0x81, 0x80 | code, 0, 1, 0, records, 0, 0, 0, 0]);

@@ -47,7 +47,7 @@ pub struct Parked {
     pub origin: &'static str,
     pub routing_key: Option<String>,
     pub message_id: Option<String>,
-    /// The length of the body, in bytes.
+    /// The length of the whole body, in bytes. Of a body that is too long for an event, the first 64 KiB are kept.
     pub bytes: i32,
 }
 
@@ -165,8 +165,14 @@ pub async fn show(
     Path(parked): Path<String>,
 ) -> Result<Answer<ParkedDetail>, ApiError> {
     let (row, headers, body) = api.store.parked_message(id("id", &parked)?).await?.ok_or_else(no_such_parked)?;
+    let is_cut = usize::try_from(row.bytes).is_ok_and(|bytes| bytes > body.len());
     let (body, body_base64) = match String::from_utf8(body) {
         Ok(text) => (Some(text), None),
+        // The cut may be within a character.
+        Err(error) if is_cut && error.utf8_error().error_len().is_none() => {
+            let text = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            (Some(String::from_utf8_lossy(text).into_owned()), None)
+        }
         Err(error) => (None, Some(BASE64_STANDARD.encode(error.as_bytes()))),
     };
     Ok(Answer::of(ParkedDetail { parked: row.into(), headers: RawValue::from_string(headers).ok(), body, body_base64 }))
@@ -338,6 +344,7 @@ impl ApiState {
             message_id: row.message_id.as_deref(),
             headers: &headers,
             body: &body,
+            size: usize::try_from(row.bytes).unwrap_or_default(),
         };
         let message = encode_put_back(&self.publishing.topology, &put_back, edit);
         let message = message.map_err(|unreadable| invalid_put_back(parked, &unreadable))?;

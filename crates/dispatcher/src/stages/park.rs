@@ -23,7 +23,7 @@ pub(crate) fn park(context: &Arc<Context>, message: Incoming, unreadable: Unread
         reason = unreadable.reason,
         routing_key = message.routing_key,
         message_id = message.message_id,
-        bytes = message.body.len(),
+        bytes = message.size,
         "parking a message: {unreadable}"
     );
     metrics::counter!(metric::PARKED, "reason" => unreadable.reason).increment(1);
@@ -49,7 +49,7 @@ pub(crate) async fn keep(context: Arc<Context>, mut messages: mpsc::Receiver<Inc
                 context.publisher.publish_until_confirmed(&again).await;
                 crash_point("park.returned");
             }
-            Parked::Keep { reason, message: text, routing_key, origin } => {
+            Parked::Keep { reason, message: text, routing_key, origin, size } => {
                 if reason == DELIVERY_LIMIT {
                     metrics::counter!(metric::PARKED, "reason" => DELIVERY_LIMIT).increment(1);
                 }
@@ -62,6 +62,7 @@ pub(crate) async fn keep(context: Arc<Context>, mut messages: mpsc::Receiver<Inc
                     message_id: message.message_id.clone(),
                     headers: message.headers_as_json(),
                     body: message.body.clone(),
+                    bytes: size,
                 };
                 let database = &context.database;
                 let kept = database.retry_until_available("parking a message", || database.store.park(&parked)).await;

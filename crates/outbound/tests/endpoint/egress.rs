@@ -72,7 +72,8 @@ async fn the_proxy_gets_the_address_that_was_vetted() {
     let client = through(&proxy, false, allowing(&["127.0.0.0/8", "::1/128"]));
     let port = receiver.address.port();
     // `localhost` has two addresses; the receiver listens on one, in any order of dialling.
-    let exchange = client.post(request(&format!("http://localhost:{port}/hook"), AMPLE)).await.expect("our egress works");
+    let exchange =
+        client.post(request(&format!("http://localhost:{port}/hook"), AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, status(200), "{:?}", exchange.error);
     assert_eq!(receiver.accepted(), 1);
     let asked = asked.lock().expect("heads").clone();
@@ -111,7 +112,11 @@ async fn a_forbidden_address_is_not_requested_from_the_proxy() {
     let client = through(&proxy, false, Settings::default());
     for host in ["localhost", "127.0.0.1", "[::ffff:7f00:1]"] {
         let url = format!("http://{host}:{}/", receiver.address.port());
-        assert_eq!(client.post(request(&url, AMPLE)).await.expect("our egress works").outcome, Outcome::AddressForbidden, "{host}");
+        assert_eq!(
+            client.post(request(&url, AMPLE)).await.expect("our egress works").outcome,
+            Outcome::AddressForbidden,
+            "{host}"
+        );
     }
     // A proxy that looks up names does not replace the check of the URL itself.
     let client = through(&proxy, true, Settings::default());
@@ -137,10 +142,12 @@ async fn tls_goes_from_end_to_end() {
     let (receiver, roots) = receiver_named("127.0.0.1").await;
     let (proxy, _) = proxy(ESTABLISHED).await;
     let client = trusting_in(&roots, with_proxy(&proxy, false, allowing(&["127.0.0.0/8"]))).expect("client");
-    let exchange = client.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
+    let exchange =
+        client.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, status(200), "{:?}", exchange.error);
     let strangers = through(&proxy, false, allowing(&["127.0.0.0/8"]));
-    let exchange = strangers.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
+    let exchange =
+        strangers.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, Outcome::TlsFailed);
 }
 

@@ -44,7 +44,10 @@ async fn an_allowed_network_permits_only_its_addresses() {
     let receiver = Receiver::answering(OK).await;
     let only = |net: &str| Client::new(&allowing(&[net])).expect("client");
     let url = format!("http://127.1:{}/", receiver.address.port());
-    assert_eq!(only("127.0.0.2/32").post(request(&url, AMPLE)).await.expect("our egress works").outcome, Outcome::AddressForbidden);
+    assert_eq!(
+        only("127.0.0.2/32").post(request(&url, AMPLE)).await.expect("our egress works").outcome,
+        Outcome::AddressForbidden
+    );
     let exchange = only("127.0.0.1/32").post(request(&url, AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome.status(), Some(200));
     assert_eq!(receiver.accepted(), 1);
@@ -56,7 +59,10 @@ async fn only_https_where_the_deployment_wants_it() {
     let client = Client::new(&https_only(allowing(&["127.0.0.0/8"]))).expect("client");
     let exchange = client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, Outcome::NotSendable);
-    assert_eq!(client.post(request("ftp://example.com/", AMPLE)).await.expect("our egress works").outcome, Outcome::NotSendable);
+    assert_eq!(
+        client.post(request("ftp://example.com/", AMPLE)).await.expect("our egress works").outcome,
+        Outcome::NotSendable
+    );
     assert_eq!(receiver.accepted(), 0);
 }
 

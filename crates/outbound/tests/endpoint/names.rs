@@ -235,7 +235,8 @@ async fn name_servers_that_answer_nobody_are_our_fault() {
     let receiver = Receiver::answering(OK).await;
     let server = NameServer::start([("one.example", vec![vec![is("127.0.0.1")]])].into()).await;
     let client = server.client();
-    let send = async |name: &str| client.post(request(&format!("http://{name}:{}/", receiver.address.port()), SHORT)).await;
+    let send =
+        async |name: &str| client.post(request(&format!("http://{name}:{}/", receiver.address.port()), SHORT)).await;
     assert!(send("silent.example").await.is_err(), "nothing was answered before");
     assert_eq!(send("one.example").await.expect("our egress works").outcome, status(200));
     assert_eq!(send("silent.example").await.expect("one.example is answered").outcome, Outcome::TimedOut);

@@ -47,7 +47,8 @@ async fn a_probe_over_http_has_all_steps_except_tls() {
 async fn a_probe_over_https_has_all_steps() {
     let (receiver, roots) = receiver_named("127.0.0.1").await;
     let client = trusting(&roots).expect("client");
-    let probe = client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
+    let probe =
+        client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
     assert_eq!(reached(&probe), ["dns", "connect", "tls", "first_byte"]);
     assert_eq!((probe.exchange.outcome, &probe.exchange.response_body[..]), (status(200), &b"ok"[..]));
 }
@@ -106,13 +107,19 @@ async fn a_forbidden_address_is_not_called() {
     let receiver = Receiver::answering(NO_CONTENT).await;
     let client = Client::new(&Settings::default()).expect("client");
     for host in ["127.0.0.1", "127.1", "localhost", "[::ffff:127.0.0.1]"] {
-        let probe = client.probe(request(&format!("http://{host}:{}/", receiver.address.port()), AMPLE)).await.expect("our egress works");
+        let probe = client
+            .probe(request(&format!("http://{host}:{}/", receiver.address.port()), AMPLE))
+            .await
+            .expect("our egress works");
         assert_eq!(probe.exchange.outcome, Outcome::AddressForbidden, "{host}");
         assert_eq!(reached(&probe), [""; 0], "{host}: refused by the URL alone");
     }
     // The name passes if a loopback address is permitted; each address is then judged.
     let client = Client::new(&allowing(&["::1/128"])).expect("client");
-    let probe = client.probe(request(&format!("http://localhost:{}/", receiver.address.port()), AMPLE)).await.expect("our egress works");
+    let probe = client
+        .probe(request(&format!("http://localhost:{}/", receiver.address.port()), AMPLE))
+        .await
+        .expect("our egress works");
     assert_eq!((probe.exchange.outcome, reached(&probe)), (Outcome::AddressForbidden, vec!["dns"]));
     assert_eq!(receiver.accepted(), 0);
 }
@@ -129,7 +136,8 @@ async fn a_probe_of_a_name_without_an_address_ends_at_the_lookup() {
 async fn a_certificate_that_is_not_trusted_ends_in_tls() {
     let (receiver, _) = receiver_named("127.0.0.1").await;
     let client = reading(None).expect("client");
-    let probe = client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
+    let probe =
+        client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
     assert_eq!(probe.exchange.outcome, Outcome::TlsFailed);
     assert_eq!(reached(&probe), ["dns", "connect"]);
 }
@@ -207,7 +215,8 @@ async fn each_probe_looks_at_the_certificate() {
     let (receiver, roots) = receiver_named("127.0.0.1").await;
     let client = trusting(&roots).expect("client");
     for _ in 0..2 {
-        let probe = client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
+        let probe =
+            client.probe(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
         assert_eq!(probe.exchange.outcome, status(200), "{:?}", probe.exchange.error);
         assert_eq!(reached(&probe), ["dns", "connect", "tls", "first_byte"]);
     }

@@ -85,7 +85,10 @@ async fn a_request_that_was_sent_is_not_repeated_on_another_connection() {
     .await;
     let client = client();
     assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works").outcome, status(204));
-    assert_eq!(client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works").outcome, Outcome::ConnectionClosed);
+    assert_eq!(
+        client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works").outcome,
+        Outcome::ConnectionClosed
+    );
     assert_eq!(requests.recv().await, Some(()));
     assert_eq!(receiver.accepted(), 1);
 }

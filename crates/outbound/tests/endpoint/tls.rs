@@ -77,14 +77,19 @@ pub(crate) fn reading(extra_roots: Option<PathBuf>) -> Result<Client, SetupError
 async fn a_certificate_from_the_extra_roots_is_trusted() {
     let (receiver, roots) = receiver_named("127.0.0.1").await;
     let client = trusting(&roots).expect("client");
-    let exchange = client.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
+    let exchange =
+        client.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
     assert_eq!((exchange.outcome, &exchange.response_body[..]), (status(200), &b"ok"[..]), "{:?}", exchange.error);
 }
 
 #[tokio::test]
 async fn an_unknown_issuer_is_not() {
     let (receiver, _) = receiver_named("127.0.0.1").await;
-    let exchange = reading(None).expect("client").post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
+    let exchange = reading(None)
+        .expect("client")
+        .post(request(&format!("https://{}/", receiver.address), AMPLE))
+        .await
+        .expect("our egress works");
     assert_eq!(exchange.outcome, Outcome::TlsFailed);
     assert_eq!(exchange.error.as_deref(), Some("no TLS session: invalid peer certificate: UnknownIssuer"));
 }
@@ -93,7 +98,8 @@ async fn an_unknown_issuer_is_not() {
 async fn a_certificate_for_another_name_is_refused() {
     let (receiver, roots) = receiver_named("other.example").await;
     let client = trusting(&roots).expect("client");
-    let exchange = client.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
+    let exchange =
+        client.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, Outcome::TlsFailed);
     assert!(exchange.error.is_some_and(|error| error.starts_with("no TLS session: invalid peer certificate")));
 }
@@ -109,7 +115,8 @@ async fn plain_http_on_the_port_is_no_tls() {
     })
     .await;
     let client = reading(None).expect("client");
-    let exchange = client.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
+    let exchange =
+        client.post(request(&format!("https://{}/", receiver.address), AMPLE)).await.expect("our egress works");
     assert_eq!(exchange.outcome, Outcome::TlsFailed, "{:?}", exchange.error);
 }
 

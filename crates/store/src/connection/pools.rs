@@ -5,9 +5,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime, Timeouts,
-};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime, Timeouts};
 use tokio::time::timeout;
 use tokio_postgres::Config;
 

@@ -25,8 +25,10 @@ pub struct ParkedMessage {
     pub message_id: Option<String>,
     /// Kept headers of the message, as a JSON object.
     pub headers: String,
-    /// Bytes of the message.
+    /// Body of the message, or its beginning.
     pub body: Vec<u8>,
+    /// Bytes of the whole body.
+    pub bytes: usize,
 }
 
 /// A parked message in a list, without headers and bytes.
@@ -46,7 +48,7 @@ pub struct ParkedRow {
     pub routing_key: Option<String>,
     /// `message_id` of the message.
     pub message_id: Option<String>,
-    /// Size of the message in bytes.
+    /// Bytes of the whole body, of which the beginning may be kept only.
     pub bytes: i32,
 }
 
@@ -99,12 +101,16 @@ const MAX_WALKED: usize = 20_000;
 /// Groups in an answer.
 const MAX_GROUPS: usize = 100;
 
+/// Reasons of messages that are sound: their consumers died, or no process could read the application.
+const NOT_THEIRS: [&str; 2] = ["delivery_limit", "application_unreadable"];
+
 /// Tolerance for the clock of the process that made an id: ids begin with the process's time, and `parked_at` is the
 /// database's.
 const CLOCKS: Duration = Duration::from_secs(600);
 
 // The routing key tells the origin of a message without `origin`.
-const COLUMNS: &str = "id, parked_at, reason, message, routing_key, message_id, octet_length(body) AS bytes,
+const COLUMNS: &str = "id, parked_at, reason, message, routing_key, message_id,
+                       coalesce(bytes, octet_length(body)) AS bytes,
                        coalesce(origin, CASE WHEN routing_key LIKE '%.%' THEN 'events' ELSE 'deliveries' END) AS origin";
 
 impl Store {
@@ -114,8 +120,9 @@ impl Store {
         let text = |text: &str| text.replace('\0', "\u{fffd}");
         let routing_key = parked.routing_key.as_deref().map(text);
         let message_id = parked.message_id.as_deref().map(text);
-        let statement = "INSERT INTO parked (id, reason, message, routing_key, message_id, headers, body, origin)
-                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
+        let statement =
+            "INSERT INTO parked (id, reason, message, routing_key, message_id, headers, body, bytes, origin)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
         self.connection()
             .await?
             .execute(
@@ -128,6 +135,7 @@ impl Store {
                     &message_id,
                     &text(&parked.headers),
                     &parked.body,
+                    &i32::try_from(parked.bytes).unwrap_or(i32::MAX),
                     &parked.origin.map(Origin::as_str),
                 ],
             )
@@ -188,6 +196,19 @@ impl Store {
         let statement = format!("SELECT {COLUMNS}, headers, body FROM parked WHERE id = $1");
         let row = self.connection().await?.query_opt(&statement, &[&id.0]).await?;
         row.map(|row| Ok((read(&row)?, row.get("headers"), row.get("body")))).transpose()
+    }
+
+    /// Deletes the oldest parked messages beyond `rows` messages, or beyond `bytes` of kept bodies. Returns the number of
+    /// deleted messages. Keeps messages that are not their publisher's fault.
+    pub async fn trim_parked(&self, rows: usize, bytes: usize) -> Result<u64, StoreError> {
+        let statement = "DELETE FROM parked WHERE id IN (
+                             SELECT id FROM (SELECT id, row_number() OVER newer AS rows,
+                                                    sum(octet_length(body)) OVER newer AS bytes
+                                             FROM parked WHERE reason <> ALL ($3)
+                                             WINDOW newer AS (ORDER BY id DESC)) p
+                             WHERE rows > $1 OR bytes > $2)";
+        let parameters: [&(dyn ToSql + Sync); 3] = [&row_count(rows), &row_count(bytes), &NOT_THEIRS.as_slice()];
+        Ok(self.connection().await?.execute(statement, &parameters).await?)
     }
 
     /// Deletes a parked message; false if there is none.

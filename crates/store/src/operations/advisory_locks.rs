@@ -31,6 +31,8 @@ pub enum Job {
     Archive,
     /// Counts attempts and events for charts.
     Rollups,
+    /// Bounds the parked messages.
+    Parked,
 }
 
 impl Job {
@@ -47,6 +49,7 @@ impl Job {
             Self::Census => "census",
             Self::Archive => "archive",
             Self::Rollups => "rollups",
+            Self::Parked => "parked",
         }
     }
 }
@@ -90,6 +93,7 @@ impl Store {
             Job::Census => 8,
             Job::Archive => 9,
             Job::Rollups => 10,
+            Job::Parked => 11,
         };
         let connection = self.lock_connection().await?;
         let statement = "SELECT pg_try_advisory_lock($1, $2::int)";

@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 7] = [
+const MIGRATIONS: [Embedded; 8] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -62,6 +62,11 @@ const MIGRATIONS: [Embedded; 7] = [
                   deliveries by endpoint. Locks: parked and open_deliveries, against writes, while the indexes are \
                   built: about a second for each million of open deliveries.",
         sql: include_str!("../../migrations/V7__search.sql"),
+    },
+    Embedded {
+        name: "V8__parked_sizes",
+        purpose: "A column for the sizes of parked messages. Locks: parked, exclusively, for milliseconds.",
+        sql: include_str!("../../migrations/V8__parked_sizes.sql"),
     },
 ];
 

@@ -211,14 +211,22 @@ impl Fault {
     }
 }
 
-/// The number of broker nodes in the scene of the faults.
-pub(crate) fn nodes(faults: &[Fault]) -> usize {
-    if faults.iter().any(|fault| fault.part == Nodes) { 3 } else { 1 }
+/// The needs of faults. Faults with the same needs can share a scene.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Needs {
+    /// True if the processes begin as processes of the previous release.
+    pub(crate) previous: bool,
+    /// The number of broker nodes.
+    pub(crate) nodes: usize,
+    /// True if requests go through the scene's egress proxy, to a name that the scene's name server knows.
+    pub(crate) egress: bool,
 }
 
-/// True if the processes in the scene of the faults begin as processes of the previous release.
-pub(crate) fn begin_with_previous(faults: &[Fault]) -> bool {
-    faults.iter().any(|fault| fault.part == Release)
+impl Needs {
+    pub(crate) fn of(faults: &[Fault]) -> Self {
+        let has = |part: Part| faults.iter().any(|fault| fault.part == part);
+        Self { previous: has(Release), nodes: if has(Nodes) { 3 } else { 1 }, egress: has(Egress) }
+    }
 }
 
 /// The sum of the permitted losses of all faults.

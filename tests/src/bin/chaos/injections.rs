@@ -58,8 +58,8 @@ impl Scene {
             (Act::Silence, part) => self.ways(part).iter().for_each(Proxy::silence),
             (Act::Delay, part) => self.delay(part, Duration::from_millis(draw.random_range(50..400))),
             (Act::Late, part) => self.delay(part, LATE),
-            (Act::Resolve(answers), _) => self.name_server.answer(answers),
-            (Act::Tunnel(serves), _) => self.egress_proxy.serve(serves),
+            (Act::Resolve(answers), _) => self.egress().name_server.answer(answers),
+            (Act::Tunnel(serves), _) => self.egress().proxy.serve(serves),
             (Act::Answer(behaviour), _) => self.answer(behaviour, behaviour),
             (Act::RollForward, _) => self.roll_forward().await,
             (Act::RollBack, _) => self.roll_back().await,
@@ -104,8 +104,8 @@ impl Scene {
                 self.dispatchers.iter().for_each(|dispatcher| dispatcher.read_log(true));
                 self.roll(part).await;
             }
-            (Act::Resolve(_), _) => self.name_server.answer(Answers::All),
-            (Act::Tunnel(_), _) => self.egress_proxy.serve(Serves::Tunnels),
+            (Act::Resolve(_), _) => self.egress().name_server.answer(Answers::All),
+            (Act::Tunnel(_), _) => self.egress().proxy.serve(Serves::Tunnels),
             (Act::Answer(_), _) => self.answer(Behaviour::OK, Behaviour::Answer(200, SLOW)),
             _ => {}
         }

@@ -2,10 +2,7 @@
 
 use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
-use fanfare_tests::{
-    ledger::{Allowed, Ledger, Missing},
-    world::release::Release,
-};
+use fanfare_tests::ledger::{Allowed, Ledger, Missing};
 use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use sha2::{Digest, Sha256};
@@ -13,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     evidence,
-    faults::{self, Fault, Part},
+    faults::{self, Fault, Needs, Part},
     scene::Scene,
     script::{Script, Step},
     table::{Row, Table},
@@ -30,8 +27,7 @@ const NAMED: usize = 8;
 
 /// Sets a scene, plays the script and adds its rows, until a step fails.
 pub(crate) async fn play(script: Script, seed: u64, table: &mut Table) {
-    let release = if script.begins_with_previous { Release::previous() } else { Release::present() };
-    let scene = Scene::set("chaos", script.nodes, script.extent, release).await;
+    let scene = Scene::set("chaos", script.needs, script.extent).await;
     let mut run = Run { scene, injected: Vec::new(), recovered: 0, lines: Vec::new() };
     let mut steps = script.steps.into_iter();
     for step in steps.by_ref() {
@@ -127,7 +123,7 @@ impl Run {
             row.failures
                 .extend(slow.map(|answer| format!("ingest answered {} after {:?}", answer.status(), answer.took)));
         }
-        if faults::nodes(&faults) > 1 {
+        if Needs::of(&faults).nodes > 1 {
             scene.check_answers(again, &answers);
         }
     }

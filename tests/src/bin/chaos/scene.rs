@@ -22,7 +22,7 @@ use fanfare_tests::{
 use futures_util::future::join_all;
 use tokio::{task::block_in_place, time::Instant};
 
-use crate::script::Extent;
+use crate::{faults::Needs, script::Extent};
 
 /// Time from a request to the answer of the slow receiver.
 pub(crate) const SLOW: Duration = Duration::from_millis(200);
@@ -37,6 +37,23 @@ pub(crate) const PROCESSES: usize = 2;
 /// Name of the receiver, which the scene's name server knows.
 const HOST: &str = "chaos.receiver.test";
 
+/// The way of all requests to the receiver.
+pub(crate) struct Egress {
+    pub(crate) name_server: NameServer,
+    pub(crate) proxy: EgressProxy,
+}
+
+impl Egress {
+    async fn start() -> Self {
+        Self { name_server: NameServer::start().await, proxy: EgressProxy::start().await }
+    }
+
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let name_server = self.name_server.address().to_string();
+        vec![("FANFARE_NAME_SERVERS", name_server), ("FANFARE_EGRESS_PROXY", self.proxy.url())]
+    }
+}
+
 const VARIABLES: [(&str, &str); 3] =
     [("FANFARE_BREAKER_AFTER", "20"), ("FANFARE_LANE_BOUND", "8"), ("FANFARE_PLACES", "48")];
 
@@ -50,8 +67,8 @@ pub(crate) struct Scene {
     /// A proxy before each node.
     pub(crate) to_broker: Vec<Proxy>,
     pub(crate) to_database: [Proxy; 1],
-    pub(crate) name_server: NameServer,
-    pub(crate) egress_proxy: EgressProxy,
+    /// The way to the receiver, if the faults need one.
+    pub(crate) egress: Option<Egress>,
     pub(crate) ingests: Vec<Process>,
     pub(crate) dispatchers: Vec<Process>,
     /// Ids of the processes under SIGSTOP.
@@ -70,23 +87,26 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Sets a scene with a broker of `nodes` nodes and the schema of a release, without processes and load.
-    pub(crate) async fn set(name: &str, nodes: usize, extent: Extent, release: Release) -> Self {
+    /// Sets a scene for faults with these needs, without processes and load.
+    pub(crate) async fn set(name: &str, needs: Needs, extent: Extent) -> Self {
         let (brokers, database) = block_in_place(|| {
             thread::scope(|scope| {
-                let brokers = scope.spawn(|| Instance::cluster(name, nodes));
+                let brokers = scope.spawn(|| Instance::cluster(name, needs.nodes));
                 let database = Instance::postgres(name);
                 (brokers.join().expect("a broker"), database)
             })
         });
         let urls: Vec<String> = brokers.iter().map(Instance::url).collect();
         let servers = Servers { amqp_url: urls.join(","), database_url: database.url() };
-        let (name_server, egress_proxy) = (NameServer::start().await, EgressProxy::start().await);
-        let (names, egress) = (name_server.address().to_string(), egress_proxy.url());
-        let egress = [("FANFARE_NAME_SERVERS", names.as_str()), ("FANFARE_EGRESS_PROXY", &egress)];
-        let variables = [&VARIABLES[..], &egress].concat();
+        let egress = if needs.egress { Some(Egress::start().await) } else { None };
+        let through = egress.as_ref().map(Egress::variables).unwrap_or_default();
+        let variables: Vec<_> =
+            VARIABLES.into_iter().chain(through.iter().map(|(name, value)| (*name, &**value))).collect();
+        let release = if needs.previous { Release::previous() } else { Release::present() };
         let mut world = World::of(Setup { release, ..Setup::on(servers, &variables) }).await;
-        world.receiver.use_name(HOST);
+        if needs.egress {
+            world.receiver.use_name(HOST);
+        }
         pack_bomb(&world.receiver).await;
         let subscribers = Subscriber::three(&world, SLOW).await;
         // All processes of a scene go through the proxies; this ingest does not.
@@ -103,8 +123,7 @@ impl Scene {
             accepted: Vec::new(),
             to_broker,
             to_database: [to_database],
-            name_server,
-            egress_proxy,
+            egress,
             ingests: Vec::new(),
             dispatchers: Vec::new(),
             stopped: Vec::new(),
@@ -194,6 +213,10 @@ impl Scene {
     pub(crate) async fn finish(&mut self) {
         self.load().stop();
         self.accepted.append(&mut self.load.take().expect("a load").finish().await);
+    }
+
+    pub(crate) fn egress(&self) -> &Egress {
+        self.egress.as_ref().expect("the faults need the egress")
     }
 
     /// A sentence on attempts that failed for a reason of ours: the receiver has a name, and takes each connection.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::faults::{Fault, begin_with_previous, nodes};
+use crate::faults::{Fault, Needs};
 
 /// Simultaneous faults. A step without faults only reads the ledger.
 pub(crate) struct Step {
@@ -16,8 +16,7 @@ pub(crate) struct Step {
 /// Steps that share a scene.
 pub(crate) struct Script {
     pub(crate) extent: Extent,
-    pub(crate) nodes: usize,
-    pub(crate) begins_with_previous: bool,
+    pub(crate) needs: Needs,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -63,22 +62,20 @@ impl Script {
         let mut times = Times::default();
         let alone = |faults: Vec<Fault>| Self {
             extent: WHOLE,
-            nodes: nodes(&faults),
-            begins_with_previous: begin_with_previous(&faults),
+            needs: Needs::of(&faults),
             steps: vec![Step { reads_ledger: true, ..times.step(&name_of(&faults), faults) }],
         };
         runs.into_iter().map(alone).collect()
     }
 
-    /// A scene for all runs with the same number of nodes; each run is a brief step. A fault of the release has a scene of
+    /// A scene for all runs with the same needs; each run is a brief step. A fault of the release has a scene of
     /// its own. Steps with greater losses come last, behind a closing of the ledger. The strict comparison thereby comes
     /// first.
     pub(crate) fn together(mut runs: Vec<Vec<Fault>>) -> Vec<Self> {
         let loss = |faults: &Vec<Fault>| faults.iter().map(|fault| fault.allowed(BRIEF).missing).max();
-        let scene = |faults: &[Fault]| (begin_with_previous(faults), nodes(faults));
-        runs.sort_by_key(|faults| (scene(faults), loss(faults)));
+        runs.sort_by_key(|faults| (Needs::of(faults), loss(faults)));
         let mut times = Times::default();
-        let scenes = runs.chunk_by(|faults, next| scene(faults) == scene(next) && !begin_with_previous(faults));
+        let scenes = runs.chunk_by(|faults, next| Needs::of(faults) == Needs::of(next) && !Needs::of(faults).previous);
         scenes
             .map(|runs| {
                 let mut steps = Vec::new();
@@ -86,8 +83,7 @@ impl Script {
                     steps.extend(runs.iter().map(|faults| times.step(&name_of(faults), faults.clone())));
                     steps.push(Step { reads_ledger: true, ..times.step("ledger", Vec::new()) });
                 }
-                let (begins_with_previous, nodes) = scene(&runs[0]);
-                Self { extent: BRIEF, nodes, begins_with_previous, steps }
+                Self { extent: BRIEF, needs: Needs::of(&runs[0]), steps }
             })
             .collect()
     }

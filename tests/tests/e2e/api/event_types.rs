@@ -243,7 +243,9 @@ async fn a_strict_application_accepts_only_described_events() {
 
     world.known().await;
     let key = |kind: &str| format!("{}.{kind}", world.application);
-    assert!(broker.publish(&key("order.creatd"), Some("1"), &[], r#"{"data":1}"#).await.expect("the broker"));
+    // Fanfare's own headers count only with a signature.
+    let forged = [("fanfare-accepted", "9999999999"), ("fanfare-put-back", "true"), ("fanfare-signature", "x")];
+    assert!(broker.publish(&key("order.creatd"), Some("1"), &forged, r#"{"data":1}"#).await.expect("the broker"));
     // Other messages may be parked: events that ingest accepted before the setting was loaded.
     let parked = format!(
         "SELECT count(*) FROM parked WHERE reason = 'unknown_event_type' AND message_id = '1'

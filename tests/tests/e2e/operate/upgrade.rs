@@ -36,7 +36,15 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
     let names: Vec<&str> = planned.lines().filter_map(|line| Some(line.split_once(": ")?.0)).collect();
     assert_eq!(
         names,
-        ["V2__tracestate", "V3__trace_context", "V4__archived_days", "V5__sessions", "V6__rollups", "V7__search"]
+        [
+            "V2__tracestate",
+            "V3__trace_context",
+            "V4__archived_days",
+            "V5__sessions",
+            "V6__rollups",
+            "V7__search",
+            "V8__parked_sizes"
+        ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");
     let migrated = fanfare(&world.variables, &["migrate"]);

@@ -145,7 +145,8 @@ pub async fn send(
     let ended = |_| ApiError::new(ErrorCode::InternalError, "internal fault during the test, logged: try again");
     let result: Result<TestResult, EgressUnavailable> = result.await.map_err(ended)?;
     result.map(Answer::of).map_err(|error| {
-        let message = format!("Fanfare can make no connections now, for a reason of its own: {error}; test again later");
+        let message =
+            format!("Fanfare can make no connections now, for a reason of its own: {error}; test again later");
         ApiError::new(ErrorCode::EgressUnavailable, message).retry_after(30)
     })
 }

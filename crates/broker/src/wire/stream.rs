@@ -34,14 +34,19 @@ use crate::{
     nodes::{Node, Tls},
 };
 
-/// Opens a connection to a node whose messages lapin can parse.
-pub(crate) async fn open(node: &Node, url: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
+/// Opens a connection to a node whose messages lapin can parse. Bodies of more than `max_body` bytes are cut.
+pub(crate) async fn open(
+    node: &Node,
+    url: AMQPUri,
+    properties: ConnectionProperties,
+    max_body: usize,
+) -> lapin::Result<Connection> {
     let tls = node.tls.clone();
     let connect = async move |url: AMQPUri, _: Runtime<Kit>| {
         let address = (url.authority.host.as_str(), url.authority.port);
         // lapin runs the connector on a thread. The end of the caller's wait does not end the thread.
         let transport = answered(async { Ok(connect(address, tls.as_ref()).await?) }).await?;
-        Ok(AsyncTcpStream::Plain(Sanitized::new(transport.compat())))
+        Ok(AsyncTcpStream::Plain(Sanitized::new(transport.compat(), max_body)))
     };
     Connection::connector(url, Runtime::new(Kit(Tokio::current())), connect, properties).await
 }
@@ -56,15 +61,15 @@ async fn connect(address: (&str, u16), tls: Option<&Tls>) -> io::Result<Transpor
     Ok(Either::Right(TlsConnector::from(Arc::clone(settings)).connect(name.clone(), stream).await?))
 }
 
-/// A stream of frames in which every short string of a message is UTF-8.
+/// A stream of frames in which every short string of a message is UTF-8, and no body is too long.
 pub(crate) struct Sanitized<S> {
     transport: S,
     frames: Frames,
 }
 
 impl<S> Sanitized<S> {
-    fn new(transport: S) -> Self {
-        Self { transport, frames: Frames::default() }
+    fn new(transport: S, max_body: usize) -> Self {
+        Self { transport, frames: Frames::new(max_body) }
     }
 }
 

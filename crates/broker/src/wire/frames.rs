@@ -1,6 +1,9 @@
-//! The bytes of a connection, split into frames and sanitized. The number of bytes stays the same.
+//! The bytes of a connection, split into frames, sanitized and cut.
 
-use super::sanitize::{sanitize_header, sanitize_method};
+use super::{
+    cut::Cutting,
+    sanitize::{sanitize_header, sanitize_method},
+};
 
 /// Bytes of a frame's head: type, channel and size.
 const HEAD: usize = 7;
@@ -21,7 +24,7 @@ const FIRST_ROOM: usize = 128 * 1024;
 const LARGEST: usize = 16 * 1024 * 1024;
 
 /// Buffered bytes: given out up to `given`, sanitized up to `ready`, read up to `filled`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Frames {
     bytes: Vec<u8>,
     given: usize,
@@ -29,9 +32,15 @@ pub(crate) struct Frames {
     filled: usize,
     /// Number of following bytes that need no sanitizing.
     passing: usize,
+    cutting: Cutting,
 }
 
 impl Frames {
+    /// Cuts bodies of more than `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { bytes: Vec::new(), given: 0, ready: 0, filled: 0, passing: 0, cutting: Cutting::new(limit) }
+    }
+
     /// Room for the next bytes; never empty.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         self.bytes.copy_within(self.given..self.filled, 0);
@@ -71,9 +80,9 @@ impl Frames {
             return true;
         }
         let frame = &mut self.bytes[self.ready..self.filled];
-        let (kind, size) = match *frame {
-            [kind @ (METHOD | HEADER | BODY | HEARTBEAT), _, _, a, b, c, d, ..] => {
-                (kind, u32::from_be_bytes([a, b, c, d]) as usize)
+        let (kind, channel, size) = match *frame {
+            [kind @ (METHOD | HEADER | BODY | HEARTBEAT), high, low, a, b, c, d, ..] => {
+                (kind, u16::from_be_bytes([high, low]), u32::from_be_bytes([a, b, c, d]) as usize)
             }
             [METHOD | HEADER | BODY | HEARTBEAT, ..] => return false,
             // An unknown frame type: the start of the next frame is unknown, and lapin ends the connection.
@@ -84,7 +93,8 @@ impl Frames {
         };
         // A byte marks the end of a frame.
         let whole = size.saturating_add(HEAD + 1);
-        if !matches!(kind, METHOD | HEADER) || size > LARGEST {
+        let is_cut = kind == BODY && self.cutting.cuts(channel);
+        if !is_cut && !matches!(kind, METHOD | HEADER) || size > LARGEST {
             self.passing = whole;
             return true;
         }
@@ -92,19 +102,45 @@ impl Frames {
             return false;
         }
         let payload = &mut frame[HEAD..HEAD + size];
-        if kind == METHOD {
-            sanitize_method(payload)
-        } else {
-            sanitize_header(payload)
+        match kind {
+            METHOD => sanitize_method(payload),
+            HEADER => {
+                sanitize_header(payload);
+                self.cutting.begin(channel, payload);
+            }
+            _ => {
+                let kept = self.cutting.cut(channel, payload);
+                self.shorten(size, kept);
+                return true;
+            }
         }
         self.ready += whole;
         true
+    }
+
+    /// Shortens the payload of the next frame from `size` to `kept` bytes, and readies the frame. A frame without a
+    /// payload is removed.
+    fn shorten(&mut self, size: usize, kept: usize) {
+        let (start, end) = (self.ready, self.ready + HEAD + size);
+        let from = if kept == 0 {
+            start
+        } else {
+            // Less than the size, which the head had in four bytes.
+            let count = u32::try_from(kept).unwrap_or(u32::MAX);
+            self.bytes[start + HEAD - 4..start + HEAD].copy_from_slice(&count.to_be_bytes());
+            start + HEAD + kept
+        };
+        // The byte at `end` marks the end of a frame.
+        let rest = if kept == 0 { end + 1 } else { end };
+        self.bytes.copy_within(rest..self.filled, from);
+        self.filled -= rest - from;
+        self.ready = if kept == 0 { start } else { from + 1 };
     }
 }
 
 /// Sanitizes bytes that arrive in pieces of these sizes, in turn: for tests.
 pub fn sanitized(bytes: &[u8], pieces: &[usize]) -> Vec<u8> {
-    let (mut frames, mut out, mut rest) = (Frames::default(), Vec::new(), bytes);
+    let (mut frames, mut out, mut rest) = (Frames::new(usize::MAX), Vec::new(), bytes);
     for piece in pieces.iter().cycle() {
         let room = frames.room();
         let count = rest.len().min(room.len()).min((*piece).max(1));

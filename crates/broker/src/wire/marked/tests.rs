@@ -105,6 +105,7 @@ fn nothing_is_put_back_under_another_key() {
         message_id: Some("order-1"),
         headers: &json!({ (BAD): "1", "tenant": "blue" }).to_string(),
         body: b"{\"data\":1}",
+        size: 10,
     };
     let back = |put_back: &PutBack<'_>, edit: &Edit| encode_put_back(&topology(), put_back, edit);
     let message = back(&sound, &Edit::default()).expect("a message").detached();
@@ -114,6 +115,10 @@ fn nothing_is_put_back_under_another_key() {
     assert_eq!(back(&key, &Edit::default()).err(), Some(not_utf8("the routing key")));
     assert_eq!(back(&id, &Edit::default()).err(), Some(not_utf8("the property message_id")));
     let edit = Edit { routing_key: Some(KEY.to_owned()), message_id: Some("order-2".to_owned()), body: None };
+    let cut = PutBack { size: 1_000_000, ..key.clone() };
+    assert_eq!(back(&cut, &edit).map_err(|unreadable| unreadable.reason).err(), Some("body_too_large"));
+    let whole = Edit { body: Some(b"{\"data\":1}".to_vec()), ..edit.clone() };
+    assert_eq!(refusal(&back(&cut, &whole).expect("a message").detached()), None);
     for put_back in [key, id] {
         assert_eq!(refusal(&back(&put_back, &edit).expect("a message").detached()), None);
     }
@@ -144,7 +149,7 @@ fn a_parked_message_is_parked_unchanged_when_read_again() {
     let unreadable = not_utf8("the property message_id");
     let incoming = Incoming::detached(with(|properties| properties.with_message_id(BAD.into())));
     let parked = encode_parked(&topology(), &incoming, &unreadable).detached();
-    let Parked::Keep { reason, message, routing_key, origin } = decode_parked(&topology(), &parked) else {
+    let Parked::Keep { reason, message, routing_key, origin, .. } = decode_parked(&topology(), &parked) else {
         panic!("it is put back")
     };
     assert_eq!((reason.as_str(), message, routing_key.as_deref()), (NOT_UTF8, unreadable.message, Some(KEY)));

@@ -1,7 +1,10 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::utf8::sanitize::tests::{delivers, headers};
+use crate::wire::{
+    cut::{KEPT, uncut},
+    sanitize::tests::{delivers, headers},
+};
 
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let size = u32::try_from(payload.len()).expect("a frame");
@@ -26,9 +29,13 @@ fn written(frames: &[(u8, Vec<u8>)]) -> Vec<u8> {
     frames.iter().flat_map(|(kind, payload)| frame(*kind, payload)).collect()
 }
 
-/// Output for bytes that arrive in `pieces` and are read in sizes of `reads`.
+/// Output for bytes that arrive in `pieces` and are read in sizes of `reads`, without a limit on bodies.
 fn passed(bytes: &[u8], pieces: &[usize], reads: &[usize]) -> Vec<u8> {
-    let (mut frames, mut out, mut rest) = (Frames::default(), Vec::new(), bytes);
+    passed_within(usize::MAX, bytes, pieces, reads)
+}
+
+fn passed_within(limit: usize, bytes: &[u8], pieces: &[usize], reads: &[usize]) -> Vec<u8> {
+    let (mut frames, mut out, mut rest) = (Frames::new(limit), Vec::new(), bytes);
     let (mut pieces, mut reads) = (pieces.iter().cycle(), reads.iter().cycle());
     while !rest.is_empty() {
         let room = frames.room();
@@ -83,6 +90,23 @@ fn a_large_frame_is_buffered_whole() {
     sanitize_header(&mut sanitized);
     assert_eq!(out, frame(HEADER, &sanitized));
     assert_eq!(&sanitized[18..23], b"\x04caf\x1a");
+}
+
+#[test]
+fn a_long_body_is_cut_between_other_frames() {
+    const PART: usize = 100_000;
+    let header = |size: usize| frame(HEADER, &[&[0, 60, 0, 0][..], &(size as u64).to_be_bytes(), &[0, 0]].concat());
+    let other = frame(METHOD, &[0, 10, 0, 50]);
+    let parts: Vec<u8> = [b'a', b'b', b'c'].map(|letter| frame(BODY, &[letter; PART])).concat();
+    let bytes = [&other[..], &header(3 * PART), &parts, &other, &header(4), &frame(BODY, b"data"), &other].concat();
+    let out = passed_within(0, &bytes, &[70_000, 30_000, 1], &[50_000]);
+    let cut = out.len() - 3 * other.len() - 2 * header(0).len() - frame(BODY, b"data").len();
+    assert_eq!(cut, HEAD + KEPT + 24 + 1);
+    let start = other.len() + header(0).len();
+    let mut body = out[start + HEAD..start + cut - 1].to_vec();
+    assert_eq!((uncut(&mut body), &body[..]), (3 * PART, &[b'a'; KEPT][..]));
+    assert_eq!(out[start + cut - 1], 0xce);
+    assert_eq!(out[start + cut..], bytes[bytes.len() - (out.len() - start - cut)..]);
 }
 
 proptest! {
