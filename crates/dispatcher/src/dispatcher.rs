@@ -178,7 +178,7 @@ impl Dispatcher {
         database.store.wait_until_migrated().await?;
         let checked = database.retry_until_available("checking durability", || database.store.check_durability());
         checked.await.result.context("the database may lose committed data")?;
-        Ok(Directory::follow(database.store.clone(), Arc::clone(&self.dialects), end).await)
+        Ok(Directory::follow_applications(database.store.clone(), Arc::clone(&self.dialects), end).await)
     }
 
     fn start_reports(&self, context: &Arc<Context>) {

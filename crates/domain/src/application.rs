@@ -137,7 +137,7 @@ pub struct ApplicationSettings {
 }
 
 /// An application with endpoints, indexed for matching. Immutable: a change replaces the whole.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Application {
     /// Application id, and the first word of the application's routing keys.
     pub id: ApplicationId,
@@ -179,6 +179,45 @@ impl Application {
         }
     }
 
+    /// The application after changes of some endpoints. The other endpoints stay, so that the application's dialect,
+    /// redaction and address must be the same.
+    pub fn with(&self, settings: ApplicationSettings, changed: Vec<Endpoint>, removed: &[EndpointId]) -> Self {
+        let mut next = self.clone();
+        next.version = settings.version;
+        next.is_strict = settings.is_strict;
+        next.publish_rate = settings.publish_rate;
+        next.own_event_types = settings.own_event_types;
+        removed.iter().for_each(|id| next.remove(*id));
+        changed.into_iter().for_each(|endpoint| next.put(endpoint));
+        next
+    }
+
+    /// Adds or replaces an endpoint.
+    fn put(&mut self, endpoint: Endpoint) {
+        let position = *self.positions.entry(endpoint.id).or_insert(self.endpoints.len());
+        let subscriptions = &mut self.subscriptions;
+        if let Some(before) = self.endpoints.get(position) {
+            subscriptions.remove(position, &before.subscriptions);
+        }
+        subscriptions.add(position, &endpoint.subscriptions);
+        match self.endpoints.get_mut(position) {
+            Some(place) => *place = Arc::new(endpoint),
+            None => self.endpoints.push(Arc::new(endpoint)),
+        }
+    }
+
+    /// Removes an endpoint, if known. The last endpoint takes its place.
+    fn remove(&mut self, id: EndpointId) {
+        let Some(position) = self.positions.remove(&id) else { return };
+        let removed = self.endpoints.swap_remove(position);
+        self.subscriptions.remove(position, &removed.subscriptions);
+        if let Some(moved) = self.endpoints.get(position) {
+            self.subscriptions.remove(self.endpoints.len(), &moved.subscriptions);
+            self.subscriptions.add(position, &moved.subscriptions);
+            self.positions.insert(moved.id, position);
+        }
+    }
+
     /// Checks that events of this type may be published. A strict application accepts only types described by the
     /// dialect or by itself.
     ///
@@ -215,34 +254,110 @@ impl Application {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::{collection::vec, prelude::*};
+    use uuid::Uuid;
+
     use super::*;
     use crate::dialect::Dialects;
+
+    fn dialect() -> Arc<Dialect> {
+        static DIALECTS: LazyLock<Dialects> =
+            LazyLock::new(|| Dialects::read([]).unwrap_or_else(|faults| panic!("{faults:?}")));
+        Arc::clone(DIALECTS.get("standard").expect("a dialect"))
+    }
+
+    fn endpoint(number: u8, subscriptions: Vec<Subscription>) -> Endpoint {
+        let dialect = dialect();
+        Endpoint {
+            id: EndpointId(Uuid::from_u128(number.into())),
+            application: ApplicationId(Uuid::nil()),
+            url: "https://example.com/".parse().expect("URL"),
+            status: EndpointStatus::Enabled,
+            subscriptions,
+            secrets: Vec::new(),
+            headers: HeaderMap::new(),
+            policy: Arc::clone(&dialect.policy),
+            redaction: Arc::default(),
+            sends_trace: false,
+            notifies_owner: false,
+            dialect,
+        }
+    }
+
+    fn settings(version: i64) -> ApplicationSettings {
+        ApplicationSettings {
+            id: ApplicationId(Uuid::nil()),
+            version,
+            dialect: dialect(),
+            is_strict: false,
+            own_event_types: HashSet::new(),
+            publish_rate: None,
+            redaction: Arc::default(),
+        }
+    }
+
+    /// Endpoints that get events of each type.
+    fn matched(application: &Application) -> Vec<Vec<EndpointId>> {
+        let of_type = |name: &&str| {
+            let matches = application.matches(&EventType::parse(name).expect("a type"));
+            let mut ids: Vec<_> = matches.iter().map(|endpoint| endpoint.id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        ["a.x", "a.y", "b.x"].iter().map(of_type).collect()
+    }
+
+    proptest! {
+        /// Changes of single endpoints lead to the application that is made of the remaining endpoints.
+        #[test]
+        fn changes_of_endpoints_are_the_same_as_a_new_application(
+            steps in vec(vec((0_u8..6, prop::option::of(vec(0_usize..4, 0..3))), 1..4), 1..12),
+        ) {
+            let pattern = |index: &usize| Subscription::parse(["*", "a.*", "a.x", "b.x"][*index]).expect("a pattern");
+            let mut wanted: HashMap<u8, Vec<Subscription>> = HashMap::new();
+            let mut application = Application::new(settings(0), Vec::new());
+            for (version, step) in (1..).zip(steps) {
+                let (mut changed, mut removed) = (HashMap::new(), Vec::new());
+                for (number, patterns) in step {
+                    changed.remove(&number);
+                    match patterns {
+                        Some(patterns) => {
+                            let subscriptions: Vec<_> = patterns.iter().map(pattern).collect();
+                            wanted.insert(number, subscriptions.clone());
+                            changed.insert(number, endpoint(number, subscriptions));
+                        }
+                        None => {
+                            wanted.remove(&number);
+                            removed.push(endpoint(number, Vec::new()).id);
+                        }
+                    }
+                }
+                application = application.with(settings(version), changed.into_values().collect(), &removed);
+                let all = wanted.iter().map(|(number, subscriptions)| endpoint(*number, subscriptions.clone()));
+                let new = Application::new(settings(version), all.collect());
+                prop_assert_eq!((application.version, application.endpoints().len()), (version, wanted.len()));
+                prop_assert_eq!(matched(&application), matched(&new));
+                for number in 0..6 {
+                    let id = endpoint(number, Vec::new()).id;
+                    prop_assert_eq!(application.endpoint(id).map(|found| found.id), wanted.get(&number).map(|_| id));
+                }
+            }
+        }
+    }
 
     #[test]
     fn signatures_are_known_unless_the_secrets_changed() {
         let at = |seconds| Timestamp::from_second(seconds).expect("timestamp");
-        let dialects = Dialects::read([]).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let dialect = Arc::clone(dialects.get("standard").expect("a dialect"));
         let secret = |(created, end): (i64, Option<i64>)| EndpointSecret {
             secret: SigningSecret::from_random([1; 32]),
             created_at: at(created),
             expires_at: end.map(at),
         };
         let knows = |secrets: &[(i64, Option<i64>)], moment, previous_until| {
-            let endpoint = Endpoint {
-                id: EndpointId::LEAST,
-                application: ApplicationId(uuid::Uuid::nil()),
-                url: "https://example.com/".parse().expect("URL"),
-                status: EndpointStatus::Enabled,
-                subscriptions: Vec::new(),
-                secrets: secrets.iter().copied().map(secret).collect(),
-                headers: HeaderMap::new(),
-                policy: Arc::clone(&dialect.policy),
-                redaction: Arc::default(),
-                sends_trace: false,
-                notifies_owner: false,
-                dialect: Arc::clone(&dialect),
-            };
+            let secrets = secrets.iter().copied().map(secret).collect();
+            let endpoint = Endpoint { secrets, ..endpoint(1, Vec::new()) };
             endpoint.knows_signatures_of(at(moment), at(100), at(previous_until))
         };
         assert!(!knows(&[], 200, 0));

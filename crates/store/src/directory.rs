@@ -1,4 +1,6 @@
 //! The services' copy of the configuration, and the notices that keep the copy current.
 
-pub(crate) mod listener;
+mod changes;
+mod listener;
 pub(crate) mod snapshot;
+mod source;

@@ -13,6 +13,9 @@ const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const FRAME_END: u8 = 0xce;
 
+/// Longest payload of a frame, in bytes: RabbitMQ's default is 128 KiB with head and end.
+const MAX_PAYLOAD: usize = 128 * 1024 - 8;
+
 /// Class and method number.
 type Method = [u16; 2];
 const START: Method = [10, 10];
@@ -104,7 +107,9 @@ impl BytePublisher {
         let way = [vec![0, 0], short(message.exchange.as_bytes()), short(&message.routing_key), vec![0]];
         self.send(1, PUBLISH, &way.concat()).await?;
         self.write(HEADER, 1, &message.header()).await?;
-        self.write(BODY, 1, &message.body).await?;
+        for part in message.body.chunks(MAX_PAYLOAD) {
+            self.write(BODY, 1, part).await?;
+        }
         self.wait_for(ACK).await.map(drop)
     }
 

@@ -132,7 +132,10 @@ impl Visitor {
             work.await
         };
         let done = console.audit.around(self.author(application), operation, asked, work).await?;
-        console.api.directory.refresh().await;
+        match application {
+            Some(application) => console.api.directory.refresh([application]).await,
+            None => console.api.directory.refresh_all().await,
+        };
         Ok(done)
     }
 

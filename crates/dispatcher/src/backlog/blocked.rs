@@ -64,8 +64,10 @@ pub(crate) async fn run(
 /// Releases the backlogs of paused endpoints and unreadable applications. Returns the backlogs to end.
 async fn handle(context: &Context, mut batch: Vec<Unsendable>) -> Vec<(Unsendable, End)> {
     // An unknown endpoint may be new: refresh the configuration before the deliveries fail.
-    if batch.iter().any(|backlog| backlog.status.is_none()) {
-        while !context.directory.refresh().await {
+    let unknown: HashSet<_> =
+        batch.iter().filter(|backlog| backlog.status.is_none()).map(|backlog| backlog.application).collect();
+    if !unknown.is_empty() {
+        while !context.directory.refresh(unknown.iter().copied()).await {
             let _ = context
                 .database
                 .retry_until_available("looking for an endpoint", || context.database.store.ping())

@@ -93,7 +93,7 @@ impl Events {
     async fn look_up(&self, received: Received, planned: &mpsc::Sender<Planned>, entered: Entered) {
         let (message, event, span) = &received;
         let context = &self.context;
-        while !context.directory.refresh().await {
+        while !context.directory.refresh([event.application]).await {
             let store = &context.database.store;
             let _ = context.database.retry_until_available("looking for an application", || store.ping()).await;
         }

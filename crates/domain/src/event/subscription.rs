@@ -52,7 +52,7 @@ impl fmt::Display for Subscription {
 
 /// Index of the subscriptions of an application's endpoints: a look-up does not touch endpoints without a match.
 /// Endpoints are positions in the application's list.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct SubscriptionIndex {
     exact: HashMap<EventType, Vec<usize>>,
     prefixes: HashMap<String, Vec<usize>>,
@@ -64,15 +64,42 @@ impl SubscriptionIndex {
     pub fn new<'a>(endpoints: impl IntoIterator<Item = &'a [Subscription]>) -> Self {
         let mut index = Self::default();
         for (position, subscriptions) in endpoints.into_iter().enumerate() {
-            for subscription in subscriptions {
-                match subscription {
-                    Subscription::All => index.all.push(position),
-                    Subscription::Prefix(prefix) => index.prefixes.entry(prefix.clone()).or_default().push(position),
-                    Subscription::Exact(exact) => index.exact.entry(exact.clone()).or_default().push(position),
+            index.add(position, subscriptions);
+        }
+        index
+    }
+
+    /// Adds the subscriptions of the endpoint at a position.
+    pub(crate) fn add(&mut self, position: usize, subscriptions: &[Subscription]) {
+        for subscription in subscriptions {
+            match subscription {
+                Subscription::All => self.all.push(position),
+                Subscription::Prefix(prefix) => self.prefixes.entry(prefix.clone()).or_default().push(position),
+                Subscription::Exact(exact) => self.exact.entry(exact.clone()).or_default().push(position),
+            }
+        }
+    }
+
+    /// Removes the subscriptions of the endpoint at a position.
+    pub(crate) fn remove(&mut self, position: usize, subscriptions: &[Subscription]) {
+        let without = |positions: &mut Vec<usize>| positions.retain(|other| *other != position);
+        for subscription in subscriptions {
+            match subscription {
+                Subscription::All => without(&mut self.all),
+                Subscription::Prefix(prefix) => {
+                    self.prefixes.get_mut(prefix).into_iter().for_each(without);
+                    if self.prefixes.get(prefix).is_some_and(Vec::is_empty) {
+                        self.prefixes.remove(prefix);
+                    }
+                }
+                Subscription::Exact(exact) => {
+                    self.exact.get_mut(exact).into_iter().for_each(without);
+                    if self.exact.get(exact).is_some_and(Vec::is_empty) {
+                        self.exact.remove(exact);
+                    }
                 }
             }
         }
-        index
     }
 
     /// Positions of the endpoints that subscribe to the type, each once, ascending.

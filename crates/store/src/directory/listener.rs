@@ -5,13 +5,13 @@
 use std::{pin::pin, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client};
 
-use crate::{Store, StoreError};
+use crate::{
+    Store, StoreError,
+    directory::changes::{Changes, Heard},
+};
 
 /// Wait between a failed connection and the next.
 const RETRY: Duration = Duration::from_millis(500);
@@ -29,27 +29,26 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// connection before.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Sends a hint for every notice, and after each (re)connection, when notices may have been missed.
-pub(crate) async fn listen(store: Store, notices: mpsc::Sender<()>) {
+/// Notes the change of each notice in `heard`. Notes a change of everything after each (re)connection, when notices may
+/// have been missed.
+pub(super) async fn listen(store: Store, heard: Heard) {
     loop {
-        if let Err(error) = listen_once(&store, &notices).await {
+        if let Err(error) = listen_once(&store, &heard).await {
             tracing::warn!(%error, "the connection for notices of changes is gone; connecting again");
         }
         sleep(RETRY).await;
     }
 }
 
-async fn listen_once(store: &Store, notices: &mpsc::Sender<()>) -> Result<(), StoreError> {
+async fn listen_once(store: &Store, heard: &Heard) -> Result<(), StoreError> {
     let connecting = timeout(SET_UP_TIMEOUT, store.dial());
     let (client, mut connection) = connecting.await.map_err(|late| StoreError::Unavailable(late.into()))??;
     let messages = stream::poll_fn(move |context| connection.poll_message(context));
-    let hints = notices.clone();
     let reader = async move {
         let mut messages = std::pin::pin!(messages);
         while let Some(message) = messages.next().await {
-            if let AsyncMessage::Notification(_) = message? {
-                // A full channel already holds the same hint.
-                let _ = hints.try_send(());
+            if let AsyncMessage::Notification(notice) = message? {
+                heard.add(Changes::of_notice(notice.payload()));
             }
         }
         Ok::<(), StoreError>(())
@@ -61,7 +60,7 @@ async fn listen_once(store: &Store, notices: &mpsc::Sender<()>) -> Result<(), St
         });
         set_up.await.map_err(|late| StoreError::Unavailable(late.into()))??;
         store.clock.compare();
-        let _ = notices.try_send(());
+        heard.add(Changes::all());
         loop {
             sleep(ASK).await;
             store.pools.close_idle();

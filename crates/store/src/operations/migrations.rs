@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 8] = [
+const MIGRATIONS: [Embedded; 9] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -67,6 +67,12 @@ const MIGRATIONS: [Embedded; 8] = [
         name: "V8__parked_sizes",
         purpose: "A column for the sizes of parked messages. Locks: parked, exclusively, for milliseconds.",
         sql: include_str!("../../migrations/V8__parked_sizes.sql"),
+    },
+    Embedded {
+        name: "V9__versions",
+        purpose: "Versions of endpoints, of the settings of applications and of keys. Locks: endpoints and applications, \
+                  exclusively, while an index of endpoints is built: about a second for each million of endpoints.",
+        sql: include_str!("../../migrations/V9__versions.sql"),
     },
 ];
 

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fanfare_domain::{
     access::api_key::{Role, Token},
+    application::Application,
     dialect::Dialects,
     ids::{ApplicationId, KeyId},
 };
@@ -46,8 +47,13 @@ async fn a_new_key_works_before_its_notice_comes() {
     let directory = Directory::follow(database.another_store(), dialects, stop).await;
     // The first poll is over, and the next comes after ten seconds.
     directory.changes().changed().await.expect("the first poll");
-    // Without the trigger, no notice reports the key.
-    database.run("ALTER TABLE api_keys DISABLE TRIGGER announce").await;
+    // No notice reports the key.
+    database
+        .run(
+            "CREATE OR REPLACE FUNCTION announce_keys() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN UPDATE key_version SET version = version + 1; RETURN NULL; END $$",
+        )
+        .await;
     let new = token(1);
     database.store.create_key(&new, Role::Manage, Some(APPLICATION), None).await.expect("a key");
     let text = new.reveal();
@@ -70,4 +76,64 @@ async fn a_new_key_works_before_its_notice_comes() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("no look for a key after a second");
+}
+
+/// Waits until the copy shows a state.
+async fn shows<T>(directory: &Directory, state: impl Fn(&Directory) -> Option<T>) -> T {
+    for _ in 0..2000 {
+        if let Some(shown) = state(directory) {
+            return shown;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the copy does not show the change");
+}
+
+/// The poll finds changes only after ten seconds.
+#[tokio::test]
+async fn a_change_loads_only_what_has_changed() {
+    let database = Database::new().await;
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let dialects = Arc::new(Dialects::read([]).expect("the built-in dialects"));
+    let directory = Directory::follow(database.another_store(), dialects, stop).await;
+    directory.changes().changed().await.expect("the first poll");
+    let application = |directory: &Directory| directory.application(APPLICATION).expect("the application");
+    let before = application(&directory);
+    let [changed, other] = [endpoint(1), endpoint(2)];
+    let of = |application: &Application, id| application.endpoint(id).cloned();
+    assert!(of(&before, changed).is_some() && of(&before, other).is_some());
+
+    database.run(&format!("UPDATE endpoints SET url = 'https://example.com/new' WHERE id = '{}'", changed.0)).await;
+    let after = shows(&directory, |directory| {
+        let now = application(directory);
+        (of(&now, changed)?.url.path() == "/new").then_some(now)
+    })
+    .await;
+    let same =
+        |one: &Application, two: &Application, id| Arc::ptr_eq(&of(one, id).expect("it"), &of(two, id).expect("it"));
+    assert!(same(&before, &after, other), "another endpoint is not loaded again");
+
+    database.run(&format!("UPDATE endpoints SET deleted_at = now() WHERE id = '{}'", changed.0)).await;
+    let after = shows(&directory, |directory| {
+        let now = application(directory);
+        of(&now, changed).is_none().then_some(now)
+    })
+    .await;
+    assert!(same(&before, &after, other));
+
+    // Each endpoint uses the application's dialect.
+    database
+        .run(&format!(
+            "UPDATE applications SET dialect = 'standard', version = version + 1 WHERE id = '{}'",
+            APPLICATION.0
+        ))
+        .await;
+    let loaded = shows(&directory, |directory| {
+        let now = application(directory);
+        (of(&now, other)?.dialect.name == "standard").then_some(now)
+    })
+    .await;
+    assert!(loaded.version > after.version && !same(&after, &loaded, other));
+    assert_eq!(directory.snapshot().version, loaded.version, "a single application");
 }

@@ -6,7 +6,7 @@ use crate::{
     figures::Figures,
     rows::{
         console, growth,
-        isolation::{beside, dead, failing},
+        isolation::{beside, dead, failing, publishers},
         latency, lists, locks, outages, rates, raw, retries, rollups, slow, storage, throughput, way_back,
     },
     scene::machine::Machine,
@@ -36,7 +36,11 @@ pub(crate) const MEASUREMENTS: &[Measurement] = measurements! {
     "flood", beside::flood, "another application publishes four times the capacity of its endpoints";
     "one-of-ten", failing::one_of_ten, "one of ten endpoints hangs, is slow, refuses, drips";
     "half-of-many", failing::half_of_many, "half of 1,000 endpoints hang";
-    "malformed", failing::malformed, "a publisher sends a malformed message a second";
+    "malformed", publishers::malformed, "a publisher sends a malformed message a second";
+    "many-malformed", publishers::many_malformed, "a publisher sends 1,000 malformed messages a second";
+    "forged", publishers::forged, "a publisher forges Fanfare's headers, 500 times a second";
+    "large", publishers::large, "a publisher sends 20 bodies of 16 MiB a second";
+    "changes", publishers::changes, "100,000 endpoints of an application change 10 times a second";
     "replay", failing::replay, "a replay of 100,000 events runs";
     "recovery", failing::recovery, "1,000 endpoints come back at the same moment";
     "dead", dead::single, "a dead endpoint with 30,000 deliveries (long: 360,000), and its return";

@@ -43,7 +43,8 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V5__sessions",
             "V6__rollups",
             "V7__search",
-            "V8__parked_sizes"
+            "V8__parked_sizes",
+            "V9__versions"
         ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");

@@ -222,7 +222,7 @@ impl ApiState {
         authorized: &AuthorizedApplication,
         webhook: EndpointId,
     ) -> Result<(Arc<Application>, Arc<Endpoint>), ApiError> {
-        if !self.directory.refresh().await {
+        if !self.directory.refresh([authorized.application]).await {
             let message = "the settings of the webhook cannot be read now: try again later";
             return Err(ApiError::new(ErrorCode::DatabaseUnavailable, message).retry_after(5));
         }

@@ -3,3 +3,4 @@
 pub(crate) mod beside;
 pub(crate) mod dead;
 pub(crate) mod failing;
+pub(crate) mod publishers;

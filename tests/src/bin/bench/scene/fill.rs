@@ -88,7 +88,8 @@ pub(crate) async fn subscribers(scene: &Scene, group: &str, behaviour: &str, typ
     database.batch_execute(DISABLE_NOTICES).await.expect("disabled notices");
     database.execute(fill, &[&url, &types, &(count as i32)]).await.expect("endpoints");
     database.batch_execute(ENABLE_NOTICES).await.expect("enabled notices");
-    let raise = "UPDATE applications SET version = version + 1
+    // A change of the dialect loads all endpoints.
+    let raise = "UPDATE applications SET dialect = dialect, version = version + 1
                  WHERE id = (SELECT id FROM applications ORDER BY created_at LIMIT 1)";
     database.execute(raise, &[]).await.expect("a new version");
 }

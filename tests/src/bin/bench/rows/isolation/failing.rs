@@ -1,16 +1,11 @@
-//! Latency of healthy endpoints beside failing endpoints, malformed messages, a replay and a recovery.
+//! Latency of healthy endpoints beside failing endpoints, a replay and a recovery.
 
-use std::time::Duration;
-
-use fanfare_tests::{
-    clients::raw_amqp::{BytePublisher, Message},
-    world::dialects::Waits,
-};
+use fanfare_tests::world::dialects::Waits;
 use serde_json::json;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::Instant;
 
 use crate::{
-    figures::{Figures, Goal},
+    figures::Figures,
     rows::latency::{
         HEALTHY, Latency, QUIET_RATE, SECONDS, add_latency, healthy_latency, subscriber, subscribers, types,
     },
@@ -52,38 +47,6 @@ pub(crate) async fn half_of_many(machine: &Machine, figures: &mut Figures) {
     let without = latency_from_cold(machine, &pairs("ok"), count, 100.0).await;
     let with = latency_from_cold(machine, &pairs("hang"), count, 100.0).await;
     add_latency(figures, "half of 1,000 endpoints hang, 100/s: p99 of the others", with, without, 2.0);
-}
-
-/// Measures the latency beside a publisher with Latin-1 message ids, at a message per second.
-pub(crate) async fn malformed(machine: &Machine, figures: &mut Figures) {
-    let mut scene = Scene::set(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1)).await;
-    let seconds = machine.seconds(SECONDS);
-    let without = healthy_latency(&mut scene, &types(10), QUIET_RATE, seconds).await;
-    let variables = &scene.world.variables;
-    let message = Message {
-        exchange: format!("{}.events", variables["FANFARE_PREFIX"]),
-        routing_key: format!("{}.bench.0", scene.world.application).into_bytes(),
-        message_id: Some(b"caf\xe9".to_vec()),
-        body: br#"{"data":{}}"#.to_vec(),
-        ..Message::default()
-    };
-    let mut publisher = BytePublisher::connect(&variables["AMQP_URL"]).await.expect("the broker");
-    let count = seconds as usize;
-    let publishing = tokio::spawn(async move {
-        let mut ticks = interval(Duration::from_secs(1));
-        for _ in 0..count {
-            ticks.tick().await;
-            publisher.publish(&message).await.expect("published");
-        }
-    });
-    let with = healthy_latency(&mut scene, &types(10), QUIET_RATE, seconds).await;
-    publishing.await.expect("the messages are published");
-    add_latency(figures, "a malformed message a second, 20/s: p99 of the others", with, without, 2.0);
-    // Time limit to park messages: these 4 s and the second in `receipts`.
-    sleep(machine.wait(4)).await;
-    let parked = scene.world.count("SELECT count(*) FROM parked WHERE reason = 'not_utf8'").await;
-    let goal = Goal::at_least_of(1.0, count as f64, 0.0, parked as f64);
-    figures.add("malformed messages parked within 5 s", "", parked as f64, Some(count as f64), goal);
 }
 
 /// Measures the latency during a replay of many events.

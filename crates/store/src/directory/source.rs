@@ -1,0 +1,315 @@
+//! Reads changed parts of the configuration from the database.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use fanfare_domain::{
+    access::api_key::{ApiKey, Keys, Role},
+    application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
+    delivery::policy::{InvalidSchedule, Policy},
+    dialect::Dialects,
+    endpoint::redaction::Redaction,
+    event::{EventType, subscription::Subscription},
+    ids::{ApplicationId, EndpointId, KeyId},
+};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    Keyring, Store, StoreError,
+    configuration::{endpoints, secrets},
+    directory::{changes::Changes, snapshot::Snapshot},
+};
+
+/// Deadline of a step of a refresh.
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Applications that are loaded at once.
+const AT_ONCE: usize = 1000;
+
+/// Version of an application that was never loaded: less than any version of an endpoint.
+const NEVER: i64 = -1;
+
+/// Source of a snapshot.
+pub(super) struct Source {
+    pub(super) store: Store,
+    pub(super) dialects: Arc<Dialects>,
+    /// True if the process authenticates callers.
+    pub(super) needs_keys: bool,
+    /// Versions of the applications as listed at the last look.
+    pub(super) listed: HashMap<ApplicationId, i64>,
+    /// Version of the loaded keys.
+    pub(super) keys: Option<i64>,
+}
+
+/// A loaded application, or the part that has changed.
+struct Loaded {
+    settings: ApplicationSettings,
+    /// Changed endpoints.
+    endpoints: Vec<Endpoint>,
+    /// Deleted endpoints.
+    deleted: Vec<EndpointId>,
+    /// True if `endpoints` are all endpoints.
+    is_whole: bool,
+}
+
+impl Loaded {
+    /// The application with the loaded part. `known` is the application before.
+    fn applied(self, known: Option<&Arc<Application>>) -> Application {
+        match known {
+            Some(known) if !self.is_whole => known.with(self.settings, self.endpoints, &self.deleted),
+            _ => Application::new(self.settings, self.endpoints),
+        }
+    }
+}
+
+impl Source {
+    /// Loads the changed parts among `changes`.
+    pub(super) async fn refresh(&mut self, current: &mut Arc<Snapshot>, changes: &Changes) -> Result<(), StoreError> {
+        let listed = self.store.with_deadline(STEP_TIMEOUT, self.versions(changes)).await?;
+        let known = |id: &ApplicationId| current.applications.get(id).map_or(NEVER, |application| application.version);
+        let changed: Vec<_> = listed
+            .iter()
+            .map(|(id, version)| (*id, known(id), *version))
+            .filter(|(_, known, version)| known != version)
+            .collect();
+        let mut applications = current.applications.clone();
+        let mut unreadable = current.unreadable.clone();
+        for chunk in changed.chunks(AT_ONCE) {
+            for (id, loaded) in self.store.with_deadline(STEP_TIMEOUT, self.load(chunk)).await? {
+                match loaded {
+                    Ok(loaded) => {
+                        let application = loaded.applied(applications.get(&id));
+                        applications.insert(id, Arc::new(application));
+                        unreadable.remove(&id);
+                    }
+                    Err(error) => {
+                        if unreadable.insert(id) {
+                            tracing::error!(%error, application = %id, "cannot read an application's settings; others are served");
+                        }
+                    }
+                }
+            }
+        }
+        let keys = self.newest_keys(&current.keys).await?;
+        self.listed.extend(listed);
+        let version = self.sum(&applications, &unreadable);
+        *current = Arc::new(Snapshot { applications, keys, unreadable, version });
+        Ok(())
+    }
+
+    /// Sum of the versions. The versions as listed, read at once before the rows: one application's newer row would hide
+    /// another's old row in the sum.
+    fn sum(&self, applications: &HashMap<ApplicationId, Arc<Application>>, unreadable: &HashSet<ApplicationId>) -> i64 {
+        let version = |(id, listed): (&ApplicationId, &i64)| {
+            if unreadable.contains(id) {
+                applications.get(id).map_or(0, |application| application.version)
+            } else {
+                *listed
+            }
+        };
+        self.listed.iter().map(version).sum()
+    }
+
+    /// Versions of the applications among `changes`.
+    async fn versions(&self, changes: &Changes) -> Result<Vec<(ApplicationId, i64)>, StoreError> {
+        let ids: Option<Vec<Uuid>> = (!changes.all).then(|| changes.applications.iter().map(|id| id.0).collect());
+        if ids.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(Vec::new());
+        }
+        let statement = "SELECT id, version FROM applications WHERE $1::uuid[] IS NULL OR id = ANY($1)";
+        let rows = self.store.connection().await?.query(statement, &[&ids]).await?;
+        Ok(rows.iter().map(|row| (ApplicationId(row.get(0)), row.get(1))).collect())
+    }
+
+    /// Loads applications by id, known version and listed version. Of an application whose own settings are as known,
+    /// loads only the endpoints that have changed since the known version.
+    async fn load(
+        &self,
+        changed: &[(ApplicationId, i64, i64)],
+    ) -> Result<Vec<(ApplicationId, Result<Loaded, StoreError>)>, StoreError> {
+        let (ids, known): (Vec<Uuid>, Vec<i64>) = changed.iter().map(|(id, known, _)| (id.0, *known)).unzip();
+        let mut connection = self.store.connection().await?;
+        // One snapshot of the database for all rows, so that a version never comes with older endpoints.
+        let transaction = connection
+            .build_transaction()
+            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+            .start()
+            .await?;
+        let applications = transaction.query(APPLICATIONS, &[&ids, &known]).await?;
+        let rows = transaction.query(ENDPOINTS, &[&ids, &known]).await?;
+        transaction.commit().await?;
+
+        let mut of_application: HashMap<Uuid, Vec<&Row>> = HashMap::new();
+        for row in &rows {
+            of_application.entry(row.get("application_id")).or_default().push(row);
+        }
+        let loaded = |row: &Row| {
+            let settings = self.settings(row)?;
+            let (rows, deleted): (Vec<&Row>, Vec<&Row>) = of_application
+                .get(&settings.id.0)
+                .into_iter()
+                .flatten()
+                .partition(|row| !row.get::<_, bool>("is_deleted"));
+            let endpoints = self.endpoints(&rows, &settings, row.get("has_email"))?;
+            let deleted = deleted.iter().map(|row| EndpointId(row.get("id"))).collect();
+            Ok(Loaded { settings, endpoints, deleted, is_whole: row.get::<_, i64>("since") == NEVER })
+        };
+        Ok(applications.iter().map(|row| (ApplicationId(row.get("id")), loaded(row))).collect())
+    }
+
+    /// The newest keys, or `current` if no key has changed.
+    async fn newest_keys(&mut self, current: &Arc<Keys>) -> Result<Arc<Keys>, StoreError> {
+        if !self.needs_keys {
+            return Ok(Arc::clone(current));
+        }
+        // Read before the keys: a change between the two reads is loaded again later.
+        let version = self.store.with_deadline(STEP_TIMEOUT, key_version(&self.store)).await?;
+        if self.keys == Some(version) {
+            return Ok(Arc::clone(current));
+        }
+        let keys = self.store.with_deadline(STEP_TIMEOUT, load_keys(&self.store)).await?;
+        self.keys = Some(version);
+        Ok(Arc::new(keys))
+    }
+
+    fn settings(&self, row: &Row) -> Result<ApplicationSettings, StoreError> {
+        let id = ApplicationId(row.get("id"));
+        let corrupt = |what: String| StoreError::corrupt("applications", format!("{id}: {what}"));
+        let dialect: &str = row.get("dialect");
+        let dialect = self.dialects.get(dialect).ok_or_else(|| {
+            corrupt(format!("this process knows no dialect {dialect:?}; see FANFARE_DIALECTS, which all must share"))
+        })?;
+        let own: Vec<&str> = row.get("event_types");
+        let own_event_types =
+            own.into_iter().map(EventType::parse).collect::<Result<_, _>>().map_err(|fault| corrupt(fault.message))?;
+        Ok(ApplicationSettings {
+            id,
+            version: row.get("version"),
+            dialect: Arc::clone(dialect),
+            is_strict: row.get("strict"),
+            own_event_types,
+            publish_rate: row.get::<_, Option<i32>>("publish_rate").map(i32::cast_unsigned),
+            redaction: Redaction::parse(&row.get::<_, Vec<String>>("redacted"))
+                .map(Arc::new)
+                .map_err(|fault| corrupt(format!("redacted {fault}")))?,
+        })
+    }
+
+    /// Reads endpoints from rows sorted by endpoint, the newest secret first. Each row holds one secret or none.
+    fn endpoints(
+        &self,
+        rows: &[&Row],
+        settings: &ApplicationSettings,
+        owner_has_email: bool,
+    ) -> Result<Vec<Endpoint>, StoreError> {
+        let keyring = &self.store.keyring;
+        let mut read: Vec<Endpoint> = Vec::new();
+        for row in rows {
+            let id = EndpointId(row.get("id"));
+            if read.last().is_none_or(|last| last.id != id) {
+                read.push(endpoint(keyring, row, settings, owner_has_email)?);
+            }
+            if let (Some(endpoint), Some(_)) = (read.last_mut(), row.get::<_, Option<Uuid>>("secret_id")) {
+                let secret = secrets::open(keyring, id, row)?;
+                let (created_at, expires_at) = (row.get("created_at"), row.get("expires_at"));
+                endpoint.secrets.push(EndpointSecret { secret, created_at, expires_at });
+            }
+        }
+        Ok(read)
+    }
+}
+
+fn endpoint(
+    keyring: &Keyring,
+    row: &Row,
+    settings: &ApplicationSettings,
+    owner_has_email: bool,
+) -> Result<Endpoint, StoreError> {
+    let id = EndpointId(row.get("id"));
+    let dialect = &settings.dialect;
+    let corrupt = |what: String| StoreError::corrupt("endpoints", format!("{id}: {what}"));
+    let subscriptions = row
+        .get::<_, Vec<String>>("event_types")
+        .iter()
+        .map(|text| Subscription::parse(text).map_err(|fault| corrupt(fault.to_string())))
+        .collect::<Result<_, _>>()?;
+    Ok(Endpoint {
+        id,
+        application: ApplicationId(row.get("application_id")),
+        url: row.get::<_, &str>("url").parse().map_err(|_| corrupt("url".to_owned()))?,
+        status: endpoints::status(row)?,
+        subscriptions,
+        secrets: Vec::new(),
+        headers: secrets::open_headers(keyring, id, row)?,
+        dialect: Arc::clone(dialect),
+        policy: policy(row, &dialect.policy).map_err(|fault| corrupt(fault.to_string()))?,
+        redaction: Arc::clone(&settings.redaction),
+        sends_trace: row.get("trace_context"),
+        notifies_owner: dialect.notifies_owner && (owner_has_email || row.get("has_email")),
+    })
+}
+
+/// Policy of the dialect, with the endpoint's own values.
+fn policy(row: &Row, of_dialect: &Arc<Policy>) -> Result<Arc<Policy>, InvalidSchedule> {
+    let (schedule, timeout, rate) = (endpoints::schedule(row)?, endpoints::timeout(row), endpoints::rate(row));
+    if schedule.is_none() && timeout.is_none() && rate.is_none() {
+        return Ok(Arc::clone(of_dialect));
+    }
+    let mut policy = Policy::clone(of_dialect);
+    if let Some(schedule) = schedule {
+        policy.schedule = schedule;
+    }
+    if let Some(timeout) = timeout {
+        policy.timeout = timeout;
+    }
+    policy.rate_per_second = rate.or(policy.rate_per_second);
+    Ok(Arc::new(policy))
+}
+
+/// Applications by id, with the version since which their endpoints are loaded: the known version, or [`NEVER`] if the
+/// application's own settings have changed. Parameters: ids and known versions.
+const APPLICATIONS: &str = "
+SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email, a.publish_rate, a.redacted,
+       ARRAY(SELECT name FROM event_types t WHERE t.application_id = a.id) AS event_types,
+       CASE WHEN a.settings_version > k.version THEN -1 ELSE k.version END AS since
+FROM unnest($1::uuid[], $2::bigint[]) AS k(id, version) JOIN applications a USING (id)";
+
+/// Endpoints of applications since a version, with their secrets in force. Parameters as for [`APPLICATIONS`].
+const ENDPOINTS: &str = "
+SELECT e.id, e.application_id, e.url, e.event_types, e.status, e.timeout_ms, e.schedule, e.rate_per_second,
+       e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email, e.trace_context,
+       e.deleted_at IS NOT NULL AS is_deleted,
+       s.id AS secret_id, s.key_name, s.ciphertext, s.created_at, s.expires_at
+FROM unnest($1::uuid[], $2::bigint[]) AS k(id, version)
+JOIN applications a ON a.id = k.id
+CROSS JOIN LATERAL (SELECT CASE WHEN a.settings_version > k.version THEN -1 ELSE k.version END AS version) since
+JOIN endpoints e ON e.application_id = a.id AND e.version > since.version AND (e.deleted_at IS NULL OR since.version >= 0)
+LEFT JOIN endpoint_secrets s ON s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > now())
+ORDER BY e.application_id, e.id, s.created_at DESC";
+
+async fn key_version(store: &Store) -> Result<i64, StoreError> {
+    Ok(store.connection().await?.query_one("SELECT version FROM key_version", &[]).await?.get(0))
+}
+
+async fn load_keys(store: &Store) -> Result<Keys, StoreError> {
+    let statement = "SELECT id, application_id, role, digest, expires_at FROM api_keys
+                     WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())";
+    let rows = store.connection().await?.query(statement, &[]).await?;
+    rows.iter()
+        .map(|row| {
+            let id = KeyId(row.get(0));
+            let corrupt = |what| StoreError::corrupt("api_keys", format!("{id}: {what}"));
+            Ok(ApiKey {
+                id,
+                application: row.get::<_, Option<Uuid>>(1).map(ApplicationId),
+                role: Role::parse(row.get(2)).ok_or_else(|| corrupt("role"))?,
+                digest: row.get::<_, &[u8]>(3).try_into().map_err(|_| corrupt("digest"))?,
+                expires_at: row.get(4),
+            })
+        })
+        .collect()
+}
