@@ -4,6 +4,7 @@ pub mod answer;
 pub(crate) mod audit;
 pub mod authentication;
 pub mod body;
+pub mod budget;
 pub mod error;
 pub(crate) mod fallback;
 pub(crate) mod openapi;

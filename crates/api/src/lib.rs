@@ -15,13 +15,18 @@ pub use crate::{
     http::{
         audit::{AUDIT_FAILURES, Audit, Author, audited},
         authentication::{authenticate, look_up_key},
+        body::MAX_MANAGEMENT_BODY,
+        budget::{Budget, within_budget},
         error::{ApiError, ErrorCode, Failures},
         fallback::{method_not_allowed, not_found},
         openapi::{describe, document_routes},
         refresh::refresh_after_write,
         shares::{Shares, end_with_caller, within_share},
     },
-    routes::{events::publish::publish_routes, routes},
+    routes::{
+        events::publish::{BATCH_SIZE_FACTOR, publish_routes},
+        routes,
+    },
     state::{
         ApiState,
         publishing::{PUBLISH_SECONDS, PUBLISHED, Publishing},

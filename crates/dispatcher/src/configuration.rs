@@ -66,6 +66,8 @@ pub(crate) struct Limits {
     pub(crate) lane: lane::Limits,
     /// Bounds on attempts in flight or not yet recorded.
     pub(crate) places: PlaceLimits,
+    /// Maximum bytes of the answers of all attempts until they are recorded.
+    pub(crate) answer_bytes: usize,
     /// Maximum size of an event's message, in bytes.
     pub(crate) event_bytes: usize,
 }
@@ -145,8 +147,22 @@ fn check_retention(environment: &mut Environment, retention: Duration, longest: 
     }
 }
 
+/// Equal parts of the memory: four for attempts, two for messages in hand, one for the attempts' payloads, and one for
+/// their answers.
+const MEMORY_PARTS: usize = 8;
+
+/// Copies of an event's body from the message to the commit: the body, the rendered and the redacted payload.
+const EVENT_COPIES: usize = 3;
+
+/// Memory of an attempt in flight without payload and answer, in bytes, as measured (deploy/capacity.md).
+const ATTEMPT_BYTES: usize = 24 * 1024;
+
+/// Minimum of `FANFARE_PLACES`.
+const LEAST_PLACES: usize = 4;
+
 fn limits(environment: &mut Environment) -> Option<Limits> {
-    let meaning = "maximum of event messages, and of retry messages, that the process persists at once";
+    let meaning = "maximum of event messages, and of retry messages, that the process persists at once; fewer if the \
+                   largest events would not fit into a part of the memory";
     let prefetch = environment.number("FANFARE_PREFETCH", "512", 1..=2000, meaning);
     let meaning = "maximum of concurrent attempts to an endpoint, in all processes together";
     let lane = environment.number("FANFARE_LANE_BOUND", "16", 1..=1000, meaning);
@@ -154,15 +170,16 @@ fn limits(environment: &mut Environment) -> Option<Limits> {
                    gets only probes, with growing waits, in the end at most one a minute";
     let failures = environment.number("FANFARE_BREAKER_AFTER", "20", 1..=1_000_000, meaning);
     let meaning = "places: maximum of attempts in flight or not yet recorded, in each process. An application may use \
-                   half; a quarter is reserved for endpoints that answer within a second";
-    let attempts = environment.number("FANFARE_PLACES", "6000", 4..=100_000, meaning);
-    let meaning = "maximum MiB of payloads in flight, in each process; an application may use half";
-    let mebibytes = environment.number("FANFARE_PLACES_MIB", "256", 1..=65_536, meaning);
+                   half; a quarter is reserved for endpoints that answer within a second. Less memory means fewer places";
+    let attempts = environment.number("FANFARE_PLACES", "6000", LEAST_PLACES..=100_000, meaning);
+    let part = environment.memory_budget()? / MEMORY_PARTS;
     let event_bytes = environment.max_event_bytes();
+    let in_hand = 2 * part / event_bytes?.saturating_mul(EVENT_COPIES);
     Some(Limits {
-        prefetch: u16::try_from(prefetch?).ok()?,
+        prefetch: u16::try_from(prefetch?.min(in_hand).max(1)).ok()?,
         lane: lane::Limits { attempts: lane?, failures: u32::try_from(failures?).ok()? },
-        places: PlaceLimits { attempts: attempts?, bytes: mebibytes? * 1024 * 1024 },
+        places: PlaceLimits { attempts: attempts?.min(4 * part / ATTEMPT_BYTES).max(LEAST_PLACES), bytes: part },
+        answer_bytes: part,
         event_bytes: event_bytes?,
     })
 }

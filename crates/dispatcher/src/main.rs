@@ -34,6 +34,7 @@ async fn main() -> anyhow::Result<()> {
     let telemetry = Telemetry::start("dispatcher", &configuration.telemetry)?;
     let spare_files = raise_open_files("FANFARE_PLACES", configuration.limits.places.attempts, FILES_OF_ATTEMPT)?;
     configuration.outbound.max_idle = spare_files.min(MAX_IDLE);
+    configuration.outbound.answer_bytes = configuration.limits.answer_bytes;
     let stop = stop_signal()?;
     let operations = Operations::bind(configuration.operations_address, &metric::ALL).await?;
     let drained = Dispatcher::build(configuration)?.run(operations, stop).await;

@@ -172,7 +172,7 @@ pub(crate) const ALL: [Metric; 45] = [
         name: PLACE_BYTES,
         kind: MetricKind::Gauge,
         labels: Labels::One("state", &["used", "limit"]),
-        meaning: "bytes of payloads in flight, by `state`: used, limit (`FANFARE_PLACES_MIB`)",
+        meaning: "bytes of payloads in flight, by `state`: used, limit (an eighth of `FANFARE_MEMORY_MIB`)",
     },
     Metric {
         name: LANES,

@@ -17,6 +17,8 @@ pub(crate) struct Configuration {
     pub(crate) max_connections: usize,
     pub(crate) publish_rate: u32,
     pub(crate) api_rate: u32,
+    /// Bytes for the bodies of requests.
+    pub(crate) memory_budget: usize,
     pub(crate) max_webhooks: usize,
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// Settings of the web pages; `None` without the pages.
@@ -168,6 +170,7 @@ impl Configuration {
         let meaning = "proxies (CIDR) in front of the API; only these are trusted with `X-Forwarded-For`";
         let trusted_proxies = environment.list::<IpNet>("FANFARE_TRUSTED_PROXIES", meaning);
         let rates = rates(environment);
+        let memory_budget = environment.memory_budget();
         let meaning = "maximum number of webhooks of an application";
         let max_webhooks = environment.number("FANFARE_MAX_WEBHOOKS", "1000", 1..=1_000_000, meaning);
         let broker = environment.broker();
@@ -199,6 +202,7 @@ impl Configuration {
             max_connections: max_connections?,
             publish_rate,
             api_rate,
+            memory_budget: memory_budget?,
             max_webhooks: max_webhooks?,
             trusted_proxies: trusted_proxies?,
             console: console?,

@@ -15,8 +15,8 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
 };
 use fanfare_api::{
-    ApiState, Audit, Publishing, Shares, TestSends, audited, document_routes, end_with_caller, look_up_key,
-    method_not_allowed, not_found, nudj_routes, publish_routes, refresh_after_write, within_share,
+    ApiState, Audit, BATCH_SIZE_FACTOR, Budget, MAX_MANAGEMENT_BODY, Publishing, Shares, TestSends, audited, document_routes, end_with_caller, look_up_key,
+    method_not_allowed, not_found, nudj_routes, publish_routes, refresh_after_write, within_budget, within_share,
 };
 use fanfare_broker::Publisher;
 use fanfare_console::{Console, console_routes, portal_routes};
@@ -180,6 +180,8 @@ fn router(
     let refresh = from_fn_with_state(directory.clone(), refresh_after_write);
     let measured = from_fn_with_state(directory.clone(), report::measured);
     let look_up = from_fn_with_state(directory.clone(), look_up_key);
+    let largest = configuration.max_event_bytes.saturating_mul(BATCH_SIZE_FACTOR).max(MAX_MANAGEMENT_BODY);
+    let budget = Budget::new(directory.clone(), configuration.memory_budget, largest);
     let shares = Shares::new(directory.clone(), connections, configuration.api_rate);
     let state = ApiState {
         store,
@@ -204,6 +206,7 @@ fn router(
                 .layer(from_fn_with_state(audit, audited))
                 .layer(from_fn_with_state(shares, within_share)),
         )
+        .layer(from_fn_with_state(budget, within_budget))
         .layer(look_up)
         .merge(document_routes(&api)?)
         .fallback(not_found)

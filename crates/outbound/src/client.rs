@@ -20,7 +20,10 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{ClientConfig, client::Resumption};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
 use url::Url;
 
 use crate::{
@@ -75,6 +78,8 @@ pub struct Settings {
     pub proxy: Option<Proxy>,
     /// Maximum number of unused connections in total. Beyond, a request closes its connection.
     pub max_idle: usize,
+    /// Maximum bytes of all response bodies in memory. Beyond, an exchange keeps the beginning of its body.
+    pub answer_bytes: usize,
 }
 
 impl Default for Settings {
@@ -85,6 +90,7 @@ impl Default for Settings {
             name_servers: Vec::new(),
             proxy: None,
             max_idle: MAX_IDLE,
+            answer_bytes: Semaphore::MAX_PERMITS,
         }
     }
 }
@@ -171,6 +177,8 @@ pub struct Client {
     route: Arc<Route>,
     probe_tls: Arc<ClientConfig>,
     max_idle: usize,
+    /// Bytes for response bodies, each until its last use.
+    answers: Arc<Semaphore>,
 }
 
 impl Client {
@@ -179,7 +187,7 @@ impl Client {
     /// # Errors
     /// If certificates or name servers cannot be read.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
-        let Settings { policy, extra_roots, name_servers, proxy, max_idle } = settings;
+        let Settings { policy, extra_roots, name_servers, proxy, max_idle, answer_bytes } = settings;
         let route = Arc::new(Route::new(Names::new(name_servers)?, policy.clone(), proxy.clone()));
         let tls = client_config(extra_roots.as_deref(), policy.https_only)?;
         let mut probe_tls = tls.clone();
@@ -190,6 +198,7 @@ impl Client {
             route,
             probe_tls: Arc::new(probe_tls),
             max_idle: *max_idle,
+            answers: Arc::new(Semaphore::new((*answer_bytes).min(Semaphore::MAX_PERMITS))),
         })
     }
 
@@ -239,7 +248,8 @@ impl Client {
                 match with_deadline(deadline, answer.as_mut()).await {
                     Some(Ok(response)) => {
                         stopwatch.lap(|timings| &mut timings.first_byte);
-                        answered(response, deadline.saturating_sub(started.elapsed())).await
+                        let remaining = deadline.saturating_sub(started.elapsed());
+                        answered(response, remaining, Arc::clone(&self.answers)).await
                     }
                     Some(Err(error)) => {
                         let (outcome, text) = classify(&error);
@@ -358,12 +368,12 @@ fn unanswered(outcome: Outcome, error: String) -> Exchange {
 
 /// Reads the response. The status decides: a slow or broken body is no reason to send the event again. The part of the
 /// body that arrives by the deadline is kept.
-async fn answered(response: Response<Incoming>, remaining: Duration) -> Exchange {
+async fn answered(response: Response<Incoming>, remaining: Duration, answers: Arc<Semaphore>) -> Exchange {
     let (head, body) = response.into_parts();
     let retry_after =
         head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(RetryAfter::parse);
-    let mut read = BytesMut::new();
-    let error = match timeout(remaining, read_bounded(body, &mut read)).await {
+    let mut read = ReadBody { bytes: BytesMut::new(), room: None, answers };
+    let error = match timeout(remaining, read.read(body)).await {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(format!("the response body broke off: {}", root_cause(&error))),
         Err(_) => Some("the response body was not complete at the deadline".to_owned()),
@@ -371,24 +381,53 @@ async fn answered(response: Response<Incoming>, remaining: Duration) -> Exchange
     Exchange {
         outcome: Outcome::Answered { status: head.status.as_u16(), retry_after },
         response_headers: kept_headers(&head.headers),
-        response_body: read.freeze(),
+        response_body: Bytes::from_owner(read),
         error,
         duration: Duration::ZERO,
     }
 }
 
-/// Reads until the end or the limit. Dropping an unfinished body closes the connection, as `hyper` does not drain the
-/// body.
-async fn read_bounded(mut body: Incoming, read: &mut BytesMut) -> Result<(), hyper::Error> {
-    while read.len() < MAX_RESPONSE_BODY
-        && let Some(frame) = body.frame().await
-    {
-        if let Ok(data) = frame?.into_data() {
-            let room = MAX_RESPONSE_BODY - read.len();
-            read.extend_from_slice(&data[..data.len().min(room)]);
-        }
+/// The read part of a response body, with its room in memory.
+struct ReadBody {
+    bytes: BytesMut,
+    room: Option<OwnedSemaphorePermit>,
+    answers: Arc<Semaphore>,
+}
+
+impl AsRef<[u8]> for ReadBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
-    Ok(())
+}
+
+impl ReadBody {
+    /// Reads until the end, the limit of a body, or the end of the room for all bodies. Dropping an unfinished body closes
+    /// the connection, as `hyper` does not drain the body.
+    async fn read(&mut self, mut body: Incoming) -> Result<(), hyper::Error> {
+        while self.bytes.len() < MAX_RESPONSE_BODY
+            && let Some(frame) = body.frame().await
+        {
+            if let Ok(data) = frame?.into_data() {
+                let count = data.len().min(MAX_RESPONSE_BODY - self.bytes.len());
+                if !self.take_room(count) {
+                    break;
+                }
+                self.bytes.extend_from_slice(&data[..count]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes room for `count` more bytes. False without room.
+    fn take_room(&mut self, count: usize) -> bool {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let Ok(more) = Arc::clone(&self.answers).try_acquire_many_owned(count) else { return false };
+        match &mut self.room {
+            Some(room) => room.merge(more),
+            None => self.room = Some(more),
+        }
+        true
+    }
 }
 
 fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {

@@ -5,6 +5,7 @@ mod crash;
 mod environment;
 mod listener;
 mod metric;
+mod memory;
 mod open_files;
 mod operations;
 mod process;

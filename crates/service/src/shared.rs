@@ -3,6 +3,7 @@
 use std::{
     fmt, fs,
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
@@ -21,7 +22,7 @@ use fanfare_domain::{
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::Environment;
+use crate::{Environment, memory::memory_limit};
 
 /// Plain settings that all processes must share. Addresses of servers are missing: a URL holds a password.
 const AGREED: [&str; 8] = [
@@ -34,6 +35,9 @@ const AGREED: [&str; 8] = [
     "FANFARE_PREFIX",
     "FANFARE_RETENTION",
 ];
+
+/// Memory that is assumed if the system does not tell, in bytes.
+const UNKNOWN_MEMORY: usize = 1024 * 1024 * 1024;
 
 /// Longest retention. Each event's key is looked up in every month of the retention.
 const LONGEST_RETENTION: Duration = Duration::from_secs(400 * 86400);
@@ -109,6 +113,17 @@ impl Environment {
     /// Largest body of an event, in bytes.
     pub fn max_event_bytes(&mut self) -> Option<usize> {
         self.number("FANFARE_MAX_EVENT_BYTES", "262144", 1024..=15_728_640, "largest body of an event, in bytes")
+    }
+
+    /// Bytes of memory for the work of the process. The rest of its memory is for the program itself.
+    pub fn memory_budget(&mut self) -> Option<usize> {
+        let meaning = "MiB of memory for bodies, answers and attempts; default: half of the container's limit, or of the \
+                       machine's memory. Lower limits of the process follow from it";
+        let name = "FANFARE_MEMORY_MIB";
+        match self.optional::<NonZeroUsize>(name, meaning) {
+            Some(mebibytes) => Some(mebibytes.get().saturating_mul(1024 * 1024)),
+            None => Some(memory_limit().unwrap_or(UNKNOWN_MEMORY) / 2),
+        }
     }
 
     /// URL of the database, and the credentials.

@@ -59,11 +59,12 @@ pub enum ErrorCode {
     OutcomeUnknown,
     DatabaseUnavailable,
     EgressUnavailable,
+    Overloaded,
 }
 
 impl ErrorCode {
     /// All codes, in the order of the API's documentation.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -109,6 +110,7 @@ impl ErrorCode {
         Self::OutcomeUnknown,
         Self::DatabaseUnavailable,
         Self::EgressUnavailable,
+        Self::Overloaded,
     ];
 
     /// The HTTP status of an answer with this code, and the description in the API's documentation.
@@ -162,6 +164,7 @@ impl ErrorCode {
             Self::BrokerUnavailable => (503, "the broker is unavailable: send the event again later"),
             Self::BrokerRefused => (503, "the broker refused the event: send the event again later"),
             Self::OutcomeUnknown => (503, "the event may be accepted: send the event again with the answer's `id`"),
+            Self::Overloaded => (503, "the process is at its limit of memory: send the request again later"),
             Self::EgressUnavailable => (503, "Fanfare can make no connections now: test again later"),
             Self::DatabaseUnavailable => (503, "the database is unavailable: try again later"),
         }

@@ -38,10 +38,16 @@ pub struct Shares {
 }
 
 /// Owner of a share: all keys of an application together, or an admin key.
-#[derive(PartialEq, Eq, Hash)]
-enum Owner {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Owner {
     Application(ApplicationId),
     Key(KeyId),
+}
+
+impl Owner {
+    pub(crate) fn of(caller: &Caller) -> Self {
+        caller.application.map_or(Self::Key(caller.key), Self::Application)
+    }
 }
 
 /// A caller of this process.
@@ -65,10 +71,9 @@ impl Shares {
 
     /// The connections of a caller. The error is the wait until the rate permits a request.
     fn of(&self, caller: &Caller) -> Result<Share, Duration> {
-        let owner = caller.application.map_or(Owner::Key(caller.key), Owner::Application);
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Known { share: Share::new(self.connections), rate: LeakyBucket::default() };
-        let known = callers.entry(owner).or_insert_with(new);
+        let known = callers.entry(Owner::of(caller)).or_insert_with(new);
         if let Some(per_second) = self.per_second {
             known.rate.take(self.since.elapsed(), per_second, per_second, 1)?;
         }

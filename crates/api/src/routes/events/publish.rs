@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The largest batch, in multiples of the largest event.
-const BATCH_SIZE_FACTOR: usize = 16;
+pub const BATCH_SIZE_FACTOR: usize = 16;
 
 /// Header of each delivery (Standard Webhooks).
 const WEBHOOK_ID: &str = "webhook-id";
