@@ -109,8 +109,8 @@ struct Ledger {
 #[derive(Clone)]
 pub struct Receiver {
     address: SocketAddr,
-    /// Host of the URLs, instead of the address.
-    host: Arc<OnceLock<String>>,
+    /// Hosts of the URLs, instead of the address.
+    hosts: Arc<OnceLock<[&'static str; 2]>>,
     ledger: Arc<Mutex<Ledger>>,
 }
 
@@ -122,15 +122,16 @@ impl Receiver {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a local address");
-        let receiver = Self { address, host: Arc::default(), ledger: Arc::default() };
-        let server = receiver.clone();
-        tokio::spawn(async move {
-            loop {
-                let Ok((stream, _)) = listener.accept().await else { continue };
-                tokio::spawn(server.clone().serve(stream));
-            }
-        });
+        let receiver = Self { address, hosts: Arc::default(), ledger: Arc::default() };
+        tokio::spawn(receiver.clone().accept(listener));
         receiver
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            tokio::spawn(self.clone().serve(stream));
+        }
     }
 
     /// Address and port.
@@ -138,19 +139,21 @@ impl Receiver {
         self.address
     }
 
-    /// Has all further URLs name this host instead of the address. Each answer then ends its connection, so that each
-    /// request needs a look-up.
+    /// Has all further URLs name a host: the second for the path `slow`, and the first otherwise. The second host is
+    /// 127.0.0.2. Each answer then ends its connection, so that each request needs a look-up.
     ///
     /// # Panics
-    /// If the receiver has a name.
-    pub fn use_name(&self, host: &str) {
-        self.host.set(host.to_owned()).expect("no name yet");
+    /// If the receiver has hosts, or the port is not free at 127.0.0.2.
+    pub async fn use_hosts(&self, hosts: [&'static str; 2]) {
+        let second = TcpListener::bind(("127.0.0.2", self.address.port())).await.expect("the same port at 127.0.0.2");
+        tokio::spawn(self.clone().accept(second));
+        self.hosts.set(hosts).expect("no hosts yet");
     }
 
     /// The URL of an endpoint at this receiver.
     pub fn url(&self, path: &str) -> String {
-        match self.host.get() {
-            Some(host) => format!("http://{host}:{}/{path}", self.address.port()),
+        match self.hosts.get() {
+            Some(hosts) => format!("http://{}:{}/{path}", hosts[usize::from(path == "slow")], self.address.port()),
             None => format!("http://{}/{path}", self.address),
         }
     }
@@ -190,7 +193,7 @@ impl Receiver {
         let _ = stream.set_nodelay(true);
         let service = service_fn(|request| self.clone().answer(request));
         // A behaviour that closes the connection yields an error here.
-        let keeps_alive = self.host.get().is_none();
+        let keeps_alive = self.hosts.get().is_none();
         let _ = http1::Builder::new().keep_alive(keeps_alive).serve_connection(TokioIo::new(stream), service).await;
     }
 

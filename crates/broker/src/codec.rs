@@ -18,10 +18,10 @@ use crate::{Incoming, Topology};
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
+const ACCEPTED: &str = "fanfare-accepted";
+
 /// Reason of a message whose body is too long for an event.
 pub(crate) const TOO_LARGE: &str = "body_too_large";
-
-const ACCEPTED: &str = "fanfare-accepted";
 
 /// A message to be published.
 #[derive(Debug, Clone)]

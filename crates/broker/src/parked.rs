@@ -260,6 +260,10 @@ pub fn encode_rerouted(topology: &Topology, incoming: &Incoming) -> Message {
         }
     };
     let mut headers = copied_headers(incoming);
+    // A message that the previous release parked has no size.
+    if is_parked && incoming.is_cut() {
+        headers.insert(PARKED_SIZE.into(), AMQPValue::LongString(LongString::from(incoming.size.to_string())));
+    }
     headers.insert(REROUTED.into(), AMQPValue::Boolean(true));
     again(incoming, way, headers)
 }

@@ -119,6 +119,7 @@ impl Dispatcher {
         // Separate: readiness does not depend on these consumers.
         let others = Consumers::start(self.broker.clone(), others, wanted, stop.clone());
         let egress = Egress::new();
+        tokio::spawn(end.clone().run_until_cancelled_owned(egress.clone().watch()));
         let (database, consuming) = (self.database.availability(), consumers.consuming());
         let is_ready = readiness(database, consuming, publisher.clone(), egress.fault());
         tokio::spawn(operations.run(is_ready, end.clone()));

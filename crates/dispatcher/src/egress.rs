@@ -1,8 +1,11 @@
 //! The gate to our own egress, shared by all attempts of the process.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use fanfare_domain::delivery::egress::{EgressGate, Passage};
@@ -21,8 +24,10 @@ pub(crate) struct Egress {
 struct Inner {
     origin: Instant,
     gate: Mutex<EgressGate>,
-    /// True while the gate is shut: most attempts then need no lock.
+    /// False while the gate is open: most attempts then need no lock.
     is_shut: AtomicBool,
+    /// The last outage in the log.
+    told: Mutex<Option<Instant>>,
 }
 
 /// An attempt that has passed the gate.
@@ -30,12 +35,23 @@ pub(crate) struct Passed {
     egress: Egress,
     passage: Passage,
     /// True until the result of the attempt is known.
-    is_open: bool,
+    is_open: AtomicBool,
 }
+
+/// Interval of the looks whether the gate lapses.
+const LOOKS: Duration = Duration::from_secs(5);
+
+/// Shortest interval between two outages in the log.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 impl Egress {
     pub(crate) fn new() -> Self {
-        let inner = Inner { origin: Instant::now(), gate: Mutex::default(), is_shut: AtomicBool::new(false) };
+        let inner = Inner {
+            origin: Instant::now(),
+            gate: Mutex::default(),
+            is_shut: AtomicBool::new(false),
+            told: Mutex::default(),
+        };
         metrics::gauge!(metric::EGRESS_AVAILABLE).set(1.0);
         Self { inner: Arc::new(inner), fault: watch::Sender::new(None) }
     }
@@ -63,7 +79,39 @@ impl Egress {
             true => self.gate().begin(self.inner.origin.elapsed())?,
             false => Passage::Open,
         };
-        Some(Passed { egress: self.clone(), passage, is_open: true })
+        Some(Passed { egress: self.clone(), passage, is_open: AtomicBool::new(true) })
+    }
+
+    /// Opens a gate without failures, until the process exits.
+    pub(crate) async fn watch(self) {
+        loop {
+            tokio::time::sleep(LOOKS).await;
+            if self.inner.is_shut.load(Ordering::Acquire) {
+                let has_opened = self.gate().lapse(self.inner.origin.elapsed());
+                self.opened(has_opened);
+            }
+        }
+    }
+
+    fn opened(&self, has_opened: bool) {
+        if has_opened {
+            self.inner.is_shut.store(false, Ordering::Release);
+            self.fault.send_replace(None);
+            metrics::gauge!(metric::EGRESS_AVAILABLE).set(1.0);
+            tracing::info!("connections can be made again");
+        }
+    }
+
+    /// Logs an outage, at most once a minute: single failures may shut the gate again and again.
+    fn tell(&self, error: &str) {
+        let mut told = self.inner.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            tracing::error!(
+                error,
+                "no connections can be made, for a reason of ours: deliveries wait, and use up no attempt"
+            );
+        }
     }
 
     fn gate(&self) -> MutexGuard<'_, EgressGate> {
@@ -73,46 +121,38 @@ impl Egress {
 }
 
 impl Passed {
+    pub(crate) fn is_probe(&self) -> bool {
+        self.passage == Passage::Probe
+    }
+
     /// Notes that the attempt failed for a reason of ours.
-    pub(crate) fn failed(mut self, error: &str) {
-        self.is_open = false;
-        let Egress { inner, fault } = &self.egress;
-        let mut gate = self.egress.gate();
-        let has_shut = gate.record_failure(self.passage, inner.origin.elapsed());
-        inner.is_shut.store(gate.is_shut(), Ordering::Release);
+    pub(crate) fn failed(&self, error: &str) {
+        self.is_open.store(false, Ordering::Relaxed);
+        let egress = &self.egress;
+        let mut gate = egress.gate();
+        let has_shut = gate.record_failure(self.passage, egress.inner.origin.elapsed());
+        egress.inner.is_shut.store(true, Ordering::Release);
         drop(gate);
         if has_shut {
-            fault.send_replace(Some(error.to_owned()));
+            egress.fault.send_replace(Some(error.to_owned()));
             metrics::gauge!(metric::EGRESS_AVAILABLE).set(0.0);
-            tracing::error!(
-                error,
-                "no connections can be made, for a reason of ours: deliveries wait, and use up no attempt"
-            );
+            egress.tell(error);
         }
     }
 
     /// Notes that the attempt reached the network.
-    pub(crate) fn reached(mut self) {
-        self.is_open = false;
-        let Egress { inner, fault } = &self.egress;
-        if !inner.is_shut.load(Ordering::Acquire) {
-            return;
-        }
-        let mut gate = self.egress.gate();
-        let has_opened = gate.record_success();
-        inner.is_shut.store(gate.is_shut(), Ordering::Release);
-        drop(gate);
-        if has_opened {
-            fault.send_replace(None);
-            metrics::gauge!(metric::EGRESS_AVAILABLE).set(1.0);
-            tracing::info!("connections can be made again");
+    pub(crate) fn reached(&self) {
+        self.is_open.store(false, Ordering::Relaxed);
+        if self.is_probe() {
+            let has_opened = self.egress.gate().record_success(self.passage);
+            self.egress.opened(has_opened);
         }
     }
 }
 
 impl Drop for Passed {
     fn drop(&mut self) {
-        if self.is_open {
+        if self.is_open.load(Ordering::Relaxed) {
             let now = self.egress.inner.origin.elapsed();
             self.egress.gate().record_nothing(self.passage, now);
         }

@@ -125,7 +125,8 @@ struct LaneState {
 }
 
 impl Lanes {
-    /// Creates lanes with `limits` behind the gate of our egress. `wakes` receives the endpoint of an owned backlog when the lane has room again.
+    /// Creates lanes with `limits` behind the gate of our egress. `wakes` receives the endpoint of an owned backlog when
+    /// the lane has room again.
     pub(crate) fn new(
         limits: lane::Limits,
         places: PlaceLimits,

@@ -32,7 +32,8 @@ async fn main() -> anyhow::Result<()> {
     }
     let mut configuration = environment.finish(configuration)?;
     let telemetry = Telemetry::start("dispatcher", &configuration.telemetry)?;
-    let spare_files = raise_open_files("FANFARE_PLACES", configuration.limits.places.attempts, FILES_OF_ATTEMPT)?;
+    let (places, database) = (configuration.limits.places.attempts, configuration.store.connections + 8);
+    let spare_files = raise_open_files("FANFARE_PLACES", places, FILES_OF_ATTEMPT, database)?;
     configuration.outbound.max_idle = spare_files.min(MAX_IDLE);
     configuration.outbound.answer_bytes = configuration.limits.answer_bytes;
     let stop = stop_signal()?;

@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let configuration = environment.finish(configuration)?;
     let telemetry = Telemetry::start("ingest", &configuration.telemetry)?;
-    raise_open_files("FANFARE_MAX_CONNECTIONS", configuration.max_connections, 1)?;
+    raise_open_files("FANFARE_MAX_CONNECTIONS", configuration.max_connections, 1, server::other_files(&configuration))?;
     let stop = stop_signal()?;
     let operations = Operations::bind(configuration.operations_address, &metric::ALL).await?;
     let served = server::run(configuration, operations, stop).await;

@@ -15,8 +15,9 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
 };
 use fanfare_api::{
-    ApiState, Audit, BATCH_SIZE_FACTOR, Budget, MAX_MANAGEMENT_BODY, Publishing, Shares, TestSends, audited, document_routes, end_with_caller, look_up_key,
-    method_not_allowed, not_found, nudj_routes, publish_routes, refresh_after_write, within_budget, within_share,
+    ApiState, Audit, BATCH_SIZE_FACTOR, Budget, MAX_MANAGEMENT_BODY, Publishing, Shares, TestSends, audited,
+    document_routes, end_with_caller, look_up_key, method_not_allowed, not_found, nudj_routes, publish_routes,
+    refresh_after_write, within_budget, within_share,
 };
 use fanfare_broker::Publisher;
 use fanfare_console::{Console, console_routes, portal_routes};
@@ -53,6 +54,12 @@ const API_STATEMENT: Duration = Duration::from_secs(15);
 
 /// Maximum of concurrent connections to a listener of the console alone: visitors take no room of publishers.
 const CONSOLE_CONNECTIONS: usize = 512;
+
+/// Files beside the connections to the API: to the database, and to a listener of the console alone.
+pub(crate) fn other_files(configuration: &Configuration) -> usize {
+    let has_listener = configuration.console.as_ref().is_some_and(|console| console.address.is_some());
+    configuration.store.connections + 10 + if has_listener { CONSOLE_CONNECTIONS } else { 0 }
+}
 
 /// The second path of Nudj's configuration API.
 const ADMIN_API: &str = "/api/v2/admin";

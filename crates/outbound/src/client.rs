@@ -236,10 +236,11 @@ impl Client {
     ) -> Result<Exchange, EgressUnavailable> {
         let started = Instant::now();
         stopwatch.start();
+        let is_full = self.route.connections.idle() >= self.max_idle;
         let _in_use = self.route.connections.begin();
         let mut exchange = match message {
             Ok(mut message) => {
-                if self.route.connections.idle() >= self.max_idle {
+                if is_full {
                     message.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
                 let host = message.uri().host().unwrap_or_default().to_owned();
@@ -267,6 +268,11 @@ impl Client {
         };
         exchange.duration = started.elapsed();
         Ok(exchange)
+    }
+
+    /// Waits for the next new connection to an endpoint.
+    pub async fn connected(&self) {
+        self.route.connected.notified().await;
     }
 
     /// Finds out whether the suspected part of ours is at fault.

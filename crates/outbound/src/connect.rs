@@ -8,7 +8,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,10 +18,7 @@ use http::{Uri, uri::Scheme};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
-};
+use tokio::{net::TcpStream, sync::Notify, time::timeout};
 use tower::Service;
 
 use crate::{
@@ -73,13 +70,13 @@ pub(crate) struct Route {
     pub(crate) policy: UrlPolicy,
     proxy: Option<Proxy>,
     pub(crate) connections: Connections,
+    /// Notified at each new connection.
+    pub(crate) connected: Notify,
+    /// Targets that the proxy reached lately.
     tunnels: Arc<Evidence>,
-    /// Time of the last connection without a proxy.
-    connected: Mutex<Option<Instant>>,
+    /// Addresses that were reached lately without a proxy.
+    reached: Arc<Evidence>,
 }
-
-/// Time for which a connection shows that routes and ports are there.
-const ROUTED: Duration = Duration::from_secs(10);
 
 impl Route {
     pub(crate) fn new(names: Names, policy: UrlPolicy, proxy: Option<Proxy>) -> Self {
@@ -88,17 +85,18 @@ impl Route {
             policy,
             proxy,
             connections: Connections::default(),
+            connected: Notify::new(),
             tunnels: Arc::default(),
-            connected: Mutex::default(),
+            reached: Arc::default(),
         }
     }
 
-    /// True if the suspected part of ours is at fault. May ask for up to 3 s.
+    /// True if the suspected part of ours is at fault. May ask for up to 3 s. Without evidence, the endpoint is at fault.
     pub(crate) async fn is_ours(&self, suspect: Suspect) -> bool {
         match suspect {
-            Suspect::Machine => true,
+            Suspect::Certain => true,
             Suspect::Names => !self.names.are_answering().await,
-            Suspect::Proxy => {
+            Suspect::Proxy(except) => {
                 let proxy = self.proxy.as_ref();
                 let ask = |authority: String| async move {
                     match proxy {
@@ -106,11 +104,11 @@ impl Route {
                         None => false,
                     }
                 };
-                !self.tunnels.is_reached_again(None, ask).await
+                self.tunnels.works(None, except.as_deref(), ask).await == Some(false)
             }
-            Suspect::Route => {
-                let connected = *self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-                connected.is_none_or(|at| at.elapsed() > ROUTED)
+            Suspect::Route(except) => {
+                let ask = |address: String| async move { TcpStream::connect(address).await.is_ok() };
+                self.reached.works(None, Some(&except), ask).await == Some(false)
             }
         }
     }
@@ -120,14 +118,16 @@ impl Route {
         if self.names.is_waiting(host) {
             Some(Suspect::Names)
         } else {
-            self.tunnels.is_open(None).then_some(Suspect::Proxy)
+            self.tunnels.is_open(None).then_some(Suspect::Proxy(None))
         }
     }
 
-    async fn tunnel(&self, proxy: &Proxy, authority: &str) -> Result<TcpStream, TunnelError> {
+    async fn tunnel(&self, proxy: &Proxy, authority: &str) -> Result<TcpStream, DialError> {
         let _open = self.tunnels.begin(authority);
-        let stream = proxy.tunnel(authority).await?;
+        let tunnelled = proxy.tunnel(authority).await;
+        let stream = tunnelled.map_err(|error| DialError::NoTunnel { authority: authority.to_owned(), error })?;
         self.tunnels.note(authority);
+        self.connected.notify_waiters();
         Ok(stream)
     }
 }
@@ -166,8 +166,11 @@ pub(crate) enum DialError {
     ConnectFailed(#[source] io::Error),
     #[error("the connection was not accepted in time")]
     TimedOut,
-    #[error(transparent)]
-    NoTunnel(#[from] TunnelError),
+    #[error("{error}")]
+    NoTunnel { authority: String, error: TunnelError },
+    /// No route to the address, or no port for the connection.
+    #[error("cannot connect: {error}")]
+    Unroutable { address: SocketAddr, error: io::Error },
 }
 
 /// Makes TCP connections, to permitted addresses only.
@@ -243,8 +246,15 @@ async fn dial(route: &Route, addresses: &[SocketAddr]) -> Result<TcpStream, Dial
     let mut failure = DialError::LookupFailed(NameError::NoAddress);
     for &address in addresses.iter().take(MAX_DIALLED) {
         match timeout(ADDRESS_LIMIT, dial_one(route, address)).await {
-            Ok(Err(error @ (DialError::ConnectFailed(_) | DialError::NoTunnel(_)))) => failure = error,
+            // Of several failures, a failure of the receiver tells more than a missing route of an address family.
+            Ok(Err(DialError::Unroutable { .. })) if matches!(failure, DialError::ConnectFailed(_)) => {}
+            Ok(Err(
+                error @ (DialError::ConnectFailed(_) | DialError::NoTunnel { .. } | DialError::Unroutable { .. }),
+            )) => failure = error,
             Ok(dialled) => return dialled,
+            Err(_) if route.proxy.is_some() => {
+                failure = DialError::NoTunnel { authority: address.to_string(), error: TunnelError::TimedOut };
+            }
             Err(_) => failure = DialError::TimedOut,
         }
     }
@@ -253,13 +263,17 @@ async fn dial(route: &Route, addresses: &[SocketAddr]) -> Result<TcpStream, Dial
 
 async fn dial_one(route: &Route, address: SocketAddr) -> Result<TcpStream, DialError> {
     if let Some(proxy) = &route.proxy {
-        return Ok(route.tunnel(proxy, &address.to_string()).await?);
+        return route.tunnel(proxy, &address.to_string()).await;
     }
-    let stream = TcpStream::connect(address).await.map_err(DialError::ConnectFailed)?;
+    let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => DialError::Unroutable { address, error },
+        _ => DialError::ConnectFailed(error),
+    })?;
     // The kernel may connect elsewhere than asked, as for `0.0.0.0`: the check of the peer decides.
     let peer = stream.peer_addr().map_err(DialError::ConnectFailed)?;
     permit(&route.policy.addresses, &[peer])?;
-    *route.connected.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    route.reached.note(&address.to_string());
+    route.connected.notify_waiters();
     Ok(stream)
 }
 

@@ -1,4 +1,4 @@
-//! Open connections: their number, and a bound on those without a request.
+//! Open connections, and the number of connections without a request.
 
 use std::{
     io::{self, IoSlice},
@@ -23,10 +23,10 @@ pub(crate) struct Connections {
     in_use: Count,
 }
 
-/// A number of living things.
+/// Number of connections or requests.
 type Count = Arc<AtomicUsize>;
 
-/// One more until dropped.
+/// Part of a count until dropped.
 #[derive(Debug)]
 pub(crate) struct Counted(Count);
 

@@ -24,7 +24,7 @@ const MAX_HEAD: usize = 8 * 1024;
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 /// Status of a proxy that refuses the credentials, or misses them (RFC 9110, 15.5.8).
-const WRONG_CREDENTIALS: u16 = 407;
+pub(crate) const WRONG_CREDENTIALS: u16 = 407;
 
 /// The operator's egress proxy.
 #[derive(Debug, Clone)]
@@ -94,6 +94,8 @@ pub(crate) enum TunnelError {
     Failed(u16),
     #[error("the egress proxy's answer is not HTTP")]
     NotHttp,
+    #[error("the egress proxy has not answered in time")]
+    TimedOut,
 }
 
 impl Proxy {
@@ -136,7 +138,7 @@ impl ProxyAddress {
 async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>, TunnelError> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        if head.len() >= MAX_HEAD || stream.read_buf(&mut head).await.map_err(TunnelError::Unreachable)? == 0 {
+        if head.len() >= MAX_HEAD || stream.read_buf(&mut head).await.unwrap_or_default() == 0 {
             return Err(TunnelError::NotHttp);
         }
     }

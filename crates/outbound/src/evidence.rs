@@ -9,7 +9,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
-/// Targets that were reached lately. Several, since a single one may fail by itself.
+/// Number of targets: a single target may fail by itself.
 const KEPT: usize = 4;
 
 /// Longest question.
@@ -50,7 +50,7 @@ impl Evidence {
 
     /// Notes a reached target.
     pub(crate) fn note(&self, target: &str) {
-        // Something was reached since the last answer.
+        // Ours works again since the last answer.
         if let Ok(mut answer) = self.answer.try_lock()
             && answer.is_some_and(|(_, is_reached)| !is_reached)
         {
@@ -67,27 +67,29 @@ impl Evidence {
         }
     }
 
-    /// Asks for the targets reached lately, all at once; for `otherwise` if none was reached. True if one of them is
-    /// reached: ours works. False without a target: nothing shows that ours works.
-    pub(crate) async fn is_reached_again<F: Future<Output = bool>>(
+    /// Asks for the targets reached lately, all at once, without `except`, and for `always`. True if one target is reached
+    /// again: ours works. `None` without a target: nothing is known.
+    pub(crate) async fn works<F: Future<Output = bool>>(
         &self,
-        otherwise: Option<&str>,
+        always: Option<&str>,
+        except: Option<&str>,
         ask: impl Fn(String) -> F,
-    ) -> bool {
+    ) -> Option<bool> {
         let mut answer = self.answer.lock().await;
-        if let Some((at, is_reached)) = *answer
+        if let Some((at, works)) = *answer
             && at.elapsed() < HOLDS
         {
-            return is_reached;
+            return Some(works);
         }
-        let mut targets: Vec<String> = lock(&self.reached).iter().cloned().collect();
+        let reached = lock(&self.reached).iter().filter(|target| Some(target.as_str()) != except).cloned().collect();
+        let targets: Vec<String> = [reached, always.map(str::to_owned).into_iter().collect::<Vec<_>>()].concat();
         if targets.is_empty() {
-            targets.extend(otherwise.map(str::to_owned));
+            return None;
         }
         let asked = targets.into_iter().map(|target| timeout(QUESTION_LIMIT, ask(target)));
-        let is_reached = join_all(asked).await.into_iter().any(|reached| reached.unwrap_or(false));
-        *answer = Some((Instant::now(), is_reached));
-        is_reached
+        let works = join_all(asked).await.into_iter().any(|reached| reached.unwrap_or(false));
+        *answer = Some((Instant::now(), works));
+        Some(works)
     }
 }
 
@@ -120,9 +122,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_target_that_is_reached_again_is_enough() {
         let evidence = Evidence::default();
-        assert!(!evidence.is_reached_again(None, |_| ready(true)).await, "nothing was reached before");
-        tokio::time::advance(HOLDS).await;
-        assert!(evidence.is_reached_again(Some("z"), |target| ready(target == "z")).await);
+        assert_eq!(evidence.works(None, None, |_| ready(true)).await, None, "nothing was reached before");
+        assert_eq!(evidence.works(Some("z"), None, |target| ready(target == "z")).await, Some(true));
         tokio::time::advance(HOLDS).await;
         for target in ["a", "b", "c", "d", "e", "e", "b"] {
             evidence.note(target);
@@ -132,12 +133,15 @@ mod tests {
             asked.fetch_add(1, Ordering::AcqRel);
             ready(target == "c")
         };
-        assert!(evidence.is_reached_again(Some("z"), ask).await && evidence.is_reached_again(None, ask).await);
-        assert_eq!(asked.load(Ordering::Acquire), KEPT, "the answer holds for a second");
+        for _ in 0..2 {
+            assert_eq!(evidence.works(Some("z"), Some("d"), ask).await, Some(true));
+        }
+        assert_eq!(asked.load(Ordering::Acquire), KEPT, "three and the last; the answer holds for a second");
         tokio::time::advance(HOLDS).await;
-        assert!(!evidence.is_reached_again(None, |target| ready(target == "a")).await, "the oldest is forgotten");
+        let oldest = evidence.works(None, None, |target| ready(target == "a")).await;
+        assert_eq!(oldest, Some(false), "the oldest is forgotten");
         tokio::time::advance(HOLDS).await;
-        assert!(!evidence.is_reached_again(None, |_| std::future::pending()).await, "silence");
+        assert_eq!(evidence.works(None, None, |_| std::future::pending()).await, Some(false), "silence");
     }
 
     #[test]

@@ -7,7 +7,11 @@ use std::{error::Error, io, iter};
 use fanfare_domain::delivery::outcome::Outcome;
 use rustls::pki_types::InvalidDnsNameError;
 
-use crate::{connect::DialError, egress::TunnelError, names::NameError};
+use crate::{
+    connect::DialError,
+    egress::{TunnelError, WRONG_CREDENTIALS},
+    names::NameError,
+};
 
 /// No connection was made for a reason of ours. The receiver is not at fault, and the attempt does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,16 +19,16 @@ use crate::{connect::DialError, egress::TunnelError, names::NameError};
 pub struct EgressUnavailable(pub(crate) String);
 
 /// The part of ours that may be at fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Suspect {
-    /// Descriptors or memory of this process or machine: certain.
-    Machine,
-    /// The name servers, unless they answer anything else.
+    /// Descriptors or memory of this machine, or a proxy that is away or refuses us: certain.
+    Certain,
+    /// The name servers, unless they answer other questions.
     Names,
-    /// The egress proxy, unless it reaches anything else.
-    Proxy,
-    /// Routes or ports of this machine, unless another endpoint was reached lately.
-    Route,
+    /// The egress proxy, unless it reaches other targets than this target.
+    Proxy(Option<String>),
+    /// Routes or ports of this machine, unless other addresses than this address are reached.
+    Route(String),
 }
 
 /// Errors of the operating system for missing descriptors, buffers and memory: EMFILE, ENFILE, ENOBUFS and ENOMEM.
@@ -34,15 +38,15 @@ const MACHINE: [i32; 4] = [24, 23, 105, 12];
 pub(crate) fn suspect(error: &(dyn Error + 'static)) -> Option<Suspect> {
     match causes(error).find_map(|cause| cause.downcast_ref::<DialError>())? {
         DialError::LookupFailed(NameError::NoAnswer(_)) => Some(Suspect::Names),
-        DialError::NoTunnel(TunnelError::Refused(_)) => None,
-        DialError::NoTunnel(_) => Some(Suspect::Proxy),
-        DialError::ConnectFailed(error) if error.raw_os_error().is_some_and(|code| MACHINE.contains(&code)) => {
-            Some(Suspect::Machine)
-        }
-        DialError::ConnectFailed(error) => match error.kind() {
-            io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => Some(Suspect::Route),
-            _ => None,
+        DialError::NoTunnel { error, authority } => match error {
+            TunnelError::Refused(_) => None,
+            TunnelError::Unreachable(_) | TunnelError::Failed(WRONG_CREDENTIALS) => Some(Suspect::Certain),
+            _ => Some(Suspect::Proxy(Some(authority.clone()))),
         },
+        DialError::ConnectFailed(error) if error.raw_os_error().is_some_and(|code| MACHINE.contains(&code)) => {
+            Some(Suspect::Certain)
+        }
+        DialError::Unroutable { address, .. } => Some(Suspect::Route(address.to_string())),
         _ => None,
     }
 }
@@ -78,8 +82,11 @@ fn judge(cause: &(dyn Error + 'static)) -> Option<Outcome> {
     if let Some(error) = cause.downcast_ref::<DialError>() {
         return match error {
             DialError::LookupFailed(_) => Some(Outcome::NameNotResolved),
-            DialError::Forbidden(_) | DialError::NoTunnel(TunnelError::Refused(_)) => Some(Outcome::AddressForbidden),
-            DialError::NoTunnel(_) => Some(Outcome::ConnectionFailed),
+            DialError::Forbidden(_) | DialError::NoTunnel { error: TunnelError::Refused(_), .. } => {
+                Some(Outcome::AddressForbidden)
+            }
+            DialError::NoTunnel { error: TunnelError::TimedOut, .. } => Some(Outcome::TimedOut),
+            DialError::NoTunnel { .. } | DialError::Unroutable { .. } => Some(Outcome::ConnectionFailed),
             DialError::ConnectFailed(error) => Some(match error.kind() {
                 io::ErrorKind::TimedOut => Outcome::TimedOut,
                 // The connection was accepted, and ended before the check.

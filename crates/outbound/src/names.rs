@@ -75,13 +75,12 @@ pub(crate) enum NameError {
 
 /// Resolver of host names.
 pub(crate) struct Names {
-    resolvers: RwLock<Resolvers>,
+    resolvers: RwLock<Arc<Resolvers>>,
     /// The file of the name servers, if they come from a file.
     file: Option<ServerFile>,
     evidence: Arc<Evidence>,
 }
 
-#[derive(Clone)]
 struct Resolvers {
     cached: TokioResolver,
     /// Asks the name servers each time.
@@ -143,24 +142,24 @@ impl Names {
     }
 
     fn of(config: ResolverConfig) -> Result<Self, NetError> {
-        let resolvers = RwLock::new(Resolvers::new(config, ResolverOpts::default())?);
+        let resolvers = RwLock::new(Arc::new(Resolvers::new(config, ResolverOpts::default())?));
         Ok(Self { resolvers, file: None, evidence: Arc::default() })
     }
 
     fn of_file(path: PathBuf) -> Result<Self, SetupError> {
         let file = ServerFile { path, seen: Mutex::new((Instant::now(), None)) };
         file.seen.lock().unwrap_or_else(PoisonError::into_inner).1 = file.changed_at();
-        let resolvers = RwLock::new(file.resolvers().map_err(SetupError::NoNameServers)?);
+        let resolvers = RwLock::new(Arc::new(file.resolvers().map_err(SetupError::NoNameServers)?));
         Ok(Self { resolvers, file: Some(file), evidence: Arc::default() })
     }
 
     /// The resolvers of the file's present content. A file that cannot be read changes nothing.
-    fn resolvers(&self) -> Resolvers {
+    fn resolvers(&self) -> Arc<Resolvers> {
         if let Some(file) = self.file.as_ref().filter(|file| file.has_changed()) {
             match file.resolvers() {
                 Ok(resolvers) => {
                     tracing::info!(path = %file.path.display(), "the name servers have changed");
-                    *self.resolvers.write().unwrap_or_else(PoisonError::into_inner) = resolvers;
+                    *self.resolvers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(resolvers);
                 }
                 Err(error) => tracing::warn!(%error, path = %file.path.display(), "keeping the previous name servers"),
             }
@@ -174,11 +173,11 @@ impl Names {
     }
 
     /// True if the name servers answer any question. Asks for names that no server has in a cache: random names below
-    /// names that were found lately, or else below the root. That a name does not exist is an answer, too.
+    /// names that were found lately, and below the root. The absence of a name is an answer, too.
     pub(crate) async fn are_answering(&self) -> bool {
-        let fresh = self.resolvers().fresh;
+        let resolvers = self.resolvers();
         let ask = |name: String| {
-            let fresh = fresh.clone();
+            let fresh = &resolvers.fresh;
             async move {
                 let below = if name.is_empty() { String::new() } else { format!("{name}.") };
                 let unknown = format!("fanfare-{:016x}.{below}", rand::random::<u64>());
@@ -188,7 +187,7 @@ impl Names {
                 }
             }
         };
-        self.evidence.is_reached_again(Some(ROOT), ask).await
+        self.evidence.works(Some(ROOT), None, ask).await.unwrap_or_default()
     }
 
     /// Every address of a host. IPv4 addresses come first, since more networks reach IPv4.
@@ -282,6 +281,30 @@ mod tests {
         }
         let expected = ["hooks.customer.example", "short", "short.search.example"].map(str::to_owned);
         assert_eq!(asked.await.expect("the names"), expected.into());
+    }
+
+    /// The file is looked at every five seconds of the paused clock.
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_file_of_name_servers_is_read_again() {
+        let path = std::env::temp_dir().join(format!("fanfare-resolv-{}", std::process::id()));
+        let write = |server: &str, second: u64| {
+            fs::write(&path, format!("nameserver {server}\n")).expect("a file");
+            let file = fs::File::options().append(true).open(&path).expect("the file");
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).expect("a time");
+        };
+        write("192.0.2.1", 1);
+        let names = Names::of_file(path.clone()).expect("a resolver");
+        let first = names.resolvers();
+        write("192.0.2.2", 2);
+        assert!(Arc::ptr_eq(&first, &names.resolvers()), "a look of a moment ago holds");
+        tokio::time::advance(LOOK).await;
+        let second = names.resolvers();
+        assert!(!Arc::ptr_eq(&first, &second));
+        tokio::time::advance(LOOK).await;
+        assert!(Arc::ptr_eq(&second, &names.resolvers()), "the file is the same");
+        fs::remove_file(&path).expect("a file");
+        tokio::time::advance(LOOK).await;
+        assert!(Arc::ptr_eq(&second, &names.resolvers()), "a missing file changes nothing");
     }
 
     #[test]

@@ -9,13 +9,17 @@ pub(crate) fn memory_limit() -> Option<usize> {
     of_groups.or_else(|| machine(&fs::read_to_string("/proc/meminfo").ok()?))
 }
 
-/// The files with limits of the process's control groups, by the content of `/proc/self/cgroup`. A group is bound by the
-/// limits of all groups above.
+/// The files with limits of the process's control groups, of both versions, by the content of `/proc/self/cgroup`. The
+/// limits of all groups above bind a group, too.
 fn limit_files(groups: &str) -> Vec<String> {
-    let unified = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    let above = Path::new(unified).ancestors().map(|group| format!("/sys/fs/cgroup{}/memory.max", group.display()));
-    // The first version, where a container sees its own group as the root.
-    above.chain(["/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned()]).collect()
+    let path = |controller: &str| {
+        let line = groups.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(controller)?.strip_prefix(':'));
+        Path::new(line.unwrap_or("/")).ancestors().map(|group| group.display().to_string()).collect::<Vec<_>>()
+    };
+    // The second version has no controllers in its line.
+    let second = path("").into_iter().map(|group| format!("/sys/fs/cgroup{group}/memory.max"));
+    let first = path("memory").into_iter().map(|group| format!("/sys/fs/cgroup/memory{group}/memory.limit_in_bytes"));
+    second.chain(first).collect()
 }
 
 /// A limit in bytes; `None` for `max`, and for the number by which the first version means none.
@@ -36,14 +40,24 @@ mod tests {
 
     #[test]
     fn the_groups_above_bound_a_group() {
-        let files = limit_files("1:name=systemd:/\n0::/pods/one\n");
-        let names = ["/sys/fs/cgroup/pods/one/memory.max", "/sys/fs/cgroup/pods/memory.max", "/sys/fs/cgroup//memory.max"];
-        assert_eq!(files[..3], names);
+        let files = limit_files("4:memory:/docker/one\n1:name=systemd:/\n0::/pods/one\n");
+        let names = [
+            "/sys/fs/cgroup/pods/one/memory.max",
+            "/sys/fs/cgroup/pods/memory.max",
+            "/sys/fs/cgroup//memory.max",
+            "/sys/fs/cgroup/memory/docker/one/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/docker/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory//memory.limit_in_bytes",
+        ];
+        assert_eq!(files, names);
     }
 
     #[test]
     fn limits_and_memory_are_read_as_the_kernel_writes_them() {
-        assert_eq!((limit("268435456\n"), limit("max\n"), limit("9223372036854771712\n")), (Some(268_435_456), None, None));
+        assert_eq!(
+            (limit("268435456\n"), limit("max\n"), limit("9223372036854771712\n")),
+            (Some(268_435_456), None, None)
+        );
         assert_eq!(machine("MemTotal:       24576000 kB\nMemFree: 1 kB\n"), Some(24_576_000 * 1024));
         assert!(memory_limit().is_some_and(|bytes| bytes > 1024 * 1024));
     }

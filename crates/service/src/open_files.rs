@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files beside the budget: listeners, the broker's and the database's connections, the log.
-const BESIDE: u64 = 96;
+/// Files of each process beside its budget: listeners, the broker's connections, the log.
+const OWN: usize = 64;
 
 /// The limit of open files is too low for a budget.
 #[derive(Debug, thiserror::Error)]
@@ -19,20 +19,27 @@ pub struct TooFewFiles {
     most: u64,
 }
 
-/// Raises the limit of open files to the hard limit. Returns the number of files that remain beside a budget: `value` of
-/// `setting`, with `of_each` files each.
+/// Raises the limit of open files to the hard limit. Returns the number of files that remain beside a budget and
+/// `others`: connections to the database, and to other listeners. The budget is the `value` of `setting`, with `of_each`
+/// files each.
 ///
 /// # Errors
-/// If the limit stays below the need of the budget.
-pub fn raise_open_files(setting: &'static str, value: usize, of_each: u64) -> Result<usize, TooFewFiles> {
+/// If the limit stays below the need.
+pub fn raise_open_files(
+    setting: &'static str,
+    value: usize,
+    of_each: u64,
+    others: usize,
+) -> Result<usize, TooFewFiles> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = if raised.is_ok() { maximum } else { current }.unwrap_or(u64::MAX);
-    let needed = value as u64 * of_each + BESIDE;
+    let beside = (others + OWN) as u64;
+    let needed = value as u64 * of_each + beside;
     match limit.checked_sub(needed) {
         Some(rest) => Ok(usize::try_from(rest).unwrap_or(usize::MAX)),
         None => {
-            let most = limit.saturating_sub(BESIDE) / of_each;
+            let most = limit.saturating_sub(beside) / of_each;
             Err(TooFewFiles { limit, needed, setting, value, most })
         }
     }

@@ -140,7 +140,8 @@ impl Environment {
 
     /// Maximum database connections of the process.
     pub fn database_connections(&mut self) -> Option<usize> {
-        let meaning = "general database connections of the process; a dispatcher opens eight more, ingest up to ten";
+        let meaning = "database connections of a dispatcher's general statements, or of ingest's management API; a dispatcher \
+                       opens eight more, ingest up to ten";
         self.number("FANFARE_DATABASE_CONNECTIONS", "6", 2..=100, meaning)
     }
 

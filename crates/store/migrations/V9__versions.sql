@@ -41,10 +41,12 @@ CREATE TABLE key_version (
 );
 INSERT INTO key_version VALUES (1);
 
--- With the rights of the owner: a role that may write keys has no other way to this row.
-CREATE OR REPLACE FUNCTION announce_keys() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+-- With the rights of the owner: a role that may write keys has no other way to this row. The path and the schema in the
+-- name keep out a table of the same name that the role creates.
+CREATE OR REPLACE FUNCTION announce_keys() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    UPDATE key_version SET version = version + 1;
+    EXECUTE format('UPDATE %I.key_version SET version = version + 1', TG_TABLE_SCHEMA);
     PERFORM pg_notify('fanfare_configuration', 'keys');
     RETURN NULL;
 END $$;

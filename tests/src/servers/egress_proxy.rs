@@ -69,7 +69,7 @@ async fn accept(listener: TcpListener, serves: watch::Receiver<Serves>) {
     }
 }
 
-/// Serves a connection. A failing tunnel is the client's to notice.
+/// Serves a connection. The client notices a failing tunnel.
 async fn serve(mut client: TcpStream, serves: Serves) {
     let _ = match serves {
         Serves::Tunnels => tunnel(&mut client).await,

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use tokio::{net::UdpSocket, sync::watch, task::JoinHandle};
 
-/// Names that exist, each with the address 127.0.0.1.
+/// Names that exist, with the address 127.0.0.1, or 127.0.0.2 if the name begins with `second`.
 const ZONE: &str = ".receiver.test";
 
-/// What the server answers.
+/// Answers of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answers {
     /// Each question.
@@ -90,7 +90,8 @@ fn answer(question: &[u8], answers: Answers) -> Option<Vec<u8>> {
     answer.extend(question.get(12..end + 4)?);
     if records > 0 {
         // A pointer to the question's name, type A, class IN, TTL 0, four bytes.
-        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
+        let last = if name.starts_with("second") { 2 } else { 1 };
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, last]);
     }
     Some(answer)
 }

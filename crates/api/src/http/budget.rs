@@ -65,7 +65,8 @@ impl Budget {
         let count = u32::try_from(length.saturating_mul(COPIES).min(self.share)).unwrap_or(u32::MAX);
         let busy = |code, message: &str| ApiError::new(code, message).retry_after(1);
         let message = "other requests of the application or admin key use its share of memory: wait for answers";
-        let own = within(own.acquire_many_owned(count)).await.ok_or_else(|| busy(ErrorCode::TooManyRequests, message))?;
+        let own =
+            within(own.acquire_many_owned(count)).await.ok_or_else(|| busy(ErrorCode::TooManyRequests, message))?;
         let message = "the requests in progress use all memory: send the request again later";
         let whole = within(Arc::clone(&self.whole).acquire_many_owned(count)).await;
         Ok([own, whole.ok_or_else(|| busy(ErrorCode::Overloaded, message))?])

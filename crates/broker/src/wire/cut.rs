@@ -11,8 +11,8 @@ const MARK: usize = 16;
 const SIZE: usize = 8;
 const CUT: usize = KEPT + MARK + SIZE;
 
-/// Smallest limit of a body, in bytes: the default of `FANFARE_MAX_EVENT_BYTES`.
-const LEAST_LIMIT: usize = 256 * 1024;
+/// Smallest limit of a body, in bytes. A rolled-out change of `FANFARE_MAX_EVENT_BYTES` below it cuts no accepted event.
+const LEAST_LIMIT: usize = 1024 * 1024;
 
 /// The mark of this process.
 static OURS: LazyLock<[u8; MARK]> = LazyLock::new(rand::random);
@@ -32,7 +32,7 @@ struct Body {
 }
 
 impl Cutting {
-    /// Cuts bodies of more than `limit` bytes, or of more than 256 KiB if `limit` is less.
+    /// Cuts bodies of more than `limit` bytes, or of more than 1 MiB if `limit` is less.
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit: limit.max(LEAST_LIMIT) as u64, bodies: HashMap::new() }
     }
@@ -111,7 +111,7 @@ mod tests {
 
         #[test]
         fn a_long_body_keeps_its_beginning_and_its_size(
-            size in prop_oneof![LEAST_LIMIT - 2..LEAST_LIMIT + 3, 1_usize..1_000_000],
+            size in prop_oneof![LEAST_LIMIT - 2..LEAST_LIMIT + 3, 1_usize..2_000_000],
             sizes in vec(prop_oneof![1_usize..40, 1_usize..200_000], 1..40),
         ) {
             let body: Vec<u8> = (0..size).map(|at| u8::try_from(at % 251).unwrap_or_default()).collect();
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn channels_are_cut_apart() {
         let mut cutting = Cutting::new(0);
-        cutting.begin(1, &mut header(1_000_000));
+        cutting.begin(1, &mut header(2_000_000));
         cutting.begin(2, &mut header(10));
         assert!(cutting.cuts(1) && !cutting.cuts(2));
         assert_eq!((cutting.cut(1, &mut [1; 100_000]), cutting.cut(2, &mut [1; 10])), (CUT, 10));

@@ -11,6 +11,9 @@ use crate::{configuration::ParkedLimits, database::Database, metric};
 /// Interval of the job. A publisher may send a thousand unreadable messages a second.
 const EVERY: Duration = Duration::from_secs(10);
 
+/// Messages deleted by a statement: many more would not end within the statement's deadline.
+const AT_ONCE: usize = 5000;
+
 /// Deletes the parked messages beyond `limits` until `stop`.
 pub(crate) async fn trim_parked(database: Database, limits: ParkedLimits, stop: CancellationToken) {
     let schedule = Schedule::new(database.clone(), Job::Parked, EVERY, stop);
@@ -20,10 +23,14 @@ pub(crate) async fn trim_parked(database: Database, limits: ParkedLimits, stop: 
 }
 
 async fn trim(database: &Database, limits: ParkedLimits) -> Result<(), StoreError> {
-    let deleted = database.store.trim_parked(limits.messages, limits.bytes).await?;
-    if deleted > 0 {
-        tracing::warn!(messages = deleted, "deleted the oldest parked messages: there were too many");
-        metrics::counter!(metric::PARKED_DELETED).increment(deleted);
+    loop {
+        let deleted = database.store.trim_parked(limits.messages, limits.bytes, AT_ONCE).await?;
+        if deleted > 0 {
+            tracing::warn!(messages = deleted, "deleted the oldest parked messages: there were too many");
+            metrics::counter!(metric::PARKED_DELETED).increment(deleted);
+        }
+        if deleted < AT_ONCE as u64 {
+            return Ok(());
+        }
     }
-    Ok(())
 }

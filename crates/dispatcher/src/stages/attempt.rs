@@ -106,8 +106,18 @@ impl Attempts {
             }
             std::future::pending::<Infallible>().await
         };
+        // The answer may take a minute, and other deliveries wait for the probe.
+        let connected = async {
+            if passed.is_probe() {
+                self.client.connected().await;
+                passed.reached();
+            }
+            std::future::pending::<Infallible>().await
+        };
         let sent = tokio::select! {
             biased;
+            // First: the wait begins before the attempt connects.
+            never = connected => match never {},
             sent = self.send(in_flight) => sent,
             never = slowly => match never {},
         };

@@ -8,11 +8,14 @@ const FIRST_PROBE: Duration = Duration::from_secs(1);
 /// Longest wait between two probes: the end of an outage is found soon.
 const LONGEST_PROBE: Duration = Duration::from_secs(5);
 
-/// Time in which a reserved probe must begin.
-const RESERVED: Duration = Duration::from_secs(5);
+/// Time in which a reserved probe must begin. A reservation that is not used holds up the next probe for this time.
+const RESERVED: Duration = Duration::from_secs(1);
 
-/// Time after which a probe without a result is given up: longer than the longest attempt.
-const PROBING: Duration = Duration::from_secs(90);
+/// Time after which a second probe may begin: a slow endpoint must not hold up all others.
+const PROBING: Duration = Duration::from_secs(5);
+
+/// Time without a failure after which the gate opens by itself: no delivery may be left that could be a probe.
+const LAPSE: Duration = Duration::from_secs(60);
 
 /// Shuts at the first failure of our own. While shut, a single attempt at a time passes: the probe. A result opens the
 /// gate.
@@ -26,6 +29,8 @@ pub struct EgressGate {
 #[derive(Debug, Clone)]
 struct Shut {
     wait: Duration,
+    /// The last failure.
+    failed: Duration,
     /// No probe is reserved before.
     next: Duration,
     /// End of the time of the running probe.
@@ -75,11 +80,12 @@ impl EgressGate {
             (Some(_), Passage::Open) => false,
             (Some(shut), Passage::Probe) => {
                 shut.wait = (shut.wait * 2).min(LONGEST_PROBE);
+                shut.failed = now;
                 (shut.next, shut.probing_until) = (now + shut.wait, None);
                 false
             }
             (None, _) => {
-                self.shut = Some(Shut { wait: FIRST_PROBE, next: now, probing_until: None });
+                self.shut = Some(Shut { wait: FIRST_PROBE, failed: now, next: now, probing_until: None });
                 true
             }
         }
@@ -92,9 +98,15 @@ impl EgressGate {
         }
     }
 
-    /// Records an attempt that reached the network; returns true if the gate was shut.
-    pub fn record_success(&mut self) -> bool {
-        self.shut.take().is_some()
+    /// Records an attempt that reached the network; returns true if the gate has just opened. Attempts in flight since
+    /// before the gate shut give no new information.
+    pub fn record_success(&mut self, passage: Passage) -> bool {
+        passage == Passage::Probe && self.shut.take().is_some()
+    }
+
+    /// Opens the gate a minute after the last failure. Returns true if the gate has just opened.
+    pub fn lapse(&mut self, now: Duration) -> bool {
+        self.shut.take_if(|shut| now >= shut.failed + LAPSE).is_some()
     }
 
     /// True while the gate is shut.
@@ -120,14 +132,24 @@ mod tests {
         assert!(gate.record_failure(Passage::Open, at(1)) && !gate.record_failure(Passage::Open, at(1)));
         // The first probe may begin at once; nothing else may.
         assert_eq!(gate.reserve(at(1)), Ok(Passage::Probe));
-        assert_eq!(gate.reserve(at(1)), Err(at(6)), "reserved");
+        assert_eq!(gate.reserve(at(1)), Err(at(2)), "reserved");
         assert_eq!(gate.begin(at(2)), Some(Passage::Probe));
-        assert_eq!((gate.begin(at(2)), gate.reserve(at(7))), (None, Err(at(8))));
-        assert!(!gate.record_failure(Passage::Probe, at(8)));
-        assert_eq!(gate.reserve(at(8)), Err(at(10)));
-        assert_eq!((gate.reserve(at(10)), gate.begin(at(10))), (Ok(Passage::Probe), Some(Passage::Probe)));
-        assert!(gate.record_success() && !gate.record_success() && !gate.is_shut());
-        assert_eq!(gate.begin(at(11)), Some(Passage::Open));
+        assert_eq!((gate.begin(at(2)), gate.reserve(at(3))), (None, Err(at(4))));
+        assert!(!gate.record_failure(Passage::Probe, at(4)));
+        assert_eq!(gate.reserve(at(4)), Err(at(6)));
+        assert_eq!((gate.reserve(at(6)), gate.begin(at(6))), (Ok(Passage::Probe), Some(Passage::Probe)));
+        assert!(!gate.record_success(Passage::Open) && gate.is_shut(), "begun before the gate shut");
+        assert!(gate.record_success(Passage::Probe) && !gate.record_success(Passage::Probe) && !gate.is_shut());
+        assert_eq!(gate.begin(at(7)), Some(Passage::Open));
+    }
+
+    #[test]
+    fn a_gate_without_a_probe_opens_by_itself() {
+        let mut gate = EgressGate::default();
+        gate.record_failure(Passage::Open, at(0));
+        assert_eq!(gate.begin(at(30)), Some(Passage::Probe));
+        gate.record_failure(Passage::Probe, at(31));
+        assert!(!gate.lapse(at(90)) && gate.lapse(at(91)) && !gate.lapse(at(91)) && !gate.is_shut());
     }
 
     #[test]
@@ -135,27 +157,28 @@ mod tests {
         let mut gate = EgressGate::default();
         gate.record_failure(Passage::Open, at(0));
         assert_eq!(gate.begin(at(0)), Some(Passage::Probe));
-        assert_eq!((gate.begin(at(89)), gate.begin(at(90))), (None, Some(Passage::Probe)));
-        gate.record_nothing(Passage::Probe, at(91));
-        assert_eq!((gate.reserve(at(91)), gate.reserve(at(92))), (Err(at(92)), Ok(Passage::Probe)));
+        assert_eq!((gate.begin(at(4)), gate.begin(at(5))), (None, Some(Passage::Probe)));
+        gate.record_nothing(Passage::Probe, at(6));
+        assert_eq!((gate.reserve(at(6)), gate.reserve(at(7))), (Err(at(7)), Ok(Passage::Probe)));
     }
 
     proptest! {
-        /// Whatever happens, a shut gate has at most one probe in flight, and asks again within 90 s.
+        /// A shut gate has at most one young probe in flight, and asks again within 5 s.
         #[test]
-        fn a_shut_gate_never_stays_shut_without_a_probe(steps in proptest::collection::vec((0u64..120, 0u8..4), 1..60)) {
+        fn a_shut_gate_never_stays_shut_without_a_probe(steps in proptest::collection::vec((0u64..20, 0u8..5), 1..60)) {
             let (mut gate, mut now, mut probes) = (EgressGate::default(), 0, Vec::new());
             for (later, step) in steps {
                 now += later;
-                probes.retain(|began| now < began + 90);
+                probes.retain(|began| now < began + PROBING.as_secs());
                 match step {
                     0 => { gate.record_failure(Passage::Open, at(now)); }
                     1 => if let Some(Passage::Probe) = gate.begin(at(now)) { probes.push(now); },
                     2 => if probes.pop().is_some() { gate.record_failure(Passage::Probe, at(now)); },
-                    _ => if probes.pop().is_some() { gate.record_success(); },
+                    3 => if probes.pop().is_some() { gate.record_success(Passage::Probe); },
+                    _ => { let _ = gate.reserve(at(now)); }
                 }
                 prop_assert!(probes.len() <= 1);
-                prop_assert!(gate.clone().reserve(at(now + 90)).is_ok());
+                prop_assert!(gate.clone().reserve(at(now) + PROBING.max(LONGEST_PROBE)).is_ok());
             }
         }
     }

@@ -2,7 +2,11 @@
 
 use std::{
     fs,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use fanfare_credentials::Secret;
@@ -11,6 +15,7 @@ use fanfare_outbound::{Client, Proxy, Settings};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional, sink},
     net::TcpStream,
+    time::sleep,
 };
 
 use crate::{
@@ -151,36 +156,82 @@ async fn tls_goes_from_end_to_end() {
     assert_eq!(exchange.outcome, Outcome::TlsFailed);
 }
 
-/// A proxy that reaches nothing is ours. A proxy that reaches another endpoint is not.
+/// A proxy that reaches no other endpoint either is ours. Without another endpoint, the endpoint is at fault.
 #[tokio::test]
 async fn a_proxy_that_gives_no_tunnel_is_told_from_an_endpoint_that_fails() {
     let flood: &'static str =
         Box::leak(format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(10_000)).into_boxed_str());
-    for answer in [
-        "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
-        "HTTP/1.1 502 Bad Gateway\r\n\r\n",
-        "220 smtp.example ESMTP\r\n\r\n",
-        "",
-        flood,
-    ] {
+    for answer in ["HTTP/1.1 502 Bad Gateway\r\n\r\n", "220 smtp.example ESMTP\r\n\r\n", "", flood] {
         let receiver = Receiver::answering(OK).await;
         let good = format!("CONNECT {} ", receiver.address);
-        let (proxy, _) = proxy_by(move |head| if head.starts_with(&good) { ESTABLISHED } else { answer }).await;
+        let fails = Arc::new(AtomicBool::new(false));
+        let ordered = Arc::clone(&fails);
+        let is_good = move |head: &str| head.starts_with(&good) && !ordered.load(Ordering::Acquire);
+        let (proxy, _) = proxy_by(move |head| if is_good(head) { ESTABLISHED } else { answer }).await;
         let client = through(&proxy, false, allowing(&["127.0.0.0/8"]));
-        let dead = async || client.post(request("http://127.0.0.1:65000/", AMPLE)).await;
-        let error = dead().await.expect_err("nothing shows that the proxy works");
-        assert!(error.to_string().contains("egress proxy"), "{answer:?}: {error}");
-        let exchange = client.post(request(&format!("http://{}/", receiver.address), AMPLE)).await;
-        assert_eq!(exchange.expect("our egress works").outcome, status(200));
-        let exchange = dead().await.expect("the proxy reaches the receiver");
+        let send = async |url: &str| client.post(request(url, AMPLE)).await;
+        let (dead, healthy) = ("http://127.0.0.1:65000/", format!("http://{}/", receiver.address));
+        let exchange = send(dead).await.expect("nothing shows that the proxy fails");
         assert_eq!(exchange.outcome, Outcome::ConnectionFailed, "{answer:?}");
+        assert_eq!(send(&healthy).await.expect("our egress works").outcome, status(200));
+        let exchange = send(dead).await.expect("the proxy reaches the receiver");
         assert!(exchange.error.is_some_and(|error| error.contains("egress proxy")), "{answer:?}");
+        fails.store(true, Ordering::Release);
+        // The last answer of the proxy holds for a second.
+        sleep(Duration::from_millis(1100)).await;
+        let error = send(dead).await.expect_err("the proxy reaches no endpoint");
+        assert!(error.to_string().contains("egress proxy"), "{answer:?}: {error}");
     }
-    let (proxy, _) = proxy("HTTP/1.1 403 Forbidden\r\n\r\n").await;
-    let client = through(&proxy, false, allowing(&["127.0.0.0/8"]));
-    let exchange = client.post(request("http://127.0.0.1:65000/", AMPLE)).await.expect("an answer about the endpoint");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_away_or_refuses_us_is_ours() {
+    let dead = async |client: Client| client.post(request("http://127.0.0.1:65000/", AMPLE)).await;
+    let (proxy, _) = proxy("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+    assert!(dead(through(&proxy, false, allowing(&["127.0.0.0/8"]))).await.is_err());
+    let address = "http://127.0.0.1:1".to_owned();
+    let away = Proxy { address: address.parse().expect("a proxy"), url: Secret::new(address), gives_names: false };
+    let settings = Settings { proxy: Some(away), ..allowing(&["127.0.0.0/8"]) };
+    assert!(dead(Client::new(&settings).expect("client")).await.is_err());
+    let (proxy, _) = self::proxy("HTTP/1.1 403 Forbidden\r\n\r\n").await;
+    let exchange = dead(through(&proxy, false, allowing(&["127.0.0.0/8"]))).await.expect("an answer on the endpoint");
     assert_eq!(exchange.outcome, Outcome::AddressForbidden);
-    let silent = Receiver::start(|mut stream| async move { copy(&mut stream, &mut sink()).await.map(drop) }).await;
-    let client = through(&silent, false, allowing(&["127.0.0.0/8"]));
-    assert!(client.post(request("http://127.0.0.1:65000/", SHORT)).await.is_err());
+}
+
+/// A proxy that does not answer about an endpoint may wait for the endpoint.
+#[tokio::test]
+async fn a_silent_proxy_is_ours_only_if_it_is_silent_about_others() {
+    let receiver = Receiver::answering(OK).await;
+    let silent = Arc::new(AtomicBool::new(false));
+    let ordered = Arc::clone(&silent);
+    let proxy = Receiver::start(move |mut stream| {
+        let ordered = Arc::clone(&ordered);
+        async move {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                head.push(char::from(stream.read_u8().await?));
+            }
+            if ordered.load(Ordering::Acquire) || head.starts_with("CONNECT 127.0.0.1:65000 ") {
+                return copy(&mut stream, &mut sink()).await.map(drop);
+            }
+            stream.write_all(ESTABLISHED.as_bytes()).await?;
+            let mut onward = TcpStream::connect(head.split(' ').nth(1).unwrap_or_default()).await?;
+            copy_bidirectional(&mut stream, &mut onward).await.map(drop)
+        }
+    })
+    .await;
+    let client = through(&proxy, false, allowing(&["127.0.0.0/8"]));
+    let send = async |url: &str, deadline| client.post(request(url, deadline)).await;
+    let healthy = format!("http://{}/", receiver.address);
+    assert_eq!(send(&healthy, AMPLE).await.expect("our egress works").outcome, status(200));
+    // Less than, and more than, the limit of an address.
+    for deadline in [SHORT, AMPLE] {
+        let exchange = send("http://127.0.0.1:65000/", deadline).await.expect("the proxy reaches the receiver");
+        assert_eq!(exchange.outcome, Outcome::TimedOut);
+    }
+    silent.store(true, Ordering::Release);
+    for deadline in [SHORT, AMPLE] {
+        sleep(Duration::from_millis(1100)).await;
+        assert!(send("http://127.0.0.1:65000/", deadline).await.is_err(), "{deadline:?}");
+    }
 }

@@ -11,9 +11,10 @@ use std::{
 };
 
 use fanfare_domain::delivery::outcome::Outcome;
+use fanfare_outbound::{Client, Settings};
 use tokio::{io::AsyncWriteExt, sync::mpsc::unbounded_channel};
 
-use crate::receiver::{AMPLE, Receiver, client, read_request, request, status};
+use crate::receiver::{AMPLE, Receiver, allowing, client, read_request, request, status};
 
 const NO_CONTENT: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
@@ -91,4 +92,19 @@ async fn a_request_that_was_sent_is_not_repeated_on_another_connection() {
     );
     assert_eq!(requests.recv().await, Some(()));
     assert_eq!(receiver.accepted(), 1);
+}
+
+/// Beyond the limit of unused connections, a request closes its connection.
+#[tokio::test]
+async fn unused_connections_are_bounded_in_total() {
+    let receivers = [Receiver::answering(NO_CONTENT).await, Receiver::answering(NO_CONTENT).await];
+    let client = Client::new(&Settings { max_idle: 1, ..allowing(&["127.0.0.0/8"]) }).expect("client");
+    for _ in 0..3 {
+        for receiver in &receivers {
+            let exchange = client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works");
+            assert_eq!(exchange.outcome, status(204));
+        }
+    }
+    // The second and the third request of each receiver meet the other's unused connection in turn.
+    assert_eq!(receivers.map(|receiver| receiver.accepted()), [2, 2]);
 }

@@ -70,7 +70,7 @@ pub(crate) struct Leased {
     object: Option<Object>,
     dialler: Dialler,
     /// Part of the caller's share.
-    _place: Option<OwnedSemaphorePermit>,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Leased {
@@ -88,7 +88,7 @@ impl Leased {
             Some(share) => timeout(WAIT, share.acquire_owned()).await.map_err(|_| StoreError::Busy)?.ok(),
             None => None,
         };
-        Ok(Self { object: Some(pool.get().await?), dialler: dialler.clone(), _place: place })
+        Ok(Self { object: Some(pool.get().await?), dialler: dialler.clone(), place })
     }
 }
 
@@ -112,17 +112,19 @@ impl Drop for Leased {
             return;
         }
         let Some(object) = self.object.take() else { return };
-        let client = Object::take(object);
-        let dialler = self.dialler.clone();
+        let (dialler, place) = (self.dialler.clone(), self.place.take());
         // Without a runtime the process ends, and the server ends the session.
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
-            if let Err(error) = dialler.cancel(&client.cancel_token()).await {
+            if let Err(error) = dialler.cancel(&object.cancel_token()).await {
                 tracing::warn!(
                     %error,
                     "cannot cancel a statement whose caller has hung up: the statement runs until its deadline"
                 );
             }
+            // Not before: the connection counts until the server has heard of its end.
+            drop(Object::take(object));
+            drop(place);
         });
     }
 }

@@ -83,7 +83,7 @@ impl Directory {
         Self::follow_parts(store, dialects, true, stop).await
     }
 
-    /// Like [`Self::follow`], without the keys: the process authenticates nobody.
+    /// Like [`Self::follow`], without the keys: the process authenticates no callers.
     pub async fn follow_applications(store: Store, dialects: Arc<Dialects>, stop: CancellationToken) -> Self {
         Self::follow_parts(store, dialects, false, stop).await
     }

@@ -271,11 +271,11 @@ fn policy(row: &Row, of_dialect: &Arc<Policy>) -> Result<Arc<Policy>, InvalidSch
 }
 
 /// Applications by id, with the version since which their endpoints are loaded: the known version, or [`NEVER`] if the
-/// application's own settings have changed. Parameters: ids and known versions.
+/// application's own settings have changed, or the database was replaced by an older one. Parameters: ids and known versions.
 const APPLICATIONS: &str = "
 SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email, a.publish_rate, a.redacted,
        ARRAY(SELECT name FROM event_types t WHERE t.application_id = a.id) AS event_types,
-       CASE WHEN a.settings_version > k.version THEN -1 ELSE k.version END AS since
+       CASE WHEN a.settings_version > k.version OR a.version < k.version THEN -1 ELSE k.version END AS since
 FROM unnest($1::uuid[], $2::bigint[]) AS k(id, version) JOIN applications a USING (id)";
 
 /// Endpoints of applications since a version, with their secrets in force. Parameters as for [`APPLICATIONS`].
@@ -286,7 +286,9 @@ SELECT e.id, e.application_id, e.url, e.event_types, e.status, e.timeout_ms, e.s
        s.id AS secret_id, s.key_name, s.ciphertext, s.created_at, s.expires_at
 FROM unnest($1::uuid[], $2::bigint[]) AS k(id, version)
 JOIN applications a ON a.id = k.id
-CROSS JOIN LATERAL (SELECT CASE WHEN a.settings_version > k.version THEN -1 ELSE k.version END AS version) since
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN a.settings_version > k.version OR a.version < k.version THEN -1 ELSE k.version END AS version
+) since
 JOIN endpoints e ON e.application_id = a.id AND e.version > since.version AND (e.deleted_at IS NULL OR since.version >= 0)
 LEFT JOIN endpoint_secrets s ON s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > now())
 ORDER BY e.application_id, e.id, s.created_at DESC";

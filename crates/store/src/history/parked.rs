@@ -198,16 +198,17 @@ impl Store {
         row.map(|row| Ok((read(&row)?, row.get("headers"), row.get("body")))).transpose()
     }
 
-    /// Deletes the oldest parked messages beyond `rows` messages, or beyond `bytes` of kept bodies. Returns the number of
-    /// deleted messages. Keeps messages that are not their publisher's fault.
-    pub async fn trim_parked(&self, rows: usize, bytes: usize) -> Result<u64, StoreError> {
+    /// Deletes the oldest parked messages beyond `rows` messages, or beyond `bytes` of kept bodies, up to `most` at once.
+    /// Returns the number of deleted messages. Keeps messages that are not their publisher's fault.
+    pub async fn trim_parked(&self, rows: usize, bytes: usize, most: usize) -> Result<u64, StoreError> {
         let statement = "DELETE FROM parked WHERE id IN (
                              SELECT id FROM (SELECT id, row_number() OVER newer AS rows,
                                                     sum(octet_length(body)) OVER newer AS bytes
                                              FROM parked WHERE reason <> ALL ($3)
                                              WINDOW newer AS (ORDER BY id DESC)) p
-                             WHERE rows > $1 OR bytes > $2)";
-        let parameters: [&(dyn ToSql + Sync); 3] = [&row_count(rows), &row_count(bytes), &NOT_THEIRS.as_slice()];
+                             WHERE rows > $1 OR bytes > $2 ORDER BY id LIMIT $4)";
+        let parameters: [&(dyn ToSql + Sync); 4] =
+            [&row_count(rows), &row_count(bytes), &NOT_THEIRS.as_slice(), &row_count(most)];
         Ok(self.connection().await?.execute(statement, &parameters).await?)
     }
 

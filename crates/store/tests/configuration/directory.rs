@@ -40,7 +40,7 @@ async fn keys_and_names_are_found_by_their_ids() {
 
 #[tokio::test]
 async fn a_new_key_works_before_its_notice_comes() {
-    let database = Database::new().await;
+    let database = Database::fresh().await;
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
     let dialects = Arc::new(Dialects::read([]).expect("the built-in dialects"));
@@ -91,8 +91,8 @@ async fn shows<T>(directory: &Directory, state: impl Fn(&Directory) -> Option<T>
 
 /// The poll finds changes only after ten seconds.
 #[tokio::test]
-async fn a_change_loads_only_what_has_changed() {
-    let database = Database::new().await;
+async fn a_change_loads_changed_parts_only() {
+    let database = Database::fresh().await;
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
     let dialects = Arc::new(Dialects::read([]).expect("the built-in dialects"));
@@ -136,4 +136,14 @@ async fn a_change_loads_only_what_has_changed() {
     .await;
     assert!(loaded.version > after.version && !same(&after, &loaded, other));
     assert_eq!(directory.snapshot().version, loaded.version, "a single application");
+
+    // A database that was restored to an older state.
+    let older = format!(
+        "ALTER TABLE endpoints DISABLE TRIGGER raise_version;
+         UPDATE endpoints SET url = 'https://example.com/old', version = 0 WHERE id = '{}';
+         UPDATE applications SET version = 1, settings_version = 0 WHERE id = '{}'",
+        other.0, APPLICATION.0
+    );
+    database.run(&older).await;
+    shows(&directory, |directory| (of(&application(directory), other)?.url.path() == "/old").then_some(())).await;
 }

@@ -32,11 +32,14 @@ async fn the_oldest_messages_go_first_except_sound_ones() {
         let rows = database.store.parked(&filter).await.expect("a look");
         rows.iter().rev().map(|row| row.id.0.as_bytes()[15]).collect::<Vec<_>>()
     };
-    assert_eq!(database.store.trim_parked(3, 300).await.expect("a commit"), 0);
-    assert_eq!(database.store.trim_parked(2, 1000).await.expect("a commit"), 1);
+    assert_eq!(database.store.trim_parked(3, 300, 10).await.expect("a commit"), 0);
+    assert_eq!(database.store.trim_parked(2, 1000, 10).await.expect("a commit"), 1);
     assert_eq!(left().await, [0, 2, 3, 4, 5, 6, 7, 8]);
-    assert_eq!(database.store.trim_parked(2, 199).await.expect("a commit"), 1);
+    assert_eq!(database.store.trim_parked(2, 199, 10).await.expect("a commit"), 1);
     assert_eq!(left().await, [0, 2, 3, 5, 6, 7, 8]);
+    database.store.park(&parked(9, "malformed_json", 1)).await.expect("a commit");
+    assert_eq!(database.store.trim_parked(0, 0, 1).await.expect("a commit"), 1, "the oldest");
+    assert_eq!(left().await, [0, 2, 3, 5, 6, 8, 9]);
 }
 
 #[tokio::test]

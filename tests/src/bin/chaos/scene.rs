@@ -34,8 +34,8 @@ pub(crate) const PERMITS: usize = 24;
 /// The number of ingests, and of dispatchers.
 pub(crate) const PROCESSES: usize = 2;
 
-/// Name of the receiver, which the scene's name server knows.
-const HOST: &str = "chaos.receiver.test";
+/// Names of the receiver, which the scene's name server knows.
+const HOSTS: [&str; 2] = ["first.receiver.test", "second.receiver.test"];
 
 /// The way of all requests to the receiver.
 pub(crate) struct Egress {
@@ -105,7 +105,7 @@ impl Scene {
         let release = if needs.previous { Release::previous() } else { Release::present() };
         let mut world = World::of(Setup { release, ..Setup::on(servers, &variables) }).await;
         if needs.egress {
-            world.receiver.use_name(HOST);
+            world.receiver.use_hosts(HOSTS).await;
         }
         pack_bomb(&world.receiver).await;
         let subscribers = Subscriber::three(&world, SLOW).await;

@@ -17,7 +17,7 @@ use fanfare_domain::{
 };
 use fanfare_outbound::{EgressUnavailable, Probe, Request};
 use fanfare_service::trace_of;
-use fanfare_store::{AttemptRecord, NewEvent, NextState};
+use fanfare_store::{AttemptRecord, NewEvent, NextState, spawn_for_caller};
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -132,7 +132,7 @@ pub async fn send(
     let new = test_event(&application, event_type, data, api.store.now())?;
     let permit = api.test_sends.begin(authorized.application)?;
     // A separate task records the test even if the client hangs up.
-    let result = tokio::spawn(async move {
+    let result = spawn_for_caller(async move {
         let sent = api.send(&endpoint, &new).await;
         drop(permit);
         let (record, probe) = sent?;

@@ -94,7 +94,7 @@ fn a_large_frame_is_buffered_whole() {
 
 #[test]
 fn a_long_body_is_cut_between_other_frames() {
-    const PART: usize = 100_000;
+    const PART: usize = 400_000;
     let header = |size: usize| frame(HEADER, &[&[0, 60, 0, 0][..], &(size as u64).to_be_bytes(), &[0, 0]].concat());
     let other = frame(METHOD, &[0, 10, 0, 50]);
     let parts: Vec<u8> = [b'a', b'b', b'c'].map(|letter| frame(BODY, &[letter; PART])).concat();

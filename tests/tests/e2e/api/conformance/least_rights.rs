@@ -58,6 +58,12 @@ async fn ingest_needs_no_more_rights_than_it_is_given() {
         let error = ingest.batch_execute(statement).await.expect_err(statement);
         assert_eq!(error.code().map(|code| code.code()), Some("42501"), "{statement}: {error}");
     }
+    // A function with the owner's rights must not write to a table of ingest's role.
+    let own = "CREATE TEMPORARY TABLE key_version (version bigint); INSERT INTO key_version VALUES (0);
+               GRANT ALL ON key_version TO PUBLIC; UPDATE api_keys SET role = role WHERE false";
+    ingest.batch_execute(own).await.expect("a table of its own");
+    let version = ingest.query_one("SELECT version FROM pg_temp.key_version", &[]).await.expect("the table");
+    assert_eq!(version.get::<_, i64>(0), 0);
     assert_eq!(CheckedClient::new(&world).get("/api/v1/events").await.status, 200);
 }
 
