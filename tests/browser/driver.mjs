@@ -158,10 +158,10 @@ const actions = {
     const cookies = await context.cookies()
     return cookies.filter(cookie => cookie.partitionKey === site).map(cookie => cookie.name)
   },
-  // The evaluation returns before the reload, which would destroy its context.
+  // The reload may destroy the context of its own evaluation. Timers do not run without scripts.
   reload_frame: async ({ page }) => {
     const frame = page.frames()[1]
-    await Promise.all([frame.waitForNavigation(), frame.evaluate(() => { setTimeout(() => location.reload()) })])
+    await Promise.all([frame.waitForNavigation(), frame.evaluate(() => location.reload()).catch(() => {})])
   },
   // Runs an expression in the page.
   run: async ({ page }, { script }) => page.evaluate(script),
