@@ -293,7 +293,7 @@ class Values(unittest.TestCase):
         jsonschema.validate(self.values, self.schema)
 
     def test_settings_are_the_programs(self):
-        names, optional = {}, {"FANFARE_DATABASE_CONNECTIONS", "FANFARE_LOG_FORMAT", "RUST_LOG"}
+        names, optional = {}, {"FANFARE_DATABASE_CONNECTIONS", "FANFARE_LOG_FORMAT", "FANFARE_MEMORY_MIB", "RUST_LOG"}
         computed = {"FANFARE_GRACE", "FANFARE_ADDRESS", "FANFARE_OPERATIONS_ADDRESS", "FANFARE_DIALECTS"}
         for service in ["ingest", "dispatcher"]:
             reference = subprocess.run(
