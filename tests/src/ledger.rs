@@ -117,7 +117,7 @@ const RECORDED: &str = "
 SELECT e.key, p.url, d.state, coalesce(d.reason, ''), d.failures, count(a), count(a) FILTER (WHERE a.outcome = 'unknown')
 FROM all_deliveries d
 JOIN events e ON e.id = d.event_id AND e.accepted_at = d.accepted_at
-JOIN endpoints p ON p.id = d.endpoint_id
+JOIN endpoints p ON p.id = d.endpoint_id AND p.application_id = (SELECT id FROM applications ORDER BY created_at LIMIT 1)
 LEFT JOIN all_attempts a ON a.delivery_id = d.id AND a.accepted_at = d.accepted_at
 GROUP BY d.id, d.accepted_at, e.key, p.url, d.state, d.reason, d.failures";
 

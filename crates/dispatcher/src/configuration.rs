@@ -172,16 +172,39 @@ fn limits(environment: &mut Environment) -> Option<Limits> {
     let meaning = "places: maximum of attempts in flight or not yet recorded, in each process. An application may use \
                    half; a quarter is reserved for endpoints that answer within a second. Less memory means fewer places";
     let attempts = environment.number("FANFARE_PLACES", "6000", LEAST_PLACES..=100_000, meaning);
-    let part = environment.memory_budget()? / MEMORY_PARTS;
+    let memory = environment.memory_budget();
     let event_bytes = environment.max_event_bytes();
-    let in_hand = 2 * part / event_bytes?.saturating_mul(EVENT_COPIES);
+    let bounded = Bounded::by(memory?, event_bytes?);
     Some(Limits {
-        prefetch: u16::try_from(prefetch?.min(in_hand).max(1)).ok()?,
+        prefetch: u16::try_from(prefetch?.min(bounded.messages)).ok()?,
         lane: lane::Limits { attempts: lane?, failures: u32::try_from(failures?).ok()? },
-        places: PlaceLimits { attempts: attempts?.min(4 * part / ATTEMPT_BYTES).max(LEAST_PLACES), bytes: part },
-        answer_bytes: part,
+        places: PlaceLimits { attempts: attempts?.min(bounded.attempts), bytes: bounded.payloads },
+        answer_bytes: bounded.answers,
         event_bytes: event_bytes?,
     })
+}
+
+/// Limits that follow from the memory: counts of messages in hand and of attempts, and bytes of payloads and answers.
+#[derive(Debug, PartialEq, Eq)]
+struct Bounded {
+    messages: usize,
+    attempts: usize,
+    payloads: usize,
+    answers: usize,
+}
+
+impl Bounded {
+    /// Divides `memory` among the work with events of at most `event_bytes`. An application uses half of the payloads,
+    /// which the largest event must fit.
+    fn by(memory: usize, event_bytes: usize) -> Self {
+        let part = memory / MEMORY_PARTS;
+        Self {
+            messages: (2 * part / event_bytes.saturating_mul(EVENT_COPIES)).max(1),
+            attempts: (4 * part / ATTEMPT_BYTES).max(LEAST_PLACES),
+            payloads: part.max(event_bytes.saturating_mul(4)),
+            answers: part,
+        }
+    }
 }
 
 fn held(environment: &mut Environment) -> Option<HeldLimits> {
@@ -231,4 +254,27 @@ fn outbound_settings(environment: &mut Environment) -> Option<outbound::Settings
         proxy,
         ..outbound::Settings::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_container_of_512_mib_bounds_the_work() {
+        let bounded = Bounded::by(256 << 20, 256 << 10);
+        assert_eq!(bounded, Bounded { messages: 85, attempts: 5461, payloads: 32 << 20, answers: 32 << 20 });
+    }
+
+    proptest! {
+        #[test]
+        fn the_work_fits_into_the_memory(memory in 64_usize << 20..64 << 30, event in 1_usize << 10..1 << 20) {
+            let Bounded { messages, attempts, payloads, answers } = Bounded::by(memory, event);
+            let most = messages * EVENT_COPIES * event + attempts * ATTEMPT_BYTES + payloads + answers;
+            prop_assert!(most <= memory);
+            prop_assert!(payloads / 4 >= event, "half of an application's half, for slow endpoints");
+        }
+    }
 }

@@ -136,6 +136,7 @@ impl Dispatcher {
         let context =
             self.context(directory, publisher, Lanes::new(self.limits.lane, self.limits.places, egress, wake), shared);
         self.database.mark_loaded();
+        self.warn_of_short_grace(&context);
         let sight = jobs::Sight::new(self.takeover_after);
         let running = Running { context: Arc::clone(&context), wakes, sight, stop: stop.clone() };
         let background = TaskTracker::new();
@@ -171,6 +172,20 @@ impl Dispatcher {
         }
         tracing::info!("drained");
         Ok(())
+    }
+
+    /// Warns if a drain may be shorter than an attempt: the receiver then gets a repeat at each restart.
+    fn warn_of_short_grace(&self, context: &Context) {
+        let snapshot = context.directory.snapshot();
+        let endpoints = snapshot.applications.values().flat_map(|application| application.endpoints());
+        let longest = endpoints.map(|endpoint| endpoint.policy.timeout).max().unwrap_or_default();
+        if longest >= self.grace {
+            tracing::warn!(
+                ?longest,
+                grace = ?self.grace,
+                "the drain may end before an attempt to the slowest endpoints: raise FANFARE_GRACE above the longest deadline"
+            );
+        }
     }
 
     /// Waits for the database, checks its settings, and loads the configuration.

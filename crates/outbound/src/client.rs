@@ -1,6 +1,10 @@
 //! A POST, bounded in time, size and reach.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use fanfare_domain::{
@@ -47,6 +51,10 @@ const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 /// a failed attempt.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Age after which connections serve no new requests, by default: a host that moved is looked up again, also while requests
+/// come steadily.
+const MAX_AGE: Duration = Duration::from_secs(120);
+
 /// Maximum number of unused connections, per scheme, host and port, and in total unless the settings say less. Many
 /// endpoints may share a host: with fewer connections than used at once, most attempts would need a new connection.
 pub const MAX_IDLE: usize = 512;
@@ -80,6 +88,8 @@ pub struct Settings {
     pub max_idle: usize,
     /// Maximum bytes of all response bodies in memory. Beyond, an exchange keeps the beginning of its body.
     pub answer_bytes: usize,
+    /// Age after which connections serve no new requests.
+    pub max_age: Duration,
 }
 
 impl Default for Settings {
@@ -91,6 +101,7 @@ impl Default for Settings {
             proxy: None,
             max_idle: MAX_IDLE,
             answer_bytes: Semaphore::MAX_PERMITS,
+            max_age: MAX_AGE,
         }
     }
 }
@@ -169,10 +180,19 @@ pub struct Probe {
 type Message = http::Request<Full<Bytes>>;
 type HttpClient = legacy::Client<Connector, Full<Bytes>>;
 
+/// Connections of a time. Older connections end when their requests have ended.
+struct Pool {
+    http: HttpClient,
+    since: Instant,
+}
+
 /// Makes the POSTs of a process. A clone shares the connections.
 #[derive(Clone)]
 pub struct Client {
-    http: HttpClient,
+    http: Arc<Mutex<Pool>>,
+    /// Connector of the pool.
+    connector: Connector,
+    max_age: Duration,
     /// Route and TLS configuration of probes; each probe makes a new connection.
     route: Arc<Route>,
     probe_tls: Arc<ClientConfig>,
@@ -187,14 +207,18 @@ impl Client {
     /// # Errors
     /// If certificates or name servers cannot be read.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
-        let Settings { policy, extra_roots, name_servers, proxy, max_idle, answer_bytes } = settings;
+        let Settings { policy, extra_roots, name_servers, proxy, max_idle, answer_bytes, max_age } = settings;
         let route = Arc::new(Route::new(Names::new(name_servers)?, policy.clone(), proxy.clone()));
         let tls = client_config(extra_roots.as_deref(), policy.https_only)?;
         let mut probe_tls = tls.clone();
         // A resumed session shows no certificate, but a probe must check the certificate.
         probe_tls.resumption = Resumption::disabled();
+        let connector = Connector::new(Arc::clone(&route), Arc::new(tls), Stopwatch::default());
+        let pool = Pool { http: http_client(connector.clone()), since: Instant::now() };
         Ok(Self {
-            http: http_client(Connector::new(Arc::clone(&route), Arc::new(tls), Stopwatch::default())),
+            http: Arc::new(Mutex::new(pool)),
+            connector,
+            max_age: *max_age,
             route,
             probe_tls: Arc::new(probe_tls),
             max_idle: *max_idle,
@@ -208,7 +232,7 @@ impl Client {
     /// If no connection was made for a reason of ours.
     pub async fn post(&self, request: Request) -> Result<Exchange, EgressUnavailable> {
         let deadline = request.deadline;
-        self.exchange(&self.http, self.message(request), deadline, &Stopwatch::default()).await
+        self.exchange(&self.pooled(), self.message(request), deadline, &Stopwatch::default()).await
     }
 
     /// Makes the POST like [`post`](Self::post), but over a new connection for this request only. Also reports the
@@ -224,6 +248,16 @@ impl Client {
         let request_headers = message.as_ref().map(|message| listed(message.headers())).unwrap_or_default();
         let exchange = self.exchange(&http, message, deadline, &stopwatch).await?;
         Ok(Probe { exchange, timings: stopwatch.timings(), request_headers })
+    }
+
+    /// The pool of the present connections.
+    fn pooled(&self) -> HttpClient {
+        // No holder of this lock can panic halfway.
+        let mut pool = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.since.elapsed() > self.max_age {
+            *pool = Pool { http: http_client(self.connector.clone()), since: Instant::now() };
+        }
+        pool.http.clone()
     }
 
     /// Sends a message, or records the reason why there is none.

@@ -79,7 +79,15 @@ impl Instance {
     /// # Panics
     /// If the server does not start.
     pub fn start(&self) {
-        self.run("start", self.cluster.as_deref());
+        self.start_with(&[]);
+    }
+
+    /// Like [`Self::start`], with environment variables of the server.
+    ///
+    /// # Panics
+    /// If the server does not start.
+    pub fn start_with(&self, variables: &[(&str, &str)]) {
+        self.run("start", self.cluster.as_deref(), variables);
     }
 
     /// Shuts the server down regularly.
@@ -87,7 +95,7 @@ impl Instance {
     /// # Panics
     /// If the server does not end.
     pub fn stop(&self) {
-        self.run("stop", None);
+        self.run("stop", None, &[]);
     }
 
     /// Sends SIGKILL.
@@ -95,7 +103,7 @@ impl Instance {
     /// # Panics
     /// If the signal cannot be sent.
     pub fn kill(&self) {
-        self.run("kill", None);
+        self.run("kill", None, &[]);
     }
 
     /// Sends SIGSTOP to all processes of the server: connections stay open without an answer.
@@ -103,7 +111,7 @@ impl Instance {
     /// # Panics
     /// If the server does not run.
     pub fn pause(&self) {
-        self.run("pause", None);
+        self.run("pause", None, &[]);
     }
 
     /// Sends SIGCONT to all processes of the server.
@@ -111,7 +119,7 @@ impl Instance {
     /// # Panics
     /// If the server does not run.
     pub fn resume(&self) {
-        self.run("resume", None);
+        self.run("resume", None, &[]);
     }
 
     /// The folder with data, settings and log.
@@ -147,10 +155,10 @@ impl Instance {
         std::fs::read_to_string(self.folder.join("url")).expect("the instance has a URL").trim().to_owned()
     }
 
-    fn run(&self, verb: &str, cluster: Option<&Path>) {
-        let script = repository().join("deploy/dev").join(self.service);
-        let output =
-            Command::new(script).arg(verb).arg(&self.folder).args(cluster).output().expect("the script starts");
+    fn run(&self, verb: &str, cluster: Option<&Path>, variables: &[(&str, &str)]) {
+        let mut script = Command::new(repository().join("deploy/dev").join(self.service));
+        script.arg(verb).arg(&self.folder).args(cluster).envs(variables.iter().copied());
+        let output = script.output().expect("the script starts");
         assert!(output.status.success(), "{verb} {}: {}", self.service, String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -20,6 +20,9 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Wait between a failure and the mail: many deliveries fail together.
 const GATHERING: Duration = Duration::from_secs(5);
 
+/// Time in which a run begins mails. A mail takes up to 20 s, and a run ends after 120 s.
+const SENDING: Duration = Duration::from_secs(90);
+
 /// Maximum of recipients in a run.
 const RECIPIENTS: usize = 20;
 
@@ -74,8 +77,9 @@ impl FailureMails {
         if !backoff.is_over() {
             return Ok(());
         }
+        let began = Instant::now();
         for address in store.owed_mails(self.interval, GATHERING, RECIPIENTS).await? {
-            if stop.is_cancelled() {
+            if stop.is_cancelled() || began.elapsed() > SENDING {
                 break;
             }
             if let Err(cause) = self.notify(mailer, &address, stop).await? {

@@ -8,11 +8,16 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     sync::mpsc,
     thread,
+    time::Duration,
 };
 
 use fanfare_domain::delivery::outcome::Outcome;
 use fanfare_outbound::{Client, Settings};
-use tokio::{io::AsyncWriteExt, sync::mpsc::unbounded_channel};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::mpsc::unbounded_channel,
+    time::{Instant, sleep},
+};
 
 use crate::receiver::{AMPLE, Receiver, allowing, client, read_request, request, status};
 
@@ -107,4 +112,19 @@ async fn unused_connections_are_bounded_in_total() {
     }
     // The second and the third request of each receiver meet the other's unused connection in turn.
     assert_eq!(receivers.map(|receiver| receiver.accepted()), [2, 2]);
+}
+
+/// With steady requests, only the age ends a connection.
+#[tokio::test]
+async fn an_old_connection_serves_no_new_request() {
+    let receiver = Receiver::answering(NO_CONTENT).await;
+    let max_age = Duration::from_millis(300);
+    let client = Client::new(&Settings { max_age, ..allowing(&["127.0.0.0/8"]) }).expect("client");
+    let started = Instant::now();
+    while started.elapsed() < 2 * max_age {
+        let exchange = client.post(request(&receiver.url(), AMPLE)).await.expect("our egress works");
+        assert_eq!(exchange.outcome, status(204));
+        sleep(max_age / 10).await;
+    }
+    assert!((2..=4).contains(&receiver.accepted()), "{}", receiver.accepted());
 }

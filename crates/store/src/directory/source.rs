@@ -271,7 +271,8 @@ fn policy(row: &Row, of_dialect: &Arc<Policy>) -> Result<Arc<Policy>, InvalidSch
 }
 
 /// Applications by id, with the version since which their endpoints are loaded: the known version, or [`NEVER`] if the
-/// application's own settings have changed, or the database was replaced by an older one. Parameters: ids and known versions.
+/// application's own settings have changed, or the database was replaced by an older one. Parameters: ids and known
+/// versions.
 const APPLICATIONS: &str = "
 SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email, a.publish_rate, a.redacted,
        ARRAY(SELECT name FROM event_types t WHERE t.application_id = a.id) AS event_types,

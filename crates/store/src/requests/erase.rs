@@ -60,10 +60,12 @@ WHERE application_id = $1 AND $2::timestamptz IS NOT NULL AND event_id = $3 AND 
 const ERASE_INLINE: &str = "UPDATE deliveries SET response_headers = NULL, response_body = NULL
                             WHERE {OF_EVENT} AND started_at IS NOT NULL";
 
-/// Deletes parked copies of the event, for example a copy with other content under the same key.
+/// Deletes parked copies of the event, by the key or else the event's id: for example a copy with other content under the
+/// same key.
 const ERASE_PARKED: &str = "
 DELETE FROM parked p USING events e
-WHERE e.application_id = $1 AND e.accepted_at = $2 AND e.id = $3 AND p.message_id = e.key AND p.routing_key LIKE $4 || '.%'";
+WHERE e.application_id = $1 AND e.accepted_at = $2 AND e.id = $3 AND p.message_id = coalesce(e.key, $5)
+  AND p.routing_key LIKE $4 || '.%'";
 
 const ERASE_EVENT: &str = "
 UPDATE events SET body = '', key = NULL, content = NULL, body_key_name = NULL, body_ciphertext = NULL,
@@ -94,8 +96,8 @@ impl Store {
         }
         erased.execute(&transaction, ERASE_ATTEMPTS).await?;
         erased.execute(&transaction, ERASE_INLINE).await?;
-        let name = application.to_string();
-        transaction.execute(ERASE_PARKED, &[&application.0, &accepted_at, &event.0, &name]).await?;
+        let (name, id) = (application.to_string(), event.to_string());
+        transaction.execute(ERASE_PARKED, &[&application.0, &accepted_at, &event.0, &name, &id]).await?;
         transaction.execute(ERASE_EVENT, &[&application.0, &accepted_at, &event.0]).await?;
         transaction.commit().await?;
         Ok(Erasure::Done)

@@ -19,6 +19,29 @@ async fn an_event_that_is_being_sent_or_fanned_out_is_left() {
     assert_eq!(database.count("events WHERE body <> '' AND erased_at IS NULL").await, 2);
 }
 
+/// A copy is parked under the event's id if the event has no key, and under the key otherwise.
+#[tokio::test]
+async fn parked_copies_of_an_event_go() {
+    let database = Database::new().await;
+    for (new, number) in [(timed(), 1), (keyed("parked"), 2)] {
+        database.store.persist(ONE, &[&new]).await.expect("a commit");
+        let message_id = new.event.key.clone().unwrap_or_else(|| new.event.id.to_string());
+        let of = |application: &str, message_id: &str, number| {
+            format!(
+                "INSERT INTO parked (id, reason, message, routing_key, message_id, headers, body)
+                 VALUES (gen_random_uuid(), 'event_key_reused', 'other content {number}', '{application}.a',
+                         '{message_id}', '{{}}', '')"
+            )
+        };
+        database.run(&of(&APPLICATION.to_string(), &message_id, number)).await;
+        database.run(&of(&APPLICATION.to_string(), "another", number)).await;
+        database.run(&of("app_other", &message_id, number)).await;
+        assert_eq!(database.store.erase_event(APPLICATION, new.event.id).await.expect("a commit"), Erasure::Done);
+        let left = format!("parked WHERE message = 'other content {number}'");
+        assert_eq!(database.count(&left).await, 2);
+    }
+}
+
 #[tokio::test]
 async fn all_copies_go_and_open_deliveries_fail() {
     let database = Database::new().await;

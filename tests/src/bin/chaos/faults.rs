@@ -32,6 +32,7 @@ pub(crate) enum Part {
     ToDatabase,
     /// The name server and the egress proxy of the dispatchers.
     Egress,
+    Publishers,
     Receivers,
     /// All processes, which begin as processes of the previous release. A fault of the release happens alone.
     Release,
@@ -45,6 +46,7 @@ pub(crate) enum Act {
     Roll,
     Scale(Ending),
     WrongClock,
+    EarlierClock,
     StopLog,
     Restart,
     CloseConnections,
@@ -66,6 +68,8 @@ pub(crate) enum Act {
     Reset,
     Resolve(Answers),
     Tunnel(Serves),
+    Publish(Harm),
+    FewFiles,
     Answer(Behaviour),
     RollForward,
     RollBack,
@@ -85,6 +89,15 @@ pub(crate) enum Full {
     Log,
 }
 
+/// Messages of a harmful publisher.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Harm {
+    /// Short strings that are not UTF-8.
+    Malformed,
+    /// Bodies of 4 MiB.
+    Large,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) name: &'static str,
@@ -98,11 +111,13 @@ const fn fault(name: &'static str, part: Part, act: Act, about: &'static str) ->
 }
 
 use Act::{
-    Answer, CloseConnections, Delay, DiskAlarm, FillDisk, HalfOpen, Kill, KillAll, Late, LoseData, LoseMajority,
-    LoseNode, MemoryAlarm, OlderCopy, Purge, ReadOnly, Reset, Resolve, Restart, Roll, RollBack, RollForward, RollNodes,
-    Scale, Silence, Stop, StopLog, TerminateBackends, Tunnel, WrongClock,
+    Answer, CloseConnections, Delay, DiskAlarm, EarlierClock, FewFiles, FillDisk, HalfOpen, Kill, KillAll, Late,
+    LoseData, LoseMajority, LoseNode, MemoryAlarm, OlderCopy, Publish, Purge, ReadOnly, Reset, Resolve, Restart, Roll,
+    RollBack, RollForward, RollNodes, Scale, Silence, Stop, StopLog, TerminateBackends, Tunnel, WrongClock,
 };
-use Part::{Broker, Database, Dispatchers, Egress, Ingests, Nodes, Receivers, Release, ToBroker, ToDatabase};
+use Part::{
+    Broker, Database, Dispatchers, Egress, Ingests, Nodes, Publishers, Receivers, Release, ToBroker, ToDatabase,
+};
 
 pub(crate) const FAULTS: &[Fault] = &[
     fault("kill-ingest", Ingests, Kill, "kill -9 of one of two ingests"),
@@ -135,6 +150,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("full-disk-database", Database, FillDisk(Full::Data), "PostgreSQL's disk is full"),
     fault("full-disk-log", Database, FillDisk(Full::Log), "the same, and there is no room for its write-ahead log"),
     fault("older-database", Database, OlderCopy, "PostgreSQL is replaced by a copy that is some seconds old"),
+    fault("earlier-database", Database, EarlierClock, "PostgreSQL restarts two hours earlier, as after a failover"),
     fault("half-open-broker", ToBroker, HalfOpen, "nothing passes to and from RabbitMQ; then resets"),
     fault("half-open-database", ToDatabase, HalfOpen, "nothing passes to and from PostgreSQL; then resets"),
     fault("silent-broker", ToBroker, Silence, "connections to RabbitMQ are silent for ever; new ones work"),
@@ -152,6 +168,9 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("proxy-away", Egress, Tunnel(Serves::Nobody), "the egress proxy closes all connections"),
     fault("proxy-fails", Egress, Tunnel(Serves::Errors), "the egress proxy answers 503"),
     fault("proxy-refuses", Egress, Tunnel(Serves::Strangers), "the egress proxy refuses the credentials"),
+    fault("malformed-stream", Publishers, Publish(Harm::Malformed), "200 messages a second are not UTF-8"),
+    fault("large-bodies", Publishers, Publish(Harm::Large), "20 bodies of 4 MiB a second"),
+    fault("few-files", Dispatchers, FewFiles, "256 open files, and 200 endpoints of another application hang"),
     fault("receivers-hang", Receivers, Answer(Behaviour::Hang), "receivers take requests and never answer"),
     fault("receivers-reset", Receivers, Answer(Behaviour::Reset), "receivers take requests and close the connection"),
     fault("receivers-drip", Receivers, Answer(Behaviour::Drip), "receivers answer a byte a second"),
@@ -171,6 +190,8 @@ impl Fault {
             (Dispatchers, Scale(Ending::Kill)) => (extent.scalings * ENDED * PERMITS, i64::MAX),
             // The silence outlasts the lease of a delivery, in both dispatchers.
             (ToDatabase, Silence) => (2 * PERMITS, i64::MAX),
+            // At the return of the clock, the leases of all attempts in flight have ended.
+            (Database, EarlierClock) => (2 * PERMITS, i64::MAX),
             (Database, OlderCopy) => (usize::MAX, i64::MAX),
             _ => (0, 0),
         };
@@ -202,7 +223,7 @@ impl Fault {
     /// The reason why this machine cannot have the fault.
     pub(crate) fn left_out(&self) -> Option<String> {
         match self.act {
-            WrongClock if clock_library().is_none() => Some("libfaketime is not installed".to_owned()),
+            WrongClock | EarlierClock if clock_library().is_none() => Some("libfaketime is not installed".to_owned()),
             FillDisk(_) if !*disk::CAN_BE_HAD => {
                 Some("a small file system cannot be mounted: that takes root".to_owned())
             }

@@ -15,7 +15,8 @@ use tokio::{
 
 use crate::{
     disk,
-    faults::{Act, Fault, Full, Part},
+    faults::{Act, Fault, Full, Part, clock_library},
+    harm::HANGING,
     scene::{PROCESSES, SLOW, Scene},
 };
 
@@ -44,6 +45,7 @@ impl Scene {
             (Act::Kill, part) => block_in_place(|| self.server(part).kill()),
             (Act::Stop, part) => block_in_place(|| self.server(part).pause()),
             (Act::Restart, part) => block_in_place(|| self.server(part).stop()),
+            (Act::EarlierClock, part) => block_in_place(|| restart_earlier(self.server(part))),
             (Act::FillDisk(what), part) => self.fill_disk(part, what).await,
             (Act::LoseData, part) => block_in_place(|| lose_data(self.server(part))),
             (Act::OlderCopy, part) => self.replace_by_older(part).await,
@@ -60,6 +62,8 @@ impl Scene {
             (Act::Late, part) => self.delay(part, LATE),
             (Act::Resolve(answers), _) => self.egress().name_server.answer(answers),
             (Act::Tunnel(serves), _) => self.egress().proxy.serve(serves),
+            (Act::Publish(harm), _) => self.publish_harm(harm).await,
+            (Act::FewFiles, _) => self.lack_files().await,
             (Act::Answer(behaviour), _) => self.answer(behaviour, behaviour),
             (Act::RollForward, _) => self.roll_forward().await,
             (Act::RollBack, _) => self.roll_back().await,
@@ -80,6 +84,10 @@ impl Scene {
             (Act::Kill | Act::KillAll, _) => self.fill(),
             (Act::Stop, Part::Ingests | Part::Dispatchers) => self.resume_processes(),
             (Act::Stop, part) => block_in_place(|| self.server(part).resume()),
+            (Act::EarlierClock, part) => block_in_place(|| {
+                self.server(part).stop();
+                self.server(part).start();
+            }),
             (Act::Scale(_), _) => self.scale_back().await,
             (Act::FillDisk(what), part) => block_in_place(|| {
                 let server = self.server(part);
@@ -106,6 +114,11 @@ impl Scene {
             }
             (Act::Resolve(_), _) => self.egress().name_server.answer(Answers::All),
             (Act::Tunnel(_), _) => self.egress().proxy.serve(Serves::Tunnels),
+            (Act::Publish(_), _) => self.end_harm().await,
+            (Act::FewFiles, part) => {
+                self.world.receiver.script(HANGING, &[Behaviour::OK]);
+                self.roll(part).await;
+            }
             (Act::Answer(_), _) => self.answer(Behaviour::OK, Behaviour::Answer(200, SLOW)),
             _ => {}
         }
@@ -220,6 +233,13 @@ impl Scene {
     fn ways(&self, part: Part) -> &[Proxy] {
         if part == Part::ToBroker { &self.to_broker } else { &self.to_database }
     }
+}
+
+/// Restarts a server with a clock that is two hours behind.
+fn restart_earlier(server: &Instance) {
+    let library = clock_library().expect("a library").to_string_lossy().into_owned();
+    server.stop();
+    server.start_with(&[("LD_PRELOAD", &library), ("FAKETIME", "-2h"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
 }
 
 fn lose_data(server: &Instance) {

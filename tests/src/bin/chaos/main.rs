@@ -4,6 +4,7 @@
 mod disk;
 mod evidence;
 mod faults;
+mod harm;
 mod injections;
 mod nodes;
 mod options;

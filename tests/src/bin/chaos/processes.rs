@@ -99,7 +99,7 @@ impl Scene {
     }
 
     /// Ends a process when the new process is ready or late. The new process becomes the last.
-    async fn replace(&mut self, part: Part, index: usize, new: Process) {
+    pub(crate) async fn replace(&mut self, part: Part, index: usize, new: Process) {
         let _ = timeout(READY, new.ready()).await;
         let old = self.processes(part).remove(index);
         self.processes(part).push(new);

@@ -135,8 +135,9 @@ impl Run {
         let allowed = faults::allowed(&self.injected, scene.extent);
         let quiet = if allowed.missing == Missing::Nothing { Duration::MAX } else { QUIET };
         let ledger = Ledger::read_after(quiet, &scene.world, &scene.accepted, &scene.subscribers).await;
-        // Messages without an id are the test's own.
-        let parked = "SELECT reason, count(*) FROM parked WHERE reason <> 'missing_message_id' GROUP BY reason";
+        // Messages with these reasons are the test's own.
+        let parked = "SELECT reason, count(*) FROM parked
+                      WHERE reason NOT IN ('missing_message_id', 'not_utf8', 'body_too_large') GROUP BY reason";
         for parked in scene.world.database().await.query(parked, &[]).await.expect("parked messages") {
             row.failures.push(format!(
                 "{} messages are parked as {}",

@@ -20,7 +20,10 @@ use fanfare_tests::{
     },
 };
 use futures_util::future::join_all;
-use tokio::{task::block_in_place, time::Instant};
+use tokio::{
+    task::{JoinHandle, block_in_place},
+    time::Instant,
+};
 
 use crate::{faults::Needs, script::Extent};
 
@@ -81,6 +84,8 @@ pub(crate) struct Scene {
     /// The URLs of the proxies.
     through: [(&'static str, String); 2],
     pub(crate) brokers: Vec<Instance>,
+    /// The harmful publisher.
+    pub(crate) harm: Option<JoinHandle<()>>,
     /// Indices of killed brokers.
     pub(crate) down: Vec<usize>,
     pub(crate) database: Instance,
@@ -132,6 +137,7 @@ impl Scene {
             failures: Vec::new(),
             through,
             brokers,
+            harm: None,
             down: Vec::new(),
             database,
         }

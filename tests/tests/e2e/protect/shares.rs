@@ -5,7 +5,11 @@ use std::{pin::pin, time::Duration};
 use fanfare_tests::{patience::until, world::World};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 /// More requests than a process has database connections.
 const MANY: usize = 12;
@@ -123,5 +127,33 @@ async fn each_caller_has_a_rate_of_its_own() {
     );
     assert_eq!(other.get("webhooks").await.status, 200);
     until("the rate to permit a request", async || (world.client().get("webhooks").await.status == 200).then_some(()))
+        .await;
+}
+
+/// A quarter of a mebibyte that a slow client announces takes nearly all of its application's half, counted twice.
+#[tokio::test]
+async fn an_application_whose_bodies_use_its_memory_holds_up_itself_only() {
+    let world = World::of_variables(&[("FANFARE_MEMORY_MIB", "1")]).await;
+    let (_, other) = world.other_application().await;
+    let address = world.ingest().address("serving the API").await;
+    let mut slow = TcpStream::connect(address).await.expect("ingest");
+    let head = format!(
+        "POST /api/v1/events HTTP/1.1\r\nhost: fanfare\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: 250000\r\n\r\n{{",
+        world.key
+    );
+    slow.write_all(head.as_bytes()).await.expect("a head");
+    let event = |bytes: usize| json!({ "type": "a", "data": "a".repeat(bytes) });
+    let large = event(60_000);
+    let refused = until("the slow request to hold its share", async || {
+        let answer = world.client().post("events", &large).await;
+        (answer.status != 202).then_some(answer)
+    })
+    .await;
+    assert_eq!((refused.status, refused.code()), (429, "too_many_requests"));
+    assert_eq!(world.client().post("events", &event(100)).await.status, 202, "a small event has room");
+    assert_eq!(other.post("events", &large).await.status, 202);
+    drop(slow);
+    until("the share to be free", async || (world.client().post("events", &large).await.status == 202).then_some(()))
         .await;
 }

@@ -284,6 +284,43 @@ async fn a_delivery_that_kills_each_process_is_given_up_and_holds_up_no_other() 
     assert_eq!(world.receiver.received(&endpoint.path).len(), 2);
 }
 
+/// Kills each dispatcher that sends the poison, as a fault of the process would. The bystanders die with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_kills_each_process_ends_no_delivery_beside_it() {
+    const BYSTANDERS: usize = 50;
+    let world = world(&[]).await;
+    let poison = world.endpoint("poison", &["poison"]).await;
+    let beside = world.endpoint("beside", &["beside"]).await;
+    world.receiver.script(&poison.path, &[Behaviour::Hang]);
+    world.receiver.script(&beside.path, &[Behaviour::Answer(200, Duration::from_millis(300))]);
+    for number in 0..BYSTANDERS {
+        world.publish(&json!({ "type": "beside", "data": number })).await;
+    }
+    world.publish(&json!({ "type": "poison", "data": 0 })).await;
+    let mut deaths = 0;
+    let ended = async || world.deliveries("state=failed").await.pop();
+    let failed = loop {
+        let dispatcher = world.dispatcher().await;
+        let sent = until("the poison to be sent, or given up", async || {
+            let sent = world.receiver.received(&poison.path).len() > deaths;
+            (sent || ended().await.is_some()).then_some(sent)
+        })
+        .await;
+        if !sent {
+            // The last dispatcher lives on.
+            world.wait_for_deliveries("state=delivered", BYSTANDERS).await;
+            break ended().await.expect("the poison");
+        }
+        deaths += 1;
+        dispatcher.kill();
+        let now = "UPDATE open_deliveries SET lease_until = now() WHERE state = 'sending'";
+        world.database().await.execute(now, &[]).await.expect("the leases");
+    };
+    assert_eq!((&failed["reason"], &failed["webhook"]), (&json!("aborted"), &json!(poison.id)));
+    assert_eq!(world.deliveries("state=failed").await.len(), 1);
+    assert_eq!(deaths, 4, "two deaths among others, and two alone");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_while_it_parks_or_sends_on_loses_nothing() {
     let world = world(&[]).await;
