@@ -55,7 +55,6 @@ impl DoctorSettings {
         let extra_roots = environment.extra_roots();
         let name_servers = environment.name_servers();
         let proxy = environment.egress_proxy();
-        let proxy = proxy.map(|((address, url), gives_names)| outbound::Proxy { address, url, gives_names });
         let archive = environment.archive();
         let (urls, credentials) = broker?;
         let delays = DelayQueues::new(dialects?.waits());
@@ -65,13 +64,7 @@ impl DoctorSettings {
             credentials,
             store: StoreSettings { url, credentials: of_database, connections: 2, keyring: Keyring::empty() },
             max_event_bytes: max_event_bytes?,
-            outbound: outbound::Settings {
-                policy: policy?,
-                extra_roots,
-                name_servers: name_servers?,
-                proxy,
-                ..outbound::Settings::default()
-            },
+            outbound: outbound::Settings::new(policy?, extra_roots, name_servers?, proxy),
             archive,
         })
     }

@@ -246,14 +246,7 @@ fn outbound_settings(environment: &mut Environment) -> Option<outbound::Settings
     let extra_roots = environment.extra_roots();
     let name_servers = environment.name_servers();
     let proxy = environment.egress_proxy();
-    let proxy = proxy.map(|((address, url), gives_names)| outbound::Proxy { address, url, gives_names });
-    Some(outbound::Settings {
-        policy: policy?,
-        extra_roots,
-        name_servers: name_servers?,
-        proxy,
-        ..outbound::Settings::default()
-    })
+    Some(outbound::Settings::new(policy?, extra_roots, name_servers?, proxy))
 }
 
 #[cfg(test)]

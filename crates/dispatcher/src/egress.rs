@@ -87,15 +87,24 @@ impl Egress {
         loop {
             tokio::time::sleep(LOOKS).await;
             if self.inner.is_shut.load(Ordering::Acquire) {
-                let has_opened = self.gate().lapse(self.inner.origin.elapsed());
-                self.opened(has_opened);
+                let now = self.inner.origin.elapsed();
+                self.open_by(|gate| gate.lapse(now));
             }
         }
     }
 
-    fn opened(&self, has_opened: bool) {
-        if has_opened {
-            self.inner.is_shut.store(false, Ordering::Release);
+    /// Records in the gate. Returns true if the gate has shut, or opened.
+    fn record(&self, change: impl FnOnce(&mut EgressGate) -> bool) -> bool {
+        let mut gate = self.gate();
+        let has_changed = change(&mut gate);
+        // Within the lock: two attempts may change the gate at the same time.
+        self.inner.is_shut.store(gate.is_shut(), Ordering::Release);
+        has_changed
+    }
+
+    /// Records in the gate, and tells if the gate has opened.
+    fn open_by(&self, change: impl FnOnce(&mut EgressGate) -> bool) {
+        if self.record(change) {
             self.fault.send_replace(None);
             metrics::gauge!(metric::EGRESS_AVAILABLE).set(1.0);
             tracing::info!("connections can be made again");
@@ -129,11 +138,8 @@ impl Passed {
     pub(crate) fn failed(&self, error: &str) {
         self.is_open.store(false, Ordering::Relaxed);
         let egress = &self.egress;
-        let mut gate = egress.gate();
-        let has_shut = gate.record_failure(self.passage, egress.inner.origin.elapsed());
-        egress.inner.is_shut.store(true, Ordering::Release);
-        drop(gate);
-        if has_shut {
+        let now = egress.inner.origin.elapsed();
+        if egress.record(|gate| gate.record_failure(self.passage, now)) {
             egress.fault.send_replace(Some(error.to_owned()));
             metrics::gauge!(metric::EGRESS_AVAILABLE).set(0.0);
             egress.tell(error);
@@ -144,8 +150,7 @@ impl Passed {
     pub(crate) fn reached(&self) {
         self.is_open.store(false, Ordering::Relaxed);
         if self.is_probe() {
-            let has_opened = self.egress.gate().record_success(self.passage);
-            self.egress.opened(has_opened);
+            self.egress.open_by(|gate| gate.record_success(self.passage));
         }
     }
 }

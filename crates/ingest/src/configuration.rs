@@ -185,7 +185,6 @@ impl Configuration {
         let console = ConsoleSettings::read(environment, extra_roots.as_ref());
         let name_servers = environment.name_servers();
         let proxy = environment.egress_proxy();
-        let proxy = proxy.map(|((address, url), gives_names)| outbound::Proxy { address, url, gives_names });
         let expiry = environment.expiry();
         let retention = environment.retention();
         let grace = environment.grace();
@@ -209,13 +208,7 @@ impl Configuration {
             broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare ingest").with_keys(keys),
             store: StoreSettings { url, credentials, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,
-            outbound: outbound::Settings {
-                policy: policy?,
-                extra_roots,
-                name_servers: name_servers?,
-                proxy,
-                ..outbound::Settings::default()
-            },
+            outbound: outbound::Settings::new(policy?, extra_roots, name_servers?, proxy),
             dialects,
             settings,
             expiry: expiry?,

@@ -10,8 +10,9 @@
 //! - `connections`: number of open connections
 //! - `names`: from host names to addresses
 //! - `egress`: the operator's proxy for connections
-//! - `evidence`: whether our own name servers and proxy work
-//! - `client`: a POST, from request to recorded response
+//! - `evidence`: whether our own name servers, proxy and routes work
+//! - `client`: a POST, from request to response
+//! - `exchange`: the recorded part of the response
 //! - `timings`: duration of each phase of a probe
 //! - `failure`: the [`Outcome`](fanfare_domain::delivery::outcome::Outcome) of an error
 
@@ -20,6 +21,7 @@ mod connect;
 mod connections;
 mod egress;
 mod evidence;
+mod exchange;
 mod failure;
 pub mod mistakes;
 mod names;
@@ -27,8 +29,9 @@ mod sign;
 mod timings;
 mod tls;
 
-pub use client::{Client, Exchange, MAX_IDLE, MAX_RESPONSE_BODY, Probe, Request, Settings, attempt_headers};
+pub use client::{Client, MAX_IDLE, Probe, Request, Settings, attempt_headers};
 pub use egress::{InvalidProxy, Proxy, ProxyAddress};
+pub use exchange::{Exchange, MAX_RESPONSE_BODY};
 pub use failure::EgressUnavailable;
 pub use names::{InvalidNameServer, NameServer};
 pub use timings::Timings;

@@ -6,7 +6,7 @@
 use std::{
     fmt, fs,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime},
@@ -95,8 +95,9 @@ struct ServerFile {
 }
 
 impl ServerFile {
-    fn changed_at(&self) -> Option<SystemTime> {
-        fs::metadata(&self.path).and_then(|file| file.modified()).ok()
+    fn new(path: PathBuf) -> Self {
+        let seen = Mutex::new((Instant::now(), changed_at(&path)));
+        Self { path, seen }
     }
 
     /// True if the file has changed since the last look.
@@ -105,7 +106,7 @@ impl ServerFile {
         if seen.0.elapsed() < LOOK {
             return false;
         }
-        let before = std::mem::replace(&mut *seen, (Instant::now(), self.changed_at())).1;
+        let before = std::mem::replace(&mut *seen, (Instant::now(), changed_at(&self.path))).1;
         seen.1 != before
     }
 
@@ -113,6 +114,10 @@ impl ServerFile {
         let (config, options) = parse_resolv_conf(fs::read(&self.path)?)?;
         Resolvers::new(config, options)
     }
+}
+
+fn changed_at(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
 impl Resolvers {
@@ -147,8 +152,7 @@ impl Names {
     }
 
     fn of_file(path: PathBuf) -> Result<Self, SetupError> {
-        let file = ServerFile { path, seen: Mutex::new((Instant::now(), None)) };
-        file.seen.lock().unwrap_or_else(PoisonError::into_inner).1 = file.changed_at();
+        let file = ServerFile::new(path);
         let resolvers = RwLock::new(Arc::new(file.resolvers().map_err(SetupError::NoNameServers)?));
         Ok(Self { resolvers, file: Some(file), evidence: Arc::default() })
     }

@@ -50,7 +50,8 @@ pub const PROCESS_METRICS: [Metric; 7] = [
         name: DATABASE_CONNECTIONS,
         kind: MetricKind::Gauge,
         labels: Labels::Open,
-        meaning: "connections to the database, by `pool` (general, batch, events, heartbeat; of ingest also api, console, portal) and `state`: used, idle, limit; \
+        meaning: "connections to the database, by `pool` (general, batch, events, heartbeat; of ingest also api, \
+                  console, portal) and `state`: used, idle, limit; \
                   `waiting` counts statements that wait for a connection",
     },
     Metric {

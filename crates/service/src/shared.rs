@@ -22,7 +22,7 @@ use fanfare_domain::{
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::{Environment, memory::memory_limit};
+use crate::{Environment, limits::memory::memory_limit};
 
 /// Plain settings that all processes must share. Addresses of servers are missing: a URL holds a password.
 const AGREED: [&str; 8] = [

@@ -82,6 +82,8 @@ impl BytePublisher {
         let url: AMQPUri = url.parse().map_err(io::Error::other)?;
         let (authority, user) = (&url.authority, &url.authority.userinfo);
         let mut this = Self(TcpStream::connect((authority.host.as_str(), authority.port)).await?);
+        // A message is several writes: each would wait for the acknowledgement of the last.
+        this.0.set_nodelay(true)?;
         this.0.write_all(b"AMQP\0\0\x09\x01").await?;
         this.wait_for(START).await?;
         let answer = format!("\0{}\0{}", user.username, user.password);

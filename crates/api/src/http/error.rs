@@ -1,5 +1,7 @@
 //! The envelope of an error: `{"success": false, "error": {"code", "message", "field"?, "id"?}}`.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -293,6 +295,13 @@ impl ApiError {
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
+    }
+
+    /// Sets the header `Retry-After` to the seconds of a wait, rounded up.
+    #[must_use]
+    pub fn retry_in(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
     /// Sets the id of the published event. A second publish with the same id is the same event.

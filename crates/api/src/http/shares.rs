@@ -97,9 +97,7 @@ pub async fn within_share(State(shares): State<Shares>, request: Request, next: 
         Err(wait) => {
             discard(request.into_body()).await;
             let message = "the application or admin key exceeds its rate of requests";
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            let error = ApiError::new(ErrorCode::TooManyRequests, message);
-            error.retry_after(u32::try_from(seconds).unwrap_or(u32::MAX)).into_response()
+            ApiError::new(ErrorCode::TooManyRequests, message).retry_in(wait).into_response()
         }
     }
 }

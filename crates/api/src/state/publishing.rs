@@ -134,8 +134,7 @@ pub(crate) fn count(result: &'static str) {
 fn limited(wait: Duration) -> ApiError {
     count("limited");
     let message = "the application exceeds its publish rate: send the request again later";
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    ApiError::new(ErrorCode::TooManyEvents, message).retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
+    ApiError::new(ErrorCode::TooManyEvents, message).retry_in(wait)
 }
 
 fn unpublished(error: PublishError, event: &Event) -> ApiError {

@@ -9,13 +9,22 @@ use fanfare_domain::{
     ids::{ApplicationId, KeyId},
 };
 use fanfare_store::Directory;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::database::{APPLICATION, Database, endpoint};
 
 fn token(number: u8) -> Token {
     Token::from_random(KeyId(Uuid::from_u128(number.into())), [number; 32])
+}
+
+/// Follows the database until the guard's drop. The first poll is over, and the next comes after ten seconds.
+async fn followed(database: &Database) -> (Directory, DropGuard) {
+    let stop = CancellationToken::new();
+    let dialects = Arc::new(Dialects::read([]).expect("the built-in dialects"));
+    let directory = Directory::follow(database.another_store(), dialects, stop.clone()).await;
+    directory.changes().changed().await.expect("the first poll");
+    (directory, stop.drop_guard())
 }
 
 #[tokio::test]
@@ -41,12 +50,7 @@ async fn keys_and_names_are_found_by_their_ids() {
 #[tokio::test]
 async fn a_new_key_works_before_its_notice_comes() {
     let database = Database::fresh().await;
-    let stop = CancellationToken::new();
-    let _stop = stop.clone().drop_guard();
-    let dialects = Arc::new(Dialects::read([]).expect("the built-in dialects"));
-    let directory = Directory::follow(database.another_store(), dialects, stop).await;
-    // The first poll is over, and the next comes after ten seconds.
-    directory.changes().changed().await.expect("the first poll");
+    let (directory, _stop) = followed(&database).await;
     // No notice reports the key.
     database
         .run(
@@ -89,15 +93,10 @@ async fn shows<T>(directory: &Directory, state: impl Fn(&Directory) -> Option<T>
     panic!("the copy does not show the change");
 }
 
-/// The poll finds changes only after ten seconds.
 #[tokio::test]
 async fn a_change_loads_changed_parts_only() {
     let database = Database::fresh().await;
-    let stop = CancellationToken::new();
-    let _stop = stop.clone().drop_guard();
-    let dialects = Arc::new(Dialects::read([]).expect("the built-in dialects"));
-    let directory = Directory::follow(database.another_store(), dialects, stop).await;
-    directory.changes().changed().await.expect("the first poll");
+    let (directory, _stop) = followed(&database).await;
     let application = |directory: &Directory| directory.application(APPLICATION).expect("the application");
     let before = application(&directory);
     let [changed, other] = [endpoint(1), endpoint(2)];
