@@ -9,6 +9,7 @@ pub mod policy;
 pub mod rate;
 pub mod replay;
 pub mod retry;
+pub mod silence;
 
 use std::time::Duration;
 

@@ -35,7 +35,8 @@ use crate::{
     egress::{Proxy, ProxyAddress},
     exchange::Exchange,
     failure::{EgressUnavailable, Suspect, classify, suspect},
-    names::{NameServer, Names},
+    name_servers::{NameServer, NameServers},
+    names::Names,
     sign::delivery_headers,
     timings::{Stopwatch, Timings},
     tls::{SetupError, client_config},
@@ -192,7 +193,7 @@ impl Client {
     /// If certificates or name servers cannot be read.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
         let Settings { policy, extra_roots, name_servers, proxy, max_idle, answer_bytes, max_age } = settings;
-        let route = Arc::new(Route::new(Names::new(name_servers)?, policy.clone(), proxy.clone()));
+        let route = Arc::new(Route::new(Names::new(NameServers::new(name_servers)?), policy.clone(), proxy.clone()));
         let tls = client_config(extra_roots.as_deref(), policy.https_only)?;
         let mut probe_tls = tls.clone();
         // A resumed session shows no certificate, but a probe must check the certificate.
@@ -272,12 +273,12 @@ impl Client {
                     }
                     Some(Err(error)) => {
                         let (outcome, text) = classify(&error);
-                        self.blame(suspect(&error), &text).await?;
+                        self.blame(suspect(&error), started, &text).await?;
                         Exchange::unanswered(outcome, text)
                     }
                     None => {
                         let text = format!("no complete response head within {deadline:?}");
-                        self.blame(self.route.awaited(&host), &text).await?;
+                        self.blame(self.route.awaited(&host), started, &text).await?;
                         Exchange::unanswered(Outcome::TimedOut, text)
                     }
                 }
@@ -293,10 +294,10 @@ impl Client {
         self.route.connected.notified().await;
     }
 
-    /// Finds out whether the suspected part of ours is at fault.
-    async fn blame(&self, suspect: Option<Suspect>, text: &str) -> Result<(), EgressUnavailable> {
+    /// Finds out whether the suspected part of ours is at fault that an exchange since `began` failed.
+    async fn blame(&self, suspect: Option<Suspect>, began: Instant, text: &str) -> Result<(), EgressUnavailable> {
         let Some(suspect) = suspect else { return Ok(()) };
-        if self.route.is_ours(suspect).await { Err(EgressUnavailable(text.to_owned())) } else { Ok(()) }
+        if self.route.is_ours(suspect, began).await { Err(EgressUnavailable(text.to_owned())) } else { Ok(()) }
     }
 
     /// The reason why the URL is refused by the present addresses of the host, although [`UrlPolicy::check`] accepts

@@ -18,7 +18,11 @@ use http::{Uri, uri::Scheme};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use tower::Service;
 
 use crate::{
@@ -91,11 +95,12 @@ impl Route {
         }
     }
 
-    /// True if the suspected part of ours is at fault. May ask for up to 3 s. Without evidence, the endpoint is at fault.
-    pub(crate) async fn is_ours(&self, suspect: Suspect) -> bool {
+    /// True if the suspected part of ours is at fault that an attempt since `began` failed. May ask for up to 3 s. Without
+    /// evidence, the endpoint is at fault.
+    pub(crate) async fn is_ours(&self, suspect: Suspect, began: Instant) -> bool {
         match suspect {
             Suspect::Certain => true,
-            Suspect::Names => !self.names.are_answering().await,
+            Suspect::Names => self.names.are_at_fault(began).await,
             Suspect::Proxy(except) => {
                 let proxy = self.proxy.as_ref();
                 let ask = |authority: String| async move {
@@ -284,10 +289,11 @@ mod tests {
     use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
+    use crate::name_servers::NameServers;
 
     fn route(allow: &[&str]) -> Route {
         let allow = allow.iter().map(|net| net.parse().expect("network")).collect();
-        let names = Names::new(&[]).expect("name servers");
+        let names = Names::new(NameServers::new(&[]).expect("name servers"));
         let policy = UrlPolicy { addresses: AddressPolicy::new(allow, Vec::new()), ..UrlPolicy::default() };
         Route::new(names, policy, None)
     }

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::ready,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout};
 
 /// Number of targets: a single target may fail by itself.
@@ -81,15 +82,26 @@ impl Evidence {
         {
             return Some(works);
         }
+        let works = self.any(always, except, QUESTION_LIMIT, ask).await?;
+        *answer = Some((Instant::now(), works));
+        Some(works)
+    }
+
+    /// Like [`works`](Self::works), but always asks, and waits for `limit`.
+    pub(crate) async fn any<F: Future<Output = bool>>(
+        &self,
+        always: Option<&str>,
+        except: Option<&str>,
+        limit: Duration,
+        ask: impl Fn(String) -> F,
+    ) -> Option<bool> {
         let reached = lock(&self.reached).iter().filter(|target| Some(target.as_str()) != except).cloned().collect();
         let targets: Vec<String> = [reached, always.map(str::to_owned).into_iter().collect::<Vec<_>>()].concat();
         if targets.is_empty() {
             return None;
         }
-        let asked = targets.into_iter().map(|target| timeout(QUESTION_LIMIT, ask(target)));
-        let works = join_all(asked).await.into_iter().any(|reached| reached.unwrap_or(false));
-        *answer = Some((Instant::now(), works));
-        Some(works)
+        let mut asked: FuturesUnordered<_> = targets.into_iter().map(|target| timeout(limit, ask(target))).collect();
+        Some(asked.any(|reached| ready(reached.unwrap_or(false))).await)
     }
 }
 
@@ -112,10 +124,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        future::ready,
-        sync::atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 

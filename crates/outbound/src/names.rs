@@ -4,63 +4,26 @@
 //! some hundreds of such threads, so a customer with a few silent name servers would hold up all new connections.
 
 use std::{
-    fmt, fs,
-    net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::{Arc, Mutex, PoisonError, RwLock},
-    time::{Duration, SystemTime},
+    convert::Infallible,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use hickory_resolver::{
-    TokioResolver,
-    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts},
-    net::{NetError, runtime::TokioRuntimeProvider},
-    system_conf::parse_resolv_conf,
+use fanfare_domain::delivery::silence::{INTERVAL, PROMPT, Silence};
+use hickory_resolver::net::NetError;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    evidence::Evidence,
+    name_servers::{NameServers, Resolvers},
 };
-use tokio::time::Instant;
-
-use crate::{SetupError, evidence::Evidence};
-
-/// The system's file of name servers, and the interval between two looks at it.
-const SYSTEM_FILE: &str = "/etc/resolv.conf";
-const LOOK: Duration = Duration::from_secs(5);
 
 /// The root of all names, without the last dot.
 const ROOT: &str = "";
 
 /// Longest name that gets a question of our own in front: a name has at most 253 characters.
 const LONGEST_ASKED: usize = 220;
-
-/// Size and longest lifetimes of the cache, whatever TTL an answer has. A moved endpoint is found soon. A cached answer
-/// is used only for connections that are checked against the same answer.
-const KEPT_ANSWERS: u64 = 4096;
-const KEPT_FOR: Duration = Duration::from_secs(30);
-const KEPT_WITHOUT_ADDRESS: Duration = Duration::from_secs(5);
-
-/// Maximum open questions per connection to a name server.
-const MAX_QUESTIONS: usize = 4096;
-
-/// Default port of name servers.
-const PORT: u16 = 53;
-
-/// Address of a name server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NameServer(SocketAddr);
-
-/// The text is not the address of a name server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected the address of a name server, such as 9.9.9.9 or 127.0.0.1:5353")]
-pub struct InvalidNameServer;
-
-impl FromStr for NameServer {
-    type Err = InvalidNameServer;
-
-    fn from_str(text: &str) -> Result<Self, InvalidNameServer> {
-        let address = text.parse::<SocketAddr>().or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, PORT).into()));
-        address.map(Self).map_err(|_| InvalidNameServer)
-    }
-}
 
 /// The reason why a name has no address.
 #[derive(Debug, thiserror::Error)]
@@ -75,100 +38,15 @@ pub(crate) enum NameError {
 
 /// Resolver of host names.
 pub(crate) struct Names {
-    resolvers: RwLock<Arc<Resolvers>>,
-    /// The file of the name servers, if they come from a file.
-    file: Option<ServerFile>,
+    servers: NameServers,
     evidence: Arc<Evidence>,
-}
-
-struct Resolvers {
-    cached: TokioResolver,
-    /// Asks the name servers each time.
-    fresh: TokioResolver,
-}
-
-/// A file of name servers. Its content changes with the network.
-struct ServerFile {
-    path: PathBuf,
-    /// Time of the last look, and the file's time of change then.
-    seen: Mutex<(Instant, Option<SystemTime>)>,
-}
-
-impl ServerFile {
-    fn new(path: PathBuf) -> Self {
-        let seen = Mutex::new((Instant::now(), changed_at(&path)));
-        Self { path, seen }
-    }
-
-    /// True if the file has changed since the last look.
-    fn has_changed(&self) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.0.elapsed() < LOOK {
-            return false;
-        }
-        let before = std::mem::replace(&mut *seen, (Instant::now(), changed_at(&self.path))).1;
-        seen.1 != before
-    }
-
-    fn resolvers(&self) -> Result<Resolvers, NetError> {
-        let (config, options) = parse_resolv_conf(fs::read(&self.path)?)?;
-        Resolvers::new(config, options)
-    }
-}
-
-fn changed_at(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|file| file.modified()).ok()
-}
-
-impl Resolvers {
-    fn new(config: ResolverConfig, mut options: ResolverOpts) -> Result<Self, NetError> {
-        limit(&mut options);
-        let build = |options: ResolverOpts| {
-            TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default())
-                .with_options(options)
-                .build()
-        };
-        let mut without_cache = options.clone();
-        without_cache.cache_size = 0;
-        Ok(Self { cached: build(options)?, fresh: build(without_cache)? })
-    }
+    origin: Instant,
+    silence: Mutex<Silence>,
 }
 
 impl Names {
-    /// Creates a resolver for `servers`, or for the system's name servers if empty, with the system's `hosts` file and
-    /// search domains.
-    pub(crate) fn new(servers: &[NameServer]) -> Result<Self, SetupError> {
-        if servers.is_empty() {
-            return Self::of_file(SYSTEM_FILE.into());
-        }
-        let servers = servers.iter().map(|NameServer(address)| configured(*address)).collect();
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        Self::of(config).map_err(SetupError::NoNameServers)
-    }
-
-    fn of(config: ResolverConfig) -> Result<Self, NetError> {
-        let resolvers = RwLock::new(Arc::new(Resolvers::new(config, ResolverOpts::default())?));
-        Ok(Self { resolvers, file: None, evidence: Arc::default() })
-    }
-
-    fn of_file(path: PathBuf) -> Result<Self, SetupError> {
-        let file = ServerFile::new(path);
-        let resolvers = RwLock::new(Arc::new(file.resolvers().map_err(SetupError::NoNameServers)?));
-        Ok(Self { resolvers, file: Some(file), evidence: Arc::default() })
-    }
-
-    /// The resolvers of the file's present content. A file that cannot be read changes nothing.
-    fn resolvers(&self) -> Arc<Resolvers> {
-        if let Some(file) = self.file.as_ref().filter(|file| file.has_changed()) {
-            match file.resolvers() {
-                Ok(resolvers) => {
-                    tracing::info!(path = %file.path.display(), "the name servers have changed");
-                    *self.resolvers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(resolvers);
-                }
-                Err(error) => tracing::warn!(%error, path = %file.path.display(), "keeping the previous name servers"),
-            }
-        }
-        self.resolvers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn new(servers: NameServers) -> Self {
+        Self { servers, evidence: Arc::default(), origin: Instant::now(), silence: Mutex::default() }
     }
 
     /// True while a look-up of the host waits for an answer.
@@ -176,22 +54,33 @@ impl Names {
         self.evidence.is_open(Some(host))
     }
 
-    /// True if the name servers answer any question. Asks for names that no server has in a cache: random names below
-    /// names that were found lately, and below the root. The absence of a name is an answer, too.
-    pub(crate) async fn are_answering(&self) -> bool {
-        let resolvers = self.resolvers();
-        let ask = |name: String| {
-            let fresh = &resolvers.fresh;
-            async move {
-                let below = if name.is_empty() { String::new() } else { format!("{name}.") };
-                let unknown = format!("fanfare-{:016x}.{below}", rand::random::<u64>());
-                match fresh.lookup_ip(unknown).await {
-                    Ok(_) => true,
-                    Err(error) => error.is_nx_domain() || error.is_no_records_found(),
-                }
+    /// True if the name servers answer no question now, or were silent while a look-up since `began` waited.
+    pub(crate) async fn are_at_fault(&self, began: Instant) -> bool {
+        let explains = self.silence().explains(began - self.origin, self.origin.elapsed());
+        if explains {
+            return true;
+        }
+        let resolvers = self.servers.resolvers();
+        self.evidence.works(Some(ROOT), None, |name| resolvers.answer_below(name)).await == Some(false)
+    }
+
+    /// Asks the name servers test questions while a look-up waits. All look-ups share the questions.
+    async fn watch(&self) -> Infallible {
+        loop {
+            sleep(INTERVAL).await;
+            let asked = self.origin.elapsed();
+            if self.silence().ask(asked) {
+                let resolvers = self.servers.resolvers();
+                let reached = self.evidence.any(Some(ROOT), None, PROMPT, |name| resolvers.answer_below(name));
+                let is_prompt = reached.await.unwrap_or_default();
+                self.silence().record(asked, is_prompt);
             }
-        };
-        self.evidence.works(Some(ROOT), None, ask).await.unwrap_or_default()
+        }
+    }
+
+    fn silence(&self) -> MutexGuard<'_, Silence> {
+        // No holder of this lock can panic halfway.
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every address of a host. IPv4 addresses come first, since more networks reach IPv4.
@@ -204,7 +93,12 @@ impl Names {
         // pod each look-up would ask three to five wrong names first.
         let is_absolute = host.contains('.') && !host.ends_with('.');
         let name = if is_absolute { format!("{host}.") } else { host.to_owned() };
-        let found = self.resolvers().cached.lookup_ip(name).await.map_err(|error| match error {
+        let resolvers = self.servers.resolvers();
+        let found = tokio::select! {
+            found = resolvers.cached.lookup_ip(name) => found,
+            never = self.watch() => match never {},
+        };
+        let found = found.map_err(|error| match error {
             error if error.is_nx_domain() => NameError::Unknown,
             error if error.is_no_records_found() => NameError::NoAddress,
             error => NameError::NoAnswer(error),
@@ -218,35 +112,32 @@ impl Names {
     }
 }
 
+impl Resolvers {
+    /// True if the name servers answer a question that no server has in a cache: a random name below `name`. The absence of
+    /// a name is an answer, too.
+    async fn answer_below(&self, name: String) -> bool {
+        let below = if name.is_empty() { String::new() } else { format!("{name}.") };
+        let unknown = format!("fanfare-{:016x}.{below}", rand::random::<u64>());
+        match self.fresh.lookup_ip(unknown).await {
+            Ok(_) => true,
+            Err(error) => error.is_nx_domain() || error.is_no_records_found(),
+        }
+    }
+}
+
 impl fmt::Debug for Names {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Names")
     }
 }
 
-fn configured(address: SocketAddr) -> NameServerConfig {
-    let mut server = NameServerConfig::new(address.ip(), true, vec![ConnectionConfig::udp(), ConnectionConfig::tcp()]);
-    for connection in &mut server.connections {
-        connection.port = address.port();
-    }
-    server
-}
-
-fn limit(options: &mut ResolverOpts) {
-    // All addresses are judged, so all must be looked up.
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    options.cache_size = KEPT_ANSWERS;
-    options.positive_max_ttl = Some(KEPT_FOR);
-    options.negative_max_ttl = Some(KEPT_WITHOUT_ADDRESS);
-    options.max_active_requests = MAX_QUESTIONS;
-}
-
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::proto::rr::Name;
+    use hickory_resolver::{config::ResolverConfig, proto::rr::Name};
     use tokio::net::UdpSocket;
 
     use super::*;
+    use crate::name_servers::configured;
 
     /// Answers each question with NXDOMAIN (RFC 1035, 4.1). Returns the name of each question.
     async fn unknown(socket: &UdpSocket) -> String {
@@ -269,7 +160,7 @@ mod tests {
         let server = configured(socket.local_addr().expect("an address"));
         let search = vec![Name::from_ascii("search.example.").expect("a name")];
         let config = ResolverConfig::from_parts(None, search, vec![server]);
-        let names = Names::of(config).expect("a resolver");
+        let names = Names::new(NameServers::of(config).expect("a resolver"));
         let asked = tokio::spawn(async move {
             let mut asked = std::collections::BTreeSet::new();
             loop {
@@ -285,44 +176,5 @@ mod tests {
         }
         let expected = ["hooks.customer.example", "short", "short.search.example"].map(str::to_owned);
         assert_eq!(asked.await.expect("the names"), expected.into());
-    }
-
-    /// The file is looked at every five seconds of the paused clock.
-    #[tokio::test(start_paused = true)]
-    async fn a_changed_file_of_name_servers_is_read_again() {
-        let path = std::env::temp_dir().join(format!("fanfare-resolv-{}", std::process::id()));
-        let write = |server: &str, second: u64| {
-            fs::write(&path, format!("nameserver {server}\n")).expect("a file");
-            let file = fs::File::options().append(true).open(&path).expect("the file");
-            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).expect("a time");
-        };
-        write("192.0.2.1", 1);
-        let names = Names::of_file(path.clone()).expect("a resolver");
-        let first = names.resolvers();
-        write("192.0.2.2", 2);
-        assert!(Arc::ptr_eq(&first, &names.resolvers()), "a look of a moment ago holds");
-        tokio::time::advance(LOOK).await;
-        let second = names.resolvers();
-        assert!(!Arc::ptr_eq(&first, &second));
-        tokio::time::advance(LOOK).await;
-        assert!(Arc::ptr_eq(&second, &names.resolvers()), "the file is the same");
-        fs::remove_file(&path).expect("a file");
-        tokio::time::advance(LOOK).await;
-        assert!(Arc::ptr_eq(&second, &names.resolvers()), "a missing file changes nothing");
-    }
-
-    #[test]
-    fn a_name_server_is_parsed_as_written() {
-        for (text, address) in [
-            ("9.9.9.9", "9.9.9.9:53"),
-            ("127.0.0.1:5353", "127.0.0.1:5353"),
-            ("::1", "[::1]:53"),
-            ("[::1]:5", "[::1]:5"),
-        ] {
-            assert_eq!(text.parse(), Ok(NameServer(address.parse().expect("address"))));
-        }
-        for text in ["", "dns.example", "9.9.9", "9.9.9.9:"] {
-            assert_eq!(text.parse::<NameServer>(), Err(InvalidNameServer), "{text}");
-        }
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,6 +39,7 @@ fn is(address: &str) -> Record {
 struct NameServer {
     address: SocketAddr,
     asked: Arc<Mutex<HashMap<(String, u16), usize>>>,
+    is_silent: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
@@ -46,16 +50,19 @@ impl NameServer {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("address");
         let asked = Arc::<Mutex<HashMap<(String, u16), usize>>>::default();
-        let counted = Arc::clone(&asked);
+        let is_silent = Arc::<AtomicBool>::default();
+        let (counted, silenced) = (Arc::clone(&asked), Arc::clone(&is_silent));
         let task = tokio::spawn(async move {
             let mut question = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut question).await {
-                if let Some(answer) = answer(&zone, &counted, &question[..length]) {
+                if !silenced.load(Ordering::Acquire)
+                    && let Some(answer) = answer(&zone, &counted, &question[..length])
+                {
                     let _ = socket.send_to(&answer, from).await;
                 }
             }
         });
-        Self { address, asked, task: task.abort_handle() }
+        Self { address, asked, is_silent, task: task.abort_handle() }
     }
 
     /// A client that asks this server, and may call only 127.0.0.1.
@@ -245,4 +252,26 @@ async fn name_servers_that_answer_nobody_are_our_fault() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let error = send("one.example").await.expect_err("no name server answers");
     assert!(error.to_string().contains("resolved") || error.to_string().contains("head"), "{error}");
+}
+
+/// Name servers that answer again just before the deadline were silent during the attempt.
+#[tokio::test]
+async fn silence_that_ends_before_the_deadline_is_our_fault() {
+    const DEADLINE: Duration = Duration::from_millis(1900);
+    const SILENCE: Duration = Duration::from_millis(1800);
+    let receiver = Receiver::answering(OK).await;
+    let server = NameServer::start([("one.example", vec![vec![is("127.0.0.1")]])].into()).await;
+    let client = server.client();
+    let send =
+        async |name: &str| client.post(request(&format!("http://{name}:{}/", receiver.address.port()), DEADLINE)).await;
+    assert_eq!(send("one.example").await.expect("our egress works").outcome, status(200));
+    assert_eq!(send("silent.example").await.expect("one.example is answered").outcome, Outcome::TimedOut);
+    server.is_silent.store(true, Ordering::Release);
+    let speak = async {
+        tokio::time::sleep(SILENCE).await;
+        server.is_silent.store(false, Ordering::Release);
+    };
+    let (of_all, of_one, ()) = tokio::join!(send("one.example"), send("silent.example"), speak);
+    assert!(of_all.is_err() && of_one.is_err(), "{of_all:?}, {of_one:?}");
+    assert_eq!(send("one.example").await.expect("our egress works").outcome, status(200));
 }
