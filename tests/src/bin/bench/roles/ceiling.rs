@@ -42,6 +42,9 @@ use crate::roles::child::Parent;
 const PREFETCH: u16 = 512;
 const BATCH: usize = 256;
 
+/// Longest event, in bytes. The ceiling drops longer messages.
+const MAX_EVENT: usize = 1024 * 1024;
+
 /// Input of the ceiling.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Work {
@@ -149,7 +152,12 @@ async fn begin(work: Work, recorded: Arc<AtomicU64>) {
     tokio::spawn(async move {
         let _connection = connection;
         while let Some(delivery) = consumer.next().await {
-            let plan = plan(delivery.expect("a message"), application, &targets);
+            let delivery = delivery.expect("a message");
+            if delivery.data.len() > MAX_EVENT {
+                delivery.ack(BasicAckOptions::default()).await.expect("the channel");
+                continue;
+            }
+            let plan = plan(delivery, application, &targets);
             planned.send(plan).await.unwrap_or_else(|_| panic!("the task that persists has ended"));
         }
     });
