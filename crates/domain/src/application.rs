@@ -1,12 +1,10 @@
 //! Applications and endpoints, as the services use them.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
+use rpds::RedBlackTreeMapSync;
 use url::Url;
 
 use crate::{
@@ -152,9 +150,8 @@ pub struct Application {
     /// Members hidden in displayed bodies.
     pub redaction: Arc<Redaction>,
     own_event_types: HashSet<EventType>,
-    endpoints: Vec<Arc<Endpoint>>,
-    positions: HashMap<EndpointId, usize>,
-    subscriptions: SubscriptionIndex,
+    endpoints: RedBlackTreeMapSync<EndpointId, Arc<Endpoint>>,
+    subscriptions: SubscriptionIndex<EndpointId>,
 }
 
 impl Application {
@@ -162,10 +159,7 @@ impl Application {
     pub fn new(settings: ApplicationSettings, endpoints: Vec<Endpoint>) -> Self {
         let ApplicationSettings { id, version, dialect, is_strict, own_event_types, publish_rate, redaction } =
             settings;
-        let subscriptions = SubscriptionIndex::new(endpoints.iter().map(|endpoint| endpoint.subscriptions.as_slice()));
-        let positions = endpoints.iter().enumerate().map(|(position, endpoint)| (endpoint.id, position)).collect();
-        let endpoints = endpoints.into_iter().map(Arc::new).collect();
-        Self {
+        let mut application = Self {
             id,
             version,
             dialect,
@@ -173,10 +167,11 @@ impl Application {
             publish_rate,
             redaction,
             own_event_types,
-            endpoints,
-            positions,
-            subscriptions,
-        }
+            endpoints: RedBlackTreeMapSync::default(),
+            subscriptions: SubscriptionIndex::default(),
+        };
+        endpoints.into_iter().for_each(|endpoint| application.put(endpoint));
+        application
     }
 
     /// The application after changes of some endpoints. The other endpoints stay, so that the application's dialect,
@@ -194,27 +189,16 @@ impl Application {
 
     /// Adds or replaces an endpoint.
     fn put(&mut self, endpoint: Endpoint) {
-        let position = *self.positions.entry(endpoint.id).or_insert(self.endpoints.len());
-        let subscriptions = &mut self.subscriptions;
-        if let Some(before) = self.endpoints.get(position) {
-            subscriptions.remove(position, &before.subscriptions);
-        }
-        subscriptions.add(position, &endpoint.subscriptions);
-        match self.endpoints.get_mut(position) {
-            Some(place) => *place = Arc::new(endpoint),
-            None => self.endpoints.push(Arc::new(endpoint)),
-        }
+        self.remove(endpoint.id);
+        self.subscriptions.add(endpoint.id, &endpoint.subscriptions);
+        self.endpoints.insert_mut(endpoint.id, Arc::new(endpoint));
     }
 
-    /// Removes an endpoint, if known. The last endpoint takes its place.
+    /// Removes an endpoint, if known.
     fn remove(&mut self, id: EndpointId) {
-        let Some(position) = self.positions.remove(&id) else { return };
-        let removed = self.endpoints.swap_remove(position);
-        self.subscriptions.remove(position, &removed.subscriptions);
-        if let Some(moved) = self.endpoints.get(position) {
-            self.subscriptions.remove(self.endpoints.len(), &moved.subscriptions);
-            self.subscriptions.add(position, &moved.subscriptions);
-            self.positions.insert(moved.id, position);
+        if let Some(known) = self.endpoints.get(&id) {
+            self.subscriptions.remove(id, &known.subscriptions);
+            self.endpoints.remove_mut(&id);
         }
     }
 
@@ -234,27 +218,23 @@ impl Application {
 
     /// Endpoints that subscribe to the event type, in any status.
     pub fn matches(&self, event_type: &EventType) -> Vec<Arc<Endpoint>> {
-        self.subscriptions
-            .matches(event_type)
-            .into_iter()
-            .map(|position| Arc::clone(&self.endpoints[position]))
-            .collect()
+        self.subscriptions.matches(event_type).iter().filter_map(|id| self.endpoints.get(id)).cloned().collect()
     }
 
     /// All endpoints.
-    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
-        &self.endpoints
+    pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &Arc<Endpoint>> {
+        self.endpoints.values()
     }
 
     /// Finds an endpoint by id.
     pub fn endpoint(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
-        self.positions.get(&id).map(|&position| &self.endpoints[position])
+        self.endpoints.get(&id)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
+    use std::{collections::HashMap, sync::LazyLock};
 
     use proptest::{collection::vec, prelude::*};
     use uuid::Uuid;

@@ -100,7 +100,7 @@ impl Evidence {
         if targets.is_empty() {
             return None;
         }
-        let mut asked: FuturesUnordered<_> = targets.into_iter().map(|target| timeout(limit, ask(target))).collect();
+        let asked: FuturesUnordered<_> = targets.into_iter().map(|target| timeout(limit, ask(target))).collect();
         Some(asked.any(|reached| ready(reached.unwrap_or(false))).await)
     }
 }

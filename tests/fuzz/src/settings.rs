@@ -100,7 +100,8 @@ pub(crate) fn subscription(bytes: &[u8]) {
         lines.filter_map(|line| Subscription::parse(line).ok()).map(|subscription| [subscription]).collect();
     let Some(event_type) = event_type else { return };
     assert!(Subscription::parse(event_type.as_str()).is_ok_and(|subscription| subscription.covers(&event_type)));
-    let index = SubscriptionIndex::new(endpoints.iter().map(|endpoint| &endpoint[..]));
+    let mut index = SubscriptionIndex::default();
+    endpoints.iter().enumerate().for_each(|(place, subscriptions)| index.add(place, subscriptions));
     let covered = |place: &usize| endpoints[*place][0].covers(&event_type);
     let expected: Vec<usize> = (0..endpoints.len()).filter(covered).collect();
     assert_eq!(index.matches(&event_type), expected);

@@ -1,6 +1,8 @@
 //! Subscriptions: an endpoint chooses events by exact type, by prefix (`points.*`), or all (`*`).
 
-use std::{collections::HashMap, fmt};
+use std::{fmt, hash::Hash};
+
+use rpds::{HashTrieMapSync, RedBlackTreeSetSync};
 
 use crate::event::{EventFault, EventType};
 
@@ -50,70 +52,84 @@ impl fmt::Display for Subscription {
     }
 }
 
-/// Index of the subscriptions of an application's endpoints: a look-up does not touch endpoints without a match.
-/// Endpoints are positions in the application's list.
-#[derive(Debug, Clone, Default)]
-pub struct SubscriptionIndex {
-    exact: HashMap<EventType, Vec<usize>>,
-    prefixes: HashMap<String, Vec<usize>>,
-    all: Vec<usize>,
+/// Index of the subscriptions of an application's endpoints: a look-up does not touch endpoints without a match. A clone
+/// shares all parts that do not change: a change costs the same with 100,000 endpoints as with ten.
+#[derive(Debug, Clone)]
+pub struct SubscriptionIndex<K: Ord> {
+    exact: HashTrieMapSync<EventType, RedBlackTreeSetSync<K>>,
+    prefixes: HashTrieMapSync<String, RedBlackTreeSetSync<K>>,
+    all: RedBlackTreeSetSync<K>,
 }
 
-impl SubscriptionIndex {
-    /// Indexes the subscriptions of the endpoint at each position.
-    pub fn new<'a>(endpoints: impl IntoIterator<Item = &'a [Subscription]>) -> Self {
-        let mut index = Self::default();
-        for (position, subscriptions) in endpoints.into_iter().enumerate() {
-            index.add(position, subscriptions);
+impl<K: Ord> Default for SubscriptionIndex<K> {
+    fn default() -> Self {
+        Self {
+            exact: HashTrieMapSync::default(),
+            prefixes: HashTrieMapSync::default(),
+            all: RedBlackTreeSetSync::default(),
         }
-        index
     }
+}
 
-    /// Adds the subscriptions of the endpoint at a position.
-    pub(crate) fn add(&mut self, position: usize, subscriptions: &[Subscription]) {
+impl<K: Ord + Copy> SubscriptionIndex<K> {
+    /// Adds an endpoint's subscriptions.
+    pub fn add(&mut self, endpoint: K, subscriptions: &[Subscription]) {
         for subscription in subscriptions {
             match subscription {
-                Subscription::All => self.all.push(position),
-                Subscription::Prefix(prefix) => self.prefixes.entry(prefix.clone()).or_default().push(position),
-                Subscription::Exact(exact) => self.exact.entry(exact.clone()).or_default().push(position),
+                Subscription::All => self.all.insert_mut(endpoint),
+                Subscription::Prefix(prefix) => add(&mut self.prefixes, prefix, endpoint),
+                Subscription::Exact(exact) => add(&mut self.exact, exact, endpoint),
             }
         }
     }
 
-    /// Removes the subscriptions of the endpoint at a position.
-    pub(crate) fn remove(&mut self, position: usize, subscriptions: &[Subscription]) {
-        let without = |positions: &mut Vec<usize>| positions.retain(|other| *other != position);
+    /// Removes an endpoint's subscriptions.
+    pub fn remove(&mut self, endpoint: K, subscriptions: &[Subscription]) {
         for subscription in subscriptions {
             match subscription {
-                Subscription::All => without(&mut self.all),
-                Subscription::Prefix(prefix) => {
-                    self.prefixes.get_mut(prefix).into_iter().for_each(without);
-                    if self.prefixes.get(prefix).is_some_and(Vec::is_empty) {
-                        self.prefixes.remove(prefix);
-                    }
-                }
-                Subscription::Exact(exact) => {
-                    self.exact.get_mut(exact).into_iter().for_each(without);
-                    if self.exact.get(exact).is_some_and(Vec::is_empty) {
-                        self.exact.remove(exact);
-                    }
-                }
+                Subscription::All => _ = self.all.remove_mut(&endpoint),
+                Subscription::Prefix(prefix) => remove(&mut self.prefixes, prefix, endpoint),
+                Subscription::Exact(exact) => remove(&mut self.exact, exact, endpoint),
             }
         }
     }
 
-    /// Positions of the endpoints that subscribe to the type, each once, ascending.
-    pub fn matches(&self, event_type: &EventType) -> Vec<usize> {
-        let mut positions = self.all.clone();
-        positions.extend(self.exact.get(event_type).into_iter().flatten());
+    /// Endpoints that subscribe to the type, each once, ascending.
+    pub fn matches(&self, event_type: &EventType) -> Vec<K> {
+        let mut found: Vec<K> = self.all.iter().copied().collect();
+        found.extend(self.exact.get(event_type).into_iter().flatten());
         if !self.prefixes.is_empty() {
             let text = event_type.as_str();
             let prefixes = text.match_indices('.').map(|(dot, _)| &text[..=dot]);
-            positions.extend(prefixes.filter_map(|prefix| self.prefixes.get(prefix)).flatten());
+            found.extend(prefixes.filter_map(|prefix| self.prefixes.get(prefix)).flatten());
         }
-        positions.sort_unstable();
-        positions.dedup();
-        positions
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+fn add<T: Hash + Eq + Clone, K: Ord + Clone>(
+    sets: &mut HashTrieMapSync<T, RedBlackTreeSetSync<K>>,
+    of: &T,
+    endpoint: K,
+) {
+    match sets.get_mut(of) {
+        Some(set) => set.insert_mut(endpoint),
+        None => sets.insert_mut(of.clone(), [endpoint].into_iter().collect()),
+    }
+}
+
+fn remove<T: Hash + Eq + Clone, K: Ord + Clone>(
+    sets: &mut HashTrieMapSync<T, RedBlackTreeSetSync<K>>,
+    of: &T,
+    endpoint: K,
+) {
+    if let Some(set) = sets.get_mut(of)
+        && set.remove_mut(&endpoint)
+        && set.is_empty()
+    {
+        sets.remove_mut(of);
     }
 }
 
@@ -164,7 +180,8 @@ mod tests {
             event_type in types(),
         ) {
             let event_type = EventType::parse(&event_type).expect("event type");
-            let index = SubscriptionIndex::new(endpoints.iter().map(Vec::as_slice));
+            let mut index = SubscriptionIndex::default();
+            endpoints.iter().enumerate().for_each(|(position, subscriptions)| index.add(position, subscriptions));
             let expected: Vec<usize> = (0..endpoints.len())
                 .filter(|&position| endpoints[position].iter().any(|subscription| subscription.covers(&event_type)))
                 .collect();

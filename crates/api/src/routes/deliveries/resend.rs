@@ -274,7 +274,7 @@ impl ApiState {
             return (HashMap::new(), UNKNOWN_SCHEDULE + self.expiry);
         };
         let of = |endpoint: &Arc<Endpoint>| (endpoint.id, endpoint.policy.lifetime(self.expiry));
-        let lifetimes: HashMap<EndpointId, Duration> = application.endpoints().iter().map(of).collect();
+        let lifetimes: HashMap<EndpointId, Duration> = application.endpoints().map(of).collect();
         let usual = application.dialect.policy.lifetime(self.expiry);
         let otherwise = lifetimes.values().copied().fold(usual, Duration::max);
         (lifetimes, otherwise)
