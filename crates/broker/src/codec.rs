@@ -34,6 +34,16 @@ pub struct Message {
 }
 
 impl Message {
+    /// Adds the trace context of an event.
+    pub fn with_trace(mut self, trace: &TraceContext) -> Self {
+        let state = trace.state.as_deref().map(|state| (TRACESTATE, state.to_owned()));
+        let added = headers([(TRACEPARENT, trace.parent.to_string())].into_iter().chain(state));
+        for (name, value) in added.inner() {
+            self.headers.insert(name.clone(), value.clone());
+        }
+        self
+    }
+
     pub(crate) fn properties(&self) -> BasicProperties {
         // 2: persistent. A transient message in a classic queue is lost when the broker restarts.
         let properties = BasicProperties::default()

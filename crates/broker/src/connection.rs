@@ -25,8 +25,9 @@ const HEARTBEAT: u16 = 5;
 pub struct BrokerSettings {
     urls: BrokerUrls,
     credentials: Credentials,
-    /// Declared at every connection.
     topology: Topology,
+    /// True if every connection declares the topology.
+    declares: bool,
     keys: HeaderKeys,
     /// Longest body that a consumer gets whole, in bytes.
     max_body: usize,
@@ -43,7 +44,15 @@ impl BrokerSettings {
         name: &str,
     ) -> Self {
         let topology = Topology::new(prefix, delays);
-        Self { urls, credentials, topology, keys: HeaderKeys::default(), max_body: usize::MAX, name: name.to_owned() }
+        Self {
+            urls,
+            credentials,
+            topology,
+            declares: true,
+            keys: HeaderKeys::default(),
+            max_body: usize::MAX,
+            name: name.to_owned(),
+        }
     }
 
     /// The same settings with keys for Fanfare's own headers.
@@ -54,6 +63,11 @@ impl BrokerSettings {
     /// The same settings with a limit on the bodies of consumed messages, in bytes. A longer body is cut.
     pub fn with_max_body(self, max_body: usize) -> Self {
         Self { max_body, ..self }
+    }
+
+    /// The same settings for a user at the broker without the right to declare. Other processes declare the topology.
+    pub fn without_declarations(self) -> Self {
+        Self { declares: false, ..self }
     }
 
     pub(crate) fn keys(&self) -> &HeaderKeys {
@@ -84,13 +98,13 @@ impl BrokerSettings {
         self.urls.turns(rand::random_range(0..self.urls.count()))
     }
 
-    /// Connects to the first node that answers, and declares the topology.
+    /// Connects to the first node that answers, and declares the topology, unless the settings say otherwise.
     pub(crate) async fn connect<'a>(
         &self,
         turns: &mut impl Iterator<Item = &'a Node>,
         purpose: &str,
     ) -> lapin::Result<Connection> {
-        self.first(turns, purpose, Some(&self.topology)).await
+        self.first(turns, purpose, self.declares.then_some(&self.topology)).await
     }
 
     async fn first<'a>(

@@ -31,6 +31,7 @@ impl Command {
             | Self::Archive(_)
             | Self::Dialect(_)
             | Self::Doctor(_)
+            | Self::Relay(_)
             | Self::Migrate(_) => None,
         }
     }

@@ -7,6 +7,7 @@ mod json_client;
 mod keys;
 mod migrate;
 mod parked;
+mod relay;
 mod sign_in;
 mod verify;
 
@@ -79,6 +80,9 @@ enum Command {
     /// Publishes through a running deployment, receives the deliveries, and compares the accounts, also while processes
     /// or servers are killed. Needs AMQP_URL, too.
     Verify(verify::VerifyArguments),
+    /// Publishes the rows of an outbox table in a publisher's database, until stopped. Replicas may run: one is active.
+    /// DATABASE_URL is the publisher's database. Needs AMQP_URL, too.
+    Relay(relay::RelayArguments),
     /// Re-encrypts all secrets, headers and bodies with the first key of FANFARE_SECRET_KEYS. Services may run
     /// meanwhile.
     Reencrypt,
@@ -191,6 +195,13 @@ async fn main() -> anyhow::Result<()> {
             let settings = DoctorSettings::read(&mut environment);
             return doctor::run(environment.finish(settings)?, arguments).await;
         }
+        Command::Relay(arguments) => {
+            if arguments.printed() {
+                return Ok(());
+            }
+            let settings = relay::RelaySettings::read(&mut environment);
+            return relay::run(environment.finish(settings)?, arguments).await;
+        }
         Command::Archive(command) if !command.needs_database() => {
             let settings = archive::ArchiveSettings::read(&mut environment, &command);
             return archive::run(environment.finish(settings)?, command).await;
@@ -225,8 +236,8 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
         }
         Command::Reencrypt => reencrypt(store).await?,
         Command::Archive(_) => archive::off(store).await?,
-        // `main` has run these commands: dialects need no database, and the doctor needs further settings.
-        Command::Dialect(_) | Command::Doctor(_) => {}
+        // `main` has run these commands: dialects need no database, doctor and relay need further settings.
+        Command::Dialect(_) | Command::Doctor(_) | Command::Relay(_) => {}
         Command::Verify(arguments) => {
             let broker = configuration.broker.context("AMQP_URL is not set")?;
             verify::run(store, broker, arguments).await?;

@@ -1,6 +1,7 @@
 //! An event as a publisher sends it, over HTTP or AMQP: the same form and the same checks.
 
 pub mod catalogue;
+pub mod outbox;
 pub mod parked;
 pub mod subscription;
 pub mod trace_context;

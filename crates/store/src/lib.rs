@@ -11,6 +11,7 @@ mod connection;
 mod directory;
 mod history;
 mod operations;
+mod outbox;
 mod pipeline;
 mod requests;
 
@@ -54,6 +55,7 @@ pub use operations::{
     runs::{JobRun, QueueDepthRow},
     troubled::TroubledEndpoint,
 };
+pub use outbox::{InvalidTable, LeftRows, Outbox, OutboxTable};
 pub use pipeline::{
     backlogs::{BacklogRow, Probed, ReleasedBacklog, TakenBacklog, TouchedBacklog},
     fan_out::FanOut,

@@ -106,19 +106,21 @@ pub fn try_fanfare(variables: &Variables, arguments: &[&str]) -> (String, Option
 }
 
 impl Process {
-    /// Starts a service of a release and keeps its log lines, and the lines of standard error. `TEST_OPEN_FILES` limits the
-    /// open files of the process.
+    /// Starts a service of a release and keeps its log lines, and the lines of standard error. Words after the name are
+    /// arguments. `TEST_OPEN_FILES` limits the open files of the process.
     ///
     /// # Panics
     /// If the service cannot be started.
     pub(crate) fn start(release: &Release, name: &'static str, variables: &Variables) -> Self {
-        let program = release.program(name);
+        let mut words = name.split(' ');
+        let program = release.program(words.next().unwrap_or_default());
         let mut command = Command::new(&program);
         if variables.contains_key("TEST_OPEN_FILES") {
             command = Command::new("sh");
-            command.args(["-c", "ulimit -n \"$TEST_OPEN_FILES\" && exec \"$0\""]).arg(&program);
+            command.args(["-c", "ulimit -n \"$TEST_OPEN_FILES\" && exec \"$0\" \"$@\""]).arg(&program);
         }
         let mut child = command
+            .args(words)
             // The shell of the caller may have settings for Fanfare.
             .env_clear()
             .envs(variables)

@@ -6,4 +6,5 @@ mod http;
 mod limits;
 mod parked;
 mod publishers;
+mod relay;
 mod topology;

@@ -60,6 +60,16 @@ pub struct AdvisoryLock {
 }
 
 impl AdvisoryLock {
+    /// The lock that the connection's session has just got.
+    pub(crate) fn of(connection: Object) -> Self {
+        Self { connection: Some(connection) }
+    }
+
+    /// False once the connection has ended, and the lock with the session.
+    pub fn is_held(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| !connection.is_closed())
+    }
+
     /// Unlocks, and returns the connection to the pool.
     pub async fn unlock(mut self) {
         let Some(connection) = &self.connection else { return };
@@ -98,6 +108,6 @@ impl Store {
         let connection = self.lock_connection().await?;
         let statement = "SELECT pg_try_advisory_lock($1, $2::int)";
         let locked: bool = connection.query_one(statement, &[&LOCK_SPACE, &number]).await?.get(0);
-        Ok(locked.then_some(AdvisoryLock { connection: Some(connection) }))
+        Ok(locked.then(|| AdvisoryLock::of(connection)))
     }
 }

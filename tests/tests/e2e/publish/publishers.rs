@@ -5,6 +5,7 @@ use std::fs;
 
 use fanfare_tests::{
     clients::amqp::Broker,
+    patience::until,
     receiver::Behaviour,
     servers::instance::{Instance, Servers, repository},
     world::World,
@@ -33,6 +34,9 @@ fn commands(prefix: &str, application: &str) -> Vec<Vec<String>> {
     let words = |command: &str| command.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect();
     commands.map(words).collect()
 }
+
+/// Definition of the outbox table.
+const OUTBOX: &str = include_str!("../../../../proto/outbox.sql");
 
 fn url_of(world: &World, user: &str) -> String {
     let url = &world.variables["AMQP_URL"];
@@ -105,6 +109,27 @@ async fn a_publisher_reaches_its_own_application_and_nothing_else() {
     assert_eq!(world.receiver.received("other").len(), 0);
     assert_eq!(other.get("events").await.data(), &json!([]));
     assert_nothing_else(&orders, &prefix).await;
+
+    // A relay of this publisher leaves rows of another application, and publishes its own.
+    let database = world.database().await;
+    database.batch_execute(OUTBOX).await.expect("the table");
+    let insert = "INSERT INTO fanfare_outbox (application, type, id, data, ordering_key) VALUES ($1, 'order.created', $2, '5', $3)";
+    for (application, id, key) in [
+        (&other_application, "theirs", Some("a")),
+        (&world.application, "mine", None),
+        (&other_application, "after theirs", Some("a")),
+    ] {
+        database.execute(insert, &[application, &id, &key]).await.expect("a row");
+    }
+    let relay = world.process_with("fanfare relay", &[("AMQP_URL", &orders)]);
+    world.receiver.wait_for(&endpoint.path, 5).await;
+    let left = until("the relay to leave a row", async || {
+        relay.logs().into_iter().find(|line| line.to_string().contains("does not take a row"))
+    })
+    .await;
+    assert_eq!(left["routing_key"], format!("{other_application}.order.created"), "{left}");
+    let rows = world.count("SELECT count(*) FROM fanfare_outbox").await;
+    assert_eq!((rows, other.get("events").await.data()), (2, &json!([])));
 }
 
 /// Checks that the user declares, reads, binds and deletes nothing, and publishes to no other exchange. Each refusal
