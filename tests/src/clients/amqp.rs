@@ -1,10 +1,10 @@
 //! An AMQP publisher and queue inspection, independent of Fanfare's own AMQP code.
 
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties,
+    BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
     options::{
-        BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
-        QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+        BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+        ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
     },
     types::{AMQPValue, FieldTable, LongString},
 };
@@ -66,6 +66,16 @@ impl Broker {
         let confirm =
             self.channel.basic_publish(exchange.into(), routing_key.into(), options, body.as_ref(), properties).await?;
         Ok(confirm.await?.is_ack())
+    }
+
+    /// Checks that a topic exchange exists.
+    ///
+    /// # Errors
+    /// If the exchange is missing, or has another kind or durability. The channel is unusable afterwards.
+    pub async fn assert_exchange(&self, name: &str, is_durable: bool) -> lapin::Result<()> {
+        let options =
+            ExchangeDeclareOptions { passive: true, durable: is_durable, ..ExchangeDeclareOptions::default() };
+        self.channel.exchange_declare(name.into(), ExchangeKind::Topic, options, FieldTable::default()).await
     }
 
     /// Ready messages in a queue, named without the prefix.

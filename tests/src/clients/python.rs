@@ -22,6 +22,16 @@ pub async fn python(program: &str) -> Command {
     command
 }
 
+/// A command for a program elsewhere, with the same packages; still without arguments.
+///
+/// # Panics
+/// If Python is missing, or the packages cannot be installed.
+pub async fn python_at(program: &Path) -> Command {
+    let mut command = bare().await;
+    command.arg(program);
+    command
+}
+
 /// A command for a module of an installed package, still without arguments.
 ///
 /// # Panics

@@ -75,6 +75,11 @@ impl Proxy {
         self.orders.send_modify(|orders| (orders.silent_before, orders.reset_before) = (0, orders.next));
     }
 
+    /// Resets the next connection in the middle of the carried data.
+    pub fn reset_next(&self) {
+        self.orders.send_modify(|orders| orders.reset_before = orders.next + 1);
+    }
+
     /// Resets all open connections in the middle of the carried data.
     pub fn reset(&self) {
         self.orders.send_modify(|orders| orders.reset_before = orders.next);

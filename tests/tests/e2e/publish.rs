@@ -1,10 +1,12 @@
 //! Publishing over HTTP and AMQP: errors, limits, parked messages, permissions, and other people's clients.
 
 mod amqp;
+mod description;
 mod foreign_clients;
 mod http;
 mod limits;
 mod parked;
+mod programs;
 mod publishers;
 mod relay;
 mod topology;

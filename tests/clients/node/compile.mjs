@@ -6,7 +6,7 @@
  * stderr: the faults of a program, with status 1
  *
  * Node looks for packages in the folders above a module. The folder must thus be inside this folder, such as
- * `node_modules/.recipes`.
+ * `node_modules/.programs`.
  */
 import { mkdirSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
@@ -15,7 +15,7 @@ import ts from 'typescript'
 
 const [folder, ...files] = process.argv.slice(2)
 if (files.length === 0) {
-  console.error('usage: node recipes.mjs <folder for the compiled programs> <file>...')
+  console.error('usage: node compile.mjs <folder for the compiled programs> <file>...')
   process.exit(2)
 }
 const here = dirname(fileURLToPath(import.meta.url))
