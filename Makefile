@@ -8,6 +8,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 target := $(or $(CARGO_TARGET_DIR),target)
 node_clients := tests/clients/node
 browser := tests/browser
+typescript_sdk := proto/sdk/typescript
 # At least four threads: most tests wait for other processes or for time to pass.
 threads := $(shell echo $$(( $$(nproc) > 4 ? $$(nproc) : 4 )))
 # The Debian release from which `make test-rabbitmq` takes RabbitMQ.
@@ -22,7 +23,7 @@ slow_store := stress:: plans:: retention::
 broker_faults := kill-broker,restart-broker,close-connections,memory-alarm,disk-alarm,purge-queues,lose-broker,older-broker,half-open-broker,silent-broker,reset-broker
 scripts := .ci/run tests/check-dependencies tests/deploy/run tests/fuzz/run $(filter-out %.md,$(wildcard deploy/dev/*))
 
-.PHONY: help image run test test-browser test-deploy test-fast test-oidc test-rabbitmq screenshot smoke chaos fuzz bench check clean toolchain cargo-deny
+.PHONY: help image run test test-browser test-deploy test-fast test-oidc test-sdk test-rabbitmq screenshot smoke chaos fuzz bench check clean toolchain cargo-deny
 
 help: ## List these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile
@@ -70,6 +71,18 @@ test-oidc: toolchain $(node_clients)/node_modules/.package-lock.json ## Test the
 	@cargo test -p fanfare-console --features oidc
 	@cargo build -p fanfare-ingest --features oidc
 	@exec deploy/dev/with-services cargo test --workspace --test e2e -- --ignored provider_of_openid_connect
+
+# Each SDK has its own packages and its own tests, which need a running Fanfare.
+test-sdk: toolchain $(typescript_sdk)/node_modules/.package-lock.json $(target)/python-sdk/installed ## Test the SDKs for TypeScript and Python, against a running Fanfare
+	@cargo build --workspace --all-targets
+	@exec deploy/dev/with-services env FANFARE_TEST_PYTHON=$(abspath $(target)/python-sdk/bin/python) \
+	  cargo test --workspace --test e2e -- --ignored sdk_of_
+
+$(target)/python-sdk/installed: proto/sdk/python/pyproject.toml
+	@deploy/dev/install python
+	@python3 -m venv --clear $(target)/python-sdk
+	@$(target)/python-sdk/bin/python -m pip install --quiet --disable-pip-version-check --editable 'proto/sdk/python[dev]'
+	@touch $@
 
 test-deploy: toolchain ## Test chart, image, pods, alerts and dashboards for operators; the image and the pods need root
 	@cargo build --workspace --all-targets
@@ -121,7 +134,7 @@ check: toolchain cargo-deny ## Check format, lints, documentation, dependencies 
 
 clean: ## Remove all builds, and the servers and files of killed runs
 	@deploy/dev/with-services --sweep
-	@rm -rf $(target) $(node_clients)/node_modules $(browser)/node_modules .dev/chaos .dev/bench .dev/fuzz .dev/rabbitmq-*
+	@rm -rf $(target) $(node_clients)/node_modules $(browser)/node_modules $(typescript_sdk)/node_modules $(typescript_sdk)/dist .dev/chaos .dev/bench .dev/fuzz .dev/rabbitmq-*
 
 toolchain:
 	@command -v cargo >/dev/null || { \
@@ -136,7 +149,7 @@ cargo-deny: toolchain
 	  CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --profile dev --no-default-features \
 	    --version $(cargo_deny) cargo-deny; }
 
-$(node_clients)/node_modules/.package-lock.json $(browser)/node_modules/.package-lock.json: \
+$(node_clients)/node_modules/.package-lock.json $(browser)/node_modules/.package-lock.json $(typescript_sdk)/node_modules/.package-lock.json: \
   %/node_modules/.package-lock.json: %/package-lock.json
 	@deploy/dev/install node
 	@cd $* && { log=$$(npm ci --no-audit --no-fund 2>&1) || { echo "$$log" >&2; exit 1; }; }

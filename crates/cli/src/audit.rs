@@ -29,7 +29,10 @@ impl Command {
             Self::Key(KeyCommand::List)
             | Self::Parked(ParkedCommand::List { .. } | ParkedCommand::Show { .. })
             | Self::Archive(_)
+            | Self::Client(_)
+            | Self::Completion { .. }
             | Self::Dialect(_)
+            | Self::Man { .. }
             | Self::Doctor(_)
             | Self::Relay(_)
             | Self::Migrate(_) => None,

@@ -2,6 +2,7 @@
 
 mod archive;
 mod audit;
+mod client;
 mod doctor;
 mod json_client;
 mod keys;
@@ -18,7 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use fanfare_broker::{BrokerSettings, HeaderKeys};
 use fanfare_domain::{
     dialect::{DEFAULT_DIALECT, Dialect, Dialects},
@@ -41,8 +42,10 @@ use url::Url;
 
 use crate::{doctor::DoctorSettings, parked::ParkedCommand};
 
-/// Administers Fanfare. Reads DATABASE_URL from the environment. Some commands also read settings of the services:
-/// see deploy/settings.md.
+/// Publishes, watches and resends through the API of a deployment, and administers a deployment.
+///
+/// The commands publish, events, deliveries, resend and replay need FANFARE_API and FANFARE_KEY, or a profile. All other
+/// commands read DATABASE_URL from the environment, and some read settings of the services: see deploy/settings.md.
 #[derive(Parser)]
 #[command(name = "fanfare", version)]
 struct Arguments {
@@ -52,6 +55,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Client(client::ClientCommand),
     /// Brings the schema of the database up to date.
     Migrate(migrate::MigrateArguments),
     /// Manages applications.
@@ -83,6 +88,13 @@ enum Command {
     /// Publishes the rows of an outbox table in a publisher's database, until stopped. Replicas may run: one is active.
     /// DATABASE_URL is the publisher's database. Needs AMQP_URL, too.
     Relay(relay::RelayArguments),
+    /// Prints a script that completes commands in a shell.
+    Completion { shell: clap_complete::Shell },
+    /// Writes a manual page for each command.
+    Man {
+        /// Folder of the pages.
+        folder: PathBuf,
+    },
     /// Re-encrypts all secrets, headers and bodies with the first key of FANFARE_SECRET_KEYS. Services may run
     /// meanwhile.
     Reencrypt,
@@ -191,6 +203,18 @@ async fn main() -> anyhow::Result<()> {
         _ => {}
     }
     let command = match arguments.command {
+        Command::Client(command) => return client::run(command).await,
+        Command::Completion { shell } => {
+            sigpipe::reset();
+            clap_complete::generate(shell, &mut Arguments::command(), "fanfare", &mut std::io::stdout());
+            return Ok(());
+        }
+        Command::Man { folder } => {
+            fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+            clap_mangen::generate_to(Arguments::command(), &folder)
+                .with_context(|| format!("cannot write manual pages into {}", folder.display()))?;
+            return Ok(());
+        }
         Command::Doctor(arguments) => {
             let settings = DoctorSettings::read(&mut environment);
             return doctor::run(environment.finish(settings)?, arguments).await;
@@ -236,8 +260,13 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
         }
         Command::Reencrypt => reencrypt(store).await?,
         Command::Archive(_) => archive::off(store).await?,
-        // `main` has run these commands: dialects need no database, doctor and relay need further settings.
-        Command::Dialect(_) | Command::Doctor(_) | Command::Relay(_) => {}
+        // `main` has run these commands: some need no database, doctor and relay need further settings.
+        Command::Client(_)
+        | Command::Completion { .. }
+        | Command::Dialect(_)
+        | Command::Doctor(_)
+        | Command::Man { .. }
+        | Command::Relay(_) => {}
         Command::Verify(arguments) => {
             let broker = configuration.broker.context("AMQP_URL is not set")?;
             verify::run(store, broker, arguments).await?;

@@ -3,6 +3,7 @@
 
 mod applications;
 mod checked_client;
+mod commands;
 mod configs;
 mod conformance;
 mod event_types;

@@ -9,4 +9,5 @@ mod parked;
 mod programs;
 mod publishers;
 mod relay;
+mod sdks;
 mod topology;

@@ -42,6 +42,7 @@ const CHUNK: usize = 1000;
 /// Selects past events and deliveries to send again.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewReplay)]
 pub struct New {
     /// Only deliveries to this webhook. Default: all webhooks with a subscription to the event's type.
     pub webhook: Option<String>,
@@ -117,6 +118,7 @@ impl From<Replay> for Shown {
 
 /// The result of a dry run.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ReplayCount)]
 pub struct Counted {
     /// The number of events read.
     pub events: usize,

@@ -51,9 +51,10 @@ struct New {
     data: serde_json::Value,
     /// The publisher's id of the event, at most 255 bytes: the idempotency key. Events with the same id are the same
     /// event, and are delivered once.
+    #[schema(nullable = false)]
     id: Option<String>,
     /// The time of the event.
-    #[schema(format = DateTime)]
+    #[schema(format = DateTime, nullable = false)]
     time: Option<String>,
 }
 

@@ -44,7 +44,7 @@ const MAX_DATA: usize = 256 * 1024;
 /// The test event.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = Test)]
+#[schema(as = NewTest)]
 pub struct New {
     /// The event type. Default: the first described type among the webhook's subscriptions, else the first subscribed
     /// type.

@@ -1,0 +1,216 @@
+//! Commands for developers and support: requests to the API of a deployment.
+
+mod events;
+mod profile;
+mod publish;
+mod replay;
+mod resend;
+mod rows;
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use fanfare_domain::ids::ApplicationId;
+use http::{Method, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::json_client::JsonClient;
+
+/// Waits before a repeated request: a busy deployment recovers within seconds.
+const WAITS: [Duration; 4] =
+    [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+
+/// Entries per page.
+const PAGE: usize = 100;
+
+/// A command that sends requests to the API.
+#[derive(Subcommand)]
+pub(crate) enum ClientCommand {
+    /// Publishes an event over HTTP. Repeats until accepted, under the same id.
+    Publish(publish::PublishArguments),
+    /// Lists, shows and follows events, and explains why an event did not arrive.
+    #[command(subcommand)]
+    Events(events::EventsCommand),
+    /// Lists deliveries, newest first.
+    Deliveries(events::DeliveriesArguments),
+    /// Sends deliveries again: by id, or all that match a filter.
+    Resend(resend::ResendArguments),
+    /// Sends past events again, and shows the progress.
+    Replay(replay::ReplayArguments),
+}
+
+impl ClientCommand {
+    fn target(&self) -> &Target {
+        match self {
+            Self::Publish(arguments) => &arguments.target,
+            Self::Events(command) => command.target(),
+            Self::Deliveries(arguments) => &arguments.target,
+            Self::Resend(arguments) => &arguments.target,
+            Self::Replay(arguments) => &arguments.target,
+        }
+    }
+}
+
+/// The deployment, and the form of the output.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// Profile with URL and key, from ~/.config/fanfare/profiles.toml (FANFARE_PROFILES names another file). Default:
+    /// FANFARE_API and FANFARE_KEY, else the profile `default`.
+    #[arg(long)]
+    profile: Option<String>,
+    /// Application, for an admin key.
+    #[arg(long)]
+    application: Option<ApplicationId>,
+    /// Print JSON as the API answers, one object per line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// With a sentence for the user.
+pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
+    // A pipe to a program that has read enough ends the command without an error, as users of a shell expect.
+    sigpipe::reset();
+    let api = Api::of(command.target())?;
+    match command {
+        ClientCommand::Publish(arguments) => publish::run(&api, arguments).await,
+        ClientCommand::Events(command) => events::run(&api, command).await,
+        ClientCommand::Deliveries(arguments) => events::list_deliveries(&api, &arguments).await,
+        ClientCommand::Resend(arguments) => resend::run(&api, arguments).await,
+        ClientCommand::Replay(arguments) => replay::run(&api, arguments).await,
+    }
+}
+
+/// The API of a deployment.
+struct Api {
+    client: JsonClient,
+    /// URL with the path `/api/v1`.
+    base: String,
+    application: Option<String>,
+    prints_json: bool,
+}
+
+/// Parameters of a request's query.
+type Query<'a> = [(&'a str, Option<String>)];
+
+impl Api {
+    fn of(target: &Target) -> anyhow::Result<Self> {
+        let profile = profile::Profile::read(target.profile.as_deref())?;
+        Ok(Self {
+            client: JsonClient::new(format!("Bearer {}", profile.key))?,
+            base: profile.base(),
+            application: target.application.map(|id| id.to_string()).or(profile.application),
+            prints_json: target.json,
+        })
+    }
+
+    /// Sends a GET. Repeats while the deployment is busy or away for a moment.
+    async fn get(&self, path: &str, query: &Query<'_>) -> anyhow::Result<Value> {
+        self.repeated(Method::GET, path, query, None).await
+    }
+
+    /// Sends a POST, once.
+    async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let answer = self.client.send(Method::POST, &self.url(path, &[]), Some(body)).await?;
+        self.answer(path, answer)
+    }
+
+    /// Sends a request without a second effect. Repeats while the deployment is busy or away for a moment.
+    async fn repeated(
+        &self,
+        method: Method,
+        path: &str,
+        query: &Query<'_>,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let url = self.url(path, query);
+        for wait in WAITS {
+            let fault = match self.client.send(method.clone(), &url, body).await {
+                Ok((status, _)) if is_passing(status) => format!("{} answered {status}", self.base),
+                Ok(answer) => return self.answer(path, answer),
+                Err(error) => error.to_string(),
+            };
+            eprintln!("{fault}; trying again in {wait:?}");
+            sleep(wait).await;
+        }
+        let answer = self.client.send(method, &url, body).await?;
+        self.answer(path, answer)
+    }
+
+    /// All entries of a list, at most `limit`: each page is shown as soon as the page has come.
+    async fn list(
+        &self,
+        path: &str,
+        query: &Query<'_>,
+        limit: usize,
+        mut show: impl FnMut(&Value),
+    ) -> anyhow::Result<()> {
+        let (mut before, mut left) = (None, limit);
+        while left > 0 {
+            let page = [("limit", Some(left.min(PAGE).to_string())), ("before", before)];
+            let answer = self.get(path, &[query, &page].concat()).await?;
+            let entries = answer["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+            entries.iter().for_each(&mut show);
+            left = left.saturating_sub(entries.len());
+            before = answer["next"].as_str().map(str::to_owned);
+            if before.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn url(&self, path: &str, query: &Query<'_>) -> String {
+        let application = [("application", self.application.clone())];
+        let given = query.iter().chain(&application).filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let pairs: Vec<String> =
+            given.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC))).collect();
+        let mark = if pairs.is_empty() { "" } else { "?" };
+        format!("{}/{path}{mark}{}", self.base, pairs.join("&"))
+    }
+
+    /// The answer to a request, or the API's error.
+    fn answer(&self, path: &str, (status, answer): (StatusCode, Value)) -> anyhow::Result<Value> {
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let error = &answer["error"];
+        let Some(message) = error["message"].as_str() else {
+            bail!("{}/{path} answered {status}, and not as Fanfare does: check the URL", self.base);
+        };
+        let code = error["code"].as_str().unwrap_or_default();
+        bail!("{message} ({code})")
+    }
+}
+
+/// True if a later request may succeed.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 502 | 503 | 504)
+}
+
+/// Reads a JSON value from an argument, from `@file`, or from the standard input (`-`).
+fn json_argument(text: &str) -> anyhow::Result<Value> {
+    let (name, content) = match text.strip_prefix('@') {
+        _ if text == "-" => ("the standard input".to_owned(), std::io::read_to_string(std::io::stdin())),
+        Some(file) => (file.to_owned(), std::fs::read_to_string(file)),
+        None => ("the argument".to_owned(), Ok(text.to_owned())),
+    };
+    let content = content.with_context(|| format!("cannot read {name}"))?;
+    serde_json::from_str(&content).with_context(|| format!("{name} is not JSON"))
+}
+
+/// A JSON object of the given members.
+fn given(members: &[(&str, Option<Value>)]) -> Value {
+    let mut body = json!({});
+    for (name, value) in members {
+        if let Some(value) = value {
+            body[*name] = value.clone();
+        }
+    }
+    body
+}

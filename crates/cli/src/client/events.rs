@@ -1,0 +1,206 @@
+//! `fanfare events` and `fanfare deliveries`.
+
+use std::{collections::VecDeque, time::Duration};
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::{Api, Target, rows};
+
+/// Interval of looks for new events.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Entries of a list without `--limit`.
+const LIMIT: usize = 50;
+
+/// Columns of an event.
+const EVENT: [(&str, usize); 5] =
+    [("/accepted_at", 24), ("/id", 30), ("/type", 28), ("/key", 36), ("/matched_webhooks", 1)];
+
+/// Columns of a delivery.
+const DELIVERY: [(&str, usize); 7] = [
+    ("/accepted_at", 24),
+    ("/id", 30),
+    ("/state", 9),
+    ("/attempt", 2),
+    ("/response_status", 3),
+    ("/type", 28),
+    ("/url", 1),
+];
+
+#[derive(Subcommand)]
+pub(crate) enum EventsCommand {
+    /// Lists events, newest first: time, id, type, key and number of webhooks.
+    List(EventsArguments),
+    /// Shows an event, with its payload and its deliveries.
+    Show(IdArguments),
+    /// Explains for each webhook whether and why the event arrived or not.
+    Why(IdArguments),
+    /// Follows new events, until Ctrl-C.
+    Tail(EventsArguments),
+}
+
+impl EventsCommand {
+    pub(super) fn target(&self) -> &Target {
+        match self {
+            Self::List(arguments) | Self::Tail(arguments) => &arguments.target,
+            Self::Show(arguments) | Self::Why(arguments) => &arguments.target,
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct EventsArguments {
+    /// Only this type, or types such as `order.*`.
+    #[arg(long = "type")]
+    event_type: Option<String>,
+    /// Only the event with this publisher's id.
+    #[arg(long)]
+    key: Option<String>,
+    /// Only events accepted at or after this time, RFC 3339.
+    #[arg(long)]
+    since: Option<String>,
+    /// Only events accepted before this time, RFC 3339.
+    #[arg(long)]
+    until: Option<String>,
+    /// Only events that no webhook matched.
+    #[arg(long)]
+    unmatched: bool,
+    /// Maximum number of listed events.
+    #[arg(long, default_value_t = LIMIT)]
+    limit: usize,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args)]
+pub(crate) struct IdArguments {
+    /// Id of the event, evt_…
+    id: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args)]
+pub(crate) struct DeliveriesArguments {
+    /// Only deliveries to this webhook.
+    #[arg(long)]
+    webhook: Option<String>,
+    /// Only deliveries of this event.
+    #[arg(long)]
+    event: Option<String>,
+    /// Only this state, or several separated by commas.
+    #[arg(long)]
+    state: Option<String>,
+    /// Only events of this type, or of types such as `order.*`.
+    #[arg(long = "type")]
+    event_type: Option<String>,
+    /// Only deliveries whose last response has this status, such as `503` or `5xx`.
+    #[arg(long)]
+    status: Option<String>,
+    /// Only deliveries with this reason.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only events accepted at or after this time, RFC 3339.
+    #[arg(long)]
+    since: Option<String>,
+    /// Only events accepted before this time, RFC 3339.
+    #[arg(long)]
+    until: Option<String>,
+    /// Maximum number of listed deliveries.
+    #[arg(long, default_value_t = LIMIT)]
+    limit: usize,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+pub(super) async fn run(api: &Api, command: EventsCommand) -> anyhow::Result<()> {
+    match command {
+        EventsCommand::List(arguments) => {
+            let show = |event: &Value| rows::print(api.prints_json, event, &EVENT);
+            api.list("events", &query(&arguments), arguments.limit, show).await
+        }
+        EventsCommand::Show(arguments) => {
+            let answer = api.get(&format!("events/{}", arguments.id), &[]).await?;
+            print_all(api, &answer["data"])
+        }
+        EventsCommand::Why(arguments) => why(api, &arguments.id).await,
+        EventsCommand::Tail(arguments) => tail(api, &arguments).await,
+    }
+}
+
+pub(super) async fn list_deliveries(api: &Api, arguments: &DeliveriesArguments) -> anyhow::Result<()> {
+    let query = [
+        ("webhook", arguments.webhook.clone()),
+        ("event", arguments.event.clone()),
+        ("state", arguments.state.clone()),
+        ("type", arguments.event_type.clone()),
+        ("status", arguments.status.clone()),
+        ("reason", arguments.reason.clone()),
+        ("since", arguments.since.clone()),
+        ("until", arguments.until.clone()),
+    ];
+    let show = |delivery: &Value| rows::print(api.prints_json, delivery, &DELIVERY);
+    api.list("deliveries", &query, arguments.limit, show).await
+}
+
+fn query(arguments: &EventsArguments) -> Vec<(&'static str, Option<String>)> {
+    vec![
+        ("type", arguments.event_type.clone()),
+        ("key", arguments.key.clone()),
+        ("since", arguments.since.clone()),
+        ("until", arguments.until.clone()),
+        ("unmatched", arguments.unmatched.then(|| "true".to_owned())),
+    ]
+}
+
+fn print_all(api: &Api, value: &Value) -> anyhow::Result<()> {
+    match api.prints_json {
+        true => println!("{value}"),
+        false => println!("{}", serde_json::to_string_pretty(value)?),
+    }
+    Ok(())
+}
+
+async fn why(api: &Api, id: &str) -> anyhow::Result<()> {
+    let answer = api.get(&format!("events/{id}/why"), &[]).await?;
+    let explained = &answer["data"];
+    if api.prints_json {
+        return print_all(api, explained);
+    }
+    let steps = |value: &Value| value["steps"].as_array().cloned().unwrap_or_default();
+    for step in steps(explained) {
+        println!("{}", rows::text(step.get("sentence")));
+    }
+    for webhook in explained["webhooks"].as_array().into_iter().flatten() {
+        println!("\n{}  {}", rows::text(webhook.get("webhook")), rows::text(webhook.get("url")));
+        for step in steps(webhook) {
+            println!("  {}", rows::text(step.get("sentence")));
+        }
+    }
+    Ok(())
+}
+
+/// Prints new events, oldest first. Without `--since`, begins after the newest event.
+async fn tail(api: &Api, arguments: &EventsArguments) -> anyhow::Result<()> {
+    let query = query(arguments);
+    let mut newest = match arguments.since {
+        Some(_) => None,
+        None => first_id(&api.get("events", &[("limit", Some("1".to_owned()))]).await?["data"]),
+    };
+    loop {
+        let after = [("after", newest.clone())];
+        let mut new = VecDeque::new();
+        api.list("events", &[&query[..], &after].concat(), usize::MAX, |event| new.push_front(event.clone())).await?;
+        for event in &new {
+            rows::print(api.prints_json, event, &EVENT);
+        }
+        newest = new.back().and_then(|event| event["id"].as_str()).map(str::to_owned).or(newest);
+        sleep(LOOK).await;
+    }
+}
+
+fn first_id(events: &Value) -> Option<String> {
+    events[0]["id"].as_str().map(str::to_owned)
+}

@@ -1,0 +1,89 @@
+//! `fanfare resend`.
+
+use anyhow::bail;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{Api, Target, given, rows};
+
+#[derive(Args)]
+pub(crate) struct ResendArguments {
+    /// Ids of deliveries, dlv_…
+    #[arg(conflicts_with_all = ["webhook", "event", "state", "event_type", "status", "reason", "since", "until"])]
+    ids: Vec<String>,
+    /// Only deliveries to this webhook.
+    #[arg(long)]
+    webhook: Option<String>,
+    /// Only deliveries of this event.
+    #[arg(long)]
+    event: Option<String>,
+    /// Only this state, or several separated by commas. Default: `failed`.
+    #[arg(long)]
+    state: Option<String>,
+    /// Only events of this type, or of types such as `order.*`.
+    #[arg(long = "type")]
+    event_type: Option<String>,
+    /// Only deliveries whose last response has this status, such as `503` or `5xx`.
+    #[arg(long)]
+    status: Option<String>,
+    /// Only deliveries with this reason.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only events accepted at or after this time, RFC 3339.
+    #[arg(long)]
+    since: Option<String>,
+    /// Only events accepted before this time, RFC 3339.
+    #[arg(long)]
+    until: Option<String>,
+    /// Send nothing, and count.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+/// Resends in portions, until no more deliveries match.
+pub(super) async fn run(api: &Api, arguments: ResendArguments) -> anyhow::Result<()> {
+    let ids = (!arguments.ids.is_empty()).then(|| json!(arguments.ids));
+    let text = |value: &Option<String>| value.clone().map(Value::from);
+    let filter = [
+        ("deliveries", ids),
+        ("webhook", text(&arguments.webhook)),
+        ("event", text(&arguments.event)),
+        ("state", text(&arguments.state)),
+        ("type", text(&arguments.event_type)),
+        ("status", text(&arguments.status)),
+        ("reason", text(&arguments.reason)),
+        ("since", text(&arguments.since)),
+        ("until", text(&arguments.until)),
+    ];
+    if filter.iter().all(|(_, value)| value.is_none()) {
+        bail!("name ids of deliveries or a filter, such as --webhook wh_… or --since 2026-06-18T12:00:00Z");
+    }
+    let (mut before, mut count) = (None, 0);
+    loop {
+        let mut body = given(&filter);
+        body["count_only"] = json!(arguments.dry_run);
+        if let Some(before) = before.take() {
+            body["before"] = before;
+        }
+        let answer = api.post("deliveries/resend", &body).await?;
+        let resent = &answer["data"];
+        for delivery in resent["deliveries"].as_array().into_iter().flatten() {
+            if api.prints_json || !arguments.dry_run {
+                rows::print(api.prints_json, delivery, &[("/id", 30), ("/webhook", 30), ("/event", 1)]);
+            }
+        }
+        count += resent["resent"].as_u64().unwrap_or_default();
+        before = Some(resent["next"].clone()).filter(|next| !next.is_null());
+        if before.is_none() {
+            break;
+        }
+        eprintln!("{count} so far");
+    }
+    if arguments.ids.len() as u64 > count {
+        eprintln!("warning: only {count} of {} deliveries can be sent again now", arguments.ids.len());
+    }
+    eprintln!("{count} {}", if arguments.dry_run { "would be sent again" } else { "are sent again" });
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! The commands of `fanfare` that send requests to the API.
+
+use std::fs;
+
+use fanfare_tests::{
+    receiver::Behaviour,
+    world::{
+        World,
+        process::{Variables, try_fanfare},
+    },
+};
+use serde_json::Value;
+
+/// Variables of a developer with a key of a role.
+async fn developer(world: &World, role: &str) -> Variables {
+    let address = world.ingest().address("serving the API").await;
+    let key = match role {
+        "admin" => world.create_key(&["--role", role]),
+        _ => world.create_key(&["--role", role, "--application", &world.application]),
+    };
+    let variables = [("FANFARE_API", format!("http://{address}")), ("FANFARE_KEY", key.trim().to_owned())];
+    variables.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+fn run(variables: &Variables, arguments: &[&str]) -> String {
+    let (printed, failed) = try_fanfare(variables, arguments);
+    assert_eq!(failed, None, "{arguments:?}");
+    printed.trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_developer_publishes_watches_and_resends() {
+    let world = World::new().await;
+    let endpoint = world.endpoint("orders", &["order.*"]).await;
+    world.receiver.script("orders", &[Behaviour::OK, Behaviour::OK]);
+    let _dispatcher = world.dispatcher().await;
+    world.known().await;
+    let developer = developer(&world, "manage").await;
+
+    let event = run(&developer, &["publish", "order.created", "{\"order\": 1}", "--id", "order-1"]);
+    world.receiver.wait_for(&endpoint.path, 1).await;
+    assert_eq!(run(&developer, &["publish", "order.created", "{\"order\": 1}", "--id", "order-1"]), event, "a repeat");
+    world.wait_for_deliveries("state=delivered", 1).await;
+    let listed = run(&developer, &["events", "list", "--type", "order.*"]);
+    assert!(listed.lines().count() == 1 && listed.contains(&event) && listed.contains("order-1"), "{listed}");
+    let shown: Value = serde_json::from_str(&run(&developer, &["events", "show", &event, "--json"])).expect("JSON");
+    assert_eq!(shown["id"], event.as_str());
+    let explained = run(&developer, &["events", "why", &event]);
+    assert!(explained.contains("The webhook has the event."), "{explained}");
+
+    let delivery: Value = serde_json::from_str(&run(&developer, &["deliveries", "--json"])).expect("JSON");
+    let delivery = delivery["id"].as_str().expect("an id").to_owned();
+    assert!(run(&developer, &["resend", &delivery]).contains(&delivery));
+    world.receiver.wait_for(&endpoint.path, 2).await;
+    let since = ["replay", "--since", "2026-01-01T00:00:00Z", "--states", "delivered"];
+    world.wait_for_deliveries("state=delivered", 1).await;
+    assert_eq!(run(&developer, &[&since[..], &["--dry-run"]].concat()), "1 deliveries of 1 events would be sent");
+    let replayed = run(&developer, &[&since[..], &["--rate", "1000"]].concat());
+    assert!(replayed.contains("done, 1 deliveries of 1 events"), "{replayed}");
+    world.receiver.wait_for(&endpoint.path, 3).await;
+}
+
+#[tokio::test]
+async fn a_command_says_what_is_wrong() {
+    let world = World::new().await;
+    let manage = developer(&world, "manage").await;
+    let without_key: Variables = [("FANFARE_API".to_owned(), manage["FANFARE_API"].clone())].into();
+    let fails = |variables: &Variables, arguments: &[&str], part: &str| {
+        let failed = try_fanfare(variables, arguments).1.unwrap_or_default();
+        assert!(failed.contains(part), "{arguments:?}: {failed}");
+    };
+    fails(&manage, &["publish", "order.created", "{"], "the argument is not JSON");
+    fails(&manage, &["publish", "order.created", "@/nowhere"], "cannot read /nowhere");
+    fails(&manage, &["publish", "a b"], "other characters");
+    fails(&manage, &["events", "why", "evt_1"], "expected an id of the form evt_");
+    fails(&manage, &["resend"], "name ids of deliveries or a filter");
+    fails(&without_key, &["events", "list"], "FANFARE_KEY is missing");
+    fails(&Variables::new(), &["events", "list"], "set FANFARE_API and FANFARE_KEY");
+    fails(&developer(&world, "admin").await, &["events", "list"], "application");
+
+    // Profiles of two environments, in a file that only the user can read.
+    let file = std::env::temp_dir().join(format!("fanfare-profiles-{}", std::process::id()));
+    let profile = |name: &str, key: &str| format!("[{name}]\nurl = '{}'\nkey = '{key}'\n", manage["FANFARE_API"]);
+    fs::write(&file, profile("default", "wrong") + &profile("test", &manage["FANFARE_KEY"])).expect("a file");
+    let profiles: Variables = [("FANFARE_PROFILES".to_owned(), file.to_string_lossy().into_owned())].into();
+    fails(&profiles, &["events", "list"], "chmod 600");
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("permissions");
+    fails(&profiles, &["events", "list"], "invalid_key");
+    fails(&profiles, &["events", "list", "--profile", "live"], "default, test");
+    assert_eq!(run(&profiles, &["events", "list", "--profile", "test"]), "");
+    fs::remove_file(file).expect("the file");
+}
