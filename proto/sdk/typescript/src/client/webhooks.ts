@@ -1,0 +1,111 @@
+import { dataOf, ONCE, pageOf, REPEATABLE, type CallOptions, type Calls, type QueryOf } from './calls.js'
+import { Pages } from './pages.js'
+import type {
+  Deleted,
+  NewWebhook,
+  Rotated,
+  SecretRotation,
+  Test,
+  TestResult,
+  Webhook,
+  WebhookChange,
+} from './schemas.js'
+
+/** A webhook may take 60 s to answer a test. */
+const TEST_TIMEOUT = 75_000
+
+/** Webhooks: the endpoints of an application. */
+export class Webhooks {
+  private readonly calls: Calls
+
+  constructor(calls: Calls) {
+    this.calls = calls
+  }
+
+  /** Creates a webhook. The answer alone shows `secret`. */
+  async create(webhook: NewWebhook, options: CallOptions = {}): Promise<Webhook> {
+    const params = { query: this.calls.query(options) }
+    return dataOf(
+      this.calls.http.POST('/api/v1/webhooks', { params, body: webhook, ...this.calls.send(options, ONCE) }),
+    )
+  }
+
+  list(query: QueryOf<'list_webhooks'> = {}, options: CallOptions = {}): Pages<Webhook> {
+    return new Pages((before = query.before) => {
+      const params = { query: this.calls.query(options, { ...query, before }) }
+      return pageOf(this.calls.http.GET('/api/v1/webhooks', { params, ...this.calls.send(options, REPEATABLE) }))
+    })
+  }
+
+  async get(id: string, options: CallOptions = {}): Promise<Webhook> {
+    const params = this.calls.at('id', id, options)
+    return dataOf(this.calls.http.GET('/api/v1/webhooks/{id}', { params, ...this.calls.send(options, REPEATABLE) }))
+  }
+
+  /** Changes a webhook. Omitted fields keep their value. */
+  async change(id: string, change: WebhookChange, options: CallOptions = {}): Promise<Webhook> {
+    const params = this.calls.at('id', id, options)
+    return dataOf(
+      this.calls.http.PATCH('/api/v1/webhooks/{id}', {
+        params,
+        body: change,
+        ...this.calls.send(options, ONCE),
+      }),
+    )
+  }
+
+  async delete(id: string, options: CallOptions = {}): Promise<Deleted> {
+    const params = this.calls.at('id', id, options)
+    return dataOf(this.calls.http.DELETE('/api/v1/webhooks/{id}', { params, ...this.calls.send(options, ONCE) }))
+  }
+
+  /** Rotates the signing secret. The answer alone shows the new secret. */
+  async rotateSecret(id: string, rotation: SecretRotation = {}, options: CallOptions = {}): Promise<Rotated> {
+    const params = this.calls.at('id', id, options)
+    return dataOf(
+      this.calls.http.POST('/api/v1/webhooks/{id}/rotate-secret', {
+        params,
+        body: rotation,
+        ...this.calls.send(options, ONCE),
+      }),
+    )
+  }
+
+  /** Ends the overlap of a rotation: from now on, only the new secret signs. */
+  async endRotation(id: string, options: CallOptions = {}): Promise<Webhook> {
+    const params = this.calls.at('id', id, options)
+    return dataOf(
+      this.calls.http.POST('/api/v1/webhooks/{id}/end-rotation', { params, ...this.calls.send(options, ONCE) }),
+    )
+  }
+
+  /** Sends a test event, and returns request, response and times. */
+  async test(id: string, test: Test = {}, options: CallOptions = {}): Promise<TestResult> {
+    const params = this.calls.at('id', id, options)
+    const sent = this.calls.send({ ...options, timeout: options.timeout ?? TEST_TIMEOUT }, ONCE)
+    // The types of openapi-fetch lose the length of the pairs in a list.
+    return dataOf(
+      this.calls.http.POST('/api/v1/webhooks/{id}/test', { params, body: test, ...sent }),
+    ) as Promise<TestResult>
+  }
+
+  /** Enables a webhook. Held deliveries are sent. */
+  async enable(id: string, options: CallOptions = {}): Promise<Webhook> {
+    const params = this.calls.at('id', id, options)
+    return dataOf(this.calls.http.POST('/api/v1/webhooks/{id}/enable', { params, ...this.calls.send(options, ONCE) }))
+  }
+
+  /** Disables a webhook. Further deliveries are recorded as skipped. */
+  async disable(id: string, options: CallOptions = {}): Promise<Webhook> {
+    const params = this.calls.at('id', id, options)
+    return dataOf(
+      this.calls.http.POST('/api/v1/webhooks/{id}/disable', { params, ...this.calls.send(options, ONCE) }),
+    )
+  }
+
+  /** Pauses a webhook. Further deliveries are held until `enable`. */
+  async pause(id: string, options: CallOptions = {}): Promise<Webhook> {
+    const params = this.calls.at('id', id, options)
+    return dataOf(this.calls.http.POST('/api/v1/webhooks/{id}/pause', { params, ...this.calls.send(options, ONCE) }))
+  }
+}
