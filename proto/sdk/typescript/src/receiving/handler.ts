@@ -1,0 +1,62 @@
+import type { AnyEvents, EventMap } from '../event-map.js'
+import { secretsOf, SignatureError } from './signature.js'
+import { formOf, type ReceivedEvent, type VerifyOptions } from './verify.js'
+
+export interface HandlerOptions extends VerifyOptions {
+  /** The longest body, in bytes. Default: 1 MiB. */
+  limit?: number | undefined
+}
+
+/**
+ * Handles an event. The delivery succeeds when the function returns. If the function throws, the framework answers with
+ * a 500, and Fanfare repeats the delivery.
+ */
+export type EventHandler<Events extends EventMap<Events> = AnyEvents> = (
+  event: ReceivedEvent<Events>,
+) => void | Promise<void>
+
+export const DEFAULT_LIMIT = 1024 * 1024
+
+/** A body beyond the limit. */
+export class BodyTooLarge extends Error {}
+
+/** The answer to a refused request, for the record of the attempt in Fanfare. */
+export interface Refusal {
+  status: number
+  body: { error: { code: string; message: string } }
+}
+
+/** Refuses invalid options when the application starts. */
+export function checkOptions(options: HandlerOptions): void {
+  secretsOf(options.secret)
+  formOf(options)
+}
+
+/** The answer to a fault of the request; `undefined` for any other error. */
+export function refusalOf(error: unknown): Refusal | undefined {
+  if (error instanceof SignatureError) {
+    return { status: 400, body: { error: { code: error.reason, message: error.message } } }
+  }
+  if (error instanceof BodyTooLarge) {
+    return { status: 413, body: { error: { code: 'body_too_large', message: error.message } } }
+  }
+  return undefined
+}
+
+/** Reads a body of at most `limit` bytes. */
+export async function readBody(
+  chunks: AsyncIterable<Uint8Array> | null,
+  contentLength: string | null | undefined,
+  limit: number = DEFAULT_LIMIT,
+): Promise<Buffer> {
+  const tooLarge = () => new BodyTooLarge(`the body has more than ${limit} bytes: raise \`limit\` of the handler`)
+  if (Number(contentLength ?? 0) > limit) throw tooLarge()
+  const read: Uint8Array[] = []
+  let length = 0
+  for await (const chunk of chunks ?? []) {
+    length += chunk.byteLength
+    if (length > limit) throw tooLarge()
+    read.push(chunk)
+  }
+  return Buffer.concat(read)
+}
