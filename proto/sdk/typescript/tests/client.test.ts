@@ -225,6 +225,19 @@ describe('errors', () => {
     })
   })
 
+  test('an unexpected answer to a request that is sent once tells that the request may have taken effect', async () => {
+    const webhook = { url: 'http://a.example', events: ['*'] }
+    for (const [status, hasWarning] of [
+      [200, true],
+      [504, true],
+      [404, false],
+    ] as const) {
+      const url = await listen((_request, response) => void response.writeHead(status).end('from a proxy'))
+      const { message } = await failure(connect({ url }).webhooks.create(webhook))
+      expect(message.includes('The request may have taken effect'), message).toBe(hasWarning)
+    }
+  })
+
   test('invalid options are refused with a sentence', async () => {
     expect(() => connect({ url: 'fanfare' })).toThrow('`url` must be the address of the API, such as')
     expect(() => connect({ url: 'ftp://a.example' })).toThrow('`url` must use https or http')

@@ -1,5 +1,5 @@
 import { createServer } from 'node:http'
-import type { DialectName, ReceivedEvent } from '@fanfare/sdk'
+import { FanfareError, type DialectName, type ReceivedEvent } from '@fanfare/sdk'
 import { webhook as expressWebhook } from '@fanfare/sdk/express'
 import { webhook as fastifyWebhook } from '@fanfare/sdk/fastify'
 import { webhook as nextWebhook } from '@fanfare/sdk/next'
@@ -103,6 +103,22 @@ describe.each(Object.entries(FRAMEWORKS))('%s', (name, start) => {
       expect((await post('/hooks', JSON.stringify('x'.repeat(3000)))).status).toBe(413)
     }
   })
+
+  test.each<[string, unknown]>([
+    ['an error with a status', new FanfareError('on purpose', { code: 'not_found', status: 410 })],
+    ['an error with a statusCode', Object.assign(new Error('on purpose'), { statusCode: 404 })],
+    ['undefined', undefined],
+  ])('answers 500 if the handler throws %s', async (_text, thrown) => {
+    const type = ownType()
+    const url = await start(async () => {
+      throw thrown
+    })
+    const { id } = await fanfare.webhooks.create({ url: `${url}/hooks`, events: [type], secret, schedule: [] })
+    onTestFinished(async () => {
+      await fanfare.webhooks.delete(id)
+    })
+    expect(await fanfare.webhooks.test(id, { type, data: {} })).toMatchObject({ response: { status: 500 } })
+  })
 })
 
 test('express: a parser that has read the body is an error of the server', async () => {
@@ -130,10 +146,34 @@ test('express: a parser that has read the body is an error of the server', async
   )
 })
 
+test('express: a body beyond the limit, without a length, is answered before the body ends', async () => {
+  const app = express()
+  app.post(
+    '/hooks',
+    expressWebhook(options, () => {}),
+  )
+  const url = await listen(createServer(app))
+  const unfinished = new ReadableStream({ start: (body) => body.enqueue(new Uint8Array(3000)) })
+  const answer = await fetch(`${url}/hooks`, { method: 'POST', body: unfinished, duplex: 'half' })
+  expect(answer.status).toBe(413)
+  expect(await answer.json()).toMatchObject({ error: { code: 'body_too_large' } })
+})
+
 test('a missing secret stops the start of Express and Fastify, and fails requests of Next', async () => {
   const missing = { secret: undefined as unknown as string }
   expect(() => expressWebhook(missing, () => {})).toThrow('`secret` must be the signing secret of the webhook')
   expect(() => fastifyWebhook(missing, () => {})).toThrow('`secret` must be the signing secret of the webhook')
   const request = new Request('http://127.0.0.1/hooks', { method: 'POST', body: '{}' })
   await expect(nextWebhook(missing, () => {})(request)).rejects.toThrow('`secret` must be the signing secret')
+})
+
+test('an invalid limit is refused like a missing secret', async () => {
+  for (const limit of [Number.NaN, 0, 1.5, -1, Infinity]) {
+    const invalid = { secret, limit }
+    const text = `\`limit\` is ${limit}, and must be a whole number of bytes from 1`
+    expect(() => expressWebhook(invalid, () => {})).toThrow(text)
+    expect(() => fastifyWebhook(invalid, () => {})).toThrow(text)
+    const request = new Request('http://127.0.0.1/hooks', { method: 'POST', body: '{}' })
+    await expect(nextWebhook(invalid, () => {})(request)).rejects.toThrow(text)
+  }
 })

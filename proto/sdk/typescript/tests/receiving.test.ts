@@ -168,47 +168,83 @@ describe('the time', () => {
   test('is checked for the own header of a dialect, too', () => {
     const { headers, body } = signedAt(-310)
     const signature = createHmac('sha256', secret).update(body).digest('hex')
-    expect(
-      refusal({ headers: { ...headers, 'x-ploints-signature': signature }, body }, { secret, dialect: 'ploints' }),
-    ).toMatchObject({ reason: 'too_old' })
+    const request = { headers: { ...headers, 'x-ploints-signature': signature }, body }
+    expect(refusal(request, { secret, dialect: 'ploints', signature: 'own' })).toMatchObject({ reason: 'too_old' })
   })
 })
 
-describe('the dialect', () => {
-  test.for(Object.keys(DIALECTS) as DialectName[])(
-    '%s verifies by its own header, if any',
-    async (name, { skip }) => {
-      if (ADMIN_KEY === undefined) return skip(NO_ADMIN_KEY)
-      const client = await applicationOf(name)
-      const { id, type, data, request, secret } = await delivery(client)
-      const { header, prefix } = DIALECTS[name]
-      expect(verify(request.body, request.headers, { secret, dialect: name })).toMatchObject({ id, type, data })
-      if (header === undefined) return
-      expect(request.headers[header]).toMatch(new RegExp(`^${prefix ?? ''}[0-9a-f]{64}$`))
-      const { 'webhook-signature': _, ...own } = request.headers
-      expect(verify(request.body, own, { secret: ['another', secret], dialect: name })).toMatchObject({ id })
-      expect(refusal(request, { secret: `${secret}x`, dialect: name })).toMatchObject({
-        reason: 'wrong_signature',
-        header,
+describe.for(Object.keys(DIALECTS) as DialectName[])('the dialect %s', (name) => {
+  const { header, prefix = '', id: idMember } = DIALECTS[name]
+  /** The headers of a request, with another time that the clock permits. */
+  const withOtherTime = ({ headers }: Received) => ({
+    ...headers,
+    'webhook-timestamp': String(Number(headers['webhook-timestamp']) - 1),
+  })
+
+  test('verifies by webhook-signature, by default and by name', async ({ skip }) => {
+    if (ADMIN_KEY === undefined) return skip(NO_ADMIN_KEY)
+    const { id, type, data, request, secret } = await delivery(await applicationOf(name))
+    const { [header ?? '']: _, ...withoutOwn } = request.headers
+    for (const signature of [undefined, 'standard'] as const) {
+      const options = { secret, dialect: name, signature }
+      expect(verify(request.body, request.headers, options)).toMatchObject({ id, type, data })
+      expect(verify(request.body, withoutOwn, { ...options, secret: ['another', secret] })).toMatchObject({ id })
+      const wrong = { reason: 'wrong_signature', header: 'webhook-signature' }
+      const withOtherId = { ...request.headers, 'webhook-id': `evt_${'0'.repeat(26)}` }
+      expect(refusal({ ...request, headers: withOtherId }, options)).toMatchObject(wrong)
+      expect(refusal({ ...request, headers: withOtherTime(request) }, options)).toMatchObject(wrong)
+      expect(refusal({ ...request, body: Buffer.from(`${request.body}\n`) }, options)).toMatchObject(wrong)
+      expect(refusal(request, { ...options, secret: 'another' })).toMatchObject(wrong)
+      const { 'webhook-signature': _, ...headers } = request.headers
+      expect(refusal({ ...request, headers }, options)).toMatchObject({
+        reason: 'missing_header',
+        header: 'webhook-signature',
       })
-      expect(
-        refusal({ ...request, body: Buffer.from(`${request.body}\n`) }, { secret, dialect: name }),
-      ).toMatchObject({ reason: 'wrong_signature', header })
-      expect(
-        refusal({ ...request, headers: { ...request.headers, [header]: 'abc' } }, { secret, dialect: name }),
-      ).toMatchObject({ reason: 'invalid_header', header })
-      expect(
-        refusal({ ...request, headers: { ...request.headers, [header]: undefined } }, { secret, dialect: name }),
-      ).toMatchObject({ reason: 'missing_header', header })
-      if (DIALECTS[name].id === undefined) return
-      expect(
-        refusal(
-          { ...request, headers: { ...request.headers, 'webhook-id': 'evt_other' } },
-          { secret, dialect: name },
-        ),
-      ).toMatchObject({ reason: 'id_mismatch' })
-    },
-  )
+    }
+  })
+
+  test('refuses an id in the body that differs from webhook-id', () => {
+    if (idMember === undefined) return
+    const secret = `whsec_${Buffer.alloc(32, 7).toString('base64')}`
+    const { type, time } = DIALECTS[name]
+    const body = JSON.stringify({ [idMember]: 'evt_1', [type]: 'a', [time]: '2026-06-18T12:00:00.000Z', data: 1 })
+    const signedAs = (id: string) => {
+      const now = new Date()
+      const timestamp = String(Math.floor(now.getTime() / 1000))
+      const signature = new Webhook(secret).sign(id, now, body)
+      return { 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': signature }
+    }
+    expect(verify(body, signedAs('evt_1'), { secret, dialect: name }).id).toBe('evt_1')
+    const request = { headers: signedAs('evt_2'), body: Buffer.from(body) }
+    expect(refusal(request, { secret, dialect: name })).toMatchObject({ reason: 'id_mismatch' })
+  })
+
+  test('verifies by its own header on request, or has none', async ({ skip }) => {
+    if (ADMIN_KEY === undefined) return skip(NO_ADMIN_KEY)
+    const { id, type, data, request, secret } = await delivery(await applicationOf(name))
+    const options = { secret, dialect: name, signature: 'own' } as const
+    if (header === undefined) {
+      expect(() => verify(request.body, request.headers, options)).toThrow(`the dialect ${name} has no own signature`)
+      return
+    }
+    const changed = (changes: Received['headers']) =>
+      refusal({ ...request, headers: { ...request.headers, ...changes } }, options)
+    expect(request.headers[header]).toMatch(new RegExp(`^${prefix}[0-9a-f]{64}$`))
+    const { 'webhook-signature': _, ...own } = request.headers
+    expect(verify(request.body, own, options)).toMatchObject({ id, type, data })
+    expect(verify(request.body, own, { ...options, secret: ['another', secret] })).toMatchObject({ id })
+    const wrong = { reason: 'wrong_signature', header }
+    expect(refusal(request, { ...options, secret: `${secret}x` })).toMatchObject(wrong)
+    expect(refusal({ ...request, body: Buffer.from(`${request.body}\n`) }, options)).toMatchObject(wrong)
+    expect(changed({ [header]: 'abc' })).toMatchObject({ reason: 'invalid_header', header })
+    expect(changed({ [header]: undefined })).toMatchObject({ reason: 'missing_header', header })
+    // The own header does not sign the time.
+    expect(verify(request.body, withOtherTime(request), options)).toMatchObject({ id })
+    if (idMember === undefined) return
+    for (const other of ['evt_other', id.replace('evt_', 'other_'), id.replace('evt_', '')]) {
+      expect(changed({ 'webhook-id': other }), other).toMatchObject({ reason: 'id_mismatch' })
+    }
+  })
 })
 
 test('invalid options are refused with a sentence', () => {
@@ -218,6 +254,7 @@ test('invalid options are refused with a sentence', () => {
   expect(call('', { secret: [] })).toThrow('`secret` must be')
   expect(call('', { secret: 'whsec_' })).toThrow('`secret` must be')
   expect(call('', { secret: 's', dialect: 'acme' })).toThrow('`dialect` is "acme", and must be a name of: incenta,')
+  expect(call('', { secret: 's', signature: 'both' })).toThrow('`signature` must be "own" or "standard"')
   expect(call('', { secret: 's', dialect: 'reward', signature: 'own' })).toThrow(
     'the dialect reward has no own signature',
   )

@@ -14,8 +14,8 @@ import { Webhooks } from './webhooks.js'
  * A client of Fanfare's API. Each failed call throws a `FanfareError`.
  *
  * A request that may be sent twice is repeated after an error of the network, a deadline or a status 408, 502, 503 or
- * 504: reading requests, and publishing, under the same id. All requests are repeated after a 429. `Events` maps the
- * application's event types to types of `data`.
+ * 504: reading requests, and publishing, under the same id. All requests are repeated after a 429, except after
+ * `too_many_replays`, and after `overloaded`. `Events` maps the application's event types to types of `data`.
  */
 export class Fanfare<Events extends EventMap<Events> = AnyEvents> {
   readonly webhooks: Webhooks

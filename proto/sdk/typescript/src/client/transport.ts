@@ -98,17 +98,19 @@ function nameOf(request: Request): string {
 }
 
 function withoutAnswer(request: Request, error: unknown, { signal, tries }: Retries, manner: Manner): FanfareError {
-  const effect = manner.repeatable
-    ? ''
-    : ' The request may have taken effect: look before you send the request again.'
   const count = tries === 1 ? '' : ` Sent ${tries} times.`
   const fail = (code: FanfareErrorCode, text: string, cause?: unknown) => {
-    const message = `${nameOf(request)}: ${text}.${count}${effect}`
+    const message = `${nameOf(request)}: ${text}.${count}${effectOf(manner)}`
     return new FanfareError(message, { code, id: manner.id, ids: manner.ids, cause })
   }
   if (signal?.aborted) return fail('aborted', 'the caller aborted the request', signal.reason)
   if (error instanceof Deadline) return fail('timed_out', `no answer within ${error.limit} ms`)
   return fail('network_error', `no answer: ${causeOf(error)}. Check \`url\` and the network`, error)
+}
+
+/** The warning after a request that may have taken effect, and is not sent again. */
+function effectOf({ repeatable }: Manner): string {
+  return repeatable ? '' : ' The request may have taken effect: look before you send the request again.'
 }
 
 /** The text of the error behind "fetch failed". */
@@ -129,7 +131,8 @@ function faultOf(request: Request, { status, headers, text }: Answer, manner: Ma
   const error = isSuccess ? undefined : answer?.error
   if (error === undefined) {
     const seen = status >= 300 && status < 400 ? `a redirect to ${headers.get('location')}` : 'no answer of Fanfare'
-    const message = `${nameOf(request)}: status ${status}, ${seen}. Check \`url\` and proxies before Fanfare.`
+    const effect = isSuccess || status >= 500 ? effectOf(manner) : ''
+    const message = `${nameOf(request)}: status ${status}, ${seen}. Check \`url\` and proxies before Fanfare.${effect}`
     return new FanfareError(message, {
       code: 'unexpected_answer',
       status,

@@ -1,6 +1,6 @@
 import type { Request, RequestHandler } from 'express'
 import type { AnyEvents, EventMap } from '../event-map.js'
-import { checkOptions, readBody, refusalOf, type EventHandler, type HandlerOptions } from './handler.js'
+import { callHandler, checkOptions, readBody, refusalOf, type EventHandler, type HandlerOptions } from './handler.js'
 import { verify } from './verify.js'
 
 /**
@@ -26,7 +26,7 @@ export function webhook<Events extends EventMap<Events> = AnyEvents>(
         response.status(refusal.status).json(refusal.body)
         return
       }
-      await handle(event)
+      await callHandler(handle, event)
       response.status(204).end()
     } catch (error) {
       next(error)

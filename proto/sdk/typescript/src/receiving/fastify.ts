@@ -1,6 +1,6 @@
 import type { FastifyPluginCallback } from 'fastify'
 import type { AnyEvents, EventMap } from '../event-map.js'
-import { checkOptions, DEFAULT_LIMIT, refusalOf, type EventHandler, type HandlerOptions } from './handler.js'
+import { callHandler, checkOptions, DEFAULT_LIMIT, refusalOf, type EventHandler, type HandlerOptions } from './handler.js'
 import { verify } from './verify.js'
 
 /**
@@ -27,7 +27,7 @@ export function webhook<Events extends EventMap<Events> = AnyEvents>(
         if (refusal === undefined) throw error
         return reply.code(refusal.status).send(refusal.body)
       }
-      await handle(event)
+      await callHandler(handle, event)
       return reply.code(204).send()
     })
     done()

@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import type { AnyEvents, EventMap } from '../event-map.js'
 import { secretsOf, SignatureError } from './signature.js'
 import { formOf, type ReceivedEvent, type VerifyOptions } from './verify.js'
@@ -30,6 +31,30 @@ export interface Refusal {
 export function checkOptions(options: HandlerOptions): void {
   secretsOf(options.secret)
   formOf(options)
+  const { limit = DEFAULT_LIMIT } = options
+  if (!Number.isSafeInteger(limit) || limit < 1) {
+    throw new TypeError(`\`limit\` is ${limit}, and must be a whole number of bytes from 1`)
+  }
+}
+
+/**
+ * Calls the function. A framework answers with `status` or `statusCode` of an error, and a 4xx may end the delivery or
+ * disable the webhook. Such an error, or a thrown value that is no error, becomes the `cause` of a plain error.
+ */
+export async function callHandler<Events extends EventMap<Events>>(
+  handle: EventHandler<Events>,
+  event: ReceivedEvent<Events>,
+): Promise<void> {
+  try {
+    await handle(event)
+  } catch (error) {
+    const isError = error instanceof Error
+    if (isError && !('status' in error) && !('statusCode' in error)) throw error
+    const plain = new Error(isError ? error.message : inspect(error), { cause: error })
+    // Frameworks print the stack, and not the cause.
+    if (isError && error.stack !== undefined) plain.stack = error.stack
+    throw plain
+  }
 }
 
 /** The answer to a fault of the request; `undefined` for any other error. */

@@ -1,5 +1,5 @@
 import type { AnyEvents, EventMap } from '../event-map.js'
-import { readBody, refusalOf, type EventHandler, type HandlerOptions } from './handler.js'
+import { checkOptions, readBody, refusalOf, type EventHandler, type HandlerOptions } from './handler.js'
 import { verify } from './verify.js'
 
 /**
@@ -13,6 +13,7 @@ export function webhook<Events extends EventMap<Events> = AnyEvents>(
   handle: EventHandler<Events>,
 ): (request: Request) => Promise<Response> {
   return async (request) => {
+    checkOptions(options)
     let event
     try {
       const chunks = request.body as AsyncIterable<Uint8Array> | null

@@ -16,9 +16,8 @@ export interface VerifyOptions {
   /** The dialect of the application. Default: `standard`. */
   dialect?: DialectName | undefined
   /**
-   * The signature to verify. `own`: the dialect's own header, which signs the body only. `standard`:
-   * `webhook-signature`, which also signs `webhook-id` and the time, and thereby detects copies of earlier requests.
-   * Default: `own` for a dialect with an own header.
+   * The signature to verify. `standard` (default): `webhook-signature`, which signs id, time and body. `own`: the
+   * dialect's own header, which signs the body only. `own` is weaker: an attacker can send a copy with a new time.
    */
   signature?: 'own' | 'standard' | undefined
 }
@@ -34,7 +33,7 @@ export type ReceivedEvent<Events extends EventMap<Events> = AnyEvents> = {
     time: string
     /** The time of this attempt. */
     attemptedAt: Date
-    /** The id of the replay that sent the event, if any. */
+    /** The id of the replay that sent the event, if any. No signature covers this id. */
     replay: string | undefined
   }
 }[keyof Events & string]
@@ -53,11 +52,11 @@ export function verify<Events extends EventMap<Events> = AnyEvents>(
   const form = formOf(options)
   const bytes = bytesOf(body)
   const received = readHeaders(headers)
-  const isOwn = form.header !== undefined && options.signature !== 'standard'
+  const isOwn = options.signature === 'own'
   if (isOwn) verifyOwn(bytes, headers, { ...form, header: form.header as string }, secrets)
   else verifyStandard(bytes, headers, received, secrets)
   const { id, type, time, data } = read(bytes, form, options.dialect ?? 'standard')
-  if (id !== undefined && suffix(id) !== suffix(received.id)) {
+  if (id !== undefined && received.id !== `evt_${suffix(id)}`) {
     throw new SignatureError(
       'id_mismatch',
       'webhook-id differs from the id in the body: the header was changed',
