@@ -226,7 +226,7 @@ def end_rotation(core: Core, id: str) -> Steps[models.Webhook]:
     return call(core, post(path_of("webhooks", id, "end-rotation"), repeatable=True), models.Webhook)
 
 
-def test_webhook(core: Core, id: str, test: models.Test | None = None) -> Steps[models.TestResult]:
+def test_webhook(core: Core, id: str, test: models.NewTest | None = None) -> Steps[models.TestResult]:
     """Sends a test event once, and returns after the attempt: up to 60 s, whatever the client's timeout."""
     request = post(path_of("webhooks", id, "test"), test, least_timeout=TEST_TIMEOUT)
     return call(core, request, models.TestResult)
@@ -339,14 +339,14 @@ def list_attempts(
 # --- replays ------------------------------------------------------------------
 
 
-def create_replay(core: Core, replay: models.New) -> Steps[models.Replay]:
+def create_replay(core: Core, replay: models.NewReplay) -> Steps[models.Replay]:
     """Sends past events again."""
     return call(core, post("/replays", replay), models.Replay)
 
 
-def count_replay(core: Core, replay: models.New) -> Steps[models.Counted]:
+def count_replay(core: Core, replay: models.NewReplay) -> Steps[models.ReplayCount]:
     """Counts the deliveries of a replay, and sends nothing."""
-    return call(core, post("/replays/dry-run", replay, repeatable=True), models.Counted)
+    return call(core, post("/replays/dry-run", replay, repeatable=True), models.ReplayCount)
 
 
 def list_replays(core: Core, *, before: str | None = None, limit: int | None = None) -> PageSource[models.Replay]:

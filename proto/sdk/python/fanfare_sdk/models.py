@@ -187,25 +187,6 @@ class Count(BaseModel):
     """
 
 
-class Counted(BaseModel):
-    """
-    The result of a dry run.
-    """
-
-    deliveries: Annotated[int, Field(ge=0)]
-    """
-    The number of deliveries to send.
-    """
-    events: Annotated[int, Field(ge=0)]
-    """
-    The number of events read.
-    """
-    has_more: bool
-    """
-    True if more events may match: a dry run reads at most 20,000 events.
-    """
-
-
 class CountedEvents(BaseModel):
     """
     The newest events of the application that the subscriptions match.
@@ -758,41 +739,6 @@ class LoudApplication(BaseModel):
     """
 
 
-class New(BaseModel):
-    """
-    Selects past events and deliveries to send again.
-    """
-
-    model_config = ConfigDict(
-        extra="forbid",
-    )
-    rate_per_second: Annotated[int | None, Field(ge=0)] = None
-    """
-    Deliveries per second, 1 to 1000. Default: 50.
-    """
-    since: AwareDatetime
-    """
-    Only events accepted at or after this time.
-    """
-    states: list[str] | None = None
-    """
-    Only deliveries in these states: `failed`, `skipped`, `delivered` or `unmatched`. An `unmatched` delivery was
-    never created: the webhook is newer, or had other subscriptions. Default: `failed`, `skipped` and `unmatched`.
-    """
-    types: list[str] | None = None
-    """
-    Only events of these types or wildcards, at most 100. Default: all types.
-    """
-    until: AwareDatetime | None = None
-    """
-    Only events accepted before this time. Default: now.
-    """
-    webhook: str | None = None
-    """
-    Only deliveries to this webhook. Default: all webhooks with a subscription to the event's type.
-    """
-
-
 class NewApplication(BaseModel):
     """
     An application to create.
@@ -874,6 +820,65 @@ class NewKey(BaseModel):
     role: Annotated[str, Field(examples=["publish"])]
     """
     `publish`, `manage` or `admin`.
+    """
+
+
+class NewReplay(BaseModel):
+    """
+    Selects past events and deliveries to send again.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    rate_per_second: Annotated[int | None, Field(ge=0)] = None
+    """
+    Deliveries per second, 1 to 1000. Default: 50.
+    """
+    since: AwareDatetime
+    """
+    Only events accepted at or after this time.
+    """
+    states: list[str] | None = None
+    """
+    Only deliveries in these states: `failed`, `skipped`, `delivered` or `unmatched`. An `unmatched` delivery was
+    never created: the webhook is newer, or had other subscriptions. Default: `failed`, `skipped` and `unmatched`.
+    """
+    types: list[str] | None = None
+    """
+    Only events of these types or wildcards, at most 100. Default: all types.
+    """
+    until: AwareDatetime | None = None
+    """
+    Only events accepted before this time. Default: now.
+    """
+    webhook: str | None = None
+    """
+    Only deliveries to this webhook. Default: all webhooks with a subscription to the event's type.
+    """
+
+
+class NewTest(BaseModel):
+    """
+    The test event.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    data: Any | None = None
+    """
+    The data: any JSON value. Default: the sample of the type; `{}` for a subscribed type without description.
+    """
+    type: str | None = None
+    """
+    The event type. Default: the first described type among the webhook's subscriptions, else the first subscribed
+    type.
+    """
+    url: str | None = None
+    """
+    Another URL for this test, to try a change before saving. At another origin (scheme, host or port) the webhook's
+    own headers are not sent. Default: the webhook's URL.
     """
 
 
@@ -1312,6 +1317,25 @@ class Replay(BaseModel):
     webhook: str | None = None
 
 
+class ReplayCount(BaseModel):
+    """
+    The result of a dry run.
+    """
+
+    deliveries: Annotated[int, Field(ge=0)]
+    """
+    The number of deliveries to send.
+    """
+    events: Annotated[int, Field(ge=0)]
+    """
+    The number of events read.
+    """
+    has_more: bool
+    """
+    True if more events may match: a dry run reads at most 20,000 events.
+    """
+
+
 class Resend(BaseModel):
     """
     Selects the deliveries to resend, newest first. A delivery must meet all conditions.
@@ -1591,30 +1615,6 @@ class StatsBucket(BaseModel):
     unmatched: Annotated[int, Field(ge=0)]
     """
     The events without a matching webhook.
-    """
-
-
-class Test(BaseModel):
-    """
-    The test event.
-    """
-
-    model_config = ConfigDict(
-        extra="forbid",
-    )
-    data: Any | None = None
-    """
-    The data: any JSON value. Default: the sample of the type; `{}` for a subscribed type without description.
-    """
-    type: str | None = None
-    """
-    The event type. Default: the first described type among the webhook's subscriptions, else the first subscribed
-    type.
-    """
-    url: str | None = None
-    """
-    Another URL for this test, to try a change before saving. At another origin (scheme, host or port) the webhook's
-    own headers are not sent. Default: the webhook's URL.
     """
 
 

@@ -27,7 +27,7 @@ def test_the_life_of_a_webhook(driver: Driver, settings: Settings, hooks: Receiv
     assert run(webhooks.pause(made.id)).status == "paused"
     assert run(webhooks.disable(made.id)).status == "disabled"
     assert run(webhooks.enable(made.id)).status == "enabled"
-    tested = run(webhooks.test(made.id, models.Test(data={"test": True})))
+    tested = run(webhooks.test(made.id, models.NewTest(data={"test": True})))
     assert tested.delivered and tested.response is not None and tested.response.status == 204
     rotated = run(webhooks.rotate_secret(made.id, models.SecretRotation(overlap_seconds=60)))
     assert rotated.secret != made.secret
@@ -88,7 +88,7 @@ def test_a_replay(driver: Driver, settings: Settings, hooks: Receiver, event_typ
     event = run(client.publish(event_type, {"order": 1}))
     until(lambda: driver.items(client.events.list(type=event_type)), "the event is listed")
     webhook = run(client.webhooks.create(models.NewWebhook(url=hooks.url, events=[event_type])))
-    new = models.New(since=since, webhook=webhook.id, types=[event_type])
+    new = models.NewReplay(since=since, webhook=webhook.id, types=[event_type])
     assert run(client.replays.dry_run(new)).deliveries == 1
     replay = run(client.replays.create(new))
     delivery = hooks.next()
@@ -110,7 +110,7 @@ def test_a_paused_replay_goes_on(driver: Driver, settings: Settings, event_type:
     webhook = run(client.webhooks.create(models.NewWebhook(url="http://127.0.0.1:9000/", events=[event_type])))
     since = datetime.now(timezone.utc) - timedelta(minutes=5)
     replay = run(
-        client.replays.create(models.New(since=since, webhook=webhook.id, types=[event_type], rate_per_second=1))
+        client.replays.create(models.NewReplay(since=since, webhook=webhook.id, types=[event_type], rate_per_second=1))
     )
     assert run(client.replays.pause(replay.id)).state == "paused"
     assert run(client.replays.resume(replay.id)).state == "running"

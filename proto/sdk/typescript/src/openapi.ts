@@ -1171,20 +1171,6 @@ export interface components {
             success: boolean;
         };
         /** @description A successful answer. */
-        Answer_Counted: {
-            /** @description The result of a dry run. */
-            data: {
-                /** @description The number of deliveries to send. */
-                deliveries: number;
-                /** @description The number of events read. */
-                events: number;
-                /** @description True if more events may match: a dry run reads at most 20,000 events. */
-                has_more: boolean;
-            };
-            /** @example true */
-            success: boolean;
-        };
-        /** @description A successful answer. */
         Answer_Deleted: {
             /** @description Result of the deletion of a webhook. */
             data: {
@@ -1542,6 +1528,20 @@ export interface components {
                 /** Format: date-time */
                 until: string;
                 webhook?: string | null;
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
+        Answer_ReplayCount: {
+            /** @description The result of a dry run. */
+            data: {
+                /** @description The number of deliveries to send. */
+                deliveries: number;
+                /** @description The number of events read. */
+                events: number;
+                /** @description True if more events may match: a dry run reads at most 20,000 events. */
+                has_more: boolean;
             };
             /** @example true */
             success: boolean;
@@ -2031,15 +2031,6 @@ export interface components {
              */
             deliveries: number;
             /** @description True if there are, or may be, more deliveries. */
-            has_more: boolean;
-        };
-        /** @description The result of a dry run. */
-        Counted: {
-            /** @description The number of deliveries to send. */
-            deliveries: number;
-            /** @description The number of events read. */
-            events: number;
-            /** @description True if more events may match: a dry run reads at most 20,000 events. */
             has_more: boolean;
         };
         /** @description The newest events of the application that the subscriptions match. */
@@ -2559,33 +2550,6 @@ export interface components {
              */
             searched_until?: string | null;
         };
-        /** @description Selects past events and deliveries to send again. */
-        New: {
-            /**
-             * Format: int32
-             * @description Deliveries per second, 1 to 1000. Default: 50.
-             */
-            rate_per_second?: number | null;
-            /**
-             * Format: date-time
-             * @description Only events accepted at or after this time.
-             */
-            since: string;
-            /**
-             * @description Only deliveries in these states: `failed`, `skipped`, `delivered` or `unmatched`. An `unmatched` delivery was
-             *     never created: the webhook is newer, or had other subscriptions. Default: `failed`, `skipped` and `unmatched`.
-             */
-            states?: string[] | null;
-            /** @description Only events of these types or wildcards, at most 100. Default: all types. */
-            types?: string[] | null;
-            /**
-             * Format: date-time
-             * @description Only events accepted before this time. Default: now.
-             */
-            until?: string | null;
-            /** @description Only deliveries to this webhook. Default: all webhooks with a subscription to the event's type. */
-            webhook?: string | null;
-        };
         /** @description An application to create. */
         NewApplication: {
             /** @description A dialect of `GET /api/v1/dialects`. Default: `incenta`. */
@@ -2602,12 +2566,12 @@ export interface components {
              * @description The publisher's id of the event, at most 255 bytes: the idempotency key. Events with the same id are the same
              *     event, and are delivered once.
              */
-            id?: string | null;
+            id?: string;
             /**
              * Format: date-time
              * @description The time of the event.
              */
-            time?: string | null;
+            time?: string;
             /**
              * @description 1 to 128 letters, digits and `_ - . : /`, without a dot at either end.
              * @example points.earned
@@ -2673,6 +2637,48 @@ export interface components {
              */
             rights?: string[] | null;
             theme?: components["schemas"]["PortalTheme"] | null;
+        };
+        /** @description Selects past events and deliveries to send again. */
+        NewReplay: {
+            /**
+             * Format: int32
+             * @description Deliveries per second, 1 to 1000. Default: 50.
+             */
+            rate_per_second?: number | null;
+            /**
+             * Format: date-time
+             * @description Only events accepted at or after this time.
+             */
+            since: string;
+            /**
+             * @description Only deliveries in these states: `failed`, `skipped`, `delivered` or `unmatched`. An `unmatched` delivery was
+             *     never created: the webhook is newer, or had other subscriptions. Default: `failed`, `skipped` and `unmatched`.
+             */
+            states?: string[] | null;
+            /** @description Only events of these types or wildcards, at most 100. Default: all types. */
+            types?: string[] | null;
+            /**
+             * Format: date-time
+             * @description Only events accepted before this time. Default: now.
+             */
+            until?: string | null;
+            /** @description Only deliveries to this webhook. Default: all webhooks with a subscription to the event's type. */
+            webhook?: string | null;
+        };
+        /** @description The test event. */
+        NewTest: {
+            /** @description The data: any JSON value. Default: the sample of the type; `{}` for a subscribed type without description. */
+            data?: unknown;
+            /**
+             * @description The event type. Default: the first described type among the webhook's subscriptions, else the first subscribed
+             *     type.
+             */
+            type?: string | null;
+            /**
+             * @description Another URL for this test, to try a change before saving. At another origin (scheme, host or port) the webhook's
+             *     own headers are not sent. Default: the webhook's URL.
+             */
+            url?: string | null;
         };
         /** @description A webhook to create. */
         NewWebhook: {
@@ -3625,6 +3631,15 @@ export interface components {
             until: string;
             webhook?: string | null;
         };
+        /** @description The result of a dry run. */
+        ReplayCount: {
+            /** @description The number of deliveries to send. */
+            deliveries: number;
+            /** @description The number of events read. */
+            events: number;
+            /** @description True if more events may match: a dry run reads at most 20,000 events. */
+            has_more: boolean;
+        };
         /** @description Selects the deliveries to resend, newest first. A delivery must meet all conditions. */
         Resend: {
             /** @description Only deliveries newer than this delivery. */
@@ -3840,21 +3855,6 @@ export interface components {
              * @description The events without a matching webhook.
              */
             unmatched: number;
-        };
-        /** @description The test event. */
-        Test: {
-            /** @description The data: any JSON value. Default: the sample of the type; `{}` for a subscribed type without description. */
-            data?: unknown;
-            /**
-             * @description The event type. Default: the first described type among the webhook's subscriptions, else the first subscribed
-             *     type.
-             */
-            type?: string | null;
-            /**
-             * @description Another URL for this test, to try a change before saving. At another origin (scheme, host or port) the webhook's
-             *     own headers are not sent. Default: the webhook's URL.
-             */
-            url?: string | null;
         };
         /** @description Result of a test. */
         TestResult: {
@@ -6424,7 +6424,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["New"];
+                "application/json": components["schemas"]["NewReplay"];
             };
         };
         responses: {
@@ -6476,7 +6476,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["New"];
+                "application/json": components["schemas"]["NewReplay"];
             };
         };
         responses: {
@@ -6485,7 +6485,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Answer_Counted"];
+                    "application/json": components["schemas"]["Answer_ReplayCount"];
                 };
             };
             /** @description The request is at fault. `error` says how to correct the request. */
@@ -7852,7 +7852,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["Test"] | null;
+                "application/json": components["schemas"]["NewTest"] | null;
             };
         };
         responses: {

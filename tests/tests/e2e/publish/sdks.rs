@@ -6,7 +6,10 @@ use tokio::process::Command;
 /// Runs a program in the folder of an SDK, with the variables of its tests.
 async fn run(sdk: &str, program: &[&str]) {
     let world = World::new().await;
+    // The demo, at which the tests of an SDK are developed, has such a webhook, too.
+    world.endpoint("all", &["*"]).await;
     let _dispatcher = world.dispatcher().await;
+    world.known().await;
     let address = world.ingest().address("serving the API").await;
     let manage = ["--role", "manage", "--application", &world.application];
     let [program, arguments @ ..] = program else { panic!("no program") };

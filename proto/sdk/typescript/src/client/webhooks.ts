@@ -5,7 +5,7 @@ import type {
   NewWebhook,
   Rotated,
   SecretRotation,
-  Test,
+  NewTest,
   TestResult,
   Webhook,
   WebhookChange,
@@ -80,7 +80,7 @@ export class Webhooks {
   }
 
   /** Sends a test event, and returns request, response and times. */
-  async test(id: string, test: Test = {}, options: CallOptions = {}): Promise<TestResult> {
+  async test(id: string, test: NewTest = {}, options: CallOptions = {}): Promise<TestResult> {
     const params = this.calls.at('id', id, options)
     const sent = this.calls.send({ ...options, timeout: options.timeout ?? TEST_TIMEOUT }, ONCE)
     // The types of openapi-fetch lose the length of the pairs in a list.
