@@ -146,3 +146,49 @@ async fn a_change_loads_changed_parts_only() {
     database.run(&older).await;
     shows(&directory, |directory| (of(&application(directory), other)?.url.path() == "/old").then_some(())).await;
 }
+
+/// A change of an endpoint costs the same, however many endpoints the application has.
+#[tokio::test]
+async fn a_change_reads_no_other_endpoints() {
+    const ENDPOINTS: u32 = 20_000;
+    const CHANGES: u32 = 20;
+    const MOST_PER_CHANGE: i64 = 60;
+    let database = Database::fresh().await;
+    database.without_autovacuum().await;
+    let fill = format!(
+        "ALTER TABLE endpoints DISABLE TRIGGER raise_version;
+         INSERT INTO endpoints (id, application_id, url, event_types)
+         SELECT gen_random_uuid(), '{}', 'https://example.com/' || n, '{{a}}' FROM generate_series(1, {ENDPOINTS}) n;
+         ALTER TABLE endpoints ENABLE TRIGGER raise_version",
+        APPLICATION.0
+    );
+    database.run(&fill).await;
+    for phase in ["never analyzed", "analyzed"] {
+        let mut touched = Vec::new();
+        for changes in [0, CHANGES] {
+            let follow = async |store| {
+                let stop = CancellationToken::new();
+                let dialects = Arc::new(Dialects::read([]).expect("the built-in dialects"));
+                let directory = Directory::follow(store, dialects, stop.clone()).await;
+                for number in 0..changes {
+                    let path = format!("/{phase}-{number}").replace(' ', "-");
+                    let change = format!(
+                        "UPDATE endpoints SET url = 'https://example.com{path}' WHERE id = '{}'",
+                        endpoint(1).0
+                    );
+                    database.run(&change).await;
+                    shows(&directory, |directory| {
+                        let application = directory.application(APPLICATION)?;
+                        (application.endpoint(endpoint(1))?.url.path() == path).then_some(())
+                    })
+                    .await;
+                }
+                stop.cancel();
+            };
+            touched.push(database.measured(follow).await.1.buffers);
+        }
+        let per_change = (touched[1] - touched[0]) / i64::from(CHANGES);
+        assert!(per_change <= MOST_PER_CHANGE, "{phase}: {per_change} buffers");
+        database.run("ANALYZE").await;
+    }
+}
