@@ -152,7 +152,7 @@ async fn a_change_loads_changed_parts_only() {
 async fn a_change_reads_no_other_endpoints() {
     const ENDPOINTS: u32 = 20_000;
     const CHANGES: u32 = 20;
-    const MOST_PER_CHANGE: i64 = 60;
+    const MOST_PER_CHANGE: i64 = 150;
     let database = Database::fresh().await;
     database.without_autovacuum().await;
     let fill = format!(

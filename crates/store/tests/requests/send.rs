@@ -77,7 +77,7 @@ async fn only_an_event_that_may_be_sent_goes_to_an_endpoint_that_takes_deliverie
     let test = persisted(&database, timed()).await;
     database.rows("UPDATE events SET is_test = true WHERE id = $1", &[&test.event.id.0]).await;
     assert_eq!(refused(&test, 4).await, Opened::NotSendable);
-    let old = persisted(&database, accepted(moment(86400))).await;
+    let old = persisted(&database, accepted(moment(2 * 86400))).await;
     assert!(database.store.raise_line(moment(3600)).await.expect("a commit"));
     assert_eq!(refused(&old, 4).await, Opened::NotSendable);
     assert_eq!((database.count("open_deliveries").await, database.count("endpoint_backlogs").await), (0, 0));
