@@ -8,12 +8,14 @@ CREATE TABLE fanfare_outbox (
     -- The publisher's own id of the event: the same id in an application is the same event.
     id            text NOT NULL DEFAULT gen_random_uuid()::text CHECK (octet_length(id) BETWEEN 1 AND 255),
     data          json NOT NULL,
-    time          timestamptz NOT NULL DEFAULT now(),
+    -- Time of the event.
+    time          timestamptz NOT NULL DEFAULT now() CHECK (time BETWEEN '0001-01-01Z' AND '9999-12-31Z'),
     -- Events of an application with the same key are published in order.
     ordering_key  text,
     -- W3C trace context of the event.
     traceparent   text,
     tracestate    text,
+    inserted_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- Set by `fanfare relay --keep`, which deletes nothing.
     published_at  timestamptz,
     -- The reason why the row can never be published. The relay goes on with other rows.

@@ -5,16 +5,16 @@ mod profile;
 mod publish;
 mod replay;
 mod resend;
-mod rows;
+pub(crate) mod rows;
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use fanfare_domain::ids::ApplicationId;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use tokio::time::sleep;
 
 use crate::json_client::JsonClient;
@@ -74,8 +74,6 @@ pub(crate) struct Target {
 /// # Errors
 /// With a sentence for the user.
 pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
-    // A pipe to a program that has read enough ends the command without an error, as users of a shell expect.
-    sigpipe::reset();
     let api = Api::of(command.target())?;
     match command {
         ClientCommand::Publish(arguments) => publish::run(&api, arguments).await,
@@ -101,9 +99,17 @@ type Query<'a> = [(&'a str, Option<String>)];
 impl Api {
     fn of(target: &Target) -> anyhow::Result<Self> {
         let profile = profile::Profile::read(target.profile.as_deref())?;
+        if HeaderValue::from_str(&profile.key).is_err() {
+            bail!("the key holds characters that no key has, such as a line break");
+        }
+        let base = profile.base();
+        let is_http = base.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some());
+        if !is_http {
+            bail!("{base} is not the URL of an API, such as https://fanfare.example.com");
+        }
         Ok(Self {
             client: JsonClient::new(format!("Bearer {}", profile.key))?,
-            base: profile.base(),
+            base,
             application: target.application.map(|id| id.to_string()).or(profile.application),
             prints_json: target.json,
         })
@@ -116,8 +122,8 @@ impl Api {
 
     /// Sends a POST, once.
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let answer = self.client.send(Method::POST, &self.url(path, &[]), Some(body)).await?;
-        self.answer(path, answer)
+        let answer = self.client.send(Method::POST, &self.url(path, &[]), Some(body.to_string())).await?;
+        self.answer(answer)
     }
 
     /// Sends a request without a second effect. Repeats while the deployment is busy or away for a moment.
@@ -126,20 +132,20 @@ impl Api {
         method: Method,
         path: &str,
         query: &Query<'_>,
-        body: Option<&Value>,
+        body: Option<String>,
     ) -> anyhow::Result<Value> {
         let url = self.url(path, query);
         for wait in WAITS {
-            let fault = match self.client.send(method.clone(), &url, body).await {
+            let fault = match self.client.send(method.clone(), &url, body.clone()).await {
                 Ok((status, _)) if is_passing(status) => format!("{} answered {status}", self.base),
-                Ok(answer) => return self.answer(path, answer),
-                Err(error) => error.to_string(),
+                Ok(answer) => return self.answer(answer),
+                Err(error) => format!("{error:#}"),
             };
             eprintln!("{fault}; trying again in {wait:?}");
             sleep(wait).await;
         }
         let answer = self.client.send(method, &url, body).await?;
-        self.answer(path, answer)
+        self.answer(answer)
     }
 
     /// All entries of a list, at most `limit`: each page is shown as soon as the page has come.
@@ -175,16 +181,19 @@ impl Api {
     }
 
     /// The answer to a request, or the API's error.
-    fn answer(&self, path: &str, (status, answer): (StatusCode, Value)) -> anyhow::Result<Value> {
+    fn answer(&self, (status, answer): (StatusCode, Value)) -> anyhow::Result<Value> {
         if status.is_success() {
             return Ok(answer);
         }
         let error = &answer["error"];
         let Some(message) = error["message"].as_str() else {
-            bail!("{}/{path} answered {status}, and not as Fanfare does: check the URL", self.base);
+            bail!(
+                "{} answered {status}, and not as Fanfare does: check the URL, and proxies before Fanfare",
+                self.base
+            );
         };
         let code = error["code"].as_str().unwrap_or_default();
-        bail!("{message} ({code})")
+        bail!("{} ({code})", rows::printable(message))
     }
 }
 
@@ -193,14 +202,20 @@ fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 502 | 503 | 504)
 }
 
-/// Reads a JSON value from an argument, from `@file`, or from the standard input (`-`).
-fn json_argument(text: &str) -> anyhow::Result<Value> {
+/// A part of a path: an id as the user wrote the id.
+fn segment(id: &str) -> impl Display + '_ {
+    utf8_percent_encode(id, NON_ALPHANUMERIC)
+}
+
+/// Reads JSON from an argument, from `@file`, or from the standard input (`-`).
+fn json_argument(text: &str) -> anyhow::Result<Box<RawValue>> {
     let (name, content) = match text.strip_prefix('@') {
         _ if text == "-" => ("the standard input".to_owned(), std::io::read_to_string(std::io::stdin())),
         Some(file) => (file.to_owned(), std::fs::read_to_string(file)),
         None => ("the argument".to_owned(), Ok(text.to_owned())),
     };
     let content = content.with_context(|| format!("cannot read {name}"))?;
+    // Kept as written: a number with many digits stays the same.
     serde_json::from_str(&content).with_context(|| format!("{name} is not JSON"))
 }
 

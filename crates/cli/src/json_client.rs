@@ -47,9 +47,9 @@ impl JsonClient {
         &self,
         method: Method,
         url: &str,
-        body: Option<&Value>,
+        body: Option<String>,
     ) -> anyhow::Result<(StatusCode, Value)> {
-        let bytes = body.map(Value::to_string).unwrap_or_default();
+        let bytes = body.unwrap_or_default();
         let request = Request::builder()
             .method(method)
             .uri(url)

@@ -45,7 +45,7 @@ use crate::{doctor::DoctorSettings, parked::ParkedCommand};
 /// Publishes, watches and resends through the API of a deployment, and administers a deployment.
 ///
 /// The commands publish, events, deliveries, resend and replay need FANFARE_API and FANFARE_KEY, or a profile. All other
-/// commands read DATABASE_URL from the environment, and some read settings of the services: see deploy/settings.md.
+/// commands except completion, man and dialect read DATABASE_URL from the environment, and some read settings of the services: see deploy/settings.md.
 #[derive(Parser)]
 #[command(name = "fanfare", version)]
 struct Arguments {
@@ -205,8 +205,9 @@ async fn main() -> anyhow::Result<()> {
     let command = match arguments.command {
         Command::Client(command) => return client::run(command).await,
         Command::Completion { shell } => {
-            sigpipe::reset();
-            clap_complete::generate(shell, &mut Arguments::command(), "fanfare", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "fanfare", &mut script);
+            client::rows::line(String::from_utf8(script)?.trim_end());
             return Ok(());
         }
         Command::Man { folder } => {

@@ -4,7 +4,7 @@
 //! published again; Fanfare delivers an id once. The next row of an ordering key waits for the confirm of the row before.
 //! Copies of two relays therefore do not change the order either: the lock saves work, and protects nothing.
 
-mod left;
+mod deferred;
 mod metric;
 
 use std::{
@@ -18,14 +18,17 @@ use std::{
 
 use clap::Args;
 use fanfare_broker::{BrokerSettings, PublishError, Publisher, Topology, encode_published};
-use fanfare_domain::event::outbox::{OutboxRow, chains};
+use fanfare_domain::{
+    delivery::delay::DelayQueues,
+    event::outbox::{OutboxRow, chains},
+};
 use fanfare_service::{Environment, Operations, Readiness, Telemetry, TelemetrySettings, stop_signal};
 use fanfare_store::{AdvisoryLock, Keyring, Outbox, OutboxTable, StoreError, StoreSettings};
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{parked, relay::left::Left};
+use crate::relay::deferred::Deferred;
 
 /// Definition of the table.
 const TABLE: &str = include_str!("../../../proto/outbox.sql");
@@ -36,10 +39,23 @@ const BATCH: usize = 1000;
 /// Interval of looks at an empty table.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Interval of tries to become the active relay.
+/// Longest wait for the broker. Then another relay may become active.
+const BROKER_WAIT: Duration = Duration::from_secs(5);
+
+/// Longest time of the chains of a batch, and of the rows that are published alone after it.
+const CHAIN_TIME: Duration = Duration::from_secs(1);
+const ALONE_TIME: Duration = Duration::from_secs(5);
+
+/// Time after which a publish without an answer failed for its confirm, and not for its message.
+const LATE: Duration = Duration::from_secs(4);
+
+/// Interval of the metric of the oldest row.
+const REPORT: Duration = Duration::from_secs(5);
+
+/// Interval of tries to become the active relay, and of tries after a failure of the database.
 const STANDBY: Duration = Duration::from_secs(2);
 
-/// Wait after a failure of the database.
+/// Wait while the broker takes nothing.
 const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
@@ -50,8 +66,8 @@ pub(crate) struct RelayArguments {
     /// Keep published rows, with the time of publishing. By default, published rows are deleted.
     #[arg(long)]
     keep: bool,
-    /// Print the SQL that creates the table, and end.
-    #[arg(long)]
+    /// Print the SQL that creates the table `fanfare_outbox`, and end.
+    #[arg(long, conflicts_with_all = ["table", "keep"])]
     print_table: bool,
 }
 
@@ -71,22 +87,26 @@ pub(crate) struct RelaySettings {
     store: StoreSettings,
     telemetry: TelemetrySettings,
     operations_address: SocketAddr,
+    max_event_bytes: usize,
 }
 
 impl RelaySettings {
     /// Reads the settings. `DATABASE_URL` is the publisher's database.
     pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
-        let broker = parked::broker(environment);
+        let broker = environment.broker();
+        let prefix = environment.prefix();
         let database = environment.database();
         let telemetry = TelemetrySettings::read(environment);
         let operations_address = environment.operations_address();
+        let max_event_bytes = environment.max_event_bytes();
         let (url, credentials) = database?;
         Some(Self {
             // A publisher's user at the broker may have no right to declare.
-            broker: broker?.without_declarations(),
+            broker: BrokerSettings::new(broker?, prefix?, DelayQueues::new([]), "fanfare relay").without_declarations(),
             store: StoreSettings { url, credentials, connections: 2, keyring: Keyring::empty() },
             telemetry: telemetry?,
             operations_address: operations_address?,
+            max_event_bytes: max_event_bytes?,
         })
     }
 }
@@ -106,7 +126,9 @@ pub(crate) async fn run(settings: RelaySettings, arguments: RelayArguments) -> a
         topology: settings.broker.topology().clone(),
         publisher: Publisher::start(settings.broker, publishing),
         has_database: Arc::default(),
+        max_event_bytes: settings.max_event_bytes,
     };
+    tokio::spawn(stop.clone().run_until_cancelled_owned(report_age(relay.outbox.clone())));
     tokio::spawn(operations.run(relay.readiness(), stop.clone()));
     relay.work(&stop).await;
     telemetry.finish();
@@ -119,10 +141,17 @@ struct Relay {
     publisher: Publisher,
     /// True while the database answers.
     has_database: Arc<AtomicBool>,
+    max_event_bytes: usize,
 }
 
-/// Result of a chain: the positions of published rows, and the row at which the chain ended.
-type Published = (Vec<i64>, Option<OutboxRow>);
+/// Result of a row that was published alone.
+enum Alone {
+    Published,
+    /// The message ended the channel.
+    NotTaken(PublishError),
+    /// The broker is away, or takes nothing.
+    NoBroker,
+}
 
 impl Relay {
     fn readiness(&self) -> impl Fn() -> Readiness + Send + Sync + 'static {
@@ -144,86 +173,138 @@ impl Relay {
         while !stop.is_cancelled() {
             let worked = self.work_as_active(stop).await;
             self.has_database.store(worked.is_ok(), Ordering::Relaxed);
-            let wait = match worked {
-                Ok(()) => STANDBY,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot read the outbox; trying again");
-                    RETRY
-                }
-            };
-            stop.run_until_cancelled(sleep(wait)).await;
+            if let Err(error) = worked {
+                tracing::warn!(%error, "cannot read or write the outbox; trying again");
+            }
+            stop.run_until_cancelled(sleep(STANDBY)).await;
         }
     }
 
-    /// Publishes as the active relay. Ends at `stop`, or while another relay is active.
+    /// Publishes as the active relay. Ends at `stop`, while another relay is active, and without the broker: another relay
+    /// may have a broker.
     async fn work_as_active(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         let Some(lock) = self.outbox.try_lock().await? else { return Ok(()) };
-        tracing::info!("this relay is active");
-        let worked = self.publish_all(&lock, stop).await;
+        let missing = self.outbox.missing_rights().await?;
+        if !missing.is_empty() {
+            tracing::error!(?missing, "the user of the database lacks rights on the outbox: grant them");
+            return Ok(());
+        }
+        if self.has_broker(stop).await {
+            tracing::info!("this relay is active");
+            self.publish_all(&lock, stop).await?;
+        }
         lock.unlock().await;
-        worked
+        Ok(())
+    }
+
+    /// Waits for the broker, for a while.
+    async fn has_broker(&self, stop: &CancellationToken) -> bool {
+        let ready = timeout(BROKER_WAIT, stop.run_until_cancelled(self.publisher.until_ready()));
+        matches!(ready.await, Ok(Some(())))
     }
 
     async fn publish_all(&self, lock: &AdvisoryLock, stop: &CancellationToken) -> Result<(), StoreError> {
-        let mut left = Left::default();
-        while lock.is_held() && stop.run_until_cancelled(self.publisher.until_ready()).await.is_some() {
-            left.expire(Instant::now());
-            let rows = self.outbox.next(BATCH, left.rows()).await?;
+        let mut deferred = Deferred::default();
+        while lock.is_held() && self.has_broker(stop).await {
+            self.try_deferred(&mut deferred).await?;
+            let rows = if deferred.is_full() { Vec::new() } else { self.outbox.next(BATCH, &deferred.rows()).await? };
             self.has_database.store(true, Ordering::Relaxed);
-            metrics::gauge!(metric::AGE).set(self.outbox.age().await?.as_secs_f64());
-            let is_empty = rows.is_empty();
-            self.publish(rows, &mut left).await?;
-            if is_empty {
-                stop.run_until_cancelled(sleep(POLL)).await;
+            let wait = if rows.is_empty() { POLL } else { Duration::ZERO };
+            let goes_on = self.publish(rows, &mut deferred).await?;
+            stop.run_until_cancelled(sleep(if goes_on { wait } else { RETRY })).await;
+        }
+        Ok(())
+    }
+
+    /// Publishes a deferred row of each routing key again, when due.
+    async fn try_deferred(&self, deferred: &mut Deferred) -> Result<(), StoreError> {
+        for (routing_key, position) in deferred.due(Instant::now()) {
+            match self.outbox.at(position).await? {
+                Some(row) => match self.publish_alone(&row).await? {
+                    Alone::Published => deferred.release(&routing_key),
+                    Alone::NotTaken(_) => deferred.failed(&routing_key, Instant::now()),
+                    Alone::NoBroker => return Ok(()),
+                },
+                // The row was deleted: the next row tells.
+                None => deferred.release(&routing_key),
             }
         }
         Ok(())
     }
 
-    /// Publishes rows. A row that the broker does not confirm is published again alone. If that fails, too, the row is
-    /// left for a while: its message may end the connection, and with it the publishing of all others.
-    async fn publish(&self, rows: Vec<OutboxRow>, left: &mut Left) -> Result<(), StoreError> {
+    /// Publishes rows. A row that the broker does not confirm is published again alone. If that ends the connection, the
+    /// row is deferred: its message would end the publishing of all others. Returns false if the broker takes nothing.
+    async fn publish(&self, rows: Vec<OutboxRow>, deferred: &mut Deferred) -> Result<bool, StoreError> {
         let mut valid = Vec::with_capacity(rows.len());
         for row in rows {
-            match row.check() {
-                Ok(()) => valid.push(row),
+            match row.check(self.max_event_bytes) {
                 Err(fault) => self.refuse(&row, &fault.to_string()).await?,
+                Ok(()) if deferred.holds(&row) => deferred.add(&row, Instant::now()),
+                Ok(()) => valid.push(row),
             }
         }
-        let ended = join_all(chains(valid).into_iter().map(|chain| self.publish_chain(chain))).await;
+        let end = Instant::now() + CHAIN_TIME;
+        let ended = join_all(chains(valid).into_iter().map(|chain| self.publish_chain(chain, end))).await;
         let (published, failed): (Vec<Vec<i64>>, Vec<Option<OutboxRow>>) = ended.into_iter().unzip();
         self.finish(&published.concat()).await?;
-        for row in failed.into_iter().flatten() {
-            self.publisher.until_ready().await;
-            match self.publish_row(&row).await {
-                Ok(()) => self.finish(&[row.position]).await?,
-                // The broker went away: the next look finds the row again.
-                Err(PublishError::Unavailable) => {}
-                Err(error) => {
+        let end = Instant::now() + ALONE_TIME;
+        for row in failed.into_iter().flatten().take_while(|_| Instant::now() < end) {
+            // The routing key may be deferred since.
+            if deferred.holds(&row) {
+                deferred.add(&row, Instant::now());
+                continue;
+            }
+            match self.publish_alone(&row).await? {
+                Alone::Published => {}
+                Alone::NoBroker => return Ok(false),
+                Alone::NotTaken(error) => {
                     tracing::error!(
                         %error,
                         position = row.position,
                         routing_key = row.routing_key(),
                         "the broker does not take a row of the outbox: check that the relay's user may publish to this \
-                         routing key; the row, and later rows of its ordering key, wait"
+                         routing key; rows with this routing key, and later rows of their ordering keys, are deferred"
                     );
-                    left.add(row, Instant::now());
+                    deferred.add(&row, Instant::now());
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Publishes a chain until a row is not confirmed.
-    async fn publish_chain(&self, chain: Vec<OutboxRow>) -> Published {
+    /// Publishes a chain until `end`, or until a row is not confirmed. Returns the positions of the published rows, and the
+    /// row without a confirm.
+    async fn publish_chain(&self, chain: Vec<OutboxRow>, end: Instant) -> (Vec<i64>, Option<OutboxRow>) {
         let mut published = Vec::with_capacity(chain.len());
         for row in chain {
             if self.publish_row(&row).await.is_err() {
                 return (published, Some(row));
             }
             published.push(row.position);
+            // A long chain holds up no other row.
+            if Instant::now() >= end {
+                break;
+            }
         }
         (published, None)
+    }
+
+    /// Publishes a row while no other row is on its way.
+    async fn publish_alone(&self, row: &OutboxRow) -> Result<Alone, StoreError> {
+        if timeout(BROKER_WAIT, self.publisher.until_ready()).await.is_err() {
+            return Ok(Alone::NoBroker);
+        }
+        let began = Instant::now();
+        match self.publish_row(row).await {
+            Ok(()) => {
+                self.finish(&[row.position]).await?;
+                Ok(Alone::Published)
+            }
+            // The message ended the channel: a late confirm takes longer.
+            Err(error @ PublishError::Unknown) if began.elapsed() < LATE => Ok(Alone::NotTaken(error)),
+            // The queue is full, or has no leader: no fault of the row.
+            Err(_) => Ok(Alone::NoBroker),
+        }
     }
 
     async fn publish_row(&self, row: &OutboxRow) -> Result<(), PublishError> {
@@ -251,5 +332,16 @@ impl Relay {
         );
         metrics::counter!(metric::REFUSED).increment(1);
         self.outbox.refuse(row.position, reason).await
+    }
+}
+
+/// Reports the age of the oldest row, also without the broker.
+async fn report_age(outbox: Outbox) {
+    loop {
+        // A failure is in the log of the relay's own look.
+        if let Ok(age) = outbox.age().await {
+            metrics::gauge!(metric::AGE).set(age.as_secs_f64());
+        }
+        sleep(REPORT).await;
     }
 }

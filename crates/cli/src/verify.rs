@@ -186,7 +186,7 @@ impl Run {
     async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
         let url = format!("{}/{path}", self.api);
         let body = (!body.is_null()).then_some(body);
-        let (status, answer) = self.client.send(method, &url, body).await?;
+        let (status, answer) = self.client.send(method, &url, body.map(Value::to_string)).await?;
         if !status.is_success() {
             let message = answer["error"]["message"].as_str().unwrap_or_default();
             return Err(anyhow!("{url} answers {}: {message}", status.as_u16()));

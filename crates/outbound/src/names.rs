@@ -71,7 +71,7 @@ impl Names {
             let asked = self.origin.elapsed();
             if self.silence().ask(asked) {
                 let resolvers = self.servers.resolvers();
-                let reached = self.evidence.any(Some(ROOT), None, PROMPT, |name| resolvers.answer_below(name));
+                let reached = self.evidence.any(Some(ROOT), None, PROMPT, |name| resolvers.speak_below(name));
                 let is_prompt = reached.await.unwrap_or_default();
                 self.silence().record(asked, is_prompt);
             }
@@ -113,15 +113,22 @@ impl Names {
 }
 
 impl Resolvers {
-    /// True if the name servers answer a question that no server has in a cache: a random name below `name`. The absence of
-    /// a name is an answer, too.
-    async fn answer_below(&self, name: String) -> bool {
+    /// Asks a question that no server has in a cache: the address of a random name below `name`.
+    async fn ask_below(&self, name: String) -> Result<(), NetError> {
         let below = if name.is_empty() { String::new() } else { format!("{name}.") };
         let unknown = format!("fanfare-{:016x}.{below}", rand::random::<u64>());
-        match self.fresh.lookup_ip(unknown).await {
-            Ok(_) => true,
-            Err(error) => error.is_nx_domain() || error.is_no_records_found(),
-        }
+        self.fresh.lookup_ip(unknown).await.map(drop)
+    }
+
+    /// True if the name servers answer the question. The absence of a name is an answer, too; a failure is none.
+    async fn answer_below(&self, name: String) -> bool {
+        self.ask_below(name).await.map_or_else(|error| error.is_nx_domain() || error.is_no_records_found(), |()| true)
+    }
+
+    /// True unless the name servers are silent. A failure is an answer.
+    async fn speak_below(&self, name: String) -> bool {
+        let asked = self.ask_below(name).await;
+        !matches!(asked, Err(NetError::Timeout | NetError::NoConnections | NetError::Io(_)))
     }
 }
 

@@ -55,7 +55,7 @@ pub use operations::{
     runs::{JobRun, QueueDepthRow},
     troubled::TroubledEndpoint,
 };
-pub use outbox::{InvalidTable, LeftRows, Outbox, OutboxTable};
+pub use outbox::{DeferredRows, InvalidTable, Outbox, OutboxTable};
 pub use pipeline::{
     backlogs::{BacklogRow, Probed, ReleasedBacklog, TakenBacklog, TouchedBacklog},
     fan_out::FanOut,

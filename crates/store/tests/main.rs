@@ -20,9 +20,10 @@ mod pipeline {
     mod retries;
 }
 
-/// Requests of customers and operators for deliveries.
+/// Requests of customers and operators for deliveries, and the outbox of a publisher.
 mod requests {
     mod erase;
+    mod outbox;
     mod replays;
     mod resend;
     mod send;

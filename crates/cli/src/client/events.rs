@@ -1,15 +1,22 @@
 //! `fanfare events` and `fanfare deliveries`.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use clap::{Args, Subcommand};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::{Api, Target, rows};
+use super::{Api, Target, rows, segment};
 
 /// Interval of looks for new events.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Time before the newest event in which further events may appear.
+const LOOK_BACK: SignedDuration = SignedDuration::from_secs(15);
 
 /// Entries of a list without `--limit`.
 const LIMIT: usize = 50;
@@ -38,13 +45,14 @@ pub(crate) enum EventsCommand {
     /// Explains for each webhook whether and why the event arrived or not.
     Why(IdArguments),
     /// Follows new events, until Ctrl-C.
-    Tail(EventsArguments),
+    Tail(TailArguments),
 }
 
 impl EventsCommand {
     pub(super) fn target(&self) -> &Target {
         match self {
-            Self::List(arguments) | Self::Tail(arguments) => &arguments.target,
+            Self::List(arguments) => &arguments.target,
+            Self::Tail(arguments) => &arguments.target,
             Self::Show(arguments) | Self::Why(arguments) => &arguments.target,
         }
     }
@@ -70,6 +78,21 @@ pub(crate) struct EventsArguments {
     /// Maximum number of listed events.
     #[arg(long, default_value_t = LIMIT)]
     limit: usize,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args)]
+pub(crate) struct TailArguments {
+    /// Only this type, or types such as `order.*`.
+    #[arg(long = "type")]
+    event_type: Option<String>,
+    /// Begin with events accepted at or after this time, RFC 3339. Default: new events only.
+    #[arg(long)]
+    since: Option<Timestamp>,
+    /// Only events that no webhook matched.
+    #[arg(long)]
+    unmatched: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -122,7 +145,7 @@ pub(super) async fn run(api: &Api, command: EventsCommand) -> anyhow::Result<()>
             api.list("events", &query(&arguments), arguments.limit, show).await
         }
         EventsCommand::Show(arguments) => {
-            let answer = api.get(&format!("events/{}", arguments.id), &[]).await?;
+            let answer = api.get(&format!("events/{}", segment(&arguments.id)), &[]).await?;
             print_all(api, &answer["data"])
         }
         EventsCommand::Why(arguments) => why(api, &arguments.id).await,
@@ -156,51 +179,57 @@ fn query(arguments: &EventsArguments) -> Vec<(&'static str, Option<String>)> {
 }
 
 fn print_all(api: &Api, value: &Value) -> anyhow::Result<()> {
-    match api.prints_json {
-        true => println!("{value}"),
-        false => println!("{}", serde_json::to_string_pretty(value)?),
-    }
+    let text = if api.prints_json { value.to_string() } else { serde_json::to_string_pretty(value)? };
+    text.lines().for_each(|text| rows::line(rows::printable(text)));
     Ok(())
 }
 
 async fn why(api: &Api, id: &str) -> anyhow::Result<()> {
-    let answer = api.get(&format!("events/{id}/why"), &[]).await?;
+    let answer = api.get(&format!("events/{}/why", segment(id)), &[]).await?;
     let explained = &answer["data"];
     if api.prints_json {
         return print_all(api, explained);
     }
     let steps = |value: &Value| value["steps"].as_array().cloned().unwrap_or_default();
     for step in steps(explained) {
-        println!("{}", rows::text(step.get("sentence")));
+        rows::line(rows::text(step.get("sentence")));
     }
     for webhook in explained["webhooks"].as_array().into_iter().flatten() {
-        println!("\n{}  {}", rows::text(webhook.get("webhook")), rows::text(webhook.get("url")));
+        rows::line(format!("\n{}  {}", rows::text(webhook.get("webhook")), rows::text(webhook.get("url"))));
         for step in steps(webhook) {
-            println!("  {}", rows::text(step.get("sentence")));
+            rows::line(format!("  {}", rows::text(step.get("sentence"))));
         }
     }
     Ok(())
 }
 
-/// Prints new events, oldest first. Without `--since`, begins after the newest event.
-async fn tail(api: &Api, arguments: &EventsArguments) -> anyhow::Result<()> {
-    let query = query(arguments);
-    let mut newest = match arguments.since {
-        Some(_) => None,
-        None => first_id(&api.get("events", &[("limit", Some("1".to_owned()))]).await?["data"]),
-    };
+/// Prints new events, oldest first. Without `--since`, begins with the next event.
+async fn tail(api: &Api, arguments: &TailArguments) -> anyhow::Result<()> {
+    let filter =
+        [("type", arguments.event_type.clone()), ("unmatched", arguments.unmatched.then(|| "true".to_owned()))];
+    let mut shown: HashMap<String, Timestamp> = HashMap::new();
+    let mut prints = arguments.since.is_some();
+    let mut since = arguments.since;
     loop {
-        let after = [("after", newest.clone())];
+        let newest = api.get("events", &[("limit", Some("1".to_owned()))]).await?;
+        let newest = newest["data"][0]["accepted_at"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+        // An event may be stored later than events that were accepted after it.
+        let back = newest.and_then(|newest| newest.checked_sub(LOOK_BACK).ok());
+        let from = since.take().or(back);
         let mut new = VecDeque::new();
-        api.list("events", &[&query[..], &after].concat(), usize::MAX, |event| new.push_front(event.clone())).await?;
-        for event in &new {
-            rows::print(api.prints_json, event, &EVENT);
+        let query = [&filter[..], &[("since", from.map(|from| from.to_string()))]].concat();
+        api.list("events", &query, usize::MAX, |event| new.push_front(event.clone())).await?;
+        for event in new {
+            let (id, accepted_at) = (event["id"].as_str(), event["accepted_at"].as_str());
+            let (Some(id), Some(accepted_at)) = (id, accepted_at.and_then(|time| time.parse().ok())) else { continue };
+            if shown.insert(id.to_owned(), accepted_at).is_none() && prints {
+                rows::print(api.prints_json, &event, &EVENT);
+            }
         }
-        newest = new.back().and_then(|event| event["id"].as_str()).map(str::to_owned).or(newest);
+        if let Some(back) = back {
+            shown.retain(|_, accepted_at| *accepted_at >= back);
+        }
+        prints = true;
         sleep(LOOK).await;
     }
-}
-
-fn first_id(events: &Value) -> Option<String> {
-    events[0]["id"].as_str().map(str::to_owned)
 }

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, env, fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 
 /// Name of the profile without a choice.
 const DEFAULT: &str = "default";
 
 /// URL and key of a deployment.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Profile {
     /// URL of the API, with or without `/api/v1`.
@@ -41,7 +41,11 @@ impl Profile {
     }
 
     fn of(text: &str, name: &str) -> anyhow::Result<Self> {
-        let mut profiles: BTreeMap<String, Self> = toml::from_str(text)?;
+        // Without the faulty line, which may hold a key.
+        let mut profiles: BTreeMap<String, Self> = toml::from_str(text).map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            anyhow!("line {line}: {}", error.message())
+        })?;
         let names = profiles.keys().cloned().collect::<Vec<_>>().join(", ");
         profiles.remove(name).with_context(|| format!("no profile {name:?}; there are: {names}"))
     }
@@ -72,8 +76,11 @@ mod tests {
         let default = Profile::of(text, "default").expect("a profile");
         assert_eq!((default.base().as_str(), default.key.as_str()), ("https://a.example/api/v1", "k"));
         assert_eq!(Profile::of(text, "test").expect("a profile").base(), "http://b/api/v1");
-        let error = Profile::of(text, "live").expect_err("no such profile").to_string();
-        assert!(error.contains("default, test"), "{error}");
+        let error = |text, name| Profile::of(text, name).err().expect("a fault").to_string();
+        let unknown = error(text, "live");
+        assert!(unknown.contains("default, test"), "{unknown}");
+        let unquoted = error("[default]\nurl = 'x'\nkey = fanfare_secret\n", "default");
+        assert!(unquoted.contains("line 3") && !unquoted.contains("secret"), "{unquoted}");
         assert!(Profile::of("[default]\nurl = 'x'\n", "default").is_err());
         assert!(Profile::of("[default]\nurl = 'x'\nkey = 'k'\nurk = 1\n", "default").is_err());
     }

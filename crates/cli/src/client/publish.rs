@@ -2,17 +2,17 @@
 
 use clap::Args;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{Api, Target, given, json_argument};
+use super::{Api, Target, json_argument, rows};
 
 #[derive(Args)]
 pub(crate) struct PublishArguments {
     /// Event type, such as `order.created`.
     event_type: String,
     /// Payload: JSON, `@file`, or `-` for the standard input.
-    #[arg(default_value = "{}")]
+    #[arg(default_value = "{}", allow_hyphen_values = true)]
     data: String,
     /// The publisher's id of the event: the same id is the same event. Default: a random id.
     #[arg(long)]
@@ -26,17 +26,14 @@ pub(crate) struct PublishArguments {
 
 pub(super) async fn run(api: &Api, arguments: PublishArguments) -> anyhow::Result<()> {
     let id = arguments.id.unwrap_or_else(|| Uuid::new_v4().to_string());
-    let event = given(&[
-        ("type", Some(json!(arguments.event_type))),
-        ("data", Some(json_argument(&arguments.data)?)),
-        ("id", Some(json!(id))),
-        ("time", arguments.time.map(Value::from)),
-    ]);
+    let time = arguments.time.map(|time| format!(r#","time":{}"#, json!(time))).unwrap_or_default();
+    let data = json_argument(&arguments.data)?;
+    let event = format!(r#"{{"type":{},"id":{},"data":{data}{time}}}"#, json!(arguments.event_type), json!(id));
     // A repeat has the same id, and thereby no second effect.
-    let answer = api.repeated(Method::POST, "events", &[], Some(&event)).await?;
+    let answer = api.repeated(Method::POST, "events", &[], Some(event)).await?;
     match api.prints_json {
-        true => println!("{}", answer["data"]),
-        false => println!("{}", answer["data"]["id"].as_str().unwrap_or_default()),
+        true => rows::line(&answer["data"]),
+        false => rows::line(rows::text(answer["data"].get("id"))),
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{Api, Target, given};
+use super::{Api, Target, given, rows};
 
 /// Interval of looks at the progress.
 const LOOK: Duration = Duration::from_secs(1);
@@ -56,12 +57,13 @@ pub(super) async fn run(api: &Api, arguments: ReplayArguments) -> anyhow::Result
         let more = if counted["data"]["has_more"] == true { "at least " } else { "" };
         let (events, deliveries) = (&counted["data"]["events"], &counted["data"]["deliveries"]);
         match api.prints_json {
-            true => println!("{}", counted["data"]),
-            false => println!("{more}{deliveries} deliveries of {events} events would be sent"),
+            true => rows::line(&counted["data"]),
+            false => rows::line(format!("{more}{deliveries} deliveries of {events} events would be sent")),
         }
         return Ok(());
     }
-    let mut replay = api.post("replays", &body).await?["data"].take();
+    let started = api.post("replays", &body).await;
+    let mut replay = started.context("look at GET /api/v1/replays: the replay may have started")?["data"].take();
     let id = replay["id"].as_str().unwrap_or_default().to_owned();
     while !arguments.detach && replay["state"] == "running" {
         eprintln!("{id}: {} deliveries of {} events", replay["deliveries"], replay["events"]);
@@ -69,13 +71,13 @@ pub(super) async fn run(api: &Api, arguments: ReplayArguments) -> anyhow::Result
         replay = api.get(&format!("replays/{id}"), &[]).await?["data"].take();
     }
     match api.prints_json {
-        true => println!("{replay}"),
-        false => println!(
+        true => rows::line(&replay),
+        false => rows::line(format!(
             "{id}: {}, {} deliveries of {} events",
             replay["state"].as_str().unwrap_or_default(),
             replay["deliveries"],
             replay["events"]
-        ),
+        )),
     }
     Ok(())
 }

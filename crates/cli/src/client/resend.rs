@@ -1,6 +1,6 @@
 //! `fanfare resend`.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -67,7 +67,9 @@ pub(super) async fn run(api: &Api, arguments: ResendArguments) -> anyhow::Result
         if let Some(before) = before.take() {
             body["before"] = before;
         }
-        let answer = api.post("deliveries/resend", &body).await?;
+        let answer = api.post("deliveries/resend", &body).await.with_context(|| {
+            format!("{count} were sent again before this failure: look before you run the command again")
+        })?;
         let resent = &answer["data"];
         for delivery in resent["deliveries"].as_array().into_iter().flatten() {
             if api.prints_json || !arguments.dry_run {

@@ -24,6 +24,6 @@ pub(super) const ALL: [Metric; 3] = [
         name: AGE,
         kind: MetricKind::Gauge,
         labels: Labels::None,
-        meaning: "Age of the oldest row that waits; only the active relay reports the age",
+        meaning: "Time since the insertion of the oldest row that waits; 0 without a row",
     },
 ];

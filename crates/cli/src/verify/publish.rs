@@ -76,7 +76,7 @@ impl Interfaces {
         match interface {
             Interface::Http => {
                 let event = json!({ "type": EVENT_TYPE, "id": id, "data": { "number": number } });
-                let sent = self.client.send(Method::POST, &self.events, Some(&event)).await;
+                let sent = self.client.send(Method::POST, &self.events, Some(event.to_string())).await;
                 match sent.map_err(|error| format!("{error:#}"))? {
                     (status, _) if status.as_u16() == 202 => Ok(()),
                     (status, answer) => {

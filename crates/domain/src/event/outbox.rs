@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
-
 use crate::{
-    event::{EventFault, EventType, FaultCode, check_key, trace_context::TraceContext},
+    event::{EventFault, EventFields, EventType, FaultCode, check_key, trace_context::TraceContext},
     ids::ApplicationId,
 };
 
@@ -22,8 +20,8 @@ pub struct OutboxRow {
     pub id: String,
     /// The payload, JSON.
     pub data: String,
-    /// Time of the event.
-    pub time: Timestamp,
+    /// Time of the event, RFC 3339; `None` for an infinite time.
+    pub time: Option<String>,
     /// Events of an application with the same key are published in order.
     pub ordering_key: Option<String>,
     /// Trace context of the event.
@@ -31,16 +29,25 @@ pub struct OutboxRow {
 }
 
 impl OutboxRow {
-    /// Checks the parts of a message that the broker could not carry, or that name its receiver.
+    /// Checks an event as Fanfare does. `max_bytes` bounds the body.
     ///
     /// # Errors
     /// The fault. No later try can succeed.
-    pub fn check(&self) -> Result<(), EventFault> {
+    pub fn check(&self, max_bytes: usize) -> Result<(), EventFault> {
+        let fault = |field, message: &str| Err(EventFault::new(FaultCode::InvalidField, field, message));
         if self.application.parse::<ApplicationId>().is_err() {
-            return Err(EventFault::new(FaultCode::InvalidField, "application", "is not an application id, app_…"));
+            return fault("application", "is not an application id, app_…");
+        }
+        if self.time.is_none() {
+            return fault("time", "is infinite");
         }
         EventType::parse(&self.event_type)?;
-        check_key("id", self.id.clone()).map(drop)
+        check_key("id", self.id.clone())?;
+        let body = self.body();
+        if body.len() > max_bytes {
+            return fault("data", &format!("makes a body of {} bytes, and {max_bytes} are permitted", body.len()));
+        }
+        EventFields::parse(body.as_bytes()).map(drop)
     }
 
     /// Routing key of the message.
@@ -48,9 +55,15 @@ impl OutboxRow {
         format!("{}.{}", self.application, self.event_type)
     }
 
+    /// Application and ordering key, if the row has one.
+    pub fn chain_key(&self) -> Option<(String, String)> {
+        Some((self.application.clone(), self.ordering_key.clone()?))
+    }
+
     /// Body of the message.
     pub fn body(&self) -> String {
-        format!(r#"{{"data":{},"time":"{}"}}"#, self.data, self.time)
+        let time = self.time.as_ref().map(|time| format!(r#","time":"{time}""#)).unwrap_or_default();
+        format!(r#"{{"data":{}{time}}}"#, self.data)
     }
 }
 
@@ -60,11 +73,11 @@ pub fn chains(rows: Vec<OutboxRow>) -> Vec<Vec<OutboxRow>> {
     let mut chains: Vec<Vec<OutboxRow>> = Vec::new();
     let mut of_key: HashMap<(String, String), usize> = HashMap::new();
     for row in rows {
-        let Some(key) = row.ordering_key.clone() else {
+        let Some(key) = row.chain_key() else {
             chains.push(vec![row]);
             continue;
         };
-        let chain = *of_key.entry((row.application.clone(), key)).or_insert(chains.len());
+        let chain = *of_key.entry(key).or_insert(chains.len());
         match chains.get_mut(chain) {
             Some(chain) => chain.push(row),
             None => chains.push(vec![row]),
@@ -86,7 +99,7 @@ mod tests {
             event_type: "order.created".to_owned(),
             id: "order-1".to_owned(),
             data: "{\"order\": 1}".to_owned(),
-            time: Timestamp::UNIX_EPOCH,
+            time: Some("1970-01-01T00:00:00.000000Z".to_owned()),
             ordering_key: ordering_key.map(str::to_owned),
             trace: None,
         }
@@ -96,15 +109,20 @@ mod tests {
     fn a_row_makes_the_documented_message() {
         let row = row(1, "app_01h455vb4pex5vsknk084sn02q", None);
         assert_eq!(row.routing_key(), "app_01h455vb4pex5vsknk084sn02q.order.created");
-        assert_eq!(row.body(), r#"{"data":{"order": 1},"time":"1970-01-01T00:00:00Z"}"#);
-        assert!(row.check().is_ok());
+        assert_eq!(row.body(), r#"{"data":{"order": 1},"time":"1970-01-01T00:00:00.000000Z"}"#);
+        assert_eq!(row.check(row.body().len()), Ok(()));
+        assert!(row.check(row.body().len() - 1).is_err());
         for faulty in [
             OutboxRow { application: "app_1".to_owned(), ..row.clone() },
             OutboxRow { event_type: ".x".to_owned(), ..row.clone() },
             OutboxRow { id: String::new(), ..row.clone() },
             OutboxRow { id: "x".repeat(256), ..row.clone() },
+            OutboxRow { data: "1e400".to_owned(), ..row.clone() },
+            OutboxRow { data: format!("{}1{}", "[".repeat(200), "]".repeat(200)), ..row.clone() },
+            OutboxRow { time: None, ..row.clone() },
+            OutboxRow { time: Some("20000-01-01T00:00:00Z".to_owned()), ..row.clone() },
         ] {
-            assert!(faulty.check().is_err(), "{faulty:?}");
+            assert!(faulty.check(1000).is_err(), "{faulty:?}");
         }
     }
 
@@ -125,10 +143,9 @@ mod tests {
             let mut keys = std::collections::HashSet::new();
             for chain in &chains {
                 prop_assert!(chain.is_sorted_by_key(|row| row.position));
-                let key = |row: &OutboxRow| (row.application.clone(), row.ordering_key.clone());
-                prop_assert!(chain.iter().all(|row| key(row) == key(&chain[0])));
-                match &chain[0].ordering_key {
-                    Some(_) => prop_assert!(keys.insert(key(&chain[0]))),
+                prop_assert!(chain.iter().all(|row| row.chain_key() == chain[0].chain_key()));
+                match chain[0].chain_key() {
+                    Some(key) => prop_assert!(keys.insert(key)),
                     None => prop_assert_eq!(chain.len(), 1),
                 }
             }

@@ -8,7 +8,7 @@ mod server;
 use std::{future::poll_fn, time::Duration};
 
 use fanfare_domain::ids::{ApplicationId, EndpointId, LeaseId, ProcessId};
-use fanfare_store::Store;
+use fanfare_store::{Outbox, Store};
 use tokio_postgres::{AsyncMessage, Client, NoTls, Row, types::ToSql};
 use uuid::Uuid;
 
@@ -64,6 +64,11 @@ impl Database {
     /// A store with separate pools.
     pub(crate) fn another_store(&self) -> Store {
         server::store(&self.url)
+    }
+
+    /// The outbox in the table of this name.
+    pub(crate) fn outbox(&self, table: &str, keeps: bool) -> Outbox {
+        Outbox::new(server::settings(&self.url), table.parse().expect("a table"), keeps).expect("an outbox")
     }
 
     /// Runs statements.

@@ -157,11 +157,14 @@ fn url(name: &str) -> String {
 }
 
 pub(super) fn store(url: &str) -> Store {
-    let settings = StoreSettings {
+    Store::new(settings(url)).expect("a store")
+}
+
+pub(super) fn settings(url: &str) -> StoreSettings {
+    StoreSettings {
         url: url.parse().expect("a URL"),
         credentials: Credentials::of_url(url),
         connections: 4,
         keyring: format!("test:{}=", "A".repeat(43)).parse().expect("a key"),
-    };
-    Store::new(settings).expect("a store")
+    }
 }
