@@ -29,7 +29,7 @@ const PAGE: usize = 100;
 /// A command that sends requests to the API.
 #[derive(Subcommand)]
 pub(crate) enum ClientCommand {
-    /// Publishes an event over HTTP. Repeats until accepted, under the same id.
+    /// Publishes an event over HTTP. Repeats for some seconds while the deployment is busy, under the same id.
     Publish(publish::PublishArguments),
     /// Lists, shows and follows events, and explains why an event did not arrive.
     #[command(subcommand)]
@@ -182,7 +182,8 @@ impl Api {
 
     /// The answer to a request, or the API's error.
     fn answer(&self, (status, answer): (StatusCode, Value)) -> anyhow::Result<Value> {
-        if status.is_success() {
+        // Another server than Fanfare may answer 200 to any request.
+        if status.is_success() && answer["success"] == true {
             return Ok(answer);
         }
         let error = &answer["error"];

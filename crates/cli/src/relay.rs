@@ -174,7 +174,8 @@ impl Relay {
             let worked = self.work_as_active(stop).await;
             self.has_database.store(worked.is_ok(), Ordering::Relaxed);
             if let Err(error) = worked {
-                tracing::warn!(%error, "cannot read or write the outbox; trying again");
+                let error = anyhow::Error::from(error);
+                tracing::warn!(error = format!("{error:#}"), "cannot read or write the outbox; trying again");
             }
             stop.run_until_cancelled(sleep(STANDBY)).await;
         }
@@ -184,6 +185,7 @@ impl Relay {
     /// may have a broker.
     async fn work_as_active(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         let Some(lock) = self.outbox.try_lock().await? else { return Ok(()) };
+        self.has_database.store(true, Ordering::Relaxed);
         let missing = self.outbox.missing_rights().await?;
         if !missing.is_empty() {
             tracing::error!(?missing, "the user of the database lacks rights on the outbox: grant them");
@@ -208,7 +210,6 @@ impl Relay {
         while lock.is_held() && self.has_broker(stop).await {
             self.try_deferred(&mut deferred).await?;
             let rows = if deferred.is_full() { Vec::new() } else { self.outbox.next(BATCH, &deferred.rows()).await? };
-            self.has_database.store(true, Ordering::Relaxed);
             let wait = if rows.is_empty() { POLL } else { Duration::ZERO };
             let goes_on = self.publish(rows, &mut deferred).await?;
             stop.run_until_cancelled(sleep(if goes_on { wait } else { RETRY })).await;
@@ -262,8 +263,8 @@ impl Relay {
                         %error,
                         position = row.position,
                         routing_key = row.routing_key(),
-                        "the broker does not take a row of the outbox: check that the relay's user may publish to this \
-                         routing key; rows with this routing key, and later rows of their ordering keys, are deferred"
+                        "the broker does not take a row of the outbox: check FANFARE_PREFIX, and that the relay's user may \
+                         publish to this routing key; rows with this routing key, and later rows of their ordering keys, are deferred"
                     );
                     deferred.add(&row, Instant::now());
                 }

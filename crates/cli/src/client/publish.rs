@@ -1,5 +1,6 @@
 //! `fanfare publish`.
 
+use anyhow::Context;
 use clap::Args;
 use http::Method;
 use serde_json::json;
@@ -30,7 +31,8 @@ pub(super) async fn run(api: &Api, arguments: PublishArguments) -> anyhow::Resul
     let data = json_argument(&arguments.data)?;
     let event = format!(r#"{{"type":{},"id":{},"data":{data}{time}}}"#, json!(arguments.event_type), json!(id));
     // A repeat has the same id, and thereby no second effect.
-    let answer = api.repeated(Method::POST, "events", &[], Some(event)).await?;
+    let answer = api.repeated(Method::POST, "events", &[], Some(event)).await;
+    let answer = answer.with_context(|| format!("the event may be published again with --id {id}"))?;
     match api.prints_json {
         true => rows::line(&answer["data"]),
         false => rows::line(rows::text(answer["data"].get("id"))),

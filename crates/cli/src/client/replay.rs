@@ -26,7 +26,7 @@ pub(crate) struct ReplayArguments {
     /// Only events of these types or wildcards, separated by commas.
     #[arg(long, value_delimiter = ',')]
     types: Option<Vec<String>>,
-    /// Only deliveries in these states: failed, skipped, delivered or unmatched, separated by commas.
+    /// Only deliveries in these states: failed, skipped, delivered or unmatched, separated by commas. Default: failed.
     #[arg(long, value_delimiter = ',')]
     states: Option<Vec<String>>,
     /// Deliveries per second, 1 to 1000. Default: 50.
@@ -58,13 +58,16 @@ pub(super) async fn run(api: &Api, arguments: ReplayArguments) -> anyhow::Result
         let (events, deliveries) = (&counted["data"]["events"], &counted["data"]["deliveries"]);
         match api.prints_json {
             true => rows::line(&counted["data"]),
-            false => rows::line(format!("{more}{deliveries} deliveries of {events} events would be sent")),
+            false => rows::line(format!("deliveries to send: {more}{deliveries}; events looked through: {events}")),
         }
         return Ok(());
     }
     let started = api.post("replays", &body).await;
     let mut replay = started.context("look at GET /api/v1/replays: the replay may have started")?["data"].take();
     let id = replay["id"].as_str().unwrap_or_default().to_owned();
+    if !arguments.detach {
+        eprintln!("{id} goes on in Fanfare if this command ends");
+    }
     while !arguments.detach && replay["state"] == "running" {
         eprintln!("{id}: {} deliveries of {} events", replay["deliveries"], replay["events"]);
         sleep(LOOK).await;

@@ -1,5 +1,7 @@
 //! `fanfare resend`.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
@@ -83,9 +85,10 @@ pub(super) async fn run(api: &Api, arguments: ResendArguments) -> anyhow::Result
         }
         eprintln!("{count} so far");
     }
-    if arguments.ids.len() as u64 > count {
-        eprintln!("warning: only {count} of {} deliveries can be sent again now", arguments.ids.len());
+    eprintln!("{}: {count}", if arguments.dry_run { "deliveries to send again" } else { "deliveries sent again" });
+    let asked = arguments.ids.iter().collect::<HashSet<_>>().len() as u64;
+    if asked > count {
+        bail!("{} of {asked} deliveries do not exist, or are on their way now", asked - count);
     }
-    eprintln!("{count} {}", if arguments.dry_run { "would be sent again" } else { "are sent again" });
     Ok(())
 }
