@@ -34,11 +34,11 @@ pub struct Message {
 }
 
 impl Message {
-    /// Adds the trace context of an event.
-    pub fn with_trace(mut self, trace: &TraceContext) -> Self {
-        let state = trace.state.as_deref().map(|state| (TRACESTATE, state.to_owned()));
-        let added = headers([(TRACEPARENT, trace.parent.to_string())].into_iter().chain(state));
-        for (name, value) in added.inner() {
+    /// Adds the trace context of an event, if any.
+    pub fn with_trace(mut self, trace: Option<&TraceContext>) -> Self {
+        let parent = trace.map(|trace| (TRACEPARENT, trace.parent.to_string()));
+        let state = trace.and_then(|trace| Some((TRACESTATE, trace.state.as_deref()?.to_owned())));
+        for (name, value) in headers(parent.into_iter().chain(state)).inner() {
             self.headers.insert(name.clone(), value.clone());
         }
         self
@@ -91,15 +91,14 @@ impl From<EventFault> for Unreadable {
 /// Encodes an event for the events exchange, with the publisher's body. `version` is the version of the application's
 /// settings that accepted the event.
 pub fn encode_event(topology: &Topology, event: &Event, version: i64, body: &[u8]) -> Message {
-    let parent = event.trace.as_ref().map(|trace| (TRACEPARENT, trace.parent.to_string()));
-    let state = event.trace.as_ref().and_then(|trace| Some((TRACESTATE, trace.state.as_deref()?.to_owned())));
-    Message {
+    let message = Message {
         exchange: topology.events_exchange(),
         routing_key: event.routing_key(),
         body: body.to_vec(),
         message_id: Some(event.key.clone().unwrap_or_else(|| event.id.to_string())),
-        headers: headers([(ACCEPTED, version.to_string())].into_iter().chain(parent).chain(state)),
-    }
+        headers: headers([(ACCEPTED, version.to_string())]),
+    };
+    message.with_trace(event.trace.as_ref())
 }
 
 /// Encodes an event as a foreign publisher does: without headers of Fanfare.

@@ -1,5 +1,6 @@
 //! Commands for developers and support: requests to the API of a deployment.
 
+mod deliveries;
 mod events;
 mod profile;
 mod publish;
@@ -26,6 +27,9 @@ const WAITS: [Duration; 4] =
 /// Entries per page.
 const PAGE: usize = 100;
 
+/// Entries of a list without `--limit`.
+const DEFAULT_LIMIT: usize = 50;
+
 /// A command that sends requests to the API.
 #[derive(Subcommand)]
 pub(crate) enum ClientCommand {
@@ -35,8 +39,8 @@ pub(crate) enum ClientCommand {
     #[command(subcommand)]
     Events(events::EventsCommand),
     /// Lists deliveries, newest first.
-    Deliveries(events::DeliveriesArguments),
-    /// Sends deliveries again: by id, or all that match a filter.
+    Deliveries(deliveries::DeliveriesArguments),
+    /// Sends deliveries again: by id, or all that match a filter. Without `--state`, a filter takes failed deliveries.
     Resend(resend::ResendArguments),
     /// Sends past events again, and shows the progress.
     Replay(replay::ReplayArguments),
@@ -78,7 +82,7 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
     match command {
         ClientCommand::Publish(arguments) => publish::run(&api, arguments).await,
         ClientCommand::Events(command) => events::run(&api, command).await,
-        ClientCommand::Deliveries(arguments) => events::list_deliveries(&api, &arguments).await,
+        ClientCommand::Deliveries(arguments) => deliveries::run(&api, arguments).await,
         ClientCommand::Resend(arguments) => resend::run(&api, arguments).await,
         ClientCommand::Replay(arguments) => replay::run(&api, arguments).await,
     }

@@ -28,7 +28,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::relay::deferred::Deferred;
+use crate::{client::rows::line, relay::deferred::Deferred};
 
 /// Definition of the table.
 const TABLE: &str = include_str!("../../../proto/outbox.sql");
@@ -75,7 +75,7 @@ impl RelayArguments {
     /// Prints the table's definition, if asked. True if printed.
     pub(crate) fn printed(&self) -> bool {
         if self.print_table {
-            print!("{TABLE}");
+            line(TABLE.trim_end());
         }
         self.print_table
     }
@@ -240,18 +240,18 @@ impl Relay {
         for row in rows {
             match row.check(self.max_event_bytes) {
                 Err(fault) => self.refuse(&row, &fault.to_string()).await?,
-                Ok(()) if deferred.holds(&row) => deferred.add(&row, Instant::now()),
                 Ok(()) => valid.push(row),
             }
         }
+        let admitted = deferred.admit(valid, Instant::now());
         let end = Instant::now() + CHAIN_TIME;
-        let ended = join_all(chains(valid).into_iter().map(|chain| self.publish_chain(chain, end))).await;
+        let ended = join_all(chains(admitted).into_iter().map(|chain| self.publish_chain(chain, end))).await;
         let (published, failed): (Vec<Vec<i64>>, Vec<Option<OutboxRow>>) = ended.into_iter().unzip();
         self.finish(&published.concat()).await?;
         let end = Instant::now() + ALONE_TIME;
         for row in failed.into_iter().flatten().take_while(|_| Instant::now() < end) {
-            // The routing key may be deferred since.
-            if deferred.holds(&row) {
+            // The routing key was deferred in this loop.
+            if deferred.has_routing_key_of(&row) {
                 deferred.add(&row, Instant::now());
                 continue;
             }
@@ -310,11 +310,7 @@ impl Relay {
 
     async fn publish_row(&self, row: &OutboxRow) -> Result<(), PublishError> {
         let message = encode_published(&self.topology, &row.routing_key(), &row.id, row.body().as_bytes());
-        let message = match &row.trace {
-            Some(trace) => message.with_trace(trace),
-            None => message,
-        };
-        self.publisher.publish(message).await
+        self.publisher.publish(message.with_trace(row.trace.as_ref())).await
     }
 
     async fn finish(&self, positions: &[i64]) -> Result<(), StoreError> {

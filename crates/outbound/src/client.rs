@@ -33,8 +33,9 @@ use url::Url;
 use crate::{
     connect::{Connector, Route, refusal},
     egress::{Proxy, ProxyAddress},
+    evidence::Suspect,
     exchange::Exchange,
-    failure::{EgressUnavailable, Suspect, classify, suspect},
+    failure::{EgressUnavailable, classify, suspect},
     name_servers::{NameServer, NameServers},
     names::Names,
     sign::delivery_headers,

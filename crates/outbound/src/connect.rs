@@ -28,8 +28,7 @@ use tower::Service;
 use crate::{
     connections::{Connections, Counting},
     egress::{Proxy, TunnelError},
-    evidence::Evidence,
-    failure::Suspect,
+    evidence::{Evidence, Suspect},
     names::{NameError, Names},
     timings::Stopwatch,
 };

@@ -19,6 +19,19 @@ const QUESTION_LIMIT: Duration = Duration::from_secs(3);
 /// Validity of an answer: many attempts that fail at once ask once.
 const HOLDS: Duration = Duration::from_secs(1);
 
+/// The part of ours that may be at fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Suspect {
+    /// Descriptors or memory of this machine, or a proxy that is away or refuses us: certain.
+    Certain,
+    /// The name servers, unless they answer other questions.
+    Names,
+    /// The egress proxy, unless it reaches other targets than this target.
+    Proxy(Option<String>),
+    /// Routes or ports of this machine, unless other addresses than this address are reached.
+    Route(String),
+}
+
 /// Targets reached lately, and open questions.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {

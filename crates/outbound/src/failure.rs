@@ -10,6 +10,7 @@ use rustls::pki_types::InvalidDnsNameError;
 use crate::{
     connect::DialError,
     egress::{TunnelError, WRONG_CREDENTIALS},
+    evidence::Suspect,
     names::NameError,
 };
 
@@ -17,19 +18,6 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct EgressUnavailable(pub(crate) String);
-
-/// The part of ours that may be at fault.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Suspect {
-    /// Descriptors or memory of this machine, or a proxy that is away or refuses us: certain.
-    Certain,
-    /// The name servers, unless they answer other questions.
-    Names,
-    /// The egress proxy, unless it reaches other targets than this target.
-    Proxy(Option<String>),
-    /// Routes or ports of this machine, unless other addresses than this address are reached.
-    Route(String),
-}
 
 /// Errors of the operating system for missing descriptors, buffers and memory: EMFILE, ENFILE, ENOBUFS and ENOMEM.
 const MACHINE: [i32; 4] = [24, 23, 105, 12];

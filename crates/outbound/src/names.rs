@@ -56,8 +56,7 @@ impl Names {
 
     /// True if the name servers answer no question now, or were silent while a look-up since `began` waited.
     pub(crate) async fn are_at_fault(&self, began: Instant) -> bool {
-        let explains = self.silence().explains(began - self.origin, self.origin.elapsed());
-        if explains {
+        if self.silence().explains(began - self.origin, self.origin.elapsed()) {
             return true;
         }
         let resolvers = self.servers.resolvers();
@@ -95,6 +94,8 @@ impl Names {
         let name = if is_absolute { format!("{host}.") } else { host.to_owned() };
         let resolvers = self.servers.resolvers();
         let found = tokio::select! {
+            // First: a cached answer starts no watch.
+            biased;
             found = resolvers.cached.lookup_ip(name) => found,
             never = self.watch() => match never {},
         };

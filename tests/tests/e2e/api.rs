@@ -3,7 +3,6 @@
 
 mod applications;
 mod checked_client;
-mod commands;
 mod configs;
 mod conformance;
 mod event_types;

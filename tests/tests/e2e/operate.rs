@@ -1,6 +1,7 @@
-//! Operation: settings, mail, archive, traces, upgrades, and documents that match the code.
+//! Operation: settings, commands, mail, archive, traces, upgrades, and documents that match the code.
 
 mod archive;
+mod commands;
 mod docs_match_code;
 mod doctor;
 mod mail;

@@ -1,4 +1,4 @@
-//! `fanfare events` and `fanfare deliveries`.
+//! `fanfare events`.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::{Api, Target, rows, segment};
+use super::{Api, DEFAULT_LIMIT, Target, rows, segment};
 
 /// Interval of looks for new events.
 const LOOK: Duration = Duration::from_secs(1);
@@ -18,23 +18,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Time before the newest event in which further events may appear.
 const LOOK_BACK: SignedDuration = SignedDuration::from_secs(15);
 
-/// Entries of a list without `--limit`.
-const LIMIT: usize = 50;
-
 /// Columns of an event.
 const EVENT: [(&str, usize); 5] =
     [("/accepted_at", 24), ("/id", 30), ("/type", 28), ("/key", 36), ("/matched_webhooks", 1)];
-
-/// Columns of a delivery.
-const DELIVERY: [(&str, usize); 7] = [
-    ("/accepted_at", 24),
-    ("/id", 30),
-    ("/state", 9),
-    ("/attempt", 2),
-    ("/response_status", 3),
-    ("/type", 28),
-    ("/url", 1),
-];
 
 #[derive(Subcommand)]
 pub(crate) enum EventsCommand {
@@ -76,7 +62,7 @@ pub(crate) struct EventsArguments {
     #[arg(long)]
     unmatched: bool,
     /// Maximum number of listed events.
-    #[arg(long, default_value_t = LIMIT)]
+    #[arg(long, default_value_t = DEFAULT_LIMIT)]
     limit: usize,
     #[command(flatten)]
     target: Target,
@@ -105,39 +91,6 @@ pub(crate) struct IdArguments {
     target: Target,
 }
 
-#[derive(Args)]
-pub(crate) struct DeliveriesArguments {
-    /// Only deliveries to this webhook.
-    #[arg(long)]
-    webhook: Option<String>,
-    /// Only deliveries of this event.
-    #[arg(long)]
-    event: Option<String>,
-    /// Only this state, or several separated by commas.
-    #[arg(long)]
-    state: Option<String>,
-    /// Only events of this type, or of types such as `order.*`.
-    #[arg(long = "type")]
-    event_type: Option<String>,
-    /// Only deliveries whose last response has this status, such as `503` or `5xx`.
-    #[arg(long)]
-    status: Option<String>,
-    /// Only deliveries with this reason.
-    #[arg(long)]
-    reason: Option<String>,
-    /// Only events accepted at or after this time, RFC 3339.
-    #[arg(long)]
-    since: Option<String>,
-    /// Only events accepted before this time, RFC 3339.
-    #[arg(long)]
-    until: Option<String>,
-    /// Maximum number of listed deliveries.
-    #[arg(long, default_value_t = LIMIT)]
-    limit: usize,
-    #[command(flatten)]
-    pub(super) target: Target,
-}
-
 pub(super) async fn run(api: &Api, command: EventsCommand) -> anyhow::Result<()> {
     match command {
         EventsCommand::List(arguments) => {
@@ -151,21 +104,6 @@ pub(super) async fn run(api: &Api, command: EventsCommand) -> anyhow::Result<()>
         EventsCommand::Why(arguments) => why(api, &arguments.id).await,
         EventsCommand::Tail(arguments) => tail(api, &arguments).await,
     }
-}
-
-pub(super) async fn list_deliveries(api: &Api, arguments: &DeliveriesArguments) -> anyhow::Result<()> {
-    let query = [
-        ("webhook", arguments.webhook.clone()),
-        ("event", arguments.event.clone()),
-        ("state", arguments.state.clone()),
-        ("type", arguments.event_type.clone()),
-        ("status", arguments.status.clone()),
-        ("reason", arguments.reason.clone()),
-        ("since", arguments.since.clone()),
-        ("until", arguments.until.clone()),
-    ];
-    let show = |delivery: &Value| rows::print(api.prints_json, delivery, &DELIVERY);
-    api.list("deliveries", &query, arguments.limit, show).await
 }
 
 fn query(arguments: &EventsArguments) -> Vec<(&'static str, Option<String>)> {

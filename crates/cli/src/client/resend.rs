@@ -6,37 +6,15 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Api, Target, given, rows};
+use super::{Api, Target, deliveries::DeliveryFilter, given, rows};
 
 #[derive(Args)]
 pub(crate) struct ResendArguments {
     /// Ids of deliveries, dlv_…
     #[arg(conflicts_with_all = ["webhook", "event", "state", "event_type", "status", "reason", "since", "until"])]
     ids: Vec<String>,
-    /// Only deliveries to this webhook.
-    #[arg(long)]
-    webhook: Option<String>,
-    /// Only deliveries of this event.
-    #[arg(long)]
-    event: Option<String>,
-    /// Only this state, or several separated by commas. Default: `failed`.
-    #[arg(long)]
-    state: Option<String>,
-    /// Only events of this type, or of types such as `order.*`.
-    #[arg(long = "type")]
-    event_type: Option<String>,
-    /// Only deliveries whose last response has this status, such as `503` or `5xx`.
-    #[arg(long)]
-    status: Option<String>,
-    /// Only deliveries with this reason.
-    #[arg(long)]
-    reason: Option<String>,
-    /// Only events accepted at or after this time, RFC 3339.
-    #[arg(long)]
-    since: Option<String>,
-    /// Only events accepted before this time, RFC 3339.
-    #[arg(long)]
-    until: Option<String>,
+    #[command(flatten)]
+    filter: DeliveryFilter,
     /// Send nothing, and count.
     #[arg(long)]
     dry_run: bool,
@@ -47,18 +25,8 @@ pub(crate) struct ResendArguments {
 /// Resends in portions, until no more deliveries match.
 pub(super) async fn run(api: &Api, arguments: ResendArguments) -> anyhow::Result<()> {
     let ids = (!arguments.ids.is_empty()).then(|| json!(arguments.ids));
-    let text = |value: &Option<String>| value.clone().map(Value::from);
-    let filter = [
-        ("deliveries", ids),
-        ("webhook", text(&arguments.webhook)),
-        ("event", text(&arguments.event)),
-        ("state", text(&arguments.state)),
-        ("type", text(&arguments.event_type)),
-        ("status", text(&arguments.status)),
-        ("reason", text(&arguments.reason)),
-        ("since", text(&arguments.since)),
-        ("until", text(&arguments.until)),
-    ];
+    let texts = arguments.filter.parameters().map(|(name, value)| (name, value.map(Value::from)));
+    let filter = [&[("deliveries", ids)], &texts[..]].concat();
     if filter.iter().all(|(_, value)| value.is_none()) {
         bail!("name ids of deliveries or a filter, such as --webhook wh_… or --since 2026-06-18T12:00:00Z");
     }

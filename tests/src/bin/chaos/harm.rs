@@ -40,7 +40,7 @@ impl Scene {
             body,
             ..Message::default()
         };
-        // In front of no proxy: the faults of other parts hit Fanfare.
+        // Connects without a proxy: the proxies carry the faults of Fanfare's own connections.
         let url = variables["AMQP_URL"].clone();
         self.harm = Some(tokio::spawn(async move {
             let Ok(mut publisher) = BytePublisher::connect(&url).await else { return };

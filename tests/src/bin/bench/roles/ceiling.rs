@@ -150,7 +150,7 @@ async fn begin(work: Work, recorded: Arc<AtomicU64>) {
         let _connection = connection;
         while let Some(delivery) = consumer.next().await {
             let delivery = delivery.expect("a message");
-            // No event: a harmful publisher's message.
+            // Drops a harmful publisher's message, which is no JSON object.
             if delivery.data.first() != Some(&b'{') {
                 delivery.ack(BasicAckOptions::default()).await.expect("the channel");
                 continue;
