@@ -10,7 +10,13 @@ use fanfare_tests::{
 
 use rand::{RngExt, rngs::StdRng};
 
-use crate::{disk, processes::ENDED, scene::PERMITS, script::Extent};
+use crate::{
+    disk,
+    harm::{DEATHS, PLACES_BESIDE},
+    processes::ENDED,
+    scene::PERMITS,
+    script::Extent,
+};
 
 /// Length of a fault, in milliseconds.
 const USUAL: Range<u64> = 1000..4000;
@@ -70,6 +76,7 @@ pub(crate) enum Act {
     Tunnel(Serves),
     Publish(Harm),
     FewFiles,
+    Poison,
     Answer(Behaviour),
     RollForward,
     RollBack,
@@ -112,8 +119,9 @@ const fn fault(name: &'static str, part: Part, act: Act, about: &'static str) ->
 
 use Act::{
     Answer, CloseConnections, Delay, DiskAlarm, EarlierClock, FewFiles, FillDisk, HalfOpen, Kill, KillAll, Late,
-    LoseData, LoseMajority, LoseNode, MemoryAlarm, OlderCopy, Publish, Purge, ReadOnly, Reset, Resolve, Restart, Roll,
-    RollBack, RollForward, RollNodes, Scale, Silence, Stop, StopLog, TerminateBackends, Tunnel, WrongClock,
+    LoseData, LoseMajority, LoseNode, MemoryAlarm, OlderCopy, Poison, Publish, Purge, ReadOnly, Reset, Resolve,
+    Restart, Roll, RollBack, RollForward, RollNodes, Scale, Silence, Stop, StopLog, TerminateBackends, Tunnel,
+    WrongClock,
 };
 use Part::{
     Broker, Database, Dispatchers, Egress, Ingests, Nodes, Publishers, Receivers, Release, ToBroker, ToDatabase,
@@ -171,6 +179,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("malformed-stream", Publishers, Publish(Harm::Malformed), "200 messages a second are not UTF-8"),
     fault("large-bodies", Publishers, Publish(Harm::Large), "20 bodies of 4 MiB a second"),
     fault("few-files", Dispatchers, FewFiles, "256 open files, and 200 endpoints of another application hang"),
+    fault("poison", Dispatchers, Poison, "a delivery kills both dispatchers again and again, beside 50 others"),
     fault("receivers-hang", Receivers, Answer(Behaviour::Hang), "receivers take requests and never answer"),
     fault("receivers-reset", Receivers, Answer(Behaviour::Reset), "receivers take requests and close the connection"),
     fault("receivers-drip", Receivers, Answer(Behaviour::Drip), "receivers answer a byte a second"),
@@ -188,6 +197,7 @@ impl Fault {
             (Dispatchers, KillAll) => (2 * PERMITS, i64::MAX),
             (Dispatchers, Stop) => (PERMITS, i64::MAX),
             (Dispatchers, Scale(Ending::Kill)) => (extent.scalings * ENDED * PERMITS, i64::MAX),
+            (Dispatchers, Poison) => (DEATHS * 2 * PLACES_BESIDE, i64::MAX),
             // The silence outlasts the lease of a delivery, in both dispatchers.
             (ToDatabase, Silence) => (2 * PERMITS, i64::MAX),
             // At the return of the clock, the leases of all attempts in flight have ended.
@@ -217,7 +227,8 @@ impl Fault {
     }
 
     pub(crate) fn happens_alone(&self) -> bool {
-        matches!(self.part, Nodes | Release)
+        // A poison needs all servers until its delivery is given up.
+        matches!(self.part, Nodes | Release) || matches!(self.act, Poison)
     }
 
     /// The reason why this machine cannot have the fault.

@@ -64,6 +64,7 @@ impl Scene {
             (Act::Tunnel(serves), _) => self.egress().proxy.serve(serves),
             (Act::Publish(harm), _) => self.publish_harm(harm).await,
             (Act::FewFiles, _) => self.lack_files().await,
+            (Act::Poison, _) => self.poison().await,
             (Act::Answer(behaviour), _) => self.answer(behaviour, behaviour),
             (Act::RollForward, _) => self.roll_forward().await,
             (Act::RollBack, _) => self.roll_back().await,
@@ -119,6 +120,7 @@ impl Scene {
                 self.world.receiver.script(HANGING, &[Behaviour::OK]);
                 self.roll(part).await;
             }
+            (Act::Poison, part) => self.roll(part).await,
             (Act::Answer(_), _) => self.answer(Behaviour::OK, Behaviour::Answer(200, SLOW)),
             _ => {}
         }

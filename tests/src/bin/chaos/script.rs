@@ -35,6 +35,8 @@ pub(crate) struct Extent {
     pub(crate) newer: Duration,
     /// From the first delivery after a fault to the end of the step.
     pub(crate) afterwards: Duration,
+    /// False if the leases of dispatchers that a poison killed end at once.
+    pub(crate) leases_last: bool,
 }
 
 const WHOLE: Extent = Extent {
@@ -44,6 +46,7 @@ const WHOLE: Extent = Extent {
     scalings: 10,
     newer: Duration::from_secs(2),
     afterwards: Duration::from_secs(1),
+    leases_last: true,
 };
 
 const BRIEF: Extent = Extent {
@@ -54,6 +57,7 @@ const BRIEF: Extent = Extent {
     scalings: 1,
     newer: Duration::from_millis(300),
     afterwards: Duration::ZERO,
+    leases_last: false,
 };
 
 impl Script {
