@@ -29,6 +29,7 @@ pub use crate::{
     },
     state::{
         ApiState,
+        feed_waits::FeedWaits,
         publishing::{PUBLISH_SECONDS, PUBLISHED, Publishing},
         test_sends::TestSends,
     },

@@ -38,6 +38,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(webhooks::disable))
         .routes(routes!(webhooks::pause))
         .routes(routes!(webhooks::backlog::show))
+        .routes(routes!(webhooks::feed::read))
         .routes(routes!(webhooks::secrets::rotate))
         .routes(routes!(webhooks::secrets::end))
         .routes(routes!(webhooks::test_sends::send))

@@ -1,6 +1,7 @@
 //! The state of the routes.
 
 pub(crate) mod applications;
+pub(crate) mod feed_waits;
 pub(crate) mod publishing;
 pub(crate) mod test_sends;
 
@@ -12,7 +13,7 @@ use fanfare_outbound::Client;
 use fanfare_store::{Directory, Store};
 use url::Url;
 
-use crate::state::{publishing::Publishing, test_sends::TestSends};
+use crate::state::{feed_waits::FeedWaits, publishing::Publishing, test_sends::TestSends};
 
 /// The connections and settings of the routes. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +38,8 @@ pub struct ApiState {
     pub retention: Duration,
     /// Address of the web pages, without a path; `None` without the pages.
     pub console_url: Option<Url>,
+    /// Waits of readers for the next entry of a feed.
+    pub feed_waits: FeedWaits,
     /// The running tests of webhooks.
     pub test_sends: TestSends,
 }

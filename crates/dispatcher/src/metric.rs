@@ -69,9 +69,10 @@ const OUTCOMES: [&str; 9] = [
     "not_sendable",
 ];
 
-const ENDS: [[&str; 2]; 11] = [
+const ENDS: [[&str; 2]; 12] = [
     ["delivered", ""],
     ["skipped", ""],
+    ["skipped", "feed"],
     ["failed", "attempts_exhausted"],
     ["failed", "expired"],
     ["failed", "aborted"],

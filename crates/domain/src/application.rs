@@ -49,6 +49,37 @@ impl EndpointStatus {
     }
 }
 
+/// Feed of an endpoint: the list of deliveries that the receiver reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Feed {
+    /// No feed: deliveries are sent.
+    #[default]
+    None,
+    /// Deliveries are sent, and listed in the feed.
+    Copy,
+    /// Deliveries are listed in the feed, and never sent.
+    Only,
+}
+
+impl Feed {
+    /// All values.
+    pub const ALL: [Self; 3] = [Self::None, Self::Copy, Self::Only];
+
+    /// Name in the database and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Copy => "copy",
+            Self::Only => "only",
+        }
+    }
+
+    /// Parses the name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|feed| feed.as_str() == text)
+    }
+}
+
 /// Destination of deliveries, with all settings for sending.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
@@ -60,6 +91,8 @@ pub struct Endpoint {
     pub url: Url,
     /// Enabled, paused or disabled.
     pub status: EndpointStatus,
+    /// Whether the receiver reads its deliveries from a feed.
+    pub feed: Feed,
     /// Subscribed event types.
     pub subscriptions: Vec<Subscription>,
     /// Signing secrets, newest first; more than one only during a rotation.
@@ -255,6 +288,7 @@ mod tests {
             application: ApplicationId(Uuid::nil()),
             url: "https://example.com/".parse().expect("URL"),
             status: EndpointStatus::Enabled,
+            feed: Feed::None,
             subscriptions,
             secrets: Vec::new(),
             headers: HeaderMap::new(),

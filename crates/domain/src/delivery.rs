@@ -3,6 +3,7 @@
 pub mod breaker;
 pub mod delay;
 pub mod egress;
+pub mod feed;
 pub mod lane;
 pub mod outcome;
 pub mod policy;
@@ -48,7 +49,7 @@ pub enum State {
     Delivered,
     /// Given up, for a [`FailureReason`].
     Failed,
-    /// The endpoint was disabled.
+    /// Not sent: the endpoint was disabled, or only its feed is read ([`READ_BY_FEED`]).
     Skipped,
 }
 
@@ -80,6 +81,9 @@ impl State {
         matches!(self, Self::Delivered | Self::Failed | Self::Skipped)
     }
 }
+
+/// Reason of a skipped delivery that the endpoint's feed lists instead.
+pub const READ_BY_FEED: &str = "feed";
 
 /// The reason why a delivery was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

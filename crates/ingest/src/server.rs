@@ -15,7 +15,7 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
 };
 use fanfare_api::{
-    ApiState, Audit, BATCH_SIZE_FACTOR, Budget, MAX_MANAGEMENT_BODY, Publishing, Shares, TestSends, audited,
+    ApiState, Audit, BATCH_SIZE_FACTOR, Budget, FeedWaits, MAX_MANAGEMENT_BODY, Publishing, Shares, TestSends, audited,
     document_routes, end_with_caller, look_up_key, method_not_allowed, not_found, nudj_routes, publish_routes,
     refresh_after_write, within_budget, within_share,
 };
@@ -98,7 +98,7 @@ pub(crate) async fn run(
         published: Arc::clone(&publishing.published),
     };
     let present = tokio::spawn(presence::run(reported, process, stop.clone()));
-    let Served { api, console } = router(configuration, publishing, store, directory)?;
+    let Served { api, console } = router(configuration, publishing, (store, directory), stop.clone())?;
     // Listens only now: before the directory is loaded, requests cannot be authenticated.
     let listener = listen(address).await?;
     tracing::info!(address = %listener.local_addr()?, "serving the API");
@@ -176,8 +176,8 @@ struct Served {
 fn router(
     configuration: Configuration,
     publishing: Publishing,
-    store: Store,
-    directory: Directory,
+    (store, directory): (Store, Directory),
+    stop: CancellationToken,
 ) -> anyhow::Result<Served> {
     let Configuration { outbound, dialects, max_webhooks, expiry, retention, .. } = configuration;
     let (events, management, api) = routes();
@@ -201,6 +201,7 @@ fn router(
         expiry,
         retention,
         console_url: configuration.console.as_ref().map(|console| console.pages.url.clone()),
+        feed_waits: FeedWaits::new(stop),
         test_sends: TestSends::default(),
     };
     let (pages, console) = pages(configuration.console, &state, &audit)?;

@@ -35,5 +35,6 @@ pub use egress::{InvalidProxy, Proxy, ProxyAddress};
 pub use exchange::{Exchange, MAX_RESPONSE_BODY};
 pub use failure::EgressUnavailable;
 pub use name_servers::{InvalidNameServer, NameServer};
+pub use sign::is_signed;
 pub use timings::Timings;
 pub use tls::SetupError;

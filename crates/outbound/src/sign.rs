@@ -110,6 +110,20 @@ fn standard_signature(key: &[u8], id: &str, seconds: i64, body: &[u8]) -> String
     format!("v1,{}", STANDARD.encode(hmac_sha256(key, &[prefix.as_bytes(), body])))
 }
 
+/// True if `webhook-signature` holds the signature of the request by this secret, as Standard Webhooks 1.0.0 defines it.
+/// Does not judge the age of the request.
+pub fn is_signed(headers: &HeaderMap, body: &[u8], secret: &SigningSecret) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let (Some(id), Some(seconds), Some(signatures)) =
+        (text(WEBHOOK_ID), text(WEBHOOK_TIMESTAMP), text(WEBHOOK_SIGNATURE))
+    else {
+        return false;
+    };
+    let Ok(seconds) = seconds.parse() else { return false };
+    let right = standard_signature(&secret.key(), id, seconds, body);
+    signatures.split(' ').any(|signature| signature == right)
+}
+
 pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
     for part in parts {
@@ -129,7 +143,7 @@ mod tests {
     use std::sync::Arc;
 
     use fanfare_domain::{
-        application::{EndpointSecret, EndpointStatus},
+        application::{EndpointSecret, EndpointStatus, Feed},
         dialect::{Dialect, Dialects},
         event::EventType,
         ids::{ApplicationId, DeliveryId, EndpointId},
@@ -181,6 +195,7 @@ mod tests {
             application,
             url: "https://example.com/".parse().expect("URL"),
             status: EndpointStatus::Enabled,
+            feed: Feed::None,
             subscriptions: Vec::new(),
             secrets: secrets.iter().map(secret).collect(),
             headers: [("x-nudj-event", "mine"), ("webhook-id", "mine"), ("x-own", "mine")]

@@ -8,6 +8,7 @@ pub(crate) mod delivery_counts;
 pub(crate) mod delivery_pages;
 pub(crate) mod events;
 pub(crate) mod failure_notices;
+pub(crate) mod feed;
 pub(crate) mod health;
 pub(crate) mod parked;
 pub(crate) mod search;

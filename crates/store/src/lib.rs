@@ -39,6 +39,7 @@ pub use history::{
     delivery_counts::{CountFilter, MAX_COUNTED, StateCount},
     events::{EventFilter, EventPage, EventPlace, EventRow, RecentTypes},
     failure_notices::{FailedDelivery, FailedEndpoint, Notice, NoticeBounds, Notices},
+    feed::{FeedEntry, FeedPage},
     health::{EndpointHealth, LastFailed},
     parked::{ParkedFilter, ParkedGroup, ParkedGroups, ParkedMessage, ParkedRow},
     search::{Hit, MAX_APPLICATIONS, MAX_ATTEMPTS, MAX_WALKED, Searched},

@@ -12,6 +12,7 @@ mod configuration {
 mod pipeline {
     mod backlogs;
     mod fan_out;
+    mod feed;
     mod lease;
     mod persist;
     mod processes;

@@ -222,6 +222,15 @@ pub(crate) fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Re
     Box::deserialize(deserializer).map(Some)
 }
 
+/// Refuses `null`. With `serde(default)`, an absent field is `None`.
+pub(crate) fn not_null<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
 /// Parses `null` as `Some(None)`. With `serde(default)`, an absent field is `None`.
 pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where

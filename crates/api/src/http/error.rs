@@ -30,6 +30,8 @@ pub enum ErrorCode {
     MethodNotAllowed,
     RotationUnderWay,
     EndpointDisabled,
+    NoFeed,
+    FeedOnly,
     NotResendable,
     ReplayEnded,
     AmbiguousUrl,
@@ -66,7 +68,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in the order of the API's documentation.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 48] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -81,6 +83,8 @@ impl ErrorCode {
         Self::MethodNotAllowed,
         Self::RotationUnderWay,
         Self::EndpointDisabled,
+        Self::NoFeed,
+        Self::FeedOnly,
         Self::NotResendable,
         Self::ReplayEnded,
         Self::AmbiguousUrl,
@@ -132,6 +136,8 @@ impl ErrorCode {
             Self::MethodNotAllowed => (405, "the path does not support the method"),
             Self::RotationUnderWay => (409, "the previous secret still signs: end the rotation first"),
             Self::EndpointDisabled => (409, "the webhook is disabled or deleted"),
+            Self::NoFeed => (409, "the webhook has no feed"),
+            Self::FeedOnly => (409, "nothing is sent to the webhook: its receiver reads the feed"),
             Self::NotResendable => {
                 (409, "the delivery is being sent or exists already, or the event is past its retention")
             }

@@ -47,7 +47,7 @@ pub struct Delivery {
     /// and the webhook is paused; `delivered`, `failed` or `skipped`.
     #[schema(example = "delivered")]
     pub state: &'static str,
-    /// The reason for the state `queued` or `failed`.
+    /// The reason for the state `queued` or `failed`; `feed` for a skipped delivery whose receiver reads the feed.
     pub reason: Option<String>,
     /// The number of the current attempt; else of the next attempt; for a finished delivery, of the last attempt.
     pub attempt: u32,

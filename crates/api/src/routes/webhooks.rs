@@ -1,6 +1,7 @@
 //! `/api/v1/webhooks`: the endpoints of an application. The API calls an endpoint a webhook.
 
 pub mod backlog;
+pub mod feed;
 pub mod health;
 pub mod preview;
 pub mod secrets;
@@ -66,6 +67,13 @@ pub struct Webhook {
     pub headers: Vec<String>,
     /// True if deliveries carry `traceparent` and `tracestate`.
     pub trace_context: bool,
+    /// `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
+    #[schema(example = "none")]
+    pub feed: &'static str,
+    /// The deletion of a temporary webhook. Each read of the feed defers the deletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
     /// The end of a rotation's overlap: until then, the previous secret signs, too.
     pub previous_secret_expires_at: Option<String>,
     /// The held deliveries of a paused webhook; absent in lists.
@@ -106,6 +114,8 @@ impl Webhook {
             email: row.email,
             headers: row.header_names,
             trace_context: row.sends_trace,
+            feed: row.feed.as_str(),
+            expires_at: row.expires_at,
             previous_secret_expires_at: row.rotation_ends_at.map(|end| end.to_string()),
             held: None,
             warnings: Vec::new(),
@@ -138,7 +148,7 @@ pub async fn create_with_id(
     mut new: New,
 ) -> Result<Webhook, ApiError> {
     let secret = api.secret(new.secret.take())?;
-    let (settings, warnings) = api.check(authorized, new.into()).await?;
+    let (settings, warnings) = api.check_new(authorized, new).await?;
     let new = NewEndpoint {
         id,
         application: authorized.application,
@@ -234,6 +244,7 @@ pub async fn change(
     let webhook = id("id", &webhook)?;
     let (settings, warnings) = api.check(&authorized, change).await?;
     api.check_headers_of_move(&authorized, webhook, &settings).await?;
+    api.check_reader(&authorized, webhook, &settings).await?;
     let changed = api.change(&authorized, webhook, &settings).await?;
     Ok(Answer::of(Webhook { warnings, ..changed }))
 }
@@ -336,7 +347,9 @@ impl ApiState {
         status: EndpointStatus,
     ) -> Result<Webhook, ApiError> {
         let settings = EndpointSettings { status: Some(status), ..EndpointSettings::default() };
-        self.change(authorized, id("id", webhook)?, &settings).await
+        let webhook = id("id", webhook)?;
+        self.check_reader(authorized, webhook, &settings).await?;
+        self.change(authorized, webhook, &settings).await
     }
 }
 

@@ -15,6 +15,9 @@ const EVERY: Duration = Duration::from_secs(600);
 /// Interval of the vacuum. Autovacuum visits a table only once a minute, when dead rows already fill most pages.
 const VACUUMS_EVERY: Duration = Duration::from_secs(10);
 
+/// Maximum of temporary endpoints that a run deletes.
+const MAX_EXPIRED: usize = 1000;
+
 pub(crate) struct Sweep {
     pub(crate) database: Database,
 }
@@ -24,8 +27,24 @@ impl Sweep {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let schedule = Schedule::new(self.database.clone(), Job::Sweep, EVERY, stop);
         while let Some(lock) = schedule.next().await {
-            schedule.run(lock, self.walk()).await;
+            schedule.run(lock, self.sweep()).await;
         }
+    }
+
+    async fn sweep(&self) -> Result<(), StoreError> {
+        self.delete_expired_endpoints().await?;
+        self.walk().await
+    }
+
+    /// Deletes temporary endpoints whose feed was not read for a while.
+    async fn delete_expired_endpoints(&self) -> Result<(), StoreError> {
+        let store = &self.database.store;
+        for (application, endpoint) in store.expired_endpoints(MAX_EXPIRED).await? {
+            if store.delete_endpoint(application, endpoint).await? {
+                tracing::info!(%application, %endpoint, "deleted a temporary endpoint: its feed is no longer read");
+            }
+        }
+        Ok(())
     }
 
     async fn walk(&self) -> Result<(), StoreError> {

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use fanfare_broker::{Incoming, Unreadable, decode_event};
 use fanfare_domain::{
-    application::{Application, Endpoint, EndpointStatus},
-    delivery::{QueueReason, lease_duration},
+    application::{Application, Endpoint, EndpointStatus, Feed},
+    delivery::{QueueReason, READ_BY_FEED, lease_duration},
     event::{Content, Event},
     ids::{DeliveryId, LeaseId},
     time::{saturating_add, saturating_sub, to_milliseconds},
@@ -195,7 +195,11 @@ pub(super) fn admit(
     bytes: usize,
 ) -> (NewDelivery, Option<Permit>) {
     let expires_at = saturating_add(context.now(), endpoint.policy.lifetime(context.expiry));
-    let new = |start| NewDelivery { id, endpoint: endpoint.id, start, expires_at };
+    let in_feed = endpoint.feed != Feed::None;
+    let new = |start| NewDelivery { id, endpoint: endpoint.id, start, expires_at, in_feed };
+    if endpoint.feed == Feed::Only {
+        return (new(Start::Read), None);
+    }
     match endpoint.status {
         EndpointStatus::Paused => (new(Start::Queued(QueueReason::Paused)), None),
         EndpointStatus::Disabled => (new(Start::Skipped), None),
@@ -209,6 +213,14 @@ pub(super) fn admit(
                 (new(Start::Queued(reason)), None)
             }
         },
+    }
+}
+
+/// Counts the deliveries that are skipped from the beginning.
+pub(super) fn count_skipped(deliveries: &[NewDelivery]) {
+    for (start, reason) in [(Start::Skipped, ""), (Start::Read, READ_BY_FEED)] {
+        let skipped = deliveries.iter().filter(|delivery| delivery.start == start).count();
+        metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => reason).increment(skipped as u64);
     }
 }
 

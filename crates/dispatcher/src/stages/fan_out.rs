@@ -21,7 +21,7 @@ use super::{
     InFlight, events,
     in_flight::{Direct, FirstAttempts},
 };
-use crate::{context::Context, metric};
+use crate::context::Context;
 
 /// Maximum of deliveries in a chunk.
 const CHUNK: usize = 500;
@@ -200,8 +200,7 @@ impl FanOuts {
 
     async fn forward(&self, wide: &Wide, admitted: Admitted, persisted: &Persisted, leased_at: Instant) {
         self.context.touched(&persisted.backlogs, false);
-        let skipped = admitted.deliveries.iter().filter(|delivery| delivery.start == Start::Skipped).count();
-        metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(skipped as u64);
+        events::count_skipped(&admitted.deliveries);
         for (position, direct) in admitted.direct {
             let delivery = &admitted.deliveries[position];
             if persisted.queued.contains(&delivery.id) {

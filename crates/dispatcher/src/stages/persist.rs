@@ -14,7 +14,13 @@ use fanfare_store::{NewEvent, Persisted, Start, StoreError};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{InFlight, batch, events::Planned, fan_out::FanOuts, in_flight::FirstAttempts, park};
+use super::{
+    InFlight, batch,
+    events::{Planned, count_skipped},
+    fan_out::FanOuts,
+    in_flight::FirstAttempts,
+    park,
+};
 use crate::{context::Context, database::RetryOutcome, metric};
 
 /// State of the stage. Cheap to clone.
@@ -162,8 +168,7 @@ impl Persist {
         let Planned { message, mut new, direct, entered, span } = planned;
         end(message);
         drop((entered, span));
-        let skipped = new.deliveries.iter().filter(|delivery| delivery.start == Start::Skipped).count();
-        metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => "").increment(skipped as u64);
+        count_skipped(&new.deliveries);
         let first = FirstAttempts {
             application: new.event.application,
             event: new.event.id,

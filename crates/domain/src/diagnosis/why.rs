@@ -14,7 +14,7 @@ mod tests;
 use jiff::Timestamp;
 
 use crate::{
-    application::EndpointStatus,
+    application::{EndpointStatus, Feed},
     delivery::{
         FailureReason, QueueReason, State,
         outcome::{Outcome, OutcomeRules},
@@ -194,6 +194,8 @@ pub struct WebhookFacts {
     pub status: EndpointStatus,
     /// Reason of a status set by Fanfare itself.
     pub status_reason: Option<String>,
+    /// Whether the receiver reads its deliveries from a feed.
+    pub feed: Feed,
     /// Present subscriptions.
     pub subscriptions: Vec<Subscription>,
     /// Classes of outcomes; `None` if unknown to the process.

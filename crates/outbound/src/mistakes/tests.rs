@@ -5,7 +5,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use fanfare_domain::{
-    application::{EndpointSecret, EndpointStatus},
+    application::{EndpointSecret, EndpointStatus, Feed},
     dialect::{Dialects, Sending},
     endpoint::secret::SigningSecret,
     event::EventType,
@@ -40,6 +40,7 @@ fn endpoint(dialect: &str, secrets: &[(&SigningSecret, Option<i64>)]) -> Endpoin
         application: id::<ApplicationId>("app"),
         url: "https://example.com/".parse().expect("URL"),
         status: EndpointStatus::Enabled,
+        feed: Feed::None,
         subscriptions: Vec::new(),
         secrets: secrets.iter().map(secret).collect(),
         headers: HeaderMap::new(),

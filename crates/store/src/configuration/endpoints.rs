@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_postgres::GenericClient;
 use fanfare_domain::{
-    application::EndpointStatus,
+    application::{EndpointStatus, Feed},
     delivery::policy::{InvalidSchedule, Schedule},
     endpoint::secret::SigningSecret,
     ids::{ApplicationId, AuditId, EndpointId, SecretId},
@@ -18,7 +18,7 @@ use crate::{
         applications::{LOCK_OWNER, OWNER},
         secrets::seal_headers,
     },
-    connection::store::row_count,
+    connection::store::{milliseconds, row_count},
 };
 
 /// Checked names and values of an endpoint's custom headers.
@@ -65,6 +65,10 @@ pub struct EndpointSettings {
     pub headers: Option<OwnHeaders>,
     /// True if attempts carry the event's trace context.
     pub sends_trace: Option<bool>,
+    /// Feed of the endpoint. [`Feed::Only`] stays for ever.
+    pub feed: Option<Feed>,
+    /// Time until the deletion of a temporary endpoint.
+    pub lifetime: Option<Duration>,
 }
 
 /// Selects the endpoints of a list. An endpoint must meet all conditions.
@@ -109,6 +113,10 @@ pub struct EndpointRow {
     pub header_names: Vec<String>,
     /// True if attempts carry the event's trace context.
     pub sends_trace: bool,
+    /// Feed of the endpoint.
+    pub feed: Feed,
+    /// Deletion of a temporary endpoint, unless its feed is read.
+    pub expires_at: Option<Timestamp>,
     /// Until then the previous secret signs, too.
     pub rotation_ends_at: Option<Timestamp>,
     /// Time of creation.
@@ -118,7 +126,7 @@ pub struct EndpointRow {
 }
 
 const COLUMNS: &str = "id, application_id, name, url, event_types, status, status_reason, timeout_ms, schedule, \
-                       rate_per_second, email, header_names, trace_context, \
+                       rate_per_second, email, header_names, trace_context, feed, expires_at, \
                        created_at, updated_at, \
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
@@ -241,7 +249,7 @@ impl Store {
         settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
         let EndpointSettings { name, url, event_types, status, keeps_pause, timeout, schedule, rate, .. } = settings;
-        let EndpointSettings { email, headers, sends_trace, .. } = settings;
+        let EndpointSettings { email, headers, sends_trace, feed, lifetime, .. } = settings;
         let timeout_ms = timeout.flatten().map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
         let sealed = headers.as_ref().map(|headers| seal_headers(&self.keyring, id, headers)).transpose()?.flatten();
         let (key_name, ciphertext) = sealed.map(|sealed| (sealed.key_name, sealed.ciphertext)).unzip();
@@ -269,6 +277,8 @@ impl Store {
                     &rate.flatten().map(u32::cast_signed),
                     keeps_pause,
                     sends_trace,
+                    &feed.map(Feed::as_str),
+                    &lifetime.map(milliseconds),
                 ],
             )
             .await?;
@@ -351,7 +361,8 @@ fn change_statement() -> String {
              headers_key_name = CASE WHEN $14 IS NULL THEN headers_key_name ELSE $15 END,
              headers_ciphertext = CASE WHEN $14 IS NULL THEN headers_ciphertext ELSE $16 END,
              rate_per_second = CASE WHEN $17 THEN $18 ELSE rate_per_second END,
-             trace_context = coalesce($20, trace_context), updated_at = now()
+             trace_context = coalesce($20, trace_context), feed = coalesce($21, feed),
+             expires_at = coalesce(now() + $22::bigint * interval '1 millisecond', expires_at), updated_at = now()
          FROM before WHERE id = before.endpoint RETURNING {COLUMNS}, before.was
          ), looked AS (
              UPDATE endpoint_backlogs b
@@ -379,6 +390,8 @@ fn read(row: &Row) -> Result<EndpointRow, StoreError> {
         email: row.get("email"),
         header_names: row.get("header_names"),
         sends_trace: row.get("trace_context"),
+        feed: feed(row)?,
+        expires_at: row.get("expires_at"),
         rotation_ends_at: row.get("rotation_ends_at"),
         created_at: row.get("created_at"),
         updated_at: row.get("updated_at"),
@@ -388,6 +401,11 @@ fn read(row: &Row) -> Result<EndpointRow, StoreError> {
 pub(crate) fn status(row: &Row) -> Result<EndpointStatus, StoreError> {
     let status: &str = row.get("status");
     EndpointStatus::parse(status).ok_or_else(|| StoreError::corrupt("endpoints", format!("status {status:?}")))
+}
+
+pub(crate) fn feed(row: &Row) -> Result<Feed, StoreError> {
+    let feed: &str = row.get("feed");
+    Feed::parse(feed).ok_or_else(|| StoreError::corrupt("endpoints", format!("feed {feed:?}")))
 }
 
 pub(crate) fn timeout(row: &Row) -> Option<Duration> {

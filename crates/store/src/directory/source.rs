@@ -247,6 +247,7 @@ fn endpoint(
         application: ApplicationId(row.get("application_id")),
         url: row.get::<_, &str>("url").parse().map_err(|_| corrupt("url".to_owned()))?,
         status: endpoints::status(row)?,
+        feed: endpoints::feed(row)?,
         subscriptions,
         secrets: Vec::new(),
         headers: secrets::open_headers(keyring, id, row)?,
@@ -291,7 +292,7 @@ const LOOK_UPS_ONLY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bi
 /// Endpoints of applications since a version, with their secrets in force. Parameters: ids and `since` of
 /// [`APPLICATIONS`].
 const ENDPOINTS: &str = "
-SELECT e.id, e.application_id, e.url, e.event_types, e.status, e.timeout_ms, e.schedule, e.rate_per_second,
+SELECT e.id, e.application_id, e.url, e.event_types, e.status, e.feed, e.timeout_ms, e.schedule, e.rate_per_second,
        e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email, e.trace_context,
        e.deleted_at IS NOT NULL AS is_deleted,
        s.id AS secret_id, s.key_name, s.ciphertext, s.created_at, s.expires_at

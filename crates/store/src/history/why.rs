@@ -54,7 +54,7 @@ const BEFORE: Duration = Duration::from_secs(60);
 
 /// Parameters: application, endpoints, deliveries in the same order.
 const WEBHOOKS: &str = "
-SELECT p.id, p.name, p.url, p.created_at, p.deleted_at, p.status, p.status_reason, p.event_types,
+SELECT p.id, p.name, p.url, p.created_at, p.deleted_at, p.status, p.status_reason, p.feed, p.event_types,
        asked.delivery_id, d.state, d.reason, d.since, d.due_at, d.expires_at, d.replay_id,
        b.since AS backlog_since, b.failures, b.next_probe
 FROM unnest($2::uuid[], $3::uuid[]) WITH ORDINALITY AS asked(endpoint_id, delivery_id, place)
@@ -167,6 +167,7 @@ fn webhook(row: &Row, attempts: Vec<AttemptFacts>, changes: &[Row]) -> Result<Ex
             deleted_at,
             status,
             status_reason: row.get("status_reason"),
+            feed: endpoints::feed(row)?,
             subscriptions: subscriptions.map_err(|fault| corrupt(fault.to_string()))?,
             rules: None,
             changes: changes.iter().filter(is_about).map(change).collect(),

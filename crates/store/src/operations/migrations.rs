@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 9] = [
+const MIGRATIONS: [Embedded; 10] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -73,6 +73,12 @@ const MIGRATIONS: [Embedded; 9] = [
         purpose: "Versions of endpoints, of the settings of applications and of keys. Locks: endpoints and applications, \
                   exclusively, while an index of endpoints is built: about a second for each million of endpoints.",
         sql: include_str!("../../migrations/V9__versions.sql"),
+    },
+    Embedded {
+        name: "V10__feeds",
+        purpose: "Feeds: columns of endpoints, an index of temporary endpoints, and a table of entries. Locks: endpoints, \
+                  exclusively, for milliseconds.",
+        sql: include_str!("../../migrations/V10__feeds.sql"),
     },
 ];
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use fanfare_domain::{
-    delivery::{QueueReason, State},
+    delivery::{QueueReason, READ_BY_FEED, State},
     event::{Content, Event},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId, LeaseId, ProcessId},
 };
@@ -54,6 +54,8 @@ pub struct NewDelivery {
     pub start: Start,
     /// Time at which the delivery fails as expired.
     pub expires_at: Timestamp,
+    /// True if the endpoint's feed lists the delivery.
+    pub in_feed: bool,
 }
 
 /// First state of a delivery.
@@ -65,6 +67,8 @@ pub enum Start {
     Queued(QueueReason),
     /// Skipped, as the endpoint is disabled.
     Skipped,
+    /// Skipped, as the receiver reads the feed.
+    Read,
 }
 
 /// A lease: the right to send deliveries.
@@ -126,8 +130,12 @@ fn open_wanted(process: &str) -> String {
 ), queued AS (
     SELECT id, endpoint_id, application_id, reason FROM opened WHERE state = 'queued'
 ), skipped AS (
-    INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, attempt, failures)
-    SELECT application_id, id, event_id, endpoint_id, 'skipped', 0, 0 FROM wanted WHERE state = 'skipped' ORDER BY id
+    INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, reason, attempt, failures)
+    SELECT application_id, id, event_id, endpoint_id, 'skipped', reason, 0, 0 FROM wanted
+    WHERE state = 'skipped' ORDER BY id
+), listed AS (
+    INSERT INTO feed_entries (endpoint_id, id, application_id, event_id)
+    SELECT endpoint_id, id, application_id, event_id FROM wanted WHERE in_feed ORDER BY id
 ), {backlogs}"
     )
 }
@@ -148,10 +156,11 @@ fn delivery_columns<'a>(
         .column("event_id", "uuid", |(event, _)| event.0)
         .column("endpoint_id", "uuid", |(_, new)| new.endpoint.0)
         .column("state", "text", |(_, new)| new.start.state().as_str())
-        .column("reason", "text", |(_, new)| new.start.reason().map(QueueReason::as_str))
+        .column("reason", "text", |(_, new)| new.start.reason())
         .column("lease_id", "uuid", move |(_, new)| lease(new).map(|lease| lease.id.0))
         .column("lease_ms", "bigint", move |(_, new)| lease(new).map(|lease| milliseconds(lease.duration)))
         .column("expires_at", "timestamptz", |(_, new)| new.expires_at)
+        .column("in_feed", "bool", |(_, new)| new.in_feed)
 }
 
 fn event_columns<'a>(
@@ -333,12 +342,16 @@ impl Start {
         match self {
             Self::Sending(_) => State::Sending,
             Self::Queued(_) => State::Queued,
-            Self::Skipped => State::Skipped,
+            Self::Skipped | Self::Read => State::Skipped,
         }
     }
 
-    fn reason(self) -> Option<QueueReason> {
-        if let Self::Queued(reason) = self { Some(reason) } else { None }
+    fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Queued(reason) => Some(reason.as_str()),
+            Self::Read => Some(READ_BY_FEED),
+            Self::Sending(_) | Self::Skipped => None,
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub enum Opened {
     NotSendable,
     /// The deliveries of the event are being created.
     FanningOut,
-    /// The endpoint is deleted or disabled, or belongs to another application.
+    /// The endpoint is deleted or disabled, belongs to another application, or is read by its feed only.
     NoSuchEndpoint,
 }
 
@@ -46,7 +46,7 @@ fn open() -> String {
     SELECT FROM fan_outs f WHERE f.event_id = $3
 ), endpoint AS MATERIALIZED (
     SELECT p.id FROM endpoints p
-    WHERE p.id = $4 AND p.application_id = $1 AND p.deleted_at IS NULL AND p.status <> 'disabled'
+    WHERE p.id = $4 AND p.application_id = $1 AND p.deleted_at IS NULL AND p.status <> 'disabled' AND p.feed <> 'only'
 ), queued AS (
     INSERT INTO open_deliveries AS o (id, event_id, application_id, endpoint_id, state, reason, listed, expires_at)
     SELECT $2, $3, $1, id, 'queued', $5, true, now() + $6::bigint * interval '1 millisecond' FROM endpoint

@@ -76,7 +76,13 @@ pub(crate) fn to(mut new: NewEvent, starts: &[(EndpointId, Start)]) -> NewEvent 
 
 fn delivery(new: &NewEvent, endpoint: EndpointId, start: Start) -> NewDelivery {
     let expires_at = Timestamp::now() + Duration::from_secs(3600);
-    NewDelivery { id: DeliveryId::derive(new.accepted_at, new.event.id, endpoint), endpoint, start, expires_at }
+    NewDelivery {
+        id: DeliveryId::derive(new.accepted_at, new.event.id, endpoint),
+        endpoint,
+        start,
+        expires_at,
+        in_feed: false,
+    }
 }
 
 /// A start under a lease.

@@ -44,7 +44,8 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V6__rollups",
             "V7__search",
             "V8__parked_sizes",
-            "V9__versions"
+            "V9__versions",
+            "V10__feeds"
         ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");

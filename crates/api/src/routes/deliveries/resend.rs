@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use axum::extract::State;
 use fanfare_domain::{
     application::{Endpoint, EndpointStatus},
-    delivery::State as DeliveryState,
+    delivery::{READ_BY_FEED, State as DeliveryState},
     ids::{DeliveryId, EndpointId, EventId},
 };
 use fanfare_service::crash_point;
@@ -22,7 +22,10 @@ use crate::{
         error::{ApiError, ErrorCode, Failures},
         parameters::{Path, id},
     },
-    routes::deliveries::{self, no_such_delivery},
+    routes::{
+        deliveries::{self, no_such_delivery},
+        webhooks::feed::read_by_feed,
+    },
     state::ApiState,
 };
 
@@ -76,6 +79,9 @@ pub async fn delivery(
     if endpoint.is_none_or(|endpoint| endpoint.status == EndpointStatus::Disabled) {
         let message = "the webhook of the delivery is disabled or deleted: enable the webhook first";
         return Err(ApiError::new(ErrorCode::EndpointDisabled, message));
+    }
+    if row.reason.as_deref() == Some(READ_BY_FEED) {
+        return Err(read_by_feed());
     }
     if row.body.is_none() {
         return Err(ApiError::new(ErrorCode::EventErased, "the event is erased: publish the event again"));

@@ -1,7 +1,10 @@
 //! `/api/v1/events/{id}/send`: sends an event to a webhook without a delivery of the event.
 
 use axum::extract::State;
-use fanfare_domain::ids::{EndpointId, EventId};
+use fanfare_domain::{
+    application::Feed,
+    ids::{EndpointId, EventId},
+};
 use fanfare_store::Opened;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -14,7 +17,7 @@ use crate::{
         error::{ApiError, ErrorCode, Failures},
         parameters::{Path, id},
     },
-    routes::deliveries::resend::Resent,
+    routes::{deliveries::resend::Resent, webhooks::feed::read_by_feed},
     state::ApiState,
 };
 
@@ -58,6 +61,7 @@ pub async fn send(
             Err(ApiError::new(ErrorCode::EventUnderWay, message).retry_after(5))
         }
         Opened::NoSuchEndpoint => match api.store.endpoint(authorized.application, webhook).await? {
+            Some(row) if row.feed == Feed::Only => Err(read_by_feed()),
             Some(_) => {
                 let message = "the webhook is disabled: enable the webhook first";
                 Err(ApiError::new(ErrorCode::EndpointDisabled, message).at("webhook"))

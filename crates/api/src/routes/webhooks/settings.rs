@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
-    application::EndpointStatus,
+    application::{EndpointStatus, Feed},
     delivery::policy::{Policy, RATES, Schedule, TIMEOUTS},
     dialect::Dialect,
     endpoint::{
@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         authentication::AuthorizedApplication,
-        body::nullable,
+        body::{not_null, nullable},
         error::{ApiError, ErrorCode},
         parameters::check_display_name,
     },
@@ -32,6 +32,12 @@ use crate::{
 /// The minimum time from the end of a schedule to the end of the event's retention.
 const DAY: Duration = Duration::from_secs(86400);
 
+/// URL of webhooks to which nothing is sent. The name never resolves (RFC 6761).
+const NO_URL: &str = "https://feed.invalid/";
+
+/// Time without a read until a temporary webhook is deleted.
+pub(super) const TEMPORARY: Duration = Duration::from_secs(15 * 60);
+
 /// The maximum number of an endpoint's own headers.
 const MAX_HEADERS: usize = 20;
 
@@ -40,7 +46,10 @@ const MAX_HEADERS: usize = 20;
 #[serde(deny_unknown_fields)]
 #[schema(as = NewWebhook)]
 pub struct New {
-    pub url: String,
+    /// Required, except with the feed `only`: such a webhook has the URL `https://feed.invalid/`.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = String, required = false)]
+    pub url: Option<String>,
     /// Subscriptions to event types. `points.*` covers all types with the prefix `points.`, `*` covers all types. A
     /// subscription that matches no described type gets a warning; a strict application refuses it.
     #[schema(example = json!(["REFERRAL_CREATED"]))]
@@ -65,6 +74,11 @@ pub struct New {
     /// `true`: deliveries carry `traceparent` and `tracestate` (W3C Trace Context), if the event or the attempt has a
     /// trace. Default: `false`.
     pub trace_context: Option<bool>,
+    /// `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
+    /// `only` stays for ever. Default: `none`.
+    pub feed: Option<String>,
+    /// `true` with the feed `only`: the webhook is deleted when the feed was not read for 15 minutes.
+    pub temporary: Option<bool>,
 }
 
 /// Changes to a webhook. Omitted fields keep their value.
@@ -100,12 +114,14 @@ pub struct Change {
     pub headers: Option<BTreeMap<String, String>>,
     /// `true`: deliveries carry `traceparent` and `tracestate` (W3C Trace Context).
     pub trace_context: Option<bool>,
+    /// `none`, or `copy`: the feed lists the deliveries from now on, too.
+    pub feed: Option<String>,
 }
 
 impl From<New> for Change {
     fn from(new: New) -> Self {
         Self {
-            url: Some(new.url),
+            url: new.url,
             events: Some(new.events),
             name: new.name.map(Some),
             status: new.status,
@@ -115,6 +131,7 @@ impl From<New> for Change {
             email: new.email.map(Some),
             headers: new.headers,
             trace_context: new.trace_context,
+            feed: new.feed,
         }
     }
 }
@@ -125,6 +142,58 @@ impl ApiState {
         match text {
             Some(text) => SigningSecret::parse(&text).map_err(|fault| ApiError::invalid("secret", fault)),
             None => Ok(SigningSecret::from_random(rand::random())),
+        }
+    }
+
+    /// Checks a new webhook like a change. Returns warnings, too.
+    pub(super) async fn check_new(
+        &self,
+        authorized: &AuthorizedApplication,
+        new: New,
+    ) -> Result<(EndpointSettings, Vec<String>), ApiError> {
+        let (has_url, is_temporary) = (new.url.is_some(), new.temporary.unwrap_or_default());
+        let (settings, warnings) = self.check(authorized, new.into()).await?;
+        if settings.feed != Some(Feed::Only) {
+            if is_temporary {
+                return Err(ApiError::invalid("temporary", "needs the feed `only`"));
+            }
+            if !has_url {
+                return Err(ApiError::new(ErrorCode::MissingField, "`url` is missing").at("url"));
+            }
+            return Ok((settings, warnings));
+        }
+        if has_url {
+            return Err(ApiError::invalid("url", "has no use with the feed `only`: nothing is sent; leave it out"));
+        }
+        if settings.status == Some(EndpointStatus::Paused) {
+            return Err(never_paused());
+        }
+        let lifetime = is_temporary.then_some(TEMPORARY);
+        Ok((EndpointSettings { url: Some(NO_URL.to_owned()), lifetime, ..settings }, warnings))
+    }
+
+    /// Refuses changes that have no use for a webhook whose receiver reads the feed, and the feed `only` for an existing
+    /// webhook: deliveries may be under way. Accepts an unknown webhook, which the change itself refuses.
+    pub(super) async fn check_reader(
+        &self,
+        authorized: &AuthorizedApplication,
+        webhook: EndpointId,
+        settings: &EndpointSettings,
+    ) -> Result<(), ApiError> {
+        let pauses = settings.status == Some(EndpointStatus::Paused);
+        if settings.url.is_none() && settings.feed.is_none() && !pauses {
+            return Ok(());
+        }
+        let Some(row) = self.store.endpoint(authorized.application, webhook).await? else { return Ok(()) };
+        match (row.feed, settings.feed) {
+            (Feed::Only, None | Some(Feed::Only)) if settings.url.is_some() => {
+                Err(ApiError::invalid("url", "has no use with the feed `only`: nothing is sent"))
+            }
+            (Feed::Only, None) if pauses => Err(never_paused()),
+            (Feed::Only, Some(Feed::None | Feed::Copy)) | (Feed::None | Feed::Copy, Some(Feed::Only)) => {
+                Err(ApiError::invalid("feed", "cannot change to or from `only`: create another webhook"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -209,6 +278,8 @@ impl ApiState {
             email: change.email.map(|email| email.map(checked_email).transpose()).transpose()?,
             headers: change.headers.map(|headers| check_headers(headers, dialect)).transpose()?,
             sends_trace: change.trace_context,
+            feed: change.feed.map(|feed| check_feed(&feed)).transpose()?,
+            lifetime: None,
             keeps_pause: false,
         })
     }
@@ -249,6 +320,14 @@ fn in_words(duration: Duration) -> String {
 
 fn check_status(status: &str) -> Result<EndpointStatus, ApiError> {
     EndpointStatus::parse(status).ok_or_else(|| ApiError::invalid("status", "must be one of enabled, paused, disabled"))
+}
+
+fn check_feed(feed: &str) -> Result<Feed, ApiError> {
+    Feed::parse(feed).ok_or_else(|| ApiError::invalid("feed", "must be one of none, copy, only"))
+}
+
+fn never_paused() -> ApiError {
+    ApiError::invalid("status", "cannot be `paused` with the feed `only`: the receiver reads at its own pace")
 }
 
 fn check_timeout(milliseconds: Option<u64>) -> Result<Option<Duration>, ApiError> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::State;
 use bytes::Bytes;
 use fanfare_domain::{
-    application::{Application, Endpoint},
+    application::{Application, Endpoint, Feed},
     delivery::{FailureReason, outcome::OutcomeClass},
     dialect::Sending,
     event::{
@@ -119,6 +119,10 @@ pub async fn send(
     OptionalJsonBody(new): OptionalJsonBody<New>,
 ) -> Result<Answer<TestResult>, ApiError> {
     let row = api.endpoint(&authorized, &webhook).await?;
+    if row.feed == Feed::Only && new.url.is_none() {
+        let message = "nothing is sent to the webhook: publish an event, such as the sample of a type, or give a `url`";
+        return Err(ApiError::new(ErrorCode::FeedOnly, message));
+    }
     let rules = api.rules_of(&authorized).await?;
     let url = match &new.url {
         Some(url) => Some(api.url_to_try(url).await?),

@@ -1,6 +1,7 @@
 //! The timeline of a delivery: acceptance, attempts, and the next attempt.
 
 use fanfare_api::routes::deliveries::{Attempt, Delivery};
+use fanfare_domain::delivery::READ_BY_FEED;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -103,6 +104,9 @@ fn end(delivery: &Delivery, at: Timestamp) -> Point {
     let reason = delivery.reason.as_deref().map(words::reason);
     let (class, sentence) = match (delivery.state, reason) {
         ("delivered", _) => ("good", "The webhook has the event.".to_owned()),
+        ("skipped", _) if delivery.reason.as_deref() == Some(READ_BY_FEED) => {
+            ("good", "Not sent: the receiver reads the feed, which lists the delivery.".to_owned())
+        }
         ("skipped", _) => ("", "Not sent: the webhook was disabled.".to_owned()),
         ("failed", Some(reason)) => ("bad", format!("Given up: {reason}.")),
         ("failed", None) => ("bad", "Given up.".to_owned()),

@@ -60,8 +60,17 @@ impl WebhookForm {
 
     /// True if the further settings are shown open: a field has a value or an error.
     pub(crate) fn has_more(&self) -> bool {
-        const MORE: [&str; 8] =
-            ["secret", "schedule", "timeout_ms", "rate_per_second", "headers", "email", "paused", "trace_context"];
+        const MORE: [&str; 9] = [
+            "secret",
+            "schedule",
+            "timeout_ms",
+            "rate_per_second",
+            "headers",
+            "email",
+            "paused",
+            "trace_context",
+            "feed",
+        ];
         MORE.iter().any(|name| self.fields.given(name).is_some() || self.fields.error_of(name).is_some())
     }
 }

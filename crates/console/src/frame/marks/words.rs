@@ -34,6 +34,7 @@ pub(crate) fn reason(code: &str) -> String {
         "too_many_held" => "too many were held",
         "test_failed" => "the test failed",
         "erased" => "the event was erased",
+        "feed" => "the receiver reads the feed",
         "lane_full" => "the webhook is at its limit of concurrent attempts",
         "application_busy" => "the application uses its share of places",
         "process_busy" => "Fanfare is at its limit of attempts",

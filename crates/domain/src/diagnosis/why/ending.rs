@@ -1,7 +1,7 @@
 //! Steps about a finished delivery: the reason of the end, and the next action.
 
 use crate::{
-    application::EndpointStatus,
+    application::{EndpointStatus, Feed},
     delivery::{FailureReason, State},
     diagnosis::why::{DeliveryFacts, EventFacts, Fault, Remedy, Step, WebhookFacts},
 };
@@ -15,6 +15,10 @@ pub(super) fn steps(event: &EventFacts, webhook: &WebhookFacts, delivery: &Deliv
         State::Delivered => {
             let step = Step::done("delivered", "The webhook has the event.");
             return vec![step.with("finished_at", delivery.since)];
+        }
+        State::Skipped if webhook.feed == Feed::Only => {
+            let sentence = "Fanfare sends nothing to the webhook: its receiver reads the feed, which lists the event.";
+            return vec![Step::done("in_feed", sentence).with("listed_at", delivery.since)];
         }
         State::Skipped => skipped(webhook),
         State::Failed => match delivery.failed {
@@ -83,7 +87,7 @@ fn changed(event: &EventFacts, webhook: &WebhookFacts) -> Option<Step> {
 
 /// The way to another attempt; `None` if no way is left.
 fn again(event: &EventFacts, webhook: &WebhookFacts, delivery: &DeliveryFacts) -> Option<Remedy> {
-    if webhook.deleted_at.is_some() {
+    if webhook.deleted_at.is_some() || webhook.feed == Feed::Only {
         return None;
     }
     if event.erased_at.is_some() || !event.is_retained {

@@ -1,7 +1,7 @@
 //! Steps about the match: the event's type against the webhook's subscriptions.
 
 use crate::{
-    application::EndpointStatus,
+    application::{EndpointStatus, Feed},
     diagnosis::why::{ChangeFacts, DeliveryFacts, EventFacts, Fault, Remedy, Step, WebhookFacts},
 };
 
@@ -63,7 +63,7 @@ fn changed_step(step: Step, change: &ChangeFacts) -> Step {
 
 /// Step with the way to send the event to the webhook.
 fn send_there(event: &EventFacts, webhook: &WebhookFacts) -> Option<Step> {
-    if webhook.deleted_at.is_some() || event.erased_at.is_some() {
+    if webhook.deleted_at.is_some() || event.erased_at.is_some() || webhook.feed == Feed::Only {
         return None;
     }
     if !event.is_retained {

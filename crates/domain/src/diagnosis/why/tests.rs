@@ -32,6 +32,7 @@ fn webhook(subscriptions: &[&str]) -> WebhookFacts {
         deleted_at: None,
         status: EndpointStatus::Enabled,
         status_reason: None,
+        feed: Feed::None,
         subscriptions: subscriptions.iter().map(parse).collect(),
         rules: None,
         changes: Vec::new(),
@@ -191,9 +192,10 @@ fn facts() -> impl Strategy<Value = (EventFacts, WebhookFacts)> {
         outcomes.into_iter().zip(1..).map(|(outcome, number)| attempt(number, outcome)).collect::<Vec<_>>()
     });
     let statuses = select(EndpointStatus::ALL.to_vec());
-    let webhooks = (statuses, any::<[bool; 3]>(), proptest::option::of(deliveries()), attempts).prop_map(
-        |(status, [is_later, is_deleted, covers], delivery, attempts)| WebhookFacts {
+    let webhooks = (statuses, any::<[bool; 4]>(), proptest::option::of(deliveries()), attempts).prop_map(
+        |(status, [is_later, is_deleted, covers, is_read], delivery, attempts)| WebhookFacts {
             status,
+            feed: if is_read { Feed::Only } else { Feed::None },
             created_at: at(if is_later { 3 } else { -3 }),
             deleted_at: is_deleted.then_some(at(4)),
             delivery,
@@ -228,7 +230,7 @@ proptest! {
             match remedy {
                 Remedy::Resend(_) | Remedy::SendThere(..) => {
                     prop_assert!(!is_lost && webhook.deleted_at.is_none());
-                    prop_assert!(webhook.status != EndpointStatus::Disabled);
+                    prop_assert!(webhook.status != EndpointStatus::Disabled && webhook.feed != Feed::Only);
                     prop_assert_eq!(matches!(remedy, Remedy::Resend(_)), webhook.delivery.is_some());
                 }
                 Remedy::Enable(_) => prop_assert_eq!(webhook.status, EndpointStatus::Disabled),
@@ -244,6 +246,9 @@ proptest! {
         let last = steps.last().expect("a step");
         match webhook.delivery.as_ref().map(|delivery| delivery.state) {
             Some(State::Delivered) => prop_assert_eq!((last.code, last.state), ("delivered", StepState::Done)),
+            Some(State::Skipped) if webhook.feed == Feed::Only => {
+                prop_assert_eq!((last.code, last.state), ("in_feed", StepState::Done));
+            }
             Some(State::Failed | State::Skipped | State::Held) => prop_assert_eq!(last.state, StepState::Problem),
             Some(_) => prop_assert_eq!(last.state, StepState::Pending),
             None => prop_assert!(last.state != StepState::Done),

@@ -34,6 +34,7 @@ impl Things {
         let new = json!({
             "url": world.receiver.url(CONFIDENTIAL), "events": [event_type], "name": CONFIDENTIAL,
             "headers": { "x-confidential": CONFIDENTIAL }, "email": "confidential@example.com",
+            "feed": "copy",
         });
         let webhook = text(world.client().post("webhooks", &new).await.data(), "id").to_owned();
         world.known().await;

@@ -21,7 +21,8 @@ pub(crate) fn fields_of(webhook: &Webhook, described: &[DescribedType]) -> Field
         .with("schedule", webhook.schedule.as_deref().unwrap_or_default().join(", "))
         .with("rate_per_second", number(webhook.rate_per_second.map(u128::from)))
         .with("email", webhook.email.as_deref().unwrap_or_default())
-        .with("trace_context", if webhook.trace_context { "true" } else { "" });
+        .with("trace_context", if webhook.trace_context { "true" } else { "" })
+        .with("feed", if webhook.feed == "copy" { "copy" } else { "" });
     with_subscriptions(described, &webhook.events, fields)
 }
 
@@ -49,6 +50,9 @@ pub(crate) fn creation(fields: &Fields, described: &[DescribedType]) -> Result<V
     }
     if fields.has("trace_context", "true") {
         asked.insert("trace_context".to_owned(), Value::from(true));
+    }
+    if fields.has("feed", "copy") {
+        asked.insert("feed".to_owned(), Value::from("copy"));
     }
     Ok(Value::Object(asked))
 }
@@ -81,6 +85,13 @@ pub(crate) fn change(fields: &Fields, webhook: &Webhook, described: &[DescribedT
         differs(name, value, present[name].clone());
     }
     differs("trace_context", Value::from(fields.has("trace_context", "true")), Value::from(webhook.trace_context));
+    if webhook.feed != "only" {
+        differs(
+            "feed",
+            Value::from(if fields.has("feed", "copy") { "copy" } else { "none" }),
+            Value::from(webhook.feed),
+        );
+    }
     if fields.has("no_headers", "true") {
         differs("headers", json!({}), if webhook.headers.is_empty() { json!({}) } else { Value::Null });
     } else if let Some(headers) = headers(fields)? {
@@ -148,7 +159,7 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         other => other.to_string(),
     };
     let number = |value: Option<u128>| value.map_or_else(default, |value| value.to_string());
-    let fields: [(&str, &'static str, String); 9] = [
+    let fields: [(&str, &'static str, String); 10] = [
         ("url", "URL", webhook.url.clone()),
         ("name", "Name", webhook.name.clone().unwrap_or_else(default)),
         ("events", "Events", webhook.events.join(", ")),
@@ -158,6 +169,7 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         ("email", "E-mail", webhook.email.clone().unwrap_or_else(default)),
         ("headers", "Headers", webhook.headers.join(", ")),
         ("trace_context", "Trace context", webhook.trace_context.to_string()),
+        ("feed", "Feed", webhook.feed.to_owned()),
     ];
     let differing = fields.into_iter().filter_map(|(member, label, before)| {
         asked.get(member).map(|after| Difference { label, before, after: shown(after) })
@@ -187,6 +199,8 @@ mod tests {
             email: None,
             headers: vec!["x-own".to_owned()],
             trace_context: true,
+            feed: "none",
+            expires_at: None,
             previous_secret_expires_at: None,
             held: None,
             warnings: Vec::new(),

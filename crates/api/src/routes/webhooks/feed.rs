@@ -1,0 +1,194 @@
+//! `/api/v1/webhooks/{id}/feed`: the deliveries of a webhook, for a receiver that reads.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use fanfare_domain::{
+    application::{Endpoint, Feed},
+    delivery::feed::FeedPlace,
+    dialect::Sending,
+    ids::{DeliveryId, EventId},
+};
+use fanfare_outbound::attempt_headers;
+use fanfare_store::{EndpointRow, EndpointSettings, FeedEntry, FeedPage};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    http::{
+        authentication::AuthorizedApplication,
+        error::{ApiError, ErrorCode, Failures},
+        paging::page_size,
+        parameters::{Path, Query},
+    },
+    routes::webhooks::settings::TEMPORARY,
+    state::ApiState,
+};
+
+/// Longest wait for an entry.
+const MAX_WAIT: u64 = 20;
+
+/// Remaining time of a temporary webhook at which a read defers its deletion. Each change makes all processes load the
+/// webhook again.
+const DEFERRED_AT: Duration = Duration::from_secs(10 * 60);
+
+/// Place and size of a page.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Place {
+    /// The `next` of the previous page. Default: the oldest entry.
+    pub after: Option<String>,
+    /// Seconds to wait for an entry, 0 to 20. Default: 0.
+    pub wait: Option<u64>,
+    /// 1 to 100. Default: 50. A page has fewer entries if their bodies are long.
+    pub limit: Option<usize>,
+}
+
+/// Deliveries in the order of the feed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FeedPage)]
+pub struct FeedAnswer {
+    #[schema(example = true)]
+    success: bool,
+    pub data: Vec<Entry>,
+    /// `after` of the next request; `null` before the first entry. Keep the value when the entries are handled.
+    pub next: Option<String>,
+}
+
+/// A delivery of the feed, signed now. The webhook's own headers are left out.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FeedEntry)]
+pub struct Entry {
+    #[schema(value_type = String)]
+    pub delivery: DeliveryId,
+    #[schema(value_type = String)]
+    pub event: EventId,
+    #[serde(rename = "type")]
+    pub event_type: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub accepted_at: Timestamp,
+    /// Names and values of the headers that a POST would have.
+    #[schema(value_type = Vec<Vec<String>>)]
+    pub headers: Vec<(String, String)>,
+    /// The bytes of the body, as text.
+    pub body: String,
+}
+
+impl IntoResponse for FeedAnswer {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}
+
+/// Lists the deliveries of a webhook with a feed, oldest first, with bodies and signatures. A receiver finds by the feed
+/// deliveries that it missed, or reads all of them, without an inbound port. No delivery appears later before a place
+/// that was read. Erased events are left out.
+#[utoipa::path(get, path = "/webhooks/{id}/feed", operation_id = "read_feed", tag = "webhooks",
+    params(("id" = String, Path), Place), responses((status = 200, body = FeedAnswer), Failures))]
+pub async fn read(
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
+    Path(webhook): Path<String>,
+    Query(place): Query<Place>,
+) -> Result<FeedAnswer, ApiError> {
+    let size = page_size(place.limit)?;
+    let wait = place.wait.unwrap_or_default();
+    if wait > MAX_WAIT {
+        return Err(ApiError::invalid("wait", format!("must be between 0 and {MAX_WAIT} seconds")));
+    }
+    let after: Option<FeedPlace> = place
+        .after
+        .map(|text| text.parse().map_err(|_| ApiError::invalid("after", "must be the `next` of a previous page")))
+        .transpose()?;
+    let row = api.endpoint(&authorized, &webhook).await?;
+    if row.feed == Feed::None {
+        let message = "the webhook has no feed: set `feed` to `copy`; the feed lists deliveries from then on";
+        return Err(ApiError::new(ErrorCode::NoFeed, message));
+    }
+    api.defer_deletion(&authorized, &row).await?;
+    let page = api.page_of_feed(&row, after, size.items(), Duration::from_secs(wait)).await?;
+    if page.is_ahead {
+        let message = "is a place of another database, or of a time before a restore: read from the beginning";
+        return Err(ApiError::invalid("after", message));
+    }
+    let known = api.directory.application(authorized.application);
+    let endpoint = known.as_ref().and_then(|known| known.endpoint(row.id)).ok_or_else(|| {
+        let message = "the settings of the webhook cannot be read now: try again in a few seconds";
+        ApiError::new(ErrorCode::ApplicationUnavailable, message).retry_after(2)
+    })?;
+    let now = api.store.now();
+    let next = page.next.or(after).map(|place| place.to_string());
+    let data = page.entries.into_iter().filter_map(|entry| Entry::of(endpoint, entry, now)).collect();
+    Ok(FeedAnswer { success: true, data, next })
+}
+
+impl Entry {
+    /// Signs an entry; `None` for an erased event.
+    fn of(endpoint: &Endpoint, entry: FeedEntry, now: Timestamp) -> Option<Self> {
+        let (event_type, body) = entry.content?;
+        let sending = Sending {
+            event: entry.event,
+            event_type: &event_type,
+            application: endpoint.application,
+            delivery: entry.place.delivery,
+            attempt: 1,
+            replay: None,
+            trace: None,
+            at: now,
+        };
+        let mut headers = attempt_headers(endpoint, &sending, body.as_bytes());
+        headers.retain(|(name, _)| !endpoint.headers.contains_key(name.as_str()));
+        Some(Self {
+            delivery: entry.place.delivery,
+            event: entry.event,
+            event_type: event_type.to_string(),
+            accepted_at: entry.accepted_at,
+            headers,
+            body,
+        })
+    }
+}
+
+impl ApiState {
+    /// The entries behind a place. Waits for the first.
+    async fn page_of_feed(
+        &self,
+        row: &EndpointRow,
+        after: Option<FeedPlace>,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<FeedPage, ApiError> {
+        let end = Instant::now() + wait;
+        let mut page = self.store.feed(row.id, after, limit).await?;
+        let place = self.feed_waits.begin();
+        while page.next.is_none() && place.is_some() && Instant::now() < end && self.feed_waits.goes_on().await {
+            page = self.store.feed(row.id, after, limit).await?;
+        }
+        Ok(page)
+    }
+
+    /// Defers the deletion of a temporary webhook.
+    async fn defer_deletion(&self, authorized: &AuthorizedApplication, row: &EndpointRow) -> Result<(), ApiError> {
+        let now = self.store.now();
+        let left = row.expires_at.and_then(|end| Duration::try_from(end.duration_since(now)).ok());
+        if row.expires_at.is_some() && left.unwrap_or_default() < DEFERRED_AT {
+            let settings = EndpointSettings { lifetime: Some(TEMPORARY), ..EndpointSettings::default() };
+            self.store.change_endpoint(authorized.application, row.id, &settings).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Refusal of a request to send something to a webhook whose receiver reads the feed.
+pub(crate) fn read_by_feed() -> ApiError {
+    let message =
+        "nothing is sent to the webhook: its receiver reads the feed, and can read again from an earlier place";
+    ApiError::new(ErrorCode::FeedOnly, message)
+}

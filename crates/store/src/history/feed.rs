@@ -1,0 +1,110 @@
+//! Feeds of endpoints: deliveries in the order of commits, for receivers that read.
+
+use fanfare_domain::{
+    delivery::feed::FeedPlace,
+    event::EventType,
+    ids::{ApplicationId, DeliveryId, EndpointId, EventId},
+};
+use jiff::Timestamp;
+use tokio_postgres::{Row, types::ToSql};
+use uuid::Uuid;
+
+use crate::{Store, StoreError, connection::store::row_count, pipeline::bodies::open_body};
+
+/// Bodies of a page, in bytes, beside the first body.
+const MAX_BYTES: i64 = 4 * 1024 * 1024;
+
+/// Parameters: endpoint, transaction and delivery of the place, limit, bytes.
+///
+/// Entries of the oldest running transaction and of later ones are left out: such a transaction may still commit entries
+/// before them. The oldest running transaction is `pg_snapshot_xmin`.
+const PAGE: &str = "
+WITH horizon AS MATERIALIZED (
+    SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest,
+           pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next
+), page AS MATERIALIZED (
+    SELECT f.written, f.id, f.event_id, f.application_id FROM feed_entries f
+    WHERE f.endpoint_id = $1 AND (f.written, f.id) > ($2, $3) AND f.written < (SELECT oldest FROM horizon)
+    ORDER BY f.written, f.id LIMIT $4
+), sized AS (
+    SELECT p.written, p.id, p.event_id, e.type, e.body, e.body_key_name, e.body_ciphertext,
+           e.id IS NULL OR e.erased_at IS NOT NULL AS is_erased,
+           sum(octet_length(e.body) + coalesce(octet_length(e.body_ciphertext), 0))
+               OVER (ORDER BY p.written, p.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+    FROM page p
+    LEFT JOIN events e ON e.application_id = p.application_id AND e.accepted_at = delivery_accepted_at(p.id)
+                      AND e.id = p.event_id
+)
+SELECT $2 > horizon.next AS is_ahead, s.* FROM horizon
+LEFT JOIN sized s ON coalesce(s.before, 0) < $5 ORDER BY s.written, s.id";
+
+/// A page of a feed.
+#[derive(Debug, Clone)]
+pub struct FeedPage {
+    /// Entries, in the order of commits.
+    pub entries: Vec<FeedEntry>,
+    /// Place behind the last entry; `None` without a further entry.
+    pub next: Option<FeedPlace>,
+    /// True if the place of the request lies in the future: the place is of another database.
+    pub is_ahead: bool,
+}
+
+/// A delivery in a feed.
+#[derive(Debug, Clone)]
+pub struct FeedEntry {
+    /// Place behind the entry.
+    pub place: FeedPlace,
+    /// Event of the delivery.
+    pub event: EventId,
+    /// Moment of acceptance.
+    pub accepted_at: Timestamp,
+    /// Type and complete body; `None` for an erased event.
+    pub content: Option<(EventType, String)>,
+}
+
+impl Store {
+    /// Lists the deliveries of an endpoint's feed behind a place, at most `limit`, with some MiB of bodies.
+    ///
+    /// # Errors
+    /// [`StoreError::Keyring`] if this process lacks the key of an encrypted body.
+    pub async fn feed(
+        &self,
+        endpoint: EndpointId,
+        after: Option<FeedPlace>,
+        limit: usize,
+    ) -> Result<FeedPage, StoreError> {
+        let (written, delivery) = after.map_or((0, Uuid::nil()), |place| (place.written, place.delivery.0));
+        let parameters: [&(dyn ToSql + Sync); 5] = [&endpoint.0, &written, &delivery, &row_count(limit), &MAX_BYTES];
+        let rows = self.query_by_kept_plan(PAGE, &parameters).await?;
+        let is_ahead = rows.first().is_some_and(|row| row.get("is_ahead"));
+        let found = rows.iter().filter(|row| row.get::<_, Option<i64>>("written").is_some());
+        let entries = found.map(|row| self.feed_entry(row)).collect::<Result<Vec<_>, _>>()?;
+        Ok(FeedPage { next: entries.last().map(|entry| entry.place), entries, is_ahead })
+    }
+
+    fn feed_entry(&self, row: &Row) -> Result<FeedEntry, StoreError> {
+        let (delivery, event) = (DeliveryId(row.get("id")), EventId(row.get("event_id")));
+        let content = if row.get("is_erased") {
+            None
+        } else {
+            let text: &str = row.get("type");
+            let event_type = EventType::parse(text)
+                .map_err(|fault| StoreError::corrupt("events", format!("type {text:?}, which {}", fault.message)))?;
+            Some((event_type, open_body(&self.keyring, event, row)?))
+        };
+        Ok(FeedEntry {
+            place: FeedPlace { written: row.get("written"), delivery },
+            event,
+            accepted_at: delivery.accepted_at(),
+            content,
+        })
+    }
+
+    /// Lists temporary endpoints behind their expiry, at most `limit`.
+    pub async fn expired_endpoints(&self, limit: usize) -> Result<Vec<(ApplicationId, EndpointId)>, StoreError> {
+        let statement = "SELECT application_id, id FROM endpoints
+                         WHERE expires_at < now() AND deleted_at IS NULL ORDER BY expires_at LIMIT $1";
+        let rows = self.connection().await?.query(statement, &[&row_count(limit)]).await?;
+        Ok(rows.iter().map(|row| (ApplicationId(row.get(0)), EndpointId(row.get(1)))).collect())
+    }
+}
