@@ -2,6 +2,7 @@
 
 mod deliveries;
 mod events;
+mod listen;
 mod profile;
 mod publish;
 mod replay;
@@ -38,6 +39,8 @@ pub(crate) enum ClientCommand {
     /// Lists, shows and follows events, and explains why an event did not arrive.
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Brings an application's deliveries to this machine: posts each to a local URL, until Ctrl-C.
+    Listen(listen::ListenArguments),
     /// Lists deliveries, newest first.
     Deliveries(deliveries::DeliveriesArguments),
     /// Sends deliveries again: by id, or all that match a filter. Without `--state`, a filter takes failed deliveries.
@@ -51,6 +54,7 @@ impl ClientCommand {
         match self {
             Self::Publish(arguments) => &arguments.target,
             Self::Events(command) => command.target(),
+            Self::Listen(arguments) => &arguments.target,
             Self::Deliveries(arguments) => &arguments.target,
             Self::Resend(arguments) => &arguments.target,
             Self::Replay(arguments) => &arguments.target,
@@ -82,6 +86,7 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
     match command {
         ClientCommand::Publish(arguments) => publish::run(&api, arguments).await,
         ClientCommand::Events(command) => events::run(&api, command).await,
+        ClientCommand::Listen(arguments) => listen::run(&api, arguments).await,
         ClientCommand::Deliveries(arguments) => deliveries::run(&api, arguments).await,
         ClientCommand::Resend(arguments) => resend::run(&api, arguments).await,
         ClientCommand::Replay(arguments) => replay::run(&api, arguments).await,

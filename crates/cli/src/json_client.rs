@@ -18,19 +18,30 @@ use tokio::time::timeout;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
+/// Client for HTTP and HTTPS.
+pub(crate) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// Creates a client that trusts the system's authorities.
+///
+/// # Errors
+/// If the system's certificates cannot be used.
+pub(crate) fn client() -> anyhow::Result<HttpClient> {
+    let tls = fanfare_tls::client_config(fanfare_tls::system_roots())?;
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
 /// Client with a fixed authorization. A clone shares the connections.
 #[derive(Clone)]
 pub(crate) struct JsonClient {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     authorization: String,
 }
 
 impl JsonClient {
     /// Creates a client that sends `authorization` with each request.
     pub(crate) fn new(authorization: String) -> anyhow::Result<Self> {
-        let tls = fanfare_tls::client_config(fanfare_tls::system_roots())?;
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), authorization })
+        Ok(Self { client: client()?, authorization })
     }
 
     /// Value of the header `Authorization`.

@@ -55,6 +55,11 @@ impl Proxy {
         (proxy, through)
     }
 
+    /// Address of the proxy.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Delays all further data by `delay`.
     pub fn delay(&self, delay: Duration) {
         self.orders.send_modify(|orders| orders.delay = delay);

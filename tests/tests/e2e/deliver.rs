@@ -1,9 +1,10 @@
-//! Deliveries: the main path, isolation between endpoints and applications, backlogs, rates, and replays.
+//! Deliveries: the main path, isolation between endpoints and applications, backlogs, rates, replays, and feeds.
 
 mod backlog;
 mod egress;
 mod event_flow;
 mod fan_out;
+mod feed;
 mod isolation;
 mod rates;
 mod receivers;
