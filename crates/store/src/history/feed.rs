@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::{Store, StoreError, connection::store::row_count, pipeline::bodies::open_body};
 
-/// Bodies of a page, in bytes, beside the first body.
-const MAX_BYTES: i64 = 4 * 1024 * 1024;
+/// Bodies of a page before its last body, in bytes.
+const MAX_BYTES: i64 = 1024 * 1024;
 
 /// Parameters: endpoint, transaction and delivery of the place, limit, bytes.
 ///
@@ -32,8 +32,10 @@ WITH horizon AS MATERIALIZED (
            sum(octet_length(e.body) + coalesce(octet_length(e.body_ciphertext), 0))
                OVER (ORDER BY p.written, p.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
     FROM page p
-    LEFT JOIN events e ON e.application_id = p.application_id AND e.accepted_at = delivery_accepted_at(p.id)
-                      AND e.id = p.event_id
+    LEFT JOIN LATERAL (
+        SELECT * FROM events e
+        WHERE e.application_id = p.application_id AND e.accepted_at = delivery_accepted_at(p.id) AND e.id = p.event_id
+        LIMIT 1) e ON true
 )
 SELECT $2 > horizon.next AS is_ahead, s.* FROM horizon
 LEFT JOIN sized s ON coalesce(s.before, 0) < $5 ORDER BY s.written, s.id";
@@ -63,7 +65,7 @@ pub struct FeedEntry {
 }
 
 impl Store {
-    /// Lists the deliveries of an endpoint's feed behind a place, at most `limit`, with some MiB of bodies.
+    /// Lists the deliveries of an endpoint's feed behind a place, at most `limit`, with about a MiB of bodies.
     ///
     /// # Errors
     /// [`StoreError::Keyring`] if this process lacks the key of an encrypted body.

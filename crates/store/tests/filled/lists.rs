@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use fanfare_domain::{
     delivery::{
         State,
+        feed::FeedPlace,
         replay::{ReplayState, Replayed},
     },
     event::subscription::Subscription,
@@ -59,6 +60,9 @@ INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_i
     SELECT delivery_id(i), n, event_id(i), endpoint(10), endpoint(1 + i % 2), 'https://a.example/',
            moment(i) + n * interval '60 s', 5, 'answered', 500 + n, i % 30 = 0
     FROM generate_series(0, {FINISHED} - 1, 10) i, generate_series(1, 2) n;
+INSERT INTO feed_entries (endpoint_id, written, id, application_id, event_id)
+    SELECT endpoint(1 + i % 2), 10 + i / 1000, delivery_id(i), endpoint(10), event_id(i)
+    FROM generate_series(0, {FINISHED} - 1) i;
 INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, reason, listed, attempt, due_at, expires_at)
     SELECT delivery_id({FINISHED} + i), event_id({FINISHED} + i), endpoint(10), endpoint(e), state, reason, listed, attempt,
            due_at, now() + interval '1 day'
@@ -115,6 +119,7 @@ async fn lists_show_each_delivery_once_and_read_a_page() {
     events(&loaded).await;
     resend(&loaded).await;
     replay(&loaded).await;
+    feed(&loaded).await;
     erase(&loaded).await;
     attempts_of_slow_receivers(&loaded).await;
 }
@@ -127,6 +132,20 @@ async fn page(loaded: &Database, name: &str, filter: DeliveryFilter) -> Vec<Deli
     let rows = rows.expect(name).deliveries;
     assert!(rows.is_sorted_by(|row, next| row.id > next.id), "{name}: newest first, and once each");
     rows
+}
+
+/// Pages at the beginning, in the middle and at the end of a feed. The numbers of the entries' transactions are small: all
+/// have ended.
+async fn feed(loaded: &Database) {
+    for (first, count) in [(0, 50), (100_000, 50), (FINISHED - 2, 1), (FINISHED, 0)] {
+        let after = first.checked_sub(2).map(|i| FeedPlace { written: i64::from(10 + i / 1000), delivery: delivery(i) });
+        let (page, buffers) = measured(loaded, async |store| store.feed(HEALTHY, after, 50).await).await;
+        println!("feed from {first}: {buffers} buffers");
+        assert!(buffers <= MAX_BUFFERS, "feed from {first}: {buffers} buffers");
+        let entries = page.expect("a page").entries;
+        let wanted: Vec<EventId> = (0..count).map(|n| event(first + 2 * n)).collect();
+        assert_eq!(entries.iter().map(|entry| entry.event).collect::<Vec<_>>(), wanted, "feed from {first}");
+    }
 }
 
 async fn deliveries(loaded: &Database) {

@@ -92,7 +92,7 @@ async fn an_erased_event_moves_the_place_only() {
 async fn long_bodies_end_a_page() {
     let database = Database::fresh().await;
     for _ in 0..6 {
-        let new = NewEvent { body: format!("\"{}\"", "a".repeat(1_500_000)), ..listed(timed(), starting(1)) };
+        let new = NewEvent { body: format!("\"{}\"", "a".repeat(400_000)), ..listed(timed(), starting(1)) };
         database.store.persist(ONE, &[&new]).await.expect("a commit");
     }
     read_until(&database, None, 3).await;

@@ -47,7 +47,7 @@ pub struct Place {
     pub after: Option<String>,
     /// Seconds to wait for an entry, 0 to 20. Default: 0.
     pub wait: Option<u64>,
-    /// 1 to 100. Default: 50. A page has fewer entries if their bodies are long.
+    /// 1 to 100. Default: 50. A page ends early at 1 MiB of bodies.
     pub limit: Option<usize>,
 }
 
