@@ -6,7 +6,7 @@ use fanfare_domain::ids::{ApplicationId, AuditId};
 use fanfare_store::{AuditOutcome, NewAuditEntry, Store};
 use jiff::Timestamp;
 
-use crate::{AppCommand, Command, EndpointCommand, archive::ArchiveCommand, keys::KeyCommand, parked::ParkedCommand};
+use crate::{AppCommand, Command, archive::ArchiveCommand, keys::KeyCommand, parked::ParkedCommand};
 
 impl Command {
     /// The words and the application of a command with an entry in the audit log. `None` for a command that changes
@@ -14,9 +14,6 @@ impl Command {
     fn change(&self) -> Option<(&'static str, Option<ApplicationId>)> {
         match self {
             Self::App(AppCommand::Create { .. }) => Some(("app create", None)),
-            Self::Endpoint(EndpointCommand::Create { application, .. }) => {
-                Some(("endpoint create", Some(*application)))
-            }
             Self::Key(KeyCommand::Create { application, .. }) => Some(("key create", *application)),
             Self::Key(KeyCommand::Rotate { .. }) => Some(("key rotate", None)),
             Self::Key(KeyCommand::Revoke { .. }) => Some(("key revoke", None)),

@@ -1,6 +1,7 @@
 //! Commands for developers and support: requests to the API of a deployment.
 
 mod deliveries;
+mod endpoint;
 mod events;
 mod listen;
 mod profile;
@@ -39,6 +40,9 @@ pub(crate) enum ClientCommand {
     /// Lists, shows and follows events, and explains why an event did not arrive.
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Manages endpoints.
+    #[command(subcommand)]
+    Endpoint(endpoint::EndpointCommand),
     /// Brings an application's deliveries to this machine: posts each to a local URL, until Ctrl-C.
     Listen(listen::ListenArguments),
     /// Lists deliveries, newest first.
@@ -54,6 +58,7 @@ impl ClientCommand {
         match self {
             Self::Publish(arguments) => &arguments.target,
             Self::Events(command) => command.target(),
+            Self::Endpoint(command) => command.target(),
             Self::Listen(arguments) => &arguments.target,
             Self::Deliveries(arguments) => &arguments.target,
             Self::Resend(arguments) => &arguments.target,
@@ -86,6 +91,7 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
     match command {
         ClientCommand::Publish(arguments) => publish::run(&api, arguments).await,
         ClientCommand::Events(command) => events::run(&api, command).await,
+        ClientCommand::Endpoint(command) => endpoint::run(&api, command).await,
         ClientCommand::Listen(arguments) => listen::run(&api, arguments).await,
         ClientCommand::Deliveries(arguments) => deliveries::run(&api, arguments).await,
         ClientCommand::Resend(arguments) => resend::run(&api, arguments).await,
@@ -131,7 +137,12 @@ impl Api {
 
     /// Sends a POST, once.
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let answer = self.client.send(Method::POST, &self.url(path, &[]), Some(body.to_string())).await?;
+        self.send(Method::POST, path, Some(body.to_string())).await
+    }
+
+    /// Sends a request, once.
+    async fn send(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<Value> {
+        let answer = self.client.send(method, &self.url(path, &[]), body).await?;
         self.answer(answer)
     }
 

@@ -24,19 +24,11 @@ use fanfare_broker::{BrokerSettings, HeaderKeys};
 use fanfare_domain::{
     dialect::{DEFAULT_DIALECT, Dialect, Dialects},
     display_name::check_display_name,
-    endpoint::{
-        email::check_email,
-        secret::SigningSecret,
-        url::{UrlPolicy, check_url},
-    },
-    event::catalogue::Catalogue,
-    ids::{ApplicationId, EndpointId, SecretId},
+    endpoint::email::check_email,
+    ids::ApplicationId,
 };
 use fanfare_service::Environment;
-use fanfare_store::{
-    ApplicationRow, EndpointCreation, EndpointSettings, Keyring, NewApplication, NewEndpoint, Reencrypted, Store,
-    StoreSettings,
-};
+use fanfare_store::{ApplicationRow, Keyring, NewApplication, Reencrypted, Store, StoreSettings};
 use jiff::Timestamp;
 use url::Url;
 
@@ -44,7 +36,7 @@ use crate::{doctor::DoctorSettings, parked::ParkedCommand};
 
 /// Publishes, watches and resends through the API of a deployment, and administers a deployment.
 ///
-/// The commands publish, events, deliveries, resend and replay need FANFARE_API and FANFARE_KEY, or a profile. All other
+/// The commands publish, events, deliveries, resend, replay, endpoint and listen need FANFARE_API and FANFARE_KEY, or a profile. All other
 /// commands except completion, man and dialect read DATABASE_URL from the environment, and some read settings of the services: see deploy/settings.md.
 #[derive(Parser)]
 #[command(name = "fanfare", version)]
@@ -70,9 +62,6 @@ enum Command {
     Key(keys::KeyCommand),
     /// Prints a link that signs in to the web console, once and within 5 minutes. Needs FANFARE_CONSOLE_URL.
     SignIn(sign_in::SignInArguments),
-    /// Manages endpoints. The API calls an endpoint a webhook.
-    #[command(subcommand)]
-    Endpoint(EndpointCommand),
     /// Manages parked messages, which Fanfare could not process.
     #[command(subcommand)]
     Parked(ParkedCommand),
@@ -129,26 +118,9 @@ enum DialectCommand {
     },
 }
 
-#[derive(Subcommand)]
-enum EndpointCommand {
-    /// Creates an endpoint, and prints the id and the signing secret. The secret is not shown again.
-    Create {
-        /// Application of the endpoint.
-        #[arg(long)]
-        application: ApplicationId,
-        /// URL for deliveries.
-        #[arg(long)]
-        url: String,
-        /// Subscribed event types, separated by commas; `points.*` and `*` are wildcards.
-        #[arg(long, value_delimiter = ',', required = true)]
-        events: Vec<String>,
-    },
-}
-
 struct Configuration {
     store: StoreSettings,
     dialects: Arc<Dialects>,
-    url_policy: UrlPolicy,
     /// Address of the web pages, only for `sign-in`.
     console: Option<Url>,
     /// Only for `parked put-back` and `verify`.
@@ -156,20 +128,17 @@ struct Configuration {
 }
 
 impl Configuration {
-    /// Reads the keys only for `endpoint`, `reencrypt` and `parked put-back`, and the broker only for `parked put-back`
+    /// Reads the keys only for `reencrypt` and `parked put-back`, and the broker only for `parked put-back`
     /// and `verify`. All other commands work without keys and broker.
     fn read(environment: &mut Environment, command: &Command) -> Option<Self> {
         let database = environment.database();
         let keyring = match command {
-            Command::Endpoint(_) | Command::Reencrypt | Command::Parked(ParkedCommand::PutBack { .. }) => {
-                environment.secret_keys()
-            }
+            Command::Reencrypt | Command::Parked(ParkedCommand::PutBack { .. }) => environment.secret_keys(),
             _ => Some(Keyring::empty()),
         };
         let keyring: Option<Keyring> = keyring;
         let keys = HeaderKeys::new(keyring.as_ref().map(Keyring::header_keys).unwrap_or_default());
         let dialects = environment.dialects();
-        let url_policy = environment.url_policy();
         let broker = match command {
             Command::Parked(ParkedCommand::PutBack { .. }) | Command::Verify(_) => Some(parked::broker(environment)),
             _ => None,
@@ -184,7 +153,6 @@ impl Configuration {
             broker: broker.map_or(Some(None), |broker| Some(Some(broker?.with_keys(keys))))?,
             store: StoreSettings { url, credentials, connections: 2, keyring: keyring? },
             dialects: dialects?,
-            url_policy: url_policy?,
         })
     }
 }
@@ -273,10 +241,6 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
             verify::run(store, broker, arguments).await?;
         }
         Command::Key(command) => return Ok(keys::run(store, command).await?.map(|key| key.to_string())),
-        Command::Endpoint(EndpointCommand::Create { application, url, events }) => {
-            let endpoint = create_endpoint(store, &configuration, application, &url, events).await?;
-            return Ok(Some(endpoint.to_string()));
-        }
     }
     Ok(None)
 }
@@ -322,41 +286,6 @@ fn check_dialect(file: &Path) -> anyhow::Result<()> {
     println!("{name} is valid. An example delivery:\n{}", dialect.example_body()?);
     println!("Waits after failed attempts: {}", dialect.policy.schedule.names().join(", "));
     Ok(())
-}
-
-async fn create_endpoint(
-    store: &Store,
-    configuration: &Configuration,
-    application: ApplicationId,
-    url: &str,
-    events: Vec<String>,
-) -> anyhow::Result<EndpointId> {
-    let url = check_url(url, &configuration.url_policy).context("--url is invalid")?;
-    let row = require(store, application).await?;
-    let dialect = configuration.dialects.get(&row.dialect);
-    let dialect =
-        dialect.with_context(|| format!("the dialect {:?} is missing here: check FANFARE_DIALECTS", row.dialect))?;
-    let own = store.event_types(application).await.context("cannot read the event types")?;
-    let catalogue = Catalogue::new(dialect.catalogue.types().iter().cloned().chain(own));
-    let checked = catalogue.check_subscriptions("--events", &events, row.is_strict);
-    for warning in checked.map_err(|fault| anyhow!("{fault}"))? {
-        eprintln!("warning: {warning}");
-    }
-    let new = NewEndpoint {
-        id: EndpointId::new(Timestamp::now(), rand::random()),
-        application,
-        settings: EndpointSettings { url: Some(url.into()), event_types: Some(events), ..EndpointSettings::default() },
-        secret_id: SecretId::new(Timestamp::now(), rand::random()),
-        secret: SigningSecret::from_random(rand::random()),
-    };
-    let endpoint = store.create_endpoint(&new, usize::MAX).await.context("cannot create the endpoint")?;
-    let endpoint = match endpoint {
-        EndpointCreation::Created(endpoint) => endpoint,
-        EndpointCreation::IdTaken => bail!("the random id is taken: run the command again"),
-        EndpointCreation::TooMany => bail!("the application has too many endpoints: delete an endpoint first"),
-    };
-    println!("{}\n{}", endpoint.id, new.secret.text());
-    Ok(endpoint.id)
 }
 
 async fn require(store: &Store, application: ApplicationId) -> anyhow::Result<ApplicationRow> {

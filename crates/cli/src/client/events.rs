@@ -99,7 +99,7 @@ pub(super) async fn run(api: &Api, command: EventsCommand) -> anyhow::Result<()>
         }
         EventsCommand::Show(arguments) => {
             let answer = api.get(&format!("events/{}", segment(&arguments.id)), &[]).await?;
-            print_all(api, &answer["data"])
+            rows::print_all(api.prints_json, &answer["data"])
         }
         EventsCommand::Why(arguments) => why(api, &arguments.id).await,
         EventsCommand::Tail(arguments) => tail(api, &arguments).await,
@@ -116,17 +116,11 @@ fn query(arguments: &EventsArguments) -> Vec<(&'static str, Option<String>)> {
     ]
 }
 
-fn print_all(api: &Api, value: &Value) -> anyhow::Result<()> {
-    let text = if api.prints_json { value.to_string() } else { serde_json::to_string_pretty(value)? };
-    text.lines().for_each(|text| rows::line(rows::printable(text)));
-    Ok(())
-}
-
 async fn why(api: &Api, id: &str) -> anyhow::Result<()> {
     let answer = api.get(&format!("events/{}/why", segment(id)), &[]).await?;
     let explained = &answer["data"];
     if api.prints_json {
-        return print_all(api, explained);
+        return rows::print_all(true, explained);
     }
     let steps = |value: &Value| value["steps"].as_array().cloned().unwrap_or_default();
     for step in steps(explained) {

@@ -30,6 +30,13 @@ pub(super) fn print(prints_json: bool, entry: &Value, columns: &[(&str, usize)])
     line(cells.join("  ").trim_end());
 }
 
+/// Prints a value whole: as JSON in a line, or in lines for people.
+pub(super) fn print_all(prints_json: bool, value: &Value) -> anyhow::Result<()> {
+    let text = if prints_json { value.to_string() } else { serde_json::to_string_pretty(value)? };
+    text.lines().for_each(|text| line(printable(text)));
+    Ok(())
+}
+
 /// A member as text.
 pub(super) fn text(value: Option<&Value>) -> String {
     match value {

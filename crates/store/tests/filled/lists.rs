@@ -138,7 +138,8 @@ async fn page(loaded: &Database, name: &str, filter: DeliveryFilter) -> Vec<Deli
 /// have ended.
 async fn feed(loaded: &Database) {
     for (first, count) in [(0, 50), (100_000, 50), (FINISHED - 2, 1), (FINISHED, 0)] {
-        let after = first.checked_sub(2).map(|i| FeedPlace { written: i64::from(10 + i / 1000), delivery: delivery(i) });
+        let after =
+            first.checked_sub(2).map(|i| FeedPlace { written: i64::from(10 + i / 1000), delivery: delivery(i) });
         let (page, buffers) = measured(loaded, async |store| store.feed(HEALTHY, after, 50).await).await;
         println!("feed from {first}: {buffers} buffers");
         assert!(buffers <= MAX_BUFFERS, "feed from {first}: {buffers} buffers");

@@ -3,13 +3,13 @@
 use std::fs;
 
 use fanfare_tests::{
-    receiver::Behaviour,
+    receiver::{Behaviour, signature::is_signed},
     world::{
         World,
         process::{Variables, try_fanfare},
     },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Variables of a developer with a key of a role.
 async fn developer(world: &World, role: &str) -> Variables {
@@ -24,7 +24,7 @@ async fn developer(world: &World, role: &str) -> Variables {
 
 fn run(variables: &Variables, arguments: &[&str]) -> String {
     let (printed, failed) = try_fanfare(variables, arguments);
-    assert_eq!(failed, None, "{arguments:?}");
+    assert_eq!(failed, None, "{arguments:?} printed {printed}");
     printed.trim().to_owned()
 }
 
@@ -63,6 +63,59 @@ async fn a_developer_publishes_watches_and_resends() {
     world.receiver.wait_for(&endpoint.path, 3).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_developer_manages_endpoints() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let developer = developer(&world, "manage").await;
+    let url = world.receiver.url("command");
+    let create = ["endpoint", "create", "--url", &url, "--events", "order.*,invoice.paid", "--header", "x-own: 1"];
+    let created = run(&developer, &create);
+    let (id, secret) = created.split_once('\n').expect("an id and a secret");
+    assert!(secret.starts_with("whsec_"), "{secret}");
+    let shown = async || world.client().get(&format!("webhooks/{id}")).await.data().clone();
+    let webhook = shown().await;
+    assert_eq!((&webhook["url"], &webhook["events"]), (&json!(url), &json!(["order.*", "invoice.paid"])));
+    assert_eq!(webhook["headers"], json!(["x-own"]));
+
+    let settings =
+        ["endpoint", "update", id, "--name", "shop", "--schedule", "60s,5m", "--rate", "5", "--feed", "copy"];
+    run(&developer, &settings);
+    let webhook = shown().await;
+    assert_eq!((&webhook["name"], &webhook["schedule"]), (&json!("shop"), &json!(["60s", "5m"])));
+    assert_eq!((&webhook["rate_per_second"], &webhook["feed"]), (&json!(5), &json!("copy")));
+    run(&developer, &["endpoint", "update", id, "--unset", "schedule,headers"]);
+    let webhook = shown().await;
+    assert_eq!(
+        (&webhook["schedule"], &webhook["headers"], &webhook["name"]),
+        (&Value::Null, &json!([]), &json!("shop"))
+    );
+
+    for (action, status) in [("pause", "paused"), ("disable", "disabled"), ("enable", "enabled")] {
+        assert!(run(&developer, &["endpoint", action, id]).contains(status));
+        assert_eq!(shown().await["status"], status);
+    }
+    let listed = run(&developer, &["endpoint", "list", "--contains", "shop"]);
+    assert!(listed.lines().count() == 1 && listed.starts_with(id) && listed.ends_with(&url), "{listed}");
+    let printed: Value = serde_json::from_str(&run(&developer, &["endpoint", "show", id, "--json"])).expect("JSON");
+    assert_eq!(printed, shown().await);
+
+    let rotated = run(&developer, &["endpoint", "rotate-secret", id, "--overlap-seconds", "3600"]);
+    assert!(rotated.starts_with(id) && rotated.contains("whsec_") && !rotated.contains(secret), "{rotated}");
+    run(&developer, &["endpoint", "end-rotation", id]);
+    world.known().await;
+    let tested = run(&developer, &["endpoint", "test", id, "--type", "order.created", "--data", "{\"n\":1}"]);
+    assert!(tested.starts_with("answered  200"), "{tested}");
+    let new_secret = rotated.lines().last().expect("a secret");
+    assert!(is_signed(&world.receiver.received("command")[0], new_secret));
+    world.receiver.script("command", &[Behaviour::FAIL]);
+    let failed = try_fanfare(&developer, &["endpoint", "test", id]).1.unwrap_or_default();
+    assert!(failed.contains("did not accept the test: dlv_"), "{failed}");
+
+    run(&developer, &["endpoint", "delete", id]);
+    assert_eq!(run(&developer, &["endpoint", "list"]), "");
+}
+
 #[tokio::test]
 async fn a_command_says_what_is_wrong() {
     let world = World::new().await;
@@ -76,6 +129,14 @@ async fn a_command_says_what_is_wrong() {
     fails(&manage, &["publish", "order.created", "@/nowhere"], "cannot read /nowhere");
     fails(&manage, &["publish", "a b"], "other characters");
     fails(&manage, &["events", "why", "evt_1"], "expected an id of the form evt_");
+    let endpoint = |url, events| ["endpoint", "create", "--url", url, "--events", events];
+    fails(&manage, &endpoint("http://10.0.0.1/", "*"), "10.0.0.1");
+    fails(&manage, &endpoint("nowhere", "*"), "write it like https://");
+    fails(&manage, &endpoint("https://example.com/", "a b"), "holds \"a b\"");
+    fails(&manage, &["endpoint", "create", "--events", "*"], "`url` is missing");
+    fails(&manage, &["endpoint", "update", "wh_1"], "name a setting to change");
+    fails(&manage, &["endpoint", "delete", "wh_00000000000000000000000000"], "not_found");
+    fails(&manage, &[&endpoint("https://example.com/", "*")[..], &["--header", "x"]].concat(), "is not `name: value`");
     fails(&manage, &["resend"], "name ids of deliveries or a filter");
     fails(&without_key, &["events", "list"], "FANFARE_KEY is missing");
     fails(&Variables::new(), &["events", "list"], "set FANFARE_API and FANFARE_KEY");
