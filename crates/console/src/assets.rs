@@ -48,7 +48,7 @@ pub(crate) async fn serve(Path(name): Path<String>) -> Response {
 }
 
 /// The source without indentation and lines of comment.
-fn served(source: &str) -> String {
+pub(crate) fn served(source: &str) -> String {
     let lines = source.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with("//"));
     lines.map(|line| format!("{line}\n")).collect()
 }

@@ -2,12 +2,13 @@
 //!
 //! A page calls the functions of the management API. A page can do and show nothing that the API cannot. `frame` has the
 //! parts of all pages, `session` the sign-in and the guard of all requests. `operations` has the pages of all
-//! applications, `application` the pages of one application.
+//! applications, `application` the pages of one application, `reference` the page about the API.
 
 mod application;
 mod assets;
 mod frame;
 mod operations;
+mod reference;
 mod routes;
 mod session;
 
@@ -21,6 +22,7 @@ use url::{Host, Url};
 
 use crate::session::places::Places;
 
+pub use reference::{reference_page, reference_routes};
 pub use routes::{console_routes, guarded_paths, open_paths, portal_routes};
 
 /// Settings of the pages.

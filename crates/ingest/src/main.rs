@@ -12,12 +12,16 @@ use crate::configuration::Configuration;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let asked = argument("ingest", &["--reference", "--openapi"]);
+    let asked = argument("ingest", &["--reference", "--openapi", "--docs"]);
     let mut environment = Environment::of_process();
     let configuration = Configuration::read(&mut environment);
     match asked {
         Some("--reference") => {
             print!("{}", reference(&environment, &metric::ALL));
+            return Ok(());
+        }
+        Some("--docs") => {
+            print!("{}", server::docs()?);
             return Ok(());
         }
         Some("--openapi") => {

@@ -20,7 +20,7 @@ use fanfare_api::{
     refresh_after_write, within_budget, within_share,
 };
 use fanfare_broker::Publisher;
-use fanfare_console::{Console, console_routes, portal_routes};
+use fanfare_console::{Console, console_routes, portal_routes, reference_page, reference_routes};
 use fanfare_domain::ids::ProcessId;
 use fanfare_outbound::Client;
 use fanfare_service::{Operations, Readiness, Room, host_name, serve};
@@ -165,6 +165,12 @@ pub(crate) fn document() -> anyhow::Result<String> {
     Ok(api.to_pretty_json()? + "\n")
 }
 
+/// The page about the API, as a file.
+pub(crate) fn docs() -> anyhow::Result<String> {
+    let (.., api) = routes();
+    Ok(reference_page(&serde_json::to_value(&api)?)?)
+}
+
 /// The routes of the listeners.
 struct Served {
     /// For the listener of the API.
@@ -217,6 +223,7 @@ fn router(
         .layer(from_fn_with_state(budget, within_budget))
         .layer(look_up)
         .merge(document_routes(&api)?)
+        .merge(reference_routes(&serde_json::to_value(&api)?)?)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .merge(pages)

@@ -1,4 +1,4 @@
-//! The OpenAPI document, and the page to read the document.
+//! The OpenAPI document.
 
 use axum::{Router, http::header, routing::get};
 use bytes::Bytes;
@@ -8,7 +8,6 @@ use utoipa::openapi::{
     security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     tag::TagBuilder,
 };
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::http::error::ErrorCode;
 
@@ -71,14 +70,13 @@ fn name_application(operation: &mut Operation) {
     operation.parameters.get_or_insert_default().push(parameter.into());
 }
 
-/// Serves the document at `/api/v1/openapi.json`, and the page at `/docs`.
+/// Serves the document at `/api/v1/openapi.json`.
 ///
 /// # Errors
 /// If the document cannot be serialized as JSON.
 pub fn document_routes(api: &OpenApi) -> serde_json::Result<Router> {
     // axum clones routes. The clones share these bytes; the parsed document takes megabytes.
     let document = Bytes::from(serde_json::to_vec(api)?);
-    let page = SwaggerUi::new("/docs").config(Config::from("/api/v1/openapi.json"));
     let route = get(async move || ([(header::CONTENT_TYPE, "application/json")], document));
-    Ok(Router::new().route("/api/v1/openapi.json", route).merge(page))
+    Ok(Router::new().route("/api/v1/openapi.json", route))
 }

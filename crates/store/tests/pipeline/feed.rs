@@ -17,8 +17,7 @@ fn listed(new: NewEvent, start: Start) -> NewEvent {
     new
 }
 
-/// Reads a feed until `count` entries have come: a transaction in another database of the server holds up the entries,
-/// too.
+/// Reads a feed until `count` entries have come. Transactions in other databases of the server hold up entries, too.
 async fn read_until(database: &Database, after: Option<FeedPlace>, count: usize) -> FeedPage {
     for _ in 0..6_000 {
         let page = database.store.feed(endpoint(1), after, count).await.expect("a page");
@@ -58,8 +57,8 @@ async fn a_feed_lists_deliveries_whatever_their_state() {
     assert_eq!(database.count(skipped).await, 1);
 }
 
-/// A transaction may commit an entry later than a transaction that began after it. A reader that passed the later entry
-/// would miss the earlier one.
+/// A transaction may commit later than another transaction that began after. A reader behind the later entry would miss
+/// the earlier entry.
 #[tokio::test]
 async fn a_reader_waits_for_the_transactions_before_an_entry() {
     let database = Database::fresh().await;
