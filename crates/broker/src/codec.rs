@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanfare_domain::{
     delivery::retry::RetryMessage,
-    event::{Event, EventFault, EventFields, EventType, check_accepted_at, check_key, trace_context::TraceContext},
+    event::{Event, EventFault, EventType, check_accepted_at, check_key, trace_context::TraceContext},
     ids::{ApplicationId, EventId},
 };
 use jiff::Timestamp;
@@ -131,21 +131,27 @@ pub fn decode_event(incoming: &Incoming, max_bytes: usize, now: Timestamp) -> Re
     let event_type = EventType::parse(event_type).map_err(|fault| {
         Unreadable::new("invalid_routing_key", format!("the event type in the routing key {}", fault.message))
     })?;
-    let key = incoming.message_id.clone().filter(|id| !id.is_empty()).ok_or_else(|| {
-        Unreadable::new("missing_message_id", "the property message_id is missing; give each event a unique id")
-    })?;
-    let key = check_key("message_id", key)?;
     if incoming.size > max_bytes {
         let message = format!("the body has {} bytes; {max_bytes} are allowed", incoming.size);
         return Err(Unreadable::new(TOO_LARGE, message));
     }
-    let fields = EventFields::parse(&incoming.body)?;
+    let fields = incoming.fields(max_bytes);
+    let is_cloud_event = match &fields {
+        Ok(fields) => fields.cloud_event.is_some(),
+        Err(_) => incoming.is_cloud_event(),
+    };
+    // The key of a CloudEvent is its source and id. Libraries for CloudEvents choose any message_id.
+    let message_id = if is_cloud_event { None } else { Some(message_id(incoming)?) };
+    let fields = fields?;
     if fields.event_type.is_some_and(|given| given != event_type) {
-        return Err(Unreadable::new("type_mismatch", "`type` in the body differs from the routing key"));
+        return Err(Unreadable::new("type_mismatch", "`type` in the event differs from the routing key"));
     }
-    if fields.key.is_some_and(|given| given != key) {
-        return Err(Unreadable::new("id_mismatch", "`id` in the body differs from the property message_id"));
-    }
+    let key = match (fields.key, message_id) {
+        (Some(given), Some(id)) if given != id => {
+            return Err(Unreadable::new("id_mismatch", "`id` in the body differs from the property message_id"));
+        }
+        (given, id) => id.or(given).ok_or_else(missing_message_id)?,
+    };
     let id = EventId::from_key(application, &key);
     // Ingest has checked an accepted event. The database's clock may be an earlier one after a failover.
     if incoming.accepted_by().is_none() {
@@ -158,8 +164,18 @@ pub fn decode_event(incoming: &Incoming, max_bytes: usize, now: Timestamp) -> Re
         key: id.accepted_at().is_none().then_some(key),
         data: fields.data,
         occurred_at: fields.occurred_at,
-        trace: incoming.trace(),
+        trace: incoming.trace().or(fields.trace),
+        cloud_event: fields.cloud_event,
     })
+}
+
+fn message_id(incoming: &Incoming) -> Result<String, Unreadable> {
+    let id = incoming.message_id.clone().filter(|id| !id.is_empty()).ok_or_else(missing_message_id)?;
+    Ok(check_key("message_id", id)?)
+}
+
+fn missing_message_id() -> Unreadable {
+    Unreadable::new("missing_message_id", "the property message_id is missing; give each event a unique id")
 }
 
 /// Encodes a retry for the next delay queue, or for the queue of due retries.

@@ -47,6 +47,8 @@ pub struct Incoming {
     /// True if the message has been delivered to a consumer before.
     pub redelivered: bool,
     pub(crate) headers: FieldTable,
+    /// The property `content_type`.
+    pub(crate) content_type: Option<String>,
     /// The part that was not UTF-8, and was sanitized.
     pub(crate) sanitized: Option<&'static str>,
     tag: u64,
@@ -68,6 +70,7 @@ impl Incoming {
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
             redelivered: delivery.redelivered,
             headers: delivery.properties.headers().clone().unwrap_or_default(),
+            content_type: delivery.properties.content_type().as_ref().map(ToString::to_string),
             body: delivery.data,
         }
     }

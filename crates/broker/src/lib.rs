@@ -6,6 +6,7 @@
 //! supervisor instead that rebuilds connection, topology and channels.
 
 mod acks;
+mod cloud_events;
 mod codec;
 mod connection;
 mod consumer;

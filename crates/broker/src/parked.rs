@@ -1,7 +1,10 @@
 //! Messages that are published again: parked, put back, or rerouted after no binding matched.
 
 use fanfare_domain::{
-    event::parked::{Edit, Origin},
+    event::{
+        EventFields,
+        parked::{Edit, Origin},
+    },
     time::parse_duration,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
@@ -9,6 +12,7 @@ use serde_json::Value;
 
 use crate::{
     Incoming, Message, Topology, Unreadable,
+    cloud_events::{has_attributes, is_attribute, time},
     codec::{TOO_LARGE, text},
     own_headers::SIGNATURE,
     topology::{DUE, PARKED},
@@ -35,7 +39,7 @@ pub const DELIVERY_LIMIT: &str = "delivery_limit";
 const MAX_SHORT_STRING: usize = 255;
 
 /// Maximum size of headers copied to a republished message, in bytes.
-const MAX_COPIED_HEADERS: usize = 16 * 1024;
+pub(crate) const MAX_COPIED_HEADERS: usize = 16 * 1024;
 
 /// Encodes an unreadable message for the parked queue, unchanged, with the reason and the size of the body.
 pub fn encode_parked(topology: &Topology, incoming: &Incoming, unreadable: &Unreadable) -> Message {
@@ -84,7 +88,7 @@ pub struct PutBack<'a> {
     pub routing_key: Option<&'a str>,
     /// The property `message_id`.
     pub message_id: Option<&'a str>,
-    /// Kept headers as a JSON object. Values that are not texts are left out.
+    /// Kept headers as a JSON object. Lists, tables and fractions are left out.
     pub headers: &'a str,
     /// Kept bytes of the body.
     pub body: &'a [u8],
@@ -92,26 +96,39 @@ pub struct PutBack<'a> {
     pub size: usize,
 }
 
-/// Encodes an edited parked message for the source exchange. Headers whose names are not UTF-8 are left out.
+/// Encodes an edited parked message for the source exchange. Headers whose names are not UTF-8 are left out. An edited
+/// body is the complete event: the attributes of a CloudEvent in headers are left out.
 ///
 /// # Errors
 /// If the routing key or the `message_id` is not UTF-8 and is not edited: the event would get another key. If only the
-/// beginning of the body was kept, and the body is not edited.
+/// beginning of the body was kept, and the body is not edited. If the `message_id` of a CloudEvent is edited.
 pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit) -> Result<Message, Unreadable> {
     let kept: serde_json::Map<String, Value> = serde_json::from_str(put_back.headers).unwrap_or_default();
     let mut headers = FieldTable::default();
-    for (name, value) in kept.iter().filter_map(|(name, value)| Some((name, value.as_str()?))) {
+    for (name, value) in kept.iter().filter_map(|(name, value)| Some((name, header_value(value)?))) {
+        let is_replaced = edit.body.is_some() && is_attribute(name);
         // A longer name cannot be a short string.
-        if name.len() <= MAX_SHORT_STRING && !is_acted_on(name) && !is_sanitized(name) {
-            headers.insert(name.as_str().into(), AMQPValue::LongString(LongString::from(value)));
+        if name.len() <= MAX_SHORT_STRING && !is_acted_on(name) && !is_sanitized(name) && !is_replaced {
+            headers.insert(name.as_str().into(), value);
         }
     }
+    let body = edit.body.as_deref().unwrap_or(put_back.body);
+    let is_cloud_event =
+        put_back.origin == Origin::Events && (has_attributes(&headers) || EventFields::is_cloud_event(body));
     if put_back.reason == DELIVERY_LIMIT {
         headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
     }
     let routing_key = edit.routing_key.as_deref().or(put_back.routing_key).unwrap_or_default();
     let (exchange, routing_key) = way_back(topology, put_back.origin, routing_key);
-    let message_id = edit.message_id.as_deref().or(put_back.message_id);
+    let message_id = match edit.message_id.as_deref() {
+        Some(_) if is_cloud_event => {
+            let message =
+                "the key of a CloudEvent is `source` and `id`, and the message_id has no effect: edit the body";
+            return Err(Unreadable::new("id_mismatch", message));
+        }
+        None if is_cloud_event => put_back.message_id.filter(|id| !is_sanitized(id)),
+        edited => edited.or(put_back.message_id),
+    };
     if is_sanitized(&routing_key) {
         return Err(not_utf8("the routing key"));
     }
@@ -122,13 +139,18 @@ pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit)
         let (kept, size) = (put_back.body.len(), put_back.size);
         return Err(Unreadable::new(TOO_LARGE, format!("only the first {kept} of the body's {size} bytes are kept")));
     }
-    Ok(Message {
-        exchange,
-        routing_key,
-        body: edit.body.as_deref().unwrap_or(put_back.body).to_vec(),
-        message_id: message_id.map(str::to_owned),
-        headers,
-    })
+    Ok(Message { exchange, routing_key, body: body.to_vec(), message_id: message_id.map(str::to_owned), headers })
+}
+
+/// The value of a kept header; `None` for a value whose type is unknown.
+fn header_value(value: &Value) -> Option<AMQPValue> {
+    match value {
+        Value::String(text) => Some(AMQPValue::LongString(LongString::from(text.as_str()))),
+        Value::Bool(value) => Some(AMQPValue::Boolean(*value)),
+        Value::Number(number) => number.as_i64().map(AMQPValue::LongLongInt),
+        Value::Null => Some(AMQPValue::Void),
+        Value::Array(_) | Value::Object(_) => None,
+    }
 }
 
 /// Decodes a message from the parked queue.
@@ -211,23 +233,36 @@ fn is_acted_on(header: &str) -> bool {
 /// Headers for a republished message.
 ///
 /// Headers that the broker acts on are left out. Only Fanfare's headers are copied if all together may not fit into a
-/// frame: the broker would close the connection.
+/// frame: the broker would close the connection. A structured CloudEvent does not keep the attributes in headers.
 fn copied_headers(incoming: &Incoming) -> FieldTable {
     let mut headers = FieldTable::default();
-    let mut bytes = 0;
-    for (name, value) in incoming.headers.inner() {
-        if !is_acted_on(name.as_str()) && !OURS.contains(&name.as_str()) {
-            bytes += name.as_str().len() + json(value).to_string().len();
-            headers.insert(name.clone(), value.clone());
+    if copied_bytes(incoming) <= MAX_COPIED_HEADERS {
+        for (name, value) in publishers_headers(incoming) {
+            if !incoming.is_structured() || !is_attribute(name.as_str()) {
+                headers.insert(name.clone(), value.clone());
+            }
         }
-    }
-    if bytes > MAX_COPIED_HEADERS {
-        headers = FieldTable::default();
+        if let Some((name, value)) = incoming.kept_content_type() {
+            headers.insert(name, value);
+        }
     }
     for (name, value) in incoming.headers.inner().iter().filter(|(name, _)| OURS.contains(&name.as_str())) {
         headers.insert(name.clone(), value.clone());
     }
     headers
+}
+
+/// Bytes of the headers that a republished message would keep.
+pub(crate) fn copied_bytes(incoming: &Incoming) -> usize {
+    let bytes = |(name, value): (&ShortString, &AMQPValue)| name.as_str().len() + json(value).to_string().len();
+    let content_type = incoming.kept_content_type();
+    publishers_headers(incoming).chain(content_type.iter().map(|(name, value)| (name, value))).map(bytes).sum()
+}
+
+/// The publisher's headers, without headers that the broker acts on.
+fn publishers_headers(incoming: &Incoming) -> impl Iterator<Item = (&ShortString, &AMQPValue)> {
+    let headers = incoming.headers.inner().iter();
+    headers.filter(|(name, _)| !is_acted_on(name.as_str()) && !OURS.contains(&name.as_str()))
 }
 
 /// Source of a dead-lettered message, and the routing key of the publish, sanitized.
@@ -300,7 +335,7 @@ fn json(value: &AMQPValue) -> Value {
         AMQPValue::LongInt(value) => (*value).into(),
         AMQPValue::LongUInt(value) => (*value).into(),
         AMQPValue::LongLongInt(value) => (*value).into(),
-        AMQPValue::Timestamp(value) => (*value).into(),
+        AMQPValue::Timestamp(seconds) => time(*seconds).map_or_else(|| (*seconds).into(), Value::from),
         AMQPValue::Float(value) => (*value).into(),
         AMQPValue::Double(value) => (*value).into(),
         AMQPValue::DecimalValue(value) => format!("{}e-{}", value.value, value.scale).into(),

@@ -147,7 +147,7 @@ async fn put_back(store: &Store, broker: BrokerSettings, choice: &Choice, edit: 
             size: usize::try_from(row.bytes).unwrap_or_default(),
         };
         let message = encode_put_back(&topology, &put_back, edit)
-            .with_context(|| format!("{id} stays parked: give another --routing-key or --message-id"))?;
+            .with_context(|| format!("{id} stays parked: correct --routing-key, --message-id or --body"))?;
         let published = tokio::time::timeout(PUBLISH_TIMEOUT, publisher.publish_until_confirmed(&message)).await;
         published.with_context(|| {
             format!("no confirm of {id} in {PUBLISH_TIMEOUT:?}; the message stays parked: try again")

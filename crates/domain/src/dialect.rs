@@ -1,6 +1,7 @@
 //! A dialect: the form of deliveries, the retry schedule, the rules of failure, and the event types. All is data, read
 //! from a file (`file`); no code here depends on a dialect's name.
 
+mod check;
 mod file;
 mod template;
 
@@ -11,8 +12,9 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use self::{
@@ -30,7 +32,8 @@ use crate::{
 pub const DEFAULT_DIALECT: &str = "incenta";
 
 /// Built-in dialects: name and file.
-const SHIPPED: [(&str, &str); 6] = [
+const SHIPPED: [(&str, &str); 7] = [
+    ("cloudevents", include_str!("../dialects/cloudevents.toml")),
     ("incenta", include_str!("../dialects/incenta.toml")),
     ("incentable", include_str!("../dialects/incentable.toml")),
     ("nudj", include_str!("../dialects/nudj.toml")),
@@ -49,6 +52,8 @@ pub struct Dialect {
     /// Help for the choice of a dialect.
     pub description: String,
     body: Body,
+    /// The header `content-type` of deliveries: a media type of JSON.
+    pub content_type: HeaderValue,
     event_id_prefix: String,
     /// Signature header in addition to Standard Webhooks.
     pub signature: Option<SignatureForm>,
@@ -76,6 +81,9 @@ enum BodyPlace {
     ApplicationId,
     Data,
     Time,
+    CloudEventId,
+    CloudEventSource,
+    CloudEventAttributes,
 }
 
 /// Printed form of the publisher's data.
@@ -203,10 +211,22 @@ impl Dialect {
                 json::compact(&event.data)
             }
         };
-        let time = event.occurred_at.unwrap_or(accepted_at);
-        // Writing to a `String` cannot fail. Types and ids contain no character that JSON escapes.
+        let (time, cloud_event) = (event.occurred_at.unwrap_or(accepted_at), event.cloud_event.as_ref());
+        // Writing to a `String` cannot fail. Types and Fanfare's ids contain no character that JSON escapes.
         Ok(self.body.template.fill(|place, text| {
             let _ = match place {
+                BodyPlace::CloudEventId => match cloud_event {
+                    Some(cloud_event) => write!(text, "{}", Value::from(cloud_event.id.as_str())),
+                    None => write!(text, "\"{}\"", self.event_id(event.id)),
+                },
+                BodyPlace::CloudEventSource => match cloud_event {
+                    Some(cloud_event) => write!(text, "{}", Value::from(cloud_event.source.as_str())),
+                    None => write!(text, "\"/applications/{}\"", event.application),
+                },
+                BodyPlace::CloudEventAttributes => cloud_event
+                    .iter()
+                    .flat_map(|cloud_event| &cloud_event.attributes)
+                    .try_for_each(|(name, value)| write!(text, ",\"{name}\":{value}")),
                 BodyPlace::EventId => write!(text, "\"{}\"", self.event_id(event.id)),
                 BodyPlace::EventType => write!(text, "\"{}\"", event.event_type),
                 BodyPlace::ApplicationId => write!(text, "\"{}\"", event.application),
@@ -345,6 +365,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::event::EventFields;
 
     fn shipped(name: &str) -> Arc<Dialect> {
         let dialects = Dialects::read([]).unwrap_or_else(|faults| panic!("{faults:?}"));
@@ -384,9 +405,31 @@ mod tests {
             format!(r#"{{"id":"evt_{id}","type":"a.b","timestamp":"2026-06-18T12:00:00Z","data":{sent}}}"#)
         );
         assert_eq!(
+            body("cloudevents"),
+            format!(
+                r#"{{"specversion":"1.0","id":"evt_{id}","source":"/applications/app_00000000000000000000000000","type":"a.b","time":"2026-06-18T12:00:00.500Z","data":{sent}}}"#
+            )
+        );
+        assert_eq!(
             body("standard"),
             format!(r#"{{"type":"a.b","timestamp":"2026-06-18T12:00:00.500Z","data":{sent}}}"#)
         );
+    }
+
+    /// The dialect renders a CloudEvent that Fanfare reads as the same event.
+    #[test]
+    fn a_cloud_event_stays_the_same_cloud_event() {
+        let text = r#"{"specversion":"1.0","id":"\"1\"","source":"/s","type":"a.b","time":"2026-06-18T12:00:00.500Z",
+            "subject":"ä","flag":true,"datacontenttype":"text/xml","data":"<a/>"}"#;
+        let EventFields { event_type, data, cloud_event, .. } = EventFields::parse(text.as_bytes()).expect("an event");
+        let event = Event { cloud_event, ..Event::example(event_type, data) };
+        let body = shipped("cloudevents").render_body(&event, "2026-06-18T12:00:00.5Z".parse().expect("a time"));
+        let body = body.expect("a body");
+        assert_eq!(EventFields::parse(body.as_bytes()), EventFields::parse(text.as_bytes()), "{body}");
+        let body = shipped("standard").render_body(&event, Timestamp::UNIX_EPOCH).expect("a body");
+        assert_eq!(body, r#"{"type":"a.b","timestamp":"1970-01-01T00:00:00.000Z","data":"<a/>"}"#);
+        assert_eq!(shipped("cloudevents").content_type, "application/cloudevents+json; charset=utf-8");
+        assert_eq!(shipped("standard").content_type, "application/json");
     }
 
     #[test]
@@ -401,6 +444,7 @@ mod tests {
         assert_eq!(form("nudj"), usual(30));
         assert_eq!(form("reward"), usual(10));
         assert_eq!(form("ploints"), ("60s 5m 30m 120m 12h".to_owned(), 0, 10));
+        assert_eq!(form("cloudevents"), form("standard"));
         assert_eq!(form("standard"), ("5s 5m 30m 120m 5h 10h 14h 20h 24h".to_owned(), 10, 20));
     }
 

@@ -1,6 +1,7 @@
 //! An event as a publisher sends it, over HTTP or AMQP: the same form and the same checks.
 
 pub mod catalogue;
+pub mod cloud_event;
 pub mod outbox;
 pub mod parked;
 pub mod subscription;
@@ -17,7 +18,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    event::trace_context::TraceContext,
+    event::{cloud_event::CloudEvent, trace_context::TraceContext},
     ids::{ApplicationId, EventId},
     json,
 };
@@ -135,7 +136,8 @@ pub fn with_suggestion(sentence: &str, nearest: Option<&str>) -> String {
 }
 
 impl EventFault {
-    pub(crate) fn new(code: FaultCode, field: impl Into<Cow<'static, str>>, message: &str) -> Self {
+    /// Creates a fault of a field. `message` continues the sentence after the field's name.
+    pub fn new(code: FaultCode, field: impl Into<Cow<'static, str>>, message: &str) -> Self {
         Self { code, field: Some(field.into()), message: message.to_owned() }
     }
 
@@ -162,18 +164,40 @@ pub struct EventFields {
     pub event_type: Option<EventType>,
     /// Payload: a JSON value, exactly as sent.
     pub data: String,
-    /// The publisher's own id of the event, if present in the body.
+    /// The publisher's key of the event, if present in the body.
     pub key: Option<String>,
     /// Time of the event according to the publisher. Any time is accepted, since no decision depends on the value.
     pub occurred_at: Option<Timestamp>,
+    /// Trace context in the attributes of a CloudEvent.
+    pub trace: Option<TraceContext>,
+    /// Further attributes of a CloudEvent. `None` for Fanfare's own form.
+    pub cloud_event: Option<CloudEvent>,
 }
 
 impl EventFields {
-    /// Parses `{type, data, id?, time?}`.
+    /// Parses `{type, data, id?, time?}`, or a CloudEvent: an object with the member `specversion`.
     ///
     /// # Errors
     /// The first fault found, with the field.
     pub fn parse(body: &[u8]) -> Result<Self, EventFault> {
+        let members = Self::members(body)?;
+        if members.is_cloud_event() { cloud_event::read(members) } else { Self::from_members(members) }
+    }
+
+    /// Parses a CloudEvent.
+    ///
+    /// # Errors
+    /// The first fault found, with the field.
+    pub fn parse_cloud_event(body: &[u8]) -> Result<Self, EventFault> {
+        cloud_event::read(Self::members(body)?)
+    }
+
+    /// True for the body of a CloudEvent, also of an invalid CloudEvent.
+    pub fn is_cloud_event(body: &[u8]) -> bool {
+        Self::members(body).is_ok_and(|members| members.is_cloud_event())
+    }
+
+    fn members(body: &[u8]) -> Result<Members<'_>, EventFault> {
         let text = std::str::from_utf8(body).map_err(|error| EventFault {
             code: FaultCode::MalformedJson,
             field: None,
@@ -181,12 +205,11 @@ impl EventFields {
         })?;
         // Checks the depth first, so that the recursion of the readers below is bounded.
         json::check(text).map_err(|fault| EventFault::of_json(&fault, None))?;
-        let members: Members<'_> = serde_json::from_str(text).map_err(|_| EventFault {
+        serde_json::from_str(text).map_err(|_| EventFault {
             code: FaultCode::NotAnObject,
             field: None,
             message: "an event is a JSON object with the fields type, data, id and time".to_owned(),
-        })?;
-        Self::from_members(members)
+        })
     }
 
     fn from_members(members: Members<'_>) -> Result<Self, EventFault> {
@@ -206,8 +229,8 @@ impl EventFields {
                 return Err(EventFault::new(FaultCode::DuplicateField, name, "is given twice"));
             }
         }
-        let data = data.ok_or_else(|| EventFault::new(FaultCode::MissingField, "data", "is missing"))?;
-        Ok(Self { event_type, data, key, occurred_at })
+        let data = data.ok_or_else(|| missing("data"))?;
+        Ok(Self { event_type, data, key, occurred_at, trace: None, cloud_event: None })
     }
 
     /// The event type, if the body must have the type.
@@ -215,7 +238,7 @@ impl EventFields {
     /// # Errors
     /// If the type is missing.
     pub fn require_type(&self) -> Result<&EventType, EventFault> {
-        self.event_type.as_ref().ok_or_else(|| EventFault::new(FaultCode::MissingField, "type", "is missing"))
+        self.event_type.as_ref().ok_or_else(|| missing("type"))
     }
 }
 
@@ -258,7 +281,11 @@ pub fn check_accepted_at(field: &'static str, id: EventId, now: Timestamp) -> Re
     }
 }
 
-fn string(field: &'static str, value: &RawValue) -> Result<String, EventFault> {
+fn missing(field: &'static str) -> EventFault {
+    EventFault::new(FaultCode::MissingField, field, "is missing")
+}
+
+fn string(field: impl Into<Cow<'static, str>>, value: &RawValue) -> Result<String, EventFault> {
     if !value.get().starts_with('"') {
         return Err(EventFault::new(FaultCode::WrongType, field, "must be a string"));
     }
@@ -277,6 +304,12 @@ fn time(value: &RawValue) -> Result<Timestamp, EventFault> {
 
 /// Members of a JSON object in order, duplicates included, values as text.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl Members<'_> {
+    fn is_cloud_event(&self) -> bool {
+        self.0.iter().any(|(name, _)| name == cloud_event::SPECVERSION)
+    }
+}
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -309,7 +342,7 @@ pub struct Event {
     pub application: ApplicationId,
     /// Event type.
     pub event_type: EventType,
-    /// The publisher's key, if given.
+    /// The publisher's key, if given. Of a CloudEvent `<source> <id>`.
     pub key: Option<String>,
     /// Payload as JSON text, as sent.
     pub data: String,
@@ -317,6 +350,8 @@ pub struct Event {
     pub occurred_at: Option<Timestamp>,
     /// Trace of the publish.
     pub trace: Option<TraceContext>,
+    /// Further attributes of a CloudEvent.
+    pub cloud_event: Option<CloudEvent>,
 }
 
 impl Event {
@@ -330,6 +365,7 @@ impl Event {
             data,
             occurred_at: None,
             trace: None,
+            cloud_event: None,
         }
     }
 

@@ -67,7 +67,6 @@ const SECOND_CHANCE: Duration = Duration::from_secs(1);
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("Fanfare/", env!("CARGO_PKG_VERSION")));
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Permissions and trust of the deployment.
 #[derive(Debug, Clone)]
@@ -122,6 +121,8 @@ pub struct Request {
     pub url: Url,
     /// The endpoint's own headers and the signatures. The client itself sets the headers that describe the message.
     pub headers: HeaderMap,
+    /// Media type of the body.
+    pub content_type: HeaderValue,
     /// Rendered JSON.
     pub body: Bytes,
     /// Time from the call to the last byte read of the response body.
@@ -134,6 +135,7 @@ impl Request {
         Self {
             url: endpoint.url.clone(),
             headers: delivery_headers(endpoint, sending, &body),
+            content_type: endpoint.dialect.content_type.clone(),
             body,
             deadline: endpoint.policy.timeout,
         }
@@ -144,7 +146,7 @@ impl Request {
 /// arguments has the same headers.
 pub fn attempt_headers(endpoint: &Endpoint, sending: &Sending<'_>, body: &[u8]) -> Vec<(String, String)> {
     let mut headers = delivery_headers(endpoint, sending, body);
-    set_our_headers(&mut headers);
+    set_our_headers(&mut headers, endpoint.dialect.content_type.clone());
     listed(&headers)
 }
 
@@ -317,7 +319,7 @@ impl Client {
         *message.method_mut() = Method::POST;
         *message.uri_mut() = uri;
         *message.headers_mut() = request.headers;
-        set_our_headers(message.headers_mut());
+        set_our_headers(message.headers_mut(), request.content_type);
         Ok(message)
     }
 }
@@ -363,11 +365,11 @@ async fn with_deadline<T>(limit: Duration, answer: impl Future<Output = T>) -> O
 }
 
 /// Sets Fanfare's headers and removes headers that belong to `hyper`, or would change the meaning of the message.
-fn set_our_headers(headers: &mut HeaderMap) {
+fn set_our_headers(headers: &mut HeaderMap, content_type: HeaderValue) {
     for name in OF_THE_MESSAGE {
         headers.remove(name);
     }
-    headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::USER_AGENT, USER_AGENT);
 }
 
@@ -396,7 +398,7 @@ mod tests {
             headers.insert(name, HeaderValue::from_static("1"));
         }
         headers.insert("authorization", HeaderValue::from_static("Bearer token"));
-        set_our_headers(&mut headers);
+        set_our_headers(&mut headers, HeaderValue::from_static("application/json"));
         assert_eq!(headers.len(), 3);
         assert_eq!(headers["authorization"], "Bearer token");
         assert_eq!(headers["content-type"], "application/json");

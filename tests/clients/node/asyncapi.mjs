@@ -5,7 +5,7 @@
  * stdout: {"exchanges": [{"name", "type", "durable", "template", "prefix"}],
  *          "parameters": {name: {"pattern", "minLength", "maxLength"}}, "properties": {name: schema},
  *          "operations": {id: amqp binding}, "reasons": [code],
- *          "examples": [{"name", "routing_key", "message_id", "headers", "payload"}]}
+ *          "examples": [{"name", "routing_key", "message_id"?, "headers", "payload"}]}
  * stderr: the faults of the document, with status 1. Warnings are faults, too.
  */
 import Ajv from 'ajv'
@@ -63,7 +63,10 @@ const examples = messages.flatMap((message) =>
     const { routing_key, message_id } = message['x-amqp'][name] ?? {}
     check(name, 'headers', message.headers, headers)
     check(name, 'payload', message.payload, payload)
-    check(name, 'message_id', message.bindings.amqp['x-properties'].properties.message_id, message_id)
+    const { properties, required } = message.bindings.amqp['x-properties']
+    if (message_id !== undefined || required.includes('message_id')) {
+      check(name, 'message_id', properties.message_id, message_id)
+    }
     check(name, 'routing_key', { type: 'string', maxLength: 255 }, routing_key)
     return { name, routing_key, message_id, headers, payload }
   }),

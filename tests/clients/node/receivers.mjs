@@ -24,6 +24,8 @@ const BODIES = {
   reward: '{"id":<we>,"type":<type>,"time":<milliseconds>,"data":<data>}',
   ploints: '{"id":<evt>,"type":<type>,"timestamp":<seconds>,"data":<data>}',
   standard: '{"type":<type>,"timestamp":<milliseconds>,"data":<data>}',
+  cloudevents:
+    '{"specversion":"1.0","id":<evt>,"source":<source>,"type":<type>,"time":<milliseconds>,"data":<data>}',
   acme: '{"meta":{"id":<acme>,"kind":<type>,"app":<app>},"sent":<unix>,"payload":{"content":<data>}}',
 }
 
@@ -35,6 +37,7 @@ const FORMS = {
   we: `"we_(?<id>${SUFFIX})"`,
   acme: `"acme_(?<id>${SUFFIX})"`,
   app: `"app_${SUFFIX}"`,
+  source: `"/applications/app_${SUFFIX}"`,
   milliseconds: '"(?<milliseconds>\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{3}Z)"',
   seconds: '"(?<seconds>\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\dZ)"',
   unix: '(?<unix>\\d{10})',
@@ -114,7 +117,9 @@ function readBody(dialect, raw, headers) {
 }
 
 function checkHeaders(dialect, headers) {
-  if (headers['content-type'] !== 'application/json') throw new Error(`content-type is ${headers['content-type']}`)
+  const contentType =
+    dialect === 'cloudevents' ? 'application/cloudevents+json; charset=utf-8' : 'application/json'
+  if (headers['content-type'] !== contentType) throw new Error(`content-type is ${headers['content-type']}`)
   if (!new RegExp(`^evt_${SUFFIX}$`).test(headers['webhook-id'])) throw new Error('webhook-id is no event id')
   if (!/^\d{10}$/.test(headers['webhook-timestamp'])) throw new Error('webhook-timestamp is no time in seconds')
   for (const [other, names] of Object.entries(HEADERS_OF)) {

@@ -31,6 +31,14 @@ MEMBERS = {
     "reward": {"id": "we", "type": "type", "time": "milliseconds", "data": None},
     "ploints": {"id": "evt", "type": "type", "timestamp": "seconds", "data": None},
     "standard": {"type": "type", "timestamp": "milliseconds", "data": None},
+    "cloudevents": {
+        "specversion": "version",
+        "id": "evt",
+        "source": "source",
+        "type": "type",
+        "time": "milliseconds",
+        "data": None,
+    },
     "acme": {
         "meta": {"id": "acme", "kind": "type", "app": "app"},
         "sent": "unix",
@@ -43,6 +51,8 @@ FORMS = {
     "milliseconds": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z",
     "seconds": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
     "unix": r"\d{10}",
+    "version": r"1\.0",
+    "source": r"/applications/app_[0-7][0-9a-hjkmnp-tv-z]{25}",
 } | {prefix: prefix + r"_[0-7][0-9a-hjkmnp-tv-z]{25}" for prefix in ("evt", "we", "acme", "app")}
 
 HEADERS_OF = {
@@ -142,7 +152,8 @@ def read_body(dialect, raw, headers):
 
 
 def check_headers(dialect, headers):
-    insist(headers["content-type"] == "application/json", "content-type is " + headers["content-type"])
+    content_type = "application/cloudevents+json; charset=utf-8" if dialect == "cloudevents" else "application/json"
+    insist(headers["content-type"] == content_type, "content-type is " + headers["content-type"])
     insist(re.fullmatch(FORMS["evt"], headers["webhook-id"]), "webhook-id is no event id")
     insist(re.fullmatch(r"\d{10}", headers["webhook-timestamp"]), "webhook-timestamp is no time in seconds")
     for other, names in HEADERS_OF.items():

@@ -61,9 +61,13 @@ pub(crate) fn event(bytes: &[u8]) {
         Ok(event) => {
             assert!(rerouted.was_rerouted());
             assert_eq!(event.routing_key(), incoming.routing_key);
-            assert_eq!(EventFields::parse(&incoming.body).map(|fields| fields.data).as_ref(), Ok(&event.data));
-            let again = encode_event(&topology, &event, 7, &incoming.body).detached();
-            assert_eq!((again.accepted_by(), read(&again)), (Some(7), Ok(event.clone())));
+            let is_whole = EventFields::parse(&incoming.body).is_ok_and(|fields| fields.data == event.data);
+            // The body of a CloudEvent in binary mode is only the data.
+            assert!(is_whole || event.cloud_event.is_some());
+            if is_whole {
+                let again = encode_event(&topology, &event, 7, &incoming.body).detached();
+                assert_eq!((again.accepted_by(), read(&again)), (Some(7), Ok(event.clone())));
+            }
             assert_eq!(read(&rerouted), Ok(event));
         }
         Err(unreadable) => is_parked(&topology, &incoming, &unreadable),

@@ -77,15 +77,23 @@ pub(crate) fn event(bytes: &[u8]) {
     assert_eq!(check(&fields.data), Ok(()));
     let data = RawValue::from_string(fields.data.clone()).expect("JSON");
     let mut written = format!(r#"{{"data":{data}"#);
+    let (cloud_event, trace) = (fields.cloud_event.as_ref(), fields.trace.as_ref());
     let members = [
         ("type", fields.event_type.as_ref().map(ToString::to_string)),
-        ("id", fields.key.clone()),
+        ("id", cloud_event.map(|cloud_event| cloud_event.id.clone()).or(fields.key.clone())),
         ("time", fields.occurred_at.map(|time| time.to_string())),
+        ("specversion", cloud_event.map(|_| "1.0".to_owned())),
+        ("source", cloud_event.map(|cloud_event| cloud_event.source.clone())),
+        ("traceparent", trace.map(|trace| trace.parent.to_string())),
+        ("tracestate", trace.and_then(|trace| Some(trace.state.as_ref()?.to_string()))),
     ];
     for (name, value) in members {
         if let Some(value) = value {
             written += &format!(",{}:{}", json!(name), json!(value));
         }
+    }
+    for (name, value) in cloud_event.iter().flat_map(|cloud_event| &cloud_event.attributes) {
+        written += &format!(",{}:{value}", json!(name));
     }
     written.push('}');
     assert_eq!(EventFields::parse(written.as_bytes()), Ok(fields.clone()));

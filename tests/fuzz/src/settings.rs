@@ -11,6 +11,7 @@ use fanfare_domain::{
     },
     event::{
         Event, EventType,
+        cloud_event::CloudEvent,
         subscription::{Subscription, SubscriptionIndex},
     },
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
@@ -123,9 +124,18 @@ pub(crate) fn dialect(bytes: &[u8]) {
         data: r#"{"text":"\"<data>","number":1.0,"list":[null]}"#.to_owned(),
         occurred_at: None,
         trace: None,
+        cloud_event: None,
     };
-    let body = dialect.render_body(&event, now()).expect("a body");
-    assert_eq!(json::check(&body), Ok(()), "{body}");
+    let attributes = [("7", "true"), ("flag", "false"), ("subject", "\"<data>\"")];
+    let cloud_event = CloudEvent {
+        id: "\"".to_owned(),
+        source: "/<data>".to_owned(),
+        attributes: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+    };
+    for cloud_event in [None, Some(cloud_event)] {
+        let body = dialect.render_body(&Event { cloud_event, ..event.clone() }, now()).expect("a body");
+        assert_eq!(json::check(&body), Ok(()), "{body}");
+    }
     let sending = Sending {
         event: event.id,
         event_type: &event.event_type,

@@ -1,8 +1,10 @@
 //! The shipped dialects with waits short enough for tests, written into a folder of the test.
 
-use std::{fs, path::Path};
+use std::{collections::HashMap, fs, path::Path};
 
 use toml::Table;
+
+use crate::world::release::Release;
 
 /// Event types of the tests, added to each dialect.
 const MORE_TYPES: [&str; 6] = ["a", "order", "order.created", "order.shipped", "invoice.paid", "points.earned"];
@@ -25,18 +27,24 @@ impl Waits {
     }
 }
 
-/// Writes all shipped dialects with the changed settings. Returns the names of the needed delay queues.
+/// Writes all shipped dialects of a release with the changed settings. The previous release may be unable to read a newer
+/// dialect. Returns the names of the needed delay queues.
 ///
 /// # Panics
 /// If a file cannot be read or written.
-pub fn write(folder: &Path, waits: &Waits, timeout: Option<&str>) -> Vec<String> {
+pub fn write(folder: &Path, release: &Release, waits: &Waits, timeout: Option<&str>) -> Vec<String> {
     fs::create_dir_all(folder).expect("a folder for the dialects");
     let mut delays = Vec::new();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/domain/dialects");
+    let known = (*release != Release::present()).then(|| release.fanfare(&HashMap::new(), &["dialect", "list"]));
+    let is_known = |path: &Path| {
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+        known.as_ref().is_none_or(|known| known.lines().any(|line| line.split_whitespace().next() == Some(name)))
+    };
     for entry in fs::read_dir(shipped).expect("the shipped dialects") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().expect("a name").to_owned();
-        if path.extension().is_none_or(|extension| extension != "toml") {
+        if path.extension().is_none_or(|extension| extension != "toml") || !is_known(&path) {
             continue;
         }
         let text = fs::read_to_string(&path).expect("a dialect");

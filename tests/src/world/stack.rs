@@ -56,7 +56,7 @@ impl Stack {
         let name = format!("t{:032x}", rand::random::<u128>());
         let database_url = database::create(servers, &name, release).await;
         let folder = std::env::temp_dir().join(format!("fanfare-{name}"));
-        let delays = dialects::write(&folder, waits, timeout.as_deref());
+        let delays = dialects::write(&folder, release, waits, timeout.as_deref());
         let mut all: Variables = HashMap::from(
             [
                 ("AMQP_URL", servers.amqp_url.as_str()),

@@ -13,4 +13,4 @@ mod tenants;
 mod verifiers;
 
 /// The shipped dialects.
-const DIALECTS: [&str; 6] = ["incenta", "incentable", "nudj", "reward", "ploints", "standard"];
+const DIALECTS: [&str; 7] = ["incenta", "incentable", "nudj", "reward", "ploints", "standard", "cloudevents"];

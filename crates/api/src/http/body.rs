@@ -41,13 +41,17 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 /// 415 for another content type, 413 for a larger body, 408 for a body that arrives too slowly, 400 for an incomplete
 /// body.
 pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/json") {
+    if media_type(headers) != "application/json" {
         let message = "send JSON with Content-Type: application/json";
         return Err(ApiError::new(ErrorCode::UnsupportedContentType, message));
     }
     read_bytes(body, max_bytes).await
+}
+
+/// The content type of a request in lower case, without parameters. Empty without a content type.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Reads a body of at most `max_bytes`, of any content type.

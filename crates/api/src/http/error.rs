@@ -149,7 +149,9 @@ impl ErrorCode {
             Self::PagesOff => (409, "Fanfare serves no web pages: the operator sets `FANFARE_CONSOLE_URL`"),
             Self::BodyTooSlow => (408, "the body arrived too slowly"),
             Self::BodyTooLarge => (413, "the body is too large"),
-            Self::UnsupportedContentType => (415, "the content type is not `application/json`"),
+            Self::UnsupportedContentType => {
+                (415, "the request does not take this content type: most requests take `application/json`")
+            }
             Self::MissingField => (422, "a required field is missing"),
             Self::UnknownField => (422, "a field is unknown"),
             Self::DuplicateField => (422, "a field is given twice"),

@@ -172,6 +172,7 @@ pub async fn publish(
         data,
         occurred_at: None,
         trace: trace_of(&Span::current()),
+        cloud_event: None,
     };
     let event = api.publishing.send(&application, event, body.as_bytes()).await.map_err(|error| match error.code {
         // A repetition has another id.

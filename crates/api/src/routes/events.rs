@@ -1,5 +1,6 @@
 //! `/api/v1/events`: lists, shows and erases events.
 
+mod cloud_events;
 pub mod publish;
 pub mod send;
 pub mod why;

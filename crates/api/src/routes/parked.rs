@@ -186,9 +186,10 @@ pub async fn show(
 pub struct NewEdit {
     /// `<application>.<event type>`.
     pub routing_key: Option<String>,
+    /// Refused for a CloudEvent, whose key is its source and id.
     #[schema(write_only)]
     pub message_id: Option<String>,
-    /// The complete new body, as text.
+    /// The complete new body, as text. Replaces the attributes of a CloudEvent in headers, too.
     #[schema(write_only)]
     pub body: Option<String>,
 }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
 use fanfare_domain::{application::Application, event::Event, ids::ApplicationId};
-use fanfare_service::{Labels, Metric, MetricKind, RecentCount, crash_point, trace_of};
+use fanfare_service::{Labels, Metric, MetricKind, RecentCount, crash_point, set_parent, trace_of};
 use fanfare_store::Directory;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty, info_span};
@@ -105,6 +105,12 @@ impl Publishing {
         body: &[u8],
     ) -> Result<Event, ApiError> {
         let span = send_span(&self.topology, &event);
+        // A CloudEvent may name another trace than the request.
+        if let (Some(trace), Some(request)) = (&event.trace, trace_of(&Span::current()))
+            && trace.parent.trace != request.parent.trace
+        {
+            set_parent(&span, trace);
+        }
         event.trace = trace_of(&span).or(event.trace);
         let message = encode_event(&self.topology, &event, application.version, body);
         let started = Instant::now();

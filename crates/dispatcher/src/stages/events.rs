@@ -61,8 +61,10 @@ pub(crate) async fn run(
     while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
         let context = &events.context;
         let entered = context.enter();
-        let span = spans::process(&context.topology, &message);
-        let event = match decode_event(&message, events.max_bytes, context.now()) {
+        let decoded = decode_event(&message, events.max_bytes, context.now());
+        let trace = decoded.as_ref().map_or_else(|_| message.trace(), |event| event.trace.clone());
+        let span = spans::process(&context.topology, &message, trace.as_ref());
+        let event = match decoded {
             Ok(event) => spans::continued(&span, event),
             Err(unreadable) => {
                 park::park(context, message, unreadable, span);

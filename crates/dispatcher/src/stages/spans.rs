@@ -4,14 +4,17 @@
 //! texts of unsigned numbers.
 
 use fanfare_broker::{Incoming, Topology};
-use fanfare_domain::{delivery::outcome::Outcome, event::Event};
+use fanfare_domain::{
+    delivery::outcome::Outcome,
+    event::{Event, trace_context::TraceContext},
+};
 use fanfare_service::{link_to, set_parent, trace_of};
 use tracing::{Span, field::Empty, info_span};
 
 use super::InFlight;
 
 /// The span of a message, from its receipt to the ack, as a child of the publisher's span.
-pub(super) fn process(topology: &Topology, message: &Incoming) -> Span {
+pub(super) fn process(topology: &Topology, message: &Incoming, publisher: Option<&TraceContext>) -> Span {
     let span = info_span!(
         "process",
         otel.name = format!("process {}", topology.events_queue()),
@@ -28,8 +31,8 @@ pub(super) fn process(topology: &Topology, message: &Incoming) -> Span {
         "error.type" = Empty,
         "fanfare.event" = Empty,
     );
-    if let Some(parent) = message.trace() {
-        set_parent(&span, &parent);
+    if let Some(parent) = publisher {
+        set_parent(&span, parent);
     }
     span
 }

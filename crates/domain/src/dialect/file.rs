@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
+use http::HeaderValue;
 use serde::Deserialize;
 
 use super::{
@@ -19,19 +19,23 @@ use crate::{
     },
     endpoint::header,
     event::{
-        Event, EventType,
+        EventType,
         catalogue::{Catalogue, EventTypeDescription},
+        cloud_event::{is_json, is_media_type},
     },
     ids, json,
     time::parse_duration,
 };
 
-const BODY_PLACES: [(&str, BodyPlace); 5] = [
+const BODY_PLACES: [(&str, BodyPlace); 8] = [
     ("event_id", BodyPlace::EventId),
     ("event_type", BodyPlace::EventType),
     ("application_id", BodyPlace::ApplicationId),
     ("data", BodyPlace::Data),
     ("time", BodyPlace::Time),
+    ("cloud_event_id", BodyPlace::CloudEventId),
+    ("cloud_event_source", BodyPlace::CloudEventSource),
+    ("cloud_event_attributes", BodyPlace::CloudEventAttributes),
 ];
 
 const SIGNATURE_PLACES: [(&str, SignaturePlace); 2] =
@@ -85,6 +89,8 @@ struct BodyTable {
     time: TimeForm,
     #[serde(default = "evt")]
     event_id_prefix: String,
+    #[serde(default = "application_json")]
+    content_type: String,
 }
 
 #[derive(Deserialize)]
@@ -148,6 +154,10 @@ fn evt() -> String {
     "evt".to_owned()
 }
 
+fn application_json() -> String {
+    "application/json".to_owned()
+}
+
 fn the_signature() -> String {
     "<signature>".to_owned()
 }
@@ -169,9 +179,9 @@ fn any_2xx() -> Vec<String> {
 }
 
 /// A faulty key, and the reason.
-type Fault = (String, String);
+pub(super) type Fault = (String, String);
 
-fn fault(key: &str, reason: impl ToString) -> Fault {
+pub(super) fn fault(key: &str, reason: impl ToString) -> Fault {
     (key.to_owned(), reason.to_string())
 }
 
@@ -203,6 +213,7 @@ impl Dialect {
             title: visible("title", file.title)?,
             description: visible("description", file.description)?,
             event_id_prefix: prefix(file.body.event_id_prefix)?,
+            content_type: content_type(&file.body.content_type)?,
             body: Body {
                 template: Template::parse(&file.body.template, &BODY_PLACES)
                     .map_err(|reason| fault("body.template", reason))?,
@@ -218,34 +229,6 @@ impl Dialect {
         dialect.check_headers()?;
         dialect.check_body()?;
         Ok(dialect)
-    }
-
-    fn check_headers(&self) -> Result<(), Fault> {
-        let signature = self.signature.as_ref().map(|signature| &signature.header);
-        match self.headers.iter().find(|(name, _)| Some(name) == signature) {
-            Some((name, _)) => Err(fault(&format!("headers.{name}"), "is the signature's header, too")),
-            None => Ok(()),
-        }
-    }
-
-    /// Checks that the body is JSON for every event, by rendering data of each kind.
-    fn check_body(&self) -> Result<(), Fault> {
-        self.example_body().map_err(|reason| fault("event_types[0].sample", reason))?;
-        ["null", "\"text\"", "1", "[1]", "{\"a\":1}"].iter().try_for_each(|data| self.check_body_with(data))
-    }
-
-    fn check_body_with(&self, data: &str) -> Result<(), Fault> {
-        let event = Event { data: data.to_owned(), ..self.example() };
-        let body = self.render_body(&event, Timestamp::UNIX_EPOCH).map_err(|reason| fault("body.template", reason))?;
-        let printed = json::print_as_node(&body).map_err(|reason| {
-            fault("body.template", format!("gives no JSON: {reason}, in {body} (placeholders stand for whole values)"))
-        })?;
-        if self.body.data == DataForm::AsNode && printed != body {
-            let reason =
-                format!("does not give what Node prints, as data = \"as_node\" promises: {body} and not {printed}");
-            return Err(fault("body.template", reason));
-        }
-        Ok(())
     }
 }
 
@@ -271,6 +254,14 @@ fn prefix(text: String) -> Result<String, Fault> {
     let is_sound = ids::is_prefix(&text);
     let reason = "must be 1 to 63 of a-z and _, with no _ at either end";
     if is_sound { Ok(text) } else { Err(fault("body.event_id_prefix", reason)) }
+}
+
+/// Checks that a media type promises JSON, as every body is.
+fn content_type(text: &str) -> Result<HeaderValue, Fault> {
+    let is_sound = is_media_type(text) && is_json(text);
+    let value = HeaderValue::from_str(text).ok().filter(|_| is_sound);
+    let reason = "must be a media type of JSON, such as \"application/json\" or \"application/cloudevents+json\"";
+    value.ok_or_else(|| fault("body.content_type", reason))
 }
 
 fn signature(table: SignatureTable) -> Result<SignatureForm, Fault> {
@@ -357,9 +348,11 @@ fn catalogue(tables: Vec<EventTypeTable>) -> Result<Catalogue, Fault> {
 mod tests {
     use std::time::Duration;
 
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::{Event, cloud_event::CloudEvent};
 
     const WHOLE: &str = r#"
 title = "Acme"
@@ -427,6 +420,8 @@ sample = '{ "total": 1.50 }'
             ("time = \"unix_seconds\"", "time = \"unix\"", "body.time"),
             ("time = \"unix_seconds\"", "data = \"as_node\"\ntime = \"years\"", "body.time"),
             ("event_id_prefix = \"acme\"", "event_id_prefix = \"_\"", "body.event_id_prefix"),
+            ("event_id_prefix", "content_type = \"text/xml\"\nevent_id_prefix", "body.content_type"),
+            ("event_id_prefix", "content_type = \"a/json\\n\"\nevent_id_prefix", "body.content_type"),
             ("\"X-Acme-Signature\"", "\"Content-Type\"", "signature.header"),
             ("\"X-Acme-Signature\"", "\"X Acme\"", "signature.header"),
             ("\"X-Acme-Signature\"", "\"X-Acme-Event\"", "headers.x-acme-event"),
@@ -473,6 +468,32 @@ sample = '{ "total": 1.50 }'
         assert!(parse(&text).is_ok());
         let spaced = text.replacen("\"v\":1", "\"v\": 1", 1);
         assert_eq!(parse(&spaced).expect_err("space").key, "body.template");
+    }
+
+    #[test]
+    fn attributes_of_cloud_events_have_a_place() {
+        let with = |payload: &str| parse(&WHOLE.replacen("\"payload\":<data>", payload, 1));
+        let all = r#""id":<cloud_event_id>,"source":<cloud_event_source>,"type":1,"X":2<cloud_event_attributes>"#;
+        let dialect = with(&format!(r#""payload":{{{all}}},"data":<data>"#)).expect("a dialect");
+        let attributes = [("7", "true"), ("kind", "\"a\"")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let cloud_event = CloudEvent { id: "\"".to_owned(), source: "/a".to_owned(), attributes: attributes.into() };
+        let event = Event { cloud_event: Some(cloud_event), ..Event::example(None, "1".to_owned()) };
+        let body = dialect.render_body(&event, Timestamp::UNIX_EPOCH).expect("a body");
+        let payload = r#"{"id":"\"","source":"/a","type":1,"X":2,"7":true,"kind":"a"}"#;
+        assert!(body.ends_with(&format!(r#""at":0,"payload":{payload},"data":1}}"#)), "{body}");
+        for payload in [
+            r#""payload":<data><cloud_event_attributes>"#,
+            r#""payload":{"id":1,"kind":2<cloud_event_attributes>}"#,
+            r#""payload":{<cloud_event_attributes>}"#,
+            r#""payload":[1<cloud_event_attributes>]"#,
+            r#""payload":[{"id":1<cloud_event_attributes><cloud_event_attributes>}]"#,
+        ] {
+            assert_eq!(with(payload).expect_err(payload).key, "body.template");
+        }
+        let text = WHOLE.replacen("<data>}", "[{\"id\":1<cloud_event_attributes>}]}", 1);
+        assert!(parse(&text).is_ok());
+        let as_node = text.replacen("time = ", "data = \"as_node\"\ntime = ", 1);
+        assert_eq!(parse(&as_node).expect_err("as_node").key, "body.template");
     }
 
     proptest! {

@@ -87,7 +87,7 @@ fn bodies() -> impl Strategy<Value = String> {
     })
 }
 
-const DIALECTS: [&str; 6] = ["incenta", "incentable", "nudj", "ploints", "reward", "standard"];
+const DIALECTS: [&str; 7] = ["cloudevents", "incenta", "incentable", "nudj", "ploints", "reward", "standard"];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(30))]

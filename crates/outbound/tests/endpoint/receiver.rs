@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use fanfare_domain::endpoint::{address::AddressPolicy, url::UrlPolicy};
 use fanfare_outbound::{Client, Exchange, Request, Settings};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -122,6 +122,7 @@ pub(crate) fn request(url: &str, deadline: Duration) -> Request {
     Request {
         url: url.parse().expect("URL"),
         headers: HeaderMap::new(),
+        content_type: HeaderValue::from_static("application/json"),
         body: Bytes::from_static(b"{\"event\":\"X\"}"),
         deadline,
     }

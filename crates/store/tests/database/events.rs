@@ -63,6 +63,7 @@ fn event(id: EventId, key: Option<String>, accepted_at: Timestamp) -> NewEvent {
             data: data.to_owned(),
             occurred_at: None,
             trace: None,
+            cloud_event: None,
         },
     }
 }

@@ -65,7 +65,7 @@ async fn an_unknown_dialect_is_refused_with_the_list_of_dialects() {
     let own = format!("applications/{}", world.application);
     let dialects = world.client().get("dialects").await.data().clone();
     let names: Vec<&str> = list(&dialects).iter().map(|dialect| text(dialect, "name")).collect();
-    assert_eq!(names, ["incenta", "incentable", "nudj", "ploints", "reward", "standard"]);
+    assert_eq!(names, ["cloudevents", "incenta", "incentable", "nudj", "ploints", "reward", "standard"]);
     for unknown in ["ploint", "", "Incenta", "../incenta", "incenta.toml", "a\0", "a".repeat(10_000).as_str()] {
         for answer in [
             world.client().patch(&own, &json!({ "dialect": unknown })).await,

@@ -223,7 +223,7 @@ struct Expected {
     headers: &'static [&'static str],
 }
 
-const EXPECTED: [(&str, Expected); 6] = [
+const EXPECTED: [(&str, Expected); 7] = [
     (
         "incenta",
         Expected {
@@ -260,6 +260,13 @@ const EXPECTED: [(&str, Expected); 6] = [
         },
     ),
     (
+        "cloudevents",
+        Expected {
+            body: r#"{"specversion":"1.0","id":"evt_ID","source":"/applications/APP","type":"order.created","time":"2026-06-18T12:00:00.987Z","data":DATA}"#,
+            headers: &[],
+        },
+    ),
+    (
         "standard",
         Expected {
             body: r#"{"type":"order.created","timestamp":"2026-06-18T12:00:00.987Z","data":DATA}"#,
@@ -285,9 +292,13 @@ async fn bodies_and_headers_are_exactly_those_of_each_dialect() {
 
         let received = world.receiver.wait_for(dialect, 1).await.remove(0);
         let body = expected.body.replace("ID", id.trim_start_matches("evt_")).replace("DATA", data);
+        let body = body.replace("APP", &tenant.application);
         assert_eq!(String::from_utf8_lossy(&received.body), body, "{dialect}");
         assert_eq!(received.event(), id, "{dialect}");
-        assert_eq!(received.header("content-type"), "application/json", "{dialect}");
+        let is_cloud_event = dialect == "cloudevents";
+        let content_type =
+            if is_cloud_event { "application/cloudevents+json; charset=utf-8" } else { "application/json" };
+        assert_eq!(received.header("content-type"), content_type, "{dialect}");
         assert_eq!(names(&received), sorted([&COMMON_HEADERS, expected.headers].concat()), "{dialect}");
     }
 }

@@ -24,8 +24,15 @@ use crate::dialects::{
 const LONGER_THAN_ANY_WAIT: Duration = Duration::from_secs(2);
 
 /// Attempts of a delivery that always fails, including the first attempt.
-const SENDS: [(&str, usize); 6] =
-    [("incenta", 6), ("incentable", 5), ("nudj", 6), ("reward", 6), ("ploints", 6), ("standard", 10)];
+const SENDS: [(&str, usize); 7] = [
+    ("incenta", 6),
+    ("incentable", 5),
+    ("nudj", 6),
+    ("reward", 6),
+    ("ploints", 6),
+    ("standard", 10),
+    ("cloudevents", 10),
+];
 
 const NOBODY_LISTENS: &str = "http://127.0.0.1:1/";
 
@@ -137,7 +144,7 @@ fn fate(dialect: &str, behaviour: &str) -> Fate {
     match (dialect, behaviour.as_bytes()[0]) {
         (_, b'2') => Fate::Delivered,
         ("nudj", b'4') => Fate::Rejected,
-        ("standard", b'4') if behaviour == "410" => Fate::Disabled,
+        ("standard" | "cloudevents", b'4') if behaviour == "410" => Fate::Disabled,
         _ => Fate::TriedAgain,
     }
 }
@@ -213,8 +220,15 @@ async fn assert_fate(tenant: &Tenant, webhook: &Webhook, event: &str, behaviour:
 }
 
 /// Attempt timeouts of the dialects, in seconds.
-const TIMEOUTS: [(&str, u64); 6] =
-    [("incenta", 10), ("incentable", 10), ("nudj", 30), ("reward", 10), ("ploints", 10), ("standard", 20)];
+const TIMEOUTS: [(&str, u64); 7] = [
+    ("incenta", 10),
+    ("incentable", 10),
+    ("nudj", 30),
+    ("reward", 10),
+    ("ploints", 10),
+    ("standard", 20),
+    ("cloudevents", 20),
+];
 
 #[tokio::test]
 async fn each_dialect_keeps_the_timeout_of_its_system() {

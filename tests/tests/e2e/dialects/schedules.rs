@@ -58,18 +58,19 @@ const QUEUES: [(&str, u64); 28] = [
 ];
 
 /// The delay queues of a delivery that always fails.
-const SCHEDULES: [(&str, &[&str]); 6] = [
+const SCHEDULES: [(&str, &[&str]); 7] = [
     ("incenta", &["60s", "5m", "15m", "60m", "120m"]),
     ("incentable", &["5m", "30m", "120m", "24h"]),
     ("nudj", &["60s", "5m", "15m", "60m", "120m"]),
     ("reward", &["60s", "5m", "15m", "60m", "120m"]),
     ("ploints", &["60s", "5m", "30m", "120m", "12h"]),
     ("standard", &["5s", "5m", "30m", "120m", "5h", "10h", "14h", "20h", "24h"]),
+    ("cloudevents", &["5s", "5m", "30m", "120m", "5h", "10h", "14h", "20h", "24h"]),
 ];
 
 /// Maximal jitter, as a share of the wait.
 fn jitter(dialect: &str) -> f64 {
-    if dialect == "standard" { 0.1 } else { 0.0 }
+    if matches!(dialect, "standard" | "cloudevents") { 0.1 } else { 0.0 }
 }
 
 /// Maximal time of a retry message in delay queues for a wait, in seconds: includes jitter, and the excess of a sum of

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, StatusCode, Uri},
     response::Response,
@@ -27,9 +27,10 @@ use crate::{
     http::{
         answer::{Accepted, Answer},
         authentication::{application_of, authenticate},
-        body::{discard, read_body},
+        body::{discard, read_bytes},
         error::{ApiError, ErrorCode, Failures},
     },
+    routes::events::cloud_events::{CloudEvent, Form},
     state::publishing::{MAX_BATCH, Publishing, count},
 };
 
@@ -84,7 +85,9 @@ pub fn publish_routes() -> OpenApiRouter<Publishing> {
     OpenApiRouter::new().routes(routes!(single)).routes(routes!(batch))
 }
 
-/// Publishes an event. Once answered with 202, the event is not lost.
+/// Publishes an event: in JSON, or a CloudEvent. Once answered with 202, the event is not lost.
+///
+/// A CloudEvent in binary mode has the attributes in headers `ce-…`, and the data as body, of any other content type.
 #[utoipa::path(post, path = "/events", operation_id = "publish_event", tag = "events",
     params(
         ("application" = Option<String>, Query, description = "id of the application, for an admin key"),
@@ -92,7 +95,8 @@ pub fn publish_routes() -> OpenApiRouter<Publishing> {
         ("traceparent" = Option<String>, Header, description = "W3C trace context of the event"),
         ("tracestate" = Option<String>, Header, description = "W3C trace context of the event"),
     ),
-    request_body = New, responses((status = 202, body = Answer<Published>), Failures))]
+    request_body(content((New = "application/json"), (CloudEvent = "application/cloudevents+json"))),
+    responses((status = 202, body = Answer<Published>), Failures))]
 async fn single(
     State(publishing): State<Publishing>,
     uri: Uri,
@@ -104,13 +108,14 @@ async fn single(
         discard(body).await;
         return Err(error);
     }
-    let body = read_body(&headers, body, publishing.max_event_bytes).await?;
+    let form = Form::of(&headers)?;
+    let body = read_bytes(body, publishing.max_event_bytes).await?;
     let idempotency_key = idempotency_key(&headers)?;
-    let id = publishing.publish(&application, &body, idempotency_key, &headers).await?;
+    let id = publishing.publish(&application, (form, body), idempotency_key, &headers).await?;
     Ok(Accepted(Published { id }))
 }
 
-/// Publishes 1 to 1000 events. The answer has a result for each event, in order. Status 207: some events are not
+/// Publishes 1 to 1000 events in JSON, also CloudEvents. The answer has a result for each event, in order. Status 207: some events are not
 /// accepted.
 #[utoipa::path(post, path = "/events/batch", operation_id = "publish_events", tag = "events",
     params(
@@ -118,7 +123,7 @@ async fn single(
         ("traceparent" = Option<String>, Header, description = "W3C trace context of the events"),
         ("tracestate" = Option<String>, Header, description = "W3C trace context of the events"),
     ),
-    request_body = Vec<New>,
+    request_body(content((Vec<New> = "application/json"), (Vec<CloudEvent> = "application/cloudevents-batch+json"))),
     responses(
         (status = 202, body = Answer<Vec<PublishedOrNot>>),
         (status = 207, body = Answer<Vec<PublishedOrNot>>),
@@ -135,7 +140,8 @@ async fn batch(
         discard(body).await;
         return Err(error);
     }
-    let body = read_body(&headers, body, publishing.max_event_bytes.saturating_mul(BATCH_SIZE_FACTOR)).await?;
+    let form = Form::of_batch(&headers)?;
+    let body = read_bytes(body, publishing.max_event_bytes.saturating_mul(BATCH_SIZE_FACTOR)).await?;
     if idempotency_key(&headers)?.is_some() {
         return Err(ApiError::invalid("Idempotency-Key", "does not apply to a batch: give each event an `id`"));
     }
@@ -146,7 +152,10 @@ async fn batch(
         return Err(ApiError::new(ErrorCode::InvalidBatch, format!("the batch must have 1 to {MAX_BATCH} events")));
     }
     publishing.take(&application, events.len())?;
-    let published = events.iter().map(|event| publishing.event_of_batch(&application, event.get(), &headers));
+    let published = events.iter().map(|event| {
+        let event = body.slice_ref(event.get().as_bytes());
+        publishing.publish(&application, (form, event), None, &headers)
+    });
     let published = join_all(published).await;
     let is_complete = published.iter().all(Result::is_ok);
     let answers: Vec<_> = published
@@ -168,42 +177,36 @@ impl Publishing {
         self.application(application_of(&caller, uri.query())?)
     }
 
-    async fn event_of_batch(
-        &self,
-        application: &Application,
-        body: &str,
-        headers: &HeaderMap,
-    ) -> Result<EventId, ApiError> {
-        if body.len() > self.max_event_bytes {
-            let message = format!("the event is larger than {} bytes: send less data", self.max_event_bytes);
-            return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
-        }
-        self.publish(application, body.as_bytes(), None, headers).await
-    }
-
     /// Checks and publishes an event.
     async fn publish(
         &self,
         application: &Application,
-        body: &[u8],
+        (form, body): (Form, Bytes),
         idempotency_key: Option<String>,
         headers: &HeaderMap,
     ) -> Result<EventId, ApiError> {
-        let event = event(application, body, idempotency_key, headers, self.directory.now());
-        let event = event.inspect_err(|_| count("invalid"))?;
-        self.send(application, event, body).await.map(|event| event.id)
+        let read = || {
+            refuse_delivery(headers)?;
+            let body = form.json(headers, body)?;
+            if body.len() > self.max_event_bytes {
+                let message = format!("the event is larger than {} bytes: send less data", self.max_event_bytes);
+                return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
+            }
+            let event = event(application, form.parse(&body)?, idempotency_key, headers, self.directory.now())?;
+            Ok((event, body))
+        };
+        let (event, body) = read().inspect_err(|_| count("invalid"))?;
+        self.send(application, event, &body).await.map(|event| event.id)
     }
 }
 
 fn event(
     application: &Application,
-    body: &[u8],
+    fields: EventFields,
     idempotency_key: Option<String>,
     headers: &HeaderMap,
     now: Timestamp,
 ) -> Result<Event, ApiError> {
-    refuse_delivery(headers)?;
-    let fields = EventFields::parse(body)?;
     let event_type = fields.require_type()?.clone();
     application.check_type(&event_type)?;
     let application = application.id;
@@ -218,8 +221,16 @@ fn event(
         None => EventId::new(application, now, rand::random()),
     };
     check_accepted_at("id", id, now)?;
-    let trace = incoming_trace(headers);
-    Ok(Event { id, application, event_type, key, data: fields.data, occurred_at: fields.occurred_at, trace })
+    Ok(Event {
+        id,
+        application,
+        event_type,
+        key,
+        data: fields.data,
+        occurred_at: fields.occurred_at,
+        trace: incoming_trace(headers).or(fields.trace),
+        cloud_event: fields.cloud_event,
+    })
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

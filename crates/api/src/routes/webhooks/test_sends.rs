@@ -210,6 +210,7 @@ fn test_event(
         data,
         occurred_at: None,
         trace: None,
+        cloud_event: None,
     };
     let accepted_at = event.id.accepted_at().unwrap_or(now);
     let body = application.dialect.render_body(&event, accepted_at);
