@@ -61,6 +61,11 @@ impl Answer {
 }
 
 impl Client {
+    /// Address of the API.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A client for an API at an address.
     pub fn new(address: SocketAddr, key: &str) -> Self {
         Self { http: HttpClient::builder(TokioExecutor::new()).build_http(), address, key: key.to_owned() }

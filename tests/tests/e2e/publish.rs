@@ -1,6 +1,7 @@
 //! Publishing over HTTP and AMQP: errors, limits, parked messages, permissions, and other people's clients.
 
 mod amqp;
+mod cloud_events;
 mod description;
 mod foreign_clients;
 mod http;

@@ -106,7 +106,7 @@ fn example(name: &str) -> PathBuf {
 }
 
 /// True if the broker speaks AMQP 1.0, as RabbitMQ 4 does.
-async fn speaks_amqp_1(world: &World) -> bool {
+pub(super) async fn speaks_amqp_1(world: &World) -> bool {
     let (_, rest) = world.variables["AMQP_URL"].split_once('@').expect("a user");
     let (server, _) = rest.split_once('/').expect("a path");
     let mut stream = TcpStream::connect(server).await.expect("the broker");
