@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-Dialect = Literal["standard", "incenta", "incentable", "nudj", "reward", "ploints"]
+Dialect = Literal["standard", "cloudevents", "incenta", "incentable", "nudj", "reward", "ploints"]
 
 Reason = Literal[
     "missing_header",
@@ -79,6 +79,7 @@ class Form:
 
 FORMS: dict[Dialect, Form] = {
     "standard": Form("type", "timestamp"),
+    "cloudevents": Form("type", "time"),
     "incenta": Form("event", "timestamp", "x-webhook-signature"),
     "incentable": Form("type", "created_at", "x-incentable-signature"),
     "nudj": Form("event", "timestamp", "x-nudj-signature", "sha256={}"),

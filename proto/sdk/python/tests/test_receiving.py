@@ -19,7 +19,7 @@ from fanfare_sdk import Dialect, Fanfare, ReceivedEvent, SignatureError, models,
 
 from .servers import Delivery, Receiver
 
-DIALECTS: list[Dialect] = ["standard", "incenta", "incentable", "nudj", "reward", "ploints"]
+DIALECTS: list[Dialect] = ["standard", "cloudevents", "incenta", "incentable", "nudj", "reward", "ploints"]
 OWN_HEADERS: dict[Dialect, str] = {
     "incenta": "x-webhook-signature",
     "incentable": "x-incentable-signature",

@@ -49,7 +49,8 @@ test('the dialect table agrees with the files of the dialects', () => {
   for (const [name, form] of Object.entries(DIALECTS)) {
     const file = new URL(`../../../../crates/domain/dialects/${name}.toml`, import.meta.url)
     const text = readFileSync(file, 'utf8')
-    const template = JSON.parse((/^template = '(.*)'$/m.exec(text)?.[1] ?? '').replaceAll(/<\w+>/g, '"$&"'))
+    const places = (/^template = '(.*)'$/m.exec(text)?.[1] ?? '').replace('<cloud_event_attributes>', '')
+    const template = JSON.parse(places.replaceAll(/<\w+>/g, '"$&"'))
     const memberOf = Object.fromEntries(Object.entries(template).map(([member, value]) => [value, member]))
     const signature = /^\[signature\]\nheader = "(.*)"(?:\nvalue = "(.*)<signature>")?\n\n/m.exec(text)
     expect({ name, ...form }).toEqual({
@@ -253,7 +254,7 @@ test('invalid options are refused with a sentence', () => {
   expect(call('', { secret: undefined })).toThrow('`secret` must be')
   expect(call('', { secret: [] })).toThrow('`secret` must be')
   expect(call('', { secret: 'whsec_' })).toThrow('`secret` must be')
-  expect(call('', { secret: 's', dialect: 'acme' })).toThrow('`dialect` is "acme", and must be a name of: incenta,')
+  expect(call('', { secret: 's', dialect: 'acme' })).toThrow('`dialect` is "acme", and must be a name of: cloudevents, incenta,')
   expect(call('', { secret: 's', signature: 'both' })).toThrow('`signature` must be "own" or "standard"')
   expect(call('', { secret: 's', dialect: 'reward', signature: 'own' })).toThrow(
     'the dialect reward has no own signature',

@@ -1,5 +1,5 @@
 /** The built-in dialects. A test compares the table with `crates/domain/dialects`. */
-export type DialectName = 'incenta' | 'incentable' | 'nudj' | 'ploints' | 'reward' | 'standard'
+export type DialectName = 'cloudevents' | 'incenta' | 'incentable' | 'nudj' | 'ploints' | 'reward' | 'standard'
 
 export interface DialectForm {
   /** The member of the body with the event type. */
@@ -15,6 +15,8 @@ export interface DialectForm {
 }
 
 export const DIALECTS: Record<DialectName, DialectForm> = {
+  // The member `id` of a CloudEvent is the publisher's id, and not the event's.
+  cloudevents: { type: 'type', time: 'time' },
   incenta: { type: 'event', time: 'timestamp', header: 'x-webhook-signature' },
   incentable: { id: 'id', type: 'type', time: 'created_at', header: 'x-incentable-signature' },
   nudj: { id: 'id', type: 'event', time: 'timestamp', header: 'x-nudj-signature', prefix: 'sha256=' },
