@@ -36,6 +36,7 @@ pub fn describe(mut api: OpenApi) -> OpenApi {
         tag("audit log", "Changes with caller, time, origin and outcome."),
         tag("stats", "Counts of attempts and events over time."),
         tag("operation", "The state of the deployment, for administrators."),
+        tag("web pages", "Sessions of the web pages, and links to the portal of an application."),
         tag("applications", "Tenants with dialects and API keys."),
     ]);
     for path in api.paths.paths.values_mut() {
