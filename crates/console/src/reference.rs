@@ -101,7 +101,7 @@ mod tests {
         let operations = document::members(&document["paths"]).flat_map(|(_, methods)| document::members(methods));
         for (_, operation) in operations {
             let id = operation["operationId"].as_str().expect("an id");
-            assert!(page.contains(&format!("<section id={id}>")), "{id}");
+            assert!(page.contains(&format!("<li id={id}>")), "{id}");
         }
         for (link, _) in page.match_indices("#").filter(|(link, _)| page[..*link].ends_with(['=', '"'])) {
             let name = page[link + 1..].split(['"', '>']).next().unwrap_or_default();

@@ -135,8 +135,7 @@ fn operation(path: &str, method: &str, operation: &Value, schemas: &Value) -> Op
     let schema_of = |content: &Value| members(&content["content"]).next().map(|(_, content)| content["schema"].clone());
     let body = schema_of(&operation["requestBody"]);
     let successes = members(&operation["responses"]).filter(|(status, _)| status.starts_with('2'));
-    let answers =
-        successes.map(|(status, answer)| (status.to_owned(), schema_of(answer).map(|schema| content(&schema))));
+    let answers = successes.map(|(status, answer)| (status.to_owned(), schema_of(answer).map(|schema| shape(&schema))));
     Operation {
         id: text(operation, "operationId"),
         method: method.to_uppercase(),
@@ -152,23 +151,20 @@ fn operation(path: &str, method: &str, operation: &Value, schemas: &Value) -> Op
     }
 }
 
-/// The content of an answer, without the envelope. The document names an envelope by its content.
-fn content(schema: &Value) -> Shape {
-    let name = reference(schema).unwrap_or_default();
-    let Some((envelope, content)) =
-        ENVELOPES.iter().find_map(|envelope| Some((*envelope, name.strip_prefix(envelope)?)))
-    else {
-        return shape(schema);
-    };
-    let is_list = content.starts_with("Vec_");
-    let is_option = content.starts_with("Option_");
-    let before = match (envelope, is_list) {
-        ("Page_", _) => "page of ",
-        (_, true) => "list of ",
+/// A type by its name. Of an envelope, its content: the document names an envelope by the content.
+fn named(name: &str) -> Shape {
+    let envelope = ENVELOPES.iter().find_map(|envelope| Some((*envelope, name.strip_prefix(envelope)?)));
+    let (envelope, content) = envelope.unwrap_or(("", name));
+    let before = match envelope {
+        "Page_" => "page of ",
+        _ if content.starts_with("Vec_") => "list of ",
         _ => "",
     };
-    let link = content.trim_start_matches("Vec_").trim_start_matches("Option_").to_owned();
-    Shape { before: before.to_owned(), link, after: if is_option { " or null" } else { "" }.to_owned() }
+    Shape {
+        before: before.to_owned(),
+        link: content.trim_start_matches("Vec_").trim_start_matches("Option_").to_owned(),
+        after: if content.starts_with("Option_") { " or null" } else { "" }.to_owned(),
+    }
 }
 
 fn described(name: &str, schema: &Value) -> Type {
@@ -212,7 +208,7 @@ pub(super) fn reference(schema: &Value) -> Option<&str> {
 /// Describes a schema in words.
 pub(super) fn shape(schema: &Value) -> Shape {
     if let Some(name) = reference(schema) {
-        return Shape { link: name.to_owned(), ..Shape::default() };
+        return named(name);
     }
     let alternatives: Vec<&Value> = entries(&schema["oneOf"]).chain(entries(&schema["anyOf"])).collect();
     if let Some(first) = alternatives.iter().find(|alternative| alternative["type"] != "null") {
@@ -278,16 +274,15 @@ mod tests {
 
     #[test]
     fn an_envelope_is_left_out() {
-        let content = |name: &str| content(&json!({ "$ref": format!("#/components/schemas/{name}") }));
         let shape = |before: &str, after: &str| Shape {
             before: before.to_owned(),
             link: "Event".to_owned(),
             after: after.to_owned(),
         };
-        assert_eq!(content("Page_Event"), shape("page of ", ""));
-        assert_eq!(content("Answer_Event"), shape("", ""));
-        assert_eq!(content("Answer_Vec_Event"), shape("list of ", ""));
-        assert_eq!(content("Answer_Option_Event"), shape("", " or null"));
-        assert_eq!(content("Event"), shape("", ""));
+        assert_eq!(named("Page_Event"), shape("page of ", ""));
+        assert_eq!(named("Answer_Event"), shape("", ""));
+        assert_eq!(named("Answer_Vec_Event"), shape("list of ", ""));
+        assert_eq!(named("Answer_Option_Event"), shape("", " or null"));
+        assert_eq!(named("Event"), shape("", ""));
     }
 }

@@ -244,7 +244,7 @@ fn typescript(example: &Example<'_>, call: Option<&str>) -> String {
         parts.push(format!("body: {body}"));
     }
     let options = if parts.is_empty() { String::new() } else { format!(", {{ {} }}", parts.join(", ")) };
-    format!("await fanfare.http.{}('{}'{options})", example.method, example.template)
+    format!("await {}('{}'{options})", example.method, example.template)
 }
 
 fn python(example: &Example<'_>, call: Option<&str>) -> String {

@@ -1,6 +1,6 @@
 const search = document.getElementById('search')
 const found = document.getElementById('found')
-const parts = [...document.querySelectorAll('section')]
+const parts = [...document.querySelectorAll('main li')]
 const groups = [...document.querySelectorAll('main>div')]
 const filter = () => {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean)
@@ -8,7 +8,7 @@ const filter = () => {
     const text = part.textContent.toLowerCase()
     part.hidden = !words.every((word) => text.includes(word))
   }
-  for (const group of groups) group.hidden = ![...group.querySelectorAll('section')].some((part) => !part.hidden)
+  for (const group of groups) group.hidden = ![...group.querySelectorAll('li')].some((part) => !part.hidden)
   found.textContent = words.length ? parts.filter((part) => !part.hidden).length + ' found' : ''
 }
 search.hidden = false
