@@ -29,6 +29,8 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(event_types::list, event_types::create))
         .routes(routes!(event_types::show, event_types::delete))
         .routes(routes!(event_types::publish))
+        .routes(routes!(event_types::schemas::show))
+        .routes(routes!(event_types::import::import))
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::health::list))
         .routes(routes!(webhooks::health::show))

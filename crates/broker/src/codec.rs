@@ -164,6 +164,7 @@ pub fn decode_event(incoming: &Incoming, max_bytes: usize, now: Timestamp) -> Re
         key: id.accepted_at().is_none().then_some(key),
         data: fields.data,
         occurred_at: fields.occurred_at,
+        version: fields.version,
         trace: incoming.trace().or(fields.trace),
         cloud_event: fields.cloud_event,
     })

@@ -2,6 +2,7 @@
 
 mod deliveries;
 mod endpoint;
+mod event_types;
 mod events;
 mod listen;
 mod profile;
@@ -45,6 +46,9 @@ pub(crate) enum ClientCommand {
     Endpoint(endpoint::EndpointCommand),
     /// Brings an application's deliveries to this machine: posts each to a local URL, until Ctrl-C.
     Listen(listen::ListenArguments),
+    /// Imports event types with their schemas.
+    #[command(subcommand)]
+    EventTypes(event_types::EventTypesCommand),
     /// Lists deliveries, newest first.
     Deliveries(deliveries::DeliveriesArguments),
     /// Sends deliveries again: by id, or all that match a filter. Without `--state`, a filter takes failed deliveries.
@@ -60,6 +64,7 @@ impl ClientCommand {
             Self::Events(command) => command.target(),
             Self::Endpoint(command) => command.target(),
             Self::Listen(arguments) => &arguments.target,
+            Self::EventTypes(command) => command.target(),
             Self::Deliveries(arguments) => &arguments.target,
             Self::Resend(arguments) => &arguments.target,
             Self::Replay(arguments) => &arguments.target,
@@ -93,6 +98,7 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
         ClientCommand::Events(command) => events::run(&api, command).await,
         ClientCommand::Endpoint(command) => endpoint::run(&api, command).await,
         ClientCommand::Listen(arguments) => listen::run(&api, arguments).await,
+        ClientCommand::EventTypes(command) => event_types::run(&api, command).await,
         ClientCommand::Deliveries(arguments) => deliveries::run(&api, arguments).await,
         ClientCommand::Resend(arguments) => resend::run(&api, arguments).await,
         ClientCommand::Replay(arguments) => replay::run(&api, arguments).await,

@@ -41,6 +41,7 @@ pub(crate) fn routes() -> Routes<Console> {
         .route("/why", get(why::show))
         .route("/event-types", get(event_types::list))
         .route("/event-types/describe", get(event_types::ask).post(event_types::describe))
+        .route("/event-types/{name}/schemas/{version}", get(event_types::schema))
         .route("/event-types/{name}/publish", post(event_types::publish))
         .route("/event-types/{name}/remove", post(event_types::remove))
         .route("/events/{event}/erase", get(events::ask_erasure).post(events::erase))

@@ -102,7 +102,7 @@ const QUEUE_REASONS: [&str; 15] = [
     "isolated",
 ];
 
-const PARK_REASONS: [&str; 24] = [
+const PARK_REASONS: [&str; 25] = [
     "invalid_routing_key",
     "unknown_application",
     "application_unreadable",
@@ -120,6 +120,7 @@ const PARK_REASONS: [&str; 24] = [
     "too_deep",
     "infinite_number",
     "unknown_event_type",
+    "data_mismatch",
     "key_reused",
     "type_mismatch",
     "id_mismatch",

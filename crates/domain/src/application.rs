@@ -14,6 +14,7 @@ use crate::{
     event::{
         EventFault, EventType,
         catalogue::nearest,
+        schema::Schemas,
         subscription::{Subscription, SubscriptionIndex},
     },
     ids::{ApplicationId, EndpointId},
@@ -161,6 +162,8 @@ pub struct ApplicationSettings {
     pub is_strict: bool,
     /// Event types described in addition to the dialect's.
     pub own_event_types: HashSet<EventType>,
+    /// Schemas of the own event types, of a strict application; `None` if unchanged since the known version.
+    pub schemas: Option<Schemas>,
     /// Maximum events per second over HTTP at each ingest; `None` for the general limit.
     pub publish_rate: Option<u32>,
     /// Members hidden in displayed bodies.
@@ -183,6 +186,7 @@ pub struct Application {
     /// Members hidden in displayed bodies.
     pub redaction: Arc<Redaction>,
     own_event_types: HashSet<EventType>,
+    schemas: Arc<Schemas>,
     endpoints: RedBlackTreeMapSync<EndpointId, Arc<Endpoint>>,
     subscriptions: SubscriptionIndex<EndpointId>,
 }
@@ -190,7 +194,7 @@ pub struct Application {
 impl Application {
     /// Indexes an application's endpoints.
     pub fn new(settings: ApplicationSettings, endpoints: Vec<Endpoint>) -> Self {
-        let ApplicationSettings { id, version, dialect, is_strict, own_event_types, publish_rate, redaction } =
+        let ApplicationSettings { id, version, dialect, is_strict, own_event_types, schemas, publish_rate, redaction } =
             settings;
         let mut application = Self {
             id,
@@ -200,6 +204,7 @@ impl Application {
             publish_rate,
             redaction,
             own_event_types,
+            schemas: Arc::new(schemas.unwrap_or_default()),
             endpoints: RedBlackTreeMapSync::default(),
             subscriptions: SubscriptionIndex::default(),
         };
@@ -215,6 +220,9 @@ impl Application {
         next.is_strict = settings.is_strict;
         next.publish_rate = settings.publish_rate;
         next.own_event_types = settings.own_event_types;
+        if let Some(schemas) = settings.schemas {
+            next.schemas = Arc::new(schemas.sharing(&self.schemas));
+        }
         removed.iter().for_each(|id| next.remove(*id));
         changed.into_iter().for_each(|endpoint| next.put(endpoint));
         next
@@ -249,6 +257,20 @@ impl Application {
         Err(EventFault::unknown_type(event_type, nearest(event_type.as_str(), known)))
     }
 
+    /// Checks that an event may be published. A strict application accepts only described types, and of a type with a
+    /// schema only data that fits. The schema is the named version, or the newest.
+    ///
+    /// # Errors
+    /// If the application is strict, and the type or the version unknown, or the data does not fit. The fault shows no
+    /// value of the data if the application hides members.
+    pub fn check_event(&self, event_type: &EventType, version: Option<u32>, data: &str) -> Result<(), EventFault> {
+        self.check_type(event_type)?;
+        if !self.is_strict {
+            return Ok(());
+        }
+        self.schemas.check(event_type, version, data, self.redaction.is_empty())
+    }
+
     /// Endpoints that subscribe to the event type, in any status.
     pub fn matches(&self, event_type: &EventType) -> Vec<Arc<Endpoint>> {
         self.subscriptions.matches(event_type).iter().filter_map(|id| self.endpoints.get(id)).cloned().collect()
@@ -273,7 +295,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::dialect::Dialects;
+    use crate::{dialect::Dialects, event::schema::Schema};
 
     fn dialect() -> Arc<Dialect> {
         static DIALECTS: LazyLock<Dialects> =
@@ -307,6 +329,7 @@ mod tests {
             dialect: dialect(),
             is_strict: false,
             own_event_types: HashSet::new(),
+            schemas: None,
             publish_rate: None,
             redaction: Arc::default(),
         }
@@ -359,6 +382,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_strict_application_checks_data_and_hides_values_beside_hidden_members() {
+        let event_type = EventType::parse("order.created").expect("a type");
+        let with = |is_strict, redacted: &[&str]| {
+            let mut schemas = Schemas::default();
+            schemas.add(event_type.clone(), 1, Arc::new(Schema::parse(r#"{"type":"number"}"#).expect("a schema")));
+            let redaction = Arc::new(Redaction::parse(redacted).expect("names"));
+            Application::new(
+                ApplicationSettings { is_strict, schemas: Some(schemas), redaction, ..settings(0) },
+                Vec::new(),
+            )
+        };
+        let strict = with(true, &[]);
+        assert_eq!(strict.check_event(&event_type, None, "1"), Ok(()));
+        let refused = strict.check_event(&event_type, None, "\"x\"").expect_err("a text");
+        assert!(refused.message.contains("\"x\""), "{refused}");
+        let kept = strict.with(ApplicationSettings { is_strict: true, ..settings(1) }, Vec::new(), &[]);
+        assert!(kept.check_event(&event_type, None, "\"x\"").is_err(), "the known schemas stay");
+        let removed = ApplicationSettings { is_strict: true, schemas: Some(Schemas::default()), ..settings(2) };
+        assert_eq!(kept.with(removed, Vec::new(), &[]).check_event(&event_type, None, "\"x\""), Ok(()));
+        let refused = with(true, &["password"]).check_event(&event_type, None, "\"x\"").expect_err("a text");
+        assert!(!refused.message.contains("\"x\""), "{refused}");
+        assert_eq!(with(false, &[]).check_event(&event_type, Some(7), "\"x\""), Ok(()));
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 pub mod catalogue;
 pub mod cloud_event;
+pub mod description;
 pub mod outbox;
 pub mod parked;
+pub mod schema;
 pub mod subscription;
 pub mod trace_context;
 
@@ -94,6 +96,8 @@ pub enum FaultCode {
     InfiniteNumber,
     /// A type that is not described, in a strict application.
     UnknownEventType,
+    /// Data that does not fit the type's schema, in a strict application.
+    DataMismatch,
 }
 
 impl FaultCode {
@@ -111,6 +115,7 @@ impl FaultCode {
             Self::TooDeep => "too_deep",
             Self::InfiniteNumber => "infinite_number",
             Self::UnknownEventType => "unknown_event_type",
+            Self::DataMismatch => "data_mismatch",
         }
     }
 }
@@ -168,6 +173,8 @@ pub struct EventFields {
     pub key: Option<String>,
     /// Time of the event according to the publisher. Any time is accepted, since no decision depends on the value.
     pub occurred_at: Option<Timestamp>,
+    /// Version of the type's schema that the publisher names. Checked only in a strict application.
+    pub version: Option<u32>,
     /// Trace context in the attributes of a CloudEvent.
     pub trace: Option<TraceContext>,
     /// Further attributes of a CloudEvent. `None` for Fanfare's own form.
@@ -175,7 +182,7 @@ pub struct EventFields {
 }
 
 impl EventFields {
-    /// Parses `{type, data, id?, time?}`, or a CloudEvent: an object with the member `specversion`.
+    /// Parses `{type, data, id?, time?, version?}`, or a CloudEvent: an object with the member `specversion`.
     ///
     /// # Errors
     /// The first fault found, with the field.
@@ -208,20 +215,21 @@ impl EventFields {
         serde_json::from_str(text).map_err(|_| EventFault {
             code: FaultCode::NotAnObject,
             field: None,
-            message: "an event is a JSON object with the fields type, data, id and time".to_owned(),
+            message: "an event is a JSON object with the fields type, data, id, time and version".to_owned(),
         })
     }
 
     fn from_members(members: Members<'_>) -> Result<Self, EventFault> {
-        let (mut event_type, mut data, mut key, mut occurred_at) = (None, None, None, None);
+        let (mut event_type, mut data, mut key, mut occurred_at, mut version) = (None, None, None, None, None);
         for (name, value) in members.0 {
             let twice = match name.as_str() {
                 "type" => event_type.replace(EventType::parse(&string("type", value)?)?).is_some(),
                 "data" => data.replace(value.get().to_owned()).is_some(),
                 "id" => key.replace(check_key("id", string("id", value)?)?).is_some(),
                 "time" => occurred_at.replace(time(value)?).is_some(),
+                "version" => version.replace(schema_version(value)?).is_some(),
                 _ => {
-                    let message = "is not a field of an event; the fields are type, data, id and time";
+                    let message = "is not a field of an event; the fields are type, data, id, time and version";
                     return Err(EventFault::new(FaultCode::UnknownField, name, message));
                 }
             };
@@ -230,7 +238,7 @@ impl EventFields {
             }
         }
         let data = data.ok_or_else(|| missing("data"))?;
-        Ok(Self { event_type, data, key, occurred_at, trace: None, cloud_event: None })
+        Ok(Self { event_type, data, key, occurred_at, version, trace: None, cloud_event: None })
     }
 
     /// The event type, if the body must have the type.
@@ -302,6 +310,18 @@ fn time(value: &RawValue) -> Result<Timestamp, EventFault> {
     })
 }
 
+fn schema_version(value: &RawValue) -> Result<u32, EventFault> {
+    let digits = value.get().strip_prefix('-').unwrap_or(value.get());
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(EventFault::new(FaultCode::WrongType, "version", "must be an integer"));
+    }
+    let version = value.get().parse().ok().filter(|version| (1..=schema::MAX_VERSIONS).contains(version));
+    version.ok_or_else(|| {
+        let message = format!("is not a whole number from 1 to {}", schema::MAX_VERSIONS);
+        EventFault::new(FaultCode::InvalidField, "version", &message)
+    })
+}
+
 /// Members of a JSON object in order, duplicates included, values as text.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
@@ -348,6 +368,8 @@ pub struct Event {
     pub data: String,
     /// Time of the event according to the publisher.
     pub occurred_at: Option<Timestamp>,
+    /// Version of the type's schema that the publisher names. Not kept, and not delivered.
+    pub version: Option<u32>,
     /// Trace of the publish.
     pub trace: Option<TraceContext>,
     /// Further attributes of a CloudEvent.
@@ -364,6 +386,7 @@ impl Event {
             key: None,
             data,
             occurred_at: None,
+            version: None,
             trace: None,
             cloud_event: None,
         }
@@ -408,11 +431,12 @@ mod tests {
 
     #[test]
     fn reads_every_field() {
-        let body = br#"{"type":"order.created","data":{"a": 1e2},"id":"o-1","time":"2026-06-18T14:00:00+02:00"}"#;
+        let body =
+            br#"{"type":"order.created","data":{"a": 1e2},"id":"o-1","time":"2026-06-18T14:00:00+02:00","version":2}"#;
         let fields = EventFields::parse(body).expect("fields");
         assert_eq!(fields.require_type().expect("type").as_str(), "order.created");
         assert_eq!(fields.data, r#"{"a": 1e2}"#);
-        assert_eq!(fields.key.as_deref(), Some("o-1"));
+        assert_eq!((fields.key.as_deref(), fields.version), (Some("o-1"), Some(2)));
         assert_eq!(fields.occurred_at.expect("time").to_string(), "2026-06-18T12:00:00Z");
     }
 
@@ -430,6 +454,13 @@ mod tests {
         assert_eq!(fault(r#"{"id":"","data":1}"#), field(FaultCode::InvalidField, "id"));
         assert_eq!(fault(&format!(r#"{{"id":"{}"}}"#, "a".repeat(256))), field(FaultCode::FieldTooLong, "id"));
         assert_eq!(fault(r#"{"id":"\ud800","data":1}"#), field(FaultCode::InvalidField, "id"));
+        let of_version = |version: &str| fault(&format!(r#"{{"version":{version},"data":1}}"#));
+        for version in ["\"1\"", "null", "1.0", "1e0"] {
+            assert_eq!(of_version(version), field(FaultCode::WrongType, "version"), "{version}");
+        }
+        for version in ["0", "21", "-1", "4294967297"] {
+            assert_eq!(of_version(version), field(FaultCode::InvalidField, "version"), "{version}");
+        }
         assert_eq!(fault(r#"{"time":"yesterday","data":1}"#), field(FaultCode::InvalidField, "time"));
         assert_eq!(fault(r#"{"time":"-009998-01-01T00:00:00Z","data":1}"#), field(FaultCode::InvalidField, "time"));
         assert_eq!(

@@ -19,6 +19,7 @@ pub use configuration::{
     applications::{ApplicationChange, ApplicationPage, ApplicationRow, NewApplication},
     endpoint_upsert::{EndpointUpsert, Upserted},
     endpoints::{EndpointCreation, EndpointFilter, EndpointRow, EndpointSettings, NewEndpoint, OwnHeaders},
+    event_types::SchemaRow,
     keys::KeyRow,
     names::Names,
     secrets::Rotation,

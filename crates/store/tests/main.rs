@@ -5,6 +5,7 @@ mod database;
 /// Reading and changing of settings, and sessions.
 mod configuration {
     mod directory;
+    mod event_types;
     mod sessions;
 }
 

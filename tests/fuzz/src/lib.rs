@@ -32,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "put_back", run: messages::put_back },
     Target { name: "redaction", run: payloads::redaction },
     Target { name: "retry_after", run: texts::retry_after },
+    Target { name: "schema", run: payloads::schema },
     Target { name: "secret", run: settings::secret },
     Target { name: "subscription", run: settings::subscription },
     Target { name: "token", run: texts::token },

@@ -2,7 +2,10 @@
 
 use fanfare_domain::{
     endpoint::redaction::Redaction,
-    event::{Content, EventFields, EventType},
+    event::{
+        Content, EventFields, EventType,
+        schema::{Schema, import},
+    },
     json::{JsonFault, check, compact, print_as_node, readable},
 };
 use serde::de::IgnoredAny;
@@ -71,6 +74,22 @@ fn holds(value: &Value, path: &[&str], end: &[&str]) -> bool {
     }
 }
 
+/// An accepted schema is accepted again, and checks its own sample. A document with event types yields only schemas that
+/// are accepted.
+pub(crate) fn schema(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    if let Ok(schema) = Schema::parse(text) {
+        assert!(Schema::parse(schema.text()).is_ok_and(|again| again == schema));
+        assert_eq!(check(schema.sample()), Ok(()));
+        let _ = schema.check(schema.sample(), true);
+        let _ = schema.check(r#"{"a":[1,"b"]}"#, true);
+    }
+    let Ok(document) = serde_json::from_str::<Value>(text) else { return };
+    for imported in import::read(&document).into_iter().flatten() {
+        assert!(imported.schema.is_err() || imported.schema.is_ok_and(|schema| Schema::parse(schema.text()).is_ok()));
+    }
+}
+
 /// A decoded event that is written again decodes to the same event.
 pub(crate) fn event(bytes: &[u8]) {
     let Ok(fields) = EventFields::parse(bytes) else { return };
@@ -94,6 +113,9 @@ pub(crate) fn event(bytes: &[u8]) {
     }
     for (name, value) in cloud_event.iter().flat_map(|cloud_event| &cloud_event.attributes) {
         written += &format!(",{}:{value}", json!(name));
+    }
+    if let Some(version) = fields.version {
+        written += &format!(",\"version\":{version}");
     }
     written.push('}');
     assert_eq!(EventFields::parse(written.as_bytes()), Ok(fields.clone()));

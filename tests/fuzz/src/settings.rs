@@ -123,6 +123,7 @@ pub(crate) fn dialect(bytes: &[u8]) {
         key: None,
         data: r#"{"text":"\"<data>","number":1.0,"list":[null]}"#.to_owned(),
         occurred_at: None,
+        version: None,
         trace: None,
         cloud_event: None,
     };

@@ -13,6 +13,7 @@ mod logs;
 mod overrides;
 mod paused;
 mod resend;
+mod schemas;
 mod test_sends;
 mod webhooks;
 

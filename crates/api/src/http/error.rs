@@ -52,6 +52,7 @@ pub enum ErrorCode {
     InvalidBatch,
     InfiniteNumber,
     UnknownEventType,
+    DataMismatch,
     TooManyRequests,
     TooManyTests,
     TooManyReplays,
@@ -68,7 +69,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in the order of the API's documentation.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 49] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -105,6 +106,7 @@ impl ErrorCode {
         Self::InvalidBatch,
         Self::InfiniteNumber,
         Self::UnknownEventType,
+        Self::DataMismatch,
         Self::TooManyRequests,
         Self::TooManyTests,
         Self::TooManyReplays,
@@ -162,6 +164,7 @@ impl ErrorCode {
             Self::InvalidBatch => (422, "a list is empty or too long"),
             Self::InfiniteNumber => (422, "a number is beyond the range of receivers' JSON parsers"),
             Self::UnknownEventType => (422, "the event type is not described"),
+            Self::DataMismatch => (422, "the data of the event does not fit the schema of its type"),
             Self::TooManyRequests => (
                 429,
                 "the caller sends more requests, or more at once, than its share of the management API or of the portal",
@@ -209,6 +212,7 @@ impl From<FaultCode> for ErrorCode {
             FaultCode::TooDeep => Self::TooDeep,
             FaultCode::InfiniteNumber => Self::InfiniteNumber,
             FaultCode::UnknownEventType => Self::UnknownEventType,
+            FaultCode::DataMismatch => Self::DataMismatch,
         }
     }
 }

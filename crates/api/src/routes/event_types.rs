@@ -1,11 +1,16 @@
 //! `/api/v1/event-types`: the catalogue of an application, with the types of the dialect and the application's own
 //! types.
 
+pub mod import;
+pub mod schemas;
+
 use axum::extract::State;
 use fanfare_domain::{
     event::{
         Event, EventType,
         catalogue::{Catalogue, EMPTY_SAMPLE, EventTypeDescription},
+        description::{Effect, PlannedType, Wanted, WantedType, plan},
+        schema::Schema,
     },
     ids::EventId,
     json,
@@ -29,11 +34,8 @@ use crate::{
     state::ApiState,
 };
 
-/// The maximum number of an application's own event types.
-const MAX_OWN: usize = 1000;
-
 /// The largest sample, in bytes.
-const MAX_SAMPLE: usize = 32 * 1024;
+pub(crate) const MAX_SAMPLE: usize = 32 * 1024;
 
 /// A described event type.
 #[derive(Serialize, ToSchema)]
@@ -42,9 +44,12 @@ pub struct DescribedType {
     pub name: String,
     pub category: Option<String>,
     pub description: Option<String>,
-    /// The default data of a test event.
+    /// The default data of a test event. Generated from the schema if the type has a schema and no sample of its own.
     #[schema(value_type = Value)]
     pub sample: Option<Box<RawValue>>,
+    /// The newest version of the type's schema; `null` without a schema.
+    #[schema(example = 1)]
+    pub schema_version: Option<u32>,
     /// `dialect`, or `application` for the application's own types.
     #[schema(example = "dialect")]
     pub source: &'static str,
@@ -57,9 +62,20 @@ impl DescribedType {
             category: described.category.clone(),
             description: described.description.clone(),
             sample: RawValue::from_string(described.sample.clone()).ok(),
+            schema_version: described.schema_version,
             source,
         }
     }
+}
+
+/// A described event type with its schema.
+#[derive(Serialize, ToSchema)]
+pub struct ShownType {
+    #[serde(flatten)]
+    pub described: DescribedType,
+    /// JSON Schema of the data, draft 2020-12; `null` without a schema.
+    #[schema(value_type = Value)]
+    pub schema: Option<Box<RawValue>>,
 }
 
 /// Description of an event type.
@@ -76,6 +92,11 @@ pub struct New {
     #[serde(default, deserialize_with = "even_null")]
     #[schema(value_type = Value)]
     pub sample: Option<Box<RawValue>>,
+    /// JSON Schema of the data, draft 2020-12. Another schema than the newest becomes the next version. Without the
+    /// member, the schemas stay; `null` removes all versions.
+    #[serde(default, deserialize_with = "even_null")]
+    #[schema(value_type = Value)]
+    pub schema: Option<Box<RawValue>>,
 }
 
 /// Lists the event types: first the dialect's types, then the application's own types.
@@ -111,20 +132,28 @@ pub async fn all(api: &ApiState, authorized: &AuthorizedApplication) -> Result<V
     Ok(all.collect())
 }
 
-/// Shows the description of an event type.
+/// Shows the description and the schema of an event type.
 #[utoipa::path(get, path = "/event-types/{name}", operation_id = "show_event_type", tag = "event types",
-    params(("name" = String, Path)), responses((status = 200, body = Answer<DescribedType>), Failures))]
+    params(("name" = String, Path)), responses((status = 200, body = Answer<ShownType>), Failures))]
 pub async fn show(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(name): Path<String>,
-) -> Result<Answer<DescribedType>, ApiError> {
+) -> Result<Answer<ShownType>, ApiError> {
     let found = all(&api, &authorized).await?.into_iter().find(|described| described.name == name);
     let missing = || ApiError::not_found("name", "no event type of this name is described");
-    Ok(Answer::of(found.ok_or_else(missing)?))
+    let described = found.ok_or_else(missing)?;
+    let event_type = EventType::parse(&name).map_err(|_| missing())?;
+    let row = match described.schema_version {
+        Some(version) => api.store.event_schema(authorized.application, &event_type, Some(version)).await?,
+        None => None,
+    };
+    let schema = row.and_then(|row| RawValue::from_string(row.schema).ok());
+    Ok(Answer::of(ShownType { described, schema }))
 }
 
-/// Describes an event type of the application. Replaces all of a previous description of the same name.
+/// Describes an event type of the application. Replaces all of a previous description of the same name, but for the
+/// schemas: a schema becomes the next version.
 #[utoipa::path(post, path = "/event-types", operation_id = "describe_event_type", tag = "event types",
     request_body = New, responses((status = 201, body = Answer<DescribedType>), Failures))]
 pub async fn create(
@@ -138,14 +167,39 @@ pub async fn create(
         text.as_ref().map_or(Ok(()), |text| check_display_name(field, text))?;
     }
     let sample = match &new.sample {
-        Some(sample) => checked_data("sample", sample, MAX_SAMPLE)?,
-        None => EMPTY_SAMPLE.to_owned(),
+        Some(sample) => Wanted::Value(checked_data("sample", sample, MAX_SAMPLE)?),
+        None => Wanted::None,
     };
-    let described = EventTypeDescription { name, category: new.category, description: new.description, sample };
-    if !api.store.describe_event_type(authorized.application, &described, MAX_OWN).await? {
-        return Err(ApiError::invalid("name", format!("is beyond the {MAX_OWN} own event types: remove a type")));
-    }
-    Ok(Created(DescribedType::new(&described, "application")))
+    let schema = match &new.schema {
+        None => Wanted::Keep,
+        Some(schema) if schema.get() == "null" => Wanted::None,
+        Some(schema) => Wanted::Value(Schema::parse(schema.get()).map_err(|fault| ApiError::invalid("schema", fault))?),
+    };
+    let given = |text: Option<String>| text.map_or(Wanted::None, Wanted::Value);
+    let (category, description) = (given(new.category), given(new.description));
+    let names = [name.clone()];
+    let wanted = [WantedType { name, category, description, sample, schema }];
+    let planned = api.store.change_event_types(authorized.application, &names, |known| (plan(known, &wanted), true));
+    described(planned.await?.into_iter().next()).map(Created)
+}
+
+/// The type after a change.
+fn described(planned: Option<PlannedType>) -> Result<DescribedType, ApiError> {
+    let (name, after) = match planned {
+        Some(PlannedType { effect: Effect::Refused(fault), .. }) => return Err(fault.into()),
+        Some(PlannedType { name, after: Some(after), .. }) => (name, after),
+        _ => return Err(ApiError::new(ErrorCode::InternalError, "internal fault: report the request to the operator")),
+    };
+    let schema = after.schema.as_ref();
+    let generated = schema.filter(|_| after.sample == EMPTY_SAMPLE).map(|schema| schema.sample.clone());
+    let described = EventTypeDescription {
+        name,
+        category: after.category,
+        description: after.description,
+        schema_version: schema.map(|schema| schema.version),
+        sample: generated.unwrap_or(after.sample),
+    };
+    Ok(DescribedType::new(&described, "application"))
 }
 
 /// Publishes the sample of a described event type as a real event, to all webhooks that want the type. For a single
@@ -158,11 +212,11 @@ pub async fn publish(
     Path(name): Path<String>,
 ) -> Result<Accepted<Published>, ApiError> {
     let application = api.publishing.application(authorized.application)?;
-    let described = show(State(api.clone()), authorized, Path(name)).await?.data;
+    let described = show(State(api.clone()), authorized, Path(name)).await?.data.described;
     let event_type = EventType::parse(&described.name).map_err(|fault| ApiError::from(fault).at("name"))?;
-    application.check_type(&event_type)?;
-    api.publishing.take(&application, 1)?;
     let data = described.sample.map_or_else(|| EMPTY_SAMPLE.to_owned(), |sample| sample.get().to_owned());
+    application.check_event(&event_type, None, &data)?;
+    api.publishing.take(&application, 1)?;
     let body = format!("{{\"type\":{},\"data\":{data}}}", Value::from(event_type.as_str()));
     let event = Event {
         id: EventId::new(application.id, api.directory.now(), rand::random()),
@@ -171,6 +225,7 @@ pub async fn publish(
         key: None,
         data,
         occurred_at: None,
+        version: None,
         trace: trace_of(&Span::current()),
         cloud_event: None,
     };

@@ -10,7 +10,7 @@ use fanfare_api::{
         parameters::{Path, Query},
     },
     routes::{
-        event_types::{self, DescribedType},
+        event_types::{self, DescribedType, schemas::SchemaVersion},
         webhooks::Webhook,
     },
 };
@@ -20,7 +20,7 @@ use fanfare_domain::{
     ids::EndpointId,
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     Console,
@@ -30,7 +30,7 @@ use crate::{
         body::indented,
         fault::Fault,
         form::Fields,
-        marks::{filters, size},
+        marks::{self, filters, size},
         place::Place,
         respond::{back_to, page, page_with},
     },
@@ -140,6 +140,50 @@ fn grouped(types: Vec<DescribedType>, webhooks: &[Subscriber]) -> Vec<Group> {
 }
 
 #[derive(Template)]
+#[template(path = "application/event_types/schema.html")]
+struct ShownSchema {
+    frame: Frame,
+    name: String,
+    schema: SchemaVersion,
+    /// Indented, or the text without line breaks if the indented text is too large.
+    text: String,
+    /// The newest version.
+    newest: u32,
+}
+
+/// Largest indented schema, in bytes.
+const MAX_INDENTED: usize = 128 * 1024;
+
+#[derive(Deserialize)]
+pub(crate) struct OfVersion {
+    name: String,
+    version: u32,
+}
+
+/// Shows a version of the schema of a type.
+pub(crate) async fn schema(
+    State(console): State<Console>,
+    place: Place,
+    Path(OfVersion { name, version }): Path<OfVersion>,
+) -> Result<Response, Fault> {
+    let known = event_types::show(State(console.api.clone()), place.authorized(), Path(name.clone())).await?.data;
+    let shown = event_types::schemas::show(State(console.api), place.authorized(), Path((name.clone(), version)));
+    let schema = shown.await?.data;
+    let compact = schema.schema.as_ref().map(|schema| schema.get().to_owned()).unwrap_or_default();
+    let text = Some(indented(&compact)).filter(|text| text.len() <= MAX_INDENTED).unwrap_or(compact);
+    let shown = ShownSchema {
+        frame: place
+            .frame(format!("Schema of {name}"))
+            .call(format!("/event-types/{}/schemas/{version}", name.replace('/', "%2F"))),
+        newest: known.described.schema_version.unwrap_or(version),
+        name,
+        schema,
+        text,
+    };
+    page(&place.visitor, &shown)
+}
+
+#[derive(Template)]
 #[template(path = "application/event_types/describe.html")]
 struct Describe {
     frame: Frame,
@@ -152,11 +196,12 @@ pub(crate) async fn ask(State(console): State<Console>, place: Place) -> Result<
     let mut fields = Fields::of_address(&place.visitor.address);
     if let Some(name) = fields.given("name").map(str::to_owned) {
         let known = event_types::show(State(console.api), place.authorized(), Path(name)).await?.data;
-        let sample = known.sample.map(|sample| indented(sample.get())).unwrap_or_default();
+        let json = |value: Option<Box<RawValue>>| value.map(|value| indented(value.get())).unwrap_or_default();
         fields = fields
-            .with("category", known.category.unwrap_or_default())
-            .with("description", known.description.unwrap_or_default())
-            .with("sample", sample);
+            .with("category", known.described.category.unwrap_or_default())
+            .with("description", known.described.description.unwrap_or_default())
+            .with("sample", json(known.described.sample))
+            .with("schema", json(known.schema));
     }
     form(&place, fields)
 }
@@ -191,9 +236,15 @@ fn request(fields: &Fields) -> Result<(Value, event_types::New), ApiError> {
             asked[name] = Value::from(text);
         }
     }
-    if let Some(sample) = fields.given("sample") {
-        let parsed = serde_json::from_str(sample);
-        asked["sample"] = parsed.map_err(|error| ApiError::invalid("sample", format!("must be JSON: {error}")))?;
+    for name in ["sample", "schema"] {
+        if let Some(text) = fields.given(name) {
+            let parsed = serde_json::from_str(text);
+            asked[name] = parsed.map_err(|error| ApiError::invalid(name, format!("must be JSON: {error}")))?;
+        }
+    }
+    if fields.given("schema").is_none() {
+        // An empty field removes the schemas.
+        asked["schema"] = Value::Null;
     }
     let new = from_value(&asked)?;
     Ok((asked, new))

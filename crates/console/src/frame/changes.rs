@@ -43,6 +43,7 @@ const ALL: &[Words] = &[
     words("rotate_key", ("rotated", "rotate"), "the key", "key"),
     words("revoke_key", ("revoked", "revoke"), "the key", "key"),
     words("describe_event_type", ("described", "describe"), "the event type", ""),
+    words("import_event_types", ("imported", "import"), "event types", ""),
     words("remove_event_type", ("removed", "remove"), "the description of the event type", ""),
     words("publish_sample", ("published", "publish"), "the sample of the event type", "evt"),
     words("publish_event", ("published", "publish"), "an event", "evt"),

@@ -104,7 +104,7 @@ impl Events {
             let span = span.clone();
             return park::park(context, received.0, unreadable, span);
         };
-        match application.check_type(&event.event_type) {
+        match application.check_event(&event.event_type, event.version, &event.data) {
             Err(fault) if message.accepted_by().is_none() && !self.is_persisted(message, event).await => {
                 let span = span.clone();
                 park::park(context, received.0, fault.into(), span);
@@ -113,7 +113,7 @@ impl Events {
         }
     }
 
-    /// True if the event of a redelivered message was persisted before. The event's type is then not checked again.
+    /// True if the event of a redelivered message was persisted before. The event is then not checked again.
     async fn is_persisted(&self, message: &Incoming, event: &Event) -> bool {
         let (database, application, id) = (&self.context.database, event.application, event.id);
         let looking = || database.store.is_persisted(application, id);
@@ -227,11 +227,11 @@ pub(super) fn count_skipped(deliveries: &[NewDelivery]) {
 }
 
 /// True if the loaded settings of an application suffice for an event. After a check by ingest, the settings must be at
-/// least as new as ingest's. Without a check by ingest, the settings must include the event's type.
+/// least as new as ingest's. Without a check by ingest, the settings must accept the event.
 fn is_up_to_date(application: &Application, message: &Incoming, event: &Event) -> bool {
     match message.accepted_by() {
         Some(version) => application.version >= version,
-        None => application.check_type(&event.event_type).is_ok(),
+        None => application.check_event(&event.event_type, event.version, &event.data).is_ok(),
     }
 }
 

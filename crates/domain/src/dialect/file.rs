@@ -339,6 +339,7 @@ fn catalogue(tables: Vec<EventTypeTable>) -> Result<Catalogue, Fault> {
             category: Some(visible(&key("category"), table.category)?),
             description: Some(visible(&key("description"), table.description)?),
             sample: json::compact(&table.sample),
+            schema_version: None,
         });
     }
     Ok(Catalogue::new(described))

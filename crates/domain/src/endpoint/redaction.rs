@@ -56,6 +56,11 @@ impl Redaction {
         names.iter().map(|name| path(name.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
+    /// True if no member is hidden.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Hides values in a JSON text, and otherwise keeps the text. `None` if the text has no such member.
     pub fn redact(&self, text: &str) -> Option<String> {
         if self.0.is_empty() {

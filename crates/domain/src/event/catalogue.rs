@@ -21,6 +21,8 @@ pub struct EventTypeDescription {
     pub description: Option<String>,
     /// Data of a test event: JSON text.
     pub sample: String,
+    /// Newest version of the type's schema.
+    pub schema_version: Option<u32>,
 }
 
 /// Sample of an event type without one.
@@ -152,6 +154,7 @@ mod tests {
             category: None,
             description: None,
             sample: sample.to_owned(),
+            schema_version: None,
         }
     }
 

@@ -158,6 +158,7 @@ impl Reader {
         }
         let trace = self.traceparent.and_then(|parent| TraceContext::of_headers(&parent, self.tracestate.as_deref()));
         Ok(EventFields {
+            version: None,
             event_type: Some(event_type),
             data,
             key: Some(key),

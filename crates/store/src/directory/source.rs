@@ -12,7 +12,11 @@ use fanfare_domain::{
     delivery::policy::{InvalidSchedule, Policy},
     dialect::Dialects,
     endpoint::redaction::Redaction,
-    event::{EventType, subscription::Subscription},
+    event::{
+        EventType,
+        schema::{Schema, Schemas},
+        subscription::Subscription,
+    },
     ids::{ApplicationId, EndpointId, KeyId},
 };
 use tokio_postgres::Row;
@@ -146,14 +150,24 @@ impl Source {
         let (ids, since): (Vec<Uuid>, Vec<i64>) =
             applications.iter().map(|row| (row.get::<_, Uuid>("id"), row.get::<_, i64>("since"))).unzip();
         let rows = transaction.query(ENDPOINTS, &[&ids, &since]).await?;
+        let changed: Vec<Uuid> =
+            applications.iter().filter(|row| row.get("has_new_schemas")).map(|row| row.get("id")).collect();
+        let mut schemas = if changed.is_empty() {
+            HashMap::new()
+        } else {
+            schemas_by_application(&transaction.query(SCHEMAS, &[&changed]).await?)
+        };
         transaction.commit().await?;
 
         let mut of_application: HashMap<Uuid, Vec<&Row>> = HashMap::new();
         for row in &rows {
             of_application.entry(row.get("application_id")).or_default().push(row);
         }
-        let loaded = |row: &Row| {
-            let settings = self.settings(row)?;
+        let mut loaded = |row: &Row| {
+            let mut settings = self.settings(row)?;
+            if row.get("has_new_schemas") {
+                settings.schemas = Some(schemas.remove(&settings.id).unwrap_or(Ok(Schemas::default()))?);
+            }
             let (rows, deleted): (Vec<&Row>, Vec<&Row>) = of_application
                 .get(&settings.id.0)
                 .into_iter()
@@ -197,6 +211,7 @@ impl Source {
             dialect: Arc::clone(dialect),
             is_strict: row.get("strict"),
             own_event_types,
+            schemas: None,
             publish_rate: row.get::<_, Option<i32>>("publish_rate").map(i32::cast_unsigned),
             redaction: Redaction::parse(&row.get::<_, Vec<String>>("redacted"))
                 .map(Arc::new)
@@ -282,8 +297,15 @@ fn policy(row: &Row, of_dialect: &Arc<Policy>) -> Result<Arc<Policy>, InvalidSch
 const APPLICATIONS: &str = "
 SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email, a.publish_rate, a.redacted,
        ARRAY(SELECT name FROM event_types t WHERE t.application_id = a.id) AS event_types,
-       CASE WHEN a.settings_version > k.version OR a.version < k.version THEN -1 ELSE k.version END AS since
+       CASE WHEN a.settings_version > k.version OR a.version < k.version THEN -1 ELSE k.version END AS since,
+       greatest(a.settings_version, a.schemas_version) > k.version OR a.version < k.version AS has_new_schemas
 FROM unnest($1::uuid[], $2::bigint[]) AS k(id, version) JOIN applications a USING (id)";
+
+/// Schemas of strict applications. Other applications check no data.
+const SCHEMAS: &str = "
+SELECT s.application_id, s.name, s.version, s.schema
+FROM event_schemas s JOIN applications a ON a.id = s.application_id
+WHERE a.id = ANY($1::uuid[]) AND a.strict";
 
 /// The planner expects a third of the endpoints since a version, and would read the whole table for a few.
 const LOOK_UPS_ONLY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; \
@@ -300,6 +322,23 @@ FROM unnest($1::uuid[], $2::bigint[]) AS k(id, since)
 JOIN endpoints e ON e.application_id = k.id AND e.version > k.since AND (e.deleted_at IS NULL OR k.since >= 0)
 LEFT JOIN endpoint_secrets s ON s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > now())
 ORDER BY e.application_id, e.id, s.created_at DESC";
+
+fn schemas_by_application(rows: &[Row]) -> HashMap<ApplicationId, Result<Schemas, StoreError>> {
+    let mut schemas: HashMap<ApplicationId, Result<Schemas, StoreError>> = HashMap::new();
+    for row in rows {
+        let application = ApplicationId(row.get("application_id"));
+        let of_application = schemas.entry(application).or_insert_with(|| Ok(Schemas::default()));
+        let Ok(known) = of_application else { continue };
+        let version = row.get::<_, i32>("version").cast_unsigned();
+        match EventType::parse(row.get("name")) {
+            Ok(name) => known.add(name, version, Arc::new(Schema::stored(row.get("schema")))),
+            Err(fault) => {
+                *of_application = Err(StoreError::corrupt("event_schemas", format!("{application}: {fault}")));
+            }
+        }
+    }
+    schemas
+}
 
 async fn key_version(store: &Store) -> Result<i64, StoreError> {
     Ok(store.connection().await?.query_one("SELECT version FROM key_version", &[]).await?.get(0))

@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 10] = [
+const MIGRATIONS: [Embedded; 11] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -79,6 +79,12 @@ const MIGRATIONS: [Embedded; 10] = [
         purpose: "Feeds: columns of endpoints, an index of temporary endpoints, and a table of entries. Locks: endpoints, \
                   exclusively, for milliseconds.",
         sql: include_str!("../../migrations/V10__feeds.sql"),
+    },
+    Embedded {
+        name: "V11__schemas",
+        purpose: "A table for the schemas of event types, and their version in applications. Locks: applications and \
+                  event_types, exclusively, for milliseconds.",
+        sql: include_str!("../../migrations/V11__schemas.sql"),
     },
 ];
 

@@ -62,6 +62,7 @@ fn event(id: EventId, key: Option<String>, accepted_at: Timestamp) -> NewEvent {
             key,
             data: data.to_owned(),
             occurred_at: None,
+            version: None,
             trace: None,
             cloud_event: None,
         },

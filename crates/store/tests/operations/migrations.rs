@@ -26,7 +26,7 @@ async fn a_plan_names_the_missing_indexes_and_changes_nothing() {
     let forget = "DELETE FROM refinery_schema_history";
     database.connect().await.batch_execute(forget).await.expect("no schema");
     let (migrations, _) = database.store.planned().await.expect("a plan");
-    assert_eq!(migrations.len(), 10, "{migrations:?}");
+    assert_eq!(migrations.len(), 11, "{migrations:?}");
     assert_eq!(migrations[0].name, "V1__schema");
     assert_eq!(migrations[0].purpose, "The schema of the first release. Locks: none on existing tables.");
 }
@@ -66,6 +66,10 @@ async fn a_migration_tries_again_after_a_deadlock() {
                   ALTER TABLE endpoints DROP COLUMN version, DROP COLUMN feed, DROP COLUMN expires_at;
                   DROP FUNCTION note_settings_version CASCADE;
                   ALTER TABLE applications DROP COLUMN settings_version;
+                  DROP TABLE event_schemas;
+                  DROP FUNCTION raise_version_of_schema;
+                  DROP FUNCTION note_schemas_version CASCADE;
+                  ALTER TABLE applications DROP COLUMN schemas_version;
                   DROP TABLE key_version;
                   DROP INDEX parked_by_message_id, parked_by_reason, parked_by_routing_key, open_scheduled";
     database.run(forget).await;
@@ -80,7 +84,7 @@ async fn a_migration_tries_again_after_a_deadlock() {
     writer.batch_execute("LOCK TABLE parked IN ROW EXCLUSIVE MODE; COMMIT").await.expect("a lock");
     assert_eq!(
         migrating.await.expect("a migration").expect("the schema"),
-        ["V7__search", "V8__parked_sizes", "V9__versions", "V10__feeds"]
+        ["V7__search", "V8__parked_sizes", "V9__versions", "V10__feeds", "V11__schemas"]
     );
 }
 

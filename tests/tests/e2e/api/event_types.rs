@@ -75,7 +75,7 @@ async fn event_types_are_listed_described_and_removed() {
         ("a number", with("description", json!(1)), (422, "wrong_type", "description")),
         ("a large sample", with("sample", json!("a".repeat(32 * 1024))), (422, "field_too_long", "sample")),
         ("no name", json!({ "category": "a", "description": "a" }), (422, "missing_field", "name")),
-        ("another field", with("schema", json!({})), (422, "unknown_field", "schema")),
+        ("another field", with("schemas", json!({})), (422, "unknown_field", "schemas")),
     ] {
         assert_refused(what, &client.post("event-types", &new).await, refusal);
     }
@@ -89,7 +89,7 @@ async fn an_event_type_needs_only_a_name() {
     let world = World::shared().await;
     let made = world.client().post("event-types", &json!({ "name": "invoice.voided" })).await;
     let expected = json!({ "name": "invoice.voided", "category": null, "description": null, "sample": {},
-        "source": "application" });
+        "schema_version": null, "source": "application" });
     assert_eq!((made.status, made.data()), (201, &expected));
     assert_eq!(listed(&world, "invoice.voided").await, Some(expected));
     let endpoint = world.endpoint("a", &["invoice.voided"]).await;

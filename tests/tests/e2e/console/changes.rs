@@ -48,6 +48,33 @@ async fn changes_have_the_entries_of_the_api() {
     assert_eq!(newest(&world).await["outcome"], "refused");
 }
 
+/// The form writes versions of a schema, and the pages show them.
+#[tokio::test]
+async fn a_schema_is_written_by_the_form_and_shown_with_its_versions() {
+    let world = World::shared().await;
+    let named = Visitor::by_key(&world, &world.key).await;
+    let base = format!("/console/{}", world.application);
+    let describe = async |schema: &str| {
+        let described = [("name", "order/paid"), ("sample", ""), ("schema", schema)];
+        named.post(&format!("{base}/event-types/describe"), &described).await
+    };
+    assert_eq!(describe(r#"{"title": "the <first>"}"#).await.status, 303);
+    assert_eq!(describe(r#"{"title": "the second", "type": "object"}"#).await.status, 303);
+    let refused = describe(r##"{"$ref": "#"}"##).await;
+    assert!(refused.status == 422 && refused.text.contains("back to itself"), "{}", refused.text);
+    let address = "event-types/order%2Fpaid/schemas";
+    let listed = named.get(&format!("{base}/event-types")).await;
+    assert!(listed.text.contains(&format!("{base}/{address}/2")), "{}", listed.text);
+    let first = named.get(&format!("{base}/{address}/1")).await;
+    assert!(first.status == 200 && first.text.contains("Version 1 of 2"), "{}", first.text);
+    assert!(first.text.contains("the &#60;first&#62;") || first.text.contains("the &lt;first&gt;"), "{}", first.text);
+    let form = named.get(&format!("{base}/event-types/describe?name=order%2Fpaid")).await;
+    assert!(form.text.contains("the second"), "{}", form.text);
+    assert_eq!(named.get(&format!("{base}/{address}/3")).await.status, 404);
+    assert_eq!(describe("").await.status, 303);
+    assert_eq!(named.get(&format!("{base}/{address}/1")).await.status, 404, "an empty field removes the schemas");
+}
+
 #[tokio::test]
 async fn sign_ins_links_sign_outs_and_missing_rights_have_entries() {
     let world = World::shared().await;

@@ -211,13 +211,18 @@ fn examples_are_accepted_or_refused_as_labelled() {
 fn the_schema_of_an_event_is_that_of_the_code() {
     let schema: Value = serde_json::from_str(&read("proto/event.schema.json")).expect("a schema");
     let fields: Vec<&String> = schema["properties"].as_object().expect("properties").keys().collect();
-    assert_eq!(fields, ["data", "id", "time", "type"]);
+    assert_eq!(fields, ["data", "id", "time", "type", "version"]);
     assert_eq!(schema["required"], json!(["type", "data"]));
     let refused = EventFields::parse(br#"{"x": 1, "data": 1}"#).expect_err("an unknown field");
-    assert!(refused.message.ends_with("type, data, id and time"), "the code has other fields: {}", refused.message);
+    assert!(
+        refused.message.ends_with("type, data, id, time and version"),
+        "the code has other fields: {}",
+        refused.message
+    );
     let longest = |field: &str| schema["properties"][field]["maxLength"].as_u64().expect("a length") as usize;
     assert_eq!(longest("type"), fanfare_domain::event::MAX_TYPE_LENGTH);
     assert_eq!(longest("id"), fanfare_domain::event::MAX_KEY_LENGTH);
+    assert_eq!(schema["properties"]["version"]["maximum"], fanfare_domain::event::schema::MAX_VERSIONS);
 }
 
 #[test]
@@ -255,6 +260,7 @@ fn fault(schema: &Value, value: &Value, at: &str) -> Option<String> {
             "type" => match argument.as_str().expect("a type") {
                 "object" => value.is_object(),
                 "string" => value.is_string(),
+                "integer" => value.is_u64() || value.is_i64(),
                 other => panic!("this test does not support the type {other}"),
             },
             "properties" => {
@@ -274,6 +280,8 @@ fn fault(schema: &Value, value: &Value, at: &str) -> Option<String> {
             "minLength" => length(value) >= argument.as_u64().expect("a length"),
             "maxLength" => value.is_string() && length(value) <= argument.as_u64().expect("a length"),
             "pattern" => value.as_str().is_none_or(|text| matches(argument.as_str().expect("a pattern"), text)),
+            "minimum" => value.as_u64() >= argument.as_u64(),
+            "maximum" => value.as_u64() <= argument.as_u64(),
             "format" => {
                 assert_eq!(argument, "date-time");
                 value.as_str().is_none_or(|text| text.parse::<Timestamp>().is_ok())

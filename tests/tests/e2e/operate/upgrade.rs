@@ -45,7 +45,8 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V7__search",
             "V8__parked_sizes",
             "V9__versions",
-            "V10__feeds"
+            "V10__feeds",
+            "V11__schemas"
         ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");

@@ -57,6 +57,9 @@ struct New {
     /// The time of the event.
     #[schema(format = DateTime, nullable = false)]
     time: Option<String>,
+    /// The version of the type's schema that the data fits; the newest if omitted. Only a strict application checks.
+    #[schema(nullable = false, minimum = 1, maximum = 20)]
+    version: Option<u32>,
 }
 
 /// An accepted event.
@@ -208,7 +211,7 @@ fn event(
     now: Timestamp,
 ) -> Result<Event, ApiError> {
     let event_type = fields.require_type()?.clone();
-    application.check_type(&event_type)?;
+    application.check_event(&event_type, fields.version, &fields.data)?;
     let application = application.id;
     let key = match (fields.key, idempotency_key) {
         (Some(id), Some(key)) if id != key => {
@@ -228,6 +231,7 @@ fn event(
         key,
         data: fields.data,
         occurred_at: fields.occurred_at,
+        version: fields.version,
         trace: incoming_trace(headers).or(fields.trace),
         cloud_event: fields.cloud_event,
     })

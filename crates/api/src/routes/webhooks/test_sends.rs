@@ -209,6 +209,7 @@ fn test_event(
         key: None,
         data,
         occurred_at: None,
+        version: None,
         trace: None,
         cloud_event: None,
     };

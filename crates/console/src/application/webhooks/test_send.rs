@@ -148,6 +148,7 @@ mod tests {
             category: None,
             description: None,
             sample: None,
+            schema_version: None,
             source: "dialect",
         });
         let events = ["z", "a.*", "d"].map(str::to_owned);

@@ -79,7 +79,7 @@ impl Things {
             "sessions" => &self.session,
             other => panic!("the test has no id for {other}: add one to Things"),
         };
-        route.path.replace("{id}", id).replace("{name}", id)
+        route.path.replace("{id}", id).replace("{name}", id).replace("{version}", "1")
     }
 
     /// The body of a request to a route; `None` for a route without a body.
@@ -90,7 +90,10 @@ impl Things {
             "create_application" => json!({ "name": "another" }),
             "change_application" => json!({ "name": "renamed" }),
             "create_key" => json!({ "role": "publish", "application": application }),
-            "describe_event_type" => json!({ "name": event_type, "category": "a", "description": "b", "sample": 1 }),
+            "describe_event_type" => json!({ "name": event_type, "category": "a", "description": "b", "sample": 1,
+                "schema": { "type": "integer" } }),
+            "import_event_types" => json!({ "openapi": "3.1.0", "webhooks": { event_type: { "post": { "requestBody": {
+                "content": { "application/json": { "schema": { "type": "integer" } } } } } } } }),
             "publish_event" => event,
             "publish_events" => json!([event]),
             "create_webhook" => json!({ "url": url, "events": ["order.created"] }),

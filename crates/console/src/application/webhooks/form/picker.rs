@@ -160,6 +160,7 @@ mod tests {
             category: category.map(str::to_owned),
             description: None,
             sample: None,
+            schema_version: None,
             source: "application",
         }
     }
