@@ -78,6 +78,12 @@ impl Scene {
         world.wait_for_deliveries(&format!("state=delivered&webhook={}", well.id), 5).await;
         let replay = json!({ "since": "2020-01-01T00:00:00Z", "webhook": well.id, "types": ["order.paid"] });
         client.post("replays", &replay).await.data();
+        // A page and its text twin are asked one after the other.
+        until("the replay to be done", async || {
+            let replays = client.get("replays").await;
+            (replays.data()[0]["state"] == "done").then_some(())
+        })
+        .await;
         let of_event = |delivery: &&Value| delivery["event"] == json!(event);
         let failed = failed.iter().find(of_event).expect("a failed delivery of the event");
         let failed = failed["id"].as_str().expect("an id").to_owned();

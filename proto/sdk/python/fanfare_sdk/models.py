@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Dict, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel
 
@@ -172,6 +172,52 @@ class CheckedUrl(BaseModel):
     """
 
 
+class CloudEvent(BaseModel):
+    """
+    A CloudEvent 1.0 in the JSON format. Extensions are further fields.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+    )
+    __annotations__ = {
+        "__pydantic_extra__": Dict[str, Any],
+    }
+    data: Any | None = None
+    """
+    The payload: any JSON value. Without, the payload is `null`.
+    """
+    datacontenttype: Annotated[str | None, Field(examples=["application/json"])] = None
+    """
+    The media type of the data. With another type than JSON, `data` is a string.
+    """
+    dataschema: Annotated[
+        str | None, Field(examples=["https://example.com/order.json"])
+    ] = None
+    """
+    A URI with a scheme.
+    """
+    id: Annotated[str, Field(max_length=253, min_length=1)]
+    """
+    The publisher's id of the event, unique in its source. `source`, a space and `id` are the idempotency key, of at
+    most 255 bytes.
+    """
+    source: Annotated[str, Field(examples=["/shop"], max_length=253, min_length=1)]
+    """
+    The context of the event.
+    """
+    specversion: Annotated[str, Field(examples=["1.0"], pattern="^1\\.0$")]
+    subject: Annotated[str | None, Field(min_length=1)] = None
+    time: AwareDatetime | None = None
+    """
+    The time of the event.
+    """
+    type: Annotated[str, Field(examples=["com.example.order.created"])]
+    """
+    1 to 128 letters, digits and `_ - . : /`, without a dot at either end.
+    """
+
+
 class Count(BaseModel):
     """
     The number of deliveries in a state.
@@ -243,7 +289,7 @@ class Delivery(BaseModel):
     """
     reason: str | None = None
     """
-    The reason for the state `queued` or `failed`.
+    The reason for the state `queued` or `failed`; `feed` for a skipped delivery whose receiver reads the feed.
     """
     response_status: int | None = None
     """
@@ -306,7 +352,11 @@ class DescribedType(BaseModel):
     name: Annotated[str, Field(examples=["points.earned"])]
     sample: Any
     """
-    The default data of a test event.
+    The default data of a test event. Generated from the schema if the type has a schema and no sample of its own.
+    """
+    schema_version: Annotated[int | None, Field(examples=[1], ge=0)] = None
+    """
+    The newest version of the type's schema; `null` without a schema.
     """
     source: Annotated[str, Field(examples=["dialect"])]
     """
@@ -480,6 +530,38 @@ class FailuresByKind(BaseModel):
     """
 
 
+class FeedEntry(BaseModel):
+    """
+    A delivery of the feed, signed now. The webhook's own headers are left out.
+    """
+
+    accepted_at: AwareDatetime
+    body: str
+    """
+    The bytes of the body, as text.
+    """
+    delivery: str
+    event: str
+    headers: list[list[str]]
+    """
+    Names and values of the headers that a POST would have.
+    """
+    type: str
+
+
+class FeedPage(BaseModel):
+    """
+    Deliveries in the order of the feed.
+    """
+
+    data: list[FeedEntry]
+    next: str | None = None
+    """
+    `after` of the next request; `null` before the first entry. Keep the value when the entries are handled.
+    """
+    success: Annotated[bool, Field(examples=[True])]
+
+
 class FindingSubject1(BaseModel):
     """
     A webhook.
@@ -643,6 +725,38 @@ class HistoryEntry(Delivery):
     """
 
 
+class ImportResult(BaseModel):
+    """
+    The result of an event type.
+    """
+
+    name: Annotated[str, Field(examples=["invoice.paid"])]
+    reason: str | None = None
+    """
+    The reason of a refusal.
+    """
+    result: Annotated[str, Field(examples=["created"])]
+    """
+    `created`, `changed`, `unchanged` or `refused`.
+    """
+    schema_version: Annotated[int | None, Field(ge=0)] = None
+    """
+    Version of the type's schema after the import.
+    """
+
+
+class Imported(BaseModel):
+    """
+    The result of an import.
+    """
+
+    imported: bool
+    """
+    True if the created and changed types are saved. False for a dry run, and after a refused type.
+    """
+    types: list[ImportResult]
+
+
 class Job(BaseModel):
     """
     The last run of a background job.
@@ -778,6 +892,10 @@ class NewEvent(BaseModel):
     """
     1 to 128 letters, digits and `_ - . : /`, without a dot at either end.
     """
+    version: Annotated[int | None, Field(ge=1, le=20)] = None
+    """
+    The version of the type's schema that the data fits; the newest if omitted. Only a strict application checks.
+    """
 
 
 class NewEventType(BaseModel):
@@ -797,6 +915,11 @@ class NewEventType(BaseModel):
     sample: Any | None = None
     """
     The default data of a test event: any JSON value; `{}` if omitted.
+    """
+    schema_: Annotated[Any | None, Field(alias="schema")] = None
+    """
+    JSON Schema of the data, draft 2020-12. Another schema than the newest becomes the next version. Without the
+    member, the schemas stay; `null` removes all versions.
     """
 
 
@@ -899,6 +1022,11 @@ class NewWebhook(BaseModel):
     Subscriptions to event types. `points.*` covers all types with the prefix `points.`, `*` covers all types. A
     subscription that matches no described type gets a warning; a strict application refuses it.
     """
+    feed: str | None = None
+    """
+    `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
+    `only` stays for ever. Default: `none`.
+    """
     headers: dict[str, str] | None = None
     """
     Additional headers of all deliveries, at most 20. The values are stored encrypted, and never shown.
@@ -920,6 +1048,10 @@ class NewWebhook(BaseModel):
     """
     `enabled`, `paused` or `disabled`. Default: `enabled`.
     """
+    temporary: bool | None = None
+    """
+    `true` with the feed `only`: the webhook is deleted when the feed was not read for 15 minutes.
+    """
     timeout_ms: Annotated[int | None, Field(ge=0)] = None
     """
     The deadline of an attempt in milliseconds, 100 to 60000. Default: the dialect's deadline.
@@ -929,7 +1061,10 @@ class NewWebhook(BaseModel):
     `true`: deliveries carry `traceparent` and `tracestate` (W3C Trace Context), if the event or the attempt has a
     trace. Default: `false`.
     """
-    url: str
+    url: str | None = None
+    """
+    Required, except with the feed `only`: such a webhook has the URL `https://feed.invalid/`.
+    """
 
 
 class Parked(BaseModel):
@@ -1009,9 +1144,12 @@ class ParkedEdit(BaseModel):
     )
     body: str | None = None
     """
-    The complete new body, as text.
+    The complete new body, as text. Replaces the attributes of a CloudEvent in headers, too.
     """
     message_id: str | None = None
+    """
+    Refused for a CloudEvent, whose key is its source and id.
+    """
     routing_key: str | None = None
     """
     `<application>.<event type>`.
@@ -1438,6 +1576,20 @@ class Rotated(BaseModel):
     """
 
 
+class SchemaVersion(BaseModel):
+    """
+    A version of an event type's schema.
+    """
+
+    created_at: AwareDatetime
+    name: Annotated[str, Field(examples=["invoice.paid"])]
+    schema_: Annotated[Any, Field(alias="schema")]
+    """
+    JSON Schema, draft 2020-12.
+    """
+    version: Annotated[int, Field(examples=[1], ge=0)]
+
+
 class SearchHit(BaseModel):
     """
     A found object.
@@ -1553,6 +1705,17 @@ class Session(BaseModel):
     sign_in: Annotated[str, Field(examples=["link"])]
     """
     The proof of the visitor: `key`, `link`, `proxy` or `provider`.
+    """
+
+
+class ShownType(DescribedType):
+    """
+    A described event type with its schema.
+    """
+
+    schema_: Annotated[Any, Field(alias="schema")]
+    """
+    JSON Schema of the data, draft 2020-12; `null` without a schema.
     """
 
 
@@ -1723,6 +1886,14 @@ class Webhook(BaseModel):
     The webhook's own address for failure notices; `null` for the application's address.
     """
     events: list[str]
+    expires_at: AwareDatetime | None = None
+    """
+    The deletion of a temporary webhook. Each read of the feed defers the deletion.
+    """
+    feed: Annotated[str, Field(examples=["none"])]
+    """
+    `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
+    """
     headers: list[str]
     """
     The names of the webhook's own headers. The values are never shown.
@@ -1821,6 +1992,10 @@ class WebhookChange(BaseModel):
     The e-mail address for failure notices; `null` for the application's address.
     """
     events: list[str] | None = None
+    feed: str | None = None
+    """
+    `none`, or `copy`: the feed lists the deliveries from now on, too.
+    """
     headers: dict[str, str] | None = None
     """
     The complete set of additional headers, at most 20. Replaces all previous headers. Required with another origin

@@ -239,8 +239,32 @@ export interface paths {
         /** Lists the event types: first the dialect's types, then the application's own types. */
         get: operations["list_event_types"];
         put?: never;
-        /** Describes an event type of the application. Replaces all of a previous description of the same name. */
+        /**
+         * Describes an event type of the application. Replaces all of a previous description of the same name, but for the
+         *     schemas: a schema becomes the next version.
+         */
         post: operations["describe_event_type"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/event-types/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Imports event types from a JSON document: the webhooks of OpenAPI 3.0 (`x-webhooks`) or 3.1 (`webhooks`), or the
+         *     messages of AsyncAPI 2 or 3. All in one commit, or none if a type is refused. Members that the document does not
+         *     give stay: category, description, sample. A sample that no longer fits is dropped.
+         */
+        post: operations["import_event_types"];
         delete?: never;
         options?: never;
         head?: never;
@@ -254,7 +278,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Shows the description of an event type. */
+        /** Shows the description and the schema of an event type. */
         get: operations["show_event_type"];
         put?: never;
         post?: never;
@@ -285,6 +309,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/event-types/{name}/schemas/{version}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Shows a version of an event type's schema. A version never changes. */
+        get: operations["show_event_schema"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events": {
         parameters: {
             query?: never;
@@ -298,7 +339,10 @@ export interface paths {
          */
         get: operations["list_events"];
         put?: never;
-        /** Publishes an event. Once answered with 202, the event is not lost. */
+        /**
+         * Publishes an event: in JSON, or a CloudEvent. Once answered with 202, the event is not lost.
+         * @description A CloudEvent in binary mode has the attributes in headers `ce-…`, and the data as body, of any other content type.
+         */
         post: operations["publish_event"];
         delete?: never;
         options?: never;
@@ -316,7 +360,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Publishes 1 to 1000 events. The answer has a result for each event, in order. Status 207: some events are not
+         * Publishes 1 to 1000 events in JSON, also CloudEvents. The answer has a result for each event, in order. Status 207: some events are not
          *     accepted.
          */
         post: operations["publish_events"];
@@ -969,6 +1013,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/webhooks/{id}/feed": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Lists the deliveries of a webhook with a feed, oldest first, with bodies and signatures. A receiver finds by the feed
+         *     deliveries that it missed, or reads all of them, without an inbound port. No delivery appears later before a place
+         *     that was read. Erased events are left out.
+         */
+        get: operations["read_feed"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/webhooks/{id}/health": {
         parameters: {
             query?: never;
@@ -1216,8 +1281,14 @@ export interface components {
                 description?: string | null;
                 /** @example points.earned */
                 name: string;
-                /** @description The default data of a test event. */
+                /** @description The default data of a test event. Generated from the schema if the type has a schema and no sample of its own. */
                 sample: unknown;
+                /**
+                 * Format: int32
+                 * @description The newest version of the type's schema; `null` without a schema.
+                 * @example 1
+                 */
+                schema_version?: number | null;
                 /**
                  * @description `dialect`, or `application` for the application's own types.
                  * @example dialect
@@ -1301,6 +1372,17 @@ export interface components {
                 has_more: boolean;
                 /** @description Messages that stay parked, with the reason: Fanfare could not process these messages unchanged. */
                 refused: components["schemas"]["RefusedPutBack"][];
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
+        Answer_Imported: {
+            /** @description The result of an import. */
+            data: {
+                /** @description True if the created and changed types are saved. False for a dry run, and after a refused type. */
+                imported: boolean;
+                types: components["schemas"]["ImportResult"][];
             };
             /** @example true */
             success: boolean;
@@ -1580,6 +1662,35 @@ export interface components {
             success: boolean;
         };
         /** @description A successful answer. */
+        Answer_SchemaVersion: {
+            /** @description A version of an event type's schema. */
+            data: {
+                /** Format: date-time */
+                created_at: string;
+                /** @example invoice.paid */
+                name: string;
+                /** @description JSON Schema, draft 2020-12. */
+                schema: unknown;
+                /**
+                 * Format: int32
+                 * @example 1
+                 */
+                version: number;
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
+        Answer_ShownType: {
+            /** @description A described event type with its schema. */
+            data: components["schemas"]["DescribedType"] & {
+                /** @description JSON Schema of the data, draft 2020-12; `null` without a schema. */
+                schema: unknown;
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
         Answer_SignedRequest: {
             /** @description The request of a delivery, as it would be sent now. */
             data: {
@@ -1789,6 +1900,16 @@ export interface components {
                 /** @description The webhook's own address for failure notices; `null` for the application's address. */
                 email?: string | null;
                 events: string[];
+                /**
+                 * Format: date-time
+                 * @description The deletion of a temporary webhook. Each read of the feed defers the deletion.
+                 */
+                expires_at?: string | null;
+                /**
+                 * @description `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
+                 * @example none
+                 */
+                feed: string;
                 /** @description The names of the webhook's own headers. The values are never shown. */
                 headers: string[];
                 held?: components["schemas"]["HeldDeliveries"] | null;
@@ -2014,6 +2135,47 @@ export interface components {
             /** @description The reason of a refusal. */
             problem?: string | null;
         };
+        /** @description A CloudEvent 1.0 in the JSON format. Extensions are further fields. */
+        CloudEvent: {
+            /** @description The payload: any JSON value. Without, the payload is `null`. */
+            data?: unknown;
+            /**
+             * @description The media type of the data. With another type than JSON, `data` is a string.
+             * @example application/json
+             */
+            datacontenttype?: string | null;
+            /**
+             * @description A URI with a scheme.
+             * @example https://example.com/order.json
+             */
+            dataschema?: string | null;
+            /**
+             * @description The publisher's id of the event, unique in its source. `source`, a space and `id` are the idempotency key, of at
+             *     most 255 bytes.
+             */
+            id: string;
+            /**
+             * Format: uri-reference
+             * @description The context of the event.
+             * @example /shop
+             */
+            source: string;
+            /** @example 1.0 */
+            specversion: string;
+            subject?: string | null;
+            /**
+             * Format: date-time
+             * @description The time of the event.
+             */
+            time?: string | null;
+            /**
+             * @description 1 to 128 letters, digits and `_ - . : /`, without a dot at either end.
+             * @example com.example.order.created
+             */
+            type: string;
+        } & {
+            [key: string]: unknown;
+        };
         /** @description The explanation of a receiver's value. */
         ComputedValue: {
             /** @description The header whose value the code computes; `null` if unknown. */
@@ -2085,7 +2247,7 @@ export interface components {
              * @description The time of the next attempt of a scheduled delivery.
              */
             next_attempt_at?: string | null;
-            /** @description The reason for the state `queued` or `failed`. */
+            /** @description The reason for the state `queued` or `failed`; `feed` for a skipped delivery whose receiver reads the feed. */
             reason?: string | null;
             /**
              * Format: int32
@@ -2132,8 +2294,14 @@ export interface components {
             description?: string | null;
             /** @example points.earned */
             name: string;
-            /** @description The default data of a test event. */
+            /** @description The default data of a test event. Generated from the schema if the type has a schema and no sample of its own. */
             sample: unknown;
+            /**
+             * Format: int32
+             * @description The newest version of the type's schema; `null` without a schema.
+             * @example 1
+             */
+            schema_version?: number | null;
             /**
              * @description `dialect`, or `application` for the application's own types.
              * @example dialect
@@ -2196,7 +2364,7 @@ export interface components {
          * @description The code of an error, for programs. Codes are stable.
          * @enum {string}
          */
-        ErrorCode: "malformed_json" | "not_an_object" | "too_deep" | "incomplete_body" | "invalid_query" | "invalid_path" | "missing_application" | "missing_key" | "invalid_key" | "forbidden" | "not_found" | "method_not_allowed" | "rotation_under_way" | "endpoint_disabled" | "not_resendable" | "replay_ended" | "ambiguous_url" | "event_erased" | "event_under_way" | "too_many_webhooks" | "pages_off" | "body_too_slow" | "body_too_large" | "unsupported_content_type" | "missing_field" | "unknown_field" | "duplicate_field" | "wrong_type" | "field_too_long" | "invalid_field" | "invalid_url" | "invalid_batch" | "infinite_number" | "unknown_event_type" | "too_many_requests" | "too_many_tests" | "too_many_replays" | "too_many_events" | "internal_error" | "application_unavailable" | "broker_unavailable" | "broker_refused" | "outcome_unknown" | "database_unavailable" | "egress_unavailable" | "overloaded";
+        ErrorCode: "malformed_json" | "not_an_object" | "too_deep" | "incomplete_body" | "invalid_query" | "invalid_path" | "missing_application" | "missing_key" | "invalid_key" | "forbidden" | "not_found" | "method_not_allowed" | "rotation_under_way" | "endpoint_disabled" | "no_feed" | "feed_only" | "not_resendable" | "replay_ended" | "ambiguous_url" | "event_erased" | "event_under_way" | "too_many_webhooks" | "pages_off" | "body_too_slow" | "body_too_large" | "unsupported_content_type" | "missing_field" | "unknown_field" | "duplicate_field" | "wrong_type" | "field_too_long" | "invalid_field" | "invalid_url" | "invalid_batch" | "infinite_number" | "unknown_event_type" | "data_mismatch" | "too_many_requests" | "too_many_tests" | "too_many_replays" | "too_many_events" | "internal_error" | "application_unavailable" | "broker_unavailable" | "broker_refused" | "outcome_unknown" | "database_unavailable" | "egress_unavailable" | "overloaded";
         /** @description An accepted event. */
         Event: {
             /** Format: date-time */
@@ -2303,6 +2471,26 @@ export interface components {
              * @description The dispatcher died before it recorded the outcome.
              */
             unknown: number;
+        };
+        /** @description A delivery of the feed, signed now. The webhook's own headers are left out. */
+        FeedEntry: {
+            /** Format: date-time */
+            accepted_at: string;
+            /** @description The bytes of the body, as text. */
+            body: string;
+            delivery: string;
+            event: string;
+            /** @description Names and values of the headers that a POST would have. */
+            headers: string[][];
+            type: string;
+        };
+        /** @description Deliveries in the order of the feed. */
+        FeedPage: {
+            data: components["schemas"]["FeedEntry"][];
+            /** @description `after` of the next request; `null` before the first entry. Keep the value when the entries are handled. */
+            next?: string | null;
+            /** @example true */
+            success: boolean;
         };
         /** @description A trouble, with the next action. */
         Finding: {
@@ -2465,6 +2653,29 @@ export interface components {
          * @enum {string}
          */
         HitKind: "event" | "delivery" | "attempt" | "webhook" | "application" | "replay" | "parked_message" | "key";
+        /** @description The result of an event type. */
+        ImportResult: {
+            /** @example invoice.paid */
+            name: string;
+            /** @description The reason of a refusal. */
+            reason?: string | null;
+            /**
+             * @description `created`, `changed`, `unchanged` or `refused`.
+             * @example created
+             */
+            result: string;
+            /**
+             * Format: int32
+             * @description Version of the type's schema after the import.
+             */
+            schema_version?: number | null;
+        };
+        /** @description The result of an import. */
+        Imported: {
+            /** @description True if the created and changed types are saved. False for a dry run, and after a refused type. */
+            imported: boolean;
+            types: components["schemas"]["ImportResult"][];
+        };
         /** @description The last run of a background job. */
         Job: {
             /** Format: int64 */
@@ -2577,6 +2788,11 @@ export interface components {
              * @example points.earned
              */
             type: string;
+            /**
+             * Format: int32
+             * @description The version of the type's schema that the data fits; the newest if omitted. Only a strict application checks.
+             */
+            version?: number;
         };
         /** @description Description of an event type. */
         NewEventType: {
@@ -2589,6 +2805,11 @@ export interface components {
             name: string;
             /** @description The default data of a test event: any JSON value; `{}` if omitted. */
             sample?: unknown;
+            /**
+             * @description JSON Schema of the data, draft 2020-12. Another schema than the newest becomes the next version. Without the
+             *     member, the schemas stay; `null` removes all versions.
+             */
+            schema?: unknown;
         };
         /** @description An API key to create. */
         NewKey: {
@@ -2692,6 +2913,11 @@ export interface components {
              *     ]
              */
             events: string[];
+            /**
+             * @description `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
+             *     `only` stays for ever. Default: `none`.
+             */
+            feed?: string | null;
             /** @description Additional headers of all deliveries, at most 20. The values are stored encrypted, and never shown. */
             headers?: {
                 [key: string]: string;
@@ -2715,6 +2941,8 @@ export interface components {
             secret?: string | null;
             /** @description `enabled`, `paused` or `disabled`. Default: `enabled`. */
             status?: string | null;
+            /** @description `true` with the feed `only`: the webhook is deleted when the feed was not read for 15 minutes. */
+            temporary?: boolean | null;
             /**
              * Format: int64
              * @description The deadline of an attempt in milliseconds, 100 to 60000. Default: the dialect's deadline.
@@ -2725,7 +2953,8 @@ export interface components {
              *     trace. Default: `false`.
              */
             trace_context?: boolean | null;
-            url: string;
+            /** @description Required, except with the feed `only`: such a webhook has the URL `https://feed.invalid/`. */
+            url?: string;
         };
         /** @description The state of the deployment. */
         Overview: {
@@ -2892,7 +3121,7 @@ export interface components {
                  * @description The time of the next attempt of a scheduled delivery.
                  */
                 next_attempt_at?: string | null;
-                /** @description The reason for the state `queued` or `failed`. */
+                /** @description The reason for the state `queued` or `failed`; `feed` for a skipped delivery whose receiver reads the feed. */
                 reason?: string | null;
                 /**
                  * Format: int32
@@ -2934,8 +3163,14 @@ export interface components {
                 description?: string | null;
                 /** @example points.earned */
                 name: string;
-                /** @description The default data of a test event. */
+                /** @description The default data of a test event. Generated from the schema if the type has a schema and no sample of its own. */
                 sample: unknown;
+                /**
+                 * Format: int32
+                 * @description The newest version of the type's schema; `null` without a schema.
+                 * @example 1
+                 */
+                schema_version?: number | null;
                 /**
                  * @description `dialect`, or `application` for the application's own types.
                  * @example dialect
@@ -3166,6 +3401,16 @@ export interface components {
                 /** @description The webhook's own address for failure notices; `null` for the application's address. */
                 email?: string | null;
                 events: string[];
+                /**
+                 * Format: date-time
+                 * @description The deletion of a temporary webhook. Each read of the feed defers the deletion.
+                 */
+                expires_at?: string | null;
+                /**
+                 * @description `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
+                 * @example none
+                 */
+                feed: string;
                 /** @description The names of the webhook's own headers. The values are never shown. */
                 headers: string[];
                 held?: components["schemas"]["HeldDeliveries"] | null;
@@ -3380,8 +3625,9 @@ export interface components {
         };
         /** @description Changes to a message before the put-back. Omitted fields keep their value. */
         ParkedEdit: {
-            /** @description The complete new body, as text. */
+            /** @description The complete new body, as text. Replaces the attributes of a CloudEvent in headers, too. */
             body?: string | null;
+            /** @description Refused for a CloudEvent, whose key is its source and id. */
             message_id?: string | null;
             /** @description `<application>.<event type>`. */
             routing_key?: string | null;
@@ -3705,6 +3951,20 @@ export interface components {
             /** @description The new secret, shown only in this answer. */
             secret: string;
         };
+        /** @description A version of an event type's schema. */
+        SchemaVersion: {
+            /** Format: date-time */
+            created_at: string;
+            /** @example invoice.paid */
+            name: string;
+            /** @description JSON Schema, draft 2020-12. */
+            schema: unknown;
+            /**
+             * Format: int32
+             * @example 1
+             */
+            version: number;
+        };
         /** @description A found object. */
         SearchHit: {
             /** @description The application of the object; `null` for a parked message or an admin key. */
@@ -3783,6 +4043,11 @@ export interface components {
              * @example link
              */
             sign_in: string;
+        };
+        /** @description A described event type with its schema. */
+        ShownType: components["schemas"]["DescribedType"] & {
+            /** @description JSON Schema of the data, draft 2020-12; `null` without a schema. */
+            schema: unknown;
         };
         /** @description A mistake that was found. */
         SignatureMistake: {
@@ -3975,6 +4240,16 @@ export interface components {
             /** @description The webhook's own address for failure notices; `null` for the application's address. */
             email?: string | null;
             events: string[];
+            /**
+             * Format: date-time
+             * @description The deletion of a temporary webhook. Each read of the feed defers the deletion.
+             */
+            expires_at?: string | null;
+            /**
+             * @description `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
+             * @example none
+             */
+            feed: string;
             /** @description The names of the webhook's own headers. The values are never shown. */
             headers: string[];
             held?: components["schemas"]["HeldDeliveries"] | null;
@@ -4055,6 +4330,8 @@ export interface components {
             /** @description The e-mail address for failure notices; `null` for the application's address. */
             email?: string | null;
             events?: string[] | null;
+            /** @description `none`, or `copy`: the feed lists the deliveries from now on, too. */
+            feed?: string | null;
             /**
              * @description The complete set of additional headers, at most 20. Replaces all previous headers. Required with another origin
              *     of `url` (scheme, host or port), if the webhook has own headers.
@@ -5075,6 +5352,62 @@ export interface operations {
             };
         };
     };
+    import_event_types: {
+        parameters: {
+            query?: {
+                /** @description Only answer, and change nothing. */
+                dry_run?: boolean;
+                /** @description Import the other types if a type is refused. Otherwise none. */
+                skip_refused?: boolean;
+                /** @description id of the application, for an admin key */
+                application?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": unknown;
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_Imported"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
     show_event_type: {
         parameters: {
             query?: {
@@ -5094,7 +5427,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Answer_DescribedType"];
+                    "application/json": components["schemas"]["Answer_ShownType"];
                 };
             };
             /** @description The request is at fault. `error` says how to correct the request. */
@@ -5225,6 +5558,57 @@ export interface operations {
             };
         };
     };
+    show_event_schema: {
+        parameters: {
+            query?: {
+                /** @description id of the application, for an admin key */
+                application?: string;
+            };
+            header?: never;
+            path: {
+                name: string;
+                version: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_SchemaVersion"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
     list_events: {
         parameters: {
             query?: {
@@ -5308,6 +5692,7 @@ export interface operations {
         };
         requestBody: {
             content: {
+                "application/cloudevents+json": components["schemas"]["CloudEvent"];
                 "application/json": components["schemas"]["NewEvent"];
             };
         };
@@ -5365,6 +5750,7 @@ export interface operations {
         };
         requestBody: {
             content: {
+                "application/cloudevents-batch+json": components["schemas"]["CloudEvent"][];
                 "application/json": components["schemas"]["NewEvent"][];
             };
         };
@@ -7654,6 +8040,62 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Answer_Webhook"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    read_feed: {
+        parameters: {
+            query?: {
+                /** @description The `next` of the previous page. Default: the oldest entry. */
+                after?: string;
+                /** @description Seconds to wait for an entry, 0 to 20. Default: 0. */
+                wait?: number;
+                /** @description 1 to 100. Default: 50. A page ends early at 1 MiB of bodies. */
+                limit?: number;
+                /** @description id of the application, for an admin key */
+                application?: string;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FeedPage"];
                 };
             };
             /** @description The request is at fault. `error` says how to correct the request. */
