@@ -93,6 +93,11 @@ mod tests {
         serde_json::from_str(DOCUMENT).expect("JSON")
     }
 
+    /// Addresses within the page.
+    fn ids(page: &str) -> impl Iterator<Item = &str> {
+        page.split(" id=").skip(1).filter_map(|rest| rest.trim_start_matches('"').split(['"', '>', ' ']).next())
+    }
+
     #[test]
     fn the_page_is_small_and_has_each_operation() {
         let page = reference_page(&document()).expect("a page");
@@ -102,6 +107,9 @@ mod tests {
         for (_, operation) in operations {
             let id = operation["operationId"].as_str().expect("an id");
             assert!(page.contains(&format!("<li id={id}>")), "{id}");
+        }
+        for id in ids(&page) {
+            assert_eq!(ids(&page).filter(|other| *other == id).count(), 1, "{id} twice");
         }
         for (link, _) in page.match_indices("#").filter(|(link, _)| page[..*link].ends_with(['=', '"'])) {
             let name = page[link + 1..].split(['"', '>']).next().unwrap_or_default();

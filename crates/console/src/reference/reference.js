@@ -1,11 +1,11 @@
-const search = document.getElementById('search')
+const search = document.getElementById('find')
 const found = document.getElementById('found')
 const parts = [...document.querySelectorAll('main li')]
 const groups = [...document.querySelectorAll('main>div')]
 const filter = () => {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean)
   for (const part of parts) {
-    const text = part.textContent.toLowerCase()
+    const text = `${part.id} ${part.textContent}`.toLowerCase()
     part.hidden = !words.every((word) => text.includes(word))
   }
   for (const group of groups) group.hidden = ![...group.querySelectorAll('li')].some((part) => !part.hidden)
@@ -19,13 +19,13 @@ addEventListener('keydown', (event) => {
   search.focus()
 })
 addEventListener('click', ({ target }) => {
-  const heading = target.closest('h3,h4')
+  const heading = target.closest('h3')
   if (heading) location.hash = heading.parentElement.id
 })
 addEventListener('hashchange', () => {
   search.value = ''
   filter()
-  document.querySelector(location.hash)?.scrollIntoView()
+  document.getElementById(location.hash.slice(1))?.scrollIntoView()
 })
 try {
   const kept = localStorage.getItem('language')

@@ -57,7 +57,7 @@ async fn each_page_serves_everybody() {
     Scene::fill(&world).await;
     scene::park(&world, &world.admin().await).await;
     let visitor = Visitor::by_link(&world, &[]).await;
-    examine_all(&world, &visitor, Face::Console, "/console/", &["/console/sign-in"]).await;
+    examine_all(&world, &visitor, Face::Console, "/console/", &["/console/sign-in", "/docs"]).await;
     let customer = Visitor::of_portal(&world, &["payloads", "test", "resend", "endpoints", "replay"]).await;
     let first = format!("/portal/{}/", world.application);
     examine_all(&world, &customer, Face::Portal, &first, &["/portal/ended"]).await;
