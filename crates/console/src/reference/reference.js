@@ -1,7 +1,7 @@
 const search = document.getElementById('find')
 const found = document.getElementById('found')
 const parts = [...document.querySelectorAll('main li')]
-const groups = [...document.querySelectorAll('main>div')]
+const groups = [...document.querySelectorAll('main>div:not(.bar)')]
 const filter = () => {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean)
   for (const part of parts) {
