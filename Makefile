@@ -76,7 +76,7 @@ test-oidc: toolchain $(node_clients)/node_modules/.package-lock.json ## Test the
 test-sdk: toolchain $(typescript_sdk)/node_modules/.package-lock.json $(target)/python-sdk/installed ## Test the SDKs for TypeScript and Python, against a running Fanfare
 	@cargo build --workspace --all-targets
 	@exec deploy/dev/with-services env FANFARE_TEST_PYTHON=$(abspath $(target)/python-sdk/bin/python) \
-	  cargo test --workspace --test e2e -- --ignored sdk_of_
+	  cargo test --workspace --test e2e -- --ignored sdk_
 
 $(target)/python-sdk/installed: proto/sdk/python/pyproject.toml
 	@deploy/dev/install python

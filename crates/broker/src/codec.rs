@@ -138,7 +138,7 @@ pub fn decode_event(incoming: &Incoming, max_bytes: usize, now: Timestamp) -> Re
     let fields = incoming.fields(max_bytes);
     let is_cloud_event = match &fields {
         Ok(fields) => fields.cloud_event.is_some(),
-        Err(_) => incoming.is_cloud_event(),
+        Err(_) => incoming.is_structured() || incoming.is_cloud_event(),
     };
     // The key of a CloudEvent is its source and id. Libraries for CloudEvents choose any message_id.
     let message_id = if is_cloud_event { None } else { Some(message_id(incoming)?) };

@@ -148,8 +148,11 @@ pub(crate) async fn put(
     }
     for (position, put) in puts.iter().enumerate() {
         let Some(id) = put.id else { continue };
-        let checked = api.check_headers_of_move(&authorized, id, &put.settings).await;
-        checked.map_err(|error| placed(error, is_list, position))?;
+        let checked = async {
+            api.check_headers_of_move(&authorized, id, &put.settings).await?;
+            api.check_reader(&authorized, id, &put.settings).await
+        };
+        checked.await.map_err(|error| placed(error, is_list, position))?;
     }
     let mut answers = Vec::new();
     let put = api.store.put_endpoints(authorized.application, &puts, api.max_webhooks).await?;

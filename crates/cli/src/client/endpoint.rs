@@ -10,6 +10,9 @@ use super::{Api, DEFAULT_LIMIT, Target, given, json_argument, rows, segment};
 /// Columns of an endpoint.
 const ENDPOINT: [(&str, usize); 5] = [("/id", 29), ("/status", 8), ("/feed", 4), ("/name", 24), ("/url", 1)];
 
+/// Settings with a default that the dialect or the application gives.
+const UNSETTABLE: [&str; 6] = ["name", "timeout_ms", "schedule", "rate_per_second", "email", "headers"];
+
 #[derive(Subcommand)]
 pub(crate) enum EndpointCommand {
     /// Lists endpoints, newest first: id, status, feed, name and URL.
@@ -108,7 +111,7 @@ pub(crate) struct UpdateArguments {
     #[arg(long, value_delimiter = ',')]
     events: Option<Vec<String>>,
     /// Return these settings to their default: name, timeout_ms, schedule, rate_per_second, email or headers.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = UNSETTABLE)]
     unset: Vec<String>,
     #[command(flatten)]
     settings: Settings,
@@ -151,6 +154,9 @@ impl Settings {
         let mut headers = json!({});
         for header in &self.headers {
             let Some((name, value)) = header.split_once(':') else { bail!("--header {header:?} is not `name: value`") };
+            if !headers[name.trim()].is_null() {
+                bail!("--header {:?} is given twice", name.trim());
+            }
             headers[name.trim()] = json!(value.trim());
         }
         Ok(vec![

@@ -23,7 +23,10 @@ use crate::json_client::{HttpClient, client};
 /// Seconds that the API waits for a delivery.
 const WAIT: u64 = 10;
 
-/// Pause after a failed read.
+/// Deliveries of a read. Each may take a minute, and a read keeps the webhook for an hour.
+const PAGE: usize = 10;
+
+/// Pause after a failed read, and after a read without a wait.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest wait for the answer of the local server: the longest deadline of an attempt.
@@ -66,7 +69,7 @@ pub(super) async fn run(api: &Api, arguments: ListenArguments) -> anyhow::Result
     };
     let url = api.url(&format!("webhooks/{}", segment(id)), &[]);
     if !matches!(api.client.send(Method::DELETE, &url, None).await, Ok((status, _)) if status.is_success()) {
-        eprintln!("cannot delete {id} now; Fanfare deletes the webhook within half an hour");
+        eprintln!("cannot delete {id} now; Fanfare deletes the webhook after about an hour");
     }
     ended
 }
@@ -87,7 +90,11 @@ impl Listener<'_> {
         let mut entered = entered();
         let mut after: Option<String> = None;
         loop {
-            let url = self.api.url(&path, &[("wait", Some(WAIT.to_string())), ("after", after.clone())]);
+            let url = self.api.url(
+                &path,
+                &[("wait", Some(WAIT.to_string())), ("limit", Some(PAGE.to_string())), ("after", after.clone())],
+            );
+            let asked = Instant::now();
             let read = tokio::select! {
                 read = self.api.client.send(Method::GET, &url, None) => read,
                 Some(count) = entered.recv() => {
@@ -99,6 +106,10 @@ impl Listener<'_> {
                 Ok((status, _)) if is_passing(status) => format!("the API answered {status}"),
                 Ok(answer) => {
                     let page = self.api.answer(answer)?;
+                    // A deployment with many readers does not wait.
+                    if page["data"] == json!([]) && asked.elapsed() < PAUSE {
+                        sleep(PAUSE).await;
+                    }
                     for delivery in page["data"].as_array().into_iter().flatten() {
                         self.post(delivery).await;
                         self.kept.truncate(KEPT - 1);

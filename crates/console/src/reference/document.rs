@@ -132,7 +132,11 @@ fn operation(path: &str, method: &str, operation: &Value, schemas: &Value) -> Op
             about: if is_known { String::new() } else { about },
         }
     };
-    let schema_of = |content: &Value| members(&content["content"]).next().map(|(_, content)| content["schema"].clone());
+    // Fanfare's own form before others, such as CloudEvents.
+    let schema_of = |content: &Value| {
+        let own = content["content"].get("application/json");
+        own.or_else(|| members(&content["content"]).next().map(|(_, content)| content)).map(|own| own["schema"].clone())
+    };
     let body = schema_of(&operation["requestBody"]);
     let successes = members(&operation["responses"]).filter(|(status, _)| status.starts_with('2'));
     let answers = successes.map(|(status, answer)| (status.to_owned(), schema_of(answer).map(|schema| shape(&schema))));

@@ -51,6 +51,9 @@ const METHODS: [(&str, &str); 33] = [
 /// Members that tell most, of types without a required member.
 const TELLING: [&str; 6] = ["events", "state", "deliveries", "ids", "name", "message_id"];
 
+/// A time in examples.
+const MOMENT: &str = "2026-06-18T12:00:00Z";
+
 /// An example request.
 struct Example<'a> {
     /// Path with an id.
@@ -58,8 +61,8 @@ struct Example<'a> {
     /// Path as the document has it.
     template: &'a str,
     method: String,
-    /// Name and value in the path.
-    id: Option<(&'a str, &'static str)>,
+    /// Names and values in the path.
+    ids: Vec<(&'a str, Value)>,
     /// Required parameters of the query.
     query: Vec<(&'a str, Value)>,
     body: Option<Value>,
@@ -69,15 +72,16 @@ struct Example<'a> {
 
 /// Makes the examples of an operation.
 pub(super) fn of(path: &str, method: &str, operation: &Value, body: Option<&Value>, schemas: &Value) -> Examples {
-    let name = path.split_once('{').and_then(|(_, rest)| Some(rest.split_once('}')?.0));
-    let id = name.map(|name| (name, id_at(path)));
+    let names = path.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
+    let value = |(index, name)| (name, if index == 0 { Value::from(id_at(path)) } else { Value::from(1) });
+    let ids: Vec<(&str, Value)> = names.enumerate().map(value).collect();
     let required = entries(&operation["parameters"])
         .filter(|parameter| parameter["in"] == "query" && parameter["required"] == true);
     let example = Example {
-        path: id.map_or_else(|| path.to_owned(), |(name, id)| path.replace(&format!("{{{name}}}"), id)),
+        path: ids.iter().fold(path.to_owned(), |path, (name, id)| path.replace(&format!("{{{name}}}"), &plain(id))),
         template: path,
         method: method.to_uppercase(),
-        id,
+        ids,
         query: required
             .filter_map(|parameter| {
                 Some((parameter["name"].as_str()?, sample(&parameter["schema"], parameter["name"].as_str()?, schemas)))
@@ -141,11 +145,11 @@ fn sample(schema: &Value, name: &str, schemas: &Value) -> Value {
         (_, "key") => Value::from("order-1001-created"),
         (_, "role") => Value::from("manage"),
         (_, "name" | "q") => Value::from("shop"),
-        (_, "since" | "until") => Value::from("2026-06-18T12:00:00Z"),
+        (_, "since" | "until") => Value::from(MOMENT),
         (_, "ids") => Value::from("prk_…"),
         (_, "events" | "types") => Value::from("order.*"),
         (_, "schedule") => Value::from("60s"),
-        (_, "from") => Value::from("2026-06-18T12:00:00Z"),
+        (_, "from") => Value::from(MOMENT),
         (_, name) => Value::from(name),
     }
 }
@@ -218,19 +222,20 @@ fn python_value(value: &Value) -> String {
 }
 
 fn typescript(example: &Example<'_>, call: Option<&str>) -> String {
-    let id = example.id.map(|(_, id)| format!("'{id}'"));
+    let ids = example.ids.iter().map(|(_, id)| typescript_value(id));
     let body = example.body.as_ref().map(typescript_value);
     if let Some(call) = call {
         let query = example.query.iter().map(|(_, value)| typescript_value(value));
-        let arguments: Vec<String> = id.into_iter().chain(query).chain(body).collect();
+        let arguments: Vec<String> = ids.chain(query).chain(body).collect();
         // A list is read by `for await`.
         let awaits = if call.ends_with(".list") { "" } else { "await " };
         return format!("{awaits}fanfare.{call}({})", arguments.join(", "));
     }
     let mut parts = Vec::new();
     let mut parameters = Vec::new();
-    if let Some((name, id)) = example.id {
-        parameters.push(format!("path: {{ {name}: '{id}' }}"));
+    if !example.ids.is_empty() {
+        let ids = example.ids.iter().map(|(name, id)| format!("{name}: {}", typescript_value(id)));
+        parameters.push(format!("path: {{ {} }}", ids.collect::<Vec<_>>().join(", ")));
     }
     if !example.query.is_empty() {
         let query: Vec<String> =
@@ -248,11 +253,11 @@ fn typescript(example: &Example<'_>, call: Option<&str>) -> String {
 }
 
 fn python(example: &Example<'_>, call: Option<&str>) -> String {
-    let id = example.id.map(|(_, id)| format!("\"{id}\""));
+    let ids = example.ids.iter().map(|(_, id)| python_value(id));
     if let Some(call) = call {
         let body = example.body.as_ref().map(|body| python_body(call, example.type_name, body));
         let query = example.query.iter().map(|(_, value)| python_value(value));
-        let arguments: Vec<String> = id.into_iter().chain(query).chain(body).collect();
+        let arguments: Vec<String> = ids.chain(query).chain(body).collect();
         return format!("fanfare.{}({})", snake(call), arguments.join(", "));
     }
     let query: Map<String, Value> =
@@ -268,7 +273,11 @@ fn python(example: &Example<'_>, call: Option<&str>) -> String {
 /// The argument of a method: a model, or the members of an event.
 fn python_body(call: &str, type_name: Option<&str>, body: &Value) -> String {
     let members = |body: &Value| {
-        let member = |(name, value): (&str, &Value)| format!("{name}={}", python_value(value));
+        let python = |value: &Value| match value.as_str() {
+            Some(MOMENT) => "datetime(2026, 6, 18, 12, tzinfo=timezone.utc)".to_owned(),
+            _ => python_value(value),
+        };
+        let member = |(name, value): (&str, &Value)| format!("{name}={}", python(value));
         members(body).map(member).collect::<Vec<_>>().join(", ")
     };
     match (call, body) {

@@ -32,15 +32,15 @@ impl Sweep {
     }
 
     async fn sweep(&self) -> Result<(), StoreError> {
-        self.delete_expired_endpoints().await?;
-        self.walk().await
+        self.walk().await?;
+        self.delete_expired_endpoints().await
     }
 
     /// Deletes temporary endpoints whose feed was not read for a while.
     async fn delete_expired_endpoints(&self) -> Result<(), StoreError> {
         let store = &self.database.store;
         for (application, endpoint) in store.expired_endpoints(MAX_EXPIRED).await? {
-            if store.delete_endpoint(application, endpoint).await? {
+            if store.delete_expired_endpoint(application, endpoint).await? {
                 tracing::info!(%application, %endpoint, "deleted a temporary endpoint: its feed is no longer read");
             }
         }

@@ -316,13 +316,32 @@ impl Store {
 
     /// Deletes an endpoint with its secrets; false if the endpoint does not exist. The row stays for its deliveries.
     pub async fn delete_endpoint(&self, application: ApplicationId, id: EndpointId) -> Result<bool, StoreError> {
+        self.delete_unless_read(application, id, false).await
+    }
+
+    /// Deletes a temporary endpoint behind its expiry; false if the expiry was deferred meanwhile.
+    pub async fn delete_expired_endpoint(
+        &self,
+        application: ApplicationId,
+        id: EndpointId,
+    ) -> Result<bool, StoreError> {
+        self.delete_unless_read(application, id, true).await
+    }
+
+    async fn delete_unless_read(
+        &self,
+        application: ApplicationId,
+        id: EndpointId,
+        only_expired: bool,
+    ) -> Result<bool, StoreError> {
         let statement = format!(
             "{OWNER}, endpoint AS (
                  UPDATE endpoints
                  SET deleted_at = now(), updated_at = now(), header_names = '{{}}', headers_key_name = NULL,
                      headers_ciphertext = NULL
                  FROM owner
-                 WHERE id = $1 AND application_id = owner.application AND deleted_at IS NULL RETURNING id
+                 WHERE id = $1 AND application_id = owner.application AND deleted_at IS NULL
+                   AND (NOT $3 OR expires_at < now()) RETURNING id
              ), secrets AS (
                  DELETE FROM endpoint_secrets WHERE endpoint_id IN (SELECT id FROM endpoint)
              ), looked AS (
@@ -330,7 +349,7 @@ impl Store {
              )
              SELECT id FROM endpoint"
         );
-        Ok(self.connection().await?.query_opt(&statement, &[&id.0, &application.0]).await?.is_some())
+        Ok(self.connection().await?.query_opt(&statement, &[&id.0, &application.0, &only_expired]).await?.is_some())
     }
 }
 

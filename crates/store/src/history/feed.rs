@@ -1,4 +1,4 @@
-//! Feeds of endpoints: deliveries in the order of commits, for receivers that read.
+//! Feeds of endpoints: deliveries in the order of writing transactions, for receivers that read.
 
 use fanfare_domain::{
     delivery::feed::FeedPlace,
@@ -43,7 +43,7 @@ LEFT JOIN sized s ON coalesce(s.before, 0) < $5 ORDER BY s.written, s.id";
 /// A page of a feed.
 #[derive(Debug, Clone)]
 pub struct FeedPage {
-    /// Entries, in the order of commits.
+    /// Entries, in the order of their transactions.
     pub entries: Vec<FeedEntry>,
     /// Place behind the last entry; `None` without a further entry.
     pub next: Option<FeedPlace>,

@@ -61,12 +61,14 @@ pub struct ResentDelivery {
 }
 
 /// Endpoints of application $1 that take deliveries.
-const ENDPOINTS: &str = "endpoints p WHERE p.application_id = $1 AND p.deleted_at IS NULL AND p.status <> 'disabled'";
+const ENDPOINTS: &str = "endpoints p WHERE p.application_id = $1 AND p.deleted_at IS NULL AND p.status <> 'disabled' \
+                         AND p.feed <> 'only'";
 
 impl Store {
     /// Queues deliveries again. A finished delivery begins its schedule anew, a scheduled delivery keeps its place in
     /// the schedule, and a queued delivery stays unchanged. Leaves out deliveries in state `sending`, deliveries of
-    /// erased events, deliveries below the line of retention, and deliveries to disabled or deleted endpoints.
+    /// erased events, deliveries below the line of retention, and deliveries to endpoints that are disabled,
+    /// deleted, or read by their feed only.
     ///
     /// From now on each delivery may take its endpoint's lifetime in `lifetimes`, or else `otherwise`.
     ///

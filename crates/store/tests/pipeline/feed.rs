@@ -1,4 +1,4 @@
-//! Feeds: entries in the order of commits.
+//! Feeds: entries in the order of their transactions.
 
 use std::time::Duration;
 
@@ -116,6 +116,7 @@ async fn temporary_endpoints_expire() {
                      WHERE e.id = ('00000000-0000-0000-0000-' || lpad(s.number::text, 12, '0'))::uuid";
     database.run(lifetimes).await;
     assert_eq!(database.store.expired_endpoints(10).await.expect("a list"), [(APPLICATION, endpoint(1))]);
-    assert!(database.store.delete_endpoint(APPLICATION, endpoint(1)).await.expect("a deletion"));
+    assert!(!database.store.delete_expired_endpoint(APPLICATION, endpoint(2)).await.expect("a look"), "not expired");
+    assert!(database.store.delete_expired_endpoint(APPLICATION, endpoint(1)).await.expect("a deletion"));
     assert_eq!(database.store.expired_endpoints(10).await.expect("a list"), []);
 }

@@ -1050,7 +1050,7 @@ class NewWebhook(BaseModel):
     """
     temporary: bool | None = None
     """
-    `true` with the feed `only`: the webhook is deleted when the feed was not read for 15 minutes.
+    `true` with the feed `only`: the webhook is deleted when the feed was not read for about an hour.
     """
     timeout_ms: Annotated[int | None, Field(ge=0)] = None
     """

@@ -2941,7 +2941,7 @@ export interface components {
             secret?: string | null;
             /** @description `enabled`, `paused` or `disabled`. Default: `enabled`. */
             status?: string | null;
-            /** @description `true` with the feed `only`: the webhook is deleted when the feed was not read for 15 minutes. */
+            /** @description `true` with the feed `only`: the webhook is deleted when the feed was not read for about an hour. */
             temporary?: boolean | null;
             /**
              * Format: int64

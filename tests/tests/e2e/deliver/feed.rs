@@ -121,6 +121,8 @@ async fn a_webhook_may_be_read_only() {
         let refused = world.client().post(&path, &json!({})).await;
         assert_eq!((refused.status, refused.code()), (409, "feed_only"), "{path}");
     }
+    let resent = world.client().post("deliveries/resend", &json!({ "state": "skipped" })).await.data().clone();
+    assert_eq!(resent["resent"], 0, "{resent}");
     let since = json!({ "since": "2020-01-01T00:00:00Z", "states": ["skipped", "unmatched"] });
     let counted = world.client().post("replays/dry-run", &since).await.data().clone();
     assert_eq!(counted["deliveries"], 0, "{counted}");

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::extract::State;
 use fanfare_domain::{
-    application::{Endpoint, EndpointStatus},
-    delivery::{READ_BY_FEED, State as DeliveryState},
+    application::{Endpoint, EndpointStatus, Feed},
+    delivery::State as DeliveryState,
     ids::{DeliveryId, EndpointId, EventId},
 };
 use fanfare_service::crash_point;
@@ -76,12 +76,12 @@ pub async fn delivery(
     let delivery: DeliveryId = id("id", &delivery)?;
     let (row, _) = api.store.delivery(authorized.application, delivery).await?.ok_or_else(no_such_delivery)?;
     let endpoint = api.store.endpoint(authorized.application, row.endpoint).await?;
+    if endpoint.as_ref().is_some_and(|endpoint| endpoint.feed == Feed::Only) {
+        return Err(read_by_feed());
+    }
     if endpoint.is_none_or(|endpoint| endpoint.status == EndpointStatus::Disabled) {
         let message = "the webhook of the delivery is disabled or deleted: enable the webhook first";
         return Err(ApiError::new(ErrorCode::EndpointDisabled, message));
-    }
-    if row.reason.as_deref() == Some(READ_BY_FEED) {
-        return Err(read_by_feed());
     }
     if row.body.is_none() {
         return Err(ApiError::new(ErrorCode::EventErased, "the event is erased: publish the event again"));

@@ -15,6 +15,7 @@ use fanfare_domain::{
 };
 use fanfare_outbound::attempt_headers;
 use fanfare_store::{EndpointRow, EndpointSettings, FeedEntry, FeedPage};
+use http::HeaderMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -36,7 +37,7 @@ const MAX_WAIT: u64 = 20;
 
 /// Remaining time of a temporary webhook at which a read defers its deletion. Each change makes all processes load the
 /// webhook again.
-const DEFERRED_AT: Duration = Duration::from_secs(10 * 60);
+const DEFERRED_AT: Duration = Duration::from_secs(55 * 60);
 
 /// Place and size of a page.
 #[derive(Deserialize, IntoParams)]
@@ -118,14 +119,19 @@ pub async fn read(
         let message = "is a place of another database, or of a time before a restore: read from the beginning";
         return Err(ApiError::invalid("after", message));
     }
+    let next = page.next.or(after).map(|place| place.to_string());
+    if page.entries.is_empty() {
+        return Ok(FeedAnswer { success: true, data: Vec::new(), next });
+    }
     let known = api.directory.application(authorized.application);
     let endpoint = known.as_ref().and_then(|known| known.endpoint(row.id)).ok_or_else(|| {
         let message = "the settings of the webhook cannot be read now: try again in a few seconds";
         ApiError::new(ErrorCode::ApplicationUnavailable, message).retry_after(2)
     })?;
+    // The own headers may be credentials of the URL.
+    let endpoint = Endpoint { headers: HeaderMap::new(), ..Endpoint::clone(endpoint) };
     let now = api.store.now();
-    let next = page.next.or(after).map(|place| place.to_string());
-    let data = page.entries.into_iter().filter_map(|entry| Entry::of(endpoint, entry, now)).collect();
+    let data = page.entries.into_iter().filter_map(|entry| Entry::of(&endpoint, entry, now)).collect();
     Ok(FeedAnswer { success: true, data, next })
 }
 
@@ -143,8 +149,7 @@ impl Entry {
             trace: None,
             at: now,
         };
-        let mut headers = attempt_headers(endpoint, &sending, body.as_bytes());
-        headers.retain(|(name, _)| !endpoint.headers.contains_key(name.as_str()));
+        let headers = attempt_headers(endpoint, &sending, body.as_bytes());
         Some(Self {
             delivery: entry.place.delivery,
             event: entry.event,
@@ -168,7 +173,12 @@ impl ApiState {
         let end = Instant::now() + wait;
         let mut page = self.store.feed(row.id, after, limit).await?;
         let place = self.feed_waits.begin();
-        while page.next.is_none() && place.is_some() && Instant::now() < end && self.feed_waits.goes_on().await {
+        while page.next.is_none()
+            && !page.is_ahead
+            && place.is_some()
+            && Instant::now() < end
+            && self.feed_waits.goes_on().await
+        {
             page = self.store.feed(row.id, after, limit).await?;
         }
         Ok(page)

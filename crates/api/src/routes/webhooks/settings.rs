@@ -36,7 +36,7 @@ const DAY: Duration = Duration::from_secs(86400);
 const NO_URL: &str = "https://feed.invalid/";
 
 /// Time without a read until a temporary webhook is deleted.
-pub(super) const TEMPORARY: Duration = Duration::from_secs(15 * 60);
+pub(super) const TEMPORARY: Duration = Duration::from_secs(3600);
 
 /// The maximum number of an endpoint's own headers.
 const MAX_HEADERS: usize = 20;
@@ -77,7 +77,7 @@ pub struct New {
     /// `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
     /// `only` stays for ever. Default: `none`.
     pub feed: Option<String>,
-    /// `true` with the feed `only`: the webhook is deleted when the feed was not read for 15 minutes.
+    /// `true` with the feed `only`: the webhook is deleted when the feed was not read for about an hour.
     pub temporary: Option<bool>,
 }
 
@@ -174,7 +174,7 @@ impl ApiState {
 
     /// Refuses changes that have no use for a webhook whose receiver reads the feed, and the feed `only` for an existing
     /// webhook: deliveries may be under way. Accepts an unknown webhook, which the change itself refuses.
-    pub(super) async fn check_reader(
+    pub(crate) async fn check_reader(
         &self,
         authorized: &AuthorizedApplication,
         webhook: EndpointId,

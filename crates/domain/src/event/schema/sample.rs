@@ -1,6 +1,6 @@
 //! Samples: a value that fits a schema, always the same.
 
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Map, Number, Value};
 
 use super::{MAX_SAMPLE, cost::values};
 
@@ -156,7 +156,7 @@ fn merge(rules: &mut Map<String, Value>, keyword: &str, value: &Value) {
         ("properties", Value::Object(known), Value::Object(more)) => {
             for (name, schema) in more {
                 match known.get_mut(name) {
-                    Some(both) => *both = json!({ "allOf": [both.take(), schema] }),
+                    Some(both) => join(both, schema),
                     None => {
                         known.insert(name.clone(), schema.clone());
                     }
@@ -182,6 +182,18 @@ fn merge(rules: &mut Map<String, Value>, keyword: &str, value: &Value) {
             *known = more.clone();
         }
         _ => {}
+    }
+}
+
+/// Makes a schema of two that both hold. Extends a list of such schemas: a nest would grow with each repetition.
+fn join(both: &mut Value, schema: &Value) {
+    let is_list = both.as_object().is_some_and(|keywords| keywords.len() == 1 && keywords.contains_key("allOf"));
+    match both.get_mut("allOf").and_then(Value::as_array_mut).filter(|_| is_list) {
+        Some(list) => list.push(schema.clone()),
+        None => {
+            let list = Value::Array(vec![both.take(), schema.clone()]);
+            *both = Value::Object(Map::from_iter([("allOf".to_owned(), list)]));
+        }
     }
 }
 

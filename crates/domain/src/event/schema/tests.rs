@@ -358,6 +358,8 @@ fn a_sample_of_a_recursive_or_demanding_schema_is_bounded() {
         json!({ "minItems": 1_000_000, "items": { "minLength": 1_000_000 } }),
         json!({ "minProperties": 1_000_000 }),
         json!({ "minLength": 1_000_000 }),
+        // Merged one after the other, the rules for `a` must not become a deep nest.
+        json!({ "allOf": vec![json!({ "properties": { "a": {} } }); 1_900] }),
     ] {
         assert!(schema(&value).sample().len() <= MAX_SAMPLE, "{value}");
     }
