@@ -6,28 +6,29 @@
 //! supervisor instead that rebuilds connection, topology and channels.
 
 mod acks;
-mod cloud_events;
-mod codec;
 mod connection;
 mod consumer;
 mod depths;
 mod examine;
+mod message;
 mod nodes;
-mod own_headers;
-mod parked;
 mod publisher;
 mod topology;
 mod watchdog;
 mod wire;
 
-pub use codec::{Message, Unreadable, decode_event, decode_retry, encode_event, encode_published, encode_retry};
 pub use connection::BrokerSettings;
 pub use consumer::{ConsumerState, Consumers, Feed, Incoming};
 pub use depths::{QueueDepth, QueueDepths};
 pub use examine::BrokerFacts;
+pub use message::codec::{
+    Message, Unreadable, decode_event, decode_retry, encode_event, encode_published, encode_retry,
+};
+pub use message::own_headers::HeaderKeys;
+pub use message::parked::{
+    DELIVERY_LIMIT, Parked, PutBack, decode_parked, encode_parked, encode_put_back, encode_rerouted,
+};
 pub use nodes::BrokerUrls;
-pub use own_headers::HeaderKeys;
-pub use parked::{DELIVERY_LIMIT, Parked, PutBack, decode_parked, encode_parked, encode_put_back, encode_rerouted};
 pub use publisher::{PublishError, Publisher, PublisherState};
 pub use topology::{InvalidPrefix, Prefix, Topology};
 pub use wire::sanitized;

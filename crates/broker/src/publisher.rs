@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     BrokerSettings, HeaderKeys,
-    codec::Message,
     connection::{backoff, close, timed_out},
+    message::codec::Message,
 };
 
 /// Longest duration of a publish for its caller, including the wait for a place and the confirm.

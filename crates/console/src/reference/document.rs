@@ -36,6 +36,15 @@ pub(super) struct Member {
     pub(super) about: String,
 }
 
+/// A type as text, with the name of a described type in the middle.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Shape {
+    pub(super) before: String,
+    /// Name of a type that the page describes; empty for none.
+    pub(super) link: String,
+    pub(super) after: String,
+}
+
 impl Shape {
     pub(super) fn is_empty(&self) -> bool {
         self.before.is_empty() && self.link.is_empty()
@@ -50,15 +59,6 @@ impl Member {
         let before = if before == "string" { "" } else { before };
         Shape { before: before.to_owned(), link: self.shape.link.clone(), after: after.to_owned() }
     }
-}
-
-/// A type as text, with the name of a described type in the middle.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Shape {
-    pub(super) before: String,
-    /// Name of a type that the page describes; empty for none.
-    pub(super) link: String,
-    pub(super) after: String,
 }
 
 /// A described type.

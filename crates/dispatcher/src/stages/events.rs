@@ -231,7 +231,7 @@ pub(super) fn count_skipped(deliveries: &[NewDelivery]) {
 fn is_up_to_date(application: &Application, message: &Incoming, event: &Event) -> bool {
     match message.accepted_by() {
         Some(version) => application.version >= version,
-        None => application.check_event(&event.event_type, event.version, &event.data).is_ok(),
+        None => application.accepts(&event.event_type, event.version, &event.data),
     }
 }
 

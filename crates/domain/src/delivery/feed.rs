@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr};
 
 use crate::ids::DeliveryId;
 
-/// Place behind an entry of a feed. Feeds are in the order of writing transactions: no entry appears later before a place.
+/// Place behind an entry of a feed. Feeds are in the order of writing transactions: no entry appears later before a
+/// place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FeedPlace {
     /// Number of the transaction that wrote the entry.

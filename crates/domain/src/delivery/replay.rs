@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    application::{Application, Endpoint, EndpointStatus, Feed},
+    application::{Application, Endpoint},
     delivery::State,
     event::{EventType, subscription::Subscription},
     ids::EndpointId,
@@ -82,17 +82,14 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Endpoints for an event: selected, subscribed to the type now, not disabled, and not read by the feed only.
+    /// Endpoints for an event: selected, subscribed to the type now, and able to take deliveries.
     pub fn endpoints(&self, application: &Application, event_type: &EventType) -> Vec<Arc<Endpoint>> {
         if !self.types.is_empty() && !self.types.iter().any(|subscription| subscription.covers(event_type)) {
             return Vec::new();
         }
         let mut endpoints = application.matches(event_type);
-        endpoints.retain(|endpoint| {
-            self.endpoint.is_none_or(|wanted| wanted == endpoint.id)
-                && endpoint.status != EndpointStatus::Disabled
-                && endpoint.feed != Feed::Only
-        });
+        endpoints
+            .retain(|endpoint| self.endpoint.is_none_or(|wanted| wanted == endpoint.id) && endpoint.takes_deliveries());
         endpoints
     }
 }

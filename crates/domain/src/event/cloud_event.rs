@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    EventFault, EventFields, EventType, FaultCode, MAX_KEY_LENGTH, Members, check_key, missing, string, time,
+    EventFault, EventFields, EventType, FaultCode, MAX_KEY_LENGTH, check_key,
+    fields::{Members, missing, string, time},
     trace_context::TraceContext,
 };
 

@@ -153,8 +153,18 @@ impl Schema {
         }
     }
 
+    /// True if the data fits.
+    fn accepts(&self, data: &str) -> bool {
+        let value = serde_json::from_str::<Value>(data);
+        value.is_ok_and(|value| self.compiled().is_some_and(|compiled| compiled.validator.is_valid(&value)))
+    }
+
+    fn compiled(&self) -> Option<&Compiled> {
+        self.compiled.get_or_init(|| compile(self.value()).ok()).as_ref()
+    }
+
     fn check_value(&self, data: &Value, shows_values: bool) -> Result<(), Mismatch> {
-        let Some(compiled) = self.compiled.get_or_init(|| compile(self.value()).ok()) else {
+        let Some(compiled) = self.compiled() else {
             let reason = "this release of Fanfare cannot use the schema: write the schema again".to_owned();
             return Err(Mismatch { pointer: String::new(), reason });
         };
@@ -220,6 +230,20 @@ impl Schemas {
         self
     }
 
+    /// The named version of a type's schema, or the newest.
+    fn find(&self, event_type: &EventType, version: Option<u32>) -> Option<(&u32, &Arc<Schema>)> {
+        let versions = self.0.get(event_type)?;
+        match version {
+            None => versions.last_key_value(),
+            Some(wanted) => versions.get_key_value(&wanted),
+        }
+    }
+
+    /// True if [`Self::check`] finds no fault.
+    pub fn accepts(&self, event_type: &EventType, version: Option<u32>, data: &str) -> bool {
+        self.find(event_type, version).map_or(version.is_none(), |(_, schema)| schema.accepts(data))
+    }
+
     /// Checks the data of an event against the version that the event names, or the newest version. Data of a type
     /// without a schema fits. With `shows_values`, the fault may show a short value.
     ///
@@ -232,16 +256,11 @@ impl Schemas {
         data: &str,
         shows_values: bool,
     ) -> Result<(), EventFault> {
-        let versions = self.0.get(event_type);
-        let newest = versions.and_then(|versions| versions.last_key_value());
-        let found = match version {
-            None => newest,
-            Some(wanted) => versions.and_then(|versions| versions.get_key_value(&wanted)),
-        };
-        let (number, schema) = match (found, version) {
+        let (number, schema) = match (self.find(event_type, version), version) {
             (Some(found), _) => found,
             (None, None) => return Ok(()),
             (None, Some(wanted)) => {
+                let newest = self.find(event_type, None);
                 let has =
                     newest.map_or_else(|| "no schema".to_owned(), |(newest, _)| format!("versions 1 to {newest}"));
                 let message = format!("is {wanted}, and {event_type} has {has}");

@@ -131,6 +131,9 @@ const COLUMNS: &str = "id, application_id, name, url, event_types, status, statu
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
 
+/// Condition on an endpoint `p` to which deliveries can be sent, now or after a pause.
+pub(crate) const TAKES_DELIVERIES: &str = "p.deleted_at IS NULL AND p.status <> 'disabled' AND p.feed <> 'only'";
+
 /// Result of the creation of an endpoint.
 #[derive(Debug, Clone)]
 pub enum EndpointCreation {

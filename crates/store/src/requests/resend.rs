@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     Store, StoreError,
+    configuration::endpoints::TAKES_DELIVERIES,
     connection::store::{milliseconds, row_count},
     history::delivery_pages::IS_OPEN,
     pipeline::backlogs::with_backlogs,
@@ -59,10 +60,6 @@ pub struct ResentDelivery {
     /// Number of the next attempt.
     pub attempt: u32,
 }
-
-/// Endpoints of application $1 that take deliveries.
-const ENDPOINTS: &str = "endpoints p WHERE p.application_id = $1 AND p.deleted_at IS NULL AND p.status <> 'disabled' \
-                         AND p.feed <> 'only'";
 
 impl Store {
     /// Queues deliveries again. A finished delivery begins its schedule anew, a scheduled delivery keeps its place in
@@ -239,7 +236,8 @@ fn conditions(filter: &ResendFilter, table: &str) -> String {
     format!(
         "{table}.application_id = $1 AND {id} BETWEEN $2 AND $3 {endpoint} {of_event} {again}
          AND delivery_accepted_at({id}) >= (SELECT line FROM retention)
-         AND EXISTS (SELECT FROM {ENDPOINTS} AND p.id = {table}.endpoint_id)
+         AND EXISTS (SELECT FROM endpoints p WHERE p.id = {table}.endpoint_id AND p.application_id = $1
+                       AND {TAKES_DELIVERIES})
          AND coalesce((SELECT {event} FROM events e
                        WHERE e.application_id = $1 AND e.accepted_at = delivery_accepted_at({id})
                          AND e.id = {table}.event_id), false)"
@@ -271,7 +269,10 @@ fn finished_states(filter: &ResendFilter) -> String {
 }
 
 fn open_rows(filter: &ResendFilter) -> String {
-    let paused = format!("EXISTS (SELECT FROM {ENDPOINTS} AND p.id = o.endpoint_id AND p.status = 'paused')");
+    let paused = format!(
+        "EXISTS (SELECT FROM endpoints p WHERE p.id = o.endpoint_id AND p.status = 'paused'
+                                           AND p.application_id = $1 AND {TAKES_DELIVERIES})"
+    );
     let state = |state: &State| match state {
         State::Scheduled => Some("o.state = 'scheduled'".to_owned()),
         State::Queued => Some(format!("o.state = 'queued' AND NOT {paused}")),

@@ -8,7 +8,10 @@ use fanfare_domain::{
 };
 use tokio_postgres::types::ToSql;
 
-use crate::{Store, StoreError, connection::store::milliseconds, pipeline::backlogs::with_backlogs};
+use crate::{
+    Store, StoreError, configuration::endpoints::TAKES_DELIVERIES, connection::store::milliseconds,
+    pipeline::backlogs::with_backlogs,
+};
 
 /// Result of a request to send an event to a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,18 +49,18 @@ fn open() -> String {
     SELECT FROM fan_outs f WHERE f.event_id = $3
 ), endpoint AS MATERIALIZED (
     SELECT p.id FROM endpoints p
-    WHERE p.id = $4 AND p.application_id = $1 AND p.deleted_at IS NULL AND p.status <> 'disabled' AND p.feed <> 'only'
+    WHERE p.id = $4 AND p.application_id = $1 AND {TAKES_DELIVERIES}
 ), queued AS (
     INSERT INTO open_deliveries AS o (id, event_id, application_id, endpoint_id, state, reason, listed, expires_at)
     SELECT $2, $3, $1, id, 'queued', $5, true, now() + $6::bigint * interval '1 millisecond' FROM endpoint
     WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM fan_out)
     ON CONFLICT (id) DO NOTHING
     RETURNING o.endpoint_id, o.application_id, o.reason
-), {}
+), {with_backlogs}
 SELECT EXISTS (SELECT FROM queued) OR coalesce((SELECT bool_or(is_queued) FROM known), false) AS is_queued,
        EXISTS (SELECT FROM known) AS is_known, EXISTS (SELECT FROM fan_out) AS fans_out,
        EXISTS (SELECT FROM endpoint) AS has_endpoint",
-        with_backlogs("NULL")
+        with_backlogs = with_backlogs("NULL")
     )
 }
 

@@ -360,8 +360,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Publishes 1 to 1000 events in JSON, also CloudEvents. The answer has a result for each event, in order. Status 207: some events are not
-         *     accepted.
+         * Publishes 1 to 1000 events in JSON, also CloudEvents. The answer has a result for each event, in order. Status 207:
+         *     some events are not accepted.
          */
         post: operations["publish_events"];
         delete?: never;

@@ -118,8 +118,8 @@ async fn single(
     Ok(Accepted(Published { id }))
 }
 
-/// Publishes 1 to 1000 events in JSON, also CloudEvents. The answer has a result for each event, in order. Status 207: some events are not
-/// accepted.
+/// Publishes 1 to 1000 events in JSON, also CloudEvents. The answer has a result for each event, in order. Status 207:
+/// some events are not accepted.
 #[utoipa::path(post, path = "/events/batch", operation_id = "publish_events", tag = "events",
     params(
         ("application" = Option<String>, Query, description = "id of the application, for an admin key"),

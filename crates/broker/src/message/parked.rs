@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use crate::{
     Incoming, Message, Topology, Unreadable,
-    cloud_events::{has_attributes, is_attribute, time},
-    codec::{TOO_LARGE, text},
-    own_headers::SIGNATURE,
+    message::cloud_events::{has_attributes, is_attribute, time},
+    message::codec::{TOO_LARGE, text},
+    message::own_headers::SIGNATURE,
     topology::{DUE, PARKED},
     wire::{is_sanitized, not_utf8, sanitize},
 };

@@ -13,8 +13,8 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::{
     Incoming, Unreadable,
-    codec::TOO_LARGE,
-    parked::{MAX_COPIED_HEADERS, copied_bytes},
+    message::codec::TOO_LARGE,
+    message::parked::{MAX_COPIED_HEADERS, copied_bytes},
 };
 
 /// Prefixes of attributes in headers: of the AMQP binding (3.1.3.1), and of the

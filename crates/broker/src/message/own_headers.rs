@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use sha2::Sha256;
 
-use crate::{Topology, parked::DEATHS};
+use crate::{Topology, message::parked::DEATHS};
 
 /// Beginning of the names.
 const PREFIX: &str = "fanfare-";
