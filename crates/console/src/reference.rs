@@ -11,7 +11,7 @@ use askama::Template;
 use axum::{
     Router,
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::get,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -58,7 +58,7 @@ pub fn reference_page(document: &Value) -> Result<String, askama::Error> {
     page.render()
 }
 
-/// Serves the page at `/docs`.
+/// Serves the page at `/docs`, and leads from `/docs/` there.
 ///
 /// # Errors
 /// Like [`reference_page`].
@@ -66,7 +66,9 @@ pub fn reference_routes(document: &Value) -> Result<Router, askama::Error> {
     let page = Bytes::from(reference_page(document)?);
     let digest: String = Sha256::digest(&page).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let tag = HeaderValue::try_from(format!("\"{digest}\"")).expect("visible ASCII");
-    Ok(Router::new().route("/docs", get(async move |headers: HeaderMap| serve(&headers, page, tag))))
+    Ok(Router::new()
+        .route("/docs", get(async move |headers: HeaderMap| serve(&headers, page, tag)))
+        .route("/docs/", get(async || Redirect::permanent("../docs"))))
 }
 
 fn serve(asked: &HeaderMap, page: Bytes, tag: HeaderValue) -> Response {

@@ -211,6 +211,7 @@ fn router(
         test_sends: TestSends::default(),
     };
     let (pages, console) = pages(configuration.console, &state, &audit)?;
+    let reference = reference_routes(&serde_json::to_value(&api)?)?;
     let api = events
         .with_state(publishing)
         .merge(
@@ -223,12 +224,14 @@ fn router(
         .layer(from_fn_with_state(budget, within_budget))
         .layer(look_up)
         .merge(document_routes(&api)?)
-        .merge(reference_routes(&serde_json::to_value(&api)?)?)
+        .merge(reference.clone())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .merge(pages)
         .layer(measured.clone());
-    Ok(Served { api, console: console.map(|(address, console)| (address, console.layer(measured))) })
+    // The pages link to the reference.
+    let console = console.map(|(address, console)| (address, console.merge(reference).layer(measured)));
+    Ok(Served { api, console })
 }
 
 /// General database connections and writers of the management API: a third are writers.

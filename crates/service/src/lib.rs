@@ -1,6 +1,7 @@
 //! Common parts of every process: configuration, telemetry, listeners, and shutdown.
 
 mod argument;
+mod checks;
 mod crash;
 mod environment;
 mod limits;
@@ -15,6 +16,7 @@ mod telemetry;
 mod traces;
 
 pub use argument::argument;
+pub use checks::{CHECKED_AT_ONCE, Checks};
 pub use crash::crash_point;
 pub use environment::{ConfigurationError, Environment};
 pub use limits::open_files::{TooFewFiles, raise_open_files};

@@ -173,7 +173,12 @@ pub async fn create(
     let schema = match &new.schema {
         None => Wanted::Keep,
         Some(schema) if schema.get() == "null" => Wanted::None,
-        Some(schema) => Wanted::Value(Schema::parse(schema.get()).map_err(|fault| ApiError::invalid("schema", fault))?),
+        Some(schema) => {
+            let schema = Schema::parse(schema.get()).map_err(|fault| ApiError::invalid("schema", fault))?;
+            // Made here, where no lock is held.
+            schema.sample();
+            Wanted::Value(schema)
+        }
     };
     let given = |text: Option<String>| text.map_or(Wanted::None, Wanted::Value);
     let (category, description) = (given(new.category), given(new.description));

@@ -6,7 +6,9 @@ use std::{sync::Arc, time::Duration};
 
 use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
 use fanfare_domain::{application::Application, event::Event, ids::ApplicationId};
-use fanfare_service::{Labels, Metric, MetricKind, RecentCount, crash_point, set_parent, trace_of};
+use fanfare_service::{
+    CHECKED_AT_ONCE, Checks, Labels, Metric, MetricKind, RecentCount, crash_point, set_parent, trace_of,
+};
 use fanfare_store::Directory;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty, info_span};
@@ -50,6 +52,7 @@ pub struct Publishing {
     /// Events accepted by this process.
     pub published: Arc<RecentCount>,
     rates: Arc<PublishRates>,
+    checks: Checks,
 }
 
 impl Publishing {
@@ -62,7 +65,8 @@ impl Publishing {
         per_second: u32,
     ) -> Self {
         let rates = Arc::new(PublishRates::new(per_second));
-        Self { publisher, topology, directory, max_event_bytes, published: Arc::default(), rates }
+        let (published, checks) = (Arc::default(), Checks::default());
+        Self { publisher, topology, directory, max_event_bytes, published, rates, checks }
     }
 
     /// Finds an application.
@@ -92,6 +96,16 @@ impl Publishing {
     /// 429 above the rate.
     pub(crate) fn check_rate(&self, application: &Application) -> Result<(), ApiError> {
         self.rates.check(application).map_err(limited)
+    }
+
+    /// Reads and checks the events of a body of `length` bytes. No other request waits for a large body.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        application: &Application,
+        length: usize,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        if length <= CHECKED_AT_ONCE { read() } else { self.checks.run(application.id, read).await }
     }
 
     /// Publishes an event, and waits for the broker's confirm. `body` is the publisher's JSON.

@@ -76,6 +76,9 @@ impl Incoming {
 
     /// Reads the event of a message in either form. `max_bytes` bounds the event in the JSON format.
     pub(crate) fn fields(&self, max_bytes: usize) -> Result<EventFields, Unreadable> {
+        if self.is_structured() {
+            return Ok(EventFields::parse_cloud_event(&self.body)?);
+        }
         if !self.is_binary() {
             return Ok(EventFields::parse(&self.body)?);
         }

@@ -18,7 +18,9 @@ use crate::{Incoming, Topology};
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
-const ACCEPTED: &str = "fanfare-accepted";
+
+/// Version of the application's settings that accepted the event over HTTP.
+pub(crate) const ACCEPTED: &str = "fanfare-accepted";
 
 /// Reason of a message whose body is too long for an event.
 pub(crate) const TOO_LARGE: &str = "body_too_large";

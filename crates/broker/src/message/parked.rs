@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     Incoming, Message, Topology, Unreadable,
     message::cloud_events::{has_attributes, is_attribute, time},
-    message::codec::{TOO_LARGE, text},
+    message::codec::{ACCEPTED, TOO_LARGE, text},
     message::own_headers::SIGNATURE,
     topology::{DUE, PARKED},
     wire::{is_sanitized, not_utf8, sanitize},
@@ -97,7 +97,8 @@ pub struct PutBack<'a> {
 }
 
 /// Encodes an edited parked message for the source exchange. Headers whose names are not UTF-8 are left out. An edited
-/// body is the complete event: the attributes of a CloudEvent in headers are left out.
+/// body is the complete event: the attributes of a CloudEvent in headers are left out. An edited event is checked like a
+/// new event, although ingest had accepted the event as it was.
 ///
 /// # Errors
 /// If the routing key or the `message_id` is not UTF-8 and is not edited: the event would get another key. If only the
@@ -106,7 +107,7 @@ pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit)
     let kept: serde_json::Map<String, Value> = serde_json::from_str(put_back.headers).unwrap_or_default();
     let mut headers = FieldTable::default();
     for (name, value) in kept.iter().filter_map(|(name, value)| Some((name, header_value(value)?))) {
-        let is_replaced = edit.body.is_some() && is_attribute(name);
+        let is_replaced = edit.body.is_some() && is_attribute(name) || edit.is_change() && name == ACCEPTED;
         // A longer name cannot be a short string.
         if name.len() <= MAX_SHORT_STRING && !is_acted_on(name) && !is_sanitized(name) && !is_replaced {
             headers.insert(name.as_str().into(), value);

@@ -10,7 +10,7 @@ use fanfare_domain::{
     ids::{DeliveryId, LeaseId},
     time::{saturating_add, saturating_sub, to_milliseconds},
 };
-use fanfare_service::crash_point;
+use fanfare_service::{CHECKED_AT_ONCE, Checks, crash_point};
 use fanfare_store::{Lease, NewDelivery, NewEvent, Start};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -33,6 +33,7 @@ pub(crate) struct Events {
     pub(crate) max_bytes: usize,
     /// Greatest age of an event at persist: the deliveries must end before the event's retention ends.
     pub(crate) oldest: Duration,
+    pub(crate) checks: Checks,
 }
 
 /// A message, its event, and the span from the message to the ack.
@@ -73,14 +74,17 @@ pub(crate) async fn run(
         };
         crash_point("event.received");
         match context.directory.application(event.application) {
-            Some(application) if is_up_to_date(&application, &message, &event) => {
+            Some(application)
+                if is_checked_at_once(&application, &message, &event)
+                    && is_up_to_date(&application, &message, &event) =>
+            {
                 events.accept((message, event, span), &application, &planned, entered).await;
             }
-            // In a separate task: no other event waits for the database.
-            _ => {
+            // In a separate task: no other event waits for the database, or for the check of a large event.
+            known => {
                 let (events, planned, stop) = (Arc::clone(&events), planned.clone(), stop.clone());
                 look_ups.spawn(async move {
-                    stop.run_until_cancelled(events.look_up((message, event, span), &planned, entered)).await;
+                    stop.run_until_cancelled(events.check((message, event, span), known, &planned, entered)).await;
                 });
             }
         }
@@ -90,26 +94,55 @@ pub(crate) async fn run(
 }
 
 impl Events {
+    /// Checks an event by the loaded configuration, if that was not done yet.
+    async fn check(
+        &self,
+        received: Received,
+        known: Option<Arc<Application>>,
+        planned: &mpsc::Sender<Planned>,
+        entered: Entered,
+    ) {
+        let (message, event, span) = received;
+        let Some(application) = known.filter(|known| !is_checked_at_once(known, &message, &event)) else {
+            return self.look_up((message, event, span), planned, entered).await;
+        };
+        let checking = Arc::clone(&application);
+        let check = move || (checking.accepts(&event.event_type, event.version, &event.data), event);
+        let (is_accepted, event) = self.checks.run(application.id, check).await;
+        let received = (message, event, span);
+        if is_accepted {
+            self.accept(received, &application, planned, entered).await;
+        } else {
+            self.look_up(received, planned, entered).await;
+        }
+    }
+
     /// Refreshes the configuration before the decision on an event, and waits for the database as long as necessary. An
     /// unknown application, setting or type may be new.
     async fn look_up(&self, received: Received, planned: &mpsc::Sender<Planned>, entered: Entered) {
-        let (message, event, span) = &received;
+        let (message, event, span) = received;
         let context = &self.context;
         while !context.directory.refresh([event.application]).await {
             let store = &context.database.store;
             let _ = context.database.retry_until_available("looking for an application", || store.ping()).await;
         }
         let Some(application) = context.directory.application(event.application) else {
-            let unreadable = no_application(event, context.directory.is_unreadable(event.application));
-            let span = span.clone();
-            return park::park(context, received.0, unreadable, span);
+            let unreadable = no_application(&event, context.directory.is_unreadable(event.application));
+            return park::park(context, message, unreadable, span);
         };
-        match application.check_event(&event.event_type, event.version, &event.data) {
-            Err(fault) if message.accepted_by().is_none() && !self.is_persisted(message, event).await => {
-                let span = span.clone();
-                park::park(context, received.0, fault.into(), span);
+        // Ingest has checked an accepted event.
+        let (checked, event) = if message.accepted_by().is_some() {
+            (Ok(()), event)
+        } else {
+            let checking = Arc::clone(&application);
+            let check = move || (checking.check_event(&event.event_type, event.version, &event.data), event);
+            self.checks.run(application.id, check).await
+        };
+        match checked {
+            Err(fault) if !self.is_persisted(&message, &event).await => {
+                park::park(context, message, fault.into(), span);
             }
-            _ => self.accept(received, &application, planned, entered).await,
+            _ => self.accept((message, event, span), &application, planned, entered).await,
         }
     }
 
@@ -224,6 +257,11 @@ pub(super) fn count_skipped(deliveries: &[NewDelivery]) {
         let skipped = deliveries.iter().filter(|delivery| delivery.start == start).count();
         metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => reason).increment(skipped as u64);
     }
+}
+
+/// True for an event whose check is quick, or that needs no check.
+fn is_checked_at_once(application: &Application, message: &Incoming, event: &Event) -> bool {
+    !application.is_strict || message.accepted_by().is_some() || event.data.len() <= CHECKED_AT_ONCE
 }
 
 /// True if the loaded settings of an application suffice for an event. After a check by ingest, the settings must be at

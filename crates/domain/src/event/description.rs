@@ -112,7 +112,8 @@ pub struct PlannedType {
     pub appends: Option<(KnownSchema, usize)>,
 }
 
-/// Decides changes, in order. A refused change has no effect on the others.
+/// Decides changes, in order. A refused change has no effect on the others. The caller may hold a lock: the samples of
+/// wanted schemas should be made before.
 pub fn plan(known: &KnownTypes, wanted: &[WantedType]) -> Vec<PlannedType> {
     let (mut count, mut size) = (known.count, known.size);
     let mut seen = HashSet::new();
@@ -193,14 +194,21 @@ fn decide(before: Option<&KnownType>, wanted: &WantedType, sums: (usize, usize))
     Ok(PlannedType { name: wanted.name.clone(), effect, after: Some(after), removes_schemas, appends })
 }
 
-/// The application's own sample after a change. A generated sample is not kept as an own sample.
+/// The application's own sample after a change, in which the newest schema is `schema`. A generated sample is not kept as an own sample.
 fn sample(before: Option<&KnownType>, wanted: &WantedType, schema: Option<&KnownSchema>) -> Result<String, EventFault> {
     let given = wanted.sample.over(before.map(|before| &before.sample)).unwrap_or_else(|| EMPTY_SAMPLE.to_owned());
     let Some(schema) = schema else { return Ok(given) };
     if given == EMPTY_SAMPLE || given == schema.sample {
         return Ok(EMPTY_SAMPLE.to_owned());
     }
-    match (Schema::stored(schema.text.clone()).check(&given, true), &wanted.sample) {
+    let checked = match (&wanted.schema, &wanted.sample) {
+        // Compiled already: the caller may hold a lock.
+        (Wanted::Value(schema), _) => schema.check(&given, true),
+        // Both are unchanged, and fit.
+        (_, Wanted::Keep) => Ok(()),
+        _ => Schema::stored(schema.text.clone()).check(&given, true),
+    };
+    match (checked, &wanted.sample) {
         (Ok(()), _) => Ok(given),
         (Err(_), Wanted::Keep) => Ok(EMPTY_SAMPLE.to_owned()),
         (Err(mismatch), _) => {

@@ -44,6 +44,12 @@ pub struct Edit {
 }
 
 impl Edit {
+    /// True if a part is changed.
+    pub fn is_change(&self) -> bool {
+        let Self { routing_key, message_id, body } = self;
+        routing_key.is_some() || message_id.is_some() || body.is_some()
+    }
+
     /// Checks that the changed parts can be read. Otherwise the message would only be parked again.
     ///
     /// # Errors

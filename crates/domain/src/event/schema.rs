@@ -30,10 +30,7 @@ pub const MAX_SCHEMA: usize = 64 * 1024;
 pub const MAX_VERSIONS: u32 = 20;
 
 /// Maximum sum of [`Schema::size`] of an application's schemas, all versions of all types.
-pub const MAX_APPLICATION: usize = 2 * 1024 * 1024;
-
-/// Share of a pattern in [`Schema::size`]: a compiled pattern needs far more memory than its text.
-const PATTERN_SIZE: usize = 2 * 1024;
+pub const MAX_APPLICATION: usize = 4 * 1024 * 1024;
 
 /// Maximum number of subschemas.
 const MAX_SUBSCHEMAS: usize = 10_000;
@@ -55,6 +52,8 @@ impl SchemaFault {
 /// A schema. The checks are compiled, and the sample is made, at the first use.
 pub struct Schema {
     text: String,
+    /// Memory of the patterns, in bytes.
+    patterns: OnceLock<usize>,
     compiled: OnceLock<Option<Compiled>>,
     sample: OnceLock<String>,
 }
@@ -110,14 +109,15 @@ impl Schema {
                 cut(&error.masked_with("the value").to_string(), 200)
             )));
         }
-        cost::check(&graph::Graph::read(&root)?)?;
+        let patterns = cost::check(&graph::Graph::read(&root)?)?;
         let compiled = compile(root).map_err(|reason| SchemaFault::new(format!("cannot be used: {reason}")))?;
-        Ok(Self { text: schema.text, compiled: OnceLock::from(Some(compiled)), sample: OnceLock::new() })
+        let (patterns, compiled) = (OnceLock::from(patterns), OnceLock::from(Some(compiled)));
+        Ok(Self { text: schema.text, patterns, compiled, sample: OnceLock::new() })
     }
 
     /// A schema that [`Self::parse`] accepted before.
     pub fn stored(text: String) -> Self {
-        Self { text, compiled: OnceLock::new(), sample: OnceLock::new() }
+        Self { text, patterns: OnceLock::new(), compiled: OnceLock::new(), sample: OnceLock::new() }
     }
 
     /// Compact JSON.
@@ -125,11 +125,13 @@ impl Schema {
         &self.text
     }
 
-    /// Share of the application's sum of schemas, in bytes.
+    /// Share of the application's sum of schemas, in bytes: the text, and the memory of the compiled patterns.
     pub fn size(&self) -> usize {
-        let root = self.value();
-        let patterns = graph::Graph::read(&root).and_then(|graph| cost::check(&graph)).unwrap_or_default();
-        self.text.len() + PATTERN_SIZE * patterns
+        let patterns = || {
+            let root = self.value();
+            graph::Graph::read(&root).and_then(|graph| cost::check(&graph)).unwrap_or_default()
+        };
+        self.text.len() + self.patterns.get_or_init(patterns)
     }
 
     /// True for the same JSON value.
@@ -149,7 +151,8 @@ impl Schema {
     pub fn check(&self, data: &str, shows_values: bool) -> Result<(), Mismatch> {
         match serde_json::from_str(data) {
             Ok(value) => self.check_value(&value, shows_values),
-            Err(_) => Err(Mismatch { pointer: String::new(), reason: "the data cannot be read".to_owned() }),
+            // Half of a surrogate pair is JSON, but no text that a rule could look at.
+            Err(error) => Err(Mismatch { pointer: String::new(), reason: format!("cannot be checked: {error}") }),
         }
     }
 

@@ -322,7 +322,8 @@ impl Store {
         self.delete_unless_read(application, id, false).await
     }
 
-    /// Deletes a temporary endpoint behind its expiry; false if the expiry was deferred meanwhile.
+    /// Deletes a temporary endpoint behind its expiry, with an entry in the audit log; false if the expiry was deferred
+    /// meanwhile.
     pub async fn delete_expired_endpoint(
         &self,
         application: ApplicationId,
@@ -344,7 +345,10 @@ impl Store {
                      headers_ciphertext = NULL
                  FROM owner
                  WHERE id = $1 AND application_id = owner.application AND deleted_at IS NULL
-                   AND (NOT $3 OR expires_at < now()) RETURNING id
+                   AND (NOT $3 OR expires_at < now()) RETURNING id, application_id
+             ), logged AS (
+                 INSERT INTO audit_log (id, application_id, origin, action, request, subject, outcome)
+                 SELECT $4, application_id, 'fanfare', 'delete_webhook', $5, $6, 'done' FROM endpoint WHERE $3
              ), secrets AS (
                  DELETE FROM endpoint_secrets WHERE endpoint_id IN (SELECT id FROM endpoint)
              ), looked AS (
@@ -352,7 +356,11 @@ impl Store {
              )
              SELECT id FROM endpoint"
         );
-        Ok(self.connection().await?.query_opt(&statement, &[&id.0, &application.0, &only_expired]).await?.is_some())
+        let entry = AuditId::new(self.now(), rand::random());
+        let why = serde_json::json!({ "reason": "a temporary webhook whose feed is no longer read" }).to_string();
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&id.0, &application.0, &only_expired, &entry.0, &why, &id.to_string()];
+        Ok(self.connection().await?.query_opt(&statement, &parameters).await?.is_some())
     }
 }
 

@@ -35,6 +35,12 @@ fn event(version: Option<u32>, price: Value) -> Value {
     event
 }
 
+/// Adds data, so that the check does not run where the event is read.
+fn large(mut event: Value) -> Value {
+    event["data"]["note"] = json!("x".repeat(10_000));
+    event
+}
+
 #[tokio::test]
 async fn another_schema_is_the_next_version_and_each_version_is_shown() {
     let world = World::shared().await;
@@ -140,8 +146,11 @@ async fn a_strict_application_refuses_data_that_does_not_fit() {
         &client.post("events", &event(Some(3), json!(1))).await,
         (422, "invalid_field", "version"),
     );
-    let batch = client.post("events/batch", &json!([event(None, json!("1")), event(None, json!(1))])).await;
-    assert_eq!((batch.status, &batch.data()[1]["error"]["code"]), (207, &json!("data_mismatch")), "{}", batch.body);
+    for second in [event(None, json!(1)), large(event(None, json!(1)))] {
+        let batch = client.post("events/batch", &json!([event(None, json!("1")), second])).await;
+        let code = &batch.data()[1]["error"]["code"];
+        assert_eq!((batch.status, code), (207, &json!("data_mismatch")), "{}", batch.body);
+    }
     let unchecked = client.post("events", &json!({ "type": "invoice.paid", "data": 1 })).await;
     assert_eq!(unchecked.status, 202, "a type without a schema: {}", unchecked.body);
 }
@@ -154,22 +163,27 @@ async fn a_strict_application_parks_data_that_does_not_fit() {
     describe_two_versions(&world).await;
     make_strict(&world).await;
     let key = format!("{}.order.created", world.application);
-    let bodies =
-        [("one", event(Some(1), json!(1))), ("two", event(None, json!("amqp"))), ("bad", event(None, json!(1)))];
+    let bodies = [
+        ("one", event(Some(1), json!(1))),
+        ("two", event(None, json!("amqp"))),
+        ("large", large(event(None, json!("amqp")))),
+        ("bad", event(None, json!(1))),
+        ("large-bad", large(event(None, json!(1)))),
+    ];
     for (id, body) in &bodies {
         let body = body.to_string();
         assert!(broker.publish(&key, Some(id), &[], &body).await.expect("the broker"));
     }
     let parked = format!(
-        "SELECT count(*) FROM parked WHERE reason = 'data_mismatch' AND message_id = 'bad' AND routing_key = '{key}'
-         AND message LIKE '%/items/0/price%'"
+        "SELECT count(*) FROM parked WHERE reason = 'data_mismatch' AND message_id IN ('bad', 'large-bad')
+         AND routing_key = '{key}' AND message LIKE '%/items/0/price%'"
     );
-    until("the parked message", async || (world.count(&parked).await == 1).then_some(())).await;
-    for id in ["one", "two"] {
+    until("the parked messages", async || (world.count(&parked).await == 2).then_some(())).await;
+    for id in ["one", "two", "large"] {
         until(id, async || (world.rows("events", &format!("key = '{id}'")).await == 1).then_some(())).await;
     }
-    assert_eq!(world.rows("events", "key = 'bad'").await, 0);
-    let received = world.receiver.wait_for(&endpoint.path, 2).await;
+    assert_eq!(world.rows("events", "key IN ('bad', 'large-bad')").await, 0);
+    let received = world.receiver.wait_for(&endpoint.path, 3).await;
     let has_version =
         |request: &fanfare_tests::receiver::Received| String::from_utf8_lossy(&request.body).contains("version");
     assert!(!received.iter().any(has_version), "the version is delivered");

@@ -114,7 +114,9 @@ async fn single(
     let form = Form::of(&headers)?;
     let body = read_bytes(body, publishing.max_event_bytes).await?;
     let idempotency_key = idempotency_key(&headers)?;
-    let id = publishing.publish(&application, (form, body), idempotency_key, &headers).await?;
+    let reading = publishing.reading(&application, form, headers);
+    let read = publishing.read(&application, body.len(), move || reading.event(body, idempotency_key)).await;
+    let id = publishing.publish(&application, read).await?;
     Ok(Accepted(Published { id }))
 }
 
@@ -155,11 +157,11 @@ async fn batch(
         return Err(ApiError::new(ErrorCode::InvalidBatch, format!("the batch must have 1 to {MAX_BATCH} events")));
     }
     publishing.take(&application, events.len())?;
-    let published = events.iter().map(|event| {
-        let event = body.slice_ref(event.get().as_bytes());
-        publishing.publish(&application, (form, event), None, &headers)
-    });
-    let published = join_all(published).await;
+    let events: Vec<Bytes> = events.iter().map(|event| body.slice_ref(event.get().as_bytes())).collect();
+    let reading = publishing.reading(&application, form, headers);
+    let read = move || events.into_iter().map(|event| reading.event(event, None)).collect::<Vec<_>>();
+    let read = publishing.read(&application, body.len(), read).await;
+    let published = join_all(read.into_iter().map(|read| publishing.publish(&application, read))).await;
     let is_complete = published.iter().all(Result::is_ok);
     let answers: Vec<_> = published
         .into_iter()
@@ -180,26 +182,43 @@ impl Publishing {
         self.application(application_of(&caller, uri.query())?)
     }
 
-    /// Checks and publishes an event.
+    fn reading(&self, application: &Arc<Application>, form: Form, headers: HeaderMap) -> Reading {
+        let (max_bytes, now) = (self.max_event_bytes, self.directory.now());
+        Reading { application: Arc::clone(application), form, headers, max_bytes, now }
+    }
+
+    /// Publishes an event that was read.
     async fn publish(
         &self,
         application: &Application,
-        (form, body): (Form, Bytes),
-        idempotency_key: Option<String>,
-        headers: &HeaderMap,
+        read: Result<(Event, Bytes), ApiError>,
     ) -> Result<EventId, ApiError> {
-        let read = || {
-            refuse_delivery(headers)?;
-            let body = form.json(headers, body)?;
-            if body.len() > self.max_event_bytes {
-                let message = format!("the event is larger than {} bytes: send less data", self.max_event_bytes);
-                return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
-            }
-            let event = event(application, form.parse(&body)?, idempotency_key, headers, self.directory.now())?;
-            Ok((event, body))
-        };
-        let (event, body) = read().inspect_err(|_| count("invalid"))?;
+        let (event, body) = read.inspect_err(|_| count("invalid"))?;
         self.send(application, event, &body).await.map(|event| event.id)
+    }
+}
+
+/// The parts of a request that apply to each of its events.
+struct Reading {
+    application: Arc<Application>,
+    form: Form,
+    headers: HeaderMap,
+    max_bytes: usize,
+    now: Timestamp,
+}
+
+impl Reading {
+    /// Reads and checks an event. Returns its JSON as well.
+    fn event(&self, body: Bytes, idempotency_key: Option<String>) -> Result<(Event, Bytes), ApiError> {
+        refuse_delivery(&self.headers)?;
+        let body = self.form.json(&self.headers, body)?;
+        if body.len() > self.max_bytes {
+            let message = format!("the event is larger than {} bytes: send less data", self.max_bytes);
+            return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
+        }
+        let fields = self.form.parse(&body)?;
+        let event = event(&self.application, fields, idempotency_key, &self.headers, self.now)?;
+        Ok((event, body))
     }
 }
 

@@ -172,7 +172,7 @@ impl ApiState {
     ) -> Result<FeedPage, ApiError> {
         let end = Instant::now() + wait;
         let mut page = self.store.feed(row.id, after, limit).await?;
-        let place = self.feed_waits.begin();
+        let place = self.feed_waits.begin(row.application);
         while page.next.is_none()
             && !page.is_ahead
             && place.is_some()

@@ -118,6 +118,8 @@ fn structured_messages_need_no_message_id_and_ignore_headers() {
         let back = parked_and_put_back(&message, &Edit::default()).expect("a message");
         assert_eq!(read(&back), Ok(event));
     }
+    let own_form = incoming(Vec::new(), Some("application/cloudevents+json"), r#"{"data":1}"#);
+    assert_eq!(reason(&own_form), "missing_field", "the content type demands a CloudEvent");
     // The body of binary mode is data, also if the data are a CloudEvent.
     let message = incoming(headers(&[]), Some("application/json"), body);
     assert_eq!(read(&message).map(|event| (event.key, event.data)), Ok((Some("/shop 1".to_owned()), body.to_owned())));

@@ -111,10 +111,13 @@ fn nothing_is_put_back_under_another_key() {
     let message = back(&sound, &Edit::default()).expect("a message").detached();
     assert_eq!((refusal(&message), message.header("tenant").as_deref()), (None, Some("blue")));
     let key = PutBack { routing_key: Some(BAD), ..sound.clone() };
-    let id = PutBack { message_id: Some(BAD), ..sound };
+    let id = PutBack { message_id: Some(BAD), ..sound.clone() };
     assert_eq!(back(&key, &Edit::default()).err(), Some(not_utf8("the routing key")));
     assert_eq!(back(&id, &Edit::default()).err(), Some(not_utf8("the property message_id")));
+    let accepted = PutBack { headers: &json!({ "fanfare-accepted": "7" }).to_string(), ..sound.clone() };
+    let version = |edit: &Edit| back(&accepted, edit).expect("a message").detached().accepted_by();
     let edit = Edit { routing_key: Some(KEY.to_owned()), message_id: Some("order-2".to_owned()), body: None };
+    assert_eq!((version(&Edit::default()), version(&edit)), (Some(7), None), "an edited event is checked again");
     let cut = PutBack { size: 1_000_000, ..key.clone() };
     assert_eq!(back(&cut, &edit).map_err(|unreadable| unreadable.reason).err(), Some("body_too_large"));
     let whole = Edit { body: Some(b"{\"data\":1}".to_vec()), ..edit.clone() };

@@ -29,13 +29,19 @@ const MAX_CHAIN: usize = 24;
 /// Greatest size of all patterns, in states and ranges of characters: a bound of memory.
 const MAX_PATTERN_SIZE: u64 = 20_000;
 
-/// Factor of the cost within a subschema with `unevaluatedProperties` or `unevaluatedItems`: a check looks again for the
-/// evaluated members.
+/// Least factor of the cost within a subschema with `unevaluatedProperties` or `unevaluatedItems`. A check looks again
+/// for the evaluated members, at each alternative of a chain once more.
 const UNEVALUATED: u64 = 4;
+
+/// Memory of a compiled pattern beside its states and ranges, in bytes.
+const PATTERN_MEMORY: u64 = 2 * 1024;
+
+/// Memory of a state or range of a compiled pattern, in bytes. Measured: `\p{L}{7}` takes 1 MB, and counts 18,000.
+const PART_MEMORY: u64 = 64;
 
 /// Checks the bounds. A schema within the bounds has no reference that returns to the same value.
 ///
-/// Returns the number of patterns.
+/// Returns the memory of the compiled patterns, in bytes.
 ///
 /// # Errors
 /// With the exceeded bound.
@@ -64,13 +70,13 @@ pub(super) fn check(graph: &Graph<'_>) -> Result<usize, SchemaFault> {
              more than {MAX_REPEATED} at each entry of a list or recursive value"
         )));
     }
-    Ok(patterns.count)
+    Ok(usize::try_from(PATTERN_MEMORY * patterns.count + PART_MEMORY * patterns.size).unwrap_or(usize::MAX))
 }
 
 /// The patterns of a schema.
 #[derive(Debug, Default)]
 struct Patterns {
-    count: usize,
+    count: u64,
     /// States, and ranges of characters.
     size: u64,
 }
@@ -126,7 +132,8 @@ fn pattern_states(pattern: &str, patterns: &mut Patterns) -> Result<u64, SchemaF
     Ok(states)
 }
 
-/// States, and size with the ranges of characters. Without a bound, a repetition counts once more than its least number.
+/// States, and size with the ranges of characters. A repetition without a bound counts as its least number, at least
+/// once.
 fn pattern_size(pattern: &Hir) -> (u64, u64) {
     let sum = |parts: &[Hir]| {
         let add =
@@ -143,7 +150,7 @@ fn pattern_size(pattern: &Hir) -> (u64, u64) {
         },
         HirKind::Repetition(repetition) => {
             let (states, size) = pattern_size(&repetition.sub);
-            let times = u64::from(repetition.max.unwrap_or(repetition.min.saturating_add(1)).max(1));
+            let times = u64::from(repetition.max.unwrap_or(repetition.min).max(1));
             (states.saturating_mul(times).saturating_add(1), size.saturating_mul(times).saturating_add(1))
         }
         HirKind::Capture(capture) => pattern_size(&capture.sub),
@@ -193,19 +200,26 @@ fn in_place_order(graph: &Graph<'_>) -> Result<Vec<usize>, SchemaFault> {
     Ok(order)
 }
 
-/// Factor of the costs of all subschemas within a subschema.
-fn factor(node: &Node<'_>) -> u64 {
-    let looks_again = ["unevaluatedProperties", "unevaluatedItems"].iter().any(|name| node.keyword(name).is_some());
-    if looks_again { UNEVALUATED } else { 1 }
+/// Factor of the costs of all subschemas within each subschema.
+fn factors(graph: &Graph<'_>, order: &[usize]) -> Vec<u64> {
+    let mut chains = vec![0_u64; graph.nodes.len()];
+    for &number in order {
+        let below = graph.nodes[number].edges.iter().filter(|edge| edge.is_in_place());
+        chains[number] = 1 + below.map(|edge| chains[edge.target]).max().unwrap_or(0);
+    }
+    let looks_again =
+        |node: &Node<'_>| ["unevaluatedProperties", "unevaluatedItems"].iter().any(|name| node.keyword(name).is_some());
+    let factor = |(node, chain): (&Node<'_>, u64)| if looks_again(node) { UNEVALUATED.max(chain) } else { 1 };
+    graph.nodes.iter().zip(chains).map(factor).collect()
 }
 
 /// Cost of each subschema at a value, with all subschemas at the same value.
-fn in_place_costs(graph: &Graph<'_>, order: &[usize], own: impl Fn(usize) -> u64) -> Vec<u64> {
+fn in_place_costs(graph: &Graph<'_>, order: &[usize], factors: &[u64], own: impl Fn(usize) -> u64) -> Vec<u64> {
     let mut costs = vec![0_u64; graph.nodes.len()];
     for &number in order {
         let node = &graph.nodes[number];
         let below = node.edges.iter().filter(|edge| edge.is_in_place()).map(|edge| costs[edge.target]);
-        let below = below.fold(0_u64, u64::saturating_add).saturating_mul(factor(node));
+        let below = below.fold(0_u64, u64::saturating_add).saturating_mul(factors[number]);
         costs[number] = own(number).saturating_add(below);
     }
     costs
@@ -255,6 +269,7 @@ struct Below {
 struct Bounds<'a> {
     graph: &'a Graph<'a>,
     order: &'a [usize],
+    factors: Vec<u64>,
     in_place: Vec<u64>,
     /// Cost of the patterns for names of each subschema.
     names: Vec<u64>,
@@ -263,8 +278,9 @@ struct Bounds<'a> {
 impl<'a> Bounds<'a> {
     /// Bounds of a cost. `cost` gives the cost at a value, and at each name.
     fn new(graph: &'a Graph<'a>, order: &'a [usize], costs: &[Own], cost: impl Fn(&Own) -> (u64, u64)) -> Self {
-        let in_place = in_place_costs(graph, order, |number| cost(&costs[number]).0);
-        Self { graph, order, in_place, names: costs.iter().map(|own| cost(own).1).collect() }
+        let factors = factors(graph, order);
+        let in_place = in_place_costs(graph, order, &factors, |number| cost(&costs[number]).0);
+        Self { graph, order, factors, in_place, names: costs.iter().map(|own| cost(own).1).collect() }
     }
 
     /// Costs at the busiest value below the schema, and at the busiest repeated value.
@@ -290,7 +306,7 @@ impl<'a> Bounds<'a> {
             let node = &self.graph.nodes[number];
             let mut here = self.children(number, costs);
             for edge in node.edges.iter().filter(|edge| edge.is_in_place()) {
-                let (target, factor) = (&below[edge.target], factor(node));
+                let (target, factor) = (&below[edge.target], self.factors[number]);
                 for (here, there) in [(&mut here.object, &target.object), (&mut here.array, &target.array)] {
                     here.once = here.once.saturating_add(there.once.saturating_mul(factor));
                     here.repeated = here.repeated.saturating_add(there.repeated.saturating_mul(factor));

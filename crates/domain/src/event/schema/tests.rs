@@ -364,3 +364,30 @@ fn a_sample_of_a_recursive_or_demanding_schema_is_bounded() {
         assert!(schema(&value).sample().len() <= MAX_SAMPLE, "{value}");
     }
 }
+
+#[test]
+fn the_size_counts_the_memory_of_patterns() {
+    let beyond_text = |pattern: &str| {
+        let schema = schema(&json!({ "pattern": pattern }));
+        assert_eq!(schema.size(), Schema::stored(schema.text().to_owned()).size(), "also of a stored schema");
+        schema.size() - schema.text().len()
+    };
+    assert_eq!(schema(&json!({ "type": "null" })).size(), r#"{"type":"null"}"#.len());
+    assert!((2048..4096).contains(&beyond_text("^[A-Z]{2}$")));
+    let (once, seven) = (beyond_text("^\\p{L}+$"), beyond_text("^\\p{L}{7}$"));
+    assert!((100_000..300_000).contains(&once) && seven > 6 * once, "{once} {seven}");
+}
+
+/// The check of a long chain looks again for the evaluated members at each alternative.
+#[test]
+fn unevaluated_members_below_a_long_chain_cost_more() {
+    let chain = |length: usize, looks: usize| {
+        let names: Vec<String> = (0..looks).map(|nth| format!("a{nth}")).collect();
+        let end = json!({ "required": names });
+        let chain = (0..length).fold(end, |end, _| json!({ "anyOf": [end] }));
+        json!({ "allOf": [chain], "unevaluatedProperties": false })
+    };
+    schema(&chain(2, 300));
+    schema(&chain(20, 100));
+    assert!(fault(&chain(20, 300)).contains("costs too much"));
+}

@@ -29,8 +29,14 @@ impl Budget {
 /// If the schema refers to another document, or to nothing, or is too large.
 pub(super) fn bundle(document: &Value, schema: &Value, only_data: bool, budget: &mut Budget) -> Result<Value, String> {
     let schema = if only_data { &resolved(document, schema)["properties"]["data"] } else { schema };
-    let mut bundling =
-        Bundling { names: HashMap::new(), taken: HashSet::new(), waiting: Vec::new(), left: MAX_SCHEMA, budget };
+    let mut bundling = Bundling {
+        names: HashMap::new(),
+        taken: HashSet::new(),
+        numbers: HashMap::new(),
+        waiting: Vec::new(),
+        left: MAX_SCHEMA,
+        budget,
+    };
     let mut bundled = bundling.copy(schema)?;
     let mut definitions = Map::new();
     while let Some((name, reference)) = bundling.waiting.pop() {
@@ -51,6 +57,8 @@ struct Bundling<'a> {
     /// Names of the referenced parts in `$defs`.
     names: HashMap<String, String>,
     taken: HashSet<String>,
+    /// The next number of a name that is wanted again.
+    numbers: HashMap<String, u32>,
     /// Referenced parts that are not copied yet: name and reference.
     waiting: Vec<(String, String)>,
     /// Number of values that may still be copied. A longer schema is refused anyway.
@@ -114,11 +122,10 @@ impl Bundling<'_> {
         let is_plain = |letter: &char| letter.is_ascii_alphanumeric() || "._-".contains(*letter);
         let base: String = last_part(reference).chars().filter(is_plain).collect();
         let mut name = base.clone();
-        for number in 2.. {
-            if !name.is_empty() && self.taken.insert(name.clone()) {
-                break;
-            }
+        while name.is_empty() || !self.taken.insert(name.clone()) {
+            let number = self.numbers.entry(base.clone()).or_insert(2);
             name = format!("{base}_{number}");
+            *number += 1;
         }
         self.names.insert(reference.to_owned(), name.clone());
         self.waiting.push((name.clone(), reference.to_owned()));

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::*;
+use super::{
+    bundle::{Budget, bundle},
+    *,
+};
 
 /// Name, category, description, sample, and the schema or the reason.
 type Row = (String, Option<String>, Option<String>, Option<String>, Result<Value, String>);
@@ -142,6 +145,19 @@ fn other_documents_are_refused_and_large_schemas_too() {
     assert!(found.iter().all(|row| row.4.as_ref().is_err_and(|reason| reason.contains("bytes"))), "{:?}", found[0].4);
     let loops = json!({ "openapi": "3.1.0", "webhooks": { "a": { "$ref": "#/webhooks/a" } } });
     assert!(rows(&loops)[0].4.is_err());
+}
+
+/// All parts have the same last name, and each needs a name of its own.
+#[test]
+fn many_parts_of_the_same_name_are_bundled() {
+    let parts: Vec<Value> = (0..3000).map(|nth| json!({ "$ref": format!("#/s/{nth}/part") })).collect();
+    let shared: Map<String, Value> = (0..3000).map(|nth| (nth.to_string(), json!({ "part": true }))).collect();
+    let schema = json!({ "properties": { "of": { "anyOf": parts } } });
+    let webhook = json!({ "post": { "requestBody": { "content": { "application/json": { "schema": schema } } } } });
+    let document = json!({ "openapi": "3.1.0", "webhooks": { "a": webhook }, "s": shared });
+    let bundled = bundle(&document, &schema, false, &mut Budget::new()).expect("a schema");
+    assert_eq!(bundled["$defs"].as_object().map(Map::len), Some(3000));
+    assert_eq!(bundled["properties"]["of"]["anyOf"][2999]["$ref"], "#/$defs/part_3000");
 }
 
 proptest! {
