@@ -46,6 +46,8 @@ pub struct Incoming {
     pub message_id: Option<String>,
     /// True if the message has been delivered to a consumer before.
     pub redelivered: bool,
+    /// True if the message came from an exchange for events with an ordering key.
+    pub(crate) is_ordered: bool,
     pub(crate) headers: FieldTable,
     /// The property `content_type`.
     pub(crate) content_type: Option<String>,
@@ -69,6 +71,7 @@ impl Incoming {
             routing_key: delivery.routing_key.to_string(),
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
             redelivered: delivery.redelivered,
+            is_ordered: false,
             headers: delivery.properties.headers().clone().unwrap_or_default(),
             content_type: delivery.properties.content_type().as_ref().map(ToString::to_string),
             body: delivery.data,
@@ -79,6 +82,7 @@ impl Incoming {
     fn believed(mut self, settings: &BrokerSettings) -> Self {
         let (topology, id) = (settings.topology(), self.message_id.as_deref());
         settings.keys().believe(topology, &self.exchange, &mut self.headers, id);
+        self.is_ordered = topology.has_ordered_events(&self.exchange);
         self
     }
 
@@ -113,6 +117,9 @@ pub struct Feed {
     pub prefetch: u16,
     /// Destination of the messages. A capacity of `prefetch` is enough.
     pub into: mpsc::Sender<Incoming>,
+    /// True for a queue with a single active consumer. At the stop, the broker must not hand later messages to another
+    /// consumer before this process has ended the earlier messages: the consumer then ends with the channel.
+    pub is_ordered: bool,
 }
 
 /// Consumers, each on a separate connection: a failed connection holds up a single queue.
@@ -244,13 +251,17 @@ async fn supervise(settings: BrokerSettings, feed: Feed, mut signals: Signals, s
         let Some(connected) = stop.run_until_cancelled(settings.connect(&mut turns, "consumes")).await else { return };
         let ended = match connected {
             Ok(connection) => {
+                // Dropped after the end of the connection: lapin cancels a dropped consumer. The broker would then hand
+                // later messages of an ordered queue to another consumer, before it takes back the un-acked messages.
+                let mut line = None;
                 let ended = tokio::select! {
                     // First, since `consume` returns the cause of a failed connection.
                     biased;
-                    ended = consume(&settings, &connection, &feed, &mut signals, &state) => ended,
+                    ended = consume(&settings, &connection, (&feed, &mut line), &mut signals, &state) => ended,
                     silent = watch_connection(&settings, &connection) => Err(silent),
                 };
                 end(connection).await;
+                drop(line);
                 ended
             }
             Err(error) => Err(error),
@@ -275,19 +286,21 @@ async fn supervise(settings: BrokerSettings, feed: Feed, mut signals: Signals, s
 async fn consume(
     settings: &BrokerSettings,
     connection: &Connection,
-    feed: &Feed,
+    (feed, line): (&Feed, &mut Option<Line>),
     signals: &mut Signals,
     state: &State,
 ) -> lapin::Result<Ended> {
     let set_up = tokio::time::timeout(SET_UP_TIMEOUT, set_up(settings, connection, feed));
-    let Line { channel, flow, mut pump, mut acks, close: close_acks } =
-        set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?;
+    let Line { channel, flow, pump, acks, close: close_acks } =
+        line.insert(set_up.await.unwrap_or_else(|_| Err(consumer_is_gone()))?);
     tracing::info!(queue = feed.queue, "consuming from the broker");
-    state.begin(&flow);
+    state.begin(flow);
     let ended = tokio::select! {
         biased;
         () = signals.stop.cancelled() => {
-            cancel(&channel, &feed.queue).await;
+            if !feed.is_ordered {
+                cancel(channel, &feed.queue).await;
+            }
             state.end();
             signals.close.cancelled().await;
             Ended::Closed
@@ -295,11 +308,11 @@ async fn consume(
         // The end of a stream means a lost consumer, even on a healthy connection.
         Some(ended) = pump.join_next() => return ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
         Some(ended) = acks.join_next() => return ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
-        silent = watch_consumer(connection, &flow) => return Err(silent),
+        silent = watch_consumer(connection, flow) => return Err(silent),
         () = until(&mut signals.wanted, false) => Ended::Paused,
     };
     close_acks.cancel();
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, acks.join_all()).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, acks.join_next()).await;
     Ok(ended)
 }
 
@@ -351,7 +364,8 @@ async fn pump(
     while let Some(delivery) = consumer.next().await {
         let incoming = Incoming::new(delivery?, Arc::clone(&acks), flow.place()).believed(&settings);
         if into.send(incoming).await.is_err() {
-            break;
+            // The process stops. The consumer ends with its channel.
+            return std::future::pending().await;
         }
     }
     Ok(())

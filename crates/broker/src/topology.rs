@@ -5,10 +5,13 @@
 
 use std::{str::FromStr, time::Duration};
 
-use fanfare_domain::delivery::delay::{DelayQueues, delay_name};
+use fanfare_domain::{
+    delivery::delay::{DelayQueues, delay_name},
+    event::ordering::PARTITIONS,
+};
 use lapin::{
     Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, LongString},
 };
 
@@ -28,11 +31,19 @@ pub(crate) const DUE: &str = "due";
 /// Routing key on the deliveries exchange for messages that could not be read.
 pub(crate) const PARKED: &str = "parked";
 
+/// Header of ordered events with the number of their queue. Written by Fanfare.
+pub(crate) const PARTITION: &str = "fanfare-partition";
+
+/// Header of an event with its ordering key.
+pub(crate) const ORDERING_KEY: &str = "ordering-key";
+
 /// All names in the broker. The names start with a prefix, so that several environments can share a broker.
 #[derive(Debug, Clone)]
 pub struct Topology {
     prefix: Prefix,
     delays: DelayQueues,
+    /// True if other publishers publish events with an ordering key.
+    order_over_amqp: bool,
 }
 
 /// Prefix of all names of an environment.
@@ -59,13 +70,20 @@ impl FromStr for Prefix {
 struct Queue {
     name: String,
     arguments: FieldTable,
-    binding: (String, String),
+    /// Exchange, routing key and arguments.
+    binding: (String, String, FieldTable),
 }
 
 impl Topology {
     /// Creates the topology of an environment, with delay queues.
     pub fn new(prefix: Prefix, delays: DelayQueues) -> Self {
-        Self { prefix, delays }
+        Self { prefix, delays, order_over_amqp: false }
+    }
+
+    /// With the exchange at which other publishers publish events with an ordering key.
+    #[must_use]
+    pub fn with_order_over_amqp(self, order_over_amqp: bool) -> Self {
+        Self { order_over_amqp, ..self }
     }
 
     /// Exchange for published events.
@@ -76,6 +94,43 @@ impl Topology {
     /// Queue of published events.
     pub fn events_queue(&self) -> String {
         self.named("events")
+    }
+
+    /// Exchange for events with an ordering key, with the number of the queue in a header.
+    pub fn ordered_exchange(&self) -> String {
+        self.named("ordered")
+    }
+
+    /// Exchange at which other publishers publish events with an ordering key: the broker chooses the queue. Declared
+    /// on demand, since the exchange needs a plugin of RabbitMQ.
+    pub fn ordered_by_key_exchange(&self) -> String {
+        self.named("ordered-by-key")
+    }
+
+    /// Exchange behind [`Self::ordered_exchange`], which chooses the queue. Publishers publish to topic exchanges only, as
+    /// RabbitMQ confines a user to its applications there.
+    fn partitions_exchange(&self) -> String {
+        self.named("ordered.partitions")
+    }
+
+    /// Exchange behind [`Self::ordered_by_key_exchange`], which chooses the queue.
+    fn keys_exchange(&self) -> String {
+        self.named("ordered.keys")
+    }
+
+    /// Queues of events with an ordering key. A single consumer reads each.
+    pub fn ordered_queues(&self) -> Vec<String> {
+        (0..PARTITIONS).map(|partition| self.named(&format!("ordered.{partition}"))).collect()
+    }
+
+    /// True for an exchange at which events are published.
+    pub(crate) fn has_events(&self, exchange: &str) -> bool {
+        exchange == self.events_exchange() || self.has_ordered_events(exchange)
+    }
+
+    /// True for an exchange at which events with an ordering key are published.
+    pub(crate) fn has_ordered_events(&self, exchange: &str) -> bool {
+        exchange == self.ordered_exchange() || exchange == self.ordered_by_key_exchange()
     }
 
     /// Exchange for all messages of the dispatcher.
@@ -129,19 +184,23 @@ impl Topology {
     }
 
     fn queues(&self) -> Vec<Queue> {
-        let deliveries = |key: &str| (self.deliveries_exchange(), key.to_owned());
+        let deliveries = |key: &str| (self.deliveries_exchange(), key.to_owned(), FieldTable::default());
         let plain = || {
             let mut table = arguments([]);
             table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NO_LIMIT));
             table
         };
         let mut queues = vec![
-            Queue { name: self.unrouted(), arguments: plain(), binding: (self.unrouted(), String::new()) },
+            Queue {
+                name: self.unrouted(),
+                arguments: plain(),
+                binding: (self.unrouted(), String::new(), FieldTable::default()),
+            },
             Queue { name: self.parked_queue(), arguments: plain(), binding: deliveries(PARKED) },
             Queue {
                 name: self.events_queue(),
                 arguments: self.work_queue(),
-                binding: (self.events_exchange(), "#".to_owned()),
+                binding: (self.events_exchange(), "#".to_owned(), FieldTable::default()),
             },
             Queue { name: self.deliveries_queue(), arguments: self.work_queue(), binding: deliveries(DUE) },
         ];
@@ -150,6 +209,11 @@ impl Topology {
             arguments: self.delay_queue(delay),
             binding: deliveries(&delay_name(delay)),
         }));
+        queues.extend(self.ordered_queues().into_iter().zip(0_u8..).map(|(name, partition)| Queue {
+            name,
+            arguments: self.ordered_queue(),
+            binding: (self.partitions_exchange(), String::new(), of_partition(partition)),
+        }));
         queues
     }
 
@@ -157,6 +221,13 @@ impl Topology {
     fn work_queue(&self) -> FieldTable {
         let mut table = dead_letter(&self.parked_queue());
         table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+        table
+    }
+
+    /// Arguments of a queue that hands all messages to one consumer, in order.
+    fn ordered_queue(&self) -> FieldTable {
+        let mut table = self.work_queue();
+        table.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
         table
     }
 
@@ -180,12 +251,48 @@ impl Topology {
         }
         let alternate = table([("alternate-exchange", self.unrouted())]);
         declare_exchange(channel, self.events_exchange(), ExchangeKind::Topic, alternate.clone()).await?;
+        let (exchange, chooser) = (self.ordered_exchange(), self.partitions_exchange());
+        declare_chooser(channel, (exchange, chooser), ExchangeKind::Headers, alternate.clone()).await?;
         declare_exchange(channel, self.deliveries_exchange(), ExchangeKind::Direct, alternate).await?;
         for queue in others {
             declare_queue(channel, queue).await?;
         }
+        if self.order_over_amqp {
+            self.declare_ordered_by_key(channel).await?;
+        }
         Ok(())
     }
+
+    /// Declares the exchange that chooses the queue by the header with the ordering key. Needs the plugin
+    /// `rabbitmq_consistent_hash_exchange`, which ships with RabbitMQ.
+    async fn declare_ordered_by_key(&self, channel: &Channel) -> lapin::Result<()> {
+        let arguments = table([("hash-header", ORDERING_KEY.to_owned()), ("alternate-exchange", self.unrouted())]);
+        let (exchange, chooser) = (self.ordered_by_key_exchange(), self.keys_exchange());
+        let kind = ExchangeKind::Custom("x-consistent-hash".to_owned());
+        declare_chooser(channel, (exchange, chooser.clone()), kind, arguments).await?;
+        for queue in self.ordered_queues() {
+            // The routing key is the queue's share of the keys.
+            let (options, matched) = (QueueBindOptions::default(), FieldTable::default());
+            answered(channel.queue_bind(queue.into(), chooser.clone().into(), "1".into(), options, matched)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Declares a topic exchange, and behind it the exchange that chooses a queue.
+async fn declare_chooser(
+    channel: &Channel,
+    (exchange, chooser): (String, String),
+    kind: ExchangeKind,
+    arguments: FieldTable,
+) -> lapin::Result<()> {
+    let alternate = arguments.inner().get("alternate-exchange").cloned();
+    let mut of_topic = FieldTable::default();
+    of_topic.insert("alternate-exchange".into(), alternate.unwrap_or(AMQPValue::Void));
+    declare_exchange(channel, chooser.clone(), kind, arguments).await?;
+    declare_exchange(channel, exchange.clone(), ExchangeKind::Topic, of_topic).await?;
+    let (options, all) = (ExchangeBindOptions::default(), FieldTable::default());
+    answered(channel.exchange_bind(chooser.into(), exchange.into(), "#".into(), options, all)).await
 }
 
 async fn declare_exchange(
@@ -200,11 +307,11 @@ async fn declare_exchange(
 
 /// Declares and binds a queue.
 async fn declare_queue(channel: &Channel, queue: Queue) -> lapin::Result<()> {
-    let Queue { name, arguments, binding: (exchange, key) } = queue;
+    let Queue { name, arguments, binding: (exchange, key, matched) } = queue;
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     answered(channel.queue_declare(name.clone().into(), options, arguments)).await?;
     let options = QueueBindOptions::default();
-    answered(channel.queue_bind(name.into(), exchange.into(), key.into(), options, FieldTable::default())).await
+    answered(channel.queue_bind(name.into(), exchange.into(), key.into(), options, matched)).await
 }
 
 /// Arguments for at-least-once dead-lettering through the default exchange. Without `reject-publish` the broker
@@ -222,6 +329,11 @@ fn arguments<const N: usize>(entries: [(&str, String); N]) -> FieldTable {
     let mut arguments = table(entries);
     arguments.insert("x-queue-type".into(), text("quorum".to_owned()));
     arguments
+}
+
+/// Arguments by which the exchange of ordered events chooses a queue.
+fn of_partition(partition: u8) -> FieldTable {
+    table([("x-match", "all".to_owned()), (PARTITION, partition.to_string())])
 }
 
 fn table<const N: usize>(entries: [(&str, String); N]) -> FieldTable {

@@ -309,7 +309,9 @@ impl Relay {
     }
 
     async fn publish_row(&self, row: &OutboxRow) -> Result<(), PublishError> {
-        let message = encode_published(&self.topology, &row.routing_key(), &row.id, row.body().as_bytes());
+        let key = row.ordering_key().expect("the relay publishes checked rows");
+        let body = row.body();
+        let message = encode_published(&self.topology, &row.routing_key(), &row.id, key.as_ref(), body.as_bytes());
         self.publisher.publish(message.with_trace(row.trace.as_ref())).await
     }
 

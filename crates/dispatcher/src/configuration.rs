@@ -84,6 +84,7 @@ impl Configuration {
     pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
         let broker = environment.broker();
         let prefix = environment.prefix();
+        let order_over_amqp = environment.order_over_amqp();
         let database = environment.database();
         let connections = environment.database_connections();
         let keyring: Option<Keyring> = environment.secret_keys();
@@ -114,6 +115,7 @@ impl Configuration {
         Some(Self {
             broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare dispatcher")
                 .with_keys(keys)
+                .with_order_over_amqp(order_over_amqp?)
                 .with_max_body(limits?.event_bytes),
             store: StoreSettings { url, credentials, connections: connections?, keyring: keyring? },
             outbound: outbound?,

@@ -1,11 +1,14 @@
 //! Start and drain of the process. Bounded channels join the stages.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use fanfare_archive::Archive;
 use fanfare_broker::{BrokerSettings, ConsumerState, Consumers, Feed, Incoming, Publisher};
-use fanfare_domain::{dialect::Dialects, ids::EndpointId};
+use fanfare_domain::{dialect::Dialects, event::ordering::PARTITIONS, ids::EndpointId};
 use fanfare_mailer::Mailer;
 use fanfare_outbound::Client;
 use fanfare_service::{Checks, Operations, Readiness};
@@ -65,6 +68,8 @@ pub(crate) struct Dispatcher {
 /// Channels of incoming messages, by consumer.
 struct Inlets {
     events: mpsc::Receiver<Incoming>,
+    /// Queues of events with an ordering key.
+    ordered: Vec<mpsc::Receiver<Incoming>>,
     retries: mpsc::Receiver<Incoming>,
     parked: mpsc::Receiver<Incoming>,
     unrouted: mpsc::Receiver<Incoming>,
@@ -237,15 +242,27 @@ impl Dispatcher {
         let prefetch = self.limits.prefetch;
         let inlet = |queue: String, prefetch: u16| {
             let (into, inlet) = mpsc::channel(usize::from(prefetch));
-            (Feed { queue, prefetch, into }, inlet)
+            (Feed { queue, prefetch, into, is_ordered: false }, inlet)
         };
+        let ordered_prefetch = (prefetch / u16::from(PARTITIONS)).max(1);
+        let ordered = topology.ordered_queues().into_iter().map(|queue| {
+            let (feed, inlet) = inlet(queue, ordered_prefetch);
+            (Feed { is_ordered: true, ..feed }, inlet)
+        });
+        let (ordered, ordered_inlets): (Vec<Feed>, Vec<_>) = ordered.unzip();
         let (events, events_inlet) = inlet(topology.events_queue(), prefetch);
         let (retries, retries_inlet) = inlet(topology.deliveries_queue(), prefetch);
         let (parked, parked_inlet) = inlet(topology.parked_queue(), ODD_PREFETCH);
         let (unrouted, unrouted_inlet) = inlet(topology.unrouted(), ODD_PREFETCH);
-        let inlets =
-            Inlets { events: events_inlet, retries: retries_inlet, parked: parked_inlet, unrouted: unrouted_inlet };
-        (vec![events, retries], vec![parked, unrouted], inlets)
+        let inlets = Inlets {
+            events: events_inlet,
+            ordered: ordered_inlets,
+            retries: retries_inlet,
+            parked: parked_inlet,
+            unrouted: unrouted_inlet,
+        };
+        let work = [events, retries].into_iter().chain(ordered).collect();
+        (work, vec![parked, unrouted], inlets)
     }
 
     /// Starts the stages, the drain and the jobs. A stage ends after its input channel has closed: a stop of the first
@@ -261,13 +278,16 @@ impl Dispatcher {
         let fan_outs = FanOuts::new(shared(), attempts.clone());
         let oldest = self.retention.saturating_sub(self.dialects.longest_lifetime(self.expiry));
         let (max_bytes, checks) = (self.limits.event_bytes, Checks::default());
-        let events = Events { context: shared(), max_bytes, oldest, checks };
+        let events = Arc::new(Events { context: shared(), max_bytes, oldest, checks, position: AtomicI64::new(1) });
         let persist = Persist { context: shared(), attempts: attempts.clone(), fan_outs: fan_outs.clone() };
         let leases = Leases::new(shared(), attempts.clone());
         let drain = Drain { context: shared(), leases: leases.clone(), unsendable };
         let attempting = Attempts { context: shared(), client: self.client.clone(), results, slow };
 
         let mut stages = JoinSet::new();
+        for inlet in inlets.ordered {
+            stages.spawn(events::run_in_order(Arc::clone(&events), inlet, planned.clone(), stop.clone()));
+        }
         stages.spawn(events::run(events, inlets.events, planned, stop.clone()));
         stages.spawn(retries::run(leases, inlets.retries, stop.clone()));
         stages.spawn(park::keep(shared(), inlets.parked, stop.clone()));

@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{
     delivery::policy::Policy,
-    event::{Event, EventType, catalogue::Catalogue, trace_context::TraceContext},
+    event::{Event, EventType, catalogue::Catalogue, ordering::Sequence, trace_context::TraceContext},
     ids::{self, ApplicationId, DeliveryId, EventId, ReplayId},
     json,
 };
@@ -191,6 +191,8 @@ pub struct Sending<'a> {
     pub attempt: u32,
     /// Replay that sends the delivery, if any.
     pub replay: Option<ReplayId>,
+    /// Place in the order of the event's ordering key, if the event has a key.
+    pub sequence: Option<&'a Sequence>,
     /// Trace context of the attempt, for endpoints that receive it.
     pub trace: Option<&'a TraceContext>,
     /// Time of the attempt.
@@ -472,6 +474,7 @@ mod tests {
             delivery,
             attempt: 3,
             replay: None,
+            sequence: None,
             trace: None,
             at: Timestamp::UNIX_EPOCH,
         };

@@ -4,6 +4,7 @@ pub mod catalogue;
 pub mod cloud_event;
 pub mod description;
 mod fields;
+pub mod ordering;
 pub mod outbox;
 pub mod parked;
 pub mod schema;
@@ -16,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    event::{cloud_event::CloudEvent, trace_context::TraceContext},
+    event::{cloud_event::CloudEvent, ordering::OrderingKey, trace_context::TraceContext},
     ids::{ApplicationId, EventId},
     json,
 };
@@ -216,6 +217,8 @@ pub struct Event {
     pub occurred_at: Option<Timestamp>,
     /// Version of the type's schema that the publisher names. Not kept, and not delivered.
     pub version: Option<u32>,
+    /// Events with the same ordering key have consecutive numbers at each endpoint.
+    pub ordering_key: Option<OrderingKey>,
     /// Trace of the publish.
     pub trace: Option<TraceContext>,
     /// Further attributes of a CloudEvent.
@@ -233,6 +236,7 @@ impl Event {
             data,
             occurred_at: None,
             version: None,
+            ordering_key: None,
             trace: None,
             cloud_event: None,
         }

@@ -5,6 +5,7 @@ use fanfare_domain::{
     application::Endpoint,
     dialect::{Part, Sending, SignatureEncoding, SignatureForm, SignatureKey, SignaturePlace, SignedPlace},
     endpoint::{header::REPLAY, secret::SigningSecret},
+    event::ordering::Sequence,
 };
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -13,6 +14,8 @@ use sha2::Sha256;
 pub(crate) const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 pub(crate) const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 pub(crate) const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const WEBHOOK_SEQUENCE: HeaderName = HeaderName::from_static("webhook-sequence");
+const WEBHOOK_ORDERING_KEY: HeaderName = HeaderName::from_static("webhook-ordering-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -25,6 +28,8 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 ///   The oldest secret signs: a receiver without the new secret can verify until the old secret ends.
 ///
 /// Without secrets, the headers have no signatures, only the id and the time.
+///
+/// A delivery of an event with an ordering key has the key, and its number for the endpoint and the key.
 ///
 /// An endpoint that asks for trace contexts gets `traceparent` and `tracestate` of
 /// [W3C Trace Context](https://www.w3.org/TR/trace-context/).
@@ -48,6 +53,10 @@ pub(crate) fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body:
     }
     if let Some(replay) = sending.replay {
         headers.insert(REPLAY, visible_ascii(replay.to_string()));
+    }
+    if let Some(Sequence { key, number }) = sending.sequence {
+        headers.insert(WEBHOOK_SEQUENCE, HeaderValue::from(*number));
+        headers.insert(WEBHOOK_ORDERING_KEY, visible_ascii(key.to_string()));
     }
     if let Some(trace) = sending.trace.filter(|_| endpoint.sends_trace) {
         headers.insert(TRACEPARENT, visible_ascii(trace.parent.to_string()));
@@ -216,6 +225,7 @@ mod tests {
             delivery,
             attempt: 2,
             replay: None,
+            sequence: None,
             trace: None,
             at: Timestamp::from_second(at).expect("timestamp"),
         };

@@ -12,11 +12,11 @@ use fanfare_domain::ids::ApplicationId;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tracing::Span;
 
-/// Largest data that are checked where they are read, in bytes. The costliest accepted schema takes 2 µs a byte.
+/// Largest data to check without a thread, in bytes. The costliest accepted schema takes 2 µs a byte.
 pub const CHECKED_AT_ONCE: usize = 8 * 1024;
 
-/// The checks of this process: one of each application at a time, and one for each processor. An application with costly
-/// checks delays only itself. Cheap to clone.
+/// Threads for checks: at most one for an application, and one for a processor. Costly checks of an application delay no
+/// other application. Cheap to clone.
 #[derive(Clone)]
 pub struct Checks {
     processors: Arc<Semaphore>,
@@ -31,7 +31,7 @@ impl Default for Checks {
 }
 
 impl Checks {
-    /// Runs a check in a thread of its own, in the turn of its application.
+    /// Runs a check in a thread, in the turn of the application.
     pub async fn run<T: Send + 'static>(
         &self,
         application: ApplicationId,

@@ -86,6 +86,14 @@ impl Environment {
         self.with_default("FANFARE_PREFIX", "fanfare", meaning)
     }
 
+    /// True if other publishers publish events with an ordering key over AMQP.
+    pub fn order_over_amqp(&mut self) -> Option<bool> {
+        let meaning = "`true`: declares the exchange `<prefix>.ordered-by-key`, for publishers of events with an ordering \
+                       key over AMQP. Needs the plugin `rabbitmq_consistent_hash_exchange` in all nodes. The same for all \
+                       processes";
+        self.with_default("FANFARE_ORDER_OVER_AMQP", "false", meaning)
+    }
+
     /// The built-in dialects and the dialects of the deployment's folder. All are read and checked here, so that a
     /// faulty dialect stops the start.
     pub fn dialects(&mut self) -> Option<Arc<Dialects>> {
@@ -278,6 +286,7 @@ mod tests {
         let variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
         let mut environment = Environment::new(variables);
         environment.prefix::<String>();
+        environment.order_over_amqp();
         environment.max_event_bytes();
         environment.url_policy();
         environment.expiry();

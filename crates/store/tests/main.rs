@@ -15,6 +15,7 @@ mod pipeline {
     mod fan_out;
     mod feed;
     mod lease;
+    mod order;
     mod persist;
     mod processes;
     mod record;

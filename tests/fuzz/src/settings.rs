@@ -124,6 +124,7 @@ pub(crate) fn dialect(bytes: &[u8]) {
         data: r#"{"text":"\"<data>","number":1.0,"list":[null]}"#.to_owned(),
         occurred_at: None,
         version: None,
+        ordering_key: None,
         trace: None,
         cloud_event: None,
     };
@@ -144,6 +145,7 @@ pub(crate) fn dialect(bytes: &[u8]) {
         delivery: DeliveryId::derive(now(), event.id, EndpointId(Uuid::nil())),
         attempt: 1,
         replay: None,
+        sequence: None,
         trace: None,
         at: now(),
     };

@@ -49,6 +49,22 @@ impl Broker {
         headers: &[(&str, &str)],
         body: impl AsRef<[u8]>,
     ) -> lapin::Result<bool> {
+        self.publish_to("events", routing_key, message_id, headers, body).await
+    }
+
+    /// Publishes a persistent message to an exchange, named without the prefix, and waits for the confirm. Returns true
+    /// if the broker acked.
+    ///
+    /// # Errors
+    /// If the connection fails meanwhile.
+    pub async fn publish_to(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        message_id: Option<&str>,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> lapin::Result<bool> {
         let mut table = FieldTable::default();
         for (name, value) in headers {
             table.insert((*name).into(), AMQPValue::LongString(LongString::from(*value)));
@@ -61,7 +77,7 @@ impl Broker {
             Some(id) => properties.with_message_id(id.into()),
             None => properties,
         };
-        let exchange = format!("{}.events", self.prefix);
+        let exchange = format!("{}.{exchange}", self.prefix);
         let options = BasicPublishOptions::default();
         let confirm =
             self.channel.basic_publish(exchange.into(), routing_key.into(), options, body.as_ref(), properties).await?;
@@ -132,12 +148,15 @@ impl Broker {
 
     /// Deletes the exchanges and queues of the prefix, including the delay queues of `delays`. Ignores absent names.
     pub async fn remove_topology(&self, delays: &[String]) {
-        let queues = ["events", "deliveries", "parked", "unrouted"].map(str::to_owned).into_iter();
+        let fixed = ["events", "deliveries", "parked", "unrouted", "ordered.0", "ordered.1", "ordered.2", "ordered.3"];
+        let queues = fixed.map(str::to_owned).into_iter();
         for queue in queues.chain(delays.iter().map(|delay| format!("delay.{delay}"))) {
             let queue = format!("{}.{queue}", self.prefix);
             let _ = self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
         }
-        for exchange in ["events", "deliveries", "unrouted"] {
+        let exchanges =
+            ["events", "deliveries", "unrouted", "ordered", "ordered.partitions", "ordered-by-key", "ordered.keys"];
+        for exchange in exchanges {
             let exchange = format!("{}.{exchange}", self.prefix);
             let _ = self.channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
         }

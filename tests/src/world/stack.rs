@@ -11,6 +11,7 @@ use std::{
 
 use fanfare_domain::{
     delivery::delay::{DelayQueues, delay_name},
+    event::ordering::PARTITIONS,
     time::parse_duration,
 };
 
@@ -147,7 +148,8 @@ impl Stack {
     /// Queues in which events and retries wait, without the prefix.
     pub(super) fn queues(&self) -> Vec<String> {
         let delays = self.delays().into_iter().map(|delay| format!("delay.{delay}"));
-        ["events", "deliveries"].map(str::to_owned).into_iter().chain(delays).collect()
+        let ordered = (0..PARTITIONS).map(|partition| format!("ordered.{partition}"));
+        ["events", "deliveries"].map(str::to_owned).into_iter().chain(ordered).chain(delays).collect()
     }
 
     /// Names of the delay queues, such as `60s`.

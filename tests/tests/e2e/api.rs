@@ -37,7 +37,7 @@ const NEVER: &str = "24h";
 /// An expected refusal: status, code, and the field if the error names a field.
 type Refusal<'a> = (u16, &'a str, &'a str);
 
-fn assert_refused(what: &str, answer: &Answer, refusal: Refusal<'_>) {
+pub(crate) fn assert_refused(what: &str, answer: &Answer, refusal: Refusal<'_>) {
     assert_eq!((answer.status, answer.code(), answer.field()), refusal, "{what}: {}", answer.body);
     assert_eq!(answer.body["success"], false, "{what}");
     assert_ne!(answer.body["error"]["message"].as_str().unwrap_or_default(), "", "{what}: the error has no message");

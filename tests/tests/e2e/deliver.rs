@@ -6,6 +6,7 @@ mod event_flow;
 mod fan_out;
 mod feed;
 mod isolation;
+mod order;
 mod rates;
 mod receivers;
 mod replays;

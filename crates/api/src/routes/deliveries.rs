@@ -58,6 +58,8 @@ pub struct Delivery {
     /// The time of the next attempt of a scheduled delivery.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_attempt_at: Option<Timestamp>,
+    /// The number of the delivery for the webhook and the ordering key of the event.
+    pub sequence: Option<u64>,
     #[schema(value_type = String, format = DateTime)]
     pub accepted_at: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -82,6 +84,7 @@ impl From<DeliveryRow> for Delivery {
             retry_count: row.attempts.saturating_sub(1),
             response_status: row.response_status,
             next_attempt_at: row.due_at.filter(|_| row.state == DeliveryState::Scheduled),
+            sequence: row.sequence.map(|sequence| sequence.number),
             accepted_at: row.accepted_at,
             finished_at: row.finished_at,
             mailed_at: row.mailed.map(|(at, _)| at),

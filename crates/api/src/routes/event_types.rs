@@ -231,6 +231,7 @@ pub async fn publish(
         data,
         occurred_at: None,
         version: None,
+        ordering_key: None,
         trace: trace_of(&Span::current()),
         cloud_event: None,
     };

@@ -40,6 +40,8 @@ pub struct Event {
     pub event_type: String,
     /// The publisher's id of the event.
     pub key: Option<String>,
+    /// The ordering key of the event.
+    pub ordering_key: Option<String>,
     /// The publisher's time of the event.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub time: Option<Timestamp>,
@@ -73,6 +75,7 @@ impl From<EventRow> for Event {
             id: row.id,
             event_type: row.event_type,
             key: row.key,
+            ordering_key: row.ordering_key,
             time: row.occurred_at,
             accepted_at: row.accepted_at,
             matched_webhooks: row.matches,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use fanfare_domain::{
     delivery::retry::RetryMessage,
-    event::{Event, EventFault, EventType, check_accepted_at, check_key, trace_context::TraceContext},
+    event::{
+        Event, EventFault, EventType, check_accepted_at, check_key, ordering::OrderingKey, trace_context::TraceContext,
+    },
     ids::{ApplicationId, EventId},
 };
 use jiff::Timestamp;
@@ -14,7 +16,10 @@ use lapin::{
     types::{AMQPValue, FieldTable, LongString},
 };
 
-use crate::{Incoming, Topology};
+use crate::{
+    Incoming, Topology,
+    topology::{ORDERING_KEY, PARTITION},
+};
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -93,24 +98,55 @@ impl From<EventFault> for Unreadable {
 /// Encodes an event for the events exchange, with the publisher's body. `version` is the version of the application's
 /// settings that accepted the event.
 pub fn encode_event(topology: &Topology, event: &Event, version: i64, body: &[u8]) -> Message {
+    let mut all = headers([(ACCEPTED, version.to_string())]);
+    let exchange = match &event.ordering_key {
+        Some(key) => order(topology, event.application, key, &mut all),
+        None => topology.events_exchange(),
+    };
     let message = Message {
-        exchange: topology.events_exchange(),
+        exchange,
         routing_key: event.routing_key(),
         body: body.to_vec(),
         message_id: Some(event.key.clone().unwrap_or_else(|| event.id.to_string())),
-        headers: headers([(ACCEPTED, version.to_string())]),
+        headers: all,
     };
     message.with_trace(event.trace.as_ref())
 }
 
-/// Encodes an event as a foreign publisher does: without headers of Fanfare.
-pub fn encode_published(topology: &Topology, routing_key: &str, id: &str, body: &[u8]) -> Message {
+/// Adds the headers of an event with an ordering key. Returns the exchange.
+fn order(topology: &Topology, application: ApplicationId, key: &OrderingKey, headers: &mut FieldTable) -> String {
+    let partition = key.partition(application).to_string();
+    headers.insert(ORDERING_KEY.into(), AMQPValue::LongString(LongString::from(key.as_str())));
+    headers.insert(PARTITION.into(), AMQPValue::LongString(LongString::from(partition)));
+    topology.ordered_exchange()
+}
+
+/// Exchange of an event that is published again with these headers: an event with an ordering key goes to its queue.
+pub(crate) fn exchange_of_event(topology: &Topology, routing_key: &str, headers: &mut FieldTable) -> String {
+    let application = routing_key.split_once('.').and_then(|(application, _)| application.parse().ok());
+    let key = headers.inner().get(ORDERING_KEY).and_then(text);
+    let key = key.and_then(|key| OrderingKey::parse(ORDERING_KEY, &key).ok());
+    match application.zip(key) {
+        Some((application, key)) => order(topology, application, &key, headers),
+        None => topology.events_exchange(),
+    }
+}
+
+/// Encodes an event as a foreign publisher does: no process of the deployment has checked the event.
+pub fn encode_published(
+    topology: &Topology,
+    routing_key: &str,
+    id: &str,
+    ordering_key: Option<&OrderingKey>,
+    body: &[u8],
+) -> Message {
+    let mut headers = headers(ordering_key.map(|key| (ORDERING_KEY, key.to_string())));
     Message {
-        exchange: topology.events_exchange(),
+        exchange: exchange_of_event(topology, routing_key, &mut headers),
         routing_key: routing_key.to_owned(),
         body: body.to_vec(),
         message_id: Some(id.to_owned()),
-        headers: FieldTable::default(),
+        headers,
     }
 }
 
@@ -148,6 +184,7 @@ pub fn decode_event(incoming: &Incoming, max_bytes: usize, now: Timestamp) -> Re
     if fields.event_type.is_some_and(|given| given != event_type) {
         return Err(Unreadable::new("type_mismatch", "`type` in the event differs from the routing key"));
     }
+    let ordering_key = ordering_key(incoming, fields.ordering_key)?;
     let key = match (fields.key, message_id) {
         (Some(given), Some(id)) if given != id => {
             return Err(Unreadable::new("id_mismatch", "`id` in the body differs from the property message_id"));
@@ -167,9 +204,33 @@ pub fn decode_event(incoming: &Incoming, max_bytes: usize, now: Timestamp) -> Re
         data: fields.data,
         occurred_at: fields.occurred_at,
         version: fields.version,
+        ordering_key,
         trace: incoming.trace().or(fields.trace),
         cloud_event: fields.cloud_event,
     })
+}
+
+/// The ordering key in the header, and perhaps in the body as well. The broker chose the queue by the header.
+fn ordering_key(incoming: &Incoming, in_body: Option<OrderingKey>) -> Result<Option<OrderingKey>, Unreadable> {
+    let unordered = |message: &str| Err(Unreadable::new("not_ordered", message));
+    let Some(value) = incoming.headers.inner().get(ORDERING_KEY) else {
+        return match in_body {
+            None => Ok(None),
+            Some(_) => unordered("the event has an ordering key, and the message lacks the header ordering-key"),
+        };
+    };
+    let key = text(value).ok_or_else(|| Unreadable::new("wrong_type", "the header ordering-key must be a string"))?;
+    let key = OrderingKey::parse(ORDERING_KEY, &key)?;
+    if in_body.is_some_and(|given| given != key) {
+        return unordered("the ordering key in the body differs from the header ordering-key");
+    }
+    if !incoming.is_ordered {
+        return unordered(
+            "an event with an ordering key was published to the exchange for events without order: publish it to \
+             <prefix>.ordered-by-key, or over HTTP",
+        );
+    }
+    Ok(Some(key))
 }
 
 fn message_id(incoming: &Incoming) -> Result<String, Unreadable> {

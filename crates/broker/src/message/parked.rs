@@ -13,9 +13,9 @@ use serde_json::Value;
 use crate::{
     Incoming, Message, Topology, Unreadable,
     message::cloud_events::{has_attributes, is_attribute, time},
-    message::codec::{ACCEPTED, TOO_LARGE, text},
+    message::codec::{ACCEPTED, TOO_LARGE, exchange_of_event, text},
     message::own_headers::SIGNATURE,
-    topology::{DUE, PARKED},
+    topology::{DUE, ORDERING_KEY, PARKED, PARTITION},
     wire::{is_sanitized, not_utf8, sanitize},
 };
 
@@ -29,8 +29,17 @@ const PARKED_SIZE: &str = "fanfare-size";
 pub(crate) const DEATHS: &str = "x-death";
 
 /// Fanfare's own headers.
-const OURS: [&str; 8] =
-    [PARKED_REASON, PARKED_MESSAGE, PARKED_ROUTING_KEY, PARKED_ORIGIN, PARKED_SIZE, PUT_BACK, REROUTED, SIGNATURE];
+const OURS: [&str; 9] = [
+    PARKED_REASON,
+    PARKED_MESSAGE,
+    PARKED_ROUTING_KEY,
+    PARKED_ORIGIN,
+    PARKED_SIZE,
+    PARTITION,
+    PUT_BACK,
+    REROUTED,
+    SIGNATURE,
+];
 
 /// Reason of messages that repeatedly lost their consumers.
 pub const DELIVERY_LIMIT: &str = "delivery_limit";
@@ -120,7 +129,7 @@ pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit)
         headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
     }
     let routing_key = edit.routing_key.as_deref().or(put_back.routing_key).unwrap_or_default();
-    let (exchange, routing_key) = way_back(topology, put_back.origin, routing_key);
+    let (exchange, routing_key) = way_back(topology, put_back.origin, routing_key, &mut headers);
     let message_id = match edit.message_id.as_deref() {
         Some(_) if is_cloud_event => {
             let message =
@@ -173,7 +182,8 @@ pub fn decode_parked(topology: &Topology, incoming: &Incoming) -> Parked {
         Some((origin, routing_key)) if !incoming.is_quarantined() => {
             let mut headers = copied_headers(incoming);
             headers.insert(PUT_BACK.into(), AMQPValue::Boolean(true));
-            Parked::PutBack(again(incoming, way_back(topology, origin, &routing_key), headers))
+            let way = way_back(topology, origin, &routing_key, &mut headers);
+            Parked::PutBack(again(incoming, way, headers))
         }
         died => {
             let (origin, routing_key) = died.unzip();
@@ -208,9 +218,9 @@ fn check_whole(incoming: &Incoming) -> Result<(), Unreadable> {
 }
 
 /// Exchange and routing key that lead back to the source.
-fn way_back(topology: &Topology, origin: Origin, routing_key: &str) -> (String, String) {
+fn way_back(topology: &Topology, origin: Origin, routing_key: &str, headers: &mut FieldTable) -> (String, String) {
     match origin {
-        Origin::Events => (topology.events_exchange(), routing_key.to_owned()),
+        Origin::Events => (exchange_of_event(topology, routing_key, headers), routing_key.to_owned()),
         Origin::Deliveries => (topology.deliveries_exchange(), DUE.to_owned()),
     }
 }
@@ -222,7 +232,7 @@ fn again(incoming: &Incoming, (exchange, routing_key): (String, String), headers
 
 /// Source of a message that was not dead-lettered.
 fn origin(topology: &Topology, incoming: &Incoming) -> Origin {
-    if incoming.exchange == topology.events_exchange() { Origin::Events } else { Origin::Deliveries }
+    if topology.has_events(&incoming.exchange) { Origin::Events } else { Origin::Deliveries }
 }
 
 /// True if the broker acts on a header. By `CC` and `BCC` the broker would route copies to exchanges or queues where
@@ -247,7 +257,8 @@ fn copied_headers(incoming: &Incoming) -> FieldTable {
             headers.insert(name, value);
         }
     }
-    for (name, value) in incoming.headers.inner().iter().filter(|(name, _)| OURS.contains(&name.as_str())) {
+    let is_needed = |name: &str| OURS.contains(&name) || name == ORDERING_KEY;
+    for (name, value) in incoming.headers.inner().iter().filter(|(name, _)| is_needed(name.as_str())) {
         headers.insert(name.clone(), value.clone());
     }
     headers
@@ -271,7 +282,8 @@ fn death(topology: &Topology, headers: &FieldTable) -> Option<(Origin, String)> 
     let AMQPValue::FieldArray(deaths) = headers.inner().get(DEATHS)? else { return None };
     let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
     let AMQPValue::FieldArray(keys) = death.inner().get("routing-keys")? else { return None };
-    let is_event = text(death.inner().get("queue")?)? == topology.events_queue();
+    let queue = text(death.inner().get("queue")?)?;
+    let is_event = queue == topology.events_queue() || topology.ordered_queues().contains(&queue);
     let origin = if is_event { Origin::Events } else { Origin::Deliveries };
     let AMQPValue::LongString(key) = keys.as_slice().first()? else { return None };
     let mut key = key.as_bytes().to_vec();
@@ -287,15 +299,18 @@ pub fn encode_rerouted(topology: &Topology, incoming: &Incoming) -> Message {
     if !is_parked && let Err(unreadable) = incoming.check_utf8().and_then(|()| check_whole(incoming)) {
         return encode_parked(topology, incoming, &unreadable);
     }
+    let mut headers = copied_headers(incoming);
     let way = match origin {
-        Origin::Events => (topology.events_exchange(), incoming.routing_key.clone()),
+        Origin::Events => {
+            let routing_key = incoming.routing_key.clone();
+            (exchange_of_event(topology, &routing_key, &mut headers), routing_key)
+        }
         Origin::Deliveries if is_parked => (topology.deliveries_exchange(), PARKED.to_owned()),
         // The delay may be unknown to this process.
         Origin::Deliveries => {
             (topology.deliveries_exchange(), topology.retry_routing_key(parse_duration(&incoming.routing_key)))
         }
     };
-    let mut headers = copied_headers(incoming);
     // A message that the previous release parked has no size.
     if is_parked && incoming.is_cut() {
         headers.insert(PARKED_SIZE.into(), AMQPValue::LongString(LongString::from(incoming.size.to_string())));

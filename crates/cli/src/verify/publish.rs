@@ -88,7 +88,7 @@ impl Interfaces {
             Interface::Amqp => {
                 let routing_key = format!("{}.{EVENT_TYPE}", self.application);
                 let body = json!({ "data": { "number": number } }).to_string();
-                let message = encode_published(&self.topology, &routing_key, &id, body.as_bytes());
+                let message = encode_published(&self.topology, &routing_key, &id, None, body.as_bytes());
                 self.publisher.publish(message).await.map_err(|error| error.to_string())
             }
         }

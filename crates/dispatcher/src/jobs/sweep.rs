@@ -18,6 +18,9 @@ const VACUUMS_EVERY: Duration = Duration::from_secs(10);
 /// Maximum of temporary endpoints that a run deletes.
 const MAX_EXPIRED: usize = 1000;
 
+/// Maximum of ordering keys of deleted endpoints that a run deletes.
+const MAX_KEYS: usize = 10_000;
+
 pub(crate) struct Sweep {
     pub(crate) database: Database,
 }
@@ -33,7 +36,9 @@ impl Sweep {
 
     async fn sweep(&self) -> Result<(), StoreError> {
         self.walk().await?;
-        self.delete_expired_endpoints().await
+        self.delete_expired_endpoints().await?;
+        self.database.store.forget_ordering_keys(MAX_KEYS).await?;
+        Ok(())
     }
 
     /// Deletes temporary endpoints whose feed was not read for a while.

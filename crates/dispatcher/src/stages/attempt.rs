@@ -154,6 +154,7 @@ impl Attempts {
             delivery: in_flight.delivery,
             attempt: in_flight.attempt,
             replay: in_flight.replay,
+            sequence: in_flight.sequence.as_ref(),
             trace: trace.as_ref(),
             at: started_at,
         };

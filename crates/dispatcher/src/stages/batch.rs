@@ -55,6 +55,8 @@ pub(crate) struct Weight<K> {
     pub(crate) bytes: usize,
     /// True if processes have died with the item: no other item may share the commit.
     pub(crate) is_quarantined: bool,
+    /// True if the item must not be written before an earlier item of which the same is true.
+    pub(crate) is_ordered: bool,
 }
 
 /// Takes the next batch out of `waiting`, sorted by key: replicas that write the same rows in different orders would
@@ -62,14 +64,17 @@ pub(crate) struct Weight<K> {
 pub(crate) fn next<T, K: Copy + Ord + Hash>(waiting: &mut Vec<T>, weigh: impl Fn(&T) -> Weight<K>) -> Vec<T> {
     let mut keys = HashSet::new();
     let mut bytes = 0;
-    let mut is_full = false;
+    let (mut is_full, mut has_left_ordered) = (false, false);
     let (mut batch, rest): (Vec<T>, Vec<T>) = waiting.drain(..).partition(|item| {
         let weight = weigh(item);
         let fits = keys.is_empty() || !weight.is_quarantined && bytes + weight.bytes <= MAX_BYTES;
-        let is_taken = !is_full && fits && keys.insert(weight.key);
+        let is_next = !(weight.is_ordered && has_left_ordered);
+        let is_taken = !is_full && fits && is_next && keys.insert(weight.key);
         if is_taken {
             bytes += weight.bytes;
             is_full = weight.is_quarantined;
+        } else {
+            has_left_ordered |= weight.is_ordered;
         }
         is_taken
     });
@@ -84,8 +89,11 @@ mod tests {
 
     type Item = (u32, usize, bool);
 
+    /// Least key of an ordered item.
+    const ORDERED: u32 = 100;
+
     fn weigh(&(key, bytes, is_quarantined): &Item) -> Weight<u32> {
-        Weight { key, bytes, is_quarantined }
+        Weight { key, bytes, is_quarantined, is_ordered: key >= ORDERED }
     }
 
     fn batches(mut waiting: Vec<Item>) -> Vec<Vec<u32>> {
@@ -131,6 +139,14 @@ mod tests {
         assert_eq!(
             batches(vec![(1, 1, false), (2, 1, true), (3, 1, false), (4, 1, true)]),
             [vec![1, 3], vec![2], vec![4]]
+        );
+    }
+
+    #[test]
+    fn no_ordered_item_passes_an_earlier_one() {
+        assert_eq!(
+            batches(vec![(1, MAX_BYTES, false), (101, 1, false), (100, 0, false), (2, 0, false), (101, 0, false)]),
+            [vec![1, 2], vec![100, 101], vec![101]]
         );
     }
 }

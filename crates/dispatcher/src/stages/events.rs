@@ -1,6 +1,12 @@
 //! Events: decodes messages, matches endpoints, renders bodies, and admits first attempts.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use fanfare_broker::{Incoming, Unreadable, decode_event};
 use fanfare_domain::{
@@ -25,7 +31,7 @@ use crate::{
 };
 
 /// Maximum of deliveries persisted with an event. A fan-out writes the deliveries to more endpoints in chunks, after
-/// the event.
+/// the event. An event with an ordering key is persisted with all its deliveries.
 const MAX_DIRECT: usize = 100;
 
 pub(crate) struct Events {
@@ -34,6 +40,8 @@ pub(crate) struct Events {
     /// Greatest age of an event at persist: the deliveries must end before the event's retention ends.
     pub(crate) oldest: Duration,
     pub(crate) checks: Checks,
+    /// Place of the next event with an ordering key in the order of arrival.
+    pub(crate) position: AtomicI64,
 }
 
 /// A message, its event, and the span from the message to the ack.
@@ -52,39 +60,21 @@ pub(crate) struct Planned {
 
 /// Decodes messages until `stop`, and passes events on to persist.
 pub(crate) async fn run(
-    events: Events,
+    events: Arc<Events>,
     mut messages: mpsc::Receiver<Incoming>,
     planned: mpsc::Sender<Planned>,
     stop: CancellationToken,
 ) {
-    let events = Arc::new(events);
     let look_ups = TaskTracker::new();
     while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
-        let context = &events.context;
-        let entered = context.enter();
-        let decoded = decode_event(&message, events.max_bytes, context.now());
-        let trace = decoded.as_ref().map_or_else(|_| message.trace(), |event| event.trace.clone());
-        let span = spans::process(&context.topology, &message, trace.as_ref());
-        let event = match decoded {
-            Ok(event) => spans::continued(&span, event),
-            Err(unreadable) => {
-                park::park(context, message, unreadable, span);
-                continue;
-            }
-        };
-        crash_point("event.received");
-        match context.directory.application(event.application) {
-            Some(application)
-                if is_checked_at_once(&application, &message, &event)
-                    && is_up_to_date(&application, &message, &event) =>
-            {
-                events.accept((message, event, span), &application, &planned, entered).await;
-            }
+        let Some((received, entered)) = events.receive(message) else { continue };
+        match events.ready_application(&received) {
+            Ok(application) => events.accept(received, &application, &planned, entered).await,
             // In a separate task: no other event waits for the database, or for the check of a large event.
-            known => {
+            Err(known) => {
                 let (events, planned, stop) = (Arc::clone(&events), planned.clone(), stop.clone());
                 look_ups.spawn(async move {
-                    stop.run_until_cancelled(events.check((message, event, span), known, &planned, entered)).await;
+                    stop.run_until_cancelled(events.check(received, known, &planned, entered)).await;
                 });
             }
         }
@@ -93,7 +83,58 @@ pub(crate) async fn run(
     look_ups.wait().await;
 }
 
+/// Decodes the messages of a queue of ordered events until `stop`, and passes each event on to persist before the next.
+pub(crate) async fn run_in_order(
+    events: Arc<Events>,
+    mut messages: mpsc::Receiver<Incoming>,
+    planned: mpsc::Sender<Planned>,
+    stop: CancellationToken,
+) {
+    while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
+        let Some((received, entered)) = events.receive(message) else { continue };
+        match events.ready_application(&received) {
+            Ok(application) => events.accept(received, &application, &planned, entered).await,
+            Err(known) => {
+                stop.run_until_cancelled(events.check(received, known, &planned, entered)).await;
+            }
+        }
+    }
+}
+
 impl Events {
+    /// Decodes a message; `None` for an unreadable message, which is parked.
+    fn receive(&self, message: Incoming) -> Option<(Received, Entered)> {
+        let context = &self.context;
+        let entered = context.enter();
+        let decoded = decode_event(&message, self.max_bytes, context.now());
+        let trace = decoded.as_ref().map_or_else(|_| message.trace(), |event| event.trace.clone());
+        let span = spans::process(&context.topology, &message, trace.as_ref());
+        match decoded {
+            Ok(event) => {
+                let event = spans::continued(&span, event);
+                crash_point("event.received");
+                Some(((message, event, span), entered))
+            }
+            Err(unreadable) => {
+                park::park(context, message, unreadable, span);
+                None
+            }
+        }
+    }
+
+    /// The application of an event, if the loaded settings suffice and the check is quick. Otherwise the loaded settings,
+    /// for [`Self::check`].
+    fn ready_application(&self, (message, event, _): &Received) -> Result<Arc<Application>, Option<Arc<Application>>> {
+        match self.context.directory.application(event.application) {
+            Some(application)
+                if is_checked_at_once(&application, message, event) && is_up_to_date(&application, message, event) =>
+            {
+                Ok(application)
+            }
+            known => Err(known),
+        }
+    }
+
     /// Checks an event by the loaded configuration, if that was not done yet.
     async fn check(
         &self,
@@ -192,7 +233,12 @@ impl Events {
         application: &Application,
     ) -> (NewEvent, Vec<(usize, Direct)>) {
         let endpoints = application.matches(&event.event_type);
-        let is_wide = endpoints.len() > MAX_DIRECT;
+        // A later chunk of a fan-out could follow the next event of the key.
+        let is_wide = endpoints.len() > MAX_DIRECT && event.ordering_key.is_none();
+        let position = match &event.ordering_key {
+            Some(_) => self.position.fetch_add(1, Ordering::Relaxed),
+            None => 0,
+        };
         let redacted = application.redaction.redact(&body);
         let mut new = NewEvent {
             content: redacted.is_none().then(|| Content::of(&event.event_type, &event.data)),
@@ -202,6 +248,7 @@ impl Events {
             body,
             matches: endpoints.len(),
             is_wide,
+            position,
             deliveries: Vec::new(),
         };
         let mut direct = Vec::new();

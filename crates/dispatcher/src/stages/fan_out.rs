@@ -77,7 +77,8 @@ impl FanOuts {
             );
             return self.abandon_later(stop);
         };
-        let first = FirstAttempts { application, event, event_type, trace, body: Bytes::from(body) };
+        let body = Bytes::from(body);
+        let first = FirstAttempts { application, event, event_type, trace, body, ordering_key: None };
         self.spawn(Wide { accepted_at, first }, mark, stop);
     }
 
@@ -206,7 +207,7 @@ impl FanOuts {
             if persisted.queued.contains(&delivery.id) {
                 continue;
             }
-            if let Some(in_flight) = wide.first.of(delivery, direct, leased_at) {
+            if let Some(in_flight) = wide.first.of(delivery, None, direct, leased_at) {
                 drop(self.attempts.send(in_flight).await);
             }
         }

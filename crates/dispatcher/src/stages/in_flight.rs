@@ -6,7 +6,11 @@ use bytes::Bytes;
 use fanfare_domain::{
     application::Endpoint,
     delivery::{BEGIN_WITHIN, QueueReason},
-    event::{EventType, trace_context::TraceContext},
+    event::{
+        EventType,
+        ordering::{OrderingKey, Sequence},
+        trace_context::TraceContext,
+    },
     ids::{ApplicationId, DeliveryId, EventId, LeaseId, ReplayId},
 };
 use fanfare_store::{GiveBack, Lease, Leased, NewDelivery, Start};
@@ -29,6 +33,8 @@ pub(crate) struct InFlight {
     pub(crate) is_test: bool,
     /// Replay that requested the delivery.
     pub(crate) replay: Option<ReplayId>,
+    /// Place in the order of the event's ordering key.
+    pub(crate) sequence: Option<Sequence>,
     pub(crate) lease: LeaseId,
     /// Failed attempts caused by the endpoint.
     pub(crate) failures: u32,
@@ -51,6 +57,7 @@ pub(crate) struct FirstAttempts {
     pub(crate) event_type: EventType,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) body: Bytes,
+    pub(crate) ordering_key: Option<OrderingKey>,
 }
 
 /// Endpoint and permit of a first attempt.
@@ -61,7 +68,13 @@ pub(crate) struct Direct {
 
 impl FirstAttempts {
     /// Creates the first attempt of a delivery; `None` for a queued or skipped delivery.
-    pub(crate) fn of(&self, delivery: &NewDelivery, direct: Direct, leased_at: Instant) -> Option<InFlight> {
+    pub(crate) fn of(
+        &self,
+        delivery: &NewDelivery,
+        number: Option<u64>,
+        direct: Direct,
+        leased_at: Instant,
+    ) -> Option<InFlight> {
         let Start::Sending(lease) = delivery.start else { return None };
         Some(InFlight {
             delivery: delivery.id,
@@ -74,6 +87,7 @@ impl FirstAttempts {
             body: self.body.clone(),
             is_test: false,
             replay: None,
+            sequence: self.ordering_key.clone().zip(number).map(|(key, number)| Sequence { key, number }),
             lease: lease.id,
             failures: 0,
             expires_at: delivery.expires_at,
@@ -106,6 +120,7 @@ impl InFlight {
             body: Bytes::from(payload.body?),
             is_test: payload.is_test,
             replay: leased.replay,
+            sequence: payload.sequence,
             lease: lease.id,
             failures: leased.failures,
             expires_at: leased.expires_at,

@@ -43,12 +43,18 @@ pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>, 
     }
 }
 
+/// Bytes of a delivery in a commit.
+const DELIVERY_BYTES: usize = 100;
+
 fn weigh(planned: &Planned) -> batch::Weight<EventId> {
     batch::Weight {
         key: planned.new.event.id,
-        // An event with redacted members has two bodies.
-        bytes: planned.new.body.len() + planned.new.redacted.as_ref().map_or(0, String::len),
+        // An event with redacted members has two bodies. An event with an ordering key may have many deliveries.
+        bytes: planned.new.body.len()
+            + planned.new.redacted.as_ref().map_or(0, String::len)
+            + DELIVERY_BYTES * planned.new.deliveries.len(),
         is_quarantined: planned.message.is_quarantined(),
+        is_ordered: planned.new.event.ordering_key.is_some(),
     }
 }
 
@@ -79,9 +85,14 @@ impl Persist {
             }
             // A single refused row fails the whole batch: bisect the batch to find the row.
             Err(_) => {
-                let second = batch.split_off(batch.len() / 2);
-                self.write_again(batch, stop).await;
-                self.write_again(second, stop).await;
+                // In the order of arrival, which is the order of the numbers.
+                batch.sort_by_key(|planned| planned.new.position);
+                let mut halves = [batch.split_off(batch.len() / 2), batch];
+                halves.reverse();
+                for mut half in halves {
+                    half.sort_unstable_by_key(|planned| planned.new.event.id);
+                    self.write_again(half, stop).await;
+                }
             }
         }
     }
@@ -106,8 +117,10 @@ impl Persist {
                 planned.span,
             );
         }
+        // Later events with the ordering key wait.
+        let is_ordered = planned.new.event.ordering_key.is_some();
         let (persist, stop) = (self.clone(), stop.clone());
-        self.context.tasks.spawn(async move {
+        let writing = self.context.tasks.spawn(async move {
             let (accepted_at, database) = (planned.new.accepted_at, &persist.context.database);
             let line =
                 database.retry_until_available("reading the line of retention", || database.store.line()).await.result;
@@ -133,6 +146,9 @@ impl Persist {
                 }
             }
         });
+        if is_ordered {
+            let _ = writing.await;
+        }
     }
 
     async fn forward(&self, batch: Vec<Planned>, written: Written, stop: &CancellationToken) {
@@ -144,7 +160,7 @@ impl Persist {
         metrics::counter!(metric::EVENTS, "result" => "known").increment(known.len() as u64);
         self.context.touched(&persisted.backlogs, false);
         for planned in new {
-            self.begin(planned, &persisted.queued, tried_at, stop).await;
+            self.begin(planned, &persisted, tried_at, stop).await;
         }
         for planned in self.park_reused(known).await {
             // The event was persisted before: only the ack is left, unless an unknown commit of this process wrote the
@@ -158,13 +174,7 @@ impl Persist {
     }
 
     /// Acks the message of a new event, and passes the deliveries on to first attempts.
-    async fn begin(
-        &self,
-        planned: Planned,
-        queued: &HashSet<DeliveryId>,
-        leased_at: Instant,
-        stop: &CancellationToken,
-    ) {
+    async fn begin(&self, planned: Planned, persisted: &Persisted, leased_at: Instant, stop: &CancellationToken) {
         let Planned { message, mut new, direct, entered, span } = planned;
         end(message);
         drop((entered, span));
@@ -175,16 +185,18 @@ impl Persist {
             event_type: new.event.event_type.clone(),
             trace: new.event.trace.clone(),
             body: Bytes::from(std::mem::take(&mut new.body)),
+            ordering_key: new.event.ordering_key.clone(),
         };
         if new.is_wide {
             return self.fan_outs.begin(first, new.accepted_at, stop);
         }
         for (position, direct) in direct {
             let delivery = &new.deliveries[position];
-            if queued.contains(&delivery.id) {
+            if persisted.queued.contains(&delivery.id) {
                 continue;
             }
-            if let Some(in_flight) = first.of(delivery, direct, leased_at) {
+            let number = persisted.sequences.get(&delivery.id).copied();
+            if let Some(in_flight) = first.of(delivery, number, direct, leased_at) {
                 drop(self.attempts.send(in_flight).await);
             }
         }
@@ -211,7 +223,9 @@ impl Persist {
             self.fan_outs.abandon().await;
             return end(planned.message);
         }
-        self.begin(planned, &HashSet::new(), leased_at, stop).await;
+        let numbers = context.database.retry_until_available("looking for numbers", || store.sequences(&ids)).await;
+        let persisted = Persisted { sequences: numbers.result.unwrap_or_default(), ..Persisted::default() };
+        self.begin(planned, &persisted, leased_at, stop).await;
     }
 
     /// Parks copies of known events with other content: the publisher used a key twice. Returns all other copies.

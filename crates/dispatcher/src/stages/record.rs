@@ -43,6 +43,7 @@ pub(crate) async fn run(context: Arc<Context>, mut results: mpsc::Receiver<Attem
                 key: sent.record.delivery,
                 bytes: sent.record.response_body.len(),
                 is_quarantined: false,
+                is_ordered: false,
             });
             record(&context, batch).await;
         }

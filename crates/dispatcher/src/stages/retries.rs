@@ -53,6 +53,7 @@ pub(crate) async fn run(leases: Leases, mut messages: mpsc::Receiver<Incoming>, 
                     key: due.retry.delivery,
                     bytes: 0,
                     is_quarantined: due.message.is_quarantined(),
+                    is_ordered: false,
                 };
                 take(&leases, batch::next(&mut waiting, weigh)).await;
             }

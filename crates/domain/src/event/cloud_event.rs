@@ -14,11 +14,15 @@ use serde_json::{Value, value::RawValue};
 use super::{
     EventFault, EventFields, EventType, FaultCode, MAX_KEY_LENGTH, check_key,
     fields::{Members, missing, string, time},
+    ordering::OrderingKey,
     trace_context::TraceContext,
 };
 
 /// The attribute by which an object is a CloudEvent.
 pub(super) const SPECVERSION: &str = "specversion";
+
+/// Extension attribute with the ordering key. Receivers get the attribute like each other.
+const ORDERING_KEY: &str = "orderingkey";
 
 /// A CloudEvent's attributes beside `type` and `time`, without the trace context.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +68,7 @@ struct Reader {
     event_type: Option<EventType>,
     occurred_at: Option<Timestamp>,
     content_type: Option<String>,
+    ordering_key: Option<OrderingKey>,
     traceparent: Option<String>,
     tracestate: Option<String>,
     attributes: BTreeMap<String, String>,
@@ -109,6 +114,11 @@ impl Reader {
             "traceparent" => self.traceparent = Some(text(name, value)?),
             "tracestate" => self.tracestate = Some(text(name, value)?),
             "subject" => kept = Some(filled(name, value)?),
+            ORDERING_KEY => {
+                let key = OrderingKey::parse(ORDERING_KEY, &filled(name, value)?)?;
+                kept = Some(key.to_string());
+                self.ordering_key = Some(key);
+            }
             "datacontenttype" => {
                 let content_type = filled(name, value)?;
                 if !is_media_type(&content_type) {
@@ -160,6 +170,7 @@ impl Reader {
         let trace = self.traceparent.and_then(|parent| TraceContext::of_headers(&parent, self.tracestate.as_deref()));
         Ok(EventFields {
             version: None,
+            ordering_key: self.ordering_key,
             event_type: Some(event_type),
             data,
             key: Some(key),

@@ -13,11 +13,18 @@ use crate::{
     event::{
         EventFault, EventType, FaultCode, check_key,
         cloud_event::{self, CloudEvent},
+        ordering::OrderingKey,
         schema,
         trace_context::TraceContext,
     },
     json,
 };
+
+/// Name of the ordering key in Fanfare's own form.
+const ORDERING_KEY: &str = "ordering_key";
+
+/// Names of the fields, for people.
+const FIELDS: &str = "type, data, id, time, version and ordering_key";
 
 /// The checked fields of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +39,8 @@ pub struct EventFields {
     pub occurred_at: Option<Timestamp>,
     /// Version of the type's schema that the publisher names. Checked only in a strict application.
     pub version: Option<u32>,
+    /// Ordering key, if present in the body.
+    pub ordering_key: Option<OrderingKey>,
     /// Trace context in the attributes of a CloudEvent.
     pub trace: Option<TraceContext>,
     /// Further attributes of a CloudEvent. `None` for Fanfare's own form.
@@ -39,7 +48,7 @@ pub struct EventFields {
 }
 
 impl EventFields {
-    /// Parses `{type, data, id?, time?, version?}`, or a CloudEvent: an object with the member `specversion`.
+    /// Parses `{type, data, id?, time?, version?, ordering_key?}`, or a CloudEvent: an object with the member `specversion`.
     ///
     /// # Errors
     /// The first fault found, with the field.
@@ -72,12 +81,13 @@ impl EventFields {
         serde_json::from_str(text).map_err(|_| EventFault {
             code: FaultCode::NotAnObject,
             field: None,
-            message: "an event is a JSON object with the fields type, data, id, time and version".to_owned(),
+            message: format!("an event is a JSON object with the fields {FIELDS}"),
         })
     }
 
     fn from_members(members: Members<'_>) -> Result<Self, EventFault> {
-        let (mut event_type, mut data, mut key, mut occurred_at, mut version) = (None, None, None, None, None);
+        let (mut event_type, mut data, mut key, mut occurred_at) = (None, None, None, None);
+        let (mut version, mut ordering_key) = (None, None);
         for (name, value) in members.0 {
             let twice = match name.as_str() {
                 "type" => event_type.replace(EventType::parse(&string("type", value)?)?).is_some(),
@@ -85,9 +95,13 @@ impl EventFields {
                 "id" => key.replace(check_key("id", string("id", value)?)?).is_some(),
                 "time" => occurred_at.replace(time(value)?).is_some(),
                 "version" => version.replace(schema_version(value)?).is_some(),
+                ORDERING_KEY => {
+                    let text = string(ORDERING_KEY, value)?;
+                    ordering_key.replace(OrderingKey::parse(ORDERING_KEY, &text)?).is_some()
+                }
                 _ => {
-                    let message = "is not a field of an event; the fields are type, data, id, time and version";
-                    return Err(EventFault::new(FaultCode::UnknownField, name, message));
+                    let message = format!("is not a field of an event; the fields are {FIELDS}");
+                    return Err(EventFault::new(FaultCode::UnknownField, name, &message));
                 }
             };
             if twice {
@@ -95,7 +109,7 @@ impl EventFields {
             }
         }
         let data = data.ok_or_else(|| missing("data"))?;
-        Ok(Self { event_type, data, key, occurred_at, version, trace: None, cloud_event: None })
+        Ok(Self { event_type, data, key, occurred_at, version, ordering_key, trace: None, cloud_event: None })
     }
 
     /// The event type, if the body must have the type.

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use crate::{
-    event::{EventFault, EventFields, EventType, FaultCode, check_key, trace_context::TraceContext},
+    event::{
+        EventFault, EventFields, EventType, FaultCode, check_key, ordering::OrderingKey, trace_context::TraceContext,
+    },
     ids::ApplicationId,
 };
 
@@ -22,7 +24,7 @@ pub struct OutboxRow {
     pub data: String,
     /// Time of the event, RFC 3339; `None` for an infinite time.
     pub time: Option<String>,
-    /// Events of an application with the same key are published in order.
+    /// Events of an application with the same key are published in order, and numbered.
     pub ordering_key: Option<String>,
     /// Trace context of the event.
     pub trace: Option<TraceContext>,
@@ -43,11 +45,20 @@ impl OutboxRow {
         }
         EventType::parse(&self.event_type)?;
         check_key("id", self.id.clone())?;
+        self.ordering_key()?;
         let body = self.body();
         if body.len() > max_bytes {
             return fault("data", &format!("makes a body of {} bytes, and {max_bytes} are permitted", body.len()));
         }
         EventFields::parse(body.as_bytes()).map(drop)
+    }
+
+    /// The checked ordering key.
+    ///
+    /// # Errors
+    /// The fault of the key.
+    pub fn ordering_key(&self) -> Result<Option<OrderingKey>, EventFault> {
+        self.ordering_key.as_deref().map(|key| OrderingKey::parse("ordering_key", key)).transpose()
     }
 
     /// Routing key of the message.

@@ -60,6 +60,7 @@ fn sent(endpoint: &Endpoint, body: &str) -> HeaderMap {
         delivery: id::<DeliveryId>("dlv"),
         attempt: 1,
         replay: None,
+        sequence: None,
         trace: None,
         at: at(0),
     };

@@ -332,6 +332,16 @@ impl Store {
         self.delete_unless_read(application, id, true).await
     }
 
+    /// Deletes the numbers of deleted endpoints, at most `limit`. Returns the number of deleted rows. Only
+    /// endpoints deleted within 60 days are looked at: by then, none has rows any more.
+    pub async fn forget_ordering_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        let statement = "DELETE FROM ordering_keys k USING (
+                             SELECT k.endpoint_id, k.key FROM endpoints e JOIN ordering_keys k ON k.endpoint_id = e.id
+                             WHERE e.deleted_at > now() - interval '60 days' LIMIT $1) gone
+                         WHERE k.endpoint_id = gone.endpoint_id AND k.key = gone.key";
+        Ok(self.connection().await?.execute(statement, &[&row_count(limit)]).await?)
+    }
+
     async fn delete_unless_read(
         &self,
         application: ApplicationId,

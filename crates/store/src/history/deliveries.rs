@@ -6,7 +6,7 @@
 
 use fanfare_domain::{
     delivery::State,
-    event::subscription::Subscription,
+    event::{ordering::Sequence, subscription::Subscription},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
 };
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use crate::{
         delivery_pages::{FINISHED, OPEN, detailed, list_statement, max_walked},
         events::{SHOWN_BODY, type_condition},
     },
+    pipeline::lease::sequence,
 };
 
 /// Selects the deliveries of a list. A delivery must meet all conditions.
@@ -132,6 +133,8 @@ pub struct DeliveryRow {
     pub failures: u32,
     /// Due time of the next attempt; `None` unless `Scheduled`.
     pub due_at: Option<Timestamp>,
+    /// Place in the order of the event's ordering key.
+    pub sequence: Option<Sequence>,
     /// Acceptance of the event.
     pub accepted_at: Timestamp,
     /// End of the delivery.
@@ -237,6 +240,7 @@ fn read(row: &Row) -> Result<DeliveryRow, StoreError> {
         attempt: row.get::<_, i32>("attempt").cast_unsigned(),
         failures: row.get::<_, i32>("failures").cast_unsigned(),
         due_at: row.get("due_at"),
+        sequence: sequence(row),
         accepted_at: id.accepted_at(),
         finished_at: row.get("finished_at"),
         attempts: u32::try_from(row.get::<_, i32>("attempts")).unwrap_or_default(),

@@ -262,13 +262,15 @@ pub(super) fn detailed(body: &str) -> String {
                 page.failures, page.due_at, page.finished_at, page.attempts,
                 coalesce(page.mailed_at, once.mailed_at) AS mailed_at,
                 coalesce(page.mailed_to, once.mailed_to) AS mailed_to, e.body,
-                coalesce(e.is_redacted, false) AS is_redacted,
+                coalesce(e.is_redacted, false) AS is_redacted, e.ordering_key,
+                CASE WHEN e.ordering_key IS NOT NULL
+                     THEN (SELECT s.sequence FROM delivery_sequences s WHERE s.id = page.id) END AS sequence,
                 CASE WHEN last.attempt IS NOT NULL THEN last.status ELSE coalesce(page.status, once.status) END
                     AS response_status
          FROM page
          JOIN endpoints p ON p.id = page.endpoint_id
          LEFT JOIN LATERAL (
-             SELECT e.type, e.body_key_name IS NOT NULL AS is_redacted, {body} FROM events e
+             SELECT e.type, e.body_key_name IS NOT NULL AS is_redacted, e.ordering_key, {body} FROM events e
              WHERE e.application_id = $1 AND e.accepted_at = delivery_accepted_at(page.id) AND e.id = page.event_id
              LIMIT 1) e ON true
          LEFT JOIN LATERAL (

@@ -19,6 +19,8 @@ pub struct EventRow {
     pub event_type: String,
     /// The publisher's id of the event.
     pub key: Option<String>,
+    /// Ordering key of the event.
+    pub ordering_key: Option<String>,
     /// The publisher's time of the event.
     pub occurred_at: Option<Timestamp>,
     /// Moment of acceptance.
@@ -35,7 +37,7 @@ pub struct EventRow {
     pub erased_at: Option<Timestamp>,
 }
 
-const COLUMNS: &str = "e.id, e.type, e.key, e.occurred_at, e.accepted_at, e.matches, e.is_test, e.erased_at, \
+const COLUMNS: &str = "e.id, e.type, e.key, e.ordering_key, e.occurred_at, e.accepted_at, e.matches, e.is_test, e.erased_at, \
                        (SELECT f.event_id FROM fan_outs f WHERE f.event_id = e.id) IS NULL AS fanned_out";
 
 /// Body in a list, at most 64 KiB: a page of longer bodies would fill the memory of the process.
@@ -242,6 +244,7 @@ fn read(row: &Row) -> EventRow {
         id: EventId(row.get("id")),
         event_type: row.get("type"),
         key: row.get("key"),
+        ordering_key: row.get("ordering_key"),
         occurred_at: row.get("occurred_at"),
         accepted_at: row.get("accepted_at"),
         matches: row.get("matches"),

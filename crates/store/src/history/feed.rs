@@ -2,14 +2,18 @@
 
 use fanfare_domain::{
     delivery::feed::FeedPlace,
-    event::EventType,
+    event::{EventType, ordering::Sequence},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
 };
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use crate::{Store, StoreError, connection::store::row_count, pipeline::bodies::open_body};
+use crate::{
+    Store, StoreError,
+    connection::store::row_count,
+    pipeline::{bodies::open_body, lease::sequence},
+};
 
 /// Bodies of a page before its last body, in bytes.
 const MAX_BYTES: i64 = 1024 * 1024;
@@ -27,7 +31,7 @@ WITH horizon AS MATERIALIZED (
     WHERE f.endpoint_id = $1 AND (f.written, f.id) > ($2, $3) AND f.written < (SELECT oldest FROM horizon)
     ORDER BY f.written, f.id LIMIT $4
 ), sized AS (
-    SELECT p.written, p.id, p.event_id, e.type, e.body, e.body_key_name, e.body_ciphertext,
+    SELECT p.written, p.id, p.event_id, e.type, e.body, e.body_key_name, e.body_ciphertext, e.ordering_key,
            e.id IS NULL OR e.erased_at IS NOT NULL AS is_erased,
            sum(octet_length(e.body) + coalesce(octet_length(e.body_ciphertext), 0))
                OVER (ORDER BY p.written, p.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
@@ -37,7 +41,10 @@ WITH horizon AS MATERIALIZED (
         WHERE e.application_id = p.application_id AND e.accepted_at = delivery_accepted_at(p.id) AND e.id = p.event_id
         LIMIT 1) e ON true
 )
-SELECT $2 > horizon.next AS is_ahead, s.* FROM horizon
+SELECT $2 > horizon.next AS is_ahead, s.*,
+       CASE WHEN s.ordering_key IS NOT NULL THEN (SELECT n.sequence FROM delivery_sequences n WHERE n.id = s.id) END
+           AS sequence
+FROM horizon
 LEFT JOIN sized s ON coalesce(s.before, 0) < $5 ORDER BY s.written, s.id";
 
 /// A page of a feed.
@@ -62,6 +69,8 @@ pub struct FeedEntry {
     pub accepted_at: Timestamp,
     /// Type and complete body; `None` for an erased event.
     pub content: Option<(EventType, String)>,
+    /// Place in the order of the event's ordering key.
+    pub sequence: Option<Sequence>,
 }
 
 impl Store {
@@ -99,6 +108,7 @@ impl Store {
             event,
             accepted_at: delivery.accepted_at(),
             content,
+            sequence: sequence(row),
         })
     }
 

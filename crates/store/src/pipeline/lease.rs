@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use fanfare_domain::{
     delivery::{ALONE_FROM, FailureReason},
-    event::{EventType, trace_context::TraceContext},
+    event::{
+        EventType,
+        ordering::{OrderingKey, Sequence},
+        trace_context::TraceContext,
+    },
     ids::{ApplicationId, DeliveryId, EndpointId, EventId, LeaseId, ProcessId, ReplayId},
 };
 use jiff::Timestamp;
@@ -93,6 +97,8 @@ pub struct LeasedEvent {
     pub trace: Option<TraceContext>,
     /// True for a test event, whose delivery was requested again.
     pub is_test: bool,
+    /// Place in the order of the event's ordering key.
+    pub sequence: Option<Sequence>,
 }
 
 impl Leased {
@@ -117,7 +123,9 @@ pub(crate) const LEASED_COLUMNS: &str = "o.id, o.event_id, o.application_id, o.e
 /// Rows of the CTE `leased`, with the events.
 pub(crate) const LEASED_WITH_EVENTS: &str = "
 SELECT l.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent, e.tracestate, e.erased_at,
-       e.is_test
+       e.is_test, e.ordering_key,
+       CASE WHEN e.ordering_key IS NOT NULL THEN (SELECT s.sequence FROM delivery_sequences s WHERE s.id = l.id) END
+           AS sequence
 FROM leased l LEFT JOIN events e ON e.application_id = l.application_id
     AND e.accepted_at = delivery_accepted_at(l.id) AND e.id = l.event_id";
 
@@ -249,7 +257,15 @@ fn payload(keyring: &Keyring, event: EventId, row: &Row) -> Option<LeasedEvent> 
     let event_type = EventType::parse(event_type)
         .inspect_err(|fault| tracing::error!(%event, %fault, "cannot read the type of an event"))
         .ok();
-    Some(LeasedEvent { event_type, body, trace: trace_context(row), is_test: row.get("is_test") })
+    let (trace, sequence) = (trace_context(row), sequence(row));
+    Some(LeasedEvent { event_type, body, trace, is_test: row.get("is_test"), sequence })
+}
+
+/// Place of a row's delivery in the order of its event's ordering key. A delivery of a replay has none, unless the
+/// delivery was made with its event.
+pub(crate) fn sequence(row: &Row) -> Option<Sequence> {
+    let key = OrderingKey::parse("ordering_key", row.get::<_, Option<&str>>("ordering_key")?).ok()?;
+    Some(Sequence { key, number: row.get::<_, Option<i64>>("sequence")?.unsigned_abs() })
 }
 
 /// The trace context of an event's row, if the event has one.

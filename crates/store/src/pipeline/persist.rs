@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use fanfare_domain::{
     delivery::{QueueReason, READ_BY_FEED, State},
-    event::{Content, Event},
+    event::{Content, Event, ordering::OrderingKey},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId, LeaseId, ProcessId},
 };
 use jiff::Timestamp;
@@ -39,6 +39,8 @@ pub struct NewEvent {
     pub matches: usize,
     /// True if a fan-out writes the deliveries later, in chunks.
     pub is_wide: bool,
+    /// Place of an event with an ordering key in the order of arrival at this process.
+    pub position: i64,
     /// Deliveries of the event; empty for a fan-out.
     pub deliveries: Vec<NewDelivery>,
 }
@@ -85,6 +87,8 @@ pub struct Lease {
 pub struct Persisted {
     /// New events. The batch writes nothing of the other events, which were persisted before.
     pub new: HashSet<EventId>,
+    /// Numbers of the deliveries of events with an ordering key.
+    pub sequences: HashMap<DeliveryId, u64>,
     /// Deliveries with [`Start::Sending`] that were queued, since the endpoint has a backlog.
     pub queued: HashSet<DeliveryId>,
     /// Backlogs of the queued deliveries.
@@ -142,9 +146,10 @@ fn open_wanted(process: &str) -> String {
 
 /// Result rows of a statement with [`open_wanted`], beside the rows of kind `event`.
 const RESULT: &str = "
-SELECT 'queued' AS kind, id, NULL::uuid AS endpoint_id, NULL::uuid AS application_id, NULL::uuid AS owner
+SELECT 'queued' AS kind, id, NULL::uuid AS endpoint_id, NULL::uuid AS application_id, NULL::uuid AS owner,
+       NULL::bigint AS sequence
 FROM queued WHERE reason = 'backlog'
-UNION ALL SELECT 'backlog', NULL, endpoint_id, application_id, owner FROM touched";
+UNION ALL SELECT 'backlog', NULL, endpoint_id, application_id, owner, NULL FROM touched";
 
 fn delivery_columns<'a>(
     rows: &'a [(EventId, &'a NewDelivery)],
@@ -163,11 +168,13 @@ fn delivery_columns<'a>(
         .column("in_feed", "bool", |(_, new)| new.in_feed)
 }
 
+/// `has_order`: with the columns of events with an ordering key.
 fn event_columns<'a>(
     rows: &'a [(&'a NewEvent, StoredBody<'a>)],
     first: usize,
+    has_order: bool,
 ) -> Columns<'a, (&'a NewEvent, StoredBody<'a>)> {
-    Columns::new(rows, first)
+    let columns = Columns::new(rows, first)
         .column("id", "uuid", |(new, _)| new.event.id.0)
         .column("accepted_at", "timestamptz", |(new, _)| new.accepted_at)
         .column("application_id", "uuid", |(new, _)| new.event.application.0)
@@ -182,7 +189,50 @@ fn event_columns<'a>(
         .column("body_key_name", "text", |(_, body)| body.key_name())
         .column("body_ciphertext", "bytea", |(_, body)| body.ciphertext())
         .column("derived", "bool", |(new, _)| new.event.id.accepted_at().is_none())
-        .column("is_wide", "bool", |(new, _)| new.is_wide)
+        .column("is_wide", "bool", |(new, _)| new.is_wide);
+    if !has_order {
+        return columns;
+    }
+    columns.column("ordering_key", "text", |(new, _)| new.event.ordering_key.as_ref().map(OrderingKey::as_str)).column(
+        "position",
+        "bigint",
+        |(new, _)| new.position,
+    )
+}
+
+/// The CTE `wanted` from the deliveries `deliveries` of new events.
+fn wanted(deliveries: &str) -> String {
+    format!(
+        "wanted AS MATERIALIZED (
+    SELECT d.*, fresh.application_id FROM {deliveries} JOIN fresh ON fresh.id = d.event_id
+)"
+    )
+}
+
+/// The CTE `wanted`, after the deliveries of events with an ordering key have got their numbers. `wanted` depends on the
+/// locks of the keys, in order, before any backlog is locked. A concurrent statement with the same key waits.
+fn wanted_in_order(deliveries: &str) -> String {
+    format!(
+        "given AS MATERIALIZED (
+    SELECT d.*, fresh.application_id FROM {deliveries} JOIN fresh ON fresh.id = d.event_id
+), ordered AS MATERIALIZED (
+    SELECT g.id, g.endpoint_id, i.ordering_key AS key,
+           row_number() OVER (PARTITION BY g.endpoint_id, i.ordering_key ORDER BY i.position) AS nth
+    FROM given g JOIN input i ON i.id = g.event_id WHERE i.ordering_key IS NOT NULL
+), raised AS (
+    INSERT INTO ordering_keys AS k (endpoint_id, key, last)
+    SELECT endpoint_id, key, max(nth) FROM ordered GROUP BY endpoint_id, key ORDER BY endpoint_id, key
+    ON CONFLICT (endpoint_id, key) DO UPDATE SET last = k.last + excluded.last
+    RETURNING k.endpoint_id, k.key, k.last
+), numbered AS MATERIALIZED (
+    SELECT o.id, r.last - max(o.nth) OVER (PARTITION BY o.endpoint_id, o.key) + o.nth AS sequence
+    FROM ordered o JOIN raised r ON r.endpoint_id = o.endpoint_id AND r.key = o.key
+), kept AS (
+    INSERT INTO delivery_sequences (id, sequence) SELECT id, sequence FROM numbered ORDER BY id
+), wanted AS MATERIALIZED (
+    SELECT g.*, n.sequence FROM given g LEFT JOIN numbered n ON n.id = g.id
+)"
+    )
 }
 
 /// Text of the column `traceparent`: empty without a trace, since the first release reads no NULL there.
@@ -194,8 +244,10 @@ pub(crate) fn traceparent(event: &Event) -> String {
 ///
 /// A key is looked up in all months. Two copies of a message may be written in different months, without a view of each
 /// other. In the first hour of a month the insert into the previous month therefore decides.
-const INSERT_EVENTS: &str = "
-known AS MATERIALIZED (
+fn insert_events(has_order: bool) -> String {
+    let ordering_key = if has_order { ", ordering_key" } else { "" };
+    format!(
+        "known AS MATERIALIZED (
     SELECT event_id FROM event_keys WHERE event_id IN (SELECT id FROM input WHERE derived)
 ), month AS MATERIALIZED (
     SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS current,
@@ -214,21 +266,46 @@ known AS MATERIALIZED (
 ), fresh_derived AS (
     -- The keys guard these events: no second check for a conflict.
     INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate,
-                        content, body_key_name, body_ciphertext)
+                        content, body_key_name, body_ciphertext{ordering_key})
     SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate, content,
-           body_key_name, body_ciphertext
+           body_key_name, body_ciphertext{ordering_key}
     FROM input WHERE derived AND id IN (SELECT event_id FROM keyed) ORDER BY id
     RETURNING id, application_id, accepted_at
 ), fresh_timed AS (
     INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate,
-                        content, body_key_name, body_ciphertext)
+                        content, body_key_name, body_ciphertext{ordering_key})
     SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate, content,
-           body_key_name, body_ciphertext
+           body_key_name, body_ciphertext{ordering_key}
     FROM input WHERE NOT derived ORDER BY id
     ON CONFLICT DO NOTHING RETURNING id, application_id, accepted_at
 ), fresh AS (
     SELECT * FROM fresh_derived UNION ALL SELECT * FROM fresh_timed
-)";
+)"
+    )
+}
+
+/// Statement of [`Store::persist`], with the tables of events and of deliveries. Without an ordering key in the batch,
+/// the statement has no part of the order.
+fn persist_statement(events: &str, deliveries: &str, has_order: bool) -> String {
+    let (wanted, numbers) = if has_order {
+        let numbers = "
+UNION ALL SELECT 'number', id, NULL, NULL, NULL, sequence FROM numbered";
+        (wanted_in_order(deliveries), numbers)
+    } else {
+        (wanted(deliveries), "")
+    };
+    format!(
+        "WITH input AS MATERIALIZED (SELECT * FROM {events}), {}, spread AS (
+    INSERT INTO fan_outs (event_id, application_id, accepted_at, owner)
+    SELECT id, application_id, accepted_at, $1 FROM fresh WHERE id IN (SELECT id FROM input WHERE is_wide)
+), {wanted}, {}
+SELECT 'event' AS kind, id, NULL::uuid AS endpoint_id, NULL::uuid AS application_id, NULL::uuid AS owner,
+       NULL::bigint AS sequence FROM fresh
+UNION ALL {RESULT}{numbers}",
+        insert_events(has_order),
+        open_wanted("$1")
+    )
+}
 
 impl Store {
     /// Persists a batch of events with their deliveries, in one commit. New backlogs get the owner `process`.
@@ -243,21 +320,10 @@ impl Store {
         let mut pairs: Vec<(EventId, &NewDelivery)> =
             batch.iter().flat_map(|new| new.deliveries.iter().map(|delivery| (new.event.id, delivery))).collect();
         pairs.sort_unstable_by_key(|(_, delivery)| delivery.id);
-        let events = event_columns(&rows, 2);
+        let has_order = batch.iter().any(|new| new.event.ordering_key.is_some());
+        let events = event_columns(&rows, 2, has_order);
         let deliveries = delivery_columns(&pairs, events.end());
-        let statement = format!(
-            "WITH input AS MATERIALIZED (SELECT * FROM {}), {INSERT_EVENTS}, spread AS (
-    INSERT INTO fan_outs (event_id, application_id, accepted_at, owner)
-    SELECT id, application_id, accepted_at, $1 FROM fresh WHERE id IN (SELECT id FROM input WHERE is_wide)
-), wanted AS MATERIALIZED (
-    SELECT d.*, fresh.application_id FROM {} JOIN fresh ON fresh.id = d.event_id
-), {}
-SELECT 'event' AS kind, id, NULL::uuid AS endpoint_id, NULL::uuid AS application_id, NULL::uuid AS owner FROM fresh
-UNION ALL {RESULT}",
-            events.table("i"),
-            deliveries.table("d"),
-            open_wanted("$1")
-        );
+        let statement = persist_statement(&events.table("i"), &deliveries.table("d"), has_order);
         let connection = self.inserter().await?;
         let statement = connection.prepare_cached(&statement).await?;
         let parameters: Vec<_> =
@@ -285,7 +351,8 @@ UNION ALL {RESULT}",
 ), wanted AS MATERIALIZED (
     SELECT d.*, $6::uuid AS application_id FROM {} JOIN passed ON passed.event_id = d.event_id
 ), {}
-SELECT 'event' AS kind, event_id AS id, NULL::uuid AS endpoint_id, NULL::uuid AS application_id, NULL::uuid AS owner
+SELECT 'event' AS kind, event_id AS id, NULL::uuid AS endpoint_id, NULL::uuid AS application_id, NULL::uuid AS owner,
+       NULL::bigint AS sequence
 FROM passed UNION ALL {RESULT}",
             deliveries.table("d"),
             open_wanted("$1")
@@ -297,6 +364,14 @@ FROM passed UNION ALL {RESULT}",
         let parameters: Vec<_> = fixed.into_iter().chain(deliveries.values()).collect();
         let persisted = persisted(&connection.query(&statement, &parameters).await?);
         Ok((!persisted.new.is_empty()).then_some(persisted))
+    }
+
+    /// Finds the numbers of deliveries. Deliveries of events without an ordering key have none.
+    pub async fn sequences(&self, deliveries: &[DeliveryId]) -> Result<HashMap<DeliveryId, u64>, StoreError> {
+        let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.0).collect();
+        let statement = "SELECT id, sequence FROM delivery_sequences WHERE id = ANY ($1)";
+        let rows = self.writer().await?.query(statement, &[&ids]).await?;
+        Ok(rows.iter().map(|row| (DeliveryId(row.get("id")), sequence(row))).collect())
     }
 
     /// Finds the leases of the deliveries in state `sending`. After a commit of unknown outcome, a process recognises
@@ -361,8 +436,14 @@ fn persisted(rows: &[Row]) -> Persisted {
         match row.get::<_, &str>("kind") {
             "event" => drop(persisted.new.insert(EventId(row.get("id")))),
             "queued" => drop(persisted.queued.insert(DeliveryId(row.get("id")))),
+            "number" => drop(persisted.sequences.insert(DeliveryId(row.get("id")), sequence(row))),
             _ => persisted.backlogs.push(touched(row)),
         }
     }
     persisted
+}
+
+/// The column `sequence`, from 1 on.
+pub(crate) fn sequence(row: &Row) -> u64 {
+    row.get::<_, i64>("sequence").unsigned_abs()
 }

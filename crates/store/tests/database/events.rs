@@ -54,6 +54,7 @@ fn event(id: EventId, key: Option<String>, accepted_at: Timestamp) -> NewEvent {
         content: Some(Content::of(&event_type, data)),
         matches: 0,
         is_wide: false,
+        position: 0,
         deliveries: Vec::new(),
         event: Event {
             id,
@@ -63,6 +64,7 @@ fn event(id: EventId, key: Option<String>, accepted_at: Timestamp) -> NewEvent {
             data: data.to_owned(),
             occurred_at: None,
             version: None,
+            ordering_key: None,
             trace: None,
             cloud_event: None,
         },

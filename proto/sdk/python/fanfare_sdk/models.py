@@ -299,6 +299,10 @@ class Delivery(BaseModel):
     """
     The number of attempts after the first.
     """
+    sequence: Annotated[int | None, Field(ge=0)] = None
+    """
+    The number of the delivery for the webhook and the ordering key of the event.
+    """
     state: Annotated[str, Field(examples=["delivered"])]
     """
     `sending`; `scheduled`: waits for a retry; `queued`: the webhook cannot take the delivery now; `held`: queued,
@@ -464,6 +468,10 @@ class Event(BaseModel):
     matched_webhooks: int
     """
     The number of matching webhooks.
+    """
+    ordering_key: str | None = None
+    """
+    The ordering key of the event.
     """
     payload: Any
     """
@@ -883,6 +891,12 @@ class NewEvent(BaseModel):
     """
     The publisher's id of the event, at most 255 bytes: the idempotency key. Events with the same id are the same
     event, and are delivered once.
+    """
+    ordering_key: Annotated[
+        str | None, Field(examples=["order-1001"], max_length=255)
+    ] = None
+    """
+    Events with the same ordering key get consecutive numbers at each webhook. 1 to 255 visible ASCII characters.
     """
     time: AwareDatetime | None = None
     """

@@ -2260,6 +2260,11 @@ export interface components {
              */
             retry_count: number;
             /**
+             * Format: int64
+             * @description The number of the delivery for the webhook and the ordering key of the event.
+             */
+            sequence?: number | null;
+            /**
              * @description `sending`; `scheduled`: waits for a retry; `queued`: the webhook cannot take the delivery now; `held`: queued,
              *     and the webhook is paused; `delivered`, `failed` or `skipped`.
              * @example delivered
@@ -2383,6 +2388,8 @@ export interface components {
              * @description The number of matching webhooks.
              */
             matched_webhooks: number;
+            /** @description The ordering key of the event. */
+            ordering_key?: string | null;
             /** @description The body of the deliveries, without redacted members; in a list `null` for a body above 64 KiB. */
             payload: unknown;
             /**
@@ -2779,6 +2786,11 @@ export interface components {
              */
             id?: string;
             /**
+             * @description Events with the same ordering key get consecutive numbers at each webhook. 1 to 255 visible ASCII characters.
+             * @example order-1001
+             */
+            ordering_key?: string;
+            /**
              * Format: date-time
              * @description The time of the event.
              */
@@ -3134,6 +3146,11 @@ export interface components {
                  */
                 retry_count: number;
                 /**
+                 * Format: int64
+                 * @description The number of the delivery for the webhook and the ordering key of the event.
+                 */
+                sequence?: number | null;
+                /**
                  * @description `sending`; `scheduled`: waits for a retry; `queued`: the webhook cannot take the delivery now; `held`: queued,
                  *     and the webhook is paused; `delivered`, `failed` or `skipped`.
                  * @example delivered
@@ -3207,6 +3224,8 @@ export interface components {
                  * @description The number of matching webhooks.
                  */
                 matched_webhooks: number;
+                /** @description The ordering key of the event. */
+                ordering_key?: string | null;
                 /** @description The body of the deliveries, without redacted members; in a list `null` for a body above 64 KiB. */
                 payload: unknown;
                 /**

@@ -211,17 +211,18 @@ fn examples_are_accepted_or_refused_as_labelled() {
 fn the_schema_of_an_event_is_that_of_the_code() {
     let schema: Value = serde_json::from_str(&read("proto/event.schema.json")).expect("a schema");
     let fields: Vec<&String> = schema["properties"].as_object().expect("properties").keys().collect();
-    assert_eq!(fields, ["data", "id", "time", "type", "version"]);
+    assert_eq!(fields, ["data", "id", "ordering_key", "time", "type", "version"]);
     assert_eq!(schema["required"], json!(["type", "data"]));
     let refused = EventFields::parse(br#"{"x": 1, "data": 1}"#).expect_err("an unknown field");
     assert!(
-        refused.message.ends_with("type, data, id, time and version"),
+        refused.message.ends_with("type, data, id, time, version and ordering_key"),
         "the code has other fields: {}",
         refused.message
     );
     let longest = |field: &str| schema["properties"][field]["maxLength"].as_u64().expect("a length") as usize;
     assert_eq!(longest("type"), fanfare_domain::event::MAX_TYPE_LENGTH);
     assert_eq!(longest("id"), fanfare_domain::event::MAX_KEY_LENGTH);
+    assert_eq!(longest("ordering_key"), fanfare_domain::event::ordering::MAX_ORDERING_KEY);
     assert_eq!(schema["properties"]["version"]["maximum"], fanfare_domain::event::schema::MAX_VERSIONS);
 }
 
@@ -307,6 +308,7 @@ fn matches(pattern: &str, text: &str) -> bool {
                 && !text.ends_with('.')
         }
         r"^[^\u0000-\u001f\u007f-\u009f]+$" => !text.is_empty() && !text.chars().any(char::is_control),
+        "^[!-~]+$" => !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()),
         other => panic!("this test does not support the pattern {other}"),
     }
 }

@@ -46,7 +46,8 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V8__parked_sizes",
             "V9__versions",
             "V10__feeds",
-            "V11__schemas"
+            "V11__schemas",
+            "V14__order"
         ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");

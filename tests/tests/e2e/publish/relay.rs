@@ -150,22 +150,24 @@ async fn insert(database: tokio_postgres::Client, application: String, keys: usi
     }
 }
 
-/// Consumes a copy of all messages of the events exchange.
+/// Consumes a copy of all messages of the exchanges for events.
 async fn observe(world: &World) -> (Connection, Consumer) {
     let url = &world.variables["AMQP_URL"];
     let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("the broker");
     let channel = connection.create_channel().await.expect("a channel");
     let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.expect("a queue");
-    let exchange = format!("{}.events", world.variables["FANFARE_PREFIX"]);
-    let bound = channel.queue_bind(
-        queue.name().clone(),
-        exchange.into(),
-        "#".into(),
-        QueueBindOptions::default(),
-        FieldTable::default(),
-    );
-    bound.await.expect("a binding");
+    for exchange in ["events", "ordered"] {
+        let exchange = format!("{}.{exchange}", world.variables["FANFARE_PREFIX"]);
+        let bound = channel.queue_bind(
+            queue.name().clone(),
+            exchange.into(),
+            "#".into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        bound.await.expect("a binding");
+    }
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let consumed = channel.basic_consume(queue.name().clone(), "".into(), options, FieldTable::default());
     let consumer = consumed.await.expect("a consumer");

@@ -80,7 +80,7 @@ pub async fn sign(
 /// An attempt as it is signed: its number and its time.
 fn sending<'a>(
     authorized: &AuthorizedApplication,
-    delivery: &DeliveryRow,
+    delivery: &'a DeliveryRow,
     event_type: &'a EventType,
     (attempt, at): (u32, Timestamp),
 ) -> Sending<'a> {
@@ -91,6 +91,7 @@ fn sending<'a>(
         delivery: delivery.id,
         attempt,
         replay: None,
+        sequence: delivery.sequence.as_ref(),
         trace: None,
         at,
     }

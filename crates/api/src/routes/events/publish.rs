@@ -60,6 +60,9 @@ struct New {
     /// The version of the type's schema that the data fits; the newest if omitted. Only a strict application checks.
     #[schema(nullable = false, minimum = 1, maximum = 20)]
     version: Option<u32>,
+    /// Events with the same ordering key get consecutive numbers at each webhook. 1 to 255 visible ASCII characters.
+    #[schema(nullable = false, example = "order-1001", max_length = 255)]
+    ordering_key: Option<String>,
 }
 
 /// An accepted event.
@@ -251,6 +254,7 @@ fn event(
         data: fields.data,
         occurred_at: fields.occurred_at,
         version: fields.version,
+        ordering_key: fields.ordering_key,
         trace: incoming_trace(headers).or(fields.trace),
         cloud_event: fields.cloud_event,
     })

@@ -146,6 +146,7 @@ impl Entry {
             delivery: entry.place.delivery,
             attempt: 1,
             replay: None,
+            sequence: entry.sequence.as_ref(),
             trace: None,
             at: now,
         };

@@ -210,6 +210,7 @@ fn test_event(
         data,
         occurred_at: None,
         version: None,
+        ordering_key: None,
         trace: None,
         cloud_event: None,
     };
@@ -218,7 +219,17 @@ fn test_event(
     let body = body.map_err(|fault| ApiError::invalid("data", format!("cannot be sent: {fault}")))?;
     let redacted = application.redaction.redact(&body);
     let content = redacted.is_none().then(|| Content::of(&event.event_type, &event.data));
-    Ok(NewEvent { event, accepted_at, body, redacted, content, matches: 1, is_wide: false, deliveries: Vec::new() })
+    Ok(NewEvent {
+        event,
+        accepted_at,
+        body,
+        redacted,
+        content,
+        matches: 1,
+        is_wide: false,
+        position: 0,
+        deliveries: Vec::new(),
+    })
 }
 
 impl ApiState {
@@ -257,6 +268,7 @@ impl ApiState {
             delivery,
             attempt: 1,
             replay: None,
+            sequence: None,
             trace: trace.as_ref(),
             at: started_at,
         };

@@ -162,6 +162,7 @@ mod tests {
         let endpoint = EndpointId::new(at(0), [3; 10]);
         let id = DeliveryId::derive(at(1), event, endpoint);
         let delivery = Delivery {
+            sequence: None,
             id,
             event,
             event_type: "a".to_owned(),
