@@ -2,9 +2,11 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use fanfare_domain::event::ordering::PARTITIONS;
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
     options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::{AMQPValue, FieldTable, LongString},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -36,8 +38,9 @@ pub(crate) struct Order {
 /// Protocol and address of an entrance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Entrance {
-    /// A single channel, with at most `window` unconfirmed messages.
-    Amqp { url: String, exchange: String, window: usize },
+    /// A single channel, with at most `window` unconfirmed messages. `ordering_keys` is the number of ordering keys, 0
+    /// for events without order.
+    Amqp { url: String, exchange: String, window: usize, ordering_keys: usize },
     /// A request per event, over `connections` connections.
     Http { address: String, key: String, connections: usize },
 }
@@ -49,7 +52,9 @@ pub(crate) async fn run() {
         let order: Order = serde_json::from_value(order).expect("an order");
         let started = Instant::now();
         match &order.entrance {
-            Entrance::Amqp { url, exchange, window } => over_amqp(&order, url, exchange, *window).await,
+            Entrance::Amqp { url, exchange, window, ordering_keys } => {
+                over_amqp(&order, url, exchange, (*window, *ordering_keys)).await;
+            }
             Entrance::Http { address, key, connections } => over_http(&order, address, key, *connections).await,
         }
         parent.respond(&json!({ "seconds": started.elapsed().as_secs_f64() })).await;
@@ -82,7 +87,21 @@ fn data(number: usize, bytes: usize, around: usize) -> String {
     format!("{head}{}\"}}", "x".repeat(padding))
 }
 
-async fn over_amqp(order: &Order, url: &str, exchange: &str, window: usize) {
+/// Headers of an event with one of `ordering_keys` ordering keys.
+fn ordered(number: usize, ordering_keys: usize) -> FieldTable {
+    let mut headers = FieldTable::default();
+    if ordering_keys > 0 {
+        let key = number % ordering_keys;
+        for (name, value) in
+            [("ordering-key", format!("key-{key}")), ("fanfare-partition", (key % usize::from(PARTITIONS)).to_string())]
+        {
+            headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
+        }
+    }
+    headers
+}
+
+async fn over_amqp(order: &Order, url: &str, exchange: &str, (window, ordering_keys): (usize, usize)) {
     let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("the broker");
     let channel = connection.create_channel().await.expect("a channel");
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
@@ -95,6 +114,7 @@ async fn over_amqp(order: &Order, url: &str, exchange: &str, window: usize) {
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_content_type("application/json".into())
+            .with_headers(ordered(number, ordering_keys))
             .with_message_id(format!("bench-{}", order.first + number).into());
         let routing_key = format!("{}.{event_type}", order.application);
         let options = BasicPublishOptions::default();

@@ -99,6 +99,20 @@ fn add_throughput(
     ));
 }
 
+/// Measures events with 10,000 ordering keys, beside the same events without.
+pub(crate) async fn ordered(machine: &Machine, figures: &mut Figures) {
+    let load = Load { via: Via::Ordered(10_000), ..ONE_TO_ONE };
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..machine.times {
+        without.push(run(machine, Subject::Fanfare(1), ONE_TO_ONE).await);
+        with.push(run(machine, Subject::Fanfare(1), load).await);
+    }
+    let (with, without) = (median(with), median(without));
+    let goal = Goal::at_least_of(0.70, without.per_second, 0.0, with.per_second);
+    figures.add("10,000 ordering keys, 1:1 over AMQP", "/s", with.per_second, Some(without.per_second), goal);
+    figures.note(format!("with order: {}; without: {}", with.costs_in_words(), without.costs_in_words()));
+}
+
 /// Measures two and four dispatchers on the same machine.
 pub(crate) async fn replicas(machine: &Machine, figures: &mut Figures) {
     let mut single = Vec::new();

@@ -18,6 +18,8 @@ const CONNECTIONS: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Via {
     Amqp,
+    /// Over AMQP, with an ordering key of so many.
+    Ordered(usize),
     Http,
 }
 
@@ -66,6 +68,13 @@ impl Scene {
                 url: variable("AMQP_URL"),
                 exchange: format!("{}.events", variable("FANFARE_PREFIX")),
                 window: WINDOW,
+                ordering_keys: 0,
+            },
+            Via::Ordered(ordering_keys) => Entrance::Amqp {
+                url: variable("AMQP_URL"),
+                exchange: format!("{}.ordered", variable("FANFARE_PREFIX")),
+                window: WINDOW,
+                ordering_keys,
             },
             Via::Http => Entrance::Http {
                 address: self.world.ingest().address("serving the API").await.to_string(),
