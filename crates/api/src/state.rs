@@ -13,6 +13,7 @@ use fanfare_outbound::Client;
 use fanfare_store::{Directory, Store};
 use url::Url;
 
+use crate::http::error::{ApiError, ErrorCode};
 use crate::state::{feed_waits::FeedWaits, publishing::Publishing, test_sends::TestSends};
 
 /// The connections and settings of the routes. Cheap to clone.
@@ -42,6 +43,16 @@ pub struct ApiState {
     pub feed_waits: FeedWaits,
     /// The running tests of webhooks.
     pub test_sends: TestSends,
+}
+
+/// Runs work that may hold up other requests, in a thread of its own.
+///
+/// # Errors
+/// If the work ends early, by a fault of ours.
+pub(crate) async fn beside_others<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    let ended =
+        |_| ApiError::new(ErrorCode::InternalError, "internal fault, logged: report the request to the operator");
+    tokio::task::spawn_blocking(work).await.map_err(ended)
 }
 
 /// Authentication needs the directory only.

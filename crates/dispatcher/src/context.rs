@@ -13,7 +13,7 @@ use fanfare_domain::{
     application::Endpoint,
     ids::{ApplicationId, EndpointId, ProcessId},
 };
-use fanfare_service::RecentCount;
+use fanfare_service::{Checks, RecentCount};
 use fanfare_store::{Directory, Probed, TakenBacklog, TouchedBacklog};
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -30,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) topology: Topology,
     /// Time beyond the schedule of a delivery, for delays that the endpoint does not cause.
     pub(crate) expiry: Duration,
+    /// Checks of large events, and many filters.
+    pub(crate) checks: Checks,
     /// Tasks beside the stages. The process waits for all tasks before the exit.
     pub(crate) tasks: TaskTracker,
     /// State of the process for its row in the database.
@@ -68,6 +70,7 @@ impl Context {
             publisher,
             topology,
             expiry,
+            checks: Checks::default(),
             tasks: TaskTracker::new(),
             report,
             persisted: RecentCount::default(),

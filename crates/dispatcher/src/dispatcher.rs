@@ -11,7 +11,7 @@ use fanfare_broker::{BrokerSettings, ConsumerState, Consumers, Feed, Incoming, P
 use fanfare_domain::{dialect::Dialects, event::ordering::PARTITIONS, ids::EndpointId};
 use fanfare_mailer::Mailer;
 use fanfare_outbound::Client;
-use fanfare_service::{Checks, Operations, Readiness};
+use fanfare_service::{Operations, Readiness};
 use fanfare_store::{Directory, Store};
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -277,8 +277,8 @@ impl Dispatcher {
         let (unsendable, blocked) = mpsc::unbounded_channel();
         let fan_outs = FanOuts::new(shared(), attempts.clone());
         let oldest = self.retention.saturating_sub(self.dialects.longest_lifetime(self.expiry));
-        let (max_bytes, checks) = (self.limits.event_bytes, Checks::default());
-        let events = Arc::new(Events { context: shared(), max_bytes, oldest, checks, position: AtomicI64::new(1) });
+        let (max_bytes, position) = (self.limits.event_bytes, AtomicI64::new(1));
+        let events = Arc::new(Events { context: shared(), max_bytes, oldest, position });
         let persist = Persist { context: shared(), attempts: attempts.clone(), fan_outs: fan_outs.clone() };
         let leases = Leases::new(shared(), attempts.clone());
         let drain = Drain { context: shared(), leases: leases.clone(), unsendable };

@@ -3,6 +3,7 @@
 use fanfare_service::{Labels, Metric, MetricKind};
 
 pub(crate) const EVENTS: &str = "fanfare_events_total";
+pub(crate) const FILTERS: &str = "fanfare_filters_total";
 pub(crate) const PARKED_DELETED: &str = "fanfare_parked_deleted_total";
 pub(crate) const EGRESS_AVAILABLE: &str = "fanfare_egress_available";
 pub(crate) const ATTEMPTS: &str = "fanfare_attempts_total";
@@ -130,7 +131,7 @@ const PARK_REASONS: [&str; 25] = [
     "invalid_retry",
 ];
 
-pub(crate) const ALL: [Metric; 45] = [
+pub(crate) const ALL: [Metric; 46] = [
     Metric {
         name: PARKED_DELETED,
         kind: MetricKind::Counter,
@@ -148,6 +149,13 @@ pub(crate) const ALL: [Metric; 45] = [
         kind: MetricKind::Counter,
         labels: Labels::One("result", &["new", "known"]),
         meaning: "events consumed from the broker, by `result`: new, or known (a copy)",
+    },
+    Metric {
+        name: FILTERS,
+        kind: MetricKind::Counter,
+        labels: Labels::One("result", &["true", "false", "error"]),
+        meaning: "filters of webhooks asked for an event, by `result`: only `true` makes a delivery; `error` is no result, \
+                  such as a comparison of a missing member",
     },
     Metric {
         name: ATTEMPTS,

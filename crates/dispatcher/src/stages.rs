@@ -16,6 +16,7 @@ pub(crate) mod events;
 pub(crate) mod fan_out;
 mod in_flight;
 pub(crate) mod leased;
+mod matching;
 pub(crate) mod park;
 pub(crate) mod persist;
 pub(crate) mod record;

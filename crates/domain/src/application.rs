@@ -10,13 +10,18 @@ use url::Url;
 use crate::{
     delivery::policy::Policy,
     dialect::Dialect,
-    endpoint::{redaction::Redaction, secret::SigningSecret},
+    endpoint::{
+        filter::{Filter, FilteredEvent},
+        redaction::Redaction,
+        secret::SigningSecret,
+    },
     event::{
         EventFault, EventType,
         catalogue::nearest,
         schema::Schemas,
         subscription::{Subscription, SubscriptionIndex},
     },
+    expression::Outcome,
     ids::{ApplicationId, EndpointId},
 };
 
@@ -96,6 +101,8 @@ pub struct Endpoint {
     pub feed: Feed,
     /// Subscribed event types.
     pub subscriptions: Vec<Subscription>,
+    /// Condition on the events of these types; `None` for all events.
+    pub filter: Option<Arc<Filter>>,
     /// Signing secrets, newest first; more than one only during a rotation.
     pub secrets: Vec<EndpointSecret>,
     /// Additional headers of the deliveries.
@@ -127,6 +134,12 @@ impl Endpoint {
     /// True if deliveries can be sent, now or after a pause.
     pub fn takes_deliveries(&self) -> bool {
         self.status != EndpointStatus::Disabled && self.feed != Feed::Only
+    }
+
+    /// Result of the filter for an event of a subscribed type, and the steps of a new evaluation. Without a filter, the
+    /// endpoint wants all events.
+    pub fn wants(&self, event: &mut FilteredEvent<'_>) -> (Outcome, u64) {
+        self.filter.as_ref().map_or((Outcome::True, 0), |filter| event.outcome(filter))
     }
 
     /// Secrets that sign an attempt at this moment, newest first.
@@ -194,6 +207,8 @@ pub struct Application {
     schemas: Arc<Schemas>,
     endpoints: RedBlackTreeMapSync<EndpointId, Arc<Endpoint>>,
     subscriptions: SubscriptionIndex<EndpointId>,
+    /// Number of endpoints with a filter.
+    filters: usize,
 }
 
 impl Application {
@@ -212,6 +227,7 @@ impl Application {
             schemas: Arc::new(schemas.unwrap_or_default()),
             endpoints: RedBlackTreeMapSync::default(),
             subscriptions: SubscriptionIndex::default(),
+            filters: 0,
         };
         endpoints.into_iter().for_each(|endpoint| application.put(endpoint));
         application
@@ -233,10 +249,15 @@ impl Application {
         next
     }
 
-    /// Adds or replaces an endpoint.
-    fn put(&mut self, endpoint: Endpoint) {
+    /// Adds or replaces an endpoint. An unchanged filter stays parsed.
+    fn put(&mut self, mut endpoint: Endpoint) {
+        let known = self.endpoints.get(&endpoint.id).and_then(|known| known.filter.clone());
+        if known.is_some() && known == endpoint.filter {
+            endpoint.filter = known;
+        }
         self.remove(endpoint.id);
         self.subscriptions.add(endpoint.id, &endpoint.subscriptions);
+        self.filters += usize::from(endpoint.filter.is_some());
         self.endpoints.insert_mut(endpoint.id, Arc::new(endpoint));
     }
 
@@ -244,6 +265,7 @@ impl Application {
     fn remove(&mut self, id: EndpointId) {
         if let Some(known) = self.endpoints.get(&id) {
             self.subscriptions.remove(id, &known.subscriptions);
+            self.filters -= usize::from(known.filter.is_some());
             self.endpoints.remove_mut(&id);
         }
     }
@@ -285,9 +307,22 @@ impl Application {
         self.schemas.check(event_type, version, data, self.redaction.is_empty())
     }
 
-    /// Endpoints that subscribe to the event type, in any status.
-    pub fn matches(&self, event_type: &EventType) -> Vec<Arc<Endpoint>> {
+    /// Endpoints that subscribe to the event type, in any status. Their filters decide on each event.
+    pub fn subscribers(&self, event_type: &EventType) -> Vec<Arc<Endpoint>> {
         self.subscriptions.matches(event_type).iter().filter_map(|id| self.endpoints.get(id)).cloned().collect()
+    }
+
+    /// Endpoints that get an event, in any status: the endpoint subscribes to the type, and the event meets the
+    /// endpoint's filter.
+    pub fn matches(&self, event: &mut FilteredEvent<'_>) -> Vec<Arc<Endpoint>> {
+        let mut endpoints = self.subscribers(event.event_type());
+        endpoints.retain(|endpoint| endpoint.wants(event).0 == Outcome::True);
+        endpoints
+    }
+
+    /// Number of endpoints with a filter.
+    pub fn filters(&self) -> usize {
+        self.filters
     }
 
     /// All endpoints.
@@ -326,6 +361,7 @@ mod tests {
             status: EndpointStatus::Enabled,
             feed: Feed::None,
             subscriptions,
+            filter: None,
             secrets: Vec::new(),
             headers: HeaderMap::new(),
             policy: Arc::clone(&dialect.policy),
@@ -352,7 +388,7 @@ mod tests {
     /// Endpoints that get events of each type.
     fn matched(application: &Application) -> Vec<Vec<EndpointId>> {
         let of_type = |name: &&str| {
-            let matches = application.matches(&EventType::parse(name).expect("a type"));
+            let matches = application.subscribers(&EventType::parse(name).expect("a type"));
             let mut ids: Vec<_> = matches.iter().map(|endpoint| endpoint.id).collect();
             ids.sort_unstable();
             ids

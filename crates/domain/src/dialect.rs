@@ -72,6 +72,8 @@ struct Body {
     template: Template<BodyPlace>,
     data: DataForm,
     time: TimeForm,
+    /// Place of the data in the body, as JSON pointer. `None` for a body without the data.
+    data_pointer: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,6 +240,19 @@ impl Dialect {
         }))
     }
 
+    /// Place of the event's data in the body, as JSON pointer. `None` for a body without the data.
+    pub fn data_pointer(&self) -> Option<&str> {
+        self.body.data_pointer.as_deref()
+    }
+
+    /// Searches the body for the data.
+    fn find_data(&self) -> Option<String> {
+        let mark = Value::from("the data of the event");
+        let event = Event { data: mark.to_string(), ..self.example() };
+        let body = self.render_body(&event, Timestamp::UNIX_EPOCH).ok()?;
+        pointer_to(&serde_json::from_str(&body).ok()?, &mark)
+    }
+
     /// The prefix of event ids in this dialect, without the underscore.
     pub fn event_id_prefix(&self) -> &str {
         &self.event_id_prefix
@@ -286,6 +301,22 @@ impl Dialect {
     /// If the sample is not JSON that can be sent.
     pub fn example_body(&self) -> Result<String, json::JsonFault> {
         self.render_body(&self.example(), Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// JSON pointer to the first value that equals `wanted`.
+fn pointer_to(value: &Value, wanted: &Value) -> Option<String> {
+    if value == wanted {
+        return Some(String::new());
+    }
+    let below = |name: &str, value: &Value| {
+        let escaped = name.replace('~', "~0").replace('/', "~1");
+        pointer_to(value, wanted).map(|rest| format!("/{escaped}{rest}"))
+    };
+    match value {
+        Value::Object(members) => members.iter().find_map(|(name, value)| below(name, value)),
+        Value::Array(items) => items.iter().enumerate().find_map(|(index, value)| below(&index.to_string(), value)),
+        _ => None,
     }
 }
 

@@ -1,7 +1,8 @@
-//! Parts of an endpoint: URL and address policy, headers, secrets, redaction.
+//! Parts of an endpoint: URL and address policy, headers, secrets, redaction, filters.
 
 pub mod address;
 pub mod email;
+pub mod filter;
 pub mod header;
 pub mod health;
 pub mod redaction;

@@ -11,6 +11,7 @@ pub mod dialect;
 pub mod display_name;
 pub mod endpoint;
 pub mod event;
+pub mod expression;
 pub mod ids;
 pub mod json;
 pub mod rate_limit;

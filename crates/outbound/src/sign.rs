@@ -206,6 +206,7 @@ mod tests {
             status: EndpointStatus::Enabled,
             feed: Feed::None,
             subscriptions: Vec::new(),
+            filter: None,
             secrets: secrets.iter().map(secret).collect(),
             headers: [("x-nudj-event", "mine"), ("webhook-id", "mine"), ("x-own", "mine")]
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))

@@ -6,6 +6,7 @@ mod database;
 mod configuration {
     mod directory;
     mod event_types;
+    mod filters;
     mod sessions;
 }
 

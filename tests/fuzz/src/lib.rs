@@ -25,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "dialect", run: settings::dialect },
     Target { name: "email", run: settings::email },
     Target { name: "event", run: payloads::event },
+    Target { name: "filter", run: settings::filter },
     Target { name: "frames", run: messages::frames },
     Target { name: "header", run: settings::header },
     Target { name: "id", run: texts::id },

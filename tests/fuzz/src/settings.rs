@@ -5,6 +5,7 @@ use fanfare_domain::{
     endpoint::{
         address::AddressPolicy,
         email::check_email,
+        filter::{Filter, FilteredEvent},
         header::{check_name, check_value},
         secret::SigningSecret,
         url::{MAX_URL_LENGTH, UrlPolicy, check_url},
@@ -19,6 +20,7 @@ use fanfare_domain::{
 };
 use http::{HeaderValue, Uri};
 use lettre::{Address, address::Envelope, message::Message};
+use serde_json::json;
 use url::{Host, Url};
 use uuid::Uuid;
 
@@ -161,5 +163,18 @@ pub(crate) fn dialect(bytes: &[u8]) {
     }
     for wait in dialect.policy.schedule.names() {
         assert!(fanfare_domain::time::parse_duration(&wait).is_some(), "{wait}");
+    }
+}
+
+/// An accepted filter is accepted again. Result and explanation agree on any event.
+pub(crate) fn filter(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let Ok(filter) = Filter::parse(text) else { return };
+    assert!(Filter::parse(filter.text()).is_ok_and(|again| again == filter));
+    let event_type = EventType::parse("order.paid").expect("a type");
+    for data in [json!(null), json!({ "a": [1, "b", { "c": null }], "n": 1.5, "s": "text" })] {
+        let mut event = FilteredEvent::of_sample(&event_type, data);
+        let explained = filter.explain(&event);
+        assert_eq!(event.outcome(&filter).0, explained.outcome);
     }
 }

@@ -6,6 +6,7 @@ mod checked_client;
 mod configs;
 mod conformance;
 mod event_types;
+mod filters;
 mod headers;
 mod history;
 mod lists;

@@ -1,5 +1,7 @@
 //! `/api/v1/replays`: past events, sent again by a job.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use fanfare_domain::{
     delivery::{
@@ -23,7 +25,7 @@ use crate::{
         paging::Paging,
         parameters::{Path, Query, id, timestamp},
     },
-    state::ApiState,
+    state::{ApiState, beside_others},
 };
 
 /// The default rate, in deliveries per second.
@@ -38,6 +40,10 @@ const MOST_TYPES: usize = 100;
 /// The maximum number of events in a dry run, read in chunks.
 const COUNTED: usize = 20_000;
 const CHUNK: usize = 1000;
+
+/// The same, if filters need the bodies of the events.
+const COUNTED_BODIES: usize = 1000;
+const CHUNK_OF_BODIES: usize = 25;
 
 /// Selects past events and deliveries to send again.
 #[derive(Deserialize, ToSchema)]
@@ -124,7 +130,7 @@ pub struct Counted {
     pub events: usize,
     /// The number of deliveries to send.
     pub deliveries: usize,
-    /// True if more events may match: a dry run reads at most 20,000 events.
+    /// True if more events may match: a dry run reads at most 20,000 events, or 1,000 with filters.
     pub has_more: bool,
 }
 
@@ -161,12 +167,21 @@ pub async fn count(
     let selection = new.selection()?;
     let mut counted = Counted { events: 0, deliveries: 0, has_more: true };
     let mut reached = None;
-    while counted.has_more && counted.events < COUNTED {
-        let events = api.store.past_events(&new, reached, CHUNK).await?;
-        let wanted = Wanted::of(&selection, &application, &events, api.store.now(), api.expiry);
+    let has_filters = selection.has_filters(&application);
+    let (chunk, most) = if has_filters { (CHUNK_OF_BODIES, COUNTED_BODIES) } else { (CHUNK, COUNTED) };
+    while counted.has_more && counted.events < most {
+        let events = api.store.past_events(&new, reached, chunk, has_filters).await?;
+        let (selection, application) = (selection.clone(), Arc::clone(&application));
+        let (now, expiry) = (api.store.now(), api.expiry);
+        let listing = move || {
+            let wanted = Wanted::of(&selection, &application, &events, now, expiry);
+            (events, wanted)
+        };
+        // Filters may take long.
+        let (events, wanted) = if has_filters { beside_others(listing).await? } else { listing() };
         counted.deliveries += api.store.still_wanted(&new, &wanted).await?.len();
         counted.events += events.len();
-        counted.has_more = events.len() == CHUNK;
+        counted.has_more = events.len() == chunk;
         reached = events.last().map(|event| (event.accepted_at, event.id));
     }
     Ok(Answer::of(counted))

@@ -2,6 +2,7 @@
 
 pub mod backlog;
 pub mod feed;
+pub mod filter_test;
 pub mod health;
 pub mod preview;
 pub mod secrets;
@@ -48,6 +49,8 @@ pub struct Webhook {
     /// The signing secret, shown only when the webhook is created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
+    /// The condition on the events.
+    pub filter: Option<String>,
     pub name: Option<String>,
     /// `enabled`; `paused`: deliveries are held until the webhook is enabled; `disabled`: deliveries are recorded as
     /// skipped.
@@ -104,6 +107,7 @@ impl Webhook {
             id: row.id,
             url: row.url,
             events: row.event_types,
+            filter: row.filter,
             secret: secret.map(|secret| secret.text().to_owned()),
             name: row.name,
             status: row.status.as_str(),

@@ -11,7 +11,7 @@ use super::{Api, DEFAULT_LIMIT, Target, given, json_argument, rows, segment};
 const ENDPOINT: [(&str, usize); 5] = [("/id", 29), ("/status", 8), ("/feed", 4), ("/name", 24), ("/url", 1)];
 
 /// Settings with a default that the dialect or the application gives.
-const UNSETTABLE: [&str; 6] = ["name", "timeout_ms", "schedule", "rate_per_second", "email", "headers"];
+const UNSETTABLE: [&str; 7] = ["name", "filter", "timeout_ms", "schedule", "rate_per_second", "email", "headers"];
 
 #[derive(Subcommand)]
 pub(crate) enum EndpointCommand {
@@ -110,7 +110,7 @@ pub(crate) struct UpdateArguments {
     /// Subscribed event types, separated by commas; `points.*` and `*` are wildcards.
     #[arg(long, value_delimiter = ',')]
     events: Option<Vec<String>>,
-    /// Return these settings to their default: name, timeout_ms, schedule, rate_per_second, email or headers.
+    /// Return these settings to their default: name, filter, timeout_ms, schedule, rate_per_second, email or headers.
     #[arg(long, value_delimiter = ',', value_parser = UNSETTABLE)]
     unset: Vec<String>,
     #[command(flatten)]
@@ -125,6 +125,9 @@ struct Settings {
     /// Display name.
     #[arg(long)]
     name: Option<String>,
+    /// Condition on the events, in CEL, such as `data.amount > 100`.
+    #[arg(long)]
+    filter: Option<String>,
     /// Deadline of an attempt in milliseconds, 100 to 60000.
     #[arg(long)]
     timeout_ms: Option<u64>,
@@ -161,6 +164,7 @@ impl Settings {
         }
         Ok(vec![
             ("name", self.name.map(Value::from)),
+            ("filter", self.filter.map(Value::from)),
             ("timeout_ms", self.timeout_ms.map(Value::from)),
             ("schedule", self.schedule.map(Value::from)),
             ("rate_per_second", self.rate.map(Value::from)),

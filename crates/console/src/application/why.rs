@@ -157,8 +157,8 @@ impl ShownStep {
             _ => "",
         };
         // The error of an attempt may quote the answer.
-        let is_shown = |name: &str| name != "error" || place.visitor.may(Right::Payloads);
-        let evidence = step.evidence.into_iter().filter(|fact| is_shown(fact.name));
+        let is_shown = |name: &str| !["error", "value"].contains(&name) || place.visitor.may(Right::Payloads);
+        let evidence = step.evidence.into_iter().filter(|fact| is_shown(&fact.name));
         let evidence = evidence.map(|fact| (fact.name.replace('_', " "), fact.value)).collect();
         let action = step.remedy.and_then(|remedy| Action::new(remedy, place));
         Self { class, sentence: step.sentence, whose, evidence, action }
@@ -194,6 +194,7 @@ impl Action {
             }
             "wait" => Some(Self::Wait(remedy.until)),
             "change_subscriptions" => open(Right::Endpoints, page_of("/edit"), "Change the subscriptions"),
+            "change_filter" => open(Right::Endpoints, page_of("/edit"), "Change the filter"),
             "change_url" => open(Right::Endpoints, page_of("/edit"), "Change the URL"),
             "repair_certificate" | "test" => open(Right::Test, page_of("/test"), "Test the webhook"),
             "check_signature" => open(Right::Test, page_of("/signature"), "Check the signature"),

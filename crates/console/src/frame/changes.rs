@@ -60,6 +60,7 @@ const ALL: &[Words] = &[
     words("end_rotation", END, "the previous secret of the webhook", "wh"),
     words("test_webhook", ("sent", "send"), "a test event to the webhook", "wh"),
     words("preview_webhook", ("counted", "count"), "the events of a webhook to add", ""),
+    words("test_filter", ("tried", "try"), "a filter on the last events", ""),
     words("verify_signature", ("checked", "check"), "a signature of the webhook", "wh"),
     words("put_webhook_configs", ("set", "set"), "the webhooks over Nudj's API", "wh"),
     words("resend_delivery", RESEND, "the delivery", "dlv"),

@@ -2,7 +2,11 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use fanfare_domain::ids::{EndpointId, EventId};
+use fanfare_domain::{
+    application::Application,
+    delivery::replay::Selection,
+    ids::{EndpointId, EventId},
+};
 use fanfare_service::crash_point;
 use fanfare_store::{Job, PastEvent, Replay, Step, StoreError, Wanted};
 use jiff::Timestamp;
@@ -27,6 +31,9 @@ const LOOKS_FOR: Duration = Duration::from_millis(50);
 
 /// Maximum of events in a step.
 const CHUNK: usize = 500;
+
+/// Maximum of events in a step that needs their bodies.
+const CHUNK_OF_BODIES: usize = 25;
 
 /// Bound on the queued deliveries of a replay, in seconds of the replay's rate.
 const SECONDS_QUEUED: usize = 10;
@@ -91,12 +98,14 @@ impl Replays {
         let selection = of.selection()?;
         let most = of.rate_per_second as usize * SECONDS_QUEUED;
         let mut room = room.min(most.saturating_sub(store.queued_of_replay(of.id, most).await?));
+        let has_filters = selection.has_filters(&application);
+        let chunk = if has_filters { CHUNK_OF_BODIES } else { CHUNK };
         let until = Instant::now() + LOOKS_FOR;
         while room > 0 {
-            let events = store.past_events(of, *reached, CHUNK).await?;
-            let candidates = Wanted::of(&selection, &application, &events, context.now(), context.expiry);
+            let events = store.past_events(of, *reached, chunk, has_filters).await?;
+            let (events, candidates) = self.candidates(&selection, &application, events, has_filters).await;
             let wanted = store.still_wanted(of, &candidates).await?;
-            let (step, wanted) = cut(&events, *reached, candidates, &wanted, room);
+            let (step, wanted) = cut(&events, (*reached, events.len() < chunk), candidates, &wanted, room);
             let advanced = store.advance_replay(of, step, &wanted, Some(context.process())).await?;
             let Some(advanced) = advanced else { break };
             crash_point("replay.committed");
@@ -114,17 +123,46 @@ impl Replays {
     }
 }
 
+impl Replays {
+    /// Lists the deliveries of events. Filters may take long, and are asked beside other tasks.
+    async fn candidates(
+        &self,
+        selection: &Selection,
+        application: &Arc<Application>,
+        events: Vec<PastEvent>,
+        has_filters: bool,
+    ) -> (Vec<PastEvent>, Vec<Wanted>) {
+        let (selection, application) = (selection.clone(), Arc::clone(application));
+        let (now, expiry) = (self.context.now(), self.context.expiry);
+        let listing = move || {
+            let wanted = Wanted::of(&selection, &application, &events, now, expiry);
+            (events, wanted)
+        };
+        if !has_filters {
+            return listing();
+        }
+        match tokio::task::spawn_blocking(listing).await {
+            Ok(listed) => listed,
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The process stops.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
 /// Cuts the events to a step that ends with the event that fills `room` with wanted deliveries. The last event may
 /// exceed `room`, since an event's deliveries stay together.
 fn cut(
     events: &[PastEvent],
-    from: Option<(Timestamp, EventId)>,
+    (from, is_last): (Option<(Timestamp, EventId)>, bool),
     candidates: Vec<Wanted>,
     wanted: &HashSet<(EventId, EndpointId)>,
     room: usize,
 ) -> (Step, Vec<Wanted>) {
     let mut taken: Vec<Wanted> = Vec::new();
-    let mut step = Step { from, reached: from, events: 0, is_last: events.len() < CHUNK };
+    let mut step = Step { from, reached: from, events: 0, is_last };
     let is_wanted = |candidate: &Wanted| wanted.contains(&(candidate.event, candidate.endpoint));
     let mut candidates = candidates.into_iter().filter(is_wanted).peekable();
     for event in events {

@@ -16,14 +16,14 @@ use fanfare_domain::{
     ids::{DeliveryId, LeaseId},
     time::{saturating_add, saturating_sub, to_milliseconds},
 };
-use fanfare_service::{CHECKED_AT_ONCE, Checks, crash_point};
+use fanfare_service::{CHECKED_AT_ONCE, crash_point};
 use fanfare_store::{Lease, NewDelivery, NewEvent, Start};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
-use super::{in_flight::Direct, park, spans};
+use super::{in_flight::Direct, matching, park, spans};
 use crate::{
     context::{Context, Entered},
     lanes::Permit,
@@ -39,7 +39,6 @@ pub(crate) struct Events {
     pub(crate) max_bytes: usize,
     /// Greatest age of an event at persist: the deliveries must end before the event's retention ends.
     pub(crate) oldest: Duration,
-    pub(crate) checks: Checks,
     /// Place of the next event with an ordering key in the order of arrival.
     pub(crate) position: AtomicI64,
 }
@@ -127,7 +126,9 @@ impl Events {
     fn ready_application(&self, (message, event, _): &Received) -> Result<Arc<Application>, Option<Arc<Application>>> {
         match self.context.directory.application(event.application) {
             Some(application)
-                if is_checked_at_once(&application, message, event) && is_up_to_date(&application, message, event) =>
+                if is_checked_at_once(&application, message, event)
+                    && is_up_to_date(&application, message, event)
+                    && !matching::may_take_long(&application, &event.data) =>
             {
                 Ok(application)
             }
@@ -144,12 +145,16 @@ impl Events {
         entered: Entered,
     ) {
         let (message, event, span) = received;
-        let Some(application) = known.filter(|known| !is_checked_at_once(known, &message, &event)) else {
+        let Some(application) = known else {
             return self.look_up((message, event, span), planned, entered).await;
         };
-        let checking = Arc::clone(&application);
-        let check = move || (checking.accepts(&event.event_type, event.version, &event.data), event);
-        let (is_accepted, event) = self.checks.run(application.id, check).await;
+        let (is_accepted, event) = if is_checked_at_once(&application, &message, &event) {
+            (is_up_to_date(&application, &message, &event), event)
+        } else {
+            let checking = Arc::clone(&application);
+            let check = move || (checking.accepts(&event.event_type, event.version, &event.data), event);
+            self.context.checks.run(application.id, check).await
+        };
         let received = (message, event, span);
         if is_accepted {
             self.accept(received, &application, planned, entered).await;
@@ -177,7 +182,7 @@ impl Events {
         } else {
             let checking = Arc::clone(&application);
             let check = move || (checking.check_event(&event.event_type, event.version, &event.data), event);
-            self.checks.run(application.id, check).await
+            self.context.checks.run(application.id, check).await
         };
         match checked {
             Err(fault) if !self.is_persisted(&message, &event).await => {
@@ -199,7 +204,7 @@ impl Events {
     async fn accept(
         &self,
         (message, event, span): Received,
-        application: &Application,
+        application: &Arc<Application>,
         planned: &mpsc::Sender<Planned>,
         entered: Entered,
     ) {
@@ -215,7 +220,9 @@ impl Events {
         match application.dialect.render_body(&event, accepted_at) {
             // The send fails only if the process stops. The broker then redelivers the message to another process.
             Ok(body) => {
-                let (new, direct) = self.plan(event, accepted_at, body, application);
+                let (endpoints, body) =
+                    matching::matches(&self.context.checks, application, &event.event_type, body).await;
+                let (new, direct) = self.plan(event, accepted_at, body, application, &endpoints);
                 drop(planned.send(Planned { message, new, direct, entered, span }).await);
             }
             Err(fault) => {
@@ -231,8 +238,8 @@ impl Events {
         accepted_at: Timestamp,
         body: String,
         application: &Application,
+        endpoints: &[Arc<Endpoint>],
     ) -> (NewEvent, Vec<(usize, Direct)>) {
-        let endpoints = application.matches(&event.event_type);
         // A later chunk of a fan-out could follow the next event of the key.
         let is_wide = endpoints.len() > MAX_DIRECT && event.ordering_key.is_none();
         let position = match &event.ordering_key {
@@ -252,7 +259,7 @@ impl Events {
             deliveries: Vec::new(),
         };
         let mut direct = Vec::new();
-        let at_once = if is_wide { &[] } else { endpoints.as_slice() };
+        let at_once = if is_wide { &[] } else { endpoints };
         // An event with redacted members has two bodies.
         let bytes = new.body.len() + new.redacted.as_ref().map_or(0, String::len);
         let lease = LeaseId::new(self.context.now(), rand::random());

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::{
-    application::Endpoint,
+    application::{Application, Endpoint},
     delivery::QueueReason,
     ids::{DeliveryId, EndpointId, LeaseId},
 };
-use fanfare_service::crash_point;
+use fanfare_service::{Checks, crash_point};
 use fanfare_store::{Chunk, FanOut, NewDelivery, Persisted, Start};
 use jiff::Timestamp;
 use tokio::{
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     InFlight, events,
     in_flight::{Direct, FirstAttempts},
+    matching,
 };
 use crate::context::Context;
 
@@ -47,6 +48,16 @@ pub(crate) struct FanOuts {
 struct Wide {
     accepted_at: Timestamp,
     first: FirstAttempts,
+}
+
+impl Wide {
+    /// The endpoints that get the event, by id.
+    async fn endpoints(&self, checks: &Checks, application: &Arc<Application>) -> Vec<Arc<Endpoint>> {
+        let body = self.first.body.clone();
+        let (mut endpoints, _) = matching::matches(checks, application, &self.first.event_type, body).await;
+        endpoints.sort_unstable_by_key(|endpoint| endpoint.id);
+        endpoints
+    }
 }
 
 /// Deliveries of a chunk, with the permits for the first attempts.
@@ -122,13 +133,17 @@ impl FanOuts {
     async fn run(&self, wide: &Wide, mut mark: EndpointId) -> bool {
         let context = &self.context;
         crash_point("fan_out.begun");
+        // The endpoints in order, for a version of the application: filters are asked once.
+        let mut matched: Option<(i64, Vec<Arc<Endpoint>>)> = None;
         loop {
             let Some(application) = context.directory.application(wide.first.application) else { return false };
-            let mut endpoints: Vec<Arc<Endpoint>> = application.matches(&wide.first.event_type);
-            endpoints.retain(|endpoint| endpoint.id > mark);
-            endpoints.sort_unstable_by_key(|endpoint| endpoint.id);
+            if matched.as_ref().is_none_or(|(version, _)| *version != application.version) {
+                matched = Some((application.version, wide.endpoints(&context.checks, &application).await));
+            }
+            let ordered = matched.as_ref().map_or(&[][..], |(_, endpoints)| endpoints);
+            let endpoints = &ordered[ordered.partition_point(|endpoint| endpoint.id <= mark)..];
             let lease = LeaseId::new(context.now(), rand::random());
-            let admitted = self.admit(wide, &endpoints, lease).await;
+            let admitted = self.admit(wide, endpoints, lease).await;
             let covered = admitted.deliveries.len();
             let is_last = covered == endpoints.len();
             let to = endpoints.get(covered.wrapping_sub(1)).map_or(mark, |endpoint| endpoint.id);

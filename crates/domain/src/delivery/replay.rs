@@ -5,7 +5,9 @@ use std::sync::Arc;
 use crate::{
     application::{Application, Endpoint},
     delivery::State,
+    endpoint::filter::FilteredEvent,
     event::{EventType, subscription::Subscription},
+    expression::Outcome,
     ids::EndpointId,
 };
 
@@ -82,15 +84,28 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Endpoints for an event: selected, subscribed to the type now, and able to take deliveries.
-    pub fn endpoints(&self, application: &Application, event_type: &EventType) -> Vec<Arc<Endpoint>> {
-        if !self.types.is_empty() && !self.types.iter().any(|subscription| subscription.covers(event_type)) {
+    /// Endpoints for an event: selected, subscribed to the type now, able to take deliveries, and with a filter that
+    /// the event meets now.
+    pub fn endpoints(&self, application: &Application, event: &mut FilteredEvent<'_>) -> Vec<Arc<Endpoint>> {
+        if !self.covers(event.event_type()) {
             return Vec::new();
         }
-        let mut endpoints = application.matches(event_type);
+        let mut endpoints = application.subscribers(event.event_type());
+        endpoints.retain(|endpoint| self.selects(endpoint) && endpoint.wants(event).0 == Outcome::True);
         endpoints
-            .retain(|endpoint| self.endpoint.is_none_or(|wanted| wanted == endpoint.id) && endpoint.takes_deliveries());
-        endpoints
+    }
+
+    /// True if the selection of an event may depend on the event's body.
+    pub fn has_filters(&self, application: &Application) -> bool {
+        application.endpoints().any(|endpoint| endpoint.filter.is_some() && self.selects(endpoint))
+    }
+
+    fn covers(&self, event_type: &EventType) -> bool {
+        self.types.is_empty() || self.types.iter().any(|subscription| subscription.covers(event_type))
+    }
+
+    fn selects(&self, endpoint: &Endpoint) -> bool {
+        self.endpoint.is_none_or(|wanted| wanted == endpoint.id) && endpoint.takes_deliveries()
     }
 }
 

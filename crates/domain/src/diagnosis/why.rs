@@ -11,6 +11,8 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::{
@@ -19,7 +21,9 @@ use crate::{
         FailureReason, QueueReason, State,
         outcome::{Outcome, OutcomeRules},
     },
+    endpoint::filter::Filter,
     event::{EventType, subscription::Subscription},
+    expression::Explanation,
     ids::{ApplicationId, AuditId, DeliveryId, EndpointId, EventId, ParkedId, ReplayId},
 };
 
@@ -102,6 +106,8 @@ pub enum Remedy {
     SendThere(EventId, EndpointId),
     /// Change the subscriptions of the webhook.
     ChangeSubscriptions(EndpointId),
+    /// Change the filter of the webhook.
+    ChangeFilter(EndpointId),
     /// Change the URL of the webhook.
     ChangeUrl(EndpointId),
     /// Repair the certificate or the TLS settings of the receiver.
@@ -126,6 +132,7 @@ impl Remedy {
             Self::WaitUntil(_) => "wait",
             Self::SendThere(..) => "send",
             Self::ChangeSubscriptions(_) => "change_subscriptions",
+            Self::ChangeFilter(_) => "change_filter",
             Self::ChangeUrl(_) => "change_url",
             Self::RepairCertificate(_) => "repair_certificate",
             Self::CheckSignature(_) => "check_signature",
@@ -198,6 +205,10 @@ pub struct WebhookFacts {
     pub feed: Feed,
     /// Present subscriptions.
     pub subscriptions: Vec<Subscription>,
+    /// Present filter.
+    pub filter: Option<Arc<Filter>>,
+    /// Result of the present filter for the event; `None` without a filter, or without the event's body.
+    pub filtered: Option<Explanation>,
     /// Classes of outcomes; `None` if unknown to the process.
     pub rules: Option<OutcomeRules>,
     /// Changes since shortly before the acceptance of the event, newest first.
@@ -270,21 +281,22 @@ pub struct ChangeFacts {
     pub at: Timestamp,
     /// Operation or command.
     pub action: String,
-    /// True if the request named subscriptions.
-    pub names_types: bool,
+    /// True if the request named subscriptions or the filter.
+    pub names_events: bool,
 }
 
 impl ChangeFacts {
     /// Reads an entry of the audit log. `request` is the request as JSON.
     pub fn of(id: AuditId, at: Timestamp, action: String, request: Option<&str>) -> Self {
         let request = request.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-        let names =
-            |request: &serde_json::Value| ["events", "event_types"].iter().any(|name| request.get(name).is_some());
-        let names_types = request.is_some_and(|request| match &request {
+        let names = |request: &serde_json::Value| {
+            ["events", "event_types", "filter"].iter().any(|name| request.get(name).is_some())
+        };
+        let names_events = request.is_some_and(|request| match &request {
             serde_json::Value::Array(items) => items.iter().any(names),
             request => names(request),
         });
-        Self { id, at, action, names_types }
+        Self { id, at, action, names_events }
     }
 }
 
@@ -309,7 +321,7 @@ pub fn arrival(event: &EventFacts) -> Vec<Step> {
         let sentence = "Fanfare is still creating deliveries: the event goes to very many webhooks.";
         steps.push(Step::pending("fanning_out", sentence).by(Fault::Ours));
     } else if event.matches == 0 {
-        steps.push(Step::info("unmatched", "No webhook wanted the type at the time of acceptance."));
+        steps.push(Step::info("unmatched", "No webhook wanted the event at the time of acceptance."));
     }
     steps
 }

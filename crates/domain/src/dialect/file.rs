@@ -208,7 +208,7 @@ impl Dialect {
     }
 
     fn of_file(name: &str, file: File) -> Result<Self, Fault> {
-        let dialect = Self {
+        let mut dialect = Self {
             name: name.to_owned(),
             title: visible("title", file.title)?,
             description: visible("description", file.description)?,
@@ -219,6 +219,7 @@ impl Dialect {
                     .map_err(|reason| fault("body.template", reason))?,
                 data: file.body.data,
                 time: file.body.time,
+                data_pointer: None,
             },
             signature: file.signature.map(signature).transpose()?,
             headers: headers(file.headers)?,
@@ -228,6 +229,7 @@ impl Dialect {
         };
         dialect.check_headers()?;
         dialect.check_body()?;
+        dialect.body.data_pointer = dialect.find_data();
         Ok(dialect)
     }
 }
@@ -396,8 +398,19 @@ sample = '{ "total": 1.50 }'
     }
 
     #[test]
+    fn finds_the_data_in_the_body() {
+        let of = |payload: &str| {
+            let dialect = parse(&WHOLE.replacen("\"payload\":<data>", payload, 1));
+            dialect.map(|dialect| dialect.data_pointer().map(str::to_owned)).ok()
+        };
+        assert_eq!(of("\"a/b\":[1,{\"c~\":<data>}]"), Some(Some("/a~1b/1/c~0".to_owned())));
+        assert_eq!(of("\"payload\":1"), Some(None), "a body without the data");
+    }
+
+    #[test]
     fn reads_the_whole_of_a_file() {
         let dialect = parse(WHOLE).expect("a dialect");
+        assert_eq!(dialect.data_pointer(), Some("/payload"));
         let body = dialect.example_body().expect("a body");
         assert!(body.starts_with(r#"{"meta":{"id":"acme_0"#), "{body}");
         assert!(body.ends_with(r#","v":1},"at":0,"payload":{"total":1.50}}"#), "{body}");

@@ -13,7 +13,10 @@ pub const MAX_REDACTED: usize = 100;
 /// Maximum length of a name, in characters.
 const MAX_LENGTH: usize = 128;
 
-/// Replacement for a value.
+/// Replacement for a value, as a text.
+pub const HIDDEN: &str = "[redacted]";
+
+/// Replacement for a value, as JSON.
 const REDACTED: &str = r#""[redacted]""#;
 
 /// Replacement for a response that cannot be searched for members.

@@ -42,6 +42,7 @@ fn endpoint(dialect: &str, secrets: &[(&SigningSecret, Option<i64>)]) -> Endpoin
         status: EndpointStatus::Enabled,
         feed: Feed::None,
         subscriptions: Vec::new(),
+        filter: None,
         secrets: secrets.iter().map(secret).collect(),
         headers: HeaderMap::new(),
         policy: Arc::clone(&dialect.policy),

@@ -65,6 +65,8 @@ pub struct EndpointSettings {
     pub headers: Option<OwnHeaders>,
     /// True if attempts carry the event's trace context.
     pub sends_trace: Option<bool>,
+    /// Checked filter; `Some(None)` for all events of the types.
+    pub filter: Option<Option<String>>,
     /// Feed of the endpoint. [`Feed::Only`] stays for ever.
     pub feed: Option<Feed>,
     /// Time until the deletion of a temporary endpoint.
@@ -113,6 +115,8 @@ pub struct EndpointRow {
     pub header_names: Vec<String>,
     /// True if attempts carry the event's trace context.
     pub sends_trace: bool,
+    /// Filter; `None` for all events of the types.
+    pub filter: Option<String>,
     /// Feed of the endpoint.
     pub feed: Feed,
     /// Deletion of a temporary endpoint, unless its feed is read.
@@ -126,7 +130,7 @@ pub struct EndpointRow {
 }
 
 const COLUMNS: &str = "id, application_id, name, url, event_types, status, status_reason, timeout_ms, schedule, \
-                       rate_per_second, email, header_names, trace_context, feed, expires_at, \
+                       rate_per_second, email, header_names, trace_context, filter, feed, expires_at, \
                        created_at, updated_at, \
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
@@ -252,7 +256,7 @@ impl Store {
         settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
         let EndpointSettings { name, url, event_types, status, keeps_pause, timeout, schedule, rate, .. } = settings;
-        let EndpointSettings { email, headers, sends_trace, feed, lifetime, .. } = settings;
+        let EndpointSettings { email, headers, sends_trace, filter, feed, lifetime, .. } = settings;
         let timeout_ms = timeout.flatten().map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
         let sealed = headers.as_ref().map(|headers| seal_headers(&self.keyring, id, headers)).transpose()?.flatten();
         let (key_name, ciphertext) = sealed.map(|sealed| (sealed.key_name, sealed.ciphertext)).unzip();
@@ -282,6 +286,8 @@ impl Store {
                     sends_trace,
                     &feed.map(Feed::as_str),
                     &lifetime.map(milliseconds),
+                    &filter.is_some(),
+                    &filter.as_ref().and_then(Option::as_deref),
                 ],
             )
             .await?;
@@ -402,6 +408,7 @@ fn change_statement() -> String {
              headers_ciphertext = CASE WHEN $14 IS NULL THEN headers_ciphertext ELSE $16 END,
              rate_per_second = CASE WHEN $17 THEN $18 ELSE rate_per_second END,
              trace_context = coalesce($20, trace_context), feed = coalesce($21, feed),
+             filter = CASE WHEN $23 THEN $24 ELSE filter END,
              expires_at = coalesce(now() + $22::bigint * interval '1 millisecond', expires_at), updated_at = now()
          FROM before WHERE id = before.endpoint RETURNING {COLUMNS}, before.was
          ), looked AS (
@@ -430,6 +437,7 @@ fn read(row: &Row) -> Result<EndpointRow, StoreError> {
         email: row.get("email"),
         header_names: row.get("header_names"),
         sends_trace: row.get("trace_context"),
+        filter: row.get("filter"),
         feed: feed(row)?,
         expires_at: row.get("expires_at"),
         rotation_ends_at: row.get("rotation_ends_at"),

@@ -11,7 +11,7 @@ use fanfare_domain::{
     application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
     delivery::policy::{InvalidSchedule, Policy},
     dialect::Dialects,
-    endpoint::redaction::Redaction,
+    endpoint::{filter::Filter, redaction::Redaction},
     event::{
         EventType,
         schema::{Schema, Schemas},
@@ -264,6 +264,7 @@ fn endpoint(
         status: endpoints::status(row)?,
         feed: endpoints::feed(row)?,
         subscriptions,
+        filter: row.get::<_, Option<String>>("filter").map(|text| Arc::new(Filter::stored(text))),
         secrets: Vec::new(),
         headers: secrets::open_headers(keyring, id, row)?,
         dialect: Arc::clone(dialect),
@@ -314,8 +315,8 @@ const LOOK_UPS_ONLY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bi
 /// Endpoints of applications since a version, with their secrets in force. Parameters: ids and `since` of
 /// [`APPLICATIONS`].
 const ENDPOINTS: &str = "
-SELECT e.id, e.application_id, e.url, e.event_types, e.status, e.feed, e.timeout_ms, e.schedule, e.rate_per_second,
-       e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email, e.trace_context,
+SELECT e.id, e.application_id, e.url, e.event_types, e.filter, e.status, e.feed, e.timeout_ms, e.schedule,
+       e.rate_per_second, e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email, e.trace_context,
        e.deleted_at IS NOT NULL AS is_deleted,
        s.id AS secret_id, s.key_name, s.ciphertext, s.created_at, s.expires_at
 FROM unnest($1::uuid[], $2::bigint[]) AS k(id, since)

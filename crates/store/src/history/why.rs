@@ -1,12 +1,13 @@
 //! Facts that explain the way of an event to a webhook. All rows are found by primary key, except a bounded part of the
 //! audit log.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use fanfare_domain::{
     application::EndpointStatus,
     delivery::{FailureReason, QueueReason, State, outcome::Outcome},
     diagnosis::why::{AttemptFacts, BacklogFacts, ChangeFacts, DeliveryFacts, ParkedFacts, WebhookFacts},
+    endpoint::filter::Filter,
     event::subscription::Subscription,
     ids::{ApplicationId, AuditId, DeliveryId, EndpointId, EventId, ParkedId, ReplayId},
 };
@@ -27,7 +28,7 @@ pub struct ExplainedWebhook {
     pub name: Option<String>,
     /// Present URL.
     pub url: String,
-    /// The facts, without the classes of outcomes.
+    /// The facts, without the classes of outcomes, and without the filter's result.
     pub facts: WebhookFacts,
 }
 
@@ -54,7 +55,7 @@ const BEFORE: Duration = Duration::from_secs(60);
 
 /// Parameters: application, endpoints, deliveries in the same order.
 const WEBHOOKS: &str = "
-SELECT p.id, p.name, p.url, p.created_at, p.deleted_at, p.status, p.status_reason, p.feed, p.event_types,
+SELECT p.id, p.name, p.url, p.created_at, p.deleted_at, p.status, p.status_reason, p.feed, p.event_types, p.filter,
        asked.delivery_id, d.state, d.reason, d.since, d.due_at, d.expires_at, d.replay_id,
        b.since AS backlog_since, b.failures, b.next_probe
 FROM unnest($2::uuid[], $3::uuid[]) WITH ORDINALITY AS asked(endpoint_id, delivery_id, place)
@@ -169,6 +170,8 @@ fn webhook(row: &Row, attempts: Vec<AttemptFacts>, changes: &[Row]) -> Result<Ex
             status_reason: row.get("status_reason"),
             feed: endpoints::feed(row)?,
             subscriptions: subscriptions.map_err(|fault| corrupt(fault.to_string()))?,
+            filter: row.get::<_, Option<String>>("filter").map(|text| Arc::new(Filter::stored(text))),
+            filtered: None,
             rules: None,
             changes: changes.iter().filter(is_about).map(change).collect(),
             delivery: delivery(row, is_paused)?,

@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 12] = [
+const MIGRATIONS: [Embedded; 13] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -85,6 +85,11 @@ const MIGRATIONS: [Embedded; 12] = [
         purpose: "A table for the schemas of event types, and their version in applications. Locks: applications and \
                   event_types, exclusively, for milliseconds.",
         sql: include_str!("../../migrations/V11__schemas.sql"),
+    },
+    Embedded {
+        name: "V13__filters",
+        purpose: "A column for the filters of endpoints. Locks: endpoints, exclusively, for milliseconds.",
+        sql: include_str!("../../migrations/V13__filters.sql"),
     },
     Embedded {
         name: "V14__order",

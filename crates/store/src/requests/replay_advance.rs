@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use fanfare_domain::{
     application::Application,
     delivery::{QueueReason, replay::Selection},
+    endpoint::filter::FilteredEvent,
     event::EventType,
     ids::{DeliveryId, EndpointId, EventId, ProcessId, ReplayId},
     time::saturating_add,
@@ -14,11 +15,12 @@ use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use crate::{
-    NewReplay, Store, StoreError,
+    Keyring, NewReplay, Store, StoreError,
     connection::store::row_count,
     history::delivery_pages::IS_OPEN,
     pipeline::{
         backlogs::{TouchedBacklog, touched, with_backlogs},
+        bodies::open_body,
         columns::Columns,
     },
 };
@@ -32,6 +34,8 @@ pub struct PastEvent {
     pub accepted_at: Timestamp,
     /// Type of the event.
     pub event_type: EventType,
+    /// Complete body, if asked for.
+    pub body: Option<String>,
 }
 
 /// A delivery to replay, if its state is among the replay's states.
@@ -81,7 +85,8 @@ WHERE coalesce(d.state, 'unmatched') = ANY ($2)
 
 impl Wanted {
     /// Lists the deliveries of `events` to replay, in the order of the events. Queued now, each has its endpoint's
-    /// lifetime, with `expiry` for waits not caused by the endpoint.
+    /// lifetime, with `expiry` for waits not caused by the endpoint. Filters need the bodies of the events, and may
+    /// take milliseconds for each endpoint and event.
     pub fn of(
         selection: &Selection,
         application: &Application,
@@ -91,7 +96,9 @@ impl Wanted {
     ) -> Vec<Self> {
         let of_event = |event: &PastEvent| {
             let (id, accepted_at) = (event.id, event.accepted_at);
-            let endpoints = selection.endpoints(application, &event.event_type).into_iter();
+            let body = event.body.as_deref().unwrap_or_default();
+            let mut filtered = FilteredEvent::new(&application.dialect, &event.event_type, body);
+            let endpoints = selection.endpoints(application, &mut filtered).into_iter();
             endpoints.map(move |endpoint| {
                 let expires_at = saturating_add(now, endpoint.policy.lifetime(expiry));
                 Self { event: id, accepted_at, endpoint: endpoint.id, expires_at }
@@ -107,19 +114,24 @@ impl Wanted {
 
 impl Store {
     /// Lists the next events of a replay, in the order of acceptance. Leaves out test events, erased events, and events
-    /// with an unfinished fan-out.
+    /// with an unfinished fan-out. Reads the bodies only `with_bodies`.
+    ///
+    /// # Errors
+    /// If a body is encrypted by a key that this process lacks.
     pub async fn past_events(
         &self,
         of: &NewReplay,
         reached: Option<(Timestamp, EventId)>,
         limit: usize,
+        with_bodies: bool,
     ) -> Result<Vec<PastEvent>, StoreError> {
         let place = match reached {
             Some(_) => "accepted_at >= $5 AND (accepted_at, id) > ($5, $6)",
             None => "$5::timestamptz IS NULL AND $6::uuid IS NULL",
         };
+        let bodies = if with_bodies { ", body, body_key_name, body_ciphertext" } else { "" };
         let statement = format!(
-            "SELECT id, accepted_at, type FROM events e
+            "SELECT id, accepted_at, type{bodies} FROM events e
              WHERE application_id = $1 AND accepted_at >= greatest($2, (SELECT line FROM retention)) AND accepted_at < $3
                AND {place} AND NOT is_test AND erased_at IS NULL
                AND (SELECT f.event_id FROM fan_outs f WHERE f.event_id = e.id) IS NULL
@@ -129,7 +141,7 @@ impl Store {
         let parameters: [&(dyn ToSql + Sync); 6] =
             [&of.application.0, &of.since, &of.until, &row_count(limit), &moment, &event];
         let rows = self.connection().await?.query(&statement, &parameters).await?;
-        rows.iter().map(past_event).collect()
+        rows.iter().map(|row| past_event(row, with_bodies.then_some(&self.keyring))).collect()
     }
 
     /// Filters deliveries by the replay's states. Returns event and endpoint of each remaining delivery. An open
@@ -266,9 +278,11 @@ fn columns(wanted: &[Wanted], first: usize) -> Columns<'_, Wanted> {
         .column("endpoint_id", "uuid", |delivery| delivery.endpoint.0)
 }
 
-fn past_event(row: &Row) -> Result<PastEvent, StoreError> {
-    let text: &str = row.get("type");
+/// Reads an event, with its body if a keyring is given.
+fn past_event(row: &Row, keyring: Option<&Keyring>) -> Result<PastEvent, StoreError> {
+    let (id, text): (_, &str) = (EventId(row.get("id")), row.get("type"));
     let event_type = EventType::parse(text)
         .map_err(|fault| StoreError::corrupt("events", format!("type {text:?}, which {}", fault.message)))?;
-    Ok(PastEvent { id: EventId(row.get("id")), accepted_at: row.get("accepted_at"), event_type })
+    let body = keyring.map(|keyring| open_body(keyring, id, row)).transpose()?;
+    Ok(PastEvent { id, accepted_at: row.get("accepted_at"), event_type, body })
 }

@@ -376,7 +376,7 @@ async fn replay(loaded: &Database) {
         rate_per_second: 10,
     };
     let replay = store.create_replay(&new, 5).await.expect("a replay").expect("room");
-    let events = store.past_events(&replay.of, None, 100).await.expect("events");
+    let events = store.past_events(&replay.of, None, 100, false).await.expect("events");
     assert_eq!(events.len(), 11);
     let expires_at = store.now();
     let wanted = |i: u32, endpoint| Wanted { event: event(i), accepted_at: moment(i), endpoint, expires_at };

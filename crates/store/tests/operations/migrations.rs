@@ -26,7 +26,7 @@ async fn a_plan_names_the_missing_indexes_and_changes_nothing() {
     let forget = "DELETE FROM refinery_schema_history";
     database.connect().await.batch_execute(forget).await.expect("no schema");
     let (migrations, _) = database.store.planned().await.expect("a plan");
-    assert_eq!(migrations.len(), 12, "{migrations:?}");
+    assert_eq!(migrations.len(), 13, "{migrations:?}");
     assert_eq!(migrations[0].name, "V1__schema");
     assert_eq!(migrations[0].purpose, "The schema of the first release. Locks: none on existing tables.");
 }
@@ -64,7 +64,8 @@ async fn a_migration_tries_again_after_a_deadlock() {
                   ALTER TABLE parked DROP COLUMN bytes;
                   DROP TABLE feed_entries, delivery_sequences, ordering_keys;
                   ALTER TABLE events DROP COLUMN ordering_key;
-                  ALTER TABLE endpoints DROP COLUMN version, DROP COLUMN feed, DROP COLUMN expires_at;
+                  ALTER TABLE endpoints DROP COLUMN version, DROP COLUMN feed, DROP COLUMN expires_at,
+                                        DROP COLUMN filter;
                   DROP FUNCTION note_settings_version CASCADE;
                   ALTER TABLE applications DROP COLUMN settings_version;
                   DROP TABLE event_schemas;
@@ -85,7 +86,7 @@ async fn a_migration_tries_again_after_a_deadlock() {
     writer.batch_execute("LOCK TABLE parked IN ROW EXCLUSIVE MODE; COMMIT").await.expect("a lock");
     assert_eq!(
         migrating.await.expect("a migration").expect("the schema"),
-        ["V7__search", "V8__parked_sizes", "V9__versions", "V10__feeds", "V11__schemas", "V14__order"]
+        ["V7__search", "V8__parked_sizes", "V9__versions", "V10__feeds", "V11__schemas", "V13__filters", "V14__order"]
     );
 }
 

@@ -506,7 +506,7 @@ class EventDetail(Event):
 
 class Evidence(BaseModel):
     """
-    A fact behind a step.
+    A fact behind a step or a result.
     """
 
     name: Annotated[str, Field(examples=["created_at"])]
@@ -568,6 +568,46 @@ class FeedPage(BaseModel):
     `after` of the next request; `null` before the first entry. Keep the value when the entries are handled.
     """
     success: Annotated[bool, Field(examples=[True])]
+
+
+class FilterResult(BaseModel):
+    """
+    Result of a filter for an event.
+    """
+
+    accepted_at: AwareDatetime | None = None
+    error: str | None = None
+    event: str | None = None
+    part: str | None = None
+    """
+    The part of the filter that decided.
+    """
+    position: Annotated[int | None, Field(ge=0)] = None
+    """
+    The position of the part, in characters from 1.
+    """
+    result: str
+    """
+    `true`, `false`, or `error`: no result, which counts as `false`.
+    """
+    type: str
+    values: list[Evidence]
+    """
+    The members that the part looked at. The value may be `missing` or `hidden`.
+    """
+
+
+class FilterTest(BaseModel):
+    """
+    Results of a filter.
+    """
+
+    passed: Annotated[int, Field(ge=0)]
+    results: list[FilterResult]
+    tried_on: str
+    """
+    `events`, or `samples` without events.
+    """
 
 
 class FindingSubject1(BaseModel):
@@ -937,6 +977,25 @@ class NewEventType(BaseModel):
     """
 
 
+class NewFilterTest(BaseModel):
+    """
+    Filter to try.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    event_ids: list[str] | None = None
+    """
+    At most 20. Default: the last events.
+    """
+    events: list[str] | None = None
+    """
+    Subscriptions. Default: all types.
+    """
+    filter: Annotated[str, Field(examples=["data.amount > 100"])]
+
+
 class NewKey(BaseModel):
     """
     An API key to create.
@@ -1040,6 +1099,10 @@ class NewWebhook(BaseModel):
     """
     `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
     `only` stays for ever. Default: `none`.
+    """
+    filter: Annotated[str | None, Field(examples=["data.amount > 100"])] = None
+    """
+    A condition in CEL on `data` and `type`. An event makes a delivery only if the condition is true.
     """
     headers: dict[str, str] | None = None
     """
@@ -1412,8 +1475,8 @@ class Remedy(BaseModel):
 
     action: Annotated[str, Field(examples=["resend"])]
     """
-    `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_url`, `repair_certificate`,
-    `check_signature`, `test`, `publish_again` or `put_back`.
+    `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_filter`, `change_url`,
+    `repair_certificate`, `check_signature`, `test`, `publish_again` or `put_back`.
     """
     delivery: str | None = None
     event: str | None = None
@@ -1484,7 +1547,7 @@ class ReplayCount(BaseModel):
     """
     has_more: bool
     """
-    True if more events may match: a dry run reads at most 20,000 events.
+    True if more events may match: a dry run reads at most 20,000 events, or 1,000 with filters.
     """
 
 
@@ -1908,6 +1971,10 @@ class Webhook(BaseModel):
     """
     `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
     """
+    filter: str | None = None
+    """
+    The condition on the events.
+    """
     headers: list[str]
     """
     The names of the webhook's own headers. The values are never shown.
@@ -2009,6 +2076,10 @@ class WebhookChange(BaseModel):
     feed: str | None = None
     """
     `none`, or `copy`: the feed lists the deliveries from now on, too.
+    """
+    filter: str | None = None
+    """
+    A condition in CEL; `null` for all events.
     """
     headers: dict[str, str] | None = None
     """

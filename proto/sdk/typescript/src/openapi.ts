@@ -851,6 +851,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/webhooks/filter-test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Tries a filter on the last 20 events, or on samples. With a redacted member, there is no result here. */
+        post: operations["test_filter"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/webhooks/health": {
         parameters: {
             query?: never;
@@ -1347,6 +1364,18 @@ export interface components {
             success: boolean;
         };
         /** @description A successful answer. */
+        Answer_FilterTest: {
+            /** @description Results of a filter. */
+            data: {
+                passed: number;
+                results: components["schemas"]["FilterResult"][];
+                /** @description `events`, or `samples` without events. */
+                tried_on: string;
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
         Answer_Found: {
             /** @description The result of a search. */
             data: {
@@ -1622,7 +1651,7 @@ export interface components {
                 deliveries: number;
                 /** @description The number of events read. */
                 events: number;
-                /** @description True if more events may match: a dry run reads at most 20,000 events. */
+                /** @description True if more events may match: a dry run reads at most 20,000 events, or 1,000 with filters. */
                 has_more: boolean;
             };
             /** @example true */
@@ -1910,6 +1939,8 @@ export interface components {
                  * @example none
                  */
                 feed: string;
+                /** @description The condition on the events. */
+                filter?: string | null;
                 /** @description The names of the webhook's own headers. The values are never shown. */
                 headers: string[];
                 held?: components["schemas"]["HeldDeliveries"] | null;
@@ -2412,7 +2443,7 @@ export interface components {
             /** @description At most 100 deliveries of the event. `GET /api/v1/deliveries?event=…` lists all deliveries. */
             deliveries: components["schemas"]["Delivery"][];
         };
-        /** @description A fact behind a step. */
+        /** @description A fact behind a step or a result. */
         Evidence: {
             /**
              * @description The name. A name that ends with `_at` has an RFC 3339 time as the value.
@@ -2498,6 +2529,29 @@ export interface components {
             next?: string | null;
             /** @example true */
             success: boolean;
+        };
+        /** @description Result of a filter for an event. */
+        FilterResult: {
+            /** Format: date-time */
+            accepted_at?: string | null;
+            error?: string | null;
+            event?: string | null;
+            /** @description The part of the filter that decided. */
+            part?: string | null;
+            /** @description The position of the part, in characters from 1. */
+            position?: number | null;
+            /** @description `true`, `false`, or `error`: no result, which counts as `false`. */
+            result: string;
+            type: string;
+            /** @description The members that the part looked at. The value may be `missing` or `hidden`. */
+            values: components["schemas"]["Evidence"][];
+        };
+        /** @description Results of a filter. */
+        FilterTest: {
+            passed: number;
+            results: components["schemas"]["FilterResult"][];
+            /** @description `events`, or `samples` without events. */
+            tried_on: string;
         };
         /** @description A trouble, with the next action. */
         Finding: {
@@ -2823,6 +2877,15 @@ export interface components {
              */
             schema?: unknown;
         };
+        /** @description Filter to try. */
+        NewFilterTest: {
+            /** @description At most 20. Default: the last events. */
+            event_ids?: string[] | null;
+            /** @description Subscriptions. Default: all types. */
+            events?: string[] | null;
+            /** @example data.amount > 100 */
+            filter: string;
+        };
         /** @description An API key to create. */
         NewKey: {
             /** @description The application of the key. Required for `publish` and `manage`; an admin key has no application. */
@@ -2930,6 +2993,11 @@ export interface components {
              *     `only` stays for ever. Default: `none`.
              */
             feed?: string | null;
+            /**
+             * @description A condition in CEL on `data` and `type`. An event makes a delivery only if the condition is true.
+             * @example data.amount > 100
+             */
+            filter?: string | null;
             /** @description Additional headers of all deliveries, at most 20. The values are stored encrypted, and never shown. */
             headers?: {
                 [key: string]: string;
@@ -3430,6 +3498,8 @@ export interface components {
                  * @example none
                  */
                 feed: string;
+                /** @description The condition on the events. */
+                filter?: string | null;
                 /** @description The names of the webhook's own headers. The values are never shown. */
                 headers: string[];
                 held?: components["schemas"]["HeldDeliveries"] | null;
@@ -3836,8 +3906,8 @@ export interface components {
         /** @description The next action of the reader. */
         Remedy: {
             /**
-             * @description `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_url`, `repair_certificate`,
-             *     `check_signature`, `test`, `publish_again` or `put_back`.
+             * @description `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_filter`, `change_url`,
+             *     `repair_certificate`, `check_signature`, `test`, `publish_again` or `put_back`.
              * @example resend
              */
             action: string;
@@ -3902,7 +3972,7 @@ export interface components {
             deliveries: number;
             /** @description The number of events read. */
             events: number;
-            /** @description True if more events may match: a dry run reads at most 20,000 events. */
+            /** @description True if more events may match: a dry run reads at most 20,000 events, or 1,000 with filters. */
             has_more: boolean;
         };
         /** @description Selects the deliveries to resend, newest first. A delivery must meet all conditions. */
@@ -4269,6 +4339,8 @@ export interface components {
              * @example none
              */
             feed: string;
+            /** @description The condition on the events. */
+            filter?: string | null;
             /** @description The names of the webhook's own headers. The values are never shown. */
             headers: string[];
             held?: components["schemas"]["HeldDeliveries"] | null;
@@ -4351,6 +4423,8 @@ export interface components {
             events?: string[] | null;
             /** @description `none`, or `copy`: the feed lists the deliveries from now on, too. */
             feed?: string | null;
+            /** @description A condition in CEL; `null` for all events. */
+            filter?: string | null;
             /**
              * @description The complete set of additional headers, at most 20. Replaces all previous headers. Required with another origin
              *     of `url` (scheme, host or port), if the webhook has own headers.
@@ -7416,6 +7490,58 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Answer_Webhook"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    test_filter: {
+        parameters: {
+            query?: {
+                /** @description id of the application, for an admin key */
+                application?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewFilterTest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_FilterTest"];
                 };
             };
             /** @description The request is at fault. `error` says how to correct the request. */

@@ -91,6 +91,43 @@ async fn is_added_over_a_slow_network() {
     an_endpoint_is_added(Manner::SLOW).await;
 }
 
+async fn a_filter_is_added(manner: Manner) {
+    let world = World::shared().await;
+    let endpoint = world.endpoint("filtered", &["*"]).await;
+    for amount in [50, 150] {
+        world.publish(&json!({ "type": "order.paid", "data": { "amount": amount } })).await;
+    }
+    world.receiver.wait_for("filtered", 2).await;
+    let visit = begin(&world, "filter", manner).await;
+    visit.open(&format!("/console/{}/webhooks/{}/edit", world.application, endpoint.id)).await;
+    visit
+        .act("run", json!({ "script": "document.querySelectorAll('details').forEach(part => { part.open = true })" }))
+        .await;
+    visit.fill("Member", "amount").await;
+    visit.fill("Value", "50").await;
+    visit.follow("Add the condition").await;
+    visit.follow("Try on the last events").await;
+    visit.sees("1 of the 2 last events pass.").await;
+    visit.sees("data.amount = 150").await;
+    visit.follow("Save").await;
+    visit.sees("Before and after").await;
+    visit.follow("Save").await;
+    visit.sees("data.amount == 50").await;
+    let webhook = world.client().get(&format!("webhooks/{}", endpoint.id)).await;
+    assert_eq!(webhook.data()["filter"], json!("data.amount == 50"));
+    visit.end().await;
+}
+
+#[tokio::test]
+async fn is_filtered() {
+    a_filter_is_added(Manner::USUAL).await;
+}
+
+#[tokio::test]
+async fn is_filtered_without_scripts() {
+    a_filter_is_added(Manner::WITHOUT_SCRIPTS).await;
+}
+
 async fn tests_name_the_failing_phase(manner: Manner) {
     let world = World::shared().await;
     let closed = {

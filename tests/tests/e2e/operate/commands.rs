@@ -78,17 +78,19 @@ async fn a_developer_manages_endpoints() {
     assert_eq!((&webhook["url"], &webhook["events"]), (&json!(url), &json!(["order.*", "invoice.paid"])));
     assert_eq!(webhook["headers"], json!(["x-own"]));
 
+    run(&developer, &["endpoint", "update", id, "--feed", "copy"]);
     let settings =
-        ["endpoint", "update", id, "--name", "shop", "--schedule", "60s,5m", "--rate", "5", "--feed", "copy"];
+        ["endpoint", "update", id, "--name", "shop", "--schedule", "60s,5m", "--rate", "5", "--filter", "data.n > 1"];
     run(&developer, &settings);
     let webhook = shown().await;
     assert_eq!((&webhook["name"], &webhook["schedule"]), (&json!("shop"), &json!(["60s", "5m"])));
     assert_eq!((&webhook["rate_per_second"], &webhook["feed"]), (&json!(5), &json!("copy")));
-    run(&developer, &["endpoint", "update", id, "--unset", "schedule,headers"]);
+    assert_eq!(webhook["filter"], json!("data.n > 1"));
+    run(&developer, &["endpoint", "update", id, "--unset", "schedule,headers,filter"]);
     let webhook = shown().await;
     assert_eq!(
-        (&webhook["schedule"], &webhook["headers"], &webhook["name"]),
-        (&Value::Null, &json!([]), &json!("shop"))
+        (&webhook["schedule"], &webhook["filter"], &webhook["headers"], &webhook["name"]),
+        (&Value::Null, &Value::Null, &json!([]), &json!("shop"))
     );
 
     for (action, status) in [("pause", "paused"), ("disable", "disabled"), ("enable", "enabled")] {

@@ -47,6 +47,7 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V9__versions",
             "V10__feeds",
             "V11__schemas",
+            "V13__filters",
             "V14__order"
         ]
     );

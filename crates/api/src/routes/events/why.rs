@@ -1,9 +1,12 @@
 //! `/api/v1/events/{id}/why`, and `/api/v1/events/why` by the publisher's key: explains why an event did, or did not,
 //! arrive at a webhook.
 
+use std::{borrow::Cow, sync::Arc};
+
 use axum::extract::State;
 use fanfare_domain::{
     diagnosis::why::{self, EventFacts, Reader, WebhookFacts},
+    endpoint::filter::{Filter, FilteredEvent},
     event::{EventType, check_key},
     ids::{DeliveryId, EndpointId, EventId, ParkedId},
 };
@@ -19,7 +22,7 @@ use crate::{
         error::{ApiError, ErrorCode, Failures},
         parameters::{Path, Query, id},
     },
-    state::ApiState,
+    state::{ApiState, beside_others},
 };
 
 /// The maximum number of webhooks in an explanation.
@@ -81,20 +84,21 @@ pub struct Step {
     pub remedy: Option<Remedy>,
 }
 
-/// A fact behind a step.
-#[derive(Serialize, ToSchema)]
+/// A fact behind a step or a result.
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Evidence {
     /// The name. A name that ends with `_at` has an RFC 3339 time as the value.
     #[schema(example = "created_at")]
-    pub name: &'static str,
+    #[schema(value_type = String)]
+    pub name: Cow<'static, str>,
     pub value: String,
 }
 
 /// The next action of the reader.
 #[derive(Serialize, ToSchema)]
 pub struct Remedy {
-    /// `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_url`, `repair_certificate`,
-    /// `check_signature`, `test`, `publish_again` or `put_back`.
+    /// `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_filter`, `change_url`,
+    /// `repair_certificate`, `check_signature`, `test`, `publish_again` or `put_back`.
     #[schema(example = "resend")]
     pub action: &'static str,
     #[schema(value_type = Option<String>)]
@@ -117,7 +121,7 @@ impl From<why::Step> for Step {
             code: step.code,
             state: step.state.as_str(),
             sentence: step.sentence,
-            evidence: step.evidence.into_iter().map(|(name, value)| Evidence { name, value }).collect(),
+            evidence: step.evidence.into_iter().map(|(name, value)| Evidence { name: name.into(), value }).collect(),
             fault: step.fault.map(why::Fault::as_str),
             remedy: step.remedy.map(Remedy::from),
         }
@@ -132,6 +136,7 @@ impl From<why::Remedy> for Remedy {
             why::Remedy::Resume(webhook)
             | why::Remedy::Enable(webhook)
             | why::Remedy::ChangeSubscriptions(webhook)
+            | why::Remedy::ChangeFilter(webhook)
             | why::Remedy::ChangeUrl(webhook)
             | why::Remedy::RepairCertificate(webhook)
             | why::Remedy::CheckSignature(webhook)
@@ -227,11 +232,12 @@ impl ApiState {
         let has_more = asked.len() > MAX_WEBHOOKS;
         asked.truncate(MAX_WEBHOOKS);
         let of = (row.id, row.accepted_at);
-        let explained = self.store.explained(authorized.application, of, &asked).await?;
+        let mut explained = self.store.explained(authorized.application, of, &asked).await?;
         if webhook.is_some() && explained.webhooks.is_empty() {
             return Err(ApiError::not_found("webhook", "the application has no webhook with this id"));
         }
         let event = facts(&row, explained.is_retained)?;
+        self.ask_filters(authorized, &event, row.body, &mut explained.webhooks).await?;
         let steps = why::arrival(&event).into_iter().map(Step::from).collect();
         let way = |found| self.way(authorized, &event, found);
         let webhooks = explained.webhooks.into_iter().map(way).collect();
@@ -257,6 +263,35 @@ impl ApiState {
             webhooks.extend(others.iter().map(|row| row.id).filter(|webhook| !known.contains(webhook)));
         }
         Ok(webhooks)
+    }
+
+    /// Asks the present filters of the webhooks without a delivery.
+    async fn ask_filters(
+        &self,
+        authorized: &AuthorizedApplication,
+        event: &EventFacts,
+        body: Option<String>,
+        webhooks: &mut [ExplainedWebhook],
+    ) -> Result<(), ApiError> {
+        let is_asked = |found: &&mut ExplainedWebhook| found.facts.delivery.is_none();
+        let asked = webhooks.iter_mut().filter(is_asked).map(|found| found.facts.filter.clone());
+        let filters: Vec<_> = asked.collect();
+        let application = self.directory.application(authorized.application);
+        let (Some(body), Some(application)) = (body, application) else { return Ok(()) };
+        if filters.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let event_type = event.event_type.clone();
+        let explaining = move || {
+            let event = FilteredEvent::shown(&application.dialect, &application.redaction, &event_type, &body);
+            let explain = |filter: Option<Arc<Filter>>| filter.map(|filter| filter.explain(&event));
+            filters.into_iter().map(explain).collect::<Vec<_>>()
+        };
+        let explanations = beside_others(explaining).await?;
+        for (found, explanation) in webhooks.iter_mut().filter(is_asked).zip(explanations) {
+            found.facts.filtered = explanation;
+        }
+        Ok(())
     }
 
     fn way(&self, authorized: &AuthorizedApplication, event: &EventFacts, found: ExplainedWebhook) -> WebhookWay {

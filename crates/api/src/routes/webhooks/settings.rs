@@ -7,6 +7,7 @@ use fanfare_domain::{
     delivery::policy::{Policy, RATES, Schedule, TIMEOUTS},
     dialect::Dialect,
     endpoint::{
+        filter::Filter,
         header,
         secret::SigningSecret,
         url::{UrlFault, check_url},
@@ -54,6 +55,9 @@ pub struct New {
     /// subscription that matches no described type gets a warning; a strict application refuses it.
     #[schema(example = json!(["REFERRAL_CREATED"]))]
     pub events: Vec<String>,
+    /// A condition in CEL on `data` and `type`. An event makes a delivery only if the condition is true.
+    #[schema(example = "data.amount > 100")]
+    pub filter: Option<String>,
     pub name: Option<String>,
     /// A secret that the receivers already have. Default: a generated secret.
     #[schema(write_only)]
@@ -88,6 +92,10 @@ pub struct New {
 pub struct Change {
     pub url: Option<String>,
     pub events: Option<Vec<String>>,
+    /// A condition in CEL; `null` for all events.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    pub filter: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     pub name: Option<Option<String>>,
@@ -123,6 +131,7 @@ impl From<New> for Change {
         Self {
             url: new.url,
             events: Some(new.events),
+            filter: new.filter.map(Some),
             name: new.name.map(Some),
             status: new.status,
             timeout_ms: new.timeout_ms.map(Some),
@@ -270,6 +279,7 @@ impl ApiState {
         Ok(EndpointSettings {
             url: change.url.map(|url| self.check_url(&url).map(String::from)).transpose()?,
             event_types: change.events,
+            filter: change.filter.map(|text| text.map(|text| check_filter(&text, dialect)).transpose()).transpose()?,
             name: change.name,
             status: change.status.map(|status| check_status(&status)).transpose()?,
             timeout: change.timeout_ms.map(check_timeout).transpose()?,
@@ -320,6 +330,22 @@ fn in_words(duration: Duration) -> String {
 
 fn check_status(status: &str) -> Result<EndpointStatus, ApiError> {
     EndpointStatus::parse(status).ok_or_else(|| ApiError::invalid("status", "must be one of enabled, paused, disabled"))
+}
+
+fn check_filter(text: &str, dialect: &Dialect) -> Result<String, ApiError> {
+    if dialect.data_pointer().is_none() {
+        let message = format!("has no use in the dialect {}: its bodies do not contain the data", dialect.name);
+        return Err(ApiError::invalid("filter", message));
+    }
+    parsed_filter(text).map(|filter| filter.text().to_owned())
+}
+
+/// Parses a filter of a request.
+///
+/// # Errors
+/// With the place and the reason.
+pub fn parsed_filter(text: &str) -> Result<Filter, ApiError> {
+    Filter::parse(text).map_err(|fault| ApiError::invalid("filter", format!("cannot be used: {fault}")))
 }
 
 fn check_feed(feed: &str) -> Result<Feed, ApiError> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod creation;
 pub(crate) mod edit;
+pub(crate) mod filter;
 pub(crate) mod picker;
 pub(crate) mod settings;
 
@@ -13,7 +14,10 @@ use fanfare_api::{
     },
     routes::{
         event_types::DescribedType,
-        webhooks::preview::{self, CheckedUrl, CountedEvents},
+        webhooks::{
+            filter_test::FilterTest,
+            preview::{self, CheckedUrl, CountedEvents},
+        },
     },
 };
 use serde_json::{Value, json};
@@ -33,6 +37,8 @@ pub(crate) struct WebhookForm {
     pub(crate) is_new: bool,
     /// Names of the present headers.
     pub(crate) headers: String,
+    /// Members of samples, as suggestions for a condition.
+    pub(crate) members: Vec<String>,
 }
 
 /// Result of the checks that the form asks for.
@@ -40,12 +46,14 @@ pub(crate) struct WebhookForm {
 pub(crate) struct Checked {
     pub(crate) url: Option<CheckedUrl>,
     pub(crate) events: Option<CountedEvents>,
+    /// Trial of the filter.
+    pub(crate) filter: Option<FilterTest>,
 }
 
 impl WebhookForm {
     pub(crate) fn new(described: &[DescribedType], fields: Fields) -> Self {
-        let picker = Picker::new(described, &fields);
-        Self { picker, fields, checked: Checked::default(), is_new: true, headers: String::new() }
+        let (picker, members) = (Picker::new(described, &fields), filter::members(described, &fields));
+        Self { picker, fields, checked: Checked::default(), is_new: true, headers: String::new(), members }
     }
 
     /// The form of a known webhook with these headers.
@@ -56,6 +64,11 @@ impl WebhookForm {
     /// Adds the result of the checks.
     pub(crate) fn checked(self, checked: Checked) -> Self {
         Self { checked, ..self }
+    }
+
+    /// The comparisons of a condition.
+    pub(crate) fn comparisons(&self) -> &'static [(&'static str, &'static str)] {
+        &filter::COMPARISONS
     }
 
     /// True if the further settings are shown open: a field has a value or an error.
@@ -73,6 +86,26 @@ impl WebhookForm {
         ];
         MORE.iter().any(|name| self.fields.given(name).is_some() || self.fields.error_of(name).is_some())
     }
+}
+
+/// The work that a button of the form asks for, beside saving: checks the form, tries the filter, or adds a condition.
+/// `None` for other buttons.
+pub(crate) async fn help(
+    console: &Console,
+    place: &Place,
+    fields: &Fields,
+    described: &[DescribedType],
+) -> Option<Result<WebhookForm, ApiError>> {
+    let form = |fields: Fields| WebhookForm::new(described, fields);
+    Some(match fields.value("intent") {
+        "check" => check(console, place, fields, described).await.map(|checked| form(fields.clone()).checked(checked)),
+        "try" => filter::try_out(console, place, fields, described).await.map(|tried| {
+            let checked = Checked { filter: Some(tried), ..Checked::default() };
+            form(fields.clone()).checked(checked)
+        }),
+        "condition" => filter::with_condition(fields).map(form),
+        _ => return None,
+    })
 }
 
 /// The number of matched events, as a sentence.
@@ -102,5 +135,5 @@ pub(crate) async fn check(
     });
     let body = JsonBody(from_value(&asked)?);
     let found = preview::show(State(console.api.clone()), place.authorized(), body).await?.data;
-    Ok(Checked { url: found.url, events: found.events })
+    Ok(Checked { url: found.url, events: found.events, filter: None })
 }

@@ -1,8 +1,9 @@
-//! Steps about the match: the event's type against the webhook's subscriptions.
+//! Steps about the match: the event against the webhook's subscriptions and filter.
 
 use crate::{
     application::{EndpointStatus, Feed},
     diagnosis::why::{ChangeFacts, DeliveryFacts, EventFacts, Fault, Remedy, Step, WebhookFacts},
+    expression::Outcome,
 };
 
 /// Maximum number of subscriptions and of changes in the evidence.
@@ -44,10 +45,13 @@ fn reason(event: &EventFacts, webhook: &WebhookFacts) -> Step {
         let sentence = "The webhook was created after Fanfare accepted the event.";
         return Step::problem("created_later", sentence).with("created_at", webhook.created_at).by(Fault::Theirs);
     }
-    let changed = webhook.changes.iter().filter(|change| change.names_types).take(SHOWN);
+    let changed = webhook.changes.iter().filter(|change| change.names_events).take(SHOWN);
+    if let Some(step) = filtered(event, webhook) {
+        return changed.fold(step, changed_step).by(Fault::Theirs).mend(Remedy::ChangeFilter(webhook.id));
+    }
     if webhook.subscriptions.iter().any(|subscription| subscription.covers(&event.event_type)) {
-        let sentence = "The webhook wants the type now. At the time of the match, Fanfare knew no such subscription: a \
-                        change takes effect within seconds.";
+        let sentence = "The webhook wants the event now. At the time of the match, Fanfare knew no such subscription \
+                        or filter: a change takes effect within seconds.";
         return changed.fold(Step::problem("changed_later", sentence), changed_step).by(Fault::Theirs);
     }
     let listed: Vec<String> = webhook.subscriptions.iter().take(SHOWN).map(ToString::to_string).collect();
@@ -55,6 +59,34 @@ fn reason(event: &EventFacts, webhook: &WebhookFacts) -> Step {
     let sentence = format!("The webhook does not want {}.", event.event_type);
     let step = Step::problem("other_types", sentence).with("subscriptions", listed.join(", ") + more);
     changed.fold(step, changed_step).by(Fault::Theirs).mend(Remedy::ChangeSubscriptions(webhook.id))
+}
+
+/// Step of a webhook that wants the type, and whose present filter is not met.
+fn filtered(event: &EventFacts, webhook: &WebhookFacts) -> Option<Step> {
+    let filter = webhook.filter.as_ref()?;
+    webhook.subscriptions.iter().find(|subscription| subscription.covers(&event.event_type))?;
+    let is_changed = webhook.changes.iter().any(|change| change.names_events);
+    let now = if is_changed { " The webhook was changed since: this is the result of the present filter." } else { "" };
+    let Some(explained) = &webhook.filtered else {
+        let sentence =
+            "The webhook has a filter. The body of the event is gone, so that the filter's result is unknown.";
+        return Some(Step::problem("filter_unknown", sentence).with("filter", filter.text()));
+    };
+    let part = explained.part.as_deref().unwrap_or_default();
+    let step = match explained.outcome {
+        Outcome::True => return None,
+        Outcome::False => {
+            Step::problem("filtered", format!("The webhook's filter said no: the event does not meet {part}.{now}"))
+        }
+        Outcome::Error => {
+            let error = explained.error.as_deref().unwrap_or_default();
+            let sentence =
+                format!("The webhook's filter has no result for the event, which counts as no: {error}.{now}");
+            Step::problem("filter_failed", sentence)
+        }
+    };
+    let step = step.with("filter", filter.text()).with("part", part).with("position", explained.position);
+    Some(explained.values.iter().fold(step, |step, (name, value)| step.with("value", format_args!("{name} = {value}"))))
 }
 
 fn changed_step(step: Step, change: &ChangeFacts) -> Step {

@@ -2,6 +2,7 @@ use proptest::{prelude::*, sample::select};
 use uuid::Uuid;
 
 use super::*;
+use crate::endpoint::filter::FilteredEvent;
 
 const WEBHOOK: EndpointId = EndpointId(Uuid::from_u128(1));
 const DELIVERY: DeliveryId = DeliveryId(Uuid::from_u128(2));
@@ -34,6 +35,8 @@ fn webhook(subscriptions: &[&str]) -> WebhookFacts {
         status_reason: None,
         feed: Feed::None,
         subscriptions: subscriptions.iter().map(parse).collect(),
+        filter: None,
+        filtered: None,
         rules: None,
         changes: Vec::new(),
         delivery: None,
@@ -98,6 +101,28 @@ fn a_webhook_without_a_delivery_is_told_the_reason_and_the_way() {
     let disabled = of(&WebhookFacts { status: EndpointStatus::Disabled, created_at: at(1), ..webhook(&["*"]) });
     assert_eq!(disabled[1].remedy, Some(Remedy::Enable(WEBHOOK)));
     assert_eq!(codes(&of(&WebhookFacts { deleted_at: Some(at(-1)), ..webhook(&["*"]) })), ["deleted"]);
+}
+
+#[test]
+fn a_filter_that_said_no_is_named_with_the_part_and_the_values() {
+    let filter = Arc::new(Filter::parse("data.n > 1 && data.x == 'a'").expect("a filter"));
+    let event_type = event().event_type;
+    let explained = |data: serde_json::Value| {
+        let filtered = Some(filter.explain(&FilteredEvent::of_sample(&event_type, data)));
+        of(&WebhookFacts { filter: Some(Arc::clone(&filter)), filtered, ..webhook(&["*"]) })
+    };
+    let no = explained(serde_json::json!({ "n": 2, "x": "b" }));
+    assert_eq!((codes(&no), no[0].remedy), (vec!["filtered", "sendable"], Some(Remedy::ChangeFilter(WEBHOOK))));
+    assert!(no[0].sentence.contains("does not meet data.x == 'a'"), "{}", no[0].sentence);
+    assert_eq!(no[0].evidence[2..], [("position", "15".to_owned()), ("value", "data.x = \"b\"".to_owned())]);
+    let failed = explained(serde_json::json!({ "n": 2 }));
+    assert_eq!(codes(&failed), ["filter_failed", "sendable"]);
+    assert_eq!(codes(&explained(serde_json::json!({ "n": 2, "x": "a" }))), ["changed_later", "sendable"]);
+
+    let gone = WebhookFacts { filter: Some(Arc::clone(&filter)), ..webhook(&["*"]) };
+    assert_eq!(codes(&of(&gone)), ["filter_unknown", "sendable"]);
+    let other = WebhookFacts { filter: Some(filter), ..webhook(&["points.*"]) };
+    assert_eq!(codes(&of(&other)), ["other_types", "sendable"], "the types decide first");
 }
 
 #[test]

@@ -98,6 +98,7 @@ impl Things {
             "publish_events" => json!([event]),
             "create_webhook" => json!({ "url": url, "events": ["order.created"] }),
             "preview_webhook" => json!({ "url": url, "events": ["order.created"] }),
+            "test_filter" => json!({ "filter": "data.a == 1", "events": ["order.created"] }),
             "put_webhook_configs" => json!({ "id": webhook, "name": "renamed" }),
             "create_portal_link" => json!({ "name": "another" }),
             "rotate_key" => json!({ "overlap_seconds": 60 }),

@@ -64,17 +64,15 @@ pub(crate) async fn show(State(console): State<Console>, place: Place) -> Result
     answer(&place, WebhookForm::new(&described, fields))
 }
 
-/// Creates the webhook, or only checks the fields.
+/// Creates the webhook, or only helps with the fields.
 pub(crate) async fn create(State(console): State<Console>, place: Place, body: Bytes) -> Result<Response, Fault> {
     place.visitor.require(Right::Endpoints)?;
     let fields = Fields::of_body(&body);
     let described = place.event_types(&console).await?;
-    if fields.has("intent", "check") {
-        let checked = form::check(&console, &place, &fields, &described).await;
-        return match checked {
-            Ok(checked) => answer(&place, WebhookForm::new(&described, fields).checked(checked)),
-            Err(error) => refuse(&place, &described, fields, error),
-        };
+    match form::help(&console, &place, &fields, &described).await {
+        Some(Ok(form)) => return answer(&place, form),
+        Some(Err(error)) => return refuse(&place, &described, fields, error),
+        None => {}
     }
     let asked: EndpointId = id("id", fields.value("id"))?;
     if let Some(known) = known(&console, &place, asked).await? {

@@ -9,7 +9,7 @@ use fanfare_api::{
     },
     routes::{
         event_types::DescribedType,
-        webhooks::{self, Webhook, test_sends::TestResult},
+        webhooks::{self, Webhook, settings::parsed_filter, test_sends::TestResult},
     },
 };
 use fanfare_domain::access::session::Right;
@@ -100,6 +100,14 @@ pub(crate) async fn show(subject: Subject) -> Result<Response, Fault> {
 pub(crate) async fn change(subject: Subject, body: Bytes) -> Result<Response, Fault> {
     let fields = Fields::of_body(&body);
     let known = Known::new(subject).await?;
+    match form::help(&known.subject.console, &known.subject.place, &fields, &known.described).await {
+        Some(Ok(form)) => {
+            let form = form.of_known(&known.subject.webhook.headers);
+            return known.answer(form);
+        }
+        Some(Err(error)) => return known.refuse(fields, error),
+        None => {}
+    }
     let asked = match settings::change(&fields, &known.subject.webhook, &known.described) {
         Ok(asked) => asked,
         Err(error) => return known.refuse(fields, error),
@@ -109,13 +117,6 @@ pub(crate) async fn change(subject: Subject, body: Bytes) -> Result<Response, Fa
             let form = known.form(fields);
             known.answer(form)
         }
-        "check" => match known.check(&fields).await {
-            Ok(checked) => {
-                let form = known.form(fields).checked(checked);
-                known.answer(form)
-            }
-            Err(error) => known.refuse(fields, error),
-        },
         "test" => {
             let test = try_out(&known.subject, &Fields::default(), fields.given("url")).await;
             confirm(known.subject, (fields, &asked), Some(test))
@@ -149,7 +150,8 @@ async fn refusal(known: &Known, fields: &Fields) -> Result<Option<ApiError>, Api
         Err(error) => return Ok(Some(error)),
     };
     let problem = checked.url.and_then(|url| url.problem);
-    Ok(problem.map(|problem| ApiError::new(ErrorCode::InvalidUrl, problem).at("url")))
+    let refused = problem.map(|problem| ApiError::new(ErrorCode::InvalidUrl, problem).at("url"));
+    Ok(refused.or_else(|| fields.given("filter").and_then(|filter| parsed_filter(filter).err())))
 }
 
 async fn save(subject: &Subject, asked: Value) -> Result<(), ApiError> {

@@ -17,6 +17,7 @@ pub(crate) fn fields_of(webhook: &Webhook, described: &[DescribedType]) -> Field
     let fields = Fields::default()
         .with("url", &webhook.url)
         .with("name", webhook.name.as_deref().unwrap_or_default())
+        .with("filter", webhook.filter.as_deref().unwrap_or_default())
         .with("timeout_ms", number(webhook.timeout_ms))
         .with("schedule", webhook.schedule.as_deref().unwrap_or_default().join(", "))
         .with("rate_per_second", number(webhook.rate_per_second.map(u128::from)))
@@ -78,7 +79,8 @@ pub(crate) fn change(fields: &Fields, webhook: &Webhook, described: &[DescribedT
         differs("events", Value::from(events), Value::Null);
     }
     let present = json!({
-        "name": webhook.name, "timeout_ms": webhook.timeout_ms.and_then(|value| u64::try_from(value).ok()),
+        "name": webhook.name, "filter": webhook.filter,
+        "timeout_ms": webhook.timeout_ms.and_then(|value| u64::try_from(value).ok()),
         "schedule": webhook.schedule, "rate_per_second": webhook.rate_per_second, "email": webhook.email,
     });
     for (name, value) in options(fields)? {
@@ -101,13 +103,14 @@ pub(crate) fn change(fields: &Fields, webhook: &Webhook, described: &[DescribedT
 }
 
 /// Settings that an empty field leaves to the dialect or the application.
-fn options(fields: &Fields) -> Result<[(&'static str, Value); 5], ApiError> {
+fn options(fields: &Fields) -> Result<[(&'static str, Value); 6], ApiError> {
     let text = |name: &str| fields.given(name).map_or(Value::Null, Value::from);
     let waits = fields.value("schedule").split([',', ' ', '\n', '\r']).map(str::trim).filter(|wait| !wait.is_empty());
     let waits: Vec<&str> = waits.collect();
     let schedule = if waits.is_empty() { Value::Null } else { Value::from(waits) };
     Ok([
         ("name", text("name")),
+        ("filter", text("filter")),
         ("timeout_ms", fields.number("timeout_ms")?),
         ("schedule", schedule),
         ("rate_per_second", fields.number("rate_per_second")?),
@@ -159,10 +162,11 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         other => other.to_string(),
     };
     let number = |value: Option<u128>| value.map_or_else(default, |value| value.to_string());
-    let fields: [(&str, &'static str, String); 10] = [
+    let fields: [(&str, &'static str, String); 11] = [
         ("url", "URL", webhook.url.clone()),
         ("name", "Name", webhook.name.clone().unwrap_or_else(default)),
         ("events", "Events", webhook.events.join(", ")),
+        ("filter", "Filter", webhook.filter.clone().unwrap_or_else(default)),
         ("timeout_ms", "Timeout (ms)", number(webhook.timeout_ms)),
         ("schedule", "Schedule", webhook.schedule.as_ref().map_or_else(default, |waits| waits.join(", "))),
         ("rate_per_second", "Attempts a second", number(webhook.rate_per_second.map(u128::from))),
@@ -189,6 +193,7 @@ mod tests {
             id: EndpointId::new(Timestamp::UNIX_EPOCH, [0; 10]),
             url: "https://a.example/".to_owned(),
             events: vec!["b".to_owned(), "a".to_owned()],
+            filter: Some("data.a == 1".to_owned()),
             secret: None,
             name: Some("shop".to_owned()),
             status: "enabled",
@@ -219,16 +224,16 @@ mod tests {
     fn a_changed_form_asks_for_the_differences() {
         let webhook = webhook();
         let fields = Fields::of_body(
-            b"url=https%3A%2F%2Fb.example%2F&name=&which=all&timeout_ms=900&schedule=60s+5m&headers=x-new:+1&email=",
+            b"url=https%3A%2F%2Fb.example%2F&name=&which=all&timeout_ms=900&schedule=60s+5m&headers=x-new:+1&filter=data.b",
         );
         let asked = change(&fields, &webhook, &[]).unwrap_or_default();
         let expected = json!({
-            "url": "https://b.example/", "events": ["*"], "name": null, "timeout_ms": 900,
+            "url": "https://b.example/", "events": ["*"], "name": null, "filter": "data.b", "timeout_ms": 900,
             "trace_context": false, "headers": {"x-new": "1"},
         });
         assert_eq!(asked, expected);
         let labels: Vec<&str> = differences(&asked, &webhook).iter().map(|difference| difference.label).collect();
-        assert_eq!(labels, ["URL", "Name", "Events", "Timeout (ms)", "Headers", "Trace context"]);
+        assert_eq!(labels, ["URL", "Name", "Events", "Filter", "Timeout (ms)", "Headers", "Trace context"]);
         assert!(differences(&asked, &webhook).iter().all(|difference| difference.after != "1"));
     }
 

@@ -1,0 +1,223 @@
+//! `/api/v1/webhooks/filter-test`: tries a filter on the last events of the application.
+
+use axum::extract::State;
+use fanfare_domain::{
+    endpoint::filter::FilteredEvent,
+    event::{EventType, catalogue::Catalogue, subscription::Subscription},
+    expression::{Explanation, Outcome},
+    ids::EventId,
+};
+use fanfare_store::{EventFilter, EventRow};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::settings::parsed_filter;
+use crate::{
+    http::{
+        answer::Answer,
+        authentication::AuthorizedApplication,
+        body::JsonBody,
+        error::{ApiError, Failures},
+        parameters::id,
+    },
+    routes::events::why::Evidence,
+    state::{ApiState, beside_others},
+};
+
+/// The maximum number of tried events.
+pub const MAX_TRIED: usize = 20;
+
+/// The newest events among which several subscriptions choose.
+const MAX_WALKED: usize = 100;
+
+/// Filter to try.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewFilterTest)]
+pub struct New {
+    #[schema(example = "data.amount > 100")]
+    pub filter: String,
+    /// Subscriptions. Default: all types.
+    pub events: Option<Vec<String>>,
+    /// At most 20. Default: the last events.
+    pub event_ids: Option<Vec<String>>,
+}
+
+/// Results of a filter.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FilterTest {
+    /// `events`, or `samples` without events.
+    pub tried_on: &'static str,
+    pub passed: usize,
+    pub results: Vec<FilterResult>,
+}
+
+/// Result of a filter for an event.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FilterResult {
+    #[schema(value_type = Option<String>)]
+    pub event: Option<EventId>,
+    pub r#type: String,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub accepted_at: Option<Timestamp>,
+    /// `true`, `false`, or `error`: no result, which counts as `false`.
+    pub result: &'static str,
+    /// The part of the filter that decided.
+    pub part: Option<String>,
+    /// The position of the part, in characters from 1.
+    pub position: Option<usize>,
+    pub error: Option<String>,
+    /// The members that the part looked at. The value may be `missing` or `hidden`.
+    pub values: Vec<Evidence>,
+}
+
+/// An event to try.
+struct Tried {
+    event: Option<EventId>,
+    event_type: EventType,
+    accepted_at: Option<Timestamp>,
+    /// Body that may be shown; of a sample the data.
+    body: String,
+}
+
+/// Tries a filter on the last 20 events, or on samples. With a redacted member, there is no result here.
+#[utoipa::path(post, path = "/webhooks/filter-test", operation_id = "test_filter", tag = "webhooks",
+    request_body = New, responses((status = 200, body = Answer<FilterTest>), Failures))]
+pub async fn run(
+    State(api): State<ApiState>,
+    authorized: AuthorizedApplication,
+    JsonBody(new): JsonBody<New>,
+) -> Result<Answer<FilterTest>, ApiError> {
+    api.test_filter(&authorized, new).await.map(Answer::of)
+}
+
+impl ApiState {
+    /// Tries a filter.
+    ///
+    /// # Errors
+    /// For a filter that cannot be used, with the place and the reason.
+    pub async fn test_filter(&self, authorized: &AuthorizedApplication, new: New) -> Result<FilterTest, ApiError> {
+        let filter = parsed_filter(&new.filter)?;
+        let rules = self.rules_of(authorized).await?;
+        let subscriptions = match &new.events {
+            Some(events) => {
+                rules.catalogue.check_subscriptions("events", events, false)?;
+                events.iter().map(|text| Subscription::parse(text)).collect::<Result<_, _>>()?
+            }
+            None => vec![Subscription::All],
+        };
+        let mut tried = match &new.event_ids {
+            Some(ids) => self.events_named(authorized, ids).await?,
+            None => self.last_events(authorized, &subscriptions).await?,
+        };
+        let tried_on = if tried.is_empty() && new.event_ids.is_none() {
+            tried = samples(&rules.catalogue, &subscriptions);
+            "samples"
+        } else {
+            "events"
+        };
+        let application = self.directory.application(authorized.application);
+        let application =
+            application.ok_or_else(|| ApiError::not_found("application", "no application has this id"))?;
+        let permit = self.test_sends.begin(authorized.application)?;
+        let trying = move || {
+            let result = |tried: Tried| {
+                let (dialect, redaction) = (&application.dialect, &application.redaction);
+                let event = match tried.event {
+                    Some(_) => FilteredEvent::shown(dialect, redaction, &tried.event_type, &tried.body),
+                    None => {
+                        let data = serde_json::from_str(&tried.body).unwrap_or_default();
+                        FilteredEvent::of_sample(&tried.event_type, data)
+                    }
+                };
+                let explained = filter.explain(&event);
+                FilterResult::of(&tried, explained)
+            };
+            let results: Vec<FilterResult> = tried.into_iter().map(result).collect();
+            drop(permit);
+            results
+        };
+        let results = beside_others(trying).await?;
+        let passed = results.iter().filter(|result| result.result == Outcome::True.as_str()).count();
+        Ok(FilterTest { tried_on, passed, results })
+    }
+
+    async fn events_named(&self, authorized: &AuthorizedApplication, ids: &[String]) -> Result<Vec<Tried>, ApiError> {
+        if ids.len() > MAX_TRIED {
+            return Err(ApiError::invalid("event_ids", format!("must have at most {MAX_TRIED} ids")));
+        }
+        let mut events = Vec::new();
+        for text in ids {
+            let event: EventId = id("event_ids", text)?;
+            let row = self.store.event(authorized.application, event).await?;
+            let missing = || ApiError::not_found("event_ids", format!("the application has no event {event}"));
+            events.extend(tried(row.ok_or_else(missing)?));
+        }
+        Ok(events)
+    }
+
+    /// The newest events of the types, without tests and erased events.
+    async fn last_events(
+        &self,
+        authorized: &AuthorizedApplication,
+        subscriptions: &[Subscription],
+    ) -> Result<Vec<Tried>, ApiError> {
+        let (event_type, limit) = match subscriptions {
+            [single] => (Some(single.clone()).filter(|single| *single != Subscription::All), MAX_TRIED),
+            _ => (None, MAX_WALKED),
+        };
+        let filter = EventFilter { event_type, limit, ..EventFilter::default() };
+        let rows = self.store.events(authorized.application, &filter).await?.events;
+        let mut events = Vec::new();
+        for row in rows {
+            let is_wanted = EventType::parse(&row.event_type)
+                .is_ok_and(|event_type| subscriptions.iter().any(|subscription| subscription.covers(&event_type)));
+            if events.len() >= MAX_TRIED || !is_wanted || row.is_test || row.erased_at.is_some() {
+                continue;
+            }
+            // A list leaves out long bodies.
+            let row = match row.body {
+                Some(_) => Some(row),
+                None => self.store.event(authorized.application, row.id).await?,
+            };
+            events.extend(row.and_then(tried));
+        }
+        Ok(events)
+    }
+}
+
+/// An event with a body.
+fn tried(row: EventRow) -> Option<Tried> {
+    let event_type = EventType::parse(&row.event_type).ok()?;
+    Some(Tried { event: Some(row.id), event_type, accepted_at: Some(row.accepted_at), body: row.body? })
+}
+
+/// Samples of the described types.
+fn samples(catalogue: &Catalogue, subscriptions: &[Subscription]) -> Vec<Tried> {
+    let described = catalogue.types().iter();
+    let wanted = described.filter(|described| subscriptions.iter().any(|wanted| wanted.covers(&described.name)));
+    let sample = |described: &fanfare_domain::event::catalogue::EventTypeDescription| Tried {
+        event: None,
+        event_type: described.name.clone(),
+        accepted_at: None,
+        body: described.sample.clone(),
+    };
+    wanted.take(MAX_TRIED).map(sample).collect()
+}
+
+impl FilterResult {
+    fn of(tried: &Tried, explained: Explanation) -> Self {
+        let values = explained.values.into_iter().map(|(name, value)| Evidence { name: name.into(), value }).collect();
+        Self {
+            event: tried.event,
+            r#type: tried.event_type.to_string(),
+            accepted_at: tried.accepted_at,
+            result: explained.outcome.as_str(),
+            position: explained.part.as_ref().map(|_| explained.position),
+            part: explained.part,
+            error: explained.error,
+            values,
+        }
+    }
+}
