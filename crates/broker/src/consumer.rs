@@ -308,7 +308,8 @@ async fn consume(
         // The end of a stream means a lost consumer, even on a healthy connection.
         Some(ended) = pump.join_next() => return ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
         Some(ended) = acks.join_next() => return ended.unwrap_or(Ok(())).and(Err(consumer_is_gone())),
-        silent = watch_consumer(connection, flow) => return Err(silent),
+        // A consumer beside the active consumer of an ordered queue gets no messages, and is sound.
+        silent = watch_consumer(connection, flow), if !feed.is_ordered => return Err(silent),
         () = until(&mut signals.wanted, false) => Ended::Paused,
     };
     close_acks.cancel();

@@ -251,12 +251,13 @@ impl Topology {
         }
         let alternate = table([("alternate-exchange", self.unrouted())]);
         declare_exchange(channel, self.events_exchange(), ExchangeKind::Topic, alternate.clone()).await?;
-        let (exchange, chooser) = (self.ordered_exchange(), self.partitions_exchange());
-        declare_chooser(channel, (exchange, chooser), ExchangeKind::Headers, alternate.clone()).await?;
+        declare_chooser(channel, self.partitions_exchange(), ExchangeKind::Headers, alternate.clone()).await?;
         declare_exchange(channel, self.deliveries_exchange(), ExchangeKind::Direct, alternate).await?;
         for queue in others {
             declare_queue(channel, queue).await?;
         }
+        // Last: a key must not pass while some of the queues are bound.
+        declare_before(channel, self.ordered_exchange(), self.partitions_exchange(), self.unrouted()).await?;
         if self.order_over_amqp {
             self.declare_ordered_by_key(channel).await?;
         }
@@ -267,32 +268,34 @@ impl Topology {
     /// `rabbitmq_consistent_hash_exchange`, which ships with RabbitMQ.
     async fn declare_ordered_by_key(&self, channel: &Channel) -> lapin::Result<()> {
         let arguments = table([("hash-header", ORDERING_KEY.to_owned()), ("alternate-exchange", self.unrouted())]);
-        let (exchange, chooser) = (self.ordered_by_key_exchange(), self.keys_exchange());
-        let kind = ExchangeKind::Custom("x-consistent-hash".to_owned());
-        declare_chooser(channel, (exchange, chooser.clone()), kind, arguments).await?;
+        let (chooser, kind) = (self.keys_exchange(), ExchangeKind::Custom("x-consistent-hash".to_owned()));
+        declare_chooser(channel, chooser.clone(), kind, arguments).await?;
         for queue in self.ordered_queues() {
             // The routing key is the queue's share of the keys.
             let (options, matched) = (QueueBindOptions::default(), FieldTable::default());
             answered(channel.queue_bind(queue.into(), chooser.clone().into(), "1".into(), options, matched)).await?;
         }
-        Ok(())
+        declare_before(channel, self.ordered_by_key_exchange(), chooser, self.unrouted()).await
     }
 }
 
-/// Declares a topic exchange, and behind it the exchange that chooses a queue.
+/// Declares an exchange that chooses a queue. Nobody publishes there: topic permissions apply to topic exchanges only.
 async fn declare_chooser(
     channel: &Channel,
-    (exchange, chooser): (String, String),
+    name: String,
     kind: ExchangeKind,
     arguments: FieldTable,
 ) -> lapin::Result<()> {
-    let alternate = arguments.inner().get("alternate-exchange").cloned();
-    let mut of_topic = FieldTable::default();
-    of_topic.insert("alternate-exchange".into(), alternate.unwrap_or(AMQPValue::Void));
-    declare_exchange(channel, chooser.clone(), kind, arguments).await?;
-    declare_exchange(channel, exchange.clone(), ExchangeKind::Topic, of_topic).await?;
+    let options = ExchangeDeclareOptions { durable: true, internal: true, ..ExchangeDeclareOptions::default() };
+    answered(channel.exchange_declare(name.into(), kind, options, arguments)).await
+}
+
+/// Declares a topic exchange, and binds the exchange that chooses a queue.
+async fn declare_before(channel: &Channel, name: String, chooser: String, unrouted: String) -> lapin::Result<()> {
+    let arguments = table([("alternate-exchange", unrouted)]);
+    declare_exchange(channel, name.clone(), ExchangeKind::Topic, arguments).await?;
     let (options, all) = (ExchangeBindOptions::default(), FieldTable::default());
-    answered(channel.exchange_bind(chooser.into(), exchange.into(), "#".into(), options, all)).await
+    answered(channel.exchange_bind(chooser.into(), name.into(), "#".into(), options, all)).await
 }
 
 async fn declare_exchange(

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use fanfare_archive::Archive;
 use fanfare_broker::{BrokerSettings, ConsumerState, Consumers, Feed, Incoming, Publisher};
-use fanfare_domain::{dialect::Dialects, event::ordering::PARTITIONS, ids::EndpointId};
+use fanfare_domain::{dialect::Dialects, ids::EndpointId};
 use fanfare_mailer::Mailer;
 use fanfare_outbound::Client;
 use fanfare_service::{Operations, Readiness};
@@ -39,6 +39,10 @@ use crate::{
         record, retries, unrouted,
     },
 };
+
+/// Maximum of un-acked messages of an ordered queue, the same in all processes and releases. The broker appends the
+/// messages of a dead consumer behind other returned messages: a smaller consumer that dies would swap them.
+const ORDERED_PREFETCH: u16 = 32;
 
 /// Capacity of the channel between two stages. A larger channel would only hide the slow stage.
 const CHANNEL: usize = 512;
@@ -81,7 +85,19 @@ struct Running {
     /// Endpoints with room in the lane.
     wakes: mpsc::UnboundedReceiver<EndpointId>,
     sight: jobs::Sight,
+    /// Cancelled once no event is persisted any more.
+    persisted: CancellationToken,
     stop: CancellationToken,
+}
+
+/// Queues to consume.
+struct Feeds {
+    /// Events and retries.
+    work: Vec<Feed>,
+    /// Events with an ordering key.
+    ordered: Vec<Feed>,
+    /// Parked and unrouted messages.
+    others: Vec<Feed>,
 }
 
 impl Dispatcher {
@@ -119,10 +135,13 @@ impl Dispatcher {
         let shared = SharedReport::default();
         let publisher = Publisher::start(self.broker.clone(), end.clone());
         let wanted = self.database.availability();
-        let (work, others, inlets) = self.feeds();
-        let consumers = Consumers::start(self.broker.clone(), work, wanted.clone(), stop.clone());
+        let (Feeds { work, ordered, others }, inlets) = self.feeds();
+        let start = |feeds| Consumers::start(self.broker.clone(), feeds, wanted.clone(), stop.clone());
+        let consumers = start(work);
+        // Separate: their connections end first.
+        let ordered = start(ordered);
         // Separate: readiness does not depend on these consumers.
-        let others = Consumers::start(self.broker.clone(), others, wanted, stop.clone());
+        let others = start(others);
         let egress = Egress::new();
         tokio::spawn(end.clone().run_until_cancelled_owned(egress.clone().watch()));
         let (database, consuming) = (self.database.availability(), consumers.consuming());
@@ -143,7 +162,9 @@ impl Dispatcher {
         self.database.mark_loaded();
         self.warn_of_short_grace(&context);
         let sight = jobs::Sight::new(self.takeover_after);
-        let running = Running { context: Arc::clone(&context), wakes, sight, stop: stop.clone() };
+        let persisted = CancellationToken::new();
+        let running =
+            Running { context: Arc::clone(&context), wakes, sight, persisted: persisted.clone(), stop: stop.clone() };
         let background = TaskTracker::new();
         self.start_reports(&context);
         let mut stages = self.start(running, inlets, &background);
@@ -158,7 +179,12 @@ impl Dispatcher {
                 bail!("a stage ended before the shutdown: {ended:?}; start the process again");
             }
         }
-        let drained = tokio::time::timeout(self.grace, async {
+        let ordered = async {
+            // No other dispatcher gets messages of these queues before.
+            persisted.cancelled().await;
+            ordered.close().await;
+        };
+        let rest = async {
             // First: attempts in flight may take long, and other dispatchers drain the backlogs meanwhile.
             jobs::release(&context).await;
             background.wait().await;
@@ -168,7 +194,8 @@ impl Dispatcher {
             jobs::leave(&context).await;
             consumers.close().await;
             others.close().await;
-        });
+        };
+        let drained = tokio::time::timeout(self.grace, async { tokio::join!(ordered, rest) });
         if drained.await.is_err() {
             bail!(
                 "not drained within {:?}: other dispatchers recover the deliveries in flight when the leases end",
@@ -236,17 +263,16 @@ impl Dispatcher {
         })
     }
 
-    /// Feeds of the work queues, feeds of the parked and unrouted queues, and the channels of all messages.
-    fn feeds(&self) -> (Vec<Feed>, Vec<Feed>, Inlets) {
+    /// All feeds, and the channels of their messages.
+    fn feeds(&self) -> (Feeds, Inlets) {
         let topology = self.broker.topology();
         let prefetch = self.limits.prefetch;
         let inlet = |queue: String, prefetch: u16| {
             let (into, inlet) = mpsc::channel(usize::from(prefetch));
             (Feed { queue, prefetch, into, is_ordered: false }, inlet)
         };
-        let ordered_prefetch = (prefetch / u16::from(PARTITIONS)).max(1);
         let ordered = topology.ordered_queues().into_iter().map(|queue| {
-            let (feed, inlet) = inlet(queue, ordered_prefetch);
+            let (feed, inlet) = inlet(queue, ORDERED_PREFETCH);
             (Feed { is_ordered: true, ..feed }, inlet)
         });
         let (ordered, ordered_inlets): (Vec<Feed>, Vec<_>) = ordered.unzip();
@@ -261,14 +287,13 @@ impl Dispatcher {
             parked: parked_inlet,
             unrouted: unrouted_inlet,
         };
-        let work = [events, retries].into_iter().chain(ordered).collect();
-        (work, vec![parked, unrouted], inlets)
+        (Feeds { work: vec![events, retries], ordered, others: vec![parked, unrouted] }, inlets)
     }
 
     /// Starts the stages, the drain and the jobs. A stage ends after its input channel has closed: a stop of the first
     /// stages drains all stages.
     fn start(&self, running: Running, inlets: Inlets, background: &TaskTracker) -> JoinSet<()> {
-        let Running { context, wakes, sight, stop } = running;
+        let Running { context, wakes, sight, persisted, stop } = running;
         let shared = || Arc::clone(&context);
         let (planned, to_persist) = mpsc::channel(CHANNEL);
         let (attempts, to_attempt) = mpsc::channel::<InFlight>(CHANNEL);
@@ -292,7 +317,11 @@ impl Dispatcher {
         stages.spawn(retries::run(leases, inlets.retries, stop.clone()));
         stages.spawn(park::keep(shared(), inlets.parked, stop.clone()));
         stages.spawn(unrouted::send_on(shared(), inlets.unrouted, self.broker.clone(), stop.clone()));
-        stages.spawn(persist::run(persist, to_persist, stop.clone()));
+        let (persisted, stopping) = (persisted.drop_guard(), stop.clone());
+        stages.spawn(async move {
+            persist::run(persist, to_persist, stopping).await;
+            drop(persisted);
+        });
         stages.spawn(drain.run(wakes, stop.clone()));
         stages.spawn(backlog::handle_blocked(shared(), blocked, stop.clone()));
         stages.spawn(attempt::run(attempting, to_attempt, stop.clone()));

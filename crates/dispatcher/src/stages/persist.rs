@@ -43,8 +43,9 @@ pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>, 
     }
 }
 
-/// Bytes of a delivery in a commit.
-const DELIVERY_BYTES: usize = 100;
+/// Share of a delivery in the bytes of a commit, so that a commit has some 5000 deliveries of events with an ordering key,
+/// beside those of one event.
+const DELIVERY_BYTES: usize = 1600;
 
 fn weigh(planned: &Planned) -> batch::Weight<EventId> {
     batch::Weight {
@@ -224,7 +225,15 @@ impl Persist {
             return end(planned.message);
         }
         let numbers = context.database.retry_until_available("looking for numbers", || store.sequences(&ids)).await;
-        let persisted = Persisted { sequences: numbers.result.unwrap_or_default(), ..Persisted::default() };
+        let sequences = match numbers.result {
+            Ok(sequences) => sequences,
+            Err(error) => {
+                tracing::error!(%error, event = %planned.new.event.id, "cannot read numbers; the leases must end first");
+                planned.direct.clear();
+                HashMap::new()
+            }
+        };
+        let persisted = Persisted { sequences, ..Persisted::default() };
         self.begin(planned, &persisted, leased_at, stop).await;
     }
 

@@ -25,6 +25,9 @@ pub const OF_THE_MESSAGE: [&str; 15] = [
 /// The headers of Standard Webhooks.
 const OF_STANDARD_WEBHOOKS: [&str; 3] = ["webhook-id", "webhook-signature", "webhook-timestamp"];
 
+/// Headers of an event with an ordering key.
+const OF_ORDER: [&str; 2] = ["webhook-ordering-key", "webhook-sequence"];
+
 /// Header that marks the attempts of a replay.
 pub const REPLAY: &str = "fanfare-replay";
 
@@ -48,12 +51,13 @@ pub enum HeaderFault {
 /// Checks a header's name.
 ///
 /// # Errors
-/// If the name is invalid, in [`OF_THE_MESSAGE`], of Standard Webhooks, or [`REPLAY`].
+/// If the name is invalid, in [`OF_THE_MESSAGE`], of Standard Webhooks, of an ordering key, or [`REPLAY`].
 pub fn check_name(name: &str) -> Result<HeaderName, HeaderFault> {
     let parsed: HeaderName =
         name.parse().map_err(|_| HeaderFault::InvalidName(name.chars().take(64).collect::<String>()))?;
     let is_reserved = |reserved: &[&str]| reserved.contains(&parsed.as_str());
-    if is_reserved(&OF_THE_MESSAGE) || is_reserved(&OF_STANDARD_WEBHOOKS) || is_reserved(&[REPLAY]) {
+    let of_deliveries = [OF_STANDARD_WEBHOOKS.as_slice(), &OF_ORDER, &[REPLAY]];
+    if is_reserved(&OF_THE_MESSAGE) || of_deliveries.into_iter().any(is_reserved) {
         return Err(HeaderFault::Reserved(parsed.to_string()));
     }
     Ok(parsed)

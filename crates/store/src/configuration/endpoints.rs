@@ -343,7 +343,8 @@ impl Store {
     pub async fn forget_ordering_keys(&self, limit: usize) -> Result<u64, StoreError> {
         let statement = "DELETE FROM ordering_keys k USING (
                              SELECT k.endpoint_id, k.key FROM endpoints e JOIN ordering_keys k ON k.endpoint_id = e.id
-                             WHERE e.deleted_at > now() - interval '60 days' LIMIT $1) gone
+                             WHERE e.deleted_at > now() - interval '60 days'
+                             ORDER BY k.endpoint_id, k.key LIMIT $1 FOR UPDATE OF k SKIP LOCKED) gone
                          WHERE k.endpoint_id = gone.endpoint_id AND k.key = gone.key";
         Ok(self.connection().await?.execute(statement, &[&row_count(limit)]).await?)
     }

@@ -87,15 +87,15 @@ const MIGRATIONS: [Embedded; 13] = [
         sql: include_str!("../../migrations/V11__schemas.sql"),
     },
     Embedded {
+        name: "V12__order",
+        purpose: "A column of events with the ordering key, and tables of the numbers of deliveries. Locks: events with \
+                  all partitions, exclusively, for milliseconds.",
+        sql: include_str!("../../migrations/V12__order.sql"),
+    },
+    Embedded {
         name: "V13__filters",
         purpose: "A column for the filters of endpoints. Locks: endpoints, exclusively, for milliseconds.",
         sql: include_str!("../../migrations/V13__filters.sql"),
-    },
-    Embedded {
-        name: "V14__order",
-        purpose: "A column of events with the ordering key, and tables of the numbers of deliveries. Locks: events with \
-                  all partitions, exclusively, for milliseconds.",
-        sql: include_str!("../../migrations/V14__order.sql"),
     },
 ];
 

@@ -69,7 +69,7 @@ WHERE e.application_id = $1 AND e.accepted_at = $2 AND e.id = $3 AND p.message_i
 
 const ERASE_EVENT: &str = "
 UPDATE events SET body = '', key = NULL, content = NULL, body_key_name = NULL, body_ciphertext = NULL,
-                  tracestate = NULL, erased_at = coalesce(erased_at, now())
+                  tracestate = NULL, ordering_key = NULL, erased_at = coalesce(erased_at, now())
 WHERE application_id = $1 AND accepted_at = $2 AND id = $3";
 
 impl Store {

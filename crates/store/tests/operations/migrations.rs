@@ -86,7 +86,7 @@ async fn a_migration_tries_again_after_a_deadlock() {
     writer.batch_execute("LOCK TABLE parked IN ROW EXCLUSIVE MODE; COMMIT").await.expect("a lock");
     assert_eq!(
         migrating.await.expect("a migration").expect("the schema"),
-        ["V7__search", "V8__parked_sizes", "V9__versions", "V10__feeds", "V11__schemas", "V13__filters", "V14__order"]
+        ["V7__search", "V8__parked_sizes", "V9__versions", "V10__feeds", "V11__schemas", "V12__order", "V13__filters"]
     );
 }
 

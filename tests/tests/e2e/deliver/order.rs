@@ -213,25 +213,23 @@ async fn publishers_over_amqp_use_an_exchange_of_their_own() {
     let body = json!({ "data": ["key-0", 21] }).to_string();
     let headers = [("ordering-key", "key-0")];
     assert!(broker.publish(&routing_key, Some("late"), &headers, &body).await.expect("the broker"));
+    let in_body = json!({ "data": ["key-0", 22], "ordering_key": "key-0" }).to_string();
+    assert!(broker.publish(&routing_key, Some("in-body"), &[], &in_body).await.expect("the broker"));
     let mismatch = json!({ "data": 1, "ordering_key": "other" }).to_string();
     let published = broker.publish_to("ordered-by-key", &routing_key, Some("mismatch"), &headers, &mismatch).await;
     assert!(published.expect("the broker"));
-    let parked = "SELECT count(*) FROM parked WHERE reason = 'not_ordered' AND message_id IN ('late', 'mismatch')";
-    until("the parked messages", async || (world.count(parked).await == 2).then_some(())).await;
+    let parked = "SELECT count(*) FROM parked WHERE reason = 'not_ordered'";
+    until("the parked messages", async || (world.count(parked).await == 3).then_some(())).await;
     let admin = world.admin().await;
     let listed = admin.get("parked").await.data().clone();
-    let late = listed.as_array().into_iter().flatten().find(|message| message["message_id"] == "late");
-    let id = late.expect("the message")["id"].as_str().expect("an id").to_owned();
-    admin.post(&format!("parked/{id}/put-back"), &json!({})).await.data();
-    world.receiver.wait_for(&endpoint.path, 61).await;
-    assert_in_order(
-        &world
-            .receiver
-            .received(&endpoint.path)
-            .into_iter()
-            .filter(|request| request.header("webhook-ordering-key") == "key-0")
-            .collect::<Vec<_>>(),
-        1,
-        21,
-    );
+    for (message_id, count) in [("late", 61), ("in-body", 62)] {
+        let mut messages = listed.as_array().into_iter().flatten();
+        let message = messages.find(|message| message["message_id"] == message_id).expect("the message");
+        let id = message["id"].as_str().expect("an id");
+        admin.post(&format!("parked/{id}/put-back"), &json!({})).await.data();
+        world.receiver.wait_for(&endpoint.path, count).await;
+    }
+    let received = world.receiver.received(&endpoint.path).into_iter();
+    let of_key = received.filter(|request| request.header("webhook-ordering-key") == "key-0");
+    assert_in_order(&of_key.collect::<Vec<_>>(), 1, 22);
 }

@@ -47,8 +47,8 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V9__versions",
             "V10__feeds",
             "V11__schemas",
-            "V13__filters",
-            "V14__order"
+            "V12__order",
+            "V13__filters"
         ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");
