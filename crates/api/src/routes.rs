@@ -35,11 +35,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(deliveries::history))
         .routes(routes!(deliveries::attempts::list))
         .routes(routes!(deliveries::attempts::log))
-        .routes(routes!(events::list))
-        .routes(routes!(events::show, events::erase))
-        .routes(routes!(events::why::by_key))
-        .routes(routes!(events::why::by_id))
-        .routes(routes!(events::send::send))
+        .merge(event_routes())
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::counts::show))
         .routes(routes!(deliveries::show))
@@ -85,4 +81,15 @@ fn of_webhooks() -> OpenApiRouter<ApiState> {
         .routes(routes!(webhooks::secrets::end))
         .routes(routes!(webhooks::test_sends::send))
         .routes(routes!(webhooks::verify::verify))
+}
+
+fn event_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(events::list))
+        .routes(routes!(events::show, events::erase))
+        .routes(routes!(events::why::by_key))
+        .routes(routes!(events::why::by_id))
+        .routes(routes!(events::send::send))
+        .routes(routes!(events::cancel::by_key))
+        .routes(routes!(events::cancel::by_id))
 }

@@ -38,7 +38,7 @@ const DEFAULT_LIMIT: usize = 50;
 pub(crate) enum ClientCommand {
     /// Publishes an event over HTTP. Repeats for some seconds while the deployment is busy, under the same id.
     Publish(publish::PublishArguments),
-    /// Lists, shows and follows events, and explains why an event did not arrive.
+    /// Lists, shows, follows and cancels events, and explains why an event did not arrive.
     #[command(subcommand)]
     Events(events::EventsCommand),
     /// Manages endpoints.

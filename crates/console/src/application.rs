@@ -45,6 +45,7 @@ pub(crate) fn routes() -> Routes<Console> {
         .route("/event-types/{name}/publish", post(event_types::publish))
         .route("/event-types/{name}/remove", post(event_types::remove))
         .route("/events/{event}/erase", get(events::ask_erasure).post(events::erase))
+        .route("/events/{event}/cancel", get(events::ask_cancellation).post(events::cancel))
         .route("/portal", get(portal::show).post(portal::create))
         .route("/portal/{session}/end", post(portal::end))
         .merge(webhooks::routes())

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use fanfare_archive::Archive;
 use fanfare_broker::{BrokerSettings, ConsumerState, Consumers, Feed, Incoming, Publisher};
-use fanfare_domain::{dialect::Dialects, ids::EndpointId};
+use fanfare_domain::{dialect::Dialects, event::delay::LongestDelay, ids::EndpointId};
 use fanfare_mailer::Mailer;
 use fanfare_outbound::Client;
 use fanfare_service::{Operations, Readiness};
@@ -301,9 +301,9 @@ impl Dispatcher {
         let (slow, to_list) = mpsc::unbounded_channel();
         let (unsendable, blocked) = mpsc::unbounded_channel();
         let fan_outs = FanOuts::new(shared(), attempts.clone());
-        let oldest = self.retention.saturating_sub(self.dialects.longest_lifetime(self.expiry));
+        let longest_delay = LongestDelay::new(self.retention, self.dialects.longest_lifetime(self.expiry));
         let (max_bytes, position) = (self.limits.event_bytes, AtomicI64::new(1));
-        let events = Arc::new(Events { context: shared(), max_bytes, oldest, position });
+        let events = Arc::new(Events { context: shared(), max_bytes, longest_delay, position });
         let persist = Persist { context: shared(), attempts: attempts.clone(), fan_outs: fan_outs.clone() };
         let leases = Leases::new(shared(), attempts.clone());
         let drain = Drain { context: shared(), leases: leases.clone(), unsendable };
@@ -339,6 +339,8 @@ impl Dispatcher {
         stop: &CancellationToken,
     ) {
         let (shared, database) = (|| Arc::clone(context), || self.database.clone());
+        let due_events = jobs::DueEvents { context: shared(), attempts: attempts.clone(), fan_outs: fan_outs.clone() };
+        background.spawn(due_events.run(stop.clone()));
         let presence = jobs::Presence {
             context: shared(),
             fan_outs,

@@ -1,8 +1,9 @@
-//! Background jobs. `presence` and `recovery` run in each process. Every other job runs in a single process at a time,
+//! Background jobs. `presence`, `recovery` and `due_events` run in each process. Every other job runs in a single process at a time,
 //! under an advisory lock.
 
 mod archive;
 mod census;
+mod due_events;
 mod failure_mails;
 mod holding;
 mod indexes;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use archive::ArchiveDays;
 pub(crate) use census::census;
+pub(crate) use due_events::DueEvents;
 pub(crate) use failure_mails::FailureMails;
 pub(crate) use holding::Holding;
 pub(crate) use indexes::build_indexes;

@@ -9,6 +9,8 @@ pub(crate) const EGRESS_AVAILABLE: &str = "fanfare_egress_available";
 pub(crate) const ATTEMPTS: &str = "fanfare_attempts_total";
 pub(crate) const ATTEMPT_SECONDS: &str = "fanfare_attempt_seconds";
 pub(crate) const FIRST_ATTEMPT_LAG: &str = "fanfare_first_attempt_lag_seconds";
+pub(crate) const DUE_LAG: &str = "fanfare_due_lag_seconds";
+pub(crate) const DELAYED_EVENTS: &str = "fanfare_delayed_events";
 pub(crate) const ATTEMPTS_IN_FLIGHT: &str = "fanfare_attempts_in_flight";
 pub(crate) const PLACES: &str = "fanfare_places";
 pub(crate) const PLACE_BYTES: &str = "fanfare_place_bytes";
@@ -103,7 +105,7 @@ const QUEUE_REASONS: [&str; 15] = [
     "isolated",
 ];
 
-const PARK_REASONS: [&str; 25] = [
+const PARK_REASONS: [&str; 26] = [
     "invalid_routing_key",
     "unknown_application",
     "application_unreadable",
@@ -122,6 +124,7 @@ const PARK_REASONS: [&str; 25] = [
     "infinite_number",
     "unknown_event_type",
     "data_mismatch",
+    "too_far_ahead",
     "key_reused",
     "type_mismatch",
     "id_mismatch",
@@ -131,7 +134,7 @@ const PARK_REASONS: [&str; 25] = [
     "invalid_retry",
 ];
 
-pub(crate) const ALL: [Metric; 46] = [
+pub(crate) const ALL: [Metric; 48] = [
     Metric {
         name: PARKED_DELETED,
         kind: MetricKind::Counter,
@@ -168,8 +171,21 @@ pub(crate) const ALL: [Metric; 46] = [
         name: FIRST_ATTEMPT_LAG,
         kind: MetricKind::Delays,
         labels: Labels::One("queued", &["no", "yes"]),
-        meaning: "time from the acceptance of an event to the start of a first attempt, by `queued`: yes, \
-                  if the delivery was queued before",
+        meaning: "time from the acceptance of an event, or its `deliver_at`, to the start of a first attempt, by `queued`: \
+                  yes, if the delivery was queued before",
+    },
+    Metric {
+        name: DUE_LAG,
+        kind: MetricKind::Delays,
+        labels: Labels::None,
+        meaning: "time from the `deliver_at` of a delayed event to the opening of its deliveries",
+    },
+    Metric {
+        name: DELAYED_EVENTS,
+        kind: MetricKind::Gauge,
+        labels: Labels::One("state", &["waiting", "overdue"]),
+        meaning: "delayed events, by `state`: waiting (not yet due, or due for less than a minute), overdue; counted up to \
+                  100,000 every minute",
     },
     Metric { name: ATTEMPTS_IN_FLIGHT, kind: MetricKind::Gauge, labels: Labels::None, meaning: "attempts in flight" },
     Metric {

@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod cloud_event;
+pub mod delay;
 pub mod description;
 mod fields;
 pub mod ordering;
@@ -97,6 +98,8 @@ pub enum FaultCode {
     UnknownEventType,
     /// Data that does not fit the type's schema, in a strict application.
     DataMismatch,
+    /// A time of delivery too far ahead.
+    TooFarAhead,
 }
 
 impl FaultCode {
@@ -115,6 +118,7 @@ impl FaultCode {
             Self::InfiniteNumber => "infinite_number",
             Self::UnknownEventType => "unknown_event_type",
             Self::DataMismatch => "data_mismatch",
+            Self::TooFarAhead => "too_far_ahead",
         }
     }
 }
@@ -215,6 +219,8 @@ pub struct Event {
     pub data: String,
     /// Time of the event according to the publisher.
     pub occurred_at: Option<Timestamp>,
+    /// Time of delivery that the publisher sets.
+    pub deliver_at: Option<Timestamp>,
     /// Version of the type's schema that the publisher names. Not kept, and not delivered.
     pub version: Option<u32>,
     /// Events with the same ordering key have consecutive numbers at each endpoint.
@@ -235,6 +241,7 @@ impl Event {
             key: None,
             data,
             occurred_at: None,
+            deliver_at: None,
             version: None,
             ordering_key: None,
             trace: None,

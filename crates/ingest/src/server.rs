@@ -21,7 +21,7 @@ use fanfare_api::{
 };
 use fanfare_broker::Publisher;
 use fanfare_console::{Console, console_routes, portal_routes, reference_page, reference_routes};
-use fanfare_domain::ids::ProcessId;
+use fanfare_domain::{event::delay::LongestDelay, ids::ProcessId};
 use fanfare_outbound::Client;
 use fanfare_service::{Operations, Readiness, Room, host_name, serve};
 use fanfare_store::{Directory, NewProcess, ProcessKind, Store, StoreError, StoreSettings};
@@ -90,7 +90,10 @@ pub(crate) async fn run(
     let process = process(&store, &configuration);
     let to_broker = (publisher.clone(), configuration.broker.topology().clone());
     let rate = configuration.publish_rate;
-    let publishing = Publishing::new(to_broker, directory.clone(), configuration.max_event_bytes, rate);
+    let lifetime = configuration.dialects.longest_lifetime(configuration.expiry);
+    let longest_delay = LongestDelay::new(configuration.retention, lifetime);
+    let publishing =
+        Publishing::new(to_broker, directory.clone(), (configuration.max_event_bytes, longest_delay), rate);
     let reported = Reported {
         store: store.clone(),
         directory: directory.clone(),

@@ -60,6 +60,7 @@ pub use operations::{
 pub use outbox::{DeferredRows, InvalidTable, Outbox, OutboxTable};
 pub use pipeline::{
     backlogs::{BacklogRow, Probed, ReleasedBacklog, TakenBacklog, TouchedBacklog},
+    delayed::{Cancellation, DueContent, DueEvent, DuePlan, OpenedDue},
     fan_out::FanOut,
     finish::{End, EndLeased},
     give_back::GiveBack,

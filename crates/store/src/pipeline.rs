@@ -1,11 +1,12 @@
 //! The pipeline of an event: persist, lease, give back, record, finish, recover.
 //!
-//! Only `persist`, `retries` and `lease` grant leases. Each statement that queues a delivery ends with
+//! Only `persist`, `delayed`, `retries` and `lease` grant leases. Each statement that queues a delivery ends with
 //! [`backlogs::with_backlogs`].
 
 pub(crate) mod backlogs;
 pub(crate) mod bodies;
 pub(crate) mod columns;
+pub(crate) mod delayed;
 pub(crate) mod fan_out;
 pub(crate) mod finish;
 pub(crate) mod give_back;

@@ -13,6 +13,7 @@ mod configuration {
 /// The way of an event: persist, lease, record, retry, recover.
 mod pipeline {
     mod backlogs;
+    mod delayed;
     mod fan_out;
     mod feed;
     mod lease;
@@ -48,6 +49,7 @@ mod operations {
 
 /// Tests with filled tables, or under load.
 mod filled {
+    mod delayed;
     mod lists;
     mod overview;
     mod plans;

@@ -125,6 +125,7 @@ pub(crate) fn dialect(bytes: &[u8]) {
         key: None,
         data: r#"{"text":"\"<data>","number":1.0,"list":[null]}"#.to_owned(),
         occurred_at: None,
+        deliver_at: None,
         version: None,
         ordering_key: None,
         trace: None,

@@ -1,6 +1,7 @@
-//! Deliveries: the main path, isolation between endpoints and applications, backlogs, rates, replays, feeds, filters.
+//! Deliveries: the main path, isolation, backlogs, rates, replays, feeds, filters, order and delays.
 
 mod backlog;
+mod delayed;
 mod egress;
 mod event_flow;
 mod fan_out;

@@ -45,11 +45,16 @@ pub struct Audit {
     operations: Arc<HashMap<(Method, String), Operation>>,
 }
 
+/// Operations of the management API that keys of all roles may call.
+const PUBLISHERS_CHANGE: [&str; 2] = ["cancel_event", "cancel_event_by_key"];
+
 /// An operation that may change something.
 struct Operation {
     /// Name of the action in entries.
     name: String,
     kept: KeptMembers,
+    /// True if keys of all roles may call the operation.
+    is_for_publishers: bool,
 }
 
 impl Audit {
@@ -61,6 +66,16 @@ impl Audit {
     /// The same log, written over other connections.
     pub fn over(&self, store: Store) -> Self {
         Self { store, ..self.clone() }
+    }
+
+    /// The roles that may call an operation.
+    fn roles(&self, route: &MatchedPath, method: &Method) -> &'static [Role] {
+        let operation = self.operations.get(&(method.clone(), route.as_str().to_owned()));
+        if operation.is_some_and(|operation| operation.is_for_publishers) {
+            &Role::ALL
+        } else {
+            &[Role::Manage, Role::Admin]
+        }
     }
 
     fn entry(&self, caller: &Caller, route: &str, parts: &Parts, body: &[u8]) -> NewAuditEntry {
@@ -106,7 +121,7 @@ pub async fn audited(State(audit): State<Audit>, route: MatchedPath, request: Re
         return next.run(request).await;
     }
     // The route itself refuses a key without the right to change something.
-    let Ok(caller) = authenticate(request.headers(), &audit.directory, &[Role::Manage, Role::Admin]) else {
+    let Ok(caller) = authenticate(request.headers(), &audit.directory, audit.roles(&route, request.method())) else {
         return next.run(request).await;
     };
     let (parts, body) = request.into_parts();
@@ -241,7 +256,9 @@ fn operations(api: &OpenApi) -> HashMap<(Method, String), Operation> {
         for (method, member) in methods {
             let Some(name) = item[member]["operationId"].as_str() else { continue };
             let kept = KeptMembers::of_request(&document, &item[member]);
-            operations.insert((method, path.clone()), Operation { name: name.to_owned(), kept });
+            // Publishing itself is not audited.
+            let is_for_publishers = PUBLISHERS_CHANGE.contains(&name);
+            operations.insert((method, path.clone()), Operation { name: name.to_owned(), kept, is_for_publishers });
         }
     }
     operations

@@ -46,6 +46,26 @@ where
     }
 }
 
+/// The application of a request by a caller with a key of any role, such as a publisher.
+pub struct PublishingApplication {
+    /// The application.
+    pub application: ApplicationId,
+    /// The key of the request.
+    pub key: KeyId,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PublishingApplication
+where
+    Directory: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let caller = authenticate(&parts.headers, &Directory::from_ref(state), &Role::ALL)?;
+        Ok(Self { application: application_of(&caller, parts.uri.query())?, key: caller.key })
+    }
+}
+
 /// The creator of a link to the portal. The link's session ends with the creator.
 pub struct Creator {
     /// The key of the request, or of the visitor's session.

@@ -37,6 +37,7 @@ pub enum ErrorCode {
     AmbiguousUrl,
     EventErased,
     EventUnderWay,
+    EventDue,
     TooManyWebhooks,
     PagesOff,
     BodyTooSlow,
@@ -53,6 +54,7 @@ pub enum ErrorCode {
     InfiniteNumber,
     UnknownEventType,
     DataMismatch,
+    TooFarAhead,
     TooManyRequests,
     TooManyTests,
     TooManyReplays,
@@ -69,7 +71,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in the order of the API's documentation.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 51] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -91,6 +93,7 @@ impl ErrorCode {
         Self::AmbiguousUrl,
         Self::EventErased,
         Self::EventUnderWay,
+        Self::EventDue,
         Self::TooManyWebhooks,
         Self::PagesOff,
         Self::BodyTooSlow,
@@ -107,6 +110,7 @@ impl ErrorCode {
         Self::InfiniteNumber,
         Self::UnknownEventType,
         Self::DataMismatch,
+        Self::TooFarAhead,
         Self::TooManyRequests,
         Self::TooManyTests,
         Self::TooManyReplays,
@@ -140,13 +144,15 @@ impl ErrorCode {
             Self::EndpointDisabled => (409, "the webhook is disabled or deleted"),
             Self::NoFeed => (409, "the webhook has no feed"),
             Self::FeedOnly => (409, "nothing is sent to the webhook: its receiver reads the feed"),
-            Self::NotResendable => {
-                (409, "the delivery is being sent or exists already, or the event is past its retention")
-            }
+            Self::NotResendable => (
+                409,
+                "the delivery is being sent or exists already, or the event is past its retention, delayed or cancelled",
+            ),
             Self::ReplayEnded => (409, "the replay is done or cancelled"),
             Self::AmbiguousUrl => (409, "several webhooks have this URL: select a webhook by `id`"),
             Self::EventErased => (409, "the event is erased"),
             Self::EventUnderWay => (409, "the event is being sent: try again later"),
+            Self::EventDue => (409, "the event is due, or was never delayed: nothing is left to cancel"),
             Self::TooManyWebhooks => (409, "the application has the maximum number of webhooks"),
             Self::PagesOff => (409, "Fanfare serves no web pages: the operator sets `FANFARE_CONSOLE_URL`"),
             Self::BodyTooSlow => (408, "the body arrived too slowly"),
@@ -165,10 +171,8 @@ impl ErrorCode {
             Self::InfiniteNumber => (422, "a number is beyond the range of receivers' JSON parsers"),
             Self::UnknownEventType => (422, "the event type is not described"),
             Self::DataMismatch => (422, "the data of the event does not fit the schema of its type"),
-            Self::TooManyRequests => (
-                429,
-                "the caller sends more requests, or more at once, than its share of the management API or of the portal",
-            ),
+            Self::TooFarAhead => (422, "the time of delivery is too far ahead"),
+            Self::TooManyRequests => (429, "the caller exceeds its share of the management API, or of the portal"),
             Self::TooManyTests => (429, "the application runs the maximum number of tests"),
             Self::TooManyReplays => (429, "the application has the maximum number of unfinished replays"),
             Self::TooManyEvents => (429, "the application exceeds its publish rate"),
@@ -213,6 +217,7 @@ impl From<FaultCode> for ErrorCode {
             FaultCode::InfiniteNumber => Self::InfiniteNumber,
             FaultCode::UnknownEventType => Self::UnknownEventType,
             FaultCode::DataMismatch => Self::DataMismatch,
+            FaultCode::TooFarAhead => Self::TooFarAhead,
         }
     }
 }

@@ -89,7 +89,7 @@ pub async fn end_with_caller(request: Request, next: Next) -> Response {
 /// Lets a request pass within the caller's rate, and its statements within the caller's connections. The routes refuse
 /// callers without a valid key. Cancels the reading statements of a caller that has hung up.
 pub async fn within_share(State(shares): State<Shares>, request: Request, next: Next) -> Response {
-    let Ok(caller) = authenticate(request.headers(), &shares.directory, &[Role::Manage, Role::Admin]) else {
+    let Ok(caller) = authenticate(request.headers(), &shares.directory, &Role::ALL) else {
         return end_with_caller(request, next).await;
     };
     match shares.of(&caller) {

@@ -230,6 +230,7 @@ pub async fn publish(
         key: None,
         data,
         occurred_at: None,
+        deliver_at: None,
         version: None,
         ordering_key: None,
         trace: trace_of(&Span::current()),

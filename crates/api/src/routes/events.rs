@@ -1,5 +1,6 @@
 //! `/api/v1/events`: lists, shows and erases events.
 
+pub mod cancel;
 mod cloud_events;
 pub mod publish;
 pub mod send;
@@ -49,10 +50,20 @@ pub struct Event {
     pub accepted_at: Timestamp,
     /// The number of matching webhooks.
     pub matched_webhooks: i32,
+    /// The time of delivery of a delayed event.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deliver_at: Option<Timestamp>,
+    /// `delayed`: not yet due; `cancelled`: before it was due;
     /// `unmatched`: no webhook matched, and the event is kept; `fanning_out`: deliveries are being created;
     /// `fanned_out`: all deliveries exist.
     #[schema(example = "fanned_out")]
     pub status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub cancelled_at: Option<Timestamp>,
+    /// A key, `console` or `portal`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<String>,
     /// True for a test event.
     pub test: bool,
     /// The body of the deliveries, without redacted members; in a list `null` for a body above 64 KiB.
@@ -67,6 +78,8 @@ pub struct Event {
 impl From<EventRow> for Event {
     fn from(row: EventRow) -> Self {
         let status = match (row.matches, row.fanned_out) {
+            _ if row.cancelled_at.is_some() => "cancelled",
+            _ if row.is_delayed => "delayed",
             (0, _) => "unmatched",
             (_, false) => "fanning_out",
             (_, true) => "fanned_out",
@@ -79,6 +92,9 @@ impl From<EventRow> for Event {
             time: row.occurred_at,
             accepted_at: row.accepted_at,
             matched_webhooks: row.matches,
+            deliver_at: row.deliver_at,
+            cancelled_at: row.cancelled_at,
+            cancelled_by: row.cancelled_by,
             status,
             test: row.is_test,
             payload: row.body.and_then(|body| readable(&body)),
@@ -111,6 +127,10 @@ pub struct Filter {
     pub until: Option<String>,
     /// `true` for events that no webhook matched.
     pub unmatched: Option<bool>,
+    /// `true` for events that are not yet due.
+    pub delayed: Option<bool>,
+    /// `true` for cancelled events.
+    pub cancelled: Option<bool>,
     /// The `next` of the previous page.
     pub before: Option<String>,
     /// Only events newer than this event.
@@ -119,7 +139,7 @@ pub struct Filter {
     pub limit: Option<usize>,
 }
 
-/// Lists the events, newest first. A list by `type` or `unmatched` is a search: a page looks through at most 10,000
+/// Lists the events, newest first. A list by `type`, `unmatched`, `delayed` or `cancelled` is a search: a page looks through at most 10,000
 /// events. The page may have few events or none, and still a `next`.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "events",
     params(Filter), responses((status = 200, body = Page<Event>), Failures))]
@@ -144,6 +164,8 @@ pub async fn list(
         since: filter.since.as_deref().map(|text| timestamp("since", text)).transpose()?,
         until: filter.until.as_deref().map(|text| timestamp("until", text)).transpose()?,
         is_unmatched: filter.unmatched.unwrap_or_default(),
+        is_delayed: filter.delayed.unwrap_or_default(),
+        is_cancelled: filter.cancelled.unwrap_or_default(),
         before: api.place(application, ("before", filter.before.as_deref())).await?,
         after: api.place(application, ("after", filter.after.as_deref())).await?,
         limit: size.rows(),

@@ -5,7 +5,11 @@ mod rates;
 use std::{sync::Arc, time::Duration};
 
 use fanfare_broker::{PublishError, Publisher, Topology, encode_event};
-use fanfare_domain::{application::Application, event::Event, ids::ApplicationId};
+use fanfare_domain::{
+    application::Application,
+    event::{Event, delay::LongestDelay},
+    ids::ApplicationId,
+};
 use fanfare_service::{
     CHECKED_AT_ONCE, Checks, Labels, Metric, MetricKind, RecentCount, crash_point, set_parent, trace_of,
 };
@@ -49,6 +53,8 @@ pub struct Publishing {
     pub directory: Directory,
     /// Largest event, in bytes.
     pub max_event_bytes: usize,
+    /// Longest delay of an event.
+    pub longest_delay: LongestDelay,
     /// Events accepted by this process.
     pub published: Arc<RecentCount>,
     rates: Arc<PublishRates>,
@@ -61,12 +67,12 @@ impl Publishing {
     pub fn new(
         (publisher, topology): (Publisher, Topology),
         directory: Directory,
-        max_event_bytes: usize,
+        (max_event_bytes, longest_delay): (usize, LongestDelay),
         per_second: u32,
     ) -> Self {
         let rates = Arc::new(PublishRates::new(per_second));
         let (published, checks) = (Arc::default(), Checks::default());
-        Self { publisher, topology, directory, max_event_bytes, published, rates, checks }
+        Self { publisher, topology, directory, max_event_bytes, longest_delay, published, rates, checks }
     }
 
     /// Finds an application.

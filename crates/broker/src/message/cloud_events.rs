@@ -117,7 +117,7 @@ fn attributes(headers: &FieldTable) -> Result<Vec<Attribute>, Unreadable> {
 fn attribute_value(name: &str, value: &AMQPValue) -> Option<AttributeValue> {
     Some(match value {
         // The form of AMQP 1.0, in which a library may send its timestamps as integers.
-        AMQPValue::LongLongInt(milliseconds) if name == "time" => {
+        AMQPValue::LongLongInt(milliseconds) if matches!(name, "time" | "deliverat") => {
             AttributeValue::Text(Timestamp::from_millisecond(*milliseconds).ok()?.to_string())
         }
         AMQPValue::LongString(text) => AttributeValue::Text(str::from_utf8(text.as_bytes()).ok()?.to_owned()),

@@ -5,7 +5,9 @@ use std::time::Duration;
 use fanfare_domain::{
     delivery::retry::RetryMessage,
     event::{
-        Event, EventFault, EventType, check_accepted_at, check_key, ordering::OrderingKey, trace_context::TraceContext,
+        Event, EventFault, EventType, check_accepted_at, check_key,
+        ordering::{OrderingKey, check_delay},
+        trace_context::TraceContext,
     },
     ids::{ApplicationId, EventId},
 };
@@ -185,6 +187,7 @@ pub fn decode_event(incoming: &Incoming, max_bytes: usize, now: Timestamp) -> Re
         return Err(Unreadable::new("type_mismatch", "`type` in the event differs from the routing key"));
     }
     let ordering_key = ordering_key(incoming, fields.ordering_key)?;
+    check_delay(ordering_key.as_ref(), fields.deliver_at)?;
     let key = match (fields.key, message_id) {
         (Some(given), Some(id)) if given != id => {
             return Err(Unreadable::new("id_mismatch", "`id` in the body differs from the property message_id"));
@@ -203,6 +206,7 @@ pub fn decode_event(incoming: &Incoming, max_bytes: usize, now: Timestamp) -> Re
         key: id.accepted_at().is_none().then_some(key),
         data: fields.data,
         occurred_at: fields.occurred_at,
+        deliver_at: fields.deliver_at,
         version: fields.version,
         ordering_key,
         trace: incoming.trace().or(fields.trace),

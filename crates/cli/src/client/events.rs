@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::time::sleep;
@@ -30,6 +31,8 @@ pub(crate) enum EventsCommand {
     Show(IdArguments),
     /// Explains for each webhook whether and why the event arrived or not.
     Why(IdArguments),
+    /// Cancels a delayed event that is not yet due, by id or by the publisher's id.
+    Cancel(CancelArguments),
     /// Follows new events, until Ctrl-C.
     Tail(TailArguments),
 }
@@ -39,6 +42,7 @@ impl EventsCommand {
         match self {
             Self::List(arguments) => &arguments.target,
             Self::Tail(arguments) => &arguments.target,
+            Self::Cancel(arguments) => &arguments.target,
             Self::Show(arguments) | Self::Why(arguments) => &arguments.target,
         }
     }
@@ -61,6 +65,12 @@ pub(crate) struct EventsArguments {
     /// Only events that no webhook matched.
     #[arg(long)]
     unmatched: bool,
+    /// Only delayed events that are not yet due.
+    #[arg(long)]
+    delayed: bool,
+    /// Only cancelled events.
+    #[arg(long)]
+    cancelled: bool,
     /// Maximum number of listed events.
     #[arg(long, default_value_t = DEFAULT_LIMIT)]
     limit: usize,
@@ -84,6 +94,18 @@ pub(crate) struct TailArguments {
 }
 
 #[derive(Args)]
+#[group(id = "event", required = true, multiple = false, args = ["id", "key"])]
+pub(crate) struct CancelArguments {
+    /// Id of the event, evt_…
+    id: Option<String>,
+    /// The publisher's id of the event.
+    #[arg(long)]
+    key: Option<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args)]
 pub(crate) struct IdArguments {
     /// Id of the event, evt_…
     id: String,
@@ -102,6 +124,7 @@ pub(super) async fn run(api: &Api, command: EventsCommand) -> anyhow::Result<()>
             rows::print_all(api.prints_json, &answer["data"])
         }
         EventsCommand::Why(arguments) => why(api, &arguments.id).await,
+        EventsCommand::Cancel(arguments) => cancel(api, arguments).await,
         EventsCommand::Tail(arguments) => tail(api, &arguments).await,
     }
 }
@@ -113,7 +136,20 @@ fn query(arguments: &EventsArguments) -> Vec<(&'static str, Option<String>)> {
         ("since", arguments.since.clone()),
         ("until", arguments.until.clone()),
         ("unmatched", arguments.unmatched.then(|| "true".to_owned())),
+        ("delayed", arguments.delayed.then(|| "true".to_owned())),
+        ("cancelled", arguments.cancelled.then(|| "true".to_owned())),
     ]
+}
+
+/// Cancels an event. A repeat of the request changes nothing.
+async fn cancel(api: &Api, arguments: CancelArguments) -> anyhow::Result<()> {
+    let path = match &arguments.id {
+        Some(id) => format!("events/{}/cancel", segment(id)),
+        None => "events/cancel".to_owned(),
+    };
+    let answer = api.repeated(Method::POST, &path, &[("key", arguments.key)], None).await?;
+    rows::print(api.prints_json, &answer["data"], &[("/id", 30), ("/cancelled_at", 24)]);
+    Ok(())
 }
 
 async fn why(api: &Api, id: &str) -> anyhow::Result<()> {

@@ -24,6 +24,9 @@ pub(crate) struct PublishArguments {
     /// Ordering key: events with the same key get consecutive numbers at each webhook.
     #[arg(long)]
     ordering_key: Option<String>,
+    /// Time of delivery, RFC 3339. Until then, `fanfare events cancel` cancels the event.
+    #[arg(long)]
+    deliver_at: Option<String>,
     #[command(flatten)]
     pub(super) target: Target,
 }
@@ -31,9 +34,11 @@ pub(crate) struct PublishArguments {
 pub(super) async fn run(api: &Api, arguments: PublishArguments) -> anyhow::Result<()> {
     let id = arguments.id.unwrap_or_else(|| Uuid::new_v4().to_string());
     let time = arguments.time.map(|time| format!(r#","time":{}"#, json!(time))).unwrap_or_default();
-    let key = arguments.ordering_key.map(|key| format!(r#","ordering_key":{}"#, json!(key))).unwrap_or_default();
+    let ordering = arguments.ordering_key.map(|key| format!(r#","ordering_key":{}"#, json!(key))).unwrap_or_default();
+    let deliver_at = arguments.deliver_at.map(|time| format!(r#","deliver_at":{}"#, json!(time))).unwrap_or_default();
     let data = json_argument(&arguments.data)?;
-    let event = format!(r#"{{"type":{},"id":{},"data":{data}{time}{key}}}"#, json!(arguments.event_type), json!(id));
+    let (event_type, key) = (json!(arguments.event_type), json!(id));
+    let event = format!(r#"{{"type":{event_type},"id":{key},"data":{data}{time}{deliver_at}{ordering}}}"#);
     // A repeat has the same id, and thereby no second effect.
     let answer = api.repeated(Method::POST, "events", &[], Some(event)).await;
     let answer = answer.with_context(|| format!("the event may be published again with --id {id}"))?;

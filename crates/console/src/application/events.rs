@@ -1,11 +1,11 @@
-//! Events: the list, an event with its deliveries, and the erasure.
+//! Events: the list, an event with its deliveries, the cancellation and the erasure.
 
 use askama::Template;
 use axum::{body::Bytes, extract::State, response::Response};
 use fanfare_api::{
     http::{
         error::ApiError,
-        parameters::{Path, Query},
+        parameters::{Path, Query, id},
     },
     routes::{
         deliveries::Delivery,
@@ -13,7 +13,10 @@ use fanfare_api::{
         webhooks::Webhook,
     },
 };
-use fanfare_domain::{access::session::Right, ids::EndpointId};
+use fanfare_domain::{
+    access::session::Right,
+    ids::{EndpointId, EventId},
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -44,7 +47,7 @@ struct Events {
 
 impl Events {
     fn is_filtered(&self) -> bool {
-        self.filter.gives_any(&["type", "key", "since", "until", "unmatched"])
+        self.filter.gives_any(&["type", "key", "since", "until", "unmatched", "delayed", "cancelled"])
     }
 }
 
@@ -122,7 +125,12 @@ pub(crate) async fn show(
 ) -> Result<Response, Fault> {
     let EventDetail { event, deliveries } =
         events::show(State(console.api.clone()), place.authorized(), Path(named.event)).await?.data;
-    let unsent = if event.test { Vec::new() } else { Unsent::find(&console, &place, &deliveries).await? };
+    // A delayed event is not yet matched.
+    let unsent = if event.test || matches!(event.status, "delayed" | "cancelled") {
+        Vec::new()
+    } else {
+        Unsent::find(&console, &place, &deliveries).await?
+    };
     let address = &place.visitor.address;
     let payload = event.payload.as_ref().filter(|_| place.visitor.may(Right::Payloads));
     let shown = Shown {
@@ -133,6 +141,37 @@ pub(crate) async fn show(
         unsent,
     };
     page(&place.visitor, &shown)
+}
+
+#[derive(Template)]
+#[template(path = "application/events/cancel.html")]
+struct Cancel {
+    frame: Frame,
+    event: Event,
+}
+
+/// Shows the consequences of a cancellation.
+pub(crate) async fn ask_cancellation(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+) -> Result<Response, Fault> {
+    place.visitor.require(Right::Cancel)?;
+    let found = events::show(State(console.api.clone()), place.authorized(), Path(named.event)).await?.data;
+    page(&place.visitor, &Cancel { frame: place.frame("Cancel the event"), event: found.event })
+}
+
+/// Cancels a delayed event. The event names the pages as the author: the audit log names the visitor.
+pub(crate) async fn cancel(
+    State(console): State<Console>,
+    place: Place,
+    Path(named): Path<Named>,
+) -> Result<Response, Fault> {
+    let event: EventId = id("id", &named.event)?;
+    let (api, application, author) = (console.api.clone(), place.application, place.visitor.session.face.as_str());
+    let work = async move { api.cancel_event(application, (event, "id"), author).await };
+    place.change(&console, Right::Cancel, ("cancel_event", Value::Null), work).await?;
+    Ok(back_to(format!("{}/events/{event}?done=event-cancelled", place.base)))
 }
 
 #[derive(Template)]

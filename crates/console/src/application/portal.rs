@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Rights of a link, and their words.
-const RIGHTS: [(Right, &str); 7] = [
+const RIGHTS: [(Right, &str); 8] = [
     (Right::View, "see webhooks, events and deliveries (always)"),
     (Right::Payloads, "see payloads and answers"),
     (Right::Keys, "see the publisher's keys of events"),
@@ -44,6 +44,7 @@ const RIGHTS: [(Right, &str); 7] = [
     (Right::Resend, "resend deliveries"),
     (Right::Endpoints, "create, change and delete webhooks, and rotate their secrets"),
     (Right::Replay, "start and steer replays"),
+    (Right::Cancel, "cancel delayed events"),
 ];
 
 const LIFETIMES: [(&str, &str); 4] =
@@ -67,7 +68,7 @@ struct Portal {
     sessions: Vec<Shown>,
     next: Option<String>,
     api: String,
-    rights: [(Right, &'static str); 7],
+    rights: [(Right, &'static str); 8],
     lifetimes: [(&'static str, &'static str); 4],
     fonts: [(&'static str, &'static str); 3],
     schemes: [(&'static str, &'static str); 3],

@@ -49,6 +49,8 @@ const ALL: &[Words] = &[
     words("publish_event", ("published", "publish"), "an event", "evt"),
     words("publish_events", ("published", "publish"), "events", "evt"),
     words("erase_event", ("erased", "erase"), "the content of the event", "evt"),
+    words("cancel_event", ("cancelled", "cancel"), "the delayed event", "evt"),
+    words("cancel_event_by_key", ("cancelled", "cancel"), "the delayed event", "evt"),
     words("create_webhook", CREATE, "the webhook", "wh"),
     words("change_webhook", CHANGE, "the webhook", "wh"),
     words("put_webhook", ("set", "set"), "the webhook", "wh"),

@@ -12,7 +12,7 @@ pub(super) struct Examples {
 }
 
 /// Methods of the SDKs, as TypeScript names them. Python writes `event_types.remove` for `eventTypes.remove`.
-const METHODS: [(&str, &str); 33] = [
+const METHODS: [(&str, &str); 35] = [
     ("create_webhook", "webhooks.create"),
     ("list_webhooks", "webhooks.list"),
     ("show_webhook", "webhooks.get"),
@@ -28,6 +28,8 @@ const METHODS: [(&str, &str); 33] = [
     ("show_event", "events.get"),
     ("explain_event", "events.why"),
     ("explain_event_by_key", "events.whyByKey"),
+    ("cancel_event", "events.cancel"),
+    ("cancel_event_by_key", "events.cancelByKey"),
     ("list_deliveries", "deliveries.list"),
     ("show_delivery", "deliveries.get"),
     ("resend_delivery", "deliveries.resend"),

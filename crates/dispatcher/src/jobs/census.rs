@@ -50,6 +50,9 @@ async fn count(database: &Database, storage: &mut Storage) -> Result<(), StoreEr
     for (status, count) in ["enabled", "paused", "disabled"].into_iter().zip(census.endpoints) {
         metrics::gauge!(metric::ENDPOINTS, "status" => status).set(count as f64);
     }
+    for (state, count) in [("waiting", census.delayed), ("overdue", census.overdue)] {
+        metrics::gauge!(metric::DELAYED_EVENTS, "state" => state).set(count as f64);
+    }
     metrics::gauge!(metric::PARTITIONS_AHEAD).set(census.partitions_ahead);
     if storage.measured.is_none_or(|measured| measured.elapsed() >= STORAGE_EVERY) {
         *storage = Storage { bytes: database.store.storage().await?, measured: Some(Instant::now()) };

@@ -159,8 +159,7 @@ impl Attempts {
             at: started_at,
         };
         if in_flight.attempt == 1 {
-            let lag =
-                Duration::try_from(started_at.duration_since(in_flight.delivery.accepted_at())).unwrap_or_default();
+            let lag = Duration::try_from(started_at.duration_since(in_flight.ready_at)).unwrap_or_default();
             let queued = if in_flight.is_listed { "yes" } else { "no" };
             metrics::histogram!(metric::FIRST_ATTEMPT_LAG, "queued" => queued).record(lag);
         }

@@ -1,19 +1,16 @@
 //! Events: decodes messages, matches endpoints, renders bodies, and admits first attempts.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
 };
 
 use fanfare_broker::{Incoming, Unreadable, decode_event};
 use fanfare_domain::{
     application::{Application, Endpoint, EndpointStatus, Feed},
     delivery::{QueueReason, READ_BY_FEED, lease_duration},
-    event::{Content, Event},
-    ids::{DeliveryId, LeaseId},
+    event::{Content, Event, delay::LongestDelay},
+    ids::{DeliveryId, EventId, LeaseId},
     time::{saturating_add, saturating_sub, to_milliseconds},
 };
 use fanfare_service::{CHECKED_AT_ONCE, crash_point};
@@ -32,13 +29,13 @@ use crate::{
 
 /// Maximum of deliveries persisted with an event. A fan-out writes the deliveries to more endpoints in chunks, after
 /// the event. An event with an ordering key is persisted with all its deliveries.
-const MAX_DIRECT: usize = 100;
+pub(crate) const MAX_DIRECT: usize = 100;
 
 pub(crate) struct Events {
     pub(crate) context: Arc<Context>,
     pub(crate) max_bytes: usize,
-    /// Greatest age of an event at persist: the deliveries must end before the event's retention ends.
-    pub(crate) oldest: Duration,
+    /// Longest delay of an event, and the greatest age at persist: the deliveries must end within the event's retention.
+    pub(crate) longest_delay: LongestDelay,
     /// Place of the next event with an ordering key in the order of arrival.
     pub(crate) position: AtomicI64,
 }
@@ -210,19 +207,26 @@ impl Events {
     ) {
         let now = self.context.now();
         let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(now));
-        if accepted_at < saturating_sub(now, self.oldest) {
+        if accepted_at < saturating_sub(now, self.longest_delay.get()) {
             let sentence = format!(
                 "the event was accepted at {accepted_at}, and its deliveries would outlast its retention: publish the \
                  event again with a new id"
             );
             return park::park(&self.context, message, Unreadable::new("retention_over", sentence), span);
         }
+        let due_at = match self.longest_delay.due(event.deliver_at, accepted_at, now) {
+            Ok(due_at) => due_at,
+            Err(fault) => return park::park(&self.context, message, fault.into(), span),
+        };
         match application.dialect.render_body(&event, accepted_at) {
             // The send fails only if the process stops. The broker then redelivers the message to another process.
             Ok(body) => {
-                let (endpoints, body) =
-                    matching::matches(&self.context.checks, application, &event.event_type, body).await;
-                let (new, direct) = self.plan(event, accepted_at, body, application, &endpoints);
+                // A delayed event is matched when it is due.
+                let (endpoints, body) = match due_at {
+                    Some(_) => (Vec::new(), body),
+                    None => matching::matches(&self.context.checks, application, &event.event_type, body).await,
+                };
+                let (new, direct) = self.plan(event, (accepted_at, due_at), body, application, &endpoints);
                 drop(planned.send(Planned { message, new, direct, entered, span }).await);
             }
             Err(fault) => {
@@ -235,7 +239,7 @@ impl Events {
     fn plan(
         &self,
         event: Event,
-        accepted_at: Timestamp,
+        (accepted_at, due_at): (Timestamp, Option<Timestamp>),
         body: String,
         application: &Application,
         endpoints: &[Arc<Endpoint>],
@@ -251,6 +255,7 @@ impl Events {
             content: redacted.is_none().then(|| Content::of(&event.event_type, &event.data)),
             event,
             accepted_at,
+            due_at,
             redacted,
             body,
             matches: endpoints.len(),
@@ -258,21 +263,33 @@ impl Events {
             position,
             deliveries: Vec::new(),
         };
-        let mut direct = Vec::new();
         let at_once = if is_wide { &[] } else { endpoints };
         // An event with redacted members has two bodies.
         let bytes = new.body.len() + new.redacted.as_ref().map_or(0, String::len);
-        let lease = LeaseId::new(self.context.now(), rand::random());
-        for endpoint in at_once {
-            let id = DeliveryId::derive(accepted_at, new.event.id, endpoint.id);
-            let (delivery, permit) = admit(&self.context, id, endpoint, lease, bytes);
-            if let Some(permit) = permit {
-                direct.push((new.deliveries.len(), Direct { endpoint: Arc::clone(endpoint), permit }));
-            }
-            new.deliveries.push(delivery);
-        }
+        let (deliveries, direct) = admit_all(&self.context, (accepted_at, new.event.id), at_once, bytes);
+        new.deliveries = deliveries;
         (new, direct)
     }
+}
+
+/// Decides the first states of an event's deliveries, and returns the permits of the first attempts by position.
+pub(crate) fn admit_all(
+    context: &Context,
+    (accepted_at, event): (Timestamp, EventId),
+    endpoints: &[Arc<Endpoint>],
+    bytes: usize,
+) -> (Vec<NewDelivery>, Vec<(usize, Direct)>) {
+    let (mut deliveries, mut direct) = (Vec::with_capacity(endpoints.len()), Vec::new());
+    let lease = LeaseId::new(context.now(), rand::random());
+    for endpoint in endpoints {
+        let id = DeliveryId::derive(accepted_at, event, endpoint.id);
+        let (delivery, permit) = admit(context, id, endpoint, lease, bytes);
+        if let Some(permit) = permit {
+            direct.push((deliveries.len(), Direct { endpoint: Arc::clone(endpoint), permit }));
+        }
+        deliveries.push(delivery);
+    }
+    (deliveries, direct)
 }
 
 /// Decides the first state of a delivery. The decision precedes the write, so that the row begins with the right state.
@@ -306,7 +323,7 @@ pub(super) fn admit(
 }
 
 /// Counts the deliveries that are skipped from the beginning.
-pub(super) fn count_skipped(deliveries: &[NewDelivery]) {
+pub(crate) fn count_skipped(deliveries: &[NewDelivery]) {
     for (start, reason) in [(Start::Skipped, ""), (Start::Read, READ_BY_FEED)] {
         let skipped = deliveries.iter().filter(|delivery| delivery.start == start).count();
         metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => reason).increment(skipped as u64);

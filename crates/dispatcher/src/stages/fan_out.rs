@@ -72,15 +72,15 @@ impl FanOuts {
         Self { context, attempts, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// Begins the fan-out of an event persisted by this process.
-    pub(super) fn begin(&self, first: FirstAttempts, accepted_at: Timestamp, stop: &CancellationToken) {
+    /// Begins the fan-out of an event persisted, or opened when due, by this process.
+    pub(crate) fn begin(&self, first: FirstAttempts, accepted_at: Timestamp, stop: &CancellationToken) {
         self.spawn(Wide { accepted_at, first }, EndpointId::LEAST, stop);
     }
 
     /// Resumes a fan-out taken over by this process. If the payload is unreadable here, releases the fan-outs later,
     /// for another process.
     pub(crate) fn resume(&self, taken: FanOut, stop: &CancellationToken) {
-        let FanOut { event, application, accepted_at, mark, event_type, body, trace } = taken;
+        let FanOut { event, application, accepted_at, deliver_at, mark, event_type, body, trace } = taken;
         let Some(body) = body else {
             tracing::error!(
                 %event,
@@ -88,8 +88,8 @@ impl FanOuts {
             );
             return self.abandon_later(stop);
         };
-        let body = Bytes::from(body);
-        let first = FirstAttempts { application, event, event_type, trace, body, ordering_key: None };
+        let (body, ready_at) = (Bytes::from(body), deliver_at.unwrap_or(accepted_at));
+        let first = FirstAttempts { application, event, event_type, trace, body, ready_at, ordering_key: None };
         self.spawn(Wide { accepted_at, first }, mark, stop);
     }
 

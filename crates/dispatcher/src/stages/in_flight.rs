@@ -29,6 +29,8 @@ pub(crate) struct InFlight {
     pub(crate) event_type: EventType,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) body: Bytes,
+    /// Acceptance of the event, or the time of delivery that the publisher set.
+    pub(crate) ready_at: Timestamp,
     /// True for a test event, whose delivery was requested again.
     pub(crate) is_test: bool,
     /// Replay that requested the delivery.
@@ -58,6 +60,8 @@ pub(crate) struct FirstAttempts {
     pub(crate) trace: Option<TraceContext>,
     pub(crate) body: Bytes,
     pub(crate) ordering_key: Option<OrderingKey>,
+    /// Acceptance of the event, or the time of delivery that the publisher set.
+    pub(crate) ready_at: Timestamp,
 }
 
 /// Endpoint and permit of a first attempt.
@@ -85,6 +89,7 @@ impl FirstAttempts {
             event_type: self.event_type.clone(),
             trace: self.trace.clone(),
             body: self.body.clone(),
+            ready_at: self.ready_at,
             is_test: false,
             replay: None,
             sequence: self.ordering_key.clone().zip(number).map(|(key, number)| Sequence { key, number }),
@@ -118,6 +123,7 @@ impl InFlight {
             event_type: payload.event_type?,
             trace: payload.trace,
             body: Bytes::from(payload.body?),
+            ready_at: payload.deliver_at.unwrap_or_else(|| leased.delivery.accepted_at()),
             is_test: payload.is_test,
             replay: leased.replay,
             sequence: payload.sequence,

@@ -9,6 +9,7 @@ use fanfare_domain::{
     expression::Outcome,
 };
 use fanfare_service::{CHECKED_AT_ONCE, Checks};
+use tokio::task::block_in_place;
 
 use crate::metric;
 
@@ -43,6 +44,15 @@ where
     let (application, event_type) = (Arc::clone(application), event_type.clone());
     let filtering = move || (filtered(subscribers, &application, &event_type, body.as_ref()), body);
     if is_short { filtering() } else { checks.run(id, filtering).await }
+}
+
+/// Finds the endpoints that get an event while the caller holds a transaction. Other tasks of the thread go on elsewhere.
+pub(crate) fn matches_in_place(application: &Application, event_type: &EventType, body: &str) -> Vec<Arc<Endpoint>> {
+    let subscribers = application.subscribers(event_type);
+    if !subscribers.iter().any(|endpoint| endpoint.filter.is_some()) {
+        return subscribers;
+    }
+    block_in_place(|| filtered(subscribers, application, event_type, body.as_bytes()))
 }
 
 fn filtered(

@@ -187,6 +187,7 @@ impl Persist {
             trace: new.event.trace.clone(),
             body: Bytes::from(std::mem::take(&mut new.body)),
             ordering_key: new.event.ordering_key.clone(),
+            ready_at: new.accepted_at,
         };
         if new.is_wide {
             return self.fan_outs.begin(first, new.accepted_at, stop);

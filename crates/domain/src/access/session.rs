@@ -103,13 +103,15 @@ pub enum Right {
     Endpoints,
     /// Start and steer replays.
     Replay,
+    /// Cancel delayed events.
+    Cancel,
     /// Change everything else: event types, settings, keys, parked messages, erasures, links to the portal.
     Operate,
 }
 
 impl Right {
     /// All rights.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::View,
         Self::Payloads,
         Self::Keys,
@@ -117,12 +119,13 @@ impl Right {
         Self::Resend,
         Self::Endpoints,
         Self::Replay,
+        Self::Cancel,
         Self::Operate,
     ];
 
     /// Rights that a link to the portal can give.
-    pub const OF_PORTAL: [Self; 7] =
-        [Self::View, Self::Payloads, Self::Keys, Self::Test, Self::Resend, Self::Endpoints, Self::Replay];
+    pub const OF_PORTAL: [Self; 8] =
+        [Self::View, Self::Payloads, Self::Keys, Self::Test, Self::Resend, Self::Endpoints, Self::Replay, Self::Cancel];
 
     /// Name in the database and the API.
     pub fn as_str(self) -> &'static str {
@@ -134,6 +137,7 @@ impl Right {
             Self::Resend => "resend",
             Self::Endpoints => "endpoints",
             Self::Replay => "replay",
+            Self::Cancel => "cancel",
             Self::Operate => "operate",
         }
     }
@@ -146,7 +150,7 @@ impl Right {
 
 /// Rights of a session. Every session may view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rights(u8);
+pub struct Rights(u16);
 
 impl Rights {
     /// All rights.
@@ -181,7 +185,7 @@ impl FromIterator<Right> for Rights {
     }
 }
 
-fn bit(right: Right) -> u8 {
+fn bit(right: Right) -> u16 {
     1 << right as u8
 }
 

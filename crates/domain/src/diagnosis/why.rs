@@ -162,6 +162,40 @@ pub struct EventFacts {
     pub is_fanned_out: bool,
     /// Number of webhooks that matched.
     pub matches: i32,
+    /// Delay of the event, if its publisher set a time of delivery.
+    pub delay: Option<DelayFacts>,
+}
+
+/// Facts about the delay of an event.
+#[derive(Debug, Clone)]
+pub struct DelayFacts {
+    /// Time of delivery.
+    pub deliver_at: Timestamp,
+    /// State of the event.
+    pub state: DelayState,
+}
+
+/// State of a delayed event.
+#[derive(Debug, Clone)]
+pub enum DelayState {
+    /// The event is not yet due.
+    Waiting,
+    /// The event was cancelled before it was due, at this time, by this author.
+    Cancelled(Timestamp, String),
+    /// The event was due.
+    Due,
+}
+
+impl EventFacts {
+    /// Time of the match with subscriptions.
+    fn matched_at(&self) -> Timestamp {
+        self.delay.as_ref().map_or(self.accepted_at, |delay| delay.deliver_at)
+    }
+
+    /// True for a delayed event that was not matched: the event is not yet due, or was cancelled.
+    fn is_unmatched_yet(&self) -> bool {
+        self.delay.as_ref().is_some_and(|delay| !matches!(delay.state, DelayState::Due))
+    }
 }
 
 /// Facts about a message that could not be read.
@@ -317,13 +351,38 @@ pub fn arrival(event: &EventFacts) -> Vec<Step> {
         let sentence = "The event is past its retention. No delivery of the event can be requested any more.";
         steps.push(Step::info("past_retention", sentence));
     }
+    steps.extend(event.delay.as_ref().map(delay));
+    if event.is_unmatched_yet() {
+        return steps;
+    }
     if !event.is_fanned_out {
         let sentence = "Fanfare is still creating deliveries: the event goes to very many webhooks.";
         steps.push(Step::pending("fanning_out", sentence).by(Fault::Ours));
     } else if event.matches == 0 {
-        steps.push(Step::info("unmatched", "No webhook wanted the event at the time of acceptance."));
+        steps.push(Step::info("unmatched", "No webhook wanted the event at the time of the match."));
     }
     steps
+}
+
+/// The step of a delay.
+fn delay(delay: &DelayFacts) -> Step {
+    let at = delay.deliver_at;
+    let step = match &delay.state {
+        DelayState::Waiting => {
+            let sentence = format!("The event is due at {at}, as its publisher set. Webhooks are matched then.");
+            Step::pending("delayed", sentence).mend(Remedy::WaitUntil(at))
+        }
+        DelayState::Cancelled(cancelled_at, author) => {
+            let sentence = format!("The event was cancelled by {author} at {cancelled_at}, before it was due.");
+            Step::problem("cancelled", sentence)
+                .with("cancelled_at", cancelled_at)
+                .with("cancelled_by", author)
+                .by(Fault::Publisher)
+                .mend(Remedy::PublishAgain)
+        }
+        DelayState::Due => Step::done("due", format!("The event was due at {at}, as its publisher set.")),
+    };
+    step.with("deliver_at", at)
 }
 
 /// Explains unreadable messages with the key of an event of the application. An administrator reads of messages that

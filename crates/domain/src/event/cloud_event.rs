@@ -13,6 +13,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     EventFault, EventFields, EventType, FaultCode, MAX_KEY_LENGTH, check_key,
+    delay::CLOUD_EVENT_ATTRIBUTE,
     fields::{Members, missing, string, time},
     ordering::OrderingKey,
     trace_context::TraceContext,
@@ -24,7 +25,7 @@ pub(super) const SPECVERSION: &str = "specversion";
 /// Extension attribute with the ordering key. Receivers get the attribute like each other.
 const ORDERING_KEY: &str = "orderingkey";
 
-/// A CloudEvent's attributes beside `type` and `time`, without the trace context.
+/// A CloudEvent's attributes beside `type`, `time` and `deliverat`, without the trace context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudEvent {
     /// The publisher's id, unique among the events of the source.
@@ -67,6 +68,7 @@ struct Reader {
     source: Option<String>,
     event_type: Option<EventType>,
     occurred_at: Option<Timestamp>,
+    deliver_at: Option<Timestamp>,
     content_type: Option<String>,
     ordering_key: Option<OrderingKey>,
     traceparent: Option<String>,
@@ -110,7 +112,8 @@ impl Reader {
                 self.source = Some(source);
             }
             "type" => self.event_type = Some(EventType::parse(&string(name.to_owned(), value)?)?),
-            "time" => self.occurred_at = Some(time(value)?),
+            "time" => self.occurred_at = Some(time("time", value)?),
+            CLOUD_EVENT_ATTRIBUTE => self.deliver_at = Some(time(CLOUD_EVENT_ATTRIBUTE, value)?),
             "traceparent" => self.traceparent = Some(text(name, value)?),
             "tracestate" => self.tracestate = Some(text(name, value)?),
             "subject" => kept = Some(filled(name, value)?),
@@ -175,6 +178,7 @@ impl Reader {
             data,
             key: Some(key),
             occurred_at: self.occurred_at,
+            deliver_at: self.deliver_at,
             trace,
             cloud_event: Some(cloud_event),
         })

@@ -13,6 +13,7 @@ use crate::{
     event::{
         EventFault, EventType, FaultCode, check_key,
         cloud_event::{self, CloudEvent},
+        delay::DELIVER_AT,
         ordering::OrderingKey,
         schema,
         trace_context::TraceContext,
@@ -24,7 +25,7 @@ use crate::{
 const ORDERING_KEY: &str = "ordering_key";
 
 /// Names of the fields, for people.
-const FIELDS: &str = "type, data, id, time, version and ordering_key";
+const FIELDS: &str = "type, data, id, time, deliver_at, version and ordering_key";
 
 /// The checked fields of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct EventFields {
     pub key: Option<String>,
     /// Time of the event according to the publisher. Any time is accepted, since no decision depends on the value.
     pub occurred_at: Option<Timestamp>,
+    /// Time of delivery. Ingest and dispatcher check how far the time is ahead.
+    pub deliver_at: Option<Timestamp>,
     /// Version of the type's schema that the publisher names. Checked only in a strict application.
     pub version: Option<u32>,
     /// Ordering key, if present in the body.
@@ -48,7 +51,7 @@ pub struct EventFields {
 }
 
 impl EventFields {
-    /// Parses `{type, data, id?, time?, version?, ordering_key?}`, or a CloudEvent: an object with the member `specversion`.
+    /// Parses an object with the members [`FIELDS`], or a CloudEvent: an object with the member `specversion`.
     ///
     /// # Errors
     /// The first fault found, with the field.
@@ -86,14 +89,15 @@ impl EventFields {
     }
 
     fn from_members(members: Members<'_>) -> Result<Self, EventFault> {
-        let (mut event_type, mut data, mut key, mut occurred_at) = (None, None, None, None);
-        let (mut version, mut ordering_key) = (None, None);
+        let (mut event_type, mut data, mut key, mut version) = (None, None, None, None);
+        let (mut occurred_at, mut deliver_at, mut ordering_key) = (None, None, None);
         for (name, value) in members.0 {
             let twice = match name.as_str() {
                 "type" => event_type.replace(EventType::parse(&string("type", value)?)?).is_some(),
                 "data" => data.replace(value.get().to_owned()).is_some(),
                 "id" => key.replace(check_key("id", string("id", value)?)?).is_some(),
-                "time" => occurred_at.replace(time(value)?).is_some(),
+                "time" => occurred_at.replace(time("time", value)?).is_some(),
+                DELIVER_AT => deliver_at.replace(time(DELIVER_AT, value)?).is_some(),
                 "version" => version.replace(schema_version(value)?).is_some(),
                 ORDERING_KEY => {
                     let text = string(ORDERING_KEY, value)?;
@@ -109,7 +113,8 @@ impl EventFields {
             }
         }
         let data = data.ok_or_else(|| missing("data"))?;
-        Ok(Self { event_type, data, key, occurred_at, version, ordering_key, trace: None, cloud_event: None })
+        let (trace, cloud_event) = (None, None);
+        Ok(Self { event_type, data, key, occurred_at, deliver_at, version, ordering_key, trace, cloud_event })
     }
 
     /// The event type, if the body must have the type.
@@ -133,12 +138,12 @@ pub(super) fn string(field: impl Into<Cow<'static, str>>, value: &RawValue) -> R
         .map_err(|_| EventFault::new(FaultCode::InvalidField, field, "holds half of a surrogate pair"))
 }
 
-pub(super) fn time(value: &RawValue) -> Result<Timestamp, EventFault> {
+pub(super) fn time(field: &'static str, value: &RawValue) -> Result<Timestamp, EventFault> {
     const YEAR_1: i64 = -62_135_596_800;
-    let time = string("time", value)?.parse().ok().filter(|time: &Timestamp| time.as_second() >= YEAR_1);
+    let time = string(field, value)?.parse().ok().filter(|time: &Timestamp| time.as_second() >= YEAR_1);
     time.ok_or_else(|| {
         let message = "is not an RFC 3339 time with an offset, such as \"2026-06-18T12:00:00Z\"";
-        EventFault::new(FaultCode::InvalidField, "time", message)
+        EventFault::new(FaultCode::InvalidField, field, message)
     })
 }
 
@@ -199,12 +204,14 @@ mod tests {
     #[test]
     fn reads_every_field() {
         let body =
-            br#"{"type":"order.created","data":{"a": 1e2},"id":"o-1","time":"2026-06-18T14:00:00+02:00","version":2}"#;
+            br#"{"type":"order.created","data":{"a": 1e2},"id":"o-1","time":"2026-06-18T14:00:00+02:00","version":2,
+                 "deliver_at":"2026-06-19T08:30:00-01:30"}"#;
         let fields = EventFields::parse(body).expect("fields");
         assert_eq!(fields.require_type().expect("type").as_str(), "order.created");
         assert_eq!(fields.data, r#"{"a": 1e2}"#);
         assert_eq!((fields.key.as_deref(), fields.version), (Some("o-1"), Some(2)));
         assert_eq!(fields.occurred_at.expect("time").to_string(), "2026-06-18T12:00:00Z");
+        assert_eq!(fields.deliver_at.expect("a time").to_string(), "2026-06-19T10:00:00Z");
     }
 
     #[test]
@@ -227,6 +234,14 @@ mod tests {
         }
         for version in ["0", "21", "-1", "4294967297"] {
             assert_eq!(of_version(version), field(FaultCode::InvalidField, "version"), "{version}");
+        }
+        for (value, code) in [
+            (r#""tomorrow""#, FaultCode::InvalidField),
+            (r#""2026-06-19T10:00:00""#, FaultCode::InvalidField),
+            ("1781863200", FaultCode::WrongType),
+            ("null", FaultCode::WrongType),
+        ] {
+            assert_eq!(fault(&format!(r#"{{"deliver_at":{value},"data":1}}"#)), field(code, "deliver_at"), "{value}");
         }
         assert_eq!(fault(r#"{"time":"yesterday","data":1}"#), field(FaultCode::InvalidField, "time"));
         assert_eq!(fault(r#"{"time":"-009998-01-01T00:00:00Z","data":1}"#), field(FaultCode::InvalidField, "time"));

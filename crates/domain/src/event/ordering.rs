@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    event::{EventFault, FaultCode},
+    event::{EventFault, FaultCode, delay::DELIVER_AT},
     ids::ApplicationId,
 };
 
@@ -55,6 +56,18 @@ impl fmt::Display for OrderingKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
+}
+
+/// Refuses a delayed event with an ordering key: the numbers follow the order of acceptance.
+///
+/// # Errors
+/// If an event has both.
+pub fn check_delay(ordering_key: Option<&OrderingKey>, deliver_at: Option<Timestamp>) -> Result<(), EventFault> {
+    if ordering_key.is_some() && deliver_at.is_some() {
+        let message = "does not go with an ordering key: the numbers follow the order of acceptance";
+        return Err(EventFault::new(FaultCode::InvalidField, DELIVER_AT, message));
+    }
+    Ok(())
 }
 
 /// Place of a delivery in the order of its ordering key.

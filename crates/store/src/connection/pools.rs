@@ -40,9 +40,11 @@ const MAX_IDLE: Duration = Duration::from_secs(60);
 const INDEXES_ONLY: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off;";
 
 /// Batch statements join a small list with a partitioned table by its primary key. On a partition without statistics
-/// the planner may choose a scan, which is slower by an order of magnitude.
+/// the planner may choose a scan, which is slower by an order of magnitude. The look for due events decides within a
+/// transaction: the server ends the session of a process that stands still meanwhile, and frees the events.
 const KEY_LOOKUPS_ONLY: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \
-                                SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan;";
+                                SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; \
+                                SET idle_in_transaction_session_timeout = 30000;";
 
 /// The server ends the session of a vanished process after a minute, and frees its locks. By its own defaults the
 /// server needs two hours.

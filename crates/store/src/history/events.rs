@@ -27,6 +27,14 @@ pub struct EventRow {
     pub accepted_at: Timestamp,
     /// Number of endpoints that matched.
     pub matches: i32,
+    /// Time of delivery of a delayed event.
+    pub deliver_at: Option<Timestamp>,
+    /// True while the event is neither due nor cancelled.
+    pub is_delayed: bool,
+    /// Time of the cancellation.
+    pub cancelled_at: Option<Timestamp>,
+    /// Author of the cancellation: a key, or a visitor of the web pages.
+    pub cancelled_by: Option<String>,
     /// True if all deliveries have been inserted.
     pub fanned_out: bool,
     /// True if the event was sent once to test an endpoint.
@@ -38,6 +46,9 @@ pub struct EventRow {
 }
 
 const COLUMNS: &str = "e.id, e.type, e.key, e.ordering_key, e.occurred_at, e.accepted_at, e.matches, e.is_test, e.erased_at, \
+                       e.deliver_at, e.cancelled_at, e.cancelled_by, \
+                       e.deliver_at IS NOT NULL AND (SELECT d.event_id FROM delayed_events d WHERE d.event_id = e.id) \
+                       IS NOT NULL AS is_delayed, \
                        (SELECT f.event_id FROM fan_outs f WHERE f.event_id = e.id) IS NULL AS fanned_out";
 
 /// Body in a list, at most 64 KiB: a page of longer bodies would fill the memory of the process.
@@ -79,8 +90,12 @@ pub struct EventFilter {
     pub since: Option<Timestamp>,
     /// Events accepted before this moment.
     pub until: Option<Timestamp>,
-    /// True for events without a matching endpoint.
+    /// True for events without a matching endpoint. Leaves out events that were not matched yet, or never.
     pub is_unmatched: bool,
+    /// True for events that are neither due nor cancelled.
+    pub is_delayed: bool,
+    /// True for cancelled events.
+    pub is_cancelled: bool,
     /// Events older than this event.
     pub before: Option<EventPlace>,
     /// Events newer than this event.
@@ -92,7 +107,7 @@ pub struct EventFilter {
 impl EventFilter {
     /// True if no index serves the filter: a page looks through a bounded number of events.
     pub fn is_search(&self) -> bool {
-        self.event_type.is_some() || self.is_unmatched
+        self.event_type.is_some() || self.is_unmatched || self.is_delayed || self.is_cancelled
     }
 }
 
@@ -208,10 +223,11 @@ fn list_statement(filter: &EventFilter) -> String {
         Some(_) => "accepted_at >= $8 AND (accepted_at, id) > ($8, $9)",
         None => "$8::timestamptz IS NULL AND $9::uuid IS NULL",
     };
+    let conditions = status_conditions(filter);
     let walked = if filter.is_search() { MAX_WALKED } else { filter.limit };
     format!(
         "WITH walked AS MATERIALIZED (
-             SELECT id, accepted_at, type, matches FROM events
+             SELECT id, accepted_at, type, matches, deliver_at, cancelled_at FROM events
              WHERE application_id = $1 AND {before} AND {after}
                AND ($10::timestamptz IS NULL OR accepted_at >= $10) AND ($11::timestamptz IS NULL OR accepted_at < $11)
                AND ($12::timestamptz IS NULL OR accepted_at = $12) AND ($13::uuid IS NULL OR id = $13)
@@ -219,7 +235,7 @@ fn list_statement(filter: &EventFilter) -> String {
          ), page AS MATERIALIZED (
              SELECT id, accepted_at FROM walked
              WHERE ($5::text IS NULL OR type = $5) AND ($6::text IS NULL OR starts_with(type, $6))
-               AND (NOT $7::boolean OR matches = 0)
+               AND (NOT $7::boolean OR matches = 0){conditions}
              ORDER BY accepted_at DESC, id DESC LIMIT $4
          ), last AS MATERIALIZED (
              SELECT id, accepted_at FROM walked ORDER BY accepted_at DESC, id DESC OFFSET {} LIMIT 1
@@ -239,6 +255,22 @@ fn list_statement(filter: &EventFilter) -> String {
     )
 }
 
+/// Conditions on the state of a delayed event in a row of `walked`, from AND on.
+fn status_conditions(filter: &EventFilter) -> String {
+    const IS_DELAYED: &str = "deliver_at IS NOT NULL AND cancelled_at IS NULL
+                              AND (SELECT d.event_id FROM delayed_events d WHERE d.event_id = walked.id) IS NOT NULL";
+    let unmatched = format!(" AND cancelled_at IS NULL AND NOT ({IS_DELAYED})");
+    let delayed = format!(" AND {IS_DELAYED}");
+    [
+        (filter.is_unmatched, unmatched.as_str()),
+        (filter.is_delayed, delayed.as_str()),
+        (filter.is_cancelled, " AND cancelled_at IS NOT NULL"),
+    ]
+    .into_iter()
+    .filter_map(|(is_asked, condition)| is_asked.then_some(condition))
+    .collect()
+}
+
 fn read(row: &Row) -> EventRow {
     EventRow {
         id: EventId(row.get("id")),
@@ -248,6 +280,10 @@ fn read(row: &Row) -> EventRow {
         occurred_at: row.get("occurred_at"),
         accepted_at: row.get("accepted_at"),
         matches: row.get("matches"),
+        deliver_at: row.get("deliver_at"),
+        is_delayed: row.get("is_delayed"),
+        cancelled_at: row.get("cancelled_at"),
+        cancelled_by: row.get("cancelled_by"),
         fanned_out: row.get("fanned_out"),
         is_test: row.get("is_test"),
         body: row.get("body"),

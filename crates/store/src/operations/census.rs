@@ -28,6 +28,10 @@ pub struct Census {
     pub parked: i64,
     /// Failure notices that wait for a mail.
     pub notices: i64,
+    /// Delayed events that are not yet due, or due for less than a minute.
+    pub delayed: i64,
+    /// Delayed events that are due for longer.
+    pub overdue: i64,
     /// Running replays.
     pub replays: i64,
     /// Endpoints that are enabled, paused and disabled.
@@ -49,6 +53,10 @@ SELECT (SELECT count(*) FROM (
             LIMIT $1) rows) AS held,
        (SELECT count(*) FROM (SELECT FROM parked LIMIT $1) rows) AS parked,
        (SELECT count(*) FROM (SELECT FROM failure_notices LIMIT $1) rows) AS notices,
+       (SELECT count(*) FROM (SELECT FROM delayed_events WHERE due_at >= now() - interval '1 minute' LIMIT $1) rows)
+           AS delayed,
+       (SELECT count(*) FROM (SELECT FROM delayed_events WHERE due_at < now() - interval '1 minute' LIMIT $1) rows)
+           AS overdue,
        (SELECT count(*) FROM replays WHERE state = 'running') AS replays,
        e.*
 FROM (SELECT count(*) FILTER (WHERE status = 'enabled') AS enabled, count(*) FILTER (WHERE status = 'paused') AS paused,
@@ -61,6 +69,8 @@ FROM (SELECT count(*) FILTER (WHERE status = 'enabled') AS enabled, count(*) FIL
             held: row.get("held"),
             parked: row.get("parked"),
             notices: row.get("notices"),
+            delayed: row.get("delayed"),
+            overdue: row.get("overdue"),
             replays: row.get("replays"),
             endpoints: [row.get("enabled"), row.get("paused"), row.get("disabled")],
             partitions_ahead: days.get("ahead"),

@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 13] = [
+const MIGRATIONS: [Embedded; 14] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -96,6 +96,13 @@ const MIGRATIONS: [Embedded; 13] = [
         name: "V13__filters",
         purpose: "A column for the filters of endpoints. Locks: endpoints, exclusively, for milliseconds.",
         sql: include_str!("../../migrations/V13__filters.sql"),
+    },
+    Embedded {
+        name: "V14__delayed_events",
+        purpose: "Delayed events: a table of events that are not yet due, and columns of events. Locks: events and all its \
+                  partitions, exclusively, for milliseconds. The migration waits at most 2 s for each lock, and tries \
+                  again up to 30 times. Writes of events wait as long as the migration.",
+        sql: include_str!("../../migrations/V14__delayed_events.sql"),
     },
 ];
 

@@ -179,7 +179,7 @@ fn counted(replaces: bool) -> String {
            count(*)
     FROM attempts a WHERE {OF_ATTEMPTS} GROUP BY 1, 2, 3, 4, 5
     UNION ALL
-    SELECT e.application_id, NULL::uuid, CASE WHEN e.matches = 0 THEN {UNMATCHED} ELSE {MATCHED} END, NULL::int, NULL::int,
+    SELECT e.application_id, NULL::uuid, CASE WHEN e.matches = 0 AND e.deliver_at IS NULL THEN {UNMATCHED} ELSE {MATCHED} END, NULL::int, NULL::int,
            count(*)
     FROM events e WHERE {OF_EVENTS} GROUP BY 1, 3
 )

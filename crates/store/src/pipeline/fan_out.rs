@@ -22,6 +22,8 @@ pub struct FanOut {
     pub application: ApplicationId,
     /// Acceptance of the event.
     pub accepted_at: Timestamp,
+    /// Time of delivery of a delayed event.
+    pub deliver_at: Option<Timestamp>,
     /// Mark: the last endpoint whose delivery was written.
     pub mark: EndpointId,
     /// Type of the event.
@@ -42,7 +44,7 @@ impl Store {
                              WHERE f.event_id = free.event_id
                              RETURNING f.event_id, f.application_id, f.accepted_at, f.mark
                          )
-                         SELECT t.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent, e.tracestate
+                         SELECT t.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent, e.tracestate, e.deliver_at
                          FROM taken t JOIN events e ON e.application_id = t.application_id
                                                    AND e.accepted_at = t.accepted_at AND e.id = t.event_id";
         let rows = self.writer().await?.query(statement, &[&process.0, &row_count(limit)]).await?;
@@ -63,6 +65,7 @@ fn fan_out(keyring: &Keyring, row: &Row) -> Result<FanOut, StoreError> {
         event,
         application: ApplicationId(row.get("application_id")),
         accepted_at: row.get("accepted_at"),
+        deliver_at: row.get("deliver_at"),
         mark: EndpointId(row.get("mark")),
         event_type: EventType::parse(event_type)
             .map_err(|fault| StoreError::corrupt("events", format!("type {event_type:?}, which {}", fault.message)))?,

@@ -99,6 +99,8 @@ pub struct LeasedEvent {
     pub is_test: bool,
     /// Place in the order of the event's ordering key.
     pub sequence: Option<Sequence>,
+    /// Time of delivery of a delayed event.
+    pub deliver_at: Option<Timestamp>,
 }
 
 impl Leased {
@@ -125,7 +127,7 @@ pub(crate) const LEASED_WITH_EVENTS: &str = "
 SELECT l.*, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent, e.tracestate, e.erased_at,
        e.is_test, e.ordering_key,
        CASE WHEN e.ordering_key IS NOT NULL THEN (SELECT s.sequence FROM delivery_sequences s WHERE s.id = l.id) END
-           AS sequence
+           AS sequence, e.deliver_at
 FROM leased l LEFT JOIN events e ON e.application_id = l.application_id
     AND e.accepted_at = delivery_accepted_at(l.id) AND e.id = l.event_id";
 
@@ -257,8 +259,14 @@ fn payload(keyring: &Keyring, event: EventId, row: &Row) -> Option<LeasedEvent> 
     let event_type = EventType::parse(event_type)
         .inspect_err(|fault| tracing::error!(%event, %fault, "cannot read the type of an event"))
         .ok();
-    let (trace, sequence) = (trace_context(row), sequence(row));
-    Some(LeasedEvent { event_type, body, trace, is_test: row.get("is_test"), sequence })
+    Some(LeasedEvent {
+        event_type,
+        body,
+        trace: trace_context(row),
+        is_test: row.get("is_test"),
+        sequence: sequence(row),
+        deliver_at: row.get("deliver_at"),
+    })
 }
 
 /// Place of a row's delivery in the order of its event's ordering key. A delivery of a replay has none, unless the

@@ -35,7 +35,9 @@ pub struct NewEvent {
     /// Digest that detects a key used for two different events. `None` with redacted members: hidden values could be
     /// tried against a digest.
     pub content: Option<Content>,
-    /// Number of endpoints that matched.
+    /// Time of delivery of a delayed event. The event then has no deliveries yet.
+    pub due_at: Option<Timestamp>,
+    /// Number of endpoints that matched; 0 for a delayed event.
     pub matches: usize,
     /// True if a fan-out writes the deliveries later, in chunks.
     pub is_wide: bool,
@@ -113,7 +115,7 @@ pub struct Chunk<'a> {
 }
 
 /// Opens the deliveries of the CTE `wanted`, with the columns of [`delivery_columns`] and `application_id`.
-fn open_wanted(process: &str) -> String {
+pub(super) fn open_wanted(process: &str) -> String {
     let backlogs = with_backlogs(process);
     format!(
         "blocked AS MATERIALIZED (
@@ -145,13 +147,13 @@ fn open_wanted(process: &str) -> String {
 }
 
 /// Result rows of a statement with [`open_wanted`], beside the rows of kind `event`.
-const RESULT: &str = "
+pub(super) const RESULT: &str = "
 SELECT 'queued' AS kind, id, NULL::uuid AS endpoint_id, NULL::uuid AS application_id, NULL::uuid AS owner,
        NULL::bigint AS sequence
 FROM queued WHERE reason = 'backlog'
 UNION ALL SELECT 'backlog', NULL, endpoint_id, application_id, owner, NULL FROM touched";
 
-fn delivery_columns<'a>(
+pub(super) fn delivery_columns<'a>(
     rows: &'a [(EventId, &'a NewDelivery)],
     first: usize,
 ) -> Columns<'a, (EventId, &'a NewDelivery)> {
@@ -168,11 +170,10 @@ fn delivery_columns<'a>(
         .column("in_feed", "bool", |(_, new)| new.in_feed)
 }
 
-/// `has_order`: with the columns of events with an ordering key.
 fn event_columns<'a>(
     rows: &'a [(&'a NewEvent, StoredBody<'a>)],
     first: usize,
-    has_order: bool,
+    kinds: Kinds,
 ) -> Columns<'a, (&'a NewEvent, StoredBody<'a>)> {
     let columns = Columns::new(rows, first)
         .column("id", "uuid", |(new, _)| new.event.id.0)
@@ -190,14 +191,14 @@ fn event_columns<'a>(
         .column("body_ciphertext", "bytea", |(_, body)| body.ciphertext())
         .column("derived", "bool", |(new, _)| new.event.id.accepted_at().is_none())
         .column("is_wide", "bool", |(new, _)| new.is_wide);
-    if !has_order {
-        return columns;
-    }
-    columns.column("ordering_key", "text", |(new, _)| new.event.ordering_key.as_ref().map(OrderingKey::as_str)).column(
-        "position",
-        "bigint",
-        |(new, _)| new.position,
-    )
+    let columns = if kinds.ordered {
+        columns
+            .column("ordering_key", "text", |(new, _)| new.event.ordering_key.as_ref().map(OrderingKey::as_str))
+            .column("position", "bigint", |(new, _)| new.position)
+    } else {
+        columns
+    };
+    if kinds.delayed { columns.column("deliver_at", "timestamptz", |(new, _)| new.due_at) } else { columns }
 }
 
 /// The CTE `wanted` from the deliveries `deliveries` of new events.
@@ -244,8 +245,9 @@ pub(crate) fn traceparent(event: &Event) -> String {
 ///
 /// A key is looked up in all months. Two copies of a message may be written in different months, without a view of each
 /// other. In the first hour of a month the insert into the previous month therefore decides.
-fn insert_events(has_order: bool) -> String {
-    let ordering_key = if has_order { ", ordering_key" } else { "" };
+///
+/// `further` names further columns of `input` and `events`, each with a comma before.
+fn insert_events(further: &str) -> String {
     format!(
         "known AS MATERIALIZED (
     SELECT event_id FROM event_keys WHERE event_id IN (SELECT id FROM input WHERE derived)
@@ -266,16 +268,16 @@ fn insert_events(has_order: bool) -> String {
 ), fresh_derived AS (
     -- The keys guard these events: no second check for a conflict.
     INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate,
-                        content, body_key_name, body_ciphertext{ordering_key})
+                        content, body_key_name, body_ciphertext{further})
     SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate, content,
-           body_key_name, body_ciphertext{ordering_key}
+           body_key_name, body_ciphertext{further}
     FROM input WHERE derived AND id IN (SELECT event_id FROM keyed) ORDER BY id
     RETURNING id, application_id, accepted_at
 ), fresh_timed AS (
     INSERT INTO events (id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate,
-                        content, body_key_name, body_ciphertext{ordering_key})
+                        content, body_key_name, body_ciphertext{further})
     SELECT id, accepted_at, application_id, type, key, occurred_at, body, matches, traceparent, tracestate, content,
-           body_key_name, body_ciphertext{ordering_key}
+           body_key_name, body_ciphertext{further}
     FROM input WHERE NOT derived ORDER BY id
     ON CONFLICT DO NOTHING RETURNING id, application_id, accepted_at
 ), fresh AS (
@@ -284,27 +286,59 @@ fn insert_events(has_order: bool) -> String {
     )
 }
 
-/// Statement of [`Store::persist`], with the tables of events and of deliveries. Without an ordering key in the batch,
-/// the statement has no part of the order.
-fn persist_statement(events: &str, deliveries: &str, has_order: bool) -> String {
-    let (wanted, numbers) = if has_order {
-        let numbers = "
+/// Puts the delayed events among `fresh` onto the work list.
+const DELAY_FRESH: &str = "delayed AS (
+    INSERT INTO delayed_events (event_id, application_id, accepted_at, due_at)
+    SELECT id, fresh.application_id, fresh.accepted_at, deliver_at FROM fresh JOIN input USING (id)
+    WHERE deliver_at IS NOT NULL ORDER BY id
+), ";
+
+/// Kinds of events in a batch. A batch without a kind has another text of the statement, without the kind's parts:
+/// ordinary events cost the same whether others are ordered or delayed.
+#[derive(Debug, Clone, Copy)]
+struct Kinds {
+    /// True with an event that has an ordering key.
+    ordered: bool,
+    /// True with a delayed event.
+    delayed: bool,
+}
+
+impl Kinds {
+    fn of(batch: &[&NewEvent]) -> Self {
+        Self {
+            ordered: batch.iter().any(|new| new.event.ordering_key.is_some()),
+            delayed: batch.iter().any(|new| new.due_at.is_some()),
+        }
+    }
+
+    /// Statement of [`Store::persist`], with the tables of events and of deliveries.
+    fn statement(self, events: &str, deliveries: &str) -> String {
+        let delay = if self.delayed { DELAY_FRESH } else { "" };
+        let (wanted, numbers) = if self.ordered {
+            let numbers = "
 UNION ALL SELECT 'number', id, NULL, NULL, NULL, sequence FROM numbered";
-        (wanted_in_order(deliveries), numbers)
-    } else {
-        (wanted(deliveries), "")
-    };
-    format!(
-        "WITH input AS MATERIALIZED (SELECT * FROM {events}), {}, spread AS (
+            (wanted_in_order(deliveries), numbers)
+        } else {
+            (wanted(deliveries), "")
+        };
+        let further = match (self.ordered, self.delayed) {
+            (false, false) => "",
+            (true, false) => ", ordering_key",
+            (false, true) => ", deliver_at",
+            (true, true) => ", ordering_key, deliver_at",
+        };
+        format!(
+            "WITH input AS MATERIALIZED (SELECT * FROM {events}), {}, {delay}spread AS (
     INSERT INTO fan_outs (event_id, application_id, accepted_at, owner)
     SELECT id, application_id, accepted_at, $1 FROM fresh WHERE id IN (SELECT id FROM input WHERE is_wide)
 ), {wanted}, {}
 SELECT 'event' AS kind, id, NULL::uuid AS endpoint_id, NULL::uuid AS application_id, NULL::uuid AS owner,
        NULL::bigint AS sequence FROM fresh
 UNION ALL {RESULT}{numbers}",
-        insert_events(has_order),
-        open_wanted("$1")
-    )
+            insert_events(further),
+            open_wanted("$1")
+        )
+    }
 }
 
 impl Store {
@@ -320,10 +354,10 @@ impl Store {
         let mut pairs: Vec<(EventId, &NewDelivery)> =
             batch.iter().flat_map(|new| new.deliveries.iter().map(|delivery| (new.event.id, delivery))).collect();
         pairs.sort_unstable_by_key(|(_, delivery)| delivery.id);
-        let has_order = batch.iter().any(|new| new.event.ordering_key.is_some());
-        let events = event_columns(&rows, 2, has_order);
+        let kinds = Kinds::of(batch);
+        let events = event_columns(&rows, 2, kinds);
         let deliveries = delivery_columns(&pairs, events.end());
-        let statement = persist_statement(&events.table("i"), &deliveries.table("d"), has_order);
+        let statement = kinds.statement(&events.table("i"), &deliveries.table("d"));
         let connection = self.inserter().await?;
         let statement = connection.prepare_cached(&statement).await?;
         let parameters: Vec<_> =
@@ -430,7 +464,7 @@ impl Start {
     }
 }
 
-fn persisted(rows: &[Row]) -> Persisted {
+pub(super) fn persisted(rows: &[Row]) -> Persisted {
     let mut persisted = Persisted::default();
     for row in rows {
         match row.get::<_, &str>("kind") {

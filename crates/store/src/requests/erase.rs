@@ -33,6 +33,8 @@ struct Erased {
 
 const OF_EVENT: &str = "application_id = $1 AND $2::timestamptz IS NOT NULL AND event_id = $3 AND id BETWEEN $4 AND $5";
 
+const END_DELAY: &str = "DELETE FROM delayed_events WHERE event_id = $2 AND application_id = $1";
+
 // Locks in the order of a record: open rows before finished rows.
 const LOCK_OPEN: &str = "SELECT id FROM open_deliveries WHERE {OF_EVENT} ORDER BY id FOR UPDATE";
 const LOCK_FINISHED: &str = "SELECT id FROM deliveries WHERE {OF_EVENT} ORDER BY id FOR UPDATE";
@@ -81,6 +83,8 @@ impl Store {
         let erased = Erased { application, accepted_at, event, least, greatest };
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
+        // First, like all users of both rows. A due event is then either open here, or never opened.
+        transaction.execute(END_DELAY, &[&application.0, &event.0]).await?;
         erased.execute(&transaction, LOCK_OPEN).await?;
         erased.execute(&transaction, LOCK_FINISHED).await?;
         if transaction.query_opt(LOCK_EVENT, &[&application.0, &accepted_at, &event.0]).await?.is_none() {

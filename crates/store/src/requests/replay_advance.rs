@@ -113,8 +113,9 @@ impl Wanted {
 }
 
 impl Store {
-    /// Lists the next events of a replay, in the order of acceptance. Leaves out test events, erased events, and events
-    /// with an unfinished fan-out. Reads the bodies only `with_bodies`.
+    /// Lists the next events of a replay, in the order of acceptance. Leaves out test events, erased events, events with
+    /// an unfinished fan-out, and delayed events that are not yet due or were cancelled. Reads the bodies only
+    /// `with_bodies`.
     ///
     /// # Errors
     /// If a body is encrypted by a key that this process lacks.
@@ -133,8 +134,9 @@ impl Store {
         let statement = format!(
             "SELECT id, accepted_at, type{bodies} FROM events e
              WHERE application_id = $1 AND accepted_at >= greatest($2, (SELECT line FROM retention)) AND accepted_at < $3
-               AND {place} AND NOT is_test AND erased_at IS NULL
+               AND {place} AND NOT is_test AND erased_at IS NULL AND cancelled_at IS NULL
                AND (SELECT f.event_id FROM fan_outs f WHERE f.event_id = e.id) IS NULL
+               AND (deliver_at IS NULL OR (SELECT d.event_id FROM delayed_events d WHERE d.event_id = e.id) IS NULL)
              ORDER BY accepted_at, id LIMIT $4"
         );
         let (moment, event) = reached.map(|(moment, event)| (moment, event.0)).unzip();

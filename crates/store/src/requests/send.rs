@@ -28,6 +28,10 @@ pub enum Opened {
     NotSendable,
     /// The deliveries of the event are being created.
     FanningOut,
+    /// The event is delayed, and not yet due.
+    Delayed,
+    /// The event was cancelled.
+    Cancelled,
     /// The endpoint is deleted or disabled, belongs to another application, or is read by its feed only.
     NoSuchEndpoint,
 }
@@ -35,7 +39,9 @@ pub enum Opened {
 // The lock comes first, in a statement of its own: the snapshot of the next statement includes the rows of each request
 // that held the lock.
 const LOCK_EVENT: &str = "
-SELECT erased_at IS NOT NULL AS is_erased, NOT is_test AND accepted_at >= (SELECT line FROM retention) AS is_sendable
+SELECT erased_at IS NOT NULL AS is_erased, cancelled_at IS NOT NULL AS is_cancelled,
+       deliver_at IS NOT NULL AND EXISTS (SELECT FROM delayed_events d WHERE d.event_id = $3) AS is_delayed,
+       NOT is_test AND accepted_at >= (SELECT line FROM retention) AS is_sendable
 FROM events WHERE application_id = $1 AND accepted_at = $2 AND id = $3 FOR UPDATE";
 
 /// Parameters: application, delivery, event, endpoint, reason, lifetime.
@@ -85,6 +91,12 @@ impl Store {
         let Some(row) = row else { return Ok(Opened::NoSuchEvent) };
         if row.get("is_erased") {
             return Ok(Opened::Erased);
+        }
+        if row.get("is_cancelled") {
+            return Ok(Opened::Cancelled);
+        }
+        if row.get("is_delayed") {
+            return Ok(Opened::Delayed);
         }
         if !row.get::<_, bool>("is_sendable") {
             return Ok(Opened::NotSendable);

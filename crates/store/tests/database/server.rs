@@ -32,7 +32,7 @@ static FREE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// Removes the rows written by a test, and the sessions left open.
 const RESET: &str = "
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
-DELETE FROM open_deliveries; DELETE FROM endpoint_backlogs; DELETE FROM fan_outs; DELETE FROM event_keys;
+DELETE FROM open_deliveries; DELETE FROM endpoint_backlogs; DELETE FROM fan_outs; DELETE FROM delayed_events; DELETE FROM event_keys;
 DELETE FROM events; DELETE FROM deliveries; DELETE FROM attempts; DELETE FROM failure_notices; DELETE FROM parked;
 DELETE FROM replays; DELETE FROM processes; DELETE FROM rollups; DELETE FROM rollups_hourly; DELETE FROM queue_depths;
 DELETE FROM job_runs; DELETE FROM sessions; DELETE FROM api_keys; DELETE FROM ordering_keys; DELETE FROM delivery_sequences;

@@ -4,14 +4,14 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use fanfare_domain::ids::{DeliveryId, EndpointId};
-use fanfare_store::{Demand, DueRetry, Floor, GiveBack, NewEvent, Store};
+use fanfare_domain::ids::{DeliveryId, EndpointId, EventId};
+use fanfare_store::{Demand, DueEvent, DuePlan, DueRetry, Floor, GiveBack, NewDelivery, NewEvent, Store};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::database::{
-    Database, ONE, Sent, TWO, accepted, delivered, endpoint, failed, keyed, lease_id, lease_of, moment, scheduled,
-    sorted, starting, timed, to,
+    APPLICATION, Database, ONE, Sent, TWO, accepted, delivered, endpoint, failed, keyed, lease_id, lease_of, moment,
+    scheduled, sorted, starting, timed, to,
 };
 
 /// Open deliveries of one endpoint, of 2,000 other endpoints, scheduled, and being sent; finished deliveries over three
@@ -46,6 +46,8 @@ INSERT INTO endpoint_backlogs (endpoint_id, application_id, owner, reason, next_
 INSERT INTO events (id, accepted_at, application_id, type, body, matches, traceparent)
     SELECT gen_random_uuid(), at - (i % 3) * interval '1 day' - i * interval '1 ms', endpoint(10), 'usual', repeat('x', 440), 1, ''
     FROM began, generate_series(0, 99999) i;
+INSERT INTO delayed_events (event_id, application_id, accepted_at, due_at)
+    SELECT id, application_id, accepted_at, now() + interval '1 day' FROM events;
 INSERT INTO event_keys (event_id, month, accepted_at)
     SELECT gen_random_uuid(), date_trunc('month', now() AT TIME ZONE 'UTC')::date, now() FROM generate_series(0, 99999) i;
 INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, attempt, failures, url, started_at, duration_ms,
@@ -60,7 +62,7 @@ INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_i
 ";
 
 /// Tables without a sequential scan by any frequent statement.
-const LARGE: [&str; 5] = ["open_deliveries", "events", "event_keys", "deliveries", "attempts"];
+const LARGE: [&str; 6] = ["open_deliveries", "events", "event_keys", "deliveries", "attempts", "delayed_events"];
 
 /// States of the planner's statistics.
 const PHASES: [&str; 3] = ["never analyzed", "analyzed", "vacuumed while empty"];
@@ -148,6 +150,7 @@ async fn frequent_statements_touch_few_buffers() {
         drains(&mut loaded).await;
         queues(&mut loaded).await;
         looks(&mut loaded).await;
+        delayed(&mut loaded).await;
         if phase == PHASES[0] {
             loaded.database.run("ANALYZE").await;
         }
@@ -320,4 +323,41 @@ async fn looks(loaded: &mut Loaded) {
     assert!(owned.expect("a look").len() > 1_900);
     loaded.check("no fan-out", 60, async |store| store.take_fan_outs(ONE, 10).await).await.expect("a look");
     loaded.check("no dead process", 40, async |store| store.release_dead(1000).await).await.expect("a look");
+}
+
+/// The look for due events among 100,000 delayed events, behind the dead rows of the events before.
+async fn delayed(loaded: &mut Loaded) {
+    let nothing = async |store: Store| store.open_due(ONE, 256, |_| DuePlan::Drop).await;
+    let found = loaded.check("no due event", 100, nothing).await;
+    assert!(found.expect("a look").events.is_empty());
+    let events: Vec<NewEvent> = (0..512).map(|_| NewEvent { due_at: Some(moment(1)), ..timed() }).collect();
+    for half in [&events[..256], &events[256..]] {
+        let batch = sorted(half);
+        let persisted =
+            loaded.check("persist 256 delayed events", 6_000, async |store| store.persist(ONE, &batch).await).await;
+        assert_eq!(persisted.expect("a commit").new.len(), 256);
+    }
+    for name in ["open 256 due events", "open 256 due events behind 256 dead rows"] {
+        let opening = async |store: Store| {
+            let mut n = 0;
+            let open = |due: &DueEvent| {
+                n += 1;
+                let endpoint = endpoint(5 + n % 16);
+                let id = DeliveryId::derive(due.accepted_at, due.id, endpoint);
+                let expires_at = moment(0) + Duration::from_secs(3600);
+                let delivery = NewDelivery { id, endpoint, start: starting(9), expires_at, in_feed: false };
+                DuePlan::Open { matches: 1, is_wide: false, deliveries: vec![delivery] }
+            };
+            store.open_due(ONE, 256, open).await
+        };
+        let opened = loaded.check(name, 12_000, opening).await.expect("a commit");
+        assert_eq!((opened.events.len(), opened.persisted.new.len()), (256, 256));
+    }
+    loaded.check("no due event behind 512 dead rows", 200, nothing).await.expect("a look");
+    let waiting = "SELECT event_id FROM delayed_events LIMIT 1";
+    let waiting = EventId(loaded.database.rows(waiting, &[]).await[0].get(0));
+    let cancelling = async |store: Store| store.cancel_event(APPLICATION, waiting, "key").await;
+    loaded.check("cancel a delayed event", 100, cancelling).await.expect("a commit");
+    let gone = "DELETE FROM open_deliveries WHERE endpoint_id BETWEEN endpoint(5) AND endpoint(20)";
+    loaded.database.run(gone).await;
 }

@@ -12,6 +12,8 @@ async fn counts_what_operators_ask_for() {
         held: 0,
         parked: 0,
         notices: 0,
+        delayed: 0,
+        overdue: 0,
         replays: 0,
         endpoints: [20, 0, 0],
         partitions_ahead: 7,
@@ -21,11 +23,17 @@ async fn counts_what_operators_ask_for() {
     database.queue(endpoint(1), 3).await;
     database.run("UPDATE endpoints SET status = 'paused' WHERE id = '00000000-0000-0000-0000-000000000001'").await;
     database.run("UPDATE endpoints SET deleted_at = now() WHERE id = '00000000-0000-0000-0000-000000000002'").await;
+    database
+        .run(
+            "INSERT INTO delayed_events (event_id, application_id, accepted_at, due_at)
+             SELECT gen_random_uuid(), gen_random_uuid(), now(), now() + n * interval '50 s' FROM generate_series(-3, 4) n",
+        )
+        .await;
     let newest = "SELECT max(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'attempts'::regclass";
     let newest: String = database.rows(newest, &[]).await[0].get(0);
     database.run(&format!("DROP TABLE {newest}")).await;
     let after = database.store.census().await.expect("a census");
-    assert_eq!(after, Census { held: 3, endpoints: [18, 1, 0], partitions_ahead: 6, ..empty });
+    assert_eq!(after, Census { held: 3, delayed: 6, overdue: 2, endpoints: [18, 1, 0], partitions_ahead: 6, ..empty });
 }
 
 #[tokio::test]

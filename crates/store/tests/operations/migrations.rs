@@ -26,7 +26,7 @@ async fn a_plan_names_the_missing_indexes_and_changes_nothing() {
     let forget = "DELETE FROM refinery_schema_history";
     database.connect().await.batch_execute(forget).await.expect("no schema");
     let (migrations, _) = database.store.planned().await.expect("a plan");
-    assert_eq!(migrations.len(), 13, "{migrations:?}");
+    assert_eq!(migrations.len(), 14, "{migrations:?}");
     assert_eq!(migrations[0].name, "V1__schema");
     assert_eq!(migrations[0].purpose, "The schema of the first release. Locks: none on existing tables.");
 }
@@ -62,8 +62,9 @@ async fn a_migration_tries_again_after_a_deadlock() {
     let database = Database::fresh().await;
     let forget = "DELETE FROM refinery_schema_history WHERE version >= 7;
                   ALTER TABLE parked DROP COLUMN bytes;
-                  DROP TABLE feed_entries, delivery_sequences, ordering_keys;
-                  ALTER TABLE events DROP COLUMN ordering_key;
+                  DROP TABLE feed_entries, delivery_sequences, ordering_keys, delayed_events;
+                  ALTER TABLE events DROP COLUMN ordering_key, DROP COLUMN deliver_at, DROP COLUMN cancelled_at,
+                                     DROP COLUMN cancelled_by;
                   ALTER TABLE endpoints DROP COLUMN version, DROP COLUMN feed, DROP COLUMN expires_at,
                                         DROP COLUMN filter;
                   DROP FUNCTION note_settings_version CASCADE;
@@ -86,7 +87,16 @@ async fn a_migration_tries_again_after_a_deadlock() {
     writer.batch_execute("LOCK TABLE parked IN ROW EXCLUSIVE MODE; COMMIT").await.expect("a lock");
     assert_eq!(
         migrating.await.expect("a migration").expect("the schema"),
-        ["V7__search", "V8__parked_sizes", "V9__versions", "V10__feeds", "V11__schemas", "V12__order", "V13__filters"]
+        [
+            "V7__search",
+            "V8__parked_sizes",
+            "V9__versions",
+            "V10__feeds",
+            "V11__schemas",
+            "V12__order",
+            "V13__filters",
+            "V14__delayed_events"
+        ]
     );
 }
 

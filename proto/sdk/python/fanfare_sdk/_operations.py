@@ -118,21 +118,27 @@ def post(path: str, body: BaseModel | None = None, *, repeatable: bool = False, 
 
 
 def publish(
-    core: Core, type: str, data: Any, *, id: str | None = None, time: datetime | None = None
+    core: Core,
+    type: str,
+    data: Any,
+    *,
+    id: str | None = None,
+    time: datetime | None = None,
+    deliver_at: datetime | None = None,
 ) -> Steps[models.Published]:
-    """Publishes an event.
+    """Publishes an event. `deliver_at` is the time of delivery. Until then, `events.cancel` cancels the event.
 
     Each try has the same id. Without `id`, the id is a random UUID. After a `FanfareError`, `error.id` is the id under
     which to publish the event again.
     """
-    body = named(models.NewEvent(type=type, data=data, id=id, time=time))
+    body = named(models.NewEvent(type=type, data=data, id=id, time=time, deliver_at=deliver_at))
     request = Request("POST", "/events", body=body_of(body), repeatable=True, event_id=body["id"])
     return call(core, request, models.Published)
 
 
 def named(event: models.NewEvent) -> dict[str, Any]:
     """The body of an event, with an id under which each try publishes the event."""
-    # Fanfare refuses `null` as `id` or `time`.
+    # Fanfare refuses `null` as `id`, `time` or `deliver_at`.
     body = {name: value for name, value in encode(event).items() if name == "data" or value is not None}
     return {"id": str(uuid.uuid4())} | body
 
@@ -255,12 +261,15 @@ def list_events(
     since: datetime | None = None,
     until: datetime | None = None,
     unmatched: bool | None = None,
+    delayed: bool | None = None,
+    cancelled: bool | None = None,
     before: str | None = None,
     after: str | None = None,
     limit: int | None = None,
 ) -> PageSource[models.Event]:
     """Lists events, newest first. `key` is the publisher's id. `limit` is the size of a page."""
     query = {"type": type, "key": key, "since": since, "until": until, "unmatched": unmatched}
+    query = {**query, "delayed": delayed, "cancelled": cancelled}
     return pages(core, "/events", models.Event, {**query, "before": before, "after": after, "limit": limit})
 
 
@@ -276,6 +285,17 @@ def explain_event(core: Core, id: str, *, webhook: str | None = None) -> Steps[m
 def explain_event_by_key(core: Core, key: str, *, webhook: str | None = None) -> Steps[models.Explanation]:
     """Explains why the event with the publisher's id `key` did or did not arrive."""
     return call(core, get("/events/why", {"key": key, "webhook": webhook}), models.Explanation)
+
+
+def cancel_event(core: Core, id: str) -> Steps[models.CancelledEvent]:
+    """Cancels a delayed event that is not yet due. A repeat changes nothing."""
+    return call(core, post(path_of("events", id, "cancel"), repeatable=True), models.CancelledEvent)
+
+
+def cancel_event_by_key(core: Core, key: str) -> Steps[models.CancelledEvent]:
+    """Cancels the delayed event with the publisher's id `key`."""
+    request = Request("POST", "/events/cancel", {"key": key}, repeatable=True)
+    return call(core, request, models.CancelledEvent)
 
 
 # --- deliveries and attempts --------------------------------------------------

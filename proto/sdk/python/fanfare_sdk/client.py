@@ -36,6 +36,8 @@ class Events(Runner):
     get = method(operations.show_event)
     why = method(operations.explain_event)
     why_by_key = method(operations.explain_event_by_key)
+    cancel = method(operations.cancel_event)
+    cancel_by_key = method(operations.cancel_event_by_key)
 
 
 class Deliveries(Runner):
@@ -133,6 +135,8 @@ class AsyncEvents(AsyncRunner):
     get = async_method(operations.show_event)
     why = async_method(operations.explain_event)
     why_by_key = async_method(operations.explain_event_by_key)
+    cancel = async_method(operations.cancel_event)
+    cancel_by_key = async_method(operations.cancel_event_by_key)
 
 
 class AsyncDeliveries(AsyncRunner):

@@ -157,6 +157,19 @@ class AuditEntry(BaseModel):
     """
 
 
+class CancelledEvent(BaseModel):
+    """
+    Result of a cancellation.
+    """
+
+    already_cancelled: bool
+    """
+    True after an earlier request.
+    """
+    cancelled_at: AwareDatetime
+    id: str
+
+
 class CheckedUrl(BaseModel):
     """
     Result of the check of a URL.
@@ -196,6 +209,10 @@ class CloudEvent(BaseModel):
     ] = None
     """
     A URI with a scheme.
+    """
+    deliverat: AwareDatetime | None = None
+    """
+    The time of delivery.
     """
     id: Annotated[str, Field(max_length=253, min_length=1)]
     """
@@ -456,6 +473,15 @@ class Event(BaseModel):
     """
 
     accepted_at: AwareDatetime
+    cancelled_at: AwareDatetime | None = None
+    cancelled_by: str | None = None
+    """
+    A key, `console` or `portal`.
+    """
+    deliver_at: AwareDatetime | None = None
+    """
+    The time of delivery of a delayed event.
+    """
     erased_at: AwareDatetime | None = None
     """
     The time of the erasure.
@@ -479,6 +505,7 @@ class Event(BaseModel):
     """
     status: Annotated[str, Field(examples=["fanned_out"])]
     """
+    `delayed`: not yet due; `cancelled`: before it was due;
     `unmatched`: no webhook matched, and the event is kept; `fanning_out`: deliveries are being created;
     `fanned_out`: all deliveries exist.
     """
@@ -926,6 +953,10 @@ class NewEvent(BaseModel):
     data: Any
     """
     The payload: any JSON value.
+    """
+    deliver_at: AwareDatetime | None = None
+    """
+    The time of delivery. A time that is not ahead delivers at once.
     """
     id: str | None = None
     """
@@ -2422,7 +2453,7 @@ class NewPortalLink(BaseModel):
         Field(examples=[["view", "payloads", "test", "resend", "endpoints"]]),
     ] = None
     """
-    `view`, `payloads`, `keys`, `test`, `resend`, `endpoints` and `replay`. Every session may view. Default: `view`,
+    `view`, `payloads`, `keys`, `test`, `resend`, `endpoints`, `replay` and `cancel`. Every session may view. Default: `view`,
     `payloads`, `test`, `resend`.
     """
     theme: PortalTheme | None = None

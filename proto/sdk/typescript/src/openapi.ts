@@ -334,7 +334,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Lists the events, newest first. A list by `type` or `unmatched` is a search: a page looks through at most 10,000
+         * Lists the events, newest first. A list by `type`, `unmatched`, `delayed` or `cancelled` is a search: a page looks through at most 10,000
          *     events. The page may have few events or none, and still a `next`.
          */
         get: operations["list_events"];
@@ -364,6 +364,23 @@ export interface paths {
          *     some events are not accepted.
          */
         post: operations["publish_events"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Cancels the delayed event with the publisher's id. */
+        post: operations["cancel_event_by_key"];
         delete?: never;
         options?: never;
         head?: never;
@@ -404,6 +421,23 @@ export interface paths {
          *     again.
          */
         delete: operations["erase_event"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/{id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Cancels a delayed event that is not yet due. A repeated request changes nothing. */
+        post: operations["cancel_event"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1248,6 +1282,19 @@ export interface components {
                 findings: components["schemas"]["Finding"][];
                 /** @description Sentences of the checks without a finding. */
                 well: string[];
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
+        Answer_CancelledEvent: {
+            /** @description Result of a cancellation. */
+            data: {
+                /** @description True after an earlier request. */
+                already_cancelled: boolean;
+                /** Format: date-time */
+                cancelled_at: string;
+                id: string;
             };
             /** @example true */
             success: boolean;
@@ -2159,6 +2206,14 @@ export interface components {
             /** @description The name of the visitor, for a change over the web pages. */
             visitor?: string | null;
         };
+        /** @description Result of a cancellation. */
+        CancelledEvent: {
+            /** @description True after an earlier request. */
+            already_cancelled: boolean;
+            /** Format: date-time */
+            cancelled_at: string;
+            id: string;
+        };
         /** @description Result of the check of a URL. */
         CheckedUrl: {
             /** @description True if a webhook may have the URL. */
@@ -2180,6 +2235,11 @@ export interface components {
              * @example https://example.com/order.json
              */
             dataschema?: string | null;
+            /**
+             * Format: date-time
+             * @description The time of delivery.
+             */
+            deliverat?: string | null;
             /**
              * @description The publisher's id of the event, unique in its source. `source`, a space and `id` are the idempotency key, of at
              *     most 255 bytes.
@@ -2400,11 +2460,20 @@ export interface components {
          * @description The code of an error, for programs. Codes are stable.
          * @enum {string}
          */
-        ErrorCode: "malformed_json" | "not_an_object" | "too_deep" | "incomplete_body" | "invalid_query" | "invalid_path" | "missing_application" | "missing_key" | "invalid_key" | "forbidden" | "not_found" | "method_not_allowed" | "rotation_under_way" | "endpoint_disabled" | "no_feed" | "feed_only" | "not_resendable" | "replay_ended" | "ambiguous_url" | "event_erased" | "event_under_way" | "too_many_webhooks" | "pages_off" | "body_too_slow" | "body_too_large" | "unsupported_content_type" | "missing_field" | "unknown_field" | "duplicate_field" | "wrong_type" | "field_too_long" | "invalid_field" | "invalid_url" | "invalid_batch" | "infinite_number" | "unknown_event_type" | "data_mismatch" | "too_many_requests" | "too_many_tests" | "too_many_replays" | "too_many_events" | "internal_error" | "application_unavailable" | "broker_unavailable" | "broker_refused" | "outcome_unknown" | "database_unavailable" | "egress_unavailable" | "overloaded";
+        ErrorCode: "malformed_json" | "not_an_object" | "too_deep" | "incomplete_body" | "invalid_query" | "invalid_path" | "missing_application" | "missing_key" | "invalid_key" | "forbidden" | "not_found" | "method_not_allowed" | "rotation_under_way" | "endpoint_disabled" | "no_feed" | "feed_only" | "not_resendable" | "replay_ended" | "ambiguous_url" | "event_erased" | "event_under_way" | "event_due" | "too_many_webhooks" | "pages_off" | "body_too_slow" | "body_too_large" | "unsupported_content_type" | "missing_field" | "unknown_field" | "duplicate_field" | "wrong_type" | "field_too_long" | "invalid_field" | "invalid_url" | "invalid_batch" | "infinite_number" | "unknown_event_type" | "data_mismatch" | "too_far_ahead" | "too_many_requests" | "too_many_tests" | "too_many_replays" | "too_many_events" | "internal_error" | "application_unavailable" | "broker_unavailable" | "broker_refused" | "outcome_unknown" | "database_unavailable" | "egress_unavailable" | "overloaded";
         /** @description An accepted event. */
         Event: {
             /** Format: date-time */
             accepted_at: string;
+            /** Format: date-time */
+            cancelled_at?: string | null;
+            /** @description A key, `console` or `portal`. */
+            cancelled_by?: string | null;
+            /**
+             * Format: date-time
+             * @description The time of delivery of a delayed event.
+             */
+            deliver_at?: string | null;
             /**
              * Format: date-time
              * @description The time of the erasure.
@@ -2424,7 +2493,8 @@ export interface components {
             /** @description The body of the deliveries, without redacted members; in a list `null` for a body above 64 KiB. */
             payload: unknown;
             /**
-             * @description `unmatched`: no webhook matched, and the event is kept; `fanning_out`: deliveries are being created;
+             * @description `delayed`: not yet due; `cancelled`: before it was due;
+             *     `unmatched`: no webhook matched, and the event is kept; `fanning_out`: deliveries are being created;
              *     `fanned_out`: all deliveries exist.
              * @example fanned_out
              */
@@ -2835,6 +2905,11 @@ export interface components {
             /** @description The payload: any JSON value. */
             data: unknown;
             /**
+             * Format: date-time
+             * @description The time of delivery. A time that is not ahead delivers at once.
+             */
+            deliver_at?: string;
+            /**
              * @description The publisher's id of the event, at most 255 bytes: the idempotency key. Events with the same id are the same
              *     event, and are delivered once.
              */
@@ -2921,7 +2996,7 @@ export interface components {
              */
             name: string;
             /**
-             * @description `view`, `payloads`, `keys`, `test`, `resend`, `endpoints` and `replay`. Every session may view. Default: `view`,
+             * @description `view`, `payloads`, `keys`, `test`, `resend`, `endpoints`, `replay` and `cancel`. Every session may view. Default: `view`,
              *     `payloads`, `test`, `resend`.
              * @example [
              *       "view",
@@ -3278,6 +3353,15 @@ export interface components {
             data: {
                 /** Format: date-time */
                 accepted_at: string;
+                /** Format: date-time */
+                cancelled_at?: string | null;
+                /** @description A key, `console` or `portal`. */
+                cancelled_by?: string | null;
+                /**
+                 * Format: date-time
+                 * @description The time of delivery of a delayed event.
+                 */
+                deliver_at?: string | null;
                 /**
                  * Format: date-time
                  * @description The time of the erasure.
@@ -3297,7 +3381,8 @@ export interface components {
                 /** @description The body of the deliveries, without redacted members; in a list `null` for a body above 64 KiB. */
                 payload: unknown;
                 /**
-                 * @description `unmatched`: no webhook matched, and the event is kept; `fanning_out`: deliveries are being created;
+                 * @description `delayed`: not yet due; `cancelled`: before it was due;
+                 *     `unmatched`: no webhook matched, and the event is kept; `fanning_out`: deliveries are being created;
                  *     `fanned_out`: all deliveries exist.
                  * @example fanned_out
                  */
@@ -5715,6 +5800,10 @@ export interface operations {
                 until?: string;
                 /** @description `true` for events that no webhook matched. */
                 unmatched?: boolean;
+                /** @description `true` for events that are not yet due. */
+                delayed?: boolean;
+                /** @description `true` for cancelled events. */
+                cancelled?: boolean;
                 /** @description The `next` of the previous page. */
                 before?: string;
                 /** @description Only events newer than this event. */
@@ -5892,6 +5981,56 @@ export interface operations {
             };
         };
     };
+    cancel_event_by_key: {
+        parameters: {
+            query: {
+                /** @description The publisher's id of the event. */
+                key: string;
+                /** @description id of the application, for an admin key */
+                application?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_CancelledEvent"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
     explain_event_by_key: {
         parameters: {
             query: {
@@ -6014,6 +6153,56 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Answer_ErasedEvent"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    cancel_event: {
+        parameters: {
+            query?: {
+                /** @description id of the application, for an admin key */
+                application?: string;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_CancelledEvent"];
                 };
             };
             /** @description The request is at fault. `error` says how to correct the request. */

@@ -10,6 +10,7 @@ use fanfare_tests::{
     world::World,
 };
 use hyper::Method;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::{
@@ -141,6 +142,13 @@ async fn assert_pages(world: &World, visitor: &Visitor, face: Face, secrets: &[&
     pages.into_iter().map(|page| page.route).collect()
 }
 
+/// Publishes an event that is due in an hour, and waits until lists show the event.
+async fn delay(world: &World) {
+    let due = Timestamp::now() + SignedDuration::from_hours(1);
+    world.publish(&json!({ "type": "order.reminder", "data": 1, "deliver_at": due })).await;
+    until("the delayed event", async || (world.rows("delayed_events", "true").await == 1).then_some(())).await;
+}
+
 #[tokio::test]
 async fn each_page_is_valid_leads_on_and_has_its_twins() {
     let world = World::new().await;
@@ -148,6 +156,7 @@ async fn each_page_is_valid_leads_on_and_has_its_twins() {
     let scene = Scene::fill(&world).await;
     let admin = world.admin().await;
     scene::park(&world, &admin).await;
+    delay(&world).await;
     let visitor = Visitor::by_link(&world, &[]).await;
     let (_, token) = visitor.cookie.split_once('.').expect("a token");
     let token = token.to_owned();

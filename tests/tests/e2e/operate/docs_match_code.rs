@@ -211,11 +211,11 @@ fn examples_are_accepted_or_refused_as_labelled() {
 fn the_schema_of_an_event_is_that_of_the_code() {
     let schema: Value = serde_json::from_str(&read("proto/event.schema.json")).expect("a schema");
     let fields: Vec<&String> = schema["properties"].as_object().expect("properties").keys().collect();
-    assert_eq!(fields, ["data", "id", "ordering_key", "time", "type", "version"]);
+    assert_eq!(fields, ["data", "deliver_at", "id", "ordering_key", "time", "type", "version"]);
     assert_eq!(schema["required"], json!(["type", "data"]));
     let refused = EventFields::parse(br#"{"x": 1, "data": 1}"#).expect_err("an unknown field");
     assert!(
-        refused.message.ends_with("type, data, id, time, version and ordering_key"),
+        refused.message.ends_with("type, data, id, time, deliver_at, version and ordering_key"),
         "the code has other fields: {}",
         refused.message
     );

@@ -48,7 +48,8 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V10__feeds",
             "V11__schemas",
             "V12__order",
-            "V13__filters"
+            "V13__filters",
+            "V14__delayed_events"
         ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");

@@ -14,6 +14,7 @@ use fanfare_tests::{
     world::{Setup, World},
 };
 use hyper::Method;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// Time between two events of a publisher.
@@ -115,6 +116,33 @@ async fn a_dispatcher_killed_in_the_fan_out_of_a_wide_event_loses_nothing() {
         assert_eq!(events.len(), PLACES.len(), "{path}");
     }
     assert_eq!(world.count("SELECT count(*) FROM all_deliveries").await, expected);
+}
+
+/// Kills dispatchers between the due time and the first attempts: no event is lost, and none has a second delivery.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_while_it_opens_due_events_loses_nothing() {
+    let world = world(&[]).await;
+    let first = world.dispatcher().await;
+    let endpoint = world.endpoint("one", &["a"]).await;
+    let due = Timestamp::now() + Duration::from_secs(4);
+    for number in 0..EVENTS {
+        world.publish(&json!({ "type": "a", "data": number, "deliver_at": due })).await;
+    }
+    let delayed = "SELECT count(*) FROM delayed_events";
+    let all = i64::try_from(EVENTS).expect("a small number");
+    until("the delayed events", async || (world.count(delayed).await == all).then_some(())).await;
+    first.terminate();
+    assert_eq!(first.ended().await, 0);
+    // A death before the commit leaves the events due; after the commit, the leases end.
+    kill_dispatcher_at(&world, "due.taken").await;
+    assert_eq!(world.count(delayed).await, all);
+    kill_dispatcher_at(&world, "due.opened").await;
+    assert_eq!(world.count(delayed).await, 0);
+    assert_eq!(world.receiver.received("one").len(), 0);
+    let _dispatcher = world.dispatcher().await;
+    world.wait_for_deliveries("state=delivered", EVENTS).await;
+    assert_eq!(world.receiver.received(&endpoint.path).len(), EVENTS);
+    assert_eq!(world.count("SELECT count(*) FROM all_deliveries").await, all);
 }
 
 #[tokio::test(flavor = "multi_thread")]

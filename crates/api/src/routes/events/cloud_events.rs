@@ -116,6 +116,9 @@ pub(super) struct CloudEvent {
     /// The time of the event.
     #[schema(format = DateTime)]
     time: Option<String>,
+    /// The time of delivery.
+    #[schema(format = DateTime)]
+    deliverat: Option<String>,
     #[schema(min_length = 1)]
     subject: Option<String>,
     /// The media type of the data. With another type than JSON, `data` is a string.

@@ -12,7 +12,7 @@ use axum::{
 use fanfare_domain::{
     access::api_key::Role,
     application::Application,
-    event::{Event, EventFields, check_accepted_at, check_key},
+    event::{Event, EventFields, check_accepted_at, check_key, delay::LongestDelay, ordering::check_delay},
     ids::EventId,
 };
 use fanfare_service::incoming_trace;
@@ -57,6 +57,9 @@ struct New {
     /// The time of the event.
     #[schema(format = DateTime, nullable = false)]
     time: Option<String>,
+    /// The time of delivery. A time that is not ahead delivers at once.
+    #[schema(format = DateTime, nullable = false)]
+    deliver_at: Option<String>,
     /// The version of the type's schema that the data fits; the newest if omitted. Only a strict application checks.
     #[schema(nullable = false, minimum = 1, maximum = 20)]
     version: Option<u32>,
@@ -186,8 +189,8 @@ impl Publishing {
     }
 
     fn reading(&self, application: &Arc<Application>, form: Form, headers: HeaderMap) -> Reading {
-        let (max_bytes, now) = (self.max_event_bytes, self.directory.now());
-        Reading { application: Arc::clone(application), form, headers, max_bytes, now }
+        let (max_bytes, longest_delay, now) = (self.max_event_bytes, self.longest_delay, self.directory.now());
+        Reading { application: Arc::clone(application), form, headers, max_bytes, longest_delay, now }
     }
 
     /// Publishes an event that was read.
@@ -207,6 +210,7 @@ struct Reading {
     form: Form,
     headers: HeaderMap,
     max_bytes: usize,
+    longest_delay: LongestDelay,
     now: Timestamp,
 }
 
@@ -221,6 +225,7 @@ impl Reading {
         }
         let fields = self.form.parse(&body)?;
         let event = event(&self.application, fields, idempotency_key, &self.headers, self.now)?;
+        self.longest_delay.due(event.deliver_at, event.id.accepted_at().unwrap_or(self.now), self.now)?;
         Ok((event, body))
     }
 }
@@ -246,6 +251,7 @@ fn event(
         None => EventId::new(application, now, rand::random()),
     };
     check_accepted_at("id", id, now)?;
+    check_delay(fields.ordering_key.as_ref(), fields.deliver_at)?;
     Ok(Event {
         id,
         application,
@@ -253,6 +259,7 @@ fn event(
         key,
         data: fields.data,
         occurred_at: fields.occurred_at,
+        deliver_at: fields.deliver_at,
         version: fields.version,
         ordering_key: fields.ordering_key,
         trace: incoming_trace(headers).or(fields.trace),

@@ -54,6 +54,8 @@ pub async fn send(
         Opened::NotSendable => {
             refused("the event is a test, or past its retention: publish the event again".to_owned())
         }
+        Opened::Delayed => refused("the event is not yet due: its deliveries are created then".to_owned()),
+        Opened::Cancelled => refused("the event was cancelled: publish the event again with a new id".to_owned()),
         Opened::NoSuchEvent => Err(ApiError::not_found("id", "no event has this id: if just published, try again")),
         Opened::Erased => Err(ApiError::new(ErrorCode::EventErased, "the event is erased: publish the event again")),
         Opened::FanningOut => {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use axum::extract::State;
 use fanfare_domain::{
-    diagnosis::why::{self, EventFacts, Reader, WebhookFacts},
+    diagnosis::why::{self, DelayFacts, DelayState, EventFacts, Reader, WebhookFacts},
     endpoint::filter::{Filter, FilteredEvent},
     event::{EventType, check_key},
     ids::{DeliveryId, EndpointId, EventId, ParkedId},
@@ -313,6 +313,18 @@ impl ApiState {
     }
 }
 
+/// The delay of an event; `None` for an event erased before it was due.
+fn delay(row: &EventRow) -> Option<DelayFacts> {
+    let deliver_at = row.deliver_at?;
+    let state = match row.cancelled_at {
+        Some(at) => DelayState::Cancelled(at, row.cancelled_by.clone().unwrap_or_default()),
+        None if row.is_delayed => DelayState::Waiting,
+        None if row.erased_at.is_some_and(|erased_at| erased_at < deliver_at) => return None,
+        None => DelayState::Due,
+    };
+    Some(DelayFacts { deliver_at, state })
+}
+
 fn facts(row: &EventRow, is_retained: bool) -> Result<EventFacts, ApiError> {
     let invalid = |_| {
         tracing::error!(event = %row.id, "the stored type of an event is invalid");
@@ -327,5 +339,6 @@ fn facts(row: &EventRow, is_retained: bool) -> Result<EventFacts, ApiError> {
         is_retained,
         is_fanned_out: row.fanned_out,
         matches: row.matches,
+        delay: delay(row),
     })
 }

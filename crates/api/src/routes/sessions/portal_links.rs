@@ -48,7 +48,7 @@ pub struct New {
     /// The person who gets the link, for the audit log and the list of sessions. Not an id.
     #[schema(example = "Ada of Acme")]
     pub name: String,
-    /// `view`, `payloads`, `keys`, `test`, `resend`, `endpoints` and `replay`. Every session may view. Default: `view`,
+    /// `view`, `payloads`, `keys`, `test`, `resend`, `endpoints`, `replay` and `cancel`. Every session may view. Default: `view`,
     /// `payloads`, `test`, `resend`.
     #[schema(example = json!(["view", "payloads", "test", "resend", "endpoints"]))]
     pub rights: Option<Vec<String>>,

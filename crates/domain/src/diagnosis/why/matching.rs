@@ -14,7 +14,7 @@ pub(super) fn with_delivery(event: &EventFacts, webhook: &WebhookFacts, delivery
     let step = match delivery.replay {
         Some(replay) => Step::done("replayed", "A replay requested the event for the webhook.").with("replay", replay),
         None if event.is_test => Step::done("tested", "The test event was sent to the webhook."),
-        None if webhook.created_at > event.accepted_at => {
+        None if webhook.created_at > event.matched_at() => {
             Step::done("requested", "The event is older than the webhook, and was sent on request.")
         }
         None => Step::done("matched", "The event was meant for the webhook."),
@@ -27,7 +27,10 @@ pub(super) fn without_delivery(event: &EventFacts, webhook: &WebhookFacts) -> Ve
     if event.is_test {
         return vec![Step::info("test_of_another", "The event was a test of another webhook.")];
     }
-    if webhook.created_at <= event.accepted_at && !event.is_fanned_out && webhook.deleted_at.is_none() {
+    if event.is_unmatched_yet() {
+        return vec![Step::info("not_matched", "The event was not matched with webhooks: see its way above.")];
+    }
+    if webhook.created_at <= event.matched_at() && !event.is_fanned_out && webhook.deleted_at.is_none() {
         let sentence = "Fanfare has not yet created all deliveries of the event.";
         return vec![Step::pending("fanning_out", sentence).by(Fault::Ours)];
     }
@@ -41,7 +44,7 @@ fn reason(event: &EventFacts, webhook: &WebhookFacts) -> Step {
         let sentence = "The webhook is deleted.";
         return Step::problem("deleted", sentence).with("deleted_at", at).by(Fault::Theirs);
     }
-    if webhook.created_at > event.accepted_at {
+    if webhook.created_at > event.matched_at() {
         let sentence = "The webhook was created after Fanfare accepted the event.";
         return Step::problem("created_later", sentence).with("created_at", webhook.created_at).by(Fault::Theirs);
     }

@@ -22,6 +22,7 @@ fn event() -> EventFacts {
         is_retained: true,
         is_fanned_out: true,
         matches: 1,
+        delay: None,
     }
 }
 
@@ -165,6 +166,28 @@ fn reasons_of_fanfare_are_told_as_such() {
     }
     let steps = arrival(&EventFacts { is_fanned_out: false, ..event() });
     assert_eq!((steps[1].code, steps[1].fault), ("fanning_out", Some(Fault::Ours)));
+}
+
+#[test]
+fn a_delay_tells_its_due_time_or_its_cancellation() {
+    let of = |state| EventFacts { matches: 0, delay: Some(DelayFacts { deliver_at: at(90), state }), ..event() };
+    let waiting = arrival(&of(DelayState::Waiting));
+    assert_eq!((waiting.len(), waiting[1].code, waiting[1].state), (2, "delayed", StepState::Pending));
+    assert_eq!(waiting[1].remedy, Some(Remedy::WaitUntil(at(90))));
+    assert!(waiting[1].sentence.contains(&at(90).to_string()), "{}", waiting[1].sentence);
+    let cancelled = arrival(&of(DelayState::Cancelled(at(5), "key_1".to_owned())));
+    assert_eq!((cancelled.len(), cancelled[1].code, cancelled[1].state), (2, "cancelled", StepState::Problem));
+    let sentence = &cancelled[1].sentence;
+    assert!(sentence.contains("key_1") && sentence.contains(&at(5).to_string()), "{sentence}");
+    let due = arrival(&of(DelayState::Due));
+    assert_eq!(due.iter().map(|step| step.code).collect::<Vec<_>>(), ["accepted", "due", "unmatched"]);
+
+    // The match happens when the event is due: a webhook that was created before is no later webhook.
+    let webhook = WebhookFacts { created_at: at(60), ..webhook(&["*"]) };
+    let code = |event: &EventFacts| of_webhook(event, &webhook, at(100))[0].code;
+    assert_eq!(code(&of(DelayState::Waiting)), "not_matched");
+    assert_eq!(code(&of(DelayState::Due)), "changed_later");
+    assert_eq!(code(&event()), "created_later");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 import { dataOf, pageOf, REPEATABLE, type CallOptions, type Calls, type QueryOf } from './calls.js'
 import { Pages } from './pages.js'
-import type { EventDetail, Explanation, StoredEvent } from './schemas.js'
+import type { CancelledEvent, EventDetail, Explanation, StoredEvent } from './schemas.js'
 
 /** Accepted events. */
 export class AcceptedEvents {
@@ -36,5 +36,19 @@ export class AcceptedEvents {
     return dataOf<Explanation>(
       this.calls.http.GET('/api/v1/events/why', { params, ...this.calls.send(options, REPEATABLE) }),
     )
+  }
+
+  /** Cancels a delayed event that is not yet due. A repeat changes nothing. */
+  async cancel(id: string, options: CallOptions = {}): Promise<CancelledEvent> {
+    const params = this.calls.at('id', id, options)
+    return dataOf(
+      this.calls.http.POST('/api/v1/events/{id}/cancel', { params, ...this.calls.send(options, REPEATABLE) }),
+    )
+  }
+
+  /** Cancels the delayed event with the publisher's own id. */
+  async cancelByKey(key: string, options: CallOptions = {}): Promise<CancelledEvent> {
+    const params = { query: this.calls.query(options, { key }) }
+    return dataOf(this.calls.http.POST('/api/v1/events/cancel', { params, ...this.calls.send(options, REPEATABLE) }))
   }
 }

@@ -13,6 +13,8 @@ export type NewEvent<Events extends EventMap<Events>> = {
     id?: string | undefined
     /** The time of the event, RFC 3339 with an offset. */
     time?: string | undefined
+    /** The time of delivery, RFC 3339 with an offset. Until then, `events.cancel` cancels the event. */
+    deliver_at?: string | undefined
   }
 }[keyof Events & string]
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use fanfare_tests::world::World;
 use hyper::Method;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::api::{
@@ -86,6 +87,14 @@ async fn unmatched(world: &World) -> String {
     id
 }
 
+/// Publishes an event that is due in an hour. Returns the id.
+async fn delayed(world: &World, key: &str) -> String {
+    let due = Timestamp::now() + SignedDuration::from_hours(1);
+    let id = world.publish(&json!({ "type": "nobody.wants.it", "id": key, "data": 1, "deliver_at": due })).await;
+    event(world, &id).await;
+    id
+}
+
 #[tokio::test]
 async fn every_route_answers_as_documented() {
     let world = World::new().await;
@@ -113,6 +122,11 @@ async fn every_route_answers_as_documented() {
         let path = match route.name() {
             // The webhook has a delivery of the other event.
             "send_event" => Things { event: unmatched(&world).await, ..things.clone() }.path(&route),
+            "cancel_event" => Things { event: delayed(&world, "delayed").await, ..things.clone() }.path(&route),
+            "cancel_event_by_key" => {
+                delayed(&world, "delayed-by-key").await;
+                format!("{}?key=delayed-by-key", route.path)
+            }
             "explain_event_by_key" => format!("{}?key={CONFIDENTIAL}", route.path),
             "search" => format!("{}?q=order", route.path),
             _ => things.path(&route),

@@ -1,0 +1,162 @@
+//! Due events: opens the deliveries of delayed events. Runs in each process.
+//!
+//! A transaction locks the next due events, matches them with the present configuration, and opens their deliveries as
+//! persist does. Other processes skip the locked events. The transaction of a process that dies ends without effect.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fanfare_domain::ids::EventId;
+use fanfare_service::crash_point;
+use fanfare_store::{DueContent, DueEvent, DuePlan, OpenedDue, StoreError};
+use jiff::Timestamp;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    context::Context,
+    metric,
+    stages::{
+        InFlight,
+        events::{self, MAX_DIRECT},
+        fan_out::FanOuts,
+        in_flight::{Direct, FirstAttempts},
+        matching,
+    },
+};
+
+/// Interval of looks, while no event is due.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Maximum of events opened by a look.
+const BATCH: usize = 256;
+
+/// Pause between two looks while events from the broker wait: these events go first.
+const YIELD: Duration = Duration::from_millis(20);
+
+/// Deadline of a look.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(crate) struct DueEvents {
+    pub(crate) context: Arc<Context>,
+    pub(crate) attempts: mpsc::Sender<InFlight>,
+    pub(crate) fan_outs: FanOuts,
+}
+
+/// First attempts of a look's events.
+type Directs = HashMap<EventId, Vec<(usize, Direct)>>;
+
+impl DueEvents {
+    /// Looks until `stop`. A look that has begun is finished: its leases would end unused otherwise.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+            while *self.context.database.availability().borrow() && !stop.is_cancelled() {
+                match self.open(&stop).await {
+                    Ok(0) => break,
+                    Ok(_) if self.context.events_wait() => tokio::time::sleep(YIELD).await,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot open due events; trying again");
+                        self.recover(&stop);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds the work of a commit without an answer: backlogs and fan-outs of this process that its memory lacks.
+    fn recover(&self, stop: &CancellationToken) {
+        self.context.backlogs.look_for_more();
+        self.fan_outs.abandon_later(stop);
+    }
+
+    /// Opens the deliveries of the next due events. Returns the number of events.
+    async fn open(&self, stop: &CancellationToken) -> Result<usize, StoreError> {
+        let (context, store) = (&self.context, &self.context.database.store);
+        let (mut directs, tried_at) = (Directs::new(), Instant::now());
+        let plan = |event: &DueEvent| self.plan(event, &mut directs);
+        let opening = store.open_due(context.process(), BATCH, plan);
+        let OpenedDue { events, persisted } = store.with_deadline(LOOK_TIMEOUT, opening).await?;
+        if events.is_empty() {
+            return Ok(0);
+        }
+        crash_point("due.opened");
+        context.touched(&persisted.backlogs, false);
+        let count = events.len();
+        for (event, plan) in events {
+            let DuePlan::Open { is_wide, deliveries, .. } = plan else { continue };
+            let direct = directs.remove(&event.id).unwrap_or_default();
+            let accepted_at = event.accepted_at;
+            // An event erased meanwhile by an older release is not open.
+            let Some(first) = first_attempts(event).filter(|first| persisted.new.contains(&first.event)) else {
+                continue;
+            };
+            record_lag(context.now(), first.ready_at);
+            events::count_skipped(&deliveries);
+            if is_wide {
+                self.fan_outs.begin(first, accepted_at, stop);
+                continue;
+            }
+            for (position, direct) in direct {
+                let delivery = &deliveries[position];
+                if persisted.queued.contains(&delivery.id) {
+                    continue;
+                }
+                if let Some(in_flight) = first.of(delivery, None, direct, tried_at) {
+                    drop(self.attempts.send(in_flight).await);
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Decides on a due event, and keeps the permits of its first attempts.
+    fn plan(&self, event: &DueEvent, directs: &mut Directs) -> DuePlan {
+        crash_point("due.taken");
+        let (event_type, body) = match &event.content {
+            DueContent::Kept { event_type, body, .. } => (event_type, body),
+            DueContent::Unreadable => {
+                tracing::error!(
+                    event = %event.id,
+                    "cannot read a due event; another process must open its deliveries: compare FANFARE_SECRET_KEYS"
+                );
+                return DuePlan::Defer;
+            }
+            DueContent::Gone => {
+                tracing::warn!(event = %event.id, "a due event is erased or past its retention, and is not delivered");
+                return DuePlan::Drop;
+            }
+        };
+        let Some(application) = self.context.directory.application(event.application) else {
+            tracing::error!(event = %event.id, application = %event.application, "cannot read the settings for a due event");
+            return DuePlan::Defer;
+        };
+        let endpoints = matching::matches_in_place(&application, event_type, body);
+        let (matches, is_wide) = (endpoints.len(), endpoints.len() > MAX_DIRECT);
+        let at_once = if is_wide { &[] } else { endpoints.as_slice() };
+        let (deliveries, direct) = events::admit_all(&self.context, (event.accepted_at, event.id), at_once, body.len());
+        if !direct.is_empty() {
+            directs.insert(event.id, direct);
+        }
+        DuePlan::Open { matches, is_wide, deliveries }
+    }
+}
+
+/// Common part of an event's first attempts; `None` for an event without content.
+fn first_attempts(event: DueEvent) -> Option<FirstAttempts> {
+    let DueContent::Kept { event_type, body, trace, deliver_at } = event.content else { return None };
+    Some(FirstAttempts {
+        application: event.application,
+        event: event.id,
+        event_type,
+        trace,
+        body: Bytes::from(body),
+        ready_at: deliver_at,
+        ordering_key: None,
+    })
+}
+
+fn record_lag(now: Timestamp, due: Timestamp) {
+    metrics::histogram!(metric::DUE_LAG).record(Duration::try_from(now.duration_since(due)).unwrap_or_default());
+}
