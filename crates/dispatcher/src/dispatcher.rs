@@ -79,6 +79,32 @@ struct Inlets {
     unrouted: mpsc::Receiver<Incoming>,
 }
 
+/// Waits until the process has ended its work, and closes the consumers: of ordered queues, of work, and others.
+async fn drain(
+    context: &Context,
+    (background, mut stages): (TaskTracker, JoinSet<()>),
+    persisted: CancellationToken,
+    [ordered, work, others]: [Consumers; 3],
+) {
+    let ending_order = async {
+        // No other dispatcher gets messages of these queues before.
+        persisted.cancelled().await;
+        ordered.close().await;
+    };
+    let ending = async {
+        // First: attempts in flight may take long, and other dispatchers drain the backlogs meanwhile.
+        jobs::release(context).await;
+        background.wait().await;
+        while stages.join_next().await.is_some() {}
+        context.tasks.close();
+        context.tasks.wait().await;
+        jobs::leave(context).await;
+        work.close().await;
+        others.close().await;
+    };
+    tokio::join!(ending_order, ending);
+}
+
 /// Parts of the running process.
 struct Running {
     context: Arc<Context>,
@@ -179,24 +205,8 @@ impl Dispatcher {
                 bail!("a stage ended before the shutdown: {ended:?}; start the process again");
             }
         }
-        let ordered = async {
-            // No other dispatcher gets messages of these queues before.
-            persisted.cancelled().await;
-            ordered.close().await;
-        };
-        let rest = async {
-            // First: attempts in flight may take long, and other dispatchers drain the backlogs meanwhile.
-            jobs::release(&context).await;
-            background.wait().await;
-            while stages.join_next().await.is_some() {}
-            context.tasks.close();
-            context.tasks.wait().await;
-            jobs::leave(&context).await;
-            consumers.close().await;
-            others.close().await;
-        };
-        let drained = tokio::time::timeout(self.grace, async { tokio::join!(ordered, rest) });
-        if drained.await.is_err() {
+        let drained = drain(&context, (background, stages), persisted, [ordered, consumers, others]);
+        if tokio::time::timeout(self.grace, drained).await.is_err() {
             bail!(
                 "not drained within {:?}: other dispatchers recover the deliveries in flight when the leases end",
                 self.grace

@@ -233,6 +233,8 @@ pub(super) fn shape(schema: &Value) -> Shape {
             Shape { before: format!("list of {}", items.before), after: format!("{}{or_null}", items.after), ..items }
         }
         "string" if schema["format"] == "date-time" => plain(&format!("time{or_null}")),
+        "integer" => plain(&format!("int{or_null}")),
+        "boolean" => plain(&format!("bool{or_null}")),
         kind => plain(&format!("{kind}{or_null}")),
     }
 }
@@ -268,7 +270,7 @@ mod tests {
             format!("{before}{link}{after}")
         };
         assert_eq!(told(json!({ "type": "string", "format": "date-time" })), "time");
-        assert_eq!(told(json!({ "type": ["integer", "null"] })), "integer or null");
+        assert_eq!(told(json!({ "type": ["integer", "null"] })), "int or null");
         assert_eq!(told(json!({ "$ref": "#/components/schemas/Event" })), "Event");
         assert_eq!(told(json!({ "type": "array", "items": { "$ref": "#/a/Event" } })), "list of Event");
         let either = json!({ "oneOf": [{ "type": "null" }, { "$ref": "#/a/Event" }] });

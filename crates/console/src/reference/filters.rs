@@ -12,12 +12,13 @@ pub(super) fn bare(text: impl fmt::Display, _: &dyn Values) -> askama::Result<Sa
     Ok(Safe(escaped(&text.to_string())))
 }
 
-/// Like `bare`, with marks for `code` between backticks. `b` is shorter than `code`.
+/// Like `bare`, with marks for `code` between backticks. `b` is shorter than `code`, and plain words need no mark.
 #[askama::filter_fn]
 pub(super) fn marked(text: impl fmt::Display, _: &dyn Values) -> askama::Result<Safe<String>> {
     let text = text.to_string();
     let parts = text.split('`').enumerate();
-    let mark = |(index, part)| if index % 2 == 1 { format!("<b>{}</b>", escaped(part)) } else { escaped(part) };
+    let is_code = |index: usize, part: &str| index % 2 == 1 && !["null", "true", "false"].contains(&part);
+    let mark = |(index, part)| if is_code(index, part) { format!("<b>{}</b>", escaped(part)) } else { escaped(part) };
     Ok(Safe(parts.map(mark).collect()))
 }
 

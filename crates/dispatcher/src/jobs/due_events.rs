@@ -31,6 +31,12 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Maximum of events opened by a look.
 const BATCH: usize = 256;
 
+/// Maximum of deliveries opened by a look, beside those of its last event.
+const MAX_DELIVERIES: usize = 5000;
+
+/// Time after which a look leaves its other events due. The rows of all its events are locked.
+const PLANNING: Duration = Duration::from_secs(1);
+
 /// Pause between two looks while events from the broker wait: these events go first.
 const YIELD: Duration = Duration::from_millis(20);
 
@@ -49,20 +55,42 @@ type Directs = HashMap<EventId, Vec<(usize, Direct)>>;
 impl DueEvents {
     /// Looks until `stop`. A look that has begun is finished: its leases would end unused otherwise.
     pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut limit = BATCH;
         while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
             while *self.context.database.availability().borrow() && !stop.is_cancelled() {
-                match self.open(&stop).await {
+                match self.open(limit, &stop).await {
                     Ok(0) => break,
-                    Ok(_) if self.context.events_wait() => tokio::time::sleep(YIELD).await,
-                    Ok(_) => {}
+                    Ok(opened) => {
+                        limit = if opened < limit { BATCH } else { (limit * 2).min(BATCH) };
+                        if self.context.events_wait() {
+                            tokio::time::sleep(YIELD).await;
+                        }
+                    }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot open due events; trying again");
-                        self.recover(&stop);
+                        tracing::warn!(%error, limit, "cannot open due events; trying again");
+                        limit = self.refused(&error, limit, &stop).await;
                         break;
                     }
                 }
             }
         }
+    }
+
+    /// Reacts to a failed look. Returns the limit of the next look: of a refused batch half, until the refused event is
+    /// alone. A look of one event defers the event.
+    async fn refused(&self, error: &StoreError, limit: usize, stop: &CancellationToken) -> usize {
+        match error {
+            StoreError::Unavailable(_) => self.recover(stop),
+            _ if limit == 1 => {
+                let store = &self.context.database.store;
+                if let Ok(Some(event)) = store.defer_due().await {
+                    tracing::error!(%event, %error, "the database refuses a due event; trying again in ten minutes");
+                }
+                return BATCH;
+            }
+            _ => {}
+        }
+        (limit / 2).max(1)
     }
 
     /// Finds the work of a commit without an answer: backlogs and fan-outs of this process that its memory lacks.
@@ -72,18 +100,25 @@ impl DueEvents {
     }
 
     /// Opens the deliveries of the next due events. Returns the number of events.
-    async fn open(&self, stop: &CancellationToken) -> Result<usize, StoreError> {
+    async fn open(&self, limit: usize, stop: &CancellationToken) -> Result<usize, StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
-        let (mut directs, tried_at) = (Directs::new(), Instant::now());
-        let plan = |event: &DueEvent| self.plan(event, &mut directs);
-        let opening = store.open_due(context.process(), BATCH, plan);
+        let (mut directs, mut deliveries, tried_at) = (Directs::new(), 0, Instant::now());
+        let plan = |event: &DueEvent| {
+            if deliveries >= MAX_DELIVERIES || deliveries > 0 && tried_at.elapsed() > PLANNING {
+                return DuePlan::Leave;
+            }
+            let plan = self.plan(event, &mut directs);
+            deliveries += if let DuePlan::Open { deliveries, .. } = &plan { deliveries.len().max(1) } else { 1 };
+            plan
+        };
+        let opening = store.open_due(context.process(), limit, plan);
         let OpenedDue { events, persisted } = store.with_deadline(LOOK_TIMEOUT, opening).await?;
         if events.is_empty() {
             return Ok(0);
         }
         crash_point("due.opened");
         context.touched(&persisted.backlogs, false);
-        let count = events.len();
+        let count = events.iter().filter(|(_, plan)| !matches!(plan, DuePlan::Leave)).count();
         for (event, plan) in events {
             let DuePlan::Open { is_wide, deliveries, .. } = plan else { continue };
             let direct = directs.remove(&event.id).unwrap_or_default();
@@ -132,8 +167,14 @@ impl DueEvents {
             tracing::error!(event = %event.id, application = %event.application, "cannot read the settings for a due event");
             return DuePlan::Defer;
         };
-        let endpoints = matching::matches_in_place(&application, event_type, body);
-        let (matches, is_wide) = (endpoints.len(), endpoints.len() > MAX_DIRECT);
+        // The fan-out asks many filters, and filters on a large body, outside of the transaction.
+        let is_slow = matching::may_take_long(&application, body);
+        let endpoints = if is_slow {
+            application.subscribers(event_type)
+        } else {
+            matching::matches_in_place(&application, event_type, body)
+        };
+        let (matches, is_wide) = (endpoints.len(), is_slow || endpoints.len() > MAX_DIRECT);
         let at_once = if is_wide { &[] } else { endpoints.as_slice() };
         let (deliveries, direct) = events::admit_all(&self.context, (event.accepted_at, event.id), at_once, body.len());
         if !direct.is_empty() {

@@ -17,7 +17,7 @@ use crate::metric;
 const MAX_AT_ONCE: usize = 8;
 
 /// True if the match of an event may take long: no other event should wait.
-pub(super) fn may_take_long(application: &Application, data: &str) -> bool {
+pub(crate) fn may_take_long(application: &Application, data: &str) -> bool {
     application.filters() > MAX_AT_ONCE || application.filters() > 0 && data.len() > CHECKED_AT_ONCE
 }
 

@@ -12,6 +12,7 @@ use crate::{
     endpoint::redaction::Redaction,
     event::EventType,
     expression::{Explanation, Expression, ExpressionFault, Outcome, Parts},
+    json,
 };
 
 /// A condition on events, as text. Parsed at the first use.
@@ -76,6 +77,10 @@ impl Filter {
     }
 }
 
+/// Maximum steps of all filters for an event. Beyond, filters have no result: an application cannot hold a dispatcher for
+/// longer, whatever the number of its webhooks.
+pub const MAX_STEPS_OF_EVENT: u64 = 1_000_000;
+
 /// An event, for filters. The data is parsed at the first use, and each text of a filter evaluated once.
 pub struct FilteredEvent<'a> {
     event_type: &'a EventType,
@@ -86,6 +91,8 @@ pub struct FilteredEvent<'a> {
     parsed: OnceCell<Option<Json>>,
     hides: bool,
     outcomes: HashMap<String, Outcome>,
+    /// Steps that filters may still take.
+    steps_left: u64,
 }
 
 impl<'a> FilteredEvent<'a> {
@@ -93,7 +100,7 @@ impl<'a> FilteredEvent<'a> {
     pub fn new(dialect: &'a Dialect, event_type: &'a EventType, body: &'a str) -> Self {
         let pointer = dialect.data_pointer();
         let (parsed, outcomes) = (OnceCell::new(), HashMap::new());
-        Self { event_type, body, pointer, parsed, hides: false, outcomes }
+        Self { event_type, body, pointer, parsed, hides: false, outcomes, steps_left: MAX_STEPS_OF_EVENT }
     }
 
     /// An event with the body that may be shown. Results that depend on a hidden member are faults.
@@ -108,7 +115,8 @@ impl<'a> FilteredEvent<'a> {
     /// A sample of a type, without hidden members.
     pub fn of_sample(event_type: &'a EventType, data: Json) -> Self {
         let parsed = OnceCell::from(Some(data));
-        Self { event_type, body: "", pointer: Some(""), parsed, hides: false, outcomes: HashMap::new() }
+        let (outcomes, steps_left) = (HashMap::new(), MAX_STEPS_OF_EVENT);
+        Self { event_type, body: "", pointer: Some(""), parsed, hides: false, outcomes, steps_left }
     }
 
     /// Type of the event.
@@ -117,7 +125,7 @@ impl<'a> FilteredEvent<'a> {
     }
 
     fn parts(&self) -> Option<Parts<'_>> {
-        let body = self.parsed.get_or_init(|| serde_json::from_str(self.body).ok()).as_ref()?;
+        let body = self.parsed.get_or_init(|| serde_json::from_str(&json::readable(self.body)).ok()).as_ref()?;
         let data = body.pointer(self.pointer?)?;
         Some(Parts { event_type: self.event_type.as_str(), data, hides: self.hides })
     }
@@ -128,9 +136,10 @@ impl<'a> FilteredEvent<'a> {
             return (*known, 0);
         }
         let result = match (filter.expression(), self.parts()) {
-            (Some(expression), Some(parts)) => expression.evaluate(parts),
+            (Some(expression), Some(parts)) if self.steps_left > 0 => expression.evaluate(parts),
             _ => (Outcome::Error, 1),
         };
+        self.steps_left = self.steps_left.saturating_sub(result.1);
         self.outcomes.insert(filter.text.clone(), result.0);
         result
     }

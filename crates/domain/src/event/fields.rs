@@ -51,7 +51,7 @@ pub struct EventFields {
 }
 
 impl EventFields {
-    /// Parses an object with the members [`FIELDS`], or a CloudEvent: an object with the member `specversion`.
+    /// Parses an object with the fields of an event, or a CloudEvent: an object with the member `specversion`.
     ///
     /// # Errors
     /// The first fault found, with the field.

@@ -193,7 +193,10 @@ impl<'a> Evaluation<'a> {
     fn member(&mut self, node: &'a Node, of: Value<'a>, name: Cow<'a, str>, is_optional: bool) -> Evaluated<'a> {
         let found = match of {
             Value::Optional(None) => return Ok(Value::Optional(None)),
-            Value::Optional(Some(of)) => return self.member(node, (*of).clone(), name, true),
+            Value::Optional(Some(of)) => {
+                self.charge(node, copy_steps(&of))?;
+                return self.member(node, (*of).clone(), name, true);
+            }
             Value::Object(members) => {
                 self.charge(node, cost::bytes(name.len()))?;
                 members.get(&*name).map(|json| self.of_json(node, json)).transpose()?
@@ -211,14 +214,19 @@ impl<'a> Evaluation<'a> {
     fn index(&mut self, node: &'a Node, of: Value<'a>, index: Value<'a>, is_optional: bool) -> Evaluated<'a> {
         let found = match (of, index) {
             (Value::Optional(None), _) => return Ok(Value::Optional(None)),
-            (Value::Optional(Some(of)), index) => return self.index(node, (*of).clone(), index, true),
+            (Value::Optional(Some(of)), index) => {
+                self.charge(node, copy_steps(&of))?;
+                return self.index(node, (*of).clone(), index, true);
+            }
             (of @ Value::Object(_), Value::Text(name)) => return self.member(node, of, name, is_optional),
             (Value::Array(items), Value::Int(index)) => {
                 let found = usize::try_from(index).ok().and_then(|index| items.get(index));
                 (found.map(|json| self.of_json(node, json)).transpose()?, index)
             }
             (Value::List(items), Value::Int(index)) => {
-                (usize::try_from(index).ok().and_then(|index| items.get(index)).cloned(), index)
+                let found = usize::try_from(index).ok().and_then(|index| items.get(index)).cloned();
+                found.as_ref().map_or(Ok(()), |found| self.charge(node, copy_steps(found)))?;
+                (found, index)
             }
             _ if is_optional => return Ok(Value::Optional(None)),
             (of, index) => return self.fault(node, Reason::Kinds("[]", [of.kind(), index.kind()])),
@@ -352,7 +360,7 @@ impl<'a> Evaluation<'a> {
                 self.charge(node, cost::bytes(name.len()))?;
                 Ok(members.contains_key(&**name))
             }
-            (Value::Bool(_) | Value::Int(_), Value::Object(_)) => Ok(false),
+            (Value::Bool(_) | Value::Int(_) | Value::Double(_), Value::Object(_)) => Ok(false),
             (_, Value::Array(_) | Value::List(_)) => {
                 for position in 0..length(of) {
                     let entry = self.entry(node, of, position)?;

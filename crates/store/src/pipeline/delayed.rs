@@ -76,6 +76,8 @@ pub enum DuePlan {
     Drop,
     /// Looks at the event again later: another process may be able to read the event.
     Defer,
+    /// Leaves the event due, for the next look.
+    Leave,
 }
 
 /// Result of a batch of due events.
@@ -159,7 +161,7 @@ type Planned<'a> = &'a (DueEvent, DuePlan);
 fn event_columns<'a>(rows: &'a [Planned<'a>]) -> Columns<'a, Planned<'a>> {
     let matches = |plan: &DuePlan| match plan {
         DuePlan::Open { matches, .. } => i32::try_from(*matches).unwrap_or(i32::MAX),
-        DuePlan::Drop | DuePlan::Defer => 0,
+        DuePlan::Drop | DuePlan::Defer | DuePlan::Leave => 0,
     };
     Columns::new(rows, 2)
         .column("id", "uuid", |(event, _)| event.id.0)
@@ -205,8 +207,9 @@ impl Store {
                 (event, plan)
             })
             .collect();
+        let decided = events.iter().filter(|(_, plan)| !matches!(plan, DuePlan::Leave));
         let (deferred, ended): (Vec<Planned<'_>>, Vec<_>) =
-            events.iter().partition(|(_, plan)| matches!(plan, DuePlan::Defer));
+            decided.partition(|(_, plan)| matches!(plan, DuePlan::Defer));
         if !deferred.is_empty() {
             let ids: Vec<Uuid> = deferred.iter().map(|(event, _)| event.id.0).collect();
             transaction.execute(DEFER, &[&ids]).await?;
@@ -226,6 +229,15 @@ impl Store {
         }
         transaction.commit().await?;
         Ok(OpenedDue { events, persisted: opened })
+    }
+
+    /// Defers the earliest due event, whose deliveries the database refuses. Returns the event.
+    pub async fn defer_due(&self) -> Result<Option<EventId>, StoreError> {
+        let statement = "UPDATE delayed_events SET due_at = now() + interval '10 minutes' WHERE event_id = (
+                             SELECT event_id FROM delayed_events WHERE due_at <= now()
+                             ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING event_id";
+        let row = self.writer().await?.query_opt(statement, &[]).await?;
+        Ok(row.map(|row| EventId(row.get(0))))
     }
 
     /// Cancels an event that is not yet due. `author` is shown with the event.

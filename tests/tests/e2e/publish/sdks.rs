@@ -59,7 +59,7 @@ fn examples(element: &str) -> Vec<String> {
 
 #[test]
 fn examples_for_curl_are_commands_with_json() {
-    let examples = examples("c-u");
+    let examples = examples("c-");
     let script = format!("set -eu; FANFARE_KEY=x; curl() {{ printf '%s\\n' \"$*\"; }}\n{}", examples.join("\n"));
     let ran = std::process::Command::new("sh").args(["-c", &script]).output().expect("a shell");
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
@@ -90,7 +90,7 @@ async fn sdk_examples_of_the_reference_have_the_types_of_typescript() {
     });
     let settings = json!({ "compilerOptions": options, "files": ["examples.ts"] });
     folder.write("tsconfig.json", &settings.to_string());
-    folder.write("examples.ts", &examples("t-s").join("\n"));
+    folder.write("examples.ts", &examples("t-").join("\n"));
     let compiler = sdk.join("node_modules/.bin/tsc");
     passes(&compiler.to_string_lossy(), &["-p", "."], &folder.0).await;
 }
@@ -99,7 +99,7 @@ async fn sdk_examples_of_the_reference_have_the_types_of_typescript() {
 #[ignore = "needs the packages of the SDK: run `make test-sdk`"]
 async fn sdk_examples_of_the_reference_have_the_types_of_python() {
     let folder = Folder::new("reference");
-    folder.write("examples.py", &examples("p-y").join("\n"));
+    folder.write("examples.py", &examples("p-").join("\n"));
     let python = std::env::var("FANFARE_TEST_PYTHON").expect("`make test-sdk` sets FANFARE_TEST_PYTHON");
     passes(&python, &["-m", "mypy", "--strict", "examples.py"], &folder.0).await;
 }
