@@ -125,20 +125,25 @@ def publish(
     id: str | None = None,
     time: datetime | None = None,
     deliver_at: datetime | None = None,
+    ordering_key: str | None = None,
 ) -> Steps[models.Published]:
-    """Publishes an event. `deliver_at` is the time of delivery. Until then, `events.cancel` cancels the event.
+    """Publishes an event. `deliver_at` is the time of delivery. Until then, `events.cancel` cancels the event. Events with
+    the same `ordering_key` get consecutive numbers at each webhook.
 
     Each try has the same id. Without `id`, the id is a random UUID. After a `FanfareError`, `error.id` is the id under
     which to publish the event again.
     """
-    body = named(models.NewEvent(type=type, data=data, id=id, time=time, deliver_at=deliver_at))
+    event = models.NewEvent(
+        type=type, data=data, id=id, time=time, deliver_at=deliver_at, ordering_key=ordering_key
+    )
+    body = named(event)
     request = Request("POST", "/events", body=body_of(body), repeatable=True, event_id=body["id"])
     return call(core, request, models.Published)
 
 
 def named(event: models.NewEvent) -> dict[str, Any]:
     """The body of an event, with an id under which each try publishes the event."""
-    # Fanfare refuses `null` as `id`, `time` or `deliver_at`.
+    # Fanfare refuses `null` as `id`, `time`, `deliver_at` or `ordering_key`.
     body = {name: value for name, value in encode(event).items() if name == "data" or value is not None}
     return {"id": str(uuid.uuid4())} | body
 

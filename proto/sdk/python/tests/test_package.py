@@ -142,5 +142,12 @@ def test_the_snippets_of_the_readme(tmp_path: Path) -> None:
 
 def test_help_shows_the_signature_of_a_method() -> None:
     client = fanfare_sdk.Fanfare("https://fanfare.example.com", "key")
-    assert list(inspect.signature(client.publish).parameters) == ["type", "data", "id", "time"]
+    assert list(inspect.signature(client.publish).parameters) == [
+        "type",
+        "data",
+        "id",
+        "time",
+        "deliver_at",
+        "ordering_key",
+    ]
     assert (client.publish.__doc__ or "").startswith("Publishes an event.")
