@@ -83,9 +83,9 @@ fn filtered(event: &EventFacts, webhook: &WebhookFacts) -> Option<Step> {
         }
         Outcome::Error => {
             let error = explained.error.as_deref().unwrap_or_default();
-            let sentence =
-                format!("The webhook's filter has no result for the event, which counts as no: {error}.{now}");
-            Step::problem("filter_failed", sentence)
+            // Evidence, since the error may quote the event: pages show it with the right to payloads only.
+            let sentence = format!("The webhook's filter has no result for the event, which counts as no.{now}");
+            Step::problem("filter_failed", sentence).with("error", error)
         }
     };
     let step = step.with("filter", filter.text()).with("part", part).with("position", explained.position);
