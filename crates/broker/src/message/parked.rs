@@ -130,11 +130,10 @@ pub fn encode_put_back(topology: &Topology, put_back: &PutBack<'_>, edit: &Edit)
     }
     let routing_key = edit.routing_key.as_deref().or(put_back.routing_key).unwrap_or_default();
     // The publisher may have given the ordering key only in the body.
-    let of_body = |fields: EventFields| Some((ORDERING_KEY, fields.ordering_key?));
     if !headers.inner().contains_key(ORDERING_KEY)
-        && let Some((name, key)) = EventFields::parse(body).ok().and_then(of_body)
+        && let Some(key) = EventFields::parse(body).ok().and_then(|fields| fields.ordering_key)
     {
-        headers.insert(name.into(), AMQPValue::LongString(LongString::from(key.as_str())));
+        headers.insert(ORDERING_KEY.into(), AMQPValue::LongString(LongString::from(key.as_str())));
     }
     let (exchange, routing_key) = way_back(topology, put_back.origin, routing_key, &mut headers);
     let message_id = match edit.message_id.as_deref() {

@@ -68,7 +68,7 @@ impl DueEvents {
                     }
                     Err(error) => {
                         tracing::warn!(%error, limit, "cannot open due events; trying again");
-                        limit = self.refused(&error, limit, &stop).await;
+                        limit = self.react(&error, limit, &stop).await;
                         break;
                     }
                 }
@@ -77,20 +77,21 @@ impl DueEvents {
     }
 
     /// Reacts to a failed look. Returns the limit of the next look: of a refused batch half, until the refused event is
-    /// alone. A look of one event defers the event.
-    async fn refused(&self, error: &StoreError, limit: usize, stop: &CancellationToken) -> usize {
+    /// alone. A refused event that is alone is deferred.
+    async fn react(&self, error: &StoreError, limit: usize, stop: &CancellationToken) -> usize {
         match error {
-            StoreError::Unavailable(_) => self.recover(stop),
-            _ if limit == 1 => {
-                let store = &self.context.database.store;
-                if let Ok(Some(event)) = store.defer_due().await {
+            StoreError::Data(_) if limit > 1 => return limit / 2,
+            StoreError::Data(_) => match self.context.database.store.defer_due().await {
+                Ok(Some(event)) => {
                     tracing::error!(%event, %error, "the database refuses a due event; trying again in ten minutes");
                 }
-                return BATCH;
-            }
-            _ => {}
+                Ok(None) => {}
+                Err(failed) => tracing::warn!(error = %failed, "cannot defer a due event"),
+            },
+            StoreError::Unavailable(_) => self.recover(stop),
+            _ => return limit,
         }
-        (limit / 2).max(1)
+        BATCH
     }
 
     /// Finds the work of a commit without an answer: backlogs and fan-outs of this process that its memory lacks.
@@ -102,13 +103,17 @@ impl DueEvents {
     /// Opens the deliveries of the next due events. Returns the number of events.
     async fn open(&self, limit: usize, stop: &CancellationToken) -> Result<usize, StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
-        let (mut directs, mut deliveries, tried_at) = (Directs::new(), 0, Instant::now());
+        let (mut directs, mut opened, mut is_first, tried_at) = (Directs::new(), 0, true, Instant::now());
         let plan = |event: &DueEvent| {
-            if deliveries >= MAX_DELIVERIES || deliveries > 0 && tried_at.elapsed() > PLANNING {
+            // A look decides on one event at least.
+            let is_full = opened >= MAX_DELIVERIES || tried_at.elapsed() > PLANNING;
+            if !std::mem::take(&mut is_first) && is_full {
                 return DuePlan::Leave;
             }
             let plan = self.plan(event, &mut directs);
-            deliveries += if let DuePlan::Open { deliveries, .. } = &plan { deliveries.len().max(1) } else { 1 };
+            if let DuePlan::Open { deliveries, .. } = &plan {
+                opened += deliveries.len();
+            }
             plan
         };
         let opening = store.open_due(context.process(), limit, plan);
