@@ -31,6 +31,9 @@ GRANT DELETE ON delayed_events TO fanfare_ingest;
 -- Deliveries that are requested again, and their backlogs. Only dispatchers end backlogs.
 GRANT INSERT, UPDATE, DELETE ON open_deliveries TO fanfare_ingest;
 GRANT INSERT, UPDATE ON endpoint_backlogs TO fanfare_ingest;
+-- Parked ordering keys that are resumed, and the ends of deliveries in order.
+GRANT UPDATE (parked_at, parked_by) ON ordering_keys TO fanfare_ingest;
+GRANT INSERT ON ordering_signals TO fanfare_ingest;
 
 -- Sessions of the web pages. The partitions job deletes old sessions.
 GRANT INSERT, UPDATE ON sessions TO fanfare_ingest;

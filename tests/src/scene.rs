@@ -69,6 +69,7 @@ impl Scene {
         rename(client, &well, "shop").await;
         rename(client, &failing, "billing").await;
         rename(client, &paused, "archive").await;
+        client.patch(&format!("webhooks/{}", failing.id), &json!({ "fifo": "park" })).await.data();
         client.post(&format!("webhooks/{}/pause", paused.id), &json!({})).await.data();
         world.known().await;
         let event = publish_all(world).await;
@@ -119,7 +120,9 @@ async fn publish_all(world: &World) -> String {
     world.publish(&json!({ "type": "invoice.paid", "data": { "note": SCRIPT, "name": ARABIC } })).await;
     world.publish(&json!({ "type": "order.shipped", "data": { "large": "x".repeat(200 * 1024) } })).await;
     let data = json!({ "order": 1001, "total": 49.9, "note": SCRIPT });
-    world.publish(&json!({ "type": "order.created", "id": KEY, "data": data })).await
+    // The failing endpoint parks the ordering key.
+    let event = json!({ "type": "order.created", "id": KEY, "data": data, "ordering_key": "order-1001" });
+    world.publish(&event).await
 }
 
 /// Publishes a message that cannot be read, and waits until the message is parked. Returns the message's id.

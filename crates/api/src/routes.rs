@@ -77,6 +77,8 @@ fn of_webhooks() -> OpenApiRouter<ApiState> {
         .routes(routes!(webhooks::pause))
         .routes(routes!(webhooks::backlog::show))
         .routes(routes!(webhooks::feed::read))
+        .routes(routes!(webhooks::ordering_keys::list))
+        .routes(routes!(webhooks::ordering_keys::resume))
         .routes(routes!(webhooks::secrets::rotate))
         .routes(routes!(webhooks::secrets::end))
         .routes(routes!(webhooks::test_sends::send))

@@ -16,7 +16,7 @@ use fanfare_domain::{
 use fanfare_service::{Checks, RecentCount};
 use fanfare_store::{Directory, Probed, TakenBacklog, TouchedBacklog};
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use crate::{backlog::Backlogs, database::Database, lanes::Lanes, report::SharedReport};
@@ -32,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) expiry: Duration,
     /// Checks of large events, and many filters.
     pub(crate) checks: Checks,
+    /// Wakes the look for the next deliveries of ordering keys.
+    pub(crate) order_changed: Notify,
     /// Tasks beside the stages. The process waits for all tasks before the exit.
     pub(crate) tasks: TaskTracker,
     /// State of the process for its row in the database.
@@ -71,6 +73,7 @@ impl Context {
             topology,
             expiry,
             checks: Checks::default(),
+            order_changed: Notify::new(),
             tasks: TaskTracker::new(),
             report,
             persisted: RecentCount::default(),

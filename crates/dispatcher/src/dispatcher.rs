@@ -351,6 +351,7 @@ impl Dispatcher {
         let (shared, database) = (|| Arc::clone(context), || self.database.clone());
         let due_events = jobs::DueEvents { context: shared(), attempts: attempts.clone(), fan_outs: fan_outs.clone() };
         background.spawn(due_events.run(stop.clone()));
+        background.spawn(jobs::OrderingKeys { context: shared() }.run(stop.clone()));
         let presence = jobs::Presence {
             context: shared(),
             fan_outs,

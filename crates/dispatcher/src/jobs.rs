@@ -1,4 +1,4 @@
-//! Background jobs. `presence`, `recovery` and `due_events` run in each process. Every other job runs in a single process
+//! Background jobs. `presence`, `recovery`, `due_events` and `ordering_keys` run in each process. Every other job runs in a single process
 //! at a time, under an advisory lock.
 
 mod archive;
@@ -7,6 +7,7 @@ mod due_events;
 mod failure_mails;
 mod holding;
 mod indexes;
+mod ordering_keys;
 mod parked;
 mod partitions;
 mod presence;
@@ -28,6 +29,7 @@ pub(crate) use due_events::DueEvents;
 pub(crate) use failure_mails::FailureMails;
 pub(crate) use holding::Holding;
 pub(crate) use indexes::build_indexes;
+pub(crate) use ordering_keys::OrderingKeys;
 pub(crate) use parked::trim_parked;
 pub(crate) use partitions::Partitions;
 pub(crate) use presence::{Presence, Sight, leave, release};

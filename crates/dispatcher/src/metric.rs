@@ -87,7 +87,7 @@ const ENDS: [[&str; 2]; 12] = [
     ["failed", "erased"],
 ];
 
-const QUEUE_REASONS: [&str; 15] = [
+const QUEUE_REASONS: [&str; 16] = [
     "lane_full",
     "application_busy",
     "process_busy",
@@ -103,6 +103,7 @@ const QUEUE_REASONS: [&str; 15] = [
     "replayed",
     "application_unreadable",
     "isolated",
+    "in_order",
 ];
 
 const PARK_REASONS: [&str; 26] = [

@@ -11,6 +11,7 @@ use crate::{
     delivery::policy::Policy,
     dialect::Dialect,
     endpoint::{
+        fifo::Fifo,
         filter::{Filter, FilteredEvent},
         redaction::Redaction,
         secret::SigningSecret,
@@ -99,6 +100,8 @@ pub struct Endpoint {
     pub status: EndpointStatus,
     /// Whether the receiver reads its deliveries from a feed.
     pub feed: Feed,
+    /// FIFO per ordering key; `None` for deliveries at the same time.
+    pub fifo: Option<Fifo>,
     /// Subscribed event types.
     pub subscriptions: Vec<Subscription>,
     /// Condition on the events of these types; `None` for all events.
@@ -360,6 +363,7 @@ mod tests {
             url: "https://example.com/".parse().expect("URL"),
             status: EndpointStatus::Enabled,
             feed: Feed::None,
+            fifo: None,
             subscriptions,
             filter: None,
             secrets: Vec::new(),

@@ -180,11 +180,13 @@ pub enum QueueReason {
     ApplicationUnreadable,
     /// The process sends a delivery that killed other processes, and meanwhile nothing else.
     Isolated,
+    /// The delivery before, of the same ordering key, has not ended.
+    InOrder,
 }
 
 impl QueueReason {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::LaneFull,
         Self::ApplicationBusy,
         Self::ProcessBusy,
@@ -200,6 +202,7 @@ impl QueueReason {
         Self::Replayed,
         Self::ApplicationUnreadable,
         Self::Isolated,
+        Self::InOrder,
     ];
 
     /// Name in the database and the API.
@@ -220,6 +223,7 @@ impl QueueReason {
             Self::Replayed => "replayed",
             Self::ApplicationUnreadable => "application_unreadable",
             Self::Isolated => "isolated",
+            Self::InOrder => "in_order",
         }
     }
 

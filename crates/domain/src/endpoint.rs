@@ -1,7 +1,8 @@
-//! Parts of an endpoint: URL and address policy, headers, secrets, redaction, filters.
+//! Parts of an endpoint: URL and address policy, headers, secrets, redaction, filters, FIFO.
 
 pub mod address;
 pub mod email;
+pub mod fifo;
 pub mod filter;
 pub mod header;
 pub mod health;

@@ -205,6 +205,7 @@ mod tests {
             url: "https://example.com/".parse().expect("URL"),
             status: EndpointStatus::Enabled,
             feed: Feed::None,
+            fifo: None,
             subscriptions: Vec::new(),
             filter: None,
             secrets: secrets.iter().map(secret).collect(),

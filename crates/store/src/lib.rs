@@ -62,6 +62,7 @@ pub use pipeline::{
     backlogs::{BacklogRow, Probed, ReleasedBacklog, TakenBacklog, TouchedBacklog},
     delayed::{Cancellation, DueContent, DueEvent, DuePlan, OpenedDue},
     fan_out::FanOut,
+    fifo::{Advance, WaitingKey},
     finish::{End, EndLeased},
     give_back::GiveBack,
     lease::{Demand, Floor, Leased, LeasedEvent},

@@ -8,6 +8,7 @@ pub(crate) mod bodies;
 pub(crate) mod columns;
 pub(crate) mod delayed;
 pub(crate) mod fan_out;
+pub(crate) mod fifo;
 pub(crate) mod finish;
 pub(crate) mod give_back;
 pub(crate) mod lease;

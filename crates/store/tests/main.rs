@@ -16,6 +16,7 @@ mod pipeline {
     mod delayed;
     mod fan_out;
     mod feed;
+    mod fifo;
     mod lease;
     mod order;
     mod persist;

@@ -1,4 +1,4 @@
-//! Deliveries: the main path, isolation, backlogs, rates, replays, feeds, filters, order and delays.
+//! Deliveries: the main path, isolation, backlogs, rates, replays, feeds, filters, order, FIFO and delays.
 
 mod backlog;
 mod delayed;
@@ -6,6 +6,7 @@ mod egress;
 mod event_flow;
 mod fan_out;
 mod feed;
+mod fifo;
 mod filters;
 mod isolation;
 mod order;

@@ -4,6 +4,7 @@ pub mod backlog;
 pub mod feed;
 pub mod filter_test;
 pub mod health;
+pub mod ordering_keys;
 pub mod preview;
 pub mod secrets;
 pub mod settings;
@@ -73,6 +74,10 @@ pub struct Webhook {
     /// `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
     #[schema(example = "none")]
     pub feed: &'static str,
+    /// `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
+    /// time.
+    #[schema(example = "block")]
+    pub fifo: Option<String>,
     /// The deletion of a temporary webhook. Each read of the feed defers the deletion.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -119,6 +124,7 @@ impl Webhook {
             headers: row.header_names,
             trace_context: row.sends_trace,
             feed: row.feed.as_str(),
+            fifo: row.fifo.map(|fifo| fifo.to_string()),
             expires_at: row.expires_at,
             previous_secret_expires_at: row.rotation_ends_at.map(|end| end.to_string()),
             held: None,

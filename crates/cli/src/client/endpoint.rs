@@ -10,8 +10,12 @@ use super::{Api, DEFAULT_LIMIT, Target, given, json_argument, rows, segment};
 /// Columns of an endpoint.
 const ENDPOINT: [(&str, usize); 5] = [("/id", 29), ("/status", 8), ("/feed", 4), ("/name", 24), ("/url", 1)];
 
+/// Columns of an ordering key.
+const ORDERING_KEY: [(&str, usize); 4] = [("/state", 6), ("/first", 30), ("/open", 6), ("/key", 1)];
+
 /// Settings with a default that the dialect or the application gives.
-const UNSETTABLE: [&str; 7] = ["name", "filter", "timeout_ms", "schedule", "rate_per_second", "email", "headers"];
+const UNSETTABLE: [&str; 8] =
+    ["name", "filter", "timeout_ms", "schedule", "rate_per_second", "email", "headers", "fifo"];
 
 #[derive(Subcommand)]
 pub(crate) enum EndpointCommand {
@@ -37,6 +41,10 @@ pub(crate) enum EndpointCommand {
     EndRotation(IdArguments),
     /// Sends a test event once, and shows the answer.
     Test(TestArguments),
+    /// Lists the ordering keys that wait at an endpoint with FIFO: state, first delivery, open deliveries and key.
+    OrderingKeys(KeysArguments),
+    /// Resumes a parked ordering key: its next delivery is sent.
+    ResumeKey(KeyArguments),
 }
 
 impl EndpointCommand {
@@ -47,6 +55,8 @@ impl EndpointCommand {
             Self::Update(arguments) => &arguments.target,
             Self::RotateSecret(arguments) => &arguments.target,
             Self::Test(arguments) => &arguments.target,
+            Self::OrderingKeys(arguments) => &arguments.target,
+            Self::ResumeKey(arguments) => &arguments.target,
             Self::Show(arguments)
             | Self::Enable(arguments)
             | Self::Pause(arguments)
@@ -110,7 +120,8 @@ pub(crate) struct UpdateArguments {
     /// Subscribed event types, separated by commas; `points.*` and `*` are wildcards.
     #[arg(long, value_delimiter = ',')]
     events: Option<Vec<String>>,
-    /// Return these settings to their default: name, filter, timeout_ms, schedule, rate_per_second, email or headers.
+    /// Return these settings to their default: name, filter, timeout_ms, schedule, rate_per_second, email, headers or
+    /// fifo.
     #[arg(long, value_delimiter = ',', value_parser = UNSETTABLE)]
     unset: Vec<String>,
     #[command(flatten)]
@@ -149,6 +160,9 @@ struct Settings {
     /// Feed: none, copy or only.
     #[arg(long)]
     feed: Option<String>,
+    /// FIFO per ordering key: block, skip:N (after N failed attempts) or park.
+    #[arg(long)]
+    fifo: Option<String>,
 }
 
 impl Settings {
@@ -172,6 +186,7 @@ impl Settings {
             ("headers", (!self.headers.is_empty()).then_some(headers)),
             ("trace_context", self.trace_context.map(Value::from)),
             ("feed", self.feed.map(Value::from)),
+            ("fifo", self.fifo.map(Value::from)),
         ])
     }
 }
@@ -207,6 +222,27 @@ pub(crate) struct TestArguments {
     target: Target,
 }
 
+#[derive(Args)]
+pub(crate) struct KeysArguments {
+    /// Id of the endpoint, wh_…
+    id: String,
+    /// Maximum number of listed keys.
+    #[arg(long, default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args)]
+pub(crate) struct KeyArguments {
+    /// Id of the endpoint, wh_…
+    id: String,
+    /// The ordering key.
+    key: String,
+    #[command(flatten)]
+    target: Target,
+}
+
 pub(super) async fn run(api: &Api, command: EndpointCommand) -> anyhow::Result<()> {
     match command {
         EndpointCommand::List(arguments) => {
@@ -235,6 +271,16 @@ pub(super) async fn run(api: &Api, command: EndpointCommand) -> anyhow::Result<(
         }
         EndpointCommand::EndRotation(arguments) => act(api, Method::POST, &arguments.id, "/end-rotation").await,
         EndpointCommand::Test(arguments) => test(api, arguments).await,
+        EndpointCommand::OrderingKeys(arguments) => {
+            let show = |key: &Value| rows::print(api.prints_json, key, &ORDERING_KEY);
+            api.list(&path(&arguments.id, "/ordering-keys"), &[], arguments.limit, show).await
+        }
+        EndpointCommand::ResumeKey(arguments) => {
+            let body = json!({ "key": arguments.key });
+            let resumed = api.post(&path(&arguments.id, "/ordering-keys/resume"), &body).await?;
+            rows::print(api.prints_json, &resumed["data"], &[("/key", 1)]);
+            Ok(())
+        }
     }
 }
 

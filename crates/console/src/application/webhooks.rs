@@ -3,6 +3,7 @@
 mod deletion;
 pub(crate) mod form;
 mod list;
+mod ordering_keys;
 mod secret;
 mod show;
 mod signature;
@@ -22,6 +23,7 @@ pub(crate) fn routes() -> Routes<Console> {
         .route("/webhooks/{webhook}", get(show::show))
         .route("/webhooks/{webhook}/edit", get(form::edit::show).post(form::edit::change))
         .route("/webhooks/{webhook}/status", post(status::change))
+        .route("/webhooks/{webhook}/ordering-keys", get(ordering_keys::list).post(ordering_keys::resume))
         .route("/webhooks/{webhook}/delete", get(deletion::show).post(deletion::delete))
         .route("/webhooks/{webhook}/test", get(test_send::show).post(test_send::send))
         .route("/webhooks/{webhook}/secret", get(secret::show).post(secret::rotate))

@@ -12,7 +12,7 @@ pub(super) struct Examples {
 }
 
 /// Methods of the SDKs, as TypeScript names them. Python writes `event_types.remove` for `eventTypes.remove`.
-const METHODS: [(&str, &str); 35] = [
+const METHODS: [(&str, &str); 36] = [
     ("create_webhook", "webhooks.create"),
     ("list_webhooks", "webhooks.list"),
     ("show_webhook", "webhooks.get"),
@@ -24,6 +24,7 @@ const METHODS: [(&str, &str); 35] = [
     ("test_webhook", "webhooks.test"),
     ("rotate_secret", "webhooks.rotateSecret"),
     ("end_rotation", "webhooks.endRotation"),
+    ("list_ordering_keys", "webhooks.orderingKeys"),
     ("list_events", "events.list"),
     ("show_event", "events.get"),
     ("explain_event", "events.why"),

@@ -181,7 +181,8 @@ impl DueEvents {
         };
         let (matches, is_wide) = (endpoints.len(), is_slow || endpoints.len() > MAX_DIRECT);
         let at_once = if is_wide { &[] } else { endpoints.as_slice() };
-        let (deliveries, direct) = events::admit_all(&self.context, (event.accepted_at, event.id), at_once, body.len());
+        let (deliveries, direct) =
+            events::admit_all(&self.context, (event.accepted_at, event.id), at_once, (body.len(), false));
         if !direct.is_empty() {
             directs.insert(event.id, direct);
         }

@@ -266,7 +266,8 @@ impl Events {
         let at_once = if is_wide { &[] } else { endpoints };
         // An event with redacted members has two bodies.
         let bytes = new.body.len() + new.redacted.as_ref().map_or(0, String::len);
-        let (deliveries, direct) = admit_all(&self.context, (accepted_at, new.event.id), at_once, bytes);
+        let is_ordered = new.event.ordering_key.is_some();
+        let (deliveries, direct) = admit_all(&self.context, (accepted_at, new.event.id), at_once, (bytes, is_ordered));
         new.deliveries = deliveries;
         (new, direct)
     }
@@ -277,13 +278,18 @@ pub(crate) fn admit_all(
     context: &Context,
     (accepted_at, event): (Timestamp, EventId),
     endpoints: &[Arc<Endpoint>],
-    bytes: usize,
+    (bytes, is_ordered): (usize, bool),
 ) -> (Vec<NewDelivery>, Vec<(usize, Direct)>) {
     let (mut deliveries, mut direct) = (Vec::with_capacity(endpoints.len()), Vec::new());
     let lease = LeaseId::new(context.now(), rand::random());
     for endpoint in endpoints {
         let id = DeliveryId::derive(accepted_at, event, endpoint.id);
-        let (delivery, permit) = admit(context, id, endpoint, lease, bytes);
+        let is_in_order = is_ordered && endpoint.fifo.is_some() && endpoint.takes_deliveries();
+        let (delivery, permit) = if is_in_order {
+            (new_delivery(context, id, endpoint, Start::InOrder), None)
+        } else {
+            admit(context, id, endpoint, lease, bytes)
+        };
         if let Some(permit) = permit {
             direct.push((deliveries.len(), Direct { endpoint: Arc::clone(endpoint), permit }));
         }
@@ -300,9 +306,7 @@ pub(super) fn admit(
     lease: LeaseId,
     bytes: usize,
 ) -> (NewDelivery, Option<Permit>) {
-    let expires_at = saturating_add(context.now(), endpoint.policy.lifetime(context.expiry));
-    let in_feed = endpoint.feed != Feed::None;
-    let new = |start| NewDelivery { id, endpoint: endpoint.id, start, expires_at, in_feed };
+    let new = |start| new_delivery(context, id, endpoint, start);
     if endpoint.feed == Feed::Only {
         return (new(Start::Read), None);
     }
@@ -320,6 +324,11 @@ pub(super) fn admit(
             }
         },
     }
+}
+
+fn new_delivery(context: &Context, id: DeliveryId, endpoint: &Endpoint, start: Start) -> NewDelivery {
+    let expires_at = saturating_add(context.now(), endpoint.policy.lifetime(context.expiry));
+    NewDelivery { id, endpoint: endpoint.id, start, expires_at, in_feed: endpoint.feed != Feed::None }
 }
 
 /// Counts the deliveries that are skipped from the beginning.

@@ -160,6 +160,9 @@ impl Persist {
         metrics::counter!(metric::EVENTS, "result" => "new").increment(new.len() as u64);
         metrics::counter!(metric::EVENTS, "result" => "known").increment(known.len() as u64);
         self.context.touched(&persisted.backlogs, false);
+        if new.iter().any(|planned| planned.new.deliveries.iter().any(|delivery| delivery.start == Start::InOrder)) {
+            self.context.order_changed.notify_one();
+        }
         for planned in new {
             self.begin(planned, &persisted, tried_at, stop).await;
         }

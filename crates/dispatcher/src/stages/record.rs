@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attempt::AttemptResult,
+    attempt::{AttemptResult, Order},
     batch,
     leased::give_back,
     retry_messages::{self, NextRetry},
@@ -23,6 +23,7 @@ const LISTS_EVERY: Duration = Duration::from_millis(500);
 struct Sent {
     record: Box<AttemptRecord>,
     retry: Option<NextRetry>,
+    order: Order,
     _permit: RecordPermit,
 }
 
@@ -33,7 +34,9 @@ pub(crate) async fn run(context: Arc<Context>, mut results: mpsc::Receiver<Attem
         let (mut sent, mut back) = (Vec::new(), Vec::new());
         for result in waiting.drain(..) {
             match result {
-                AttemptResult::Sent { record, retry, permit } => sent.push(Sent { record, retry, _permit: permit }),
+                AttemptResult::Sent { record, retry, permit, order } => {
+                    sent.push(Sent { record, retry, order, _permit: permit });
+                }
                 AttemptResult::GivenBack(given) => back.push(given),
             }
         }
@@ -94,7 +97,8 @@ async fn record_rest(context: &Arc<Context>, first: Vec<Sent>, second: Vec<Sent>
 /// Publishes the retries of deliveries that this process moved to a new state. After an unknown commit, publishes all
 /// retries: a superfluous message is stale.
 fn settle(context: &Arc<Context>, batch: Vec<Sent>, moved: &HashSet<DeliveryId>, unknown_commit: bool) {
-    for Sent { record, retry, _permit } in batch {
+    let mut leaving = Vec::new();
+    for Sent { record, retry, order, _permit } in batch {
         let is_moved = moved.contains(&record.delivery);
         if is_moved {
             count(&record.next);
@@ -105,7 +109,33 @@ fn settle(context: &Arc<Context>, batch: Vec<Sent>, moved: &HashSet<DeliveryId>,
         if let Some(retry) = retry.filter(|_| is_moved || unknown_commit) {
             retry_messages::publish(context, retry);
         }
+        match order {
+            Order::Unchanged => {}
+            Order::Ends => context.order_changed.notify_one(),
+            Order::Leaves => leaving.push(record.delivery),
+        }
     }
+    leave_order(context, leaving);
+}
+
+/// Takes deliveries out of the order of their ordering keys. If the process dies before, a delivery leaves after its next
+/// failed attempt.
+fn leave_order(context: &Arc<Context>, mut deliveries: Vec<DeliveryId>) {
+    if deliveries.is_empty() {
+        return;
+    }
+    deliveries.sort_unstable();
+    let leaving = Arc::clone(context);
+    context.tasks.spawn(async move {
+        let database = &leaving.database;
+        let leave = || database.store.leave_order(&deliveries);
+        match database.retry_until_available("taking deliveries out of their order", leave).await.result {
+            Ok(()) => leaving.order_changed.notify_one(),
+            Err(error) => {
+                tracing::error!(%error, "cannot take deliveries out of their order; their next failed attempt tries again");
+            }
+        }
+    });
 }
 
 /// Disables an endpoint that answered as gone. If the process dies before, the next delivery gets the same answer.

@@ -108,6 +108,8 @@ pub enum Remedy {
     ChangeSubscriptions(EndpointId),
     /// Change the filter of the webhook.
     ChangeFilter(EndpointId),
+    /// Resume the parked ordering key of the webhook.
+    ResumeKey(EndpointId),
     /// Change the URL of the webhook.
     ChangeUrl(EndpointId),
     /// Repair the certificate or the TLS settings of the receiver.
@@ -133,6 +135,7 @@ impl Remedy {
             Self::SendThere(..) => "send",
             Self::ChangeSubscriptions(_) => "change_subscriptions",
             Self::ChangeFilter(_) => "change_filter",
+            Self::ResumeKey(_) => "resume_key",
             Self::ChangeUrl(_) => "change_url",
             Self::RepairCertificate(_) => "repair_certificate",
             Self::CheckSignature(_) => "check_signature",
@@ -272,6 +275,10 @@ pub struct DeliveryFacts {
     pub due_at: Option<Timestamp>,
     /// Time at which an open delivery fails as expired.
     pub expires_at: Option<Timestamp>,
+    /// First open delivery of the ordering key, for a delivery that waits in order.
+    pub first_in_order: Option<DeliveryId>,
+    /// The given-up delivery that parked the ordering key.
+    pub parked_by: Option<DeliveryId>,
     /// Replay that requested the delivery last.
     pub replay: Option<ReplayId>,
 }

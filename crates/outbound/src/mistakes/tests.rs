@@ -41,6 +41,7 @@ fn endpoint(dialect: &str, secrets: &[(&SigningSecret, Option<i64>)]) -> Endpoin
         url: "https://example.com/".parse().expect("URL"),
         status: EndpointStatus::Enabled,
         feed: Feed::None,
+        fifo: None,
         subscriptions: Vec::new(),
         filter: None,
         secrets: secrets.iter().map(secret).collect(),

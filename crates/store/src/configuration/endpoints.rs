@@ -6,7 +6,7 @@ use deadpool_postgres::GenericClient;
 use fanfare_domain::{
     application::{EndpointStatus, Feed},
     delivery::policy::{InvalidSchedule, Schedule},
-    endpoint::secret::SigningSecret,
+    endpoint::{fifo::Fifo, secret::SigningSecret},
     ids::{ApplicationId, AuditId, EndpointId, SecretId},
 };
 use jiff::Timestamp;
@@ -67,6 +67,8 @@ pub struct EndpointSettings {
     pub sends_trace: Option<bool>,
     /// Checked filter; `Some(None)` for all events of the types.
     pub filter: Option<Option<String>>,
+    /// FIFO per ordering key; `Some(None)` for deliveries at the same time.
+    pub fifo: Option<Option<Fifo>>,
     /// Feed of the endpoint. [`Feed::Only`] stays for ever.
     pub feed: Option<Feed>,
     /// Time until the deletion of a temporary endpoint.
@@ -117,6 +119,8 @@ pub struct EndpointRow {
     pub sends_trace: bool,
     /// Filter; `None` for all events of the types.
     pub filter: Option<String>,
+    /// FIFO per ordering key.
+    pub fifo: Option<Fifo>,
     /// Feed of the endpoint.
     pub feed: Feed,
     /// Deletion of a temporary endpoint, unless its feed is read.
@@ -130,7 +134,7 @@ pub struct EndpointRow {
 }
 
 const COLUMNS: &str = "id, application_id, name, url, event_types, status, status_reason, timeout_ms, schedule, \
-                       rate_per_second, email, header_names, trace_context, filter, feed, expires_at, \
+                       rate_per_second, email, header_names, trace_context, filter, fifo, feed, expires_at, \
                        created_at, updated_at, \
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
@@ -231,7 +235,8 @@ impl Store {
         let statement = format!(
             "SELECT (SELECT count(*) FROM (SELECT FROM open_deliveries
                                            WHERE endpoint_id = $1 AND state = 'queued' LIMIT $2) q),
-                    delivery_accepted_at(least(({oldest} 0 ORDER BY id LIMIT 1), ({oldest} 1 ORDER BY id LIMIT 1)))"
+                    delivery_accepted_at(least(({oldest} 0 ORDER BY id LIMIT 1), ({oldest} 1 ORDER BY id LIMIT 1),
+                                               ({oldest} 2 ORDER BY id LIMIT 1)))"
         );
         let row = self.connection().await?.query_one(&statement, &[&endpoint.0, &row_count(most)]).await?;
         Ok(Held { deliveries: row.get(0), oldest_accepted_at: row.get(1) })
@@ -256,7 +261,7 @@ impl Store {
         settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
         let EndpointSettings { name, url, event_types, status, keeps_pause, timeout, schedule, rate, .. } = settings;
-        let EndpointSettings { email, headers, sends_trace, filter, feed, lifetime, .. } = settings;
+        let EndpointSettings { email, headers, sends_trace, filter, fifo, feed, lifetime, .. } = settings;
         let timeout_ms = timeout.flatten().map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
         let sealed = headers.as_ref().map(|headers| seal_headers(&self.keyring, id, headers)).transpose()?.flatten();
         let (key_name, ciphertext) = sealed.map(|sealed| (sealed.key_name, sealed.ciphertext)).unzip();
@@ -288,6 +293,8 @@ impl Store {
                     &lifetime.map(milliseconds),
                     &filter.is_some(),
                     &filter.as_ref().and_then(Option::as_deref),
+                    &fifo.is_some(),
+                    &fifo.flatten().map(|fifo| fifo.to_string()),
                 ],
             )
             .await?;
@@ -409,7 +416,7 @@ fn change_statement() -> String {
              headers_ciphertext = CASE WHEN $14 IS NULL THEN headers_ciphertext ELSE $16 END,
              rate_per_second = CASE WHEN $17 THEN $18 ELSE rate_per_second END,
              trace_context = coalesce($20, trace_context), feed = coalesce($21, feed),
-             filter = CASE WHEN $23 THEN $24 ELSE filter END,
+             filter = CASE WHEN $23 THEN $24 ELSE filter END, fifo = CASE WHEN $25 THEN $26 ELSE fifo END,
              expires_at = coalesce(now() + $22::bigint * interval '1 millisecond', expires_at), updated_at = now()
          FROM before WHERE id = before.endpoint RETURNING {COLUMNS}, before.was
          ), looked AS (
@@ -417,6 +424,12 @@ fn change_statement() -> String {
              SET next_look = now(),
                  resumed_at = CASE WHEN c.was = 'paused' AND c.status <> 'paused' THEN now() ELSE b.resumed_at END
              FROM changed c WHERE b.endpoint_id = c.id AND c.was <> c.status
+         ), signalled AS (
+             -- Deliveries wait no longer for the delivery before. The sweep finds the others.
+             INSERT INTO ordering_signals (endpoint_id, key)
+             SELECT DISTINCT endpoint_id, ordering_key FROM (
+                 SELECT o.endpoint_id, o.ordering_key FROM changed c JOIN open_deliveries o ON o.endpoint_id = c.id
+                 WHERE c.fifo IS NULL AND $25 AND o.ordering_key IS NOT NULL LIMIT 10000) waiting
          )
          SELECT * FROM changed"
     )
@@ -439,6 +452,7 @@ fn read(row: &Row) -> Result<EndpointRow, StoreError> {
         header_names: row.get("header_names"),
         sends_trace: row.get("trace_context"),
         filter: row.get("filter"),
+        fifo: fifo(row)?,
         feed: feed(row)?,
         expires_at: row.get("expires_at"),
         rotation_ends_at: row.get("rotation_ends_at"),
@@ -455,6 +469,11 @@ pub(crate) fn status(row: &Row) -> Result<EndpointStatus, StoreError> {
 pub(crate) fn feed(row: &Row) -> Result<Feed, StoreError> {
     let feed: &str = row.get("feed");
     Feed::parse(feed).ok_or_else(|| StoreError::corrupt("endpoints", format!("feed {feed:?}")))
+}
+
+pub(crate) fn fifo(row: &Row) -> Result<Option<Fifo>, StoreError> {
+    let parse = |text: &str| Fifo::parse(text).map_err(|_| StoreError::corrupt("endpoints", format!("fifo {text:?}")));
+    row.get::<_, Option<&str>>("fifo").map(parse).transpose()
 }
 
 pub(crate) fn timeout(row: &Row) -> Option<Duration> {

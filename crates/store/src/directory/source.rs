@@ -263,6 +263,7 @@ fn endpoint(
         url: row.get::<_, &str>("url").parse().map_err(|_| corrupt("url".to_owned()))?,
         status: endpoints::status(row)?,
         feed: endpoints::feed(row)?,
+        fifo: endpoints::fifo(row)?,
         subscriptions,
         filter: row.get::<_, Option<String>>("filter").map(|text| Arc::new(Filter::stored(text))),
         secrets: Vec::new(),
@@ -315,9 +316,9 @@ const LOOK_UPS_ONLY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bi
 /// Endpoints of applications since a version, with their secrets in force. Parameters: ids and `since` of
 /// [`APPLICATIONS`].
 const ENDPOINTS: &str = "
-SELECT e.id, e.application_id, e.url, e.event_types, e.filter, e.status, e.feed, e.timeout_ms, e.schedule,
-       e.rate_per_second, e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email, e.trace_context,
-       e.deleted_at IS NOT NULL AS is_deleted,
+SELECT e.id, e.application_id, e.url, e.event_types, e.filter, e.status, e.feed, e.fifo, e.timeout_ms,
+       e.schedule, e.rate_per_second, e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email,
+       e.trace_context, e.deleted_at IS NOT NULL AS is_deleted,
        s.id AS secret_id, s.key_name, s.ciphertext, s.created_at, s.expires_at
 FROM unnest($1::uuid[], $2::bigint[]) AS k(id, since)
 JOIN endpoints e ON e.application_id = k.id AND e.version > k.since AND (e.deleted_at IS NULL OR k.since >= 0)

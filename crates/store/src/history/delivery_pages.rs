@@ -240,7 +240,7 @@ const RECENT: &str = "o.id >= (lpad(to_hex((extract(epoch FROM now() - interval 
 /// held.
 fn held_rows(limit: &str) -> String {
     format!(
-        "SELECT held.* FROM endpoints p CROSS JOIN (VALUES (0::smallint), (1::smallint)) AS c(class)
+        "SELECT held.* FROM endpoints p CROSS JOIN (VALUES (0::smallint), (1::smallint), (2::smallint)) AS c(class)
          CROSS JOIN LATERAL (
              SELECT {OPEN} FROM open_deliveries o
              WHERE o.endpoint_id = p.id AND o.state = 'queued' AND o.class = c.class AND o.id BETWEEN $2 AND $3

@@ -56,16 +56,22 @@ const BEFORE: Duration = Duration::from_secs(60);
 /// Parameters: application, endpoints, deliveries in the same order.
 const WEBHOOKS: &str = "
 SELECT p.id, p.name, p.url, p.created_at, p.deleted_at, p.status, p.status_reason, p.feed, p.event_types, p.filter,
-       asked.delivery_id, d.state, d.reason, d.since, d.due_at, d.expires_at, d.replay_id,
+       asked.delivery_id, d.state, d.reason, d.since, d.due_at, d.expires_at, d.replay_id, d.first_in_order, d.parked_by,
        b.since AS backlog_since, b.failures, b.next_probe
 FROM unnest($2::uuid[], $3::uuid[]) WITH ORDINALITY AS asked(endpoint_id, delivery_id, place)
 CROSS JOIN LATERAL (SELECT * FROM endpoints p WHERE p.id = asked.endpoint_id AND p.application_id = $1 LIMIT 1) p
 LEFT JOIN LATERAL (
     SELECT * FROM (
-        SELECT o.state, o.reason, o.since, o.due_at, o.expires_at, o.replay_id, true AS is_open
+        SELECT o.state, o.reason, o.since, o.due_at, o.expires_at, o.replay_id, true AS is_open,
+               CASE WHEN o.class = 2 THEN (
+                   SELECT f.id FROM open_deliveries f WHERE f.endpoint_id = o.endpoint_id
+                       AND f.ordering_key = o.ordering_key ORDER BY f.sequence LIMIT 1) END AS first_in_order,
+               CASE WHEN o.class = 2 THEN (
+                   SELECT k.parked_by FROM ordering_keys k
+                   WHERE k.endpoint_id = o.endpoint_id AND k.key = o.ordering_key) END AS parked_by
         FROM open_deliveries o WHERE o.id = asked.delivery_id AND o.application_id = $1
         UNION ALL
-        SELECT d.state, d.reason, d.finished_at, NULL, NULL, d.replay_id, false
+        SELECT d.state, d.reason, d.finished_at, NULL, NULL, d.replay_id, false, NULL, NULL
         FROM deliveries d WHERE d.application_id = $1 AND d.id = asked.delivery_id) both_tables
     ORDER BY is_open DESC LIMIT 1) d ON true
 LEFT JOIN LATERAL (SELECT * FROM endpoint_backlogs b WHERE b.endpoint_id = p.id LIMIT 1) b ON true
@@ -195,6 +201,8 @@ fn delivery(row: &Row, is_paused: bool) -> Result<Option<DeliveryFacts>, StoreEr
         since: row.get("since"),
         due_at: row.get("due_at"),
         expires_at: row.get("expires_at"),
+        first_in_order: row.get::<_, Option<Uuid>>("first_in_order").map(DeliveryId),
+        parked_by: row.get::<_, Option<Uuid>>("parked_by").map(DeliveryId),
         replay: row.get::<_, Option<Uuid>>("replay_id").map(ReplayId),
     }))
 }

@@ -210,7 +210,7 @@ WITH oldest AS MATERIALIZED (
 SELECT oldest.application_id, p.id, p.url, o.expires_at FROM oldest
 JOIN endpoints p ON p.id = oldest.endpoint_id AND p.status = 'enabled' AND p.deleted_at IS NULL
 CROSS JOIN LATERAL (SELECT expires_at FROM open_deliveries o WHERE o.endpoint_id = p.id AND o.state = 'queued'
-                    ORDER BY o.class, o.id LIMIT 1) o
+                      AND o.class < 2 ORDER BY o.class, o.id LIMIT 1) o
 WHERE o.expires_at < now() + interval '1 hour' ORDER BY o.expires_at LIMIT 20";
         let rows = self.of_application(statement, application, MAX_BACKLOGS).await?;
         let expiring = |row: &Row| {

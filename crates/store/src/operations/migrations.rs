@@ -88,8 +88,10 @@ const MIGRATIONS: [Embedded; 14] = [
     },
     Embedded {
         name: "V12__order",
-        purpose: "A column of events with the ordering key, and tables of the numbers of deliveries. Locks: events with \
-                  all partitions, exclusively, for milliseconds.",
+        purpose: "Order: columns of events, endpoints and open deliveries, tables of numbers and of keys to advance, an \
+                  index and a trigger of open deliveries. Locks: events with all partitions, endpoints and \
+                  open_deliveries, exclusively, for milliseconds, and about a second for each million of open \
+                  deliveries.",
         sql: include_str!("../../migrations/V12__order.sql"),
     },
     Embedded {

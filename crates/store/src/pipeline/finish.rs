@@ -129,7 +129,7 @@ SELECT count(*) FROM ended",
         let age = milliseconds(age);
         // A delivery is at least as old as its hold: the id bounds the rows to read.
         let chosen = format!(
-            "SELECT id FROM open_deliveries WHERE endpoint_id = $1 AND state = 'queued' AND class IN (0, 1)
+            "SELECT id FROM open_deliveries WHERE endpoint_id = $1 AND state = 'queued' AND class IN (0, 1, 2)
                AND id < (lpad(to_hex((extract(epoch FROM now() - {age} * interval '1 millisecond') * 1000)::bigint), 12, '0')
                          || repeat('0', 20))::uuid
                AND since < now() - {age} * interval '1 millisecond'

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     Keyring, Store, StoreError,
     connection::store::milliseconds,
-    pipeline::{bodies::open_body, columns::Columns},
+    pipeline::{bodies::open_body, columns::Columns, fifo::IN_ORDER},
 };
 
 /// Condition on queued deliveries `o` to be sent alone. A delivery unreadable in one process rests for a minute instead
@@ -159,7 +159,7 @@ impl Store {
     CROSS JOIN LATERAL (
         SELECT o.id FROM open_deliveries o
         WHERE o.endpoint_id = d.endpoint_id AND o.state = 'queued' AND (o.class, o.id) > (d.class, d.after)
-          AND o.unknowns < {ALONE_FROM}
+          AND o.class < {IN_ORDER} AND o.unknowns < {ALONE_FROM}
         ORDER BY o.class, o.id LIMIT d.count FOR UPDATE SKIP LOCKED) n
 ), leased AS (
     -- No join: with the statistics of an emptied table, the planner would scan all open deliveries.

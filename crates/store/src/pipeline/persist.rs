@@ -18,6 +18,7 @@ use crate::{
         backlogs::{TouchedBacklog, touched, with_backlogs},
         bodies::StoredBody,
         columns::Columns,
+        fifo::IN_ORDER,
     },
 };
 
@@ -69,6 +70,8 @@ pub enum Start {
     Sending(Lease),
     /// Queued in the endpoint's backlog.
     Queued(QueueReason),
+    /// Waits for the delivery before, of the same ordering key: the endpoint has FIFO.
+    InOrder,
     /// Skipped, as the endpoint is disabled.
     Skipped,
     /// Skipped, as the receiver reads the feed.
@@ -116,6 +119,28 @@ pub struct Chunk<'a> {
 
 /// Opens the deliveries of the CTE `wanted`, with the columns of [`delivery_columns`] and `application_id`.
 pub(super) fn open_wanted(process: &str) -> String {
+    open(process, "", "", "")
+}
+
+/// Like [`open_wanted`], with deliveries that wait for the delivery before, by the columns `ordering_key` and `sequence`.
+fn open_wanted_in_order(process: &str) -> String {
+    let in_order = QueueReason::InOrder.as_str();
+    let values = format!(
+        ", CASE WHEN reason = '{in_order}' THEN {IN_ORDER} ELSE 0 END, CASE WHEN reason = '{in_order}' THEN ordering_key END,
+           CASE WHEN reason = '{in_order}' THEN sequence END"
+    );
+    let opened = open(process, ", class, ordering_key, sequence", &values, &format!(" AND reason <> '{in_order}'"));
+    format!(
+        "signalled AS (
+    INSERT INTO ordering_signals (endpoint_id, key)
+    SELECT DISTINCT endpoint_id, ordering_key FROM wanted WHERE reason = '{in_order}'
+), {opened}"
+    )
+}
+
+/// Opens the CTE `wanted`, with `further` columns of `open_deliveries`, each with a comma before, and their `values`.
+/// `backlogged` is a further condition on the queued deliveries that need a backlog.
+fn open(process: &str, further: &str, values: &str, backlogged: &str) -> String {
     let backlogs = with_backlogs(process);
     format!(
         "blocked AS MATERIALIZED (
@@ -125,16 +150,16 @@ pub(super) fn open_wanted(process: &str) -> String {
     SELECT w.*, w.state = 'sending' AND w.endpoint_id NOT IN (SELECT endpoint_id FROM blocked) AS at_once FROM wanted w
 ), opened AS (
     INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, reason, listed, lease_id, lease_until,
-                                 expires_at)
+                                 expires_at{further})
     SELECT id, event_id, application_id, endpoint_id, CASE WHEN at_once THEN 'sending' ELSE 'queued' END,
            CASE WHEN at_once THEN NULL ELSE coalesce(reason, 'backlog') END,
            NOT at_once OR delivery_accepted_at(id) < now() - interval '1 s',
            CASE WHEN at_once THEN lease_id END,
-           CASE WHEN at_once THEN now() + lease_ms * interval '1 millisecond' END, expires_at
+           CASE WHEN at_once THEN now() + lease_ms * interval '1 millisecond' END, expires_at{values}
     FROM placed WHERE state <> 'skipped' ORDER BY id
     RETURNING id, endpoint_id, application_id, state, reason
 ), queued AS (
-    SELECT id, endpoint_id, application_id, reason FROM opened WHERE state = 'queued'
+    SELECT id, endpoint_id, application_id, reason FROM opened WHERE state = 'queued'{backlogged}
 ), skipped AS (
     INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, reason, attempt, failures)
     SELECT application_id, id, event_id, endpoint_id, 'skipped', reason, 0, 0 FROM wanted
@@ -226,12 +251,12 @@ fn wanted_in_order(deliveries: &str) -> String {
     ON CONFLICT (endpoint_id, key) DO UPDATE SET last = k.last + excluded.last
     RETURNING k.endpoint_id, k.key, k.last
 ), numbered AS MATERIALIZED (
-    SELECT o.id, r.last - max(o.nth) OVER (PARTITION BY o.endpoint_id, o.key) + o.nth AS sequence
+    SELECT o.id, o.key, r.last - max(o.nth) OVER (PARTITION BY o.endpoint_id, o.key) + o.nth AS sequence
     FROM ordered o JOIN raised r ON r.endpoint_id = o.endpoint_id AND r.key = o.key
 ), kept AS (
     INSERT INTO delivery_sequences (id, sequence) SELECT id, sequence FROM numbered ORDER BY id
 ), wanted AS MATERIALIZED (
-    SELECT g.*, n.sequence FROM given g LEFT JOIN numbered n ON n.id = g.id
+    SELECT g.*, n.key AS ordering_key, n.sequence FROM given g LEFT JOIN numbered n ON n.id = g.id
 )"
     )
 }
@@ -299,6 +324,8 @@ const DELAY_FRESH: &str = "delayed AS (
 struct Kinds {
     /// True with an event that has an ordering key.
     ordered: bool,
+    /// True with a delivery that waits for the delivery before.
+    fifo: bool,
     /// True with a delayed event.
     delayed: bool,
 }
@@ -307,6 +334,7 @@ impl Kinds {
     fn of(batch: &[&NewEvent]) -> Self {
         Self {
             ordered: batch.iter().any(|new| new.event.ordering_key.is_some()),
+            fifo: batch.iter().any(|new| new.deliveries.iter().any(|delivery| delivery.start == Start::InOrder)),
             delayed: batch.iter().any(|new| new.due_at.is_some()),
         }
     }
@@ -336,7 +364,7 @@ SELECT 'event' AS kind, id, NULL::uuid AS endpoint_id, NULL::uuid AS application
        NULL::bigint AS sequence FROM fresh
 UNION ALL {RESULT}{numbers}",
             insert_events(further),
-            open_wanted("$1")
+            if self.fifo { open_wanted_in_order("$1") } else { open_wanted("$1") }
         )
     }
 }
@@ -450,7 +478,7 @@ impl Start {
     fn state(self) -> State {
         match self {
             Self::Sending(_) => State::Sending,
-            Self::Queued(_) => State::Queued,
+            Self::Queued(_) | Self::InOrder => State::Queued,
             Self::Skipped | Self::Read => State::Skipped,
         }
     }
@@ -458,6 +486,7 @@ impl Start {
     fn reason(self) -> Option<&'static str> {
         match self {
             Self::Queued(reason) => Some(reason.as_str()),
+            Self::InOrder => Some(QueueReason::InOrder.as_str()),
             Self::Read => Some(READ_BY_FEED),
             Self::Sending(_) | Self::Skipped => None,
         }

@@ -5,7 +5,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::{
     Store, StoreError,
-    pipeline::{backlogs::with_backlogs, finish::FINISH},
+    pipeline::{backlogs::with_backlogs, fifo::IN_ORDER, finish::FINISH},
 };
 
 /// Result of a step of the sweep.
@@ -31,13 +31,13 @@ impl Store {
     }
 
     /// Sweeps the pages from `page` on. Ends expired deliveries, unless their endpoint is paused. Gives queued
-    /// deliveries without a backlog an unowned backlog.
+    /// deliveries without a backlog an unowned backlog. Signals the keys of deliveries that need not wait in order.
     pub async fn sweep(&self, page: i64) -> Result<Swept, StoreError> {
         let connection = self.connection().await?;
         let expired = format!(
             "WITH chosen AS MATERIALIZED (
     SELECT o.id FROM open_deliveries o JOIN endpoints p ON p.id = o.endpoint_id
-    WHERE {RANGE} AND o.state IN ('queued', 'scheduled') AND o.expires_at < now() - interval '1 minute'
+    WHERE {RANGE} AND o.state IN ('queued', 'scheduled') AND o.class < {IN_ORDER} AND o.expires_at < now() - interval '1 minute'
       AND delivery_accepted_at(o.id) >= (SELECT line FROM retention)
       AND (p.status <> 'paused' OR p.deleted_at IS NOT NULL)
       AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = o.endpoint_id AND o.since < b.resumed_at)
@@ -56,7 +56,7 @@ SELECT count(*) FROM ended"
         let unowned = format!(
             "WITH queued AS MATERIALIZED (
     SELECT o.id, o.endpoint_id, o.application_id, coalesce(o.reason, 'retry') AS reason FROM open_deliveries o
-    WHERE {RANGE} AND o.state = 'queued' AND o.since < now() - interval '1 minute'
+    WHERE {RANGE} AND o.state = 'queued' AND o.class < {IN_ORDER} AND o.since < now() - interval '1 minute'
       AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = o.endpoint_id)
     FOR UPDATE SKIP LOCKED
 ), {}
@@ -64,6 +64,17 @@ SELECT count(*) FROM queued WHERE EXISTS (SELECT FROM touched)",
             with_backlogs("NULL")
         );
         let unowned: i64 = connection.query_one(&unowned, &[&page, &end]).await?.get(0);
+        let turns = format!(
+            "INSERT INTO ordering_signals (endpoint_id, key)
+SELECT DISTINCT o.endpoint_id, o.ordering_key FROM open_deliveries o JOIN endpoints p ON p.id = o.endpoint_id
+WHERE {RANGE} AND o.state = 'queued' AND o.class = {IN_ORDER} AND o.since < now() - interval '1 minute'
+  AND (p.fifo IS NULL OR p.status = 'disabled' OR p.deleted_at IS NOT NULL
+       OR NOT EXISTS (SELECT FROM open_deliveries f WHERE f.endpoint_id = o.endpoint_id
+                                                      AND f.ordering_key = o.ordering_key AND f.sequence < o.sequence)
+          AND NOT EXISTS (SELECT FROM ordering_keys k WHERE k.endpoint_id = o.endpoint_id AND k.key = o.ordering_key
+                                                        AND k.parked_at IS NOT NULL))"
+        );
+        connection.execute(&turns, &[&page, &end]).await?;
         // No process has this owner's id: a process that had long been dead committed late.
         let orphans = "UPDATE endpoint_backlogs b SET owner = NULL, next_look = now()
                        FROM (SELECT endpoint_id FROM endpoint_backlogs o

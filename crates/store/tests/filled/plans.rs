@@ -149,6 +149,7 @@ async fn frequent_statements_touch_few_buffers() {
         persist_and_record(&mut loaded).await;
         drains(&mut loaded).await;
         queues(&mut loaded).await;
+        turns(&mut loaded).await;
         looks(&mut loaded).await;
         delayed(&mut loaded).await;
         if phase == PHASES[0] {
@@ -266,6 +267,29 @@ async fn drains(loaded: &mut Loaded) {
     loaded
         .database
         .run("UPDATE open_deliveries SET state = 'queued' WHERE lease_id IN (endpoint(4096 + 6), endpoint(4096 + 7))")
+        .await;
+}
+
+/// Turns of ordering keys: no key, 100 keys, and the list of waiting keys.
+async fn turns(loaded: &mut Loaded) {
+    let nothing = loaded.check("advance no key", 60, async |store| store.advance_keys(ONE, 1000).await).await;
+    assert_eq!(nothing.expect("a look").signals, 0);
+    let place = "UPDATE open_deliveries SET class = 2, ordering_key = 'key ' || id, sequence = 1
+                 WHERE id IN (SELECT id FROM open_deliveries WHERE endpoint_id = endpoint(1) AND state = 'queued'
+                              ORDER BY id DESC LIMIT 100);
+                 UPDATE endpoints SET fifo = 'block' WHERE id = endpoint(1);
+                 INSERT INTO ordering_signals (endpoint_id, key)
+                 SELECT endpoint_id, ordering_key FROM open_deliveries WHERE ordering_key IS NOT NULL";
+    loaded.database.run(place).await;
+    let listed = loaded
+        .check("list 50 waiting keys", 1_500, async |store| store.waiting_keys(endpoint(1), None, 50, 100).await)
+        .await;
+    assert_eq!(listed.expect("a look").len(), 50);
+    let advanced = loaded.check("advance 100 keys", 8_000, async |store| store.advance_keys(ONE, 1000).await).await;
+    assert_eq!(advanced.expect("a commit").signals, 100);
+    loaded
+        .database
+        .run("UPDATE endpoints SET fifo = NULL; UPDATE open_deliveries SET ordering_key = NULL WHERE sequence = 1")
         .await;
 }
 

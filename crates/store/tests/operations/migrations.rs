@@ -66,7 +66,10 @@ async fn a_migration_tries_again_after_a_deadlock() {
                   ALTER TABLE events DROP COLUMN ordering_key, DROP COLUMN deliver_at, DROP COLUMN cancelled_at,
                                      DROP COLUMN cancelled_by;
                   ALTER TABLE endpoints DROP COLUMN version, DROP COLUMN feed, DROP COLUMN expires_at,
-                                        DROP COLUMN filter;
+                                        DROP COLUMN filter, DROP COLUMN fifo;
+                  DROP TABLE ordering_signals;
+                  DROP FUNCTION advance_keys, signal_end_in_order CASCADE;
+                  ALTER TABLE open_deliveries DROP COLUMN ordering_key, DROP COLUMN sequence;
                   DROP FUNCTION note_settings_version CASCADE;
                   ALTER TABLE applications DROP COLUMN settings_version;
                   DROP TABLE event_schemas;

@@ -237,6 +237,20 @@ def end_rotation(core: Core, id: str) -> Steps[models.Webhook]:
     return call(core, post(path_of("webhooks", id, "end-rotation"), repeatable=True), models.Webhook)
 
 
+def list_ordering_keys(
+    core: Core, id: str, *, before: str | None = None, limit: int | None = None
+) -> PageSource[models.WaitingKey]:
+    """Lists the ordering keys that wait at a webhook with `fifo`. `limit` is the size of a page."""
+    path = path_of("webhooks", id, "ordering-keys")
+    return pages(core, path, models.WaitingKey, {"before": before, "limit": limit})
+
+
+def resume_ordering_key(core: Core, id: str, key: str) -> Steps[models.ResumedKey]:
+    """Resumes a parked ordering key: its next delivery is sent."""
+    request = post(path_of("webhooks", id, "ordering-keys", "resume"), models.KeyToResume(key=key))
+    return call(core, request, models.ResumedKey)
+
+
 def test_webhook(core: Core, id: str, test: models.NewTest | None = None) -> Steps[models.TestResult]:
     """Sends a test event once, and returns after the attempt: up to 60 s, whatever the client's timeout."""
     request = post(path_of("webhooks", id, "test"), test, least_timeout=TEST_TIMEOUT)

@@ -876,6 +876,17 @@ class KeyRotation(BaseModel):
     """
 
 
+class KeyToResume(BaseModel):
+    """
+    The key to resume.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    key: Annotated[str, Field(examples=["order-1001"])]
+
+
 class LagPercentiles(BaseModel):
     """
     Percentiles of the time from acceptance to the first attempt, in milliseconds.
@@ -1130,6 +1141,11 @@ class NewWebhook(BaseModel):
     """
     `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
     `only` stays for ever. Default: `none`.
+    """
+    fifo: Annotated[str | None, Field(examples=["block"])] = None
+    """
+    FIFO per ordering key: a delivery waits until the delivery before has ended. `block`: until it is delivered or given
+    up. `skip:N`: or has failed N times. `park`: if it is given up, until the key is resumed. Default: at the same time.
     """
     filter: Annotated[str | None, Field(examples=["data.amount > 100"])] = None
     """
@@ -1506,8 +1522,8 @@ class Remedy(BaseModel):
 
     action: Annotated[str, Field(examples=["resend"])]
     """
-    `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_filter`, `change_url`,
-    `repair_certificate`, `check_signature`, `test`, `publish_again` or `put_back`.
+    `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_filter`, `resume_key`,
+    `change_url`, `repair_certificate`, `check_signature`, `test`, `publish_again` or `put_back`.
     """
     delivery: str | None = None
     event: str | None = None
@@ -1665,6 +1681,15 @@ class Resent(BaseModel):
     event: str
     id: str
     webhook: str
+
+
+class ResumedKey(BaseModel):
+    """
+    A resumed key.
+    """
+
+    key: str
+    resumed: Annotated[bool, Field(examples=[True])]
 
 
 class Rotated(BaseModel):
@@ -1983,6 +2008,35 @@ class Verify(BaseModel):
     """
 
 
+class WaitingKey(BaseModel):
+    """
+    An ordering key with open deliveries, or a parked key.
+    """
+
+    first: str | None = None
+    """
+    The first open delivery. The others wait until it has ended.
+    """
+    key: Annotated[str, Field(examples=["order-1001"])]
+    open: int
+    """
+    The number of open deliveries, counted up to 10,000.
+    """
+    parked_at: AwareDatetime | None = None
+    parked_by: str | None = None
+    """
+    The given-up delivery.
+    """
+    sequence: Annotated[int | None, Field(ge=0)] = None
+    """
+    The number of the first open delivery.
+    """
+    state: Annotated[str, Field(examples=["parked"])]
+    """
+    `open`, or `parked`: a delivery was given up, and the others wait until the key is resumed.
+    """
+
+
 class Webhook(BaseModel):
     """
     A webhook.
@@ -2001,6 +2055,11 @@ class Webhook(BaseModel):
     feed: Annotated[str, Field(examples=["none"])]
     """
     `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
+    """
+    fifo: Annotated[str | None, Field(examples=["block"])] = None
+    """
+    `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
+    time.
     """
     filter: str | None = None
     """
@@ -2107,6 +2166,10 @@ class WebhookChange(BaseModel):
     feed: str | None = None
     """
     `none`, or `copy`: the feed lists the deliveries from now on, too.
+    """
+    fifo: str | None = None
+    """
+    FIFO per ordering key: `block`, `skip:N` or `park`; `null`: at the same time.
     """
     filter: str | None = None
     """

@@ -32,6 +32,11 @@ def test_the_life_of_a_webhook(driver: Driver, settings: Settings, hooks: Receiv
     rotated = run(webhooks.rotate_secret(made.id, models.SecretRotation(overlap_seconds=60)))
     assert rotated.secret != made.secret
     assert run(webhooks.end_rotation(made.id)).previous_secret_expires_at is None
+    assert run(webhooks.change(made.id, models.WebhookChange(fifo="park"))).fifo == "park"
+    assert driver.items(webhooks.ordering_keys(made.id)) == []
+    with pytest.raises(FanfareError) as unparked:
+        run(webhooks.resume_key(made.id, "a"))
+    assert (unparked.value.status, unparked.value.field) == (404, "key")
     assert made.id in [webhook.id for webhook in driver.items(webhooks.list(contains="orders"))]
     assert run(webhooks.delete(made.id)).deleted
     with pytest.raises(FanfareError) as caught:

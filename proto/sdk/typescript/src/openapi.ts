@@ -1102,6 +1102,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/webhooks/{id}/ordering-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists the ordering keys with open deliveries, and the parked keys, of a webhook with `fifo`, in the order of keys. */
+        get: operations["list_ordering_keys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{id}/ordering-keys/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resumes a parked ordering key: its next delivery is sent. Resend the given-up delivery first, if its receiver needs
+         *     it: a resend stands outside the order.
+         */
+        post: operations["resume_ordering_key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/webhooks/{id}/pause": {
         parameters: {
             query?: never;
@@ -1721,6 +1758,17 @@ export interface components {
             success: boolean;
         };
         /** @description A successful answer. */
+        Answer_ResumedKey: {
+            /** @description A resumed key. */
+            data: {
+                key: string;
+                /** @example true */
+                resumed: boolean;
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
         Answer_Rotated: {
             /** @description Result of a rotation. */
             data: {
@@ -1986,6 +2034,12 @@ export interface components {
                  * @example none
                  */
                 feed: string;
+                /**
+                 * @description `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
+                 *     time.
+                 * @example block
+                 */
+                fifo?: string | null;
                 /** @description The condition on the events. */
                 filter?: string | null;
                 /** @description The names of the webhook's own headers. The values are never shown. */
@@ -2835,6 +2889,11 @@ export interface components {
              */
             overlap_seconds?: number | null;
         };
+        /** @description The key to resume. */
+        KeyToResume: {
+            /** @example order-1001 */
+            key: string;
+        };
         /** @description Percentiles of the time from acceptance to the first attempt, in milliseconds. */
         LagPercentiles: {
             /** Format: double */
@@ -3068,6 +3127,12 @@ export interface components {
              *     `only` stays for ever. Default: `none`.
              */
             feed?: string | null;
+            /**
+             * @description FIFO per ordering key: a delivery waits until the delivery before has ended. `block`: until it is delivered or given
+             *     up. `skip:N`: or has failed N times. `park`: if it is given up, until the key is resumed. Default: at the same time.
+             * @example block
+             */
+            fifo?: string | null;
             /**
              * @description A condition in CEL on `data` and `type`. An event makes a delivery only if the condition is true.
              * @example data.amount > 100
@@ -3565,6 +3630,44 @@ export interface components {
             success: boolean;
         };
         /** @description A page of a list. */
+        Page_WaitingKey: {
+            /** @description The items. */
+            data: {
+                /** @description The first open delivery. The others wait until it has ended. */
+                first?: string | null;
+                /** @example order-1001 */
+                key: string;
+                /**
+                 * Format: int64
+                 * @description The number of open deliveries, counted up to 10,000.
+                 */
+                open: number;
+                /** Format: date-time */
+                parked_at?: string | null;
+                /** @description The given-up delivery. */
+                parked_by?: string | null;
+                /**
+                 * Format: int64
+                 * @description The number of the first open delivery.
+                 */
+                sequence?: number | null;
+                /**
+                 * @description `open`, or `parked`: a delivery was given up, and the others wait until the key is resumed.
+                 * @example parked
+                 */
+                state: string;
+            }[];
+            /** @description `before` of the next page; `null` on the last page. */
+            next?: string | null;
+            /**
+             * Format: date-time
+             * @description The time back to which a bounded search looked. `next` goes on from there; absent when all was looked through.
+             */
+            searched_until?: string | null;
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A page of a list. */
         Page_Webhook: {
             /** @description The items. */
             data: {
@@ -3583,6 +3686,12 @@ export interface components {
                  * @example none
                  */
                 feed: string;
+                /**
+                 * @description `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
+                 *     time.
+                 * @example block
+                 */
+                fifo?: string | null;
                 /** @description The condition on the events. */
                 filter?: string | null;
                 /** @description The names of the webhook's own headers. The values are never shown. */
@@ -3991,8 +4100,8 @@ export interface components {
         /** @description The next action of the reader. */
         Remedy: {
             /**
-             * @description `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_filter`, `change_url`,
-             *     `repair_certificate`, `check_signature`, `test`, `publish_again` or `put_back`.
+             * @description `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_filter`, `resume_key`,
+             *     `change_url`, `repair_certificate`, `check_signature`, `test`, `publish_again` or `put_back`.
              * @example resend
              */
             action: string;
@@ -4112,6 +4221,12 @@ export interface components {
             event: string;
             id: string;
             webhook: string;
+        };
+        /** @description A resumed key. */
+        ResumedKey: {
+            key: string;
+            /** @example true */
+            resumed: boolean;
         };
         /** @description Result of a rotation. */
         Rotated: {
@@ -4407,6 +4522,32 @@ export interface components {
              */
             received_at?: string | null;
         };
+        /** @description An ordering key with open deliveries, or a parked key. */
+        WaitingKey: {
+            /** @description The first open delivery. The others wait until it has ended. */
+            first?: string | null;
+            /** @example order-1001 */
+            key: string;
+            /**
+             * Format: int64
+             * @description The number of open deliveries, counted up to 10,000.
+             */
+            open: number;
+            /** Format: date-time */
+            parked_at?: string | null;
+            /** @description The given-up delivery. */
+            parked_by?: string | null;
+            /**
+             * Format: int64
+             * @description The number of the first open delivery.
+             */
+            sequence?: number | null;
+            /**
+             * @description `open`, or `parked`: a delivery was given up, and the others wait until the key is resumed.
+             * @example parked
+             */
+            state: string;
+        };
         /** @description A webhook. */
         Webhook: {
             /** Format: date-time */
@@ -4424,6 +4565,12 @@ export interface components {
              * @example none
              */
             feed: string;
+            /**
+             * @description `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
+             *     time.
+             * @example block
+             */
+            fifo?: string | null;
             /** @description The condition on the events. */
             filter?: string | null;
             /** @description The names of the webhook's own headers. The values are never shown. */
@@ -4508,6 +4655,8 @@ export interface components {
             events?: string[] | null;
             /** @description `none`, or `copy`: the feed lists the deliveries from now on, too. */
             feed?: string | null;
+            /** @description FIFO per ordering key: `block`, `skip:N` or `park`; `null`: at the same time. */
+            fifo?: string | null;
             /** @description A condition in CEL; `null` for all events. */
             filter?: string | null;
             /**
@@ -8480,6 +8629,114 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Answer_WebhookHealth"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    list_ordering_keys: {
+        parameters: {
+            query?: {
+                /** @description The `next` of the previous page. */
+                before?: string;
+                /** @description 1 to 100. Default: 100. */
+                limit?: number;
+                /** @description id of the application, for an admin key */
+                application?: string;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_WaitingKey"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    resume_ordering_key: {
+        parameters: {
+            query?: {
+                /** @description id of the application, for an admin key */
+                application?: string;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["KeyToResume"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_ResumedKey"];
                 };
             };
             /** @description The request is at fault. `error` says how to correct the request. */

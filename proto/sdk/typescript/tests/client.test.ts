@@ -95,6 +95,9 @@ describe('webhooks', () => {
       code: 'rotation_under_way',
     })
     expect((await fanfare.webhooks.endRotation(id)).previous_secret_expires_at ?? null).toBeNull()
+    expect(await fanfare.webhooks.change(id, { fifo: 'park' })).toMatchObject({ fifo: 'park' })
+    expect((await fanfare.webhooks.orderingKeys(id).page()).data).toEqual([])
+    expect(await failure(fanfare.webhooks.resumeKey(id, 'a'))).toMatchObject({ status: 404, field: 'key' })
     expect((await fanfare.webhooks.list({ contains: type }).page()).data).toMatchObject([{ id }])
     expect(await fanfare.webhooks.delete(id)).toEqual({ id, deleted: true })
     expect(await failure(fanfare.webhooks.get(id))).toMatchObject({ status: 404, code: 'not_found' })

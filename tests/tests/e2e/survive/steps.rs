@@ -118,6 +118,28 @@ async fn a_dispatcher_killed_in_the_fan_out_of_a_wide_event_loses_nothing() {
     assert_eq!(world.count("SELECT count(*) FROM all_deliveries").await, expected);
 }
 
+/// Kills a dispatcher after the commit that lets the next delivery of a key go: the order stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_while_it_advances_keys_keeps_the_order() {
+    let world = world(&[]).await;
+    let endpoint = world.endpoint("one", &["a"]).await;
+    world.change(&endpoint, &json!({ "fifo": "block" })).await;
+    for number in 1..=EVENTS {
+        world.publish(&json!({ "type": "a", "data": number, "ordering_key": "key" })).await;
+    }
+    for place in ["key.advanced", "key.advanced:3", "key.advanced:5"] {
+        kill_dispatcher_at(&world, place).await;
+    }
+    let _dispatcher = world.dispatcher().await;
+    let delivered = "SELECT count(*) FROM all_deliveries WHERE state = 'delivered'";
+    let all = i64::try_from(EVENTS).expect("a small number");
+    until("all deliveries", async || (world.count(delivered).await == all).then_some(())).await;
+    let requests = world.receiver.received("one");
+    let numbers: Vec<usize> =
+        requests.iter().map(|request| request.header("webhook-sequence").parse().expect("a number")).collect();
+    assert!(numbers.is_sorted(), "{numbers:?}");
+}
+
 /// Kills dispatchers between the due time and the first attempts: no event is lost, and none has a second delivery.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_while_it_opens_due_events_loses_nothing() {

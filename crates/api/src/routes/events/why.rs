@@ -97,8 +97,8 @@ pub struct Evidence {
 /// The next action of the reader.
 #[derive(Serialize, ToSchema)]
 pub struct Remedy {
-    /// `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_filter`, `change_url`,
-    /// `repair_certificate`, `check_signature`, `test`, `publish_again` or `put_back`.
+    /// `resume`, `enable`, `resend`, `wait`, `send`, `change_subscriptions`, `change_filter`, `resume_key`,
+    /// `change_url`, `repair_certificate`, `check_signature`, `test`, `publish_again` or `put_back`.
     #[schema(example = "resend")]
     pub action: &'static str,
     #[schema(value_type = Option<String>)]
@@ -137,6 +137,7 @@ impl From<why::Remedy> for Remedy {
             | why::Remedy::Enable(webhook)
             | why::Remedy::ChangeSubscriptions(webhook)
             | why::Remedy::ChangeFilter(webhook)
+            | why::Remedy::ResumeKey(webhook)
             | why::Remedy::ChangeUrl(webhook)
             | why::Remedy::RepairCertificate(webhook)
             | why::Remedy::CheckSignature(webhook)

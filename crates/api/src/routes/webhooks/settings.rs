@@ -7,6 +7,7 @@ use fanfare_domain::{
     delivery::policy::{Policy, RATES, Schedule, TIMEOUTS},
     dialect::Dialect,
     endpoint::{
+        fifo::Fifo,
         filter::Filter,
         header,
         secret::SigningSecret,
@@ -81,6 +82,10 @@ pub struct New {
     /// `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
     /// `only` stays for ever. Default: `none`.
     pub feed: Option<String>,
+    /// FIFO per ordering key: a delivery waits until the delivery before has ended. `block`: until it is delivered or given
+    /// up. `skip:N`: or has failed N times. `park`: if it is given up, until the key is resumed. Default: at the same time.
+    #[schema(example = "block")]
+    pub fifo: Option<String>,
     /// `true` with the feed `only`: the webhook is deleted when the feed was not read for about an hour.
     pub temporary: Option<bool>,
 }
@@ -124,6 +129,10 @@ pub struct Change {
     pub trace_context: Option<bool>,
     /// `none`, or `copy`: the feed lists the deliveries from now on, too.
     pub feed: Option<String>,
+    /// FIFO per ordering key: `block`, `skip:N` or `park`; `null`: at the same time.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    pub fifo: Option<Option<String>>,
 }
 
 impl From<New> for Change {
@@ -141,6 +150,7 @@ impl From<New> for Change {
             headers: new.headers,
             trace_context: new.trace_context,
             feed: new.feed,
+            fifo: new.fifo.map(Some),
         }
     }
 }
@@ -289,6 +299,7 @@ impl ApiState {
             headers: change.headers.map(|headers| check_headers(headers, dialect)).transpose()?,
             sends_trace: change.trace_context,
             feed: change.feed.map(|feed| check_feed(&feed)).transpose()?,
+            fifo: change.fifo.map(|fifo| fifo.as_deref().map(check_fifo).transpose()).transpose()?,
             lifetime: None,
             keeps_pause: false,
         })
@@ -350,6 +361,10 @@ pub fn parsed_filter(text: &str) -> Result<Filter, ApiError> {
 
 fn check_feed(feed: &str) -> Result<Feed, ApiError> {
     Feed::parse(feed).ok_or_else(|| ApiError::invalid("feed", "must be one of none, copy, only"))
+}
+
+fn check_fifo(fifo: &str) -> Result<Fifo, ApiError> {
+    Fifo::parse(fifo).map_err(|sentence| ApiError::invalid("fifo", sentence))
 }
 
 fn never_paused() -> ApiError {

@@ -6,6 +6,8 @@ pub(crate) mod filter;
 pub(crate) mod picker;
 pub(crate) mod settings;
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use fanfare_api::{
     http::{
@@ -71,9 +73,17 @@ impl WebhookForm {
         &filter::COMPARISONS
     }
 
+    /// The choices of FIFO, with the present rule.
+    pub(crate) fn fifo_choices(&self) -> Vec<(&str, Cow<'static, str>)> {
+        let (chosen, usual) = (self.fields.value("fifo"), settings::FIFO_CHOICES);
+        let own = (!usual.iter().any(|(value, _)| *value == chosen)).then(|| (chosen, settings::fifo_in_words(chosen)));
+        let usual = usual.into_iter().map(|(value, label)| (value, Cow::from(label)));
+        usual.chain(own.map(|(value, label)| (value, Cow::from(label)))).collect()
+    }
+
     /// True if the further settings are shown open: a field has a value or an error.
     pub(crate) fn has_more(&self) -> bool {
-        const MORE: [&str; 9] = [
+        const MORE: [&str; 10] = [
             "secret",
             "schedule",
             "timeout_ms",
@@ -83,6 +93,7 @@ impl WebhookForm {
             "paused",
             "trace_context",
             "feed",
+            "fifo",
         ];
         MORE.iter().any(|name| self.fields.given(name).is_some() || self.fields.error_of(name).is_some())
     }

@@ -24,6 +24,7 @@ use crate::{
     application::{
         day,
         webhooks::{
+            form::settings::fifo_in_words,
             in_words,
             secret::overlap,
             show::diagnosis::{Drain, Facts, attempt_in_words, diagnosis, drain_in_words},

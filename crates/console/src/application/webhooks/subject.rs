@@ -57,6 +57,11 @@ impl Subject {
         format!("{}/webhooks/{}{rest}", self.place.base, self.webhook.id)
     }
 
+    /// Path of the webhook in the API, followed by `rest`.
+    pub(crate) fn api_path(&self, rest: &str) -> String {
+        format!("/webhooks/{}{rest}", self.webhook.id)
+    }
+
     /// Checks that the visitor has typed the host's name. `purpose` ends the sentence of the error.
     pub(crate) fn check_host(&self, fields: &Fields, purpose: &str) -> Result<(), ApiError> {
         let host = self.host();

@@ -42,6 +42,7 @@ pub(crate) fn reason(code: &str) -> String {
         "breaker_open" => "the webhook failed often: one attempt at a time finds out when it is back",
         "egress_unavailable" => "Fanfare can make no connections now",
         "backlog" => "older deliveries go first",
+        "in_order" => "the delivery before of the ordering key goes first",
         "paused" => "the webhook is paused",
         "retry" => "the retry is due",
         "resent" => "requested again",

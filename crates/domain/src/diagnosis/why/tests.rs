@@ -55,6 +55,8 @@ fn delivery(state: State) -> DeliveryFacts {
         since: at(5),
         due_at: None,
         expires_at: None,
+        first_in_order: None,
+        parked_by: None,
         replay: None,
     }
 }
@@ -166,6 +168,19 @@ fn reasons_of_fanfare_are_told_as_such() {
     }
     let steps = arrival(&EventFacts { is_fanned_out: false, ..event() });
     assert_eq!((steps[1].code, steps[1].fault), ("fanning_out", Some(Fault::Ours)));
+}
+
+#[test]
+fn a_delivery_in_order_names_the_delivery_before() {
+    let other = DeliveryId(Uuid::from_u128(7));
+    let waiting = DeliveryFacts { queued: Some(QueueReason::InOrder), ..delivery(State::Queued) };
+    let last = |delivery| of(&WebhookFacts { delivery: Some(delivery), ..webhook(&["*"]) }).pop().expect("a step");
+    let behind = last(DeliveryFacts { first_in_order: Some(other), expires_at: Some(at(90)), ..waiting.clone() });
+    assert_eq!(behind.evidence.first(), Some(&("first", other.to_string())));
+    assert!(behind.evidence.iter().all(|(name, _)| *name != "expires_at"), "the lifetime begins with the turn");
+    let parked = last(DeliveryFacts { first_in_order: Some(other), parked_by: Some(other), ..waiting.clone() });
+    assert_eq!((parked.code, parked.remedy), ("key_parked", Some(Remedy::ResumeKey(WEBHOOK))));
+    assert_eq!(last(waiting).fault, Some(Fault::Ours), "the turn has come");
 }
 
 #[test]

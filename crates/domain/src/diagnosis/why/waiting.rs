@@ -16,6 +16,7 @@ pub(super) fn steps(webhook: &WebhookFacts, delivery: &DeliveryFacts, now: Times
         State::Sending => Step::pending("sending", "An attempt is in flight."),
         State::Scheduled => scheduled(delivery, now),
         State::Queued => match delivery.queued {
+            Some(QueueReason::InOrder) => in_order(webhook, delivery),
             Some(reason) => queued(reason),
             None => Step::pending("queued", "The delivery waits for its turn.").by(Fault::Ours),
         },
@@ -26,7 +27,9 @@ pub(super) fn steps(webhook: &WebhookFacts, delivery: &DeliveryFacts, now: Times
         State::Delivered | State::Failed | State::Skipped => return Vec::new(),
     };
     let mut step = step.with("since_at", delivery.since);
-    if let Some(end) = delivery.expires_at {
+    // The lifetime of a delivery that waits in order begins with its turn.
+    let is_in_order = delivery.queued == Some(QueueReason::InOrder);
+    if let Some(end) = delivery.expires_at.filter(|_| !is_in_order) {
         step = step.with("expires_at", end);
     }
     let breaker = webhook.backlog.as_ref().filter(|_| delivery.state == State::Queued).and_then(breaker);
@@ -43,6 +46,24 @@ fn scheduled(delivery: &DeliveryFacts, now: Timestamp) -> Step {
     }
     let sentence = "The next attempt follows after the wait of the schedule.";
     Step::pending("scheduled", sentence).with("due_at", due).by(Fault::Theirs).mend(Remedy::WaitUntil(due))
+}
+
+/// The wait for the delivery before, of the same ordering key.
+fn in_order(webhook: &WebhookFacts, delivery: &DeliveryFacts) -> Step {
+    let reason = QueueReason::InOrder.as_str();
+    if let Some(parked_by) = delivery.parked_by.filter(|_| webhook.deleted_at.is_none()) {
+        let sentence = "The ordering key is parked: a delivery before was given up. The others wait until the key is \
+                        resumed.";
+        let step = Step::problem("key_parked", sentence).with("parked_by", parked_by);
+        return step.by(Fault::Theirs).mend(Remedy::ResumeKey(webhook.id));
+    }
+    match delivery.first_in_order.filter(|first| *first != delivery.id) {
+        Some(first) => {
+            let sentence = "An earlier delivery of the same ordering key has not ended, and goes first.";
+            Step::pending(reason, sentence).with("first", first).by(Fault::Theirs)
+        }
+        None => Step::pending(reason, "The turn of the delivery has come.").by(Fault::Ours),
+    }
 }
 
 /// The open breaker of a backlog.
@@ -70,7 +91,9 @@ fn queued(reason: QueueReason) -> Step {
         QueueReason::EgressUnavailable => {
             ("Fanfare deferred the delivery: it can make no connections now.", Some(Fault::Ours))
         }
-        QueueReason::Backlog => ("Earlier deliveries to the webhook wait, and go first.", Some(Fault::Theirs)),
+        QueueReason::InOrder | QueueReason::Backlog => {
+            ("Earlier deliveries to the webhook wait, and go first.", Some(Fault::Theirs))
+        }
         QueueReason::Paused => ("The webhook was paused. The delivery waits for its turn.", Some(Fault::Theirs)),
         QueueReason::Retry => ("The time of the retry has come. The delivery waits for its turn.", Some(Fault::Ours)),
         QueueReason::ShuttingDown => {

@@ -3,10 +3,12 @@ import { Pages } from './pages.js'
 import type {
   Deleted,
   NewWebhook,
+  ResumedKey,
   Rotated,
   SecretRotation,
   NewTest,
   TestResult,
+  WaitingKey,
   Webhook,
   WebhookChange,
 } from './schemas.js'
@@ -76,6 +78,32 @@ export class Webhooks {
     const params = this.calls.at('id', id, options)
     return dataOf(
       this.calls.http.POST('/api/v1/webhooks/{id}/end-rotation', { params, ...this.calls.send(options, ONCE) }),
+    )
+  }
+
+  /** Lists the ordering keys that wait at a webhook with `fifo`, in the order of keys. */
+  orderingKeys(id: string, query: QueryOf<'list_ordering_keys'> = {}, options: CallOptions = {}): Pages<WaitingKey> {
+    const { path } = this.calls.at('id', id, options)
+    return new Pages((before = query.before) => {
+      const params = { path, query: this.calls.query(options, { ...query, before }) }
+      return pageOf(
+        this.calls.http.GET('/api/v1/webhooks/{id}/ordering-keys', {
+          params,
+          ...this.calls.send(options, REPEATABLE),
+        }),
+      )
+    })
+  }
+
+  /** Resumes a parked ordering key: its next delivery is sent. */
+  async resumeKey(id: string, key: string, options: CallOptions = {}): Promise<ResumedKey> {
+    const params = this.calls.at('id', id, options)
+    return dataOf(
+      this.calls.http.POST('/api/v1/webhooks/{id}/ordering-keys/resume', {
+        params,
+        body: { key },
+        ...this.calls.send(options, ONCE),
+      }),
     )
   }
 

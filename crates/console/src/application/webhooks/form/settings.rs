@@ -23,8 +23,28 @@ pub(crate) fn fields_of(webhook: &Webhook, described: &[DescribedType]) -> Field
         .with("rate_per_second", number(webhook.rate_per_second.map(u128::from)))
         .with("email", webhook.email.as_deref().unwrap_or_default())
         .with("trace_context", if webhook.trace_context { "true" } else { "" })
+        .with("fifo", webhook.fifo.as_deref().unwrap_or_default())
         .with("feed", if webhook.feed == "copy" { "copy" } else { "" });
     with_subscriptions(described, &webhook.events, fields)
+}
+
+/// The choices of FIFO: the value of the choice, and its label.
+pub(crate) const FIFO_CHOICES: [(&str, &str); 6] = [
+    ("", "no: at the same time"),
+    ("block", "wait until it is delivered or given up"),
+    ("skip:1", "wait at most for 1 failed attempt"),
+    ("skip:3", "wait at most for 3 failed attempts"),
+    ("skip:10", "wait at most for 10 failed attempts"),
+    ("park", "wait until it is delivered; if it is given up, park the key"),
+];
+
+/// A rule of FIFO in words.
+pub(crate) fn fifo_in_words(fifo: &str) -> String {
+    match (fifo, fifo.strip_prefix("skip:")) {
+        (_, Some(number)) => format!("waits for at most {number} failed attempts"),
+        ("park", _) => "waits, and parks the key when a delivery is given up".to_owned(),
+        _ => "waits until the delivery before is delivered or given up".to_owned(),
+    }
 }
 
 /// The body of `POST /webhooks`.
@@ -81,7 +101,7 @@ pub(crate) fn change(fields: &Fields, webhook: &Webhook, described: &[DescribedT
     let present = json!({
         "name": webhook.name, "filter": webhook.filter,
         "timeout_ms": webhook.timeout_ms.and_then(|value| u64::try_from(value).ok()),
-        "schedule": webhook.schedule, "rate_per_second": webhook.rate_per_second, "email": webhook.email,
+        "schedule": webhook.schedule, "rate_per_second": webhook.rate_per_second, "email": webhook.email, "fifo": webhook.fifo,
     });
     for (name, value) in options(fields)? {
         differs(name, value, present[name].clone());
@@ -103,7 +123,7 @@ pub(crate) fn change(fields: &Fields, webhook: &Webhook, described: &[DescribedT
 }
 
 /// Settings that an empty field leaves to the dialect or the application.
-fn options(fields: &Fields) -> Result<[(&'static str, Value); 6], ApiError> {
+fn options(fields: &Fields) -> Result<[(&'static str, Value); 7], ApiError> {
     let text = |name: &str| fields.given(name).map_or(Value::Null, Value::from);
     let waits = fields.value("schedule").split([',', ' ', '\n', '\r']).map(str::trim).filter(|wait| !wait.is_empty());
     let waits: Vec<&str> = waits.collect();
@@ -115,6 +135,7 @@ fn options(fields: &Fields) -> Result<[(&'static str, Value); 6], ApiError> {
         ("schedule", schedule),
         ("rate_per_second", fields.number("rate_per_second")?),
         ("email", text("email")),
+        ("fifo", text("fifo")),
     ])
 }
 
@@ -162,7 +183,7 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         other => other.to_string(),
     };
     let number = |value: Option<u128>| value.map_or_else(default, |value| value.to_string());
-    let fields: [(&str, &'static str, String); 11] = [
+    let fields: [(&str, &'static str, String); 12] = [
         ("url", "URL", webhook.url.clone()),
         ("name", "Name", webhook.name.clone().unwrap_or_else(default)),
         ("events", "Events", webhook.events.join(", ")),
@@ -174,6 +195,7 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         ("headers", "Headers", webhook.headers.join(", ")),
         ("trace_context", "Trace context", webhook.trace_context.to_string()),
         ("feed", "Feed", webhook.feed.to_owned()),
+        ("fifo", "FIFO", webhook.fifo.clone().unwrap_or_else(default)),
     ];
     let differing = fields.into_iter().filter_map(|(member, label, before)| {
         asked.get(member).map(|after| Difference { label, before, after: shown(after) })
@@ -205,6 +227,7 @@ mod tests {
             headers: vec!["x-own".to_owned()],
             trace_context: true,
             feed: "none",
+            fifo: None,
             expires_at: None,
             previous_secret_expires_at: None,
             held: None,
