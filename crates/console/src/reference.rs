@@ -21,11 +21,12 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     assets::served,
-    reference::document::{Code, Group, Type},
+    reference::document::{Group, Member, Type},
 };
 
 static STYLE: LazyLock<String> = LazyLock::new(|| served(include_str!("reference/reference.css")));
-static SCRIPT: LazyLock<String> = LazyLock::new(|| served(include_str!("reference/reference.js")));
+static SCRIPT: LazyLock<String> =
+    LazyLock::new(|| served(concat!(include_str!("reference/examples.js"), include_str!("reference/reference.js"))));
 
 /// Permits the page's own style and script by their digests, and nothing else.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
@@ -43,7 +44,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 struct Page {
     groups: Vec<Group>,
     types: Vec<Type>,
-    codes: Vec<Code>,
+    codes: Vec<Member>,
     style: &'static str,
     script: &'static str,
 }

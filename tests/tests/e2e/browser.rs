@@ -6,6 +6,7 @@ mod operations;
 mod pages;
 mod parked;
 mod portal;
+mod reference;
 mod replays;
 mod resend;
 mod screenshot;

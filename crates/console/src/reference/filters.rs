@@ -12,14 +12,12 @@ pub(super) fn bare(text: impl fmt::Display, _: &dyn Values) -> askama::Result<Sa
     Ok(Safe(escaped(&text.to_string())))
 }
 
-/// Like `bare`, with marks for `code` between backticks. `b` is shorter than `code`, and plain words need no mark.
+/// Like `bare`, of a description. `null`, `true` and `false` need no marks of code.
 #[askama::filter_fn]
-pub(super) fn marked(text: impl fmt::Display, _: &dyn Values) -> askama::Result<Safe<String>> {
-    let text = text.to_string();
-    let parts = text.split('`').enumerate();
-    let is_code = |index: usize, part: &str| index % 2 == 1 && !["null", "true", "false"].contains(&part);
-    let mark = |(index, part)| if is_code(index, part) { format!("<b>{}</b>", escaped(part)) } else { escaped(part) };
-    Ok(Safe(parts.map(mark).collect()))
+pub(super) fn prose(text: impl fmt::Display, _: &dyn Values) -> askama::Result<Safe<String>> {
+    let text =
+        ["null", "true", "false"].iter().fold(text.to_string(), |text, word| text.replace(&format!("`{word}`"), word));
+    Ok(Safe(escaped(&text)))
 }
 
 fn escaped(text: &str) -> String {

@@ -46,31 +46,63 @@ async fn sdk_of_python() {
     run("python", &[&python, "-m", "pytest", "-q"]).await;
 }
 
-/// The examples of the page about the API in a language, by the name of their element.
-fn examples(element: &str) -> Vec<String> {
+/// The page about the API, without HTML's escapes.
+fn reference() -> String {
     let printed = std::process::Command::new(Release::present().program("ingest")).arg("--docs").output();
     let page = String::from_utf8(printed.expect("ingest starts").stdout).expect("UTF-8");
-    let begin = format!("<{element}>");
-    let parts = page.split(&begin).skip(1).map(|rest| rest.split("</").next().unwrap_or_default());
-    let found: Vec<String> = parts.map(|text| text.replace("&lt;", "<").replace("&amp;", "&")).collect();
-    assert!(found.len() > 50, "{} examples of {element}", found.len());
+    page.replace("&lt;", "<").replace("&amp;", "&")
+}
+
+/// The beginning of a program in a language, by the name of its element.
+fn beginning<'a>(page: &'a str, element: &str) -> &'a str {
+    let (_, rest) = page.split_once(&format!("<{element}>")).expect("the element");
+    rest.split("</").next().unwrap_or_default()
+}
+
+/// The operations of the page: heading, example for curl, type of the body, and method of the SDKs.
+fn operations(page: &str) -> Vec<[&str; 4]> {
+    let read = |part| {
+        let lines: Vec<&str> = str::lines(part).collect();
+        let after = |begin| lines.iter().find_map(|line| line.strip_prefix(begin)).unwrap_or_default();
+        let curl = lines.iter().find(|line| line.starts_with("curl "))?.split("</ul>").next()?;
+        let kind = after("Body ").split(' ').find(|word| word.starts_with(char::is_uppercase)).unwrap_or_default();
+        Some([lines[0], curl, kind, after("SDK ")])
+    };
+    let parts = page.split("<li id=").skip(1).filter_map(|part| part.split_once('>'));
+    let found: Vec<_> = parts.filter_map(|(_, part)| read(part.split("<li id=").next()?)).collect();
+    assert!(found.len() > 50, "{} operations", found.len());
     found
 }
 
 #[test]
 fn examples_for_curl_are_commands_with_json() {
-    let examples = examples("c-");
-    let script = format!("set -eu; FANFARE_KEY=x; curl() {{ printf '%s\\n' \"$*\"; }}\n{}", examples.join("\n"));
+    let page = reference();
+    let examples: Vec<&str> = operations(&page).into_iter().map(|[_, curl, ..]| curl).collect();
+    let (begin, commands) = (beginning(&page, "c-"), examples.join("\n"));
+    let script = format!("set -eu; FANFARE_KEY=x; curl() {{ printf '%s\\n' \"$*\"; }}\n{begin}\n{commands}");
     let ran = std::process::Command::new("sh").args(["-c", &script]).output().expect("a shell");
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let commands = String::from_utf8(ran.stdout).expect("UTF-8");
-    assert_eq!(commands.lines().count(), examples.len() - 1, "the first example sets variables");
+    assert_eq!(commands.lines().count(), examples.len());
     for command in commands.lines() {
         assert!(command.contains(" https://fanfare.example.com/"), "{command}");
         if let Some((_, body)) = command.split_once("--json ") {
             serde_json::from_str::<Value>(body).unwrap_or_else(|error| panic!("{command}: {error}"));
         }
     }
+}
+
+/// A program of all examples in a language, `t` or `p`, as the page's script makes them.
+async fn program(language: &str) -> String {
+    let page = reference();
+    let script = repository().join("crates/console/src/reference/examples.js");
+    let script = std::fs::read_to_string(script).expect("the script");
+    let operations = json!(operations(&page));
+    let print = format!("for (const of of {operations}) console.log(examples(...of)['{language}'])");
+    let ran = Command::new("node").args(["--eval", &format!("{script}\n{print}")]).output().await.expect("node starts");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let examples = String::from_utf8(ran.stdout).expect("UTF-8");
+    format!("{}\n{examples}", beginning(&page, &format!("{language}-")))
 }
 
 async fn passes(program: &str, arguments: &[&str], folder: &Path) {
@@ -90,7 +122,7 @@ async fn sdk_examples_of_the_reference_have_the_types_of_typescript() {
     });
     let settings = json!({ "compilerOptions": options, "files": ["examples.ts"] });
     folder.write("tsconfig.json", &settings.to_string());
-    folder.write("examples.ts", &examples("t-").join("\n"));
+    folder.write("examples.ts", &program("t").await);
     let compiler = sdk.join("node_modules/.bin/tsc");
     passes(&compiler.to_string_lossy(), &["-p", "."], &folder.0).await;
 }
@@ -99,7 +131,7 @@ async fn sdk_examples_of_the_reference_have_the_types_of_typescript() {
 #[ignore = "needs the packages of the SDK: run `make test-sdk`"]
 async fn sdk_examples_of_the_reference_have_the_types_of_python() {
     let folder = Folder::new("reference");
-    folder.write("examples.py", &examples("p-").join("\n"));
+    folder.write("examples.py", &program("p").await);
     let python = std::env::var("FANFARE_TEST_PYTHON").expect("`make test-sdk` sets FANFARE_TEST_PYTHON");
     passes(&python, &["-m", "mypy", "--strict", "examples.py"], &folder.0).await;
 }
