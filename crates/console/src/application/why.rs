@@ -4,17 +4,17 @@ use askama::Template;
 use axum::{body::Bytes, extract::State, response::Response};
 use fanfare_api::{
     http::{
-        authentication::KeyApplication,
         body::{JsonBody, from_value},
-        parameters::{Path, Query},
+        parameters::Path,
     },
     routes::events::{
         send,
-        why::{self, Asked, AskedByKey, Remedy, Step, WebhookWay, Why},
+        why::{Asked, AskedByKey, Asking, Remedy, Step, WebhookWay, Why},
     },
 };
 use fanfare_domain::{
     access::session::{Face, Right},
+    diagnosis::why::Reader,
     ids::EventId,
 };
 use jiff::Timestamp;
@@ -93,12 +93,13 @@ pub(crate) async fn show(State(console): State<Console>, place: Place) -> Result
     let call = why_call(address);
     let Parameters { event, webhook } = query(address)?;
     // An administrator also reads of parked messages.
-    let key = KeyApplication(if place.visitor.is_administrator() { None } else { Some(place.application) });
-    let (api, authorized) = (State(console.api), place.authorized());
+    let reader = if place.visitor.is_administrator() { Reader::Administrator } else { Reader::Customer };
+    let asking = Asking { reader, may_see_payloads: place.visitor.may(Right::Payloads) };
+    let (api, authorized) = (console.api, place.authorized());
     let is_id = event.parse::<EventId>().is_ok();
     let found = match is_id {
-        true => why::by_id(api, authorized, key, Path(event.clone()), Query(Asked { webhook })).await?.data,
-        false => why::by_key(api, authorized, key, Query(AskedByKey { key: event.clone(), webhook })).await?.data,
+        true => api.why_of_id(&authorized, asking, &event, &Asked { webhook }).await?,
+        false => api.why_of_key(&authorized, asking, AskedByKey { key: event.clone(), webhook }).await?,
     };
     page(&place.visitor, &WhyPage::new(&place, found, event, call))
 }

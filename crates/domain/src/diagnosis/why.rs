@@ -244,8 +244,8 @@ pub struct WebhookFacts {
     pub subscriptions: Vec<Subscription>,
     /// Present filter.
     pub filter: Option<Arc<Filter>>,
-    /// Result of the present filter for the event; `None` without a filter, or without the event's body.
-    pub filtered: Option<Explanation>,
+    /// Result of the present filter for the event.
+    pub filtered: FilterResult,
     /// Classes of outcomes; `None` if unknown to the process.
     pub rules: Option<OutcomeRules>,
     /// Changes since shortly before the acceptance of the event, newest first.
@@ -256,6 +256,18 @@ pub struct WebhookFacts {
     pub attempts: Vec<AttemptFacts>,
     /// Backlog of the webhook.
     pub backlog: Option<BacklogFacts>,
+}
+
+/// Result of a webhook's present filter for the event.
+#[derive(Debug, Clone)]
+pub enum FilterResult {
+    /// The webhook has no filter, or the event has no body any more.
+    Unknown,
+    /// The reader may not see payloads. Each result would tell something about the body: the reader may change the
+    /// filter, and ask again.
+    Withheld,
+    /// The result, with the part that decided.
+    Explained(Explanation),
 }
 
 /// Facts about a delivery.

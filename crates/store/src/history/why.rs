@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use fanfare_domain::{
     application::EndpointStatus,
     delivery::{FailureReason, QueueReason, State, outcome::Outcome},
-    diagnosis::why::{AttemptFacts, BacklogFacts, ChangeFacts, DeliveryFacts, ParkedFacts, WebhookFacts},
+    diagnosis::why::{AttemptFacts, BacklogFacts, ChangeFacts, DeliveryFacts, FilterResult, ParkedFacts, WebhookFacts},
     endpoint::filter::Filter,
     event::subscription::Subscription,
     ids::{ApplicationId, AuditId, DeliveryId, EndpointId, EventId, ParkedId, ReplayId},
@@ -177,7 +177,7 @@ fn webhook(row: &Row, attempts: Vec<AttemptFacts>, changes: &[Row]) -> Result<Ex
             feed: endpoints::feed(row)?,
             subscriptions: subscriptions.map_err(|fault| corrupt(fault.to_string()))?,
             filter: row.get::<_, Option<String>>("filter").map(|text| Arc::new(Filter::stored(text))),
-            filtered: None,
+            filtered: FilterResult::Unknown,
             rules: None,
             changes: changes.iter().filter(is_about).map(change).collect(),
             delivery: delivery(row, is_paused)?,

@@ -53,3 +53,29 @@ async fn a_filter_is_made_tried_and_saved_by_the_form() {
     );
     assert_eq!(world.client().get(&format!("webhooks/{}", endpoint.id)).await.data()["filter"], "data.amount > 100");
 }
+
+/// A customer who may change filters, but not see payloads, would learn members of past events from results.
+#[tokio::test]
+async fn a_visitor_without_payloads_learns_no_result_of_a_filter() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let new = json!({ "url": world.receiver.url("a"), "events": ["*"], "filter": "data.salary > 5000" });
+    let webhook = world.client().post("webhooks", &new).await.data()["id"].as_str().expect("an id").to_owned();
+    world.known().await;
+    let event = world.publish(&json!({ "type": "a", "data": { "salary": 4000 } })).await;
+    let customer = Visitor::of_portal(&world, &["endpoints"]).await;
+    let reader = Visitor::of_portal(&world, &["endpoints", "payloads"]).await;
+    let address = format!("/portal/{}/why?event={event}", world.application);
+    let unchanged = until("an explanation", async || {
+        let page = customer.get(&address).await;
+        (page.status == 200).then_some(page)
+    });
+    let unchanged = unchanged.await.text;
+    assert!(unchanged.contains("did not meet the webhook's filter"), "{unchanged}");
+    assert!(reader.get(&address).await.text.contains("data.salary = 4000"));
+    for filter in ["data.salary > 3000", "data.salary < 3000", "data.other == 1"] {
+        world.client().patch(&format!("webhooks/{webhook}"), &json!({ "filter": filter })).await.data();
+        let page = customer.get(&address).await.text;
+        assert!(page.contains("only shown to readers of payloads") && !page.contains("4000"), "{filter}: {page}");
+    }
+}

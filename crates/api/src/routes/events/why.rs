@@ -1,11 +1,11 @@
 //! `/api/v1/events/{id}/why`, and `/api/v1/events/why` by the publisher's key: explains why an event did, or did not,
 //! arrive at a webhook.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use axum::extract::State;
 use fanfare_domain::{
-    diagnosis::why::{self, DelayFacts, DelayState, EventFacts, Reader, WebhookFacts},
+    diagnosis::why::{self, DelayFacts, DelayState, EventFacts, FilterResult, Reader, WebhookFacts},
     endpoint::filter::{Filter, FilteredEvent},
     event::{EventType, check_key},
     ids::{DeliveryId, EndpointId, EventId, ParkedId},
@@ -171,6 +171,22 @@ pub struct AskedByKey {
     pub webhook: Option<String>,
 }
 
+/// Rights of the reader of an explanation.
+#[derive(Clone, Copy)]
+pub struct Asking {
+    pub reader: Reader,
+    /// False for a visitor of the pages without the right.
+    pub may_see_payloads: bool,
+}
+
+impl Asking {
+    /// Every key of the API may see payloads.
+    fn with(KeyApplication(own): &KeyApplication) -> Self {
+        let reader = if own.is_none() { Reader::Administrator } else { Reader::Customer };
+        Self { reader, may_see_payloads: true }
+    }
+}
+
 /// Explains why an event did, or did not, arrive at the webhooks: each step with evidence, the side at fault, and a
 /// remedy.
 #[utoipa::path(get, path = "/events/{id}/why", operation_id = "explain_event", tag = "events",
@@ -182,10 +198,7 @@ pub async fn by_id(
     Path(event): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Result<Answer<Why>, ApiError> {
-    let event: EventId = id("id", &event)?;
-    let found = api.why(&authorized, &key, event, &event.to_string(), asked.webhook.as_deref()).await?;
-    let missing = || ApiError::not_found("id", "no event has this id: if just published, try again");
-    found.map(Answer::of).ok_or_else(missing)
+    api.why_of_id(&authorized, Asking::with(&key), &event, &asked).await.map(Answer::of)
 }
 
 /// Explains why the event with the publisher's key did, or did not, arrive at the webhooks.
@@ -197,22 +210,51 @@ pub async fn by_key(
     key: KeyApplication,
     Query(asked): Query<AskedByKey>,
 ) -> Result<Answer<Why>, ApiError> {
-    let name = check_key("key", asked.key)?;
-    let event = EventId::from_key(authorized.application, &name);
-    let found = api.why(&authorized, &key, event, &name, asked.webhook.as_deref()).await?;
-    let missing = || {
-        let message = "no event with this key reached Fanfare within the retention: check the key, or publish again";
-        ApiError::not_found("key", message)
-    };
-    found.map(Answer::of).ok_or_else(missing)
+    api.why_of_key(&authorized, Asking::with(&key), asked).await.map(Answer::of)
 }
 
 impl ApiState {
+    /// The explanation of the event with an id.
+    ///
+    /// # Errors
+    /// For an id without an event.
+    pub async fn why_of_id(
+        &self,
+        authorized: &AuthorizedApplication,
+        asking: Asking,
+        event: &str,
+        asked: &Asked,
+    ) -> Result<Why, ApiError> {
+        let event: EventId = id("id", event)?;
+        let found = self.why(authorized, asking, event, &event.to_string(), asked.webhook.as_deref()).await?;
+        found.ok_or_else(|| ApiError::not_found("id", "no event has this id: if just published, try again"))
+    }
+
+    /// The explanation of the event with a publisher's key.
+    ///
+    /// # Errors
+    /// For a key without an event.
+    pub async fn why_of_key(
+        &self,
+        authorized: &AuthorizedApplication,
+        asking: Asking,
+        asked: AskedByKey,
+    ) -> Result<Why, ApiError> {
+        let name = check_key("key", asked.key)?;
+        let event = EventId::from_key(authorized.application, &name);
+        let found = self.why(authorized, asking, event, &name, asked.webhook.as_deref()).await?;
+        found.ok_or_else(|| {
+            let message =
+                "no event with this key reached Fanfare within the retention: check the key, or publish again";
+            ApiError::not_found("key", message)
+        })
+    }
+
     /// The explanation; `None` if neither an event nor a message for the reader exists.
     async fn why(
         &self,
         authorized: &AuthorizedApplication,
-        KeyApplication(own): &KeyApplication,
+        asking: Asking,
         event: EventId,
         key: &str,
         webhook: Option<&str>,
@@ -220,8 +262,7 @@ impl ApiState {
         let webhook = webhook.map(|text| id::<EndpointId>("webhook", text)).transpose()?;
         let Some(row) = self.store.event(authorized.application, event).await? else {
             let messages = self.store.parked_under(key, MAX_PARKED).await?;
-            let reader = if own.is_none() { Reader::Administrator } else { Reader::Customer };
-            let steps = why::parked(&messages, authorized.application, reader);
+            let steps = why::parked(&messages, authorized.application, asking.reader);
             let steps: Vec<Step> = steps.into_iter().map(Step::from).collect();
             let why = Why { event: None, steps, webhooks: Vec::new(), has_more: false };
             return Ok(Some(why).filter(|why| !why.steps.is_empty()));
@@ -238,7 +279,11 @@ impl ApiState {
             return Err(ApiError::not_found("webhook", "the application has no webhook with this id"));
         }
         let event = facts(&row, explained.is_retained)?;
-        self.ask_filters(authorized, &event, row.body, &mut explained.webhooks).await?;
+        if asking.may_see_payloads {
+            self.ask_filters(authorized, &event, row.body, &mut explained.webhooks).await?;
+        } else {
+            explained.webhooks.iter_mut().for_each(|found| found.facts.filtered = FilterResult::Withheld);
+        }
         let steps = why::arrival(&event).into_iter().map(Step::from).collect();
         let way = |found| self.way(authorized, &event, found);
         let webhooks = explained.webhooks.into_iter().map(way).collect();
@@ -285,8 +330,9 @@ impl ApiState {
         let event_type = event.event_type.clone();
         let explaining = move || {
             let event = FilteredEvent::shown(&application.dialect, &application.redaction, &event_type, &body);
-            let explain = |filter: Option<Arc<Filter>>| filter.map(|filter| filter.explain(&event));
-            filters.into_iter().map(explain).collect::<Vec<_>>()
+            let explain = |filter: &Filter| FilterResult::Explained(filter.explain(&event));
+            let explained = filters.iter().map(|filter| filter.as_deref().map_or(FilterResult::Unknown, explain));
+            explained.collect::<Vec<_>>()
         };
         let explanations = beside_others(explaining).await?;
         for (found, explanation) in webhooks.iter_mut().filter(is_asked).zip(explanations) {

@@ -2,7 +2,8 @@
 
 use crate::{
     application::{EndpointStatus, Feed},
-    diagnosis::why::{ChangeFacts, DeliveryFacts, EventFacts, Fault, Remedy, Step, WebhookFacts},
+    diagnosis::why::{ChangeFacts, DeliveryFacts, EventFacts, Fault, FilterResult, Remedy, Step, WebhookFacts},
+    endpoint::filter::Filter,
     expression::Outcome,
 };
 
@@ -70,10 +71,14 @@ fn filtered(event: &EventFacts, webhook: &WebhookFacts) -> Option<Step> {
     webhook.subscriptions.iter().find(|subscription| subscription.covers(&event.event_type))?;
     let is_changed = webhook.changes.iter().any(|change| change.names_events);
     let now = if is_changed { " The webhook was changed since: this is the result of the present filter." } else { "" };
-    let Some(explained) = &webhook.filtered else {
-        let sentence =
-            "The webhook has a filter. The body of the event is gone, so that the filter's result is unknown.";
-        return Some(Step::problem("filter_unknown", sentence).with("filter", filter.text()));
+    let explained = match &webhook.filtered {
+        FilterResult::Explained(explained) => explained,
+        FilterResult::Withheld => return Some(withheld(filter, is_changed)),
+        FilterResult::Unknown => {
+            let sentence =
+                "The webhook has a filter. The body of the event is gone, so that the filter's result is unknown.";
+            return Some(Step::problem("filter_unknown", sentence).with("filter", filter.text()));
+        }
     };
     let part = explained.part.as_deref().unwrap_or_default();
     let step = match explained.outcome {
@@ -90,6 +95,19 @@ fn filtered(event: &EventFacts, webhook: &WebhookFacts) -> Option<Step> {
     };
     let step = step.with("filter", filter.text()).with("part", part).with("position", explained.position);
     Some(explained.values.iter().fold(step, |step, (name, value)| step.with("value", format_args!("{name} = {value}"))))
+}
+
+/// Step for a reader who may not see payloads: tells only that there is no delivery. An unchanged filter must have
+/// decided so.
+fn withheld(filter: &Filter, is_changed: bool) -> Step {
+    let step = if is_changed {
+        let sentence = "The webhook has a filter, and was changed since. The result of the present filter for the event \
+                        is only shown to readers of payloads.";
+        Step::problem("filter_unknown", sentence)
+    } else {
+        Step::problem("filtered", "The event did not meet the webhook's filter.")
+    };
+    step.with("filter", filter.text())
 }
 
 fn changed_step(step: Step, change: &ChangeFacts) -> Step {

@@ -37,7 +37,7 @@ fn webhook(subscriptions: &[&str]) -> WebhookFacts {
         feed: Feed::None,
         subscriptions: subscriptions.iter().map(parse).collect(),
         filter: None,
-        filtered: None,
+        filtered: FilterResult::Unknown,
         rules: None,
         changes: Vec::new(),
         delivery: None,
@@ -111,7 +111,7 @@ fn a_filter_that_said_no_is_named_with_the_part_and_the_values() {
     let filter = Arc::new(Filter::parse("data.n > 1 && data.x == 'a'").expect("a filter"));
     let event_type = event().event_type;
     let explained = |data: serde_json::Value| {
-        let filtered = Some(filter.explain(&FilteredEvent::of_sample(&event_type, data)));
+        let filtered = FilterResult::Explained(filter.explain(&FilteredEvent::of_sample(&event_type, data)));
         of(&WebhookFacts { filter: Some(Arc::clone(&filter)), filtered, ..webhook(&["*"]) })
     };
     let no = explained(serde_json::json!({ "n": 2, "x": "b" }));
@@ -126,6 +126,28 @@ fn a_filter_that_said_no_is_named_with_the_part_and_the_values() {
     assert_eq!(codes(&of(&gone)), ["filter_unknown", "sendable"]);
     let other = WebhookFacts { filter: Some(filter), ..webhook(&["points.*"]) };
     assert_eq!(codes(&of(&other)), ["other_types", "sendable"], "the types decide first");
+}
+
+#[test]
+fn a_reader_without_payloads_learns_nothing_from_a_filter() {
+    let told = |filter: &str, changes: &[ChangeFacts]| {
+        let filter = Some(Arc::new(Filter::parse(filter).expect("a filter")));
+        let changes = changes.to_vec();
+        let step = of(&WebhookFacts { filter, filtered: FilterResult::Withheld, changes, ..webhook(&["*"]) }).remove(0);
+        assert!(step.evidence.iter().all(|(name, _)| ["filter", "change", "changed_at"].contains(name)), "{step:?}");
+        (step.code, step.sentence, step.remedy)
+    };
+    // The record alone: an unchanged filter, and no delivery.
+    let (code, _, remedy) = told("data.n > 1", &[]);
+    assert_eq!((code, remedy), ("filtered", Some(Remedy::ChangeFilter(WEBHOOK))));
+    let request = Some(r#"{"filter":"data.n > 1"}"#);
+    let change = ChangeFacts::of(AuditId(Uuid::nil()), at(7), "change_webhook".to_owned(), request);
+    let changed = told("data.n > 1", std::slice::from_ref(&change));
+    assert_eq!(changed.0, "filter_unknown");
+    for other in ["data.n <= 1", "data.salary > 5000", "true", "data.a.b.c"] {
+        assert_eq!(told(other, std::slice::from_ref(&change)), changed, "{other}");
+        assert_eq!(told(other, &[]).0, "filtered", "{other}");
+    }
 }
 
 #[test]
