@@ -124,7 +124,12 @@ impl Expression {
 
     /// Evaluates the condition. Returns the steps, too.
     pub fn evaluate(&self, parts: Parts<'_>) -> (Outcome, u64) {
-        let mut evaluation = Evaluation::new(parts);
+        self.evaluate_within(MAX_STEPS, parts)
+    }
+
+    /// Like [`Self::evaluate`], with a lower bound of steps. With more steps than that, the outcome means nothing.
+    pub fn evaluate_within(&self, most: u64, parts: Parts<'_>) -> (Outcome, u64) {
+        let mut evaluation = Evaluation::within(most.min(MAX_STEPS), parts);
         let outcome = Outcome::of(&evaluation.condition(&self.root));
         (outcome, evaluation.steps)
     }

@@ -10,7 +10,7 @@ use fanfare_domain::ids::EventId;
 use fanfare_service::crash_point;
 use fanfare_store::{DueContent, DueEvent, DuePlan, OpenedDue, StoreError};
 use jiff::Timestamp;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::block_in_place, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -172,13 +172,10 @@ impl DueEvents {
             tracing::error!(event = %event.id, application = %event.application, "cannot read the settings for a due event");
             return DuePlan::Defer;
         };
-        // The fan-out asks many filters, and filters on a large body, outside of the transaction.
-        let is_slow = matching::may_take_long(&application, body);
-        let endpoints = if is_slow {
-            application.subscribers(event_type)
-        } else {
-            matching::matches_in_place(&application, event_type, body)
-        };
+        // The fan-out asks costly filters, outside of the transaction. Other tasks of the thread go on elsewhere.
+        let at_once = block_in_place(|| matching::at_once(&application, event_type, body.as_bytes()));
+        let is_slow = at_once.is_none();
+        let endpoints = at_once.unwrap_or_else(|| application.subscribers(event_type));
         let (matches, is_wide) = (endpoints.len(), is_slow || endpoints.len() > MAX_DIRECT);
         let at_once = if is_wide { &[] } else { endpoints.as_slice() };
         let (deliveries, direct) =

@@ -43,6 +43,27 @@ pub(crate) struct Events {
 /// A message, its event, and the span from the message to the ack.
 type Received = (Incoming, Event, Span);
 
+/// An event that can be delivered, before the match.
+struct Ready {
+    received: Received,
+    application: Arc<Application>,
+    /// Acceptance, and the time of delivery of a delayed event.
+    times: (Timestamp, Option<Timestamp>),
+    body: String,
+    entered: Entered,
+}
+
+impl Ready {
+    /// The endpoints that get the event now; `None` if the filters take long. A delayed event is matched when it is due.
+    fn endpoints_at_once(&self) -> Option<Vec<Arc<Endpoint>>> {
+        let ((_, event, _), (_, due_at)) = (&self.received, self.times);
+        if due_at.is_some() {
+            return Some(Vec::new());
+        }
+        matching::at_once(&self.application, &event.event_type, self.body.as_bytes())
+    }
+}
+
 /// An event to persist, with the permits for the first attempts.
 pub(crate) struct Planned {
     pub(crate) message: Incoming,
@@ -61,22 +82,34 @@ pub(crate) async fn run(
     planned: mpsc::Sender<Planned>,
     stop: CancellationToken,
 ) {
-    let look_ups = TaskTracker::new();
+    let apart = TaskTracker::new();
     while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
         let Some((received, entered)) = events.receive(message) else { continue };
         match events.ready_application(&received) {
-            Ok(application) => events.accept(received, &application, &planned, entered).await,
+            Ok(application) => {
+                let Some(ready) = events.ready(received, application, entered) else { continue };
+                match ready.endpoints_at_once() {
+                    Some(endpoints) => events.pass_on(ready, &endpoints, &planned).await,
+                    // In a separate task: no other event waits for costly filters.
+                    None => {
+                        let (events, planned, stop) = (Arc::clone(&events), planned.clone(), stop.clone());
+                        apart.spawn(async move {
+                            stop.run_until_cancelled(events.match_in_thread(ready, &planned)).await;
+                        });
+                    }
+                }
+            }
             // In a separate task: no other event waits for the database, or for the check of a large event.
             Err(known) => {
                 let (events, planned, stop) = (Arc::clone(&events), planned.clone(), stop.clone());
-                look_ups.spawn(async move {
+                apart.spawn(async move {
                     stop.run_until_cancelled(events.check(received, known, &planned, entered)).await;
                 });
             }
         }
     }
-    look_ups.close();
-    look_ups.wait().await;
+    apart.close();
+    apart.wait().await;
 }
 
 /// Decodes the messages of a queue of ordered events until `stop`, and passes each event on to persist before the next.
@@ -89,7 +122,9 @@ pub(crate) async fn run_in_order(
     while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
         let Some((received, entered)) = events.receive(message) else { continue };
         match events.ready_application(&received) {
-            Ok(application) => events.accept(received, &application, &planned, entered).await,
+            Ok(application) => {
+                stop.run_until_cancelled(events.accept(received, application, &planned, entered)).await;
+            }
             Err(known) => {
                 stop.run_until_cancelled(events.check(received, known, &planned, entered)).await;
             }
@@ -154,7 +189,7 @@ impl Events {
         };
         let received = (message, event, span);
         if is_accepted {
-            self.accept(received, &application, planned, entered).await;
+            self.accept(received, application, planned, entered).await;
         } else {
             self.look_up(received, planned, entered).await;
         }
@@ -185,7 +220,7 @@ impl Events {
             Err(fault) if !self.is_persisted(&message, &event).await => {
                 park::park(context, message, fault.into(), span);
             }
-            _ => self.accept((message, event, span), &application, planned, entered).await,
+            _ => self.accept((message, event, span), application, planned, entered).await,
         }
     }
 
@@ -200,11 +235,25 @@ impl Events {
     /// Passes an event on to persist, or parks the message.
     async fn accept(
         &self,
-        (message, event, span): Received,
-        application: &Arc<Application>,
+        received: Received,
+        application: Arc<Application>,
         planned: &mpsc::Sender<Planned>,
         entered: Entered,
     ) {
+        let Some(ready) = self.ready(received, application, entered) else { return };
+        match ready.endpoints_at_once() {
+            Some(endpoints) => self.pass_on(ready, &endpoints, planned).await,
+            None => self.match_in_thread(ready, planned).await,
+        }
+    }
+
+    /// An event with its body; `None` for an event that cannot be delivered, whose message is parked.
+    fn ready(
+        &self,
+        (message, event, span): Received,
+        application: Arc<Application>,
+        entered: Entered,
+    ) -> Option<Ready> {
         let now = self.context.now();
         let accepted_at = event.id.accepted_at().unwrap_or_else(|| to_milliseconds(now));
         if accepted_at < saturating_sub(now, self.longest_delay.get()) {
@@ -212,27 +261,42 @@ impl Events {
                 "the event was accepted at {accepted_at}, and its deliveries would outlast its retention: publish the \
                  event again with a new id"
             );
-            return park::park(&self.context, message, Unreadable::new("retention_over", sentence), span);
+            park::park(&self.context, message, Unreadable::new("retention_over", sentence), span);
+            return None;
         }
         let due_at = match self.longest_delay.due(event.deliver_at, accepted_at, now) {
             Ok(due_at) => due_at,
-            Err(fault) => return park::park(&self.context, message, fault.into(), span),
+            Err(fault) => {
+                park::park(&self.context, message, fault.into(), span);
+                return None;
+            }
         };
         match application.dialect.render_body(&event, accepted_at) {
-            // The send fails only if the process stops. The broker then redelivers the message to another process.
             Ok(body) => {
-                // A delayed event is matched when it is due.
-                let (endpoints, body) = match due_at {
-                    Some(_) => (Vec::new(), body),
-                    None => matching::matches(&self.context.checks, application, &event.event_type, body).await,
-                };
-                let (new, direct) = self.plan(event, (accepted_at, due_at), body, application, &endpoints);
-                drop(planned.send(Planned { message, new, direct, entered, span }).await);
+                let (received, times) = ((message, event, span), (accepted_at, due_at));
+                Some(Ready { received, application, times, body, entered })
             }
             Err(fault) => {
                 park::park(&self.context, message, Unreadable::new("malformed_json", fault.to_string()), span);
+                None
             }
         }
+    }
+
+    /// Matches an event in a thread, and passes the event on to persist.
+    async fn match_in_thread(&self, ready: Ready, planned: &mpsc::Sender<Planned>) {
+        let Ready { received, application, times, body, entered } = ready;
+        let (_, event, _) = &received;
+        let (endpoints, body) = matching::in_thread(&self.context.checks, &application, &event.event_type, body).await;
+        self.pass_on(Ready { received, application, times, body, entered }, &endpoints, planned).await;
+    }
+
+    /// Passes a matched event on to persist.
+    async fn pass_on(&self, ready: Ready, endpoints: &[Arc<Endpoint>], planned: &mpsc::Sender<Planned>) {
+        let Ready { received: (message, event, span), application, times, body, entered } = ready;
+        let (new, direct) = self.plan(event, times, body, &application, endpoints);
+        // The send fails only if the process stops. The broker then redelivers the message to another process.
+        drop(planned.send(Planned { message, new, direct, entered, span }).await);
     }
 
     /// Decides the rows of an event, and the attempts that follow the commit at once.

@@ -1,19 +1,18 @@
 //! Matching: the endpoints of an event, by types and filters.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use fanfare_domain::{
     application::{Application, Endpoint},
-    endpoint::filter::FilteredEvent,
+    endpoint::filter::{Filter, FilteredEvent, MAX_STEPS_AT_ONCE},
     event::EventType,
     expression::Outcome,
 };
 use fanfare_service::{CHECKED_AT_ONCE, Checks};
-use tokio::task::block_in_place;
 
 use crate::metric;
 
-/// Maximum of filters that are evaluated beside other work of the thread.
+/// Maximum of filters that are evaluated beside other work of the thread: the first use of a filter parses the text.
 const MAX_AT_ONCE: usize = 8;
 
 /// True if the match of an event may take long: no other event should wait.
@@ -21,7 +20,25 @@ pub(crate) fn may_take_long(application: &Application, data: &str) -> bool {
     application.filters() > MAX_AT_ONCE || application.filters() > 0 && data.len() > CHECKED_AT_ONCE
 }
 
-/// Finds the endpoints that get an event, in any status. Returns the body, too.
+/// Finds the endpoints that get an event, in any status; `None` if the filters take long.
+pub(crate) fn at_once(application: &Application, event_type: &EventType, body: &[u8]) -> Option<Vec<Arc<Endpoint>>> {
+    let subscribers = application.subscribers(event_type);
+    let filters = match application.filters() {
+        0 => 0,
+        _ => subscribers.iter().filter(|endpoint| endpoint.filter.is_some()).count(),
+    };
+    if filters == 0 {
+        return Some(subscribers);
+    }
+    if filters > MAX_AT_ONCE || body.len() > CHECKED_AT_ONCE {
+        return None;
+    }
+    let mut left = MAX_STEPS_AT_ONCE;
+    let outcome = |event: &mut FilteredEvent<'_>, filter: &Filter| event.outcome_within(filter, &mut left);
+    filtered(subscribers, application, event_type, body, outcome).ok()
+}
+
+/// Like [`at_once`], in a thread if the filters take long. Returns the body, too.
 pub(super) async fn matches<B>(
     checks: &Checks,
     application: &Arc<Application>,
@@ -31,48 +48,57 @@ pub(super) async fn matches<B>(
 where
     B: AsRef<[u8]> + Send + 'static,
 {
-    let subscribers = application.subscribers(event_type);
-    if application.filters() == 0 {
-        return (subscribers, body);
+    match at_once(application, event_type, body.as_ref()) {
+        Some(endpoints) => (endpoints, body),
+        None => in_thread(checks, application, event_type, body).await,
     }
-    let filters = subscribers.iter().filter(|endpoint| endpoint.filter.is_some()).count();
-    if filters == 0 {
-        return (subscribers, body);
-    }
+}
+
+/// Finds the endpoints that get an event in a thread, in the turn of the application. Returns the body, too.
+pub(super) async fn in_thread<B>(
+    checks: &Checks,
+    application: &Arc<Application>,
+    event_type: &EventType,
+    body: B,
+) -> (Vec<Arc<Endpoint>>, B)
+where
+    B: AsRef<[u8]> + Send + 'static,
+{
     let id = application.id;
-    let is_short = filters <= MAX_AT_ONCE && body.as_ref().len() <= CHECKED_AT_ONCE;
     let (application, event_type) = (Arc::clone(application), event_type.clone());
-    let filtering = move || (filtered(subscribers, &application, &event_type, body.as_ref()), body);
-    if is_short { filtering() } else { checks.run(id, filtering).await }
+    let filtering = move || {
+        let outcome = |event: &mut FilteredEvent<'_>, filter: &Filter| Ok::<_, Infallible>(event.outcome(filter).0);
+        let subscribers = application.subscribers(&event_type);
+        let Ok(endpoints) = filtered(subscribers, &application, &event_type, body.as_ref(), outcome);
+        (endpoints, body)
+    };
+    checks.run(id, filtering).await
 }
 
-/// Finds the endpoints that get an event while the caller holds a transaction. Other tasks of the thread go on elsewhere.
-pub(crate) fn matches_in_place(application: &Application, event_type: &EventType, body: &str) -> Vec<Arc<Endpoint>> {
-    let subscribers = application.subscribers(event_type);
-    if !subscribers.iter().any(|endpoint| endpoint.filter.is_some()) {
-        return subscribers;
-    }
-    block_in_place(|| filtered(subscribers, application, event_type, body.as_bytes()))
-}
-
-fn filtered(
-    mut endpoints: Vec<Arc<Endpoint>>,
+/// Keeps the endpoints without a filter, and those whose filter is met. Ends with the first fault of `outcome`.
+fn filtered<F>(
+    endpoints: Vec<Arc<Endpoint>>,
     application: &Application,
     event_type: &EventType,
     body: &[u8],
-) -> Vec<Arc<Endpoint>> {
+    mut outcome: impl FnMut(&mut FilteredEvent<'_>, &Filter) -> Result<Outcome, F>,
+) -> Result<Vec<Arc<Endpoint>>, F> {
     let body = str::from_utf8(body).unwrap_or_default();
     let mut event = FilteredEvent::new(&application.dialect, event_type, body);
     let mut results = [0_u64; 3];
-    endpoints.retain(|endpoint| {
-        let (outcome, _) = endpoint.wants(&mut event);
-        if endpoint.filter.is_some() {
+    let mut kept = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        if let Some(filter) = &endpoint.filter {
+            let outcome = outcome(&mut event, filter)?;
             results[outcome as usize] += 1;
+            if outcome != Outcome::True {
+                continue;
+            }
         }
-        outcome == Outcome::True
-    });
+        kept.push(endpoint);
+    }
     for (outcome, count) in [Outcome::True, Outcome::False, Outcome::Error].into_iter().zip(results) {
         metrics::counter!(metric::FILTERS, "result" => outcome.as_str()).increment(count);
     }
-    endpoints
+    Ok(kept)
 }

@@ -11,7 +11,7 @@ use crate::{
     dialect::Dialect,
     endpoint::redaction::Redaction,
     event::EventType,
-    expression::{Explanation, Expression, ExpressionFault, Outcome, Parts},
+    expression::{Explanation, Expression, ExpressionFault, MAX_STEPS, Outcome, Parts},
     json,
 };
 
@@ -81,6 +81,13 @@ impl Filter {
 /// longer, whatever the number of its webhooks.
 pub const MAX_STEPS_OF_EVENT: u64 = 1_000_000;
 
+/// Maximum steps of all filters for an event beside other work of a thread: less than a millisecond.
+pub const MAX_STEPS_AT_ONCE: u64 = 5_000;
+
+/// A filter needs more steps than were left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLong;
+
 /// An event, for filters. The data is parsed at the first use, and each text of a filter evaluated once.
 pub struct FilteredEvent<'a> {
     event_type: &'a EventType,
@@ -135,18 +142,42 @@ impl<'a> FilteredEvent<'a> {
         if let Some(known) = self.outcomes.get(filter.text()) {
             return (*known, 0);
         }
-        let result = match (filter.expression(), self.parts()) {
-            (Some(expression), Some(parts)) if self.steps_left > 0 => expression.evaluate(parts),
-            _ => (Outcome::Error, 1),
-        };
-        self.steps_left = self.steps_left.saturating_sub(result.1);
-        self.outcomes.insert(filter.text.clone(), result.0);
+        let result = self.evaluate(filter, MAX_STEPS);
+        self.keep(filter, result);
         result
+    }
+
+    /// Evaluates a filter within `left` steps, and takes the steps off.
+    ///
+    /// # Errors
+    /// If the filter needs more steps.
+    pub fn outcome_within(&mut self, filter: &Filter, left: &mut u64) -> Result<Outcome, TooLong> {
+        if let Some(known) = self.outcomes.get(filter.text()) {
+            return Ok(*known);
+        }
+        let result = self.evaluate(filter, *left);
+        *left = left.checked_sub(result.1).ok_or(TooLong)?;
+        self.keep(filter, result);
+        Ok(result.0)
+    }
+
+    fn evaluate(&self, filter: &Filter, most: u64) -> (Outcome, u64) {
+        match (filter.expression(), self.parts()) {
+            (Some(expression), Some(parts)) if self.steps_left > 0 => expression.evaluate_within(most, parts),
+            _ => (Outcome::Error, 1),
+        }
+    }
+
+    fn keep(&mut self, filter: &Filter, (outcome, steps): (Outcome, u64)) {
+        self.steps_left = self.steps_left.saturating_sub(steps);
+        self.outcomes.insert(filter.text.clone(), outcome);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::dialect::Dialects;
 
@@ -192,6 +223,63 @@ mod tests {
         let false_part = explain("data.n == 2 && data.card.number == '4111'");
         assert_eq!((false_part.outcome, false_part.part.as_deref()), (Outcome::False, Some("data.n == 2")));
         assert_eq!(explain("has(data.card.number)").outcome, Outcome::True);
+    }
+
+    /// The largest body that is matched beside other work.
+    const LARGEST: usize = 8 * 1024;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test measures time")]
+    fn costly_filters_are_soon_known_as_such() {
+        let dialects = Dialects::read([]).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let dialect = dialects.get("standard").expect("a dialect");
+        let event_type = EventType::parse("a").expect("a type");
+        let numbers = vec!["1"; (LARGEST - 100) / 2].join(",");
+        let objects = vec![r#"{"k":"x"}"#; (LARGEST - 100) / 10].join(",");
+        let slow = [
+            "data.a.all(x, data.a == data.a)",
+            "data.a.all(x, x in data.a)",
+            "data.a.all(x, data.a.all(y, data.a.all(z, x != z || y != z || true)))",
+            "data.a.map(x, [x, x, x, x, x, x, x, x]).map(x, x + x + x + x + x + x).size() == 1",
+            "data.a.all(x, string(x) == '' || double(data.s) == 1.0 || int(data.s) == 2)",
+            "data.a.all(x, data.s.matches('(a|aa|aaa)*b') == false)",
+            "data.a.exists_one(x, data.a.exists_one(y, y == x))",
+            "data.a.filter(x, true).filter(x, true).filter(x, true).filter(x, true).size() == 1",
+        ];
+        let filters = slow.map(|text| Filter::parse(text).expect("a filter"));
+        for list in [numbers, objects] {
+            let body = format!(r#"{{"data":{{"s":"aaaaaaaaaaaaaaaa","a":[{list}]}}}}"#);
+            assert!(body.len() <= LARGEST);
+            let began = Instant::now();
+            let mut event = FilteredEvent::new(dialect, &event_type, &body);
+            let mut left = MAX_STEPS_AT_ONCE;
+            let result = filters.iter().try_for_each(|filter| event.outcome_within(filter, &mut left).map(drop));
+            let known = began.elapsed();
+            assert_eq!(result, Err(TooLong));
+            let began = Instant::now();
+            let mut event = FilteredEvent::new(dialect, &event_type, &body);
+            let steps: u64 = filters.iter().map(|filter| event.outcome(filter).1).sum();
+            println!("known after {known:?}; all {steps} steps take {:?}", began.elapsed());
+            assert!(known < Duration::from_millis(20), "{known:?}");
+        }
+    }
+
+    #[test]
+    fn a_bound_changes_no_outcome() {
+        let dialects = Dialects::read([]).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let dialect = dialects.get("standard").expect("a dialect");
+        let event_type = EventType::parse("a").expect("a type");
+        let event = || FilteredEvent::new(dialect, &event_type, r#"{"data":{"n":1,"a":[1,2,3,4,5]}}"#);
+        for text in ["data.n == 1", "data.n == 2 || data.a.exists(x, x == 9)", "data.a.all(x, x < 5)", "data.b"] {
+            let filter = Filter::parse(text).expect("a filter");
+            let (outcome, steps) = event().outcome(&filter);
+            for most in 0..steps + 5 {
+                let (mut event, mut left) = (event(), most);
+                let expected = if most < steps { (Err(TooLong), most) } else { (Ok(outcome), most - steps) };
+                assert_eq!((event.outcome_within(&filter, &mut left), left), expected, "{text} within {most}");
+                assert_eq!(event.outcome(&filter).0, outcome, "{text} after {most}");
+            }
+        }
     }
 
     #[test]

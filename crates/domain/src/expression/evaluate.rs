@@ -76,13 +76,20 @@ type Evaluated<'a> = Result<Value<'a>, Fault<'a>>;
 pub(super) struct Evaluation<'a> {
     parts: Parts<'a>,
     pub(super) steps: u64,
+    /// Maximum of steps.
+    most: u64,
     /// Values of the open loops.
     items: Vec<Value<'a>>,
 }
 
 impl<'a> Evaluation<'a> {
     pub(super) fn new(parts: Parts<'a>) -> Self {
-        Self { parts, steps: 0, items: Vec::new() }
+        Self::within(MAX_STEPS, parts)
+    }
+
+    /// An evaluation that ends with a fault beyond `most` steps.
+    pub(super) fn within(most: u64, parts: Parts<'a>) -> Self {
+        Self { parts, steps: 0, most, items: Vec::new() }
     }
 
     /// True or false.
@@ -95,7 +102,7 @@ impl<'a> Evaluation<'a> {
 
     fn charge(&mut self, node: &Node, steps: u64) -> Result<(), Fault<'a>> {
         self.steps = self.steps.saturating_add(steps);
-        if self.steps > MAX_STEPS { Err(Fault { at: node.at, reason: Reason::TooCostly }) } else { Ok(()) }
+        if self.steps > self.most { Err(Fault { at: node.at, reason: Reason::TooCostly }) } else { Ok(()) }
     }
 
     fn fault<T>(&mut self, node: &Node, reason: Reason<'a>) -> Result<T, Fault<'a>> {
