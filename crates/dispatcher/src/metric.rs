@@ -11,6 +11,7 @@ pub(crate) const ATTEMPT_SECONDS: &str = "fanfare_attempt_seconds";
 pub(crate) const FIRST_ATTEMPT_LAG: &str = "fanfare_first_attempt_lag_seconds";
 pub(crate) const DUE_LAG: &str = "fanfare_due_lag_seconds";
 pub(crate) const DELAYED_EVENTS: &str = "fanfare_delayed_events";
+pub(crate) const ORDERING_KEYS: &str = "fanfare_ordering_keys";
 pub(crate) const ATTEMPTS_IN_FLIGHT: &str = "fanfare_attempts_in_flight";
 pub(crate) const PLACES: &str = "fanfare_places";
 pub(crate) const PLACE_BYTES: &str = "fanfare_place_bytes";
@@ -135,7 +136,7 @@ const PARK_REASONS: [&str; 26] = [
     "invalid_retry",
 ];
 
-pub(crate) const ALL: [Metric; 48] = [
+pub(crate) const ALL: [Metric; 49] = [
     Metric {
         name: PARKED_DELETED,
         kind: MetricKind::Counter,
@@ -187,6 +188,13 @@ pub(crate) const ALL: [Metric; 48] = [
         labels: Labels::One("state", &["waiting", "overdue"]),
         meaning: "delayed events, by `state`: waiting (not yet due, or due for less than a minute), overdue; counted up to \
                   100,000 every minute",
+    },
+    Metric {
+        name: ORDERING_KEYS,
+        kind: MetricKind::Gauge,
+        labels: Labels::One("state", &["parked", "overdue"]),
+        meaning: "ordering keys of endpoints with FIFO, by `state`: parked (until resumed), overdue (the next delivery \
+                  is due for more than a minute); counted every minute, overdue keys up to 1000",
     },
     Metric { name: ATTEMPTS_IN_FLIGHT, kind: MetricKind::Gauge, labels: Labels::None, meaning: "attempts in flight" },
     Metric {

@@ -3,6 +3,7 @@
 mod away;
 mod changes;
 pub(crate) mod crawl;
+mod fifo;
 mod filters;
 mod guard;
 pub(crate) mod html;

@@ -43,8 +43,8 @@ pub(crate) enum EndpointCommand {
     Test(TestArguments),
     /// Lists the ordering keys that wait at an endpoint with FIFO: state, first delivery, open deliveries and key.
     OrderingKeys(KeysArguments),
-    /// Resumes a parked ordering key: its next delivery is sent.
-    ResumeKey(KeyArguments),
+    /// Resumes a parked ordering key, or all: the next deliveries are sent. Prints the number of resumed keys.
+    ResumeKeys(KeyArguments),
 }
 
 impl EndpointCommand {
@@ -56,7 +56,7 @@ impl EndpointCommand {
             Self::RotateSecret(arguments) => &arguments.target,
             Self::Test(arguments) => &arguments.target,
             Self::OrderingKeys(arguments) => &arguments.target,
-            Self::ResumeKey(arguments) => &arguments.target,
+            Self::ResumeKeys(arguments) => &arguments.target,
             Self::Show(arguments)
             | Self::Enable(arguments)
             | Self::Pause(arguments)
@@ -237,8 +237,8 @@ pub(crate) struct KeysArguments {
 pub(crate) struct KeyArguments {
     /// Id of the endpoint, wh_…
     id: String,
-    /// The ordering key.
-    key: String,
+    /// The ordering key. Default: all parked keys.
+    key: Option<String>,
     #[command(flatten)]
     target: Target,
 }
@@ -275,10 +275,10 @@ pub(super) async fn run(api: &Api, command: EndpointCommand) -> anyhow::Result<(
             let show = |key: &Value| rows::print(api.prints_json, key, &ORDERING_KEY);
             api.list(&path(&arguments.id, "/ordering-keys"), &[], arguments.limit, show).await
         }
-        EndpointCommand::ResumeKey(arguments) => {
-            let body = json!({ "key": arguments.key });
+        EndpointCommand::ResumeKeys(arguments) => {
+            let body = given(&[("key", arguments.key.map(Value::from))]);
             let resumed = api.post(&path(&arguments.id, "/ordering-keys/resume"), &body).await?;
-            rows::print(api.prints_json, &resumed["data"], &[("/key", 1)]);
+            rows::print(api.prints_json, &resumed["data"], &[("/resumed", 1)]);
             Ok(())
         }
     }

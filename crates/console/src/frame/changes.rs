@@ -58,7 +58,7 @@ const ALL: &[Words] = &[
     words("enable_webhook", ("enabled", "enable"), "the webhook", "wh"),
     words("disable_webhook", ("disabled", "disable"), "the webhook", "wh"),
     words("pause_webhook", ("paused", "pause"), "the webhook", "wh"),
-    words("resume_ordering_key", ("resumed", "resume"), "an ordering key of the webhook", "wh"),
+    words("resume_ordering_keys", ("resumed", "resume"), "ordering keys of the webhook", "wh"),
     words("rotate_secret", ("rotated", "rotate"), "the secret of the webhook", "wh"),
     words("end_rotation", END, "the previous secret of the webhook", "wh"),
     words("test_webhook", ("sent", "send"), "a test event to the webhook", "wh"),

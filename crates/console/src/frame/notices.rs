@@ -36,7 +36,7 @@ pub(crate) fn of(address: &str) -> Option<String> {
         "removed" => "The description is removed.".to_owned(),
         "revoked" => "Revoked. All processes refuse the key within seconds.".to_owned(),
         "ended" => "The session has ended.".to_owned(),
-        "key-resumed" => "The ordering key is resumed: its next delivery is sent.".to_owned(),
+        "key-resumed" => "Resumed: the next deliveries are sent.".to_owned(),
         "replay-paused" => "The replay is paused.".to_owned(),
         "replay-resumed" => "The replay runs.".to_owned(),
         "replay-cancelled" => "The replay is cancelled.".to_owned(),

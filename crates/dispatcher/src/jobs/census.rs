@@ -53,6 +53,9 @@ async fn count(database: &Database, storage: &mut Storage) -> Result<(), StoreEr
     for (state, count) in [("waiting", census.delayed), ("overdue", census.overdue)] {
         metrics::gauge!(metric::DELAYED_EVENTS, "state" => state).set(count as f64);
     }
+    for (state, count) in [("parked", census.parked_keys), ("overdue", census.overdue_signals)] {
+        metrics::gauge!(metric::ORDERING_KEYS, "state" => state).set(count as f64);
+    }
     metrics::gauge!(metric::PARTITIONS_AHEAD).set(census.partitions_ahead);
     if storage.measured.is_none_or(|measured| measured.elapsed() >= STORAGE_EVERY) {
         *storage = Storage { bytes: database.store.storage().await?, measured: Some(Instant::now()) };

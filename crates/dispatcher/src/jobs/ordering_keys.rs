@@ -25,35 +25,40 @@ impl OrderingKeys {
     /// Looks after each hint, and once a second, until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let hint = || tokio::time::timeout(EVERY, self.context.order_changed.notified());
+        let mut limit = BATCH;
         while stop.run_until_cancelled(hint()).await.is_some() {
-            if !*self.context.database.availability().borrow() {
-                tokio::time::sleep(EVERY).await;
-                continue;
-            }
-            let store = &self.context.database.store;
-            match stop.run_until_cancelled(store.with_deadline(LOOK_TIMEOUT, self.advance())).await {
-                Some(Ok(())) => looked("database"),
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "cannot look for the next deliveries of ordering keys; trying again");
-                    // The outcome of the commit may be unknown.
-                    self.context.backlogs.look_for_more();
+            while *self.context.database.availability().borrow() && !stop.is_cancelled() {
+                match self.advance(limit).await {
+                    Ok(signals) => {
+                        looked("database");
+                        if signals < limit {
+                            break;
+                        }
+                        limit = (limit * 2).min(BATCH);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, limit, "cannot look for the next deliveries of ordering keys; trying again");
+                        // The outcome of the commit may be unknown.
+                        self.context.backlogs.look_for_more();
+                        // A smaller batch may do, such as a batch without the keys that take long.
+                        limit = (limit / 2).max(1);
+                        stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
+                    }
                 }
-                None => {}
             }
         }
     }
 
-    async fn advance(&self) -> Result<(), StoreError> {
+    /// Handles up to `limit` signals, and returns their number. A look that has begun is finished: its backlogs would
+    /// have an owner that does not know of them.
+    async fn advance(&self, limit: usize) -> Result<usize, StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
-        loop {
-            let advance = store.advance_keys(context.process(), BATCH).await?;
-            if advance.signals > 0 {
-                crash_point("key.advanced");
-            }
-            context.touched(&advance.backlogs, true);
-            if advance.signals < BATCH {
-                return Ok(());
-            }
+        let advancing = store.advance_keys(context.process(), limit);
+        let advance = store.with_deadline(LOOK_TIMEOUT, advancing).await?;
+        if advance.signals > 0 {
+            crash_point("key.advanced");
         }
+        context.touched(&advance.backlogs, true);
+        Ok(advance.signals)
     }
 }

@@ -36,21 +36,11 @@ pub(crate) enum AttemptResult {
         /// Retry to publish after the record.
         retry: Option<NextRetry>,
         permit: RecordPermit,
-        order: Order,
+        /// True if the next delivery of the ordering key may be due.
+        is_in_order: bool,
     },
     /// The delivery was not sent.
     GivenBack(GiveBack),
-}
-
-/// Effect of an attempt on the order of the delivery's ordering key, at an endpoint with FIFO.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// No effect: no place in an order, or the next delivery waits on.
-    Unchanged,
-    /// The delivery has ended: the next delivery is due.
-    Ends,
-    /// The retries of the delivery stand outside the order.
-    Leaves,
 }
 
 pub(crate) struct Attempts {
@@ -149,8 +139,8 @@ impl Attempts {
             NextState::Delivered | NextState::Failed(FailureReason::Rejected | FailureReason::EndpointGone)
         );
         let permit = turn.end(record.outcome, is_failure);
-        let order = order(in_flight, record.next);
-        Ok(AttemptResult::Sent { record: Box::new(record), retry, permit, order })
+        let is_in_order = in_flight.endpoint.fifo.is_some() && in_flight.sequence.is_some();
+        Ok(AttemptResult::Sent { record: Box::new(record), retry, permit, is_in_order })
     }
 
     /// Makes the attempt, and decides the next state.
@@ -211,17 +201,6 @@ impl Attempts {
                 (NextState::Scheduled { due }, Some(NextRetry::new(in_flight, plan)))
             }
         }
-    }
-}
-
-fn order(in_flight: &InFlight, next: NextState) -> Order {
-    match in_flight.endpoint.fifo.filter(|_| in_flight.sequence.is_some()) {
-        None => Order::Unchanged,
-        Some(fifo) => match next {
-            NextState::Delivered | NextState::Failed(_) => Order::Ends,
-            NextState::Scheduled { .. } if fifo.skips(in_flight.failures + 1) => Order::Leaves,
-            NextState::Scheduled { .. } => Order::Unchanged,
-        },
     }
 }
 

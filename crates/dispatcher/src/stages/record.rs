@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attempt::{AttemptResult, Order},
+    attempt::AttemptResult,
     batch,
     leased::give_back,
     retry_messages::{self, NextRetry},
@@ -23,7 +23,7 @@ const LISTS_EVERY: Duration = Duration::from_millis(500);
 struct Sent {
     record: Box<AttemptRecord>,
     retry: Option<NextRetry>,
-    order: Order,
+    is_in_order: bool,
     _permit: RecordPermit,
 }
 
@@ -34,8 +34,8 @@ pub(crate) async fn run(context: Arc<Context>, mut results: mpsc::Receiver<Attem
         let (mut sent, mut back) = (Vec::new(), Vec::new());
         for result in waiting.drain(..) {
             match result {
-                AttemptResult::Sent { record, retry, permit, order } => {
-                    sent.push(Sent { record, retry, order, _permit: permit });
+                AttemptResult::Sent { record, retry, permit, is_in_order } => {
+                    sent.push(Sent { record, retry, is_in_order, _permit: permit });
                 }
                 AttemptResult::GivenBack(given) => back.push(given),
             }
@@ -97,8 +97,7 @@ async fn record_rest(context: &Arc<Context>, first: Vec<Sent>, second: Vec<Sent>
 /// Publishes the retries of deliveries that this process moved to a new state. After an unknown commit, publishes all
 /// retries: a superfluous message is stale.
 fn settle(context: &Arc<Context>, batch: Vec<Sent>, moved: &HashSet<DeliveryId>, unknown_commit: bool) {
-    let mut leaving = Vec::new();
-    for Sent { record, retry, order, _permit } in batch {
+    for Sent { record, retry, is_in_order, _permit } in batch {
         let is_moved = moved.contains(&record.delivery);
         if is_moved {
             count(&record.next);
@@ -109,33 +108,10 @@ fn settle(context: &Arc<Context>, batch: Vec<Sent>, moved: &HashSet<DeliveryId>,
         if let Some(retry) = retry.filter(|_| is_moved || unknown_commit) {
             retry_messages::publish(context, retry);
         }
-        match order {
-            Order::Unchanged => {}
-            Order::Ends => context.order_changed.notify_one(),
-            Order::Leaves => leaving.push(record.delivery),
+        if is_in_order {
+            context.order_changed.notify_one();
         }
     }
-    leave_order(context, leaving);
-}
-
-/// Takes deliveries out of the order of their ordering keys. If the process dies before, a delivery leaves after its next
-/// failed attempt.
-fn leave_order(context: &Arc<Context>, mut deliveries: Vec<DeliveryId>) {
-    if deliveries.is_empty() {
-        return;
-    }
-    deliveries.sort_unstable();
-    let leaving = Arc::clone(context);
-    context.tasks.spawn(async move {
-        let database = &leaving.database;
-        let leave = || database.store.leave_order(&deliveries);
-        match database.retry_until_available("taking deliveries out of their order", leave).await.result {
-            Ok(()) => leaving.order_changed.notify_one(),
-            Err(error) => {
-                tracing::error!(%error, "cannot take deliveries out of their order; their next failed attempt tries again");
-            }
-        }
-    });
 }
 
 /// Disables an endpoint that answered as gone. If the process dies before, the next delivery gets the same answer.

@@ -37,11 +37,6 @@ impl Fifo {
             }),
         }
     }
-
-    /// True if a delivery leaves the order after this many failed attempts.
-    pub fn skips(self, failures: u32) -> bool {
-        matches!(self, Self::SkipAfter(after) if failures >= after)
-    }
 }
 
 impl fmt::Display for Fifo {
@@ -67,12 +62,6 @@ mod tests {
         {
             assert!(Fifo::parse(text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_delivery_leaves_the_order_at_its_number_of_failures() {
-        assert!(!Fifo::Block.skips(1000) && !Fifo::Park.skips(1000));
-        assert!(!Fifo::SkipAfter(3).skips(2) && Fifo::SkipAfter(3).skips(3) && Fifo::SkipAfter(3).skips(4));
     }
 
     proptest! {

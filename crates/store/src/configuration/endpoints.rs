@@ -400,7 +400,7 @@ pub(crate) async fn count_endpoints(
 fn change_statement() -> String {
     format!(
         "{OWNER}, before AS MATERIALIZED (
-             SELECT e.id AS endpoint, e.status AS was FROM owner JOIN endpoints e ON e.application_id = owner.application
+             SELECT e.id AS endpoint, e.status AS was, e.fifo AS was_fifo FROM owner JOIN endpoints e ON e.application_id = owner.application
              WHERE e.id = $1 AND e.deleted_at IS NULL FOR NO KEY UPDATE OF e
          ), changed AS (
          UPDATE endpoints
@@ -418,18 +418,26 @@ fn change_statement() -> String {
              trace_context = coalesce($20, trace_context), feed = coalesce($21, feed),
              filter = CASE WHEN $23 THEN $24 ELSE filter END, fifo = CASE WHEN $25 THEN $26 ELSE fifo END,
              expires_at = coalesce(now() + $22::bigint * interval '1 millisecond', expires_at), updated_at = now()
-         FROM before WHERE id = before.endpoint RETURNING {COLUMNS}, before.was
+         FROM before WHERE id = before.endpoint RETURNING {COLUMNS}, before.was, before.was_fifo
          ), looked AS (
              UPDATE endpoint_backlogs b
              SET next_look = now(),
                  resumed_at = CASE WHEN c.was = 'paused' AND c.status <> 'paused' THEN now() ELSE b.resumed_at END
              FROM changed c WHERE b.endpoint_id = c.id AND c.was <> c.status
          ), signalled AS (
-             -- Deliveries wait no longer for the delivery before. The sweep finds the others.
+             -- The first 1000 keys, and all parked keys. The sweep finds the others.
              INSERT INTO ordering_signals (endpoint_id, key)
-             SELECT DISTINCT endpoint_id, ordering_key FROM (
-                 SELECT o.endpoint_id, o.ordering_key FROM changed c JOIN open_deliveries o ON o.endpoint_id = c.id
-                 WHERE c.fifo IS NULL AND $25 AND o.ordering_key IS NOT NULL LIMIT 10000) waiting
+             SELECT c.id, waiting.key FROM changed c CROSS JOIN LATERAL (
+                 WITH RECURSIVE step (key, n) AS (
+                     SELECT '', 0
+                     UNION ALL
+                     SELECT (SELECT min(o.ordering_key) FROM open_deliveries o
+                             WHERE o.endpoint_id = c.id AND o.ordering_key IS NOT NULL AND o.ordering_key > s.key), s.n + 1
+                     FROM step s WHERE s.key IS NOT NULL AND s.n < 1000
+                 )
+                 SELECT key FROM step WHERE key <> ''
+                 UNION SELECT key FROM ordering_keys k WHERE k.endpoint_id = c.id AND k.parked_at IS NOT NULL) waiting
+             WHERE c.fifo IS DISTINCT FROM c.was_fifo OR c.status <> c.was
          )
          SELECT * FROM changed"
     )

@@ -32,6 +32,10 @@ pub struct Census {
     pub delayed: i64,
     /// Delayed events that are due for longer.
     pub overdue: i64,
+    /// Parked ordering keys.
+    pub parked_keys: i64,
+    /// Signals of ordering keys that have waited for more than a minute.
+    pub overdue_signals: i64,
     /// Running replays.
     pub replays: i64,
     /// Endpoints that are enabled, paused and disabled.
@@ -57,6 +61,9 @@ SELECT (SELECT count(*) FROM (
            AS delayed,
        (SELECT count(*) FROM (SELECT FROM delayed_events WHERE due_at < now() - interval '1 minute' LIMIT $1) rows)
            AS overdue,
+       (SELECT count(*) FROM (SELECT FROM ordering_keys WHERE parked_at IS NOT NULL LIMIT $1) rows) AS parked_keys,
+       (SELECT count(*) FROM (SELECT added_at FROM ordering_signals ORDER BY id LIMIT 1000) rows
+        WHERE added_at < now() - interval '1 minute') AS overdue_signals,
        (SELECT count(*) FROM replays WHERE state = 'running') AS replays,
        e.*
 FROM (SELECT count(*) FILTER (WHERE status = 'enabled') AS enabled, count(*) FILTER (WHERE status = 'paused') AS paused,
@@ -71,6 +78,8 @@ FROM (SELECT count(*) FILTER (WHERE status = 'enabled') AS enabled, count(*) FIL
             notices: row.get("notices"),
             delayed: row.get("delayed"),
             overdue: row.get("overdue"),
+            parked_keys: row.get("parked_keys"),
+            overdue_signals: row.get("overdue_signals"),
             replays: row.get("replays"),
             endpoints: [row.get("enabled"), row.get("paused"), row.get("disabled")],
             partitions_ahead: days.get("ahead"),

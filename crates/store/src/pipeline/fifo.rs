@@ -63,23 +63,7 @@ impl Store {
         Ok(advance)
     }
 
-    /// Takes deliveries out of the order of their keys: the next delivery waits no longer. The batch must be sorted.
-    pub async fn leave_order(&self, deliveries: &[DeliveryId]) -> Result<(), StoreError> {
-        let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.0).collect();
-        let statement = "WITH placed AS MATERIALIZED (
-                             SELECT id, endpoint_id, ordering_key FROM open_deliveries
-                             WHERE id = ANY ($1) AND ordering_key IS NOT NULL ORDER BY id FOR UPDATE
-                         ), left_order AS (
-                             UPDATE open_deliveries SET ordering_key = NULL WHERE id = ANY (ARRAY(SELECT id FROM placed))
-                         )
-                         INSERT INTO ordering_signals (endpoint_id, key) SELECT endpoint_id, ordering_key FROM placed";
-        let connection = self.writer().await?;
-        let statement = connection.prepare_cached(statement).await?;
-        connection.execute(&statement, &[&ids]).await?;
-        Ok(())
-    }
-
-    /// Lists the ordering keys of an endpoint whose first delivery waits or was parked, in the order of keys, behind
+    /// Lists the ordering keys of an endpoint with deliveries in order, and its parked keys, in the order of keys, behind
     /// `after`. Each key's deliveries are counted up to `most`.
     pub async fn waiting_keys(
         &self,
@@ -111,22 +95,23 @@ WHERE s.key IS NOT NULL AND s.n > 0 ORDER BY s.key";
         Ok(rows.iter().map(read).collect())
     }
 
-    /// Ends the parking of a key: its next delivery is sent. False if the key is not parked.
-    pub async fn resume_key(
+    /// Ends the parking of a key, or of all keys: their next deliveries are sent. Returns the number of resumed keys.
+    pub async fn resume_keys(
         &self,
         application: ApplicationId,
         endpoint: EndpointId,
-        key: &OrderingKey,
-    ) -> Result<bool, StoreError> {
+        key: Option<&OrderingKey>,
+    ) -> Result<u64, StoreError> {
         let statement = "WITH resumed AS (
                              UPDATE ordering_keys k SET parked_at = NULL, parked_by = NULL FROM endpoints p
-                             WHERE k.endpoint_id = $2 AND k.key = $3 AND k.parked_at IS NOT NULL
+                             WHERE k.endpoint_id = $2 AND ($3::text IS NULL OR k.key = $3) AND k.parked_at IS NOT NULL
                                AND p.id = k.endpoint_id AND p.application_id = $1
                              RETURNING k.endpoint_id, k.key
                          )
                          INSERT INTO ordering_signals (endpoint_id, key) SELECT endpoint_id, key FROM resumed";
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&application.0, &endpoint.0, &key.as_str()];
-        Ok(self.connection().await?.execute(statement, &parameters).await? > 0)
+        let key = key.map(OrderingKey::as_str);
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&application.0, &endpoint.0, &key];
+        Ok(self.connection().await?.execute(statement, &parameters).await?)
     }
 }
 

@@ -72,7 +72,9 @@ const RECORD: &str = "
 ended AS (
     DELETE FROM open_deliveries o USING input i
     WHERE o.id = i.id AND o.id = ANY ($1) AND i.state <> 'scheduled'
-      AND (o.attempt = i.attempt AND o.lease_id = i.lease_id OR i.state = 'delivered')
+      AND (o.attempt = i.attempt AND o.lease_id = i.lease_id
+           -- In order, the next delivery must not be sent beside the attempt of another lease.
+           OR i.state = 'delivered' AND (o.ordering_key IS NULL OR o.state <> 'sending'))
     RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.finished_once, o.replay_id, i.notifies,
               greatest(i.attempt, CASE o.state WHEN 'sending' THEN o.attempt ELSE o.attempt - 1 END) AS attempt,
               o.failures + (i.state = 'failed')::int AS failures, i.state, i.reason,
@@ -97,7 +99,11 @@ ended AS (
         due_at = i.due_at, lease_id = NULL, lease_until = NULL, listed = true, reason = NULL
     FROM input i
     WHERE o.id = i.id AND o.id = ANY ($1) AND i.state = 'scheduled' AND o.attempt = i.attempt AND o.lease_id = i.lease_id
-    RETURNING o.id
+    RETURNING o.id, o.endpoint_id, o.ordering_key
+), signalled AS (
+    -- The endpoint may skip the delivery from now on.
+    INSERT INTO ordering_signals (endpoint_id, key)
+    SELECT endpoint_id, ordering_key FROM scheduled WHERE ordering_key IS NOT NULL
 ), logged AS (
     INSERT INTO attempts AS a (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms,
                                outcome, status, error, response_headers, response_body, next_due_at, taken, is_test)

@@ -64,17 +64,6 @@ SELECT count(*) FROM queued WHERE EXISTS (SELECT FROM touched)",
             with_backlogs("NULL")
         );
         let unowned: i64 = connection.query_one(&unowned, &[&page, &end]).await?.get(0);
-        let turns = format!(
-            "INSERT INTO ordering_signals (endpoint_id, key)
-SELECT DISTINCT o.endpoint_id, o.ordering_key FROM open_deliveries o JOIN endpoints p ON p.id = o.endpoint_id
-WHERE {RANGE} AND o.state = 'queued' AND o.class = {IN_ORDER} AND o.since < now() - interval '1 minute'
-  AND (p.fifo IS NULL OR p.status = 'disabled' OR p.deleted_at IS NOT NULL
-       OR NOT EXISTS (SELECT FROM open_deliveries f WHERE f.endpoint_id = o.endpoint_id
-                                                      AND f.ordering_key = o.ordering_key AND f.sequence < o.sequence)
-          AND NOT EXISTS (SELECT FROM ordering_keys k WHERE k.endpoint_id = o.endpoint_id AND k.key = o.ordering_key
-                                                        AND k.parked_at IS NOT NULL))"
-        );
-        connection.execute(&turns, &[&page, &end]).await?;
         // No process has this owner's id: a process that had long been dead committed late.
         let orphans = "UPDATE endpoint_backlogs b SET owner = NULL, next_look = now()
                        FROM (SELECT endpoint_id FROM endpoint_backlogs o
@@ -82,6 +71,18 @@ WHERE {RANGE} AND o.state = 'queued' AND o.class = {IN_ORDER} AND o.since < now(
                              ORDER BY endpoint_id FOR NO KEY UPDATE SKIP LOCKED) orphans
                        WHERE b.endpoint_id = orphans.endpoint_id";
         let orphans = connection.execute(orphans, &[]).await?;
+        let turns = format!(
+            "INSERT INTO ordering_signals (endpoint_id, key)
+SELECT w.endpoint_id, w.ordering_key FROM (
+    SELECT DISTINCT o.endpoint_id, o.ordering_key FROM open_deliveries o
+    WHERE {RANGE} AND o.state = 'queued' AND o.class = {IN_ORDER} AND o.since < now() - interval '1 minute') w
+JOIN endpoints p ON p.id = w.endpoint_id
+CROSS JOIN LATERAL (SELECT o.class FROM open_deliveries o WHERE o.endpoint_id = w.endpoint_id
+                                                            AND o.ordering_key = w.ordering_key
+                    ORDER BY o.sequence LIMIT 1) first
+WHERE first.class = {IN_ORDER} OR p.fifo IS NULL OR p.status = 'disabled' OR p.deleted_at IS NOT NULL"
+        );
+        connection.execute(&turns, &[&page, &end]).await?;
         Ok(Swept { expired: expired.unsigned_abs(), unowned: unowned.unsigned_abs() + orphans })
     }
 

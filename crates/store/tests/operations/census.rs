@@ -14,6 +14,8 @@ async fn counts_what_operators_ask_for() {
         notices: 0,
         delayed: 0,
         overdue: 0,
+        parked_keys: 0,
+        overdue_signals: 0,
         replays: 0,
         endpoints: [20, 0, 0],
         partitions_ahead: 7,

@@ -49,9 +49,11 @@ impl Database {
 
     /// Handles all signals, and returns the number of touched backlogs.
     async fn advance(&self) -> usize {
-        let advance = self.store.advance_keys(ONE, 1000).await.expect("a commit");
-        assert_eq!(self.count("ordering_signals").await, 0);
-        advance.backlogs.len()
+        let mut touched = 0;
+        while self.count("ordering_signals").await > 0 {
+            touched += self.store.advance_keys(ONE, 1000).await.expect("a commit").backlogs.len();
+        }
+        touched
     }
 
     /// Sweeps, and returns the number of expired deliveries. The backlogs keep their owner, which has no row.
@@ -158,20 +160,74 @@ async fn waiting_deliveries_do_not_expire_and_have_their_lifetime_from_their_tur
     database.advance().await;
     let open = database.open(sent[1].delivery).await.expect("a row");
     assert!(open.expires_at > database.store.now() + jiff::SignedDuration::from_hours(47), "{}", open.expires_at);
-    assert_eq!((open.state.as_str(), open.reason.as_deref()), ("queued", Some("backlog")));
+    assert_eq!((open.state.as_str(), open.reason.as_deref()), ("queued", Some("in_order")));
 }
 
 #[tokio::test]
-async fn a_skipped_delivery_stands_outside_the_order() {
+async fn a_delivery_that_failed_often_enough_stands_outside_the_order() {
     let database = Database::new().await;
-    database.fifo(Some(Fifo::SkipAfter(1))).await;
-    let sent = database.persist_in_order("a", 2).await;
+    database.fifo(Some(Fifo::SkipAfter(2))).await;
+    let sent = database.persist_in_order("a", 3).await;
     assert_eq!(database.next(1).await, [sent[0].delivery]);
     database.store.record(&[&scheduled(&sent[0], 1, 1)]).await.expect("a commit");
-    database.store.leave_order(&[sent[0].delivery]).await.expect("a commit");
-    database.store.leave_order(&[sent[0].delivery]).await.expect("a repetition");
+    assert!(database.next(2).await.is_empty(), "one failure");
+    // A changed rule holds for the present delivery, too.
+    database.fifo(Some(Fifo::SkipAfter(1))).await;
     assert_eq!(database.next(2).await, [sent[1].delivery]);
     assert_eq!(database.open(sent[0].delivery).await.expect("a row").state, "scheduled");
+    database.store.record(&[&scheduled(&sent[1], 1, 2)]).await.expect("a commit");
+    assert_eq!(database.next(3).await, [sent[2].delivery]);
+}
+
+/// The record of a slow process comes when another process has the next attempt in hand.
+#[tokio::test]
+async fn a_late_success_does_not_end_an_attempt_of_another_lease() {
+    let database = Database::new().await;
+    database.fifo(Some(Fifo::Block)).await;
+    let sent = database.persist_in_order("a", 2).await;
+    assert_eq!(database.next(1).await, [sent[0].delivery]);
+    database.rows("UPDATE open_deliveries SET lease_until = now() - interval '1 s' WHERE state = 'sending'", &[]).await;
+    database.store.recover_leases(ONE, None, 10).await.expect("a commit");
+    assert_eq!(database.next(2).await, [sent[0].delivery]);
+    database.store.record(&[&delivered(&sent[0], 1, 1)]).await.expect("a commit");
+    assert!(database.next(3).await.is_empty(), "the second attempt is being sent");
+    assert_eq!(database.attempts(sent[0].delivery).await.len(), 1, "the attempt is on record");
+    database.store.record(&[&delivered(&sent[0], 2, 2)]).await.expect("a commit");
+    assert_eq!(database.next(4).await, [sent[1].delivery]);
+}
+
+/// A call that began before the record must not let the next delivery go.
+#[tokio::test]
+async fn a_key_with_a_further_end_waits_for_the_decision_to_park() {
+    let database = Database::new().await;
+    database.fifo(Some(Fifo::Park)).await;
+    let sent = database.persist_in_order("a", 2).await;
+    assert_eq!(database.next(1).await, [sent[0].delivery]);
+    database.store.record(&[&failed(&sent[0], 1, 1)]).await.expect("a commit");
+    // An earlier signal of the key, as of a persist, is handled alone.
+    database
+        .run(
+            "UPDATE ordering_signals SET id = DEFAULT; INSERT INTO ordering_signals (id, endpoint_id, key)
+                  OVERRIDING SYSTEM VALUE SELECT 0, endpoint_id, key FROM ordering_signals",
+        )
+        .await;
+    let advance = database.store.advance_keys(ONE, 1).await.expect("a commit");
+    assert_eq!((advance.signals, advance.backlogs.len()), (1, 0));
+    assert!(database.next(2).await.is_empty(), "parked");
+    assert_eq!(database.count("ordering_keys WHERE parked_at IS NOT NULL").await, 1);
+}
+
+#[tokio::test]
+async fn a_locked_delivery_goes_after_the_lock() {
+    let database = Database::new().await;
+    database.fifo(Some(Fifo::Block)).await;
+    let sent = database.persist_in_order("a", 1).await;
+    let mut other = database.connect().await;
+    let erasing = other.transaction().await.expect("a transaction");
+    erasing.query("SELECT FROM open_deliveries FOR UPDATE", &[]).await.expect("a lock");
+    assert_eq!(database.store.advance_keys(ONE, 10).await.expect("a commit").backlogs.len(), 0, "no wait for the lock");
+    erasing.rollback().await.expect("a rollback");
+    assert_eq!(database.next(1).await, [sent[0].delivery]);
 }
 
 #[tokio::test]
@@ -195,9 +251,11 @@ async fn a_given_up_delivery_parks_its_key_until_a_resume() {
 
     database.sweep().await;
     assert!(database.next(3).await.is_empty(), "further signals do not end the parking");
-    let resume =
-        async |name: &str| database.store.resume_key(APPLICATION, endpoint(1), &key(name)).await.expect("a commit");
-    assert!(!resume("b").await && resume("a").await && !resume("a").await);
+    let resume = async |name: &str| {
+        let named = (!name.is_empty()).then(|| key(name));
+        database.store.resume_keys(APPLICATION, endpoint(1), named.as_ref()).await.expect("a commit")
+    };
+    assert_eq!((resume("b").await, resume("a").await, resume("a").await, resume("").await), (0, 1, 0, 0));
     assert_eq!(database.next(4).await, [a[1].delivery]);
     // A parked key without a waiting delivery is listed, too.
     database.store.record(&[&failed(&a[1], 1, 4)]).await.expect("a commit");
@@ -218,6 +276,32 @@ async fn without_fifo_all_waiting_deliveries_go() {
     let mut expected = ids(&sent[1..]);
     expected.sort_unstable();
     assert_eq!(database.next(3).await, expected);
+    assert_eq!(database.count("ordering_keys WHERE parked_at IS NOT NULL").await, 0, "the mark of another rule");
+}
+
+#[tokio::test]
+async fn another_rule_lets_a_parked_key_go() {
+    let database = Database::new().await;
+    database.fifo(Some(Fifo::Park)).await;
+    let sent = database.persist_in_order("a", 3).await;
+    assert_eq!(database.next(1).await, [sent[0].delivery]);
+    database.store.record(&[&failed(&sent[0], 1, 1)]).await.expect("a commit");
+    assert!(database.next(2).await.is_empty(), "parked");
+    database.fifo(Some(Fifo::Block)).await;
+    assert_eq!(database.next(3).await, [sent[1].delivery]);
+}
+
+#[tokio::test]
+async fn many_waiting_deliveries_of_a_key_go_in_several_calls() {
+    let database = Database::new().await;
+    database.fifo(Some(Fifo::Block)).await;
+    let sent = database.persist_in_order("a", 2_100).await;
+    assert_eq!(database.next(1).await, [sent[0].delivery]);
+    database.fifo(None).await;
+    let first = database.store.advance_keys(ONE, 10).await.expect("a commit");
+    assert_eq!((first.signals, database.count("open_deliveries WHERE class = 2").await), (1, 1_099));
+    database.advance().await;
+    assert_eq!(database.count("open_deliveries WHERE class = 2").await, 0);
 }
 
 #[tokio::test]
@@ -226,7 +310,7 @@ async fn waiting_deliveries_of_a_disabled_endpoint_are_skipped() {
     database.fifo(Some(Fifo::Park)).await;
     let sent = database.persist_in_order("a", 3).await;
     assert_eq!(database.next(1).await, [sent[0].delivery]);
-    database.store.record(&[&failed(&sent[0], 1, 1)]).await.expect("a commit");
+    database.store.record(&[&scheduled(&sent[0], 1, 1)]).await.expect("a commit");
     database.advance().await;
     database.rows("UPDATE endpoints SET status = 'disabled' WHERE id = $1", &[&endpoint(1).0]).await;
     database.rows("UPDATE open_deliveries SET since = since - interval '2 minutes'", &[]).await;

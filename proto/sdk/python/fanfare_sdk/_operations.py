@@ -245,10 +245,10 @@ def list_ordering_keys(
     return pages(core, path, models.WaitingKey, {"before": before, "limit": limit})
 
 
-def resume_ordering_key(core: Core, id: str, key: str) -> Steps[models.ResumedKey]:
-    """Resumes a parked ordering key: its next delivery is sent."""
-    request = post(path_of("webhooks", id, "ordering-keys", "resume"), models.KeyToResume(key=key))
-    return call(core, request, models.ResumedKey)
+def resume_ordering_keys(core: Core, id: str, key: str | None = None) -> Steps[models.ResumedKeys]:
+    """Resumes a parked ordering key, or without a key all: the next deliveries are sent."""
+    body = models.KeyToResume() if key is None else models.KeyToResume(key=key)
+    return call(core, post(path_of("webhooks", id, "ordering-keys", "resume"), body), models.ResumedKeys)
 
 
 def test_webhook(core: Core, id: str, test: models.NewTest | None = None) -> Steps[models.TestResult]:

@@ -884,7 +884,10 @@ class KeyToResume(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
     )
-    key: Annotated[str, Field(examples=["order-1001"])]
+    key: Annotated[str | None, Field(examples=["order-1001"])] = None
+    """
+    Default: all parked keys of the webhook.
+    """
 
 
 class LagPercentiles(BaseModel):
@@ -1683,13 +1686,12 @@ class Resent(BaseModel):
     webhook: str
 
 
-class ResumedKey(BaseModel):
+class ResumedKeys(BaseModel):
     """
-    A resumed key.
+    Number of resumed keys.
     """
 
-    key: str
-    resumed: Annotated[bool, Field(examples=[True])]
+    resumed: Annotated[int, Field(examples=[1], ge=0)]
 
 
 class Rotated(BaseModel):

@@ -34,8 +34,9 @@ def test_the_life_of_a_webhook(driver: Driver, settings: Settings, hooks: Receiv
     assert run(webhooks.end_rotation(made.id)).previous_secret_expires_at is None
     assert run(webhooks.change(made.id, models.WebhookChange(fifo="park"))).fifo == "park"
     assert driver.items(webhooks.ordering_keys(made.id)) == []
+    assert run(webhooks.resume_keys(made.id)).resumed == 0
     with pytest.raises(FanfareError) as unparked:
-        run(webhooks.resume_key(made.id, "a"))
+        run(webhooks.resume_keys(made.id, "a"))
     assert (unparked.value.status, unparked.value.field) == (404, "key")
     assert made.id in [webhook.id for webhook in driver.items(webhooks.list(contains="orders"))]
     assert run(webhooks.delete(made.id)).deleted

@@ -1109,7 +1109,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Lists the ordering keys with open deliveries, and the parked keys, of a webhook with `fifo`, in the order of keys. */
+        /** Lists the ordering keys of a webhook with `fifo` that have open deliveries or are parked, in the order of keys. */
         get: operations["list_ordering_keys"];
         put?: never;
         post?: never;
@@ -1129,10 +1129,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Resumes a parked ordering key: its next delivery is sent. Resend the given-up delivery first, if its receiver needs
-         *     it: a resend stands outside the order.
+         * Resumes a parked ordering key, or all: the next deliveries are sent. Resend a given-up delivery first, if its receiver
+         *     needs it: the resend of an ended delivery stands outside the order.
          */
-        post: operations["resume_ordering_key"];
+        post: operations["resume_ordering_keys"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1758,12 +1758,14 @@ export interface components {
             success: boolean;
         };
         /** @description A successful answer. */
-        Answer_ResumedKey: {
-            /** @description A resumed key. */
+        Answer_ResumedKeys: {
+            /** @description Number of resumed keys. */
             data: {
-                key: string;
-                /** @example true */
-                resumed: boolean;
+                /**
+                 * Format: int64
+                 * @example 1
+                 */
+                resumed: number;
             };
             /** @example true */
             success: boolean;
@@ -2891,8 +2893,11 @@ export interface components {
         };
         /** @description The key to resume. */
         KeyToResume: {
-            /** @example order-1001 */
-            key: string;
+            /**
+             * @description Default: all parked keys of the webhook.
+             * @example order-1001
+             */
+            key?: string | null;
         };
         /** @description Percentiles of the time from acceptance to the first attempt, in milliseconds. */
         LagPercentiles: {
@@ -4222,11 +4227,13 @@ export interface components {
             id: string;
             webhook: string;
         };
-        /** @description A resumed key. */
-        ResumedKey: {
-            key: string;
-            /** @example true */
-            resumed: boolean;
+        /** @description Number of resumed keys. */
+        ResumedKeys: {
+            /**
+             * Format: int64
+             * @example 1
+             */
+            resumed: number;
         };
         /** @description Result of a rotation. */
         Rotated: {
@@ -8713,7 +8720,7 @@ export interface operations {
             };
         };
     };
-    resume_ordering_key: {
+    resume_ordering_keys: {
         parameters: {
             query?: {
                 /** @description id of the application, for an admin key */
@@ -8736,7 +8743,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Answer_ResumedKey"];
+                    "application/json": components["schemas"]["Answer_ResumedKeys"];
                 };
             };
             /** @description The request is at fault. `error` says how to correct the request. */

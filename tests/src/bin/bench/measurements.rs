@@ -28,7 +28,7 @@ macro_rules! measurements {
 pub(crate) const MEASUREMENTS: &[Measurement] = measurements! {
     "raw", raw::measure, "broker, database and HTTP client, each alone";
     "throughput", throughput::measure, "throughput and processor time per delivery, beside the ceiling";
-    "ordered", throughput::ordered, "throughput of events with 10,000 ordering keys";
+    "ordered", throughput::ordered, "throughput of events with 10,000 ordering keys, without and with FIFO";
     "latency", latency::measure, "time from publish to receipt, beside the ceiling";
     "storage", storage::measure, "write-ahead log, broker's files and disk per delivery";
     "slow-receivers", slow::receivers, "200 endpoints answer in 300 ms, and in 50 ms to 5 s";

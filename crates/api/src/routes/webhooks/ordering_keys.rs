@@ -59,7 +59,7 @@ impl From<Row> for WaitingKey {
     }
 }
 
-/// Lists the ordering keys with open deliveries, and the parked keys, of a webhook with `fifo`, in the order of keys.
+/// Lists the ordering keys of a webhook with `fifo` that have open deliveries or are parked, in the order of keys.
 #[utoipa::path(get, path = "/webhooks/{id}/ordering-keys", operation_id = "list_ordering_keys", tag = "webhooks",
     params(("id" = String, Path), PageQuery), responses((status = 200, body = Page<WaitingKey>), Failures))]
 pub async fn list(
@@ -82,33 +82,34 @@ pub async fn list(
 #[serde(deny_unknown_fields)]
 #[schema(as = KeyToResume)]
 pub struct Resume {
+    /// Default: all parked keys of the webhook.
     #[schema(example = "order-1001", write_only)]
-    pub key: String,
+    pub key: Option<String>,
 }
 
-/// A resumed key.
+/// Number of resumed keys.
 #[derive(Serialize, ToSchema)]
-pub struct ResumedKey {
-    pub key: String,
-    #[schema(example = true)]
-    pub resumed: bool,
+pub struct ResumedKeys {
+    #[schema(example = 1)]
+    pub resumed: u64,
 }
 
-/// Resumes a parked ordering key: its next delivery is sent. Resend the given-up delivery first, if its receiver needs
-/// it: a resend stands outside the order.
-#[utoipa::path(post, path = "/webhooks/{id}/ordering-keys/resume", operation_id = "resume_ordering_key",
+/// Resumes a parked ordering key, or all: the next deliveries are sent. Resend a given-up delivery first, if its receiver
+/// needs it: the resend of an ended delivery stands outside the order.
+#[utoipa::path(post, path = "/webhooks/{id}/ordering-keys/resume", operation_id = "resume_ordering_keys",
     tag = "webhooks", params(("id" = String, Path)), request_body = Resume,
-    responses((status = 200, body = Answer<ResumedKey>), Failures))]
+    responses((status = 200, body = Answer<ResumedKeys>), Failures))]
 pub async fn resume(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
     JsonBody(Resume { key }): JsonBody<Resume>,
-) -> Result<Answer<ResumedKey>, ApiError> {
+) -> Result<Answer<ResumedKeys>, ApiError> {
     let row = api.endpoint(&authorized, &webhook).await?;
-    let parsed = OrderingKey::parse("key", &key)?;
-    if !api.store.resume_key(authorized.application, row.id, &parsed).await? {
+    let key = key.map(|key| OrderingKey::parse("key", &key)).transpose()?;
+    let resumed = api.store.resume_keys(authorized.application, row.id, key.as_ref()).await?;
+    if resumed == 0 && key.is_some() {
         return Err(ApiError::not_found("key", "the webhook has no parked ordering key with this name"));
     }
-    Ok(Answer::of(ResumedKey { key, resumed: true }))
+    Ok(Answer::of(ResumedKeys { resumed }))
 }

@@ -33,6 +33,12 @@ struct List {
     next: Option<String>,
 }
 
+impl List {
+    fn has_parked(&self) -> bool {
+        self.keys.iter().any(|key| key.state == "parked")
+    }
+}
+
 /// Lists the keys.
 pub(crate) async fn list(subject: Subject) -> Result<Response, Fault> {
     let (State(api), authorized, path) = subject.arguments();
@@ -48,13 +54,13 @@ pub(crate) async fn list(subject: Subject) -> Result<Response, Fault> {
     page(&subject.place.visitor, &shown)
 }
 
-/// Resumes the parked key of the form's field `key`.
+/// Resumes the parked key of the form's field `key`, or all parked keys without the field.
 pub(crate) async fn resume(subject: Subject, body: Bytes) -> Result<Response, Fault> {
-    let asked = json!({ "key": Fields::of_body(&body).value("key") });
+    let asked = Fields::of_body(&body).given("key").map_or_else(|| json!({}), |key| json!({ "key": key }));
     let (api, authorized, path) = subject.arguments();
     let key = from_value(&asked)?;
     let work =
         async move { ordering_keys::resume(api, authorized, path, JsonBody(key)).await.map(|answer| answer.data) };
-    subject.change(Right::Endpoints, ("resume_ordering_key", asked), work).await?;
+    subject.change(Right::Endpoints, ("resume_ordering_keys", asked), work).await?;
     Ok(back_to(subject.path("/ordering-keys?done=key-resumed")))
 }

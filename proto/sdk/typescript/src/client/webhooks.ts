@@ -3,7 +3,7 @@ import { Pages } from './pages.js'
 import type {
   Deleted,
   NewWebhook,
-  ResumedKey,
+  ResumedKeys,
   Rotated,
   SecretRotation,
   NewTest,
@@ -95,13 +95,13 @@ export class Webhooks {
     })
   }
 
-  /** Resumes a parked ordering key: its next delivery is sent. */
-  async resumeKey(id: string, key: string, options: CallOptions = {}): Promise<ResumedKey> {
+  /** Resumes a parked ordering key, or without a key all: the next deliveries are sent. */
+  async resumeKeys(id: string, key?: string, options: CallOptions = {}): Promise<ResumedKeys> {
     const params = this.calls.at('id', id, options)
     return dataOf(
       this.calls.http.POST('/api/v1/webhooks/{id}/ordering-keys/resume', {
         params,
-        body: { key },
+        body: key === undefined ? {} : { key },
         ...this.calls.send(options, ONCE),
       }),
     )

@@ -99,18 +99,24 @@ fn add_throughput(
     ));
 }
 
-/// Measures events with 10,000 ordering keys, beside the same events without.
+/// Measures events with 10,000 ordering keys, without and with FIFO, beside the same events without keys.
 pub(crate) async fn ordered(machine: &Machine, figures: &mut Figures) {
     let load = Load { via: Via::Ordered(10_000), ..ONE_TO_ONE };
-    let (mut with, mut without) = (Vec::new(), Vec::new());
+    let (mut with, mut fifo, mut without) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..machine.times {
         without.push(run(machine, Subject::Fanfare(1), ONE_TO_ONE).await);
         with.push(run(machine, Subject::Fanfare(1), load).await);
+        let mut scene = Scene::set(machine, &subscribers(), Subject::Fanfare(1)).await;
+        scene.deliver_in_order().await;
+        fifo.push(load.deliver(machine, &mut scene).await);
     }
-    let (with, without) = (median(with), median(without));
+    let (with, fifo, without) = (median(with), median(fifo), median(without));
     let goal = Goal::at_least_of(0.70, without.per_second, 0.0, with.per_second);
     figures.add("10,000 ordering keys, 1:1 over AMQP", "/s", with.per_second, Some(without.per_second), goal);
     figures.note(format!("with order: {}; without: {}", with.costs_in_words(), without.costs_in_words()));
+    let goal = Goal::at_least_of(0.40, without.per_second, 0.0, fifo.per_second);
+    figures.add("10,000 ordering keys with FIFO", "/s", fifo.per_second, Some(without.per_second), goal);
+    figures.note(format!("with FIFO: {}", fifo.costs_in_words()));
 }
 
 /// Measures two and four dispatchers on the same machine.

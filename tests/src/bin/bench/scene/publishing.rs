@@ -49,6 +49,17 @@ impl Scene {
         tokio::spawn(async move { order_duration(&Child::start("publisher").request(&order).await) })
     }
 
+    /// Sets FIFO at all endpoints of the scene's application.
+    pub(crate) async fn deliver_in_order(&self) {
+        let client = self.world.client();
+        let webhooks = client.get("webhooks?limit=100").await.data().clone();
+        for webhook in webhooks.as_array().into_iter().flatten() {
+            let path = format!("webhooks/{}", webhook["id"].as_str().unwrap_or_default());
+            client.patch(&path, &json!({ "fifo": "block" })).await.data();
+        }
+        self.world.known().await;
+    }
+
     /// Creates another application with endpoints.
     pub(crate) async fn other_application(&self, subscribers: &[Subscriber]) -> Target {
         let (application, client) = self.world.other_application().await;

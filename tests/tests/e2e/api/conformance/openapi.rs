@@ -117,7 +117,7 @@ async fn every_route_answers_as_documented() {
             // An earlier route put the parked message back, or discarded the message.
             things.parked = samples::park(&world).await;
         }
-        if route.name() == "resume_ordering_key" {
+        if route.name() == "resume_ordering_keys" {
             let key = "INSERT INTO ordering_keys (endpoint_id, key, last, parked_at) SELECT id, 'parked', 1, now() FROM endpoints";
             world.database().await.batch_execute(key).await.expect("a parked key");
         }

@@ -101,7 +101,7 @@ impl Things {
             "test_filter" => json!({ "filter": "data.a == 1", "events": ["order.created"] }),
             "put_webhook_configs" => json!({ "id": webhook, "name": "renamed" }),
             "create_portal_link" => json!({ "name": "another" }),
-            "resume_ordering_key" => json!({ "key": "parked" }),
+            "resume_ordering_keys" => json!({ "key": "parked" }),
             "rotate_key" => json!({ "overlap_seconds": 60 }),
             "rotate_secret" => json!({ "overlap_seconds": 0 }),
             "test_webhook" => json!({ "data": { "n": 1 } }),
