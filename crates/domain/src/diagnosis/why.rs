@@ -266,6 +266,8 @@ pub enum FilterResult {
     /// The reader may not see payloads. Each result would tell something about the body: the reader may change the
     /// filter, and ask again.
     Withheld,
+    /// The filters of the explanation's webhooks take too many steps together.
+    TooLong,
     /// The result, with the part that decided.
     Explained(Explanation),
 }

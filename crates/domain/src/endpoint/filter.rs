@@ -60,6 +60,17 @@ impl Filter {
         self.expression.get_or_init(|| Expression::condition(&self.text).ok()).as_ref()
     }
 
+    /// Explains the result for an event, if the evaluation takes at most `left` steps, and takes the steps off. The
+    /// explanation costs up to twice as much again.
+    ///
+    /// # Errors
+    /// If the filter needs more steps.
+    pub fn explain_within(&self, event: &FilteredEvent<'_>, left: &mut u64) -> Result<Explanation, TooLong> {
+        let (_, steps) = event.evaluate(self, *left);
+        *left = left.checked_sub(steps).ok_or(TooLong)?;
+        Ok(self.explain(event))
+    }
+
     /// Explains the result for an event.
     pub fn explain(&self, event: &FilteredEvent<'_>) -> Explanation {
         let failed = |error: &str| Explanation {
@@ -135,6 +146,11 @@ impl<'a> FilteredEvent<'a> {
         let body = self.parsed.get_or_init(|| serde_json::from_str(&json::readable(self.body)).ok()).as_ref()?;
         let data = body.pointer(self.pointer?)?;
         Some(Parts { event_type: self.event_type.as_str(), data, hides: self.hides })
+    }
+
+    /// Steps of all evaluations so far.
+    pub fn steps(&self) -> u64 {
+        MAX_STEPS_OF_EVENT - self.steps_left
     }
 
     /// Evaluates a filter. Returns the steps of a new evaluation, too.
@@ -277,6 +293,10 @@ mod tests {
                 let (mut event, mut left) = (event(), most);
                 let expected = if most < steps { (Err(TooLong), most) } else { (Ok(outcome), most - steps) };
                 assert_eq!((event.outcome_within(&filter, &mut left), left), expected, "{text} within {most}");
+                assert_eq!(event.steps(), most - left);
+                let mut left = most;
+                let explained = filter.explain_within(&event, &mut left).map(|explained| explained.outcome);
+                assert_eq!((explained, left), expected, "{text} explained within {most}");
                 assert_eq!(event.outcome(&filter).0, outcome, "{text} after {most}");
             }
         }

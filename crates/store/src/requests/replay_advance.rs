@@ -94,17 +94,25 @@ impl Wanted {
         now: Timestamp,
         expiry: Duration,
     ) -> Vec<Self> {
-        let of_event = |event: &PastEvent| {
-            let (id, accepted_at) = (event.id, event.accepted_at);
-            let body = event.body.as_deref().unwrap_or_default();
-            let mut filtered = FilteredEvent::new(&application.dialect, &event.event_type, body);
-            let endpoints = selection.endpoints(application, &mut filtered).into_iter();
-            endpoints.map(move |endpoint| {
-                let expires_at = saturating_add(now, endpoint.policy.lifetime(expiry));
-                Self { event: id, accepted_at, endpoint: endpoint.id, expires_at }
-            })
-        };
-        events.iter().flat_map(of_event).collect()
+        events.iter().flat_map(|event| Self::of_event(selection, application, event, now, expiry).0).collect()
+    }
+
+    /// Like [`Self::of`], of a single event. Returns the steps of the filters, too.
+    pub fn of_event(
+        selection: &Selection,
+        application: &Application,
+        event: &PastEvent,
+        now: Timestamp,
+        expiry: Duration,
+    ) -> (Vec<Self>, u64) {
+        let body = event.body.as_deref().unwrap_or_default();
+        let mut filtered = FilteredEvent::new(&application.dialect, &event.event_type, body);
+        let endpoints = selection.endpoints(application, &mut filtered).into_iter();
+        let wanted = endpoints.map(|endpoint| {
+            let expires_at = saturating_add(now, endpoint.policy.lifetime(expiry));
+            Self { event: event.id, accepted_at: event.accepted_at, endpoint: endpoint.id, expires_at }
+        });
+        (wanted.collect(), filtered.steps())
     }
 
     fn id(&self) -> DeliveryId {

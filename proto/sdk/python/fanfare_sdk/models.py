@@ -1597,7 +1597,8 @@ class ReplayCount(BaseModel):
     """
     has_more: bool
     """
-    True if more events may match: a dry run reads at most 20,000 events, or 1,000 with filters.
+    True if more events may match: a dry run reads at most 20,000 events, with filters 1,000, and fewer with costly
+    filters.
     """
 
 

@@ -1735,7 +1735,10 @@ export interface components {
                 deliveries: number;
                 /** @description The number of events read. */
                 events: number;
-                /** @description True if more events may match: a dry run reads at most 20,000 events, or 1,000 with filters. */
+                /**
+                 * @description True if more events may match: a dry run reads at most 20,000 events, with filters 1,000, and fewer with costly
+                 *     filters.
+                 */
                 has_more: boolean;
             };
             /** @example true */
@@ -4171,7 +4174,10 @@ export interface components {
             deliveries: number;
             /** @description The number of events read. */
             events: number;
-            /** @description True if more events may match: a dry run reads at most 20,000 events, or 1,000 with filters. */
+            /**
+             * @description True if more events may match: a dry run reads at most 20,000 events, with filters 1,000, and fewer with costly
+             *     filters.
+             */
             has_more: boolean;
         };
         /** @description Selects the deliveries to resend, newest first. A delivery must meet all conditions. */

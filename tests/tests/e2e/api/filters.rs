@@ -161,3 +161,35 @@ async fn hidden_members_stay_hidden_in_trials_and_explanations() {
     let step = &answer.data()["webhooks"][0]["steps"][0];
     assert_eq!((text(step, "code"), answer.body.to_string().contains("4111")), ("filter_failed", false));
 }
+
+#[tokio::test]
+async fn a_dry_run_and_an_explanation_end_with_costly_filters() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let url = world.receiver.url("costly");
+    let filter = |number: usize| format!("data.a.all(x, data.a.all(y, x == y || x == {number}))");
+    for number in 0..8 {
+        let new = json!({ "url": url, "events": ["a"], "filter": filter(number) });
+        world.client().post("webhooks", &new).await.data();
+    }
+    world.known().await;
+    let event = json!({ "type": "a", "data": { "a": vec![1; 500] } });
+    let published = world.client().post("events/batch", &json!(vec![event; 40])).await;
+    assert_eq!(published.status, 202, "{}", published.body);
+    until("the events", async || (world.count("SELECT count(*) FROM events").await == 40).then_some(())).await;
+    let asked = json!({ "since": "2020-01-01T00:00:00Z", "states": ["unmatched"] });
+    let counted = world.client().post("replays/dry-run", &asked).await;
+    let events = counted.data()["events"].as_u64().expect("a number");
+    assert!((1..40).contains(&events) && counted.data()["has_more"] == true, "{}", counted.body);
+
+    let listed = world.client().get("events?limit=1").await;
+    let id = text(&listed.data()[0], "id").to_owned();
+    let why = world.client().get(&format!("events/{id}/why")).await;
+    let ways = list(&why.data()["webhooks"]).to_vec();
+    let is_too_long = |way: &&Value| text(&way["steps"][0], "sentence").contains("ask for this webhook alone");
+    let too_long: Vec<&Value> = ways.iter().filter(is_too_long).collect();
+    assert!((1..8).contains(&too_long.len()), "{}", why.body);
+    let alone = format!("events/{id}/why?webhook={}", text(too_long[0], "webhook"));
+    let alone = world.client().get(&alone).await;
+    assert_eq!(text(&alone.data()["webhooks"][0]["steps"][0], "code"), "filter_failed", "{}", alone.body);
+}

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use axum::extract::State;
 use fanfare_domain::{
     diagnosis::why::{self, DelayFacts, DelayState, EventFacts, FilterResult, Reader, WebhookFacts},
-    endpoint::filter::{Filter, FilteredEvent},
+    endpoint::filter::{Filter, FilteredEvent, MAX_STEPS_OF_EVENT},
     event::{EventType, check_key},
     ids::{DeliveryId, EndpointId, EventId, ParkedId},
 };
@@ -330,8 +330,11 @@ impl ApiState {
         let event_type = event.event_type.clone();
         let explaining = move || {
             let event = FilteredEvent::shown(&application.dialect, &application.redaction, &event_type, &body);
-            let explain = |filter: &Filter| FilterResult::Explained(filter.explain(&event));
-            let explained = filters.iter().map(|filter| filter.as_deref().map_or(FilterResult::Unknown, explain));
+            let mut left = MAX_STEPS_OF_EVENT;
+            let mut explain = |filter: &Filter| {
+                filter.explain_within(&event, &mut left).map_or(FilterResult::TooLong, FilterResult::Explained)
+            };
+            let explained = filters.iter().map(|filter| filter.as_deref().map_or(FilterResult::Unknown, &mut explain));
             explained.collect::<Vec<_>>()
         };
         let explanations = beside_others(explaining).await?;

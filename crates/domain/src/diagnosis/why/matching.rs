@@ -79,6 +79,11 @@ fn filtered(event: &EventFacts, webhook: &WebhookFacts) -> Option<Step> {
                 "The webhook has a filter. The body of the event is gone, so that the filter's result is unknown.";
             return Some(Step::problem("filter_unknown", sentence).with("filter", filter.text()));
         }
+        FilterResult::TooLong => {
+            let sentence = "The webhook has a filter. The filters of these webhooks take too long together: ask for \
+                            this webhook alone.";
+            return Some(Step::problem("filter_unknown", sentence).with("filter", filter.text()));
+        }
     };
     let part = explained.part.as_deref().unwrap_or_default();
     let step = match explained.outcome {

@@ -124,6 +124,9 @@ fn a_filter_that_said_no_is_named_with_the_part_and_the_values() {
 
     let gone = WebhookFacts { filter: Some(Arc::clone(&filter)), ..webhook(&["*"]) };
     assert_eq!(codes(&of(&gone)), ["filter_unknown", "sendable"]);
+    let too_long = of(&WebhookFacts { filtered: FilterResult::TooLong, ..gone });
+    assert_eq!(codes(&too_long), ["filter_unknown", "sendable"]);
+    assert!(too_long[0].sentence.contains("alone"), "{}", too_long[0].sentence);
     let other = WebhookFacts { filter: Some(filter), ..webhook(&["points.*"]) };
     assert_eq!(codes(&of(&other)), ["other_types", "sendable"], "the types decide first");
 }
