@@ -48,6 +48,7 @@ pub(crate) const MEASUREMENTS: &[Measurement] = measurements! {
     "dead-many", dead::many, "1,000 dead endpoints with 20 deliveries each (long: 10,000 with 100), and their return";
     "way-back", way_back::measure, "receivers answer 10 s late for 10 s, at 65 and 80 % of the capacity";
     "due", retries::due, "2,000 retries a second come due over 100,000 endpoints";
+    "delayed", retries::delayed, "500 delayed events a second come due";
     "backlogs", retries::backlogs, "50,000 endpoints of an application have backlogs";
     "rates", rates::measure, "endpoints limited to 10 and 1,000 a second, with one and four dispatchers";
     "backlog", growth::backlog, "a dispatcher starts on 100,000 events";

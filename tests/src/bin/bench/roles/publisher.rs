@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use fanfare_domain::event::ordering::PARTITIONS;
+use jiff::Timestamp;
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
     options::{BasicPublishOptions, ConfirmSelectOptions},
@@ -39,8 +40,8 @@ pub(crate) struct Order {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Entrance {
     /// A single channel, with at most `window` unconfirmed messages. `ordering_keys` is the number of ordering keys, 0
-    /// for events without order.
-    Amqp { url: String, exchange: String, window: usize, ordering_keys: usize },
+    /// for events without order. With a `delay`, events are due later, and hold that time instead of the present.
+    Amqp { url: String, exchange: String, window: usize, ordering_keys: usize, delay: Duration },
     /// A request per event, over `connections` connections.
     Http { address: String, key: String, connections: usize },
 }
@@ -52,8 +53,8 @@ pub(crate) async fn run() {
         let order: Order = serde_json::from_value(order).expect("an order");
         let started = Instant::now();
         match &order.entrance {
-            Entrance::Amqp { url, exchange, window, ordering_keys } => {
-                over_amqp(&order, url, exchange, (*window, *ordering_keys)).await;
+            Entrance::Amqp { url, exchange, window, ordering_keys, delay } => {
+                over_amqp(&order, url, exchange, (*window, *ordering_keys, *delay)).await;
             }
             Entrance::Http { address, key, connections } => over_http(&order, address, key, *connections).await,
         }
@@ -81,8 +82,8 @@ impl Pace {
 }
 
 /// Returns the JSON of an event's data, padded to a message of `bytes` bytes. `around` is the size without the data.
-fn data(number: usize, bytes: usize, around: usize) -> String {
-    let head = format!("{{\"at\":{},\"n\":{number},\"text\":\"", microseconds());
+fn data(at: u64, number: usize, bytes: usize, around: usize) -> String {
+    let head = format!("{{\"at\":{at},\"n\":{number},\"text\":\"");
     let padding = bytes.saturating_sub(around + head.len() + 2);
     format!("{head}{}\"}}", "x".repeat(padding))
 }
@@ -101,7 +102,18 @@ fn ordered(number: usize, ordering_keys: usize) -> FieldTable {
     headers
 }
 
-async fn over_amqp(order: &Order, url: &str, exchange: &str, (window, ordering_keys): (usize, usize)) {
+/// The message of an event.
+fn message(number: usize, bytes: usize, delay: Duration) -> String {
+    let at = microseconds() + u64::try_from(delay.as_micros()).expect("a short delay");
+    if delay.is_zero() {
+        return format!("{{\"data\":{}}}", data(at, number, bytes, 9));
+    }
+    let due_at = Timestamp::from_microsecond(i64::try_from(at).expect("this century")).expect("this century");
+    let head = format!("{{\"deliver_at\":\"{due_at}\",\"data\":");
+    format!("{head}{}}}", data(at, number, bytes, head.len() + 1))
+}
+
+async fn over_amqp(order: &Order, url: &str, exchange: &str, (window, ordering_keys, delay): (usize, usize, Duration)) {
     let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("the broker");
     let channel = connection.create_channel().await.expect("a channel");
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
@@ -110,7 +122,7 @@ async fn over_amqp(order: &Order, url: &str, exchange: &str, (window, ordering_k
     for number in 0..order.count {
         pace.next().await;
         let event_type = &order.types[number % order.types.len()];
-        let body = format!("{{\"data\":{}}}", data(order.first + number, order.bytes, 9));
+        let body = message(order.first + number, order.bytes, delay);
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_content_type("application/json".into())
@@ -145,7 +157,8 @@ async fn over_http(order: &Order, address: &str, key: &str, connections: usize) 
                 pace.next().await;
                 let event_type = &order.types[number % order.types.len()];
                 let head = format!("{{\"type\":\"{event_type}\",\"id\":\"bench-{}\",\"data\":", order.first + number);
-                let body = format!("{head}{}}}", data(order.first + number, order.bytes, head.len() + 1));
+                let body =
+                    format!("{head}{}}}", data(microseconds(), order.first + number, order.bytes, head.len() + 1));
                 let request = format!(
                     "POST /api/v1/events HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n\
                      content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

@@ -8,7 +8,10 @@ use tokio::time::interval;
 
 use crate::{
     figures::{Figures, Goal},
-    rows::latency::{HEALTHY, Latency, QUIET_RATE, SECONDS, add_latency, healthy_latency, subscribers, types},
+    rows::{
+        latency::{HEALTHY, Latency, QUIET_RATE, SECONDS, add_latency, healthy_latency, subscribers, types},
+        throughput::WARM_UP,
+    },
     scene::{
         Changes, Scene, Subject, Via,
         fill::{self, Filler},
@@ -19,6 +22,10 @@ use crate::{
 /// Due retries per second, and their duration in seconds.
 const RETRIES: usize = 2_000;
 const DUE_SECONDS: u32 = 20;
+
+/// Delayed events per second, and their delay.
+const DELAYED: f64 = 500.0;
+const DELAY: Duration = Duration::from_secs(5);
 
 /// Portions per second in which the retries are published.
 const PARTS: u32 = 20;
@@ -63,6 +70,23 @@ pub(crate) async fn due(machine: &Machine, figures: &mut Figures) {
     figures.add(name, "ms", late.p99, None, Goal::at_most(2_000.0, late.p99));
     figures.note(format!("p50 {:.0} ms", late.p50));
     add_latency(figures, "2,000 retries a second come due, 20/s: p99 of the others", with, without, 2.0);
+}
+
+/// Measures how late delayed events are, 500 of which come due in a second, and their processor time beside events
+/// without delay.
+pub(crate) async fn delayed(machine: &Machine, figures: &mut Figures) {
+    let mut scene = Scene::set(machine, &subscribers(HEALTHY, "ok", 10), Subject::Fanfare(1)).await;
+    scene.deliver(Via::Amqp, &types(10), machine.count(WARM_UP), 1, Some(DELAYED)).await;
+    let events = (machine.seconds(SECONDS) * DELAYED) as usize;
+    let without = scene.deliver(Via::Amqp, &types(10), events, 1, Some(DELAYED)).await;
+    let with = scene.deliver(Via::Delayed(DELAY), &types(10), events, 1, Some(DELAYED)).await;
+    let late = Latency::from_receipts(&with.received, HEALTHY);
+    figures.add("500 delayed events a second: late, p99", "ms", late.p99, None, Goal::at_most(2_000.0, late.p99));
+    figures.note(format!("p50 {:.0} ms", late.p50));
+    let goal = Goal::at_most(without.cost() * 2.0, with.cost());
+    let name = "processor time per delivery of a delayed event";
+    figures.add(name, "µs", with.cost(), Some(without.cost()), goal);
+    figures.note(format!("delayed: {}; at once: {}", with.costs_in_words(), without.costs_in_words()));
 }
 
 /// Measures the latency while 50,000 endpoints of an application have backlogs.

@@ -20,6 +20,8 @@ pub(crate) enum Via {
     Amqp,
     /// Over AMQP, with an ordering key of so many.
     Ordered(usize),
+    /// Over AMQP, due after this time. Latencies count from then on.
+    Delayed(Duration),
     Http,
 }
 
@@ -74,19 +76,17 @@ impl Scene {
 
     pub(super) async fn order(&mut self, via: Via, types: &[String], count: usize, rate: Option<f64>) -> Value {
         let variable = |name: &str| self.world.variables[name].clone();
+        let over_amqp = |exchange: &str, ordering_keys, delay| Entrance::Amqp {
+            url: variable("AMQP_URL"),
+            exchange: format!("{}.{exchange}", variable("FANFARE_PREFIX")),
+            window: WINDOW,
+            ordering_keys,
+            delay,
+        };
         let entrance = match via {
-            Via::Amqp => Entrance::Amqp {
-                url: variable("AMQP_URL"),
-                exchange: format!("{}.events", variable("FANFARE_PREFIX")),
-                window: WINDOW,
-                ordering_keys: 0,
-            },
-            Via::Ordered(ordering_keys) => Entrance::Amqp {
-                url: variable("AMQP_URL"),
-                exchange: format!("{}.ordered", variable("FANFARE_PREFIX")),
-                window: WINDOW,
-                ordering_keys,
-            },
+            Via::Amqp => over_amqp("events", 0, Duration::ZERO),
+            Via::Ordered(ordering_keys) => over_amqp("ordered", ordering_keys, Duration::ZERO),
+            Via::Delayed(delay) => over_amqp("events", 0, delay),
             Via::Http => Entrance::Http {
                 address: self.world.ingest().address("serving the API").await.to_string(),
                 key: self.world.key.clone(),
