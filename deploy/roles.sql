@@ -28,6 +28,9 @@ GRANT DELETE ON parked TO fanfare_ingest;
 -- A cancellation or an erasure of an event that is not yet due.
 GRANT DELETE ON delayed_events TO fanfare_ingest;
 
+-- A delivery that a request opens is listed in the feed.
+GRANT INSERT ON feed_entries TO fanfare_ingest;
+
 -- Deliveries that are requested again, and their backlogs. Only dispatchers end backlogs.
 GRANT INSERT, UPDATE, DELETE ON open_deliveries TO fanfare_ingest;
 GRANT INSERT, UPDATE ON endpoint_backlogs TO fanfare_ingest;

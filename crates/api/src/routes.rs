@@ -79,6 +79,7 @@ fn of_webhooks() -> OpenApiRouter<ApiState> {
         .routes(routes!(webhooks::feed::read))
         .routes(routes!(webhooks::ordering_keys::list))
         .routes(routes!(webhooks::ordering_keys::resume))
+        .routes(routes!(webhooks::digest::show))
         .routes(routes!(webhooks::secrets::rotate))
         .routes(routes!(webhooks::secrets::end))
         .routes(routes!(webhooks::test_sends::send))

@@ -371,6 +371,7 @@ impl Dispatcher {
         let (directory, limits) = (context.directory.clone(), self.held);
         background.spawn(jobs::Holding { database: database(), directory, limits }.run(stop.clone()));
         background.spawn(jobs::Replays { context: shared() }.run(stop.clone()));
+        background.spawn(jobs::Digests { context: shared() }.run(stop.clone()));
         let (retention, audit_retention) = (self.retention, self.audit_retention);
         let (has_archive, archived) = (self.archive.is_some(), Arc::<Notify>::default());
         let partitions = jobs::Partitions {

@@ -3,6 +3,7 @@
 
 mod archive;
 mod census;
+mod digests;
 mod due_events;
 mod failure_mails;
 mod holding;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use archive::ArchiveDays;
 pub(crate) use census::census;
+pub(crate) use digests::Digests;
 pub(crate) use due_events::DueEvents;
 pub(crate) use failure_mails::FailureMails;
 pub(crate) use holding::Holding;

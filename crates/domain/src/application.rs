@@ -3,12 +3,12 @@
 use std::{collections::HashSet, sync::Arc};
 
 use http::HeaderMap;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, civil::Date};
 use rpds::RedBlackTreeMapSync;
 use url::Url;
 
 use crate::{
-    delivery::policy::Policy,
+    delivery::{digest, policy::Policy},
     dialect::Dialect,
     endpoint::{
         fifo::Fifo,
@@ -23,7 +23,7 @@ use crate::{
         subscription::{Subscription, SubscriptionIndex},
     },
     expression::Outcome,
-    ids::{ApplicationId, EndpointId},
+    ids::{ApplicationId, DeliveryId, EndpointId},
 };
 
 /// Status of an endpoint.
@@ -102,6 +102,8 @@ pub struct Endpoint {
     pub feed: Feed,
     /// FIFO per ordering key; `None` for deliveries at the same time.
     pub fifo: Option<Fifo>,
+    /// First day of the daily digests; `None` without digests.
+    pub digest_from: Option<Date>,
     /// Subscribed event types.
     pub subscriptions: Vec<Subscription>,
     /// Condition on the events of these types; `None` for all events.
@@ -143,6 +145,13 @@ impl Endpoint {
     /// endpoint wants all events.
     pub fn wants(&self, event: &mut FilteredEvent<'_>) -> (Outcome, u64) {
         self.filter.as_ref().map_or((Outcome::True, 0), |filter| event.outcome(filter))
+    }
+
+    /// Day whose digest counts a delivery; `None` without digests or a feed, and for the digests
+    /// themselves.
+    pub fn digest_day(&self, delivery: DeliveryId, event_type: &EventType) -> Option<Date> {
+        let from = self.digest_from.filter(|_| self.feed != Feed::None && !digest::is_digest(event_type))?;
+        Some(digest::day_of(delivery)).filter(|day| *day >= from)
     }
 
     /// Secrets that sign an attempt at this moment, newest first.
@@ -274,13 +283,16 @@ impl Application {
     }
 
     /// Checks that events of this type may be published. A strict application accepts only types described by the
-    /// dialect or by itself.
+    /// dialect or by itself. No application accepts the type of digests.
     ///
     /// # Errors
-    /// If the application is strict and the type unknown, with the nearest known type.
+    /// If the type is that of digests. If the application is strict and the type unknown, with the nearest known type.
     pub fn check_type(&self, event_type: &EventType) -> Result<(), EventFault> {
         if self.accepts_type(event_type) {
             return Ok(());
+        }
+        if digest::is_digest(event_type) {
+            return Err(EventFault::reserved_type(event_type));
         }
         let known = self.dialect.catalogue.names().chain(&self.own_event_types).map(EventType::as_str);
         Err(EventFault::unknown_type(event_type, nearest(event_type.as_str(), known)))
@@ -288,7 +300,7 @@ impl Application {
 
     fn accepts_type(&self, event_type: &EventType) -> bool {
         let is_known = || self.own_event_types.contains(event_type) || self.dialect.catalogue.get(event_type).is_some();
-        !self.is_strict || is_known()
+        !digest::is_digest(event_type) && (!self.is_strict || is_known())
     }
 
     /// True if [`Self::check_event`] accepts the event. Does not search for the fault, which takes several times as long.
@@ -310,8 +322,12 @@ impl Application {
         self.schemas.check(event_type, version, data, self.redaction.is_empty())
     }
 
-    /// Endpoints that subscribe to the event type, in any status. Their filters decide on each event.
+    /// Endpoints that subscribe to the event type, in any status. Their filters decide on each event. A digest concerns
+    /// one endpoint, and matches no subscription.
     pub fn subscribers(&self, event_type: &EventType) -> Vec<Arc<Endpoint>> {
+        if digest::is_digest(event_type) {
+            return Vec::new();
+        }
         self.subscriptions.matches(event_type).iter().filter_map(|id| self.endpoints.get(id)).cloned().collect()
     }
 
@@ -364,6 +380,7 @@ mod tests {
             status: EndpointStatus::Enabled,
             feed: Feed::None,
             fifo: None,
+            digest_from: None,
             subscriptions,
             filter: None,
             secrets: Vec::new(),
@@ -398,6 +415,34 @@ mod tests {
             ids
         };
         ["a.x", "a.y", "b.x"].iter().map(of_type).collect()
+    }
+
+    #[test]
+    fn a_digest_counts_deliveries_from_its_first_day_on_and_no_digests() {
+        let day = |day| jiff::civil::date(2026, 11, day);
+        let delivery = digest::bounds(day(27)).0;
+        let event_type = |name| EventType::parse(name).expect("a type");
+        let counted = |from, name| {
+            let endpoint = Endpoint { feed: Feed::Copy, digest_from: from, ..endpoint(1, Vec::new()) };
+            endpoint.digest_day(delivery, &event_type(name))
+        };
+        assert_eq!(counted(Some(day(27)), "a"), Some(day(27)));
+        assert_eq!(counted(Some(day(1)), "a"), Some(day(27)));
+        assert_eq!(counted(Some(day(28)), "a"), None);
+        assert_eq!(counted(None, "a"), None);
+        assert_eq!(counted(Some(day(27)), digest::EVENT_TYPE), None);
+    }
+
+    #[test]
+    fn nobody_publishes_or_subscribes_to_digests() {
+        let all = Subscription::parse("*").expect("a pattern");
+        let application = Application::new(settings(0), vec![endpoint(1, vec![all])]);
+        let (digest, other) = (EventType::parse(digest::EVENT_TYPE), EventType::parse("fanfare.digests"));
+        let (digest, other) = (digest.expect("a type"), other.expect("a type"));
+        let fault = application.check_event(&digest, None, "{}").expect_err("a fault");
+        assert_eq!(fault.message, "is fanfare.digest, which only Fanfare publishes: choose another type");
+        assert!(!application.accepts(&digest, None, "{}") && application.accepts(&other, None, "{}"));
+        assert_eq!((application.subscribers(&digest).len(), application.subscribers(&other).len()), (0, 1));
     }
 
     proptest! {

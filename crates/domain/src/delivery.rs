@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod delay;
+pub mod digest;
 pub mod egress;
 pub mod feed;
 pub mod lane;

@@ -155,6 +155,11 @@ impl EventFault {
         Self::new(FaultCode::UnknownEventType, "type", &with_suggestion(&message, nearest))
     }
 
+    pub(crate) fn reserved_type(event_type: &EventType) -> Self {
+        let message = format!("is {event_type}, which only Fanfare publishes: choose another type");
+        Self::new(FaultCode::UnknownEventType, "type", &message)
+    }
+
     fn of_json(fault: &json::JsonFault, field: Option<&'static str>) -> Self {
         let code = match fault {
             json::JsonFault::Syntax { .. } => FaultCode::MalformedJson,

@@ -4,7 +4,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use fanfare_domain::{
     application::Endpoint,
     dialect::{Part, Sending, SignatureEncoding, SignatureForm, SignatureKey, SignaturePlace, SignedPlace},
-    endpoint::{header::REPLAY, secret::SigningSecret},
+    endpoint::{
+        header::{DIGEST_DAY, REPLAY},
+        secret::SigningSecret,
+    },
     event::ordering::Sequence,
 };
 use hmac::{Hmac, KeyInit, Mac};
@@ -30,6 +33,8 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Without secrets, the headers have no signatures, only the id and the time.
 ///
 /// A delivery of an event with an ordering key has the key, and its number for the endpoint and the key.
+///
+/// A delivery to an endpoint with digests has the day whose digest counts the delivery.
 ///
 /// An endpoint that asks for trace contexts gets `traceparent` and `tracestate` of
 /// [W3C Trace Context](https://www.w3.org/TR/trace-context/).
@@ -57,6 +62,9 @@ pub(crate) fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body:
     if let Some(Sequence { key, number }) = sending.sequence {
         headers.insert(WEBHOOK_SEQUENCE, HeaderValue::from(*number));
         headers.insert(WEBHOOK_ORDERING_KEY, visible_ascii(key.to_string()));
+    }
+    if let Some(day) = endpoint.digest_day(sending.delivery, sending.event_type) {
+        headers.insert(DIGEST_DAY, visible_ascii(day.to_string()));
     }
     if let Some(trace) = sending.trace.filter(|_| endpoint.sends_trace) {
         headers.insert(TRACEPARENT, visible_ascii(trace.parent.to_string()));
@@ -206,6 +214,7 @@ mod tests {
             status: EndpointStatus::Enabled,
             feed: Feed::None,
             fifo: None,
+            digest_from: None,
             subscriptions: Vec::new(),
             filter: None,
             secrets: secrets.iter().map(secret).collect(),

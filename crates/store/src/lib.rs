@@ -40,7 +40,7 @@ pub use history::{
     delivery_counts::{CountFilter, MAX_COUNTED, StateCount},
     events::{EventFilter, EventPage, EventPlace, EventRow, RecentTypes},
     failure_notices::{FailedDelivery, FailedEndpoint, Notice, NoticeBounds, Notices},
-    feed::{FeedEntry, FeedPage},
+    feed::{FeedEntry, FeedPage, FeedRange},
     health::{EndpointHealth, LastFailed},
     parked::{ParkedFilter, ParkedGroup, ParkedGroups, ParkedMessage, ParkedRow},
     search::{Hit, MAX_APPLICATIONS, MAX_ATTEMPTS, MAX_WALKED, Searched},
@@ -61,6 +61,7 @@ pub use outbox::{DeferredRows, InvalidTable, Outbox, OutboxTable};
 pub use pipeline::{
     backlogs::{BacklogRow, Probed, ReleasedBacklog, TakenBacklog, TouchedBacklog},
     delayed::{Cancellation, DueContent, DueEvent, DuePlan, OpenedDue},
+    digests::{DueDigest, Horizon, NewDigest, ToldDay},
     fan_out::FanOut,
     fifo::{Advance, WaitingKey},
     finish::{End, EndLeased},

@@ -7,6 +7,7 @@ pub(crate) mod backlogs;
 pub(crate) mod bodies;
 pub(crate) mod columns;
 pub(crate) mod delayed;
+pub(crate) mod digests;
 pub(crate) mod fan_out;
 pub(crate) mod fifo;
 pub(crate) mod finish;

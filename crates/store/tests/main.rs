@@ -14,6 +14,7 @@ mod configuration {
 mod pipeline {
     mod backlogs;
     mod delayed;
+    mod digests;
     mod fan_out;
     mod feed;
     mod fifo;
@@ -51,6 +52,7 @@ mod operations {
 /// Tests with filled tables, or under load.
 mod filled {
     mod delayed;
+    mod digests;
     mod lists;
     mod overview;
     mod plans;

@@ -3,6 +3,7 @@
 mod away;
 mod changes;
 pub(crate) mod crawl;
+mod digests;
 mod fifo;
 mod filters;
 mod guard;

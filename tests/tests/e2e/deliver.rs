@@ -2,6 +2,7 @@
 
 mod backlog;
 mod delayed;
+mod digests;
 mod egress;
 mod event_flow;
 mod fan_out;

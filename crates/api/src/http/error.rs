@@ -31,6 +31,7 @@ pub enum ErrorCode {
     RotationUnderWay,
     EndpointDisabled,
     NoFeed,
+    NoDigest,
     FeedOnly,
     NotResendable,
     ReplayEnded,
@@ -71,7 +72,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in the order of the API's documentation.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -87,6 +88,7 @@ impl ErrorCode {
         Self::RotationUnderWay,
         Self::EndpointDisabled,
         Self::NoFeed,
+        Self::NoDigest,
         Self::FeedOnly,
         Self::NotResendable,
         Self::ReplayEnded,
@@ -143,6 +145,7 @@ impl ErrorCode {
             Self::RotationUnderWay => (409, "the previous secret still signs: end the rotation first"),
             Self::EndpointDisabled => (409, "the webhook is disabled or deleted"),
             Self::NoFeed => (409, "the webhook has no feed"),
+            Self::NoDigest => (409, "the webhook has no digests"),
             Self::FeedOnly => (409, "nothing is sent to the webhook: its receiver reads the feed"),
             Self::NotResendable => (
                 409,

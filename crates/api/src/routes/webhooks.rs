@@ -1,6 +1,7 @@
 //! `/api/v1/webhooks`: the endpoints of an application. The API calls an endpoint a webhook.
 
 pub mod backlog;
+pub mod digest;
 pub mod feed;
 pub mod filter_test;
 pub mod health;
@@ -16,10 +17,10 @@ use fanfare_domain::{
     application::EndpointStatus,
     delivery::policy::Schedule,
     endpoint::secret::SigningSecret,
-    ids::{EndpointId, SecretId},
+    ids::{EndpointId, EventId, SecretId},
 };
-use fanfare_store::{EndpointCreation, EndpointFilter, EndpointRow, EndpointSettings, NewEndpoint};
-use jiff::Timestamp;
+use fanfare_store::{EndpointCreation, EndpointFilter, EndpointRow, EndpointSettings, NewEndpoint, ToldDay};
+use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -78,6 +79,15 @@ pub struct Webhook {
     /// time.
     #[schema(example = "block")]
     pub fifo: Option<String>,
+    /// True if a daily event tells the number of deliveries and their hash.
+    pub digest: bool,
+    /// The first UTC day of the digests: the first whole day with the setting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Date)]
+    pub digest_from: Option<Date>,
+    /// The last day that was told; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_digest: Option<LastDigest>,
     /// The deletion of a temporary webhook. Each read of the feed defers the deletion.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -95,6 +105,26 @@ pub struct Webhook {
     pub created_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
+}
+
+/// The last day that a digest told.
+#[derive(Serialize, ToSchema)]
+pub struct LastDigest {
+    #[schema(value_type = String, format = Date)]
+    pub day: Date,
+    /// The number of deliveries of the day.
+    pub count: i64,
+    /// The event of the digest.
+    #[schema(value_type = String)]
+    pub event: EventId,
+    #[schema(value_type = String, format = DateTime)]
+    pub told_at: Timestamp,
+}
+
+impl From<ToldDay> for LastDigest {
+    fn from(told: ToldDay) -> Self {
+        Self { day: told.day, count: told.count, event: told.event, told_at: told.told_at }
+    }
 }
 
 /// Held deliveries of a paused webhook.
@@ -125,6 +155,9 @@ impl Webhook {
             trace_context: row.sends_trace,
             feed: row.feed.as_str(),
             fifo: row.fifo.map(|fifo| fifo.to_string()),
+            digest: row.digest_from.is_some(),
+            digest_from: row.digest_from,
+            last_digest: None,
             expires_at: row.expires_at,
             previous_secret_expires_at: row.rotation_ends_at.map(|end| end.to_string()),
             held: None,
@@ -237,7 +270,11 @@ pub async fn show(
     let held = held
         .filter(|held| held.deliveries > 0)
         .map(|held| HeldDeliveries { deliveries: held.deliveries, oldest_accepted_at: held.oldest_accepted_at });
-    Ok(Answer::of(Webhook { held, ..Webhook::new(row, None) }))
+    let last_digest = match row.digest_from {
+        Some(_) => api.store.told_day(row.id).await?.map(LastDigest::from),
+        None => None,
+    };
+    Ok(Answer::of(Webhook { held, last_digest, ..Webhook::new(row, None) }))
 }
 
 /// Changes a webhook. Omitted fields keep their value. Another origin of `url` (scheme, host or port) needs `headers` in

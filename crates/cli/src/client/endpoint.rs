@@ -163,6 +163,9 @@ struct Settings {
     /// FIFO per ordering key: block, skip:N (after N failed attempts) or park.
     #[arg(long)]
     fifo: Option<String>,
+    /// True for a daily event with the number of deliveries and their hash; needs a feed.
+    #[arg(long)]
+    digest: Option<bool>,
 }
 
 impl Settings {
@@ -187,6 +190,7 @@ impl Settings {
             ("trace_context", self.trace_context.map(Value::from)),
             ("feed", self.feed.map(Value::from)),
             ("fifo", self.fifo.map(Value::from)),
+            ("digest", self.digest.map(Value::from)),
         ])
     }
 }

@@ -72,6 +72,7 @@ impl Partitions {
         if purged > 0 {
             tracing::warn!(deliveries = purged, "removed open deliveries below the line of retention");
         }
+        store.forget_digests(line).await?;
         store.drop_sessions().await?;
         while store.drop_audit_entries(self.audit_retention, AUDIT_ENTRIES).await? > 0 {}
         Ok(())

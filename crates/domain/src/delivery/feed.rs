@@ -19,6 +19,20 @@ pub struct FeedPlace {
 #[error("not a place of a feed, such as 4821.dlv_01h455vb4pex5vsknk084sn02q")]
 pub struct InvalidFeedPlace;
 
+impl FeedPlace {
+    /// A place before the entry, and behind all earlier entries: the feed then begins with the entry.
+    pub fn just_before(self) -> Self {
+        let delivery = self.delivery.0.as_u128().saturating_sub(1);
+        Self { delivery: DeliveryId(uuid::Uuid::from_u128(delivery)), ..self }
+    }
+}
+
+impl serde::Serialize for FeedPlace {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl fmt::Display for FeedPlace {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}.{}", self.written, self.delivery)

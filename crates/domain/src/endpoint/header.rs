@@ -28,6 +28,9 @@ const OF_STANDARD_WEBHOOKS: [&str; 3] = ["webhook-id", "webhook-signature", "web
 /// Headers of an event with an ordering key.
 const OF_ORDER: [&str; 2] = ["webhook-ordering-key", "webhook-sequence"];
 
+/// Header with the day whose digest counts the delivery.
+pub const DIGEST_DAY: &str = "webhook-digest-day";
+
 /// Header that marks the attempts of a replay.
 pub const REPLAY: &str = "fanfare-replay";
 
@@ -51,12 +54,12 @@ pub enum HeaderFault {
 /// Checks a header's name.
 ///
 /// # Errors
-/// If the name is invalid, in [`OF_THE_MESSAGE`], of Standard Webhooks, of an ordering key, or [`REPLAY`].
+/// If the name is invalid, in [`OF_THE_MESSAGE`], of Standard Webhooks, of an ordering key, [`DIGEST_DAY`] or [`REPLAY`].
 pub fn check_name(name: &str) -> Result<HeaderName, HeaderFault> {
     let parsed: HeaderName =
         name.parse().map_err(|_| HeaderFault::InvalidName(name.chars().take(64).collect::<String>()))?;
     let is_reserved = |reserved: &[&str]| reserved.contains(&parsed.as_str());
-    let of_deliveries = [OF_STANDARD_WEBHOOKS.as_slice(), &OF_ORDER, &[REPLAY]];
+    let of_deliveries = [OF_STANDARD_WEBHOOKS.as_slice(), &OF_ORDER, &[DIGEST_DAY, REPLAY]];
     if is_reserved(&OF_THE_MESSAGE) || of_deliveries.into_iter().any(is_reserved) {
         return Err(HeaderFault::Reserved(parsed.to_string()));
     }

@@ -42,6 +42,7 @@ fn endpoint(dialect: &str, secrets: &[(&SigningSecret, Option<i64>)]) -> Endpoin
         status: EndpointStatus::Enabled,
         feed: Feed::None,
         fifo: None,
+        digest_from: None,
         subscriptions: Vec::new(),
         filter: None,
         secrets: secrets.iter().map(secret).collect(),

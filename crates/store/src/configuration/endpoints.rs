@@ -9,7 +9,7 @@ use fanfare_domain::{
     endpoint::{fifo::Fifo, secret::SigningSecret},
     ids::{ApplicationId, AuditId, EndpointId, SecretId},
 };
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date};
 use tokio_postgres::{Row, types::ToSql};
 
 use crate::{
@@ -71,6 +71,8 @@ pub struct EndpointSettings {
     pub fifo: Option<Option<Fifo>>,
     /// Feed of the endpoint. [`Feed::Only`] stays for ever.
     pub feed: Option<Feed>,
+    /// True for digests, from the next UTC day on.
+    pub has_digest: Option<bool>,
     /// Time until the deletion of a temporary endpoint.
     pub lifetime: Option<Duration>,
 }
@@ -123,6 +125,8 @@ pub struct EndpointRow {
     pub fifo: Option<Fifo>,
     /// Feed of the endpoint.
     pub feed: Feed,
+    /// First day of the daily digests; `None` without digests.
+    pub digest_from: Option<Date>,
     /// Deletion of a temporary endpoint, unless its feed is read.
     pub expires_at: Option<Timestamp>,
     /// Until then the previous secret signs, too.
@@ -134,7 +138,7 @@ pub struct EndpointRow {
 }
 
 const COLUMNS: &str = "id, application_id, name, url, event_types, status, status_reason, timeout_ms, schedule, \
-                       rate_per_second, email, header_names, trace_context, filter, fifo, feed, expires_at, \
+                       rate_per_second, email, header_names, trace_context, filter, fifo, feed, digest_from, expires_at, \
                        created_at, updated_at, \
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
@@ -261,7 +265,7 @@ impl Store {
         settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
         let EndpointSettings { name, url, event_types, status, keeps_pause, timeout, schedule, rate, .. } = settings;
-        let EndpointSettings { email, headers, sends_trace, filter, fifo, feed, lifetime, .. } = settings;
+        let EndpointSettings { email, headers, sends_trace, filter, fifo, feed, has_digest, lifetime, .. } = settings;
         let timeout_ms = timeout.flatten().map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
         let sealed = headers.as_ref().map(|headers| seal_headers(&self.keyring, id, headers)).transpose()?.flatten();
         let (key_name, ciphertext) = sealed.map(|sealed| (sealed.key_name, sealed.ciphertext)).unzip();
@@ -295,6 +299,7 @@ impl Store {
                     &filter.as_ref().and_then(Option::as_deref),
                     &fifo.is_some(),
                     &fifo.flatten().map(|fifo| fifo.to_string()),
+                    has_digest,
                 ],
             )
             .await?;
@@ -396,6 +401,9 @@ pub(crate) async fn count_endpoints(
     Ok(client.query_one(statement, &[&application.0]).await?.get(0))
 }
 
+/// The first complete day with digests. Each process knows the setting within the minute.
+const NEXT_DAY: &str = "((now() + interval '1 minute') AT TIME ZONE 'UTC')::date + 1";
+
 /// Changes an endpoint under the lock of its application.
 fn change_statement() -> String {
     format!(
@@ -417,6 +425,8 @@ fn change_statement() -> String {
              rate_per_second = CASE WHEN $17 THEN $18 ELSE rate_per_second END,
              trace_context = coalesce($20, trace_context), feed = coalesce($21, feed),
              filter = CASE WHEN $23 THEN $24 ELSE filter END, fifo = CASE WHEN $25 THEN $26 ELSE fifo END,
+             digest_from = CASE WHEN $27::bool IS NULL THEN digest_from
+                                WHEN $27 THEN coalesce(digest_from, {NEXT_DAY}) END,
              expires_at = coalesce(now() + $22::bigint * interval '1 millisecond', expires_at), updated_at = now()
          FROM before WHERE id = before.endpoint RETURNING {COLUMNS}, before.was, before.was_fifo
          ), looked AS (
@@ -462,6 +472,7 @@ fn read(row: &Row) -> Result<EndpointRow, StoreError> {
         filter: row.get("filter"),
         fifo: fifo(row)?,
         feed: feed(row)?,
+        digest_from: row.get("digest_from"),
         expires_at: row.get("expires_at"),
         rotation_ends_at: row.get("rotation_ends_at"),
         created_at: row.get("created_at"),

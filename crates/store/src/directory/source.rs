@@ -264,6 +264,7 @@ fn endpoint(
         status: endpoints::status(row)?,
         feed: endpoints::feed(row)?,
         fifo: endpoints::fifo(row)?,
+        digest_from: row.get("digest_from"),
         subscriptions,
         filter: row.get::<_, Option<String>>("filter").map(|text| Arc::new(Filter::stored(text))),
         secrets: Vec::new(),
@@ -316,7 +317,7 @@ const LOOK_UPS_ONLY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bi
 /// Endpoints of applications since a version, with their secrets in force. Parameters: ids and `since` of
 /// [`APPLICATIONS`].
 const ENDPOINTS: &str = "
-SELECT e.id, e.application_id, e.url, e.event_types, e.filter, e.status, e.feed, e.fifo, e.timeout_ms,
+SELECT e.id, e.application_id, e.url, e.event_types, e.filter, e.status, e.feed, e.fifo, e.digest_from, e.timeout_ms,
        e.schedule, e.rate_per_second, e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email,
        e.trace_context, e.deleted_at IS NOT NULL AS is_deleted,
        s.id AS secret_id, s.key_name, s.ciphertext, s.created_at, s.expires_at

@@ -1,11 +1,11 @@
 //! Feeds of endpoints: deliveries in the order of writing transactions, for receivers that read.
 
 use fanfare_domain::{
-    delivery::feed::FeedPlace,
+    delivery::{digest, feed::FeedPlace},
     event::{EventType, ordering::Sequence},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
 };
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
@@ -18,17 +18,21 @@ use crate::{
 /// Bodies of a page before its last body, in bytes.
 const MAX_BYTES: i64 = 1024 * 1024;
 
-/// Parameters: endpoint, transaction and delivery of the place, limit, bytes.
+/// Statement of a page. Parameters: endpoint, transaction and delivery of the place, limit, bytes; with a day the bounds
+/// of its deliveries. A day is read from its partition only.
 ///
 /// Entries of the oldest running transaction and of later ones are left out: such a transaction may still commit entries
 /// before them. The oldest running transaction is `pg_snapshot_xmin`.
-const PAGE: &str = "
-WITH horizon AS MATERIALIZED (
+fn page_statement(has_day: bool) -> String {
+    let day = if has_day { "AND f.id >= $6 AND f.id < $7" } else { "" };
+    format!(
+        "WITH horizon AS MATERIALIZED (
     SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest,
            pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next
 ), page AS MATERIALIZED (
     SELECT f.written, f.id, f.event_id, f.application_id FROM feed_entries f
     WHERE f.endpoint_id = $1 AND (f.written, f.id) > ($2, $3) AND f.written < (SELECT oldest FROM horizon)
+      {day}
     ORDER BY f.written, f.id LIMIT $4
 ), sized AS (
     SELECT p.written, p.id, p.event_id, e.type, e.body, e.body_key_name, e.body_ciphertext, e.ordering_key,
@@ -45,7 +49,18 @@ SELECT $2 > horizon.next AS is_ahead, s.*,
        CASE WHEN s.ordering_key IS NOT NULL THEN (SELECT n.sequence FROM delivery_sequences n WHERE n.id = s.id) END
            AS sequence
 FROM horizon
-LEFT JOIN sized s ON coalesce(s.before, 0) < $5 ORDER BY s.written, s.id";
+LEFT JOIN sized s ON coalesce(s.before, 0) < $5 ORDER BY s.written, s.id"
+    )
+}
+
+/// Selects the entries of a page.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FeedRange {
+    /// Place before the page; `None` for the beginning.
+    pub after: Option<FeedPlace>,
+    /// UTC day of acceptance; `None` for all days.
+    pub day: Option<Date>,
+}
 
 /// A page of a feed.
 #[derive(Debug, Clone)]
@@ -74,19 +89,19 @@ pub struct FeedEntry {
 }
 
 impl Store {
-    /// Lists the deliveries of an endpoint's feed behind a place, at most `limit`, with about a MiB of bodies.
+    /// Lists the deliveries of an endpoint's feed in a range, at most `limit`, with about a MiB of bodies.
     ///
     /// # Errors
     /// [`StoreError::Keyring`] if this process lacks the key of an encrypted body.
-    pub async fn feed(
-        &self,
-        endpoint: EndpointId,
-        after: Option<FeedPlace>,
-        limit: usize,
-    ) -> Result<FeedPage, StoreError> {
-        let (written, delivery) = after.map_or((0, Uuid::nil()), |place| (place.written, place.delivery.0));
-        let parameters: [&(dyn ToSql + Sync); 5] = [&endpoint.0, &written, &delivery, &row_count(limit), &MAX_BYTES];
-        let rows = self.query_by_kept_plan(PAGE, &parameters).await?;
+    pub async fn feed(&self, endpoint: EndpointId, range: FeedRange, limit: usize) -> Result<FeedPage, StoreError> {
+        let (written, delivery) = range.after.map_or((0, Uuid::nil()), |place| (place.written, place.delivery.0));
+        let bounds = range.day.map(digest::bounds).map(|(first, behind)| (first.0, behind.0));
+        let limit = row_count(limit);
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&endpoint.0, &written, &delivery, &limit, &MAX_BYTES];
+        if let Some((first, behind)) = &bounds {
+            parameters.extend([first as &(dyn ToSql + Sync), behind]);
+        }
+        let rows = self.query_by_kept_plan(&page_statement(bounds.is_some()), &parameters).await?;
         let is_ahead = rows.first().is_some_and(|row| row.get("is_ahead"));
         let found = rows.iter().filter(|row| row.get::<_, Option<i64>>("written").is_some());
         let entries = found.map(|row| self.feed_entry(row)).collect::<Result<Vec<_>, _>>()?;

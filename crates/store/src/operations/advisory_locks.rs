@@ -33,6 +33,8 @@ pub enum Job {
     Rollups,
     /// Bounds the parked messages.
     Parked,
+    /// Tells endpoints the deliveries of each day.
+    Digests,
 }
 
 impl Job {
@@ -50,6 +52,7 @@ impl Job {
             Self::Archive => "archive",
             Self::Rollups => "rollups",
             Self::Parked => "parked",
+            Self::Digests => "digests",
         }
     }
 }
@@ -104,6 +107,7 @@ impl Store {
             Job::Archive => 9,
             Job::Rollups => 10,
             Job::Parked => 11,
+            Job::Digests => 12,
         };
         let connection = self.lock_connection().await?;
         let statement = "SELECT pg_try_advisory_lock($1, $2::int)";

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use deadpool_postgres::GenericClient;
 use fanfare_domain::{
     delivery::{QueueReason, READ_BY_FEED, State},
     event::{Content, Event, ordering::OrderingKey},
@@ -377,6 +378,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Data`] if the database refuses any row; no row of the batch is then stored.
     pub async fn persist(&self, process: ProcessId, batch: &[&NewEvent]) -> Result<Persisted, StoreError> {
+        self.persist_in(&self.inserter().await?, process, batch).await
+    }
+
+    pub(crate) async fn persist_in(
+        &self,
+        connection: &impl GenericClient,
+        process: ProcessId,
+        batch: &[&NewEvent],
+    ) -> Result<Persisted, StoreError> {
         let bodies = batch.iter().map(|new| Ok((*new, StoredBody::of(new, &self.keyring)?)));
         let rows = bodies.collect::<Result<Vec<_>, StoreError>>()?;
         let mut pairs: Vec<(EventId, &NewDelivery)> =
@@ -386,7 +396,6 @@ impl Store {
         let events = event_columns(&rows, 2, kinds);
         let deliveries = delivery_columns(&pairs, events.end());
         let statement = kinds.statement(&events.table("i"), &deliveries.table("d"));
-        let connection = self.inserter().await?;
         let statement = connection.prepare_cached(&statement).await?;
         let parameters: Vec<_> =
             [&process.0 as _].into_iter().chain(events.values()).chain(deliveries.values()).collect();

@@ -61,7 +61,11 @@ fn open() -> String {
     SELECT $2, $3, $1, id, 'queued', $5, true, now() + $6::bigint * interval '1 millisecond' FROM endpoint
     WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM fan_out)
     ON CONFLICT (id) DO NOTHING
-    RETURNING o.endpoint_id, o.application_id, o.reason
+    RETURNING o.id, o.event_id, o.endpoint_id, o.application_id, o.reason
+), listed AS (
+    INSERT INTO feed_entries (endpoint_id, id, application_id, event_id)
+    SELECT q.endpoint_id, q.id, q.application_id, q.event_id FROM queued q JOIN endpoints p ON p.id = q.endpoint_id
+    WHERE p.feed <> 'none'
 ), {with_backlogs}
 SELECT EXISTS (SELECT FROM queued) OR coalesce((SELECT bool_or(is_queued) FROM known), false) AS is_queued,
        EXISTS (SELECT FROM known) AS is_known, EXISTS (SELECT FROM fan_out) AS fans_out,

@@ -12,7 +12,8 @@ use fanfare_domain::{
     ids::{DeliveryId, EndpointId, EventId},
 };
 use fanfare_store::{
-    AttemptFilter, DeliveryFilter, DeliveryRow, EventFilter, EventPlace, NewReplay, ResendFilter, Step, Store, Wanted,
+    AttemptFilter, DeliveryFilter, DeliveryRow, EventFilter, EventPlace, FeedRange, NewReplay, ResendFilter, Step,
+    Store, Wanted,
 };
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -140,7 +141,8 @@ async fn feed(loaded: &Database) {
     for (first, count) in [(0, 50), (100_000, 50), (FINISHED - 2, 1), (FINISHED, 0)] {
         let after =
             first.checked_sub(2).map(|i| FeedPlace { written: i64::from(10 + i / 1000), delivery: delivery(i) });
-        let (page, buffers) = measured(loaded, async |store| store.feed(HEALTHY, after, 50).await).await;
+        let (page, buffers) =
+            measured(loaded, async |store| store.feed(HEALTHY, FeedRange { after, day: None }, 50).await).await;
         println!("feed from {first}: {buffers} buffers");
         assert!(buffers <= MAX_BUFFERS, "feed from {first}: {buffers} buffers");
         let entries = page.expect("a page").entries;

@@ -6,7 +6,7 @@ use fanfare_domain::{
     delivery::feed::FeedPlace,
     ids::{DeliveryId, EventId},
 };
-use fanfare_store::{FeedPage, NewEvent, Start};
+use fanfare_store::{FeedPage, FeedRange, NewEvent, Start};
 
 use crate::database::{APPLICATION, Database, ONE, endpoint, keyed, moment, starting, timed, to};
 
@@ -20,7 +20,7 @@ fn listed(new: NewEvent, start: Start) -> NewEvent {
 /// Reads a feed until `count` entries have come. Transactions in other databases of the server hold up entries, too.
 async fn read_until(database: &Database, after: Option<FeedPlace>, count: usize) -> FeedPage {
     for _ in 0..6_000 {
-        let page = database.store.feed(endpoint(1), after, count).await.expect("a page");
+        let page = database.store.feed(endpoint(1), FeedRange { after, day: None }, count).await.expect("a page");
         if page.entries.len() == count {
             return page;
         }
@@ -30,7 +30,7 @@ async fn read_until(database: &Database, after: Option<FeedPlace>, count: usize)
 }
 
 async fn events_after(database: &Database, after: Option<FeedPlace>) -> (Vec<EventId>, Option<FeedPlace>) {
-    let page = database.store.feed(endpoint(1), after, 100).await.expect("a page");
+    let page = database.store.feed(endpoint(1), FeedRange { after, day: None }, 100).await.expect("a page");
     (page.entries.iter().map(|entry| entry.event).collect(), page.next)
 }
 
@@ -95,7 +95,7 @@ async fn long_bodies_end_a_page() {
         database.store.persist(ONE, &[&new]).await.expect("a commit");
     }
     read_until(&database, None, 3).await;
-    let page = database.store.feed(endpoint(1), None, 100).await.expect("a page");
+    let page = database.store.feed(endpoint(1), FeedRange::default(), 100).await.expect("a page");
     assert_eq!(page.entries.len(), 3);
     read_until(&database, page.next, 3).await;
 }
@@ -104,8 +104,15 @@ async fn long_bodies_end_a_page() {
 async fn a_place_of_another_database_is_told() {
     let database = Database::fresh().await;
     let far = FeedPlace { written: i64::MAX, delivery: DeliveryId(endpoint(1).0) };
-    assert!(database.store.feed(endpoint(1), Some(far), 100).await.expect("a page").is_ahead);
-    assert!(!database.store.feed(endpoint(1), None, 100).await.expect("a page").is_ahead);
+    assert!(
+        database
+            .store
+            .feed(endpoint(1), FeedRange { after: Some(far), day: None }, 100)
+            .await
+            .expect("a page")
+            .is_ahead
+    );
+    assert!(!database.store.feed(endpoint(1), FeedRange::default(), 100).await.expect("a page").is_ahead);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ from ._operations import Page
 from ._transport import AsyncPages, Pages
 from .client import AsyncFanfare, Fanfare
 from .errors import FanfareError
-from .receiving import Dialect, ReceivedEvent, SignatureError, verify
+from .receiving import Dialect, ReceivedEvent, SignatureError, digest_of, verify
 
 __all__ = [
     "AsyncFanfare",
@@ -17,6 +17,7 @@ __all__ = [
     "Pages",
     "ReceivedEvent",
     "SignatureError",
+    "digest_of",
     "models",
     "verify",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any, Dict, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel
@@ -271,6 +272,30 @@ class CountedEvents(BaseModel):
     warnings: list[str]
     """
     The subscriptions that match no described event type.
+    """
+
+
+class DayDigest(BaseModel):
+    """
+    The deliveries of a day, by the UTC day of acceptance.
+    """
+
+    count: Annotated[int, Field(ge=0)]
+    """
+    The number of deliveries.
+    """
+    day: date
+    first: str | None = None
+    """
+    A place of the feed just before the first delivery; `null` without a delivery.
+    """
+    hash: str
+    """
+    The SHA-256 in hex over the `webhook-id` of each delivery, sorted as bytes, each followed by a newline.
+    """
+    last: str | None = None
+    """
+    The place of the last delivery.
     """
 
 
@@ -576,6 +601,10 @@ class FeedEntry(BaseModel):
     The bytes of the body, as text.
     """
     delivery: str
+    digest_day: date | None = None
+    """
+    The day whose digest counts the delivery, as in `webhook-digest-day`.
+    """
     event: str
     headers: list[list[str]]
     """
@@ -590,6 +619,10 @@ class FeedPage(BaseModel):
     """
 
     data: list[FeedEntry]
+    erased: list[str] | None = None
+    """
+    The erased events of the page. Digests count them.
+    """
     next: str | None = None
     """
     `after` of the next request; `null` before the first entry. Keep the value when the entries are handled.
@@ -899,6 +932,23 @@ class LagPercentiles(BaseModel):
     p95_ms: float
 
 
+class LastDigest(BaseModel):
+    """
+    The last day that a digest told.
+    """
+
+    count: int
+    """
+    The number of deliveries of the day.
+    """
+    day: date
+    event: str
+    """
+    The event of the digest.
+    """
+    told_at: AwareDatetime
+
+
 class LastFailedDelivery(BaseModel):
     """
     A failed delivery.
@@ -1131,6 +1181,11 @@ class NewWebhook(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
     )
+    digest: bool | None = None
+    """
+    `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
+    Default: `false`.
+    """
     email: str | None = None
     """
     The e-mail address for failure notices. Default: the application's address.
@@ -2046,6 +2101,14 @@ class Webhook(BaseModel):
     """
 
     created_at: AwareDatetime
+    digest: bool
+    """
+    True if a daily event tells the number of deliveries and their hash.
+    """
+    digest_from: date | None = None
+    """
+    The first UTC day of the digests: the first whole day with the setting.
+    """
     email: str | None = None
     """
     The webhook's own address for failure notices; `null` for the application's address.
@@ -2074,6 +2137,7 @@ class Webhook(BaseModel):
     """
     held: HeldDeliveries | None = None
     id: Annotated[str, Field(examples=["wh_01h455vb4pex5vsknk084sn02q"])]
+    last_digest: LastDigest | None = None
     name: str | None = None
     previous_secret_expires_at: str | None = None
     """
@@ -2161,6 +2225,10 @@ class WebhookChange(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
     )
+    digest: bool | None = None
+    """
+    `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
+    """
     email: str | None = None
     """
     The e-mail address for failure notices; `null` for the application's address.

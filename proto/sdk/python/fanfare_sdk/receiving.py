@@ -9,7 +9,7 @@ import hmac
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal, cast
@@ -148,6 +148,17 @@ def verify_own(form: Form, body: bytes, headers: Mapping[str, str], secrets: Seq
         f"{form.header} does not match: the secret is wrong, or the body was changed. During a rotation, only the "
         "previous secret signs this header",
     )
+
+
+def digest_of(ids: Iterable[str]) -> str:
+    """The hash of a daily digest over the `webhook-id`s of a day, in any order. A repeated id counts once.
+
+    Compare the hash with `hash` of the day in the event `fanfare.digest`.
+    """
+    digest = hashlib.sha256()
+    for id in sorted(set(ids)):
+        digest.update(f"{id}\n".encode())
+    return digest.hexdigest()
 
 
 def verify_standard(body: bytes, headers: Mapping[str, str], secrets: Sequence[str]) -> None:

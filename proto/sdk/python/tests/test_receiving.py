@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from fanfare_sdk import Dialect, Fanfare, ReceivedEvent, SignatureError, models, verify
+from fanfare_sdk import Dialect, Fanfare, ReceivedEvent, SignatureError, digest_of, models, verify
 
 from .servers import Delivery, Receiver
 
@@ -195,3 +195,10 @@ def test_invalid_arguments_are_refused() -> None:
         verify(b"{}", {}, "secret", dialect="other")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="received bytes"):
         verify("{}", {}, "secret")  # type: ignore[arg-type]
+
+
+def test_a_digest_hashes_sorted_lines() -> None:
+    first, second = "evt_01h455vb4pex5vsknk084sn02q", "evt_01h455vb4pex5vsknk084sn02r"
+    expected = "e3d7994ad3870edd3693e956cdf118ea785a9a4002642477103be320bfe32017"
+    assert digest_of([second, first, second]) == digest_of({first, second}) == expected
+    assert digest_of([]) == hashlib.sha256().hexdigest()

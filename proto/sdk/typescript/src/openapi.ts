@@ -1013,6 +1013,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/webhooks/{id}/digest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Counts the deliveries of a day, as the daily digest does. A receiver with another hash finds by the feed what it
+         *     missed.
+         */
+        get: operations["show_digest"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/webhooks/{id}/disable": {
         parameters: {
             query?: never;
@@ -1074,7 +1094,7 @@ export interface paths {
         /**
          * Lists the deliveries of a webhook with a feed, oldest first, with bodies and signatures. A receiver finds by the feed
          *     deliveries that it missed, or reads all of them, without an inbound port. No delivery appears later before a place
-         *     that was read. Erased events are left out.
+         *     that was read. Of erased events only the ids are listed.
          */
         get: operations["read_feed"];
         put?: never;
@@ -1332,6 +1352,24 @@ export interface components {
                 /** Format: date-time */
                 cancelled_at: string;
                 id: string;
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
+        Answer_DayDigest: {
+            /** @description The deliveries of a day, by the UTC day of acceptance. */
+            data: {
+                /** @description The number of deliveries. */
+                count: number;
+                /** Format: date */
+                day: string;
+                /** @description A place of the feed just before the first delivery; `null` without a delivery. */
+                first?: string | null;
+                /** @description The SHA-256 in hex over the `webhook-id` of each delivery, sorted as bytes, each followed by a newline. */
+                hash: string;
+                /** @description The place of the last delivery. */
+                last?: string | null;
             };
             /** @example true */
             success: boolean;
@@ -2026,6 +2064,13 @@ export interface components {
             data: {
                 /** Format: date-time */
                 created_at: string;
+                /** @description True if a daily event tells the number of deliveries and their hash. */
+                digest: boolean;
+                /**
+                 * Format: date
+                 * @description The first UTC day of the digests: the first whole day with the setting.
+                 */
+                digest_from?: string | null;
                 /** @description The webhook's own address for failure notices; `null` for the application's address. */
                 email?: string | null;
                 events: string[];
@@ -2052,6 +2097,7 @@ export interface components {
                 held?: components["schemas"]["HeldDeliveries"] | null;
                 /** @example wh_01h455vb4pex5vsknk084sn02q */
                 id: string;
+                last_digest?: components["schemas"]["LastDigest"] | null;
                 name?: string | null;
                 /** @description The end of a rotation's overlap: until then, the previous secret signs, too. */
                 previous_secret_expires_at?: string | null;
@@ -2367,6 +2413,19 @@ export interface components {
             /** @description The subscriptions that match no described event type. */
             warnings: string[];
         };
+        /** @description The deliveries of a day, by the UTC day of acceptance. */
+        DayDigest: {
+            /** @description The number of deliveries. */
+            count: number;
+            /** Format: date */
+            day: string;
+            /** @description A place of the feed just before the first delivery; `null` without a delivery. */
+            first?: string | null;
+            /** @description The SHA-256 in hex over the `webhook-id` of each delivery, sorted as bytes, each followed by a newline. */
+            hash: string;
+            /** @description The place of the last delivery. */
+            last?: string | null;
+        };
         /** @description Result of the deletion of a webhook. */
         Deleted: {
             /** @example true */
@@ -2519,7 +2578,7 @@ export interface components {
          * @description The code of an error, for programs. Codes are stable.
          * @enum {string}
          */
-        ErrorCode: "malformed_json" | "not_an_object" | "too_deep" | "incomplete_body" | "invalid_query" | "invalid_path" | "missing_application" | "missing_key" | "invalid_key" | "forbidden" | "not_found" | "method_not_allowed" | "rotation_under_way" | "endpoint_disabled" | "no_feed" | "feed_only" | "not_resendable" | "replay_ended" | "ambiguous_url" | "event_erased" | "event_under_way" | "event_due" | "too_many_webhooks" | "pages_off" | "body_too_slow" | "body_too_large" | "unsupported_content_type" | "missing_field" | "unknown_field" | "duplicate_field" | "wrong_type" | "field_too_long" | "invalid_field" | "invalid_url" | "invalid_batch" | "infinite_number" | "unknown_event_type" | "data_mismatch" | "too_far_ahead" | "too_many_requests" | "too_many_tests" | "too_many_replays" | "too_many_events" | "internal_error" | "application_unavailable" | "broker_unavailable" | "broker_refused" | "outcome_unknown" | "database_unavailable" | "egress_unavailable" | "overloaded";
+        ErrorCode: "malformed_json" | "not_an_object" | "too_deep" | "incomplete_body" | "invalid_query" | "invalid_path" | "missing_application" | "missing_key" | "invalid_key" | "forbidden" | "not_found" | "method_not_allowed" | "rotation_under_way" | "endpoint_disabled" | "no_feed" | "no_digest" | "feed_only" | "not_resendable" | "replay_ended" | "ambiguous_url" | "event_erased" | "event_under_way" | "event_due" | "too_many_webhooks" | "pages_off" | "body_too_slow" | "body_too_large" | "unsupported_content_type" | "missing_field" | "unknown_field" | "duplicate_field" | "wrong_type" | "field_too_long" | "invalid_field" | "invalid_url" | "invalid_batch" | "infinite_number" | "unknown_event_type" | "data_mismatch" | "too_far_ahead" | "too_many_requests" | "too_many_tests" | "too_many_replays" | "too_many_events" | "internal_error" | "application_unavailable" | "broker_unavailable" | "broker_refused" | "outcome_unknown" | "database_unavailable" | "egress_unavailable" | "overloaded";
         /** @description An accepted event. */
         Event: {
             /** Format: date-time */
@@ -2646,6 +2705,11 @@ export interface components {
             /** @description The bytes of the body, as text. */
             body: string;
             delivery: string;
+            /**
+             * Format: date
+             * @description The day whose digest counts the delivery, as in `webhook-digest-day`.
+             */
+            digest_day?: string | null;
             event: string;
             /** @description Names and values of the headers that a POST would have. */
             headers: string[][];
@@ -2654,6 +2718,8 @@ export interface components {
         /** @description Deliveries in the order of the feed. */
         FeedPage: {
             data: components["schemas"]["FeedEntry"][];
+            /** @description The erased events of the page. Digests count them. */
+            erased?: string[];
             /** @description `after` of the next request; `null` before the first entry. Keep the value when the entries are handled. */
             next?: string | null;
             /** @example true */
@@ -2909,6 +2975,20 @@ export interface components {
             /** Format: double */
             p95_ms: number;
         };
+        /** @description The last day that a digest told. */
+        LastDigest: {
+            /**
+             * Format: int64
+             * @description The number of deliveries of the day.
+             */
+            count: number;
+            /** Format: date */
+            day: string;
+            /** @description The event of the digest. */
+            event: string;
+            /** Format: date-time */
+            told_at: string;
+        };
         /** @description A failed delivery. */
         LastFailedDelivery: {
             delivery: string;
@@ -3120,6 +3200,11 @@ export interface components {
         };
         /** @description A webhook to create. */
         NewWebhook: {
+            /**
+             * @description `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
+             *     Default: `false`.
+             */
+            digest?: boolean | null;
             /** @description The e-mail address for failure notices. Default: the application's address. */
             email?: string | null;
             /**
@@ -3681,6 +3766,13 @@ export interface components {
             data: {
                 /** Format: date-time */
                 created_at: string;
+                /** @description True if a daily event tells the number of deliveries and their hash. */
+                digest: boolean;
+                /**
+                 * Format: date
+                 * @description The first UTC day of the digests: the first whole day with the setting.
+                 */
+                digest_from?: string | null;
                 /** @description The webhook's own address for failure notices; `null` for the application's address. */
                 email?: string | null;
                 events: string[];
@@ -3707,6 +3799,7 @@ export interface components {
                 held?: components["schemas"]["HeldDeliveries"] | null;
                 /** @example wh_01h455vb4pex5vsknk084sn02q */
                 id: string;
+                last_digest?: components["schemas"]["LastDigest"] | null;
                 name?: string | null;
                 /** @description The end of a rotation's overlap: until then, the previous secret signs, too. */
                 previous_secret_expires_at?: string | null;
@@ -4565,6 +4658,13 @@ export interface components {
         Webhook: {
             /** Format: date-time */
             created_at: string;
+            /** @description True if a daily event tells the number of deliveries and their hash. */
+            digest: boolean;
+            /**
+             * Format: date
+             * @description The first UTC day of the digests: the first whole day with the setting.
+             */
+            digest_from?: string | null;
             /** @description The webhook's own address for failure notices; `null` for the application's address. */
             email?: string | null;
             events: string[];
@@ -4591,6 +4691,7 @@ export interface components {
             held?: components["schemas"]["HeldDeliveries"] | null;
             /** @example wh_01h455vb4pex5vsknk084sn02q */
             id: string;
+            last_digest?: components["schemas"]["LastDigest"] | null;
             name?: string | null;
             /** @description The end of a rotation's overlap: until then, the previous secret signs, too. */
             previous_secret_expires_at?: string | null;
@@ -4663,6 +4764,8 @@ export interface components {
         };
         /** @description Changes to a webhook. Omitted fields keep their value. */
         WebhookChange: {
+            /** @description `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on. */
+            digest?: boolean | null;
             /** @description The e-mail address for failure notices; `null` for the application's address. */
             email?: string | null;
             events?: string[] | null;
@@ -8416,6 +8519,58 @@ export interface operations {
             };
         };
     };
+    show_digest: {
+        parameters: {
+            query?: {
+                /** @description A UTC day, such as `2026-11-27`; today is counted up to now. Default: the last day that was due. */
+                day?: string;
+                /** @description id of the application, for an admin key */
+                application?: string;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_DayDigest"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
     disable_webhook: {
         parameters: {
             query?: {
@@ -8575,6 +8730,8 @@ export interface operations {
                 wait?: number;
                 /** @description 1 to 100. Default: 50. A page ends early at 1 MiB of bodies. */
                 limit?: number;
+                /** @description Only entries whose events were accepted on this UTC day, such as `2026-11-27`. */
+                day?: string;
                 /** @description id of the application, for an admin key */
                 application?: string;
             };

@@ -49,7 +49,8 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V11__schemas",
             "V12__order",
             "V13__filters",
-            "V14__delayed_events"
+            "V14__delayed_events",
+            "V16__digests"
         ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");

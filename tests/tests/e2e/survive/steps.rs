@@ -167,6 +167,31 @@ async fn a_dispatcher_killed_while_it_opens_due_events_loses_nothing() {
     assert_eq!(world.count("SELECT count(*) FROM all_deliveries").await, all);
 }
 
+/// Kills dispatchers around the commit of a digest: the webhook gets one digest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_while_it_tells_a_digest_tells_it_once() {
+    let world = world(&[]).await;
+    let new = json!({ "url": world.receiver.url("told"), "events": ["a"], "feed": "copy", "digest": true });
+    world.client().post("webhooks", &new).await.data();
+    let from = fanfare_domain::delivery::digest::last_ended(Timestamp::now());
+    let began = format!("UPDATE endpoints SET digest_from = '{from}'");
+    world.database().await.execute(&began, &[]).await.expect("an update");
+    let digests = "SELECT count(*) FROM events WHERE type = 'fanfare.digest'";
+    kill_dispatcher_at(&world, "digest.counted").await;
+    assert_eq!(world.count(digests).await, 0);
+    kill_dispatcher_at(&world, "digest.told").await;
+    assert_eq!(world.count(digests).await, 1);
+    let _dispatcher = world.dispatcher().await;
+    world.receiver.wait_for("told", 1).await;
+    // The next looks of the job find nothing to tell.
+    let runs = "SELECT count(*) FROM job_runs WHERE job = 'digests' AND ended_at > now() - interval '1 s'";
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        until("a run of the job", async || (world.count(runs).await == 1).then_some(())).await;
+    }
+    assert_eq!((world.count(digests).await, world.receiver.received("told").len()), (1, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ingest_killed_around_the_confirm_loses_no_accepted_event() {
     let mut world = world(&[]).await;

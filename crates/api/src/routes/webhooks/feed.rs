@@ -14,9 +14,9 @@ use fanfare_domain::{
     ids::{DeliveryId, EventId},
 };
 use fanfare_outbound::attempt_headers;
-use fanfare_store::{EndpointRow, EndpointSettings, FeedEntry, FeedPage};
+use fanfare_store::{EndpointRow, EndpointSettings, FeedEntry, FeedPage, FeedRange};
 use http::HeaderMap;
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -28,7 +28,7 @@ use crate::{
         paging::page_size,
         parameters::{Path, Query},
     },
-    routes::webhooks::settings::TEMPORARY,
+    routes::webhooks::{digest, settings::TEMPORARY},
     state::ApiState,
 };
 
@@ -50,6 +50,8 @@ pub struct Place {
     pub wait: Option<u64>,
     /// 1 to 100. Default: 50. A page ends early at 1 MiB of bodies.
     pub limit: Option<usize>,
+    /// Only entries whose events were accepted on this UTC day, such as `2026-11-27`.
+    pub day: Option<String>,
 }
 
 /// Deliveries in the order of the feed.
@@ -59,6 +61,10 @@ pub struct FeedAnswer {
     #[schema(example = true)]
     success: bool,
     pub data: Vec<Entry>,
+    /// The erased events of the page. Digests count them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>, required = false)]
+    pub erased: Vec<EventId>,
     /// `after` of the next request; `null` before the first entry. Keep the value when the entries are handled.
     pub next: Option<String>,
 }
@@ -75,6 +81,10 @@ pub struct Entry {
     pub event_type: String,
     #[schema(value_type = String, format = DateTime)]
     pub accepted_at: Timestamp,
+    /// The day whose digest counts the delivery, as in `webhook-digest-day`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Date)]
+    pub digest_day: Option<Date>,
     /// Names and values of the headers that a POST would have.
     #[schema(value_type = Vec<Vec<String>>)]
     pub headers: Vec<(String, String)>,
@@ -90,7 +100,7 @@ impl IntoResponse for FeedAnswer {
 
 /// Lists the deliveries of a webhook with a feed, oldest first, with bodies and signatures. A receiver finds by the feed
 /// deliveries that it missed, or reads all of them, without an inbound port. No delivery appears later before a place
-/// that was read. Erased events are left out.
+/// that was read. Of erased events only the ids are listed.
 #[utoipa::path(get, path = "/webhooks/{id}/feed", operation_id = "read_feed", tag = "webhooks",
     params(("id" = String, Path), Place), responses((status = 200, body = FeedAnswer), Failures))]
 pub async fn read(
@@ -108,20 +118,24 @@ pub async fn read(
         .after
         .map(|text| text.parse().map_err(|_| ApiError::invalid("after", "must be the `next` of a previous page")))
         .transpose()?;
+    let day = place
+        .day
+        .map(|text| digest::parsed(&text).ok_or_else(|| ApiError::invalid("day", "must be a day such as 2026-11-27")));
+    let range = FeedRange { after, day: day.transpose()? };
     let row = api.endpoint(&authorized, &webhook).await?;
     if row.feed == Feed::None {
         let message = "the webhook has no feed: set `feed` to `copy`; the feed lists deliveries from then on";
         return Err(ApiError::new(ErrorCode::NoFeed, message));
     }
     api.defer_deletion(&authorized, &row).await?;
-    let page = api.page_of_feed(&row, after, size.items(), Duration::from_secs(wait)).await?;
+    let page = api.page_of_feed(&row, range, size.items(), Duration::from_secs(wait)).await?;
     if page.is_ahead {
         let message = "is a place of another database, or of a time before a restore: read from the beginning";
         return Err(ApiError::invalid("after", message));
     }
     let next = page.next.or(after).map(|place| place.to_string());
     if page.entries.is_empty() {
-        return Ok(FeedAnswer { success: true, data: Vec::new(), next });
+        return Ok(FeedAnswer { success: true, data: Vec::new(), erased: Vec::new(), next });
     }
     let known = api.directory.application(authorized.application);
     let endpoint = known.as_ref().and_then(|known| known.endpoint(row.id)).ok_or_else(|| {
@@ -131,8 +145,9 @@ pub async fn read(
     // The own headers may be credentials of the URL.
     let endpoint = Endpoint { headers: HeaderMap::new(), ..Endpoint::clone(endpoint) };
     let now = api.store.now();
+    let erased = page.entries.iter().filter(|entry| entry.content.is_none()).map(|entry| entry.event).collect();
     let data = page.entries.into_iter().filter_map(|entry| Entry::of(&endpoint, entry, now)).collect();
-    Ok(FeedAnswer { success: true, data, next })
+    Ok(FeedAnswer { success: true, data, erased, next })
 }
 
 impl Entry {
@@ -156,6 +171,7 @@ impl Entry {
             event: entry.event,
             event_type: event_type.to_string(),
             accepted_at: entry.accepted_at,
+            digest_day: endpoint.digest_day(entry.place.delivery, &event_type),
             headers,
             body,
         })
@@ -167,12 +183,12 @@ impl ApiState {
     async fn page_of_feed(
         &self,
         row: &EndpointRow,
-        after: Option<FeedPlace>,
+        range: FeedRange,
         limit: usize,
         wait: Duration,
     ) -> Result<FeedPage, ApiError> {
         let end = Instant::now() + wait;
-        let mut page = self.store.feed(row.id, after, limit).await?;
+        let mut page = self.store.feed(row.id, range, limit).await?;
         let place = self.feed_waits.begin(row.application);
         while page.next.is_none()
             && !page.is_ahead
@@ -180,7 +196,7 @@ impl ApiState {
             && Instant::now() < end
             && self.feed_waits.goes_on().await
         {
-            page = self.store.feed(row.id, after, limit).await?;
+            page = self.store.feed(row.id, range, limit).await?;
         }
         Ok(page)
     }

@@ -86,6 +86,9 @@ pub struct New {
     /// up. `skip:N`: or has failed N times. `park`: if it is given up, until the key is resumed. Default: at the same time.
     #[schema(example = "block")]
     pub fifo: Option<String>,
+    /// `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
+    /// Default: `false`.
+    pub digest: Option<bool>,
     /// `true` with the feed `only`: the webhook is deleted when the feed was not read for about an hour.
     pub temporary: Option<bool>,
 }
@@ -133,6 +136,8 @@ pub struct Change {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     pub fifo: Option<Option<String>>,
+    /// `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
+    pub digest: Option<bool>,
 }
 
 impl From<New> for Change {
@@ -151,6 +156,7 @@ impl From<New> for Change {
             trace_context: new.trace_context,
             feed: new.feed,
             fifo: new.fifo.map(Some),
+            digest: new.digest,
         }
     }
 }
@@ -172,6 +178,7 @@ impl ApiState {
     ) -> Result<(EndpointSettings, Vec<String>), ApiError> {
         let (has_url, is_temporary) = (new.url.is_some(), new.temporary.unwrap_or_default());
         let (settings, warnings) = self.check(authorized, new.into()).await?;
+        check_digest(settings.has_digest == Some(true), settings.feed.unwrap_or_default())?;
         if settings.feed != Some(Feed::Only) {
             if is_temporary {
                 return Err(ApiError::invalid("temporary", "needs the feed `only`"));
@@ -192,7 +199,7 @@ impl ApiState {
     }
 
     /// Refuses changes that have no use for a webhook whose receiver reads the feed, and the feed `only` for an existing
-    /// webhook: deliveries may be under way. Accepts an unknown webhook, which the change itself refuses.
+    /// webhook: deliveries may be under way. Refuses digests without a feed. Accepts an unknown webhook, which the change itself refuses.
     pub(crate) async fn check_reader(
         &self,
         authorized: &AuthorizedApplication,
@@ -200,10 +207,11 @@ impl ApiState {
         settings: &EndpointSettings,
     ) -> Result<(), ApiError> {
         let pauses = settings.status == Some(EndpointStatus::Paused);
-        if settings.url.is_none() && settings.feed.is_none() && !pauses {
+        if settings.url.is_none() && settings.feed.is_none() && settings.has_digest.is_none() && !pauses {
             return Ok(());
         }
         let Some(row) = self.store.endpoint(authorized.application, webhook).await? else { return Ok(()) };
+        check_digest(settings.has_digest.unwrap_or(row.digest_from.is_some()), settings.feed.unwrap_or(row.feed))?;
         match (row.feed, settings.feed) {
             (Feed::Only, None | Some(Feed::Only)) if settings.url.is_some() => {
                 Err(ApiError::invalid("url", "has no use with the feed `only`: nothing is sent"))
@@ -300,6 +308,7 @@ impl ApiState {
             sends_trace: change.trace_context,
             feed: change.feed.map(|feed| check_feed(&feed)).transpose()?,
             fifo: change.fifo.map(|fifo| fifo.as_deref().map(check_fifo).transpose()).transpose()?,
+            has_digest: change.digest,
             lifetime: None,
             keeps_pause: false,
         })
@@ -365,6 +374,16 @@ fn check_feed(feed: &str) -> Result<Feed, ApiError> {
 
 fn check_fifo(fifo: &str) -> Result<Fifo, ApiError> {
     Fifo::parse(fifo).map_err(|sentence| ApiError::invalid("fifo", sentence))
+}
+
+/// Refuses digests without a feed: a receiver with another hash could not find what it missed.
+fn check_digest(has_digest: bool, feed: Feed) -> Result<(), ApiError> {
+    if has_digest && feed == Feed::None {
+        let message = "needs a feed, by which the receiver finds what it missed: set `feed` to `copy`, or `digest` to \
+                       false";
+        return Err(ApiError::invalid("digest", message));
+    }
+    Ok(())
 }
 
 fn never_paused() -> ApiError {

@@ -129,10 +129,15 @@ pub async fn send(
         None => None,
     };
     let (event_type, data) = type_and_data(new, &row.event_types, &rules.catalogue)?;
-    let (application, mut endpoint) = api.current_endpoint(&authorized, row.id).await?;
-    if let Some(url) = url {
-        endpoint = Arc::new(at(url, &endpoint));
-    }
+    let (application, endpoint) = api.current_endpoint(&authorized, row.id).await?;
+    let endpoint = match url {
+        Some(url) => Arc::new(at(url, &endpoint)),
+        // No digest counts a test.
+        None if endpoint.digest_from.is_some() => {
+            Arc::new(Endpoint { digest_from: None, ..Endpoint::clone(&endpoint) })
+        }
+        None => endpoint,
+    };
     let new = test_event(&application, event_type, data, api.store.now())?;
     let permit = api.test_sends.begin(authorized.application)?;
     // A separate task records the test even if the client hangs up.
@@ -155,10 +160,10 @@ pub async fn send(
     })
 }
 
-/// The endpoint at another URL. The headers may be credentials of the present origin, and go to no other.
+/// The endpoint at another URL, without digests. The headers may be credentials of the present origin, and go to no other.
 fn at(url: Url, endpoint: &Endpoint) -> Endpoint {
     let headers = if url.origin() == endpoint.url.origin() { endpoint.headers.clone() } else { HeaderMap::new() };
-    Endpoint { url, headers, ..endpoint.clone() }
+    Endpoint { url, headers, digest_from: None, ..endpoint.clone() }
 }
 
 /// The type and the data of the test event, with defaults.

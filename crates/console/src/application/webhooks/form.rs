@@ -83,7 +83,7 @@ impl WebhookForm {
 
     /// True if the further settings are shown open: a field has a value or an error.
     pub(crate) fn has_more(&self) -> bool {
-        const MORE: [&str; 10] = [
+        const MORE: [&str; 11] = [
             "secret",
             "schedule",
             "timeout_ms",
@@ -94,6 +94,7 @@ impl WebhookForm {
             "trace_context",
             "feed",
             "fifo",
+            "digest",
         ];
         MORE.iter().any(|name| self.fields.given(name).is_some() || self.fields.error_of(name).is_some())
     }

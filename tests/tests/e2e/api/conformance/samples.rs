@@ -34,9 +34,12 @@ impl Things {
         let new = json!({
             "url": world.receiver.url(CONFIDENTIAL), "events": [event_type], "name": CONFIDENTIAL,
             "headers": { "x-confidential": CONFIDENTIAL }, "email": "confidential@example.com",
-            "feed": "copy",
+            "feed": "copy", "digest": true,
         });
         let webhook = text(world.client().post("webhooks", &new).await.data(), "id").to_owned();
+        // Today has a digest on request. The webhook gets a digest tomorrow.
+        let today = "UPDATE endpoints SET digest_from = (now() AT TIME ZONE 'UTC')::date WHERE digest_from IS NOT NULL";
+        world.database().await.execute(today, &[]).await.expect("an update");
         world.known().await;
         let event = world.publish(&json!({ "type": event_type, "data": CONFIDENTIAL, "id": CONFIDENTIAL })).await;
         let delivery = text(&world.wait_for_deliveries("state=delivered", 1).await[0], "id").to_owned();

@@ -24,7 +24,8 @@ pub(crate) fn fields_of(webhook: &Webhook, described: &[DescribedType]) -> Field
         .with("email", webhook.email.as_deref().unwrap_or_default())
         .with("trace_context", if webhook.trace_context { "true" } else { "" })
         .with("fifo", webhook.fifo.as_deref().unwrap_or_default())
-        .with("feed", if webhook.feed == "copy" { "copy" } else { "" });
+        .with("feed", if webhook.feed == "copy" { "copy" } else { "" })
+        .with("digest", if webhook.digest { "true" } else { "" });
     with_subscriptions(described, &webhook.events, fields)
 }
 
@@ -75,6 +76,9 @@ pub(crate) fn creation(fields: &Fields, described: &[DescribedType]) -> Result<V
     if fields.has("feed", "copy") {
         asked.insert("feed".to_owned(), Value::from("copy"));
     }
+    if fields.has("digest", "true") {
+        asked.insert("digest".to_owned(), Value::from(true));
+    }
     Ok(Value::Object(asked))
 }
 
@@ -114,6 +118,7 @@ pub(crate) fn change(fields: &Fields, webhook: &Webhook, described: &[DescribedT
             Value::from(webhook.feed),
         );
     }
+    differs("digest", Value::from(fields.has("digest", "true")), Value::from(webhook.digest));
     if fields.has("no_headers", "true") {
         differs("headers", json!({}), if webhook.headers.is_empty() { json!({}) } else { Value::Null });
     } else if let Some(headers) = headers(fields)? {
@@ -183,7 +188,7 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         other => other.to_string(),
     };
     let number = |value: Option<u128>| value.map_or_else(default, |value| value.to_string());
-    let fields: [(&str, &'static str, String); 12] = [
+    let fields: [(&str, &'static str, String); 13] = [
         ("url", "URL", webhook.url.clone()),
         ("name", "Name", webhook.name.clone().unwrap_or_else(default)),
         ("events", "Events", webhook.events.join(", ")),
@@ -196,6 +201,7 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         ("trace_context", "Trace context", webhook.trace_context.to_string()),
         ("feed", "Feed", webhook.feed.to_owned()),
         ("fifo", "FIFO", webhook.fifo.clone().unwrap_or_else(default)),
+        ("digest", "Daily digest", webhook.digest.to_string()),
     ];
     let differing = fields.into_iter().filter_map(|(member, label, before)| {
         asked.get(member).map(|after| Difference { label, before, after: shown(after) })
@@ -228,6 +234,9 @@ mod tests {
             trace_context: true,
             feed: "none",
             fifo: None,
+            digest: false,
+            digest_from: None,
+            last_digest: None,
             expires_at: None,
             previous_secret_expires_at: None,
             held: None,
