@@ -1,4 +1,4 @@
-//! Ordering keys: queues the next delivery of each key whose delivery before has ended. Runs in each process.
+//! Ordering keys: after the end of a delivery, queues the next delivery of the key. Runs in each process.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{context::Context, report::looked};
 
-/// Interval of looks without a hint of this process: for deliveries ended by others, or by a process that died.
+/// Interval of looks without a hint, for deliveries ended by other processes.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Maximum of signals handled by a statement.
@@ -49,8 +49,8 @@ impl OrderingKeys {
         }
     }
 
-    /// Handles up to `limit` signals, and returns their number. A look that has begun is finished: its backlogs would
-    /// have an owner that does not know of them.
+    /// Handles up to `limit` signals, and returns the number. A begun look is finished: this process owns the look's new
+    /// backlogs.
     async fn advance(&self, limit: usize) -> Result<usize, StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
         let advancing = store.advance_keys(context.process(), limit);
