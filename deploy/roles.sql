@@ -24,6 +24,7 @@ GRANT INSERT, DELETE ON event_schemas TO fanfare_ingest;
 
 -- Events and deliveries: ingest records tests and erases events. An erasure ends open deliveries, which are no record.
 GRANT INSERT, UPDATE ON events, deliveries, attempts TO fanfare_ingest;
+GRANT INSERT, DELETE ON delivery_bodies TO fanfare_ingest;
 GRANT DELETE ON parked TO fanfare_ingest;
 -- A cancellation or an erasure of an event that is not yet due.
 GRANT DELETE ON delayed_events TO fanfare_ingest;

@@ -72,6 +72,8 @@ fn of_webhooks() -> OpenApiRouter<ApiState> {
         .routes(routes!(webhooks::show, webhooks::change, webhooks::put, webhooks::delete))
         .routes(routes!(webhooks::preview::show))
         .routes(routes!(webhooks::filter_test::run))
+        .routes(routes!(webhooks::templates::run))
+        .routes(routes!(webhooks::templates::list))
         .routes(routes!(webhooks::enable))
         .routes(routes!(webhooks::disable))
         .routes(routes!(webhooks::pause))

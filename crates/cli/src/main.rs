@@ -49,7 +49,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     #[command(flatten)]
-    Client(client::ClientCommand),
+    Client(Box<client::ClientCommand>),
     /// Brings the schema of the database up to date.
     Migrate(migrate::MigrateArguments),
     /// Manages applications.
@@ -172,7 +172,7 @@ async fn main() -> anyhow::Result<()> {
         _ => {}
     }
     let command = match arguments.command {
-        Command::Client(command) => return client::run(command).await,
+        Command::Client(command) => return client::run(*command).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "fanfare", &mut script);

@@ -4,6 +4,7 @@ use fanfare_service::{Labels, Metric, MetricKind};
 
 pub(crate) const EVENTS: &str = "fanfare_events_total";
 pub(crate) const FILTERS: &str = "fanfare_filters_total";
+pub(crate) const TEMPLATES: &str = "fanfare_templates_total";
 pub(crate) const PARKED_DELETED: &str = "fanfare_parked_deleted_total";
 pub(crate) const EGRESS_AVAILABLE: &str = "fanfare_egress_available";
 pub(crate) const ATTEMPTS: &str = "fanfare_attempts_total";
@@ -73,7 +74,7 @@ const OUTCOMES: [&str; 9] = [
     "not_sendable",
 ];
 
-const ENDS: [[&str; 2]; 12] = [
+const ENDS: [[&str; 2]; 13] = [
     ["delivered", ""],
     ["skipped", ""],
     ["skipped", "feed"],
@@ -86,6 +87,7 @@ const ENDS: [[&str; 2]; 12] = [
     ["failed", "held_too_long"],
     ["failed", "too_many_held"],
     ["failed", "erased"],
+    ["failed", "not_rendered"],
 ];
 
 const QUEUE_REASONS: [&str; 16] = [
@@ -136,7 +138,7 @@ const PARK_REASONS: [&str; 26] = [
     "invalid_retry",
 ];
 
-pub(crate) const ALL: [Metric; 49] = [
+pub(crate) const ALL: [Metric; 50] = [
     Metric {
         name: PARKED_DELETED,
         kind: MetricKind::Counter,
@@ -161,6 +163,13 @@ pub(crate) const ALL: [Metric; 49] = [
         labels: Labels::One("result", &["true", "false", "error"]),
         meaning: "filters of webhooks asked for an event, by `result`: only `true` makes a delivery; `error` is no result, \
                   such as a comparison of a missing member",
+    },
+    Metric {
+        name: TEMPLATES,
+        kind: MetricKind::Counter,
+        labels: Labels::One("result", &["rendered", "failed"]),
+        meaning: "bodies of deliveries by templates of webhooks, by `result`: `failed` is a template without a body for \
+                  the event, and the delivery fails as `not_rendered`",
     },
     Metric {
         name: ATTEMPTS,

@@ -22,6 +22,7 @@ pub(crate) mod persist;
 pub(crate) mod record;
 pub(crate) mod retries;
 mod retry_messages;
+pub(crate) mod shaping;
 mod spans;
 pub(crate) mod unrouted;
 

@@ -15,6 +15,7 @@ use crate::{
         filter::{Filter, FilteredEvent},
         redaction::Redaction,
         secret::SigningSecret,
+        template::Template,
     },
     event::{
         EventFault, EventType,
@@ -108,6 +109,8 @@ pub struct Endpoint {
     pub subscriptions: Vec<Subscription>,
     /// Condition on the events of these types; `None` for all events.
     pub filter: Option<Arc<Filter>>,
+    /// Form of the bodies; `None` for the dialect's.
+    pub template: Option<Arc<Template>>,
     /// Signing secrets, newest first; more than one only during a rotation.
     pub secrets: Vec<EndpointSecret>,
     /// Additional headers of the deliveries.
@@ -221,6 +224,8 @@ pub struct Application {
     subscriptions: SubscriptionIndex<EndpointId>,
     /// Number of endpoints with a filter.
     filters: usize,
+    /// Number of endpoints with a template.
+    templates: usize,
 }
 
 impl Application {
@@ -240,6 +245,7 @@ impl Application {
             endpoints: RedBlackTreeMapSync::default(),
             subscriptions: SubscriptionIndex::default(),
             filters: 0,
+            templates: 0,
         };
         endpoints.into_iter().for_each(|endpoint| application.put(endpoint));
         application
@@ -261,15 +267,20 @@ impl Application {
         next
     }
 
-    /// Adds or replaces an endpoint. An unchanged filter stays parsed.
+    /// Adds or replaces an endpoint. An unchanged filter or template stays parsed.
     fn put(&mut self, mut endpoint: Endpoint) {
-        let known = self.endpoints.get(&endpoint.id).and_then(|known| known.filter.clone());
-        if known.is_some() && known == endpoint.filter {
-            endpoint.filter = known;
+        if let Some(known) = self.endpoints.get(&endpoint.id) {
+            if known.filter == endpoint.filter {
+                endpoint.filter.clone_from(&known.filter);
+            }
+            if known.template == endpoint.template {
+                endpoint.template.clone_from(&known.template);
+            }
         }
         self.remove(endpoint.id);
         self.subscriptions.add(endpoint.id, &endpoint.subscriptions);
         self.filters += usize::from(endpoint.filter.is_some());
+        self.templates += usize::from(endpoint.template.is_some());
         self.endpoints.insert_mut(endpoint.id, Arc::new(endpoint));
     }
 
@@ -278,6 +289,7 @@ impl Application {
         if let Some(known) = self.endpoints.get(&id) {
             self.subscriptions.remove(id, &known.subscriptions);
             self.filters -= usize::from(known.filter.is_some());
+            self.templates -= usize::from(known.template.is_some());
             self.endpoints.remove_mut(&id);
         }
     }
@@ -344,6 +356,11 @@ impl Application {
         self.filters
     }
 
+    /// Number of endpoints with a template.
+    pub fn templates(&self) -> usize {
+        self.templates
+    }
+
     /// All endpoints.
     pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &Arc<Endpoint>> {
         self.endpoints.values()
@@ -383,6 +400,7 @@ mod tests {
             digest_from: None,
             subscriptions,
             filter: None,
+            template: None,
             secrets: Vec::new(),
             headers: HeaderMap::new(),
             policy: Arc::clone(&dialect.policy),

@@ -109,11 +109,13 @@ pub enum FailureReason {
     TestFailed,
     /// The event was erased on request.
     Erased,
+    /// The endpoint's template has no body for the event.
+    NotRendered,
 }
 
 impl FailureReason {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AttemptsExhausted,
         Self::Expired,
         Self::Aborted,
@@ -124,6 +126,7 @@ impl FailureReason {
         Self::TooManyHeld,
         Self::TestFailed,
         Self::Erased,
+        Self::NotRendered,
     ];
 
     /// Name in the database and the API.
@@ -139,6 +142,7 @@ impl FailureReason {
             Self::TooManyHeld => "too_many_held",
             Self::TestFailed => "test_failed",
             Self::Erased => "erased",
+            Self::NotRendered => "not_rendered",
         }
     }
 

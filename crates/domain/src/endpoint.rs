@@ -1,4 +1,4 @@
-//! Parts of an endpoint: URL and address policy, headers, secrets, redaction, filters, FIFO.
+//! Parts of an endpoint: URL and address policy, headers, secrets, redaction, filters, templates, FIFO.
 
 pub mod address;
 pub mod email;
@@ -8,4 +8,5 @@ pub mod header;
 pub mod health;
 pub mod redaction;
 pub mod secret;
+pub mod template;
 pub mod url;

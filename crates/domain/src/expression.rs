@@ -7,6 +7,7 @@ mod cost;
 mod evaluate;
 mod explain;
 mod messages;
+mod output;
 mod syntax;
 mod value;
 
@@ -21,6 +22,7 @@ use syntax::{Kind, Node, Operator};
 
 pub use cost::{MAX_DEPTH, MAX_LOOPS, MAX_MADE_TEXT, MAX_NODES, MAX_STATES, MAX_STEPS, MAX_TEXT};
 pub use explain::Explanation;
+pub use output::{Full, Output, WriteFault};
 
 /// The place and the reason of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +46,10 @@ impl ExpressionFault {
 pub struct Parts<'a> {
     /// Type of the event.
     pub event_type: &'a str,
+    /// Id of the event, as delivered. A condition does not read the id.
+    pub id: &'a str,
+    /// Acceptance of the event, as RFC 3339. A condition does not read the time.
+    pub time: &'a str,
     /// Data of the event.
     pub data: &'a Json,
     /// True if hidden members have their replacement as value. An expression that depends on such a member then has no
@@ -85,6 +91,7 @@ impl Outcome {
 pub struct Expression {
     text: String,
     root: Node,
+    states: u64,
 }
 
 impl fmt::Debug for Expression {
@@ -99,6 +106,28 @@ impl Expression {
     /// # Errors
     /// The first fault, with its place.
     pub fn condition(text: &str) -> Result<Self, ExpressionFault> {
+        let expression = Self::read(text, syntax::NAMES_OF_CONDITION)?;
+        if let Some(found) = other_kind(&expression.root) {
+            let reason = format!("yields {found}, and must yield true or false: compare it by == or another operator");
+            return Err(ExpressionFault::new(expression.root.at, reason));
+        }
+        Ok(expression)
+    }
+
+    /// Parses and checks an expression that yields any value, and may read all parts of the event.
+    ///
+    /// # Errors
+    /// The first fault, with its place.
+    pub fn value(text: &str) -> Result<Self, ExpressionFault> {
+        let expression = Self::read(text, &syntax::NAMES)?;
+        if other_kind(&expression.root) == Some("an optional value") {
+            let reason = "yields an optional value: say what stands for a missing member by .orValue(…)";
+            return Err(ExpressionFault::new(expression.root.at, reason));
+        }
+        Ok(expression)
+    }
+
+    fn read(text: &str, names: &'static [&'static str]) -> Result<Self, ExpressionFault> {
         if text.len() > MAX_TEXT {
             let reason = format!("the expression has {} bytes, and {MAX_TEXT} are allowed", text.len());
             return Err(ExpressionFault::new(0, reason));
@@ -109,17 +138,18 @@ impl Expression {
         if let Some(at) = text.chars().position(|character| character.is_control() && !"\n\r\t".contains(character)) {
             return Err(ExpressionFault::new(at, "holds a control character"));
         }
-        let root = syntax::parse(text)?;
-        if let Some(found) = other_kind(&root) {
-            let reason = format!("yields {found}, and must yield true or false: compare it by == or another operator");
-            return Err(ExpressionFault::new(root.at, reason));
-        }
-        Ok(Self { text: text.to_owned(), root })
+        let syntax::Parsed { root, states } = syntax::parse(text, names)?;
+        Ok(Self { text: text.to_owned(), root, states })
     }
 
     /// The text.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// States of all patterns.
+    pub fn states(&self) -> u64 {
+        self.states
     }
 
     /// Evaluates the condition. Returns the steps, too.

@@ -217,6 +217,7 @@ mod tests {
             digest_from: None,
             subscriptions: Vec::new(),
             filter: None,
+            template: None,
             secrets: secrets.iter().map(secret).collect(),
             headers: [("x-nudj-event", "mine"), ("webhook-id", "mine"), ("x-own", "mine")]
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))

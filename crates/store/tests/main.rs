@@ -25,6 +25,7 @@ mod pipeline {
     mod record;
     mod recovery;
     mod retries;
+    mod templates;
 }
 
 /// Requests of customers and operators for deliveries, and the outbox of a publisher.

@@ -15,6 +15,7 @@ mod overrides;
 mod paused;
 mod resend;
 mod schemas;
+mod templates;
 mod test_sends;
 mod webhooks;
 

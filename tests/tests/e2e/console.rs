@@ -13,4 +13,5 @@ mod portal;
 mod request;
 mod sign_in;
 mod sign_in_by_others;
+mod templates;
 pub(crate) mod visitor;

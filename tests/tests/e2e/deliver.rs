@@ -14,4 +14,5 @@ mod order;
 mod rates;
 mod receivers;
 mod replays;
+mod templates;
 mod tenants;

@@ -146,6 +146,8 @@ pub struct DeliveryDetail {
     pub mailed_to: Option<String>,
     /// The body of the request. Each attempt sends the same bytes.
     pub body: String,
+    /// Why the webhook's template had no body for the event, of a delivery that failed as `not_rendered`.
+    pub template_error: Option<String>,
     pub attempts: Vec<Attempt>,
 }
 
@@ -181,7 +183,8 @@ pub async fn show(
     api.rebuild_headers(&authorized, &row, &mut attempts).await?;
     let body = row.body.clone().unwrap_or_default();
     let mailed_to = row.mailed.as_ref().map(|(_, address)| address.clone());
-    Ok(Answer::of(DeliveryDetail { delivery: row.into(), mailed_to, body, attempts }))
+    let template_error = row.fault.clone();
+    Ok(Answer::of(DeliveryDetail { delivery: row.into(), mailed_to, body, template_error, attempts }))
 }
 
 /// The page of a list or of a search.

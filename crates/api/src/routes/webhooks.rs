@@ -9,7 +9,9 @@ pub mod ordering_keys;
 pub mod preview;
 pub mod secrets;
 pub mod settings;
+pub mod templates;
 pub mod test_sends;
+mod tried;
 pub mod verify;
 
 use axum::extract::State;
@@ -22,6 +24,7 @@ use fanfare_domain::{
 use fanfare_store::{EndpointCreation, EndpointFilter, EndpointRow, EndpointSettings, NewEndpoint, ToldDay};
 use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -53,6 +56,9 @@ pub struct Webhook {
     pub secret: Option<String>,
     /// The condition on the events.
     pub filter: Option<String>,
+    /// The form of the bodies; `null` for the dialect's form.
+    #[schema(value_type = Value)]
+    pub template: Option<Box<RawValue>>,
     pub name: Option<String>,
     /// `enabled`; `paused`: deliveries are held until the webhook is enabled; `disabled`: deliveries are recorded as
     /// skipped.
@@ -143,6 +149,7 @@ impl Webhook {
             url: row.url,
             events: row.event_types,
             filter: row.filter,
+            template: row.template.and_then(|template| RawValue::from_string(template).ok()),
             secret: secret.map(|secret| secret.text().to_owned()),
             name: row.name,
             status: row.status.as_str(),
@@ -192,6 +199,7 @@ pub async fn create_with_id(
 ) -> Result<Webhook, ApiError> {
     let secret = api.secret(new.secret.take())?;
     let (settings, warnings) = api.check_new(authorized, new).await?;
+    api.check_template_of(authorized, &settings, None).await?;
     let new = NewEndpoint {
         id,
         application: authorized.application,
@@ -290,6 +298,7 @@ pub async fn change(
 ) -> Result<Answer<Webhook>, ApiError> {
     let webhook = id("id", &webhook)?;
     let (settings, warnings) = api.check(&authorized, change).await?;
+    api.check_template_of_change(&authorized, webhook, &settings).await?;
     api.check_headers_of_move(&authorized, webhook, &settings).await?;
     api.check_reader(&authorized, webhook, &settings).await?;
     let changed = api.change(&authorized, webhook, &settings).await?;

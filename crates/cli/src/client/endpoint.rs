@@ -14,8 +14,8 @@ const ENDPOINT: [(&str, usize); 5] = [("/id", 29), ("/status", 8), ("/feed", 4),
 const ORDERING_KEY: [(&str, usize); 4] = [("/state", 6), ("/first", 30), ("/open", 6), ("/key", 1)];
 
 /// Settings with a default that the dialect or the application gives.
-const UNSETTABLE: [&str; 8] =
-    ["name", "filter", "timeout_ms", "schedule", "rate_per_second", "email", "headers", "fifo"];
+const UNSETTABLE: [&str; 9] =
+    ["name", "filter", "template", "timeout_ms", "schedule", "rate_per_second", "email", "headers", "fifo"];
 
 #[derive(Subcommand)]
 pub(crate) enum EndpointCommand {
@@ -120,8 +120,8 @@ pub(crate) struct UpdateArguments {
     /// Subscribed event types, separated by commas; `points.*` and `*` are wildcards.
     #[arg(long, value_delimiter = ',')]
     events: Option<Vec<String>>,
-    /// Return these settings to their default: name, filter, timeout_ms, schedule, rate_per_second, email, headers or
-    /// fifo.
+    /// Return these settings to their default: name, filter, template, timeout_ms, schedule, rate_per_second, email, headers
+    /// or fifo.
     #[arg(long, value_delimiter = ',', value_parser = UNSETTABLE)]
     unset: Vec<String>,
     #[command(flatten)]
@@ -139,6 +139,9 @@ struct Settings {
     /// Condition on the events, in CEL, such as `data.amount > 100`.
     #[arg(long)]
     filter: Option<String>,
+    /// Form of the bodies, as JSON, `@file`, or `-` for the standard input.
+    #[arg(long)]
+    template: Option<String>,
     /// Deadline of an attempt in milliseconds, 100 to 60000.
     #[arg(long)]
     timeout_ms: Option<u64>,
@@ -182,6 +185,15 @@ impl Settings {
         Ok(vec![
             ("name", self.name.map(Value::from)),
             ("filter", self.filter.map(Value::from)),
+            (
+                "template",
+                self.template
+                    .as_deref()
+                    .map(json_argument)
+                    .transpose()?
+                    .map(|text| serde_json::from_str(text.get()))
+                    .transpose()?,
+            ),
             ("timeout_ms", self.timeout_ms.map(Value::from)),
             ("schedule", self.schedule.map(Value::from)),
             ("rate_per_second", self.rate.map(Value::from)),

@@ -148,6 +148,8 @@ struct Shown {
     delivery: Delivery,
     key: Option<String>,
     is_erased: bool,
+    /// Why the webhook's template had no body for the event.
+    template_error: Option<String>,
     points: Vec<Point>,
     body: Option<BodyView>,
     /// Address of the resend, with the list from which the visitor came.
@@ -177,7 +179,7 @@ pub(crate) async fn show(
 ) -> Result<Response, Fault> {
     let call = format!("/deliveries/{}", named.delivery);
     let found = deliveries::show(State(console.api.clone()), place.authorized(), Path(named.delivery)).await?.data;
-    let DeliveryDetail { delivery, mailed_to, body, attempts } = found;
+    let DeliveryDetail { delivery, mailed_to, body, template_error, attempts } = found;
     let event =
         events::show(State(console.api), place.authorized(), Path(delivery.event.to_string())).await?.data.event;
     let address = &place.visitor.address;
@@ -192,8 +194,10 @@ pub(crate) async fn show(
         frame: place.frame("Delivery").live().call(call),
         key: event.key.filter(|_| place.visitor.may(Right::Keys)),
         points: timeline::points(&delivery, address_of_mail.as_deref(), attempts, shows_bodies),
-        body: (shows_bodies && !is_erased).then(|| BodyView::new(&body, address).of_delivery(&path, may_sign)),
+        body: (shows_bodies && !is_erased && template_error.is_none())
+            .then(|| BodyView::new(&body, address).of_delivery(&path, may_sign)),
         is_erased,
+        template_error,
         delivery,
         resend: with_list(&format!("{path}/resend"), address),
     };

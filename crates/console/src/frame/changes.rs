@@ -64,6 +64,7 @@ const ALL: &[Words] = &[
     words("test_webhook", ("sent", "send"), "a test event to the webhook", "wh"),
     words("preview_webhook", ("counted", "count"), "the events of a webhook to add", ""),
     words("test_filter", ("tried", "try"), "a filter on the last events", ""),
+    words("test_template", ("tried", "try"), "a template on the last events", ""),
     words("verify_signature", ("checked", "check"), "a signature of the webhook", "wh"),
     words("put_webhook_configs", ("set", "set"), "the webhooks over Nudj's API", "wh"),
     words("resend_delivery", RESEND, "the delivery", "dlv"),

@@ -19,7 +19,7 @@ use jiff::{Timestamp, civil::Date};
 use tokio_util::sync::CancellationToken;
 
 use super::Schedule;
-use crate::{context::Context, stages::events::count_skipped};
+use crate::{context::Context, stages::events::count_finished};
 
 /// Interval of looks for due digests.
 const EVERY: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ impl Digests {
         let new = NewDigest { endpoint: due.endpoint, day, days: &days, horizon, event: &event };
         let Some(persisted) = store.tell_digest(context.process(), &new).await? else { return Ok(()) };
         crash_point("digest.told");
-        count_skipped(&event.deliveries);
+        count_finished(&event.deliveries);
         context.touched(&persisted.backlogs, false);
         Ok(())
     }
@@ -136,6 +136,8 @@ impl Digests {
             start,
             expires_at: saturating_add(self.context.now(), endpoint.policy.lifetime(self.context.expiry)),
             in_feed: true,
+            // In the dialect's form, whatever the template: the receiver looks for the members of a digest.
+            shaped: None,
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::{
         fan_out::FanOuts,
         in_flight::{Direct, FirstAttempts},
         matching,
+        persist::{DELIVERY_BYTES, own_bytes},
+        shaping::Shaping,
     },
 };
 
@@ -112,7 +114,7 @@ impl DueEvents {
             }
             let plan = self.plan(event, &mut directs);
             if let DuePlan::Open { deliveries, .. } = &plan {
-                opened += deliveries.len();
+                opened += deliveries.len() + deliveries.iter().map(own_bytes).sum::<usize>() / DELIVERY_BYTES;
             }
             plan
         };
@@ -133,7 +135,7 @@ impl DueEvents {
                 continue;
             };
             record_lag(context.now(), first.ready_at);
-            events::count_skipped(&deliveries);
+            events::count_finished(&deliveries);
             if is_wide {
                 self.fan_outs.begin(first, accepted_at, stop);
                 continue;
@@ -178,8 +180,10 @@ impl DueEvents {
         let endpoints = at_once.unwrap_or_else(|| application.subscribers(event_type));
         let (matches, is_wide) = (endpoints.len(), is_slow || endpoints.len() > MAX_DIRECT);
         let at_once = if is_wide { &[] } else { endpoints.as_slice() };
-        let (deliveries, direct) =
-            events::admit_all(&self.context, (event.accepted_at, event.id), at_once, (body.len(), false));
+        let id = (event.accepted_at, event.id);
+        let mut shaping = Shaping::new(&application, event_type, id, body.as_bytes());
+        let shapes = at_once.iter().map(|endpoint| shaping.shape_in_place(endpoint)).collect();
+        let (deliveries, direct) = events::admit_all(&self.context, id, at_once, (body.len(), false), shapes);
         if !direct.is_empty() {
             directs.insert(event.id, direct);
         }

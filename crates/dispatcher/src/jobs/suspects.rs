@@ -14,7 +14,13 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Schedule, presence::Sight};
-use crate::{context::Context, stages::InFlight};
+use crate::{
+    context::Context,
+    stages::{
+        InFlight,
+        shaping::{self, Unshaped},
+    },
+};
 
 /// Interval of looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -64,7 +70,7 @@ impl Suspects {
         // The endpoint is known only after the lease, so the lease lasts for the longest deadline.
         let duration = lease_duration(*TIMEOUTS.end());
         let leased_at = Instant::now();
-        let Some(leased) = store.lease_suspect(lease, duration).await? else { return Ok(()) };
+        let Some(mut leased) = store.lease_suspect(lease, duration).await? else { return Ok(()) };
         tracing::warn!(delivery = %leased.delivery, "sending a delivery alone, since processes have died with it");
         crash_point("suspect.leased");
         let delivery = leased.delivery;
@@ -73,19 +79,34 @@ impl Suspects {
             return store.end_leased(&[EndLeased { delivery, lease, end, notifies_owner: true }]).await.map(drop);
         }
         let endpoint = context.endpoint(leased.application, leased.endpoint);
-        let in_flight = endpoint.filter(|endpoint| endpoint.status == EndpointStatus::Enabled).and_then(|endpoint| {
+        let endpoint = endpoint.filter(|endpoint| endpoint.status == EndpointStatus::Enabled);
+        if let Some(endpoint) = &endpoint {
+            match shaping::complete(context, &mut leased, endpoint, lease).await {
+                Ok(()) => {}
+                Err(Unshaped::Ends(reason)) => {
+                    let (end, notifies_owner) = (End::Failed(reason), endpoint.notifies_owner);
+                    return store.end_leased(&[EndLeased { delivery, lease, end, notifies_owner }]).await.map(drop);
+                }
+                Err(Unshaped::Back(reason)) => return self.give_back(GiveBack { delivery, lease, reason }).await,
+            }
+        }
+        let in_flight = endpoint.and_then(|endpoint| {
             let permit = context.lanes.alone(&endpoint, 0);
             InFlight::drained(leased, endpoint, Lease { id: lease, duration }, leased_at, permit)
         });
         let Some(in_flight) = in_flight else {
-            let back = GiveBack { delivery, lease, reason: QueueReason::ApplicationUnreadable };
-            let touched = store.give_back(context.process(), &[back]).await?;
-            context.touched(&touched, true);
-            return Ok(());
+            let reason = QueueReason::ApplicationUnreadable;
+            return self.give_back(GiveBack { delivery, lease, reason }).await;
         };
         if self.attempts.send(in_flight).await.is_ok() {
             self.until_idle().await;
         }
+        Ok(())
+    }
+
+    async fn give_back(&self, back: GiveBack) -> Result<(), StoreError> {
+        let touched = self.context.database.store.give_back(self.context.process(), &[back]).await?;
+        self.context.touched(&touched, true);
         Ok(())
     }
 

@@ -8,7 +8,8 @@ use std::sync::{
 use fanfare_broker::{Incoming, Unreadable, decode_event};
 use fanfare_domain::{
     application::{Application, Endpoint, EndpointStatus, Feed},
-    delivery::{QueueReason, READ_BY_FEED, lease_duration},
+    delivery::{FailureReason, QueueReason, READ_BY_FEED, lease_duration},
+    endpoint::template::Shaped,
     event::{Content, Event, delay::LongestDelay},
     ids::{DeliveryId, EventId, LeaseId},
     time::{saturating_add, saturating_sub, to_milliseconds},
@@ -20,7 +21,12 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
-use super::{in_flight::Direct, matching, park, spans};
+use super::{
+    in_flight::Direct,
+    matching, park,
+    shaping::{self, Shapes},
+    spans,
+};
 use crate::{
     context::{Context, Entered},
     lanes::Permit,
@@ -54,13 +60,14 @@ struct Ready {
 }
 
 impl Ready {
-    /// The endpoints that get the event now; `None` if the filters take long. A delayed event is matched when it is due.
+    /// The endpoints that get the event now; `None` if the filters take long, or an endpoint has a template. A delayed event is matched when it is due.
     fn endpoints_at_once(&self) -> Option<Vec<Arc<Endpoint>>> {
         let ((_, event, _), (_, due_at)) = (&self.received, self.times);
         if due_at.is_some() {
             return Some(Vec::new());
         }
         matching::at_once(&self.application, &event.event_type, self.body.as_bytes())
+            .filter(|endpoints| endpoints.iter().all(|endpoint| endpoint.template.is_none()))
     }
 }
 
@@ -294,7 +301,12 @@ impl Events {
     /// Passes a matched event on to persist.
     async fn pass_on(&self, ready: Ready, endpoints: &[Arc<Endpoint>], planned: &mpsc::Sender<Planned>) {
         let Ready { received: (message, event, span), application, times, body, entered } = ready;
-        let (new, direct) = self.plan(event, times, body, &application, endpoints);
+        // A later chunk of a fan-out could follow the next event of the key.
+        let is_wide = endpoints.len() > MAX_DIRECT && event.ordering_key.is_none();
+        let (checks, id, at_once) = (&self.context.checks, (times.0, event.id), if is_wide { &[] } else { endpoints });
+        let (shapes, body) = shaping::shapes(checks, &application, &event.event_type, id, at_once, body).await;
+        let matched = Matched { count: endpoints.len(), is_wide, at_once, shapes };
+        let (new, direct) = self.plan(event, times, body, &application, matched);
         // The send fails only if the process stops. The broker then redelivers the message to another process.
         drop(planned.send(Planned { message, new, direct, entered, span }).await);
     }
@@ -306,10 +318,8 @@ impl Events {
         (accepted_at, due_at): (Timestamp, Option<Timestamp>),
         body: String,
         application: &Application,
-        endpoints: &[Arc<Endpoint>],
+        matched: Matched<'_>,
     ) -> (NewEvent, Vec<(usize, Direct)>) {
-        // A later chunk of a fan-out could follow the next event of the key.
-        let is_wide = endpoints.len() > MAX_DIRECT && event.ordering_key.is_none();
         let position = match &event.ordering_key {
             Some(_) => self.position.fetch_add(1, Ordering::Relaxed),
             None => 0,
@@ -322,19 +332,28 @@ impl Events {
             due_at,
             redacted,
             body,
-            matches: endpoints.len(),
-            is_wide,
+            matches: matched.count,
+            is_wide: matched.is_wide,
             position,
             deliveries: Vec::new(),
         };
-        let at_once = if is_wide { &[] } else { endpoints };
         // An event with redacted members has two bodies.
         let bytes = new.body.len() + new.redacted.as_ref().map_or(0, String::len);
-        let is_ordered = new.event.ordering_key.is_some();
-        let (deliveries, direct) = admit_all(&self.context, (accepted_at, new.event.id), at_once, (bytes, is_ordered));
+        let (id, is_ordered) = ((accepted_at, new.event.id), new.event.ordering_key.is_some());
+        let (deliveries, direct) = admit_all(&self.context, id, matched.at_once, (bytes, is_ordered), matched.shapes);
         new.deliveries = deliveries;
         (new, direct)
     }
+}
+
+/// The endpoints of an event.
+struct Matched<'a> {
+    count: usize,
+    /// True if a fan-out writes the deliveries.
+    is_wide: bool,
+    /// Endpoints whose deliveries are persisted with the event.
+    at_once: &'a [Arc<Endpoint>],
+    shapes: Shapes,
 }
 
 /// Decides the first states of an event's deliveries, and returns the permits of the first attempts by position.
@@ -343,17 +362,14 @@ pub(crate) fn admit_all(
     (accepted_at, event): (Timestamp, EventId),
     endpoints: &[Arc<Endpoint>],
     (bytes, is_ordered): (usize, bool),
+    shapes: Shapes,
 ) -> (Vec<NewDelivery>, Vec<(usize, Direct)>) {
     let (mut deliveries, mut direct) = (Vec::with_capacity(endpoints.len()), Vec::new());
     let lease = LeaseId::new(context.now(), rand::random());
+    let mut shapes = shapes.into_iter();
     for endpoint in endpoints {
         let id = DeliveryId::derive(accepted_at, event, endpoint.id);
-        let is_in_order = is_ordered && endpoint.fifo.is_some() && endpoint.takes_deliveries();
-        let (delivery, permit) = if is_in_order {
-            (new_delivery(context, id, endpoint, Start::InOrder), None)
-        } else {
-            admit(context, id, endpoint, lease, bytes)
-        };
+        let (delivery, permit) = admit(context, id, endpoint, lease, (bytes, is_ordered), shapes.next().flatten());
         if let Some(permit) = permit {
             direct.push((deliveries.len(), Direct { endpoint: Arc::clone(endpoint), permit }));
         }
@@ -368,9 +384,20 @@ pub(super) fn admit(
     id: DeliveryId,
     endpoint: &Endpoint,
     lease: LeaseId,
-    bytes: usize,
+    (bytes, is_ordered): (usize, bool),
+    shaped: Option<Arc<Shaped>>,
 ) -> (NewDelivery, Option<Permit>) {
-    let new = |start| new_delivery(context, id, endpoint, start);
+    let expires_at = saturating_add(context.now(), endpoint.policy.lifetime(context.expiry));
+    let bytes = shaped.as_ref().map_or(bytes, |shaped| shaped.bytes());
+    let has_no_body = shaped.as_deref().is_some_and(|shaped| matches!(shaped, Shaped::Failed(_)));
+    let in_feed = endpoint.feed != Feed::None && !has_no_body;
+    let new = |start| NewDelivery { id, endpoint: endpoint.id, start, expires_at, in_feed, shaped };
+    if has_no_body {
+        return (new(Start::NotRendered { notifies_owner: endpoint.notifies_owner }), None);
+    }
+    if is_ordered && endpoint.fifo.is_some() && endpoint.takes_deliveries() {
+        return (new(Start::InOrder), None);
+    }
     if endpoint.feed == Feed::Only {
         return (new(Start::Read), None);
     }
@@ -390,17 +417,16 @@ pub(super) fn admit(
     }
 }
 
-fn new_delivery(context: &Context, id: DeliveryId, endpoint: &Endpoint, start: Start) -> NewDelivery {
-    let expires_at = saturating_add(context.now(), endpoint.policy.lifetime(context.expiry));
-    NewDelivery { id, endpoint: endpoint.id, start, expires_at, in_feed: endpoint.feed != Feed::None }
-}
-
-/// Counts the deliveries that are skipped from the beginning.
-pub(crate) fn count_skipped(deliveries: &[NewDelivery]) {
+/// Counts the deliveries that are finished from the beginning.
+pub(crate) fn count_finished(deliveries: &[NewDelivery]) {
     for (start, reason) in [(Start::Skipped, ""), (Start::Read, READ_BY_FEED)] {
         let skipped = deliveries.iter().filter(|delivery| delivery.start == start).count();
         metrics::counter!(metric::DELIVERIES, "state" => "skipped", "reason" => reason).increment(skipped as u64);
     }
+    let has_no_body = |delivery: &&NewDelivery| matches!(delivery.start, Start::NotRendered { .. });
+    let failed = deliveries.iter().filter(has_no_body).count() as u64;
+    let reason = FailureReason::NotRendered.as_str();
+    metrics::counter!(metric::DELIVERIES, "state" => "failed", "reason" => reason).increment(failed);
 }
 
 /// True for an event whose check is quick, or that needs no check.

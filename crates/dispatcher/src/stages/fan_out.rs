@@ -21,11 +21,16 @@ use super::{
     InFlight, events,
     in_flight::{Direct, FirstAttempts},
     matching,
+    persist::own_bytes,
+    shaping::Shaping,
 };
 use crate::context::Context;
 
 /// Maximum of deliveries in a chunk.
 const CHUNK: usize = 500;
+
+/// Bytes of the deliveries' own bodies after which a chunk ends.
+const CHUNK_BYTES: usize = 8 * 1024 * 1024;
 
 /// Maximum of concurrent fan-outs in a process: enough to keep the database busy.
 const AT_ONCE: usize = 2;
@@ -143,7 +148,13 @@ impl FanOuts {
             let ordered = matched.as_ref().map_or(&[][..], |(_, endpoints)| endpoints);
             let endpoints = &ordered[ordered.partition_point(|endpoint| endpoint.id <= mark)..];
             let lease = LeaseId::new(context.now(), rand::random());
-            let admitted = self.admit(wide, endpoints, lease).await;
+            let mut shaping = Shaping::new(
+                &application,
+                &wide.first.event_type,
+                (wide.accepted_at, wide.first.event),
+                &wide.first.body,
+            );
+            let admitted = self.admit(wide, endpoints, lease, &mut shaping).await;
             let covered = admitted.deliveries.len();
             let is_last = covered == endpoints.len();
             let to = endpoints.get(covered.wrapping_sub(1)).map_or(mark, |endpoint| endpoint.id);
@@ -183,15 +194,24 @@ impl FanOuts {
 
     /// Admits deliveries to the next endpoints. A delivery to an endpoint without room is queued. Without a free place
     /// in the process or the application, the chunk ends; an empty chunk waits for a place.
-    async fn admit(&self, wide: &Wide, endpoints: &[Arc<Endpoint>], lease: LeaseId) -> Admitted {
-        let mut admitted = Admitted::default();
+    async fn admit(
+        &self,
+        wide: &Wide,
+        endpoints: &[Arc<Endpoint>],
+        lease: LeaseId,
+        shaping: &mut Shaping<'_>,
+    ) -> Admitted {
+        let (mut admitted, mut own) = (Admitted::default(), 0);
         for endpoint in endpoints {
-            if admitted.deliveries.len() >= CHUNK {
+            if admitted.deliveries.len() >= CHUNK || own > CHUNK_BYTES {
                 break;
             }
             let id = DeliveryId::derive(wide.accepted_at, wide.first.event, endpoint.id);
+            let shaped = shaping.shape_in_place(endpoint);
             loop {
-                let (delivery, permit) = events::admit(&self.context, id, endpoint, lease, wide.first.body.len());
+                let bytes = wide.first.body.len();
+                let (delivery, permit) =
+                    events::admit(&self.context, id, endpoint, lease, (bytes, false), shaped.clone());
                 let is_busy = matches!(
                     delivery.start,
                     Start::Queued(QueueReason::ApplicationBusy | QueueReason::ProcessBusy | QueueReason::Isolated)
@@ -207,6 +227,7 @@ impl FanOuts {
                     let direct = Direct { endpoint: Arc::clone(endpoint), permit };
                     admitted.direct.push((admitted.deliveries.len(), direct));
                 }
+                own += own_bytes(&delivery);
                 admitted.deliveries.push(delivery);
                 break;
             }
@@ -216,7 +237,7 @@ impl FanOuts {
 
     async fn forward(&self, wide: &Wide, admitted: Admitted, persisted: &Persisted, leased_at: Instant) {
         self.context.touched(&persisted.backlogs, false);
-        events::count_skipped(&admitted.deliveries);
+        events::count_finished(&admitted.deliveries);
         for (position, direct) in admitted.direct {
             let delivery = &admitted.deliveries[position];
             if persisted.queued.contains(&delivery.id) {

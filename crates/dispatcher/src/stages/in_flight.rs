@@ -6,6 +6,7 @@ use bytes::Bytes;
 use fanfare_domain::{
     application::Endpoint,
     delivery::{BEGIN_WITHIN, QueueReason},
+    endpoint::template::Shaped,
     event::{
         EventType,
         ordering::{OrderingKey, Sequence},
@@ -80,6 +81,11 @@ impl FirstAttempts {
         leased_at: Instant,
     ) -> Option<InFlight> {
         let Start::Sending(lease) = delivery.start else { return None };
+        let body = match delivery.shaped.as_deref() {
+            Some(Shaped::Body { body, .. }) => Bytes::copy_from_slice(body.as_bytes()),
+            Some(Shaped::Failed(_)) => return None,
+            None => self.body.clone(),
+        };
         Some(InFlight {
             delivery: delivery.id,
             attempt: 1,
@@ -88,7 +94,7 @@ impl FirstAttempts {
             event: self.event,
             event_type: self.event_type.clone(),
             trace: self.trace.clone(),
-            body: self.body.clone(),
+            body,
             ready_at: self.ready_at,
             is_test: false,
             replay: None,

@@ -10,7 +10,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::InFlight;
+use super::{
+    InFlight,
+    shaping::{self, Unshaped},
+};
 use crate::{context::Context, lanes::Permit, metric};
 
 /// Rest of a backlog after a delivery was given back, before the next drain.
@@ -65,7 +68,7 @@ impl Leases {
     /// of the payload.
     pub(crate) async fn pass_on(
         &self,
-        leased: Leased,
+        mut leased: Leased,
         (endpoint, mut permit): (Arc<Endpoint>, Permit),
         lease: Lease,
         leased_at: Instant,
@@ -76,6 +79,18 @@ impl Leases {
             let (end, notifies_owner) = (End::Failed(reason), endpoint.notifies_owner);
             unsent.ended.push(EndLeased { delivery, lease: lease.id, end, notifies_owner });
             return 0;
+        }
+        match shaping::complete(&self.context, &mut leased, &endpoint, lease.id).await {
+            Ok(()) => {}
+            Err(Unshaped::Ends(reason)) => {
+                let (end, notifies_owner) = (End::Failed(reason), endpoint.notifies_owner);
+                unsent.ended.push(EndLeased { delivery, lease: lease.id, end, notifies_owner });
+                return 0;
+            }
+            Err(Unshaped::Back(reason)) => {
+                unsent.back.push(GiveBack { delivery, lease: lease.id, reason });
+                return 0;
+            }
         }
         let bytes = leased.payload.as_ref().and_then(|payload| payload.body.as_ref()).map_or(0, String::len);
         permit.set_bytes(bytes);

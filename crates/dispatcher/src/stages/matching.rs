@@ -15,9 +15,10 @@ use crate::metric;
 /// Maximum of filters that are evaluated beside other work of the thread: the first use of a filter parses the text.
 const MAX_AT_ONCE: usize = 8;
 
-/// True if the match of an event may take long: no other event should wait.
+/// True if filters and templates may take long for an event: no other event should wait.
 pub(crate) fn may_take_long(application: &Application, data: &str) -> bool {
-    application.filters() > MAX_AT_ONCE || application.filters() > 0 && data.len() > CHECKED_AT_ONCE
+    let expressions = application.filters() + application.templates();
+    expressions > MAX_AT_ONCE || expressions > 0 && data.len() > CHECKED_AT_ONCE
 }
 
 /// Finds the endpoints that get an event, in any status; `None` if the filters take long.

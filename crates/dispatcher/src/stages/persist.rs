@@ -10,13 +10,13 @@ use bytes::Bytes;
 use fanfare_broker::{Incoming, Unreadable};
 use fanfare_domain::ids::{DeliveryId, EventId, LeaseId};
 use fanfare_service::crash_point;
-use fanfare_store::{NewEvent, Persisted, Start, StoreError};
+use fanfare_store::{NewDelivery, NewEvent, Persisted, Start, StoreError};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     InFlight, batch,
-    events::{Planned, count_skipped},
+    events::{Planned, count_finished},
     fan_out::FanOuts,
     in_flight::FirstAttempts,
     park,
@@ -45,18 +45,25 @@ pub(crate) async fn run(persist: Persist, mut planned: mpsc::Receiver<Planned>, 
 
 /// Share of a delivery in the bytes of a commit, so that a commit has some 5000 deliveries of events with an ordering key,
 /// beside those of one event.
-const DELIVERY_BYTES: usize = 1600;
+pub(crate) const DELIVERY_BYTES: usize = 1600;
 
 fn weigh(planned: &Planned) -> batch::Weight<EventId> {
     batch::Weight {
         key: planned.new.event.id,
-        // An event with redacted members has two bodies. An event with an ordering key may have many deliveries.
+        // An event with redacted members has two bodies. An event with an ordering key may have many deliveries. A
+        // delivery by a template has a body of its own.
         bytes: planned.new.body.len()
             + planned.new.redacted.as_ref().map_or(0, String::len)
+            + planned.new.deliveries.iter().map(own_bytes).sum::<usize>()
             + DELIVERY_BYTES * planned.new.deliveries.len(),
         is_quarantined: planned.message.is_quarantined(),
         is_ordered: planned.new.event.ordering_key.is_some(),
     }
+}
+
+/// Bytes of a delivery's own body.
+pub(crate) fn own_bytes(delivery: &NewDelivery) -> usize {
+    delivery.shaped.as_ref().map_or(0, |shaped| shaped.bytes())
 }
 
 /// Result of a batch.
@@ -182,7 +189,7 @@ impl Persist {
         let Planned { message, mut new, direct, entered, span } = planned;
         end(message);
         drop((entered, span));
-        count_skipped(&new.deliveries);
+        count_finished(&new.deliveries);
         let first = FirstAttempts {
             application: new.event.application,
             event: new.event.id,

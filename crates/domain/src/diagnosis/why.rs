@@ -246,6 +246,8 @@ pub struct WebhookFacts {
     pub filter: Option<Arc<Filter>>,
     /// Result of the present filter for the event.
     pub filtered: FilterResult,
+    /// Why the template has no body for the event.
+    pub template_fault: Option<String>,
     /// Classes of outcomes; `None` if unknown to the process.
     pub rules: Option<OutcomeRules>,
     /// Changes since shortly before the acceptance of the event, newest first.

@@ -145,7 +145,7 @@ impl<'a> FilteredEvent<'a> {
     fn parts(&self) -> Option<Parts<'_>> {
         let body = self.parsed.get_or_init(|| serde_json::from_str(&json::readable(self.body)).ok()).as_ref()?;
         let data = body.pointer(self.pointer?)?;
-        Some(Parts { event_type: self.event_type.as_str(), data, hides: self.hides })
+        Some(Parts { event_type: self.event_type.as_str(), id: "", time: "", data, hides: self.hides })
     }
 
     /// Steps of all evaluations so far.

@@ -87,9 +87,9 @@ impl<'a> Evaluation<'a> {
         Self::within(MAX_STEPS, parts)
     }
 
-    /// An evaluation that ends with a fault beyond `most` steps.
+    /// An evaluation that ends with a fault beyond `most` steps, at most [`MAX_STEPS`].
     pub(super) fn within(most: u64, parts: Parts<'a>) -> Self {
-        Self { parts, steps: 0, most, items: Vec::new() }
+        Self { parts, steps: 0, most: most.min(MAX_STEPS), items: Vec::new() }
     }
 
     /// True or false.
@@ -131,7 +131,9 @@ impl<'a> Evaluation<'a> {
                 Value::List(items.iter().map(|item| self.value(item)).collect::<Result<Vec<_>, _>>()?.into())
             }
             Kind::Part(0) => self.of_json(node, self.parts.data)?,
-            Kind::Part(_) => Value::Text(Cow::Borrowed(self.parts.event_type)),
+            Kind::Part(1) => Value::Text(Cow::Borrowed(self.parts.event_type)),
+            Kind::Part(2) => Value::Text(Cow::Borrowed(self.parts.id)),
+            Kind::Part(_) => Value::Text(Cow::Borrowed(self.parts.time)),
             Kind::Item(depth) => {
                 let item = self.items.get(*depth).map_or(Value::Null, Value::clone);
                 self.charge(node, copy_steps(&item))?;

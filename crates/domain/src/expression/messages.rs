@@ -54,14 +54,18 @@ fn hint(found: &str) -> Option<&'static str> {
 }
 
 /// Hint for an unknown name.
-pub(super) fn of_name(name: &str) -> String {
+pub(super) fn of_name(name: &str, names: &[&str]) -> String {
     match hint(name) {
         Some(hint) => hint.to_owned(),
         None if matches!(name, "True" | "False" | "TRUE" | "FALSE") => format!("write {}", name.to_ascii_lowercase()),
         None => {
+            let others = names.get(1..).unwrap_or_default();
+            let verb = if others.len() > 1 { "are" } else { "is" };
             format!(
-                "a member of the event's data is data.{}, a text is in quotes, and the event's type is type",
-                short(name)
+                "a member of the event's data is data.{}, a text is in quotes, and the event's {} {verb} {}",
+                short(name),
+                others.join(", "),
+                others.join(", ")
             )
         }
     }

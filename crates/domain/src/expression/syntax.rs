@@ -15,8 +15,11 @@ use super::{
 };
 use crate::event::{catalogue::nearest, with_suggestion};
 
-/// Names of an event's parts.
-pub(super) const NAMES: [&str; 2] = ["data", "type"];
+/// Names of an event's parts. A condition may read the first two only: the others differ from copy to copy of an event.
+pub(super) const NAMES: [&str; 4] = ["data", "type", "id", "time"];
+
+/// Names in conditions.
+pub(super) const NAMES_OF_CONDITION: &[&str] = &[NAMES[0], NAMES[1]];
 
 /// Names of all functions.
 const FUNCTIONS: [&str; 18] = [
@@ -225,7 +228,7 @@ impl Function {
 ///
 /// # Errors
 /// The first fault.
-pub(super) fn parse(text: &str) -> Result<Node, ExpressionFault> {
+pub(super) fn parse(text: &str, names: &'static [&'static str]) -> Result<Parsed, ExpressionFault> {
     // An environment without macros leaves `has` and the loops as calls.
     let parsing = || Env::default().parser().parse_with_source_info(text);
     let parsed = catch_unwind(AssertUnwindSafe(parsing));
@@ -234,11 +237,22 @@ pub(super) fn parse(text: &str) -> Result<Node, ExpressionFault> {
         Ok(Err(errors)) => return Err(messages::of_parser(text, &errors)),
         Err(_) => return Err(ExpressionFault::new(0, "cannot be read")),
     };
-    Reader { source: &source, nodes: 0, loops: Vec::new(), patterns: 0 }.node(&root, 1)
+    let mut reader = Reader { source: &source, names, nodes: 0, loops: Vec::new(), patterns: 0 };
+    let root = reader.node(&root, 1)?;
+    Ok(Parsed { root, states: reader.patterns })
+}
+
+/// A checked expression.
+pub(super) struct Parsed {
+    pub(super) root: Node,
+    /// States of all patterns.
+    pub(super) states: u64,
 }
 
 struct Reader<'a> {
     source: &'a SourceInfo,
+    /// Names of the parts of the event that the expression may read.
+    names: &'static [&'static str],
     nodes: usize,
     /// Names of the open loops' values.
     loops: Vec<&'a str>,
@@ -307,10 +321,10 @@ impl<'a> Reader<'a> {
         if let Some(depth) = self.loops.iter().rposition(|known| *known == name) {
             return Ok(Kind::Item(depth));
         }
-        if let Some(part) = NAMES.iter().position(|known| *known == name) {
+        if let Some(part) = self.names.iter().position(|known| *known == name) {
             return Ok(Kind::Part(part));
         }
-        let hint = messages::of_name(name);
+        let hint = messages::of_name(name, self.names);
         Err(self.fault(expression, format!("unknown name `{}`; {hint}", messages::short(name))))
     }
 
@@ -375,7 +389,7 @@ impl<'a> Reader<'a> {
                 return Err(self.fault(expression, reason));
             }
         };
-        if NAMES.contains(&variable.as_str()) {
+        if self.names.contains(&variable.as_str()) {
             return Err(
                 self.fault(expression, format!("`{variable}` is a part of the event; name the entry otherwise"))
             );

@@ -10,7 +10,7 @@ fn parse(text: &str) -> Expression {
 }
 
 fn parts(data: &Json) -> Parts<'_> {
-    Parts { event_type: "order.paid", data, hides: false }
+    Parts { event_type: "order.paid", id: "evt_1", time: "2026-01-01T00:00:00.000Z", data, hides: false }
 }
 
 fn outcome(text: &str, data: &Json) -> Outcome {

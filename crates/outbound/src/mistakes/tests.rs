@@ -45,6 +45,7 @@ fn endpoint(dialect: &str, secrets: &[(&SigningSecret, Option<i64>)]) -> Endpoin
         digest_from: None,
         subscriptions: Vec::new(),
         filter: None,
+        template: None,
         secrets: secrets.iter().map(secret).collect(),
         headers: HeaderMap::new(),
         policy: Arc::clone(&dialect.policy),

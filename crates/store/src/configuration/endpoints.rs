@@ -69,6 +69,8 @@ pub struct EndpointSettings {
     pub filter: Option<Option<String>>,
     /// FIFO per ordering key; `Some(None)` for deliveries at the same time.
     pub fifo: Option<Option<Fifo>>,
+    /// Checked template, as JSON text; `Some(None)` for the dialect's form.
+    pub template: Option<Option<String>>,
     /// Feed of the endpoint. [`Feed::Only`] stays for ever.
     pub feed: Option<Feed>,
     /// True for digests, from the next UTC day on.
@@ -123,6 +125,8 @@ pub struct EndpointRow {
     pub filter: Option<String>,
     /// FIFO per ordering key.
     pub fifo: Option<Fifo>,
+    /// Template, as JSON text; `None` for the dialect's form.
+    pub template: Option<String>,
     /// Feed of the endpoint.
     pub feed: Feed,
     /// First day of the daily digests; `None` without digests.
@@ -138,7 +142,8 @@ pub struct EndpointRow {
 }
 
 const COLUMNS: &str = "id, application_id, name, url, event_types, status, status_reason, timeout_ms, schedule, \
-                       rate_per_second, email, header_names, trace_context, filter, fifo, feed, digest_from, expires_at, \
+                       rate_per_second, email, header_names, trace_context, filter, template, fifo, feed, digest_from, \
+                       expires_at, \
                        created_at, updated_at, \
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
@@ -265,7 +270,8 @@ impl Store {
         settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
         let EndpointSettings { name, url, event_types, status, keeps_pause, timeout, schedule, rate, .. } = settings;
-        let EndpointSettings { email, headers, sends_trace, filter, fifo, feed, has_digest, lifetime, .. } = settings;
+        let EndpointSettings { email, headers, sends_trace, filter, template, fifo, feed, .. } = settings;
+        let EndpointSettings { has_digest, lifetime, .. } = settings;
         let timeout_ms = timeout.flatten().map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
         let sealed = headers.as_ref().map(|headers| seal_headers(&self.keyring, id, headers)).transpose()?.flatten();
         let (key_name, ciphertext) = sealed.map(|sealed| (sealed.key_name, sealed.ciphertext)).unzip();
@@ -300,6 +306,8 @@ impl Store {
                     &fifo.is_some(),
                     &fifo.flatten().map(|fifo| fifo.to_string()),
                     has_digest,
+                    &template.is_some(),
+                    &template.as_ref().and_then(Option::as_deref),
                 ],
             )
             .await?;
@@ -427,6 +435,7 @@ fn change_statement() -> String {
              filter = CASE WHEN $23 THEN $24 ELSE filter END, fifo = CASE WHEN $25 THEN $26 ELSE fifo END,
              digest_from = CASE WHEN $27::bool IS NULL THEN digest_from
                                 WHEN $27 THEN coalesce(digest_from, {NEXT_DAY}) END,
+             template = CASE WHEN $28 THEN $29 ELSE template END, had_template = had_template OR $29 IS NOT NULL,
              expires_at = coalesce(now() + $22::bigint * interval '1 millisecond', expires_at), updated_at = now()
          FROM before WHERE id = before.endpoint RETURNING {COLUMNS}, before.was, before.was_fifo
          ), looked AS (
@@ -471,6 +480,7 @@ fn read(row: &Row) -> Result<EndpointRow, StoreError> {
         sends_trace: row.get("trace_context"),
         filter: row.get("filter"),
         fifo: fifo(row)?,
+        template: row.get("template"),
         feed: feed(row)?,
         digest_from: row.get("digest_from"),
         expires_at: row.get("expires_at"),

@@ -11,7 +11,7 @@ use fanfare_domain::{
     application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
     delivery::policy::{InvalidSchedule, Policy},
     dialect::Dialects,
-    endpoint::{filter::Filter, redaction::Redaction},
+    endpoint::{filter::Filter, redaction::Redaction, template::Template},
     event::{
         EventType,
         schema::{Schema, Schemas},
@@ -267,6 +267,7 @@ fn endpoint(
         digest_from: row.get("digest_from"),
         subscriptions,
         filter: row.get::<_, Option<String>>("filter").map(|text| Arc::new(Filter::stored(text))),
+        template: row.get::<_, Option<String>>("template").map(|text| Arc::new(Template::stored(text))),
         secrets: Vec::new(),
         headers: secrets::open_headers(keyring, id, row)?,
         dialect: Arc::clone(dialect),
@@ -317,9 +318,9 @@ const LOOK_UPS_ONLY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bi
 /// Endpoints of applications since a version, with their secrets in force. Parameters: ids and `since` of
 /// [`APPLICATIONS`].
 const ENDPOINTS: &str = "
-SELECT e.id, e.application_id, e.url, e.event_types, e.filter, e.status, e.feed, e.fifo, e.digest_from, e.timeout_ms,
-       e.schedule, e.rate_per_second, e.headers_key_name, e.headers_ciphertext, e.email IS NOT NULL AS has_email,
-       e.trace_context, e.deleted_at IS NOT NULL AS is_deleted,
+SELECT e.id, e.application_id, e.url, e.event_types, e.filter, e.template, e.status, e.feed, e.fifo, e.digest_from,
+       e.timeout_ms, e.schedule, e.rate_per_second, e.headers_key_name, e.headers_ciphertext,
+       e.email IS NOT NULL AS has_email, e.trace_context, e.deleted_at IS NOT NULL AS is_deleted,
        s.id AS secret_id, s.key_name, s.ciphertext, s.created_at, s.expires_at
 FROM unnest($1::uuid[], $2::bigint[]) AS k(id, since)
 JOIN endpoints e ON e.application_id = k.id AND e.version > k.since AND (e.deleted_at IS NULL OR k.since >= 0)

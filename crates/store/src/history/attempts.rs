@@ -16,7 +16,10 @@ use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use crate::{
-    Store, StoreError, connection::store::row_count, history::events::LISTED_BODY, pipeline::record::INLINE_WITHIN,
+    Store, StoreError,
+    connection::store::row_count,
+    history::events::{LISTED_BODY, LONGEST_LISTED},
+    pipeline::record::INLINE_WITHIN,
 };
 
 /// An attempt of a delivery.
@@ -187,7 +190,21 @@ impl Store {
         ];
         // A plan for all parameters would walk all deliveries of a day without inline successes.
         let rows = self.connection().await?.query(&log_statement(filter), &parameters).await?;
-        Ok(rows.iter().map(read_logged).collect())
+        self.logged(&rows).await
+    }
+
+    /// Reads attempts, with the deliveries' own bodies. Reads nothing further unless an endpoint has had a template.
+    async fn logged(&self, rows: &[Row]) -> Result<Vec<LoggedAttempt>, StoreError> {
+        let may_have = |row: &&Row| row.get::<_, bool>("had_template");
+        let ids = rows.iter().filter(may_have).map(|row| DeliveryId(row.get("delivery_id")));
+        let own = self.own_bodies(ids.collect::<Vec<_>>(), LONGEST_LISTED).await?;
+        let mut logged: Vec<LoggedAttempt> = rows.iter().map(read_logged).collect();
+        for attempt in &mut logged {
+            if let Some(own) = own.get(&attempt.delivery) {
+                attempt.body.clone_from(&own.body);
+            }
+        }
+        Ok(logged)
     }
 
     /// Lists the last attempts to an endpoint, of all its deliveries, by start.
@@ -209,7 +226,7 @@ impl Store {
         let statement = with_details(&rows, "started_at");
         let parameters: [&(dyn ToSql + Sync); 4] = [&application.0, &endpoint.0, &row_count(limit), &LOOK_BACK];
         let rows = self.query_by_kept_plan(&statement, &parameters).await?;
-        Ok(rows.iter().map(read_logged).collect())
+        self.logged(&rows).await
     }
 }
 
@@ -300,7 +317,9 @@ fn floor(limit: &str, margin: &str) -> String {
 fn with_details(rows: &str, moment: &str) -> String {
     format!(
         "WITH {rows}
-         SELECT page.*, coalesce(e.type, '') AS type, e.body FROM page
+         SELECT page.*, coalesce(e.type, '') AS type, e.body,
+                coalesce((SELECT p.had_template FROM endpoints p WHERE p.id = page.endpoint_id), false) AS had_template
+         FROM page
          LEFT JOIN LATERAL (
              SELECT e.type, {LISTED_BODY} FROM events e
              WHERE e.application_id = $1 AND e.accepted_at = delivery_accepted_at(page.delivery_id)

@@ -19,9 +19,9 @@ use crate::{
     history::{
         attempts::{AttemptRow, SELECT_ATTEMPTS, read_attempt},
         delivery_pages::{FINISHED, OPEN, detailed, list_statement, max_walked},
-        events::{SHOWN_BODY, type_condition},
+        events::{LONGEST_LISTED, SHOWN_BODY, type_condition},
     },
-    pipeline::lease::sequence,
+    pipeline::{bodies::OwnBody, lease::sequence},
 };
 
 /// Selects the deliveries of a list. A delivery must meet all conditions.
@@ -149,6 +149,8 @@ pub struct DeliveryRow {
     pub is_redacted: bool,
     /// Body as sent; `None` for a long body in a list.
     pub body: Option<String>,
+    /// Why the webhook's template had no body for the event.
+    pub fault: Option<String>,
 }
 
 impl Store {
@@ -197,7 +199,29 @@ impl Store {
         };
         let passed = rows.first().and_then(|row| row.get::<_, Option<Uuid>>("passed")).map(DeliveryId);
         let found = rows.iter().filter(|row| row.get::<_, Option<Uuid>>("id").is_some());
-        Ok(DeliveryPage { deliveries: found.map(read).collect::<Result<_, _>>()?, passed })
+        let mut deliveries = found.clone().map(read).collect::<Result<Vec<_>, _>>()?;
+        let longest = if filter.with_bodies { LONGEST_LISTED } else { 0 };
+        self.put_own_bodies(&mut deliveries, &found.collect::<Vec<_>>(), longest).await?;
+        Ok(DeliveryPage { deliveries, passed })
+    }
+
+    /// Replaces the events' bodies by the deliveries' own. Reads nothing further unless an endpoint has had a template.
+    async fn put_own_bodies(
+        &self,
+        deliveries: &mut [DeliveryRow],
+        rows: &[&Row],
+        longest: i32,
+    ) -> Result<(), StoreError> {
+        let may_have = |row: &&Row| row.get::<_, bool>("had_template");
+        let ids = rows.iter().copied().filter(may_have).map(|row| DeliveryId(row.get("id")));
+        let mut own = self.own_bodies(ids.collect::<Vec<_>>(), longest).await?;
+        for row in deliveries {
+            if let Some(OwnBody { body, is_redacted, fault }) = own.remove(&row.id) {
+                (row.is_redacted, row.fault) = (is_redacted, fault);
+                row.body = body;
+            }
+        }
+        Ok(())
     }
 
     /// Finds a delivery of an application, with its attempts from first to last.
@@ -221,7 +245,10 @@ impl Store {
         let statement = transaction.prepare_cached(SELECT_ATTEMPTS).await?;
         let attempts = transaction.query(&statement, &[&application.0, &id.0]).await?;
         transaction.commit().await?;
-        Ok(Some((read(&row)?, attempts.iter().map(read_attempt).collect())))
+        drop(connection);
+        let mut delivery = read(&row)?;
+        self.put_own_bodies(std::slice::from_mut(&mut delivery), &[&row], i32::MAX).await?;
+        Ok(Some((delivery, attempts.iter().map(read_attempt).collect())))
     }
 }
 
@@ -248,5 +275,6 @@ fn read(row: &Row) -> Result<DeliveryRow, StoreError> {
         mailed: row.get::<_, Option<Timestamp>>("mailed_at").zip(row.get("mailed_to")),
         is_redacted: row.get("is_redacted"),
         body: row.get("body"),
+        fault: None,
     })
 }

@@ -258,7 +258,7 @@ pub(super) fn detailed(body: &str) -> String {
         "detailed AS (
          SELECT page.id, page.event_id, coalesce(e.type, '') AS type, page.endpoint_id, p.url, p.name, page.reason, page.attempt,
                 CASE WHEN page.state = 'queued' AND p.status = 'paused' AND p.deleted_at IS NULL THEN 'held'
-                     ELSE page.state END AS state,
+                     ELSE page.state END AS state, p.had_template,
                 page.failures, page.due_at, page.finished_at, page.attempts,
                 coalesce(page.mailed_at, once.mailed_at) AS mailed_at,
                 coalesce(page.mailed_to, once.mailed_to) AS mailed_to, e.body,

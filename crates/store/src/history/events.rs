@@ -51,6 +51,9 @@ const COLUMNS: &str = "e.id, e.type, e.key, e.ordering_key, e.occurred_at, e.acc
                        IS NOT NULL AS is_delayed, \
                        (SELECT f.event_id FROM fan_outs f WHERE f.event_id = e.id) IS NULL AS fanned_out";
 
+/// Longest body of a delivery in a list, in bytes, as in [`LISTED_BODY`].
+pub(crate) const LONGEST_LISTED: i32 = 65_536;
+
 /// Body in a list, at most 64 KiB: a page of longer bodies would fill the memory of the process.
 pub(crate) const LISTED_BODY: &str =
     "CASE WHEN octet_length(e.body) <= 65536 AND e.erased_at IS NULL THEN e.body END AS body";

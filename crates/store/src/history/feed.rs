@@ -47,7 +47,8 @@ fn page_statement(has_day: bool) -> String {
 )
 SELECT $2 > horizon.next AS is_ahead, s.*,
        CASE WHEN s.ordering_key IS NOT NULL THEN (SELECT n.sequence FROM delivery_sequences n WHERE n.id = s.id) END
-           AS sequence
+           AS sequence,
+       coalesce((SELECT p.had_template FROM endpoints p WHERE p.id = $1), false) AS had_template
 FROM horizon
 LEFT JOIN sized s ON coalesce(s.before, 0) < $5 ORDER BY s.written, s.id"
     )
@@ -104,8 +105,31 @@ impl Store {
         let rows = self.query_by_kept_plan(&page_statement(bounds.is_some()), &parameters).await?;
         let is_ahead = rows.first().is_some_and(|row| row.get("is_ahead"));
         let found = rows.iter().filter(|row| row.get::<_, Option<i64>>("written").is_some());
-        let entries = found.map(|row| self.feed_entry(row)).collect::<Result<Vec<_>, _>>()?;
+        let mut entries = found.map(|row| self.feed_entry(row)).collect::<Result<Vec<_>, _>>()?;
+        if rows.first().is_some_and(|row| row.get("had_template")) {
+            self.put_own_bodies_of_feed(&mut entries).await?;
+        }
         Ok(FeedPage { next: entries.last().map(|entry| entry.place), entries, is_ahead })
+    }
+
+    /// Replaces the events' bodies by the deliveries' own. Keeps the entries with about a MiB of bodies.
+    async fn put_own_bodies_of_feed(&self, entries: &mut Vec<FeedEntry>) -> Result<(), StoreError> {
+        let ids = entries.iter().filter(|entry| entry.content.is_some()).map(|entry| entry.place.delivery);
+        let mut own = self.bodies_to_send(ids.collect::<Vec<_>>()).await?;
+        let (mut bytes, mut kept) = (0, 0);
+        for entry in &mut *entries {
+            if kept > 0 && bytes > MAX_BYTES {
+                break;
+            }
+            if let (Some(own), Some((_, body))) = (own.remove(&entry.place.delivery), &mut entry.content) {
+                *body = own?;
+            }
+            let length = entry.content.as_ref().map_or(0, |(_, body)| body.len());
+            bytes += i64::try_from(length).unwrap_or(i64::MAX);
+            kept += 1;
+        }
+        entries.truncate(kept);
+        Ok(())
     }
 
     fn feed_entry(&self, row: &Row) -> Result<FeedEntry, StoreError> {

@@ -57,7 +57,9 @@ const BEFORE: Duration = Duration::from_secs(60);
 const WEBHOOKS: &str = "
 SELECT p.id, p.name, p.url, p.created_at, p.deleted_at, p.status, p.status_reason, p.feed, p.event_types, p.filter,
        asked.delivery_id, d.state, d.reason, d.since, d.due_at, d.expires_at, d.replay_id, d.first_in_order, d.parked_by,
-       b.since AS backlog_since, b.failures, b.next_probe
+       b.since AS backlog_since, b.failures, b.next_probe,
+       CASE WHEN d.reason = 'not_rendered' THEN (SELECT s.fault FROM delivery_bodies s WHERE s.id = asked.delivery_id) END
+           AS template_fault
 FROM unnest($2::uuid[], $3::uuid[]) WITH ORDINALITY AS asked(endpoint_id, delivery_id, place)
 CROSS JOIN LATERAL (SELECT * FROM endpoints p WHERE p.id = asked.endpoint_id AND p.application_id = $1 LIMIT 1) p
 LEFT JOIN LATERAL (
@@ -178,6 +180,7 @@ fn webhook(row: &Row, attempts: Vec<AttemptFacts>, changes: &[Row]) -> Result<Ex
             subscriptions: subscriptions.map_err(|fault| corrupt(fault.to_string()))?,
             filter: row.get::<_, Option<String>>("filter").map(|text| Arc::new(Filter::stored(text))),
             filtered: FilterResult::Unknown,
+            template_fault: row.get("template_fault"),
             rules: None,
             changes: changes.iter().filter(is_about).map(change).collect(),
             delivery: delivery(row, is_paused)?,

@@ -85,6 +85,22 @@ impl DailyTable {
     }
 }
 
+/// A delivery as JSON, with the members of its own body, if any, from the partition `bodies`.
+fn with_own_body(bodies: &str) -> String {
+    format!(
+        "((to_jsonb(row) - 'mailed_to') || coalesce((SELECT jsonb_strip_nulls(to_jsonb(own) - 'id') FROM {bodies} own
+                                                   WHERE own.id = row.id), '{{}}'))::text"
+    )
+}
+
+/// Size of a delivery's long columns, with its own body.
+fn with_own_size(size: &str, partition: &str, bodies: &str) -> String {
+    format!(
+        "{size} + coalesce((SELECT coalesce(octet_length(own.body), 0) + 2 * coalesce(octet_length(own.body_ciphertext), 0)
+                            FROM {bodies} own WHERE own.id = {partition}.id), 0)"
+    )
+}
+
 impl ExpiredDay {
     /// True if the day's table is not dropped.
     pub fn has(&self, table: DailyTable) -> bool {
@@ -180,9 +196,10 @@ impl Store {
         let Some(partition) = day.table(table) else { return Ok(Vec::new()) };
         let [key, texts, from_texts, size] = table.parts();
         // The archive outlives the retention: it has no addresses of mails.
-        let whole = match table {
-            DailyTable::Deliveries => "(to_jsonb(row) - 'mailed_to')::text",
-            _ => "row_to_json(row)::text",
+        let (whole, size) = match (table, self.own_bodies_of_day(day).await?) {
+            (DailyTable::Deliveries, Some(bodies)) => (with_own_body(bodies), with_own_size(size, partition, bodies)),
+            (DailyTable::Deliveries, None) => ("(to_jsonb(row) - 'mailed_to')::text".to_owned(), size.to_owned()),
+            _ => ("row_to_json(row)::text".to_owned(), size.to_owned()),
         };
         let place = if after.is_some() { format!("({key}) > ({from_texts})") } else { "$1::text[] IS NULL".to_owned() };
         // The long columns are read only for the rows of the page: `octet_length` reads no TOAST.
@@ -205,6 +222,14 @@ impl Store {
         let rows = transaction.query(&statement, &[&after, &row_count(PAGE_ROWS), &PAGE_BYTES]).await?;
         transaction.commit().await?;
         Ok(rows.iter().map(|row| ArchivedRow { key: row.get(0), json: row.get(1) }).collect())
+    }
+
+    /// Name of the day's table of the deliveries' own bodies; `None` without such a body.
+    async fn own_bodies_of_day<'a>(&self, day: &'a ExpiredDay) -> Result<Option<&'a str>, StoreError> {
+        let Some(bodies) = day.tables.iter().find(|name| name.starts_with("delivery_bodies")) else { return Ok(None) };
+        let statement = format!("SELECT EXISTS (SELECT FROM {bodies})");
+        let has_any: bool = self.connection().await?.query_one(&statement, &[]).await?.get(0);
+        Ok(has_any.then_some(bodies.as_str()))
     }
 
     /// Keys of the day's first and last event. `None` without events, and after the drop of the table.

@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 15] = [
+const MIGRATIONS: [Embedded; 16] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -105,6 +105,13 @@ const MIGRATIONS: [Embedded; 15] = [
                   partitions, exclusively, for milliseconds. The migration waits at most 2 s for each lock, and tries \
                   again up to 30 times. Writes of events wait as long as the migration.",
         sql: include_str!("../../migrations/V14__delayed_events.sql"),
+    },
+    Embedded {
+        name: "V15__templates",
+        purpose: "Columns for the templates of endpoints, and a table of the bodies that templates make. Locks: endpoints \
+                  and open_deliveries, exclusively, for milliseconds. The migration waits at most 2 s for each lock, and \
+                  tries again up to 30 times.",
+        sql: include_str!("../../migrations/V15__templates.sql"),
     },
     Embedded {
         name: "V16__digests",

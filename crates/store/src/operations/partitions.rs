@@ -6,7 +6,8 @@ use uuid::Uuid;
 use crate::{Store, StoreError, operations::advisory_locks::LOCK_SPACE};
 
 /// Tables partitioned by the day of acceptance.
-pub(super) const DAILY: [&str; 5] = ["attempts", "deliveries", "delivery_sequences", "events", "feed_entries"];
+pub(super) const DAILY: [&str; 6] =
+    ["attempts", "deliveries", "delivery_bodies", "delivery_sequences", "events", "feed_entries"];
 
 /// Tables partitioned by the day of the counted time.
 const ROLLUPS: [&str; 2] = ["rollups", "rollups_hourly"];
@@ -50,7 +51,7 @@ pub(crate) fn first_id(moment: Timestamp) -> Uuid {
 /// Bounds of a table's partition for a day, in the syntax of the statement.
 fn bounds(table: &str, day: Day) -> String {
     match table {
-        "deliveries" | "attempts" | "feed_entries" | "delivery_sequences" => {
+        "deliveries" | "attempts" | "feed_entries" | "delivery_sequences" | "delivery_bodies" => {
             format!("FROM ('{}') TO ('{}')", first_id(day.from), first_id(day.to))
         }
         _ => format!("FROM ('{}') TO ('{}')", day.from, day.to),

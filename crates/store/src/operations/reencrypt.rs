@@ -1,6 +1,6 @@
 //! Re-encryption of all encrypted values with the keyring's first key, during operation.
 
-use fanfare_domain::ids::{ApplicationId, EndpointId, EventId, SecretId};
+use fanfare_domain::ids::{ApplicationId, DeliveryId, EndpointId, EventId, SecretId};
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
@@ -22,7 +22,7 @@ pub struct Reencrypted {
     pub secrets: u64,
     /// Header sets of endpoints.
     pub headers: u64,
-    /// Bodies of events.
+    /// Bodies of events, and of deliveries by a template.
     pub bodies: u64,
 }
 
@@ -36,6 +36,10 @@ WHERE application_id = $1 AND headers_key_name <> $2";
 
 const BODIES: &str = "
 SELECT application_id, id, accepted_at, body_key_name AS key_name, body_ciphertext AS ciphertext FROM events
+WHERE body_key_name = ANY($1) LIMIT 500";
+
+const DELIVERY_BODIES: &str = "
+SELECT id, body_key_name AS key_name, body_ciphertext AS ciphertext FROM delivery_bodies
 WHERE body_key_name = ANY($1) LIMIT 500";
 
 impl Store {
@@ -57,7 +61,7 @@ impl Store {
             done.secrets += secrets;
             done.headers += headers;
         }
-        done.bodies = self.reencrypt_bodies(&current).await?;
+        done.bodies = self.reencrypt_bodies(&current).await? + self.reencrypt_delivery_bodies(&current).await?;
         Ok(done)
     }
 
@@ -103,6 +107,31 @@ impl Store {
                 let known: &str = row.get("key_name");
                 let parameters: [&(dyn ToSql + Sync); 6] =
                     [&application, &accepted_at, &id, &sealed.key_name, &sealed.ciphertext, &known];
+                done += self.connection().await?.execute(statement, &parameters).await?;
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Uses short statements, as for events.
+    async fn reencrypt_delivery_bodies(&self, current: &str) -> Result<u64, StoreError> {
+        let in_use = "SELECT DISTINCT body_key_name FROM delivery_bodies WHERE body_key_name IS NOT NULL";
+        let in_use = self.connection().await?.query(in_use, &[]).await?;
+        let others: Vec<String> = in_use.iter().map(|row| row.get(0)).filter(|name| name != current).collect();
+        let mut done = 0;
+        loop {
+            let rows = self.connection().await?.query(DELIVERY_BODIES, &[&others]).await?;
+            if rows.is_empty() {
+                return Ok(done);
+            }
+            for row in rows {
+                let id: Uuid = row.get("id");
+                let sealed = anew(&self.keyring, &row, &bodies::delivery_identity(DeliveryId(id)))?;
+                let statement = "UPDATE delivery_bodies SET body_key_name = $2, body_ciphertext = $3
+                                 WHERE id = $1 AND body_key_name = $4";
+                let known: &str = row.get("key_name");
+                let parameters: [&(dyn ToSql + Sync); 4] = [&id, &sealed.key_name, &sealed.ciphertext, &known];
                 done += self.connection().await?.execute(statement, &parameters).await?;
             }
         }

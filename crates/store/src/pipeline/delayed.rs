@@ -20,7 +20,7 @@ use crate::{
         bodies::open_body,
         columns::Columns,
         lease::trace_context,
-        persist::{RESULT, delivery_columns, open_wanted, persisted},
+        persist::{Deliveries, Opening, RESULT, open_wanted, persisted},
     },
 };
 
@@ -127,7 +127,11 @@ WHERE s.number = 1 OR s.bytes <= $2 ORDER BY s.number";
 /// Opens the deliveries `wanted`, and takes the events `input` off the work list. Parameters: process, then the columns.
 ///
 /// `wanted` waits for the events' rows, which are thereby locked before any backlog.
-fn open_statement(events: &Columns<'_, Planned<'_>>, deliveries: &Columns<'_, (EventId, &NewDelivery)>) -> String {
+fn open_statement(
+    events: &Columns<'_, Planned<'_>>,
+    deliveries: &Columns<'_, Opening<'_>>,
+    opening: &Deliveries<'_>,
+) -> String {
     format!(
         "WITH input AS MATERIALIZED (SELECT * FROM {}), ended AS (
     DELETE FROM delayed_events d USING input i WHERE d.event_id = i.id
@@ -151,7 +155,7 @@ FROM matched
 UNION ALL {RESULT}",
         events.table("i"),
         deliveries.table("d"),
-        open_wanted("$1")
+        open_wanted("$1", opening)
     )
 }
 
@@ -172,7 +176,7 @@ fn event_columns<'a>(rows: &'a [Planned<'a>]) -> Columns<'a, Planned<'a>> {
         .column("is_open", "bool", |(_, plan)| matches!(plan, DuePlan::Open { .. }))
 }
 
-/// The deliveries to open with their events, sorted by id.
+/// The deliveries to open with their events.
 fn deliveries<'a>(planned: &[Planned<'a>]) -> Vec<(EventId, &'a NewDelivery)> {
     let mut pairs = Vec::new();
     for (event, plan) in planned {
@@ -180,7 +184,6 @@ fn deliveries<'a>(planned: &[Planned<'a>]) -> Vec<(EventId, &'a NewDelivery)> {
             pairs.extend(deliveries.iter().map(|delivery| (event.id, delivery)));
         }
     }
-    pairs.sort_unstable_by_key(|(_, delivery)| delivery.id);
     pairs
 }
 
@@ -216,13 +219,14 @@ impl Store {
         }
         let mut opened = Persisted::default();
         if !ended.is_empty() {
-            let pairs = deliveries(&ended);
+            let opening = Deliveries::of(deliveries(&ended).into_iter(), &self.keyring)?;
             let columns = event_columns(&ended);
             let applications: HashMap<EventId, Uuid> =
                 ended.iter().map(|(event, _)| (event.id, event.application.0)).collect();
-            let wanted = delivery_columns(&pairs, columns.end())
-                .column("application_id", "uuid", |(event, _)| applications.get(event).copied());
-            let statement = transaction.prepare_cached(&open_statement(&columns, &wanted)).await?;
+            let wanted = opening
+                .columns(columns.end())
+                .column("application_id", "uuid", |row| applications.get(&row.event).copied());
+            let statement = transaction.prepare_cached(&open_statement(&columns, &wanted, &opening)).await?;
             let parameters: Vec<_> =
                 [&process.0 as _].into_iter().chain(columns.values()).chain(wanted.values()).collect();
             opened = persisted(&transaction.query(&statement, &parameters).await?);

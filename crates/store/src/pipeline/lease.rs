@@ -93,6 +93,8 @@ pub struct LeasedEvent {
     pub event_type: Option<EventType>,
     /// Payload; `None` if this process lacks the encryption key.
     pub body: Option<String>,
+    /// True if the delivery has no body of its own yet, and must get one. `body` is then the event's.
+    pub is_unshaped: bool,
     /// Trace of the event.
     pub trace: Option<TraceContext>,
     /// True for a test event, whose delivery was requested again.
@@ -120,7 +122,7 @@ impl Floor {
 
 /// Columns of a leased row `o`.
 pub(crate) const LEASED_COLUMNS: &str = "o.id, o.event_id, o.application_id, o.endpoint_id, o.class, o.attempt, o.failures, o.expires_at, \
-                       o.expires_at < now() AS is_expired, o.replay_id";
+                       o.expires_at < now() AS is_expired, o.replay_id, o.shaped";
 
 /// Rows of the CTE `leased`, with the events.
 pub(crate) const LEASED_WITH_EVENTS: &str = "
@@ -181,7 +183,8 @@ impl Store {
         let statement = connection.prepare_cached(&statement).await?;
         let parameters: Vec<_> = [&process.0 as _, &lease.0 as _].into_iter().chain(columns.values()).collect();
         let rows = connection.query(&statement, &parameters).await?;
-        Ok(self.read_leased(&rows))
+        drop(connection);
+        self.read_leased(&rows).await
     }
 
     /// Lists the deliveries in state `sending` under a lease, after a commit of unknown outcome.
@@ -191,7 +194,7 @@ impl Store {
              {LEASED_WITH_EVENTS}"
         );
         let rows = self.connection().await?.query(&statement, &[&lease.0]).await?;
-        Ok(self.read_leased(&rows))
+        self.read_leased(&rows).await
     }
 
     /// Leases the oldest suspect: a queued delivery with which processes have died. The caller holds the lock of
@@ -209,7 +212,7 @@ impl Store {
             suspects()
         );
         let rows = self.writer().await?.query(&statement, &[&lease.0, &milliseconds(duration)]).await?;
-        Ok(self.read_leased(&rows).pop())
+        Ok(self.read_leased(&rows).await?.pop())
     }
 
     /// True if a suspect is queued.
@@ -220,11 +223,24 @@ impl Store {
         Ok(connection.query_one(&statement, &[]).await?.get(0))
     }
 
-    /// Reads rows of [`LEASED_WITH_EVENTS`], sorted by class and id.
-    pub(crate) fn read_leased<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) -> Vec<Leased> {
+    /// Reads rows of [`LEASED_WITH_EVENTS`], sorted by class and id. Deliveries with a body of their own cost a further
+    /// statement together.
+    pub(crate) async fn read_leased<'a>(
+        &self,
+        rows: impl IntoIterator<Item = &'a Row>,
+    ) -> Result<Vec<Leased>, StoreError> {
         let mut leased: Vec<_> = rows.into_iter().map(|row| read(&self.keyring, row)).collect();
         leased.sort_unstable_by_key(|leased| (leased.class, leased.delivery));
-        leased
+        let is_shaped = |leased: &&Leased| leased.payload.as_ref().is_some_and(|payload| payload.is_unshaped);
+        let shaped: Vec<DeliveryId> = leased.iter().filter(is_shaped).map(|leased| leased.delivery).collect();
+        let mut bodies = self.bodies_to_send(shaped).await?;
+        for Leased { delivery, payload, .. } in &mut leased {
+            if let (Some(body), Some(payload)) = (bodies.remove(delivery), payload) {
+                let refused = |error: &StoreError| tracing::error!(%error, %delivery, "cannot decrypt a payload");
+                (payload.body, payload.is_unshaped) = (body.inspect_err(refused).ok(), false);
+            }
+        }
+        Ok(leased)
     }
 }
 
@@ -262,6 +278,7 @@ fn payload(keyring: &Keyring, event: EventId, row: &Row) -> Option<LeasedEvent> 
     Some(LeasedEvent {
         event_type,
         body,
+        is_unshaped: row.get("shaped"),
         trace: trace_context(row),
         is_test: row.get("is_test"),
         sequence: sequence(row),

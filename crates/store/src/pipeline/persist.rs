@@ -1,10 +1,14 @@
 //! Persists events and their open deliveries, in one commit per batch.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use deadpool_postgres::GenericClient;
 use fanfare_domain::{
-    delivery::{QueueReason, READ_BY_FEED, State},
+    delivery::{FailureReason, QueueReason, READ_BY_FEED, State},
+    endpoint::template::Shaped,
     event::{Content, Event, ordering::OrderingKey},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId, LeaseId, ProcessId},
 };
@@ -13,13 +17,12 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Store, StoreError,
+    Keyring, KeyringError, Store, StoreError,
     connection::store::milliseconds,
     pipeline::{
         backlogs::{TouchedBacklog, touched, with_backlogs},
         bodies::StoredBody,
         columns::Columns,
-        fifo::IN_ORDER,
     },
 };
 
@@ -62,6 +65,8 @@ pub struct NewDelivery {
     pub expires_at: Timestamp,
     /// True if the endpoint's feed lists the delivery.
     pub in_feed: bool,
+    /// The delivery's own body; `None` for the event's.
+    pub shaped: Option<Arc<Shaped>>,
 }
 
 /// First state of a delivery.
@@ -77,6 +82,11 @@ pub enum Start {
     Skipped,
     /// Skipped, as the receiver reads the feed.
     Read,
+    /// Failed, as the endpoint's template has no body for the event.
+    NotRendered {
+        /// True if the endpoint's owner gets a notice.
+        notifies_owner: bool,
+    },
 }
 
 /// A lease: the right to send deliveries.
@@ -118,31 +128,39 @@ pub struct Chunk<'a> {
     pub is_last: bool,
 }
 
-/// Opens the deliveries of the CTE `wanted`, with the columns of [`delivery_columns`] and `application_id`.
-pub(super) fn open_wanted(process: &str) -> String {
-    open(process, "", "", "")
-}
+/// Writes the own bodies of the deliveries `wanted`, and the notices of the deliveries without a body.
+const KEEP_BODIES: &str = ", kept_bodies AS (
+    INSERT INTO delivery_bodies (id, body, body_key_name, body_ciphertext, fault)
+    SELECT id, own_body, own_key_name, own_ciphertext, fault FROM wanted WHERE shaped ORDER BY id
+), noticed AS (
+    INSERT INTO failure_notices (delivery_id, application_id, endpoint_id)
+    SELECT id, application_id, endpoint_id FROM wanted WHERE notifies
+    ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET failed_at = now()
+)";
 
-/// Like [`open_wanted`], with deliveries that wait for the delivery before, by the columns `ordering_key` and `sequence`.
-fn open_wanted_in_order(process: &str) -> String {
-    let in_order = QueueReason::InOrder.as_str();
-    let values = format!(
-        ", CASE WHEN reason = '{in_order}' THEN {IN_ORDER} ELSE 0 END, CASE WHEN reason = '{in_order}' THEN ordering_key END,
-           CASE WHEN reason = '{in_order}' THEN sequence END"
-    );
-    let opened = open(process, ", class, ordering_key, sequence", &values, &format!(" AND reason <> '{in_order}'"));
-    format!(
-        "signalled AS (
+/// Class, key and number of an open delivery: only a delivery that waits for the delivery before has a place in the order.
+const PLACE: &str =
+    ", CASE WHEN reason = 'in_order' THEN 2 ELSE 0 END, CASE WHEN reason = 'in_order' THEN ordering_key END,
+           CASE WHEN reason = 'in_order' THEN sequence END";
+
+/// Adds the keys of the deliveries that wait for the delivery before to the work list.
+const SIGNAL: &str = ", signalled AS (
     INSERT INTO ordering_signals (endpoint_id, key)
-    SELECT DISTINCT endpoint_id, ordering_key FROM wanted WHERE reason = '{in_order}'
-), {opened}"
-    )
-}
+    SELECT DISTINCT endpoint_id, ordering_key FROM wanted WHERE reason = 'in_order'
+)";
 
-/// Opens the CTE `wanted`, with `further` columns of `open_deliveries`, each with a comma before, and their `values`.
-/// `backlogged` is a further condition on the queued deliveries that need a backlog.
-fn open(process: &str, further: &str, values: &str, backlogged: &str) -> String {
+/// Opens the deliveries of the CTE `wanted`, with the columns of [`Deliveries::columns`] and `application_id`; with
+/// deliveries in order also with the columns `ordering_key` and `sequence`.
+pub(super) fn open_wanted(process: &str, deliveries: &Deliveries<'_>) -> String {
     let backlogs = with_backlogs(process);
+    let (ends, shaped, keep_bodies) = match deliveries.has_bodies {
+        true => ("state IN ('skipped', 'failed')", ", shaped", KEEP_BODIES),
+        false => ("state = 'skipped'", "", ""),
+    };
+    let (places, place, signal, backlogged) = match deliveries.has_order {
+        true => (", class, ordering_key, sequence", PLACE, SIGNAL, " AND reason <> 'in_order'"),
+        false => ("", "", "", ""),
+    };
     format!(
         "blocked AS MATERIALIZED (
     SELECT b.endpoint_id FROM endpoint_backlogs b
@@ -151,24 +169,24 @@ fn open(process: &str, further: &str, values: &str, backlogged: &str) -> String 
     SELECT w.*, w.state = 'sending' AND w.endpoint_id NOT IN (SELECT endpoint_id FROM blocked) AS at_once FROM wanted w
 ), opened AS (
     INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, reason, listed, lease_id, lease_until,
-                                 expires_at{further})
+                                 expires_at{shaped}{places})
     SELECT id, event_id, application_id, endpoint_id, CASE WHEN at_once THEN 'sending' ELSE 'queued' END,
            CASE WHEN at_once THEN NULL ELSE coalesce(reason, 'backlog') END,
            NOT at_once OR delivery_accepted_at(id) < now() - interval '1 s',
            CASE WHEN at_once THEN lease_id END,
-           CASE WHEN at_once THEN now() + lease_ms * interval '1 millisecond' END, expires_at{values}
-    FROM placed WHERE state <> 'skipped' ORDER BY id
+           CASE WHEN at_once THEN now() + lease_ms * interval '1 millisecond' END, expires_at{shaped}{place}
+    FROM placed WHERE NOT {ends} ORDER BY id
     RETURNING id, endpoint_id, application_id, state, reason
 ), queued AS (
     SELECT id, endpoint_id, application_id, reason FROM opened WHERE state = 'queued'{backlogged}
 ), skipped AS (
     INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, reason, attempt, failures)
-    SELECT application_id, id, event_id, endpoint_id, 'skipped', reason, 0, 0 FROM wanted
-    WHERE state = 'skipped' ORDER BY id
+    SELECT application_id, id, event_id, endpoint_id, state, reason, 0, 0 FROM wanted
+    WHERE {ends} ORDER BY id
 ), listed AS (
     INSERT INTO feed_entries (endpoint_id, id, application_id, event_id)
     SELECT endpoint_id, id, application_id, event_id FROM wanted WHERE in_feed ORDER BY id
-), {backlogs}"
+){keep_bodies}{signal}, {backlogs}"
     )
 }
 
@@ -179,21 +197,73 @@ SELECT 'queued' AS kind, id, NULL::uuid AS endpoint_id, NULL::uuid AS applicatio
 FROM queued WHERE reason = 'backlog'
 UNION ALL SELECT 'backlog', NULL, endpoint_id, application_id, owner, NULL FROM touched";
 
-pub(super) fn delivery_columns<'a>(
-    rows: &'a [(EventId, &'a NewDelivery)],
-    first: usize,
-) -> Columns<'a, (EventId, &'a NewDelivery)> {
+/// Deliveries to open, sorted by id.
+pub(super) struct Deliveries<'a> {
+    rows: Vec<Opening<'a>>,
+    /// True with a delivery that has a body of its own. Other batches have the text of the statement without the parts of
+    /// such bodies.
+    has_bodies: bool,
+    /// True with a delivery that waits for the delivery before.
+    has_order: bool,
+}
+
+/// A delivery to open.
+pub(super) struct Opening<'a> {
+    pub(super) event: EventId,
+    new: &'a NewDelivery,
+    /// Stored form of the delivery's own body.
+    own: Option<StoredBody<'a>>,
+}
+
+impl<'a> Deliveries<'a> {
+    /// Sorts the deliveries, and encrypts their bodies where necessary.
+    pub(super) fn of(
+        pairs: impl Iterator<Item = (EventId, &'a NewDelivery)>,
+        keyring: &Keyring,
+    ) -> Result<Self, KeyringError> {
+        let opening = |(event, new): (EventId, &'a NewDelivery)| {
+            let shaped = new.shaped.as_deref().map(|shaped| StoredBody::of_delivery(new.id, shaped, keyring));
+            Ok(Opening { event, new, own: shaped.transpose()?.flatten() })
+        };
+        let mut rows = pairs.map(opening).collect::<Result<Vec<_>, KeyringError>>()?;
+        rows.sort_unstable_by_key(|row| row.new.id);
+        let has_bodies = rows.iter().any(|row| row.new.shaped.is_some());
+        let has_order = rows.iter().any(|row| row.new.start == Start::InOrder);
+        Ok(Self { rows, has_bodies, has_order })
+    }
+
+    /// Columns of the deliveries, from the parameter `first` on.
+    pub(super) fn columns(&'a self, first: usize) -> Columns<'a, Opening<'a>> {
+        let columns = delivery_columns(&self.rows, first);
+        if !self.has_bodies {
+            return columns;
+        }
+        let fault = |new: &'a NewDelivery| match new.shaped.as_deref() {
+            Some(Shaped::Failed(sentence)) => Some(sentence.as_str()),
+            _ => None,
+        };
+        columns
+            .column("shaped", "bool", |row| row.new.shaped.is_some())
+            .column("own_body", "text", |row| row.own.as_ref().map(|own| own.shown))
+            .column("own_key_name", "text", |row| row.own.as_ref().and_then(StoredBody::key_name))
+            .column("own_ciphertext", "bytea", |row| row.own.as_ref().and_then(StoredBody::ciphertext))
+            .column("fault", "text", move |row| fault(row.new))
+            .column("notifies", "bool", |row| row.new.start == Start::NotRendered { notifies_owner: true })
+    }
+}
+
+fn delivery_columns<'a>(rows: &'a [Opening<'a>], first: usize) -> Columns<'a, Opening<'a>> {
     let lease = |new: &NewDelivery| if let Start::Sending(lease) = new.start { Some(lease) } else { None };
     Columns::new(rows, first)
-        .column("id", "uuid", |(_, new)| new.id.0)
-        .column("event_id", "uuid", |(event, _)| event.0)
-        .column("endpoint_id", "uuid", |(_, new)| new.endpoint.0)
-        .column("state", "text", |(_, new)| new.start.state().as_str())
-        .column("reason", "text", |(_, new)| new.start.reason())
-        .column("lease_id", "uuid", move |(_, new)| lease(new).map(|lease| lease.id.0))
-        .column("lease_ms", "bigint", move |(_, new)| lease(new).map(|lease| milliseconds(lease.duration)))
-        .column("expires_at", "timestamptz", |(_, new)| new.expires_at)
-        .column("in_feed", "bool", |(_, new)| new.in_feed)
+        .column("id", "uuid", |row| row.new.id.0)
+        .column("event_id", "uuid", |row| row.event.0)
+        .column("endpoint_id", "uuid", |row| row.new.endpoint.0)
+        .column("state", "text", |row| row.new.start.state().as_str())
+        .column("reason", "text", |row| row.new.start.reason())
+        .column("lease_id", "uuid", move |row| lease(row.new).map(|lease| lease.id.0))
+        .column("lease_ms", "bigint", move |row| lease(row.new).map(|lease| milliseconds(lease.duration)))
+        .column("expires_at", "timestamptz", |row| row.new.expires_at)
+        .column("in_feed", "bool", |row| row.new.in_feed)
 }
 
 fn event_columns<'a>(
@@ -325,8 +395,6 @@ const DELAY_FRESH: &str = "delayed AS (
 struct Kinds {
     /// True with an event that has an ordering key.
     ordered: bool,
-    /// True with a delivery that waits for the delivery before.
-    fifo: bool,
     /// True with a delayed event.
     delayed: bool,
 }
@@ -335,13 +403,12 @@ impl Kinds {
     fn of(batch: &[&NewEvent]) -> Self {
         Self {
             ordered: batch.iter().any(|new| new.event.ordering_key.is_some()),
-            fifo: batch.iter().any(|new| new.deliveries.iter().any(|delivery| delivery.start == Start::InOrder)),
             delayed: batch.iter().any(|new| new.due_at.is_some()),
         }
     }
 
     /// Statement of [`Store::persist`], with the tables of events and of deliveries.
-    fn statement(self, events: &str, deliveries: &str) -> String {
+    fn statement(self, events: &str, deliveries: &str, opening: &Deliveries<'_>) -> String {
         let delay = if self.delayed { DELAY_FRESH } else { "" };
         let (wanted, numbers) = if self.ordered {
             let numbers = "
@@ -365,7 +432,7 @@ SELECT 'event' AS kind, id, NULL::uuid AS endpoint_id, NULL::uuid AS application
        NULL::bigint AS sequence FROM fresh
 UNION ALL {RESULT}{numbers}",
             insert_events(further),
-            if self.fifo { open_wanted_in_order("$1") } else { open_wanted("$1") }
+            open_wanted("$1", opening)
         )
     }
 }
@@ -389,13 +456,12 @@ impl Store {
     ) -> Result<Persisted, StoreError> {
         let bodies = batch.iter().map(|new| Ok((*new, StoredBody::of(new, &self.keyring)?)));
         let rows = bodies.collect::<Result<Vec<_>, StoreError>>()?;
-        let mut pairs: Vec<(EventId, &NewDelivery)> =
-            batch.iter().flat_map(|new| new.deliveries.iter().map(|delivery| (new.event.id, delivery))).collect();
-        pairs.sort_unstable_by_key(|(_, delivery)| delivery.id);
+        let pairs = batch.iter().flat_map(|new| new.deliveries.iter().map(|delivery| (new.event.id, delivery)));
+        let opening = Deliveries::of(pairs, &self.keyring)?;
         let kinds = Kinds::of(batch);
         let events = event_columns(&rows, 2, kinds);
-        let deliveries = delivery_columns(&pairs, events.end());
-        let statement = kinds.statement(&events.table("i"), &deliveries.table("d"));
+        let deliveries = opening.columns(events.end());
+        let statement = kinds.statement(&events.table("i"), &deliveries.table("d"), &opening);
         let statement = connection.prepare_cached(&statement).await?;
         let parameters: Vec<_> =
             [&process.0 as _].into_iter().chain(events.values()).chain(deliveries.values()).collect();
@@ -409,9 +475,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Data`] if the database refuses any row; no row of the chunk is then stored.
     pub async fn persist_chunk(&self, process: ProcessId, chunk: &Chunk<'_>) -> Result<Option<Persisted>, StoreError> {
-        let mut pairs: Vec<_> = chunk.deliveries.iter().map(|delivery| (chunk.event, delivery)).collect();
-        pairs.sort_unstable_by_key(|(_, delivery)| delivery.id);
-        let deliveries = delivery_columns(&pairs, 7);
+        let pairs = chunk.deliveries.iter().map(|delivery| (chunk.event, delivery));
+        let opening = Deliveries::of(pairs, &self.keyring)?;
+        let deliveries = opening.columns(7);
         let statement = format!(
             "WITH moved AS (
     UPDATE fan_outs SET mark = $4 WHERE event_id = $2 AND owner = $1 AND mark = $3 AND NOT $5 RETURNING event_id
@@ -426,7 +492,7 @@ SELECT 'event' AS kind, event_id AS id, NULL::uuid AS endpoint_id, NULL::uuid AS
        NULL::bigint AS sequence
 FROM passed UNION ALL {RESULT}",
             deliveries.table("d"),
-            open_wanted("$1")
+            open_wanted("$1", &opening)
         );
         let connection = self.inserter().await?;
         let statement = connection.prepare_cached(&statement).await?;
@@ -489,6 +555,7 @@ impl Start {
             Self::Sending(_) => State::Sending,
             Self::Queued(_) | Self::InOrder => State::Queued,
             Self::Skipped | Self::Read => State::Skipped,
+            Self::NotRendered { .. } => State::Failed,
         }
     }
 
@@ -497,6 +564,7 @@ impl Start {
             Self::Queued(reason) => Some(reason.as_str()),
             Self::InOrder => Some(QueueReason::InOrder.as_str()),
             Self::Read => Some(READ_BY_FEED),
+            Self::NotRendered { .. } => Some(FailureReason::NotRendered.as_str()),
             Self::Sending(_) | Self::Skipped => None,
         }
     }

@@ -95,7 +95,8 @@ FROM ({LEASED_WITH_EVENTS}) l FULL JOIN touched t ON false",
         let mut taken = TakenRetries::default();
         let (backlogs, leased): (Vec<_>, Vec<_>) =
             rows.iter().partition(|row| row.get::<_, Option<Uuid>>("backlog").is_some());
-        taken.leased = self.read_leased(leased);
+        drop(connection);
+        taken.leased = self.read_leased(leased).await?;
         taken.backlogs.extend(backlogs.into_iter().map(|row| TouchedBacklog {
             endpoint: EndpointId(row.get("backlog")),
             application: ApplicationId(row.get("backlog_of")),

@@ -62,6 +62,10 @@ WHERE application_id = $1 AND $2::timestamptz IS NOT NULL AND event_id = $3 AND 
 const ERASE_INLINE: &str = "UPDATE deliveries SET response_headers = NULL, response_body = NULL
                             WHERE {OF_EVENT} AND started_at IS NOT NULL";
 
+const ERASE_BODIES: &str = "
+DELETE FROM delivery_bodies
+WHERE id BETWEEN $4 AND $5 AND id = ANY (ARRAY(SELECT id FROM deliveries WHERE {OF_EVENT}))";
+
 /// Deletes parked copies of the event, by the key or else the event's id: for example a copy with other content under the
 /// same key.
 const ERASE_PARKED: &str = "
@@ -100,6 +104,7 @@ impl Store {
         }
         erased.execute(&transaction, ERASE_ATTEMPTS).await?;
         erased.execute(&transaction, ERASE_INLINE).await?;
+        erased.execute(&transaction, ERASE_BODIES).await?;
         let (name, id) = (application.to_string(), event.to_string());
         transaction.execute(ERASE_PARKED, &[&application.0, &accepted_at, &event.0, &name, &id]).await?;
         transaction.execute(ERASE_EVENT, &[&application.0, &accepted_at, &event.0]).await?;

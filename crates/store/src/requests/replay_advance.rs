@@ -258,8 +258,12 @@ fn advance_statement<T>(columns: &Columns<'_, T>) -> String {
     ORDER BY w.id FOR KEY SHARE OF e
 ), queued AS (
     INSERT INTO open_deliveries AS o (id, event_id, application_id, endpoint_id, state, reason, class, listed,
-                                      finished_once, attempt, expires_at, replay_id)
-    SELECT id, event_id, application_id, endpoint_id, 'queued', $9, 1, true, finished_once, attempt, expires_at, $1
+                                      finished_once, attempt, expires_at, replay_id, shaped)
+    SELECT id, event_id, application_id, endpoint_id, 'queued', $9, 1, true, finished_once, attempt, expires_at, $1,
+           coalesce((SELECT CASE WHEN NOT p.had_template THEN false
+                                 WHEN finished_once THEN EXISTS (SELECT FROM delivery_bodies b WHERE b.id = rows.id)
+                                 ELSE p.template IS NOT NULL END
+                     FROM endpoints p WHERE p.id = rows.endpoint_id), false)
     FROM (SELECT id, event_id, application_id, endpoint_id, true AS finished_once, attempt + 1 AS attempt, expires_at
           FROM again
           UNION ALL

@@ -170,7 +170,8 @@ fn statement(filter: &ResendFilter) -> String {
     let with_backlogs = with_backlogs("NULL");
     format!(
         "WITH lifetimes AS MATERIALIZED (
-    SELECT p.id AS endpoint_id, now() + coalesce(l.milliseconds, $11::bigint) * interval '1 millisecond' AS expires_at
+    SELECT p.id AS endpoint_id, now() + coalesce(l.milliseconds, $11::bigint) * interval '1 millisecond' AS expires_at,
+           p.had_template
     FROM endpoints p LEFT JOIN unnest($9::uuid[], $10::bigint[]) AS l(endpoint_id, milliseconds) ON l.endpoint_id = p.id
     -- Names each parameter with its type: the conditions below may lack some parameters.
     WHERE p.application_id = $1 AND ($4::uuid[] IS NULL OR $5::uuid IS NULL OR $6::uuid IS NULL OR true)
@@ -184,8 +185,9 @@ fn statement(filter: &ResendFilter) -> String {
     WHERE {} AND e.erased_at IS NULL AND NOT {IS_OPEN} ORDER BY d.id FOR UPDATE OF d FOR KEY SHARE OF e
 ), opened AS (
     INSERT INTO open_deliveries AS o (id, event_id, application_id, endpoint_id, state, reason, listed, finished_once,
-                                      attempt, expires_at)
-    SELECT c.id, c.event_id, $1, c.endpoint_id, 'queued', $8, true, true, c.attempt + 1, l.expires_at
+                                      attempt, expires_at, shaped)
+    SELECT c.id, c.event_id, $1, c.endpoint_id, 'queued', $8, true, true, c.attempt + 1, l.expires_at,
+           l.had_template AND EXISTS (SELECT FROM delivery_bodies b WHERE b.id = c.id)
     FROM chosen c JOIN lifetimes l ON l.endpoint_id = c.endpoint_id ORDER BY c.id
     ON CONFLICT (id) DO NOTHING
     RETURNING o.id, o.event_id, o.application_id, o.endpoint_id, o.attempt, o.reason

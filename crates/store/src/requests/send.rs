@@ -54,11 +54,12 @@ fn open() -> String {
 ), fan_out AS MATERIALIZED (
     SELECT FROM fan_outs f WHERE f.event_id = $3
 ), endpoint AS MATERIALIZED (
-    SELECT p.id FROM endpoints p
+    SELECT p.id, p.template IS NOT NULL AS shaped FROM endpoints p
     WHERE p.id = $4 AND p.application_id = $1 AND {TAKES_DELIVERIES}
 ), queued AS (
-    INSERT INTO open_deliveries AS o (id, event_id, application_id, endpoint_id, state, reason, listed, expires_at)
-    SELECT $2, $3, $1, id, 'queued', $5, true, now() + $6::bigint * interval '1 millisecond' FROM endpoint
+    INSERT INTO open_deliveries AS o (id, event_id, application_id, endpoint_id, state, reason, listed, expires_at,
+                                      shaped)
+    SELECT $2, $3, $1, id, 'queued', $5, true, now() + $6::bigint * interval '1 millisecond', shaped FROM endpoint
     WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM fan_out)
     ON CONFLICT (id) DO NOTHING
     RETURNING o.id, o.event_id, o.endpoint_id, o.application_id, o.reason

@@ -1,6 +1,9 @@
 //! Test sends: the process that serves the request sends an event once to one endpoint, and then records the result.
 
-use fanfare_domain::delivery::{FailureReason, State};
+use fanfare_domain::{
+    delivery::{FailureReason, State},
+    endpoint::template::Shaped,
+};
 
 use crate::{
     AttemptRecord, NewEvent, NextState, Store, StoreError,
@@ -17,18 +20,28 @@ WITH event AS (
 ), delivery AS (
     INSERT INTO deliveries (application_id, id, event_id, endpoint_id, state, reason, attempt, failures)
     VALUES ($3, $10, $1, $11, $20, $21, 1, ($20::text = 'failed')::int)
+), own_body AS (
+    INSERT INTO delivery_bodies (id, body, body_key_name, body_ciphertext)
+    SELECT $10, $22, $23, $24 WHERE $22::text IS NOT NULL
 )
 INSERT INTO attempts (delivery_id, attempt, event_id, application_id, endpoint_id, url, started_at, duration_ms, outcome,
                       status, error, response_headers, response_body, taken, is_test)
 VALUES ($10, 1, $1, $3, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20 = 'delivered', true)";
 
 impl Store {
-    /// Records a test event with its only attempt.
+    /// Records a test event with its only attempt. `shaped` is the body by the endpoint's template.
     ///
     /// # Errors
     /// [`StoreError::Data`] if the database refuses the event.
-    pub async fn record_test_send(&self, new: &NewEvent, record: &AttemptRecord) -> Result<(), StoreError> {
+    pub async fn record_test_send(
+        &self,
+        new: &NewEvent,
+        record: &AttemptRecord,
+        shaped: Option<&Shaped>,
+    ) -> Result<(), StoreError> {
         let event = &new.event;
+        let own = shaped.map(|shaped| StoredBody::of_delivery(record.delivery, shaped, &self.keyring));
+        let own = own.transpose()?.flatten();
         let body = StoredBody::of(new, &self.keyring)?;
         let (state, reason) = match record.next {
             NextState::Delivered => (State::Delivered, None),
@@ -62,6 +75,9 @@ impl Store {
                     &record.response_body,
                     &state.as_str(),
                     &reason.map(FailureReason::as_str),
+                    &own.as_ref().map(|own| own.shown),
+                    &own.as_ref().and_then(StoredBody::key_name),
+                    &own.as_ref().and_then(StoredBody::ciphertext),
                 ],
             )
             .await?;

@@ -88,6 +88,7 @@ fn delivery(new: &NewEvent, endpoint: EndpointId, start: Start) -> NewDelivery {
         start,
         expires_at,
         in_feed: false,
+        shaped: None,
     }
 }
 

@@ -64,7 +64,7 @@ async fn half_a_million_events_become_due_and_half_are_cancelled() {
             let endpoint = endpoint(1 + due.id.0.as_u128() % 16);
             let id = DeliveryId::derive(due.accepted_at, due.id, endpoint);
             let expires_at = moment(0) + Duration::from_secs(3600);
-            let delivery = NewDelivery { id, endpoint, start: starting(1), expires_at, in_feed: false };
+            let delivery = NewDelivery { id, endpoint, start: starting(1), expires_at, in_feed: false, shaped: None };
             DuePlan::Open { matches: 1, is_wide: false, deliveries: vec![delivery] }
         };
         let found = database.store.open_due(ONE, 256, plan).await.expect("a commit");

@@ -369,7 +369,8 @@ async fn delayed(loaded: &mut Loaded) {
                 let endpoint = endpoint(5 + n % 16);
                 let id = DeliveryId::derive(due.accepted_at, due.id, endpoint);
                 let expires_at = moment(0) + Duration::from_secs(3600);
-                let delivery = NewDelivery { id, endpoint, start: starting(9), expires_at, in_feed: false };
+                let delivery =
+                    NewDelivery { id, endpoint, start: starting(9), expires_at, in_feed: false, shaped: None };
                 DuePlan::Open { matches: 1, is_wide: false, deliveries: vec![delivery] }
             };
             store.open_due(ONE, 256, open).await

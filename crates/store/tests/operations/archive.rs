@@ -164,10 +164,10 @@ async fn while_the_archive_is_required_only_archived_days_are_dropped() {
     assert_eq!(store.census().await.expect("a count").days_to_archive, 1);
     let second = dropped().await;
     let name = days[1].date.strftime("%Y%m%d").to_string();
-    assert!(second.len() == 5 && second.iter().all(|table| table.ends_with(&name)), "{second:?}");
+    assert!(second.len() == 6 && second.iter().all(|table| table.ends_with(&name)), "{second:?}");
     assert_eq!(store.days_to_archive(line).await.expect("a look"), days[..1]);
     assert_eq!(database.count("archived_days").await, 0, "the mark goes with the day");
 
     assert!(store.release_archive().await.expect("a commit") && !store.release_archive().await.expect("a commit"));
-    assert_eq!(dropped().await.len(), 5);
+    assert_eq!(dropped().await.len(), 6);
 }

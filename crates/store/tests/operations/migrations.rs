@@ -26,7 +26,7 @@ async fn a_plan_names_the_missing_indexes_and_changes_nothing() {
     let forget = "DELETE FROM refinery_schema_history";
     database.connect().await.batch_execute(forget).await.expect("no schema");
     let (migrations, _) = database.store.planned().await.expect("a plan");
-    assert_eq!(migrations.len(), 15, "{migrations:?}");
+    assert_eq!(migrations.len(), 16, "{migrations:?}");
     assert_eq!(migrations[0].name, "V1__schema");
     assert_eq!(migrations[0].purpose, "The schema of the first release. Locks: none on existing tables.");
 }
@@ -62,14 +62,15 @@ async fn a_migration_tries_again_after_a_deadlock() {
     let database = Database::fresh().await;
     let forget = "DELETE FROM refinery_schema_history WHERE version >= 7;
                   ALTER TABLE parked DROP COLUMN bytes;
-                  DROP TABLE feed_entries, delivery_sequences, ordering_keys, delayed_events, digests;
+                  DROP TABLE feed_entries, delivery_sequences, ordering_keys, delayed_events, digests, delivery_bodies;
                   ALTER TABLE events DROP COLUMN ordering_key, DROP COLUMN deliver_at, DROP COLUMN cancelled_at,
                                      DROP COLUMN cancelled_by;
                   ALTER TABLE endpoints DROP COLUMN version, DROP COLUMN feed, DROP COLUMN expires_at,
-                                        DROP COLUMN filter, DROP COLUMN fifo, DROP COLUMN digest_from;
+                                        DROP COLUMN filter, DROP COLUMN fifo, DROP COLUMN digest_from,
+                                        DROP COLUMN template, DROP COLUMN had_template;
                   DROP TABLE ordering_signals;
                   DROP FUNCTION advance_keys, signal_end_in_order CASCADE;
-                  ALTER TABLE open_deliveries DROP COLUMN ordering_key, DROP COLUMN sequence;
+                  ALTER TABLE open_deliveries DROP COLUMN ordering_key, DROP COLUMN sequence, DROP COLUMN shaped;
                   DROP FUNCTION note_settings_version CASCADE;
                   ALTER TABLE applications DROP COLUMN settings_version;
                   DROP TABLE event_schemas;
@@ -99,6 +100,7 @@ async fn a_migration_tries_again_after_a_deadlock() {
             "V12__order",
             "V13__filters",
             "V14__delayed_events",
+            "V15__templates",
             "V16__digests"
         ]
     );

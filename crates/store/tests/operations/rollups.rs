@@ -131,7 +131,7 @@ async fn tests_of_a_quiet_endpoint_are_not_counted() {
     for make in [delivered, failed] {
         let new = to(accepted(moment(300)), &[(endpoint(1), starting(1))]);
         let sent = Sent { delivery: new.deliveries[0].id, event: new.event.id, endpoint: endpoint(1) };
-        database.store.record_test_send(&new, &make(&sent, 1, 1)).await.expect("a commit");
+        database.store.record_test_send(&new, &make(&sent, 1, 1), None).await.expect("a commit");
         // A request for the delivery sends the test again.
         let named = ResendFilter {
             deliveries: Some(vec![sent.delivery]),

@@ -386,6 +386,10 @@ class DeliveryDetail(Delivery):
     """
     The address of the last mail that reported a failure.
     """
+    template_error: str | None = None
+    """
+    Why the webhook's template had no body for the event, of a delivery that failed as `not_rendered`.
+    """
 
 
 class DescribedType(BaseModel):
@@ -1149,6 +1153,28 @@ class NewReplay(BaseModel):
     """
 
 
+class NewTemplateTest(BaseModel):
+    """
+    Template to try.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    event_ids: list[str] | None = None
+    """
+    At most 5. Default: the last events.
+    """
+    events: list[str] | None = None
+    """
+    Subscriptions. Default: all types.
+    """
+    template: Any
+    """
+    A JSON value. Its texts may hold `{{ expression }}`.
+    """
+
+
 class NewTest(BaseModel):
     """
     The test event.
@@ -1229,6 +1255,11 @@ class NewWebhook(BaseModel):
     status: str | None = None
     """
     `enabled`, `paused` or `disabled`. Default: `enabled`.
+    """
+    template: Any | None = None
+    """
+    The form of the bodies, instead of the dialect's: a JSON value. A text in it may hold `{{ expression }}`, in CEL on
+    `data`, `type`, `id` and `time`. At most 16 KiB.
     """
     temporary: bool | None = None
     """
@@ -1972,6 +2003,48 @@ class StatsBucket(BaseModel):
     """
 
 
+class TemplateResult(BaseModel):
+    """
+    Body by a template for an event.
+    """
+
+    accepted_at: AwareDatetime | None = None
+    body: Any
+    """
+    The body; `null` without a body.
+    """
+    error: str | None = None
+    """
+    Why there is no body.
+    """
+    event: str | None = None
+    expression: str | None = None
+    """
+    The placeholder at fault.
+    """
+    pointer: str | None = None
+    """
+    JSON pointer to the text of the template at fault.
+    """
+    type: str
+
+
+class TemplateTest(BaseModel):
+    """
+    Bodies by a template.
+    """
+
+    rendered: Annotated[int, Field(ge=0)]
+    """
+    The number of results with a body.
+    """
+    results: list[TemplateResult]
+    tried_on: str
+    """
+    `events`, or `samples` without events.
+    """
+
+
 class TestResult(BaseModel):
     """
     Result of a test.
@@ -2164,6 +2237,10 @@ class Webhook(BaseModel):
     """
     The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook.
     """
+    template: Any
+    """
+    The form of the bodies; `null` for the dialect's form.
+    """
     timeout_ms: Annotated[int | None, Field(ge=0)] = None
     """
     The webhook's own deadline of an attempt, in milliseconds; `null` for the dialect's deadline.
@@ -2262,6 +2339,10 @@ class WebhookChange(BaseModel):
     schedule from the next attempt on.
     """
     status: str | None = None
+    template: Any | None = None
+    """
+    The form of the bodies; `null` for the dialect's form.
+    """
     timeout_ms: Annotated[int | None, Field(ge=0)] = None
     """
     The deadline of an attempt in milliseconds, 100 to 60000; `null` for the dialect's deadline.
@@ -2420,6 +2501,30 @@ class WebhookPreview(BaseModel):
     Subscriptions to event types.
     """
     url: str | None = None
+
+
+class WebhookTemplate(BaseModel):
+    """
+    A template to begin with.
+    """
+
+    name: Annotated[str, Field(examples=["slack"])]
+    """
+    `slack`, `teams`, `discord`, `pagerduty` or `zapier`.
+    """
+    note: str
+    """
+    What the receiver needs, and its bounds.
+    """
+    sample: Any
+    """
+    The body for a sample.
+    """
+    template: Any
+    """
+    The template, for `template` of a webhook.
+    """
+    title: str
 
 
 class ComputedValue(BaseModel):

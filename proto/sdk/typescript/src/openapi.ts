@@ -867,6 +867,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/webhook-templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists templates of well-known receivers, each with the body for a sample. */
+        get: operations["list_webhook_templates"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/webhooks": {
         parameters: {
             query?: never;
@@ -933,6 +950,23 @@ export interface paths {
          *     Changes nothing.
          */
         post: operations["preview_webhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/template-test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Renders a template on the last 5 events, or on samples. Redacted members have the value `[redacted]` here. */
+        post: operations["test_template"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1408,6 +1442,8 @@ export interface components {
                 body: string;
                 /** @description The address of the last mail that reported a failure. */
                 mailed_to?: string | null;
+                /** @description Why the webhook's template had no body for the event, of a delivery that failed as `not_rendered`. */
+                template_error?: string | null;
             };
             /** @example true */
             success: boolean;
@@ -1901,6 +1937,19 @@ export interface components {
             success: boolean;
         };
         /** @description A successful answer. */
+        Answer_TemplateTest: {
+            /** @description Bodies by a template. */
+            data: {
+                /** @description The number of results with a body. */
+                rendered: number;
+                results: components["schemas"]["TemplateResult"][];
+                /** @description `events`, or `samples` without events. */
+                tried_on: string;
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
         Answer_TestResult: {
             /** @description Result of a test. */
             data: {
@@ -2017,6 +2066,25 @@ export interface components {
             success: boolean;
         };
         /** @description A successful answer. */
+        Answer_Vec_WebhookTemplate: {
+            data: {
+                /**
+                 * @description `slack`, `teams`, `discord`, `pagerduty` or `zapier`.
+                 * @example slack
+                 */
+                name: string;
+                /** @description What the receiver needs, and its bounds. */
+                note: string;
+                /** @description The body for a sample. */
+                sample: unknown;
+                /** @description The template, for `template` of a webhook. */
+                template: unknown;
+                title: string;
+            }[];
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
         Answer_Verification: {
             /** @description The result of the trials. Neither secrets nor signatures are shown. */
             data: {
@@ -2118,6 +2186,8 @@ export interface components {
                 status: string;
                 /** @description The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook. */
                 status_reason?: string | null;
+                /** @description The form of the bodies; `null` for the dialect's form. */
+                template: unknown;
                 /** @description The webhook's own deadline of an attempt, in milliseconds; `null` for the dialect's deadline. */
                 timeout_ms?: number | null;
                 /** @description True if deliveries carry `traceparent` and `tracestate`. */
@@ -2501,6 +2571,8 @@ export interface components {
             body: string;
             /** @description The address of the last mail that reported a failure. */
             mailed_to?: string | null;
+            /** @description Why the webhook's template had no body for the event, of a delivery that failed as `not_rendered`. */
+            template_error?: string | null;
         };
         /** @description A described event type. */
         DescribedType: {
@@ -3183,6 +3255,15 @@ export interface components {
             /** @description Only deliveries to this webhook. Default: all webhooks with a subscription to the event's type. */
             webhook?: string | null;
         };
+        /** @description Template to try. */
+        NewTemplateTest: {
+            /** @description At most 5. Default: the last events. */
+            event_ids?: string[] | null;
+            /** @description Subscriptions. Default: all types. */
+            events?: string[] | null;
+            /** @description A JSON value. Its texts may hold `{{ expression }}`. */
+            template: unknown;
+        };
         /** @description The test event. */
         NewTest: {
             /** @description The data: any JSON value. Default: the sample of the type; `{}` for a subscribed type without description. */
@@ -3254,6 +3335,11 @@ export interface components {
             secret?: string | null;
             /** @description `enabled`, `paused` or `disabled`. Default: `enabled`. */
             status?: string | null;
+            /**
+             * @description The form of the bodies, instead of the dialect's: a JSON value. A text in it may hold `{{ expression }}`, in CEL on
+             *     `data`, `type`, `id` and `time`. At most 16 KiB.
+             */
+            template?: unknown;
             /** @description `true` with the feed `only`: the webhook is deleted when the feed was not read for about an hour. */
             temporary?: boolean | null;
             /**
@@ -3820,6 +3906,8 @@ export interface components {
                 status: string;
                 /** @description The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook. */
                 status_reason?: string | null;
+                /** @description The form of the bodies; `null` for the dialect's form. */
+                template: unknown;
                 /** @description The webhook's own deadline of an attempt, in milliseconds; `null` for the dialect's deadline. */
                 timeout_ms?: number | null;
                 /** @description True if deliveries carry `traceparent` and `tracestate`. */
@@ -4516,6 +4604,29 @@ export interface components {
              */
             unmatched: number;
         };
+        /** @description Body by a template for an event. */
+        TemplateResult: {
+            /** Format: date-time */
+            accepted_at?: string | null;
+            /** @description The body; `null` without a body. */
+            body: unknown;
+            /** @description Why there is no body. */
+            error?: string | null;
+            event?: string | null;
+            /** @description The placeholder at fault. */
+            expression?: string | null;
+            /** @description JSON pointer to the text of the template at fault. */
+            pointer?: string | null;
+            type: string;
+        };
+        /** @description Bodies by a template. */
+        TemplateTest: {
+            /** @description The number of results with a body. */
+            rendered: number;
+            results: components["schemas"]["TemplateResult"][];
+            /** @description `events`, or `samples` without events. */
+            tried_on: string;
+        };
         /** @description Result of a test. */
         TestResult: {
             /** @description True if the webhook accepted the event. */
@@ -4712,6 +4823,8 @@ export interface components {
             status: string;
             /** @description The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook. */
             status_reason?: string | null;
+            /** @description The form of the bodies; `null` for the dialect's form. */
+            template: unknown;
             /** @description The webhook's own deadline of an attempt, in milliseconds; `null` for the dialect's deadline. */
             timeout_ms?: number | null;
             /** @description True if deliveries carry `traceparent` and `tracestate`. */
@@ -4794,6 +4907,8 @@ export interface components {
              */
             schedule?: string[] | null;
             status?: string | null;
+            /** @description The form of the bodies; `null` for the dialect's form. */
+            template?: unknown;
             /**
              * Format: int64
              * @description The deadline of an attempt in milliseconds, 100 to 60000; `null` for the dialect's deadline.
@@ -4917,6 +5032,21 @@ export interface components {
             /** @description Subscriptions to event types. */
             events?: string[] | null;
             url?: string | null;
+        };
+        /** @description A template to begin with. */
+        WebhookTemplate: {
+            /**
+             * @description `slack`, `teams`, `discord`, `pagerduty` or `zapier`.
+             * @example slack
+             */
+            name: string;
+            /** @description What the receiver needs, and its bounds. */
+            note: string;
+            /** @description The body for a sample. */
+            sample: unknown;
+            /** @description The template, for `template` of a webhook. */
+            template: unknown;
+            title: string;
         };
         /** @description The way of an event to a webhook. */
         WebhookWay: {
@@ -7866,6 +7996,54 @@ export interface operations {
             };
         };
     };
+    list_webhook_templates: {
+        parameters: {
+            query?: {
+                /** @description id of the application, for an admin key */
+                application?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_Vec_WebhookTemplate"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
     list_webhooks: {
         parameters: {
             query?: {
@@ -8104,6 +8282,58 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Answer_Preview"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    test_template: {
+        parameters: {
+            query?: {
+                /** @description id of the application, for an admin key */
+                application?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewTemplateTest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_TemplateTest"];
                 };
             };
             /** @description The request is at fault. `error` says how to correct the request. */

@@ -19,7 +19,7 @@ use crate::api::{
 const MANY: usize = 101;
 
 /// Lists without pages: the dialects, and the last attempts of a webhook.
-const WHOLE: [&str; 2] = ["list_dialects", "list_webhook_attempts"];
+const WHOLE: [&str; 3] = ["list_dialects", "list_webhook_attempts", "list_webhook_templates"];
 
 /// A list: path, default page size, total count if known, and the member that identifies an item.
 struct List {

@@ -86,7 +86,10 @@ async fn a_developer_manages_endpoints() {
     assert_eq!((&webhook["name"], &webhook["schedule"]), (&json!("shop"), &json!(["60s", "5m"])));
     assert_eq!((&webhook["rate_per_second"], &webhook["feed"]), (&json!(5), &json!("copy")));
     assert_eq!(webhook["filter"], json!("data.n > 1"));
-    run(&developer, &["endpoint", "update", id, "--unset", "schedule,headers,filter"]);
+    run(&developer, &["endpoint", "update", id, "--template", r#"{"text":"{{ type }}"}"#]);
+    assert_eq!(shown().await["template"], json!({ "text": "{{ type }}" }));
+    run(&developer, &["endpoint", "update", id, "--unset", "schedule,headers,filter,template"]);
+    assert_eq!(shown().await["template"], Value::Null);
     let webhook = shown().await;
     assert_eq!(
         (&webhook["schedule"], &webhook["filter"], &webhook["headers"], &webhook["name"]),

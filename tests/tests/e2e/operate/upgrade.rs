@@ -50,6 +50,7 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V12__order",
             "V13__filters",
             "V14__delayed_events",
+            "V15__templates",
             "V16__digests"
         ]
     );

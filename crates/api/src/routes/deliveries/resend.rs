@@ -83,7 +83,8 @@ pub async fn delivery(
         let message = "the webhook of the delivery is disabled or deleted: enable the webhook first";
         return Err(ApiError::new(ErrorCode::EndpointDisabled, message));
     }
-    if row.body.is_none() {
+    // A delivery whose template had no body has none, and is rendered anew.
+    if row.body.is_none() && row.fault.is_none() {
         return Err(ApiError::new(ErrorCode::EventErased, "the event is erased: publish the event again"));
     }
     let filter = ResendFilter {

@@ -3,23 +3,23 @@
 use axum::extract::State;
 use fanfare_domain::{
     endpoint::filter::FilteredEvent,
-    event::{EventType, catalogue::Catalogue, subscription::Subscription},
     expression::{Explanation, Outcome},
     ids::EventId,
 };
-use fanfare_store::{EventFilter, EventRow};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::settings::parsed_filter;
+use super::{
+    settings::parsed_filter,
+    tried::{Tried, samples, subscriptions},
+};
 use crate::{
     http::{
         answer::Answer,
         authentication::AuthorizedApplication,
         body::JsonBody,
         error::{ApiError, Failures},
-        parameters::id,
     },
     routes::events::why::Evidence,
     state::{ApiState, beside_others},
@@ -27,9 +27,6 @@ use crate::{
 
 /// The maximum number of tried events.
 pub const MAX_TRIED: usize = 20;
-
-/// The newest events among which several subscriptions choose.
-const MAX_WALKED: usize = 100;
 
 /// Filter to try.
 #[derive(Default, Deserialize, ToSchema)]
@@ -72,15 +69,6 @@ pub struct FilterResult {
     pub values: Vec<Evidence>,
 }
 
-/// An event to try.
-struct Tried {
-    event: Option<EventId>,
-    event_type: EventType,
-    accepted_at: Option<Timestamp>,
-    /// Body that may be shown; of a sample the data.
-    body: String,
-}
-
 /// Tries a filter on the last 20 events, or on samples. With a redacted member, there is no result here.
 #[utoipa::path(post, path = "/webhooks/filter-test", operation_id = "test_filter", tag = "webhooks",
     request_body = New, responses((status = 200, body = Answer<FilterTest>), Failures))]
@@ -100,19 +88,16 @@ impl ApiState {
     pub async fn test_filter(&self, authorized: &AuthorizedApplication, new: New) -> Result<FilterTest, ApiError> {
         let filter = parsed_filter(&new.filter)?;
         let rules = self.rules_of(authorized).await?;
-        let subscriptions = match &new.events {
-            Some(events) => {
-                rules.catalogue.check_subscriptions("events", events, false)?;
-                events.iter().map(|text| Subscription::parse(text)).collect::<Result<_, _>>()?
-            }
-            None => vec![Subscription::All],
-        };
+        if let Some(events) = &new.events {
+            rules.catalogue.check_subscriptions("events", events, false)?;
+        }
+        let subscriptions = subscriptions(new.events.as_deref())?;
         let mut tried = match &new.event_ids {
-            Some(ids) => self.events_named(authorized, ids).await?,
-            None => self.last_events(authorized, &subscriptions).await?,
+            Some(ids) => self.events_named(authorized, ids, MAX_TRIED).await?,
+            None => self.last_events(authorized, &subscriptions, MAX_TRIED).await?,
         };
         let tried_on = if tried.is_empty() && new.event_ids.is_none() {
-            tried = samples(&rules.catalogue, &subscriptions);
+            tried = samples(&rules.catalogue, &subscriptions, MAX_TRIED);
             "samples"
         } else {
             "events"
@@ -142,68 +127,6 @@ impl ApiState {
         let passed = results.iter().filter(|result| result.result == Outcome::True.as_str()).count();
         Ok(FilterTest { tried_on, passed, results })
     }
-
-    async fn events_named(&self, authorized: &AuthorizedApplication, ids: &[String]) -> Result<Vec<Tried>, ApiError> {
-        if ids.len() > MAX_TRIED {
-            return Err(ApiError::invalid("event_ids", format!("must have at most {MAX_TRIED} ids")));
-        }
-        let mut events = Vec::new();
-        for text in ids {
-            let event: EventId = id("event_ids", text)?;
-            let row = self.store.event(authorized.application, event).await?;
-            let missing = || ApiError::not_found("event_ids", format!("the application has no event {event}"));
-            events.extend(tried(row.ok_or_else(missing)?));
-        }
-        Ok(events)
-    }
-
-    /// The newest events of the types, without tests and erased events.
-    async fn last_events(
-        &self,
-        authorized: &AuthorizedApplication,
-        subscriptions: &[Subscription],
-    ) -> Result<Vec<Tried>, ApiError> {
-        let (event_type, limit) = match subscriptions {
-            [single] => (Some(single.clone()).filter(|single| *single != Subscription::All), MAX_TRIED),
-            _ => (None, MAX_WALKED),
-        };
-        let filter = EventFilter { event_type, limit, ..EventFilter::default() };
-        let rows = self.store.events(authorized.application, &filter).await?.events;
-        let mut events = Vec::new();
-        for row in rows {
-            let is_wanted = EventType::parse(&row.event_type)
-                .is_ok_and(|event_type| subscriptions.iter().any(|subscription| subscription.covers(&event_type)));
-            if events.len() >= MAX_TRIED || !is_wanted || row.is_test || row.erased_at.is_some() {
-                continue;
-            }
-            // A list leaves out long bodies.
-            let row = match row.body {
-                Some(_) => Some(row),
-                None => self.store.event(authorized.application, row.id).await?,
-            };
-            events.extend(row.and_then(tried));
-        }
-        Ok(events)
-    }
-}
-
-/// An event with a body.
-fn tried(row: EventRow) -> Option<Tried> {
-    let event_type = EventType::parse(&row.event_type).ok()?;
-    Some(Tried { event: Some(row.id), event_type, accepted_at: Some(row.accepted_at), body: row.body? })
-}
-
-/// Samples of the described types.
-fn samples(catalogue: &Catalogue, subscriptions: &[Subscription]) -> Vec<Tried> {
-    let described = catalogue.types().iter();
-    let wanted = described.filter(|described| subscriptions.iter().any(|wanted| wanted.covers(&described.name)));
-    let sample = |described: &fanfare_domain::event::catalogue::EventTypeDescription| Tried {
-        event: None,
-        event_type: described.name.clone(),
-        accepted_at: None,
-        body: described.sample.clone(),
-    };
-    wanted.take(MAX_TRIED).map(sample).collect()
 }
 
 impl FilterResult {

@@ -11,12 +11,14 @@ use fanfare_domain::{
         filter::Filter,
         header,
         secret::SigningSecret,
+        template::Template,
         url::{UrlFault, check_url},
     },
     ids::EndpointId,
 };
-use fanfare_store::{EndpointSettings, OwnHeaders};
+use fanfare_store::{EndpointRow, EndpointSettings, OwnHeaders};
 use serde::Deserialize;
+use serde_json::Value;
 use url::Url;
 use utoipa::ToSchema;
 
@@ -27,7 +29,7 @@ use crate::{
         error::{ApiError, ErrorCode},
         parameters::check_display_name,
     },
-    routes::applications::checked_email,
+    routes::{applications::checked_email, webhooks::templates::parsed_template},
     state::{ApiState, applications::ApplicationRules},
 };
 
@@ -59,6 +61,10 @@ pub struct New {
     /// A condition in CEL on `data` and `type`. An event makes a delivery only if the condition is true.
     #[schema(example = "data.amount > 100")]
     pub filter: Option<String>,
+    /// The form of the bodies, instead of the dialect's: a JSON value. A text in it may hold `{{ expression }}`, in CEL on
+    /// `data`, `type`, `id` and `time`. At most 16 KiB.
+    #[schema(value_type = Value, required = false, example = json!({ "text": "{{ type }}: {{ data.amount }}" }))]
+    pub template: Option<Value>,
     pub name: Option<String>,
     /// A secret that the receivers already have. Default: a generated secret.
     #[schema(write_only)]
@@ -104,6 +110,10 @@ pub struct Change {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     pub filter: Option<Option<String>>,
+    /// The form of the bodies; `null` for the dialect's form.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Value, required = false)]
+    pub template: Option<Option<Value>>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     pub name: Option<Option<String>>,
@@ -146,6 +156,7 @@ impl From<New> for Change {
             url: new.url,
             events: Some(new.events),
             filter: new.filter.map(Some),
+            template: new.template.map(Some),
             name: new.name.map(Some),
             status: new.status,
             timeout_ms: new.timeout_ms.map(Some),
@@ -240,6 +251,42 @@ impl ApiState {
         Ok((settings, warnings))
     }
 
+    /// Renders the template of a new webhook, or of a changed webhook `row`, for the events that the webhook gets.
+    ///
+    /// # Errors
+    /// If the template has no body for one of them.
+    pub(super) async fn check_template_of(
+        &self,
+        authorized: &AuthorizedApplication,
+        settings: &EndpointSettings,
+        row: Option<EndpointRow>,
+    ) -> Result<(), ApiError> {
+        let (events, filter, template) = row.map(|row| (row.event_types, row.filter, row.template)).unwrap_or_default();
+        let Some(template) = settings.template.clone().unwrap_or(template) else { return Ok(()) };
+        let events = settings.event_types.clone().unwrap_or(events);
+        let filter = settings.filter.clone().unwrap_or(filter).map(Filter::stored);
+        self.check_template(authorized, Template::stored(template), &events, filter).await
+    }
+
+    /// Checks the template of a changed webhook, if the change has a template, or events for the present one. Accepts an
+    /// unknown webhook, which the change itself refuses.
+    pub(crate) async fn check_template_of_change(
+        &self,
+        authorized: &AuthorizedApplication,
+        webhook: EndpointId,
+        settings: &EndpointSettings,
+    ) -> Result<(), ApiError> {
+        let is_asked = matches!(settings.template, Some(Some(_))) || settings.event_types.is_some();
+        if !is_asked {
+            return Ok(());
+        }
+        let Some(row) = self.store.endpoint(authorized.application, webhook).await? else { return Ok(()) };
+        if settings.template.is_none() && row.template.is_none() {
+            return Ok(());
+        }
+        self.check_template_of(authorized, settings, Some(row)).await
+    }
+
     pub(crate) fn too_many_webhooks(&self) -> ApiError {
         let message =
             format!("the application has the maximum of {} webhooks: delete a webhook first", self.max_webhooks);
@@ -298,6 +345,10 @@ impl ApiState {
             url: change.url.map(|url| self.check_url(&url).map(String::from)).transpose()?,
             event_types: change.events,
             filter: change.filter.map(|text| text.map(|text| check_filter(&text, dialect)).transpose()).transpose()?,
+            template: change
+                .template
+                .map(|value| value.map(|value| check_template(&value, dialect)).transpose())
+                .transpose()?,
             name: change.name,
             status: change.status.map(|status| check_status(&status)).transpose()?,
             timeout: change.timeout_ms.map(check_timeout).transpose()?,
@@ -358,6 +409,14 @@ fn check_filter(text: &str, dialect: &Dialect) -> Result<String, ApiError> {
         return Err(ApiError::invalid("filter", message));
     }
     parsed_filter(text).map(|filter| filter.text().to_owned())
+}
+
+fn check_template(template: &Value, dialect: &Dialect) -> Result<String, ApiError> {
+    if dialect.data_pointer().is_none() {
+        let message = format!("cannot be used: the bodies of the dialect {} have no data", dialect.name);
+        return Err(ApiError::invalid("template", message));
+    }
+    parsed_template(template).map(|template| template.text().to_owned())
 }
 
 /// Parses a filter of a request.

@@ -8,6 +8,7 @@ use fanfare_domain::{
     application::{Application, Endpoint, Feed},
     delivery::{FailureReason, outcome::OutcomeClass},
     dialect::Sending,
+    endpoint::template::{Shaped, Shaper},
     event::{
         Content, Event, EventType,
         catalogue::{Catalogue, EMPTY_SAMPLE, nearest},
@@ -35,7 +36,7 @@ use crate::{
         parameters::Path,
     },
     routes::{event_types::checked_data, webhooks::no_such_webhook},
-    state::ApiState,
+    state::{ApiState, beside_others},
 };
 
 /// The largest data of a test event, in bytes.
@@ -139,17 +140,18 @@ pub async fn send(
         None => endpoint,
     };
     let new = test_event(&application, event_type, data, api.store.now())?;
+    let shaped = shaped(&endpoint, &new).await?;
     let permit = api.test_sends.begin(authorized.application)?;
     // A separate task records the test even if the client hangs up.
     let result = spawn_for_caller(async move {
-        let sent = api.send(&endpoint, &new).await;
+        let sent = api.send(&endpoint, &new, shaped.as_deref()).await;
         drop(permit);
         let (record, probe) = sent?;
         // The event is sent: the client gets the result even if the test cannot be recorded.
-        if let Err(error) = api.store.record_test_send(&new, &record).await {
+        if let Err(error) = api.store.record_test_send(&new, &record, shaped.as_deref()).await {
             tracing::error!(%error, delivery = %record.delivery, "cannot record a test event: lists lack this test");
         }
-        Ok(TestResult::new(&new, &record, &endpoint, probe))
+        Ok(TestResult::new(shown_body(&new, shaped.as_deref()), &new, &record, &endpoint, probe))
     });
     let ended = |_| ApiError::new(ErrorCode::InternalError, "internal fault during the test, logged: try again");
     let result: Result<TestResult, EgressUnavailable> = result.await.map_err(ended)?;
@@ -158,6 +160,35 @@ pub async fn send(
             format!("Fanfare can make no connections now, for a reason of its own: {error}; test again later");
         ApiError::new(ErrorCode::EgressUnavailable, message).retry_after(30)
     })
+}
+
+/// The body by the endpoint's template; `None` for the dialect's.
+async fn shaped(endpoint: &Arc<Endpoint>, new: &NewEvent) -> Result<Option<Arc<Shaped>>, ApiError> {
+    if endpoint.template.is_none() {
+        return Ok(None);
+    }
+    let (endpoint, body, event_type) = (Arc::clone(endpoint), new.body.clone(), new.event.event_type.clone());
+    let id = (new.accepted_at, new.event.id);
+    let shaping = move || {
+        let template = endpoint.template.as_ref()?;
+        Some(Shaper::new(&endpoint.dialect, &endpoint.redaction, &event_type, id, &body).shape(template))
+    };
+    let shaped = beside_others(shaping).await?;
+    match shaped.as_deref() {
+        Some(Shaped::Failed(fault)) => {
+            let message = format!("is no event for which the webhook's template has a body: {fault}");
+            Err(ApiError::invalid("data", message))
+        }
+        _ => Ok(shaped),
+    }
+}
+
+/// The body as shown, without redacted members.
+fn shown_body(new: &NewEvent, shaped: Option<&Shaped>) -> String {
+    match shaped {
+        Some(Shaped::Body { body, shown }) => shown.as_ref().unwrap_or(body).clone(),
+        _ => new.redacted.as_ref().unwrap_or(&new.body).clone(),
+    }
 }
 
 /// The endpoint at another URL, without digests. The headers may be credentials of the present origin, and go to no other.
@@ -263,6 +294,7 @@ impl ApiState {
         &self,
         endpoint: &Arc<Endpoint>,
         new: &NewEvent,
+        shaped: Option<&Shaped>,
     ) -> Result<(AttemptRecord, Probe), EgressUnavailable> {
         let started_at = self.store.now();
         let delivery = DeliveryId::derive(new.accepted_at, new.event.id, endpoint.id);
@@ -279,7 +311,11 @@ impl ApiState {
             trace: trace.as_ref(),
             at: started_at,
         };
-        let body = Bytes::copy_from_slice(new.body.as_bytes());
+        let body = match shaped {
+            Some(Shaped::Body { body, .. }) => body,
+            _ => &new.body,
+        };
+        let body = Bytes::copy_from_slice(body.as_bytes());
         let mut probe = self.client.probe(Request::of_delivery(endpoint, &sending, body)).await?;
         if let Some(redacted) = endpoint.redaction.redact_response(&probe.exchange.response_body) {
             probe.exchange.response_body = redacted.into();
@@ -310,7 +346,7 @@ impl ApiState {
 }
 
 impl TestResult {
-    fn new(new: &NewEvent, record: &AttemptRecord, endpoint: &Endpoint, probe: Probe) -> Self {
+    fn new(body: String, new: &NewEvent, record: &AttemptRecord, endpoint: &Endpoint, probe: Probe) -> Self {
         let Probe { exchange, timings, request_headers } = probe;
         let response = exchange.outcome.status().map(|status| Received {
             status: Some(status),
@@ -321,11 +357,7 @@ impl TestResult {
             delivered: record.next == NextState::Delivered,
             event: new.event.id,
             delivery: record.delivery,
-            request: Sent {
-                url: record.url.clone(),
-                headers: shown(request_headers, &endpoint.headers),
-                body: new.redacted.as_ref().unwrap_or(&new.body).clone(),
-            },
+            request: Sent { url: record.url.clone(), headers: shown(request_headers, &endpoint.headers), body },
             response,
             outcome: exchange.outcome.code(),
             error: exchange.error,

@@ -5,6 +5,7 @@ pub(crate) mod edit;
 pub(crate) mod filter;
 pub(crate) mod picker;
 pub(crate) mod settings;
+pub(crate) mod template;
 
 use std::borrow::Cow;
 
@@ -19,6 +20,7 @@ use fanfare_api::{
         webhooks::{
             filter_test::FilterTest,
             preview::{self, CheckedUrl, CountedEvents},
+            templates::TemplateTest,
         },
     },
 };
@@ -50,6 +52,8 @@ pub(crate) struct Checked {
     pub(crate) events: Option<CountedEvents>,
     /// Trial of the filter.
     pub(crate) filter: Option<FilterTest>,
+    /// Bodies by the template.
+    pub(crate) template: Option<TemplateTest>,
 }
 
 impl WebhookForm {
@@ -81,6 +85,22 @@ impl WebhookForm {
         usual.chain(own.map(|(value, label)| (value, Cow::from(label)))).collect()
     }
 
+    /// The presets of templates.
+    pub(crate) fn presets(&self) -> &'static [(&'static str, &'static str)] {
+        &template::CHOICES
+    }
+
+    /// What the receiver of the chosen preset needs.
+    pub(crate) fn note(&self) -> Option<&'static str> {
+        template::chosen(&self.fields).map(|preset| preset.note)
+    }
+
+    /// True if the template is shown open.
+    pub(crate) fn has_template(&self) -> bool {
+        let has_error = ["template", "preset"].iter().any(|name| self.fields.error_of(name).is_some());
+        has_error || self.fields.given("template").is_some()
+    }
+
     /// True if the further settings are shown open: a field has a value or an error.
     pub(crate) fn has_more(&self) -> bool {
         const MORE: [&str; 11] = [
@@ -100,7 +120,8 @@ impl WebhookForm {
     }
 }
 
-/// The work that a button of the form asks for, beside saving: checks the form, tries the filter, or adds a condition.
+/// The work that a button of the form asks for, beside saving: checks the form, tries the filter or the template, adds a
+/// condition, or fills in a preset.
 /// `None` for other buttons.
 pub(crate) async fn help(
     console: &Console,
@@ -116,6 +137,11 @@ pub(crate) async fn help(
             form(fields.clone()).checked(checked)
         }),
         "condition" => filter::with_condition(fields).map(form),
+        "preset" => template::with_preset(fields).map(form),
+        "preview" => template::try_out(console, place, fields, described).await.map(|tried| {
+            let checked = Checked { template: Some(tried), ..Checked::default() };
+            form(fields.clone()).checked(checked)
+        }),
         _ => return None,
     })
 }
@@ -147,5 +173,5 @@ pub(crate) async fn check(
     });
     let body = JsonBody(from_value(&asked)?);
     let found = preview::show(State(console.api.clone()), place.authorized(), body).await?.data;
-    Ok(Checked { url: found.url, events: found.events, filter: None })
+    Ok(Checked { url: found.url, events: found.events, filter: None, template: None })
 }

@@ -25,6 +25,7 @@ use crate::{
         day,
         webhooks::{
             form::settings::fifo_in_words,
+            form::template,
             in_words,
             secret::overlap,
             show::diagnosis::{Drain, Facts, attempt_in_words, diagnosis, drain_in_words},
@@ -113,6 +114,10 @@ impl Shown {
         // Durations of attempts are far below the limit of the number.
         let took = |milliseconds: f64| marks::took(milliseconds as u64);
         self.stats.total.duration.map(|duration| (took(duration.p50_ms), took(duration.p95_ms)))
+    }
+
+    fn template(&self) -> Option<String> {
+        self.webhook.template.as_deref().map(|text| template::shown(text.get()))
     }
 
     fn timeout(&self) -> String {

@@ -34,6 +34,7 @@ pub(crate) fn reason(code: &str) -> String {
         "too_many_held" => "too many were held",
         "test_failed" => "the test failed",
         "erased" => "the event was erased",
+        "not_rendered" => "the template has no body for the event",
         "feed" => "the receiver reads the feed",
         "lane_full" => "the webhook is at its limit of concurrent attempts",
         "application_busy" => "the application uses its share of places",

@@ -71,8 +71,15 @@ fn failed(reason: FailureReason, webhook: &WebhookFacts) -> Step {
         }
         FailureReason::TestFailed => ("The test failed: a test is sent once.", Some(Fault::Theirs)),
         FailureReason::Erased => ("The event was erased on request before the delivery.", None),
+        FailureReason::NotRendered => {
+            ("The webhook's template has no body for the event, and nothing was sent.", Some(Fault::Theirs))
+        }
     };
-    Step { fault, ..Step::problem(reason.as_str(), sentence) }
+    let step = Step { fault, ..Step::problem(reason.as_str(), sentence) };
+    match &webhook.template_fault {
+        Some(fault) if reason == FailureReason::NotRendered => step.with("fault", fault),
+        _ => step,
+    }
 }
 
 /// The changes of the webhook since the acceptance.

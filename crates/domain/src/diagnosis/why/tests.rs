@@ -37,6 +37,7 @@ fn webhook(subscriptions: &[&str]) -> WebhookFacts {
         feed: Feed::None,
         subscriptions: subscriptions.iter().map(parse).collect(),
         filter: None,
+        template_fault: None,
         filtered: FilterResult::Unknown,
         rules: None,
         changes: Vec::new(),

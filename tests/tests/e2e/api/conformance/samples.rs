@@ -102,6 +102,7 @@ impl Things {
             "create_webhook" => json!({ "url": url, "events": ["order.created"] }),
             "preview_webhook" => json!({ "url": url, "events": ["order.created"] }),
             "test_filter" => json!({ "filter": "data.a == 1", "events": ["order.created"] }),
+            "test_template" => json!({ "template": { "text": "{{ type }}" }, "events": ["order.created"] }),
             "put_webhook_configs" => json!({ "id": webhook, "name": "renamed" }),
             "create_portal_link" => json!({ "name": "another" }),
             "resume_ordering_keys" => json!({ "key": "parked" }),

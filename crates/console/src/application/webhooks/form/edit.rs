@@ -20,6 +20,7 @@ use crate::{
         form::{
             self, Checked, WebhookForm,
             settings::{self, Difference},
+            template,
         },
         subject::Subject,
         test_send::{result::TestView, try_out},
@@ -151,7 +152,8 @@ async fn refusal(known: &Known, fields: &Fields) -> Result<Option<ApiError>, Api
     };
     let problem = checked.url.and_then(|url| url.problem);
     let refused = problem.map(|problem| ApiError::new(ErrorCode::InvalidUrl, problem).at("url"));
-    Ok(refused.or_else(|| fields.given("filter").and_then(|filter| parsed_filter(filter).err())))
+    let of_filter = || fields.given("filter").and_then(|filter| parsed_filter(filter).err());
+    Ok(refused.or_else(of_filter).or_else(|| template::value(fields).err()))
 }
 
 async fn save(subject: &Subject, asked: Value) -> Result<(), ApiError> {

@@ -7,7 +7,10 @@ use fanfare_api::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    application::webhooks::form::picker::{subscriptions, with_subscriptions},
+    application::webhooks::form::{
+        picker::{subscriptions, with_subscriptions},
+        template,
+    },
     frame::form::Fields,
 };
 
@@ -18,6 +21,7 @@ pub(crate) fn fields_of(webhook: &Webhook, described: &[DescribedType]) -> Field
         .with("url", &webhook.url)
         .with("name", webhook.name.as_deref().unwrap_or_default())
         .with("filter", webhook.filter.as_deref().unwrap_or_default())
+        .with("template", webhook.template.as_deref().map(|text| template::shown(text.get())).unwrap_or_default())
         .with("timeout_ms", number(webhook.timeout_ms))
         .with("schedule", webhook.schedule.as_deref().unwrap_or_default().join(", "))
         .with("rate_per_second", number(webhook.rate_per_second.map(u128::from)))
@@ -103,7 +107,7 @@ pub(crate) fn change(fields: &Fields, webhook: &Webhook, described: &[DescribedT
         differs("events", Value::from(events), Value::Null);
     }
     let present = json!({
-        "name": webhook.name, "filter": webhook.filter,
+        "name": webhook.name, "filter": webhook.filter, "template": webhook.template,
         "timeout_ms": webhook.timeout_ms.and_then(|value| u64::try_from(value).ok()),
         "schedule": webhook.schedule, "rate_per_second": webhook.rate_per_second, "email": webhook.email, "fifo": webhook.fifo,
     });
@@ -128,7 +132,7 @@ pub(crate) fn change(fields: &Fields, webhook: &Webhook, described: &[DescribedT
 }
 
 /// Settings that an empty field leaves to the dialect or the application.
-fn options(fields: &Fields) -> Result<[(&'static str, Value); 7], ApiError> {
+fn options(fields: &Fields) -> Result<[(&'static str, Value); 8], ApiError> {
     let text = |name: &str| fields.given(name).map_or(Value::Null, Value::from);
     let waits = fields.value("schedule").split([',', ' ', '\n', '\r']).map(str::trim).filter(|wait| !wait.is_empty());
     let waits: Vec<&str> = waits.collect();
@@ -136,6 +140,7 @@ fn options(fields: &Fields) -> Result<[(&'static str, Value); 7], ApiError> {
     Ok([
         ("name", text("name")),
         ("filter", text("filter")),
+        ("template", template::value(fields)?.unwrap_or_default()),
         ("timeout_ms", fields.number("timeout_ms")?),
         ("schedule", schedule),
         ("rate_per_second", fields.number("rate_per_second")?),
@@ -188,11 +193,12 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         other => other.to_string(),
     };
     let number = |value: Option<u128>| value.map_or_else(default, |value| value.to_string());
-    let fields: [(&str, &'static str, String); 13] = [
+    let fields: [(&str, &'static str, String); 14] = [
         ("url", "URL", webhook.url.clone()),
         ("name", "Name", webhook.name.clone().unwrap_or_else(default)),
         ("events", "Events", webhook.events.join(", ")),
         ("filter", "Filter", webhook.filter.clone().unwrap_or_else(default)),
+        ("template", "Body template", webhook.template.as_deref().map_or_else(default, |text| text.get().to_owned())),
         ("timeout_ms", "Timeout (ms)", number(webhook.timeout_ms)),
         ("schedule", "Schedule", webhook.schedule.as_ref().map_or_else(default, |waits| waits.join(", "))),
         ("rate_per_second", "Attempts a second", number(webhook.rate_per_second.map(u128::from))),
@@ -204,7 +210,11 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         ("digest", "Daily digest", webhook.digest.to_string()),
     ];
     let differing = fields.into_iter().filter_map(|(member, label, before)| {
-        asked.get(member).map(|after| Difference { label, before, after: shown(after) })
+        let after = |after: &Value| match (member, after) {
+            ("template", Value::Object(_) | Value::Array(_)) => after.to_string(),
+            (_, after) => shown(after),
+        };
+        asked.get(member).map(|value| Difference { label, before, after: after(value) })
     });
     differing.collect()
 }
@@ -213,6 +223,7 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
 mod tests {
     use fanfare_domain::ids::EndpointId;
     use jiff::Timestamp;
+    use serde_json::value::RawValue;
 
     use super::*;
 
@@ -222,6 +233,7 @@ mod tests {
             url: "https://a.example/".to_owned(),
             events: vec!["b".to_owned(), "a".to_owned()],
             filter: Some("data.a == 1".to_owned()),
+            template: RawValue::from_string(r#"{"b":1,"a":"{{ type }}"}"#.to_owned()).ok(),
             secret: None,
             name: Some("shop".to_owned()),
             status: "enabled",
@@ -256,16 +268,20 @@ mod tests {
     fn a_changed_form_asks_for_the_differences() {
         let webhook = webhook();
         let fields = Fields::of_body(
-            b"url=https%3A%2F%2Fb.example%2F&name=&which=all&timeout_ms=900&schedule=60s+5m&headers=x-new:+1&filter=data.b",
+            b"url=https%3A%2F%2Fb.example%2F&name=&which=all&timeout_ms=900&schedule=60s+5m&headers=x-new:+1&filter=data.b\
+              &template=%7B%22a%22:1%7D",
         );
         let asked = change(&fields, &webhook, &[]).unwrap_or_default();
         let expected = json!({
-            "url": "https://b.example/", "events": ["*"], "name": null, "filter": "data.b", "timeout_ms": 900,
+            "url": "https://b.example/", "events": ["*"], "name": null, "filter": "data.b", "template": { "a": 1 }, "timeout_ms": 900,
             "trace_context": false, "headers": {"x-new": "1"},
         });
         assert_eq!(asked, expected);
         let labels: Vec<&str> = differences(&asked, &webhook).iter().map(|difference| difference.label).collect();
-        assert_eq!(labels, ["URL", "Name", "Events", "Filter", "Timeout (ms)", "Headers", "Trace context"]);
+        assert_eq!(
+            labels,
+            ["URL", "Name", "Events", "Filter", "Body template", "Timeout (ms)", "Headers", "Trace context"]
+        );
         assert!(differences(&asked, &webhook).iter().all(|difference| difference.after != "1"));
     }
 
