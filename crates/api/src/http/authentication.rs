@@ -32,6 +32,8 @@ const X_API_TOKEN: &str = "x-api-token";
 pub struct AuthorizedApplication {
     /// The application.
     pub application: ApplicationId,
+    /// False for a visitor of the pages without the right. Every key of the API may see payloads.
+    pub may_see_payloads: bool,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for AuthorizedApplication
@@ -42,7 +44,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let caller = authenticate(&parts.headers, &Directory::from_ref(state), &[Role::Manage, Role::Admin])?;
-        Ok(Self { application: application_of(&caller, parts.uri.query())? })
+        Ok(Self { application: application_of(&caller, parts.uri.query())?, may_see_payloads: true })
     }
 }
 

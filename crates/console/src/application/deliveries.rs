@@ -197,7 +197,9 @@ pub(crate) async fn show(
         body: (shows_bodies && !is_erased && template_error.is_none())
             .then(|| BodyView::new(&body, address).of_delivery(&path, may_sign)),
         is_erased,
-        template_error,
+        // The sentence may name values of the payload.
+        template_error: template_error
+            .map(|error| if shows_bodies { error } else { "readers of payloads see the reason".to_owned() }),
         delivery,
         resend: with_list(&format!("{path}/resend"), address),
     };

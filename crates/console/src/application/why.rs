@@ -158,7 +158,7 @@ impl ShownStep {
             _ => "",
         };
         // The error of an attempt may quote the answer.
-        let is_shown = |name: &str| !["error", "value"].contains(&name) || place.visitor.may(Right::Payloads);
+        let is_shown = |name: &str| !["error", "fault", "value"].contains(&name) || place.visitor.may(Right::Payloads);
         let evidence = step.evidence.into_iter().filter(|fact| is_shown(&fact.name));
         let evidence = evidence.map(|fact| (fact.name.replace('_', " "), fact.value)).collect();
         let action = step.remedy.and_then(|remedy| Action::new(remedy, place));

@@ -36,7 +36,8 @@ pub(crate) struct Place {
 impl Place {
     /// The API's proof of access.
     pub(crate) fn authorized(&self) -> AuthorizedApplication {
-        AuthorizedApplication { application: self.application }
+        let may_see_payloads = self.visitor.may(Right::Payloads);
+        AuthorizedApplication { application: self.application, may_see_payloads }
     }
 
     /// All described event types.

@@ -106,7 +106,7 @@ impl Visitor {
             Some(own) if own != application => {
                 Err(ApiError::not_found("application", "no application has this id, or the session has another"))
             }
-            _ => Ok(AuthorizedApplication { application }),
+            _ => Ok(AuthorizedApplication { application, may_see_payloads: self.may(Right::Payloads) }),
         }
     }
 

@@ -60,7 +60,8 @@ struct Ready {
 }
 
 impl Ready {
-    /// The endpoints that get the event now; `None` if the filters take long, or an endpoint has a template. A delayed event is matched when it is due.
+    /// The endpoints that get the event now; `None` if the filters take long, or an endpoint has a template. A delayed event
+    /// is matched when it is due.
     fn endpoints_at_once(&self) -> Option<Vec<Arc<Endpoint>>> {
         let ((_, event, _), (_, due_at)) = (&self.received, self.times);
         if due_at.is_some() {
@@ -392,11 +393,12 @@ pub(super) fn admit(
     let has_no_body = shaped.as_deref().is_some_and(|shaped| matches!(shaped, Shaped::Failed(_)));
     let in_feed = endpoint.feed != Feed::None && !has_no_body;
     let new = |start| NewDelivery { id, endpoint: endpoint.id, start, expires_at, in_feed, shaped };
-    if has_no_body {
-        return (new(Start::NotRendered { notifies_owner: endpoint.notifies_owner }), None);
-    }
+    // Without a body, too: the delivery fails in its turn, and may park its key.
     if is_ordered && endpoint.fifo.is_some() && endpoint.takes_deliveries() {
         return (new(Start::InOrder), None);
+    }
+    if has_no_body {
+        return (new(Start::NotRendered { notifies_owner: endpoint.notifies_owner }), None);
     }
     if endpoint.feed == Feed::Only {
         return (new(Start::Read), None);

@@ -110,7 +110,8 @@ pub(crate) async fn complete(
     lease: LeaseId,
 ) -> Result<(), Unshaped> {
     let (delivery, event) = (leased.delivery, leased.event);
-    let Some(LeasedEvent { event_type: Some(event_type), body: Some(body), is_unshaped, .. }) = &mut leased.payload
+    let Some(LeasedEvent { event_type: Some(event_type), body: Some(body), is_unshaped, is_sealed, .. }) =
+        &mut leased.payload
     else {
         return Ok(());
     };
@@ -127,6 +128,7 @@ pub(crate) async fn complete(
         }),
         None => Arc::new(Shaped::Body { body: body.clone(), shown: endpoint.redaction.redact(body) }),
     };
+    let shaped = if *is_sealed { Arc::new(Shaped::clone(&shaped).of_sealed_event()) } else { shaped };
     let database = &context.database;
     let keeping = || database.store.keep_body(delivery, lease, &shaped);
     match database.retry_until_available("keeping a body", keeping).await.result {

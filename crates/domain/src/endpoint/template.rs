@@ -461,6 +461,21 @@ pub enum Shaped {
 }
 
 impl Shaped {
+    /// No body. Control characters of the event or of the template become spaces: no text of PostgreSQL has a NUL.
+    fn failed(fault: &TemplateFault) -> Self {
+        Self::Failed(fault.to_string().replace(char::is_control, " "))
+    }
+
+    /// The body of an event that was stored encrypted. Members that were hidden then stay hidden, although the present rules
+    /// may hide others.
+    #[must_use]
+    pub fn of_sealed_event(self) -> Self {
+        match self {
+            Self::Body { body, shown: None } => Self::Body { body, shown: Some(HIDDEN_BODY.to_owned()) },
+            other => other,
+        }
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
@@ -510,12 +525,12 @@ impl<'a> Shaper<'a> {
                 let shown = template.render(event).unwrap_or_else(|_| HIDDEN_BODY.to_owned());
                 Shaped::Body { body, shown: Some(self.redaction.redact(&shown).unwrap_or(shown)) }
             }
-            (Err(fault), None) => Shaped::Failed(fault.to_string()),
+            (Err(fault), None) => Shaped::failed(&fault),
             // The fault may name a hidden value.
             (Err(_), Some(event)) => {
                 let fault = template.render(event).err();
                 let hidden = || "a placeholder has no value, which depends on a hidden member of the event".to_owned();
-                Shaped::Failed(fault.map_or_else(hidden, |fault| fault.to_string()))
+                fault.map_or_else(|| Shaped::Failed(hidden()), |fault| Shaped::failed(&fault))
             }
         });
         self.known.insert(template.text().to_owned(), Arc::clone(&shaped));

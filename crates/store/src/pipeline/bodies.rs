@@ -147,14 +147,24 @@ impl Store {
             Shaped::Failed(sentence) => Some(sentence.as_str()),
             Shaped::Body { .. } => None,
         };
+        // The lock: an erasure ends the delivery before, or deletes the body after. A feed lists the delivery with its body.
         let statement = "
-INSERT INTO delivery_bodies AS b (id, body, body_key_name, body_ciphertext, fault)
-SELECT o.id, $3, $4, $5, $6 FROM open_deliveries o
-WHERE o.id = $1 AND o.lease_id = $2 AND o.state || '' = 'sending'
-ON CONFLICT (id) DO UPDATE
-SET body = excluded.body, body_key_name = excluded.body_key_name, body_ciphertext = excluded.body_ciphertext,
-    fault = excluded.fault
-WHERE b.body IS NULL";
+WITH leased AS MATERIALIZED (
+    SELECT o.id, o.endpoint_id, o.application_id, o.event_id FROM open_deliveries o
+    WHERE o.id = $1 AND o.lease_id = $2 AND o.state || '' = 'sending' FOR NO KEY UPDATE
+), kept AS (
+    INSERT INTO delivery_bodies AS b (id, body, body_key_name, body_ciphertext, fault)
+    SELECT id, $3, $4, $5, $6 FROM leased
+    ON CONFLICT (id) DO UPDATE
+    SET body = excluded.body, body_key_name = excluded.body_key_name, body_ciphertext = excluded.body_ciphertext,
+        fault = excluded.fault
+    WHERE b.body IS NULL RETURNING b.id, b.body
+), listed AS (
+    INSERT INTO feed_entries (endpoint_id, id, application_id, event_id)
+    SELECT l.endpoint_id, l.id, l.application_id, l.event_id FROM leased l JOIN kept ON kept.id = l.id
+    JOIN endpoints p ON p.id = l.endpoint_id AND p.feed <> 'none' WHERE kept.body IS NOT NULL
+)
+SELECT FROM kept";
         let (body, key_name, ciphertext) = (
             stored.as_ref().map(|stored| stored.shown),
             stored.as_ref().and_then(StoredBody::key_name),
@@ -163,7 +173,7 @@ WHERE b.body IS NULL";
         let connection = self.writer().await?;
         let statement = connection.prepare_cached(statement).await?;
         let written =
-            connection.execute(&statement, &[&delivery.0, &lease.0, &body, &key_name, &ciphertext, &fault]).await?;
-        Ok(written > 0)
+            connection.query(&statement, &[&delivery.0, &lease.0, &body, &key_name, &ciphertext, &fault]).await?;
+        Ok(!written.is_empty())
     }
 }

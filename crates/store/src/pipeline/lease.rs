@@ -95,6 +95,8 @@ pub struct LeasedEvent {
     pub body: Option<String>,
     /// True if the delivery has no body of its own yet, and must get one. `body` is then the event's.
     pub is_unshaped: bool,
+    /// True if the event is stored encrypted, as members were hidden at its acceptance.
+    pub is_sealed: bool,
     /// Trace of the event.
     pub trace: Option<TraceContext>,
     /// True for a test event, whose delivery was requested again.
@@ -279,6 +281,7 @@ fn payload(keyring: &Keyring, event: EventId, row: &Row) -> Option<LeasedEvent> 
         event_type,
         body,
         is_unshaped: row.get("shaped"),
+        is_sealed: row.get::<_, Option<&str>>("body_key_name").is_some(),
         trace: trace_context(row),
         is_test: row.get("is_test"),
         sequence: sequence(row),

@@ -270,11 +270,12 @@ fn advance_statement<T>(columns: &Columns<'_, T>) -> String {
           SELECT id, event_id, application_id, endpoint_id, false, 1, expires_at FROM never) rows
     ORDER BY id
     ON CONFLICT (id) DO NOTHING
-    RETURNING o.id, o.endpoint_id, o.application_id, o.reason
+    RETURNING o.id, o.endpoint_id, o.application_id, o.reason, o.shaped
 ), listed AS (
     INSERT INTO feed_entries (endpoint_id, id, application_id, event_id)
     SELECT n.endpoint_id, n.id, n.application_id, n.event_id FROM never n JOIN endpoints p ON p.id = n.endpoint_id
-    WHERE p.feed <> 'none' AND n.id IN (SELECT id FROM queued)
+    -- Otherwise the entry comes with the body.
+    WHERE p.feed <> 'none' AND n.id IN (SELECT id FROM queued WHERE NOT shaped)
 ), {with_backlogs}, noted AS (
     UPDATE replays r
     SET reached_at = coalesce($4, r.reached_at), reached_event = coalesce($5, r.reached_event), events = r.events + $6,

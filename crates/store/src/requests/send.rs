@@ -41,7 +41,7 @@ pub enum Opened {
 const LOCK_EVENT: &str = "
 SELECT erased_at IS NOT NULL AS is_erased, cancelled_at IS NOT NULL AS is_cancelled,
        deliver_at IS NOT NULL AND EXISTS (SELECT FROM delayed_events d WHERE d.event_id = $3) AS is_delayed,
-       NOT is_test AND accepted_at >= (SELECT line FROM retention) AS is_sendable
+       NOT is_test AND type <> 'fanfare.digest' AND accepted_at >= (SELECT line FROM retention) AS is_sendable
 FROM events WHERE application_id = $1 AND accepted_at = $2 AND id = $3 FOR UPDATE";
 
 /// Parameters: application, delivery, event, endpoint, reason, lifetime.
@@ -62,11 +62,12 @@ fn open() -> String {
     SELECT $2, $3, $1, id, 'queued', $5, true, now() + $6::bigint * interval '1 millisecond', shaped FROM endpoint
     WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM fan_out)
     ON CONFLICT (id) DO NOTHING
-    RETURNING o.id, o.event_id, o.endpoint_id, o.application_id, o.reason
+    RETURNING o.id, o.event_id, o.endpoint_id, o.application_id, o.reason, o.shaped
 ), listed AS (
     INSERT INTO feed_entries (endpoint_id, id, application_id, event_id)
     SELECT q.endpoint_id, q.id, q.application_id, q.event_id FROM queued q JOIN endpoints p ON p.id = q.endpoint_id
-    WHERE p.feed <> 'none'
+    -- Otherwise the entry comes with the body.
+    WHERE p.feed <> 'none' AND NOT q.shaped
 ), {with_backlogs}
 SELECT EXISTS (SELECT FROM queued) OR coalesce((SELECT bool_or(is_queued) FROM known), false) AS is_queued,
        EXISTS (SELECT FROM known) AS is_known, EXISTS (SELECT FROM fan_out) AS fans_out,

@@ -201,3 +201,53 @@ async fn a_redacted_member_is_sent_and_hidden_and_erased() {
     assert_eq!(world.count("SELECT count(*) FROM delivery_bodies").await, 0);
     assert_eq!(detail(&world, &delivery).await["body"], json!(""));
 }
+
+/// The fault is found when the event is persisted. The delivery still fails in its turn, and parks its key.
+#[tokio::test]
+async fn a_delivery_without_a_body_parks_its_ordering_key() {
+    let world = World::of_waits("1s", &[]).await;
+    let _dispatcher = world.dispatcher().await;
+    let own = shaped(&world, "own", &["a"], &json!({ "template": { "n": "{{ data.n }}" }, "fifo": "park" })).await;
+    world.known().await;
+    for (place, data) in [json!({ "n": 1 }), json!({}), json!({ "n": 3 })].into_iter().enumerate() {
+        world.publish(&json!({ "type": "a", "data": data, "ordering_key": "k", "id": format!("k-{place}") })).await;
+    }
+    let path = format!("webhooks/{}/ordering-keys", own.id);
+    until("the parked key", async || {
+        let keys = world.client().get(&path).await.data().clone();
+        (keys[0]["state"] == "parked" && keys[0]["open"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(bodies(&world, "own"), [r#"{"n":1}"#]);
+    world.client().post(&format!("{path}/resume"), &json!({})).await.data();
+    world.receiver.wait_for("own", 2).await;
+    assert_eq!(bodies(&world, "own"), [r#"{"n":1}"#, r#"{"n":3}"#]);
+}
+
+/// A feed lists a delivery with the body that is sent: not before the body is made.
+#[tokio::test]
+async fn a_feed_lists_a_repaired_and_a_requested_delivery_with_the_own_body() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let own = shaped(&world, "own", &["a"], &json!({ "template": { "n": "{{ data.n }}" }, "feed": "copy" })).await;
+    world.known().await;
+    world.publish(&json!({ "type": "a", "data": {} })).await;
+    let other = world.publish(&json!({ "type": "b", "data": { "n": 2 } })).await;
+    let failed = world.wait_for_deliveries("state=failed", 1).await;
+    world.change(&own, &json!({ "template": { "n": "{{ data.?n.orValue(0) }}" } })).await;
+    let id = failed[0]["id"].as_str().expect("an id");
+    world.client().post(&format!("deliveries/{id}/resend"), &json!({})).await.data();
+    world.client().post(&format!("events/{other}/send"), &json!({ "webhook": own.id })).await.data();
+    world.wait_for_deliveries("state=delivered", 2).await;
+    let path = format!("webhooks/{}/feed", own.id);
+    let entries = until("the feed", async || {
+        let page = world.client().get(&path).await.data().clone();
+        page.as_array().filter(|entries| entries.len() == 2).cloned()
+    })
+    .await;
+    let mut listed: Vec<String> =
+        entries.iter().map(|entry| entry["body"].as_str().unwrap_or_default().to_owned()).collect();
+    listed.sort();
+    assert_eq!(listed, [r#"{"n":0}"#, r#"{"n":2}"#], "{entries:?}");
+    assert_eq!(bodies(&world, "own"), listed);
+}

@@ -153,9 +153,9 @@ pub async fn show(
     Query(query): Query<StatsQuery>,
 ) -> Result<Answer<Stats>, ApiError> {
     let subject = match (application, &query.webhook) {
-        (Some(application), Some(webhook)) => {
-            StatsSubject::Endpoint(api.endpoint(&AuthorizedApplication { application }, webhook).await?.id)
-        }
+        (Some(application), Some(webhook)) => StatsSubject::Endpoint(
+            api.endpoint(&AuthorizedApplication { application, may_see_payloads: true }, webhook).await?.id,
+        ),
         (Some(application), None) => StatsSubject::Application(application),
         (None, None) => StatsSubject::All,
         (None, Some(_)) => {

@@ -101,7 +101,7 @@ pub struct PortalLink {
     request_body = New, responses((status = 201, body = Answer<PortalLink>), Failures))]
 pub async fn create(
     State(api): State<ApiState>,
-    AuthorizedApplication { application }: AuthorizedApplication,
+    AuthorizedApplication { application, .. }: AuthorizedApplication,
     creator: Creator,
     JsonBody(new): JsonBody<New>,
 ) -> Result<Created<PortalLink>, ApiError> {

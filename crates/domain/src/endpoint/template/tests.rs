@@ -131,6 +131,26 @@ fn hidden_values_are_neither_shown_nor_named_by_a_fault() {
     assert!(sentence.contains("hidden"), "{sentence}");
 }
 
+/// PostgreSQL refuses a NUL in a text: a fault that names a value of the event would park the event.
+#[test]
+fn a_fault_has_no_control_characters() {
+    let dialect = dialect();
+    let event_type = EventType::parse("a").expect("a type");
+    let (redaction, body) = (Redaction::default(), r#"{"data":{"key":"a\u0000b","names":{}}}"#);
+    let id = (Timestamp::UNIX_EPOCH, EventId(uuid::Uuid::nil()));
+    let mut shaper = Shaper::new(&dialect, &redaction, &event_type, id, body);
+    let template = Template::of(&json!("{{ data.names[data.key] }}")).expect("a template");
+    let Shaped::Failed(sentence) = shaper.shape(&template).as_ref().clone() else { panic!("a body") };
+    assert!(sentence.contains("a b") && !sentence.contains(char::is_control), "{sentence:?}");
+}
+
+/// Members that were hidden at the acceptance stay hidden, although the present rules hide nothing.
+#[test]
+fn the_body_of_an_encrypted_event_is_not_shown() {
+    let body = Shaped::Body { body: "1".to_owned(), shown: None }.of_sealed_event();
+    assert!(matches!(body, Shaped::Body { shown: Some(shown), .. } if shown.contains("redacted")));
+}
+
 #[test]
 fn presets_render_the_sample_in_the_form_of_the_receiver() {
     let render = |preset: &Preset| {
