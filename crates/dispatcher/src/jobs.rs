@@ -1,5 +1,5 @@
-//! Background jobs. `presence`, `recovery`, `due_events` and `ordering_keys` run in each process. Every other job runs in a single process
-//! at a time, under an advisory lock.
+//! Background jobs. `presence`, `recovery`, `due_events` and `ordering_keys` run in each process. Every other job runs in
+//! a single process at a time, under an advisory lock.
 
 mod archive;
 mod census;

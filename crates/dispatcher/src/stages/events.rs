@@ -60,15 +60,13 @@ struct Ready {
 }
 
 impl Ready {
-    /// The endpoints that get the event now; `None` if the filters take long, or an endpoint has a template. A delayed event
-    /// is matched when it is due.
+    /// The endpoints that get the event now; `None` if the filters take long. A delayed event is matched when it is due.
     fn endpoints_at_once(&self) -> Option<Vec<Arc<Endpoint>>> {
         let ((_, event, _), (_, due_at)) = (&self.received, self.times);
         if due_at.is_some() {
             return Some(Vec::new());
         }
         matching::at_once(&self.application, &event.event_type, self.body.as_bytes())
-            .filter(|endpoints| endpoints.iter().all(|endpoint| endpoint.template.is_none()))
     }
 }
 
@@ -97,12 +95,14 @@ pub(crate) async fn run(
             Ok(application) => {
                 let Some(ready) = events.ready(received, application, entered) else { continue };
                 match ready.endpoints_at_once() {
-                    Some(endpoints) => events.pass_on(ready, &endpoints, &planned).await,
-                    // In a separate task: no other event waits for costly filters.
-                    None => {
+                    Some(endpoints) if !shaping::has_templates(&endpoints) => {
+                        events.pass_on(ready, endpoints, &planned).await;
+                    }
+                    // In a separate task: no other event waits for costly filters, or for templates.
+                    endpoints => {
                         let (events, planned, stop) = (Arc::clone(&events), planned.clone(), stop.clone());
                         apart.spawn(async move {
-                            stop.run_until_cancelled(events.match_in_thread(ready, &planned)).await;
+                            stop.run_until_cancelled(events.match_and_pass_on(ready, endpoints, &planned)).await;
                         });
                     }
                 }
@@ -249,10 +249,8 @@ impl Events {
         entered: Entered,
     ) {
         let Some(ready) = self.ready(received, application, entered) else { return };
-        match ready.endpoints_at_once() {
-            Some(endpoints) => self.pass_on(ready, &endpoints, planned).await,
-            None => self.match_in_thread(ready, planned).await,
-        }
+        let endpoints = ready.endpoints_at_once();
+        self.match_and_pass_on(ready, endpoints, planned).await;
     }
 
     /// An event with its body; `None` for an event that cannot be delivered, whose message is parked.
@@ -291,20 +289,33 @@ impl Events {
         }
     }
 
-    /// Matches an event in a thread, and passes the event on to persist.
-    async fn match_in_thread(&self, ready: Ready, planned: &mpsc::Sender<Planned>) {
-        let Ready { received, application, times, body, entered } = ready;
-        let (_, event, _) = &received;
-        let (endpoints, body) = matching::in_thread(&self.context.checks, &application, &event.event_type, body).await;
-        self.pass_on(Ready { received, application, times, body, entered }, &endpoints, planned).await;
+    /// Passes an event on to persist. Without `endpoints`, a thread matches the event first.
+    async fn match_and_pass_on(
+        &self,
+        mut ready: Ready,
+        endpoints: Option<Vec<Arc<Endpoint>>>,
+        planned: &mpsc::Sender<Planned>,
+    ) {
+        let endpoints = match endpoints {
+            Some(endpoints) => endpoints,
+            None => {
+                let (checks, (_, event, _)) = (&self.context.checks, &ready.received);
+                let body = std::mem::take(&mut ready.body);
+                let matched = matching::in_thread(checks, &ready.application, &event.event_type, body).await;
+                ready.body = matched.1;
+                matched.0
+            }
+        };
+        self.pass_on(ready, endpoints, planned).await;
     }
 
     /// Passes a matched event on to persist.
-    async fn pass_on(&self, ready: Ready, endpoints: &[Arc<Endpoint>], planned: &mpsc::Sender<Planned>) {
+    async fn pass_on(&self, ready: Ready, endpoints: Vec<Arc<Endpoint>>, planned: &mpsc::Sender<Planned>) {
         let Ready { received: (message, event, span), application, times, body, entered } = ready;
         // A later chunk of a fan-out could follow the next event of the key.
         let is_wide = endpoints.len() > MAX_DIRECT && event.ordering_key.is_none();
-        let (checks, id, at_once) = (&self.context.checks, (times.0, event.id), if is_wide { &[] } else { endpoints });
+        let (checks, id, at_once) =
+            (&self.context.checks, (times.0, event.id), if is_wide { &[] } else { endpoints.as_slice() });
         let (shapes, body) = shaping::shapes(checks, &application, &event.event_type, id, at_once, body).await;
         let matched = Matched { count: endpoints.len(), is_wide, at_once, shapes };
         let (new, direct) = self.plan(event, times, body, &application, matched);

@@ -62,6 +62,11 @@ impl<'a> Shaping<'a> {
     }
 }
 
+/// True if a delivery to one of the endpoints needs a body of its own.
+pub(super) fn has_templates(endpoints: &[Arc<Endpoint>]) -> bool {
+    endpoints.iter().any(|endpoint| endpoint.template.is_some())
+}
+
 /// Renders the bodies of an event's deliveries in a thread, in the turn of the application. Returns the event's body, too.
 pub(super) async fn shapes(
     checks: &Checks,
@@ -71,7 +76,7 @@ pub(super) async fn shapes(
     endpoints: &[Arc<Endpoint>],
     body: String,
 ) -> (Shapes, String) {
-    if application.templates() == 0 || endpoints.iter().all(|endpoint| endpoint.template.is_none()) {
+    if !has_templates(endpoints) {
         return (Shapes::new(), body);
     }
     let (of, endpoints) = (application.id, endpoints.to_vec());

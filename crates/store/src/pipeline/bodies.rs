@@ -1,5 +1,5 @@
-//! Bodies of events, and of deliveries by a template. With redacted members, the readable column lacks their values, and a second column holds the
-//! complete body encrypted.
+//! Bodies of events, and of deliveries by a template. With redacted members, the readable column lacks their values, and
+//! a second column holds the complete body encrypted.
 
 use std::collections::HashMap;
 

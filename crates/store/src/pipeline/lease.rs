@@ -233,9 +233,10 @@ impl Store {
     ) -> Result<Vec<Leased>, StoreError> {
         let mut leased: Vec<_> = rows.into_iter().map(|row| read(&self.keyring, row)).collect();
         leased.sort_unstable_by_key(|leased| (leased.class, leased.delivery));
-        let is_shaped = |leased: &&Leased| leased.payload.as_ref().is_some_and(|payload| payload.is_unshaped);
-        let shaped: Vec<DeliveryId> = leased.iter().filter(is_shaped).map(|leased| leased.delivery).collect();
-        let mut bodies = self.bodies_to_send(shaped).await?;
+        // Until its own body is read, a delivery counts as without.
+        let is_unshaped = |leased: &&Leased| leased.payload.as_ref().is_some_and(|payload| payload.is_unshaped);
+        let unshaped = leased.iter().filter(is_unshaped).map(|leased| leased.delivery);
+        let mut bodies = self.bodies_to_send(unshaped).await?;
         for Leased { delivery, payload, .. } in &mut leased {
             if let (Some(body), Some(payload)) = (bodies.remove(delivery), payload) {
                 let refused = |error: &StoreError| tracing::error!(%error, %delivery, "cannot decrypt a payload");

@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use fanfare_domain::{
-    endpoint::filter::FilteredEvent,
     expression::{Explanation, Outcome},
     ids::EventId,
 };
@@ -10,10 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{
-    settings::parsed_filter,
-    tried::{Tried, samples, subscriptions},
-};
+use super::{settings::parsed_filter, tried::Tried};
 use crate::{
     http::{
         answer::Answer,
@@ -87,38 +83,12 @@ impl ApiState {
     /// For a filter that cannot be used, with the place and the reason.
     pub async fn test_filter(&self, authorized: &AuthorizedApplication, new: New) -> Result<FilterTest, ApiError> {
         let filter = parsed_filter(&new.filter)?;
-        let rules = self.rules_of(authorized).await?;
-        if let Some(events) = &new.events {
-            rules.catalogue.check_subscriptions("events", events, false)?;
-        }
-        let subscriptions = subscriptions(new.events.as_deref())?;
-        let mut tried = match &new.event_ids {
-            Some(ids) => self.events_named(authorized, ids, MAX_TRIED).await?,
-            None => self.last_events(authorized, &subscriptions, MAX_TRIED).await?,
-        };
-        let tried_on = if tried.is_empty() && new.event_ids.is_none() {
-            tried = samples(&rules.catalogue, &subscriptions, MAX_TRIED);
-            "samples"
-        } else {
-            "events"
-        };
-        let application = self.directory.application(authorized.application);
-        let application =
-            application.ok_or_else(|| ApiError::not_found("application", "no application has this id"))?;
+        let asked = (new.events.as_deref(), new.event_ids.as_deref());
+        let (tried_on, tried) = self.to_try(authorized, asked, MAX_TRIED).await?;
+        let application = self.known_application(authorized)?;
         let permit = self.test_sends.begin(authorized.application)?;
         let trying = move || {
-            let result = |tried: Tried| {
-                let (dialect, redaction) = (&application.dialect, &application.redaction);
-                let event = match tried.event {
-                    Some(_) => FilteredEvent::shown(dialect, redaction, &tried.event_type, &tried.body),
-                    None => {
-                        let data = serde_json::from_str(&tried.body).unwrap_or_default();
-                        FilteredEvent::of_sample(&tried.event_type, data)
-                    }
-                };
-                let explained = filter.explain(&event);
-                FilterResult::of(&tried, explained)
-            };
+            let result = |tried: Tried| FilterResult::of(&tried, filter.explain(&tried.filtered(&application)));
             let results: Vec<FilterResult> = tried.into_iter().map(result).collect();
             drop(permit);
             results

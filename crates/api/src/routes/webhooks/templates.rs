@@ -1,13 +1,11 @@
 //! `/api/v1/webhooks/template-test` and `/api/v1/webhook-templates`: renders a template on the last events, and lists the
 //! templates to begin with. Also checks a template before it is saved.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use fanfare_domain::{
     application::Application,
     endpoint::{
-        filter::{Filter, FilteredEvent},
+        filter::Filter,
         redaction::HIDDEN,
         template::{self, SAMPLE_DATA, SAMPLE_ID, SAMPLE_TYPE, Template, TemplateEvent, TemplateFault},
     },
@@ -150,32 +148,14 @@ fn unusable(fault: &TemplateFault) -> ApiError {
 }
 
 impl ApiState {
-    fn known_application(&self, authorized: &AuthorizedApplication) -> Result<Arc<Application>, ApiError> {
-        let application = self.directory.application(authorized.application);
-        application.ok_or_else(|| ApiError::not_found("application", "no application has this id"))
-    }
-
     /// Renders a template on the last events.
     ///
     /// # Errors
     /// For a template that cannot be used, with the place and the reason.
     pub async fn test_template(&self, authorized: &AuthorizedApplication, new: New) -> Result<TemplateTest, ApiError> {
         let template = parsed_template(&new.template)?;
-        let rules = self.rules_of(authorized).await?;
-        if let Some(events) = &new.events {
-            rules.catalogue.check_subscriptions("events", events, false)?;
-        }
-        let subscriptions = subscriptions(new.events.as_deref())?;
-        let mut tried = match &new.event_ids {
-            Some(ids) => self.events_named(authorized, ids, MAX_TRIED).await?,
-            None => self.last_events(authorized, &subscriptions, MAX_TRIED).await?,
-        };
-        let tried_on = if tried.is_empty() && new.event_ids.is_none() {
-            tried = samples(&rules.catalogue, &subscriptions, MAX_TRIED);
-            "samples"
-        } else {
-            "events"
-        };
+        let asked = (new.events.as_deref(), new.event_ids.as_deref());
+        let (tried_on, tried) = self.to_try(authorized, asked, MAX_TRIED).await?;
         let application = self.known_application(authorized)?;
         let permit = self.test_sends.begin(authorized.application)?;
         let trying = move || {
@@ -239,12 +219,7 @@ impl ApiState {
 }
 
 fn passes(filter: Option<&Filter>, application: &Application, tried: &Tried) -> bool {
-    let Some(filter) = filter else { return true };
-    let mut event = match tried.event {
-        Some(_) => FilteredEvent::shown(&application.dialect, &application.redaction, &tried.event_type, &tried.body),
-        None => FilteredEvent::of_sample(&tried.event_type, serde_json::from_str(&tried.body).unwrap_or_default()),
-    };
-    event.outcome(filter).0 == Outcome::True
+    filter.is_none_or(|filter| tried.filtered(application).outcome(filter).0 == Outcome::True)
 }
 
 fn rendered(template: &Template, application: &Application, tried: &Tried) -> Result<String, TemplateFault> {

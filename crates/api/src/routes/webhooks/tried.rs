@@ -1,6 +1,10 @@
 //! Events and samples on which a webhook's filter or template is tried.
 
+use std::sync::Arc;
+
 use fanfare_domain::{
+    application::Application,
+    endpoint::filter::FilteredEvent,
     event::{
         EventType,
         catalogue::{Catalogue, EventTypeDescription},
@@ -28,8 +32,47 @@ pub(super) struct Tried {
     pub(super) body: String,
 }
 
+impl Tried {
+    /// The event as filters see it, without hidden members.
+    pub(super) fn filtered<'a>(&'a self, application: &'a Application) -> FilteredEvent<'a> {
+        match self.event {
+            Some(_) => FilteredEvent::shown(&application.dialect, &application.redaction, &self.event_type, &self.body),
+            None => FilteredEvent::of_sample(&self.event_type, serde_json::from_str(&self.body).unwrap_or_default()),
+        }
+    }
+}
+
 impl ApiState {
-    pub(super) async fn events_named(
+    /// The events of a trial, at most `most`: those named, else the last of the types, else the samples of the types. Also
+    /// tells whether these are `events` or `samples`.
+    pub(super) async fn to_try(
+        &self,
+        authorized: &AuthorizedApplication,
+        (types, named): (Option<&[String]>, Option<&[String]>),
+        most: usize,
+    ) -> Result<(&'static str, Vec<Tried>), ApiError> {
+        let rules = self.rules_of(authorized).await?;
+        if let Some(types) = types {
+            rules.catalogue.check_subscriptions("events", types, false)?;
+        }
+        let subscriptions = subscriptions(types)?;
+        if let Some(ids) = named {
+            return Ok(("events", self.events_named(authorized, ids, most).await?));
+        }
+        let events = self.last_events(authorized, &subscriptions, most).await?;
+        if events.is_empty() {
+            return Ok(("samples", samples(&rules.catalogue, &subscriptions, most)));
+        }
+        Ok(("events", events))
+    }
+
+    /// The application with its loaded settings.
+    pub(super) fn known_application(&self, authorized: &AuthorizedApplication) -> Result<Arc<Application>, ApiError> {
+        let application = self.directory.application(authorized.application);
+        application.ok_or_else(|| ApiError::not_found("application", "no application has this id"))
+    }
+
+    async fn events_named(
         &self,
         authorized: &AuthorizedApplication,
         ids: &[String],
