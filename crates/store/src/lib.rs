@@ -60,7 +60,7 @@ pub use operations::{
 pub use outbox::{DeferredRows, InvalidTable, Outbox, OutboxTable};
 pub use pipeline::{
     backlogs::{BacklogRow, Probed, ReleasedBacklog, TakenBacklog, TouchedBacklog},
-    delayed::{Cancellation, DueContent, DueEvent, DuePlan, OpenedDue},
+    delayed::{Cancellation, DueContent, DueEvent, DuePlan},
     digests::{DueDigest, Horizon, NewDigest, ToldDay},
     fan_out::FanOut,
     fifo::{Advance, WaitingKey},

@@ -1,14 +1,14 @@
 //! Due events: opens the deliveries of delayed events. Runs in each process.
 //!
-//! A transaction locks the next due events, matches them with the present configuration, and opens their deliveries as
-//! persist does. Other processes skip the locked events. The transaction of a process that dies ends without effect.
+//! A look leases the next due events, matches them with the present configuration, and opens their deliveries as persist
+//! does. The events of a process that dies are due again when their lease ends.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fanfare_domain::ids::EventId;
 use fanfare_service::crash_point;
-use fanfare_store::{DueContent, DueEvent, DuePlan, OpenedDue, StoreError};
+use fanfare_store::{DueContent, DueEvent, DuePlan, Persisted, StoreError};
 use jiff::Timestamp;
 use tokio::{sync::mpsc, task::block_in_place, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -36,8 +36,14 @@ const BATCH: usize = 256;
 /// Maximum of deliveries opened by a look, beside those of its last event.
 const MAX_DELIVERIES: usize = 5000;
 
-/// Time after which a look leaves its other events due. The rows of all its events are locked.
+/// Time after which a look leaves its other events due, well within their lease.
 const PLANNING: Duration = Duration::from_secs(1);
+
+/// Wait of an event that this process cannot read.
+const DEFERRED: Duration = Duration::from_secs(10);
+
+/// Wait of an event that the database refuses.
+const REFUSED: Duration = Duration::from_secs(600);
 
 /// Pause between two looks while events from the broker wait: these events go first.
 const YIELD: Duration = Duration::from_millis(20);
@@ -54,23 +60,32 @@ pub(crate) struct DueEvents {
 /// First attempts of a look's events.
 type Directs = HashMap<EventId, Vec<(usize, Direct)>>;
 
+/// Decisions of a look.
+#[derive(Default)]
+struct Look {
+    planned: Vec<(DueEvent, DuePlan)>,
+    directs: Directs,
+    /// Events that another process may be able to read.
+    deferred: Vec<DueEvent>,
+    /// Events beyond the bounds of a look.
+    left: Vec<DueEvent>,
+}
+
 impl DueEvents {
     /// Looks until `stop`. A look that has begun is finished: its leases would end unused otherwise.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut limit = BATCH;
         while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
             while *self.context.database.availability().borrow() && !stop.is_cancelled() {
-                match self.open(limit, &stop).await {
+                match self.look(&mut limit, &stop).await {
                     Ok(0) => break,
-                    Ok(opened) => {
-                        limit = if opened < limit { BATCH } else { (limit * 2).min(BATCH) };
-                        if self.context.events_wait() {
-                            tokio::time::sleep(YIELD).await;
-                        }
-                    }
+                    Ok(_) if self.context.events_wait() => tokio::time::sleep(YIELD).await,
+                    Ok(_) => {}
                     Err(error) => {
                         tracing::warn!(%error, limit, "cannot open due events; trying again");
-                        limit = self.react(&error, limit, &stop).await;
+                        if matches!(error, StoreError::Unavailable(_)) {
+                            self.recover(&stop);
+                        }
                         break;
                     }
                 }
@@ -78,22 +93,58 @@ impl DueEvents {
         }
     }
 
-    /// Reacts to a failed look. Returns the limit of the next look: of a refused batch half, until the refused event is
-    /// alone. A refused event that is alone is deferred.
-    async fn react(&self, error: &StoreError, limit: usize, stop: &CancellationToken) -> usize {
-        match error {
-            StoreError::Data(_) if limit > 1 => return limit / 2,
-            StoreError::Data(_) => match self.context.database.store.defer_due().await {
-                Ok(Some(event)) => {
-                    tracing::error!(%event, %error, "the database refuses a due event; trying again in ten minutes");
-                }
-                Ok(None) => {}
-                Err(failed) => tracing::warn!(error = %failed, "cannot defer a due event"),
-            },
-            StoreError::Unavailable(_) => self.recover(stop),
-            _ => return limit,
+    /// Opens the deliveries of up to `limit` due events. Returns the number of events. Of a batch that the database
+    /// refuses, the next look takes half, until the refused event is alone, and is deferred.
+    async fn look(&self, limit: &mut usize, stop: &CancellationToken) -> Result<usize, StoreError> {
+        let store = &self.context.database.store;
+        let taken = store.with_deadline(LOOK_TIMEOUT, store.take_due(*limit)).await?;
+        if taken.is_empty() {
+            return Ok(0);
         }
-        BATCH
+        crash_point("due.taken");
+        let tried_at = Instant::now();
+        let Look { planned, directs, deferred, left } = self.decide(taken, tried_at);
+        store.release_due(&deferred.iter().collect::<Vec<_>>(), Some(DEFERRED)).await?;
+        store.release_due(&left.iter().collect::<Vec<_>>(), None).await?;
+        let opening = store.open_due(self.context.process(), &planned);
+        match store.with_deadline(LOOK_TIMEOUT, opening).await {
+            Ok(persisted) => {
+                *limit = (*limit * 2).min(BATCH);
+                let count = planned.len() + deferred.len();
+                self.opened(planned, &persisted, directs, tried_at, stop).await;
+                Ok(count)
+            }
+            Err(error @ StoreError::Data(_)) => {
+                self.refused(&planned, &error, limit).await?;
+                Ok(planned.len())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Releases a batch that the database refuses, or defers the only event of the batch.
+    async fn refused(
+        &self,
+        planned: &[(DueEvent, DuePlan)],
+        error: &StoreError,
+        limit: &mut usize,
+    ) -> Result<(), StoreError> {
+        let events: Vec<&DueEvent> = planned.iter().map(|(event, _)| event).collect();
+        let wait = match events.as_slice() {
+            [event] => {
+                tracing::error!(
+                    event = %event.id, %error,
+                    "the database refuses a due event; trying again in ten minutes"
+                );
+                *limit = BATCH;
+                Some(REFUSED)
+            }
+            _ => {
+                *limit = events.len() / 2;
+                None
+            }
+        };
+        self.context.database.store.release_due(&events, wait).await
     }
 
     /// Finds the work of a commit without an answer: backlogs and fan-outs of this process that its memory lacks.
@@ -102,35 +153,43 @@ impl DueEvents {
         self.fan_outs.abandon_later(stop);
     }
 
-    /// Opens the deliveries of the next due events. Returns the number of events.
-    async fn open(&self, limit: usize, stop: &CancellationToken) -> Result<usize, StoreError> {
-        let (context, store) = (&self.context, &self.context.database.store);
-        let (mut directs, mut opened, mut is_first, tried_at) = (Directs::new(), 0, true, Instant::now());
-        let plan = |event: &DueEvent| {
-            // A look decides on one event at least.
-            let is_full = opened >= MAX_DELIVERIES || tried_at.elapsed() > PLANNING;
-            if !std::mem::take(&mut is_first) && is_full {
-                return DuePlan::Leave;
+    /// Decides on the events of a look, one at least.
+    fn decide(&self, taken: Vec<DueEvent>, tried_at: Instant) -> Look {
+        let (mut look, mut opened) = (Look::default(), 0);
+        for event in taken {
+            if opened >= MAX_DELIVERIES || !look.planned.is_empty() && tried_at.elapsed() > PLANNING {
+                look.left.push(event);
+                continue;
             }
-            let plan = self.plan(event, &mut directs);
+            let Some(plan) = self.plan(&event, &mut look.directs) else {
+                look.deferred.push(event);
+                continue;
+            };
             if let DuePlan::Open { deliveries, .. } = &plan {
                 opened += deliveries.len() + deliveries.iter().map(own_bytes).sum::<usize>() / DELIVERY_BYTES;
             }
-            plan
-        };
-        let opening = store.open_due(context.process(), limit, plan);
-        let OpenedDue { events, persisted } = store.with_deadline(LOOK_TIMEOUT, opening).await?;
-        if events.is_empty() {
-            return Ok(0);
+            look.planned.push((event, plan));
         }
+        look
+    }
+
+    /// Passes on the first attempts and the fan-outs of opened events. An event cancelled or erased meanwhile is not
+    /// open.
+    async fn opened(
+        &self,
+        planned: Vec<(DueEvent, DuePlan)>,
+        persisted: &Persisted,
+        mut directs: Directs,
+        tried_at: Instant,
+        stop: &CancellationToken,
+    ) {
         crash_point("due.opened");
+        let context = &self.context;
         context.touched(&persisted.backlogs, false);
-        let count = events.iter().filter(|(_, plan)| !matches!(plan, DuePlan::Leave)).count();
-        for (event, plan) in events {
+        for (event, plan) in planned {
             let DuePlan::Open { is_wide, deliveries, .. } = plan else { continue };
             let direct = directs.remove(&event.id).unwrap_or_default();
             let accepted_at = event.accepted_at;
-            // An event erased meanwhile by an older release is not open.
             let Some(first) = first_attempts(event).filter(|first| persisted.new.contains(&first.event)) else {
                 continue;
             };
@@ -150,12 +209,10 @@ impl DueEvents {
                 }
             }
         }
-        Ok(count)
     }
 
-    /// Decides on a due event, and keeps the permits of its first attempts.
-    fn plan(&self, event: &DueEvent, directs: &mut Directs) -> DuePlan {
-        crash_point("due.taken");
+    /// Decides on a due event, and keeps the permits of its first attempts. `None` to defer the event.
+    fn plan(&self, event: &DueEvent, directs: &mut Directs) -> Option<DuePlan> {
         let (event_type, body) = match &event.content {
             DueContent::Kept { event_type, body, .. } => (event_type, body),
             DueContent::Unreadable => {
@@ -163,18 +220,18 @@ impl DueEvents {
                     event = %event.id,
                     "cannot read a due event; another process must open its deliveries: compare FANFARE_SECRET_KEYS"
                 );
-                return DuePlan::Defer;
+                return None;
             }
             DueContent::Gone => {
                 tracing::warn!(event = %event.id, "a due event is erased or past its retention, and is not delivered");
-                return DuePlan::Drop;
+                return Some(DuePlan::Drop);
             }
         };
         let Some(application) = self.context.directory.application(event.application) else {
             tracing::error!(event = %event.id, application = %event.application, "cannot read the settings for a due event");
-            return DuePlan::Defer;
+            return None;
         };
-        // The fan-out asks costly filters, outside of the transaction. Other tasks of the thread go on elsewhere.
+        // The fan-out asks costly filters. Other tasks of the thread go on elsewhere.
         let at_once = block_in_place(|| matching::at_once(&application, event_type, body.as_bytes()));
         let is_slow = at_once.is_none();
         let endpoints = at_once.unwrap_or_else(|| application.subscribers(event_type));
@@ -187,7 +244,7 @@ impl DueEvents {
         if !direct.is_empty() {
             directs.insert(event.id, direct);
         }
-        DuePlan::Open { matches, is_wide, deliveries }
+        Some(DuePlan::Open { matches, is_wide, deliveries })
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! A row of `delayed_events` decides: a due event and a cancelled event both delete the row, so that one of them wins.
 //! Each statement locks this row before the event's row.
+//!
+//! A process leases due rows by their time, decides without a lock, and opens the deliveries in one statement.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use fanfare_domain::{
     event::{EventType, trace_context::TraceContext},
@@ -15,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     Keyring, NewDelivery, Persisted, Store, StoreError,
-    connection::store::row_count,
+    connection::store::{milliseconds, row_count},
     pipeline::{
         bodies::open_body,
         columns::Columns,
@@ -27,7 +29,10 @@ use crate::{
 /// Maximum of the bodies' bytes in a batch of due events. The first event may exceed the bound.
 const BATCH_BYTES: i64 = 8 * 1024 * 1024;
 
-/// An event that is due.
+/// Lease of a due event. The events of a process that dies are opened after this time.
+const LEASE: &str = "interval '20 s'";
+
+/// A leased event that is due.
 #[derive(Debug, Clone)]
 pub struct DueEvent {
     /// Id of the event.
@@ -36,6 +41,10 @@ pub struct DueEvent {
     pub application: ApplicationId,
     /// Moment of acceptance.
     pub accepted_at: Timestamp,
+    /// Time from which the event was due.
+    pub due_at: Timestamp,
+    /// End of the lease. The row has this time as long as the lease holds.
+    pub leased_until: Timestamp,
     /// Content of the event.
     pub content: DueContent,
 }
@@ -60,7 +69,7 @@ pub enum DueContent {
     Gone,
 }
 
-/// Decision on a due event.
+/// Decision that ends the delay of an event.
 #[derive(Debug)]
 pub enum DuePlan {
     /// Opens the deliveries.
@@ -74,19 +83,6 @@ pub enum DuePlan {
     },
     /// Removes the event from the work list, without a delivery.
     Drop,
-    /// Looks at the event again later: another process may be able to read the event.
-    Defer,
-    /// Leaves the event due, for the next look.
-    Leave,
-}
-
-/// Result of a batch of due events.
-#[derive(Debug, Default)]
-pub struct OpenedDue {
-    /// The events with their plans, in the order of their times.
-    pub events: Vec<(DueEvent, DuePlan)>,
-    /// Events of which deliveries were opened, and the queued deliveries.
-    pub persisted: Persisted,
 }
 
 /// Result of a cancellation.
@@ -102,7 +98,7 @@ pub enum Cancellation {
     NoSuchEvent,
 }
 
-/// Locks the next due events. Events locked by another process, or just being cancelled, are left out.
+/// Leases the next due events. Events locked by another process, or just being cancelled, are left out.
 const TAKE: &str = "
 WITH due AS MATERIALIZED (
     SELECT event_id, application_id, accepted_at, due_at FROM delayed_events WHERE due_at <= now()
@@ -114,15 +110,18 @@ WITH due AS MATERIALIZED (
         WHERE e.application_id = d.application_id AND e.accepted_at = d.accepted_at AND e.id = d.event_id LIMIT 1) e
         ON true
     WINDOW place AS (ORDER BY d.due_at, d.event_id)
+), leased AS (
+    UPDATE delayed_events d SET due_at = now() + {LEASE} FROM sized s
+    WHERE d.event_id = s.event_id AND (s.number = 1 OR s.bytes <= $2) RETURNING d.event_id, d.due_at
 )
-SELECT s.event_id, s.application_id, s.accepted_at, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent,
+SELECT s.event_id, s.application_id, s.accepted_at, s.due_at, l.due_at AS leased_until, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent,
        e.tracestate, e.deliver_at, coalesce(e.erased_at IS NULL AND e.accepted_at >= (SELECT line FROM retention), false)
        AS is_kept
-FROM sized s
+FROM sized s JOIN leased l ON l.event_id = s.event_id
 LEFT JOIN LATERAL (
     SELECT * FROM events e
     WHERE e.application_id = s.application_id AND e.accepted_at = s.accepted_at AND e.id = s.event_id LIMIT 1) e ON true
-WHERE s.number = 1 OR s.bytes <= $2 ORDER BY s.number";
+ORDER BY s.number";
 
 /// Opens the deliveries `wanted`, and takes the events `input` off the work list. Parameters: process, then the columns.
 ///
@@ -134,7 +133,7 @@ fn open_statement(
 ) -> String {
     format!(
         "WITH input AS MATERIALIZED (SELECT * FROM {}), ended AS (
-    DELETE FROM delayed_events d USING input i WHERE d.event_id = i.id
+    DELETE FROM delayed_events d USING input i WHERE d.event_id = i.id AND d.due_at = i.leased_until
     RETURNING d.event_id, d.application_id, d.accepted_at
 ), fresh AS MATERIALIZED (
     SELECT i.* FROM ended JOIN input i ON i.id = ended.event_id WHERE i.is_open
@@ -165,12 +164,13 @@ type Planned<'a> = &'a (DueEvent, DuePlan);
 fn event_columns<'a>(rows: &'a [Planned<'a>]) -> Columns<'a, Planned<'a>> {
     let matches = |plan: &DuePlan| match plan {
         DuePlan::Open { matches, .. } => i32::try_from(*matches).unwrap_or(i32::MAX),
-        DuePlan::Drop | DuePlan::Defer | DuePlan::Leave => 0,
+        DuePlan::Drop => 0,
     };
     Columns::new(rows, 2)
         .column("id", "uuid", |(event, _)| event.id.0)
         .column("accepted_at", "timestamptz", |(event, _)| event.accepted_at)
         .column("application_id", "uuid", |(event, _)| event.application.0)
+        .column("leased_until", "timestamptz", |(event, _)| event.leased_until)
         .column("matches", "int", move |(_, plan)| matches(plan))
         .column("is_wide", "bool", |(_, plan)| matches!(plan, DuePlan::Open { is_wide: true, .. }))
         .column("is_open", "bool", |(_, plan)| matches!(plan, DuePlan::Open { .. }))
@@ -188,60 +188,60 @@ fn deliveries<'a>(planned: &[Planned<'a>]) -> Vec<(EventId, &'a NewDelivery)> {
 }
 
 impl Store {
-    /// Opens the deliveries of up to `limit` due events, the earliest first, in one transaction. `plan` decides on each
-    /// event while the event is locked. A death at any point leaves each event due, or its deliveries open.
+    /// Leases up to `limit` due events, the earliest first.
+    ///
+    /// # Errors
+    /// After [`StoreError::Unavailable`] events may be leased: they are due again when the lease ends.
+    pub async fn take_due(&self, limit: usize) -> Result<Vec<DueEvent>, StoreError> {
+        let connection = self.writer().await?;
+        let take = connection.prepare_cached(&TAKE.replace("{LEASE}", LEASE)).await?;
+        let rows = connection.query(&take, &[&row_count(limit), &BATCH_BYTES]).await?;
+        Ok(rows.iter().map(|row| due_event(&self.keyring, row)).collect())
+    }
+
+    /// Ends the delay of leased events, and opens their deliveries. Leaves out cancelled events, and events whose lease
+    /// has ended. A death at any point leaves each event due, or its deliveries open.
     ///
     /// # Errors
     /// After [`StoreError::Unavailable`] the deliveries may be open: their leases end, and recovery queues them.
-    pub async fn open_due(
-        &self,
-        process: ProcessId,
-        limit: usize,
-        mut plan: impl FnMut(&DueEvent) -> DuePlan,
-    ) -> Result<OpenedDue, StoreError> {
-        let mut connection = self.writer().await?;
-        let transaction = connection.transaction().await?;
-        let take = transaction.prepare_cached(TAKE).await?;
-        let rows = transaction.query(&take, &[&row_count(limit), &BATCH_BYTES]).await?;
-        let due = rows.iter().map(|row| due_event(&self.keyring, row));
-        let events: Vec<(DueEvent, DuePlan)> = due
-            .map(|event| {
-                let plan = plan(&event);
-                (event, plan)
-            })
-            .collect();
-        let decided = events.iter().filter(|(_, plan)| !matches!(plan, DuePlan::Leave));
-        let (deferred, ended): (Vec<Planned<'_>>, Vec<_>) =
-            decided.partition(|(_, plan)| matches!(plan, DuePlan::Defer));
-        if !deferred.is_empty() {
-            let ids: Vec<Uuid> = deferred.iter().map(|(event, _)| event.id.0).collect();
-            transaction.execute(DEFER, &[&ids]).await?;
+    pub async fn open_due(&self, process: ProcessId, planned: &[(DueEvent, DuePlan)]) -> Result<Persisted, StoreError> {
+        if planned.is_empty() {
+            return Ok(Persisted::default());
         }
-        let mut opened = Persisted::default();
-        if !ended.is_empty() {
-            let opening = Deliveries::of(deliveries(&ended).into_iter(), &self.keyring)?;
-            let columns = event_columns(&ended);
-            let applications: HashMap<EventId, Uuid> =
-                ended.iter().map(|(event, _)| (event.id, event.application.0)).collect();
-            let wanted = opening
-                .columns(columns.end())
-                .column("application_id", "uuid", |row| applications.get(&row.event).copied());
-            let statement = transaction.prepare_cached(&open_statement(&columns, &wanted, &opening)).await?;
-            let parameters: Vec<_> =
-                [&process.0 as _].into_iter().chain(columns.values()).chain(wanted.values()).collect();
-            opened = persisted(&transaction.query(&statement, &parameters).await?);
-        }
-        transaction.commit().await?;
-        Ok(OpenedDue { events, persisted: opened })
+        let planned: Vec<Planned<'_>> = planned.iter().collect();
+        let opening = Deliveries::of(deliveries(&planned).into_iter(), &self.keyring)?;
+        let columns = event_columns(&planned);
+        let applications: HashMap<EventId, Uuid> =
+            planned.iter().map(|(event, _)| (event.id, event.application.0)).collect();
+        let wanted = opening
+            .columns(columns.end())
+            .column("application_id", "uuid", |row| applications.get(&row.event).copied());
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached(&open_statement(&columns, &wanted, &opening)).await?;
+        let parameters: Vec<_> = [&process.0 as _].into_iter().chain(columns.values()).chain(wanted.values()).collect();
+        Ok(persisted(&connection.query(&statement, &parameters).await?))
     }
 
-    /// Defers the earliest due event, whose deliveries the database refuses. Returns the event.
-    pub async fn defer_due(&self) -> Result<Option<EventId>, StoreError> {
-        let statement = "UPDATE delayed_events SET due_at = now() + interval '10 minutes' WHERE event_id = (
-                             SELECT event_id FROM delayed_events WHERE due_at <= now()
-                             ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING event_id";
-        let row = self.writer().await?.query_opt(statement, &[]).await?;
-        Ok(row.map(|row| EventId(row.get(0))))
+    /// Ends the leases of events: a next look finds the events `wait` from now, or at once, in the order of their times.
+    pub async fn release_due(&self, events: &[&DueEvent], wait: Option<Duration>) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let columns = Columns::new(events, 2)
+            .column("id", "uuid", |event| event.id.0)
+            .column("due_at", "timestamptz", |event| event.due_at)
+            .column("leased_until", "timestamptz", |event| event.leased_until);
+        let statement = format!(
+            "UPDATE delayed_events d SET due_at = coalesce(now() + $1::bigint * interval '1 millisecond', i.due_at)
+             FROM {} WHERE d.event_id = i.id AND d.due_at = i.leased_until",
+            columns.table("i")
+        );
+        let connection = self.writer().await?;
+        let statement = connection.prepare_cached(&statement).await?;
+        let wait = wait.map(milliseconds);
+        let parameters: Vec<_> = [&wait as _].into_iter().chain(columns.values()).collect();
+        connection.execute(&statement, &parameters).await?;
+        Ok(())
     }
 
     /// Cancels an event that is not yet due. `author` is shown with the event.
@@ -278,9 +278,6 @@ UPDATE events e SET cancelled_at = date_trunc('milliseconds', now()), cancelled_
 WHERE e.application_id = $1 AND e.accepted_at = ended.accepted_at AND e.id = $2
 RETURNING e.cancelled_at";
 
-/// Defers events: another process may be able to read them.
-const DEFER: &str = "UPDATE delayed_events SET due_at = now() + interval '10 s' WHERE event_id = ANY ($1)";
-
 fn due_event(keyring: &Keyring, row: &Row) -> DueEvent {
     let id = EventId(row.get("event_id"));
     let content = || {
@@ -299,6 +296,8 @@ fn due_event(keyring: &Keyring, row: &Row) -> DueEvent {
         id,
         application: ApplicationId(row.get("application_id")),
         accepted_at: row.get("accepted_at"),
+        due_at: row.get("due_at"),
+        leased_until: row.get("leased_until"),
         content: content(),
     }
 }

@@ -60,18 +60,19 @@ async fn half_a_million_events_become_due_and_half_are_cancelled() {
     let (began, mut opened, mut slowest) = (Instant::now(), 0, Duration::ZERO);
     loop {
         let look = Instant::now();
-        let plan = |due: &DueEvent| {
+        let plan = |due: DueEvent| {
             let endpoint = endpoint(1 + due.id.0.as_u128() % 16);
             let id = DeliveryId::derive(due.accepted_at, due.id, endpoint);
             let expires_at = moment(0) + Duration::from_secs(3600);
             let delivery = NewDelivery { id, endpoint, start: starting(1), expires_at, in_feed: false, shaped: None };
-            DuePlan::Open { matches: 1, is_wide: false, deliveries: vec![delivery] }
+            (due, DuePlan::Open { matches: 1, is_wide: false, deliveries: vec![delivery] })
         };
-        let found = database.store.open_due(ONE, 256, plan).await.expect("a commit");
-        if found.events.is_empty() {
+        let taken = database.store.take_due(256).await.expect("a commit");
+        if taken.is_empty() {
             break;
         }
-        opened += found.persisted.new.len();
+        let planned: Vec<_> = taken.into_iter().map(plan).collect();
+        opened += database.store.open_due(ONE, &planned).await.expect("a commit").new.len();
         slowest = slowest.max(look.elapsed());
     }
     let seconds = began.elapsed().as_secs_f64();

@@ -351,9 +351,9 @@ async fn looks(loaded: &mut Loaded) {
 
 /// The look for due events among 100,000 delayed events, behind the dead rows of the events before.
 async fn delayed(loaded: &mut Loaded) {
-    let nothing = async |store: Store| store.open_due(ONE, 256, |_| DuePlan::Drop).await;
-    let found = loaded.check("no due event", 100, nothing).await;
-    assert!(found.expect("a look").events.is_empty());
+    let take = async |store: Store| store.take_due(256).await;
+    let found = loaded.check("no due event", 100, take).await;
+    assert!(found.expect("a look").is_empty());
     let events: Vec<NewEvent> = (0..512).map(|_| NewEvent { due_at: Some(moment(1)), ..timed() }).collect();
     for half in [&events[..256], &events[256..]] {
         let batch = sorted(half);
@@ -361,24 +361,26 @@ async fn delayed(loaded: &mut Loaded) {
             loaded.check("persist 256 delayed events", 6_000, async |store| store.persist(ONE, &batch).await).await;
         assert_eq!(persisted.expect("a commit").new.len(), 256);
     }
-    for name in ["open 256 due events", "open 256 due events behind 256 dead rows"] {
-        let opening = async |store: Store| {
-            let mut n = 0;
-            let open = |due: &DueEvent| {
+    for behind in ["", " behind 256 dead rows"] {
+        let taken = loaded.check(&format!("lease 256 due events{behind}"), 9_000, take).await.expect("a commit");
+        let mut n = 0;
+        let planned: Vec<(DueEvent, DuePlan)> = taken
+            .into_iter()
+            .map(|due| {
                 n += 1;
                 let endpoint = endpoint(5 + n % 16);
                 let id = DeliveryId::derive(due.accepted_at, due.id, endpoint);
                 let expires_at = moment(0) + Duration::from_secs(3600);
                 let delivery =
                     NewDelivery { id, endpoint, start: starting(9), expires_at, in_feed: false, shaped: None };
-                DuePlan::Open { matches: 1, is_wide: false, deliveries: vec![delivery] }
-            };
-            store.open_due(ONE, 256, open).await
-        };
-        let opened = loaded.check(name, 12_000, opening).await.expect("a commit");
-        assert_eq!((opened.events.len(), opened.persisted.new.len()), (256, 256));
+                (due, DuePlan::Open { matches: 1, is_wide: false, deliveries: vec![delivery] })
+            })
+            .collect();
+        let opening = async |store: Store| store.open_due(ONE, &planned).await;
+        let opened = loaded.check(&format!("open 256 due events{behind}"), 12_000, opening).await.expect("a commit");
+        assert_eq!((planned.len(), opened.new.len()), (256, 256));
     }
-    loaded.check("no due event behind 512 dead rows", 200, nothing).await.expect("a look");
+    loaded.check("no due event behind 512 dead rows", 300, take).await.expect("a look");
     let waiting = "SELECT event_id FROM delayed_events LIMIT 1";
     let waiting = EventId(loaded.database.rows(waiting, &[]).await[0].get(0));
     let cancelling = async |store: Store| store.cancel_event(APPLICATION, waiting, "key").await;

@@ -9,7 +9,7 @@ use fanfare_domain::{
 };
 use fanfare_store::{
     Cancellation, DueContent, DueEvent, DuePlan, Erasure, EventFilter, EventRow, NewEvent, NewReplay, Opened,
-    OpenedDue, Start, Store,
+    Persisted, Start, Store,
 };
 use jiff::SignedDuration;
 use uuid::Uuid;
@@ -33,18 +33,32 @@ fn open(of: &NewEvent, starts: &[(EndpointId, Start)]) -> DuePlan {
     DuePlan::Open { matches: starts.len(), is_wide: false, deliveries }
 }
 
+/// The plan to open a delivery to endpoint 1.
+fn open_one(event: &DueEvent) -> DuePlan {
+    let new = NewEvent { accepted_at: event.accepted_at, ..accepted(event.accepted_at) };
+    let new = NewEvent { event: Event { id: event.id, ..new.event }, ..new };
+    match event.content {
+        DueContent::Kept { .. } => open(&new, &[(endpoint(1), starting(1))]),
+        DueContent::Unreadable => panic!("unreadable: {event:?}"),
+        DueContent::Gone => DuePlan::Drop,
+    }
+}
+
+/// Leases and opens up to `limit` due events.
+async fn look(store: &Store, limit: usize, mut plan: impl FnMut(&DueEvent) -> DuePlan) -> (Vec<DueEvent>, Persisted) {
+    let taken = store.take_due(limit).await.expect("a commit");
+    let planned: Vec<(DueEvent, DuePlan)> = taken.into_iter().map(|event| (event.clone(), plan(&event))).collect();
+    let persisted = store.open_due(ONE, &planned).await.expect("a commit");
+    (planned.into_iter().map(|(event, _)| event).collect(), persisted)
+}
+
 /// Opens due events with a delivery to endpoint 1 each.
-async fn open_all(store: &Store) -> OpenedDue {
-    let plan = |event: &DueEvent| {
-        let new = NewEvent { accepted_at: event.accepted_at, ..accepted(event.accepted_at) };
-        let new = NewEvent { event: Event { id: event.id, ..new.event }, ..new };
-        match event.content {
-            DueContent::Kept { .. } => open(&new, &[(endpoint(1), starting(1))]),
-            DueContent::Unreadable => DuePlan::Defer,
-            DueContent::Gone => DuePlan::Drop,
-        }
-    };
-    store.open_due(ONE, 100, plan).await.expect("a commit")
+async fn open_all(store: &Store) -> (Vec<DueEvent>, Persisted) {
+    look(store, 100, open_one).await
+}
+
+async fn end_leases(database: &Database) {
+    database.run("UPDATE delayed_events SET due_at = due_at - interval '20 s'").await;
 }
 
 async fn cancel(store: &Store, event: EventId) -> Cancellation {
@@ -70,30 +84,26 @@ async fn a_due_event_is_opened_once_and_an_event_that_is_not_due_waits() {
     assert!(row(&database, due.event.id).await.is_delayed);
 
     let mut seen = Vec::new();
-    let opened = database
-        .store
-        .open_due(TWO, 100, |event| {
-            let DueContent::Kept { event_type, body, trace, deliver_at } = &event.content else {
-                panic!("{event:?}");
-            };
-            assert_eq!((event_type.as_str(), body.as_str(), trace), ("order.created", "{\"a\":1}", &None));
-            seen.push((event.id, *deliver_at));
-            if event.id == due.event.id {
-                open(&due, &[(endpoint(1), starting(1)), (endpoint(2), Start::Skipped)])
-            } else {
-                open(&queued, &[(endpoint(3), Start::Queued(QueueReason::LaneFull))])
-            }
-        })
-        .await
-        .expect("a commit");
+    let (events, opened) = look(&database.store, 100, |event| {
+        let DueContent::Kept { event_type, body, trace, deliver_at } = &event.content else {
+            panic!("{event:?}");
+        };
+        assert_eq!((event_type.as_str(), body.as_str(), trace), ("order.created", "{\"a\":1}", &None));
+        seen.push((event.id, *deliver_at));
+        if event.id == due.event.id {
+            open(&due, &[(endpoint(1), starting(1)), (endpoint(2), Start::Skipped)])
+        } else {
+            open(&queued, &[(endpoint(3), Start::Queued(QueueReason::LaneFull))])
+        }
+    })
+    .await;
     assert_eq!(seen, [&due, &queued].map(|new| (new.event.id, new.due_at.expect("a time"))), "the earliest first");
-    assert_eq!((opened.events.len(), opened.persisted.new.len()), (2, 2));
-    assert_eq!(opened.persisted.backlogs.len(), 1);
+    assert_eq!((events.len(), opened.new.len(), opened.backlogs.len()), (2, 2, 1));
     assert_eq!((database.count("open_deliveries").await, database.count("deliveries").await), (3, 1));
     assert_eq!((database.count("delayed_events").await, database.queued_without_backlog().await), (1, 0));
     let shown = row(&database, due.event.id).await;
     assert_eq!((shown.is_delayed, shown.matches, shown.deliver_at, shown.fanned_out), (false, 2, due.due_at, true));
-    assert_eq!(open_all(&database.store).await.events.len(), 0);
+    assert_eq!(open_all(&database.store).await.0.len(), 0);
 }
 
 #[tokio::test]
@@ -101,7 +111,7 @@ async fn a_wide_due_event_becomes_a_fan_out() {
     let database = Database::new().await;
     let due = delayed(&database, timed(), -1).await;
     let plan = |_: &DueEvent| DuePlan::Open { matches: 200, is_wide: true, deliveries: Vec::new() };
-    assert_eq!(database.store.open_due(ONE, 10, plan).await.expect("a commit").persisted.new.len(), 1);
+    assert_eq!(look(&database.store, 10, plan).await.1.new.len(), 1);
     assert_eq!((database.count("fan_outs").await, row(&database, due.event.id).await.matches), (1, 200));
     database.store.release_fan_outs(ONE).await.expect("a release");
     let taken = database.store.take_fan_outs(TWO, 1).await.expect("a look");
@@ -115,12 +125,12 @@ async fn a_look_takes_few_events_and_few_bytes() {
     for seconds in [-9, -8, -7] {
         delayed(&database, NewEvent { body: body.clone(), ..timed() }, seconds).await;
     }
-    assert_eq!(open_all(&database.store).await.events.len(), 2, "8 MiB");
+    assert_eq!(open_all(&database.store).await.0.len(), 2, "8 MiB");
     delayed(&database, NewEvent { body: format!("\"{}\"", "a".repeat(9 * 1024 * 1024)), ..timed() }, -10).await;
-    assert_eq!(open_all(&database.store).await.events.len(), 1, "a body beyond the bound");
+    assert_eq!(open_all(&database.store).await.0.len(), 1, "a body beyond the bound");
     delayed(&database, timed(), -1).await;
-    let one = database.store.open_due(ONE, 1, |_| DuePlan::Drop).await.expect("a commit");
-    assert_eq!((one.events.len(), database.count("delayed_events").await), (1, 1));
+    let (one, _) = look(&database.store, 1, |_| DuePlan::Drop).await;
+    assert_eq!((one.len(), database.count("delayed_events").await), (1, 1));
 }
 
 #[tokio::test]
@@ -134,7 +144,7 @@ async fn replicas_share_due_events_and_a_dead_replica_leaves_them() {
     let mut looks = Vec::new();
     for _ in 0..4 {
         let store = database.another_store();
-        looks.push(tokio::spawn(async move { open_all(&store).await.events.len() }));
+        looks.push(tokio::spawn(async move { open_all(&store).await.0.len() }));
     }
     let mut opened = 0;
     for look in looks {
@@ -185,7 +195,7 @@ async fn of_a_cancellation_and_a_due_look_one_wins() {
         let [looking, cancelling] = stores;
         let id = due.event.id;
         let (opened, cancelled) = tokio::join!(
-            tokio::spawn(async move { open_all(&looking).await.persisted.new.len() }),
+            tokio::spawn(async move { open_all(&looking).await.1.new.len() }),
             tokio::spawn(async move { cancel(&cancelling, id).await })
         );
         let (opened, cancelled) = (opened.expect("a task"), cancelled.expect("a task"));
@@ -228,23 +238,47 @@ async fn an_erased_event_and_an_event_past_its_retention_are_never_opened() {
     database.run("UPDATE events SET erased_at = now(), body = ''").await;
     let lost = delayed(&database, timed(), -1).await;
     database.rows("DELETE FROM events WHERE id = $1", &[&lost.event.id.0]).await;
-    let opened = open_all(&database.store).await;
-    assert!(opened.events.iter().all(|(event, _)| matches!(event.content, DueContent::Gone)), "{opened:?}");
-    assert_eq!((opened.events.len(), opened.persisted.new.len()), (2, 0));
+    let (events, opened) = open_all(&database.store).await;
+    assert!(events.iter().all(|event| matches!(event.content, DueContent::Gone)), "{events:?}");
+    assert_eq!((events.len(), opened.new.len()), (2, 0));
     assert_eq!((database.count("delayed_events").await, database.count("open_deliveries").await), (0, 0));
 }
 
 #[tokio::test]
-async fn a_deferred_event_rests() {
+async fn a_released_event_rests_or_is_due_again() {
     let database = Database::new().await;
     let due = delayed(&database, timed(), -1).await;
-    let deferred = database.store.open_due(ONE, 10, |_| DuePlan::Defer).await.expect("a commit");
-    assert_eq!((deferred.events.len(), deferred.persisted.new.len()), (1, 0));
-    assert_eq!(open_all(&database.store).await.events.len(), 0);
+    let taken = database.store.take_due(10).await.expect("a commit");
+    database.store.release_due(&[&taken[0]], None).await.expect("a commit");
+    let again = database.store.take_due(10).await.expect("a commit");
+    assert_eq!((again.len(), again[0].due_at), (1, due.due_at.expect("a time")));
+    database.store.release_due(&[&taken[0]], None).await.expect("a commit");
+    assert_eq!(database.store.take_due(10).await.expect("a commit").len(), 0, "the first lease has ended");
+
+    database.store.release_due(&[&again[0]], Some(Duration::from_secs(10))).await.expect("a commit");
+    assert_eq!(open_all(&database.store).await.0.len(), 0);
     let shown = row(&database, due.event.id).await;
     assert_eq!((shown.is_delayed, shown.deliver_at), (true, due.due_at));
-    database.run("UPDATE delayed_events SET due_at = due_at - interval '10 s'").await;
-    assert_eq!(open_all(&database.store).await.persisted.new.len(), 1);
+    end_leases(&database).await;
+    assert_eq!(open_all(&database.store).await.1.new.len(), 1);
+}
+
+#[tokio::test]
+async fn a_lease_that_has_ended_opens_nothing_and_a_cancellation_ends_a_lease() {
+    let database = Database::new().await;
+    let (late, cancelled) = (delayed(&database, timed(), -2).await, delayed(&database, timed(), -1).await);
+    let plan = |event: DueEvent| (event.clone(), open_one(&event));
+    let planned: Vec<_> = database.store.take_due(10).await.expect("a commit").into_iter().map(plan).collect();
+    assert_eq!(database.store.take_due(10).await.expect("a commit").len(), 0, "leased");
+    assert!(matches!(cancel(&database.store, cancelled.event.id).await, Cancellation::Done(_)));
+    end_leases(&database).await;
+    let next = database.store.take_due(10).await.expect("a commit");
+    assert_eq!((next.len(), next[0].id), (1, late.event.id));
+    assert_eq!(database.store.open_due(TWO, &planned).await.expect("a commit").new.len(), 0);
+    assert_eq!(database.count("open_deliveries").await, 0);
+    let planned: Vec<_> = next.into_iter().map(plan).collect();
+    assert_eq!(database.store.open_due(ONE, &planned).await.expect("a commit").new.len(), 1);
+    assert_eq!((database.count("open_deliveries").await, database.count("delayed_events").await), (1, 0));
 }
 
 #[tokio::test]

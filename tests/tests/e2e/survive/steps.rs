@@ -155,7 +155,7 @@ async fn a_dispatcher_killed_while_it_opens_due_events_loses_nothing() {
     until("the delayed events", async || (world.count(delayed).await == all).then_some(())).await;
     first.terminate();
     assert_eq!(first.ended().await, 0);
-    // A death before the commit leaves the events due; after the commit, the leases end.
+    // A death before the commit leaves the events leased; after the commit, the leases of the deliveries end.
     kill_dispatcher_at(&world, "due.taken").await;
     assert_eq!(world.count(delayed).await, all);
     kill_dispatcher_at(&world, "due.opened").await;
