@@ -65,11 +65,11 @@ impl Leases {
     }
 
     /// Passes a delivery, leased at `leased_at`, on to the attempt, or adds the delivery to `unsent`. Returns the bytes
-    /// of the payload.
+    /// of the payload. A delivery without a body of its own gets the body in a task, and delays no other delivery.
     pub(crate) async fn pass_on(
         &self,
-        mut leased: Leased,
-        (endpoint, mut permit): (Arc<Endpoint>, Permit),
+        leased: Leased,
+        (endpoint, permit): (Arc<Endpoint>, Permit),
         lease: Lease,
         leased_at: Instant,
         unsent: &mut Unsent,
@@ -80,20 +80,46 @@ impl Leases {
             unsent.ended.push(EndLeased { delivery, lease: lease.id, end, notifies_owner });
             return 0;
         }
+        let bytes = leased.payload.as_ref().and_then(|payload| payload.body.as_ref()).map_or(0, String::len);
+        if leased.payload.as_ref().is_some_and(|payload| payload.is_unshaped) {
+            self.context.tasks.spawn(self.clone().shape(leased, (endpoint, permit), lease, leased_at));
+        } else {
+            self.begin(leased, (endpoint, permit), lease, leased_at, unsent).await;
+        }
+        bytes
+    }
+
+    /// Keeps the body of a delivery that has none yet, and passes the delivery on.
+    async fn shape(
+        self,
+        mut leased: Leased,
+        (endpoint, permit): (Arc<Endpoint>, Permit),
+        lease: Lease,
+        leased_at: Instant,
+    ) {
+        let (delivery, mut unsent) = (leased.delivery, Unsent::default());
         match shaping::complete(&self.context, &mut leased, &endpoint, lease.id).await {
-            Ok(()) => {}
+            Ok(()) => self.begin(leased, (endpoint, permit), lease, leased_at, &mut unsent).await,
             Err(Unshaped::Ends(reason)) => {
                 let (end, notifies_owner) = (End::Failed(reason), endpoint.notifies_owner);
                 unsent.ended.push(EndLeased { delivery, lease: lease.id, end, notifies_owner });
-                return 0;
             }
-            Err(Unshaped::Back(reason)) => {
-                unsent.back.push(GiveBack { delivery, lease: lease.id, reason });
-                return 0;
-            }
+            Err(Unshaped::Back(reason)) => unsent.back.push(GiveBack { delivery, lease: lease.id, reason }),
         }
-        let bytes = leased.payload.as_ref().and_then(|payload| payload.body.as_ref()).map_or(0, String::len);
-        permit.set_bytes(bytes);
+        self.settle(unsent).await;
+    }
+
+    /// Sends a delivery with its body to the attempts.
+    async fn begin(
+        &self,
+        leased: Leased,
+        (endpoint, mut permit): (Arc<Endpoint>, Permit),
+        lease: Lease,
+        leased_at: Instant,
+        unsent: &mut Unsent,
+    ) {
+        let delivery = leased.delivery;
+        permit.set_bytes(leased.payload.as_ref().and_then(|payload| payload.body.as_ref()).map_or(0, String::len));
         match InFlight::drained(leased, endpoint, lease, leased_at, permit) {
             Some(mut in_flight) => {
                 in_flight.starting = self.pacer.permit(leased_at).await;
@@ -104,7 +130,6 @@ impl Leases {
                 unsent.back.push(GiveBack { delivery, lease: lease.id, reason });
             }
         }
-        bytes
     }
 
     /// Ends or gives back the deliveries that were not sent.

@@ -106,12 +106,13 @@ pub(crate) enum Unshaped {
     Back(QueueReason),
 }
 
-/// Renders and keeps the body of a leased delivery that has none yet, by the present template. Without a template, and for
+/// Renders and keeps the body of a leased delivery that has none yet, by the present template, in the turn of the
+/// application. Without a template, and for
 /// a digest, the event's body is kept: every attempt from now on sends the same bytes.
 pub(crate) async fn complete(
     context: &Context,
     leased: &mut Leased,
-    endpoint: &Endpoint,
+    endpoint: &Arc<Endpoint>,
     lease: LeaseId,
 ) -> Result<(), Unshaped> {
     let (delivery, event) = (leased.delivery, leased.event);
@@ -124,13 +125,19 @@ pub(crate) async fn complete(
         return Ok(());
     }
     let id = (delivery.accepted_at(), event);
-    let template = endpoint.template.as_ref().filter(|_| event_type.as_str() != digest::EVENT_TYPE);
+    let template = endpoint.template.clone().filter(|_| event_type.as_str() != digest::EVENT_TYPE);
     let shaped = match template {
-        Some(template) => block_in_place(|| {
-            let shaped = Shaper::new(&endpoint.dialect, &endpoint.redaction, event_type, id, body).shape(template);
-            count(&shaped);
+        Some(template) => {
+            let (endpoint, event_type, of) = (Arc::clone(endpoint), event_type.clone(), std::mem::take(body));
+            let rendering = move || {
+                let shaped = Shaper::new(&endpoint.dialect, &endpoint.redaction, &event_type, id, &of).shape(&template);
+                count(&shaped);
+                (shaped, of)
+            };
+            let (shaped, event_body) = context.checks.run(leased.application, rendering).await;
+            *body = event_body;
             shaped
-        }),
+        }
         None => Arc::new(Shaped::Body { body: body.clone(), shown: endpoint.redaction.redact(body) }),
     };
     let shaped = if *is_sealed { Arc::new(Shaped::clone(&shaped).of_sealed_event()) } else { shaped };
