@@ -59,6 +59,8 @@ pub enum Behaviour {
     Answer(u16, Duration),
     /// A status with a `Retry-After` in seconds.
     RetryAfter(u16, u32),
+    /// A status with a `webhook-action`.
+    Action(u16, &'static str),
     /// No answer.
     Hang,
     /// A closed connection.
@@ -82,7 +84,7 @@ impl Behaviour {
     /// True if the status is a 2xx, regardless of the body.
     pub fn succeeds(self) -> bool {
         match self {
-            Self::Answer(status, _) | Self::RetryAfter(status, _) => status / 100 == 2,
+            Self::Answer(status, _) | Self::RetryAfter(status, _) | Self::Action(status, _) => status / 100 == 2,
             Self::EndlessBody | Self::Drip | Self::Echo | Self::Bomb => true,
             Self::Hang | Self::Reset => false,
         }
@@ -233,6 +235,11 @@ impl Receiver {
                 .status(status)
                 .header("retry-after", seconds)
                 .body(full("later"))
+                .map_err(std::io::Error::other),
+            Behaviour::Action(status, action) => response
+                .status(status)
+                .header("webhook-action", action)
+                .body(full("noted"))
                 .map_err(std::io::Error::other),
             Behaviour::Hang => std::future::pending().await,
             Behaviour::Reset => Err(std::io::Error::other("reset")),

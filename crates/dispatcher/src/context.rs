@@ -122,6 +122,10 @@ impl Context {
                 let next_in = Duration::try_from(next.duration_since(self.now())).unwrap_or_default();
                 self.lanes.resume_breaker(backlog.endpoint, backlog.failures, next_in);
             }
+            if let Some(until) = backlog.rests_until {
+                let ends_in = Duration::try_from(until.duration_since(self.now())).unwrap_or_default();
+                self.lanes.resume_rest(backlog.endpoint, ends_in);
+            }
         }
     }
 
@@ -132,12 +136,13 @@ impl Context {
         self.backlogs.forget(endpoint);
     }
 
-    /// Breaker of an endpoint, if the row of the backlog has another time of the next probe.
+    /// Breaker and rest of an endpoint, if the row of the backlog has other times.
     pub(crate) fn changed_breaker(&self, endpoint: EndpointId) -> Option<Probed> {
         let breaker = self.lanes.breaker(endpoint);
-        let next_in = breaker.next_probe.map(|at| at.saturating_duration_since(Instant::now()));
-        let probed = Probed { endpoint, failures: breaker.failures, next_in };
-        self.backlogs.note_probe(endpoint, breaker.next_probe).then_some(probed)
+        let wait = |at: Instant| at.saturating_duration_since(Instant::now());
+        let (next_in, rest) = (breaker.next_probe.map(wait), breaker.rests_until.map(wait));
+        let probed = Probed { endpoint, failures: breaker.failures, next_in, rest };
+        self.backlogs.note_probe(endpoint, (breaker.next_probe, breaker.rests_until)).then_some(probed)
     }
 
     /// Counts an event message until the ack.

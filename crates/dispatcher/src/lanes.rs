@@ -83,7 +83,7 @@ pub(crate) struct Reserved {
 pub(crate) enum Blocked {
     /// The lane is full: the end of an attempt wakes the drain.
     Lane,
-    /// The rate or the breaker permits no attempt before the instant.
+    /// The rate, the breaker or the endpoint itself permits no attempt before the instant.
     Until(Instant, QueueReason),
     /// The application's share of the places is in use.
     Application,
@@ -97,6 +97,8 @@ pub(crate) struct BreakerState {
     /// `None` if the breaker is closed.
     pub(crate) next_probe: Option<Instant>,
     pub(crate) is_probing: bool,
+    /// `None` if the endpoint does not rest.
+    pub(crate) rests_until: Option<Instant>,
 }
 
 struct Entry {
@@ -157,7 +159,7 @@ impl Lanes {
     }
 
     /// Admits a due retry. Retries share the drains' part of the places. `None` behind an open breaker: a probe must be
-    /// made, and the row may be stale.
+    /// made, and the row may be stale. `None` also while the endpoint rests.
     pub(crate) fn admit_retry(&self, endpoint: &Endpoint) -> Option<Permit> {
         let is_open = self.entry(endpoint.id).lane().lane.next_probe().is_some();
         // The payload's size is known only after the lease.
@@ -171,11 +173,15 @@ impl Lanes {
         if lane.is_owned && !lane.is_ending {
             return Err(QueueReason::Backlog);
         }
+        let now = elapsed();
+        if lane.lane.rests_until(now).is_some() {
+            return Err(QueueReason::RetryAfter);
+        }
         let (bound, age) = (lane.bound(&entry), lane.age(&entry));
         if lane.lane.expected_wait(lane.admitted, bound, age) > MAX_EXPECTED_WAIT {
             return Err(QueueReason::LaneFull);
         }
-        let (now, rate) = (elapsed(), lane.rate(&entry, endpoint));
+        let rate = lane.rate(&entry, endpoint);
         if rate.is_some_and(|rate| lane.tokens.available(now, rate) == 0) {
             return Err(QueueReason::RateLimited);
         }
@@ -202,6 +208,10 @@ impl Lanes {
         while reserved.permits.len() < most && reserved.blocked.is_none() {
             if lane.admitted >= lane.bound(&entry) {
                 reserved.blocked = Some(Blocked::Lane);
+                break;
+            }
+            if let Some(until) = lane.lane.rests_until(now) {
+                reserved.blocked = Some(Blocked::Until(*START + until, QueueReason::RetryAfter));
                 break;
             }
             if let Some(rate) = rate.filter(|&rate| lane.tokens.available(now, rate) == 0) {
@@ -276,6 +286,11 @@ impl Lanes {
         self.entry(endpoint).lane().lane.resume_breaker(failures, elapsed() + next_in);
     }
 
+    /// Resumes the rest of an endpoint that another process noted.
+    pub(crate) fn resume_rest(&self, endpoint: EndpointId, ends_in: Duration) {
+        self.entry(endpoint).lane().lane.rest(elapsed() + ends_in);
+    }
+
     /// True if the lane of an endpoint has room for another attempt.
     pub(crate) fn has_room(&self, endpoint: EndpointId) -> bool {
         let entry = self.entry(endpoint);
@@ -290,6 +305,7 @@ impl Lanes {
             failures: lane.lane.failures(),
             next_probe: lane.lane.next_probe().map(|at| *START + at),
             is_probing: lane.lane.breaker().is_probing() && lane.admitted > 0,
+            rests_until: lane.lane.rests_until(elapsed()).map(|at| *START + at),
         }
     }
 

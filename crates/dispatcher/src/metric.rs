@@ -74,7 +74,7 @@ const OUTCOMES: [&str; 9] = [
     "not_sendable",
 ];
 
-const ENDS: [[&str; 2]; 13] = [
+const ENDS: [[&str; 2]; 15] = [
     ["delivered", ""],
     ["skipped", ""],
     ["skipped", "feed"],
@@ -88,14 +88,17 @@ const ENDS: [[&str; 2]; 13] = [
     ["failed", "too_many_held"],
     ["failed", "erased"],
     ["failed", "not_rendered"],
+    ["failed", "stopped_by_receiver"],
+    ["failed", "disabled_by_receiver"],
 ];
 
-const QUEUE_REASONS: [&str; 16] = [
+const QUEUE_REASONS: [&str; 17] = [
     "lane_full",
     "application_busy",
     "process_busy",
     "rate_limited",
     "breaker_open",
+    "retry_after",
     "egress_unavailable",
     "backlog",
     "paused",

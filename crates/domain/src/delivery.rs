@@ -1,5 +1,6 @@
 //! States of a delivery, the reasons for a state, and the decisions on attempts.
 
+pub mod answer;
 pub mod breaker;
 pub mod delay;
 pub mod digest;
@@ -111,11 +112,15 @@ pub enum FailureReason {
     Erased,
     /// The endpoint's template has no body for the event.
     NotRendered,
+    /// The endpoint asked for no further attempt of this delivery.
+    StoppedByReceiver,
+    /// The endpoint asked to be disabled.
+    DisabledByReceiver,
 }
 
 impl FailureReason {
     /// All reasons.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::AttemptsExhausted,
         Self::Expired,
         Self::Aborted,
@@ -127,6 +132,8 @@ impl FailureReason {
         Self::TestFailed,
         Self::Erased,
         Self::NotRendered,
+        Self::StoppedByReceiver,
+        Self::DisabledByReceiver,
     ];
 
     /// Name in the database and the API.
@@ -143,7 +150,14 @@ impl FailureReason {
             Self::TestFailed => "test_failed",
             Self::Erased => "erased",
             Self::NotRendered => "not_rendered",
+            Self::StoppedByReceiver => "stopped_by_receiver",
+            Self::DisabledByReceiver => "disabled_by_receiver",
         }
+    }
+
+    /// True if the endpoint works, and refused by its answer.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Self::Rejected | Self::EndpointGone | Self::StoppedByReceiver | Self::DisabledByReceiver)
     }
 
     /// Parses the name.
@@ -165,6 +179,8 @@ pub enum QueueReason {
     RateLimited,
     /// The endpoint fails repeatedly: the breaker is open.
     BreakerOpen,
+    /// The endpoint asked for a wait, by `Retry-After`.
+    RetryAfter,
     /// No connection can be made for a reason of ours: name servers, egress proxy, descriptors, ports or routes.
     EgressUnavailable,
     /// The endpoint has a backlog, with precedence.
@@ -191,12 +207,13 @@ pub enum QueueReason {
 
 impl QueueReason {
     /// All reasons.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::LaneFull,
         Self::ApplicationBusy,
         Self::ProcessBusy,
         Self::RateLimited,
         Self::BreakerOpen,
+        Self::RetryAfter,
         Self::EgressUnavailable,
         Self::Backlog,
         Self::Paused,
@@ -218,6 +235,7 @@ impl QueueReason {
             Self::ProcessBusy => "process_busy",
             Self::RateLimited => "rate_limited",
             Self::BreakerOpen => "breaker_open",
+            Self::RetryAfter => "retry_after",
             Self::EgressUnavailable => "egress_unavailable",
             Self::Backlog => "backlog",
             Self::Paused => "paused",

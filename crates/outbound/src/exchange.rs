@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use fanfare_domain::delivery::outcome::{Outcome, RetryAfter};
+use fanfare_domain::delivery::{
+    answer::{ACTION, Action, RetryAfter},
+    outcome::Outcome,
+};
 use http::{HeaderMap, Response, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -18,7 +21,7 @@ use crate::failure::root_cause;
 pub const MAX_RESPONSE_BODY: usize = 64 * 1024;
 
 /// Recorded response headers, at most [`MAX_KEPT_HEADERS`] bytes in total.
-const KEPT_HEADERS: [&str; 4] = ["content-type", "retry-after", "server", "x-request-id"];
+const KEPT_HEADERS: [&str; 5] = ["content-type", "retry-after", "server", ACTION, "x-request-id"];
 const MAX_KEPT_HEADERS: usize = 2 * 1024;
 
 /// Result of a POST.
@@ -26,7 +29,7 @@ const MAX_KEPT_HEADERS: usize = 2 * 1024;
 pub struct Exchange {
     /// The basis of the next decision.
     pub outcome: Outcome,
-    /// `content-type`, `retry-after`, `server` and `x-request-id`, names and values together at most 2 KiB.
+    /// `content-type`, `retry-after`, `server`, `webhook-action` and `x-request-id`, together at most 2 KiB.
     pub response_headers: Vec<(String, String)>,
     /// Beginning of the response body as received, at most [`MAX_RESPONSE_BODY`] bytes.
     pub response_body: Bytes,
@@ -59,8 +62,9 @@ impl Exchange {
     /// body that arrives by the deadline is kept.
     pub(crate) async fn answered(response: Response<Incoming>, remaining: Duration, answers: Arc<Semaphore>) -> Self {
         let (head, body) = response.into_parts();
-        let retry_after =
-            head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(RetryAfter::parse);
+        let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let retry_after = text(header::RETRY_AFTER.as_str()).and_then(RetryAfter::parse);
+        let action = text(ACTION).and_then(Action::parse);
         let mut read = ReadBody { bytes: BytesMut::new(), room: None, answers };
         let error = match timeout(remaining, read.read(body)).await {
             Ok(Ok(())) => None,
@@ -68,7 +72,7 @@ impl Exchange {
             Err(_) => Some("the response body was not complete at the deadline".to_owned()),
         };
         Self {
-            outcome: Outcome::Answered { status: head.status.as_u16(), retry_after },
+            outcome: Outcome::Answered { status: head.status.as_u16(), retry_after, action },
             response_headers: kept_headers(&head.headers),
             response_body: Bytes::from_owner(read),
             error,

@@ -101,7 +101,8 @@ BEGIN
         WHERE k.endpoint_id = u.e AND k.key = u.k AND k.parked_at IS NULL
           AND p.fifo = 'park' AND p.status <> 'disabled' AND p.deleted_at IS NULL
           AND EXISTS (SELECT FROM deliveries d WHERE d.application_id = p.application_id AND d.id = u.d AND d.state = 'failed'
-                      AND d.reason NOT IN ('erased', 'endpoint_gone', 'held_too_long', 'too_many_held'));
+                      AND d.reason NOT IN ('erased', 'endpoint_gone', 'held_too_long', 'too_many_held',
+                                           'stopped_by_receiver', 'disabled_by_receiver'));
 
     -- A delivery that has failed often enough leaves the order. A locked row comes back with its next failed attempt.
     WITH leaving AS MATERIALIZED (

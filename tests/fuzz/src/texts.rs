@@ -4,7 +4,7 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 
 use fanfare_domain::{
     access::api_key::{Keys, Token},
-    delivery::outcome::RetryAfter,
+    delivery::answer::RetryAfter,
     event::trace_context::Traceparent,
     ids::{
         ApplicationId, AttemptId, DeliveryId, EndpointId, EventId, KeyId, LeaseId, ParkedId, ProcessId, ReplayId,

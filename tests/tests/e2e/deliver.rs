@@ -1,5 +1,6 @@
-//! Deliveries: the main path, isolation, backlogs, rates, replays, feeds, filters, order, FIFO and delays.
+//! Deliveries: the main path, answers, isolation, backlogs, rates, replays, feeds, filters, order, FIFO and delays.
 
+mod answers;
 mod backlog;
 mod delayed;
 mod digests;

@@ -64,7 +64,8 @@ pub struct Webhook {
     /// skipped.
     #[schema(example = "enabled")]
     pub status: &'static str,
-    /// The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook.
+    /// The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook;
+    /// `disabled_by_receiver` if the response had `webhook-action: disable`.
     pub status_reason: Option<String>,
     /// The webhook's own deadline of an attempt, in milliseconds; `null` for the dialect's deadline.
     pub timeout_ms: Option<u128>,

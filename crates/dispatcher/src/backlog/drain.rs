@@ -54,7 +54,7 @@ struct Planned {
 
 struct Plan {
     planned: Vec<Planned>,
-    /// Endpoints whose open breaker permits no attempt.
+    /// Endpoints whose open breaker permits no attempt, and endpoints that rest.
     closed: Vec<EndpointId>,
     /// Endpoints without room in the lane. First attempts beside an ending backlog may take all room: the backlog no
     /// longer ends.
@@ -116,7 +116,9 @@ impl Drain {
                 Some(Blocked::Application | Blocked::Process) if reserved.is_fast => {
                     busy.insert(next.application);
                 }
-                Some(Blocked::Until(_, QueueReason::BreakerOpen)) => closed.push(next.endpoint),
+                Some(Blocked::Until(_, QueueReason::BreakerOpen | QueueReason::RetryAfter)) => {
+                    closed.push(next.endpoint)
+                }
                 Some(Blocked::Lane) if is_empty => crowded.push(next.endpoint),
                 _ => {}
             }
@@ -165,7 +167,10 @@ impl Drain {
                     backlogs.lane_has_room(endpoint);
                 }
             }
-            Some(Blocked::Until(at, QueueReason::RateLimited | QueueReason::EgressUnavailable)) => {
+            Some(Blocked::Until(
+                at,
+                QueueReason::RateLimited | QueueReason::EgressUnavailable | QueueReason::RetryAfter,
+            )) => {
                 backlogs.waits_until(endpoint, at.max(Instant::now() + TOKENS_OF));
             }
             Some(Blocked::Until(at, _)) => {
@@ -316,7 +321,7 @@ impl Drain {
         }
     }
 
-    /// Writes the changed breakers, for the next owner and the API: a write for each probe.
+    /// Writes the changed breakers and rests, for the next owner and the API: a write for each probe.
     async fn note_probes(&self, endpoints: impl Iterator<Item = EndpointId>) {
         let context = &self.context;
         let mut probed: Vec<Probed> = endpoints.filter_map(|endpoint| context.changed_breaker(endpoint)).collect();

@@ -58,9 +58,12 @@ struct Backlog {
     bytes: usize,
     /// Start of the wait for a place, for metrics.
     waits_since: Option<Instant>,
-    /// Time of the next probe in the database.
-    noted: Option<Instant>,
+    /// Time of the next probe and end of the rest, in the database.
+    noted: Noted,
 }
+
+/// Time of the next probe, and end of the rest.
+type Noted = (Option<Instant>, Option<Instant>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -245,11 +248,11 @@ impl Backlogs {
         }
     }
 
-    /// Notes the time of the next probe for the database. True if the time has changed.
-    pub(crate) fn note_probe(&self, endpoint: EndpointId, next_probe: Option<Instant>) -> bool {
+    /// Notes the time of the next probe and the end of the rest for the database. True if one has changed.
+    pub(crate) fn note_probe(&self, endpoint: EndpointId, noted: Noted) -> bool {
         let mut inner = self.inner();
         let Some(backlog) = inner.backlogs.get_mut(&endpoint) else { return false };
-        std::mem::replace(&mut backlog.noted, next_probe) != next_probe
+        std::mem::replace(&mut backlog.noted, noted) != noted
     }
 
     /// Makes a backlog ready, and wakes the drain.
@@ -314,7 +317,7 @@ impl Inner {
                 was_touched: false,
                 bytes: EXPECTED_BYTES,
                 waits_since: None,
-                noted: None,
+                noted: (None, None),
             };
             self.backlogs.insert(endpoint, backlog);
             self.make_ready(endpoint);
@@ -412,6 +415,7 @@ mod tests {
                 application: application(1),
                 failures: 0,
                 next_probe: None,
+                rests_until: None,
             })
             .collect();
         assert_eq!(backlogs.begin(&taken).len(), 3);

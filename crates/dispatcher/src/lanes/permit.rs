@@ -1,10 +1,10 @@
 //! Permits: the right to an attempt, from the admission to the lane until the record.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use fanfare_domain::delivery::{
     QueueReason,
-    lane::{BreakerTransition, SLOW_AFTER},
+    lane::{BreakerTransition, Ended, SLOW_AFTER},
     outcome::Outcome,
 };
 use tokio::{sync::oneshot, time::Instant};
@@ -84,11 +84,17 @@ impl Turn {
     }
 
     /// Ends the attempt, and updates the lane with the outcome.
-    pub(crate) fn end(self, outcome: Outcome, is_failure: bool) -> RecordPermit {
+    ///
+    /// With a `rest`, the endpoint asked for a wait.
+    pub(crate) fn end(self, outcome: Outcome, is_failure: bool, rest: Option<Duration>) -> RecordPermit {
         let entry = &self.slot.entry;
         let switched = {
             let mut lane = entry.lane();
-            lane.lane.record_outcome(outcome, is_failure, self.started.elapsed(), elapsed(), rand::random())
+            lane.lane.record(
+                Ended { outcome, is_failure, rest, took: self.started.elapsed() },
+                elapsed(),
+                rand::random(),
+            )
         };
         let endpoint = entry.endpoint;
         match switched {

@@ -4,7 +4,11 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use fanfare_domain::{
     application::{Endpoint, EndpointStatus},
-    delivery::{FailureReason, QueueReason, outcome::Outcome, policy::Decision},
+    delivery::{
+        FailureReason, QueueReason,
+        outcome::Outcome,
+        policy::{Decision, asked_rest},
+    },
     dialect::Sending,
     ids::{AttemptId, DeliveryId},
     time::saturating_add,
@@ -35,6 +39,8 @@ pub(crate) enum AttemptResult {
         record: Box<AttemptRecord>,
         /// Retry to publish after the record.
         retry: Option<NextRetry>,
+        /// Reason to disable the endpoint.
+        disables: Option<FailureReason>,
         permit: RecordPermit,
         /// True if the next delivery of the ordering key may be due.
         is_in_order: bool,
@@ -134,13 +140,15 @@ impl Attempts {
         if !matches!(record.outcome, Outcome::TimedOut | Outcome::NotSendable | Outcome::AddressForbidden) {
             passed.reached();
         }
-        let is_failure = !matches!(
-            record.next,
-            NextState::Delivered | NextState::Failed(FailureReason::Rejected | FailureReason::EndpointGone)
-        );
-        let permit = turn.end(record.outcome, is_failure);
+        let is_failure = match record.next {
+            NextState::Delivered => false,
+            NextState::Failed(reason) => !reason.is_refusal(),
+            NextState::Scheduled { .. } => true,
+        };
+        let permit = turn.end(record.outcome, is_failure, asked_rest(record.outcome, self.context.now()));
+        let disables = in_flight.endpoint.policy.disables(record.outcome);
         let is_in_order = in_flight.endpoint.fifo.is_some() && in_flight.sequence.is_some();
-        Ok(AttemptResult::Sent { record: Box::new(record), retry, permit, is_in_order })
+        Ok(AttemptResult::Sent { record: Box::new(record), retry, disables, permit, is_in_order })
     }
 
     /// Makes the attempt, and decides the next state.

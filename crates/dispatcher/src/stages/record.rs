@@ -23,6 +23,7 @@ const LISTS_EVERY: Duration = Duration::from_millis(500);
 struct Sent {
     record: Box<AttemptRecord>,
     retry: Option<NextRetry>,
+    disables: Option<FailureReason>,
     is_in_order: bool,
     _permit: RecordPermit,
 }
@@ -34,8 +35,8 @@ pub(crate) async fn run(context: Arc<Context>, mut results: mpsc::Receiver<Attem
         let (mut sent, mut back) = (Vec::new(), Vec::new());
         for result in waiting.drain(..) {
             match result {
-                AttemptResult::Sent { record, retry, permit, is_in_order } => {
-                    sent.push(Sent { record, retry, is_in_order, _permit: permit });
+                AttemptResult::Sent { record, retry, disables, permit, is_in_order } => {
+                    sent.push(Sent { record, retry, disables, is_in_order, _permit: permit });
                 }
                 AttemptResult::GivenBack(given) => back.push(given),
             }
@@ -97,13 +98,13 @@ async fn record_rest(context: &Arc<Context>, first: Vec<Sent>, second: Vec<Sent>
 /// Publishes the retries of deliveries that this process moved to a new state. After an unknown commit, publishes all
 /// retries: a superfluous message is stale.
 fn settle(context: &Arc<Context>, batch: Vec<Sent>, moved: &HashSet<DeliveryId>, unknown_commit: bool) {
-    for Sent { record, retry, is_in_order, _permit } in batch {
+    for Sent { record, retry, disables, is_in_order, _permit } in batch {
         let is_moved = moved.contains(&record.delivery);
         if is_moved {
             count(&record.next);
         }
-        if record.next == NextState::Failed(FailureReason::EndpointGone) {
-            disable(context, &record);
+        if let Some(reason) = disables {
+            disable(context, &record, reason);
         }
         if let Some(retry) = retry.filter(|_| is_moved || unknown_commit) {
             retry_messages::publish(context, retry);
@@ -114,11 +115,11 @@ fn settle(context: &Arc<Context>, batch: Vec<Sent>, moved: &HashSet<DeliveryId>,
     }
 }
 
-/// Disables an endpoint that answered as gone. If the process dies before, the next delivery gets the same answer.
-fn disable(context: &Arc<Context>, record: &AttemptRecord) {
+/// Disables an endpoint whose answer asks for it. If the process dies before, the next delivery gets the same answer.
+fn disable(context: &Arc<Context>, record: &AttemptRecord, reason: FailureReason) {
     let (disabling, endpoint, asked_at) = (Arc::clone(context), record.endpoint, record.started_at);
     context.tasks.spawn(async move {
-        let reason = FailureReason::EndpointGone.as_str();
+        let reason = reason.as_str();
         let database = &disabling.database;
         let disabling = || database.store.disable_endpoint(endpoint, reason, asked_at);
         match database.retry_until_available("disabling an endpoint", disabling).await.result {

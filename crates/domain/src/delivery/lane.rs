@@ -41,6 +41,21 @@ pub struct Lane {
     typical: Duration,
     pace: Pace,
     breaker: Breaker,
+    /// Moment before which the endpoint asked for no attempt.
+    rests_until: Option<Duration>,
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// Outcome of the attempt.
+    pub outcome: Outcome,
+    /// True if the endpoint failed. A refusal is no failure.
+    pub is_failure: bool,
+    /// Wait that the endpoint asked for.
+    pub rest: Option<Duration>,
+    /// Duration of the attempt.
+    pub took: Duration,
 }
 
 /// Expected response time of an endpoint.
@@ -69,7 +84,14 @@ impl Lane {
     /// Creates a lane without experience. The endpoint has yet to prove a fast pace.
     pub fn new(limits: Limits) -> Self {
         let bound = FIRST_BOUND.min(limits.attempts);
-        Self { limits, bound, typical: FIRST_GUESS, pace: Pace::Unknown, breaker: Breaker::default() }
+        Self {
+            limits,
+            bound,
+            typical: FIRST_GUESS,
+            pace: Pace::Unknown,
+            breaker: Breaker::default(),
+            rests_until: None,
+        }
     }
 
     /// Maximum attempts in flight.
@@ -90,6 +112,16 @@ impl Lane {
     /// Moment of the breaker's next probe; `None` if the breaker is closed.
     pub fn next_probe(&self) -> Option<Duration> {
         self.breaker.next_probe()
+    }
+
+    /// Moment before which the endpoint asked for no attempt; `None` if the endpoint does not rest.
+    pub fn rests_until(&self, now: Duration) -> Option<Duration> {
+        self.rests_until.filter(|until| now < *until)
+    }
+
+    /// Rests until a moment, or longer if the endpoint asked for it.
+    pub fn rest(&mut self, until: Duration) {
+        self.rests_until = self.rests_until.max(Some(until));
     }
 
     /// Takes over the breaker that another process left open.
@@ -126,20 +158,18 @@ impl Lane {
         self.pace = Pace::Slow;
     }
 
-    /// Records the end of an attempt. Returns a change of the breaker, if any.
-    pub fn record_outcome(
-        &mut self,
-        outcome: Outcome,
-        is_failure: bool,
-        took: Duration,
-        now: Duration,
-        random: f64,
-    ) -> Option<BreakerTransition> {
+    /// Records the end of an attempt. An endpoint that asked for a rest gets half of the attempts at once afterwards.
+    /// Returns a change of the breaker, if any.
+    pub fn record(&mut self, ended: Ended, now: Duration, random: f64) -> Option<BreakerTransition> {
+        let Ended { outcome, is_failure, rest, took } = ended;
         self.typical = (self.typical * 9 + took) / 10;
         match outcome {
             Outcome::Answered { .. } => {
                 self.pace = if took < SLOW_AFTER { Pace::Fast } else { Pace::Slow };
-                self.bound = (self.bound + 1).min(self.limits.attempts);
+                self.bound = match rest {
+                    Some(_) => (self.bound / 2).max(1),
+                    None => (self.bound + 1).min(self.limits.attempts),
+                };
             }
             Outcome::TimedOut | Outcome::ConnectionFailed | Outcome::ConnectionClosed => {
                 self.bound = (self.bound / 2).max(1);
@@ -148,6 +178,9 @@ impl Lane {
                 }
             }
             _ => {}
+        }
+        if let Some(rest) = rest {
+            self.rest(now + rest);
         }
         if is_failure {
             return self.breaker.record_failure(self.limits.failures, now, random).then_some(BreakerTransition::Opened);
@@ -196,14 +229,18 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits { attempts: 16, failures: 10 };
-    const OK: Outcome = Outcome::Answered { status: 200, retry_after: None };
+    const OK: Outcome = Outcome::answered(200);
     const QUICKLY: Duration = Duration::from_millis(20);
     const NOW: Duration = Duration::ZERO;
+
+    fn ended(outcome: Outcome, is_failure: bool, took: Duration) -> Ended {
+        Ended { outcome, is_failure, rest: None, took }
+    }
 
     fn grown() -> Lane {
         let mut lane = Lane::new(LIMITS);
         for _ in 0..LIMITS.attempts {
-            lane.record_outcome(OK, false, QUICKLY, NOW, 0.0);
+            lane.record(ended(OK, false, QUICKLY), NOW, 0.0);
         }
         lane
     }
@@ -222,46 +259,66 @@ mod tests {
     fn the_bound_follows_the_answers() {
         let mut lane = Lane::new(LIMITS);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Unknown, FIRST_BOUND));
-        lane.record_outcome(OK, false, QUICKLY, NOW, 0.0);
+        lane.record(ended(OK, false, QUICKLY), NOW, 0.0);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Fast, FIRST_BOUND + 1));
         let mut lane = grown();
         assert_eq!(lane.bound(), LIMITS.attempts);
         for bound in [8, 4, 2, 1, 1] {
-            lane.record_outcome(Outcome::TimedOut, true, Duration::from_secs(10), NOW, 0.0);
+            lane.record(ended(Outcome::TimedOut, true, Duration::from_secs(10)), NOW, 0.0);
             assert_eq!((lane.pace(), lane.bound()), (Pace::Slow, bound));
         }
-        lane.record_outcome(OK, false, QUICKLY, NOW, 0.0);
+        lane.record(ended(OK, false, QUICKLY), NOW, 0.0);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Fast, 2));
         lane.mark_slow();
         assert_eq!(lane.pace(), Pace::Slow);
-        lane.record_outcome(OK, false, SLOW_AFTER, NOW, 0.0);
+        lane.record(ended(OK, false, SLOW_AFTER), NOW, 0.0);
         assert_eq!((lane.pace(), lane.bound()), (Pace::Slow, 3), "slow is not dead");
     }
 
     #[test]
     fn a_run_of_failures_opens_the_breaker_and_a_success_closes_it() {
         let mut lane = grown();
-        let failed = Outcome::Answered { status: 500, retry_after: None };
+        let failed = Outcome::answered(500);
         for _ in 1..LIMITS.failures {
-            assert_eq!(lane.record_outcome(failed, true, QUICKLY, NOW, 0.0), None);
+            assert_eq!(lane.record(ended(failed, true, QUICKLY), NOW, 0.0), None);
         }
-        assert_eq!(lane.record_outcome(failed, true, QUICKLY, NOW, 0.0), Some(BreakerTransition::Opened));
+        assert_eq!(lane.record(ended(failed, true, QUICKLY), NOW, 0.0), Some(BreakerTransition::Opened));
         assert!(lane.breaker().pass(NOW).is_err());
-        assert_eq!(lane.record_outcome(OK, false, QUICKLY, NOW, 0.0), Some(BreakerTransition::Closed));
+        assert_eq!(lane.record(ended(OK, false, QUICKLY), NOW, 0.0), Some(BreakerTransition::Closed));
         assert_eq!(lane.breaker().pass(NOW), Ok(()));
     }
 
     #[test]
     fn the_lane_of_a_failing_endpoint_is_kept_longer() {
         let mut lane = grown();
-        let failed = Outcome::Answered { status: 500, retry_after: None };
+        let failed = Outcome::answered(500);
         for kept in [KEPT, KEPT_FAILING] {
             assert!(!lane.is_forgettable(kept - QUICKLY));
             assert!(lane.is_forgettable(kept));
-            lane.record_outcome(failed, true, QUICKLY, NOW, 0.0);
+            lane.record(ended(failed, true, QUICKLY), NOW, 0.0);
         }
-        lane.record_outcome(OK, false, QUICKLY, NOW, 0.0);
+        lane.record(ended(OK, false, QUICKLY), NOW, 0.0);
         assert!(lane.is_forgettable(KEPT));
+    }
+
+    #[test]
+    fn a_lane_rests_as_asked_and_begins_again_with_fewer_attempts() {
+        let mut lane = grown();
+        let refused = Outcome::answered(429);
+        for (seconds, until) in [(5, 5), (3, 5), (7, 7)] {
+            let rest = Some(Duration::from_secs(seconds));
+            lane.record(Ended { rest, ..ended(refused, true, QUICKLY) }, NOW, 0.0);
+            assert_eq!(lane.rests_until(NOW), Some(Duration::from_secs(until)));
+        }
+        assert_eq!(lane.bound(), LIMITS.attempts / 8);
+        lane.record(ended(OK, false, QUICKLY), NOW, 0.0);
+        assert_eq!(
+            lane.rests_until(Duration::from_secs(6)),
+            Some(Duration::from_secs(7)),
+            "an earlier attempt ends no rest"
+        );
+        assert_eq!(lane.rests_until(Duration::from_secs(7)), None);
+        assert_eq!(lane.bound(), LIMITS.attempts / 8 + 1);
     }
 
     proptest! {
@@ -270,7 +327,7 @@ mod tests {
             let mut lane = Lane::new(Limits { attempts, failures: 10 });
             for (end, milliseconds) in ends {
                 let outcome = [OK, Outcome::TimedOut, Outcome::NameNotResolved][usize::from(end)];
-                lane.record_outcome(outcome, end > 0, Duration::from_millis(milliseconds), NOW, 0.0);
+                lane.record(ended(outcome, end > 0, Duration::from_millis(milliseconds)), NOW, 0.0);
                 prop_assert!((1..=attempts).contains(&lane.bound()));
                 prop_assert_eq!(lane.expected_wait(lane.bound() - 1, lane.bound(), Duration::MAX), Duration::ZERO, "a free lane admits");
             }

@@ -1,8 +1,6 @@
 //! The outcome of an attempt: all data that decisions need.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
+use crate::delivery::answer::{Action, RetryAfter};
 
 /// Result of a POST. Every attempt yields an outcome and never an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +11,8 @@ pub enum Outcome {
         status: u16,
         /// The wait that the endpoint asked for in `Retry-After`, not yet bounded.
         retry_after: Option<RetryAfter>,
+        /// The end that the endpoint asked for.
+        action: Option<Action>,
     },
     /// No complete response head within the deadline.
     TimedOut,
@@ -34,36 +34,6 @@ pub enum Outcome {
     Unknown,
 }
 
-/// The two forms of the `Retry-After` header (RFC 9110, 10.2.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryAfter {
-    /// Wait after the response.
-    Wait(Duration),
-    /// Time of the next attempt.
-    At(Timestamp),
-}
-
-impl RetryAfter {
-    /// Parses the header's value. Any other form counts as absent.
-    pub fn parse(value: &str) -> Option<Self> {
-        let value = value.trim();
-        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-            let seconds = value.parse().unwrap_or(u64::from(u32::MAX));
-            return Some(Self::Wait(Duration::from_secs(seconds.min(u64::from(u32::MAX)))));
-        }
-        let moment = httpdate::parse_http_date(value).ok()?;
-        Timestamp::try_from(moment).ok().map(Self::At)
-    }
-
-    /// The wait from `now` on.
-    pub fn wait(self, now: Timestamp) -> Duration {
-        match self {
-            Self::Wait(wait) => wait,
-            Self::At(moment) => Duration::try_from(moment.duration_since(now)).unwrap_or(Duration::ZERO),
-        }
-    }
-}
-
 impl Outcome {
     /// Names of all outcomes.
     pub const CODES: [&'static str; 10] = [
@@ -78,6 +48,11 @@ impl Outcome {
         "not_sendable",
         "unknown",
     ];
+
+    /// A response without a request of the endpoint.
+    pub const fn answered(status: u16) -> Self {
+        Self::Answered { status, retry_after: None, action: None }
+    }
 
     /// Name in the log, the API and the metrics.
     pub fn code(self) -> &'static str {
@@ -97,9 +72,17 @@ impl Outcome {
 
     /// Outcome of a recorded attempt, by code and status. `None` for any other code, and for a missing status.
     pub fn of_record(code: &str, status: Option<u16>) -> Option<Self> {
-        let answered = || status.map(|status| Self::Answered { status, retry_after: None });
+        let answered = || status.map(Self::answered);
         let unanswered = || UNANSWERED.into_iter().chain([Self::Unknown]).find(|outcome| outcome.code() == code);
         if code == "answered" { answered() } else { unanswered() }
+    }
+
+    /// The end that the endpoint asked for.
+    pub fn action(self) -> Option<Action> {
+        match self {
+            Self::Answered { action, .. } => action,
+            _ => None,
+        }
     }
 
     /// The status code, if the endpoint answered.
@@ -268,7 +251,7 @@ mod tests {
 
     #[test]
     fn each_outcome_has_a_listed_name() {
-        let answered = Outcome::Answered { status: 200, retry_after: None };
+        let answered = Outcome::answered(200);
         let all = [
             answered,
             Outcome::TimedOut,
@@ -285,21 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_in_both_forms() {
-        let now: Timestamp = "2026-11-21T10:00:00Z".parse().expect("timestamp");
-        let wait = |text: &str| RetryAfter::parse(text).map(|after| after.wait(now));
-        assert_eq!(wait("120"), Some(Duration::from_secs(120)));
-        assert_eq!(wait(" 0 "), Some(Duration::ZERO));
-        assert_eq!(wait("Sat, 21 Nov 2026 10:01:00 GMT"), Some(Duration::from_secs(60)));
-        assert_eq!(wait("Sat, 21 Nov 2026 09:00:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("99999999999999999999999"), Some(Duration::from_secs(u64::from(u32::MAX))));
-        assert_eq!(wait("-5"), None);
-        assert_eq!(wait("soon"), None);
-    }
-
-    #[test]
     fn records_round_trip() {
-        let answered = Outcome::Answered { status: 204, retry_after: None };
+        let answered = Outcome::answered(204);
         for outcome in UNANSWERED.into_iter().chain([Outcome::Unknown, answered]) {
             assert_eq!(Outcome::of_record(outcome.code(), outcome.status()), Some(outcome));
         }
@@ -307,7 +277,7 @@ mod tests {
     }
 
     fn class(rules: &OutcomeRules, status: u16) -> OutcomeClass {
-        rules.of(Outcome::Answered { status, retry_after: None })
+        rules.of(Outcome::answered(status))
     }
 
     #[test]

@@ -7,13 +7,18 @@ use jiff::Timestamp;
 use crate::{
     delivery::{
         FailureReason,
+        answer::Action,
         outcome::{Outcome, OutcomeClass, OutcomeRules},
     },
     time::{duration_name, parse_duration, saturating_add},
 };
 
-/// Longest wait for which an endpoint's `Retry-After` is heeded.
+/// Longest wait of a delivery for which an endpoint's `Retry-After` is heeded.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120 * 60);
+
+/// Longest rest of an endpoint by `Retry-After`. A wrong header thus costs little, and an endpoint under maintenance gets
+/// an attempt every ten minutes at most.
+pub const MAX_REST: Duration = Duration::from_secs(10 * 60);
 
 /// Maximum waits of a schedule.
 const MAX_WAITS: usize = 50;
@@ -124,19 +129,36 @@ impl Policy {
     ) -> Decision {
         match self.rules.of(outcome) {
             OutcomeClass::Delivered => return Decision::Delivered,
-            OutcomeClass::Rejected => return Decision::Failed(FailureReason::Rejected),
             OutcomeClass::Gone => return Decision::Failed(FailureReason::EndpointGone),
+            OutcomeClass::Rejected | OutcomeClass::Failed if outcome.action() == Some(Action::Disable) => {
+                return Decision::Failed(FailureReason::DisabledByReceiver);
+            }
+            OutcomeClass::Rejected => return Decision::Failed(FailureReason::Rejected),
+            OutcomeClass::Failed if outcome.action() == Some(Action::Stop) => {
+                return Decision::Failed(FailureReason::StoppedByReceiver);
+            }
             OutcomeClass::Failed => {}
         }
         let Some(&wait) = self.schedule.waits().get(failures as usize) else {
             return Decision::Failed(FailureReason::AttemptsExhausted);
         };
         let jitter = (self.longest(wait) - wait).mul_f64(f64::from(chance) / f64::from(u32::MAX));
-        let due = saturating_add(now, (wait + jitter).max(asked_wait(outcome, now)));
+        let asked = asked_wait(outcome, now, MAX_RETRY_AFTER).unwrap_or_default();
+        let due = saturating_add(now, (wait + jitter).max(asked));
         if expires_at.is_some_and(|end| due > end) {
             return Decision::Failed(FailureReason::Expired);
         }
         Decision::Retry { due }
+    }
+
+    /// The reason to disable the endpoint after an attempt, also after a success; `None` to go on.
+    pub fn disables(&self, outcome: Outcome) -> Option<FailureReason> {
+        match self.rules.of(outcome) {
+            OutcomeClass::Gone => Some(FailureReason::EndpointGone),
+            _ => {
+                outcome.action().filter(|action| *action == Action::Disable).map(|_| FailureReason::DisabledByReceiver)
+            }
+        }
     }
 
     fn longest(&self, wait: Duration) -> Duration {
@@ -144,16 +166,17 @@ impl Policy {
     }
 }
 
+/// The rest of the whole endpoint that an outcome asks for, at most [`MAX_REST`] and a margin.
+pub fn asked_rest(outcome: Outcome, now: Timestamp) -> Option<Duration> {
+    asked_wait(outcome, now, MAX_REST)
+}
+
 /// The wait that an endpoint asks for by `Retry-After` with 429 or 503; other statuses give the header no such meaning.
 /// A margin covers differing clocks, since an attempt too early is refused again.
-fn asked_wait(outcome: Outcome, now: Timestamp) -> Duration {
-    match outcome {
-        Outcome::Answered { status: 429 | 503, retry_after: Some(after) } => {
-            let asked = after.wait(now).min(MAX_RETRY_AFTER);
-            asked + (asked / 50).max(Duration::from_secs(1))
-        }
-        _ => Duration::ZERO,
-    }
+fn asked_wait(outcome: Outcome, now: Timestamp, longest: Duration) -> Option<Duration> {
+    let Outcome::Answered { status: 429 | 503, retry_after: Some(after), .. } = outcome else { return None };
+    let asked = Some(after.wait(now).min(longest)).filter(|asked| !asked.is_zero())?;
+    Some(asked + (asked / 50).max(Duration::from_secs(1)))
 }
 
 #[cfg(test)]
@@ -161,7 +184,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::delivery::outcome::RetryAfter;
+    use crate::delivery::answer::RetryAfter;
 
     const DEFAULT: [&str; 5] = ["60s", "5m", "15m", "60m", "120m"];
 
@@ -175,7 +198,7 @@ mod tests {
         }
     }
 
-    const FAILED: Outcome = Outcome::Answered { status: 500, retry_after: None };
+    const FAILED: Outcome = Outcome::answered(500);
 
     #[test]
     fn the_default_schedule_sends_six_times() {
@@ -202,7 +225,7 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let wait = |status, seconds| {
             let retry_after = Some(RetryAfter::Wait(Duration::from_secs(seconds)));
-            match policy.decide(Outcome::Answered { status, retry_after }, 0, None, now, 0) {
+            match policy.decide(Outcome::Answered { status, retry_after, action: None }, 0, None, now, 0) {
                 Decision::Retry { due } => due.as_second(),
                 decision => panic!("{decision:?}"),
             }
@@ -218,13 +241,47 @@ mod tests {
         let rules = OutcomeRules::parse(&["2xx"], &["4xx"], &["410"]).expect("rules");
         let policy = Policy { rules, ..policy(&DEFAULT) };
         let decide = |status| {
-            let outcome = Outcome::Answered { status, retry_after: None };
+            let outcome = Outcome::answered(status);
             policy.decide(outcome, 0, None, Timestamp::UNIX_EPOCH, 0)
         };
         assert_eq!(decide(404), Decision::Failed(FailureReason::Rejected));
         assert_eq!(decide(410), Decision::Failed(FailureReason::EndpointGone));
         assert!(matches!(decide(301), Decision::Retry { .. }));
         assert_eq!(decide(204), Decision::Delivered);
+    }
+
+    #[test]
+    fn an_endpoint_rests_as_long_as_it_asks_within_the_bound() {
+        let now = Timestamp::UNIX_EPOCH;
+        let rest = |status, seconds| {
+            let retry_after = Some(RetryAfter::Wait(Duration::from_secs(seconds)));
+            asked_rest(Outcome::Answered { status, retry_after, action: None }, now).map(|rest| rest.as_secs())
+        };
+        assert_eq!(rest(429, 5), Some(6));
+        assert_eq!(rest(503, 1_000_000), Some(612));
+        assert_eq!((rest(503, 0), rest(500, 90), rest(200, 90)), (None, None, None));
+        assert_eq!(asked_rest(Outcome::answered(429), now), None);
+    }
+
+    #[test]
+    fn a_receiver_stops_a_delivery_or_disables_the_endpoint() {
+        let rules = OutcomeRules::parse(&["2xx"], &["4xx"], &["410"]).expect("rules");
+        let policy = Policy { rules, ..policy(&DEFAULT) };
+        let of = |status, action| {
+            let outcome = Outcome::Answered { status, retry_after: None, action: Some(action) };
+            (policy.decide(outcome, 0, None, Timestamp::UNIX_EPOCH, 0), policy.disables(outcome))
+        };
+        let failed = Decision::Failed;
+        assert_eq!(of(500, Action::Stop), (failed(FailureReason::StoppedByReceiver), None));
+        assert_eq!(of(400, Action::Stop), (failed(FailureReason::Rejected), None));
+        assert_eq!(of(200, Action::Stop), (Decision::Delivered, None));
+        let by_receiver = Some(FailureReason::DisabledByReceiver);
+        assert_eq!(of(200, Action::Disable), (Decision::Delivered, by_receiver));
+        assert_eq!(of(500, Action::Disable), (failed(FailureReason::DisabledByReceiver), by_receiver));
+        assert_eq!(of(404, Action::Disable), (failed(FailureReason::DisabledByReceiver), by_receiver));
+        let gone = Some(FailureReason::EndpointGone);
+        assert_eq!(of(410, Action::Disable), (failed(FailureReason::EndpointGone), gone));
+        assert_eq!(policy.disables(Outcome::answered(200)), None);
     }
 
     #[test]
@@ -253,7 +310,7 @@ mod tests {
             let policy = Policy { jitter_percent: 10, ..policy(&DEFAULT) };
             let now = saturating_add(Timestamp::UNIX_EPOCH, Duration::from_secs(age));
             let expires_at = saturating_add(Timestamp::UNIX_EPOCH, policy.lifetime(Duration::from_secs(86400)));
-            let outcome = Outcome::Answered { status, retry_after: None };
+            let outcome = Outcome::answered(status);
             match policy.decide(outcome, failures, Some(expires_at), now, chance) {
                 Decision::Delivered => prop_assert!((200..300).contains(&status)),
                 Decision::Retry { due } => {

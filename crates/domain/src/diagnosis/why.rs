@@ -327,6 +327,8 @@ pub struct BacklogFacts {
     pub failures: u32,
     /// Time of the next probe; `None` if the breaker is closed.
     pub next_probe: Option<Timestamp>,
+    /// End of the rest that the webhook asked for, perhaps in the past.
+    pub rests_until: Option<Timestamp>,
 }
 
 /// A change of a webhook.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_domain::delivery::outcome::{Outcome, RetryAfter};
+use fanfare_domain::delivery::{answer::RetryAfter, outcome::Outcome};
 use fanfare_outbound::MAX_RESPONSE_BODY;
 use http::HeaderValue;
 use tokio::{io::AsyncWriteExt, sync::mpsc, time::timeout};
@@ -71,7 +71,7 @@ async fn other_statuses_are_answers_too() {
     let outcome = post(&receiver.url(), AMPLE).await.outcome;
     assert_eq!(
         outcome,
-        Outcome::Answered { status: 503, retry_after: Some(RetryAfter::Wait(Duration::from_secs(120))) }
+        Outcome::Answered { status: 503, retry_after: Some(RetryAfter::Wait(Duration::from_secs(120))), action: None }
     );
 }
 

@@ -134,5 +134,5 @@ pub(crate) async fn post(url: &str, deadline: Duration) -> Exchange {
 
 /// Outcome of a status without `Retry-After`.
 pub(crate) fn status(status: u16) -> fanfare_domain::delivery::outcome::Outcome {
-    fanfare_domain::delivery::outcome::Outcome::Answered { status, retry_after: None }
+    fanfare_domain::delivery::outcome::Outcome::answered(status)
 }

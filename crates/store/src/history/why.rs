@@ -57,7 +57,7 @@ const BEFORE: Duration = Duration::from_secs(60);
 const WEBHOOKS: &str = "
 SELECT p.id, p.name, p.url, p.created_at, p.deleted_at, p.status, p.status_reason, p.feed, p.event_types, p.filter,
        asked.delivery_id, d.state, d.reason, d.since, d.due_at, d.expires_at, d.replay_id, d.first_in_order, d.parked_by,
-       b.since AS backlog_since, b.failures, b.next_probe,
+       b.since AS backlog_since, b.failures, b.next_probe, b.rests_until,
        CASE WHEN d.reason = 'not_rendered' THEN (SELECT s.fault FROM delivery_bodies s WHERE s.id = asked.delivery_id) END
            AS template_fault
 FROM unnest($2::uuid[], $3::uuid[]) WITH ORDINALITY AS asked(endpoint_id, delivery_id, place)
@@ -166,6 +166,7 @@ fn webhook(row: &Row, attempts: Vec<AttemptFacts>, changes: &[Row]) -> Result<Ex
         since,
         failures: row.get::<_, i32>("failures").cast_unsigned(),
         next_probe: row.get("next_probe"),
+        rests_until: row.get("rests_until"),
     };
     Ok(ExplainedWebhook {
         name: row.get("name"),

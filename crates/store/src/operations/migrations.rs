@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 16] = [
+const MIGRATIONS: [Embedded; 17] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -118,6 +118,12 @@ const MIGRATIONS: [Embedded; 16] = [
         purpose: "Daily digests: a column of endpoints, an index of endpoints with digests, and a table of what was \
                   told. Locks: endpoints, exclusively, while the index is built: about 0.1 s for each million of endpoints.",
         sql: include_str!("../../migrations/V16__digests.sql"),
+    },
+    Embedded {
+        name: "V17__rests",
+        purpose: "A column for the wait that an endpoint asked for. Locks: endpoint_backlogs, exclusively, for \
+                  milliseconds.",
+        sql: include_str!("../../migrations/V17__rests.sql"),
     },
 ];
 

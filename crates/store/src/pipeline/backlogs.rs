@@ -41,6 +41,8 @@ pub struct TakenBacklog {
     pub failures: u32,
     /// Time of the next probe; `None` if the breaker is closed.
     pub next_probe: Option<Timestamp>,
+    /// End of the rest that the endpoint asked for.
+    pub rests_until: Option<Timestamp>,
 }
 
 /// A backlog to release.
@@ -54,7 +56,7 @@ pub struct ReleasedBacklog {
     pub reason: Option<QueueReason>,
 }
 
-/// Breaker of a backlog's endpoint after a probe.
+/// Breaker of a backlog's endpoint after a probe, and its rest.
 #[derive(Debug, Clone, Copy)]
 pub struct Probed {
     /// Endpoint of the backlog.
@@ -63,6 +65,8 @@ pub struct Probed {
     pub failures: u32,
     /// Time until the next probe; `None` if the breaker is closed.
     pub next_in: Option<Duration>,
+    /// Time until the end of the rest that the endpoint asked for.
+    pub rest: Option<Duration>,
 }
 
 /// A backlog, as the API shows it.
@@ -78,6 +82,8 @@ pub struct BacklogRow {
     pub failures: u32,
     /// Time of the next probe; `None` if the breaker is closed.
     pub next_probe: Option<Timestamp>,
+    /// End of the rest that the endpoint asked for, perhaps in the past.
+    pub rests_until: Option<Timestamp>,
     /// Queued deliveries, counted up to a bound.
     pub queued: i64,
 }
@@ -126,7 +132,7 @@ impl Store {
                          FROM (SELECT endpoint_id FROM endpoint_backlogs WHERE owner IS NULL AND next_look <= now()
                                ORDER BY next_look LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED) due
                          WHERE b.endpoint_id = due.endpoint_id
-                         RETURNING b.endpoint_id, b.application_id, b.failures, b.next_probe";
+                         RETURNING b.endpoint_id, b.application_id, b.failures, b.next_probe, b.rests_until";
         let connection = self.writer().await?;
         let statement = connection.prepare_cached(statement).await?;
         let rows = connection.query(&statement, &[&process.0, &row_count(limit)]).await?;
@@ -135,7 +141,7 @@ impl Store {
 
     /// Lists the backlogs of a process. The owner begins all backlogs missing in its memory.
     pub async fn owned_backlogs(&self, process: ProcessId) -> Result<Vec<TakenBacklog>, StoreError> {
-        let statement = "SELECT endpoint_id, application_id, failures, next_probe
+        let statement = "SELECT endpoint_id, application_id, failures, next_probe, rests_until
                          FROM endpoint_backlogs WHERE owner = $1";
         let connection = self.writer().await?;
         let statement = connection.prepare_cached(statement).await?;
@@ -208,17 +214,20 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the breakers of a process's backlogs, for the API and for the next owner.
+    /// Writes the breakers and rests of a process's backlogs, for the API and for the next owner.
     pub async fn note_probes(&self, process: ProcessId, probed: &[Probed]) -> Result<(), StoreError> {
         let columns = Columns::new(probed, 2)
             .column("endpoint_id", "uuid", |backlog| backlog.endpoint.0)
             .column("failures", "int", |backlog| backlog.failures.cast_signed())
-            .column("next_ms", "bigint", |backlog| backlog.next_in.map(milliseconds));
+            .column("next_ms", "bigint", |backlog| backlog.next_in.map(milliseconds))
+            .column("rest_ms", "bigint", |backlog| backlog.rest.map(milliseconds));
         let statement = format!(
             "UPDATE endpoint_backlogs b
              SET failures = i.failures, next_probe = now() + i.next_ms * interval '1 millisecond',
-                 reason = CASE WHEN i.next_ms IS NOT NULL THEN 'breaker_open'
-                               WHEN b.reason = 'breaker_open' THEN 'backlog' ELSE b.reason END
+                 rests_until = now() + i.rest_ms * interval '1 millisecond',
+                 reason = CASE WHEN i.rest_ms IS NOT NULL THEN 'retry_after'
+                               WHEN i.next_ms IS NOT NULL THEN 'breaker_open'
+                               WHEN b.reason IN ('breaker_open', 'retry_after') THEN 'backlog' ELSE b.reason END
              FROM {}, {OWNED_IN_ORDER} WHERE b.endpoint_id = i.endpoint_id AND b.endpoint_id = mine.endpoint_id",
             columns.table("i")
         );
@@ -252,7 +261,7 @@ impl Store {
 
     /// Finds the backlog of an endpoint, with its deliveries counted up to `most`.
     pub async fn backlog(&self, endpoint: EndpointId, most: usize) -> Result<Option<BacklogRow>, StoreError> {
-        let statement = "SELECT b.owner, b.reason, b.since, b.failures, b.next_probe,
+        let statement = "SELECT b.owner, b.reason, b.since, b.failures, b.next_probe, b.rests_until,
                                 (SELECT count(*) FROM (SELECT FROM open_deliveries o
                                                        WHERE o.endpoint_id = $1 AND o.state = 'queued' LIMIT $2) q)
                          FROM endpoint_backlogs b WHERE b.endpoint_id = $1";
@@ -263,7 +272,8 @@ impl Store {
             since: row.get(2),
             failures: row.get::<_, i32>(3).cast_unsigned(),
             next_probe: row.get(4),
-            queued: row.get(5),
+            rests_until: row.get(5),
+            queued: row.get(6),
         }))
     }
 }
@@ -274,5 +284,6 @@ fn taken(row: &Row) -> TakenBacklog {
         application: ApplicationId(row.get("application_id")),
         failures: row.get::<_, i32>("failures").cast_unsigned(),
         next_probe: row.get("next_probe"),
+        rests_until: row.get("rests_until"),
     }
 }

@@ -178,11 +178,12 @@ impl Store {
 
     /// Counts the queued deliveries of a replay, up to `most`.
     pub async fn queued_of_replay(&self, id: ReplayId, most: usize) -> Result<usize, StoreError> {
-        // Paused and dead endpoints do not count: the replay to other endpoints continues.
+        // Paused, dead and resting endpoints do not count: the replay to other endpoints continues.
         let statement = "SELECT count(*) FROM (
                              SELECT FROM open_deliveries o WHERE replay_id = $1 AND state = 'queued'
                                AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = o.endpoint_id
-                                                 AND (b.owner IS NULL AND b.reason = 'paused' OR b.next_probe IS NOT NULL))
+                                                 AND (b.owner IS NULL AND b.reason = 'paused' OR b.next_probe IS NOT NULL
+                                                      OR b.rests_until > now()))
                              LIMIT $2) queued";
         let row = self.connection().await?.query_one(statement, &[&id.0, &row_count(most)]).await?;
         Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or_default())

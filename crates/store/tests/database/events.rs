@@ -166,7 +166,7 @@ fn record(sent: &Sent, attempt: u32, lease: LeaseId, status: u16, next: NextStat
         url: "https://receiver.example/".to_owned(),
         started_at: sent.delivery.accepted_at() + Duration::from_millis(3),
         duration: Duration::from_millis(20),
-        outcome: Outcome::Answered { status, retry_after: None },
+        outcome: Outcome::answered(status),
         error: None,
         response_headers: "{}".to_owned(),
         response_body: b"ok".to_vec(),

@@ -26,7 +26,7 @@ async fn a_plan_names_the_missing_indexes_and_changes_nothing() {
     let forget = "DELETE FROM refinery_schema_history";
     database.connect().await.batch_execute(forget).await.expect("no schema");
     let (migrations, _) = database.store.planned().await.expect("a plan");
-    assert_eq!(migrations.len(), 16, "{migrations:?}");
+    assert_eq!(migrations.len(), 17, "{migrations:?}");
     assert_eq!(migrations[0].name, "V1__schema");
     assert_eq!(migrations[0].purpose, "The schema of the first release. Locks: none on existing tables.");
 }
@@ -62,6 +62,7 @@ async fn a_migration_tries_again_after_a_deadlock() {
     let database = Database::fresh().await;
     let forget = "DELETE FROM refinery_schema_history WHERE version >= 7;
                   ALTER TABLE parked DROP COLUMN bytes;
+                  ALTER TABLE endpoint_backlogs DROP COLUMN rests_until;
                   DROP TABLE feed_entries, delivery_sequences, ordering_keys, delayed_events, digests, delivery_bodies;
                   ALTER TABLE events DROP COLUMN ordering_key, DROP COLUMN deliver_at, DROP COLUMN cancelled_at,
                                      DROP COLUMN cancelled_by;
@@ -101,7 +102,8 @@ async fn a_migration_tries_again_after_a_deadlock() {
             "V13__filters",
             "V14__delayed_events",
             "V15__templates",
-            "V16__digests"
+            "V16__digests",
+            "V17__rests"
         ]
     );
 }

@@ -55,7 +55,7 @@ async fn every_result_is_counted_by_its_kind() {
     begin_counting(&database).await;
     let ago = |seconds| moment(seconds);
     let of = |outcome| move |record: AttemptRecord| AttemptRecord { outcome, ..record };
-    let answered = |status| Outcome::Answered { status, retry_after: None };
+    let answered = |status| Outcome::answered(status);
     let outcomes = [
         (answered(302), "failed_3xx"),
         (answered(404), "failed_4xx"),
@@ -107,7 +107,7 @@ async fn every_result_is_counted_by_its_kind() {
 async fn the_rules_of_the_dialect_decide_which_answers_are_taken() {
     let database = Database::new().await;
     begin_counting(&database).await;
-    let answered = |status| Outcome::Answered { status, retry_after: None };
+    let answered = |status| Outcome::answered(status);
     // The rules take 409, and refuse 204 at the end of the schedule.
     for (status, next) in [(409, NextState::Delivered), (204, NextState::Failed(FailureReason::AttemptsExhausted))] {
         let sent = persist(&database, 300, 1).await;

@@ -253,10 +253,28 @@ async fn a_takeover_skips_locked_backlogs() {
 }
 
 #[tokio::test]
+async fn a_rest_is_noted_for_the_next_owner_and_the_api() {
+    let database = Database::new().await;
+    database.queue(endpoint(1), 1).await;
+    let probed = |rest| [Probed { endpoint: endpoint(1), failures: 1, next_in: None, rest }];
+    let shown = async || {
+        let row = database.store.backlog(endpoint(1), 10).await.expect("a look").expect("a backlog");
+        (row.reason, row.rests_until.is_some())
+    };
+    database.store.note_probes(ONE, &probed(Some(Duration::from_secs(30)))).await.expect("a commit");
+    assert_eq!(shown().await, ("retry_after".to_owned(), true));
+    database.store.release_all_backlogs(ONE).await.expect("a commit");
+    let taken = database.store.take_backlogs(TWO, 1).await.expect("a commit");
+    assert_eq!((taken[0].rests_until.is_some(), taken[0].next_probe), (true, None));
+    database.store.note_probes(TWO, &probed(None)).await.expect("a commit");
+    assert_eq!(shown().await, ("backlog".to_owned(), false));
+}
+
+#[tokio::test]
 async fn a_breaker_is_noted_for_the_next_owner() {
     let database = Database::new().await;
     database.queue(endpoint(1), 1).await;
-    let probed = |next_in| [Probed { endpoint: endpoint(1), failures: 7, next_in }];
+    let probed = |next_in| [Probed { endpoint: endpoint(1), failures: 7, next_in, rest: None }];
     database.store.note_probes(TWO, &probed(None)).await.expect("a look");
     assert_eq!(database.store.owned_backlogs(ONE).await.expect("a look")[0].failures, 0);
     database.store.note_probes(ONE, &probed(Some(Duration::from_secs(30)))).await.expect("a commit");
@@ -296,7 +314,7 @@ async fn statements_of_the_same_owner_do_not_deadlock() {
         database.queue(endpoint(number), 3).await;
     }
     let probed: Vec<Probed> =
-        numbers.iter().map(|&n| Probed { endpoint: endpoint(n), failures: 1, next_in: None }).collect();
+        numbers.iter().map(|&n| Probed { endpoint: endpoint(n), failures: 1, next_in: None, rest: None }).collect();
     let demands: Vec<_> = numbers.iter().rev().map(|&n| crate::database::lease_of(endpoint(n), 1)).collect();
     let (notes, leases, others) = (database.another_store(), database.another_store(), database.another_store());
     let noting = tokio::spawn(async move {

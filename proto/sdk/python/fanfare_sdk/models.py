@@ -2235,7 +2235,8 @@ class Webhook(BaseModel):
     """
     status_reason: str | None = None
     """
-    The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook.
+    The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook;
+    `disabled_by_receiver` if the response had `webhook-action: disable`.
     """
     template: Any
     """
@@ -2285,7 +2286,11 @@ class WebhookBacklog(BaseModel):
     """
     reason: Annotated[str, Field(examples=["breaker_open"])]
     """
-    The reason for the backlog: `breaker_open`, `rate_limited`, `lane_full`, `paused` and others.
+    The reason for the backlog: `breaker_open`, `retry_after`, `rate_limited`, `lane_full`, `paused` and others.
+    """
+    rests_until_at: AwareDatetime | None = None
+    """
+    The end of the wait that the webhook asked for by `Retry-After`; `null` without such a wait.
     """
     since: AwareDatetime
     """

@@ -1635,10 +1635,15 @@ export interface components {
                  */
                 rate_per_second?: number | null;
                 /**
-                 * @description The reason for the backlog: `breaker_open`, `rate_limited`, `lane_full`, `paused` and others.
+                 * @description The reason for the backlog: `breaker_open`, `retry_after`, `rate_limited`, `lane_full`, `paused` and others.
                  * @example breaker_open
                  */
                 reason: string;
+                /**
+                 * Format: date-time
+                 * @description The end of the wait that the webhook asked for by `Retry-After`; `null` without such a wait.
+                 */
+                rests_until_at?: string | null;
                 /**
                  * Format: date-time
                  * @description The start of the backlog.
@@ -2184,7 +2189,10 @@ export interface components {
                  * @example enabled
                  */
                 status: string;
-                /** @description The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook. */
+                /**
+                 * @description The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook;
+                 *     `disabled_by_receiver` if the response had `webhook-action: disable`.
+                 */
                 status_reason?: string | null;
                 /** @description The form of the bodies; `null` for the dialect's form. */
                 template: unknown;
@@ -3904,7 +3912,10 @@ export interface components {
                  * @example enabled
                  */
                 status: string;
-                /** @description The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook. */
+                /**
+                 * @description The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook;
+                 *     `disabled_by_receiver` if the response had `webhook-action: disable`.
+                 */
                 status_reason?: string | null;
                 /** @description The form of the bodies; `null` for the dialect's form. */
                 template: unknown;
@@ -4821,7 +4832,10 @@ export interface components {
              * @example enabled
              */
             status: string;
-            /** @description The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook. */
+            /**
+             * @description The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook;
+             *     `disabled_by_receiver` if the response had `webhook-action: disable`.
+             */
             status_reason?: string | null;
             /** @description The form of the bodies; `null` for the dialect's form. */
             template: unknown;
@@ -4864,10 +4878,15 @@ export interface components {
              */
             rate_per_second?: number | null;
             /**
-             * @description The reason for the backlog: `breaker_open`, `rate_limited`, `lane_full`, `paused` and others.
+             * @description The reason for the backlog: `breaker_open`, `retry_after`, `rate_limited`, `lane_full`, `paused` and others.
              * @example breaker_open
              */
             reason: string;
+            /**
+             * Format: date-time
+             * @description The end of the wait that the webhook asked for by `Retry-After`; `null` without such a wait.
+             */
+            rests_until_at?: string | null;
             /**
              * Format: date-time
              * @description The start of the backlog.

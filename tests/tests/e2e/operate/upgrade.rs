@@ -51,7 +51,8 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V13__filters",
             "V14__delayed_events",
             "V15__templates",
-            "V16__digests"
+            "V16__digests",
+            "V17__rests"
         ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");

@@ -28,7 +28,7 @@ pub struct Backlog {
     /// The number of queued deliveries, counted up to 10,000.
     #[schema(example = 120)]
     pub queued: i64,
-    /// The reason for the backlog: `breaker_open`, `rate_limited`, `lane_full`, `paused` and others.
+    /// The reason for the backlog: `breaker_open`, `retry_after`, `rate_limited`, `lane_full`, `paused` and others.
     #[schema(example = "breaker_open")]
     pub reason: String,
     /// The start of the backlog.
@@ -43,6 +43,9 @@ pub struct Backlog {
     /// The time of the next attempt after many consecutive failures; `null` without such a wait.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_probe_at: Option<Timestamp>,
+    /// The end of the wait that the webhook asked for by `Retry-After`; `null` without such a wait.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub rests_until_at: Option<Timestamp>,
     /// The maximum of attempts per second over all dispatchers, from the webhook or the dialect; `null` for no limit.
     pub rate_per_second: Option<u32>,
 }
@@ -67,6 +70,7 @@ pub async fn show(
         owner: row.owner,
         failures: row.failures,
         next_probe_at: row.next_probe,
+        rests_until_at: row.rests_until.filter(|until| *until > api.store.now()),
         rate_per_second: endpoint.rate.or(current_rate),
     })))
 }

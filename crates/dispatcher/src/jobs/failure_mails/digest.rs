@@ -15,13 +15,15 @@ const LINE_CHARACTERS: usize = 200;
 const SUBJECT_NAME_CHARACTERS: usize = 60;
 
 /// Descriptions of failure reasons.
-const REASONS: [(&str, &str); 8] = [
+const REASONS: [(&str, &str); 10] = [
     ("attempts_exhausted", "every attempt of the schedule failed"),
     ("expired", "the delivery was unfinished long after the end of the schedule"),
     ("aborted", "we could not finish an attempt four times in a row"),
     ("endpoint_deleted", "the endpoint was deleted"),
     ("rejected", "the endpoint answered that it will never accept the delivery"),
     ("endpoint_gone", "the endpoint answered that it accepts no more deliveries, and was disabled"),
+    ("stopped_by_receiver", "the endpoint answered webhook-action: stop"),
+    ("disabled_by_receiver", "the endpoint answered webhook-action: disable, and was disabled"),
     ("held_too_long", "the endpoint was paused for longer than a delivery may wait"),
     ("too_many_held", "the endpoint was paused, and too many deliveries waited for it"),
 ];

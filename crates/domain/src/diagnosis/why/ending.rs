@@ -37,6 +37,10 @@ fn skipped(webhook: &WebhookFacts) -> Step {
             let sentence = "Fanfare had disabled the webhook: an answer told that no more events are wanted.";
             Step::problem("skipped", sentence).with("status_reason", "endpoint_gone")
         }
+        Some("disabled_by_receiver") => {
+            let sentence = "Fanfare had disabled the webhook: an answer asked for it, by webhook-action: disable.";
+            Step::problem("skipped", sentence).with("status_reason", "disabled_by_receiver")
+        }
         _ => Step::problem("skipped", "The webhook was disabled, and the delivery was skipped."),
     };
     step.by(Fault::Theirs)
@@ -62,6 +66,12 @@ fn failed(reason: FailureReason, webhook: &WebhookFacts) -> Step {
         }
         FailureReason::EndpointGone => {
             ("The webhook answered that no more events are wanted. Fanfare disabled the webhook.", Some(Fault::Theirs))
+        }
+        FailureReason::StoppedByReceiver => {
+            ("The webhook answered webhook-action: stop, which ends the delivery.", Some(Fault::Theirs))
+        }
+        FailureReason::DisabledByReceiver => {
+            ("The webhook answered webhook-action: disable. Fanfare disabled the webhook.", Some(Fault::Theirs))
         }
         FailureReason::HeldTooLong => {
             ("The webhook was paused for longer than deliveries are held.", Some(Fault::Theirs))

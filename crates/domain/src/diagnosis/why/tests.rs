@@ -75,7 +75,7 @@ fn attempt(number: u32, outcome: Outcome) -> AttemptFacts {
 }
 
 fn answered(status: u16) -> Outcome {
-    Outcome::Answered { status, retry_after: None }
+    Outcome::answered(status)
 }
 
 fn codes(steps: &[Step]) -> Vec<&'static str> {
@@ -238,7 +238,7 @@ fn a_wait_has_its_end() {
     assert_eq!(steps[1].remedy, Some(Remedy::WaitUntil(at(60))));
     let late = of_webhook(&event(), &WebhookFacts { delivery: Some(due), ..webhook(&["*"]) }, at(200));
     assert_eq!((late[1].code, late[1].fault), ("overdue", Some(Fault::Ours)));
-    let backlog = BacklogFacts { since: at(1), failures: 12, next_probe: Some(at(70)) };
+    let backlog = BacklogFacts { since: at(1), failures: 12, next_probe: Some(at(70)), rests_until: None };
     let queued = DeliveryFacts { queued: Some(QueueReason::Backlog), ..delivery(State::Queued) };
     let steps = of(&WebhookFacts { delivery: Some(queued), backlog: Some(backlog), ..webhook(&["*"]) });
     assert_eq!((steps[2].code, steps[2].remedy), ("probing", Some(Remedy::WaitUntil(at(70)))));

@@ -32,8 +32,9 @@ pub(super) fn steps(webhook: &WebhookFacts, delivery: &DeliveryFacts, now: Times
     if let Some(end) = delivery.expires_at.filter(|_| !is_in_order) {
         step = step.with("expires_at", end);
     }
-    let breaker = webhook.backlog.as_ref().filter(|_| delivery.state == State::Queued).and_then(breaker);
-    [step].into_iter().chain(breaker).collect()
+    let backlog = webhook.backlog.as_ref().filter(|_| delivery.state == State::Queued);
+    let (rest, breaker) = (backlog.and_then(|backlog| rest(backlog, now)), backlog.and_then(breaker));
+    [step].into_iter().chain(rest).chain(breaker).collect()
 }
 
 fn scheduled(delivery: &DeliveryFacts, now: Timestamp) -> Step {
@@ -66,6 +67,14 @@ fn in_order(webhook: &WebhookFacts, delivery: &DeliveryFacts) -> Step {
     }
 }
 
+/// The rest that the webhook asked for.
+fn rest(backlog: &BacklogFacts, now: Timestamp) -> Option<Step> {
+    let until = backlog.rests_until.filter(|until| *until > now)?;
+    let sentence = "The webhook answered 429 or 503 with Retry-After: Fanfare sends nothing to it before that time.";
+    let step = Step::pending("resting", sentence).with("backlog_since_at", backlog.since).with("rests_until_at", until);
+    Some(step.by(Fault::Theirs).mend(Remedy::WaitUntil(until)))
+}
+
 /// The open breaker of a backlog.
 fn breaker(backlog: &BacklogFacts) -> Option<Step> {
     let probe = backlog.next_probe?;
@@ -88,6 +97,7 @@ fn queued(reason: QueueReason) -> Step {
         QueueReason::BreakerOpen => {
             ("The webhook failed many times in a row, and gets only single attempts.", Some(Fault::Theirs))
         }
+        QueueReason::RetryAfter => ("The webhook asked for a wait, by Retry-After.", Some(Fault::Theirs)),
         QueueReason::EgressUnavailable => {
             ("Fanfare deferred the delivery: it can make no connections now.", Some(Fault::Ours))
         }

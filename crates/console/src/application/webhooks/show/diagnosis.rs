@@ -29,6 +29,7 @@ pub(crate) fn diagnosis(facts: &Facts<'_>) -> Vec<String> {
     if let Some(reason) = &facts.webhook.status_reason {
         sentences.push(match reason.as_str() {
             "endpoint_gone" => "Fanfare disabled the webhook: it answered that it wants no more events.".to_owned(),
+            "disabled_by_receiver" => "Fanfare disabled the webhook: an answer had webhook-action: disable.".to_owned(),
             other => format!("Fanfare disabled the webhook: {}.", other.replace('_', " ")),
         });
     }
@@ -39,6 +40,10 @@ pub(crate) fn diagnosis(facts: &Facts<'_>) -> Vec<String> {
             let action = change.action.replace('_', " ");
             sentences.push(format!("Changed just before: {action}, at {}.", exactly(&change.at)));
         }
+    }
+    if let Some(until) = facts.backlog.and_then(|backlog| backlog.rests_until_at) {
+        sentences
+            .push(format!("The webhook asked for a wait by Retry-After. Fanfare sends again at {}.", exactly(&until)));
     }
     if let Some(probe) = facts.backlog.and_then(|backlog| backlog.next_probe_at) {
         let failures = facts.backlog.map_or(0, |backlog| backlog.failures);
