@@ -42,7 +42,7 @@ use crate::{
 
 /// Maximum of un-acked messages of an ordered queue, the same in all processes and releases. The broker appends the
 /// messages of a dead consumer behind other returned messages: a smaller consumer that dies would swap them.
-const ORDERED_PREFETCH: u16 = 32;
+const ORDERED_PREFETCH: u16 = 64;
 
 /// Capacity of the channel between two stages. A larger channel would only hide the slow stage.
 const CHANNEL: usize = 512;

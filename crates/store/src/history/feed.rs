@@ -18,6 +18,9 @@ use crate::{
 /// Bodies of a page before its last body, in bytes.
 const MAX_BYTES: i64 = 1024 * 1024;
 
+/// Own bodies read at once: few are read in vain behind the last body of a page.
+const OWN_AT_ONCE: usize = 8;
+
 /// Statement of a page. Parameters: endpoint, transaction and delivery of the place, limit, bytes; with a day the bounds
 /// of its deliveries. A day is read from its partition only.
 ///
@@ -114,19 +117,24 @@ impl Store {
 
     /// Replaces the events' bodies by the deliveries' own. Keeps the entries with about a MiB of bodies.
     async fn put_own_bodies_of_feed(&self, entries: &mut Vec<FeedEntry>) -> Result<(), StoreError> {
-        let ids = entries.iter().filter(|entry| entry.content.is_some()).map(|entry| entry.place.delivery);
-        let mut own = self.bodies_to_send(ids.collect::<Vec<_>>()).await?;
         let (mut bytes, mut kept) = (0, 0);
-        for entry in &mut *entries {
-            if kept > 0 && bytes > MAX_BYTES {
+        for entries in entries.chunks_mut(OWN_AT_ONCE) {
+            if bytes > MAX_BYTES {
                 break;
             }
-            if let (Some(own), Some((_, body))) = (own.remove(&entry.place.delivery), &mut entry.content) {
-                *body = own?;
+            let ids = entries.iter().filter(|entry| entry.content.is_some()).map(|entry| entry.place.delivery);
+            let mut own = self.bodies_to_send(ids.collect::<Vec<_>>()).await?;
+            for entry in entries {
+                if bytes > MAX_BYTES {
+                    break;
+                }
+                if let (Some(own), Some((_, body))) = (own.remove(&entry.place.delivery), &mut entry.content) {
+                    *body = own?;
+                }
+                let length = entry.content.as_ref().map_or(0, |(_, body)| body.len());
+                bytes += i64::try_from(length).unwrap_or(i64::MAX);
+                kept += 1;
             }
-            let length = entry.content.as_ref().map_or(0, |(_, body)| body.len());
-            bytes += i64::try_from(length).unwrap_or(i64::MAX);
-            kept += 1;
         }
         entries.truncate(kept);
         Ok(())
