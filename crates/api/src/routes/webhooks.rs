@@ -18,7 +18,7 @@ use axum::extract::State;
 use fanfare_domain::{
     application::EndpointStatus,
     delivery::policy::Schedule,
-    endpoint::secret::SigningSecret,
+    endpoint::{fifo::Fifo, secret::SigningSecret},
     ids::{EndpointId, EventId, SecretId},
 };
 use fanfare_store::{EndpointCreation, EndpointFilter, EndpointRow, EndpointSettings, NewEndpoint, ToldDay};
@@ -95,6 +95,9 @@ pub struct Webhook {
     /// The last day that was told; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_digest: Option<LastDigest>,
+    /// The number of parked ordering keys, counted up to 100; absent without any, and in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parked_keys: Option<u64>,
     /// The deletion of a temporary webhook. Each read of the feed defers the deletion.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -166,6 +169,7 @@ impl Webhook {
             digest: row.digest_from.is_some(),
             digest_from: row.digest_from,
             last_digest: None,
+            parked_keys: None,
             expires_at: row.expires_at,
             previous_secret_expires_at: row.rotation_ends_at.map(|end| end.to_string()),
             held: None,
@@ -283,7 +287,11 @@ pub async fn show(
         Some(_) => api.store.told_day(row.id).await?.map(LastDigest::from),
         None => None,
     };
-    Ok(Answer::of(Webhook { held, last_digest, ..Webhook::new(row, None) }))
+    let parked_keys = match row.fifo {
+        Some(Fifo::Park) => Some(api.store.count_parked_keys(row.id).await?).filter(|count| *count > 0),
+        _ => None,
+    };
+    Ok(Answer::of(Webhook { held, last_digest, parked_keys, ..Webhook::new(row, None) }))
 }
 
 /// Changes a webhook. Omitted fields keep their value. Another origin of `url` (scheme, host or port) needs `headers` in

@@ -15,6 +15,7 @@ use fanfare_api::{
 };
 use fanfare_domain::{
     access::session::Right,
+    event::{EventType, subscription::Subscription},
     ids::{EndpointId, EventId},
 };
 use serde::Deserialize;
@@ -99,21 +100,43 @@ const MAX_UNSENT: usize = 20;
 struct Unsent {
     id: EndpointId,
     title: String,
-    wants: String,
+    reason: String,
 }
 
 impl Unsent {
     /// The first webhooks without a delivery.
-    async fn find(console: &Console, place: &Place, deliveries: &[Delivery]) -> Result<Vec<Self>, ApiError> {
+    async fn find(
+        console: &Console,
+        place: &Place,
+        (event, deliveries): (&Event, &[Delivery]),
+    ) -> Result<Vec<Self>, ApiError> {
         let known = place.webhooks(console).await?;
         let has = |webhook: &Webhook| deliveries.iter().any(|delivery| delivery.webhook == webhook.id);
         let unsent = known.into_iter().filter(|webhook| !has(webhook)).take(MAX_UNSENT);
         let shown = unsent.map(|webhook| Self {
+            reason: unsent_because(event, &webhook),
             id: webhook.id,
             title: title(webhook.name.as_deref(), &webhook.url),
-            wants: in_words(&webhook.events),
         });
         Ok(shown.collect())
+    }
+}
+
+/// The reason, as far as the present settings tell, why a webhook has no delivery of an event.
+fn unsent_because(event: &Event, webhook: &Webhook) -> String {
+    let matched_at = event.deliver_at.unwrap_or(event.accepted_at);
+    let is_wanted = EventType::parse(&event.event_type).is_ok_and(|event_type| {
+        let subscriptions = webhook.events.iter().filter_map(|text| Subscription::parse(text).ok());
+        subscriptions.into_iter().any(|subscription| subscription.covers(&event_type))
+    });
+    if webhook.created_at > matched_at {
+        "newer than the event".to_owned()
+    } else if !is_wanted {
+        format!("wants {}", in_words(&webhook.events))
+    } else if webhook.filter.is_some() {
+        "its filter said no".to_owned()
+    } else {
+        "its settings have changed since".to_owned()
     }
 }
 
@@ -129,7 +152,7 @@ pub(crate) async fn show(
     let unsent = if event.test || matches!(event.status, "delayed" | "cancelled") {
         Vec::new()
     } else {
-        Unsent::find(&console, &place, &deliveries).await?
+        Unsent::find(&console, &place, (&event, &deliveries)).await?
     };
     let address = &place.visitor.address;
     let payload = event.payload.as_ref().filter(|_| place.visitor.may(Right::Payloads));

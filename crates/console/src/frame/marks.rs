@@ -136,6 +136,14 @@ pub(crate) fn number(value: &i64) -> String {
     text
 }
 
+/// Attempts made of a delivery, by its state and the number of its current, next or last attempt.
+pub(crate) fn attempts_made(state: &str, attempt: &u32) -> u32 {
+    match state {
+        "queued" | "scheduled" | "held" | "skipped" => attempt.saturating_sub(1),
+        _ => *attempt,
+    }
+}
+
 /// A number that was counted up to a bound: `10,000+` at the bound.
 pub(crate) fn bounded(value: &i64, most: usize) -> String {
     let is_bounded = usize::try_from(*value).is_ok_and(|value| value >= most);

@@ -6,6 +6,7 @@ mod application;
 mod deployment;
 mod endpoints;
 mod processes;
+mod stopped;
 mod text;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ pub use deployment::{
 };
 pub use endpoints::{ChangeFact, EndpointFact, ExpiringFact, HeldFact, MAX_HELD, MAX_WAITING, RotationFact};
 pub use processes::{ProcessFact, differing_settings};
+pub use stopped::{MAX_PARKED_KEYS, Stop, StoppedFact};
 
 /// Urgency of a finding. The most urgent is the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

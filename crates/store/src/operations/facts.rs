@@ -4,7 +4,8 @@ use fanfare_domain::{
     diagnosis::{
         findings::{
             ApplicationFacts, ApplicationLoad, DueDeliveries, ExpiringFact, Facts, HeldFact, JobFact, MAX_HELD,
-            MAX_LATE, MAX_PARKED, ParkedGroup, ProcessFact, QueueFact, RotationFact,
+            MAX_LATE, MAX_PARKED, MAX_PARKED_KEYS, ParkedGroup, ProcessFact, QueueFact, RotationFact, Stop,
+            StoppedFact,
         },
         rollup::{Counts, HOUR, STEP, floor},
     },
@@ -69,6 +70,7 @@ impl Store {
             application,
             now,
             endpoints: endpoints.into_iter().map(|endpoint| endpoint.fact).collect(),
+            stopped: self.stopped_endpoints(application).await?,
             rotations: self.ending_rotations(Some(application)).await?,
             held: self.held_backlogs(Some(application)).await?,
             expiring: self.oldest_expiries(Some(application)).await?,
@@ -166,6 +168,31 @@ FROM loud l FULL JOIN busy b ON b.id = l.id JOIN applications a ON a.id = coales
             RotationFact { application, endpoint, host, ends_at: row.get("expires_at") }
         };
         Ok(rows.iter().map(rotation).collect())
+    }
+
+    /// Endpoints with parked ordering keys, and endpoints that an answer disabled in the last week.
+    async fn stopped_endpoints(&self, application: ApplicationId) -> Result<Vec<StoppedFact>, StoreError> {
+        let statement = format!(
+            "SELECT p.application_id, p.id, p.url, k.since, k.keys FROM endpoints p CROSS JOIN LATERAL (
+                 SELECT min(parked_at) AS since, count(*) AS keys FROM (
+                     SELECT parked_at FROM ordering_keys k WHERE k.endpoint_id = p.id AND k.parked_at IS NOT NULL
+                     LIMIT {MAX_PARKED_KEYS}) rows) k
+             WHERE p.application_id = $1 AND p.fifo IS NOT NULL AND p.deleted_at IS NULL AND k.keys > 0
+               AND p.status <> 'disabled'
+             UNION ALL
+             SELECT p.application_id, p.id, p.url, p.updated_at, NULL FROM endpoints p
+             WHERE p.application_id = $1 AND p.status_reason IS NOT NULL AND p.deleted_at IS NULL
+               AND p.status = 'disabled' AND p.updated_at > now() - interval '7 days'
+             ORDER BY since LIMIT $2"
+        );
+        let rows = self.of_application(&statement, Some(application), MAX_LISTED).await?;
+        let stopped = |row: &Row| {
+            let (application, endpoint, host) = place(row);
+            let keys: Option<i64> = row.get("keys");
+            let cause = keys.map_or(Stop::DisabledByAnswer, |keys| Stop::ParkedKeys(keys.unsigned_abs()));
+            StoppedFact { application, endpoint, host, since: row.get("since"), cause }
+        };
+        Ok(rows.iter().map(stopped).collect())
     }
 
     /// The longest paused endpoints with held deliveries. Counts no further than the findings need, at most half of what

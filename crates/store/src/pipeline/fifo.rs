@@ -4,6 +4,7 @@
 //! first delivery of each key to class 0, from where it goes the way of all queued deliveries.
 
 use fanfare_domain::{
+    diagnosis::findings::MAX_PARKED_KEYS,
     event::ordering::OrderingKey,
     ids::{ApplicationId, DeliveryId, EndpointId, ProcessId},
 };
@@ -93,6 +94,15 @@ WHERE s.key IS NOT NULL AND s.n > 0 ORDER BY s.key";
         let steps = i32::try_from(limit).unwrap_or(i32::MAX);
         let rows = self.connection().await?.query(statement, &[&endpoint.0, &after, &steps, &row_count(most)]).await?;
         Ok(rows.iter().map(read).collect())
+    }
+
+    /// Counts the parked keys of an endpoint, up to [`MAX_PARKED_KEYS`].
+    pub async fn count_parked_keys(&self, endpoint: EndpointId) -> Result<u64, StoreError> {
+        let statement = "SELECT count(*) FROM (SELECT FROM ordering_keys
+                                               WHERE endpoint_id = $1 AND parked_at IS NOT NULL LIMIT $2) rows";
+        let most = i64::try_from(MAX_PARKED_KEYS).unwrap_or(i64::MAX);
+        let count: i64 = self.connection().await?.query_one(statement, &[&endpoint.0, &most]).await?.get(0);
+        Ok(count.unsigned_abs())
     }
 
     /// Ends the parking of a key, or of all keys: their next deliveries are sent. Returns the number of resumed keys.

@@ -2212,6 +2212,10 @@ class Webhook(BaseModel):
     id: Annotated[str, Field(examples=["wh_01h455vb4pex5vsknk084sn02q"])]
     last_digest: LastDigest | None = None
     name: str | None = None
+    parked_keys: Annotated[int | None, Field(ge=0)] = None
+    """
+    The number of parked ordering keys, counted up to 100; absent without any, and in lists.
+    """
     previous_secret_expires_at: str | None = None
     """
     The end of a rotation's overlap: until then, the previous secret signs, too.

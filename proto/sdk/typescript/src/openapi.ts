@@ -2172,6 +2172,11 @@ export interface components {
                 id: string;
                 last_digest?: components["schemas"]["LastDigest"] | null;
                 name?: string | null;
+                /**
+                 * Format: int64
+                 * @description The number of parked ordering keys, counted up to 100; absent without any, and in lists.
+                 */
+                parked_keys?: number | null;
                 /** @description The end of a rotation's overlap: until then, the previous secret signs, too. */
                 previous_secret_expires_at?: string | null;
                 /**
@@ -3895,6 +3900,11 @@ export interface components {
                 id: string;
                 last_digest?: components["schemas"]["LastDigest"] | null;
                 name?: string | null;
+                /**
+                 * Format: int64
+                 * @description The number of parked ordering keys, counted up to 100; absent without any, and in lists.
+                 */
+                parked_keys?: number | null;
                 /** @description The end of a rotation's overlap: until then, the previous secret signs, too. */
                 previous_secret_expires_at?: string | null;
                 /**
@@ -4815,6 +4825,11 @@ export interface components {
             id: string;
             last_digest?: components["schemas"]["LastDigest"] | null;
             name?: string | null;
+            /**
+             * Format: int64
+             * @description The number of parked ordering keys, counted up to 100; absent without any, and in lists.
+             */
+            parked_keys?: number | null;
             /** @description The end of a rotation's overlap: until then, the previous secret signs, too. */
             previous_secret_expires_at?: string | null;
             /**

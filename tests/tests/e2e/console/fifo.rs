@@ -37,6 +37,10 @@ async fn fifo_is_chosen_and_a_parked_key_resumed_by_the_form() {
     })
     .await;
     assert!(keys.contains("number 2") && !keys.contains("order-<1>"), "{keys}");
+    let shown = named.get(&page).await.text;
+    assert!(shown.contains("1 ordering key is parked"), "{shown}");
+    let overview = named.get(&format!("/console/{}/", world.application)).await.text;
+    assert!(overview.contains("1 ordering key is parked at"), "{overview}");
     world.receiver.script("a", &[Behaviour::OK]);
     let look = Visitor::of_portal(&world, &["payloads"]).await;
     let of_portal = page.replace("/console/", "/portal/");

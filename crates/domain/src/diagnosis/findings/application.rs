@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 
 use super::{
-    Check, EndpointFact, Examined, ExpiringFact, Finding, HeldFact, RotationFact, Severity, Subject, Whose,
+    Check, EndpointFact, Examined, ExpiringFact, Finding, HeldFact, RotationFact, Severity, StoppedFact, Subject,
+    Whose,
     endpoints::{self, Reader},
-    run,
+    run, stopped,
     text::count,
 };
 use crate::{diagnosis::rollup::Counts, ids::ApplicationId};
@@ -21,6 +22,8 @@ pub struct ApplicationFacts {
     pub endpoints: Vec<EndpointFact>,
     /// Rotations that end soon.
     pub rotations: Vec<RotationFact>,
+    /// Endpoints that stopped.
+    pub stopped: Vec<StoppedFact>,
     /// Deliveries held for paused endpoints.
     pub held: Vec<HeldFact>,
     /// Queued deliveries that expire soon.
@@ -29,8 +32,11 @@ pub struct ApplicationFacts {
     pub recent: Counts,
 }
 
-const CHECKS: [Check<ApplicationFacts>; 4] = [
+const CHECKS: [Check<ApplicationFacts>; 5] = [
     ("No endpoint fails.", |facts| endpoints::failing(&facts.endpoints, facts.now, Reader::Customer)),
+    ("No webhook is disabled by an answer, and no ordering key is parked.", |facts| {
+        stopped::stopped(&facts.stopped, facts.now)
+    }),
     ("No held or queued delivery is about to fail.", |facts| {
         [endpoints::held(&facts.held, facts.now), endpoints::expiring(&facts.expiring, facts.now)].concat()
     }),

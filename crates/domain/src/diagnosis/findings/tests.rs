@@ -106,6 +106,7 @@ fn application_facts() -> ApplicationFacts {
         application: application(),
         now: at(NOW),
         endpoints: Vec::new(),
+        stopped: Vec::new(),
         rotations: Vec::new(),
         held: Vec::new(),
         expiring: Vec::new(),
@@ -418,6 +419,19 @@ fn any_facts() -> impl Strategy<Value = Facts> {
             }
         },
     )
+}
+
+#[test]
+fn an_endpoint_that_stopped_is_a_finding_for_its_owner() {
+    let sentences = |cause| {
+        let (application, endpoint, host) = (application(), webhook(), "a.example".to_owned());
+        let stopped = vec![StoppedFact { application, endpoint, host, since: ago(600), cause }];
+        let examined = application_findings(&ApplicationFacts { stopped, ..application_facts() });
+        examined.findings.into_iter().map(|finding| finding.sentence).collect::<Vec<_>>()
+    };
+    assert!(sentences(Stop::ParkedKeys(1))[0].starts_with("1 ordering key is parked at a.example since "));
+    assert!(sentences(Stop::ParkedKeys(2))[0].starts_with("2 ordering keys are parked"));
+    assert!(sentences(Stop::DisabledByAnswer)[0].starts_with("An answer of a.example disabled the webhook at "));
 }
 
 proptest! {

@@ -45,7 +45,8 @@ fn scheduled(delivery: &DeliveryFacts, now: Timestamp) -> Step {
         let sentence = "The next attempt is overdue: Fanfare is late.";
         return Step::pending("overdue", sentence).with("due_at", due).by(Fault::Ours);
     }
-    let sentence = "The next attempt follows after the wait of the schedule.";
+    let sentence =
+        "The next attempt follows after the wait of the schedule, or after the wait that the webhook asked for.";
     Step::pending("scheduled", sentence).with("due_at", due).by(Fault::Theirs).mend(Remedy::WaitUntil(due))
 }
 

@@ -249,6 +249,7 @@ mod tests {
             digest: false,
             digest_from: None,
             last_digest: None,
+            parked_keys: None,
             expires_at: None,
             previous_secret_expires_at: None,
             held: None,
