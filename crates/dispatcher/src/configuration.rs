@@ -8,11 +8,13 @@ use fanfare_credentials::Secret;
 use fanfare_domain::{
     delivery::{delay::DelayQueues, lane},
     dialect::Dialects,
+    ids::ApplicationId,
 };
 use fanfare_mailer::{Sender, SmtpServer};
 use fanfare_outbound as outbound;
 use fanfare_service::{Environment, TelemetrySettings};
 use fanfare_store::{Keyring, StoreSettings};
+use url::Url;
 
 use crate::lanes::PlaceLimits;
 
@@ -32,6 +34,7 @@ pub(crate) struct Configuration {
     pub(crate) held: HeldLimits,
     pub(crate) parked: ParkedLimits,
     pub(crate) mails: Mails,
+    pub(crate) operational: Operational,
     pub(crate) takeover_after: Duration,
     /// Digests of the settings on which all processes must agree, as a JSON object.
     pub(crate) settings: String,
@@ -47,6 +50,15 @@ pub(crate) struct HeldLimits {
     pub(crate) max_age: Duration,
     /// Maximum number of held deliveries.
     pub(crate) most: usize,
+}
+
+/// Settings of operational events.
+#[derive(Debug, Clone)]
+pub(crate) struct Operational {
+    /// Application that gets the events; `None` without operational events.
+    pub(crate) application: Option<ApplicationId>,
+    /// Address of the web pages, for links.
+    pub(crate) console: Option<Url>,
 }
 
 /// Settings of failure mails to owners of endpoints.
@@ -99,6 +111,7 @@ impl Configuration {
         let held = held(environment);
         let parked = parked_limits(environment);
         let mails = mails(environment);
+        let operational = operational(environment);
         let meaning = "time for which the database must have answered without a break before the process takes over \
                        leases and backlogs; after an outage, processes with unrecorded outcomes write first";
         let takeover_after = environment.duration("FANFARE_TAKEOVER_AFTER", "15s", meaning);
@@ -128,6 +141,7 @@ impl Configuration {
             archive,
             held: held?,
             mails: mails?,
+            operational,
             takeover_after: takeover_after?,
             settings,
             grace: grace?,
@@ -232,6 +246,13 @@ fn mails(environment: &mut Environment) -> Option<Mails> {
     let meaning = "minimum time between two mails to a recipient; the next mail reports all failures since";
     let interval = environment.duration("FANFARE_MAIL_DIGEST", "15m", meaning);
     Some(Mails { server: server.zip(from), interval: interval? })
+}
+
+fn operational(environment: &mut Environment) -> Operational {
+    let meaning = "application that gets operational events, such as a webhook that fails for an hour \
+                   (proto/operational-events.md); without a value, nothing is told";
+    let application = environment.optional("FANFARE_OPERATIONAL_EVENTS_APPLICATION", meaning);
+    Operational { application, console: environment.console_url() }
 }
 
 fn parked_limits(environment: &mut Environment) -> Option<ParkedLimits> {

@@ -12,7 +12,7 @@ use fanfare_domain::{dialect::Dialects, event::delay::LongestDelay, ids::Endpoin
 use fanfare_mailer::Mailer;
 use fanfare_outbound::Client;
 use fanfare_service::{Operations, Readiness};
-use fanfare_store::{Directory, Store};
+use fanfare_store::{Directory, HeldBounds, Store};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     backlog::{self, Drain},
-    configuration::{Configuration, HeldLimits, Limits, ParkedLimits},
+    configuration::{Configuration, HeldLimits, Limits, Operational, ParkedLimits},
     context::{Context, Parts},
     database::Database,
     egress::Egress,
@@ -64,6 +64,7 @@ pub(crate) struct Dispatcher {
     held: HeldLimits,
     parked: ParkedLimits,
     mails: jobs::FailureMails,
+    operational: Operational,
     takeover_after: Duration,
     settings: String,
     grace: Duration,
@@ -136,6 +137,7 @@ impl Dispatcher {
         let archive = configuration.archive.map(|url| Archive::open(&url, extra_roots)).transpose()?;
         Ok(Self {
             mails: jobs::FailureMails { database: database.clone(), mailer, interval: configuration.mails.interval },
+            operational: configuration.operational,
             database,
             client: Client::new(&configuration.outbound)?,
             dialects: configuration.dialects,
@@ -350,6 +352,7 @@ impl Dispatcher {
     ) {
         let (shared, database) = (|| Arc::clone(context), || self.database.clone());
         let due_events = jobs::DueEvents { context: shared(), attempts: attempts.clone(), fan_outs: fan_outs.clone() };
+        let operational_fan_outs = fan_outs.clone();
         background.spawn(due_events.run(stop.clone()));
         background.spawn(jobs::OrderingKeys { context: shared() }.run(stop.clone()));
         let presence = jobs::Presence {
@@ -372,6 +375,7 @@ impl Dispatcher {
         background.spawn(jobs::Holding { database: database(), directory, limits }.run(stop.clone()));
         background.spawn(jobs::Replays { context: shared() }.run(stop.clone()));
         background.spawn(jobs::Digests { context: shared() }.run(stop.clone()));
+        self.start_operational_events(background, (context, operational_fan_outs), stop);
         let (retention, audit_retention) = (self.retention, self.audit_retention);
         let (has_archive, archived) = (self.archive.is_some(), Arc::<Notify>::default());
         let partitions = jobs::Partitions {
@@ -388,6 +392,23 @@ impl Dispatcher {
         background.spawn(jobs::trim_parked(database(), self.parked, stop.clone()));
         background.spawn(self.mails.clone().run(stop.clone()));
         background.close();
+    }
+}
+
+impl Dispatcher {
+    /// Starts the job of operational events, if the operator names an application.
+    fn start_operational_events(
+        &self,
+        background: &TaskTracker,
+        (context, fan_outs): (&Arc<Context>, FanOuts),
+        stop: &CancellationToken,
+    ) {
+        let Operational { application, console } = self.operational.clone();
+        let Some(application) = application else { return };
+        let HeldLimits { max_age, most } = self.held;
+        let held = HeldBounds { most, max_age };
+        let job = jobs::OperationalEvents { context: Arc::clone(context), fan_outs, application, held, console };
+        background.spawn(job.run(stop.clone()));
     }
 }
 

@@ -8,6 +8,7 @@ mod due_events;
 mod failure_mails;
 mod holding;
 mod indexes;
+mod operational_events;
 mod ordering_keys;
 mod parked;
 mod partitions;
@@ -20,7 +21,11 @@ mod sweep;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use fanfare_store::{AdvisoryLock, Job, Store, StoreError};
+use fanfare_domain::{
+    application::{Endpoint, EndpointStatus, Feed},
+    delivery::QueueReason,
+};
+use fanfare_store::{AdvisoryLock, Job, Start, Store, StoreError};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +36,7 @@ pub(crate) use due_events::DueEvents;
 pub(crate) use failure_mails::FailureMails;
 pub(crate) use holding::Holding;
 pub(crate) use indexes::build_indexes;
+pub(crate) use operational_events::OperationalEvents;
 pub(crate) use ordering_keys::OrderingKeys;
 pub(crate) use parked::trim_parked;
 pub(crate) use partitions::Partitions;
@@ -48,6 +54,16 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Deadline for a lock, and for an unlock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// First state of a delivery of an event that a job writes: the delivery is never sent before the commit's answer.
+fn first_state(endpoint: &Endpoint) -> Start {
+    match (endpoint.feed, endpoint.status) {
+        (Feed::Only, _) => Start::Read,
+        (_, EndpointStatus::Disabled) => Start::Skipped,
+        (_, EndpointStatus::Paused) => Start::Queued(QueueReason::Paused),
+        (_, EndpointStatus::Enabled) => Start::Queued(QueueReason::Backlog),
+    }
+}
 
 /// Schedule of a job under an advisory lock.
 struct Schedule {

@@ -1,5 +1,6 @@
 //! Metrics of the dispatcher.
 
+use fanfare_domain::operational::catalogue;
 use fanfare_service::{Labels, Metric, MetricKind};
 
 pub(crate) const EVENTS: &str = "fanfare_events_total";
@@ -40,6 +41,7 @@ pub(crate) const CONFIGURATION_VERSION: &str = "fanfare_configuration_version";
 pub(crate) const RECOVERED: &str = "fanfare_recovered_total";
 pub(crate) const RECOVERY_SECONDS: &str = "fanfare_recovery_seconds";
 pub(crate) const MAILS: &str = "fanfare_mails_total";
+pub(crate) const OPERATIONAL_EVENTS: &str = "fanfare_operational_events_total";
 pub(crate) const JOB_SUCCESS: &str = "fanfare_job_success_timestamp_seconds";
 pub(crate) const HELD: &str = "fanfare_held_deliveries";
 pub(crate) const PARKED_MESSAGES: &str = "fanfare_parked_messages";
@@ -141,7 +143,7 @@ const PARK_REASONS: [&str; 26] = [
     "invalid_retry",
 ];
 
-pub(crate) const ALL: [Metric; 50] = [
+pub(crate) const ALL: [Metric; 51] = [
     Metric {
         name: PARKED_DELETED,
         kind: MetricKind::Counter,
@@ -368,6 +370,12 @@ pub(crate) const ALL: [Metric; 50] = [
         kind: MetricKind::Seconds,
         labels: Labels::None,
         meaning: "duration of a look for deliveries to recover; two looks a second",
+    },
+    Metric {
+        name: OPERATIONAL_EVENTS,
+        kind: MetricKind::Counter,
+        labels: Labels::One("type", &catalogue::TYPES),
+        meaning: "operational events told to the operator's application, by `type`",
     },
     Metric {
         name: MAILS,

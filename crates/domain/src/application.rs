@@ -25,6 +25,7 @@ use crate::{
     },
     expression::Outcome,
     ids::{ApplicationId, DeliveryId, EndpointId},
+    operational,
 };
 
 /// Status of an endpoint.
@@ -182,6 +183,11 @@ impl Endpoint {
     }
 }
 
+/// True for a type that only Fanfare publishes.
+fn is_reserved(event_type: &EventType) -> bool {
+    digest::is_digest(event_type) || operational::is_operational(event_type)
+}
+
 /// Settings of an application, without the endpoints.
 #[derive(Debug, Clone)]
 pub struct ApplicationSettings {
@@ -295,15 +301,15 @@ impl Application {
     }
 
     /// Checks that events of this type may be published. A strict application accepts only types described by the
-    /// dialect or by itself. No application accepts the type of digests.
+    /// dialect or by itself. No application accepts the types of digests and of operational events.
     ///
     /// # Errors
-    /// If the type is that of digests. If the application is strict and the type unknown, with the nearest known type.
+    /// If the type is reserved. If the application is strict and the type unknown, with the nearest known type.
     pub fn check_type(&self, event_type: &EventType) -> Result<(), EventFault> {
         if self.accepts_type(event_type) {
             return Ok(());
         }
-        if digest::is_digest(event_type) {
+        if is_reserved(event_type) {
             return Err(EventFault::reserved_type(event_type));
         }
         let known = self.dialect.catalogue.names().chain(&self.own_event_types).map(EventType::as_str);
@@ -312,7 +318,7 @@ impl Application {
 
     fn accepts_type(&self, event_type: &EventType) -> bool {
         let is_known = || self.own_event_types.contains(event_type) || self.dialect.catalogue.get(event_type).is_some();
-        !digest::is_digest(event_type) && (!self.is_strict || is_known())
+        !is_reserved(event_type) && (!self.is_strict || is_known())
     }
 
     /// True if [`Self::check_event`] accepts the event. Does not search for the fault, which takes several times as long.
@@ -461,6 +467,16 @@ mod tests {
         assert_eq!(fault.message, "is fanfare.digest, which only Fanfare publishes: choose another type");
         assert!(!application.accepts(&digest, None, "{}") && application.accepts(&other, None, "{}"));
         assert_eq!((application.subscribers(&digest).len(), application.subscribers(&other).len()), (0, 1));
+    }
+
+    #[test]
+    fn nobody_publishes_operational_events_but_webhooks_subscribe_to_them() {
+        let all = Subscription::parse("*").expect("a pattern");
+        let application = Application::new(settings(0), vec![endpoint(1, vec![all])]);
+        let told = EventType::parse("fanfare.endpoint.disabled").expect("a type");
+        let fault = application.check_type(&told).expect_err("a fault");
+        assert!(fault.message.contains("which only Fanfare publishes"), "{fault}");
+        assert_eq!(application.subscribers(&told).len(), 1);
     }
 
     proptest! {

@@ -14,6 +14,7 @@ pub mod event;
 pub mod expression;
 pub mod ids;
 pub mod json;
+pub mod operational;
 pub mod rate_limit;
 pub mod theme;
 pub mod time;

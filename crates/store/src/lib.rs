@@ -53,6 +53,10 @@ pub use operations::{
     census::Census,
     examine::{ApplicationCounts, DatabaseFacts},
     migrations::PlannedMigration,
+    operational::{
+        FinishedReplay, FoundCondition, HeldBounds, Occurred, OperationalChange, OperationalKey, OperationalMark,
+        OperationalState, ToldEndpoint,
+    },
     reencrypt::Reencrypted,
     runs::{JobRun, QueueDepthRow},
     troubled::TroubledEndpoint,

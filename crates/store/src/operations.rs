@@ -6,6 +6,7 @@ pub(crate) mod census;
 pub(crate) mod examine;
 pub(crate) mod facts;
 pub(crate) mod migrations;
+pub(crate) mod operational;
 pub(crate) mod partitions;
 pub(crate) mod reencrypt;
 pub(crate) mod retention;

@@ -44,6 +44,7 @@ mod operations {
     mod census;
     mod connections;
     mod migrations;
+    mod operational;
     mod parked;
     mod retention;
     mod rollups;
@@ -55,6 +56,7 @@ mod filled {
     mod delayed;
     mod digests;
     mod lists;
+    mod operational;
     mod overview;
     mod plans;
     mod searches;

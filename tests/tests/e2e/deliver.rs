@@ -11,6 +11,7 @@ mod feed;
 mod fifo;
 mod filters;
 mod isolation;
+pub(crate) mod operational;
 mod order;
 mod rates;
 mod receivers;

@@ -1,5 +1,7 @@
 //! The first page for operators, and its details: endpoints in trouble, queues, processes and jobs.
 
+mod told;
+
 use askama::Template;
 use axum::{extract::State, response::Response, routing::get};
 use fanfare_api::{
@@ -56,6 +58,8 @@ struct Endpoints {
 struct Queues {
     frame: Frame,
     of: Overview,
+    /// The told changes; `None` without operational events.
+    told: Option<told::Told>,
     queues: Vec<QueueView>,
     broker_console: Option<String>,
 }
@@ -100,7 +104,8 @@ async fn endpoints(State(console): State<Console>, visitor: Visitor) -> Result<R
 async fn queues(State(console): State<Console>, visitor: Visitor) -> Result<Response, Fault> {
     let of = found(&console, &visitor).await?;
     let frame = Frame::new(&visitor, "Queues").live().call("/overview");
-    page(&visitor, &Queues { frame, queues: of.queues.clone(), of, broker_console: broker_console(&console) })
+    let told = told::read(&console).await?;
+    page(&visitor, &Queues { frame, queues: of.queues.clone(), of, told, broker_console: broker_console(&console) })
 }
 
 async fn found(console: &Console, visitor: &Visitor) -> Result<Overview, ApiError> {

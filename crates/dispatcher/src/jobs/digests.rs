@@ -4,21 +4,18 @@
 use std::{sync::Arc, time::Duration};
 
 use fanfare_domain::{
-    application::{Application, Endpoint, EndpointStatus, Feed},
-    delivery::{
-        QueueReason,
-        digest::{self, DayEntry},
-    },
+    application::{Application, Endpoint},
+    delivery::digest::{self, DayEntry},
     event::{Content, Event, EventType},
     ids::{DeliveryId, EndpointId, EventId},
     time::saturating_add,
 };
 use fanfare_service::crash_point;
-use fanfare_store::{DueDigest, Job, NewDelivery, NewDigest, NewEvent, Start, StoreError};
+use fanfare_store::{DueDigest, Job, NewDelivery, NewDigest, NewEvent, StoreError};
 use jiff::{Timestamp, civil::Date};
 use tokio_util::sync::CancellationToken;
 
-use super::Schedule;
+use super::{Schedule, first_state};
 use crate::{context::Context, stages::events::count_finished};
 
 /// Interval of looks for due digests.
@@ -122,18 +119,12 @@ impl Digests {
         })
     }
 
-    /// The delivery of a digest: like other deliveries, but never sent before the commit's answer.
+    /// The delivery of a digest.
     fn delivery(&self, endpoint: &Endpoint, event: &Event, accepted_at: Timestamp) -> NewDelivery {
-        let start = match (endpoint.feed, endpoint.status) {
-            (Feed::Only, _) => Start::Read,
-            (_, EndpointStatus::Disabled) => Start::Skipped,
-            (_, EndpointStatus::Paused) => Start::Queued(QueueReason::Paused),
-            (_, EndpointStatus::Enabled) => Start::Queued(QueueReason::Backlog),
-        };
         NewDelivery {
             id: DeliveryId::derive(accepted_at, event.id, endpoint.id),
             endpoint: endpoint.id,
-            start,
+            start: first_state(endpoint),
             expires_at: saturating_add(self.context.now(), endpoint.policy.lifetime(self.context.expiry)),
             in_feed: true,
             // In the dialect's form, whatever the template: the receiver looks for the members of a digest.

@@ -35,6 +35,8 @@ pub enum Job {
     Parked,
     /// Tells endpoints the deliveries of each day.
     Digests,
+    /// Tells changes of state to the application that the operator names.
+    OperationalEvents,
 }
 
 impl Job {
@@ -53,6 +55,7 @@ impl Job {
             Self::Rollups => "rollups",
             Self::Parked => "parked",
             Self::Digests => "digests",
+            Self::OperationalEvents => "operational_events",
         }
     }
 }
@@ -108,6 +111,7 @@ impl Store {
             Job::Rollups => 10,
             Job::Parked => 11,
             Job::Digests => 12,
+            Job::OperationalEvents => 13,
         };
         let connection = self.lock_connection().await?;
         let statement = "SELECT pg_try_advisory_lock($1, $2::int)";

@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 17] = [
+const MIGRATIONS: [Embedded; 18] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -125,6 +125,15 @@ const MIGRATIONS: [Embedded; 17] = [
                   endpoint_backlogs, exclusively, for milliseconds; endpoints against writes, while the indexes are \
                   built: about 0.1 s for each million of endpoints.",
         sql: include_str!("../../migrations/V17__rests.sql"),
+    },
+    Embedded {
+        name: "V19__operational_events",
+        purpose: "Operational events: a column, a trigger and an index of endpoints, an index of replays, tables of told \
+                  states, and an index of deliveries that `fanfare migrate` builds afterwards. Locks: endpoints, \
+                  exclusively, and writes of replays and deliveries, for milliseconds, and while the index of endpoints is \
+                  built: about 0.1 s for each million of endpoints. The migration waits at most 2 s for each lock, and \
+                  tries again up to 30 times.",
+        sql: include_str!("../../migrations/V19__operational_events.sql"),
     },
 ];
 

@@ -26,7 +26,7 @@ async fn a_plan_names_the_missing_indexes_and_changes_nothing() {
     let forget = "DELETE FROM refinery_schema_history";
     database.connect().await.batch_execute(forget).await.expect("no schema");
     let (migrations, _) = database.store.planned().await.expect("a plan");
-    assert_eq!(migrations.len(), 17, "{migrations:?}");
+    assert_eq!(migrations.len(), 18, "{migrations:?}");
     assert_eq!(migrations[0].name, "V1__schema");
     assert_eq!(migrations[0].purpose, "The schema of the first release. Locks: none on existing tables.");
 }
@@ -63,6 +63,7 @@ async fn a_migration_tries_again_after_a_deadlock() {
     let forget = "DELETE FROM refinery_schema_history WHERE version >= 7;
                   ALTER TABLE parked DROP COLUMN bytes;
                   ALTER TABLE endpoint_backlogs DROP COLUMN rests_until;
+                  DROP INDEX endpoints_with_reason;
                   DROP TABLE feed_entries, delivery_sequences, ordering_keys, delayed_events, digests, delivery_bodies;
                   ALTER TABLE events DROP COLUMN ordering_key, DROP COLUMN deliver_at, DROP COLUMN cancelled_at,
                                      DROP COLUMN cancelled_by;
@@ -79,6 +80,10 @@ async fn a_migration_tries_again_after_a_deadlock() {
                   DROP FUNCTION note_schemas_version CASCADE;
                   ALTER TABLE applications DROP COLUMN schemas_version;
                   DROP TABLE key_version;
+                  DROP TABLE operational_states, operational_marks;
+                  DROP FUNCTION note_status_since CASCADE;
+                  ALTER TABLE endpoints DROP COLUMN status_since;
+                  DROP INDEX deliveries_given_up, replays_finished;
                   DROP INDEX parked_by_message_id, parked_by_reason, parked_by_routing_key, open_scheduled";
     database.run(forget).await;
     let writer = database.connect().await;
@@ -103,7 +108,8 @@ async fn a_migration_tries_again_after_a_deadlock() {
             "V14__delayed_events",
             "V15__templates",
             "V16__digests",
-            "V17__rests"
+            "V17__rests",
+            "V19__operational_events"
         ]
     );
 }

@@ -8,7 +8,11 @@ use std::{
     process::Command,
 };
 
-use fanfare_domain::{delivery::retry::RetryMessage, event::EventFields};
+use fanfare_domain::{
+    delivery::retry::RetryMessage,
+    event::{EventFields, description::Wanted},
+    operational::catalogue,
+};
 use fanfare_tests::{servers::instance::repository, world::release::Release};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -142,6 +146,24 @@ fn every_reason_of_a_delivery_is_explained() {
     assert!(words.len() > 15, "only {words:?} were found: update the search pattern of this test");
     for word in words {
         assert!(contract.contains(&format!("| `{word}` |")), "proto/receiving.md does not explain {word}");
+    }
+}
+
+#[test]
+fn the_operational_events_are_those_of_the_code() {
+    let document = read("proto/operational-events.md");
+    let wanted = catalogue::wanted().expect("the catalogue");
+    for (described, wanted) in catalogue::described().iter().zip(&wanted) {
+        let row = format!("| `{}` | {} |", described.name, described.description);
+        assert!(document.contains(&row), "proto/operational-events.md lacks: {row}");
+        let heading = format!("\n`{}`:\n\n```json\n", described.name);
+        let sample = document.split_once(&heading).and_then(|(_, rest)| rest.split_once("```"));
+        let (sample, _) = sample.unwrap_or_else(|| panic!("no data of {}", described.name));
+        let Wanted::Value(schema) = &wanted.schema else { panic!("no schema of {}", described.name) };
+        assert_eq!(schema.check(sample, true), Ok(()), "{}", described.name);
+        let mut known: Value = serde_json::from_str(&described.sample.to_string()).expect("JSON");
+        known.as_object_mut().expect("an object").remove("link");
+        assert_eq!(serde_json::from_str::<Value>(sample).expect("JSON"), known, "{}", described.name);
     }
 }
 

@@ -52,7 +52,8 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V14__delayed_events",
             "V15__templates",
             "V16__digests",
-            "V17__rests"
+            "V17__rests",
+            "V19__operational_events"
         ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");

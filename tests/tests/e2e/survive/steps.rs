@@ -17,6 +17,8 @@ use hyper::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::deliver::operational::{Operations, looked};
+
 /// Time between two events of a publisher.
 const PACE: Duration = Duration::from_millis(10);
 
@@ -190,6 +192,41 @@ async fn a_dispatcher_killed_while_it_tells_a_digest_tells_it_once() {
         until("a run of the job", async || (world.count(runs).await == 1).then_some(())).await;
     }
     assert_eq!((world.count(digests).await, world.receiver.received("told").len()), (1, 1));
+}
+
+/// Kills dispatchers around each commit of the job of operational events: the operator gets each event once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_while_it_tells_operational_events_tells_each_once() {
+    let mut world = world(&[]).await;
+    let operations = Operations::new(&mut world).await;
+    let first = world.dispatcher().await;
+    looked(&world).await;
+    let endpoint = world.endpoint("off", &["a"]).await;
+    let replay = json!({ "since": "2020-01-01T00:00:00Z", "states": ["unmatched"] });
+    world.client().post("replays", &replay).await.data();
+    let done = "SELECT count(*) FROM replays WHERE finished_at IS NOT NULL";
+    until("the end of the replay", async || (world.count(done).await == 1).then_some(())).await;
+    first.kill();
+    world.client().patch(&format!("webhooks/{}", endpoint.id), &json!({ "status": "disabled" })).await.data();
+    // Occurrences are counted at an age of 20 s.
+    let aged = "SELECT count(*) FROM replays WHERE finished_at < now() - interval '21 s'";
+    until("the age of the replay", async || (world.count(aged).await == 1).then_some(())).await;
+    let (states, events) = ("SELECT count(*) FROM operational_states", "SELECT count(*) FROM events");
+    kill_dispatcher_at(&world, "operational.counted").await;
+    assert_eq!((world.count(states).await, world.count(events).await), (1, 0), "the replay");
+    kill_dispatcher_at(&world, "operational.seen").await;
+    assert_eq!((world.count(states).await, world.count(events).await), (2, 0));
+    kill_dispatcher_at(&world, "operational.told").await;
+    assert_eq!((world.count(states).await, world.count(events).await), (2, 2));
+    let _dispatchers = [world.dispatcher().await, world.dispatcher().await];
+    for _ in 0..2 {
+        looked(&world).await;
+    }
+    until("both events", async || (operations.told(&world).len() == 2).then_some(())).await;
+    let mut names: Vec<_> = operations.told(&world).into_iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["fanfare.endpoint.disabled", "fanfare.replay.finished"]);
+    assert_eq!(world.count(events).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
